@@ -1,0 +1,1 @@
+//! Checkpoints in and out: safetensors files and Hugging Face folders.

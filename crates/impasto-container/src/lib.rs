@@ -1,0 +1,1 @@
+//! The .impasto file: header, manifest, units, hashes, sources.

@@ -1,0 +1,1 @@
+//! The encoding job: scales, rates, mode decision, a checkpoint to one file.

@@ -1,0 +1,1 @@
+//! Running a model: definition, float reference forward, tokenizer, sampling, evaluation.

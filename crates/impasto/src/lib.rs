@@ -1,0 +1,1 @@
+//! The facade: open, read, verify and decode .impasto files.
