@@ -1,5 +1,26 @@
 //! Tensors to coded units and back: entropy coding, lossless floats, lattice.
+//!
+//! This crate knows neither files nor models: a tile of a matrix goes in, the bytes of a unit come out, and the reverse. What the
+//! bytes mean is `docs/SPEC.md`, clauses 5 to 10; modules carry its words.
 
+pub mod bits;
+mod bytes;
+pub mod class;
 pub mod dtype;
+mod error;
+pub mod float;
+pub mod head;
+pub mod index;
+pub mod lattice;
+mod level;
+pub mod rans;
+pub mod tables;
+pub mod tile;
+pub mod varint;
 
+pub use class::Kind;
 pub use dtype::{DType, FloatLayout};
+pub use error::CodecError;
+pub use head::{Head, Shape, Steps};
+pub use index::IndexArray;
+pub use level::Level;

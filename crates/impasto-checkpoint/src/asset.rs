@@ -1,0 +1,93 @@
+//! The files of a Hugging Face folder that ride along with the weights.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use crate::error::{CheckpointError, shown};
+use crate::shard::open_regular;
+
+/// The longest file in bytes that rides along: 256 MiB.
+pub const MAX_ASSET_BYTES: u64 = 256 << 20;
+
+/// The shard index; it rides along too where the checkpoint has shards.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// What rides along, sorted bytewise: configuration, tokenizer, chat template, preprocessing, and
+/// the modules of sentence-transformers.
+const NAMES: [&str; 16] = [
+    "1_Pooling/config.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "merges.txt",
+    "modules.json",
+    "preprocessor_config.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+/// A file that rides along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// File name relative to the folder, with `/` between its parts, e.g. `config.json`.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// The assets of a folder, without the index.
+pub(crate) fn read_assets(folder: &Path) -> Result<Vec<Asset>, CheckpointError> {
+    let mut assets = Vec::new();
+    for name in NAMES {
+        if is_there(&folder.join(name))? {
+            assets.push(read_asset(folder, name)?);
+        }
+    }
+    Ok(assets)
+}
+
+/// Reads one file of the folder, at most [`MAX_ASSET_BYTES`].
+pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointError> {
+    let path = folder.join(name);
+    let io = |error| CheckpointError::io(&path, error);
+    let too_large = |len| CheckpointError::AssetTooLarge {
+        path: shown(&path),
+        len,
+        max: MAX_ASSET_BYTES,
+    };
+    let file = open_regular(&path)?;
+    let len = file.metadata().map_err(io)?.len();
+    if len > MAX_ASSET_BYTES {
+        return Err(too_large(len));
+    }
+    // The file may grow while it is read, or be one whose length the system does not tell.
+    let mut bytes = Vec::new();
+    file.take(MAX_ASSET_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    if bytes.len() as u64 > MAX_ASSET_BYTES {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(Asset {
+        name: name.to_owned(),
+        bytes,
+    })
+}
+
+/// Whether a folder has an entry of this name. A link that leads nowhere counts: it is to be an
+/// error, not an absence.
+pub(crate) fn is_there(path: &Path) -> Result<bool, CheckpointError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(CheckpointError::io(path, e)),
+    }
+}

@@ -1,0 +1,102 @@
+//! Bit strings, packed from the least significant bit up (SPEC 1.4).
+
+/// Appends fields to a bit string.
+#[derive(Default)]
+pub struct BitWriter {
+    bytes: Vec<u8>,
+    hold: u64,
+    held: u32,
+}
+
+impl BitWriter {
+    /// Appends the low `bits` bits of `value`; `bits` is at most 32.
+    pub fn put(&mut self, value: u32, bits: u32) {
+        debug_assert!(bits <= 32);
+        let value = u64::from(value) & ((1u64 << bits) - 1);
+        self.hold |= value << self.held;
+        self.held += bits;
+        while self.held >= 8 {
+            self.bytes.push(self.hold as u8);
+            self.hold >>= 8;
+            self.held -= 8;
+        }
+    }
+
+    /// Pads with 0 bits to a byte.
+    pub fn align(&mut self) {
+        if self.held > 0 {
+            self.bytes.push(self.hold as u8);
+            self.hold = 0;
+            self.held = 0;
+        }
+    }
+
+    /// The bytes, padded with 0 bits.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.align();
+        self.bytes
+    }
+}
+
+/// Takes fields off a bit string.
+pub struct BitReader<'a> {
+    bytes: &'a [u8],
+    at: u64,
+}
+
+impl<'a> BitReader<'a> {
+    /// Reads from the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        BitReader { bytes, at: 0 }
+    }
+
+    /// The next field of `bits` bits (at most 32); `None` if the bytes end inside it.
+    pub fn take(&mut self, bits: u32) -> Option<u32> {
+        if self.at + u64::from(bits) > self.bytes.len() as u64 * 8 {
+            return None;
+        }
+        let field = field(self.bytes, self.at, bits);
+        self.at += u64::from(bits);
+        Some(field)
+    }
+
+    /// Bytes begun so far.
+    pub fn bytes_read(&self) -> usize {
+        self.at.div_ceil(8) as usize
+    }
+}
+
+/// The field of `bits` bits (at most 32) at bit offset `at`. Bits past the end read as 0.
+pub fn field(bytes: &[u8], at: u64, bits: u32) -> u32 {
+    let first = (at / 8) as usize;
+    let mut word = [0u8; 8];
+    if let Some(rest) = bytes.get(first..) {
+        let n = rest.len().min(8);
+        word[..n].copy_from_slice(&rest[..n]);
+    }
+    ((u64::from_le_bytes(word) >> (at % 8)) & ((1u64 << bits) - 1)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(fields in prop::collection::vec((any::<u32>(), 0u32..=32), 0..200)) {
+            let mut writer = BitWriter::default();
+            for &(value, bits) in &fields {
+                writer.put(value, bits);
+            }
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            for &(value, bits) in &fields {
+                let mask = ((1u64 << bits) - 1) as u32;
+                prop_assert_eq!(reader.take(bits), Some(value & mask));
+            }
+            prop_assert_eq!(reader.bytes_read(), bytes.len());
+            prop_assert_eq!(reader.take(8), None);
+        }
+    }
+}

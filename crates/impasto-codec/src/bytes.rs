@@ -1,0 +1,93 @@
+//! The modes for everything that is not coded as floats or lattice: stored, and Zstandard over byte planes (SPEC 5.1, 5.2).
+
+use crate::error::CodecError;
+
+/// Largest window that a frame may ask for, as a power of two.
+const WINDOW_LOG: u32 = 23;
+
+/// Element bytes to byte planes: byte 0 of every element, then byte 1, ...
+fn to_planes(elements: &[u8], size: usize) -> Vec<u8> {
+    (0..size).flat_map(|b| elements.iter().skip(b).step_by(size).copied()).collect()
+}
+
+fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
+    let n = out.len() / size;
+    for (b, plane) in planes.chunks_exact(n).enumerate() {
+        for (element, &byte) in out.chunks_exact_mut(size).zip(plane) {
+            element[b] = byte;
+        }
+    }
+}
+
+/// Compresses elements of `size` bytes at a Zstandard level.
+///
+/// # Errors
+/// If the library refuses.
+pub fn compress(elements: &[u8], size: usize, level: i32) -> Result<Vec<u8>, CodecError> {
+    let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
+    let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+    compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(WINDOW_LOG)).map_err(failed)?;
+    let planes;
+    let content = if size == 1 {
+        elements
+    } else {
+        planes = to_planes(elements, size);
+        &planes
+    };
+    compressor.compress(content).map_err(failed)
+}
+
+/// Decodes a unit in mode zstd into `out`, elements of `size` bytes.
+///
+/// # Errors
+/// If the frame is damaged, asks for a larger window, or its content is not exactly `out.len()` bytes.
+pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecError> {
+    let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
+    let frame =
+        zstd::zstd_safe::find_frame_compressed_size(unit).map_err(|_| CodecError::Zstd("no whole frame".into()))?;
+    if frame != unit.len() {
+        return Err(CodecError::TrailingBytes(unit.len() - frame, "5.1"));
+    }
+    let mut decompressor = zstd::bulk::Decompressor::new().map_err(failed)?;
+    decompressor.window_log_max(WINDOW_LOG).map_err(failed)?;
+    let mut planes = vec![0; out.len()];
+    let n = decompressor.decompress_to_buffer(unit, &mut planes).map_err(failed)?;
+    if n != out.len() {
+        return Err(CodecError::Zstd(format!("content of {n} bytes, its tile has {}", out.len())));
+    }
+    from_planes(&planes, size, out);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(n in 1usize..500, size in prop::sample::select(vec![1usize, 2, 4, 8]), seed: u8) {
+            let elements: Vec<u8> = (0..n * size).map(|i| (i * i % 251) as u8 ^ seed).collect();
+            let unit = compress(&elements, size, 3)?;
+            let mut out = vec![0; elements.len()];
+            decompress(&unit, size, &mut out)?;
+            prop_assert_eq!(out, elements);
+        }
+
+        #[test]
+        fn never_panics(unit: Vec<u8>) {
+            let _ = decompress(&unit, 2, &mut [0; 64]);
+        }
+    }
+
+    #[test]
+    fn refuses_wrong_sizes() {
+        let mut unit = compress(&[7; 100], 1, 3).expect("compress");
+        assert!(decompress(&unit, 1, &mut [0; 99]).is_err());
+        assert!(decompress(&unit, 1, &mut [0; 101]).is_err());
+        unit.push(0);
+        assert_eq!(decompress(&unit, 1, &mut [0; 100]), Err(CodecError::TrailingBytes(1, "5.1")));
+        unit.truncate(unit.len() - 2);
+        assert!(decompress(&unit, 1, &mut [0; 100]).is_err());
+    }
+}

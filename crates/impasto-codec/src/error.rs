@@ -1,0 +1,78 @@
+//! What can be wrong with coded bytes. Each message cites the clause of SPEC.md that is broken.
+
+use thiserror::Error;
+
+use crate::dtype::DType;
+
+/// A unit that does not follow the format.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The unit ends inside a field.
+    #[error("unit ends inside its {0} (SPEC 11.1)")]
+    Truncated(&'static str),
+    /// Bytes follow the last field.
+    #[error("{0} bytes are left over at the end of the unit (SPEC {1})")]
+    TrailingBytes(usize, &'static str),
+    /// A varint is not in its shortest form or exceeds its range.
+    #[error("a varint is too long or above its range (SPEC 1.2)")]
+    Varint,
+    /// A field holds a value that the format forbids.
+    #[error("{field} is {value}: {rule} (SPEC {clause})")]
+    Field {
+        /// Name of the field in the spec's table.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// What it must hold.
+        rule: &'static str,
+        /// Clause of the spec.
+        clause: &'static str,
+    },
+    /// Frequencies of an explicit table do not sum to 2048.
+    #[error("table {table}: frequencies sum to {sum}, not 2048 (SPEC 6.2)")]
+    TableSum {
+        /// Number of the table.
+        table: usize,
+        /// Sum found.
+        sum: u64,
+    },
+    /// An index array has a bad Rice code or an entry out of range.
+    #[error("index array: {0} (SPEC 6.1)")]
+    IndexArray(&'static str),
+    /// The rANS stream of a segment does not end as it must.
+    #[error("segment {segment}: {rule} (SPEC {clause})")]
+    Segment {
+        /// Number of the segment in the unit.
+        segment: usize,
+        /// What it must do.
+        rule: &'static str,
+        /// Clause of the spec.
+        clause: &'static str,
+    },
+    /// A Zstandard frame is damaged or has the wrong size.
+    #[error("Zstandard frame: {0} (SPEC 5.1)")]
+    Zstd(String),
+    /// A stored unit has the wrong size.
+    #[error("stored unit has {found} bytes, its tile {wanted} (SPEC 5.2)")]
+    StoredSize {
+        /// Bytes of the unit.
+        found: usize,
+        /// Bytes of the tile.
+        wanted: usize,
+    },
+    /// The mode cannot code this dtype.
+    #[error("mode {mode} does not code {dtype:?} (SPEC 5.3)")]
+    ModeDtype {
+        /// Coding mode.
+        mode: &'static str,
+        /// dtype of the tensor.
+        dtype: DType,
+    },
+    /// A tile needs a head of its own kind.
+    #[error("a tile in mode {0} has no head of that kind (SPEC 3.6.3, 5.4)")]
+    MissingHead(&'static str),
+    /// The mode is not one of version 1.
+    #[error("coding mode {0} is unknown (SPEC 3.6.1)")]
+    UnknownMode(u8),
+}

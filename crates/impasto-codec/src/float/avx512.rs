@@ -1,0 +1,56 @@
+//! Joining values and raw fields, 16 at a time.
+
+use std::arch::x86_64::*;
+
+use crate::dtype::FloatLayout;
+
+/// Joins whole groups of 16 elements as `join_from` does; returns how many elements that were.
+///
+/// 16 fields of `q` bits are `2 q` bytes, so every group begins at a byte. Field `j` lies within the 4 bytes from `j q / 8` on (`q`
+/// is at most 22): one byte permutation brings them to lane `j`, one shift aligns them.
+///
+/// # Safety
+/// The processor has the features below; `out` holds `v.len()` floats, `plane` as many fields.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+pub(super) unsafe fn join_row(layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
+    let q = layout.raw_bits() as usize;
+    let low_bits = layout.mantissa - 2;
+    let mut bytes = [0u8; 64];
+    let mut shifts = [0u32; 16];
+    for j in 0..16 {
+        shifts[j] = (j * q % 8) as u32;
+        for b in 0..4 {
+            bytes[4 * j + b] = (j * q / 8 + b) as u8;
+        }
+    }
+    let group_mask = u64::MAX >> (64 - 2 * q);
+    let set = |bits: u32| _mm512_set1_epi32(bits as i32);
+    let count = |bits: u32| _mm_cvtsi32_si128(bits as i32);
+    let groups = v.len() / 16;
+    // SAFETY: group g reads 16 values and, under its mask, the 2 q bytes of its 16 fields; it writes 16 floats. All exist, since
+    // there are at least 16 * groups of each.
+    unsafe {
+        let bytes = _mm512_loadu_si512(bytes.as_ptr().cast());
+        let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
+        for g in 0..groups {
+            let fields = _mm512_maskz_loadu_epi8(group_mask, plane.as_ptr().add(2 * q * g).cast());
+            let raw = _mm512_srlv_epi32(_mm512_permutexvar_epi8(bytes, fields), shifts);
+            let raw = _mm512_and_si512(raw, set((1 << q) - 1));
+            let value = _mm512_and_si512(
+                _mm512_loadu_si512(v.as_ptr().add(16 * g).cast()),
+                set((1 << layout.value_bits()) - 1),
+            );
+            let sign =
+                _mm512_sll_epi32(_mm512_srl_epi32(raw, count(low_bits)), count(layout.exponent + layout.mantissa));
+            let low = _mm512_and_si512(raw, set((1 << low_bits) - 1));
+            let float = _mm512_or_si512(_mm512_or_si512(sign, low), _mm512_sll_epi32(value, count(low_bits)));
+            let to = out.as_mut_ptr().add(16 * g * layout.size());
+            match layout.size() {
+                4 => _mm512_storeu_si512(to.cast(), float),
+                2 => _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(float)),
+                _ => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(float)),
+            }
+        }
+    }
+    16 * groups
+}

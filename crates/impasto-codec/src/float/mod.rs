@@ -1,0 +1,127 @@
+//! Lossless floats: magnitude's top bits as a value to be entropy coded, the rest as a raw field (SPEC 9).
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use crate::bits::{BitWriter, field};
+use crate::dtype::FloatLayout;
+use crate::level::Level;
+
+impl FloatLayout {
+    /// Width of `v`: the exponent and two mantissa bits.
+    pub fn value_bits(self) -> u32 {
+        self.exponent + 2
+    }
+
+    /// Width of the raw field: the other mantissa bits, then the sign on top.
+    pub fn raw_bits(self) -> u32 {
+        self.mantissa - 1
+    }
+
+    /// Bytes of one float.
+    pub fn size(self) -> usize {
+        (1 + self.exponent + self.mantissa) as usize / 8
+    }
+
+    /// `(v, raw)` of the bits of a float.
+    pub fn split(self, bits: u32) -> (u32, u32) {
+        let low = self.mantissa - 2;
+        let v = (bits >> low) & ((1 << self.value_bits()) - 1);
+        let sign = bits >> (self.exponent + self.mantissa);
+        (v, bits & ((1 << low) - 1) | sign << low)
+    }
+
+    /// The bits of the float of `(v, raw)`; `v` is taken modulo its width.
+    pub fn join(self, v: u32, raw: u32) -> u32 {
+        let low = self.mantissa - 2;
+        let sign = raw >> low;
+        (raw & ((1 << low) - 1)) | (v & ((1 << self.value_bits()) - 1)) << low | sign << (self.exponent + self.mantissa)
+    }
+}
+
+/// The bits of the little-endian element `i` of `bytes`, elements of `size` bytes (1, 2 or 4).
+pub fn element(bytes: &[u8], size: usize, i: usize) -> u32 {
+    let mut word = [0; 4];
+    word[..size].copy_from_slice(&bytes[i * size..(i + 1) * size]);
+    u32::from_le_bytes(word)
+}
+
+/// Splits a row of floats into their values (appended to `values`) and raw fields (appended to `plane`, padded to a byte).
+pub fn split_row(layout: FloatLayout, row: &[u8], values: &mut Vec<i32>, plane: &mut BitWriter) {
+    for i in 0..row.len() / layout.size() {
+        let (v, raw) = layout.split(element(row, layout.size(), i));
+        values.push(v as i32);
+        plane.put(raw, layout.raw_bits());
+    }
+    plane.align();
+}
+
+/// Joins values with the raw fields of one row of the plane; `out` holds `v.len()` floats.
+pub fn join_row(level: Level, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) {
+    assert_eq!(out.len(), v.len() * layout.size());
+    assert!(plane.len() * 8 >= v.len() * layout.raw_bits() as usize);
+    let done = match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
+        Level::Avx512 => unsafe { avx512::join_row(layout, v, plane, out) },
+        _ => 0,
+    };
+    join_from(layout, done, v, plane, out);
+}
+
+/// The scalar twin, from element `first` on.
+fn join_from(layout: FloatLayout, first: usize, v: &[i32], plane: &[u8], out: &mut [u8]) {
+    let (size, q) = (layout.size(), layout.raw_bits());
+    for i in first..v.len() {
+        let bits = layout.join(v[i] as u32, field(plane, i as u64 * u64::from(q), q));
+        out[i * size..(i + 1) * size].copy_from_slice(&bits.to_le_bytes()[..size]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_bit_pattern_of_the_short_floats_survives() {
+        for dtype in [DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2] {
+            let layout = dtype.float_layout().expect("float");
+            assert_eq!(layout.size(), dtype.size());
+            for bits in 0..1u32 << (8 * dtype.size()) {
+                let (v, raw) = layout.split(bits);
+                assert!(v < 1 << layout.value_bits() && raw < 1 << layout.raw_bits());
+                assert_eq!(layout.join(v, raw), bits);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_bit_pattern_of_f32_survives(bits: u32) {
+            let layout = DType::F32.float_layout().expect("float");
+            let (v, raw) = layout.split(bits);
+            prop_assert_eq!(layout.join(v, raw), bits);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn levels_agree(
+            dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2]),
+            v in prop::collection::vec(any::<i32>(), 0..100),
+            noise in prop::collection::vec(any::<u8>(), 400),
+        ) {
+            let layout = dtype.float_layout().expect("float");
+            let plane = &noise[..(v.len() * layout.raw_bits() as usize).div_ceil(8)];
+            let mut expected = vec![0; v.len() * layout.size()];
+            join_from(layout, 0, &v, plane, &mut expected);
+            for level in Level::available() {
+                let mut out = vec![0; expected.len()];
+                join_row(level, layout, &v, plane, &mut out);
+                prop_assert_eq!(&out, &expected);
+            }
+        }
+    }
+}

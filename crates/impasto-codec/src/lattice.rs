@@ -1,0 +1,86 @@
+//! The scalar lattice: integers to weights and back (SPEC 10).
+
+use crate::dtype::DType;
+
+/// `2^(k / 16)`, rounded to binary32 (SPEC 10.2).
+const SIXTEENTHS: [u32; 16] = [
+    0x3F80_0000,
+    0x3F85_AAC3,
+    0x3F8B_95C2,
+    0x3F91_C3D3,
+    0x3F98_37F0,
+    0x3F9E_F532,
+    0x3FA5_FED7,
+    0x3FAD_583F,
+    0x3FB5_04F3,
+    0x3FBD_08A4,
+    0x3FC5_672A,
+    0x3FCE_248C,
+    0x3FD7_44FD,
+    0x3FE0_CCDF,
+    0x3FEA_C0C7,
+    0x3FF5_257D,
+];
+
+/// `scale(i)` of SPEC 10.2 for `i` from -1024 to 1023; exact.
+pub fn scale(i: i32) -> f32 {
+    let power = f32::from_bits(((127 + (i >> 4)) as u32) << 23);
+    f32::from_bits(SIXTEENTHS[(i & 15) as usize]) * power
+}
+
+/// Writes the weights of one row of a tile, rounded to `dtype` (F32, F16 or BF16), as little-endian bytes.
+///
+/// `z`: the integers; `columns`: `scale` of each column's step; `row`: `step * scale` of the row's step; `out`: `z.len()` elements.
+pub fn reconstruct_row(dtype: DType, z: &[i32], columns: &[f32], row: f32, out: &mut [u8]) {
+    let weights = z.iter().zip(columns).map(|(&z, &column)| (z as f32 * column) * row);
+    match dtype {
+        DType::Bf16 => {
+            out.chunks_exact_mut(2).zip(weights).for_each(|(o, w)| o.copy_from_slice(&to_bf16(w).to_le_bytes()))
+        }
+        DType::F16 => {
+            let halves = out.chunks_exact_mut(2).zip(weights);
+            halves.for_each(|(o, w)| o.copy_from_slice(&half::f16::from_f32(w).to_le_bytes()));
+        }
+        _ => out.chunks_exact_mut(4).zip(weights).for_each(|(o, w)| o.copy_from_slice(&w.to_le_bytes())),
+    }
+}
+
+/// Rounds to nearest even; `w` is not a NaN (SPEC 10.3 excludes it).
+fn to_bf16(w: f32) -> u16 {
+    let bits = w.to_bits();
+    ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The nearest integer to `weight / (column * row)`; ties to even. `inverse` is 1 / (column * row).
+///
+/// Saturates at the bounds of i32.
+pub fn quantize(weight: f32, inverse: f32) -> i32 {
+    (weight * inverse).round_ties_even() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scales_are_powers_of_two() {
+        for i in -1024..1024 {
+            let exact = (f64::from(i) / 16.0).exp2();
+            assert!((f64::from(scale(i)) / exact - 1.0).abs() < 6e-8, "{i}");
+        }
+        for (k, &bits) in SIXTEENTHS.iter().enumerate() {
+            assert_eq!(((k as f64 / 16.0).exp2() as f32).to_bits(), bits);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rounds_like_half(bits: u32) {
+            let w = f32::from_bits(bits);
+            prop_assume!(!w.is_nan());
+            prop_assert_eq!(to_bf16(w), bf16::from_f32(w).to_bits());
+        }
+    }
+}

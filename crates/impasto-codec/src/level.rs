@@ -1,0 +1,42 @@
+//! Which instructions the kernels may use.
+
+use std::sync::OnceLock;
+
+/// An instruction level. Every kernel gives the same bytes at every level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Portable code: the reference that the others are compared with.
+    Scalar,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VBMI.
+    Avx512,
+}
+
+impl Level {
+    /// The levels that this processor has.
+    pub fn available() -> Vec<Level> {
+        let mut levels = vec![Level::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
+        {
+            levels.push(Level::Avx512);
+        }
+        levels
+    }
+
+    /// The highest available level, or the lower one that the environment variable `IMPASTO_CPU` names
+    /// (`scalar` or `avx512`).
+    pub fn best() -> Level {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let wanted = match std::env::var("IMPASTO_CPU").as_deref() {
+                Ok("scalar") => Level::Scalar,
+                _ => Level::Avx512,
+            };
+            Level::available().into_iter().filter(|&l| l <= wanted).max().unwrap_or(Level::Scalar)
+        })
+    }
+}

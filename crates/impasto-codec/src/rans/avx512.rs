@@ -1,0 +1,134 @@
+//! The AVX-512 decoder: 16 lanes a vector, two vectors a step.
+
+use std::arch::x86_64::*;
+
+use super::{Decoder, LANES, LOW, OutOfWords};
+use crate::class::Kind;
+use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
+
+/// What is the same for all steps of a row.
+#[derive(Clone, Copy)]
+struct Constants {
+    row: __m512i,
+    slots: *const i32,
+}
+
+impl Decoder<'_> {
+    /// As `row_scalar`.
+    ///
+    /// # Safety
+    /// The processor has the features below; `width <= columns.len() == values.len()`, a multiple of 32.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+    pub(super) unsafe fn row_avx512(
+        &mut self,
+        row: i32,
+        columns: &[i32],
+        width: usize,
+        values: &mut [i32],
+        escapes: &mut Vec<u32>,
+    ) -> Result<(), OutOfWords> {
+        // SAFETY: as this function's own.
+        unsafe {
+            match self.lut.kind() {
+                Kind::Float => self.row_of::<false>(row, columns, width, values, escapes),
+                Kind::Lattice => self.row_of::<true>(row, columns, width, values, escapes),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+    unsafe fn row_of<const LATTICE: bool>(
+        &mut self,
+        row: i32,
+        columns: &[i32],
+        width: usize,
+        values: &mut [i32],
+        escapes: &mut Vec<u32>,
+    ) -> Result<(), OutOfWords> {
+        let constants = Constants { row: _mm512_set1_epi32(row), slots: self.lut.slots().as_ptr().cast() };
+        let all_words = self.words.len() / 2;
+        // SAFETY: `states` holds 32 u32. Columns and values are read and written in whole steps of 32 elements, and their length is a
+        // multiple of 32. Words are loaded under a mask of those that exist. A slot index is below `tables << TABLE_BITS` by the
+        // clamp of the class, and the look-up table has that many slots.
+        unsafe {
+            let states = self.states.as_mut_ptr();
+            let mut x = [_mm512_loadu_si512(states.cast()), _mm512_loadu_si512(states.add(16).cast())];
+            let mut used = self.used;
+            for c in (0..width).step_by(LANES) {
+                let active = u32::MAX >> (LANES - (width - c).min(LANES));
+                for (half, x) in x.iter_mut().enumerate() {
+                    let at = c + 16 * half;
+                    let classes = _mm512_add_epi32(constants.row, _mm512_loadu_si512(columns.as_ptr().add(at).cast()));
+                    let (value, next, escape) = step::<LATTICE>(constants, classes, *x);
+                    let active = (active >> (16 * half)) as u16;
+                    let renormalise = _mm512_mask_cmplt_epu32_mask(active, next, _mm512_set1_epi32(LOW as i32));
+                    let needed = renormalise.count_ones() as usize;
+                    let left = all_words - used;
+                    if needed > left {
+                        return Err(OutOfWords);
+                    }
+                    let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                    let words = _mm256_maskz_loadu_epi16(exist, self.words.as_ptr().cast::<i16>().add(used));
+                    let words = _mm512_maskz_expand_epi32(renormalise, _mm512_cvtepu16_epi32(words));
+                    let next = _mm512_mask_or_epi32(next, renormalise, _mm512_slli_epi32::<16>(next), words);
+                    *x = _mm512_mask_mov_epi32(*x, active, next);
+                    used += needed;
+                    _mm512_storeu_si512(values.as_mut_ptr().add(at).cast(), value);
+                    let mut found = escape & active;
+                    while found != 0 {
+                        escapes.push(at as u32 + found.trailing_zeros());
+                        found &= found - 1;
+                    }
+                }
+            }
+            _mm512_storeu_si512(states.cast(), x[0]);
+            _mm512_storeu_si512(states.add(16).cast(), x[1]);
+            self.used = used;
+        }
+        Ok(())
+    }
+}
+
+/// Decodes one symbol in each of 16 lanes: values, states before renormalisation, lanes that hold an escape.
+///
+/// # Safety
+/// `constants.slots` points to all slots of the kind's tables.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn step<const LATTICE: bool>(
+    constants: Constants,
+    classes: __m512i,
+    x: __m512i,
+) -> (__m512i, __m512i, __mmask16) {
+    let set = |v: i32| _mm512_set1_epi32(v);
+    let zero = _mm512_setzero_si512();
+    let kind = if LATTICE { Kind::Lattice } else { Kind::Float };
+    let t = _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(kind.max_class()));
+    // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
+    let (table, low_bits) = if LATTICE {
+        let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<2>(t), set(5)), zero);
+        (_mm512_sub_epi32(t, _mm512_slli_epi32::<2>(b)), b)
+    } else {
+        (_mm512_and_si512(t, set(3)), zero)
+    };
+    let y = if LATTICE { _mm512_srlv_epi32(x, low_bits) } else { x };
+    let index = _mm512_add_epi32(_mm512_slli_epi32::<TABLE_BITS>(table), _mm512_and_si512(y, set(TOTAL as i32 - 1)));
+    // SAFETY: the table is below the kind's number of tables and the slot below 2048.
+    let slot = unsafe { _mm512_i32gather_epi32::<4>(index, constants.slots) };
+    let symbol = _mm512_and_si512(slot, set(0xFF));
+    let frequency = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), set(0xFFF));
+    let next = _mm512_add_epi32(
+        _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<TABLE_BITS>(y)),
+        _mm512_srli_epi32::<20>(slot),
+    );
+    let value = if LATTICE {
+        let power = _mm512_sllv_epi32(set(1), low_bits);
+        let low = _mm512_and_si512(x, _mm512_sub_epi32(power, set(1)));
+        let high = _mm512_sllv_epi32(_mm512_sub_epi32(symbol, set(31)), low_bits);
+        _mm512_sub_epi32(_mm512_add_epi32(high, low), _mm512_srli_epi32::<1>(power))
+    } else {
+        _mm512_add_epi32(symbol, _mm512_sub_epi32(_mm512_and_si512(t, set(!3)), set(48)))
+    };
+    (value, next, _mm512_cmpeq_epi32_mask(symbol, set(ESCAPE as i32)))
+}

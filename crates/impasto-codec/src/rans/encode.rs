@@ -1,0 +1,80 @@
+//! The encoder: it runs backwards over a segment, so that the decoder runs forwards.
+
+use super::{LANES, LOW};
+use crate::class::{Class, Kind, class};
+use crate::tables::{ESCAPE, Frequencies, TABLE_BITS};
+use crate::varint;
+
+/// A coded segment (SPEC 8).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Lane states at the start of decoding.
+    pub states: [u32; LANES],
+    /// Words, in the order of decoding.
+    pub words: Vec<u16>,
+    /// Escapes as varints, in the order of the elements.
+    pub escapes: Vec<u8>,
+}
+
+/// The symbol of `value` in its class, and its low bits; the escape where the table does not reach it.
+pub(crate) fn symbol(class: Class, table: &Frequencies, value: i32) -> (usize, u32) {
+    let b = class.low_bits;
+    let shifted = value.wrapping_add(1 << b >> 1);
+    let symbol = (shifted >> b).wrapping_sub(class.offset);
+    match usize::try_from(symbol) {
+        Ok(s) if s < ESCAPE && table.0[s] > 0 => (s, shifted as u32 & ((1 << b) - 1)),
+        _ => (ESCAPE, 0),
+    }
+}
+
+/// What an escape's varint holds.
+pub(crate) fn escape_code(kind: Kind, value: i32) -> u64 {
+    u64::from(match kind {
+        Kind::Float => value as u32,
+        Kind::Lattice => varint::zigzag(value),
+    })
+}
+
+/// Codes `values` (`rows.len()` x `columns.len()`, row-major) under their classes.
+///
+/// `tables`: one for each table number of the kind. `None` if a value needs an escape and its table gives the escape no
+/// frequency.
+pub fn encode_segment(
+    kind: Kind,
+    rows: &[i32],
+    columns: &[i32],
+    values: &[i32],
+    tables: &[Frequencies],
+) -> Option<Segment> {
+    assert_eq!(values.len(), rows.len() * columns.len());
+    let starts: Vec<_> = tables.iter().map(Frequencies::starts).collect();
+    let mut states = [LOW; LANES];
+    let mut words = Vec::new();
+    let mut escaped = Vec::new();
+    for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len().max(1))).rev() {
+        for (c, (&column, &value)) in columns.iter().zip(values).enumerate().rev() {
+            let class = class(kind, row, column);
+            let b = class.low_bits;
+            let table = &tables[class.table];
+            let (s, low) = symbol(class, table, value);
+            if s == ESCAPE {
+                escaped.push(escape_code(kind, value));
+            }
+            let frequency = u32::from(table.0[s]);
+            if frequency == 0 {
+                return None;
+            }
+            let x = &mut states[c % LANES];
+            if u64::from(*x) >= u64::from(frequency) << (32 - TABLE_BITS - b) {
+                words.push(*x as u16);
+                *x >>= 16;
+            }
+            let y = (*x / frequency) << TABLE_BITS | (u32::from(starts[class.table][s]) + *x % frequency);
+            *x = y << b | low;
+        }
+    }
+    words.reverse();
+    let mut escapes = Vec::new();
+    escaped.iter().rev().for_each(|&code| varint::write(&mut escapes, code));
+    Some(Segment { states, words, escapes })
+}

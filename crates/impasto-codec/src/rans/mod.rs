@@ -1,0 +1,73 @@
+//! rANS with 32 interleaved lanes (SPEC 8): one encoder; a scalar decoder as reference and an AVX-512 one.
+//!
+//! State of 32 bits, words of 16 bits (Duda, arXiv 1311.2540; lanes as in Giesen, arXiv 1402.3392). Element `c` of a row belongs to
+//! lane `c mod 32`, so a vector of lanes decodes neighbours of one row, whose classes are `row + columns[c..]`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod encode;
+mod scalar;
+
+pub use encode::{Segment, encode_segment};
+
+use crate::level::Level;
+use crate::tables::Lut;
+
+/// Lanes of a segment.
+pub const LANES: usize = 32;
+/// States stay in `LOW..2^32`; encoding starts at `LOW`, so decoding ends there.
+pub const LOW: u32 = 1 << 16;
+
+/// Decodes a segment row by row.
+pub struct Decoder<'a> {
+    lut: &'a Lut,
+    level: Level,
+    states: [u32; LANES],
+    /// 16-bit little-endian words.
+    words: &'a [u8],
+    /// Words used so far.
+    used: usize,
+}
+
+/// The words of a segment ended before its elements did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OutOfWords;
+
+impl<'a> Decoder<'a> {
+    /// A decoder over the lane states and words of a segment. `None` if a state is below 2^16 (SPEC 8.4).
+    pub fn new(level: Level, lut: &'a Lut, states: [u32; LANES], words: &'a [u8]) -> Option<Self> {
+        states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, level, states, words, used: 0 })
+    }
+
+    /// Decodes one row of `width` elements.
+    ///
+    /// `columns`: the class of each column, padded to a multiple of 32 with anything; `values`: as long, receives the values (what lies
+    /// beyond `width` is meaningless). The columns of escapes are appended to `escapes`; their values are meaningless.
+    ///
+    /// # Errors
+    /// [`OutOfWords`].
+    pub fn row(
+        &mut self,
+        row: i32,
+        columns: &[i32],
+        width: usize,
+        values: &mut [i32],
+        escapes: &mut Vec<u32>,
+    ) -> Result<(), OutOfWords> {
+        assert!(width <= columns.len() && columns.len() == values.len() && columns.len().is_multiple_of(LANES));
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
+            Level::Avx512 => unsafe { self.row_avx512(row, columns, width, values, escapes) },
+            _ => self.row_scalar(row, columns, width, values, escapes),
+        }
+    }
+
+    /// Is every state back at its start, and every word used (SPEC 8.4)?
+    pub fn is_finished(&self) -> bool {
+        self.states.iter().all(|&x| x == LOW) && self.used * 2 == self.words.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

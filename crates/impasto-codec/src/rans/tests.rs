@@ -1,0 +1,156 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::class::{Kind, class};
+use crate::tables::{COST_ONE, Frequencies, parametric, symbol_cost};
+use crate::varint;
+
+fn words(segment: &Segment) -> Vec<u8> {
+    segment.words.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+/// Decodes a segment at a level; values and escapes patched in.
+fn decode(level: Level, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i32]) -> Option<Vec<i32>> {
+    let words = words(segment);
+    let mut decoder = Decoder::new(level, lut, segment.states, &words)?;
+    let mut padded = columns.to_vec();
+    padded.resize(columns.len().next_multiple_of(LANES), 0);
+    let (mut row_values, mut escapes, mut out) = (vec![0; padded.len()], Vec::new(), Vec::new());
+    let mut codes = &segment.escapes[..];
+    for &row in rows {
+        escapes.clear();
+        decoder.row(row, &padded, columns.len(), &mut row_values, &mut escapes).ok()?;
+        for &c in &escapes {
+            let code = varint::read(&mut codes).ok()? as u32;
+            row_values[c as usize] = if lut.kind() == Kind::Lattice { varint::unzigzag(code) } else { code as i32 };
+        }
+        out.extend(&row_values[..columns.len()]);
+    }
+    (decoder.is_finished() && codes.is_empty()).then_some(out)
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop::sample::select(vec![Kind::Float, Kind::Lattice])
+}
+
+/// Values that mostly fit their class, with any i32 here and there.
+fn values(kind: Kind, rows: &[i32], columns: &[i32], noise: &[(u8, i32)]) -> Vec<i32> {
+    let mut noise = noise.iter().cycle();
+    let mut value = |r, c| {
+        let class = class(kind, r, c);
+        match noise.next() {
+            Some(&(0, any)) => any,
+            Some(&(n, low)) => {
+                let symbol = 31 + i32::from(n) % 21 - 10;
+                ((symbol + class.offset) << class.low_bits) + (low & ((1 << class.low_bits) - 1))
+            }
+            None => 0,
+        }
+    };
+    rows.iter().flat_map(|&r| columns.iter().map(|&c| value(r, c)).collect::<Vec<_>>()).collect()
+}
+
+proptest! {
+    #[test]
+    fn every_level_gives_back_the_values(
+        kind in kinds(),
+        shape in 0u8..5,
+        rows in prop::collection::vec(-10i32..60, 1..8),
+        columns in prop::collection::vec(-10i32..1000, 1..100),
+        noise in prop::collection::vec((any::<u8>(), any::<i32>()), 1..300),
+    ) {
+        let columns: Vec<i32> = if kind == Kind::Lattice { columns.iter().map(|c| c % 24).collect() } else { columns };
+        let tables = parametric(kind, shape).expect("shape");
+        let values = values(kind, &rows, &columns, &noise);
+        let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("every escape has a frequency");
+        let lut = Lut::new(kind, &tables);
+        for level in Level::available() {
+            let decoded = decode(level, &lut, &segment, &rows, &columns);
+            prop_assert_eq!(decoded.as_ref(), Some(&values), "{:?}", level);
+        }
+    }
+
+    /// Whatever the words are, the levels agree: same values, or both refuse.
+    #[test]
+    fn levels_agree_on_noise(
+        kind in kinds(),
+        states in prop::collection::vec(LOW.., LANES),
+        noise in prop::collection::vec(any::<u16>(), 0..200),
+        columns in prop::collection::vec(-10i32..60, 1..100),
+    ) {
+        let lut = Lut::new(kind, &parametric(kind, 1).expect("shape"));
+        let states: [u32; LANES] = states.try_into().expect("32 states");
+        let bytes: Vec<u8> = noise.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut padded = columns.clone();
+        padded.resize(columns.len().next_multiple_of(LANES), 0);
+        let run = |level| {
+            let mut decoder = Decoder::new(level, &lut, states, &bytes).expect("states");
+            let (mut values, mut escapes) = (vec![0; padded.len()], Vec::new());
+            for row in 0..3 {
+                decoder.row(row, &padded, columns.len(), &mut values, &mut escapes).ok()?;
+            }
+            values.truncate(columns.len());
+            Some((values, escapes, decoder.states, decoder.used))
+        };
+        let scalar = run(Level::Scalar);
+        for level in Level::available() {
+            prop_assert_eq!(&run(level), &scalar);
+        }
+    }
+}
+
+/// A Gaussian source in every class: the coded length is the model's ideal, to 0.1%, and constriction's with the same model.
+#[test]
+fn code_length_is_the_models() {
+    use constriction::stream::{Encode, model::DefaultContiguousCategoricalEntropyModel, stack::DefaultAnsCoder};
+
+    let kind = Kind::Lattice;
+    let tables = parametric(kind, 0).expect("shape");
+    let rows: Vec<i32> = (0..1600).map(|r| r % 24).collect();
+    let columns: Vec<i32> = (0..512).map(|c| c % 20).collect();
+    let mut seed = 1u64;
+    let mut uniform = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 40) as f64 / (1u64 << 24) as f64
+    };
+    let mut values = Vec::new();
+    let mut ideal = 0;
+    let mut peer = DefaultAnsCoder::new();
+    let models: Vec<_> = tables
+        .iter()
+        .map(|t| {
+            let p: Vec<f32> = t.0.iter().map(|&f| f32::from(f).max(1e-3) / 2048.0).collect();
+            DefaultContiguousCategoricalEntropyModel::from_floating_point_probabilities_fast(&p, None).expect("model")
+        })
+        .collect();
+    let mut low_bits = 0;
+    for &row in &rows {
+        for &column in &columns {
+            // A value drawn from the table itself, so that the model is the source.
+            let class = class(kind, row, column);
+            let mut slot = (uniform() * 2048.0) as i32;
+            let table: &Frequencies = &tables[class.table];
+            let s = table
+                .0
+                .iter()
+                .position(|&f| {
+                    slot -= i32::from(f);
+                    slot < 0
+                })
+                .expect("sums to 2048");
+            let s = if s == crate::tables::ESCAPE { 31 } else { s };
+            let low = (uniform() * f64::from(1u32 << class.low_bits)) as i32;
+            values.push(((s as i32 - 31) << class.low_bits) + low - (1 << class.low_bits >> 1));
+            ideal += symbol_cost(table.0[s]).expect("drawn from the table") + u64::from(class.low_bits) * COST_ONE;
+            low_bits += class.low_bits;
+            peer.encode_symbol(s, &models[class.table]).expect("in the model");
+        }
+    }
+    let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
+    assert!(segment.escapes.is_empty());
+    let ideal = ideal as f64 / COST_ONE as f64;
+    let ours = (segment.words.len() * 16 + LANES * 32) as f64;
+    let theirs = (peer.num_bits() + low_bits as usize) as f64;
+    assert!(ours < ideal * 1.001 && ours > ideal, "{ours} bits, the model's {ideal}");
+    assert!((ours / theirs - 1.0).abs() < 0.002, "{ours} bits, constriction {theirs}");
+}

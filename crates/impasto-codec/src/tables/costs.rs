@@ -1,0 +1,49 @@
+//! Code lengths in fixed point, so that every choice an encoder makes by cost is the same on every machine.
+
+use super::TABLE_BITS;
+
+/// One bit, in the unit of the costs: 2^-16 bit.
+pub const COST_ONE: u64 = 1 << 16;
+
+/// `log2(n)` in units of 2^-16, rounded down, for `n` of at least 1; integer arithmetic only.
+///
+/// Squaring the mantissa yields one binary digit of the logarithm at a time.
+pub const fn log2_q16(n: u64) -> u64 {
+    assert!(n > 0);
+    let whole = 63 - n.leading_zeros();
+    // The mantissa in [1, 2) with 31 fraction bits.
+    let mut m = if whole <= 31 { n << (31 - whole) } else { n >> (whole - 31) };
+    let mut result = whole as u64;
+    let mut digit = 0;
+    while digit < 16 {
+        m = (m * m) >> 31;
+        result <<= 1;
+        if m >= 1 << 32 {
+            m >>= 1;
+            result |= 1;
+        }
+        digit += 1;
+    }
+    result
+}
+
+/// Cost of a symbol of frequency `f` out of 2048, in units of 2^-16 bit; `None` if the table cannot code it.
+pub fn symbol_cost(f: u16) -> Option<u64> {
+    (f > 0).then(|| (u64::from(TABLE_BITS) << 16) - log2_q16(u64::from(f)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_floating_point() {
+        for n in (1..5000u64).chain([1 << 40, u64::MAX]) {
+            let exact = (n as f64).log2() * 65536.0;
+            assert!((log2_q16(n) as f64 - exact).abs() < 3.0, "{n}");
+        }
+        assert_eq!(symbol_cost(2048), Some(0));
+        assert_eq!(symbol_cost(1024), Some(COST_ONE));
+        assert_eq!(symbol_cost(0), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Frequency tables, the look-up table that decodes them, and their costs (SPEC 7.2 to 7.4).
+
+mod costs;
+mod data;
+mod explicit;
+
+pub use costs::{COST_ONE, log2_q16, symbol_cost};
+pub use explicit::{fit, read_explicit, write_explicit};
+
+use crate::class::Kind;
+
+/// Frequencies of a table sum to `1 << TABLE_BITS`.
+pub const TABLE_BITS: u32 = 11;
+/// What the frequencies of a table sum to.
+pub const TOTAL: u32 = 1 << TABLE_BITS;
+/// Number of symbols, the escape included.
+pub const SYMBOLS: usize = 64;
+/// The symbol that says "the value is in the list of escapes".
+pub const ESCAPE: usize = 63;
+/// Number of parametric shapes.
+pub const SHAPES: usize = 5;
+
+/// Frequencies of the symbols 0 to 63; they sum to [`TOTAL`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frequencies(pub [u16; SYMBOLS]);
+
+impl Frequencies {
+    /// The table that codes nothing but escapes.
+    pub fn only_escape() -> Self {
+        let mut f = [0; SYMBOLS];
+        f[ESCAPE] = TOTAL as u16;
+        Frequencies(f)
+    }
+
+    /// Cumulative frequencies: `start(s)` of SPEC 7.2.
+    pub fn starts(&self) -> [u16; SYMBOLS] {
+        let mut sum = 0;
+        self.0.map(|f| {
+            let start = sum;
+            sum += f;
+            start
+        })
+    }
+}
+
+/// The tables of a parametric shape (SPEC 7.4); `None` if there is no such shape.
+pub fn parametric(kind: Kind, shape: u8) -> Option<Vec<Frequencies>> {
+    let tables: &[data::Parametric] = match kind {
+        Kind::Float => data::FLOAT.get(shape as usize)?,
+        Kind::Lattice => data::LATTICE.get(shape as usize)?,
+    };
+    Some(tables.iter().map(|&(first, run, escape)| expand(first as usize, run, escape)).collect())
+}
+
+fn expand(first: usize, run: &[u16], escape: u16) -> Frequencies {
+    let mut f = [0; SYMBOLS];
+    f[first..first + run.len()].copy_from_slice(run);
+    f[ESCAPE] = escape;
+    Frequencies(f)
+}
+
+/// All tables of a kind in the form that decoders use: for each table 2048 slots, each holding the symbol (bits 0 to 7), its
+/// frequency (8 to 19) and the slot less the symbol's start (20 to 31).
+///
+/// 8 KB a table: at most 192 KB, so that it stays in a second-level cache.
+pub struct Lut {
+    kind: Kind,
+    slots: Vec<u32>,
+}
+
+impl Lut {
+    /// Lays out the tables of `kind`; every table must sum to [`TOTAL`].
+    pub fn new(kind: Kind, tables: &[Frequencies]) -> Lut {
+        assert_eq!(tables.len(), kind.tables());
+        let mut slots = Vec::with_capacity(tables.len() << TABLE_BITS);
+        for table in tables {
+            for (symbol, &f) in table.0.iter().enumerate() {
+                slots.extend((0..u32::from(f)).map(|i| symbol as u32 | u32::from(f) << 8 | i << 20));
+            }
+        }
+        assert_eq!(slots.len(), tables.len() << TABLE_BITS);
+        Lut { kind, slots }
+    }
+
+    /// The kind of values that these tables code.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// `kind().tables() << TABLE_BITS` slots.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The integers in the spec are the ones in the code.
+    #[test]
+    fn spec_prints_these_tables() {
+        let spec = include_str!("../../../../docs/SPEC-TABLES.md");
+        let mut found = 0;
+        for kind in [Kind::Float, Kind::Lattice] {
+            for shape in 0..SHAPES as u8 {
+                let heading = format!("## Kind {}, shape {shape} (", kind as u8);
+                let (_, section) = spec.split_once(&heading).expect("section in SPEC-TABLES.md");
+                let body = section.split("```").nth(1).expect("table in the section");
+                let tables = parametric(kind, shape).expect("shape");
+                let lines: Vec<&str> = body.trim().lines().collect();
+                assert_eq!(lines.len(), kind.tables());
+                for (i, line) in lines.iter().enumerate() {
+                    let (run, escape) = line.split_once(" | ").expect("bar");
+                    let mut parts = run.split(": ");
+                    assert_eq!(parts.next(), Some(i.to_string().as_str()));
+                    let first: usize = parts.next().and_then(|p| p.parse().ok()).expect("first symbol");
+                    let run: Vec<u16> =
+                        parts.next().expect("run").split(' ').map(|f| f.parse().expect("integer")).collect();
+                    assert_eq!(tables[i], expand(first, &run, escape.parse().expect("escape")));
+                    assert_eq!(tables[i].0.iter().map(|&f| u32::from(f)).sum::<u32>(), TOTAL);
+                    assert!(tables[i].0[ESCAPE] > 0, "an escape reaches every value");
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(found, SHAPES * (24 + 4));
+        assert_eq!(parametric(Kind::Float, SHAPES as u8), None);
+    }
+
+    #[test]
+    fn luts_stay_in_the_cache() {
+        let lut = Lut::new(Kind::Lattice, &parametric(Kind::Lattice, 0).expect("shape"));
+        assert_eq!(lut.slots().len() * 4, 192 * 1024);
+    }
+}

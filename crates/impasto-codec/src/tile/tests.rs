@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::head::{Shape, Steps};
+use crate::index::IndexArray;
+use crate::tables::SHAPES;
+
+const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
+
+fn float_head(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> Head {
+    Head {
+        shape: Shape::Parametric(shape),
+        plane: dtype.float_layout().expect("float").raw_bits() as u8,
+        row_classes: IndexArray::new(rows),
+        column_classes: IndexArray::new(columns),
+        steps: None,
+    }
+}
+
+/// A tile in the lower right of a larger matrix, with class indices.
+fn placed() -> impl Strategy<Value = (Place, Vec<i16>, Vec<i16>)> {
+    (1usize..20, 1usize..70, 0usize..5, 0usize..40).prop_flat_map(|(height, width, top, left)| {
+        let indices = |n| prop::collection::vec(-5i16..30, n);
+        (indices(top + height), indices(left + width)).prop_map(move |(rows, columns)| {
+            (Place { rows: top..top + height, columns: left..left + width }, rows, columns)
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn floats_survive_bit_for_bit(
+        dtype in prop::sample::select(FLOATS.to_vec()),
+        shape in 0..SHAPES as u8,
+        (place, rows, columns) in placed(),
+        segments in 1usize..5,
+        noise in prop::collection::vec(any::<u8>(), 1..500),
+    ) {
+        let head = float_head(dtype, shape, rows, columns);
+        let elements: Vec<u8> = noise.iter().copied().cycle().take(place.elements() * dtype.size()).collect();
+        let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).expect("codes");
+        for level in Level::available() {
+            let decoder = TileDecoder::new(dtype, Some(head.clone()), level);
+            let mut out = vec![0; elements.len()];
+            decoder.decode(mode::FLOAT, &unit, &place, &mut out)?;
+            prop_assert_eq!(&out, &elements);
+        }
+    }
+
+    #[test]
+    fn lattices_survive(
+        dtype in prop::sample::select(FLOATS[..3].to_vec()),
+        (place, rows, columns) in placed(),
+        plane in 0u8..=20,
+        segments in 1usize..5,
+        noise in prop::collection::vec(prop_oneof![9 => -40i32..40, 1 => any::<i32>()], 1..300),
+        steps in any::<(bool, bool)>(),
+    ) {
+        let steps = Steps {
+            step: 0.125,
+            rows: steps.0.then(|| IndexArray::new(rows.clone())),
+            columns: steps.1.then(|| IndexArray::new(columns.clone())),
+        };
+        let mut head = float_head(DType::Bf16, 1, rows, columns);
+        head.steps = Some(steps);
+        head.plane = plane;
+        let z: Vec<i32> = noise.iter().copied().cycle().take(place.elements()).collect();
+        let unit = TileEncoder::new(&head, segments).lattice(&place, &z).expect("codes");
+        let mut weights = Vec::new();
+        for level in Level::available() {
+            let decoder = TileDecoder::new(dtype, Some(head.clone()), level);
+            let mut integers = vec![0; z.len()];
+            decoder.integers(&unit, &place, &mut integers)?;
+            prop_assert_eq!(&integers, &z);
+            let mut out = vec![0; z.len() * dtype.size()];
+            decoder.decode(mode::LATTICE, &unit, &place, &mut out)?;
+            weights.push(out);
+        }
+        weights.dedup();
+        prop_assert_eq!(weights.len(), 1, "the levels differ");
+    }
+
+    #[test]
+    fn bytes_survive(elements in prop::collection::vec(any::<u8>(), 8..400), dtype in prop::sample::select(DType::ALL.to_vec())) {
+        let elements = &elements[..elements.len() / dtype.size() * dtype.size()];
+        let (mode, unit) = encode_bytes(elements, dtype, 3)?;
+        let place = Place { rows: 0..1, columns: 0..elements.len() / dtype.size() };
+        let mut out = vec![0; elements.len()];
+        TileDecoder::new(dtype, None, Level::best()).decode(mode, &unit, &place, &mut out)?;
+        prop_assert_eq!(out, elements);
+    }
+
+    /// A damaged unit is an error or some tile, at every level the same.
+    #[test]
+    fn damage_never_panics((place, rows, columns) in placed(), at: prop::sample::Index, to: u8, cut: prop::sample::Index) {
+        let head = float_head(DType::Bf16, 0, rows, columns);
+        let elements: Vec<u8> = (0..place.elements() * 2).map(|i| (i * 37) as u8 & 0x3F).collect();
+        let mut unit = TileEncoder::new(&head, 2).float(DType::Bf16, &place, &elements).expect("codes");
+        let at = at.index(unit.len());
+        unit[at] = to;
+        for unit in [&unit[..], &unit[..cut.index(unit.len())]] {
+            let results: Vec<_> = Level::available().into_iter().map(|level| {
+                let mut out = vec![0; elements.len()];
+                let decoder = TileDecoder::new(DType::Bf16, Some(head.clone()), level);
+                decoder.decode(mode::FLOAT, unit, &place, &mut out).map(|()| out)
+            }).collect();
+            prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
+        }
+    }
+}
+
+#[test]
+fn refuses_tiles_without_their_head() {
+    let place = Place { rows: 0..1, columns: 0..1 };
+    let decoder = TileDecoder::new(DType::Bf16, None, Level::Scalar);
+    assert_eq!(decoder.decode(mode::FLOAT, &[1], &place, &mut [0; 2]), Err(CodecError::MissingHead("float")));
+    assert_eq!(decoder.decode(mode::LATTICE, &[1], &place, &mut [0; 2]), Err(CodecError::MissingHead("lattice")));
+    assert_eq!(decoder.decode(99, &[1], &place, &mut [0; 2]), Err(CodecError::UnknownMode(99)));
+    assert!(matches!(decoder.decode(mode::STORED, &[1], &place, &mut [0; 2]), Err(CodecError::StoredSize { .. })));
+}
+
+/// Where a row takes more words than memory holds, nothing is allocated by the declared number.
+#[test]
+fn declared_lengths_are_checked() {
+    let head = float_head(DType::Bf16, 0, vec![0], vec![0]);
+    let place = Place { rows: 0..1, columns: 0..1 };
+    let mut unit = vec![1];
+    unit.extend([0xFF; 8]);
+    unit.extend([0; 128]);
+    let decoder = TileDecoder::new(DType::Bf16, Some(head), Level::Scalar);
+    assert_eq!(decoder.decode(mode::FLOAT, &unit, &place, &mut [0; 2]), Err(CodecError::Truncated("words")));
+}
