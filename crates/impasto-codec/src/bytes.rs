@@ -2,9 +2,6 @@
 
 use crate::error::CodecError;
 
-/// Largest window that a frame may ask for, as a power of two.
-const WINDOW_LOG: u32 = 23;
-
 /// Element bytes to byte planes: byte 0 of every element, then byte 1, ...
 fn to_planes(elements: &[u8], size: usize) -> Vec<u8> {
     (0..size).flat_map(|b| elements.iter().skip(b).step_by(size).copied()).collect()
@@ -26,7 +23,6 @@ fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
 pub fn compress(elements: &[u8], size: usize, level: i32) -> Result<Vec<u8>, CodecError> {
     let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
     let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
-    compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(WINDOW_LOG)).map_err(failed)?;
     let planes;
     let content = if size == 1 {
         elements
@@ -40,7 +36,7 @@ pub fn compress(elements: &[u8], size: usize, level: i32) -> Result<Vec<u8>, Cod
 /// Decodes a unit in mode zstd into `out`, elements of `size` bytes.
 ///
 /// # Errors
-/// If the frame is damaged, asks for a larger window, or its content is not exactly `out.len()` bytes.
+/// If the frame is damaged or its content is not exactly `out.len()` bytes.
 pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecError> {
     let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
     let frame =
@@ -49,7 +45,6 @@ pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecE
         return Err(CodecError::TrailingBytes(unit.len() - frame, "5.1"));
     }
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(failed)?;
-    decompressor.window_log_max(WINDOW_LOG).map_err(failed)?;
     let mut planes = vec![0; out.len()];
     let n = decompressor.decompress_to_buffer(unit, &mut planes).map_err(failed)?;
     if n != out.len() {

@@ -147,18 +147,38 @@ impl TileDecoder {
         self.head.as_ref().map(|(head, _)| head)
     }
 
-    /// Decodes a unit into `out`, the bytes of the tile row by row: `place.elements() * dtype.size()`.
+    /// Decodes a unit into `out`: the tile's rows, each `stride` bytes after the one before. What lies between rows is left alone.
     ///
     /// # Errors
-    /// If the unit breaks the format. Memory beyond `out` is a few rows, or one tile in mode zstd.
-    pub fn decode(&self, mode: u8, unit: &[u8], place: &Place, out: &mut [u8]) -> Result<(), CodecError> {
-        assert_eq!(out.len(), place.elements() * self.dtype.size());
+    /// If the unit breaks the format. Memory beyond `out` is a few rows, or two tiles in mode zstd.
+    ///
+    /// # Panics
+    /// If `out` does not hold the rows at that stride.
+    pub fn decode(
+        &self,
+        mode: u8,
+        unit: &[u8],
+        place: &Place,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), CodecError> {
+        let row_bytes = place.columns.len() * self.dtype.size();
+        let wanted = place.rows.len() * row_bytes;
+        if wanted == 0 {
+            return Ok(());
+        }
+        assert!(stride >= row_bytes && out.len() >= (place.rows.len() - 1) * stride + row_bytes);
+        let mut rows = Rows { out, stride, row_bytes };
         match mode {
-            mode::STORED if unit.len() == out.len() => out.copy_from_slice(unit),
-            mode::STORED => return Err(CodecError::StoredSize { found: unit.len(), wanted: out.len() }),
-            mode::ZSTD => bytes::decompress(unit, self.dtype.size(), out)?,
-            mode::FLOAT => self.decode_float(unit, place, out)?,
-            mode::LATTICE => self.decode_lattice(unit, place, out)?,
+            mode::STORED if unit.len() == wanted => rows.fill(unit),
+            mode::STORED => return Err(CodecError::StoredSize { found: unit.len(), wanted }),
+            mode::ZSTD => {
+                let mut elements = vec![0; wanted];
+                bytes::decompress(unit, self.dtype.size(), &mut elements)?;
+                rows.fill(&elements);
+            }
+            mode::FLOAT => self.decode_float(unit, place, rows)?,
+            mode::LATTICE => self.decode_lattice(unit, place, rows)?,
             other => return Err(CodecError::UnknownMode(other)),
         }
         Ok(())
@@ -171,19 +191,17 @@ impl TileDecoder {
         }
     }
 
-    fn decode_float(&self, unit: &[u8], place: &Place, out: &mut [u8]) -> Result<(), CodecError> {
+    fn decode_float(&self, unit: &[u8], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let (head, lut) = self.head_of(Kind::Float)?;
         let layout: FloatLayout =
             self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: "float", dtype: self.dtype })?;
-        let row_bytes = place.columns.len() * layout.size();
         decode_rows(self.level, head, lut, unit, place, |r, v, plane| {
-            float::join_row(self.level, layout, v, plane, &mut out[r * row_bytes..(r + 1) * row_bytes]);
+            float::join_row(self.level, layout, v, plane, out.row(r));
         })
     }
 
-    fn decode_lattice(&self, unit: &[u8], place: &Place, out: &mut [u8]) -> Result<(), CodecError> {
+    fn decode_lattice(&self, unit: &[u8], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let (head, lut) = self.head_of(Kind::Lattice)?;
-        let row_bytes = place.columns.len() * self.dtype.size();
         let Some(steps) = &head.steps else { return Err(CodecError::MissingHead("lattice")) };
         let scales =
             |indices: Option<Vec<i32>>, n| indices.map_or(vec![1.0; n], |i| i.into_iter().map(scale).collect());
@@ -193,7 +211,6 @@ impl TileDecoder {
         let q = u32::from(head.plane);
         let mut fine = Vec::new();
         decode_rows(self.level, head, lut, unit, place, |r, z, plane| {
-            let out = &mut out[r * row_bytes..(r + 1) * row_bytes];
             let z = if q == 0 {
                 z
             } else {
@@ -202,7 +219,7 @@ impl TileDecoder {
                 fine.extend(z.iter().enumerate().map(|(c, &z)| z.wrapping_shl(q) | raw(c)));
                 &fine[..]
             };
-            reconstruct_row(self.dtype, z, &columns, steps.step * rows[r], out);
+            reconstruct_row(self.dtype, z, &columns, steps.step * rows[r], out.row(r));
         })
     }
 
@@ -219,6 +236,23 @@ impl TileDecoder {
                 *out = z.wrapping_shl(q) | field(plane, c as u64 * u64::from(q), q) as i32;
             }
         })
+    }
+}
+
+/// The rows of a tile where they are wanted.
+struct Rows<'a> {
+    out: &'a mut [u8],
+    stride: usize,
+    row_bytes: usize,
+}
+
+impl Rows<'_> {
+    fn row(&mut self, r: usize) -> &mut [u8] {
+        &mut self.out[r * self.stride..r * self.stride + self.row_bytes]
+    }
+
+    fn fill(&mut self, elements: &[u8]) {
+        elements.chunks_exact(self.row_bytes).enumerate().for_each(|(r, row)| self.row(r).copy_from_slice(row));
     }
 }
 

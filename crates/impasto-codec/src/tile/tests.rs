@@ -42,8 +42,15 @@ proptest! {
         for level in Level::available() {
             let decoder = TileDecoder::new(dtype, Some(head.clone()), level);
             let mut out = vec![0; elements.len()];
-            decoder.decode(mode::FLOAT, &unit, &place, &mut out)?;
+            decoder.decode(mode::FLOAT, &unit, &place, &mut out, place.columns.len() * dtype.size())?;
             prop_assert_eq!(&out, &elements);
+            // The same, a row apart from its neighbours.
+            let row_bytes = place.columns.len() * dtype.size();
+            let mut wide = vec![0xAB; place.rows.len() * (row_bytes + 3)];
+            decoder.decode(mode::FLOAT, &unit, &place, &mut wide, row_bytes + 3)?;
+            for (row, elements) in wide.chunks_exact(row_bytes + 3).zip(elements.chunks_exact(row_bytes)) {
+                prop_assert_eq!(row, [elements, &[0xAB; 3]].concat());
+            }
         }
     }
 
@@ -73,7 +80,7 @@ proptest! {
             decoder.integers(&unit, &place, &mut integers)?;
             prop_assert_eq!(&integers, &z);
             let mut out = vec![0; z.len() * dtype.size()];
-            decoder.decode(mode::LATTICE, &unit, &place, &mut out)?;
+            decoder.decode(mode::LATTICE, &unit, &place, &mut out, place.columns.len() * dtype.size())?;
             weights.push(out);
         }
         weights.dedup();
@@ -86,7 +93,7 @@ proptest! {
         let (mode, unit) = encode_bytes(elements, dtype, 3)?;
         let place = Place { rows: 0..1, columns: 0..elements.len() / dtype.size() };
         let mut out = vec![0; elements.len()];
-        TileDecoder::new(dtype, None, Level::best()).decode(mode, &unit, &place, &mut out)?;
+        TileDecoder::new(dtype, None, Level::best()).decode(mode, &unit, &place, &mut out, elements.len())?;
         prop_assert_eq!(out, elements);
     }
 
@@ -102,7 +109,7 @@ proptest! {
             let results: Vec<_> = Level::available().into_iter().map(|level| {
                 let mut out = vec![0; elements.len()];
                 let decoder = TileDecoder::new(DType::Bf16, Some(head.clone()), level);
-                decoder.decode(mode::FLOAT, unit, &place, &mut out).map(|()| out)
+                decoder.decode(mode::FLOAT, unit, &place, &mut out, place.columns.len() * 2).map(|()| out)
             }).collect();
             prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
         }
@@ -113,10 +120,10 @@ proptest! {
 fn refuses_tiles_without_their_head() {
     let place = Place { rows: 0..1, columns: 0..1 };
     let decoder = TileDecoder::new(DType::Bf16, None, Level::Scalar);
-    assert_eq!(decoder.decode(mode::FLOAT, &[1], &place, &mut [0; 2]), Err(CodecError::MissingHead("float")));
-    assert_eq!(decoder.decode(mode::LATTICE, &[1], &place, &mut [0; 2]), Err(CodecError::MissingHead("lattice")));
-    assert_eq!(decoder.decode(99, &[1], &place, &mut [0; 2]), Err(CodecError::UnknownMode(99)));
-    assert!(matches!(decoder.decode(mode::STORED, &[1], &place, &mut [0; 2]), Err(CodecError::StoredSize { .. })));
+    assert_eq!(decoder.decode(mode::FLOAT, &[1], &place, &mut [0; 2], 2), Err(CodecError::MissingHead("float")));
+    assert_eq!(decoder.decode(mode::LATTICE, &[1], &place, &mut [0; 2], 2), Err(CodecError::MissingHead("lattice")));
+    assert_eq!(decoder.decode(99, &[1], &place, &mut [0; 2], 2), Err(CodecError::UnknownMode(99)));
+    assert!(matches!(decoder.decode(mode::STORED, &[1], &place, &mut [0; 2], 2), Err(CodecError::StoredSize { .. })));
 }
 
 /// Where a row takes more words than memory holds, nothing is allocated by the declared number.
@@ -128,5 +135,5 @@ fn declared_lengths_are_checked() {
     unit.extend([0xFF; 8]);
     unit.extend([0; 128]);
     let decoder = TileDecoder::new(DType::Bf16, Some(head), Level::Scalar);
-    assert_eq!(decoder.decode(mode::FLOAT, &unit, &place, &mut [0; 2]), Err(CodecError::Truncated("words")));
+    assert_eq!(decoder.decode(mode::FLOAT, &unit, &place, &mut [0; 2], 2), Err(CodecError::Truncated("words")));
 }

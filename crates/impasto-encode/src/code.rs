@@ -1,0 +1,144 @@
+//! Coding: assets and tensors to units.
+
+use impasto_checkpoint::Checkpoint;
+use impasto_codec::lattice::quantize;
+use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
+use impasto_codec::{CodecError, DType, Kind};
+use impasto_container::{ContainerError, Mode};
+use rayon::prelude::*;
+
+use crate::error::EncodeError;
+use crate::matrix::{MatrixView, weights};
+use crate::plan::Plan;
+
+/// Bytes of a piece of an asset.
+pub const PIECE: u64 = 4 << 20;
+/// Zstandard levels: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
+const ASSET_LEVEL: i32 = 19;
+const TENSOR_LEVEL: i32 = 9;
+const SAMPLE_LEVEL: i32 = 1;
+/// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
+const SAMPLE: usize = 16 << 10;
+/// Tiles coded together before they are written: bounds the memory of a large tensor.
+const BATCH: usize = 64;
+
+/// An asset and its units.
+pub struct CodedAsset<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its bytes before coding.
+    pub length: u64,
+    /// Its units.
+    pub pieces: Vec<(Mode, Vec<u8>)>,
+}
+
+impl CodedAsset<'_> {
+    /// Bytes of its units.
+    pub fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+}
+
+/// Codes the assets of a checkpoint, in the order of their names.
+///
+/// # Errors
+/// If the compression library fails.
+pub fn code_assets(checkpoint: &Checkpoint) -> Result<Vec<CodedAsset<'_>>, EncodeError> {
+    let mut assets: Vec<_> = checkpoint.assets().iter().collect();
+    assets.sort_by(|a, b| a.name.cmp(&b.name));
+    let code = |asset: &'_ impasto_checkpoint::Asset| {
+        let pieces = asset.bytes.par_chunks(PIECE as usize).map(|piece| {
+            let (mode, bytes) = encode_bytes(piece, DType::U8, ASSET_LEVEL)?;
+            Ok((Mode(mode), bytes))
+        });
+        pieces.collect::<Result<Vec<_>, _>>().map_err(|error| EncodeError::Codec { tensor: asset.name.clone(), error })
+    };
+    let coded = assets
+        .par_iter()
+        .map(|asset| Ok(CodedAsset { name: &asset.name, length: asset.bytes.len() as u64, pieces: code(asset)? }));
+    coded.collect()
+}
+
+/// Codes a tensor and pushes its units. Returns the name of the mode that most of its bytes are in, and all its bytes.
+///
+/// # Errors
+/// If coding or writing fails.
+pub fn code_tensor(
+    name: &str,
+    matrix: &MatrixView,
+    plan: &Plan,
+    segments: usize,
+    push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
+) -> Result<(&'static str, u64), EncodeError> {
+    let mut by_mode = [0u64; 5];
+    let encoder = plan.head.as_ref().map(|head| TileEncoder::new(head, segments));
+    let kind = plan.head.as_ref().map(|head| head.kind());
+    let mut head_bytes = 0;
+    if let Some(head) = &plan.head {
+        let bytes = head.to_bytes();
+        head_bytes = bytes.len() as u64;
+        push(Mode::HEAD, &bytes)?;
+    }
+    let places = plan.places(matrix);
+    for batch in places.chunks(BATCH) {
+        let units = batch.par_iter().map(|place| match (kind, &encoder) {
+            (Some(Kind::Lattice), Some(encoder)) => code_lattice(matrix, plan, encoder, place),
+            (Some(Kind::Float), Some(encoder)) => code_float(matrix, encoder, place),
+            _ => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
+        });
+        let units = units.collect::<Result<Vec<_>, CodecError>>();
+        let units = units.map_err(|error| EncodeError::Codec { tensor: name.to_owned(), error })?;
+        for (mode, bytes) in units {
+            by_mode[usize::from(mode).min(4)] += bytes.len() as u64;
+            push(Mode(mode), &bytes)?;
+        }
+    }
+    let most = (0..5).max_by_key(|&m| by_mode[m]).unwrap_or(0);
+    Ok((["stored", "zstd", "head", "float", "lattice"][most], head_bytes + by_mode.iter().sum::<u64>()))
+}
+
+/// The elements of a tile, row by row.
+fn elements(matrix: &MatrixView, place: &Place) -> Vec<u8> {
+    let mut out = Vec::with_capacity(place.elements() * matrix.dtype.size());
+    for r in place.rows.clone() {
+        out.extend_from_slice(matrix.part(r, place.columns.clone()));
+    }
+    out
+}
+
+/// The floats of a tile, exactly: under scale classes, or as bytes where that is smaller (tiles of zeros or of repeated rows).
+fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Result<(u8, Vec<u8>), CodecError> {
+    let elements = elements(matrix, place);
+    let Some(unit) = encoder.float(matrix.dtype, place, &elements) else {
+        return encode_bytes(&elements, matrix.dtype, TENSOR_LEVEL);
+    };
+    let sample = &elements[..elements.len().min(SAMPLE)];
+    let (_, tried) = encode_bytes(sample, matrix.dtype, SAMPLE_LEVEL)?;
+    if tried.len() as u128 * (elements.len() as u128) < unit.len() as u128 * sample.len() as u128 {
+        let (mode, bytes) = encode_bytes(&elements, matrix.dtype, TENSOR_LEVEL)?;
+        if bytes.len() < unit.len() {
+            return Ok((mode, bytes));
+        }
+    }
+    Ok((mode::FLOAT, unit))
+}
+
+/// The weights of a tile, rounded to the lattice.
+fn code_lattice(
+    matrix: &MatrixView,
+    plan: &Plan,
+    encoder: &TileEncoder,
+    place: &Place,
+) -> Result<(u8, Vec<u8>), CodecError> {
+    let step = plan.head.as_ref().and_then(|head| head.steps.as_ref()).map_or(1.0, |steps| steps.step);
+    let mut z = Vec::with_capacity(place.elements());
+    let mut w = Vec::with_capacity(place.columns.len());
+    for r in place.rows.clone() {
+        weights(matrix.dtype, matrix.part(r, place.columns.clone()), &mut w);
+        z.extend(w.iter().map(|&w| quantize(w, 1.0 / step)));
+    }
+    match encoder.lattice(place, &z) {
+        Some(unit) => Ok((mode::LATTICE, unit)),
+        None => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
+    }
+}

@@ -1,0 +1,156 @@
+//! Counts of the symbols of a tensor, what they cost under each set of tables, and the cheapest set.
+
+use impasto_codec::class::class;
+use impasto_codec::tables::{
+    COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit,
+};
+use impasto_codec::{Kind, Shape, varint};
+
+/// How often each symbol of each table occurs.
+#[derive(Clone)]
+pub struct Counts {
+    kind: Kind,
+    /// `[table][symbol]`; values out of reach of every table count as escapes.
+    symbols: Vec<[u64; SYMBOLS]>,
+    /// Raw low bits.
+    low_bits: u64,
+    /// Bytes of the varints of values out of reach.
+    escape_bytes: u64,
+}
+
+impl Counts {
+    /// Nothing counted yet.
+    pub fn new(kind: Kind) -> Self {
+        Counts { kind, symbols: vec![[0; SYMBOLS]; kind.tables()], low_bits: 0, escape_bytes: 0 }
+    }
+
+    /// Counts one row of values under their classes.
+    pub fn row(&mut self, row: i32, columns: &[i32], values: impl Iterator<Item = i32>) {
+        for (&column, value) in columns.iter().zip(values) {
+            let class = class(self.kind, row, column);
+            let shifted = value.wrapping_add((1 << class.low_bits) >> 1) >> class.low_bits;
+            let symbol = shifted.wrapping_sub(class.offset) as u32 as usize;
+            let counts = &mut self.symbols[class.table];
+            self.low_bits += u64::from(class.low_bits);
+            if symbol < ESCAPE {
+                counts[symbol] += 1;
+            } else {
+                counts[ESCAPE] += 1;
+                self.escape_bytes += varint::len(self.code(value)) as u64;
+            }
+        }
+    }
+
+    fn code(&self, value: i32) -> u64 {
+        u64::from(match self.kind {
+            Kind::Float => value as u32,
+            Kind::Lattice => varint::zigzag(value),
+        })
+    }
+
+    /// Adds other counts of the same kind.
+    pub fn add(&mut self, other: &Counts) {
+        for (mine, theirs) in self.symbols.iter_mut().flatten().zip(other.symbols.iter().flatten()) {
+            *mine += theirs;
+        }
+        self.low_bits += other.low_bits;
+        self.escape_bytes += other.escape_bytes;
+    }
+
+    /// Cost under tables, in 2^-16 bit. Symbols that a table lacks are escapes.
+    fn cost(&self, tables: &[Frequencies]) -> u64 {
+        let mut cost = (self.low_bits + 8 * self.escape_bytes) * COST_ONE;
+        for (counts, table) in self.symbols.iter().zip(tables) {
+            // No escape: as if it cost a varint more than the rarest symbol, so that such a table is not chosen when it is needed.
+            let escape = symbol_cost(table.0[ESCAPE]).unwrap_or(64 * COST_ONE);
+            for (s, &n) in counts.iter().enumerate() {
+                cost += n * match symbol_cost(table.0[s]) {
+                    Some(cost) => cost,
+                    None if s == ESCAPE => escape,
+                    None => escape + self.escape_length() * 8 * COST_ONE,
+                };
+            }
+        }
+        cost
+    }
+
+    /// About how many bytes an escape takes whose value has a symbol.
+    fn escape_length(&self) -> u64 {
+        match self.kind {
+            Kind::Float => 2,
+            Kind::Lattice => 1,
+        }
+    }
+
+    /// The cheapest tables, and what the symbols and these tables cost in bits (rounded up).
+    pub fn best_shape(&self) -> (Shape, u64) {
+        let explicit: Vec<Frequencies> = self.symbols.iter().map(fit_with_escape).collect();
+        let mut spelled = Vec::new();
+        write_explicit(&mut spelled, &explicit);
+        let mut best = (self.cost(&explicit) + spelled.len() as u64 * 8 * COST_ONE, Shape::Explicit(explicit));
+        for shape in 0..SHAPES as u8 {
+            let cost = self.cost(&parametric(self.kind, shape).unwrap_or_default());
+            if cost <= best.0 {
+                best = (cost, Shape::Parametric(shape));
+            }
+        }
+        (best.1, best.0.div_ceil(COST_ONE))
+    }
+}
+
+/// Explicit frequencies in which every symbol that occurs has its place, or the escape stands in for those too rare to keep.
+fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
+    let total: u64 = counts.iter().sum();
+    let mut kept = *counts;
+    // Below half of a slot, a symbol is cheaper as an escape than as the smallest frequency.
+    for s in 0..ESCAPE {
+        if kept[s] * 4096 < total {
+            kept[ESCAPE] += kept[s];
+            kept[s] = 0;
+        }
+    }
+    // The frequencies are one run from the first to the last kept symbol; holes inside are free to be 0.
+    fit(&kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use impasto_codec::rans::{LANES, encode_segment};
+
+    /// What is promised is what the coder makes of it.
+    #[test]
+    fn costs_are_coded_sizes() {
+        for kind in [Kind::Float, Kind::Lattice] {
+            let columns: Vec<i32> = (0..256).map(|c| c % 9).collect();
+            let rows: Vec<i32> = (0..400).map(|r| 10 + r % 23).collect();
+            let mut seed = 1u32;
+            let values: Vec<i32> = rows
+                .iter()
+                .flat_map(|_| &columns)
+                .map(|_| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let bell = (0..6).map(|i| (seed >> (5 * i) & 31) as i32).sum::<i32>() - 93;
+                    if kind == Kind::Lattice { bell / 4 } else { bell / 4 + 20 }
+                })
+                .collect();
+            let mut counts = Counts::new(kind);
+            for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len())) {
+                counts.row(row, &columns, values.iter().copied());
+            }
+            let (shape, bits) = counts.best_shape();
+            let (tables, spelled) = match shape {
+                Shape::Explicit(tables) => {
+                    let mut spelled = Vec::new();
+                    write_explicit(&mut spelled, &tables);
+                    (tables, spelled.len())
+                }
+                Shape::Parametric(shape) => (parametric(kind, shape).expect("shape"), 0),
+            };
+            let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
+            let bytes = segment.words.len() * 2 + segment.escapes.len() + spelled + 4 * LANES;
+            let promised = bits as f64 / 8.0;
+            assert!((bytes as f64 / promised - 1.0).abs() < 0.01, "{kind:?}: {bytes} bytes, promised {promised}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong when a checkpoint is encoded.
+
+use impasto_checkpoint::CheckpointError;
+use impasto_codec::CodecError;
+use impasto_container::ContainerError;
+use thiserror::Error;
+
+/// An encoding that failed. Nothing is left at the destination.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A tensor cannot be coded.
+    #[error("tensor {tensor:?}: {error}")]
+    Codec {
+        /// Name of the tensor or asset.
+        tensor: String,
+        /// What the codec says.
+        error: CodecError,
+    },
+    /// The tensor is not one that the format can hold.
+    #[error("tensor {tensor:?}: {rule}")]
+    Tensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// The wanted size is below what is coded exactly whatever the rate (assets, norms) and the least that lossy tensors take.
+    #[error(
+        "a file of {wanted} bytes is too small: the least for this model is about {least} bytes ({least_bpw:.3} bits per weight)"
+    )]
+    TooSmall {
+        /// Bytes wanted.
+        wanted: u64,
+        /// Bytes of the smallest file.
+        least: u64,
+        /// The same in bits per weight.
+        least_bpw: f64,
+    },
+    /// No rate fills the wanted size.
+    #[error(
+        "a file of {wanted} bytes is more than lossy coding fills ({most} bytes at its finest step): use --lossless"
+    )]
+    TooLarge {
+        /// Bytes wanted.
+        wanted: u64,
+        /// Bytes of the largest lossy file.
+        most: u64,
+    },
+    /// The search ended beside the wanted size.
+    #[error(
+        "no step gives a file of 99.5% to 100% of {wanted} bytes: its size jumps there; ask for a little more or less"
+    )]
+    Missed {
+        /// Bytes wanted.
+        wanted: u64,
+    },
+    /// The file would break the format.
+    #[error("the file cannot be laid out: {0}")]
+    Layout(String),
+    /// There is nothing that a rate could change.
+    #[error(
+        "no tensor can be coded with loss (F32, F16 or BF16, two dims or more, {least} weights or more): use --lossless"
+    )]
+    NothingLossy {
+        /// Least number of weights of a lossy tensor.
+        least: usize,
+    },
+    /// The thread pool cannot be started.
+    #[error("cannot start {0} threads: {1}")]
+    Threads(usize, String),
+}

@@ -1,0 +1,44 @@
+//! The objects of the file and the places of its units, known before anything is coded.
+
+use impasto_container::{Object, ObjectKind, TensorMeta, UnitSlot};
+
+use crate::code::{CodedAsset, PIECE};
+use crate::model::Tensor;
+use crate::plan::Plan;
+
+/// Objects and unit slots: the assets and their pieces, then the tensors, each with its head and its tiles. Tied tensors have none.
+pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>]) -> (Vec<Object>, Vec<UnitSlot>) {
+    let mut objects = Vec::with_capacity(assets.len() + tensors.len());
+    let mut slots = Vec::new();
+    for asset in assets {
+        let object = objects.len() as u32;
+        slots.extend((0..asset.pieces.len() as u32).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
+        let kind = ObjectKind::Asset { length: asset.length, piece: PIECE };
+        objects.push(Object { name: asset.name.to_owned(), kind });
+    }
+    for (tensor, plan) in tensors.iter().zip(plans) {
+        let object = objects.len() as u32;
+        let (tile_rows, tile_cols) = plan.as_ref().map_or((1, 32), |plan| (plan.tile_rows, plan.tile_columns));
+        // A tied tensor is the same matrix, so it may as well have the same tiles.
+        let original = tensor.same_as.and_then(|i| plans[i].as_ref());
+        let (tile_rows, tile_cols) =
+            original.map_or((tile_rows, tile_cols), |plan| (plan.tile_rows, plan.tile_columns));
+        let meta = TensorMeta {
+            dtype: tensor.info.dtype,
+            dims: tensor.info.shape.clone(),
+            split: tensor.split,
+            tile_rows,
+            tile_cols,
+            tied: tensor.same_as.map(|i| (assets.len() + i) as u32),
+        };
+        if let Some(plan) = plan {
+            if plan.head.is_some() {
+                slots.push(UnitSlot { object, tile: 0, layer: 0, is_head: true });
+            }
+            let tiles = plan.tiles(tensor);
+            slots.extend((0..tiles).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
+        }
+        objects.push(Object { name: tensor.info.name.clone(), kind: ObjectKind::Tensor(meta) });
+    }
+    (objects, slots)
+}

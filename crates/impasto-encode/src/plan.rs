@@ -1,0 +1,168 @@
+//! What is decided about a tensor before it is coded: mode, head, tiles.
+
+use impasto_codec::float::element;
+use impasto_codec::head::MAX_LATTICE_PLANE;
+use impasto_codec::lattice::quantize;
+use impasto_codec::tile::Place;
+use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
+use rayon::prelude::*;
+
+use crate::counts::Counts;
+use crate::matrix::{MatrixView, weights};
+use crate::model::Tensor;
+use crate::scales::Scales;
+use crate::tiles::tile_shape;
+
+/// Rows counted together.
+const CHUNK: usize = 64;
+/// One class: a quarter of an octave, in the unit of [`Scales`].
+const CLASS: i32 = 1 << 14;
+
+/// How a tensor will be coded.
+pub struct Plan {
+    /// Its head, if it is coded in mode float or lattice.
+    pub head: Option<Head>,
+    /// Rows of a tile.
+    pub tile_rows: u64,
+    /// Columns of a tile.
+    pub tile_columns: u64,
+    /// Bytes that it is expected to take, head, lane states and padding included.
+    pub bytes: u64,
+}
+
+impl Plan {
+    fn new(matrix: &MatrixView, head: Option<Head>, bits: u64) -> Plan {
+        let elements = matrix.elements().max(1) as u64;
+        let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
+        let (tile_rows, tile_columns) = tile_shape(rows, columns, bits.saturating_mul(1000) / elements);
+        let tiles = rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
+        // A head is padded to 16 bytes on average half of it. A tile has its lengths, lane states, which carry three bytes less than
+        // they take, and padding.
+        let head_bytes = head.as_ref().map_or(0, |head| head.to_bytes().len() as u64 + 8);
+        let tile_bytes = if head.is_some() { 9 + 32 * 3 + 8 } else { 8 };
+        Plan { head, tile_rows, tile_columns, bytes: bits.div_ceil(8) + head_bytes + tiles * tile_bytes }
+    }
+
+    /// Number of tiles of a tensor.
+    pub fn tiles(&self, tensor: &Tensor) -> u32 {
+        let side = |dims: &[u64]| dims.iter().product::<u64>();
+        let (rows, columns) = tensor.info.shape.split_at(tensor.split);
+        let (rows, columns) = (side(rows), side(columns));
+        if rows == 0 || columns == 0 {
+            return 0;
+        }
+        (rows.div_ceil(self.tile_rows) * columns.div_ceil(self.tile_columns)) as u32
+    }
+
+    /// The tiles of a matrix, in the order of their numbers (SPEC 4.3).
+    pub fn places(&self, matrix: &MatrixView) -> Vec<Place> {
+        let part = |length: usize, size: u64, i: usize| i * size as usize..((i + 1) * size as usize).min(length);
+        let mut places = Vec::new();
+        if matrix.elements() == 0 {
+            return places;
+        }
+        for i in 0..(matrix.rows as u64).div_ceil(self.tile_rows) as usize {
+            for j in 0..(matrix.columns as u64).div_ceil(self.tile_columns) as usize {
+                let rows = part(matrix.rows, self.tile_rows, i);
+                places.push(Place { rows, columns: part(matrix.columns, self.tile_columns, j) });
+            }
+        }
+        places
+    }
+
+    /// The plan of a tensor that is stored or goes under Zstandard.
+    pub fn bytes(matrix: &MatrixView) -> Plan {
+        Plan::new(matrix, None, matrix.bytes.len() as u64 * 8)
+    }
+
+    /// The plan of a tensor whose floats are kept exactly.
+    pub fn float(matrix: &MatrixView, scales: &Scales) -> Option<Plan> {
+        let layout = matrix.dtype.float_layout()?;
+        let bias = (1 << (layout.exponent - 1)) - 1;
+        // The class is 4 (log2 of the scale + bias): SPEC 7.4.
+        let (row_classes, column_classes) = classes(scales, 4 * bias * CLASS);
+        let size = layout.size();
+        let counts = count(matrix, Kind::Float, &row_classes, &column_classes, |bytes, values| {
+            values.extend((0..bytes.len() / size).map(|i| layout.split(element(bytes, size, i)).0 as i32));
+        });
+        let (shape, bits) = counts.best_shape();
+        let plane = layout.raw_bits();
+        let head = Head {
+            shape,
+            plane: plane as u8,
+            row_classes: IndexArray::new(row_classes),
+            column_classes: IndexArray::new(column_classes),
+            steps: None,
+        };
+        Some(Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane)))
+    }
+
+    /// The plan of a tensor coded on the lattice of one `step`, finite and above 0.
+    pub fn lattice(matrix: &MatrixView, scales: &Scales, step: f32) -> Plan {
+        // Table i belongs to the deviation 2^((i - 23) / 4 + 2) in steps: SPEC 7.4.
+        let log_step = crate::arithmetic::log2_fixed(f64::from(step)).unwrap_or(0);
+        let offset = |plane: u8| 15 * CLASS - log_step - (i32::from(plane) << 16);
+        let widest = {
+            let (rows, columns) = classes(scales, offset(0));
+            rows.iter().max().map_or(0, |&r| i32::from(r)) + columns.iter().max().map_or(0, |&c| i32::from(c))
+        };
+        // What the widest class cannot hold goes to the plane: four classes an octave.
+        let plane =
+            ((widest - Kind::Lattice.max_class()).max(0) as u32).div_ceil(4).min(MAX_LATTICE_PLANE.into()) as u8;
+        let (row_classes, column_classes) = classes(scales, offset(plane));
+        let inverse = 1.0 / step;
+        let counts = count(matrix, Kind::Lattice, &row_classes, &column_classes, |bytes, values| {
+            let mut w = Vec::with_capacity(bytes.len() / matrix.dtype.size());
+            weights(matrix.dtype, bytes, &mut w);
+            values.extend(w.iter().map(|&w| quantize(w, inverse) >> plane));
+        });
+        let (shape, bits) = counts.best_shape();
+        let head = Head {
+            shape,
+            plane,
+            row_classes: IndexArray::new(row_classes),
+            column_classes: IndexArray::new(column_classes),
+            steps: Some(Steps { step, rows: None, columns: None }),
+        };
+        Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane))
+    }
+}
+
+/// Class indices of rows and columns, each rounded, whose sum is about `4 log2(scale)` and the offset, given in the unit of
+/// [`Scales`].
+fn classes(scales: &Scales, offset: i32) -> (Vec<i16>, Vec<i16>) {
+    let class = |log: i32, offset: i32| (log + offset + CLASS / 2).div_euclid(CLASS) as i16;
+    (scales.rows.iter().map(|&l| class(l, offset)).collect(), scales.columns.iter().map(|&l| class(l, 0)).collect())
+}
+
+/// Counts the symbols of a matrix; `values` appends the values of a row of elements.
+fn count(
+    matrix: &MatrixView,
+    kind: Kind,
+    rows: &[i16],
+    columns: &[i16],
+    values: impl Fn(&[u8], &mut Vec<i32>) + Sync,
+) -> Counts {
+    let columns: Vec<i32> = columns.iter().map(|&c| i32::from(c)).collect();
+    let chunk = |i: usize| {
+        let mut counts = Counts::new(kind);
+        let mut row_values = Vec::with_capacity(matrix.columns);
+        for r in i * CHUNK..((i + 1) * CHUNK).min(matrix.rows) {
+            row_values.clear();
+            values(matrix.row(r), &mut row_values);
+            counts.row(i32::from(rows[r]), &columns, row_values.iter().copied());
+        }
+        counts
+    };
+    let sum = |mut a: Counts, b: Counts| {
+        a.add(&b);
+        a
+    };
+    // Integer sums: any order gives the same.
+    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| Counts::new(kind), sum)
+}
+
+/// Can a tensor of this dtype be coded on the lattice?
+pub fn has_lattice(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
+}

@@ -1,0 +1,96 @@
+//! Hitting a size: one number, the step relative to each tensor's weights, is moved until the file has the wanted bytes.
+
+use crate::arithmetic::{exp2, log2_fixed};
+
+/// Finest and coarsest relative step that are tried, as powers of two.
+const FINEST: f64 = -19.0;
+const COARSEST: f64 = 8.0;
+
+/// What a search ended with.
+#[derive(Debug, PartialEq)]
+pub enum Found {
+    /// A relative step whose size is at most the target, and close to it.
+    Step(f64),
+    /// Even the coarsest step gives more bytes: these.
+    LeastIs(u64),
+    /// Even the finest step gives fewer bytes: these.
+    MostIs(u64),
+}
+
+/// The finest relative step whose `size` is at most `target` and at least `target - slack`; or the nearest one below, if sizes jump.
+///
+/// `size` falls as the step grows, about one bit a weight for each octave; `weights` is the number of weights that it concerns.
+pub fn search(target: u64, slack: u64, weights: u64, mut size: impl FnMut(f64) -> u64) -> Found {
+    // Bounds in octaves: sizes are above the target at `low`, at most the target at `high`.
+    let (mut low, mut high) = (None, None);
+    let mut at = -2.0;
+    for _ in 0..60 {
+        let bytes = size(exp2(at));
+        if bytes <= target && bytes + slack >= target {
+            return Found::Step(exp2(at));
+        }
+        if bytes > target {
+            if at >= COARSEST {
+                return Found::LeastIs(bytes);
+            }
+            low = Some(at);
+        } else {
+            if at <= FINEST {
+                return Found::MostIs(bytes);
+            }
+            high = Some(at);
+        }
+        // One bit a weight for each octave, aiming at the middle of the slack; bisect where that leaves the bracket.
+        let aim = target.saturating_sub(slack / 2) as f64;
+        let guess: f64 = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
+        at = match (low, high) {
+            (Some(low), Some(high)) if guess <= low || guess >= high => (low + high) / 2.0,
+            (Some(low), Some(high)) if high - low < 1e-9 => {
+                let _ = low;
+                return Found::Step(exp2(high));
+            }
+            _ => guess.clamp(FINEST, COARSEST),
+        };
+    }
+    match high {
+        Some(high) => Found::Step(exp2(high)),
+        None => Found::LeastIs(size(exp2(COARSEST))),
+    }
+}
+
+/// The step of a tensor of root mean square `sqrt(mean_square)` at a relative step: a positive finite binary32.
+pub fn step_of(mean_square: f64, relative: f64) -> Option<f32> {
+    log2_fixed(mean_square)?;
+    let step = (mean_square.sqrt() * relative) as f32;
+    Some(step.clamp(f32::MIN_POSITIVE, f32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes of a million weights at a relative step: 2.05 bits less its logarithm, at least nothing, and 1000 more.
+    fn gaussian(step: f64) -> u64 {
+        1000 + (125_000.0 * (2.05 - step.log2()).max(0.001)) as u64
+    }
+
+    proptest! {
+        #[test]
+        fn hits_from_below(target in 10_000u64..2_000_000) {
+            match search(target, target / 1000, 1_000_000, gaussian) {
+                Found::Step(step) => {
+                    let size = gaussian(step);
+                    prop_assert!(size <= target && size as f64 >= target as f64 * 0.9989, "{} {}", size, target);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn says_when_it_cannot() {
+        assert_eq!(search(900, 1, 1_000_000, gaussian), Found::LeastIs(1125));
+        assert!(matches!(search(100_000_000, 100, 1_000_000, gaussian), Found::MostIs(_)));
+    }
+}

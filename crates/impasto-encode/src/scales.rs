@@ -1,0 +1,147 @@
+//! Row and column scales of a matrix: the standard deviation of an element is modelled as `row * column`.
+//!
+//! Sums have a fixed order (rows in chunks of [`CHUNK`], chunks in turn), so the scales do not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use crate::arithmetic::log2_fixed;
+use crate::matrix::{MatrixView, weights};
+
+/// Rows summed together.
+const CHUNK: usize = 64;
+/// Fewer elements than this along a row or a column do not tell its scale.
+const ENOUGH: usize = 16;
+/// Rounds of fitting rows to columns and columns to rows.
+const ROUNDS: usize = 2;
+/// Stands for the scale of a row or column of zeros, as a power of two.
+const NOTHING: i32 = -150;
+
+/// Scales of the rows and columns of a matrix, as `log2` in units of 2^-16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scales {
+    /// One for each row; the size of the weights is here.
+    pub rows: Vec<i32>,
+    /// One for each column, about 0.
+    pub columns: Vec<i32>,
+    /// Mean square of the finite weights.
+    pub mean_square: Square,
+    /// Number of weights that are NaN or infinite.
+    pub non_finite: u64,
+}
+
+/// A non-negative f64, comparable by its bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Square(u64);
+
+impl Square {
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+/// Sums over a chunk of rows.
+struct Sums {
+    /// Mean of `w^2 / column` for each row.
+    rows: Vec<f64>,
+    /// Sum of `w^2 / row` for each column.
+    columns: Vec<f64>,
+    square: f64,
+    non_finite: u64,
+}
+
+/// Fits the scales of a matrix of floats.
+pub fn fit(matrix: &MatrixView) -> Scales {
+    let (n, m) = (matrix.rows, matrix.columns);
+    let mut columns = vec![1.0f64; m];
+    let mut result = None;
+    let rounds = if n >= ENOUGH { ROUNDS } else { 1 };
+    for round in 0..rounds {
+        let inverse: Vec<f64> = columns.iter().map(|&c| if c > 0.0 { 1.0 / c } else { 0.0 }).collect();
+        let chunks: Vec<Sums> = (0..n.div_ceil(CHUNK))
+            .into_par_iter()
+            .map(|i| sums(matrix, i * CHUNK..((i + 1) * CHUNK).min(n), &inverse))
+            .collect();
+        if n >= ENOUGH {
+            columns = vec![0.0; m];
+            for chunk in &chunks {
+                columns.iter_mut().zip(&chunk.columns).for_each(|(sum, part)| *sum += part / n as f64);
+            }
+        }
+        if round + 1 == rounds {
+            let total = (n * m).max(1) as f64;
+            let square = chunks.iter().map(|c| c.square).sum::<f64>() / total;
+            result = Some((chunks, square));
+        }
+    }
+    let Some((chunks, square)) = result else {
+        return Scales { rows: vec![], columns: vec![], mean_square: Square(0), non_finite: 0 };
+    };
+    // The scale is the root of the mean square: half its logarithm.
+    let log = |square: f64| log2_fixed(square).map_or(NOTHING << 16, |l| (l / 2).max(NOTHING << 16));
+    let rows: Vec<f64> = chunks.iter().flat_map(|c| c.rows.iter().copied()).collect();
+    let rows = if m >= ENOUGH { rows.into_iter().map(log).collect() } else { vec![log(square); n] };
+    Scales {
+        rows,
+        columns: columns.into_iter().map(|c| if c > 0.0 { log(c) } else { 0 }).collect(),
+        mean_square: Square(square.to_bits()),
+        non_finite: chunks.iter().map(|c| c.non_finite).sum(),
+    }
+}
+
+fn sums(matrix: &MatrixView, rows: std::ops::Range<usize>, inverse: &[f64]) -> Sums {
+    let mut sums = Sums { rows: Vec::new(), columns: vec![0.0; matrix.columns], square: 0.0, non_finite: 0 };
+    let mut w = Vec::new();
+    for r in rows {
+        weights(matrix.dtype, matrix.row(r), &mut w);
+        for w in &mut w {
+            if !w.is_finite() {
+                sums.non_finite += 1;
+                *w = 0.0;
+            }
+        }
+        let row: f64 = w.iter().zip(inverse).map(|(&w, &c)| f64::from(w) * f64::from(w) * c).sum();
+        let row = row / matrix.columns.max(1) as f64;
+        sums.rows.push(row);
+        let per_row = if row > 0.0 { 1.0 / row } else { 0.0 };
+        for (sum, &w) in sums.columns.iter_mut().zip(&w) {
+            *sum += f64::from(w) * f64::from(w) * per_row;
+        }
+        sums.square += w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use impasto_codec::DType;
+
+    #[test]
+    fn finds_the_scales_of_a_product() {
+        let (n, m) = (200usize, 160usize);
+        let sign = |i: usize| if i.wrapping_mul(2_654_435_761) >> 7 & 1 == 0 { 1.0f32 } else { -1.0 };
+        let row = |r: usize| if r % 2 == 0 { 4.0f32 } else { 0.25 };
+        let column = |c: usize| if c % 3 == 0 { 8.0f32 } else { 1.0 };
+        let bytes: Vec<u8> = (0..n * m).flat_map(|i| (sign(i) * row(i / m) * column(i % m)).to_le_bytes()).collect();
+        let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: n, columns: m });
+        for r in 0..n {
+            for c in 0..m {
+                let exact = f64::from(row(r) * column(c)).log2() * 65536.0;
+                assert!((f64::from(scales.rows[r] + scales.columns[c]) - exact).abs() < 300.0, "{r} {c}");
+            }
+        }
+        assert_eq!(scales.non_finite, 0);
+    }
+
+    #[test]
+    fn counts_what_is_not_finite() {
+        let mut bytes = vec![0u8; 4 * 64];
+        bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        bytes[4..8].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+        let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: 2, columns: 32 });
+        assert_eq!(scales.non_finite, 2);
+        assert_eq!(scales.mean_square.get(), 0.0);
+        assert_eq!(scales.rows, vec![NOTHING << 16; 2]);
+    }
+}

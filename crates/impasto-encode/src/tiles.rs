@@ -1,0 +1,62 @@
+//! How a matrix is cut into tiles: near squares that code to a wanted size.
+
+/// What a tile should code to. Units of at least 32 KB keep lane states, hashes and padding small.
+const TARGET_BYTES: u64 = 88 << 10;
+/// Most elements of a tile (SPEC 4.2).
+const MAX_ELEMENTS: u64 = 1 << 24;
+/// Columns of a tile are a multiple of this (SPEC 4.2).
+const LANES: u64 = 32;
+
+/// Rows and columns of the tiles of a `rows` x `columns` matrix whose elements take about `millibits` / 1000 bits each.
+pub fn tile_shape(rows: u64, columns: u64, millibits: u64) -> (u64, u64) {
+    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MAX_ELEMENTS);
+    if rows.saturating_mul(columns) <= area * 3 / 2 && rows.saturating_mul(columns) <= MAX_ELEMENTS {
+        return (rows.max(1), columns.max(1));
+    }
+    let side = area.isqrt().max(LANES);
+    // A matrix with fewer rows than the side has longer tiles.
+    let wanted = if rows < side { area / rows.max(1) } else { side };
+    let tile_columns = even(columns, wanted, LANES);
+    let tile_rows = even(rows, (area / tile_columns.min(columns).max(1)).max(1), 1);
+    (tile_rows, tile_columns)
+}
+
+/// The size of a part when `length` is cut into parts of about `wanted`, a multiple of `unit` or all of it, the last part at least
+/// half of the others.
+fn even(length: u64, wanted: u64, unit: u64) -> u64 {
+    let length = length.max(1);
+    let most = (length / wanted.max(1)).max(1);
+    (1..=most)
+        .rev()
+        .take(64)
+        .map(|parts| length.div_ceil(parts).next_multiple_of(unit))
+        .find(|&part| length.is_multiple_of(part) || length % part * 2 >= part)
+        .unwrap_or(wanted.next_multiple_of(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tiles_of_real_matrices() {
+        assert_eq!(tile_shape(576, 576, 10_500), (288, 288));
+        assert_eq!(tile_shape(1536, 576, 10_500), (256, 288));
+        assert_eq!(tile_shape(192, 576, 3_300), (192, 576), "small enough to be one tile");
+        assert_eq!(tile_shape(1, 576, 8_000), (1, 576));
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_are_legal_and_not_small(rows in 1u64..100_000, columns in 1u64..100_000, millibits in 50u64..64_000) {
+            let (r, c) = tile_shape(rows, columns, millibits);
+            prop_assert!(c >= columns || c.is_multiple_of(32));
+            prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
+            // Every tile but those of a matrix that is too small codes to at least 32 KB or so.
+            let last = |length: u64, part: u64| if length.is_multiple_of(part) { part } else { length % part };
+            let smallest = last(rows, r) * last(columns, c) * millibits / 8000;
+            prop_assert!((r >= rows && c >= columns) || smallest >= 16 << 10, "{} x {}: {}", r, c, smallest);
+        }
+    }
+}
