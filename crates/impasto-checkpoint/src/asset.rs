@@ -58,11 +58,7 @@ pub(crate) fn read_assets(folder: &Path) -> Result<Vec<Asset>, CheckpointError> 
 pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointError> {
     let path = folder.join(name);
     let io = |error| CheckpointError::io(&path, error);
-    let too_large = |len| CheckpointError::AssetTooLarge {
-        path: shown(&path),
-        len,
-        max: MAX_ASSET_BYTES,
-    };
+    let too_large = |len| CheckpointError::AssetTooLarge { path: shown(&path), len, max: MAX_ASSET_BYTES };
     let file = open_regular(&path)?;
     let len = file.metadata().map_err(io)?.len();
     if len > MAX_ASSET_BYTES {
@@ -70,16 +66,11 @@ pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointE
     }
     // The file may grow while it is read, or be one whose length the system does not tell.
     let mut bytes = Vec::new();
-    file.take(MAX_ASSET_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
+    file.take(MAX_ASSET_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_ASSET_BYTES {
         return Err(too_large(bytes.len() as u64));
     }
-    Ok(Asset {
-        name: name.to_owned(),
-        bytes,
-    })
+    Ok(Asset { name: name.to_owned(), bytes })
 }
 
 /// Whether a folder has an entry of this name. A link that leads nowhere counts: it is to be an

@@ -20,9 +20,7 @@ pub fn join_inside(folder: &Path, name: &str) -> Result<PathBuf, CheckpointError
     if name.split('/').all(plain) {
         Ok(folder.join(name))
     } else {
-        Err(CheckpointError::UnsafePath {
-            name: one_line(name),
-        })
+        Err(CheckpointError::UnsafePath { name: one_line(name) })
     }
 }
 
@@ -34,8 +32,7 @@ pub fn join_inside(folder: &Path, name: &str) -> Result<PathBuf, CheckpointError
 pub fn atomic_write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     let path = join_inside(folder, name)?;
     let mut file = AtomicFile::create(&path)?;
-    file.write_all(bytes)
-        .map_err(|error| CheckpointError::io(&path, error))?;
+    file.write_all(bytes).map_err(|error| CheckpointError::io(&path, error))?;
     file.commit()
 }
 
@@ -59,10 +56,7 @@ impl AtomicFile {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temporary = builder.tempfile_in(folder).map_err(io)?;
-        Ok(AtomicFile {
-            temporary,
-            destination: destination.to_owned(),
-        })
+        Ok(AtomicFile { temporary, destination: destination.to_owned() })
     }
 
     /// Where the file will be.
@@ -75,9 +69,7 @@ impl AtomicFile {
         let destination = self.destination;
         let io = |error| CheckpointError::io(&destination, error);
         self.temporary.as_file().sync_all().map_err(io)?;
-        self.temporary
-            .persist(&destination)
-            .map_err(|refused| io(refused.error))?;
+        self.temporary.persist(&destination).map_err(|refused| io(refused.error))?;
         // The rename itself is durable once the folder is synced; not every system can do that.
         #[cfg(unix)]
         drop(fs::File::open(folder_of(&destination)).and_then(|folder| folder.sync_all()));
@@ -129,10 +121,7 @@ mod tests {
         ];
         for name in bad {
             let error = join_inside(folder, name).expect_err(name).to_string();
-            assert!(
-                error.ends_with("not a plain relative path inside the folder"),
-                "{error}"
-            );
+            assert!(error.ends_with("not a plain relative path inside the folder"), "{error}");
         }
         for name in ["config.json", "1_Pooling/config.json", "..a", "a..b/c"] {
             assert_eq!(join_inside(folder, name).unwrap(), folder.join(name));
@@ -144,24 +133,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for content in [&b"one"[..], b"two"] {
             atomic_write(dir.path(), "1_Pooling/config.json", content).unwrap();
-            assert_eq!(
-                fs::read(dir.path().join("1_Pooling/config.json")).unwrap(),
-                content
-            );
+            assert_eq!(fs::read(dir.path().join("1_Pooling/config.json")).unwrap(), content);
         }
-        assert_eq!(
-            fs::read_dir(dir.path().join("1_Pooling")).unwrap().count(),
-            1
-        );
+        assert_eq!(fs::read_dir(dir.path().join("1_Pooling")).unwrap().count(), 1);
     }
 
     #[test]
     fn a_refused_rename_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("taken")).unwrap();
-        let error = atomic_write(dir.path(), "taken", b"x")
-            .unwrap_err()
-            .to_string();
+        let error = atomic_write(dir.path(), "taken", b"x").unwrap_err().to_string();
         assert!(error.contains("taken: "), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -173,12 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("plain"), b"").unwrap();
         atomic_write(dir.path(), "ours", b"").unwrap();
-        let mode = |name| {
-            fs::metadata(dir.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-        };
+        let mode = |name| fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode("ours"), mode("plain"));
     }
 }

@@ -36,10 +36,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let kind = fs::metadata(path).map_err(|error| CheckpointError::io(path, error))?;
         if !kind.is_dir() {
-            let name = path
-                .file_name()
-                .unwrap_or(path.as_os_str())
-                .to_string_lossy();
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
             return Checkpoint::single(path, &name, Vec::new());
         }
         if is_there(&path.join(SINGLE))? {
@@ -47,9 +44,7 @@ impl Checkpoint {
         } else if is_there(&path.join(INDEX))? {
             Checkpoint::sharded(path)
         } else {
-            Err(CheckpointError::NoWeights {
-                folder: shown(path),
-            })
+            Err(CheckpointError::NoWeights { folder: shown(path) })
         }
     }
 
@@ -60,10 +55,7 @@ impl Checkpoint {
 
     /// The tensor of a name, if there is one.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        let place = self
-            .tensors
-            .binary_search_by(|t| t.name.as_str().cmp(name))
-            .ok()?;
+        let place = self.tensors.binary_search_by(|t| t.name.as_str().cmp(name)).ok()?;
         self.tensors.get(place)
     }
 
@@ -98,11 +90,7 @@ impl Checkpoint {
     fn single(path: &Path, name: &str, assets: Vec<Asset>) -> Result<Checkpoint, CheckpointError> {
         let (shard, mut tensors) = Shard::open(path, name)?;
         tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Checkpoint {
-            shards: vec![shard],
-            tensors,
-            assets,
-        })
+        Ok(Checkpoint { shards: vec![shard], tensors, assets })
     }
 
     fn sharded(folder: &Path) -> Result<Checkpoint, CheckpointError> {
@@ -113,16 +101,12 @@ impl Checkpoint {
         let (mut shards, mut tensors) = (Vec::new(), Vec::new());
         for name in index.shard_names() {
             let broken = |rule| CheckpointError::index(&index_name, rule);
-            let path = join_inside(folder, name)
-                .map_err(|_| broken(IndexRule::Escapes(one_line(name))))?;
+            let path = join_inside(folder, name).map_err(|_| broken(IndexRule::Escapes(one_line(name))))?;
             if !is_there(&path)? {
                 return Err(broken(IndexRule::Missing(one_line(name))));
             }
             let (shard, found) = Shard::open(&path, name)?;
-            tensors.extend(found.into_iter().map(|t| TensorInfo {
-                shard: shards.len(),
-                ..t
-            }));
+            tensors.extend(found.into_iter().map(|t| TensorInfo { shard: shards.len(), ..t }));
             shards.push(shard);
         }
         tensors.sort_unstable_by(|a, b| (&a.name, a.shard).cmp(&(&b.name, b.shard)));
@@ -130,11 +114,7 @@ impl Checkpoint {
         let mut assets = read_assets(folder)?;
         assets.push(index_asset);
         assets.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let checkpoint = Checkpoint {
-            shards,
-            tensors,
-            assets,
-        };
+        let checkpoint = Checkpoint { shards, tensors, assets };
         checkpoint.check_against(&index, &index_name)?;
         Ok(checkpoint)
     }
@@ -143,19 +123,9 @@ impl Checkpoint {
     fn check_against(&self, index: &ShardIndex, index_name: &str) -> Result<(), CheckpointError> {
         let shard_name = |t: &TensorInfo| self.shards.get(t.shard).map_or("", Shard::name);
         let broken = |tensor: &str, rule| CheckpointError::tensor(index_name, tensor, rule);
-        if let Some(pair) = self
-            .tensors
-            .windows(2)
-            .find(|pair| pair[0].name == pair[1].name)
-        {
-            let (first, second) = (
-                one_line(shard_name(&pair[0])),
-                one_line(shard_name(&pair[1])),
-            );
-            return Err(broken(
-                &pair[0].name,
-                TensorRule::TwoShards { first, second },
-            ));
+        if let Some(pair) = self.tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let (first, second) = (one_line(shard_name(&pair[0])), one_line(shard_name(&pair[1])));
+            return Err(broken(&pair[0].name, TensorRule::TwoShards { first, second }));
         }
         for (name, file) in &index.weight_map {
             if self.tensor(name).is_none_or(|t| shard_name(t) != file) {

@@ -79,9 +79,7 @@ pub enum CheckpointError {
         declared: u64,
     },
     /// A writer was finished before all bytes were there.
-    #[error(
-        "{file}: tensor \"{tensor}\": the data stops after {written} of {declared} bytes of the file"
-    )]
+    #[error("{file}: tensor \"{tensor}\": the data stops after {written} of {declared} bytes of the file")]
     TooLittleData {
         /// The file being written.
         file: String,
@@ -96,32 +94,19 @@ pub enum CheckpointError {
 
 impl CheckpointError {
     pub(crate) fn io(path: &Path, error: io::Error) -> CheckpointError {
-        CheckpointError::Io {
-            path: shown(path),
-            error,
-        }
+        CheckpointError::Io { path: shown(path), error }
     }
 
     pub(crate) fn header(file: &str, rule: HeaderRule) -> CheckpointError {
-        CheckpointError::Header {
-            file: one_line(file),
-            rule,
-        }
+        CheckpointError::Header { file: one_line(file), rule }
     }
 
     pub(crate) fn tensor(file: &str, tensor: &str, rule: TensorRule) -> CheckpointError {
-        CheckpointError::Tensor {
-            file: one_line(file),
-            tensor: one_line(tensor),
-            rule,
-        }
+        CheckpointError::Tensor { file: one_line(file), tensor: one_line(tensor), rule }
     }
 
     pub(crate) fn index(file: &str, rule: IndexRule) -> CheckpointError {
-        CheckpointError::Index {
-            file: one_line(file),
-            rule,
-        }
+        CheckpointError::Index { file: one_line(file), rule }
     }
 }
 
@@ -155,10 +140,7 @@ mod tests {
     #[test]
     fn text_from_input_stays_on_one_short_line() {
         assert_eq!(one_line("model.layers.0 é"), "model.layers.0 é");
-        assert_eq!(
-            one_line("a\nb\u{1b}[31m\u{2028}c"),
-            "a\\nb\\u{1b}[31m\\u{2028}c"
-        );
+        assert_eq!(one_line("a\nb\u{1b}[31m\u{2028}c"), "a\\nb\\u{1b}[31m\\u{2028}c");
         assert_eq!(one_line(&"x".repeat(100_000)).chars().count(), 301);
     }
 }

@@ -66,11 +66,33 @@ pub struct Header {
 ///
 /// # Errors
 /// The first rule that the header breaks.
-pub fn parse_header(
-    bytes: &[u8],
-    file_len: u64,
-    file_name: &str,
-) -> Result<Header, CheckpointError> {
+pub fn parse_header(bytes: &[u8], file_len: u64, file_name: &str) -> Result<Header, CheckpointError> {
+    let (header, covered) = parse(bytes, file_len, file_name)?;
+    let held = file_len.saturating_sub(header.data_start);
+    if covered != held {
+        let rule = HeaderRule::Uncovered { covered, held };
+        return Err(CheckpointError::header(file_name, rule));
+    }
+    Ok(header)
+}
+
+/// Parses the raw header of a file whose data is elsewhere, [`Shard::header`](crate::Shard::header): the data is as long as the
+/// tensors say.
+///
+/// # Errors
+/// As [`parse_header`]; bytes after the header are one too.
+pub fn parse_detached_header(bytes: &[u8], file_name: &str) -> Result<Header, CheckpointError> {
+    let (header, covered) = parse(bytes, u64::MAX, file_name)?;
+    let held = (bytes.len() as u64).saturating_sub(header.data_start);
+    if held != 0 {
+        let rule = HeaderRule::Uncovered { covered, held };
+        return Err(CheckpointError::header(file_name, rule));
+    }
+    Ok(header)
+}
+
+/// The header, and the bytes of data that its tensors cover.
+fn parse(bytes: &[u8], file_len: u64, file_name: &str) -> Result<(Header, u64), CheckpointError> {
     let broken = |rule| CheckpointError::header(file_name, rule);
     let json = header_text(bytes, file_len).map_err(broken)?;
     let raw = parse_raw_header(json).map_err(|(place, error)| {
@@ -78,9 +100,7 @@ pub fn parse_header(
         match place {
             Place::Header => broken(HeaderRule::Json(error)),
             Place::Metadata => broken(HeaderRule::Metadata(error)),
-            Place::Tensor(name) => {
-                CheckpointError::tensor(file_name, &name, TensorRule::Entry(error))
-            }
+            Place::Tensor(name) => CheckpointError::tensor(file_name, &name, TensorRule::Entry(error)),
         }
     })?;
     if let Some(key) = raw.metadata.as_ref().and_then(|m| m.duplicate()) {
@@ -91,20 +111,14 @@ pub fn parse_header(
     let held = file_len.saturating_sub(data_start);
     let mut tensors = Vec::with_capacity(raw.tensors.len());
     for (name, entry) in raw.tensors {
-        let tensor = check_tensor(name, entry, held)
-            .map_err(|(name, rule)| CheckpointError::tensor(file_name, &name, rule))?;
+        let tensor =
+            check_tensor(name, entry, held).map_err(|(name, rule)| CheckpointError::tensor(file_name, &name, rule))?;
         tensors.push(tensor);
     }
     check_names(&mut tensors, file_name)?;
     let covered = check_layout(&mut tensors, file_name)?;
-    if covered != held {
-        return Err(broken(HeaderRule::Uncovered { covered, held }));
-    }
-    Ok(Header {
-        metadata: raw.metadata.map(|m| m.0),
-        tensors,
-        data_start,
-    })
+    let metadata = raw.metadata.map(|m| m.0);
+    Ok((Header { metadata, tensors, data_start }, covered))
 }
 
 /// The JSON text between the length field and the data.
@@ -117,10 +131,7 @@ fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
     };
     let len = u64::from_le_bytes(*length);
     if len > MAX_HEADER_BYTES {
-        return Err(HeaderRule::TooLong {
-            len,
-            max: MAX_HEADER_BYTES,
-        });
+        return Err(HeaderRule::TooLong { len, max: MAX_HEADER_BYTES });
     }
     let available = (rest.len() as u64).min(file_len.saturating_sub(LENGTH_BYTES as u64));
     if len > available {
@@ -134,36 +145,22 @@ fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
 }
 
 /// One entry by itself: a known dtype, a range inside the data, a shape that fills it.
-fn check_tensor(
-    name: String,
-    entry: RawEntry,
-    held: u64,
-) -> Result<TensorInfo, (String, TensorRule)> {
+fn check_tensor(name: String, entry: RawEntry, held: u64) -> Result<TensorInfo, (String, TensorRule)> {
     match checked_entry(entry, held) {
-        Ok((dtype, shape, offsets)) => Ok(TensorInfo {
-            name,
-            dtype,
-            shape,
-            shard: 0,
-            offsets,
-        }),
+        Ok((dtype, shape, offsets)) => Ok(TensorInfo { name, dtype, shape, shard: 0, offsets }),
         Err(rule) => Err((name, rule)),
     }
 }
 
 fn checked_entry(entry: RawEntry, held: u64) -> Result<(DType, Vec<u64>, Range<u64>), TensorRule> {
-    let dtype = DType::from_name(&entry.dtype)
-        .ok_or_else(|| TensorRule::UnknownDtype(one_line(&entry.dtype)))?;
+    let dtype = DType::from_name(&entry.dtype).ok_or_else(|| TensorRule::UnknownDtype(one_line(&entry.dtype)))?;
     let [begin, end] = entry.data_offsets;
     if begin > end {
         return Err(TensorRule::Backwards { begin, end });
     }
     let needed = byte_count(dtype, &entry.shape).ok_or(TensorRule::Overflow)?;
     if needed != end - begin {
-        return Err(TensorRule::Size {
-            needed,
-            held: end - begin,
-        });
+        return Err(TensorRule::Size { needed, held: end - begin });
     }
     if end > held {
         return Err(TensorRule::PastEnd { end, held });
@@ -173,9 +170,7 @@ fn checked_entry(entry: RawEntry, held: u64) -> Result<(DType, Vec<u64>, Range<u
 
 /// Bytes of a tensor; `None` if they, or a product on the way from the first extent, overflow.
 pub(crate) fn byte_count(dtype: DType, shape: &[u64]) -> Option<u64> {
-    let elements = shape
-        .iter()
-        .try_fold(1u64, |product, &extent| product.checked_mul(extent))?;
+    let elements = shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent))?;
     elements.checked_mul(dtype.size() as u64)
 }
 
@@ -183,11 +178,7 @@ pub(crate) fn byte_count(dtype: DType, shape: &[u64]) -> Option<u64> {
 fn check_names(tensors: &mut [TensorInfo], file_name: &str) -> Result<(), CheckpointError> {
     tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        Some(pair) => Err(CheckpointError::tensor(
-            file_name,
-            &pair[0].name,
-            TensorRule::Duplicate,
-        )),
+        Some(pair) => Err(CheckpointError::tensor(file_name, &pair[0].name, TensorRule::Duplicate)),
         None => Ok(()),
     }
 }
@@ -224,10 +215,7 @@ pub(crate) fn encode_header(
 ) -> Result<(Vec<u8>, u64), CheckpointError> {
     let mut entries = Vec::with_capacity(tensors.len() + 1);
     if let Some(metadata) = metadata {
-        let pairs: Vec<String> = metadata
-            .iter()
-            .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
-            .collect();
+        let pairs: Vec<String> = metadata.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
         entries.push(format!("{}:{{{}}}", quoted(METADATA), pairs.join(",")));
     }
     let mut end = 0u64;
@@ -235,9 +223,7 @@ pub(crate) fn encode_header(
         let begin = end;
         end = byte_count(tensor.dtype, &tensor.shape)
             .and_then(|bytes| begin.checked_add(bytes))
-            .ok_or_else(|| {
-                CheckpointError::tensor(file_name, &tensor.name, TensorRule::Overflow)
-            })?;
+            .ok_or_else(|| CheckpointError::tensor(file_name, &tensor.name, TensorRule::Overflow))?;
         let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
         entries.push(format!(
             r#"{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{begin},{end}]}}"#,

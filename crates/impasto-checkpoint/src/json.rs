@@ -6,9 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor,
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 /// A JSON object as its pairs, in file order, duplicates included.
 pub(crate) struct Pairs<V>(pub Vec<(String, V)>);
@@ -18,9 +16,7 @@ impl<V> Pairs<V> {
     pub fn duplicate(&self) -> Option<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
-        keys.windows(2)
-            .find(|pair| pair[0] == pair[1])
-            .map(|pair| pair[0])
+        keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
     }
 }
 
@@ -78,8 +74,7 @@ impl<'de> Deserialize<'de> for RawEntry {
                 Ok(RawEntry {
                     dtype: dtype.ok_or_else(|| A::Error::missing_field("dtype"))?,
                     shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
-                    data_offsets: data_offsets
-                        .ok_or_else(|| A::Error::missing_field("data_offsets"))?,
+                    data_offsets: data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?,
                 })
             }
         }
@@ -124,10 +119,7 @@ pub(crate) fn parse_raw_header(text: &str) -> Result<RawHeader, (Place, serde_js
     let result = HeaderSeed(&mut place).deserialize(&mut json);
     match result {
         Err(error) => Err((place, error)),
-        Ok(header) => json
-            .end()
-            .map(|()| header)
-            .map_err(|error| (Place::Header, error)),
+        Ok(header) => json.end().map(|()| header).map_err(|error| (Place::Header, error)),
     }
 }
 

@@ -22,7 +22,7 @@ pub use asset::{Asset, MAX_ASSET_BYTES};
 pub use atomic::{atomic_write, join_inside};
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
-pub use header::{Header, MAX_HEADER_BYTES, TensorInfo, parse_header};
+pub use header::{Header, MAX_HEADER_BYTES, TensorInfo, parse_detached_header, parse_header};
 pub use rules::{HeaderRule, IndexRule, TensorRule};
 pub use shard::Shard;
 pub use writer::{SafetensorsWriter, TensorSpec, write_safetensors};

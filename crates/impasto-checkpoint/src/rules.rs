@@ -9,9 +9,7 @@ pub enum HeaderRule {
     #[error("the file is empty")]
     Empty,
     /// Not even the length of the header.
-    #[error(
-        "{len} bytes; a safetensors file begins with 8 bytes that hold the length of its header"
-    )]
+    #[error("{len} bytes; a safetensors file begins with 8 bytes that hold the length of its header")]
     Short {
         /// Bytes of the file.
         len: u64,

@@ -20,10 +20,7 @@ pub struct Shard {
 
 impl Shard {
     /// Maps a file and checks its header. The tensors come in the order of their bytes.
-    pub(crate) fn open(
-        path: &Path,
-        name: &str,
-    ) -> Result<(Shard, Vec<TensorInfo>), CheckpointError> {
+    pub(crate) fn open(path: &Path, name: &str) -> Result<(Shard, Vec<TensorInfo>), CheckpointError> {
         let io = |error| CheckpointError::io(path, error);
         let file = open_regular(path)?;
         // An empty file cannot be mapped everywhere.
@@ -36,12 +33,7 @@ impl Shard {
         // new end ends the process. Checkpoints are not edited in place.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let header = parse_header(&map, map.len() as u64, &shown(path))?;
-        let shard = Shard {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            data_start: header.data_start as usize,
-            map,
-        };
+        let shard = Shard { name: name.to_owned(), path: path.to_owned(), data_start: header.data_start as usize, map };
         Ok((shard, header.tensors))
     }
 
@@ -80,10 +72,7 @@ impl Shard {
         // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read
         // again from the file at the next access, with the same bytes, exactly as when the system
         // evicts it by itself. References into the map stay valid.
-        let advised = unsafe {
-            self.map
-                .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, len)
-        };
+        let advised = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, len) };
         // Only an advice: where it is refused, the pages stay until memory is short.
         drop(advised);
     }

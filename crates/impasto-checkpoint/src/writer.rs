@@ -23,11 +23,7 @@ pub struct TensorSpec {
 
 impl From<&TensorInfo> for TensorSpec {
     fn from(info: &TensorInfo) -> TensorSpec {
-        TensorSpec {
-            name: info.name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-        }
+        TensorSpec { name: info.name.clone(), dtype: info.dtype, shape: info.shape.clone() }
     }
 }
 
@@ -81,9 +77,7 @@ impl SafetensorsWriter {
         for tensor in tensors {
             file_len = byte_count(tensor.dtype, &tensor.shape)
                 .and_then(|bytes| file_len.checked_add(bytes))
-                .ok_or_else(|| {
-                    CheckpointError::tensor(&file_name, &tensor.name, TensorRule::Overflow)
-                })?;
+                .ok_or_else(|| CheckpointError::tensor(&file_name, &tensor.name, TensorRule::Overflow))?;
         }
         let header = parse_header(raw_header, file_len, &file_name)?;
         // With exactly these tensors the data fills the file, so no byte of the raw header can lie
@@ -104,10 +98,7 @@ impl SafetensorsWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let written = self.written.saturating_add(bytes.len() as u64);
         if written > self.declared {
-            return Err(CheckpointError::TooMuchData {
-                file: self.file_name(),
-                declared: self.declared,
-            });
+            return Err(CheckpointError::TooMuchData { file: self.file_name(), declared: self.declared });
         }
         self.file.write_all(bytes).map_err(|error| self.io(error))?;
         self.written = written;
@@ -131,28 +122,15 @@ impl SafetensorsWriter {
         }
         self.file.flush().map_err(|error| self.io(error))?;
         let destination = self.file.get_ref().destination().to_owned();
-        let file = self
-            .file
-            .into_inner()
-            .map_err(|e| CheckpointError::io(&destination, e.into_error()))?;
+        let file = self.file.into_inner().map_err(|e| CheckpointError::io(&destination, e.into_error()))?;
         file.commit()
     }
 
-    fn begin(
-        path: &Path,
-        raw_header: &[u8],
-        header: Header,
-    ) -> Result<SafetensorsWriter, CheckpointError> {
+    fn begin(path: &Path, raw_header: &[u8], header: Header) -> Result<SafetensorsWriter, CheckpointError> {
         let mut file = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
-        file.write_all(raw_header)
-            .map_err(|error| CheckpointError::io(path, error))?;
+        file.write_all(raw_header).map_err(|error| CheckpointError::io(path, error))?;
         let declared = header.tensors.last().map_or(0, |t| t.offsets.end);
-        Ok(SafetensorsWriter {
-            file,
-            tensors: header.tensors,
-            declared,
-            written: 0,
-        })
+        Ok(SafetensorsWriter { file, tensors: header.tensors, declared, written: 0 })
     }
 
     fn file_name(&self) -> String {
@@ -178,10 +156,7 @@ pub fn write_safetensors(
         let needed = byte_count(spec.dtype, &spec.shape);
         if needed != Some(bytes.len() as u64) {
             let rule = match needed {
-                Some(needed) => TensorRule::Size {
-                    needed,
-                    held: bytes.len() as u64,
-                },
+                Some(needed) => TensorRule::Size { needed, held: bytes.len() as u64 },
                 None => TensorRule::Overflow,
             };
             return Err(CheckpointError::tensor(&shown(path), &spec.name, rule));
@@ -195,11 +170,7 @@ pub fn write_safetensors(
 }
 
 /// The tensors of a header are exactly those given, in any order.
-fn check_given(
-    header: &Header,
-    given: &[TensorSpec],
-    file_name: &str,
-) -> Result<(), CheckpointError> {
+fn check_given(header: &Header, given: &[TensorSpec], file_name: &str) -> Result<(), CheckpointError> {
     let broken = |name: &str, rule| Err(CheckpointError::tensor(file_name, name, rule));
     let mut in_header: Vec<&TensorInfo> = header.tensors.iter().collect();
     in_header.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -220,10 +191,7 @@ fn check_given(
         }
     }
     for info in in_header {
-        if given
-            .binary_search_by(|spec| spec.name.cmp(&info.name))
-            .is_err()
-        {
+        if given.binary_search_by(|spec| spec.name.cmp(&info.name)).is_err() {
             return broken(&info.name, TensorRule::NotGiven);
         }
     }

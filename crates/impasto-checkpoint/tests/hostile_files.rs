@@ -14,34 +14,19 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
     let with_len = |len: u64| [&len.to_le_bytes()[..], b"{}"].concat();
     vec![
         (vec![], "the file is empty"),
-        (
-            vec![1, 2, 3],
-            "3 bytes; a safetensors file begins with 8 bytes that hold the length of its header",
-        ),
+        (vec![1, 2, 3], "3 bytes; a safetensors file begins with 8 bytes that hold the length of its header"),
         (with_len(0), "the header does not begin with '{'"),
         (with_len(3), "header of 3 bytes declared, 2 bytes follow"),
-        (
-            with_len(100_000_000),
-            "header of 100000000 bytes declared, 2 bytes follow",
-        ),
-        (
-            with_len(100_000_001),
-            "header of 100000001 bytes declared, the limit is 100000000: not a safetensors file?",
-        ),
+        (with_len(100_000_000), "header of 100000000 bytes declared, 2 bytes follow"),
+        (with_len(100_000_001), "header of 100000001 bytes declared, the limit is 100000000: not a safetensors file?"),
         (
             with_len(u64::MAX),
             "header of 18446744073709551615 bytes declared, the limit is 100000000: not a safetensors file?",
         ),
         (one("[]"), "the header does not begin with '{'"),
         (one(" {}"), "the header does not begin with '{'"),
-        (
-            one("{"),
-            "the header is not valid JSON: EOF while parsing an object at line 1 column 1",
-        ),
-        (
-            one("{}x"),
-            "the header is not valid JSON: trailing characters at line 1 column 3",
-        ),
+        (one("{"), "the header is not valid JSON: EOF while parsing an object at line 1 column 1"),
+        (one("{}x"), "the header is not valid JSON: trailing characters at line 1 column 3"),
         (
             [&7u64.to_le_bytes()[..], b"{\"\xff\":1}"].concat(),
             "the header is not UTF-8: invalid utf-8 sequence of 1 bytes from index 2",
@@ -54,18 +39,9 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             one(r#"{"__metadata__":{},"__metadata__":{}}"#),
             "__metadata__ is not a map from strings to strings: duplicate field `__metadata__`",
         ),
-        (
-            one(r#"{"__metadata__":{"a":"1","b":"","a":"2"}}"#),
-            "__metadata__ names \"a\" twice",
-        ),
-        (
-            tensor(""),
-            "tensor \"w\": unreadable entry: missing field `dtype`",
-        ),
-        (
-            one(r#"{"w":["U8",[8],[0,8]]}"#),
-            "tensor \"w\": unreadable entry: invalid type: sequence",
-        ),
+        (one(r#"{"__metadata__":{"a":"1","b":"","a":"2"}}"#), "__metadata__ names \"a\" twice"),
+        (tensor(""), "tensor \"w\": unreadable entry: missing field `dtype`"),
+        (one(r#"{"w":["U8",[8],[0,8]]}"#), "tensor \"w\": unreadable entry: invalid type: sequence"),
         (
             tensor(r#""dtype":"U8","dtype":"U8","shape":[8],"data_offsets":[0,8]"#),
             "tensor \"w\": unreadable entry: duplicate field `dtype`",
@@ -86,10 +62,7 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             tensor(r#""dtype":"U8","shape":[8],"data_offsets":[0,99999999999999999999]"#),
             "tensor \"w\": unreadable entry: invalid type: floating point",
         ),
-        (
-            tensor(r#""dtype":"F4","shape":[16],"data_offsets":[0,8]"#),
-            "tensor \"w\": dtype \"F4\" is not supported",
-        ),
+        (tensor(r#""dtype":"F4","shape":[16],"data_offsets":[0,8]"#), "tensor \"w\": dtype \"F4\" is not supported"),
         (
             tensor(r#""dtype":"F6_E2M3","shape":[8],"data_offsets":[0,6]"#),
             "tensor \"w\": dtype \"F6_E2M3\" is not supported",
@@ -98,10 +71,7 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             tensor(r#""dtype":"f32\n","shape":[2],"data_offsets":[0,8]"#),
             "tensor \"w\": dtype \"f32\\n\" is not supported",
         ),
-        (
-            tensor(r#""dtype":"U8","shape":[8],"data_offsets":[8,0]"#),
-            "tensor \"w\": data_offsets [8, 0] run backwards",
-        ),
+        (tensor(r#""dtype":"U8","shape":[8],"data_offsets":[8,0]"#), "tensor \"w\": data_offsets [8, 0] run backwards"),
         (
             tensor(r#""dtype":"F32","shape":[3],"data_offsets":[0,8]"#),
             "tensor \"w\": shape and dtype need 12 bytes, data_offsets hold 8",
@@ -122,14 +92,8 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             tensor(r#""dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,0]"#),
             "tensor \"w\": the byte count of its shape overflows 64 bits",
         ),
-        (
-            pair(entry("w", 0, 4), entry("w", 4, 8)),
-            "tensor \"w\": named twice",
-        ),
-        (
-            pair(entry("w", 0, 4), entry("\\u0077", 4, 8)),
-            "tensor \"w\": named twice",
-        ),
+        (pair(entry("w", 0, 4), entry("w", 4, 8)), "tensor \"w\": named twice"),
+        (pair(entry("w", 0, 4), entry("\\u0077", 4, 8)), "tensor \"w\": named twice"),
         (
             pair(entry("a", 0, 5), entry("b", 4, 8)),
             "tensor \"b\": overlap: begins at 4, the tensor before it ends at 5",
@@ -138,22 +102,10 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             pair(entry("a", 0, 8), entry("b", 0, 8)),
             "tensor \"b\": overlap: begins at 0, the tensor before it ends at 8",
         ),
-        (
-            pair(entry("b", 5, 8), entry("a", 0, 4)),
-            "tensor \"b\": hole: begins at 5, the tensor before it ends at 4",
-        ),
-        (
-            one(&format!("{{{}}}", entry("a", 1, 8))),
-            "tensor \"a\": hole: begins at 1, the tensor before it ends at 0",
-        ),
-        (
-            one(&format!("{{{}}}", entry("a", 0, 7))),
-            "the tensors cover 7 bytes of data, the file holds 8",
-        ),
-        (
-            one("{}"),
-            "the tensors cover 0 bytes of data, the file holds 8",
-        ),
+        (pair(entry("b", 5, 8), entry("a", 0, 4)), "tensor \"b\": hole: begins at 5, the tensor before it ends at 4"),
+        (one(&format!("{{{}}}", entry("a", 1, 8))), "tensor \"a\": hole: begins at 1, the tensor before it ends at 0"),
+        (one(&format!("{{{}}}", entry("a", 0, 7))), "the tensors cover 7 bytes of data, the file holds 8"),
+        (one("{}"), "the tensors cover 0 bytes of data, the file holds 8"),
         (
             one(&format!("{{{}}}", entry("line\\nbreak", 0, 9))),
             "tensor \"line\\nbreak\": data_offsets end at 9, past the end of the data at 8",
@@ -169,13 +121,8 @@ fn each_broken_rule_has_its_line() {
         std::fs::write(&path, &file).unwrap();
         let message = Checkpoint::open(&path).expect_err(expected).to_string();
         let shown = path.to_string_lossy();
-        let rule = message
-            .strip_prefix(&format!("{shown}: "))
-            .unwrap_or_else(|| panic!("no file in {message}"));
-        assert!(
-            rule.starts_with(expected),
-            "said {rule:?}, expected {expected:?}"
-        );
+        let rule = message.strip_prefix(&format!("{shown}: ")).unwrap_or_else(|| panic!("no file in {message}"));
+        assert!(rule.starts_with(expected), "said {rule:?}, expected {expected:?}");
         assert_eq!(message.lines().count(), 1, "{message:?}");
         let pure = parse_header(&file, file.len() as u64, &shown).unwrap_err();
         assert_eq!(pure.to_string(), message);
@@ -185,18 +132,9 @@ fn each_broken_rule_has_its_line() {
 #[test]
 fn a_message_stays_short() {
     let name = "n".repeat(1 << 20);
-    let file = file_of(
-        &format!(r#"{{"{name}":{{"dtype":"{name}","shape":[],"data_offsets":[0,0]}}}}"#),
-        &[],
-    );
-    let message = parse_header(&file, file.len() as u64, "f")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("is not supported") && message.len() < 1000,
-        "{} bytes",
-        message.len()
-    );
+    let file = file_of(&format!(r#"{{"{name}":{{"dtype":"{name}","shape":[],"data_offsets":[0,0]}}}}"#), &[]);
+    let message = parse_header(&file, file.len() as u64, "f").unwrap_err().to_string();
+    assert!(message.contains("is not supported") && message.len() < 1000, "{} bytes", message.len());
 }
 
 #[test]
@@ -214,10 +152,7 @@ fn the_header_is_parsed_from_a_prefix() {
     let file = shard_of(&[("a", &[1; 100]), ("b", &[2; 50])]);
     let whole = parse_header(&file, file.len() as u64, "f").unwrap();
     let start = whole.data_start as usize;
-    assert_eq!(
-        parse_header(&file[..start], file.len() as u64, "f").unwrap(),
-        whole
-    );
+    assert_eq!(parse_header(&file[..start], file.len() as u64, "f").unwrap(), whole);
     let short = parse_header(&file[..start - 1], file.len() as u64, "f").unwrap_err();
     assert!(short.to_string().contains("bytes declared"), "{short}");
     let shrunk = parse_header(&file, start as u64 - 1, "f").unwrap_err();
@@ -242,21 +177,14 @@ fn agrees_with_the_reference(file: &[u8]) {
     let Ok(ours) = parse_header(file, file.len() as u64, "f") else {
         return;
     };
-    let theirs =
-        safetensors::SafeTensors::deserialize(file).expect("the reference refuses what we accept");
+    let theirs = safetensors::SafeTensors::deserialize(file).expect("the reference refuses what we accept");
     assert_eq!(ours.tensors.len(), theirs.len());
     for tensor in &ours.tensors {
         let view = theirs.tensor(&tensor.name).unwrap();
         let range = tensor.offsets();
         let start = ours.data_start as usize;
-        assert_eq!(
-            view.data(),
-            &file[start + range.start as usize..start + range.end as usize]
-        );
-        assert_eq!(
-            view.shape().iter().map(|&n| n as u64).collect::<Vec<_>>(),
-            tensor.shape
-        );
+        assert_eq!(view.data(), &file[start + range.start as usize..start + range.end as usize]);
+        assert_eq!(view.shape().iter().map(|&n| n as u64).collect::<Vec<_>>(), tensor.shape);
         assert_eq!(view.dtype().to_string(), tensor.dtype.name());
     }
 }
@@ -269,13 +197,7 @@ fn sample() -> Vec<u8> {
 #[test]
 fn the_sample_is_valid() {
     let file = sample();
-    assert_eq!(
-        parse_header(&file, file.len() as u64, "f")
-            .unwrap()
-            .tensors
-            .len(),
-        3
-    );
+    assert_eq!(parse_header(&file, file.len() as u64, "f").unwrap().tensors.len(), 3);
     agrees_with_the_reference(&file);
 }
 

@@ -10,10 +10,7 @@ use impasto_checkpoint::Checkpoint;
 /// Resident bytes of this process that belong to mapped files.
 fn resident_file_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix("RssFile:"))
-        .expect("RssFile in the status");
+    let line = status.lines().find_map(|l| l.strip_prefix("RssFile:")).expect("RssFile in the status");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     kilobytes * 1024
 }
@@ -22,25 +19,17 @@ fn resident_file_bytes() -> u64 {
 fn released_tensors_leave_memory() {
     const TENSOR: u64 = 8 << 20;
     const TENSORS: u64 = 8;
-    let entries: Vec<String> = (0..TENSORS)
-        .map(|i| common::entry(&format!("t{i}"), i * TENSOR, (i + 1) * TENSOR))
-        .collect();
+    let entries: Vec<String> =
+        (0..TENSORS).map(|i| common::entry(&format!("t{i}"), i * TENSOR, (i + 1) * TENSOR)).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large.safetensors");
     let header = common::file_of(&format!("{{{}}}", entries.join(",")), &[]);
     fs::write(&path, &header).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
-    file.set_len(header.len() as u64 + TENSOR * TENSORS)
-        .unwrap();
+    file.set_len(header.len() as u64 + TENSOR * TENSORS).unwrap();
 
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let touch = |t| {
-        checkpoint
-            .bytes(t)
-            .iter()
-            .map(|&b| u64::from(b))
-            .sum::<u64>()
-    };
+    let touch = |t| checkpoint.bytes(t).iter().map(|&b| u64::from(b)).sum::<u64>();
     let before = resident_file_bytes();
     let mut peak = 0;
     for tensor in checkpoint.tensors() {

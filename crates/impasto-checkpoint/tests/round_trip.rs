@@ -3,41 +3,27 @@
 mod common;
 
 use common::{entries, file_of};
-use impasto_checkpoint::{
-    Checkpoint, SafetensorsWriter, TensorSpec, parse_header, write_safetensors,
-};
+use impasto_checkpoint::{Checkpoint, SafetensorsWriter, TensorSpec, parse_header, write_safetensors};
 use impasto_codec::DType;
 use proptest::prelude::*;
 
 fn spec(name: &str, dtype: DType, shape: &[u64]) -> TensorSpec {
-    TensorSpec {
-        name: name.to_owned(),
-        dtype,
-        shape: shape.to_vec(),
-    }
+    TensorSpec { name: name.to_owned(), dtype, shape: shape.to_vec() }
 }
 
 /// Tensors of any dtype and 0 to 3 extents (some of them 0), with unique names of any characters.
 fn any_tensors() -> impl Strategy<Value = Vec<(TensorSpec, Vec<u8>)>> {
-    let tensor = (
-        prop::sample::select(&DType::ALL[..]),
-        prop::collection::vec(0u64..5, 0..4),
-    );
+    let tensor = (prop::sample::select(&DType::ALL[..]), prop::collection::vec(0u64..5, 0..4));
     let named = prop::collection::btree_map("\\PC{0,8}|[a-z\"\\\\\n]{1,4}", tensor, 0..8);
     (named, any::<u64>()).prop_map(|(named, seed)| {
         let mut state = seed;
         let mut byte = || {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 56) as u8
         };
         let fill = |(name, (dtype, shape)): (String, (DType, Vec<u64>))| {
             let len = shape.iter().product::<u64>() as usize * dtype.size();
-            (
-                TensorSpec { name, dtype, shape },
-                (0..len).map(|_| byte()).collect(),
-            )
+            (TensorSpec { name, dtype, shape }, (0..len).map(|_| byte()).collect())
         };
         named.into_iter().map(fill).collect()
     })
@@ -107,14 +93,7 @@ fn a_foreign_header_is_rebuilt_byte_for_byte() {
     let header = &file[..file.len() - 7];
     let specs = [spec("b", DType::F16, &[2]), spec("a", DType::U8, &[3, 1])];
     let mut writer = SafetensorsWriter::with_header(&path, header, &specs).unwrap();
-    assert_eq!(
-        writer
-            .tensors()
-            .iter()
-            .map(|t| t.name.as_str())
-            .collect::<Vec<_>>(),
-        ["a", "b"]
-    );
+    assert_eq!(writer.tensors().iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     writer.write(b"aaab").unwrap();
     writer.write(b"bbb").unwrap();
     writer.finish().unwrap();
@@ -125,31 +104,21 @@ fn a_foreign_header_is_rebuilt_byte_for_byte() {
 fn a_raw_header_must_fit_the_tensors() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.safetensors");
-    let json = r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[],"data_offsets":[4,5]}}"#;
+    let json =
+        r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[],"data_offsets":[4,5]}}"#;
     let raw = file_of(json, &[]);
     let (a, b) = (spec("a", DType::F16, &[2]), spec("b", DType::U8, &[]));
     let refused = |raw: &[u8], specs: &[TensorSpec]| {
-        let error = SafetensorsWriter::with_header(&path, raw, specs)
-            .unwrap_err()
-            .to_string();
+        let error = SafetensorsWriter::with_header(&path, raw, specs).unwrap_err().to_string();
         assert_eq!(entries(dir.path()), 0);
-        error
-            .strip_prefix(&format!("{}: ", path.display()))
-            .unwrap_or(&error)
-            .to_owned()
+        error.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&error).to_owned()
     };
     assert_eq!(
         refused(&raw, std::slice::from_ref(&a)),
         "tensor \"b\": data_offsets end at 5, past the end of the data at 4"
     );
-    assert_eq!(
-        refused(&raw, &[a.clone(), spec("c", DType::U8, &[])]),
-        "tensor \"c\": the raw header lacks it"
-    );
-    assert_eq!(
-        refused(&raw, &[a.clone(), a.clone()]),
-        "the tensors cover 5 bytes of data, the file holds 8"
-    );
+    assert_eq!(refused(&raw, &[a.clone(), spec("c", DType::U8, &[])]), "tensor \"c\": the raw header lacks it");
+    assert_eq!(refused(&raw, &[a.clone(), a.clone()]), "the tensors cover 5 bytes of data, the file holds 8");
     assert_eq!(
         refused(&raw, &[spec("a", DType::Bf16, &[2]), b.clone()]),
         "tensor \"a\": the raw header says F16 [2], to be written is BF16 [2]"
@@ -158,36 +127,21 @@ fn a_raw_header_must_fit_the_tensors() {
         refused(&raw, &[spec("a", DType::F16, &[2, 1]), b.clone()]),
         "tensor \"a\": the raw header says F16 [2], to be written is F16 [2, 1]"
     );
-    let empty = file_of(
-        r#"{"z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
-        &[],
-    );
-    assert_eq!(
-        refused(&empty, &[]),
-        "tensor \"z\": the raw header has it, but it is not among the tensors to write"
-    );
+    let empty = file_of(r#"{"z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#, &[]);
+    assert_eq!(refused(&empty, &[]), "tensor \"z\": the raw header has it, but it is not among the tensors to write");
     let trailing = [raw.clone(), vec![b' '; 2]].concat();
-    assert_eq!(
-        refused(&trailing, &[a.clone(), b.clone()]),
-        "the tensors cover 5 bytes of data, the file holds 7"
-    );
+    assert_eq!(refused(&trailing, &[a.clone(), b.clone()]), "the tensors cover 5 bytes of data, the file holds 7");
     // Bytes after the header that are as many as a tensor lacks: the lengths agree, the tensors do not.
     let trailing = [raw.clone(), vec![b' ']].concat();
     assert_eq!(
         refused(&trailing, std::slice::from_ref(&a)),
         "tensor \"b\": the raw header has it, but it is not among the tensors to write"
     );
-    let cut = format!(
-        "header of {} bytes declared, 32 bytes follow",
-        raw.len() - 8
-    );
+    let cut = format!("header of {} bytes declared, 32 bytes follow", raw.len() - 8);
     assert_eq!(refused(&raw[..40], &[a.clone(), b.clone()]), cut);
     assert_eq!(refused(b"", &[a, b]), "the file is empty");
     let huge = spec("a", DType::F32, &[u64::MAX]);
-    assert_eq!(
-        refused(&raw, &[huge]),
-        "tensor \"a\": the byte count of its shape overflows 64 bits"
-    );
+    assert_eq!(refused(&raw, &[huge]), "tensor \"a\": the byte count of its shape overflows 64 bits");
 }
 
 #[test]
@@ -205,17 +159,11 @@ fn a_file_that_is_not_finished_leaves_nothing() {
     let mut writer = SafetensorsWriter::create(&path, None, &specs).unwrap();
     writer.write(b"1234").unwrap();
     let error = writer.finish().unwrap_err().to_string();
-    assert!(
-        error.ends_with("tensor \"b\": the data stops after 4 of 8 bytes of the file"),
-        "{error}"
-    );
+    assert!(error.ends_with("tensor \"b\": the data stops after 4 of 8 bytes of the file"), "{error}");
 
     let mut writer = SafetensorsWriter::create(&path, None, &specs).unwrap();
     let error = writer.write(b"123456789").unwrap_err().to_string();
-    assert!(
-        error.ends_with("more than the 8 bytes of data that the header declares were written"),
-        "{error}"
-    );
+    assert!(error.ends_with("more than the 8 bytes of data that the header declares were written"), "{error}");
     drop(writer);
 
     assert_eq!(entries(dir.path()), 1);
@@ -227,9 +175,7 @@ fn tensors_that_make_no_file_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.safetensors");
     let refused = |specs: &[TensorSpec]| {
-        let error = SafetensorsWriter::create(&path, None, specs)
-            .unwrap_err()
-            .to_string();
+        let error = SafetensorsWriter::create(&path, None, specs).unwrap_err().to_string();
         assert_eq!(entries(dir.path()), 0);
         error
     };
@@ -240,11 +186,6 @@ fn tensors_that_make_no_file_are_refused() {
     let half = |name| spec(name, DType::U8, &[1 << 63]);
     assert!(refused(&[half("a"), half("b")]).ends_with(overflow));
     assert!(refused(&[spec("__metadata__", DType::U8, &[])]).contains("__metadata__ is not a map"));
-    let error = write_safetensors(&path, None, &[(spec("a", DType::F32, &[2]), b"1234")])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("tensor \"a\": shape and dtype need 8 bytes, data_offsets hold 4"),
-        "{error}"
-    );
+    let error = write_safetensors(&path, None, &[(spec("a", DType::F32, &[2]), b"1234")]).unwrap_err().to_string();
+    assert!(error.ends_with("tensor \"a\": shape and dtype need 8 bytes, data_offsets hold 4"), "{error}");
 }

@@ -1,1 +1,38 @@
-fn main() {}
+//! The command `impasto`.
+
+mod args;
+mod commands;
+mod exit;
+mod model;
+mod output;
+mod progress;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> std::process::ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(code) => code.into(),
+        Err(error) if output::is_broken_pipe(&error) => exit::Code::Success.into(),
+        Err(error) => {
+            eprintln!("impasto: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<exit::Code> {
+    match &args.command {
+        Command::Encode(command) => commands::encode::run(args, command),
+        Command::Decode(command) => commands::decode::run(args, command),
+        Command::Inspect(command) => commands::inspect::run(args, command),
+        Command::Verify(command) => commands::verify::run(args, command),
+        Command::Run(command) => commands::run::run(args, command),
+        Command::Eval { what } => commands::eval::run(args, what),
+        Command::Bench { what } => commands::bench::run(args, what),
+        Command::Demo => commands::demo::run(args),
+        Command::Completions { shell } => commands::completions(*shell),
+    }
+}

@@ -1,1 +1,51 @@
-//! The .impasto file: header, manifest, units, hashes, sources.
+//! The .impasto file: header, manifest, units, hashes, sources (SPEC 2, 3, 4, 11).
+//!
+//! This crate knows where units are and whether they are whole, not what they mean: how a unit is coded, which dtypes
+//! a mode serves (SPEC 5.3) and which modes may stand together (5.4) is for those who decode it.
+//!
+//! ```
+//! use impasto_container::{Limits, Mode, Object, ObjectKind, Reader, UnitSlot, Writer};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("a.impasto");
+//! let kind = ObjectKind::Asset { length: 5, piece: 4096 };
+//! let objects = vec![Object { name: "greeting".into(), kind }];
+//! let slots = vec![UnitSlot { object: 0, tile: 0, layer: 0, is_head: false }];
+//! let mut writer = Writer::create(&path, objects, slots)?;
+//! writer.push(Mode::STORED, b"hello")?;
+//! let summary = writer.finish()?;
+//!
+//! let reader = Reader::open_file(&path, &Limits::default())?;
+//! assert_eq!(reader.root(), &summary.root);
+//! let object = reader.find_asset("greeting").ok_or("no greeting")?;
+//! let units = reader.units_of(object).ok_or("of unknown class")?;
+//! assert_eq!(&reader.read_unit(units.tiles[0])?[..], b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cursor;
+pub mod error;
+mod fields;
+pub mod geometry;
+pub mod header;
+pub mod layout;
+pub mod limits;
+pub mod manifest;
+pub mod object;
+pub mod reader;
+pub mod source;
+pub mod unit;
+pub mod varint;
+pub mod writer;
+
+pub use error::{ContainerError, FormatError};
+pub use geometry::{Matrix, MatrixError, TileRect};
+pub use header::Header;
+pub use layout::{Layout, ObjectUnits, Places};
+pub use limits::Limits;
+pub use manifest::{Manifest, manifest_length};
+pub use object::{Object, ObjectKind, TensorMeta};
+pub use reader::{Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
+pub use source::{CountingSource, MmapSource, Source};
+pub use unit::{Mode, UnitEntry};
+pub use writer::{Summary, UnitSlot, Writer, file_length, measure};

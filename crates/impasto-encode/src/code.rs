@@ -23,39 +23,46 @@ const SAMPLE: usize = 16 << 10;
 const BATCH: usize = 64;
 
 /// An asset and its units.
-pub struct CodedAsset<'a> {
+pub struct CodedAsset {
     /// Its name.
-    pub name: &'a str,
+    pub name: String,
     /// Its bytes before coding.
     pub length: u64,
     /// Its units.
     pub pieces: Vec<(Mode, Vec<u8>)>,
 }
 
-impl CodedAsset<'_> {
+impl CodedAsset {
     /// Bytes of its units.
     pub fn bytes(&self) -> u64 {
         self.pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum()
     }
 }
 
-/// Codes the assets of a checkpoint, in the order of their names.
+/// An asset so named holds the raw header of a safetensors shard, so that an exact file gives the shard back byte for byte: the
+/// shard's name, then this.
+pub const HEADER_SUFFIX: &str = "#header";
+
+/// Codes the assets of a checkpoint, in the order of their names. An `exact` file also keeps the headers of its shards; in any other
+/// the index of the shards would lead nowhere.
 ///
 /// # Errors
 /// If the compression library fails.
-pub fn code_assets(checkpoint: &Checkpoint) -> Result<Vec<CodedAsset<'_>>, EncodeError> {
-    let mut assets: Vec<_> = checkpoint.assets().iter().collect();
-    assets.sort_by(|a, b| a.name.cmp(&b.name));
-    let code = |asset: &'_ impasto_checkpoint::Asset| {
-        let pieces = asset.bytes.par_chunks(PIECE as usize).map(|piece| {
+pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsset>, EncodeError> {
+    let shards = checkpoint.shards().iter().filter(|_| exact);
+    let headers = shards.map(|shard| (format!("{}{HEADER_SUFFIX}", shard.name()), shard.header()));
+    let kept = checkpoint.assets().iter().filter(|asset| exact || !asset.name.ends_with(".safetensors.index.json"));
+    let mut assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
+    assets.sort();
+    let coded = assets.into_par_iter().map(|(name, bytes)| {
+        let pieces = bytes.par_chunks(PIECE as usize).map(|piece| {
             let (mode, bytes) = encode_bytes(piece, DType::U8, ASSET_LEVEL)?;
             Ok((Mode(mode), bytes))
         });
-        pieces.collect::<Result<Vec<_>, _>>().map_err(|error| EncodeError::Codec { tensor: asset.name.clone(), error })
-    };
-    let coded = assets
-        .par_iter()
-        .map(|asset| Ok(CodedAsset { name: &asset.name, length: asset.bytes.len() as u64, pieces: code(asset)? }));
+        let pieces = pieces.collect::<Result<Vec<_>, _>>();
+        let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
+        Ok(CodedAsset { name, length: bytes.len() as u64, pieces })
+    });
     coded.collect()
 }
 

@@ -106,7 +106,7 @@ struct Job<'a> {
     tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
     scales: Vec<Option<Scales>>,
-    assets: Vec<CodedAsset<'a>>,
+    assets: Vec<CodedAsset>,
 }
 
 impl<'a> Job<'a> {
@@ -124,7 +124,8 @@ impl<'a> Job<'a> {
             scales
         };
         let scales = tensors.iter().map(scale).collect();
-        Ok(Job { checkpoint, options, watch, tensors, scales, assets: code_assets(checkpoint)? })
+        let assets = code_assets(checkpoint, options.target == Target::Lossless)?;
+        Ok(Job { checkpoint, options, watch, tensors, scales, assets })
     }
 
     fn weights(&self) -> u64 {

@@ -14,7 +14,7 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
         let object = objects.len() as u32;
         slots.extend((0..asset.pieces.len() as u32).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
         let kind = ObjectKind::Asset { length: asset.length, piece: PIECE };
-        objects.push(Object { name: asset.name.to_owned(), kind });
+        objects.push(Object { name: asset.name.clone(), kind });
     }
     for (tensor, plan) in tensors.iter().zip(plans) {
         let object = objects.len() as u32;

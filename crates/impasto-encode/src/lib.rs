@@ -19,5 +19,6 @@ mod rate;
 mod scales;
 mod tiles;
 
+pub use code::HEADER_SUFFIX;
 pub use error::EncodeError;
 pub use job::{LEAST_WEIGHTS, Options, Progress, Report, Target, TensorReport, encode};

@@ -147,10 +147,10 @@ fn count(
     let chunk = |i: usize| {
         let mut counts = Counts::new(kind);
         let mut row_values = Vec::with_capacity(matrix.columns);
-        for r in i * CHUNK..((i + 1) * CHUNK).min(matrix.rows) {
+        for (r, &row) in rows.iter().enumerate().skip(i * CHUNK).take(CHUNK) {
             row_values.clear();
             values(matrix.row(r), &mut row_values);
-            counts.row(i32::from(rows[r]), &columns, row_values.iter().copied());
+            counts.row(i32::from(row), &columns, row_values.iter().copied());
         }
         counts
     };

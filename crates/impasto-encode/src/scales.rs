@@ -121,8 +121,8 @@ mod tests {
     fn finds_the_scales_of_a_product() {
         let (n, m) = (200usize, 160usize);
         let sign = |i: usize| if i.wrapping_mul(2_654_435_761) >> 7 & 1 == 0 { 1.0f32 } else { -1.0 };
-        let row = |r: usize| if r % 2 == 0 { 4.0f32 } else { 0.25 };
-        let column = |c: usize| if c % 3 == 0 { 8.0f32 } else { 1.0 };
+        let row = |r: usize| if r.is_multiple_of(2) { 4.0f32 } else { 0.25 };
+        let column = |c: usize| if c.is_multiple_of(3) { 8.0f32 } else { 1.0 };
         let bytes: Vec<u8> = (0..n * m).flat_map(|i| (sign(i) * row(i / m) * column(i % m)).to_le_bytes()).collect();
         let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: n, columns: m });
         for r in 0..n {

@@ -1,1 +1,22 @@
-//! The facade: open, read, verify and decode .impasto files.
+//! The facade: open, read, verify and decode .impasto files, and make them.
+//!
+//! ```no_run
+//! use impasto::File;
+//!
+//! let file = File::open("smollm2.impasto".as_ref())?;
+//! let query = file.tensor("model.layers.0.self_attn.q_proj.weight")?;
+//! let first_rows = query.band(0..64, 0..query.matrix().cols())?; // reads only the units of these rows
+//! # Ok::<(), impasto::FileError>(())
+//! ```
+
+mod error;
+pub mod export;
+mod file;
+pub mod verify;
+mod weights;
+
+pub use error::FileError;
+pub use file::{File, MEMORY_LIMIT, Tensor};
+pub use impasto_checkpoint::{Checkpoint, CheckpointError};
+pub use impasto_encode::{EncodeError, Options, Progress, Report, Target, TensorReport, encode};
+pub use weights::{CheckpointWeights, FileWeights};

@@ -30,14 +30,8 @@ pub fn shard_of(tensors: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// A shard index of tensor and file names.
 pub fn index_of(weight_map: &[(&str, &str)]) -> String {
-    let pairs: Vec<String> = weight_map
-        .iter()
-        .map(|(t, f)| format!("{t:?}:{f:?}"))
-        .collect();
-    format!(
-        r#"{{"metadata":{{"total_size":1}},"weight_map":{{{}}}}}"#,
-        pairs.join(",")
-    )
+    let pairs: Vec<String> = weight_map.iter().map(|(t, f)| format!("{t:?}:{f:?}")).collect();
+    format!(r#"{{"metadata":{{"total_size":1}},"weight_map":{{{}}}}}"#, pairs.join(","))
 }
 
 /// How many entries a folder has.

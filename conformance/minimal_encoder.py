@@ -1,0 +1,248 @@
+"""A minimal encoder for tests: the inverse of the steps of docs/SPEC.md, with places to spoil what it makes."""
+
+import math
+import struct
+from fractions import Fraction
+
+import naive_coding as coding
+from blake3 import blake3
+from naive_container import DTYPES, FLOAT, FLOATS, HEAD, LATTICE, STORED
+from naive_decoder import TABLES
+
+SHAPES = coding.read_shapes(TABLES.read_text(encoding="utf-8"))
+DTYPE_CODE = {name: code for code, (name, _) in DTYPES.items()}
+SIZE = {name: size for name, size in DTYPES.values()}
+
+
+def varint(n):
+    out = bytearray()
+    while n >= 128:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes(out + bytes([n]))
+
+
+def zigzag(n):
+    return 2 * n if n >= 0 else -2 * n - 1
+
+
+def bit_string(fields):
+    """Bytes of (value, width) fields, from the least significant bit up, padded with 0 bits."""
+    number = used = 0
+    for value, width in fields:
+        number |= value << used
+        used += width
+    return number.to_bytes(-(-used // 8), "little")
+
+
+def rice(entries, k, base):
+    while max(zigzag(entry - base) for entry in entries) >> k > 31:
+        k += 1
+    fields = []
+    for u in (zigzag(entry - base) for entry in entries):
+        fields += [((1 << (u >> k)) - 1, (u >> k) + 1), (u & (1 << k) - 1, k)]
+    return struct.pack("<hB", base, k) + bit_string(fields)
+
+
+def same(entry):
+    return struct.pack("<hB", entry, 255)
+
+
+def explicit(tables):
+    """The tables field of shape 255, from {number: frequencies of 64 symbols}."""
+    out = struct.pack("<I", sum(1 << i for i in tables))
+    for _, frequencies in sorted(tables.items()):
+        used = [s for s in range(63) if frequencies[s]] or [0]
+        listed = frequencies[used[0]:used[-1] + 1]
+        out += bytes([used[0], len(listed)]) + b"".join(map(varint, listed)) + varint(frequencies[63])
+    return out
+
+
+class Coder:
+    """What mode float or lattice needs of a tensor: its classes and tables, and its head as bytes."""
+
+    def __init__(self, kind, dtype, rows, cols, plane=None, shape=0, step=None, row_classes=None, column_classes=None,
+                 row_steps=None, column_steps=None, tables=None, rice_k=2):
+        self.kind, self.dtype, self.rows, self.cols = kind, dtype, rows, cols
+        self.plane = FLOATS[dtype][1] - 1 if plane is None else plane
+        self.row_classes, self.column_classes = row_classes or [0] * rows, column_classes or [0] * cols
+        self.row_steps, self.column_steps, self.step = row_steps, column_steps, step and coding.f32(step)
+        self.tables = SHAPES[kind, shape] if shape != 255 else \
+            [tables.get(i, [0] * 63 + [2048]) for i in range(24 if kind == LATTICE else 4)]
+        flags = (row_steps is not None) | (column_steps is not None) << 1
+        out = bytes([kind, shape, self.plane, flags]) + (struct.pack("<f", step) if kind == LATTICE else b"")
+        for array in (self.row_classes, self.column_classes, row_steps, column_steps):
+            if array is not None:
+                out += same(array[0]) if len(set(array)) == 1 else rice(array, rice_k, sorted(array)[len(array) // 2])
+        self.head = out + (explicit(tables) if shape == 255 else b"")
+
+    def model(self, row, col):
+        """Class, low bits and table of an element."""
+        t = max(0, min(self.row_classes[row] + self.column_classes[col], 43 if self.kind == LATTICE else 1023))
+        if self.kind == FLOAT:
+            return t, 0, self.tables[t % 4]
+        b = max(0, t // 4 - 5)
+        return t, b, self.tables[t - 4 * b]
+
+    def symbol(self, row, col, value):
+        """Symbol, low bits and escape (bytes) of a value: `v` of 9.2 or `z0` of 10.1."""
+        t, b, frequencies = self.model(row, col)
+        n = value + (1 << b >> 1)
+        s, low = (value - 4 * (t // 4) + 48, 0) if self.kind == FLOAT else ((n >> b) + 31, n & (1 << b) - 1)
+        if 0 <= s < 63 and frequencies[s]:
+            return s, low, b""
+        return 63, 0, varint(value if self.kind == FLOAT else zigzag(value))
+
+    def tile(self, values, raw, row0=0, col0=0, segments=1, change=lambda j, states, words, escapes: None):
+        """A tile as bytes; `values` and `raw` are lists by row and column. `change` may spoil a segment's lists."""
+        height, lengths, body = len(values), b"", b""
+        for j in range(segments):
+            elements = [(row0 + r, col0 + c, c % 32, values[r][c])
+                        for r in range(j * height // segments, (j + 1) * height // segments)
+                        for c in range(len(values[r]))]
+            states, words, escapes = [1 << 16] * 32, [], []
+            for row, col, lane, value in reversed(elements):
+                _, b, frequencies = self.model(row, col)
+                s, low, escape = self.symbol(row, col, value)
+                f, start, x = frequencies[s], sum(frequencies[:s]), states[lane]
+                if x >= f << 21 - b:
+                    words.insert(0, x & 0xFFFF)
+                    x >>= 16
+                states[lane] = ((x // f << 11) + start + x % f) << b | low
+                escapes.insert(0, escape)
+            change(j, states, words, escapes)
+            escapes = b"".join(escapes)
+            lengths += struct.pack("<II", len(words), len(escapes))
+            body += struct.pack("<32I%dH" % len(words), *states, *words) + escapes
+        plane = b"".join(bit_string([(field, self.plane) for field in line]) for line in raw)
+        return bytes([segments]) + lengths + body + plane
+
+    def split_float(self, pattern):
+        """`v` and `raw` of a float's bits: 9.2 read backwards."""
+        E, M = FLOATS[self.dtype]
+        return pattern >> M - 2 & (1 << E + 2) - 1, pattern >> E + M << M - 2 | pattern & (1 << M - 2) - 1
+
+    def float_tile(self, patterns, **options):
+        split = [[self.split_float(pattern) for pattern in line] for line in patterns]
+        v, raw = ([[pair[i] for pair in line] for line in split] for i in (0, 1))
+        return self.tile(v, raw, **options)
+
+    def lattice_tile(self, z, **options):
+        z0 = [[n >> self.plane for n in line] for line in z]
+        raw = [[n & (1 << self.plane) - 1 for n in line] for line in z]
+        return self.tile(z0, raw, **options)
+
+    def weight(self, z, row, col):
+        """The bits of the weight: 10.3 in rational numbers."""
+        def scale(steps, i):
+            i = steps[i] if steps else 0
+            return Fraction(coding.P[i % 16]) * Fraction(2) ** (i >> 4)
+        row_step = rounded(Fraction(self.step) * scale(self.row_steps, row), 8, 23)
+        w = rounded(rounded(Fraction(z), 8, 23) * scale(self.column_steps, col), 8, 23)
+        w = rounded(w * row_step, 8, 23)
+        E, M = FLOATS[self.dtype]
+        magnitude = rounded(abs(w), E, M) if w is not math.inf and w is not -math.inf else math.inf
+        return (z < 0) << E + M | float_bits(magnitude, E, M)
+
+
+def rounded(x, E, M):
+    """The float nearest to the rational `x`, ties to even, as a rational, or an infinity."""
+    if x == 0 or isinstance(x, float):
+        return x
+    bias = 2 ** (E - 1) - 1
+    exponent = x.numerator.bit_length() - x.denominator.bit_length()
+    exponent -= abs(x) < Fraction(2) ** exponent
+    unit = Fraction(2) ** (max(exponent, 1 - bias) - M)
+    result = round(x / unit) * unit  # Fraction's round: ties to even
+    return result if abs(result) < Fraction(2) ** (bias + 1) else math.copysign(math.inf, x)
+
+
+def float_bits(x, E, M):
+    """The bits of a float that is not negative: `x` is a rational that the format has, or infinity."""
+    bias = 2 ** (E - 1) - 1
+    if x == math.inf:
+        return (1 << E) - 1 << M
+    exponent = 1 - bias
+    while x >= Fraction(2) ** (exponent + 1):
+        exponent += 1
+    mantissa = x / Fraction(2) ** (exponent - M)
+    assert mantissa.denominator == 1
+    return int(mantissa) + (exponent + bias - 1 << M) if mantissa >= 1 << M else int(mantissa)
+
+
+class File:
+    """Builds a file; a test spoils its parts before `build`."""
+
+    def __init__(self):
+        self.objects, self.units, self.names = [], [], []
+        self.records_after = b""
+        self.header = {"magic": b"\x89IMP\r\n\x1a\n", "major": 1, "minor": 0, "flags": 0}
+        self.spoil_manifest = lambda manifest: manifest
+        self.spoil_hash = False
+
+    def add(self, cls, name, fields, prefix=None):
+        name = name if isinstance(name, bytes) else name.encode()
+        before = self.names[-1] if self.names else b""
+        if prefix is None:
+            prefix = next((i for i, (a, b) in enumerate(zip(name, before)) if a != b), min(len(name), len(before)))
+        self.objects.append(bytes([cls]) + varint(prefix) + varint(len(name) - prefix) + name[prefix:] + fields)
+        self.names.append(name)
+        return len(self.objects) - 1
+
+    def asset(self, name, data, piece, length=None):
+        n = self.add(0, name, varint(len(data) if length is None else length) + varint(piece))
+        for i in range(0, len(data), piece):
+            self.unit(n, i // piece, STORED, data[i:i + piece])
+        return n
+
+    def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, **options):
+        code = DTYPE_CODE.get(dtype, dtype)
+        numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied]
+        return self.add(1, name, bytes([code]) + b"".join(map(varint, numbers)), **options)
+
+    def unit(self, n, tile, mode, data, layer=0, reserved=0, length=None):
+        self.units.append([n, tile, mode, layer, reserved, len(data) if length is None else length, data])
+        return len(self.units) - 1
+
+    def build(self):
+        manifest = b"".join(b"\x81" + varint(len(record)) + record for record in self.objects)
+        entries = b"".join(struct.pack("<IIBBHI", *unit[:6]) + blake3(unit[6])[:16] for unit in self.units)
+        units = varint(len(self.units)) + entries
+        manifest = self.spoil_manifest(manifest + b"\x82" + varint(len(units)) + units + self.records_after)
+        body = b""
+        end = 64 + len(manifest)
+        for unit in self.units:
+            start = -(-end // 16) * 16
+            body += bytes(start - end) + unit[6]
+            end = start + len(unit[6])
+        h = {"manifest_length": len(manifest), "file_length": end, "root": blake3(manifest), **self.header}
+        return struct.pack("<8sHHIQQ32s", *(h[key] for key in ("magic", "major", "minor", "flags", "manifest_length",
+                                                              "file_length", "root"))) + manifest + body
+
+
+def tiles_of(rows, cols, tile_rows, tile_cols):
+    for r in range(0, rows, tile_rows):
+        for c in range(0, cols, tile_cols):
+            yield r, c, min(rows, r + tile_rows), min(cols, c + tile_cols)
+
+
+def cut(matrix, r0, c0, r1, c1):
+    return [line[c0:c1] for line in matrix[r0:r1]]
+
+
+def pack(dtype, matrix):
+    code = {1: "B", 2: "H", 4: "I", 8: "Q"}[SIZE[dtype]]
+    flat = [n for line in matrix for n in line]
+    return struct.pack("<%d%s" % (len(flat), code), *flat)
+
+
+def coded_file(coder, matrix, tile_rows, tile_cols, segments=1, **options):
+    """A file with one tensor `w`, coded, from float bits (mode float) or z (mode lattice)."""
+    file = File()
+    n = file.tensor("w", coder.dtype, [coder.rows, coder.cols], 1, tile_rows, tile_cols)
+    file.unit(n, 0, HEAD, coder.head)
+    make = coder.float_tile if coder.kind == FLOAT else coder.lattice_tile
+    for i, box in enumerate(tiles_of(coder.rows, coder.cols, tile_rows, tile_cols)):
+        tile = make(cut(matrix, *box), row0=box[0], col0=box[1], segments=min(segments, box[2] - box[0]), **options)
+        file.unit(n, i, coder.kind, tile)
+    return file

@@ -1,0 +1,318 @@
+"""Clauses 5 to 10 of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
+
+import io
+import math
+import re
+import struct
+
+from naive_container import (FLOAT, FLOATS, LATTICE, ZSTD, Bits, Broken, Reader, ceil_div, check_dtype, fields, need,
+                             unzigzag)
+
+LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
+
+
+# --------------------------------------------------------------------------------------------------- 5 Coding modes
+
+def read_tile(obj, unit, data, head):
+    """The rows of a tile, each the bytes of its elements."""
+    _, _, height, width = obj.tile_box(unit.tile)
+    if unit.mode in (FLOAT, LATTICE):
+        need(head.kind == unit.mode, "6", f"{unit} has mode {unit.mode}, but its head serves mode {head.kind}")
+        values, raw = read_coded(obj, unit, data, head)
+        return (float_rows if unit.mode == FLOAT else lattice_rows)(obj, unit, head, values, raw)
+    if unit.mode == ZSTD:  # 5.1
+        planes, n = unzstd(data, height * width * obj.size, unit), height * width
+        data = bytearray(len(planes))
+        for i in range(obj.size):
+            data[i::obj.size] = planes[n * i:n * (i + 1)]
+    return [data[i:i + width * obj.size] for i in range(0, len(data), width * obj.size)]
+
+
+def unzstd(frame, size, unit):
+    """The content of a Zstandard frame, which fills the unit and is `size` bytes long."""
+    check_frame(Reader(frame, "5.1", f"the frame of {unit}"), unit)
+    try:
+        try:
+            from compression import zstd
+            limit = {zstd.DecompressionParameter.window_log_max: 23}
+            content = zstd.ZstdDecompressor(options=limit).decompress(frame, size + 1)
+        except ImportError:
+            import zstandard
+            stream = zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(io.BytesIO(frame))
+            content = b""
+            while len(content) <= size and (piece := stream.read(size + 1 - len(content))):
+                content += piece
+    except ImportError:
+        raise
+    except Exception as error:  # both libraries raise their own error for a bad frame
+        raise Broken("5.1", f"{unit}: {error}") from None
+    need(len(content) == size, "5.1", f"the content of {unit} has not the size of its tile")
+    return content
+
+
+def check_frame(frame, unit):
+    """Header and block lengths of a frame (RFC 8878, 3.1.1): its window, its dictionary and that it fills the unit."""
+    need(frame.number("I") == 0xFD2FB528, "5.1", f"{unit} is not a Zstandard frame")
+    descriptor = frame.u8()
+    single = descriptor >> 5 & 1
+    window = 0 if single else frame.u8()
+    window = (8 + (window & 7)) << (7 + (window >> 3))
+    need(not any(frame.take((0, 1, 2, 4)[descriptor & 3])), "5.1", f"{unit} needs a dictionary")
+    content = frame.take((single, 2, 4, 8)[descriptor >> 6])
+    if single:
+        window = int.from_bytes(content, "little") + (256 if len(content) == 2 else 0)
+    need(window <= 1 << 23, "5.1", f"the window of {unit} is {window} bytes")
+    last = False
+    while not last:
+        block = int.from_bytes(frame.take(3), "little")
+        last, rle = block & 1, (block >> 1 & 3) == 1
+        frame.take(1 if rle else block >> 3)
+    frame.take(4 if descriptor >> 2 & 1 else 0)
+    need(frame.at_end(), "5.1", f"the frame does not fill {unit}")
+
+
+# ----------------------------------------------------------------------------------------------------------- 6 Head
+
+class Same:
+    """An index array with one entry everywhere (6.1, k = 255)."""
+
+    def __init__(self, entry):
+        self.entry = entry
+
+    def __getitem__(self, _):
+        return self.entry
+
+    def values(self):
+        return {self.entry}
+
+
+class Each(list):
+    """An index array with an entry of its own for each index."""
+
+    def values(self):
+        return set(self)
+
+
+class Head:
+    def __init__(self, obj, unit, data, shapes):
+        head = Reader(data, "6", f"the head {unit}")
+        self.kind, shape, self.plane, flags = head.u8(), head.u8(), head.u8(), head.u8()
+        need(self.kind in (FLOAT, LATTICE), "6", f"{head.what} has kind {self.kind}")
+        check_dtype(obj, self.kind)
+        need(shape <= 4 or shape == 255, "6", f"{head.what} has shape {shape}")
+        self.row_steps = self.column_steps = Same(0)
+        if self.kind == FLOAT:
+            need(self.plane == FLOATS[obj.dtype][1] - 1, "6", f"plane of {head.what} is {self.plane}")
+            need(flags == 0, "6", f"{head.what} has flags {flags}")
+        else:
+            need(self.plane <= 20, "6", f"plane of {head.what} is {self.plane}")
+            need(flags <= 3, "6", f"{head.what} has flags {flags}")
+            self.step = head.number("f")
+            need(math.isfinite(self.step) and self.step > 0, "6", f"the step of {head.what} is {self.step}")
+        self.row_classes, self.column_classes = index_array(head, obj.rows), index_array(head, obj.cols)
+        if flags & 1:
+            self.row_steps = index_array(head, obj.rows)
+        if flags & 2:
+            self.column_steps = index_array(head, obj.cols)
+        for i in self.row_steps.values() | self.column_steps.values():
+            need(-1024 <= i <= 1023, "6", f"{head.what} has step {i}")
+        tables = shapes[self.kind, shape] if shape != 255 else explicit_tables(head, self.kind)
+        need(head.at_end(), "6", f"{head.what} has bytes left over")
+        self.set_classes([Table(frequencies) for frequencies in tables])
+        if self.kind == LATTICE:  # 10.3
+            self.row_scales = {i: f32(self.step * scale(i)) for i in self.row_steps.values()}
+            self.column_scales = {i: scale(i) for i in self.column_steps.values()}
+            finite = all(map(math.isfinite, self.row_scales.values()))
+            need(finite, "10.3", f"the step of a row of {head.what} is not finite")
+
+    def set_classes(self, tables):
+        """For every class: its table, `b`, and the offset that turns s * 2^b + low into the element's value."""
+        if self.kind == FLOAT:  # 7.3, 9.2
+            self.classes = [(tables[t % 4], 0, 4 * (t >> 2) - 48) for t in range(1024)]
+        else:  # 7.3, 10.1
+            self.classes = []
+            for t in range(44):
+                b = max(0, (t >> 2) - 5)
+                self.classes.append((tables[t - 4 * b], b, -31 * 2 ** b - (2 ** b >> 1)))
+
+
+def index_array(head, count):  # 6.1
+    base, k = head.number("h"), head.u8()
+    if k == 255:
+        return Same(base)
+    need(k <= 15, "6.1", f"k of an index array of {head.what} is {k}")
+    out, source = Each(), Bits(head)
+    for _ in range(count):
+        u = 0
+        while source.bit():
+            u += 1
+            need(u <= 31, "6.1", f"a Rice code of {head.what} has more than 31 ones")
+        u = u << k | sum(source.bit() << i for i in range(k))
+        entry = base + unzigzag(u)
+        need(-1 << 15 <= entry < 1 << 15, "6.1", f"an index of {head.what} does not fit i16")
+        out.append(entry)
+    need(source.padding_is_zero(), "6.1", f"the padding of an index array of {head.what} is not 0")
+    return out
+
+
+def explicit_tables(head, kind):  # 6.2
+    count = 4 if kind == FLOAT else 24
+    present = head.number("I")
+    need(present < 1 << count, "6.2", f"{head.what} has a table of unknown number")
+    tables = []
+    for i in range(count):
+        frequencies = [0] * ESCAPE + [TOTAL]
+        if present >> i & 1:
+            first, symbols = head.u8(), head.u8()
+            need(first + symbols <= 63, "6.2", f"table {i} of {head.what} reaches past symbol 62")
+            frequencies[first:first + symbols] = [head.varint() for _ in range(symbols)]
+            frequencies[ESCAPE] = head.varint()
+            need(sum(frequencies) == TOTAL, "6.2", f"table {i} of {head.what} does not sum to 2048")
+        tables.append(frequencies)
+    return tables
+
+
+# --------------------------------------------------------------------------------------------- 7 Classes and tables
+
+class Table:
+    """By slot: the symbol, its frequency, and the slot's place among those of the symbol (7.2)."""
+
+    def __init__(self, frequencies):
+        self.symbol = [s for s, f in enumerate(frequencies) for _ in range(f)]
+        self.frequency = [f for f in frequencies for _ in range(f)]
+        self.place = [i for f in frequencies for i in range(f)]
+
+
+def read_shapes(text):
+    """Frequencies by (kind, shape), table and symbol, from SPEC-TABLES.md (7.4)."""
+    shapes = {}
+    for line in text.splitlines():
+        if title := re.match(r"## Kind (\d), shape (\d)", line):
+            tables = shapes[int(title[1]), int(title[2])] = []
+        elif row := re.fullmatch(r"(\d+): (\d+): ([\d ]+) \| (\d+)", line):
+            listed, first = [int(f) for f in row[3].split()], int(row[2])
+            frequencies = [0] * first + listed + [0] * (ESCAPE - first - len(listed)) + [int(row[4])]
+            assert int(row[1]) == len(tables) and len(frequencies) == SYMBOLS and sum(frequencies) == TOTAL, line
+            tables.append(frequencies)
+    assert sorted((key, len(tables)) for key, tables in shapes.items()) == \
+        [((kind, shape), n) for kind, n in ((FLOAT, 4), (LATTICE, 24)) for shape in range(5)]
+    return shapes
+
+
+# ------------------------------------------------------------------------------- 8 Tiles in mode float and lattice
+
+def read_coded(obj, unit, data, head):
+    """Values and plane fields of a tile, both as lists by row and column."""
+    row0, col0, height, width = obj.tile_box(unit.tile)
+    tile = Reader(data, "8", f"{unit}")
+    segments = tile.u8()
+    need(1 <= segments <= min(16, height), "8", f"{unit} has {segments} segments for {height} rows")
+    lengths = [(tile.number("I"), tile.number("I")) for _ in range(segments)]
+    columns = [head.column_classes[c] for c in range(col0, col0 + width)]
+    values = []
+    for j, (words, escape_bytes) in enumerate(lengths):
+        states = struct.unpack("<32I", tile.take(4 * LANES))
+        words = struct.unpack("<%dH" % words, tile.take(2 * words))
+        escapes = Reader(tile.take(escape_bytes), "8.4", f"the escapes of segment {j} of {unit}")
+        rows = range(j * height // segments, (j + 1) * height // segments)  # 8.1
+        rows = [head.row_classes[row0 + r] for r in rows]
+        values += read_segment(head, rows, columns, states, words, escapes, f"segment {j} of {unit}")
+    size = ceil_div(head.plane * width, 8)
+    raw = [fields(tile.take(size), head.plane, width, "8.6", f"a row of {unit}") for _ in range(height)]  # 8.6
+    need(tile.at_end(), "8", f"{unit} has bytes left over")
+    return values, raw
+
+
+def read_segment(head, rows, columns, states, words, escapes, what):
+    """Values by row and column, from the classes of the rows and of the columns: 8.2 to 8.5."""
+    need(min(states) >= 1 << 16, "8.4", f"a lane of {what} starts below 2^16")
+    x, words, top, classes, out = list(states), iter(words), len(head.classes) - 1, head.classes, []
+    try:
+        for row_class in rows:
+            line = []
+            for c, column_class in enumerate(columns):
+                t = row_class + column_class
+                table, b, offset = classes[0 if t < 0 else top if t > top else t]  # 7.1
+                state = x[c & 31]
+                y = state >> b
+                slot = y & 2047
+                low = state - (y << b)
+                s = table.symbol[slot]
+                state = table.frequency[slot] * (y >> 11) + table.place[slot]
+                if state < 65536:
+                    state = state << 16 | next(words)
+                x[c & 31] = state
+                line.append((s << b) + low + offset if s != ESCAPE else escape(head.kind, low, escapes))
+            out.append(line)
+    except StopIteration:
+        raise Broken("8.4", f"{what} has too few words") from None
+    need(next(words, None) is None, "8.4", f"{what} has words left over")
+    need(escapes.at_end(), "8.4", f"{what} has escapes left over")
+    need(all(state == 1 << 16 for state in x), "8.4", f"a lane of {what} does not end at 2^16")
+    return out
+
+
+def escape(kind, low, escapes):  # 8.5
+    need(low == 0, "8.5", f"{escapes.what}: an escape with low bits")
+    value = escapes.varint()
+    need(value < 1 << 32, "8.5", f"{escapes.what}: a value of 2^32 or more")
+    return value if kind == FLOAT else unzigzag(value)
+
+
+# ---------------------------------------------------------------------------------------------------- 9 Mode float
+
+def float_rows(obj, _unit, _head, values, raw):
+    E, M = FLOATS[obj.dtype]
+    v_mask, low_mask = (1 << E + 2) - 1, (1 << M - 2) - 1
+    code = {1: "B", 2: "H", 4: "I"}[obj.size]
+    for line, fields_of_row in zip(values, raw):  # 9.2
+        patterns = [(field >> M - 2) << E + M | (v & v_mask) << M - 2 | field & low_mask
+                    for v, field in zip(line, fields_of_row)]
+        yield struct.pack("<%d%s" % (len(patterns), code), *patterns)
+
+
+# ------------------------------------------------------------------------------------------------- 10 Mode lattice
+
+P = [struct.unpack(">f", bytes.fromhex(word))[0] for word in  # 10.2
+     "3F800000 3F85AAC3 3F8B95C2 3F91C3D3 3F9837F0 3F9EF532 3FA5FED7 3FAD583F "
+     "3FB504F3 3FBD08A4 3FC5672A 3FCE248C 3FD744FD 3FE0CCDF 3FEAC0C7 3FF5257D".split()]
+
+
+def scale(i):  # 10.2, exact in binary32
+    return math.ldexp(P[i % 16], i >> 4)
+
+
+def f32(x):
+    return f32_list([x])[0]
+
+
+def f32_list(xs):
+    """Each of `xs` rounded to binary32. The product of two binary32 numbers is exact in Python's binary64, and so is an
+    i32; hence one rounding to nearest even is what 10.3 asks for."""
+    return list(struct.unpack("<%df" % len(xs), pack_floats(xs, "f")))
+
+
+def pack_floats(xs, code):
+    """Bytes of `xs` rounded to nearest even to binary32 ("f") or binary16 ("e"), to infinity beyond the largest."""
+    try:
+        return struct.pack("<%d%s" % (len(xs), code), *xs)
+    except OverflowError:
+        if len(xs) == 1:
+            return struct.pack("<" + code, math.copysign(math.inf, xs[0]))
+        return b"".join(pack_floats([x], code) for x in xs)
+
+
+def lattice_rows(obj, unit, head, values, raw):
+    row0, col0, _, width = obj.tile_box(unit.tile)
+    column_scales = [head.column_scales[head.column_steps[c]] for c in range(col0, col0 + width)]
+    for r, (line, fields_of_row) in enumerate(zip(values, raw), row0):
+        z = [(z0 << head.plane) + field for z0, field in zip(line, fields_of_row)]  # 10.1
+        z = f32_list([((n + (1 << 31)) & 0xFFFFFFFF) - (1 << 31) for n in z])
+        row_scale = head.row_scales[head.row_steps[r]]
+        w = f32_list([a * b for a, b in zip(z, column_scales)])  # 10.3
+        w = f32_list([a * row_scale for a in w])
+        if obj.dtype == "BF16":
+            words = struct.unpack("<%dI" % width, pack_floats(w, "f"))
+            yield struct.pack("<%dH" % width, *(n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words))
+        else:
+            yield pack_floats(w, "f" if obj.dtype == "F32" else "e")

@@ -1,0 +1,273 @@
+"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, and how tensors are cut into tiles."""
+
+import math
+import struct
+
+from blake3 import blake3
+
+STORED, ZSTD, HEAD, FLOAT, LATTICE = range(5)  # 5
+ASSET, TENSOR = 0, 1  # 3.4
+
+
+class Broken(Exception):
+    """The file breaks a MUST of the specification."""
+
+    def __init__(self, clause, what):
+        super().__init__(f"SPEC {clause}: {what}")
+
+
+def need(holds, clause, what):
+    if not holds:
+        raise Broken(clause, what)
+
+
+# ---------------------------------------------------------------------------------------------------- 1 Conventions
+
+class Reader:
+    """Reads fields from bytes; a field that reaches past the end breaks `clause`."""
+
+    def __init__(self, data, clause, what):
+        self.data, self.pos, self.clause, self.what = data, 0, clause, what
+
+    def take(self, length):
+        need(length <= len(self.data) - self.pos, self.clause, f"{self.what} ends too early")
+        self.pos += length
+        return self.data[self.pos - length:self.pos]
+
+    def number(self, code):
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def u8(self):
+        return self.take(1)[0]
+
+    def varint(self):  # 1.2
+        value = 0
+        for i in range(10):
+            byte = self.u8()
+            value |= (byte & 127) << 7 * i
+            if byte < 128:
+                need(byte or i == 0, "1.2", f"a varint of {self.what} is not in its shortest form")
+                need(value < 1 << 64, "1.2", f"a varint of {self.what} is not below 2^64")
+                return value
+        raise Broken("1.2", f"a varint of {self.what} is longer than 10 bytes")
+
+    def at_end(self):
+        return self.pos == len(self.data)
+
+
+class Bits:
+    """A bit string (1.4), read bit by bit."""
+
+    def __init__(self, reader):
+        self.reader, self.byte, self.left = reader, 0, 0
+
+    def bit(self):
+        if self.left == 0:
+            self.byte, self.left = self.reader.u8(), 8
+        bit = self.byte & 1
+        self.byte, self.left = self.byte >> 1, self.left - 1
+        return bit
+
+    def padding_is_zero(self):
+        return self.byte == 0
+
+
+def fields(data, width, count, clause, what):
+    """The `count` fields of `width` bits of a bit string (1.4) that is padded with 0 bits."""
+    store = held = 0
+    out, source, mask = [], iter(data), (1 << width) - 1
+    for _ in range(count):
+        while held < width:
+            store |= next(source) << held
+            held += 8
+        out.append(store & mask)
+        store >>= width
+        held -= width
+    need(store == 0, clause, f"the padding of {what} is not 0")
+    return out
+
+
+def unzigzag(u):  # 1.3
+    return -(u + 1 >> 1) if u & 1 else u >> 1
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+# ----------------------------------------------------------------------------------------------------------- 2 File
+
+def align(position):
+    return ceil_div(position, 16) * 16
+
+
+def read_file(data):
+    """Objects and units of the file: clauses 2 and 3."""
+    need(data[:8] == b"\x89IMP\r\n\x1a\n", "2.1", "not an Impasto file")
+    header = Reader(data[8:64], "2", "the file header")
+    major, _minor, flags = (header.number(code) for code in "HHI")
+    need(major == 1, "2.1", f"major version {major}")
+    need(flags == 0, "2.1", f"flags {flags:#x}")
+    manifest_length, file_length = header.number("Q"), header.number("Q")
+    root = header.take(32)
+    need(manifest_length <= 1 << 32, "2.2", "the manifest is longer than 2^32 bytes")
+    need(64 + manifest_length <= len(data), "2.2", "the manifest reaches past the end of the file")
+    manifest = data[64:64 + manifest_length]
+    need(blake3(manifest) == root, "2.3", "the manifest's hash is not the root")
+    objects, units = read_manifest(manifest)
+    end = 64 + manifest_length
+    for unit in units:  # 2.4
+        unit.start = align(end)
+        end = unit.start + unit.length
+        unit.present = end <= min(len(data), file_length)
+    need(file_length == end, "2.5", f"file_length is {file_length}, but the last unit ends at {end}")
+    return objects, units
+
+
+# ------------------------------------------------------------------------------------------------------- 3 Manifest
+
+DTYPES = {1: ("F32", 4), 2: ("F16", 2), 3: ("BF16", 2), 4: ("F64", 8), 5: ("F8_E4M3", 1), 6: ("F8_E5M2", 1),  # 3.5
+          7: ("U8", 1), 8: ("I8", 1), 9: ("U16", 2), 10: ("I16", 2), 11: ("U32", 4), 12: ("I32", 4), 13: ("U64", 8),
+          14: ("I64", 8), 15: ("BOOL", 1), 16: ("C64", 8), 17: ("F8_E8M0", 1)}
+FLOATS = {"F32": (8, 23), "F16": (5, 10), "BF16": (8, 7), "F8_E4M3": (4, 3), "F8_E5M2": (5, 2)}  # 9.1: E, M
+
+
+class Object:
+    """An asset or a tensor as a matrix of tiles (4.1 to 4.3); of an unknown class only the name is known."""
+
+    def __init__(self, cls, name):
+        self.cls, self.name, self.tied = cls, name, None
+        self.units = {}  # (is a head, tile): unit; of layer 0
+        self.known = cls in (ASSET, TENSOR)
+
+    def set_matrix(self, rows, cols, tile_rows, tile_cols):
+        what = f"{self.name!r}"
+        self.rows, self.cols, self.tile_rows, self.tile_cols = rows, cols, tile_rows, tile_cols
+        need(tile_rows >= 1 and tile_cols >= 1, "3.4", f"the tiles of {what} are empty")
+        need(self.cls == ASSET or tile_cols % 32 == 0 or tile_cols >= cols, "4.2",
+             f"tile_cols of {what} is neither a multiple of 32 nor all columns")
+        need(min(tile_rows, rows) * min(tile_cols, cols) <= 1 << 24, "4.2", f"a tile of {what} has over 2^24 elements")
+        self.tiles_across = ceil_div(cols, tile_cols)
+        self.tiles = ceil_div(rows, tile_rows) * self.tiles_across
+        need(self.tiles < 1 << 32, "4.2", f"{what} has 2^32 tiles or more")
+
+    def tile_box(self, tile):
+        """First row, first column, height and width of a tile."""
+        r, c = tile // self.tiles_across * self.tile_rows, tile % self.tiles_across * self.tile_cols
+        return r, c, min(self.tile_rows, self.rows - r), min(self.tile_cols, self.cols - c)
+
+
+class Unit:
+    """An entry of the units record (3.6)."""
+
+    def __init__(self, number, entry):
+        (self.object, self.tile, self.mode, self.layer, self.reserved, self.length,
+         self.hash) = struct.unpack("<IIBBHI16s", entry)
+        self.number = number
+
+    def __str__(self):
+        return f"unit {self.number}"
+
+
+def read_manifest(manifest):
+    records = Reader(manifest, "3.1", "the manifest")
+    objects, units = [], None
+    while not records.at_end():
+        kind, length = records.u8(), records.varint()
+        payload = records.take(length)
+        if kind == 0x81:
+            need(units is None, "3.3", "an object record after the units record")
+            objects.append(read_object(Reader(payload, "3.4", f"object record {len(objects)}"), objects))
+        elif kind == 0x82:
+            need(units is None, "3.3", "a second units record")
+            units = read_units(Reader(payload, "3.6.1", "the units record"))
+        else:
+            need(kind < 0x80, "3.2", f"a record of unknown kind {kind:#x}")
+    need(units is not None, "3.3", "no units record")
+    check_units(objects, units)
+    return objects, units
+
+
+def read_object(record, objects):
+    """The next object: 3.4. `objects` are those before it."""
+    cls, prefix, suffix = record.u8(), record.varint(), record.varint()
+    before = objects[-1].name.encode() if objects else b""
+    need(prefix <= len(before), "3.4", f"{record.what} shares more than the name before it has")
+    name = before[:prefix] + record.take(suffix)
+    need(1 <= len(name) <= 4096, "3.4.1", f"the name of {record.what} has {len(name)} bytes")
+    try:
+        obj = Object(cls, name.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Broken("3.4.1", f"the name of {record.what} is not UTF-8") from None
+    need(not objects or (objects[-1].cls, before) < (cls, name), "3.4.1", f"{obj.name!r} is not in ascending order")
+    if cls == ASSET:
+        length, piece = record.varint(), record.varint()
+        need(length <= 1 << 48, "3.4.3", f"asset {obj.name!r} is longer than 2^48")
+        obj.dtype, obj.size = "U8", 1
+        obj.set_matrix(1, length, 1, piece)  # 4.1
+    elif cls == TENSOR:
+        dtype, ndim = record.u8(), record.varint()
+        need(dtype in DTYPES, "3.5", f"{obj.name!r} has unknown dtype {dtype}")
+        need(ndim <= 16, "3.4", f"{obj.name!r} has {ndim} dims")
+        obj.dtype, obj.size = DTYPES[dtype]
+        obj.dims = [record.varint() for _ in range(ndim)]
+        need(math.prod(obj.dims) <= 1 << 48, "3.4.3", f"{obj.name!r} has more than 2^48 elements")
+        split, tile_rows, tile_cols, tied = (record.varint() for _ in range(4))
+        need(split <= ndim, "3.4", f"split of {obj.name!r} is above ndim")
+        obj.set_matrix(math.prod(obj.dims[:split]), math.prod(obj.dims[split:]), tile_rows, tile_cols)  # 4.1
+        if tied:
+            need(tied <= len(objects), "3.4.2", f"{obj.name!r} is tied to no earlier object")
+            obj.tied = objects[tied - 1]
+            need(obj.tied.cls == TENSOR and obj.tied.tied is None and (obj.tied.dtype, obj.tied.dims) ==
+                 (obj.dtype, obj.dims), "3.4.2", f"{obj.name!r} is tied to an object that does not suit it")
+    return obj
+
+
+def read_units(record):
+    count = record.varint()
+    need(len(record.data) - record.pos == 32 * count, "3.6.1", "the units record has not the length of its entries")
+    return [Unit(n, record.take(32)) for n in range(count)]
+
+
+def check_units(objects, units):
+    """What the manifest alone tells about units: 3.6, 5.2 to 5.4."""
+    seen = set()
+    for unit in units:
+        need(unit.reserved == 0, "3.6", f"the reserved field of {unit} is not 0")
+        need(unit.length <= 1 << 28, "3.6", f"{unit} is longer than 2^28 bytes")
+        need(unit.object < len(objects), "3.6.2", f"{unit} belongs to no object")
+        obj = objects[unit.object]
+        need(obj.tied is None, "3.6.2", f"{unit} belongs to a tied object")
+        place = (unit.object, unit.layer, unit.mode == HEAD, unit.tile)
+        need(place not in seen, "3.6.2", f"{unit} has the place of an earlier unit")
+        seen.add(place)
+        if not obj.known:
+            continue
+        need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
+        need(unit.mode != HEAD or unit.tile == 0, "3.6", f"{unit}, a head, has tile {unit.tile}")
+        if unit.layer == 0:
+            obj.units[unit.mode == HEAD, unit.tile] = unit
+            check_mode(obj, unit)
+    for obj in objects:  # 3.6.3, 5.4
+        if not obj.known or obj.tied is not None:
+            continue
+        tiles = [unit for (head, _), unit in obj.units.items() if not head]
+        need(len(tiles) == obj.tiles, "3.6.3", f"{obj.name!r} has {len(tiles)} tiles of {obj.tiles}")
+        coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE)]
+        need(len({unit.mode for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float and lattice")
+        head = obj.units.get((True, 0))
+        need(not coded or head and head.number < coded[0].number, "3.6.3", f"{obj.name!r} has no head before its tiles")
+
+
+def check_mode(obj, unit):
+    if obj.cls == ASSET:
+        need(unit.mode not in (HEAD, FLOAT, LATTICE), "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
+    check_dtype(obj, unit.mode)
+    if unit.mode == STORED:
+        _, _, height, width = obj.tile_box(unit.tile)
+        need(unit.length == height * width * obj.size, "5.2", f"{unit} has not the size of its tile")
+
+
+def check_dtype(obj, mode):
+    need(mode != FLOAT or obj.dtype in FLOATS, "5.3", f"mode float for dtype {obj.dtype}, {obj.name!r}")
+    need(mode != LATTICE or obj.dtype in ("F32", "F16", "BF16"), "5.3", f"lattice for dtype {obj.dtype}, {obj.name!r}")

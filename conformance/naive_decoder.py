@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
+
+`naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, both in its order; numbers in
+comments are its clauses. README.md says what the program prints.
+"""
+
+import argparse
+import hashlib
+import sys
+import urllib.parse
+from pathlib import Path
+
+from blake3 import blake3
+from naive_coding import Head, read_shapes, read_tile
+from naive_container import ASSET, LATTICE, Broken, need, read_file
+
+TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
+MEMORY_LIMIT = 1 << 32  # bytes of one decoded object (11.1)
+
+
+def read_object_bytes(obj, data, shapes):
+    """The bytes of an object that is not tied, or why there are none: "absent" or "unreadable"."""
+    state = None
+    if any(unit.mode > LATTICE for unit in obj.units.values()):  # 3.6.1
+        state = "unreadable"
+    elif not all(unit.present for unit in obj.units.values()):  # 2.5
+        state = "absent"
+    size = obj.rows * obj.cols * obj.size
+    need(size <= MEMORY_LIMIT, "11.1", f"{obj.name!r} has {size} bytes, over this decoder's limit")
+    out = bytearray(0 if state else size)
+    head = None
+    # The head comes before the tiles that need it (3.6.3). What is present is decoded even if other units are not.
+    for (is_head, tile), unit in sorted(obj.units.items(), key=lambda item: item[1].number):
+        if not unit.present or unit.mode > LATTICE:
+            continue
+        content = data[unit.start:unit.start + unit.length]
+        need(blake3(content)[:16] == unit.hash, "11.2", f"{unit} of {obj.name!r} is damaged")
+        if is_head:
+            head = Head(obj, unit, content, shapes)
+            continue
+        row0, col0, _, width = obj.tile_box(tile)
+        for r, row in enumerate(read_tile(obj, unit, content, head), row0):
+            if state is None:
+                start = (r * obj.cols + col0) * obj.size
+                out[start:start + width * obj.size] = row
+    return state or bytes(out)
+
+
+def safe(name, keep=""):
+    """The name, percent-encoded but for letters, digits and `_.-~` (and `keep`)."""
+    return urllib.parse.quote(name, safe=keep)
+
+
+def file_path(folder, name):
+    """A path in `folder` for an object; names that no file can have become the hash of the name."""
+    file = safe(name)
+    if len(file) > 240 or file in (".", ".."):
+        file = "sha256-" + hashlib.sha256(name.encode()).hexdigest()
+    return folder / file
+
+
+def decode(data):
+    """Decode a file: yields its objects in order, each with its bytes or the reason why there are none."""
+    shapes = read_shapes(TABLES.read_text(encoding="utf-8"))
+    objects, _ = read_file(data)
+    sources = {obj.tied for obj in objects if obj.tied}
+    kept = {}  # contents that a tied tensor needs again
+    for obj in objects:
+        if not obj.known:
+            continue
+        content = kept[obj.tied] if obj.tied else read_object_bytes(obj, data, shapes)
+        if obj in sources:
+            kept[obj] = content
+        yield obj, content
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Decode an Impasto file slowly and check it against docs/SPEC.md.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="also write the decoded bytes here")
+    options = parser.parse_args(arguments)
+    missing = set()
+    try:
+        for obj, content in decode(options.file.read_bytes()):
+            if isinstance(content, str):
+                missing.add(content)
+                print(f"{safe(obj.name, '/')} is {content}", file=sys.stderr)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            if obj.cls == ASSET:
+                print("asset", safe(obj.name, "/"), len(content), digest)
+            else:
+                print(safe(obj.name, "/"), obj.dtype, "x".join(map(str, obj.dims)) or "scalar", digest)
+            if options.output:
+                folder = options.output / "assets" if obj.cls == ASSET else options.output
+                folder.mkdir(parents=True, exist_ok=True)
+                path = file_path(folder, obj.name)
+                (path if obj.cls == ASSET else path.with_name(path.name + ".bin")).write_bytes(content)
+    except Broken as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (ImportError, OSError) as error:
+        print(f"cannot decode: {error}", file=sys.stderr)
+        return 2
+    return 3 if "absent" in missing else 4 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,556 @@
+"""Tests of the naive decoder on small files that `minimal_encoder` makes. Run in this folder: python3 -m unittest"""
+
+import contextlib
+import io
+import math
+import random
+import struct
+import tempfile
+import unittest
+from pathlib import Path
+
+import naive_coding as coding
+import naive_decoder as naive
+from blake3 import blake3
+from minimal_encoder import Coder, File, SIZE, coded_file, cut, pack, same, tiles_of, varint
+from naive_container import FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader
+
+
+def decoded(data):
+    return {obj.name: content for obj, content in naive.decode(data)}
+
+
+# ------------------------------------------------------------------------------------------------------ exact decoding
+
+class Exact(unittest.TestCase):
+    def setUp(self):
+        self.random = random.Random(7)
+
+    def check_float(self, dtype, matrix, **options):
+        coder_options = {key: options.pop(key) for key in list(options) if key in
+                         ("shape", "row_classes", "column_classes", "tables", "rice_k")}
+        coder = Coder(FLOAT, dtype, len(matrix), len(matrix[0]), **coder_options)
+        self.assertEqual(decoded(coded_file(coder, matrix, **options).build())["w"], pack(dtype, matrix))
+
+    def check_lattice(self, dtype, z, coder_options, **options):
+        coder = Coder(LATTICE, dtype, len(z), len(z[0]), **coder_options)
+        expected = [[coder.weight(n, r, c) for c, n in enumerate(line)] for r, line in enumerate(z)]
+        self.assertEqual(decoded(coded_file(coder, z, **options).build())["w"], pack(dtype, expected))
+        return expected
+
+    def test_blake3_vectors(self):
+        # Of the test vectors published with BLAKE3: input byte i is i mod 251.
+        for length, start in ((0, "af1349b9f5f9a1a6"), (1, "2d3adedff11b61f1"), (1024, "42214739f095a406"),
+                              (1025, "d00278ae47eb27b3"), (102400, "bc3e3d41a1146b06")):
+            digest = blake3(bytes(i % 251 for i in range(length)))
+            self.assertEqual((len(digest), digest.hex()[:16]), (32, start))
+
+    def test_stored(self):
+        file, expected = File(), {}
+        for name, dtype, dims, split, tile in (
+                ("a", "I64", [5, 7], 1, (2, 32)), ("ab", "BOOL", [3, 40, 2], 2, (50, 32)), ("b", "F32", [], 0, (1, 1)),
+                ("c", "U8", [0, 9], 1, (1, 9)), ("d", "C64", [70], 0, (1, 64))):
+            rows, cols = math.prod(dims[:split]), math.prod(dims[split:])
+            n = file.tensor(name, dtype, dims, split, *tile)
+            size = SIZE[dtype]
+            expected[name] = data = self.random.randbytes(rows * cols * size)
+            for i, (r0, c0, r1, c1) in enumerate(tiles_of(rows, cols, *tile)):
+                file.unit(n, i, STORED, b"".join(data[(r * cols + c0) * size:(r * cols + c1) * size]
+                                                 for r in range(r0, r1)))
+        self.assertEqual(decoded(file.build()), expected)
+
+    def test_assets_and_tied(self):
+        file, data, words = File(), self.random.randbytes(100), self.random.randbytes(6)
+        file.asset("config.json", data, 48)
+        file.asset("empty", b"", 1)
+        file.add(0, "x", varint(3) + varint(9) + b"left over")
+        file.unit(2, 0, STORED, b"abc")
+        first = file.tensor("embed", "BF16", [3], 1, 3, 1)
+        file.tensor("head", "BF16", [3], 0, 1, 3, tied=first + 1)
+        file.add(7, "\u00e9 unknown", b"anything")
+        file.unit(first, 0, STORED, words)
+        file.unit(5, 12345, 99, b"of an unknown class")
+        file.unit(first, 0, 77, b"of a higher layer", layer=1)
+        file.records_after = b"\x05\x03abc"
+        file.header["minor"] = 9
+        self.assertEqual(decoded(file.build() + b"ignored"),
+                         {"config.json": data, "empty": b"", "x": b"abc", "embed": words, "head": words})
+
+    def test_zstd(self):
+        try:
+            from compression import zstd
+        except ImportError:
+            try:
+                import zstandard as zstd
+            except ImportError:
+                self.skipTest("no Zstandard library")
+        data = pack("F32", [[self.random.randrange(100) for _ in range(4000)]])
+        planes = b"".join(data[i::4] for i in range(4))
+        file = File()
+        file.tensor("w", "F32", [4000], 0, 1, 4000)
+        file.unit(0, 0, ZSTD, zstd.compress(planes))
+        self.assertEqual(decoded(file.build()), {"w": data})
+        for spoiled in (zstd.compress(planes) + b"\0", zstd.compress(planes + b"a"), zstd.compress(planes[1:]),
+                        zstd.compress(planes)[:-1], zstd.compress(planes) * 2):
+            file.units[0] = [0, 0, ZSTD, 0, 0, len(spoiled), spoiled]
+            with self.assertRaisesRegex(Broken, "SPEC 5.1"):
+                decoded(file.build())
+
+    def test_zstd_frame_header(self):
+        # One raw block each. Window descriptor: 13 << 3 is 2^23, one more eighth is too much.
+        def frame(head):
+            return b"\x28\xb5\x2f\xfd" + head + (1 | 3 << 3).to_bytes(3, "little") + b"abc"
+        def check(head):
+            data = frame(head)
+            coding.check_frame(Reader(data, "5.1", "a frame"), "unit")
+        check(b"\0" + bytes([13 << 3]))
+        check(b"\x20\x03")
+        check(b"\x01" + bytes([13 << 3, 0]))
+        check(b"\xa0" + struct.pack("<I", 1 << 23))
+        with self.assertRaisesRegex(Broken, "SPEC 5.1"):  # a skippable frame
+            coding.check_frame(Reader(b"\x50\x2a\x4d\x18\0\0\0\0", "5.1", "a frame"), "unit")
+        for head in (b"\0" + bytes([13 << 3 | 1]), b"\x01" + bytes([13 << 3, 5]),
+                     b"\xa0" + struct.pack("<I", (1 << 23) + 1)):
+            with self.assertRaisesRegex(Broken, "SPEC 5.1"):
+                check(head)
+
+    def test_float_every_pattern(self):
+        for dtype in ("F16", "BF16", "F8_E4M3", "F8_E5M2"):
+            patterns = list(range(256 ** SIZE[dtype]))
+            if SIZE[dtype] == 2:
+                # All signs, exponents and edges of the mantissa; NaN payloads, infinities, zeros among them.
+                patterns = [n for n in patterns if n & 31 in (0, 1, 30, 31)]
+            cols = 250
+            patterns += [0] * (-len(patterns) % cols)
+            matrix = [patterns[i:i + cols] for i in range(0, len(patterns), cols)]
+            rows = len(matrix)
+            with self.subTest(dtype):
+                self.check_float(dtype, matrix, tile_rows=max(1, rows // 2), tile_cols=96, segments=3, shape=1,
+                                 row_classes=[self.random.randrange(-20, 500) for _ in range(rows)],
+                                 column_classes=[self.random.randrange(-9, 9) for _ in range(cols)])
+
+    def test_float_typical(self):
+        # Values near those that the classes expect, so that symbols other than the escape are common.
+        words = struct.unpack("<600I", b"".join(struct.pack("<f", self.random.gauss(0, 0.02)) for _ in range(600)))
+        center = 4 * (127 - 6)  # the exponent field of the standard deviation, as a class
+        f32 = [list(words[i:i + 50]) for i in range(0, 600, 50)]
+        for shape in range(5):
+            for dtype, matrix in (("F32", f32), ("BF16", [[w >> 16 for w in line] for line in f32])):
+                with self.subTest((shape, dtype)):
+                    self.check_float(dtype, matrix, tile_rows=5, tile_cols=64, segments=2, shape=shape,
+                                     row_classes=[center + self.random.randrange(4) for _ in range(12)])
+        tables = {i: [1] * 60 + [0, 0, 0, 1988] for i in (0, 3)}
+        self.check_float("F32", f32, tile_rows=12, tile_cols=50, shape=255, tables=tables,
+                         column_classes=[center + i % 4 for i in range(50)], rice_k=0)
+
+    def gaussians(self, rows, cols, class_of, plane):
+        return [[round(self.random.gauss(0, 4 * 2 ** ((class_of(r, c) - 23) / 4)) * 2 ** plane) for c in range(cols)]
+                for r in range(rows)]
+
+    def test_lattice(self):
+        for shape in range(5):
+            for dtype, plane in (("F32", 0), ("F16", 3), ("BF16", 20)):
+                rows, cols = 9, 70
+                row_classes = [self.random.randrange(-3, 50) for _ in range(rows)]
+                column_classes = [self.random.randrange(-4, 4) for _ in range(cols)]
+                z = self.gaussians(rows, cols, lambda r, c: row_classes[r] + column_classes[c], plane)
+                z = [[max(-2 ** 31, min(n, 2 ** 31 - 1)) for n in line] for line in z]
+                with self.subTest((shape, dtype)):
+                    self.check_lattice(dtype, z, dict(
+                        plane=plane, shape=shape, step=2 ** -plane / 3e3, row_classes=row_classes, rice_k=shape,
+                        column_classes=column_classes, row_steps=[self.random.randrange(-40, 40) for _ in range(rows)],
+                        column_steps=[self.random.randrange(-40, 40) for _ in range(cols)]),
+                        tile_rows=4, tile_cols=32, segments=16)
+
+    def test_lattice_extremes(self):
+        z = [[-2 ** 31, 2 ** 31 - 1, 2 ** 24 + 1, -2 ** 24 - 3, 0, -1, 1, 77777777] * 4 for _ in range(6)]
+        for dtype in ("F32", "F16", "BF16"):
+            E, M = FLOATS[dtype]
+            seen = set()
+            for step, row_steps in ((2.0 ** -149, [0, 5, 16, 200, 800, 1023]),
+                                    (2.0 ** -30, [-1024, -500, -24 * 16, 0, 300, 1000]),
+                                    (3e38, [-1024, -900, -300, -16, -1, 0])):
+                for plane in (0, 7):
+                    with self.subTest((dtype, step, plane)):
+                        coder_options = dict(plane=plane, step=step, row_steps=row_steps, shape=4, row_classes=[43] * 6,
+                                             column_steps=[0, -1024, 3, 900] * 8)
+                        bits = self.check_lattice(dtype, z, coder_options, tile_rows=6, tile_cols=32)
+                        seen.update(n for line in bits for n in line)
+            infinity, minus = (1 << E) - 1 << M, 1 << E + M
+            self.assertLess({0, minus, infinity, minus | infinity}, seen)
+            self.assertFalse([n for n in seen if n % minus > infinity], "a NaN")
+            self.assertTrue([n for n in seen if 0 < n < 1 << M], "no subnormal")
+
+    def test_lattice_ties(self):
+        # Halfway cases of BF16, F16 and (of the conversion of z) F32, to even in both directions.
+        z = [[257, 259, -257, -259, 2049, 2051, -2049, -2051, 2 ** 24 + 1, 2 ** 24 + 3, 511, 4095]]
+        for dtype, first in (("BF16", (0x4380, 0x4382)), ("F16", (0x5C04, 0x5C0C)), ("F32", (0x43808000, 0x43818000))):
+            bits = self.check_lattice(dtype, z, dict(plane=0, step=1.0), tile_rows=1, tile_cols=12)
+            self.assertEqual(tuple(bits[0][:2]), first)
+
+    def test_lattice_wraps_at_32_bits(self):
+        coder = Coder(LATTICE, "F32", 1, 4, plane=3, step=1.0)
+        z0, raw = [2 ** 31 - 1, -2 ** 31, 2 ** 28, -2 ** 28 - 1], [1, 2, 3, 4]
+        file = coded_file(coder, [[0] * 4], 1, 4)
+        file.units[1][6] = coder.tile([z0], [raw])
+        file.units[1][5] = len(file.units[1][6])
+        expected = [-7.0, 2.0, float(-2 ** 31 + 3), float(2 ** 31 - 4)]
+        self.assertEqual(decoded(file.build())["w"], struct.pack("<4f", *expected))
+
+    def test_lattice_explicit_tables(self):
+        only = [0] * 64
+        only[31] = 2048
+        spread = [0] * 20 + [64] * 22 + [0] * 21 + [640]
+        z = [[self.random.randrange(-400, 400) for _ in range(40)] for _ in range(8)]
+        z[0] = [0] * 40
+        self.check_lattice("F16", z, dict(plane=2, step=0.01, shape=255, tables={5: only, 20: spread, 23: spread},
+                                          row_classes=[5, 20, 40, 43, 20, 23, 36, 7]), tile_rows=3, tile_cols=64)
+        # A tile without any information: frequency 2048 moves no state.
+        self.check_lattice("F16", [[0] * 40] * 8, dict(plane=0, step=1.0, shape=255, tables={0: only}),
+                           tile_rows=8, tile_cols=40)
+
+    def test_modes_mixed_in_a_tensor(self):
+        matrix = [[self.random.randrange(65536) for _ in range(33)] for _ in range(5)]
+        coder = Coder(FLOAT, "BF16", 5, 33)
+        file = coded_file(coder, matrix, 2, 32)
+        file.units[2][2], file.units[2][6] = STORED, pack("BF16", cut(matrix, 0, 32, 2, 33))
+        file.units[2][5] = len(file.units[2][6])
+        self.assertEqual(decoded(file.build())["w"], pack("BF16", matrix))
+
+
+# ------------------------------------------------------------------------------------------------------- broken files
+
+class Refused(unittest.TestCase):
+    def refuse(self, clause, file):
+        data = file.build() if isinstance(file, File) else file
+        with self.assertRaises(Broken) as caught:
+            decoded(data)
+        self.assertTrue(str(caught.exception).startswith(f"SPEC {clause}:"), str(caught.exception))
+
+    def file(self):
+        file = File()
+        file.asset("asset", b"some bytes", 4)
+        n = file.tensor("w", "U16", [2, 3], 1, 1, 32)
+        file.unit(n, 0, STORED, b"abcdef")
+        file.unit(n, 1, STORED, b"ghijkl")
+        self.assertEqual(decoded(file.build()), {"asset": b"some bytes", "w": b"abcdefghijkl"})
+        return file
+
+    def spoil(self, clause, change):
+        file = self.file()
+        result = change(file)
+        self.refuse(clause, result if isinstance(result, bytes) else file)
+
+    def test_header(self):
+        for clause, key, value in (("2.1", "magic", b"\x89IMP\n\r\x1a\n"), ("2.1", "major", 2), ("2.1", "major", 0),
+                                   ("2.1", "flags", 1), ("2.2", "manifest_length", 2 ** 32 + 1),
+                                   ("2.2", "manifest_length", 2 ** 31), ("2.3", "root", bytes(32)),
+                                   ("2.5", "file_length", 9), ("2.5", "file_length", 10 ** 6)):
+            self.spoil(clause, lambda file: file.header.update({key: value}))
+        data = self.file().build()
+        self.refuse("2.1", data[:7])
+        self.refuse("2", data[:63])
+        self.refuse("2.2", data[:100])
+
+    def test_varints(self):
+        for spoiled in (b"\x80\x00", b"\xff" * 9 + b"\x02", b"\xff" * 10 + b"\x01"):
+            file = File()
+            file.add(0, "a", spoiled + varint(1))
+            self.refuse("1.2", file)
+
+    def test_records(self):
+        def manifest(change):
+            def spoil(file):
+                file.spoil_manifest = change
+            return spoil
+        self.spoil("3.1", manifest(lambda m: m + b"\x05\x09abc"))
+        self.spoil("3.1", manifest(lambda m: m + b"\x05"))
+        self.spoil("3.2", manifest(lambda m: m + b"\x83\x00"))
+        self.spoil("3.3", manifest(lambda m: m + b"\x81\x08\x01\x00\x01x\x01\x00\x00\x01\x01\x00"))
+        self.spoil("3.3", manifest(lambda m: m + b"\x82\x01\x00"))
+        self.spoil("3.3", manifest(lambda m: b""))
+        file = File()
+        file.spoil_manifest = lambda m: b"\x82\x01\x01"
+        self.refuse("3.6.1", file)
+        file.spoil_manifest = lambda m: b"\x82\x02\x00\x00"
+        self.refuse("3.6.1", file)
+
+    def test_names(self):
+        for clause, name, prefix in (("3.4.1", b"", 0), ("3.4.1", b"z" * 4097, 0), ("3.4.1", b"x\xff", 0),
+                                     ("3.4.1", b"w", 0), ("3.4.1", b"v", 0), ("3.4", b"x", 1)):
+            file = self.file()
+            file.tensor(name, "U8", [0], 1, 1, 1, prefix=0)
+            if prefix:
+                file.objects[-1] = b"\x01\x02\x01x" + file.objects[-1][4:]
+            self.refuse(clause, file)
+
+    def test_objects(self):
+        for clause, dtype, dims, split, tile_rows, tile_cols, tied in (
+                ("3.4", "U8", [1] * 17, 0, 1, 1, 0), ("3.4", "U8", [0], 2, 1, 1, 0), ("3.4", "U8", [0], 1, 0, 1, 0),
+                ("3.4", "U8", [0], 1, 1, 0, 0), ("3.5", 0, [0], 1, 1, 1, 0), ("3.5", 18, [0], 1, 1, 1, 0),
+                ("3.4.3", "U8", [2 ** 30, 2 ** 19], 1, 1, 32, 0), ("4.2", "U8", [0, 70], 1, 1, 33, 0),
+                ("4.2", "U8", [2 ** 13, 2 ** 13], 1, 2 ** 12, 2 ** 13, 0), ("4.2", "U8", [2 ** 40, 2], 1, 1, 32, 0),
+                ("3.4.2", "U16", [2, 3], 1, 1, 32, 4), ("3.4.2", "U16", [2, 3], 1, 1, 32, 3),
+                ("3.4.2", "U16", [2, 3], 1, 1, 32, 1), ("3.4.2", "I16", [2, 3], 1, 1, 32, 2),
+                ("3.4.2", "U16", [3, 2], 1, 1, 32, 2)):
+            file = self.file()
+            file.tensor("x", dtype, dims, split, tile_rows, tile_cols, tied)
+            self.refuse(clause, file)
+        file = self.file()
+        file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
+        file.tensor("y", "U16", [2, 3], 1, 1, 32, tied=3)
+        self.refuse("3.4.2", file)
+        for clause, length, piece in (("3.4", 0, 0), ("3.4.3", 2 ** 48 + 1, 9), ("4.2", 2 ** 30, 2 ** 25)):
+            file = File()
+            file.asset("a", b"", piece or 1)
+            file.objects[0] = b"\0\0\1a" + varint(length) + varint(piece)
+            self.refuse(clause, file)
+        file = File()
+        file.objects.append(b"\1\0\1a\1\2\3")
+        self.refuse("3.4", file)
+
+    def test_memory_limit(self):
+        file = File()
+        file.tensor("w", "U8", [2 ** 33], 0, 1, 2 ** 24)
+        for i in range(2 ** 9):
+            file.unit(0, i, ZSTD, b"")
+        self.refuse("11.1", file)
+
+    def test_units(self):
+        def entry(number, position, value):
+            def spoil(file):
+                file.units[number][position] = value
+            return spoil
+        self.spoil("3.6", entry(3, 4, 1))
+        self.spoil("3.6", entry(3, 5, 2 ** 28 + 1))
+        self.spoil("3.6.2", entry(3, 0, 2))
+        self.spoil("3.6.2", entry(3, 1, 2))
+        self.spoil("3.6.2", entry(4, 1, 0))
+        self.spoil("3.6.3", entry(4, 3, 1))
+        self.spoil("3.6.3", lambda file: file.units.pop() and None)
+        self.spoil("5.2", lambda file: file.units.__setitem__(4, [1, 1, STORED, 0, 0, 5, b"ghijk"]))
+        self.spoil("5.3", entry(0, 2, HEAD))
+        self.spoil("5.3", entry(0, 2, FLOAT))
+        self.spoil("5.3", entry(3, 2, FLOAT))
+        self.spoil("5.3", entry(3, 2, LATTICE))
+        self.spoil("3.6", lambda file: file.unit(1, 1, HEAD, b"") and None)
+
+        def tied(file):
+            file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
+            file.unit(2, 0, STORED, b"abcdef")
+        self.spoil("3.6.2", tied)
+
+        def damage(file):
+            data = bytearray(file.build())
+            data[-1] ^= 1
+            return bytes(data)
+        self.spoil("11.2", damage)
+
+    def coded(self, kind=FLOAT, dtype="BF16", **options):
+        if kind == LATTICE:
+            options = {"plane": 3, "step": 1.0, **options}
+        return Coder(kind, dtype, 4, 5, **options)
+
+    def test_heads_and_tiles_in_the_units_record(self):
+        matrix = [[n * 1000 + m for m in range(5)] for n in range(4)]
+        file = coded_file(self.coded(), matrix, 2, 32)
+        good = list(file.units)
+        file.units = [good[1], good[0], good[2]]
+        self.refuse("3.6.3", file)
+        file.units = good[1:]
+        self.refuse("3.6.3", file)
+        file.units = good + [[0, 0, HEAD, 0, 0, *good[0][5:]]]
+        self.refuse("3.6.2", file)
+        file.units = [good[0], good[1], [0, 1, LATTICE, 0, 0, *good[2][5:]]]
+        self.refuse("5.4", file)
+        file.units = [good[0]] + [[0, i, LATTICE, 0, 0, *good[1 + i][5:]] for i in range(2)]
+        self.refuse("6", file)
+
+    def refuse_head(self, clause, coder, head):
+        file = coded_file(coder, [[0] * 5] * 4, 4, 32)
+        self.assertEqual(len(decoded(file.build())["w"]), 20 * SIZE[coder.dtype])
+        file.units[0] = [0, 0, HEAD, 0, 0, len(head), head]
+        self.refuse(clause, file)
+
+    def test_heads(self):
+        coder = self.coded()
+        head = coder.head
+        for position, value in ((0, 2), (0, 5), (1, 5), (1, 254), (2, 5), (2, 7), (3, 1)):
+            self.refuse_head("6", coder, head[:position] + bytes([value]) + head[position + 1:])
+        self.refuse_head("6", coder, head + b"\0")
+        self.refuse_head("6", coder, head[:-1])
+        arrays = 4
+        for array, clause in ((b"\0\0\x10", "6.1"), (b"\0\0\xfe", "6.1"), (b"\0\0\0" + b"\xff" * 4 + b"\0" * 9, "6.1"),
+                              (struct.pack("<hB", 32767, 0) + b"\x03\0", "6.1"), (b"\0\0\0\xf0", "6.1")):
+            self.refuse_head(clause, coder, head[:arrays] + array + head[arrays + 3:])
+        coder = self.coded(LATTICE, row_steps=[0] * 4, column_steps=[0] * 5)
+        head = coder.head
+        self.refuse_head("6", coder, head[:2] + b"\x15" + head[3:])
+        self.refuse_head("6", coder, head[:3] + b"\x07" + head[4:])
+        for step in (0.0, -1.0, math.inf, math.nan):
+            self.refuse_head("6", coder, head[:4] + struct.pack("<f", step) + head[8:])
+        for array in (14, 17):
+            for step in (1024, -1025):
+                self.refuse_head("6", coder, head[:array] + same(step) + head[array + 3:])
+        self.refuse_head("10.3", coder, head[:4] + struct.pack("<f", 3e38) + head[8:14] + same(4) + head[17:])
+        file = coded_file(self.coded(), [[0] * 5] * 4, 4, 32)
+        file.units[0][6] = self.coded(LATTICE, "BF16").head
+        file.units[0][5] = len(file.units[0][6])
+        self.refuse("6", file)
+        float8 = Coder(FLOAT, "F8_E4M3", 4, 5)
+        self.refuse_head("5.3", float8, b"\x04" + float8.head[1:])
+
+    def test_explicit_tables(self):
+        uniform = [32] * 64
+        coder = self.coded(shape=255, tables={0: uniform})
+        start = coder.head[:10]
+        listed = b"\x20" * 63
+        self.assertEqual(coder.head, start + b"\1\0\0\0" + b"\0\x3f" + listed + b"\x20")
+        for tables in (b"\x10\0\0\0" + b"\0\x3f" + listed + b"\x20", b"\1\0\0\0" + b"\1\x3f" + listed + b"\x20",
+                       b"\1\0\0\0" + b"\0\x3f" + listed + b"\x21", b"\1\0\0\0" + b"\0\0\0"):
+            self.refuse_head("6.2", coder, start + tables)
+
+    def test_segments(self):
+        matrix = [[0x3F80 + 7 * n + m for m in range(5)] for n in range(4)]
+        coder = self.coded(row_classes=[507] * 4)
+
+        def spoil(clause, change, segments=2):
+            self.refuse(clause, coded_file(coder, matrix, 4, 32, segments, change=change))
+
+        def lane(number, value):
+            def change(j, states, words, escapes):
+                states[number] = value
+            return change
+        good = coder.float_tile(matrix, segments=2)
+        spoil("8.4", lane(31, 0xFFFF))
+        spoil("8.4", lane(31, 0x10001))  # a lane without elements
+        spoil("8.4", lambda j, states, words, escapes: words.append(1))
+        spoil("8.4", lambda j, states, words, escapes: escapes.append(b"\1"))
+        many = [[random.Random(n).randrange(65536) for _ in range(40)] for n in range(32)]
+        wide = Coder(FLOAT, "BF16", 32, 40, row_classes=[507] * 32)
+        for change in (lambda j, states, words, escapes: words.pop(), lambda j, states, words, escapes: escapes.pop()):
+            self.refuse("8.4", coded_file(wide, many, 32, 64, 1, change=change))
+        for tile, clause in ((b"\0" + good[1:], "8"), (b"\x11" + good[1:], "8"), (b"\5" + good[1:], "8"),
+                             (good + b"\0", "8"), (good[:-1], "8"), (b"\1", "8")):
+            file = coded_file(coder, matrix, 4, 32)
+            file.units[1] = [0, 0, FLOAT, 0, 0, len(tile), tile]
+            self.refuse(clause, file)
+
+    def test_escapes(self):
+        coder = self.coded()  # class 0: these values are far above
+        matrix = [[0x3F80] * 5] * 4
+        def first(escape):
+            def change(j, states, words, escapes):
+                escapes[0] = escape
+            return change
+        self.assertEqual(decoded(coded_file(coder, matrix, 4, 32, change=first(varint(2 ** 32 - 1024 + 508))).build()),
+                         decoded(coded_file(coder, matrix, 4, 32).build()))  # the value is taken modulo 2^10
+        self.refuse("8.5", coded_file(coder, matrix, 4, 32, change=first(varint(2 ** 32))))
+        self.refuse("1.2", coded_file(coder, matrix, 4, 32, change=first(b"\x80\x00")))
+        wide = self.coded(LATTICE, row_classes=[43] * 4)
+        far = [[10 ** 6] * 5] * 4
+        self.refuse("8.5", coded_file(wide, far, 4, 32, change=first(varint(2 ** 32))))
+
+        def low_bits(j, states, words, escapes):
+            states[0] |= 1
+        self.refuse("8.5", coded_file(wide, far, 4, 32, change=low_bits))
+
+    def test_plane_padding(self):
+        coder = Coder(FLOAT, "BF16", 2, 5)
+        file = coded_file(coder, [[0] * 5] * 2, 2, 32)
+        tile = file.units[1][6]
+        file.units[1][6] = tile[:-1] + bytes([tile[-1] | 0x40])  # 30 bits are used of 32
+        self.refuse("8.6", file)
+
+
+class Fuzz(unittest.TestCase):
+    """A spoiled file with right hashes decodes or is refused, and nothing else happens."""
+
+    def attempt(self, data):
+        try:
+            decoded(data)
+        except Broken:
+            return 1
+        return 0
+
+    def test_spoiled_manifests_and_units(self):
+        source, refused = random.Random(11), 0
+        matrix = [[source.randrange(65536) for _ in range(40)] for _ in range(6)]
+        z = [[source.randrange(-90, 90) for _ in range(40)] for _ in range(6)]
+        classes = {"row_classes": [1, 18, 2, 21, 9, 35], "column_classes": list(range(40))}
+        lattice = Coder(LATTICE, "F16", 6, 40, plane=2, step=0.5, row_steps=[1, -2, 3, -4, 5, -6], **classes)
+        for coder, values in ((Coder(FLOAT, "BF16", 6, 40, **classes), matrix), (lattice, z)):
+            for _ in range(300):
+                file = coded_file(coder, values, 3, 32, segments=2)
+                unit = source.choice(file.units)
+                unit[6] = spoiled(unit[6], source)
+                unit[5] = len(unit[6])
+                refused += self.attempt(file.build())
+                file = coded_file(coder, values, 6, 64)
+                file.spoil_manifest = lambda manifest: spoiled(manifest, source)
+                refused += self.attempt(file.build())
+        self.assertGreater(refused, 600)
+
+
+def spoiled(data, source):
+    """`data` with one to three bytes changed, put in or taken away."""
+    data = bytearray(data)
+    for _ in range(source.randrange(1, 4)):
+        i = source.randrange(len(data))
+        data[i:i + source.choice((0, 1, 1, 1))] = [source.randrange(256)][:source.choice((0, 1, 1, 1))]
+    return bytes(data)
+
+
+class CommandLine(unittest.TestCase):
+    def run_on(self, data, *options):
+        out, err = io.StringIO(), io.StringIO()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "f.impasto"
+            path.write_bytes(data)
+            arguments = [str(path)] + (["-o", folder + "/out"] if options else [])
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = naive.main(arguments)
+            files = {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("out/**/*") if p.is_file()}
+        return code, out.getvalue().splitlines(), err.getvalue().splitlines(), files
+
+    def file(self):
+        file = File()
+        file.asset("a/b c", b"abc", 2)
+        file.tensor("s", "U8", [], 0, 1, 1)
+        file.tensor("w", "U16", [1, 2], 1, 1, 2)
+        file.unit(1, 0, STORED, b"\0")
+        file.unit(2, 0, STORED, b"abcd")
+        return file
+
+    def test_whole_cut_and_damaged(self):
+        data = self.file().build()
+        code, out, err, files = self.run_on(data, "-o")
+        abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256 of "abc"
+        zero = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
+        abcd = "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"
+        self.assertEqual(code, 0)
+        self.assertEqual(out, [f"asset a/b%20c 3 {abc}", f"s U8 scalar {zero}", f"w U16 1x2 {abcd}"])
+        self.assertEqual(err, [])
+        self.assertEqual(files, {"out/assets/a%2Fb%20c": b"abc", "out/s.bin": b"\0", "out/w.bin": b"abcd"})
+        code, out, err, _ = self.run_on(data[:-1])
+        self.assertEqual((code, len(out), err), (3, 2, ["w is absent"]))
+        code, out, err, _ = self.run_on(data[:-1] + b"x")
+        self.assertEqual((code, len(out), len(err)), (1, 2, 1))
+        self.assertIn("SPEC 11.2", err[0])
+
+    def test_cut_anywhere(self):
+        matrix = [[n * 3000 + m for m in range(40)] for n in range(4)]
+        data = coded_file(Coder(FLOAT, "BF16", 4, 40), matrix, 2, 32).build()
+        units = 64 + struct.unpack_from("<Q", data, 16)[0]
+        for length in range(0, len(data), 7):
+            self.assertEqual(self.run_on(data[:length])[0], 1 if length < units else 3)
+
+    def test_unknown_mode(self):
+        file = self.file()
+        file.units[3][2] = 5
+        code, out, err, _ = self.run_on(file.build())
+        self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,273 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// A codec for LLM weights: a checkpoint becomes one checked .impasto file, and the model runs from it.
+///
+/// Results go to stdout, progress to stderr.
+///
+/// Exit codes: 0 done; 1 the system failed (files, threads, memory); 2 wrong command line; 3 the input is not valid (checkpoint,
+/// .impasto file, tokenizer, text); 4 units are damaged; 5 units are absent: the file is cut; 6 the wanted size cannot be met.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Args {
+    /// Threads; 0 for as many as the machine has. Results do not depend on it.
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Encode a checkpoint into one .impasto file.
+    Encode(Encode),
+    /// Decode a file back to a checkpoint.
+    Decode(Decode),
+    /// Show what is in a file.
+    Inspect(Inspect),
+    /// Check every unit's hash and that every tensor decodes.
+    Verify(Verify),
+    /// Generate text.
+    Run(Run),
+    /// Measure quality on a text.
+    Eval {
+        /// What to measure.
+        #[command(subcommand)]
+        what: Eval,
+    },
+    /// Measure speed.
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Encode the small model that this program carries, and generate text from the files.
+    Demo,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Encode a checkpoint into one .impasto file.
+#[derive(clap::Args)]
+pub struct Encode {
+    /// A Hugging Face folder or a safetensors file.
+    pub model: PathBuf,
+    /// The file to write; an existing one is replaced when the new one is complete.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Keep every bit (the default).
+    #[arg(long, group = "target")]
+    pub lossless: bool,
+    /// Bits of the whole file over all weights: met to 0.5% from below.
+    #[arg(long, group = "target", value_name = "BITS")]
+    pub bpw: Option<f64>,
+    /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
+    #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// rANS segments of a tile: more decode in parallel inside one tile, and cost about 100 bytes each.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub segments: u8,
+}
+
+/// Decode a file back to a checkpoint.
+#[derive(clap::Args)]
+pub struct Decode {
+    /// The .impasto file.
+    pub file: PathBuf,
+    /// The form of the checkpoint.
+    #[arg(long, value_enum, default_value_t = Form::Safetensors)]
+    pub to: Form,
+    /// The folder to write.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// Forms of a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A Hugging Face folder with safetensors.
+    Safetensors,
+}
+
+/// Show what is in a file.
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// The .impasto file.
+    pub file: PathBuf,
+    /// List every tensor.
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+/// Check a file.
+#[derive(clap::Args)]
+pub struct Verify {
+    /// The .impasto file.
+    pub file: PathBuf,
+}
+
+/// Generate text.
+#[derive(clap::Args)]
+pub struct Run {
+    /// An .impasto file or a checkpoint.
+    pub model: PathBuf,
+    /// The text to continue, or the question if the model has a chat template.
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Continue the prompt as it is, without the chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// System message of the chat template.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Most tokens to generate.
+    #[arg(short = 'n', long, default_value_t = 128, value_name = "N")]
+    pub max_tokens: usize,
+    /// How it is sampled.
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Stop before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+/// Sampling options.
+#[derive(clap::Args)]
+pub struct Sampling {
+    /// 0 takes the likeliest token each time.
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub temperature: f32,
+    /// Keep only the K likeliest tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that hold this share of the probability.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f32,
+    /// Keep tokens at least this share as likely as the likeliest.
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub min_p: f32,
+    /// Make tokens that already occurred less likely; 1 does nothing.
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    pub repetition_penalty: f32,
+    /// Seed of the sampling.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Measures of quality.
+#[derive(Subcommand)]
+pub enum Eval {
+    /// Perplexity on a text.
+    Ppl {
+        /// An .impasto file or a checkpoint.
+        model: PathBuf,
+        /// How the text is scored.
+        #[command(flatten)]
+        text: Text,
+    },
+    /// KL divergence from a reference on a text, and both perplexities.
+    Kld {
+        /// An .impasto file or a checkpoint.
+        model: PathBuf,
+        /// The reference: another file or checkpoint.
+        #[arg(long, value_name = "MODEL")]
+        reference: PathBuf,
+        /// How the text is scored.
+        #[command(flatten)]
+        text: Text,
+    },
+}
+
+/// The text of an evaluation.
+#[derive(clap::Args)]
+pub struct Text {
+    /// A file of UTF-8 text.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens in a window.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub ctx: usize,
+    /// Score the first N windows only.
+    #[arg(long, value_name = "N")]
+    pub windows: Option<usize>,
+    /// Which tokens of a window are scored.
+    #[arg(long, value_enum, default_value_t = Score::All)]
+    pub score: Score,
+}
+
+/// Which tokens of a window are scored.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Score {
+    /// All but the first.
+    All,
+    /// Those with at least half a window before them.
+    SecondHalf,
+}
+
+/// Measures of speed.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Decode all tensors into memory that is already there, hashes checked, from a warm file.
+    Decode {
+        /// The .impasto file.
+        file: PathBuf,
+        /// Times to decode; the median counts.
+        #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        repeat: u32,
+    },
+}
+
+/// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: decimal units without an i, binary with one.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("unknown unit {other:?}: use KB, MB, GB, KiB, MiB or GiB")),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(n) if n.is_finite() && n > 0.0 && n * unit < 1e18 => Ok((n * unit) as u64),
+        _ => Err("not a size above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("80MB"), Ok(80_000_000));
+        assert_eq!(parse_size("1.5 MiB"), Ok(1_572_864));
+        assert_eq!(parse_size("123"), Ok(123));
+        for bad in ["", "MB", "-3MB", "1XB", "nan", "1e30GB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

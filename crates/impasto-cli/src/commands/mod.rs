@@ -1,0 +1,29 @@
+//! The commands.
+
+pub mod bench;
+pub mod decode;
+pub mod demo;
+pub mod encode;
+pub mod eval;
+pub mod inspect;
+pub mod run;
+pub mod verify;
+
+use clap::CommandFactory;
+
+use crate::args::Args;
+use crate::exit::Code;
+
+/// `impasto completions`.
+pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<Code> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "impasto", &mut script);
+    crate::output::print(&String::from_utf8_lossy(&script))?;
+    Ok(Code::Success)
+}
+
+/// Runs `work` with as many threads as asked for.
+fn with_threads<T: Send>(args: &Args, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
+    Ok(pool.install(work))
+}

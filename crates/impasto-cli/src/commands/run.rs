@@ -1,0 +1,98 @@
+//! `impasto run`.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use impasto_model::chat::{ChatOptions, Message};
+use impasto_model::generate::{GenerateOptions, Generation};
+use impasto_model::sampling::SamplingParams;
+use impasto_model::{Model, ModelError};
+use serde_json::json;
+
+use crate::args::{Args, Run, Sampling};
+use crate::exit::Code;
+use crate::model::load;
+use crate::output::{print, print_json};
+
+pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
+    let model = load(&command.model, args.threads)?;
+    let options = GenerateOptions {
+        max_tokens: command.max_tokens,
+        sampling: params(&command.sampling),
+        stop: command.stop.clone(),
+        ..model.generate_options()
+    };
+    let prompt = prompt(&model, command)?;
+    let generation = if args.json {
+        model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(()))?
+    } else {
+        stream(&model, &prompt, &options)?
+    };
+    if args.json {
+        print_json(&json!({ "prompt_tokens": prompt, "generation": generation }))?;
+    } else if !args.quiet {
+        report(&command.model, &generation);
+    }
+    Ok(Code::Success)
+}
+
+/// Generates, writing text as it comes, and a line break at the end.
+pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyhow::Result<Generation> {
+    let mut failed = None;
+    let generation = model.generate(prompt, options, &mut |piece| {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    print("\n")?;
+    Ok(generation)
+}
+
+fn report(path: &Path, generation: &Generation) {
+    let speed = generation.tokens.len().saturating_sub(1) as f64 / generation.decode_seconds.max(1e-9);
+    eprintln!(
+        "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} a second ({:?})",
+        path.display(),
+        generation.prompt_tokens,
+        generation.prefill_seconds,
+        generation.tokens.len(),
+        generation.stop,
+    );
+}
+
+/// The tokens of the prompt: through the chat template if there is one and `--raw` is not given.
+fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = model.tokenizer()?;
+    let template = match model.chat_template() {
+        _ if command.raw => None,
+        Ok(template) => Some(template),
+        // No template is fine unless it is asked for; a broken one is not.
+        Err(ModelError::MissingAsset { .. }) if command.system.is_none() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(template) = template else { return Ok(tokenizer.encode(&command.prompt, true)?) };
+    let system = command.system.iter().map(|text| Message::new("system", text));
+    let messages: Vec<Message> = system.chain([Message::new("user", &command.prompt)]).collect();
+    let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+    Ok(tokenizer.encode(&template.render(&messages, &options)?, false)?)
+}
+
+fn params(sampling: &Sampling) -> SamplingParams {
+    SamplingParams {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        repetition_penalty: sampling.repetition_penalty,
+        seed: sampling.seed,
+    }
+}

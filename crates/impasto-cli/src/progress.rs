@@ -1,0 +1,22 @@
+//! Progress on stderr: a bar on a terminal, nothing elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::Args;
+
+/// A bar over `total` steps, or a spinner if that is 0.
+pub fn bar(args: &Args, total: u64) -> ProgressBar {
+    let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
+    if args.quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    let form = if total == 0 { "{spinner} {elapsed} {msg}" } else { "{elapsed} [{bar:24}] {pos}/{len} {msg}" };
+    if let Ok(style) = ProgressStyle::with_template(form) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,142 @@
+//! What can be wrong with a file. Every message cites the clause of SPEC.md that is broken.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::unit::Mode;
+
+/// A rule of the format that bytes, or objects and units to be written, break.
+///
+/// `name` is the name of an object, made fit for one line; `at` a byte of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs)] // The messages say what the fields are.
+pub enum FormatError {
+    #[error("{length} bytes are too few for a header (SPEC 2)")]
+    NoHeader { length: u64 },
+    #[error("not an Impasto file: the magic differs (SPEC 2.1)")]
+    Magic,
+    #[error("major version {major} is not known, only 1 is (SPEC 2.1)")]
+    Major { major: u16 },
+    #[error("flags {flags:#010x} are not known (SPEC 2.1)")]
+    Flags { flags: u32 },
+    #[error("a manifest of {length} bytes is longer than 2^32 (SPEC 2.2)")]
+    ManifestLength { length: u64 },
+    #[error("a manifest of {length} bytes reaches past the end, byte {end} (SPEC 2.2)")]
+    ManifestPastEnd { length: u64, end: u64 },
+    #[error("the manifest does not have the hash in the header (SPEC 2.3)")]
+    Root,
+    #[error("the header says {declared} bytes, but the last unit ends at {end} (SPEC 2.5)")]
+    FileLength { declared: u64, end: u64 },
+    #[error("{what}: {value} is over the limit of this reader, {limit} (SPEC 11.1)")]
+    OverLimit { what: &'static str, value: u64, limit: u64 },
+
+    #[error("the varint at byte {at} of the manifest is malformed (SPEC 1.2)")]
+    Varint { at: usize },
+    #[error("the field at byte {at} of the manifest reaches past its end (SPEC 3.1)")]
+    Cut { at: usize },
+    #[error("the record of kind {kind:#04x} before byte {at} of the manifest is needed but not known (SPEC 3.2)")]
+    UnknownRecord { kind: u8, at: usize },
+    #[error("an object stands after the units record, before byte {at} of the manifest (SPEC 3.3)")]
+    ObjectAfterUnits { at: usize },
+    #[error("there is a second units record, before byte {at} of the manifest (SPEC 3.3)")]
+    UnitsTwice { at: usize },
+    #[error("there is no units record (SPEC 3.3)")]
+    NoUnits,
+
+    #[error("object {object}: prefix {prefix}, but the name before has {before} bytes (SPEC 3.4)")]
+    Prefix { object: usize, prefix: u64, before: usize },
+    #[error("{name}: {ndim} dims, 16 are the most (SPEC 3.4)")]
+    Dims { name: String, ndim: u64 },
+    #[error("{name}: split {split} is above the number of dims, {ndim} (SPEC 3.4)")]
+    Split { name: String, split: u64, ndim: usize },
+    #[error("object {object}: a name of {length} bytes, not 1 to 4096 (SPEC 3.4.1)")]
+    NameLength { object: usize, length: u64 },
+    #[error("object {object}: the name is not UTF-8 (SPEC 3.4.1)")]
+    NameUtf8 { object: usize },
+    #[error("{name}: not above the object before in the order of class and name (SPEC 3.4.1)")]
+    Order { name: String },
+    #[error("{name}: tied to {to}, which is not an earlier object (SPEC 3.4.2)")]
+    TiedForward { name: String, to: u64 },
+    #[error("{name}: tied to object {to}, which is {what} (SPEC 3.4.2)")]
+    Tied { name: String, to: u32, what: &'static str },
+    #[error("{name}: more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)")]
+    Elements { name: String },
+    #[error("{name}: dtype code {code} is not known (SPEC 3.5)")]
+    Dtype { name: String, code: u8 },
+
+    #[error("{count} units do not fill a units record of {length} bytes (SPEC 3.6.1)")]
+    UnitsLength { count: u64, length: u64 },
+    #[error("unit {unit}: the reserved field is not 0 (SPEC 3.6)")]
+    Reserved { unit: usize },
+    #[error("unit {unit}: {length} bytes, 2^28 are the most (SPEC 3.6)")]
+    UnitLength { unit: usize, length: u32 },
+    #[error("unit {unit}: a head of tile {tile}, not 0 (SPEC 3.6)")]
+    HeadTile { unit: usize, tile: u32 },
+    #[error("unit {unit}: there is no object {object} (SPEC 3.6.2)")]
+    UnitObject { unit: usize, object: u32 },
+    #[error("unit {unit} belongs to {name}, which is tied (SPEC 3.6.2)")]
+    UnitOfTied { unit: usize, name: String },
+    #[error("unit {unit}: there is no tile {tile} in {name}, which has {tiles} (SPEC 3.6.2)")]
+    UnitTile { unit: usize, tile: u32, name: String, tiles: u32 },
+    #[error("units {first} and {second} are both for the same place in {name} (SPEC 3.6.2)")]
+    DuplicateUnit { first: usize, second: usize, name: String },
+    #[error("{name}: units for at most {have} of {tiles} tiles (SPEC 3.6.3)")]
+    MissingTiles { name: String, have: u32, tiles: u32 },
+    #[error("{name}: unit {unit} needs a head before it (SPEC 3.6.3)")]
+    MissingHead { name: String, unit: usize },
+
+    #[error("{name}: {field} is 0 (SPEC 3.4)")]
+    Zero { name: String, field: &'static str },
+    #[error("{name}: tiles of {tile_cols} columns, neither a multiple of 32 nor all {cols} (SPEC 4.2)")]
+    TileCols { name: String, tile_cols: u64, cols: u64 },
+    #[error("{name}: tiles of more than 2^24 elements (SPEC 4.2)")]
+    TileElements { name: String },
+    #[error("{name}: 2^32 tiles or more (SPEC 4.2)")]
+    TileCount { name: String },
+}
+
+/// Why a file cannot be opened, read or written.
+///
+/// `file` is the name the caller gave it; `place` says which unit, as [`crate::Reader::unit_place`] does.
+#[derive(Debug, Error)]
+#[allow(missing_docs)] // The messages say what the fields are.
+pub enum ContainerError {
+    #[error("{file}: {error}")]
+    Io { file: String, error: io::Error },
+    #[error("{file}: {rule}")]
+    Format { file: String, rule: FormatError },
+    #[error("{file}: there is no unit {unit}, the manifest has {count} (SPEC 3.6)")]
+    NoSuchUnit { file: String, unit: u32, count: usize },
+    #[error("{file}: {place} is absent: the file is cut before its end (SPEC 2.5)")]
+    Absent { file: String, unit: u32, place: String },
+    #[error("{file}: {place} is damaged: it does not have the hash in the manifest (SPEC 11.2)")]
+    Damaged { file: String, unit: u32, place: String },
+    #[error("{file}: mode {} does not fit {place} (SPEC 3.6)", mode.0)]
+    WrongMode { file: String, place: String, mode: Mode },
+    #[error("{file}: unit {unit} has {length} bytes, 2^28 are the most (SPEC 3.6)")]
+    LongUnit { file: String, unit: usize, length: usize },
+    #[error("{file}: {pushed} units written where {slots} were announced (SPEC 3.6)")]
+    UnitCount { file: String, slots: usize, pushed: usize },
+}
+
+/// An object's name as messages show it: quoted, on one line, not too long.
+pub(crate) fn shown(name: &str) -> String {
+    const MOST: usize = 120;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("\"{}...\"", name[..end].escape_debug()),
+        None => format!("\"{}\"", name.escape_debug()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn names_are_shown_on_one_line() {
+        assert_eq!(shown("a.weight"), "\"a.weight\"");
+        assert_eq!(shown("a\n\"b\x1b"), "\"a\\n\\\"b\\u{1b}\"");
+        assert_eq!(shown(&"é".repeat(4000)), format!("\"{}...\"", "é".repeat(120)));
+    }
+}

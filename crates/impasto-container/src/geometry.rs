@@ -1,0 +1,228 @@
+//! Matrices and their tiles (SPEC 4).
+
+use std::ops::Range;
+
+/// Most elements of a tile (SPEC 4.2).
+pub const MAX_TILE_ELEMENTS: u64 = 1 << 24;
+
+/// Most elements of a tensor, and bytes of an asset (SPEC 3.4.3).
+pub const MAX_ELEMENTS: u64 = 1 << 48;
+
+/// The matrix that an object is coded as, `rows` x `cols` elements, and its division into tiles of `tile_rows` x
+/// `tile_cols`, smaller at the lower and right edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    rows: u64,
+    cols: u64,
+    tile_rows: u64,
+    tile_cols: u64,
+    /// Tiles across a row of tiles, and all tiles; both 0 if there is no element.
+    across: u32,
+    tiles: u32,
+}
+
+/// The rule of SPEC 4.2 that a division into tiles breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixError {
+    /// More elements than [`MAX_ELEMENTS`].
+    Elements,
+    /// Tiles of no rows or no columns.
+    EmptyTile,
+    /// A tile of more elements than [`MAX_TILE_ELEMENTS`].
+    TileElements,
+    /// 2^32 tiles or more.
+    TileCount,
+}
+
+/// A tile: the rows and columns of the matrix that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TileRect {
+    /// Rows of the matrix.
+    pub rows: Range<u64>,
+    /// Columns of the matrix.
+    pub cols: Range<u64>,
+}
+
+impl TileRect {
+    /// Rows of the tile; at most 2^24 (SPEC 4.2).
+    pub fn height(&self) -> usize {
+        (self.rows.end - self.rows.start) as usize
+    }
+
+    /// Columns of the tile; at most 2^24 (SPEC 4.2).
+    pub fn width(&self) -> usize {
+        (self.cols.end - self.cols.start) as usize
+    }
+}
+
+impl Matrix {
+    /// A matrix of `rows` x `cols` elements in tiles of `tile_rows` x `tile_cols`.
+    ///
+    /// # Errors
+    /// A division that SPEC 4.2 refuses; that tiles have columns by 32s is left to the object.
+    pub fn new(rows: u64, cols: u64, tile_rows: u64, tile_cols: u64) -> Result<Matrix, MatrixError> {
+        let elements = rows.checked_mul(cols).filter(|&n| n <= MAX_ELEMENTS).ok_or(MatrixError::Elements)?;
+        if tile_rows == 0 || tile_cols == 0 {
+            return Err(MatrixError::EmptyTile);
+        }
+        let tile = tile_rows.min(rows).checked_mul(tile_cols.min(cols));
+        if tile.is_none_or(|n| n > MAX_TILE_ELEMENTS) {
+            return Err(MatrixError::TileElements);
+        }
+        let (across, tiles) = if elements == 0 {
+            (0, 0)
+        } else {
+            let across = cols.div_ceil(tile_cols);
+            let tiles = rows.div_ceil(tile_rows).checked_mul(across).and_then(|n| u32::try_from(n).ok());
+            // At most as many as all tiles, since there is a row of them.
+            (across as u32, tiles.ok_or(MatrixError::TileCount)?)
+        };
+        Ok(Matrix { rows, cols, tile_rows, tile_cols, across, tiles })
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> u64 {
+        self.cols
+    }
+
+    /// Rows of a whole tile.
+    pub fn tile_rows(&self) -> u64 {
+        self.tile_rows
+    }
+
+    /// Columns of a whole tile.
+    pub fn tile_cols(&self) -> u64 {
+        self.tile_cols
+    }
+
+    /// Elements; at most [`MAX_ELEMENTS`].
+    pub fn elements(&self) -> u64 {
+        self.rows * self.cols
+    }
+
+    /// Number of tiles.
+    pub fn tile_count(&self) -> u32 {
+        self.tiles
+    }
+
+    /// Tiles in a row of tiles: `n` of SPEC 4.3; 0 if there is no tile.
+    pub fn tiles_across(&self) -> u32 {
+        self.across
+    }
+
+    /// The rows and columns of tile `index` (SPEC 4.3); `None` if there is no such tile.
+    pub fn tile(&self, index: u32) -> Option<TileRect> {
+        if index >= self.tiles {
+            return None;
+        }
+        let row = u64::from(index / self.across) * self.tile_rows;
+        let col = u64::from(index % self.across) * self.tile_cols;
+        Some(TileRect {
+            rows: row..row.saturating_add(self.tile_rows).min(self.rows),
+            cols: col..col.saturating_add(self.tile_cols).min(self.cols),
+        })
+    }
+
+    /// The tiles that meet a band of rows and columns, ascending. What of the band lies outside the matrix meets
+    /// none.
+    pub fn tiles_meeting(&self, rows: Range<u64>, cols: Range<u64>) -> impl Iterator<Item = u32> + use<> {
+        // Without elements there may still be rows, too many to walk over.
+        let rows = if self.tiles == 0 { 0..0 } else { rows };
+        let down = span(rows, self.rows, self.tile_rows);
+        let right = span(cols, self.cols, self.tile_cols);
+        let across = u64::from(self.across);
+        // Every number is below `tiles`, so it fits.
+        down.flat_map(move |row| right.clone().map(move |col| (row * across + col) as u32))
+    }
+}
+
+/// The tiles along one side that meet `band`: `length` elements in tiles of `tile`.
+fn span(band: Range<u64>, length: u64, tile: u64) -> Range<u64> {
+    let end = band.end.min(length);
+    if band.start >= end { 0..0 } else { band.start / tile..end.div_ceil(tile) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tiles_of_a_ragged_matrix() {
+        let matrix = Matrix::new(5, 70, 2, 32).unwrap();
+        assert_eq!((matrix.tile_count(), matrix.tiles_across(), matrix.elements()), (9, 3, 350));
+        assert_eq!(matrix.tile(8), Some(TileRect { rows: 4..5, cols: 64..70 }));
+        assert_eq!(matrix.tile(9), None);
+        assert_eq!(matrix.tiles_meeting(1..3, 31..32).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(matrix.tiles_meeting(4..99, 0..70).collect::<Vec<_>>(), [6, 7, 8]);
+        assert_eq!(matrix.tiles_meeting(2..2, 0..70).count(), 0);
+    }
+
+    #[test]
+    fn refused_divisions() {
+        use MatrixError::*;
+        for (matrix, error) in [
+            ((1 << 32, 1 << 32, 1, 1), Elements),
+            ((1 << 24, (1 << 24) + 1, 1, 1), Elements),
+            ((4, 4, 0, 4), EmptyTile),
+            ((4, 4, 4, 0), EmptyTile),
+            ((1 << 20, 32, 1 << 20, 32), TileElements),
+            ((1 << 40, 1, u64::MAX, u64::MAX), TileElements),
+            ((1 << 40, 1, 1, 1), TileCount),
+            ((1 << 16, 1 << 16, 1, 1), TileCount),
+        ] {
+            let (rows, cols, tile_rows, tile_cols) = matrix;
+            assert_eq!(Matrix::new(rows, cols, tile_rows, tile_cols), Err(error), "{matrix:?}");
+        }
+    }
+
+    #[test]
+    fn extremes_that_are_allowed() {
+        let most = Matrix::new(1 << 24, 1 << 24, 1 << 10, 1 << 14).unwrap();
+        assert_eq!(most.tile_count(), 1 << 24);
+        let wide = Matrix::new(3, 5, u64::MAX, u64::MAX).unwrap();
+        assert_eq!(wide.tile(0), Some(TileRect { rows: 0..3, cols: 0..5 }));
+        for (rows, cols) in [(0, u64::MAX), (u64::MAX, 0), (0, 0)] {
+            let empty = Matrix::new(rows, cols, 1, 1).unwrap();
+            assert_eq!((empty.tile_count(), empty.tile(0)), (0, None));
+            assert_eq!(empty.tiles_meeting(0..u64::MAX, 0..u64::MAX).count(), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_cover_every_element_once(rows in 0u64..20, cols in 0u64..20, high in 1u64..25, wide in 1u64..25) {
+            let matrix = Matrix::new(rows, cols, high, wide).unwrap();
+            let mut seen = vec![0; (rows * cols) as usize];
+            for tile in (0..matrix.tile_count()).map(|i| matrix.tile(i).unwrap()) {
+                prop_assert!(tile.height() > 0 && tile.width() > 0);
+                for r in tile.rows {
+                    tile.cols.clone().for_each(|c| seen[(r * cols + c) as usize] += 1);
+                }
+            }
+            prop_assert!(seen.iter().all(|&n| n == 1));
+        }
+
+        #[test]
+        fn a_band_meets_the_tiles_that_share_elements_with_it(
+            (rows, cols) in (0u64..20, 0u64..20), (high, wide) in (1u64..9, 1u64..9),
+            (top, left, bottom, right) in (0u64..25, 0u64..25, 0u64..25, 0u64..25),
+        ) {
+            let matrix = Matrix::new(rows, cols, high, wide).unwrap();
+            let meets = |a: &Range<u64>, b: &Range<u64>| a.start.max(b.start) < a.end.min(b.end);
+            let (band_rows, band_cols) = (top..bottom, left..right);
+            let expected: Vec<u32> = (0..matrix.tile_count())
+                .filter(|&i| {
+                    let tile = matrix.tile(i).unwrap();
+                    meets(&tile.rows, &band_rows) && meets(&tile.cols, &band_cols)
+                })
+                .collect();
+            prop_assert_eq!(matrix.tiles_meeting(band_rows, band_cols).collect::<Vec<_>>(), expected);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The manifest: all objects and all units of a file (SPEC 3).
+
+use crate::cursor::Cursor;
+use crate::error::FormatError;
+use crate::limits::Limits;
+use crate::object::{Object, Tally};
+use crate::unit::UnitEntry;
+use crate::varint;
+
+const OBJECT: u8 = 0x81;
+const UNITS: u8 = 0x82;
+
+/// Records of this kind and above must be known to be skipped (SPEC 3.2).
+const CRITICAL: u8 = 0x80;
+
+/// What a file holds. [`crate::Layout::new`] checks what the records together must obey.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// The objects; the number of an object is its place here.
+    pub objects: Vec<Object>,
+    /// The units, in the order of the file.
+    pub units: Vec<UnitEntry>,
+}
+
+impl Manifest {
+    /// Reads the records of a manifest.
+    ///
+    /// # Errors
+    /// Records that SPEC 3.1 to 3.6.1 refuse, and what is over `limits`.
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Manifest, FormatError> {
+        let mut cursor = Cursor::new(bytes);
+        let mut objects: Vec<Object> = Vec::new();
+        let mut units = None;
+        let mut tally = Tally::new(limits);
+        while cursor.left() > 0 {
+            let kind: u8 = cursor.take()?;
+            let length = cursor.varint()?;
+            let payload = cursor.part(length)?;
+            let at = cursor.at();
+            match kind {
+                OBJECT if units.is_some() => return Err(FormatError::ObjectAfterUnits { at }),
+                OBJECT => {
+                    let before = objects.last().map_or("", |object| &object.name);
+                    let object = Object::read(payload, objects.len(), before)?;
+                    tally.add(&object)?;
+                    objects.push(object);
+                }
+                UNITS if units.is_some() => return Err(FormatError::UnitsTwice { at }),
+                UNITS => units = Some(read_units(payload)?),
+                CRITICAL.. => return Err(FormatError::UnknownRecord { kind, at }),
+                _ => {}
+            }
+        }
+        Ok(Manifest { objects, units: units.ok_or(FormatError::NoUnits)? })
+    }
+
+    /// The bytes of the manifest.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = records_before_entries(&self.objects, self.units.len());
+        out.reserve_exact(self.units.len() * UnitEntry::SIZE);
+        self.units.iter().for_each(|unit| unit.write(&mut out));
+        out
+    }
+}
+
+/// Bytes of a manifest of `objects` and any `units` units. It does not depend on what the units are, so it is known
+/// before the first is coded.
+pub fn manifest_length(objects: &[Object], units: usize) -> u64 {
+    records_before_entries(objects, units).len() as u64 + entries_length(units)
+}
+
+/// The object records and the units record up to its first entry.
+fn records_before_entries(objects: &[Object], units: usize) -> Vec<u8> {
+    let (mut out, mut payload) = (Vec::new(), Vec::new());
+    let mut before = "";
+    for object in objects {
+        payload.clear();
+        object.write(before, &mut payload);
+        before = &object.name;
+        out.push(OBJECT);
+        varint::put(payload.len() as u64, &mut out);
+        out.extend_from_slice(&payload);
+    }
+    payload.clear();
+    varint::put(units as u64, &mut payload);
+    out.push(UNITS);
+    varint::put(payload.len() as u64 + entries_length(units), &mut out);
+    out.extend_from_slice(&payload);
+    out
+}
+
+fn entries_length(units: usize) -> u64 {
+    units as u64 * UnitEntry::SIZE as u64
+}
+
+fn read_units(mut payload: Cursor<'_>) -> Result<Vec<UnitEntry>, FormatError> {
+    let count = payload.varint()?;
+    let length = payload.left() as u64;
+    if count.checked_mul(UnitEntry::SIZE as u64) != Some(length) {
+        return Err(FormatError::UnitsLength { count, length });
+    }
+    // The entries are there, so their number is one that memory can hold.
+    let mut units = Vec::with_capacity(count as usize);
+    for unit in 0..count as usize {
+        units.push(UnitEntry::read(&mut payload, unit)?);
+    }
+    Ok(units)
+}

@@ -1,0 +1,198 @@
+//! Where the bytes of a file come from.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::Mmap;
+
+/// Bytes that can be read anywhere, by several threads at once.
+pub trait Source: Send + Sync {
+    /// Bytes there are.
+    fn len(&self) -> u64;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The `len` bytes from `offset` on, borrowed where they lie in memory anyway.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if they reach past the end, and what the operating system refuses.
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>>;
+}
+
+impl Source for [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+        let bytes = usize::try_from(offset).ok().and_then(|from| self.get(from..from.checked_add(len)?));
+        bytes.map(Cow::Borrowed).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+macro_rules! through {
+    ($([$($generics:tt)*] $type:ty)*) => {$(
+        impl<$($generics)*> Source for $type {
+            fn len(&self) -> u64 {
+                Source::len(&**self)
+            }
+
+            fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+                Source::read_at(&**self, offset, len)
+            }
+        }
+    )*};
+}
+
+through! {
+    [] Vec<u8>
+    [S: Source + ?Sized] &S
+    [S: Source + ?Sized] Box<S>
+    [S: Source + ?Sized] Arc<S>
+}
+
+/// A file mapped into memory: pages are read when they are first touched, and the system may drop them again.
+#[derive(Debug)]
+pub struct MmapSource(Mmap);
+
+impl MmapSource {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or is not a regular file.
+    pub fn open(path: &Path) -> io::Result<MmapSource> {
+        // Asked before opening, since opening a pipe waits for its writer.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::open(path)?;
+        // SAFETY: the map is only read. As with every mapped file, nobody may change or shorten the file while it is
+        // mapped; our writer never does, it replaces files by renaming.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(MmapSource(map))
+    }
+}
+
+impl Source for MmapSource {
+    fn len(&self) -> u64 {
+        Source::len(&self.0[..])
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+        self.0[..].read_at(offset, len)
+    }
+}
+
+/// A source that records which bytes are read of another, to show what a read costs.
+#[derive(Debug, Default)]
+pub struct CountingSource<S> {
+    inner: S,
+    reads: Mutex<Vec<Range<u64>>>,
+}
+
+impl<S: Source> CountingSource<S> {
+    /// Counts the reads of `inner`.
+    pub fn new(inner: S) -> CountingSource<S> {
+        CountingSource { inner, reads: Mutex::default() }
+    }
+
+    /// Forgets what was read so far.
+    pub fn clear(&self) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The bytes read so far: ascending ranges that neither overlap nor touch.
+    pub fn touched(&self) -> Vec<Range<u64>> {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        reads.retain(|read| !read.is_empty());
+        reads.sort_by_key(|read| read.start);
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for read in reads {
+            match merged.last_mut() {
+                Some(last) if read.start <= last.end => last.end = last.end.max(read.end),
+                _ => merged.push(read),
+            }
+        }
+        merged
+    }
+
+    /// How many different bytes were read so far.
+    pub fn touched_bytes(&self) -> u64 {
+        self.touched().iter().map(|read| read.end - read.start).sum()
+    }
+}
+
+impl<S: Source> Source for CountingSource<S> {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+        let bytes = self.inner.read_at(offset, len)?;
+        let read = offset..offset + len as u64;
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(source: &dyn Source) {
+        assert_eq!((source.len(), source.is_empty()), (5, false));
+        assert_eq!(&source.read_at(1, 3).unwrap()[..], b"ell");
+        assert_eq!(&source.read_at(5, 0).unwrap()[..], b"");
+        for (offset, len) in [(6, 0), (0, 6), (5, 1), (u64::MAX, 1), (1, usize::MAX)] {
+            let error = source.read_at(offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn all_sources_read_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hello");
+        std::fs::write(&path, b"hello").unwrap();
+        check(&b"hello".to_vec());
+        check(&&b"hello"[..]);
+        check(&Arc::new(b"hello".to_vec()));
+        check(&CountingSource::new(b"hello".to_vec()));
+        check(&MmapSource::open(&path).unwrap());
+    }
+
+    #[test]
+    fn odd_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        std::fs::write(&path, b"").unwrap();
+        let empty = MmapSource::open(&path).unwrap();
+        assert!(empty.is_empty());
+        assert_eq!(&empty.read_at(0, 0).unwrap()[..], b"");
+        assert!(empty.read_at(0, 1).is_err());
+        let error = MmapSource::open(dir.path()).unwrap_err();
+        assert_eq!(error.to_string(), "not a regular file");
+        let error = MmapSource::open(&dir.path().join("none")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn reads_are_merged() {
+        let source = CountingSource::new(vec![0; 100]);
+        for (offset, len) in [(50, 10), (0, 4), (4, 4), (55, 20), (90, 0), (52, 2)] {
+            source.read_at(offset, len).unwrap();
+        }
+        assert!(source.read_at(99, 2).is_err());
+        assert_eq!(source.touched(), [0..8, 50..75]);
+        assert_eq!(source.touched_bytes(), 33);
+        source.clear();
+        assert_eq!(source.touched(), []);
+    }
+}

@@ -1,0 +1,86 @@
+//! A hostile file costs little memory. The only test of its program, since it watches the allocator.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use common::raw::{object, record, varints};
+use common::{open, with_header};
+use impasto_container::ContainerError;
+use impasto_container::FormatError as F;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+struct Watched;
+
+// SAFETY: all work is the system allocator's; only sizes are added up beside it.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+/// The error of opening `bytes`, and how many bytes were taken at once for it.
+fn cost(bytes: &[u8]) -> (F, usize) {
+    let before = LIVE.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    match open(bytes) {
+        Err(ContainerError::Format { rule, .. }) => (rule, PEAK.load(Relaxed) - before),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn memory_is_bounded() {
+    let none = || record(0x82, &[0]);
+    let file = |records: &[Vec<u8>]| {
+        let manifest = records.concat();
+        with_header(&manifest, 64 + manifest.len() as u64)
+    };
+    let huge = |fields: &[u64]| object(1, 0, b"a", &[&[4], &varints(fields)[..]].concat());
+
+    let mut long = file(&[none()]);
+    long[16..24].copy_from_slice(&(1u64 << 32).to_le_bytes());
+    let small = [
+        long,
+        file(&[object(0, 0, b"a", &varints(&[1 << 48, 1 << 17])), none()]),
+        file(&[huge(&[1, 1 << 48, 0, 1, 1 << 17, 0]), none()]),
+        file(&[huge(&[1, 1 << 48, 0, 1, 1, 0]), none()]),
+        file(&[huge(&[1 << 60]), none()]),
+        file(&[record(0x82, &varints(&[1 << 40]))]),
+        file(&[record(0x81, &[vec![0], varints(&[0, 1 << 40])].concat()), none()]),
+        file(&[[vec![0x01], varints(&[1 << 40])].concat(), none()]),
+    ];
+    for bytes in small {
+        let (rule, peak) = cost(&bytes);
+        assert!(peak < 10_000, "{peak} bytes for {rule}");
+    }
+
+    // Names of 4096 bytes in records of 13: 100,000 of them would take 400 MB.
+    let mut records = vec![object(2, 0, &[b' '; 4092], &[])];
+    for n in 0..100_000 {
+        records.push(object(2, 4089, format!("{n:07}").as_bytes(), &[]));
+    }
+    let (rule, peak) = cost(&file(&records));
+    assert!(matches!(rule, F::OverLimit { what: "bytes of names", .. }), "{rule}");
+    assert!(peak < 100 << 20, "{peak}");
+
+    // Objects of 7 bytes.
+    let objects: Vec<Vec<u8>> = (0..1_100_000).map(|_| object(2, 0, b"a", &[])).collect();
+    let (rule, peak) = cost(&file(&objects));
+    assert!(matches!(rule, F::OverLimit { what: "objects", .. }), "{rule}");
+    assert!(peak < 600 << 20, "{peak}");
+}

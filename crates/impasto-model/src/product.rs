@@ -1,0 +1,184 @@
+//! Matrix products in binary32: a safe face on the `gemm` crate.
+
+use rayon::prelude::*;
+
+/// Threads that a product may use, counted inside the current Rayon pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// This thread alone.
+    One,
+    /// So many tasks.
+    Rayon(usize),
+}
+
+impl From<Threads> for gemm::Parallelism {
+    fn from(threads: Threads) -> Self {
+        match threads {
+            Threads::One => Self::None,
+            Threads::Rayon(n) => Self::Rayon(n),
+        }
+    }
+}
+
+/// Strides of a matrix inside a slice.
+#[derive(Clone, Copy)]
+struct Layout {
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl Layout {
+    /// Number of elements a slice must hold for this layout.
+    fn span(&self) -> usize {
+        if self.rows == 0 || self.cols == 0 {
+            return 0;
+        }
+        let last_row = (self.rows - 1).checked_mul(self.row_stride);
+        let last_col = (self.cols - 1).checked_mul(self.col_stride);
+        last_row.zip(last_col).and_then(|(r, c)| r.checked_add(c)?.checked_add(1)).expect("matrix within memory")
+    }
+}
+
+/// A matrix to read, inside a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a> {
+    data: &'a [f32],
+    layout: Layout,
+}
+
+impl<'a> Mat<'a> {
+    /// `rows` x `cols`, row-major, rows `row_stride` elements apart.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let layout = Layout { rows, cols, row_stride, col_stride: 1 };
+        assert!(layout.span() <= data.len(), "matrix reaches past its slice");
+        Self { data, layout }
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        let Layout { rows, cols, row_stride, col_stride } = self.layout;
+        let layout = Layout { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride };
+        Self { layout, ..self }
+    }
+}
+
+/// `out = alpha * a * b`; `out` is row-major with rows `out_stride` elements apart.
+pub(crate) fn product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+    let (m, n, k) = (a.layout.rows, b.layout.cols, a.layout.cols);
+    assert_eq!(k, b.layout.rows, "inner dimensions differ");
+    let layout = Layout { rows: m, cols: n, row_stride: out_stride, col_stride: 1 };
+    assert!(out_stride >= n && layout.span() <= out.len(), "output reaches past its slice");
+    // SAFETY: `Mat::new` and the assertion above keep every element of the three matrices inside its slice, rows of
+    // `out` do not overlap, and `out` is borrowed mutably, so it aliases neither operand. Strides of slices fit isize.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_stride as isize,
+            false,
+            a.data.as_ptr(),
+            a.layout.col_stride as isize,
+            a.layout.row_stride as isize,
+            b.data.as_ptr(),
+            b.layout.col_stride as isize,
+            b.layout.row_stride as isize,
+            0.0,
+            alpha,
+            false,
+            false,
+            false,
+            threads.into(),
+        );
+    }
+}
+
+/// A weight matrix, outputs x inputs, row-major.
+pub(crate) struct Linear {
+    weight: Vec<f32>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Linear {
+    /// Takes `outputs * inputs` values.
+    pub(crate) fn new(weight: Vec<f32>, outputs: usize, inputs: usize) -> Self {
+        assert_eq!(Some(weight.len()), outputs.checked_mul(inputs), "weight size");
+        Self { weight, outputs, inputs }
+    }
+
+    /// Row `i`: the weights of output `i`, or the embedding of token `i`.
+    pub(crate) fn row(&self, i: usize) -> &[f32] {
+        &self.weight[i * self.inputs..][..self.inputs]
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(self.weight.as_slice())
+    }
+
+    /// `x` (rows x inputs) times the transposed weight: rows x outputs.
+    pub(crate) fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
+        let rows = x.len() / self.inputs;
+        let mut out = vec![0.0; rows * self.outputs];
+        let x = Mat::new(x, rows, self.inputs, self.inputs);
+        match threads {
+            // One row is bound by reading the weights, and gemm reads them on one thread: share the outputs out.
+            Threads::Rayon(n) if rows == 1 && n > 1 => {
+                let share = self.outputs.div_ceil(n).max(1);
+                let weights = self.weight.par_chunks(share * self.inputs);
+                out.par_chunks_mut(share).zip(weights).for_each(|(out, w)| {
+                    let w = Mat::new(w, out.len(), self.inputs, self.inputs);
+                    let width = out.len();
+                    product(out, width, 1.0, x, w.t(), Threads::One);
+                });
+            }
+            _ => {
+                let w = Mat::new(&self.weight, self.outputs, self.inputs, self.inputs);
+                product(&mut out, self.outputs, 1.0, x, w.t(), threads);
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn naive(x: &[f32], w: &[f32], rows: usize, outputs: usize, inputs: usize) -> Vec<f64> {
+        let dot = |r: usize, o: usize| -> f64 {
+            (0..inputs).map(|i| f64::from(x[r * inputs + i]) * f64::from(w[o * inputs + i])).sum()
+        };
+        (0..rows * outputs).map(|at| dot(at / outputs, at % outputs)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn linear_is_the_naive_product(
+            rows in 1usize..9, outputs in 1usize..40, inputs in 1usize..40, threads in 1usize..4, seed in any::<u64>()
+        ) {
+            let mut rng = crate::rng::SplitMix64::new(seed);
+            let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect() };
+            let (x, w) = (random(rows * inputs), random(outputs * inputs));
+            let expected = naive(&x, &w, rows, outputs, inputs);
+            let threads = if threads == 1 { Threads::One } else { Threads::Rayon(threads) };
+            let got = Linear::new(w, outputs, inputs).forward(&x, threads);
+            for (g, e) in got.iter().zip(expected) {
+                prop_assert!((f64::from(*g) - e).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "past its slice")]
+    fn short_slices_are_refused() {
+        let _ = Mat::new(&[0.0; 5], 2, 3, 3);
+    }
+}

@@ -1,0 +1,185 @@
+//! From logits to the next token.
+//!
+//! The filters act in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p; then one token is
+//! drawn from what is left. The same logits and seed give the same tokens: the random stream is integers only, and
+//! candidates are drawn in the order of their logits, ties by id.
+
+use crate::rng::SplitMix64;
+use crate::{ModelError, Result};
+
+/// How the next token is chosen. The default is greedy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 takes the likeliest token, and the filters below then do nothing.
+    pub temperature: f32,
+    /// Keep the k likeliest tokens, and those as likely as the k-th; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the likeliest tokens until their probabilities sum to this (Holtzman et al., arXiv 1904.09751); 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this fraction as likely as the likeliest (arXiv 2407.01082); 0 keeps all.
+    pub min_p: f32,
+    /// Logits of tokens already in the context are divided by this if positive, multiplied if negative (Keskar et al.,
+    /// arXiv 1909.05858); 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Seed of the random stream.
+    pub seed: u64,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+impl SamplingParams {
+    /// Checks that every option is in its range.
+    ///
+    /// # Errors
+    /// [`ModelError::BadOption`] naming the first that is not.
+    pub fn validate(&self) -> Result<()> {
+        let rule = |good: bool, name: &'static str, value: f32, rule: &'static str| {
+            if good { Ok(()) } else { Err(ModelError::BadOption { name, value: value.to_string(), rule }) }
+        };
+        let t = self.temperature;
+        rule(t.is_finite() && t >= 0.0, "temperature", t, "must be 0 or more")?;
+        rule(self.top_p > 0.0 && self.top_p <= 1.0, "top-p", self.top_p, "must be above 0 and at most 1")?;
+        rule((0.0..=1.0).contains(&self.min_p), "min-p", self.min_p, "must be from 0 to 1")?;
+        let r = self.repetition_penalty;
+        rule(r.is_finite() && r > 0.0, "repetition-penalty", r, "must be above 0")
+    }
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+/// Draws tokens; holds the random stream.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    rng: SplitMix64,
+}
+
+impl Sampler {
+    /// A sampler at the start of its stream.
+    ///
+    /// # Errors
+    /// Those of [`SamplingParams::validate`].
+    pub fn new(params: SamplingParams) -> Result<Self> {
+        params.validate()?;
+        Ok(Self { params, rng: SplitMix64::new(params.seed) })
+    }
+
+    /// The next token after `context`, given its logits over the vocabulary.
+    ///
+    /// # Errors
+    /// [`ModelError::NonFinite`] when a logit is NaN or +infinity, or all are -infinity.
+    pub fn sample(&mut self, logits: &[f32], context: &[u32]) -> Result<u32> {
+        if logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
+            return Err(ModelError::NonFinite(": NaN or infinity".into()));
+        }
+        let p = self.params;
+        let mut logits = logits.to_vec();
+        penalize(&mut logits, context, p.repetition_penalty);
+        let best = argmax(&logits).ok_or_else(|| ModelError::NonFinite(": no token is possible".into()))?;
+        if p.temperature == 0.0 {
+            return Ok(best);
+        }
+        let mut left = filter(&logits, &p);
+        if left.is_empty() {
+            // A temperature so small that the division overflows is greedy.
+            return Ok(best);
+        }
+        left.truncate(self.draw(&left) + 1);
+        Ok(left.last().map_or(best, |c| c.id))
+    }
+
+    /// Index of one candidate, drawn by probability.
+    fn draw(&mut self, candidates: &[Candidate]) -> usize {
+        let weights = weights(candidates);
+        let mut left = self.rng.next_f64() * weights.iter().sum::<f64>();
+        for (index, weight) in weights.iter().enumerate() {
+            left -= weight;
+            if left < 0.0 {
+                return index;
+            }
+        }
+        candidates.len().saturating_sub(1)
+    }
+}
+
+/// The likeliest token, the smallest id on ties; `None` when every logit is -infinity.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let mut best = None;
+    let mut top = f32::NEG_INFINITY;
+    for (id, &logit) in (0u32..).zip(logits) {
+        if logit > top {
+            (best, top) = (Some(id), logit);
+        }
+    }
+    best
+}
+
+/// Each token of `context` is penalized once, however often it occurs.
+fn penalize(logits: &mut [f32], context: &[u32], penalty: f32) {
+    if penalty == 1.0 {
+        return;
+    }
+    let mut seen = vec![false; logits.len()];
+    for &id in context {
+        if let (Some(logit), Some(seen)) = (logits.get_mut(id as usize), seen.get_mut(id as usize))
+            && !std::mem::replace(seen, true)
+        {
+            *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+        }
+    }
+}
+
+/// What temperature, top-k, top-p and min-p leave, likeliest first, ties by id.
+fn filter(logits: &[f32], p: &SamplingParams) -> Vec<Candidate> {
+    let scaled = (0u32..).zip(logits).map(|(id, x)| Candidate { id, logit: x / p.temperature });
+    let mut left: Vec<Candidate> = scaled.filter(|c| c.logit.is_finite()).collect();
+    let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id));
+    if p.top_k > 0 && p.top_k < left.len() {
+        let (_, kth, _) = left.select_nth_unstable_by(p.top_k - 1, order);
+        let least = kth.logit;
+        left.retain(|c| c.logit >= least);
+    }
+    left.sort_unstable_by(order);
+    left.truncate(top_p(&left, p.top_p));
+    left.truncate(min_p(&left, p.min_p));
+    left
+}
+
+/// Probabilities up to a common factor: exp(logit - largest logit).
+fn weights(sorted: &[Candidate]) -> Vec<f64> {
+    let Some(first) = sorted.first() else { return Vec::new() };
+    sorted.iter().map(|c| (f64::from(c.logit) - f64::from(first.logit)).exp()).collect()
+}
+
+/// Length of the shortest beginning of `sorted` whose probabilities sum to `p`; never 0 unless empty.
+fn top_p(sorted: &[Candidate], p: f32) -> usize {
+    if p >= 1.0 {
+        return sorted.len();
+    }
+    let weights = weights(sorted);
+    let enough = f64::from(p) * weights.iter().sum::<f64>();
+    let mut sum = 0.0;
+    let before = weights.iter().take_while(|&w| {
+        let go_on = sum < enough;
+        sum += w;
+        go_on
+    });
+    before.count()
+}
+
+/// Length of the beginning of `sorted` at least `p` times as likely as its first.
+fn min_p(sorted: &[Candidate], p: f32) -> usize {
+    weights(sorted).partition_point(|&w| w >= f64::from(p))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! What can go wrong when a file is read.
+
+use impasto_checkpoint::CheckpointError;
+use impasto_codec::CodecError;
+use impasto_container::ContainerError;
+use thiserror::Error;
+
+/// A file that cannot be read, or not wholly.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The container is broken, or a unit is absent or damaged.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A unit is whole but does not follow the format.
+    #[error("{file}: {unit}: {error}")]
+    Codec {
+        /// The file.
+        file: String,
+        /// The unit, its tensor and place.
+        unit: String,
+        /// The rule that it breaks.
+        error: CodecError,
+    },
+    /// No tensor or asset of that name.
+    #[error("{file}: there is no tensor {name:?}")]
+    NoTensor {
+        /// The file.
+        file: String,
+        /// The name asked for.
+        name: String,
+    },
+    /// A tensor would need more memory than allowed.
+    #[error("{file}: {name:?} takes {bytes} bytes, more than the limit of {limit} (SPEC 11.1)")]
+    MemoryLimit {
+        /// The file.
+        file: String,
+        /// Tensor or asset.
+        name: String,
+        /// Bytes that it takes.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// Tiles are coded in a mode that this program does not know.
+    #[error("{file}: tensor {name:?} is coded in mode {mode}, which this version does not know (SPEC 3.6.1)")]
+    UnknownMode {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// The mode.
+        mode: u8,
+    },
+    /// The tensor has no binary32 values.
+    #[error("{file}: tensor {name:?} is {dtype}: only F32, F16 and BF16 have weights to run")]
+    NotFloat {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: &'static str,
+    },
+    /// The checkpoint cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A shard's header in the file does not fit its tensors.
+    #[error("{file}: asset {asset:?} does not describe tensors of this file: {rule}")]
+    ShardHeader {
+        /// The file.
+        file: String,
+        /// The asset.
+        asset: String,
+        /// What is wrong.
+        rule: String,
+    },
+}
