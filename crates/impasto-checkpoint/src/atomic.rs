@@ -49,6 +49,11 @@ impl AtomicFile {
     pub fn create(destination: &Path) -> Result<AtomicFile, CheckpointError> {
         let folder = folder_of(destination);
         let io = |error| CheckpointError::io(destination, error);
+        // A rename would destroy a device or a pipe rather than replace it.
+        if fs::metadata(destination).is_ok_and(|there| !there.is_file()) {
+            let rule = "it is there and not a regular file, so it is not replaced";
+            return Err(io(io::Error::new(io::ErrorKind::AlreadyExists, rule)));
+        }
         fs::create_dir_all(folder).map_err(io)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".impasto-").suffix(".tmp");
@@ -98,6 +103,17 @@ fn folder_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let error = atomic_write(folder.path(), "null", b"x").unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
 
     #[test]
     fn names_that_could_leave_the_folder_are_refused() {

@@ -195,8 +195,9 @@ impl TileDecoder {
         let (head, lut) = self.head_of(Kind::Float)?;
         let layout: FloatLayout =
             self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: "float", dtype: self.dtype })?;
+        let joiner = float::Joiner::new(self.level, layout);
         decode_rows(self.level, head, lut, unit, place, |r, v, plane| {
-            float::join_row(self.level, layout, v, plane, out.row(r));
+            joiner.row(v, plane, out.row(r));
         })
     }
 

@@ -73,6 +73,7 @@ impl Writer {
         let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect() };
         Layout::new(&manifest, length).map_err(rule)?;
 
+        replaceable(path).map_err(io)?;
         let end = Header::SIZE as u64 + length;
         let mut file = BufWriter::with_capacity(1 << 20, temporary_file(path).map_err(io)?);
         file.seek(SeekFrom::Start(end)).map_err(io)?;
@@ -190,6 +191,16 @@ pub fn measure(objects: &[Object], lengths: &[u32]) -> Result<u64, FormatError> 
 /// A unit that is too long (SPEC 3.6).
 pub fn file_length(manifest_length: u64, lengths: impl IntoIterator<Item = u32>) -> Result<u64, FormatError> {
     Places::new(manifest_length, lengths).map(|places| places.end())
+}
+
+/// Refuses a destination that a rename would destroy rather than replace: a device, a pipe, a folder.
+fn replaceable(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and not a regular file, so it is not replaced"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The entry of a unit that is to come. A tile is taken for stored, so that it asks for no head yet.

@@ -4,25 +4,39 @@ use std::arch::x86_64::*;
 
 use crate::dtype::FloatLayout;
 
+/// How the fields of 16 elements, `2 q` bytes, are brought to their lanes; the same for all rows of a tile.
+///
+/// Every group of 16 begins at a byte. Field `j` lies within the 4 bytes from `j q / 8` on (`q` is at most 22): one byte permutation
+/// brings them to lane `j`, one shift aligns them.
+#[derive(Clone)]
+pub(super) struct Fields {
+    bytes: [u8; 64],
+    shifts: [u32; 16],
+}
+
+impl Fields {
+    /// The fields of a layout.
+    pub(super) fn new(layout: FloatLayout) -> Fields {
+        let q = layout.raw_bits() as usize;
+        let mut fields = Fields { bytes: [0; 64], shifts: [0; 16] };
+        for j in 0..16 {
+            fields.shifts[j] = (j * q % 8) as u32;
+            for b in 0..4 {
+                fields.bytes[4 * j + b] = (j * q / 8 + b) as u8;
+            }
+        }
+        fields
+    }
+}
+
 /// Joins whole groups of 16 elements as `join_from` does; returns how many elements that were.
 ///
-/// 16 fields of `q` bits are `2 q` bytes, so every group begins at a byte. Field `j` lies within the 4 bytes from `j q / 8` on (`q`
-/// is at most 22): one byte permutation brings them to lane `j`, one shift aligns them.
-///
 /// # Safety
-/// The processor has the features below; `out` holds `v.len()` floats, `plane` as many fields.
+/// The processor has the features below; `fields` is of `layout`; `out` holds `v.len()` floats, `plane` as many fields.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) unsafe fn join_row(layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
+pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
     let q = layout.raw_bits() as usize;
     let low_bits = layout.mantissa - 2;
-    let mut bytes = [0u8; 64];
-    let mut shifts = [0u32; 16];
-    for j in 0..16 {
-        shifts[j] = (j * q % 8) as u32;
-        for b in 0..4 {
-            bytes[4 * j + b] = (j * q / 8 + b) as u8;
-        }
-    }
     let group_mask = u64::MAX >> (64 - 2 * q);
     let set = |bits: u32| _mm512_set1_epi32(bits as i32);
     let count = |bits: u32| _mm_cvtsi32_si128(bits as i32);
@@ -30,12 +44,12 @@ pub(super) unsafe fn join_row(layout: FloatLayout, v: &[i32], plane: &[u8], out:
     // SAFETY: group g reads 16 values and, under its mask, the 2 q bytes of its 16 fields; it writes 16 floats. All exist, since
     // there are at least 16 * groups of each.
     unsafe {
-        let bytes = _mm512_loadu_si512(bytes.as_ptr().cast());
-        let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
+        let bytes = _mm512_loadu_si512(fields.bytes.as_ptr().cast());
+        let shifts = _mm512_loadu_si512(fields.shifts.as_ptr().cast());
         for g in 0..groups {
-            let fields = _mm512_maskz_loadu_epi8(group_mask, plane.as_ptr().add(2 * q * g).cast());
-            let raw = _mm512_srlv_epi32(_mm512_permutexvar_epi8(bytes, fields), shifts);
-            let raw = _mm512_and_si512(raw, set((1 << q) - 1));
+            let at = plane.as_ptr().add(2 * q * g).cast();
+            let raw = _mm512_permutexvar_epi8(bytes, _mm512_maskz_loadu_epi8(group_mask, at));
+            let raw = _mm512_and_si512(_mm512_srlv_epi32(raw, shifts), set((1 << q) - 1));
             let value = _mm512_and_si512(
                 _mm512_loadu_si512(v.as_ptr().add(16 * g).cast()),
                 set((1 << layout.value_bits()) - 1),

@@ -56,17 +56,38 @@ pub fn split_row(layout: FloatLayout, row: &[u8], values: &mut Vec<i32>, plane: 
     plane.align();
 }
 
-/// Joins values with the raw fields of one row of the plane; `out` holds `v.len()` floats.
-pub fn join_row(level: Level, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) {
-    assert_eq!(out.len(), v.len() * layout.size());
-    assert!(plane.len() * 8 >= v.len() * layout.raw_bits() as usize);
-    let done = match level {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
-        Level::Avx512 => unsafe { avx512::join_row(layout, v, plane, out) },
-        _ => 0,
-    };
-    join_from(layout, done, v, plane, out);
+/// Joins the values of a tile with their raw fields.
+#[derive(Clone)]
+pub struct Joiner {
+    level: Level,
+    layout: FloatLayout,
+    #[cfg(target_arch = "x86_64")]
+    fields: avx512::Fields,
+}
+
+impl Joiner {
+    /// A joiner for floats of a layout.
+    pub fn new(level: Level, layout: FloatLayout) -> Joiner {
+        Joiner {
+            level,
+            layout,
+            #[cfg(target_arch = "x86_64")]
+            fields: avx512::Fields::new(layout),
+        }
+    }
+
+    /// Joins values with the raw fields of one row of the plane; `out` holds `v.len()` floats.
+    pub fn row(&self, v: &[i32], plane: &[u8], out: &mut [u8]) {
+        assert_eq!(out.len(), v.len() * self.layout.size());
+        assert!(plane.len() * 8 >= v.len() * self.layout.raw_bits() as usize);
+        let done = match self.level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
+            Level::Avx512 => unsafe { avx512::join_row(&self.fields, self.layout, v, plane, out) },
+            _ => 0,
+        };
+        join_from(self.layout, done, v, plane, out);
+    }
 }
 
 /// The scalar twin, from element `first` on.
@@ -119,7 +140,7 @@ mod tests {
             join_from(layout, 0, &v, plane, &mut expected);
             for level in Level::available() {
                 let mut out = vec![0; expected.len()];
-                join_row(level, layout, &v, plane, &mut out);
+                Joiner::new(level, layout).row(&v, plane, &mut out);
                 prop_assert_eq!(&out, &expected);
             }
         }

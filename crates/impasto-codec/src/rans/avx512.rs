@@ -47,34 +47,46 @@ impl Decoder<'_> {
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
         let constants = Constants { row: _mm512_set1_epi32(row), slots: self.lut.slots().as_ptr().cast() };
-        let all_words = self.words.len() / 2;
+        let end = self.words.len() / 2;
+        let words = self.words.as_ptr().cast::<u16>();
+        let (columns, values) = (columns.as_ptr(), values.as_mut_ptr());
         // SAFETY: `states` holds 32 u32. Columns and values are read and written in whole steps of 32 elements, and their length is a
-        // multiple of 32. Words are loaded under a mask of those that exist. A slot index is below `tables << TABLE_BITS` by the
-        // clamp of the class, and the look-up table has that many slots.
+        // multiple of 32. A step without masks is only taken where all its 32 words exist; else words are loaded under a mask of
+        // those that exist. A slot index is below `tables << TABLE_BITS` by the clamp of the class, and the look-up table has
+        // that many slots.
         unsafe {
             let states = self.states.as_mut_ptr();
             let mut x = [_mm512_loadu_si512(states.cast()), _mm512_loadu_si512(states.add(16).cast())];
             let mut used = self.used;
             for c in (0..width).step_by(LANES) {
                 let active = u32::MAX >> (LANES - (width - c).min(LANES));
+                let whole = active == u32::MAX && end - used >= LANES;
                 for (half, x) in x.iter_mut().enumerate() {
                     let at = c + 16 * half;
-                    let classes = _mm512_add_epi32(constants.row, _mm512_loadu_si512(columns.as_ptr().add(at).cast()));
+                    let classes = _mm512_add_epi32(constants.row, _mm512_loadu_si512(columns.add(at).cast()));
                     let (value, next, escape) = step::<LATTICE>(constants, classes, *x);
-                    let active = (active >> (16 * half)) as u16;
-                    let renormalise = _mm512_mask_cmplt_epu32_mask(active, next, _mm512_set1_epi32(LOW as i32));
-                    let needed = renormalise.count_ones() as usize;
-                    let left = all_words - used;
-                    if needed > left {
-                        return Err(OutOfWords);
-                    }
-                    let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
-                    let words = _mm256_maskz_loadu_epi16(exist, self.words.as_ptr().cast::<i16>().add(used));
-                    let words = _mm512_maskz_expand_epi32(renormalise, _mm512_cvtepu16_epi32(words));
-                    let next = _mm512_mask_or_epi32(next, renormalise, _mm512_slli_epi32::<16>(next), words);
-                    *x = _mm512_mask_mov_epi32(*x, active, next);
-                    used += needed;
-                    _mm512_storeu_si512(values.as_mut_ptr().add(at).cast(), value);
+                    _mm512_storeu_si512(values.add(at).cast(), value);
+                    let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
+                    let (active, low, exist) = if whole {
+                        (u16::MAX, low, u16::MAX)
+                    } else {
+                        let active = (active >> (16 * half)) as u16;
+                        let (low, left) = (low & active, end - used);
+                        if low.count_ones() as usize > left {
+                            return Err(OutOfWords);
+                        }
+                        (active, low, if left >= 16 { u16::MAX } else { (1 << left) - 1 })
+                    };
+                    let at_words = words.add(used).cast();
+                    let loaded = if whole {
+                        _mm256_loadu_si256(at_words)
+                    } else {
+                        _mm256_maskz_loadu_epi16(exist, at_words.cast())
+                    };
+                    let taken = _mm512_maskz_expand_epi32(low, _mm512_cvtepu16_epi32(loaded));
+                    let next = _mm512_mask_or_epi32(next, low, _mm512_slli_epi32::<16>(next), taken);
+                    *x = if whole { next } else { _mm512_mask_mov_epi32(*x, active, next) };
+                    used += low.count_ones() as usize;
                     let mut found = escape & active;
                     while found != 0 {
                         escapes.push(at as u32 + found.trailing_zeros());

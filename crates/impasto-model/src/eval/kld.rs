@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::logsoftmax::{divergence, log_sum_exp, nll};
 use super::ppl::Perplexity;
 use super::stats::quantile;
-use super::{CHUNK, Estimate, EvalOptions, EvalText, OnProgress, Progress, pool, scored, shared_context};
+use super::{Estimate, EvalOptions, EvalText, OnProgress, Progress, chunk, pool, scored, shared_context};
 use crate::sampling::argmax;
 use crate::{CausalLm, ModelError, Result, Want};
 
@@ -84,8 +84,10 @@ pub fn kld(
         let reference_hidden = reference.hidden(&mut reference_cache, inputs, want)?;
         let model_hidden = model.hidden(&mut model_cache, inputs, want)?;
         let begun = all.len();
-        for (chunk, targets) in targets.chunks(CHUNK).enumerate() {
-            let rows = chunk * CHUNK..chunk * CHUNK + targets.len();
+        let mut row = 0;
+        for targets in targets.chunks(chunk(vocab)) {
+            let rows = row..row + targets.len();
+            row = rows.end;
             let r = reference.logits(&reference_hidden, rows.clone())?;
             let m = model.logits(&model_hidden, rows)?;
             let rows = r.par_chunks_exact(vocab).zip(m.par_chunks_exact(vocab)).zip(targets);

@@ -26,8 +26,9 @@ pub use stats::Estimate;
 use crate::tokenizer::Tokenizer;
 use crate::{CausalLm, ModelError, Result};
 
-/// Positions whose logits are in memory at a time.
-const CHUNK: usize = 64;
+/// Bytes of logits in memory at a time, per model. Larger is no faster; much smaller reads the output projection more
+/// often than it computes with it.
+const LOGIT_BYTES: usize = 32 << 20;
 
 /// Which tokens of a window are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +127,11 @@ fn scored(options: &EvalOptions, prefix: usize) -> Range<usize> {
         Score::SecondHalf => options.ctx / 2,
     };
     first.max(prefix.saturating_sub(1))..options.ctx.saturating_sub(1)
+}
+
+/// Positions whose logits are made at a time.
+fn chunk(vocab: usize) -> usize {
+    (LOGIT_BYTES / size_of::<f32>() / vocab.max(1)).max(1)
 }
 
 /// The smallest context of the models.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::logsoftmax::{log_sum_exp, nll};
-use super::{CHUNK, Estimate, EvalOptions, EvalText, OnProgress, Progress, pool, scored, shared_context};
+use super::{Estimate, EvalOptions, EvalText, OnProgress, Progress, chunk, pool, scored, shared_context};
 use crate::{CausalLm, Result, Want};
 
 /// Perplexity of a model on a text.
@@ -50,11 +50,11 @@ pub fn perplexity(
         // The last token is a target only.
         let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
         let want = Want::From(positions.start);
-        model.for_each_logits_chunk(&mut cache, inputs, want, CHUNK, &mut |first, logits| {
+        model.for_each_logits_chunk(&mut cache, inputs, want, chunk(model.vocab_size()), &mut |first, logits| {
             let rows = logits.par_chunks_exact(model.vocab_size()).zip(&targets[first..]);
             let score = |(row, &target): (&[f32], &u32)| nll(row, target, log_sum_exp(row)?);
-            let chunk: Result<Vec<f64>> = pool.install(|| rows.map(score).collect());
-            nlls.extend(chunk?);
+            let scores: Result<Vec<f64>> = pool.install(|| rows.map(score).collect());
+            nlls.extend(scores?);
             Ok(())
         })?;
         on_progress(Progress {

@@ -35,7 +35,7 @@ pub(super) fn swiglu(gate: &mut [f32], up: &[f32], width: usize) {
 /// Cosine and sine of each rotary angle, for `tokens` positions from `past` on: tokens x head_dim/2 pairs.
 pub(super) fn rope_table(past: usize, tokens: usize, head_dim: usize, theta: f64) -> Vec<(f32, f32)> {
     // Frequency and angle are rounded to binary32 as in transformers; at long context the angle's rounding is visible.
-    let frequency = |i: usize| (1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32)) as f32;
+    let frequency = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32);
     let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
     let angles = (past..past + tokens).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
     angles.map(|a| (a.cos(), a.sin())).collect()
