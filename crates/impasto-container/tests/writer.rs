@@ -131,11 +131,17 @@ fn a_destination_that_cannot_be_written_is_an_error() {
 
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
-    let mut writer = create(&taken).unwrap();
+    let error = create(&taken).unwrap_err().to_string();
+    assert!(error.contains("taken: ") && error.contains("not a regular file"), "{error}");
+    // Also where it comes to be in the meantime.
+    let mut writer = create(&dir.path().join("late")).unwrap();
     content.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());
-    let error = writer.finish().unwrap_err().to_string();
-    assert!(error.contains("taken: "), "{error}");
-    assert_eq!(files(dir.path()), ["taken"]);
+    fs::create_dir(dir.path().join("late")).unwrap();
+    assert!(writer.finish().unwrap_err().to_string().contains("late: "));
+    assert_eq!(files(dir.path()), ["late", "taken"]);
+    // A device would be destroyed by the rename.
+    #[cfg(unix)]
+    assert!(create(Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file"));
 }
 
 #[test]
