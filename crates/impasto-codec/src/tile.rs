@@ -270,7 +270,7 @@ fn parts(unit: &[u8], height: usize, plane_bytes: usize) -> Result<Parts<'_>, Co
         let rule = "it must be 1 to 16 and at most the rows of the tile";
         return Err(CodecError::Field { field: "segments", value: u64::from(n), rule, clause: "8" });
     }
-    let mut take = |n: usize, what| {
+    let mut take = |n: usize, what| -> Result<_, CodecError> {
         let (taken, left) = rest.split_at_checked(n).ok_or(CodecError::Truncated(what))?;
         rest = left;
         Ok(taken)

@@ -16,24 +16,45 @@ pub fn len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+/// Why bytes are not a varint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VarintError {
+    /// The bytes end before the varint does.
+    Cut,
+    /// The value is 2^64 or more, or the form is not the shortest.
+    Form,
+}
+
+impl From<VarintError> for CodecError {
+    fn from(error: VarintError) -> Self {
+        match error {
+            VarintError::Cut => CodecError::Truncated("varint"),
+            VarintError::Form => CodecError::Varint,
+        }
+    }
+}
+
 /// Takes a varint off the front of `bytes`.
 ///
 /// # Errors
-/// [`CodecError::Truncated`] if the bytes end inside it, [`CodecError::Varint`] if it is not the shortest form or reaches 2^64.
-pub fn read(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+/// [`VarintError`]; `bytes` is then left as it was.
+pub fn read(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0u64;
-    for i in 0..10 {
-        let (&byte, rest) = bytes.split_first().ok_or(CodecError::Truncated("varint"))?;
-        *bytes = rest;
+    for (i, &byte) in bytes.iter().enumerate() {
+        // The tenth byte holds bit 63 alone, and nothing may follow it.
         if i == 9 && byte > 1 {
-            return Err(CodecError::Varint);
+            return Err(VarintError::Form);
         }
         value |= u64::from(byte & 0x7F) << (7 * i);
         if byte < 0x80 {
-            return if byte == 0 && i > 0 { Err(CodecError::Varint) } else { Ok(value) };
+            if byte == 0 && i > 0 {
+                return Err(VarintError::Form);
+            }
+            *bytes = &bytes[i + 1..];
+            return Ok(value);
         }
     }
-    Err(CodecError::Varint)
+    Err(VarintError::Cut)
 }
 
 /// Signed to unsigned: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
@@ -63,9 +84,25 @@ mod tests {
     }
 
     #[test]
-    fn refuses_long_forms() {
-        assert_eq!(read(&mut &[0x80, 0x00][..]), Err(CodecError::Varint));
-        assert_eq!(read(&mut &[0xFF; 10][..]), Err(CodecError::Varint));
-        assert_eq!(read(&mut &[0x80][..]), Err(CodecError::Truncated("varint")));
+    fn known_forms() {
+        let max = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
+        for (value, form) in [(0, &[0][..]), (127, &[127]), (128, &[0x80, 1]), (300, &[0xAC, 2]), (u64::MAX, &max)] {
+            let mut out = Vec::new();
+            write(&mut out, value);
+            assert_eq!(out, form);
+        }
+    }
+
+    #[test]
+    fn refuses_other_forms() {
+        for (bytes, error) in [
+            (&[][..], VarintError::Cut),
+            (&[0x80], VarintError::Cut),
+            (&[0x80, 0x00], VarintError::Form),
+            (&[0xFF; 10], VarintError::Form),
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02], VarintError::Form),
+        ] {
+            assert_eq!(read(&mut &bytes[..]), Err(error));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::FormatError;
 use crate::fields::Field;
-use crate::varint::{self, VarintError};
+use impasto_codec::varint::{self, VarintError};
 
 /// The bytes of a manifest, or of one record of it, that are yet to be read.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl<'a> Cursor<'a> {
 
     pub fn varint(&mut self) -> Result<u64, FormatError> {
         let before = self.rest.len();
-        let value = varint::take(&mut self.rest).map_err(|error| match error {
+        let value = varint::read(&mut self.rest).map_err(|error| match error {
             VarintError::Cut => FormatError::Cut { at: self.at },
             VarintError::Form => FormatError::Varint { at: self.at },
         })?;

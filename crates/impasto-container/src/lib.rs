@@ -35,7 +35,6 @@ pub mod object;
 pub mod reader;
 pub mod source;
 pub mod unit;
-pub mod varint;
 pub mod writer;
 
 pub use error::{ContainerError, FormatError};

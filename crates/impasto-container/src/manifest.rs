@@ -5,7 +5,7 @@ use crate::error::FormatError;
 use crate::limits::Limits;
 use crate::object::{Object, Tally};
 use crate::unit::UnitEntry;
-use crate::varint;
+use impasto_codec::varint;
 
 const OBJECT: u8 = 0x81;
 const UNITS: u8 = 0x82;
@@ -78,13 +78,13 @@ fn records_before_entries(objects: &[Object], units: usize) -> Vec<u8> {
         object.write(before, &mut payload);
         before = &object.name;
         out.push(OBJECT);
-        varint::put(payload.len() as u64, &mut out);
+        varint::write(&mut out, payload.len() as u64);
         out.extend_from_slice(&payload);
     }
     payload.clear();
-    varint::put(units as u64, &mut payload);
+    varint::write(&mut payload, units as u64);
     out.push(UNITS);
-    varint::put(payload.len() as u64 + entries_length(units), &mut out);
+    varint::write(&mut out, payload.len() as u64 + entries_length(units));
     out.extend_from_slice(&payload);
     out
 }

@@ -6,7 +6,7 @@ use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
 use crate::geometry::{Matrix, MatrixError};
 use crate::limits::{Limits, within};
-use crate::varint;
+use impasto_codec::varint;
 
 /// Most bytes of a name (SPEC 3.4.1).
 pub const MAX_NAME: u64 = 4096;
@@ -165,22 +165,22 @@ impl Object {
         let shared = self.name.bytes().zip(before.bytes()).take_while(|(a, b)| a == b).count();
         let rest = &self.name.as_bytes()[shared..];
         out.push(self.class());
-        varint::put(shared as u64, out);
-        varint::put(rest.len() as u64, out);
+        varint::write(out, shared as u64);
+        varint::write(out, rest.len() as u64);
         out.extend_from_slice(rest);
         match &self.kind {
             ObjectKind::Asset { length, piece } => {
-                varint::put(*length, out);
-                varint::put(*piece, out);
+                varint::write(out, *length);
+                varint::write(out, *piece);
             }
             ObjectKind::Tensor(meta) => {
                 out.push(meta.dtype as u8);
-                varint::put(meta.dims.len() as u64, out);
-                meta.dims.iter().for_each(|&dim| varint::put(dim, out));
-                varint::put(meta.split as u64, out);
-                varint::put(meta.tile_rows, out);
-                varint::put(meta.tile_cols, out);
-                varint::put(meta.tied.map_or(0, |to| u64::from(to) + 1), out);
+                varint::write(out, meta.dims.len() as u64);
+                meta.dims.iter().for_each(|&dim| varint::write(out, dim));
+                varint::write(out, meta.split as u64);
+                varint::write(out, meta.tile_rows);
+                varint::write(out, meta.tile_cols);
+                varint::write(out, meta.tied.map_or(0, |to| u64::from(to) + 1));
             }
             ObjectKind::Unknown(_) => {}
         }

@@ -196,9 +196,10 @@ pub fn file_length(manifest_length: u64, lengths: impl IntoIterator<Item = u32>)
 /// Refuses a destination that a rename would destroy rather than replace: a device, a pipe, a folder.
 fn replaceable(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path) {
-        Ok(there) if !there.is_file() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and not a regular file, so it is not replaced"))
-        }
+        Ok(there) if !there.is_file() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it is there and not a regular file, so it is not replaced",
+        )),
         _ => Ok(()),
     }
 }
