@@ -1,14 +1,15 @@
 //! Manifests byte by byte.
 #![allow(dead_code)] // Each test binary uses a part.
 
-use impasto_container::{ContainerError, FormatError, varint};
+use impasto_codec::varint;
+use impasto_container::{ContainerError, FormatError};
 
 use super::open;
 
 /// A record of the manifest.
 pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
-    varint::put(payload.len() as u64, &mut out);
+    varint::write(&mut out, payload.len() as u64);
     out.extend(payload);
     out
 }
@@ -16,7 +17,7 @@ pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
 /// The bytes of varints, one after the other.
 pub fn varints(values: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
-    values.iter().for_each(|&value| varint::put(value, &mut out));
+    values.iter().for_each(|&value| varint::write(&mut out, value));
     out
 }
 
