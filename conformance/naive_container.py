@@ -68,12 +68,9 @@ class Bits:
         self.byte, self.left = self.byte >> 1, self.left - 1
         return bit
 
-    def padding_is_zero(self):
-        return self.byte == 0
 
-
-def fields(data, width, count, clause, what):
-    """The `count` fields of `width` bits of a bit string (1.4) that is padded with 0 bits."""
+def fields(data, width, count):
+    """The `count` fields of `width` bits of a bit string (1.4); what pads it is ignored."""
     store = held = 0
     out, source, mask = [], iter(data), (1 << width) - 1
     for _ in range(count):
@@ -83,7 +80,6 @@ def fields(data, width, count, clause, what):
         out.append(store & mask)
         store >>= width
         held -= width
-    need(store == 0, clause, f"the padding of {what} is not 0")
     return out
 
 
@@ -177,7 +173,7 @@ def read_manifest(manifest):
         payload = records.take(length)
         if kind == 0x81:
             need(units is None, "3.3", "an object record after the units record")
-            objects.append(read_object(Reader(payload, "3.4", f"object record {len(objects)}"), objects))
+            objects.append(read_object(Reader(payload, "3.1", f"object record {len(objects)}"), objects))
         elif kind == 0x82:
             need(units is None, "3.3", "a second units record")
             units = read_units(Reader(payload, "3.6.1", "the units record"))
@@ -214,7 +210,9 @@ def read_object(record, objects):
         need(math.prod(obj.dims) <= 1 << 48, "3.4.3", f"{obj.name!r} has more than 2^48 elements")
         split, tile_rows, tile_cols, tied = (record.varint() for _ in range(4))
         need(split <= ndim, "3.4", f"split of {obj.name!r} is above ndim")
-        obj.set_matrix(math.prod(obj.dims[:split]), math.prod(obj.dims[split:]), tile_rows, tile_cols)  # 4.1
+        rows, cols = math.prod(obj.dims[:split]), math.prod(obj.dims[split:])
+        need(rows < 1 << 64 and cols < 1 << 64, "3.4.3", f"{obj.name!r} has 2^64 rows or columns")
+        obj.set_matrix(rows, cols, tile_rows, tile_cols)  # 4.1, 4.2: for tied tensors too
         if tied:
             need(tied <= len(objects), "3.4.2", f"{obj.name!r} is tied to no earlier object")
             obj.tied = objects[tied - 1]
@@ -238,13 +236,16 @@ def check_units(objects, units):
         need(unit.object < len(objects), "3.6.2", f"{unit} belongs to no object")
         obj = objects[unit.object]
         need(obj.tied is None, "3.6.2", f"{unit} belongs to a tied object")
-        place = (unit.object, unit.layer, unit.mode == HEAD, unit.tile)
+        place = (unit.object, unit.layer, None if unit.mode == HEAD else unit.tile)
         need(place not in seen, "3.6.2", f"{unit} has the place of an earlier unit")
         seen.add(place)
         if not obj.known:
             continue
-        need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
-        need(unit.mode != HEAD or unit.tile == 0, "3.6", f"{unit}, a head, has tile {unit.tile}")
+        if unit.mode == HEAD:
+            need(unit.tile == 0, "3.6.2", f"{unit}, a head, has tile {unit.tile}")
+            need(obj.tiles > 0, "3.6.2", f"{unit} is a head of {obj.name!r}, which has no tiles")
+        else:
+            need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
         if unit.layer == 0:
             obj.units[unit.mode == HEAD, unit.tile] = unit
             check_mode(obj, unit)

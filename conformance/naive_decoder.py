@@ -17,6 +17,7 @@ from naive_container import ASSET, LATTICE, Broken, need, read_file
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
 MEMORY_LIMIT = 1 << 32  # bytes of one decoded object (11.1)
+NO_ZSTD = "not decoded: there is no Zstandard library"
 
 
 def read_object_bytes(obj, data, shapes):
@@ -69,7 +70,10 @@ def decode(data):
     for obj in objects:
         if not obj.known:
             continue
-        content = kept[obj.tied] if obj.tied else read_object_bytes(obj, data, shapes)
+        try:
+            content = kept[obj.tied] if obj.tied else read_object_bytes(obj, data, shapes)
+        except ImportError:
+            content = NO_ZSTD
         if obj in sources:
             kept[obj] = content
         yield obj, content
@@ -100,10 +104,10 @@ def main(arguments=None):
     except Broken as error:
         print(error, file=sys.stderr)
         return 1
-    except (ImportError, OSError) as error:
+    except OSError as error:
         print(f"cannot decode: {error}", file=sys.stderr)
         return 2
-    return 3 if "absent" in missing else 4 if missing else 0
+    return 2 if NO_ZSTD in missing else 3 if "absent" in missing else 4 if missing else 0
 
 
 if __name__ == "__main__":

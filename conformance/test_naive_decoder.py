@@ -97,22 +97,23 @@ class Exact(unittest.TestCase):
                 decoded(file.build())
 
     def test_zstd_frame_header(self):
-        # One raw block each. Window descriptor: 13 << 3 is 2^23, one more eighth is too much.
-        def frame(head):
-            return b"\x28\xb5\x2f\xfd" + head + (1 | 3 << 3).to_bytes(3, "little") + b"abc"
+        # One raw block each; the window is whatever the descriptor says.
         def check(head):
-            data = frame(head)
-            coding.check_frame(Reader(data, "5.1", "a frame"), "unit")
-        check(b"\0" + bytes([13 << 3]))
-        check(b"\x20\x03")
-        check(b"\x01" + bytes([13 << 3, 0]))
-        check(b"\xa0" + struct.pack("<I", 1 << 23))
+            data = b"\x28\xb5\x2f\xfd" + head + (1 | 3 << 3).to_bytes(3, "little") + b"abc"
+            return coding.check_frame(Reader(data, "5.1", "a frame"), "unit")
+        for window in (0, 13 << 3 | 1, 21 << 3):
+            self.assertIsNone(check(bytes([0, window])))
+        self.assertIsNone(check(b"\x01\x00\x00"))  # dictionary number 0 is none
+        self.assertEqual(check(b"\x20\x03"), 3)
+        self.assertEqual(check(b"\x60\x03\x01"), 0x103 + 256)
+        self.assertEqual(check(b"\xa0" + struct.pack("<I", 1 << 24)), 1 << 24)
         with self.assertRaisesRegex(Broken, "SPEC 5.1"):  # a skippable frame
             coding.check_frame(Reader(b"\x50\x2a\x4d\x18\0\0\0\0", "5.1", "a frame"), "unit")
-        for head in (b"\0" + bytes([13 << 3 | 1]), b"\x01" + bytes([13 << 3, 5]),
-                     b"\xa0" + struct.pack("<I", (1 << 23) + 1)):
+        with self.assertRaisesRegex(Broken, "SPEC 5.1"):
+            check(b"\x01\x00\x05")  # dictionary 5
+        for size in (2, 4):
             with self.assertRaisesRegex(Broken, "SPEC 5.1"):
-                check(head)
+                coding.unzstd(b"\x28\xb5\x2f\xfd\x20\x03\x19\0\0abc", size, "unit")
 
     def test_float_every_pattern(self):
         for dtype in ("F16", "BF16", "F8_E4M3", "F8_E5M2"):
@@ -209,6 +210,41 @@ class Exact(unittest.TestCase):
         self.check_lattice("F16", [[0] * 40] * 8, dict(plane=0, step=1.0, shape=255, tables={0: only}),
                            tile_rows=8, tile_cols=40)
 
+    def test_ignored_bits(self):
+        # Padding of index arrays (6.1) and of rows of the plane (8.6), `low` of an escape (8.5).
+        coder = Coder(LATTICE, "BF16", 4, 5, plane=3, step=1.0, row_classes=[43] * 4)
+        z = [[8 * 10 ** 6 + n for n in range(5)]] * 4
+
+        def low_bits(j, states, words, escapes):
+            states[0] |= 7
+        plain, spoiled = coded_file(coder, z, 4, 32), coded_file(coder, z, 4, 32, change=low_bits)
+        tile = spoiled.units[1][6]
+        self.assertNotEqual(plain.units[1][6], tile)
+        spoiled.units[1][6] = tile[:-1] + bytes([tile[-1] | 0x80])  # 15 bits are used of 16
+        head = spoiled.units[0][6]
+        self.assertEqual(head[-3:], b"\0\0\xff")
+        spoiled.units[0][6] = head[:-3] + b"\0\0\0\xe0"  # five codes of one bit
+        spoiled.units[0][5] += 1
+        self.assertEqual(decoded(spoiled.build()), decoded(plain.build()))
+
+    def test_heads_and_unknown_modes(self):
+        matrix = [[0x3F80 + n for n in range(5)]] * 4
+        coder = Coder(FLOAT, "BF16", 4, 5)
+        file = coded_file(coder, matrix, 2, 32)
+        file.units.insert(1, file.units.pop(2))  # the tiles in another order
+        file.tensor("x", "BF16", [4, 5], 1, 4, 32)
+        file.unit(1, 0, STORED, pack("BF16", matrix))
+        file.unit(1, 0, HEAD, coder.head)  # a head that no tile needs
+        file.add(9, "y", b"")
+        file.unit(2, 7, HEAD, b"of an unknown class")
+        file.tensor("z", "U8", [2], 0, 1, 2, prefix=0)
+        file.objects.insert(2, file.objects.pop())  # a tensor, so before class 9
+        for unit in file.units:
+            unit[0] += unit[0] == 2
+        file.unit(2, 0, 200, b"a tile all the same")
+        content = pack("BF16", matrix)
+        self.assertEqual(decoded(file.build()), {"w": content, "x": content, "z": "unreadable"})
+
     def test_modes_mixed_in_a_tensor(self):
         matrix = [[self.random.randrange(65536) for _ in range(33)] for _ in range(5)]
         coder = Coder(FLOAT, "BF16", 5, 33)
@@ -292,7 +328,8 @@ class Refused(unittest.TestCase):
                 ("4.2", "U8", [2 ** 13, 2 ** 13], 1, 2 ** 12, 2 ** 13, 0), ("4.2", "U8", [2 ** 40, 2], 1, 1, 32, 0),
                 ("3.4.2", "U16", [2, 3], 1, 1, 32, 4), ("3.4.2", "U16", [2, 3], 1, 1, 32, 3),
                 ("3.4.2", "U16", [2, 3], 1, 1, 32, 1), ("3.4.2", "I16", [2, 3], 1, 1, 32, 2),
-                ("3.4.2", "U16", [3, 2], 1, 1, 32, 2)):
+                ("3.4.2", "U16", [3, 2], 1, 1, 32, 2), ("4.2", "U16", [2, 3], 1, 1, 2, 2),
+                ("3.4.3", "U8", [0, 2 ** 63, 2], 1, 1, 32, 0), ("3.4.3", "U8", [2 ** 32, 2 ** 32, 0], 2, 1, 32, 0)):
             file = self.file()
             file.tensor("x", dtype, dims, split, tile_rows, tile_cols, tied)
             self.refuse(clause, file)
@@ -307,7 +344,7 @@ class Refused(unittest.TestCase):
             self.refuse(clause, file)
         file = File()
         file.objects.append(b"\1\0\1a\1\2\3")
-        self.refuse("3.4", file)
+        self.refuse("3.1", file)
 
     def test_memory_limit(self):
         file = File()
@@ -333,12 +370,23 @@ class Refused(unittest.TestCase):
         self.spoil("5.3", entry(0, 2, FLOAT))
         self.spoil("5.3", entry(3, 2, FLOAT))
         self.spoil("5.3", entry(3, 2, LATTICE))
-        self.spoil("3.6", lambda file: file.unit(1, 1, HEAD, b"") and None)
+        self.spoil("3.6.2", lambda file: file.unit(1, 1, HEAD, b"") and None)
 
         def tied(file):
             file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
             file.unit(2, 0, STORED, b"abcdef")
         self.spoil("3.6.2", tied)
+
+        def no_tiles(file):
+            file.tensor("x", "BF16", [0, 3], 1, 1, 32)
+            file.unit(2, 0, HEAD, b"")
+        self.spoil("3.6.2", no_tiles)
+
+        def two_heads(file):
+            file.add(5, "x", b"")
+            file.unit(2, 1, HEAD, b"")
+            file.unit(2, 2, HEAD, b"")
+        self.spoil("3.6.2", two_heads)
 
         def damage(file):
             data = bytearray(file.build())
@@ -378,10 +426,10 @@ class Refused(unittest.TestCase):
         for position, value in ((0, 2), (0, 5), (1, 5), (1, 254), (2, 5), (2, 7), (3, 1)):
             self.refuse_head("6", coder, head[:position] + bytes([value]) + head[position + 1:])
         self.refuse_head("6", coder, head + b"\0")
-        self.refuse_head("6", coder, head[:-1])
+        self.refuse_head("11.1", coder, head[:-1])
         arrays = 4
         for array, clause in ((b"\0\0\x10", "6.1"), (b"\0\0\xfe", "6.1"), (b"\0\0\0" + b"\xff" * 4 + b"\0" * 9, "6.1"),
-                              (struct.pack("<hB", 32767, 0) + b"\x03\0", "6.1"), (b"\0\0\0\xf0", "6.1")):
+                              (struct.pack("<hB", 32767, 0) + b"\x03\0", "6.1")):
             self.refuse_head(clause, coder, head[:arrays] + array + head[arrays + 3:])
         coder = self.coded(LATTICE, row_steps=[0] * 4, column_steps=[0] * 5)
         head = coder.head
@@ -428,10 +476,11 @@ class Refused(unittest.TestCase):
         spoil("8.4", lambda j, states, words, escapes: escapes.append(b"\1"))
         many = [[random.Random(n).randrange(65536) for _ in range(40)] for n in range(32)]
         wide = Coder(FLOAT, "BF16", 32, 40, row_classes=[507] * 32)
-        for change in (lambda j, states, words, escapes: words.pop(), lambda j, states, words, escapes: escapes.pop()):
-            self.refuse("8.4", coded_file(wide, many, 32, 64, 1, change=change))
+        for clause, change in (("8.4", lambda j, states, words, escapes: words.pop()),
+                               ("11.1", lambda j, states, words, escapes: escapes.pop())):
+            self.refuse(clause, coded_file(wide, many, 32, 64, 1, change=change))
         for tile, clause in ((b"\0" + good[1:], "8"), (b"\x11" + good[1:], "8"), (b"\5" + good[1:], "8"),
-                             (good + b"\0", "8"), (good[:-1], "8"), (b"\1", "8")):
+                             (good + b"\0", "8"), (good[:-1], "11.1"), (b"\1", "11.1")):
             file = coded_file(coder, matrix, 4, 32)
             file.units[1] = [0, 0, FLOAT, 0, 0, len(tile), tile]
             self.refuse(clause, file)
@@ -450,17 +499,6 @@ class Refused(unittest.TestCase):
         wide = self.coded(LATTICE, row_classes=[43] * 4)
         far = [[10 ** 6] * 5] * 4
         self.refuse("8.5", coded_file(wide, far, 4, 32, change=first(varint(2 ** 32))))
-
-        def low_bits(j, states, words, escapes):
-            states[0] |= 1
-        self.refuse("8.5", coded_file(wide, far, 4, 32, change=low_bits))
-
-    def test_plane_padding(self):
-        coder = Coder(FLOAT, "BF16", 2, 5)
-        file = coded_file(coder, [[0] * 5] * 2, 2, 32)
-        tile = file.units[1][6]
-        file.units[1][6] = tile[:-1] + bytes([tile[-1] | 0x40])  # 30 bits are used of 32
-        self.refuse("8.6", file)
 
 
 class Fuzz(unittest.TestCase):

@@ -37,7 +37,9 @@ impl Checkpoint {
         let kind = fs::metadata(path).map_err(|error| CheckpointError::io(path, error))?;
         if !kind.is_dir() {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-            return Checkpoint::single(path, &name, Vec::new());
+            // A name that not every system can write could not be given back.
+            let name = if join_inside(Path::new(""), &name).is_ok() { &name } else { SINGLE };
+            return Checkpoint::single(path, name, Vec::new());
         }
         if is_there(&path.join(SINGLE))? {
             Checkpoint::single(&path.join(SINGLE), SINGLE, read_assets(path)?)

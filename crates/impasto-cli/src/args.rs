@@ -15,7 +15,7 @@ use clap_complete::Shell;
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
     /// Threads; 0 for as many as the machine has. Results do not depend on it.
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
     /// Print results as JSON.
     #[arg(long, global = true)]
@@ -74,7 +74,7 @@ pub struct Encode {
     #[arg(long, group = "target")]
     pub lossless: bool,
     /// Bits of the whole file over all weights: met to 0.5% from below.
-    #[arg(long, group = "target", value_name = "BITS")]
+    #[arg(long, group = "target", value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
     pub bpw: Option<f64>,
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
@@ -230,6 +230,22 @@ pub enum Bench {
         #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         repeat: u32,
     },
+}
+
+/// A number of threads. The limit keeps a slip of the finger from starting a hundred thousand.
+fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= 1024 => Ok(n),
+        _ => Err("not a number from 0 to 1024".to_owned()),
+    }
+}
+
+/// Bits per weight: above 0.
+fn parse_bits(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(bits),
+        _ => Err("not a number of bits above 0".to_owned()),
+    }
 }
 
 /// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: decimal units without an i, binary with one.

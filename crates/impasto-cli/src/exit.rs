@@ -1,16 +1,20 @@
 //! Exit codes: what failed, for programs.
 
+use std::error::Error;
+
 use impasto::{CheckpointError, EncodeError, FileError};
 use impasto_container::ContainerError;
 use impasto_model::ModelError;
 
-/// Exit codes, as the help of the command lists them. 2 is the command line's own.
+/// Exit codes, as the help of the command lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// Done.
     Success = 0,
     /// The system failed: files, threads, memory.
     System = 1,
+    /// The command line is wrong: an option out of its range.
+    Usage = 2,
     /// The input is not valid.
     Invalid = 3,
     /// Units are damaged.
@@ -42,11 +46,20 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             };
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
             return of_checkpoint(error);
-        } else if cause.downcast_ref::<ModelError>().is_some() {
-            return Code::Invalid;
+        } else if let Some(error) = cause.downcast_ref::<ModelError>() {
+            match error {
+                // What the weights' source says is the next cause.
+                ModelError::Tensor { .. } if error.source().is_some() => {}
+                ModelError::BadOption { .. } => return Code::Usage,
+                _ => return Code::Invalid,
+            }
+        } else if let Some(error) = cause.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::InvalidData
+        {
+            return Code::Invalid; // A text that is not UTF-8.
         }
     }
-    Code::System
+    if error.downcast_ref::<ModelError>().is_some() { Code::Invalid } else { Code::System }
 }
 
 fn of_file(error: &FileError) -> Code {

@@ -17,7 +17,7 @@ fn main() -> std::process::ExitCode {
         Ok(code) => code.into(),
         Err(error) if output::is_broken_pipe(&error) => exit::Code::Success.into(),
         Err(error) => {
-            eprintln!("impasto: {error:#}");
+            eprintln!("impasto: {}", output::message(&error));
             exit::code_of(&error).into()
         }
     }

@@ -4,6 +4,7 @@
 #[derive(Default)]
 pub struct BitWriter {
     bytes: Vec<u8>,
+    /// Bits not written yet, fewer than 32, and their number.
     hold: u64,
     held: u32,
 }
@@ -15,20 +16,19 @@ impl BitWriter {
         let value = u64::from(value) & ((1u64 << bits) - 1);
         self.hold |= value << self.held;
         self.held += bits;
-        while self.held >= 8 {
-            self.bytes.push(self.hold as u8);
-            self.hold >>= 8;
-            self.held -= 8;
+        if self.held >= 32 {
+            self.bytes.extend((self.hold as u32).to_le_bytes());
+            self.hold >>= 32;
+            self.held -= 32;
         }
     }
 
     /// Pads with 0 bits to a byte.
     pub fn align(&mut self) {
-        if self.held > 0 {
-            self.bytes.push(self.hold as u8);
-            self.hold = 0;
-            self.held = 0;
-        }
+        let bytes = self.hold.to_le_bytes();
+        self.bytes.extend(&bytes[..self.held.div_ceil(8) as usize]);
+        self.hold = 0;
+        self.held = 0;
     }
 
     /// The bytes, padded with 0 bits.

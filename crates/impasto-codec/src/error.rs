@@ -40,6 +40,9 @@ pub enum CodecError {
     /// An index array has a bad Rice code or an entry out of range.
     #[error("index array: {0} (SPEC 6.1)")]
     IndexArray(&'static str),
+    /// A step index of a row or column is out of range.
+    #[error("a step index is outside -1024 to 1023 (SPEC 6)")]
+    StepIndex,
     /// The rANS stream of a segment does not end as it must.
     #[error("segment {segment}: {rule} (SPEC {clause})")]
     Segment {
@@ -70,7 +73,7 @@ pub enum CodecError {
         dtype: DType,
     },
     /// A tile needs a head of its own kind.
-    #[error("a tile in mode {0} has no head of that kind (SPEC 3.6.3, 5.4)")]
+    #[error("a tile in mode {0} has no head of that kind (SPEC 5.4, 6)")]
     MissingHead(&'static str),
     /// The mode is not one of version 1.
     #[error("coding mode {0} is unknown (SPEC 3.6.1)")]

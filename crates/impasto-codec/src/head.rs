@@ -121,7 +121,8 @@ impl Head {
         if let Some(Steps { step, rows: Some(rows), .. }) = &steps
             && !(step * scale(rows.bounds().1.into())).is_finite()
         {
-            return Err(field("row steps", 0, "step * scale(row step) is not finite"));
+            let (field, rule) = ("row steps", "step * scale of the largest is not finite");
+            return Err(CodecError::Field { field, value: rows.bounds().1 as u64, rule, clause: "10.3" });
         }
         let shape = match shape {
             EXPLICIT => Shape::Explicit(read_explicit(kind, &mut rest)?),
@@ -168,7 +169,7 @@ fn read_steps(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError>
     let array = IndexArray::read(bytes, entries)?;
     let (low, high) = array.bounds();
     if entries > 0 && (low < -1024 || high > 1023) {
-        return Err(CodecError::IndexArray("a step index is outside -1024 to 1023"));
+        return Err(CodecError::StepIndex);
     }
     Ok(array)
 }

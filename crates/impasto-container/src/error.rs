@@ -71,7 +71,7 @@ pub enum FormatError {
     Reserved { unit: usize },
     #[error("unit {unit}: {length} bytes, 2^28 are the most (SPEC 3.6)")]
     UnitLength { unit: usize, length: u32 },
-    #[error("unit {unit}: a head of tile {tile}, not 0 (SPEC 3.6)")]
+    #[error("unit {unit}: a head of tile {tile}, not 0 (SPEC 3.6.2)")]
     HeadTile { unit: usize, tile: u32 },
     #[error("unit {unit}: there is no object {object} (SPEC 3.6.2)")]
     UnitObject { unit: usize, object: u32 },

@@ -112,7 +112,8 @@ impl Layout {
         // Units that are skipped have no tables, but they too have one place each.
         let key = |unit: usize| {
             let entry = &manifest.units[unit];
-            (entry.object, entry.layer, entry.tile, entry.is_head())
+            // Heads have one place in an object and layer, whatever tile they name.
+            (entry.object, entry.layer, entry.is_head(), if entry.is_head() { 0 } else { entry.tile })
         };
         others.sort_by_key(|&unit| (key(unit), unit));
         match others.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
@@ -160,12 +161,15 @@ fn check_unit<'a>(
     if owner.tied().is_some() {
         return Err(FormatError::UnitOfTied { unit, name: name() });
     }
-    if entry.is_head() && tile != 0 {
-        return Err(FormatError::HeadTile { unit, tile });
-    }
-    let tiles = matrix.map_or(u32::MAX, |matrix| matrix.tile_count());
-    if matrix.is_some() && tile >= tiles {
-        return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
+    // Of an object of unknown class nothing is known that a tile's number could break.
+    if let Some(matrix) = matrix {
+        if entry.is_head() && tile != 0 {
+            return Err(FormatError::HeadTile { unit, tile });
+        }
+        let tiles = matrix.tile_count();
+        if tile >= tiles {
+            return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
+        }
     }
     Ok(matrix.as_ref())
 }

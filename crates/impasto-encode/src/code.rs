@@ -1,7 +1,6 @@
 //! Coding: assets and tensors to units.
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::lattice::quantize;
 use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
 use impasto_codec::{CodecError, DType, Kind};
 use impasto_container::{ContainerError, Mode};
@@ -10,11 +9,12 @@ use rayon::prelude::*;
 use crate::error::EncodeError;
 use crate::matrix::{MatrixView, weights};
 use crate::plan::Plan;
+use crate::round::Rounder;
 
 /// Bytes of a piece of an asset.
 pub const PIECE: u64 = 4 << 20;
 /// Zstandard levels: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
-const ASSET_LEVEL: i32 = 19;
+const ASSET_LEVEL: i32 = 18;
 const TENSOR_LEVEL: i32 = 9;
 const SAMPLE_LEVEL: i32 = 1;
 /// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
@@ -138,11 +138,12 @@ fn code_lattice(
     place: &Place,
 ) -> Result<(u8, Vec<u8>), CodecError> {
     let step = plan.head.as_ref().and_then(|head| head.steps.as_ref()).map_or(1.0, |steps| steps.step);
+    let rounder = Rounder::new(matrix.dtype, step);
     let mut z = Vec::with_capacity(place.elements());
     let mut w = Vec::with_capacity(place.columns.len());
     for r in place.rows.clone() {
         weights(matrix.dtype, matrix.part(r, place.columns.clone()), &mut w);
-        z.extend(w.iter().map(|&w| quantize(w, 1.0 / step)));
+        z.extend(w.iter().map(|&w| rounder.round(w)));
     }
     match encoder.lattice(place, &z) {
         Some(unit) => Ok((mode::LATTICE, unit)),

@@ -107,6 +107,8 @@ struct Job<'a> {
     /// The scales of each tensor that has a float layout, is large enough and not tied.
     scales: Vec<Option<Scales>>,
     assets: Vec<CodedAsset>,
+    /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every rate.
+    exact: Vec<Option<u64>>,
 }
 
 impl<'a> Job<'a> {
@@ -123,9 +125,29 @@ impl<'a> Job<'a> {
             checkpoint.release(tensor.info);
             scales
         };
-        let scales = tensors.iter().map(scale).collect();
-        let assets = code_assets(checkpoint, options.target == Target::Lossless)?;
-        Ok(Job { checkpoint, options, watch, tensors, scales, assets })
+        let exact = options.target == Target::Lossless;
+        let (assets, scales) = rayon::join(|| code_assets(checkpoint, exact), || tensors.iter().map(scale).collect());
+        let assets = assets?;
+        let mut job = Job { checkpoint, options, watch, tensors, scales, assets, exact: vec![] };
+        if options.target != Target::Lossless {
+            job.exact = (0..job.tensors.len()).map(|i| job.exact_bytes(i)).collect::<Result<_, _>>()?;
+        }
+        Ok(job)
+    }
+
+    /// Bytes that a tensor takes with what aligns its units, if it is kept exactly in a lossy file. They are found by coding it, since
+    /// Zstandard has no forecast: a mask of zeros and ones takes next to nothing.
+    fn exact_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
+        let info = self.tensors[tensor].info;
+        let Some(plan) = self.plan(tensor, None).filter(|_| self.lossy(tensor).is_none()) else { return Ok(None) };
+        let mut bytes = 0;
+        let matrix = self.tensors[tensor].matrix(self.checkpoint);
+        code_tensor(&info.name, &matrix, &plan, self.options.segments, &mut |_, unit: &[u8]| {
+            bytes += unit.len().next_multiple_of(16) as u64;
+            Ok(())
+        })?;
+        self.checkpoint.release(info);
+        Ok(Some(bytes))
     }
 
     fn weights(&self) -> u64 {
@@ -142,22 +164,23 @@ impl<'a> Job<'a> {
 
     /// Plans for all tensors that are not tied; with loss at a relative step, or without.
     fn plans(&self, relative: Option<f64>) -> Vec<Option<Plan>> {
-        let plan = |i: usize| {
-            let tensor = &self.tensors[i];
-            if tensor.same_as.is_some() {
-                return None;
-            }
-            let matrix = tensor.matrix(self.checkpoint);
-            let step = relative.and_then(|r| step_of(self.lossy(i)?.mean_square.get(), r));
-            let plan = match (&self.scales[i], step) {
-                (Some(scales), Some(step)) => Plan::lattice(&matrix, scales, step),
-                (Some(scales), None) => Plan::float(&matrix, scales).unwrap_or_else(|| Plan::bytes(&matrix)),
-                (None, _) => Plan::bytes(&matrix),
-            };
-            self.checkpoint.release(tensor.info);
-            Some(plan)
+        (0..self.tensors.len()).map(|i| self.plan(i, relative)).collect()
+    }
+
+    fn plan(&self, tensor: usize, relative: Option<f64>) -> Option<Plan> {
+        let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return None };
+        let matrix = self.tensors[tensor].matrix(self.checkpoint);
+        let step = relative.and_then(|r| step_of(self.lossy(tensor)?.mean_square.get(), r));
+        let mut plan = match (&self.scales[tensor], step) {
+            (Some(scales), Some(step)) => Plan::lattice(&matrix, scales, step),
+            (Some(scales), None) => Plan::float(&matrix, scales).unwrap_or_else(|| Plan::bytes(&matrix)),
+            (None, _) => Plan::bytes(&matrix),
         };
-        (0..self.tensors.len()).map(plan).collect()
+        if let Some(&Some(bytes)) = self.exact.get(tensor) {
+            plan.bytes = bytes;
+        }
+        self.checkpoint.release(info);
+        Some(plan)
     }
 
     fn run(&self, path: &Path) -> Result<Report, EncodeError> {
@@ -175,6 +198,8 @@ impl<'a> Job<'a> {
         let slack = target / 1000;
         let mut aim = target - slack;
         let mut pass = 0;
+        // The smallest file that was coded and was too large still.
+        let mut least_coded = u64::MAX;
         for _ in 0..TRIES {
             let found = search(aim, slack, lossy_weights, |relative| {
                 pass += 1;
@@ -184,6 +209,7 @@ impl<'a> Job<'a> {
             let relative = match found {
                 Found::Step(relative) => relative,
                 Found::LeastIs(least) => {
+                    let least = if least_coded < u64::MAX { least.max(least_coded) } else { least };
                     let least_bpw = least as f64 * 8.0 / self.weights() as f64;
                     return Err(EncodeError::TooSmall { wanted: target, least, least_bpw });
                 }
@@ -193,6 +219,9 @@ impl<'a> Job<'a> {
             let length = coded.length;
             if length <= target && length >= target - target / 200 {
                 return coded.finish(Some(relative));
+            }
+            if length > target {
+                least_coded = least_coded.min(length);
             }
             aim = (u128::from(aim) * u128::from(target - slack) / u128::from(length.max(1))) as u64;
         }

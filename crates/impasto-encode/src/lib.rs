@@ -16,6 +16,7 @@ mod matrix;
 mod model;
 mod plan;
 mod rate;
+mod round;
 mod scales;
 mod tiles;
 

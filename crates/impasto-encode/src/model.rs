@@ -38,6 +38,16 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// Are rows, columns and elements within what the format holds? (No elements do not mean few rows.)
+fn fits(shape: &[u64]) -> bool {
+    let side = |dims: &[u64]| {
+        if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)) }
+    };
+    let (rows, columns) = shape.split_at(split(shape));
+    let elements = side(rows).zip(side(columns)).and_then(|(rows, columns)| rows.checked_mul(columns));
+    elements.is_some_and(|n| n <= 1 << 48)
+}
+
 /// The tensors of a checkpoint, with repeated ones found.
 ///
 /// # Errors
@@ -52,6 +62,10 @@ pub fn tensors(checkpoint: &Checkpoint) -> Result<Vec<Tensor<'_>>, EncodeError> 
             tensor: info.name.clone(),
             rule: "a name is of 1 to 4096 bytes (SPEC 3.4.1)",
         });
+    }
+    if let Some(info) = infos.iter().find(|info| !fits(&info.shape)) {
+        let rule = "more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)";
+        return Err(EncodeError::Tensor { tensor: info.name.clone(), rule });
     }
     let mut alike: HashMap<(DType, &[u64]), usize> = HashMap::new();
     for info in infos {

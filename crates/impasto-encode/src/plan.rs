@@ -1,8 +1,7 @@
 //! What is decided about a tensor before it is coded: mode, head, tiles.
 
-use impasto_codec::float::element;
+use impasto_codec::float::values_of_row;
 use impasto_codec::head::MAX_LATTICE_PLANE;
-use impasto_codec::lattice::quantize;
 use impasto_codec::tile::Place;
 use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
 use rayon::prelude::*;
@@ -10,6 +9,7 @@ use rayon::prelude::*;
 use crate::counts::Counts;
 use crate::matrix::{MatrixView, weights};
 use crate::model::Tensor;
+use crate::round::Rounder;
 use crate::scales::Scales;
 use crate::tiles::tile_shape;
 
@@ -81,9 +81,8 @@ impl Plan {
         let bias = (1 << (layout.exponent - 1)) - 1;
         // The class is 4 (log2 of the scale + bias): SPEC 7.4.
         let (row_classes, column_classes) = classes(scales, 4 * bias * CLASS);
-        let size = layout.size();
         let counts = count(matrix, Kind::Float, &row_classes, &column_classes, |bytes, values| {
-            values.extend((0..bytes.len() / size).map(|i| layout.split(element(bytes, size, i)).0 as i32));
+            values_of_row(layout, bytes, values);
         });
         let (shape, bits) = counts.best_shape();
         let plane = layout.raw_bits();
@@ -110,11 +109,11 @@ impl Plan {
         let plane =
             ((widest - Kind::Lattice.max_class()).max(0) as u32).div_ceil(4).min(MAX_LATTICE_PLANE.into()) as u8;
         let (row_classes, column_classes) = classes(scales, offset(plane));
-        let inverse = 1.0 / step;
+        let rounder = Rounder::new(matrix.dtype, step);
         let counts = count(matrix, Kind::Lattice, &row_classes, &column_classes, |bytes, values| {
             let mut w = Vec::with_capacity(bytes.len() / matrix.dtype.size());
             weights(matrix.dtype, bytes, &mut w);
-            values.extend(w.iter().map(|&w| quantize(w, inverse) >> plane));
+            values.extend(w.iter().map(|&w| rounder.round(w) >> plane));
         });
         let (shape, bits) = counts.best_shape();
         let head = Head {

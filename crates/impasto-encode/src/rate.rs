@@ -6,6 +6,9 @@ use crate::arithmetic::{exp2, log2_fixed};
 const FINEST: f64 = -19.0;
 const COARSEST: f64 = 8.0;
 
+/// A bracket so narrow, in octaves, means that the size jumps inside it.
+const NARROW: f64 = 1e-9;
+
 /// What a search ended with.
 #[derive(Debug, PartialEq)]
 pub enum Found {
@@ -44,11 +47,8 @@ pub fn search(target: u64, slack: u64, weights: u64, mut size: impl FnMut(f64) -
         let aim = target.saturating_sub(slack / 2) as f64;
         let guess: f64 = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
         at = match (low, high) {
+            (Some(low), Some(high)) if high - low < NARROW => return Found::Step(exp2(high)),
             (Some(low), Some(high)) if guess <= low || guess >= high => (low + high) / 2.0,
-            (Some(low), Some(high)) if high - low < 1e-9 => {
-                let _ = low;
-                return Found::Step(exp2(high));
-            }
             _ => guess.clamp(FINEST, COARSEST),
         };
     }

@@ -9,7 +9,8 @@ const LANES: u64 = 32;
 
 /// Rows and columns of the tiles of a `rows` x `columns` matrix whose elements take about `millibits` / 1000 bits each.
 pub fn tile_shape(rows: u64, columns: u64, millibits: u64) -> (u64, u64) {
-    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MAX_ELEMENTS);
+    // Sides grow to about three times what is wanted at most, the area too.
+    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MAX_ELEMENTS / 4);
     if rows.saturating_mul(columns) <= area * 3 / 2 && rows.saturating_mul(columns) <= MAX_ELEMENTS {
         return (rows.max(1), columns.max(1));
     }
@@ -26,12 +27,12 @@ pub fn tile_shape(rows: u64, columns: u64, millibits: u64) -> (u64, u64) {
 fn even(length: u64, wanted: u64, unit: u64) -> u64 {
     let length = length.max(1);
     let most = (length / wanted.max(1)).max(1);
-    (1..=most)
-        .rev()
-        .take(64)
-        .map(|parts| length.div_ceil(parts).next_multiple_of(unit))
-        .find(|&part| length.is_multiple_of(part) || length % part * 2 >= part)
-        .unwrap_or(wanted.next_multiple_of(unit))
+    let good = |&part: &u64| length.is_multiple_of(part) || length % part * 2 >= part;
+    let equal = (1..=most).rev().take(64).map(|parts| length.div_ceil(parts).next_multiple_of(unit));
+    // Where there are so many parts that making one less changes nothing: other sizes near by.
+    let near = || (0..=(2 * wanted / unit).min(256)).map(|i| wanted.next_multiple_of(unit) + i * unit);
+    let best = || near().max_by_key(|part| length % part * 1000 / part);
+    equal.chain(near()).find(good).or_else(best).unwrap_or(unit)
 }
 
 #[cfg(test)]
@@ -45,6 +46,10 @@ mod tests {
         assert_eq!(tile_shape(1536, 576, 10_500), (256, 288));
         assert_eq!(tile_shape(192, 576, 3_300), (192, 576), "small enough to be one tile");
         assert_eq!(tile_shape(1, 576, 8_000), (1, 576));
+        let (rows, columns) = tile_shape(1967, 8530, 50);
+        assert!(rows * columns <= MAX_ELEMENTS, "a constant matrix");
+        let (rows, columns) = tile_shape(154, 49_761, 29_076);
+        assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
     }
 
     proptest! {
@@ -53,10 +58,12 @@ mod tests {
             let (r, c) = tile_shape(rows, columns, millibits);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
-            // Every tile but those of a matrix that is too small codes to at least 32 KB or so.
+            // Every tile but those of a matrix that is too small codes to 32 KB or so;
+            // those at the edge of odd lengths, of many, to less.
             let last = |length: u64, part: u64| if length.is_multiple_of(part) { part } else { length % part };
             let smallest = last(rows, r) * last(columns, c) * millibits / 8000;
-            prop_assert!((r >= rows && c >= columns) || smallest >= 16 << 10, "{} x {}: {}", r, c, smallest);
+            let tiles = rows.div_ceil(r) * columns.div_ceil(c);
+            prop_assert!(tiles == 1 || smallest >= 4 << 10 || tiles > 64, "{} x {}: {}", r, c, smallest);
         }
     }
 }

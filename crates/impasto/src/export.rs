@@ -115,11 +115,14 @@ fn write_shard<S: Source>(
 /// Writes a tensor by bands of whole rows of tiles.
 fn write_tensor<S: Source>(tensor: &Tensor<'_, S>, writer: &mut SafetensorsWriter) -> Result<u64, FileError> {
     let matrix = tensor.matrix();
+    if matrix.elements() == 0 {
+        return Ok(0);
+    }
     let row_bytes = (matrix.cols() * tensor.dtype().size() as u64).max(1);
     let tile_rows = matrix.tile_rows().min(matrix.rows()).max(1);
     let height = (BAND_BYTES / row_bytes / tile_rows).max(1) * tile_rows;
     let (mut from, mut written) = (0, 0);
-    while from < matrix.rows() && matrix.cols() > 0 {
+    while from < matrix.rows() {
         let to = from.saturating_add(height).min(matrix.rows());
         let bytes = tensor.band(from..to, 0..matrix.cols())?;
         writer.write(&bytes)?;

@@ -22,7 +22,7 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
-            let result = perplexity(loaded.network(), &tokens, &options, &mut on_progress)?;
+            let result = perplexity(loaded.network(), &tokens, &options, &mut on_progress).with_context(|| name_of(text))?;
             progress.finish_and_clear();
             if args.json {
                 print_json(&json!({ "model": model.display().to_string(), "perplexity": result }))?;
@@ -36,7 +36,8 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             let (tokens, options) = prepare(args, &original, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
-            let result = kld(original.network(), loaded.network(), &tokens, &options, &mut on_progress)?;
+            let result = kld(original.network(), loaded.network(), &tokens, &options, &mut on_progress);
+            let result = result.with_context(|| name_of(text))?;
             progress.finish_and_clear();
             if args.json {
                 let (model, reference) = (model.display().to_string(), reference.display().to_string());
@@ -49,8 +50,12 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
+fn name_of(text: &Text) -> String {
+    text.text.display().to_string()
+}
+
 fn prepare(args: &Args, model: &Model, text: &Text) -> anyhow::Result<(EvalText, EvalOptions)> {
-    let name = || text.text.display().to_string();
+    let name = || name_of(text);
     let content = std::fs::read_to_string(&text.text).with_context(name)?;
     let score = match text.score {
         Score::All => Scored::All,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
 use crate::exit::Code;
-use crate::output::{bytes, print, print_json, table};
+use crate::output::{bytes, print, print_json, shown, table};
 
 /// An object of the file with what its units take.
 struct Line {
@@ -32,7 +32,8 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         .objects()
         .iter()
         .zip(&units)
-        .map(|(object, units)| {
+        .enumerate()
+        .map(|(n, (object, units))| {
             let (dtype, shape, tensor) = match &object.kind {
                 ObjectKind::Tensor(meta) => (meta.dtype.name(), meta.dims.clone(), true),
                 ObjectKind::Asset { length, .. } => ("", vec![*length], false),
@@ -43,7 +44,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 name: object.name.clone(),
                 tensor,
                 dtype,
-                elements: shape.iter().product(),
+                elements: reader.matrix(n as u32).map_or(0, |matrix| matrix.elements()),
                 shape,
                 mode: if tied.is_some() { "tied".into() } else { modes(units) },
                 units: units.len(),
@@ -93,9 +94,9 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let shape = line.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
         let bits = line.bytes as f64 * 8.0 / line.elements.max(1) as f64;
         let kind = if line.tensor { line.dtype.to_owned() } else { "asset".to_owned() };
-        let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {name}"));
+        let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {}", shown(name)));
         let bits = if line.tied.is_some() { String::new() } else { format!("{bits:.3}") };
-        rows.push(vec![line.name.clone(), kind, shape, mode, line.units.to_string(), bytes(line.bytes), bits]);
+        rows.push(vec![shown(&line.name), kind, shape, mode, line.units.to_string(), bytes(line.bytes), bits]);
     }
     text.push_str(&table(&rows));
     if !command.tensors {

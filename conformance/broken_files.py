@@ -1,0 +1,204 @@
+"""Files that break docs/SPEC.md, each the clause that its name begins with."""
+
+import math
+import struct
+
+from minimal_encoder import Coder, File, coded_file, same, varint
+from naive_container import FLOAT, HEAD, LATTICE, STORED, ZSTD
+from small_files import BYTES, FLOATS, floats, frame, lattice, plain, put, replace
+
+BROKEN = {}  # by name
+
+
+def broken_containers():
+    def broken(name, change):
+        file = plain()
+        result = change(file)
+        put(BROKEN, name, result if isinstance(result, bytes) else file)
+
+    def manifest(change):
+        return lambda file: setattr(file, "spoil_manifest", change)
+
+    def tensor(*fields, **options):
+        return lambda file: file.tensor(*fields, **options) and None
+
+    broken("2-short-header", lambda file: file.build()[:63])
+    for name, key, value in (("2.1-magic", "magic", b"\x89IMP\n\r\x1a\n"), ("2.1-major-2", "major", 2),
+                             ("2.1-flags", "flags", 1), ("2.2-manifest-too-long", "manifest_length", 2 ** 32 + 1),
+                             ("2.2-manifest-past-the-end", "manifest_length", 10 ** 6), ("2.3-root", "root", bytes(32)),
+                             ("2.5-file-length", "file_length", 10 ** 6)):
+        broken(name, lambda file: file.header.update({key: value}))
+    for name, length in (("1.2-varint-not-shortest", b"\x81\x00"), ("1.2-varint-too-large", b"\xff" * 9 + b"\x02")):
+        file = File()
+        file.add(0, "a", length + varint(1))
+        put(BROKEN, name, file)
+    broken("3.1-record-past-the-manifest", manifest(lambda m: m + b"\x05\x09abc"))
+    broken("3.2-unknown-record-needed", manifest(lambda m: m + b"\x83\x00"))
+    broken("3.3-no-units-record", manifest(lambda m: b""))
+    broken("3.3-two-units-records", manifest(lambda m: m + b"\x82\x01\x00"))
+    broken("3.3-object-after-units", manifest(lambda m: m + b"\x81\x0b\x01\x00\x01x\x07\x01\x00\x00\x01\x01\x00"))
+    broken("3.4-17-dims", tensor("x", "U8", [1] * 17, 0, 1, 1))
+    broken("3.4-split-above-ndim", tensor("x", "U8", [0], 2, 1, 1))
+    broken("3.4-tile-without-rows", tensor("x", "U8", [0], 1, 0, 1))
+
+    def prefix(file):
+        file.tensor("xy", "U8", [0], 1, 1, 1)
+        file.objects[-1] = b"\x01\x02\x02xy" + file.objects[-1][5:]
+    broken("3.4-prefix-past-the-name", prefix)
+    broken("3.4.1-name-empty", tensor(b"", "U8", [0], 1, 1, 1))
+    broken("3.4.1-name-not-utf8", tensor(b"x\xff", "U8", [0], 1, 1, 1))
+    broken("3.4.1-name-twice", tensor("w", "U8", [0], 1, 1, 1))
+    broken("3.4.1-names-descending", tensor("v", "U8", [0], 1, 1, 1))
+    broken("3.4.2-tied-to-itself", tensor("x", "U16", [2, 3], 1, 1, 32, 3))
+    broken("3.4.2-tied-to-an-asset", tensor("x", "U8", [10], 1, 1, 32, 1))
+    broken("3.4.2-tied-to-another-dtype", tensor("x", "I16", [2, 3], 1, 1, 32, 2))
+
+    def chain(file):
+        file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
+        file.tensor("y", "U16", [2, 3], 1, 1, 32, tied=3)
+    broken("3.4.2-tied-to-tied", chain)
+    broken("3.4.3-too-many-elements", tensor("x", "U8", [2 ** 30, 2 ** 19], 1, 1, 32))
+    broken("3.4.3-too-many-columns", tensor("x", "U8", [0, 2 ** 63, 2], 1, 1, 32))
+    broken("3.5-dtype-18", tensor("x", 18, [0], 1, 1, 1))
+    broken("4.2-tile-cols-33", tensor("x", "U8", [0, 70], 1, 1, 33))
+    broken("4.2-tile-cols-33-of-a-tied-tensor", tensor("x", "U16", [2, 3], 1, 1, 2, 2))
+    broken("4.2-tile-too-large", tensor("x", "U8", [2 ** 13, 2 ** 13], 1, 2 ** 12, 2 ** 13))
+    broken("4.2-too-many-tiles", tensor("x", "U8", [2 ** 40, 2], 1, 1, 32))
+
+    def entry(number, position, value):
+        return lambda file: file.units[number].__setitem__(position, value)
+    broken("3.6-reserved", entry(3, 4, 1))
+    broken("3.6-unit-too-long", entry(3, 5, 2 ** 28 + 1))
+    file = File()
+    file.spoil_manifest = lambda m: b"\x82\x01\x01"
+    put(BROKEN, "3.6.1-count", file)
+    broken("3.6.2-no-such-object", entry(3, 0, 2))
+    broken("3.6.2-no-such-tile", entry(3, 1, 2))
+    broken("3.6.2-a-tile-twice", entry(4, 1, 0))
+
+    def two_heads(file):
+        file.add(5, "x", b"")
+        file.unit(2, 1, HEAD, b"")
+        file.unit(2, 2, HEAD, b"")
+    broken("3.6.2-two-heads-of-unknown-class", two_heads)
+    broken("3.6.2-head-of-tile-1", lambda file: file.unit(1, 1, HEAD, b"") and None)
+
+    def without_tiles(file):
+        file.tensor("x", "BF16", [0, 3], 1, 1, 32)
+        file.unit(2, 0, HEAD, floats().units[0][6])
+    broken("3.6.2-head-without-tiles", without_tiles)
+
+    def unit_of_tied(file):
+        file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
+        file.unit(2, 0, STORED, b"abcdef")
+    broken("3.6.2-unit-of-a-tied-tensor", unit_of_tied)
+    broken("3.6.3-tile-without-unit", entry(4, 3, 1))
+    file = floats()
+    file.units.reverse()
+    put(BROKEN, "3.6.3-head-after-its-tile", file)
+    file = floats()
+    file.units.pop(0)
+    put(BROKEN, "3.6.3-no-head", file)
+    broken("11.2-damaged", lambda file: file.build()[:-1] + b"x")
+
+
+def broken_codings():
+    def zstd(name, content):
+        file = File()
+        file.tensor("w", "U8", [8], 0, 1, 8)
+        file.unit(0, 0, ZSTD, content)
+        put(BROKEN, name, file)
+    good = frame(b"\x20\x08", b"abcdefgh")
+    zstd("5.1-bytes-after-the-frame", good + b"\0")
+    zstd("5.1-two-frames", frame(b"\x20\x04", b"abcd") + frame(b"\x20\x04", b"efgh"))
+    zstd("5.1-frame-cut", good[:-1])
+    zstd("5.1-content-too-short", frame(b"\0\0", b"abcdefg"))
+    zstd("5.1-content-too-long", frame(b"\0\0", b"abcdefghi"))
+    zstd("5.1-skippable-frame", b"\x50\x2a\x4d\x18\x08\0\0\0abcdefgh")
+    zstd("5.1-skippable-frame-before", b"\x50\x2a\x4d\x18\x01\0\0\0a" + good)
+    zstd("5.1-dictionary", frame(b"\x21\x07\x08", b"abcdefgh"))
+    file = plain()
+    replace(file, 4, b"ghijk")
+    put(BROKEN, "5.2-stored-size", file)
+    for name, number, mode in (("5.3-float-of-integers", 3, FLOAT), ("5.3-asset-with-a-head", 0, HEAD)):
+        file = plain()
+        if mode == FLOAT:
+            file.unit(1, 0, HEAD, floats().units[0][6])
+            file.units.insert(3, file.units.pop())
+        else:
+            file.unit(0, 0, HEAD, floats().units[0][6])
+        if mode == FLOAT:
+            file.units[4][2] = mode
+        put(BROKEN, name, file)
+    file = coded_file(Coder(FLOAT, "F8_E4M3", 4, 5), BYTES, 4, 32)
+    file.units[0][6] = lattice().units[0][6]
+    file.units[0][5] = len(file.units[0][6])
+    file.units[1][2] = LATTICE
+    put(BROKEN, "5.3-lattice-of-f8", file)
+    file = floats(tile_rows=2)
+    file.units[2][2] = LATTICE
+    put(BROKEN, "5.4-float-and-lattice", file)
+
+    def head(name, make, *edits):
+        """Spoils the head: each edit is (position, bytes to take away, bytes to put there)."""
+        file = make
+        content = file.units[0][6]
+        for at, length, new in edits:
+            content = content[:at] + new + content[at + length:]
+        replace(file, 0, content)
+        put(BROKEN, name, file)
+    head("6-kind-5", floats(), (0, 1, b"\5"))
+    head("6-shape-5", floats(), (1, 1, b"\5"))
+    head("6-plane-of-a-float", floats(), (2, 1, b"\7"))
+    head("6-plane-21", lattice(), (2, 1, b"\x15"))
+    head("6-flags-of-a-float", floats(), (3, 1, b"\1"))
+    head("6-flags", lattice(), (3, 1, b"\4"))
+    for name, step in (("0", 0.0), ("negative", -1.0), ("nan", math.nan), ("infinite", math.inf)):
+        head(f"6-step-{name}", lattice(), (4, 4, struct.pack("<f", step)))
+    head("6-row-step-1024", lattice(row_steps=[0] * 4), (14, 3, same(1024)))
+    head("6-column-step-below-1024", lattice(column_steps=[0] * 5), (14, 3, same(-1025)))
+    head("6-bytes-left-over", floats(), (10, 0, b"\0"))
+    file = floats()
+    file.units[1][2] = LATTICE
+    put(BROKEN, "6-kind-not-that-of-the-tile", file)
+    head("6.1-k-16", floats(), (4, 3, b"\0\0\x10"))
+    head("6.1-32-ones", floats(), (4, 3, b"\0\0\0" + b"\xff" * 4 + b"\0" * 9))
+    head("6.1-entry-past-i16", floats(), (4, 3, struct.pack("<hB", 32767, 0) + b"\x03\0"))
+    head("11.1-head-cut", floats(), (9, 1, b""))
+    coder = Coder(FLOAT, "BF16", 4, 5, shape=255, tables={0: [32] * 64})
+    listed = b"\x20" * 63
+    for name, tables in (("6.2-sum-2049", b"\1\0\0\0\0\x3f" + listed + b"\x21"),
+                         ("6.2-table-of-no-class", b"\x10\0\0\0\0\x3f" + listed + b"\x20"),
+                         ("6.2-symbol-63-listed", b"\1\0\0\0\1\x3f" + listed + b"\x20")):
+        head(name, coded_file(coder, FLOATS, 4, 32), (10, 99, tables))
+    head("10.3-row-step-infinite", lattice(row_steps=[0] * 4), (4, 4, struct.pack("<f", 3e38)), (14, 3, same(4)))
+
+    def tile(name, change):
+        file = floats()
+        replace(file, 1, change(file.units[1][6]))
+        put(BROKEN, name, file)
+    tile("8-no-segment", lambda t: b"\0" + t[1:])
+    tile("8-more-segments-than-rows", lambda t: b"\5" + t[1:9] * 5 + t[9:])
+    tile("8-bytes-left-over", lambda t: t + b"\0")
+    tile("11.1-plane-cut", lambda t: t[:-1])
+    tile("11.1-words-past-the-end", lambda t: t[:1] + b"\xff\xff\xff\xff" + t[5:])
+
+    def segment(name, change, make=floats):
+        put(BROKEN, name, make(change=change))
+    segment("8.4-lane-starts-too-low", lambda j, states, words, escapes: states.__setitem__(31, 0xFFFF))
+    segment("8.4-lane-ends-too-high", lambda j, states, words, escapes: states.__setitem__(31, 0x10001))
+    segment("8.4-a-word-left-over", lambda j, states, words, escapes: words.append(1))
+    segment("8.4-an-escape-left-over", lambda j, states, words, escapes: escapes.append(b"\1"))
+
+    def many(change):
+        matrix = [[(r * 977 + c * 331) * 53 & 0xFFFF for c in range(33)] for r in range(12)]
+        return coded_file(Coder(FLOAT, "BF16", 12, 33, row_classes=[507] * 12), matrix, 12, 64, change=change)
+    segment("8.4-a-word-missing", lambda j, states, words, escapes: words.pop(), many)
+    segment("11.1-an-escape-missing", lambda j, states, words, escapes: escapes.pop(), many)
+
+    def first(content):
+        return lambda j, states, words, escapes: escapes.__setitem__(0, content)
+    segment("8.5-escape-too-large", first(varint(2 ** 32)), many)
+    segment("8.5-escape-too-large-of-a-lattice", first(varint(2 ** 32)),
+            lambda change: lattice(z=[[10 ** 6] * 5] * 4, change=change))
+    segment("1.2-escape-not-shortest", first(b"\x80\x00"), many)

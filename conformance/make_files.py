@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Writes what of the conformance set the real encoder never makes: odd files (`files/`) and broken ones (`broken/`).
+
+Then, for every file in `files/`, what the naive decoder prints (`expected/`). The rest of `files/` is written by the
+example `make_conformance` of the crate `impasto`. A name begins with the clause of docs/SPEC.md that the file is about;
+in `broken/` it is the clause that the file breaks, and the first that a reader finds broken if it reads from the front.
+"""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import broken_files
+import naive_decoder
+import odd_files
+
+HERE = Path(__file__).resolve().parent
+
+
+def expected(path):
+    """What the naive decoder prints for a file, or None where a Zstandard library is missing."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as err:
+        status = naive_decoder.main([str(path)])
+    assert status != 1, (path.name, err.getvalue())
+    return None if status == 2 else out.getvalue()
+
+
+def make():
+    """All files: {"files/NAME": bytes, "broken/NAME": bytes}."""
+    odd_files.ODD.clear()
+    broken_files.BROKEN.clear()
+    for step in (odd_files.odd_containers, odd_files.odd_codings,
+                 broken_files.broken_containers, broken_files.broken_codings):
+        step()
+    made = {"files": odd_files.ODD, "broken": broken_files.BROKEN}
+    return {f"{folder}/{name}.impasto": data for folder, files in made.items() for name, data in files.items()}
+
+
+def main():
+    for folder in ("files", "broken", "expected"):
+        (HERE / folder).mkdir(exist_ok=True)
+    for name, data in make().items():
+        (HERE / name).write_bytes(data)
+    for path in sorted((HERE / "files").glob("*.impasto")):
+        text = expected(path)
+        if text is None:
+            sys.exit(f"{path.name} needs a Zstandard library")
+        (HERE / "expected" / f"{path.stem}.txt").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+//! The commands on the tiny model, as a user types them.
+
+mod support;
+
+use std::fs;
+
+use support::{Ran, Workplace, impasto, tiny};
+
+#[test]
+fn encode_verify_inspect_decode() {
+    let at = Workplace::new();
+    let encoded = at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    assert!(encoded.out.contains("a.impasto: ") && encoded.out.contains("bits per weight"), "{}", encoded.out);
+    assert!(encoded.err.is_empty(), "no progress where there is no terminal: {}", encoded.err);
+    let root = encoded.out.lines().find_map(|l| l.strip_prefix("root ")).expect("a root").to_owned();
+
+    let verified = at.run(&["verify", "a.impasto"]).ok();
+    assert!(verified.out.contains("all good") && verified.out.contains(&root), "{}", verified.out);
+
+    let inspected = at.run(&["inspect", "a.impasto"]).ok();
+    assert!(inspected.out.contains(&root) && inspected.out.contains("tokenizer.json"), "{}", inspected.out);
+    assert!(!inspected.out.contains("model.layers.0."));
+    let inspected = at.run(&["inspect", "a.impasto", "--tensors"]).ok();
+    assert!(inspected.out.contains("model.layers.5.mlp.down_proj.weight"), "{}", inspected.out);
+
+    let decoded = at.run(&["decode", "a.impasto", "--to", "safetensors", "-o", "out"]).ok();
+    assert!(decoded.out.contains("byte for byte"), "{}", decoded.out);
+    for entry in fs::read_dir(tiny()).expect("the tiny model") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        assert!(fs::read(&path).ok() == fs::read(at.path("out").join(name)).ok(), "{name:?} differs");
+    }
+}
+
+#[test]
+fn json_has_its_fields() {
+    let at = Workplace::new();
+    let encoded = at.run(&["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "4"]).json();
+    let bits = encoded["bits_per_weight"].as_f64().expect("a number");
+    assert!((3.98..=4.0).contains(&bits), "{bits}");
+    assert_eq!(encoded["bytes"].as_u64(), fs::metadata(at.path("a.impasto")).ok().map(|m| m.len()));
+    assert!(encoded["non_finite"].as_array().is_some_and(Vec::is_empty));
+    assert!(encoded["relative_step"].as_f64().is_some_and(|step| step > 0.0));
+    let tensor = &encoded["tensors"][0];
+    for field in ["name", "dtype", "shape", "mode", "bytes"] {
+        assert!(!tensor[field].is_null(), "{field}");
+    }
+    let verified = at.run(&["verify", "a.impasto", "--json"]).json();
+    assert_eq!((verified["good"].as_bool(), &verified["root"]), (Some(true), &encoded["root"]));
+    let inspected = at.run(&["inspect", "a.impasto", "--json"]).json();
+    assert_eq!((&inspected["root"], &inspected["cut"]), (&encoded["root"], &false.into()));
+    assert!(inspected["objects"].as_array().is_some_and(|objects| objects.len() > 50));
+    for field in ["version", "bytes", "manifest_bytes", "units", "weights", "bits_per_weight", "layers"] {
+        assert!(!inspected[field].is_null(), "{field}");
+    }
+    let decoded = at.run(&["decode", "a.impasto", "-o", "out", "--json"]).json();
+    assert_eq!(decoded["identical"].as_bool(), Some(false));
+    assert_eq!(decoded["files"].as_array().map(Vec::len), Some(5));
+    let ran = at.run(&["run", "a.impasto", "-p", "Once upon a time", "-n", "3", "--json"]).json();
+    assert!(ran["prompt_tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()));
+    assert!(ran["generation"].is_object());
+    at.write("text", &"Once upon a time there was a small cat. She liked to sit in the sun.\n".repeat(20));
+    let text = ["--text", "text", "--ctx", "32", "--windows", "2"];
+    let ppl = at.run(&[&["eval", "ppl", "a.impasto", "--json"], &text[..]].concat()).json();
+    assert!(ppl["perplexity"]["perplexity"]["value"].as_f64().is_some_and(|p| p > 1.0), "{ppl}");
+    let reference = tiny();
+    let kld = at.run(&[&["eval", "kld", "a.impasto", "--reference", &reference, "--json"], &text[..]].concat()).json();
+    for field in ["mean", "median", "q90", "q99", "q999", "max", "same_top", "delta_ln_ppl"] {
+        assert!(!kld["kld"][field].is_null(), "{field}: {kld}");
+    }
+    let bench = at.run(&["bench", "decode", "a.impasto", "--repeat", "1", "--json"]).json();
+    assert!(bench["gb_per_s"].as_f64().is_some_and(|rate| rate > 0.0));
+}
+
+#[test]
+fn the_file_runs_and_its_quality_is_measured() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    let story = at.run(&["run", "a.impasto", "-p", "Once upon a time", "-n", "12"]).ok();
+    let original = at.run(&["run", &tiny(), "-p", "Once upon a time", "-n", "12"]).ok();
+    assert!(story.out.split_whitespace().count() > 3 && story.out == original.out, "{} {}", story.out, original.out);
+    assert!(story.err.contains("prompt tokens"), "{}", story.err);
+    assert!(at.run(&["run", "a.impasto", "-p", "Once", "-n", "2", "--quiet"]).ok().err.is_empty());
+    at.write("text", &"Once upon a time there was a small cat. She liked to sit in the sun.\n".repeat(20));
+    let args = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "text", "--ctx", "64"];
+    let kld = at.run(&[&args[..], &["--score", "second-half"]].concat()).ok();
+    assert!(kld.out.contains("same top token       100.000%"), "a lossless file is the same model: {}", kld.out);
+}
+
+#[test]
+fn sizes_are_met() {
+    let at = Workplace::new();
+    for (option, value, most) in [("--size", "1.2MB", 1_200_000), ("--size", "2MiB", 2 << 20), ("--bpw", "2.5", 983_820)] {
+        at.run(&["encode", &tiny(), "-o", "a.impasto", option, value]).ok();
+        let length = fs::metadata(at.path("a.impasto")).expect("a file").len();
+        assert!(length <= most && length * 1000 >= most * 995, "{value}: {length}");
+    }
+}
+
+#[test]
+fn demo_and_completions() {
+    let at = Workplace::new();
+    let demo = at.run(&["demo"]).ok();
+    assert!(demo.out.matches("Once upon a time").count() == 2 && demo.out.contains("root "), "{}", demo.out);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = at.run(&["completions", shell]).ok().out;
+        assert!(script.len() > 500 && script.contains("verify"), "{shell}");
+    }
+    assert!(at.run(&["--help"]).ok().out.contains("Exit codes"));
+    assert!(at.run(&["--version"]).ok().out.starts_with("impasto "));
+    assert_eq!(at.left(), [] as [&str; 0], "nothing is left behind");
+}
+
+/// A reader that goes away is no error: `impasto inspect FILE | head -1`.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    for args in [&["inspect", "a.impasto", "--json"][..], &["completions", "bash"], &["verify", "a.impasto"]] {
+        let mut child = impasto(args)
+            .current_dir(at.path(""))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        drop(child.stdout.take());
+        let ran = Ran::of(child.wait_with_output().expect("ends"));
+        assert!(ran.err.is_empty() && ran.code == Some(0), "{:?} {}", ran.code, ran.err);
+    }
+}

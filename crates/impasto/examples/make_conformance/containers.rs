@@ -1,0 +1,101 @@
+//! Files about clauses 3 to 5: objects, tiles, modes of bytes.
+
+use std::error::Error;
+
+use impasto_codec::tile::encode_bytes;
+use impasto_codec::{DType, Shape};
+use impasto_container::{Mode, ObjectKind};
+
+use super::numbers::{Random, bell_floats, float_head, pack};
+use super::set::{Matrix, Set};
+
+/// Assets of several pieces, one empty, one that does not compress.
+pub fn assets() -> Result<Set, Box<dyn Error>> {
+    let mut set = Set::default();
+    let (text, noise) = (b"{\"words\": \"again and again and again\"}\n".repeat(9), Random(1).bytes(100));
+    for (name, bytes, piece) in [("a/b.json", &text[..], 128), ("empty", &[], 7), ("noise", &noise, 1 << 22)] {
+        set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece });
+        for (i, part) in bytes.chunks(piece as usize).enumerate() {
+            let (mode, unit) = encode_bytes(part, DType::U8, 19)?;
+            set.unit(i, Mode(mode), unit);
+        }
+    }
+    Ok(set)
+}
+
+/// A tensor and two that are tied to it.
+pub fn tied() -> Result<Set, Box<dyn Error>> {
+    let mut set = Set::default();
+    let matrix = Matrix { dtype: DType::Bf16, sides: (24, 40), tile: (9, 32) };
+    let patterns = bell_floats(DType::Bf16, -5, 24 * 40, &mut Random(2));
+    let head = float_head(DType::Bf16, Shape::Parametric(0), -5, matrix.sides);
+    set.floats("embed", &matrix, &head, 2, &pack(DType::Bf16, &patterns))?;
+    set.tensor_of("head", &matrix, vec![24, 40], 1, Some(0));
+    // Other tiles are no matter: the units are those of the original.
+    set.tensor_of("other", &Matrix { tile: (1, 64), ..matrix }, vec![24, 40], 0, Some(0));
+    Ok(set)
+}
+
+/// Noise of every dtype.
+pub fn dtypes() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(3));
+    let mut names: Vec<_> = DType::ALL.iter().map(|&dtype| (dtype.name(), dtype)).collect();
+    names.sort_unstable();
+    for (name, dtype) in names {
+        let matrix = Matrix { dtype, sides: (3, 5), tile: (2, 5) };
+        set.tensor(name, &matrix);
+        set.bytes(&matrix, &random.bytes(15 * dtype.size()))?;
+    }
+    Ok(set)
+}
+
+/// No dims, one dim, four dims, no elements.
+pub fn scalar_and_empty() -> Result<Set, Box<dyn Error>> {
+    let mut set = Set::default();
+    let one = Matrix { dtype: DType::F64, sides: (1, 1), tile: (1, 1) };
+    set.tensor_of("empty", &one, vec![3, 0, 5], 1, None);
+    set.tensor_of("scalar", &one, vec![], 0, None);
+    set.bytes(&one, &1.5f64.to_le_bytes())?;
+    set.tensor_of("vector", &Matrix { sides: (1, 3), tile: (1, 3), ..one }, vec![3], 0, None);
+    set.bytes(&Matrix { sides: (1, 3), tile: (1, 3), ..one }, &Random(4).bytes(24))?;
+    set.tensor_of("volume", &Matrix { sides: (6, 4), tile: (4, 32), ..one }, vec![2, 3, 1, 4], 2, None);
+    set.bytes(&Matrix { sides: (6, 4), tile: (4, 32), ..one }, &Random(5).bytes(24 * 8))?;
+    Ok(set)
+}
+
+/// Tiles that are cut off at the lower and right edge.
+pub fn ragged_tiles() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(6));
+    let dtype = DType::Bf16;
+    for (name, sides, tile) in [
+        ("a", (37, 101), (16, 64)),
+        ("b", (5, 33), (2, 32)),
+        ("c", (1, 200), (1, 96)),
+        ("d", (9, 1), (4, 1)),
+        ("e", (10, 31), (100, 31)),
+    ] {
+        let matrix = Matrix { dtype, sides, tile };
+        let patterns = bell_floats(dtype, 0, sides.0 * sides.1, &mut random);
+        let head = float_head(dtype, Shape::Parametric(1), 0, sides);
+        set.floats(name, &matrix, &head, 4, &pack(dtype, &patterns))?;
+    }
+    Ok(set)
+}
+
+/// Byte planes of elements of 1, 4 and 8 bytes.
+pub fn zstd() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(7));
+    for (name, dtype, tile) in
+        [("bytes", DType::I8, (20, 64)), ("doubles", DType::F64, (9, 32)), ("words", DType::I32, (40, 50))]
+    {
+        let matrix = Matrix { dtype, sides: (40, 50), tile };
+        set.tensor(name, &matrix);
+        let numbers: Vec<u8> =
+            (0..2000).flat_map(|i| (i * i % 97 + random.below(3)).to_le_bytes()[..dtype.size()].to_vec()).collect();
+        set.bytes(&matrix, &numbers)?;
+    }
+    if set.units.iter().any(|(_, mode, _)| *mode != Mode::ZSTD) {
+        return Err("a tile is not in mode zstd".into());
+    }
+    Ok(set)
+}

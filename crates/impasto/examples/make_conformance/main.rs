@@ -1,0 +1,87 @@
+//! Writes the files of the conformance set that the codec and the encoder make: golden files of the bitstream.
+//!
+//! `cargo run -p impasto --example make_conformance` writes into `conformance/files`. Running it again gives the same bytes; the test
+//! `conformance` holds them to it. Names begin with the clause of `docs/SPEC.md` that a file is about.
+
+mod codings;
+mod containers;
+mod numbers;
+mod set;
+
+use std::path::{Path, PathBuf};
+
+use impasto::{Checkpoint, Options, Target, encode};
+use impasto_checkpoint::{TensorSpec, write_safetensors};
+use impasto_codec::{DType, Kind};
+
+use self::codings::*;
+use self::containers::*;
+use self::set::{Done, Set};
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[allow(dead_code)] // The test includes this file as a module.
+fn main() -> Done {
+    make(&root().join("conformance/files"))
+}
+
+/// Writes all files into `folder`.
+///
+/// # Errors
+/// If something cannot be coded or written.
+pub fn make(folder: &Path) -> Done {
+    std::fs::create_dir_all(folder)?;
+    let write = |name: &str, set: Set| set.write(&folder.join(format!("{name}.impasto")));
+    write("3.4-assets", assets()?)?;
+    write("3.4.2-tied", tied()?)?;
+    write("3.5-dtypes", dtypes()?)?;
+    write("4-scalar-and-empty", scalar_and_empty()?)?;
+    write("4-ragged-tiles", ragged_tiles()?)?;
+    write("5.1-zstd", zstd()?)?;
+    write("6.2-explicit-tables", explicit_tables()?)?;
+    write("7-float-shapes", shapes(Kind::Float)?)?;
+    write("7-lattice-shapes", shapes(Kind::Lattice)?)?;
+    write("8.1-segments", segments()?)?;
+    write("8.5-escapes", escapes()?)?;
+    for dtype in FLOATS {
+        write(&format!("9-float-{}", dtype.name().to_lowercase().replace('_', "-")), floats(dtype)?)?;
+    }
+    for dtype in LATTICES {
+        write(&format!("10-lattice-{}", dtype.name().to_lowercase()), lattice(dtype)?)?;
+    }
+    write("10.1-plane", plane()?)?;
+    write("10.3-steps", steps()?)?;
+    encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
+    encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
+}
+
+const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
+const LATTICES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+/// What the encoder makes of a few tensors of the tiny model, one of them tied.
+fn encoded(path: &Path, target: Target) -> Done {
+    let tiny = Checkpoint::open(&root().join("assets/tiny"))?;
+    let folder = tempfile::tempdir()?;
+    let config = tiny.assets().iter().find(|asset| asset.name == "config.json").ok_or("no config.json")?;
+    std::fs::write(folder.path().join("config.json"), &config.bytes[..])?;
+    let layer = |name: &str| format!("model.layers.0.{name}.weight");
+    let mut tensors = Vec::new();
+    for (name, rows) in [(layer("self_attn.q_proj"), 96), (layer("mlp.down_proj"), 24), (layer("input_layernorm"), 192)]
+    {
+        let info = tiny.tensor(&name).ok_or("no such tensor")?;
+        let row_bytes = tiny.bytes(info).len() / info.shape[0] as usize;
+        let mut shape = info.shape.clone();
+        shape[0] = rows;
+        tensors.push((TensorSpec { name, dtype: info.dtype, shape }, &tiny.bytes(info)[..rows as usize * row_bytes]));
+    }
+    let mut again = tensors[0].clone();
+    again.0.name = "tied.weight".to_owned();
+    tensors.push(again);
+    write_safetensors(&folder.path().join("model.safetensors"), None, &tensors)?;
+    let options = Options { target, threads: 1, segments: 4 };
+    encode(&Checkpoint::open(folder.path())?, path, &options, &|_| ())?;
+    Ok(())
+}

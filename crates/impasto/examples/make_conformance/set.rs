@@ -1,0 +1,118 @@
+//! A file in the making.
+
+use std::error::Error;
+use std::path::Path;
+
+use impasto_codec::tile::{Place, TileEncoder, encode_bytes};
+use impasto_codec::{DType, Head};
+use impasto_container::{Mode, Object, ObjectKind, TensorMeta, UnitSlot, Writer};
+
+/// The outcome of what may fail.
+pub type Done = Result<(), Box<dyn Error>>;
+
+/// A file in the making: objects in ascending order, and their units.
+#[derive(Default)]
+pub struct Set {
+    objects: Vec<Object>,
+    pub units: Vec<(UnitSlot, Mode, Vec<u8>)>,
+}
+
+/// A matrix to be coded: dtype, sides, sides of a tile.
+#[derive(Clone, Copy)]
+pub struct Matrix {
+    pub dtype: DType,
+    pub sides: (usize, usize),
+    pub tile: (usize, usize),
+}
+
+impl Matrix {
+    fn places(&self) -> Vec<Place> {
+        let (rows, columns) = self.sides;
+        let part = |length: usize, tile: usize, from: usize| from..(from + tile).min(length);
+        let row = |r| (0..columns).step_by(self.tile.1).map(move |c| (r, c));
+        let corners = (0..rows).step_by(self.tile.0).flat_map(row);
+        corners
+            .map(|(r, c)| Place { rows: part(rows, self.tile.0, r), columns: part(columns, self.tile.1, c) })
+            .collect()
+    }
+
+    /// What of `all`, row-major with `size` entries an element, lies in a tile.
+    fn cut<T: Copy>(&self, all: &[T], size: usize, place: &Place) -> Vec<T> {
+        let row =
+            |r| &all[(r * self.sides.1 + place.columns.start) * size..(r * self.sides.1 + place.columns.end) * size];
+        place.rows.clone().flat_map(row).copied().collect()
+    }
+}
+
+impl Set {
+    /// Adds an object.
+    pub fn object(&mut self, name: &str, kind: ObjectKind) {
+        self.objects.push(Object { name: name.to_owned(), kind });
+    }
+
+    /// A unit of the object added last.
+    pub fn unit(&mut self, tile: usize, mode: Mode, bytes: Vec<u8>) {
+        let object = self.objects.len() as u32 - 1;
+        let slot = UnitSlot { object, tile: tile as u32, layer: 0, is_head: mode == Mode::HEAD };
+        self.units.push((slot, mode, bytes));
+    }
+
+    /// Adds a tensor of two dims, without units.
+    pub fn tensor(&mut self, name: &str, matrix: &Matrix) {
+        let dims = vec![matrix.sides.0 as u64, matrix.sides.1 as u64];
+        self.tensor_of(name, matrix, dims, 1, None);
+    }
+
+    /// Adds a tensor of any dims, perhaps tied, without units.
+    pub fn tensor_of(&mut self, name: &str, matrix: &Matrix, dims: Vec<u64>, split: usize, tied: Option<u32>) {
+        let (tile_rows, tile_cols) = (matrix.tile.0 as u64, matrix.tile.1 as u64);
+        self.object(
+            name,
+            ObjectKind::Tensor(TensorMeta { dtype: matrix.dtype, dims, split, tile_rows, tile_cols, tied }),
+        );
+    }
+
+    /// Units in mode stored or zstd, whichever is smaller, for the tensor added last.
+    pub fn bytes(&mut self, matrix: &Matrix, elements: &[u8]) -> Done {
+        for (i, place) in matrix.places().iter().enumerate() {
+            let part = matrix.cut(elements, matrix.dtype.size(), place);
+            let (mode, unit) = encode_bytes(&part, matrix.dtype, 9)?;
+            self.unit(i, Mode(mode), unit);
+        }
+        Ok(())
+    }
+
+    /// Adds a tensor in mode float.
+    pub fn floats(&mut self, name: &str, matrix: &Matrix, head: &Head, segments: usize, elements: &[u8]) -> Done {
+        self.tensor(name, matrix);
+        self.unit(0, Mode::HEAD, head.to_bytes());
+        for (i, place) in matrix.places().iter().enumerate() {
+            let part = matrix.cut(elements, matrix.dtype.size(), place);
+            let unit = TileEncoder::new(head, segments).float(matrix.dtype, place, &part).ok_or("no escape")?;
+            self.unit(i, Mode::FLOAT, unit);
+        }
+        Ok(())
+    }
+
+    /// Adds a tensor in mode lattice of the integers `z`.
+    pub fn lattice(&mut self, name: &str, matrix: &Matrix, head: &Head, segments: usize, z: &[i32]) -> Done {
+        self.tensor(name, matrix);
+        self.unit(0, Mode::HEAD, head.to_bytes());
+        for (i, place) in matrix.places().iter().enumerate() {
+            let unit = TileEncoder::new(head, segments).lattice(place, &matrix.cut(z, 1, place)).ok_or("no escape")?;
+            self.unit(i, Mode::LATTICE, unit);
+        }
+        Ok(())
+    }
+
+    /// Writes the file.
+    pub fn write(self, path: &Path) -> Done {
+        let slots = self.units.iter().map(|(slot, ..)| *slot).collect();
+        let mut writer = Writer::create(path, self.objects, slots)?;
+        for (_, mode, bytes) in &self.units {
+            writer.push(*mode, bytes)?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+}
