@@ -12,7 +12,7 @@ use clap_complete::Shell;
 /// Exit codes: 0 done; 1 the system failed (files, threads, memory); 2 wrong command line; 3 the input is not valid (checkpoint,
 /// .impasto file, tokenizer, text); 4 units are damaged; 5 units are absent: the file is cut; 6 the wanted size cannot be met.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
     /// Threads; 0 for as many as the machine has. Results do not depend on it.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]

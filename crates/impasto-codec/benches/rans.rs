@@ -47,8 +47,8 @@ fn data() -> Data {
 fn decode(level: Level, lut: &Lut, segment: &Segment, words: &[u8], data: &Data, out: &mut [i32]) {
     let mut decoder = Decoder::new(level, lut, segment.states, words).expect("states");
     let mut escapes = Vec::new();
-    for (&row, out) in data.rows.iter().zip(out.chunks_exact_mut(COLUMNS)) {
-        decoder.row(row, &data.columns, COLUMNS, out, &mut escapes).expect("words");
+    for (rows, out) in data.rows.chunks(4).zip(out.chunks_mut(4 * COLUMNS)) {
+        decoder.rows(rows, &data.columns, COLUMNS, out, &mut escapes).expect("words");
     }
     assert!(decoder.is_finished());
 }

@@ -14,17 +14,30 @@ pub enum Level {
 impl Level {
     /// The levels that this processor has.
     pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vbmi")
-        {
-            levels.push(Level::Avx512);
+        [Level::Scalar, Level::Avx512].into_iter().filter(|l| l.is_available()).collect()
+    }
+
+    /// Does this processor have it? (The answer is kept by the standard library; asking again costs a few loads.)
+    pub fn is_available(self) -> bool {
+        match self {
+            Level::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("popcnt")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx512 => false,
         }
-        levels
+    }
+
+    /// The level, or the portable one where the processor lacks it: what a kernel asks before it runs.
+    pub fn or_scalar(self) -> Level {
+        if self.is_available() { self } else { Level::Scalar }
     }
 
     /// The highest available level, or the lower one that the environment variable `IMPASTO_CPU` names

@@ -29,6 +29,9 @@ pub mod mode {
     pub const LATTICE: u8 = 4;
 }
 
+/// Elements decoded before they are made weights: few enough to stay in the first-level cache.
+const BATCH: usize = 2048;
+
 /// Most segments of a tile.
 pub const MAX_SEGMENTS: usize = 16;
 
@@ -230,6 +233,9 @@ impl TileDecoder {
     /// As [`TileDecoder::decode`].
     pub fn integers(&self, unit: &[u8], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
         assert_eq!(out.len(), place.elements());
+        if out.is_empty() {
+            return Ok(());
+        }
         let (head, lut) = self.head_of(Kind::Lattice)?;
         let (q, width) = (u32::from(head.plane), place.columns.len());
         decode_rows(self.level, head, lut, unit, place, |r, z, plane| {
@@ -291,7 +297,7 @@ fn parts(unit: &[u8], height: usize, plane_bytes: usize) -> Result<Parts<'_>, Co
     Ok(Parts { segments, plane })
 }
 
-/// Decodes the values of a unit row by row and hands each row, with its part of the plane, to `row_done`.
+/// Decodes the values of a unit of a tile that is not empty, row by row, and hands each row, with its part of the plane, to `row_done`.
 fn decode_rows(
     level: Level,
     head: &Head,
@@ -306,25 +312,31 @@ fn decode_rows(
     let rows = head.row_classes.slice(place.rows.clone());
     let mut columns = head.column_classes.slice(place.columns.clone());
     columns.resize(width.next_multiple_of(LANES), 0);
-    let mut values = vec![0; columns.len()];
+    let batch = (BATCH / columns.len()).clamp(1, height);
+    let mut values = vec![0; batch * columns.len()];
     let mut escaped = Vec::new();
     let n = segments.len();
     for (j, (states, words, mut escapes)) in segments.into_iter().enumerate() {
         let broken = |rule, clause| CodecError::Segment { segment: j, rule, clause };
         let mut decoder = Decoder::new(level, lut, states, words).ok_or(broken("a lane state is below 2^16", "8.4"))?;
-        for r in segment_rows(j, n, height) {
+        let of_segment = segment_rows(j, n, height);
+        for first in of_segment.clone().step_by(batch) {
+            let rows = &rows[first..(first + batch).min(of_segment.end)];
+            let values = &mut values[..rows.len() * columns.len()];
             escaped.clear();
-            let row = decoder.row(rows[r], &columns, width, &mut values, &mut escaped);
-            row.map_err(|_| broken("the words end before the elements do", "8.4"))?;
-            for &c in &escaped {
-                let code = u32::try_from(varint::read(&mut escapes)?)
-                    .map_err(|_| broken("an escape is 2^32 or more", "8.5"))?;
-                values[c as usize] = match lut.kind() {
+            let decoded = decoder.rows(rows, &columns, width, values, &mut escaped);
+            decoded.map_err(|_| broken("the words end before the elements do", "8.4"))?;
+            for &at in &escaped {
+                let code = u32::try_from(varint::read(&mut escapes)?);
+                let code = code.map_err(|_| broken("an escape is 2^32 or more", "8.5"))?;
+                values[at as usize] = match lut.kind() {
                     Kind::Float => code as i32,
                     Kind::Lattice => varint::unzigzag(code),
                 };
             }
-            row_done(r, &values[..width], &plane[r * plane_row..(r + 1) * plane_row]);
+            for (r, values) in (first..).zip(values.chunks_exact(columns.len())) {
+                row_done(r, &values[..width], &plane[r * plane_row..(r + 1) * plane_row]);
+            }
         }
         if !decoder.is_finished() || !escapes.is_empty() {
             return Err(broken("lanes, words or escapes are not used up at its end", "8.4"));

@@ -22,7 +22,8 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
-            let result = perplexity(loaded.network(), &tokens, &options, &mut on_progress).with_context(|| name_of(text))?;
+            let result =
+                perplexity(loaded.network(), &tokens, &options, &mut on_progress).with_context(|| name_of(text))?;
             progress.finish_and_clear();
             if args.json {
                 print_json(&json!({ "model": model.display().to_string(), "perplexity": result }))?;

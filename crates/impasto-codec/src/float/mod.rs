@@ -76,7 +76,7 @@ impl Joiner {
     /// A joiner for floats of a layout.
     pub fn new(level: Level, layout: FloatLayout) -> Joiner {
         Joiner {
-            level,
+            level: level.or_scalar(),
             layout,
             #[cfg(target_arch = "x86_64")]
             fields: avx512::Fields::new(layout),
@@ -89,7 +89,7 @@ impl Joiner {
         assert!(plane.len() * 8 >= v.len() * self.layout.raw_bits() as usize);
         let done = match self.level {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
+            // SAFETY: the processor has the level (`new` saw to it), and the lengths are checked above.
             Level::Avx512 => unsafe { avx512::join_row(&self.fields, self.layout, v, plane, out) },
             _ => 0,
         };

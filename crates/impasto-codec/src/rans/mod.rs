@@ -18,7 +18,7 @@ pub const LANES: usize = 32;
 /// States stay in `LOW..2^32`; encoding starts at `LOW`, so decoding ends there.
 pub const LOW: u32 = 1 << 16;
 
-/// Decodes a segment row by row.
+/// Decodes a segment, some rows at a time.
 pub struct Decoder<'a> {
     lut: &'a Lut,
     level: Level,
@@ -36,30 +36,32 @@ pub struct OutOfWords;
 impl<'a> Decoder<'a> {
     /// A decoder over the lane states and words of a segment. `None` if a state is below 2^16 (SPEC 8.4).
     pub fn new(level: Level, lut: &'a Lut, states: [u32; LANES], words: &'a [u8]) -> Option<Self> {
-        states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, level, states, words, used: 0 })
+        states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, level: level.or_scalar(), states, words, used: 0 })
     }
 
-    /// Decodes one row of `width` elements.
+    /// Decodes some rows of `width` elements; `rows` are their classes.
     ///
-    /// `columns`: the class of each column, padded to a multiple of 32 with anything; `values`: as long, receives the values (what lies
-    /// beyond `width` is meaningless). The columns of escapes are appended to `escapes`; their values are meaningless.
+    /// `columns`: the class of each column, padded to a multiple of 32 with anything; `values`: as long for each row, receives the values
+    /// (what lies beyond `width` is meaningless). The places in `values` of escapes are appended to `escapes`; their values are
+    /// meaningless.
     ///
     /// # Errors
     /// [`OutOfWords`].
-    pub fn row(
+    pub fn rows(
         &mut self,
-        row: i32,
+        rows: &[i32],
         columns: &[i32],
         width: usize,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
-        assert!(width <= columns.len() && columns.len() == values.len() && columns.len().is_multiple_of(LANES));
+        assert!(width <= columns.len() && columns.len().is_multiple_of(LANES));
+        assert!(values.len() == rows.len() * columns.len());
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is only ever one that `Level::available` found, and the lengths are checked above.
-            Level::Avx512 => unsafe { self.row_avx512(row, columns, width, values, escapes) },
-            _ => self.row_scalar(row, columns, width, values, escapes),
+            // SAFETY: the processor has the level (`new` saw to it), and the lengths are checked above.
+            Level::Avx512 => unsafe { self.rows_avx512(rows, columns, width, values, escapes) },
+            _ => self.rows_scalar(rows, columns, width, values, escapes),
         }
     }
 

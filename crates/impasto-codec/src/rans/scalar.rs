@@ -5,33 +5,43 @@ use crate::class::class;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
 impl Decoder<'_> {
-    pub(super) fn row_scalar(
+    pub(super) fn rows_scalar(
         &mut self,
-        row: i32,
+        rows: &[i32],
         columns: &[i32],
         width: usize,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
-        for (c, (&column, value)) in columns.iter().zip(values).take(width).enumerate() {
-            let class = class(self.lut.kind(), row, column);
-            let b = class.low_bits;
-            let x = self.states[c % LANES];
-            let (low, y) = (x & ((1 << b) - 1), x >> b);
-            let slot = self.lut.slots()[class.table << TABLE_BITS | (y & (TOTAL - 1)) as usize];
-            let (symbol, frequency, above_start) = (slot & 0xFF, slot >> 8 & 0xFFF, slot >> 20);
-            let mut x = frequency * (y >> TABLE_BITS) + above_start;
-            if x < LOW {
-                let word = self.words.get(2 * self.used..2 * self.used + 2).ok_or(OutOfWords)?;
-                x = x << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
-                self.used += 1;
+        for (r, &row) in rows.iter().enumerate() {
+            for (c, &column) in columns[..width].iter().enumerate() {
+                let at = r * columns.len() + c;
+                let (value, is_escape) = self.element(row, column, c % LANES)?;
+                values[at] = value;
+                if is_escape {
+                    escapes.push(at as u32);
+                }
             }
-            self.states[c % LANES] = x;
-            if symbol as usize == ESCAPE {
-                escapes.push(c as u32);
-            }
-            *value = ((symbol as i32 + class.offset) << b) + low as i32 - (1 << b >> 1);
         }
         Ok(())
+    }
+
+    /// The next element of a lane: its value, or that it is an escape (SPEC 8.3).
+    fn element(&mut self, row: i32, column: i32, lane: usize) -> Result<(i32, bool), OutOfWords> {
+        let class = class(self.lut.kind(), row, column);
+        let b = class.low_bits;
+        let x = self.states[lane];
+        let (low, y) = (x & ((1 << b) - 1), x >> b);
+        let slot = self.lut.slots()[class.table << TABLE_BITS | (y & (TOTAL - 1)) as usize];
+        let (symbol, frequency, above_start) = (slot & 0xFF, slot >> 8 & 0xFFF, slot >> 20);
+        let mut x = frequency * (y >> TABLE_BITS) + above_start;
+        if x < LOW {
+            let word = self.words.get(2 * self.used..2 * self.used + 2).ok_or(OutOfWords)?;
+            x = x << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
+            self.used += 1;
+        }
+        self.states[lane] = x;
+        let value = ((symbol as i32 + class.offset) << b) + low as i32 - ((1 << b) >> 1);
+        Ok((value, symbol as usize == ESCAPE))
     }
 }

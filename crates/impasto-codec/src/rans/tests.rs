@@ -15,16 +15,18 @@ fn decode(level: Level, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i
     let mut decoder = Decoder::new(level, lut, segment.states, &words)?;
     let mut padded = columns.to_vec();
     padded.resize(columns.len().next_multiple_of(LANES), 0);
-    let (mut row_values, mut escapes, mut out) = (vec![0; padded.len()], Vec::new(), Vec::new());
+    let (mut escapes, mut out) = (Vec::new(), Vec::new());
     let mut codes = &segment.escapes[..];
-    for &row in rows {
+    // Two rows at a time.
+    for rows in rows.chunks(2) {
+        let mut values = vec![0; rows.len() * padded.len()];
         escapes.clear();
-        decoder.row(row, &padded, columns.len(), &mut row_values, &mut escapes).ok()?;
-        for &c in &escapes {
+        decoder.rows(rows, &padded, columns.len(), &mut values, &mut escapes).ok()?;
+        for &at in &escapes {
             let code = varint::read(&mut codes).ok()? as u32;
-            row_values[c as usize] = if lut.kind() == Kind::Lattice { varint::unzigzag(code) } else { code as i32 };
+            values[at as usize] = if lut.kind() == Kind::Lattice { varint::unzigzag(code) } else { code as i32 };
         }
-        out.extend(&row_values[..columns.len()]);
+        values.chunks_exact(padded.len()).for_each(|row| out.extend(&row[..columns.len()]));
     }
     (decoder.is_finished() && codes.is_empty()).then_some(out)
 }
@@ -85,11 +87,11 @@ proptest! {
         padded.resize(columns.len().next_multiple_of(LANES), 0);
         let run = |level| {
             let mut decoder = Decoder::new(level, &lut, states, &bytes).expect("states");
-            let (mut values, mut escapes) = (vec![0; padded.len()], Vec::new());
-            for row in 0..3 {
-                decoder.row(row, &padded, columns.len(), &mut values, &mut escapes).ok()?;
+            let (mut values, mut escapes) = (vec![0; 3 * padded.len()], Vec::new());
+            decoder.rows(&[0, 1, 2], &padded, columns.len(), &mut values, &mut escapes).ok()?;
+            for row in values.chunks_exact_mut(padded.len()) {
+                row[columns.len()..].fill(0);
             }
-            values.truncate(columns.len());
             Some((values, escapes, decoder.states, decoder.used))
         };
         let scalar = run(Level::Scalar);

@@ -223,7 +223,7 @@ pub fn tile(data: &[u8]) {
         if let Some(lattice) = &lattice {
             assert_eq!(lattice.is_ok(), result.is_ok());
         }
-        result.map(|()| (out, integers)).inspect_err(|error| one_line(error))
+        result.map(|()| (out, integers)).inspect_err(one_line)
     };
     drop(same_everywhere(decode));
 }
@@ -260,8 +260,7 @@ pub fn entropy(data: &[u8]) {
         // An odd byte is no word: the container of a unit gives words only.
         let words = &words[..words.len() & !1];
         let allowed = lanes.iter().all(|&x| x >= LOW);
-        let decode = |level| segment(level, &lut, lanes, words, rows, columns);
-        assert_eq!(same_everywhere(decode).is_some(), allowed);
+        assert_eq!(decode_all(&lut, lanes, words, rows, columns).is_some(), allowed);
     }
     round_trip(kind, &tables, &lut, rows, columns, rest);
 }
@@ -275,37 +274,41 @@ pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], state
     out
 }
 
-/// What a decoder makes of a row: `None` where the words end, else its values (`None` for an escape).
-type Row = Option<Vec<Option<i32>>>;
+/// Values of rows, `None` for an escape; `None` in place of rows where the words end.
+type Values = Option<Vec<Option<i32>>>;
 
-/// All rows of a segment, and whether it ended as it must; `None` if a lane state is not allowed.
-fn segment(
-    level: Level,
-    lut: &Lut,
-    lanes: [u32; LANES],
-    words: &[u8],
-    rows: &[i32],
-    columns: &[i32],
-) -> Option<(Vec<Row>, bool)> {
-    let mut decoder = Decoder::new(level, lut, lanes, words)?;
+/// What a decoder makes of a segment that it gets `batch` rows at a time, and whether it ended as it must.
+fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) -> (Vec<Values>, bool) {
     let width = columns.len();
     let mut padded = columns.to_vec();
     padded.resize(width.next_multiple_of(LANES), 77);
-    let mut values = vec![0; padded.len()];
     let mut decoded = Vec::new();
-    for &row in rows {
-        let mut escapes = Vec::new();
-        if decoder.row(row, &padded, width, &mut values, &mut escapes).is_err() {
+    for rows in rows.chunks(batch) {
+        let (mut values, mut escapes) = (vec![0; rows.len() * padded.len()], Vec::new());
+        if decoder.rows(rows, &padded, width, &mut values, &mut escapes).is_err() {
             decoded.push(None);
-            break;
+            return (decoded, false);
         }
-        let mut row: Vec<Option<i32>> = values[..width].iter().copied().map(Some).collect();
         assert!(escapes.is_sorted_by(|a, b| a < b));
-        escapes.iter().for_each(|&c| row[c as usize] = None);
-        decoded.push(Some(row));
+        let mut values: Vec<Option<i32>> = values.into_iter().map(Some).collect();
+        escapes.iter().for_each(|&at| values[at as usize] = None);
+        decoded.push(Some(values.chunks_exact(padded.len()).flat_map(|row| row[..width].to_vec()).collect()));
     }
-    let finished = decoded.last() != Some(&None) && decoder.is_finished();
-    Some((decoded, finished))
+    (decoded, decoder.is_finished())
+}
+
+/// Decodes a segment at every level and in batches of several sizes. `None` if a lane state is not allowed; else the values of all
+/// rows, and whether it ended as it must.
+fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], columns: &[i32]) -> Option<(Values, bool)> {
+    let mut results = Vec::new();
+    for batch in [1, 3, rows.len()] {
+        let decode = |level| Some(segment(Decoder::new(level, lut, lanes, words)?, rows, columns, batch));
+        let (decoded, finished) = same_everywhere(decode)?;
+        let values: Values = decoded.into_iter().collect::<Option<Vec<_>>>().map(|v| v.concat());
+        results.push((values, finished));
+    }
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "rows depend on how many are decoded together");
+    results.pop()
 }
 
 /// Codes bytes as values and decodes them at every level.
@@ -322,18 +325,15 @@ fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], colum
     }
     let Some(coded) = encode_segment(kind, rows, columns, &values, tables) else { return };
     let words: Vec<u8> = coded.words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    let decode = |level| segment(level, lut, coded.states, &words, rows, columns);
-    let (decoded, finished) = same_everywhere(decode).expect("states of the encoder");
+    let (decoded, finished) = decode_all(lut, coded.states, &words, rows, columns).expect("states of the encoder");
     assert!(finished);
     let mut escapes = &coded.escapes[..];
-    for (row, values) in decoded.iter().zip(values.chunks_exact(columns.len())) {
-        for (got, &value) in row.as_ref().expect("words of the encoder").iter().zip(values) {
-            let got = got.unwrap_or_else(|| {
-                let code = varint::read(&mut escapes).expect("an escape") as u32;
-                if kind == Kind::Lattice { varint::unzigzag(code) } else { code as i32 }
-            });
-            assert_eq!(got, value);
-        }
+    for (got, value) in decoded.expect("words of the encoder").into_iter().zip(values) {
+        let got = got.unwrap_or_else(|| {
+            let code = varint::read(&mut escapes).expect("an escape") as u32;
+            if kind == Kind::Lattice { varint::unzigzag(code) } else { code as i32 }
+        });
+        assert_eq!(got, value);
     }
     assert!(escapes.is_empty());
 }
