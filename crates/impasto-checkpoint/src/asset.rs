@@ -15,18 +15,23 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// What rides along, sorted bytewise: configuration, tokenizer, chat template, preprocessing, and
 /// the modules of sentence-transformers.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 21] = [
     "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "config.json",
     "config_sentence_transformers.json",
+    "data_config.json",
     "generation_config.json",
     "merges.txt",
     "modules.json",
+    "normalizer.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "sentence_bert_config.json",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

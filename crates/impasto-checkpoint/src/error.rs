@@ -93,7 +93,8 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    pub(crate) fn io(path: &Path, error: io::Error) -> CheckpointError {
+    /// What the operating system says of a path.
+    pub fn io(path: &Path, error: io::Error) -> CheckpointError {
         CheckpointError::Io { path: shown(path), error }
     }
 

@@ -10,13 +10,17 @@ use clap_complete::Shell;
 /// Results go to stdout, progress to stderr.
 ///
 /// Exit codes: 0 done; 1 the system failed (files, threads, memory); 2 wrong command line; 3 the input is not valid (checkpoint,
-/// .impasto file, tokenizer, text); 4 units are damaged; 5 units are absent: the file is cut; 6 the wanted size cannot be met.
+/// .impasto file, tokenizer, text) or not one that this version knows; 4 units are damaged; 5 units are absent: the file is cut; 6 the
+/// wanted size cannot be met.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
     /// Threads; 0 for as many as the machine has. Results do not depend on it.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
+    /// Most memory that a tensor, or a model that runs, may take, such as 8GiB; three quarters of the machine's by default.
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_limit: Option<u64>,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -79,7 +83,7 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
-    /// rANS segments of a tile: more decode in parallel inside one tile, and cost about 100 bytes each.
+    /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
 }
@@ -95,6 +99,9 @@ pub struct Decode {
     /// The folder to write.
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Replace files that are in the folder already.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Forms of a checkpoint.
@@ -222,7 +229,7 @@ pub enum Score {
 /// Measures of speed.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Decode all tensors into memory that is already there, hashes checked, from a warm file.
+    /// Decode all tensors into memory that is already there (as much as they take), hashes checked, from a warm file.
     Decode {
         /// The .impasto file.
         file: PathBuf,

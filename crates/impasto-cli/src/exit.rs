@@ -66,7 +66,7 @@ fn of_file(error: &FileError) -> Code {
     match error {
         FileError::Container(error) => of_container(error),
         FileError::Checkpoint(error) => of_checkpoint(error),
-        FileError::MemoryLimit { .. } => Code::System,
+        FileError::Exists { .. } => Code::System,
         _ => Code::Invalid,
     }
 }

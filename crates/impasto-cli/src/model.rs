@@ -4,22 +4,43 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use impasto::{Checkpoint, CheckpointWeights, File, FileWeights};
+use impasto::{Checkpoint, CheckpointWeights, File, FileWeights, MEMORY_LIMIT};
+use impasto_container::header::MAGIC;
 use impasto_model::{Model, RunOptions};
 
-/// The first bytes of an .impasto file (SPEC 2).
-const MAGIC: [u8; 8] = *b"\x89IMP\r\n\x1A\n";
+use crate::args::Args;
+use crate::progress::bar;
+
+/// Opens an .impasto file, with the memory limit of the command line.
+pub fn open(args: &Args, path: &Path) -> anyhow::Result<File> {
+    let mut file = File::open(path)?;
+    file.set_memory_limit(memory_limit(args));
+    Ok(file)
+}
+
+/// The limit given, else three quarters of the machine's memory where the system tells it, else 16 GiB.
+fn memory_limit(args: &Args) -> u64 {
+    let total = || {
+        let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    };
+    args.memory_limit.unwrap_or_else(|| total().map_or(MEMORY_LIMIT, |kib| kib * 1024 / 4 * 3))
+}
 
 /// Loads the model of an .impasto file or a checkpoint into memory.
-pub fn load(path: &Path, threads: usize) -> anyhow::Result<Model> {
-    let options = RunOptions { threads, ..RunOptions::default() };
+pub fn load(args: &Args, path: &Path) -> anyhow::Result<Model> {
+    let spinner = bar(args, 0);
+    spinner.set_message(format!("loading {}", path.display()));
+    let options = RunOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..RunOptions::default() };
     let model = if is_impasto(path)? {
-        let file = File::open(path)?;
+        let file = open(args, path)?;
         Model::load(&FileWeights::new(&file)?, &options)
     } else {
         let checkpoint = Checkpoint::open(path)?;
         Model::load(&CheckpointWeights(&checkpoint), &options)
     };
+    spinner.finish_and_clear();
     model.with_context(|| path.display().to_string())
 }
 

@@ -90,7 +90,9 @@ fn the_file_runs_and_its_quality_is_measured() {
 #[test]
 fn sizes_are_met() {
     let at = Workplace::new();
-    for (option, value, most) in [("--size", "1.2MB", 1_200_000), ("--size", "2MiB", 2 << 20), ("--bpw", "2.5", 983_820)] {
+    for (option, value, most) in
+        [("--size", "1.2MB", 1_200_000), ("--size", "2MiB", 2 << 20), ("--bpw", "2.5", 983_820)]
+    {
         at.run(&["encode", &tiny(), "-o", "a.impasto", option, value]).ok();
         let length = fs::metadata(at.path("a.impasto")).expect("a file").len();
         assert!(length <= most && length * 1000 >= most * 995, "{value}: {length}");

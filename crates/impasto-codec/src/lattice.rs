@@ -51,7 +51,8 @@ fn to_bf16(w: f32) -> u16 {
     ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// The nearest integer to `weight / (column * row)`; ties to even. `inverse` is 1 / (column * row).
+/// `weight * inverse` rounded to the nearest integer, ties to even; `inverse` is about 1 / (column * row). Where the product lies within
+/// its rounding error of a tie, the neighbour may come out: the weight is off by half a step either way.
 ///
 /// Saturates at the bounds of i32.
 pub fn quantize(weight: f32, inverse: f32) -> i32 {

@@ -15,7 +15,7 @@ use crate::round::Rounder;
 pub const PIECE: u64 = 4 << 20;
 /// Zstandard levels: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
 const ASSET_LEVEL: i32 = 18;
-const TENSOR_LEVEL: i32 = 9;
+pub const TENSOR_LEVEL: i32 = 9;
 const SAMPLE_LEVEL: i32 = 1;
 /// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
 const SAMPLE: usize = 16 << 10;

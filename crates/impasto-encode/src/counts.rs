@@ -61,7 +61,7 @@ impl Counts {
     fn cost(&self, tables: &[Frequencies]) -> u64 {
         let mut cost = (self.low_bits + 8 * self.escape_bytes) * COST_ONE;
         for (counts, table) in self.symbols.iter().zip(tables) {
-            // No escape: as if it cost a varint more than the rarest symbol, so that such a table is not chosen when it is needed.
+            // No escape: so dear that such a table is not chosen where one is needed.
             let escape = symbol_cost(table.0[ESCAPE]).unwrap_or(64 * COST_ONE);
             for (s, &n) in counts.iter().enumerate() {
                 cost += n * match symbol_cost(table.0[s]) {

@@ -5,7 +5,7 @@ use impasto_codec::CodecError;
 use impasto_container::ContainerError;
 use thiserror::Error;
 
-/// An encoding that failed. Nothing is left at the destination.
+/// An encoding that failed. What was at the destination stays.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -15,8 +15,11 @@ pub enum EncodeError {
     /// The file cannot be written.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// A tensor cannot be coded.
-    #[error("tensor {tensor:?}: {error}")]
+    /// The destination is a file of the checkpoint.
+    #[error("{0}: it is a file of the checkpoint, which would be lost")]
+    OverInput(String),
+    /// A tensor or an asset cannot be coded.
+    #[error("{tensor:?}: {error}")]
     Codec {
         /// Name of the tensor or asset.
         tensor: String,

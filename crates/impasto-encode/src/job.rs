@@ -9,6 +9,7 @@ use impasto_container::{Mode, Summary, Writer, manifest_length, measure};
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::EncodeError;
 use crate::layout::layout;
+use crate::matrix::has_non_finite;
 use crate::model::{Tensor, tensors};
 use crate::plan::{Plan, has_lattice};
 use crate::rate::{Found, search, step_of};
@@ -87,16 +88,25 @@ pub struct Report {
 /// Encodes a checkpoint into a file at `path`: written beside it, then renamed.
 ///
 /// # Errors
-/// [`EncodeError`]; then nothing is left at `path` that was not there before.
+/// [`EncodeError`]; then what was at `path` stays.
 pub fn encode(
     checkpoint: &Checkpoint,
     path: &Path,
     options: &Options,
     watch: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report, EncodeError> {
+    if is_input(checkpoint, path) {
+        return Err(EncodeError::OverInput(path.display().to_string()));
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(options.threads, e.to_string()))?;
     pool.install(|| Job::new(checkpoint, options, watch)?.run(path))
+}
+
+/// Is `path` a file that the checkpoint is read from? The rename would destroy the original.
+fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
+    let Ok(output) = path.canonicalize() else { return false };
+    checkpoint.shards().iter().any(|shard| shard.path().canonicalize().is_ok_and(|input| input == output))
 }
 
 struct Job<'a> {
@@ -108,7 +118,7 @@ struct Job<'a> {
     scales: Vec<Option<Scales>>,
     assets: Vec<CodedAsset>,
     /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every rate.
-    exact: Vec<Option<u64>>,
+    kept: Vec<Option<u64>>,
 }
 
 impl<'a> Job<'a> {
@@ -128,16 +138,16 @@ impl<'a> Job<'a> {
         let exact = options.target == Target::Lossless;
         let (assets, scales) = rayon::join(|| code_assets(checkpoint, exact), || tensors.iter().map(scale).collect());
         let assets = assets?;
-        let mut job = Job { checkpoint, options, watch, tensors, scales, assets, exact: vec![] };
+        let mut job = Job { checkpoint, options, watch, tensors, scales, assets, kept: vec![] };
         if options.target != Target::Lossless {
-            job.exact = (0..job.tensors.len()).map(|i| job.exact_bytes(i)).collect::<Result<_, _>>()?;
+            job.kept = (0..job.tensors.len()).map(|i| job.kept_bytes(i)).collect::<Result<_, _>>()?;
         }
         Ok(job)
     }
 
     /// Bytes that a tensor takes with what aligns its units, if it is kept exactly in a lossy file. They are found by coding it, since
     /// Zstandard has no forecast: a mask of zeros and ones takes next to nothing.
-    fn exact_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
+    fn kept_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
         let info = self.tensors[tensor].info;
         let Some(plan) = self.plan(tensor, None).filter(|_| self.lossy(tensor).is_none()) else { return Ok(None) };
         let mut bytes = 0;
@@ -159,7 +169,7 @@ impl<'a> Job<'a> {
         let info = self.tensors[tensor].info;
         let scales = self.scales[tensor].as_ref()?;
         let usual = has_lattice(info.dtype) && info.shape.len() >= 2;
-        (usual && scales.non_finite == 0 && scales.mean_square.get() > 0.0).then_some(scales)
+        (usual && scales.non_finite == 0 && scales.mean_square > 0.0).then_some(scales)
     }
 
     /// Plans for all tensors that are not tied; with loss at a relative step, or without.
@@ -170,13 +180,13 @@ impl<'a> Job<'a> {
     fn plan(&self, tensor: usize, relative: Option<f64>) -> Option<Plan> {
         let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return None };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
-        let step = relative.and_then(|r| step_of(self.lossy(tensor)?.mean_square.get(), r));
+        let step = relative.and_then(|r| step_of(self.lossy(tensor)?.mean_square, r));
         let mut plan = match (&self.scales[tensor], step) {
             (Some(scales), Some(step)) => Plan::lattice(&matrix, scales, step),
             (Some(scales), None) => Plan::float(&matrix, scales).unwrap_or_else(|| Plan::bytes(&matrix)),
             (None, _) => Plan::bytes(&matrix),
         };
-        if let Some(&Some(bytes)) = self.exact.get(tensor) {
+        if let Some(&Some(bytes)) = self.kept.get(tensor) {
             plan.bytes = bytes;
         }
         self.checkpoint.release(info);
@@ -228,6 +238,15 @@ impl<'a> Job<'a> {
         Err(EncodeError::Missed { wanted: target })
     }
 
+    /// Names of the tensors that hold NaN or infinity, whatever their size.
+    fn non_finite(&self) -> Vec<String> {
+        let holds = |i: &usize| match &self.scales[*i] {
+            Some(scales) => scales.non_finite > 0,
+            None => self.tensors[*i].same_as.is_none() && has_non_finite(&self.tensors[*i].matrix(self.checkpoint)),
+        };
+        (0..self.tensors.len()).filter(holds).map(|i| self.tensors[i].info.name.clone()).collect()
+    }
+
     /// The length of the file that plans give, units forecast rather than coded.
     fn forecast(&self, plans: &[Option<Plan>]) -> u64 {
         let (objects, slots) = layout(&self.assets, &self.tensors, plans);
@@ -265,8 +284,6 @@ impl<'a> Job<'a> {
         }
         let length = measure(&objects, &lengths).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
         let distinct = || self.tensors.iter().filter(|t| t.same_as.is_none());
-        let non_finite = |i: &usize| self.scales[*i].as_ref().is_some_and(|s| s.non_finite > 0);
-        let exact = (0..self.tensors.len()).filter(non_finite).map(|i| self.tensors[i].info.name.clone()).collect();
         Ok(Coded {
             writer,
             length,
@@ -274,7 +291,7 @@ impl<'a> Job<'a> {
             asset_bytes: self.assets.iter().map(CodedAsset::bytes).sum(),
             weights: self.weights(),
             raw_bytes: distinct().map(|t| t.info.byte_len()).sum(),
-            non_finite: exact,
+            non_finite: self.non_finite(),
         })
     }
 }

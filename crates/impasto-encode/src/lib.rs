@@ -1,10 +1,12 @@
 //! The encoding job: scales, rates, mode decision, a checkpoint to one file.
 //!
-//! [`encode`] runs it. A tensor is seen as a matrix ([`matrix`]), its row and column scales are fitted ([`scales`]), its symbols counted under
-//! their classes and the cheapest tables chosen ([`counts`], [`plan`]); in a lossy file one relative step for all tensors is moved until
-//! the forecast meets the wanted size ([`rate`]); then everything is coded and written ([`code`], [`job`]).
+//! [`encode`] runs it. A tensor is seen as a matrix (`matrix`), its row and column scales are fitted
+//! (`scales`), its symbols counted under their classes and the cheapest tables chosen (`counts`,
+//! `plan`); in a lossy file one relative step for all tensors is moved until the forecast meets the
+//! wanted size (`rate`); then everything is coded and written (`code`, `job`).
 //!
-//! The bytes depend on the checkpoint and the options only: sums have a fixed order, and logarithms are integers ([`arithmetic`]).
+//! The bytes depend on the checkpoint and the options only: sums have a fixed order, and logarithms
+//! are integers (`arithmetic`).
 
 mod arithmetic;
 mod code;

@@ -59,6 +59,26 @@ pub fn weights(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
     }
 }
 
+/// Does a tensor of floats hold NaN or infinity? Other dtypes cannot.
+pub fn has_non_finite(matrix: &MatrixView) -> bool {
+    // All ones in the exponent. (F8_E4M3 has no infinity, and its NaN has a mantissa of ones too.)
+    let ones = |bits: u32, mask: u32| bits & mask == mask;
+    let pairs =
+        |mask: u16| matrix.bytes.as_chunks::<2>().0.iter().any(|&b| ones(u16::from_le_bytes(b).into(), mask.into()));
+    match matrix.dtype {
+        DType::F32 | DType::C64 => {
+            matrix.bytes.as_chunks::<4>().0.iter().any(|&b| ones(u32::from_le_bytes(b), 0x7F80_0000))
+        }
+        DType::F64 => matrix.bytes.as_chunks::<8>().0.iter().any(|&b| !f64::from_le_bytes(b).is_finite()),
+        DType::F16 => pairs(0x7C00),
+        DType::Bf16 => pairs(0x7F80),
+        DType::F8E4M3 => matrix.bytes.iter().any(|&b| ones(b.into(), 0x7F)),
+        DType::F8E5M2 => matrix.bytes.iter().any(|&b| ones(b.into(), 0x7C)),
+        DType::F8E8M0 => matrix.bytes.contains(&0xFF),
+        _ => false,
+    }
+}
+
 /// The value of an 8-bit float by its fields alone: enough to estimate scales, so NaN and infinity come out as large numbers.
 fn small_float(bits: u8, exponent_bits: u32, mantissa_bits: u32) -> f32 {
     let exponent = (u32::from(bits) >> mantissa_bits) & ((1 << exponent_bits) - 1);
@@ -88,5 +108,18 @@ mod tests {
         assert_eq!(small_float(0x38, 4, 3), 1.0);
         assert_eq!(small_float(0xBC, 5, 2), -1.0);
         assert_eq!(small_float(0x01, 4, 3), 0.001_953_125);
+    }
+
+    #[test]
+    fn non_finite_bits() {
+        let found = |dtype: DType, bytes: &[u8]| {
+            has_non_finite(&MatrixView { bytes, dtype, rows: 1, columns: bytes.len() / dtype.size() })
+        };
+        assert!(found(DType::F32, &f32::NAN.to_le_bytes()) && !found(DType::F32, &f32::MAX.to_le_bytes()));
+        assert!(found(DType::F64, &f64::INFINITY.to_le_bytes()) && !found(DType::F64, &f64::MAX.to_le_bytes()));
+        assert!(found(DType::Bf16, &bf16::NEG_INFINITY.to_le_bytes()) && !found(DType::Bf16, &bf16::MAX.to_le_bytes()));
+        assert!(found(DType::F16, &f16::NAN.to_le_bytes()) && !found(DType::F16, &f16::MAX.to_le_bytes()));
+        assert!(found(DType::F8E4M3, &[0xFF]) && !found(DType::F8E4M3, &[0x7E]));
+        assert!(!found(DType::I32, &[0xFF; 4]));
     }
 }

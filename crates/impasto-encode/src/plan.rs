@@ -2,10 +2,11 @@
 
 use impasto_codec::float::values_of_row;
 use impasto_codec::head::MAX_LATTICE_PLANE;
-use impasto_codec::tile::Place;
+use impasto_codec::tile::{Place, encode_bytes};
 use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
 use rayon::prelude::*;
 
+use crate::code::TENSOR_LEVEL;
 use crate::counts::Counts;
 use crate::matrix::{MatrixView, weights};
 use crate::model::Tensor;
@@ -13,6 +14,8 @@ use crate::round::Rounder;
 use crate::scales::Scales;
 use crate::tiles::tile_shape;
 
+/// Bytes of each part of a tensor that is compressed to learn its rate.
+const SAMPLE: usize = 128 << 10;
 /// Rows counted together.
 const CHUNK: usize = 64;
 /// One class: a quarter of an octave, in the unit of [`Scales`].
@@ -70,9 +73,19 @@ impl Plan {
         places
     }
 
-    /// The plan of a tensor that is stored or goes under Zstandard.
+    /// The plan of a tensor that is stored or goes under Zstandard. Its rate, which decides the size of its tiles, is that of some rows
+    /// from its beginning, middle and end.
     pub fn bytes(matrix: &MatrixView) -> Plan {
-        Plan::new(matrix, None, matrix.bytes.len() as u64 * 8)
+        let bytes = matrix.bytes;
+        let part = SAMPLE.min(bytes.len()) / matrix.dtype.size() * matrix.dtype.size();
+        if part == 0 || bytes.len() <= 2 * SAMPLE {
+            return Plan::new(matrix, None, bytes.len() as u64 * 8);
+        }
+        let middle = bytes.len() / 2 / matrix.dtype.size() * matrix.dtype.size();
+        let sample = [&bytes[..part], &bytes[middle..middle + part], &bytes[bytes.len() - part..]].concat();
+        let coded = encode_bytes(&sample, matrix.dtype, TENSOR_LEVEL).map_or(sample.len(), |(_, unit)| unit.len());
+        let bits = bytes.len() as u128 * 8 * coded as u128 / sample.len() as u128;
+        Plan::new(matrix, None, bits as u64)
     }
 
     /// The plan of a tensor whose floats are kept exactly.

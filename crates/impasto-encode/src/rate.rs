@@ -7,7 +7,7 @@ const FINEST: f64 = -19.0;
 const COARSEST: f64 = 8.0;
 
 /// A bracket so narrow, in octaves, means that the size jumps inside it.
-const NARROW: f64 = 1e-9;
+const NARROW: f64 = 1e-6;
 
 /// What a search ended with.
 #[derive(Debug, PartialEq)]

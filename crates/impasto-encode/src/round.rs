@@ -49,7 +49,9 @@ mod tests {
 
     #[test]
     fn no_finite_weight_becomes_infinite() {
-        for (dtype, largest) in [(DType::F16, 65504.0), (DType::Bf16, f32::from_bits(0x7F7F_0000)), (DType::F32, f32::MAX)] {
+        for (dtype, largest) in
+            [(DType::F16, 65504.0), (DType::Bf16, f32::from_bits(0x7F7F_0000)), (DType::F32, f32::MAX)]
+        {
             for fraction in [0.2f32, 0.3, 0.66, 1.0, 1.5, 4.0, 1e-5, 1e-9] {
                 let step = largest.min(8e37) * fraction;
                 let rounder = Rounder::new(dtype, step);
@@ -58,7 +60,10 @@ mod tests {
                     assert!(is_finite(dtype, z, step), "{dtype:?} {step} {w}");
                     let off = (f64::from(z) * f64::from(step) - f64::from(w)).abs();
                     let saturated = z.unsigned_abs() >= i32::MAX as u32;
-                    assert!(saturated || off <= f64::from(step) + f64::from(largest) * 1e-6, "{dtype:?} {step} {w} {z}");
+                    assert!(
+                        saturated || off <= f64::from(step) + f64::from(largest) * 1e-6,
+                        "{dtype:?} {step} {w} {z}"
+                    );
                 }
             }
             assert_eq!(Rounder::new(dtype, 0.5).round(-3.2), -6);

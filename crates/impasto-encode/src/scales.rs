@@ -9,6 +9,8 @@ use crate::matrix::{MatrixView, weights};
 
 /// Rows summed together.
 const CHUNK: usize = 64;
+/// Chunks summed side by side.
+const TOGETHER: usize = 64;
 /// Fewer elements than this along a row or a column do not tell its scale.
 const ENOUGH: usize = 16;
 /// Rounds of fitting rows to columns and columns to rows.
@@ -17,27 +19,16 @@ const ROUNDS: usize = 2;
 const NOTHING: i32 = -150;
 
 /// Scales of the rows and columns of a matrix, as `log2` in units of 2^-16.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scales {
     /// One for each row; the size of the weights is here.
     pub rows: Vec<i32>,
     /// One for each column, about 0.
     pub columns: Vec<i32>,
     /// Mean square of the finite weights.
-    pub mean_square: Square,
+    pub mean_square: f64,
     /// Number of weights that are NaN or infinite.
     pub non_finite: u64,
-}
-
-/// A non-negative f64, comparable by its bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Square(u64);
-
-impl Square {
-    /// The number.
-    pub fn get(self) -> f64 {
-        f64::from_bits(self.0)
-    }
 }
 
 /// Sums over a chunk of rows.
@@ -54,39 +45,43 @@ struct Sums {
 pub fn fit(matrix: &MatrixView) -> Scales {
     let (n, m) = (matrix.rows, matrix.columns);
     let mut columns = vec![1.0f64; m];
-    let mut result = None;
-    let rounds = if n >= ENOUGH { ROUNDS } else { 1 };
-    for round in 0..rounds {
-        let inverse: Vec<f64> = columns.iter().map(|&c| if c > 0.0 { 1.0 / c } else { 0.0 }).collect();
-        let chunks: Vec<Sums> = (0..n.div_ceil(CHUNK))
-            .into_par_iter()
-            .map(|i| sums(matrix, i * CHUNK..((i + 1) * CHUNK).min(n), &inverse))
-            .collect();
-        if n >= ENOUGH {
-            columns = vec![0.0; m];
-            for chunk in &chunks {
-                columns.iter_mut().zip(&chunk.columns).for_each(|(sum, part)| *sum += part / n as f64);
-            }
-        }
-        if round + 1 == rounds {
-            let total = (n * m).max(1) as f64;
-            let square = chunks.iter().map(|c| c.square).sum::<f64>() / total;
-            result = Some((chunks, square));
+    if n >= ENOUGH {
+        for _ in 1..ROUNDS {
+            columns = pass(matrix, &columns).columns;
         }
     }
-    let Some((chunks, square)) = result else {
-        return Scales { rows: vec![], columns: vec![], mean_square: Square(0), non_finite: 0 };
-    };
+    let last = pass(matrix, &columns);
+    if n >= ENOUGH {
+        columns = last.columns;
+    }
     // The scale is the root of the mean square: half its logarithm.
     let log = |square: f64| log2_fixed(square).map_or(NOTHING << 16, |l| (l / 2).max(NOTHING << 16));
-    let rows: Vec<f64> = chunks.iter().flat_map(|c| c.rows.iter().copied()).collect();
-    let rows = if m >= ENOUGH { rows.into_iter().map(log).collect() } else { vec![log(square); n] };
+    let square = last.square / (n * m).max(1) as f64;
     Scales {
-        rows,
+        rows: if m >= ENOUGH { last.rows.into_iter().map(log).collect() } else { vec![log(square); n] },
         columns: columns.into_iter().map(|c| if c > 0.0 { log(c) } else { 0 }).collect(),
-        mean_square: Square(square.to_bits()),
-        non_finite: chunks.iter().map(|c| c.non_finite).sum(),
+        mean_square: square,
+        non_finite: last.non_finite,
     }
+}
+
+/// Sums over all rows; those of columns divided by the number of rows.
+fn pass(matrix: &MatrixView, columns: &[f64]) -> Sums {
+    let (n, m) = (matrix.rows, matrix.columns);
+    let inverse: Vec<f64> = columns.iter().map(|&c| if c > 0.0 { 1.0 / c } else { 0.0 }).collect();
+    let mut all = Sums { rows: Vec::with_capacity(n), columns: vec![0.0; m], square: 0.0, non_finite: 0 };
+    let chunks: Vec<usize> = (0..n.div_ceil(CHUNK)).collect();
+    // Some chunks at a time, so that their sums take little memory; added in order, so that they are the same for any number of threads.
+    for some in chunks.chunks(TOGETHER) {
+        let part = |&i: &usize| sums(matrix, i * CHUNK..((i + 1) * CHUNK).min(n), &inverse);
+        for chunk in some.par_iter().map(part).collect::<Vec<_>>() {
+            all.rows.extend(chunk.rows);
+            all.columns.iter_mut().zip(&chunk.columns).for_each(|(sum, part)| *sum += part / n as f64);
+            all.square += chunk.square;
+            all.non_finite += chunk.non_finite;
+        }
+    }
+    all
 }
 
 fn sums(matrix: &MatrixView, rows: std::ops::Range<usize>, inverse: &[f64]) -> Sums {
@@ -141,7 +136,7 @@ mod tests {
         bytes[4..8].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
         let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: 2, columns: 32 });
         assert_eq!(scales.non_finite, 2);
-        assert_eq!(scales.mean_square.get(), 0.0);
+        assert_eq!(scales.mean_square, 0.0);
         assert_eq!(scales.rows, vec![NOTHING << 16; 2]);
     }
 }

@@ -17,6 +17,8 @@ const GENERATION: &str = "generation_config.json";
 const MAX_DIMENSION: u64 = 1 << 24;
 /// Largest number of transformer blocks.
 const MAX_BLOCKS: u64 = 4096;
+/// Widest head: the table of rotary angles takes a row of it for each token.
+const MAX_HEAD_DIM: u64 = 4096;
 
 /// Sizes and constants of a model of the Llama layout, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,7 +180,7 @@ impl LlamaConfig {
             return Err(ModelError::asset(CONFIG, reason));
         }
         let head_dim = match raw.head_dim {
-            Some(d) => size("head_dim", d)?,
+            Some(d) => dimension("head_dim", d, MAX_HEAD_DIM)?,
             None if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
             None => {
                 let reason =

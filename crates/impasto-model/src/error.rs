@@ -15,6 +15,14 @@ pub enum ModelError {
         /// What it is needed for.
         why: &'static str,
     },
+    /// The weights would take more memory than allowed.
+    #[error("config.json describes a model of {bytes} bytes in binary32, more than the limit of {limit}")]
+    MemoryLimit {
+        /// Bytes of the weights.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// An asset is there but is not what it should be.
     #[error("{name}: {reason}")]
     BadAsset {

@@ -16,6 +16,8 @@ pub struct RunOptions {
     pub threads: usize,
     /// A context shorter than the configuration's, to bound the key/value cache.
     pub max_context: Option<usize>,
+    /// Most bytes that the weights may take, checked before any is loaded; no limit when `None`.
+    pub memory_limit: Option<u64>,
 }
 
 /// A model, its tokenizer and its chat template.
@@ -32,12 +34,17 @@ impl Model {
     /// `tokenizer.json`.
     ///
     /// # Errors
-    /// No or a bad `config.json`, an architecture this runtime does not run, weights that do not fit it, a tokenizer
+    /// No or a bad `config.json`, a model above the memory limit, an architecture this runtime does not run, weights that do not fit it, a tokenizer
     /// that is there but does not parse.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
         let why = "a model cannot be run without it";
         let json = source.asset(CONFIG).ok_or(ModelError::MissingAsset { name: CONFIG, why })?;
         let config = LlamaConfig::from_json(&json)?;
+        if let (Some(limit), Some(bytes)) = (options.memory_limit, config.weight_bytes())
+            && bytes as u64 > limit
+        {
+            return Err(ModelError::MemoryLimit { bytes: bytes as u64, limit });
+        }
         let eos = eos_token_ids(source)?;
         let tokenizer = match Tokenizer::from_source(source) {
             Ok(tokenizer) => Some(tokenizer),

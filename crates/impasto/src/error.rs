@@ -42,8 +42,8 @@ pub enum FileError {
         /// Bytes allowed.
         limit: u64,
     },
-    /// Tiles are coded in a mode that this program does not know.
-    #[error("{file}: tensor {name:?} is coded in mode {mode}, which this version does not know (SPEC 3.6.1)")]
+    /// Tiles are coded in a mode that this program does not know; they may be right.
+    #[error("{file}: {name:?} is coded in mode {mode}, which this version does not know (SPEC 3.6.1)")]
     UnknownMode {
         /// The file.
         file: String,
@@ -51,6 +51,20 @@ pub enum FileError {
         name: String,
         /// The mode.
         mode: u8,
+    },
+    /// Two parts of the file would be written to the same path.
+    #[error("{file}: two of its parts are called {name:?} and would be written to the same path")]
+    SamePath {
+        /// The file.
+        file: String,
+        /// The name.
+        name: String,
+    },
+    /// A file is there already where one would be written.
+    #[error("{path}: it is there already, and replacing it was not asked for")]
+    Exists {
+        /// The path.
+        path: String,
     },
     /// The tensor has no binary32 values.
     #[error("{file}: tensor {name:?} is {dtype}: only F32, F16 and BF16 have weights to run")]

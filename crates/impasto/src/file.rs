@@ -3,15 +3,18 @@
 use std::ops::Range;
 use std::path::Path;
 
+use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{Place, TileDecoder};
 use impasto_codec::{CodecError, DType, Head, Level};
-use impasto_container::{Limits, Matrix, MmapSource, Mode, ObjectKind, Reader, Source, TensorMeta, UnitState};
+use impasto_container::{
+    Limits, Matrix, MmapSource, Mode, Object, ObjectKind, Reader, Source, TensorMeta, TileRect, UnitState,
+};
 use rayon::prelude::*;
 
 use crate::error::FileError;
 
-/// Most bytes that one tensor or asset may take in memory, unless [`File::set_memory_limit`] says otherwise: 64 GiB.
-pub const MEMORY_LIMIT: u64 = 64 << 30;
+/// Most bytes that one tensor may take in memory, unless [`File::set_memory_limit`] says otherwise: 16 GiB.
+pub const MEMORY_LIMIT: u64 = 16 << 30;
 
 /// An open .impasto file over any [`Source`] of bytes.
 pub struct File<S = MmapSource> {
@@ -36,7 +39,7 @@ impl<S: Source> File<S> {
         File { reader, level: Level::best(), memory_limit: MEMORY_LIMIT }
     }
 
-    /// Sets how many bytes one tensor or asset may take.
+    /// Sets how many bytes one tensor may take. (An asset may take 256 MiB at most, as when it is encoded.)
     pub fn set_memory_limit(&mut self, bytes: u64) {
         self.memory_limit = bytes;
     }
@@ -66,43 +69,56 @@ impl<S: Source> File<S> {
         assets.map(|o| o.name.as_str())
     }
 
+    /// What the manifest says of a tensor.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn meta(&self, name: &str) -> Result<&TensorMeta, FileError> {
+        let object = self.reader.find_tensor(name).and_then(|n| self.reader.objects().get(n as usize));
+        object.and_then(Object::tensor).ok_or_else(|| self.missing(name))
+    }
+
+    /// Are the bits of a tensor those of the checkpoint? (No tile in mode lattice.)
+    pub fn is_exact(&self, name: &str) -> bool {
+        let units = self.reader.find_tensor(name).and_then(|n| self.reader.units_of(n));
+        units.is_some_and(|units| {
+            units.tiles.iter().all(|&tile| self.reader.units()[tile as usize].mode != Mode::LATTICE)
+        })
+    }
+
     /// A tensor by name; tied ones have the units of their original. Reads and checks its head.
     ///
     /// # Errors
     /// If there is none, its head is absent, damaged or broken, or a tile has an unknown mode.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_, S>, FileError> {
-        let missing = || FileError::NoTensor { file: self.reader.name().to_owned(), name: name.to_owned() };
-        let object = self.reader.find_tensor(name).ok_or_else(missing)?;
-        let meta = self.reader.objects()[object as usize].tensor().ok_or_else(missing)?;
-        self.open_object(object, name, meta.dtype, Some(meta))
+        self.object(self.reader.find_tensor(name).ok_or_else(|| self.missing(name))?)
     }
 
     /// An asset by name, whole; `None` if there is none.
     ///
     /// # Errors
-    /// If a unit of it is absent, damaged or broken.
+    /// If a unit of it is absent, damaged or broken, or it is larger than 256 MiB.
     pub fn asset(&self, name: &str) -> Result<Option<Vec<u8>>, FileError> {
-        let Some(object) = self.reader.find_asset(name) else { return Ok(None) };
-        let opened = self.open_object(object, name, DType::U8, None)?;
-        opened.bytes().map(Some)
+        self.reader.find_asset(name).map(|object| self.object(object)?.bytes()).transpose()
     }
 
-    fn open_object<'a>(
-        &'a self,
-        object: u32,
-        name: &str,
-        dtype: DType,
-        meta: Option<&'a TensorMeta>,
-    ) -> Result<Tensor<'a, S>, FileError> {
-        let missing = || FileError::NoTensor { file: self.reader.name().to_owned(), name: name.to_owned() };
-        let matrix = self.reader.matrix(object).ok_or_else(missing)?;
-        let units = self.reader.units_of(object).ok_or_else(missing)?;
-        for &tile in units.tiles {
-            let mode = self.reader.units()[tile as usize].mode;
-            if !mode.is_known() {
-                let (file, name) = (self.reader.name().to_owned(), name.to_owned());
-                return Err(FileError::UnknownMode { file, name, mode: mode.0 });
-            }
+    fn missing(&self, name: &str) -> FileError {
+        FileError::NoTensor { file: self.reader.name().to_owned(), name: name.to_owned() }
+    }
+
+    /// An object by number.
+    pub(crate) fn object(&self, number: u32) -> Result<Tensor<'_, S>, FileError> {
+        let object = self.reader.objects().get(number as usize);
+        let name = object.map_or("", |object| &object.name);
+        let missing = || self.missing(name);
+        let object = object.ok_or_else(missing)?;
+        let dtype = object.dtype().ok_or_else(missing)?;
+        let matrix = *self.reader.matrix(number).ok_or_else(missing)?;
+        let units = self.reader.units_of(number).ok_or_else(missing)?;
+        let modes = units.tiles.iter().map(|&tile| self.reader.units()[tile as usize].mode);
+        if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
+            let (file, name) = (self.reader.name().to_owned(), name.to_owned());
+            return Err(FileError::UnknownMode { file, name, mode: mode.0 });
         }
         let head = match units.head {
             None => None,
@@ -112,8 +128,9 @@ impl<S: Source> File<S> {
                 Some(head.map_err(|error| self.broken(unit, error))?)
             }
         };
+        let limit = if object.tensor().is_some() { self.memory_limit } else { MAX_ASSET_BYTES };
         let decoder = TileDecoder::new(dtype, head, self.level);
-        Ok(Tensor { file: self, name: name.to_owned(), dtype, meta, matrix: *matrix, tiles: units.tiles, decoder })
+        Ok(Tensor { file: self, object, dtype, matrix, tiles: units.tiles, decoder, limit })
     }
 
     fn broken(&self, unit: u32, error: CodecError) -> FileError {
@@ -124,12 +141,13 @@ impl<S: Source> File<S> {
 /// A tensor (or asset) of an open file, its head read.
 pub struct Tensor<'a, S = MmapSource> {
     file: &'a File<S>,
-    name: String,
+    object: &'a Object,
     dtype: DType,
-    meta: Option<&'a TensorMeta>,
     matrix: Matrix,
     tiles: &'a [u32],
     decoder: TileDecoder,
+    /// Most bytes that it may take.
+    limit: u64,
 }
 
 impl<S: Source> Tensor<'_, S> {
@@ -138,9 +156,9 @@ impl<S: Source> Tensor<'_, S> {
         self.dtype
     }
 
-    /// Its shape.
+    /// Its shape; empty for an asset.
     pub fn shape(&self) -> &[u64] {
-        self.meta.map_or(&[], |meta| &meta.dims)
+        self.object.tensor().map_or(&[], |meta| &meta.dims)
     }
 
     /// The matrix that it is coded as.
@@ -155,8 +173,39 @@ impl<S: Source> Tensor<'_, S> {
 
     /// Are its bits those of the checkpoint? (No tile in mode lattice.)
     pub fn is_exact(&self) -> bool {
-        let units = self.file.reader.units();
-        self.tiles.iter().all(|&tile| units[tile as usize].mode != Mode::LATTICE)
+        self.file.is_exact(&self.object.name)
+    }
+
+    /// Bands of about `bytes` each, as [`Tensor::band`] takes them, whose bytes one after another are those of the tensor: whole rows of
+    /// tiles, or parts of a single row.
+    pub fn bands(&self, bytes: u64) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<S> {
+        let (rows, columns) = (self.matrix.rows(), self.matrix.cols());
+        let size = self.dtype.size() as u64;
+        let parts = |length: u64, tile: u64, element: u64| {
+            let tile = tile.clamp(1, length.max(1));
+            let part = (bytes / element.saturating_mul(tile).max(1)).max(1).saturating_mul(tile);
+            let mut from = 0u64;
+            std::iter::from_fn(move || {
+                let band = from..from.saturating_add(part).min(length);
+                from = band.end;
+                (!band.is_empty()).then_some(band)
+            })
+        };
+        let single = rows == 1;
+        let across = single.then(|| parts(columns, self.matrix.tile_cols(), size).map(|c| (0..1, c)));
+        let down = (!single && columns > 0)
+            .then(|| parts(rows, self.matrix.tile_rows(), columns.saturating_mul(size)).map(move |r| (r, 0..columns)));
+        across.into_iter().flatten().chain(down.into_iter().flatten())
+    }
+
+    /// Decodes every tile and forgets it.
+    pub(crate) fn check(&self) -> Result<(), FileError> {
+        (0..self.matrix.tile_count()).into_par_iter().try_for_each_init(Vec::new, |scratch, tile| {
+            let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
+            let place = place(&rect);
+            scratch.resize(place.elements() * self.dtype.size(), 0);
+            self.decode(tile, &place, scratch, place.columns.len() * self.dtype.size())
+        })
     }
 
     /// All its bytes, little-endian, row-major.
@@ -180,10 +229,10 @@ impl<S: Source> Tensor<'_, S> {
         }
         let stride = (columns.end - columns.start) * self.dtype.size() as u64;
         let bytes = stride.saturating_mul(rows.end - rows.start);
-        let limit = self.file.memory_limit;
-        if bytes > limit {
-            let (file, name) = (self.file.reader.name().to_owned(), self.name.clone());
-            return Err(FileError::MemoryLimit { file, name, bytes, limit });
+        // Asked first, since an allocation that fails would end the program.
+        if bytes > self.limit || Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
+            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
+            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
         }
         // Absent units are found before memory is taken for them.
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
@@ -242,10 +291,7 @@ impl<S: Source> Tensor<'_, S> {
         let size = self.dtype.size();
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
             let Some(rect) = self.matrix.tile(tile) else { continue };
-            let place = Place {
-                rows: rect.rows.start as usize..rect.rows.end as usize,
-                columns: rect.cols.start as usize..rect.cols.end as usize,
-            };
+            let place = place(&rect);
             let inside = |part: &Range<u64>, whole: &Range<u64>| part.start >= whole.start && part.end <= whole.end;
             if inside(&rect.rows, &rows) && inside(&rect.cols, &columns) {
                 let at = (rect.cols.start - columns.start) as usize * size;
@@ -273,5 +319,12 @@ impl<S: Source> Tensor<'_, S> {
         let bytes = self.file.reader.read_unit(unit)?;
         let mode = self.file.reader.units()[unit as usize].mode;
         self.decoder.decode(mode.0, &bytes, place, out, stride).map_err(|error| self.file.broken(unit, error))
+    }
+}
+
+fn place(rect: &TileRect) -> Place {
+    Place {
+        rows: rect.rows.start as usize..rect.rows.end as usize,
+        columns: rect.cols.start as usize..rect.cols.end as usize,
     }
 }

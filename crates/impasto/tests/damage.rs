@@ -82,7 +82,7 @@ fn a_cut_file_gives_what_is_there() {
             }
         }
         let out = tempfile::tempdir().expect("a folder");
-        let exported = to_safetensors(&file, out.path(), &|_| ());
+        let exported = to_safetensors(&file, out.path(), false, &|_| ());
         assert_eq!(exported.is_ok(), absent.is_empty());
     }
 }

@@ -23,7 +23,7 @@ fn assert_exact(file: &File, tensors: &[Tensor]) {
 /// What decoding writes are the files of the folder, byte for byte.
 fn assert_gives_back(file: &File, original: &std::path::Path) {
     let out = tempfile::tempdir().expect("a folder");
-    let exported = to_safetensors(file, out.path(), &|_| ()).expect("a good file");
+    let exported = to_safetensors(file, out.path(), false, &|_| ()).expect("a good file");
     assert!(exported.identical);
     let (decoded, original) = (listing(out.path()), listing(original));
     let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -75,7 +75,7 @@ fn a_lone_file_comes_back_under_its_name() {
     let path = model.file("a.impasto");
     encode_to(&lone, &path, Target::Lossless, 0).expect("encodes");
     let out = model.file("out");
-    to_safetensors(&open(&path), &out, &|_| ()).expect("decodes");
+    to_safetensors(&open(&path), &out, false, &|_| ()).expect("decodes");
     assert!(listing(&out) == [("a model, v1.safetensors".to_owned(), fs::read(&lone).expect("reads"))]);
 }
 
@@ -90,7 +90,7 @@ fn a_lone_file_of_an_odd_name_decodes() {
         let path = model.file("a.impasto");
         encode_to(&lone, &path, Target::Lossless, 0).expect("encodes");
         let out = model.file("out");
-        to_safetensors(&open(&path), &out, &|_| ()).expect(name);
+        to_safetensors(&open(&path), &out, true, &|_| ()).expect(name);
         assert_eq!(listing(&out)[0].1, fs::read(&lone).expect("reads"));
     }
 }

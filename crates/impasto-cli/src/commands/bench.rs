@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use impasto::File;
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::with_threads;
 use crate::args::{Args, Bench};
 use crate::exit::Code;
+use crate::model::open;
 use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
     let Bench::Decode { file: path, repeat } = what;
-    let file = File::open(path)?;
+    let file = open(args, path)?;
     let names: Vec<&str> = file
         .tensor_names()
         .filter(|name| file.reader().find_tensor(name).is_some_and(|t| file.reader().resolve(t) == t))
@@ -40,7 +40,7 @@ pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
     if args.json {
         print_json(&json!({
             "file": path.display().to_string(), "bytes": size, "seconds": median, "gb_per_s": rate, "memory": "warm",
-            "threads": args.threads, "rounds": repeat,
+            "threads": with_threads(args, rayon::current_num_threads)?, "rounds": repeat,
         }))?;
     } else {
         let spread = (seconds[0], seconds[seconds.len() - 1]);

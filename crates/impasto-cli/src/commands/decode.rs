@@ -1,20 +1,21 @@
 //! `impasto decode`.
 
-use impasto::{File, export};
+use impasto::export;
 use serde_json::json;
 
 use super::with_threads;
 use crate::args::{Args, Decode, Form};
 use crate::exit::Code;
+use crate::model::open;
 use crate::output::{bytes, print, print_json};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
     let Form::Safetensors = command.to;
-    let file = File::open(&command.file)?;
+    let file = open(args, &command.file)?;
     let progress = bar(args, file.tensor_names().count() as u64);
     let watch = |_: &str| progress.inc(1);
-    let exported = with_threads(args, || export::to_safetensors(&file, &command.output, &watch))??;
+    let exported = with_threads(args, || export::to_safetensors(&file, &command.output, command.force, &watch))??;
     progress.finish_and_clear();
     if args.json {
         let files: Vec<_> = exported.files.iter().map(|f| f.display().to_string()).collect();

@@ -21,6 +21,9 @@ const TINY: [(&str, &[u8]); 5] = [
 const PROMPT: &str = "Once upon a time";
 
 pub fn run(args: &Args) -> anyhow::Result<Code> {
+    if args.json {
+        anyhow::bail!("demo shows text: it has no --json");
+    }
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let model = folder.path().join("tiny");
     std::fs::create_dir(&model)?;
@@ -32,7 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         print(&format!("{}== {title}\n", if i > 0 { "\n" } else { "" }))?;
         let file = folder.path().join(format!("tiny-{i}.impasto"));
         encode_to(args, &model, &file, &Options { target, threads: args.threads, segments: 1 })?;
-        let loaded = load(&file, args.threads)?;
+        let loaded = load(args, &file)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n{PROMPT}"))?;
         let options = impasto_model::generate::GenerateOptions { max_tokens: 60, ..loaded.generate_options() };

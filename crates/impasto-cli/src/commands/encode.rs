@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Context;
 use impasto::{Checkpoint, Options, Progress, Report, Target, encode};
 use serde_json::json;
 
@@ -35,7 +36,7 @@ pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options) ->
         Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
         Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
     };
-    let report = encode(&checkpoint, output, options, &watch)?;
+    let report = encode(&checkpoint, output, options, &watch).with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
     if args.json {
         print_json(&to_json(&report, output))?;

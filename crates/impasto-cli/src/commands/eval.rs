@@ -18,7 +18,7 @@ use crate::progress::bar;
 pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     match what {
         Eval::Ppl { model, text } => {
-            let loaded = load(model, args.threads)?;
+            let loaded = load(args, model)?;
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -32,8 +32,8 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             }
         }
         Eval::Kld { model, reference, text } => {
-            let original = load(reference, args.threads)?;
-            let loaded = load(model, args.threads)?;
+            let original = load(args, reference)?;
+            let loaded = load(args, model)?;
             let (tokens, options) = prepare(args, &original, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));

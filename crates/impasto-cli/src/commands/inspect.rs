@@ -1,11 +1,11 @@
 //! `impasto inspect`.
 
-use impasto::File;
 use impasto_container::{Mode, ObjectKind, UnitEntry};
 use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
 use crate::exit::Code;
+use crate::model::open;
 use crate::output::{bytes, print, print_json, shown, table};
 
 /// An object of the file with what its units take.
@@ -22,7 +22,7 @@ struct Line {
 }
 
 pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
-    let file = File::open(&command.file)?;
+    let file = open(args, &command.file)?;
     let reader = file.reader();
     let mut units: Vec<Vec<&UnitEntry>> = vec![vec![]; reader.objects().len()];
     for unit in reader.units() {

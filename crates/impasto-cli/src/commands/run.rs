@@ -16,7 +16,7 @@ use crate::model::load;
 use crate::output::{print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
-    let model = load(&command.model, args.threads)?;
+    let model = load(args, &command.model)?;
     let options = GenerateOptions {
         max_tokens: command.max_tokens,
         sampling: params(&command.sampling),

@@ -1,31 +1,42 @@
 //! `impasto verify`.
 
-use impasto::{File, verify::verify};
+use impasto::verify::verify;
 use serde_json::json;
 
 use super::with_threads;
 use crate::args::{Args, Verify};
 use crate::exit::Code;
+use crate::model::open;
 use crate::output::{print, print_json};
+use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
-    let file = File::open(&command.file)?;
+    let file = open(args, &command.file)?;
+    let spinner = bar(args, 0);
+    spinner.set_message(format!("verifying {}", command.file.display()));
     let verdict = with_threads(args, || verify(&file))??;
+    spinner.finish_and_clear();
     let root: String = file.reader().root().iter().map(|b| format!("{b:02x}")).collect();
     if args.json {
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "good": verdict.is_good(), "units": verdict.units,
-            "absent": verdict.absent, "damaged": verdict.damaged, "broken": verdict.broken,
+            "absent": verdict.absent, "damaged": verdict.damaged, "broken": verdict.broken, "unreadable": verdict.unreadable,
         }))?;
     } else {
         let mut text = String::new();
-        for (what, names) in [("absent", &verdict.absent), ("damaged", &verdict.damaged), ("broken", &verdict.broken)] {
+        let lists = [
+            ("absent", &verdict.absent),
+            ("damaged", &verdict.damaged),
+            ("broken", &verdict.broken),
+            ("unreadable", &verdict.unreadable),
+        ];
+        for (what, names) in lists {
             names.iter().for_each(|name| text.push_str(&format!("{what}: {name}\n")));
         }
-        let bad = (verdict.absent.len(), verdict.damaged.len(), verdict.broken.len());
-        let result = match bad {
-            (0, 0, 0) => "all good".to_owned(),
-            (absent, damaged, broken) => format!("{absent} absent, {damaged} damaged, {broken} broken"),
+        let result = if verdict.is_good() {
+            "all good".to_owned()
+        } else {
+            lists.map(|(what, names)| format!("{} {what}", names.len())).join(", ")
         };
         print(&format!("{text}{}: {} units, {result}\nroot {root}\n", command.file.display(), verdict.units))?;
     }
@@ -33,6 +44,7 @@ pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
         v if !v.damaged.is_empty() => Code::Damaged,
         v if !v.broken.is_empty() => Code::Invalid,
         v if !v.absent.is_empty() => Code::Absent,
+        v if !v.unreadable.is_empty() => Code::Invalid,
         _ => Code::Success,
     })
 }

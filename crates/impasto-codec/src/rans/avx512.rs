@@ -101,11 +101,7 @@ impl Decoder<'_> {
 /// `slots` points to all slots of the kind's tables.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn step<const LATTICE: bool>(
-    slots: *const i32,
-    classes: __m512i,
-    x: __m512i,
-) -> (__m512i, __m512i, __mmask16) {
+unsafe fn step<const LATTICE: bool>(slots: *const i32, classes: __m512i, x: __m512i) -> (__m512i, __m512i, __mmask16) {
     let set = |v: i32| _mm512_set1_epi32(v);
     let zero = _mm512_setzero_si512();
     let kind = if LATTICE { Kind::Lattice } else { Kind::Float };
