@@ -1,0 +1,175 @@
+//! Writes the seed corpora of the fuzz targets: `cargo run --example seeds -- corpus`.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use impasto::{Checkpoint, Options, Target, encode};
+use impasto_checkpoint::{TensorSpec, write_safetensors};
+use impasto_codec::rans::encode_segment;
+use impasto_codec::tables::parametric;
+use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
+use impasto_codec::{DType, Head, IndexArray, Kind, Shape, Steps};
+use impasto_container::{Header, Limits, Manifest};
+use impasto_fuzz::bodies::{entropy_input, tile_input};
+
+type Done = Result<(), Box<dyn Error>>;
+
+fn main() -> Done {
+    let folder = std::env::args().nth(1).ok_or("usage: seeds FOLDER")?;
+    let folder = Path::new(&folder);
+    safetensors(&folder.join("safetensors"))?;
+    files(folder)?;
+    tiles(&folder.join("tile"))?;
+    entropy(&folder.join("entropy"))
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> Done {
+    fs::create_dir_all(folder)?;
+    Ok(fs::write(folder.join(name), bytes)?)
+}
+
+/// Deterministic bytes that look like weights: the exponent varies little, the mantissa is noise.
+fn noise(n: usize) -> Vec<u8> {
+    let mut seed = 7u32;
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed >> 8
+    };
+    (0..n / 2).flat_map(|_| [next() as u8, 0x3B | (next() as u8 & 0x81)]).chain((n % 2 == 1).then_some(0)).collect()
+}
+
+fn safetensors(folder: &Path) -> Done {
+    let headers = [
+        ("empty", "{}"),
+        ("scalar", r#"{"a":{"dtype":"F64","shape":[],"data_offsets":[0,8]}}"#),
+        ("metadata", r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}}"#),
+        (
+            "two",
+            r#"{"b":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"a":{"dtype":"F32","shape":[1],"data_offsets":[3,7]}}  "#,
+        ),
+        (
+            "void",
+            r#"{"a":{"dtype":"U8","shape":[0,9],"data_offsets":[0,0]},"b":{"dtype":"BOOL","shape":[1],"data_offsets":[0,1]}}"#,
+        ),
+        ("escapes", r#"{"\u00e9\n\"":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#),
+        (
+            "overlap",
+            r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#,
+        ),
+        ("terabytes", r#"{"a":{"dtype":"U8","shape":[99999999999999],"data_offsets":[0,99999999999999]}}"#),
+        ("overflow", r#"{"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#),
+        ("deep", r#"{"a":{"dtype":"U8","shape":[[[[[[[1]]]]]]],"data_offsets":[0,1]}}"#),
+    ];
+    for (name, json) in headers {
+        put(folder, name, json.as_bytes())?;
+        let file = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[0; 12]].concat();
+        put(folder, &format!("{name}.file"), &file)?;
+    }
+    Ok(())
+}
+
+/// Small checkpoints as files with and without loss, and their manifests alone.
+fn files(folder: &Path) -> Done {
+    let temporary = tempfile::tempdir()?;
+    let spec = |name: &str, dtype, shape: &[u64]| TensorSpec { name: name.into(), dtype, shape: shape.to_vec() };
+    let checkpoints = [
+        ("floats", vec![spec("w", DType::Bf16, &[64, 64]), spec("w.again", DType::Bf16, &[64, 64])]),
+        ("halves", vec![spec("conv", DType::F16, &[32, 43, 3]), spec("norm", DType::F16, &[32])]),
+        ("bytes", vec![spec("i", DType::I64, &[5, 3]), spec("none", DType::U8, &[0, 4]), spec("x", DType::Bool, &[])]),
+        ("eights", vec![spec("f8", DType::F8E4M3, &[130, 32])]),
+    ];
+    for (name, specs) in checkpoints {
+        let model = temporary.path().join(name);
+        fs::create_dir_all(&model)?;
+        let data: Vec<Vec<u8>> =
+            specs.iter().map(|s| noise(s.shape.iter().product::<u64>() as usize * s.dtype.size())).collect();
+        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let tensors: Vec<(TensorSpec, &[u8])> = specs.into_iter().zip(data).collect();
+        write_safetensors(&model.join("model.safetensors"), None, &tensors)?;
+        fs::write(model.join("config.json"), "{}")?;
+        let checkpoint = Checkpoint::open(&model)?;
+        for (how, target) in [("exact", Target::Lossless), ("lossy", Target::BitsPerWeight(5.0))] {
+            let path = temporary.path().join("out.impasto");
+            let options = Options { target, threads: 1, segments: 2 };
+            if encode(&checkpoint, &path, &options, &|_| ()).is_err() {
+                continue; // Too small for that, or nothing to lose.
+            }
+            let bytes = fs::read(&path)?;
+            let header = Header::read(&bytes)?;
+            let manifest = &bytes[Header::SIZE..header.manifest_end() as usize];
+            Manifest::parse(manifest, &Limits::default())?;
+            put(&folder.join("file"), &format!("{name}.{how}"), &bytes)?;
+            put(&folder.join("container"), &format!("{name}.{how}"), &bytes[..bytes.len().min(1500)])?;
+            put(&folder.join("container"), &format!("{name}.{how}.manifest"), manifest)?;
+        }
+    }
+    Ok(())
+}
+
+fn tiles(folder: &Path) -> Done {
+    let place = Place { rows: 3..9, columns: 5..75 };
+    let rows: Vec<i16> = (0..9).map(|r| 30 + r % 4).collect();
+    let columns: Vec<i16> = (0..75).map(|c| c % 5).collect();
+    for dtype in [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2] {
+        let elements = noise(place.elements() * dtype.size());
+        let layout = dtype.float_layout().ok_or("a float")?;
+        let bias = 4 * ((1 << (layout.exponent - 1)) - 6);
+        let head = Head {
+            shape: Shape::Parametric(1),
+            plane: layout.raw_bits() as u8,
+            row_classes: IndexArray::new(rows.iter().map(|r| r + bias).collect()),
+            column_classes: IndexArray::new(columns.clone()),
+            steps: None,
+        };
+        for segments in [1, 3] {
+            let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).ok_or("no code")?;
+            let input = tile_input(dtype, mode::FLOAT, &place, &head.to_bytes(), &unit);
+            put(folder, &format!("float.{}.{segments}", dtype.name()), &input)?;
+        }
+        let (coded, unit) = encode_bytes(&elements, dtype, 3)?;
+        put(folder, &format!("bytes.{}", dtype.name()), &tile_input(dtype, coded, &place, &[], &unit))?;
+    }
+    for (name, dtype, plane, explicit) in
+        [("plain", DType::Bf16, 0, false), ("plane", DType::F32, 5, false), ("explicit", DType::F16, 0, true)]
+    {
+        let shape = Shape::Parametric(0);
+        let explicit_tables = || parametric(Kind::Lattice, 2).map(Shape::Explicit);
+        let head = Head {
+            shape: if explicit { explicit_tables().ok_or("shape")? } else { shape },
+            plane,
+            row_classes: IndexArray::new(rows.iter().map(|r| r - 15).collect()),
+            column_classes: IndexArray::new(columns.clone()),
+            steps: Some(Steps {
+                step: 0.01,
+                rows: Some(IndexArray::new(rows.clone())),
+                columns: explicit.then(|| IndexArray::new(columns.clone())),
+            }),
+        };
+        let z: Vec<i32> = noise(place.elements()).iter().map(|&b| i32::from(b as i8) << plane >> 3).collect();
+        let unit = TileEncoder::new(&head, 2).lattice(&place, &z).ok_or("no code")?;
+        let input = tile_input(dtype, mode::LATTICE, &place, &head.to_bytes(), &unit);
+        put(folder, &format!("lattice.{name}"), &input)?;
+    }
+    Ok(())
+}
+
+fn entropy(folder: &Path) -> Done {
+    for kind in [Kind::Float, Kind::Lattice] {
+        for (shape, low, width) in [(0u8, 0i16, 32usize), (1, 8, 33), (3, 20, 7), (4, 34, 130)] {
+            let rows: Vec<i16> = (0..4).map(|r| low + r).collect();
+            let columns: Vec<i16> = (0..width as i16).map(|c| c % 7).collect();
+            let wide = |classes: &[i16]| classes.iter().map(|&c| i32::from(c)).collect::<Vec<_>>();
+            let values: Vec<i32> = noise(4 * width).iter().map(|&b| i32::from(b) % 60 - 4).collect();
+            let values: Vec<i32> = match kind {
+                Kind::Float => values.iter().map(|v| v & 0x3FF).collect(),
+                Kind::Lattice => values,
+            };
+            let tables = parametric(kind, shape).ok_or("shape")?;
+            let coded = encode_segment(kind, &wide(&rows), &wide(&columns), &values, &tables).ok_or("no code")?;
+            let input = entropy_input(kind, shape, &rows, &columns, &coded.states, &coded.words);
+            put(folder, &format!("{}.{shape}", kind.name()), &input)?;
+        }
+    }
+    Ok(())
+}
