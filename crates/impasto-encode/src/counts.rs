@@ -1,6 +1,7 @@
 //! Counts of the symbols of a tensor, what they cost under each set of tables, and the cheapest set.
 
 use impasto_codec::class::class;
+use impasto_codec::rans::{escape_code, symbol};
 use impasto_codec::tables::{
     COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit,
 };
@@ -28,24 +29,13 @@ impl Counts {
     pub fn row(&mut self, row: i32, columns: &[i32], values: impl Iterator<Item = i32>) {
         for (&column, value) in columns.iter().zip(values) {
             let class = class(self.kind, row, column);
-            let shifted = value.wrapping_add((1 << class.low_bits) >> 1) >> class.low_bits;
-            let symbol = shifted.wrapping_sub(class.offset) as u32 as usize;
-            let counts = &mut self.symbols[class.table];
+            let (symbol, _) = symbol(class, value);
+            self.symbols[class.table][symbol] += 1;
             self.low_bits += u64::from(class.low_bits);
-            if symbol < ESCAPE {
-                counts[symbol] += 1;
-            } else {
-                counts[ESCAPE] += 1;
-                self.escape_bytes += varint::len(self.code(value)) as u64;
+            if symbol == ESCAPE {
+                self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
             }
         }
-    }
-
-    fn code(&self, value: i32) -> u64 {
-        u64::from(match self.kind {
-            Kind::Float => value as u32,
-            Kind::Lattice => varint::zigzag(value),
-        })
     }
 
     /// Adds other counts of the same kind.

@@ -16,19 +16,18 @@ pub struct Segment {
     pub escapes: Vec<u8>,
 }
 
-/// The symbol of `value` in its class, and its low bits; the escape where the table does not reach it.
-pub(crate) fn symbol(class: Class, table: &Frequencies, value: i32) -> (usize, u32) {
+/// The symbol of `value` in its class, and its low bits; the escape (and no low bits) where symbols do not reach it.
+pub fn symbol(class: Class, value: i32) -> (usize, u32) {
     let b = class.low_bits;
-    let shifted = value.wrapping_add(1 << b >> 1);
-    let symbol = (shifted >> b).wrapping_sub(class.offset);
-    match usize::try_from(symbol) {
-        Ok(s) if s < ESCAPE && table.0[s] > 0 => (s, shifted as u32 & ((1 << b) - 1)),
+    let shifted = value.wrapping_add((1 << b) >> 1);
+    match usize::try_from((shifted >> b).wrapping_sub(class.offset)) {
+        Ok(s) if s < ESCAPE => (s, shifted as u32 & ((1 << b) - 1)),
         _ => (ESCAPE, 0),
     }
 }
 
 /// What an escape's varint holds.
-pub(crate) fn escape_code(kind: Kind, value: i32) -> u64 {
+pub fn escape_code(kind: Kind, value: i32) -> u64 {
     u64::from(match kind {
         Kind::Float => value as u32,
         Kind::Lattice => varint::zigzag(value),
@@ -56,7 +55,10 @@ pub fn encode_segment(
             let class = class(kind, row, column);
             let b = class.low_bits;
             let table = &tables[class.table];
-            let (s, low) = symbol(class, table, value);
+            let (s, low) = match symbol(class, value) {
+                (s, _) if table.0[s] == 0 => (ESCAPE, 0),
+                coded => coded,
+            };
             if s == ESCAPE {
                 escaped.push(escape_code(kind, value));
             }

@@ -8,7 +8,7 @@ mod avx512;
 mod encode;
 mod scalar;
 
-pub use encode::{Segment, encode_segment};
+pub use encode::{Segment, encode_segment, escape_code, symbol};
 
 use crate::level::Level;
 use crate::tables::Lut;

@@ -154,5 +154,5 @@ fn code_length_is_the_models() {
     let ours = (segment.words.len() * 16 + LANES * 32) as f64;
     let theirs = (peer.num_bits() + low_bits as usize) as f64;
     assert!(ours < ideal * 1.001 && ours > ideal, "{ours} bits, the model's {ideal}");
-    assert!((ours / theirs - 1.0).abs() < 0.002, "{ours} bits, constriction {theirs}");
+    assert!((ours / theirs - 1.0).abs() < 0.001, "{ours} bits, constriction {theirs}");
 }
