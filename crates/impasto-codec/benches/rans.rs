@@ -9,7 +9,7 @@ use constriction::stream::{Decode, Encode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use impasto_codec::class::class;
 use impasto_codec::lattice::quantize;
-use impasto_codec::rans::{Decoder, LANES, Segment, encode_segment};
+use impasto_codec::rans::{Columns, Decoder, LANES, Segment, encode_segment};
 use impasto_codec::tables::{Frequencies, Lut, parametric};
 use impasto_codec::{Kind, Level};
 
@@ -47,8 +47,9 @@ fn data() -> Data {
 fn decode(level: Level, lut: &Lut, segment: &Segment, words: &[u8], data: &Data, out: &mut [i32]) {
     let mut decoder = Decoder::new(level, lut, segment.states, words).expect("states");
     let mut escapes = Vec::new();
+    let columns = Columns::new(data.columns.clone());
     for (rows, out) in data.rows.chunks(4).zip(out.chunks_mut(4 * COLUMNS)) {
-        decoder.rows(rows, &data.columns, COLUMNS, out, &mut escapes).expect("words");
+        decoder.rows(rows, &columns, out, &mut escapes).expect("words");
     }
     assert!(decoder.is_finished());
 }

@@ -11,7 +11,7 @@ use crate::float;
 use crate::head::Head;
 use crate::lattice::{reconstruct_row, scale};
 use crate::level::Level;
-use crate::rans::{Decoder, LANES, encode_segment};
+use crate::rans::{Columns, Decoder, LANES, encode_segment};
 use crate::tables::{Frequencies, Lut};
 use crate::varint;
 
@@ -310,10 +310,9 @@ fn decode_rows(
     let plane_row = (width * usize::from(head.plane)).div_ceil(8);
     let Parts { segments, plane } = parts(unit, height, plane_row * height)?;
     let rows = head.row_classes.slice(place.rows.clone());
-    let mut columns = head.column_classes.slice(place.columns.clone());
-    columns.resize(width.next_multiple_of(LANES), 0);
-    let batch = (BATCH / columns.len()).clamp(1, height);
-    let mut values = vec![0; batch * columns.len()];
+    let columns = Columns::new(head.column_classes.slice(place.columns.clone()));
+    let batch = (BATCH / columns.padded()).clamp(1, height);
+    let mut values = vec![0; batch * columns.padded()];
     let mut escaped = Vec::new();
     let n = segments.len();
     for (j, (states, words, mut escapes)) in segments.into_iter().enumerate() {
@@ -322,9 +321,9 @@ fn decode_rows(
         let of_segment = segment_rows(j, n, height);
         for first in of_segment.clone().step_by(batch) {
             let rows = &rows[first..(first + batch).min(of_segment.end)];
-            let values = &mut values[..rows.len() * columns.len()];
+            let values = &mut values[..rows.len() * columns.padded()];
             escaped.clear();
-            let decoded = decoder.rows(rows, &columns, width, values, &mut escaped);
+            let decoded = decoder.rows(rows, &columns, values, &mut escaped);
             decoded.map_err(|_| broken("the words end before the elements do", "8.4"))?;
             for &at in &escaped {
                 let code = u32::try_from(varint::read(&mut escapes)?);
@@ -334,7 +333,7 @@ fn decode_rows(
                     Kind::Lattice => varint::unzigzag(code),
                 };
             }
-            for (r, values) in (first..).zip(values.chunks_exact(columns.len())) {
+            for (r, values) in (first..).zip(values.chunks_exact(columns.padded())) {
                 row_done(r, &values[..width], &plane[r * plane_row..(r + 1) * plane_row]);
             }
         }

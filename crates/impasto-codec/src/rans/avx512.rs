@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Decoder, LANES, LOW, OutOfWords};
+use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
@@ -10,21 +10,20 @@ impl Decoder<'_> {
     /// As `rows_scalar`.
     ///
     /// # Safety
-    /// The processor has the features below; `width <= columns.len()`, a multiple of 32; `values.len() == rows.len() * columns.len()`.
+    /// The processor has the features below; `values.len() == rows.len() * columns.padded()`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
     pub(super) unsafe fn rows_avx512(
         &mut self,
         rows: &[i32],
-        columns: &[i32],
-        width: usize,
+        columns: &Columns,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
         // SAFETY: as this function's own.
         unsafe {
             match self.lut.kind() {
-                Kind::Float => self.rows_of::<false>(rows, columns, width, values, escapes),
-                Kind::Lattice => self.rows_of::<true>(rows, columns, width, values, escapes),
+                Kind::Float => self.rows_of::<false>(rows, columns, values, escapes),
+                Kind::Lattice => self.rows_of::<true>(rows, columns, values, escapes),
             }
         }
     }
@@ -34,58 +33,33 @@ impl Decoder<'_> {
     unsafe fn rows_of<const LATTICE: bool>(
         &mut self,
         rows: &[i32],
-        columns: &[i32],
-        width: usize,
+        columns: &Columns,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
         let slots = self.lut.slots().as_ptr().cast();
         let end = self.words.len() / 2;
         let words = self.words.as_ptr().cast::<u16>();
-        let stride = columns.len();
-        let (columns, values) = (columns.as_ptr(), values.as_mut_ptr());
-        // SAFETY: `states` holds 32 u32. Columns and values are read and written in whole steps of 32 elements, and their length is a
-        // multiple of 32. A step without masks is only taken where all its 32 words exist; else words are loaded under a mask of
-        // those that exist. A slot index is below `tables << TABLE_BITS` by the clamp of the class, and the look-up table has
-        // that many slots.
+        let (stride, width) = (columns.padded(), columns.width);
+        let (least, most) = (columns.least, columns.most);
+        let plain_end = if LATTICE { Kind::Lattice.tables() as i32 } else { Kind::Float.max_class() + 1 };
+        let (columns, values) = (columns.classes.as_ptr(), values.as_mut_ptr());
+        // SAFETY: `states` holds 32 u32; `values` holds `stride` elements for each row, as `columns` does, a multiple of 32 and at least
+        // `width`. A row is plain only if its classes are in the range that this needs.
         unsafe {
             let states = self.states.as_mut_ptr();
             let mut x = [_mm512_loadu_si512(states.cast()), _mm512_loadu_si512(states.add(16).cast())];
             let mut used = self.used;
             for (r, &row) in rows.iter().enumerate() {
-                let row = _mm512_set1_epi32(row);
-                for c in (0..width).step_by(LANES) {
-                    let active = u32::MAX >> (LANES - (width - c).min(LANES));
-                    let whole = active == u32::MAX && end - used >= LANES;
-                    for (half, x) in x.iter_mut().enumerate() {
-                        let at = r * stride + c + 16 * half;
-                        let classes = _mm512_add_epi32(row, _mm512_loadu_si512(columns.add(c + 16 * half).cast()));
-                        let (value, next, escape) = step::<LATTICE>(slots, classes, *x);
-                        _mm512_storeu_si512(values.add(at).cast(), value);
-                        let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
-                        let at_words = words.add(used);
-                        let (active, low, loaded) = if whole {
-                            (u16::MAX, low, _mm256_loadu_si256(at_words.cast()))
-                        } else {
-                            let active = (active >> (16 * half)) as u16;
-                            let (low, left) = (low & active, end - used);
-                            if low.count_ones() as usize > left {
-                                return Err(OutOfWords);
-                            }
-                            let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
-                            (active, low, _mm256_maskz_loadu_epi16(exist, at_words.cast()))
-                        };
-                        let taken = _mm512_maskz_expand_epi32(low, _mm512_cvtepu16_epi32(loaded));
-                        let next = _mm512_mask_or_epi32(next, low, _mm512_slli_epi32::<16>(next), taken);
-                        *x = if whole { next } else { _mm512_mask_mov_epi32(*x, active, next) };
-                        used += low.count_ones() as usize;
-                        let mut found = escape & active;
-                        while found != 0 {
-                            escapes.push(at as u32 + found.trailing_zeros());
-                            found &= found - 1;
-                        }
-                    }
+                let values = values.add(r * stride);
+                let mut steps = Steps { slots, words, end, used, columns, values, first: r * stride, x };
+                // Most rows need neither clamp nor low bits.
+                if row.saturating_add(least) >= 0 && row.saturating_add(most) < plain_end {
+                    steps.row::<LATTICE, true>(row, width, escapes)?;
+                } else {
+                    steps.row::<LATTICE, false>(row, width, escapes)?;
                 }
+                (x, used) = (steps.x, steps.used);
             }
             _mm512_storeu_si512(states.cast(), x[0]);
             _mm512_storeu_si512(states.add(16).cast(), x[1]);
@@ -95,25 +69,103 @@ impl Decoder<'_> {
     }
 }
 
+/// A row being decoded: what a step reads and changes, held in registers.
+struct Steps {
+    slots: *const i32,
+    words: *const u16,
+    /// Number of words, and of those used.
+    end: usize,
+    used: usize,
+    columns: *const i32,
+    values: *mut i32,
+    /// Place of the row's first value among all.
+    first: usize,
+    x: [__m512i; 2],
+}
+
+impl Steps {
+    /// Decodes a row. `PLAIN`: no class of it is clamped or has low bits.
+    ///
+    /// # Safety
+    /// The processor has the features below. `columns` and `values` hold `width` elements, rounded up to a multiple of 32; `words` holds `end`
+    /// words, `used` of them used; `slots` points to all slots of the kind's tables; if `PLAIN`, all classes are below the kind's number of tables (lattice) or at
+    /// most its largest class (float).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+    unsafe fn row<const LATTICE: bool, const PLAIN: bool>(
+        &mut self,
+        row: i32,
+        width: usize,
+        escapes: &mut Vec<u32>,
+    ) -> Result<(), OutOfWords> {
+        let row = _mm512_set1_epi32(row);
+        let [mut x0, mut x1] = self.x;
+        let mut used = self.used;
+        // SAFETY: columns and values are read and written in whole steps of 32 elements, which they hold. A step without masks is only
+        // taken where all its 32 words exist; else words are loaded under a mask of those that exist. `step` as above.
+        unsafe {
+            for c in (0..width).step_by(LANES) {
+                let active = u32::MAX >> (LANES - (width - c).min(LANES));
+                let whole = active == u32::MAX && self.end - used >= LANES;
+                for (half, x) in [&mut x0, &mut x1].into_iter().enumerate() {
+                    let at = c + 16 * half;
+                    let classes = _mm512_add_epi32(row, _mm512_loadu_si512(self.columns.add(at).cast()));
+                    let (value, next, escape) = step::<LATTICE, PLAIN>(self.slots, classes, *x);
+                    _mm512_storeu_si512(self.values.add(at).cast(), value);
+                    let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
+                    let at_words = self.words.add(used);
+                    let (active, low, loaded) = if whole {
+                        (u16::MAX, low, _mm256_loadu_si256(at_words.cast()))
+                    } else {
+                        let active = (active >> (16 * half)) as u16;
+                        let (low, left) = (low & active, self.end - used);
+                        if low.count_ones() as usize > left {
+                            return Err(OutOfWords);
+                        }
+                        let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                        (active, low, _mm256_maskz_loadu_epi16(exist, at_words.cast()))
+                    };
+                    let taken = _mm512_maskz_expand_epi32(low, _mm512_cvtepu16_epi32(loaded));
+                    let next = _mm512_mask_or_epi32(next, low, _mm512_slli_epi32::<16>(next), taken);
+                    *x = if whole { next } else { _mm512_mask_mov_epi32(*x, active, next) };
+                    used += low.count_ones() as usize;
+                    let mut found = escape & active;
+                    while found != 0 {
+                        escapes.push((self.first + at) as u32 + found.trailing_zeros());
+                        found &= found - 1;
+                    }
+                }
+            }
+        }
+        (self.x, self.used) = ([x0, x1], used);
+        Ok(())
+    }
+}
+
 /// Decodes one symbol in each of 16 lanes: values, states before renormalisation, lanes that hold an escape.
 ///
 /// # Safety
-/// `slots` points to all slots of the kind's tables.
+/// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Steps::row`] wants them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn step<const LATTICE: bool>(slots: *const i32, classes: __m512i, x: __m512i) -> (__m512i, __m512i, __mmask16) {
+unsafe fn step<const LATTICE: bool, const PLAIN: bool>(
+    slots: *const i32,
+    classes: __m512i,
+    x: __m512i,
+) -> (__m512i, __m512i, __mmask16) {
     let set = |v: i32| _mm512_set1_epi32(v);
     let zero = _mm512_setzero_si512();
     let kind = if LATTICE { Kind::Lattice } else { Kind::Float };
-    let t = _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(kind.max_class()));
+    let t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(kind.max_class())) };
     // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
-    let (table, low_bits) = if LATTICE {
+    let with_low_bits = LATTICE && !PLAIN;
+    let (table, low_bits) = if with_low_bits {
         let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<2>(t), set(5)), zero);
         (_mm512_sub_epi32(t, _mm512_slli_epi32::<2>(b)), b)
     } else {
-        (_mm512_and_si512(t, set(3)), zero)
+        (if LATTICE { t } else { _mm512_and_si512(t, set(3)) }, zero)
     };
-    let y = if LATTICE { _mm512_srlv_epi32(x, low_bits) } else { x };
+    let y = if with_low_bits { _mm512_srlv_epi32(x, low_bits) } else { x };
     let index = _mm512_add_epi32(_mm512_slli_epi32::<TABLE_BITS>(table), _mm512_and_si512(y, set(TOTAL as i32 - 1)));
     // SAFETY: the table is below the kind's number of tables and the slot below 2048.
     let slot = unsafe { _mm512_i32gather_epi32::<4>(index, slots) };
@@ -123,11 +175,13 @@ unsafe fn step<const LATTICE: bool>(slots: *const i32, classes: __m512i, x: __m5
         _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<TABLE_BITS>(y)),
         _mm512_srli_epi32::<20>(slot),
     );
-    let value = if LATTICE {
+    let value = if with_low_bits {
         let power = _mm512_sllv_epi32(set(1), low_bits);
         let low = _mm512_and_si512(x, _mm512_sub_epi32(power, set(1)));
         let high = _mm512_sllv_epi32(_mm512_sub_epi32(symbol, set(31)), low_bits);
         _mm512_sub_epi32(_mm512_add_epi32(high, low), _mm512_srli_epi32::<1>(power))
+    } else if LATTICE {
+        _mm512_sub_epi32(symbol, set(31))
     } else {
         _mm512_add_epi32(symbol, _mm512_sub_epi32(_mm512_and_si512(t, set(!3)), set(48)))
     };

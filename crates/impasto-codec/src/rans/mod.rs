@@ -29,6 +29,36 @@ pub struct Decoder<'a> {
     used: usize,
 }
 
+/// Classes of the columns of a tile.
+pub struct Columns {
+    /// One for each column, padded to a multiple of 32 with `least`: so a row is in range for all of them or for none.
+    classes: Vec<i32>,
+    width: usize,
+    /// Smallest and largest class.
+    least: i32,
+    most: i32,
+}
+
+impl Columns {
+    /// From the class of each column.
+    pub fn new(mut classes: Vec<i32>) -> Self {
+        let width = classes.len();
+        let (least, most) = (classes.iter().min().copied().unwrap_or(0), classes.iter().max().copied().unwrap_or(0));
+        classes.resize(width.next_multiple_of(LANES), least);
+        Columns { classes, width, least, most }
+    }
+
+    /// Number of columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The width rounded up to a multiple of 32: so many values a row takes while it is decoded.
+    pub fn padded(&self) -> usize {
+        self.classes.len()
+    }
+}
+
 /// The words of a segment ended before its elements did.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OutOfWords;
@@ -39,29 +69,26 @@ impl<'a> Decoder<'a> {
         states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, level: level.or_scalar(), states, words, used: 0 })
     }
 
-    /// Decodes some rows of `width` elements; `rows` are their classes.
+    /// Decodes some rows; `rows` are their classes.
     ///
-    /// `columns`: the class of each column, padded to a multiple of 32 with anything; `values`: as long for each row, receives the values
-    /// (what lies beyond `width` is meaningless). The places in `values` of escapes are appended to `escapes`; their values are
-    /// meaningless.
+    /// `values` holds [`Columns::padded`] integers for each row and receives the values (what lies beyond the width is meaningless). The
+    /// places in `values` of escapes are appended to `escapes`; their values are meaningless.
     ///
     /// # Errors
     /// [`OutOfWords`].
     pub fn rows(
         &mut self,
         rows: &[i32],
-        columns: &[i32],
-        width: usize,
+        columns: &Columns,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
-        assert!(width <= columns.len() && columns.len().is_multiple_of(LANES));
-        assert!(values.len() == rows.len() * columns.len());
+        assert!(values.len() == rows.len() * columns.padded());
         match self.level {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the level (`new` saw to it), and the lengths are checked above.
-            Level::Avx512 => unsafe { self.rows_avx512(rows, columns, width, values, escapes) },
-            _ => self.rows_scalar(rows, columns, width, values, escapes),
+            // SAFETY: the processor has the level (`new` saw to it), and the length is checked above.
+            Level::Avx512 => unsafe { self.rows_avx512(rows, columns, values, escapes) },
+            _ => self.rows_scalar(rows, columns, values, escapes),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The scalar decoder: the reference.
 
-use super::{Decoder, LANES, LOW, OutOfWords};
+use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::class;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
@@ -8,14 +8,13 @@ impl Decoder<'_> {
     pub(super) fn rows_scalar(
         &mut self,
         rows: &[i32],
-        columns: &[i32],
-        width: usize,
+        columns: &Columns,
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
         for (r, &row) in rows.iter().enumerate() {
-            for (c, &column) in columns[..width].iter().enumerate() {
-                let at = r * columns.len() + c;
+            for (c, &column) in columns.classes[..columns.width].iter().enumerate() {
+                let at = r * columns.padded() + c;
                 let (value, is_escape) = self.element(row, column, c % LANES)?;
                 values[at] = value;
                 if is_escape {

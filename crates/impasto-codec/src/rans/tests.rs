@@ -13,20 +13,19 @@ fn words(segment: &Segment) -> Vec<u8> {
 fn decode(level: Level, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i32]) -> Option<Vec<i32>> {
     let words = words(segment);
     let mut decoder = Decoder::new(level, lut, segment.states, &words)?;
-    let mut padded = columns.to_vec();
-    padded.resize(columns.len().next_multiple_of(LANES), 0);
+    let columns = Columns::new(columns.to_vec());
     let (mut escapes, mut out) = (Vec::new(), Vec::new());
     let mut codes = &segment.escapes[..];
     // Two rows at a time.
     for rows in rows.chunks(2) {
-        let mut values = vec![0; rows.len() * padded.len()];
+        let mut values = vec![0; rows.len() * columns.padded()];
         escapes.clear();
-        decoder.rows(rows, &padded, columns.len(), &mut values, &mut escapes).ok()?;
+        decoder.rows(rows, &columns, &mut values, &mut escapes).ok()?;
         for &at in &escapes {
             let code = varint::read(&mut codes).ok()? as u32;
             values[at as usize] = if lut.kind() == Kind::Lattice { varint::unzigzag(code) } else { code as i32 };
         }
-        values.chunks_exact(padded.len()).for_each(|row| out.extend(&row[..columns.len()]));
+        values.chunks_exact(columns.padded()).for_each(|row| out.extend(&row[..columns.width()]));
     }
     (decoder.is_finished() && codes.is_empty()).then_some(out)
 }
@@ -83,20 +82,37 @@ proptest! {
         let lut = Lut::new(kind, &parametric(kind, 1).expect("shape"));
         let states: [u32; LANES] = states.try_into().expect("32 states");
         let bytes: Vec<u8> = noise.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let mut padded = columns.clone();
-        padded.resize(columns.len().next_multiple_of(LANES), 0);
+        let columns = Columns::new(columns);
         let run = |level| {
             let mut decoder = Decoder::new(level, &lut, states, &bytes).expect("states");
-            let (mut values, mut escapes) = (vec![0; 3 * padded.len()], Vec::new());
-            decoder.rows(&[0, 1, 2], &padded, columns.len(), &mut values, &mut escapes).ok()?;
-            for row in values.chunks_exact_mut(padded.len()) {
-                row[columns.len()..].fill(0);
+            let (mut values, mut escapes) = (vec![0; 3 * columns.padded()], Vec::new());
+            decoder.rows(&[0, 1, 2], &columns, &mut values, &mut escapes).ok()?;
+            for row in values.chunks_exact_mut(columns.padded()) {
+                row[columns.width()..].fill(0);
             }
             Some((values, escapes, decoder.states, decoder.used))
         };
         let scalar = run(Level::Scalar);
         for level in Level::available() {
             prop_assert_eq!(&run(level), &scalar);
+        }
+    }
+}
+
+/// Rows whose padding would be out of range where their columns are in range, and the other way round.
+#[test]
+fn padding_is_in_range_where_the_columns_are() {
+    for kind in [Kind::Float, Kind::Lattice] {
+        let tables = parametric(kind, 0).expect("shape");
+        let lut = Lut::new(kind, &tables);
+        for (row, column) in [(-900, 905), (900, -895), (-30_000, 30_010), (30_000, -29_995), (5, 0), (-5, 0), (60, 0)]
+        {
+            let (rows, columns) = ([row; 3], [column; 37]);
+            let values = values(kind, &rows, &columns, &[(7, 3), (0, -70_000), (200, 1)]);
+            let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
+            for level in Level::available() {
+                assert_eq!(decode(level, &lut, &segment, &rows, &columns).as_ref(), Some(&values), "{row} {column}");
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use impasto::File;
 use impasto::verify::verify;
 use impasto_checkpoint::{Header as Safetensors, parse_detached_header, parse_header};
-use impasto_codec::rans::{Decoder, LANES, LOW, encode_segment};
+use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{Place, TileDecoder, mode};
 use impasto_codec::{DType, Head, Kind, Level, varint};
@@ -279,20 +279,20 @@ type Values = Option<Vec<Option<i32>>>;
 
 /// What a decoder makes of a segment that it gets `batch` rows at a time, and whether it ended as it must.
 fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) -> (Vec<Values>, bool) {
-    let width = columns.len();
-    let mut padded = columns.to_vec();
-    padded.resize(width.next_multiple_of(LANES), 77);
+    let columns = Columns::new(columns.to_vec());
     let mut decoded = Vec::new();
     for rows in rows.chunks(batch) {
-        let (mut values, mut escapes) = (vec![0; rows.len() * padded.len()], Vec::new());
-        if decoder.rows(rows, &padded, width, &mut values, &mut escapes).is_err() {
+        let (mut values, mut escapes) = (vec![0; rows.len() * columns.padded()], Vec::new());
+        if decoder.rows(rows, &columns, &mut values, &mut escapes).is_err() {
             decoded.push(None);
             return (decoded, false);
         }
         assert!(escapes.is_sorted_by(|a, b| a < b));
         let mut values: Vec<Option<i32>> = values.into_iter().map(Some).collect();
         escapes.iter().for_each(|&at| values[at as usize] = None);
-        decoded.push(Some(values.chunks_exact(padded.len()).flat_map(|row| row[..width].to_vec()).collect()));
+        decoded.push(Some(
+            values.chunks_exact(columns.padded()).flat_map(|row| row[..columns.width()].to_vec()).collect(),
+        ));
     }
     (decoded, decoder.is_finished())
 }
