@@ -11,7 +11,7 @@ use support::{Folder, golden};
 const TOLERANCE: f32 = 1e-3;
 
 fn load(source: &Folder, threads: usize) -> Model {
-    Model::load(source, &RunOptions { threads, max_context: None }).unwrap()
+    Model::load(source, &RunOptions { threads, ..RunOptions::default() }).unwrap()
 }
 
 fn json(name: &str) -> Value {
