@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::{Folder, Table};
 
 fn load(table: &Table) -> Result<Model, ModelError> {
-    Model::load(table, &RunOptions { threads: 1, max_context: None })
+    Model::load(table, &RunOptions { threads: 1, ..RunOptions::default() })
 }
 
 fn refusal(table: &Table) -> String {
@@ -141,11 +141,25 @@ fn tokens_and_caches() {
     cache.clear();
     let hidden = net.hidden(&mut cache, &[1, 2], Want::All).unwrap();
     assert!(matches!(net.logits(&hidden, 1..3), Err(ModelError::Rows { .. })));
-    let short = Model::load(&Folder::golden("random-tied"), &RunOptions { threads: 1, max_context: Some(4) }).unwrap();
+    let short = Model::load(
+        &Folder::golden("random-tied"),
+        &RunOptions { threads: 1, max_context: Some(4), ..RunOptions::default() },
+    )
+    .unwrap();
     assert_eq!(short.network().max_context(), 4);
     let bytes: usize = Folder::golden("random-tied").table().tensors.values().map(|t| t.1.len() * 4).sum();
     assert_eq!(short.memory_bytes(), bytes);
     assert_eq!(short.network().config().weight_bytes(), Some(bytes));
     assert!(matches!(short.tokenizer(), Err(ModelError::MissingAsset { .. })));
     assert!(matches!(short.chat_template(), Err(ModelError::MissingAsset { .. })));
+}
+
+/// A small configuration can describe a model of terabytes: it is refused before anything is taken for it.
+#[test]
+fn a_model_above_the_memory_limit_is_refused() {
+    let options = RunOptions { memory_limit: Some(10_000), ..RunOptions::default() };
+    let error = Model::load(&Folder::golden("random-tied"), &options).err().expect("above the limit");
+    assert!(matches!(error, impasto_model::ModelError::MemoryLimit { limit: 10_000, .. }), "{error}");
+    let options = RunOptions { memory_limit: Some(1 << 30), ..RunOptions::default() };
+    assert!(Model::load(&Folder::golden("random-tied"), &options).is_ok());
 }
