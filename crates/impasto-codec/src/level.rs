@@ -40,16 +40,12 @@ impl Level {
         if self.is_available() { self } else { Level::Scalar }
     }
 
-    /// The highest available level, or the lower one that the environment variable `IMPASTO_CPU` names
-    /// (`scalar` or `avx512`).
+    /// The highest available level; with `IMPASTO_CPU=scalar` in the environment, the portable one.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let wanted = match std::env::var("IMPASTO_CPU").as_deref() {
-                Ok("scalar") => Level::Scalar,
-                _ => Level::Avx512,
-            };
-            Level::available().into_iter().filter(|&l| l <= wanted).max().unwrap_or(Level::Scalar)
+            let scalar = std::env::var_os("IMPASTO_CPU").is_some_and(|wanted| wanted == "scalar");
+            if scalar { Level::Scalar } else { Level::Avx512.or_scalar() }
         })
     }
 }

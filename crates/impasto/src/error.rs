@@ -61,7 +61,7 @@ pub enum FileError {
         name: String,
     },
     /// A file is there already where one would be written.
-    #[error("{path}: it is there already, and replacing it was not asked for")]
+    #[error("{path}: it is there already, and replacing it (--force) was not asked for")]
     Exists {
         /// The path.
         path: String,
