@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use impasto_codec::tile::Place;
+
 /// Most elements of a tile (SPEC 4.2).
 pub const MAX_TILE_ELEMENTS: u64 = 1 << 24;
 
@@ -41,6 +43,13 @@ pub struct TileRect {
     pub rows: Range<u64>,
     /// Columns of the matrix.
     pub cols: Range<u64>,
+}
+
+impl From<TileRect> for Place {
+    fn from(rect: TileRect) -> Place {
+        let range = |r: Range<u64>| r.start as usize..r.end as usize;
+        Place { rows: range(rect.rows), columns: range(rect.cols) }
+    }
 }
 
 impl TileRect {

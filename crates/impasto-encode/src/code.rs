@@ -86,7 +86,8 @@ pub fn code_tensor(
         head_bytes = bytes.len() as u64;
         push(Mode::HEAD, &bytes)?;
     }
-    let places = plan.places(matrix);
+    let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
+    let places: Vec<Place> = tiles.map(Place::from).collect();
     for batch in places.chunks(BATCH) {
         let units = batch.par_iter().map(|place| match (kind, &encoder) {
             (Some(Kind::Lattice), Some(encoder)) => code_lattice(matrix, plan, encoder, place),

@@ -149,7 +149,10 @@ impl<'a> Job<'a> {
     /// Zstandard has no forecast: a mask of zeros and ones takes next to nothing.
     fn kept_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
         let info = self.tensors[tensor].info;
-        let Some(plan) = self.plan(tensor, None).filter(|_| self.lossy(tensor).is_none()) else { return Ok(None) };
+        if self.lossy(tensor).is_some() {
+            return Ok(None);
+        }
+        let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
         let mut bytes = 0;
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
         code_tensor(&info.name, &matrix, &plan, self.options.segments, &mut |_, unit: &[u8]| {
@@ -173,29 +176,31 @@ impl<'a> Job<'a> {
     }
 
     /// Plans for all tensors that are not tied; with loss at a relative step, or without.
-    fn plans(&self, relative: Option<f64>) -> Vec<Option<Plan>> {
+    fn plans(&self, relative: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
         (0..self.tensors.len()).map(|i| self.plan(i, relative)).collect()
     }
 
-    fn plan(&self, tensor: usize, relative: Option<f64>) -> Option<Plan> {
-        let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return None };
+    fn plan(&self, tensor: usize, relative: Option<f64>) -> Result<Option<Plan>, EncodeError> {
+        let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return Ok(None) };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
         let step = relative.and_then(|r| step_of(self.lossy(tensor)?.mean_square, r));
-        let mut plan = match (&self.scales[tensor], step) {
-            (Some(scales), Some(step)) => Plan::lattice(&matrix, scales, step),
-            (Some(scales), None) => Plan::float(&matrix, scales).unwrap_or_else(|| Plan::bytes(&matrix)),
-            (None, _) => Plan::bytes(&matrix),
+        let plan = match (&self.scales[tensor], matrix.dtype.float_layout(), step) {
+            (Some(scales), _, Some(step)) => Plan::lattice(&matrix, scales, step),
+            (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
+            _ => Plan::bytes(&matrix),
         };
+        let rule = "the format cannot hold its tiles (SPEC 4.2)";
+        let mut plan = plan.map_err(|_| EncodeError::Tensor { tensor: info.name.clone(), rule })?;
         if let Some(&Some(bytes)) = self.kept.get(tensor) {
             plan.bytes = bytes;
         }
         self.checkpoint.release(info);
-        Some(plan)
+        Ok(Some(plan))
     }
 
     fn run(&self, path: &Path) -> Result<Report, EncodeError> {
         let target = match self.options.target {
-            Target::Lossless => return self.code(path, &self.plans(None))?.finish(None),
+            Target::Lossless => return self.code(path, &self.plans(None)?)?.finish(None),
             Target::Size(bytes) => bytes,
             Target::BitsPerWeight(bits) => (bits * self.weights() as f64 / 8.0) as u64,
         };
@@ -214,8 +219,8 @@ impl<'a> Job<'a> {
             let found = search(aim, slack, lossy_weights, |relative| {
                 pass += 1;
                 (self.watch)(Progress::Measuring(pass));
-                self.forecast(&self.plans(Some(relative)))
-            });
+                Ok::<_, EncodeError>(self.forecast(&self.plans(Some(relative))?))
+            })?;
             let relative = match found {
                 Found::Step(relative) => relative,
                 Found::LeastIs(least) => {
@@ -225,7 +230,7 @@ impl<'a> Job<'a> {
                 }
                 Found::MostIs(most) => return Err(EncodeError::TooLarge { wanted: target, most }),
             };
-            let coded = self.code(path, &self.plans(Some(relative)))?;
+            let coded = self.code(path, &self.plans(Some(relative))?)?;
             let length = coded.length;
             if length <= target && length >= target - target / 200 {
                 return coded.finish(Some(relative));

@@ -18,11 +18,9 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
     }
     for (tensor, plan) in tensors.iter().zip(plans) {
         let object = objects.len() as u32;
-        let (tile_rows, tile_cols) = plan.as_ref().map_or((1, 32), |plan| (plan.tile_rows, plan.tile_columns));
-        // A tied tensor is the same matrix, so it may as well have the same tiles.
-        let original = tensor.same_as.and_then(|i| plans[i].as_ref());
-        let (tile_rows, tile_cols) =
-            original.map_or((tile_rows, tile_cols), |plan| (plan.tile_rows, plan.tile_columns));
+        // A tied tensor is the same matrix, so it has the same tiles.
+        let original = tensor.same_as.map_or(plan, |i| &plans[i]).as_ref();
+        let (tile_rows, tile_cols) = original.map_or((1, 32), |plan| (plan.tiles.tile_rows(), plan.tiles.tile_cols()));
         let meta = TensorMeta {
             dtype: tensor.info.dtype,
             dims: tensor.info.shape.clone(),
@@ -35,8 +33,7 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
             if plan.head.is_some() {
                 slots.push(UnitSlot { object, tile: 0, layer: 0, is_head: true });
             }
-            let tiles = plan.tiles(tensor);
-            slots.extend((0..tiles).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
+            slots.extend((0..plan.tiles.tile_count()).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
         }
         objects.push(Object { name: tensor.info.name.clone(), kind: ObjectKind::Tensor(meta) });
     }

@@ -2,14 +2,14 @@
 
 use impasto_codec::float::values_of_row;
 use impasto_codec::head::MAX_LATTICE_PLANE;
-use impasto_codec::tile::{Place, encode_bytes};
-use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
+use impasto_codec::tile::encode_bytes;
+use impasto_codec::{DType, FloatLayout, Head, IndexArray, Kind, Steps};
+use impasto_container::{Matrix, MatrixError};
 use rayon::prelude::*;
 
 use crate::code::TENSOR_LEVEL;
 use crate::counts::Counts;
 use crate::matrix::{MatrixView, weights};
-use crate::model::Tensor;
 use crate::round::Rounder;
 use crate::scales::Scales;
 use crate::tiles::tile_shape;
@@ -25,57 +25,32 @@ const CLASS: i32 = 1 << 14;
 pub struct Plan {
     /// Its head, if it is coded in mode float or lattice.
     pub head: Option<Head>,
-    /// Rows of a tile.
-    pub tile_rows: u64,
-    /// Columns of a tile.
-    pub tile_columns: u64,
+    /// The matrix and its tiles.
+    pub tiles: Matrix,
     /// Bytes that it is expected to take, head, lane states and padding included.
     pub bytes: u64,
 }
 
 impl Plan {
-    fn new(matrix: &MatrixView, head: Option<Head>, bits: u64) -> Plan {
+    fn new(matrix: &MatrixView, head: Option<Head>, bits: u64) -> Result<Plan, MatrixError> {
         let elements = matrix.elements().max(1) as u64;
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
         let (tile_rows, tile_columns) = tile_shape(rows, columns, bits.saturating_mul(1000) / elements);
-        let tiles = rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
-        // A head is padded to 16 bytes on average half of it. A tile has its lengths, lane states, which carry three bytes less than
-        // they take, and padding.
+        let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
+        // A head is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
+        // bytes less than they take, and padding.
         let head_bytes = head.as_ref().map_or(0, |head| head.to_bytes().len() as u64 + 8);
         let tile_bytes = if head.is_some() { 9 + 32 * 3 + 8 } else { 8 };
-        Plan { head, tile_rows, tile_columns, bytes: bits.div_ceil(8) + head_bytes + tiles * tile_bytes }
-    }
-
-    /// Number of tiles of a tensor.
-    pub fn tiles(&self, tensor: &Tensor) -> u32 {
-        let side = |dims: &[u64]| dims.iter().product::<u64>();
-        let (rows, columns) = tensor.info.shape.split_at(tensor.split);
-        let (rows, columns) = (side(rows), side(columns));
-        if rows == 0 || columns == 0 {
-            return 0;
-        }
-        (rows.div_ceil(self.tile_rows) * columns.div_ceil(self.tile_columns)) as u32
-    }
-
-    /// The tiles of a matrix, in the order of their numbers (SPEC 4.3).
-    pub fn places(&self, matrix: &MatrixView) -> Vec<Place> {
-        let part = |length: usize, size: u64, i: usize| i * size as usize..((i + 1) * size as usize).min(length);
-        let mut places = Vec::new();
-        if matrix.elements() == 0 {
-            return places;
-        }
-        for i in 0..(matrix.rows as u64).div_ceil(self.tile_rows) as usize {
-            for j in 0..(matrix.columns as u64).div_ceil(self.tile_columns) as usize {
-                let rows = part(matrix.rows, self.tile_rows, i);
-                places.push(Place { rows, columns: part(matrix.columns, self.tile_columns, j) });
-            }
-        }
-        places
+        let bytes = bits.div_ceil(8) + head_bytes + u64::from(tiles.tile_count()) * tile_bytes;
+        Ok(Plan { head, tiles, bytes })
     }
 
     /// The plan of a tensor that is stored or goes under Zstandard. Its rate, which decides the size of its tiles, is that of some rows
     /// from its beginning, middle and end.
-    pub fn bytes(matrix: &MatrixView) -> Plan {
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn bytes(matrix: &MatrixView) -> Result<Plan, MatrixError> {
         let bytes = matrix.bytes;
         let part = SAMPLE.min(bytes.len()) / matrix.dtype.size() * matrix.dtype.size();
         if part == 0 || bytes.len() <= 2 * SAMPLE {
@@ -89,8 +64,10 @@ impl Plan {
     }
 
     /// The plan of a tensor whose floats are kept exactly.
-    pub fn float(matrix: &MatrixView, scales: &Scales) -> Option<Plan> {
-        let layout = matrix.dtype.float_layout()?;
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn float(matrix: &MatrixView, layout: FloatLayout, scales: &Scales) -> Result<Plan, MatrixError> {
         let bias = (1 << (layout.exponent - 1)) - 1;
         // The class is 4 (log2 of the scale + bias): SPEC 7.4.
         let (row_classes, column_classes) = classes(scales, 4 * bias * CLASS);
@@ -106,11 +83,14 @@ impl Plan {
             column_classes: IndexArray::new(column_classes),
             steps: None,
         };
-        Some(Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane)))
+        Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane))
     }
 
     /// The plan of a tensor coded on the lattice of one `step`, finite and above 0.
-    pub fn lattice(matrix: &MatrixView, scales: &Scales, step: f32) -> Plan {
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn lattice(matrix: &MatrixView, scales: &Scales, step: f32) -> Result<Plan, MatrixError> {
         // Table i belongs to the deviation 2^((i - 23) / 4 + 2) in steps: SPEC 7.4.
         let log_step = crate::arithmetic::log2_fixed(f64::from(step)).unwrap_or(0);
         let offset = |plane: u8| 15 * CLASS - log_step - (i32::from(plane) << 16);

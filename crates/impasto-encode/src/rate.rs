@@ -23,23 +23,31 @@ pub enum Found {
 /// The finest relative step whose `size` is at most `target` and at least `target - slack`; or the nearest one below, if sizes jump.
 ///
 /// `size` falls as the step grows, about one bit a weight for each octave; `weights` is the number of weights that it concerns.
-pub fn search(target: u64, slack: u64, weights: u64, mut size: impl FnMut(f64) -> u64) -> Found {
+///
+/// # Errors
+/// Those of `size`.
+pub fn search<E>(
+    target: u64,
+    slack: u64,
+    weights: u64,
+    mut size: impl FnMut(f64) -> Result<u64, E>,
+) -> Result<Found, E> {
     // Bounds in octaves: sizes are above the target at `low`, at most the target at `high`.
     let (mut low, mut high) = (None, None);
     let mut at = -2.0;
     for _ in 0..60 {
-        let bytes = size(exp2(at));
+        let bytes = size(exp2(at))?;
         if bytes <= target && bytes + slack >= target {
-            return Found::Step(exp2(at));
+            return Ok(Found::Step(exp2(at)));
         }
         if bytes > target {
             if at >= COARSEST {
-                return Found::LeastIs(bytes);
+                return Ok(Found::LeastIs(bytes));
             }
             low = Some(at);
         } else {
             if at <= FINEST {
-                return Found::MostIs(bytes);
+                return Ok(Found::MostIs(bytes));
             }
             high = Some(at);
         }
@@ -47,15 +55,15 @@ pub fn search(target: u64, slack: u64, weights: u64, mut size: impl FnMut(f64) -
         let aim = target.saturating_sub(slack / 2) as f64;
         let guess: f64 = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
         at = match (low, high) {
-            (Some(low), Some(high)) if high - low < NARROW => return Found::Step(exp2(high)),
+            (Some(low), Some(high)) if high - low < NARROW => return Ok(Found::Step(exp2(high))),
             (Some(low), Some(high)) if guess <= low || guess >= high => (low + high) / 2.0,
             _ => guess.clamp(FINEST, COARSEST),
         };
     }
-    match high {
+    Ok(match high {
         Some(high) => Found::Step(exp2(high)),
-        None => Found::LeastIs(size(exp2(COARSEST))),
-    }
+        None => Found::LeastIs(size(exp2(COARSEST))?),
+    })
 }
 
 /// The step of a tensor of root mean square `sqrt(mean_square)` at a relative step: a positive finite binary32.
@@ -71,16 +79,16 @@ mod tests {
     use proptest::prelude::*;
 
     /// Bytes of a million weights at a relative step: 2.05 bits less its logarithm, at least nothing, and 1000 more.
-    fn gaussian(step: f64) -> u64 {
-        1000 + (125_000.0 * (2.05 - step.log2()).max(0.001)) as u64
+    fn gaussian(step: f64) -> Result<u64, ()> {
+        Ok(1000 + (125_000.0 * (2.05 - step.log2()).max(0.001)) as u64)
     }
 
     proptest! {
         #[test]
         fn hits_from_below(target in 10_000u64..2_000_000) {
             match search(target, target / 1000, 1_000_000, gaussian) {
-                Found::Step(step) => {
-                    let size = gaussian(step);
+                Ok(Found::Step(step)) => {
+                    let size = gaussian(step).expect("a size");
                     prop_assert!(size <= target && size as f64 >= target as f64 * 0.9989, "{} {}", size, target);
                 }
                 other => prop_assert!(false, "{:?}", other),
@@ -90,7 +98,8 @@ mod tests {
 
     #[test]
     fn says_when_it_cannot() {
-        assert_eq!(search(900, 1, 1_000_000, gaussian), Found::LeastIs(1125));
-        assert!(matches!(search(100_000_000, 100, 1_000_000, gaussian), Found::MostIs(_)));
+        assert_eq!(search(900, 1, 1_000_000, gaussian), Ok(Found::LeastIs(1125)));
+        assert!(matches!(search(100_000_000, 100, 1_000_000, gaussian), Ok(Found::MostIs(_))));
+        assert_eq!(search(900, 1, 1, |_| Err("no size")), Err("no size"));
     }
 }

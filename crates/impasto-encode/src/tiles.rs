@@ -1,38 +1,40 @@
 //! How a matrix is cut into tiles: near squares that code to a wanted size.
 
+use impasto_codec::rans::LANES;
+use impasto_container::geometry::MAX_TILE_ELEMENTS;
+
 /// What a tile should code to. Units of at least 32 KB keep lane states, hashes and padding small.
 const TARGET_BYTES: u64 = 88 << 10;
-/// Most elements of a tile (SPEC 4.2).
-const MAX_ELEMENTS: u64 = 1 << 24;
+/// Most elements that are aimed at: parts that leave no sliver may be twice as large.
+const MOST: u64 = MAX_TILE_ELEMENTS / 2;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
-const LANES: u64 = 32;
+const UNIT: u64 = LANES as u64;
 
 /// Rows and columns of the tiles of a `rows` x `columns` matrix whose elements take about `millibits` / 1000 bits each.
 pub fn tile_shape(rows: u64, columns: u64, millibits: u64) -> (u64, u64) {
-    // Sides grow to about three times what is wanted at most, the area too.
-    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MAX_ELEMENTS / 4);
-    if rows.saturating_mul(columns) <= area * 3 / 2 && rows.saturating_mul(columns) <= MAX_ELEMENTS {
+    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MOST);
+    if rows.saturating_mul(columns) <= area * 3 / 2 {
         return (rows.max(1), columns.max(1));
     }
-    let side = area.isqrt().max(LANES);
+    let side = area.isqrt().max(UNIT);
     // A matrix with fewer rows than the side has longer tiles.
     let wanted = if rows < side { area / rows.max(1) } else { side };
-    let tile_columns = even(columns, wanted, LANES);
-    let tile_rows = even(rows, (area / tile_columns.min(columns).max(1)).max(1), 1);
+    let tile_columns = part(columns, wanted, UNIT, MOST);
+    let across = tile_columns.min(columns).max(1);
+    let tile_rows = part(rows, area.div_ceil(across), 1, MAX_TILE_ELEMENTS / across);
     (tile_rows, tile_columns)
 }
 
-/// The size of a part when `length` is cut into parts of about `wanted`, a multiple of `unit` or all of it, the last part at least
-/// half of the others.
-fn even(length: u64, wanted: u64, unit: u64) -> u64 {
+/// The size of a part when `length` is cut into parts of at least `wanted`, or of all of it: a multiple of `unit`, at most `most`, the
+/// last part at least half of the others. Nearly equal parts, or else the next larger size that leaves no sliver.
+fn part(length: u64, wanted: u64, unit: u64, most: u64) -> u64 {
     let length = length.max(1);
-    let most = (length / wanted.max(1)).max(1);
+    let parts = (length / wanted.max(1)).max(1);
     let good = |&part: &u64| length.is_multiple_of(part) || length % part * 2 >= part;
-    let equal = (1..=most).rev().take(64).map(|parts| length.div_ceil(parts).next_multiple_of(unit));
-    // Where there are so many parts that making one less changes nothing: other sizes near by.
-    let near = || (0..=(2 * wanted / unit).min(256)).map(|i| wanted.next_multiple_of(unit) + i * unit);
-    let best = || near().max_by_key(|part| length % part * 1000 / part);
-    equal.chain(near()).find(good).or_else(best).unwrap_or(unit)
+    let equal = (1..=parts).rev().take(64).map(|parts| length.div_ceil(parts).next_multiple_of(unit));
+    let larger = || (0..1024).map(|i| wanted.max(1).next_multiple_of(unit) + i * unit);
+    let best = || larger().filter(|&part| part <= most).max_by_key(|part| length % part * 1000 / part);
+    equal.chain(larger()).filter(|&part| part <= most).find(good).or_else(best).unwrap_or(unit)
 }
 
 #[cfg(test)]
@@ -47,7 +49,7 @@ mod tests {
         assert_eq!(tile_shape(192, 576, 3_300), (192, 576), "small enough to be one tile");
         assert_eq!(tile_shape(1, 576, 8_000), (1, 576));
         let (rows, columns) = tile_shape(1967, 8530, 50);
-        assert!(rows * columns <= MAX_ELEMENTS, "a constant matrix");
+        assert!(rows * columns <= MAX_TILE_ELEMENTS, "a constant matrix");
         let (rows, columns) = tile_shape(154, 49_761, 29_076);
         assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
     }
@@ -58,12 +60,11 @@ mod tests {
             let (r, c) = tile_shape(rows, columns, millibits);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
-            // Every tile but those of a matrix that is too small codes to 32 KB or so;
-            // those at the edge of odd lengths, of many, to less.
+            // Every tile, those at the edges too, codes to 16 KB at least, or to a quarter of what the largest tile does if that
+            // is less; a matrix that is too small is one tile.
             let last = |length: u64, part: u64| if length.is_multiple_of(part) { part } else { length % part };
             let smallest = last(rows, r) * last(columns, c) * millibits / 8000;
-            let tiles = rows.div_ceil(r) * columns.div_ceil(c);
-            prop_assert!(tiles == 1 || smallest >= 4 << 10 || tiles > 64, "{} x {}: {}", r, c, smallest);
+            prop_assert!((r >= rows && c >= columns) || smallest >= (16 << 10).min(MOST * millibits / 8000 / 4), "{} x {}: {}", r, c, smallest);
         }
     }
 }

@@ -6,9 +6,7 @@ use std::path::Path;
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{Place, TileDecoder};
 use impasto_codec::{CodecError, DType, Head, Level};
-use impasto_container::{
-    Limits, Matrix, MmapSource, Mode, Object, ObjectKind, Reader, Source, TensorMeta, TileRect, UnitState,
-};
+use impasto_container::{Limits, Matrix, MmapSource, Mode, Object, ObjectKind, Reader, Source, TensorMeta, UnitState};
 use rayon::prelude::*;
 
 use crate::error::FileError;
@@ -202,7 +200,7 @@ impl<S: Source> Tensor<'_, S> {
     pub(crate) fn check(&self) -> Result<(), FileError> {
         (0..self.matrix.tile_count()).into_par_iter().try_for_each_init(Vec::new, |scratch, tile| {
             let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
-            let place = place(&rect);
+            let place = Place::from(rect.clone());
             scratch.resize(place.elements() * self.dtype.size(), 0);
             self.decode(tile, &place, scratch, place.columns.len() * self.dtype.size())
         })
@@ -291,7 +289,7 @@ impl<S: Source> Tensor<'_, S> {
         let size = self.dtype.size();
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
             let Some(rect) = self.matrix.tile(tile) else { continue };
-            let place = place(&rect);
+            let place = Place::from(rect.clone());
             let inside = |part: &Range<u64>, whole: &Range<u64>| part.start >= whole.start && part.end <= whole.end;
             if inside(&rect.rows, &rows) && inside(&rect.cols, &columns) {
                 let at = (rect.cols.start - columns.start) as usize * size;
@@ -319,12 +317,5 @@ impl<S: Source> Tensor<'_, S> {
         let bytes = self.file.reader.read_unit(unit)?;
         let mode = self.file.reader.units()[unit as usize].mode;
         self.decoder.decode(mode.0, &bytes, place, out, stride).map_err(|error| self.file.broken(unit, error))
-    }
-}
-
-fn place(rect: &TileRect) -> Place {
-    Place {
-        rows: rect.rows.start as usize..rect.rows.end as usize,
-        columns: rect.cols.start as usize..rect.cols.end as usize,
     }
 }
