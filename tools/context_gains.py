@@ -5,7 +5,8 @@
     python3 tools/context_gains.py FOLDER...        # Hugging Face folders; floats of 32 bits are taken as bf16
 
 For each number of mantissa bits coded with the exponent, and each width of a class: the empirical entropy of the symbols given the
-class (one distribution for each fraction of an octave, shifted by octaves), the raw bits and the entropy of the class indices.
+class (one distribution for each fraction of an octave, shifted by octaves), the raw bits and the entropy of the class indices. And
+what neighbours would be worth: the gain, in dB, of the best linear prediction of a weight from its left, top and top-left one.
 """
 import json
 import struct
@@ -47,12 +48,23 @@ def scales(w):
     return np.log2(rows) / 2, np.log2(columns) / 2
 
 
+def neighbour_errors(w):
+    """Sums of squares of the weights that have all three neighbours, and of their errors under the best linear predictor."""
+    x = w.astype(np.float64)
+    target = x[1:, 1:].ravel()
+    neighbours = np.stack([x[1:, :-1].ravel(), x[:-1, 1:].ravel(), x[:-1, :-1].ravel()])
+    best = np.linalg.solve(neighbours @ neighbours.T, neighbours @ target)
+    return (target ** 2).sum(), ((target - best @ neighbours) ** 2).sum()
+
+
 def main():
     for folder in sys.argv[1:]:
-        bits, weights = {}, 0
+        bits, weights, gains = {}, 0, []
         for w, mantissa in matrices(folder):
             weights += w.size
             magnitude = (w.view(np.uint16) & 0x7FFF).astype(np.int64)
+            before, after = neighbour_errors(w)
+            gains.append(10 * np.log10(before / after))
             rows, columns = scales(w)
             for coded in range(4):
                 symbols, raw = magnitude >> (mantissa - coded), w.size * (1 + mantissa - coded)
@@ -68,6 +80,7 @@ def main():
         print(f"{folder}: {weights} weights, bits a weight")
         for (coded, what), total in sorted(bits.items()):
             print(f"  {coded} mantissa bits, {what:11}  {total / weights:.4f}  {100 * total / weights / 16:.2f}% of 16 bits")
+        print(f"  neighbours: median {np.median(gains):.3f} dB, largest {max(gains):.3f} dB of {len(gains)} matrices")
 
 
 if __name__ == "__main__":

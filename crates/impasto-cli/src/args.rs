@@ -15,7 +15,7 @@ use clap_complete::Shell;
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
-    /// Threads; 0 for as many as the machine has. Results do not depend on it.
+    /// Threads; 0 for as many as the machine has. No file depends on it.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
     /// Most memory that a tensor, or a model that runs, may take, such as 8GiB; three quarters of the machine's by default.
