@@ -1,7 +1,9 @@
-//! Speed of the rANS decoders on real integers, beside constriction.
+//! Speed of the decoders at every level of this processor, on real weights: the embedding of the tiny model.
 //!
-//! The integers are the embedding of the tiny model on a lattice whose step differs from row to row, so that all classes are live; the
-//! steps are set so that a symbol takes about 3.3 bits.
+//! `rans`: integers of a lattice whose step differs from row to row, so that all classes are live; the steps are set so that a symbol
+//! takes about 3.3 bits. Beside them constriction.
+//!
+//! `float`: tiles in mode float, from bytes of a unit to bytes of bf16.
 
 use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
 use constriction::stream::stack::DefaultAnsCoder;
@@ -11,7 +13,9 @@ use impasto_codec::class::class;
 use impasto_codec::lattice::quantize;
 use impasto_codec::rans::{Columns, Decoder, LANES, Segment, encode_segment};
 use impasto_codec::tables::{Frequencies, Lut, parametric};
-use impasto_codec::{Kind, Level};
+use impasto_codec::tile::{Place, TileDecoder, TileEncoder, mode};
+use impasto_codec::values::to_f32;
+use impasto_codec::{DType, Head, IndexArray, Kind, Level, Shape};
 
 /// Rows as long as those of SmolLM2's matrices, about.
 const COLUMNS: usize = 768;
@@ -22,19 +26,29 @@ struct Data {
     values: Vec<i32>,
 }
 
-/// Integers of the tiny model's embedding (4096 x 192, taken as 1024 x 768), row `r` on a step of its own, from fine to coarse.
-fn data() -> Data {
+/// The tiny model's embedding in bf16 (4096 x 192, taken as 1024 x 768).
+fn embedding() -> &'static [u8] {
     let bytes = include_bytes!("../../../assets/tiny/model.safetensors");
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
-    let weights: Vec<f32> = bytes[header..header + 4096 * 192 * 2]
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .map(|&b| half::bf16::from_le_bytes(b).to_f32())
-        .collect();
+    &bytes[header..header + 4096 * 192 * 2]
+}
+
+fn weights(bytes: &[u8]) -> Vec<f32> {
+    let mut weights = Vec::new();
+    assert!(to_f32(DType::Bf16, bytes, &mut weights));
+    weights
+}
+
+fn rms(row: &[f32]) -> f32 {
+    (row.iter().map(|w| w * w).sum::<f32>() / row.len() as f32).sqrt().max(1e-9)
+}
+
+/// Integers of the embedding, row `r` on a step of its own, from fine to coarse.
+fn data() -> Data {
+    let weights = weights(embedding());
     let mut data = Data { rows: vec![], columns: vec![0; COLUMNS], values: vec![] };
     for (r, row) in weights.chunks_exact(COLUMNS).enumerate() {
-        let rms = (row.iter().map(|w| w * w).sum::<f32>() / COLUMNS as f32).sqrt().max(1e-9);
+        let rms = rms(row);
         // Class 19.5 on average (3.3 bits), spread over all 44, the middle ones most often.
         let class = 19.5 + [0.0, 1.5, -2.5, 4.0, -4.5, 7.0, -8.0, 24.0, -19.0][r % 9];
         let deviation = ((class - 23.0) / 4.0 + 2.0f32).exp2();
@@ -54,7 +68,35 @@ fn decode(level: Level, lut: &Lut, segment: &Segment, words: &[u8], data: &Data,
     assert!(decoder.is_finished());
 }
 
-fn benchmark(c: &mut Criterion) {
+/// A tile of 64 rows, each in the class of its root mean square.
+fn floats(c: &mut Criterion) {
+    let layout = DType::Bf16.float_layout().expect("a float");
+    let place = Place { rows: 0..64, columns: 0..COLUMNS };
+    let elements = &embedding()[..2 * place.elements()];
+    let class = |row: &[f32]| layout.split(u32::from(half::bf16::from_f32(rms(row)).to_bits())).0 as i16;
+    let head = Head {
+        shape: Shape::Parametric(0),
+        plane: layout.raw_bits() as u8,
+        row_classes: IndexArray::new(weights(elements).chunks_exact(COLUMNS).map(class).collect()),
+        column_classes: IndexArray::new(vec![0; COLUMNS]),
+        steps: None,
+    };
+    let unit = TileEncoder::new(&head, 1).float(DType::Bf16, &place, elements).expect("codes");
+    eprintln!("{} bytes of floats in {} bytes", elements.len(), unit.len());
+    let mut out = vec![0; elements.len()];
+    let mut group = c.benchmark_group("float");
+    group.throughput(Throughput::Bytes(elements.len() as u64));
+    for level in Level::available() {
+        let decoder = TileDecoder::new(DType::Bf16, Some(head.clone()), level);
+        group.bench_function(level.to_string(), |b| {
+            b.iter(|| decoder.decode(mode::FLOAT, &unit, &place, &mut out, 2 * COLUMNS).expect("decodes"))
+        });
+        assert_eq!(out, elements);
+    }
+    group.finish();
+}
+
+fn lattice(c: &mut Criterion) {
     let data = data();
     let kind = Kind::Lattice;
     let tables: Vec<Frequencies> = parametric(kind, 1).expect("shape");
@@ -69,9 +111,7 @@ fn benchmark(c: &mut Criterion) {
     let mut group = c.benchmark_group("rans");
     group.throughput(Throughput::Elements(data.values.len() as u64));
     for level in Level::available() {
-        group.bench_function(format!("{level:?}"), |b| {
-            b.iter(|| decode(level, &lut, &segment, &words, &data, &mut out))
-        });
+        group.bench_function(level.to_string(), |b| b.iter(|| decode(level, &lut, &segment, &words, &data, &mut out)));
     }
     // The same symbols under the same tables, low bits and escapes left out: less work than ours.
     let models: Vec<_> = tables
@@ -105,5 +145,5 @@ fn benchmark(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, benchmark);
+criterion_group!(benches, lattice, floats);
 criterion_main!(benches);

@@ -1,8 +1,10 @@
 //! Element types of tensors.
 
-/// The element type of a tensor, as checkpoints name it (SPEC 5.2, table "dtype").
+/// The element type of a tensor (SPEC 3.5). The number is the code in the file.
 ///
-/// The number is the code in the file.
+/// *Plain* dtypes are those of safetensors, a weight an element. An element of a *block* dtype is a block of 32 or 256
+/// weights, quantized together: the types of ggml, of code 64 + ggml's number. *Opaque* is any other, kept as bytes
+/// under the name that the checkpoint gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DType {
@@ -40,6 +42,30 @@ pub enum DType {
     C64 = 16,
     /// 8-bit float, 8 exponent bits, no sign and no mantissa (a scale).
     F8E8M0 = 17,
+    /// Block: 4-bit, a scale for 32 weights.
+    Q4_0 = 66,
+    /// Block: 4-bit, a scale and a least value for 32 weights.
+    Q4_1 = 67,
+    /// Block: 5-bit, a scale for 32 weights.
+    Q5_0 = 70,
+    /// Block: 5-bit, a scale and a least value for 32 weights.
+    Q5_1 = 71,
+    /// Block: 8-bit, a scale for 32 weights.
+    Q8_0 = 72,
+    /// Block: 2-bit, 16 scaled scales and least values for 256 weights.
+    Q2K = 74,
+    /// Block: 3-bit, 16 scaled scales for 256 weights.
+    Q3K = 75,
+    /// Block: 4-bit, 8 scaled scales and least values for 256 weights.
+    Q4K = 76,
+    /// Block: 5-bit, 8 scaled scales and least values for 256 weights.
+    Q5K = 77,
+    /// Block: 6-bit, 16 scaled scales for 256 weights.
+    Q6K = 78,
+    /// Block: 4-bit index into 16 fixed values, a scale for 32 weights.
+    Iq4Nl = 84,
+    /// Any other: bytes under a name.
+    Opaque = 127,
 }
 
 /// How the bits of a float divide: 1 sign bit, then `exponent` bits, then `mantissa` bits.
@@ -52,8 +78,8 @@ pub struct FloatLayout {
 }
 
 impl DType {
-    /// Every dtype, in the order of its code.
-    pub const ALL: [DType; 17] = [
+    /// The plain dtypes, in the order of their codes.
+    pub const PLAIN: [DType; 17] = [
         DType::F32,
         DType::F16,
         DType::Bf16,
@@ -73,14 +99,51 @@ impl DType {
         DType::F8E8M0,
     ];
 
+    /// The block dtypes, in the order of their codes.
+    pub const BLOCKS: [DType; 11] = [
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q8_0,
+        DType::Q2K,
+        DType::Q3K,
+        DType::Q4K,
+        DType::Q5K,
+        DType::Q6K,
+        DType::Iq4Nl,
+    ];
+
     /// The dtype of a code in the file, if there is one.
     pub fn from_code(code: u8) -> Option<DType> {
-        Self::ALL.into_iter().find(|d| *d as u8 == code)
+        let all = Self::PLAIN.into_iter().chain(Self::BLOCKS).chain([DType::Opaque]);
+        all.into_iter().find(|d| *d as u8 == code)
     }
 
-    /// Bytes of one element.
+    /// Weights in one element: 1, or those of a block.
+    pub fn weights(self) -> usize {
+        match self {
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Iq4Nl => 32,
+            DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => 256,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of one element: a weight, or a block of weights; 1 for opaque.
     pub fn size(self) -> usize {
         match self {
+            DType::Opaque => 1,
+            DType::Q4_0 => 18,
+            DType::Q4_1 => 20,
+            DType::Q5_0 => 22,
+            DType::Q5_1 => 24,
+            DType::Q8_0 => 34,
+            DType::Q2K => 84,
+            DType::Q3K => 110,
+            DType::Q4K => 144,
+            DType::Q5K => 176,
+            DType::Q6K => 210,
+            DType::Iq4Nl => 18,
             DType::F8E4M3 | DType::F8E5M2 | DType::F8E8M0 | DType::U8 | DType::I8 | DType::Bool => 1,
             DType::F16 | DType::Bf16 | DType::U16 | DType::I16 => 2,
             DType::F32 | DType::U32 | DType::I32 => 4,
@@ -88,9 +151,22 @@ impl DType {
         }
     }
 
-    /// The name that safetensors gives it.
+    /// The name that safetensors or ggml gives it. (An opaque tensor has a name of its own.)
     pub fn name(self) -> &'static str {
         match self {
+            DType::Opaque => "opaque",
+            DType::Q4_0 => "Q4_0",
+            DType::Q4_1 => "Q4_1",
+            DType::Q5_0 => "Q5_0",
+            DType::Q5_1 => "Q5_1",
+            DType::Q8_0 => "Q8_0",
+            DType::Q2K => "Q2_K",
+            DType::Q3K => "Q3_K",
+            DType::Q4K => "Q4_K",
+            DType::Q5K => "Q5_K",
+            DType::Q6K => "Q6_K",
+            DType::Iq4Nl => "IQ4_NL",
+
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::Bf16 => "BF16",
@@ -111,9 +187,9 @@ impl DType {
         }
     }
 
-    /// The dtype of a safetensors name, if there is one.
+    /// The plain dtype of a safetensors name, if there is one.
     pub fn from_name(name: &str) -> Option<DType> {
-        Self::ALL.into_iter().find(|d| d.name() == name)
+        Self::PLAIN.into_iter().find(|d| d.name() == name)
     }
 
     /// The layout of a float of at most 32 bits with a sign; `None` for every other dtype.

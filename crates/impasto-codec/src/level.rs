@@ -1,26 +1,53 @@
 //! Which instructions the kernels may use.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
+use thiserror::Error;
+
 /// An instruction level. Every kernel gives the same bytes at every level.
+///
+/// Shown and parsed as `scalar`, `avx2`, `avx512`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Portable code: the reference that the others are compared with.
     Scalar,
+    /// x86-64 with AVX2 and POPCNT.
+    Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VBMI.
     Avx512,
 }
 
+/// The environment asks for a level that there is not.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LevelError {
+    /// No level has that name.
+    #[error("{:?} is no instruction level: there are scalar, avx2 and avx512", .0)]
+    Unknown(String),
+    /// This processor lacks the level.
+    #[error("this processor lacks the instruction level {}; it has {}", .0, Level::highest())]
+    Lacking(Level),
+}
+
 impl Level {
-    /// The levels that this processor has.
+    /// All levels, from the lowest.
+    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+
+    /// The environment variable that [`Level::from_environment`] reads.
+    pub const VARIABLE: &str = "IMPASTO_CPU";
+
+    /// The levels that this processor has, from the lowest.
     pub fn available() -> Vec<Level> {
-        [Level::Scalar, Level::Avx512].into_iter().filter(|l| l.is_available()).collect()
+        Self::ALL.into_iter().filter(|l| l.is_available()).collect()
     }
 
     /// Does this processor have it? (The answer is kept by the standard library; asking again costs a few loads.)
     pub fn is_available(self) -> bool {
         match self {
             Level::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt"),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
                 is_x86_feature_detected!("avx512f")
@@ -31,7 +58,7 @@ impl Level {
                     && is_x86_feature_detected!("popcnt")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx512 => false,
+            Level::Avx2 | Level::Avx512 => false,
         }
     }
 
@@ -40,12 +67,73 @@ impl Level {
         if self.is_available() { self } else { Level::Scalar }
     }
 
-    /// The highest available level; with `IMPASTO_CPU=scalar` in the environment, the portable one.
+    /// The highest level that this processor has.
+    pub fn highest() -> Level {
+        Self::ALL.into_iter().rev().find(|l| l.is_available()).unwrap_or(Level::Scalar)
+    }
+
+    /// The level that the environment variable `IMPASTO_CPU` names; the highest available one where it is unset or empty.
+    ///
+    /// # Errors
+    /// If it names no level, or one that this processor lacks. A program checks this once, at its start.
+    pub fn from_environment() -> Result<Level, LevelError> {
+        match std::env::var_os(Self::VARIABLE) {
+            Some(name) if !name.is_empty() => Self::named(&name.to_string_lossy()),
+            _ => Ok(Self::highest()),
+        }
+    }
+
+    fn named(name: &str) -> Result<Level, LevelError> {
+        let level: Level = name.parse()?;
+        if level.is_available() { Ok(level) } else { Err(LevelError::Lacking(level)) }
+    }
+
+    /// [`Level::from_environment`], read once for the process; the highest available one where that is an error.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let scalar = std::env::var_os("IMPASTO_CPU").is_some_and(|wanted| wanted == "scalar");
-            if scalar { Level::Scalar } else { Level::Avx512.or_scalar() }
+        *BEST.get_or_init(|| Self::from_environment().unwrap_or(Self::highest()))
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Level::Scalar => "scalar",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
         })
+    }
+}
+
+impl FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(name: &str) -> Result<Level, LevelError> {
+        let found = Self::ALL.into_iter().find(|level| level.to_string() == name);
+        found.ok_or_else(|| LevelError::Unknown(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for level in Level::ALL {
+            assert_eq!(level.to_string().parse(), Ok(level));
+            let lacking = Err(LevelError::Lacking(level));
+            assert_eq!(Level::named(&level.to_string()), if level.is_available() { Ok(level) } else { lacking });
+        }
+        let error = Level::named("AVX\n512").expect_err("no level");
+        assert_eq!(error.to_string(), r#""AVX\n512" is no instruction level: there are scalar, avx2 and avx512"#);
+        assert!(LevelError::Lacking(Level::Avx512).to_string().contains("lacks the instruction level avx512; it has "));
+    }
+
+    #[test]
+    fn the_highest_is_available() {
+        assert_eq!(Level::available().first(), Some(&Level::Scalar));
+        assert_eq!(Level::available().last(), Some(&Level::highest()));
+        assert!(Level::best().is_available());
     }
 }

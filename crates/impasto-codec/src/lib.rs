@@ -4,6 +4,7 @@
 //! bytes mean is `docs/SPEC.md`, clauses 5 to 10; modules carry its words.
 
 pub mod bits;
+pub mod blocks;
 mod bytes;
 pub mod class;
 pub mod dtype;
@@ -16,6 +17,7 @@ mod level;
 pub mod rans;
 pub mod tables;
 pub mod tile;
+pub mod values;
 pub mod varint;
 
 pub use class::Kind;
@@ -23,4 +25,4 @@ pub use dtype::{DType, FloatLayout};
 pub use error::CodecError;
 pub use head::{Head, Shape, Steps};
 pub use index::IndexArray;
-pub use level::Level;
+pub use level::{Level, LevelError};

@@ -41,9 +41,7 @@ impl Decoder<'_> {
         let end = self.words.len() / 2;
         let words = self.words.as_ptr().cast::<u16>();
         let (stride, width) = (columns.padded(), columns.width);
-        let (least, most) = (columns.least, columns.most);
-        let plain_end = if LATTICE { Kind::Lattice.tables() as i32 } else { Kind::Float.max_class() + 1 };
-        let (columns, values) = (columns.classes.as_ptr(), values.as_mut_ptr());
+        let (classes, values) = (columns.classes.as_ptr(), values.as_mut_ptr());
         // SAFETY: `states` holds 32 u32; `values` holds `stride` elements for each row, as `columns` does, a multiple of 32 and at least
         // `width`. A row is plain only if its classes are in the range that this needs.
         unsafe {
@@ -52,9 +50,8 @@ impl Decoder<'_> {
             let mut used = self.used;
             for (r, &row) in rows.iter().enumerate() {
                 let values = values.add(r * stride);
-                let mut steps = Steps { slots, words, end, used, columns, values, first: r * stride, x };
-                // Most rows need neither clamp nor low bits.
-                if row.saturating_add(least) >= 0 && row.saturating_add(most) < plain_end {
+                let mut steps = Steps { slots, words, end, used, columns: classes, values, first: r * stride, x };
+                if columns.is_plain(self.lut.kind(), row) {
                     steps.row::<LATTICE, true>(row, width, escapes)?;
                 } else {
                     steps.row::<LATTICE, false>(row, width, escapes)?;
@@ -88,8 +85,7 @@ impl Steps {
     ///
     /// # Safety
     /// The processor has the features below. `columns` and `values` hold `width` elements, rounded up to a multiple of 32; `words` holds `end`
-    /// words, `used` of them used; `slots` points to all slots of the kind's tables; if `PLAIN`, all classes are below the kind's number of tables (lattice) or at
-    /// most its largest class (float).
+    /// words, `used` of them used; `slots` points to all slots of the kind's tables; if `PLAIN`, the row is ([`Columns::is_plain`]).
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
     unsafe fn row<const LATTICE: bool, const PLAIN: bool>(
@@ -145,7 +141,7 @@ impl Steps {
 /// Decodes one symbol in each of 16 lanes: values, states before renormalisation, lanes that hold an escape.
 ///
 /// # Safety
-/// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Steps::row`] wants them.
+/// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Columns::is_plain`] says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn step<const LATTICE: bool, const PLAIN: bool>(

@@ -1,8 +1,10 @@
-//! rANS with 32 interleaved lanes (SPEC 8): one encoder; a scalar decoder as reference and an AVX-512 one.
+//! rANS with 32 interleaved lanes (SPEC 8): one encoder; a scalar decoder as reference, and its AVX2 and AVX-512 twins.
 //!
 //! State of 32 bits, words of 16 bits (Duda, arXiv 1311.2540; lanes as in Giesen, arXiv 1402.3392). Element `c` of a row belongs to
 //! lane `c mod 32`, so a vector of lanes decodes neighbours of one row, whose classes are `row + columns[c..]`.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod encode;
@@ -10,6 +12,7 @@ mod scalar;
 
 pub use encode::{Segment, encode_segment, escape_code, symbol};
 
+use crate::class::Kind;
 use crate::level::Level;
 use crate::tables::Lut;
 
@@ -57,6 +60,17 @@ impl Columns {
     pub fn padded(&self) -> usize {
         self.classes.len()
     }
+
+    /// Does no class of this row need a clamp or have low bits? So it is with most rows. In kind lattice a plain class is below the
+    /// number of tables, in kind float at most the largest class; the padding too.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only the vector kernels ask"))]
+    fn is_plain(&self, kind: Kind, row: i32) -> bool {
+        let most = match kind {
+            Kind::Float => kind.max_class(),
+            Kind::Lattice => kind.tables() as i32 - 1,
+        };
+        row.saturating_add(self.least) >= 0 && row.saturating_add(self.most) <= most
+    }
 }
 
 /// The words of a segment ended before its elements did.
@@ -88,6 +102,9 @@ impl<'a> Decoder<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the level (`new` saw to it), and the length is checked above.
             Level::Avx512 => unsafe { self.rows_avx512(rows, columns, values, escapes) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { self.rows_avx2(rows, columns, values, escapes) },
             _ => self.rows_scalar(rows, columns, values, escapes),
         }
     }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Kind, class};
-use crate::tables::{COST_ONE, Frequencies, parametric, symbol_cost};
+use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, TOTAL, parametric, symbol_cost};
 use crate::varint;
 
 fn words(segment: &Segment) -> Vec<u8> {
@@ -57,7 +57,7 @@ proptest! {
         kind in kinds(),
         shape in 0u8..5,
         rows in prop::collection::vec(-10i32..60, 1..8),
-        columns in prop::collection::vec(-10i32..1000, 1..100),
+        columns in prop::collection::vec(-10i32..1000, 1..200),
         noise in prop::collection::vec((any::<u8>(), any::<i32>()), 1..300),
     ) {
         let columns: Vec<i32> = if kind == Kind::Lattice { columns.iter().map(|c| c % 24).collect() } else { columns };
@@ -71,30 +71,72 @@ proptest! {
         }
     }
 
-    /// Whatever the words are, the levels agree: same values, or both refuse.
+    /// Whatever the words and the tables are, the levels agree: same values, escapes, states and words used, or all refuse.
     #[test]
     fn levels_agree_on_noise(
-        kind in kinds(),
+        (kind, tables) in any_tables(),
         states in prop::collection::vec(LOW.., LANES),
-        noise in prop::collection::vec(any::<u16>(), 0..200),
-        columns in prop::collection::vec(-10i32..60, 1..100),
+        noise in prop::collection::vec(any::<u16>(), 0..1200),
+        rows in prop::collection::vec(-40i32..60, 1..4),
+        columns in prop::collection::vec(-10i32..60, 1..300),
     ) {
-        let lut = Lut::new(kind, &parametric(kind, 1).expect("shape"));
+        let lut = Lut::new(kind, &tables);
         let states: [u32; LANES] = states.try_into().expect("32 states");
         let bytes: Vec<u8> = noise.iter().flat_map(|w| w.to_le_bytes()).collect();
         let columns = Columns::new(columns);
         let run = |level| {
             let mut decoder = Decoder::new(level, &lut, states, &bytes).expect("states");
-            let (mut values, mut escapes) = (vec![0; 3 * columns.padded()], Vec::new());
-            decoder.rows(&[0, 1, 2], &columns, &mut values, &mut escapes).ok()?;
+            let (mut values, mut escapes) = (vec![0; rows.len() * columns.padded()], Vec::new());
+            decoder.rows(&rows, &columns, &mut values, &mut escapes)?;
             for row in values.chunks_exact_mut(columns.padded()) {
                 row[columns.width()..].fill(0);
             }
-            Some((values, escapes, decoder.states, decoder.used))
+            Ok::<_, OutOfWords>((values, escapes, decoder.states, decoder.used))
         };
         let scalar = run(Level::Scalar);
         for level in Level::available() {
-            prop_assert_eq!(&run(level), &scalar);
+            prop_assert_eq!(&run(level), &scalar, "{:?}", level);
+        }
+    }
+}
+
+/// A parametric shape, or tables of any frequencies: of few symbols, many of them 0, or nothing but the escape.
+fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
+    let shapes = (kinds(), 0..SHAPES as u8).prop_map(|(kind, shape)| (kind, parametric(kind, shape).expect("shape")));
+    let cuts = prop::collection::vec(prop::collection::vec((0..SYMBOLS, 0..=TOTAL as u16), 0..8), 24);
+    let spelled = (kinds(), cuts).prop_map(|(kind, cuts)| {
+        let table = |cuts: &Vec<(usize, u16)>| {
+            let mut table = Frequencies::only_escape();
+            for &(symbol, wanted) in cuts {
+                let taken = wanted.min(table.0[ESCAPE]);
+                table.0[ESCAPE] -= taken;
+                table.0[symbol] += taken;
+            }
+            table
+        };
+        (kind, cuts[..kind.tables()].iter().map(table).collect())
+    });
+    prop_oneof![shapes, spelled]
+}
+
+/// Where the words end, wherever that is, every level refuses; with one word more it does not.
+#[test]
+fn every_level_notices_the_end_of_the_words() {
+    for kind in [Kind::Float, Kind::Lattice] {
+        let tables = parametric(kind, 2).expect("shape");
+        let lut = Lut::new(kind, &tables);
+        let (rows, columns) = ([19, 40, 5, 12], (0..107).map(|c| c % 9).collect::<Vec<_>>());
+        let values = values(kind, &rows, &columns, &[(3, 1), (250, 70), (17, 5), (91, 2)]);
+        let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
+        let words = words(&segment);
+        let columns = Columns::new(columns);
+        for level in Level::available() {
+            for end in 0..=words.len() / 2 {
+                let mut decoder = Decoder::new(level, &lut, segment.states, &words[..2 * end]).expect("states");
+                let mut values = vec![0; rows.len() * columns.padded()];
+                let decoded = decoder.rows(&rows, &columns, &mut values, &mut Vec::new());
+                assert_eq!(decoded.is_ok(), 2 * end == words.len(), "{level:?}, {end} words");
+            }
         }
     }
 }
@@ -156,7 +198,7 @@ fn code_length_is_the_models() {
                     slot < 0
                 })
                 .expect("sums to 2048");
-            let s = if s == crate::tables::ESCAPE { 31 } else { s };
+            let s = if s == ESCAPE { 31 } else { s };
             let low = (uniform() * f64::from(1u32 << class.low_bits)) as i32;
             values.push(((s as i32 - 31) << class.low_bits) + low - (1 << class.low_bits >> 1));
             ideal += symbol_cost(table.0[s]).expect("drawn from the table") + u64::from(class.low_bits) * COST_ONE;

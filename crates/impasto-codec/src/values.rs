@@ -1,0 +1,103 @@
+//! Elements of any float or block dtype as binary32.
+
+use half::{bf16, f16};
+
+use crate::blocks;
+use crate::dtype::DType;
+
+/// Appends the values of little-endian elements: of floats (all exact, but F64 is rounded to nearest even) and of block dtypes.
+/// `false`, with nothing appended, for dtypes that are no weights (integers, BOOL, C64, F8_E8M0, opaque).
+///
+/// F8_E4M3 has no infinities and is NaN at 0x7F and 0xFF; F8_E5M2 is as IEEE 754 would have it (arXiv 2209.05433). Part of an
+/// element at the end of `bytes` is left out. At most 13 bytes are taken for each byte given (Q2_K).
+pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
+    let pairs = || bytes.as_chunks::<2>().0.iter();
+    match dtype {
+        DType::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
+        DType::F16 => out.extend(pairs().map(|&b| f16::from_le_bytes(b).to_f32())),
+        DType::Bf16 => out.extend(pairs().map(|&b| bf16::from_le_bytes(b).to_f32())),
+        DType::F64 => out.extend(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32)),
+        DType::F8E4M3 => out.extend(bytes.iter().map(|&b| from_e4m3(b))),
+        // The upper half of a binary16.
+        DType::F8E5M2 => out.extend(bytes.iter().map(|&b| f16::from_le_bytes([0, b]).to_f32())),
+        _ if DType::BLOCKS.contains(&dtype) => {
+            let (blocks, start) = (bytes.len() / dtype.size(), out.len());
+            out.resize(start + blocks * dtype.weights(), 0.0);
+            blocks::dequantize(dtype, &bytes[..blocks * dtype.size()], &mut out[start..]);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// The value of an F8_E4M3. Its fields, moved to those of a binary32, are the value but for the bias: 2^-120 of it.
+fn from_e4m3(bits: u8) -> f32 {
+    const BIAS: f32 = f32::from_bits((127 + 120) << 23);
+    let (sign, magnitude) = (u32::from(bits & 0x80) << 24, u32::from(bits & 0x7F));
+    if magnitude == 0x7F { f32::NAN } else { f32::from_bits(sign | magnitude << 20) * BIAS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+        let mut out = vec![7.0];
+        assert!(to_f32(dtype, bytes, &mut out));
+        assert_eq!(out.remove(0), 7.0, "appended");
+        out
+    }
+
+    /// Every 8-bit float against the definition of its fields.
+    #[test]
+    fn small_floats_are_exact() {
+        for (dtype, exponent_bits, mantissa_bits) in [(DType::F8E4M3, 4, 3), (DType::F8E5M2, 5, 2)] {
+            for bits in 0..=255u8 {
+                let field = f64::from(bits & ((1 << mantissa_bits) - 1)) / f64::from(1 << mantissa_bits);
+                let exponent = i32::from(bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
+                let bias = (1 << (exponent_bits - 1)) - 1;
+                let magnitude = match exponent {
+                    31 if field == 0.0 => f64::INFINITY,
+                    31 => f64::NAN,
+                    _ if dtype == DType::F8E4M3 && bits & 0x7F == 0x7F => f64::NAN,
+                    0 => field * f64::from(1 - bias).exp2(),
+                    e => (1.0 + field) * f64::from(e - bias).exp2(),
+                };
+                let wanted = if bits & 0x80 == 0 { magnitude } else { -magnitude } as f32;
+                let [found] = values(dtype, &[bits])[..] else { panic!("one value") };
+                let same = found.to_bits() == wanted.to_bits() || found.is_nan() && wanted.is_nan();
+                assert!(same, "{dtype:?} {bits:#x}: {found}, not {wanted}");
+            }
+        }
+        assert_eq!(values(DType::F8E4M3, &[0x7E, 0x01]), [448.0, 0.001_953_125]);
+        assert_eq!(values(DType::F8E5M2, &[0x7B, 0xFC]), [57344.0, f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn floats() {
+        assert_eq!(values(DType::F32, &[1.5f32.to_le_bytes(), (-0.25f32).to_le_bytes()].concat()), [1.5, -0.25]);
+        assert_eq!(values(DType::F16, &[0x00, 0x3C, 0x01, 0x00]), [1.0, 2f32.powi(-24)]);
+        assert_eq!(values(DType::Bf16, &[0x80, 0xBF, 0xFF]), [-1.0], "half an element is left out");
+        let doubles = [1.0f64 + 2f64.powi(-24), 1.0 + 3.0 * 2f64.powi(-24), 1e300, 1e-46];
+        let bytes = doubles.map(f64::to_le_bytes).concat();
+        assert_eq!(values(DType::F64, &bytes), [1.0, 1.0 + 2f32.powi(-22), f32::INFINITY, 0.0], "ties to even");
+    }
+
+    #[test]
+    fn what_is_no_weight_is_refused() {
+        let weights: Vec<_> = DType::PLAIN
+            .into_iter()
+            .chain(DType::BLOCKS)
+            .chain([DType::Opaque])
+            .filter(|&dtype| {
+                let mut out = Vec::new();
+                let bytes = vec![0; dtype.size() + dtype.size() / 2];
+                let taken = to_f32(dtype, &bytes, &mut out);
+                assert_eq!(out.len(), if taken { bytes.len() / dtype.size() * dtype.weights() } else { 0 });
+                taken
+            })
+            .collect();
+        assert_eq!(weights[..6], [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::F8E4M3, DType::F8E5M2]);
+        assert_eq!(weights[6..], DType::BLOCKS);
+    }
+}

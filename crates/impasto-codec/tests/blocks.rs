@@ -1,0 +1,219 @@
+//! Block dtypes against the Python package `gguf`: golden files made by `tools/make_block_goldens.py`, and fresh random data.
+//!
+//! `IMPASTO_PYTHON` names a Python interpreter with the packages numpy and gguf (0.19 was compared). Without one, the test that
+//! needs it is skipped, and said so; with `IMPASTO_REQUIRE_PYTHON=1` that is a failure.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, fs, thread};
+
+use impasto_codec::{DType, blocks};
+use proptest::prelude::*;
+
+const QUANTIZED: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+}
+
+fn bytes(floats: &[f32]) -> Vec<u8> {
+    floats.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn dequantize(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut out = vec![0.0; bytes.len() / dtype.size() * dtype.weights()];
+    blocks::dequantize(dtype, bytes, &mut out);
+    out
+}
+
+fn quantize(dtype: DType, weights: &[f32]) -> Vec<u8> {
+    let mut out = vec![0xAB];
+    assert!(blocks::quantize(dtype, weights, &mut out));
+    assert_eq!(out.remove(0), 0xAB, "appended");
+    out
+}
+
+/// The same bits, or both NaN.
+fn assert_same_weights(dtype: DType, found: &[f32], wanted: &[f32]) {
+    assert_eq!(found.len(), wanted.len());
+    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        let same = found.to_bits() == wanted.to_bits() || found.is_nan() && wanted.is_nan();
+        assert!(same, "{dtype:?}, weight {i}: {found:e}, not {wanted:e}");
+    }
+}
+
+/// The same bytes, but any NaN for a NaN in the scale and the least value.
+fn assert_same_blocks(dtype: DType, found: &[u8], wanted: &[u8], weights: &[f32]) {
+    assert_eq!(found.len(), wanted.len());
+    let floats = if matches!(dtype, DType::Q4_1 | DType::Q5_1) { 4 } else { 2 };
+    let is_nan = |b: &[u8]| half::f16::from_le_bytes([b[0], b[1]]).is_nan();
+    let blocks = found.chunks_exact(dtype.size()).zip(wanted.chunks_exact(dtype.size()));
+    for ((found, wanted), weights) in blocks.zip(weights.chunks_exact(32)) {
+        let mut scales = found[..floats].chunks(2).zip(wanted[..floats].chunks(2));
+        let same = scales.all(|(a, b)| a == b || is_nan(a) && is_nan(b)) && found[floats..] == wanted[floats..];
+        assert!(same, "{dtype:?} of {weights:?}:\n{found:?}, not\n{wanted:?}");
+    }
+}
+
+#[test]
+fn dequantizes_as_the_goldens() {
+    for dtype in DType::BLOCKS {
+        let golden = golden(&format!("dequantize/{}.bin", dtype.name()));
+        let blocks = golden.len() / (dtype.size() + 4 * dtype.weights());
+        assert!(blocks >= 16);
+        let (bytes, weights) = golden.split_at(blocks * dtype.size());
+        assert_same_weights(dtype, &dequantize(dtype, bytes), &floats(weights));
+    }
+}
+
+#[test]
+fn quantizes_as_the_goldens() {
+    let weights = floats(&golden("quantize/weights.bin"));
+    assert!(weights.len() >= 32 * 64);
+    for dtype in QUANTIZED {
+        let wanted = golden(&format!("quantize/{}.bin", dtype.name()));
+        assert_same_blocks(dtype, &quantize(dtype, &weights), &wanted, &weights);
+    }
+}
+
+#[test]
+fn what_cannot_be_quantized_is_refused() {
+    for dtype in DType::PLAIN.into_iter().chain(DType::BLOCKS).chain([DType::Opaque]) {
+        let mut out = Vec::new();
+        assert_eq!(blocks::quantize(dtype, &[1.0; 256], &mut out), QUANTIZED.contains(&dtype));
+        let blocks = if QUANTIZED.contains(&dtype) { 256 / dtype.weights() } else { 0 };
+        assert_eq!(out.len(), blocks * dtype.size());
+    }
+}
+
+proptest! {
+    /// The error is at most half a step and what the scale (and least value) lost as a binary16; one step at the one end that the
+    /// integers of Q4_0 and Q5_0 do not reach.
+    #[test]
+    fn quantization_errors_are_bounded(
+        dtype in prop::sample::select(QUANTIZED.to_vec()),
+        weights in prop::collection::vec(-1f32..1.0, 32),
+        exponent in -8i32..12,
+        shift in -2f32..2.0,
+    ) {
+        let weights: Vec<f32> = weights.iter().map(|w| (w + shift) * 2f32.powi(exponent)).collect();
+        let (least, most) = weights.iter().fold((f32::MAX, f32::MIN), |(l, m), &w| (l.min(w), m.max(w)));
+        let largest = most.max(-least);
+        let step = match dtype {
+            DType::Q4_0 => largest / 8.0,
+            DType::Q5_0 => largest / 16.0,
+            DType::Q8_0 => largest / 127.0,
+            DType::Q4_1 => (most - least) / 15.0,
+            _ => (most - least) / 31.0,
+        };
+        let steps = if matches!(dtype, DType::Q4_0 | DType::Q5_0) { 1.0 } else { 0.5 };
+        // Half an ulp of a binary16, normal or subnormal, in the scale times the integer and in the least value.
+        let rounding = |x: f32, times: f32| (x.abs() / 2048.0).max(2f32.powi(-25)) * times;
+        let bound = step * steps + rounding(step, 127.0f32.min(largest.max(most - least) / step)) + rounding(least, 1.0);
+        for (&w, q) in weights.iter().zip(dequantize(dtype, &quantize(dtype, &weights))) {
+            prop_assert!((w - q).abs() <= bound * 1.0001, "{dtype:?}: {w} became {q}; bound {bound}");
+        }
+    }
+
+    /// Whatever the bits are, blocks come out; infinities and NaN stay non-finite.
+    #[test]
+    fn any_weights_are_taken(bits in prop::collection::vec(any::<u32>(), 32)) {
+        let weights: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        for dtype in QUANTIZED {
+            let back = dequantize(dtype, &quantize(dtype, &weights));
+            let finite = weights.iter().all(|w| w.is_finite());
+            prop_assert!(finite || back.iter().any(|w| !w.is_finite()));
+        }
+    }
+}
+
+/// Random numbers (Steele, Lea and Flood, OOPSLA 2014: SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.next() as u8).collect()
+    }
+
+    /// Blocks of weights: of one magnitude, multiples of one step, or any bits.
+    fn weights(&mut self, blocks: usize) -> Vec<f32> {
+        let mut weights = Vec::with_capacity(32 * blocks);
+        for _ in 0..blocks {
+            let (kind, power) = (self.next() % 8, (self.next() % 100) as i32 - 70);
+            weights.extend((0..32).map(|_| match kind {
+                0 => f32::from_bits(self.next() as u32),
+                1 => (self.next() % 64) as f32 / 4.0 - 8.0,
+                _ => (self.next() as i32 as f32) * 2f32.powi(power),
+            }));
+        }
+        weights
+    }
+}
+
+/// The interpreter, if there is one with the packages.
+fn python() -> Option<OsString> {
+    let program = env::var_os("IMPASTO_PYTHON").unwrap_or_else(|| "python3".into());
+    let output = Command::new(&program).args(["-c", "import numpy, gguf.quants"]).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        return Some(program);
+    }
+    let required = env::var("IMPASTO_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
+    assert!(!required, "{program:?} is no Python with the packages numpy and gguf");
+    eprintln!(
+        "SKIPPED: {program:?} is no Python with the packages numpy and gguf; block dtypes are compared with files only"
+    );
+    None
+}
+
+/// What `gguf.quants.OPERATION` makes of `input`.
+fn reference(python: &OsString, operation: &str, dtype: DType, input: &[u8]) -> Vec<u8> {
+    const PROGRAM: &str = "
+import sys, gguf, numpy as np
+operation, name = sys.argv[1:]
+data = np.frombuffer(sys.stdin.buffer.read(), np.uint8 if operation == 'dequantize' else np.float32)
+np.seterr(all='ignore')
+out = getattr(gguf.quants, operation)(data, gguf.GGMLQuantizationType[name])
+sys.stdout.buffer.write(out.tobytes())";
+    let mut command = Command::new(python);
+    command.args(["-c", PROGRAM, operation, dtype.name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("run the interpreter");
+    let mut stdin = child.stdin.take().expect("piped");
+    let output = thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).expect("write to the interpreter"));
+        child.wait_with_output().expect("read from the interpreter")
+    });
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn random_data_as_the_package() {
+    let Some(python) = python() else { return };
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    for dtype in DType::BLOCKS {
+        let blocks = random.bytes(2000 * dtype.size());
+        let wanted = floats(&reference(&python, "dequantize", dtype, &blocks));
+        assert_same_weights(dtype, &dequantize(dtype, &blocks), &wanted);
+    }
+    for dtype in QUANTIZED {
+        let weights = random.weights(5000);
+        let wanted = reference(&python, "quantize", dtype, &bytes(&weights));
+        assert_same_blocks(dtype, &quantize(dtype, &weights), &wanted, &weights);
+    }
+}
