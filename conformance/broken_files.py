@@ -53,15 +53,43 @@ def broken_containers():
     broken("3.4.2-tied-to-an-asset", tensor("x", "U8", [10], 1, 1, 32, 1))
     broken("3.4.2-tied-to-another-dtype", tensor("x", "I16", [2, 3], 1, 1, 32, 2))
 
+    def tied_opaque(dtype, dims=()):
+        def tie(file):
+            file.tensor("x", (b"F4", 3), [], 0, 1, 3)
+            file.unit(2, 0, STORED, b"abc")
+            file.tensor("y", dtype, dims, 0, 1, 32, tied=3)
+        return tie
+    broken("3.4.2-tied-to-another-type", tied_opaque((b"F6", 3)))
+    broken("3.4.2-tied-to-another-number-of-bytes", tied_opaque((b"F4", 2)))
+    broken("3.4.2-tied-to-other-opaque-dims", tied_opaque((b"F4", 3), [1]))
+    broken("3.4.2-tied-to-other-blocks", lambda file: [
+        file.tensor("x", "Q4_0", [0, 32], 1, 1, 1), file.tensor("y", "IQ4_NL", [0, 32], 1, 1, 1, tied=3)] and None)
+
     def chain(file):
         file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
         file.tensor("y", "U16", [2, 3], 1, 1, 32, tied=3)
     broken("3.4.2-tied-to-tied", chain)
     broken("3.4.3-too-many-elements", tensor("x", "U8", [2 ** 30, 2 ** 19], 1, 1, 32))
     broken("3.4.3-too-many-columns", tensor("x", "U8", [0, 2 ** 63, 2], 1, 1, 32))
-    broken("3.5-dtype-18", tensor("x", 18, [0], 1, 1, 1))
+    broken("3.4.3-too-many-weights-of-blocks", tensor("x", "Q4_0", [2 ** 40, 2 ** 9], 1, 1, 32))
+    broken("3.4.3-too-many-opaque-bytes", tensor("x", (b"F4", 2 ** 48 + 1), [0], 0, 1, 32))
+    broken("3.4.3-too-many-opaque-weights", tensor("x", (b"F4", 1), [2 ** 49], 0, 1, 32))
+    for name, code in (("18", 18), ("65", 65), ("126", 126), ("128", 128)):
+        broken("3.5-dtype-" + name, tensor("x", code, [0], 1, 1, 1))
+    broken("3.5.1-blocks-without-dims", tensor("x", "Q8_0", [], 0, 1, 1))
+    broken("3.5.1-blocks-split-off", tensor("x", "Q8_0", [0, 32], 2, 1, 1))
+    broken("3.5.1-half-a-block", tensor("x", "Q8_0", [0, 48], 1, 1, 32))
+    broken("3.5.1-blocks-along-another-dim", tensor("x", "Q6_K", [0, 256, 32], 1, 1, 32))
+    broken("3.5.2-no-type", tensor("x", (b"", 0), [], 0, 1, 1))
+    broken("3.5.2-long-type", tensor("x", (b"F" * 65, 0), [], 0, 1, 1))
+    broken("3.5.2-type-not-utf8", tensor("x", (b"F\xff", 0), [], 0, 1, 1))
+    broken("3.5.2-type-of-a-plain-dtype", tensor("x", (b"F8_E8M0", 0), [0], 0, 1, 1))
+    broken("3.5.2-opaque-rows", tensor("x", (b"F4", 0), [2, 4], 1, 1, 1))
     broken("4.2-tile-cols-33", tensor("x", "U8", [0, 70], 1, 1, 33))
     broken("4.2-tile-cols-33-of-a-tied-tensor", tensor("x", "U16", [2, 3], 1, 1, 2, 2))
+    broken("4.2-tile-cols-33-of-blocks", tensor("x", "Q4_1", [0, 34 * 32], 1, 1, 33))
+    broken("4.2-tile-cols-33-of-opaque-bytes", tensor("x", (b"F4", 34), [], 0, 1, 33))
+    broken("4.2-tile-of-too-many-bytes", tensor("x", "Q8_0", [32 * 2 ** 22], 0, 1, 2 ** 22))
     broken("4.2-tile-too-large", tensor("x", "U8", [2 ** 13, 2 ** 13], 1, 2 ** 12, 2 ** 13))
     broken("4.2-too-many-tiles", tensor("x", "U8", [2 ** 40, 2], 1, 1, 32))
 
@@ -120,6 +148,21 @@ def broken_codings():
     file = plain()
     replace(file, 4, b"ghijk")
     put(BROKEN, "5.2-stored-size", file)
+    file = File()
+    file.tensor("w", "Q4_0", [2, 64], 1, 2, 2)
+    file.unit(0, 0, STORED, bytes(128))  # a byte a weight
+    put(BROKEN, "5.2-stored-size-of-blocks", file)
+    for name, dtype in (("blocks", "Q8_0"), ("an-opaque-tensor", (b"F4", 32))):
+        file = File()
+        file.tensor("w", dtype, [32], 0, 1, 32)
+        file.unit(0, 0, HEAD, floats().units[0][6])
+        file.unit(0, 0, FLOAT, floats().units[1][6])
+        put(BROKEN, f"5.3-float-of-{name}", file)
+    file = File()
+    file.tensor("w", "Q8_0", [32], 0, 1, 1)
+    file.unit(0, 0, STORED, bytes(34))
+    file.unit(0, 0, HEAD, floats().units[0][6])
+    put(BROKEN, "5.3-blocks-with-a-head", file)
     for name, number, mode in (("5.3-float-of-integers", 3, FLOAT), ("5.3-asset-with-a-head", 0, HEAD)):
         file = plain()
         if mode == FLOAT:

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import naive_coding as coding
 from blake3 import blake3
-from naive_container import DTYPES, FLOAT, FLOATS, HEAD, LATTICE, STORED
+from naive_container import BLOCKS, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, STORED
 from naive_decoder import TABLES
 
 SHAPES = coding.read_shapes(TABLES.read_text(encoding="utf-8"))
-DTYPE_CODE = {name: code for code, (name, _) in DTYPES.items()}
-SIZE = {name: size for name, size in DTYPES.values()}
+DTYPE_CODE = {name: code for code, (name, *_) in (PLAIN | BLOCKS).items()}
+SIZE = {name: size for name, size, *_ in (PLAIN | BLOCKS).values()}
 
 
 def varint(n):
@@ -196,9 +196,14 @@ class File:
         return n
 
     def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, **options):
-        code = DTYPE_CODE.get(dtype, dtype)
+        """A tensor of a dtype by name or code; (type, bytes) is an opaque one."""
+        if isinstance(dtype, tuple):
+            kind, length = dtype
+            code = bytes([OPAQUE]) + varint(len(kind)) + kind + varint(length)
+        else:
+            code = bytes([DTYPE_CODE.get(dtype, dtype)])
         numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied]
-        return self.add(1, name, bytes([code]) + b"".join(map(varint, numbers)), **options)
+        return self.add(1, name, code + b"".join(map(varint, numbers)), **options)
 
     def unit(self, n, tile, mode, data, layer=0, reserved=0, length=None):
         self.units.append([n, tile, mode, layer, reserved, len(data) if length is None else length, data])

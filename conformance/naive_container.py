@@ -122,9 +122,13 @@ def read_file(data):
 
 # ------------------------------------------------------------------------------------------------------- 3 Manifest
 
-DTYPES = {1: ("F32", 4), 2: ("F16", 2), 3: ("BF16", 2), 4: ("F64", 8), 5: ("F8_E4M3", 1), 6: ("F8_E5M2", 1),  # 3.5
-          7: ("U8", 1), 8: ("I8", 1), 9: ("U16", 2), 10: ("I16", 2), 11: ("U32", 4), 12: ("I32", 4), 13: ("U64", 8),
-          14: ("I64", 8), 15: ("BOOL", 1), 16: ("C64", 8), 17: ("F8_E8M0", 1)}
+PLAIN = {1: ("F32", 4), 2: ("F16", 2), 3: ("BF16", 2), 4: ("F64", 8), 5: ("F8_E4M3", 1), 6: ("F8_E5M2", 1),  # 3.5
+         7: ("U8", 1), 8: ("I8", 1), 9: ("U16", 2), 10: ("I16", 2), 11: ("U32", 4), 12: ("I32", 4), 13: ("U64", 8),
+         14: ("I64", 8), 15: ("BOOL", 1), 16: ("C64", 8), 17: ("F8_E8M0", 1)}  # name and bytes
+BLOCKS = {66: ("Q4_0", 18, 32), 67: ("Q4_1", 20, 32), 70: ("Q5_0", 22, 32), 71: ("Q5_1", 24, 32), 72: ("Q8_0", 34, 32),
+          74: ("Q2_K", 84, 256), 75: ("Q3_K", 110, 256), 76: ("Q4_K", 144, 256), 77: ("Q5_K", 176, 256),
+          78: ("Q6_K", 210, 256), 84: ("IQ4_NL", 18, 32)}  # name, bytes, weights
+OPAQUE = 127
 FLOATS = {"F32": (8, 23), "F16": (5, 10), "BF16": (8, 7), "F8_E4M3": (4, 3), "F8_E5M2": (5, 2)}  # 9.1: E, M
 
 
@@ -132,7 +136,7 @@ class Object:
     """An asset or a tensor as a matrix of tiles (4.1 to 4.3); of an unknown class only the name is known."""
 
     def __init__(self, cls, name):
-        self.cls, self.name, self.tied = cls, name, None
+        self.cls, self.name, self.type, self.tied = cls, name, None, None
         self.units = {}  # (is a head, tile): unit; of layer 0
         self.known = cls in (ASSET, TENSOR)
 
@@ -142,7 +146,9 @@ class Object:
         need(tile_rows >= 1 and tile_cols >= 1, "3.4", f"the tiles of {what} are empty")
         need(self.cls == ASSET or tile_cols % 32 == 0 or tile_cols >= cols, "4.2",
              f"tile_cols of {what} is neither a multiple of 32 nor all columns")
-        need(min(tile_rows, rows) * min(tile_cols, cols) <= 1 << 24, "4.2", f"a tile of {what} has over 2^24 elements")
+        tile = min(tile_rows, rows) * min(tile_cols, cols)
+        need(tile <= 1 << 24, "4.2", f"a tile of {what} has over 2^24 elements")
+        need(tile * self.size <= 1 << 27, "4.2", f"a tile of {what} has over 2^27 bytes")
         self.tiles_across = ceil_div(cols, tile_cols)
         self.tiles = ceil_div(rows, tile_rows) * self.tiles_across
         need(self.tiles < 1 << 32, "4.2", f"{what} has 2^32 tiles or more")
@@ -202,23 +208,57 @@ def read_object(record, objects):
         obj.dtype, obj.size = "U8", 1
         obj.set_matrix(1, length, 1, piece)  # 4.1
     elif cls == TENSOR:
-        dtype, ndim = record.u8(), record.varint()
-        need(dtype in DTYPES, "3.5", f"{obj.name!r} has unknown dtype {dtype}")
-        need(ndim <= 16, "3.4", f"{obj.name!r} has {ndim} dims")
-        obj.dtype, obj.size = DTYPES[dtype]
-        obj.dims = [record.varint() for _ in range(ndim)]
-        need(math.prod(obj.dims) <= 1 << 48, "3.4.3", f"{obj.name!r} has more than 2^48 elements")
-        split, tile_rows, tile_cols, tied = (record.varint() for _ in range(4))
-        need(split <= ndim, "3.4", f"split of {obj.name!r} is above ndim")
-        rows, cols = math.prod(obj.dims[:split]), math.prod(obj.dims[split:])
-        need(rows < 1 << 64 and cols < 1 << 64, "3.4.3", f"{obj.name!r} has 2^64 rows or columns")
-        obj.set_matrix(rows, cols, tile_rows, tile_cols)  # 4.1, 4.2: for tied tensors too
-        if tied:
-            need(tied <= len(objects), "3.4.2", f"{obj.name!r} is tied to no earlier object")
-            obj.tied = objects[tied - 1]
-            need(obj.tied.cls == TENSOR and obj.tied.tied is None and (obj.tied.dtype, obj.tied.dims) ==
-                 (obj.dtype, obj.dims), "3.4.2", f"{obj.name!r} is tied to an object that does not suit it")
+        read_tensor(obj, record, objects)
     return obj
+
+
+def read_tensor(obj, record, objects):
+    """The fields of a tensor: 3.4, 3.5."""
+    code, what = record.u8(), f"{obj.name!r}"
+    weights, length = 1, None
+    if code in PLAIN:
+        obj.dtype, obj.size = PLAIN[code]
+    elif code in BLOCKS:
+        obj.dtype, obj.size, weights = BLOCKS[code]
+    else:
+        need(code == OPAQUE, "3.5", f"{what} has unknown dtype {code}")
+        obj.dtype, obj.size, obj.type = "opaque", 1, read_type(record, what)
+        length = record.varint()
+        need(length <= 1 << 48, "3.4.3", f"{what} has more than 2^48 bytes")
+    ndim = record.varint()
+    need(ndim <= 16, "3.4", f"{what} has {ndim} dims")
+    obj.dims = [record.varint() for _ in range(ndim)]
+    need(math.prod(obj.dims) <= 1 << 48, "3.4.3", f"{what} has more than 2^48 weights")
+    split, tile_rows, tile_cols, tied = (record.varint() for _ in range(4))
+    need(split <= ndim, "3.4", f"split of {what} is above ndim")
+    rows, cols = math.prod(obj.dims[:split]), math.prod(obj.dims[split:])
+    need(rows < 1 << 64 and cols < 1 << 64, "3.4.3", f"{what} has 2^64 rows or columns")
+    if weights > 1:
+        need(split < ndim, "3.5.1", f"{what} has no dim for the blocks of {obj.dtype}")
+        need(obj.dims[-1] % weights == 0, "3.5.1", f"the last dim of {what} is no multiple of {weights}")
+        cols //= weights
+    if code == OPAQUE:
+        need(split == 0, "3.5.2", f"{what} is opaque and has split {split}")
+        rows, cols = 1, length
+    obj.set_matrix(rows, cols, tile_rows, tile_cols)  # 4.1, 4.2: for tied tensors too
+    obj.alike = code, obj.type, length, obj.dims
+    if tied:
+        need(tied <= len(objects), "3.4.2", f"{what} is tied to no earlier object")
+        obj.tied = objects[tied - 1]
+        need(obj.tied.cls == TENSOR and obj.tied.tied is None and obj.tied.alike == obj.alike, "3.4.2",
+             f"{what} is tied to an object that does not suit it")
+
+
+def read_type(record, what):
+    """The name of an opaque dtype: 3.5.2."""
+    length = record.varint()
+    need(1 <= length <= 64, "3.5.2", f"the name of the dtype of {what} has {length} bytes")
+    try:
+        name = record.take(length).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Broken("3.5.2", f"the name of the dtype of {what} is not UTF-8") from None
+    need(name not in {plain for plain, _ in PLAIN.values()}, "3.5.2", f"{what} has opaque dtype {name}")
+    return name
 
 
 def read_units(record):

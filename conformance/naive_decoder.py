@@ -95,7 +95,8 @@ def main(arguments=None):
             if obj.cls == ASSET:
                 print("asset", safe(obj.name, "/"), len(content), digest)
             else:
-                print(safe(obj.name, "/"), obj.dtype, "x".join(map(str, obj.dims)) or "scalar", digest)
+                dtype = obj.dtype if obj.type is None else f"{obj.dtype}:{safe(obj.type, '/')}"
+                print(safe(obj.name, "/"), dtype, "x".join(map(str, obj.dims)) or "scalar", digest)
             if options.output:
                 folder = options.output / "assets" if obj.cls == ASSET else options.output
                 folder.mkdir(parents=True, exist_ok=True)

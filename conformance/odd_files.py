@@ -45,6 +45,23 @@ def odd_containers():
     file.tensor("rows", "F32", [2 ** 62, 3, 0], 2, 2 ** 63, 2 ** 63)
     file.tensor("zero", "U8", [0, 2 ** 63], 1, 1, 32)
     put(ODD, "3.4.3-long-sides-without-elements", file)
+    file = File()
+    file.tensor("a", "Q4_0", [2 ** 62, 4, 0, 32], 3, 2 ** 63, 2 ** 63)
+    file.tensor("b", "Q6_K", [0, 2 ** 63, 0], 1, 1, 32)
+    file.tensor("c", "IQ4_NL", [64], 0, 9, 99)
+    file.unit(2, 0, STORED, bytes(range(36)))
+    file.tensor("d", "IQ4_NL", [64], 0, 1, 32, tied=3)
+    put(ODD, "3.5.1-blocks", file)
+    file = File()
+    # Dims say nothing of the bytes; a block dtype's name is free, since a safetensors file has no block dtypes.
+    for name, kind, dims, data in (
+            ("a", b"F4", [2, 3], b"abc"), ("b", b"F4", [0, 2 ** 60], b"some"), ("c", b"F4", [9], b""),
+            ("d", b"Q4_0", [], b"x"), ("e", "\u00e9 %:/\n".encode(), [1] * 16, b"y"), ("f", b"z" * 64, [7], bytes(40))):
+        n = file.tensor(name, (kind, len(data)), dims, 0, 5, 32)
+        for i in range(0, len(data), 32):
+            file.unit(n, i // 32, STORED, data[i:i + 32])
+    file.tensor("g", (b"F4", 3), [2, 3], 0, 1, 64, tied=1)
+    put(ODD, "3.5.2-opaque", file)
 
     file = floats()
     file.tensor("x", "BF16", [2, 2], 1, 1, 32)

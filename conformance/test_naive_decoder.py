@@ -13,7 +13,7 @@ import naive_coding as coding
 import naive_decoder as naive
 from blake3 import blake3
 from minimal_encoder import Coder, File, SIZE, coded_file, cut, pack, same, tiles_of, varint
-from naive_container import FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader
+from naive_container import FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, read_file
 
 
 def decoded(data):
@@ -58,6 +58,29 @@ class Exact(unittest.TestCase):
                 file.unit(n, i, STORED, b"".join(data[(r * cols + c0) * size:(r * cols + c1) * size]
                                                  for r in range(r0, r1)))
         self.assertEqual(decoded(file.build()), expected)
+
+    def test_blocks_and_opaque(self):
+        file, expected, dtypes = File(), {}, {}
+        for name, dtype, dims, split, tile in (
+                ("a", "Q4_0", [5, 7 * 32], 1, (2, 32)), ("b", "Q6_K", [3, 2, 40 * 256], 2, (4, 32)),
+                ("c", "IQ4_NL", [32], 0, (1, 1)), ("d", "Q8_0", [2, 3, 64], 1, (1, 6)),
+                ("e", "Q2_K", [4, 0], 1, (1, 32)), ("f", (b"F4", 70), [140], 0, (1, 32)),
+                ("g", (b"F4", 0), [3], 0, (1, 32))):
+            n = file.tensor(name, dtype, dims, split, *tile)
+            if isinstance(dtype, tuple):
+                rows, cols, size, dtypes[name] = 1, dtype[1], 1, "opaque"
+            else:
+                rows, size, dtypes[name] = math.prod(dims[:split]), SIZE[dtype], dtype
+                cols = math.prod(dims[split:]) // (256 if dtype.endswith("_K") else 32)
+            expected[name] = data = self.random.randbytes(rows * cols * size)
+            for i, (r0, c0, r1, c1) in enumerate(tiles_of(rows, cols, *tile)):
+                file.unit(n, i, STORED, b"".join(data[(r * cols + c0) * size:(r * cols + c1) * size]
+                                                 for r in range(r0, r1)))
+        file.tensor("h", (b"F4", 70), [140], 0, 1, 70, tied=6)
+        objects, _ = read_file(file.build())
+        self.assertEqual(decoded(file.build()), expected | {"h": expected["f"]})
+        self.assertEqual({obj.name: obj.dtype for obj in objects}, dtypes | {"h": "opaque"})
+        self.assertEqual([obj.type for obj in objects], [None] * 5 + ["F4"] * 3)
 
     def test_assets_and_tied(self):
         file, data, words = File(), self.random.randbytes(100), self.random.randbytes(6)
@@ -329,7 +352,17 @@ class Refused(unittest.TestCase):
                 ("3.4.2", "U16", [2, 3], 1, 1, 32, 4), ("3.4.2", "U16", [2, 3], 1, 1, 32, 3),
                 ("3.4.2", "U16", [2, 3], 1, 1, 32, 1), ("3.4.2", "I16", [2, 3], 1, 1, 32, 2),
                 ("3.4.2", "U16", [3, 2], 1, 1, 32, 2), ("4.2", "U16", [2, 3], 1, 1, 2, 2),
-                ("3.4.3", "U8", [0, 2 ** 63, 2], 1, 1, 32, 0), ("3.4.3", "U8", [2 ** 32, 2 ** 32, 0], 2, 1, 32, 0)):
+                ("3.4.3", "U8", [0, 2 ** 63, 2], 1, 1, 32, 0), ("3.4.3", "U8", [2 ** 32, 2 ** 32, 0], 2, 1, 32, 0),
+                ("3.5", 126, [0], 1, 1, 1, 0), ("3.5.1", "Q4_0", [], 0, 1, 1, 0),
+                ("3.5.1", "Q4_0", [0, 32], 2, 1, 1, 0), ("3.5.1", "Q4_0", [0, 33], 1, 1, 32, 0),
+                ("3.5.1", "Q4_K", [0, 128], 1, 1, 32, 0), ("3.4.3", "Q4_0", [2 ** 44, 32], 1, 1, 32, 0),
+                ("4.2", "Q4_0", [0, 34 * 32], 1, 1, 33, 0),
+                ("4.2", "Q6_K", [256 * 2 ** 20], 0, 1, 2 ** 20, 0), ("3.4", "Q4_0", [0, 32], 3, 1, 1, 0),
+                ("3.5.2", (b"", 1), [], 0, 1, 1, 0), ("3.5.2", (b"F" * 65, 1), [], 0, 1, 1, 0),
+                ("3.5.2", (b"\xff", 1), [], 0, 1, 1, 0), ("3.5.2", (b"U8", 1), [], 0, 1, 1, 0),
+                ("3.5.2", (b"F4", 1), [0], 1, 1, 1, 0), ("3.4.3", (b"F4", 2 ** 48 + 1), [], 0, 1, 32, 0),
+                ("3.4.3", (b"F4", 1), [2 ** 49], 0, 1, 1, 0), ("4.2", (b"F4", 34), [], 0, 1, 33, 0),
+                ("4.2", (b"F4", 2 ** 25), [], 0, 1, 2 ** 25, 0), ("3.4.2", (b"F4", 2), [2, 3], 0, 1, 32, 2)):
             file = self.file()
             file.tensor("x", dtype, dims, split, tile_rows, tile_cols, tied)
             self.refuse(clause, file)

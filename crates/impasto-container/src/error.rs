@@ -60,10 +60,25 @@ pub enum FormatError {
     TiedForward { name: String, to: u64 },
     #[error("{name}: tied to object {to}, which is {what} (SPEC 3.4.2)")]
     Tied { name: String, to: u32, what: &'static str },
-    #[error("{name}: more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)")]
+    #[error("{name}: more than 2^48 weights or bytes, or 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
     #[error("{name}: dtype code {code} is not known (SPEC 3.5)")]
     Dtype { name: String, code: u8 },
+    #[error("{name}: split {split} of {ndim} dims leaves none along which blocks could lie (SPEC 3.5.1)")]
+    BlockSplit { name: String, split: usize, ndim: usize },
+    #[error("{name}: the last dim, {last}, is no multiple of the {weights} weights of a block (SPEC 3.5.1)")]
+    BlockDim { name: String, last: u64, weights: u64 },
+    #[error("{name}: the name of an opaque dtype of {length} bytes, not 1 to 64 (SPEC 3.5.2)")]
+    TypeNameLength { name: String, length: u64 },
+    #[error("{name}: the name of its opaque dtype is not UTF-8 (SPEC 3.5.2)")]
+    TypeNameUtf8 { name: String },
+    #[error("{name}: {dtype} is a plain dtype and cannot be opaque (SPEC 3.5.2)")]
+    TypeNamePlain { name: String, dtype: String },
+    #[error("{name}: split {split} of an opaque tensor, not 0 (SPEC 3.5.2)")]
+    OpaqueSplit { name: String, split: usize },
+    /// Only of objects to be written: a file has no way to say so.
+    #[error("{name}: an opaque dtype needs a name and a length, and no other dtype has them (SPEC 3.5.2)")]
+    OpaqueMeta { name: String },
 
     #[error("{count} units do not fill a units record of {length} bytes (SPEC 3.6.1)")]
     UnitsLength { count: u64, length: u64 },
@@ -92,6 +107,8 @@ pub enum FormatError {
     TileCols { name: String, tile_cols: u64, cols: u64 },
     #[error("{name}: tiles of more than 2^24 elements (SPEC 4.2)")]
     TileElements { name: String },
+    #[error("{name}: tiles of more than 2^27 bytes (SPEC 4.2)")]
+    TileBytes { name: String },
     #[error("{name}: 2^32 tiles or more (SPEC 4.2)")]
     TileCount { name: String },
 }

@@ -2,13 +2,22 @@
 
 use std::ops::Range;
 
+use impasto_codec::DType;
 use impasto_codec::tile::Place;
 
 /// Most elements of a tile (SPEC 4.2).
 pub const MAX_TILE_ELEMENTS: u64 = 1 << 24;
 
-/// Most elements of a tensor, and bytes of an asset (SPEC 3.4.3).
+/// Most bytes that the elements of a tile have (SPEC 4.2).
+pub const MAX_TILE_BYTES: u64 = 1 << 27;
+
+/// Weights of a tensor, bytes of an opaque one and bytes of an asset are at most this (SPEC 3.4.3).
 pub const MAX_ELEMENTS: u64 = 1 << 48;
+
+/// Most elements of a tile of `dtype`, whose elements may be blocks (SPEC 4.2).
+pub fn max_tile_elements(dtype: DType) -> u64 {
+    MAX_TILE_ELEMENTS.min(MAX_TILE_BYTES / dtype.size() as u64)
+}
 
 /// The matrix that an object is coded as, `rows` x `cols` elements, and its division into tiles of `tile_rows` x
 /// `tile_cols`, smaller at the lower and right edge.
@@ -68,7 +77,8 @@ impl Matrix {
     /// A matrix of `rows` x `cols` elements in tiles of `tile_rows` x `tile_cols`.
     ///
     /// # Errors
-    /// A division that SPEC 4.2 refuses; that tiles have columns by 32s is left to the object.
+    /// A division that SPEC 4.2 refuses. That tiles have columns by 32s, and bytes within the bound, is left to the
+    /// object, which knows the dtype.
     pub fn new(rows: u64, cols: u64, tile_rows: u64, tile_cols: u64) -> Result<Matrix, MatrixError> {
         let elements = rows.checked_mul(cols).filter(|&n| n <= MAX_ELEMENTS).ok_or(MatrixError::Elements)?;
         if tile_rows == 0 || tile_cols == 0 {
@@ -188,6 +198,14 @@ mod tests {
             let (rows, cols, tile_rows, tile_cols) = matrix;
             assert_eq!(Matrix::new(rows, cols, tile_rows, tile_cols), Err(error), "{matrix:?}");
         }
+    }
+
+    #[test]
+    fn only_blocks_are_bounded_by_bytes() {
+        assert!(DType::PLAIN.iter().all(|&dtype| max_tile_elements(dtype) == MAX_TILE_ELEMENTS));
+        assert_eq!(max_tile_elements(DType::Opaque), MAX_TILE_ELEMENTS);
+        assert_eq!(max_tile_elements(DType::Q8_0), 3_947_580);
+        assert!(DType::BLOCKS.iter().all(|&dtype| max_tile_elements(dtype) < MAX_TILE_ELEMENTS));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod manifest;
 pub mod object;
 pub mod reader;
 pub mod source;
+pub mod tensor;
 pub mod unit;
 pub mod writer;
 
@@ -43,8 +44,9 @@ pub use header::Header;
 pub use layout::{Layout, ObjectUnits, Places};
 pub use limits::Limits;
 pub use manifest::{Manifest, manifest_length};
-pub use object::{Object, ObjectKind, TensorMeta};
+pub use object::{Object, ObjectKind};
 pub use reader::{Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 pub use source::{CountingSource, MmapSource, Source};
+pub use tensor::{Opaque, TensorMeta};
 pub use unit::{Mode, UnitEntry};
 pub use writer::{Summary, UnitSlot, Writer, file_length, measure};

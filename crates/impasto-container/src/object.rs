@@ -4,15 +4,13 @@ use impasto_codec::DType;
 
 use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
-use crate::geometry::{Matrix, MatrixError};
+use crate::geometry::{Matrix, MatrixError, max_tile_elements};
 use crate::limits::{Limits, within};
+use crate::tensor::TensorMeta;
 use impasto_codec::varint;
 
 /// Most bytes of a name (SPEC 3.4.1).
 pub const MAX_NAME: u64 = 4096;
-
-/// Most dims of a tensor (SPEC 3.4).
-pub const MAX_DIMS: u64 = 16;
 
 const ASSET: u8 = 0;
 const TENSOR: u8 = 1;
@@ -40,23 +38,6 @@ pub enum ObjectKind {
     Tensor(TensorMeta),
     /// An object of a class that a later version defines: only its name and number are known.
     Unknown(u8),
-}
-
-/// A tensor without its elements.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorMeta {
-    /// Type of the elements.
-    pub dtype: DType,
-    /// Its shape; at most 16 dims, empty for a scalar.
-    pub dims: Vec<u64>,
-    /// How many of the first dims make the rows of its matrix (SPEC 4.1).
-    pub split: usize,
-    /// Rows of a tile.
-    pub tile_rows: u64,
-    /// Columns of a tile.
-    pub tile_cols: u64,
-    /// The number of the object that it is again, if it has no units of its own.
-    pub tied: Option<u32>,
 }
 
 impl Object {
@@ -99,13 +80,13 @@ impl Object {
     /// The matrix that it is coded as (SPEC 4.1); `None` for an object of unknown class.
     ///
     /// # Errors
-    /// A shape or a division into tiles that SPEC 3.4, 3.4.3 or 4.2 refuses.
+    /// A dtype, a shape or a division into tiles that SPEC 3.4, 3.4.3, 3.5 or 4.2 refuses.
     pub fn matrix(&self) -> Result<Option<Matrix>, FormatError> {
         let (rows, cols, tile_rows, tile_cols) = match &self.kind {
             ObjectKind::Unknown(_) => return Ok(None),
             ObjectKind::Asset { length, piece } => (1, *length, 1, *piece),
             ObjectKind::Tensor(meta) => {
-                let (rows, cols) = self.sides(meta)?;
+                let (rows, cols) = meta.sides(&self.name)?;
                 (rows, cols, meta.tile_rows, meta.tile_cols)
             }
         };
@@ -117,25 +98,14 @@ impl Object {
             MatrixError::TileElements => FormatError::TileElements { name: name() },
             MatrixError::TileCount => FormatError::TileCount { name: name() },
         })?;
+        let tile = tile_rows.min(rows) * tile_cols.min(cols);
+        if self.dtype().is_some_and(|dtype| tile > max_tile_elements(dtype)) {
+            return Err(FormatError::TileBytes { name: name() });
+        }
         if !is_asset && tile_cols % 32 != 0 && tile_cols < cols {
             return Err(FormatError::TileCols { name: name(), tile_cols, cols });
         }
         Ok(Some(matrix))
-    }
-
-    /// Rows and columns of the matrix of the tensor `meta` that this object is.
-    fn sides(&self, meta: &TensorMeta) -> Result<(u64, u64), FormatError> {
-        let (name, ndim) = (|| shown(&self.name), meta.dims.len());
-        if ndim as u64 > MAX_DIMS {
-            return Err(FormatError::Dims { name: name(), ndim: ndim as u64 });
-        }
-        let Some((above, below)) = meta.dims.split_at_checked(meta.split) else {
-            return Err(FormatError::Split { name: name(), split: meta.split as u64, ndim });
-        };
-        match (product(above), product(below)) {
-            (Some(rows), Some(cols)) => Ok((rows, cols)),
-            _ => Err(FormatError::Elements { name: name() }),
-        }
     }
 
     /// The field that makes the tiles empty, for a message.
@@ -154,7 +124,7 @@ impl Object {
         let name = read_name(&mut cursor, number, before)?;
         let kind = match class {
             ASSET => ObjectKind::Asset { length: cursor.varint()?, piece: cursor.varint()? },
-            TENSOR => ObjectKind::Tensor(read_tensor(&mut cursor, &name)?),
+            TENSOR => ObjectKind::Tensor(TensorMeta::read(&mut cursor, &name)?),
             _ => ObjectKind::Unknown(class),
         };
         Ok(Object { name, kind })
@@ -173,23 +143,10 @@ impl Object {
                 varint::write(out, *length);
                 varint::write(out, *piece);
             }
-            ObjectKind::Tensor(meta) => {
-                out.push(meta.dtype as u8);
-                varint::write(out, meta.dims.len() as u64);
-                meta.dims.iter().for_each(|&dim| varint::write(out, dim));
-                varint::write(out, meta.split as u64);
-                varint::write(out, meta.tile_rows);
-                varint::write(out, meta.tile_cols);
-                varint::write(out, meta.tied.map_or(0, |to| u64::from(to) + 1));
-            }
+            ObjectKind::Tensor(meta) => meta.write(out),
             ObjectKind::Unknown(_) => {}
         }
     }
-}
-
-/// The product of `dims`, if it is below 2^64. A 0 makes it 0, wherever it stands.
-fn product(dims: &[u64]) -> Option<u64> {
-    if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)) }
 }
 
 fn read_name(cursor: &mut Cursor<'_>, object: usize, before: &str) -> Result<String, FormatError> {
@@ -207,31 +164,7 @@ fn read_name(cursor: &mut Cursor<'_>, object: usize, before: &str) -> Result<Str
     String::from_utf8(name).map_err(|_| FormatError::NameUtf8 { object })
 }
 
-fn read_tensor(cursor: &mut Cursor<'_>, name: &str) -> Result<TensorMeta, FormatError> {
-    let code: u8 = cursor.take()?;
-    let dtype = DType::from_code(code).ok_or_else(|| FormatError::Dtype { name: shown(name), code })?;
-    let ndim = cursor.varint()?;
-    if ndim > MAX_DIMS {
-        return Err(FormatError::Dims { name: shown(name), ndim });
-    }
-    let dims = (0..ndim).map(|_| cursor.varint()).collect::<Result<Vec<u64>, _>>()?;
-    let split = cursor.varint()?;
-    let split = usize::try_from(split).map_err(|_| {
-        let ndim = dims.len();
-        FormatError::Split { name: shown(name), split, ndim }
-    })?;
-    let (tile_rows, tile_cols) = (cursor.varint()?, cursor.varint()?);
-    let tied = match cursor.varint()?.checked_sub(1) {
-        None => None,
-        Some(to) => {
-            let forward = |_| FormatError::TiedForward { name: shown(name), to };
-            Some(u32::try_from(to).map_err(forward)?)
-        }
-    };
-    Ok(TensorMeta { dtype, dims, split, tile_rows, tile_cols, tied })
-}
-
-/// Checks the rules of SPEC 3.4 and 4.2 that parsing leaves open, and gives the matrix of every object (`None` for
+/// Checks the rules of SPEC 3.4, 3.5 and 4.2 that parsing leaves open, and gives the matrix of every object (`None` for
 /// one of unknown class).
 pub(crate) fn check_objects(objects: &[Object]) -> Result<Vec<Option<Matrix>>, FormatError> {
     let mut before: Option<&Object> = None;
@@ -263,6 +196,7 @@ fn check_tie(objects: &[Object], number: usize, object: &Object) -> Result<(), F
         None => "no tensor",
         Some(target) if target.tied.is_some() => "tied itself",
         Some(target) if target.dtype != meta.dtype => "of another dtype",
+        Some(target) if target.opaque != meta.opaque => "of another opaque dtype or length",
         Some(target) if target.dims != meta.dims => "of other dims",
         Some(_) => return Ok(()),
     };

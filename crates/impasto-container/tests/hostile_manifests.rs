@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::raw::{asset, entry, object, record, refusal, tensor, units, varints, void, void_fields};
+use common::raw::{asset, check, entry, object, record, tensor, units, varints, void, void_fields};
 use common::{open, with_header};
 use impasto_container::FormatError as F;
 
@@ -275,11 +275,7 @@ fn manifests() {
             F::MissingHead { name: t("a"), unit: 1 },
         ),
     ];
-    for (what, records, expected) in cases {
-        let manifest = records.concat();
-        let bytes = with_header(&manifest, 64 + manifest.len() as u64);
-        assert_eq!(refusal(&bytes), expected, "{what}");
-    }
+    check(cases);
 }
 
 #[test]

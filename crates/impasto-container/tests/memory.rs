@@ -5,7 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use common::raw::{object, record, varints};
+use common::raw::{object, opaque, record, varints};
 use common::{open, with_header};
 use impasto_container::ContainerError;
 use impasto_container::FormatError as F;
@@ -60,6 +60,8 @@ fn memory_is_bounded() {
         file(&[huge(&[1, 1 << 48, 0, 1, 1 << 17, 0]), none()]),
         file(&[huge(&[1, 1 << 48, 0, 1, 1, 0]), none()]),
         file(&[huge(&[1 << 60]), none()]),
+        file(&[opaque("a", b"F4", 1 << 48, &[0, 0, 1, 1 << 24, 0]), none()]),
+        file(&[object(1, 0, b"a", &[vec![127], varints(&[1 << 40])].concat()), none()]),
         file(&[record(0x82, &varints(&[1 << 40]))]),
         file(&[record(0x81, &[vec![0], varints(&[0, 1 << 40])].concat()), none()]),
         file(&[[vec![0x01], varints(&[1 << 40])].concat(), none()]),

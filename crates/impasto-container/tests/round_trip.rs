@@ -6,17 +6,32 @@ use std::collections::BTreeMap;
 
 use common::{Content, Unit};
 use impasto_codec::DType;
-use impasto_container::{Limits, Manifest, Mode, Object, ObjectKind, Reader, TensorMeta, manifest_length, measure};
+use impasto_container::{
+    Limits, Manifest, Mode, Object, ObjectKind, Opaque, Reader, TensorMeta, manifest_length, measure,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+/// A tensor of any dtype: of blocks, with a last dim of whole blocks; opaque, of any length.
 fn tensor() -> impl Strategy<Value = ObjectKind> {
+    let dtypes = [&DType::PLAIN[..], &DType::BLOCKS, &[DType::Opaque; 8]].concat();
     let tile_cols = prop_oneof![(1u64..4).prop_map(|n| 32 * n), 200_000u64..u64::MAX];
-    (select(&DType::ALL[..]), vec(0u64..50, 0..4), any::<Index>(), 1u64..40, tile_cols).prop_map(
-        |(dtype, dims, split, tile_rows, tile_cols)| {
-            let split = split.index(dims.len() + 1);
-            ObjectKind::Tensor(TensorMeta { dtype, dims, split, tile_rows, tile_cols, tied: None })
+    let opaque = ("F4|Q4_0|\\PC{1,16}", 0u64..2000);
+    (select(dtypes), opaque, vec(0u64..50, 0..4), any::<Index>(), 1u64..40, tile_cols).prop_map(
+        |(dtype, (name, bytes), mut dims, split, tile_rows, tile_cols)| {
+            let blocks = dtype.weights() > 1;
+            if blocks && dims.is_empty() {
+                dims.push(3);
+            }
+            if let Some(last) = dims.last_mut() {
+                *last *= dtype.weights() as u64;
+            }
+            let is_opaque = dtype == DType::Opaque;
+            let splits = if is_opaque { 1 } else { dims.len() + usize::from(!blocks) };
+            let opaque = is_opaque.then_some(Opaque { name, bytes });
+            let split = split.index(splits);
+            ObjectKind::Tensor(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied: None })
         },
     )
 }

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{open, small};
-use impasto_container::{ContainerError, FormatError, Mode, Writer, measure};
+use impasto_codec::DType;
+use impasto_container::{ContainerError, FormatError, Mode, ObjectKind, Opaque, Writer, measure};
 
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -108,6 +109,21 @@ fn content_that_a_reader_would_refuse_is_not_written() {
     nameless[0].name.clear();
     let error = rule(Writer::create(&path, nameless, slots.clone()));
     assert_eq!(error, FormatError::NameLength { object: 0, length: 0 });
+
+    // What stands for an opaque dtype is there if and only if the dtype is opaque.
+    let opaque = |name: &str| Some(Opaque { name: name.into(), bytes: 20 });
+    for (dtype, opaque, error) in [
+        (DType::Opaque, None, FormatError::OpaqueMeta { name: "\"norm\"".into() }),
+        (DType::F32, opaque("F4"), FormatError::OpaqueMeta { name: "\"norm\"".into() }),
+        (DType::Opaque, opaque(""), FormatError::TypeNameLength { name: "\"norm\"".into(), length: 0 }),
+        (DType::Opaque, opaque(&"F".repeat(65)), FormatError::TypeNameLength { name: "\"norm\"".into(), length: 65 }),
+        (DType::Opaque, opaque("I8"), FormatError::TypeNamePlain { name: "\"norm\"".into(), dtype: "\"I8\"".into() }),
+    ] {
+        let mut odd = objects.clone();
+        let ObjectKind::Tensor(meta) = &mut odd[3].kind else { panic!("norm is a tensor") };
+        (meta.dtype, meta.opaque) = (dtype, opaque);
+        assert_eq!(rule(Writer::create(&path, odd, slots.clone())), error);
+    }
 
     // That a tile needs a head shows only when it is there.
     let mut writer = Writer::create(&path, objects, slots).unwrap();

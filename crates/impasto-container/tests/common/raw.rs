@@ -4,7 +4,7 @@
 use impasto_codec::varint;
 use impasto_container::{ContainerError, FormatError};
 
-use super::open;
+use super::{open, with_header};
 
 /// A record of the manifest.
 pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -34,6 +34,12 @@ pub fn asset(name: &str, length: u64, piece: u64) -> Vec<u8> {
 /// A tensor: dtype code, then ndim, dims, split, tile_rows, tile_cols, tied.
 pub fn tensor(name: &str, dtype: u8, fields: &[u64]) -> Vec<u8> {
     object(1, 0, name.as_bytes(), &[&[dtype], &varints(fields)[..]].concat())
+}
+
+/// An opaque tensor: name of its dtype, bytes, then the fields of [`tensor`] from ndim on.
+pub fn opaque(name: &str, dtype: &[u8], bytes: u64, fields: &[u64]) -> Vec<u8> {
+    let dtype = [&[127], &varints(&[dtype.len() as u64])[..], dtype].concat();
+    object(1, 0, name.as_bytes(), &[dtype, varints(&[bytes]), varints(fields)].concat())
 }
 
 /// An empty tensor, which needs no unit.
@@ -75,5 +81,14 @@ pub fn refusal(bytes: &[u8]) -> FormatError {
             rule
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// Every case is refused under the rule that it breaks.
+pub fn check(cases: Vec<(&str, Vec<Vec<u8>>, FormatError)>) {
+    for (what, records, expected) in cases {
+        let manifest = records.concat();
+        let bytes = with_header(&manifest, 64 + manifest.len() as u64);
+        assert_eq!(refusal(&bytes), expected, "{what}");
     }
 }

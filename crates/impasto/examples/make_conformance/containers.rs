@@ -39,13 +39,48 @@ pub fn tied() -> Result<Set, Box<dyn Error>> {
 /// Noise of every dtype.
 pub fn dtypes() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(3));
-    let mut names: Vec<_> = DType::ALL.iter().map(|&dtype| (dtype.name(), dtype)).collect();
+    let mut names: Vec<_> = DType::PLAIN.iter().map(|&dtype| (dtype.name(), dtype)).collect();
     names.sort_unstable();
     for (name, dtype) in names {
         let matrix = Matrix { dtype, sides: (3, 5), tile: (2, 5) };
         set.tensor(name, &matrix);
         set.bytes(&matrix, &random.bytes(15 * dtype.size()))?;
     }
+    Ok(set)
+}
+
+/// Noise in blocks of every block dtype: tiles along both sides, ragged; one block; blocks of experts; no blocks.
+pub fn blocks() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(16));
+    let mut names: Vec<_> = DType::BLOCKS.iter().map(|&dtype| (dtype.name(), dtype)).collect();
+    names.sort_unstable();
+    for (name, dtype) in names {
+        let matrix = Matrix { dtype, sides: (2, 33), tile: (1, 32) };
+        set.tensor(name, &matrix);
+        set.bytes(&matrix, &random.bytes(66 * dtype.size()))?;
+    }
+    for (name, dtype, dims, split, sides, tile) in [
+        ("experts", DType::Q4_0, vec![2, 3, 128], 2, (6, 4), (4, 4)),
+        ("one", DType::Q6K, vec![256], 0, (1, 1), (1, 1)),
+        ("planes", DType::Q8_0, vec![2, 3, 64], 1, (2, 6), (1, 32)),
+        ("void", DType::Q4K, vec![3, 0], 1, (3, 0), (1, 32)),
+    ] {
+        let matrix = Matrix { dtype, sides, tile };
+        set.tensor_of(name, &matrix, dims, split, None);
+        set.bytes(&matrix, &random.bytes(sides.0 * sides.1 * dtype.size()))?;
+    }
+    Ok(set)
+}
+
+/// Dtypes without a code: as many bytes as their dims would have it, or not; none; in tiles, one of them ragged.
+pub fn opaque() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(17));
+    set.opaque("F4", "F4", vec![6, 32], 32, &random.bytes(96))?;
+    set.opaque("F6_E2M3", "F6_E2M3", vec![4, 10], 64, &random.bytes(30))?;
+    set.opaque("IQ2_XXS", "IQ2_XXS", vec![2, 2, 256], 96, &random.bytes(264))?;
+    set.opaque("scalar", "F8_E4M3FNUZ", vec![], 1, &random.bytes(1))?;
+    set.opaque("text", "GGML_41", vec![1000], 1024, &b"much the same, ".repeat(99))?;
+    set.opaque("void", "C128", vec![3, 0, 5], 32, &[])?;
     Ok(set)
 }
 
@@ -94,8 +129,26 @@ pub fn zstd() -> Result<Set, Box<dyn Error>> {
             (0..2000).flat_map(|i| (i * i % 97 + random.below(3)).to_le_bytes()[..dtype.size()].to_vec()).collect();
         set.bytes(&matrix, &numbers)?;
     }
-    if set.units.iter().any(|(_, mode, _)| *mode != Mode::ZSTD) {
-        return Err("a tile is not in mode zstd".into());
+    all_zstd(set)
+}
+
+/// Byte planes of blocks: many planes, of few bytes.
+pub fn zstd_of_blocks() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(18));
+    for (name, dtype) in [("a", DType::Q4_0), ("b", DType::Q8_0), ("c", DType::Q6K)] {
+        let matrix = Matrix { dtype, sides: (5, 40), tile: (4, 32) };
+        set.tensor(name, &matrix);
+        // The first bytes as of a scale, which hardly changes; the others of small numbers.
+        let byte = |i: usize| if i % dtype.size() < 2 { 60 } else { 7 * (i % 3) as u8 + random.below(3) as u8 };
+        set.bytes(&matrix, &(0..200 * dtype.size()).map(byte).collect::<Vec<u8>>())?;
     }
-    Ok(set)
+    all_zstd(set)
+}
+
+/// The set, if no unit is in another mode.
+fn all_zstd(set: Set) -> Result<Set, Box<dyn Error>> {
+    match set.units.iter().all(|(_, mode, _)| *mode == Mode::ZSTD) {
+        true => Ok(set),
+        false => Err("a tile is not in mode zstd".into()),
+    }
 }

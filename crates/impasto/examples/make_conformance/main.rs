@@ -38,9 +38,12 @@ pub fn make(folder: &Path) -> Done {
     write("3.4-assets", assets()?)?;
     write("3.4.2-tied", tied()?)?;
     write("3.5-dtypes", dtypes()?)?;
+    write("3.5.1-block-dtypes", blocks()?)?;
+    write("3.5.2-opaque-dtypes", opaque()?)?;
     write("4-scalar-and-empty", scalar_and_empty()?)?;
     write("4-ragged-tiles", ragged_tiles()?)?;
     write("5.1-zstd", zstd()?)?;
+    write("5.1-zstd-of-blocks", zstd_of_blocks()?)?;
     write("6.2-explicit-tables", explicit_tables()?)?;
     write("7-float-shapes", shapes(Kind::Float)?)?;
     write("7-lattice-shapes", shapes(Kind::Lattice)?)?;
@@ -75,7 +78,7 @@ fn encoded(path: &Path, target: Target) -> Done {
         let row_bytes = tiny.bytes(info).len() / info.shape[0] as usize;
         let mut shape = info.shape.clone();
         shape[0] = rows;
-        tensors.push((TensorSpec { name, dtype: info.dtype, shape }, &tiny.bytes(info)[..rows as usize * row_bytes]));
+        tensors.push((TensorSpec::new(name, info.dtype, shape), &tiny.bytes(info)[..rows as usize * row_bytes]));
     }
     let mut again = tensors[0].clone();
     again.0.name = "tied.weight".to_owned();

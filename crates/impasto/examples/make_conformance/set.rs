@@ -5,7 +5,7 @@ use std::path::Path;
 
 use impasto_codec::tile::{Place, TileEncoder, encode_bytes};
 use impasto_codec::{DType, Head};
-use impasto_container::{Mode, Object, ObjectKind, TensorMeta, UnitSlot, Writer};
+use impasto_container::{Mode, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
 
 /// The outcome of what may fail.
 pub type Done = Result<(), Box<dyn Error>>;
@@ -59,17 +59,27 @@ impl Set {
 
     /// Adds a tensor of two dims, without units.
     pub fn tensor(&mut self, name: &str, matrix: &Matrix) {
-        let dims = vec![matrix.sides.0 as u64, matrix.sides.1 as u64];
+        let dims = vec![matrix.sides.0 as u64, (matrix.sides.1 * matrix.dtype.weights()) as u64];
         self.tensor_of(name, matrix, dims, 1, None);
     }
 
     /// Adds a tensor of any dims, perhaps tied, without units.
     pub fn tensor_of(&mut self, name: &str, matrix: &Matrix, dims: Vec<u64>, split: usize, tied: Option<u32>) {
         let (tile_rows, tile_cols) = (matrix.tile.0 as u64, matrix.tile.1 as u64);
+        let dtype = matrix.dtype;
         self.object(
             name,
-            ObjectKind::Tensor(TensorMeta { dtype: matrix.dtype, dims, split, tile_rows, tile_cols, tied }),
+            ObjectKind::Tensor(TensorMeta { dtype, opaque: None, dims, split, tile_rows, tile_cols, tied }),
         );
+    }
+
+    /// Adds an opaque tensor in tiles of `tile` bytes.
+    pub fn opaque(&mut self, name: &str, dtype: &str, dims: Vec<u64>, tile: usize, content: &[u8]) -> Done {
+        let opaque = Some(Opaque { name: dtype.to_owned(), bytes: content.len() as u64 });
+        let tile_cols = tile as u64;
+        let meta = TensorMeta { dtype: DType::Opaque, opaque, dims, split: 0, tile_rows: 1, tile_cols, tied: None };
+        self.object(name, ObjectKind::Tensor(meta));
+        self.bytes(&Matrix { dtype: DType::Opaque, sides: (1, content.len()), tile: (1, tile) }, content)
     }
 
     /// Units in mode stored or zstd, whichever is smaller, for the tensor added last.
