@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use impasto::{Checkpoint, Options, Target, encode};
-use impasto_checkpoint::{TensorSpec, write_safetensors};
+use impasto_checkpoint::gguf::{Array, Metadata, Value};
+use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
 use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
@@ -19,6 +20,7 @@ fn main() -> Done {
     let folder = std::env::args().nth(1).ok_or("usage: seeds FOLDER")?;
     let folder = Path::new(&folder);
     safetensors(&folder.join("safetensors"))?;
+    gguf(&folder.join("gguf"))?;
     files(folder)?;
     tiles(&folder.join("tile"))?;
     entropy(&folder.join("entropy"))
@@ -59,6 +61,10 @@ fn safetensors(folder: &Path) -> Done {
         ),
         ("terabytes", r#"{"a":{"dtype":"U8","shape":[99999999999999],"data_offsets":[0,99999999999999]}}"#),
         ("overflow", r#"{"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#),
+        (
+            "opaque",
+            r#"{"a":{"dtype":"F4","shape":[2,16],"data_offsets":[0,16]},"b":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[16,19]}}"#,
+        ),
         ("deep", r#"{"a":{"dtype":"U8","shape":[[[[[[[1]]]]]]],"data_offsets":[0,1]}}"#),
     ];
     for (name, json) in headers {
@@ -69,10 +75,116 @@ fn safetensors(folder: &Path) -> Done {
     Ok(())
 }
 
+/// Values and tensors of every type, models of both kinds of tokenizers, one part of a split file, and files that lie.
+fn gguf(folder: &Path) -> Done {
+    let temporary = tempfile::tempdir()?;
+    let path = temporary.path().join("x.gguf");
+    let write = |metadata: &Metadata, specs: &[TensorSpec]| -> Result<Vec<u8>, Box<dyn Error>> {
+        let data: Vec<Vec<u8>> = specs.iter().map(|s| noise(s.byte_len().unwrap_or(0) as usize)).collect();
+        let tensors: Vec<_> = specs.iter().cloned().zip(data.iter().map(Vec::as_slice)).collect();
+        write_gguf(&path, metadata, &tensors)?;
+        Ok(fs::read(&path)?)
+    };
+    let array = Array::Array(vec![Array::U8(vec![1]), Array::Array(vec![Array::String(vec![b"x".to_vec()])])]);
+    let values: Metadata = [
+        ("u8", Value::U8(1)),
+        ("i8", (-1i8).into()),
+        ("u16", 1u16.into()),
+        ("i16", (-1i16).into()),
+        ("u32", 1u32.into()),
+        ("i32", (-1i32).into()),
+        ("f32", 0.5f32.into()),
+        ("bool", true.into()),
+        ("string", "text".into()),
+        ("array", Value::Array(array)),
+        ("u64", 1u64.into()),
+        ("i64", (-1i64).into()),
+        ("f64", 0.5f64.into()),
+        ("general.alignment", 64u32.into()),
+    ]
+    .into_iter()
+    .collect();
+    let lists: Metadata = [
+        ("u16", Value::from(vec![1u16])),
+        ("i32", vec![-1i32, 2].into()),
+        ("f32", vec![0.5f32].into()),
+        ("bool", vec![true, false].into()),
+        ("u64", vec![1u64].into()),
+        ("f64", Vec::<f64>::new().into()),
+        ("string", vec!["a".to_owned(), String::new()].into()),
+    ]
+    .into_iter()
+    .collect();
+    let plain = [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I8, DType::I16, DType::I32, DType::I64];
+    let plain = plain.map(|dtype| TensorSpec::new(dtype.name(), dtype, [2, 3]));
+    let blocks = DType::BLOCKS.map(|dtype| TensorSpec::new(dtype.name(), dtype, [2, dtype.weights() as u64]));
+    let opaque = |name: &str, bytes| TensorSpec::opaque(name, [256], Opaque { name: name.into(), bytes });
+    let opaque = [opaque("IQ2_XXS", 66), opaque("GGML_99", 64), opaque("GGML_5", 10)];
+    let split: Metadata = [("split.no", 1u16), ("split.count", 3), ("split.tensors.count", 4)].into_iter().collect();
+    let whole = write(&values, &plain)?;
+    put(folder, "lists", &write(&lists, &blocks)?)?;
+    put(folder, "opaque", &write(&Metadata::new(), &opaque)?)?;
+    put(folder, "split", &write(&split, &[])?)?;
+    put(folder, "empty", &write(&Metadata::new(), &[])?)?;
+    for (name, metadata) in [("llama.bpe", llama("gpt2")), ("llama.spm", llama("llama")), ("unknown", llama("bert"))] {
+        let specs = [
+            TensorSpec::new("token_embd.weight", DType::F16, [8, 32]),
+            TensorSpec::new("blk.0.attn_q.weight", DType::Q4_0, [32, 32]),
+        ];
+        put(folder, name, &write(&metadata, &specs)?)?;
+        let mut specs = specs.to_vec();
+        specs.push(TensorSpec::new("rope_freqs.weight", DType::F32, [4]));
+        put(folder, &format!("{name}.factors"), &write(&metadata, &specs)?)?;
+    }
+    for (name, at, value) in
+        [("version2", 4, 2u8), ("version1", 4, 1), ("tensors", 12, 1), ("pairs", 20, 1), ("key", 28, 1)]
+    {
+        let mut file = whole.clone();
+        file[at] = value;
+        put(folder, name, &file)?;
+    }
+    put(folder, "values", &whole)
+}
+
+/// Metadata of a small model with a tokenizer.
+fn llama(tokenizer: &str) -> Metadata {
+    let key = |name: &str| format!("llama.{name}");
+    let mut metadata: Metadata = [("general.architecture", "llama"), ("general.name", "seed")].into_iter().collect();
+    for (name, value) in [
+        ("block_count", 1u32),
+        ("context_length", 64),
+        ("embedding_length", 32),
+        ("feed_forward_length", 64),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+        ("rope.dimension_count", 8),
+        ("vocab_size", 8),
+    ] {
+        metadata.insert(key(name), value);
+    }
+    metadata.insert(key("attention.layer_norm_rms_epsilon"), 1e-5f32);
+    metadata.insert(key("rope.freq_base"), 10000f32);
+    metadata.insert("tokenizer.ggml.model", tokenizer);
+    metadata.insert("tokenizer.ggml.pre", "smollm");
+    let tokens = match tokenizer {
+        "llama" => ["<unk>", "<s>", "</s>", "<0x0A>", "\u{2581}", "a", "b", "ab"],
+        _ => ["<|endoftext|>", "a", "b", "ab", "c", "abc", "\u{0120}", "d"],
+    };
+    metadata.insert("tokenizer.ggml.tokens", tokens.map(String::from).to_vec());
+    metadata.insert("tokenizer.ggml.token_type", vec![3i32, 3, 3, 6, 1, 1, 1, 1]);
+    metadata.insert("tokenizer.ggml.scores", vec![0f32, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0]);
+    metadata.insert("tokenizer.ggml.merges", vec!["a b".to_owned(), "ab c".to_owned()]);
+    metadata.insert("tokenizer.ggml.bos_token_id", 1u32);
+    metadata.insert("tokenizer.ggml.eos_token_id", 2u32);
+    metadata.insert("tokenizer.ggml.add_bos_token", true);
+    metadata.insert("tokenizer.chat_template", "{{ messages }}");
+    metadata
+}
+
 /// Small checkpoints as files with and without loss, and their manifests alone.
 fn files(folder: &Path) -> Done {
     let temporary = tempfile::tempdir()?;
-    let spec = |name: &str, dtype, shape: &[u64]| TensorSpec { name: name.into(), dtype, shape: shape.to_vec() };
+    let spec = |name: &str, dtype, shape: &[u64]| TensorSpec::new(name, dtype, shape);
     let checkpoints = [
         ("floats", vec![spec("w", DType::Bf16, &[64, 64]), spec("w.again", DType::Bf16, &[64, 64])]),
         ("halves", vec![spec("conv", DType::F16, &[32, 43, 3]), spec("norm", DType::F16, &[32])]),
@@ -128,6 +240,10 @@ fn tiles(folder: &Path) -> Done {
             put(folder, &format!("float.{}.{segments}", dtype.name()), &input)?;
         }
         let (coded, unit) = encode_bytes(&elements, dtype, 3)?;
+        put(folder, &format!("bytes.{}", dtype.name()), &tile_input(dtype, coded, &place, &[], &unit))?;
+    }
+    for dtype in [DType::Q4_0, DType::Q6K, DType::I64] {
+        let (coded, unit) = encode_bytes(&noise(place.elements() * dtype.size()), dtype, 3)?;
         put(folder, &format!("bytes.{}", dtype.name()), &tile_input(dtype, coded, &place, &[], &unit))?;
     }
     for (name, dtype, plane, explicit) in

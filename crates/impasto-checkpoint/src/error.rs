@@ -22,24 +22,34 @@ pub enum CheckpointError {
         /// What stands there.
         path: String,
     },
-    /// A folder holds neither of the two files that weights begin with.
-    #[error("{folder}: no weights: looked for model.safetensors and model.safetensors.index.json")]
+    /// A folder holds none of the files that weights begin with.
+    #[error("{folder}: no weights: looked for model.safetensors, model.safetensors.index.json and a GGUF file")]
     NoWeights {
         /// The folder.
         folder: String,
     },
-    /// A header breaks a rule of safetensors.
+    /// A folder holds several models.
+    #[error("{folder}: several GGUF files, \"{first}\" and \"{second}\" among them; name one of them")]
+    SeveralGguf {
+        /// The folder.
+        folder: String,
+        /// A file in it.
+        first: String,
+        /// Another that is no part of the same model.
+        second: String,
+    },
+    /// A header breaks a rule of its format.
     #[error("{file}: {rule}")]
     Header {
-        /// The safetensors file.
+        /// The file.
         file: String,
         /// The rule.
         rule: HeaderRule,
     },
-    /// A tensor breaks a rule of safetensors or of the shard index.
+    /// A tensor breaks a rule of the format or of the shard index.
     #[error("{file}: tensor \"{tensor}\": {rule}")]
     Tensor {
-        /// The safetensors file or the index.
+        /// The file or the index.
         file: String,
         /// The tensor, made printable.
         tensor: String,

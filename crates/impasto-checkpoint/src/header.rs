@@ -1,51 +1,17 @@
 //! The safetensors header: checked reading, and writing.
 
-use std::ops::Range;
-
 use impasto_codec::DType;
 
 use crate::error::{CheckpointError, one_line};
 use crate::json::{METADATA, Place, RawEntry, parse_raw_header};
 use crate::rules::{HeaderRule, TensorRule};
-use crate::writer::TensorSpec;
+use crate::tensor::{TensorInfo, TensorSpec, byte_count, check_layout, check_names, check_type_name};
 
 /// The longest header in bytes, as in the reference implementation of safetensors.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Bytes of the field that holds the length of the header.
 const LENGTH_BYTES: usize = 8;
-
-/// A tensor of a checkpoint: what it is and where its bytes lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// The name, unique in the checkpoint.
-    pub name: String,
-    /// The element type.
-    pub dtype: DType,
-    /// The extents, slowest first; empty for a scalar.
-    pub shape: Vec<u64>,
-    /// The place of its file in [`Checkpoint::shards`](crate::Checkpoint::shards).
-    pub shard: usize,
-    /// Its bytes, counted from the begin of the file's data.
-    pub(crate) offsets: Range<u64>,
-}
-
-impl TensorInfo {
-    /// Its bytes in the file, counted from the begin of the data.
-    pub fn offsets(&self) -> Range<u64> {
-        self.offsets.clone()
-    }
-
-    /// How many bytes it has.
-    pub fn byte_len(&self) -> u64 {
-        self.offsets.end - self.offsets.start
-    }
-
-    /// How many elements it has.
-    pub fn elements(&self) -> u64 {
-        self.byte_len() / self.dtype.size() as u64
-    }
-}
 
 /// A header that keeps every rule: the tensors fill the data without overlap or hole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +82,7 @@ fn parse(bytes: &[u8], file_len: u64, file_name: &str) -> Result<(Header, u64), 
         tensors.push(tensor);
     }
     check_names(&mut tensors, file_name)?;
-    let covered = check_layout(&mut tensors, file_name)?;
+    let covered = check_layout(&mut tensors, 1, file_name)?;
     let metadata = raw.metadata.map(|m| m.0);
     Ok((Header { metadata, tensors, data_start }, covered))
 }
@@ -144,64 +110,35 @@ fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
     std::str::from_utf8(text).map_err(|error| HeaderRule::Utf8(error.to_string()))
 }
 
-/// One entry by itself: a known dtype, a range inside the data, a shape that fills it.
+/// One entry by itself: a range inside the data, a shape that fills it if the dtype is known.
 fn check_tensor(name: String, entry: RawEntry, held: u64) -> Result<TensorInfo, (String, TensorRule)> {
-    match checked_entry(entry, held) {
-        Ok((dtype, shape, offsets)) => Ok(TensorInfo { name, dtype, shape, shard: 0, offsets }),
+    match check_entry(&entry, held) {
+        Ok(dtype) => {
+            let [begin, end] = entry.data_offsets;
+            let type_name = (dtype == DType::Opaque).then_some(entry.dtype);
+            Ok(TensorInfo { name, dtype, type_name, shape: entry.shape, shard: 0, offsets: begin..end })
+        }
         Err(rule) => Err((name, rule)),
     }
 }
 
-fn checked_entry(entry: RawEntry, held: u64) -> Result<(DType, Vec<u64>, Range<u64>), TensorRule> {
-    let dtype = DType::from_name(&entry.dtype).ok_or_else(|| TensorRule::UnknownDtype(one_line(&entry.dtype)))?;
+fn check_entry(entry: &RawEntry, held: u64) -> Result<DType, TensorRule> {
+    let dtype = DType::from_name(&entry.dtype).unwrap_or(DType::Opaque);
     let [begin, end] = entry.data_offsets;
     if begin > end {
         return Err(TensorRule::Backwards { begin, end });
     }
-    let needed = byte_count(dtype, &entry.shape).ok_or(TensorRule::Overflow)?;
-    if needed != end - begin {
+    let needed = byte_count(&entry.shape, 1, dtype.size() as u64)?;
+    if dtype == DType::Opaque {
+        // Elements of another dtype may have any size, 4 or 6 bits for one.
+        check_type_name(&entry.dtype)?;
+    } else if needed != end - begin {
         return Err(TensorRule::Size { needed, held: end - begin });
     }
     if end > held {
         return Err(TensorRule::PastEnd { end, held });
     }
-    Ok((dtype, entry.shape, begin..end))
-}
-
-/// Bytes of a tensor; `None` if they, or a product on the way from the first extent, overflow.
-pub(crate) fn byte_count(dtype: DType, shape: &[u64]) -> Option<u64> {
-    let elements = shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent))?;
-    elements.checked_mul(dtype.size() as u64)
-}
-
-/// No name comes twice. Leaves the tensors sorted by name.
-fn check_names(tensors: &mut [TensorInfo], file_name: &str) -> Result<(), CheckpointError> {
-    tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        Some(pair) => Err(CheckpointError::tensor(file_name, &pair[0].name, TensorRule::Duplicate)),
-        None => Ok(()),
-    }
-}
-
-/// Each tensor begins where the one before it ends. Leaves the tensors in the order of their bytes
-/// (those of no bytes before the one that begins at the same place) and returns the last end.
-fn check_layout(tensors: &mut [TensorInfo], file_name: &str) -> Result<u64, CheckpointError> {
-    // A stable sort: equal ranges stay sorted by name.
-    tensors.sort_by_key(|t| (t.offsets.start, t.offsets.end));
-    let mut previous = 0;
-    for tensor in tensors.iter() {
-        let begin = tensor.offsets.start;
-        if begin != previous {
-            let rule = if begin < previous {
-                TensorRule::Overlap { begin, previous }
-            } else {
-                TensorRule::Hole { begin, previous }
-            };
-            return Err(CheckpointError::tensor(file_name, &tensor.name, rule));
-        }
-        previous = tensor.offsets.end;
-    }
-    Ok(previous)
+    Ok(dtype)
 }
 
 /// The header for tensors that follow each other in the given order: length field and JSON, padded
@@ -220,15 +157,16 @@ pub(crate) fn encode_header(
     }
     let mut end = 0u64;
     for tensor in tensors {
+        let broken = |rule| CheckpointError::tensor(file_name, &tensor.name, rule);
+        let dtype = dtype_name(tensor).map_err(broken)?;
         let begin = end;
-        end = byte_count(tensor.dtype, &tensor.shape)
-            .and_then(|bytes| begin.checked_add(bytes))
-            .ok_or_else(|| CheckpointError::tensor(file_name, &tensor.name, TensorRule::Overflow))?;
+        let bytes = tensor.checked_len().map_err(broken)?;
+        end = begin.checked_add(bytes).ok_or_else(|| broken(TensorRule::Overflow))?;
         let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
         entries.push(format!(
-            r#"{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{begin},{end}]}}"#,
+            r#"{}:{{"dtype":{},"shape":[{}],"data_offsets":[{begin},{end}]}}"#,
             quoted(&tensor.name),
-            tensor.dtype.name(),
+            quoted(dtype),
             shape.join(","),
         ));
     }
@@ -240,6 +178,15 @@ pub(crate) fn encode_header(
     header.extend_from_slice(json.as_bytes());
     let file_len = end.saturating_add(header.len() as u64);
     Ok((header, file_len))
+}
+
+/// What safetensors calls the type of a tensor.
+fn dtype_name(tensor: &TensorSpec) -> Result<&str, TensorRule> {
+    match &tensor.opaque {
+        Some(opaque) => Ok(&opaque.name),
+        None if DType::PLAIN.contains(&tensor.dtype) => Ok(tensor.dtype.name()),
+        None => Err(TensorRule::NoSuchType { format: "safetensors", dtype: tensor.dtype.name().to_owned() }),
+    }
 }
 
 /// A JSON string.

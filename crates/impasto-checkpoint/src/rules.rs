@@ -1,8 +1,8 @@
 //! The rules that headers, tensors and shard indexes must keep, each with its line of a message.
 
-use impasto_codec::DType;
+use crate::gguf::{GgufRule, SplitRule};
 
-/// What a safetensors header must satisfy as a whole.
+/// What a header must satisfy as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderRule {
     /// No bytes at all.
@@ -53,6 +53,12 @@ pub enum HeaderRule {
         /// Bytes of data in the file.
         held: u64,
     },
+    /// A rule of GGUF.
+    #[error(transparent)]
+    Gguf(#[from] GgufRule),
+    /// A rule of GGUF files in several parts.
+    #[error(transparent)]
+    Split(#[from] SplitRule),
 }
 
 /// What each tensor must satisfy. Byte positions count from the begin of the data.
@@ -61,9 +67,28 @@ pub enum TensorRule {
     /// Its entry in the header does not parse.
     #[error("unreadable entry: {0}")]
     Entry(String),
-    /// A dtype that cannot be stored.
-    #[error("dtype \"{0}\" is not supported")]
-    UnknownDtype(String),
+    /// A type whose name cannot be kept.
+    #[error("the name of its type has {len} bytes, allowed are 1 to {max}")]
+    TypeName {
+        /// Bytes of the name.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A type that the format to be written does not have.
+    #[error("{format} has no type {dtype}")]
+    NoSuchType {
+        /// The format.
+        format: &'static str,
+        /// The type.
+        dtype: String,
+    },
+    /// A tensor to write, opaque without the name of its type, or with one and not opaque.
+    #[error("dtype and name of the type do not go together")]
+    HalfOpaque,
+    /// A rule of GGUF.
+    #[error(transparent)]
+    Gguf(#[from] GgufRule),
     /// Two entries of one name.
     #[error("named twice")]
     Duplicate,
@@ -76,7 +101,7 @@ pub enum TensorRule {
         end: u64,
     },
     /// The byte range leaves the file.
-    #[error("data_offsets end at {end}, past the end of the data at {held}")]
+    #[error("ends at {end}, past the end of the data at {held}")]
     PastEnd {
         /// One past the last byte.
         end: u64,
@@ -86,6 +111,22 @@ pub enum TensorRule {
     /// The shape is no number of bytes.
     #[error("the byte count of its shape overflows 64 bits")]
     Overflow,
+    /// A row that is no whole number of blocks.
+    #[error("rows of {row} weights, which make no blocks of {weights}")]
+    CutBlock {
+        /// The last extent.
+        row: u64,
+        /// Weights of a block.
+        weights: u64,
+    },
+    /// The byte range begins where none may.
+    #[error("begins at {begin}, not a multiple of {alignment}")]
+    Misaligned {
+        /// First byte.
+        begin: u64,
+        /// The alignment of the file.
+        alignment: u64,
+    },
     /// Shape and byte range disagree.
     #[error("shape and dtype need {needed} bytes, data_offsets hold {held}")]
     Size {
@@ -128,12 +169,12 @@ pub enum TensorRule {
     #[error("the raw header has it, but it is not among the tensors to write")]
     NotGiven,
     /// A raw header to be rebuilt has the tensor in another form.
-    #[error("the raw header says {} {:?}, to be written is {} {:?}", .header.0.name(), .header.1, .given.0.name(), .given.1)]
+    #[error("the raw header says {header}, to be written is {given}")]
     Differs {
         /// dtype and shape in the header.
-        header: Box<(DType, Vec<u64>)>,
+        header: String,
         /// dtype and shape of the tensor to write.
-        given: Box<(DType, Vec<u64>)>,
+        given: String,
     },
 }
 

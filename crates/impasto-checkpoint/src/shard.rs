@@ -1,26 +1,71 @@
-//! One safetensors file, mapped into memory.
+//! One file of tensors, mapped into memory.
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::iter;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
 use crate::error::{CheckpointError, shown};
-use crate::header::{TensorInfo, parse_header};
+use crate::gguf::{self, Metadata};
+use crate::header::parse_header;
 use crate::rules::HeaderRule;
+use crate::tensor::TensorInfo;
 
-/// A safetensors file of a checkpoint.
+/// What a file of tensors is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// safetensors.
+    Safetensors,
+    /// GGUF, version 2 or 3.
+    Gguf,
+}
+
+impl Format {
+    /// The format of a file that begins with these bytes: what is no GGUF can only be safetensors.
+    ///
+    /// No safetensors file begins as a GGUF does: its header would be of more than a gigabyte.
+    pub fn of(begin: &[u8]) -> Format {
+        if begin.starts_with(gguf::MAGIC) { Format::Gguf } else { Format::Safetensors }
+    }
+
+    /// The format of a file. What is called a GGUF is to be one, so that one that lost its begin is not taken for another.
+    pub(crate) fn of_file(path: &Path) -> Result<Format, CheckpointError> {
+        let mut begin = Vec::new();
+        let read = open_regular(path)?.take(gguf::MAGIC.len() as u64).read_to_end(&mut begin);
+        read.map_err(|error| CheckpointError::io(path, error))?;
+        let named = path.extension().is_some_and(|extension| extension == "gguf");
+        Ok(if named { Format::Gguf } else { Format::of(&begin) })
+    }
+}
+
+/// A file of a checkpoint.
 #[derive(Debug)]
 pub struct Shard {
     name: String,
     path: PathBuf,
+    format: Format,
     map: Mmap,
     data_start: usize,
+    /// The bytes of the data that belong to no tensor.
+    padding: Vec<Range<u64>>,
+    /// Does the file end where the padding of its last tensor does?
+    padded: bool,
+}
+
+/// What the header of a shard says.
+pub(crate) struct Contents {
+    /// In the order of their bytes.
+    pub tensors: Vec<TensorInfo>,
+    /// Of a GGUF.
+    pub metadata: Option<Metadata>,
 }
 
 impl Shard {
-    /// Maps a file and checks its header. The tensors come in the order of their bytes.
-    pub(crate) fn open(path: &Path, name: &str) -> Result<(Shard, Vec<TensorInfo>), CheckpointError> {
+    /// Maps a file and checks its header.
+    pub(crate) fn open(path: &Path, name: &str, format: Format) -> Result<(Shard, Contents), CheckpointError> {
         let io = |error| CheckpointError::io(path, error);
         let file = open_regular(path)?;
         // An empty file cannot be mapped everywhere.
@@ -32,9 +77,36 @@ impl Shard {
         // meanwhile, the bytes change under us, and if it shortens the file, an access beyond the
         // new end ends the process. Checkpoints are not edited in place.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let header = parse_header(&map, map.len() as u64, &shown(path))?;
-        let shard = Shard { name: name.to_owned(), path: path.to_owned(), data_start: header.data_start as usize, map };
-        Ok((shard, header.tensors))
+        let file_len = map.len() as u64;
+        let (contents, data_start, alignment) = match format {
+            Format::Safetensors => {
+                let header = parse_header(&map, file_len, &shown(path))?;
+                (Contents { tensors: header.tensors, metadata: None }, header.data_start, 1)
+            }
+            Format::Gguf => {
+                let header = gguf::parse_header(&map, file_len, &shown(path))?;
+                let contents = Contents { tensors: header.tensors, metadata: Some(header.metadata) };
+                (contents, header.data_start, header.alignment)
+            }
+        };
+        let held = file_len - data_start;
+        let mut shard = Shard {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            format,
+            map,
+            data_start: data_start as usize,
+            padding: Vec::new(),
+            padded: held.is_multiple_of(alignment),
+        };
+        let mut end = 0;
+        for next in contents.tensors.iter().map(TensorInfo::offsets).chain(iter::once(held..held)) {
+            if next.start > end {
+                shard.padding.push(end..next.start);
+            }
+            end = next.end;
+        }
+        Ok((shard, contents))
     }
 
     /// The file name relative to the checkpoint's folder, e.g. `model-00001-of-00002.safetensors`.
@@ -47,9 +119,25 @@ impl Shard {
         &self.path
     }
 
-    /// The bytes before the data: the 8-byte length and the JSON with its padding.
+    /// What it is written in.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The bytes before the data, padding included: of safetensors the length and the JSON, of a GGUF the metadata and the
+    /// entries of the tensors.
     pub fn header(&self) -> &[u8] {
         &self.map[..self.data_start]
+    }
+
+    /// Do its header and its tensors say every byte of the file? Then [`TensorWriter::with_header`](crate::TensorWriter::with_header)
+    /// gives the same file; else only tensors and metadata are the same.
+    ///
+    /// It is so for every safetensors file. A GGUF has padding too, which must be zeros, also after the last tensor.
+    pub fn is_canonical(&self) -> bool {
+        let data = self.data();
+        let padding = |range: &Range<u64>| &data[range.start as usize..range.end as usize];
+        self.padded && self.padding.iter().all(|range| padding(range).iter().all(|&byte| byte == 0))
     }
 
     /// Length of the file in bytes.
@@ -57,11 +145,14 @@ impl Shard {
         self.map.len() as u64
     }
 
+    fn data(&self) -> &[u8] {
+        &self.map[self.data_start..]
+    }
+
     /// The bytes of one of its tensors. The header was checked against the length of the map, so the
     /// sums below fit.
     pub(crate) fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        let data = &self.map[self.data_start..];
-        &data[tensor.offsets.start as usize..tensor.offsets.end as usize]
+        &self.data()[tensor.offsets.start as usize..tensor.offsets.end as usize]
     }
 
     /// Tells the operating system that the pages of a tensor may go.

@@ -1,6 +1,9 @@
 //! Files for the tests, spelled by hand so that they can break any rule.
 #![allow(dead_code)]
 
+pub mod gguf;
+pub mod hf;
+
 use std::path::Path;
 
 /// A safetensors file of a JSON text and data, whatever they say.

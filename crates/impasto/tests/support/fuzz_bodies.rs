@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use impasto::File;
 use impasto::verify::verify;
-use impasto_checkpoint::{Header as Safetensors, parse_detached_header, parse_header};
+use impasto_checkpoint::gguf::{self, hf};
+use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{Place, TileDecoder, mode};
@@ -20,8 +21,14 @@ use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, Un
 pub type Body = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Body); 5] =
-    [("safetensors", safetensors), ("container", container), ("file", file), ("tile", tile), ("entropy", entropy)];
+pub const TARGETS: [(&str, Body); 6] = [
+    ("safetensors", safetensors),
+    ("gguf", gguf),
+    ("container", container),
+    ("file", file),
+    ("tile", tile),
+    ("entropy", entropy),
+];
 
 /// Bytes that one tensor may take while fuzzing.
 const MEMORY: u64 = 4 << 20;
@@ -53,10 +60,66 @@ fn whole_header(header: &Safetensors, file_len: u64) {
     for tensor in &header.tensors {
         assert_eq!(tensor.offsets().start, at);
         at = tensor.offsets().end;
-        let elements = tensor.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).expect("a checked shape");
-        assert_eq!((elements, elements * tensor.dtype.size() as u64), (tensor.elements(), tensor.byte_len()));
+        let weights = tensor.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).expect("a checked shape");
+        assert_eq!(tensor.dtype == DType::Opaque, tensor.type_name.is_some());
+        if tensor.dtype != DType::Opaque {
+            assert_eq!((weights, weights * tensor.dtype.size() as u64), (tensor.elements(), tensor.byte_len()));
+        }
     }
     assert_eq!(at, file_len - header.data_start);
+}
+
+/// The input as a GGUF file; its header alone; its header written again; its metadata as those of a model.
+pub fn gguf(data: &[u8]) {
+    let header = match gguf::parse_header(data, data.len() as u64, "fuzz") {
+        Ok(header) => header,
+        Err(error) => return one_line(&error),
+    };
+    let mut at = 0;
+    for tensor in &header.tensors {
+        let offsets = tensor.offsets();
+        assert!(offsets.start >= at && offsets.start - at < header.alignment && offsets.end >= offsets.start);
+        assert_eq!(tensor.dtype == DType::Opaque, tensor.type_name.is_some());
+        if tensor.dtype != DType::Opaque {
+            assert_eq!(tensor.elements() * tensor.dtype.weights() as u64, tensor.weights());
+        }
+        at = offsets.end;
+    }
+    assert!(
+        at <= data.len() as u64 - header.data_start && data.len() as u64 - header.data_start - at < header.alignment
+    );
+
+    let raw = &data[..header.data_start as usize];
+    let detached = gguf::parse_detached_header(raw, "fuzz").expect("the header alone");
+    assert_eq!((detached.data_start, detached.tensors.len()), (header.data_start, header.tensors.len()));
+
+    let specs: Vec<TensorSpec> = header.tensors.iter().map(TensorSpec::from).collect();
+    match gguf::encode_header(&header.metadata, &specs, "fuzz") {
+        Err(error) => one_line(&error),
+        Ok(written) => {
+            let again = gguf::parse_detached_header(&written, "fuzz").expect("what was read can be written");
+            // Of metadata only the bytes can be compared: NaN is not itself.
+            assert_eq!(gguf::encode_header(&again.metadata, &specs, "fuzz").expect("the same"), written);
+        }
+    }
+    match hf::assets(&header.metadata, &Listed(&header.tensors)) {
+        Err(error) => one_line(&error),
+        Ok(made) => made.notes.iter().for_each(one_line),
+    }
+}
+
+/// Tensors of a header, without data.
+struct Listed<'a>(&'a [TensorInfo]);
+
+impl hf::Tensors for Listed<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.0.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone())
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        let tensor = self.0.iter().find(|tensor| tensor.name == name && tensor.dtype == DType::F32)?;
+        Some((1..=tensor.elements().min(64)).map(|i| i as f32).collect())
+    }
 }
 
 /// The input as a file, and as the manifest of one.
@@ -186,12 +249,18 @@ pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The dtypes that a tile may have, in the order of their numbers in an input.
+fn dtypes() -> Vec<DType> {
+    [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()
+}
+
 /// The input as a tile: dtype, mode, geometry, head, unit. See [`tile_input`].
 pub fn tile(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, mode, top, height, left, width, pad]) = take(&mut rest) else { return };
     let Some(head_length) = take(&mut rest).map(u16::from_le_bytes) else { return };
-    let dtype = DType::ALL[usize::from(dtype) % DType::ALL.len()];
+    let dtypes = dtypes();
+    let dtype = dtypes[usize::from(dtype) % dtypes.len()];
     let (top, left) = (usize::from(top), usize::from(left));
     let place = Place {
         rows: top..top + usize::from(height).clamp(1, 32),
@@ -230,7 +299,7 @@ pub fn tile(data: &[u8]) {
 
 /// An input of [`tile`].
 pub fn tile_input(dtype: DType, mode: u8, place: &Place, head: &[u8], unit: &[u8]) -> Vec<u8> {
-    let code = DType::ALL.iter().position(|&d| d == dtype).unwrap_or(0) as u8;
+    let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
     let (top, left) = (place.rows.start as u8, place.columns.start as u8);
     let mut out = vec![code, mode, top, place.rows.len() as u8, left, place.columns.len() as u8, 3];
     out.extend((head.len() as u16).to_le_bytes());

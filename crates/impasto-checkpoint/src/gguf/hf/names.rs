@@ -1,0 +1,205 @@
+//! Tensor names on both sides, and what a tensor goes through between them.
+
+use crate::gguf::Metadata;
+
+use super::Architecture::{self, *};
+use super::keys::Keys;
+use super::{config, to_gguf};
+
+/// What differs, besides its name, between a tensor in a Hugging Face folder and the same tensor in a GGUF file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// The rows of each head lie in another order.
+    ///
+    /// transformers rotates row `j` of a head with row `j + head_dim/2`; ggml, for Llama and SmolLM 3, row `2j`
+    /// with row `2j + 1`. So row `s * head_dim/2 + j` of a head in a Hugging Face folder (`s` is 0 or 1) is row
+    /// `2j + s` of the head in GGUF. (llama.cpp, `LlamaModel.permute` of its converter: reshape to heads x 2 x
+    /// head_dim/2, swap the last two; transformers, `rotate_half` in `modeling_llama.py`.) A bias is permuted as if
+    /// its elements were rows.
+    HeadRows {
+        /// Rows of a head; even.
+        head_dim: u64,
+    },
+    /// The values in GGUF are larger by 1: Gemma multiplies by `1 + weight`, ggml by the weight alone.
+    PlusOne,
+}
+
+impl Change {
+    /// Where the row `row` of the Hugging Face tensor lies in the GGUF tensor.
+    pub fn gguf_row(self, row: u64) -> u64 {
+        let Change::HeadRows { head_dim } = self else { return row };
+        let (half, within) = (head_dim / 2, row % head_dim);
+        row - within + 2 * (within % half) + within / half
+    }
+
+    /// Where the row `row` of the GGUF tensor lies in the Hugging Face tensor.
+    pub fn hf_row(self, row: u64) -> u64 {
+        let Change::HeadRows { head_dim } = self else { return row };
+        let (half, within) = (head_dim / 2, row % head_dim);
+        row - within + (within % 2) * half + within / 2
+    }
+
+    /// Whether a tensor of so many rows can go through it: whole heads only.
+    pub fn fits(self, rows: u64) -> bool {
+        match self {
+            Change::HeadRows { head_dim } => rows.is_multiple_of(head_dim),
+            Change::None | Change::PlusOne => true,
+        }
+    }
+
+    /// The values of the GGUF tensor, made into those of the Hugging Face tensor (rows are not moved).
+    pub fn values_to_hf(self, values: &mut [f32]) {
+        if self == Change::PlusOne {
+            values.iter_mut().for_each(|v| *v -= 1.0);
+        }
+    }
+
+    /// The values of the Hugging Face tensor, made into those of the GGUF tensor (rows are not moved).
+    pub fn values_to_gguf(self, values: &mut [f32]) {
+        if self == Change::PlusOne {
+            values.iter_mut().for_each(|v| *v += 1.0);
+        }
+    }
+}
+
+/// A tensor's name on the other side, and its change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The name.
+    pub name: String,
+    /// What rows or values go through.
+    pub change: Change,
+}
+
+/// Names of one model. A name that it does not know stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameMap {
+    architecture: Architecture,
+    head_dim: u64,
+}
+
+/// Tensors outside the blocks: GGUF, Hugging Face.
+const MODEL: [(&str, &str); 3] =
+    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+/// Tensors of each block that all architectures call alike, where they have them.
+const BLOCK: [(&str, &str); 10] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The norm before the MLP where there is one before and none after.
+const PLAIN_NORM: [(&str, &str); 1] = [("ffn_norm", "post_attention_layernorm")];
+
+/// The norms of Gemma 2 and 3.
+const SANDWICH_NORMS: [(&str, &str); 3] = [
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+/// The fused projections of Phi 3. They go before [`BLOCK`], where `ffn_up` is another tensor.
+const FUSED: [(&str, &str); 2] = [("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
+
+/// Rotary factors: tensors in GGUF, lists in `config.json`.
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(super) const ROPE_LONG: &str = "rope_factors_long.weight";
+pub(super) const ROPE_SHORT: &str = "rope_factors_short.weight";
+
+impl NameMap {
+    /// The names of a model of this architecture whose heads are `head_dim` wide. `None` if the width makes no sense:
+    /// zero, or odd where heads are interleaved.
+    pub fn new(architecture: Architecture, head_dim: u64) -> Option<NameMap> {
+        let sound = head_dim > 0 && (head_dim.is_multiple_of(2) || !architecture.interleaves_heads());
+        sound.then_some(NameMap { architecture, head_dim })
+    }
+
+    /// The names of a GGUF file's model; `None` if [`assets`](super::assets) has no `config.json` for it.
+    pub fn of_gguf(metadata: &Metadata) -> Option<NameMap> {
+        let keys = Keys::new(metadata);
+        let heads = config::Heads::read(&keys).ok()?;
+        NameMap::new(keys.architecture().ok()?, heads.dim)
+    }
+
+    /// The names of the model that a `config.json` describes; `None` if [`metadata`](super::metadata) cannot translate
+    /// it.
+    pub fn of_config(config: &[u8]) -> Option<NameMap> {
+        let (architecture, head_dim) = to_gguf::head_dim(config).ok()?;
+        NameMap::new(architecture, head_dim)
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// The Hugging Face name of a GGUF tensor.
+    pub fn to_hf(&self, gguf: &str) -> Option<Mapped> {
+        let (stem, kind) = split_kind(gguf)?;
+        let name = match block_and_rest(stem, "blk.") {
+            Some((block, rest)) => format!("model.layers.{block}.{}.{kind}", self.block_row(|row| row.0 == rest)?.1),
+            None => format!("{}.{kind}", MODEL.iter().find(|row| row.0 == stem)?.1),
+        };
+        Some(Mapped { change: self.change(gguf), name })
+    }
+
+    /// The GGUF name of a Hugging Face tensor.
+    pub fn to_gguf(&self, hf: &str) -> Option<Mapped> {
+        let (stem, kind) = split_kind(hf)?;
+        let name = match block_and_rest(stem, "model.layers.") {
+            Some((block, rest)) => format!("blk.{block}.{}.{kind}", self.block_row(|row| row.1 == rest)?.0),
+            None => format!("{}.{kind}", MODEL.iter().find(|row| row.1 == stem)?.0),
+        };
+        Some(Mapped { change: self.change(&name), name })
+    }
+
+    /// Whether a GGUF tensor has no counterpart because `config.json` holds its values: the rotary factors.
+    pub fn is_in_config(gguf: &str) -> bool {
+        [ROPE_FREQS, ROPE_LONG, ROPE_SHORT].contains(&gguf)
+    }
+
+    fn block_row(&self, is_it: impl Fn(&(&'static str, &'static str)) -> bool) -> Option<(&'static str, &'static str)> {
+        let (own, norms): (&[_], &[_]) = match self.architecture {
+            Llama | SmolLm3 | Qwen2 | Qwen3 | Gemma => (&[], &PLAIN_NORM),
+            Gemma2 | Gemma3 => (&[], &SANDWICH_NORMS),
+            Phi3 => (&FUSED, &PLAIN_NORM),
+        };
+        // An architecture's own name for a tensor of ggml hides the common one.
+        let hidden = |row: &&(&'static str, _)| !own.iter().any(|mine: &(&str, &str)| mine.0 == row.0);
+        own.iter().chain(norms).chain(BLOCK.iter().filter(hidden)).copied().find(|row| is_it(row))
+    }
+
+    fn change(&self, gguf: &str) -> Change {
+        let (stem, _) = split_kind(gguf).unwrap_or((gguf, ""));
+        let last = stem.rsplit('.').next().unwrap_or(stem);
+        match last {
+            "attn_q" | "attn_k" if self.architecture.interleaves_heads() => {
+                Change::HeadRows { head_dim: self.head_dim }
+            }
+            _ if self.architecture.is_gemma() && last.ends_with("norm") => Change::PlusOne,
+            _ => Change::None,
+        }
+    }
+}
+
+/// `blk.3.attn_q` and `weight` of `blk.3.attn_q.weight`.
+fn split_kind(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once('.').filter(|(_, kind)| ["weight", "bias"].contains(kind))
+}
+
+/// The block's number, written as numbers are, and the name within the block.
+fn block_and_rest<'a>(stem: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let (block, rest) = stem.strip_prefix(prefix)?.split_once('.')?;
+    let plain = block.parse::<u32>().is_ok_and(|n| n.to_string() == block);
+    plain.then_some((block, rest))
+}

@@ -1,0 +1,91 @@
+//! Tokens with a role: begin, end, padding.
+
+use serde_json::{Value as Json, json};
+
+use super::keys::Keys;
+use super::rules::TranslationRule;
+use super::vocabulary::{Kind, Vocabulary};
+
+pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const EOS: &str = "tokenizer.ggml.eos_token_id";
+pub(super) const UNK: &str = "tokenizer.ggml.unknown_token_id";
+pub(super) const PAD: &str = "tokenizer.ggml.padding_token_id";
+pub(super) const EOT: &str = "tokenizer.ggml.eot_token_id";
+pub(super) const EOM: &str = "tokenizer.ggml.eom_token_id";
+pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(super) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+
+/// Texts of tokens that end a turn or a text in the models of these architectures. llama.cpp stops at them whatever
+/// the file says (`special_eog_ids` in `llama-vocab.cpp`), and the `generation_config.json` of the models lists them.
+const ENDS: [&str; 8] =
+    ["<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<EOT>"];
+
+/// The ids of tokens with a role.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Special {
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub unk: Option<u32>,
+    pub pad: Option<u32>,
+    /// Further tokens that end a turn.
+    turns: Vec<u32>,
+    pub add_bos: bool,
+    pub add_eos: bool,
+}
+
+/// What holds where a file says nothing, as in llama.cpp.
+pub(super) struct Defaults {
+    /// Ids of begin, end and unknown.
+    pub ids: [Option<u32>; 3],
+    pub add_bos: bool,
+}
+
+impl Special {
+    /// From the keys. Ids must be below `count`, where it is known.
+    pub fn read(keys: &Keys, count: Option<usize>, defaults: &Defaults) -> Result<Special, TranslationRule> {
+        let id = |key: &str, default: Option<u32>| match keys.u64(key)? {
+            None => Ok(default.filter(|&id| count.is_none_or(|count| (id as usize) < count))),
+            Some(id) => match u32::try_from(id) {
+                Ok(id) if count.is_none_or(|count| (id as usize) < count) => Ok(Some(id)),
+                _ => Err(TranslationRule::value(key, format!("{id} is no token of {}", count.unwrap_or(0)))),
+            },
+        };
+        let [bos, eos, unk] = defaults.ids;
+        let special = Special {
+            bos: id(BOS, bos)?,
+            eos: id(EOS, eos)?,
+            unk: id(UNK, unk)?,
+            pad: id(PAD, None)?,
+            turns: [id(EOT, None)?, id(EOM, None)?].into_iter().flatten().collect(),
+            add_bos: keys.bool(ADD_BOS)?.unwrap_or(defaults.add_bos),
+            add_eos: keys.bool(ADD_EOS)?.unwrap_or(false),
+        };
+        for (wanted, there, key, id) in [
+            (special.add_bos, special.bos.is_some(), ADD_BOS, BOS),
+            (special.add_eos, special.eos.is_some(), ADD_EOS, EOS),
+        ] {
+            if wanted && !there && keys.bool(key)?.is_some() {
+                return Err(TranslationRule::value(key, format!("true without \"{id}\"")));
+            }
+        }
+        Ok(special)
+    }
+
+    /// The ids that end a text: the end token first, then those that end a turn.
+    pub fn ends(&self, vocabulary: &Vocabulary) -> Vec<u32> {
+        let by_text = vocabulary.iter().filter(|token| token.kind != Kind::Normal && ENDS.contains(&token.text));
+        let mut ends = Vec::new();
+        for id in self.eos.into_iter().chain(self.turns.iter().copied()).chain(by_text.map(|token| token.id)) {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
+    }
+
+    /// The fields of `config.json`.
+    pub fn config(&self) -> Vec<(&'static str, Json)> {
+        let ids = [("bos_token_id", self.bos), ("eos_token_id", self.eos), ("pad_token_id", self.pad)];
+        ids.into_iter().filter_map(|(key, id)| Some((key, json!(id?)))).collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! The merges of a `tokenizer.json`, and the scores that give them back.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value as Json;
+
+use crate::gguf::hf::TOKENIZER;
+use crate::gguf::hf::json::Object;
+use crate::gguf::hf::rules::TranslationRule;
+use crate::gguf::hf::spm::{self, Piece};
+use crate::gguf::hf::vocabulary::Kind;
+
+/// The merges by rank. Older files write a pair as one string with a space between.
+pub(super) fn read<'a>(model: &'a Object) -> Result<Vec<(&'a str, &'a str)>, TranslationRule> {
+    let broken = |rank: usize| TranslationRule::asset(TOKENIZER, format!("merge {rank} is not a pair of tokens"));
+    let Some(merges) = model.get("merges") else { return Ok(Vec::new()) };
+    let merges = merges.as_array().ok_or_else(|| model.broken("merges", "is not a list"))?;
+    merges.iter().enumerate().map(|(rank, merge)| text_pair(merge).ok_or_else(|| broken(rank))).collect()
+}
+
+fn text_pair(merge: &Json) -> Option<(&str, &str)> {
+    match merge {
+        Json::String(joined) => joined.split_once(' '),
+        Json::Array(pair) => match pair.as_slice() {
+            [left, right] => Some((left.as_str()?, right.as_str()?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Scores such that joining by score is merging by rank.
+pub(super) struct Scores {
+    /// The score of each normal token.
+    pub by_id: HashMap<u32, f32>,
+    /// Whether the merges are ranked as `spm` ranks them again; else merges to tokens of the same score change places.
+    pub exact: bool,
+}
+
+/// The scores of normal tokens, given all tokens with their ids and kinds.
+///
+/// sentencepiece joins any two tokens whose join is a token, so the merges must be all such pairs: that holds for every
+/// list made from a sentencepiece model; another one would be cut otherwise by llama.cpp, and is refused. Tokens whose
+/// merges lie among each other have the same score.
+pub(super) fn scores(tokens: &[(u32, &str, Kind)], merges: &[(&str, &str)]) -> Result<Scores, TranslationRule> {
+    let ids: HashMap<&str, (u32, Kind)> = tokens.iter().map(|&(id, text, kind)| (text, (id, kind))).collect();
+    let mut made = Vec::with_capacity(merges.len());
+    for (rank, (left, right)) in merges.iter().enumerate() {
+        let joined = [*left, *right].concat();
+        let Some(&(id, kind)) = ids.get(joined.as_str()) else {
+            let rule = format!("merge {rank} gives \"{joined}\", which is no token");
+            return Err(TranslationRule::asset(TOKENIZER, rule));
+        };
+        // Added tokens are found before anything is merged.
+        if kind == Kind::Normal {
+            made.push((id, (*left, *right)));
+        }
+    }
+    let mut by_id = by_rank(made.iter().map(|&(id, _)| id));
+    let mut next = made.len();
+    for &(id, _, kind) in tokens {
+        if kind == Kind::Normal && !by_id.contains_key(&id) {
+            by_id.insert(id, -(next as f32));
+            next += 1;
+        }
+    }
+    let exact = check(tokens, &made, &by_id)?;
+    Ok(Scores { by_id, exact })
+}
+
+/// Falling scores for the tokens that merges make, in order of rank; the same one while the ranks of a token and of
+/// another overlap.
+fn by_rank(made: impl Iterator<Item = u32> + Clone) -> HashMap<u32, f32> {
+    let last: HashMap<u32, usize> = made.clone().zip(0..).collect();
+    let mut scores = HashMap::new();
+    let (mut group, mut end) = (0usize, 0);
+    for (id, rank) in made.zip(0..) {
+        if rank > end {
+            group += 1;
+        }
+        end = end.max(last.get(&id).copied().unwrap_or(rank));
+        scores.entry(id).or_insert(-(group as f32));
+    }
+    scores
+}
+
+/// Refuses pairs that sentencepiece would join and the file does not; tells whether the order is the same too.
+fn check(
+    tokens: &[(u32, &str, Kind)],
+    made: &[(u32, (&str, &str))],
+    scores: &HashMap<u32, f32>,
+) -> Result<bool, TranslationRule> {
+    let score = |id: u32, kind: Kind| match kind {
+        Kind::Normal => scores.get(&id).copied(),
+        Kind::UserDefined => Some(f32::INFINITY),
+        _ => None,
+    };
+    let pieces: Vec<(Piece, &str)> =
+        tokens.iter().filter_map(|&(id, text, kind)| Some((Piece { id, score: score(id, kind)? }, text))).collect();
+    let normal: HashSet<&str> = tokens.iter().filter(|token| token.2 == Kind::Normal).map(|token| token.1).collect();
+    let written: HashSet<(&str, &str)> = made.iter().map(|&(_, pair)| pair).collect();
+    let mut in_order = made.iter().map(|&(_, pair)| pair);
+    let mut exact = true;
+    for (left, right) in spm::merges(&pieces)? {
+        if !normal.contains([left, right].concat().as_str()) {
+            continue;
+        }
+        if !written.contains(&(left, right)) {
+            let what = format!("\"{left}\" and \"{right}\" are not merged, where sentencepiece would");
+            return Err(TranslationRule::unsupported(what));
+        }
+        exact &= in_order.next() == Some((left, right));
+    }
+    Ok(exact)
+}

@@ -1,0 +1,225 @@
+//! Sizes and constants of `config.json` as keys of the architecture.
+
+use crate::gguf::hf::Architecture::{self, *};
+use crate::gguf::hf::Tensors;
+use crate::gguf::hf::config::{GEMMA2_27B_BLOCKS, GEMMA3_27B_BLOCKS, GEMMA3_PERIOD, MAX_BLOCKS, positioned_blocks};
+use crate::gguf::hf::json::Object;
+use crate::gguf::hf::rules::TranslationRule;
+
+use super::FromAssets;
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The architecture of a `config.json`.
+pub(super) fn architecture(config: &Object) -> Result<Architecture, TranslationRule> {
+    let model_type = config.needed("model_type", config.str("model_type")?)?;
+    if config.get("quantization_config").is_some() {
+        return Err(TranslationRule::unsupported("a checkpoint that is quantized in its own way"));
+    }
+    let unknown =
+        || TranslationRule::unsupported(format!("model_type \"{model_type}\" has no GGUF form that is known"));
+    Architecture::from_model_type(model_type).ok_or_else(unknown)
+}
+
+/// The shape of attention.
+pub(super) struct Heads {
+    pub count: u32,
+    pub kv_count: u32,
+    pub dim: u32,
+    pub hidden: u32,
+}
+
+impl Heads {
+    pub fn read(config: &Object, architecture: Architecture) -> Result<Heads, TranslationRule> {
+        let hidden = count(config, "hidden_size")?;
+        let heads = count(config, "num_attention_heads")?;
+        let kv_count = match config.u32("num_key_value_heads")? {
+            Some(0) => return Err(config.broken("num_key_value_heads", "is 0")),
+            other => other.unwrap_or(heads),
+        };
+        // The defaults of the configuration classes in transformers, where a file may leave them out.
+        let usual = match architecture {
+            Gemma | Gemma2 | Gemma3 => Some(256),
+            Qwen3 => Some(128),
+            Llama | SmolLm3 | Qwen2 | Phi3 => None,
+        };
+        let dim = match config.u32("head_dim")?.or(usual) {
+            Some(0) => return Err(config.broken("head_dim", "is 0")),
+            Some(dim) => dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => return Err(config.broken("hidden_size", format!("is {hidden}, no multiple of {heads} heads"))),
+        };
+        Ok(Heads { count: heads, kv_count, dim, hidden })
+    }
+}
+
+/// Writes the keys; returns the rows of the embedding.
+pub(super) fn write(
+    config: &Object,
+    architecture: Architecture,
+    tensors: &dyn Tensors,
+    made: &mut FromAssets,
+) -> Result<u32, TranslationRule> {
+    let heads = Heads::read(config, architecture)?;
+    let blocks = count(config, "num_hidden_layers")?;
+    let rows = match tensors.shape(EMBEDDING).and_then(|shape| shape.first().copied()) {
+        Some(rows) => u32::try_from(rows).map_err(|_| {
+            TranslationRule::tensor(EMBEDDING, format!("{rows} rows are more tokens than 32 bits count"))
+        })?,
+        None => count(config, "vocab_size")?,
+    };
+    if u64::from(blocks) > MAX_BLOCKS {
+        return Err(config.broken("num_hidden_layers", format!("is {blocks}, more than {MAX_BLOCKS}")));
+    }
+    check_activation(config, architecture)?;
+    let eps = config.f64("rms_norm_eps")?.unwrap_or(if architecture == Phi3 { 1e-5 } else { 1e-6 });
+
+    let mut set = |key: &str, value: u32| made.set(architecture, key, value);
+    set("block_count", blocks);
+    set("context_length", count(config, "max_position_embeddings")?);
+    set("embedding_length", heads.hidden);
+    set("feed_forward_length", count(config, "intermediate_size")?);
+    set("attention.head_count", heads.count);
+    set("attention.head_count_kv", heads.kv_count);
+    set("attention.key_length", heads.dim);
+    set("attention.value_length", heads.dim);
+    set("vocab_size", rows);
+    made.set_f32(architecture, "attention.layer_norm_rms_epsilon", eps)?;
+
+    let window = window(config)?;
+    match architecture {
+        Llama => {
+            if let Some(window) = window {
+                made.set(architecture, "attention.sliding_window", window);
+                made.notes.push(format!("llama.cpp does not keep to the sliding window of {window} tokens"));
+            }
+        }
+        Qwen2 | Qwen3 => no_window(config)?,
+        SmolLm3 => smollm3(config, blocks)?,
+        // llama.cpp's converter says 0 for none.
+        Phi3 => made.set(architecture, "attention.sliding_window", window.unwrap_or(0)),
+        Gemma => {}
+        Gemma2 | Gemma3 => gemma(config, architecture, &heads, blocks, window, made)?,
+    }
+    Ok(rows)
+}
+
+/// The width of local attention; what the classes of transformers take where a file leaves it out.
+fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
+    let usual = match config.str("model_type")? {
+        Some("mistral" | "gemma2" | "gemma3_text") if !config.says("sliding_window") => Some(4096),
+        _ => None,
+    };
+    Ok(config.u32("sliding_window")?.or(usual).filter(|&window| window > 0))
+}
+
+fn no_window(config: &Object) -> Result<(), TranslationRule> {
+    if config.bool("use_sliding_window")?.unwrap_or(false) {
+        return Err(TranslationRule::unsupported("a sliding window, which GGUF cannot say of this architecture"));
+    }
+    Ok(())
+}
+
+/// llama.cpp leaves positions out of every fourth block, and of no other.
+fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
+    no_window(config)?;
+    let interval = config.u32("no_rope_layer_interval")?.unwrap_or(4);
+    let fixed = || serde_json::json!(positioned_blocks(blocks.into()));
+    let fits = match config.get("no_rope_layers") {
+        Some(list) => *list == fixed(),
+        None => interval == 4,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(TranslationRule::unsupported("positions left out of other blocks than every fourth"))
+    }
+}
+
+/// A count that must be there and not 0.
+fn count(config: &Object, key: &str) -> Result<u32, TranslationRule> {
+    match config.needed(key, config.u32(key)?)? {
+        0 => Err(config.broken(key, "is 0")),
+        count => Ok(count),
+    }
+}
+
+/// GGUF does not name the activation: each architecture has its own.
+fn check_activation(config: &Object, architecture: Architecture) -> Result<(), TranslationRule> {
+    let activation = match config.str("hidden_activation")? {
+        Some(activation) => Some(activation),
+        None => config.str("hidden_act")?,
+    };
+    // Gemma's first configurations say gelu and mean the tanh form.
+    let usual: &[&str] = if architecture.is_gemma() { &["gelu_pytorch_tanh", "gelu"] } else { &["silu"] };
+    match activation {
+        Some(activation) if !usual.contains(&activation) => {
+            Err(TranslationRule::unsupported(format!("activation \"{activation}\"")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What Gemma 2 and 3 have besides.
+fn gemma(
+    config: &Object,
+    architecture: Architecture,
+    heads: &Heads,
+    blocks: u32,
+    window: Option<u32>,
+    made: &mut FromAssets,
+) -> Result<(), TranslationRule> {
+    let large = if architecture == Gemma3 { GEMMA3_27B_BLOCKS } else { GEMMA2_27B_BLOCKS };
+    let implied = if u64::from(blocks) == large { heads.hidden / heads.count } else { heads.dim };
+    let scale = config.f64("query_pre_attn_scalar")?.unwrap_or(256.0);
+    if scale != f64::from(implied) {
+        let what = format!("query_pre_attn_scalar {scale}: GGUF cannot say it, and llama.cpp takes {implied}");
+        return Err(TranslationRule::unsupported(what));
+    }
+    if config.bool("use_bidirectional_attention")?.unwrap_or(false) {
+        return Err(TranslationRule::unsupported("attention in both directions"));
+    }
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        match config.f64(key)? {
+            Some(_) if architecture == Gemma3 && key.starts_with("attn") => {
+                return Err(TranslationRule::unsupported(
+                    "attn_logit_softcapping, which llama.cpp does not do for Gemma 3",
+                ));
+            }
+            Some(cap) => made.set_f32(architecture, key, cap)?,
+            None => {}
+        }
+    }
+    let period = if architecture == Gemma3 { GEMMA3_PERIOD } else { 2 };
+    let local = local_blocks(config, blocks, period)?;
+    let Some(window) = window.filter(|_| local.contains(&true)) else {
+        // Without the key all blocks are global.
+        return Ok(());
+    };
+    made.set(architecture, "attention.sliding_window", window);
+    let usual = (1..=u64::from(blocks)).map(|block| block % period != 0);
+    if !usual.eq(local.iter().copied()) {
+        made.set(architecture, "attention.sliding_window_pattern", local);
+    }
+    Ok(())
+}
+
+/// Which blocks are local: `layer_types`, or in older files a period.
+fn local_blocks(config: &Object, blocks: u32, period: u64) -> Result<Vec<bool>, TranslationRule> {
+    let Some(types) = config.get("layer_types") else {
+        let period = match config.u32("sliding_window_pattern")? {
+            Some(0) => return Err(config.broken("sliding_window_pattern", "is 0")),
+            Some(stated) => stated.into(),
+            None => period,
+        };
+        return Ok((1..=u64::from(blocks)).map(|block| block % period != 0).collect());
+    };
+    let types = types.as_array().filter(|types| types.len() == blocks as usize);
+    let types = types.ok_or_else(|| config.broken("layer_types", "does not have an entry for each block"))?;
+    let local = |kind: &serde_json::Value| match kind.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(config.broken("layer_types", format!("has {kind}"))),
+    };
+    types.iter().map(local).collect()
+}

@@ -1,0 +1,121 @@
+//! The types of ggml: their numbers in a GGUF file, and what a tensor of them takes.
+
+use impasto_codec::DType;
+
+use crate::rules::TensorRule;
+use crate::tensor::{TensorSpec, byte_count};
+
+/// The types of a weight an element.
+const PLAIN: [(u32, DType); 8] = [
+    (0, DType::F32),
+    (1, DType::F16),
+    (24, DType::I8),
+    (25, DType::I16),
+    (26, DType::I32),
+    (27, DType::I64),
+    (28, DType::F64),
+    (30, DType::Bf16),
+];
+
+/// The code of a block dtype is ggml's number and this.
+const BLOCK_CODE: u32 = 64;
+
+/// The types that no dtype stands for: number, name, weights and bytes of a block, as the Python package gguf has them.
+///
+/// Left out is Q8_1, which never stands in a file: ggml and that package differ in its size.
+const OPAQUE: [(u32, &str, u64, u64); 14] = [
+    (15, "Q8_K", 256, 292),
+    (16, "IQ2_XXS", 256, 66),
+    (17, "IQ2_XS", 256, 74),
+    (18, "IQ3_XXS", 256, 98),
+    (19, "IQ1_S", 256, 50),
+    (21, "IQ3_S", 256, 110),
+    (22, "IQ2_S", 256, 82),
+    (23, "IQ4_XS", 256, 136),
+    (29, "IQ1_M", 256, 56),
+    (34, "TQ1_0", 256, 54),
+    (35, "TQ2_0", 256, 66),
+    (39, "MXFP4", 32, 17),
+    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
+];
+
+/// What stands before the number in the name of a type that has no other.
+const NAMELESS: &str = "GGML_";
+
+/// A type of ggml as this crate shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GgmlType {
+    pub dtype: DType,
+    /// The name of an opaque type.
+    pub name: Option<String>,
+    /// Weights and bytes of an element; `None` where they are not known.
+    size: Option<(u64, u64)>,
+}
+
+impl GgmlType {
+    /// The type of a number; every number has one.
+    pub fn of(number: u32) -> GgmlType {
+        let plain = PLAIN.iter().find(|(n, _)| *n == number).map(|(_, dtype)| *dtype);
+        let block = || DType::BLOCKS.into_iter().find(|dtype| *dtype as u32 == number.saturating_add(BLOCK_CODE));
+        if let Some(dtype) = plain.or_else(block) {
+            let size = Some((dtype.weights() as u64, dtype.size() as u64));
+            return GgmlType { dtype, name: None, size };
+        }
+        let known = OPAQUE.iter().find(|(n, ..)| *n == number);
+        GgmlType {
+            dtype: DType::Opaque,
+            name: Some(known.map_or_else(|| format!("{NAMELESS}{number}"), |known| known.1.to_owned())),
+            size: known.map(|&(_, _, weights, bytes)| (weights, bytes)),
+        }
+    }
+
+    /// Does only the file tell how long a tensor of it is?
+    pub fn is_open(&self) -> bool {
+        self.size.is_none()
+    }
+
+    /// Bytes of a tensor of a shape, slowest extent first; `None` if the type does not tell.
+    pub fn byte_len(&self, shape: &[u64]) -> Result<Option<u64>, TensorRule> {
+        match self.size {
+            Some((weights, bytes)) => byte_count(shape, weights, bytes).map(Some),
+            None => byte_count(shape, 1, 1).map(|_| None),
+        }
+    }
+}
+
+/// The number of a tensor's type, if ggml has it.
+pub(super) fn number(tensor: &TensorSpec) -> Result<u32, TensorRule> {
+    let name = tensor.opaque.as_ref().map_or(tensor.dtype.name(), |opaque| &opaque.name);
+    let number = match &tensor.opaque {
+        Some(opaque) => {
+            let known = OPAQUE.iter().find(|(_, name, ..)| *name == opaque.name).map(|(number, ..)| *number);
+            known.or_else(|| opaque.name.strip_prefix(NAMELESS)?.parse().ok())
+        }
+        None if DType::BLOCKS.contains(&tensor.dtype) => Some(tensor.dtype as u32 - BLOCK_CODE),
+        None => PLAIN.iter().find(|(_, dtype)| *dtype == tensor.dtype).map(|(number, _)| *number),
+    };
+    number.ok_or_else(|| TensorRule::NoSuchType { format: "GGUF", dtype: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GgmlType, number};
+    use crate::tensor::{Opaque, TensorSpec};
+    use impasto_codec::DType;
+
+    #[test]
+    fn every_number_has_a_type_and_every_type_its_number() {
+        for n in (0..256).chain([u32::MAX - 64, u32::MAX]) {
+            let found = GgmlType::of(n);
+            let opaque = found.name.map(|name| Opaque { name, bytes: 0 });
+            let spec = TensorSpec { name: "t".into(), dtype: found.dtype, shape: vec![], opaque };
+            assert_eq!(number(&spec).ok(), Some(n), "{spec:?}");
+        }
+        assert_eq!(number(&TensorSpec::new("t", DType::Q6K, [256])).ok(), Some(14));
+        let none = number(&TensorSpec::new("t", DType::U8, [1])).unwrap_err();
+        assert_eq!(none.to_string(), "GGUF has no type U8");
+        let none = number(&TensorSpec::opaque("t", [1], Opaque { name: "F4".into(), bytes: 1 })).unwrap_err();
+        assert_eq!(none.to_string(), "GGUF has no type F4");
+    }
+}

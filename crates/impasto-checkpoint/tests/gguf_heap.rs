@@ -1,0 +1,78 @@
+//! Memory that a GGUF header may take: a small multiple of its bytes, whatever it declares. Alone in its process, so that
+//! nothing else allocates.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use common::gguf::{array, entry, file_of, pair, string};
+use impasto_checkpoint::gguf::parse_header;
+
+/// The system's allocator with a count of what is taken.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn took(bytes: usize) {
+    PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        took(layout.size());
+        // SAFETY: the caller keeps the rules of `alloc`, which are the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the rules of `dealloc`; the pointer came from `alloc` above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes taken at once while a file is parsed, and whether it is one.
+fn peak(file: &[u8]) -> (usize, bool) {
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let parsed = parse_header(file, file.len() as u64, "f").is_ok();
+    (PEAK.load(Relaxed) - before, parsed)
+}
+
+#[test]
+fn memory_is_bounded_by_the_bytes_that_are_there() {
+    const MANY: usize = 100_000;
+    // Declared and not there: nothing is taken for it.
+    let lies = [
+        file_of(&[pair("k", 9, &array(12, u64::MAX, &[0; 64]))], &[], &[]),
+        file_of(&[pair("k", 9, &array(8, 1 << 40, &[0; 64]))], &[], &[]),
+        file_of(&[pair("k", 9, &array(9, 1 << 40, &[0; 64]))], &[], &[]),
+        file_of(&[pair("k", 8, &(u64::MAX - 8).to_le_bytes())], &[], &[]),
+        [&b"GGUF\x03\0\0\0"[..], &[0xFF; 16], &[0; 64]].concat(),
+        [&b"GGUF\x03\0\0\0"[..], &(1u64 << 40).to_le_bytes(), &[0; 72]].concat(),
+    ];
+    for file in lies {
+        let (bytes, parsed) = peak(&file);
+        assert!(!parsed && bytes < 4096, "{bytes} bytes for a file of {}", file.len());
+    }
+    // What costs most for its length: empty and tiny strings, empty arrays, short pairs, tensors of no extents.
+    let pairs: Vec<_> = (0..MANY).map(|i| pair(&format!("{i:x}"), 0, &[1])).collect();
+    let tensors: Vec<_> = (0..MANY).map(|i| entry(&format!("{i:x}"), &[0], 24, 0)).collect();
+    let costly = [
+        file_of(&[pair("k", 9, &array(8, MANY as u64, &string("").repeat(MANY)))], &[], &[]),
+        file_of(&[pair("k", 9, &array(8, MANY as u64, &string("x").repeat(MANY)))], &[], &[]),
+        file_of(&[pair("k", 9, &array(9, MANY as u64, &array(9, 0, &[]).repeat(MANY)))], &[], &[]),
+        file_of(&pairs, &[], &[]),
+        file_of(&[], &tensors, &[]),
+    ];
+    for file in costly {
+        let (bytes, parsed) = peak(&file);
+        assert!(parsed && bytes < 12 * file.len(), "{bytes} bytes for a file of {}", file.len());
+    }
+}
