@@ -32,10 +32,15 @@ pub enum ModelError {
         reason: String,
     },
     /// The model is of a kind this runtime does not run.
-    #[error("cannot run architecture {0}; encode and decode work")]
-    Architecture(String),
+    #[error("cannot run architecture {name}, only {known}; encode, decode and verify work")]
+    Architecture {
+        /// The architecture, as config.json names it.
+        name: String,
+        /// The values of model_type that run.
+        known: String,
+    },
     /// The architecture is known, one of its options is not.
-    #[error("config.json: cannot run {0} yet; encode and decode work")]
+    #[error("config.json: cannot run {0} yet; encode, decode and verify work")]
     Unsupported(String),
     /// A tensor that the configuration calls for is absent.
     #[error("tensor {name}: missing; expected shape {expected:?}")]
@@ -63,6 +68,12 @@ pub enum ModelError {
         /// The source's own words.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No linear layer of that name.
+    #[error("the model has no linear layer {name}")]
+    NoLinear {
+        /// Name asked for.
+        name: String,
     },
     /// Memory for `what` was refused.
     #[error("out of memory: {what} needs {bytes} bytes")]
@@ -149,5 +160,10 @@ pub enum ModelError {
 impl ModelError {
     pub(crate) fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::BadAsset { name, reason: reason.to_string() }
+    }
+
+    /// A tensor that has another number of values than its shape says.
+    pub(crate) fn count(name: &str, values: usize, shape: &[usize]) -> Self {
+        Self::Tensor { name: name.into(), source: format!("{values} values for shape {shape:?}").into() }
     }
 }

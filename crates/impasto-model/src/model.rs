@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use crate::chat::{ChatTemplate, TEMPLATE_FILE, TOKENIZER_CONFIG};
-use crate::config::{CONFIG, LlamaConfig, eos_token_ids};
+use crate::config::{CONFIG, DecoderConfig, eos_token_ids};
+use crate::decoder::Decoder;
 use crate::generate::{GenerateOptions, Generation, generate};
-use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
 use crate::{ModelError, Result, WeightSource};
 
@@ -22,7 +22,7 @@ pub struct RunOptions {
 
 /// A model, its tokenizer and its chat template.
 pub struct Model {
-    network: Llama,
+    network: Decoder,
     tokenizer: Option<Tokenizer>,
     tokenizer_config: Option<Vec<u8>>,
     template_file: Option<Vec<u8>>,
@@ -34,12 +34,12 @@ impl Model {
     /// `tokenizer.json`.
     ///
     /// # Errors
-    /// No or a bad `config.json`, a model above the memory limit, an architecture this runtime does not run, weights that do not fit it, a tokenizer
-    /// that is there but does not parse.
+    /// No or a bad `config.json`, a model above the memory limit, an architecture this runtime does not run, weights that
+    /// do not fit it, a tokenizer that is there but does not parse.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
         let why = "a model cannot be run without it";
         let json = source.asset(CONFIG).ok_or(ModelError::MissingAsset { name: CONFIG, why })?;
-        let config = LlamaConfig::from_json(&json)?;
+        let config = DecoderConfig::from_json(&json)?;
         if let (Some(limit), Some(bytes)) = (options.memory_limit, config.weight_bytes())
             && bytes as u64 > limit
         {
@@ -51,7 +51,7 @@ impl Model {
             Err(ModelError::MissingAsset { .. }) => None,
             Err(error) => return Err(error),
         };
-        let mut network = Llama::load(source, config, options.threads)?;
+        let mut network = Decoder::load(source, config, options.threads)?;
         if let Some(tokens) = options.max_context {
             network.limit_context(tokens);
         }
@@ -60,8 +60,13 @@ impl Model {
     }
 
     /// The network.
-    pub fn network(&self) -> &Llama {
+    pub fn network(&self) -> &Decoder {
         &self.network
+    }
+
+    /// The network, to have its weights replaced.
+    pub fn network_mut(&mut self) -> &mut Decoder {
+        &mut self.network
     }
 
     /// The tokenizer.

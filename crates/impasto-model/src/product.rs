@@ -66,6 +66,16 @@ impl<'a> Mat<'a> {
 
 /// `out = alpha * a * b`; `out` is row-major with rows `out_stride` elements apart.
 pub(crate) fn product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+    multiply(out, out_stride, false, alpha, a, b, threads);
+}
+
+/// `out += alpha * a * b`, as [`product`].
+pub(crate) fn add_product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+    multiply(out, out_stride, true, alpha, a, b, threads);
+}
+
+/// The product, on top of what `out` holds if `add`.
+fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     let (m, n, k) = (a.layout.rows, b.layout.cols, a.layout.cols);
     assert_eq!(k, b.layout.rows, "inner dimensions differ");
     let layout = Layout { rows: m, cols: n, row_stride: out_stride, col_stride: 1 };
@@ -80,14 +90,14 @@ pub(crate) fn product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat<'_>
             out.as_mut_ptr(),
             1,
             out_stride as isize,
-            false,
+            add,
             a.data.as_ptr(),
             a.layout.col_stride as isize,
             a.layout.row_stride as isize,
             b.data.as_ptr(),
             b.layout.col_stride as isize,
             b.layout.row_stride as isize,
-            0.0,
+            if add { 1.0 } else { 0.0 },
             alpha,
             false,
             false,
@@ -97,18 +107,35 @@ pub(crate) fn product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat<'_>
     }
 }
 
-/// A weight matrix, outputs x inputs, row-major.
+/// A weight matrix, outputs x inputs, row-major, and a bias on its outputs where there is one.
 pub(crate) struct Linear {
     weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
     outputs: usize,
     inputs: usize,
 }
 
 impl Linear {
-    /// Takes `outputs * inputs` values.
-    pub(crate) fn new(weight: Vec<f32>, outputs: usize, inputs: usize) -> Self {
+    /// Takes `outputs * inputs` values and a bias of `outputs`.
+    pub(crate) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(weight.len()), outputs.checked_mul(inputs), "weight size");
-        Self { weight, outputs, inputs }
+        assert!(bias.as_ref().is_none_or(|b| b.len() == outputs), "bias size");
+        Self { weight, bias, outputs, inputs }
+    }
+
+    /// Outputs and inputs.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.outputs, self.inputs]
+    }
+
+    /// The weights, outputs x inputs, row-major.
+    pub(crate) fn weight(&self) -> &[f32] {
+        &self.weight
+    }
+
+    /// The weights, to be replaced.
+    pub(crate) fn weight_mut(&mut self) -> &mut [f32] {
+        &mut self.weight
     }
 
     /// Row `i`: the weights of output `i`, or the embedding of token `i`.
@@ -118,10 +145,10 @@ impl Linear {
 
     /// Bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        size_of_val(self.weight.as_slice())
+        size_of_val(self.weight.as_slice()) + self.bias.as_deref().map_or(0, size_of_val)
     }
 
-    /// `x` (rows x inputs) times the transposed weight: rows x outputs.
+    /// `x` (rows x inputs) times the transposed weight, plus the bias: rows x outputs.
     pub(crate) fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
         let rows = x.len() / self.inputs;
         let mut out = vec![0.0; rows * self.outputs];
@@ -142,7 +169,21 @@ impl Linear {
                 product(&mut out, self.outputs, 1.0, x, w.t(), threads);
             }
         }
+        if let Some(bias) = &self.bias {
+            for row in out.chunks_exact_mut(self.outputs) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
         out
+    }
+
+    /// Adds to `out` (rows x inputs) the gradient of the inputs, given that of the outputs: `gradient` (rows x outputs)
+    /// times the weight.
+    pub(crate) fn backward(&self, gradient: &[f32], out: &mut [f32], threads: Threads) {
+        let rows = gradient.len() / self.outputs;
+        let gradient = Mat::new(gradient, rows, self.outputs, self.outputs);
+        let w = Mat::new(&self.weight, self.outputs, self.inputs, self.inputs);
+        add_product(out, self.inputs, 1.0, gradient, w, threads);
     }
 }
 
@@ -166,12 +207,23 @@ mod tests {
         ) {
             let mut rng = crate::rng::SplitMix64::new(seed);
             let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect() };
-            let (x, w) = (random(rows * inputs), random(outputs * inputs));
+            let (x, w, bias) = (random(rows * inputs), random(outputs * inputs), random(outputs));
             let expected = naive(&x, &w, rows, outputs, inputs);
             let threads = if threads == 1 { Threads::One } else { Threads::Rayon(threads) };
-            let got = Linear::new(w, outputs, inputs).forward(&x, threads);
-            for (g, e) in got.iter().zip(expected) {
-                prop_assert!((f64::from(*g) - e).abs() < 1e-5);
+            let plain = Linear::new(w.clone(), None, outputs, inputs).forward(&x, threads);
+            let linear = Linear::new(w.clone(), Some(bias.clone()), outputs, inputs);
+            let biased = linear.forward(&x, threads);
+            for (at, e) in expected.into_iter().enumerate() {
+                prop_assert!((f64::from(plain[at]) - e).abs() < 1e-5);
+                prop_assert_eq!(biased[at], plain[at] + bias[at % outputs]);
+            }
+            // Backwards by the transpose, on top of what is there.
+            let gradient = random(rows * outputs);
+            let mut back = x.clone();
+            linear.backward(&gradient, &mut back, threads);
+            let transposed: Vec<f32> = (0..inputs * outputs).map(|at| w[at % outputs * inputs + at / outputs]).collect();
+            for (at, e) in naive(&gradient, &transposed, rows, inputs, outputs).into_iter().enumerate() {
+                prop_assert!((f64::from(back[at]) - e - f64::from(x[at])).abs() < 1e-5);
             }
         }
     }

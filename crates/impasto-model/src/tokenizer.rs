@@ -10,6 +10,8 @@ const MAX_HELD: usize = 8;
 /// Prompt tokens kept before a stream, so that its first piece is decoded in context (decoders strip the space of a
 /// text's first word).
 const CONTEXT: usize = 4;
+/// Longest UTF-8 character in bytes; a token may be one byte of it.
+const MAX_CHARACTER: usize = 4;
 
 /// A tokenizer of the Hugging Face `tokenizers` kind.
 pub struct Tokenizer(tokenizers::Tokenizer);
@@ -72,8 +74,17 @@ impl Tokenizer {
 
     /// A decoder for tokens that come one at a time after `prompt`; special tokens are left out.
     pub fn stream(&self, prompt: &[u32]) -> TextStream<'_> {
-        let ids = prompt[prompt.len().saturating_sub(CONTEXT)..].to_vec();
+        let ids = self.context(prompt).to_vec();
         TextStream { tokenizer: self, shown: ids.len(), ids }
+    }
+
+    /// The last tokens of a prompt, from where a character begins. After half a character a byte fallback would give
+    /// up all bytes up to the next token that is none, those of the stream among them.
+    fn context<'a>(&self, prompt: &'a [u32]) -> &'a [u32] {
+        let last = |n: usize| &prompt[prompt.len().saturating_sub(n)..];
+        let is_cut = |ids| self.decode(ids, true).is_ok_and(|text| text.starts_with(char::REPLACEMENT_CHARACTER));
+        let mut starts = (CONTEXT..CONTEXT + MAX_CHARACTER).map(last);
+        starts.find(|ids| !is_cut(ids)).unwrap_or(last(CONTEXT)) // A prompt that is broken itself.
     }
 }
 

@@ -3,10 +3,10 @@
 mod support;
 
 use impasto_model::chat::{ChatOptions, ChatTemplate, Message};
-use impasto_model::config::LlamaConfig;
+use impasto_model::config::DecoderConfig;
 use impasto_model::tokenizer::Tokenizer;
 use serde_json::{Value, json};
-use support::Folder;
+use support::{Family, Folder};
 
 /// Calls `with` on `root` with each value in it, the containers too, replaced by each of a list of odd ones.
 fn tamper(root: &Value, with: &mut dyn FnMut(&Value)) {
@@ -44,16 +44,21 @@ fn collect(value: &Value, at: String, out: &mut Vec<String>) {
 
 #[test]
 fn config() {
-    let good: Value = serde_json::from_slice(&Folder::tiny().table().assets["config.json"]).unwrap();
-    let mut refused = 0;
-    tamper(&good, &mut |config| {
-        let read = LlamaConfig::from_json(&serde_json::to_vec(config).unwrap());
-        refused += usize::from(read.is_err());
-        if let Ok(config) = read {
-            assert!(config.weight_bytes().is_some());
-        }
-    });
-    assert!(refused > 100);
+    let tiny: Value = serde_json::from_slice(&Folder::tiny().table().assets["config.json"]).unwrap();
+    for good in Family::all().iter().map(Family::config).chain([tiny]) {
+        let mut refused = 0;
+        tamper(&good, &mut |config| {
+            let read = DecoderConfig::from_json(&serde_json::to_vec(config).unwrap());
+            refused += usize::from(read.is_err());
+            if let Ok(config) = read {
+                assert!(config.weight_bytes().is_some());
+                for rope in &config.ropes {
+                    assert!([1, usize::MAX].iter().all(|&n| rope.frequencies(n).iter().all(|f| f.is_finite())));
+                }
+            }
+        });
+        assert!(refused > 90, "{}: {refused}", good["model_type"]);
+    }
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use impasto_model::chat::{ChatOptions, Message};
+use impasto_model::decoder::Labels;
 use impasto_model::eval::{Estimate, EvalOptions, EvalText, Score, kld, perplexity};
 use impasto_model::generate::GenerateOptions;
-use impasto_model::{CausalLm, Model, RunOptions, Want};
+use impasto_model::{CausalLm, GradientProbe, Model, Probe, RunOptions, Want};
 use support::Folder;
 
 const TEXT: &str = "Once upon a time there was a girl who lived by the sea. Every morning she went to the shore and \
@@ -118,4 +119,46 @@ fn smollm2_on_wikitext() {
     let report = kld(model.network(), model.network(), &text, &options, &mut |_| ()).unwrap();
     println!("{:?}, {:.1} s for two passes", report.model, begun.elapsed().as_secs_f64());
     assert_eq!((report.mean.value, report.max, report.same_top.value), (0.0, 0.0, 1.0));
+}
+
+/// Mean squares of all gradients together.
+#[derive(Default)]
+struct Fisher(f64);
+
+impl Probe for Fisher {
+    fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
+}
+
+impl GradientProbe for Fisher {
+    fn head(&mut self, _: &str, fisher: &[f32], _: usize) {
+        self.0 += fisher.iter().map(|&f| f64::from(f)).sum::<f64>();
+    }
+
+    fn linear_gradient(&mut self, _: &str, gradient: &[f32], _: usize) {
+        self.0 += gradient.iter().map(|&g| f64::from(g * g)).sum::<f64>();
+    }
+
+    fn embedding_gradient(&mut self, _: &[u32], _: &[f32], _: usize) {}
+}
+
+#[test]
+fn smollm2_backward_on_wikitext() {
+    let Some(model) = smollm2() else { return };
+    let Some(text) = wikitext() else { return };
+    let text = EvalText::new(model.tokenizer().unwrap(), &text).unwrap();
+    let net = model.network();
+    const WINDOWS: usize = 2;
+    let windows = || text.tokens.chunks_exact(512).take(WINDOWS);
+    let begun = Instant::now();
+    for window in windows() {
+        net.hidden(&mut net.new_cache(512).unwrap(), window, Want::All).unwrap();
+    }
+    let forward = begun.elapsed().as_secs_f64() / WINDOWS as f64;
+    let mut fisher = Fisher::default();
+    for (seed, window) in (0..).zip(windows()) {
+        net.backward(window, Labels::Sampled { seed }, &mut fisher).unwrap();
+    }
+    let both = begun.elapsed().as_secs_f64() / WINDOWS as f64 - forward;
+    println!("512 tokens: {forward:.2} s forward without logits, {both:.2} s with gradients");
+    assert!(fisher.0.is_finite() && fisher.0 > 0.0);
 }

@@ -2,10 +2,10 @@
 
 mod support;
 
-use impasto_model::config::{LlamaConfig, eos_token_ids};
+use impasto_model::config::{DecoderConfig, eos_token_ids};
 use impasto_model::{CausalLm, Model, ModelError, RunOptions, Want};
 use serde_json::{Value, json};
-use support::{Folder, Table};
+use support::{Family, Folder, Table};
 
 fn load(table: &Table) -> Result<Model, ModelError> {
     Model::load(table, &RunOptions { threads: 1, ..RunOptions::default() })
@@ -51,22 +51,43 @@ fn configurations() {
         refusal(&table)
     };
     for (key, value, words) in [
-        ("model_type", json!("whisper"), "cannot run architecture LlamaForCausalLM (model_type whisper)"),
+        ("model_type", json!("whisper"), "cannot run architecture LlamaForCausalLM (model_type whisper), only llama, "),
         (
             "architectures",
             json!(["BertModel"]),
-            "cannot run architecture BertModel (model_type llama); encode and decode",
+            "cannot run architecture BertModel (model_type llama), only llama, mistral, qwen2, qwen3, smollm3, phi3, \
+             gemma, gemma2, gemma3_text, gemma3; encode, decode and verify work",
         ),
-        ("attention_bias", json!(true), "attention_bias"),
-        ("mlp_bias", json!(true), "mlp_bias"),
+        ("attention_bias", json!(true), "layers.0.self_attn.q_proj.bias: missing; expected shape [48]"),
+        ("mlp_bias", json!(true), "layers.0.mlp.gate_proj.bias: missing; expected shape [80]"),
         ("hidden_act", json!("gelu"), "hidden_act gelu"),
         ("quantization_config", json!({"bits": 4}), "quantization_config"),
-        ("rope_parameters", json!({"rope_theta": 1e4, "rope_type": "llama3"}), "rope_type llama3"),
-        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_type linear"),
-        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor 0.5"),
+        ("rope_parameters", json!({"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}), "rope_type dynamic"),
+        ("rope_parameters", json!({"rope_type": "linear"}), "factor is missing"),
+        ("rope_parameters", json!({"rope_type": "linear", "factor": 0.0}), "factor = 0"),
+        ("rope_parameters", json!({"rope_type": "llama3", "factor": 8.0}), "low_freq_factor is missing"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}),
+            "high_freq_factor = 4 is not above",
+        ),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": -1.0}), "beta_fast = -1"),
+        ("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e-60}), "are not finite"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1]}),
+            "long_factor holds 0 numbers",
+        ),
+        ("rope_parameters", json!({"full_attention": {"rope_theta": 5.0}}), "rope_parameters by layer type in llama"),
+        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling and rope_parameters that differ"),
+        ("layer_types", json!(["sliding_attention", "full_attention", "full_attention"]), "layer_types in llama"),
+        ("layer_types", json!(["full_attention"]), "layer_types has 1 entries for 3 blocks"),
+        ("final_logit_softcapping", json!(30.0), "final_logit_softcapping in llama"),
+        ("use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
+        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor 0.5 in llama"),
         ("num_key_value_heads", json!(4), "num_key_value_heads = 4"),
         ("num_key_value_heads", json!(0), "num_key_value_heads = 0"),
-        ("head_dim", json!(7), "head_dim = 7 is odd"),
+        ("head_dim", json!(7), "7 of head_dim = 7 elements rotated"),
         ("hidden_size", json!(1u64 << 60), "hidden_size"),
         ("hidden_size", json!(-4), "config.json"),
         ("hidden_size", json!(1 << 24), "expected [160, 16777216]"),
@@ -92,16 +113,69 @@ fn configurations() {
     assert!(refusal(&none).contains("tokenizer.json"));
 }
 
+/// Options that one family has and another lacks, or has otherwise.
+#[test]
+fn options_of_families() {
+    for (name, key, value, words) in [
+        ("mistral", "attention_bias", json!(true), "attention_bias = true in mistral"),
+        ("mistral", "mlp_bias", json!(true), "mlp_bias = true in mistral"),
+        ("mistral", "sliding_window", json!(0), "sliding_window = 0"),
+        ("qwen2", "use_sliding_window", json!(false), "no sliding_window in use"),
+        (
+            "qwen2",
+            "layer_types",
+            json!(["chunked_attention", "full_attention", "full_attention"]),
+            "layer type chunked_attention",
+        ),
+        ("smollm3", "no_rope_layers", json!([1, 0]), "no_rope_layers has 2 entries for 4 blocks"),
+        ("smollm3", "no_rope_layer_interval", json!(0), ""),
+        ("gemma", "hidden_act", json!("relu"), "hidden_act relu"),
+        ("gemma2", "sliding_window", json!(null), "no sliding_window in use"),
+        ("gemma2", "attn_logit_softcapping", json!(-1.0), "attn_logit_softcapping = -1"),
+        ("gemma2", "query_pre_attn_scalar", json!(0), "query_pre_attn_scalar = 0"),
+        ("gemma3", "attn_logit_softcapping", json!(50.0), "attn_logit_softcapping in gemma3_text"),
+        ("gemma3", "rope_parameters", json!({"rope_theta": 1e4}), "rope_parameters without layer types"),
+        ("phi3-longrope", "partial_rotary_factor", json!(0.1), ""),
+        ("phi3-longrope", "original_max_position_embeddings", json!(1), "attention_factor = inf"),
+    ] {
+        let family = Family::open(name);
+        let result = load(&family.with_config(|config| config[key] = value.clone()));
+        match words {
+            // The list, or the object, goes before this key.
+            "" => assert!(result.is_ok(), "{name}: {key} = {value}"),
+            words => {
+                let error = result.err().unwrap_or_else(|| panic!("{name}: {key} = {value} runs")).to_string();
+                assert!(error.contains(words), "{name}: {key} = {value}: {error}");
+            }
+        }
+    }
+}
+
+/// Every tensor of every family is asked for, under its own name and with its own shape.
+#[test]
+fn tensors_of_families() {
+    for family in Family::all() {
+        for name in family.table.tensors.keys() {
+            let mut table = family.table.clone();
+            table.tensors.remove(name);
+            assert!(refusal(&table).contains(&format!("tensor {name}: missing")), "{}: {name}", family.name);
+            let mut table = family.table.clone();
+            table.tensors.get_mut(name).unwrap().0[0] += 1;
+            assert!(refusal(&table).contains(&format!("tensor {name}: shape")), "{}: {name}", family.name);
+        }
+    }
+}
+
 #[test]
 fn both_dialects_say_the_same() {
-    let new = LlamaConfig::from_json(&config(|_| ())).unwrap();
+    let new = DecoderConfig::from_json(&config(|_| ())).unwrap();
     let old = config(|c| {
         let c = c.as_object_mut().unwrap();
         c.remove("rope_parameters");
         c.insert("rope_theta".into(), json!(10000.0));
         c.insert("rope_scaling".into(), Value::Null);
     });
-    assert_eq!(LlamaConfig::from_json(&old).unwrap(), new);
+    assert_eq!(DecoderConfig::from_json(&old).unwrap(), new);
     assert_eq!(new.eos_token_ids, [1, 2]);
     let inferred = config(|c| {
         let c = c.as_object_mut().unwrap();
@@ -109,7 +183,7 @@ fn both_dialects_say_the_same() {
         c.remove("num_key_value_heads");
         c["eos_token_id"] = json!(2);
     });
-    let inferred = LlamaConfig::from_json(&inferred).unwrap();
+    let inferred = DecoderConfig::from_json(&inferred).unwrap();
     assert_eq!((inferred.head_dim, inferred.num_kv_heads, inferred.eos_token_ids), (8, 6, vec![2]));
 }
 

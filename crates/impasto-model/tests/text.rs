@@ -58,6 +58,46 @@ fn broken_characters_are_shown_at_last() {
     assert!(after.ends_with(" and so on"), "{after:?}");
 }
 
+/// A tokenizer of sentencepiece's kind: a few words, and bytes for all else.
+fn byte_fallback() -> Tokenizer {
+    let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
+    let words = ["\u{2581}", "a", "b", "\u{2581}a"].map(String::from);
+    let vocab: serde_json::Map<_, _> = bytes.chain(words).zip((0..).map(serde_json::Value::from)).collect();
+    let json = serde_json::json!({
+        "version": "1.0",
+        "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" },
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "\u{2581}" }, "content": " " },
+            { "type": "ByteFallback" },
+            { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+        ] },
+        "model": { "type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": ["\u{2581} a"] },
+    });
+    Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn a_stream_begins_between_characters() {
+    let tokenizer = byte_fallback();
+    let text = "a 灯台b🦀灯 é台ba";
+    let ids = tokenizer.encode(text, false).unwrap();
+    assert_eq!(ids.len(), 3 + 6 + 1 + 4 + 3 + 1 + 2 + 3 + 2, "the test needs a token for each byte");
+    // The prompt ends after each character in turn.
+    for (end, _) in text.char_indices() {
+        let prompt = tokenizer.encode(&text[..end], false).unwrap();
+        assert_eq!(prompt, ids[..prompt.len()]);
+        let mut stream = tokenizer.stream(&prompt);
+        let mut shown: String = ids[prompt.len()..].iter().map(|&id| stream.push(id).unwrap()).collect();
+        shown.push_str(&stream.finish().unwrap());
+        assert_eq!(shown, text[end..], "after {:?}", &text[..end]);
+    }
+    // A prompt that is broken itself does not stop the stream.
+    let mut stream = tokenizer.stream(&[0x80; 9]);
+    let shown: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert!(shown.ends_with("ba"), "{shown:?}");
+}
+
 #[test]
 fn greedy_text_is_the_argmax_of_each_step() {
     let model = tiny();

@@ -1,0 +1,302 @@
+//! `config.json` and `generation_config.json` of Hugging Face checkpoints.
+//!
+//! [`DecoderConfig`] is what the runtime needs to know of a model, whatever its family; how the families differ stands in
+//! one table, `family`. Both dialects are read: the older one with `rope_theta` and `rope_scaling` at the top, and that
+//! of transformers 5 with `rope_parameters`. What the runtime does not do is refused by name; nothing is silently
+//! ignored that would change the logits.
+
+mod blocks;
+mod family;
+mod raw;
+mod rope;
+
+use serde::Deserialize;
+
+use crate::{ModelError, Result, WeightSource};
+use family::{AttentionBias, Cap, Family};
+use raw::{Ids, Raw};
+
+pub(crate) use raw::CONFIG;
+
+pub use family::Structure;
+pub use rope::{Rope, Scaling};
+
+const GENERATION: &str = "generation_config.json";
+
+/// Largest size of any one dimension (2^24): far above any model, low enough that products of three fit a `u128`.
+const MAX_DIMENSION: u64 = 1 << 24;
+/// Largest number of transformer blocks.
+const MAX_BLOCKS: u64 = 4096;
+/// Widest head: the table of rotary angles takes a row of it for each token.
+const MAX_HEAD_DIM: u64 = 4096;
+
+/// The nonlinearity of the MLP's gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + exp(-x)).
+    Silu,
+    /// The approximation of GELU by tanh (Hendrycks and Gimpel, arXiv 1606.08415).
+    GeluTanh,
+}
+
+/// Which projections add a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// The output of attention.
+    pub output: bool,
+    /// Gate, up and down.
+    pub mlp: bool,
+}
+
+/// What differs between blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockConfig {
+    /// Tokens that a query sees, its own among them; `None` for all before it.
+    pub window: Option<usize>,
+    /// Index into [`DecoderConfig::ropes`]; `None` for no rotary positions.
+    pub rope: Option<usize>,
+}
+
+/// A decoder-only transformer, validated: sizes, constants and how its blocks are built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderConfig {
+    /// How the blocks of the family are built.
+    pub structure: Structure,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// The transformer blocks.
+    pub blocks: Vec<BlockConfig>,
+    /// The rotary positions that blocks name.
+    pub ropes: Vec<Rope>,
+    /// Which projections add a bias.
+    pub biases: Biases,
+    /// The nonlinearity of the MLP.
+    pub activation: Activation,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Factor on the products of queries and keys.
+    pub attention_scale: f32,
+    /// Cap c on these scores: c tanh(x / c).
+    pub attention_softcap: Option<f32>,
+    /// Cap c on the logits.
+    pub logit_softcap: Option<f32>,
+    /// Largest number of tokens in context.
+    pub max_position_embeddings: usize,
+    /// Whether the output projection is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Beginnings of the tensor names, each with the name of the output projection; a checkpoint has one of them.
+    pub names: &'static [(&'static str, &'static str)],
+    /// Token ids that end a text, from `config.json`.
+    pub eos_token_ids: Vec<u32>,
+}
+
+fn unsupported_unless(good: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if good { Ok(()) } else { Err(ModelError::Unsupported(what())) }
+}
+
+fn dimension(name: &str, value: u64, max: u64) -> Result<usize> {
+    if value == 0 || value > max {
+        return Err(ModelError::asset(CONFIG, format!("{name} = {value} is outside 1..={max}")));
+    }
+    usize::try_from(value).map_err(|_| ModelError::asset(CONFIG, format!("{name} = {value} is too large")))
+}
+
+fn positive(name: &str, value: f64) -> Result<f64> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(value);
+    }
+    Err(ModelError::asset(CONFIG, format!("{name} = {value} is not a positive number")))
+}
+
+/// A size that must be in the file unless the family has a default for it.
+fn size(name: &str, value: Option<u64>, default: Option<u64>, max: u64) -> Result<usize> {
+    let value = value.or(default).ok_or_else(|| ModelError::asset(CONFIG, format!("{name} is missing")))?;
+    dimension(name, value, max)
+}
+
+fn biases(family: &Family, raw: &Raw) -> Result<Biases> {
+    let (attention, mlp) = (raw.attention_bias.unwrap_or(false), raw.mlp_bias.unwrap_or(false));
+    let unknown = |name: &str| format!("{name} = true in {}", family.model_type);
+    unsupported_unless(family.mlp_bias || !mlp, || unknown("mlp_bias"))?;
+    let (qkv, output) = match family.attention_bias {
+        AttentionBias::Never => {
+            unsupported_unless(!attention, || unknown("attention_bias"))?;
+            (false, false)
+        }
+        AttentionBias::Qkv => (true, false),
+        AttentionBias::Configured => (attention, attention),
+    };
+    Ok(Biases { qkv, output, mlp })
+}
+
+fn activation(family: &Family, raw: &Raw) -> Result<Activation> {
+    // The Gemmas after the first have the name under another key, and leave the older one as it was.
+    let gated_gelu = family.defaults.activation == Activation::GeluTanh;
+    let newer = raw.hidden_activation.as_deref().filter(|_| gated_gelu);
+    match newer.or(raw.hidden_act.as_deref()) {
+        None => Ok(family.defaults.activation),
+        Some("silu") => Ok(Activation::Silu),
+        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+        // The first files of Gemma say this and mean the other.
+        Some("gelu") if gated_gelu => Ok(Activation::GeluTanh),
+        Some(other) => Err(ModelError::Unsupported(format!("hidden_act {other}"))),
+    }
+}
+
+fn softcap(family: &Family, name: &str, rule: Cap, value: Option<Option<f64>>) -> Result<Option<f32>> {
+    let cap = match rule {
+        Cap::Configured(default) => value.unwrap_or(default),
+        Cap::Never => {
+            let unknown = || format!("{name} in {}", family.model_type);
+            unsupported_unless(value.flatten().is_none(), unknown)?;
+            None
+        }
+    };
+    cap.map(|c| Ok(positive(name, c)? as f32)).transpose()
+}
+
+impl DecoderConfig {
+    /// Reads and validates the bytes of `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Architecture`] for a model of no family that runs, [`ModelError::Unsupported`] for an option the
+    /// runtime lacks, [`ModelError::BadAsset`] for sizes that are missing, out of range or do not divide.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let (family, raw) = raw::read(json)?;
+        let defaults = &family.defaults;
+        unsupported_unless(raw.quantization_config.is_none(), || "quantization_config".into())?;
+        unsupported_unless(!raw.use_bidirectional_attention.unwrap_or(false), || {
+            "use_bidirectional_attention = true".into()
+        })?;
+
+        let hidden_size = size("hidden_size", raw.hidden_size, None, MAX_DIMENSION)?;
+        let num_heads = size("num_attention_heads", raw.num_attention_heads, defaults.num_heads, MAX_DIMENSION)?;
+        let same = Some(num_heads as u64);
+        let num_kv_heads =
+            size("num_key_value_heads", raw.num_key_value_heads, defaults.num_kv_heads.or(same), MAX_DIMENSION)?;
+        if !num_heads.is_multiple_of(num_kv_heads) {
+            let reason =
+                format!("num_attention_heads = {num_heads} is not a multiple of num_key_value_heads = {num_kv_heads}");
+            return Err(ModelError::asset(CONFIG, reason));
+        }
+        let head_dim = match raw.head_dim.or(defaults.head_dim) {
+            Some(d) => dimension("head_dim", d, MAX_HEAD_DIM)?,
+            None if hidden_size.is_multiple_of(num_heads) => {
+                dimension("hidden_size / num_attention_heads", (hidden_size / num_heads) as u64, MAX_HEAD_DIM)?
+            }
+            None => {
+                let reason =
+                    format!("hidden_size = {hidden_size} is not a multiple of num_attention_heads = {num_heads}");
+                return Err(ModelError::asset(CONFIG, reason));
+            }
+        };
+        dimension("num_attention_heads * head_dim", num_heads as u64 * head_dim as u64, MAX_DIMENSION)?;
+        let count = size("num_hidden_layers", raw.num_hidden_layers, None, MAX_BLOCKS)?;
+        let positions =
+            size("max_position_embeddings", raw.max_position_embeddings, Some(defaults.positions), MAX_DIMENSION)?;
+        let (blocks, ropes) = blocks::blocks(family, &raw, count, head_dim, positions)?;
+        let scalar = match family.query_scalar {
+            Some(default) => positive("query_pre_attn_scalar", raw.query_pre_attn_scalar.unwrap_or(default))? as f32,
+            None => head_dim as f32,
+        };
+        let config = Self {
+            structure: family.structure,
+            vocab_size: size("vocab_size", raw.vocab_size, defaults.vocab_size, MAX_DIMENSION)?,
+            hidden_size,
+            intermediate_size: size("intermediate_size", raw.intermediate_size, None, MAX_DIMENSION)?,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            blocks,
+            ropes,
+            biases: biases(family, &raw)?,
+            activation: activation(family, &raw)?,
+            rms_norm_eps: positive("rms_norm_eps", raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps))? as f32,
+            attention_scale: 1.0 / scalar.sqrt(),
+            attention_softcap: softcap(
+                family,
+                "attn_logit_softcapping",
+                family.attention_softcap,
+                raw.attn_logit_softcapping,
+            )?,
+            logit_softcap: softcap(
+                family,
+                "final_logit_softcapping",
+                family.logit_softcap,
+                raw.final_logit_softcapping,
+            )?,
+            max_position_embeddings: positions,
+            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(defaults.tied),
+            names: family.names,
+            eos_token_ids: raw.eos_token_id.map(Into::into).unwrap_or_default(),
+        };
+        config.weight_bytes().ok_or_else(|| ModelError::asset(CONFIG, "the model's size overflows"))?;
+        Ok(config)
+    }
+
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_width(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    /// Factor on the embeddings, in binary32 as transformers has it for a model in binary32.
+    pub fn embedding_scale(&self) -> Option<f32> {
+        self.structure.scaled_embedding.then(|| (self.hidden_size as f64).sqrt() as f32)
+    }
+
+    /// Bytes of all weights in binary32, or `None` when they overflow the address space.
+    pub fn weight_bytes(&self) -> Option<usize> {
+        let wide = |n: usize| n as u128;
+        let counted = |yes: bool, n: u128| if yes { n } else { 0 };
+        let (hidden, inner, head) = (wide(self.hidden_size), wide(self.intermediate_size), wide(self.head_dim));
+        let (query, kv) = (wide(self.num_heads) * head, wide(self.num_kv_heads) * head);
+        let matrices = hidden.checked_mul(2 * (query + kv) + 3 * inner)?;
+        let biases = counted(self.biases.qkv, query + 2 * kv)
+            + counted(self.biases.output, hidden)
+            + counted(self.biases.mlp, 2 * inner + hidden);
+        let norms = hidden * if self.structure.post_norms { 4 } else { 2 } + counted(self.structure.qk_norms, 2 * head);
+        let blocks = (matrices + biases + norms).checked_mul(wide(self.blocks.len()))?;
+        let ends = wide(self.vocab_size).checked_mul(hidden)? * if self.tie_word_embeddings { 1 } else { 2 } + hidden;
+        usize::try_from(blocks.checked_add(ends)?.checked_mul(size_of::<f32>() as u128)?).ok()
+    }
+}
+
+/// Token ids that end a text: those of `generation_config.json` when it names any, else those of `config.json`, there also
+/// in `text_config`.
+///
+/// # Errors
+/// [`ModelError::BadAsset`] when either file does not parse.
+pub fn eos_token_ids(source: &dyn WeightSource) -> Result<Vec<u32>> {
+    #[derive(Deserialize)]
+    struct Eos {
+        eos_token_id: Option<Ids>,
+        text_config: Option<Box<Eos>>,
+    }
+    for name in [GENERATION, CONFIG] {
+        if let Some(json) = source.asset(name) {
+            let eos: Eos = raw::parse(name, &json)?;
+            let text = eos.text_config.and_then(|text| text.eos_token_id);
+            if let Some(ids) = eos.eos_token_id.or(text) {
+                return Ok(ids.into());
+            }
+        }
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,130 @@
+//! The parts of a block that are not products of matrices. Rows are shared out over the current Rayon pool.
+
+use rayon::prelude::*;
+
+use crate::config::{Activation, Rope};
+
+/// `x += y`.
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// RMSNorm (Zhang and Sennrich, arXiv 1910.07467): each row over its root mean square, times `weight`.
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let width = weight.len();
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(width).zip(x.par_chunks(width)).for_each(|(out, x)| {
+        let mean = x.iter().map(|v| f64::from(v * v)).sum::<f64>() / width as f64;
+        let scale = 1.0 / (mean as f32 + eps).sqrt();
+        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+            *out = w * (x * scale);
+        }
+    });
+    out
+}
+
+/// `x = cap * tanh(x / cap)`.
+pub(super) fn softcap(x: &mut [f32], cap: f32) {
+    x.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
+}
+
+fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
+fn gelu_tanh(x: f32) -> f32 {
+    const SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+    0.5 * x * (1.0 + (SCALE * (x + 0.044715 * (x * x * x))).tanh())
+}
+
+/// A gated linear unit (Shazeer, arXiv 2002.05202): `gate = activation(gate) * up`, rows `width` wide.
+pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Activation) {
+    fn apply(gate: &mut [f32], up: &[f32], width: usize, f: impl Fn(f32) -> f32 + Sync) {
+        gate.par_chunks_mut(width).zip(up.par_chunks(width)).for_each(|(gate, up)| {
+            for (g, u) in gate.iter_mut().zip(up) {
+                *g = f(*g) * u;
+            }
+        });
+    }
+    match activation {
+        Activation::Silu => apply(gate, up, width, silu),
+        Activation::GeluTanh => apply(gate, up, width, gelu_tanh),
+    }
+}
+
+/// Cosine and sine of each rotary angle, for `tokens` positions from `past` on in a context of `total` tokens: tokens x
+/// dim / 2 pairs.
+pub(super) fn rope_table(past: usize, tokens: usize, total: usize, rope: &Rope) -> Vec<(f32, f32)> {
+    // The angle is rounded to binary32 as in transformers; at long context that is visible.
+    let frequencies = rope.frequencies(total);
+    let angles = (past..past + tokens).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+    angles.map(|a| (a.cos() * rope.scale, a.sin() * rope.scale)).collect()
+}
+
+/// Rotary positions (Su et al., arXiv 2104.09864): of the first `dim` elements of each head, element i is paired with
+/// element i + dim / 2. `x` is tokens x `width`, `table` tokens x dim / 2.
+pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, dim: usize, table: &[(f32, f32)]) {
+    let half = dim / 2;
+    x.par_chunks_mut(width).zip(table.par_chunks(half)).for_each(|(row, angles)| {
+        for head in row.chunks_exact_mut(head_dim) {
+            let (low, high) = head[..dim].split_at_mut(half);
+            for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Scaling;
+
+    #[test]
+    fn rms_norm_by_hand() {
+        let out = rms_norm(&[3.0, 4.0, 0.0, 0.0], &[1.0, 2.0], 0.0);
+        let rms = 12.5f32.sqrt();
+        assert!((out[0] - 3.0 / rms).abs() < 1e-6 && (out[1] - 8.0 / rms).abs() < 1e-6);
+        assert!(out[2].is_nan(), "a zero row with no eps has no norm");
+        assert_eq!(rms_norm(&[0.0, 0.0], &[1.0, 1.0], 1e-5), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn rotation_keeps_norms_and_depends_on_distance_alone() {
+        let (q, k) = ([0.3f32, -1.2, 0.7, 2.0, 5.0], [1.0f32, 0.4, -0.6, 0.1, 3.0]);
+        let positions = Rope { theta: 100.0, dim: 4, scale: 1.0, scaling: Scaling::None };
+        let dot_at = |pq: usize, pk: usize| {
+            let (mut q, mut k) = (q, k);
+            rope(&mut q, 5, 5, 4, &rope_table(pq, 1, pq + 1, &positions));
+            rope(&mut k, 5, 5, 4, &rope_table(pk, 1, pk + 1, &positions));
+            assert_eq!((q[4], k[4]), (5.0, 3.0), "what lies past dim stays");
+            q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>()
+        };
+        assert!((dot_at(9, 4) - dot_at(25, 20)).abs() < 1e-5);
+        assert!((dot_at(7, 7) - q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>()).abs() < 1e-5);
+        assert!((dot_at(9, 4) - dot_at(9, 3)).abs() > 1e-2);
+    }
+
+    #[test]
+    fn gate_limits() {
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let mut gate = [0.0, 100.0, -100.0];
+            gated(&mut gate, &[5.0, 2.0, 3.0], 3, activation);
+            assert_eq!(gate[0], 0.0);
+            assert_eq!(gate[1], 200.0);
+            assert!(gate[2].abs() < 1e-30);
+        }
+        // x Phi(x), to what the approximation gives.
+        assert!((gelu_tanh(1.0) - 0.841_345).abs() < 3e-4 && (gelu_tanh(-0.5) + 0.154_269).abs() < 3e-4);
+    }
+
+    #[test]
+    fn caps() {
+        let mut x = [0.01, 1e6, -1e6];
+        softcap(&mut x, 30.0);
+        assert!((x[0] - 0.01).abs() < 1e-6);
+        assert_eq!(x[1..], [30.0, -30.0]);
+    }
+}
