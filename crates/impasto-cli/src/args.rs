@@ -12,6 +12,8 @@ use clap_complete::Shell;
 /// Exit codes: 0 done; 1 the system failed (files, threads, memory); 2 wrong command line; 3 the input is not valid (checkpoint,
 /// .impasto file, tokenizer, text) or not one that this version knows; 4 units are damaged; 5 units are absent: the file is cut; 6 the
 /// wanted size cannot be met.
+///
+/// Environment: IMPASTO_CPU forces an instruction level: scalar, avx2 or avx512; by default the highest that the processor has.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
@@ -69,7 +71,7 @@ pub enum Command {
 /// Encode a checkpoint into one .impasto file.
 #[derive(clap::Args)]
 pub struct Encode {
-    /// A Hugging Face folder or a safetensors file.
+    /// A Hugging Face folder, a safetensors file or a GGUF.
     pub model: PathBuf,
     /// The file to write; an existing one is replaced when the new one is complete.
     #[arg(short, long, value_name = "FILE")]
@@ -83,6 +85,9 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// Statistics of the model on a text (`impasto calibrate`), to put the error where it weighs least.
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Option<PathBuf>,
     /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
@@ -93,11 +98,14 @@ pub struct Encode {
 pub struct Decode {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The form of the checkpoint.
-    #[arg(long, value_enum, default_value_t = Form::Safetensors)]
-    pub to: Form,
-    /// The folder to write.
-    #[arg(short, long, value_name = "DIR")]
+    /// The form of the checkpoint; by default the files that it was encoded from, if the file keeps them exactly, else safetensors.
+    #[arg(long, value_enum)]
+    pub to: Option<Form>,
+    /// The type of matrices in a GGUF; by default a GGUF that the file keeps exactly, else the type that most weights have.
+    #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
+    pub gguf_type: Option<GgufType>,
+    /// The folder to write; for a GGUF also the file, if it ends in .gguf.
+    #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
     /// Replace files that are in the folder already.
     #[arg(long)]
@@ -109,6 +117,25 @@ pub struct Decode {
 pub enum Form {
     /// A Hugging Face folder with safetensors.
     Safetensors,
+    /// A GGUF, for llama.cpp.
+    Gguf,
+}
+
+/// Types of the matrices of a GGUF.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GgufType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8 bits, a scale for 32 weights.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits, a scale for 32 weights.
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 /// Show what is in a file.

@@ -1,8 +1,10 @@
 //! Exit codes: what failed, for programs.
 
 use std::error::Error;
+use std::fmt;
 
 use impasto::{CheckpointError, EncodeError, FileError};
+use impasto_codec::LevelError;
 use impasto_container::ContainerError;
 use impasto_model::ModelError;
 
@@ -13,7 +15,7 @@ pub enum Code {
     Success = 0,
     /// The system failed: files, threads, memory.
     System = 1,
-    /// The command line is wrong: an option out of its range.
+    /// The command line is wrong, or a variable that is read like it: an option out of its range.
     Usage = 2,
     /// The input is not valid.
     Invalid = 3,
@@ -31,10 +33,24 @@ impl From<Code> for std::process::ExitCode {
     }
 }
 
+/// What is wrong with a command line that parses: options that do not go together.
+#[derive(Debug)]
+pub struct UsageError(pub &'static str);
+
+impl Error for UsageError {}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
 /// The exit code of an error.
 pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<FileError>() {
+        if cause.is::<UsageError>() || cause.is::<LevelError>() {
+            return Code::Usage;
+        } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);
         } else if let Some(error) = cause.downcast_ref::<EncodeError>() {
             return match error {

@@ -7,7 +7,9 @@ mod model;
 mod output;
 mod progress;
 
+use anyhow::Context;
 use clap::Parser;
+use impasto_codec::Level;
 
 use args::{Args, Command};
 
@@ -24,6 +26,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<exit::Code> {
+    Level::from_environment().context(Level::VARIABLE)?; // Later readers take any level where it is wrong.
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),

@@ -38,7 +38,7 @@ pub fn load(args: &Args, path: &Path) -> anyhow::Result<Model> {
         Model::load(&FileWeights::new(&file)?, &options)
     } else {
         let checkpoint = Checkpoint::open(path)?;
-        Model::load(&CheckpointWeights(&checkpoint), &options)
+        Model::load(&CheckpointWeights::new(&checkpoint), &options)
     };
     spinner.finish_and_clear();
     model.with_context(|| path.display().to_string())

@@ -36,6 +36,13 @@ pub fn shown(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
+/// Writes a line to stderr for each thing that the user should know of and that is no error.
+pub fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {}", shown(note));
+    }
+}
+
 /// Bytes as people read them, in powers of 1000.
 pub fn bytes(n: u64) -> String {
     match n {

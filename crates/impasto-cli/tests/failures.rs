@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::{Workplace, impasto, tiny};
+use support::{Ran, Workplace, impasto, tiny};
 
 #[test]
 fn bad_checkpoints() {
@@ -104,6 +104,25 @@ fn bad_texts_and_options() {
         assert!(failed.out.is_empty() && !failed.err.is_empty() && !failed.err.contains("panicked"), "{args:?}");
     }
     assert_eq!(at.left(), ["binary", "short"]);
+}
+
+/// The variable for the instruction level is read like an option: one that cannot be obeyed is not passed over.
+#[test]
+fn a_wrong_instruction_level() {
+    let at = Workplace::new();
+    let with = |level: &str| {
+        let mut command = impasto(&["-q", "encode", &tiny(), "-o", "a"]);
+        Ran::of(command.current_dir(at.path("")).env("IMPASTO_CPU", level).output().expect("starts"))
+    };
+    for level in ["avx3", "SCALAR", " scalar", "avx2\n"] {
+        with(level).fails(2, &format!("IMPASTO_CPU: {level:?} is no instruction level"));
+    }
+    assert_eq!(at.left(), [] as [&str; 0]);
+    for level in ["", "scalar"] {
+        with(level).ok();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    with("avx2").fails(2, "this processor lacks the instruction level avx2");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
-use impasto_codec::{CodecError, DType, Kind};
+use impasto_codec::{CodecError, DType, Head};
 use impasto_container::{ContainerError, Mode};
 use rayon::prelude::*;
 
 use crate::error::EncodeError;
-use crate::matrix::{MatrixView, weights};
-use crate::plan::Plan;
-use crate::round::Rounder;
+use crate::lattice::Integers;
+use crate::matrix::MatrixView;
+use crate::plan::{Coding, Plan};
 
 /// Bytes of a piece of an asset.
 pub const PIECE: u64 = 4 << 20;
@@ -66,7 +66,8 @@ pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsse
     coded.collect()
 }
 
-/// Codes a tensor and pushes its units. Returns the name of the mode that most of its bytes are in, and all its bytes.
+/// Codes a tensor and pushes its units; `integers` with the head are those of a tensor on the lattice. Returns the name of the mode
+/// that most of its bytes are in, and all its bytes.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -74,14 +75,19 @@ pub fn code_tensor(
     name: &str,
     matrix: &MatrixView,
     plan: &Plan,
+    integers: Option<&(Integers, Head)>,
     segments: usize,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(&'static str, u64), EncodeError> {
     let mut by_mode = [0u64; 5];
-    let encoder = plan.head.as_ref().map(|head| TileEncoder::new(head, segments));
-    let kind = plan.head.as_ref().map(|head| head.kind());
+    let head = match &plan.coding {
+        Coding::Bytes => None,
+        Coding::Float(head) => Some(head),
+        Coding::Lattice(_) => integers.map(|(_, head)| head),
+    };
+    let encoder = head.map(|head| TileEncoder::new(head, segments));
     let mut head_bytes = 0;
-    if let Some(head) = &plan.head {
+    if let Some(head) = head {
         let bytes = head.to_bytes();
         head_bytes = bytes.len() as u64;
         push(Mode::HEAD, &bytes)?;
@@ -89,9 +95,9 @@ pub fn code_tensor(
     let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
     let places: Vec<Place> = tiles.map(Place::from).collect();
     for batch in places.chunks(BATCH) {
-        let units = batch.par_iter().map(|place| match (kind, &encoder) {
-            (Some(Kind::Lattice), Some(encoder)) => code_lattice(matrix, plan, encoder, place),
-            (Some(Kind::Float), Some(encoder)) => code_float(matrix, encoder, place),
+        let units = batch.par_iter().map(|place| match (&encoder, integers) {
+            (Some(encoder), Some((integers, _))) => code_lattice(matrix, integers, encoder, place),
+            (Some(encoder), None) => code_float(matrix, encoder, place),
             _ => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
         });
         let units = units.collect::<Result<Vec<_>, CodecError>>();
@@ -109,7 +115,7 @@ pub fn code_tensor(
 fn elements(matrix: &MatrixView, place: &Place) -> Vec<u8> {
     let mut out = Vec::with_capacity(place.elements() * matrix.dtype.size());
     for r in place.rows.clone() {
-        out.extend_from_slice(matrix.part(r, place.columns.clone()));
+        out.extend_from_slice(&matrix.part(r, place.columns.clone()));
     }
     out
 }
@@ -131,22 +137,14 @@ fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Resu
     Ok((mode::FLOAT, unit))
 }
 
-/// The weights of a tile, rounded to the lattice.
+/// The integers of a tile.
 fn code_lattice(
     matrix: &MatrixView,
-    plan: &Plan,
+    integers: &Integers,
     encoder: &TileEncoder,
     place: &Place,
 ) -> Result<(u8, Vec<u8>), CodecError> {
-    let step = plan.head.as_ref().and_then(|head| head.steps.as_ref()).map_or(1.0, |steps| steps.step);
-    let rounder = Rounder::new(matrix.dtype, step);
-    let mut z = Vec::with_capacity(place.elements());
-    let mut w = Vec::with_capacity(place.columns.len());
-    for r in place.rows.clone() {
-        weights(matrix.dtype, matrix.part(r, place.columns.clone()), &mut w);
-        z.extend(w.iter().map(|&w| rounder.round(w)));
-    }
-    match encoder.lattice(place, &z) {
+    match encoder.lattice(place, &integers.part(place)) {
         Some(unit) => Ok((mode::LATTICE, unit)),
         None => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
     }

@@ -75,6 +75,14 @@ pub enum EncodeError {
         /// Least number of weights of a lossy tensor.
         least: usize,
     },
+    /// The file of statistics breaks a rule.
+    #[error("{file}: {rule}")]
+    Statistics {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        rule: String,
+    },
     /// The thread pool cannot be started.
     #[error("cannot start {0} threads: {1}")]
     Threads(usize, String),

@@ -3,22 +3,26 @@
 use std::path::Path;
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::DType;
+use impasto_codec::Head;
 use impasto_container::{Mode, Summary, Writer, manifest_length, measure};
 
+use crate::arithmetic::{exp2, log2_fixed};
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::EncodeError;
+use crate::lattice::{Costs, Integers, Rows, round};
 use crate::layout::layout;
 use crate::matrix::has_non_finite;
+use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
-use crate::plan::{Plan, has_lattice};
-use crate::rate::{Found, search, step_of};
+use crate::plan::{Coding, Plan, has_lattice};
+use crate::rate::{Found, Rates, search};
 use crate::scales::{Scales, fit};
+use crate::statistics::Statistics;
 
 /// Fewer weights than this are not worth a head: they are stored or go under Zstandard.
 pub const LEAST_WEIGHTS: usize = 4096;
-/// Times that a size is aimed at again after the forecast missed it.
-const TRIES: usize = 6;
+/// Times that a file is coded to meet a size.
+const TRIES: usize = 8;
 
 /// How much of the weights to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,8 +60,8 @@ pub enum Progress<'a> {
 pub struct TensorReport {
     /// Its name.
     pub name: String,
-    /// Its dtype.
-    pub dtype: DType,
+    /// The name of its dtype in the file.
+    pub dtype: String,
     /// Its shape.
     pub shape: Vec<u64>,
     /// `stored`, `zstd`, `float`, `lattice`, or `tied`.
@@ -95,12 +99,26 @@ pub fn encode(
     options: &Options,
     watch: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report, EncodeError> {
+    encode_calibrated(checkpoint, path, options, None, watch)
+}
+
+/// As [`encode`]; with `statistics` a lossy file puts its error where they say that it weighs least.
+///
+/// # Errors
+/// [`EncodeError`]; then what was at `path` stays.
+pub fn encode_calibrated(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    options: &Options,
+    statistics: Option<&Statistics>,
+    watch: &(dyn Fn(Progress) + Sync),
+) -> Result<Report, EncodeError> {
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(options.threads, e.to_string()))?;
-    pool.install(|| Job::new(checkpoint, options, watch)?.run(path))
+    pool.install(|| Job::new(checkpoint, options, statistics, watch)?.run(path))
 }
 
 /// Is `path` a file that the checkpoint is read from? The rename would destroy the original.
@@ -119,18 +137,24 @@ struct Job<'a> {
     assets: Vec<CodedAsset>,
     /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every rate.
     kept: Vec<Option<u64>>,
+    /// How the error of each lossy tensor is measured.
+    metrics: Vec<Option<Metric>>,
+    feedbacks: Feedbacks<'a>,
+    costs: Costs,
+    rates: Rates,
 }
 
 impl<'a> Job<'a> {
     fn new(
         checkpoint: &'a Checkpoint,
         options: &'a Options,
+        statistics: Option<&'a Statistics>,
         watch: &'a (dyn Fn(Progress) + Sync),
     ) -> Result<Self, EncodeError> {
-        let tensors = tensors(checkpoint)?;
+        let tensors = tensors(checkpoint, options.target == Target::Lossless)?;
         let scale = |tensor: &Tensor| {
             let matrix = tensor.matrix(checkpoint);
-            let floats = matrix.dtype.float_layout().is_some() && matrix.elements() >= LEAST_WEIGHTS;
+            let floats = matrix.dtype.float_layout().is_some() && matrix.len() >= LEAST_WEIGHTS;
             let scales = (tensor.same_as.is_none() && floats).then(|| fit(&matrix));
             checkpoint.release(tensor.info);
             scales
@@ -138,8 +162,22 @@ impl<'a> Job<'a> {
         let exact = options.target == Target::Lossless;
         let (assets, scales) = rayon::join(|| code_assets(checkpoint, exact), || tensors.iter().map(scale).collect());
         let assets = assets?;
-        let mut job = Job { checkpoint, options, watch, tensors, scales, assets, kept: vec![] };
+        let mut job = Job {
+            checkpoint,
+            options,
+            watch,
+            tensors,
+            scales,
+            assets,
+            kept: vec![],
+            metrics: vec![],
+            feedbacks: Feedbacks::new(statistics),
+            costs: Costs::typical(),
+            rates: Rates::default(),
+        };
         if options.target != Target::Lossless {
+            let lossy: Vec<_> = (0..job.tensors.len()).map(|i| Some((&job.tensors[i], job.lossy(i)?))).collect();
+            job.metrics = metrics(&lossy, statistics);
             job.kept = (0..job.tensors.len()).map(|i| job.kept_bytes(i)).collect::<Result<_, _>>()?;
         }
         Ok(job)
@@ -155,7 +193,7 @@ impl<'a> Job<'a> {
         let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
         let mut bytes = 0;
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
-        code_tensor(&info.name, &matrix, &plan, self.options.segments, &mut |_, unit: &[u8]| {
+        code_tensor(&self.tensors[tensor].name, &matrix, &plan, None, self.options.segments, &mut |_, unit: &[u8]| {
             bytes += unit.len().next_multiple_of(16) as u64;
             Ok(())
         })?;
@@ -164,33 +202,41 @@ impl<'a> Job<'a> {
     }
 
     fn weights(&self) -> u64 {
-        self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::elements).sum()
+        self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::weights).sum()
     }
 
     /// The scales of a tensor that may be coded with loss.
     fn lossy(&self, tensor: usize) -> Option<&Scales> {
-        let info = self.tensors[tensor].info;
+        let Tensor { info, dtype, .. } = self.tensors[tensor];
         let scales = self.scales[tensor].as_ref()?;
-        let usual = has_lattice(info.dtype) && info.shape.len() >= 2;
+        let usual = has_lattice(dtype) && info.shape.len() >= 2;
         (usual && scales.non_finite == 0 && scales.mean_square > 0.0).then_some(scales)
     }
 
-    /// Plans for all tensors that are not tied; with loss at a relative step, or without.
-    fn plans(&self, relative: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
-        (0..self.tensors.len()).map(|i| self.plan(i, relative)).collect()
+    /// Plans for all tensors that are not tied; with loss at a global step, or without.
+    fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
+        (0..self.tensors.len()).map(|i| self.plan(i, step)).collect()
     }
 
-    fn plan(&self, tensor: usize, relative: Option<f64>) -> Result<Option<Plan>, EncodeError> {
+    fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
         let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return Ok(None) };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
-        let step = relative.and_then(|r| step_of(self.lossy(tensor)?.mean_square, r));
-        let plan = match (&self.scales[tensor], matrix.dtype.float_layout(), step) {
-            (Some(scales), _, Some(step)) => Plan::lattice(&matrix, scales, step),
+        let lossy = self.metrics.get(tensor).and_then(Option::as_ref).zip(step);
+        let plan = match (&self.scales[tensor], matrix.dtype.float_layout(), lossy) {
+            (Some(scales), _, Some((metric, step))) => {
+                let feedback = self.feedbacks.of(metric, matrix.columns);
+                let rate = self.rates.at(tensor, step, |step| {
+                    let grid = metric.grid(&feedback, step);
+                    let sample = round(&matrix, scales, &feedback, &grid, &self.costs, Rows::Sample);
+                    sample.rate(&grid, &self.costs)
+                });
+                Plan::lattice(&matrix, metric.grid(&feedback, step), rate)
+            }
             (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),
         };
         let rule = "the format cannot hold its tiles (SPEC 4.2)";
-        let mut plan = plan.map_err(|_| EncodeError::Tensor { tensor: info.name.clone(), rule })?;
+        let mut plan = plan.map_err(|_| EncodeError::Tensor { tensor: self.tensors[tensor].name.clone(), rule })?;
         if let Some(&Some(bytes)) = self.kept.get(tensor) {
             plan.bytes = bytes;
         }
@@ -205,42 +251,48 @@ impl<'a> Job<'a> {
             Target::BitsPerWeight(bits) => (bits * self.weights() as f64 / 8.0) as u64,
         };
         let lossy = (0..self.tensors.len()).filter(|&i| self.lossy(i).is_some());
-        let lossy_weights: u64 = lossy.map(|i| self.tensors[i].elements()).sum();
+        let lossy_weights: u64 = lossy.map(|i| self.tensors[i].weights()).sum();
         if lossy_weights == 0 {
             return Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS });
         }
-        // The forecast is good to a few parts in 1000; a further try corrects what it missed.
         let slack = target / 1000;
-        let mut aim = target - slack;
         let mut pass = 0;
-        // The smallest file that was coded and was too large still.
-        let mut least_coded = u64::MAX;
+        let found = search(target - slack, slack, lossy_weights, |step| {
+            pass += 1;
+            (self.watch)(Progress::Measuring(pass));
+            Ok::<_, EncodeError>(self.forecast(&self.plans(Some(step))?))
+        })?;
+        let mut step = match found {
+            Found::Step(step) => step,
+            Found::LeastIs(least) => return Err(self.too_small(target, least)),
+            Found::MostIs(most) => return Err(EncodeError::TooLarge { wanted: target, most }),
+        };
+        // The forecast is good to a few parts in 1000: what was coded tells the rest. Sizes are above the target at steps up to `low`.
+        let (mut low, mut high) = (None, None);
         for _ in 0..TRIES {
-            let found = search(aim, slack, lossy_weights, |relative| {
-                pass += 1;
-                (self.watch)(Progress::Measuring(pass));
-                Ok::<_, EncodeError>(self.forecast(&self.plans(Some(relative))?))
-            })?;
-            let relative = match found {
-                Found::Step(relative) => relative,
-                Found::LeastIs(least) => {
-                    let least = if least_coded < u64::MAX { least.max(least_coded) } else { least };
-                    let least_bpw = least as f64 * 8.0 / self.weights() as f64;
-                    return Err(EncodeError::TooSmall { wanted: target, least, least_bpw });
-                }
-                Found::MostIs(most) => return Err(EncodeError::TooLarge { wanted: target, most }),
-            };
-            let coded = self.code(path, &self.plans(Some(relative))?)?;
+            let coded = self.code(path, &self.plans(Some(step))?)?;
             let length = coded.length;
             if length <= target && length >= target - target / 200 {
-                return coded.finish(Some(relative));
+                return coded.finish(Some(step));
             }
+            let log = f64::from(log2_fixed(step).unwrap_or(0)) / 65536.0;
             if length > target {
-                least_coded = least_coded.min(length);
+                low = Some(log);
+            } else {
+                high = Some(log);
             }
-            aim = (u128::from(aim) * u128::from(target - slack) / u128::from(length.max(1))) as u64;
+            let bits = (length as f64 - (target - slack) as f64) * 8.0 / lossy_weights as f64;
+            let next = match (low, high) {
+                (Some(low), Some(high)) if !(low < log + bits && log + bits < high) => (low + high) / 2.0,
+                _ => log + bits,
+            };
+            step = exp2(next);
         }
         Err(EncodeError::Missed { wanted: target })
+    }
+
+    fn too_small(&self, wanted: u64, least: u64) -> EncodeError {
+        EncodeError::TooSmall { wanted, least, least_bpw: least as f64 * 8.0 / self.weights() as f64 }
     }
 
     /// Names of the tensors that hold NaN or infinity, whatever their size.
@@ -249,7 +301,7 @@ impl<'a> Job<'a> {
             Some(scales) => scales.non_finite > 0,
             None => self.tensors[*i].same_as.is_none() && has_non_finite(&self.tensors[*i].matrix(self.checkpoint)),
         };
-        (0..self.tensors.len()).filter(holds).map(|i| self.tensors[i].info.name.clone()).collect()
+        (0..self.tensors.len()).filter(holds).map(|i| self.tensors[i].name.clone()).collect()
     }
 
     /// The length of the file that plans give, units forecast rather than coded.
@@ -258,6 +310,17 @@ impl<'a> Job<'a> {
         let assets: u64 = self.assets.iter().map(|asset| asset.bytes() + 8).sum();
         let tensors: u64 = plans.iter().flatten().map(|plan| plan.bytes).sum();
         64 + manifest_length(&objects, slots.len()) + assets + tensors
+    }
+
+    /// The integers of a tensor on the lattice, and their head.
+    fn integers(&self, tensor: usize, plan: &Plan) -> Option<(Integers, Head)> {
+        let Coding::Lattice(grid) = &plan.coding else { return None };
+        let (metric, scales) = (self.metrics[tensor].as_ref()?, self.scales[tensor].as_ref()?);
+        let matrix = self.tensors[tensor].matrix(self.checkpoint);
+        let feedback = self.feedbacks.of(metric, matrix.columns);
+        let integers = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
+        let (head, _) = integers.head(grid, &self.costs);
+        Some((integers, head))
     }
 
     /// Codes everything into a file that has not its name yet.
@@ -274,18 +337,20 @@ impl<'a> Job<'a> {
         }
         let mut reports = Vec::new();
         for (i, (tensor, plan)) in self.tensors.iter().zip(plans).enumerate() {
-            (self.watch)(Progress::Coding(&tensor.info.name, i, plans.len()));
+            (self.watch)(Progress::Coding(&tensor.name, i, plans.len()));
             let (mode, bytes) = match plan {
                 None => ("tied", 0),
                 Some(plan) => {
                     let matrix = tensor.matrix(self.checkpoint);
-                    code_tensor(&tensor.info.name, &matrix, plan, self.options.segments, &mut push)?
+                    let integers = self.integers(i, plan);
+                    code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), self.options.segments, &mut push)?
                 }
             };
             self.checkpoint.release(tensor.info);
             let info = tensor.info;
-            let (name, shape) = (info.name.clone(), info.shape.clone());
-            reports.push(TensorReport { name, dtype: info.dtype, shape, mode, bytes });
+            let (name, shape) = (tensor.name.clone(), info.shape.clone());
+            let dtype = info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
+            reports.push(TensorReport { name, dtype, shape, mode, bytes });
         }
         let length = measure(&objects, &lengths).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
         let distinct = || self.tensors.iter().filter(|t| t.same_as.is_none());
@@ -295,7 +360,7 @@ impl<'a> Job<'a> {
             tensors: reports,
             asset_bytes: self.assets.iter().map(CodedAsset::bytes).sum(),
             weights: self.weights(),
-            raw_bytes: distinct().map(|t| t.info.byte_len()).sum(),
+            raw_bytes: distinct().map(Tensor::raw_bytes).sum(),
             non_finite: self.non_finite(),
         })
     }

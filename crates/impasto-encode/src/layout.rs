@@ -1,10 +1,10 @@
 //! The objects of the file and the places of its units, known before anything is coded.
 
-use impasto_container::{Object, ObjectKind, TensorMeta, UnitSlot};
+use impasto_container::{Object, ObjectKind, Opaque, TensorMeta, UnitSlot};
 
 use crate::code::{CodedAsset, PIECE};
 use crate::model::Tensor;
-use crate::plan::Plan;
+use crate::plan::{Coding, Plan};
 
 /// Objects and unit slots: the assets and their pieces, then the tensors, each with its head and its tiles. Tied tensors have none.
 pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>]) -> (Vec<Object>, Vec<UnitSlot>) {
@@ -22,7 +22,8 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
         let original = tensor.same_as.map_or(plan, |i| &plans[i]).as_ref();
         let (tile_rows, tile_cols) = original.map_or((1, 32), |plan| (plan.tiles.tile_rows(), plan.tiles.tile_cols()));
         let meta = TensorMeta {
-            dtype: tensor.info.dtype,
+            dtype: tensor.dtype,
+            opaque: tensor.info.type_name.clone().map(|name| Opaque { name, bytes: tensor.info.byte_len() }),
             dims: tensor.info.shape.clone(),
             split: tensor.split,
             tile_rows,
@@ -30,12 +31,12 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
             tied: tensor.same_as.map(|i| (assets.len() + i) as u32),
         };
         if let Some(plan) = plan {
-            if plan.head.is_some() {
+            if !matches!(plan.coding, Coding::Bytes) {
                 slots.push(UnitSlot { object, tile: 0, layer: 0, is_head: true });
             }
             slots.extend((0..plan.tiles.tile_count()).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
         }
-        objects.push(Object { name: tensor.info.name.clone(), kind: ObjectKind::Tensor(meta) });
+        objects.push(Object { name: tensor.name.clone(), kind: ObjectKind::Tensor(meta) });
     }
     (objects, slots)
 }

@@ -1,18 +1,26 @@
-//! A tensor as the matrix that it is coded as, and its weights.
+//! A tensor as the matrix that it is coded as.
 
-use half::{bf16, f16};
-use impasto_codec::DType;
+use std::borrow::Cow;
+use std::ops::Range;
 
-/// The bytes of a tensor seen as `rows` x `columns` elements (SPEC 4.1).
+use impasto_checkpoint::gguf::hf::Change;
+use impasto_codec::{DType, values};
+
+/// A tensor seen as `rows` x `columns` elements (SPEC 4.1). Its elements are those of the checkpoint, or, where a GGUF is
+/// translated, made of them row by row: no tensor is translated as a whole.
 #[derive(Clone, Copy)]
 pub struct MatrixView<'a> {
-    /// Little-endian elements, row by row.
+    /// The elements of the checkpoint, little-endian, row by row.
     pub bytes: &'a [u8],
-    /// Type of the elements.
+    /// Their type.
+    pub stored: DType,
+    /// What they go through on the way to the elements of this matrix.
+    pub change: Change,
+    /// Type of the elements of this matrix: `stored`, or F32.
     pub dtype: DType,
     /// Rows.
     pub rows: usize,
-    /// Columns.
+    /// Columns, in elements.
     pub columns: usize,
 }
 
@@ -27,35 +35,73 @@ pub fn split(dims: &[u64]) -> usize {
 }
 
 impl<'a> MatrixView<'a> {
-    /// The bytes of row `r`.
-    pub fn row(&self, r: usize) -> &'a [u8] {
-        let n = self.columns * self.dtype.size();
+    /// A matrix whose elements are those of the checkpoint.
+    #[cfg(test)]
+    pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
+        MatrixView { bytes, stored: dtype, change: Change::None, dtype, rows, columns }
+    }
+
+    /// The bytes in the checkpoint of what becomes row `r`.
+    fn stored_row(&self, r: usize) -> &'a [u8] {
+        let n = self.columns * self.dtype.weights() / self.stored.weights() * self.stored.size();
+        let r = self.change.gguf_row(r as u64) as usize;
         &self.bytes[r * n..(r + 1) * n]
     }
 
-    /// The bytes of columns `columns` of row `r`.
-    pub fn part(&self, r: usize, columns: std::ops::Range<usize>) -> &'a [u8] {
+    /// Are the values other than those of the checkpoint, or of another type?
+    fn is_made(&self) -> bool {
+        self.stored != self.dtype || self.change == Change::PlusOne
+    }
+
+    /// The weights of row `r`; none where the dtype is no float.
+    pub fn weights(&self, r: usize, out: &mut Vec<f32>) {
+        out.clear();
+        self.append_weights(r, out);
+    }
+
+    /// Appends the weights of row `r`.
+    pub fn append_weights(&self, r: usize, out: &mut Vec<f32>) {
+        let start = out.len();
+        values::to_f32(self.stored, self.stored_row(r), out);
+        self.change.values_to_hf(&mut out[start..]);
+    }
+
+    /// The elements of columns `columns` of row `r`, as bytes.
+    pub fn part(&self, r: usize, columns: Range<usize>) -> Cow<'a, [u8]> {
+        if self.is_made() {
+            let mut weights = Vec::with_capacity(self.columns);
+            self.weights(r, &mut weights);
+            return Cow::Owned(weights[columns].iter().flat_map(|w| w.to_le_bytes()).collect());
+        }
         let size = self.dtype.size();
-        &self.row(r)[columns.start * size..columns.end * size]
+        Cow::Borrowed(&self.stored_row(r)[columns.start * size..columns.end * size])
+    }
+
+    /// The bytes of row `r`.
+    pub fn row(&self, r: usize) -> Cow<'a, [u8]> {
+        self.part(r, 0..self.columns)
+    }
+
+    /// Elements `range`, counted row by row, as bytes.
+    pub fn elements(&self, range: Range<usize>) -> Cow<'a, [u8]> {
+        let size = self.dtype.size();
+        if !self.is_made() && self.change == Change::None {
+            return Cow::Borrowed(&self.bytes[range.start * size..range.end * size]);
+        }
+        let mut out = Vec::with_capacity(range.len() * size);
+        let mut at = range.start;
+        while at < range.end {
+            let (r, c) = (at / self.columns, at % self.columns);
+            let end = self.columns.min(c + range.end - at);
+            out.extend_from_slice(&self.part(r, c..end));
+            at += end - c;
+        }
+        Cow::Owned(out)
     }
 
     /// Number of elements.
-    pub fn elements(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.rows * self.columns
-    }
-}
-
-/// The values of little-endian floats (F32, F16 or BF16; other dtypes have none and give nothing).
-pub fn weights(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
-    out.clear();
-    let pairs = || bytes.as_chunks::<2>().0.iter();
-    match dtype {
-        DType::Bf16 => out.extend(pairs().map(|&b| bf16::from_le_bytes(b).to_f32())),
-        DType::F16 => out.extend(pairs().map(|&b| f16::from_le_bytes(b).to_f32())),
-        DType::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
-        DType::F8E4M3 => out.extend(bytes.iter().map(|&b| small_float(b, 4, 3))),
-        DType::F8E5M2 => out.extend(bytes.iter().map(|&b| small_float(b, 5, 2))),
-        _ => {}
     }
 }
 
@@ -63,36 +109,28 @@ pub fn weights(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
 pub fn has_non_finite(matrix: &MatrixView) -> bool {
     // All ones in the exponent. (F8_E4M3 has no infinity, and its NaN has a mantissa of ones too.)
     let ones = |bits: u32, mask: u32| bits & mask == mask;
-    let pairs =
-        |mask: u16| matrix.bytes.as_chunks::<2>().0.iter().any(|&b| ones(u16::from_le_bytes(b).into(), mask.into()));
-    match matrix.dtype {
-        DType::F32 | DType::C64 => {
-            matrix.bytes.as_chunks::<4>().0.iter().any(|&b| ones(u32::from_le_bytes(b), 0x7F80_0000))
+    let found = |bytes: &[u8]| {
+        let mut pairs = bytes.as_chunks::<2>().0.iter().map(|&b| u32::from(u16::from_le_bytes(b)));
+        match matrix.dtype {
+            DType::F32 | DType::C64 => {
+                bytes.as_chunks::<4>().0.iter().any(|&b| ones(u32::from_le_bytes(b), 0x7F80_0000))
+            }
+            DType::F64 => bytes.as_chunks::<8>().0.iter().any(|&b| !f64::from_le_bytes(b).is_finite()),
+            DType::F16 => pairs.any(|b| ones(b, 0x7C00)),
+            DType::Bf16 => pairs.any(|b| ones(b, 0x7F80)),
+            DType::F8E4M3 => bytes.iter().any(|&b| ones(b.into(), 0x7F)),
+            DType::F8E5M2 => bytes.iter().any(|&b| ones(b.into(), 0x7C)),
+            DType::F8E8M0 => bytes.contains(&0xFF),
+            _ => false,
         }
-        DType::F64 => matrix.bytes.as_chunks::<8>().0.iter().any(|&b| !f64::from_le_bytes(b).is_finite()),
-        DType::F16 => pairs(0x7C00),
-        DType::Bf16 => pairs(0x7F80),
-        DType::F8E4M3 => matrix.bytes.iter().any(|&b| ones(b.into(), 0x7F)),
-        DType::F8E5M2 => matrix.bytes.iter().any(|&b| ones(b.into(), 0x7C)),
-        DType::F8E8M0 => matrix.bytes.contains(&0xFF),
-        _ => false,
-    }
-}
-
-/// The value of an 8-bit float by its fields alone: enough to estimate scales, so NaN and infinity come out as large numbers.
-fn small_float(bits: u8, exponent_bits: u32, mantissa_bits: u32) -> f32 {
-    let exponent = (u32::from(bits) >> mantissa_bits) & ((1 << exponent_bits) - 1);
-    let mantissa = (u32::from(bits) & ((1 << mantissa_bits) - 1)) as f32 / (1 << mantissa_bits) as f32;
-    let bias = (1 << (exponent_bits - 1)) - 1;
-    let power = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
-    let magnitude =
-        if exponent == 0 { mantissa * power(1 - bias) } else { (1.0 + mantissa) * power(exponent as i32 - bias) };
-    if bits & 0x80 != 0 { -magnitude } else { magnitude }
+    };
+    (0..matrix.rows).any(|r| found(&matrix.row(r)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
 
     #[test]
     fn splits() {
@@ -104,22 +142,37 @@ mod tests {
     }
 
     #[test]
-    fn small_floats() {
-        assert_eq!(small_float(0x38, 4, 3), 1.0);
-        assert_eq!(small_float(0xBC, 5, 2), -1.0);
-        assert_eq!(small_float(0x01, 4, 3), 0.001_953_125);
-    }
-
-    #[test]
     fn non_finite_bits() {
         let found = |dtype: DType, bytes: &[u8]| {
-            has_non_finite(&MatrixView { bytes, dtype, rows: 1, columns: bytes.len() / dtype.size() })
+            has_non_finite(&MatrixView::plain(bytes, dtype, 1, bytes.len() / dtype.size()))
         };
         assert!(found(DType::F32, &f32::NAN.to_le_bytes()) && !found(DType::F32, &f32::MAX.to_le_bytes()));
         assert!(found(DType::F64, &f64::INFINITY.to_le_bytes()) && !found(DType::F64, &f64::MAX.to_le_bytes()));
         assert!(found(DType::Bf16, &bf16::NEG_INFINITY.to_le_bytes()) && !found(DType::Bf16, &bf16::MAX.to_le_bytes()));
         assert!(found(DType::F16, &f16::NAN.to_le_bytes()) && !found(DType::F16, &f16::MAX.to_le_bytes()));
         assert!(found(DType::F8E4M3, &[0xFF]) && !found(DType::F8E4M3, &[0x7E]));
+        assert!(found(DType::F8E5M2, &[0x7C]) && !found(DType::F8E5M2, &[0x7B]));
         assert!(!found(DType::I32, &[0xFF; 4]));
+    }
+
+    /// A Q8_0 matrix with two heads of four rows, read as binary32 in the order of transformers.
+    #[test]
+    fn a_translated_matrix_is_made_row_by_row() {
+        let block = |r: u8| [&f16::ONE.to_le_bytes()[..], &[r; 32]].concat();
+        let bytes: Vec<u8> = (0..8).flat_map(block).collect();
+        let change = Change::HeadRows { head_dim: 4 };
+        let matrix = MatrixView { bytes: &bytes, stored: DType::Q8_0, change, dtype: DType::F32, rows: 8, columns: 32 };
+        let mut w = Vec::new();
+        let first: Vec<f32> = (0..8)
+            .map(|r| {
+                matrix.weights(r, &mut w);
+                w[5]
+            })
+            .collect();
+        assert_eq!(first, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        let all: Vec<u8> = (0..8).flat_map(|r| matrix.row(r).into_owned()).collect();
+        assert_eq!(&all[8 * 4 * 3..8 * 4 * 9], &matrix.elements(24..72)[..], "across rows");
+        let kept = MatrixView { dtype: DType::Q8_0, columns: 1, ..matrix };
+        assert_eq!(&kept.row(1)[..], &bytes[2 * 34..3 * 34], "blocks stay blocks");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use impasto_checkpoint::gguf::hf::{Change, NameMap};
 use impasto_checkpoint::{Checkpoint, TensorInfo};
 use impasto_codec::DType;
 use rayon::prelude::*;
@@ -11,8 +12,14 @@ use crate::matrix::{MatrixView, split};
 
 /// A tensor of the checkpoint with its place in the file.
 pub struct Tensor<'a> {
-    /// Name, dtype, shape.
+    /// The tensor of the checkpoint that it is made of.
     pub info: &'a TensorInfo,
+    /// Its name in the file.
+    pub name: String,
+    /// Its type in the file.
+    pub dtype: DType,
+    /// What the checkpoint's elements go through.
+    pub change: Change,
     /// How many dims make the rows.
     pub split: usize,
     /// Index (in the same list) of the first tensor with the same bytes, if that is another.
@@ -20,21 +27,61 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
+    /// The tensor as it is in the checkpoint.
+    fn as_it_is(info: &'a TensorInfo) -> Self {
+        let split = if info.dtype == DType::Opaque { 0 } else { split(&info.shape) };
+        let (name, dtype) = (info.name.clone(), info.dtype);
+        Tensor { info, name, dtype, change: Change::None, split, same_as: None }
+    }
+
+    /// A tensor of a GGUF under the name, in the order and with the values that transformers gives it; blocks become
+    /// floats.
+    fn translated(info: &'a TensorInfo, (name, change): (String, Change)) -> Self {
+        let mut tensor = Tensor { name, change, ..Tensor::as_it_is(info) };
+        if DType::BLOCKS.contains(&info.dtype) || tensor.change == Change::PlusOne {
+            tensor.dtype = DType::F32;
+        }
+        tensor
+    }
+
     /// The tensor as a matrix.
     pub fn matrix(&self, checkpoint: &'a Checkpoint) -> MatrixView<'a> {
         let side = |dims: &[u64]| dims.iter().product::<u64>() as usize;
-        let (rows, columns) = self.info.shape.split_at(self.split);
-        MatrixView {
-            bytes: checkpoint.bytes(self.info),
-            dtype: self.info.dtype,
-            rows: side(rows),
-            columns: side(columns),
-        }
+        let (rows, columns) = match self.dtype {
+            DType::Opaque => (1, self.info.byte_len() as usize),
+            dtype => {
+                let (rows, columns) = self.info.shape.split_at(self.split);
+                (side(rows), side(columns) / dtype.weights())
+            }
+        };
+        let bytes = checkpoint.bytes(self.info);
+        MatrixView { bytes, stored: self.info.dtype, change: self.change, dtype: self.dtype, rows, columns }
     }
 
     /// Number of weights.
-    pub fn elements(&self) -> u64 {
-        self.info.shape.iter().product()
+    pub fn weights(&self) -> u64 {
+        self.info.weights()
+    }
+
+    /// Bytes of its elements in the file's dtype.
+    pub fn raw_bytes(&self) -> u64 {
+        if self.dtype == self.info.dtype { self.info.byte_len() } else { self.weights() * self.dtype.size() as u64 }
+    }
+}
+
+/// The Hugging Face name of a GGUF tensor and its change; its own name where `names` do not know it. `None` where a Hugging Face folder
+/// holds its values in `config.json`.
+pub fn hf_tensor(names: Option<&NameMap>, name: &str, shape: &[u64]) -> Option<(String, Change)> {
+    let Some(names) = names else { return Some((name.to_owned(), Change::None)) };
+    if NameMap::is_in_config(name) {
+        return None;
+    }
+    let rows = shape.split_last().map_or(1, |(_, rows)| rows.iter().product());
+    // The rows of a vector are its elements: what permutes them is not a matrix' change.
+    let fits = |change: Change| change.fits(rows) && (shape.len() > 1 || !matches!(change, Change::HeadRows { .. }));
+    match names.to_hf(name) {
+        Some(mapped) if fits(mapped.change) => Some((mapped.name, mapped.change)),
+        _ => Some((name.to_owned(), Change::None)),
     }
 }
 
@@ -48,47 +95,63 @@ fn fits(shape: &[u64]) -> bool {
     elements.is_some_and(|n| n <= 1 << 48)
 }
 
-/// The tensors of a checkpoint, with repeated ones found.
+/// The tensors of a checkpoint, with repeated ones found. Those of an `exact` file are as they are; for any other those of
+/// a GGUF are translated to what a Hugging Face folder would hold.
 ///
 /// # Errors
 /// A tensor that the format cannot hold.
-pub fn tensors(checkpoint: &Checkpoint) -> Result<Vec<Tensor<'_>>, EncodeError> {
-    let infos = checkpoint.tensors();
-    if let Some(info) = infos.iter().find(|info| info.shape.len() > 16) {
-        return Err(EncodeError::Tensor { tensor: info.name.clone(), rule: "more than 16 dims (SPEC 3.4)" });
+pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, EncodeError> {
+    let mut tensors: Vec<Tensor> = match checkpoint.metadata() {
+        Some(metadata) if !exact => {
+            let names = NameMap::of_gguf(metadata);
+            let hf = |info| Some(Tensor::translated(info, hf_tensor(names.as_ref(), &info.name, &info.shape)?));
+            checkpoint.tensors().iter().filter_map(hf).collect()
+        }
+        _ => checkpoint.tensors().iter().map(Tensor::as_it_is).collect(),
+    };
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let broken = |name: &str, rule| Err(EncodeError::Tensor { tensor: name.to_owned(), rule });
+    for (i, Tensor { name, info, .. }) in tensors.iter().enumerate() {
+        if info.shape.len() > 16 {
+            return broken(name, "more than 16 dims (SPEC 3.4)");
+        }
+        if name.is_empty() || name.len() > 4096 {
+            return broken(name, "a name is of 1 to 4096 bytes (SPEC 3.4.1)");
+        }
+        if !fits(&info.shape) {
+            return broken(name, "more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)");
+        }
+        if i > 0 && tensors[i - 1].name == *name {
+            return broken(name, "two tensors of the GGUF have this name in a Hugging Face folder");
+        }
     }
-    if let Some(info) = infos.iter().find(|info| info.name.is_empty() || info.name.len() > 4096) {
-        return Err(EncodeError::Tensor {
-            tensor: info.name.clone(),
-            rule: "a name is of 1 to 4096 bytes (SPEC 3.4.1)",
-        });
+    find_repeated(checkpoint, &mut tensors);
+    Ok(tensors)
+}
+
+/// Finds tensors that are others again: the same bytes, read in the same way.
+fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
+    type Kind<'a> = (DType, Option<&'a str>, Change, &'a [u64]);
+    fn kind<'a>(t: &Tensor<'a>) -> Kind<'a> {
+        (t.info.dtype, t.info.type_name.as_deref(), t.change, &t.info.shape)
     }
-    if let Some(info) = infos.iter().find(|info| !fits(&info.shape)) {
-        let rule = "more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)";
-        return Err(EncodeError::Tensor { tensor: info.name.clone(), rule });
+    let mut alike: HashMap<Kind, usize> = HashMap::new();
+    for tensor in tensors.iter() {
+        *alike.entry(kind(tensor)).or_default() += 1;
     }
-    let mut alike: HashMap<(DType, &[u64]), usize> = HashMap::new();
-    for info in infos {
-        *alike.entry((info.dtype, &info.shape)).or_default() += 1;
-    }
-    // Only tensors of the same dtype and shape can be the same; hash those alone.
-    let hashes: Vec<Option<blake3::Hash>> = infos
-        .par_iter()
-        .map(|info| {
-            (alike[&(info.dtype, &info.shape[..])] > 1 && info.byte_len() > 0).then(|| {
-                let hash = blake3::hash(checkpoint.bytes(info));
-                checkpoint.release(info);
-                hash
-            })
+    // Only tensors of the same kind can be the same; hash those alone.
+    let hash = |tensor: &Tensor| {
+        (alike[&kind(tensor)] > 1 && tensor.info.byte_len() > 0).then(|| {
+            let hash = blake3::hash(checkpoint.bytes(tensor.info));
+            checkpoint.release(tensor.info);
+            hash
         })
-        .collect();
-    let mut first: HashMap<(DType, &[u64], blake3::Hash), usize> = HashMap::new();
-    let tensors = infos.iter().zip(hashes).enumerate().map(|(i, (info, hash))| {
-        let same_as = hash.and_then(|hash| {
-            let seen = *first.entry((info.dtype, &info.shape, hash)).or_insert(i);
-            (seen != i).then_some(seen)
-        });
-        Tensor { info, split: split(&info.shape), same_as }
-    });
-    Ok(tensors.collect())
+    };
+    let hashes: Vec<Option<blake3::Hash>> = tensors.par_iter().map(hash).collect();
+    let mut first: HashMap<(Kind, blake3::Hash), usize> = HashMap::new();
+    for (i, (tensor, hash)) in tensors.iter_mut().zip(hashes).enumerate() {
+        let Some(hash) = hash else { continue };
+        let seen = *first.entry((kind(tensor), hash)).or_insert(i);
+        tensor.same_as = (seen != i).then_some(seen);
+    }
 }

@@ -1,16 +1,16 @@
 //! What is decided about a tensor before it is coded: mode, head, tiles.
 
 use impasto_codec::float::values_of_row;
-use impasto_codec::head::MAX_LATTICE_PLANE;
 use impasto_codec::tile::encode_bytes;
-use impasto_codec::{DType, FloatLayout, Head, IndexArray, Kind, Steps};
+use impasto_codec::{DType, FloatLayout, Head, IndexArray, Kind};
 use impasto_container::{Matrix, MatrixError};
 use rayon::prelude::*;
 
 use crate::code::TENSOR_LEVEL;
 use crate::counts::Counts;
-use crate::matrix::{MatrixView, weights};
-use crate::round::Rounder;
+use crate::lattice::Grid;
+use crate::matrix::MatrixView;
+use crate::rate::Rate;
 use crate::scales::Scales;
 use crate::tiles::tile_shape;
 
@@ -21,10 +21,20 @@ const CHUNK: usize = 64;
 /// One class: a quarter of an octave, in the unit of [`Scales`].
 const CLASS: i32 = 1 << 14;
 
+/// The mode of a tensor, and what that needs.
+pub enum Coding {
+    /// Stored or under Zstandard.
+    Bytes,
+    /// Exact floats under scale classes.
+    Float(Head),
+    /// Lattice integers; classes and tables are chosen when all of them are known.
+    Lattice(Grid),
+}
+
 /// How a tensor will be coded.
 pub struct Plan {
-    /// Its head, if it is coded in mode float or lattice.
-    pub head: Option<Head>,
+    /// The mode.
+    pub coding: Coding,
     /// The matrix and its tiles.
     pub tiles: Matrix,
     /// Bytes that it is expected to take, head, lane states and padding included.
@@ -32,17 +42,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn new(matrix: &MatrixView, head: Option<Head>, bits: u64) -> Result<Plan, MatrixError> {
-        let elements = matrix.elements().max(1) as u64;
+    /// `bits`: what the elements are expected to take; `head_bytes`: what the head does.
+    fn new(matrix: &MatrixView, coding: Coding, bits: u64, head_bytes: u64) -> Result<Plan, MatrixError> {
+        let elements = matrix.len().max(1) as u64;
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
-        let (tile_rows, tile_columns) = tile_shape(rows, columns, bits.saturating_mul(1000) / elements);
+        let (tile_rows, tile_columns) = tile_shape(rows, columns, bits.saturating_mul(1000) / elements, matrix.dtype);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
         // A head is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
         // bytes less than they take, and padding.
-        let head_bytes = head.as_ref().map_or(0, |head| head.to_bytes().len() as u64 + 8);
-        let tile_bytes = if head.is_some() { 9 + 32 * 3 + 8 } else { 8 };
+        let has_head = !matches!(coding, Coding::Bytes);
+        let head_bytes = if has_head { head_bytes + 8 } else { 0 };
+        let tile_bytes = if has_head { 9 + 32 * 3 + 8 } else { 8 };
         let bytes = bits.div_ceil(8) + head_bytes + u64::from(tiles.tile_count()) * tile_bytes;
-        Ok(Plan { head, tiles, bytes })
+        Ok(Plan { coding, tiles, bytes })
     }
 
     /// The plan of a tensor that is stored or goes under Zstandard. Its rate, which decides the size of its tiles, is that of some rows
@@ -51,16 +63,17 @@ impl Plan {
     /// # Errors
     /// If the format cannot hold the division into tiles.
     pub fn bytes(matrix: &MatrixView) -> Result<Plan, MatrixError> {
-        let bytes = matrix.bytes;
-        let part = SAMPLE.min(bytes.len()) / matrix.dtype.size() * matrix.dtype.size();
-        if part == 0 || bytes.len() <= 2 * SAMPLE {
-            return Plan::new(matrix, None, bytes.len() as u64 * 8);
+        let (size, elements) = (matrix.dtype.size(), matrix.len());
+        let part = SAMPLE / size;
+        if elements <= 2 * part {
+            return Plan::new(matrix, Coding::Bytes, (elements * size) as u64 * 8, 0);
         }
-        let middle = bytes.len() / 2 / matrix.dtype.size() * matrix.dtype.size();
-        let sample = [&bytes[..part], &bytes[middle..middle + part], &bytes[bytes.len() - part..]].concat();
+        let middle = elements / 2;
+        let parts = [0..part, middle..middle + part, elements - part..elements];
+        let sample = parts.map(|part| matrix.elements(part)).concat();
         let coded = encode_bytes(&sample, matrix.dtype, TENSOR_LEVEL).map_or(sample.len(), |(_, unit)| unit.len());
-        let bits = bytes.len() as u128 * 8 * coded as u128 / sample.len() as u128;
-        Plan::new(matrix, None, bits as u64)
+        let bits = (elements * size) as u128 * 8 * coded as u128 / sample.len() as u128;
+        Plan::new(matrix, Coding::Bytes, bits as u64, 0)
     }
 
     /// The plan of a tensor whose floats are kept exactly.
@@ -83,40 +96,18 @@ impl Plan {
             column_classes: IndexArray::new(column_classes),
             steps: None,
         };
-        Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane))
+        let head_bytes = head.to_bytes().len() as u64;
+        let bits = bits + matrix.len() as u64 * u64::from(plane);
+        Plan::new(matrix, Coding::Float(head), bits, head_bytes)
     }
 
-    /// The plan of a tensor coded on the lattice of one `step`, finite and above 0.
+    /// The plan of a tensor coded on a lattice, expected to have this rate.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
-    pub fn lattice(matrix: &MatrixView, scales: &Scales, step: f32) -> Result<Plan, MatrixError> {
-        // Table i belongs to the deviation 2^((i - 23) / 4 + 2) in steps: SPEC 7.4.
-        let log_step = crate::arithmetic::log2_fixed(f64::from(step)).unwrap_or(0);
-        let offset = |plane: u8| 15 * CLASS - log_step - (i32::from(plane) << 16);
-        let widest = {
-            let (rows, columns) = classes(scales, offset(0));
-            rows.iter().max().map_or(0, |&r| i32::from(r)) + columns.iter().max().map_or(0, |&c| i32::from(c))
-        };
-        // What the widest class cannot hold goes to the plane: four classes an octave.
-        let plane =
-            ((widest - Kind::Lattice.max_class()).max(0) as u32).div_ceil(4).min(MAX_LATTICE_PLANE.into()) as u8;
-        let (row_classes, column_classes) = classes(scales, offset(plane));
-        let rounder = Rounder::new(matrix.dtype, step);
-        let counts = count(matrix, Kind::Lattice, &row_classes, &column_classes, |bytes, values| {
-            let mut w = Vec::with_capacity(bytes.len() / matrix.dtype.size());
-            weights(matrix.dtype, bytes, &mut w);
-            values.extend(w.iter().map(|&w| rounder.round(w) >> plane));
-        });
-        let (shape, bits) = counts.best_shape();
-        let head = Head {
-            shape,
-            plane,
-            row_classes: IndexArray::new(row_classes),
-            column_classes: IndexArray::new(column_classes),
-            steps: Some(Steps { step, rows: None, columns: None }),
-        };
-        Plan::new(matrix, Some(head), bits + matrix.elements() as u64 * u64::from(plane))
+    pub fn lattice(matrix: &MatrixView, grid: Grid, rate: Rate) -> Result<Plan, MatrixError> {
+        let bits = rate.bits * matrix.len() as f64;
+        Plan::new(matrix, Coding::Lattice(grid), bits as u64, rate.head_bytes as u64)
     }
 }
 
@@ -141,7 +132,7 @@ fn count(
         let mut row_values = Vec::with_capacity(matrix.columns);
         for (r, &row) in rows.iter().enumerate().skip(i * CHUNK).take(CHUNK) {
             row_values.clear();
-            values(matrix.row(r), &mut row_values);
+            values(&matrix.row(r), &mut row_values);
             counts.row(i32::from(row), &columns, row_values.iter().copied());
         }
         counts

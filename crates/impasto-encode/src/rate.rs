@@ -1,5 +1,8 @@
 //! Hitting a size: one number, the step relative to each tensor's weights, is moved until the file has the wanted bytes.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use crate::arithmetic::{exp2, log2_fixed};
 
 /// Finest and coarsest relative step that are tried, as powers of two.
@@ -66,11 +69,38 @@ pub fn search<E>(
     })
 }
 
-/// The step of a tensor of root mean square `sqrt(mean_square)` at a relative step: a positive finite binary32.
-pub fn step_of(mean_square: f64, relative: f64) -> Option<f32> {
-    log2_fixed(mean_square)?;
-    let step = (mean_square.sqrt() * relative) as f32;
-    Some(step.clamp(f32::MIN_POSITIVE, f32::MAX))
+/// What a tensor takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// Bits a weight, without the head.
+    pub bits: f64,
+    /// Bytes of the head.
+    pub head_bytes: f64,
+}
+
+/// Rates of tensors at steps that are half octaves apart, measured once; between two of them a rate is nearly straight.
+#[derive(Default)]
+pub struct Rates {
+    measured: Mutex<HashMap<(usize, i32), Rate>>,
+}
+
+impl Rates {
+    /// The rate of a tensor at a global step; `measure` gives it at one of the steps that are kept.
+    pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Rate) -> Rate {
+        let log = f64::from(log2_fixed(step).unwrap_or(0)) / 65536.0 * 2.0;
+        let below = log.floor();
+        let [a, b] = [below as i32, below as i32 + 1].map(|at| {
+            let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = lock().get(&(tensor, at)).copied();
+            known.unwrap_or_else(|| {
+                let rate = measure(exp2(f64::from(at) / 2.0));
+                lock().insert((tensor, at), rate);
+                rate
+            })
+        });
+        let between = |a: f64, b: f64| a + (b - a) * (log - below);
+        Rate { bits: between(a.bits, b.bits), head_bytes: between(a.head_bytes, b.head_bytes) }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
-use crate::matrix::{MatrixView, weights};
+use crate::matrix::MatrixView;
 
 /// Rows summed together.
 const CHUNK: usize = 64;
@@ -88,7 +88,7 @@ fn sums(matrix: &MatrixView, rows: std::ops::Range<usize>, inverse: &[f64]) -> S
     let mut sums = Sums { rows: Vec::new(), columns: vec![0.0; matrix.columns], square: 0.0, non_finite: 0 };
     let mut w = Vec::new();
     for r in rows {
-        weights(matrix.dtype, matrix.row(r), &mut w);
+        matrix.weights(r, &mut w);
         for w in &mut w {
             if !w.is_finite() {
                 sums.non_finite += 1;
@@ -119,7 +119,7 @@ mod tests {
         let row = |r: usize| if r.is_multiple_of(2) { 4.0f32 } else { 0.25 };
         let column = |c: usize| if c.is_multiple_of(3) { 8.0f32 } else { 1.0 };
         let bytes: Vec<u8> = (0..n * m).flat_map(|i| (sign(i) * row(i / m) * column(i % m)).to_le_bytes()).collect();
-        let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: n, columns: m });
+        let scales = fit(&MatrixView::plain(&bytes, DType::F32, n, m));
         for r in 0..n {
             for c in 0..m {
                 let exact = f64::from(row(r) * column(c)).log2() * 65536.0;
@@ -134,7 +134,7 @@ mod tests {
         let mut bytes = vec![0u8; 4 * 64];
         bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
         bytes[4..8].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
-        let scales = fit(&MatrixView { bytes: &bytes, dtype: DType::F32, rows: 2, columns: 32 });
+        let scales = fit(&MatrixView::plain(&bytes, DType::F32, 2, 32));
         assert_eq!(scales.non_finite, 2);
         assert_eq!(scales.mean_square, 0.0);
         assert_eq!(scales.rows, vec![NOTHING << 16; 2]);

@@ -1,27 +1,30 @@
 //! How a matrix is cut into tiles: near squares that code to a wanted size.
 
+use impasto_codec::DType;
 use impasto_codec::rans::LANES;
-use impasto_container::geometry::MAX_TILE_ELEMENTS;
+use impasto_container::geometry::max_tile_elements;
 
 /// What a tile should code to. Units of at least 32 KB keep lane states, hashes and padding small.
 const TARGET_BYTES: u64 = 88 << 10;
-/// Most elements that are aimed at: parts that leave no sliver may be twice as large.
-const MOST: u64 = MAX_TILE_ELEMENTS / 2;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
 
-/// Rows and columns of the tiles of a `rows` x `columns` matrix whose elements take about `millibits` / 1000 bits each.
-pub fn tile_shape(rows: u64, columns: u64, millibits: u64) -> (u64, u64) {
-    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, MOST);
+/// Rows and columns of the tiles of a `rows` x `columns` matrix of `dtype` whose elements take about `millibits` / 1000 bits
+/// each.
+pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType) -> (u64, u64) {
+    // Parts that leave no sliver may be twice as large as what is aimed at.
+    let largest = max_tile_elements(dtype);
+    let most = largest / 2;
+    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, most);
     if rows.saturating_mul(columns) <= area * 3 / 2 {
         return (rows.max(1), columns.max(1));
     }
     let side = area.isqrt().max(UNIT);
     // A matrix with fewer rows than the side has longer tiles.
     let wanted = if rows < side { area / rows.max(1) } else { side };
-    let tile_columns = part(columns, wanted, UNIT, MOST);
+    let tile_columns = part(columns, wanted, UNIT, most);
     let across = tile_columns.min(columns).max(1);
-    let tile_rows = part(rows, area.div_ceil(across), 1, MAX_TILE_ELEMENTS / across);
+    let tile_rows = part(rows, area.div_ceil(across), 1, largest / across);
     (tile_rows, tile_columns)
 }
 
@@ -40,31 +43,41 @@ fn part(length: u64, wanted: u64, unit: u64, most: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use impasto_container::geometry::MAX_TILE_ELEMENTS;
     use proptest::prelude::*;
 
     #[test]
     fn tiles_of_real_matrices() {
-        assert_eq!(tile_shape(576, 576, 10_500), (288, 288));
-        assert_eq!(tile_shape(1536, 576, 10_500), (256, 288));
-        assert_eq!(tile_shape(192, 576, 3_300), (192, 576), "small enough to be one tile");
-        assert_eq!(tile_shape(1, 576, 8_000), (1, 576));
-        let (rows, columns) = tile_shape(1967, 8530, 50);
+        assert_eq!(tile_shape(576, 576, 10_500, DType::Bf16), (288, 288));
+        assert_eq!(tile_shape(1536, 576, 10_500, DType::Bf16), (256, 288));
+        assert_eq!(tile_shape(192, 576, 3_300, DType::Bf16), (192, 576), "small enough to be one tile");
+        assert_eq!(tile_shape(1, 576, 8_000, DType::Bf16), (1, 576));
+        let (rows, columns) = tile_shape(1967, 8530, 50, DType::Bf16);
         assert!(rows * columns <= MAX_TILE_ELEMENTS, "a constant matrix");
-        let (rows, columns) = tile_shape(154, 49_761, 29_076);
+        let (rows, columns) = tile_shape(154, 49_761, 29_076, DType::Bf16);
         assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
+    }
+
+    /// Blocks are large: a constant tensor of them must still keep to the bytes of a tile.
+    #[test]
+    fn blocks_are_bounded_by_bytes() {
+        for dtype in DType::BLOCKS {
+            let (rows, columns) = tile_shape(40_000, 4_096, 50, dtype);
+            assert!(rows * columns <= max_tile_elements(dtype), "{dtype:?}");
+        }
     }
 
     proptest! {
         #[test]
         fn tiles_are_legal_and_not_small(rows in 1u64..100_000, columns in 1u64..100_000, millibits in 50u64..64_000) {
-            let (r, c) = tile_shape(rows, columns, millibits);
+            let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
             // Every tile, those at the edges too, codes to 16 KB at least, or to a quarter of what the largest tile does if that
             // is less; a matrix that is too small is one tile.
             let last = |length: u64, part: u64| if length.is_multiple_of(part) { part } else { length % part };
             let smallest = last(rows, r) * last(columns, c) * millibits / 8000;
-            prop_assert!((r >= rows && c >= columns) || smallest >= (16 << 10).min(MOST * millibits / 8000 / 4), "{} x {}: {}", r, c, smallest);
+            prop_assert!((r >= rows && c >= columns) || smallest >= (16 << 10).min((MAX_TILE_ELEMENTS / 2) * millibits / 8000 / 4), "{} x {}: {}", r, c, smallest);
         }
     }
 }

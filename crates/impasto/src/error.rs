@@ -67,14 +67,24 @@ pub enum FileError {
         path: String,
     },
     /// The tensor has no binary32 values.
-    #[error("{file}: tensor {name:?} is {dtype}: only F32, F16 and BF16 have weights to run")]
+    #[error("{file}: tensor {name:?} is {dtype}, which has no weights to run")]
     NotFloat {
         /// The file.
         file: String,
         /// The tensor.
         name: String,
         /// Its dtype.
-        dtype: &'static str,
+        dtype: String,
+    },
+    /// The model cannot be written in the wanted form.
+    #[error("{file}: it cannot be written as {form}: {rule}")]
+    Form {
+        /// The file.
+        file: String,
+        /// The form.
+        form: &'static str,
+        /// Why.
+        rule: String,
     },
     /// The checkpoint cannot be written.
     #[error(transparent)]

@@ -100,7 +100,7 @@ impl<S: Source> File<S> {
         self.reader.find_asset(name).map(|object| self.object(object)?.bytes()).transpose()
     }
 
-    fn missing(&self, name: &str) -> FileError {
+    pub(crate) fn missing(&self, name: &str) -> FileError {
         FileError::NoTensor { file: self.reader.name().to_owned(), name: name.to_owned() }
     }
 
@@ -154,7 +154,7 @@ impl<S: Source> Tensor<'_, S> {
         self.dtype
     }
 
-    /// Its shape; empty for an asset.
+    /// Its shape in weights; empty for an asset.
     pub fn shape(&self) -> &[u64] {
         self.object.tensor().map_or(&[], |meta| &meta.dims)
     }
@@ -214,7 +214,7 @@ impl<S: Source> Tensor<'_, S> {
         self.band(0..self.matrix.rows(), 0..self.matrix.cols())
     }
 
-    /// The bytes of a band of rows and columns of its matrix, row-major. Reads only the tiles that meet the band (SPEC 4.4); what of the
+    /// The bytes of a band of rows and columns of its matrix, row-major, counted in elements (blocks for a block dtype). Reads only the tiles that meet the band (SPEC 4.4); what of the
     /// band lies outside the matrix is left out.
     ///
     /// # Errors

@@ -13,10 +13,14 @@ mod error;
 pub mod export;
 mod file;
 pub mod verify;
+mod view;
 mod weights;
 
 pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT, Tensor};
 pub use impasto_checkpoint::{Checkpoint, CheckpointError};
-pub use impasto_encode::{EncodeError, Options, Progress, Report, Target, TensorReport, encode};
+pub use impasto_encode::{
+    EncodeError, Options, Progress, Report, Statistics, Target, TensorReport, encode, encode_calibrated,
+};
+pub use view::{Origin, View};
 pub use weights::{CheckpointWeights, FileWeights};

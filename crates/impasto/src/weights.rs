@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::DType;
 use impasto_container::Source;
 use impasto_model::WeightSource;
 
 use crate::error::FileError;
 use crate::file::File;
+use crate::view::{View, hf_values};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,6 +19,7 @@ const ASSETS: [&str; 5] =
 /// The weights of an .impasto file, its small assets read at once so that a damaged one is an error and not a missing one.
 pub struct FileWeights<'a, S> {
     file: &'a File<S>,
+    view: View,
     assets: HashMap<&'static str, Vec<u8>>,
 }
 
@@ -34,22 +35,22 @@ impl<'a, S: Source> FileWeights<'a, S> {
                 assets.insert(name, bytes);
             }
         }
-        Ok(FileWeights { file, assets })
+        Ok(FileWeights { file, view: View::of_file(file)?, assets })
     }
 }
 
 impl<S: Source> WeightSource for FileWeights<'_, S> {
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
-        let reader = self.file.reader();
-        Some(reader.objects()[reader.find_tensor(name)? as usize].tensor()?.dims.clone())
+        Some(self.file.meta(&self.view.origin(name)?.name).ok()?.dims.clone())
     }
 
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
-        let tensor = self.file.tensor(name)?;
-        let dtype = tensor.dtype();
-        to_f32(dtype, tensor.bytes()?).ok_or_else(|| {
-            let file = self.file.reader().name().to_owned();
-            FileError::NotFloat { file, name: name.to_owned(), dtype: dtype.name() }.into()
+        let origin = self.view.origin(name).ok_or_else(|| self.file.missing(name))?;
+        let tensor = self.file.tensor(&origin.name)?;
+        let values = hf_values(tensor.dtype(), &tensor.bytes()?, columns(tensor.shape()), origin.change);
+        values.ok_or_else(|| {
+            let dtype = self.file.meta(&origin.name).map_or("", |meta| meta.dtype_name()).to_owned();
+            FileError::NotFloat { file: self.file.reader().name().to_owned(), name: name.to_owned(), dtype }.into()
         })
     }
 
@@ -59,32 +60,38 @@ impl<S: Source> WeightSource for FileWeights<'_, S> {
 }
 
 /// The weights of a checkpoint.
-pub struct CheckpointWeights<'a>(pub &'a Checkpoint);
+pub struct CheckpointWeights<'a> {
+    checkpoint: &'a Checkpoint,
+    view: View,
+}
 
-impl WeightSource for CheckpointWeights<'_> {
-    fn shape(&self, name: &str) -> Option<Vec<u64>> {
-        self.0.tensor(name).map(|t| t.shape.clone())
-    }
-
-    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
-        let tensor = self.0.tensor(name).ok_or_else(|| format!("there is no tensor {name:?}"))?;
-        let values = to_f32(tensor.dtype, self.0.bytes(tensor).to_vec());
-        self.0.release(tensor);
-        values.ok_or_else(|| format!("tensor {name:?} is {}: only F32, F16 and BF16 run", tensor.dtype.name()).into())
-    }
-
-    fn asset(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.assets().iter().find(|asset| asset.name == name).map(|asset| asset.bytes.clone())
+impl<'a> CheckpointWeights<'a> {
+    /// Those of `checkpoint`.
+    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+        CheckpointWeights { checkpoint, view: View::of_checkpoint(checkpoint) }
     }
 }
 
-/// Little-endian floats as binary32; `None` for other dtypes.
-fn to_f32(dtype: DType, bytes: Vec<u8>) -> Option<Vec<f32>> {
-    let pairs = || bytes.as_chunks::<2>().0.iter();
-    Some(match dtype {
-        DType::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        DType::Bf16 => pairs().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
-        DType::F16 => pairs().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
-        _ => return None,
-    })
+impl WeightSource for CheckpointWeights<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.checkpoint.tensor(&self.view.origin(name)?.name).map(|t| t.shape.clone())
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
+        let found = self.view.origin(name).and_then(|origin| Some((origin, self.checkpoint.tensor(&origin.name)?)));
+        let (origin, tensor) = found.ok_or_else(|| format!("there is no tensor {name:?}"))?;
+        let values = hf_values(tensor.dtype, self.checkpoint.bytes(tensor), columns(&tensor.shape), origin.change);
+        self.checkpoint.release(tensor);
+        let dtype = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
+        values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no weights to run").into())
+    }
+
+    fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        self.checkpoint.assets().iter().find(|asset| asset.name == name).map(|asset| asset.bytes.clone())
+    }
+}
+
+/// Weights in a row.
+fn columns(shape: &[u64]) -> usize {
+    shape.last().map_or(1, |&n| n as usize)
 }

@@ -4,11 +4,10 @@ mod support;
 
 use std::fs;
 
-use impasto::export::to_safetensors;
 use impasto::verify::verify;
 use impasto::{Checkpoint, File, Target};
 use impasto_container::Source;
-use support::{Model, Tensor, encode_to, listing, open, tiny, zoo};
+use support::{Model, Tensor, decode, encode_to, listing, open, tiny, zoo};
 
 /// Every tensor of a file is bit for bit that of the model.
 fn assert_exact(file: &File, tensors: &[Tensor]) {
@@ -23,7 +22,7 @@ fn assert_exact(file: &File, tensors: &[Tensor]) {
 /// What decoding writes are the files of the folder, byte for byte.
 fn assert_gives_back(file: &File, original: &std::path::Path) {
     let out = tempfile::tempdir().expect("a folder");
-    let exported = to_safetensors(file, out.path(), false, &|_| ()).expect("a good file");
+    let exported = decode(file, out.path(), false).expect("a good file");
     assert!(exported.identical);
     let (decoded, original) = (listing(out.path()), listing(original));
     let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -75,7 +74,7 @@ fn a_lone_file_comes_back_under_its_name() {
     let path = model.file("a.impasto");
     encode_to(&lone, &path, Target::Lossless, 0).expect("encodes");
     let out = model.file("out");
-    to_safetensors(&open(&path), &out, false, &|_| ()).expect("decodes");
+    decode(&open(&path), &out, false).expect("decodes");
     assert!(listing(&out) == [("a model, v1.safetensors".to_owned(), fs::read(&lone).expect("reads"))]);
 }
 
@@ -90,7 +89,7 @@ fn a_lone_file_of_an_odd_name_decodes() {
         let path = model.file("a.impasto");
         encode_to(&lone, &path, Target::Lossless, 0).expect("encodes");
         let out = model.file("out");
-        to_safetensors(&open(&path), &out, true, &|_| ()).expect(name);
+        decode(&open(&path), &out, true).expect(name);
         assert_eq!(listing(&out)[0].1, fs::read(&lone).expect("reads"));
     }
 }

@@ -4,12 +4,11 @@ mod support;
 
 use std::fs;
 
-use impasto::export::to_safetensors;
 use impasto::{EncodeError, File, FileError, Target};
 use impasto_codec::DType;
 use impasto_codec::tile::encode_bytes;
 use impasto_container::{Mode, Object, ObjectKind, TensorMeta, UnitSlot, Writer};
-use support::{Model, Tensor, encode_to, listing, open};
+use support::{Model, Tensor, decode, encode_to, listing, open};
 
 #[test]
 fn a_checkpoint_is_not_encoded_over_itself() {
@@ -29,10 +28,10 @@ fn a_checkpoint_is_not_decoded_over() {
     let path = model.file("a.impasto");
     encode_to(&model.path, &path, Target::BitsPerWeight(9.0), 0).expect("encodes");
     let before = listing(&model.path);
-    let error = to_safetensors(&open(&path), &model.path, false, &|_| ()).expect_err("over the original");
+    let error = decode(&open(&path), &model.path, false).expect_err("over the original");
     assert!(matches!(error, FileError::Exists { .. }), "{error}");
     assert!(listing(&model.path) == before);
-    to_safetensors(&open(&path), &model.path, true, &|_| ()).expect("asked for");
+    decode(&open(&path), &model.path, true).expect("asked for");
     assert!(listing(&model.path) != before);
 }
 
@@ -46,10 +45,10 @@ fn a_damaged_last_shard_leaves_nothing() {
     *bytes.last_mut().expect("not empty") ^= 1;
     fs::write(&path, bytes).expect("writes");
     let out = model.file("out");
-    to_safetensors(&open(&path), &out, false, &|_| ()).expect_err("damaged");
+    decode(&open(&path), &out, false).expect_err("damaged");
     assert!(!out.exists(), "{:?}", listing(&out).iter().map(|f| &f.0).collect::<Vec<_>>());
     fs::create_dir(&out).expect("creates");
-    to_safetensors(&open(&path), &out, false, &|_| ()).expect_err("damaged");
+    decode(&open(&path), &out, false).expect_err("damaged");
     assert!(listing(&out).is_empty());
 }
 
@@ -79,8 +78,15 @@ fn a_declared_asset_of_gigabytes_is_refused() {
 fn a_tensor_above_the_limit_is_refused_whole_and_read_by_bands() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("bomb.impasto");
-    let meta =
-        TensorMeta { dtype: DType::U8, dims: vec![1 << 26], split: 0, tile_rows: 1, tile_cols: 1 << 22, tied: None };
+    let meta = TensorMeta {
+        dtype: DType::U8,
+        opaque: None,
+        dims: vec![1 << 26],
+        split: 0,
+        tile_rows: 1,
+        tile_cols: 1 << 22,
+        tied: None,
+    };
     bomb(&path, ObjectKind::Tensor(meta), 1 << 22, 16);
     let mut file = File::open(&path).expect("a legal file");
     file.set_memory_limit(1 << 24);

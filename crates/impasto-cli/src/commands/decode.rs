@@ -1,31 +1,65 @@
 //! `impasto decode`.
 
-use impasto::export;
+use std::path::{Path, PathBuf};
+
+use impasto::export::{Form, GgufType, export};
 use serde_json::json;
 
 use super::with_threads;
-use crate::args::{Args, Decode, Form};
-use crate::exit::Code;
+use crate::args::{self, Args, Decode};
+use crate::exit::{Code, UsageError};
 use crate::model::open;
-use crate::output::{bytes, print, print_json};
+use crate::output::{bytes, print, print_json, print_notes};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
-    let Form::Safetensors = command.to;
+    let form = form(command)?;
+    let (folder, name) = target(&command.output, form);
     let file = open(args, &command.file)?;
     let progress = bar(args, file.tensor_names().count() as u64);
     let watch = |_: &str| progress.inc(1);
-    let exported = with_threads(args, || export::to_safetensors(&file, &command.output, command.force, &watch))??;
+    let exported = with_threads(args, || export(&file, &folder, name.as_deref(), form, command.force, &watch))??;
     progress.finish_and_clear();
+    print_notes(&exported.notes);
     if args.json {
         let files: Vec<_> = exported.files.iter().map(|f| f.display().to_string()).collect();
         print_json(&json!({
-            "files": files, "tensor_bytes": exported.tensor_bytes, "identical": exported.identical,
+            "files": files, "tensor_bytes": exported.tensor_bytes, "identical": exported.identical, "notes": exported.notes,
         }))?;
     } else {
-        let how = if exported.identical { "the checkpoint's files byte for byte" } else { "new files" };
+        let how =
+            if exported.identical { "headers and tensors those of the checkpoint byte for byte" } else { "new files" };
         let (n, size) = (exported.files.len(), bytes(exported.tensor_bytes));
         print(&format!("{}: {n} files, {size} of tensors, {how}\n", command.output.display()))?;
     }
     Ok(Code::Success)
+}
+
+fn form(command: &Decode) -> anyhow::Result<Form> {
+    let gguf_type = command.gguf_type.map(|wanted| match wanted {
+        args::GgufType::F32 => GgufType::F32,
+        args::GgufType::F16 => GgufType::F16,
+        args::GgufType::Bf16 => GgufType::Bf16,
+        args::GgufType::Q8_0 => GgufType::Q8_0,
+        args::GgufType::Q4_0 => GgufType::Q4_0,
+    });
+    Ok(match (command.to, gguf_type) {
+        (Some(args::Form::Gguf), wanted) => Form::Gguf(wanted),
+        (_, Some(_)) => return Err(UsageError("--type is for --to gguf").into()),
+        (Some(args::Form::Safetensors), None) => Form::Safetensors,
+        (None, None) => Form::Original,
+    })
+}
+
+/// The folder to write into, and the name of the file if one is given.
+fn target(output: &Path, form: Form) -> (PathBuf, Option<String>) {
+    let is_file = output.extension().is_some_and(|end| end == "gguf") && !output.is_dir();
+    let name = output.file_name().and_then(|name| name.to_str()).filter(|_| is_file && form != Form::Safetensors);
+    match name {
+        None => (output.to_owned(), None),
+        Some(name) => {
+            let folder = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+            (folder.unwrap_or(Path::new(".")).to_owned(), Some(name.to_owned()))
+        }
+    }
 }

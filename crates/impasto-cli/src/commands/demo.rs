@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     for (i, (title, target)) in files.into_iter().enumerate() {
         print(&format!("{}== {title}\n", if i > 0 { "\n" } else { "" }))?;
         let file = folder.path().join(format!("tiny-{i}.impasto"));
-        encode_to(args, &model, &file, &Options { target, threads: args.threads, segments: 1 })?;
+        encode_to(args, &model, &file, &Options { target, threads: args.threads, segments: 1 }, None)?;
         let loaded = load(args, &file)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n{PROMPT}"))?;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::{Checkpoint, Options, Progress, Report, Target, encode};
+use impasto::{Checkpoint, Options, Progress, Report, Statistics, Target, encode_calibrated};
 use serde_json::json;
 
 use crate::args::{Args, Encode};
 use crate::exit::Code;
-use crate::output::{bytes, print, print_json, table};
+use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
@@ -20,7 +20,8 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         _ => Target::Lossless,
     };
     let options = Options { target, threads: args.threads, segments: command.segments.into() };
-    let report = encode_to(args, &command.model, &command.output, &options)?;
+    let statistics = command.statistics.as_deref().map(Statistics::open).transpose()?;
+    let report = encode_to(args, &command.model, &command.output, &options, statistics.as_ref())?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} holds NaN or infinity: kept exactly, not coded with loss");
     }
@@ -28,7 +29,13 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
 }
 
 /// Encodes, shows the progress and prints the result.
-pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options) -> anyhow::Result<Report> {
+pub fn encode_to(
+    args: &Args,
+    model: &Path,
+    output: &Path,
+    options: &Options,
+    statistics: Option<&Statistics>,
+) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let checkpoint = Checkpoint::open(model)?;
     let progress = bar(args, 0);
@@ -36,10 +43,12 @@ pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options) ->
         Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
         Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
     };
-    let report = encode(&checkpoint, output, options, &watch).with_context(|| model.display().to_string())?;
+    let report = encode_calibrated(&checkpoint, output, options, statistics, &watch);
+    let report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
+    print_notes(checkpoint.notes());
     if args.json {
-        print_json(&to_json(&report, output))?;
+        print_json(&to_json(&report, checkpoint.notes(), output))?;
     } else {
         print(&to_text(&report, output, begun.elapsed().as_secs_f64()))?;
     }
@@ -54,10 +63,11 @@ fn bits_per_weight(report: &Report) -> f64 {
     report.summary.file_length as f64 * 8.0 / report.weights.max(1) as f64
 }
 
-fn to_json(report: &Report, output: &Path) -> serde_json::Value {
-    let tensors = report.tensors.iter().map(
-        |t| json!({ "name": t.name, "dtype": t.dtype.name(), "shape": t.shape, "mode": t.mode, "bytes": t.bytes }),
-    );
+fn to_json(report: &Report, notes: &[String], output: &Path) -> serde_json::Value {
+    let tensors = report
+        .tensors
+        .iter()
+        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.mode, "bytes": t.bytes }));
     json!({
         "file": output.display().to_string(),
         "root": root(report),
@@ -69,6 +79,7 @@ fn to_json(report: &Report, output: &Path) -> serde_json::Value {
         "bits_per_weight": bits_per_weight(report),
         "relative_step": report.relative_step,
         "non_finite": report.non_finite,
+        "notes": notes,
         "tensors": tensors.collect::<Vec<_>>(),
     })
 }

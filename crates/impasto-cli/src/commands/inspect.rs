@@ -12,7 +12,7 @@ use crate::output::{bytes, print, print_json, shown, table};
 struct Line {
     name: String,
     tensor: bool,
-    dtype: &'static str,
+    dtype: String,
     shape: Vec<u64>,
     mode: String,
     units: usize,
@@ -32,10 +32,9 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         .objects()
         .iter()
         .zip(&units)
-        .enumerate()
-        .map(|(n, (object, units))| {
+        .map(|(object, units)| {
             let (dtype, shape, tensor) = match &object.kind {
-                ObjectKind::Tensor(meta) => (meta.dtype.name(), meta.dims.clone(), true),
+                ObjectKind::Tensor(meta) => (meta.dtype_name(), meta.dims.clone(), true),
                 ObjectKind::Asset { length, .. } => ("", vec![*length], false),
                 ObjectKind::Unknown(_) => ("unknown", vec![], false),
             };
@@ -43,8 +42,8 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             Line {
                 name: object.name.clone(),
                 tensor,
-                dtype,
-                elements: reader.matrix(n as u32).map_or(0, |matrix| matrix.elements()),
+                dtype: dtype.to_owned(),
+                elements: object.tensor().map_or_else(|| shape.iter().product(), |meta| meta.weights()),
                 shape,
                 mode: if tied.is_some() { "tied".into() } else { modes(units) },
                 units: units.len(),
@@ -93,7 +92,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     for line in lines.iter().filter(|l| command.tensors || !l.tensor) {
         let shape = line.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
         let bits = line.bytes as f64 * 8.0 / line.elements.max(1) as f64;
-        let kind = if line.tensor { line.dtype.to_owned() } else { "asset".to_owned() };
+        let kind = if line.tensor { line.dtype.clone() } else { "asset".to_owned() };
         let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {}", shown(name)));
         let bits = if line.tied.is_some() { String::new() } else { format!("{bits:.3}") };
         rows.push(vec![shown(&line.name), kind, shape, mode, line.units.to_string(), bytes(line.bytes), bits]);

@@ -1,22 +1,37 @@
-//! A file back to a Hugging Face folder.
+//! A file back to a checkpoint: the one that it was made of, a Hugging Face folder, or a GGUF.
+
+mod gguf;
+mod original;
+mod part;
+mod safetensors;
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use impasto_checkpoint::{
-    CheckpointError, SafetensorsWriter, TensorSpec, atomic_write, join_inside, parse_detached_header,
-};
+use impasto_checkpoint::gguf::Metadata;
+use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
 use impasto_container::Source;
 use impasto_encode::HEADER_SUFFIX;
+
+pub use gguf::GgufType;
+use part::Part;
 
 use crate::error::FileError;
 use crate::file::File;
 
-/// Bytes of a tensor that are decoded before they are written: bounds the memory of a large tensor.
-const BAND_BYTES: u64 = 64 << 20;
-/// Where the weights go if their shards are not given back as they were.
-const WEIGHTS: &str = "model.safetensors";
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The files that the checkpoint had, if the file keeps them exactly; else a Hugging Face folder.
+    Original,
+    /// A Hugging Face folder: tensors of a GGUF under the names, in the order and with the values of transformers. If the file keeps
+    /// safetensors shards exactly, these.
+    Safetensors,
+    /// A GGUF, its matrices in this type; `None` for the type that most of them have. If none is given and the file keeps a GGUF exactly,
+    /// that one.
+    Gguf(Option<GgufType>),
+}
 
 /// What an export wrote.
 #[derive(Clone, Debug, Default)]
@@ -25,35 +40,56 @@ pub struct Exported {
     pub files: Vec<PathBuf>,
     /// Bytes of tensors.
     pub tensor_bytes: u64,
-    /// Are the weights' files those of the checkpoint, byte for byte?
+    /// Do the weights' files have the headers and tensors of the checkpoint's, byte for byte?
     pub identical: bool,
+    /// What the new form cannot say, one line each.
+    pub notes: Vec<String>,
 }
 
-/// A safetensors file to be written: its name, the raw header it had (if it is to be the same), its tensors.
-struct Shard {
+/// A file of tensors to be written.
+struct Output {
     name: String,
-    header: Option<Vec<u8>>,
-    tensors: Vec<String>,
+    begin: Begin,
+    parts: Vec<Part>,
 }
 
-/// Writes the tensors and assets of a file into `folder`, which is created if it is not there.
+/// What stands before the tensors.
+enum Begin {
+    /// A header as it was.
+    Raw(Vec<u8>),
+    /// A new safetensors header.
+    Safetensors,
+    /// A new GGUF header.
+    Gguf(Metadata),
+}
+
+/// Everything that an export writes.
+struct Contents {
+    outputs: Vec<Output>,
+    assets: Vec<String>,
+    identical: bool,
+    notes: Vec<String>,
+}
+
+/// Writes a checkpoint of the wanted form into `folder`, which is created if it is not there; `name` is that of the file of a GGUF.
 ///
-/// If the file keeps the headers of its safetensors shards and every tensor exactly, the shards come out as they were, byte for byte.
-/// Else all tensors go to `model.safetensors`. Everything is written to a temporary folder inside `folder` first, and moved when it is
-/// complete. Files that are there already are an error unless `replace` is set. `watch` hears the name of each tensor.
+/// Everything is written to a temporary folder inside `folder` first, and moved when it is complete. Files that are there already are an
+/// error unless `replace` is set. `watch` hears the name of each tensor.
 ///
 /// # Errors
-/// If a unit is absent, damaged or broken, two parts of the file claim the same path, or a file cannot be written; then `folder` is as
-/// it was.
-pub fn to_safetensors<S: Source>(
+/// If a unit is absent, damaged or broken, the form cannot hold the model, two parts of the file claim the same path, or a file cannot be
+/// written; then `folder` is as it was.
+pub fn export<S: Source>(
     file: &File<S>,
     folder: &Path,
+    name: Option<&str>,
+    form: Form,
     replace: bool,
     watch: &(dyn Fn(&str) + Sync),
 ) -> Result<Exported, FileError> {
-    let (shards, identical) = shards(file)?;
-    let assets: Vec<&str> = file.asset_names().filter(|name| !name.ends_with(HEADER_SUFFIX)).collect();
-    let names: Vec<&str> = shards.iter().map(|s| s.name.as_str()).chain(assets.iter().copied()).collect();
+    let contents = contents(file, name, form)?;
+    let outputs = contents.outputs.iter().map(|output| output.name.as_str());
+    let names: Vec<&str> = outputs.chain(contents.assets.iter().map(String::as_str)).collect();
     let mut seen = HashSet::new();
     for &name in &names {
         let path = join_inside(folder, name)?;
@@ -67,95 +103,90 @@ pub fn to_safetensors<S: Source>(
     let io = |error| CheckpointError::io(folder, error);
     let created = !folder.exists();
     fs::create_dir_all(folder).map_err(io)?;
-    let staged = stage(file, folder, &shards, &assets, watch);
+    let staged = stage(file, folder, &contents, watch);
     let moved = staged.and_then(|(staging, tensor_bytes)| {
-        let mut exported = Exported { identical, tensor_bytes, ..Exported::default() };
+        let mut files = Vec::new();
         for &name in &names {
             let to = join_inside(folder, name)?;
             let parent = to.parent().unwrap_or(folder);
             let moved = fs::create_dir_all(parent).and_then(|()| fs::rename(staging.path().join(name), &to));
             moved.map_err(|error| CheckpointError::io(&to, error))?;
-            exported.files.push(to);
+            files.push(to);
         }
-        Ok(exported)
+        Ok((files, tensor_bytes))
     });
     if moved.is_err() && created {
         // Only if it is empty; the error that led here is the one to tell.
         let _ = fs::remove_dir(folder);
     }
-    moved
+    let (files, tensor_bytes) = moved?;
+    Ok(Exported { files, tensor_bytes, identical: contents.identical, notes: contents.notes })
 }
 
-/// The safetensors files to write, and whether they are those of the checkpoint.
-fn shards<S: Source>(file: &File<S>) -> Result<(Vec<Shard>, bool), FileError> {
-    let names: Vec<&str> = file.tensor_names().collect();
-    let mut shards = Vec::new();
-    let mut described = HashSet::new();
-    if names.iter().all(|name| file.is_exact(name)) {
-        for asset in file.asset_names() {
-            let Some(name) = asset.strip_suffix(HEADER_SUFFIX) else { continue };
-            let header = file.asset(asset)?.unwrap_or_default();
-            let misfit = |rule: String| FileError::ShardHeader {
-                file: file.reader().name().to_owned(),
-                asset: asset.to_owned(),
-                rule,
-            };
-            let mut tensors = Vec::new();
-            for info in parse_detached_header(&header, asset)?.tensors {
-                let meta = file.meta(&info.name)?;
-                if meta.dtype != info.dtype || meta.dims != info.shape {
-                    return Err(misfit(format!("tensor {:?} has another dtype or shape", info.name)));
-                }
-                if !described.insert(info.name.clone()) {
-                    return Err(misfit(format!("tensor {:?} is in two shards", info.name)));
-                }
-                tensors.push(info.name);
-            }
-            shards.push(Shard { name: name.to_owned(), header: Some(header), tensors });
+fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result<Contents, FileError> {
+    let original = match form {
+        Form::Gguf(Some(_)) => None,
+        _ => original::original(file)?,
+    };
+    let fits = |original: &original::Original| match form {
+        Form::Original => true,
+        Form::Safetensors => !original.is_gguf,
+        Form::Gguf(_) => original.is_gguf,
+    };
+    if let Some(original) = original.filter(fits) {
+        // The assets of a GGUF were made of its header.
+        let assets = if original.is_gguf { vec![] } else { assets(file) };
+        let mut outputs = original.outputs;
+        if let (Some(name), [only]) = (name, &mut outputs[..]) {
+            only.name = name.to_owned();
         }
+        return Ok(Contents { outputs, assets, identical: true, notes: vec![] });
     }
-    let rest: Vec<String> = names.into_iter().filter(|&name| !described.contains(name)).map(String::from).collect();
-    let identical = rest.is_empty() && !shards.is_empty();
-    if !identical {
-        shards.push(Shard { name: WEIGHTS.to_owned(), header: None, tensors: rest });
+    match form {
+        Form::Gguf(wanted) => gguf::contents(file, name, wanted),
+        _ => Ok(Contents {
+            outputs: vec![safetensors::output(file)?],
+            assets: assets(file),
+            identical: false,
+            notes: vec![],
+        }),
     }
-    Ok((shards, identical))
+}
+
+/// The assets that are files of a folder.
+fn assets<S: Source>(file: &File<S>) -> Vec<String> {
+    file.asset_names().filter(|name| !name.ends_with(HEADER_SUFFIX)).map(String::from).collect()
 }
 
 /// Writes everything into a temporary folder. Returns it, and the bytes of tensors.
 fn stage<S: Source>(
     file: &File<S>,
     folder: &Path,
-    shards: &[Shard],
-    assets: &[&str],
+    contents: &Contents,
     watch: &(dyn Fn(&str) + Sync),
 ) -> Result<(tempfile::TempDir, u64), FileError> {
     let staging = tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder);
     let staging = staging.map_err(|error| CheckpointError::io(folder, error))?;
-    for name in assets {
+    for name in &contents.assets {
         atomic_write(staging.path(), name, &file.asset(name)?.unwrap_or_default())?;
     }
     let mut bytes = 0;
-    for shard in shards {
-        let path = join_inside(staging.path(), &shard.name)?;
-        let specs = shard.tensors.iter().map(|name| {
-            let meta = file.meta(name)?;
-            Ok(TensorSpec { name: name.clone(), dtype: meta.dtype, shape: meta.dims.clone() })
-        });
-        let specs = specs.collect::<Result<Vec<_>, FileError>>()?;
-        let metadata = [("format".to_owned(), "pt".to_owned())];
-        let mut writer = match &shard.header {
-            Some(header) => SafetensorsWriter::with_header(&path, header, &specs)?,
-            None => SafetensorsWriter::create(&path, Some(&metadata), &specs)?,
+    for output in &contents.outputs {
+        let path = join_inside(staging.path(), &output.name)?;
+        let specs: Vec<TensorSpec> = output.parts.iter().map(|part| part.spec.clone()).collect();
+        let format = [("format".to_owned(), "pt".to_owned())];
+        let mut writer = match &output.begin {
+            Begin::Raw(header) => TensorWriter::with_header(&path, header, &specs)?,
+            Begin::Safetensors => TensorWriter::safetensors(&path, Some(&format), &specs)?,
+            Begin::Gguf(metadata) => TensorWriter::gguf(&path, metadata, &specs)?,
         };
         let order: Vec<String> = writer.tensors().iter().map(|t| t.name.clone()).collect();
         for name in order {
-            let tensor = file.tensor(&name)?;
-            for (rows, columns) in tensor.bands(BAND_BYTES) {
-                let band = tensor.band(rows, columns)?;
-                writer.write(&band)?;
-                bytes += band.len() as u64;
-            }
+            let Some(part) = output.parts.iter().find(|part| part.spec.name == name) else { continue };
+            part.write(file, &mut |piece| {
+                bytes += piece.len() as u64;
+                Ok(writer.write(piece)?)
+            })?;
             watch(&name);
         }
         writer.finish()?;

@@ -1,0 +1,155 @@
+//! Classes of rows and columns for integers that are known.
+
+use impasto_codec::Kind;
+use impasto_codec::head::MAX_LATTICE_PLANE;
+use rayon::prelude::*;
+
+use super::costs::{CLASSES, Costs};
+
+/// Rows that are summed together.
+const CHUNK: usize = 64;
+/// How far from where the mean square puts it the class of a row or column is looked for.
+const REACH: i32 = 3;
+
+/// A row or column of fewer integers is not worth a class of its own.
+const ENOUGH: usize = 16;
+
+/// Raw bits of each integer, and the classes of rows and columns under which the rest costs least.
+pub struct Classes {
+    pub plane: u8,
+    pub rows: Vec<i16>,
+    pub columns: Vec<i16>,
+}
+
+/// Fits classes to integers, `columns` a row: one set for each number of plane bits that may be the best.
+///
+/// A plane costs every element a bit, an escape the few that need one: rows and columns that are rare may or may not be worth a plane.
+pub fn fit_classes(costs: &Costs, z: &[i32], columns: usize) -> Vec<Classes> {
+    let squares = mean_squares(z, columns);
+    let widest = |of: fn(&[f64]) -> f64| of(&squares.0) * of(&squares.1);
+    let largest = costs.mean_squares()[CLASSES - 1];
+    // What the widest class cannot hold goes to the plane: a bit is a factor of 4 of the mean square.
+    let plane = |widest: f64| {
+        let holds = |&plane: &u8| widest <= largest * 4f64.powi(plane.into());
+        (0..MAX_LATTICE_PLANE).find(holds).unwrap_or(MAX_LATTICE_PLANE)
+    };
+    let mut planes =
+        vec![plane(widest(nearly_largest)), plane(widest(|squares| squares.iter().copied().fold(0.0, f64::max)))];
+    planes.dedup();
+    planes.into_iter().map(|plane| fit_at(costs, z, columns, &squares, plane)).collect()
+}
+
+fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>), plane: u8) -> Classes {
+    let rows = z.len() / columns.max(1);
+    let mut row_squares = found.0.clone();
+    let mut column_squares = found.1.clone();
+    if columns < ENOUGH {
+        let mean = row_squares.iter().sum::<f64>() / rows.max(1) as f64;
+        row_squares.fill(mean);
+    }
+    if rows < ENOUGH {
+        column_squares.fill(1.0);
+    }
+    let squares = costs.mean_squares();
+    let shrink = 4f64.powi(-i32::from(plane));
+    let nearest = |square: f64| {
+        // Between two classes at their geometric middle.
+        let above = squares.windows(2).take_while(|pair| square * square > pair[0] * pair[1]);
+        above.count() as i32
+    };
+    // Classes add up where mean squares multiply: the column's is taken beside a typical row.
+    let mut sorted = row_squares.clone();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let typical_row = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0) * shrink;
+    let base = nearest(typical_row);
+    let mut column_classes: Vec<i32> = column_squares.iter().map(|&c| nearest(typical_row * c) - base).collect();
+    let mut row_classes: Vec<i32> = row_squares.iter().map(|&r| nearest(r * shrink)).collect();
+    let value = |r: usize, c: usize| z[r * columns + c] >> plane;
+    let clamp = |t: i32| t.clamp(0, Kind::Lattice.max_class()) as usize;
+    let offsets = (2 * REACH + 1) as usize;
+    for _ in 0..2 {
+        // Each column's class beside the rows', then each row's beside the columns'.
+        let chunk = |chunk: usize| {
+            let mut sums = vec![0u64; offsets * columns];
+            for r in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows) {
+                for (c, sums) in sums.chunks_exact_mut(offsets).enumerate() {
+                    let t = row_classes[r] + column_classes[c];
+                    let z = value(r, c);
+                    sums.iter_mut().zip(-REACH..).for_each(|(sum, o)| *sum += costs.of(clamp(t + o), z));
+                }
+            }
+            sums
+        };
+        let add = |mut a: Vec<u64>, b: Vec<u64>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            a
+        };
+        let sums = (0..rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| vec![0; offsets * columns], add);
+        if rows >= ENOUGH {
+            for (class, sums) in column_classes.iter_mut().zip(sums.chunks_exact(offsets)) {
+                *class += cheapest(sums);
+            }
+        }
+        let row_sums = |(r, &class): (usize, &i32)| {
+            let mut sums = vec![0u64; offsets];
+            for (c, &column) in column_classes.iter().enumerate() {
+                let (t, z) = (class + column, value(r, c));
+                sums.iter_mut().zip(-REACH..).for_each(|(sum, o)| *sum += costs.of(clamp(t + o), z));
+            }
+            sums
+        };
+        if columns >= ENOUGH {
+            row_classes.par_iter_mut().enumerate().for_each(|(r, class)| *class += cheapest(&row_sums((r, class))));
+        } else {
+            let sums = row_classes.par_iter().enumerate().map(row_sums).reduce(|| vec![0; offsets], add);
+            let offset = cheapest(&sums);
+            row_classes.iter_mut().for_each(|class| *class += offset);
+        }
+    }
+    let narrow = |classes: Vec<i32>| classes.into_iter().map(|t| t as i16).collect();
+    Classes { plane, rows: narrow(row_classes), columns: narrow(column_classes) }
+}
+
+/// The largest but for one in fifty.
+fn nearly_largest(squares: &[f64]) -> f64 {
+    let mut sorted = squares.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get((sorted.len() * 49 / 50).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// The offset of least cost; the nearest to none where several cost the same.
+fn cheapest(sums: &[u64]) -> i32 {
+    let by_cost = (-REACH..).zip(sums).min_by_key(|&(offset, &cost)| (cost, offset.abs()));
+    by_cost.map_or(0, |(offset, _)| offset)
+}
+
+/// The mean square of integers as row x column: of each row, and of each column relative to the rows.
+///
+/// Sums have a fixed order, so they do not depend on the number of threads.
+fn mean_squares(z: &[i32], columns: usize) -> (Vec<f64>, Vec<f64>) {
+    let n = columns.max(1);
+    let rows = |by_column: &[f64]| -> Vec<f64> {
+        let row = |z: &[i32]| {
+            let sum: f64 = z.iter().zip(by_column).map(|(&z, &c)| f64::from(z) * f64::from(z) * c).sum();
+            sum / n as f64
+        };
+        z.par_chunks(n).map(row).collect()
+    };
+    let inverse = |x: f64| if x > 0.0 { 1.0 / x } else { 0.0 };
+    let by_row: Vec<f64> = rows(&vec![1.0; n]).into_iter().map(inverse).collect();
+    let count = by_row.iter().filter(|&&r| r > 0.0).count().max(1) as f64;
+    let sums = |(z, by_row): (&[i32], &[f64])| {
+        let mut sums = vec![0.0; n];
+        for (z, &r) in z.chunks_exact(n).zip(by_row) {
+            sums.iter_mut().zip(z).for_each(|(sum, &z)| *sum += f64::from(z) * f64::from(z) * r);
+        }
+        sums
+    };
+    let parts: Vec<Vec<f64>> = z.par_chunks(n * CHUNK).zip(by_row.par_chunks(CHUNK)).map(sums).collect();
+    let mut by_column = vec![0.0; n];
+    for part in parts {
+        by_column.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / count);
+    }
+    let inverses: Vec<f64> = by_column.iter().map(|&c| inverse(c)).collect();
+    (rows(&inverses), by_column)
+}

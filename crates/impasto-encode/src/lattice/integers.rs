@@ -1,0 +1,140 @@
+//! The integers of a matrix.
+
+use impasto_codec::{Head, IndexArray, Kind, Steps};
+use rayon::prelude::*;
+
+use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
+use crate::arithmetic::log2_fixed;
+use crate::counts::Counts;
+use crate::matrix::MatrixView;
+use crate::rate::Rate;
+use crate::scales::Scales;
+use crate::sic::{Feedback, round_rows};
+
+/// Rows that are rounded side by side.
+const SIDE_BY_SIDE: usize = 16;
+/// Rows of a sample: an eighth of them, but at least so many.
+const LEAST_SAMPLE: usize = 256;
+/// `lambda` over the square of the step at equal slopes and high rate: an octave of the step is a bit and a factor of 4
+/// of the error `step^2 / 12`, so the slope is `2 ln 2 / 12`.
+const LAMBDA: f32 = 0.1155;
+
+/// Which rows are rounded.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Rows {
+    All,
+    /// Some, evenly spread.
+    Sample,
+}
+
+/// Integers of all or some rows of a matrix.
+pub struct Integers {
+    /// Row by row.
+    pub z: Vec<i32>,
+    /// The share of the matrix' rows that was rounded.
+    pub share: f64,
+    columns: usize,
+}
+
+/// Rounds a matrix to a grid with feedback, integers chosen by error and cost.
+pub fn round(
+    matrix: &MatrixView,
+    scales: &Scales,
+    feedback: &Feedback,
+    grid: &Grid,
+    costs: &Costs,
+    rows: Rows,
+) -> Integers {
+    let (n, m) = (matrix.columns, matrix.rows);
+    let chunks = m.div_ceil(SIDE_BY_SIDE);
+    let wanted = match rows {
+        Rows::All => chunks,
+        Rows::Sample => chunks.min((chunks / 8).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
+    };
+    // The classes that the weights' scales and the steps give, four an octave; class 15 is a deviation of one step.
+    let log_step = log2_fixed(f64::from(grid.step)).unwrap_or(0);
+    let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
+        let class = |(i, &log): (usize, &i32)| {
+            let step = steps.get(i).map_or(0, |&s| i32::from(s) << 12);
+            ((log - step + offset) as i64 + (1 << 13) >> 14) as i16
+        };
+        logs.iter().enumerate().map(class).collect()
+    };
+    let row_classes = classes(&scales.rows, &grid.rows, (15 << 14) - log_step);
+    let column_classes = classes(&scales.columns, &grid.columns, 0);
+    let table = thresholds(&costs.savings(), LAMBDA);
+    let thresholds = Thresholds { table: &table, rows: &row_classes, columns: &column_classes };
+    let rounder = Rounder::new(matrix.dtype, grid, m, n, Some(thresholds));
+    let chosen: Vec<usize> = (0..wanted).map(|i| i * chunks / wanted.max(1)).collect();
+    let lengths: Vec<usize> = chosen.iter().map(|&c| SIDE_BY_SIDE.min(m - c * SIDE_BY_SIDE)).collect();
+    let total: usize = lengths.iter().sum();
+    let mut z = vec![0; total * n];
+    let mut parts = Vec::with_capacity(chosen.len());
+    let mut rest = &mut z[..];
+    for (&chunk, &length) in chosen.iter().zip(&lengths) {
+        let (part, left) = rest.split_at_mut(length * n);
+        parts.push((chunk, part));
+        rest = left;
+    }
+    parts.into_par_iter().for_each(|(chunk, z)| {
+        let first = chunk * SIDE_BY_SIDE;
+        let mut w = Vec::with_capacity(z.len());
+        for r in first..first + z.len() / n.max(1) {
+            matrix.append_weights(r, &mut w);
+        }
+        round_rows(feedback, &w, first, &rounder, z);
+    });
+    Integers { z, share: total as f64 / m.max(1) as f64, columns: n }
+}
+
+impl Integers {
+    /// The head under which they cost least, and what they cost under it in bits, tables included.
+    pub fn head(&self, grid: &Grid, costs: &Costs) -> (Head, u64) {
+        let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
+        let head = |classes: Classes| {
+            let (shape, bits) = self.count(&classes).best_shape();
+            let head = Head {
+                shape,
+                plane: classes.plane,
+                row_classes: IndexArray::new(classes.rows),
+                column_classes: IndexArray::new(classes.columns),
+                steps: Some(Steps { step: grid.step, rows: steps(&grid.rows), columns: steps(&grid.columns) }),
+            };
+            let bits = bits + self.z.len() as u64 * u64::from(head.plane);
+            (head, bits)
+        };
+        let heads = fit_classes(costs, &self.z, self.columns).into_iter().map(head);
+        heads.min_by_key(|(_, bits)| *bits).expect("there is always a plane of 0 bits or more")
+    }
+
+    /// Counts the symbols under classes.
+    fn count(&self, classes: &Classes) -> Counts {
+        let columns: Vec<i32> = classes.columns.iter().map(|&c| i32::from(c)).collect();
+        let rows = self.z.par_chunks(self.columns.max(1)).zip(&classes.rows);
+        let count = |mut counts: Counts, (z, &row): (&[i32], &i16)| {
+            counts.row(i32::from(row), &columns, z.iter().map(|&z| z >> classes.plane));
+            counts
+        };
+        let sum = |mut a: Counts, b: Counts| {
+            a.add(&b);
+            a
+        };
+        // Integer sums: any order gives the same.
+        rows.fold(|| Counts::new(Kind::Lattice), count).reduce(|| Counts::new(Kind::Lattice), sum)
+    }
+
+    /// What the whole matrix takes, if its other rows are as those that were rounded.
+    pub fn rate(&self, grid: &Grid, costs: &Costs) -> Rate {
+        let (head, bits) = self.head(grid, costs);
+        let bits = bits as f64 / self.z.len().max(1) as f64;
+        // Row arrays grow with the rows: about half a byte a row.
+        let rows = self.z.len() as f64 / self.columns.max(1) as f64;
+        Rate { bits, head_bytes: head.to_bytes().len() as f64 + 0.5 * rows * (1.0 / self.share.max(1e-9) - 1.0) }
+    }
+
+    /// The integers of a tile, row by row.
+    pub fn part(&self, place: &impasto_codec::tile::Place) -> Vec<i32> {
+        let row = |r: usize| &self.z[r * self.columns..][place.columns.clone()];
+        place.rows.clone().flat_map(row).copied().collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! Targets to integers, by distance and by cost.
+
+use half::f16;
+use impasto_codec::DType;
+use impasto_codec::lattice::scale;
+
+use super::costs::CLASSES;
+use crate::sic::Rounding;
+
+/// Rows that are rounded side by side.
+type Row<T> = [T; 16];
+
+/// Steps of a matrix: that of row `r` and column `c` is `step * scale(rows[r]) * scale(columns[c])` (SPEC 10.2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Finite and above 0.
+    pub step: f32,
+    /// Empty where rows do not differ.
+    pub rows: Vec<i16>,
+    /// Empty where columns do not differ.
+    pub columns: Vec<i16>,
+}
+
+/// Rounds to the integer of least `distance^2 + lambda * bits`, of the nearest and the one below it.
+pub struct Rounder<'a> {
+    dtype: DType,
+    /// Step of each row and column, as factors.
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+    /// The largest weight that `dtype` holds.
+    largest: f32,
+    /// By class and magnitude: the fraction, from -0.5 to 0.5, below which the smaller magnitude is taken.
+    thresholds: Option<Thresholds<'a>>,
+}
+
+/// Where the smaller magnitude is the better one.
+pub struct Thresholds<'a> {
+    /// By class and magnitude.
+    pub table: &'a [Vec<f32>],
+    /// Classes of the rows, and of the columns.
+    pub rows: &'a [i16],
+    pub columns: &'a [i16],
+}
+
+/// Thresholds by class and magnitude for `lambda`, in squared steps a bit.
+pub fn thresholds(savings: &[[f32; 256]], lambda: f32) -> Vec<Vec<f32>> {
+    // With f the fraction above the nearest integer, the one below is (1 + f)^2 - f^2 = 1 + 2 f further in square. It is
+    // taken only from below the nearest, so that no weight moves by more than a step.
+    let limit = |&bits: &f32| ((lambda * bits - 1.0) / 2.0).min(0.0);
+    savings.iter().map(|by_size| by_size.iter().map(limit).collect()).collect()
+}
+
+impl<'a> Rounder<'a> {
+    /// For a matrix of `dtype` (F32, F16 or BF16), `rows` x `columns`.
+    pub fn new(dtype: DType, grid: &Grid, rows: usize, columns: usize, thresholds: Option<Thresholds<'a>>) -> Self {
+        let factors = |indices: &[i16], n: usize| match indices {
+            [] => vec![1.0; n],
+            indices => indices.iter().map(|&i| scale(i.into())).collect(),
+        };
+        let mut row_factors = factors(&grid.rows, rows);
+        row_factors.iter_mut().for_each(|r| *r *= grid.step);
+        let largest = match dtype {
+            DType::F16 => 65504.0,
+            DType::Bf16 => f32::from_bits(0x7F7F_0000),
+            _ => f32::MAX,
+        };
+        Rounder { dtype, rows: row_factors, columns: factors(&grid.columns, columns), largest, thresholds }
+    }
+
+    /// The weight that a decoder makes of `z` (SPEC 10.3).
+    fn weight(&self, z: i32, column: f32, row: f32) -> f32 {
+        let w = (z as f32 * column) * row;
+        match self.dtype {
+            DType::Bf16 => {
+                let bits = w.to_bits();
+                f32::from_bits((bits.wrapping_add(0x7FFF + (bits >> 16 & 1))) & 0xFFFF_0000)
+            }
+            DType::F16 => f16::from_f32(w).to_f32(),
+            _ => w,
+        }
+    }
+}
+
+impl Rounding for Rounder<'_> {
+    fn round(&self, column: usize, first: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>) {
+        let factor = self.columns[column];
+        let count = (self.rows.len() - first).min(16);
+        let mut row = [1.0; 16];
+        row[..count].copy_from_slice(&self.rows[first..first + count]);
+        let mut fraction = [0.0; 16];
+        for lane in 0..16 {
+            let x = targets[lane].clamp(-self.largest, self.largest) / (factor * row[lane]);
+            let whole = x.round_ties_even();
+            z[lane] = whole as i32;
+            fraction[lane] = (x - whole) * whole.signum();
+        }
+        if let Some(thresholds) = &self.thresholds {
+            let class = i32::from(thresholds.columns[column]);
+            for lane in 0..count {
+                let t = (class + i32::from(thresholds.rows[first + lane])).clamp(0, CLASSES as i32 - 1);
+                let size = z[lane].unsigned_abs() as usize;
+                if size > 0 && thresholds.table[t as usize].get(size).is_some_and(|&limit| fraction[lane] < limit) {
+                    z[lane] -= z[lane].signum();
+                }
+            }
+        }
+        for lane in 0..16 {
+            weights[lane] = self.weight(z[lane], factor, row[lane]);
+            // Rounding up must not make an infinity of a large weight.
+            while !weights[lane].is_finite() && z[lane] != 0 {
+                z[lane] -= z[lane].signum();
+                weights[lane] = self.weight(z[lane], factor, row[lane]);
+            }
+        }
+    }
+}

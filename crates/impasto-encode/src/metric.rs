@@ -1,0 +1,135 @@
+//! How the error of a tensor is measured: through which covariance, with what weight, row by row.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use impasto_codec::lattice::scale;
+
+use crate::arithmetic::{exp2, log2_fixed};
+use crate::lattice::Grid;
+use crate::model::Tensor;
+use crate::scales::Scales;
+use crate::sic::Feedback;
+use crate::statistics::Statistics;
+
+/// Bytes of factored covariances that are kept for the next tensor or rate.
+const CACHE: usize = 1 << 29;
+/// Units of a step index in an octave, and the shift that makes them of a logarithm in 2^-16 octave.
+const INDEX_SHIFT: u32 = 12;
+/// Rows of less weight than this share of the mean are taken to have it: a text says little of rare tokens.
+const ROW_FLOOR: f64 = 0.05;
+/// The largest step index (SPEC 6).
+const MOST: i32 = 1023;
+
+/// The measure of a tensor's error.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// The group whose covariance the tensor's input has, and the damping; `None` for no covariance.
+    pub input: Option<(String, f64)>,
+    /// The step of this tensor where another's is 1.
+    pub relative: f64,
+    /// Indices of the row steps; empty where rows do not differ.
+    pub rows: Vec<i16>,
+}
+
+impl Metric {
+    /// The grid of steps at a global step: `step * relative / L_ii` for column `i`.
+    pub fn grid(&self, feedback: &Feedback, step: f64) -> Grid {
+        let log = |x: f64| log2_fixed(x).unwrap_or(0);
+        let index = |l: &f64| (-log(*l) + (1 << (INDEX_SHIFT - 1))) >> INDEX_SHIFT;
+        let columns: Vec<i32> = feedback.diagonal().iter().map(index).collect();
+        let mut sorted = columns.clone();
+        sorted.sort_unstable();
+        let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+        let columns: Vec<i16> = columns.iter().map(|&i| (i - middle).clamp(-MOST, MOST) as i16).collect();
+        // SPEC 10.3: the step of no row is infinite.
+        let largest = self.rows.iter().max().map_or(1.0, |&index| scale(index.into()));
+        let step = step * self.relative * exp2(f64::from(middle) / 16.0);
+        Grid {
+            step: (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX / largest.max(1.0)),
+            rows: self.rows.clone(),
+            columns: if columns.iter().all(|&i| i == 0) { vec![] } else { columns },
+        }
+    }
+}
+
+/// The metrics of the tensors that are coded with loss, given with the scales of their weights.
+///
+/// Where the KL divergence of a tensor is `s c^2 / 12` a weight at a step `c` (before waterfilling), equal slopes are equal
+/// `s c^2`. Without statistics all tensors have the same step relative to the root mean square of their weights.
+pub fn metrics(tensors: &[Option<(&Tensor, &Scales)>], statistics: Option<&Statistics>) -> Vec<Option<Metric>> {
+    let metric = |tensor: &Option<(&Tensor, &Scales)>| {
+        let (tensor, scales) = (*tensor)?;
+        let size = scales.mean_square.sqrt();
+        let plain = Metric { input: None, relative: size, rows: vec![] };
+        let Some((statistics, linear)) = statistics.and_then(|s| Some((s, s.info().linears.get(&tensor.name)?))) else {
+            return Some((plain, None));
+        };
+        let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
+        let rows = rows.map_or(vec![], |rows| row_steps(&rows, ROW_FLOOR));
+        let input = Some((linear.input.clone(), linear.damping));
+        let relative = (1.0 / linear.sensitivity.max(f64::MIN_POSITIVE)).sqrt();
+        // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
+        let inputs = statistics.mean_square(&linear.input).unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
+        let ratio = relative / (inputs * size);
+        let elements = tensor.weights() as f64;
+        Some((Metric { input, relative, rows }, Some((f64::from(log2_fixed(ratio).unwrap_or(0)), elements))))
+    };
+    let found: Vec<_> = tensors.iter().map(metric).collect();
+    // One factor brings both kinds of steps to the same scale.
+    let (mut sum, mut count) = (0.0, 0.0);
+    for (log, elements) in found.iter().flatten().filter_map(|(_, ratio)| *ratio) {
+        sum += log * elements;
+        count += elements;
+    }
+    let factor = if count > 0.0 { exp2(-sum / count / 65536.0) } else { 1.0 };
+    let scaled = |(mut metric, ratio): (Metric, Option<(f64, f64)>)| {
+        metric.relative *= if ratio.is_some() { factor } else { 1.0 };
+        metric
+    };
+    found.into_iter().map(|found| found.map(scaled)).collect()
+}
+
+/// Indices of row steps for rows of weights `w`: steps go with `w^(-1/2)`, weights taken to be at least `floor` times their mean.
+pub fn row_steps(weights: &[f32], floor: f64) -> Vec<i16> {
+    let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len().max(1) as f64;
+    let log = |w: f64| log2_fixed(w / mean.max(f64::MIN_POSITIVE)).unwrap_or(0);
+    let index = |w: &f32| (-log(f64::from(*w).max(floor * mean)) / 2 + (1 << (INDEX_SHIFT - 1))) >> INDEX_SHIFT;
+    weights.iter().map(|w| index(w).clamp(-MOST, MOST) as i16).collect()
+}
+
+/// Factored covariances, the last ones kept.
+pub struct Feedbacks<'a> {
+    statistics: Option<&'a Statistics>,
+    kept: Mutex<VecDeque<(String, u64, Arc<Feedback>)>>,
+}
+
+impl<'a> Feedbacks<'a> {
+    /// Of these statistics.
+    pub fn new(statistics: Option<&'a Statistics>) -> Self {
+        Feedbacks { statistics, kept: Mutex::default() }
+    }
+
+    /// The feedback for a tensor of `columns` inputs; none where there is no covariance or it cannot be factored.
+    pub fn of(&self, metric: &Metric, columns: usize) -> Arc<Feedback> {
+        let found = metric.input.as_ref().and_then(|(group, damping)| self.factored(group, *damping));
+        found.filter(|f| f.inputs() == columns).unwrap_or_else(|| Arc::new(Feedback::none(columns)))
+    }
+
+    fn factored(&self, group: &str, damping: f64) -> Option<Arc<Feedback>> {
+        let key = |kept: &(String, u64, Arc<Feedback>)| kept.0 == group && kept.1 == damping.to_bits();
+        let lock = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(found) = lock().iter().find(|kept| key(kept)) {
+            return Some(found.2.clone());
+        }
+        let (n, covariance) = self.statistics?.covariance(group)?;
+        let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
+        let mut kept = lock();
+        kept.push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
+        let bytes = |f: &Feedback| f.inputs() * f.inputs() * size_of::<f32>();
+        while kept.len() > 1 && kept.iter().map(|kept| bytes(&kept.2)).sum::<usize>() > CACHE {
+            kept.pop_front();
+        }
+        Some(feedback)
+    }
+}

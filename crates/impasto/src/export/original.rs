@@ -1,0 +1,59 @@
+//! The files that the checkpoint had.
+
+use std::collections::HashSet;
+
+use impasto_checkpoint::{Format, gguf, parse_detached_header};
+use impasto_container::Source;
+use impasto_encode::HEADER_SUFFIX;
+
+use super::part::{Part, spec};
+use super::{Begin, Output};
+use crate::error::FileError;
+use crate::file::File;
+
+/// The checkpoint's own files of tensors.
+pub struct Original {
+    /// One for each file.
+    pub outputs: Vec<Output>,
+    /// Are they GGUFs?
+    pub is_gguf: bool,
+}
+
+/// The files whose headers the file keeps, if they hold all its tensors and every tensor is exact.
+pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError> {
+    if !file.tensor_names().all(|name| file.is_exact(name)) {
+        return Ok(None);
+    }
+    let (mut outputs, mut described, mut is_gguf) = (Vec::new(), HashSet::new(), false);
+    for asset in file.asset_names() {
+        let Some(name) = asset.strip_suffix(HEADER_SUFFIX) else { continue };
+        let header = file.asset(asset)?.unwrap_or_default();
+        let misfit = |rule: String| FileError::ShardHeader {
+            file: file.reader().name().to_owned(),
+            asset: asset.to_owned(),
+            rule,
+        };
+        let infos = match Format::of(&header) {
+            Format::Safetensors => parse_detached_header(&header, asset)?.tensors,
+            Format::Gguf => {
+                is_gguf = true;
+                gguf::parse_detached_header(&header, asset)?.tensors
+            }
+        };
+        let mut parts = Vec::new();
+        for info in infos {
+            let meta = file.meta(&info.name)?;
+            let other = info.type_name.as_deref() != meta.opaque.as_ref().map(|opaque| opaque.name.as_str());
+            if meta.dtype != info.dtype || meta.dims != info.shape || other {
+                return Err(misfit(format!("tensor {:?} has another dtype or shape", info.name)));
+            }
+            if !described.insert(info.name.clone()) {
+                return Err(misfit(format!("tensor {:?} is in two shards", info.name)));
+            }
+            parts.push(Part { spec: spec(&info.name, meta), ..Part::copy(&info.name, meta) });
+        }
+        outputs.push(Output { name: name.to_owned(), begin: Begin::Raw(header), parts });
+    }
+    let whole = !outputs.is_empty() && file.tensor_names().all(|name| described.contains(name));
+    Ok(whole.then_some(Original { outputs, is_gguf }))
+}

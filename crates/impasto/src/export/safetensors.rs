@@ -1,0 +1,36 @@
+//! A new safetensors file.
+
+use impasto_checkpoint::TensorSpec;
+use impasto_checkpoint::gguf::hf::Change;
+use impasto_codec::DType;
+use impasto_container::Source;
+
+use super::part::{From, Part, Way};
+use super::{Begin, Output};
+use crate::error::FileError;
+use crate::file::File;
+use crate::view::View;
+
+/// Where the weights go.
+const WEIGHTS: &str = "model.safetensors";
+
+/// All tensors in one file, those of a GGUF as transformers has them.
+pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
+    let view = View::of_file(file)?;
+    let part = |(name, origin): (&str, &crate::view::Origin)| {
+        let meta = file.meta(&origin.name)?;
+        let blocks = DType::BLOCKS.contains(&meta.dtype);
+        if !blocks && origin.change == Change::None {
+            let mut part = Part::copy(&origin.name, meta);
+            part.spec.name = name.to_owned();
+            return Ok(part);
+        }
+        // Values that are made are binary32, unless they only move.
+        let moved = !blocks && matches!(origin.change, Change::HeadRows { .. });
+        let dtype = if moved { meta.dtype } else { DType::F32 };
+        let spec = TensorSpec::new(name, dtype, meta.dims.clone());
+        Ok(Part { spec, from: From::Tensor(origin.name.clone(), Way::ToHf(origin.change)) })
+    };
+    let parts = view.iter().map(part).collect::<Result<_, FileError>>()?;
+    Ok(Output { name: WEIGHTS.to_owned(), begin: Begin::Safetensors, parts })
+}
