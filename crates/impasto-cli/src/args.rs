@@ -39,6 +39,8 @@ pub struct Args {
 pub enum Command {
     /// Encode a checkpoint into one .impasto file.
     Encode(Encode),
+    /// Measure what the layers of a model see on a text, for `encode --statistics`.
+    Calibrate(Calibrate),
     /// Decode a file back to a checkpoint.
     Decode(Decode),
     /// Show what is in a file.
@@ -91,6 +93,25 @@ pub struct Encode {
     /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// Measure a model on a text.
+#[derive(clap::Args)]
+pub struct Calibrate {
+    /// A Hugging Face folder, a safetensors file or a GGUF.
+    pub model: PathBuf,
+    /// A file of UTF-8 text, apart from what quality will be measured on.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// The file of statistics to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Most tokens of the text that are used.
+    #[arg(long, default_value_t = 8192, value_name = "N")]
+    pub tokens: usize,
+    /// Tokens in a window.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub ctx: usize,
 }
 
 /// Decode a file back to a checkpoint.

@@ -29,6 +29,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
     Level::from_environment().context(Level::VARIABLE)?; // Later readers take any level where it is wrong.
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
+        Command::Calibrate(command) => commands::calibrate::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),
         Command::Inspect(command) => commands::inspect::run(args, command),
         Command::Verify(command) => commands::verify::run(args, command),

@@ -19,7 +19,7 @@ pub fn open(args: &Args, path: &Path) -> anyhow::Result<File> {
 }
 
 /// The limit given, else three quarters of the machine's memory where the system tells it, else 16 GiB.
-fn memory_limit(args: &Args) -> u64 {
+pub fn memory_limit(args: &Args) -> u64 {
     let total = || {
         let info = std::fs::read_to_string("/proc/meminfo").ok()?;
         let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

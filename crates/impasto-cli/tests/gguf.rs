@@ -76,6 +76,7 @@ fn strange_gguf() -> Vec<u8> {
     bytes.extend(0u64.to_le_bytes());
     bytes.resize(bytes.len().next_multiple_of(32), 0);
     bytes.extend([1f32.to_le_bytes(), 1f32.to_le_bytes()].concat());
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
     bytes
 }
 

@@ -83,6 +83,23 @@ pub enum EncodeError {
         /// What is wrong.
         rule: String,
     },
+    /// The statistics are of another model.
+    #[error("{file}: its statistics are of another model: the hash of the tensors differs")]
+    OtherModel {
+        /// The file of statistics.
+        file: String,
+    },
+    /// The text has no whole window.
+    #[error("the text has {tokens} tokens, not one window of {window}")]
+    ShortText {
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+    /// The model cannot run.
+    #[error(transparent)]
+    Model(#[from] impasto_model::ModelError),
     /// The thread pool cannot be started.
     #[error("cannot start {0} threads: {1}")]
     Threads(usize, String),

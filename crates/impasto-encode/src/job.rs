@@ -7,6 +7,7 @@ use impasto_codec::Head;
 use impasto_container::{Mode, Summary, Writer, manifest_length, measure};
 
 use crate::arithmetic::{exp2, log2_fixed};
+use crate::calibrate::model_hash;
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::EncodeError;
 use crate::lattice::{Costs, Integers, Rows, round};
@@ -115,6 +116,12 @@ pub fn encode_calibrated(
 ) -> Result<Report, EncodeError> {
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
+    }
+    if let Some(statistics) = statistics
+        && options.target != Target::Lossless
+        && statistics.info().model != model_hash(checkpoint).to_hex().as_str()
+    {
+        return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(options.threads, e.to_string()))?;

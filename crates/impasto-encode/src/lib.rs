@@ -9,6 +9,7 @@
 //! are integers (`arithmetic`).
 
 mod arithmetic;
+mod calibrate;
 mod code;
 mod counts;
 mod error;
@@ -25,6 +26,7 @@ mod sic;
 pub mod statistics;
 mod tiles;
 
+pub use calibrate::{calibrate, model_hash};
 pub use code::HEADER_SUFFIX;
 pub use error::EncodeError;
 pub use job::{LEAST_WEIGHTS, Options, Progress, Report, Target, TensorReport, encode, encode_calibrated};

@@ -67,10 +67,11 @@ pub fn metrics(tensors: &[Option<(&Tensor, &Scales)>], statistics: Option<&Stati
         };
         let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
         let rows = rows.map_or(vec![], |rows| row_steps(&rows, ROW_FLOOR));
-        let input = Some((linear.input.clone(), linear.damping));
+        let input = linear.input.clone().map(|input| (input, linear.damping));
         let relative = (1.0 / linear.sensitivity.max(f64::MIN_POSITIVE)).sqrt();
         // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
-        let inputs = statistics.mean_square(&linear.input).unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
+        let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
+        let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
         let ratio = relative / (inputs * size);
         let elements = tensor.weights() as f64;
         Some((Metric { input, relative, rows }, Some((f64::from(log2_fixed(ratio).unwrap_or(0)), elements))))

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::EncodeError;
 
 /// The version of the file's layout.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 const INFO: &str = "info";
 
 /// What the statistics are of, and of each linear layer what is not a matrix.
@@ -35,8 +35,8 @@ pub struct Info {
 /// A linear layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Linear {
-    /// The group whose covariance its input has.
-    pub input: String,
+    /// The group whose covariance its input has; none for an embedding, whose input is one row.
+    pub input: Option<String>,
     /// Added to the diagonal of the covariance, as a share of its mean.
     pub damping: f64,
     /// KL divergence in nats for each unit of mean square error of the output, summed over outputs.
@@ -70,8 +70,8 @@ impl Statistics {
             if !good(linear.damping) || !good(linear.sensitivity) {
                 return Err(broken(format!("{tensor:?}: damping and sensitivity are finite and not negative")));
             }
-            if statistics.inputs(&linear.input).is_none() {
-                return Err(broken(format!("{tensor:?}: there is no covariance of {:?}", linear.input)));
+            if let Some(input) = linear.input.as_ref().filter(|input| statistics.inputs(input).is_none()) {
+                return Err(broken(format!("{tensor:?}: there is no covariance of {input:?}")));
             }
         }
         Ok(statistics)

@@ -37,4 +37,5 @@ pub use error::{ModelError, Result};
 pub use model::{Model, RunOptions};
 pub use network::{CausalLm, Hidden, Want};
 pub use probe::{GradientProbe, LinearInfo, Probe};
+pub use product::add_gram;
 pub use source::WeightSource;

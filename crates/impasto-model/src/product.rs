@@ -74,6 +74,15 @@ pub(crate) fn add_product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat
     multiply(out, out_stride, true, alpha, a, b, threads);
 }
 
+/// Adds to `gram`, `width` x `width`, the sum of `x x^T` over the rows `x` of `rows`. Uses the current Rayon pool.
+///
+/// # Panics
+/// If `gram` is smaller.
+pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
+    let x = Mat::new(rows, rows.len() / width.max(1), width, width);
+    add_product(gram, width, 1.0, x.t(), x, Threads::Rayon(rayon::current_num_threads()));
+}
+
 /// The product, on top of what `out` holds if `add`.
 fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     let (m, n, k) = (a.layout.rows, b.layout.cols, a.layout.cols);

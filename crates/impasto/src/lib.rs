@@ -20,7 +20,7 @@ pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT, Tensor};
 pub use impasto_checkpoint::{Checkpoint, CheckpointError};
 pub use impasto_encode::{
-    EncodeError, Options, Progress, Report, Statistics, Target, TensorReport, encode, encode_calibrated,
+    EncodeError, Options, Progress, Report, Statistics, Target, TensorReport, calibrate, encode, encode_calibrated,
 };
 pub use view::{Origin, View};
 pub use weights::{CheckpointWeights, FileWeights};

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod bench;
+pub mod calibrate;
 pub mod decode;
 pub mod demo;
 pub mod encode;

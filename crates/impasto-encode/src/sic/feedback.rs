@@ -94,3 +94,79 @@ pub fn round_rows(feedback: &Feedback, rows: &[f32], first: usize, rounding: &im
         end = start;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To the nearest multiple of each column's step.
+    struct Nearest(Vec<f32>);
+
+    impl Rounding for Nearest {
+        fn round(&self, column: usize, _: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>) {
+            for lane in 0..WIDTH {
+                z[lane] = (targets[lane] / self.0[column]).round_ties_even() as i32;
+                weights[lane] = z[lane] as f32 * self.0[column];
+            }
+        }
+    }
+
+    fn random(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// `x x^T` of inputs that hang together.
+    fn covariance(n: usize) -> Vec<f32> {
+        let mix = random(n * n, 3);
+        let entry = |i: usize, j: usize| (0..n).map(|k| mix[i * n + k] * mix[j * n + k]).sum::<f32>();
+        (0..n * n).map(|x| entry(x / n, x % n)).collect()
+    }
+
+    /// What feedback is for: every entry of `(W - V) L` stays within half of the common step, so the error is as planned
+    /// whatever the covariance; rounding each weight by itself does far worse.
+    #[test]
+    fn every_column_errs_by_half_a_step_at_most() {
+        for n in [1, 5, 63, 64, 65, 150] {
+            let h = covariance(n);
+            let damping = 0.01;
+            let feedback = Feedback::new(&h, n, damping).expect("definite");
+            let c = 0.05f64;
+            let steps: Vec<f32> = feedback.diagonal().iter().map(|l| (c / l) as f32).collect();
+            let rows = 13;
+            let w = random(rows * n, 8);
+            let mut z = vec![0; rows * n];
+            round_rows(&feedback, &w, 0, &Nearest(steps.clone()), &mut z);
+            let mut l: Vec<f64> = h.iter().map(|&x| f64::from(x)).collect();
+            let mean = (0..n).map(|i| l[i * n + i]).sum::<f64>() / n as f64;
+            (0..n).for_each(|i| l[i * n + i] += damping * mean);
+            assert!(cholesky(&mut l, n));
+            for (w, z) in w.chunks_exact(n).zip(z.chunks_exact(n)) {
+                let error: Vec<f64> = (0..n).map(|j| f64::from(w[j] - z[j] as f32 * steps[j])).collect();
+                for i in 0..n {
+                    let y: f64 = (i..n).map(|j| error[j] * l[j * n + i]).sum();
+                    assert!(y.abs() <= c / 2.0 * 1.001, "{n}: column {i} errs by {y}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_covariance_it_is_rounding() {
+        let w = random(16 * 70, 5);
+        let mut z = vec![0; w.len()];
+        round_rows(&Feedback::none(70), &w, 0, &Nearest(vec![0.01; 70]), &mut z);
+        assert!(w.iter().zip(&z).all(|(w, &z)| z == (w / 0.01).round_ties_even() as i32));
+    }
+
+    #[test]
+    fn a_covariance_that_is_not_definite_is_refused() {
+        assert!(Feedback::new(&[0.0; 4], 2, 0.01).is_none());
+        assert!(Feedback::new(&[f32::NAN], 1, 0.01).is_none());
+        assert!(Feedback::new(&[1.0, 0.0, 3.0, 1.0], 2, 0.0).is_none());
+    }
+}
