@@ -71,9 +71,9 @@ fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>)
         // Each column's class beside the rows', then each row's beside the columns'.
         let chunk = |chunk: usize| {
             let mut sums = vec![0u64; offsets * columns];
-            for r in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows) {
+            for (r, &row) in row_classes.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
                 for (c, sums) in sums.chunks_exact_mut(offsets).enumerate() {
-                    let t = row_classes[r] + column_classes[c];
+                    let t = row + column_classes[c];
                     let z = value(r, c);
                     sums.iter_mut().zip(-REACH..).for_each(|(sum, o)| *sum += costs.of(clamp(t + o), z));
                 }

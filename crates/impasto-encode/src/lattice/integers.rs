@@ -56,7 +56,7 @@ pub fn round(
     let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
         let class = |(i, &log): (usize, &i32)| {
             let step = steps.get(i).map_or(0, |&s| i32::from(s) << 12);
-            ((log - step + offset) as i64 + (1 << 13) >> 14) as i16
+            ((log - step + offset + (1 << 13)) >> 14) as i16
         };
         logs.iter().enumerate().map(class).collect()
     };
