@@ -131,3 +131,18 @@ fn a_closed_pipe_is_quiet() {
         assert!(ran.err.is_empty() && ran.code == Some(0), "{:?} {}", ran.code, ran.err);
     }
 }
+
+#[test]
+fn calibrate_and_encode_with_what_it_measured() {
+    let at = Workplace::new();
+    at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(20));
+    let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s.safetensors", "--ctx", "64", "--tokens", "128"];
+    let measured = at.run(&args).ok();
+    assert!(measured.out.contains("43 matrices on 128 tokens"), "{}", measured.out);
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--statistics", "s.safetensors"]).ok();
+    at.run(&["verify", "a.impasto"]).ok();
+    at.write("short.txt", "Once");
+    let short = ["calibrate", &tiny(), "--text", "short.txt", "-o", "t.safetensors"];
+    at.run(&short).fails(3, "not one window of 512");
+    assert!(!at.path("t.safetensors").exists());
+}

@@ -46,9 +46,10 @@ pub fn encode_to(
     let report = encode_calibrated(&checkpoint, output, options, statistics, &watch);
     let report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
-    print_notes(checkpoint.notes());
+    let notes = notes(&checkpoint, options.target == Target::Lossless);
+    print_notes(&notes);
     if args.json {
-        print_json(&to_json(&report, checkpoint.notes(), output))?;
+        print_json(&to_json(&report, &notes, output))?;
     } else {
         print(&to_text(&report, output, begun.elapsed().as_secs_f64()))?;
     }
@@ -61,6 +62,18 @@ fn root(report: &Report) -> String {
 
 fn bits_per_weight(report: &Report) -> f64 {
     report.summary.file_length as f64 * 8.0 / report.weights.max(1) as f64
+}
+
+/// What the checkpoint does not have, and what of it an exact file does not give back.
+fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
+    let odd = checkpoint.shards().iter().filter(|shard| exact && !shard.is_canonical());
+    let padding = odd.map(|shard| {
+        let name = shard.name();
+        format!(
+            "{name}: its padding is not as usual: header and tensors come back byte for byte, but the padding as zeros"
+        )
+    });
+    checkpoint.notes().iter().cloned().chain(padding).collect()
 }
 
 fn to_json(report: &Report, notes: &[String], output: &Path) -> serde_json::Value {
