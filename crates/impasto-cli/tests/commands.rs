@@ -141,6 +141,8 @@ fn calibrate_and_encode_with_what_it_measured() {
     assert!(measured.out.contains("43 matrices on 128 tokens"), "{}", measured.out);
     at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--statistics", "s.safetensors"]).ok();
     at.run(&["verify", "a.impasto"]).ok();
+    at.run(&["encode", &tiny(), "-o", "b.impasto", "--statistics", "s.safetensors"])
+        .fails(2, "--statistics is for lossy");
     at.write("short.txt", "Once");
     let short = ["calibrate", &tiny(), "--text", "short.txt", "-o", "t.safetensors"];
     at.run(&short).fails(3, "not one window of 512");

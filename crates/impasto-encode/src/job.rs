@@ -84,7 +84,8 @@ pub struct Report {
     pub weights: u64,
     /// Bytes of the distinct tensors in the checkpoint.
     pub raw_bytes: u64,
-    /// Step over root mean square of each lossy tensor; `None` for a lossless file.
+    /// The global step: what the steps of each lossy tensor are relative to (without statistics, over the root mean square of its weights);
+    /// `None` for a lossless file.
     pub relative_step: Option<f64>,
     /// Tensors that were kept exactly in a lossy file since they hold weights that are not finite.
     pub non_finite: Vec<String>,

@@ -2,10 +2,12 @@
 //!
 //! [`encode`] runs it. A tensor is seen as a matrix (`matrix`), its row and column scales are fitted
 //! (`scales`), its symbols counted under their classes and the cheapest tables chosen (`counts`,
-//! `plan`); in a lossy file one relative step for all tensors is moved until the forecast meets the
-//! wanted size (`rate`); then everything is coded and written (`code`, `job`).
+//! `plan`). In a lossy file each tensor's error has its measure (`metric`), which gives its steps;
+//! its rows are rounded with feedback (`sic`, `lattice`), and one global step is moved until the
+//! forecast meets the wanted size (`rate`). Then everything is coded and written (`code`, `job`).
+//! [`calibrate`] makes the statistics that a metric is made of (`statistics`).
 //!
-//! The bytes depend on the checkpoint and the options only: sums have a fixed order, and logarithms
+//! The bytes depend on the checkpoint, the statistics and the options only: sums have a fixed order, and logarithms
 //! are integers (`arithmetic`).
 
 mod arithmetic;

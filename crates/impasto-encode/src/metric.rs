@@ -62,13 +62,17 @@ pub fn metrics(tensors: &[Option<(&Tensor, &Scales)>], statistics: Option<&Stati
         let (tensor, scales) = (*tensor)?;
         let size = scales.mean_square.sqrt();
         let plain = Metric { input: None, relative: size, rows: vec![] };
-        let Some((statistics, linear)) = statistics.and_then(|s| Some((s, s.info().linears.get(&tensor.name)?))) else {
+        let Some((statistics, linear)) = statistics
+            .and_then(|s| Some((s, s.info().linears.get(&tensor.name)?)))
+            .filter(|(_, l)| l.sensitivity > 0.0)
+        else {
+            // Not measured, or not used by the text (an expert that no token went to).
             return Some((plain, None));
         };
         let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
         let rows = rows.map_or(vec![], |rows| row_steps(&rows, ROW_FLOOR));
         let input = linear.input.clone().map(|input| (input, linear.damping));
-        let relative = (1.0 / linear.sensitivity.max(f64::MIN_POSITIVE)).sqrt();
+        let relative = (1.0 / linear.sensitivity).sqrt();
         // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
         let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
         let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
@@ -132,5 +136,42 @@ impl<'a> Feedbacks<'a> {
             kept.pop_front();
         }
         Some(feedback)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns that weigh four times as much have a step half as wide, to a sixteenth of an octave; the tensor's own factor scales all.
+    #[test]
+    fn steps_are_waterfilled() {
+        let covariance = [1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 16.0];
+        let feedback = Feedback::new(&covariance, 3, 0.0).expect("definite");
+        let metric = Metric { input: None, relative: 3.0, rows: vec![] };
+        let grid = metric.grid(&feedback, 0.5);
+        let step = |column: usize| f64::from(grid.step) * f64::from(scale(grid.columns[column].into()));
+        for (column, wanted) in [1.5, 0.75, 0.375].into_iter().enumerate() {
+            assert!((step(column) / wanted - 1.0).abs() < 0.03, "{column}: {}", step(column));
+        }
+        assert!(metric.grid(&Feedback::none(3), 0.5).columns.is_empty(), "no covariance, one step");
+    }
+
+    #[test]
+    fn rows_that_matter_have_finer_steps() {
+        let indices = row_steps(&[4.0, 1.0, 0.25], 0.1);
+        assert_eq!(indices[1] - indices[0], 16, "four times the weight, half the step");
+        assert_eq!(indices[2] - indices[1], 16);
+        assert_eq!(row_steps(&[1.0; 4], 0.1), [0; 4]);
+        let floored = row_steps(&[1.95, 0.05, 0.0], 0.1);
+        assert_eq!(floored[1], floored[2], "both are under the floor");
+    }
+
+    /// The largest row steps leave every step finite (SPEC 10.3).
+    #[test]
+    fn no_step_is_infinite() {
+        let metric = Metric { input: None, relative: 1e300, rows: vec![MOST as i16, 0] };
+        let grid = metric.grid(&Feedback::none(1), 1.0);
+        assert!((grid.step * scale(MOST)).is_finite() && grid.step > 0.0);
     }
 }

@@ -12,7 +12,7 @@ const CHUNK: usize = 64;
 /// Chunks summed side by side.
 const TOGETHER: usize = 64;
 /// Fewer elements than this along a row or a column do not tell its scale.
-const ENOUGH: usize = 16;
+pub const ENOUGH: usize = 16;
 /// Rounds of fitting rows to columns and columns to rows.
 const ROUNDS: usize = 2;
 /// Stands for the scale of a row or column of zeros, as a power of two.

@@ -13,6 +13,7 @@ use impasto_container::Source;
 use impasto_encode::{HEADER_SUFFIX, hf_tensor};
 
 use crate::error::FileError;
+use crate::export::part::{Way, translate};
 use crate::file::File;
 
 /// Where a tensor of the view comes from.
@@ -92,11 +93,5 @@ pub fn hf_values(dtype: DType, bytes: &[u8], columns: usize, change: Change) -> 
     if !values::to_f32(dtype, bytes, &mut own) {
         return None;
     }
-    change.values_to_hf(&mut own);
-    if !matches!(change, Change::HeadRows { .. }) || columns == 0 {
-        return Some(own);
-    }
-    let rows = own.len() / columns;
-    let row = |r: usize| &own[change.gguf_row(r as u64) as usize * columns..][..columns];
-    Some((0..rows).flat_map(row).copied().collect())
+    Some(translate(own, columns, Way::ToHf(change)))
 }

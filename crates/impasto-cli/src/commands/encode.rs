@@ -9,7 +9,7 @@ use impasto::{Checkpoint, Options, Progress, Report, Statistics, Target, encode_
 use serde_json::json;
 
 use crate::args::{Args, Encode};
-use crate::exit::Code;
+use crate::exit::{Code, UsageError};
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
@@ -20,6 +20,9 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         _ => Target::Lossless,
     };
     let options = Options { target, threads: args.threads, segments: command.segments.into() };
+    if target == Target::Lossless && command.statistics.is_some() {
+        return Err(UsageError("--statistics is for lossy files: give --bpw or --size").into());
+    }
     let statistics = command.statistics.as_deref().map(Statistics::open).transpose()?;
     let report = encode_to(args, &command.model, &command.output, &options, statistics.as_ref())?;
     for name in &report.non_finite {

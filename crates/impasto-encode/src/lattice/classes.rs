@@ -5,14 +5,12 @@ use impasto_codec::head::MAX_LATTICE_PLANE;
 use rayon::prelude::*;
 
 use super::costs::{CLASSES, Costs};
+use crate::scales::ENOUGH;
 
 /// Rows that are summed together.
 const CHUNK: usize = 64;
 /// How far from where the mean square puts it the class of a row or column is looked for.
 const REACH: i32 = 3;
-
-/// A row or column of fewer integers is not worth a class of its own.
-const ENOUGH: usize = 16;
 
 /// Raw bits of each integer, and the classes of rows and columns under which the rest costs least.
 pub struct Classes {

@@ -2,7 +2,7 @@
 
 mod gguf;
 mod original;
-mod part;
+pub(crate) mod part;
 mod safetensors;
 
 use std::collections::HashSet;

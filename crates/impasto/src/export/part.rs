@@ -99,7 +99,7 @@ impl Part {
 }
 
 /// Weights in the order and with the values of the other side; whole heads, `width` a row.
-fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
+pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
     // Where row `r` of the result lies.
     let moved: Box<dyn Fn(u64) -> u64> = match way {
         Way::ToHf(change) => {
