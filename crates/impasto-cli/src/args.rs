@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+/// Tokens to calibrate on: with a covariance of n inputs made of T tokens the error is about n/T larger than with the true one.
+pub const CALIBRATION_TOKENS: usize = 32768;
+/// Of these, the ones that gradients are made of.
+const GRADIENT_TOKENS: usize = 16384;
+
 /// A codec for LLM weights: a checkpoint becomes one checked .impasto file, and the model runs from it.
 ///
 /// Results go to stdout, progress to stderr.
@@ -49,7 +54,7 @@ pub enum Command {
     Verify(Verify),
     /// Generate text.
     Run(Run),
-    /// Measure quality on a text.
+    /// Measure quality on a text or on tasks.
     Eval {
         /// What to measure.
         #[command(subcommand)]
@@ -87,12 +92,38 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
-    /// Statistics of the model on a text (`impasto calibrate`), to put the error where it weighs least.
+    /// A file of UTF-8 text to calibrate on, in place of the one that this program carries: the error is put where it weighs least on it.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Most tokens of the text that are used [default: 32768].
+    #[arg(long, value_name = "N", conflicts_with = "statistics")]
+    pub calibration_tokens: Option<usize>,
+    /// Statistics of the model on a text (`impasto calibrate`), in place of calibrating now.
     #[arg(long, value_name = "FILE")]
     pub statistics: Option<PathBuf>,
+    /// Do not calibrate: all tensors get the same step relative to their weights.
+    #[arg(long, conflicts_with_all = ["calibration", "calibration_tokens", "statistics", "sequential", "floors"])]
+    pub uncalibrated: bool,
+    /// Calibrate each block on inputs from blocks that are coded already; takes the text once more.
+    #[arg(long)]
+    pub sequential: bool,
+    /// How many bits tensors and rows keep that the text has no use for [default: balanced].
+    #[arg(long, value_enum, value_name = "PRESET")]
+    pub floors: Option<FloorsArg>,
     /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// Structural floors.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FloorsArg {
+    /// No tensor more than 1 bit below the mean, no row more than 1 below its tensor: for uses far from the text.
+    Conservative,
+    /// No tensor more than 2.5 bits below the mean, no row more than 2.2.
+    Balanced,
+    /// The text decides alone, but for rows that it does not show: they stay 5 bits below at most.
+    Aggressive,
 }
 
 /// Measure a model on a text.
@@ -107,8 +138,11 @@ pub struct Calibrate {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Most tokens of the text that are used.
-    #[arg(long, default_value_t = 8192, value_name = "N")]
+    #[arg(long, default_value_t = CALIBRATION_TOKENS, value_name = "N")]
     pub tokens: usize,
+    /// Most of these tokens, the first ones, that gradients are made of; a token costs three times as much there.
+    #[arg(long, default_value_t = GRADIENT_TOKENS, value_name = "N")]
+    pub gradient_tokens: usize,
     /// Tokens in a window.
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub ctx: usize,
@@ -246,6 +280,20 @@ pub enum Eval {
         #[command(flatten)]
         text: Text,
     },
+    /// Accuracy on multiple-choice tasks, scored as lm-evaluation-harness does.
+    Tasks {
+        /// An .impasto file or a checkpoint.
+        model: PathBuf,
+        /// Files of JSON lines with the fields query, choices and gold (the index of the right choice).
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        tasks: Vec<PathBuf>,
+        /// Another file or checkpoint, to measure the paired difference to.
+        #[arg(long, value_name = "MODEL")]
+        reference: Option<PathBuf>,
+        /// The first N items of each task only.
+        #[arg(long, value_name = "N", value_parser = parse_items)]
+        limit: Option<usize>,
+    },
 }
 
 /// The text of an evaluation.
@@ -292,6 +340,14 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n <= 1024 => Ok(n),
         _ => Err("not a number from 0 to 1024".to_owned()),
+    }
+}
+
+/// A number of items: at least 1.
+fn parse_items(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("not a number of items of at least 1".to_owned()),
     }
 }
 

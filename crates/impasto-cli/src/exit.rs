@@ -7,6 +7,7 @@ use impasto::{CheckpointError, EncodeError, FileError};
 use impasto_codec::LevelError;
 use impasto_container::ContainerError;
 use impasto_model::ModelError;
+use impasto_model::eval::tasks::TaskError;
 
 /// Exit codes, as the help of the command lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             };
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
             return of_checkpoint(error);
+        } else if let Some(TaskError::Line { .. } | TaskError::Empty { .. }) = cause.downcast_ref() {
+            return Code::Invalid;
         } else if let Some(error) = cause.downcast_ref::<ModelError>() {
             match error {
                 // What the weights' source says is the next cause.

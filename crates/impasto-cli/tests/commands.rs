@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use support::{Ran, Workplace, impasto, tiny};
 
@@ -35,7 +36,7 @@ fn encode_verify_inspect_decode() {
 #[test]
 fn json_has_its_fields() {
     let at = Workplace::new();
-    let encoded = at.run(&["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "4"]).json();
+    let encoded = at.run(&["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--uncalibrated"]).json();
     let bits = encoded["bits_per_weight"].as_f64().expect("a number");
     assert!((3.98..=4.0).contains(&bits), "{bits}");
     assert_eq!(encoded["bytes"].as_u64(), fs::metadata(at.path("a.impasto")).ok().map(|m| m.len()));
@@ -93,7 +94,7 @@ fn sizes_are_met() {
     for (option, value, most) in
         [("--size", "1.2MB", 1_200_000), ("--size", "2MiB", 2 << 20), ("--bpw", "2.5", 983_820)]
     {
-        at.run(&["encode", &tiny(), "-o", "a.impasto", option, value]).ok();
+        at.run(&["encode", &tiny(), "-o", "a.impasto", option, value, "--uncalibrated"]).ok();
         let length = fs::metadata(at.path("a.impasto")).expect("a file").len();
         assert!(length <= most && length * 1000 >= most * 995, "{value}: {length}");
     }
@@ -142,9 +143,72 @@ fn calibrate_and_encode_with_what_it_measured() {
     at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--statistics", "s.safetensors"]).ok();
     at.run(&["verify", "a.impasto"]).ok();
     at.run(&["encode", &tiny(), "-o", "b.impasto", "--statistics", "s.safetensors"])
-        .fails(2, "--statistics is for lossy");
+        .fails(2, "calibration is for lossy files");
     at.write("short.txt", "Once");
     let short = ["calibrate", &tiny(), "--text", "short.txt", "-o", "t.safetensors"];
     at.run(&short).fails(3, "not one window of 512");
     assert!(!at.path("t.safetensors").exists());
+}
+
+/// `encode` calibrates on its own text, on one that it is given, or with inputs from coded blocks: all run, and differ.
+#[test]
+fn encode_calibrates_by_itself() {
+    let at = Workplace::new();
+    at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(100));
+    let some = ["--calibration-tokens", "1024"];
+    let ways: [&[&str]; 6] = [
+        &["--uncalibrated"],
+        &some,
+        &["--calibration", "text.txt", "--calibration-tokens", "1024"],
+        &["--calibration-tokens", "1024", "--sequential"],
+        &["--calibration-tokens", "1024", "--floors", "conservative"],
+        &["--calibration-tokens", "1024", "--floors", "aggressive"],
+    ];
+    let mut roots = Vec::new();
+    for way in ways {
+        let encode = ["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "3"];
+        roots.push(at.run(&[&encode, way].concat()).json()["root"].to_string());
+        at.run(&["verify", "a.impasto"]).ok();
+    }
+    for (i, root) in roots.iter().enumerate() {
+        assert!(!roots[..i].contains(root), "{:?} changes nothing", ways[i]);
+    }
+}
+
+#[test]
+fn options_of_calibration_that_would_be_ignored_are_refused() {
+    let at = Workplace::new();
+    at.write("text.txt", "text");
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto"], way].concat());
+    for way in [
+        &["--calibration", "text.txt"][..],
+        &["--calibration-tokens", "64"],
+        &["--sequential"],
+        &["--uncalibrated"],
+        &["--floors", "balanced"],
+    ] {
+        encode(way).fails(2, "calibration is for lossy files");
+    }
+    encode(&["--bpw", "4", "--uncalibrated", "--sequential"]).fails(2, "cannot be used with");
+    encode(&["--bpw", "4", "--statistics", "s", "--calibration", "text.txt"]).fails(2, "--statistics takes no text");
+    encode(&["--bpw", "4", "--calibration", "text.txt"]).fails(3, "not one window of 512");
+    let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s", "--ctx", "1", "--tokens", "2"];
+    at.run(&args).ok();
+    encode(&["--bpw", "4", "--statistics", "s", "--sequential"]).fails(2, "the text that the statistics are of");
+    assert!(!at.path("a.impasto").exists());
+}
+
+/// A model that cannot be run here is coded without calibration, and that is said; asked for, calibration is an error.
+#[test]
+fn a_model_that_cannot_run_is_not_calibrated() {
+    let at = Workplace::new();
+    std::fs::create_dir(at.path("model")).expect("a folder");
+    for name in ["model.safetensors", "tokenizer.json"] {
+        fs::copy(Path::new(&tiny()).join(name), at.path("model").join(name)).expect("a copy");
+    }
+    at.write("model/config.json", r#"{"architectures": ["BertModel"], "model_type": "bert"}"#);
+    let ran = at.run(&["encode", "model", "-o", "a.impasto", "--bpw", "4"]).ok();
+    assert!(ran.err.contains("not calibrated"), "{}", ran.err);
+    at.write("text.txt", "text");
+    at.run(&["encode", "model", "-o", "b.impasto", "--bpw", "4", "--calibration", "text.txt"]).fails(3, "bert");
 }

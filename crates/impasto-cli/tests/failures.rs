@@ -128,9 +128,9 @@ fn a_wrong_instruction_level() {
 #[test]
 fn sizes_that_cannot_be_met() {
     let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05"]).fails(6, "too small");
-    at.run(&["encode", &tiny(), "-o", "a", "--size", "2KB"]).fails(6, "too small");
-    at.run(&["encode", &tiny(), "-o", "a", "--size", "80MB"]).fails(6, "--lossless");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--size", "2KB", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--size", "80MB", "--uncalibrated"]).fails(6, "--lossless");
     assert_eq!(at.left(), [] as [&str; 0]);
 }
 
@@ -153,9 +153,9 @@ fn places_that_cannot_be_written() {
 fn an_old_file_is_replaced_at_once_or_stays() {
     let at = Workplace::new();
     at.write("a", "the old file");
-    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
     assert_eq!(fs::read(at.path("a")).expect("reads"), b"the old file");
-    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "3"]).ok();
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "3", "--uncalibrated"]).ok();
     at.run(&["verify", "a"]).ok();
     assert_eq!(at.left(), ["a"]);
 }
@@ -165,7 +165,7 @@ fn an_old_file_is_replaced_at_once_or_stays() {
 #[test]
 fn a_killed_encoding_leaves_no_half_file() {
     let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "whole", "--bpw", "3"]).ok();
+    at.run(&["encode", &tiny(), "-o", "whole", "--bpw", "3", "--uncalibrated"]).ok();
     let whole = fs::read(at.path("whole")).expect("reads");
     for (i, wait) in [5, 30, 80, 150, 300].into_iter().enumerate() {
         let name = format!("a{i}");
@@ -173,7 +173,7 @@ fn a_killed_encoding_leaves_no_half_file() {
         if let Some(old) = old {
             fs::write(at.path(&name), old).expect("writes");
         }
-        let mut child = impasto(&["-q", "encode", &tiny(), "-o", &name, "--bpw", "3"])
+        let mut child = impasto(&["-q", "encode", &tiny(), "-o", &name, "--bpw", "3", "--uncalibrated"])
             .current_dir(at.path(""))
             .spawn()
             .expect("starts");

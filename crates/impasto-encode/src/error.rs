@@ -97,6 +97,22 @@ pub enum EncodeError {
         /// Tokens of a window.
         window: usize,
     },
+    /// Calibration would take more memory than allowed.
+    #[error("calibration takes about {needed} bytes, more than the limit of {limit}: take fewer tokens")]
+    Memory {
+        /// Bytes that it takes, roughly.
+        needed: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A model that overflows on the text.
+    #[error("tensor {name:?}: its {what} on this text are not finite")]
+    NotFinite {
+        /// Inputs or gradients.
+        what: &'static str,
+        /// The tensor.
+        name: String,
+    },
     /// The model cannot run.
     #[error(transparent)]
     Model(#[from] impasto_model::ModelError),

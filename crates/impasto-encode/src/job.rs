@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
-use impasto_checkpoint::Checkpoint;
+use impasto_checkpoint::{Checkpoint, CheckpointError};
 use impasto_codec::Head;
-use impasto_container::{Mode, Summary, Writer, manifest_length, measure};
+use impasto_container::{Mode, Writer, manifest_length, measure};
 
 use crate::arithmetic::{exp2, log2_fixed};
 use crate::calibrate::model_hash;
 use crate::code::{CodedAsset, code_assets, code_tensor};
+use crate::drift::{self, Sequential};
 use crate::error::EncodeError;
 use crate::lattice::{Costs, Integers, Rows, round};
 use crate::layout::layout;
 use crate::matrix::has_non_finite;
-use crate::metric::{Feedbacks, Metric, metrics};
+use crate::metric::{Feedbacks, Floors, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::plan::{Coding, Plan, has_lattice};
 use crate::rate::{Found, Rates, search};
+use crate::report::{Coded, Report, TensorReport};
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
 
@@ -24,6 +26,8 @@ use crate::statistics::Statistics;
 pub const LEAST_WEIGHTS: usize = 4096;
 /// Times that a file is coded to meet a size.
 const TRIES: usize = 8;
+/// A forecast aims below the wanted size by one part in so many.
+const SLACK: u64 = 1000;
 
 /// How much of the weights to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +49,15 @@ pub struct Options {
     pub threads: usize,
     /// rANS segments of a tile, 1 to 16.
     pub segments: usize,
+    /// How far statistics are believed.
+    pub floors: Floors,
+}
+
+impl Options {
+    /// The usual options for a target.
+    pub fn new(target: Target) -> Options {
+        Options { target, threads: 0, segments: 1, floors: Floors::default() }
+    }
 }
 
 /// What an encoding is doing, for those who watch.
@@ -52,43 +65,18 @@ pub struct Options {
 pub enum Progress<'a> {
     /// Looking for the step that gives the wanted size: pass number.
     Measuring(usize),
+    /// Running the text through coded blocks: the block's number from 0, and how many there are.
+    Drift(usize, usize),
     /// Coding a tensor: its name, tensors done, tensors in all.
     Coding(&'a str, usize, usize),
 }
 
-/// What became of a tensor.
-#[derive(Clone, Debug)]
-pub struct TensorReport {
-    /// Its name.
-    pub name: String,
-    /// The name of its dtype in the file.
-    pub dtype: String,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// `stored`, `zstd`, `float`, `lattice`, or `tied`.
-    pub mode: &'static str,
-    /// Bytes of its units.
-    pub bytes: u64,
-}
-
-/// What an encoding made.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Lengths and root of the file.
-    pub summary: Summary,
-    /// Every tensor, in the order of the file.
-    pub tensors: Vec<TensorReport>,
-    /// Bytes of the coded assets.
-    pub asset_bytes: u64,
-    /// Distinct weights: those of tied tensors are counted once.
-    pub weights: u64,
-    /// Bytes of the distinct tensors in the checkpoint.
-    pub raw_bytes: u64,
-    /// The global step: what the steps of each lossy tensor are relative to (without statistics, over the root mean square of its weights);
-    /// `None` for a lossless file.
-    pub relative_step: Option<f64>,
-    /// Tensors that were kept exactly in a lossy file since they hold weights that are not finite.
-    pub non_finite: Vec<String>,
+/// What a text says of a model.
+pub struct Calibrated<'a> {
+    /// Its statistics.
+    pub statistics: &'a Statistics,
+    /// To let each block see inputs from coded blocks.
+    pub sequential: Option<Sequential<'a>>,
 }
 
 /// Encodes a checkpoint into a file at `path`: written beside it, then renamed.
@@ -104,7 +92,7 @@ pub fn encode(
     encode_calibrated(checkpoint, path, options, None, watch)
 }
 
-/// As [`encode`]; with `statistics` a lossy file puts its error where they say that it weighs least.
+/// As [`encode`]; a lossy file puts its error where `calibrated` says that it weighs least.
 ///
 /// # Errors
 /// [`EncodeError`]; then what was at `path` stays.
@@ -112,21 +100,32 @@ pub fn encode_calibrated(
     checkpoint: &Checkpoint,
     path: &Path,
     options: &Options,
-    statistics: Option<&Statistics>,
+    calibrated: Option<&Calibrated>,
     watch: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report, EncodeError> {
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
-    if let Some(statistics) = statistics
-        && options.target != Target::Lossless
+    let calibrated = calibrated.filter(|_| options.target != Target::Lossless);
+    if let Some(Calibrated { statistics, .. }) = calibrated
         && statistics.info().model != model_hash(checkpoint).to_hex().as_str()
     {
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(options.threads, e.to_string()))?;
-    pool.install(|| Job::new(checkpoint, options, statistics, watch)?.run(path))
+    pool.install(|| {
+        let job = Job::new(checkpoint, options, calibrated.map(|c| c.statistics), watch)?;
+        let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
+        else {
+            return job.run(path);
+        };
+        let folder = tempfile::tempdir().map_err(|error| CheckpointError::io(path, error))?;
+        let drifted = folder.path().join("statistics.safetensors");
+        drift::drifted(&job, job.find_step()?, statistics, sequential, &drifted)?;
+        drop(job);
+        Job::new(checkpoint, options, Some(&Statistics::open(&drifted)?), watch)?.run(path)
+    })
 }
 
 /// Is `path` a file that the checkpoint is read from? The rename would destroy the original.
@@ -135,11 +134,11 @@ fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
     checkpoint.shards().iter().any(|shard| shard.path().canonicalize().is_ok_and(|input| input == output))
 }
 
-struct Job<'a> {
-    checkpoint: &'a Checkpoint,
-    options: &'a Options,
-    watch: &'a (dyn Fn(Progress) + Sync),
-    tensors: Vec<Tensor<'a>>,
+pub(crate) struct Job<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub options: &'a Options,
+    pub watch: &'a (dyn Fn(Progress) + Sync),
+    pub tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
     scales: Vec<Option<Scales>>,
     assets: Vec<CodedAsset>,
@@ -147,8 +146,8 @@ struct Job<'a> {
     kept: Vec<Option<u64>>,
     /// How the error of each lossy tensor is measured.
     metrics: Vec<Option<Metric>>,
-    feedbacks: Feedbacks<'a>,
-    costs: Costs,
+    pub feedbacks: Feedbacks<'a>,
+    pub costs: Costs,
     rates: Rates,
 }
 
@@ -185,7 +184,7 @@ impl<'a> Job<'a> {
         };
         if options.target != Target::Lossless {
             let lossy: Vec<_> = (0..job.tensors.len()).map(|i| Some((&job.tensors[i], job.lossy(i)?))).collect();
-            job.metrics = metrics(&lossy, statistics);
+            job.metrics = metrics(&lossy, statistics, options.floors);
             job.kept = (0..job.tensors.len()).map(|i| job.kept_bytes(i)).collect::<Result<_, _>>()?;
         }
         Ok(job)
@@ -226,13 +225,13 @@ impl<'a> Job<'a> {
         (0..self.tensors.len()).map(|i| self.plan(i, step)).collect()
     }
 
-    fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
+    pub fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
         let Tensor { info, same_as: None, .. } = self.tensors[tensor] else { return Ok(None) };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
         let lossy = self.metrics.get(tensor).and_then(Option::as_ref).zip(step);
         let plan = match (&self.scales[tensor], matrix.dtype.float_layout(), lossy) {
             (Some(scales), _, Some((metric, step))) => {
-                let feedback = self.feedbacks.of(metric, matrix.columns);
+                let feedback = self.feedbacks.of(metric, matrix.columns)?;
                 let rate = self.rates.at(tensor, step, |step| {
                     let grid = metric.grid(&feedback, step);
                     let sample = round(&matrix, scales, &feedback, &grid, &self.costs, Rows::Sample);
@@ -252,29 +251,52 @@ impl<'a> Job<'a> {
         Ok(Some(plan))
     }
 
-    fn run(&self, path: &Path) -> Result<Report, EncodeError> {
-        let target = match self.options.target {
-            Target::Lossless => return self.code(path, &self.plans(None)?)?.finish(None),
+    /// Bytes that a lossy file may have.
+    fn target_bytes(&self) -> u64 {
+        match self.options.target {
+            Target::Lossless => u64::MAX,
             Target::Size(bytes) => bytes,
             Target::BitsPerWeight(bits) => (bits * self.weights() as f64 / 8.0) as u64,
-        };
+        }
+    }
+
+    fn lossy_weights(&self) -> u64 {
         let lossy = (0..self.tensors.len()).filter(|&i| self.lossy(i).is_some());
-        let lossy_weights: u64 = lossy.map(|i| self.tensors[i].weights()).sum();
+        lossy.map(|i| self.tensors[i].weights()).sum()
+    }
+
+    /// How the error of a lossy tensor is measured, and the scales of its weights.
+    pub fn measure(&self, tensor: usize) -> Option<(&Metric, &Scales)> {
+        self.metrics.get(tensor)?.as_ref().zip(self.scales[tensor].as_ref())
+    }
+
+    /// The global step at which the file is forecast to have the wanted size.
+    fn find_step(&self) -> Result<f64, EncodeError> {
+        let (target, lossy_weights) = (self.target_bytes(), self.lossy_weights());
         if lossy_weights == 0 {
             return Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS });
         }
-        let slack = target / 1000;
+        let slack = target / SLACK;
         let mut pass = 0;
         let found = search(target - slack, slack, lossy_weights, |step| {
             pass += 1;
             (self.watch)(Progress::Measuring(pass));
             Ok::<_, EncodeError>(self.forecast(&self.plans(Some(step))?))
         })?;
-        let mut step = match found {
-            Found::Step(step) => step,
-            Found::LeastIs(least) => return Err(self.too_small(target, least)),
-            Found::MostIs(most) => return Err(EncodeError::TooLarge { wanted: target, most }),
-        };
+        match found {
+            Found::Step(step) => Ok(step),
+            Found::LeastIs(least) => Err(self.too_small(target, least)),
+            Found::MostIs(most) => Err(EncodeError::TooLarge { wanted: target, most }),
+        }
+    }
+
+    fn run(&self, path: &Path) -> Result<Report, EncodeError> {
+        if self.options.target == Target::Lossless {
+            return self.code(path, &self.plans(None)?)?.finish(None);
+        }
+        let (target, lossy_weights) = (self.target_bytes(), self.lossy_weights());
+        let slack = target / SLACK;
+        let mut step = self.find_step()?;
         // The forecast is good to a few parts in 1000: what was coded tells the rest. Sizes are above the target at steps up to `low`.
         let (mut low, mut high) = (None, None);
         for _ in 0..TRIES {
@@ -321,14 +343,14 @@ impl<'a> Job<'a> {
     }
 
     /// The integers of a tensor on the lattice, and their head.
-    fn integers(&self, tensor: usize, plan: &Plan) -> Option<(Integers, Head)> {
-        let Coding::Lattice(grid) = &plan.coding else { return None };
-        let (metric, scales) = (self.metrics[tensor].as_ref()?, self.scales[tensor].as_ref()?);
+    fn integers(&self, tensor: usize, plan: &Plan) -> Result<Option<(Integers, Head)>, EncodeError> {
+        let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
+        let Some((metric, scales)) = self.measure(tensor) else { return Ok(None) };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
-        let feedback = self.feedbacks.of(metric, matrix.columns);
+        let feedback = self.feedbacks.of(metric, matrix.columns)?;
         let integers = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
         let (head, _) = integers.head(grid, &self.costs);
-        Some((integers, head))
+        Ok(Some((integers, head)))
     }
 
     /// Codes everything into a file that has not its name yet.
@@ -350,7 +372,7 @@ impl<'a> Job<'a> {
                 None => ("tied", 0),
                 Some(plan) => {
                     let matrix = tensor.matrix(self.checkpoint);
-                    let integers = self.integers(i, plan);
+                    let integers = self.integers(i, plan)?;
                     code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), self.options.segments, &mut push)?
                 }
             };
@@ -370,31 +392,6 @@ impl<'a> Job<'a> {
             weights: self.weights(),
             raw_bytes: distinct().map(Tensor::raw_bytes).sum(),
             non_finite: self.non_finite(),
-        })
-    }
-}
-
-/// A file that is coded but has not its name yet; dropped, it leaves nothing.
-struct Coded {
-    writer: Writer,
-    length: u64,
-    tensors: Vec<TensorReport>,
-    asset_bytes: u64,
-    weights: u64,
-    raw_bytes: u64,
-    non_finite: Vec<String>,
-}
-
-impl Coded {
-    fn finish(self, relative_step: Option<f64>) -> Result<Report, EncodeError> {
-        Ok(Report {
-            summary: self.writer.finish()?,
-            tensors: self.tensors,
-            asset_bytes: self.asset_bytes,
-            weights: self.weights,
-            raw_bytes: self.raw_bytes,
-            relative_step,
-            non_finite: if relative_step.is_some() { self.non_finite } else { vec![] },
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use impasto_codec::lattice::scale;
 
 use crate::arithmetic::{exp2, log2_fixed};
+use crate::error::EncodeError;
 use crate::lattice::Grid;
 use crate::model::Tensor;
 use crate::scales::Scales;
@@ -16,10 +17,43 @@ use crate::statistics::Statistics;
 const CACHE: usize = 1 << 29;
 /// Units of a step index in an octave, and the shift that makes them of a logarithm in 2^-16 octave.
 const INDEX_SHIFT: u32 = 12;
-/// Rows of less weight than this share of the mean are taken to have it: a text says little of rare tokens.
-const ROW_FLOOR: f64 = 0.05;
 /// The largest step index (SPEC 6).
 const MOST: i32 = 1023;
+
+/// How far to believe a text that says what does not matter: structural floors under the bits of rows and tensors.
+///
+/// A text shows few of the tokens and some of the uses of a model, so what it calls unimportant may matter elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Floors {
+    /// For texts that are far from the model's use: rows within an octave, tensors within one and a half.
+    Conservative,
+    /// The default.
+    #[default]
+    Balanced,
+    /// What the text says is all that counts.
+    Aggressive,
+}
+
+impl Floors {
+    /// Rows of less weight than this share of the mean are taken to have it.
+    fn row(self) -> f64 {
+        match self {
+            Floors::Conservative => 0.25,
+            Floors::Balanced => 0.05,
+            Floors::Aggressive => 0.001,
+        }
+    }
+
+    /// Most octaves that a tensor's step, relative to its weights and inputs, is above the mean of all: as many bits
+    /// less a weight.
+    fn octaves(self) -> f64 {
+        match self {
+            Floors::Conservative => 1.0,
+            Floors::Balanced => 2.5,
+            Floors::Aggressive => f64::INFINITY,
+        }
+    }
+}
 
 /// The measure of a tensor's error.
 #[derive(Clone, Debug)]
@@ -53,11 +87,23 @@ impl Metric {
     }
 }
 
+/// A tensor that was measured: its place among the others.
+struct Measured {
+    /// Logarithm of its step over the scales of its weights and inputs, in octaves, before all are brought to one scale.
+    coarseness: f64,
+    weights: f64,
+}
+
 /// The metrics of the tensors that are coded with loss, given with the scales of their weights.
 ///
 /// Where the KL divergence of a tensor is `s c^2 / 12` a weight at a step `c` (before waterfilling), equal slopes are equal
 /// `s c^2`. Without statistics all tensors have the same step relative to the root mean square of their weights.
-pub fn metrics(tensors: &[Option<(&Tensor, &Scales)>], statistics: Option<&Statistics>) -> Vec<Option<Metric>> {
+pub fn metrics(
+    tensors: &[Option<(&Tensor, &Scales)>],
+    statistics: Option<&Statistics>,
+    floors: Floors,
+) -> Vec<Option<Metric>> {
+    let octaves = |x: f64| f64::from(log2_fixed(x).unwrap_or(0)) / 65536.0;
     let metric = |tensor: &Option<(&Tensor, &Scales)>| {
         let (tensor, scales) = (*tensor)?;
         let size = scales.mean_square.sqrt();
@@ -70,26 +116,28 @@ pub fn metrics(tensors: &[Option<(&Tensor, &Scales)>], statistics: Option<&Stati
             return Some((plain, None));
         };
         let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
-        let rows = rows.map_or(vec![], |rows| row_steps(&rows, ROW_FLOOR));
+        let rows = rows.map_or(vec![], |rows| row_steps(&rows, floors.row()));
         let input = linear.input.clone().map(|input| (input, linear.damping));
         let relative = (1.0 / linear.sensitivity).sqrt();
         // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
         let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
         let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
-        let ratio = relative / (inputs * size);
-        let elements = tensor.weights() as f64;
-        Some((Metric { input, relative, rows }, Some((f64::from(log2_fixed(ratio).unwrap_or(0)), elements))))
+        let measured = Measured { coarseness: octaves(relative / (inputs * size)), weights: tensor.weights() as f64 };
+        Some((Metric { input, relative, rows }, Some(measured)))
     };
     let found: Vec<_> = tensors.iter().map(metric).collect();
     // One factor brings both kinds of steps to the same scale.
-    let (mut sum, mut count) = (0.0, 0.0);
-    for (log, elements) in found.iter().flatten().filter_map(|(_, ratio)| *ratio) {
-        sum += log * elements;
-        count += elements;
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for measured in found.iter().flatten().filter_map(|(_, measured)| measured.as_ref()) {
+        sum += measured.coarseness * measured.weights;
+        weights += measured.weights;
     }
-    let factor = if count > 0.0 { exp2(-sum / count / 65536.0) } else { 1.0 };
-    let scaled = |(mut metric, ratio): (Metric, Option<(f64, f64)>)| {
-        metric.relative *= if ratio.is_some() { factor } else { 1.0 };
+    let mean = if weights > 0.0 { sum / weights } else { 0.0 };
+    let scaled = |(mut metric, measured): (Metric, Option<Measured>)| {
+        if let Some(Measured { coarseness, .. }) = measured {
+            let above = (coarseness - mean - floors.octaves()).max(0.0);
+            metric.relative *= exp2(-mean - above);
+        }
         metric
     };
     found.into_iter().map(|found| found.map(scaled)).collect()
@@ -115,19 +163,31 @@ impl<'a> Feedbacks<'a> {
         Feedbacks { statistics, kept: Mutex::default() }
     }
 
-    /// The feedback for a tensor of `columns` inputs; none where there is no covariance or it cannot be factored.
-    pub fn of(&self, metric: &Metric, columns: usize) -> Arc<Feedback> {
-        let found = metric.input.as_ref().and_then(|(group, damping)| self.factored(group, *damping));
-        found.filter(|f| f.inputs() == columns).unwrap_or_else(|| Arc::new(Feedback::none(columns)))
+    /// The feedback for a tensor of `columns` inputs; none where the metric has no covariance.
+    ///
+    /// # Errors
+    /// A covariance that is of another number of inputs, or that cannot be factored.
+    pub fn of(&self, metric: &Metric, columns: usize) -> Result<Arc<Feedback>, EncodeError> {
+        let Some((statistics, (group, damping))) = self.statistics.zip(metric.input.as_ref()) else {
+            return Ok(Arc::new(Feedback::none(columns)));
+        };
+        let broken = |rule: &str| EncodeError::Statistics {
+            file: statistics.name().to_owned(),
+            rule: format!("covariance of {group:?}: {rule}"),
+        };
+        if statistics.inputs(group) != Some(columns) {
+            return Err(broken("a tensor that takes this input has another number of columns"));
+        }
+        self.factored(statistics, group, *damping).ok_or_else(|| broken("it is not positive definite"))
     }
 
-    fn factored(&self, group: &str, damping: f64) -> Option<Arc<Feedback>> {
+    fn factored(&self, statistics: &Statistics, group: &str, damping: f64) -> Option<Arc<Feedback>> {
         let key = |kept: &(String, u64, Arc<Feedback>)| kept.0 == group && kept.1 == damping.to_bits();
         let lock = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(found) = lock().iter().find(|kept| key(kept)) {
             return Some(found.2.clone());
         }
-        let (n, covariance) = self.statistics?.covariance(group)?;
+        let (n, covariance) = statistics.covariance(group)?;
         let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
         let mut kept = lock();
         kept.push_back((group.to_owned(), damping.to_bits(), feedback.clone()));

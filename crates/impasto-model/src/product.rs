@@ -74,13 +74,26 @@ pub(crate) fn add_product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat
     multiply(out, out_stride, true, alpha, a, b, threads);
 }
 
-/// Adds to `gram`, `width` x `width`, the sum of `x x^T` over the rows `x` of `rows`. Uses the current Rayon pool.
+/// Adds to the lower triangle of `gram`, `width` x `width`, row-major, the sum of `x x^T` over the rows `x` of `rows`; some of
+/// what lies above the diagonal changes, too, and means nothing. Uses the current Rayon pool; the order of sums does not
+/// depend on its threads.
 ///
 /// # Panics
 /// If `gram` is smaller.
 pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
-    let x = Mat::new(rows, rows.len() / width.max(1), width, width);
-    add_product(gram, width, 1.0, x.t(), x, Threads::Rayon(rayon::current_num_threads()));
+    /// Rows of the result that are made together, up to the last one's diagonal: the less, the less is made in vain.
+    const PANEL: usize = 256;
+    let count = rows.len().checked_div(width).unwrap_or(0);
+    if count == 0 {
+        return;
+    }
+    let threads = Threads::Rayon(rayon::current_num_threads());
+    for first in (0..width).step_by(PANEL) {
+        let last = width.min(first + PANEL);
+        let (panel, before) =
+            (Mat::new(&rows[first..], count, last - first, width), Mat::new(rows, count, last, width));
+        add_product(&mut gram[first * width..], width, 1.0, panel.t(), before, threads);
+    }
 }
 
 /// The product, on top of what `out` holds if `add`.
@@ -235,6 +248,31 @@ mod tests {
                 prop_assert!((f64::from(back[at]) - e - f64::from(x[at])).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn gram_is_the_naive_sum_for_any_number_of_threads() {
+        let mut rng = crate::rng::SplitMix64::new(4);
+        for (count, width) in [(1, 1), (3, 5), (700, 300), (40, 513)] {
+            let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect() };
+            let (rows, before) = (random(count * width), random(width * width));
+            let sums = |threads| {
+                let mut gram = before.clone();
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| add_gram(&mut gram, &rows, width));
+                (0..width).flat_map(|i| gram[i * width..=i * width + i].to_vec()).collect::<Vec<f32>>()
+            };
+            let one = sums(1);
+            let mut at = one.iter();
+            for i in 0..width {
+                for j in 0..=i {
+                    let dot = rows.chunks_exact(width).map(|x| f64::from(x[i]) * f64::from(x[j])).sum::<f64>();
+                    assert!((f64::from(*at.next().unwrap()) - dot - f64::from(before[i * width + j])).abs() < 1e-4);
+                }
+            }
+            assert_eq!(one, sums(3));
+        }
+        add_gram(&mut [], &[], 0);
     }
 
     #[test]

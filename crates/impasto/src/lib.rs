@@ -20,7 +20,8 @@ pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT, Tensor};
 pub use impasto_checkpoint::{Checkpoint, CheckpointError};
 pub use impasto_encode::{
-    EncodeError, Options, Progress, Report, Statistics, Target, TensorReport, calibrate, encode, encode_calibrated,
+    CalibrateOptions, Calibrated, Calibrating, EncodeError, Floors, Info, Options, Progress, Report, Sequential,
+    Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
 };
 pub use view::{Origin, View};
 pub use weights::{CheckpointWeights, FileWeights};

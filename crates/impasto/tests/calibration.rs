@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use impasto::{
-    Checkpoint, CheckpointWeights, EncodeError, FileWeights, Options, Statistics, Target, calibrate, encode_calibrated,
+    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, EncodeError, FileWeights, Options, Statistics, Target,
+    calibrate, encode_calibrated,
 };
 use impasto_model::eval::{EvalOptions, EvalText, kld};
 use impasto_model::{Model, RunOptions, WeightSource};
@@ -28,18 +29,19 @@ fn statistics(folder: &TempDir) -> Statistics {
     tokens.truncate(2048);
     let path = folder.path().join("statistics.safetensors");
     let hash = blake3::hash(CALIBRATION.as_bytes());
-    let mut windows = 0;
-    let mut watch = |_, all| windows = all;
-    let info = calibrate(&checkpoint, tiny.network(), &tokens, 256, &hash, &path, &mut watch).expect("statistics");
-    assert_eq!((windows, info.tokens, info.linears.len()), (8, 2048, 6 * 7 + 1));
+    let options = CalibrateOptions { window: 256, ..CalibrateOptions::default() };
+    let weights = CheckpointWeights::new(&checkpoint);
+    let info = calibrate(&checkpoint, &weights, &tokens, &options, &hash, &path, &mut |_| ()).expect("statistics");
+    assert_eq!((info.tokens, info.held_back_tokens, info.linears.len()), (2048, 256, 6 * 7 + 1));
     assert!(info.linears.values().all(|linear| linear.sensitivity > 0.0));
     Statistics::open(&path).expect("what was written")
 }
 
 fn encoded(path: &Path, bits: f64, threads: usize, statistics: Option<&Statistics>) -> Result<Vec<u8>, EncodeError> {
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
-    let options = Options { target: Target::BitsPerWeight(bits), threads, segments: 1 };
-    encode_calibrated(&checkpoint, path, &options, statistics, &|_| ())?;
+    let options = Options { threads, ..Options::new(Target::BitsPerWeight(bits)) };
+    let calibrated = statistics.map(|statistics| Calibrated { statistics, sequential: None });
+    encode_calibrated(&checkpoint, path, &options, calibrated.as_ref(), &|_| ())?;
     Ok(fs::read(path).expect("a file"))
 }
 
@@ -72,9 +74,10 @@ fn statistics_of_another_model_are_refused() {
     let statistics = statistics(&folder);
     let other = support::Model::single(vec![Tensor::weights("w", impasto_codec::DType::Bf16, &[128, 128], 1)]);
     let checkpoint = Checkpoint::open(&other.path).expect("a checkpoint");
-    let options = Options { target: Target::BitsPerWeight(8.0), threads: 0, segments: 1 };
+    let options = Options::new(Target::BitsPerWeight(8.0));
     let path = folder.path().join("x.impasto");
-    let refused = encode_calibrated(&checkpoint, &path, &options, Some(&statistics), &|_| ());
+    let calibrated = Calibrated { statistics: &statistics, sequential: None };
+    let refused = encode_calibrated(&checkpoint, &path, &options, Some(&calibrated), &|_| ());
     assert!(matches!(refused, Err(EncodeError::OtherModel { .. })));
     let shown = Statistics::open(&tiny()).err().expect("no statistics").to_string();
     assert!(shown.contains("info"), "{shown}");

@@ -1,10 +1,12 @@
 //! `impasto calibrate`.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::{Checkpoint, CheckpointWeights, calibrate};
-use impasto_model::{Model, RunOptions};
+use impasto::{CalibrateOptions, Calibrating, Checkpoint, CheckpointWeights, Info, calibrate};
+use impasto_model::tokenizer::Tokenizer;
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::args::{Args, Calibrate};
@@ -17,25 +19,81 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     let begun = Instant::now();
     let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
     let checkpoint = Checkpoint::open(&command.model)?;
-    let options = RunOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..RunOptions::default() };
-    let model = Model::load(&CheckpointWeights::new(&checkpoint), &options);
-    let model = model.with_context(|| command.model.display().to_string())?;
-    let mut tokens = model.tokenizer()?.encode(&text, true)?;
-    tokens.truncate(command.tokens);
+    let weights = CheckpointWeights::new(&checkpoint);
+    let options = CalibrateOptions {
+        tokens: command.tokens,
+        gradient_tokens: command.gradient_tokens,
+        window: command.ctx,
+        ..calibrate_options(args)
+    };
     let progress = bar(args, 0);
-    let mut watch = |done: usize, all: usize| progress.set_message(format!("window {} of {all}", done + 1));
-    let hash = blake3::hash(text.as_bytes());
-    let info = calibrate(&checkpoint, model.network(), &tokens, command.ctx, &hash, &command.output, &mut watch)?;
+    let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress);
+    let info = info.with_context(|| command.model.display().to_string())?;
     progress.finish_and_clear();
     let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
+    let matrices = info.linears.len();
     if args.json {
         print_json(&json!({
-            "file": file, "model": info.model, "text": info.text, "tokens": info.tokens,
-            "linears": info.linears.len(), "seconds": seconds,
+            "file": file, "model": info.model, "text": info.text, "window": info.window, "tokens": info.tokens,
+            "gradient_tokens": info.gradient_tokens, "held_back_tokens": info.held_back_tokens,
+            "linears": matrices, "groups": info.groups.len(), "seconds": seconds, "peak_memory": peak_memory(),
         }))?;
     } else {
-        let (layers, tokens) = (info.linears.len(), info.tokens);
-        print(&format!("{file}: {layers} matrices on {tokens} tokens in {seconds:.1} s\n"))?;
+        let (tokens, gradient_tokens) = (info.tokens, info.gradient_tokens);
+        let gradients = format!("gradients on {gradient_tokens}");
+        print(&format!("{file}: {matrices} matrices on {tokens} tokens, {gradients}, in {seconds:.1} s\n"))?;
     }
     Ok(Code::Success)
+}
+
+/// The usual calibration under the global options.
+pub fn calibrate_options(args: &Args) -> CalibrateOptions {
+    CalibrateOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..CalibrateOptions::default() }
+}
+
+/// Calibrates a model on a text, statistics to `output`.
+pub fn calibrate_on(
+    checkpoint: &Checkpoint,
+    weights: &CheckpointWeights,
+    text: &str,
+    options: &CalibrateOptions,
+    output: &Path,
+    progress: &ProgressBar,
+) -> anyhow::Result<Info> {
+    let tokens = first_tokens(&Tokenizer::from_source(weights)?, text, options.tokens)?;
+    let mut watch = |step| progress.set_message(format!("calibrating: {}", message(step)));
+    let hash = blake3::hash(text.as_bytes());
+    Ok(calibrate(checkpoint, weights, &tokens, options, &hash, output, &mut watch)?)
+}
+
+/// The first tokens of a text, at most `count`. Only about as much of it is tokenized as they take.
+pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::Result<Vec<u32>> {
+    // A cut may change the tokens just before it.
+    const MARGIN: usize = 64;
+    let mut wanted = count.saturating_mul(8).max(1 << 16);
+    loop {
+        let end = (0..=wanted.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let mut tokens = tokenizer.encode(&text[..end], true)?;
+        if end == text.len() || tokens.len() >= count.saturating_add(MARGIN) {
+            tokens.truncate(count);
+            return Ok(tokens);
+        }
+        wanted = wanted.saturating_mul(2);
+    }
+}
+
+fn message(step: Calibrating) -> String {
+    match step {
+        Calibrating::Forward(block, blocks) => format!("forwards, block {} of {blocks}", block + 1),
+        Calibrating::Head => "output projection".to_owned(),
+        Calibrating::Backward(block, blocks) => format!("backwards, block {} of {blocks}", block + 1),
+        Calibrating::Writing => "writing".to_owned(),
+    }
+}
+
+/// The most memory that this program had so far in bytes, mapped files included, where the system tells it.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

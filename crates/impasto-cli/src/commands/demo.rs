@@ -3,7 +3,7 @@
 use anyhow::Context;
 use impasto::{Options, Target};
 
-use super::encode::encode_to;
+use super::encode::{Guide, encode_to};
 use super::run::stream;
 use crate::args::Args;
 use crate::exit::Code;
@@ -18,6 +18,8 @@ const TINY: [(&str, &[u8]); 5] = [
     ("tokenizer.json", include_bytes!("../../../../assets/tiny/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("../../../../assets/tiny/tokenizer_config.json")),
 ];
+/// Tokens that it is calibrated on: enough for inputs of its size.
+const TOKENS: usize = 8192;
 const PROMPT: &str = "Once upon a time";
 
 pub fn run(args: &Args) -> anyhow::Result<Code> {
@@ -31,10 +33,11 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         std::fs::write(model.join(name), bytes)?;
     }
     let files = [("lossless", Target::Lossless), ("5 bits per weight", Target::BitsPerWeight(5.0))];
+    let guide = Guide::Text { text: impasto::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     for (i, (title, target)) in files.into_iter().enumerate() {
         print(&format!("{}== {title}\n", if i > 0 { "\n" } else { "" }))?;
         let file = folder.path().join(format!("tiny-{i}.impasto"));
-        encode_to(args, &model, &file, &Options { target, threads: args.threads, segments: 1 }, None)?;
+        encode_to(args, &model, &file, &Options { threads: args.threads, ..Options::new(target) }, &guide)?;
         let loaded = load(args, &file)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n{PROMPT}"))?;

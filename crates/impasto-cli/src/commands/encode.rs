@@ -1,14 +1,22 @@
 //! `impasto encode`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::{Checkpoint, Options, Progress, Report, Statistics, Target, encode_calibrated};
+use impasto::{
+    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, Floors, Options, Progress, Report, Sequential,
+    Statistics, Target, encode_calibrated,
+};
+use impasto_model::config::DecoderConfig;
+use impasto_model::tokenizer::Tokenizer;
+use impasto_model::{ModelError, WeightSource};
 use serde_json::json;
 
-use crate::args::{Args, Encode};
+use super::calibrate::{calibrate_on, calibrate_options};
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg};
 use crate::exit::{Code, UsageError};
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
@@ -19,37 +27,117 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         (_, Some(bytes)) => Target::Size(bytes),
         _ => Target::Lossless,
     };
-    let options = Options { target, threads: args.threads, segments: command.segments.into() };
-    if target == Target::Lossless && command.statistics.is_some() {
-        return Err(UsageError("--statistics is for lossy files: give --bpw or --size").into());
-    }
-    let statistics = command.statistics.as_deref().map(Statistics::open).transpose()?;
-    let report = encode_to(args, &command.model, &command.output, &options, statistics.as_ref())?;
+    let floors = match command.floors {
+        Some(FloorsArg::Conservative) => Floors::Conservative,
+        Some(FloorsArg::Balanced) | None => Floors::Balanced,
+        Some(FloorsArg::Aggressive) => Floors::Aggressive,
+    };
+    let options = Options { threads: args.threads, segments: command.segments.into(), floors, ..Options::new(target) };
+    let guide = guide(command, target)?;
+    let report = encode_to(args, &command.model, &command.output, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} holds NaN or infinity: kept exactly, not coded with loss");
     }
     Ok(Code::Success)
 }
 
+/// What tells a lossy encoding where error weighs least.
+pub enum Guide {
+    /// Nothing.
+    None,
+    /// The model is calibrated on a text first.
+    Text { text: Cow<'static, str>, tokens: usize, sequential: bool, given: bool },
+    /// Statistics that were made before; the text that they are of, if inputs are to come from coded blocks.
+    Statistics { file: PathBuf, sequential: Option<Cow<'static, str>> },
+}
+
+/// What the command line asks for; combinations that would be ignored are errors.
+fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
+    let given = command.calibration.is_some();
+    if target == Target::Lossless {
+        let lossy = given
+            || command.statistics.is_some()
+            || command.calibration_tokens.is_some()
+            || command.floors.is_some()
+            || command.sequential
+            || command.uncalibrated;
+        return match lossy {
+            true => Err(UsageError("calibration is for lossy files: give --bpw or --size").into()),
+            false => Ok(Guide::None),
+        };
+    }
+    let text = || match &command.calibration {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(impasto::TEXT)),
+    };
+    match &command.statistics {
+        _ if command.uncalibrated => Ok(Guide::None),
+        Some(_) if given && !command.sequential => {
+            Err(UsageError("--statistics takes no text, unless it is for --sequential").into())
+        }
+        Some(file) => {
+            let sequential = command.sequential.then(text).transpose()?;
+            Ok(Guide::Statistics { file: file.clone(), sequential })
+        }
+        None => {
+            let tokens = command.calibration_tokens.unwrap_or(CALIBRATION_TOKENS);
+            let sequential = command.sequential;
+            Ok(Guide::Text { text: text()?, tokens, sequential, given })
+        }
+    }
+}
+
 /// Encodes, shows the progress and prints the result.
-pub fn encode_to(
-    args: &Args,
-    model: &Path,
-    output: &Path,
-    options: &Options,
-    statistics: Option<&Statistics>,
-) -> anyhow::Result<Report> {
+pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let checkpoint = Checkpoint::open(model)?;
+    let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
     let watch = |step: Progress| match step {
         Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
+        Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
         Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
     };
-    let report = encode_calibrated(&checkpoint, output, options, statistics, &watch);
+    let mut notes = notes(&checkpoint, options.target == Target::Lossless);
+    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let (statistics, text) = match guide {
+        Guide::None => (None, None),
+        Guide::Statistics { file, sequential } => (Some(Statistics::open(file)?), sequential.as_deref()),
+        Guide::Text { text, tokens, sequential, given } => match runs(&weights) {
+            Err(error) if !given && !sequential => {
+                notes.push(format!("not calibrated, since the model cannot be run: {error}"));
+                (None, None)
+            }
+            Err(error) => return Err(error).with_context(|| model.display().to_string()),
+            Ok(context) => {
+                let path = folder.path().join("statistics.safetensors");
+                let usual = calibrate_options(args);
+                let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
+                calibrate_on(&checkpoint, &weights, text, &options, &path, &progress)
+                    .with_context(|| model.display().to_string())?;
+                (Some(Statistics::open(&path)?), sequential.then_some(text.as_ref()))
+            }
+        },
+    };
+    let tokens = match (text, &statistics) {
+        (Some(text), Some(statistics)) => {
+            if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
+                return Err(UsageError(
+                    "--sequential takes the text that the statistics are of: give it with --calibration",
+                )
+                .into());
+            }
+            Some(Tokenizer::from_source(&weights)?.encode(text, true)?)
+        }
+        _ => None,
+    };
+    let calibrated = statistics.as_ref().map(|statistics| {
+        let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
+        Calibrated { statistics, sequential }
+    });
+    let report = encode_calibrated(&checkpoint, output, options, calibrated.as_ref(), &watch);
     let report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
-    let notes = notes(&checkpoint, options.target == Target::Lossless);
     print_notes(&notes);
     if args.json {
         print_json(&to_json(&report, &notes, output))?;
@@ -57,6 +145,16 @@ pub fn encode_to(
         print(&to_text(&report, output, begun.elapsed().as_secs_f64()))?;
     }
     Ok(report)
+}
+
+/// The context of a model that this program can run and that has a tokenizer.
+fn runs(weights: &dyn WeightSource) -> Result<usize, ModelError> {
+    let config = weights.asset("config.json");
+    let config =
+        config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot be run without it" })?;
+    let config = DecoderConfig::from_json(&config)?;
+    Tokenizer::from_source(weights)?;
+    Ok(config.max_position_embeddings)
 }
 
 fn root(report: &Report) -> String {

@@ -1,9 +1,12 @@
 //! `impasto eval`.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use impasto_model::Model;
+use impasto_model::eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
 use impasto_model::eval::{
     Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity,
 };
@@ -12,7 +15,7 @@ use serde_json::json;
 use crate::args::{Args, Eval, Score, Text};
 use crate::exit::Code;
 use crate::model::load;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, shown, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
@@ -47,8 +50,48 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&kld_text(model, reference, &result))?;
             }
         }
+        Eval::Tasks { model, tasks, reference, limit } => run_tasks(args, model, reference.as_deref(), tasks, *limit)?,
     }
     Ok(Code::Success)
+}
+
+fn run_tasks(
+    args: &Args,
+    model: &Path,
+    reference: Option<&Path>,
+    tasks: &[PathBuf],
+    limit: Option<usize>,
+) -> anyhow::Result<()> {
+    // What is wrong with a file is said before models are loaded.
+    let tasks: Vec<Task> = tasks.iter().map(|path| read_task(path, limit)).collect::<anyhow::Result<_>>()?;
+    let original = reference.map(|path| load(args, path)).transpose()?;
+    let loaded = load(args, model)?;
+    let (original, loaded) = (original.as_ref().map(subject).transpose()?, subject(&loaded)?);
+    let items = tasks.iter().map(|task| task.items.len() as u64).sum();
+    let progress = bar(args, items);
+    let mut on_progress = |p: TaskProgress<'_>| {
+        progress.inc(1);
+        progress.set_message(format!("{} {}/{}: acc {:.2}%", shown(p.task), p.done, p.items, 100.0 * p.acc));
+    };
+    let score = |task| evaluate(&loaded, original.as_ref(), task, &mut on_progress);
+    let reports: Vec<TaskReport> = tasks.iter().map(score).collect::<Result<_, _>>()?;
+    progress.finish_and_clear();
+    if args.json {
+        let (model, reference) = (model.display().to_string(), reference.map(|path| path.display().to_string()));
+        print_json(&json!({ "model": model, "reference": reference, "tasks": reports }))
+    } else {
+        print(&reports.iter().map(|report| task_text(model, reference, report)).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn read_task(path: &Path, limit: Option<usize>) -> anyhow::Result<Task> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| name.clone())?;
+    Ok(Task::read(&name, BufReader::new(file), limit)?)
+}
+
+fn subject(model: &Model) -> anyhow::Result<Subject<'_>> {
+    Ok(Subject::new(model.network(), model.tokenizer()?, model.eos())?)
 }
 
 fn name_of(text: &Text) -> String {
@@ -93,4 +136,18 @@ fn kld_text(model: &Path, reference: &Path, k: &Kld) -> String {
         format!("same top token       {}\n", percent(&k.same_top)),
     ]
     .concat()
+}
+
+fn task_text(model: &Path, reference: Option<&Path>, r: &TaskReport) -> String {
+    let percent = |e: &Estimate| format!("{:.2}% +- {:.2}%", 100.0 * e.value, 100.0 * e.error);
+    let row = |name: String, f: &Figures| vec![name, percent(&f.acc), percent(&f.acc_norm)];
+    let mut rows =
+        vec![vec![format!("{}, {} items", shown(&r.task), r.items), "acc".to_owned(), "acc_norm".to_owned()]];
+    rows.push(row(model.display().to_string(), &r.model));
+    if let (Some(reference), Some(compared)) = (reference, &r.comparison) {
+        rows.push(row(reference.display().to_string(), &compared.reference));
+        rows.push(row("paired difference".to_owned(), &compared.difference));
+        rows.push(row("same choice".to_owned(), &compared.same));
+    }
+    table(&rows)
 }

@@ -1,6 +1,6 @@
 //! The integers of a matrix.
 
-use impasto_codec::{Head, IndexArray, Kind, Steps};
+use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
@@ -130,6 +130,14 @@ impl Integers {
         // Row arrays grow with the rows: about half a byte a row.
         let rows = self.z.len() as f64 / self.columns.max(1) as f64;
         Rate { bits, head_bytes: head.to_bytes().len() as f64 + 0.5 * rows * (1.0 / self.share.max(1e-9) - 1.0) }
+    }
+
+    /// The weights that a decoder makes of them, if they are all rows.
+    pub fn weights(&self, dtype: DType, grid: &Grid) -> Vec<f32> {
+        let n = self.columns.max(1);
+        let rounder = Rounder::new(dtype, grid, self.z.len() / n, n, None);
+        let row = |(r, z): (usize, &[i32])| (0..z.len()).map(|c| rounder.weight_at(r, c, z[c])).collect::<Vec<f32>>();
+        self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 
     /// The integers of a tile, row by row.

@@ -67,6 +67,11 @@ impl<'a> Rounder<'a> {
         Rounder { dtype, rows: row_factors, columns: factors(&grid.columns, columns), largest, thresholds }
     }
 
+    /// The weight that a decoder makes of `z` in a row and column.
+    pub fn weight_at(&self, row: usize, column: usize, z: i32) -> f32 {
+        self.weight(z, self.columns[column], self.rows[row])
+    }
+
     /// The weight that a decoder makes of `z` (SPEC 10.3).
     fn weight(&self, z: i32, column: f32, row: f32) -> f32 {
         let w = (z as f32 * column) * row;

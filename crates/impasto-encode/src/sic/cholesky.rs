@@ -6,12 +6,13 @@ use super::multiply::{Row, WIDTH, multiply_add};
 
 /// Factors a symmetric positive definite matrix, `H = L L^T` with `L` lower triangular.
 ///
-/// `h`: `n * n`, row-major; its lower triangle is replaced by `L`, what lies above the diagonal is left alone. Columns
-/// are taken [`WIDTH`] at a time: what the columns before contribute is one product, rows side by side.
+/// `h`: `n * n`, row-major; its lower triangle is replaced by `L`, what lies above the diagonal is left alone. Rows may
+/// follow, a matrix `X` of `n` columns, which is replaced by `X L^-T`. Columns are taken [`WIDTH`] at a time: what the
+/// columns before contribute is one product, rows side by side.
 ///
 /// False, with `h` half replaced, if a pivot is not above 0 or not finite.
 pub fn cholesky(h: &mut [f64], n: usize) -> bool {
-    assert_eq!(h.len(), n * n);
+    assert!(h.len() >= n * n && h.len().is_multiple_of(n.max(1)));
     let mut panel: Vec<Row<f64>> = Vec::new();
     for first in (0..n).step_by(WIDTH) {
         let width = WIDTH.min(n - first);
@@ -45,12 +46,31 @@ pub fn cholesky(h: &mut [f64], n: usize) -> bool {
         }
         let (block, below) = h.split_at_mut((first + width) * n);
         below.par_chunks_mut(n * 32).for_each(|rows| {
-            for row in rows.chunks_exact_mut(n) {
-                (first..first + width).for_each(|j| substitute(row, &block[j * n..], first, j));
-            }
+            rows.chunks_mut(n * WIDTH).for_each(|rows| substitute_rows(rows, &block[first * n..], n, first, width));
         });
     }
     true
+}
+
+/// As [`substitute`] for the `width` entries from `first` on in up to [`WIDTH`] rows side by side; `block` begins with row
+/// `first` of `L`.
+fn substitute_rows(rows: &mut [f64], block: &[f64], n: usize, first: usize, width: usize) {
+    let mut entries: [Row<f64>; WIDTH] = [[0.0; WIDTH]; WIDTH];
+    for (lane, row) in rows.chunks_exact(n).enumerate() {
+        (0..width).for_each(|j| entries[j][lane] = row[first + j]);
+    }
+    for j in 0..width {
+        let pivot_row = &block[j * n + first..][..=j];
+        let (before, rest) = entries.split_at_mut(j);
+        let sums = &mut rest[0];
+        for (before, pivot) in before.iter().zip(pivot_row) {
+            sums.iter_mut().zip(before).for_each(|(sum, x)| *sum -= x * pivot);
+        }
+        sums.iter_mut().for_each(|sum| *sum /= pivot_row[j]);
+    }
+    for (lane, row) in rows.chunks_exact_mut(n).enumerate() {
+        (0..width).for_each(|j| row[first + j] = entries[j][lane]);
+    }
 }
 
 /// Entry `j` of a row of `L`, given the entries before it from `first` on and row `j` of `L`.
@@ -88,6 +108,23 @@ mod tests {
                 for j in 0..=i {
                     let product: f64 = (0..=j).map(|k| l[i * n + k] * l[j * n + k]).sum();
                     assert!((product - h[i * n + j]).abs() < 1e-9, "{n} {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_follow_are_solved_for() {
+        for (n, rows) in [(1, 1), (17, 3), (40, 100)] {
+            let mut h = random_definite(n);
+            let x: Vec<f64> = (0..rows * n).map(|i| (i * i % 31) as f64 - 15.0).collect();
+            h.extend(&x);
+            assert!(cholesky(&mut h, n));
+            let (l, y) = h.split_at(n * n);
+            for (y, x) in y.chunks_exact(n).zip(x.chunks_exact(n)) {
+                for i in 0..n {
+                    let product: f64 = (0..=i).map(|k| l[i * n + k] * y[k]).sum();
+                    assert!((product - x[i]).abs() < 1e-9, "{n} {i}");
                 }
             }
         }

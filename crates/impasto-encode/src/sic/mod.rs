@@ -11,4 +11,5 @@ mod cholesky;
 mod feedback;
 mod multiply;
 
+pub use cholesky::cholesky;
 pub use feedback::{Feedback, Rounding, round_rows};

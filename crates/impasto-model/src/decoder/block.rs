@@ -1,13 +1,31 @@
 //! One transformer block, in the pieces that the forward and the backward pass share.
 
-use super::attention::Attention;
+use rayon::prelude::*;
+
+use super::attention::{Attention, attention};
 use super::elementwise::{add, gated, rms_norm, rope};
 use super::projection::{Projection, Watch};
 use crate::config::DecoderConfig;
 use crate::product::Threads;
 
+/// One of the two parts of a block that add to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Queries, keys and values from one input; the output projection from another.
+    Attention,
+    /// Gate and up from one input; down from another.
+    Mlp,
+}
+
+impl Half {
+    /// Both, in the order in which they run.
+    pub const BOTH: [Half; 2] = [Half::Attention, Half::Mlp];
+}
+
 /// The weights of a block.
-pub(super) struct Block {
+pub struct Block {
+    /// Its number in the network.
+    pub(super) index: usize,
     pub(super) attention_norm: Vec<f32>,
     pub(super) qkv: Projection<3>,
     pub(super) q_norm: Option<Vec<f32>>,
@@ -29,6 +47,24 @@ pub(super) struct Step<'a> {
     /// Elements of a head that are rotated, and the table for the tokens; `None` without rotary positions.
     pub(super) rope: Option<(usize, &'a [(f32, f32)])>,
     pub(super) threads: Threads,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(
+        block: &'a Block,
+        config: &'a DecoderConfig,
+        tables: &'a [Vec<(f32, f32)>],
+        threads: Threads,
+    ) -> Self {
+        let rope = config.blocks[block.index].rope;
+        Self {
+            block,
+            config,
+            attention: Attention::of(config, block.index),
+            rope: rope.map(|which| (config.ropes[which].dim, tables[which].as_slice())),
+            threads,
+        }
+    }
 }
 
 impl Step<'_> {
@@ -59,10 +95,51 @@ impl Step<'_> {
 
     /// Adds to `x` what the MLP makes of it.
     pub(super) fn mlp(&self, x: &mut [f32], watch: &mut Watch<'_>) {
-        let [mut gate, up] = self.widen(x, watch);
-        gated(&mut gate, &up, self.config.intermediate_size, self.config.activation);
-        let [out] = self.block.down.forward(&gate, self.threads, watch);
+        let gated = self.inside(Half::Mlp, x, 1, watch);
+        let [out] = self.block.down.forward(&gated, self.threads, watch);
         self.join(x, &out, &self.block.post_mlp_norm);
+    }
+
+    /// Adds to `x`, whole windows of `window` tokens, what a half makes of each of them with nothing before it.
+    pub(super) fn half(&self, half: Half, x: &mut [f32], window: usize, watch: &mut Watch<'_>) {
+        match half {
+            Half::Attention => self.close(x, &self.inside(half, x, window, watch), watch),
+            Half::Mlp => self.mlp(x, watch),
+        }
+    }
+
+    /// What the last projection of a half takes, given the residual stream `x` of whole windows.
+    pub(super) fn inside(&self, half: Half, x: &[f32], window: usize, watch: &mut Watch<'_>) -> Vec<f32> {
+        match half {
+            Half::Attention => {
+                let [mut q, mut k, v] = self.project(x, watch);
+                self.place(&mut q, &mut k);
+                self.attend(&q, &k, &v, window)
+            }
+            Half::Mlp => {
+                let [mut gate, up] = self.widen(x, watch);
+                gated(&mut gate, &up, self.config.intermediate_size, self.config.activation);
+                gate
+            }
+        }
+    }
+
+    /// Attention inside each window by itself.
+    pub(super) fn attend(&self, q: &[f32], k: &[f32], v: &[f32], window: usize) -> Vec<f32> {
+        let (query, kv) = (window * self.config.query_width(), window * self.config.kv_width());
+        let windows = q.par_chunks(query).zip(k.par_chunks(kv)).zip(v.par_chunks(kv));
+        let mixed: Vec<Vec<f32>> = windows.map(|((q, k), v)| attention(q, k, v, 0, &self.attention)).collect();
+        mixed.concat()
+    }
+
+    /// Shows `watch` the inputs of a half.
+    pub(super) fn observe(&self, half: Half, x: &[f32], window: usize, watch: &mut Watch<'_>) {
+        let inside = self.inside(half, x, window, watch);
+        let last = match half {
+            Half::Attention => &self.block.output,
+            Half::Mlp => &self.block.down,
+        };
+        watch.show(last.layers(), &inside);
     }
 
     /// Gate and up of the residual stream `x`.

@@ -1,6 +1,6 @@
 //! Weights by name.
 
-use super::Decoder;
+use super::Frame;
 use super::block::Block;
 use super::projection::{Layer, Projection};
 use crate::product::{Linear, Threads};
@@ -80,6 +80,7 @@ impl Loader<'_> {
         let gate_up = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
         let biases = config.biases;
         Ok(Block {
+            index,
             attention_norm: norm("input_layernorm", hidden)?,
             qkv: self.projection(index, qkv, Some("self_attn.qkv_proj"), biases.qkv, hidden)?,
             q_norm: optional(qk, "self_attn.q_norm", config.head_dim)?,
@@ -94,7 +95,13 @@ impl Loader<'_> {
     }
 }
 
-pub(super) fn load(source: &dyn WeightSource, config: DecoderConfig, pool: rayon::ThreadPool) -> Result<Decoder> {
+/// The tensors of block `index`.
+pub(super) fn block(source: &dyn WeightSource, frame: &Frame, index: usize) -> Result<Block> {
+    Loader { source, config: &frame.config, prefix: frame.prefix }.block(index)
+}
+
+/// All tensors but those of blocks.
+pub(super) fn frame(source: &dyn WeightSource, config: DecoderConfig, pool: rayon::ThreadPool) -> Result<Frame> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let threads = match pool.current_num_threads() {
         1 => Threads::One,
@@ -104,15 +111,14 @@ pub(super) fn load(source: &dyn WeightSource, config: DecoderConfig, pool: rayon
     let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
     let &(prefix, head) = config.names.iter().find(present).or(config.names.first()).unwrap_or(&("", ""));
     let loader = Loader { source, config: &config, prefix };
-    Ok(Decoder {
+    Ok(Frame {
+        prefix,
         embedding: loader.layer(embedding(prefix), false, vocab, hidden)?,
-        blocks: (0..config.blocks.len()).map(|i| loader.block(i)).collect::<Result<_>>()?,
         norm: loader.norm("norm", hidden)?,
         head: match config.tie_word_embeddings {
             true => None,
             false => Some(loader.layer(head.into(), false, vocab, hidden)?),
         },
-        max_context: config.max_position_embeddings,
         config,
         pool,
         threads,

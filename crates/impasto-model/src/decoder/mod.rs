@@ -9,35 +9,32 @@ mod attention;
 mod backward;
 mod block;
 mod elementwise;
+mod frame;
 mod load;
 mod projection;
+mod walk;
 mod weights;
 
 use std::ops::Range;
 
 use crate::network::check_tokens;
-use crate::product::Threads;
 use crate::{CausalLm, Hidden, KvCache, ModelError, Probe, Result, Want, WeightSource, config::DecoderConfig};
-use attention::{Attention, attention};
-pub use backward::Labels;
-use block::{Block, Step};
-use elementwise::{rms_norm, rope_table, softcap};
-use projection::{Layer, Watch};
+use attention::attention;
+pub use backward::{Labels, WalkBack};
+pub use block::{Block, Half};
+use elementwise::softcap;
+pub use frame::Frame;
+use projection::Watch;
+pub use walk::Walk;
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
 
 /// A decoder-only transformer with its weights in memory, binary32.
 pub struct Decoder {
-    config: DecoderConfig,
-    max_context: usize,
-    embedding: Layer,
+    frame: Frame,
     blocks: Vec<Block>,
-    norm: Vec<f32>,
-    /// `None` when the embedding is tied.
-    head: Option<Layer>,
-    pool: rayon::ThreadPool,
-    threads: Threads,
+    max_context: usize,
 }
 
 impl Decoder {
@@ -48,21 +45,30 @@ impl Decoder {
     /// # Errors
     /// A tensor that is missing, has another shape or cannot be read; threads that cannot be started.
     pub fn load(source: &dyn WeightSource, config: DecoderConfig, threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|e| ModelError::Threads(e.to_string()))?;
-        load::load(source, config, pool)
+        let max_context = config.max_position_embeddings;
+        let frame = Frame::load(source, config, threads)?;
+        let blocks = (0..frame.config.blocks.len()).map(|i| frame.load_block(source, i)).collect::<Result<_>>()?;
+        Ok(Self { frame, blocks, max_context })
     }
 
     /// The configuration.
     pub fn config(&self) -> &DecoderConfig {
-        &self.config
+        &self.frame.config
+    }
+
+    /// What stands around the blocks.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// The blocks.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// Sets a context shorter than the configuration's.
     pub fn limit_context(&mut self, tokens: usize) {
-        self.max_context = self.config.max_position_embeddings.min(tokens);
+        self.max_context = self.frame.config.max_position_embeddings.min(tokens);
     }
 
     /// [`CausalLm::hidden`], with `probe` watching the inputs of the linear layers.
@@ -80,24 +86,24 @@ impl Decoder {
     }
 
     fn run(&self, cache: &mut KvCache, tokens: &[u32], want: Want, watch: &mut Watch<'_>) -> Result<Hidden> {
-        if !cache.fits(self.config.blocks.len(), self.config.kv_width()) {
+        if !cache.fits(self.frame.config.blocks.len(), self.frame.config.kv_width()) {
             return Err(ModelError::ForeignCache);
         }
-        check_tokens(tokens, self.config.vocab_size, cache.len(), self.max_context)?;
+        check_tokens(tokens, self.frame.config.vocab_size, cache.len(), self.max_context)?;
         cache.reserve(tokens.len())?;
         let context = cache.len() + tokens.len();
-        let width = self.config.hidden_size;
+        let width = self.frame.config.hidden_size;
         let first = want.first(tokens.len());
-        let data = self.pool.install(|| {
+        let data = self.frame.pool.install(|| {
             self.renew(cache, context);
             let mut wanted = Vec::new();
             let mut start = 0;
             for piece in tokens.chunks(PREFILL) {
                 let x = self.run_blocks(cache, piece, context, watch);
                 let skip = first.saturating_sub(start).min(piece.len());
-                let normed = rms_norm(&x[skip * width..], &self.norm, self.config.rms_norm_eps);
+                let normed = self.frame.normed(&x[skip * width..]);
                 if !normed.is_empty() {
-                    watch.show(std::slice::from_ref(self.head()), &normed);
+                    watch.show(std::slice::from_ref(self.frame.projection()), &normed);
                 }
                 wanted.extend(normed);
                 start += piece.len();
@@ -111,7 +117,7 @@ impl Decoder {
     /// that their keys have.
     fn renew(&self, cache: &mut KvCache, context: usize) {
         let stale = |r: &crate::config::Rope| r.is_long(cache.context()) != r.is_long(context);
-        if cache.is_empty() || !self.config.ropes.iter().any(stale) {
+        if cache.is_empty() || !self.frame.config.ropes.iter().any(stale) {
             return;
         }
         let tokens = cache.tokens().to_vec();
@@ -121,44 +127,14 @@ impl Decoder {
         }
     }
 
-    fn head(&self) -> &Layer {
-        self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// Embeddings of `tokens`, tokens x hidden size.
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let mut x: Vec<f32> = tokens.iter().flat_map(|&t| self.embedding.linear.row(t as usize)).copied().collect();
-        if let Some(scale) = self.config.embedding_scale() {
-            x.iter_mut().for_each(|x| *x *= scale);
-        }
-        x
-    }
-
-    /// The table of each set of rotary positions, for `tokens` positions from `past` on in a context of `context`.
-    fn rope_tables(&self, past: usize, tokens: usize, context: usize) -> Vec<Vec<(f32, f32)>> {
-        self.config.ropes.iter().map(|rope| rope_table(past, tokens, context, rope)).collect()
-    }
-
-    /// Block `index`, to be run under the rotary positions of `tables`.
-    fn step<'a>(&'a self, index: usize, tables: &'a [Vec<(f32, f32)>]) -> Step<'a> {
-        let rope = self.config.blocks[index].rope;
-        Step {
-            block: &self.blocks[index],
-            config: &self.config,
-            attention: Attention::of(&self.config, index),
-            rope: rope.map(|which| (self.config.ropes[which].dim, tables[which].as_slice())),
-            threads: self.threads,
-        }
-    }
-
     /// Runs a piece of at most [`PREFILL`] tokens in a context that grows to `context`; returns the residual stream after
     /// the last block.
     fn run_blocks(&self, cache: &mut KvCache, tokens: &[u32], context: usize, watch: &mut Watch<'_>) -> Vec<f32> {
         let past = cache.len();
-        let tables = self.rope_tables(past, tokens.len(), context);
-        let mut x = self.embed(tokens);
-        for index in 0..self.blocks.len() {
-            let step = self.step(index, &tables);
+        let tables = self.frame.rope_tables(past, tokens.len(), context);
+        let mut x = self.frame.embed(tokens);
+        for (index, block) in self.blocks.iter().enumerate() {
+            let step = self.frame.step(block, &tables);
             let [mut q, mut k, v] = step.project(&x, watch);
             step.place(&mut q, &mut k);
             let (keys, values) = cache.extend(index, &k, &v);
@@ -172,7 +148,7 @@ impl Decoder {
 
 impl CausalLm for Decoder {
     fn vocab_size(&self) -> usize {
-        self.config.vocab_size
+        self.frame.config.vocab_size
     }
 
     fn max_context(&self) -> usize {
@@ -180,7 +156,7 @@ impl CausalLm for Decoder {
     }
 
     fn new_cache(&self, tokens: usize) -> Result<KvCache> {
-        KvCache::new(self.config.blocks.len(), self.config.kv_width(), tokens.min(self.max_context))
+        KvCache::new(self.frame.config.blocks.len(), self.frame.config.kv_width(), tokens.min(self.max_context))
     }
 
     fn hidden(&self, cache: &mut KvCache, tokens: &[u32], want: Want) -> Result<Hidden> {
@@ -189,8 +165,8 @@ impl CausalLm for Decoder {
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let x = hidden.slice(rows)?;
-        let mut logits = self.pool.install(|| self.head().linear.forward(x, self.threads));
-        if let Some(cap) = self.config.logit_softcap {
+        let mut logits = self.frame.pool.install(|| self.frame.projection().linear.forward(x, self.frame.threads));
+        if let Some(cap) = self.frame.config.logit_softcap {
             softcap(&mut logits, cap);
         }
         Ok(logits)

@@ -1,4 +1,5 @@
-//! Measuring a model on text: perplexity, and the KL divergence from a reference.
+//! Measuring a model: perplexity on a text, the KL divergence from a reference, and accuracy on multiple-choice tasks
+//! ([`tasks`]).
 //!
 //! A text is cut into consecutive windows of `ctx` tokens that do not overlap; each starts with an empty context, and
 //! tokens left over at the end are not scored. A model whose tokenizer adds tokens before a text (a beginning-of-text
@@ -14,6 +15,7 @@ mod kld;
 mod logsoftmax;
 mod ppl;
 mod stats;
+pub mod tasks;
 
 use std::ops::Range;
 
@@ -91,11 +93,7 @@ impl EvalText {
     /// # Errors
     /// Those of [`Tokenizer::encode`].
     pub fn new(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
-        // What stands before the token of a probe; a suffix (as encoders have) is left out.
-        let probe = tokenizer.encode("a", false)?;
-        let with_special = tokenizer.encode("a", true)?;
-        let at = with_special.windows(probe.len().max(1)).position(|w| w == probe).unwrap_or(0);
-        Ok(Self { prefix: with_special[..at].to_vec(), tokens: tokenizer.encode(text, false)? })
+        Ok(Self { prefix: prefix(tokenizer)?, tokens: tokenizer.encode(text, false)? })
     }
 
     /// The windows of an evaluation of models with contexts of at least `context`.
@@ -118,6 +116,15 @@ impl EvalText {
         let all = self.tokens.chunks_exact(share).take(options.windows.unwrap_or(usize::MAX));
         Ok(all.map(|text| [self.prefix.as_slice(), text].concat()).collect())
     }
+}
+
+/// The tokens that a tokenizer adds before a text: those before the token of a probe. A suffix (as encoders have) is left
+/// out.
+fn prefix(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let probe = tokenizer.encode("a", false)?;
+    let mut with_special = tokenizer.encode("a", true)?;
+    with_special.truncate(with_special.windows(probe.len().max(1)).position(|w| w == probe).unwrap_or(0));
+    Ok(with_special)
 }
 
 /// Indices in a window of the positions whose next token is scored.

@@ -84,7 +84,7 @@ fn encoded(path: &Path, target: Target) -> Done {
     again.0.name = "tied.weight".to_owned();
     tensors.push(again);
     write_safetensors(&folder.path().join("model.safetensors"), None, &tensors)?;
-    let options = Options { target, threads: 1, segments: 4 };
+    let options = Options { threads: 1, segments: 4, ..Options::new(target) };
     encode(&Checkpoint::open(folder.path())?, path, &options, &|_| ())?;
     Ok(())
 }

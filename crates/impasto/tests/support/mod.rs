@@ -163,7 +163,7 @@ impl Model {
 
 pub fn encode_to(model: &Path, file: &Path, target: Target, threads: usize) -> Result<Report, EncodeError> {
     let checkpoint = Checkpoint::open(model).expect("a good checkpoint");
-    encode(&checkpoint, file, &Options { target, threads, segments: 1 }, &|_| ())
+    encode(&checkpoint, file, &Options { threads, ..Options::new(target) }, &|_| ())
 }
 
 /// Writes the checkpoint that a file was made of.

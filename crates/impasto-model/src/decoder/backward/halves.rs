@@ -1,14 +1,31 @@
 //! The two halves of a block backwards: each turns the gradient of the residual stream behind it into that before it.
 
+use rayon::prelude::*;
+
 use super::attention::attention_backward;
 use super::elementwise::{gated_backward, rms_norm_backward, rope_backward};
 use crate::GradientProbe;
-use crate::decoder::attention::attention;
-use crate::decoder::block::Step;
+use crate::decoder::block::{Half, Step};
 use crate::decoder::elementwise::{add, gated};
 use crate::decoder::projection::Watch;
 
 impl Step<'_> {
+    /// A half whose input was `x`, whole windows of `window` tokens: turns the gradient of the residual stream behind it
+    /// into that before it.
+    pub(super) fn half_backward(
+        &self,
+        half: Half,
+        x: &[f32],
+        window: usize,
+        gradient: &mut [f32],
+        probe: &mut dyn GradientProbe,
+    ) {
+        match half {
+            Half::Attention => self.attention_backward(x, window, gradient, probe),
+            Half::Mlp => self.mlp_backward(x, gradient, probe),
+        }
+    }
+
     /// The gradient of what a half returns, given that of the stream it is added to; `out` is what goes into the norm
     /// between the two, where there is one.
     fn part(&self, norm: &Option<Vec<f32>>, gradient: &[f32], out: impl FnOnce() -> Vec<f32>) -> Vec<f32> {
@@ -18,8 +35,7 @@ impl Step<'_> {
         }
     }
 
-    /// The MLP, whose input was `x`.
-    pub(super) fn mlp_backward(&self, x: &[f32], gradient: &mut [f32], probe: &mut dyn GradientProbe) {
+    fn mlp_backward(&self, x: &[f32], gradient: &mut [f32], probe: &mut dyn GradientProbe) {
         let Self { block, config, threads, .. } = *self;
         let (inner, activation) = (config.intermediate_size, config.activation);
         let [mut gate, mut up] = self.widen(x, &mut Watch(None));
@@ -35,20 +51,19 @@ impl Step<'_> {
         add(gradient, &rms_norm_backward(x, &block.mlp_norm, config.rms_norm_eps, &normed));
     }
 
-    /// Attention, whose input was `x`.
-    pub(super) fn attention_backward(&self, x: &[f32], gradient: &mut [f32], probe: &mut dyn GradientProbe) {
+    fn attention_backward(&self, x: &[f32], window: usize, gradient: &mut [f32], probe: &mut dyn GradientProbe) {
         let Self { block, config, threads, .. } = *self;
         let eps = config.rms_norm_eps;
         let [q_raw, k_raw, v] = self.project(x, &mut Watch(None));
         let (mut q, mut k) = (q_raw.clone(), k_raw.clone());
         self.place(&mut q, &mut k);
         let out = self.part(&block.post_attention_norm, gradient, || {
-            let mixed = attention(&q, &k, &v, 0, &self.attention);
+            let mixed = self.attend(&q, &k, &v, window);
             let [out] = block.output.forward(&mixed, threads, &mut Watch(None));
             out
         });
         let mixed = block.output.backward([out], threads, probe);
-        let [mut q, mut k, v] = attention_backward(&q, &k, &v, &self.attention, &mixed);
+        let [mut q, mut k, v] = self.attend_backward(&q, &k, &v, window, &mixed);
         for (heads, width, raw, norm) in
             [(&mut q, config.query_width(), &q_raw, &block.q_norm), (&mut k, config.kv_width(), &k_raw, &block.k_norm)]
         {
@@ -61,5 +76,13 @@ impl Step<'_> {
         }
         let normed = block.qkv.backward([q, k, v], threads, probe);
         add(gradient, &rms_norm_backward(x, &block.attention_norm, eps, &normed));
+    }
+    /// Attention inside each window by itself: gradients of queries, keys and values, given that of what it makes of them.
+    fn attend_backward(&self, q: &[f32], k: &[f32], v: &[f32], window: usize, gradient: &[f32]) -> [Vec<f32>; 3] {
+        let (query, kv) = (window * self.config.query_width(), window * self.config.kv_width());
+        let windows = q.par_chunks(query).zip(k.par_chunks(kv)).zip(v.par_chunks(kv)).zip(gradient.par_chunks(query));
+        let parts: Vec<[Vec<f32>; 3]> =
+            windows.map(|(((q, k), v), g)| attention_backward(q, k, v, &self.attention, g)).collect();
+        std::array::from_fn(|which| parts.iter().map(|part| part[which].as_slice()).collect::<Vec<_>>().concat())
     }
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Labels;
 use super::elementwise::softcap_slope;
-use crate::decoder::Decoder;
+use crate::decoder::Frame;
 use crate::decoder::elementwise::softcap;
 use crate::rng::SplitMix64;
 use crate::{GradientProbe, ModelError, Result};
@@ -14,7 +14,7 @@ const LOGITS: usize = 1 << 24;
 
 /// Where the label of one position comes from.
 #[derive(Clone, Copy)]
-enum Label {
+pub(super) enum Label {
     Given(u32),
     /// Where in [0, 1) it is on the line of all tokens, each as long as it is likely.
     At(f64),
@@ -22,7 +22,7 @@ enum Label {
 
 impl Labels<'_> {
     /// One for each of `tokens` positions.
-    fn rows(&self, tokens: usize) -> Vec<Label> {
+    pub(super) fn rows(&self, tokens: usize) -> Vec<Label> {
         match self {
             Self::Given(labels) => labels.iter().map(|&id| Label::Given(id)).collect(),
             Self::Sampled { seed } => {
@@ -80,18 +80,12 @@ fn row_backward(row: &mut [f32], fisher: &mut [f32], cap: Option<f32>, label: La
     Some(())
 }
 
-impl Decoder {
-    /// The gradient of the input `x` of the output projection, tokens x hidden size.
-    pub(super) fn head_backward(
-        &self,
-        x: &[f32],
-        labels: Labels<'_>,
-        probe: &mut dyn GradientProbe,
-    ) -> Result<Vec<f32>> {
+impl Frame {
+    /// The gradient of the input `x` of the output projection, tokens x hidden size, with a label for each token.
+    pub(super) fn head_backward(&self, x: &[f32], labels: &[Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
-        let (head, cap) = (self.head(), self.config.logit_softcap);
+        let (head, cap) = (self.projection(), self.config.logit_softcap);
         let rows = (LOGITS / vocab).max(1);
-        let labels = labels.rows(x.len() / width);
         let mut gradient = vec![0.0; x.len()];
         let mut fisher = Vec::new();
         let pieces = gradient.chunks_mut(rows * width).zip(x.chunks(rows * width)).zip(labels.chunks(rows));

@@ -9,14 +9,16 @@ mod attention;
 mod elementwise;
 mod halves;
 mod head;
+mod walk;
 
-use super::Decoder;
-use super::attention::attention;
-use super::elementwise::rms_norm;
+use super::block::Half;
 use super::projection::Watch;
+use super::walk::room;
+use super::{Decoder, Frame};
 use crate::network::check_tokens;
 use crate::{GradientProbe, ModelError, Result};
 use elementwise::rms_norm_backward;
+pub use walk::WalkBack;
 
 /// The next token of every position of a window, as the loss has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +48,20 @@ impl Labels<'_> {
     }
 }
 
-/// Room for `count` values, or the error that there is none.
-fn room(count: Option<usize>) -> Result<Vec<f32>> {
-    let bytes = count.map_or(u64::MAX, |count| (count as u64).saturating_mul(size_of::<f32>() as u64));
-    let refused = ModelError::Memory { what: "residual streams of a window", bytes };
-    let Some(count) = count else { return Err(refused) };
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| refused)?;
-    Ok(values)
+impl Frame {
+    /// The gradient of the residual stream `x` after the last block.
+    fn stream_gradient(&self, x: &[f32], labels: &[head::Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
+        let gradient = self.head_backward(&self.normed(x), labels, probe)?;
+        Ok(rms_norm_backward(x, &self.norm, self.config.rms_norm_eps, &gradient))
+    }
+
+    /// Shows the gradient of the embeddings, given that of the residual stream before the first block.
+    fn embedding_backward(&self, tokens: &[u32], mut gradient: Vec<f32>, probe: &mut dyn GradientProbe) {
+        if let Some(scale) = self.config.embedding_scale() {
+            gradient.iter_mut().for_each(|g| *g *= scale);
+        }
+        probe.embedding_gradient(tokens, &gradient, self.config.hidden_size);
+    }
 }
 
 impl Decoder {
@@ -70,39 +78,30 @@ impl Decoder {
     /// takes, memory refused: the probe has then seen nothing. [`ModelError::NonFinite`] for logits that are not finite:
     /// it has then seen inputs.
     pub fn backward(&self, tokens: &[u32], labels: Labels<'_>, probe: &mut dyn GradientProbe) -> Result<()> {
-        check_tokens(tokens, self.config.vocab_size, 0, self.max_context)?;
-        labels.check(tokens.len(), self.config.vocab_size)?;
-        let stream = tokens.len().saturating_mul(self.config.hidden_size);
-        let mut kept = room(stream.checked_mul(2 * self.blocks.len()))?;
-        let eps = self.config.rms_norm_eps;
-        self.pool.install(|| {
-            let tables = self.rope_tables(0, tokens.len(), tokens.len());
+        let (frame, config) = (&self.frame, &self.frame.config);
+        check_tokens(tokens, config.vocab_size, 0, self.max_context)?;
+        labels.check(tokens.len(), config.vocab_size)?;
+        let stream = tokens.len().saturating_mul(config.hidden_size);
+        let mut kept = room(stream.checked_mul(2 * self.blocks.len()), "residual streams of a window")?;
+        frame.pool.install(|| {
+            let tables = frame.rope_tables(0, tokens.len(), tokens.len());
             let watch = &mut Watch(Some(&mut *probe));
-            let mut x = self.embed(tokens);
-            for index in 0..self.blocks.len() {
-                let step = self.step(index, &tables);
-                kept.extend_from_slice(&x);
-                let [mut q, mut k, v] = step.project(&x, watch);
-                step.place(&mut q, &mut k);
-                step.close(&mut x, &attention(&q, &k, &v, 0, &step.attention), watch);
-                kept.extend_from_slice(&x);
-                step.mlp(&mut x, watch);
+            let mut x = frame.embed(tokens);
+            for block in &self.blocks {
+                for half in Half::BOTH {
+                    kept.extend_from_slice(&x);
+                    frame.step(block, &tables).half(half, &mut x, tokens.len(), watch);
+                }
             }
-            let normed = rms_norm(&x, &self.norm, eps);
-            watch.show(std::slice::from_ref(self.head()), &normed);
+            watch.show(std::slice::from_ref(frame.projection()), &frame.normed(&x));
 
-            let gradient = self.head_backward(&normed, labels, probe)?;
-            let mut gradient = rms_norm_backward(&x, &self.norm, eps, &gradient);
-            for (index, block) in kept.chunks_exact(2 * stream).enumerate().rev() {
-                let step = self.step(index, &tables);
-                let (before_attention, before_mlp) = block.split_at(stream);
-                step.mlp_backward(before_mlp, &mut gradient, probe);
-                step.attention_backward(before_attention, &mut gradient, probe);
+            let mut gradient = frame.stream_gradient(&x, &labels.rows(tokens.len()), probe)?;
+            let halves = self.blocks.iter().flat_map(|block| Half::BOTH.map(|half| (block, half)));
+            let halves: Vec<_> = halves.zip(kept.chunks_exact(stream)).collect();
+            for ((block, half), x) in halves.into_iter().rev() {
+                frame.step(block, &tables).half_backward(half, x, tokens.len(), &mut gradient, probe);
             }
-            if let Some(scale) = self.config.embedding_scale() {
-                gradient.iter_mut().for_each(|g| *g *= scale);
-            }
-            probe.embedding_gradient(tokens, &gradient, self.config.hidden_size);
+            frame.embedding_backward(tokens, gradient, probe);
             Ok(())
         })
     }

@@ -1,0 +1,194 @@
+//! The damping of a covariance, found on tokens that it was not made of.
+//!
+//! Rounding with feedback through the damped covariance `H = L L^T`, at steps `c / L_ii`, leaves errors `e` for which the
+//! entries of `e L` are independent, each of variance `c^2 / 12`. On other tokens, of covariance `G`, such an error costs
+//! `tr(L^-1 G L^-T) c^2 / 12`, and the rate is the mean of `log2(L_ii / c)` but for a constant. So at equal rate the cost
+//! is as
+//!
+//! `log tr(L^-1 G L^-T) / n + mean log L_ii^2`,
+//!
+//! which no weight enters: one factorisation for each damping that is tried.
+
+use impasto_model::ModelError;
+
+use super::sums::zeros;
+use crate::sic::cholesky;
+
+/// Dampings tried, as shares of the mean diagonal: this many powers of 10 from [`LEAST`] on, four to a decade.
+pub const STEPS: usize = 15;
+/// Logarithm to base 10 of the least.
+const LEAST: f64 = -4.0;
+/// Where to begin when nothing is known: 0.01.
+pub const USUAL: usize = 8;
+/// Tokens held back that are looked at, evenly spread if there are more.
+const TOKENS: usize = 1024;
+
+/// The damping of a step of the search.
+pub fn damping(step: usize) -> f64 {
+    10f64.powf(LEAST + step as f64 / 4.0)
+}
+
+/// The damping at which rounding costs least on tokens held back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// Its step.
+    pub step: usize,
+    /// The cost of rounding there, over what the damped covariance would have it: 1 if the tokens were as forecast.
+    pub held_back: f64,
+}
+
+/// Searches from the step `start` for the damping of `sum / tokens` (n x n, lower triangle) on the inputs `held`, rows of n.
+///
+/// # Errors
+/// If there is no room for the factor.
+pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) -> Result<Found, ModelError> {
+    let rows = held.len().checked_div(n).unwrap_or(0);
+    let taken = rows.min(TOKENS);
+    let size = n.checked_add(taken).and_then(|rows| rows.checked_mul(n));
+    let mut matrix: Vec<f64> = zeros(size, "the factor of a covariance")?;
+    let scale = 1.0 / tokens.max(1) as f64;
+    let mean = (0..n).map(|i| f64::from(sum[i * n + i])).sum::<f64>() * scale / n.max(1) as f64;
+    // An input that is always 0 has no part in this, whatever the damping.
+    let live: Vec<usize> = (0..n).filter(|&i| sum[i * n + i] > 0.0).collect();
+    let mut ratio = [f64::NAN; STEPS];
+    let mut cost = |step: usize| {
+        let (square, below) = matrix.split_at_mut(n * n);
+        square.iter_mut().zip(sum).for_each(|(h, &s)| *h = f64::from(s) * scale);
+        for i in 0..n {
+            square[i * n + i] += damping(step) * mean;
+        }
+        for (at, row) in below.chunks_exact_mut(n.max(1)).enumerate() {
+            let token = at * rows / taken;
+            row.iter_mut().zip(&held[token * n..]).for_each(|(row, &x)| *row = f64::from(x));
+        }
+        if !cholesky(&mut matrix, n) {
+            return f64::INFINITY;
+        }
+        let (factor, below) = matrix.split_at(n * n);
+        let squares = |y: &[f64]| live.iter().map(|&i| y[i] * y[i]).sum::<f64>();
+        ratio[step] = below.chunks_exact(n.max(1)).map(squares).sum::<f64>() / (live.len() * taken) as f64;
+        let log: f64 = live.iter().map(|&i| factor[i * n + i].ln()).sum();
+        ratio[step].ln() + 2.0 * log / live.len() as f64
+    };
+    let step = descend(start.min(STEPS - 1), STEPS, &mut cost);
+    Ok(Found { step, held_back: ratio[step] })
+}
+
+/// The least of a function of `0..count` that falls to its minimum and rises behind it, from `start` on.
+fn descend(start: usize, count: usize, cost: &mut dyn FnMut(usize) -> f64) -> usize {
+    let (mut best, mut least) = (start, cost(start));
+    let up: Vec<usize> = (start + 1..count).collect();
+    let down: Vec<usize> = (0..start).rev().collect();
+    for way in [down, up] {
+        for step in way {
+            let found = cost(step);
+            if found.is_nan() || found >= least {
+                break;
+            }
+            (best, least) = (step, found);
+        }
+        if best != start {
+            break;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix of numbers from -1/2 to 1/2.
+    fn random(rows: usize, columns: usize) -> Vec<f64> {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / 2f64.powi(31) - 0.5
+        };
+        (0..rows * columns).map(|_| next()).collect()
+    }
+
+    /// The sum of `x x^T` over rows of n.
+    fn gram(rows: &[f64], n: usize) -> Vec<f64> {
+        let entry = |i: usize, j: usize| rows.chunks_exact(n).map(|x| x[i] * x[j]).sum::<f64>();
+        (0..n * n).map(|at| entry(at / n, at % n)).collect()
+    }
+
+    fn narrow(x: &[f64]) -> Vec<f32> {
+        x.iter().map(|&x| x as f32).collect()
+    }
+
+    fn trace(h: &[f64], n: usize) -> f64 {
+        (0..n).map(|i| h[i * n + i]).sum()
+    }
+
+    /// The cost has its minimum where the damped covariance is that of the tokens held back: at a damping of d, if the
+    /// covariance lacks d times its mean diagonal.
+    #[test]
+    fn finds_what_the_covariance_lacks() {
+        let n = 24;
+        let held = random(60, n);
+        let truth: Vec<f64> = gram(&held, n).iter().map(|x| x / 60.0).collect();
+        for step in [4, 7, 8, 9, 11] {
+            // mean(H) = mean(G) - d mean(H)
+            let lacks = damping(step) * trace(&truth, n) / n as f64 / (1.0 + damping(step));
+            let mut sum = truth.clone();
+            (0..n).for_each(|i| sum[i * n + i] -= lacks);
+            sum.iter_mut().for_each(|s| *s *= 1000.0);
+            for start in [0, USUAL, STEPS - 1] {
+                let found = search(&narrow(&sum), 1000, &narrow(&held), n, start).expect("room");
+                assert_eq!(found.step, step, "from {start}");
+                assert!((found.held_back - 1.0).abs() < 1e-2, "as forecast: {}", found.held_back);
+            }
+        }
+    }
+
+    /// Few tokens of independent inputs: the covariance is all noise, and the more damping the better. Many tokens: hardly
+    /// any is needed.
+    #[test]
+    fn noise_is_damped() {
+        let n = 32;
+        let rows = random(20_000, n);
+        let (held, rest) = rows.split_at(2000 * n);
+        let step = |tokens: usize| {
+            let sum = gram(&rest[..tokens * n], n);
+            search(&narrow(&sum), tokens, &narrow(held), n, USUAL).expect("room").step
+        };
+        assert_eq!(step(40), STEPS - 1);
+        let skewed =
+            |x: &[f64]| -> Vec<f64> { x.iter().enumerate().map(|(at, x)| x * 0.85f64.powi((at % n) as i32)).collect() };
+        let (held, sum) = (skewed(held), gram(&skewed(rest), n));
+        let found = search(&narrow(&sum), 18_000, &narrow(&held), n, USUAL).expect("room");
+        assert!(found.step < 6 && (found.held_back - 1.0).abs() < 0.1, "{found:?}");
+    }
+
+    #[test]
+    fn inputs_that_are_always_zero_do_not_count() {
+        let n = 8;
+        let mut rows = random(50, n);
+        rows.iter_mut().skip(3).step_by(n).for_each(|x| *x = 0.0);
+        let found = search(&narrow(&gram(&rows, n)), 50, &narrow(&rows), n, USUAL).expect("room");
+        let without: Vec<f64> = rows.iter().enumerate().filter(|(at, _)| at % n != 3).map(|(_, &x)| x).collect();
+        let smaller = search(&narrow(&gram(&without, n - 1)), 50, &narrow(&without), n - 1, USUAL).expect("room");
+        assert!(found.step.abs_diff(smaller.step) <= 1, "{found:?} {smaller:?}");
+        // Nothing at all, or not a number, ends the search all the same.
+        assert_eq!(search(&[0.0; 4], 1, &[1.0, 2.0], 2, 3).expect("room").step, 3);
+        assert_eq!(search(&[f32::NAN; 4], 1, &[1.0, 2.0], 2, 3).expect("room").step, 3);
+    }
+
+    #[test]
+    fn descent() {
+        for least in 0..9 {
+            for start in 0..9 {
+                let mut tried = Vec::new();
+                let found = descend(start, 9, &mut |step: usize| {
+                    assert!(!tried.contains(&step), "twice");
+                    tried.push(step);
+                    (step as f64 - least as f64).powi(2)
+                });
+                assert_eq!(found, least);
+            }
+        }
+        assert_eq!(descend(4, 9, &mut |_| f64::NAN), 4);
+    }
+}

@@ -1,0 +1,305 @@
+//! Calibration: what the linear layers of a model see on a text, and how much errors of their outputs weigh.
+//!
+//! Of each input the mean of `x x^T` is kept, of each output the diagonal of the Fisher information: the mean square of
+//! the gradient of `-log p(y)`, `y` drawn from the model itself. An error `e` of the outputs costs about
+//! `1/2 sum g^2 e^2` in KL divergence (the second-order expansion of the divergence at its minimum), so with the
+//! covariance of the inputs the cost of a change of the weights is known before it is made.
+//!
+//! All windows of the text go through the model together, one block at a time, and back again. Memory holds the ends of
+//! the model, one block, the residual streams of all windows, the covariances of half a block, and the activations of
+//! some windows; what the way back needs lies in a file ([`spill`]).
+
+mod damping;
+mod result;
+mod spill;
+mod sums;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use impasto_checkpoint::Checkpoint;
+use impasto_model::config::DecoderConfig;
+use impasto_model::decoder::{Block, Frame, Half, Walk, WalkBack};
+use impasto_model::{LinearInfo, ModelError, Probe, WeightSource, add_gram};
+use rayon::prelude::*;
+
+use crate::error::EncodeError;
+use crate::statistics::{self, Info};
+pub(crate) use spill::{Place, Spill};
+use sums::{Fisher, Rows, zeros};
+pub(crate) use sums::{Group, Sums};
+
+/// Seed of the labels that are drawn.
+const SEED: u64 = 1;
+/// One in so many windows is held back, to find the dampings on.
+const HELD_BACK: usize = 8;
+/// Inputs of linear layers in a block.
+const INPUTS: usize = 4;
+
+/// How much of a text is used, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CalibrateOptions {
+    /// Most tokens for the covariances.
+    pub tokens: usize,
+    /// Most tokens, the first of these, for the gradients; a token costs three times as much here as there.
+    pub gradient_tokens: usize,
+    /// Tokens in a window, which begins with an empty context.
+    pub window: usize,
+    /// Threads; 0 for as many as the machine has. The statistics do not depend on it.
+    pub threads: usize,
+    /// Most memory that it may take, roughly; no limit when `None`.
+    pub memory_limit: Option<u64>,
+}
+
+impl Default for CalibrateOptions {
+    fn default() -> Self {
+        CalibrateOptions { tokens: 32768, gradient_tokens: 16384, window: 512, threads: 0, memory_limit: None }
+    }
+}
+
+/// What calibration is doing, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calibrating {
+    /// Forwards through a block: its number from 0, and how many there are.
+    Forward(usize, usize),
+    /// Forwards and backwards through the output projection.
+    Head,
+    /// Backwards through a block: its number from 0, and how many there are.
+    Backward(usize, usize),
+    /// Writing the file.
+    Writing,
+}
+
+/// Runs `tokens` through a model, a window at a time (what is left over at the end is not used), and writes the
+/// statistics to `path`. `weights` are those of `checkpoint`; blocks are loaded one at a time, twice each. `text` is the
+/// hash of the text. `watch` hears what is being done.
+///
+/// # Errors
+/// If there is no whole window, the model cannot run it, it takes more memory than allowed, or the file cannot be
+/// written; then what was at `path` stays.
+pub fn calibrate(
+    checkpoint: &Checkpoint,
+    weights: &dyn WeightSource,
+    tokens: &[u32],
+    options: &CalibrateOptions,
+    text: &blake3::Hash,
+    path: &Path,
+    watch: &mut dyn FnMut(Calibrating),
+) -> Result<Info, EncodeError> {
+    let window = options.window;
+    let count = tokens.len().min(options.tokens).checked_div(window).unwrap_or(0);
+    if count == 0 {
+        return Err(EncodeError::ShortText { tokens: tokens.len().min(options.tokens), window });
+    }
+    let why = "a model cannot be run without it";
+    let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
+    let config = DecoderConfig::from_json(&json)?;
+    let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
+    let backwards = (options.gradient_tokens / window).clamp(1, count);
+    let needed = memory(&config, count * window, backwards * window, held_back * window);
+    if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
+        return Err(EncodeError::Memory { needed, limit });
+    }
+
+    let (tokens, gradient_tokens) = (&tokens[..count * window], &tokens[..backwards * window]);
+    let frame = Frame::load(weights, config, options.threads)?;
+    let (rest, last) = tokens.split_at((count - held_back) * window);
+    let mut walks = vec![Walk::new(&frame, rest, window)?];
+    if held_back > 0 {
+        walks.push(Walk::new(&frame, last, window)?);
+    }
+    let mut run = Run {
+        frame: &frame,
+        walks,
+        kept: gradient_tokens.len() * frame.config().hidden_size,
+        streams: Vec::new(),
+        groups: BTreeMap::new(),
+        steps: [damping::USUAL; INPUTS + 1],
+        spill: Spill::beside(path)?,
+    };
+    run.forward(weights, watch)?;
+    watch(Calibrating::Head);
+    run.head()?;
+    let fisher = run.backward(weights, gradient_tokens, window, watch)?;
+    watch(Calibrating::Writing);
+    let info = Info {
+        version: statistics::VERSION,
+        model: model_hash(checkpoint).to_hex().to_string(),
+        text: text.to_hex().to_string(),
+        window: window as u64,
+        tokens: tokens.len() as u64,
+        gradient_tokens: gradient_tokens.len() as u64,
+        held_back_tokens: last.len() as u64,
+        groups: BTreeMap::new(),
+        linears: BTreeMap::new(),
+    };
+    result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
+}
+
+/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of half a block.
+fn memory(config: &DecoderConfig, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
+    let wide = |n: usize| n as u128;
+    let (hidden, inner) = (wide(config.hidden_size), wide(config.intermediate_size.max(config.query_width())));
+    let ends = wide(config.vocab_size) * hidden * if config.tie_word_embeddings { 1 } else { 2 };
+    let all = config.weight_bytes().map_or(u128::MAX, wide) / 4;
+    let block = all.saturating_sub(ends) / wide(config.blocks.len().max(1));
+    let streams = hidden * wide(tokens + 2 * gradient_tokens) + (hidden + inner) * wide(held_back);
+    // A sum in binary32, and its factor in binary64.
+    let covariance = 3 * inner.max(hidden) * inner.max(hidden) + hidden * hidden;
+    u64::try_from((ends + block + streams + covariance).saturating_mul(4)).unwrap_or(u64::MAX)
+}
+
+/// What is known of the inputs of a group when its covariance lies in the file.
+struct Settled {
+    names: Vec<String>,
+    inputs: usize,
+    tokens: usize,
+    covariance: Place,
+    mean_square: f64,
+    damping: f64,
+    held_back: Option<f64>,
+}
+
+/// A calibration on its way.
+struct Run<'a> {
+    frame: &'a Frame,
+    /// The windows, and those held back if there are any.
+    walks: Vec<Walk>,
+    /// Values of the streams, the first of them, that the backward pass needs.
+    kept: usize,
+    /// These before each half of a block, and behind the last.
+    streams: Vec<Place>,
+    /// By name.
+    groups: BTreeMap<String, Settled>,
+    /// The last steps of damping found, for each input of a block and for that of the output projection.
+    steps: [usize; INPUTS + 1],
+    spill: Spill,
+}
+
+impl Run<'_> {
+    fn forward(&mut self, weights: &dyn WeightSource, watch: &mut dyn FnMut(Calibrating)) -> Result<(), EncodeError> {
+        let blocks = self.frame.config().blocks.len();
+        for index in 0..blocks {
+            watch(Calibrating::Forward(index, blocks));
+            let block = self.frame.load_block(weights, index)?;
+            for (at, half) in Half::BOTH.into_iter().enumerate() {
+                self.keep_streams()?;
+                let first = INPUTS * index + 2 * at;
+                let layers = block.linears().filter(|layer| (first..first + 2).contains(&layer.input));
+                self.observe(layers, 2 * at, |frame, walk, probe| walk.advance(frame, &block, half, Some(probe)))?;
+            }
+        }
+        self.keep_streams()
+    }
+
+    /// The input of the output projection; the streams are not needed any more.
+    fn head(&mut self) -> Result<(), EncodeError> {
+        self.observe([self.frame.head()], INPUTS, |frame, walk, probe| walk.finish(frame, probe))?;
+        self.walks.clear();
+        Ok(())
+    }
+
+    /// Sets aside what the backward pass needs of the streams.
+    fn keep_streams(&mut self) -> Result<(), EncodeError> {
+        let mut left = self.kept;
+        let parts = self.walks.iter().map(|walk| {
+            let part = &walk.stream()[..left.min(walk.stream().len())];
+            left -= part.len();
+            part
+        });
+        self.streams.push(self.spill.push(parts)?);
+        Ok(())
+    }
+
+    /// Shows the inputs of `layers` in all windows to a probe, and settles their covariances. `kind`: the number of the
+    /// first of these inputs among those of its block.
+    fn observe<'l>(
+        &mut self,
+        layers: impl IntoIterator<Item = LinearInfo<'l>>,
+        kind: usize,
+        mut show: impl FnMut(&Frame, &mut Walk, &mut dyn Probe),
+    ) -> Result<(), EncodeError> {
+        let (mut sums, mut held) = (Sums::of(layers)?, Rows::default());
+        if let Some(walk) = self.walks.first_mut() {
+            show(self.frame, walk, &mut sums);
+        }
+        if let Some(walk) = self.walks.get_mut(1) {
+            show(self.frame, walk, &mut held);
+        }
+        for (kind, group) in (kind..).zip(sums.0) {
+            let held = group.names.first().and_then(|name| held.0.remove(name)).unwrap_or_default();
+            let frame = self.frame;
+            frame.pool().install(|| self.settle(group, &held, kind))?;
+        }
+        Ok(())
+    }
+
+    /// Finds the damping of a group, adds the inputs held back to its sum, and puts its covariance into the file.
+    fn settle(&mut self, mut group: Group, held: &[f32], kind: usize) -> Result<(), EncodeError> {
+        let Some(name) = group.names.first().cloned() else { return Ok(()) };
+        let n = group.inputs;
+        let found = match held.is_empty() {
+            true => None,
+            false => Some(damping::search(&group.sum, group.tokens, held, n, self.steps[kind])?),
+        };
+        self.steps[kind] = found.map_or(self.steps[kind], |found| found.step);
+        add_gram(&mut group.sum, held, n);
+        group.tokens += held.len() / n;
+        let tokens = group.tokens as f32;
+        group.sum.iter_mut().for_each(|s| *s /= tokens);
+        let triangle = || (0..n).map(|i| &group.sum[i * n..=i * n + i]);
+        if triangle().flatten().any(|x| !x.is_finite()) {
+            return Err(EncodeError::NotFinite { what: "inputs", name });
+        }
+        let settled = Settled {
+            inputs: n,
+            tokens: group.tokens,
+            covariance: self.spill.push(triangle())?,
+            mean_square: (0..n).map(|i| f64::from(group.sum[i * n + i])).sum::<f64>() / n as f64,
+            damping: damping::damping(self.steps[kind]),
+            held_back: found.map(|found| found.held_back).filter(|ratio| ratio.is_finite()),
+            names: group.names,
+        };
+        self.groups.insert(name, settled);
+        Ok(())
+    }
+
+    /// From the output projection back to the embedding, over `tokens`.
+    fn backward(
+        &mut self,
+        weights: &dyn WeightSource,
+        tokens: &[u32],
+        window: usize,
+        watch: &mut dyn FnMut(Calibrating),
+    ) -> Result<Fisher, EncodeError> {
+        let (frame, blocks) = (self.frame, self.frame.config().blocks.len());
+        let mut fisher = Fisher::new(frame.config().vocab_size);
+        let mut stream = zeros(Some(self.kept), "the streams of a half of a block")?;
+        let mut streams = std::mem::take(&mut self.streams).into_iter().rev();
+        let mut before = |stream: &mut [f32]| streams.next().map_or(Ok(()), |place| self.spill.read(place, stream));
+        before(&mut stream)?;
+        let mut back = WalkBack::new(frame, &stream, window, SEED, &mut fisher)?;
+        for index in (0..blocks).rev() {
+            watch(Calibrating::Backward(index, blocks));
+            let block: Block = frame.load_block(weights, index)?;
+            for half in Half::BOTH.into_iter().rev() {
+                before(&mut stream)?;
+                back.retreat(frame, &block, half, &stream, &mut fisher);
+            }
+        }
+        back.finish(frame, tokens, &mut fisher);
+        Ok(fisher)
+    }
+}
+
+/// A hash of all tensors: names, dtypes, shapes and bytes.
+pub fn model_hash(checkpoint: &Checkpoint) -> blake3::Hash {
+    let hash = |tensor: &impasto_checkpoint::TensorInfo| {
+        let hash = blake3::hash(checkpoint.bytes(tensor));
+        checkpoint.release(tensor);
+        let type_name = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
+        format!("{:?} {type_name} {:?} {hash}\n", tensor.name, tensor.shape)
+    };
+    let lines: Vec<String> = checkpoint.tensors().par_iter().map(hash).collect();
+    blake3::hash(lines.concat().as_bytes())
+}

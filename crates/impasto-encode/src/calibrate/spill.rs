@@ -1,0 +1,117 @@
+//! What is set aside while a model is calibrated: a file without a name, beside the statistics.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use impasto_checkpoint::CheckpointError;
+
+/// Bytes that are read or written at a time.
+const BUFFER: usize = 1 << 18;
+
+/// A file of values that grows at its end, and is gone when it is dropped or the program dies.
+pub struct Spill {
+    file: BufWriter<File>,
+    beside: PathBuf,
+    values: u64,
+}
+
+/// Where in a [`Spill`] values lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    first: u64,
+    /// How many there are.
+    pub values: u64,
+}
+
+impl Spill {
+    /// A file in the folder of `path`, which is made if it is missing.
+    pub fn beside(path: &Path) -> Result<Spill, CheckpointError> {
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let file = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+        let file = file.map_err(|error| CheckpointError::io(folder, error))?;
+        Ok(Spill { file: BufWriter::with_capacity(BUFFER, file), beside: folder.to_owned(), values: 0 })
+    }
+
+    /// Appends the values of all parts.
+    pub fn push<'a>(&mut self, parts: impl IntoIterator<Item = &'a [f32]>) -> Result<Place, CheckpointError> {
+        let first = self.values;
+        for part in parts {
+            write(&mut self.file, part).map_err(|error| CheckpointError::io(&self.beside, error))?;
+            self.values += part.len() as u64;
+        }
+        Ok(Place { first, values: self.values - first })
+    }
+
+    /// Puts the values of a place in `values`, which is as long.
+    pub fn read(&mut self, place: Place, values: &mut [f32]) -> Result<(), CheckpointError> {
+        assert_eq!(values.len() as u64, place.values);
+        let mut left = values;
+        self.bytes(place, &mut |bytes| {
+            let (now, after) = std::mem::take(&mut left).split_at_mut(bytes.len() / size_of::<f32>());
+            now.iter_mut().zip(bytes.as_chunks().0).for_each(|(value, bytes)| *value = f32::from_le_bytes(*bytes));
+            left = after;
+            Ok(())
+        })
+    }
+
+    /// Hands the bytes of a place to `sink`, little-endian, whole values at a time.
+    pub fn bytes(
+        &mut self,
+        place: Place,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let io = |error| CheckpointError::io(&self.beside, error);
+        self.file.flush().map_err(io)?;
+        let file = self.file.get_mut();
+        file.seek(SeekFrom::Start(place.first * size_of::<f32>() as u64)).map_err(io)?;
+        let mut left = place.values * size_of::<f32>() as u64;
+        let mut buffer = vec![0; BUFFER];
+        while left > 0 {
+            let now = &mut buffer[..usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER))];
+            file.read_exact(now).map_err(io)?;
+            sink(now)?;
+            left -= now.len() as u64;
+        }
+        file.seek(SeekFrom::End(0)).map_err(io)?;
+        Ok(())
+    }
+}
+
+fn write(file: &mut impl Write, values: &[f32]) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    for values in values.chunks(buffer.len() / size_of::<f32>()) {
+        let bytes = &mut buffer[..size_of_val(values)];
+        bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
+        file.write_all(bytes)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spill = Spill::beside(&folder.path().join("new/x")).expect("a file");
+        let values: Vec<f32> = (0..200_000).map(|i| i as f32 * 0.5).collect();
+        let places = [&values[..3], &values[3..150_000], &[]].map(|part| spill.push([part]).expect("room"));
+        let mut read = |place: Place| {
+            let mut values = vec![0.0; place.values as usize];
+            spill.read(place, &mut values).expect("values");
+            values
+        };
+        assert_eq!(read(places[1]), values[3..150_000]);
+        assert_eq!(read(places[0]), values[..3]);
+        assert!(read(places[2]).is_empty());
+        // On at the end, of several parts.
+        let place = spill.push([&values[150_000..199_000], &values[199_000..]]).expect("room");
+        assert_eq!(place.values, 50_000);
+        let mut last = vec![0.0; 50_000];
+        spill.read(place, &mut last).expect("values");
+        assert_eq!(last, values[150_000..]);
+        assert_eq!(std::fs::read_dir(folder.path().join("new")).expect("a folder").count(), 0, "it has no name");
+    }
+}

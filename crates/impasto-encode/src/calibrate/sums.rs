@@ -1,0 +1,131 @@
+//! What is summed over tokens.
+
+use std::collections::BTreeMap;
+
+use impasto_model::{GradientProbe, LinearInfo, ModelError, Probe, add_gram};
+use rayon::prelude::*;
+
+/// Outputs whose sums a task makes.
+const OUTPUTS: usize = 256;
+
+/// Room for `count` values, all 0.
+pub fn zeros<T: Clone + Default>(count: Option<usize>, what: &'static str) -> Result<Vec<T>, ModelError> {
+    let bytes = count.map_or(u64::MAX, |count| (count as u64).saturating_mul(size_of::<T>() as u64));
+    let mut values = Vec::new();
+    let count = count.filter(|&count| values.try_reserve_exact(count).is_ok());
+    values.resize(count.ok_or(ModelError::Memory { what, bytes })?, T::default());
+    Ok(values)
+}
+
+/// Linear layers that share an input, and the sum of `x x^T` over the tokens that it had.
+pub struct Group {
+    /// The layers; the first names the group.
+    pub names: Vec<String>,
+    /// Number of inputs, n.
+    pub inputs: usize,
+    /// n x n, row-major; the lower triangle is what counts.
+    pub sum: Vec<f32>,
+    /// Tokens.
+    pub tokens: usize,
+}
+
+/// The groups of some layers.
+pub struct Sums(pub Vec<Group>);
+
+impl Sums {
+    /// Of these layers, those of one input next to each other.
+    ///
+    /// # Errors
+    /// If there is no room for the sums.
+    pub fn of<'a>(layers: impl IntoIterator<Item = LinearInfo<'a>>) -> Result<Sums, ModelError> {
+        let mut groups: Vec<(usize, Group)> = Vec::new();
+        for LinearInfo { name, inputs, input, .. } in layers {
+            match groups.last_mut() {
+                Some((last, group)) if *last == input => group.names.push(name.to_owned()),
+                _ => {
+                    let sum = zeros(inputs.checked_mul(inputs), "the covariance of a layer's inputs")?;
+                    groups.push((input, Group { names: vec![name.to_owned()], inputs, sum, tokens: 0 }));
+                }
+            }
+        }
+        Ok(Sums(groups.into_iter().map(|(_, group)| group).collect()))
+    }
+}
+
+impl Probe for Sums {
+    fn linear(&mut self, names: &[&str], x: &[f32], width: usize) {
+        let Some(group) =
+            self.0.iter_mut().find(|group| group.names.first().map(String::as_str) == names.first().copied())
+        else {
+            return;
+        };
+        add_gram(&mut group.sum, x, width);
+        group.tokens += x.len() / width.max(1);
+    }
+}
+
+/// The inputs themselves, by the first layer that takes them: tokens x inputs.
+#[derive(Default)]
+pub struct Rows(pub BTreeMap<String, Vec<f32>>);
+
+impl Probe for Rows {
+    fn linear(&mut self, names: &[&str], x: &[f32], _: usize) {
+        if let Some(first) = names.first() {
+            self.0.entry((*first).to_owned()).or_default().extend_from_slice(x);
+        }
+    }
+}
+
+/// Sums of squared gradients.
+pub struct Fisher {
+    /// By output of each layer; of the output projection its exact Fisher information.
+    pub outputs: BTreeMap<String, Vec<f64>>,
+    /// Mean over the width, by token.
+    pub embedding: Vec<f64>,
+}
+
+/// Adds to `sums` what `term` makes of each column of `rows`, row after row.
+fn add_columns(sums: &mut [f64], rows: &[f32], term: impl Fn(f64) -> f64 + Sync) {
+    let width = sums.len().max(1);
+    sums.par_chunks_mut(OUTPUTS).enumerate().for_each(|(part, sums)| {
+        for row in rows.chunks_exact(width) {
+            let row = &row[part * OUTPUTS..][..sums.len()];
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += term(f64::from(x)));
+        }
+    });
+}
+
+impl Fisher {
+    /// For a vocabulary of this size.
+    pub fn new(vocabulary: usize) -> Fisher {
+        Fisher { outputs: BTreeMap::new(), embedding: vec![0.0; vocabulary] }
+    }
+
+    fn of(&mut self, name: &str, outputs: usize) -> &mut [f64] {
+        self.outputs.entry(name.to_owned()).or_insert_with(|| vec![0.0; outputs])
+    }
+}
+
+impl Probe for Fisher {
+    /// Inputs went by on the way forwards.
+    fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
+}
+
+impl GradientProbe for Fisher {
+    fn head(&mut self, name: &str, fisher: &[f32], outputs: usize) {
+        add_columns(self.of(name, outputs), fisher, |f| f);
+    }
+
+    fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize) {
+        add_columns(self.of(name, outputs), gradient, |g| g * g);
+    }
+
+    fn embedding_gradient(&mut self, tokens: &[u32], gradient: &[f32], width: usize) {
+        for (&token, row) in tokens.iter().zip(gradient.chunks_exact(width.max(1))) {
+            let square: f64 = row.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+            if let Some(sum) = self.embedding.get_mut(token as usize) {
+                *sum += square / width as f64;
+            }
+        }
+    }
+}

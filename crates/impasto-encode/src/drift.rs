@@ -1,0 +1,144 @@
+//! Drift: what layers see once those before them are coded.
+//!
+//! Coded layers pass their errors on, so the inputs of a layer in the coded model are not those that it was calibrated on.
+//! The text goes through the model once more, block by block; each block shows its inputs, which become its covariances,
+//! and is coded under them before the text goes on through the coded block (the order of work of GPTQ, arXiv 2210.17323,
+//! section 4). Everything else in the statistics stays.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use impasto_model::config::DecoderConfig;
+use impasto_model::decoder::{Frame, Half, Walk};
+use impasto_model::{ModelError, WeightSource};
+
+use crate::calibrate::{Group, Place, Spill, Sums};
+use crate::error::EncodeError;
+use crate::job::{Job, Progress};
+use crate::lattice::{Rows, round};
+use crate::metric::Metric;
+use crate::plan::Coding;
+use crate::sic::Feedback;
+use crate::statistics::{self, Statistics};
+
+/// The text that drift is measured on, and the weights of the model that it goes through.
+#[derive(Clone, Copy)]
+pub struct Sequential<'a> {
+    /// The weights of the checkpoint.
+    pub weights: &'a (dyn WeightSource + Sync),
+    /// The tokens that the statistics are of: as many of the first as they tell.
+    pub tokens: &'a [u32],
+}
+
+/// A source whose embedding and output projection have gone through the codec.
+struct CodedEnds<'a> {
+    job: &'a Job<'a>,
+    step: f64,
+    source: &'a (dyn WeightSource + Sync),
+}
+
+impl WeightSource for CodedEnds<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.source.shape(name)
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        match self.job.coded_weights(name, self.step, None)? {
+            Some(weights) => Ok(weights),
+            None => self.source.load_f32(name),
+        }
+    }
+
+    fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        self.source.asset(name)
+    }
+}
+
+/// Writes statistics to `path` that differ from those of the job in the covariances: each block's inputs are those behind
+/// blocks coded at the global step `step`.
+pub fn drifted(
+    job: &Job,
+    step: f64,
+    statistics: &Statistics,
+    sequential: &Sequential,
+    path: &Path,
+) -> Result<(), EncodeError> {
+    let Sequential { weights, tokens } = *sequential;
+    let info = statistics.info();
+    let window = info.window as usize;
+    let tokens = tokens.get(..info.tokens as usize).ok_or(EncodeError::ShortText { tokens: tokens.len(), window })?;
+    let why = "a model cannot be run without it";
+    let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
+    let ends = CodedEnds { job, step, source: weights };
+    let frame = Frame::load(&ends, DecoderConfig::from_json(&json)?, job.options.threads)?;
+    let mut walk = Walk::new(&frame, tokens, window)?;
+    let mut spill = Spill::beside(path)?;
+    let mut places = HashMap::new();
+    let blocks = frame.config().blocks.len();
+    for index in 0..blocks {
+        (job.watch)(Progress::Drift(index, blocks));
+        let mut block = frame.load_block(weights, index)?;
+        for (at, half) in Half::BOTH.into_iter().enumerate() {
+            let first = 4 * index + 2 * at;
+            let mut sums = Sums::of(block.linears().filter(|layer| (first..first + 2).contains(&layer.input)))?;
+            walk.observe(&frame, &block, half, &mut sums);
+            for mut group in sums.0 {
+                let tokens = group.tokens.max(1) as f32;
+                group.sum.iter_mut().for_each(|s| *s /= tokens);
+                for name in &group.names {
+                    if let Some(coded) = job.coded_weights(name, step, Some(&group))? {
+                        block.set_weights(name, &coded)?;
+                    }
+                }
+                keep(group, &mut spill, &mut places)?;
+            }
+            walk.advance(&frame, &block, half, None);
+        }
+    }
+    let mut sums = Sums::of([frame.head()])?;
+    walk.finish(&frame, &mut sums);
+    for mut group in sums.0 {
+        let tokens = group.tokens.max(1) as f32;
+        group.sum.iter_mut().for_each(|s| *s /= tokens);
+        keep(group, &mut spill, &mut places)?;
+    }
+    let rows = info.linears.keys().filter_map(|name| Some((name.clone(), statistics.rows(name)?))).collect();
+    statistics::write(path, info, &rows, |name, sink| match places.get(name) {
+        Some(&place) => spill.bytes(place, sink),
+        None => Ok(()),
+    })
+}
+
+/// Sets the covariance of a group aside.
+fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Place>) -> Result<(), EncodeError> {
+    let Some(name) = group.names.into_iter().next() else { return Ok(()) };
+    let n = group.inputs;
+    let place = spill.push((0..n).map(|i| &group.sum[i * n..=i * n + i]))?;
+    places.insert(name, place);
+    Ok(())
+}
+
+impl Job<'_> {
+    /// The weights of a tensor after coding at a global step; `group`: the covariance of its inputs, in place of that of
+    /// the statistics. `None` for one that is kept exactly.
+    fn coded_weights(&self, name: &str, step: f64, group: Option<&Group>) -> Result<Option<Vec<f32>>, EncodeError> {
+        let Some(tensor) = self.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
+        let tensor = self.tensors[tensor].same_as.unwrap_or(tensor);
+        let (Some(plan), Some((metric, scales))) = (self.plan(tensor, Some(step))?, self.measure(tensor)) else {
+            return Ok(None);
+        };
+        let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
+        let matrix = self.tensors[tensor].matrix(self.checkpoint);
+        let feedback = match (group, metric) {
+            (Some(group), Metric { input: Some((_, damping)), .. }) => {
+                let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };
+                Feedback::new(&group.sum, group.inputs, *damping).ok_or_else(broken)?.into()
+            }
+            _ => self.feedbacks.of(metric, matrix.columns)?,
+        };
+        let integers = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
+        let weights = integers.weights(matrix.dtype, grid);
+        self.checkpoint.release(self.tensors[tensor].info);
+        Ok(Some(weights))
+    }
+}

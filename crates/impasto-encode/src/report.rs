@@ -1,0 +1,67 @@
+//! What an encoding made.
+
+use impasto_container::{Summary, Writer};
+
+use crate::error::EncodeError;
+
+/// What became of a tensor.
+#[derive(Clone, Debug)]
+pub struct TensorReport {
+    /// Its name.
+    pub name: String,
+    /// The name of its dtype in the file.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// `stored`, `zstd`, `float`, `lattice`, or `tied`.
+    pub mode: &'static str,
+    /// Bytes of its units.
+    pub bytes: u64,
+}
+
+/// What an encoding made.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Lengths and root of the file.
+    pub summary: Summary,
+    /// Every tensor, in the order of the file.
+    pub tensors: Vec<TensorReport>,
+    /// Bytes of the coded assets.
+    pub asset_bytes: u64,
+    /// Distinct weights: those of tied tensors are counted once.
+    pub weights: u64,
+    /// Bytes of the distinct tensors in the checkpoint.
+    pub raw_bytes: u64,
+    /// The global step: what the steps of each lossy tensor are relative to (without statistics, over the root mean square of its weights);
+    /// `None` for a lossless file.
+    pub relative_step: Option<f64>,
+    /// Tensors that were kept exactly in a lossy file since they hold weights that are not finite.
+    pub non_finite: Vec<String>,
+}
+
+/// A file that is coded but has not its name yet; dropped, it leaves nothing.
+pub(crate) struct Coded {
+    pub writer: Writer,
+    /// Bytes of the file.
+    pub length: u64,
+    pub tensors: Vec<TensorReport>,
+    pub asset_bytes: u64,
+    pub weights: u64,
+    pub raw_bytes: u64,
+    pub non_finite: Vec<String>,
+}
+
+impl Coded {
+    /// Gives the file its name.
+    pub fn finish(self, relative_step: Option<f64>) -> Result<Report, EncodeError> {
+        Ok(Report {
+            summary: self.writer.finish()?,
+            tensors: self.tensors,
+            asset_bytes: self.asset_bytes,
+            weights: self.weights,
+            raw_bytes: self.raw_bytes,
+            relative_step,
+            non_finite: if relative_step.is_some() { self.non_finite } else { vec![] },
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! Many windows back through the network together, block by block.
+
+use super::Labels;
+use crate::decoder::block::{Block, Half};
+use crate::decoder::frame::Frame;
+use crate::decoder::walk::{piece_tables, pieces};
+use crate::{GradientProbe, Result};
+
+/// The gradients of the residual streams of a [`Walk`](crate::decoder::Walk), on their way back.
+///
+/// What the forward walk saw before each half of a block is asked for when the gradients get there: the caller keeps it,
+/// in a file or in memory. The results do not depend on the number of threads.
+pub struct WalkBack {
+    window: usize,
+    width: usize,
+    gradient: Vec<f32>,
+}
+
+impl WalkBack {
+    /// Begins behind the last block, with the residual streams `stream` there: tokens x hidden size, whole windows of
+    /// `window` tokens. The labels of window i are [`Labels::Sampled`] with the seed `seed + i`. `probe` sees the output
+    /// projection, window by window.
+    ///
+    /// # Errors
+    /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite.
+    pub fn new(frame: &Frame, stream: &[f32], window: usize, seed: u64, probe: &mut dyn GradientProbe) -> Result<Self> {
+        let width = frame.config.hidden_size;
+        let windows = (seed..).zip(stream.chunks(window * width));
+        let gradient = frame.pool.install(|| {
+            let mut gradient = Vec::with_capacity(stream.len());
+            for (seed, x) in windows {
+                let labels = Labels::Sampled { seed }.rows(x.len() / width);
+                gradient.extend(frame.stream_gradient(x, &labels, probe)?);
+            }
+            Ok(gradient)
+        })?;
+        Ok(Self { window, width, gradient })
+    }
+
+    /// Goes back through a half of `block`; `stream` is what the residual streams were before it. `probe` sees the
+    /// gradients by the outputs of its layers, piece by piece, as in [`GradientProbe::linear_gradient`].
+    ///
+    /// # Panics
+    /// If `stream` is not as long as that given at the beginning.
+    pub fn retreat(&mut self, frame: &Frame, block: &Block, half: Half, stream: &[f32], probe: &mut dyn GradientProbe) {
+        assert_eq!(stream.len(), self.gradient.len(), "streams of other windows");
+        let tables = piece_tables(frame, self.window);
+        frame.pool.install(|| {
+            let step = frame.step(block, &tables);
+            for piece in pieces(self.window, self.width, stream.len()) {
+                step.half_backward(half, &stream[piece.clone()], self.window, &mut self.gradient[piece], probe);
+            }
+        });
+    }
+
+    /// Ends before the first block: shows `probe` the gradient by the embeddings of `tokens`, the tokens of all windows.
+    pub fn finish(self, frame: &Frame, tokens: &[u32], probe: &mut dyn GradientProbe) {
+        frame.pool.install(|| frame.embedding_backward(tokens, self.gradient, probe));
+    }
+}
