@@ -6,8 +6,8 @@
 FOLDER holds the unpacked packages that assets/calibration/README.md lists, under the names given there. The standard
 library suffices; the same packages give the same bytes.
 
-Each source is cut into pieces of 2 to 4 KB that end with a paragraph. The pieces are dealt out so that every source has
-spent the same share of its quota at all times: any beginning of the text is a mixture in the proportions of the whole.
+Each source is cut into pieces of some 3 KB that end with a paragraph. The pieces of each are dealt out evenly over the
+text: any beginning of it is a mixture in the proportions of the whole.
 """
 
 import argparse
@@ -24,14 +24,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PIECE = 2300
 
 
-def pieces(paragraphs, size=PIECE, between="\n\n"):
-    """Runs of whole paragraphs of at least `size` bytes each; what is left at the end is dropped."""
+def pieces(paragraphs):
+    """Runs of whole paragraphs of at least PIECE bytes each; what is left at the end is dropped."""
     run, length = [], 0
     for paragraph in paragraphs:
         run.append(paragraph)
         length += len(paragraph.encode())
-        if length >= size:
-            yield between.join(run)
+        if length >= PIECE:
+            yield "\n\n".join(run)
             run, length = [], 0
 
 

@@ -189,7 +189,6 @@ fn options_of_calibration_that_would_be_ignored_are_refused() {
     ] {
         encode(way).fails(2, "calibration is for lossy files");
     }
-    encode(&["--bpw", "4", "--uncalibrated", "--sequential"]).fails(2, "cannot be used with");
     encode(&["--bpw", "4", "--statistics", "s", "--calibration", "text.txt"]).fails(2, "--statistics takes no text");
     encode(&["--bpw", "4", "--calibration", "text.txt"]).fails(3, "not one window of 512");
     let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s", "--ctx", "1", "--tokens", "2"];

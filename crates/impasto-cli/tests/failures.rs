@@ -94,6 +94,7 @@ fn bad_texts_and_options() {
         &["encode", &model, "-o", "a", "--bpw", "-3"],
         &["encode", &model, "-o", "a", "--bpw", "nan"],
         &["encode", &model, "-o", "a", "--bpw", "3", "--lossless"],
+        &["encode", &model, "-o", "a", "--bpw", "3", "--uncalibrated", "--sequential"],
         &["encode", &model, "-o", "a", "--threads", "100000"],
         &["encode", &model],
         &["nonsense"],

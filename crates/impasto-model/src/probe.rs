@@ -8,15 +8,18 @@ pub trait Probe: Send {
     /// `Decoder::linears`, and they are the same for every number of threads; the call comes from inside the model's
     /// thread pool, one at a time. The output projection is shown the wanted positions alone. Tokens that are run again,
     /// because LongRoPE changes their positions, are not shown again.
+    ///
+    /// A `Walk` shows pieces of whole windows, and all of them before it goes on to the next half of a block.
     fn linear(&mut self, names: &[&str], x: &[f32], width: usize);
 }
 
-/// Watches gradients, too: those of a loss by the outputs of linear layers, as `Decoder::backward` finds them.
+/// Watches gradients, too: those of a loss by the outputs of linear layers, as `Decoder::backward` and `WalkBack` find
+/// them.
 ///
-/// First come all inputs, in the order of [`Probe::linear`] (the whole window in one piece), then all gradients, from
-/// the output projection back to the embedding. A gradient's row holds the effect on the loss at its own position and at
-/// all later ones. The calls come from inside the model's thread pool, one at a time, in an order that does not depend on
-/// the number of threads.
+/// From the first of these come all inputs, in the order of [`Probe::linear`] (the whole window in one piece), then all
+/// gradients, from the output projection back to the embedding; from the second gradients alone. A gradient's row holds
+/// the effect on the loss at its own position and at all later ones. The calls come from inside the model's thread pool,
+/// one at a time, in an order that does not depend on the number of threads.
 pub trait GradientProbe: Probe {
     /// The diagonal Fisher information of the output projection `name`: for rows of `outputs` logits, one row a position,
     /// the mean of the squared gradient over labels from the model's own distribution, which is known in closed form:
@@ -25,7 +28,8 @@ pub trait GradientProbe: Probe {
     fn head(&mut self, name: &str, fisher: &[f32], outputs: usize);
 
     /// The gradient by the output of the linear layer `name` of a block: rows of `outputs` values, one a token of the
-    /// window. Layers that share an input come in the order of `Decoder::linears`, the inputs in the opposite order.
+    /// window or of a piece of whole windows. Layers that share an input come in the order of `Decoder::linears`, the
+    /// inputs in the opposite order.
     fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize);
 
     /// The gradient by the row of the embedding matrix that each of `tokens` took: rows of `width` values.

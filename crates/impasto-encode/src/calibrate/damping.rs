@@ -18,10 +18,13 @@ use crate::sic::cholesky;
 pub const STEPS: usize = 15;
 /// Logarithm to base 10 of the least.
 const LEAST: f64 = -4.0;
-/// Where to begin when nothing is known: 0.01.
+/// Where to begin when nothing is known: 0.01. Below it the cost may be nearly flat, with a second minimum.
 pub const USUAL: usize = 8;
+/// A lower damping must lower the cost by this at each step, in nats. Where the cost is flat the higher one is safer: with
+/// little damping, directions that no token showed take errors without limit, and one token that has them is spoilt.
+const WORTH: f64 = 0.004;
 /// Tokens held back that are looked at, evenly spread if there are more.
-const TOKENS: usize = 1024;
+const TOKENS: usize = 512;
 
 /// The damping of a step of the search.
 pub fn damping(step: usize) -> f64 {
@@ -37,7 +40,8 @@ pub struct Found {
     pub held_back: f64,
 }
 
-/// Searches from the step `start` for the damping of `sum / tokens` (n x n, lower triangle) on the inputs `held`, rows of n.
+/// Searches from the step `start`, or from [`USUAL`] if that is above it, for the damping of `sum / tokens` (n x n, lower
+/// triangle) on the inputs `held`, rows of n.
 ///
 /// # Errors
 /// If there is no room for the factor.
@@ -70,19 +74,20 @@ pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) 
         let log: f64 = live.iter().map(|&i| factor[i * n + i].ln()).sum();
         ratio[step].ln() + 2.0 * log / live.len() as f64
     };
-    let step = descend(start.min(STEPS - 1), STEPS, &mut cost);
+    let step = descend(start.clamp(USUAL, STEPS - 1), STEPS, &mut cost);
     Ok(Found { step, held_back: ratio[step] })
 }
 
-/// The least of a function of `0..count` that falls to its minimum and rises behind it, from `start` on.
+/// The least of a function of `0..count` that falls to its minimum and rises behind it, from `start` on; or, below
+/// `start`, where it stops to fall by [`WORTH`] a step.
 fn descend(start: usize, count: usize, cost: &mut dyn FnMut(usize) -> f64) -> usize {
     let (mut best, mut least) = (start, cost(start));
     let up: Vec<usize> = (start + 1..count).collect();
     let down: Vec<usize> = (0..start).rev().collect();
-    for way in [down, up] {
+    for (way, worth) in [(down, WORTH), (up, 0.0)] {
         for step in way {
             let found = cost(step);
-            if found.is_nan() || found >= least {
+            if found.is_nan() || found + worth >= least {
                 break;
             }
             (best, least) = (step, found);
@@ -172,8 +177,8 @@ mod tests {
         let smaller = search(&narrow(&gram(&without, n - 1)), 50, &narrow(&without), n - 1, USUAL).expect("room");
         assert!(found.step.abs_diff(smaller.step) <= 1, "{found:?} {smaller:?}");
         // Nothing at all, or not a number, ends the search all the same.
-        assert_eq!(search(&[0.0; 4], 1, &[1.0, 2.0], 2, 3).expect("room").step, 3);
-        assert_eq!(search(&[f32::NAN; 4], 1, &[1.0, 2.0], 2, 3).expect("room").step, 3);
+        assert_eq!(search(&[0.0; 4], 1, &[1.0, 2.0], 2, 9).expect("room").step, 9);
+        assert_eq!(search(&[f32::NAN; 4], 1, &[1.0, 2.0], 2, 9).expect("room").step, 9);
     }
 
     #[test]

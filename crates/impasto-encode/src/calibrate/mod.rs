@@ -96,7 +96,7 @@ pub fn calibrate(
     let config = DecoderConfig::from_json(&json)?;
     let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
     let backwards = (options.gradient_tokens / window).clamp(1, count);
-    let needed = memory(&config, count * window, backwards * window, held_back * window);
+    let needed = memory(&config, window, count * window, backwards * window, held_back * window);
     if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
         return Err(EncodeError::Memory { needed, limit });
     }
@@ -136,17 +136,22 @@ pub fn calibrate(
     result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
 }
 
-/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of half a block.
-fn memory(config: &DecoderConfig, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
+/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of half a block,
+/// activations of a piece, some logits.
+fn memory(config: &DecoderConfig, window: usize, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
     let wide = |n: usize| n as u128;
     let (hidden, inner) = (wide(config.hidden_size), wide(config.intermediate_size.max(config.query_width())));
-    let ends = wide(config.vocab_size) * hidden * if config.tie_word_embeddings { 1 } else { 2 };
+    let vocab = wide(config.vocab_size);
+    let ends = vocab * hidden * if config.tie_word_embeddings { 1 } else { 2 };
     let all = config.weight_bytes().map_or(u128::MAX, wide) / 4;
     let block = all.saturating_sub(ends) / wide(config.blocks.len().max(1));
     let streams = hidden * wide(tokens + 2 * gradient_tokens) + (hidden + inner) * wide(held_back);
     // A sum in binary32, and its factor in binary64.
     let covariance = 3 * inner.max(hidden) * inner.max(hidden) + hidden * hidden;
-    u64::try_from((ends + block + streams + covariance).saturating_mul(4)).unwrap_or(u64::MAX)
+    let activations = wide(window.max(2048).min(tokens)) * (4 * inner + 8 * hidden);
+    let logits = 2 * vocab.max(1 << 24);
+    let values = ends + block + streams + covariance + activations + logits;
+    u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }
 
 /// What is known of the inputs of a group when its covariance lies in the file.

@@ -4,6 +4,9 @@
 //! and the output projection: the layout of Llama (Touvron et al., arXiv 2302.13971 and 2307.09288), with what other
 //! families add to it where [`DecoderConfig`] says so. Tensor names and the order of rotary pairs are those of Hugging
 //! Face transformers.
+//!
+//! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds all but the blocks; with it, a [`Walk`] takes many
+//! windows through one block after another, and a [`WalkBack`] their gradients back.
 
 mod attention;
 mod backward;

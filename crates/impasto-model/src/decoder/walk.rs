@@ -99,6 +99,9 @@ impl Walk {
 
     /// Shows `probe` the inputs of a half of `block`, and stays before it. Pieces of whole windows come in order; for each,
     /// both inputs of the half, as in [`Probe::linear`].
+    ///
+    /// # Panics
+    /// If `block` is not of `frame`.
     pub fn observe(&self, frame: &Frame, block: &Block, half: Half, probe: &mut dyn Probe) {
         self.with(frame, block, |step| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
@@ -108,6 +111,9 @@ impl Walk {
     }
 
     /// Runs all windows through a half of `block`; `probe` sees its inputs as in [`Walk::observe`].
+    ///
+    /// # Panics
+    /// If `block` is not of `frame`.
     pub fn advance(&mut self, frame: &Frame, block: &Block, half: Half, mut probe: Option<&mut dyn Probe>) {
         let mut stream = std::mem::take(&mut self.stream);
         self.with(frame, block, |step| {

@@ -3,7 +3,7 @@
 use super::Labels;
 use crate::decoder::block::{Block, Half};
 use crate::decoder::frame::Frame;
-use crate::decoder::walk::{piece_tables, pieces};
+use crate::decoder::walk::{piece_tables, pieces, room};
 use crate::{GradientProbe, Result};
 
 /// The gradients of the residual streams of a [`Walk`](crate::decoder::Walk), on their way back.
@@ -22,17 +22,21 @@ impl WalkBack {
     /// projection, window by window.
     ///
     /// # Errors
-    /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite.
+    /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite; memory refused.
+    ///
+    /// # Panics
+    /// If the streams are not whole windows.
     pub fn new(frame: &Frame, stream: &[f32], window: usize, seed: u64, probe: &mut dyn GradientProbe) -> Result<Self> {
         let width = frame.config.hidden_size;
+        assert!(window > 0 && stream.len().is_multiple_of(window * width), "streams of whole windows");
+        let mut gradient = room(Some(stream.len()), "gradients of all windows")?;
         let windows = (seed..).zip(stream.chunks(window * width));
-        let gradient = frame.pool.install(|| {
-            let mut gradient = Vec::with_capacity(stream.len());
+        frame.pool.install(|| {
             for (seed, x) in windows {
                 let labels = Labels::Sampled { seed }.rows(x.len() / width);
                 gradient.extend(frame.stream_gradient(x, &labels, probe)?);
             }
-            Ok(gradient)
+            Result::Ok(())
         })?;
         Ok(Self { window, width, gradient })
     }
@@ -41,7 +45,7 @@ impl WalkBack {
     /// gradients by the outputs of its layers, piece by piece, as in [`GradientProbe::linear_gradient`].
     ///
     /// # Panics
-    /// If `stream` is not as long as that given at the beginning.
+    /// If `stream` is not as long as that given at the beginning, or `block` is not of `frame`.
     pub fn retreat(&mut self, frame: &Frame, block: &Block, half: Half, stream: &[f32], probe: &mut dyn GradientProbe) {
         assert_eq!(stream.len(), self.gradient.len(), "streams of other windows");
         let tables = piece_tables(frame, self.window);

@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Impasto beside its peers: size against KL divergence, and bits against weighted error of layers.
+
+    tools/benchmark/run.py STEP... --impasto FILE --llama DIR --models DIR --data DIR [options]
+
+Steps, each of which goes on where it was stopped: what is in the file of results is not done again.
+  peers     llama.cpp's presets
+  ours      Impasto's files at the wanted sizes; done again when the program or its options are others
+  mixes     llama.cpp's best mixes of types (--tensor-type, --token-embedding-type), searched for
+  gptq      INT4 by llm-compressor
+  rounding  INT8 and INT4, round to nearest
+  layers    the weighted error of matrices: SmolLM2, MiniLM, whisper; of Impasto again as above
+  report    plots (docs/benchmark) and tables (--tables) from the results
+  all       all of these in order
+README.md beside this file says what to install.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from context import Bench
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = {
+    "peers": ("llama", "presets"),
+    "ours": ("ours", "points"),
+    "mixes": ("llama", "mixes"),
+    "gptq": ("gptq", "points"),
+    "rounding": ("rounding", "points"),
+}
+SIZES = (110, 105, 95, 80, 70, 60, 54, 48, 40)
+TINY_SIZES = (2.9, 2.6, 2.1, 1.8, 1.6, 1.4, 1.2, 1.1)
+
+
+def numbers(text):
+    return tuple(float(word) if "." in word else int(word) for word in text.split(","))
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="+", choices=[*STEPS, "layers", "report", "all"], metavar="STEP")
+    parser.add_argument("--impasto", type=Path, default=ROOT / "target/release/impasto", help="the command")
+    parser.add_argument("--llama", type=Path, help="folder of llama-quantize and llama-imatrix (docs/LLAMA_CPP.md)")
+    parser.add_argument("--ggml", type=Path, help="libggml-base.so, for the layers (README.md)")
+    parser.add_argument("--models", type=Path, help="folder of the models")
+    parser.add_argument("--tiny", type=Path, default=ROOT / "assets/tiny", help="the tiny model")
+    parser.add_argument("--data", type=Path, help="folder of calibration.txt, valid.txt and test.txt (wikitext-2)")
+    parser.add_argument("--results", type=Path, default=Path("benchmark.json"), help="the file of results")
+    parser.add_argument("--scratch", type=Path, default=Path("benchmark-scratch"), help="for files between steps")
+    parser.add_argument("--plots", type=Path, default=ROOT / "docs/benchmark", help="folder for the plots")
+    parser.add_argument("--tables", type=Path, default=Path("results_benchmark.md"), help="the file for the tables")
+    parser.add_argument("--only", default="", help="names of models, with commas; all by default")
+    parser.add_argument("--tokens", type=int, default=8192, help="tokens of the calibration text, for every tool")
+    parser.add_argument("--windows", type=int, default=40, help="windows of 512 tokens of test.txt that are scored")
+    parser.add_argument("--probe-windows", type=int, default=2, help="windows of valid.txt that choose the mixes")
+    parser.add_argument("--mixes", type=int, default=8, help="mixes that are scored")
+    parser.add_argument("--sizes", type=numbers, default=SIZES, help="of SmolLM2, in MB")
+    parser.add_argument("--tiny-sizes", type=numbers, default=TINY_SIZES, help="of tiny, in MB")
+    parser.add_argument("--calibrate-options", type=str.split, default=[], help="further options of `calibrate`")
+    parser.add_argument("--encode-options", type=str.split, default=[], help="further options of `encode`")
+    options = parser.parse_args()
+    for name in ("impasto", "llama", "ggml", "models", "data", "tiny", "results", "scratch", "plots", "tables"):
+        value = getattr(options, name)
+        setattr(options, name, value and value.resolve())
+    return options
+
+
+def main():
+    options = arguments()
+    bench = Bench(options)
+    wanted = [*STEPS, "layers", "report"] if "all" in options.steps else options.steps
+    only = [name for name in options.only.split(",") if name]
+    for step in wanted:
+        if step in STEPS:
+            module, function = STEPS[step]
+            for model in bench.models:
+                if not only or model.name in only:
+                    getattr(importlib.import_module(module), function)(bench, model)
+        else:
+            importlib.import_module(step).run(bench, only)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    sys.exit(main())
