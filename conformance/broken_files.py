@@ -3,9 +3,9 @@
 import math
 import struct
 
-from minimal_encoder import Coder, File, coded_file, same, varint
-from naive_container import FLOAT, HEAD, LATTICE, STORED, ZSTD
-from small_files import BYTES, FLOATS, floats, frame, lattice, plain, put, replace
+from minimal_encoder import Coder, File, coded_file, explicit, same, varint
+from naive_container import EXACT, FLOAT, HEAD, LATTICE, REFINEMENT, STORED, ZSTD
+from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
 
 BROKEN = {}  # by name
 
@@ -120,7 +120,8 @@ def broken_containers():
         file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
         file.unit(2, 0, STORED, b"abcdef")
     broken("3.6.2-unit-of-a-tied-tensor", unit_of_tied)
-    broken("3.6.3-tile-without-unit", entry(4, 3, 1))
+    broken("3.6.3-tile-without-unit", lambda file: file.units.pop() and None)
+    broken("12.1-stored-above-the-base", entry(4, 3, 1))
     file = floats()
     file.units.reverse()
     put(BROKEN, "3.6.3-head-after-its-tile", file)
@@ -128,6 +129,97 @@ def broken_containers():
     file.units.pop(0)
     put(BROKEN, "3.6.3-no-head", file)
     broken("11.2-damaged", lambda file: file.build()[:-1] + b"x")
+
+
+def broken_layers():
+    """The units of `layered` are 0, 5, 10 and 15, the heads, and four tiles after each: 1 to 4, 6 to 9, ..."""
+    def layers(name, change, **options):
+        file = layered(**options)
+        change(file)
+        put(BROKEN, name, file)
+
+    def marks(*ends, count=None):
+        payload = varint(len(ends) if count is None else count)
+        payload += b"".join(varint(end) + struct.pack("<f", 0.5) for end in ends)
+        return b"\x01" + varint(len(payload)) + payload
+    for name, records in (("two-records", marks(5) + marks(5)), ("layers-falling", marks(9, 5)),
+                          ("layer-past-the-end", marks(21)), ("256-layers", marks(*[5] * 256))):
+        layers(f"3.7-{name}", lambda file: setattr(file, "spoil_manifest", lambda m: records + m))
+
+    layers("3.6.3-no-head-in-a-layer", lambda file: file.units.pop(5))
+    layers("3.6.3-head-after-its-tile-in-a-layer", lambda file: file.units.insert(8, file.units.pop(5)))
+    layers("3.6.2-a-tile-twice-in-a-layer", lambda file: file.units[9].__setitem__(1, 0))
+    for name, number, mode in (("refinement-in-layer-0", 1, REFINEMENT), ("exact-in-layer-0", 4, EXACT),
+                               ("lattice-above-the-base", 6, LATTICE), ("float-above-the-base", 19, FLOAT)):
+        layers(f"12.1-{name}", lambda file: file.units[number].__setitem__(2, mode))
+
+    def stored(file):
+        file.units[1][2] = STORED
+        replace(file, 1, bytes(3 * 32 * 2))
+    layers("12.2-finer-than-stored", stored)
+    layers("12.2-finer-than-float", lambda file: [unit.__setitem__(2, FLOAT) for unit in file.units[1:5]])
+    layers("12.2-nothing-in-the-layer-below", lambda file: file.units.pop(11))
+    layers("12.2-no-layer-below", lambda file: file.units.__delitem__(slice(10, 15)))
+    layers("12.2-before-the-layer-below", lambda file: file.units.insert(11, file.units.pop(6)))
+    layers("12.2-two-modes-in-a-layer", lambda file: file.units[17].__setitem__(2, REFINEMENT))
+
+    def above_exact(file):
+        for unit in file.units[15:]:
+            file.unit(*unit[:3], unit[6], layer=4)
+    layers("12.2-above-exact", above_exact)
+
+    def head(name, number, *edits, **options):
+        """Spoils a head: each edit is (position, bytes to take away, bytes to put there)."""
+        file = layered(**options)
+        content = file.units[number][6]
+        for at, length, new in edits:
+            content = content[:at] + new + content[at + length:]
+        replace(file, number, content)
+        put(BROKEN, name, file)
+    base, first, _, exact = (coder.head for coder in layered_coders())
+    head("6-kind-5-in-layer-0", 0, (0, len(base), first))
+    head("6-kind-4-in-layer-1", 5, (0, len(first), base))
+    head("6-kind-6-of-a-refinement", 5, (0, len(first), exact))
+    head("6-shape-of-a-refinement", 5, (1, 1, b"\0"))
+    head("6-shape-of-an-exact-layer", 15, (1, 1, b"\4"))
+    head("6-plane-of-a-refinement", 5, (2, 1, b"\1"))
+    head("6-plane-21-of-an-exact-layer", 15, (2, 1, b"\x15"))
+    head("6-flags-of-a-refinement", 5, (3, 1, b"\1"))
+    head("6-flags-of-an-exact-layer", 15, (3, 1, b"\4"))
+    for factor in (1, 65):
+        head(f"6-factor-{factor}", 5, (4, 1, bytes([factor])))
+    head("6-step-of-a-refinement", 5, (5, 4, struct.pack("<f", -0.5)))
+    for offset in (0, 128):
+        head(f"6-offset-{offset}-of-a-refinement", 10, (9, 1, bytes([offset])))
+    head("6-bytes-left-over-of-a-layer", 15, (len(exact), 0, b"\0"))
+    tables = len(explicit({t: NARROW for t in range(0, 24, 2)}))
+    head("6.2-table-of-no-class-of-a-refinement", 5, (len(first) - tables + 3, 1, b"\1"))
+    head("6.2-sum-of-a-layer", 5, (len(first) - 1, 1, b"\3"))
+    head("12.4-row-step-infinite-in-a-layer", 5, (5, 4, struct.pack("<f", 3e38)),
+         coders=layered_coders(row_steps=[4] * 6))
+
+    def tile(name, number, change):
+        layers(name, lambda file: replace(file, number, change(file.units[number][6])))
+    tile("8-plane-of-a-refinement", 6, lambda t: t + bytes(12))
+    tile("8-more-segments-than-rows-of-a-layer", 16, lambda t: b"\4" + t[1:9] * 4 + t[9:])
+    layers("11.1-plane-of-an-exact-layer-cut", lambda file: replace(file, 16, file.units[16][6][:-1]),
+           coders=layered_coders(planes=(0, 3)))
+
+    def segment(name, layer, change, **options):
+        put(BROKEN, name, layered(change={layer: change}, **options))
+    segment("8.4-a-word-left-over-of-a-refinement", 1, lambda j, states, words, escapes: words.append(1))
+    segment("8.4-a-word-missing-of-an-exact-layer", 3, lambda j, states, words, escapes: words.pop(), tile_rows=6)
+    segment("8.4-lane-starts-too-low-of-a-refinement", 2, lambda j, states, words, escapes: states.__setitem__(0, 9))
+    for name, layer in (("a-refinement", 1), ("an-exact-layer", 3)):
+        segment(f"8.5-escape-too-large-of-{name}", layer, spoil_escape)
+    put(BROKEN, "11.2-damaged-above-the-base", layered().build()[:-1] + b"\xff")
+
+
+def spoil_escape(j, states, words, escapes):
+    """Makes the first escape of a segment too large."""
+    first = next((i for i, escape in enumerate(escapes) if escape), None)
+    if first is not None:
+        escapes[first] = varint(2 ** 32)
 
 
 def broken_codings():
@@ -190,12 +282,14 @@ def broken_codings():
             content = content[:at] + new + content[at + length:]
         replace(file, 0, content)
         put(BROKEN, name, file)
-    head("6-kind-5", floats(), (0, 1, b"\5"))
+    head("6-kind-7", floats(), (0, 1, b"\7"))
     head("6-shape-5", floats(), (1, 1, b"\5"))
     head("6-plane-of-a-float", floats(), (2, 1, b"\7"))
     head("6-plane-21", lattice(), (2, 1, b"\x15"))
     head("6-flags-of-a-float", floats(), (3, 1, b"\1"))
-    head("6-flags", lattice(), (3, 1, b"\4"))
+    head("6-flags", lattice(), (3, 1, b"\x08"))
+    for offset in (0, 128):
+        head(f"6-offset-{offset}", lattice(offset=5), (8, 1, bytes([offset])))
     for name, step in (("0", 0.0), ("negative", -1.0), ("nan", math.nan), ("infinite", math.inf)):
         head(f"6-step-{name}", lattice(), (4, 4, struct.pack("<f", step)))
     head("6-row-step-1024", lattice(row_steps=[0] * 4), (14, 3, same(1024)))

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import naive_coding as coding
 from blake3 import blake3
-from naive_container import BLOCKS, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, STORED
+from naive_container import BLOCKS, EXACT, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, REFINEMENT, STORED
 from naive_decoder import TABLES
 
 SHAPES = coding.read_shapes(TABLES.read_text(encoding="utf-8"))
@@ -59,51 +59,64 @@ def explicit(tables):
 
 
 class Coder:
-    """What mode float or lattice needs of a tensor: its classes and tables, and its head as bytes."""
+    """What a mode with a head needs of a layer of a tensor: its classes and tables, and its head as bytes."""
 
     def __init__(self, kind, dtype, rows, cols, plane=None, shape=0, step=None, row_classes=None, column_classes=None,
-                 row_steps=None, column_steps=None, tables=None, rice_k=2):
+                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0):
         self.kind, self.dtype, self.rows, self.cols = kind, dtype, rows, cols
-        self.plane = FLOATS[dtype][1] - 1 if plane is None else plane
+        self.plane = (FLOATS[dtype][1] - 1 if kind == FLOAT else 0) if plane is None else plane
+        self.factor, self.offset = factor, offset
         self.row_classes, self.column_classes = row_classes or [0] * rows, column_classes or [0] * cols
         self.row_steps, self.column_steps, self.step = row_steps, column_steps, step and coding.f32(step)
         self.tables = SHAPES[kind, shape] if shape != 255 else \
-            [tables.get(i, [0] * 63 + [2048]) for i in range(24 if kind == LATTICE else 4)]
-        flags = (row_steps is not None) | (column_steps is not None) << 1
-        out = bytes([kind, shape, self.plane, flags]) + (struct.pack("<f", step) if kind == LATTICE else b"")
+            [tables.get(i, [0] * 63 + [2048]) for i in range(coding.TABLES[kind])]
+        flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2
+        out = bytes([kind, shape, self.plane, flags]) + (bytes([factor]) if kind == REFINEMENT else b"")
+        out += (struct.pack("<f", step) if kind in (LATTICE, REFINEMENT) else b"") + bytes([offset] if offset else [])
         for array in (self.row_classes, self.column_classes, row_steps, column_steps):
             if array is not None:
                 out += same(array[0]) if len(set(array)) == 1 else rice(array, rice_k, sorted(array)[len(array) // 2])
         self.head = out + (explicit(tables) if shape == 255 else b"")
 
-    def model(self, row, col):
-        """Class, low bits and table of an element."""
-        t = max(0, min(self.row_classes[row] + self.column_classes[col], 43 if self.kind == LATTICE else 1023))
+    def model(self, t):
+        """Low bits and table of a class."""
         if self.kind == FLOAT:
-            return t, 0, self.tables[t % 4]
-        b = max(0, t // 4 - 5)
-        return t, b, self.tables[t - 4 * b]
+            return 0, self.tables[t % 4]
+        if self.kind == LATTICE:
+            b = max(0, t // 4 - 5)
+            return b, self.tables[t - 4 * b]
+        return (max(0, (t + 1) // 4 - 3) if self.kind == EXACT else 0), self.tables[t]
 
-    def symbol(self, row, col, value):
-        """Symbol, low bits and escape (bytes) of a value: `v` of 9.2 or `z0` of 10.1."""
-        t, b, frequencies = self.model(row, col)
+    def symbol(self, t, value):
+        """Symbol, low bits and escape (bytes) of a value of class `t`: `v` of 9.2, `z0` of 10.1 or `d` of 13.2."""
+        b, frequencies = self.model(t)
         n = value + (1 << b >> 1)
         s, low = (value - 4 * (t // 4) + 48, 0) if self.kind == FLOAT else ((n >> b) + 31, n & (1 << b) - 1)
         if 0 <= s < 63 and frequencies[s]:
             return s, low, b""
         return 63, 0, varint(value if self.kind == FLOAT else zigzag(value))
 
-    def tile(self, values, raw, row0=0, col0=0, segments=1, change=lambda j, states, words, escapes: None):
-        """A tile as bytes; `values` and `raw` are lists by row and column. `change` may spoil a segment's lists."""
+    def sums(self, values, row0, col0):
+        """row_class[r] + column_class[c] for each of the values of a tile."""
+        return [[self.row_classes[row0 + r] + self.column_classes[col0 + c] for c in range(len(line))]
+                for r, line in enumerate(values)]
+
+    def tile(self, values, raw, row0=0, col0=0, segments=1, change=lambda j, states, words, escapes: None,
+             classes=None):
+        """A tile as bytes; `values`, `raw` and `classes` (in mode float and lattice those of 7.1) are lists by row and
+        column. `change` may spoil a segment's lists."""
+        if classes is None:
+            top = 43 if self.kind == LATTICE else 1023
+            classes = [[max(0, min(n, top)) for n in line] for line in self.sums(values, row0, col0)]
         height, lengths, body = len(values), b"", b""
         for j in range(segments):
-            elements = [(row0 + r, col0 + c, c % 32, values[r][c])
+            elements = [(classes[r][c], c % 32, values[r][c])
                         for r in range(j * height // segments, (j + 1) * height // segments)
                         for c in range(len(values[r]))]
             states, words, escapes = [1 << 16] * 32, [], []
-            for row, col, lane, value in reversed(elements):
-                _, b, frequencies = self.model(row, col)
-                s, low, escape = self.symbol(row, col, value)
+            for t, lane, value in reversed(elements):
+                b, frequencies = self.model(t)
+                s, low, escape = self.symbol(t, value)
                 f, start, x = frequencies[s], sum(frequencies[:s]), states[lane]
                 if x >= f << 21 - b:
                     words.insert(0, x & 0xFFFF)
@@ -132,13 +145,39 @@ class Coder:
         raw = [[n & (1 << self.plane) - 1 for n in line] for line in z]
         return self.tile(z0, raw, **options)
 
-    def weight(self, z, row, col):
-        """The bits of the weight: 10.3 in rational numbers."""
+    def refinement_tile(self, coarse, fine, row0=0, col0=0, **options):
+        """From the integers of the layer below to those of this one: 13 read backwards."""
+        classes = [[3 * max(0, min(n, 7)) + min(abs(Z), 2) for n, Z in zip(*lines)]
+                   for lines in zip(self.sums(coarse, row0, col0), coarse)]
+        d = [[coding.signed((z - self.factor * Z) * (-1 if Z < 0 else 1), 32) for Z, z in zip(*lines)]
+             for lines in zip(coarse, fine)]
+        return self.tile(d, [[0] * len(line) for line in d], row0, col0, classes=classes, **options)
+
+    def exact_tile(self, z, p, patterns, row0=0, col0=0, **options):
+        """From integers and the bits of weights to bits: 14 read backwards."""
+        M, bits = FLOATS[self.dtype][1], 8 * SIZE[self.dtype]
+        sign = 1 << bits - 1
+
+        def of(R, Z, P, element):
+            """Class and `u`."""
+            magnitude, negative = element % sign, element >= sign
+            if Z == 0:
+                return 31, coding.signed(magnitude - (max(R - 42, 0) << M - 2), bits - 1) * 2 + negative
+            o = magnitude if negative == (Z < 0) else -1 - magnitude
+            return max(0, min(R - 4 * max(P % sign >> M, 1), 30)), coding.signed(o - P % sign, bits)
+        both = [[of(*each) for each in zip(*lines)] for lines in zip(self.sums(z, row0, col0), z, p, patterns)]
+        classes, u = ([[pair[i] for pair in line] for line in both] for i in (0, 1))
+        return self.lattice_tile(u, row0=row0, col0=col0, classes=classes, **options)
+
+    def weight(self, z, row, col, finer=None):
+        """The bits of the weight: 10.3 in rational numbers; `finer` has the step and the offset of a layer above."""
+        finer = finer or self
         def scale(steps, i):
             i = steps[i] if steps else 0
             return Fraction(coding.P[i % 16]) * Fraction(2) ** (i >> 4)
-        row_step = rounded(Fraction(self.step) * scale(self.row_steps, row), 8, 23)
-        w = rounded(rounded(Fraction(z), 8, 23) * scale(self.column_steps, col), 8, 23)
+        row_step = rounded(Fraction(finer.step) * scale(self.row_steps, row), 8, 23)
+        away = Fraction(finer.offset, 256) * ((z > 0) - (z < 0))
+        w = rounded(rounded(rounded(Fraction(z), 8, 23) + away, 8, 23) * scale(self.column_steps, col), 8, 23)
         w = rounded(w * row_step, 8, 23)
         E, M = FLOATS[self.dtype]
         magnitude = rounded(abs(w), E, M) if w is not math.inf and w is not -math.inf else math.inf
@@ -251,3 +290,30 @@ def coded_file(coder, matrix, tile_rows, tile_cols, segments=1, **options):
         tile = make(cut(matrix, *box), row0=box[0], col0=box[1], segments=min(segments, box[2] - box[0]), **options)
         file.unit(n, i, coder.kind, tile)
     return file
+
+
+def layered_file(coders, z, patterns, tile_rows, tile_cols, segments=1, change={}):
+    """A file with one tensor `w` of layers, one after another. `coders`: of the lattice, of refinements, perhaps of an
+    exact layer; `z`: for all but that its integers; `patterns`: its bits. `change` may spoil tiles, by layer."""
+    base, file = coders[0], File()
+    n = file.tensor("w", base.dtype, [base.rows, base.cols], 1, tile_rows, tile_cols)
+    for k, coder in enumerate(coders):
+        file.unit(n, 0, HEAD, coder.head, layer=k)
+        for i, box in enumerate(tiles_of(base.rows, base.cols, tile_rows, tile_cols)):
+            options = {"row0": box[0], "col0": box[1], "segments": min(segments, box[2] - box[0])}
+            if k in change:
+                options["change"] = change[k]
+            if k == 0:
+                tile = base.lattice_tile(cut(z[0], *box), **options)
+            elif coder.kind == REFINEMENT:
+                tile = coder.refinement_tile(cut(z[k - 1], *box), cut(z[k], *box), **options)
+            else:
+                p = weights(coders[:k], z[:k])
+                tile = coder.exact_tile(*(cut(matrix, *box) for matrix in (z[k - 1], p, patterns)), **options)
+            file.unit(n, i, coder.kind, tile, layer=k)
+    return file
+
+
+def weights(coders, z):
+    """The bits of the weights at the level of the last of the integers, by row and column."""
+    return [[coders[0].weight(n, r, c, coders[len(z) - 1]) for c, n in enumerate(line)] for r, line in enumerate(z[-1])]

@@ -5,8 +5,8 @@ import math
 import re
 import struct
 
-from naive_container import (FLOAT, FLOATS, LATTICE, ZSTD, Bits, Broken, Reader, ceil_div, check_dtype, fields, need,
-                             unzigzag)
+from naive_container import (EXACT, FLOAT, FLOATS, LATTICE, REFINEMENT, ZSTD, Bits, Broken, Reader, ceil_div,
+                             check_dtype, fields, need, unzigzag)
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
 MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
@@ -15,18 +15,20 @@ MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
 # --------------------------------------------------------------------------------------------------- 5 Coding modes
 
 def read_tile(obj, unit, data, head):
-    """The rows of a tile, each the bytes of its elements."""
+    """A tile of layer 0: its rows, each the bytes of its elements; and its integers by row and column, or None in
+    another mode than lattice."""
     _, _, height, width = obj.tile_box(unit.tile)
-    if unit.mode in (FLOAT, LATTICE):
-        need(head.kind == unit.mode, "6", f"{unit} has mode {unit.mode}, but its head serves mode {head.kind}")
-        values, raw = read_coded(obj, unit, data, head)
-        return (float_rows if unit.mode == FLOAT else lattice_rows)(obj, unit, head, values, raw)
+    if unit.mode == FLOAT:
+        return float_rows(obj, unit, head, data), None
+    if unit.mode == LATTICE:
+        z = lattice_integers(obj, unit, head, data)
+        return lattice_rows(obj, unit, head, head, z, "10.3"), z
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
         data = bytearray(len(planes))
         for i in range(obj.size):
             data[i::obj.size] = planes[n * i:n * (i + 1)]
-    return [data[i:i + width * obj.size] for i in range(0, len(data), width * obj.size)]
+    return [data[i:i + width * obj.size] for i in range(0, len(data), width * obj.size)], None
 
 
 def unzstd(frame, size, unit):
@@ -94,22 +96,32 @@ class Each(list):
         return set(self)
 
 
+TABLES = {FLOAT: 4, LATTICE: 24, REFINEMENT: 24, EXACT: 32}  # 6.2
+
+
 class Head:
     def __init__(self, obj, unit, data, shapes):
         head = Reader(data, "11.1", f"the head {unit}")
+        self.what = head.what
         self.kind, shape, self.plane, flags = head.u8(), head.u8(), head.u8(), head.u8()
-        need(self.kind in (FLOAT, LATTICE), "6", f"{head.what} has kind {self.kind}")
+        need(self.kind in TABLES, "6", f"{head.what} has kind {self.kind}")
+        need((unit.layer > 0) == (self.kind in (REFINEMENT, EXACT)), "6",
+             f"{head.what} has kind {self.kind} in layer {unit.layer}")
         check_dtype(obj, self.kind)
-        need(shape <= 4 or shape == 255, "6", f"{head.what} has shape {shape}")
-        self.row_steps = self.column_steps = Same(0)
-        if self.kind == FLOAT:
-            need(self.plane == FLOATS[obj.dtype][1] - 1, "6", f"plane of {head.what} is {self.plane}")
-            need(flags == 0, "6", f"{head.what} has flags {flags}")
-        else:
-            need(self.plane <= 20, "6", f"plane of {head.what} is {self.plane}")
-            need(flags <= 3, "6", f"{head.what} has flags {flags}")
+        need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
+        planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0]}.get(self.kind, range(21))
+        need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
+        need(flags & ~{LATTICE: 7, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
+        self.offset, self.row_steps, self.column_steps = 0, Same(0), Same(0)
+        if self.kind == REFINEMENT:
+            self.factor = head.u8()
+            need(2 <= self.factor <= 64, "6", f"{head.what} has factor {self.factor}")
+        if self.kind in (LATTICE, REFINEMENT):
             self.step = head.number("f")
             need(math.isfinite(self.step) and self.step > 0, "6", f"the step of {head.what} is {self.step}")
+        if flags & 4:
+            self.offset = head.u8()
+            need(1 <= self.offset <= 127, "6", f"{head.what} has offset {self.offset}")
         self.row_classes, self.column_classes = index_array(head, obj.rows), index_array(head, obj.cols)
         if flags & 1:
             self.row_steps = index_array(head, obj.rows)
@@ -120,21 +132,23 @@ class Head:
         tables = shapes[self.kind, shape] if shape != 255 else explicit_tables(head, self.kind)
         need(head.at_end(), "6", f"{head.what} has bytes left over")
         self.set_classes([Table(frequencies) for frequencies in tables])
-        if self.kind == LATTICE:  # 10.3
-            self.row_scales = {i: f32(self.step * scale(i)) for i in self.row_steps.values()}
-            self.column_scales = {i: scale(i) for i in self.column_steps.values()}
-            finite = all(map(math.isfinite, self.row_scales.values()))
-            need(finite, "10.3", f"the step of a row of {head.what} is not finite")
 
     def set_classes(self, tables):
         """For every class: its table, `b`, and the offset that turns s * 2^b + low into the element's value."""
         if self.kind == FLOAT:  # 7.3, 9.2
             self.classes = [(tables[t % 4], 0, 4 * (t >> 2) - 48) for t in range(1024)]
-        else:  # 7.3, 10.1
-            self.classes = []
-            for t in range(44):
-                b = max(0, (t >> 2) - 5)
-                self.classes.append((tables[t - 4 * b], b, -31 * 2 ** b - (2 ** b >> 1)))
+            return
+        self.classes = []
+        for t in range({LATTICE: 44, REFINEMENT: 24, EXACT: 32}[self.kind]):  # 7.3, 10.1, 13.2, 14.2
+            b = {LATTICE: max(0, (t >> 2) - 5), REFINEMENT: 0, EXACT: max(0, (t + 1 >> 2) - 3)}[self.kind]
+            table = tables[t - 4 * b if self.kind == LATTICE else t]
+            self.classes.append((table, b, -31 * 2 ** b - (2 ** b >> 1)))
+
+    def class_sums(self, obj, unit):
+        """row_class[r] + column_class[c] of the elements of a tile, by row and column."""
+        row0, col0, height, width = obj.tile_box(unit.tile)
+        columns = [self.column_classes[c] for c in range(col0, col0 + width)]
+        return [[self.row_classes[r] + c for c in columns] for r in range(row0, row0 + height)]
 
 
 def index_array(head, count):  # 6.1
@@ -156,7 +170,7 @@ def index_array(head, count):  # 6.1
 
 
 def explicit_tables(head, kind):  # 6.2
-    count = 4 if kind == FLOAT else 24
+    count = TABLES[kind]
     present = head.number("I")
     need(present < 1 << count, "6.2", f"{head.what} has a table of unknown number")
     tables = []
@@ -199,40 +213,42 @@ def read_shapes(text):
     return shapes
 
 
-# ------------------------------------------------------------------------------- 8 Tiles in mode float and lattice
+# --------------------------------------------- 8 Tiles in the modes float, lattice, refinement and exact
 
-def read_coded(obj, unit, data, head):
-    """Values and plane fields of a tile, both as lists by row and column."""
-    row0, col0, height, width = obj.tile_box(unit.tile)
+def clamp(n, low, high):
+    return low if n < low else high if n > high else n
+
+
+def read_coded(obj, unit, data, head, classes):
+    """Values and plane fields of a tile, both as lists by row and column; so are `classes`, those of the elements."""
+    need(head.kind == unit.mode, "6", f"{unit} has mode {unit.mode}, but its head serves mode {head.kind}")
+    _, _, height, width = obj.tile_box(unit.tile)
     tile = Reader(data, "11.1", f"{unit}")
     segments = tile.u8()
     need(1 <= segments <= min(16, height), "8", f"{unit} has {segments} segments for {height} rows")
     lengths = [(tile.number("I"), tile.number("I")) for _ in range(segments)]
-    columns = [head.column_classes[c] for c in range(col0, col0 + width)]
     values = []
     for j, (words, escape_bytes) in enumerate(lengths):
         states = struct.unpack("<32I", tile.take(4 * LANES))
         words = struct.unpack("<%dH" % words, tile.take(2 * words))
         escapes = Reader(tile.take(escape_bytes), "11.1", f"the escapes of segment {j} of {unit}")
-        rows = range(j * height // segments, (j + 1) * height // segments)  # 8.1
-        rows = [head.row_classes[row0 + r] for r in rows]
-        values += read_segment(head, rows, columns, states, words, escapes, f"segment {j} of {unit}")
+        rows = classes[j * height // segments:(j + 1) * height // segments]  # 8.1
+        values += read_segment(head, rows, states, words, escapes, f"segment {j} of {unit}")
     size = ceil_div(head.plane * width, 8)
     raw = [fields(tile.take(size), head.plane, width) for _ in range(height)]  # 8.6
     need(tile.at_end(), "8", f"{unit} has bytes left over")
     return values, raw
 
 
-def read_segment(head, rows, columns, states, words, escapes, what):
-    """Values by row and column, from the classes of the rows and of the columns: 8.2 to 8.5."""
+def read_segment(head, rows, states, words, escapes, what):
+    """Values by row and column, from the classes of the elements: 8.2 to 8.5."""
     need(min(states) >= 1 << 16, "8.4", f"a lane of {what} starts below 2^16")
-    x, words, top, classes, out = list(states), iter(words), len(head.classes) - 1, head.classes, []
+    x, words, classes, out = list(states), iter(words), head.classes, []
     try:
-        for row_class in rows:
+        for row in rows:
             line = []
-            for c, column_class in enumerate(columns):
-                t = row_class + column_class
-                table, b, offset = classes[0 if t < 0 else top if t > top else t]  # 7.1
+            for c, t in enumerate(row):
+                table, b, offset = classes[t]
                 state = x[c & 31]
                 y = state >> b
                 slot = y & 2047
@@ -260,14 +276,22 @@ def escape(kind, escapes):  # 8.5
 
 # ---------------------------------------------------------------------------------------------------- 9 Mode float
 
-def float_rows(obj, _unit, _head, values, raw):
+def float_rows(obj, unit, head, data):
+    classes = [[clamp(n, 0, 1023) for n in line] for line in head.class_sums(obj, unit)]  # 7.1
+    values, raw = read_coded(obj, unit, data, head, classes)
     E, M = FLOATS[obj.dtype]
     v_mask, low_mask = (1 << E + 2) - 1, (1 << M - 2) - 1
-    code = {1: "B", 2: "H", 4: "I"}[obj.size]
+    rows = []
     for line, fields_of_row in zip(values, raw):  # 9.2
         patterns = [(field >> M - 2) << E + M | (v & v_mask) << M - 2 | field & low_mask
                     for v, field in zip(line, fields_of_row)]
-        yield struct.pack("<%d%s" % (len(patterns), code), *patterns)
+        rows.append(pack_bits(patterns, obj.size))
+    return rows
+
+
+def pack_bits(patterns, size):
+    """Elements of 1, 2 or 4 bytes as bytes."""
+    return struct.pack("<%d%s" % (len(patterns), {1: "B", 2: "H", 4: "I"}[size]), *patterns)
 
 
 # ------------------------------------------------------------------------------------------------- 10 Mode lattice
@@ -301,17 +325,38 @@ def pack_floats(xs, code):
         return b"".join(pack_floats([x], code) for x in xs)
 
 
-def lattice_rows(obj, unit, head, values, raw):
+def signed(n, bits):
+    """`n` modulo 2^bits, as a signed number of so many bits."""
+    return (n + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
+def join_plane(head, values, raw):
+    """z0 * 2^q + raw, modulo 2^32 and signed, by row and column: 10.1 and 14.2."""
+    return [[signed((z0 << head.plane) + field, 32) for z0, field in zip(line, fields_of_row)]
+            for line, fields_of_row in zip(values, raw)]
+
+
+def lattice_integers(obj, unit, head, data):
+    classes = [[clamp(n, 0, 43) for n in line] for line in head.class_sums(obj, unit)]  # 7.1
+    return join_plane(head, *read_coded(obj, unit, data, head, classes))
+
+
+def lattice_rows(obj, unit, base, head, z, clause):
+    """Rows of weights, as bytes: 10.3. Steps of rows and columns are those of `base`, the head of layer 0; step and
+    offset are those of `head`. `clause` asks that steps are finite."""
     row0, col0, _, width = obj.tile_box(unit.tile)
-    column_scales = [head.column_scales[head.column_steps[c]] for c in range(col0, col0 + width)]
-    for r, (line, fields_of_row) in enumerate(zip(values, raw), row0):
-        z = [(z0 << head.plane) + field for z0, field in zip(line, fields_of_row)]  # 10.1
-        z = f32_list([((n + (1 << 31)) & 0xFFFFFFFF) - (1 << 31) for n in z])
-        row_scale = head.row_scales[head.row_steps[r]]
-        w = f32_list([a * b for a, b in zip(z, column_scales)])  # 10.3
-        w = f32_list([a * row_scale for a in w])
+    row_scales = {i: f32(head.step * scale(i)) for i in base.row_steps.values()}
+    need(all(map(math.isfinite, row_scales.values())), clause, f"the step of a row of {head.what} is not finite")
+    column_scales = [scale(base.column_steps[c]) for c in range(col0, col0 + width)]
+    rows = []
+    for r, line in enumerate(z, row0):
+        # Of binary64, so exact: float(z) has 24 bits and is below 2^32, the offset is a multiple of 2^-8.
+        y = [x + (x > 0) * head.offset / 256 - (x < 0) * head.offset / 256 for x in f32_list(line)]
+        w = f32_list([a * b for a, b in zip(f32_list(y), column_scales)])
+        w = f32_list([a * row_scales[base.row_steps[r]] for a in w])
         if obj.dtype == "BF16":
             words = struct.unpack("<%dI" % width, pack_floats(w, "f"))
-            yield struct.pack("<%dH" % width, *(n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words))
+            rows.append(pack_bits([n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words], 2))
         else:
-            yield pack_floats(w, "f" if obj.dtype == "F32" else "e")
+            rows.append(pack_floats(w, "f" if obj.dtype == "F32" else "e"))
+    return rows

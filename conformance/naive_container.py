@@ -1,11 +1,12 @@
-"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, and how tensors are cut into tiles."""
+"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, and how tensors are cut into tiles; and what 12.1 and
+12.2 say of units."""
 
 import math
 import struct
 
 from blake3 import blake3
 
-STORED, ZSTD, HEAD, FLOAT, LATTICE = range(5)  # 5
+STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT = range(7)  # 5
 ASSET, TENSOR = 0, 1  # 3.4
 
 
@@ -137,7 +138,7 @@ class Object:
 
     def __init__(self, cls, name):
         self.cls, self.name, self.type, self.tied = cls, name, None, None
-        self.units = {}  # (is a head, tile): unit; of layer 0
+        self.units = {}  # (layer, is a head, tile): unit; above layer 0 none of an unknown mode
         self.known = cls in (ASSET, TENSOR)
 
     def set_matrix(self, rows, cols, tile_rows, tile_cols):
@@ -173,7 +174,7 @@ class Unit:
 
 def read_manifest(manifest):
     records = Reader(manifest, "3.1", "the manifest")
-    objects, units = [], None
+    objects, units, marks = [], None, None
     while not records.at_end():
         kind, length = records.u8(), records.varint()
         payload = records.take(length)
@@ -183,10 +184,18 @@ def read_manifest(manifest):
         elif kind == 0x82:
             need(units is None, "3.3", "a second units record")
             units = read_units(Reader(payload, "3.6.1", "the units record"))
+        elif kind == 0x01:
+            need(marks is None, "3.7", "a second layers record")
+            marks = read_marks(Reader(payload, "3.1", "the layers record"))
         else:
             need(kind < 0x80, "3.2", f"a record of unknown kind {kind:#x}")
     need(units is not None, "3.3", "no units record")
+    marks = [0, *(marks or []), len(units)]
+    need(marks == sorted(marks), "3.7", f"the layers end at units {marks[1:-1]} of {len(units)}")
     check_units(objects, units)
+    for obj in objects:
+        check_base(obj)
+        check_layers(obj)
     return objects, units
 
 
@@ -267,8 +276,19 @@ def read_units(record):
     return [Unit(n, record.take(32)) for n in range(count)]
 
 
+def read_marks(record):
+    """Where the writer's layers end, in units: 3.7."""
+    count = record.varint()
+    need(count <= 255, "3.7", f"{count} layers")
+    marks = []
+    for _ in range(count):
+        marks.append(record.varint())
+        record.number("f")
+    return marks
+
+
 def check_units(objects, units):
-    """What the manifest alone tells about units: 3.6, 5.2 to 5.4."""
+    """What units tell alone: 3.6, 5.2, 5.3, 12.1."""
     seen = set()
     for unit in units:
         need(unit.reserved == 0, "3.6", f"the reserved field of {unit} is not 0")
@@ -286,23 +306,17 @@ def check_units(objects, units):
             need(obj.tiles > 0, "3.6.2", f"{unit} is a head of {obj.name!r}, which has no tiles")
         else:
             need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
-        if unit.layer == 0:
-            obj.units[unit.mode == HEAD, unit.tile] = unit
+        if unit.layer == 0 or unit.mode <= EXACT:  # 3.6.1
+            obj.units[unit.layer, unit.mode == HEAD, unit.tile] = unit
             check_mode(obj, unit)
-    for obj in objects:  # 3.6.3, 5.4
-        if not obj.known or obj.tied is not None:
-            continue
-        tiles = [unit for (head, _), unit in obj.units.items() if not head]
-        need(len(tiles) == obj.tiles, "3.6.3", f"{obj.name!r} has {len(tiles)} tiles of {obj.tiles}")
-        coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE)]
-        need(len({unit.mode for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float and lattice")
-        head = obj.units.get((True, 0))
-        need(not coded or head and head.number < coded[0].number, "3.6.3", f"{obj.name!r} has no head before its tiles")
 
 
 def check_mode(obj, unit):
+    if unit.mode in (STORED, ZSTD, FLOAT, LATTICE, REFINEMENT, EXACT):
+        need((unit.layer > 0) == (unit.mode in (REFINEMENT, EXACT)), "12.1",
+             f"{unit} of {obj.name!r} has mode {unit.mode} in layer {unit.layer}")
     if obj.cls == ASSET:
-        need(unit.mode not in (HEAD, FLOAT, LATTICE), "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
+        need(not HEAD <= unit.mode <= EXACT, "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
     check_dtype(obj, unit.mode)
     if unit.mode == STORED:
         _, _, height, width = obj.tile_box(unit.tile)
@@ -311,4 +325,37 @@ def check_mode(obj, unit):
 
 def check_dtype(obj, mode):
     need(mode != FLOAT or obj.dtype in FLOATS, "5.3", f"mode float for dtype {obj.dtype}, {obj.name!r}")
-    need(mode != LATTICE or obj.dtype in ("F32", "F16", "BF16"), "5.3", f"lattice for dtype {obj.dtype}, {obj.name!r}")
+    need(mode not in (LATTICE, REFINEMENT, EXACT) or obj.dtype in ("F32", "F16", "BF16"), "5.3",
+         f"mode {mode} for dtype {obj.dtype}, {obj.name!r}")
+
+
+def check_base(obj):
+    """What the units of layer 0 are together: 3.6.3, 5.4."""
+    if not obj.known or obj.tied is not None:
+        return
+    tiles = [unit for (layer, head, _), unit in obj.units.items() if layer == 0 and not head]
+    need(len(tiles) == obj.tiles, "3.6.3", f"{obj.name!r} has {len(tiles)} tiles of {obj.tiles}")
+    coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE)]
+    need(len({unit.mode for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float and lattice")
+    check_head(obj, 0, coded)
+
+
+def check_layers(obj):
+    """What the units of the layers above are: 12.2."""
+    for layer in sorted({layer for layer, *_ in obj.units} - {0}):
+        tiles = [unit for (k, head, _), unit in obj.units.items() if k == layer and not head]
+        for unit in tiles:
+            for k in range(layer):
+                below = obj.units.get((k, False, unit.tile))
+                need(below and below.number < unit.number and below.mode == (REFINEMENT if k else LATTICE), "12.2",
+                     f"{unit} of {obj.name!r}, in layer {layer}, has no tile to make finer in layer {k}")
+        need(len({unit.mode for unit in tiles}) <= 1, "12.2", f"layer {layer} of {obj.name!r} has tiles of two modes")
+        check_head(obj, layer, tiles)
+
+
+def check_head(obj, layer, tiles):
+    """A head stands before the tiles of its layer: 3.6.3."""
+    head = obj.units.get((layer, True, 0))
+    first = min((unit.number for unit in tiles), default=None)
+    need(not tiles or head and head.number < first, "3.6.3",
+         f"{obj.name!r} has no head before its tiles in layer {layer}")

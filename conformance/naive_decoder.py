@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
 
-`naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, both in its order; numbers in
-comments are its clauses. README.md says what the program prints.
+`naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
+to 14, all in its order; numbers in comments are its clauses. README.md says what the program prints.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import urllib.parse
 from pathlib import Path
 
 from blake3 import blake3
-from naive_coding import Head, read_shapes, read_tile
-from naive_container import ASSET, LATTICE, Broken, need, read_file
+from naive_coding import Head, read_shapes
+from naive_container import ASSET, EXACT, HEAD, Broken, need, read_file
+from naive_layers import band_level, read_layers, tile_layers
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
 MEMORY_LIMIT = 1 << 32  # bytes of one decoded object (11.1)
@@ -22,27 +23,33 @@ NO_ZSTD = "not decoded: there is no Zstandard library"
 
 def read_object_bytes(obj, data, shapes):
     """The bytes of an object that is not tied, or why there are none: "absent" or "unreadable"."""
+    base = [unit for unit in obj.units.values() if unit.layer == 0]
     state = None
-    if any(unit.mode > LATTICE for unit in obj.units.values()):  # 3.6.1
+    if any(unit.mode > EXACT for unit in base):  # 3.6.1
         state = "unreadable"
-    elif not all(unit.present for unit in obj.units.values()):  # 2.5
+    elif not all(unit.present for unit in base):  # 2.5
         state = "absent"
     size = obj.rows * obj.cols * obj.size
     need(size <= MEMORY_LIMIT, "11.1", f"{obj.name!r} has {size} bytes, over this decoder's limit")
     out = bytearray(0 if state else size)
-    head = None
-    # The head comes before the tiles that need it (3.6.3). What is present is decoded even if other units are not.
-    for (is_head, tile), unit in sorted(obj.units.items(), key=lambda item: item[1].number):
-        if not unit.present or unit.mode > LATTICE:
-            continue
+
+    def read(unit):
         content = data[unit.start:unit.start + unit.length]
         need(blake3(content)[:16] == unit.hash, "11.2", f"{unit} of {obj.name!r} is damaged")
-        if is_head:
-            head = Head(obj, unit, content, shapes)
+        return content
+    # What is present is read even if other units are not, and above the level of its band too.
+    heads = {layer: Head(obj, unit, read(unit), shapes)
+             for (layer, is_head, _), unit in obj.units.items() if is_head and unit.present}
+    levels = [band_level(obj, band) for band in range(obj.tiles // max(1, obj.tiles_across))]
+    for unit in sorted(base, key=lambda unit: unit.number):
+        if not unit.present or unit.mode == HEAD or unit.mode > EXACT:
             continue
-        row0, col0, _, width = obj.tile_box(tile)
-        for r, row in enumerate(read_tile(obj, unit, content, head), row0):
-            if state is None:
+        units = tile_layers(obj, unit.tile)
+        layers = read_layers(obj, units, [read(unit) for unit in units], heads)
+        if state is None:
+            row0, col0, _, width = obj.tile_box(unit.tile)
+            level = levels[unit.tile // obj.tiles_across] if len(layers) > 1 else 0
+            for r, row in enumerate(layers[level], row0):
                 start = (r * obj.cols + col0) * obj.size
                 out[start:start + width * obj.size] = row
     return state or bytes(out)

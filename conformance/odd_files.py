@@ -1,10 +1,12 @@
 """Files that follow docs/SPEC.md but that the real encoder never makes."""
 
+import math
 import struct
 
-from minimal_encoder import Coder, File, coded_file, cut, pack, varint
-from naive_container import FLOAT, HEAD, LATTICE, STORED, ZSTD
-from small_files import FLOATS, floats, frame, lattice, plain, put, replace
+from minimal_encoder import SIZE, Coder, File, coded_file, cut, layered_file, pack, varint, weights, zigzag
+from naive_container import FLOAT, HEAD, LATTICE, REFINEMENT, STORED, ZSTD, Reader, read_file, unzigzag
+from small_files import (FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, layered_integers, plain, put,
+                         replace)
 
 ODD = {}  # by name
 
@@ -66,11 +68,10 @@ def odd_containers():
     file = floats()
     file.tensor("x", "BF16", [2, 2], 1, 1, 32)
     file.unit(1, 0, STORED, b"abcd")
-    file.unit(1, 1, 5, b"mode 5")
+    file.unit(1, 1, 7, b"mode 7")
     put(ODD, "3.6.1-unknown-mode", file)
     file = floats()
-    file.unit(0, 0, FLOAT, b"nobody reads this", layer=1)
-    file.unit(0, 0, HEAD, b"nor this", layer=1)
+    file.unit(0, 0, 7, b"nobody reads this", layer=1)
     file.unit(0, 0, 99, b"nor this", layer=255)
     put(ODD, "3.6.1-higher-layers", file)
     file = floats(tile_rows=1)
@@ -83,6 +84,84 @@ def odd_containers():
     file.unit(0, 0, STORED, pack("BF16", FLOATS))
     file.unit(0, 0, HEAD, head[6])
     put(ODD, "3.6.3-head-that-no-tile-needs", file)
+
+
+    def marks(*layers, more=b""):
+        payload = varint(len(layers)) + b"".join(varint(n) + struct.pack("<f", kld) for n, kld in layers) + more
+        return b"\x01" + varint(len(payload)) + payload
+    file = layered()
+    record = marks((5, 0.25), (5, math.nan), (15, -1.0), (20, 0.0), more=b"left over")
+    file.spoil_manifest = lambda manifest: record + manifest
+    put(ODD, "3.7-layers", file)
+    file = plain()
+    file.spoil_manifest = lambda manifest: manifest + marks()
+    put(ODD, "3.7-no-layers", file)
+
+
+def odd_layers():
+    # Cut in each layer: a row of tiles is read at the level that all its tiles reach.
+    whole = layered().build()
+    put(ODD, "12.3-layers", whole)
+    _, units = read_file(whole)
+    for name, present in (("base", 5), ("head-only", 6), ("refinement-in-part", 9), ("exact-in-part", 17),
+                          ("exact-above", 18)):
+        put(ODD, f"12.3-cut-{name}", whole[:units[present].start + 1])
+    # The same from a file that lists no more: each tile is as fine as its writer could pay for.
+    file = layered()
+    file.units = [unit for n, unit in enumerate(file.units) if n not in (7, 12, 14, 17, 18, 19)]
+    put(ODD, "12.3-tiles-of-their-own-layers", file)
+    file = layered()
+    file.units[6][2], file.units = 99, file.units[:10]
+    put(ODD, "12.3-skipped", file)
+    # A tile that is stored, in a row that is made finer.
+    file = layered()
+    stored = pack("BF16", [[r * 256 + c for c in range(8)] for r in range(3)])
+    file.units[2] = [0, 1, STORED, 0, 0, len(stored), stored]
+    file.units = [unit for unit in file.units if not (unit[3] > 0 and unit[1] == 1)]
+    put(ODD, "12.3-a-tile-that-is-stored", file)
+    # Units of layers in any order that 12.2 allows; tied.
+    file = layered()
+    heads, tiles = file.units[::5], [unit for n, unit in enumerate(file.units) if n % 5]
+    file.units = heads[::-1] + sorted(tiles, key=lambda unit: (-unit[1], unit[3]))
+    file.tensor("x", "BF16", [6, 40], 1, 6, 64, tied=1)
+    put(ODD, "12.2-tile-by-tile", file)
+    file = floats()
+    file.unit(0, 0, HEAD, layered_coders(rows=4, cols=5)[1].head, layer=1)
+    file.unit(0, 0, HEAD, layered_coders(rows=4, cols=5)[3].head, layer=9)
+    put(ODD, "12.2-heads-that-no-tile-needs", file)
+
+    # Values modulo 2^32, integers from end to end of an i32.
+    edges = [2 ** 31 - 1, -2 ** 31, 2 ** 30, -2 ** 30 - 1, 3, -3, 0, 1]
+    coders = layered_coders("F32", 1, 8, (64, 5), exact=False)
+    file = layered_file(coders, [[edges], [edges[::-1]], [[0, 5, -5, *edges[:5]]]], None, 1, 8)
+    put(ODD, "13.2-integers-modulo", file)
+    # Every class of a refinement, clamped groups among them.
+    coder = Coder(REFINEMENT, "F16", 9, 40, shape=255, step=0.01, factor=7, offset=127,
+                  tables={t: NARROW for t in range(24)}, row_classes=[-32768, -1, 0, 3, 4, 5, 6, 7, 32767],
+                  column_classes=[c % 3 - 1 for c in range(40)])
+    coders = [*layered_coders("F16", 9, 40, (), exact=False), coder]
+    file = layered_file(coders, layered_integers(coders, d=lambda k, r, c: (r * c * 5 + r) % 17 - 8), None, 9, 64, 3)
+    put(ODD, "13.1-classes", file)
+    file = File()
+    for n, dtype in enumerate(("BF16", "F16", "F32")):
+        coders = layered_coders(dtype, 6, 40, (3,), row_steps=[-200, -40, 0, 40, 200, 500], planes=(0, 5))
+        z, bits = layered_integers(coders, lambda r, c: (c * c + r) % 23 - 11), 8 * SIZE[dtype]
+        near = [[n + (r * 977 + c * 31) % 4001 - 2000 & (1 << bits) - 1 for c, n in enumerate(line)]
+                for r, line in enumerate(weights(coders, z))]
+        built = layered_file(coders, z, near, 3, 32, 2, {2: add_to_escapes(2 ** (bits - 5))})
+        file.tensor(dtype, dtype, [6, 40], 1, 3, 32)
+        file.units += [[n, *unit[1:]] for unit in built.units]
+    put(ODD, "14-values-modulo", file)
+
+
+def add_to_escapes(n):
+    """A change of a segment: `n` is added to escapes or taken from them in turn."""
+    def change(j, states, words, escapes):
+        for i, escape in enumerate(escapes):
+            if escape:
+                value = unzigzag(Reader(escape, "1.2", "an escape").varint())
+                escapes[i] = varint(zigzag(value + (n if i % 2 else -n)))
+    return change
 
 
 def odd_codings():

@@ -1,7 +1,7 @@
 """The small good files that odd and broken ones are made of."""
 
-from minimal_encoder import Coder, File, coded_file
-from naive_container import FLOAT, LATTICE, STORED
+from minimal_encoder import Coder, File, coded_file, layered_file, weights
+from naive_container import EXACT, FLOAT, LATTICE, REFINEMENT, STORED
 
 
 def put(where, name, content):
@@ -38,6 +38,45 @@ def lattice(dtype="F32", z=None, change=lambda *_: None, **options):
     """A file with a 4 x 5 tensor in mode lattice."""
     return coded_file(Coder(LATTICE, dtype, 4, 5, **{"plane": 3, "step": 1.0, **options}), z or INTEGERS, 4, 32,
                       change=change)
+
+
+NARROW = [0] * 24 + [128] * 14 + [0] * 25 + [256]  # frequencies: symbols 24 to 37, the escape
+
+
+def layered_coders(dtype="BF16", rows=6, cols=40, factors=(3, 4), offsets=(0, 0, 9), exact=True, planes=(0, 0),
+                   **base):
+    """Coders of a lattice, of refinements and of an exact layer."""
+    step, coders = base.get("step", 0.5), [Coder(LATTICE, dtype, rows, cols, **{
+        "plane": planes[0], "step": 0.5, "offset": offsets[0], "row_classes": [16] * rows,
+        "column_steps": [c % 9 - 4 for c in range(cols)], **base})]
+    for factor, offset in zip(factors, offsets[1:]):
+        step /= factor
+        coders.append(Coder(REFINEMENT, dtype, rows, cols, shape=255, step=step, factor=factor, offset=offset,
+                            row_classes=[r % 3 for r in range(rows)], tables={t: NARROW for t in range(0, 24, 2)}))
+    if exact:
+        E = {"F16": 15}.get(dtype, 127)  # the bias
+        coders.append(Coder(EXACT, dtype, rows, cols, shape=255, plane=planes[1], row_classes=[4 * E + 9] * rows,
+                            column_classes=[c % 4 for c in range(cols)], tables={t: NARROW for t in range(1, 32, 3)}))
+    return coders
+
+
+def layered_integers(coders, z0=lambda r, c: (7 * r + 5 * c) % 11 - 5, d=lambda k, r, c: (r * c + k) % 5 - 2):
+    """Integers of the layers below an exact one."""
+    base = coders[0]
+    z = [[[z0(r, c) for c in range(base.cols)] for r in range(base.rows)]]
+    for k, coder in enumerate(coders[1:], 1):
+        if coder.kind == REFINEMENT:
+            z.append([[coder.factor * n + d(k, r, c) for c, n in enumerate(line)] for r, line in enumerate(z[-1])])
+    return z
+
+
+def layered(tile_rows=3, tile_cols=32, segments=1, change={}, coders=None):
+    """A file with a 6 x 40 tensor of a lattice, two refinements and an exact layer, in two rows of two tiles: units 0,
+    5, 10 and 15 are the heads."""
+    coders = coders or layered_coders()
+    z = layered_integers(coders)
+    near = [[n + (r + c) % 7 - 3 & 0xFFFF for c, n in enumerate(line)] for r, line in enumerate(weights(coders, z))]
+    return layered_file(coders, z, near, tile_rows, tile_cols, segments, change)
 
 
 def frame(head, *blocks):

@@ -12,8 +12,10 @@ from pathlib import Path
 import naive_coding as coding
 import naive_decoder as naive
 from blake3 import blake3
-from minimal_encoder import Coder, File, SIZE, coded_file, cut, pack, same, tiles_of, varint
+from minimal_encoder import (Coder, File, SIZE, coded_file, cut, layered_file, pack, same, tiles_of, varint,
+                             weights)
 from naive_container import FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, read_file
+from small_files import layered, layered_coders, layered_integers
 
 
 def decoded(data):
@@ -396,7 +398,7 @@ class Refused(unittest.TestCase):
         self.spoil("3.6.2", entry(3, 0, 2))
         self.spoil("3.6.2", entry(3, 1, 2))
         self.spoil("3.6.2", entry(4, 1, 0))
-        self.spoil("3.6.3", entry(4, 3, 1))
+        self.spoil("12.1", entry(4, 3, 1))
         self.spoil("3.6.3", lambda file: file.units.pop() and None)
         self.spoil("5.2", lambda file: file.units.__setitem__(4, [1, 1, STORED, 0, 0, 5, b"ghijk"]))
         self.spoil("5.3", entry(0, 2, HEAD))
@@ -456,7 +458,7 @@ class Refused(unittest.TestCase):
     def test_heads(self):
         coder = self.coded()
         head = coder.head
-        for position, value in ((0, 2), (0, 5), (1, 5), (1, 254), (2, 5), (2, 7), (3, 1)):
+        for position, value in ((0, 2), (0, 5), (0, 7), (1, 5), (1, 254), (2, 5), (2, 7), (3, 1)):
             self.refuse_head("6", coder, head[:position] + bytes([value]) + head[position + 1:])
         self.refuse_head("6", coder, head + b"\0")
         self.refuse_head("11.1", coder, head[:-1])
@@ -467,7 +469,7 @@ class Refused(unittest.TestCase):
         coder = self.coded(LATTICE, row_steps=[0] * 4, column_steps=[0] * 5)
         head = coder.head
         self.refuse_head("6", coder, head[:2] + b"\x15" + head[3:])
-        self.refuse_head("6", coder, head[:3] + b"\x07" + head[4:])
+        self.refuse_head("6", coder, head[:3] + b"\x0f" + head[4:])
         for step in (0.0, -1.0, math.inf, math.nan):
             self.refuse_head("6", coder, head[:4] + struct.pack("<f", step) + head[8:])
         for array in (14, 17):
@@ -534,6 +536,75 @@ class Refused(unittest.TestCase):
         self.refuse("8.5", coded_file(wide, far, 4, 32, change=first(varint(2 ** 32))))
 
 
+class Layers(unittest.TestCase):
+    """Layers above 0: clauses 12 to 14. What is refused is in the conformance set."""
+
+    def setUp(self):
+        self.random = random.Random(12)
+
+    def matrix(self, rows, cols, of):
+        return [[of() for _ in range(cols)] for _ in range(rows)]
+
+    def level(self, coders, z, patterns, level):
+        """The bytes at a level, straight from the encoder's side."""
+        return pack(coders[0].dtype, patterns if level == len(z) else weights(coders[:level + 1], z[:level + 1]))
+
+    def check(self, coders, z, patterns, tile_rows, tile_cols, segments=1):
+        """Every level of a file of layers, cut after each."""
+        data = layered_file(coders, z, patterns, tile_rows, tile_cols, segments).build()
+        _, units = read_file(data)
+        for level in range(len(coders)):
+            last = max(unit.number for unit in units if unit.layer == level)
+            content = decoded(data[:units[last].start + units[last].length])["w"]
+            self.assertEqual(content, self.level(coders, z, patterns, level), f"level {level}")
+
+    def test_levels(self):
+        random = self.random
+        for dtype in ("F32", "F16", "BF16"):
+            for factors, offsets, planes in (
+                    ((), (3,), (2, 3)), ((2,), (0, 127), (0, 0)), ((3, 64, 5), (1, 0, 64, 9), (0, 11))):
+                rows, cols = 5, 40
+                row_steps = [random.randrange(-60, 60) for _ in range(rows)]
+                coders = layered_coders(dtype, rows, cols, factors, offsets, planes=planes, row_steps=row_steps)
+                z = layered_integers(coders, lambda r, c: random.choice((0, 0, 1, -1, random.randrange(-40, 40))),
+                                     lambda k, r, c: round(random.gauss(0, 4)))
+                bits = 8 * SIZE[dtype]
+                mask = (1 << bits) - 1
+                near = [[n + round(random.gauss(0, 9)) & mask for n in line] for line in weights(coders[:-1], z)]
+                anything = self.matrix(rows, cols, lambda: random.getrandbits(bits))
+                for patterns in (near, anything):
+                    with self.subTest((dtype, factors)):
+                        self.check(coders, z, patterns, 3, 32, segments=2)
+
+    def test_extremes(self):
+        edges = [2 ** 31 - 1, -2 ** 31, 2 ** 30, -2 ** 30 - 1, 0, 1, -1, 2 ** 24 + 1]
+        special = {"F32": [0, 1 << 31, 0x7F800000, 0xFF800001, 1, 0x7FFFFFFF, 0x80000001, 0x7F7FFFFF],
+                   "F16": [0, 1 << 15, 0x7C00, 0xFC01, 1, 0x7FFF, 0x8001, 0x7BFF],
+                   "BF16": [0, 1 << 15, 0x7F80, 0xFF81, 1, 0x7FFF, 0x8001, 0x7F7F]}
+        for dtype, patterns in special.items():
+            for step, row_steps in ((2.0 ** -149, [0, 900]), (1.0, [-1024, 1023]), (3e38, [-900, 0])):
+                coders = layered_coders(dtype, 2, 64, (5,), row_steps=row_steps, step=step)
+                z = [self.matrix(2, 64, lambda: self.random.choice(edges)) for _ in range(2)]
+                with self.subTest((dtype, step)):
+                    self.check(coders, z, self.matrix(2, 64, lambda: self.random.choice(patterns)), 2, 64)
+
+    def test_cut_anywhere(self):
+        file = layered(segments=2)
+        data = file.build()
+        _, units = read_file(data)
+        coders = layered_coders()
+        z = layered_integers(coders)
+        levels = [pack("BF16", weights(coders[:k + 1], z[:k + 1])) for k in range(3)] + [decoded(data)["w"]]
+        for present in range(5, 21):
+            end = units[present].start if present < 20 else len(data)
+            content = decoded(data[:end])["w"]
+            for band in range(2):
+                # The units of the band, in the order of the file, are heads and pairs of tiles.
+                level = max(k for k in range(4) if 5 * k + 2 * band + 3 <= present)
+                rows = slice(band * 240, (band + 1) * 240)
+                self.assertEqual(content[rows], levels[level][rows], (present, band))
+
+
 class Fuzz(unittest.TestCase):
     """A spoiled file with right hashes decodes or is refused, and nothing else happens."""
 
@@ -560,7 +631,18 @@ class Fuzz(unittest.TestCase):
                 file = coded_file(coder, values, 6, 64)
                 file.spoil_manifest = lambda manifest: spoiled(manifest, source)
                 refused += self.attempt(file.build())
-        self.assertGreater(refused, 600)
+        file = layered()
+        for _ in range(200):
+            number = source.randrange(len(file.units))
+            good = list(file.units[number])
+            file.units[number][6] = spoiled(good[6], source)
+            file.units[number][5] = len(file.units[number][6])
+            refused += self.attempt(file.build())
+            file.units[number] = good
+            file.spoil_manifest = lambda manifest: spoiled(manifest, source)
+            refused += self.attempt(file.build())
+            file.spoil_manifest = lambda manifest: manifest
+        self.assertGreater(refused, 800)
 
 
 def spoiled(data, source):
@@ -618,7 +700,7 @@ class CommandLine(unittest.TestCase):
 
     def test_unknown_mode(self):
         file = self.file()
-        file.units[3][2] = 5
+        file.units[3][2] = 7
         code, out, err, _ = self.run_on(file.build())
         self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
 

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use impasto::Extent;
+
+use crate::cut::CutArgs;
 
 /// Tokens to calibrate on: with a covariance of n inputs made of T tokens the error is about n/T larger than with the true one.
 pub const CALIBRATION_TOKENS: usize = 32768;
@@ -48,6 +51,8 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Decode a file back to a checkpoint.
     Decode(Decode),
+    /// Write a smaller file of the first layers of a file, without coding anything again.
+    Truncate(Truncate),
     /// Show what is in a file.
     Inspect(Inspect),
     /// Check every unit's hash and that every tensor decodes.
@@ -92,6 +97,17 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// Layers of the file, each with all before it: bits of the file over all weights (3.5) or sizes (60MB), rising; `lossless` may be
+    /// the last. `default` is 2.5,3.5,5,lossless.
+    #[arg(long, group = "target", value_name = "LAYER,...", value_parser = parse_layers)]
+    pub layers: Option<LayersArg>,
+    /// How much of the feedback of errors coarser layers keep, 0 to 1: more makes them better and the whole file larger [default: 0.25].
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, requires = "layers")]
+    pub layer_feedback: Option<f32>,
+    /// Measure the KL divergence of each layer from the original and write it into the file: on a text of yours, or on the end of the
+    /// one that this program carries.
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true, requires = "layers")]
+    pub measure: Option<Option<PathBuf>>,
     /// A file of UTF-8 text to calibrate on, in place of the one that this program carries: the error is put where it weighs least on it.
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
@@ -113,6 +129,46 @@ pub struct Encode {
     /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// Layers of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayersArg {
+    /// The lossy ones.
+    pub lossy: Vec<Extent>,
+    /// An exact one on top.
+    pub exact: bool,
+}
+
+/// What `--layers default` stands for.
+const DEFAULT_LAYERS: &str = "2.5,3.5,5,lossless";
+
+fn parse_layers(text: &str) -> Result<LayersArg, String> {
+    let text = if text == "default" { DEFAULT_LAYERS } else { text };
+    let mut layers = LayersArg { lossy: vec![], exact: false };
+    for word in text.split(',') {
+        if layers.exact {
+            return Err("nothing comes after `lossless`".into());
+        }
+        match word.trim() {
+            "lossless" => layers.exact = true,
+            word if word.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+                && word.parse::<f64>().is_ok_and(|n| n < 1000.0) =>
+            {
+                layers.lossy.push(Extent::BitsPerWeight(parse_bits(word)?));
+            }
+            word => layers.lossy.push(Extent::Size(parse_size(word)?)),
+        }
+    }
+    if layers.lossy.is_empty() {
+        return Err("there is no layer below `lossless`: that is a file without layers, --lossless".into());
+    }
+    Ok(layers)
+}
+
+fn parse_share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it must be 0 to 1".into())
 }
 
 /// Structural floors.
@@ -165,6 +221,9 @@ pub struct Decode {
     /// Replace files that are in the folder already.
     #[arg(long)]
     pub force: bool,
+    /// How much of the file to take.
+    #[command(flatten)]
+    pub cut: CutArgs,
 }
 
 /// Forms of a checkpoint.
@@ -191,6 +250,20 @@ pub enum GgufType {
     /// 4 bits, a scale for 32 weights.
     #[value(name = "q4_0")]
     Q4_0,
+}
+
+/// Write a smaller file of the first layers of a file.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("amount").required(true).args(["budget", "layer", "bpw"]))]
+pub struct Truncate {
+    /// The .impasto file.
+    pub file: PathBuf,
+    /// The file to write, which may be the same; an existing one is replaced when the new one is complete.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How much of the file to take.
+    #[command(flatten)]
+    pub cut: CutArgs,
 }
 
 /// Show what is in a file.
@@ -233,6 +306,9 @@ pub struct Run {
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// How much of the file to take.
+    #[command(flatten)]
+    pub cut: CutArgs,
 }
 
 /// Sampling options.
@@ -268,6 +344,9 @@ pub enum Eval {
         /// How the text is scored.
         #[command(flatten)]
         text: Text,
+        /// How much of the file to take.
+        #[command(flatten)]
+        cut: CutArgs,
     },
     /// KL divergence from a reference on a text, and both perplexities.
     Kld {
@@ -279,6 +358,9 @@ pub enum Eval {
         /// How the text is scored.
         #[command(flatten)]
         text: Text,
+        /// How much of the file to take; the reference is taken whole.
+        #[command(flatten)]
+        cut: CutArgs,
     },
     /// Accuracy on multiple-choice tasks, scored as lm-evaluation-harness does.
     Tasks {
@@ -293,6 +375,9 @@ pub enum Eval {
         /// The first N items of each task only.
         #[arg(long, value_name = "N", value_parser = parse_items)]
         limit: Option<usize>,
+        /// How much of the file to take; the reference is taken whole.
+        #[command(flatten)]
+        cut: CutArgs,
     },
 }
 
@@ -352,7 +437,7 @@ fn parse_items(text: &str) -> Result<usize, String> {
 }
 
 /// Bits per weight: above 0.
-fn parse_bits(text: &str) -> Result<f64, String> {
+pub fn parse_bits(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(bits),
         _ => Err("not a number of bits above 0".to_owned()),
@@ -360,7 +445,7 @@ fn parse_bits(text: &str) -> Result<f64, String> {
 }
 
 /// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: decimal units without an i, binary with one.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,

@@ -86,6 +86,8 @@ fn of_file(error: &FileError) -> Code {
         FileError::Container(error) => of_container(error),
         FileError::Checkpoint(error) => of_checkpoint(error),
         FileError::Exists { .. } => Code::System,
+        FileError::Budget { .. } => Code::Size,
+        FileError::NoLayer { .. } | FileError::NoPart { .. } => Code::Usage,
         _ => Code::Invalid,
     }
 }

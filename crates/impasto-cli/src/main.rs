@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod cut;
 mod exit;
 mod model;
 mod output;
@@ -31,6 +32,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),
+        Command::Truncate(command) => commands::truncate::run(args, command),
         Command::Inspect(command) => commands::inspect::run(args, command),
         Command::Verify(command) => commands::verify::run(args, command),
         Command::Run(command) => commands::run::run(args, command),

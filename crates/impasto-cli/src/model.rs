@@ -4,17 +4,21 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use impasto::{Checkpoint, CheckpointWeights, File, FileWeights, MEMORY_LIMIT};
+use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
 use impasto_container::header::MAGIC;
 use impasto_model::{Model, RunOptions};
 
 use crate::args::Args;
+use crate::exit::UsageError;
 use crate::progress::bar;
 
-/// Opens an .impasto file, with the memory limit of the command line.
-pub fn open(args: &Args, path: &Path) -> anyhow::Result<File> {
+/// Opens an .impasto file, with the memory limit of the command line, and takes what `cut` does of it.
+pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
     let mut file = File::open(path)?;
     file.set_memory_limit(memory_limit(args));
+    if let Some(cut) = cut {
+        file.cut(cut)?;
+    }
     Ok(file)
 }
 
@@ -28,14 +32,16 @@ pub fn memory_limit(args: &Args) -> u64 {
     args.memory_limit.unwrap_or_else(|| total().map_or(MEMORY_LIMIT, |kib| kib * 1024 / 4 * 3))
 }
 
-/// Loads the model of an .impasto file or a checkpoint into memory.
-pub fn load(args: &Args, path: &Path) -> anyhow::Result<Model> {
+/// Loads the model of an .impasto file, or of what `cut` takes of it, or of a checkpoint into memory.
+pub fn load(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
     let options = RunOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..RunOptions::default() };
     let model = if is_impasto(path)? {
-        let file = open(args, path)?;
+        let file = open(args, path, cut)?;
         Model::load(&FileWeights::new(&file)?, &options)
+    } else if cut.is_some() {
+        return Err(UsageError("--budget, --layer and --bpw are for .impasto files").into());
     } else {
         let checkpoint = Checkpoint::open(path)?;
         Model::load(&CheckpointWeights::new(&checkpoint), &options)

@@ -161,31 +161,6 @@ fn an_old_file_is_replaced_at_once_or_stays() {
     assert_eq!(at.left(), ["a"]);
 }
 
-/// Killed at any time, an encoding leaves the old file or the new one under the name.
-#[cfg(unix)]
-#[test]
-fn a_killed_encoding_leaves_no_half_file() {
-    let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "whole", "--bpw", "3", "--uncalibrated"]).ok();
-    let whole = fs::read(at.path("whole")).expect("reads");
-    for (i, wait) in [5, 30, 80, 150, 300].into_iter().enumerate() {
-        let name = format!("a{i}");
-        let old = (i % 2 == 0).then_some(&b"the old file"[..]);
-        if let Some(old) = old {
-            fs::write(at.path(&name), old).expect("writes");
-        }
-        let mut child = impasto(&["-q", "encode", &tiny(), "-o", &name, "--bpw", "3", "--uncalibrated"])
-            .current_dir(at.path(""))
-            .spawn()
-            .expect("starts");
-        std::thread::sleep(std::time::Duration::from_millis(wait));
-        child.kill().expect("kills"); // SIGKILL
-        child.wait().expect("ends");
-        let left = fs::read(at.path(&name)).ok();
-        assert!(left.as_deref() == old || left.as_deref() == Some(&whole), "after {wait} ms");
-    }
-}
-
 /// Names in a file may hold what a terminal obeys; messages and tables do not pass it on.
 #[test]
 fn names_do_not_reach_the_terminal_raw() {

@@ -4,18 +4,20 @@
 //! takes about 3.3 bits. Beside them constriction.
 //!
 //! `float`: tiles in mode float, from bytes of a unit to bytes of bf16.
+//!
+//! `layers`: tiles of a lattice, of two refinements above it and of an exact layer on top: each time all layers up to the one named.
 
 use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
 use constriction::stream::stack::DefaultAnsCoder;
 use constriction::stream::{Decode, Encode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use impasto_codec::class::class;
-use impasto_codec::lattice::quantize;
-use impasto_codec::rans::{Columns, Decoder, LANES, Segment, encode_segment};
-use impasto_codec::tables::{Frequencies, Lut, parametric};
-use impasto_codec::tile::{Place, TileDecoder, TileEncoder, mode};
+use impasto_codec::lattice::{quantize, reconstruct_row, scale};
+use impasto_codec::rans::{Columns, Decoder, LANES, Segment, encode_segment, symbol};
+use impasto_codec::tables::{Frequencies, Lut, SYMBOLS, fit, parametric};
+use impasto_codec::tile::{Place, TileDecoder, TileEncoder, Unit, mode};
 use impasto_codec::values::to_f32;
-use impasto_codec::{DType, Head, IndexArray, Kind, Level, Shape};
+use impasto_codec::{Body, DType, Head, IndexArray, Kind, Level, Refinement, Shape, Steps, exact, refinement};
 
 /// Rows as long as those of SmolLM2's matrices, about.
 const COLUMNS: usize = 768;
@@ -79,7 +81,7 @@ fn floats(c: &mut Criterion) {
         plane: layout.raw_bits() as u8,
         row_classes: IndexArray::new(weights(elements).chunks_exact(COLUMNS).map(class).collect()),
         column_classes: IndexArray::new(vec![0; COLUMNS]),
-        steps: None,
+        body: Body::Float,
     };
     let unit = TileEncoder::new(&head, 1).float(DType::Bf16, &place, elements).expect("codes");
     eprintln!("{} bytes of floats in {} bytes", elements.len(), unit.len());
@@ -87,9 +89,10 @@ fn floats(c: &mut Criterion) {
     let mut group = c.benchmark_group("float");
     group.throughput(Throughput::Bytes(elements.len() as u64));
     for level in Level::available() {
-        let decoder = TileDecoder::new(DType::Bf16, Some(head.clone()), level);
+        let decoder = TileDecoder::new(DType::Bf16, vec![head.clone()], level).expect("a head of layer 0");
+        let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
         group.bench_function(level.to_string(), |b| {
-            b.iter(|| decoder.decode(mode::FLOAT, &unit, &place, &mut out, 2 * COLUMNS).expect("decodes"))
+            b.iter(|| decoder.decode(&units, &place, &mut out, 2 * COLUMNS).expect("decodes"))
         });
         assert_eq!(out, elements);
     }
@@ -145,5 +148,83 @@ fn lattice(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lattice, floats);
+/// Tables fitted to classes and the values that have them.
+fn fitted(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
+    let mut counts = vec![[0; SYMBOLS]; kind.tables()];
+    for (t, value) in coded {
+        let class = class(kind, t, 0);
+        counts[class.table][symbol(class, value).0] += 1;
+    }
+    Shape::Explicit(counts.iter().map(fit).collect())
+}
+
+/// A tile of 64 rows: 2 bits, then 3 times and 4 times as fine, then its bits.
+fn layers(c: &mut Criterion) {
+    let dtype = DType::Bf16;
+    let layout = dtype.float_layout().expect("a float");
+    let place = Place { rows: 0..64, columns: 0..COLUMNS };
+    let elements = &embedding()[..2 * place.elements()];
+    let floats = weights(elements);
+    let row_steps: Vec<i16> = floats.chunks_exact(COLUMNS).map(|row| (16.0 * rms(row).log2()).round() as i16).collect();
+    let head = |body, shape, row_class: i16| Head {
+        shape,
+        plane: 0,
+        row_classes: IndexArray::Constant(row_class),
+        column_classes: IndexArray::Constant(0),
+        body,
+    };
+    let integers = |step: f32| -> Vec<i32> {
+        let rows = floats.chunks_exact(COLUMNS).zip(&row_steps);
+        rows.flat_map(|(row, &i)| row.iter().map(move |&w| quantize(w, 1.0 / (step * scale(i.into()))))).collect()
+    };
+    let steps = Steps { step: 1.0, offset: 0, rows: Some(IndexArray::new(row_steps.clone())), columns: None };
+    let mut heads = vec![head(Body::Lattice(steps), Shape::Parametric(0), 15)];
+    let mut z = integers(1.0);
+    let unit = TileEncoder::new(&heads[0], 1).lattice(&place, &z).expect("codes");
+    let mut units = vec![(mode::LATTICE, unit)];
+    let mut step = 1.0;
+    for factor in [3u8, 4] {
+        step /= f32::from(factor);
+        let fine = integers(step);
+        let coded =
+            z.iter().zip(&fine).map(|(&z, &fine)| (refinement::class(0, z), refinement::residual(factor, z, fine)));
+        let shape = fitted(Kind::Refinement, coded);
+        let body = Body::Refinement(Refinement { factor, step, offset: 0 });
+        heads.push(head(body, shape, 0));
+        let encoder = TileEncoder::new(&heads[heads.len() - 1], 1);
+        units.push((mode::REFINEMENT, encoder.refinement(&place, &z, &fine).expect("codes")));
+        z = fine;
+    }
+    let mut predicted = vec![0; elements.len()];
+    let rows = predicted.chunks_exact_mut(2 * COLUMNS).zip(z.chunks_exact(COLUMNS)).zip(&row_steps);
+    rows.for_each(|((out, z), &i)| reconstruct_row(dtype, z, 0, &[1.0; COLUMNS], step * scale(i.into()), out));
+    let bits_of =
+        |bytes: &[u8]| -> Vec<u32> { bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b).into()).collect() };
+    let (p, bits) = (bits_of(&predicted), bits_of(elements));
+    let r = 4 * 122 + 20;
+    let coded =
+        (0..z.len()).map(|i| (exact::class(layout, r, z[i], p[i]), exact::residual(layout, r, z[i], p[i], bits[i])));
+    heads.push(head(Body::Exact, fitted(Kind::Exact, coded), r as i16));
+    let encoder = TileEncoder::new(&heads[heads.len() - 1], 1);
+    units.push((mode::EXACT, encoder.exact(dtype, &place, &z, &predicted, elements).expect("codes")));
+
+    let bits: Vec<f64> = units.iter().map(|(_, unit)| unit.len() as f64 * 8.0 / z.len() as f64).collect();
+    eprintln!("{} elements in layers of {bits:.3?} bits", z.len());
+    let units: Vec<Unit> = units.iter().map(|(mode, bytes)| Unit { mode: *mode, bytes }).collect();
+    let mut out = vec![0; elements.len()];
+    let mut group = c.benchmark_group("layers");
+    group.throughput(Throughput::Elements(z.len() as u64));
+    for level in Level::available() {
+        let decoder = TileDecoder::new(dtype, heads.clone(), level).expect("heads in order");
+        for (k, name) in ["lattice", "refinement", "refinement-2", "exact"].into_iter().enumerate() {
+            group.bench_function(format!("{level}/{name}"), |b| {
+                b.iter(|| decoder.decode(&units[..=k], &place, &mut out, 2 * COLUMNS).expect("decodes"))
+            });
+        }
+        assert_eq!(out, elements);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lattice, floats, layers);
 criterion_main!(benches);

@@ -8,14 +8,27 @@ pub enum Kind {
     Float = 3,
     /// Integers of a scalar lattice (SPEC 10).
     Lattice = 4,
+    /// What makes the integers of the layer below finer (SPEC 13).
+    Refinement = 5,
+    /// What the bits of a float have more than the weight of the layer below (SPEC 14).
+    Exact = 6,
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 4] = [Kind::Float, Kind::Lattice, Kind::Refinement, Kind::Exact];
+
+    /// The kind of tiles in a coding mode (SPEC 5), if they have one.
+    pub fn from_mode(mode: u8) -> Option<Kind> {
+        Self::ALL.into_iter().find(|&kind| kind as u8 == mode)
+    }
+
     /// Number of tables.
     pub const fn tables(self) -> usize {
         match self {
             Kind::Float => 4,
-            Kind::Lattice => 24,
+            Kind::Lattice | Kind::Refinement => 24,
+            Kind::Exact => 32,
         }
     }
 
@@ -24,6 +37,8 @@ impl Kind {
         match self {
             Kind::Float => 1023,
             Kind::Lattice => 43,
+            Kind::Refinement => 23,
+            Kind::Exact => 31,
         }
     }
 
@@ -32,6 +47,8 @@ impl Kind {
         match self {
             Kind::Float => "float",
             Kind::Lattice => "lattice",
+            Kind::Refinement => "refinement",
+            Kind::Exact => "exact",
         }
     }
 }
@@ -47,7 +64,8 @@ pub struct Class {
     pub offset: i32,
 }
 
-/// The class of an element: `t = clamp(row + column, 0, T)`.
+/// The class of an element: `t = clamp(row + column, 0, T)`. In kinds refinement and exact `t` is found otherwise, by
+/// [`crate::refinement::class`] and [`crate::exact::class`], and given as the one or the other.
 pub fn class(kind: Kind, row: i32, column: i32) -> Class {
     let t = (row + column).clamp(0, kind.max_class());
     match kind {
@@ -56,6 +74,8 @@ pub fn class(kind: Kind, row: i32, column: i32) -> Class {
             let low_bits = ((t >> 2) - 5).max(0);
             Class { table: (t - 4 * low_bits) as usize, low_bits: low_bits as u32, offset: -31 }
         }
+        Kind::Refinement => Class { table: t as usize, low_bits: 0, offset: -31 },
+        Kind::Exact => Class { table: t as usize, low_bits: (((t + 1) >> 2) - 3).max(0) as u32, offset: -31 },
     }
 }
 
@@ -72,6 +92,12 @@ mod tests {
             } else {
                 assert_eq!((c.table, c.low_bits), (20 + t as usize % 4, t as u32 / 4 - 5));
             }
+            assert!(crate::tables::TABLE_BITS + c.low_bits <= 16);
+        }
+        for t in 0..=31 {
+            let c = class(Kind::Exact, t, 0);
+            let low_bits = [0, 0, 0, 0, 1, 2, 3, 4, 5][(t as usize + 1) / 4];
+            assert_eq!((c.table, c.low_bits), (t as usize, low_bits));
             assert!(crate::tables::TABLE_BITS + c.low_bits <= 16);
         }
         assert_eq!(class(Kind::Lattice, 30_000, 30_000), class(Kind::Lattice, 43, 0));

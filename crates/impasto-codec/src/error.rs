@@ -75,6 +75,26 @@ pub enum CodecError {
     /// A tile needs a head of its own kind.
     #[error("a tile in mode {0} has no head of that kind (SPEC 5.4, 6)")]
     MissingHead(&'static str),
+    /// A head stands in a layer where its kind has no place.
+    #[error(
+        "a head of kind {kind} in layer {layer}: 3 and 4 stand in layer 0, 5 and 6 above, nothing above 6 (SPEC 6, 12.2)"
+    )]
+    HeadLayer {
+        /// The layer.
+        layer: usize,
+        /// Kind of the head.
+        kind: u8,
+    },
+    /// A tile stands in a layer where its mode has no place.
+    #[error(
+        "a tile in mode {mode} in layer {layer}: above lattice in layer 0 come refinements, exact on top (SPEC 12.1, 12.2)"
+    )]
+    TileLayer {
+        /// The layer.
+        layer: usize,
+        /// Mode of the tile.
+        mode: u8,
+    },
     /// The mode is not one of version 1.
     #[error("coding mode {0} is unknown (SPEC 3.6.1)")]
     UnknownMode(u8),

@@ -1,4 +1,4 @@
-//! The head of a tensor: what all its tiles share (SPEC 6).
+//! The head of a layer of a tensor: what all its tiles share (SPEC 6).
 
 use crate::class::Kind;
 use crate::dtype::DType;
@@ -10,8 +10,9 @@ use crate::tables::{Frequencies, Lut, parametric, read_explicit, write_explicit}
 const EXPLICIT: u8 = 255;
 const ROW_STEPS: u8 = 1;
 const COLUMN_STEPS: u8 = 2;
-/// Largest number of raw plane bits of a lattice.
-pub const MAX_LATTICE_PLANE: u8 = 20;
+const OFFSET: u8 = 4;
+/// Largest number of raw plane bits in kinds lattice and exact.
+pub const MAX_PLANE: u8 = 20;
 
 /// Where the tables of a tensor come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +28,42 @@ pub enum Shape {
 pub struct Steps {
     /// Step of the tensor; finite and above 0.
     pub step: f32,
+    /// How much further from 0 than its integer a weight lies, in 256ths of a step, at most 127; 0 for none (SPEC 10.3).
+    pub offset: u8,
     /// Log-scale index of each row, -1024 to 1023, in sixteenths of an octave.
     pub rows: Option<IndexArray>,
     /// The same for each column.
     pub columns: Option<IndexArray>,
 }
 
-/// The head of a tensor of `rows` x `columns`.
+/// How a refinement divides the steps of the layer below (SPEC 13); those of rows and columns are layer 0's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Refinement {
+    /// Steps of this layer in one of the layer below, 2 to 64.
+    pub factor: u8,
+    /// Step of the tensor in this layer; finite and above 0.
+    pub step: f32,
+    /// As that of [`Steps`].
+    pub offset: u8,
+}
+
+/// What only heads of one kind have.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Nothing more.
+    Float,
+    /// Steps.
+    Lattice(Steps),
+    /// Steps, relative to the layer below.
+    Refinement(Refinement),
+    /// Nothing more.
+    Exact,
+}
+
+/// The head of a layer of a tensor of `rows` x `columns`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    /// Its tables.
+    /// Its tables; explicit ones above layer 0.
     pub shape: Shape,
     /// Raw bits an element.
     pub plane: u8,
@@ -44,14 +71,36 @@ pub struct Head {
     pub row_classes: IndexArray,
     /// Scale class of each column.
     pub column_classes: IndexArray,
-    /// Steps, in a head of kind lattice; `None` in one of kind float.
-    pub steps: Option<Steps>,
+    /// The rest, by kind.
+    pub body: Body,
 }
 
 impl Head {
     /// The kind of tiles that it serves.
     pub fn kind(&self) -> Kind {
-        if self.steps.is_some() { Kind::Lattice } else { Kind::Float }
+        match self.body {
+            Body::Float => Kind::Float,
+            Body::Lattice(_) => Kind::Lattice,
+            Body::Refinement(_) => Kind::Refinement,
+            Body::Exact => Kind::Exact,
+        }
+    }
+
+    /// Its steps, if it is of kind lattice.
+    pub fn steps(&self) -> Option<&Steps> {
+        match &self.body {
+            Body::Lattice(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// The step of the tensor in this layer and the offset, in kinds lattice and refinement.
+    pub fn step(&self) -> Option<(f32, u8)> {
+        match &self.body {
+            Body::Lattice(steps) => Some((steps.step, steps.offset)),
+            Body::Refinement(refinement) => Some((refinement.step, refinement.offset)),
+            Body::Float | Body::Exact => None,
+        }
     }
 
     /// Its tables, one for each table number of the kind.
@@ -73,19 +122,24 @@ impl Head {
             Shape::Parametric(shape) => *shape,
             Shape::Explicit(_) => EXPLICIT,
         };
-        let mut flags = 0;
-        if let Some(steps) = &self.steps {
-            flags = steps.rows.as_ref().map_or(0, |_| ROW_STEPS) | steps.columns.as_ref().map_or(0, |_| COLUMN_STEPS);
-        }
+        let arrays = self.steps().map_or([None, None], |steps| [steps.rows.as_ref(), steps.columns.as_ref()]);
+        let offset = self.step().map_or(0, |(_, offset)| offset);
+        let flag = |bit: u8, present: bool| if present { bit } else { 0 };
+        let flags =
+            flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some()) | flag(OFFSET, offset != 0);
         let mut out = vec![self.kind() as u8, shape, self.plane, flags];
-        if let Some(steps) = &self.steps {
-            out.extend(steps.step.to_le_bytes());
+        if let Body::Refinement(Refinement { factor, .. }) = self.body {
+            out.push(factor);
+        }
+        if let Some((step, _)) = self.step() {
+            out.extend(step.to_le_bytes());
+        }
+        if offset != 0 {
+            out.push(offset);
         }
         self.row_classes.write(&mut out);
         self.column_classes.write(&mut out);
-        if let Some(steps) = &self.steps {
-            steps.rows.iter().chain(&steps.columns).for_each(|array| array.write(&mut out));
-        }
+        arrays.iter().flatten().for_each(|array| array.write(&mut out));
         if let Shape::Explicit(tables) = &self.shape {
             write_explicit(&mut out, tables);
         }
@@ -97,42 +151,38 @@ impl Head {
     /// # Errors
     /// If it breaks SPEC 6 or 5.3. Memory is bounded by 16 times the bytes.
     pub fn read(bytes: &[u8], dtype: DType, rows: u64, columns: u64) -> Result<Head, CodecError> {
-        let (&[kind, shape, plane, flags], rest) =
-            bytes.split_first_chunk::<4>().ok_or(CodecError::Truncated("head"))?;
-        let mut rest = rest;
-        let kind = match kind {
-            3 => Kind::Float,
-            4 => Kind::Lattice,
-            other => return Err(field("kind", other, "neither 3 nor 4")),
-        };
+        let mut rest = bytes;
+        let [kind, shape, plane, flags] = take(&mut rest, "head")?;
+        let kind = Kind::from_mode(kind).ok_or(field("kind", kind, "it must be 3 to 6"))?;
         check_plane(kind, dtype, plane)?;
-        if flags & !(if kind == Kind::Lattice { ROW_STEPS | COLUMN_STEPS } else { 0 }) != 0 {
+        if flags & !meaningful(kind) != 0 {
             return Err(field("flags", flags, "a bit without meaning is set"));
         }
-        let step = match kind {
-            Kind::Float => None,
-            Kind::Lattice => Some(read_step(&mut rest)?),
-        };
+        let factor = if kind == Kind::Refinement { read_factor(&mut rest)? } else { 0 };
+        let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
+        let offset = if flags & OFFSET != 0 { read_offset(&mut rest)? } else { 0 };
         let row_classes = IndexArray::read(&mut rest, rows)?;
         let column_classes = IndexArray::read(&mut rest, columns)?;
         let row_steps = if flags & ROW_STEPS != 0 { Some(read_steps(&mut rest, rows)?) } else { None };
         let column_steps = if flags & COLUMN_STEPS != 0 { Some(read_steps(&mut rest, columns)?) } else { None };
-        let steps = step.map(|step| Steps { step, rows: row_steps, columns: column_steps });
-        if let Some(Steps { step, rows: Some(rows), .. }) = &steps
-            && !(step * scale(rows.bounds().1.into())).is_finite()
-        {
-            let (field, rule) = ("row steps", "step * scale of the largest is not finite");
-            return Err(CodecError::Field { field, value: rows.bounds().1 as u64, rule, clause: "10.3" });
-        }
+        let body = match kind {
+            Kind::Float => Body::Float,
+            Kind::Lattice => {
+                check_row_steps(step, row_steps.as_ref(), "10.3")?;
+                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps })
+            }
+            Kind::Refinement => Body::Refinement(Refinement { factor, step, offset }),
+            Kind::Exact => Body::Exact,
+        };
         let shape = match shape {
             EXPLICIT => Shape::Explicit(read_explicit(kind, &mut rest)?),
             _ if parametric(kind, shape).is_some() => Shape::Parametric(shape),
-            _ => return Err(field("shape", shape, "there is no such shape")),
+            _ => return Err(field("shape", shape, "the kind has no such shape")),
         };
         if !rest.is_empty() {
             return Err(CodecError::TrailingBytes(rest.len(), "6"));
         }
-        Ok(Head { shape, plane, row_classes, column_classes, steps })
+        Ok(Head { shape, plane, row_classes, column_classes, body })
     }
 }
 
@@ -140,29 +190,65 @@ fn field(field: &'static str, value: u8, rule: &'static str) -> CodecError {
     CodecError::Field { field, value: u64::from(value), rule, clause: "6" }
 }
 
-fn check_plane(kind: Kind, dtype: DType, plane: u8) -> Result<(), CodecError> {
-    let unfit = CodecError::ModeDtype { mode: kind.name(), dtype };
+/// The flags that a kind has.
+fn meaningful(kind: Kind) -> u8 {
     match kind {
-        Kind::Float => match dtype.float_layout() {
-            None => Err(unfit),
-            Some(layout) if u32::from(plane) == layout.mantissa - 1 => Ok(()),
-            Some(_) => Err(field("plane", plane, "it must be the mantissa bits of the dtype less 1")),
-        },
-        Kind::Lattice if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) => Err(unfit),
-        Kind::Lattice if plane > MAX_LATTICE_PLANE => Err(field("plane", plane, "it must be at most 20")),
-        Kind::Lattice => Ok(()),
+        Kind::Float | Kind::Exact => 0,
+        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET,
+        Kind::Refinement => OFFSET,
     }
 }
 
-fn read_step(bytes: &mut &[u8]) -> Result<f32, CodecError> {
-    let (&step, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Truncated("step"))?;
+fn check_plane(kind: Kind, dtype: DType, plane: u8) -> Result<(), CodecError> {
+    let unfit = CodecError::ModeDtype { mode: kind.name(), dtype };
+    if kind == Kind::Float {
+        return match dtype.float_layout() {
+            None => Err(unfit),
+            Some(layout) if u32::from(plane) == layout.mantissa - 1 => Ok(()),
+            Some(_) => Err(field("plane", plane, "it must be the mantissa bits of the dtype less 1")),
+        };
+    }
+    match kind {
+        _ if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) => Err(unfit),
+        Kind::Refinement if plane != 0 => Err(field("plane", plane, "a refinement has none")),
+        _ if plane > MAX_PLANE => Err(field("plane", plane, "it must be at most 20")),
+        _ => Ok(()),
+    }
+}
+
+/// Is `step * scale(row_step[r])` finite for every row (SPEC 10.3, 12.4)?
+pub(crate) fn check_row_steps(step: f32, rows: Option<&IndexArray>, clause: &'static str) -> Result<(), CodecError> {
+    let most = rows.map_or(0, |rows| rows.bounds().1);
+    if (step * scale(most.into())).is_finite() {
+        return Ok(());
+    }
+    let rule = "step * scale of the largest is not finite";
+    Err(CodecError::Field { field: "row steps", value: most as u64, rule, clause })
+}
+
+fn take<const N: usize>(bytes: &mut &[u8], what: &'static str) -> Result<[u8; N], CodecError> {
+    let (&taken, rest) = bytes.split_first_chunk().ok_or(CodecError::Truncated(what))?;
     *bytes = rest;
-    let value = f32::from_le_bytes(step);
+    Ok(taken)
+}
+
+fn read_factor(bytes: &mut &[u8]) -> Result<u8, CodecError> {
+    let [factor] = take(bytes, "factor")?;
+    if (2..=64).contains(&factor) { Ok(factor) } else { Err(field("factor", factor, "it must be 2 to 64")) }
+}
+
+fn read_step(bytes: &mut &[u8]) -> Result<f32, CodecError> {
+    let value = f32::from_le_bytes(take(bytes, "step")?);
     if value.is_finite() && value > 0.0 {
         return Ok(value);
     }
     let rule = "it must be finite and above 0";
     Err(CodecError::Field { field: "step", value: u64::from(value.to_bits()), rule, clause: "6" })
+}
+
+fn read_offset(bytes: &mut &[u8]) -> Result<u8, CodecError> {
+    let [offset] = take(bytes, "offset")?;
+    if (1..=127).contains(&offset) { Ok(offset) } else { Err(field("offset", offset, "it must be 1 to 127")) }
 }
 
 fn read_steps(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError> {
@@ -186,15 +272,32 @@ mod tests {
             plane: 2,
             row_classes: IndexArray::new(vec![1, 2, 3]),
             column_classes: IndexArray::Constant(20),
-            steps: Some(Steps { step: 0.5, rows: Some(IndexArray::new(vec![-3, 0, 9])), columns: None }),
+            body: Body::Lattice(Steps {
+                step: 0.5,
+                offset: 0,
+                rows: Some(IndexArray::new(vec![-3, 0, 9])),
+                columns: None,
+            }),
         }
     }
 
     #[test]
     fn round_trip() {
         let explicit = Shape::Explicit(parametric(Kind::Float, 2).expect("shape"));
-        let float = Head { shape: explicit, plane: 6, steps: None, ..lattice() };
-        for head in [lattice(), float] {
+        let float = Head { shape: explicit, plane: 6, body: Body::Float, ..lattice() };
+        let tables = |n: usize| {
+            let mut tables = vec![Frequencies::only_escape(); n];
+            tables[n - 1] = parametric(Kind::Float, 0).expect("shape").swap_remove(0);
+            Shape::Explicit(tables)
+        };
+        let with_offset = Steps { step: 0.5, offset: 127, rows: None, columns: Some(IndexArray::Constant(-1024)) };
+        let with_offset = Head { body: Body::Lattice(with_offset), ..lattice() };
+        let exact = Head { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
+        let refinement = |factor, offset| {
+            let body = Body::Refinement(Refinement { factor, step: 3e-9, offset });
+            Head { shape: tables(24), plane: 0, body, ..lattice() }
+        };
+        for head in [lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)] {
             assert_eq!(Head::read(&head.to_bytes(), DType::Bf16, 3, 7), Ok(head));
         }
     }
@@ -207,10 +310,12 @@ mod tests {
             bytes[at] = byte;
             Head::read(&bytes, DType::Bf16, 3, 7)
         };
-        assert!(with(0, 5).is_err(), "kind");
+        for kind in [0, 2, 3, 5, 6, 7] {
+            assert!(with(0, kind).is_err(), "kind");
+        }
         assert!(with(1, SHAPES as u8).is_err(), "shape");
         assert!(with(2, 21).is_err(), "plane");
-        assert!(with(3, 5).is_err(), "flags");
+        assert!(with(3, 9).is_err(), "flags");
         assert!(with(7, 0x7F).is_ok() && with(7, 0xBF).is_err(), "negative step");
         assert!(Head::read(&good, DType::F8E4M3, 3, 7).is_err(), "dtype");
         assert!(Head::read(&good, DType::I8, 3, 7).is_err(), "dtype");
@@ -222,9 +327,47 @@ mod tests {
         assert_eq!(Head::read(&long, DType::Bf16, 3, 7), Err(CodecError::TrailingBytes(1, "6")));
     }
 
+    /// A refinement of factor 3 and offset 5, with no tables but those of escapes.
+    #[test]
+    fn refuses_what_the_spec_forbids_above_layer_0() {
+        let arrays = [0, 0, 255, 0, 0, 255];
+        let refinement = [&[5, 255, 0, 4, 3][..], &0.5f32.to_le_bytes(), &[5], &arrays, &[0; 4]].concat();
+        let exact = [&[6, 255, 20, 0][..], &arrays, &[0; 4]].concat();
+        let read = |bytes: &[u8]| Head::read(bytes, DType::F32, 3, 7);
+        let body = Body::Refinement(Refinement { factor: 3, step: 0.5, offset: 5 });
+        assert_eq!(read(&refinement).map(|head| head.body), Ok(body));
+        assert_eq!(read(&exact).map(|head| head.body), Ok(Body::Exact));
+        for (good, at, byte) in [
+            (&refinement, 1, 0),
+            (&refinement, 2, 1),
+            (&refinement, 3, 5),
+            (&refinement, 3, 6),
+            (&refinement, 4, 1),
+            (&refinement, 4, 65),
+            (&refinement, 8, 0xBF),
+            (&refinement, 9, 0),
+            (&refinement, 9, 128),
+            (&refinement, 19, 1),
+            (&exact, 1, 4),
+            (&exact, 2, 21),
+            (&exact, 3, 4),
+        ] {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            assert!(read(&bytes).is_err(), "byte {at} is {byte}");
+            assert!(Head::read(good, DType::F8E5M2, 3, 7).is_err(), "dtype");
+        }
+        for good in [refinement, exact] {
+            for n in 0..good.len() {
+                assert!(read(&good[..n]).is_err(), "cut at {n}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn never_panics(bytes: Vec<u8>, rows: u64, columns: u64) {
+        fn never_panics(kind in 3u8..8, mut bytes: Vec<u8>, rows: u64, columns: u64) {
+            bytes.iter_mut().take(1).for_each(|byte| *byte = kind);
             let _ = Head::read(&bytes, DType::Bf16, rows, columns);
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::bits::{BitReader, BitWriter};
 use crate::error::CodecError;
+use crate::level::{Level, at_each_level};
 use crate::varint::{unzigzag, zigzag};
 
 const ALL_EQUAL: u8 = 255;
@@ -34,6 +35,22 @@ impl IndexArray {
         match self {
             IndexArray::Constant(v) => vec![i32::from(*v); range.len()],
             IndexArray::Values(values) => values[range].iter().map(|&v| i32::from(v)).collect(),
+        }
+    }
+
+    /// Entry `i`. It must lie inside the matrix that the array was read for.
+    pub fn get(&self, i: usize) -> i32 {
+        match self {
+            IndexArray::Constant(v) => i32::from(*v),
+            IndexArray::Values(values) => i32::from(values[i]),
+        }
+    }
+
+    /// `first` plus each of the entries `range`, into `out` of that length. The range as for [`IndexArray::slice`].
+    pub fn sums(&self, level: Level, first: i32, range: Range<usize>, out: &mut [i32]) {
+        match self {
+            IndexArray::Constant(v) => out.fill(first + i32::from(*v)),
+            IndexArray::Values(values) => add(level, first, &values[range], out),
         }
     }
 
@@ -110,6 +127,12 @@ impl IndexArray {
     }
 }
 
+at_each_level! {
+    fn add(first: i32, values: &[i16], out: &mut [i32]) {
+        out.iter_mut().zip(values).for_each(|(sum, &v)| *sum = first + i32::from(v));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +150,12 @@ mod tests {
                 let read = IndexArray::read(&mut rest, values.len() as u64)?;
                 prop_assert_eq!(rest, &[0xAA][..]);
                 let wide: Vec<i32> = values.iter().map(|&v| i32::from(v)).collect();
-                prop_assert_eq!(read.slice(0..values.len()), wide);
+                prop_assert_eq!(&read.slice(0..values.len()), &wide);
+                let mut sums = vec![0; values.len()];
+                read.sums(Level::best(), -7, 0..values.len(), &mut sums);
+                for (i, v) in wide.into_iter().enumerate() {
+                    prop_assert_eq!((read.get(i), sums[i]), (v, v - 7));
+                }
             }
         }
 

@@ -1,6 +1,7 @@
 //! The scalar lattice: integers to weights and back (SPEC 10).
 
 use crate::dtype::DType;
+use crate::level::at_each_level;
 
 /// `2^(k / 16)`, rounded to binary32 (SPEC 10.2).
 const SIXTEENTHS: [u32; 16] = [
@@ -30,22 +31,35 @@ pub fn scale(i: i32) -> f32 {
 
 /// Writes the weights of one row of a tile, rounded to `dtype` (F32, F16 or BF16), as little-endian bytes.
 ///
-/// `z`: the integers; `columns`: `scale` of each column's step; `row`: `step * scale` of the row's step; `out`: `z.len()` elements.
-pub fn reconstruct_row(dtype: DType, z: &[i32], columns: &[f32], row: f32, out: &mut [u8]) {
-    let weights = z.iter().zip(columns).map(|(&z, &column)| (z as f32 * column) * row);
+/// `z`: the integers; `offset`: how much further from 0 they stand, in 256ths; `columns`: `scale` of each column's step; `row`:
+/// `step * scale` of the row's step; `out`: `z.len()` elements.
+#[inline(always)]
+pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
+    // An offset of 0 is added, too: no integer becomes -0, which is the only float that plus or minus 0 would change.
+    let offset = (f32::from(offset) / 256.0).to_bits();
+    let away = |z: i32| if z == 0 { 0.0 } else { f32::from_bits(offset | z as u32 & 1 << 31) };
+    let weights = z.iter().zip(columns).map(|(&z, &column)| ((z as f32 + away(z)) * column) * row);
     match dtype {
         DType::Bf16 => {
-            out.chunks_exact_mut(2).zip(weights).for_each(|(o, w)| o.copy_from_slice(&to_bf16(w).to_le_bytes()))
+            out.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(o, w)| *o = to_bf16(w).to_le_bytes());
         }
         DType::F16 => {
-            let halves = out.chunks_exact_mut(2).zip(weights);
-            halves.for_each(|(o, w)| o.copy_from_slice(&half::f16::from_f32(w).to_le_bytes()));
+            let halves = out.as_chunks_mut().0.iter_mut().zip(weights);
+            halves.for_each(|(o, w)| *o = half::f16::from_f32(w).to_le_bytes());
         }
-        _ => out.chunks_exact_mut(4).zip(weights).for_each(|(o, w)| o.copy_from_slice(&w.to_le_bytes())),
+        _ => out.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(o, w)| *o = w.to_le_bytes()),
+    }
+}
+
+at_each_level! {
+    /// [`reconstruct_row`] with the instructions of a level.
+    pub(crate) fn reconstruct_row_at(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
+        reconstruct_row(dtype, z, offset, columns, row, out)
     }
 }
 
 /// Rounds to nearest even; `w` is not a NaN (SPEC 10.3 excludes it).
+#[inline(always)]
 fn to_bf16(w: f32) -> u16 {
     let bits = w.to_bits();
     ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
@@ -74,6 +88,18 @@ mod tests {
         for (k, &bits) in SIXTEENTHS.iter().enumerate() {
             assert_eq!(((k as f64 / 16.0).exp2() as f32).to_bits(), bits);
         }
+    }
+
+    #[test]
+    fn offsets_lead_away_from_zero() {
+        let weights = |offset| {
+            let mut out = [0; 20];
+            reconstruct_row(DType::F32, &[0, 1, -1, 3, 1 << 30], offset, &[1.0, 2.0, 2.0, 1.0, 1.0], 0.5, &mut out);
+            out.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<_>>()
+        };
+        assert_eq!(weights(0), [0.0, 1.0, -1.0, 1.5, 536_870_912.0]);
+        assert_eq!(weights(64), [0.0, 1.25, -1.25, 1.625, 536_870_912.0]);
+        assert!(weights(127)[0].is_sign_positive());
     }
 
     proptest! {

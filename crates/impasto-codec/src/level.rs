@@ -19,6 +19,37 @@ pub enum Level {
     Avx512,
 }
 
+/// Defines a function that is compiled once for each level and takes the level as its first argument: for loops over slices that a compiler
+/// vectorises by itself. What the body calls must be inlined to have the level's instructions.
+macro_rules! at_each_level {
+    ($(#[$meta:meta])* $visible:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $visible fn $name(level: $crate::level::Level, $($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn portable($($arg: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2($($arg: $type),*) $(-> $result)? { portable($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($arg: $type),*) $(-> $result)? { portable($($arg),*) }
+
+            match level.or_scalar() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the processor has the level, and so its features.
+                $crate::level::Level::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::level::Level::Avx2 => unsafe { avx2($($arg),*) },
+                _ => portable($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use at_each_level;
+
 /// The environment asks for a level that there is not.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum LevelError {

@@ -1,7 +1,7 @@
 //! Tensors to coded units and back: entropy coding, lossless floats, lattice.
 //!
 //! This crate knows neither files nor models: a tile of a matrix goes in, the bytes of a unit come out, and the reverse. What the
-//! bytes mean is `docs/SPEC.md`, clauses 5 to 10; modules carry its words.
+//! bytes mean is `docs/SPEC.md`, clauses 5 to 10 and 12 to 14; modules carry its words.
 
 pub mod bits;
 pub mod blocks;
@@ -9,12 +9,14 @@ mod bytes;
 pub mod class;
 pub mod dtype;
 mod error;
+pub mod exact;
 pub mod float;
 pub mod head;
 pub mod index;
 pub mod lattice;
 mod level;
 pub mod rans;
+pub mod refinement;
 pub mod tables;
 pub mod tile;
 pub mod values;
@@ -23,6 +25,6 @@ pub mod varint;
 pub use class::Kind;
 pub use dtype::{DType, FloatLayout};
 pub use error::CodecError;
-pub use head::{Head, Shape, Steps};
+pub use head::{Body, Head, Refinement, Shape, Steps};
 pub use index::IndexArray;
 pub use level::{Level, LevelError};

@@ -101,6 +101,13 @@ pub enum FormatError {
     #[error("{name}: unit {unit} needs a head before it (SPEC 3.6.3)")]
     MissingHead { name: String, unit: usize },
 
+    #[error("there is a second layers record, before byte {at} of the manifest (SPEC 3.7)")]
+    LayersTwice { at: usize },
+    #[error("{count} layers, 255 are the most (SPEC 3.7)")]
+    LayerCount { count: u64 },
+    #[error("layer {layer} of the file: {units} units are fewer than in the layer before, or more than all (SPEC 3.7)")]
+    LayerUnits { layer: usize, units: u64 },
+
     #[error("{name}: {field} is 0 (SPEC 3.4)")]
     Zero { name: String, field: &'static str },
     #[error("{name}: tiles of {tile_cols} columns, neither a multiple of 32 nor all {cols} (SPEC 4.2)")]
@@ -111,6 +118,15 @@ pub enum FormatError {
     TileBytes { name: String },
     #[error("{name}: 2^32 tiles or more (SPEC 4.2)")]
     TileCount { name: String },
+
+    #[error("unit {unit}: a tile of {name} in mode {mode} does not stand in layer {layer} (SPEC 12.1)")]
+    LayerMode { unit: usize, name: String, mode: u8, layer: u8 },
+    #[error(
+        "unit {unit}: before it the layer below has no tile {tile} of {name} that one in layer {layer} makes finer (SPEC 12.2)"
+    )]
+    NothingBelow { unit: usize, tile: u32, name: String, layer: u8 },
+    #[error("{name}: its tiles in layer {layer} differ in mode (SPEC 12.2)")]
+    LayerModes { name: String, layer: u8 },
 }
 
 /// Why a file cannot be opened, read or written.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::above::{Above, LayerUnits};
 use crate::error::{FormatError, shown};
 use crate::geometry::Matrix;
 use crate::manifest::Manifest;
@@ -11,7 +12,8 @@ use crate::unit::{ALIGNMENT, MAX_UNIT, UnitEntry};
 /// Stands for "no unit" in tables of unit numbers, of which there are fewer than 2^27 (SPEC 2.2, 3.6).
 const NONE: u32 = u32::MAX;
 
-/// The tables that follow from a manifest. That they exist shows that the manifest obeys SPEC 3.4 to 4.3.
+/// The tables that follow from a manifest. That they exist shows that the manifest obeys SPEC 3.4 to 4.3, 12.1
+/// and 12.2.
 #[derive(Clone, Debug)]
 pub struct Layout {
     matrices: Vec<Option<Matrix>>,
@@ -24,6 +26,8 @@ pub struct Layout {
     tiles: Vec<u32>,
     /// For each object: whether this version knows all modes of its tiles (SPEC 3.6.1).
     readable: Vec<bool>,
+    /// The units in layers above 0.
+    above: Above,
 }
 
 /// The units in layer 0 of one object.
@@ -38,11 +42,11 @@ pub struct ObjectUnits<'a> {
 }
 
 impl Layout {
-    /// Checks the manifest and builds the tables. Time is that of sorting the units at most, memory about 12 bytes a
+    /// Checks the manifest and builds the tables. Time is that of sorting the units at most, memory about 24 bytes a
     /// unit and 100 bytes an object.
     ///
     /// # Errors
-    /// What SPEC 3.4 to 4.3 refuse.
+    /// What SPEC 3.4 to 4.3, 12.1 and 12.2 refuse.
     pub fn new(manifest: &Manifest, manifest_length: u64) -> Result<Layout, FormatError> {
         let matrices = check_objects(&manifest.objects)?;
         let places = Places::new(manifest_length, manifest.units.iter().map(|unit| unit.length))?;
@@ -53,10 +57,26 @@ impl Layout {
             readable: matrices.iter().map(Option::is_some).collect(),
             matrices,
             places,
+            above: Above::default(),
         };
         layout.reserve_tiles(manifest)?;
-        layout.fill(manifest)?;
+        let others = layout.fill(manifest)?;
+        layout.above = Above::new(manifest, layout.known(manifest, others), |object, tile| layout.tile(object, tile))?;
         Ok(layout)
+    }
+
+    /// Those of `units` that this version does not skip.
+    fn known(&self, manifest: &Manifest, mut units: Vec<u32>) -> Vec<u32> {
+        units.retain(|&unit| {
+            let entry = &manifest.units[unit as usize];
+            entry.mode.is_known() && self.matrices[entry.object as usize].is_some()
+        });
+        units
+    }
+
+    /// The unit in layer 0 of a tile of an object.
+    fn tile(&self, object: u32, tile: u32) -> Option<u32> {
+        self.tiles.get(self.first.get(object as usize)? + tile as usize).copied()
     }
 
     /// Checks each unit alone, then takes memory for the tiles that the objects say they have, if there are units for
@@ -82,14 +102,17 @@ impl Layout {
         Ok(())
     }
 
-    /// Enters the units, in the order of the file. No tile stays empty: there are units enough, none is outside its
-    /// object, and no two are for the same tile.
-    fn fill(&mut self, manifest: &Manifest) -> Result<(), FormatError> {
+    /// Enters the units of layer 0, in the order of the file. No tile stays empty: there are units enough, none is
+    /// outside its object, and no two are for the same tile. Gives the units that are left, each in a place of its own:
+    /// ascending by object, then layer, then tile, heads last.
+    fn fill(&mut self, manifest: &Manifest) -> Result<Vec<u32>, FormatError> {
         let name = |entry: &UnitEntry| shown(&manifest.objects[entry.object as usize].name);
-        let duplicate =
-            |first, second| FormatError::DuplicateUnit { first, second, name: name(&manifest.units[second]) };
+        let duplicate = |first: u32, second: u32| {
+            let (first, second) = (first as usize, second as usize);
+            FormatError::DuplicateUnit { first, second, name: name(&manifest.units[second]) }
+        };
         let mut others = Vec::new();
-        for (unit, entry) in manifest.units.iter().enumerate() {
+        for (unit, entry) in (0..).zip(&manifest.units) {
             let object = entry.object as usize;
             if entry.layer > 0 || self.matrices[object].is_none() {
                 others.push(unit);
@@ -101,24 +124,24 @@ impl Layout {
                 &mut self.tiles[self.first[object] + entry.tile as usize]
             };
             if *slot != NONE {
-                return Err(duplicate(*slot as usize, unit));
+                return Err(duplicate(*slot, unit));
             }
-            *slot = unit as u32;
+            *slot = unit;
             if entry.mode.needs_head() && self.heads[object] == NONE {
-                return Err(FormatError::MissingHead { name: name(entry), unit });
+                return Err(FormatError::MissingHead { name: name(entry), unit: unit as usize });
             }
             self.readable[object] &= entry.mode.is_known();
         }
         // Units that are skipped have no tables, but they too have one place each.
-        let key = |unit: usize| {
-            let entry = &manifest.units[unit];
+        let key = |unit: u32| {
+            let entry = &manifest.units[unit as usize];
             // Heads have one place in an object and layer, whatever tile they name.
             (entry.object, entry.layer, entry.is_head(), if entry.is_head() { 0 } else { entry.tile })
         };
-        others.sort_by_key(|&unit| (key(unit), unit));
+        others.sort_unstable_by_key(|&unit| (key(unit), unit));
         match others.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
             Some(pair) => Err(duplicate(pair[0], pair[1])),
-            None => Ok(()),
+            None => Ok(others),
         }
     }
 
@@ -140,20 +163,31 @@ impl Layout {
         })
     }
 
+    /// How many layers above 0 object number `object` has; a tied object, and one of unknown class, has none. They are
+    /// numbered from 1 without a gap.
+    pub fn layers(&self, object: u32) -> u8 {
+        self.above.count(object)
+    }
+
+    /// The units of object number `object` in one of its layers above 0; `entries` are all units of the manifest.
+    pub fn layer<'a>(&'a self, entries: &'a [UnitEntry], object: u32, layer: u8) -> Option<LayerUnits<'a>> {
+        self.above.layer(entries, object, layer)
+    }
+
     /// Where the units are.
     pub fn places(&self) -> &Places {
         &self.places
     }
 }
 
-/// Checks what SPEC 3.6 and 3.6.2 say of one unit alone; gives the matrix of its object.
+/// Checks what SPEC 3.6, 3.6.2 and 12.1 say of one unit alone; gives the matrix of its object.
 fn check_unit<'a>(
     unit: usize,
     entry: &UnitEntry,
     objects: &[Object],
     matrices: &'a [Option<Matrix>],
 ) -> Result<Option<&'a Matrix>, FormatError> {
-    let UnitEntry { object, tile, .. } = *entry;
+    let UnitEntry { object, tile, layer, .. } = *entry;
     let (Some(owner), Some(matrix)) = (objects.get(object as usize), matrices.get(object as usize)) else {
         return Err(FormatError::UnitObject { unit, object });
     };
@@ -169,6 +203,9 @@ fn check_unit<'a>(
         let tiles = matrix.tile_count();
         if tile >= tiles {
             return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
+        }
+        if entry.mode.is_known() && !entry.is_head() && entry.mode.is_above() != (layer > 0) {
+            return Err(FormatError::LayerMode { unit, name: name(), mode: entry.mode.0, layer });
         }
     }
     Ok(matrix.as_ref())

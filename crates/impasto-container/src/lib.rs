@@ -11,7 +11,7 @@
 //! let kind = ObjectKind::Asset { length: 5, piece: 4096 };
 //! let objects = vec![Object { name: "greeting".into(), kind }];
 //! let slots = vec![UnitSlot { object: 0, tile: 0, layer: 0, is_head: false }];
-//! let mut writer = Writer::create(&path, objects, slots)?;
+//! let mut writer = Writer::create(&path, objects, slots, vec![])?;
 //! writer.push(Mode::STORED, b"hello")?;
 //! let summary = writer.finish()?;
 //!
@@ -23,12 +23,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod above;
 mod cursor;
 pub mod error;
 mod fields;
 pub mod geometry;
 pub mod header;
+pub mod layers;
 pub mod layout;
+mod levels;
 pub mod limits;
 pub mod manifest;
 pub mod object;
@@ -38,9 +41,11 @@ pub mod tensor;
 pub mod unit;
 pub mod writer;
 
+pub use above::LayerUnits;
 pub use error::{ContainerError, FormatError};
 pub use geometry::{Matrix, MatrixError, TileRect};
 pub use header::Header;
+pub use layers::LayerMark;
 pub use layout::{Layout, ObjectUnits, Places};
 pub use limits::Limits;
 pub use manifest::{Manifest, manifest_length};

@@ -6,7 +6,7 @@ use crate::error::FormatError;
 ///
 /// Memory stays below twice the manifest, 600 bytes an object (growth included) and the names; so with these defaults
 /// no file takes more than about 1.2 GB, and only one that brings a manifest of 256 MiB takes nearly as much. A honest
-/// file takes about 50 bytes a unit.
+/// file takes about 60 bytes a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a manifest.

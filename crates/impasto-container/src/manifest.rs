@@ -2,11 +2,13 @@
 
 use crate::cursor::Cursor;
 use crate::error::FormatError;
+use crate::layers::{LayerMark, check_marks, read_marks, write_marks};
 use crate::limits::Limits;
 use crate::object::{Object, Tally};
 use crate::unit::UnitEntry;
 use impasto_codec::varint;
 
+const LAYERS: u8 = 0x01;
 const OBJECT: u8 = 0x81;
 const UNITS: u8 = 0x82;
 
@@ -14,23 +16,25 @@ const UNITS: u8 = 0x82;
 const CRITICAL: u8 = 0x80;
 
 /// What a file holds. [`crate::Layout::new`] checks what the records together must obey.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     /// The objects; the number of an object is its place here.
     pub objects: Vec<Object>,
     /// The units, in the order of the file.
     pub units: Vec<UnitEntry>,
+    /// Where its writer's layers end, coarsest first; empty if the file does not say.
+    pub layers: Vec<LayerMark>,
 }
 
 impl Manifest {
     /// Reads the records of a manifest.
     ///
     /// # Errors
-    /// Records that SPEC 3.1 to 3.6.1 refuse, and what is over `limits`.
+    /// Records that SPEC 3.1 to 3.6.1 and 3.7 refuse, and what is over `limits`.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Manifest, FormatError> {
         let mut cursor = Cursor::new(bytes);
         let mut objects: Vec<Object> = Vec::new();
-        let mut units = None;
+        let (mut units, mut layers) = (None, None);
         let mut tally = Tally::new(limits);
         while cursor.left() > 0 {
             let kind: u8 = cursor.take()?;
@@ -47,30 +51,35 @@ impl Manifest {
                 }
                 UNITS if units.is_some() => return Err(FormatError::UnitsTwice { at }),
                 UNITS => units = Some(read_units(payload)?),
+                LAYERS if layers.is_some() => return Err(FormatError::LayersTwice { at }),
+                LAYERS => layers = Some(read_marks(payload)?),
                 CRITICAL.. => return Err(FormatError::UnknownRecord { kind, at }),
                 _ => {}
             }
         }
-        Ok(Manifest { objects, units: units.ok_or(FormatError::NoUnits)? })
+        let units = units.ok_or(FormatError::NoUnits)?;
+        let layers = layers.unwrap_or_default();
+        check_marks(&layers, units.len())?;
+        Ok(Manifest { objects, units, layers })
     }
 
     /// The bytes of the manifest.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = records_before_entries(&self.objects, self.units.len());
+        let mut out = records_before_entries(&self.objects, self.units.len(), &self.layers);
         out.reserve_exact(self.units.len() * UnitEntry::SIZE);
         self.units.iter().for_each(|unit| unit.write(&mut out));
         out
     }
 }
 
-/// Bytes of a manifest of `objects` and any `units` units. It does not depend on what the units are, so it is known
-/// before the first is coded.
-pub fn manifest_length(objects: &[Object], units: usize) -> u64 {
-    records_before_entries(objects, units).len() as u64 + entries_length(units)
+/// Bytes of a manifest of `objects`, any `units` units and `layers`. It does not depend on what the units are, so it is
+/// known before the first is coded.
+pub fn manifest_length(objects: &[Object], units: usize, layers: &[LayerMark]) -> u64 {
+    records_before_entries(objects, units, layers).len() as u64 + entries_length(units)
 }
 
-/// The object records and the units record up to its first entry.
-fn records_before_entries(objects: &[Object], units: usize) -> Vec<u8> {
+/// The records of objects and layers, and the units record up to its first entry.
+fn records_before_entries(objects: &[Object], units: usize, layers: &[LayerMark]) -> Vec<u8> {
     let (mut out, mut payload) = (Vec::new(), Vec::new());
     let mut before = "";
     for object in objects {
@@ -78,6 +87,13 @@ fn records_before_entries(objects: &[Object], units: usize) -> Vec<u8> {
         object.write(before, &mut payload);
         before = &object.name;
         out.push(OBJECT);
+        varint::write(&mut out, payload.len() as u64);
+        out.extend_from_slice(&payload);
+    }
+    if !layers.is_empty() {
+        payload.clear();
+        write_marks(layers, &mut payload);
+        out.push(LAYERS);
         varint::write(&mut out, payload.len() as u64);
         out.extend_from_slice(&payload);
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::error::{ContainerError, FormatError, shown};
 use crate::geometry::Matrix;
 use crate::header::Header;
+use crate::layers::LayerMark;
 use crate::layout::{Layout, ObjectUnits};
 use crate::limits::{Limits, within};
 use crate::manifest::Manifest;
@@ -24,7 +25,9 @@ pub struct Reader<S> {
     length: u64,
     header: Header,
     manifest: Manifest,
-    layout: Layout,
+    pub(crate) layout: Layout,
+    /// For each unit whether it is wanted, if it is above layer 0; those behind the end are.
+    keep: Vec<bool>,
 }
 
 /// Whether the bytes of a unit are there (SPEC 2.5).
@@ -32,7 +35,7 @@ pub struct Reader<S> {
 pub enum UnitState {
     /// All of them are.
     Present,
-    /// The file is cut before the unit's end.
+    /// The file is cut before the unit's end, or [`Reader::keep`] leaves it out.
     Absent,
 }
 
@@ -41,7 +44,7 @@ pub enum UnitState {
 pub enum UnitHealth {
     /// Present, with the hash that the manifest gives.
     Good,
-    /// The file is cut before the unit's end.
+    /// As [`UnitState::Absent`].
     Absent,
     /// Present, with another hash.
     Damaged,
@@ -72,7 +75,7 @@ impl<S: Source> Reader<S> {
         match read_manifest(&source, limits) {
             Ok((header, manifest, layout)) => {
                 let length = source.len();
-                Ok(Reader { source, name, length, header, manifest, layout })
+                Ok(Reader { source, name, length, header, manifest, layout, keep: vec![] })
             }
             Err(OpenError::Io(error)) => Err(ContainerError::Io { file: name, error }),
             Err(OpenError::Format(rule)) => Err(ContainerError::Format { file: name, rule }),
@@ -109,6 +112,17 @@ impl<S: Source> Reader<S> {
         &self.manifest.units
     }
 
+    /// The layers that the file says it has, coarsest first (SPEC 3.7). [`Reader::keep`] does not change them.
+    pub fn marks(&self) -> &[LayerMark] {
+        &self.manifest.layers
+    }
+
+    /// Leaves out the units above layer 0 for which `keep`, a choice for each unit, is false: they count as absent from
+    /// now on. An earlier choice is forgotten. Units of layer 0 stay, and those behind the end of `keep`.
+    pub fn keep(&mut self, keep: Vec<bool>) {
+        self.keep = keep;
+    }
+
     /// The number of the tensor called `name`.
     pub fn find_tensor(&self, name: &str) -> Option<u32> {
         self.find((1, name))
@@ -142,15 +156,6 @@ impl<S: Source> Reader<S> {
         self.layout.own_units(self.resolve(object))
     }
 
-    /// The units needed to read a band of the matrix of object number `object`: the head, if there is one, then the
-    /// tiles that meet the band (SPEC 4.4). `None` as for [`Reader::units_of`].
-    pub fn units_of_band(&self, object: u32, rows: Range<u64>, cols: Range<u64>) -> Option<Vec<u32>> {
-        let units = self.units_of(object)?;
-        let tiles = self.matrix(object)?.tiles_meeting(rows, cols);
-        let met = tiles.filter_map(|tile| units.tiles.get(tile as usize).copied());
-        Some(units.head.into_iter().chain(met).collect())
-    }
-
     /// The bytes of the file that unit number `unit` takes; `None` if there is no such unit.
     pub fn unit_range(&self, unit: u32) -> Option<Range<u64>> {
         self.layout.places().unit(unit)
@@ -167,7 +172,14 @@ impl<S: Source> Reader<S> {
     /// # Errors
     /// [`ContainerError::NoSuchUnit`].
     pub fn unit_state(&self, unit: u32) -> Result<UnitState, ContainerError> {
-        Ok(if self.range(unit)?.end <= self.length { UnitState::Present } else { UnitState::Absent })
+        self.range(unit)?;
+        Ok(if self.is_present(unit) { UnitState::Present } else { UnitState::Absent })
+    }
+
+    pub(crate) fn is_present(&self, unit: u32) -> bool {
+        let wanted = || self.keep.get(unit as usize).is_none_or(|&keep| keep);
+        let Some(entry) = self.units().get(unit as usize) else { return false };
+        self.unit_range(unit).is_some_and(|range| range.end <= self.length) && (entry.layer == 0 || wanted())
     }
 
     /// The bytes of unit number `unit`, with the hash that the manifest gives.
@@ -200,7 +212,7 @@ impl<S: Source> Reader<S> {
 
     fn examine(&self, unit: u32) -> Result<(Cow<'_, [u8]>, UnitHealth), ContainerError> {
         let range = self.range(unit)?;
-        if range.end > self.length {
+        if !self.is_present(unit) {
             return Ok((Cow::default(), UnitHealth::Absent));
         }
         let io = |error| ContainerError::Io { file: self.name.clone(), error };

@@ -19,21 +19,30 @@ impl Mode {
     pub const STORED: Mode = Mode(0);
     /// Byte planes under Zstandard.
     pub const ZSTD: Mode = Mode(1);
-    /// Not a tile, but what all float or lattice tiles of an object share.
+    /// Not a tile, but what the tiles of an object and layer share in the modes that need it.
     pub const HEAD: Mode = Mode(2);
     /// Lossless floats; needs a head.
     pub const FLOAT: Mode = Mode(3);
     /// Lattice integers; needs a head.
     pub const LATTICE: Mode = Mode(4);
+    /// Finer integers, given those of the layer below; needs a head.
+    pub const REFINEMENT: Mode = Mode(5);
+    /// The original bits, given the integers of the layer below; needs a head.
+    pub const EXACT: Mode = Mode(6);
 
     /// Whether this version defines the mode.
     pub fn is_known(self) -> bool {
-        self <= Mode::LATTICE
+        self <= Mode::EXACT
     }
 
-    /// Whether a tile in this mode is read with the head of its object.
+    /// Whether a tile in this mode is read with the head of its object and layer.
     pub fn needs_head(self) -> bool {
-        matches!(self, Mode::FLOAT | Mode::LATTICE)
+        matches!(self, Mode::FLOAT | Mode::LATTICE) || self.is_above()
+    }
+
+    /// Whether a tile in this mode makes another finer, and so stands in a layer above 0 (SPEC 12.1).
+    pub fn is_above(self) -> bool {
+        matches!(self, Mode::REFINEMENT | Mode::EXACT)
     }
 }
 

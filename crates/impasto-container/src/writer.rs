@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::{ContainerError, FormatError};
 use crate::header::{Header, MAX_MANIFEST, MINOR};
+use crate::layers::{LayerMark, check_marks};
 use crate::layout::{Layout, Places, align};
 use crate::manifest::{Manifest, manifest_length};
 use crate::object::Object;
@@ -58,19 +59,26 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a file of `objects`, ascending by [`Object::key`], whose units will be those of `slots`, in that order.
+    /// Begins a file of `objects`, ascending by [`Object::key`], whose units will be those of `slots`, in that order;
+    /// `layers` are the layers that it says it has, none if it is empty.
     ///
     /// # Errors
-    /// Objects and slots that SPEC 3 and 4 refuse, and what the operating system refuses.
-    pub fn create(path: &Path, objects: Vec<Object>, slots: Vec<UnitSlot>) -> Result<Writer, ContainerError> {
+    /// Objects, slots and layers that SPEC 3 and 4 refuse, and what the operating system refuses.
+    pub fn create(
+        path: &Path,
+        objects: Vec<Object>,
+        slots: Vec<UnitSlot>,
+        layers: Vec<LayerMark>,
+    ) -> Result<Writer, ContainerError> {
         let name = || path.display().to_string();
         let rule = |rule| ContainerError::Format { file: name(), rule };
         let io = |error| ContainerError::Io { file: name(), error };
-        let length = manifest_length(&objects, slots.len());
+        let length = manifest_length(&objects, slots.len(), &layers);
         if length > MAX_MANIFEST {
             return Err(rule(FormatError::ManifestLength { length }));
         }
-        let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect() };
+        check_marks(&layers, slots.len()).map_err(rule)?;
+        let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect(), layers };
         Layout::new(&manifest, length).map_err(rule)?;
 
         replaceable(path).map_err(io)?;
@@ -176,13 +184,13 @@ impl Writer {
     }
 }
 
-/// The exact bytes of a file of `objects` whose units have `lengths` bytes. Nothing is written, and the objects are not
-/// checked. What does not change while lengths are tried is [`manifest_length`]; see [`file_length`].
+/// The exact bytes of a file of `objects` and `layers` whose units have `lengths` bytes. Nothing is written, and the
+/// objects are not checked. What does not change while lengths are tried is [`manifest_length`]; see [`file_length`].
 ///
 /// # Errors
 /// A unit that is too long (SPEC 3.6).
-pub fn measure(objects: &[Object], lengths: &[u32]) -> Result<u64, FormatError> {
-    file_length(manifest_length(objects, lengths.len()), lengths.iter().copied())
+pub fn measure(objects: &[Object], lengths: &[u32], layers: &[LayerMark]) -> Result<u64, FormatError> {
+    file_length(manifest_length(objects, lengths.len(), layers), lengths.iter().copied())
 }
 
 /// The exact bytes of a file with a manifest of `manifest_length` bytes and units of `lengths` bytes.
@@ -204,16 +212,15 @@ fn replaceable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The entry of a unit that is to come. A tile is taken for stored, so that it asks for no head yet.
+/// The entry of a unit that is to come. A tile is taken for one that asks for no head yet: stored in layer 0, and above
+/// it in a mode that does not exist, which no rule binds to the layers below.
 fn placeholder(slot: &UnitSlot) -> UnitEntry {
-    UnitEntry {
-        object: slot.object,
-        tile: slot.tile,
-        mode: if slot.is_head { Mode::HEAD } else { Mode::STORED },
-        layer: slot.layer,
-        length: 0,
-        hash: [0; 16],
-    }
+    let mode = match (slot.is_head, slot.layer) {
+        (true, _) => Mode::HEAD,
+        (_, 0) => Mode::STORED,
+        _ => Mode(u8::MAX),
+    };
+    UnitEntry { object: slot.object, tile: slot.tile, mode, layer: slot.layer, length: 0, hash: [0; 16] }
 }
 
 fn temporary_file(destination: &Path) -> io::Result<NamedTempFile> {

@@ -20,7 +20,7 @@ fn content() -> Content {
         unit(0, Mode::HEAD, 100);
         (0..35).for_each(|tile| unit(tile, Mode::FLOAT, 200 + 3 * tile as usize));
     }
-    Content { objects, units }
+    Content { objects, units, layers: vec![] }
 }
 
 #[test]

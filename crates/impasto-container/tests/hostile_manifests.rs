@@ -235,7 +235,7 @@ fn manifests() {
         ),
         (
             "a tile twice in a layer above",
-            vec![asset("a", 4, 4), units(&[(0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 0, 0), (0, 0, 9, 1)])],
+            vec![asset("a", 4, 4), units(&[(0, 0, 77, 1), (0, 0, 77, 2), (0, 0, 0, 0), (0, 0, 9, 1)])],
             F::DuplicateUnit { first: 0, second: 3, name: t("a") },
         ),
         (
@@ -251,7 +251,7 @@ fn manifests() {
         ),
         (
             "a tile in a layer above only",
-            vec![asset("a", 4, 4), units(&[(0, 0, 0, 1)])],
+            vec![asset("a", 4, 4), units(&[(0, 0, 77, 1)])],
             F::MissingTiles { name: t("a"), have: 0, tiles: 1 },
         ),
         (
@@ -293,7 +293,7 @@ fn manifests_at_the_bounds_are_read() {
         // Of no elements, whatever the dims before the 0 are.
         tensor("zero", 1, &[3, 1 << 40, 1 << 40, 0, 3, 1, 1, 0]),
         object(255, 0, b"a", b"whatever"),
-        units(&[(5, 7, 200, 9), (1, 1, 0, 0), (2, 0, 0, 200), (1, 0, 1, 0), (2, 0, 2, 0), (2, 0, 4, 0)]),
+        units(&[(5, 7, 200, 9), (1, 1, 0, 0), (2, 0, 77, 200), (1, 0, 1, 0), (2, 0, 2, 0), (2, 0, 4, 0)]),
         record(0x10, b"after the units"),
     ];
     let manifest = records.concat();

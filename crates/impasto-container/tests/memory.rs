@@ -5,7 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use common::raw::{object, opaque, record, varints};
+use common::raw::{asset, object, opaque, record, tensor, units, varints};
 use common::{open, with_header};
 use impasto_container::ContainerError;
 use impasto_container::FormatError as F;
@@ -70,6 +70,28 @@ fn memory_is_bounded() {
         let (rule, peak) = cost(&bytes);
         assert!(peak < 10_000, "{peak} bytes for {rule}");
     }
+
+    // Layers that say they are far up, and 255 of them in few bytes.
+    let above = |layer| units(&[(0, 0, 0, 0), (0, 0, 2, layer), (0, 0, 5, layer)]);
+    for records in [vec![asset("a", 4, 4), above(255)], vec![record(0x01, &varints(&[255])), none()]] {
+        let (rule, peak) = cost(&file(&records));
+        assert!(peak < 10_000, "{peak} bytes for {rule}");
+    }
+
+    // Every unit in a layer of its own: the tables are no larger than what describes the units.
+    let mut objects = Vec::new();
+    let mut layered = Vec::new();
+    for object in 0..2000 {
+        objects.push(tensor(&format!("{object:04}"), 3, &[0, 0, 1, 1, 0]));
+        layered.extend([(object, 0, 2, 0), (object, 0, 4, 0)]);
+        layered.extend((1..=100).flat_map(|layer| [(object, 0, 2, layer), (object, 0, 5, layer)]));
+    }
+    layered.push((0, 0, 5, 255));
+    let described = layered.len() * 32;
+    objects.push(units(&layered));
+    let (rule, peak) = cost(&file(&objects));
+    assert!(matches!(rule, F::MissingHead { .. }), "{rule}");
+    assert!(peak < 2 * described + 2000 * 600, "{peak} for {described}");
 
     // Names of 4096 bytes in records of 13: 100,000 of them would take 400 MB.
     let mut records = vec![object(2, 0, &[b' '; 4092], &[])];

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{open, small};
 use impasto_codec::DType;
-use impasto_container::{ContainerError, FormatError, Mode, ObjectKind, Opaque, Writer, measure};
+use impasto_container::{ContainerError, FormatError, LayerMark, Mode, ObjectKind, Opaque, Writer, measure};
 
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -22,7 +22,7 @@ fn a_file_replaces_the_old_one_when_it_is_whole() {
     let path = dir.path().join("a.impasto");
     fs::write(&path, b"old").unwrap();
     let content = small();
-    let mut writer = Writer::create(&path, content.objects.clone(), content.slots()).unwrap();
+    let mut writer = Writer::create(&path, content.objects.clone(), content.slots(), vec![]).unwrap();
     assert_eq!(files(dir.path()).len(), 2);
     for (i, unit) in content.units.iter().enumerate() {
         assert_eq!(writer.pushed(), i);
@@ -46,7 +46,7 @@ fn the_same_content_gives_the_same_bytes() {
 fn a_dropped_writer_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let content = small();
-    let mut writer = Writer::create(&dir.path().join("a"), content.objects.clone(), content.slots()).unwrap();
+    let mut writer = Writer::create(&dir.path().join("a"), content.objects.clone(), content.slots(), vec![]).unwrap();
     writer.push(content.units[0].mode, &content.units[0].bytes).unwrap();
     drop(writer);
     assert_eq!(files(dir.path()), [""; 0]);
@@ -57,7 +57,7 @@ fn units_that_do_not_fit_their_slots_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
     let content = small();
-    let create = || Writer::create(&path, content.objects.clone(), content.slots()).unwrap();
+    let create = || Writer::create(&path, content.objects.clone(), content.slots(), vec![]).unwrap();
 
     let mut writer = create();
     let error = writer.push(Mode::HEAD, b"").unwrap_err();
@@ -98,17 +98,23 @@ fn content_that_a_reader_would_refuse_is_not_written() {
 
     let mut swapped = objects.clone();
     swapped.swap(3, 4);
-    let error = rule(Writer::create(&path, swapped, slots.clone()));
+    let error = rule(Writer::create(&path, swapped, slots.clone(), vec![]));
     assert_eq!(error, FormatError::Order { name: "\"norm\"".into() });
-    let error = rule(Writer::create(&path, objects.clone(), slots[1..].to_vec()));
+    let error = rule(Writer::create(&path, objects.clone(), slots[1..].to_vec(), vec![]));
     assert_eq!(error, FormatError::MissingTiles { name: "\"config.json\"".into(), have: 1, tiles: 2 });
     let twice = [&slots[..], &slots[..1]].concat();
-    let error = rule(Writer::create(&path, objects.clone(), twice));
+    let error = rule(Writer::create(&path, objects.clone(), twice, vec![]));
     assert_eq!(error, FormatError::DuplicateUnit { first: 0, second: 12, name: "\"config.json\"".into() });
     let mut nameless = objects.clone();
     nameless[0].name.clear();
-    let error = rule(Writer::create(&path, nameless, slots.clone()));
+    let error = rule(Writer::create(&path, nameless, slots.clone(), vec![]));
     assert_eq!(error, FormatError::NameLength { object: 0, length: 0 });
+
+    let marks = |units: &[u32]| units.iter().map(|&units| LayerMark { units, kld: None }).collect::<Vec<_>>();
+    let create = |layers| rule(Writer::create(&path, objects.clone(), slots.clone(), layers));
+    assert_eq!(create(marks(&[3, 2])), FormatError::LayerUnits { layer: 2, units: 2 });
+    assert_eq!(create(marks(&[13])), FormatError::LayerUnits { layer: 1, units: 13 });
+    assert_eq!(create(marks(&[12; 256])), FormatError::LayerCount { count: 256 });
 
     // What stands for an opaque dtype is there if and only if the dtype is opaque.
     let opaque = |name: &str| Some(Opaque { name: name.into(), bytes: 20 });
@@ -122,11 +128,11 @@ fn content_that_a_reader_would_refuse_is_not_written() {
         let mut odd = objects.clone();
         let ObjectKind::Tensor(meta) = &mut odd[3].kind else { panic!("norm is a tensor") };
         (meta.dtype, meta.opaque) = (dtype, opaque);
-        assert_eq!(rule(Writer::create(&path, odd, slots.clone())), error);
+        assert_eq!(rule(Writer::create(&path, odd, slots.clone(), vec![])), error);
     }
 
     // That a tile needs a head shows only when it is there.
-    let mut writer = Writer::create(&path, objects, slots).unwrap();
+    let mut writer = Writer::create(&path, objects, slots, vec![]).unwrap();
     for unit in &content.units {
         let mode = if unit.object == 3 { Mode::LATTICE } else { unit.mode };
         writer.push(mode, &unit.bytes).unwrap();
@@ -141,7 +147,7 @@ fn content_that_a_reader_would_refuse_is_not_written() {
 fn a_destination_that_cannot_be_written_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let content = small();
-    let create = |path: &Path| Writer::create(path, content.objects.clone(), content.slots());
+    let create = |path: &Path| Writer::create(path, content.objects.clone(), content.slots(), vec![]);
     let error = create(&dir.path().join("none/a")).unwrap_err();
     assert!(matches!(error, ContainerError::Io { .. }), "{error}");
 
@@ -164,21 +170,21 @@ fn a_destination_that_cannot_be_written_is_an_error() {
 fn an_empty_file_is_a_header_and_a_manifest() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");
-    let summary = Writer::create(&path, vec![], vec![]).unwrap().finish().unwrap();
+    let summary = Writer::create(&path, vec![], vec![], vec![]).unwrap().finish().unwrap();
     assert_eq!((summary.file_length, summary.manifest_length, summary.units), (67, 3, 0));
     let file = fs::read(&path).unwrap();
     assert_eq!((file.len(), &file[64..]), (67, &[0x82, 1, 0][..]));
     assert!(open(&file).unwrap().objects().is_empty());
-    assert_eq!(measure(&[], &[]), Ok(67));
+    assert_eq!(measure(&[], &[], &[]), Ok(67));
 }
 
 #[test]
 fn measuring_long_units_takes_no_memory_for_them() {
     let most = 1 << 28;
-    let length = measure(&[], &[most; 1000]).unwrap();
+    let length = measure(&[], &[most; 1000], &[]).unwrap();
     let manifest = 1 + 3 + 2 + 32 * 1000;
     assert_eq!(length, (64u64 + manifest).next_multiple_of(16) + 1000 * u64::from(most));
-    assert_eq!(measure(&[], &[1, most + 1]), Err(FormatError::UnitLength { unit: 1, length: most + 1 }));
+    assert_eq!(measure(&[], &[1, most + 1], &[]), Err(FormatError::UnitLength { unit: 1, length: most + 1 }));
 }
 
 #[cfg(unix)]

@@ -146,6 +146,11 @@ fn code_lattice(
 ) -> Result<(u8, Vec<u8>), CodecError> {
     match encoder.lattice(place, &integers.part(place)) {
         Some(unit) => Ok((mode::LATTICE, unit)),
-        None => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
+        None => code_exactly(matrix, place),
     }
+}
+
+/// The elements of a tile as bytes.
+pub fn code_exactly(matrix: &MatrixView, place: &Place) -> Result<(u8, Vec<u8>), CodecError> {
+    encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL)
 }

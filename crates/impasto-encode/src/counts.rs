@@ -28,13 +28,18 @@ impl Counts {
     /// Counts one row of values under their classes.
     pub fn row(&mut self, row: i32, columns: &[i32], values: impl Iterator<Item = i32>) {
         for (&column, value) in columns.iter().zip(values) {
-            let class = class(self.kind, row, column);
-            let (symbol, _) = symbol(class, value);
-            self.symbols[class.table][symbol] += 1;
-            self.low_bits += u64::from(class.low_bits);
-            if symbol == ESCAPE {
-                self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
-            }
+            self.value(row + column, value);
+        }
+    }
+
+    /// Counts a value of class `t`.
+    pub fn value(&mut self, t: i32, value: i32) {
+        let class = class(self.kind, t, 0);
+        let (symbol, _) = symbol(class, value);
+        self.symbols[class.table][symbol] += 1;
+        self.low_bits += u64::from(class.low_bits);
+        if symbol == ESCAPE {
+            self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
         }
     }
 
@@ -68,7 +73,8 @@ impl Counts {
     fn escape_length(&self) -> u64 {
         match self.kind {
             Kind::Float => 2,
-            Kind::Lattice => 1,
+            Kind::Lattice | Kind::Refinement => 1,
+            Kind::Exact => 2,
         }
     }
 
@@ -79,7 +85,8 @@ impl Counts {
         write_explicit(&mut spelled, &explicit);
         let mut best = (self.cost(&explicit) + spelled.len() as u64 * 8 * COST_ONE, Shape::Explicit(explicit));
         for shape in 0..SHAPES as u8 {
-            let cost = self.cost(&parametric(self.kind, shape).unwrap_or_default());
+            let Some(tables) = parametric(self.kind, shape) else { break };
+            let cost = self.cost(&tables);
             if cost <= best.0 {
                 best = (cost, Shape::Parametric(shape));
             }

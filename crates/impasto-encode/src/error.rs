@@ -64,6 +64,14 @@ pub enum EncodeError {
         /// Bytes wanted.
         wanted: u64,
     },
+    /// Layers that are not in their order.
+    #[error("each layer must be larger than the one before it")]
+    LayerOrder,
+    /// A GGUF, which loses its blocks and the order of its rows when it is coded with loss.
+    #[error(
+        "a GGUF is translated for lossy layers, so none on top gives its bits back: use --lossless, or leave `lossless` away"
+    )]
+    ExactGguf,
     /// The file would break the format.
     #[error("the file cannot be laid out: {0}")]
     Layout(String),

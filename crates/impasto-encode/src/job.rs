@@ -12,6 +12,7 @@ use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::drift::{self, Sequential};
 use crate::error::EncodeError;
 use crate::lattice::{Costs, Integers, Rows, round};
+use crate::layers::Layers;
 use crate::layout::layout;
 use crate::matrix::has_non_finite;
 use crate::metric::{Feedbacks, Floors, Metric, metrics};
@@ -25,9 +26,9 @@ use crate::statistics::Statistics;
 /// Fewer weights than this are not worth a head: they are stored or go under Zstandard.
 pub const LEAST_WEIGHTS: usize = 4096;
 /// Times that a file is coded to meet a size.
-const TRIES: usize = 8;
+pub const TRIES: usize = 8;
 /// A forecast aims below the wanted size by one part in so many.
-const SLACK: u64 = 1000;
+pub const SLACK: u64 = 1000;
 
 /// How much of the weights to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,12 +52,14 @@ pub struct Options {
     pub segments: usize,
     /// How far statistics are believed.
     pub floors: Floors,
+    /// Layers below and above the lossy one that `target` is the size of.
+    pub layers: Layers,
 }
 
 impl Options {
     /// The usual options for a target.
     pub fn new(target: Target) -> Options {
-        Options { target, threads: 0, segments: 1, floors: Floors::default() }
+        Options { target, threads: 0, segments: 1, floors: Floors::default(), layers: Layers::default() }
     }
 }
 
@@ -106,6 +109,9 @@ pub fn encode_calibrated(
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
+    if options.layers.exact && checkpoint.metadata().is_some() {
+        return Err(EncodeError::ExactGguf);
+    }
     let calibrated = calibrated.filter(|_| options.target != Target::Lossless);
     if let Some(Calibrated { statistics, .. }) = calibrated
         && statistics.info().model != model_hash(checkpoint).to_hex().as_str()
@@ -122,7 +128,7 @@ pub fn encode_calibrated(
         };
         let folder = tempfile::tempdir().map_err(|error| CheckpointError::io(path, error))?;
         let drifted = folder.path().join("statistics.safetensors");
-        drift::drifted(&job, job.find_step()?, statistics, sequential, &drifted)?;
+        drift::drifted(&job, job.find_step(job.target_bytes())?, statistics, sequential, &drifted)?;
         drop(job);
         Job::new(checkpoint, options, Some(&Statistics::open(&drifted)?), watch)?.run(path)
     })
@@ -141,7 +147,7 @@ pub(crate) struct Job<'a> {
     pub tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
     scales: Vec<Option<Scales>>,
-    assets: Vec<CodedAsset>,
+    pub assets: Vec<CodedAsset>,
     /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every rate.
     kept: Vec<Option<u64>>,
     /// How the error of each lossy tensor is measured.
@@ -166,7 +172,7 @@ impl<'a> Job<'a> {
             checkpoint.release(tensor.info);
             scales
         };
-        let exact = options.target == Target::Lossless;
+        let exact = options.target == Target::Lossless || options.layers.exact;
         let (assets, scales) = rayon::join(|| code_assets(checkpoint, exact), || tensors.iter().map(scale).collect());
         let assets = assets?;
         let mut job = Job {
@@ -208,7 +214,7 @@ impl<'a> Job<'a> {
         Ok(Some(bytes))
     }
 
-    fn weights(&self) -> u64 {
+    pub fn weights(&self) -> u64 {
         self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::weights).sum()
     }
 
@@ -221,7 +227,7 @@ impl<'a> Job<'a> {
     }
 
     /// Plans for all tensors that are not tied; with loss at a global step, or without.
-    fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
+    pub fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
         (0..self.tensors.len()).map(|i| self.plan(i, step)).collect()
     }
 
@@ -237,7 +243,7 @@ impl<'a> Job<'a> {
                     let sample = round(&matrix, scales, &feedback, &grid, &self.costs, Rows::Sample);
                     sample.rate(&grid, &self.costs)
                 });
-                Plan::lattice(&matrix, metric.grid(&feedback, step), rate)
+                Plan::lattice(&matrix, metric.grid(&feedback, step), rate, !self.options.layers.below.is_empty())
             }
             (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),
@@ -252,7 +258,7 @@ impl<'a> Job<'a> {
     }
 
     /// Bytes that a lossy file may have.
-    fn target_bytes(&self) -> u64 {
+    pub fn target_bytes(&self) -> u64 {
         match self.options.target {
             Target::Lossless => u64::MAX,
             Target::Size(bytes) => bytes,
@@ -260,7 +266,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn lossy_weights(&self) -> u64 {
+    pub fn lossy_weights(&self) -> u64 {
         let lossy = (0..self.tensors.len()).filter(|&i| self.lossy(i).is_some());
         lossy.map(|i| self.tensors[i].weights()).sum()
     }
@@ -270,9 +276,9 @@ impl<'a> Job<'a> {
         self.metrics.get(tensor)?.as_ref().zip(self.scales[tensor].as_ref())
     }
 
-    /// The global step at which the file is forecast to have the wanted size.
-    fn find_step(&self) -> Result<f64, EncodeError> {
-        let (target, lossy_weights) = (self.target_bytes(), self.lossy_weights());
+    /// The global step at which the file is forecast to have `target` bytes.
+    pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
+        let lossy_weights = self.lossy_weights();
         if lossy_weights == 0 {
             return Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS });
         }
@@ -294,9 +300,12 @@ impl<'a> Job<'a> {
         if self.options.target == Target::Lossless {
             return self.code(path, &self.plans(None)?)?.finish(None);
         }
+        if self.options.layers.any() {
+            return self.run_layered(path);
+        }
         let (target, lossy_weights) = (self.target_bytes(), self.lossy_weights());
         let slack = target / SLACK;
-        let mut step = self.find_step()?;
+        let mut step = self.find_step(target)?;
         // The forecast is good to a few parts in 1000: what was coded tells the rest. Sizes are above the target at steps up to `low`.
         let (mut low, mut high) = (None, None);
         for _ in 0..TRIES {
@@ -339,7 +348,7 @@ impl<'a> Job<'a> {
         let (objects, slots) = layout(&self.assets, &self.tensors, plans);
         let assets: u64 = self.assets.iter().map(|asset| asset.bytes() + 8).sum();
         let tensors: u64 = plans.iter().flatten().map(|plan| plan.bytes).sum();
-        64 + manifest_length(&objects, slots.len()) + assets + tensors
+        64 + manifest_length(&objects, slots.len(), &[]) + assets + tensors
     }
 
     /// The integers of a tensor on the lattice, and their head.
@@ -357,7 +366,7 @@ impl<'a> Job<'a> {
     fn code(&self, path: &Path, plans: &[Option<Plan>]) -> Result<Coded, EncodeError> {
         let (objects, slots) = layout(&self.assets, &self.tensors, plans);
         let mut lengths = Vec::with_capacity(slots.len());
-        let mut writer = Writer::create(path, objects.clone(), slots)?;
+        let mut writer = Writer::create(path, objects.clone(), slots, vec![])?;
         let mut push = |mode: Mode, bytes: &[u8]| {
             lengths.push(bytes.len() as u32);
             writer.push(mode, bytes)
@@ -377,21 +386,25 @@ impl<'a> Job<'a> {
                 }
             };
             self.checkpoint.release(tensor.info);
-            let info = tensor.info;
-            let (name, shape) = (tensor.name.clone(), info.shape.clone());
-            let dtype = info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
-            reports.push(TensorReport { name, dtype, shape, mode, bytes });
+            reports.push(TensorReport::new(tensor, mode, bytes));
         }
-        let length = measure(&objects, &lengths).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
+        let coded = self.coded(writer, reports);
+        let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
+        Ok(Coded { length, ..coded })
+    }
+
+    /// What there is to say of a file whose units are written.
+    pub fn coded(&self, writer: Writer, tensors: Vec<TensorReport>) -> Coded {
         let distinct = || self.tensors.iter().filter(|t| t.same_as.is_none());
-        Ok(Coded {
+        Coded {
             writer,
-            length,
-            tensors: reports,
+            length: 0,
+            tensors,
+            layers: vec![],
             asset_bytes: self.assets.iter().map(CodedAsset::bytes).sum(),
             weights: self.weights(),
             raw_bytes: distinct().map(Tensor::raw_bytes).sum(),
             non_finite: self.non_finite(),
-        })
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! are integers (`arithmetic`).
 
 mod arithmetic;
+mod aside;
 mod calibrate;
 mod code;
 mod counts;
@@ -18,6 +19,8 @@ mod drift;
 mod error;
 mod job;
 mod lattice;
+mod layered;
+mod layers;
 mod layout;
 mod matrix;
 mod metric;
@@ -27,6 +30,7 @@ mod rate;
 mod report;
 mod scales;
 mod sic;
+mod spool;
 pub mod statistics;
 mod text;
 mod tiles;
@@ -36,8 +40,9 @@ pub use code::HEADER_SUFFIX;
 pub use drift::Sequential;
 pub use error::EncodeError;
 pub use job::{Calibrated, LEAST_WEIGHTS, Options, Progress, Target, encode, encode_calibrated};
+pub use layers::{Extent, Layers};
 pub use metric::Floors;
 pub use model::hf_tensor;
-pub use report::{Report, TensorReport};
+pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

@@ -2,7 +2,7 @@
 
 use impasto_codec::float::values_of_row;
 use impasto_codec::tile::encode_bytes;
-use impasto_codec::{DType, FloatLayout, Head, IndexArray, Kind};
+use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Kind};
 use impasto_container::{Matrix, MatrixError};
 use rayon::prelude::*;
 
@@ -16,6 +16,8 @@ use crate::tiles::tile_shape;
 
 /// Bytes of each part of a tensor that is compressed to learn its rate.
 const SAMPLE: usize = 128 << 10;
+/// Bits that a refinement takes for each weight, about: a factor of 2 to 3.
+const REFINEMENT_BITS: f64 = 1.5;
 /// Rows counted together.
 const CHUNK: usize = 64;
 /// One class: a quarter of an octave, in the unit of [`Scales`].
@@ -44,9 +46,20 @@ pub struct Plan {
 impl Plan {
     /// `bits`: what the elements are expected to take; `head_bytes`: what the head does.
     fn new(matrix: &MatrixView, coding: Coding, bits: u64, head_bytes: u64) -> Result<Plan, MatrixError> {
-        let elements = matrix.len().max(1) as u64;
+        let millibits = bits.saturating_mul(1000) / matrix.len().max(1) as u64;
+        Plan::with_tiles_for(millibits, matrix, coding, bits, head_bytes)
+    }
+
+    /// As [`Plan::new`], its tiles made for units of `millibits` / 1000 bits an element.
+    fn with_tiles_for(
+        millibits: u64,
+        matrix: &MatrixView,
+        coding: Coding,
+        bits: u64,
+        head_bytes: u64,
+    ) -> Result<Plan, MatrixError> {
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
-        let (tile_rows, tile_columns) = tile_shape(rows, columns, bits.saturating_mul(1000) / elements, matrix.dtype);
+        let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
         // A head is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
         // bytes less than they take, and padding.
@@ -94,20 +107,23 @@ impl Plan {
             plane: plane as u8,
             row_classes: IndexArray::new(row_classes),
             column_classes: IndexArray::new(column_classes),
-            steps: None,
+            body: Body::Float,
         };
         let head_bytes = head.to_bytes().len() as u64;
         let bits = bits + matrix.len() as u64 * u64::from(plane);
         Plan::new(matrix, Coding::Float(head), bits, head_bytes)
     }
 
-    /// The plan of a tensor coded on a lattice, expected to have this rate.
+    /// The plan of a tensor coded on a lattice, expected to have this rate; `refined`: with refinements, whose units are
+    /// the smallest.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
-    pub fn lattice(matrix: &MatrixView, grid: Grid, rate: Rate) -> Result<Plan, MatrixError> {
+    pub fn lattice(matrix: &MatrixView, grid: Grid, rate: Rate, refined: bool) -> Result<Plan, MatrixError> {
+        let thinnest = if refined { rate.bits.min(REFINEMENT_BITS) } else { rate.bits };
         let bits = rate.bits * matrix.len() as f64;
-        Plan::new(matrix, Coding::Lattice(grid), bits as u64, rate.head_bytes as u64)
+        let (bits, head_bytes) = (bits as u64, rate.head_bytes as u64);
+        Plan::with_tiles_for((thinnest * 1000.0) as u64, matrix, Coding::Lattice(grid), bits, head_bytes)
     }
 }
 

@@ -3,6 +3,7 @@
 use impasto_container::{Summary, Writer};
 
 use crate::error::EncodeError;
+use crate::model::Tensor;
 
 /// What became of a tensor.
 #[derive(Clone, Debug)]
@@ -19,6 +20,22 @@ pub struct TensorReport {
     pub bytes: u64,
 }
 
+impl TensorReport {
+    pub(crate) fn new(tensor: &Tensor, mode: &'static str, bytes: u64) -> Self {
+        let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
+        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes }
+    }
+}
+
+/// A layer of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerReport {
+    /// It is the first so many units of the file.
+    pub units: u32,
+    /// Bytes of a file of these units.
+    pub bytes: u64,
+}
+
 /// What an encoding made.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -26,6 +43,8 @@ pub struct Report {
     pub summary: Summary,
     /// Every tensor, in the order of the file.
     pub tensors: Vec<TensorReport>,
+    /// Its layers, the coarsest first; none in a file without.
+    pub layers: Vec<LayerReport>,
     /// Bytes of the coded assets.
     pub asset_bytes: u64,
     /// Distinct weights: those of tied tensors are counted once.
@@ -45,6 +64,7 @@ pub(crate) struct Coded {
     /// Bytes of the file.
     pub length: u64,
     pub tensors: Vec<TensorReport>,
+    pub layers: Vec<LayerReport>,
     pub asset_bytes: u64,
     pub weights: u64,
     pub raw_bytes: u64,
@@ -57,6 +77,7 @@ impl Coded {
         Ok(Report {
             summary: self.writer.finish()?,
             tensors: self.tensors,
+            layers: self.layers,
             asset_bytes: self.asset_bytes,
             weights: self.weights,
             raw_bytes: self.raw_bytes,

@@ -52,6 +52,46 @@ pub enum FileError {
         /// The mode.
         mode: u8,
     },
+    /// The base alone is larger than what may be taken of the file.
+    #[error("{file}: {bytes} bytes are too few: the base takes {base} ({base_bits:.3} bits per weight)")]
+    Budget {
+        /// The file.
+        file: String,
+        /// Bytes allowed.
+        bytes: u64,
+        /// Bytes of a file of the base.
+        base: u64,
+        /// The same in bits over all weights.
+        base_bits: f64,
+    },
+    /// No layer of that number.
+    #[error("{file}: there is no layer {layer}: the file has {}", layers_shown(*layers))]
+    NoLayer {
+        /// The file.
+        file: String,
+        /// The number asked for, from 1.
+        layer: usize,
+        /// How many layers the file has.
+        layers: usize,
+    },
+    /// No tensor is meant by a word.
+    #[error("{file}: there is no tensor whose name contains {word:?}")]
+    NoPart {
+        /// The file.
+        file: String,
+        /// The word.
+        word: String,
+    },
+    /// An object of which only the name is known cannot be copied.
+    #[error("{file}: {name:?} is of class {class}, which this version does not know and cannot copy (SPEC 3.4)")]
+    UnknownClass {
+        /// The file.
+        file: String,
+        /// The object.
+        name: String,
+        /// Its class.
+        class: u8,
+    },
     /// Two parts of the file would be written to the same path.
     #[error("{file}: two of its parts are called {name:?} and would be written to the same path")]
     SamePath {
@@ -99,4 +139,12 @@ pub enum FileError {
         /// What is wrong.
         rule: String,
     },
+}
+
+fn layers_shown(layers: usize) -> String {
+    match layers {
+        0 => "no layers".to_owned(),
+        1 => "one".to_owned(),
+        layers => format!("layers 1 to {layers}"),
+    }
 }

@@ -9,19 +9,25 @@
 //! # Ok::<(), impasto::FileError>(())
 //! ```
 
+mod cut;
 mod error;
 pub mod export;
 mod file;
+mod tensor;
+mod truncate;
 pub mod verify;
 mod view;
 mod weights;
 
+pub use cut::{Cut, Layer};
 pub use error::FileError;
-pub use file::{File, MEMORY_LIMIT, Tensor};
+pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Checkpoint, CheckpointError};
 pub use impasto_encode::{
-    CalibrateOptions, Calibrated, Calibrating, EncodeError, Floors, Info, Options, Progress, Report, Sequential,
-    Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
+    CalibrateOptions, Calibrated, Calibrating, EncodeError, Extent, Floors, Info, LayerReport, Layers, Options,
+    Progress, Report, Sequential, Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
 };
+pub use tensor::Tensor;
+pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};
 pub use weights::{CheckpointWeights, FileWeights};

@@ -1,6 +1,9 @@
 //! Checking a file: every unit's hash, and that every tensor and asset decodes.
 
-use impasto_container::{Source, UnitHealth};
+use std::collections::HashSet;
+
+use impasto_codec::{CodecError, Head, Kind};
+use impasto_container::{Object, Source, UnitEntry, UnitHealth};
 use rayon::prelude::*;
 
 use crate::error::FileError;
@@ -28,7 +31,8 @@ impl Verdict {
     }
 }
 
-/// Checks the hash of every unit, then decodes every tensor and asset that has all its units. Memory is that of one tile for each thread.
+/// Checks the hash of every unit, then decodes every tensor and asset whose base is there, each tile with the layers that are. Memory is that
+/// of one tile for each thread.
 ///
 /// # Errors
 /// If the file cannot be read at all.
@@ -42,19 +46,45 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     };
     let mut verdict =
         Verdict { units, absent: named(UnitHealth::Absent), damaged: named(UnitHealth::Damaged), ..Verdict::default() };
+    let good = |unit: u32| health.get(unit as usize) == Some(&UnitHealth::Good);
     let whole = |object: u32| match reader.units_of(object) {
         None => false,
-        Some(units) => units.head.iter().chain(units.tiles).all(|&u| health[u as usize] == UnitHealth::Good),
+        Some(units) => units.head.iter().chain(units.tiles).all(|&u| good(u)),
     };
     for (n, object) in reader.objects().iter().enumerate() {
         if object.tied().is_some() || !whole(n as u32) {
             continue;
         }
-        match file.object(n as u32).and_then(|object| object.check()) {
+        let checked = file.object(n as u32).and_then(|object| object.check(&good));
+        match checked {
             Ok(()) => {}
             Err(error @ FileError::UnknownMode { .. }) => verdict.unreadable.push(error.to_string()),
             Err(error) => verdict.broken.push(error.to_string()),
         }
     }
+    // Heads of layers are checked with their tiles; here are those that no tile needs.
+    let heads = (0u32..).zip(reader.units()).filter(|(unit, entry)| entry.is_head() && entry.layer > 0 && good(*unit));
+    let needed: HashSet<u32> = (0..reader.objects().len() as u32)
+        .flat_map(|n| (1..=reader.layers_of(n)).filter_map(move |layer| Some(reader.layer_of(n, layer)?.head)))
+        .collect();
+    for (unit, entry) in heads.filter(|(unit, _)| !needed.contains(unit)) {
+        if let Err(error) = check_head(file, unit, entry) {
+            verdict.broken.push(error.to_string());
+        }
+    }
     Ok(verdict)
+}
+
+/// Does a head in a layer above 0 follow SPEC 6?
+fn check_head<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Result<(), FileError> {
+    let reader = file.reader();
+    let dtype = reader.objects().get(entry.object as usize).and_then(Object::dtype);
+    // Nothing is known of the heads of an object of unknown class.
+    let (Some(dtype), Some(matrix)) = (dtype, reader.matrix(entry.object)) else { return Ok(()) };
+    let head = Head::read(&reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
+    let broken = |error| file.broken(unit, error);
+    match head.map_err(broken)?.kind() {
+        Kind::Refinement | Kind::Exact => Ok(()),
+        kind => Err(broken(CodecError::HeadLayer { layer: entry.layer.into(), kind: kind as u8 })),
+    }
 }

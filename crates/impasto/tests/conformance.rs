@@ -100,7 +100,7 @@ fn committed_files_are_those_that_the_codec_makes() {
         assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has other bytes", entry.file_name());
         made += 1;
     }
-    assert_eq!(made, 26);
+    assert_eq!(made, 33);
 }
 
 #[test]
@@ -119,9 +119,13 @@ fn every_file_decodes_to_what_is_expected_at_every_level() {
             let partial = ["2.5-cut", "2.5-cut-after-the-head", "3.6.1-unknown-mode"].contains(&stem(path));
             assert_eq!(errors.is_empty(), !partial, "{} at {level:?}: {errors:?}", stem(path));
         }
-        let file = File::open(path).expect("open");
-        let good = verify(&file).expect("verify").is_good();
-        assert_eq!(good, listing(path, Level::Scalar).1.is_empty(), "{}", stem(path));
+        let mut verdict = verify(&File::open(path).expect("open")).expect("verify");
+        if stem(path).starts_with("12.3-cut") {
+            // Everything decodes, at lower levels.
+            assert!(!verdict.absent.is_empty(), "{}", stem(path));
+            verdict.absent.clear();
+        }
+        assert_eq!(verdict.is_good(), listing(path, Level::Scalar).1.is_empty(), "{}: {verdict:?}", stem(path));
     }
 }
 
@@ -129,7 +133,7 @@ fn every_file_decodes_to_what_is_expected_at_every_level() {
 fn every_broken_file_is_refused_under_its_clause() {
     let mut wrong = String::new();
     let broken = files_in("broken");
-    assert!(broken.len() > 110, "only {} files", broken.len());
+    assert!(broken.len() > 155, "only {} files", broken.len());
     for path in &broken {
         let clause = stem(path).split_once('-').expect("a clause").0;
         for level in Level::available() {

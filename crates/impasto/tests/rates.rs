@@ -163,7 +163,7 @@ fn assert_as_promised(model: &Model, bits: f64) {
     for tensor in &model.tensors {
         let decoded = file.tensor(&tensor.name).expect("head");
         let bytes = decoded.bytes().expect("units");
-        let Some(steps) = decoded.head().and_then(|head| head.steps.as_ref()) else {
+        let Some(steps) = decoded.head().and_then(|head| head.steps()) else {
             assert!(bytes == tensor.bytes, "{} is exact", tensor.name);
             continue;
         };

@@ -57,7 +57,7 @@ fn bomb(path: &std::path::Path, kind: ObjectKind, tile_bytes: usize, tiles: u32)
     let objects = vec![Object { name: "config.json".into(), kind }];
     let slots = (0..tiles).map(|tile| UnitSlot { object: 0, tile, layer: 0, is_head: false }).collect();
     let (mode, unit) = encode_bytes(&vec![0; tile_bytes], DType::U8, 3).expect("compresses");
-    let mut writer = Writer::create(path, objects, slots).expect("a legal file");
+    let mut writer = Writer::create(path, objects, slots, vec![]).expect("a legal file");
     (0..tiles).for_each(|_| writer.push(Mode(mode), &unit).expect("writes"));
     writer.finish().expect("writes");
 }

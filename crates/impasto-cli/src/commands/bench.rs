@@ -13,7 +13,7 @@ use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
     let Bench::Decode { file: path, repeat } = what;
-    let file = open(args, path)?;
+    let file = open(args, path, None)?;
     let names: Vec<&str> = file
         .tensor_names()
         .filter(|name| file.reader().find_tensor(name).is_some_and(|t| file.reader().resolve(t) == t))

@@ -15,7 +15,7 @@ use crate::progress::bar;
 pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
     let form = form(command)?;
     let (folder, name) = target(&command.output, form);
-    let file = open(args, &command.file)?;
+    let file = open(args, &command.file, command.cut.cut().as_ref())?;
     let progress = bar(args, file.tensor_names().count() as u64);
     let watch = |_: &str| progress.inc(1);
     let exported = with_threads(args, || export(&file, &folder, name.as_deref(), form, command.force, &watch))??;

@@ -1,9 +1,9 @@
 //! `impasto demo`: the main job on the model that this program carries.
 
 use anyhow::Context;
-use impasto::{Options, Target};
+use impasto::{Cut, Extent, Layers, Options, Target};
 
-use super::encode::{Guide, encode_to};
+use super::encode::{Guide, Way, encode_to};
 use super::run::stream;
 use crate::args::Args;
 use crate::exit::Code;
@@ -20,6 +20,9 @@ const TINY: [(&str, &[u8]); 5] = [
 ];
 /// Tokens that it is calibrated on: enough for inputs of its size.
 const TOKENS: usize = 8192;
+/// Bits a weight of its lossy layers, below an exact one.
+const BELOW: [f64; 1] = [3.5];
+const TOP: f64 = 5.0;
 const PROMPT: &str = "Once upon a time";
 
 pub fn run(args: &Args) -> anyhow::Result<Code> {
@@ -32,15 +35,15 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     for (name, bytes) in TINY {
         std::fs::write(model.join(name), bytes)?;
     }
-    let files = [("lossless", Target::Lossless), ("5 bits per weight", Target::BitsPerWeight(5.0))];
+    let layers = Layers { below: BELOW.map(Extent::BitsPerWeight).to_vec(), exact: true, ..Layers::default() };
+    let options = Options { threads: args.threads, layers, ..Options::new(Target::BitsPerWeight(TOP)) };
     let guide = Guide::Text { text: impasto::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
-    for (i, (title, target)) in files.into_iter().enumerate() {
-        print(&format!("{}== {title}\n", if i > 0 { "\n" } else { "" }))?;
-        let file = folder.path().join(format!("tiny-{i}.impasto"));
-        encode_to(args, &model, &file, &Options { threads: args.threads, ..Options::new(target) }, &guide)?;
-        let loaded = load(args, &file)?;
+    let file = folder.path().join("tiny.impasto");
+    encode_to(args, Way { model: &model, output: &file, measure: None }, &options, &guide)?;
+    for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, exact", None)] {
+        let loaded = load(args, &file, cut.as_ref())?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
-        print(&format!("\n{PROMPT}"))?;
+        print(&format!("\n== from {title}\n\n{PROMPT}"))?;
         let options = impasto_model::generate::GenerateOptions { max_tokens: 60, ..loaded.generate_options() };
         stream(&loaded, &tokens, &options)?;
     }

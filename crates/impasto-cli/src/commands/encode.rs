@@ -7,38 +7,59 @@ use std::time::Instant;
 
 use anyhow::Context;
 use impasto::{
-    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, Floors, Options, Progress, Report, Sequential,
-    Statistics, Target, encode_calibrated,
+    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, Extent, Floors, Layers, Options, Progress, Report,
+    Sequential, Statistics, Target, encode_calibrated,
 };
 use impasto_model::config::DecoderConfig;
 use impasto_model::tokenizer::Tokenizer;
 use impasto_model::{ModelError, WeightSource};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg};
+use super::measure::measure;
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
-    let target = match (command.bpw, command.size) {
-        (Some(bits), _) => Target::BitsPerWeight(bits),
-        (_, Some(bytes)) => Target::Size(bytes),
-        _ => Target::Lossless,
-    };
+    let (target, layers) = target(command);
     let floors = match command.floors {
         Some(FloorsArg::Conservative) => Floors::Conservative,
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    let options = Options { threads: args.threads, segments: command.segments.into(), floors, ..Options::new(target) };
+    let options =
+        Options { threads: args.threads, segments: command.segments.into(), floors, layers, ..Options::new(target) };
     let guide = guide(command, target)?;
-    let report = encode_to(args, &command.model, &command.output, &options, &guide)?;
+    let measure = command.measure.as_ref().map(|text| text.as_deref());
+    let way = Way { model: &command.model, output: &command.output, measure };
+    let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} holds NaN or infinity: kept exactly, not coded with loss");
     }
     Ok(Code::Success)
+}
+
+/// The finest lossy layer, and those below and above it.
+fn target(command: &Encode) -> (Target, Layers) {
+    let target = |extent| match extent {
+        Extent::BitsPerWeight(bits) => Target::BitsPerWeight(bits),
+        Extent::Size(bytes) => Target::Size(bytes),
+    };
+    let mut layers = Layers::default();
+    if let Some(feedback) = command.layer_feedback {
+        layers.feedback = feedback;
+    }
+    if let Some(LayersArg { lossy, exact }) = &command.layers
+        && let Some((&top, below)) = lossy.split_last()
+    {
+        (layers.below, layers.exact) = (below.to_vec(), *exact);
+        return (target(top), layers);
+    }
+    let extent = command.bpw.map(Extent::BitsPerWeight).or(command.size.map(Extent::Size));
+    (extent.map_or(Target::Lossless, target), layers)
 }
 
 /// What tells a lossy encoding where error weighs least.
@@ -62,7 +83,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             || command.sequential
             || command.uncalibrated;
         return match lossy {
-            true => Err(UsageError("calibration is for lossy files: give --bpw or --size").into()),
+            true => Err(UsageError("calibration is for lossy files: give --bpw, --size or --layers").into()),
             false => Ok(Guide::None),
         };
     }
@@ -87,9 +108,19 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     }
 }
 
+/// What is to be encoded, and where to.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    pub model: &'a Path,
+    pub output: &'a Path,
+    /// Whether to measure the layers, on this text or the embedded one.
+    pub measure: Option<Option<&'a Path>>,
+}
+
 /// Encodes, shows the progress and prints the result.
-pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
+pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
+    let Way { model, output, measure: measured } = way;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
@@ -98,53 +129,78 @@ pub fn encode_to(args: &Args, model: &Path, output: &Path, options: &Options, gu
         Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
         Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
     };
-    let mut notes = notes(&checkpoint, options.target == Target::Lossless);
+    let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
     let folder = tempfile::tempdir().context("a temporary folder")?;
-    let (statistics, text) = match guide {
-        Guide::None => (None, None),
-        Guide::Statistics { file, sequential } => (Some(Statistics::open(file)?), sequential.as_deref()),
-        Guide::Text { text, tokens, sequential, given } => match runs(&weights) {
-            Err(error) if !given && !sequential => {
-                notes.push(format!("not calibrated, since the model cannot be run: {error}"));
-                (None, None)
-            }
-            Err(error) => return Err(error).with_context(|| model.display().to_string()),
-            Ok(context) => {
-                let path = folder.path().join("statistics.safetensors");
-                let usual = calibrate_options(args);
-                let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
-                calibrate_on(&checkpoint, &weights, text, &options, &path, &progress)
-                    .with_context(|| model.display().to_string())?;
-                (Some(Statistics::open(&path)?), sequential.then_some(text.as_ref()))
-            }
-        },
-    };
-    let tokens = match (text, &statistics) {
-        (Some(text), Some(statistics)) => {
-            if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
-                return Err(UsageError(
-                    "--sequential takes the text that the statistics are of: give it with --calibration",
-                )
-                .into());
-            }
-            Some(Tokenizer::from_source(&weights)?.encode(text, true)?)
-        }
-        _ => None,
-    };
+    let source =
+        Source { args, checkpoint: &checkpoint, weights: &weights, folder: folder.path(), progress: &progress };
+    let Guidance { statistics, tokens } =
+        source.guidance(guide, &mut notes).with_context(|| model.display().to_string())?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }
     });
     let report = encode_calibrated(&checkpoint, output, options, calibrated.as_ref(), &watch);
-    let report = report.with_context(|| model.display().to_string())?;
+    let mut report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
+    let mut klds = vec![];
+    if let Some(text) = measured {
+        (report.summary, klds) = measure(args, model, output, text)?;
+    }
     print_notes(&notes);
     if args.json {
-        print_json(&to_json(&report, &notes, output))?;
+        print_json(&to_json(&report, &klds, &notes, output))?;
     } else {
-        print(&to_text(&report, output, begun.elapsed().as_secs_f64()))?;
+        print(&to_text(&report, &klds, output, begun.elapsed().as_secs_f64()))?;
     }
     Ok(report)
+}
+
+/// What is encoded, and what calibrating it needs.
+struct Source<'a> {
+    args: &'a Args,
+    checkpoint: &'a Checkpoint,
+    weights: &'a CheckpointWeights<'a>,
+    /// For statistics that only this encoding needs.
+    folder: &'a Path,
+    progress: &'a ProgressBar,
+}
+
+/// What a [`Guide`] comes to.
+#[derive(Default)]
+struct Guidance {
+    statistics: Option<Statistics>,
+    /// The text that they are of, if inputs are to come from coded blocks.
+    tokens: Option<Vec<u32>>,
+}
+
+impl Source<'_> {
+    fn guidance(&self, guide: &Guide, notes: &mut Vec<String>) -> anyhow::Result<Guidance> {
+        let (statistics, text) = match guide {
+            Guide::None => return Ok(Guidance::default()),
+            Guide::Statistics { file, sequential } => (Statistics::open(file)?, sequential.as_deref()),
+            Guide::Text { text, tokens, sequential, given } => match runs(self.weights) {
+                Err(error) if !given && !sequential => {
+                    notes.push(format!("not calibrated, since the model cannot be run: {error}"));
+                    return Ok(Guidance::default());
+                }
+                Err(error) => return Err(error.into()),
+                Ok(context) => {
+                    let path = self.folder.join("statistics.safetensors");
+                    let usual = calibrate_options(self.args);
+                    let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
+                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress)?;
+                    (Statistics::open(&path)?, sequential.then_some(text.as_ref()))
+                }
+            },
+        };
+        let Some(text) = text else { return Ok(Guidance { statistics: Some(statistics), tokens: None }) };
+        if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
+            let rule = "--sequential takes the text that the statistics are of: give it with --calibration";
+            return Err(UsageError(rule).into());
+        }
+        let tokens = Tokenizer::from_source(self.weights)?.encode(text, true)?;
+        Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens) })
+    }
 }
 
 /// The context of a model that this program can run and that has a tokenizer.
@@ -177,11 +233,16 @@ fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
     checkpoint.notes().iter().cloned().chain(padding).collect()
 }
 
-fn to_json(report: &Report, notes: &[String], output: &Path) -> serde_json::Value {
+fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> serde_json::Value {
     let tensors = report
         .tensors
         .iter()
         .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.mode, "bytes": t.bytes }));
+    let layers = report
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(n, layer)| json!({ "units": layer.units, "bytes": layer.bytes, "kld": klds.get(n) }));
     json!({
         "file": output.display().to_string(),
         "root": root(report),
@@ -191,6 +252,7 @@ fn to_json(report: &Report, notes: &[String], output: &Path) -> serde_json::Valu
         "raw_bytes": report.raw_bytes,
         "weights": report.weights,
         "bits_per_weight": bits_per_weight(report),
+        "layers": layers.collect::<Vec<_>>(),
         "relative_step": report.relative_step,
         "non_finite": report.non_finite,
         "notes": notes,
@@ -198,7 +260,7 @@ fn to_json(report: &Report, notes: &[String], output: &Path) -> serde_json::Valu
     })
 }
 
-fn to_text(report: &Report, output: &Path, seconds: f64) -> String {
+fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String {
     // By mode: tensors, weights, bytes.
     let mut modes: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
     for tensor in &report.tensors {
@@ -217,8 +279,18 @@ fn to_text(report: &Report, output: &Path, seconds: f64) -> String {
     let inside = report.asset_bytes + report.tensors.iter().map(|t| t.bytes).sum::<u64>();
     rows.push(other("container", report.summary.file_length - inside));
     let length = report.summary.file_length;
+    let bits = |bytes: u64| bytes as f64 * 8.0 / report.weights.max(1) as f64;
+    let mut layers = vec![["layer", "bytes", "bits/weight", "KLD"].map(String::from).to_vec()];
+    layers.extend(report.layers.iter().enumerate().map(|(n, layer)| {
+        let kld = klds.get(n).map_or(String::new(), |kld| format!("{kld:.5}"));
+        vec![(n + 1).to_string(), bytes(layer.bytes), format!("{:.3}", bits(layer.bytes)), kld]
+    }));
+    if klds.is_empty() {
+        layers.iter_mut().for_each(|row| row.truncate(3));
+    }
+    let layers = if report.layers.is_empty() { String::new() } else { table(&layers) };
     format!(
-        "{}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
+        "{}{layers}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
         table(&rows),
         output.display(),
         bytes(length),

@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use impasto::Cut;
 use impasto_model::Model;
 use impasto_model::eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
 use impasto_model::eval::{
@@ -20,8 +21,8 @@ use crate::progress::bar;
 
 pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     match what {
-        Eval::Ppl { model, text } => {
-            let loaded = load(args, model)?;
+        Eval::Ppl { model, text, cut } => {
+            let loaded = load(args, model, cut.cut().as_ref())?;
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -34,9 +35,9 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&ppl_line(model, &result))?;
             }
         }
-        Eval::Kld { model, reference, text } => {
-            let original = load(args, reference)?;
-            let loaded = load(args, model)?;
+        Eval::Kld { model, reference, text, cut } => {
+            let loaded = load(args, model, cut.cut().as_ref())?;
+            let original = load(args, reference, None)?;
             let (tokens, options) = prepare(args, &original, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -50,22 +51,24 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&kld_text(model, reference, &result))?;
             }
         }
-        Eval::Tasks { model, tasks, reference, limit } => run_tasks(args, model, reference.as_deref(), tasks, *limit)?,
+        Eval::Tasks { model, tasks, reference, limit, cut } => {
+            run_tasks(args, (model, cut.cut()), reference.as_deref(), tasks, *limit)?;
+        }
     }
     Ok(Code::Success)
 }
 
 fn run_tasks(
     args: &Args,
-    model: &Path,
+    (model, cut): (&Path, Option<Cut>),
     reference: Option<&Path>,
     tasks: &[PathBuf],
     limit: Option<usize>,
 ) -> anyhow::Result<()> {
     // What is wrong with a file is said before models are loaded.
     let tasks: Vec<Task> = tasks.iter().map(|path| read_task(path, limit)).collect::<anyhow::Result<_>>()?;
-    let original = reference.map(|path| load(args, path)).transpose()?;
-    let loaded = load(args, model)?;
+    let loaded = load(args, model, cut.as_ref())?;
+    let original = reference.map(|path| load(args, path, None)).transpose()?;
     let (original, loaded) = (original.as_ref().map(subject).transpose()?, subject(&loaded)?);
     let items = tasks.iter().map(|task| task.items.len() as u64).sum();
     let progress = bar(args, items);

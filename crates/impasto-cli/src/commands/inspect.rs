@@ -1,5 +1,6 @@
 //! `impasto inspect`.
 
+use impasto::Layer;
 use impasto_container::{Mode, ObjectKind, UnitEntry};
 use serde_json::{Value, json};
 
@@ -16,13 +17,20 @@ struct Line {
     shape: Vec<u64>,
     mode: String,
     units: usize,
-    bytes: u64,
+    /// Bytes of its units, those of the base first.
+    levels: Vec<u64>,
     elements: u64,
     tied: Option<String>,
 }
 
+impl Line {
+    fn bytes(&self) -> u64 {
+        self.levels.iter().sum()
+    }
+}
+
 pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
-    let file = open(args, &command.file)?;
+    let file = open(args, &command.file, None)?;
     let reader = file.reader();
     let mut units: Vec<Vec<&UnitEntry>> = vec![vec![]; reader.objects().len()];
     for unit in reader.units() {
@@ -47,24 +55,26 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 shape,
                 mode: if tied.is_some() { "tied".into() } else { modes(units) },
                 units: units.len(),
-                bytes: units.iter().map(|u| u64::from(u.length)).sum(),
+                levels: levels(units),
                 tied,
             }
         })
         .collect();
-    let weights: u64 = lines.iter().filter(|l| l.tensor && l.tied.is_none()).map(|l| l.elements).sum();
+    let weights = file.weights();
+    let layers = file.layers();
     let header = reader.header();
     let root: String = reader.root().iter().map(|b| format!("{b:02x}")).collect();
-    let bits = header.file_length as f64 * 8.0 / weights.max(1) as f64;
+    let bits = bits_per_weight(header.file_length, weights);
     if args.json {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
-                    "units": l.units, "bytes": l.bytes, "tied": l.tied })
+                    "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied })
         };
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "version": [1, header.minor],
             "bytes": header.file_length, "manifest_bytes": header.manifest_length, "cut": reader.is_cut(),
-            "units": reader.units().len(), "weights": weights, "bits_per_weight": bits, "layers": layers(reader.units()),
+            "units": reader.units().len(), "weights": weights, "bits_per_weight": bits,
+            "layers": layers.iter().map(|l| layer_value(l, weights)).collect::<Vec<_>>(), "levels": level_values(reader.units()),
             "objects": lines.iter().map(object).collect::<Vec<_>>(),
         }))?;
         return Ok(Code::Success);
@@ -85,17 +95,29 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         bytes(overhead),
         100.0 * overhead as f64 / header.file_length as f64,
     ));
-    text.push_str(&table(&layer_rows(reader.units(), weights)));
+    if !layers.is_empty() {
+        text.push_str(&table(&layer_rows(&layers, weights)));
+        text.push('\n');
+    }
+    text.push_str(&table(&level_rows(reader.units(), weights)));
     text.push('\n');
-    let mut rows =
-        vec![["object", "type", "shape", "coded as", "units", "bytes", "bits/weight"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["object", "type", "shape", "coded as", "units", "bytes", "bits/weight", "by level"].map(String::from).to_vec(),
+    ];
     for line in lines.iter().filter(|l| command.tensors || !l.tensor) {
         let shape = line.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
-        let bits = line.bytes as f64 * 8.0 / line.elements.max(1) as f64;
+        let bits = |bytes: u64| match line.tied {
+            Some(_) => String::new(),
+            None => format!("{:.3}", bytes as f64 * 8.0 / line.elements.max(1) as f64),
+        };
         let kind = if line.tensor { line.dtype.clone() } else { "asset".to_owned() };
         let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {}", shown(name)));
-        let bits = if line.tied.is_some() { String::new() } else { format!("{bits:.3}") };
-        rows.push(vec![shown(&line.name), kind, shape, mode, line.units.to_string(), bytes(line.bytes), bits]);
+        let by_level = match line.levels[..] {
+            [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),
+            _ => String::new(),
+        };
+        let (name, units, total) = (shown(&line.name), line.units.to_string(), line.bytes());
+        rows.push(vec![name, kind, shape, mode, units, bytes(total), bits(total), by_level]);
     }
     text.push_str(&table(&rows));
     if !command.tensors {
@@ -113,6 +135,8 @@ fn mode_name(mode: Mode) -> String {
         Mode::HEAD => "head".into(),
         Mode::FLOAT => "float".into(),
         Mode::LATTICE => "lattice".into(),
+        Mode::REFINEMENT => "refinement".into(),
+        Mode::EXACT => "exact".into(),
         Mode(other) => format!("mode {other}"),
     }
 }
@@ -125,38 +149,72 @@ fn modes(units: &[&UnitEntry]) -> String {
     if modes.is_empty() { "empty".into() } else { modes.into_iter().map(mode_name).collect::<Vec<_>>().join("+") }
 }
 
-/// Units and bytes of each layer.
-fn layers(units: &[UnitEntry]) -> Vec<Value> {
-    let most = units.iter().map(|u| u.layer).max().unwrap_or(0);
-    let layer = |n: u8| units.iter().filter(move |u| u.layer == n);
-    (0..=most)
-        .map(|n| {
-            let bytes: u64 = layer(n).map(|u| u64::from(u.length)).sum();
-            json!({ "layer": n, "units": layer(n).count(), "bytes": bytes })
-        })
-        .collect()
+/// Bytes of units by the layer that they stand in (SPEC 3.6), at least one entry.
+fn levels<'a>(units: impl IntoIterator<Item = &'a &'a UnitEntry>) -> Vec<u64> {
+    let mut levels = vec![0];
+    for unit in units {
+        let level = usize::from(unit.layer);
+        levels.resize(levels.len().max(level + 1), 0);
+        levels[level] += u64::from(unit.length);
+    }
+    levels
 }
 
-/// By layer and mode: units, bytes, share of the weights' bits.
-fn layer_rows(units: &[UnitEntry], weights: u64) -> Vec<Vec<String>> {
+fn bits_per_weight(bytes: u64, weights: u64) -> f64 {
+    bytes as f64 * 8.0 / weights.max(1) as f64
+}
+
+/// A layer of the file, all before it included.
+fn layer_value(layer: &Layer, weights: u64) -> Value {
+    json!({
+        "units": layer.units, "bytes": layer.bytes, "bits_per_weight": bits_per_weight(layer.bytes, weights), "kld": layer.kld,
+        "whole": layer.is_whole,
+    })
+}
+
+/// The layers of the file, as `--layer` numbers them.
+fn layer_rows(layers: &[Layer], weights: u64) -> Vec<Vec<String>> {
+    let mut rows = vec![["layer", "units", "bytes", "bits/weight", "KLD", ""].map(String::from).to_vec()];
+    rows.extend((1..).zip(layers).map(|(n, layer)| {
+        vec![
+            n.to_string(),
+            layer.units.to_string(),
+            bytes(layer.bytes),
+            format!("{:.3}", bits_per_weight(layer.bytes, weights)),
+            layer.kld.map_or("not measured".to_owned(), |kld| format!("{kld:.5}")),
+            if layer.is_whole { String::new() } else { "not all here".to_owned() },
+        ]
+    }));
+    rows
+}
+
+/// Units and bytes of each level of tensors.
+fn level_values(units: &[UnitEntry]) -> Vec<Value> {
+    let count = |n: usize| units.iter().filter(|u| usize::from(u.layer) == n).count();
+    let of_level = |(n, bytes)| json!({ "level": n, "units": count(n), "bytes": bytes });
+    levels(&units.iter().collect::<Vec<_>>()).into_iter().enumerate().map(of_level).collect()
+}
+
+/// By level and mode: units, bytes, share of the weights' bits.
+fn level_rows(units: &[UnitEntry], weights: u64) -> Vec<Vec<String>> {
     let mut keys: Vec<(u8, Mode)> = units.iter().map(|u| (u.layer, u.mode)).collect();
     keys.sort();
     keys.dedup();
     let mut rows =
-        vec![["layer", "mode", "units", "bytes", "smallest", "median", "bits/weight"].map(String::from).to_vec()];
-    for (layer, mode) in keys {
+        vec![["level", "mode", "units", "bytes", "smallest", "median", "bits/weight"].map(String::from).to_vec()];
+    for (level, mode) in keys {
         let mut lengths: Vec<u64> =
-            units.iter().filter(|u| (u.layer, u.mode) == (layer, mode)).map(|u| u.length.into()).collect();
+            units.iter().filter(|u| (u.layer, u.mode) == (level, mode)).map(|u| u.length.into()).collect();
         lengths.sort_unstable();
         let total: u64 = lengths.iter().sum();
         rows.push(vec![
-            layer.to_string(),
+            level.to_string(),
             mode_name(mode),
             lengths.len().to_string(),
             bytes(total),
             bytes(lengths[0]),
             bytes(lengths[lengths.len() / 2]),
-            format!("{:.3}", total as f64 * 8.0 / weights.max(1) as f64),
+            format!("{:.3}", bits_per_weight(total, weights)),
         ]);
     }
     rows

@@ -7,7 +7,9 @@ pub mod demo;
 pub mod encode;
 pub mod eval;
 pub mod inspect;
+mod measure;
 pub mod run;
+pub mod truncate;
 pub mod verify;
 
 use clap::CommandFactory;

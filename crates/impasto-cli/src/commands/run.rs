@@ -16,7 +16,7 @@ use crate::model::load;
 use crate::output::{print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
-    let model = load(args, &command.model)?;
+    let model = load(args, &command.model, command.cut.cut().as_ref())?;
     let options = GenerateOptions {
         max_tokens: command.max_tokens,
         sampling: params(&command.sampling),

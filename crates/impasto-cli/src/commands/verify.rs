@@ -11,7 +11,7 @@ use crate::output::{print, print_json};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
-    let file = open(args, &command.file)?;
+    let file = open(args, &command.file, None)?;
     let spinner = bar(args, 0);
     spinner.set_message(format!("verifying {}", command.file.display()));
     let verdict = with_threads(args, || verify(&file))??;

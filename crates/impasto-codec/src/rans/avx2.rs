@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, max_class};
 use super::{Columns, Decoder, LANES, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -46,8 +47,10 @@ impl Decoder<'_> {
         // SAFETY: as this function's own.
         unsafe {
             match self.lut.kind() {
-                Kind::Float => rows_of::<false>(self, rows, columns, values, escapes),
-                Kind::Lattice => rows_of::<true>(self, rows, columns, values, escapes),
+                Kind::Float => rows_of::<FLOAT>(self, rows, columns, values, escapes),
+                Kind::Lattice => rows_of::<LATTICE>(self, rows, columns, values, escapes),
+                Kind::Refinement => rows_of::<REFINEMENT>(self, rows, columns, values, escapes),
+                Kind::Exact => rows_of::<EXACT>(self, rows, columns, values, escapes),
             }
         }
     }
@@ -56,10 +59,10 @@ impl Decoder<'_> {
 /// `rows_avx2` for one kind.
 ///
 /// # Safety
-/// As `rows_avx2`; the kind is lattice if and only if `LATTICE`.
+/// As `rows_avx2`; `KIND` is the kind.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
-unsafe fn rows_of<const LATTICE: bool>(
+unsafe fn rows_of<const KIND: u8>(
     decoder: &mut Decoder,
     rows: &[i32],
     columns: &Columns,
@@ -85,9 +88,9 @@ unsafe fn rows_of<const LATTICE: bool>(
         for (r, &row) in rows.iter().enumerate() {
             steps.first = r * columns.padded();
             if columns.is_plain(kind, row) {
-                steps.row::<LATTICE, true>(row, columns.width, escapes)?;
+                steps.row::<KIND, true>(row, columns.width, escapes)?;
             } else {
-                steps.row::<LATTICE, false>(row, columns.width, escapes)?;
+                steps.row::<KIND, false>(row, columns.width, escapes)?;
             }
         }
         for (k, &x) in steps.x.iter().enumerate() {
@@ -119,7 +122,7 @@ impl Steps<'_> {
     /// multiple of 32; `slots` points to all slots of the kind's tables; if `PLAIN`, the row is ([`Columns::is_plain`]).
     #[inline]
     #[target_feature(enable = "avx2,popcnt")]
-    unsafe fn row<const LATTICE: bool, const PLAIN: bool>(
+    unsafe fn row<const KIND: u8, const PLAIN: bool>(
         &mut self,
         row: i32,
         width: usize,
@@ -137,7 +140,7 @@ impl Steps<'_> {
                 unsafe {
                     let classes = _mm256_add_epi32(rows, _mm256_loadu_si256(self.columns.add(at).cast()));
                     let value;
-                    (value, next[k], escape[k]) = step::<LATTICE, PLAIN>(self.slots, classes, x[k]);
+                    (value, next[k], escape[k]) = step::<KIND, PLAIN>(self.slots, classes, x[k]);
                     _mm256_storeu_si256(self.values.add(self.first + at).cast(), value);
                 }
             }
@@ -157,7 +160,7 @@ impl Steps<'_> {
         (self.x, self.used) = (x, used);
         while c < width {
             // SAFETY: as this function's own.
-            unsafe { self.guarded_step::<LATTICE>(row, c, width - c, escapes)? };
+            unsafe { self.guarded_step::<KIND>(row, c, width - c, escapes)? };
             c += LANES;
         }
         Ok(())
@@ -169,7 +172,7 @@ impl Steps<'_> {
     /// As [`Steps::row`].
     #[inline(never)]
     #[target_feature(enable = "avx2,popcnt")]
-    unsafe fn guarded_step<const LATTICE: bool>(
+    unsafe fn guarded_step<const KIND: u8>(
         &mut self,
         row: i32,
         c: usize,
@@ -182,7 +185,7 @@ impl Steps<'_> {
             // SAFETY: columns and values hold whole steps. `step` as above.
             let (next, found) = unsafe {
                 let classes = _mm256_add_epi32(_mm256_set1_epi32(row), _mm256_loadu_si256(self.columns.add(at).cast()));
-                let (value, next, found) = step::<LATTICE, false>(self.slots, classes, *x);
+                let (value, next, found) = step::<KIND, false>(self.slots, classes, *x);
                 _mm256_storeu_si256(self.values.add(self.first + at).cast(), value);
                 (next, found)
             };
@@ -264,22 +267,25 @@ fn renormalised(x: __m256i, low: __m256i, words: __m128i) -> __m256i {
 /// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Columns::is_plain`] says.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn step<const LATTICE: bool, const PLAIN: bool>(
+unsafe fn step<const KIND: u8, const PLAIN: bool>(
     slots: *const u32,
     classes: __m256i,
     x: __m256i,
 ) -> (__m256i, __m256i, __m256i) {
     let set = |v: i32| _mm256_set1_epi32(v);
     let zero = _mm256_setzero_si256();
-    let kind = if LATTICE { Kind::Lattice } else { Kind::Float };
-    let t = if PLAIN { classes } else { _mm256_min_epi32(_mm256_max_epi32(classes, zero), set(kind.max_class())) };
+    let most = const { max_class(KIND) };
+    let t = if PLAIN { classes } else { _mm256_min_epi32(_mm256_max_epi32(classes, zero), set(most)) };
     // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
-    let with_low_bits = LATTICE && !PLAIN;
-    let (table, low_bits) = if with_low_bits {
+    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
+    let (table, low_bits) = if !with_low_bits {
+        (if KIND == FLOAT { _mm256_and_si256(t, set(3)) } else { t }, zero)
+    } else if KIND == LATTICE {
         let b = _mm256_max_epi32(_mm256_sub_epi32(_mm256_srli_epi32::<2>(t), set(5)), zero);
         (_mm256_sub_epi32(t, _mm256_slli_epi32::<2>(b)), b)
     } else {
-        (if LATTICE { t } else { _mm256_and_si256(t, set(3)) }, zero)
+        let octave = _mm256_srli_epi32::<2>(_mm256_add_epi32(t, set(1)));
+        (t, _mm256_max_epi32(_mm256_sub_epi32(octave, set(3)), zero))
     };
     let y = if with_low_bits { _mm256_srlv_epi32(x, low_bits) } else { x };
     let table = _mm256_slli_epi32::<{ TABLE_BITS as i32 }>(table);
@@ -297,7 +303,7 @@ unsafe fn step<const LATTICE: bool, const PLAIN: bool>(
         let low = _mm256_and_si256(x, _mm256_sub_epi32(power, set(1)));
         let high = _mm256_sllv_epi32(_mm256_sub_epi32(symbol, set(31)), low_bits);
         _mm256_sub_epi32(_mm256_add_epi32(high, low), _mm256_srli_epi32::<1>(power))
-    } else if LATTICE {
+    } else if KIND != FLOAT {
         _mm256_sub_epi32(symbol, set(31))
     } else {
         _mm256_add_epi32(symbol, _mm256_sub_epi32(_mm256_and_si256(t, set(!3)), set(48)))

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, max_class};
 use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -22,15 +23,17 @@ impl Decoder<'_> {
         // SAFETY: as this function's own.
         unsafe {
             match self.lut.kind() {
-                Kind::Float => self.rows_of::<false>(rows, columns, values, escapes),
-                Kind::Lattice => self.rows_of::<true>(rows, columns, values, escapes),
+                Kind::Float => self.rows_of::<FLOAT>(rows, columns, values, escapes),
+                Kind::Lattice => self.rows_of::<LATTICE>(rows, columns, values, escapes),
+                Kind::Refinement => self.rows_of::<REFINEMENT>(rows, columns, values, escapes),
+                Kind::Exact => self.rows_of::<EXACT>(rows, columns, values, escapes),
             }
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-    unsafe fn rows_of<const LATTICE: bool>(
+    unsafe fn rows_of<const KIND: u8>(
         &mut self,
         rows: &[i32],
         columns: &Columns,
@@ -52,9 +55,9 @@ impl Decoder<'_> {
                 let values = values.add(r * stride);
                 let mut steps = Steps { slots, words, end, used, columns: classes, values, first: r * stride, x };
                 if columns.is_plain(self.lut.kind(), row) {
-                    steps.row::<LATTICE, true>(row, width, escapes)?;
+                    steps.row::<KIND, true>(row, width, escapes)?;
                 } else {
-                    steps.row::<LATTICE, false>(row, width, escapes)?;
+                    steps.row::<KIND, false>(row, width, escapes)?;
                 }
                 (x, used) = (steps.x, steps.used);
             }
@@ -88,7 +91,7 @@ impl Steps {
     /// words, `used` of them used; `slots` points to all slots of the kind's tables; if `PLAIN`, the row is ([`Columns::is_plain`]).
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-    unsafe fn row<const LATTICE: bool, const PLAIN: bool>(
+    unsafe fn row<const KIND: u8, const PLAIN: bool>(
         &mut self,
         row: i32,
         width: usize,
@@ -106,7 +109,7 @@ impl Steps {
                 for (half, x) in [&mut x0, &mut x1].into_iter().enumerate() {
                     let at = c + 16 * half;
                     let classes = _mm512_add_epi32(row, _mm512_loadu_si512(self.columns.add(at).cast()));
-                    let (value, next, escape) = step::<LATTICE, PLAIN>(self.slots, classes, *x);
+                    let (value, next, escape) = step::<KIND, PLAIN>(self.slots, classes, *x);
                     _mm512_storeu_si512(self.values.add(at).cast(), value);
                     let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
                     let at_words = self.words.add(used);
@@ -144,22 +147,25 @@ impl Steps {
 /// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Columns::is_plain`] says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn step<const LATTICE: bool, const PLAIN: bool>(
+unsafe fn step<const KIND: u8, const PLAIN: bool>(
     slots: *const i32,
     classes: __m512i,
     x: __m512i,
 ) -> (__m512i, __m512i, __mmask16) {
     let set = |v: i32| _mm512_set1_epi32(v);
     let zero = _mm512_setzero_si512();
-    let kind = if LATTICE { Kind::Lattice } else { Kind::Float };
-    let t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(kind.max_class())) };
+    let most = const { max_class(KIND) };
+    let t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(most)) };
     // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
-    let with_low_bits = LATTICE && !PLAIN;
-    let (table, low_bits) = if with_low_bits {
+    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
+    let (table, low_bits) = if !with_low_bits {
+        (if KIND == FLOAT { _mm512_and_si512(t, set(3)) } else { t }, zero)
+    } else if KIND == LATTICE {
         let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<2>(t), set(5)), zero);
         (_mm512_sub_epi32(t, _mm512_slli_epi32::<2>(b)), b)
     } else {
-        (if LATTICE { t } else { _mm512_and_si512(t, set(3)) }, zero)
+        let octave = _mm512_srli_epi32::<2>(_mm512_add_epi32(t, set(1)));
+        (t, _mm512_max_epi32(_mm512_sub_epi32(octave, set(3)), zero))
     };
     let y = if with_low_bits { _mm512_srlv_epi32(x, low_bits) } else { x };
     let index = _mm512_add_epi32(_mm512_slli_epi32::<TABLE_BITS>(table), _mm512_and_si512(y, set(TOTAL as i32 - 1)));
@@ -176,7 +182,7 @@ unsafe fn step<const LATTICE: bool, const PLAIN: bool>(
         let low = _mm512_and_si512(x, _mm512_sub_epi32(power, set(1)));
         let high = _mm512_sllv_epi32(_mm512_sub_epi32(symbol, set(31)), low_bits);
         _mm512_sub_epi32(_mm512_add_epi32(high, low), _mm512_srli_epi32::<1>(power))
-    } else if LATTICE {
+    } else if KIND != FLOAT {
         _mm512_sub_epi32(symbol, set(31))
     } else {
         _mm512_add_epi32(symbol, _mm512_sub_epi32(_mm512_and_si512(t, set(!3)), set(48)))

@@ -26,18 +26,24 @@ pub fn symbol(class: Class, value: i32) -> (usize, u32) {
     }
 }
 
-/// What an escape's varint holds.
+/// What an escape's varint holds (SPEC 8.5).
 pub fn escape_code(kind: Kind, value: i32) -> u64 {
     u64::from(match kind {
         Kind::Float => value as u32,
-        Kind::Lattice => varint::zigzag(value),
+        Kind::Lattice | Kind::Refinement | Kind::Exact => varint::zigzag(value),
     })
 }
 
-/// Codes `values` (`rows.len()` x `columns.len()`, row-major) under their classes.
-///
-/// `tables`: one for each table number of the kind. `None` if a value needs an escape and its table gives the escape no
-/// frequency.
+/// The value of an escape: [`escape_code`] the other way.
+pub fn escape_value(kind: Kind, code: u32) -> i32 {
+    match kind {
+        Kind::Float => code as i32,
+        Kind::Lattice | Kind::Refinement | Kind::Exact => varint::unzigzag(code),
+    }
+}
+
+/// Codes `values` (`rows.len()` x `columns.len()`, row-major) under the classes of their rows and columns. The rest as
+/// [`encode_elements`].
 pub fn encode_segment(
     kind: Kind,
     rows: &[i32],
@@ -46,13 +52,27 @@ pub fn encode_segment(
     tables: &[Frequencies],
 ) -> Option<Segment> {
     assert_eq!(values.len(), rows.len() * columns.len());
+    encode_elements(kind, columns.len(), values, |r, c| rows[r] + columns[c], tables)
+}
+
+/// Codes `values`, row by row of `width` each; `classes` gives the class of an element, by its row and column among them.
+///
+/// `tables`: one for each table number of the kind. `None` if a value needs an escape and its table gives the escape no
+/// frequency.
+pub fn encode_elements(
+    kind: Kind,
+    width: usize,
+    values: &[i32],
+    classes: impl Fn(usize, usize) -> i32,
+    tables: &[Frequencies],
+) -> Option<Segment> {
     let starts: Vec<_> = tables.iter().map(Frequencies::starts).collect();
     let mut states = [LOW; LANES];
     let mut words = Vec::new();
     let mut escaped = Vec::new();
-    for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len().max(1))).rev() {
-        for (c, (&column, &value)) in columns.iter().zip(values).enumerate().rev() {
-            let class = class(kind, row, column);
+    for (r, values) in values.chunks_exact(width.max(1)).enumerate().rev() {
+        for (c, &value) in values.iter().enumerate().rev() {
+            let class = class(kind, classes(r, c), 0);
             let b = class.low_bits;
             let table = &tables[class.table];
             let (s, low) = match symbol(class, value) {

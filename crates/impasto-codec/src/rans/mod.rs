@@ -10,10 +10,10 @@ mod avx512;
 mod encode;
 mod scalar;
 
-pub use encode::{Segment, encode_segment, escape_code, symbol};
+pub use encode::{Segment, encode_elements, encode_segment, escape_code, escape_value, symbol};
 
 use crate::class::Kind;
-use crate::level::Level;
+use crate::level::{Level, at_each_level};
 use crate::tables::Lut;
 
 /// Lanes of a segment.
@@ -44,11 +44,21 @@ pub struct Columns {
 
 impl Columns {
     /// From the class of each column.
-    pub fn new(mut classes: Vec<i32>) -> Self {
+    pub fn new(classes: Vec<i32>) -> Self {
         let width = classes.len();
-        let (least, most) = (classes.iter().min().copied().unwrap_or(0), classes.iter().max().copied().unwrap_or(0));
-        classes.resize(width.next_multiple_of(LANES), least);
-        Columns { classes, width, least, most }
+        let mut columns = Columns { classes, width, least: 0, most: 0 };
+        columns.classes.resize(width.next_multiple_of(LANES), 0);
+        columns.update(Level::Scalar, |_| ());
+        columns
+    }
+
+    /// Gives the columns other classes: `change` gets those that they have. For kinds whose classes differ from element to element, and so
+    /// from row to row.
+    pub fn update(&mut self, level: Level, change: impl FnOnce(&mut [i32])) {
+        let (classes, padding) = self.classes.split_at_mut(self.width);
+        change(classes);
+        (self.least, self.most) = bounds(level, classes);
+        padding.fill(self.least);
     }
 
     /// Number of columns.
@@ -61,15 +71,46 @@ impl Columns {
         self.classes.len()
     }
 
-    /// Does no class of this row need a clamp or have low bits? So it is with most rows. In kind lattice a plain class is below the
-    /// number of tables, in kind float at most the largest class; the padding too.
+    /// Does no class of this row need a clamp or have low bits? So it is with most rows. A plain class is at most the largest class in
+    /// kind float, else below the number of tables; the padding too.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only the vector kernels ask"))]
     fn is_plain(&self, kind: Kind, row: i32) -> bool {
         let most = match kind {
             Kind::Float => kind.max_class(),
-            Kind::Lattice => kind.tables() as i32 - 1,
+            Kind::Lattice | Kind::Refinement => kind.tables() as i32 - 1,
+            // From class 15 on there are low bits (SPEC 7.3).
+            Kind::Exact => 14,
         };
         row.saturating_add(self.least) >= 0 && row.saturating_add(self.most) <= most
+    }
+}
+
+at_each_level! {
+    /// Smallest and largest class; 0 if there is none.
+    fn bounds(classes: &[i32]) -> (i32, i32) {
+        let first = classes.first().copied().unwrap_or(0);
+        classes.iter().fold((first, first), |(least, most), &class| (least.min(class), most.max(class)))
+    }
+}
+
+/// Kinds as const parameters of the kernels.
+#[cfg(target_arch = "x86_64")]
+mod kinds {
+    use crate::class::Kind;
+
+    pub const FLOAT: u8 = Kind::Float as u8;
+    pub const LATTICE: u8 = Kind::Lattice as u8;
+    pub const REFINEMENT: u8 = Kind::Refinement as u8;
+    pub const EXACT: u8 = Kind::Exact as u8;
+
+    /// The largest class of a kind.
+    pub const fn max_class(kind: u8) -> i32 {
+        match kind {
+            FLOAT => Kind::Float.max_class(),
+            LATTICE => Kind::Lattice.max_class(),
+            REFINEMENT => Kind::Refinement.max_class(),
+            _ => Kind::Exact.max_class(),
+        }
     }
 }
 

@@ -116,7 +116,10 @@ mod tests {
         let tables = parametric(Kind::Lattice, 4).expect("shape");
         let mut bytes = Vec::new();
         write_explicit(&mut bytes, &tables);
-        assert_eq!(read_explicit(Kind::Lattice, &mut &bytes[..]), Ok(tables));
+        for kind in [Kind::Lattice, Kind::Refinement] {
+            assert_eq!(read_explicit(kind, &mut &bytes[..]).as_ref(), Ok(&tables));
+        }
+        assert_eq!(read_explicit(Kind::Exact, &mut &bytes[..]).map(|tables| tables.len()), Ok(32));
         assert!(read_explicit(Kind::Float, &mut &bytes[..]).is_err());
         bytes[6] ^= 1;
         assert!(matches!(read_explicit(Kind::Lattice, &mut &bytes[..]), Err(CodecError::TableSum { table: 0, .. })));

@@ -43,11 +43,12 @@ impl Frequencies {
     }
 }
 
-/// The tables of a parametric shape (SPEC 7.4); `None` if there is no such shape.
+/// The tables of a parametric shape (SPEC 7.4); `None` if the kind has no such shape.
 pub fn parametric(kind: Kind, shape: u8) -> Option<Vec<Frequencies>> {
     let tables: &[data::Parametric] = match kind {
         Kind::Float => data::FLOAT.get(shape as usize)?,
         Kind::Lattice => data::LATTICE.get(shape as usize)?,
+        Kind::Refinement | Kind::Exact => return None,
     };
     Some(tables.iter().map(|&(first, run, escape)| expand(first as usize, run, escape)).collect())
 }
@@ -62,7 +63,7 @@ fn expand(first: usize, run: &[u16], escape: u16) -> Frequencies {
 /// All tables of a kind in the form that decoders use: for each table 2048 slots, each holding the symbol (bits 0 to 7), its
 /// frequency (8 to 19) and the slot less the symbol's start (20 to 31).
 ///
-/// 8 KB a table: at most 192 KB, so that it stays in a second-level cache.
+/// 8 KB a table: at most 256 KB, so that it stays in a second-level cache.
 pub struct Lut {
     kind: Kind,
     slots: Vec<u32>,

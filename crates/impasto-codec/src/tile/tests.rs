@@ -1,9 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::head::{Shape, Steps};
+use crate::head::{Body, Head, Shape, Steps};
 use crate::index::IndexArray;
+use crate::level::Level;
 use crate::tables::SHAPES;
+
+mod layers;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
 
@@ -13,8 +16,12 @@ fn float_head(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> Hea
         plane: dtype.float_layout().expect("float").raw_bits() as u8,
         row_classes: IndexArray::new(rows),
         column_classes: IndexArray::new(columns),
-        steps: None,
+        body: Body::Float,
     }
+}
+
+fn decoder(dtype: DType, head: &Head, level: Level) -> TileDecoder {
+    TileDecoder::new(dtype, vec![head.clone()], level).expect("a head of layer 0")
 }
 
 /// A tile in the lower right of a larger matrix, with class indices.
@@ -39,15 +46,16 @@ proptest! {
         let head = float_head(dtype, shape, rows, columns);
         let elements: Vec<u8> = noise.iter().copied().cycle().take(place.elements() * dtype.size()).collect();
         let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).expect("codes");
+        let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
         for level in Level::available() {
-            let decoder = TileDecoder::new(dtype, Some(head.clone()), level);
+            let decoder = decoder(dtype, &head, level);
             let mut out = vec![0; elements.len()];
-            decoder.decode(mode::FLOAT, &unit, &place, &mut out, place.columns.len() * dtype.size())?;
+            decoder.decode(&units, &place, &mut out, place.columns.len() * dtype.size())?;
             prop_assert_eq!(&out, &elements);
             // The same, a row apart from its neighbours.
             let row_bytes = place.columns.len() * dtype.size();
             let mut wide = vec![0xAB; place.rows.len() * (row_bytes + 3)];
-            decoder.decode(mode::FLOAT, &unit, &place, &mut wide, row_bytes + 3)?;
+            decoder.decode(&units, &place, &mut wide, row_bytes + 3)?;
             for (row, elements) in wide.chunks_exact(row_bytes + 3).zip(elements.chunks_exact(row_bytes)) {
                 prop_assert_eq!(row, [elements, &[0xAB; 3]].concat());
             }
@@ -65,22 +73,24 @@ proptest! {
     ) {
         let steps = Steps {
             step: 0.125,
+            offset: 0,
             rows: steps.0.then(|| IndexArray::new(rows.clone())),
             columns: steps.1.then(|| IndexArray::new(columns.clone())),
         };
         let mut head = float_head(DType::Bf16, 1, rows, columns);
-        head.steps = Some(steps);
+        head.body = Body::Lattice(steps);
         head.plane = plane;
         let z: Vec<i32> = noise.iter().copied().cycle().take(place.elements()).collect();
         let unit = TileEncoder::new(&head, segments).lattice(&place, &z).expect("codes");
+        let units = [Unit { mode: mode::LATTICE, bytes: &unit }];
         let mut weights = Vec::new();
         for level in Level::available() {
-            let decoder = TileDecoder::new(dtype, Some(head.clone()), level);
+            let decoder = decoder(dtype, &head, level);
             let mut integers = vec![0; z.len()];
-            decoder.integers(&unit, &place, &mut integers)?;
+            decoder.integers(&units, &place, &mut integers)?;
             prop_assert_eq!(&integers, &z);
             let mut out = vec![0; z.len() * dtype.size()];
-            decoder.decode(mode::LATTICE, &unit, &place, &mut out, place.columns.len() * dtype.size())?;
+            decoder.decode(&units, &place, &mut out, place.columns.len() * dtype.size())?;
             weights.push(out);
         }
         weights.dedup();
@@ -93,7 +103,7 @@ proptest! {
         let (mode, unit) = encode_bytes(elements, dtype, 3)?;
         let place = Place { rows: 0..1, columns: 0..elements.len() / dtype.size() };
         let mut out = vec![0; elements.len()];
-        TileDecoder::new(dtype, None, Level::best()).decode(mode, &unit, &place, &mut out, elements.len())?;
+        TileDecoder::new(dtype, vec![], Level::best())?.decode(&[Unit { mode, bytes: &unit }], &place, &mut out, elements.len())?;
         prop_assert_eq!(out, elements);
     }
 
@@ -111,7 +121,7 @@ proptest! {
             let elements: Vec<u8> = (0..place.elements() * 2).map(|i| (i * 37) as u8 & 0x3F).collect();
             TileEncoder::new(&head, 2).float(DType::Bf16, &place, &elements)
         } else {
-            head.steps = Some(Steps { step: 0.5, rows: None, columns: None });
+            head.body = Body::Lattice(Steps { step: 0.5, offset: 3, rows: None, columns: None });
             head.plane = 3;
             let z: Vec<i32> = (0..place.elements() as i32).map(|i| i * 37 % 200 - 100).collect();
             TileEncoder::new(&head, 2).lattice(&place, &z)
@@ -122,8 +132,8 @@ proptest! {
         for unit in [&unit[..], &unit[..cut.index(unit.len())]] {
             let results: Vec<_> = Level::available().into_iter().map(|level| {
                 let mut out = vec![0; place.elements() * 2];
-                let decoder = TileDecoder::new(DType::Bf16, Some(head.clone()), level);
-                decoder.decode(mode, unit, &place, &mut out, place.columns.len() * 2).map(|()| out)
+                let decoder = decoder(DType::Bf16, &head, level);
+                decoder.decode(&[Unit { mode, bytes: unit }], &place, &mut out, place.columns.len() * 2).map(|()| out)
             }).collect();
             prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
         }
@@ -133,11 +143,12 @@ proptest! {
 #[test]
 fn refuses_tiles_without_their_head() {
     let place = Place { rows: 0..1, columns: 0..1 };
-    let decoder = TileDecoder::new(DType::Bf16, None, Level::Scalar);
-    assert_eq!(decoder.decode(mode::FLOAT, &[1], &place, &mut [0; 2], 2), Err(CodecError::MissingHead("float")));
-    assert_eq!(decoder.decode(mode::LATTICE, &[1], &place, &mut [0; 2], 2), Err(CodecError::MissingHead("lattice")));
-    assert_eq!(decoder.decode(99, &[1], &place, &mut [0; 2], 2), Err(CodecError::UnknownMode(99)));
-    assert!(matches!(decoder.decode(mode::STORED, &[1], &place, &mut [0; 2], 2), Err(CodecError::StoredSize { .. })));
+    let decoder = TileDecoder::new(DType::Bf16, vec![], Level::Scalar).expect("no heads");
+    let decode = |mode| decoder.decode(&[Unit { mode, bytes: &[1] }], &place, &mut [0; 2], 2);
+    assert_eq!(decode(mode::FLOAT), Err(CodecError::MissingHead("float")));
+    assert_eq!(decode(mode::LATTICE), Err(CodecError::MissingHead("lattice")));
+    assert_eq!(decode(99), Err(CodecError::UnknownMode(99)));
+    assert!(matches!(decode(mode::STORED), Err(CodecError::StoredSize { .. })));
 }
 
 /// Where a row takes more words than memory holds, nothing is allocated by the declared number.
@@ -148,6 +159,7 @@ fn declared_lengths_are_checked() {
     let mut unit = vec![1];
     unit.extend([0xFF; 8]);
     unit.extend([0; 128]);
-    let decoder = TileDecoder::new(DType::Bf16, Some(head), Level::Scalar);
-    assert_eq!(decoder.decode(mode::FLOAT, &unit, &place, &mut [0; 2], 2), Err(CodecError::Truncated("words")));
+    let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
+    let decoded = decoder(DType::Bf16, &head, Level::Scalar).decode(&units, &place, &mut [0; 2], 2);
+    assert_eq!(decoded, Err(CodecError::Truncated("words")));
 }

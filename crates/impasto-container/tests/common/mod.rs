@@ -1,12 +1,14 @@
 //! Builds files for the tests: byte by byte, and by the writer.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod random;
 pub mod raw;
 
 use impasto_codec::DType;
 use impasto_container::unit::unit_hash;
 use impasto_container::{
-    Header, Limits, Manifest, Mode, Object, ObjectKind, Places, Reader, TensorMeta, UnitEntry, UnitSlot, Writer,
+    Header, LayerMark, Limits, Manifest, Mode, Object, ObjectKind, Places, Reader, TensorMeta, UnitEntry, UnitSlot,
+    Writer,
 };
 
 /// What goes into a file: objects, and units in order.
@@ -14,6 +16,7 @@ use impasto_container::{
 pub struct Content {
     pub objects: Vec<Object>,
     pub units: Vec<Unit>,
+    pub layers: Vec<LayerMark>,
 }
 
 /// A unit to be written.
@@ -36,7 +39,7 @@ impl Content {
             length: unit.bytes.len() as u32,
             hash: unit_hash(&unit.bytes),
         });
-        Manifest { objects: self.objects.clone(), units: units.collect() }
+        Manifest { objects: self.objects.clone(), units: units.collect(), layers: self.layers.clone() }
     }
 
     pub fn slots(&self) -> Vec<UnitSlot> {
@@ -64,7 +67,7 @@ impl Content {
 
     /// The file as the writer writes it.
     pub fn write(&self, path: &std::path::Path) -> impasto_container::Summary {
-        let mut writer = Writer::create(path, self.objects.clone(), self.slots()).unwrap();
+        let mut writer = Writer::create(path, self.objects.clone(), self.slots(), self.layers.clone()).unwrap();
         self.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());
         writer.finish().unwrap()
     }
@@ -81,8 +84,8 @@ pub fn with_header(manifest: &[u8], file_length: u64) -> Vec<u8> {
     [header.to_bytes(), manifest.to_vec()].concat()
 }
 
-/// A small file with a bit of everything: an asset in two pieces, a tensor with a head, one tied to it, a stored one, a
-/// unit of a layer above, a tile of an unknown mode, and an object of an unknown class with a unit.
+/// A small file with a bit of everything: an asset in two pieces, a tensor with a head, one tied to it, a stored one,
+/// tiles of unknown modes in layer 0 and above, and an object of an unknown class with a unit.
 pub fn small() -> Content {
     let object = |name: &str, kind| Object { name: name.into(), kind };
     let tensor = |dtype, dims: &[u64], split, tile_rows, tile_cols, tied| {
@@ -106,13 +109,13 @@ pub fn small() -> Content {
         unit(1, 0, 0, Mode::FLOAT, b"tile 0, sixteen!"),
         unit(1, 3, 0, Mode::ZSTD, b"tile 3"),
         unit(1, 1, 0, Mode::FLOAT, b""),
-        unit(1, 1, 1, Mode::FLOAT, b"layer 1"),
+        unit(1, 1, 1, Mode(76), b"layer 1"),
         unit(3, 0, 0, Mode::STORED, b"12345678901234567890"),
         unit(4, 0, 0, Mode(77), b"?"),
         unit(6, 41, 0, Mode(78), b"of the unknown class"),
         unit(6, 41, 0, Mode::HEAD, b""),
     ];
-    let mut content = Content { objects, units };
+    let mut content = Content { objects, units, layers: vec![] };
     content.units[11].tile = 0;
     content
 }

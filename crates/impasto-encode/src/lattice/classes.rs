@@ -1,7 +1,7 @@
 //! Classes of rows and columns for integers that are known.
 
 use impasto_codec::Kind;
-use impasto_codec::head::MAX_LATTICE_PLANE;
+use impasto_codec::head::MAX_PLANE;
 use rayon::prelude::*;
 
 use super::costs::{CLASSES, Costs};
@@ -29,7 +29,7 @@ pub fn fit_classes(costs: &Costs, z: &[i32], columns: usize) -> Vec<Classes> {
     // What the widest class cannot hold goes to the plane: a bit is a factor of 4 of the mean square.
     let plane = |widest: f64| {
         let holds = |&plane: &u8| widest <= largest * 4f64.powi(plane.into());
-        (0..MAX_LATTICE_PLANE).find(holds).unwrap_or(MAX_LATTICE_PLANE)
+        (0..MAX_PLANE).find(holds).unwrap_or(MAX_PLANE)
     };
     let mut planes =
         vec![plane(widest(nearly_largest)), plane(widest(|squares| squares.iter().copied().fold(0.0, f64::max)))];

@@ -1,6 +1,6 @@
 //! The integers of a matrix.
 
-use impasto_codec::{DType, Head, IndexArray, Kind, Steps};
+use impasto_codec::{Body, DType, Head, IndexArray, Kind, Steps};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
@@ -82,12 +82,17 @@ pub fn round(
         for r in first..first + z.len() / n.max(1) {
             matrix.append_weights(r, &mut w);
         }
-        round_rows(feedback, &w, first, &rounder, z);
+        round_rows(feedback, &w, first, 1.0, &rounder, z);
     });
     Integers { z, share: total as f64 / m.max(1) as f64, columns: n }
 }
 
 impl Integers {
+    /// All rows of a matrix.
+    pub fn whole(z: Vec<i32>, columns: usize) -> Integers {
+        Integers { z, share: 1.0, columns }
+    }
+
     /// The head under which they cost least, and what they cost under it in bits, tables included.
     pub fn head(&self, grid: &Grid, costs: &Costs) -> (Head, u64) {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
@@ -98,7 +103,12 @@ impl Integers {
                 plane: classes.plane,
                 row_classes: IndexArray::new(classes.rows),
                 column_classes: IndexArray::new(classes.columns),
-                steps: Some(Steps { step: grid.step, rows: steps(&grid.rows), columns: steps(&grid.columns) }),
+                body: Body::Lattice(Steps {
+                    step: grid.step,
+                    offset: 0,
+                    rows: steps(&grid.rows),
+                    columns: steps(&grid.columns),
+                }),
             };
             let bits = bits + self.z.len() as u64 * u64::from(head.plane);
             (head, bits)

@@ -8,4 +8,4 @@ mod rounding;
 pub use classes::{Classes, fit_classes};
 pub use costs::Costs;
 pub use integers::{Integers, Rows, round};
-pub use rounding::{Grid, Rounder, Thresholds, thresholds};
+pub use rounding::{Factors, Grid, Rounder, Thresholds, thresholds};

@@ -21,6 +21,25 @@ pub struct Grid {
     pub columns: Vec<i16>,
 }
 
+/// The steps of a [`Grid`], multiplied out: that of row `r` and column `c` is `rows[r] * columns[c]`.
+pub struct Factors {
+    pub rows: Vec<f32>,
+    pub columns: Vec<f32>,
+}
+
+impl Grid {
+    /// The steps of a matrix of `rows` x `columns`.
+    pub fn factors(&self, rows: usize, columns: usize) -> Factors {
+        let factors = |indices: &[i16], n: usize| match indices {
+            [] => vec![1.0; n],
+            indices => indices.iter().map(|&i| scale(i.into())).collect(),
+        };
+        let mut rows = factors(&self.rows, rows);
+        rows.iter_mut().for_each(|row| *row *= self.step);
+        Factors { rows, columns: factors(&self.columns, columns) }
+    }
+}
+
 /// Rounds to the integer of least `distance^2 + lambda * bits`, of the nearest and the one below it.
 pub struct Rounder<'a> {
     dtype: DType,
@@ -53,18 +72,13 @@ pub fn thresholds(savings: &[[f32; 256]], lambda: f32) -> Vec<Vec<f32>> {
 impl<'a> Rounder<'a> {
     /// For a matrix of `dtype` (F32, F16 or BF16), `rows` x `columns`.
     pub fn new(dtype: DType, grid: &Grid, rows: usize, columns: usize, thresholds: Option<Thresholds<'a>>) -> Self {
-        let factors = |indices: &[i16], n: usize| match indices {
-            [] => vec![1.0; n],
-            indices => indices.iter().map(|&i| scale(i.into())).collect(),
-        };
-        let mut row_factors = factors(&grid.rows, rows);
-        row_factors.iter_mut().for_each(|r| *r *= grid.step);
+        let Factors { rows, columns } = grid.factors(rows, columns);
         let largest = match dtype {
             DType::F16 => 65504.0,
             DType::Bf16 => f32::from_bits(0x7F7F_0000),
             _ => f32::MAX,
         };
-        Rounder { dtype, rows: row_factors, columns: factors(&grid.columns, columns), largest, thresholds }
+        Rounder { dtype, rows, columns, largest, thresholds }
     }
 
     /// The weight that a decoder makes of `z` in a row and column.

@@ -44,6 +44,18 @@ impl Feedback {
         self.n
     }
 
+    /// The squared error of the outputs, `|e L|^2`, summed over up to [`WIDTH`] rows `e` of errors, row-major.
+    pub fn square(&self, errors: &[f32]) -> f64 {
+        let errors = side_by_side(errors, self.n);
+        let mut sums = errors.clone();
+        if !self.coefficients.is_empty() {
+            multiply_add(&mut sums, &self.coefficients, self.n, &errors, 0.0);
+        }
+        let column =
+            |(sum, diagonal): (&Row<f32>, &f64)| sum.iter().map(|&y| (f64::from(y) * diagonal).powi(2)).sum::<f64>();
+        sums.iter().zip(&self.diagonal).map(column).sum()
+    }
+
     /// `L_ii`: how much an error of column `i` weighs once the columns before have made good what they can.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal
@@ -57,18 +69,30 @@ pub trait Rounding: Sync {
     fn round(&self, column: usize, row: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>);
 }
 
+/// Up to [`WIDTH`] rows, `n` numbers each, column by column, rows side by side. Rows that are not there are zeros.
+fn side_by_side(rows: &[f32], n: usize) -> Vec<Row<f32>> {
+    let mut columns: Vec<Row<f32>> = vec![[0.0; WIDTH]; n];
+    for (lane, row) in rows.chunks_exact(n.max(1)).enumerate() {
+        columns.iter_mut().zip(row).for_each(|(column, &w)| column[lane] = w);
+    }
+    columns
+}
+
 /// Rounds up to [`WIDTH`] rows with feedback.
 ///
-/// `rows`: `count * n` weights, row-major; `first`: the number of the first of them; `out`: `count * n` integers,
-/// row-major.
-pub fn round_rows(feedback: &Feedback, rows: &[f32], first: usize, rounding: &impl Rounding, out: &mut [i32]) {
+/// `rows`: `count * n` weights, row-major; `first`: the number of the first of them; `kept`: how much of each error the
+/// columns before it make good, 1 for all; `out`: `count * n` integers, row-major.
+pub fn round_rows(
+    feedback: &Feedback,
+    rows: &[f32],
+    first: usize,
+    kept: f32,
+    rounding: &impl Rounding,
+    out: &mut [i32],
+) {
     let n = feedback.n;
     assert!(rows.len() == out.len() && rows.len() <= WIDTH * n);
-    // Column by column, rows side by side. Rows that are not there are zeros.
-    let mut targets: Vec<Row<f32>> = vec![[0.0; WIDTH]; n];
-    for (lane, row) in rows.chunks_exact(n.max(1)).enumerate() {
-        targets.iter_mut().zip(row).for_each(|(t, &w)| t[lane] = w);
-    }
+    let mut targets = side_by_side(rows, n);
     let weights = targets.clone();
     let mut errors: Vec<Row<f32>> = vec![[0.0; WIDTH]; BLOCK];
     let mut end = n;
@@ -85,7 +109,7 @@ pub fn round_rows(feedback: &Feedback, rows: &[f32], first: usize, rounding: &im
             for (lane, row) in out.chunks_exact_mut(n).enumerate() {
                 row[i] = z[lane];
             }
-            errors[i - start] = std::array::from_fn(|lane| weights[i][lane] - v[lane]);
+            errors[i - start] = std::array::from_fn(|lane| (weights[i][lane] - v[lane]) * kept);
         }
         if !feedback.coefficients.is_empty() && start > 0 {
             let coefficients = &feedback.coefficients[start..];
@@ -140,18 +164,21 @@ mod tests {
             let rows = 13;
             let w = random(rows * n, 8);
             let mut z = vec![0; rows * n];
-            round_rows(&feedback, &w, 0, &Nearest(steps.clone()), &mut z);
+            round_rows(&feedback, &w, 0, 1.0, &Nearest(steps.clone()), &mut z);
             let mut l: Vec<f64> = h.iter().map(|&x| f64::from(x)).collect();
             let mean = (0..n).map(|i| l[i * n + i]).sum::<f64>() / n as f64;
             (0..n).for_each(|i| l[i * n + i] += damping * mean);
             assert!(cholesky(&mut l, n));
-            for (w, z) in w.chunks_exact(n).zip(z.chunks_exact(n)) {
-                let error: Vec<f64> = (0..n).map(|j| f64::from(w[j] - z[j] as f32 * steps[j])).collect();
+            let error: Vec<f32> = (0..rows * n).map(|k| w[k] - z[k] as f32 * steps[k % n]).collect();
+            let mut square = 0.0;
+            for error in error.chunks_exact(n) {
                 for i in 0..n {
-                    let y: f64 = (i..n).map(|j| error[j] * l[j * n + i]).sum();
+                    let y: f64 = (i..n).map(|j| f64::from(error[j]) * l[j * n + i]).sum();
                     assert!(y.abs() <= c / 2.0 * 1.001, "{n}: column {i} errs by {y}");
+                    square += y * y;
                 }
             }
+            assert!((feedback.square(&error) / square - 1.0).abs() < 1e-3, "{n}: {square}");
         }
     }
 
@@ -159,7 +186,7 @@ mod tests {
     fn without_covariance_it_is_rounding() {
         let w = random(16 * 70, 5);
         let mut z = vec![0; w.len()];
-        round_rows(&Feedback::none(70), &w, 0, &Nearest(vec![0.01; 70]), &mut z);
+        round_rows(&Feedback::none(70), &w, 0, 1.0, &Nearest(vec![0.01; 70]), &mut z);
         assert!(w.iter().zip(&z).all(|(w, &z)| z == (w / 0.01).round_ties_even() as i32));
     }
 

@@ -13,3 +13,4 @@ mod multiply;
 
 pub use cholesky::cholesky;
 pub use feedback::{Feedback, Rounding, round_rows};
+pub use multiply::WIDTH;

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use impasto_codec::tables::{Frequencies, fit, parametric};
-use impasto_codec::{DType, IndexArray, Kind, Shape, Steps};
+use impasto_codec::{Body, DType, IndexArray, Kind, Shape, Steps};
 
 use super::numbers::{Random, bell_floats, float_head, lattice_head, pack};
 use super::set::{Matrix, Set};
@@ -158,7 +158,7 @@ pub fn steps() -> Result<Set, Box<dyn Error>> {
     ] {
         let z = random.integers(sides, |r| 10 + r as i64 % 9);
         let mut head = lattice_head(Shape::Parametric(1), 0, step, (0..33).map(|r| 10 + r % 9).collect());
-        head.steps = Some(Steps { step, rows, columns });
+        head.body = Body::Lattice(Steps { step, offset: 0, rows, columns });
         set.lattice(name, &Matrix { dtype, ..matrix }, &head, 1, &z)?;
     }
     Ok(set)

@@ -5,6 +5,7 @@
 
 mod codings;
 mod containers;
+mod layers;
 mod numbers;
 mod set;
 
@@ -16,6 +17,7 @@ use impasto_codec::{DType, Kind};
 
 use self::codings::*;
 use self::containers::*;
+use self::layers::*;
 use self::set::{Done, Set};
 
 /// The repository's root.
@@ -57,6 +59,12 @@ pub fn make(folder: &Path) -> Done {
     }
     write("10.1-plane", plane()?)?;
     write("10.3-steps", steps()?)?;
+    write("12-layers", layers()?)?;
+    for dtype in LATTICES {
+        let name = dtype.name().to_lowercase();
+        write(&format!("13-refinement-{name}"), refinements(dtype)?)?;
+        write(&format!("14-exact-{name}"), exact_layers(dtype)?)?;
+    }
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

@@ -1,6 +1,6 @@
 //! Pseudo-random weights, and heads that suit them.
 
-use impasto_codec::{DType, FloatLayout, Head, IndexArray, Shape, Steps};
+use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Shape, Steps};
 
 /// Pseudo-random numbers (xorshift, Marsaglia 2003): integers only, so that they are the same everywhere.
 pub struct Random(pub u64);
@@ -60,14 +60,14 @@ pub fn float_head(dtype: DType, shape: Shape, octave: i16, sides: (usize, usize)
     let center = 4 * ((1 << (layout.exponent - 1)) - 1 + octave);
     let row_classes = IndexArray::new((0..sides.0).map(|r| center + (r % 3) as i16 - 1).collect());
     let column_classes = IndexArray::new((0..sides.1).map(|c| (c % 7) as i16 / 3).collect());
-    Head { shape, plane: layout.raw_bits() as u8, row_classes, column_classes, steps: None }
+    Head { shape, plane: layout.raw_bits() as u8, row_classes, column_classes, body: Body::Float }
 }
 
 /// A head of kind lattice without steps of rows or columns.
 pub fn lattice_head(shape: Shape, plane: u8, step: f32, row_classes: Vec<i16>) -> Head {
-    let steps = Some(Steps { step, rows: None, columns: None });
+    let body = Body::Lattice(Steps { step, offset: 0, rows: None, columns: None });
     let row_classes = IndexArray::new(row_classes);
-    Head { shape, plane, row_classes, column_classes: IndexArray::Constant(0), steps }
+    Head { shape, plane, row_classes, column_classes: IndexArray::Constant(0), body }
 }
 
 /// `n` floats of deviation 2^`octave`.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use impasto_codec::tile::{Place, TileEncoder, encode_bytes};
 use impasto_codec::{DType, Head};
-use impasto_container::{Mode, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
+use impasto_container::{LayerMark, Mode, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
 
 /// The outcome of what may fail.
 pub type Done = Result<(), Box<dyn Error>>;
@@ -15,6 +15,8 @@ pub type Done = Result<(), Box<dyn Error>>;
 pub struct Set {
     objects: Vec<Object>,
     pub units: Vec<(UnitSlot, Mode, Vec<u8>)>,
+    /// Where its layers end, if it says so.
+    pub marks: Vec<LayerMark>,
 }
 
 /// A matrix to be coded: dtype, sides, sides of a tile.
@@ -50,10 +52,15 @@ impl Set {
         self.objects.push(Object { name: name.to_owned(), kind });
     }
 
-    /// A unit of the object added last.
+    /// A unit in layer 0 of the object added last.
     pub fn unit(&mut self, tile: usize, mode: Mode, bytes: Vec<u8>) {
+        self.unit_above(0, tile, mode, bytes);
+    }
+
+    /// A unit in any layer of the object added last.
+    pub fn unit_above(&mut self, layer: u8, tile: usize, mode: Mode, bytes: Vec<u8>) {
         let object = self.objects.len() as u32 - 1;
-        let slot = UnitSlot { object, tile: tile as u32, layer: 0, is_head: mode == Mode::HEAD };
+        let slot = UnitSlot { object, tile: tile as u32, layer, is_head: mode == Mode::HEAD };
         self.units.push((slot, mode, bytes));
     }
 
@@ -115,10 +122,51 @@ impl Set {
         Ok(())
     }
 
+    /// Adds a layer to the tensor added last: the integers `below` become `z`.
+    pub fn refinement(&mut self, layer: u8, matrix: &Matrix, head: &Head, below: &[i32], z: &[i32]) -> Done {
+        self.unit_above(layer, 0, Mode::HEAD, head.to_bytes());
+        for (i, place) in matrix.places().iter().enumerate() {
+            let [below, z] = [below, z].map(|all| matrix.cut(all, 1, place));
+            let unit = TileEncoder::new(head, usize::from(layer)).refinement(place, &below, &z).ok_or("no escape")?;
+            self.unit_above(layer, i, Mode::REFINEMENT, unit);
+        }
+        Ok(())
+    }
+
+    /// Adds an exact layer to the tensor added last, above integers `z` and their weights.
+    pub fn exact(
+        &mut self,
+        layer: u8,
+        matrix: &Matrix,
+        head: &Head,
+        z: &[i32],
+        weights: &[u8],
+        elements: &[u8],
+    ) -> Done {
+        self.unit_above(layer, 0, Mode::HEAD, head.to_bytes());
+        let size = matrix.dtype.size();
+        for (i, place) in matrix.places().iter().enumerate() {
+            let [weights, elements] = [weights, elements].map(|all| matrix.cut(all, size, place));
+            let z = matrix.cut(z, 1, place);
+            let unit = TileEncoder::new(head, 2).exact(matrix.dtype, place, &z, &weights, &elements);
+            self.unit_above(layer, i, Mode::EXACT, unit.ok_or("no escape")?);
+        }
+        Ok(())
+    }
+
+    /// Orders the units by layer, and says where each layer ends.
+    pub fn by_layer(&mut self) {
+        self.units.sort_by_key(|(slot, ..)| slot.layer);
+        let layers = self.units.iter().map(|(slot, ..)| slot.layer).max().unwrap_or(0);
+        let end = |layer| self.units.partition_point(|(slot, ..)| slot.layer <= layer) as u32;
+        let kld = |layer| (layer == layers).then_some(0.0);
+        self.marks = (0..=layers).map(|layer| LayerMark { units: end(layer), kld: kld(layer) }).collect();
+    }
+
     /// Writes the file.
     pub fn write(self, path: &Path) -> Done {
         let slots = self.units.iter().map(|(slot, ..)| *slot).collect();
-        let mut writer = Writer::create(path, self.objects, slots)?;
+        let mut writer = Writer::create(path, self.objects, slots, self.marks)?;
         for (_, mode, bytes) in &self.units {
             writer.push(*mode, bytes)?;
         }

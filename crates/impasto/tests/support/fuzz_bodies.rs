@@ -12,7 +12,7 @@ use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
-use impasto_codec::tile::{Place, TileDecoder, mode};
+use impasto_codec::tile::{Place, TileDecoder, Unit, mode};
 use impasto_codec::{DType, Head, Kind, Level, varint};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
@@ -281,18 +281,21 @@ pub fn tile(data: &[u8]) {
     let row_bytes = place.columns.len() * dtype.size();
     let stride = row_bytes + usize::from(pad % 8);
     let decode = |level| {
-        let decoder = TileDecoder::new(dtype, head.clone(), level);
+        let decoder = TileDecoder::new(dtype, head.clone().into_iter().collect(), level)
+            .map_err(|error| one_line(&error))
+            .ok()?;
+        let units = [Unit { mode, bytes: unit }];
         let mut out = vec![0xA5; place.rows.len() * stride];
-        let result = decoder.decode(mode, unit, &place, &mut out, stride);
+        let result = decoder.decode(&units, &place, &mut out, stride);
         for row in out.chunks_exact(stride) {
             assert!(row[row_bytes..].iter().all(|&b| b == 0xA5), "bytes between rows were touched");
         }
         let mut integers = vec![0; place.elements()];
-        let lattice = (mode == mode::LATTICE).then(|| decoder.integers(unit, &place, &mut integers));
+        let lattice = (mode == mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers));
         if let Some(lattice) = &lattice {
             assert_eq!(lattice.is_ok(), result.is_ok());
         }
-        result.map(|()| (out, integers)).inspect_err(one_line)
+        Some(result.map(|()| (out, integers)).inspect_err(one_line))
     };
     drop(same_everywhere(decode));
 }

@@ -1,6 +1,8 @@
 //! Checkpoints for the tests: drawn from a seed, written as a Hugging Face folder, encoded.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod layered;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,72 @@
+"""Clauses 12 to 14 of docs/SPEC.md: layers, which make the tiles of layer 0 finer."""
+
+import struct
+
+from naive_coding import clamp, join_plane, lattice_rows, pack_bits, read_coded, read_tile, signed
+from naive_container import FLOATS, LATTICE, REFINEMENT
+
+
+# ---------------------------------------------------------------------------------------------------------- 12 Layers
+
+def tile_layers(obj, tile):
+    """The units of a tile from layer 0 up, as far as they are there, with their heads."""
+    units = [obj.units[0, False, tile]]
+    while units[0].mode == LATTICE:
+        unit, head = (obj.units.get((len(units), is_head, 0 if is_head else tile)) for is_head in (False, True))
+        if not (unit and unit.present and head and head.present):
+            break
+        units.append(unit)
+    return units
+
+
+def band_level(obj, band):
+    """The level of a row of tiles: 12.3."""
+    tiles = range(band * obj.tiles_across, (band + 1) * obj.tiles_across)
+    return min((len(tile_layers(obj, t)) - 1 for t in tiles if obj.units[0, False, t].mode == LATTICE), default=0)
+
+
+def read_layers(obj, units, contents, heads):
+    """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements."""
+    rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
+    levels = [rows]
+    for unit, content in zip(units[1:], contents[1:]):
+        head = heads[unit.layer]
+        if unit.mode == REFINEMENT:
+            z = refined(obj, unit, head, content, z)
+            rows = lattice_rows(obj, unit, heads[0], head, z, "12.4")
+        else:
+            rows = exact_rows(obj, unit, head, content, z, rows)
+        levels.append(rows)
+    return levels
+
+
+# ------------------------------------------------------------------------------------------------- 13 Mode refinement
+
+def refined(obj, unit, head, data, coarse):
+    """The integers of a layer from those of the layer below."""
+    classes = [[3 * clamp(n, 0, 7) + min(abs(Z), 2) for n, Z in zip(*lines)]  # 13.1
+               for lines in zip(head.class_sums(obj, unit), coarse)]
+    values, _ = read_coded(obj, unit, data, head, classes)
+    return [[signed(head.factor * Z + (d if Z >= 0 else -d), 32) for Z, d in zip(*lines)]  # 13.2
+            for lines in zip(coarse, values)]
+
+
+# ------------------------------------------------------------------------------------------------------ 14 Mode exact
+
+def exact_rows(obj, unit, head, data, z, below):
+    """The rows of the elements, from the integers and the rows of weights of the layer below."""
+    bits = 8 * obj.size  # 14.1
+    M, sign = FLOATS[obj.dtype][1], 1 << bits - 1
+    code = {2: "H", 4: "I"}[obj.size]
+    p = [[n % sign for n in struct.unpack("<%d%s" % (len(row) // obj.size, code), row)] for row in below]
+    sums = head.class_sums(obj, unit)
+    classes = [[clamp(R - 4 * max(P >> M, 1), 0, 30) if Z else 31 for R, Z, P in zip(*lines)]  # 14.3
+               for lines in zip(sums, z, p)]
+    values = join_plane(head, *read_coded(obj, unit, data, head, classes))
+
+    def element(R, Z, P, u):
+        if Z == 0:  # 14.5
+            return ((max(R - 42, 0) << M - 2) + (u >> 1)) % sign + (u & 1) * sign
+        o = signed(P + u, bits)  # 14.4
+        return (o if o >= 0 else -1 - o) + ((Z < 0) != (o < 0)) * sign
+    return [pack_bits([element(*of) for of in zip(*lines)], obj.size) for lines in zip(sums, z, p, values)]

@@ -1,0 +1,56 @@
+//! `impasto encode --measure`: how far each layer of a file is from the original.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::Context;
+use impasto::{Cut, File, record_klds};
+use impasto_container::Summary;
+use impasto_model::CausalLm;
+use impasto_model::eval::{EvalOptions, EvalText, Progress, Score, kld};
+
+use crate::args::Args;
+use crate::model::{load, open};
+use crate::progress::bar;
+
+/// Windows that are scored, and their tokens.
+const WINDOWS: usize = 8;
+const WINDOW: usize = 512;
+
+/// Measures the layers of `output` against `model`, on a text or the end of the embedded one, and writes the divergences into the file:
+/// what that became, and them.
+pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) -> anyhow::Result<(Summary, Vec<f32>)> {
+    let text = match text {
+        Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),
+        None => Cow::Borrowed(last_quarter(impasto::TEXT)),
+    };
+    let original = load(args, model, None)?;
+    let text = EvalText::new(original.tokenizer()?, &text).context("the text to measure on")?;
+    let layers = File::open(output)?.layers().len();
+    let progress = bar(args, 0);
+    let mut klds = Vec::with_capacity(layers);
+    for layer in 1..=layers {
+        let cut = Cut::Layer(layer);
+        let file = open(args, output, Some(&cut))?;
+        if file.tensor_names().all(|name| file.is_exact(name)) {
+            klds.push(0.0);
+            continue;
+        }
+        let coded = load(args, output, Some(&cut))?;
+        let window = WINDOW.min(original.network().max_context()).min(coded.network().max_context());
+        let options = EvalOptions { ctx: window, score: Score::All, windows: Some(WINDOWS), threads: args.threads };
+        let mut on_progress =
+            |p: Progress| progress.set_message(format!("measuring layer {layer}, window {}/{}", p.done, p.windows));
+        let result = kld(original.network(), coded.network(), &text, &options, &mut on_progress);
+        klds.push(result.context("the text to measure on")?.mean.value as f32);
+    }
+    let summary = record_klds(&File::open(output)?, &klds, output)?;
+    progress.finish_and_clear();
+    Ok((summary, klds))
+}
+
+/// The end of the text that this program carries: calibration takes the beginning.
+fn last_quarter(text: &str) -> &str {
+    let from = (text.len() / 4 * 3..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
+}

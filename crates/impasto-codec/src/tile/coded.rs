@@ -1,0 +1,144 @@
+//! A coded unit, read row by row (SPEC 8).
+
+use super::{MAX_SEGMENTS, Place, segment_rows};
+use crate::bits::field;
+use crate::error::CodecError;
+use crate::head::Head;
+use crate::level::Level;
+use crate::rans::{Columns, Decoder, LANES, escape_value};
+use crate::tables::Lut;
+use crate::varint;
+
+/// A head and its tables, laid out.
+pub struct Layer {
+    pub head: Head,
+    pub lut: Lut,
+}
+
+impl Layer {
+    pub fn new(head: Head) -> Self {
+        let lut = head.lut();
+        Layer { head, lut }
+    }
+}
+
+/// A unit of a tile that is not empty, in one of the modes with classes; its rows are taken in order.
+pub struct Coded<'a> {
+    level: Level,
+    lut: &'a Lut,
+    parts: Parts<'a>,
+    /// Bytes of a row of the plane.
+    plane_row: usize,
+    height: usize,
+    /// The segment that is read, by number; what reads it, once a row of it is taken; what is left of its escapes; the row after it.
+    segment: usize,
+    decoder: Option<Decoder<'a>>,
+    escapes: &'a [u8],
+    end: usize,
+    /// The next row.
+    row: usize,
+}
+
+impl<'a> Coded<'a> {
+    /// Divides a unit into its parts.
+    pub fn new(level: Level, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+        let height = place.rows.len();
+        let plane_row = (place.columns.len() * usize::from(layer.head.plane)).div_ceil(8);
+        let parts = parts(unit, height, plane_row * height)?;
+        let end = segment_rows(0, parts.segments.len(), height).end;
+        let lut = &layer.lut;
+        Ok(Coded { level, lut, parts, plane_row, height, segment: 0, decoder: None, escapes: &[], end, row: 0 })
+    }
+
+    /// Rows that can be taken together: at most `most`, and none of the next segment; 0 after the last.
+    pub fn rows_at_once(&self, most: usize) -> usize {
+        (self.end - self.row).min(most)
+    }
+
+    /// A row's part of the plane.
+    pub fn plane(&self, row: usize) -> &'a [u8] {
+        &self.parts.plane[row * self.plane_row..][..self.plane_row]
+    }
+
+    /// Decodes the next rows, at most [`Coded::rows_at_once`], whose classes are `rows` and `columns`, into `values`:
+    /// [`Columns::padded`] for each row. What `escaped` holds is of no matter.
+    pub fn rows(
+        &mut self,
+        rows: &[i32],
+        columns: &Columns,
+        values: &mut [i32],
+        escaped: &mut Vec<u32>,
+    ) -> Result<(), CodecError> {
+        let segment = self.segment;
+        let broken = |rule, clause| CodecError::Segment { segment, rule, clause };
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => {
+                let (states, words, escapes) = self.parts.segments[segment];
+                self.escapes = escapes;
+                let decoder = Decoder::new(self.level, self.lut, states, words);
+                none.insert(decoder.ok_or(broken("a lane state is below 2^16", "8.4"))?)
+            }
+        };
+        escaped.clear();
+        let decoded = decoder.rows(rows, columns, values, escaped);
+        decoded.map_err(|_| broken("the words end before the elements do", "8.4"))?;
+        for &at in &*escaped {
+            let code = u32::try_from(varint::read(&mut self.escapes)?);
+            let code = code.map_err(|_| broken("an escape is 2^32 or more", "8.5"))?;
+            values[at as usize] = escape_value(self.lut.kind(), code);
+        }
+        self.row += rows.len();
+        if self.row == self.end {
+            if !decoder.is_finished() || !self.escapes.is_empty() {
+                return Err(broken("lanes, words or escapes are not used up at its end", "8.4"));
+            }
+            (self.decoder, self.segment) = (None, segment + 1);
+            self.end = segment_rows(self.segment, self.parts.segments.len(), self.height).end.min(self.height);
+        }
+        Ok(())
+    }
+}
+
+/// Puts raw fields of `q` bits, a row of the plane, below values: `value * 2^q + raw`, modulo 2^32 (SPEC 10.1, 14.2).
+pub fn join_plane(q: u8, plane: &[u8], values: &mut [i32]) {
+    if q > 0 {
+        let q = u32::from(q);
+        let raw = |c: usize| field(plane, c as u64 * u64::from(q), q) as i32;
+        values.iter_mut().enumerate().for_each(|(c, value)| *value = value.wrapping_shl(q) | raw(c));
+    }
+}
+
+/// The parts of a unit.
+struct Parts<'a> {
+    /// Lane states, words, escapes.
+    segments: Vec<([u32; LANES], &'a [u8], &'a [u8])>,
+    plane: &'a [u8],
+}
+
+fn parts(unit: &[u8], height: usize, plane_bytes: usize) -> Result<Parts<'_>, CodecError> {
+    let (&n, mut rest) = unit.split_first().ok_or(CodecError::Truncated("segments"))?;
+    if n == 0 || usize::from(n) > MAX_SEGMENTS || usize::from(n) > height {
+        let rule = "it must be 1 to 16 and at most the rows of the tile";
+        return Err(CodecError::Field { field: "segments", value: u64::from(n), rule, clause: "8" });
+    }
+    let mut take = |n: usize, what| -> Result<_, CodecError> {
+        let (taken, left) = rest.split_at_checked(n).ok_or(CodecError::Truncated(what))?;
+        rest = left;
+        Ok(taken)
+    };
+    let number = |b: &[u8]| b.iter().rev().fold(0u32, |n, &b| n << 8 | u32::from(b));
+    let lengths: Vec<u32> = take(8 * usize::from(n), "lengths")?.chunks_exact(4).map(number).collect();
+    let mut segments = Vec::with_capacity(usize::from(n));
+    for pair in lengths.chunks_exact(2) {
+        let mut states = [0; LANES];
+        states.iter_mut().zip(take(4 * LANES, "lane states")?.chunks_exact(4)).for_each(|(x, b)| *x = number(b));
+        let words = take((pair[0] as usize).saturating_mul(2), "words")?;
+        segments.push((states, words, take(pair[1] as usize, "escapes")?));
+    }
+    let plane = take(plane_bytes, "plane")?;
+    if !rest.is_empty() {
+        return Err(CodecError::TrailingBytes(rest.len(), "8"));
+    }
+    Ok(Parts { segments, plane })
+}

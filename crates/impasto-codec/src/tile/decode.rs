@@ -1,0 +1,341 @@
+//! Decoding the tiles of a tensor, up to some layer.
+
+use super::coded::{Coded, Layer, join_plane};
+use super::{Place, mode};
+use crate::bytes;
+use crate::class::Kind;
+use crate::dtype::{DType, FloatLayout};
+use crate::error::CodecError;
+use crate::head::{Body, Head, Steps, check_row_steps};
+use crate::lattice::{reconstruct_row_at, scale};
+use crate::level::Level;
+use crate::rans::Columns;
+use crate::{exact, float, refinement};
+
+/// Elements decoded before they are made weights: few enough to stay in the first-level cache.
+const BATCH: usize = 2048;
+
+/// A unit of a tile: one layer of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit<'a> {
+    /// Its coding mode: [`mode`].
+    pub mode: u8,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Decodes the tiles of one tensor.
+pub struct TileDecoder {
+    dtype: DType,
+    level: Level,
+    /// From layer 0 up.
+    layers: Vec<Layer>,
+}
+
+impl TileDecoder {
+    /// A decoder for a tensor of `dtype`. `heads`: those of its layers, from layer 0 up; none where all tiles are stored or under
+    /// Zstandard.
+    ///
+    /// # Errors
+    /// If a kind has no place in its layer (SPEC 6, 12.2) or steps are not finite (SPEC 12.4).
+    pub fn new(dtype: DType, heads: Vec<Head>, level: Level) -> Result<Self, CodecError> {
+        let mut below = None;
+        for (layer, head) in heads.iter().enumerate() {
+            let fits = match head.kind() {
+                Kind::Float | Kind::Lattice => below.is_none(),
+                Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
+            };
+            if !fits {
+                return Err(CodecError::HeadLayer { layer, kind: head.kind() as u8 });
+            }
+            below = Some(head.kind());
+        }
+        let row_steps = heads.first().and_then(Head::steps).and_then(|steps| steps.rows.as_ref());
+        for (step, _) in heads.iter().skip(1).filter_map(Head::step) {
+            check_row_steps(step, row_steps, "12.4")?;
+        }
+        Ok(TileDecoder { dtype, level, layers: heads.into_iter().map(Layer::new).collect() })
+    }
+
+    /// The head of layer 0.
+    pub fn head(&self) -> Option<&Head> {
+        self.heads().next()
+    }
+
+    /// The heads, from layer 0 up.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.layers.iter().map(|layer| &layer.head)
+    }
+
+    /// Decodes a tile into `out`: its rows, each `stride` bytes after the one before. What lies between rows is left alone.
+    ///
+    /// `units`: those of the tile from layer 0 up to the layer that is wanted.
+    ///
+    /// # Errors
+    /// If a unit breaks the format. Memory beyond `out` is a few rows, however many layers; two tiles in mode zstd.
+    ///
+    /// # Panics
+    /// If there is no unit, or `out` does not hold the rows at that stride.
+    pub fn decode(&self, units: &[Unit], place: &Place, out: &mut [u8], stride: usize) -> Result<(), CodecError> {
+        let row_bytes = place.columns.len() * self.dtype.size();
+        let wanted = place.rows.len() * row_bytes;
+        if wanted == 0 {
+            return Ok(());
+        }
+        assert!(!units.is_empty() && stride >= row_bytes && out.len() >= (place.rows.len() - 1) * stride + row_bytes);
+        let mut rows = Rows { out, stride, row_bytes };
+        let (base, above) = (units[0], &units[1..]);
+        if base.mode == mode::LATTICE {
+            return self.decode_lattice(base, above, place, rows);
+        }
+        if let Some(unit) = above.first() {
+            return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
+        }
+        match base.mode {
+            mode::STORED if base.bytes.len() == wanted => rows.fill(base.bytes),
+            mode::STORED => return Err(CodecError::StoredSize { found: base.bytes.len(), wanted }),
+            mode::ZSTD => {
+                let mut elements = vec![0; wanted];
+                bytes::decompress(base.bytes, self.dtype.size(), &mut elements)?;
+                rows.fill(&elements);
+            }
+            mode::FLOAT => self.decode_float(base, place, rows)?,
+            mode::REFINEMENT | mode::EXACT => return Err(CodecError::TileLayer { layer: 0, mode: base.mode }),
+            other => return Err(CodecError::UnknownMode(other)),
+        }
+        Ok(())
+    }
+
+    /// Decodes the integers of a tile, row by row (SPEC 10.1, 13.2): those of the last of `units` that has any, units as for
+    /// [`TileDecoder::decode`].
+    ///
+    /// # Errors
+    /// As [`TileDecoder::decode`].
+    ///
+    /// # Panics
+    /// If there is no unit, or `out` has not an entry for each element.
+    pub fn integers(&self, units: &[Unit], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
+        assert!(!units.is_empty() && out.len() == place.elements());
+        let width = place.columns.len();
+        if out.is_empty() {
+            return Ok(());
+        }
+        let above = match units[1..].split_last() {
+            Some((last, below)) if last.mode == mode::EXACT => below,
+            _ => &units[1..],
+        };
+        self.lattice_rows(units[0], above, place, |r, z| {
+            out[r * width..(r + 1) * width].copy_from_slice(z);
+            Ok(())
+        })
+    }
+
+    /// The layer of a number, if it is of a kind.
+    fn layer(&self, layer: usize, kind: Kind) -> Result<&Layer, CodecError> {
+        let found = self.layers.get(layer).filter(|layer| layer.head.kind() == kind);
+        found.ok_or(CodecError::MissingHead(kind.name()))
+    }
+
+    fn float_layout(&self, kind: Kind) -> Result<FloatLayout, CodecError> {
+        self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: kind.name(), dtype: self.dtype })
+    }
+
+    fn decode_float(&self, unit: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let layer = self.layer(0, Kind::Float)?;
+        let joiner = float::Joiner::new(self.level, self.float_layout(Kind::Float)?);
+        base_rows(self.level, layer, unit.bytes, place, |r, v, plane| {
+            joiner.row(v, plane, out.row(r));
+            Ok(())
+        })
+    }
+
+    /// Decodes the weights of a tile in mode lattice; or its elements, if the last of the units `above` is in mode exact.
+    fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let (refinements, mut exact) = match above.split_last() {
+            Some((last, refinements)) if last.mode == mode::EXACT => {
+                let layer = self.layer(above.len(), Kind::Exact)?;
+                let elements = Exact::new(self.level, layer, self.float_layout(Kind::Exact)?, last.bytes, place)?;
+                (refinements, Some(elements))
+            }
+            _ => (above, None),
+        };
+        let missing = CodecError::MissingHead(Kind::Lattice.name());
+        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Kind::Lattice)?.head.body else {
+            return Err(missing);
+        };
+        let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.head.step()).ok_or(missing)?;
+        let columns: Vec<f32> = match columns {
+            Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
+            None => vec![1.0; place.columns.len()],
+        };
+        let row_scale = |r: usize| rows.as_ref().map_or(1.0, |steps| scale(steps.get(place.rows.start + r)));
+        self.lattice_rows(base, refinements, place, |r, z| {
+            let (row, out) = (step * row_scale(r), out.row(r));
+            reconstruct_row_at(self.level, self.dtype, z, offset, &columns, row, out);
+            exact.as_mut().map_or(Ok(()), |exact| exact.row(z, out))
+        })
+    }
+
+    /// Decodes the integers of a tile up to the last of its `refinements`, and hands over row by row.
+    fn lattice_rows(
+        &self,
+        base: Unit,
+        refinements: &[Unit],
+        place: &Place,
+        mut row_done: impl FnMut(usize, &[i32]) -> Result<(), CodecError>,
+    ) -> Result<(), CodecError> {
+        if base.mode != mode::LATTICE {
+            return Err(CodecError::TileLayer { layer: 0, mode: base.mode });
+        }
+        let layer = self.layer(0, Kind::Lattice)?;
+        let mut finer = Vec::with_capacity(refinements.len());
+        for (layer, unit) in (1..).zip(refinements) {
+            if unit.mode != mode::REFINEMENT {
+                return Err(CodecError::TileLayer { layer, mode: unit.mode });
+            }
+            let layer = self.layer(layer, Kind::Refinement)?;
+            let Body::Refinement(head) = layer.head.body else { continue };
+            finer.push((head.factor, Above::new(self.level, layer, unit.bytes, place)?));
+        }
+        let mut buffer = Buffer::new(if finer.is_empty() { 0 } else { place.columns.len() });
+        base_rows(self.level, layer, base.bytes, place, |r, z, plane| {
+            join_plane(layer.head.plane, plane, z);
+            for (factor, above) in &mut finer {
+                buffer.classes.update(self.level, |classes| {
+                    above.sums(classes);
+                    refinement::classes_of_row(self.level, classes, z);
+                });
+                refinement::refine_row(self.level, *factor, z, above.row(&mut buffer)?);
+            }
+            row_done(r, z)
+        })
+    }
+}
+
+/// The rows of a tile where they are wanted.
+struct Rows<'a> {
+    out: &'a mut [u8],
+    stride: usize,
+    row_bytes: usize,
+}
+
+impl Rows<'_> {
+    fn row(&mut self, r: usize) -> &mut [u8] {
+        &mut self.out[r * self.stride..r * self.stride + self.row_bytes]
+    }
+
+    fn fill(&mut self, elements: &[u8]) {
+        elements.chunks_exact(self.row_bytes).enumerate().for_each(|(r, row)| self.row(r).copy_from_slice(row));
+    }
+}
+
+/// Decodes the values of a unit in layer 0 of a tile that is not empty, row by row, and hands each row over with its part of the plane.
+fn base_rows(
+    level: Level,
+    layer: &Layer,
+    unit: &[u8],
+    place: &Place,
+    mut row_done: impl FnMut(usize, &mut [i32], &[u8]) -> Result<(), CodecError>,
+) -> Result<(), CodecError> {
+    let (height, width) = (place.rows.len(), place.columns.len());
+    let mut coded = Coded::new(level, layer, unit, place)?;
+    let rows = layer.head.row_classes.slice(place.rows.clone());
+    let columns = Columns::new(layer.head.column_classes.slice(place.columns.clone()));
+    let batch = (BATCH / columns.padded()).clamp(1, height);
+    let mut values = vec![0; batch * columns.padded()];
+    let mut escaped = Vec::new();
+    let mut first = 0;
+    while first < height {
+        let rows = &rows[first..first + coded.rows_at_once(batch)];
+        let values = &mut values[..rows.len() * columns.padded()];
+        coded.rows(rows, &columns, values, &mut escaped)?;
+        for (r, values) in (first..).zip(values.chunks_exact_mut(columns.padded())) {
+            row_done(r, &mut values[..width], coded.plane(r))?;
+        }
+        first += rows.len();
+    }
+    Ok(())
+}
+
+/// What decoding a row of a layer above 0 needs; layers can share it.
+struct Buffer {
+    classes: Columns,
+    values: Vec<i32>,
+    escaped: Vec<u32>,
+}
+
+impl Buffer {
+    fn new(width: usize) -> Self {
+        let classes = Columns::new(vec![0; width]);
+        let values = vec![0; classes.padded()];
+        Buffer { classes, values, escaped: Vec::new() }
+    }
+}
+
+/// A tile of a layer above 0, read row by row: its classes depend on the layer below.
+struct Above<'a> {
+    level: Level,
+    head: &'a Head,
+    coded: Coded<'a>,
+    place: Place,
+    /// The next row.
+    row: usize,
+}
+
+impl<'a> Above<'a> {
+    fn new(level: Level, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+        let coded = Coded::new(level, layer, unit, place)?;
+        Ok(Above { level, head: &layer.head, coded, place: place.clone(), row: 0 })
+    }
+
+    /// The sums of the classes of row and columns in the next row.
+    fn sums(&self, out: &mut [i32]) {
+        let of_row = self.head.row_classes.get(self.place.rows.start + self.row);
+        self.head.column_classes.sums(self.level, of_row, self.place.columns.clone(), out);
+    }
+
+    /// The values of the next row, whose classes are those in the buffer.
+    fn row<'b>(&mut self, buffer: &'b mut Buffer) -> Result<&'b [i32], CodecError> {
+        self.coded.rows(&[0], &buffer.classes, &mut buffer.values, &mut buffer.escaped)?;
+        let values = &mut buffer.values[..self.place.columns.len()];
+        join_plane(self.head.plane, self.coded.plane(self.row), values);
+        self.row += 1;
+        Ok(values)
+    }
+}
+
+/// The elements of a tile in mode exact.
+struct Exact<'a> {
+    above: Above<'a>,
+    layout: FloatLayout,
+    buffer: Buffer,
+    /// The weights of the layer below.
+    predicted: Vec<u32>,
+    /// Sums of the classes of row and column.
+    sums: Vec<i32>,
+}
+
+impl<'a> Exact<'a> {
+    fn new(
+        level: Level,
+        layer: &'a Layer,
+        layout: FloatLayout,
+        unit: &'a [u8],
+        place: &Place,
+    ) -> Result<Self, CodecError> {
+        let (above, width) = (Above::new(level, layer, unit, place)?, place.columns.len());
+        Ok(Exact { above, layout, buffer: Buffer::new(width), predicted: Vec::new(), sums: vec![0; width] })
+    }
+
+    /// The next row: `z` are the integers of the layer below, `row` its weights, which the elements take the place of.
+    fn row(&mut self, z: &[i32], row: &mut [u8]) -> Result<(), CodecError> {
+        let Exact { above, layout, buffer, predicted, sums } = self;
+        let (layout, level) = (*layout, above.level);
+        exact::bits_of_row(level, layout, row, predicted);
+        above.sums(sums);
+        let classes = |classes: &mut [i32]| exact::classes_of_row(level, layout, sums, z, predicted, classes);
+        buffer.classes.update(level, classes);
+        exact::write_row(level, layout, sums, z, predicted, above.row(buffer)?, row);
+        Ok(())
+    }
+}

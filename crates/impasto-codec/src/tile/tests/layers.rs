@@ -1,0 +1,275 @@
+//! Tiles of several layers.
+
+use super::*;
+use crate::class::Kind;
+use crate::head::Refinement;
+use crate::lattice::{reconstruct_row, scale};
+use crate::tables::{Frequencies, parametric};
+
+/// A tensor of layers: heads from layer 0 up, the units of one tile, and what each layer decodes to.
+struct Layered {
+    dtype: DType,
+    place: Place,
+    heads: Vec<Head>,
+    units: Vec<(u8, Vec<u8>)>,
+    /// Integers of the layers below an exact one.
+    integers: Vec<Vec<i32>>,
+    /// Bytes of the tile, layer by layer.
+    elements: Vec<Vec<u8>>,
+}
+
+/// Any tables in which the escape is possible; those of lattices, the last of them first.
+fn tables(kind: Kind) -> Shape {
+    let tables = parametric(Kind::Lattice, 4).expect("shape");
+    let tables: Vec<Frequencies> = tables.into_iter().rev().cycle().take(kind.tables()).collect();
+    Shape::Explicit(tables)
+}
+
+/// What differs from tensor to tensor.
+#[derive(Clone, Debug)]
+struct Recipe {
+    dtype: DType,
+    /// Plane of layer 0 and of the exact one.
+    planes: (u8, u8),
+    step: f32,
+    row_steps: bool,
+    /// Factor and offset, for each refinement.
+    refinements: Vec<(u8, u8)>,
+    segments: (usize, usize),
+    /// Integers, residuals and differences from the weights, repeated as need be.
+    noise: Vec<i32>,
+}
+
+fn recipes() -> impl Strategy<Value = Recipe> {
+    let dtype = prop::sample::select(FLOATS[..3].to_vec());
+    let step = prop::sample::select(vec![0.004, 1e-7, 1e30, 1e-44]);
+    let refinements = prop::collection::vec((2u8..=64, 0u8..=127), 0..4);
+    let noise = prop_oneof![4 => -3i32..=3, 4 => Just(0), 4 => -90i32..90, 1 => any::<i32>()];
+    let noise = prop::collection::vec(noise, 1..300);
+    (dtype, (0u8..=20, 0u8..=20), step, any::<bool>(), refinements, (1usize..5, 1usize..17), noise).prop_map(
+        |(dtype, planes, step, row_steps, refinements, segments, noise)| Recipe {
+            dtype,
+            planes,
+            step,
+            row_steps,
+            refinements,
+            segments,
+            noise,
+        },
+    )
+}
+
+impl Layered {
+    fn new(recipe: &Recipe, place: Place, rows: Vec<i16>, columns: Vec<i16>) -> Layered {
+        let Recipe { dtype, planes, step, segments, .. } = *recipe;
+        let (n, width) = (place.elements(), place.columns.len());
+        let mut noise = recipe.noise.iter().copied().cycle();
+        let steps = Steps {
+            step,
+            offset: 11,
+            rows: recipe.row_steps.then(|| IndexArray::new(rows.clone())),
+            columns: Some(IndexArray::new(columns.clone())),
+        };
+        let head = |kind: Kind, plane, body| Head {
+            shape: tables(kind),
+            plane,
+            row_classes: IndexArray::new(rows.clone()),
+            column_classes: IndexArray::new(columns.clone()),
+            body,
+        };
+        // The weights of a layer, straight from SPEC 10.3.
+        let weights = |z: &[i32], step: f32, offset| -> Vec<u8> {
+            let column_scales: Vec<f32> = columns[place.columns.clone()].iter().map(|&i| scale(i.into())).collect();
+            let row = |(r, z): (usize, &[i32])| {
+                let index = if recipe.row_steps { rows[place.rows.start + r].into() } else { 0 };
+                let mut out = vec![0; width * dtype.size()];
+                reconstruct_row(dtype, z, offset, &column_scales, step * scale(index), &mut out);
+                out
+            };
+            z.chunks_exact(width).enumerate().flat_map(row).collect()
+        };
+        let base = head(Kind::Lattice, planes.0, Body::Lattice(steps));
+        let mut z: Vec<i32> = noise.by_ref().take(n).collect();
+        let unit = TileEncoder::new(&base, segments.0).lattice(&place, &z).expect("codes");
+        let mut layered = Layered {
+            dtype,
+            heads: vec![base],
+            units: vec![(mode::LATTICE, unit)],
+            integers: vec![z.clone()],
+            elements: vec![weights(&z, step, 11)],
+            place: place.clone(),
+        };
+        for (k, &(factor, offset)) in (1..).zip(&recipe.refinements) {
+            let refinement = Refinement { factor, step: step / f32::from(k * 3u8), offset };
+            let finer = head(Kind::Refinement, 0, Body::Refinement(refinement));
+            let fine: Vec<i32> =
+                z.iter().map(|&z| crate::refinement::fine(factor, z, noise.next().unwrap_or(0))).collect();
+            let unit = TileEncoder::new(&finer, segments.1).refinement(&place, &z, &fine).expect("codes");
+            z = fine;
+            layered.heads.push(finer);
+            layered.units.push((mode::REFINEMENT, unit));
+            layered.integers.push(z.clone());
+            layered.elements.push(weights(&z, refinement.step, offset));
+        }
+        // Elements near the weights, or anywhere.
+        let predicted = layered.elements.last().expect("layer 0").clone();
+        let mut elements = predicted.clone();
+        for element in elements.chunks_exact_mut(dtype.size()) {
+            let add = noise.next().unwrap_or(0).to_le_bytes();
+            element.iter_mut().zip(add).for_each(|(byte, add)| *byte = byte.wrapping_add(add));
+        }
+        let exact = head(Kind::Exact, planes.1, Body::Exact);
+        let encoder = TileEncoder::new(&exact, segments.1);
+        let unit = encoder.exact(dtype, &place, &z, &predicted, &elements).expect("codes");
+        layered.heads.push(exact);
+        layered.units.push((mode::EXACT, unit));
+        layered.elements.push(elements);
+        layered
+    }
+
+    fn decoder(&self, level: Level) -> TileDecoder {
+        TileDecoder::new(self.dtype, self.heads.clone(), level).expect("heads in order")
+    }
+
+    fn units(&self) -> Vec<Unit<'_>> {
+        self.units.iter().map(|(mode, bytes)| Unit { mode: *mode, bytes }).collect()
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.place.columns.len() * self.dtype.size()
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_layer_survives(recipe in recipes(), (place, rows, columns) in placed()) {
+        let layered = Layered::new(&recipe, place, rows, columns);
+        let units = layered.units();
+        for level in Level::available() {
+            let decoder = layered.decoder(level);
+            for k in 0..units.len() {
+                let mut out = vec![0; layered.elements[k].len()];
+                decoder.decode(&units[..=k], &layered.place, &mut out, layered.row_bytes())?;
+                prop_assert_eq!(&out, &layered.elements[k], "layer {} at {}", k, level);
+                let mut z = vec![0; layered.place.elements()];
+                decoder.integers(&units[..=k], &layered.place, &mut z)?;
+                prop_assert_eq!(&z, &layered.integers[k.min(layered.integers.len() - 1)]);
+            }
+        }
+        // Heads as units.
+        for head in &layered.heads {
+            let (rows, columns) = (layered.place.rows.end as u64, layered.place.columns.end as u64);
+            prop_assert_eq!(&Head::read(&head.to_bytes(), layered.dtype, rows, columns)?, head);
+        }
+    }
+
+    /// A damaged unit in any layer is an error or some tile, at every level the same.
+    #[test]
+    fn damage_never_panics(
+        recipe in recipes(),
+        (place, rows, columns) in placed(),
+        layer: prop::sample::Index,
+        at: prop::sample::Index,
+        to: u8,
+        cut: prop::sample::Index,
+    ) {
+        let mut layered = Layered::new(&recipe, place, rows, columns);
+        let layer = layer.index(layered.units.len());
+        let unit = &mut layered.units[layer].1;
+        let at = at.index(unit.len());
+        unit[at] = to;
+        let whole = layered.units[layer].1.clone();
+        for length in [whole.len(), cut.index(whole.len())] {
+            layered.units[layer].1 = whole[..length].to_vec();
+            let results: Vec<_> = Level::available().into_iter().map(|level| {
+                let mut out = vec![0; layered.elements[0].len()];
+                let decoder = layered.decoder(level);
+                decoder.decode(&layered.units(), &layered.place, &mut out, layered.row_bytes()).map(|()| out)
+            }).collect();
+            prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
+        }
+    }
+}
+
+fn small() -> Layered {
+    let recipe = Recipe {
+        dtype: DType::Bf16,
+        planes: (0, 0),
+        step: 0.1,
+        row_steps: true,
+        refinements: vec![(3, 5), (4, 0)],
+        segments: (1, 2),
+        noise: vec![1, -2, 0, 5],
+    };
+    Layered::new(&recipe, Place { rows: 0..3, columns: 0..5 }, vec![1, 2, 3], vec![4; 5])
+}
+
+#[test]
+fn kinds_have_their_layers() {
+    let layered = small();
+    let of = |order: &[usize]| {
+        let heads = order.iter().map(|&i| layered.heads[i].clone()).collect();
+        TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ())
+    };
+    for good in [&[0, 1][..], &[0, 2, 1, 3], &[0, 3]] {
+        assert_eq!(of(good), Ok(()));
+    }
+    for (bad, layer, kind) in
+        [(&[1, 0][..], 0, 5), (&[3], 0, 6), (&[0, 0], 1, 4), (&[0, 3, 1], 2, 5), (&[0, 1, 3, 3], 3, 6)]
+    {
+        assert_eq!(of(bad), Err(CodecError::HeadLayer { layer, kind }));
+    }
+    let float = float_head(DType::Bf16, 0, vec![0; 3], vec![0; 5]);
+    let heads = vec![float, layered.heads[1].clone()];
+    let refused = TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ());
+    assert_eq!(refused, Err(CodecError::HeadLayer { layer: 1, kind: 5 }));
+}
+
+#[test]
+fn modes_have_their_layers() {
+    let layered = small();
+    let (decoder, units) = (layered.decoder(Level::Scalar), layered.units());
+    let of = |order: &[usize]| {
+        let units: Vec<Unit> = order.iter().map(|&i| units[i]).collect();
+        decoder.decode(&units, &layered.place, &mut [0; 30], 10)
+    };
+    assert_eq!(of(&[0, 1, 2, 3]), Ok(()));
+    assert_eq!(of(&[1]), Err(CodecError::TileLayer { layer: 0, mode: 5 }));
+    assert_eq!(of(&[3]), Err(CodecError::TileLayer { layer: 0, mode: 6 }));
+    assert_eq!(of(&[0, 0]), Err(CodecError::TileLayer { layer: 1, mode: 4 }));
+    assert_eq!(of(&[0, 1, 2, 3, 3]), Err(CodecError::MissingHead("exact")));
+    assert_eq!(of(&[0, 3]), Err(CodecError::MissingHead("exact")), "its head stands in layer 3");
+    let stored = Unit { mode: mode::STORED, bytes: &[0; 30] };
+    let decoded = decoder.decode(&[stored, units[1]], &layered.place, &mut [0; 30], 10);
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: 5 }));
+    let decoded = decoder.integers(&[stored], &layered.place, &mut [0; 15]);
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 0, mode: 0 }));
+    // Exact amid refinements.
+    let heads = layered.heads[..3].to_vec();
+    let decoder = TileDecoder::new(DType::Bf16, heads, Level::Scalar).expect("heads in order");
+    let decoded = decoder.decode(&[units[0], units[3], units[2]], &layered.place, &mut [0; 30], 10);
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: 6 }));
+}
+
+/// SPEC 12.4: the steps of rows are those of layer 0.
+#[test]
+fn steps_are_finite_in_every_layer() {
+    let mut heads = small().heads;
+    let Body::Lattice(steps) = &mut heads[0].body else { panic!("lattice") };
+    steps.rows = Some(IndexArray::new(vec![0, 1023, -5]));
+    let Body::Refinement(refinement) = &mut heads[2].body else { panic!("refinement") };
+    refinement.step = 1e20;
+    let refused = TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ());
+    assert!(matches!(refused, Err(CodecError::Field { clause: "12.4", .. })), "{refused:?}");
+}
+
+/// The encoders refuse heads of other kinds.
+#[test]
+fn encoders_want_their_kind() {
+    let layered = small();
+    let z = &layered.integers[0];
+    assert_eq!(TileEncoder::new(&layered.heads[0], 1).refinement(&layered.place, z, z), None);
+    let bytes = [0; 15];
+    let exact = TileEncoder::new(&layered.heads[3], 1).exact(DType::I8, &layered.place, z, &bytes, &bytes);
+    assert_eq!(exact, None);
+}

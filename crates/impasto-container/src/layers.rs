@@ -1,0 +1,59 @@
+//! The layers record: at which units a file's layers end (SPEC 3.7).
+
+use impasto_codec::varint;
+
+use crate::cursor::Cursor;
+use crate::error::FormatError;
+use crate::fields::Field;
+
+/// Most layers that a file says it has (SPEC 3.7).
+pub const MAX_MARKS: usize = 255;
+
+/// A layer of the file, all coarser ones included: the model that its writer meant a reader to stop at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerMark {
+    /// The layer is the first so many units of the file.
+    pub units: u32,
+    /// KL divergence from the original in nats a position, where its writer measured it.
+    pub kld: Option<f32>,
+}
+
+/// Reads the payload of the record.
+pub(crate) fn read_marks(mut payload: Cursor<'_>) -> Result<Vec<LayerMark>, FormatError> {
+    let count = payload.varint()?;
+    if count > MAX_MARKS as u64 {
+        return Err(FormatError::LayerCount { count });
+    }
+    let mut marks = Vec::new();
+    for layer in 1..=count as usize {
+        let units = payload.varint()?;
+        let units = u32::try_from(units).map_err(|_| FormatError::LayerUnits { layer, units })?;
+        let kld = f32::from_bits(payload.take::<u32>()?);
+        marks.push(LayerMark { units, kld: (!kld.is_nan()).then_some(kld) });
+    }
+    Ok(marks)
+}
+
+/// Appends the payload of the record.
+pub(crate) fn write_marks(marks: &[LayerMark], out: &mut Vec<u8>) {
+    varint::write(out, marks.len() as u64);
+    for mark in marks {
+        varint::write(out, u64::from(mark.units));
+        mark.kld.unwrap_or(f32::NAN).to_bits().put(out);
+    }
+}
+
+/// Checks what SPEC 3.7 says of the layers of a file of `units` units.
+pub(crate) fn check_marks(marks: &[LayerMark], units: usize) -> Result<(), FormatError> {
+    if marks.len() > MAX_MARKS {
+        return Err(FormatError::LayerCount { count: marks.len() as u64 });
+    }
+    let mut before = 0;
+    for (layer, mark) in (1..).zip(marks) {
+        if mark.units < before || mark.units as usize > units {
+            return Err(FormatError::LayerUnits { layer, units: mark.units.into() });
+        }
+        before = mark.units;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Reading by layers: what of them is there, and how far each row of tiles can be read (SPEC 12).
+
+use std::ops::Range;
+
+use crate::above::LayerUnits;
+use crate::reader::Reader;
+use crate::source::Source;
+use crate::unit::Mode;
+
+impl<S: Source> Reader<S> {
+    /// How many layers above 0 hold object number `object`; they are numbered from 1 without a gap. Tied objects have
+    /// those of the tied-to tensor; there are none of an object of unknown class.
+    pub fn layers_of(&self, object: u32) -> u8 {
+        self.layout.layers(self.resolve(object))
+    }
+
+    /// The units in one of these layers, present or not.
+    pub fn layer_of(&self, object: u32, layer: u8) -> Option<LayerUnits<'_>> {
+        self.layout.layer(self.units(), self.resolve(object), layer)
+    }
+
+    /// The finest level at which a row of tiles of object number `object` can be read (SPEC 12.3), `tile_row` counted
+    /// from the top. 0 if none of its tiles is in mode lattice: then it is the same at every level.
+    pub fn level(&self, object: u32, tile_row: u64) -> u8 {
+        let (Some(units), Some(matrix)) = (self.units_of(object), self.matrix(object)) else { return 0 };
+        let layers = self.layers_of(object);
+        if layers == 0 {
+            return 0;
+        }
+        // Numbers of tiles fit u32.
+        let across = matrix.tiles_across() as usize;
+        let first = usize::try_from(tile_row).map_or(usize::MAX, |row| row.saturating_mul(across));
+        let row = units.tiles.get(first..).unwrap_or_default().iter().take(across);
+        let on_lattice = |unit: &u32| self.units().get(*unit as usize).is_some_and(|unit| unit.mode == Mode::LATTICE);
+        let lattice = row.enumerate().filter(|(_, unit)| on_lattice(unit)).map(|(i, _)| (first + i) as u32);
+        let lattice: Vec<u32> = lattice.collect();
+        if lattice.is_empty() {
+            return 0;
+        }
+        let there = |layer: LayerUnits<'_>| {
+            self.is_present(layer.head)
+                && lattice.iter().all(|&tile| layer.tile(tile).is_some_and(|unit| self.is_present(unit)))
+        };
+        (1..=layers).take_while(|&layer| self.layer_of(object, layer).is_some_and(there)).last().unwrap_or(0)
+    }
+
+    /// The units needed to read a band of the matrix of object number `object` at the levels of its rows of tiles: of each
+    /// layer the head, if there is one, then the tiles that meet the band (SPEC 4.4). `None` as for [`Reader::units_of`].
+    pub fn units_of_band(&self, object: u32, rows: Range<u64>, cols: Range<u64>) -> Option<Vec<u32>> {
+        let units = self.units_of(object)?;
+        let matrix = self.matrix(object)?;
+        let tiles: Vec<u32> = matrix.tiles_meeting(rows, cols).collect();
+        let mut met: Vec<u32> = units.head.into_iter().collect();
+        met.extend(tiles.iter().filter_map(|&tile| units.tiles.get(tile as usize)));
+        let across = matrix.tiles_across().max(1);
+        let levels: Vec<u8> = tiles
+            .chunk_by(|a, b| a / across == b / across)
+            .flat_map(|row| vec![self.level(object, u64::from(row[0] / across)); row.len()])
+            .collect();
+        for layer in 1..=levels.iter().copied().max().unwrap_or(0) {
+            let Some(units) = self.layer_of(object, layer) else { break };
+            met.push(units.head);
+            let finer = tiles.iter().zip(&levels).filter(|&(_, &level)| level >= layer);
+            met.extend(finer.filter_map(|(&tile, _)| units.tile(tile)));
+        }
+        Some(met)
+    }
+}

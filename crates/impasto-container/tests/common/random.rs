@@ -1,0 +1,135 @@
+//! Files of any content that the format allows.
+
+use std::collections::BTreeMap;
+
+use impasto_codec::DType;
+use impasto_container::{LayerMark, Mode, Object, ObjectKind, Opaque, TensorMeta};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::{Content, Unit};
+
+/// A tensor of any dtype: of blocks, with a last dim of whole blocks; opaque, of any length.
+fn tensor() -> impl Strategy<Value = ObjectKind> {
+    let dtypes = [&DType::PLAIN[..], &DType::BLOCKS, &[DType::Opaque; 8]].concat();
+    let tile_cols = prop_oneof![(1u64..4).prop_map(|n| 32 * n), 200_000u64..u64::MAX];
+    let opaque = ("F4|Q4_0|\\PC{1,16}", 0u64..2000);
+    (select(dtypes), opaque, vec(0u64..50, 0..4), any::<Index>(), 1u64..40, tile_cols).prop_map(
+        |(dtype, (name, bytes), mut dims, split, tile_rows, tile_cols)| {
+            let blocks = dtype.weights() > 1;
+            if blocks && dims.is_empty() {
+                dims.push(3);
+            }
+            if let Some(last) = dims.last_mut() {
+                *last *= dtype.weights() as u64;
+            }
+            let is_opaque = dtype == DType::Opaque;
+            let splits = if is_opaque { 1 } else { dims.len() + usize::from(!blocks) };
+            let opaque = is_opaque.then_some(Opaque { name, bytes });
+            let split = split.index(splits);
+            ObjectKind::Tensor(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied: None })
+        },
+    )
+}
+
+fn kind() -> impl Strategy<Value = ObjectKind> {
+    prop_oneof![
+        2 => (0u64..5000, 500u64..6000).prop_map(|(length, piece)| ObjectKind::Asset { length, piece }),
+        6 => tensor(),
+        1 => (2u8..).prop_map(ObjectKind::Unknown),
+    ]
+}
+
+/// Objects in order; some tensors are tied to an earlier one, whose shape they take.
+fn objects() -> impl Strategy<Value = Vec<Object>> {
+    let name = prop_oneof!["(model\\.layers\\.[0-9]{1,2}\\.)?[a-c]{1,3}", "\\PC{1,20}"];
+    let tie = prop_oneof![2 => Just(None), 1 => any::<Index>().prop_map(Some)];
+    btree_map(name, (kind(), tie), 0..12).prop_map(|named| {
+        let mut sorted = BTreeMap::new();
+        for (name, (kind, tie)) in named {
+            let object = Object { name, kind };
+            sorted.insert((object.class(), object.name.clone()), (object, tie));
+        }
+        let mut objects: Vec<Object> = Vec::new();
+        for (mut object, tie) in sorted.into_values() {
+            let free: Vec<usize> =
+                (0..objects.len()).filter(|&i| objects[i].tensor().is_some_and(|meta| meta.tied.is_none())).collect();
+            if let (ObjectKind::Tensor(meta), Some(tie)) = (&mut object.kind, tie)
+                && !free.is_empty()
+            {
+                let to = *tie.get(&free);
+                *meta = objects[to].tensor().expect("a tensor").clone();
+                meta.tied = Some(to as u32);
+            }
+            objects.push(object);
+        }
+        objects
+    })
+}
+
+/// Most layers above 0.
+const LAYERS: u8 = 4;
+
+/// The modes of a tile from layer 0 up. `code` chooses the mode in layer 0 and how many layers there are; what stands in
+/// a layer is the same for all tiles. A tile that is not on the lattice may have one in layer 1 that is to be skipped.
+fn modes_of_tile(code: u8, exact: Option<u8>) -> Vec<Mode> {
+    let base = match code % 8 {
+        0 => Mode::STORED,
+        1 => Mode::ZSTD,
+        2 => Mode::FLOAT,
+        3 => Mode(code.max(7)),
+        _ => Mode::LATTICE,
+    };
+    if base != Mode::LATTICE {
+        return if code >= 128 { vec![base, Mode(code)] } else { vec![base] };
+    }
+    let most = exact.unwrap_or(LAYERS);
+    let layer = |layer| if Some(layer) == exact { Mode::EXACT } else { Mode::REFINEMENT };
+    [base].into_iter().chain((1..=(code / 8).min(most)).map(layer)).collect()
+}
+
+/// A file of any objects: heads first, then the tiles of all layers, units to be skipped among them, in any order
+/// that has coarser tiles before finer ones.
+pub fn content() -> impl Strategy<Value = Content> {
+    let modes = vec(any::<u8>(), 1..20);
+    let bytes = vec(vec(any::<u8>(), 0..70), 1..20);
+    let exact = proptest::option::of(1..=LAYERS);
+    let layers = vec((any::<Index>(), proptest::option::of(0f32..9.0)), 0..5);
+    (objects(), modes, bytes, any::<u64>(), exact, layers).prop_map(|(objects, modes, bytes, order, exact, layers)| {
+        let mut places = Vec::new();
+        let mut heads = Vec::new();
+        for (number, object) in objects.iter().enumerate() {
+            let tiles = match object.matrix().expect("a good shape") {
+                _ if object.tied().is_some() => 0,
+                Some(matrix) => matrix.tile_count(),
+                None => 3,
+            };
+            if tiles > 0 {
+                heads.extend((0..=LAYERS).map(|layer| (number, 0, layer, Mode::HEAD)));
+            }
+            for tile in 0..tiles {
+                let of_tile = modes_of_tile(modes[places.len() % modes.len()], exact);
+                places.extend((0..).zip(of_tile).map(|(layer, mode)| (number, tile, layer, mode)));
+            }
+        }
+        let chance =
+            |number, tile, layer: u8| blake3::hash(format!("{order} {number} {tile} {layer}").as_bytes()).to_string();
+        // Each tile behind those of its number in the layers below.
+        places.sort_by_key(|&(number, tile, layer, _)| {
+            ((0..=layer).map(|layer| chance(number, tile, layer)).max(), layer)
+        });
+        let unit = |(i, (number, tile, layer, mode)): (usize, (usize, u32, u8, Mode))| Unit {
+            object: number as u32,
+            tile,
+            layer,
+            mode,
+            bytes: bytes[i % bytes.len()].clone(),
+        };
+        let units: Vec<Unit> = heads.into_iter().chain(places).enumerate().map(unit).collect();
+        let mut marks: Vec<LayerMark> =
+            layers.into_iter().map(|(at, kld)| LayerMark { units: at.index(units.len() + 1) as u32, kld }).collect();
+        marks.sort_by_key(|mark| mark.units);
+        Content { units, objects, layers: marks }
+    })
+}

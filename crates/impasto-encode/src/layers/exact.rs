@@ -1,0 +1,130 @@
+//! The head of an exact layer: how far the weights are from those of the layer below.
+
+use impasto_codec::exact::{class, residual};
+use impasto_codec::lattice::scale;
+use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Kind, values};
+use rayon::prelude::*;
+
+use crate::arithmetic::log2_fixed;
+use crate::counts::Counts;
+use crate::lattice::Grid;
+
+/// Mantissa bits that classes are made for; a float's further ones are raw.
+const MANTISSA: u32 = 7;
+/// Rows that are summed together.
+const CHUNK: usize = 64;
+/// A class, a quarter of an octave, in 2^-16 octaves.
+const CLASS: i32 = 1 << 14;
+/// Class of a deviation of one unit in the last place.
+const UNIT_CLASS: i32 = 4;
+
+/// A matrix beside its prediction.
+pub struct Predicted<'a> {
+    /// Of its elements; one with a float layout.
+    pub dtype: DType,
+    pub layout: FloatLayout,
+    /// Steps of the layer below, which tell rows apart.
+    pub grid: &'a Grid,
+    /// Integers of the layer below, row by row.
+    pub z: &'a [i32],
+    pub columns: usize,
+    /// Elements as the layer below gives them, and as they are: little-endian, row by row.
+    pub predicted: &'a [u8],
+    pub elements: &'a [u8],
+}
+
+/// A row of it.
+struct Row<'a> {
+    z: &'a [i32],
+    predicted: &'a [u8],
+    elements: &'a [u8],
+}
+
+impl Predicted<'_> {
+    fn rows(&self) -> usize {
+        self.z.len() / self.columns.max(1)
+    }
+
+    fn row(&self, r: usize) -> Row<'_> {
+        let (n, size) = (self.columns, self.layout.size());
+        let bytes = r * n * size..(r + 1) * n * size;
+        let (predicted, elements) = (&self.predicted[bytes.clone()], &self.elements[bytes]);
+        Row { z: &self.z[r * n..(r + 1) * n], predicted, elements }
+    }
+
+    /// The head under which it is coded.
+    pub fn head(&self) -> Head {
+        let FloatLayout { exponent, mantissa, .. } = self.layout;
+        let plane = mantissa.saturating_sub(MANTISSA);
+        // A deviation `s` of a weight of exponent field `e` is `s 2^(bias + M - e)` units in the last place.
+        let bias = (1 << (exponent - 1)) - 1;
+        let base = 4 * (bias + (mantissa - plane) as i32) + UNIT_CLASS;
+        let row_steps = if self.grid.rows.is_empty() { vec![0; self.rows()] } else { self.grid.rows.clone() };
+        let row_classes: Vec<i16> = row_steps.iter().map(|&step| (step + 2) >> 2).collect();
+        let column = |&square: &f64| match log2_fixed(square) {
+            // Half of the logarithm of the square, rounded.
+            Some(log) => base + (log / 2 + CLASS / 2).div_euclid(CLASS),
+            None => 0,
+        };
+        let narrow = |class: i32| class.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+        let column_classes: Vec<i16> = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
+        let (shape, _) = self.count(plane, &row_classes, &column_classes).best_shape();
+        Head {
+            shape,
+            plane: plane as u8,
+            row_classes: IndexArray::new(row_classes),
+            column_classes: IndexArray::new(column_classes),
+            body: Body::Exact,
+        }
+    }
+
+    fn count(&self, plane: u32, row_classes: &[i16], column_classes: &[i16]) -> Counts {
+        let size = self.layout.size();
+        let bits = |bytes: &[u8]| bytes.iter().rev().fold(0u32, |bits, &b| bits << 8 | u32::from(b));
+        let count = |mut counts: Counts, r: usize| {
+            let Row { z, predicted, elements } = self.row(r);
+            let pairs = predicted.chunks_exact(size).zip(elements.chunks_exact(size));
+            for ((&z, (p, element)), &column) in z.iter().zip(pairs).zip(column_classes) {
+                let (class_sum, p) = (i32::from(row_classes[r]) + i32::from(column), bits(p));
+                let u = residual(self.layout, class_sum, z, p, bits(element));
+                counts.value(class(self.layout, class_sum, z, p), u >> plane);
+            }
+            counts
+        };
+        let sum = |mut a: Counts, b: Counts| {
+            a.add(&b);
+            a
+        };
+        // Integer sums: any order gives the same.
+        let empty = || Counts::new(Kind::Exact);
+        (0..self.rows()).into_par_iter().fold(empty, count).reduce(empty, sum)
+    }
+
+    /// Mean square of the deviations of each column, relative to the rows' steps. Sums have a fixed order.
+    fn deviations(&self, row_steps: &[i16]) -> Vec<f64> {
+        let rows = self.rows();
+        let chunk = |chunk: usize| {
+            let mut sums = vec![0.0; self.columns];
+            let (mut p, mut w) = (Vec::new(), Vec::new());
+            for (r, &step) in row_steps.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
+                let Row { predicted, elements, .. } = self.row(r);
+                p.clear();
+                w.clear();
+                values::to_f32(self.dtype, predicted, &mut p);
+                values::to_f32(self.dtype, elements, &mut w);
+                let inverse = f64::from(scale(-i32::from(step)));
+                for (sum, (&p, &w)) in sums.iter_mut().zip(p.iter().zip(&w)) {
+                    let e = (f64::from(w) - f64::from(p)) * inverse;
+                    *sum += e * e;
+                }
+            }
+            sums
+        };
+        let parts: Vec<Vec<f64>> = (0..rows.div_ceil(CHUNK)).into_par_iter().map(chunk).collect();
+        let mut squares = vec![0.0; self.columns];
+        for part in &parts {
+            squares.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / rows.max(1) as f64);
+        }
+        squares
+    }
+}

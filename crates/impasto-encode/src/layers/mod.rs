@@ -1,0 +1,257 @@
+//! Layers: a tensor's integers at every layer, nested in those of the top one, and their units.
+//!
+//! The integers of the top layer are those of a file without layers (`lattice`); coarser ones are made of them (`nest`).
+//! Units are made for one tensor at a time, set aside, and put in the order of what they are worth (`order`).
+
+mod exact;
+mod nest;
+mod order;
+mod refine;
+
+use impasto_codec::lattice::{reconstruct_row, scale};
+use impasto_codec::tile::{Place, TileEncoder, mode};
+use impasto_codec::{Body, FloatLayout, Head, IndexArray, Refinement};
+use rayon::prelude::*;
+
+use crate::arithmetic::log2_fixed;
+use crate::lattice::{Costs, Factors, Grid, Integers};
+use crate::matrix::MatrixView;
+use crate::sic::{Feedback, WIDTH};
+
+pub use order::{Step, order};
+
+/// Share of its rows that a band's error is measured on, and the least number of rows.
+const SAMPLE: usize = 16;
+const LEAST_ROWS: usize = 4;
+
+/// Layers of a file beside the lossy one that its size or rate is of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layers {
+    /// Coarser layers, the coarsest first: cumulative sizes of the file.
+    pub below: Vec<Extent>,
+    /// An exact layer on top.
+    pub exact: bool,
+    /// How much of the feedback of errors coarser layers keep, 0 to 1: more makes them better and the whole larger.
+    pub feedback: f32,
+}
+
+/// A size of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Extent {
+    /// In bytes.
+    Size(u64),
+    /// In bits of file over all weights.
+    BitsPerWeight(f64),
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Layers { below: vec![], exact: false, feedback: 0.25 }
+    }
+}
+
+impl Layers {
+    /// Is there more than one?
+    pub fn any(&self) -> bool {
+        self.exact || !self.below.is_empty()
+    }
+}
+
+/// A layer of a tensor on the lattice.
+struct Level {
+    head: Head,
+    /// Row by row; those of the layer below in an exact layer.
+    z: Vec<i32>,
+    grid: Grid,
+    /// That of the head: in 256ths of a step.
+    offset: u8,
+}
+
+/// A tensor in layers.
+pub struct Nested<'a> {
+    matrix: &'a MatrixView<'a>,
+    /// The base first.
+    levels: Vec<Level>,
+    exact: Option<Exact>,
+}
+
+/// The exact layer.
+struct Exact {
+    head: Head,
+    /// The weights of the layer below, as a decoder makes them.
+    predicted: Vec<u8>,
+}
+
+impl<'a> Nested<'a> {
+    /// Coarser layers in the integers `top` of a matrix: `factors` from the finest refinement to the coarsest.
+    pub fn new(
+        matrix: &'a MatrixView<'a>,
+        top: Integers,
+        grid: &Grid,
+        feedback: &Feedback,
+        costs: &Costs,
+        factors: &[u8],
+        options: &Layers,
+    ) -> Nested<'a> {
+        // From the top down: the integers of each layer, and how the next finer one is made of them.
+        let mut chain: Vec<(Integers, Grid, u8)> = vec![(top, grid.clone(), 0)];
+        let mut refinements = Vec::new();
+        for &factor in factors {
+            let Some((fine, grid, offset)) = chain.last() else { break };
+            refinements.push(Refinement { factor, step: grid.step, offset: *offset });
+            let coarse_offset = nest::offset(&fine.z, factor);
+            let steps = grid.factors(matrix.rows, matrix.columns);
+            let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback);
+            // SPEC 12.4: finite in every row.
+            let largest = grid.rows.iter().max().map_or(1.0, |&index| scale(index.into())).max(1.0);
+            let grid = Grid { step: (grid.step * f32::from(factor)).min(f32::MAX / largest), ..grid.clone() };
+            chain.push((Integers::whole(z, matrix.columns), grid, coarse_offset));
+        }
+        let mut levels: Vec<Level> = Vec::new();
+        // Classes of the scale of the layer below.
+        let (mut rows, mut columns) = (vec![], vec![]);
+        for (integers, grid, offset) in chain.into_iter().rev() {
+            let refinement = if levels.is_empty() { None } else { refinements.pop() };
+            let head = match levels.last().zip(refinement) {
+                Some((below, refinement)) => {
+                    let refined = refine::Refined {
+                        refinement,
+                        coarse: &below.z,
+                        fine: &integers.z,
+                        row_classes: &rows,
+                        column_classes: &columns,
+                    };
+                    let head = refined.head();
+                    let finer = classes_of(refinement.factor);
+                    rows.iter_mut().for_each(|class: &mut i16| *class = class.saturating_add(finer));
+                    head
+                }
+                None => {
+                    let (mut head, _) = integers.head(&grid, costs);
+                    let plane = 4 * i16::from(head.plane);
+                    let classes =
+                        |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|class| class as i16);
+                    rows = classes(&head.row_classes, matrix.rows).map(|class| class.saturating_add(plane)).collect();
+                    columns = classes(&head.column_classes, matrix.columns).collect();
+                    if let Body::Lattice(steps) = &mut head.body {
+                        steps.offset = offset;
+                    }
+                    head
+                }
+            };
+            levels.push(Level { head, z: integers.z, grid, offset });
+        }
+        let exact = options.exact.then(|| Exact::new(matrix, &levels)).flatten();
+        Nested { matrix, levels, exact }
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.levels.len() + usize::from(self.exact.is_some())
+    }
+
+    /// The heads of its layers.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.levels.iter().map(|level| &level.head).chain(self.exact.as_ref().map(|exact| &exact.head))
+    }
+
+    /// The unit of a tile in each layer, with its mode. `None` where the lattice cannot code the tile.
+    pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(u8, Vec<u8>)>> {
+        let parts: Vec<Vec<i32>> = self.levels.iter().map(|level| part(&level.z, self.matrix.columns, place)).collect();
+        let mut units = Vec::with_capacity(self.layers());
+        for (layer, z) in parts.iter().enumerate() {
+            let encoder = TileEncoder::new(&self.levels[layer].head, segments);
+            units.push(match layer.checked_sub(1) {
+                None => (mode::LATTICE, encoder.lattice(place, z)?),
+                Some(below) => (mode::REFINEMENT, encoder.refinement(place, &parts[below], z)?),
+            });
+        }
+        if let (Some(exact), Some(z)) = (&self.exact, parts.last()) {
+            let encoder = TileEncoder::new(&exact.head, segments);
+            let dtype = self.matrix.dtype;
+            let bytes = |r: usize| place.columns.start * dtype.size() + r * self.matrix.columns * dtype.size();
+            let width = place.columns.len() * dtype.size();
+            let predicted: Vec<u8> =
+                place.rows.clone().flat_map(|r| &exact.predicted[bytes(r)..][..width]).copied().collect();
+            let rows = place.rows.clone().map(|r| self.matrix.part(r, place.columns.clone()));
+            let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
+            units.push((mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
+        }
+        Some(units)
+    }
+
+    /// The error of the rows of a band in each layer, weighted as the metric says (but for the tensor's own factor):
+    /// measured on some rows. It is 0 in an exact layer.
+    pub fn errors(&self, rows: std::ops::Range<usize>, feedback: &Feedback, row_steps: &[i16]) -> Vec<f64> {
+        let count = rows.len().div_ceil(SAMPLE).max(LEAST_ROWS).min(rows.len());
+        let chosen: Vec<usize> = (0..count).map(|i| rows.start + i * rows.len() / count.max(1)).collect();
+        let n = self.matrix.columns;
+        let mut errors = Vec::with_capacity(self.layers());
+        let mut weights = Vec::new();
+        for level in &self.levels {
+            let Factors { rows: factors, columns } = level.grid.factors(self.matrix.rows, n);
+            let offset = f32::from(level.offset) / 256.0;
+            let mut sum = 0.0;
+            for some in chosen.chunks(WIDTH) {
+                let mut differences = Vec::with_capacity(some.len() * n);
+                for &r in some {
+                    self.matrix.weights(r, &mut weights);
+                    // A row's error counts as the inverse square of its step (`metric`).
+                    let weight = scale(-i32::from(row_steps.get(r).copied().unwrap_or(0)));
+                    let z = &level.z[r * n..(r + 1) * n];
+                    let coded = z.iter().zip(&columns).map(|(&z, &column)| {
+                        let y = if z == 0 { 0.0 } else { z as f32 + offset.copysign(z as f32) };
+                        (y * column) * factors[r]
+                    });
+                    differences.extend(weights.iter().zip(coded).map(|(&w, v)| (w - v) * weight));
+                }
+                sum += feedback.square(&differences);
+            }
+            errors.push(sum * rows.len() as f64 / count.max(1) as f64);
+        }
+        if self.exact.is_some() {
+            errors.push(0.0);
+        }
+        errors
+    }
+}
+
+impl Exact {
+    /// On top of the finest of `levels`. `None` if the dtype has no float layout.
+    fn new(matrix: &MatrixView, levels: &[Level]) -> Option<Exact> {
+        let layout: FloatLayout = matrix.dtype.float_layout()?;
+        let top = levels.last()?;
+        let n = matrix.columns.max(1);
+        let Factors { rows, columns } = top.grid.factors(matrix.rows, matrix.columns);
+        let mut predicted = vec![0; top.z.len() * matrix.dtype.size()];
+        let out = predicted.par_chunks_mut(n * matrix.dtype.size());
+        out.zip(top.z.par_chunks(n)).zip(&rows).for_each(|((out, z), &row)| {
+            reconstruct_row(matrix.dtype, z, top.offset, &columns, row, out);
+        });
+        let elements = matrix.elements(0..matrix.len());
+        let layer = exact::Predicted {
+            dtype: matrix.dtype,
+            layout,
+            grid: &top.grid,
+            z: &top.z,
+            columns: matrix.columns,
+            predicted: &predicted,
+            elements: &elements,
+        };
+        let head = layer.head();
+        Some(Exact { head, predicted })
+    }
+}
+
+/// How many classes wider integers become when their step is divided by `factor`.
+fn classes_of(factor: u8) -> i16 {
+    ((log2_fixed(factor.into()).unwrap_or(0) + (1 << 13)) >> 14) as i16
+}
+
+/// The integers of a tile, row by row.
+fn part(z: &[i32], columns: usize, place: &Place) -> Vec<i32> {
+    place.rows.clone().flat_map(|r| &z[r * columns..][place.columns.clone()]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Coarser lattices inside a finer one.
+//!
+//! From the top down: the integers of a layer are made of those of the next finer one, rounded with a part of the feedback.
+//! With all of it the layer is as good as one that stands alone, but says less of the finer integers, which then cost
+//! more; with none of it they nest exactly.
+
+use rayon::prelude::*;
+
+use crate::lattice::Factors;
+use crate::sic::{Feedback, Rounding, WIDTH, round_rows};
+
+/// Parts of a step that an offset counts (SPEC 6).
+const PARTS: f64 = 256.0;
+
+/// Where integers of a coarser lattice stand for weights: the mean of those that become it by rounding toward 0 from a
+/// middle, in 256ths of a step. An odd factor has no middle, and no offset.
+pub fn offset(fine: &[i32], factor: u8) -> u8 {
+    let m = i64::from(factor);
+    if m % 2 == 1 {
+        return 0;
+    }
+    let sums = |(sum, count): (i64, i64), &z: &i32| {
+        let size = i64::from(z).abs();
+        let coarse = nearest_down(size, m);
+        if coarse > 0 { (sum + size - coarse * m, count + 1) } else { (sum, count) }
+    };
+    let add = |a: (i64, i64), b: (i64, i64)| (a.0 + b.0, a.1 + b.1);
+    // Integer sums: any order gives the same.
+    let (sum, count) = fine.par_iter().fold(|| (0, 0), sums).reduce(|| (0, 0), add);
+    let parts = sum as f64 / (count * m).max(1) as f64 * PARTS;
+    (parts + 0.5).clamp(0.0, 127.0) as u8
+}
+
+/// `size / m` to the nearest integer, from a middle down.
+fn nearest_down(size: i64, m: i64) -> i64 {
+    (2 * size + m - 1) / (2 * m)
+}
+
+/// The integers of the lattice `factor` times as coarse as that of `fine`, row by row as there; `kept` of each error is
+/// made good by the columns before it.
+pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback: &Feedback, kept: f32) -> Vec<i32> {
+    let n = factors.columns.len();
+    let mut coarse = vec![0; fine.len()];
+    if n == 0 {
+        return coarse;
+    }
+    let rounding = Nearest {
+        factors,
+        factor: f32::from(factor),
+        offset: f32::from(offset) / PARTS as f32,
+        // Halfway between a middle and the next finer integer: so a middle goes down, feedback or not.
+        bias: if factor.is_multiple_of(2) { 0.5 / f32::from(factor) } else { 0.0 },
+    };
+    let chunks = coarse.par_chunks_mut(n * WIDTH).zip(fine.par_chunks(n * WIDTH)).enumerate();
+    chunks.for_each(|(chunk, (coarse, fine))| {
+        let first = chunk * WIDTH;
+        let rows = fine.chunks_exact(n).zip(&factors.rows[first..]);
+        let weights =
+            rows.flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| (z as f32 * c) * row));
+        round_rows(feedback, &weights.collect::<Vec<f32>>(), first, kept, &rounding, coarse);
+    });
+    coarse
+}
+
+/// Rounds to the coarser lattice.
+struct Nearest<'a> {
+    /// Of the finer lattice.
+    factors: &'a Factors,
+    factor: f32,
+    offset: f32,
+    bias: f32,
+}
+
+impl Rounding for Nearest<'_> {
+    fn round(
+        &self,
+        column: usize,
+        first: usize,
+        targets: &[f32; WIDTH],
+        z: &mut [i32; WIDTH],
+        weights: &mut [f32; WIDTH],
+    ) {
+        let column = self.factors.columns[column] * self.factor;
+        for (lane, &row) in self.factors.rows[first..].iter().take(WIDTH).enumerate() {
+            let step = column * row;
+            let x = targets[lane] / step;
+            let size = (x.abs() - self.bias).max(0.0).round_ties_even();
+            let signed = size.copysign(x);
+            z[lane] = signed as i32;
+            weights[lane] = if size > 0.0 { signed + self.offset.copysign(x) } else { 0.0 } * step;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(columns: usize, rows: usize) -> Factors {
+        Factors { rows: vec![0.5; rows], columns: vec![1.0; columns] }
+    }
+
+    /// Without feedback every integer lies in the cell of its coarser one, and a middle goes toward 0.
+    #[test]
+    fn nests_exactly_without_feedback() {
+        let fine: Vec<i32> = (-40..40).collect();
+        for factor in 2..=9u8 {
+            let coarse = coarsen(&fine, &plain(80, 1), factor, 3, &Feedback::none(80), 0.0);
+            for (&fine, &coarse) in fine.iter().zip(&coarse) {
+                let wanted = nearest_down(i64::from(fine).abs(), factor.into()) * i64::from(fine.signum());
+                assert_eq!(i64::from(coarse), wanted, "{fine} by {factor}");
+                let residual = (fine - coarse * i32::from(factor)) * coarse.signum();
+                assert!(coarse == 0 || (-i32::from(factor) < 2 * residual && 2 * residual <= factor.into()));
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_are_means() {
+        assert_eq!(offset(&[3, 2, -3, -2, 0, 1], 2), 64, "half of them half a fine step up: a quarter");
+        assert_eq!(offset(&[2, 4, -6], 2), 0);
+        assert_eq!(offset(&[3, 7, -9], 3), 0);
+        assert_eq!(offset(&[], 2), 0);
+    }
+}

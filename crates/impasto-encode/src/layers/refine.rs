@@ -1,0 +1,80 @@
+//! The head of a refinement: groups of scale, and tables fitted to what its integers say beyond those of the layer below.
+
+use impasto_codec::refinement::{class, residual};
+use impasto_codec::{Body, Head, IndexArray, Kind, Refinement};
+use rayon::prelude::*;
+
+use crate::counts::Counts;
+
+/// Number of groups (SPEC 13.1), and that of an integer whose deviation is a step: it has the class [`UNIT_CLASS`].
+const GROUPS: i32 = 8;
+const MIDDLE: i32 = 5;
+const UNIT_CLASS: i32 = 15;
+/// How many classes, four an octave, make a group: narrow groups fit better, wide ones have fewer tables to spell out.
+const WIDTHS: [i32; 3] = [2, 4, 64];
+/// Rows whose scales differ by less than this many classes are taken to have one.
+const SPREAD: f64 = 1.5;
+
+/// Integers of a layer beside those of the layer below, both row by row, under the classes of the scale of the latter (SPEC 7.4).
+pub struct Refined<'a> {
+    pub refinement: Refinement,
+    pub coarse: &'a [i32],
+    pub fine: &'a [i32],
+    pub row_classes: &'a [i16],
+    pub column_classes: &'a [i16],
+}
+
+impl Refined<'_> {
+    /// The head under which they cost least.
+    pub fn head(&self) -> Head {
+        let rows = evened(self.row_classes);
+        let heads = WIDTHS.map(|width| {
+            let group = |classes: &[i16], middle: i32, offset: i32| -> Vec<i16> {
+                let one = |&class: &i16| (i32::from(class) - offset + width / 2).div_euclid(width) + middle;
+                classes.iter().map(|class| one(class) as i16).collect()
+            };
+            let rows = group(&rows, MIDDLE, UNIT_CLASS);
+            let columns = group(self.column_classes, 0, 0);
+            let (shape, bits) = self.count(&rows, &columns).best_shape();
+            let head = Head {
+                shape,
+                plane: 0,
+                row_classes: IndexArray::new(rows),
+                column_classes: IndexArray::new(columns),
+                body: Body::Refinement(self.refinement),
+            };
+            let mut arrays = Vec::new();
+            head.row_classes.write(&mut arrays);
+            head.column_classes.write(&mut arrays);
+            (bits + arrays.len() as u64 * 8, head)
+        });
+        let [first, others @ ..] = heads;
+        others.into_iter().fold(first, |best, head| if head.0 < best.0 { head } else { best }).1
+    }
+
+    fn count(&self, rows: &[i16], columns: &[i16]) -> Counts {
+        let n = columns.len().max(1);
+        let count = |mut counts: Counts, ((coarse, fine), &row): ((&[i32], &[i32]), &i16)| {
+            for ((&coarse, &fine), &column) in coarse.iter().zip(fine).zip(columns) {
+                let group = (i32::from(row) + i32::from(column)).clamp(0, GROUPS - 1);
+                counts.value(class(group, coarse), residual(self.refinement.factor, coarse, fine));
+            }
+            counts
+        };
+        let sum = |mut a: Counts, b: Counts| {
+            a.add(&b);
+            a
+        };
+        let all = self.coarse.par_chunks(n).zip(self.fine.par_chunks(n)).zip(rows);
+        // Integer sums: any order gives the same.
+        all.fold(|| Counts::new(Kind::Refinement), count).reduce(|| Counts::new(Kind::Refinement), sum)
+    }
+}
+
+/// Their mean for all, unless they differ enough to be worth sending.
+fn evened(classes: &[i16]) -> Vec<i16> {
+    let n = classes.len().max(1) as f64;
+    let mean = classes.iter().map(|&class| f64::from(class)).sum::<f64>() / n;
+    let square = classes.iter().map(|&class| (f64::from(class) - mean).powi(2)).sum::<f64>() / n;
+    if square > SPREAD * SPREAD { classes.to_vec() } else { vec![mean.round_ties_even() as i16; classes.len()] }
+}

@@ -1,0 +1,108 @@
+use impasto_codec::DType;
+use impasto_codec::tile::{TileDecoder, Unit};
+
+use super::*;
+use crate::lattice::{Rows, round};
+use crate::scales::fit;
+
+const ROWS: usize = 70;
+const COLUMNS: usize = 96;
+
+/// Weights with a sign of their own for zero, tiny and large ones among them.
+fn elements(dtype: DType) -> Vec<u8> {
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let weight = |i: usize, x: f32| match i % 97 {
+        0 => -0.0,
+        1 => x * 1e-30,
+        2 => x * 40.0,
+        _ => x,
+    };
+    let weights = (0..ROWS * COLUMNS).map(|i| weight(i, next() + next() + next()));
+    let bytes = |w: f32| match dtype {
+        DType::Bf16 => half::bf16::from_f32(w).to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f32(w).to_le_bytes().to_vec(),
+        _ => w.to_le_bytes().to_vec(),
+    };
+    weights.flat_map(bytes).collect()
+}
+
+/// Inputs of which neighbours hang together.
+fn feedback() -> Feedback {
+    let entry = |i: usize, j: usize| 0.9f32.powi(i.abs_diff(j) as i32) * (1.0 + (i % 5) as f32);
+    let covariance: Vec<f32> =
+        (0..COLUMNS * COLUMNS).map(|k| entry((k / COLUMNS).max(k % COLUMNS), (k / COLUMNS).min(k % COLUMNS))).collect();
+    Feedback::new(&covariance, COLUMNS, 1.0).expect("definite")
+}
+
+fn grid() -> Grid {
+    let rows = (0..ROWS).map(|r| (r % 7) as i16 - 3).collect();
+    let columns = (0..COLUMNS).map(|c| (c % 5) as i16 * 3).collect();
+    Grid { step: 0.02, rows, columns }
+}
+
+/// Every layer of every dtype: the lossy top is what a file without layers has, and the exact one gives the bits back.
+#[test]
+fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
+    let (feedback, grid, costs) = (feedback(), grid(), Costs::typical());
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        let elements = elements(dtype);
+        let matrix = MatrixView::plain(&elements, dtype, ROWS, COLUMNS);
+        let top = || round(&matrix, &fit(&matrix), &feedback, &grid, &costs, Rows::All);
+        let options = Layers { below: vec![], exact: true, feedback: 0.5 };
+        let nested = Nested::new(&matrix, top(), &grid, &feedback, &costs, &[3, 2, 4], &options);
+        assert_eq!(nested.layers(), 5);
+        let place = Place { rows: 3..64, columns: 32..96 };
+        let units = nested.tile(&place, 2).expect("on the lattice");
+        let units: Vec<Unit> = units.iter().map(|(mode, bytes)| Unit { mode: *mode, bytes }).collect();
+        let heads: Vec<Head> = nested
+            .heads()
+            .map(|head| Head::read(&head.to_bytes(), dtype, ROWS as u64, COLUMNS as u64).expect("a head"))
+            .collect();
+        let decoder = TileDecoder::new(dtype, heads, impasto_codec::Level::best()).expect("heads");
+        let (width, n) = (64 * dtype.size(), COLUMNS * dtype.size());
+        let decoded = |layers: usize| {
+            let mut out = vec![0; place.elements() * dtype.size()];
+            decoder.decode(&units[..layers], &place, &mut out, width).expect("a tile");
+            out
+        };
+        let of_tile = |bytes: &[u8]| -> Vec<u8> {
+            place.rows.clone().flat_map(|r| bytes[r * n + 32 * dtype.size()..][..width].to_vec()).collect()
+        };
+        let single: Vec<u8> = {
+            let Factors { rows, columns } = grid.factors(ROWS, COLUMNS);
+            let mut out = vec![0; elements.len()];
+            for ((out, z), &row) in out.chunks_exact_mut(n).zip(top().z.chunks_exact(COLUMNS)).zip(&rows) {
+                reconstruct_row(dtype, z, 0, &columns, row, out);
+            }
+            out
+        };
+        assert_eq!(decoded(4), of_tile(&single), "{dtype:?}");
+        assert_eq!(decoded(5), of_tile(&elements), "{dtype:?}");
+        // Each layer is better than the one before.
+        let errors = nested.errors(0..ROWS, &feedback, &grid.rows);
+        assert!(errors.windows(2).all(|pair| pair[0] > 2.0 * pair[1]), "{errors:?}");
+        assert_eq!(errors[4], 0.0);
+    }
+}
+
+/// The knob: more feedback, a better base and dearer refinements.
+#[test]
+fn feedback_makes_the_base_better() {
+    let (feedback, grid, costs) = (feedback(), grid(), Costs::typical());
+    let elements = elements(DType::F32);
+    let matrix = MatrixView::plain(&elements, DType::F32, ROWS, COLUMNS);
+    let measured = |kept: f32| {
+        let top = round(&matrix, &fit(&matrix), &feedback, &grid, &costs, Rows::All);
+        let options = Layers { below: vec![], exact: false, feedback: kept };
+        let nested = Nested::new(&matrix, top, &grid, &feedback, &costs, &[8], &options);
+        let units = nested.tile(&Place { rows: 0..ROWS, columns: 0..COLUMNS }, 1).expect("on the lattice");
+        (nested.errors(0..ROWS, &feedback, &grid.rows)[0], units[1].1.len())
+    };
+    let (none, some, all) = (measured(0.0), measured(0.5), measured(1.0));
+    assert!(none.0 > some.0 && some.0 > all.0, "{none:?} {some:?} {all:?}");
+    assert!(none.1 < some.1 && some.1 < all.1, "{none:?} {some:?} {all:?}");
+}

@@ -1,0 +1,77 @@
+//! Coded units that are set aside until their order is known: a file without a name.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use impasto_checkpoint::CheckpointError;
+
+/// Bytes that are read or written at a time.
+const BUFFER: usize = 1 << 18;
+
+/// Bytes one part after another; they are gone when it is dropped or the program dies.
+pub struct Spool {
+    file: BufWriter<File>,
+    beside: PathBuf,
+    end: u64,
+}
+
+/// Where in a [`Spool`] a part lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    first: u64,
+    /// Its bytes.
+    pub length: usize,
+}
+
+impl Spool {
+    /// In the folder of `path`.
+    pub fn beside(path: &Path) -> Result<Spool, CheckpointError> {
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let file = tempfile::tempfile_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
+        Ok(Spool { file: BufWriter::with_capacity(BUFFER, file), beside: folder.to_owned(), end: 0 })
+    }
+
+    /// Appends a part.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Part, CheckpointError> {
+        self.file.write_all(bytes).map_err(|error| CheckpointError::io(&self.beside, error))?;
+        let first = self.end;
+        self.end += bytes.len() as u64;
+        Ok(Part { first, length: bytes.len() })
+    }
+
+    /// Puts a part in `out`, in place of what is there.
+    pub fn read(&mut self, part: Part, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
+        out.resize(part.length, 0);
+        let mut read = || -> io::Result<()> {
+            self.file.flush()?;
+            let file = self.file.get_mut();
+            file.seek(SeekFrom::Start(part.first))?;
+            file.read_exact(out)?;
+            file.seek(SeekFrom::End(0)).map(drop)
+        };
+        read().map_err(|error| CheckpointError::io(&self.beside, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::beside(&folder.path().join("x")).expect("a file");
+        let bytes: Vec<u8> = (0..600_000).map(|i| (i * 7 % 251) as u8).collect();
+        let parts = [&bytes[..9], &bytes[9..500_000], &[]].map(|part| spool.push(part).expect("room"));
+        let mut out = vec![1; 3];
+        spool.read(parts[1], &mut out).expect("a part");
+        assert_eq!(out, bytes[9..500_000]);
+        spool.read(parts[2], &mut out).expect("a part");
+        assert!(out.is_empty());
+        let last = spool.push(&bytes[500_000..]).expect("room");
+        spool.read(last, &mut out).expect("a part");
+        assert_eq!(out, bytes[500_000..]);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "it has no name");
+    }
+}

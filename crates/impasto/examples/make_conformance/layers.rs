@@ -1,0 +1,208 @@
+//! Files about clauses 12 to 14: refinements and exact layers.
+
+use std::error::Error;
+
+use impasto_codec::class::class;
+use impasto_codec::lattice::{quantize, reconstruct_row, scale};
+use impasto_codec::rans::symbol;
+use impasto_codec::tables::{SYMBOLS, fit};
+use impasto_codec::{Body, DType, Head, IndexArray, Kind, Refinement, Shape, Steps, exact, refinement, values::to_f32};
+
+use super::numbers::{Random, bell_floats, bits_of, lattice_head, pack};
+use super::set::{Done, Matrix, Set};
+
+/// A tensor in the making: its elements, and its integers so far.
+struct Layered {
+    matrix: Matrix,
+    /// Bits of the elements, and their values; 0 in place of what is not finite.
+    bits: Vec<u32>,
+    values: Vec<f32>,
+    base: Steps,
+    layer: u8,
+    step: f32,
+    offset: u8,
+    z: Vec<i32>,
+}
+
+/// What an index array of the base holds for a row or a column.
+fn index(array: &Option<IndexArray>, i: usize) -> f32 {
+    array.as_ref().map_or(1.0, |array| scale(array.get(i)))
+}
+
+/// Explicit tables fitted to values of these classes. In every other one the escape stands in for some.
+fn tables(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
+    let mut counts = vec![[0; SYMBOLS]; kind.tables()];
+    for (t, value) in coded {
+        let class = class(kind, t, 0);
+        counts[class.table][symbol(class, value).0] += 1;
+    }
+    for counts in counts.iter_mut().step_by(2) {
+        counts[SYMBOLS - 1] += 1 + counts[33..SYMBOLS - 1].iter().sum::<u64>();
+        counts[33..SYMBOLS - 1].fill(0);
+    }
+    // A table that no value needs codes nothing but escapes; the others can code any value.
+    counts.iter_mut().for_each(|counts| counts[SYMBOLS - 1] += 1);
+    Shape::Explicit(counts.iter().map(fit).collect())
+}
+
+impl Layered {
+    /// Adds a tensor of these elements with its base: a lattice of about `step`.
+    fn new(set: &mut Set, name: &str, matrix: Matrix, bits: Vec<u32>, base: Steps) -> Result<Layered, Box<dyn Error>> {
+        let mut values = Vec::new();
+        to_f32(matrix.dtype, &pack(matrix.dtype, &bits), &mut values);
+        values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
+        let (step, offset) = (base.step, base.offset);
+        let mut layered = Layered { matrix, bits, values, base, layer: 0, step, offset, z: vec![] };
+        layered.z = layered.integers();
+        let row_classes = (0..matrix.sides.0).map(|r| 14 + r as i16 % 3).collect();
+        let mut head = lattice_head(Shape::Parametric(1), 0, step, row_classes);
+        head.body = Body::Lattice(layered.base.clone());
+        set.lattice(name, &matrix, &head, 2, &layered.z)?;
+        Ok(layered)
+    }
+
+    /// The nearest integers at the step of this layer.
+    fn integers(&self) -> Vec<i32> {
+        let columns = self.matrix.sides.1;
+        let step = |i: usize| self.step * index(&self.base.rows, i / columns) * index(&self.base.columns, i % columns);
+        self.values.iter().enumerate().map(|(i, &w)| quantize(w, 1.0 / step(i))).collect()
+    }
+
+    /// The weights of this layer as bytes.
+    fn weights(&self) -> Vec<u8> {
+        let columns: Vec<f32> = (0..self.matrix.sides.1).map(|c| index(&self.base.columns, c)).collect();
+        let row = |(r, z): (usize, &[i32])| {
+            let mut out = vec![0; z.len() * self.matrix.dtype.size()];
+            let row_step = self.step * index(&self.base.rows, r);
+            reconstruct_row(self.matrix.dtype, z, self.offset, &columns, row_step, &mut out);
+            out
+        };
+        self.z.chunks_exact(columns.len()).enumerate().flat_map(row).collect()
+    }
+
+    /// A head without steps, and for each element the sum of its classes.
+    fn head(&self, body: Body, first: i16) -> (Head, Vec<i32>) {
+        let (rows, columns) = self.matrix.sides;
+        let row_classes = IndexArray::new((0..rows).map(|r| first + r as i16 % 4).collect());
+        let column_classes = IndexArray::new((0..columns).map(|c| c as i16 % 3 - 1).collect());
+        let sums = (0..rows * columns).map(|i| row_classes.get(i / columns) + column_classes.get(i % columns));
+        let sums = sums.collect();
+        (Head { shape: Shape::Explicit(vec![]), plane: 0, row_classes, column_classes, body }, sums)
+    }
+
+    /// Adds a refinement.
+    fn refine(&mut self, set: &mut Set, factor: u8, offset: u8) -> Done {
+        let below = std::mem::take(&mut self.z);
+        (self.layer, self.step, self.offset) = (self.layer + 1, self.step / f32::from(factor), offset);
+        self.z = self.integers();
+        let (mut head, sums) = self.head(Body::Refinement(Refinement { factor, step: self.step, offset }), 1);
+        let coded = below
+            .iter()
+            .zip(&self.z)
+            .zip(sums)
+            .map(|((&below, &z), sum)| (refinement::class(sum, below), refinement::residual(factor, below, z)));
+        head.shape = tables(Kind::Refinement, coded);
+        set.refinement(self.layer, &self.matrix, &head, &below, &self.z)
+    }
+
+    /// Adds an exact layer with a plane of `plane` bits.
+    fn exact(mut self, set: &mut Set, plane: u8) -> Done {
+        self.layer += 1;
+        let dtype = self.matrix.dtype;
+        let layout = dtype.float_layout().ok_or("no float")?;
+        let weights = self.weights();
+        let bits_of_weight = |i: usize| {
+            let bytes = weights[i * dtype.size()..(i + 1) * dtype.size()].iter().rev();
+            bytes.fold(0u32, |bits, &byte| bits << 8 | u32::from(byte))
+        };
+        // Four classes an octave above the error of a weight, half a step, counted in the floats about it.
+        let octave = ((self.step.to_bits() >> 23) as i16 - 127) + (1 << (layout.exponent - 1)) - 1;
+        let first = 4 * (octave + layout.mantissa as i16 - i16::from(plane)) + 9;
+        let (mut head, sums) = self.head(Body::Exact, first);
+        head.plane = plane;
+        let coded = (0..sums.len()).map(|i| {
+            let (z, p) = (self.z[i], bits_of_weight(i));
+            let u = exact::residual(layout, sums[i], z, p, self.bits[i]);
+            (exact::class(layout, sums[i], z, p), u >> plane)
+        });
+        head.shape = tables(Kind::Exact, coded);
+        set.exact(self.layer, &self.matrix, &head, &self.z, &weights, &pack(dtype, &self.bits))
+    }
+}
+
+/// Floats of deviation 2^-3, among them zeros, subnormals, infinities and NaNs.
+fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
+    let mut bits = bell_floats(dtype, -3, n, random);
+    let sign = 1 << (8 * dtype.size() - 1);
+    let infinity = bits_of(dtype, f32::INFINITY);
+    let special = [0, sign, 1, sign | 5, infinity, sign | infinity, infinity | 1, sign - 1, sign | (sign - 1)];
+    for (i, bits) in bits.iter_mut().enumerate().filter(|(i, _)| i % 37 == 5) {
+        *bits = special[i / 37 % special.len()];
+    }
+    bits
+}
+
+fn steps(step: f32, offset: u8, rows: Option<IndexArray>, columns: Option<IndexArray>) -> Steps {
+    Steps { step, offset, rows, columns }
+}
+
+/// Factors odd and even, with and without an offset; steps of rows and columns are those of the base.
+pub fn refinements(dtype: DType) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(19));
+    let matrix = Matrix { dtype, sides: (40, 100), tile: (16, 64) };
+    let fine = |n: usize, random: &mut Random| IndexArray::new((0..n).map(|_| random.below(33) as i16 - 16).collect());
+    for (name, offset, layers) in [
+        ("even", 0, &[(2, 0), (4, 0), (64, 0)][..]),
+        ("far", 3, &[(64, 127), (64, 1), (64, 0), (64, 64)]),
+        ("odd", 20, &[(3, 12), (5, 0), (63, 1)]),
+    ] {
+        let base = steps(0.2, offset, Some(fine(40, &mut random)), (name != "far").then(|| fine(100, &mut random)));
+        let bits = bell_floats(dtype, -3, 4000, &mut random);
+        let mut layered = Layered::new(&mut set, name, matrix, bits, base)?;
+        for &(factor, offset) in layers {
+            layered.refine(&mut set, factor, offset)?;
+        }
+    }
+    Ok(set)
+}
+
+/// Exact layers above a base and above a refinement, with and without a plane; many integers are 0.
+pub fn exact_layers(dtype: DType) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(20));
+    let matrix = Matrix { dtype, sides: (21, 100), tile: (16, 64) };
+    for (name, step, refinement, plane) in
+        [("coarse", 0.3, None, 3), ("fine", 0.001, None, 0), ("tiny", 1e-30, None, 20), ("twice", 0.2, Some((7, 9)), 0)]
+    {
+        let rows = (name == "twice").then(|| IndexArray::new((0..21).map(|r| 2 * r - 20).collect()));
+        let bits = elements(dtype, 2100, &mut random);
+        let mut layered = Layered::new(&mut set, name, matrix, bits, steps(step, 5, rows, None))?;
+        if let Some((factor, offset)) = refinement {
+            layered.refine(&mut set, factor, offset)?;
+        }
+        layered.exact(&mut set, plane)?;
+    }
+    Ok(set)
+}
+
+/// Tensors of different numbers of layers, one layer of all after another, and a record that says so.
+pub fn layers() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(21));
+    for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let matrix = Matrix { dtype: DType::Bf16, sides: (20, 70), tile: (7, 32) };
+        let bits = elements(DType::Bf16, 1400, &mut random);
+        if name == "c" {
+            set.tensor(name, &matrix);
+            set.bytes(&matrix, &pack(DType::Bf16, &bits))?;
+            continue;
+        }
+        let mut layered = Layered::new(&mut set, name, matrix, bits, steps(0.25, 0, None, None))?;
+        for factor in [3, 4].into_iter().take(n) {
+            layered.refine(&mut set, factor, 8)?;
+        }
+        if name != "b" {
+            layered.exact(&mut set, 1)?;
+        }
+    }
+    set.by_layer();
+    Ok(set)
+}

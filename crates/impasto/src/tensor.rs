@@ -1,0 +1,295 @@
+//! A tensor of an open file, whole or by bands.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use impasto_checkpoint::MAX_ASSET_BYTES;
+use impasto_codec::tile::{Place, TileDecoder, Unit};
+use impasto_codec::{DType, Head};
+use impasto_container::{Matrix, MmapSource, Mode, Object, Source, UnitState};
+use rayon::prelude::*;
+
+use crate::error::FileError;
+use crate::file::File;
+
+/// A tensor (or asset) of an open file, its head in layer 0 read.
+///
+/// Each row of tiles is read at the finest level that the units allow which are there (SPEC 12.3); the heads of layers are read when a row
+/// is that needs them.
+pub struct Tensor<'a, S = MmapSource> {
+    file: &'a File<S>,
+    number: u32,
+    object: &'a Object,
+    dtype: DType,
+    matrix: Matrix,
+    tiles: &'a [u32],
+    base: Arc<TileDecoder>,
+    /// The decoder of the finest level that was needed so far.
+    finer: Mutex<Option<(u8, Arc<TileDecoder>)>>,
+    /// Most bytes that it may take.
+    limit: u64,
+}
+
+/// How tiles are read: up to a level, by a decoder that has the heads for it.
+#[derive(Clone, Copy)]
+struct Reading<'d> {
+    decoder: &'d TileDecoder,
+    level: u8,
+}
+
+impl<'a, S: Source> Tensor<'a, S> {
+    /// Object number `number` of a file.
+    pub(crate) fn new(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
+        let object = file.reader.objects().get(number as usize);
+        let name = object.map_or("", |object| &object.name);
+        let missing = || file.missing(name);
+        let object = object.ok_or_else(missing)?;
+        let dtype = object.dtype().ok_or_else(missing)?;
+        let matrix = *file.reader.matrix(number).ok_or_else(missing)?;
+        let tiles = file.reader.units_of(number).ok_or_else(missing)?.tiles;
+        let modes = tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
+        if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
+            let (file, name) = (file.reader.name().to_owned(), name.to_owned());
+            return Err(FileError::UnknownMode { file, name, mode: mode.0 });
+        }
+        let limit = if object.tensor().is_some() { file.memory_limit } else { MAX_ASSET_BYTES };
+        let base = Arc::new(decoder(file, number, 0)?);
+        Ok(Tensor { file, number, object, dtype, matrix, tiles, base, finer: Mutex::default(), limit })
+    }
+
+    /// Its dtype.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Its shape in weights; empty for an asset.
+    pub fn shape(&self) -> &[u64] {
+        self.object.tensor().map_or(&[], |meta| &meta.dims)
+    }
+
+    /// The matrix that it is coded as.
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
+    /// Its head in layer 0, if it is coded in mode float or lattice.
+    pub fn head(&self) -> Option<&Head> {
+        self.base.head()
+    }
+
+    /// Are its bits those of the checkpoint? As [`File::is_exact`].
+    pub fn is_exact(&self) -> bool {
+        self.file.is_exact(&self.object.name)
+    }
+
+    /// The layer up to which a row of its matrix is read: 0 for the base.
+    pub fn level(&self, row: u64) -> u8 {
+        self.file.reader.level(self.number, row / self.matrix.tile_rows())
+    }
+
+    /// Bands of about `bytes` each, as [`Tensor::band`] takes them, whose bytes one after another are those of the tensor: whole rows of
+    /// tiles, or parts of a single row.
+    pub fn bands(&self, bytes: u64) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<S> {
+        let (rows, columns) = (self.matrix.rows(), self.matrix.cols());
+        let size = self.dtype.size() as u64;
+        let parts = |length: u64, tile: u64, element: u64| {
+            let tile = tile.clamp(1, length.max(1));
+            let part = (bytes / element.saturating_mul(tile).max(1)).max(1).saturating_mul(tile);
+            let mut from = 0u64;
+            std::iter::from_fn(move || {
+                let band = from..from.saturating_add(part).min(length);
+                from = band.end;
+                (!band.is_empty()).then_some(band)
+            })
+        };
+        let single = rows == 1;
+        let across = single.then(|| parts(columns, self.matrix.tile_cols(), size).map(|c| (0..1, c)));
+        let down = (!single && columns > 0)
+            .then(|| parts(rows, self.matrix.tile_rows(), columns.saturating_mul(size)).map(move |r| (r, 0..columns)));
+        across.into_iter().flatten().chain(down.into_iter().flatten())
+    }
+
+    /// Decodes every tile and forgets it, each up to the last of its layers that is there, head and tile, as `there` says of units. (A row
+    /// of tiles may only be read at a lower level, but its units must be right all the same.)
+    pub(crate) fn check(&self, there: &(dyn Fn(u32) -> bool + Sync)) -> Result<(), FileError> {
+        let reader = &self.file.reader;
+        let layers = (1..=reader.layers_of(self.number)).map_while(|layer| reader.layer_of(self.number, layer));
+        let layers = layers.take_while(|layer| there(layer.head)).count() as u8;
+        let decoder = self.decoder(layers)?;
+        (0..self.matrix.tile_count()).into_par_iter().try_for_each_init(Vec::new, |scratch, tile| {
+            let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
+            let place = Place::from(rect.clone());
+            scratch.resize(place.elements() * self.dtype.size(), 0);
+            let unit = |layer| reader.layer_of(self.number, layer).and_then(|units| units.tile(tile));
+            let level = (1..=layers).take_while(|&layer| unit(layer).is_some_and(there)).count() as u8;
+            let (reading, stride) = (Reading { decoder: &decoder, level }, place.columns.len() * self.dtype.size());
+            self.decode(reading, tile, &place, scratch, stride)
+        })
+    }
+
+    /// All its bytes, little-endian, row-major.
+    ///
+    /// # Errors
+    /// If a unit of the base is absent, a unit that is needed is damaged or broken, or the memory limit would be exceeded.
+    pub fn bytes(&self) -> Result<Vec<u8>, FileError> {
+        self.band(0..self.matrix.rows(), 0..self.matrix.cols())
+    }
+
+    /// The bytes of a band of rows and columns of its matrix, row-major, counted in elements (blocks for a block dtype). Reads only the tiles that meet the band (SPEC 4.4); what of the
+    /// band lies outside the matrix is left out.
+    ///
+    /// # Errors
+    /// As [`Tensor::bytes`].
+    pub fn band(&self, rows: Range<u64>, columns: Range<u64>) -> Result<Vec<u8>, FileError> {
+        let rows = rows.start.min(self.matrix.rows())..rows.end.min(self.matrix.rows());
+        let columns = columns.start.min(self.matrix.cols())..columns.end.min(self.matrix.cols());
+        if rows.is_empty() || columns.is_empty() {
+            return Ok(vec![]);
+        }
+        let stride = (columns.end - columns.start) * self.dtype.size() as u64;
+        let bytes = stride.saturating_mul(rows.end - rows.start);
+        // Asked first, since an allocation that fails would end the program.
+        if bytes > self.limit || Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
+            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
+            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
+        }
+        // Absent units are found before memory is taken for them.
+        for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
+            let unit = self.tiles[tile as usize];
+            if self.file.reader.unit_state(unit)? == UnitState::Absent {
+                self.file.reader.read_unit(unit)?;
+            }
+        }
+        let mut out = vec![0; bytes as usize];
+        self.fill(rows, columns, &mut out, stride as usize)?;
+        Ok(out)
+    }
+
+    /// [`Tensor::bytes`] into memory that is already there: `out` has exactly that length.
+    ///
+    /// # Errors
+    /// As [`Tensor::bytes`]; `out` may then be partly overwritten.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn read_into(&self, out: &mut [u8]) -> Result<(), FileError> {
+        if self.matrix.elements() == 0 {
+            assert!(out.is_empty());
+            return Ok(());
+        }
+        let stride = self.matrix.cols() as usize * self.dtype.size();
+        assert_eq!(out.len(), self.matrix.rows() as usize * stride);
+        self.fill(0..self.matrix.rows(), 0..self.matrix.cols(), out, stride)
+    }
+
+    /// Decodes a band that is not empty into `out`, rows of tiles side by side.
+    fn fill(&self, rows: Range<u64>, columns: Range<u64>, out: &mut [u8], stride: usize) -> Result<(), FileError> {
+        let height = self.matrix.tile_rows();
+        let mut rest = out;
+        let mut jobs = Vec::new();
+        let mut from = rows.start;
+        while from < rows.end {
+            let to = (from / height + 1).saturating_mul(height).min(rows.end);
+            let (part, left) = std::mem::take(&mut rest).split_at_mut((to - from) as usize * stride);
+            rest = left;
+            jobs.push((self.level(from), from..to, part));
+            from = to;
+        }
+        let decoder = self.decoder(jobs.iter().map(|(level, ..)| *level).max().unwrap_or(0))?;
+        jobs.into_par_iter().try_for_each(|(level, rows, part)| {
+            self.row_of_tiles(Reading { decoder: &decoder, level }, rows, columns.clone(), part, stride)
+        })
+    }
+
+    /// A decoder for levels up to `level`.
+    fn decoder(&self, level: u8) -> Result<Arc<TileDecoder>, FileError> {
+        if level == 0 {
+            return Ok(self.base.clone());
+        }
+        let mut finer = self.finer.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*finer {
+            Some((up_to, decoder)) if *up_to >= level => Ok(decoder.clone()),
+            _ => Ok(finer.insert((level, Arc::new(decoder(self.file, self.number, level)?))).1.clone()),
+        }
+    }
+
+    /// Decodes a band whose rows lie in one row of tiles into `out`.
+    fn row_of_tiles(
+        &self,
+        reading: Reading<'_>,
+        rows: Range<u64>,
+        columns: Range<u64>,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), FileError> {
+        let size = self.dtype.size();
+        for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
+            let Some(rect) = self.matrix.tile(tile) else { continue };
+            let place = Place::from(rect.clone());
+            let inside = |part: &Range<u64>, whole: &Range<u64>| part.start >= whole.start && part.end <= whole.end;
+            if inside(&rect.rows, &rows) && inside(&rect.cols, &columns) {
+                let at = (rect.cols.start - columns.start) as usize * size;
+                self.decode(reading, tile, &place, &mut out[at..], stride)?;
+                continue;
+            }
+            // Only a part of the tile is wanted: decode it aside.
+            let width = place.columns.len() * size;
+            let mut whole = vec![0; place.rows.len() * width];
+            self.decode(reading, tile, &place, &mut whole, width)?;
+            let left = rect.cols.start.max(columns.start);
+            let right = rect.cols.end.min(columns.end);
+            let wanted = (left - rect.cols.start) as usize * size..(right - rect.cols.start) as usize * size;
+            let at = (left - columns.start) as usize * size;
+            for r in rect.rows.start.max(rows.start)..rect.rows.end.min(rows.end) {
+                let from = &whole[(r - rect.rows.start) as usize * width..][wanted.clone()];
+                out[(r - rows.start) as usize * stride + at..][..from.len()].copy_from_slice(from);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a tile at a level whose units it has.
+    fn decode(
+        &self,
+        Reading { decoder, level }: Reading<'_>,
+        tile: u32,
+        place: &Place,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), FileError> {
+        let reader = &self.file.reader;
+        let mode = |unit: u32| reader.units()[unit as usize].mode;
+        let base = self.tiles[tile as usize];
+        // A tile that is not on the lattice is the same at every level.
+        let above = 1..=if mode(base) == Mode::LATTICE { level } else { 0 };
+        let finer = above.filter_map(|layer| reader.layer_of(self.number, layer)?.tile(tile));
+        let numbers: Vec<u32> = [base].into_iter().chain(finer).collect();
+        let bytes = numbers.iter().map(|&unit| reader.read_unit(unit)).collect::<Result<Vec<_>, _>>()?;
+        let units: Vec<Unit> =
+            numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit).0, bytes }).collect();
+        let Err(error) = decoder.decode(&units, place, out, stride) else { return Ok(()) };
+        // The broken unit is the first with which the tile does not decode.
+        let broken = (1..units.len()).find(|&n| decoder.decode(&units[..n], place, out, stride).is_err());
+        Err(self.file.broken(numbers[broken.unwrap_or(units.len()) - 1], error))
+    }
+}
+
+/// A decoder for the tiles of an object up to layer `level`: reads and checks the heads of these layers.
+fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDecoder, FileError> {
+    let missing = || file.missing(file.reader.objects().get(number as usize).map_or("", |object| &object.name));
+    let matrix = file.reader.matrix(number).ok_or_else(missing)?;
+    let dtype = file.reader.objects().get(number as usize).and_then(Object::dtype).ok_or_else(missing)?;
+    let base = file.reader.units_of(number).and_then(|units| units.head);
+    let above = (1..=level).filter_map(|layer| file.reader.layer_of(number, layer)).map(|layer| layer.head);
+    let units: Vec<u32> = base.into_iter().chain(above).collect();
+    let read = |&unit: &u32| {
+        let head = Head::read(&file.reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
+        head.map_err(|error| file.broken(unit, error))
+    };
+    let heads = units.iter().map(read).collect::<Result<Vec<_>, FileError>>()?;
+    TileDecoder::new(dtype, heads, file.level).map_err(|error| {
+        // The broken head is the first with which there is no decoder.
+        let below = level.checked_sub(1).and_then(|below| decoder(file, number, below).err());
+        below.unwrap_or_else(|| file.broken(units.last().copied().unwrap_or_default(), error))
+    })
+}
