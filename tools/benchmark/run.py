@@ -10,6 +10,7 @@ Steps, each of which goes on where it was stopped: what is in the file of result
   gptq      INT4 by llm-compressor
   rounding  INT8 and INT4, round to nearest
   layers    the weighted error of matrices: SmolLM2, MiniLM, whisper; of Impasto again as above
+  prefixes  files in layers cut at 20 sizes, their units in Impasto's order and in others
   report    plots (docs/benchmark) and tables (--tables) from the results
   all       all of these in order
 README.md beside this file says what to install.
@@ -41,7 +42,7 @@ def numbers(text):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="+", choices=[*STEPS, "layers", "report", "all"], metavar="STEP")
+    parser.add_argument("steps", nargs="+", choices=[*STEPS, "layers", "prefixes", "report", "all"], metavar="STEP")
     parser.add_argument("--impasto", type=Path, default=ROOT / "target/release/impasto", help="the command")
     parser.add_argument("--llama", type=Path, help="folder of llama-quantize and llama-imatrix (docs/LLAMA_CPP.md)")
     parser.add_argument("--ggml", type=Path, help="libggml-base.so, for the layers (README.md)")
@@ -56,6 +57,7 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of the calibration text, for every tool")
     parser.add_argument("--windows", type=int, default=40, help="windows of 512 tokens of test.txt that are scored")
     parser.add_argument("--probe-windows", type=int, default=2, help="windows of valid.txt that choose the mixes")
+    parser.add_argument("--prefix-windows", type=int, default=8, help="windows of test.txt that score prefixes")
     parser.add_argument("--mixes", type=int, default=8, help="mixes that are scored")
     parser.add_argument("--sizes", type=numbers, default=SIZES, help="of SmolLM2, in MB")
     parser.add_argument("--tiny-sizes", type=numbers, default=TINY_SIZES, help="of tiny, in MB")
@@ -71,7 +73,7 @@ def arguments():
 def main():
     options = arguments()
     bench = Bench(options)
-    wanted = [*STEPS, "layers", "report"] if "all" in options.steps else options.steps
+    wanted = [*STEPS, "layers", "prefixes", "report"] if "all" in options.steps else options.steps
     only = [name for name in options.only.split(",") if name]
     for step in wanted:
         if step in STEPS:
