@@ -102,11 +102,11 @@ pub struct Encode {
     #[arg(long, group = "target", value_name = "LAYER,...", value_parser = parse_layers)]
     pub layers: Option<LayersArg>,
     /// How much of the feedback of errors coarser layers keep, 0 to 1: more makes them better and the whole file larger [default: 0.25].
-    #[arg(long, value_name = "SHARE", value_parser = parse_share, requires = "layers")]
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub layer_feedback: Option<f32>,
     /// Measure the KL divergence of each layer from the original and write it into the file: on a text of yours, or on the end of the
     /// one that this program carries.
-    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true, requires = "layers")]
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true)]
     pub measure: Option<Option<PathBuf>>,
     /// A file of UTF-8 text to calibrate on, in place of the one that this program carries: the error is put where it weighs least on it.
     #[arg(long, value_name = "FILE")]

@@ -204,3 +204,44 @@ fn what_cannot_be_taken_is_said() {
     assert_eq!(at.run(&["truncate", "a.impasto", "-o", "b"]).code, Some(2));
     assert!(!at.path("b").exists());
 }
+
+/// Divergences are measured before the result is printed, so its root is that of the file, and `inspect` finds them there.
+#[test]
+fn what_is_measured_is_in_the_file() {
+    let at = Workplace::new();
+    let words =
+        ["encode", &tiny(), "-o", "a.impasto", "--layers", "3,5,lossless", "--uncalibrated", "--measure", "--json"];
+    let made = at.run(&words).json();
+    let shown = at.run(&["inspect", "a.impasto", "--json"]).json();
+    assert_eq!(made["root"], shown["root"]);
+    let klds = |value: &serde_json::Value| -> Vec<f64> {
+        value["layers"].as_array().expect("layers").iter().filter_map(|layer| layer["kld"].as_f64()).collect()
+    };
+    let measured = klds(&shown);
+    assert_eq!(measured, klds(&made));
+    assert!(
+        measured.len() == 3 && measured[0] > 5.0 * measured[1] && measured[1] > 0.0 && measured[2] == 0.0,
+        "{measured:?}"
+    );
+    at.run(&["verify", "a.impasto"]).ok();
+}
+
+#[test]
+fn layers_that_cannot_be_are_said() {
+    let at = Workplace::new();
+    let refused = |layers: &str| at.run(&["encode", &tiny(), "-o", "a.impasto", "--uncalibrated", "--layers", layers]);
+    for (layers, rule) in [
+        ("lossless", "--lossless"),
+        ("lossless,3", "nothing comes after"),
+        ("3,x", "invalid value"),
+        ("3,-1", "invalid value"),
+        ("", "invalid value"),
+        ("4,3", "larger than the one before"),
+    ] {
+        let Ran { err, .. } = refused(layers);
+        assert!(err.contains(rule), "{layers}: {err}");
+    }
+    let knob = at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--layer-feedback", "0.5"]);
+    assert!(knob.err.contains("--layers"), "{}", knob.err);
+    assert_eq!(fs::read_dir(at.path("")).expect("a folder").count(), 0);
+}

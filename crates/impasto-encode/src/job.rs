@@ -238,12 +238,13 @@ impl<'a> Job<'a> {
         let plan = match (&self.scales[tensor], matrix.dtype.float_layout(), lossy) {
             (Some(scales), _, Some((metric, step))) => {
                 let feedback = self.feedbacks.of(metric, matrix.columns)?;
+                let refined = (!self.options.layers.below.is_empty()).then(|| self.lossy_weights());
                 let rate = self.rates.at(tensor, step, |step| {
                     let grid = metric.grid(&feedback, step);
                     let sample = round(&matrix, scales, &feedback, &grid, &self.costs, Rows::Sample);
                     sample.rate(&grid, &self.costs)
                 });
-                Plan::lattice(&matrix, metric.grid(&feedback, step), rate, !self.options.layers.below.is_empty())
+                Plan::lattice(&matrix, metric.grid(&feedback, step), rate, refined)
             }
             (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),

@@ -12,12 +12,14 @@ use crate::lattice::Grid;
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
-use crate::tiles::tile_shape;
+use crate::tiles::{LEAST_TARGET, TARGET_BYTES, tile_shape};
 
 /// Bytes of each part of a tensor that is compressed to learn its rate.
 const SAMPLE: usize = 128 << 10;
 /// Bits that a refinement takes for each weight, about: a factor of 2 to 3.
 const REFINEMENT_BITS: f64 = 1.5;
+/// Units of a refinement over the whole file.
+const STEPS: u64 = 256;
 /// Rows counted together.
 const CHUNK: usize = 64;
 /// One class: a quarter of an octave, in the unit of [`Scales`].
@@ -47,19 +49,20 @@ impl Plan {
     /// `bits`: what the elements are expected to take; `head_bytes`: what the head does.
     fn new(matrix: &MatrixView, coding: Coding, bits: u64, head_bytes: u64) -> Result<Plan, MatrixError> {
         let millibits = bits.saturating_mul(1000) / matrix.len().max(1) as u64;
-        Plan::with_tiles_for(millibits, matrix, coding, bits, head_bytes)
+        Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, coding, bits, head_bytes)
     }
 
-    /// As [`Plan::new`], its tiles made for units of `millibits` / 1000 bits an element.
+    /// As [`Plan::new`], its tiles made for units of `millibits` / 1000 bits an element and `target` bytes.
     fn with_tiles_for(
         millibits: u64,
+        target: u64,
         matrix: &MatrixView,
         coding: Coding,
         bits: u64,
         head_bytes: u64,
     ) -> Result<Plan, MatrixError> {
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
-        let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype);
+        let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype, target);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
         // A head is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
         // bytes less than they take, and padding.
@@ -114,16 +117,23 @@ impl Plan {
         Plan::new(matrix, Coding::Float(head), bits, head_bytes)
     }
 
-    /// The plan of a tensor coded on a lattice, expected to have this rate; `refined`: with refinements, whose units are
-    /// the smallest.
+    /// The plan of a tensor coded on a lattice, expected to have this rate. `refined`: with refinements, whose units are
+    /// the smallest, in a file of so many weights: there are [`STEPS`] of them at least, if that does not make them too small,
+    /// so that sizes between layers can be met.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
-    pub fn lattice(matrix: &MatrixView, grid: Grid, rate: Rate, refined: bool) -> Result<Plan, MatrixError> {
-        let thinnest = if refined { rate.bits.min(REFINEMENT_BITS) } else { rate.bits };
+    pub fn lattice(matrix: &MatrixView, grid: Grid, rate: Rate, refined: Option<u64>) -> Result<Plan, MatrixError> {
+        let (thinnest, target) = match refined {
+            None => (rate.bits, TARGET_BYTES),
+            Some(weights) => {
+                let all = weights as f64 * REFINEMENT_BITS / 8.0;
+                (rate.bits.min(REFINEMENT_BITS), (all as u64 / STEPS).clamp(LEAST_TARGET, TARGET_BYTES))
+            }
+        };
         let bits = rate.bits * matrix.len() as f64;
         let (bits, head_bytes) = (bits as u64, rate.head_bytes as u64);
-        Plan::with_tiles_for((thinnest * 1000.0) as u64, matrix, Coding::Lattice(grid), bits, head_bytes)
+        Plan::with_tiles_for((thinnest * 1000.0) as u64, target, matrix, Coding::Lattice(grid), bits, head_bytes)
     }
 }
 

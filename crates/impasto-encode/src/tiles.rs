@@ -4,18 +4,19 @@ use impasto_codec::DType;
 use impasto_codec::rans::LANES;
 use impasto_container::geometry::max_tile_elements;
 
-/// What a tile should code to. Units of at least 32 KB keep lane states, hashes and padding small.
-const TARGET_BYTES: u64 = 88 << 10;
+/// What a tile should code to, and the least. Units of at least 32 KB keep lane states, hashes and padding small.
+pub const TARGET_BYTES: u64 = 88 << 10;
+pub const LEAST_TARGET: u64 = 32 << 10;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
 
 /// Rows and columns of the tiles of a `rows` x `columns` matrix of `dtype` whose elements take about `millibits` / 1000 bits
-/// each.
-pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType) -> (u64, u64) {
+/// each, to code to about `target` bytes.
+pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target: u64) -> (u64, u64) {
     // Parts that leave no sliver may be twice as large as what is aimed at.
     let largest = max_tile_elements(dtype);
     let most = largest / 2;
-    let area = (TARGET_BYTES * 8000 / millibits.max(1)).clamp(1, most);
+    let area = (target * 8000 / millibits.max(1)).clamp(1, most);
     if rows.saturating_mul(columns) <= area * 3 / 2 {
         return (rows.max(1), columns.max(1));
     }
@@ -48,13 +49,13 @@ mod tests {
 
     #[test]
     fn tiles_of_real_matrices() {
-        assert_eq!(tile_shape(576, 576, 10_500, DType::Bf16), (288, 288));
-        assert_eq!(tile_shape(1536, 576, 10_500, DType::Bf16), (256, 288));
-        assert_eq!(tile_shape(192, 576, 3_300, DType::Bf16), (192, 576), "small enough to be one tile");
-        assert_eq!(tile_shape(1, 576, 8_000, DType::Bf16), (1, 576));
-        let (rows, columns) = tile_shape(1967, 8530, 50, DType::Bf16);
+        assert_eq!(tile_shape(576, 576, 10_500, DType::Bf16, TARGET_BYTES), (288, 288));
+        assert_eq!(tile_shape(1536, 576, 10_500, DType::Bf16, TARGET_BYTES), (256, 288));
+        assert_eq!(tile_shape(192, 576, 3_300, DType::Bf16, TARGET_BYTES), (192, 576), "small enough to be one tile");
+        assert_eq!(tile_shape(1, 576, 8_000, DType::Bf16, TARGET_BYTES), (1, 576));
+        let (rows, columns) = tile_shape(1967, 8530, 50, DType::Bf16, TARGET_BYTES);
         assert!(rows * columns <= MAX_TILE_ELEMENTS, "a constant matrix");
-        let (rows, columns) = tile_shape(154, 49_761, 29_076, DType::Bf16);
+        let (rows, columns) = tile_shape(154, 49_761, 29_076, DType::Bf16, TARGET_BYTES);
         assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
     }
 
@@ -62,7 +63,7 @@ mod tests {
     #[test]
     fn blocks_are_bounded_by_bytes() {
         for dtype in DType::BLOCKS {
-            let (rows, columns) = tile_shape(40_000, 4_096, 50, dtype);
+            let (rows, columns) = tile_shape(40_000, 4_096, 50, dtype, TARGET_BYTES);
             assert!(rows * columns <= max_tile_elements(dtype), "{dtype:?}");
         }
     }
@@ -70,7 +71,7 @@ mod tests {
     proptest! {
         #[test]
         fn tiles_are_legal_and_not_small(rows in 1u64..100_000, columns in 1u64..100_000, millibits in 50u64..64_000) {
-            let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16);
+            let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16, TARGET_BYTES);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
             // Every tile, those at the edges too, codes to 16 KB at least, or to a quarter of what the largest tile does if that

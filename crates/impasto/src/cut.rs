@@ -48,7 +48,7 @@ impl<S: Source> File<S> {
     /// Reads no more than a cut takes from now on, and of that no more than an earlier cut took.
     ///
     /// # Errors
-    /// As [`File::kept`].
+    /// If the base alone is too large, there is no such layer, or no tensor has a name that contains a word.
     pub fn cut(&mut self, cut: &Cut) -> Result<(), FileError> {
         let keep = self.kept(cut)?;
         self.reader.keep(keep);

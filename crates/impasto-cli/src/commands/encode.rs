@@ -24,6 +24,9 @@ use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
+    if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
+        return Err(UsageError("--layer-feedback and --measure are for files in --layers").into());
+    }
     let (target, layers) = target(command);
     let floors = match command.floors {
         Some(FloorsArg::Conservative) => Floors::Conservative,

@@ -10,10 +10,10 @@ use impasto::File;
 use impasto::verify::verify;
 use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
-use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment};
+use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{Place, TileDecoder, Unit, mode};
-use impasto_codec::{DType, Head, Kind, Level, varint};
+use impasto_codec::{CodecError, DType, Head, Kind, Level, varint};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 
@@ -21,12 +21,13 @@ use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, Un
 pub type Body = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("container", container),
     ("file", file),
     ("tile", tile),
+    ("layers", layers),
     ("entropy", entropy),
 ];
 
@@ -309,11 +310,66 @@ pub fn tile_input(dtype: DType, mode: u8, place: &Place, head: &[u8], unit: &[u8
     [&out, head, unit].concat()
 }
 
+/// The input as the layers of a tile, from layer 0 up: dtype and geometry, then for each layer the mode, the head and the unit. See
+/// [`layers_input`].
+pub fn layers(data: &[u8]) {
+    let mut rest = data;
+    let Some([dtype, top, height, left, width]) = take(&mut rest) else { return };
+    let dtypes = dtypes();
+    let dtype = dtypes[usize::from(dtype) % dtypes.len()];
+    let (top, left) = (usize::from(top), usize::from(left));
+    let place = Place {
+        rows: top..top + usize::from(height).clamp(1, 32),
+        columns: left..left + usize::from(width).clamp(1, 130),
+    };
+    let (mut heads, mut units) = (vec![], vec![]);
+    while let Some([mode, head @ .., a, b]) = take::<5>(&mut rest) {
+        let mut part = |length: [u8; 2]| {
+            let (part, left) = rest.split_at(rest.len().min(u16::from_le_bytes(length).into()));
+            rest = left;
+            part
+        };
+        let (head, bytes) = (part(head), part([a, b]));
+        match Head::read(head, dtype, place.rows.end as u64, place.columns.end as u64) {
+            Ok(head) => heads.push(head),
+            Err(error) => return one_line(&error),
+        }
+        units.push(Unit { mode, bytes });
+    }
+    let row_bytes = place.columns.len() * dtype.size();
+    let decode = |level| {
+        let decoder = TileDecoder::new(dtype, heads.clone(), level).inspect_err(one_line)?;
+        let up_to = |n: usize| {
+            let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
+            let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
+            let found = decoder.integers(&units[..n], &place, &mut integers);
+            // What decodes to weights has integers; the exact layer on top of them can be broken alone.
+            assert!(result.is_err() || found.is_ok() || units[0].mode != mode::LATTICE);
+            result.map(|()| (out, integers))
+        };
+        Ok::<_, CodecError>((1..=units.len()).map(up_to).collect::<Vec<_>>())
+    };
+    drop(same_everywhere(decode));
+}
+
+/// An input of [`layers`].
+pub fn layers_input(dtype: DType, place: &Place, layers: &[(u8, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
+    let (top, left) = (place.rows.start as u8, place.columns.start as u8);
+    let mut out = vec![code, top, place.rows.len() as u8, left, place.columns.len() as u8];
+    for (mode, head, unit) in layers {
+        out.push(*mode);
+        out.extend([head, unit].iter().flat_map(|part| (part.len() as u16).to_le_bytes()));
+        out.extend([head, unit].iter().copied().flatten());
+    }
+    out
+}
+
 /// The input as a segment to decode (see [`entropy_input`]), and as values to code and decode.
 pub fn entropy(data: &[u8]) {
     let mut rest = data;
     let Some([kind, shape, width, height]) = take(&mut rest) else { return };
-    let kind = if kind % 2 == 0 { Kind::Float } else { Kind::Lattice };
+    let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
     let (width, height) = (usize::from(width).clamp(1, 130), usize::from(height).clamp(1, 16));
     let tables = match shape {
         255 => read_explicit(kind, &mut rest).unwrap_or_default(),
@@ -339,7 +395,7 @@ pub fn entropy(data: &[u8]) {
 
 /// An input of [`entropy`] with the tables of a shape.
 pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], states: &[u32], words: &[u16]) -> Vec<u8> {
-    let mut out = vec![u8::from(kind == Kind::Lattice), shape, columns.len() as u8, rows.len() as u8];
+    let mut out = vec![kind as u8 - Kind::Float as u8, shape, columns.len() as u8, rows.len() as u8];
     out.extend(rows.iter().chain(columns).flat_map(|c| c.to_le_bytes()));
     out.extend(states.iter().flat_map(|x| x.to_le_bytes()));
     out.extend(words.iter().flat_map(|w| w.to_le_bytes()));
@@ -403,7 +459,7 @@ fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], colum
     for (got, value) in decoded.expect("words of the encoder").into_iter().zip(values) {
         let got = got.unwrap_or_else(|| {
             let code = varint::read(&mut escapes).expect("an escape") as u32;
-            if kind == Kind::Lattice { varint::unzigzag(code) } else { code as i32 }
+            escape_value(kind, code)
         });
         assert_eq!(got, value);
     }
