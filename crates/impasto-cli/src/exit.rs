@@ -59,6 +59,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 EncodeError::Checkpoint(error) => of_checkpoint(error),
                 EncodeError::Container(error) => of_container(error),
                 EncodeError::Threads(..) => Code::System,
+                EncodeError::LayerOrder | EncodeError::Layers { .. } | EncodeError::ExactGguf => Code::Usage,
                 _ => Code::Invalid,
             };
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {

@@ -238,8 +238,8 @@ fn layers_that_cannot_be_are_said() {
         ("", "invalid value"),
         ("4,3", "larger than the one before"),
     ] {
-        let Ran { err, .. } = refused(layers);
-        assert!(err.contains(rule), "{layers}: {err}");
+        let Ran { err, code, .. } = refused(layers);
+        assert!(err.contains(rule) && code == Some(2), "{layers}: {code:?}, {err}");
     }
     let knob = at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--layer-feedback", "0.5"]);
     assert!(knob.err.contains("--layers"), "{}", knob.err);

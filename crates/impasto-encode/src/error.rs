@@ -67,6 +67,12 @@ pub enum EncodeError {
     /// Layers that are not in their order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,
+    /// More layers than there may be, or a share of feedback that is none.
+    #[error("a file has at most {most} lossy layers, and the share of feedback that they keep is 0 to 1")]
+    Layers {
+        /// Most lossy layers.
+        most: usize,
+    },
     /// A GGUF, which loses its blocks and the order of its rows when it is coded with loss.
     #[error(
         "a GGUF is translated for lossy layers, so none on top gives its bits back: use --lossless, or leave `lossless` away"

@@ -27,6 +27,8 @@ const OVERHEAD: f64 = 0.05;
 const USUAL_FEEDBACK: f64 = 0.25;
 /// Bands coded together: bounds memory.
 const BATCH: usize = 64;
+/// Most refinements: integers of as many halvings still fit their 32 bits.
+const MOST_REFINEMENTS: usize = 15;
 /// Largest factor of a refinement (SPEC 6).
 const MOST: f64 = 64.0;
 
@@ -76,6 +78,9 @@ impl Job<'_> {
         let wanted: Vec<u64> = layers.below.iter().map(bytes).collect();
         if !wanted.iter().chain([&top]).is_sorted_by(|a, b| a < b) {
             return Err(EncodeError::LayerOrder);
+        }
+        if wanted.len() > MOST_REFINEMENTS || !(0.0..=1.0).contains(&layers.feedback) {
+            return Err(EncodeError::Layers { most: MOST_REFINEMENTS + 1 });
         }
         let weights = self.lossy_weights() as f64;
         let bits = |bytes: u64, wanted: u64| (bytes as f64 - (wanted - wanted / SLACK) as f64) * 8.0 / weights;

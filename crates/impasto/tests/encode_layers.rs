@@ -110,6 +110,13 @@ fn layers_that_cannot_be_leave_no_file() {
     assert!(matches!(outcome(&[3.5, 2.5]), Err(EncodeError::LayerOrder)));
     assert!(matches!(outcome(&[3.5, 3.5]), Err(EncodeError::LayerOrder)));
     assert!(matches!(outcome(&[0.01, 3.5]), Err(EncodeError::TooSmall { .. })));
+    let many: Vec<f64> = (0..17).map(|i| 2.0 + 0.1 * f64::from(i)).collect();
+    assert!(matches!(outcome(&many), Err(EncodeError::Layers { most: 16 })));
+    for feedback in [-0.1, 1.1, f32::NAN] {
+        let mut options = options(&[3.0, 4.0], false);
+        options.layers.feedback = feedback;
+        assert!(matches!(encode_in(&tiny(), &path, &options), Err(EncodeError::Layers { .. })));
+    }
     assert!(matches!(outcome(&[3.5, 60.0]), Err(EncodeError::TooLarge { .. })));
     assert_eq!(listing(folder.path()), []);
 }
