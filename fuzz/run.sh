@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf container file tile entropy}
+targets=${*:-safetensors gguf container file tile layers entropy}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -22,7 +22,7 @@ sources() {
     gguf) for file in cursor.rs header.rs types.rs encode.rs hf; do echo "impasto-checkpoint/src/gguf/$file"; done ;;
     container) echo impasto-container/src ;;
     file) echo impasto/src impasto-container/src impasto-codec/src ;;
-    tile | entropy) echo impasto-codec/src ;;
+    tile | layers | entropy) echo impasto-codec/src ;;
     esac
 }
 

@@ -9,10 +9,10 @@ use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
-use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
-use impasto_codec::{DType, Head, IndexArray, Kind, Shape, Steps};
+use impasto_codec::tile::{Place, TileDecoder, TileEncoder, Unit, encode_bytes, mode};
+use impasto_codec::{Body, DType, Head, IndexArray, Kind, Level, Refinement, Shape, Steps};
 use impasto_container::{Header, Limits, Manifest};
-use impasto_fuzz::bodies::{entropy_input, tile_input};
+use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -23,6 +23,7 @@ fn main() -> Done {
     gguf(&folder.join("gguf"))?;
     files(folder)?;
     tiles(&folder.join("tile"))?;
+    layers(&folder.join("layers"))?;
     entropy(&folder.join("entropy"))
 }
 
@@ -203,7 +204,7 @@ fn files(folder: &Path) -> Done {
         let checkpoint = Checkpoint::open(&model)?;
         for (how, target) in [("exact", Target::Lossless), ("lossy", Target::BitsPerWeight(5.0))] {
             let path = temporary.path().join("out.impasto");
-            let options = Options { target, threads: 1, segments: 2 };
+            let options = Options { threads: 1, segments: 2, ..Options::new(target) };
             if encode(&checkpoint, &path, &options, &|_| ()).is_err() {
                 continue; // Too small for that, or nothing to lose.
             }
@@ -232,7 +233,7 @@ fn tiles(folder: &Path) -> Done {
             plane: layout.raw_bits() as u8,
             row_classes: IndexArray::new(rows.iter().map(|r| r + bias).collect()),
             column_classes: IndexArray::new(columns.clone()),
-            steps: None,
+            body: Body::Float,
         };
         for segments in [1, 3] {
             let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).ok_or("no code")?;
@@ -256,8 +257,9 @@ fn tiles(folder: &Path) -> Done {
             plane,
             row_classes: IndexArray::new(rows.iter().map(|r| r - 15).collect()),
             column_classes: IndexArray::new(columns.clone()),
-            steps: Some(Steps {
+            body: Body::Lattice(Steps {
                 step: 0.01,
+                offset: 0,
                 rows: Some(IndexArray::new(rows.clone())),
                 columns: explicit.then(|| IndexArray::new(columns.clone())),
             }),
@@ -266,6 +268,50 @@ fn tiles(folder: &Path) -> Done {
         let unit = TileEncoder::new(&head, 2).lattice(&place, &z).ok_or("no code")?;
         let input = tile_input(dtype, mode::LATTICE, &place, &head.to_bytes(), &unit);
         put(folder, &format!("lattice.{name}"), &input)?;
+    }
+    Ok(())
+}
+
+/// A lattice, a refinement and an exact layer.
+fn layers(folder: &Path) -> Done {
+    let place = Place { rows: 1..6, columns: 2..43 };
+    let (width, n) = (place.columns.len(), place.elements());
+    for (dtype, planes, first) in [(DType::Bf16, [0, 0], 4 * 127), (DType::F16, [2, 3], 60), (DType::F32, [0, 16], 500)]
+    {
+        let head = |body, shape, plane, row_class: i16| Head {
+            shape,
+            plane,
+            row_classes: IndexArray::new((0..6).map(|r| row_class + r).collect()),
+            column_classes: IndexArray::new((0..43).map(|c| c % 3).collect()),
+            body,
+        };
+        // Tables of lattices will do; the first ones once more where there are more.
+        let tables = |kind: Kind| {
+            let tables = parametric(Kind::Lattice, 2).unwrap_or_default();
+            Shape::Explicit(tables.into_iter().cycle().take(kind.tables()).collect())
+        };
+        let steps = Steps { step: 0.25, offset: 7, rows: Some(IndexArray::Constant(5)), columns: None };
+        let base = head(Body::Lattice(steps), Shape::Parametric(1), planes[0], 9);
+        let z: Vec<i32> = noise(n).iter().map(|&b| i32::from(b as i8) >> 4).collect();
+        let finer =
+            head(Body::Refinement(Refinement { factor: 5, step: 0.05, offset: 0 }), tables(Kind::Refinement), 0, 1);
+        let fine: Vec<i32> = z.iter().zip(noise(n)).map(|(z, b)| 5 * z + i32::from(b % 5) - 2).collect();
+        let exact = head(Body::Exact, tables(Kind::Exact), planes[1], first);
+        let units = vec![
+            (mode::LATTICE, &base, TileEncoder::new(&base, 2).lattice(&place, &z)),
+            (mode::REFINEMENT, &finer, TileEncoder::new(&finer, 1).refinement(&place, &z, &fine)),
+        ];
+        let units = units.into_iter().map(|(mode, head, unit)| Some((mode, head.to_bytes(), unit?)));
+        let mut units: Vec<_> = units.collect::<Option<_>>().ok_or("no code")?;
+        let decoder = TileDecoder::new(dtype, vec![base, finer], Level::Scalar)?;
+        let mut predicted = vec![0; n * dtype.size()];
+        let below: Vec<Unit> = units.iter().map(|(mode, _, bytes)| Unit { mode: *mode, bytes }).collect();
+        decoder.decode(&below, &place, &mut predicted, width * dtype.size())?;
+        let mut elements = predicted.clone();
+        elements.iter_mut().step_by(dtype.size()).zip(noise(n)).for_each(|(byte, b)| *byte ^= b & 15);
+        let unit = TileEncoder::new(&exact, 3).exact(dtype, &place, &fine, &predicted, &elements).ok_or("no code")?;
+        units.push((mode::EXACT, exact.to_bytes(), unit));
+        put(folder, dtype.name(), &layers_input(dtype, &place, &units))?;
     }
     Ok(())
 }
@@ -279,7 +325,7 @@ fn entropy(folder: &Path) -> Done {
             let values: Vec<i32> = noise(4 * width).iter().map(|&b| i32::from(b) % 60 - 4).collect();
             let values: Vec<i32> = match kind {
                 Kind::Float => values.iter().map(|v| v & 0x3FF).collect(),
-                Kind::Lattice => values,
+                _ => values,
             };
             let tables = parametric(kind, shape).ok_or("shape")?;
             let coded = encode_segment(kind, &wide(&rows), &wide(&columns), &values, &tables).ok_or("no code")?;

@@ -176,7 +176,7 @@ fn parse_share(text: &str) -> Result<f32, String> {
 pub enum FloorsArg {
     /// No tensor more than 1 bit below the mean, no row more than 1 below its tensor: for uses far from the text.
     Conservative,
-    /// No tensor more than 2.5 bits below the mean, no row more than 2.2.
+    /// No tensor more than 2.5 bits below the mean, no row more than 1 below its tensor.
     Balanced,
     /// The text decides alone, but for rows that it does not show: they stay 5 bits below at most.
     Aggressive,

@@ -39,7 +39,7 @@ impl Floors {
     fn row(self) -> f64 {
         match self {
             Floors::Conservative => 0.25,
-            Floors::Balanced => 0.05,
+            Floors::Balanced => 0.25,
             Floors::Aggressive => 0.001,
         }
     }
