@@ -174,7 +174,7 @@ fn parse_share(text: &str) -> Result<f32, String> {
 /// Structural floors.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FloorsArg {
-    /// No tensor more than 1 bit below the mean, no row more than 1 below its tensor: for uses far from the text.
+    /// No tensor more than 1 bit below the mean, no row more than 0.5 below its tensor: for uses far from the text.
     Conservative,
     /// No tensor more than 2.5 bits below the mean, no row more than 1 below its tensor.
     Balanced,

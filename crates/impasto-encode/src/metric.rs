@@ -25,7 +25,7 @@ const MOST: i32 = 1023;
 /// A text shows few of the tokens and some of the uses of a model, so what it calls unimportant may matter elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Floors {
-    /// For texts that are far from the model's use: rows within an octave, tensors within one and a half.
+    /// For texts that are far from the model's use: rows within half an octave, tensors within one.
     Conservative,
     /// The default.
     #[default]
@@ -38,7 +38,7 @@ impl Floors {
     /// Rows of less weight than this share of the mean are taken to have it.
     fn row(self) -> f64 {
         match self {
-            Floors::Conservative => 0.25,
+            Floors::Conservative => 0.5,
             Floors::Balanced => 0.25,
             Floors::Aggressive => 0.001,
         }
