@@ -26,6 +26,7 @@ mod network;
 mod probe;
 mod product;
 mod rng;
+pub mod runtime;
 pub mod sampling;
 mod source;
 mod stop;

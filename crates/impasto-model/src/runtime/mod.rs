@@ -1,0 +1,5 @@
+//! Running from the compressed form.
+
+pub mod pool;
+
+pub use pool::Pool;
