@@ -1,0 +1,218 @@
+//! AVX-512 with VNNI: a vector of a cell in a register, 16 rows at once.
+
+use std::arch::x86_64::*;
+
+use super::activations::{FloatPanel, Panel};
+use super::band::Strip;
+use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS};
+use super::fixes::{Fixes, sum_floats};
+
+/// Chains of additions, which hide the latency of a product.
+const CHAINS: usize = 2;
+
+/// As `scalar::int8`; `OFFSET`: the offset is not 0.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
+    strip: Strip,
+    panel: Panel,
+    offset: f32,
+    fixes: &Fixes,
+    out: &mut [[f32; STRIP]],
+) {
+    let groups = strip.widths.len();
+    let blocks = groups.div_ceil(BLOCK_GROUPS);
+    strip.check();
+    assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
+    assert!(panel.quads.len() >= groups * VECTORS * TOKENS && panel.scales.len() >= blocks * TOKENS);
+    let zero = _mm512_setzero_si512();
+    let mut results = [_mm512_setzero_ps(); TOKENS];
+    let mut at = strip.lines.as_ptr();
+    let mut quads = panel.quads.as_ptr();
+    for (block, widths) in strip.widths.chunks(BLOCK_GROUPS).enumerate() {
+        let mut sums = [[zero; CHAINS]; TOKENS];
+        let mut signs = [zero; TOKENS];
+        let mut biases = [0i32; TOKENS];
+        let mut sign_biases = [0i32; TOKENS];
+        for (group, &width) in widths.iter().enumerate() {
+            if width > 0 {
+                // SAFETY: the lines of all cells are those of the strip, checked above.
+                let u = unsafe { unpack(at, width) };
+                let bias = cell::bias(width);
+                for (v, &u) in u.iter().enumerate() {
+                    for token in 0..TOKENS {
+                        // SAFETY: there are VECTORS x TOKENS quads for each group, checked above.
+                        let q = unsafe { broadcast(quads.add(v * TOKENS + token)) };
+                        let sum = &mut sums[token][v % CHAINS];
+                        *sum = _mm512_dpbusd_epi32(*sum, u, q);
+                        if OFFSET {
+                            signs[token] = _mm512_dpbusd_epi32(signs[token], sign_plus_1(u, bias), q);
+                        }
+                    }
+                }
+                let of_group = &panel.sums[(block * BLOCK_GROUPS + group) * TOKENS..][..TOKENS];
+                for token in 0..TOKENS {
+                    biases[token] += bias * of_group[token];
+                    sign_biases[token] += of_group[token];
+                }
+            }
+            // SAFETY: as above; the pointers end at most one past the last element.
+            (at, quads) = unsafe { (at.add(width.into()), quads.add(VECTORS * TOKENS)) };
+        }
+        for token in 0..TOKENS {
+            let i = block * TOKENS + token;
+            let sum = sums[token].into_iter().fold(zero, |a, b| _mm512_add_epi32(a, b));
+            let mut sum = _mm512_cvtepi32_ps(fixed(sum, biases[token], &fixes.sums[i]));
+            if OFFSET {
+                let signs = _mm512_cvtepi32_ps(fixed(signs[token], sign_biases[token], &fixes.signs[i]));
+                sum = _mm512_fmadd_ps(signs, _mm512_set1_ps(offset), sum);
+            }
+            results[token] = _mm512_fmadd_ps(sum, _mm512_set1_ps(panel.scales[i]), results[token]);
+        }
+    }
+    for (out, result) in out.iter_mut().zip(results) {
+        store(out, result);
+    }
+}
+
+/// As `scalar::float`; `OFFSET`: the offset is not 0.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
+    strip: Strip,
+    panel: FloatPanel,
+    offset: f32,
+    out: &mut [[f32; STRIP]],
+) {
+    strip.check();
+    assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
+    let mut sums = [[_mm512_setzero_ps(); QUAD]; TOKENS];
+    let mut at = strip.lines.as_ptr();
+    for (group, &width) in strip.widths.iter().enumerate() {
+        if width > 0 {
+            // SAFETY: the lines of all cells are those of the strip, checked above.
+            let u = unsafe { unpack(at, width) };
+            let bias = _mm512_set1_epi32(cell::bias(width));
+            let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
+            for (u, x) in u.into_iter().zip(x.chunks_exact(QUAD * TOKENS)) {
+                let mut u = u;
+                for (column, x) in x.chunks_exact(TOKENS).enumerate() {
+                    let z = _mm512_sub_epi32(_mm512_and_si512(u, _mm512_set1_epi32(0xFF)), bias);
+                    u = _mm512_srli_epi32::<8>(u);
+                    let mut weight = _mm512_cvtepi32_ps(z);
+                    if OFFSET {
+                        let one = _mm512_set1_epi32(1);
+                        let sign = _mm512_max_epi32(_mm512_min_epi32(z, one), _mm512_set1_epi32(-1));
+                        weight = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sign), _mm512_set1_ps(offset), weight);
+                    }
+                    for (sums, &x) in sums.iter_mut().zip(x) {
+                        sums[column] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x), sums[column]);
+                    }
+                }
+            }
+        }
+        // SAFETY: as above; the pointer ends at most one past the last line.
+        at = unsafe { at.add(width.into()) };
+    }
+    let fixes = sum_floats::<TOKENS>(strip, panel, offset);
+    for ((out, [a, b, c, d]), fixes) in out.iter_mut().zip(sums).zip(&fixes) {
+        // SAFETY: 16 floats are 64 bytes.
+        let fixes = unsafe { _mm512_loadu_ps(fixes.as_ptr()) };
+        store(out, _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)), fixes));
+    }
+}
+
+/// The vectors of a cell, integers plus bias.
+///
+/// Always inlined, so that the vectors stay in registers; so its instructions are its caller's.
+///
+/// # Safety
+/// The processor has AVX-512 F and BW. `at` points to `width` lines, 1 to 8 of them.
+#[inline(always)]
+pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
+    // SAFETY: as this function's own; the lines of a plane are as many as its bits, so its first line is its lowest bit.
+    unsafe {
+        let mut u = [_mm512_setzero_si512(); VECTORS];
+        match width {
+            1 => plane::<1, 0>(at, &mut u),
+            2 => plane::<2, 0>(at, &mut u),
+            3 => {
+                plane::<2, 0>(at, &mut u);
+                plane::<1, 2>(at, &mut u);
+            }
+            4 => plane::<4, 0>(at, &mut u),
+            5 => {
+                plane::<4, 0>(at, &mut u);
+                plane::<1, 4>(at, &mut u);
+            }
+            6 => {
+                plane::<4, 0>(at, &mut u);
+                plane::<2, 4>(at, &mut u);
+            }
+            7 => {
+                plane::<4, 0>(at, &mut u);
+                plane::<2, 4>(at, &mut u);
+                plane::<1, 6>(at, &mut u);
+            }
+            _ => u.iter_mut().enumerate().for_each(|(v, u)| *u = _mm512_load_si512(at.add(v).cast())),
+        }
+        u
+    }
+}
+
+/// Adds a plane of `BITS` bits to the vectors, `LOWEST` being the lowest bit that it holds.
+///
+/// # Safety
+/// As [`unpack`]; `at` points to more than `LOWEST + BITS - 1` lines.
+#[inline(always)]
+unsafe fn plane<const BITS: usize, const LOWEST: usize>(at: *const Line, u: &mut [__m512i; VECTORS]) {
+    // SAFETY: as this function's own.
+    unsafe {
+        let mask = _mm512_set1_epi8((((1 << BITS) - 1) << LOWEST) as i8);
+        for (v, u) in u.iter_mut().enumerate() {
+            let line = _mm512_load_si512(at.add(LOWEST + v % BITS).cast());
+            // From bit `from` to bit `LOWEST`; what comes from a neighbouring byte is masked.
+            let from = BITS * (v / BITS);
+            let moved = if from >= LOWEST {
+                _mm512_srl_epi16(line, _mm_cvtsi32_si128((from - LOWEST) as i32))
+            } else {
+                _mm512_sll_epi16(line, _mm_cvtsi32_si128((LOWEST - from) as i32))
+            };
+            *u = _mm512_or_si512(*u, _mm512_and_si512(moved, mask));
+        }
+    }
+}
+
+/// Sign of `u - bias`, plus 1, in each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sign_plus_1(u: __m512i, bias: i32) -> __m512i {
+    let set = |byte: i32| _mm512_set1_epi8(byte as i8);
+    let clamped = _mm512_min_epu8(_mm512_max_epu8(u, set(bias - 1)), set(bias + 1));
+    _mm512_sub_epi8(clamped, set(bias - 1))
+}
+
+/// A sum without what the biases added, with what outliers add.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fixed(sum: __m512i, bias: i32, fix: &[i32; STRIP]) -> __m512i {
+    // SAFETY: 16 integers are 64 bytes.
+    let fix = unsafe { _mm512_loadu_si512(fix.as_ptr().cast()) };
+    _mm512_add_epi32(_mm512_sub_epi32(sum, _mm512_set1_epi32(bias)), fix)
+}
+
+/// Four activations in each lane.
+///
+/// # Safety
+/// `quad` points to a quad.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn broadcast(quad: *const [i8; QUAD]) -> __m512i {
+    // SAFETY: as this function's own.
+    _mm512_set1_epi32(unsafe { quad.cast::<i32>().read_unaligned() })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store(out: &mut [f32; STRIP], values: __m512) {
+    // SAFETY: 16 floats are 64 bytes.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), values) }
+}

@@ -1,0 +1,77 @@
+//! What outliers add to sums: the same for every kernel.
+
+use super::activations::{FloatPanel, Panel};
+use super::band::{Outlier, Strip};
+use super::cell::{BLOCK, GROUP, QUAD, STRIP};
+
+/// Integer sums over outliers, for each block of columns and each token of a panel: one for each row of a strip.
+#[derive(Debug, Default)]
+pub(super) struct Fixes {
+    /// Sums of integers times activations.
+    pub sums: Vec<[i32; STRIP]>,
+    /// Sums of signs times activations, for matrices with an offset.
+    pub signs: Vec<[i32; STRIP]>,
+}
+
+impl Fixes {
+    /// Makes room for `len` sums: blocks times tokens.
+    pub(super) fn grow(&mut self, len: usize) {
+        for sums in [&mut self.sums, &mut self.signs] {
+            sums.resize(len.max(sums.len()), [0; STRIP]);
+        }
+    }
+
+    /// Sums the outliers of a strip; all of them, or only the far ones.
+    #[inline(always)]
+    pub(super) fn sum<const TOKENS: usize, const SIGNS: bool>(&mut self, strip: Strip, panel: Panel, only_far: bool) {
+        let len = strip.widths.len().div_ceil(BLOCK / GROUP) * TOKENS;
+        let sums = &mut self.sums[..len];
+        sums.fill([0; STRIP]);
+        let quads = panel.quads.as_chunks::<TOKENS>().0;
+        let mut add = |Outlier { column, row, delta }: Outlier| {
+            let to = &mut sums[column / BLOCK * TOKENS..][..TOKENS];
+            for (to, q) in to.iter_mut().zip(&quads[column / QUAD]) {
+                to[row] += delta * i32::from(q[column % QUAD]);
+            }
+        };
+        if only_far {
+            strip.outliers_by_size(true).for_each(add)
+        } else {
+            strip.outliers().for_each(&mut add)
+        }
+        if SIGNS {
+            let signs = &mut self.signs[..len];
+            signs.fill([0; STRIP]);
+            for Outlier { column, row, delta } in strip.outliers() {
+                let sign = sign_beyond(strip.widths[column / GROUP], delta);
+                for (to, q) in signs[column / BLOCK * TOKENS..][..TOKENS].iter_mut().zip(&quads[column / QUAD]) {
+                    to[row] += sign * i32::from(q[column % QUAD]);
+                }
+            }
+        }
+    }
+}
+
+/// Sums of outliers times activations in binary32, in the order of outliers.
+#[inline(always)]
+pub(super) fn sum_floats<const TOKENS: usize>(strip: Strip, panel: FloatPanel, offset: f32) -> [[f32; STRIP]; TOKENS] {
+    let mut sums = [[0.0; STRIP]; TOKENS];
+    for Outlier { column, row, delta } in strip.outliers() {
+        let sign = sign_beyond(strip.widths[column / GROUP], delta) as f32;
+        let weight = sign.mul_add(offset, delta as f32);
+        for (sums, &x) in sums.iter_mut().zip(&panel.values[column * TOKENS..][..TOKENS]) {
+            sums[row] = weight.mul_add(x, sums[row]);
+        }
+    }
+    sums
+}
+
+/// The sign of an outlier, less that of the cell's integer: cells of a width of 2 bits or more have the sign already.
+#[inline(always)]
+fn sign_beyond(width: u8, delta: i32) -> i32 {
+    match width {
+        0 => delta.signum(),
+        1 => delta.signum().max(0),
+        _ => 0,
+    }
+}

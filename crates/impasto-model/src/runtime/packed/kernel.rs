@@ -1,0 +1,170 @@
+//! Which kernel multiplies.
+
+use std::fmt;
+
+use impasto_codec::Level;
+
+use super::activations::{FloatPanel, PANEL, Panel};
+use super::band::Strip;
+use super::cell::{Line, STRIP};
+use super::fixes::Fixes;
+use super::scalar;
+#[cfg(target_arch = "x86_64")]
+use super::{avx512, unpacked};
+
+/// The instructions of products with packed matrices. All kernels give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// Strips that are multiplied together once they are unpacked.
+pub(super) const STRIPS: usize = 2;
+
+/// Tokens that are multiplied straight from the cells, at most.
+const DIRECT: usize = 4;
+
+/// Calls a kernel for the number of tokens of a panel.
+macro_rules! for_tokens {
+    ([$($n:literal)*] $tokens:expr, $kernel:ident, $call:expr) => {
+        match $tokens {
+            $($n => { const $kernel: usize = $n; $call })*
+            tokens => unreachable!("a panel of {tokens} tokens"),
+        }
+    };
+}
+
+impl Kernel {
+    /// The best one that `IMPASTO_CPU` ([`Level::best`]) and this processor allow.
+    pub fn best() -> Kernel {
+        Kernel::of(Level::best())
+    }
+
+    /// The best one of a level: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA; otherwise the portable one.
+    pub fn of(level: Level) -> Kernel {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let level = level.or_scalar();
+            let vnni = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("fma");
+            if level == Level::Avx512 && vnni {
+                return Kernel(Kind::Avx512);
+            }
+        }
+        let _ = level;
+        Kernel(Kind::Scalar)
+    }
+
+    /// All that this processor has, from the slowest.
+    pub fn available() -> Vec<Kernel> {
+        let mut kernels: Vec<_> = Level::available().into_iter().map(Kernel::of).collect();
+        kernels.dedup();
+        kernels
+    }
+
+    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from their cells ([`Kernel::int8`]).
+    pub(super) fn unpacks(self, tokens: usize, offset: f32) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Kind::Avx512 && tokens > DIRECT && offset == 0.0;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Tokens of a panel, at most.
+    pub(super) fn panel(self, unpacks: bool) -> usize {
+        if unpacks { PANEL } else { DIRECT }
+    }
+
+    /// Sums of a strip for each token, rows not yet times their steps.
+    pub(super) fn int8(self, strip: Strip, panel: Panel, offset: f32, fixes: &mut Fixes, out: &mut [[f32; STRIP]]) {
+        for_tokens!([1 2 3 4] panel.tokens, T, {
+            if offset == 0.0 {
+                fixes.sum::<T, false>(strip, panel, false)
+            } else {
+                fixes.sum::<T, true>(strip, panel, false)
+            }
+            match self.0 {
+                Kind::Scalar => scalar::int8::<T>(strip, panel, offset, fixes, out),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the processor has the features: `of` saw to it.
+                Kind::Avx512 if offset == 0.0 => unsafe { avx512::int8::<T, false>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx512 => unsafe { avx512::int8::<T, true>(strip, panel, offset, fixes, out) },
+            }
+        })
+    }
+
+    /// As [`Kernel::int8`], activations in binary32.
+    pub(super) fn float(self, strip: Strip, panel: FloatPanel, offset: f32, out: &mut [[f32; STRIP]]) {
+        for_tokens!([1 2 3 4] panel.tokens, T, {
+            match self.0 {
+                Kind::Scalar => scalar::float::<T>(strip, panel, offset, out),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the processor has the features: `of` saw to it.
+                Kind::Avx512 if offset == 0.0 => unsafe { avx512::float::<T, false>(strip, panel, offset, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx512 => unsafe { avx512::float::<T, true>(strip, panel, offset, out) },
+            }
+        })
+    }
+
+    /// Unpacks strip `index` of `strips` that are multiplied together.
+    pub(super) fn unpack(self, strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the features: `of` saw to it.
+            Kind::Avx512 => unsafe { unpacked::unpack_strip(strip, index, strips, out) },
+            _ => unreachable!("{self} multiplies straight from cells"),
+        }
+    }
+
+    /// As [`Kernel::int8`], for strips in `weights` as [`Kernel::unpack`] wrote them. `out`: the sums of each token for each strip.
+    pub(super) fn unpacked(
+        self,
+        strips: &[Strip],
+        weights: &[Line],
+        panel: Panel,
+        fixes: &mut [Fixes; STRIPS],
+        out: &mut [[f32; STRIP]],
+    ) {
+        // A panel has 3 tokens at least, since tokens are more than DIRECT and shared out evenly.
+        for_tokens!([3 4 5 6] panel.tokens, T, {
+            for (fixes, strip) in fixes.iter_mut().zip(strips).filter(|(_, strip)| strip.has_far()) {
+                fixes.sum::<T, false>(*strip, panel, true);
+            }
+            let far = |s: usize| strips.get(s).is_some_and(|strip| strip.has_far()).then_some(&fixes[s]);
+            let fixes = std::array::from_fn(far);
+            let out = out.as_chunks_mut::<T>().0;
+            match (self.0, strips.len()) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the processor has the features: `of` saw to it.
+                (Kind::Avx512, 1) => unsafe { unpacked::multiply::<1, T>(weights, panel, fixes, first(out)) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                (Kind::Avx512, _) => unsafe { unpacked::multiply::<2, T>(weights, panel, fixes, first(out)) },
+                _ => unreachable!("{self} multiplies straight from cells"),
+            }
+        })
+    }
+}
+
+/// The first `S` elements.
+fn first<T, const S: usize>(out: &mut [T]) -> &mut [T; S] {
+    out.first_chunk_mut().expect("room for all strips")
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512-vnni",
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! Packed matrices: the integers of a lattice at a few bits each, ready for the processor at hand.
+//!
+//! A weight is `row step * column step * (z + sign(z) * offset / 256)` (SPEC 10.3), `z` an integer. A product takes the column steps into the
+//! activations and quantizes those to 8 bits, one scale for each [`ACTIVATION_BLOCK`] columns; sums over a block are of integers, and exact; blocks
+//! are added up in binary32, in order. So every kernel, for any number of threads and tokens, gives the same bits.
+//!
+//! ```text
+//! PackedMatrix -> Band (rows that were decoded together) -> strip (16 rows) -> cell (16 x 32 integers of one width, 0 to 8 bits)
+//! ```
+//!
+//! Files are coded with a scale for each row and column: sorted by it, integers of a cell are about as wide as each other. Those that
+//! are wider than their cell lie beside it as outliers. What is read for a token is then little more than the entropy of the
+//! integers, and reading it is what a token takes; `cell` says how a cell lies in memory, `avx512` how it is multiplied.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod band;
+mod cell;
+mod columns;
+mod error;
+mod fixes;
+mod kernel;
+mod multiply;
+mod parts;
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod unpacked;
+
+use std::ops::Range;
+
+pub use activations::Activations;
+pub use band::Band;
+pub use columns::ColumnOrder;
+pub use error::PackError;
+pub use kernel::Kernel;
+pub use multiply::Scratch;
+
+use super::Pool;
+use cell::STRIP;
+
+/// Columns whose activations are quantized with one scale.
+pub const ACTIVATION_BLOCK: usize = cell::BLOCK;
+
+/// Bytes that a task reads, about.
+const TASK: usize = 1 << 15;
+
+/// A matrix, packed.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    columns: ColumnOrder,
+    bands: Vec<Band>,
+    /// First row of each band, and the end.
+    starts: Vec<usize>,
+    offset: u8,
+    /// What is multiplied in one go: strips of a band.
+    tasks: Vec<(usize, Range<usize>)>,
+}
+
+/// What a packed matrix takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Packing {
+    /// Number of weights.
+    pub weights: usize,
+    /// Bits of the cells.
+    pub cell_bits: usize,
+    /// Integers that lie beside their cells.
+    pub outliers: usize,
+    /// All memory, in bytes.
+    pub bytes: usize,
+}
+
+impl Packing {
+    /// Bits of a weight in its cell, on average.
+    pub fn mean_width(&self) -> f64 {
+        self.cell_bits as f64 / self.weights.max(1) as f64
+    }
+
+    /// Adds another matrix.
+    pub fn add(&mut self, other: Packing) {
+        self.weights += other.weights;
+        self.cell_bits += other.cell_bits;
+        self.outliers += other.outliers;
+        self.bytes += other.bytes;
+    }
+}
+
+impl PackedMatrix {
+    /// Puts bands together, the first rows first.
+    ///
+    /// `offset`: how much further from 0 the weights stand than their integers, in 256ths of a step (SPEC 10.3).
+    ///
+    /// # Errors
+    /// [`PackError::OtherColumns`] if a band was not packed with `columns`.
+    pub fn new(columns: ColumnOrder, bands: Vec<Band>, offset: u8) -> Result<PackedMatrix, PackError> {
+        let (mut starts, mut tasks) = (vec![0], Vec::new());
+        let mut end = 0;
+        for (index, band) in bands.iter().enumerate() {
+            if band.columns != columns {
+                return Err(PackError::OtherColumns(index));
+            }
+            end += band.rows();
+            starts.push(end);
+            let bytes: usize = (0..band.strips()).map(|strip| band.strip(strip).bytes()).sum();
+            let pieces = bytes.div_ceil(TASK).clamp(1, band.strips().max(1));
+            // Strips go in pairs where there are many tokens.
+            let cut = |piece| if piece == pieces { band.strips() } else { band.strips() * piece / pieces & !1 };
+            tasks.extend((0..pieces).map(|piece| (index, cut(piece)..cut(piece + 1))));
+        }
+        Ok(PackedMatrix { columns, bands, starts, offset, tasks })
+    }
+
+    /// Number of rows.
+    pub fn outputs(&self) -> usize {
+        self.starts[self.bands.len()]
+    }
+
+    /// Number of columns.
+    pub fn inputs(&self) -> usize {
+        self.columns.inputs()
+    }
+
+    /// All memory that it takes, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.columns.memory_bytes()
+            + size_of_val(&self.starts[..])
+            + size_of_val(&self.tasks[..])
+            + self.bands.iter().map(|band| size_of::<Band>() + band.memory_bytes()).sum::<usize>()
+    }
+
+    /// What it takes, in detail.
+    pub fn report(&self) -> Packing {
+        Packing {
+            weights: self.outputs() * self.inputs(),
+            cell_bits: self.bands.iter().map(Band::cell_bits).sum(),
+            outliers: self.bands.iter().map(Band::outliers).sum(),
+            bytes: self.memory_bytes(),
+        }
+    }
+
+    /// Writes the weights of a row, columns in the file's order: those of SPEC 10.3 before they are rounded to the tensor's type.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` does not hold `inputs()` elements.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.inputs(), "a row of weights");
+        let (order, steps) = (self.columns.order(), self.columns.steps());
+        let offset = f32::from(self.offset) / 256.0;
+        let step = self.for_each_integer(row, |place, z| {
+            let away = if z == 0 { 0.0 } else { offset.copysign(z as f32) };
+            out[order[place] as usize] = (z as f32 + away) * steps[place];
+        });
+        out.iter_mut().for_each(|weight| *weight *= step);
+    }
+
+    /// Writes the integers of a row, columns in the file's order.
+    ///
+    /// # Panics
+    /// As [`PackedMatrix::row`].
+    pub fn integers(&self, row: usize, out: &mut [i32]) {
+        assert_eq!(out.len(), self.inputs(), "a row of integers");
+        let order = self.columns.order();
+        self.for_each_integer(row, |place, z| out[order[place] as usize] = z);
+    }
+
+    /// Hands the integers of a row to `each`, with their places; returns the row's step.
+    fn for_each_integer(&self, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
+        assert!(row < self.outputs(), "row {row} of {}", self.outputs());
+        let band = self.starts.partition_point(|&start| start <= row) - 1;
+        let (strip, lane, step) = self.bands[band].place(row - self.starts[band]);
+        let inputs = self.inputs();
+        strip.integers(lane, |place, z| {
+            if place < inputs {
+                each(place, z);
+            }
+        });
+        step
+    }
+
+    fn columns(&self) -> &ColumnOrder {
+        &self.columns
+    }
+
+    fn bands(&self) -> &[Band] {
+        &self.bands
+    }
+
+    fn start_of(&self, band: usize) -> usize {
+        self.starts[band]
+    }
+
+    fn offset(&self) -> u8 {
+        self.offset
+    }
+
+    fn tasks(&self) -> &[(usize, Range<usize>)] {
+        &self.tasks
+    }
+}
+
+const _: () = assert!(STRIP * size_of::<f32>() == size_of::<cell::Line>());

@@ -1,0 +1,50 @@
+//! A slice that several workers write, each its own part.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+pub(super) struct Parts<'a, T> {
+    at: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it stands for a `&mut [T]`; its methods' callers keep parts of different threads apart.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
+        Parts { at: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// A part.
+    ///
+    /// # Panics
+    /// If it reaches past the slice.
+    ///
+    /// # Safety
+    /// No other part with an element of it is alive.
+    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
+    pub(super) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
+        // SAFETY: within the slice, which is borrowed mutably for as long as `self`; by the caller's promise nothing else has these elements.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(range.start), range.len()) }
+    }
+
+    /// Writes an element.
+    ///
+    /// # Panics
+    /// If it lies past the slice.
+    ///
+    /// # Safety
+    /// No part with it is alive, and no other thread writes it.
+    #[inline]
+    pub(super) unsafe fn write(&self, index: usize, value: T)
+    where
+        T: Copy,
+    {
+        assert!(index < self.len, "element within the slice");
+        // SAFETY: within the slice, and by the caller's promise nothing else has this element.
+        unsafe { self.at.add(index).write(value) }
+    }
+}

@@ -1,0 +1,92 @@
+//! AVX-512 with VNNI for many tokens: strips are unpacked to bytes once, then multiplied with a panel of tokens at a time.
+//!
+//! Two strips and six tokens: 12 sums of integers, 12 of floats, two weights and an activation are 27 of the 32 registers; 8 loads go with 12
+//! products.
+
+use std::arch::x86_64::*;
+
+use super::activations::Panel;
+use super::avx512::{broadcast, store, unpack};
+use super::band::Strip;
+use super::cell::{self, BLOCK, BLOCK_GROUPS, Line, QUAD, STRIP, VECTORS, WIDEST};
+use super::fixes::Fixes;
+use super::kernel::STRIPS;
+
+/// Writes the integers of a strip, plus 128, to lines `index`, `index + strips`, ... : all but what far outliers have beyond 8 bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
+    strip.check();
+    let out = &mut out[..strip.widths.len() * VECTORS * strips];
+    let mut at = strip.lines.as_ptr();
+    for (&width, out) in strip.widths.iter().zip(out.chunks_exact_mut(VECTORS * strips)) {
+        let shift = _mm512_set1_epi8((cell::bias(WIDEST) - cell::bias(width)) as i8);
+        // SAFETY: the lines of all cells are those of the strip, checked above.
+        let u = if width > 0 { unsafe { unpack(at, width) } } else { [_mm512_setzero_si512(); VECTORS] };
+        for (line, u) in out.iter_mut().skip(index).step_by(strips).zip(u) {
+            // SAFETY: a line is 64 bytes, aligned.
+            unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_add_epi8(u, shift)) };
+        }
+        // SAFETY: as above; the pointer ends at most one past the last line.
+        at = unsafe { at.add(width.into()) };
+    }
+    for outlier in strip.outliers_by_size(false) {
+        let Line(bytes) = &mut out[outlier.column / QUAD * strips + index];
+        let byte = &mut bytes[outlier.row * QUAD + outlier.column % QUAD];
+        *byte = byte.wrapping_add(outlier.delta as u8);
+    }
+}
+
+/// Sums of `S` strips for the `T` tokens of a panel, as `scalar::int8`.
+///
+/// `weights`: what [`unpack_strip`] wrote for strips 0 to `S - 1` of `S`; `fixes`: of each strip, sums over its far outliers, if it has any; `out`: for each
+/// strip, the sums of each token.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(super) fn multiply<const S: usize, const T: usize>(
+    weights: &[Line],
+    panel: Panel,
+    fixes: [Option<&Fixes>; STRIPS],
+    out: &mut [[[f32; STRIP]; T]; S],
+) {
+    assert!(panel.tokens == T && weights.len() * T == panel.quads.len() * S);
+    assert!(weights.len().is_multiple_of(VECTORS * S));
+    let mut results = [[_mm512_setzero_ps(); T]; S];
+    let (mut weight, mut quad) = (weights.as_ptr(), panel.quads.as_ptr());
+    let lines_of_block = BLOCK / QUAD * S;
+    for (block, lines) in weights.chunks(lines_of_block).enumerate() {
+        let scales: &[f32; T] = panel.scales[block * T..].first_chunk().expect("scales of each block");
+        // Integers are stored plus 128.
+        let mut biases = [0; T];
+        for sums in panel.sums[block * BLOCK_GROUPS * T..].as_chunks::<T>().0.iter().take(BLOCK_GROUPS) {
+            biases.iter_mut().zip(sums).for_each(|(bias, sum)| *bias -= cell::bias(WIDEST) * sum);
+        }
+        let mut sums = [biases.map(|bias| _mm512_set1_epi32(bias)); S];
+        for (sums, fixes) in sums.iter_mut().zip(fixes) {
+            let Some(fixes) = fixes else { continue };
+            for (sum, fix) in sums.iter_mut().zip(&fixes.sums[block * T..]) {
+                // SAFETY: 16 integers are 64 bytes.
+                *sum = _mm512_add_epi32(*sum, unsafe { _mm512_loadu_si512(fix.as_ptr().cast()) });
+            }
+        }
+        for _ in 0..lines.len() / S {
+            // SAFETY: there are S lines and T activations for each quad of columns, checked above.
+            unsafe {
+                let w: [__m512i; S] = std::array::from_fn(|s| _mm512_load_si512(weight.add(s).cast()));
+                for t in 0..T {
+                    let q = broadcast(quad.add(t));
+                    for s in 0..S {
+                        sums[s][t] = _mm512_dpbusd_epi32(sums[s][t], w[s], q);
+                    }
+                }
+                (weight, quad) = (weight.add(S), quad.add(T));
+            }
+        }
+        for (results, sums) in results.iter_mut().zip(sums) {
+            for ((result, sum), &scale) in results.iter_mut().zip(sums).zip(scales) {
+                *result = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), *result);
+            }
+        }
+    }
+    for (out, results) in out.as_flattened_mut().iter_mut().zip(results.as_flattened()) {
+        store(out, *results);
+    }
+}
