@@ -1,0 +1,136 @@
+//! Exponentials of sixteen floats.
+//!
+//! exp(x) = 2^n (1 + e(r)) with n the integer nearest x / ln 2, r = x - n ln 2 by a subtraction in two parts (Cody and Waite,
+//! "Software Manual for the Elementary Functions", 1980), and e(r) = exp(r) - 1 a polynomial of degree 6 that is off by at most
+//! 3.1e-9 exp(r) (minimax by Remez' exchange on |r| <= ln(2) / 2).
+
+use std::f32::consts::LOG2_E;
+
+use super::lanes::Lanes;
+
+/// ln 2 with 12 zero bits at its end, so that products with n are exact; then the rest.
+const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
+/// Coefficients of r^2 to r^6.
+const E: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
+
+/// Below this exp gives 0: about the logarithm of the least normal number.
+pub(super) const LEAST: f32 = -87.33;
+/// Above this exp stays as it is here.
+pub(super) const MOST: f32 = 88.37;
+
+/// 2^n and e(r), for x from [`LEAST`] to [`MOST`].
+#[inline(always)]
+unsafe fn parts<L: Lanes>(x: L::V) -> (L::V, L::V) {
+    // SAFETY: the caller's processor has the features.
+    unsafe {
+        let n = L::round(L::mul(x, L::splat(LOG2_E)));
+        let r = L::fma(n, L::splat(-LN_2[0]), x);
+        let r = L::fma(n, L::splat(-LN_2[1]), r);
+        let mut p = L::splat(E[4]);
+        p = L::fma(p, r, L::splat(E[3]));
+        p = L::fma(p, r, L::splat(E[2]));
+        p = L::fma(p, r, L::splat(E[1]));
+        p = L::fma(p, r, L::splat(E[0]));
+        (L::power_of_two(n), L::fma(L::mul(r, r), p, r))
+    }
+}
+
+/// exp(x), off by at most 2e-7 of it; 0 below [`LEAST`], exp(88.37) above that; not a number where x is not.
+///
+/// # Safety
+/// The processor has the features of the lanes.
+#[inline(always)]
+pub(super) unsafe fn exp<L: Lanes>(x: L::V) -> L::V {
+    // SAFETY: as above.
+    unsafe {
+        let inside = L::min(L::splat(MOST), L::max(L::splat(LEAST), x));
+        let (power, e) = parts::<L>(inside);
+        L::zero_below(x, L::splat(LEAST), L::fma(power, e, power))
+    }
+}
+
+/// tanh(x), off by at most 3e-7 of it.
+///
+/// It is E / (E + 2) with E = exp(2x) - 1, which keeps its precision near 0.
+///
+/// # Safety
+/// As [`exp`].
+#[inline(always)]
+pub(super) unsafe fn tanh<L: Lanes>(x: L::V) -> L::V {
+    // SAFETY: as above.
+    unsafe {
+        // Beyond, tanh is 1 to the last bit.
+        let y = L::min(L::splat(20.0), L::max(L::splat(-20.0), L::add(x, x)));
+        let (power, e) = parts::<L>(y);
+        let e = L::fma(power, e, L::sub(power, L::splat(1.0)));
+        L::div(e, L::add(e, L::splat(2.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::Kernels;
+    use super::*;
+    use impasto_codec::Level;
+
+    /// Applies a function to floats, sixteen at a time.
+    fn map(f: unsafe fn(*mut f32, usize), x: &[f32]) -> Vec<f32> {
+        let mut out = x.to_vec();
+        out.resize(x.len().next_multiple_of(16), 0.0);
+        // SAFETY: there are that many floats, a multiple of sixteen, and the level is available.
+        unsafe { f(out.as_mut_ptr(), out.len()) };
+        out.truncate(x.len());
+        out
+    }
+
+    /// Every `step`-th float from `from` down to the bits of `to`, of one sign.
+    fn sweep(from: f32, to: f32, step: usize) -> Vec<f32> {
+        (from.to_bits()..=to.to_bits()).step_by(step).map(f32::from_bits).collect()
+    }
+
+    #[test]
+    fn exp_over_its_range() {
+        let negative = sweep(-0.0, -200.0, 997);
+        let positive = sweep(0.0, MOST, 997);
+        let x: Vec<f32> = negative.into_iter().chain(positive).chain([LEAST, f32::NEG_INFINITY, -1e30]).collect();
+        let scalar = map(Kernels::of(Level::Scalar).exp, &x);
+        let mut worst = 0.0f64;
+        for (x, y) in x.iter().zip(&scalar) {
+            let exact = f64::from(*x).exp();
+            if *x < LEAST {
+                assert_eq!(*y, 0.0, "{x}");
+            } else {
+                worst = worst.max((f64::from(*y) / exact - 1.0).abs());
+            }
+        }
+        assert!(worst < 1.3e-7, "{worst}");
+        for level in Level::available() {
+            assert_eq!(map(Kernels::of(level).exp, &x), scalar, "{level}");
+        }
+    }
+
+    #[test]
+    fn tanh_over_its_range() {
+        let positive = sweep(0.0, 100.0, 997);
+        let x: Vec<f32> = positive.iter().map(|x| -x).chain(positive.iter().copied()).collect();
+        let scalar = map(Kernels::of(Level::Scalar).tanh, &x);
+        let mut worst = 0.0f64;
+        for (x, y) in x.iter().zip(&scalar).filter(|(x, _)| x.abs() > 1e-37) {
+            worst = worst.max((f64::from(*y) / f64::from(*x).tanh() - 1.0).abs());
+        }
+        assert!(worst < 3e-7, "{worst}");
+        for level in Level::available() {
+            assert_eq!(map(Kernels::of(level).tanh, &x), scalar, "{level}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        for level in Level::available() {
+            let kernels = Kernels::of(level);
+            assert!(map(kernels.exp, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{level}");
+            assert!(map(kernels.tanh, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{level}");
+            assert_eq!(map(kernels.exp, &[f32::INFINITY]), map(kernels.exp, &[MOST]));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Memory in whole cache lines.
+
+use std::collections::TryReserveError;
+
+/// Bytes of a line.
+pub(super) const LINE: usize = 64;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// Zeroed memory that begins at a cache line, as bytes or as floats.
+#[derive(Default)]
+pub(super) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// At least `bytes`, zeroed.
+    pub(super) fn new(bytes: usize) -> Result<Self, TryReserveError> {
+        let mut lines = Self::default();
+        lines.grow(bytes)?;
+        Ok(lines)
+    }
+
+    /// Makes it at least `bytes` long; what is added is zero.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), TryReserveError> {
+        let lines = bytes.div_ceil(LINE);
+        if lines > self.0.len() {
+            self.0.try_reserve_exact(lines - self.0.len())?;
+            self.0.resize(lines, Line([0; LINE]));
+        }
+        Ok(())
+    }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: a line is 64 bytes without padding, and lines of a vector follow each other.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+    }
+
+    /// All of it, to be written.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+    }
+
+    /// All of it as floats, to be written.
+    pub(super) fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; a line's address suits a float, and any bytes are one.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * (LINE / 4)) }
+    }
+}
+
+/// The bytes of floats, in the order of this processor.
+pub(super) fn as_bytes(floats: &[f32]) -> &[u8] {
+    // SAFETY: any float is four bytes.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn begins_at_a_line_and_keeps_what_it_has() {
+        let mut lines = Lines::new(65).unwrap();
+        assert_eq!((lines.bytes().len(), lines.bytes().as_ptr() as usize % LINE), (128, 0));
+        lines.floats_mut()[31] = 1.5;
+        lines.grow(4096).unwrap();
+        assert_eq!(lines.bytes()[124..128], 1.5f32.to_ne_bytes());
+        assert_eq!(as_bytes(&lines.floats_mut()[31..32]), 1.5f32.to_ne_bytes());
+        assert_eq!((lines.bytes_mut().len(), lines.bytes()[128..].iter().all(|&b| b == 0)), (4096, true));
+        assert!(Lines::new(usize::MAX).is_err());
+    }
+}

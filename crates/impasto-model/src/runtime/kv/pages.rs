@@ -1,0 +1,97 @@
+//! Pages: the memory of keys and values, in pieces of a fixed number of tokens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::KvError;
+use super::lines::{LINE, Lines};
+
+/// Tokens of a page.
+pub const PAGE: usize = 64;
+
+/// A count of the pages that sequences hold, and a limit on it. Sequences that share it share the limit.
+#[derive(Debug)]
+pub struct Pages {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Pages {
+    /// Pages of at most `limit` bytes together.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes of all pages now in use; what sequences share counts once.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that may be in use.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// A page of `bytes`, zeroed.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Result<Page, KvError> {
+        let bytes = bytes.next_multiple_of(LINE);
+        let grown = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        let counted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+        counted.map_err(|used| KvError::Limit { bytes: used.saturating_add(bytes), limit: self.limit })?;
+        // From here on dropping the page takes its bytes off the count.
+        let mut page = Page { lines: Lines::default(), bytes, pages: self.clone() };
+        page.lines = Lines::new(bytes).map_err(|_| KvError::Memory { bytes })?;
+        Ok(page)
+    }
+}
+
+/// The memory of one page; goes back when it is dropped.
+pub(super) struct Page {
+    lines: Lines,
+    bytes: usize,
+    pages: Arc<Pages>,
+}
+
+impl Page {
+    /// A page of its own with the same content.
+    pub(super) fn copy(&self) -> Result<Page, KvError> {
+        let mut page = self.pages.take(self.bytes)?;
+        page.bytes_mut().copy_from_slice(self.bytes());
+        Ok(page)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.lines.bytes()
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.lines.bytes_mut()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.pages.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_holds_and_pages_come_back() {
+        let pages = Pages::new(256);
+        let (a, mut b) = (pages.take(100).unwrap(), pages.take(128).unwrap());
+        assert_eq!((pages.used(), pages.limit()), (256, 256));
+        assert_eq!(pages.take(1).err(), Some(KvError::Limit { bytes: 320, limit: 256 }));
+        b.bytes_mut()[127] = 9;
+        assert!(b.copy().is_err());
+        drop(a);
+        assert_eq!(b.copy().unwrap().bytes(), b.bytes());
+        assert_eq!(pages.used(), 128);
+        let without = Pages::new(usize::MAX);
+        assert_eq!(without.take(1 << 62).err(), Some(KvError::Memory { bytes: 1 << 62 }));
+        assert_eq!(without.used(), 0);
+    }
+}

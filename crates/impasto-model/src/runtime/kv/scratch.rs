@@ -1,0 +1,117 @@
+//! Working memory of attention.
+
+use super::lanes::WIDTH;
+use super::lines::Lines;
+use super::pages::PAGE;
+
+/// Working memory that is handed in call after call: it grows to what the largest call needs and stays.
+#[derive(Default)]
+pub struct Scratch {
+    /// Of each worker.
+    pub(super) workers: Vec<Worker>,
+    /// Results of parts of the context, to be put together.
+    pub(super) partials: Lines,
+}
+
+/// What one thread works with.
+#[derive(Default)]
+pub(super) struct Worker {
+    floats: Lines,
+    pub(super) seen: Vec<(usize, usize)>,
+}
+
+/// Sizes of a worker's memory.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// Rows: queries times heads that share a key.
+    pub(super) rows: usize,
+    /// Width of a head.
+    pub(super) dim: usize,
+    /// The same in whole groups.
+    pub(super) width: usize,
+}
+
+/// A worker's memory in parts.
+pub(super) struct Parts<'a> {
+    /// Rows x dim.
+    pub(super) queries: &'a mut [f32],
+    /// Rows x PAGE.
+    pub(super) scores: &'a mut [f32],
+    /// Rows x width.
+    pub(super) sums: &'a mut [f32],
+    /// Dim x PAGE.
+    pub(super) keys: &'a mut [f32],
+    /// PAGE x width.
+    pub(super) values: &'a mut [f32],
+    /// Rows.
+    pub(super) max: &'a mut [f32],
+    /// Rows.
+    pub(super) factors: &'a mut [f32],
+    /// Rows x 16.
+    pub(super) weights: &'a mut [f32],
+    /// Rows.
+    pub(super) seen: &'a mut [(usize, usize)],
+}
+
+impl Sizes {
+    /// Floats of each part, in whole lines.
+    fn parts(self) -> [usize; 8] {
+        let Self { rows, dim, width } = self;
+        let parts = [rows * dim, rows * PAGE, rows * width, dim * PAGE, PAGE * width, rows, rows, rows * WIDTH];
+        parts.map(|floats| floats.next_multiple_of(WIDTH))
+    }
+}
+
+impl Worker {
+    fn grow(&mut self, sizes: Sizes) {
+        let floats: usize = sizes.parts().iter().sum();
+        self.floats.grow(floats * size_of::<f32>()).expect("memory for one thread");
+        if self.seen.len() < sizes.rows {
+            self.seen.resize(sizes.rows, (0, 0));
+        }
+    }
+
+    pub(super) fn parts(&mut self, sizes: Sizes) -> Parts<'_> {
+        let mut rest = self.floats.floats_mut();
+        let mut take = |floats: usize, used: usize| -> &mut [f32] {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(floats);
+            rest = after;
+            &mut part[..used]
+        };
+        let Sizes { rows, dim, width } = sizes;
+        let [q, s, o, k, v, m, f, w] = sizes.parts();
+        Parts {
+            queries: take(q, rows * dim),
+            scores: take(s, rows * PAGE),
+            sums: take(o, rows * width),
+            keys: take(k, dim * PAGE),
+            values: take(v, PAGE * width),
+            max: take(m, rows),
+            factors: take(f, rows),
+            weights: take(w, rows * WIDTH),
+            seen: &mut self.seen[..rows],
+        }
+    }
+}
+
+impl Scratch {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes taken.
+    pub fn memory_bytes(&self) -> usize {
+        let worker = |w: &Worker| w.floats.bytes().len() + w.seen.capacity() * size_of::<(usize, usize)>();
+        self.partials.bytes().len() + self.workers.iter().map(worker).sum::<usize>()
+    }
+
+    /// Room for so many workers and so many floats of partial results.
+    pub(super) fn grow(&mut self, workers: usize, sizes: Sizes, partials: usize) {
+        if self.workers.len() < workers {
+            self.workers.resize_with(workers, Worker::default);
+        }
+        self.workers.iter_mut().for_each(|w| w.grow(sizes));
+        self.partials.grow(partials * size_of::<f32>()).expect("memory for partial results");
+    }
+}
