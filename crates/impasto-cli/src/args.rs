@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use impasto::Extent;
 
 use crate::cut::CutArgs;
+use crate::running::Running;
 
 /// Tokens to calibrate on: with a covariance of n inputs made of T tokens the error is about n/T larger than with the true one.
 pub const CALIBRATION_TOKENS: usize = 32768;
@@ -59,6 +60,8 @@ pub enum Command {
     Verify(Verify),
     /// Generate text.
     Run(Run),
+    /// Talk with a model.
+    Chat(Chat),
     /// Measure quality on a text or on tasks.
     Eval {
         /// What to measure.
@@ -309,6 +312,34 @@ pub struct Run {
     /// How much of the file to take.
     #[command(flatten)]
     pub cut: CutArgs,
+    /// How the model runs.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Talk with a model.
+#[derive(clap::Args)]
+pub struct Chat {
+    /// An .impasto file or a checkpoint, of a model with a chat template.
+    pub model: PathBuf,
+    /// System message.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Most tokens of an answer.
+    #[arg(short = 'n', long, default_value_t = 1024, value_name = "N")]
+    pub max_tokens: usize,
+    /// How answers are sampled.
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// End an answer before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// How much of the file to take.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// How the model runs.
+    #[command(flatten)]
+    pub running: Running,
 }
 
 /// Sampling options.
@@ -347,6 +378,9 @@ pub enum Eval {
         /// How much of the file to take.
         #[command(flatten)]
         cut: CutArgs,
+        /// How the model runs; the reference runs in binary32.
+        #[command(flatten)]
+        running: Running,
     },
     /// KL divergence from a reference on a text, and both perplexities.
     Kld {
@@ -361,6 +395,9 @@ pub enum Eval {
         /// How much of the file to take; the reference is taken whole.
         #[command(flatten)]
         cut: CutArgs,
+        /// How the model runs; the reference runs in binary32.
+        #[command(flatten)]
+        running: Running,
     },
     /// Accuracy on multiple-choice tasks, scored as lm-evaluation-harness does.
     Tasks {
@@ -378,6 +415,9 @@ pub enum Eval {
         /// How much of the file to take; the reference is taken whole.
         #[command(flatten)]
         cut: CutArgs,
+        /// How the model runs; the reference runs in binary32.
+        #[command(flatten)]
+        running: Running,
     },
 }
 
@@ -418,6 +458,59 @@ pub enum Bench {
         #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         repeat: u32,
     },
+    /// Run a model on meaningless tokens: tokens a second of prompts and of what follows, mean and standard deviation.
+    Run(BenchRun),
+}
+
+/// Run a model and measure the time.
+#[derive(clap::Args)]
+pub struct BenchRun {
+    /// .impasto files or checkpoints.
+    #[arg(required = true)]
+    pub models: Vec<PathBuf>,
+    /// Tokens that run together, as in a prompt; 0 for none.
+    #[arg(short, long, default_value = "512", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
+    pub prompt: Vec<usize>,
+    /// Tokens that run one after another, as in an answer; 0 for none.
+    #[arg(short = 'n', long, default_value = "128", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
+    pub generate: Vec<usize>,
+    /// Tokens in context before.
+    #[arg(short, long, default_value = "0", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
+    pub depth: Vec<usize>,
+    /// Repetitions, after one that does not count.
+    #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Numbers of threads, one after another, in place of --threads.
+    #[arg(short, long, value_name = "N,...", value_delimiter = ',', value_parser = parse_threads)]
+    pub thread_counts: Vec<usize>,
+    /// How results are printed.
+    #[arg(short, long, value_enum, default_value = "md", value_name = "FORMAT")]
+    pub output: TableFormat,
+    /// How much of the files to take.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// How the models run.
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// A table in Markdown.
+    Md,
+    /// JSON, with every repetition.
+    Json,
+    /// Comma-separated values.
+    Csv,
+}
+
+/// A number of tokens. The limit keeps their sum far from what a number can be.
+fn parse_tokens(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n <= 1 << 24 => Ok(n),
+        _ => Err("not a number from 0 to 16777216".to_owned()),
+    }
 }
 
 /// A number of threads. The limit keeps a slip of the finger from starting a hundred thousand.
@@ -429,7 +522,7 @@ fn parse_threads(text: &str) -> Result<usize, String> {
 }
 
 /// A number of items: at least 1.
-fn parse_items(text: &str) -> Result<usize, String> {
+pub fn parse_items(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("not a number of items of at least 1".to_owned()),

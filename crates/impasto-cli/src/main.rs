@@ -7,6 +7,7 @@ mod exit;
 mod model;
 mod output;
 mod progress;
+mod running;
 
 use anyhow::Context;
 use clap::Parser;
@@ -36,6 +37,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Inspect(command) => commands::inspect::run(args, command),
         Command::Verify(command) => commands::verify::run(args, command),
         Command::Run(command) => commands::run::run(args, command),
+        Command::Chat(command) => commands::chat::run(args, command),
         Command::Eval { what } => commands::eval::run(args, what),
         Command::Bench { what } => commands::bench::run(args, what),
         Command::Demo => commands::demo::run(args),

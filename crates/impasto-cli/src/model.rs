@@ -6,11 +6,13 @@ use std::path::Path;
 use anyhow::Context;
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
 use impasto_container::header::MAGIC;
+use impasto_model::runtime::Residence;
 use impasto_model::{Model, RunOptions};
 
 use crate::args::Args;
 use crate::exit::UsageError;
 use crate::progress::bar;
+use crate::running::Running;
 
 /// Opens an .impasto file, with the memory limit of the command line, and takes what `cut` does of it.
 pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
@@ -33,21 +35,25 @@ pub fn memory_limit(args: &Args) -> u64 {
 }
 
 /// Loads the model of an .impasto file, or of what `cut` takes of it, or of a checkpoint into memory.
-pub fn load(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
+pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
-    let options = RunOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..RunOptions::default() };
     let model = if is_impasto(path)? {
         let file = open(args, path, cut)?;
-        Model::load(&FileWeights::new(&file)?, &options)
+        Model::load(&FileWeights::new(file)?, options)
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files").into());
     } else {
         let checkpoint = Checkpoint::open(path)?;
-        Model::load(&CheckpointWeights::new(&checkpoint), &options)
+        Model::load(&CheckpointWeights::new(&checkpoint), options)
     };
     spinner.finish_and_clear();
     model.with_context(|| path.display().to_string())
+}
+
+/// Loads a model as [`load`] does, to run in binary32: what others are compared with.
+pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
+    load(args, path, cut, &Running::default().options(args, Residence::Float))
 }
 
 /// Does a path name an .impasto file, by its first bytes?

@@ -1,19 +1,33 @@
 //! The cache of keys and values.
 
+use crate::runtime::kv::KvStore;
 use crate::{ModelError, Result};
 
-/// Keys and values of the tokens seen so far, binary32, one pair of matrices (tokens x width) per transformer block.
+/// Keys and values of the tokens seen so far, made by the model that it is for.
 ///
-/// Room is taken up front for the tokens announced and grows when more come, so a short chat does not pay for the
-/// longest context. The tokens themselves are kept, too: LongRoPE changes the keys of all of them when the context grows
-/// past a certain length, and they are then run again.
-#[derive(Debug)]
+/// The tokens themselves are kept, too: LongRoPE changes the keys of all of them when the context grows past a certain
+/// length, and they are then run again.
 pub struct KvCache {
-    blocks: Vec<Entry>,
-    width: usize,
+    store: Store,
     tokens: Vec<u32>,
     /// Tokens in context, all in all, that the keys were made for.
     context: usize,
+}
+
+/// Where keys and values lie.
+enum Store {
+    Plain(Plain),
+    Paged(KvStore),
+}
+
+/// Binary32, one pair of matrices (tokens x width) per transformer block: the reference.
+///
+/// Room is taken up front for the tokens announced and grows when more come, so a short chat does not pay for the longest
+/// context.
+#[derive(Debug)]
+struct Plain {
+    blocks: Vec<Entry>,
+    width: usize,
 }
 
 #[derive(Debug, Default)]
@@ -27,16 +41,42 @@ fn reserve<T>(data: &mut Vec<T>, additional: usize) -> Result<()> {
     data.try_reserve(additional).map_err(|_| ModelError::Memory { what: "key/value cache", bytes })
 }
 
+impl Plain {
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let too_much = ModelError::Memory { what: "key/value cache", bytes: u64::MAX };
+        let values = tokens.checked_mul(self.width).ok_or(too_much)?;
+        for block in &mut self.blocks {
+            reserve(&mut block.keys, values)?;
+            reserve(&mut block.values, values)?;
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, tokens: usize) {
+        let values = tokens * self.width;
+        for block in &mut self.blocks {
+            block.keys.truncate(values);
+            block.values.truncate(values);
+        }
+    }
+}
+
 impl KvCache {
     /// An empty cache for `blocks` transformer blocks whose keys (and values) are `width` wide, with room for `tokens`.
     ///
     /// # Errors
     /// [`ModelError::Memory`] when the room is refused.
     pub fn new(blocks: usize, width: usize, tokens: usize) -> Result<Self> {
-        let mut cache = Self { blocks: Vec::new(), width, tokens: Vec::new(), context: 0 };
-        cache.blocks.resize_with(blocks, Entry::default);
+        let mut plain = Plain { blocks: Vec::new(), width };
+        plain.blocks.resize_with(blocks, Entry::default);
+        let mut cache = Self { store: Store::Plain(plain), tokens: Vec::new(), context: 0 };
         cache.reserve(tokens)?;
         Ok(cache)
+    }
+
+    /// An empty cache over a paged store.
+    pub(crate) fn paged(store: KvStore) -> Self {
+        Self { store: Store::Paged(store), tokens: Vec::new(), context: 0 }
     }
 
     /// Tokens seen.
@@ -62,22 +102,35 @@ impl KvCache {
     /// Forgets all but the first `tokens`.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
-        let values = self.len() * self.width;
-        for block in &mut self.blocks {
-            block.keys.truncate(values);
-            block.values.truncate(values);
+        match &mut self.store {
+            Store::Plain(plain) => plain.truncate(self.tokens.len()),
+            Store::Paged(store) => store.truncate(self.tokens.len()),
         }
     }
 
     /// Bytes of room taken.
     pub fn memory_bytes(&self) -> usize {
-        let blocks = self.blocks.iter().map(|b| (b.keys.capacity() + b.values.capacity()) * size_of::<f32>());
-        blocks.sum::<usize>() + self.tokens.capacity() * size_of::<u32>()
+        let store = match &self.store {
+            Store::Plain(plain) => {
+                let blocks = plain.blocks.iter().map(|b| (b.keys.capacity() + b.values.capacity()) * size_of::<f32>());
+                blocks.sum::<usize>()
+            }
+            Store::Paged(store) => store.memory_bytes(),
+        };
+        store + self.tokens.capacity() * size_of::<u32>()
     }
 
-    /// Whether the cache was made for so many blocks of that width.
+    /// Whether the cache was made for so many blocks of that width by the reference decoder.
     pub(crate) fn fits(&self, blocks: usize, width: usize) -> bool {
-        self.blocks.len() == blocks && self.width == width
+        matches!(&self.store, Store::Plain(plain) if plain.blocks.len() == blocks && plain.width == width)
+    }
+
+    /// The paged store, if there is one.
+    pub(crate) fn store(&mut self) -> Option<&mut KvStore> {
+        match &mut self.store {
+            Store::Plain(_) => None,
+            Store::Paged(store) => Some(store),
+        }
     }
 
     /// Tokens in context that the keys were made for: those of the last call that extended them, and all before.
@@ -87,18 +140,17 @@ impl KvCache {
 
     /// Takes room for `tokens` more, so that [`Self::extend`] cannot fail.
     pub(crate) fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let too_much = ModelError::Memory { what: "key/value cache", bytes: u64::MAX };
-        let values = tokens.checked_mul(self.width).ok_or(too_much)?;
-        for block in &mut self.blocks {
-            reserve(&mut block.keys, values)?;
-            reserve(&mut block.values, values)?;
+        match &mut self.store {
+            Store::Plain(plain) => plain.reserve(tokens)?,
+            Store::Paged(store) => store.reserve(tokens).map_err(ModelError::Kv)?,
         }
         reserve(&mut self.tokens, tokens)
     }
 
-    /// Appends rows to `block` and returns all its keys and values, the new ones last.
+    /// Appends rows to `block` of the reference decoder's cache and returns all its keys and values, the new ones last.
     pub(crate) fn extend(&mut self, block: usize, keys: &[f32], values: &[f32]) -> (&[f32], &[f32]) {
-        let entry = &mut self.blocks[block];
+        let Store::Plain(plain) = &mut self.store else { unreachable!("`fits` was asked") };
+        let entry = &mut plain.blocks[block];
         entry.keys.extend_from_slice(keys);
         entry.values.extend_from_slice(values);
         (&entry.keys, &entry.values)
@@ -108,7 +160,13 @@ impl KvCache {
     pub(crate) fn advance(&mut self, tokens: &[u32], context: usize) {
         self.tokens.extend_from_slice(tokens);
         self.context = context;
-        debug_assert!(self.blocks.iter().all(|b| b.keys.len() == self.len() * self.width));
+        match &mut self.store {
+            Store::Plain(plain) => {
+                let values = self.tokens.len() * plain.width;
+                debug_assert!(plain.blocks.iter().all(|b| b.keys.len() == values));
+            }
+            Store::Paged(store) => store.advance(tokens.len()),
+        }
     }
 }
 

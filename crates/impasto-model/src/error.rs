@@ -16,7 +16,7 @@ pub enum ModelError {
         why: &'static str,
     },
     /// The weights would take more memory than allowed.
-    #[error("config.json describes a model of {bytes} bytes in binary32, more than the limit of {limit}")]
+    #[error("the model's weights take {bytes} bytes of memory or more, more than the limit of {limit}")]
     MemoryLimit {
         /// Bytes of the weights.
         bytes: u64,
@@ -152,6 +152,9 @@ pub enum ModelError {
         /// Vocabulary of the model under test.
         ours: usize,
     },
+    /// The store of keys and values.
+    #[error(transparent)]
+    Kv(crate::runtime::kv::KvError),
     /// The thread pool could not be built.
     #[error("threads: {0}")]
     Threads(String),

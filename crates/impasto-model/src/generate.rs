@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::sampling::{Sampler, SamplingParams};
 use crate::stop::{Outcome, StopMatcher};
 use crate::tokenizer::Tokenizer;
-use crate::{CausalLm, Result, Want};
+use crate::{CausalLm, KvCache, Result};
 
 /// How a text is continued.
 #[derive(Clone, Debug)]
@@ -62,12 +62,10 @@ pub struct Generation {
     pub decode_seconds: f64,
 }
 
-/// Continues `prompt`, handing pieces of text to `on_text` as soon as they are certain.
+/// Continues `prompt` in a cache of its own, as [`generate_in`].
 ///
 /// # Errors
-/// An empty prompt, a token outside the vocabulary, a prompt longer than the context
-/// ([`crate::ModelError::ContextOverflow`]; a context that fills up later is a [`StopReason`]), options out of range,
-/// or logits that are not finite.
+/// Those of [`generate_in`].
 pub fn generate(
     model: &dyn CausalLm,
     tokenizer: &Tokenizer,
@@ -75,14 +73,39 @@ pub fn generate(
     options: &GenerateOptions,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generation> {
+    let mut cache = model.new_cache(prompt.len().saturating_add(options.max_tokens.min(1024)))?;
+    generate_in(model, tokenizer, &mut cache, prompt, options, on_text)
+}
+
+/// Continues `prompt`, handing pieces of text to `on_text` as soon as they are certain.
+///
+/// Of the prompt only what follows the tokens that `cache` begins with is run; what else the cache holds is forgotten. So a talk
+/// goes on where it was.
+///
+/// # Errors
+/// An empty prompt, a token outside the vocabulary, a prompt longer than the context
+/// ([`crate::ModelError::ContextOverflow`]; a context that fills up later is a [`StopReason`]), options out of range,
+/// or logits that are not finite.
+pub fn generate_in(
+    model: &dyn CausalLm,
+    tokenizer: &Tokenizer,
+    cache: &mut KvCache,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Generation> {
     let mut sampler = Sampler::new(options.sampling)?;
     let mut writer = Writer::new(StopMatcher::new(&options.stop)?, on_text);
-    let mut cache = model.new_cache(prompt.len().saturating_add(options.max_tokens.min(1024)))?;
     let mut stream = tokenizer.stream(prompt);
     let mut context = prompt.to_vec();
 
     let begun = Instant::now();
-    let mut logits = model.forward(&mut cache, prompt, Want::LastOnly)?;
+    let mut logits = Vec::new();
+    // The last token is run in any case: its logits are wanted.
+    let known =
+        cache.tokens().iter().zip(&prompt[..prompt.len().saturating_sub(1)]).take_while(|(a, b)| a == b).count();
+    cache.truncate(known);
+    model.next_logits(cache, &prompt[known..], &mut logits)?;
     let prefill_seconds = begun.elapsed().as_secs_f64();
     let begun = Instant::now();
     let reason = loop {
@@ -94,7 +117,7 @@ pub fn generate(
             if cache.len() >= model.max_context() {
                 break StopReason::ContextFull;
             }
-            logits = model.forward(&mut cache, &context[context.len() - 1..], Want::LastOnly)?;
+            model.next_logits(cache, &context[context.len() - 1..], &mut logits)?;
         }
         let id = sampler.sample(&logits, &context)?;
         if options.eos.contains(&id) {

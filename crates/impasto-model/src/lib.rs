@@ -39,4 +39,4 @@ pub use model::{Model, RunOptions};
 pub use network::{CausalLm, Hidden, Want};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
-pub use source::WeightSource;
+pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, OpenTensor, WeightSource};

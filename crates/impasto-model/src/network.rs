@@ -80,6 +80,23 @@ pub trait CausalLm: Send + Sync {
     /// as it was.
     fn hidden(&self, cache: &mut KvCache, tokens: &[u32], want: Want) -> Result<Hidden>;
 
+    /// [`Self::hidden`] of several sequences, each with a cache of its own, which a fast network runs together.
+    ///
+    /// # Errors
+    /// Those of [`Self::hidden`].
+    fn hidden_of_many(&self, batch: &mut [(&mut KvCache, &[u32])], want: Want) -> Result<Vec<Hidden>> {
+        batch.iter_mut().map(|(cache, tokens)| self.hidden(cache, tokens, want)).collect()
+    }
+
+    /// Runs `tokens` after those in `cache` and puts the logits of the last position in `logits`, in place of what it holds.
+    ///
+    /// # Errors
+    /// Those of [`Self::hidden`].
+    fn next_logits(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
+        *logits = self.forward(cache, tokens, Want::LastOnly)?;
+        Ok(())
+    }
+
     /// Logits, rows x vocabulary, of the positions `rows` of `hidden`.
     ///
     /// # Errors

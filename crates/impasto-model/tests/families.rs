@@ -13,12 +13,12 @@ use support::{Family, Table};
 const TOLERANCE: f32 = 2e-5;
 
 fn load(table: &Table, threads: usize) -> Model {
-    Model::load(table, &RunOptions { threads, ..RunOptions::default() }).unwrap()
+    Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
 }
 
 fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = model.network().new_cache(tokens.len()).unwrap();
-    model.network().forward(&mut cache, tokens, Want::All).unwrap()
+    let mut cache = model.decoder().unwrap().new_cache(tokens.len()).unwrap();
+    model.decoder().unwrap().forward(&mut cache, tokens, Want::All).unwrap()
 }
 
 /// Largest error over the positions.
@@ -35,7 +35,7 @@ fn error(got: &[f32], expected: &[f32], vocab: usize) -> f32 {
 /// Largest error over the runs of `family` of the model in `table`.
 fn error_of(family: &Family, table: &Table, threads: usize) -> f32 {
     let model = load(table, threads);
-    let vocab = model.network().vocab_size();
+    let vocab = model.decoder().unwrap().vocab_size();
     let run = |(n, expected): &(usize, Vec<f32>)| error(&logits(&model, &family.tokens[..*n]), expected, vocab);
     family.runs.iter().map(run).fold(0.0, f32::max)
 }
@@ -58,7 +58,7 @@ fn equal_transformers() {
 fn one_token_at_a_time() {
     for family in Family::all() {
         let model = load(&family.table, 2);
-        let net = model.network();
+        let net = model.decoder().unwrap();
         let vocab = net.vocab_size();
         let mut checked = 0;
         for cuts in [vec![1; 48], vec![13, 1, 1, 9, 1, 23]] {
@@ -91,7 +91,7 @@ fn sizes() {
     for family in Family::all() {
         let bytes: usize = family.table.tensors.values().map(|(_, values)| values.len() * 4).sum();
         let model = load(&family.table, 1);
-        assert_eq!(model.network().config().weight_bytes(), Some(bytes), "{}", family.name);
+        assert_eq!(model.decoder().unwrap().config().weight_bytes(), Some(bytes), "{}", family.name);
         assert_eq!(model.memory_bytes(), bytes, "{}", family.name);
     }
 }

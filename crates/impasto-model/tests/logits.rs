@@ -4,7 +4,7 @@
 
 mod support;
 
-use impasto_model::{CausalLm, Model, RunOptions, Want};
+use impasto_model::{Model, RunOptions, Want};
 use serde_json::Value;
 use support::{Folder, golden};
 
@@ -12,7 +12,7 @@ use support::{Folder, golden};
 const TOLERANCE: f32 = 1e-4;
 
 fn load(source: &Folder, threads: usize) -> Model {
-    Model::load(source, &RunOptions { threads, ..RunOptions::default() }).unwrap()
+    Model::load(source, &RunOptions { threads, ..RunOptions::float() }).unwrap()
 }
 
 fn json(name: &str) -> Value {

@@ -18,7 +18,7 @@ const TEXT: &str = "Once upon a time there was a girl who lived by the sea. Ever
     an island, there was a wizard who had lost his hat, and that whoever found it should send it back with the tide.";
 
 fn tiny() -> Model {
-    Model::load(&Folder::tiny(), &RunOptions::default()).unwrap()
+    Model::load(&Folder::tiny(), &RunOptions::float()).unwrap()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn divergence_of_tiny() {
     let mut damaged = Folder::tiny().table();
     let (_, weights) = damaged.tensors.get_mut("model.layers.2.mlp.up_proj.weight").unwrap();
     weights.iter_mut().for_each(|w| *w = (*w * 30.0).round() / 30.0);
-    let damaged = Model::load(&damaged, &RunOptions::default()).unwrap();
+    let damaged = Model::load(&damaged, &RunOptions::float()).unwrap();
     let other = kld(model.network(), damaged.network(), &text, &options, &mut |_| ()).unwrap();
     assert!(other.mean.value > 0.0 && other.max < 5.0 && other.same_top.value > 0.3);
     assert!((other.delta_ln_ppl.value - (other.model.nll.value - other.reference.nll.value)).abs() < 1e-12);
@@ -91,7 +91,7 @@ fn smollm2() -> Option<Model> {
         println!("SKIPPED: set IMPASTO_MODELS to the folder that holds {name}");
         return None;
     };
-    let model = Model::load(&Folder::open(path), &RunOptions::default()).unwrap();
+    let model = Model::load(&Folder::open(path), &RunOptions::float()).unwrap();
     println!("{name}: {} bytes of weights in memory", model.memory_bytes());
     Some(model)
 }
@@ -146,7 +146,7 @@ fn smollm2_backward_on_wikitext() {
     let Some(model) = smollm2() else { return };
     let Some(text) = wikitext() else { return };
     let text = EvalText::new(model.tokenizer().unwrap(), &text).unwrap();
-    let net = model.network();
+    let net = model.decoder().unwrap();
     const WINDOWS: usize = 2;
     let windows = || text.tokens.chunks_exact(512).take(WINDOWS);
     let begun = Instant::now();

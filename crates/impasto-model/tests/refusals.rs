@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::{Family, Folder, Table};
 
 fn load(table: &Table) -> Result<Model, ModelError> {
-    Model::load(table, &RunOptions { threads: 1, ..RunOptions::default() })
+    Model::load(table, &RunOptions { threads: 1, ..RunOptions::float() })
 }
 
 fn refusal(table: &Table) -> String {
@@ -203,7 +203,7 @@ fn end_of_text_tokens() {
 fn tokens_and_caches() {
     let model = load(&Folder::golden("random-tied").table()).unwrap();
     let other = load(&Folder::golden("random-untied").table()).unwrap();
-    let net = model.network();
+    let net = model.decoder().unwrap();
     let mut cache = net.new_cache(8).unwrap();
     let mut run = |tokens: &[u32]| net.forward(&mut cache, tokens, Want::LastOnly).map(|l| l.len());
     assert!(matches!(run(&[]), Err(ModelError::EmptyPrompt)));
@@ -211,19 +211,19 @@ fn tokens_and_caches() {
     assert!(matches!(run(&[3; 65]), Err(ModelError::ContextOverflow { tokens: 65, context: 64 })));
     assert_eq!(run(&[3; 64]).unwrap(), 160);
     assert!(matches!(run(&[3]), Err(ModelError::ContextOverflow { tokens: 65, context: 64 })));
-    assert!(matches!(other.network().forward(&mut cache, &[1], Want::All), Err(ModelError::ForeignCache)));
+    assert!(matches!(other.decoder().unwrap().forward(&mut cache, &[1], Want::All), Err(ModelError::ForeignCache)));
     cache.clear();
     let hidden = net.hidden(&mut cache, &[1, 2], Want::All).unwrap();
     assert!(matches!(net.logits(&hidden, 1..3), Err(ModelError::Rows { .. })));
     let short = Model::load(
         &Folder::golden("random-tied"),
-        &RunOptions { threads: 1, max_context: Some(4), ..RunOptions::default() },
+        &RunOptions { threads: 1, max_context: Some(4), ..RunOptions::float() },
     )
     .unwrap();
-    assert_eq!(short.network().max_context(), 4);
+    assert_eq!(short.decoder().unwrap().max_context(), 4);
     let bytes: usize = Folder::golden("random-tied").table().tensors.values().map(|t| t.1.len() * 4).sum();
     assert_eq!(short.memory_bytes(), bytes);
-    assert_eq!(short.network().config().weight_bytes(), Some(bytes));
+    assert_eq!(short.config().weight_bytes(), Some(bytes));
     assert!(matches!(short.tokenizer(), Err(ModelError::MissingAsset { .. })));
     assert!(matches!(short.chat_template(), Err(ModelError::MissingAsset { .. })));
 }
@@ -231,9 +231,9 @@ fn tokens_and_caches() {
 /// A small configuration can describe a model of terabytes: it is refused before anything is taken for it.
 #[test]
 fn a_model_above_the_memory_limit_is_refused() {
-    let options = RunOptions { memory_limit: Some(10_000), ..RunOptions::default() };
+    let options = RunOptions { memory_limit: Some(10_000), ..RunOptions::float() };
     let error = Model::load(&Folder::golden("random-tied"), &options).err().expect("above the limit");
     assert!(matches!(error, impasto_model::ModelError::MemoryLimit { limit: 10_000, .. }), "{error}");
-    let options = RunOptions { memory_limit: Some(1 << 30), ..RunOptions::default() };
+    let options = RunOptions { memory_limit: Some(1 << 30), ..RunOptions::float() };
     assert!(Model::load(&Folder::golden("random-tied"), &options).is_ok());
 }

@@ -52,7 +52,7 @@ fn own(goldens: &Value) -> Task {
 #[test]
 fn tiny_as_transformers() {
     let goldens = goldens();
-    let model = Model::load(&Folder::tiny(), &RunOptions::default()).unwrap();
+    let model = Model::load(&Folder::tiny(), &RunOptions::float()).unwrap();
     compare(&model, &own(&goldens), &goldens["models"]["tiny"]);
 }
 
@@ -60,7 +60,7 @@ fn tiny_as_transformers() {
 fn smollm2_as_transformers() {
     let goldens = goldens();
     let Some(path) = folder("IMPASTO_MODELS", SMOL) else { return };
-    let model = Model::load(&Folder::open(path), &RunOptions::default()).unwrap();
+    let model = Model::load(&Folder::open(path), &RunOptions::float()).unwrap();
     compare(&model, &own(&goldens), &goldens["models"][SMOL]);
     for (name, expected) in goldens["files"].as_object().unwrap() {
         let Some(path) = folder("IMPASTO_TASKS", &format!("{name}.jsonl")) else { continue };

@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 use impasto_model::generate::{GenerateOptions, StopReason};
 use impasto_model::sampling::SamplingParams;
 use impasto_model::tokenizer::Tokenizer;
-use impasto_model::{CausalLm, Model, ModelError, RunOptions, Want};
+use impasto_model::{Model, ModelError, RunOptions, Want};
 use support::{Folder, golden};
 
 fn tiny() -> Model {
-    Model::load(&Folder::tiny(), &RunOptions::default()).unwrap()
+    Model::load(&Folder::tiny(), &RunOptions::float()).unwrap()
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_seed_decides_the_text() {
     let model = tiny();
     let prompt = model.tokenizer().unwrap().encode("The wizard", true).unwrap();
     let run = |seed, threads: usize| {
-        let model = Model::load(&Folder::tiny(), &RunOptions { threads, ..RunOptions::default() }).unwrap();
+        let model = Model::load(&Folder::tiny(), &RunOptions { threads, ..RunOptions::float() }).unwrap();
         let sampling = SamplingParams { temperature: 1.0, top_p: 0.95, seed, ..Default::default() };
         let options = GenerateOptions { max_tokens: 16, sampling, ..model.generate_options() };
         model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(())).unwrap().tokens
@@ -171,7 +171,7 @@ fn ways_to_end() {
     let none = model.generate(&prompt, &GenerateOptions { max_tokens: 0, ..base.clone() }, go_on).unwrap();
     assert_eq!((none.stop, none.text.as_str()), (StopReason::MaxTokens, ""));
 
-    let narrow = RunOptions { threads: 0, max_context: Some(prompt.len() + 3), ..RunOptions::default() };
+    let narrow = RunOptions { threads: 0, max_context: Some(prompt.len() + 3), ..RunOptions::float() };
     let narrow = Model::load(&Folder::tiny(), &narrow).unwrap();
     let full = narrow.generate(&prompt, &base, go_on).unwrap();
     // The last token of a full context still has a successor.

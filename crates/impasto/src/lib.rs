@@ -13,6 +13,7 @@ mod cut;
 mod error;
 pub mod export;
 mod file;
+mod lattice;
 mod tensor;
 mod truncate;
 pub mod verify;

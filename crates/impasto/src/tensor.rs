@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{Place, TileDecoder, Unit};
-use impasto_codec::{DType, Head};
+use impasto_codec::{CodecError, DType, Head};
 use impasto_container::{Matrix, MmapSource, Mode, Object, Source, UnitState};
 use rayon::prelude::*;
 
@@ -257,6 +257,16 @@ impl<'a, S: Source> Tensor<'a, S> {
         out: &mut [u8],
         stride: usize,
     ) -> Result<(), FileError> {
+        self.with_units(level, tile, |units| decoder.decode(units, place, out, stride))
+    }
+
+    /// Reads the units of a tile up to a level and hands them to `decode`; an error of it names the unit that is broken.
+    fn with_units(
+        &self,
+        level: u8,
+        tile: u32,
+        mut decode: impl FnMut(&[Unit]) -> Result<(), CodecError>,
+    ) -> Result<(), FileError> {
         let reader = &self.file.reader;
         let mode = |unit: u32| reader.units()[unit as usize].mode;
         let base = self.tiles[tile as usize];
@@ -267,10 +277,48 @@ impl<'a, S: Source> Tensor<'a, S> {
         let bytes = numbers.iter().map(|&unit| reader.read_unit(unit)).collect::<Result<Vec<_>, _>>()?;
         let units: Vec<Unit> =
             numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit).0, bytes }).collect();
-        let Err(error) = decoder.decode(&units, place, out, stride) else { return Ok(()) };
+        let Err(error) = decode(&units) else { return Ok(()) };
         // The broken unit is the first with which the tile does not decode.
-        let broken = (1..units.len()).find(|&n| decoder.decode(&units[..n], place, out, stride).is_err());
+        let broken = (1..units.len()).find(|&n| decode(&units[..n]).is_err());
         Err(self.file.broken(numbers[broken.unwrap_or(units.len()) - 1], error))
+    }
+
+    /// Is every row of tiles read as integers on the lattice, and not as exact elements?
+    pub(crate) fn is_lattice(&self) -> bool {
+        let reader = &self.file.reader;
+        let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
+        let exact = |band: u64| {
+            let layer = reader.layer_of(self.number, reader.level(self.number, band));
+            layer.is_some_and(|layer| layer.mode == Mode::EXACT)
+        };
+        let across = u64::from(self.matrix.tiles_across().max(1));
+        self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
+    }
+
+    /// A decoder for the finest level of any row of tiles.
+    pub(crate) fn finest(&self) -> Result<Arc<TileDecoder>, FileError> {
+        let height = self.matrix.tile_rows().max(1);
+        let rows = (0..self.matrix.rows()).step_by(height as usize);
+        self.decoder(rows.map(|row| self.level(row)).max().unwrap_or(0))
+    }
+
+    /// The integers of the rows of tiles number `row`, row-major over all columns, in `out` in place of what it holds.
+    pub(crate) fn integers(&self, decoder: &TileDecoder, row: u64, out: &mut Vec<i32>) -> Result<(), FileError> {
+        let height = self.matrix.tile_rows().max(1);
+        let rows = row * height..((row + 1) * height).min(self.matrix.rows());
+        let (width, level) = (self.matrix.cols() as usize, self.level(rows.start));
+        out.clear();
+        out.resize((rows.end - rows.start) as usize * width, 0);
+        let mut part = Vec::new();
+        for tile in self.matrix.tiles_meeting(rows, 0..self.matrix.cols()) {
+            let Some(rect) = self.matrix.tile(tile) else { continue };
+            let place = Place::from(rect);
+            part.resize(place.elements(), 0);
+            self.with_units(level, tile, |units| decoder.integers(units, &place, &mut part))?;
+            let lines = out.chunks_exact_mut(width).zip(part.chunks_exact(place.columns.len()));
+            lines.for_each(|(out, part)| out[place.columns.clone()].copy_from_slice(part));
+        }
+        Ok(())
     }
 }
 

@@ -1,61 +1,105 @@
 //! Files and checkpoints as sources of a model's weights.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
+use impasto_checkpoint::gguf::hf::Change;
+use impasto_codec::DType;
 use impasto_container::Source;
-use impasto_model::WeightSource;
+use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
 use crate::file::File;
+use crate::lattice;
+use crate::tensor::Tensor;
 use crate::view::{View, hf_values};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Assets that a model needs to run.
 const ASSETS: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
 /// The weights of an .impasto file, its small assets read at once so that a damaged one is an error and not a missing one.
-pub struct FileWeights<'a, S> {
-    file: &'a File<S>,
+pub struct FileWeights<S> {
+    file: Arc<File<S>>,
     view: View,
     assets: HashMap<&'static str, Vec<u8>>,
 }
 
-impl<'a, S: Source> FileWeights<'a, S> {
-    /// Reads the assets.
+impl<S: Source> FileWeights<S> {
+    /// Reads the assets. The file stays open as long as a model that runs from its coded form.
     ///
     /// # Errors
     /// If one is there but cannot be read.
-    pub fn new(file: &'a File<S>) -> Result<Self, FileError> {
+    pub fn new(file: impl Into<Arc<File<S>>>) -> Result<Self, FileError> {
+        let file = file.into();
         let mut assets = HashMap::new();
         for name in ASSETS {
             if let Some(bytes) = file.asset(name)? {
                 assets.insert(name, bytes);
             }
         }
-        Ok(FileWeights { file, view: View::of_file(file)?, assets })
+        let view = View::of_file(&file)?;
+        Ok(FileWeights { file, view, assets })
+    }
+
+    /// The tensor behind a name and what it goes through.
+    fn tensor(&self, name: &str) -> Result<(Tensor<'_, S>, Change), FileError> {
+        let origin = self.view.origin(name).ok_or_else(|| self.file.missing(name))?;
+        Ok((self.file.tensor(&origin.name)?, origin.change))
+    }
+
+    /// The number of the tensor behind a name, if it is the tensor itself that is wanted.
+    fn unchanged(&self, name: &str) -> Option<u32> {
+        let origin = self.view.origin(name).filter(|origin| origin.change == Change::None)?;
+        lattice::number(&self.file, &origin.name)
     }
 }
 
-impl<S: Source> WeightSource for FileWeights<'_, S> {
+impl<S: Source + 'static> WeightSource for FileWeights<S> {
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
         Some(self.file.meta(&self.view.origin(name)?.name).ok()?.dims.clone())
     }
 
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
-        let origin = self.view.origin(name).ok_or_else(|| self.file.missing(name))?;
-        let tensor = self.file.tensor(&origin.name)?;
-        let values = hf_values(tensor.dtype(), &tensor.bytes()?, columns(tensor.shape()), origin.change);
+        let (tensor, change) = self.tensor(name)?;
+        let values = hf_values(tensor.dtype(), &tensor.bytes()?, columns(tensor.shape()), change);
         values.ok_or_else(|| {
-            let dtype = self.file.meta(&origin.name).map_or("", |meta| meta.dtype_name()).to_owned();
+            let own = self.view.origin(name).map_or(name, |origin| &origin.name);
+            let dtype = self.file.meta(own).map_or("", |meta| meta.dtype_name()).to_owned();
             FileError::NotFloat { file: self.file.reader().name().to_owned(), name: name.to_owned(), dtype }.into()
         })
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
         self.assets.get(name).cloned()
+    }
+
+    fn lattice(&self, name: &str) -> Result<Option<Box<dyn LatticeTensor + '_>>, Failure> {
+        let Some(number) = self.unchanged(name) else { return Ok(None) };
+        Ok(lattice::Integers::new(self.file.object(number)?)?.map(|integers| Box::new(integers) as _))
+    }
+
+    fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
+        let Some(number) = self.unchanged(name) else { return Ok(None) };
+        let tensor = self.file.object(number)?;
+        let is_half = matches!(tensor.dtype(), DType::Bf16 | DType::F16);
+        is_half.then(|| Ok(halves(tensor.dtype(), &tensor.bytes()?))).transpose().map(Option::flatten)
+    }
+
+    fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {
+        let Some(number) = self.unchanged(name) else { return Ok(None) };
+        Ok(lattice::Coded::new(&self.file, number)?.map(|coded| Arc::new(coded) as _))
+    }
+}
+
+/// The elements of a 16-bit dtype by their bits.
+fn halves(dtype: DType, bytes: &[u8]) -> Option<Halves> {
+    let bits = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
+    match dtype {
+        DType::Bf16 => Some(Halves::Bf16(bits())),
+        DType::F16 => Some(Halves::F16(bits())),
+        _ => None,
     }
 }
 
@@ -84,6 +128,14 @@ impl WeightSource for CheckpointWeights<'_> {
         self.checkpoint.release(tensor);
         let dtype = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
         values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no weights to run").into())
+    }
+
+    fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
+        let origin = self.view.origin(name).filter(|origin| origin.change == Change::None);
+        let Some(tensor) = origin.and_then(|origin| self.checkpoint.tensor(&origin.name)) else { return Ok(None) };
+        let found = halves(tensor.dtype, self.checkpoint.bytes(tensor));
+        self.checkpoint.release(tensor);
+        Ok(found)
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {

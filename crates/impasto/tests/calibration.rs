@@ -18,7 +18,7 @@ const CALIBRATION: &str = include_str!("../../../docs/SPEC.md");
 const TEXT: &str = include_str!("../../../docs/ARCHITECTURE.md");
 
 fn model(source: &dyn WeightSource) -> Model {
-    Model::load(source, &RunOptions::default()).expect("a model")
+    Model::load(source, &RunOptions::float()).expect("a model")
 }
 
 /// Statistics on the beginning of the text.
@@ -56,7 +56,7 @@ fn calibrated_files_are_better_and_the_same_for_any_threads() {
     let divergence = |statistics: Option<&Statistics>| {
         encoded(&path, 4.5, 0, statistics).expect("encodes");
         let file = open(&path);
-        let coded = model(&FileWeights::new(&file).expect("assets"));
+        let coded = model(&FileWeights::new(file).expect("assets"));
         let options = EvalOptions { ctx: 256, ..EvalOptions::default() };
         kld(original.network(), coded.network(), &text, &options, &mut |_| ()).expect("scores").mean.value
     };

@@ -108,13 +108,13 @@ fn a_gguf_is_seen_as_a_hugging_face_folder() {
     // Of the GGUF, the exact file and the folder come the same logits.
     let tokens: Vec<u32> = (0..40).map(|i| i * 37 % 4096).collect();
     let logits = |source: &dyn WeightSource| {
-        let model = Model::load(source, &RunOptions::default()).expect("a model");
+        let model = Model::load(source, &RunOptions::float()).expect("a model");
         let mut cache = model.network().new_cache(tokens.len()).expect("a cache");
         model.network().forward(&mut cache, &tokens, Want::All).expect("logits")
     };
     let checkpoint = Checkpoint::open(&model).expect("a GGUF");
     let from_gguf = logits(&CheckpointWeights::new(&checkpoint));
-    assert!(from_gguf == logits(&FileWeights::new(&exact).expect("assets")));
+    assert!(from_gguf == logits(&FileWeights::new(exact).expect("assets")));
     assert!(from_gguf == logits(&CheckpointWeights::new(&Checkpoint::open(&out).expect("a folder"))));
 
     let lossy = encoded(&model, &folder, Target::BitsPerWeight(9.0));
@@ -148,7 +148,7 @@ fn a_folder_becomes_a_gguf() {
             assert!(found.len() == expected.len() && off <= largest * most, "{wanted:?} {name}: {off} of {largest}");
         }
         let tokenizer = |source: &dyn WeightSource| {
-            let model = Model::load(source, &RunOptions::default()).expect("a model");
+            let model = Model::load(source, &RunOptions::float()).expect("a model");
             model.tokenizer().expect("a tokenizer").encode("Once upon a time, 1 2  3\n", true).expect("tokens")
         };
         let folder = Checkpoint::open(&tiny()).expect("tiny");
@@ -188,11 +188,12 @@ fn every_type_survives_also_of_unknown_models() {
     let folder = TempDir::new().expect("a folder");
     let model: PathBuf = folder.path().join("zoo.gguf");
     zoo(&model);
-    let file = encoded(&model, &folder, Target::Lossless);
+    let file = std::sync::Arc::new(encoded(&model, &folder, Target::Lossless));
     let out = folder.path().join("out");
     assert!(decode(&file, &out, false).expect("decodes").identical);
     assert!(fs::read(&model).expect("bytes") == fs::read(out.join("zoo.gguf")).expect("bytes"));
-    let error = Model::load(&FileWeights::new(&file).expect("assets"), &RunOptions::default()).err().expect("no graph");
+    let error =
+        Model::load(&FileWeights::new(file.clone()).expect("assets"), &RunOptions::float()).err().expect("no graph");
     assert!(error.to_string().contains("config.json"), "{error}");
     // With loss, floats lose and all else stays.
     let lossy = encoded(&model, &folder, Target::BitsPerWeight(19.2));

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use impasto::{Cut, Extent, Layers, Options, Target};
+use impasto_model::runtime::Residence;
 
 use super::encode::{Guide, Way, encode_to};
 use super::run::stream;
@@ -9,6 +10,7 @@ use crate::args::Args;
 use crate::exit::Code;
 use crate::model::load;
 use crate::output::print;
+use crate::running::Running;
 
 /// The files of the embedded model, a Llama of 3 M weights that tells childish stories.
 const TINY: [(&str, &[u8]); 5] = [
@@ -41,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let file = folder.path().join("tiny.impasto");
     encode_to(args, Way { model: &model, output: &file, measure: None }, &options, &guide)?;
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, exact", None)] {
-        let loaded = load(args, &file, cut.as_ref())?;
+        let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed))?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;
         let options = impasto_model::generate::GenerateOptions { max_tokens: 60, ..loaded.generate_options() };

@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use impasto::Cut;
-use impasto_model::Model;
 use impasto_model::eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
 use impasto_model::eval::{
     Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity,
 };
+use impasto_model::runtime::Residence;
+use impasto_model::{Model, RunOptions};
 use serde_json::json;
 
 use crate::args::{Args, Eval, Score, Text};
 use crate::exit::Code;
-use crate::model::load;
+use crate::model::{load, load_float};
 use crate::output::{print, print_json, shown, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     match what {
-        Eval::Ppl { model, text, cut } => {
-            let loaded = load(args, model, cut.cut().as_ref())?;
+        Eval::Ppl { model, text, cut, running } => {
+            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float))?;
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -35,9 +36,9 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&ppl_line(model, &result))?;
             }
         }
-        Eval::Kld { model, reference, text, cut } => {
-            let loaded = load(args, model, cut.cut().as_ref())?;
-            let original = load(args, reference, None)?;
+        Eval::Kld { model, reference, text, cut, running } => {
+            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float))?;
+            let original = load_float(args, reference, None)?;
             let (tokens, options) = prepare(args, &original, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -51,8 +52,9 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&kld_text(model, reference, &result))?;
             }
         }
-        Eval::Tasks { model, tasks, reference, limit, cut } => {
-            run_tasks(args, (model, cut.cut()), reference.as_deref(), tasks, *limit)?;
+        Eval::Tasks { model, tasks, reference, limit, cut, running } => {
+            let options = running.options(args, Residence::Float);
+            run_tasks(args, (model, cut.cut(), &options), reference.as_deref(), tasks, *limit)?;
         }
     }
     Ok(Code::Success)
@@ -60,15 +62,15 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
 
 fn run_tasks(
     args: &Args,
-    (model, cut): (&Path, Option<Cut>),
+    (model, cut, options): (&Path, Option<Cut>, &RunOptions),
     reference: Option<&Path>,
     tasks: &[PathBuf],
     limit: Option<usize>,
 ) -> anyhow::Result<()> {
     // What is wrong with a file is said before models are loaded.
     let tasks: Vec<Task> = tasks.iter().map(|path| read_task(path, limit)).collect::<anyhow::Result<_>>()?;
-    let loaded = load(args, model, cut.as_ref())?;
-    let original = reference.map(|path| load(args, path, None)).transpose()?;
+    let loaded = load(args, model, cut.as_ref(), options)?;
+    let original = reference.map(|path| load_float(args, path, None)).transpose()?;
     let (original, loaded) = (original.as_ref().map(subject).transpose()?, subject(&loaded)?);
     let items = tasks.iter().map(|task| task.items.len() as u64).sum();
     let progress = bar(args, items);

@@ -6,11 +6,10 @@ use std::path::Path;
 use anyhow::Context;
 use impasto::{Cut, File, record_klds};
 use impasto_container::Summary;
-use impasto_model::CausalLm;
 use impasto_model::eval::{EvalOptions, EvalText, Progress, Score, kld};
 
 use crate::args::Args;
-use crate::model::{load, open};
+use crate::model::{load_float, open};
 use crate::progress::bar;
 
 /// Windows that are scored, and their tokens.
@@ -24,7 +23,7 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
         Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),
         None => Cow::Borrowed(last_quarter(impasto::TEXT)),
     };
-    let original = load(args, model, None)?;
+    let original = load_float(args, model, None)?;
     let text = EvalText::new(original.tokenizer()?, &text).context("the text to measure on")?;
     let layers = File::open(output)?.layers().len();
     let progress = bar(args, 0);
@@ -36,7 +35,7 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
             klds.push(0.0);
             continue;
         }
-        let coded = load(args, output, Some(&cut))?;
+        let coded = load_float(args, output, Some(&cut))?;
         let window = WINDOW.min(original.network().max_context()).min(coded.network().max_context());
         let options = EvalOptions { ctx: window, score: Score::All, windows: Some(WINDOWS), threads: args.threads };
         let mut on_progress =

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod chat;
 pub mod decode;
 pub mod demo;
 pub mod encode;

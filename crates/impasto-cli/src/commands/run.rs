@@ -6,6 +6,7 @@ use std::path::Path;
 
 use impasto_model::chat::{ChatOptions, Message};
 use impasto_model::generate::{GenerateOptions, Generation};
+use impasto_model::runtime::Residence;
 use impasto_model::sampling::SamplingParams;
 use impasto_model::{Model, ModelError};
 use serde_json::json;
@@ -13,10 +14,11 @@ use serde_json::json;
 use crate::args::{Args, Run, Sampling};
 use crate::exit::Code;
 use crate::model::load;
-use crate::output::{print, print_json};
+use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
-    let model = load(args, &command.model, command.cut.cut().as_ref())?;
+    let options = command.running.options(args, Residence::Packed);
+    let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let options = GenerateOptions {
         max_tokens: command.max_tokens,
         sampling: params(&command.sampling),
@@ -30,9 +32,10 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
         stream(&model, &prompt, &options)?
     };
     if args.json {
-        print_json(&json!({ "prompt_tokens": prompt, "generation": generation }))?;
+        let load = json!({ "times": model.load_times(), "weight_bytes": model.memory_bytes() });
+        print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load }))?;
     } else if !args.quiet {
-        report(&command.model, &generation);
+        report(&command.model, &model, &generation);
     }
     Ok(Code::Success)
 }
@@ -57,8 +60,15 @@ pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyho
     Ok(generation)
 }
 
-fn report(path: &Path, generation: &Generation) {
+fn report(path: &Path, model: &Model, generation: &Generation) {
     let speed = generation.tokens.len().saturating_sub(1) as f64 / generation.decode_seconds.max(1e-9);
+    let times = model.load_times();
+    eprintln!(
+        "{}: loaded in {:.2} s, {} of weights in memory",
+        path.display(),
+        times.seconds,
+        bytes(model.memory_bytes() as u64)
+    );
     eprintln!(
         "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} a second ({:?})",
         path.display(),
@@ -86,7 +96,7 @@ fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
     Ok(tokenizer.encode(&template.render(&messages, &options)?, false)?)
 }
 
-fn params(sampling: &Sampling) -> SamplingParams {
+pub fn params(sampling: &Sampling) -> SamplingParams {
     SamplingParams {
         temperature: sampling.temperature,
         top_k: sampling.top_k,

@@ -3,49 +3,16 @@
 use rayon::prelude::*;
 
 use super::elementwise::softcap;
-use crate::config::DecoderConfig;
 use crate::product::{Mat, Threads, product};
+pub(crate) use crate::runtime::kv::AttentionShape as Attention;
 
 /// Queries taken at a time. A task holds one block of scores (so many rows x visible tokens), never tokens x tokens.
 const QUERIES: usize = 32;
 
-/// The attention of one block.
-#[derive(Clone, Copy)]
-pub(super) struct Attention {
-    /// Query heads.
-    pub(super) query: usize,
-    /// Key and value heads.
-    pub(super) kv: usize,
-    /// Width of a head.
-    pub(super) dim: usize,
-    /// Factor on the products of queries and keys.
-    pub(super) scale: f32,
-    /// Cap c on these: c tanh(x / c).
-    pub(super) softcap: Option<f32>,
-    /// Tokens that a query sees, its own among them.
-    pub(super) window: Option<usize>,
-}
-
 impl Attention {
-    pub(super) fn of(config: &DecoderConfig, block: usize) -> Self {
-        Self {
-            query: config.num_heads,
-            kv: config.num_kv_heads,
-            dim: config.head_dim,
-            scale: config.attention_scale,
-            softcap: config.attention_softcap,
-            window: config.blocks[block].window,
-        }
-    }
-
-    /// First token that the query at `position` sees.
-    pub(super) fn first(&self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
-    }
-
     /// Capped scores of the queries from `position` on with tokens from `from` on to their weights: in each row, softmax
     /// of the tokens that the query sees, and 0 for the others.
-    pub(super) fn weigh(&self, scores: &mut [f32], visible: usize, position: usize, from: usize) {
+    pub(crate) fn weigh(&self, scores: &mut [f32], visible: usize, position: usize, from: usize) {
         for (position, row) in (position..).zip(scores.chunks_exact_mut(visible)) {
             let (up_to_self, future) = row.split_at_mut(position + 1 - from);
             let (gone, seen) = up_to_self.split_at_mut(self.first(position) - from);
@@ -74,7 +41,7 @@ fn softmax(row: &mut [f32]) {
 /// `q` is tokens x (query heads * dim); `keys` and `values` are (past + tokens) x (kv heads * dim); query t sees the
 /// first past + t + 1 of them, or the last `window` of these. Returns tokens x (query heads * dim). Blocks of queries are
 /// shared out over the current Rayon pool.
-pub(super) fn attention(q: &[f32], keys: &[f32], values: &[f32], past: usize, how: &Attention) -> Vec<f32> {
+pub(crate) fn attention(q: &[f32], keys: &[f32], values: &[f32], past: usize, how: &Attention) -> Vec<f32> {
     let (q_width, kv_width) = (how.query * how.dim, how.kv * how.dim);
     let group = how.query / how.kv;
     let mut out = vec![0.0; q.len()];

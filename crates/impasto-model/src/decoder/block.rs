@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::attention::{Attention, attention};
 use super::elementwise::{add, gated, rms_norm, rope};
-use super::projection::{Projection, Watch};
+use super::projection::{Layer, Projection, Watch};
 use crate::config::DecoderConfig;
 use crate::product::Threads;
 
@@ -22,20 +22,20 @@ impl Half {
     pub const BOTH: [Half; 2] = [Half::Attention, Half::Mlp];
 }
 
-/// The weights of a block.
-pub struct Block {
+/// The weights of a block, its linear layers as `L`.
+pub struct Block<L = Layer> {
     /// Its number in the network.
-    pub(super) index: usize,
-    pub(super) attention_norm: Vec<f32>,
-    pub(super) qkv: Projection<3>,
-    pub(super) q_norm: Option<Vec<f32>>,
-    pub(super) k_norm: Option<Vec<f32>>,
-    pub(super) output: Projection<1>,
-    pub(super) post_attention_norm: Option<Vec<f32>>,
-    pub(super) mlp_norm: Vec<f32>,
-    pub(super) gate_up: Projection<2>,
-    pub(super) down: Projection<1>,
-    pub(super) post_mlp_norm: Option<Vec<f32>>,
+    pub(crate) index: usize,
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) qkv: Projection<3, L>,
+    pub(crate) q_norm: Option<Vec<f32>>,
+    pub(crate) k_norm: Option<Vec<f32>>,
+    pub(crate) output: Projection<1, L>,
+    pub(crate) post_attention_norm: Option<Vec<f32>>,
+    pub(crate) mlp_norm: Vec<f32>,
+    pub(crate) gate_up: Projection<2, L>,
+    pub(crate) down: Projection<1, L>,
+    pub(crate) post_mlp_norm: Option<Vec<f32>>,
 }
 
 /// A block with what it takes to run it on some tokens. Its two halves, attention and MLP, each add to the residual

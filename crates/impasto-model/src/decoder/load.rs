@@ -6,15 +6,19 @@ use super::projection::{Layer, Projection};
 use crate::product::{Linear, Threads};
 use crate::{ModelError, Result, WeightSource, config::DecoderConfig};
 
-/// Values of tensor `name`, whose shape must be `expected`.
-fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+/// Is the shape of tensor `name` the `expected` one?
+pub(crate) fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<()> {
     let wide: Vec<u64> = expected.iter().map(|&d| d as u64).collect();
-    let Some(found) = source.shape(name) else {
-        return Err(ModelError::MissingTensor { name: name.into(), expected: wide });
-    };
-    if found != wide {
-        return Err(ModelError::Shape { name: name.into(), found, expected: wide });
+    match source.shape(name) {
+        None => Err(ModelError::MissingTensor { name: name.into(), expected: wide }),
+        Some(found) if found != wide => Err(ModelError::Shape { name: name.into(), found, expected: wide }),
+        Some(_) => Ok(()),
     }
+}
+
+/// Values of tensor `name`, whose shape must be `expected`.
+pub(crate) fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    check_shape(source, name, expected)?;
     let values = source.load_f32(name).map_err(|source| ModelError::Tensor { name: name.into(), source })?;
     if Some(values.len()) != expected.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) {
         return Err(ModelError::count(name, values.len(), expected));
@@ -22,14 +26,46 @@ fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<V
     Ok(values)
 }
 
-struct Loader<'a> {
+/// What makes a linear layer of its parts: the tensor's name, its outputs and inputs, and a bias.
+type Make<'a, L> = dyn Fn(String, [usize; 2], Option<Vec<f32>>) -> Result<L> + 'a;
+
+/// Reads the parts of a decoder, its linear layers as `make` makes them.
+pub(crate) struct Loader<'a, L> {
     source: &'a dyn WeightSource,
     config: &'a DecoderConfig,
     /// What tensor names begin with.
     prefix: &'static str,
+    make: &'a Make<'a, L>,
 }
 
-impl Loader<'_> {
+/// What stands around the blocks.
+pub(crate) struct Ends<L> {
+    pub(crate) embedding: L,
+    pub(crate) norm: Vec<f32>,
+    /// `None` when the embedding is tied.
+    pub(crate) head: Option<L>,
+}
+
+/// What tensor names begin with, and the name of the output projection.
+pub(crate) fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'static str) {
+    let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
+    config.names.iter().find(present).or(config.names.first()).copied().unwrap_or(("", ""))
+}
+
+fn embedding(prefix: &str) -> String {
+    format!("{prefix}embed_tokens.weight")
+}
+
+impl<'a, L> Loader<'a, L> {
+    pub(crate) fn new(
+        source: &'a dyn WeightSource,
+        config: &'a DecoderConfig,
+        prefix: &'static str,
+        make: &'a Make<'a, L>,
+    ) -> Self {
+        Loader { source, config, prefix, make }
+    }
+
     fn norm(&self, name: &str, width: usize) -> Result<Vec<f32>> {
         let mut weight = tensor(self.source, &format!("{}{name}.weight", self.prefix), &[width])?;
         if self.config.structure.norms_plus_one {
@@ -38,11 +74,11 @@ impl Loader<'_> {
         Ok(weight)
     }
 
-    fn layer(&self, name: String, bias: bool, outputs: usize, inputs: usize) -> Result<Layer> {
-        let weight = tensor(self.source, &name, &[outputs, inputs])?;
+    fn layer(&self, name: String, bias: bool, outputs: usize, inputs: usize) -> Result<L> {
+        check_shape(self.source, &name, &[outputs, inputs])?;
         let bias_name = format!("{}bias", name.strip_suffix("weight").unwrap_or(&name));
         let bias = bias.then(|| tensor(self.source, &bias_name, &[outputs])).transpose()?;
-        Ok(Layer { linear: Linear::new(weight, bias, outputs, inputs), name })
+        (self.make)(name, [outputs, inputs], bias)
     }
 
     /// Layers of block `index` by name and outputs, or, where the family fuses them, one of the name `fused`.
@@ -53,11 +89,11 @@ impl Loader<'_> {
         fused: Option<&str>,
         bias: bool,
         inputs: usize,
-    ) -> Result<Projection<N>> {
-        let layer = |part: &str, outputs| {
-            self.layer(format!("{}layers.{index}.{part}.weight", self.prefix), bias, outputs, inputs)
-        };
-        if let Some(fused) = fused.filter(|_| self.config.structure.fused) {
+    ) -> Result<Projection<N, L>> {
+        let (prefix, is_fused) = (self.prefix, self.config.structure.fused);
+        let layer =
+            |part: &str, outputs| self.layer(format!("{prefix}layers.{index}.{part}.weight"), bias, outputs, inputs);
+        if let Some(fused) = fused.filter(|_| is_fused) {
             let widths = parts.map(|(_, outputs)| outputs);
             return Ok(Projection::Fused(layer(fused, widths.iter().sum())?, widths));
         }
@@ -66,7 +102,8 @@ impl Loader<'_> {
         Ok(Projection::Apart(layers))
     }
 
-    fn block(&self, index: usize) -> Result<Block> {
+    /// The tensors of block `index`.
+    pub(crate) fn block(&self, index: usize) -> Result<Block<L>> {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, kv) = (config.query_width(), config.kv_width());
@@ -93,34 +130,45 @@ impl Loader<'_> {
             post_mlp_norm: optional(post, "post_feedforward_layernorm", hidden)?,
         })
     }
+
+    /// All tensors but those of blocks, the output projection under the name `head`.
+    pub(crate) fn ends(&self, head: &str) -> Result<Ends<L>> {
+        let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
+        Ok(Ends {
+            embedding: self.layer(embedding(self.prefix), false, vocab, hidden)?,
+            norm: self.norm("norm", hidden)?,
+            head: match self.config.tie_word_embeddings {
+                true => None,
+                false => Some(self.layer(head.into(), false, vocab, hidden)?),
+            },
+        })
+    }
 }
 
 /// The tensors of block `index`.
 pub(super) fn block(source: &dyn WeightSource, frame: &Frame, index: usize) -> Result<Block> {
-    Loader { source, config: &frame.config, prefix: frame.prefix }.block(index)
+    Loader::new(source, &frame.config, frame.prefix, &|name, shape, bias| float(source, name, shape, bias)).block(index)
+}
+
+/// A layer in binary32.
+fn float(
+    source: &dyn WeightSource,
+    name: String,
+    [outputs, inputs]: [usize; 2],
+    bias: Option<Vec<f32>>,
+) -> Result<Layer> {
+    let weight = tensor(source, &name, &[outputs, inputs])?;
+    Ok(Layer { linear: Linear::new(weight, bias, outputs, inputs), name })
 }
 
 /// All tensors but those of blocks.
 pub(super) fn frame(source: &dyn WeightSource, config: DecoderConfig, pool: rayon::ThreadPool) -> Result<Frame> {
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let threads = match pool.current_num_threads() {
         1 => Threads::One,
         n => Threads::Rayon(n),
     };
-    let embedding = |prefix: &str| format!("{prefix}embed_tokens.weight");
-    let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
-    let &(prefix, head) = config.names.iter().find(present).or(config.names.first()).unwrap_or(&("", ""));
-    let loader = Loader { source, config: &config, prefix };
-    Ok(Frame {
-        prefix,
-        embedding: loader.layer(embedding(prefix), false, vocab, hidden)?,
-        norm: loader.norm("norm", hidden)?,
-        head: match config.tie_word_embeddings {
-            true => None,
-            false => Some(loader.layer(head.into(), false, vocab, hidden)?),
-        },
-        config,
-        pool,
-        threads,
-    })
+    let (prefix, head) = names(source, &config);
+    let make = |name, shape, bias| float(source, name, shape, bias);
+    let Ends { embedding, norm, head } = Loader::new(source, &config, prefix, &make).ends(head)?;
+    Ok(Frame { prefix, embedding, norm, head, config, pool, threads })
 }

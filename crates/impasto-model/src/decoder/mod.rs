@@ -8,13 +8,13 @@
 //! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds all but the blocks; with it, a [`Walk`] takes many
 //! windows through one block after another, and a [`WalkBack`] their gradients back.
 
-mod attention;
+pub(crate) mod attention;
 mod backward;
 mod block;
-mod elementwise;
+pub(crate) mod elementwise;
 mod frame;
-mod load;
-mod projection;
+pub(crate) mod load;
+pub(crate) mod projection;
 mod walk;
 mod weights;
 

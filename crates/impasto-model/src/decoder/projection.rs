@@ -4,7 +4,7 @@ use crate::product::{Linear, Threads};
 use crate::{GradientProbe, Probe};
 
 /// A linear layer and the name of its weight tensor.
-pub(super) struct Layer {
+pub struct Layer {
     pub(super) name: String,
     pub(super) linear: Linear,
 }
@@ -24,11 +24,11 @@ impl Watch<'_> {
 }
 
 /// What makes `N` outputs from one input.
-pub(super) enum Projection<const N: usize> {
+pub(crate) enum Projection<const N: usize, L = Layer> {
     /// A layer for each.
-    Apart([Layer; N]),
+    Apart([L; N]),
     /// One layer; its outputs are so wide, in order.
-    Fused(Layer, [usize; N]),
+    Fused(L, [usize; N]),
 }
 
 /// Cuts the columns of `x` into one matrix for each width; the widths add up to the width of `x`.
@@ -58,21 +58,23 @@ fn join<const N: usize>(parts: [Vec<f32>; N], widths: [usize; N]) -> Vec<f32> {
     joined
 }
 
-impl<const N: usize> Projection<N> {
-    pub(super) fn layers(&self) -> &[Layer] {
+impl<const N: usize, L> Projection<N, L> {
+    pub(crate) fn layers(&self) -> &[L] {
         match self {
             Self::Apart(layers) => layers,
             Self::Fused(layer, _) => std::slice::from_ref(layer),
         }
     }
 
-    pub(super) fn layers_mut(&mut self) -> &mut [Layer] {
+    pub(super) fn layers_mut(&mut self) -> &mut [L] {
         match self {
             Self::Apart(layers) => layers,
             Self::Fused(layer, _) => std::slice::from_mut(layer),
         }
     }
+}
 
+impl<const N: usize> Projection<N> {
     /// Outputs for `x` (rows x inputs), each rows x its width, after `watch` has seen `x`.
     pub(super) fn forward(&self, x: &[f32], threads: Threads, watch: &mut Watch<'_>) -> [Vec<f32>; N] {
         watch.show(self.layers(), x);

@@ -12,24 +12,26 @@ impl Layer {
     }
 }
 
-impl Block {
+impl<L> Block<L> {
     /// The layers, grouped by the input they share, in the order in which they run.
-    fn groups(&self) -> [&[Layer]; 4] {
+    fn groups(&self) -> [&[L]; 4] {
         [self.qkv.layers(), self.output.layers(), self.gate_up.layers(), self.down.layers()]
     }
 
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &L> {
         self.groups().into_iter().flatten()
     }
 
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
+        let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
+        [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
+    }
+}
+
+impl Block {
     fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
         let attention = self.qkv.layers_mut().iter_mut().chain(self.output.layers_mut());
         attention.chain(self.gate_up.layers_mut()).chain(self.down.layers_mut())
-    }
-
-    fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
-        let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
-        [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
     }
 
     /// The linear layers in the order in which they run: two inputs in each half. Inputs are counted through all blocks.

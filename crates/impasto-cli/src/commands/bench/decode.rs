@@ -1,18 +1,18 @@
-//! `impasto bench`.
+//! `impasto bench decode`: how fast a file decodes.
 
+use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::with_threads;
-use crate::args::{Args, Bench};
+use crate::args::Args;
+use crate::commands::with_threads;
 use crate::exit::Code;
 use crate::model::open;
 use crate::output::{bytes, print, print_json};
 
-pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
-    let Bench::Decode { file: path, repeat } = what;
+pub fn run(args: &Args, path: &Path, repeat: u32) -> anyhow::Result<Code> {
     let file = open(args, path, None)?;
     let names: Vec<&str> = file
         .tensor_names()
@@ -29,7 +29,7 @@ pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
         all.try_for_each(|(name, out)| file.tensor(name)?.read_into(out)).map(|()| begun.elapsed().as_secs_f64())
     };
     let mut seconds: Vec<f64> = Vec::new();
-    for _ in 0..=*repeat {
+    for _ in 0..=repeat {
         seconds.push(with_threads(args, &mut decode)??);
     }
     // The first round warms the caches and the map.

@@ -1,0 +1,14 @@
+//! `impasto bench`.
+
+mod decode;
+mod run;
+
+use crate::args::{Args, Bench};
+use crate::exit::Code;
+
+pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
+    match what {
+        Bench::Decode { file, repeat } => decode::run(args, file, *repeat),
+        Bench::Run(command) => run::run(args, command),
+    }
+}

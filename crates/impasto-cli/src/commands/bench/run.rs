@@ -1,0 +1,175 @@
+//! `impasto bench run`: how fast a model runs, in the manner of llama.cpp's llama-bench.
+
+use std::path::Path;
+use std::time::Instant;
+
+use impasto_model::Model;
+use impasto_model::runtime::{LoadTimes, Residence};
+use serde::Serialize;
+
+use crate::args::{Args, BenchRun, TableFormat};
+use crate::exit::{Code, UsageError};
+use crate::model::load;
+use crate::output::{bytes, print, print_json};
+use crate::progress::bar;
+
+/// What one test measured.
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    residence: &'static str,
+    threads: usize,
+    /// Bytes of the weights in memory.
+    weight_bytes: usize,
+    /// Bytes of the keys and values at the end of the test.
+    kv_bytes: usize,
+    /// Tokens of the prompt, tokens that are written, tokens in context before.
+    prompt: usize,
+    generated: usize,
+    depth: usize,
+    /// Mean and standard deviation of tokens a second.
+    mean: f64,
+    deviation: f64,
+    /// Each repetition.
+    seconds: Vec<f64>,
+    load: LoadTimes,
+}
+
+/// What is measured: tokens that run together, and tokens that run one after another.
+#[derive(Clone, Copy)]
+struct Test {
+    prompt: usize,
+    generated: usize,
+    depth: usize,
+}
+
+pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
+    let one = |prompt, generated| command.depth.iter().map(move |&depth| Test { prompt, generated, depth });
+    let prompts = command.prompt.iter().filter(|&&n| n > 0).flat_map(|&n| one(n, 0));
+    let generations = command.generate.iter().filter(|&&n| n > 0).flat_map(|&n| one(0, n));
+    let tests: Vec<Test> = prompts.chain(generations).collect();
+    if tests.is_empty() {
+        return Err(UsageError("there is nothing to measure: -p and -n are 0").into());
+    }
+    let counts = if command.thread_counts.is_empty() { vec![args.threads] } else { command.thread_counts.clone() };
+    let mut rows = Vec::new();
+    for path in &command.models {
+        for &threads in &counts {
+            let mut options = command.running.options(args, Residence::Packed);
+            options.threads = threads;
+            let model = load(args, path, command.cut.cut().as_ref(), &options)?;
+            let progress = bar(args, (tests.len() * command.repeat as usize) as u64);
+            for &test in &tests {
+                progress.set_message(name(test));
+                rows.push(measure(&model, path, test, command.repeat, &mut || progress.inc(1))?);
+            }
+            progress.finish_and_clear();
+        }
+    }
+    let format = if args.json { TableFormat::Json } else { command.output };
+    match format {
+        TableFormat::Md => print(&markdown(&rows))?,
+        TableFormat::Csv => print(&csv(&rows))?,
+        TableFormat::Json => print_json(&serde_json::to_value(&rows)?)?,
+    }
+    Ok(Code::Success)
+}
+
+/// As llama-bench calls it.
+fn name(test: Test) -> String {
+    let what = if test.prompt > 0 { format!("pp{}", test.prompt) } else { format!("tg{}", test.generated) };
+    if test.depth > 0 { format!("{what} @ d{}", test.depth) } else { what }
+}
+
+fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn FnMut()) -> anyhow::Result<Row> {
+    let network = model.network();
+    let count = test.prompt + test.generated;
+    let tokens = tokens(test.depth + count, network.vocab_size());
+    let (before, measured) = tokens.split_at(test.depth);
+    let mut cache = network.new_cache(tokens.len())?;
+    let mut logits = Vec::new();
+    if !before.is_empty() {
+        network.next_logits(&mut cache, before, &mut logits)?;
+    }
+    let mut seconds = Vec::new();
+    // The first round warms the caches, and takes the memory that stays.
+    for round in 0..=repeat {
+        cache.truncate(test.depth);
+        let begun = Instant::now();
+        let pieces = if test.prompt > 0 { measured.chunks(count) } else { measured.chunks(1) };
+        for piece in pieces {
+            network.next_logits(&mut cache, piece, &mut logits)?;
+        }
+        if round > 0 {
+            seconds.push(begun.elapsed().as_secs_f64());
+            done();
+        }
+    }
+    let rates: Vec<f64> = seconds.iter().map(|s| count as f64 / s).collect();
+    let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+    let square = |rate: &f64| (rate - mean) * (rate - mean);
+    let deviation = (rates.iter().map(square).sum::<f64>() / (rates.len() - 1).max(1) as f64).sqrt();
+    Ok(Row {
+        model: path.display().to_string(),
+        residence: residence(model),
+        threads: model.threads(),
+        weight_bytes: model.memory_bytes(),
+        kv_bytes: cache.memory_bytes(),
+        prompt: test.prompt,
+        generated: test.generated,
+        depth: test.depth,
+        mean,
+        deviation,
+        seconds,
+        load: model.load_times(),
+    })
+}
+
+fn residence(model: &Model) -> &'static str {
+    match model.residence() {
+        Residence::Packed => "packed",
+        Residence::Coded => "coded",
+        Residence::Float => "float",
+    }
+}
+
+/// Tokens without meaning, the same in each run.
+fn tokens(count: usize, vocabulary: usize) -> Vec<u32> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) as usize % vocabulary) as u32
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn test(row: &Row) -> String {
+    name(Test { prompt: row.prompt, generated: row.generated, depth: row.depth })
+}
+
+fn markdown(rows: &[Row]) -> String {
+    let head = ["model", "residence", "weights", "kv", "threads", "test", "t/s", "load"].map(str::to_owned).to_vec();
+    let line = |row: &Row| {
+        let (weights, kv) = (bytes(row.weight_bytes as u64), bytes(row.kv_bytes as u64));
+        let speed = format!("{:.2} ± {:.2}", row.mean, row.deviation);
+        let load = format!("{:.2} s", row.load.seconds);
+        vec![row.model.clone(), row.residence.to_owned(), weights, kv, row.threads.to_string(), test(row), speed, load]
+    };
+    let cells = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let rule = "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |\n".to_owned();
+    [cells(head), rule].into_iter().chain(rows.iter().map(|row| cells(line(row)))).collect()
+}
+
+fn csv(rows: &[Row]) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let head =
+        "model,residence,weight_bytes,kv_bytes,threads,test,tokens_per_second,deviation,load_seconds\n".to_owned();
+    let line = |row: &Row| {
+        let (model, test) = (quoted(&row.model), quoted(&test(row)));
+        format!(
+            "{model},{},{},{},{},{test},{:.4},{:.4},{:.4}\n",
+            row.residence, row.weight_bytes, row.kv_bytes, row.threads, row.mean, row.deviation, row.load.seconds
+        )
+    };
+    std::iter::once(head).chain(rows.iter().map(line)).collect()
+}

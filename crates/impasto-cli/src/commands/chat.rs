@@ -1,0 +1,206 @@
+//! `impasto chat`: a talk with a model that has a chat template.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use impasto_model::chat::{ChatOptions, ChatTemplate, Message};
+use impasto_model::generate::{GenerateOptions, Generation, StopReason, generate_in};
+use impasto_model::runtime::Residence;
+use impasto_model::{KvCache, Model, ModelError};
+use serde_json::json;
+
+use super::run::params;
+use crate::args::{Args, Chat};
+use crate::exit::Code;
+use crate::model::load;
+use crate::output::{print, print_json};
+
+/// Was Ctrl-C pressed while the model writes?
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Does the model write?
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+const HELP: &str = "\
+/system TEXT  set the system message (none without TEXT) and begin anew
+/reset        forget what was said
+/undo         forget the last question and its answer
+/exit         end; so does the end of the input
+Ctrl-C        stop the answer; while none is written, end
+A line that ends with \\ goes on in the next; lines between two lines of \"\"\" are one message.
+";
+
+/// A line of the input, or several joined.
+enum Input {
+    Message(String),
+    Command(String),
+    End,
+}
+
+/// The talk so far.
+struct Talk<'a> {
+    model: &'a Model,
+    template: ChatTemplate,
+    options: GenerateOptions,
+    system: Option<String>,
+    messages: Vec<Message>,
+    cache: KvCache,
+}
+
+pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
+    let options = command.running.options(args, Residence::Packed);
+    let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
+    let options = GenerateOptions {
+        max_tokens: command.max_tokens,
+        sampling: params(&command.sampling),
+        stop: command.stop.clone(),
+        ..model.generate_options()
+    };
+    let mut talk = Talk {
+        template: model.chat_template()?,
+        options,
+        system: command.system.clone(),
+        messages: Vec::new(),
+        cache: model.network().new_cache(0)?,
+        model: &model,
+    };
+    let ended = ctrlc::set_handler(|| {
+        if !WRITING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+    ended.context("Ctrl-C cannot be caught")?;
+    let (stdin, quiet) = (std::io::stdin(), args.quiet || args.json || !std::io::stdin().is_terminal());
+    if !quiet {
+        eprintln!("{}: /help says what there is beside talking.", command.model.display());
+    }
+    let mut lines = stdin.lock();
+    loop {
+        match read(&mut lines, quiet)? {
+            Input::End => return Ok(Code::Success),
+            Input::Command(line) if line == "/exit" => return Ok(Code::Success),
+            Input::Command(line) => talk.command(&line),
+            Input::Message(text) => {
+                let generation = talk.answer(text, args.json)?;
+                if args.json {
+                    print_json(&json!({ "generation": generation, "cached_tokens": talk.cache.len() }))?;
+                } else if !args.quiet && generation.stop == StopReason::ContextFull {
+                    eprintln!("The context is full: /reset or /undo makes room.");
+                }
+            }
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// Has the model answer, in its own words so far as it was not stopped.
+    fn answer(&mut self, text: String, silent: bool) -> anyhow::Result<Generation> {
+        self.messages.push(Message::new("user", text));
+        let system = self.system.iter().map(|text| Message::new("system", text));
+        let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
+        let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+        let prompt = self.model.tokenizer()?.encode(&self.template.render(&messages, &options)?, false)?;
+        let mut failed = None;
+        let mut show = |piece: &str| {
+            let mut out = std::io::stdout().lock();
+            if !silent && let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+                failed = Some(error);
+            }
+            if failed.is_some() || INTERRUPTED.load(Ordering::SeqCst) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        INTERRUPTED.store(false, Ordering::SeqCst);
+        WRITING.store(true, Ordering::SeqCst);
+        let (network, tokenizer) = (self.model.network(), self.model.tokenizer()?);
+        let generation = generate_in(network, tokenizer, &mut self.cache, &prompt, &self.options, &mut show);
+        WRITING.store(false, Ordering::SeqCst);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let generation = generation.inspect_err(|error| {
+            if matches!(error, ModelError::ContextOverflow { .. }) {
+                self.messages.pop();
+            }
+        })?;
+        if !silent {
+            print("\n")?;
+        }
+        self.messages.push(Message::new("assistant", &generation.text));
+        Ok(generation)
+    }
+
+    fn command(&mut self, line: &str) {
+        match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
+            ("/reset", "") => self.messages.clear(),
+            ("/undo", "") => self.messages.truncate(self.messages.len().saturating_sub(2)),
+            ("/system", text) => {
+                self.system = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+                self.messages.clear();
+            }
+            ("/help", "") => eprint!("{HELP}"),
+            _ => eprintln!("There is no command {line:?}; /help lists them."),
+        }
+    }
+}
+
+/// The next message or command.
+fn read(lines: &mut impl BufRead, quiet: bool) -> anyhow::Result<Input> {
+    let prompt = |text: &str| {
+        if !quiet {
+            eprint!("{text}");
+        }
+    };
+    let mut line = |text: &str| -> anyhow::Result<Option<String>> {
+        prompt(text);
+        let mut line = String::new();
+        let read = lines.read_line(&mut line).context("standard input")?;
+        Ok((read > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
+    };
+    loop {
+        let Some(first) = line("> ")? else { return Ok(Input::End) };
+        let mut text = String::new();
+        if first.trim() == "\"\"\"" {
+            while let Some(next) = line(". ")?.filter(|next| next.trim() != "\"\"\"") {
+                text.push_str(&next);
+                text.push('\n');
+            }
+            text.truncate(text.trim_end_matches('\n').len());
+        } else if first.starts_with('/') {
+            return Ok(Input::Command(first.trim_end().to_owned()));
+        } else {
+            let mut part = first;
+            while let Some(kept) = part.strip_suffix('\\') {
+                text.push_str(kept);
+                text.push('\n');
+                part = line(". ")?.unwrap_or_default();
+            }
+            text.push_str(&part);
+        }
+        if !text.trim().is_empty() {
+            return Ok(Input::Message(text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_messages() {
+        let mut input = "\n  \nhello\na \\\nb\\\nc\n\"\"\"\n/x\n\ny\n\"\"\"\n/system be kind \nlast\\".as_bytes();
+        let mut seen = Vec::new();
+        loop {
+            match read(&mut input, true).unwrap() {
+                Input::Message(text) => seen.push(text),
+                Input::Command(line) => seen.push(format!("command {line}")),
+                Input::End => break,
+            }
+        }
+        assert_eq!(seen, ["hello", "a \nb\nc", "/x\n\ny", "command /system be kind", "last\n"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! The parts of a block that are not products, in place; rows are shared out over the pool.
+
+use super::parts::Parts;
+use super::pool::Pool;
+use crate::config::Activation;
+use crate::decoder::elementwise::{gate_row, rope_row};
+
+/// Values that a task takes at least.
+const TASK: usize = 1 << 13;
+/// Sums that are kept apart.
+const LANES: usize = 16;
+
+/// Calls `work` with each row of `out`, rows of `width`.
+fn rows(out: &mut [f32], width: usize, pool: &Pool, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let count = out.len() / width;
+    let together = (TASK / width).max(1);
+    let out = Parts::new(out);
+    pool.run(count.div_ceil(together), &|_, task| {
+        for row in task * together..((task + 1) * together).min(count) {
+            // SAFETY: each row is taken by one task, once.
+            work(row, unsafe { out.take(row * width..(row + 1) * width) });
+        }
+    });
+}
+
+/// RMSNorm (Zhang and Sennrich, arXiv 1910.07467) of each row of `x` into `out`.
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], pool: &Pool) {
+    let width = weight.len();
+    rows(out, width, pool, |row, out| {
+        out.copy_from_slice(&x[row * width..(row + 1) * width]);
+        rms_norm_row(out, weight, eps);
+    });
+}
+
+/// [`rms_norm`] in place.
+pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32, pool: &Pool) {
+    rows(x, weight.len(), pool, |_, x| rms_norm_row(x, weight, eps));
+}
+
+fn rms_norm_row(x: &mut [f32], weight: &[f32], eps: f32) {
+    let mut sums = [0.0f64; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for part in whole {
+        sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(x * x));
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, x)| *sum += f64::from(x * x));
+    let mean = sums.iter().sum::<f64>() / weight.len() as f64;
+    let scale = 1.0 / (mean as f32 + eps).sqrt();
+    x.iter_mut().zip(weight).for_each(|(x, w)| *x = w * (*x * scale));
+}
+
+/// `gate = activation(gate) * up`, rows of `width`.
+pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Activation, pool: &Pool) {
+    rows(gate, width, pool, |row, gate| gate_row(gate, &up[row * width..(row + 1) * width], activation));
+}
+
+/// Rotary positions of rows of `width`: heads of `head_dim`, of which the first `dim` elements turn; `table` has dim / 2 pairs a row.
+pub(super) fn rope(x: &mut [f32], width: usize, head_dim: usize, dim: usize, table: &[(f32, f32)], pool: &Pool) {
+    let half = dim / 2;
+    rows(x, width, pool, |row, x| rope_row(x, head_dim, dim, &table[row * half..(row + 1) * half]));
+}
+
+/// `x += y`.
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}

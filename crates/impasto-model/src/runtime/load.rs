@@ -1,0 +1,137 @@
+//! From a source of weights to matrices in their residence.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::dense::DenseMatrix;
+use super::matrix::Matrix;
+use super::packed::{Band, ColumnOrder, PackError, PackedMatrix};
+use super::pool::Pool;
+use crate::decoder::load::tensor;
+use crate::{Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
+
+/// In which form weights lie in memory while a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residence {
+    /// Integers of the lattice packed at few bits; 16-bit floats where weights are no such integers.
+    #[default]
+    Packed,
+    /// Entropy-coded as in the file, decoded in each product.
+    Coded,
+    /// Binary32: the reference.
+    Float,
+}
+
+/// Time that loading took, in seconds; that of several workers added up where it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct LoadTimes {
+    /// All of it.
+    pub seconds: f64,
+    /// Of that, until weights were begun: configuration, tokenizer, chat template.
+    pub assets: f64,
+    /// Reading and entropy decoding, all workers.
+    pub decode: f64,
+    /// Packing, all workers.
+    pub pack: f64,
+    /// Workers.
+    pub threads: usize,
+}
+
+/// Loads matrices and counts the time.
+pub(super) struct MatrixLoader<'a> {
+    pub(super) source: &'a dyn WeightSource,
+    pub(super) residence: Residence,
+    pub(super) pool: &'a Pool,
+    /// Nanoseconds of decoding, all workers.
+    pub(super) decode: &'a AtomicU64,
+    /// Nanoseconds of packing, all workers.
+    pub(super) pack: &'a AtomicU64,
+}
+
+impl MatrixLoader<'_> {
+    /// The matrix `name`, whose shape was checked.
+    pub(super) fn matrix(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Matrix> {
+        let failed = |source| ModelError::Tensor { name: name.into(), source };
+        if self.residence == Residence::Coded
+            && let Some(coded) = self.source.coded(name).map_err(failed)?
+        {
+            self.check_decodes(&*coded).map_err(failed)?;
+            return Ok(Matrix::Coded(coded));
+        }
+        if let Some(lattice) = self.source.lattice(name).map_err(failed)?
+            && let Some(packed) = self.pack(&*lattice).map_err(failed)?
+        {
+            return Ok(Matrix::Packed(packed));
+        }
+        timed(self.decode, || {
+            if let Some(halves) = self.source.load_half(name).map_err(failed)? {
+                return Ok(Matrix::Dense(DenseMatrix::of_halves(halves, outputs, inputs)));
+            }
+            let weights = tensor(self.source, name, &[outputs, inputs])?;
+            Ok(Matrix::Dense(DenseMatrix::new(weights, outputs, inputs)))
+        })
+    }
+
+    /// Packs a matrix, band by band; `None` if its integers are too wide to be packed.
+    fn pack(&self, lattice: &dyn LatticeTensor) -> Result<Option<PackedMatrix>, Failure> {
+        let columns = match ColumnOrder::new(lattice.column_steps(), lattice.column_widths()) {
+            Ok(columns) => columns,
+            Err(_) => return Ok(None),
+        };
+        let count = lattice.bands().len();
+        let bands: Vec<Mutex<Option<Result<(Band, u8), PackError>>>> = (0..count).map(|_| Mutex::default()).collect();
+        let failed: Mutex<Option<Failure>> = Mutex::default();
+        let buffers: Vec<Mutex<LatticeBand>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
+        self.pool.run(count, &|worker, i| {
+            let mut band = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            match timed(self.decode, || lattice.read(i, &mut band)) {
+                Ok(()) => {
+                    let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
+                    let pack = || Ok((Band::pack(integers, &columns, row_steps, row_widths)?, *offset));
+                    let packed = timed(self.pack, pack);
+                    *bands[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
+                }
+                Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+            }
+        });
+        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let bands = bands.into_iter().filter_map(|band| band.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let Ok(bands) = bands.collect::<Result<Vec<_>, _>>() else { return Ok(None) };
+        let (bands, offsets): (Vec<Band>, Vec<u8>) = bands.into_iter().unzip();
+        let offset = offsets.first().copied().unwrap_or(0);
+        if offsets.iter().any(|&other| other != offset) {
+            return Ok(None);
+        }
+        Ok(PackedMatrix::new(columns, bands, offset).ok())
+    }
+
+    /// Decodes every band once, so that what is broken is found when the model is loaded.
+    fn check_decodes(&self, coded: &dyn crate::CodedTensor) -> Result<(), Failure> {
+        timed(self.decode, || {
+            let open = coded.open()?;
+            let failed: Mutex<Option<Failure>> = Mutex::default();
+            let buffers: Vec<Mutex<Vec<f32>>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
+            self.pool.run(open.bands().len(), &|worker, band| {
+                let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = open.read(band, &mut weights) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            });
+            failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        })
+    }
+}
+
+/// Adds to `nanoseconds` the time that `work` takes.
+fn timed<R>(nanoseconds: &AtomicU64, work: impl FnOnce() -> R) -> R {
+    let begun = Instant::now();
+    let result = work();
+    nanoseconds.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    result
+}

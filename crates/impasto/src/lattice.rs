@@ -1,0 +1,153 @@
+//! Tensors of a file as the runtime takes them: as integers, or coded as they lie in the file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use impasto_codec::lattice::scale;
+use impasto_codec::tile::TileDecoder;
+use impasto_codec::{DType, Head, values};
+use impasto_container::{Object, Source};
+use impasto_model::{CodedTensor, Failure, LatticeBand, LatticeTensor, OpenTensor};
+
+use crate::error::FileError;
+use crate::file::File;
+use crate::tensor::Tensor;
+
+/// A tensor on the lattice, to be read as integers.
+pub struct Integers<'a, S> {
+    tensor: Tensor<'a, S>,
+    decoder: Arc<TileDecoder>,
+    shape: [usize; 2],
+    column_steps: Vec<f32>,
+    column_widths: Vec<i32>,
+}
+
+impl<'a, S: Source> Integers<'a, S> {
+    /// Those of `tensor`; `None` if it is not on the lattice, or no matrix.
+    pub fn new(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
+        let Some(shape) = matrix_shape(&tensor).filter(|_| tensor.is_lattice()) else { return Ok(None) };
+        let decoder = tensor.finest()?;
+        let Some((head, steps)) = decoder.head().and_then(|head| Some((head, head.steps()?))) else { return Ok(None) };
+        let all = 0..shape[1];
+        let column_steps = match &steps.columns {
+            Some(columns) => columns.slice(all.clone()).into_iter().map(scale).collect(),
+            None => vec![1.0; shape[1]],
+        };
+        let column_widths = head.column_classes.slice(all);
+        Ok(Some(Integers { tensor, decoder, shape, column_steps, column_widths }))
+    }
+}
+
+impl<S: Source> LatticeTensor for Integers<'_, S> {
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn column_steps(&self) -> &[f32] {
+        &self.column_steps
+    }
+
+    fn column_widths(&self) -> &[i32] {
+        &self.column_widths
+    }
+
+    fn bands(&self) -> Vec<Range<usize>> {
+        bands(&self.tensor)
+    }
+
+    fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
+        let (tensor, rows) = (&self.tensor, bands(&self.tensor)[band].clone());
+        tensor.integers(&self.decoder, band as u64, &mut out.integers)?;
+        let heads: Vec<&Head> = self.decoder.heads().collect();
+        let level = usize::from(tensor.level(rows.start as u64));
+        let base = heads.first().and_then(|head| Some((head, head.steps()?)));
+        // An exact layer above the level has no step, and `new` has seen that no band reaches one.
+        let step = heads.get(level).and_then(|head| head.step());
+        let Some(((head, steps), (step, offset))) = base.zip(step) else {
+            return Err("a row of tiles has no step".into());
+        };
+        let row_steps = match &steps.rows {
+            Some(array) => array.slice(rows.clone()).into_iter().map(|i| step * scale(i)).collect(),
+            None => vec![step; rows.len()],
+        };
+        (out.row_steps, out.offset) = (row_steps, offset);
+        out.row_widths = head.row_classes.slice(rows);
+        Ok(())
+    }
+}
+
+/// A tensor that stays coded in its file.
+pub struct Coded<S> {
+    file: Arc<File<S>>,
+    number: u32,
+    shape: [usize; 2],
+}
+
+impl<S: Source> Coded<S> {
+    /// Object number `number` of `file`; `None` if it is no matrix of floats.
+    pub fn new(file: &Arc<File<S>>, number: u32) -> Result<Option<Self>, FileError> {
+        let tensor = file.object(number)?;
+        let float = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::Bf16);
+        let shape = matrix_shape(&tensor).filter(|_| float);
+        Ok(shape.map(|shape| Coded { file: file.clone(), number, shape }))
+    }
+}
+
+impl<S: Source> CodedTensor for Coded<S> {
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let reader = self.file.reader();
+        let [rows, columns] = self.shape.map(|n| n as u64);
+        let units = reader.units_of_band(self.number, 0..rows, 0..columns).unwrap_or_default();
+        let lengths = units.into_iter().filter_map(|unit| reader.unit_range(unit));
+        lengths.map(|range| (range.end - range.start) as usize).sum()
+    }
+
+    fn open(&self) -> Result<Box<dyn OpenTensor + '_>, Failure> {
+        let tensor = self.file.object(self.number)?;
+        // Before bands are decoded side by side, which would each wait for it.
+        tensor.finest()?;
+        Ok(Box::new(Open(tensor)))
+    }
+}
+
+/// A coded tensor with its tables.
+struct Open<'a, S>(Tensor<'a, S>);
+
+impl<S: Source> OpenTensor for Open<'_, S> {
+    fn bands(&self) -> Vec<Range<usize>> {
+        bands(&self.0)
+    }
+
+    fn read(&self, band: usize, out: &mut Vec<f32>) -> Result<(), Failure> {
+        let rows = bands(&self.0)[band].clone();
+        let bytes = self.0.band(rows.start as u64..rows.end as u64, 0..self.0.matrix().cols())?;
+        out.clear();
+        values::to_f32(self.0.dtype(), &bytes, out);
+        Ok(())
+    }
+}
+
+/// Outputs and inputs of a tensor that is coded in the matrix that it is.
+fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
+    let &[rows, columns] = tensor.shape() else { return None };
+    let matrix = tensor.matrix();
+    let same = (matrix.rows(), matrix.cols()) == (rows, columns) && rows > 0 && columns > 0;
+    Some([usize::try_from(rows).ok()?, usize::try_from(columns).ok()?]).filter(|_| same)
+}
+
+/// The rows of each row of tiles.
+fn bands<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
+    let (rows, height) = (tensor.matrix().rows() as usize, tensor.matrix().tile_rows().max(1) as usize);
+    (0..rows).step_by(height).map(|first| first..(first + height).min(rows)).collect()
+}
+
+/// The number of a tensor, tied ones resolved.
+pub fn number<S: Source>(file: &File<S>, name: &str) -> Option<u32> {
+    let found = file.reader().find_tensor(name)?;
+    file.reader().objects().get(found as usize).and_then(Object::tensor)?;
+    Some(file.reader().resolve(found))
+}
