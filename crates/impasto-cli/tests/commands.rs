@@ -211,3 +211,63 @@ fn a_model_that_cannot_run_is_not_calibrated() {
     at.write("text.txt", "text");
     at.run(&["encode", "model", "-o", "b.impasto", "--bpw", "4", "--calibration", "text.txt"]).fails(3, "bert");
 }
+
+#[test]
+fn a_model_runs_in_every_residence() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "5", "--uncalibrated"]).ok();
+    let run = |options: &[&str]| {
+        let words = ["run", "a.impasto", "-p", "Once upon a time", "-n", "5", "--json"];
+        at.run(&[&words[..], options].concat()).json()
+    };
+    let text = |options: &[&str]| run(options)["generation"]["text"].as_str().expect("a text").to_owned();
+    let float = text(&["--residence", "float"]);
+    assert_eq!(float, text(&["--residence", "coded", "--kv", "f32"]));
+    assert_eq!(float, text(&["--activations", "f32", "--kv", "k=f32,v=f16,1-2=f32"]));
+    assert!(!text(&["--kv", "int4"]).is_empty());
+    let bytes = |options: &[&str]| run(options)["load"]["weight_bytes"].as_u64().expect("bytes");
+    let [packed, coded, float] = ["packed", "coded", "float"].map(|form| bytes(&["--residence", form]));
+    assert!(coded < packed && packed * 4 < float, "{coded} {packed} {float}");
+    for (options, code, word) in [
+        (&["--kv", "int5"][..], 2, "int5"),
+        (&["--kv", "9=f16"], 3, "block 9"),
+        (&["--residence", "tar"], 2, "tar"),
+        (&["--context", "0"], 2, "0"),
+        (&["--context", "2"], 3, "context of 2"),
+        (&["--memory-limit", "1MB"], 3, "limit of 1000000"),
+    ] {
+        let ran = at.run(&[&["run", "a.impasto", "-p", "Once upon a time"][..], options].concat());
+        assert!(ran.code == Some(code) && ran.err.contains(word), "{options:?}: {ran:?}");
+    }
+    let kld = |options: &[&str]| {
+        let words = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "t.txt", "--ctx", "32", "--json"];
+        at.run(&[&words[..], options].concat()).json()["kld"]["mean"]["value"].as_f64().expect("a divergence")
+    };
+    at.write("t.txt", &"One day a little dog went to the park and saw a big red ball. ".repeat(20));
+    let (reference, packed) = (kld(&[]), kld(&["--residence", "packed"]));
+    assert!(packed != reference && (packed / reference - 1.0).abs() < 0.2, "{packed} {reference}");
+    assert!((kld(&["--residence", "coded", "--kv", "f32"]) / reference - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn bench_run_prints_tables() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "5", "--uncalibrated"]).ok();
+    let bench = ["bench", "run", "a.impasto", "-p", "7,0", "-n", "3", "-d", "0,5", "-r", "2", "-t", "1,2"];
+    let table = at.run(&bench).ok().out;
+    for test in ["| pp7 |", "| pp7 @ d5 |", "| tg3 |", "| tg3 @ d5 |"] {
+        assert_eq!(table.matches(test).count(), 2, "{test} in {table}");
+    }
+    let csv = at.run(&[&bench[..], &["-o", "csv"]].concat()).ok().out;
+    assert_eq!(csv.lines().count(), 9, "{csv}");
+    assert!(csv.lines().skip(1).all(|line| line.starts_with("\"a.impasto\",packed,")), "{csv}");
+    let rows = at.run(&[&bench[..], &["-o", "json"]].concat()).json();
+    let rows = rows.as_array().expect("rows");
+    assert_eq!(rows.len(), 8);
+    for row in rows {
+        assert!(row["mean"].as_f64().is_some_and(|mean| mean > 0.0) && row["deviation"].as_f64().is_some());
+        assert_eq!(row["seconds"].as_array().map(Vec::len), Some(2));
+    }
+    let nothing = at.run(&["bench", "run", "a.impasto", "-p", "0", "-n", "0"]);
+    assert!(nothing.code == Some(2) && nothing.err.contains("nothing to measure"), "{nothing:?}");
+}

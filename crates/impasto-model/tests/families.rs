@@ -5,6 +5,7 @@
 mod support;
 
 use impasto_model::config::{Activation, DecoderConfig};
+use impasto_model::runtime::kv::{KvFormat, KvLayout};
 use impasto_model::{CausalLm, Model, RunOptions, Want};
 use serde_json::{Value, json};
 use support::{Family, Table};
@@ -16,9 +17,17 @@ fn load(table: &Table, threads: usize) -> Model {
     Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
 }
 
+/// The reference, and the runtime with keys and values in binary32.
+fn both(table: &Table, threads: usize) -> [Model; 2] {
+    let kv = KvLayout::uniform(KvFormat::F32);
+    let runtime = Model::load(table, &RunOptions { threads, kv, ..RunOptions::default() }).unwrap();
+    assert!(runtime.runtime().is_some());
+    [load(table, threads), runtime]
+}
+
 fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = model.decoder().unwrap().new_cache(tokens.len()).unwrap();
-    model.decoder().unwrap().forward(&mut cache, tokens, Want::All).unwrap()
+    let mut cache = model.network().new_cache(tokens.len()).unwrap();
+    model.network().forward(&mut cache, tokens, Want::All).unwrap()
 }
 
 /// Largest error over the positions.
@@ -32,11 +41,10 @@ fn error(got: &[f32], expected: &[f32], vocab: usize) -> f32 {
     rows.map(row).fold(0.0, f32::max)
 }
 
-/// Largest error over the runs of `family` of the model in `table`.
-fn error_of(family: &Family, table: &Table, threads: usize) -> f32 {
-    let model = load(table, threads);
-    let vocab = model.decoder().unwrap().vocab_size();
-    let run = |(n, expected): &(usize, Vec<f32>)| error(&logits(&model, &family.tokens[..*n]), expected, vocab);
+/// Largest error over the runs of `family` of `model`.
+fn error_of(family: &Family, model: &Model) -> f32 {
+    let vocab = model.network().vocab_size();
+    let run = |(n, expected): &(usize, Vec<f32>)| error(&logits(model, &family.tokens[..*n]), expected, vocab);
     family.runs.iter().map(run).fold(0.0, f32::max)
 }
 
@@ -46,9 +54,11 @@ fn equal_transformers() {
     assert_eq!(families.len(), 11);
     for family in families {
         for threads in [1, 2] {
-            let worst = error_of(&family, &family.table, threads);
-            println!("{}, {threads} threads: largest error {worst:.1e}", family.name);
-            assert!(worst < TOLERANCE, "{}: {worst:.1e}", family.name);
+            for model in both(&family.table, threads) {
+                let worst = error_of(&family, &model);
+                println!("{}, {:?}, {threads} threads: largest error {worst:.1e}", family.name, model.residence());
+                assert!(worst < TOLERANCE, "{}: {worst:.1e}", family.name);
+            }
         }
     }
 }
@@ -56,9 +66,9 @@ fn equal_transformers() {
 /// Every row, however the tokens came: the row of the run of transformers over all tokens so far.
 #[test]
 fn one_token_at_a_time() {
-    for family in Family::all() {
-        let model = load(&family.table, 2);
-        let net = model.decoder().unwrap();
+    let families = Family::all();
+    for (family, model) in families.iter().flat_map(|family| both(&family.table, 2).map(|model| (family, model))) {
+        let net = model.network();
         let vocab = net.vocab_size();
         let mut checked = 0;
         for cuts in [vec![1; 48], vec![13, 1, 1, 9, 1, 23]] {
@@ -66,7 +76,7 @@ fn one_token_at_a_time() {
             for n in cuts {
                 let at = cache.len();
                 let got = net.forward(&mut cache, &family.tokens[at..at + n], Want::LastOnly).unwrap();
-                let long = |tokens: usize| net.config().ropes.iter().any(|rope| rope.is_long(tokens));
+                let long = |tokens: usize| model.config().ropes.iter().any(|rope| rope.is_long(tokens));
                 let run = family.runs.iter().find(|(tokens, _)| *tokens >= at + n && long(*tokens) == long(at + n));
                 let Some((_, expected)) = run else { panic!("{}: no run for {} tokens", family.name, at + n) };
                 let row = &expected[(at + n - 1) * vocab..][..vocab];
@@ -140,7 +150,7 @@ fn options_matter() {
         let table = family.with_config(|config| {
             *config.pointer_mut(pointer).unwrap_or_else(|| panic!("{name}: no {pointer}")) = value.clone();
         });
-        let worst = error_of(&family, &table, 1);
+        let worst = error_of(&family, &load(&table, 1));
         assert!(worst > 50.0 * TOLERANCE, "{name}{pointer} = {value}: {worst:.1e}");
     }
 }
@@ -222,7 +232,7 @@ fn text_of_a_multimodal_model() {
             .iter()
             .map(|(name, tensor)| (name.replacen("model.", prefix, 1), tensor.clone()))
             .collect();
-        assert!(error_of(&family, &table, 1) < TOLERANCE);
+        assert!(error_of(&family, &load(&table, 1)) < TOLERANCE);
         assert_eq!(load(&table, 1).eos(), [1, 7]);
         let mut config: Value = serde_json::from_slice(&table.assets["config.json"]).unwrap();
         config.as_object_mut().unwrap().remove("eos_token_id");

@@ -29,10 +29,4 @@ impl Workers {
     pub(crate) fn with<R>(&self, worker: usize, work: impl FnOnce(&mut Buffers) -> R) -> R {
         work(&mut self.each[worker].lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// Bytes held.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let buffers = self.each.iter().map(|each| each.lock().unwrap_or_else(PoisonError::into_inner));
-        buffers.map(|b| (b.weights.capacity() + b.outputs.capacity()) * size_of::<f32>()).sum()
-    }
 }

@@ -149,6 +149,19 @@ impl Model {
         Model { folder, path, tensors }
     }
 
+    /// The tiny model with its weights as 32-bit floats, so that those of a lattice are rounded by nothing.
+    pub fn wide_tiny() -> Model {
+        let tiny = Checkpoint::open(&tiny()).expect("the tiny model");
+        let wide = |t: &impasto_checkpoint::TensorInfo| {
+            Tensor::floats(&t.name, DType::F32, &t.shape, to_values(t.dtype, tiny.bytes(t)))
+        };
+        let model = Model::single(tiny.tensors().iter().map(wide).collect());
+        for asset in tiny.assets() {
+            fs::write(model.path.join(&asset.name), &asset.bytes).expect("an asset");
+        }
+        model
+    }
+
     /// Where a file of this name goes.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
