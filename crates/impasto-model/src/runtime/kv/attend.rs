@@ -21,7 +21,7 @@ const DIRECT: usize = 8;
 /// Pages of a part of the context, at least, where the context is split.
 const PART: usize = 4;
 /// Tasks to aim at when splitting the context: fixed, so that results do not depend on the number of threads.
-const TASKS: usize = 64;
+const TASKS: usize = 32;
 
 /// The attention of a transformer block.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -266,14 +266,25 @@ impl Job<'_> {
             let (key_numbers, key_scales) = keys.plane.head(keys.page(page), task.head);
             let (value_numbers, value_scales) = values.plane.head(values.page(page), task.head);
             let direct = rows <= DIRECT;
+            let more = direct && page + 1 < last;
+            let next = if more { keys.plane.head(keys.page(page + 1), task.head).0 } else { &[] };
             let (format, b, b_stride) = if direct {
                 (keys.plane.format, key_numbers, keys.plane.row_bytes())
             } else {
                 kernels.widen(keys.plane.format, key_numbers, w.keys);
                 (KvFormat::F32, as_bytes(w.keys), PAGE * size_of::<f32>())
             };
-            let scores =
-                Product { a: w.queries, a_stride: dim, rows, depth: dim, b, b_stride, columns: PAGE, factors: None };
+            let scores = Product {
+                a: w.queries,
+                a_stride: dim,
+                rows,
+                depth: dim,
+                b,
+                b_stride,
+                columns: PAGE,
+                factors: None,
+                ahead: if direct { value_numbers } else { &[] },
+            };
             kernels.product(format, &scores, w.scores);
             kernels.softmax(&mut Softmax {
                 scores: w.scores,
@@ -303,6 +314,7 @@ impl Job<'_> {
                 b_stride,
                 columns: width,
                 factors: Some(w.factors),
+                ahead: next,
             };
             kernels.product(format, &sums, w.sums);
         }

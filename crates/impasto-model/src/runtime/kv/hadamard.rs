@@ -16,17 +16,44 @@ pub(super) fn rotate(head: &mut [f32]) {
     }
     let scale = 1.0 / (width as f32).sqrt();
     for block in head.chunks_exact_mut(width) {
-        let mut half = width / 2;
-        while half > 0 {
+        // Steps between neighbours go over whole vectors, too.
+        let small = if width >= LANES {
+            block.as_chunks_mut::<LANES>().0.iter_mut().for_each(within);
+            LANES
+        } else {
+            1
+        };
+        let mut half = small;
+        while half < width {
             for pair in block.chunks_exact_mut(2 * half) {
                 let (low, high) = pair.split_at_mut(half);
                 for (a, b) in low.iter_mut().zip(high) {
                     (*a, *b) = (*a + *b, *a - *b);
                 }
             }
-            half /= 2;
+            half *= 2;
         }
         block.iter_mut().for_each(|x| *x *= scale);
+    }
+}
+
+/// Numbers that are rotated together.
+const LANES: usize = 16;
+
+/// The steps within sixteen numbers.
+fn within(x: &mut [f32; LANES]) {
+    step::<1>(x);
+    step::<2>(x);
+    step::<4>(x);
+    step::<8>(x);
+}
+
+/// Sums and differences of numbers `HALF` apart.
+fn step<const HALF: usize>(x: &mut [f32; LANES]) {
+    let old = *x;
+    for (i, x) in x.iter_mut().enumerate() {
+        let sign = if i & HALF == 0 { 1.0 } else { -1.0 };
+        *x = old[i ^ HALF] + sign * old[i];
     }
 }
 

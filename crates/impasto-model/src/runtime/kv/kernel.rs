@@ -9,6 +9,7 @@ use super::lanes::scalar::Scalar;
 use super::lanes::{Lanes, WIDTH};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{avx2::Avx2, avx512::Avx512};
+use super::lines::LINE;
 use super::pages::PAGE;
 use super::plane::GROUP;
 use super::softmax::{Softmax, softmax};
@@ -61,6 +62,8 @@ pub(super) struct Product<'a> {
     /// A multiple of 32; also the stride of c.
     pub(super) columns: usize,
     pub(super) factors: Option<&'a [f32]>,
+    /// What will be read next, in rows like those of b: it is fetched along the way. May be empty.
+    pub(super) ahead: &'a [u8],
 }
 
 impl Product<'_> {
@@ -94,7 +97,14 @@ unsafe fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
         let mut sums = [[[L::splat(0.0); 2]; N]; R];
         let a = p.a.as_ptr().add(row * p.a_stride);
         let b = p.b.as_ptr().add(group * S::GROUP_BYTES);
+        let ahead = p.ahead.as_ptr().wrapping_add(group * S::GROUP_BYTES);
+        let fetch = row == 0 && !p.ahead.is_empty();
         for i in 0..p.depth {
+            if fetch {
+                for line in (0..N * S::GROUP_BYTES).step_by(LINE) {
+                    L::prefetch(ahead.wrapping_add(i * p.b_stride + line));
+                }
+            }
             let mut v = [[L::splat(0.0); 2]; N];
             for (n, v) in v.iter_mut().enumerate() {
                 *v = S::load::<L>(b.add(i * p.b_stride + n * S::GROUP_BYTES));

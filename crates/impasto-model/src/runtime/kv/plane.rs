@@ -9,6 +9,7 @@
 //! Both are matrices whose rows a kernel reads as they lie, multiplies by one number of another matrix, and adds up. Rows
 //! are whole groups of 32 numbers. Of four bits, byte i of a group has number i below and number i + 16 above.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::pages::PAGE;
@@ -70,11 +71,11 @@ impl Plane {
         (numbers, if self.format.has_scale() { &rest[..PAGE * size_of::<bf16>()] } else { &[] })
     }
 
-    /// Index of a token's number.
-    fn index(&self, token: usize, i: usize) -> usize {
+    /// Where a token's first number is, and how far it is from one to the next.
+    fn path(&self, token: usize) -> (usize, usize) {
         match self.side {
-            Side::Keys => i * PAGE + token,
-            Side::Values => token * self.shape().1 + i,
+            Side::Keys => (token, PAGE),
+            Side::Values => (token * self.shape().1, 1),
         }
     }
 
@@ -83,23 +84,31 @@ impl Plane {
         let bytes = &mut page[head * self.head_bytes()..][..self.head_bytes()];
         let (numbers, scales) = bytes.split_at_mut(self.number_bytes());
         let mut put_scale = |scale: bf16| scales[2 * token..][..2].copy_from_slice(&scale.to_ne_bytes());
+        let (mut at, step) = self.path(token);
         match self.format {
             KvFormat::F32 => {
-                for (i, x) in x.iter().enumerate() {
-                    numbers[4 * self.index(token, i)..][..4].copy_from_slice(&x.to_ne_bytes());
+                let numbers = numbers.as_chunks_mut().0;
+                for x in x {
+                    numbers[at] = x.to_ne_bytes();
+                    at += step;
                 }
             }
             KvFormat::F16 => {
-                for (i, &x) in x.iter().enumerate() {
-                    numbers[2 * self.index(token, i)..][..2].copy_from_slice(&to_f16(x).to_ne_bytes());
+                let numbers = numbers.as_chunks_mut().0;
+                for x in x.chunks(GROUP) {
+                    for code in &to_f16(x)[..x.len()] {
+                        numbers[at] = code.to_ne_bytes();
+                        at += step;
+                    }
                 }
             }
             KvFormat::Int8 => {
                 let scale = scale8(x);
                 let inverse = inverse(scale);
                 put_scale(scale);
-                for (i, x) in x.iter().enumerate() {
-                    numbers[self.index(token, i)] = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+                for x in x {
+                    numbers[at] = rounded((x * inverse).clamp(-127.0, 127.0)).to_bits() as u8;
+                    at += step;
                 }
             }
             KvFormat::Int4 => {
@@ -109,10 +118,11 @@ impl Plane {
                 let scale = scale4(work);
                 let inverse = inverse(scale);
                 put_scale(scale);
-                for (i, x) in work.iter().enumerate() {
-                    let (byte, shift) = nibble(self.index(token, i));
-                    let code = (round4(x * inverse) + 8.0) as u8;
+                for x in work {
+                    let (byte, shift) = nibble(at);
+                    let code = (rounded((*x * inverse).clamp(-8.0, 7.0)).to_bits() as u8).wrapping_add(8) & 15;
                     numbers[byte] = numbers[byte] & !(15 << shift) | code << shift;
+                    at += step;
                 }
             }
         }
@@ -125,9 +135,10 @@ impl Plane {
             [] => 1.0,
             scales => bf16::from_ne_bytes([scales[2 * token], scales[2 * token + 1]]).to_f32(),
         };
-        for (i, out) in out.iter_mut().enumerate() {
-            let at = self.index(token, i);
+        let (mut at, step) = self.path(token);
+        for out in out.iter_mut() {
             *out = scale * number(self.format, numbers, at);
+            at += step;
         }
         if self.format == KvFormat::Int4 {
             hadamard::rotate(out);
@@ -153,10 +164,24 @@ pub(super) fn number(format: KvFormat, numbers: &[u8], at: usize) -> f32 {
     }
 }
 
-/// The nearest binary16; the largest one for finite numbers beyond.
-fn to_f16(x: f32) -> f16 {
-    let most = f16::MAX.to_f32();
-    f16::from_f32(if x.is_finite() { x.clamp(-most, most) } else { x })
+/// The nearest numbers of binary16 (the largest one for finite numbers beyond) of up to a group of floats.
+fn to_f16(x: &[f32]) -> [f16; GROUP] {
+    const MOST: f32 = 65504.0;
+    let mut within = [0.0; GROUP];
+    for (to, &x) in within.iter_mut().zip(x) {
+        *to = if x.is_finite() { x.clamp(-MOST, MOST) } else { x };
+    }
+    let mut out = [f16::ZERO; GROUP];
+    out.convert_from_f32_slice(&within);
+    out
+}
+
+/// 1.5 * 2^23: added to a small number, it leaves the nearest integer (ties to even) in the last bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// `x + ROUND`: its last bits are those of the integer nearest `x`.
+fn rounded(x: f32) -> f32 {
+    x + ROUND
 }
 
 fn inverse(scale: bf16) -> f32 {
@@ -179,7 +204,7 @@ fn scale8(x: &[f32]) -> bf16 {
 }
 
 fn round4(x: f32) -> f32 {
-    x.round_ties_even().clamp(-8.0, 7.0)
+    rounded(x.clamp(-8.0, 7.0)) - ROUND
 }
 
 /// The scale of least square error among some: the extreme number at -8 (the scale may be negative), or a little outside.
@@ -193,15 +218,13 @@ fn scale4(x: &[f32]) -> bf16 {
     for level in LEVELS {
         let scale = bf16::from_f32(most / level);
         let (step, inverse) = (scale.to_f32(), inverse(scale));
+        let squared = |x: f32| (x - step * round4(x * inverse)).powi(2);
         let mut sums = [0.0f32; 8];
-        let mut add = |lane: usize, x: f32| {
-            let error = x - step * round4(x * inverse);
-            sums[lane] += error * error;
-        };
         let (whole, rest) = x.as_chunks::<8>();
-        whole.iter().for_each(|x| (0..8).for_each(|lane| add(lane, x[lane])));
-        rest.iter().enumerate().for_each(|(lane, &x)| add(lane, x));
-        let error = sums.iter().sum();
+        for x in whole {
+            sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += squared(x));
+        }
+        let error = sums.iter().sum::<f32>() + rest.iter().map(|&x| squared(x)).sum::<f32>();
         if error < best.0 {
             best = (error, scale);
         }

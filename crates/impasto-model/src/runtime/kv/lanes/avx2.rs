@@ -161,6 +161,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn largest(v: V) -> f32 {
         unsafe {
             let eight = _mm256_max_ps(v[0], v[1]);

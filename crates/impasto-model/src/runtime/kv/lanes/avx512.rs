@@ -120,6 +120,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn largest(v: V) -> f32 {
         unsafe { _mm512_reduce_max_ps(v) }
     }

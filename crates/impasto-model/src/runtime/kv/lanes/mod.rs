@@ -54,6 +54,8 @@ pub(super) trait Lanes {
     unsafe fn zero_below(x: Self::V, limit: Self::V, v: Self::V) -> Self::V;
     /// `v` in lanes from `from` on and before `to`, minus infinity in the others.
     unsafe fn keep(v: Self::V, from: usize, to: usize) -> Self::V;
+    /// Asks for the line of an address to be brought near; any address will do.
+    unsafe fn prefetch(at: *const u8);
     /// The largest lane.
     unsafe fn largest(v: Self::V) -> f32;
 }

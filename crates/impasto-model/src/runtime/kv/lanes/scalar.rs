@@ -102,6 +102,8 @@ impl Lanes for Scalar {
         each(|i| if (from..to).contains(&i) { v[i] } else { f32::NEG_INFINITY })
     }
 
+    unsafe fn prefetch(_: *const u8) {}
+
     unsafe fn largest(v: V) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
