@@ -171,7 +171,7 @@ unsafe fn product<L: Lanes, S: Source>(p: &Product, c: *mut f32) {
                 rows::<L, S, 2>(p, c, group, L::ROWS);
                 group += 2;
             } else {
-                rows::<L, S, 1>(p, c, group, if L::ROWS >= 4 { 6 } else { 3 });
+                rows::<L, S, 1>(p, c, group, if L::ROWS >= 4 { 6 } else { 2 });
                 group += 1;
             }
         }

@@ -20,7 +20,7 @@ pub(super) const WIDTH: usize = 16;
 pub(super) trait Lanes {
     /// Sixteen floats.
     type V: Copy;
-    /// Rows that a tile of 64 columns may have, so that its sums stay in registers; of 32 columns, twice as many.
+    /// Rows that a tile of 64 columns may have, so that its sums stay in registers (measured; of 32 columns, two where this is one).
     const ROWS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
