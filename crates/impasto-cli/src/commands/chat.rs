@@ -82,7 +82,16 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
             Input::Command(line) if line == "/exit" => return Ok(Code::Success),
             Input::Command(line) => talk.command(&line),
             Input::Message(text) => {
-                let generation = talk.answer(text, args.json)?;
+                let generation = match talk.answer(text, args.json) {
+                    // Somebody who sits there can make room.
+                    Err(error)
+                        if !quiet && matches!(error.downcast_ref(), Some(ModelError::ContextOverflow { .. })) =>
+                    {
+                        eprintln!("{error}: /reset or /undo makes room.");
+                        continue;
+                    }
+                    result => result?,
+                };
                 if args.json {
                     print_json(&json!({ "generation": generation, "cached_tokens": talk.cache.len() }))?;
                 } else if !args.quiet && generation.stop == StopReason::ContextFull {
