@@ -2,13 +2,26 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::{FloatPanel, Panel};
+use super::ColumnOrder;
+use super::activations::{self, FloatPanel, Panel, PanelMut};
 use super::band::Strip;
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
 
 /// Chains of additions, which hide the latency of a product.
 const CHAINS: usize = 2;
+
+/// The portable code, compiled for these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
+    activations::permute(columns, x, out);
+}
+
+/// The portable code, compiled for these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
+    panel.quantize(token, values);
+}
 
 /// As `scalar::int8`; `OFFSET`: the offset is not 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]

@@ -14,15 +14,12 @@ const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
 /// The largest magnitude of an integer.
 const LARGEST: u32 = i16::MAX as u32;
 
-/// A lane of the last strip that has no row.
-const NO_ROW: u32 = u32::MAX;
-
 /// Rows of a matrix, sorted by how wide their integers are, in strips of 16; each 16 x 32 of them at a width of their own.
 #[derive(Debug)]
 pub struct Band {
     pub(super) columns: ColumnOrder,
-    /// The row of each lane, or `NO_ROW`.
-    rows: Vec<u32>,
+    /// The row of each lane.
+    order: Vec<u32>,
     /// The step of each lane.
     steps: Vec<f32>,
     /// The lane of each row.
@@ -74,16 +71,16 @@ impl Band {
         PackError::check_count("integers", z.len(), count.saturating_mul(width))?;
         PackError::check_most("integers of a band", z.len().max(count), u32::MAX as usize - 1)?;
         PackError::check_steps("row", row_steps)?;
-        let mut rows: Vec<u32> = (0..count as u32).collect();
-        rows.sort_by_key(|&r| widths[r as usize]);
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        order.sort_by_key(|&r| widths[r as usize]);
         let mut lanes = vec![0; count];
-        for (lane, &row) in rows.iter().enumerate() {
+        for (lane, &row) in order.iter().enumerate() {
             lanes[row as usize] = lane as u32;
         }
         let mut band = Band {
             columns: columns.clone(),
-            steps: rows.iter().map(|&r| row_steps[r as usize]).collect(),
-            rows,
+            steps: order.iter().map(|&r| row_steps[r as usize]).collect(),
+            order,
             lanes,
             widths: Vec::with_capacity(count.div_ceil(STRIP) * columns.groups()),
             lines: Vec::new(),
@@ -94,15 +91,13 @@ impl Band {
         let mut integers = vec![0; columns.padded() * STRIP];
         for first in (0..count).step_by(STRIP) {
             integers.fill(0);
-            for (lane, &row) in band.rows[first..].iter().take(STRIP).enumerate() {
+            for (lane, &row) in band.order[first..].iter().take(STRIP).enumerate() {
                 let row = row as usize;
                 permute(&z[row * width..][..width], columns.order(), lane, &mut integers)
                     .map_err(|value| PackError::Integer { value, row })?;
             }
             band.push_strip(&integers);
         }
-        band.rows.resize(count.next_multiple_of(STRIP), NO_ROW);
-        band.steps.resize(band.rows.len(), 0.0);
         band.lines.shrink_to_fit();
         band.outliers.shrink_to_fit();
         Ok(band)
@@ -158,10 +153,10 @@ impl Band {
         }
     }
 
-    /// The rows of a strip in the band and their steps; the last strip may have less than 16.
-    pub(super) fn rows_of(&self, strip: usize) -> impl Iterator<Item = (usize, f32)> {
-        let rows = self.rows[strip * STRIP..].iter().zip(&self.steps[strip * STRIP..]).take(STRIP);
-        rows.filter(|(row, _)| **row != NO_ROW).map(|(&row, &step)| (row as usize, step))
+    /// The rows of a strip in the band, all below `rows()`, and their steps; the last strip may have less than 16.
+    pub(super) fn rows_of(&self, strip: usize) -> (&[u32], &[f32]) {
+        let lanes = strip * STRIP..self.rows().min((strip + 1) * STRIP);
+        (&self.order[lanes.clone()], &self.steps[lanes])
     }
 
     /// Where a row lies, its strip and its row in that, and its step.
@@ -181,7 +176,7 @@ impl Band {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let indices = [&self.rows, &self.lanes, &self.starts, &self.outliers, &self.bounds];
+        let indices = [&self.order, &self.lanes, &self.starts, &self.outliers, &self.bounds];
         indices.into_iter().map(|index| size_of_val(&index[..])).sum::<usize>()
             + size_of_val(&self.steps[..])
             + self.widths.len()

@@ -4,7 +4,8 @@ use std::fmt;
 
 use impasto_codec::Level;
 
-use super::activations::{FloatPanel, PANEL, Panel};
+use super::ColumnOrder;
+use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
 use super::band::Strip;
 use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
@@ -77,6 +78,26 @@ impl Kernel {
     /// Tokens of a panel, at most.
     pub(super) fn panel(self, unpacks: bool) -> usize {
         if unpacks { PANEL } else { DIRECT }
+    }
+
+    /// [`activations::permute`].
+    pub(super) fn permute(self, columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
+        match self.0 {
+            Kind::Scalar => activations::permute(columns, x, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the features: `of` saw to it.
+            Kind::Avx512 => unsafe { avx512::permute(columns, x, out) },
+        }
+    }
+
+    /// [`PanelMut::quantize`].
+    pub(super) fn quantize(self, panel: &mut PanelMut, token: usize, values: &[f32]) {
+        match self.0 {
+            Kind::Scalar => panel.quantize(token, values),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the features: `of` saw to it.
+            Kind::Avx512 => unsafe { avx512::quantize(panel, token, values) },
+        }
     }
 
     /// Sums of a strip for each token, rows not yet times their steps.

@@ -106,7 +106,7 @@ impl PackedMatrix {
             let bytes: usize = (0..band.strips()).map(|strip| band.strip(strip).bytes()).sum();
             let pieces = bytes.div_ceil(TASK).clamp(1, band.strips().max(1));
             // Strips go in pairs where there are many tokens.
-            let cut = |piece| if piece == pieces { band.strips() } else { band.strips() * piece / pieces & !1 };
+            let cut = |piece| if piece == pieces { band.strips() } else { (band.strips() * piece / pieces) & !1 };
             tasks.extend((0..pieces).map(|piece| (index, cut(piece)..cut(piece + 1))));
         }
         Ok(PackedMatrix { columns, bands, starts, offset, tasks })

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
+use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
 use super::band::Strip;
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
@@ -144,8 +144,8 @@ impl PackedMatrix {
         let panels = Panels::new(tokens, kernel.panel(unpacks));
         scratch.grow(sizes, tokens, activations, unpacks, pool.threads());
         match activations {
-            Activations::Int8 => quantize(columns, x, panels, sizes, scratch, pool),
-            Activations::F32 => arrange(columns, x, panels, sizes, scratch, pool),
+            Activations::Int8 => quantize(kernel, columns, x, panels, sizes, scratch, pool),
+            Activations::F32 => arrange(kernel, columns, x, panels, sizes, scratch, pool),
         }
         let scratch = &*scratch;
         let product = Product { kernel, activations, offset, unpacks, panels, sizes, scratch };
@@ -160,11 +160,13 @@ impl PackedMatrix {
                 of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
                 product.multiply(&of_places[..places.len()], worker, |tokens, sums| {
                     for (place, sums) in places.clone().zip(sums.chunks_exact(tokens.len())) {
-                        for (lane, (row, step)) in band.rows_of(place).enumerate() {
-                            let row = self.start_of(index) + row;
-                            for (token, sums) in tokens.clone().zip(sums) {
-                                // SAFETY: each row of each token is written by the one task that has its strip.
-                                unsafe { out.write(token * stride + row, sums[lane] * step) };
+                        let (rows, steps) = band.rows_of(place);
+                        for (token, sums) in tokens.clone().zip(sums) {
+                            let start = token * stride + self.start_of(index);
+                            let out = out.pointer(start..start + band.rows());
+                            for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
+                                // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has its strip.
+                                unsafe { out.add(row as usize).write(sum * step) };
                             }
                         }
                     }
@@ -240,7 +242,15 @@ fn part(tokens: &Range<usize>, size: usize) -> Range<usize> {
 }
 
 /// Quantizes all tokens.
-fn quantize(columns: &ColumnOrder, x: &[f32], panels: Panels, sizes: Sizes, scratch: &mut Scratch, pool: &Pool) {
+fn quantize(
+    kernel: Kernel,
+    columns: &ColumnOrder,
+    x: &[f32],
+    panels: Panels,
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    pool: &Pool,
+) {
     let Scratch { quads, sums, scales, workers, .. } = scratch;
     let (quads, sums, scales) = (Parts::new(quads), Parts::new(sums), Parts::new(scales));
     pool.run(panels.count, &|worker, panel| {
@@ -256,14 +266,22 @@ fn quantize(columns: &ColumnOrder, x: &[f32], panels: Panels, sizes: Sizes, scra
             }
         };
         for (index, token) in tokens.enumerate() {
-            activations::permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
-            panel.quantize(index, row);
+            kernel.permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
+            kernel.quantize(&mut panel, index, row);
         }
     });
 }
 
 /// Arranges all tokens in binary32.
-fn arrange(columns: &ColumnOrder, x: &[f32], panels: Panels, sizes: Sizes, scratch: &mut Scratch, pool: &Pool) {
+fn arrange(
+    kernel: Kernel,
+    columns: &ColumnOrder,
+    x: &[f32],
+    panels: Panels,
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    pool: &Pool,
+) {
     let Scratch { values, workers, .. } = scratch;
     let values = Parts::new(values);
     pool.run(panels.count, &|worker, panel| {
@@ -272,7 +290,7 @@ fn arrange(columns: &ColumnOrder, x: &[f32], panels: Panels, sizes: Sizes, scrat
         // SAFETY: panels have tokens of their own, so their parts do not overlap.
         let values = unsafe { values.part(part(&tokens, sizes.places)) };
         for (index, token) in tokens.clone().enumerate() {
-            activations::permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
+            kernel.permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
             values.iter_mut().skip(index).step_by(tokens.len()).zip(&*row).for_each(|(to, &from)| *to = from);
         }
     });

@@ -31,20 +31,14 @@ impl<'a, T> Parts<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.at.add(range.start), range.len()) }
     }
 
-    /// Writes an element.
+    /// A pointer to the first element of a part. Through it one thread may write elements that are in no part alive and that no other thread
+    /// writes.
     ///
     /// # Panics
-    /// If it lies past the slice.
-    ///
-    /// # Safety
-    /// No part with it is alive, and no other thread writes it.
+    /// If the part reaches past the slice.
     #[inline]
-    pub(super) unsafe fn write(&self, index: usize, value: T)
-    where
-        T: Copy,
-    {
-        assert!(index < self.len, "element within the slice");
-        // SAFETY: within the slice, and by the caller's promise nothing else has this element.
-        unsafe { self.at.add(index).write(value) }
+    pub(super) fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
+        self.at.wrapping_add(range.start)
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut 
 /// `weights`: what [`unpack_strip`] wrote for strips 0 to `S - 1` of `S`; `fixes`: of each strip, sums over its far outliers, if it has any; `out`: for each
 /// strip, the sums of each token.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+#[allow(clippy::needless_range_loop, reason = "with plain indices the sums stay in registers")]
 pub(super) fn multiply<const S: usize, const T: usize>(
     weights: &[Line],
     panel: Panel,
@@ -59,12 +60,17 @@ pub(super) fn multiply<const S: usize, const T: usize>(
         for sums in panel.sums[block * BLOCK_GROUPS * T..].as_chunks::<T>().0.iter().take(BLOCK_GROUPS) {
             biases.iter_mut().zip(sums).for_each(|(bias, sum)| *bias -= cell::bias(WIDEST) * sum);
         }
-        let mut sums = [biases.map(|bias| _mm512_set1_epi32(bias)); S];
-        for (sums, fixes) in sums.iter_mut().zip(fixes) {
-            let Some(fixes) = fixes else { continue };
-            for (sum, fix) in sums.iter_mut().zip(&fixes.sums[block * T..]) {
-                // SAFETY: 16 integers are 64 bytes.
-                *sum = _mm512_add_epi32(*sum, unsafe { _mm512_loadu_si512(fix.as_ptr().cast()) });
+        let mut sums = [[_mm512_setzero_si512(); T]; S];
+        for s in 0..S {
+            for t in 0..T {
+                sums[s][t] = _mm512_set1_epi32(biases[t]);
+            }
+            if let Some(fixes) = fixes[s] {
+                let fixes: &[[i32; STRIP]; T] = fixes.sums[block * T..].first_chunk().expect("sums of each block");
+                for t in 0..T {
+                    // SAFETY: 16 integers are 64 bytes.
+                    sums[s][t] = _mm512_add_epi32(sums[s][t], unsafe { _mm512_loadu_si512(fixes[t].as_ptr().cast()) });
+                }
             }
         }
         for _ in 0..lines.len() / S {
@@ -80,13 +86,16 @@ pub(super) fn multiply<const S: usize, const T: usize>(
                 (weight, quad) = (weight.add(S), quad.add(T));
             }
         }
-        for (results, sums) in results.iter_mut().zip(sums) {
-            for ((result, sum), &scale) in results.iter_mut().zip(sums).zip(scales) {
-                *result = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), *result);
+        for s in 0..S {
+            for t in 0..T {
+                let sum = _mm512_cvtepi32_ps(sums[s][t]);
+                results[s][t] = _mm512_fmadd_ps(sum, _mm512_set1_ps(scales[t]), results[s][t]);
             }
         }
     }
-    for (out, results) in out.as_flattened_mut().iter_mut().zip(results.as_flattened()) {
-        store(out, *results);
+    for s in 0..S {
+        for t in 0..T {
+            store(&mut out[s][t], results[s][t]);
+        }
     }
 }
