@@ -11,7 +11,7 @@ use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
-use super::{avx512, unpacked};
+use super::{avx2, avx512, unpacked};
 
 /// The instructions of products with packed matrices. All kernels give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Kernel(Kind);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -55,6 +57,9 @@ impl Kernel {
             if level == Level::Avx512 && vnni {
                 return Kernel(Kind::Avx512);
             }
+            if level != Level::Scalar && is_x86_feature_detected!("fma") {
+                return Kernel(Kind::Avx2);
+            }
         }
         let _ = level;
         Kernel(Kind::Scalar)
@@ -85,6 +90,9 @@ impl Kernel {
         match self.0 {
             Kind::Scalar => activations::permute(columns, x, out),
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as below.
+            Kind::Avx2 => unsafe { avx2::permute(columns, x, out) },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the features: `of` saw to it.
             Kind::Avx512 => unsafe { avx512::permute(columns, x, out) },
         }
@@ -94,6 +102,9 @@ impl Kernel {
     pub(super) fn quantize(self, panel: &mut PanelMut, token: usize, values: &[f32]) {
         match self.0 {
             Kind::Scalar => panel.quantize(token, values),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as below.
+            Kind::Avx2 => unsafe { avx2::quantize(panel, token, values) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the features: `of` saw to it.
             Kind::Avx512 => unsafe { avx512::quantize(panel, token, values) },
@@ -111,6 +122,12 @@ impl Kernel {
             match self.0 {
                 Kind::Scalar => scalar::int8::<T>(strip, panel, offset, fixes, out),
                 #[cfg(target_arch = "x86_64")]
+                // SAFETY: as below.
+                Kind::Avx2 if offset == 0.0 => unsafe { avx2::int8::<T, false>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as below.
+                Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
                 // SAFETY: the processor has the features: `of` saw to it.
                 Kind::Avx512 if offset == 0.0 => unsafe { avx512::int8::<T, false>(strip, panel, offset, fixes, out) },
                 #[cfg(target_arch = "x86_64")]
@@ -125,6 +142,12 @@ impl Kernel {
         for_tokens!([1 2 3 4] panel.tokens, T, {
             match self.0 {
                 Kind::Scalar => scalar::float::<T>(strip, panel, offset, out),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as below.
+                Kind::Avx2 if offset == 0.0 => unsafe { avx2::float::<T, false>(strip, panel, offset, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as below.
+                Kind::Avx2 => unsafe { avx2::float::<T, true>(strip, panel, offset, out) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the processor has the features: `of` saw to it.
                 Kind::Avx512 if offset == 0.0 => unsafe { avx512::float::<T, false>(strip, panel, offset, out) },
@@ -184,6 +207,8 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self.0 {
             Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512-vnni",
         })

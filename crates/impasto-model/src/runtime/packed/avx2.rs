@@ -1,0 +1,247 @@
+//! AVX2 with FMA: half a vector of a cell, 8 rows, in a register.
+
+use std::arch::x86_64::*;
+
+use super::ColumnOrder;
+use super::activations::{self, FloatPanel, Panel, PanelMut};
+use super::band::Strip;
+use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS, WIDEST};
+use super::fixes::{Fixes, sum_floats};
+
+/// Rows of a register.
+const HALF: usize = STRIP / 2;
+
+/// The portable code, compiled for these instructions.
+#[target_feature(enable = "avx2")]
+pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
+    activations::permute(columns, x, out);
+}
+
+/// The portable code, compiled for these instructions.
+#[target_feature(enable = "avx2")]
+pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
+    panel.quantize(token, values);
+}
+
+/// As `scalar::int8`; `OFFSET`: the offset is not 0.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
+    strip: Strip,
+    panel: Panel,
+    offset: f32,
+    fixes: &Fixes,
+    out: &mut [[f32; STRIP]],
+) {
+    let groups = strip.widths.len();
+    strip.check();
+    assert!(panel.tokens == TOKENS && out.len() >= TOKENS && panel.quads.len() >= groups * VECTORS * TOKENS);
+    for half in 0..2 {
+        let mut results = [_mm256_setzero_ps(); TOKENS];
+        let (mut at, mut quads) = (strip.lines.as_ptr(), panel.quads.as_ptr());
+        for (block, widths) in strip.widths.chunks(BLOCK_GROUPS).enumerate() {
+            let mut sums = [_mm256_setzero_si256(); TOKENS];
+            let mut signs = [_mm256_setzero_si256(); TOKENS];
+            for (group, &width) in widths.iter().enumerate() {
+                if width > 0 {
+                    // SAFETY: the lines of all cells are those of the strip, checked above.
+                    let u = unsafe { unpack(at, width, half) };
+                    let bias = _mm256_set1_epi8(cell::bias(width) as i8);
+                    for v in 0..VECTORS {
+                        for token in 0..TOKENS {
+                            // SAFETY: there are VECTORS x TOKENS quads for each group, checked above.
+                            let q = unsafe { broadcast(quads.add(v * TOKENS + token)) };
+                            // Pairs of products fit 16 bits: 2 * 127 * 127 without a sign, 2 * 128 * 127 with it.
+                            let product =
+                                if width < WIDEST { dot(u[v], q) } else { signed_dot(_mm256_xor_si256(u[v], bias), q) };
+                            sums[token] = _mm256_add_epi32(sums[token], product);
+                            if OFFSET {
+                                let sign = _mm256_sign_epi8(_mm256_set1_epi8(1), _mm256_sub_epi8(u[v], bias));
+                                signs[token] = _mm256_add_epi32(signs[token], signed_dot(sign, q));
+                            }
+                        }
+                    }
+                    if width < WIDEST {
+                        let of_group = &panel.sums[(block * BLOCK_GROUPS + group) * TOKENS..][..TOKENS];
+                        for token in 0..TOKENS {
+                            let bias = _mm256_set1_epi32(cell::bias(width) * of_group[token]);
+                            sums[token] = _mm256_sub_epi32(sums[token], bias);
+                        }
+                    }
+                }
+                // SAFETY: as above; the pointers end at most one past the last element.
+                (at, quads) = unsafe { (at.add(width.into()), quads.add(VECTORS * TOKENS)) };
+            }
+            for token in 0..TOKENS {
+                let i = block * TOKENS + token;
+                let mut sum = fixed(sums[token], &fixes.sums[i], half);
+                if OFFSET {
+                    sum = _mm256_fmadd_ps(fixed(signs[token], &fixes.signs[i], half), _mm256_set1_ps(offset), sum);
+                }
+                results[token] = _mm256_fmadd_ps(sum, _mm256_set1_ps(panel.scales[i]), results[token]);
+            }
+        }
+        for token in 0..TOKENS {
+            store(&mut out[token], half, results[token]);
+        }
+    }
+}
+
+/// As `scalar::float`; `OFFSET`: the offset is not 0.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
+    strip: Strip,
+    panel: FloatPanel,
+    offset: f32,
+    out: &mut [[f32; STRIP]],
+) {
+    strip.check();
+    assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
+    let fixes = sum_floats::<TOKENS>(strip, panel, offset);
+    for half in 0..2 {
+        let mut sums = [[_mm256_setzero_ps(); QUAD]; TOKENS];
+        let mut at = strip.lines.as_ptr();
+        for (group, &width) in strip.widths.iter().enumerate() {
+            if width > 0 {
+                // SAFETY: the lines of all cells are those of the strip, checked above.
+                let u = unsafe { unpack(at, width, half) };
+                let bias = _mm256_set1_epi32(cell::bias(width));
+                let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
+                for (v, x) in x.chunks_exact(QUAD * TOKENS).enumerate() {
+                    let mut u = u[v];
+                    for column in 0..QUAD {
+                        let z = _mm256_sub_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0xFF)), bias);
+                        u = _mm256_srli_epi32::<8>(u);
+                        let mut weight = _mm256_cvtepi32_ps(z);
+                        if OFFSET {
+                            let sign = _mm256_cvtepi32_ps(_mm256_sign_epi32(_mm256_set1_epi32(1), z));
+                            weight = _mm256_fmadd_ps(sign, _mm256_set1_ps(offset), weight);
+                        }
+                        for token in 0..TOKENS {
+                            let x = _mm256_set1_ps(x[column * TOKENS + token]);
+                            sums[token][column] = _mm256_fmadd_ps(weight, x, sums[token][column]);
+                        }
+                    }
+                }
+            }
+            // SAFETY: as above; the pointer ends at most one past the last line.
+            at = unsafe { at.add(width.into()) };
+        }
+        for token in 0..TOKENS {
+            let [a, b, c, d] = sums[token];
+            let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+            let fixes = &fixes[token].as_chunks::<HALF>().0[half];
+            // SAFETY: 8 floats are 32 bytes.
+            store(&mut out[token], half, _mm256_add_ps(sum, unsafe { _mm256_loadu_ps(fixes.as_ptr()) }));
+        }
+    }
+}
+
+/// Half of each vector of a cell, integers plus bias; inlined as `avx512::unpack` is.
+///
+/// # Safety
+/// The processor has AVX2. `at` points to `width` lines, 1 to 8 of them; `half` is 0 or 1.
+#[inline(always)]
+unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] {
+    // SAFETY: as this function's own; the lines of a plane are as many as its bits, so its first line is its lowest bit.
+    unsafe {
+        let mut u = [_mm256_setzero_si256(); VECTORS];
+        match width {
+            1 => plane::<1, 0>(at, half, &mut u),
+            2 => plane::<2, 0>(at, half, &mut u),
+            3 => {
+                plane::<2, 0>(at, half, &mut u);
+                plane::<1, 2>(at, half, &mut u);
+            }
+            4 => plane::<4, 0>(at, half, &mut u),
+            5 => {
+                plane::<4, 0>(at, half, &mut u);
+                plane::<1, 4>(at, half, &mut u);
+            }
+            6 => {
+                plane::<4, 0>(at, half, &mut u);
+                plane::<2, 4>(at, half, &mut u);
+            }
+            7 => {
+                plane::<4, 0>(at, half, &mut u);
+                plane::<2, 4>(at, half, &mut u);
+                plane::<1, 6>(at, half, &mut u);
+            }
+            _ => u.iter_mut().enumerate().for_each(|(v, u)| *u = load(at.add(v), half)),
+        }
+        u
+    }
+}
+
+/// Adds a plane of `BITS` bits to the vectors, `LOWEST` being the lowest bit that it holds.
+///
+/// # Safety
+/// As [`unpack`]; `at` points to more than `LOWEST + BITS - 1` lines.
+#[inline(always)]
+unsafe fn plane<const BITS: usize, const LOWEST: usize>(at: *const Line, half: usize, u: &mut [__m256i; VECTORS]) {
+    // SAFETY: as this function's own.
+    unsafe {
+        let mask = _mm256_set1_epi8((((1 << BITS) - 1) << LOWEST) as i8);
+        for (v, u) in u.iter_mut().enumerate() {
+            let line = load(at.add(LOWEST + v % BITS), half);
+            // From bit `from` to bit `LOWEST`; what comes from a neighbouring byte is masked.
+            let from = BITS * (v / BITS);
+            let moved = if from >= LOWEST {
+                _mm256_srl_epi16(line, _mm_cvtsi32_si128((from - LOWEST) as i32))
+            } else {
+                _mm256_sll_epi16(line, _mm_cvtsi32_si128((LOWEST - from) as i32))
+            };
+            *u = _mm256_or_si256(*u, _mm256_and_si256(moved, mask));
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX2, `at` points to a line, `half` is 0 or 1.
+#[inline(always)]
+unsafe fn load(at: *const Line, half: usize) -> __m256i {
+    // SAFETY: as this function's own; halves of a line are aligned.
+    unsafe { _mm256_load_si256(at.cast::<__m256i>().add(half)) }
+}
+
+/// Sums of four products of unsigned and signed bytes in each lane, if those of two fit 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot(u: __m256i, q: __m256i) -> __m256i {
+    _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), _mm256_set1_epi16(1))
+}
+
+/// As [`dot`] for signed bytes; `q` is never -128.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_dot(z: __m256i, q: __m256i) -> __m256i {
+    dot(_mm256_abs_epi8(z), _mm256_sign_epi8(q, z))
+}
+
+/// A sum with what outliers add, as floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fixed(sum: __m256i, fix: &[i32; STRIP], half: usize) -> __m256 {
+    let fix = &fix.as_chunks::<HALF>().0[half];
+    // SAFETY: 8 integers are 32 bytes.
+    let fix = unsafe { _mm256_loadu_si256(fix.as_ptr().cast()) };
+    _mm256_cvtepi32_ps(_mm256_add_epi32(sum, fix))
+}
+
+/// Four activations in each lane.
+///
+/// # Safety
+/// `quad` points to a quad.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn broadcast(quad: *const [i8; QUAD]) -> __m256i {
+    // SAFETY: as this function's own.
+    _mm256_set1_epi32(unsafe { quad.cast::<i32>().read_unaligned() })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(out: &mut [f32; STRIP], half: usize, values: __m256) {
+    let out = &mut out.as_chunks_mut::<HALF>().0[half];
+    // SAFETY: 8 floats are 32 bytes.
+    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) }
+}
