@@ -46,16 +46,16 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
                     // SAFETY: the lines of all cells are those of the strip, checked above.
                     let u = unsafe { unpack(at, width, half) };
                     let bias = _mm256_set1_epi8(cell::bias(width) as i8);
-                    for v in 0..VECTORS {
+                    for (v, &u) in u.iter().enumerate() {
                         for token in 0..TOKENS {
                             // SAFETY: there are VECTORS x TOKENS quads for each group, checked above.
                             let q = unsafe { broadcast(quads.add(v * TOKENS + token)) };
                             // Pairs of products fit 16 bits: 2 * 127 * 127 without a sign, 2 * 128 * 127 with it.
                             let product =
-                                if width < WIDEST { dot(u[v], q) } else { signed_dot(_mm256_xor_si256(u[v], bias), q) };
+                                if width < WIDEST { dot(u, q) } else { signed_dot(_mm256_xor_si256(u, bias), q) };
                             sums[token] = _mm256_add_epi32(sums[token], product);
                             if OFFSET {
-                                let sign = _mm256_sign_epi8(_mm256_set1_epi8(1), _mm256_sub_epi8(u[v], bias));
+                                let sign = _mm256_sign_epi8(_mm256_set1_epi8(1), _mm256_sub_epi8(u, bias));
                                 signs[token] = _mm256_add_epi32(signs[token], signed_dot(sign, q));
                             }
                         }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::ColumnOrder;
-use super::activations::{self, FloatPanel, Panel, PanelMut};
+use super::activations::{FloatPanel, Panel, PanelMut};
 use super::band::Strip;
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
@@ -11,10 +11,23 @@ use super::fixes::{Fixes, sum_floats};
 /// Chains of additions, which hide the latency of a product.
 const CHAINS: usize = 2;
 
-/// The portable code, compiled for these instructions.
+/// As `activations::permute`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
-    activations::permute(columns, x, out);
+    let inputs = columns.inputs();
+    assert!(x.len() == inputs && out.len() == columns.padded());
+    for first in (0..inputs).step_by(16) {
+        let mask = u16::MAX >> (16 - (inputs - first).min(16));
+        // SAFETY: below the mask, places are those of columns, of which there are as many in the order as steps, and an order names only columns
+        // that there are.
+        unsafe {
+            let order = _mm512_maskz_loadu_epi32(mask, columns.order().as_ptr().add(first).cast());
+            let steps = _mm512_maskz_loadu_ps(mask, columns.steps().as_ptr().add(first));
+            let x = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, order, x.as_ptr());
+            _mm512_mask_storeu_ps(out.as_mut_ptr().add(first), mask, _mm512_mul_ps(x, steps));
+        }
+    }
+    out[inputs..].fill(0.0);
 }
 
 /// The portable code, compiled for these instructions.
