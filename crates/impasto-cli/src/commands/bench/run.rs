@@ -21,6 +21,9 @@ struct Row {
     threads: usize,
     /// Bytes of the weights in memory.
     weight_bytes: usize,
+    /// Bits of a packed weight, and packed weights that lie beside their cells.
+    packed_bits: Option<f64>,
+    outliers: Option<usize>,
     /// Bytes of the keys and values at the end of the test.
     kv_bytes: usize,
     /// Tokens of the prompt, tokens that are written, tokens in context before.
@@ -109,11 +112,14 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     let square = |rate: &f64| (rate - mean) * (rate - mean);
     let deviation = (rates.iter().map(square).sum::<f64>() / (rates.len() - 1).max(1) as f64).sqrt();
+    let packing = model.runtime().map(|runtime| runtime.packing()).filter(|packing| packing.weights > 0);
     Ok(Row {
         model: path.display().to_string(),
         residence: residence(model),
         threads: model.threads(),
         weight_bytes: model.memory_bytes(),
+        packed_bits: packing.map(|packing| packing.mean_width()),
+        outliers: packing.map(|packing| packing.outliers),
         kv_bytes: cache.memory_bytes(),
         prompt: test.prompt,
         generated: test.generated,
