@@ -35,7 +35,8 @@ fn main() {
     const ROWS: usize = 32;
     for (name, loud) in [("heavy", 1.0), ("loud", 30.0)] {
         let mut rng = Rng(1);
-        let channels: Vec<f64> = (0..COLUMNS).map(|_| if rng.next().is_multiple_of(200) { loud } else { 1.0 }).collect();
+        let channels: Vec<f64> =
+            (0..COLUMNS).map(|_| if rng.next().is_multiple_of(200) { loud } else { 1.0 }).collect();
         let tokens: Vec<Vec<f64>> = (0..TOKENS).map(|_| channels.iter().map(|c| c * rng.heavy()).collect()).collect();
         let weights: Vec<Vec<f64>> = (0..ROWS).map(|_| (0..COLUMNS).map(|_| rng.normal()).collect()).collect();
         for block in [32, 64, 128, 256, 512, COLUMNS] {

@@ -1,5 +1,7 @@
 //! A band: some rows of a matrix, packed by themselves.
 
+use impasto_codec::Level;
+
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
 use super::{ColumnOrder, PackError};
 
@@ -105,6 +107,32 @@ impl Band {
 
     /// Appends a strip of integers in the order of cells.
     fn push_strip(&mut self, integers: &[i16]) {
+        match Level::best() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the level, and so its features.
+            Level::Avx512 => unsafe { self.push_strip_avx512(integers) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { self.push_strip_avx2(integers) },
+            _ => self.push_strip_portable(integers),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn push_strip_avx512(&mut self, integers: &[i16]) {
+        self.push_strip_portable(integers);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn push_strip_avx2(&mut self, integers: &[i16]) {
+        self.push_strip_portable(integers);
+    }
+
+    /// The loops over cells, which a compiler vectorises.
+    #[inline(always)]
+    fn push_strip_portable(&mut self, integers: &[i16]) {
         let cells = integers.as_chunks::<CELL>().0;
         let mut far = Vec::new();
         for segment in cells.chunks(SEGMENT_GROUPS) {
@@ -275,6 +303,7 @@ fn beyond(cell: &[i16; CELL], width: u8) -> usize {
 }
 
 /// The width of least cost, the larger of equals.
+#[inline(always)]
 fn best_width(cell: &[i16; CELL]) -> u8 {
     let (mut best, mut cost) = (WIDEST, usize::MAX);
     for width in (0..=WIDEST).rev() {

@@ -46,6 +46,7 @@ pub(super) fn most(width: u8) -> i32 {
 }
 
 /// The planes of a width: bits, first line, lowest bit of the value that it holds.
+#[inline(always)]
 fn planes(width: u8) -> impl Iterator<Item = (usize, usize, usize)> {
     // The lines of a plane are as many as its bits, so the first line is the lowest bit, too.
     let mut first = 0;
