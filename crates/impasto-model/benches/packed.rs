@@ -59,10 +59,10 @@ fn matrix(rows: usize, columns: usize, integers: Integers) -> PackedMatrix {
                 }
             }));
         }
-        Band::pack(&z, &columns_order, &vec![0.01; row_widths.len()], row_widths).expect("small integers")
+        Band::pack(&z, &columns_order, &vec![0.01; row_widths.len()], row_widths, 0).expect("small integers")
     });
     let bands = bands.collect();
-    PackedMatrix::new(columns_order, bands, 0).expect("one order of columns")
+    PackedMatrix::new(columns_order, bands).expect("one order of columns")
 }
 
 fn activations(len: usize) -> Vec<f32> {
@@ -155,7 +155,7 @@ fn pack(c: &mut Criterion) {
     let order = ColumnOrder::new(&vec![1.0; columns], &widths).expect("columns");
     let mut group = c.benchmark_group("pack");
     group.throughput(Throughput::Elements((rows * columns) as u64));
-    group.bench_function("band", |b| b.iter(|| Band::pack(black_box(&z), &order, &[1.0; 64], &[0; 64])));
+    group.bench_function("band", |b| b.iter(|| Band::pack(black_box(&z), &order, &[1.0; 64], &[0; 64], 0)));
 }
 
 criterion_group!(benches, decode, prefill, pack);

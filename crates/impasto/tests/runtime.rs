@@ -124,11 +124,11 @@ fn packed_integers_are_those_of_the_file() {
         for band in 0..lattice.bands().len() {
             let mut read = LatticeBand::default();
             lattice.read(band, &mut read).expect("reads");
-            bands.push(Band::pack(&read.integers, &columns, &read.row_steps, &read.row_widths).expect("packs"));
+            bands.push(Band::pack(&read.integers, &columns, &read.row_steps, &read.row_widths, 0).expect("packs"));
             all.extend(read.integers.iter().copied());
         }
         let [outputs, inputs] = lattice.shape();
-        let packed = PackedMatrix::new(columns, bands, 0).expect("a matrix");
+        let packed = PackedMatrix::new(columns, bands).expect("a matrix");
         let values = weights.load_f32(name).expect("loads");
         let (mut integers, mut row) = (vec![0; inputs], vec![0.0; inputs]);
         for r in 0..outputs {

@@ -83,7 +83,7 @@ impl MatrixLoader<'_> {
             Err(_) => return Ok(None),
         };
         let count = lattice.bands().len();
-        let bands: Vec<Mutex<Option<Result<(Band, u8), PackError>>>> = (0..count).map(|_| Mutex::default()).collect();
+        let bands: Vec<Mutex<Option<Result<Band, PackError>>>> = (0..count).map(|_| Mutex::default()).collect();
         let failed: Mutex<Option<Failure>> = Mutex::default();
         let buffers: Vec<Mutex<LatticeBand>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
         self.pool.run(count, &|worker, i| {
@@ -91,7 +91,7 @@ impl MatrixLoader<'_> {
             match timed(self.decode, || lattice.read(i, &mut band)) {
                 Ok(()) => {
                     let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
-                    let pack = || Ok((Band::pack(integers, &columns, row_steps, row_widths)?, *offset));
+                    let pack = || Band::pack(integers, &columns, row_steps, row_widths, *offset);
                     let packed = timed(self.pack, pack);
                     *bands[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
                 }
@@ -103,12 +103,7 @@ impl MatrixLoader<'_> {
         }
         let bands = bands.into_iter().filter_map(|band| band.into_inner().unwrap_or_else(PoisonError::into_inner));
         let Ok(bands) = bands.collect::<Result<Vec<_>, _>>() else { return Ok(None) };
-        let (bands, offsets): (Vec<Band>, Vec<u8>) = bands.into_iter().unzip();
-        let offset = offsets.first().copied().unwrap_or(0);
-        if offsets.iter().any(|&other| other != offset) {
-            return Ok(None);
-        }
-        Ok(PackedMatrix::new(columns, bands, offset).ok())
+        Ok(PackedMatrix::new(columns, bands).ok())
     }
 
     /// Decodes every band once, so that what is broken is found when the model is loaded.

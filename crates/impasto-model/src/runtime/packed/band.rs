@@ -2,19 +2,19 @@
 
 use impasto_codec::Level;
 
-use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
+use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP};
+use super::widths::{beyond, choose};
 use super::{ColumnOrder, PackError};
-
-/// What an outlier costs beside a byte of a cell: its memory (4 bytes) and the time that it takes, told in bytes that could be read
-/// meanwhile.
-const OUTLIER_COST: usize = 10;
 
 /// Columns that the index of an outlier spans.
 const SEGMENT: usize = 1 << 12;
 const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
 
-/// The largest magnitude of an integer.
-const LARGEST: u32 = i16::MAX as u32;
+/// The largest magnitude of an integer in a cell or of what an outlier adds.
+const LARGEST: i32 = i16::MAX as i32;
+
+/// The most that the magnitudes of the integers of a row in one block add up to: so sums of products with 8 bits fit 32.
+const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
 /// Rows of a matrix, sorted by how wide their integers are, in strips of 16; each 16 x 32 of them at a width of their own.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Band {
     outliers: Vec<u32>,
     /// Where outliers of each segment of each strip begin: near ones, then far ones; and the end.
     bounds: Vec<u32>,
+    /// How much further from 0 the weights stand than their integers, in 256ths of a step.
+    pub(super) offset: u8,
 }
 
 /// What is beyond the width of a cell at one place.
@@ -63,11 +65,19 @@ impl Band {
     /// Packs integers.
     ///
     /// `z`: rows x columns, row-major, columns in the file's order; `row_steps`: the step of each row, that of the tensor in it; `widths`: any measure
-    /// of how many bits the integers of each row take.
+    /// of how many bits the integers of each row take; `offset`: how much further from 0 the weights stand than their integers, in 256ths of a
+    /// step (SPEC 10.3).
     ///
     /// # Errors
-    /// If a number of elements does not fit the others, there are 2^32 integers or more, an integer is beyond 16 bits, or a step is not finite.
-    pub fn pack(z: &[i32], columns: &ColumnOrder, row_steps: &[f32], widths: &[i32]) -> Result<Band, PackError> {
+    /// If a number of elements does not fit the others, there are 2^32 integers or more, integers are so large that sums of their products
+    /// overflow, or a step is not finite.
+    pub fn pack(
+        z: &[i32],
+        columns: &ColumnOrder,
+        row_steps: &[f32],
+        widths: &[i32],
+        offset: u8,
+    ) -> Result<Band, PackError> {
         let (count, width) = (row_steps.len(), columns.inputs());
         PackError::check_count("widths of rows", widths.len(), count)?;
         PackError::check_count("integers", z.len(), count.saturating_mul(width))?;
@@ -89,16 +99,17 @@ impl Band {
             starts: vec![0],
             outliers: Vec::new(),
             bounds: vec![0],
+            offset,
         };
-        let mut integers = vec![0; columns.padded() * STRIP];
+        let mut strip = Integers { cells: vec![0; columns.padded() * STRIP], rest: Vec::new() };
         for first in (0..count).step_by(STRIP) {
-            integers.fill(0);
+            strip.cells.fill(0);
+            strip.rest.clear();
             for (lane, &row) in band.order[first..].iter().take(STRIP).enumerate() {
                 let row = row as usize;
-                permute(&z[row * width..][..width], columns.order(), lane, &mut integers)
-                    .map_err(|value| PackError::Integer { value, row })?;
+                strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
             }
-            band.push_strip(&integers);
+            band.push_strip(&strip);
         }
         band.lines.shrink_to_fit();
         band.outliers.shrink_to_fit();
@@ -106,39 +117,44 @@ impl Band {
     }
 
     /// Appends a strip of integers in the order of cells.
-    fn push_strip(&mut self, integers: &[i16]) {
+    fn push_strip(&mut self, strip: &Integers) {
         match Level::best() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the level, and so its features.
-            Level::Avx512 => unsafe { self.push_strip_avx512(integers) },
+            Level::Avx512 => unsafe { self.push_strip_avx512(strip) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Level::Avx2 => unsafe { self.push_strip_avx2(integers) },
-            _ => self.push_strip_portable(integers),
+            Level::Avx2 => unsafe { self.push_strip_avx2(strip) },
+            _ => self.push_strip_portable(strip),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn push_strip_avx512(&mut self, integers: &[i16]) {
-        self.push_strip_portable(integers);
+    fn push_strip_avx512(&mut self, strip: &Integers) {
+        self.push_strip_portable(strip);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn push_strip_avx2(&mut self, integers: &[i16]) {
-        self.push_strip_portable(integers);
+    fn push_strip_avx2(&mut self, strip: &Integers) {
+        self.push_strip_portable(strip);
     }
 
     /// The loops over cells, which a compiler vectorises.
     #[inline(always)]
-    fn push_strip_portable(&mut self, integers: &[i16]) {
-        let cells = integers.as_chunks::<CELL>().0;
-        let mut far = Vec::new();
-        for segment in cells.chunks(SEGMENT_GROUPS) {
+    fn push_strip_portable(&mut self, strip: &Integers) {
+        let cells = strip.cells.as_chunks::<CELL>().0;
+        let (mut far, mut paths, start) = (Vec::new(), Vec::new(), self.widths.len());
+        choose(cells, &mut paths, &mut self.widths);
+        for &(place, ..) in &strip.rest {
+            // A cell of two bits has the signs of its outliers (`fixes`), however many add up to an integer.
+            let width = &mut self.widths[start + place / GROUP];
+            *width = 2.max(*width);
+        }
+        for (segment, first) in cells.chunks(SEGMENT_GROUPS).zip((start..).step_by(SEGMENT_GROUPS)) {
             for (group, cell) in segment.iter().enumerate() {
-                let width = best_width(cell);
-                self.widths.push(width);
+                let width = self.widths[first + group];
                 let mut values = [0; CELL];
                 let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
                 for (value, &z) in values.iter_mut().zip(cell) {
@@ -152,6 +168,11 @@ impl Band {
                         if i8::try_from(z).is_ok() { self.outliers.push(packed) } else { far.push(packed) }
                     }
                 }
+            }
+            let from = (first - start) * GROUP;
+            for &(place, row, rest) in strip.rest.iter().filter(|(place, ..)| (from..from + SEGMENT).contains(place)) {
+                let piece = |n: i32| (rest - n * LARGEST * rest.signum()).clamp(-LARGEST, LARGEST);
+                far.extend((0..=rest.abs() / LARGEST).map(|n| pack_outlier(place, row, piece(n) as i16)));
             }
             self.bounds.push(self.outliers.len() as u32);
             self.outliers.append(&mut far);
@@ -240,11 +261,21 @@ impl<'a> Strip<'a> {
         (0..self.bounds.len() / 2).flat_map(move |s| self.between(s, 2 * s, 2 * s + 2))
     }
 
-    /// Outliers whose integers fit 8 bits (`far`: do not).
+    /// Hands on all outliers; if `FAR`, those whose integers do not fit 8 bits.
     #[inline(always)]
-    pub(super) fn outliers_by_size(self, far: bool) -> impl Iterator<Item = Outlier> {
-        let far = usize::from(far);
-        (0..self.bounds.len() / 2).flat_map(move |s| self.between(s, 2 * s + far, 2 * s + far + 1))
+    pub(super) fn for_each_outlier<const FAR: bool>(self, mut each: impl FnMut(Outlier)) {
+        // A loop of its own for each segment, which most strips have one of: an iterator over all would ask at each outlier.
+        for segment in 0..self.bounds.len() / 2 {
+            for outlier in self.between(segment, 2 * segment + usize::from(FAR), 2 * segment + 2) {
+                each(outlier);
+            }
+        }
+    }
+
+    /// Outliers whose integers fit 8 bits.
+    #[inline(always)]
+    pub(super) fn near_outliers(self) -> impl Iterator<Item = Outlier> {
+        (0..self.bounds.len() / 2).flat_map(move |s| self.between(s, 2 * s, 2 * s + 1))
     }
 
     #[inline(always)]
@@ -257,20 +288,52 @@ impl<'a> Strip<'a> {
         })
     }
 
-    /// The integers of a row, one for each place.
+    /// The integers of a row, each with its place: those in cells, and then again those that are more than their cells say.
     pub(super) fn integers(self, row: usize, mut each: impl FnMut(usize, i32)) {
-        let mut deltas = self.outliers().filter(|o| o.row == row).collect::<Vec<_>>();
-        deltas.sort_by_key(|o| o.column);
-        let mut deltas = deltas.into_iter().peekable();
         let mut lines = self.lines;
         for (group, &width) in self.widths.iter().enumerate() {
             for column in 0..GROUP {
-                let place = group * GROUP + column;
-                let delta = deltas.next_if(|o| o.column == place).map_or(0, |o| o.delta);
-                each(place, cell::integer(lines, width, row, column) + delta);
+                each(group * GROUP + column, cell::integer(lines, width, row, column));
             }
             lines = &lines[usize::from(width)..];
         }
+        let of_row = || self.outliers().filter(|o| o.row == row);
+        for Outlier { column, .. } in of_row() {
+            let (group, lines) = (column / GROUP, self.lines);
+            let before: usize = self.widths[..group].iter().copied().map(usize::from).sum();
+            let delta: i32 = of_row().filter(|o| o.column == column).map(|o| o.delta).sum();
+            each(column, cell::integer(&lines[before..], self.widths[group], row, column % GROUP) + delta);
+        }
+    }
+}
+
+/// The integers of a strip on their way into its cells.
+struct Integers {
+    /// In the order of cells, clamped to 16 bits.
+    cells: Vec<i16>,
+    /// What that left of them: the place, the row, the difference.
+    rest: Vec<(usize, usize, i32)>,
+}
+
+impl Integers {
+    /// Puts the integers of a row in its lane; `None` if sums of their products overflow.
+    fn permute(&mut self, z: &[i32], order: &[u32], lane: usize) -> Option<()> {
+        for (vector, order) in self.cells.as_chunks_mut::<64>().0.iter_mut().zip(order.chunks(QUAD)) {
+            for (value, &column) in vector[lane * QUAD..][..QUAD].iter_mut().zip(order) {
+                *value = z[column as usize].clamp(-LARGEST, LARGEST) as i16;
+            }
+        }
+        let largest = z.iter().fold(0, |most, z| most.max(z.unsigned_abs()));
+        if largest > LARGEST as u32 {
+            let sum = |block: &[u32]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
+            if order.chunks(BLOCK).any(|block| sum(block) > BLOCK_LARGEST) {
+                return None;
+            }
+            let rest = |&column: &u32| z[column as usize] - z[column as usize].clamp(-LARGEST, LARGEST);
+            let beyond = order.iter().enumerate().map(|(place, column)| (place, lane, rest(column)));
+            self.rest.extend(beyond.filter(|&(.., rest)| rest != 0));
+        }
+        Some(())
     }
 }
 
@@ -281,43 +344,5 @@ fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
     (delta as u32) << 16 | ((column % SEGMENT) << 4 | row) as u32
 }
 
-/// Writes the integers of a row to its lane of the cells, in the order of places; an integer beyond 16 bits is the error.
-fn permute(z: &[i32], order: &[u32], lane: usize, cells: &mut [i16]) -> Result<(), i32> {
-    let largest = z.iter().fold(0, |most, z| most.max(z.unsigned_abs()));
-    if largest > LARGEST {
-        return Err(z.iter().copied().find(|z| z.unsigned_abs() > LARGEST).unwrap_or_default());
-    }
-    for (vector, order) in cells.as_chunks_mut::<64>().0.iter_mut().zip(order.chunks(QUAD)) {
-        for (value, &column) in vector[lane * QUAD..][..QUAD].iter_mut().zip(order) {
-            *value = z[column as usize] as i16;
-        }
-    }
-    Ok(())
-}
-
-/// How many integers do not fit a width.
-#[inline(always)]
-fn beyond(cell: &[i16; CELL], width: u8) -> usize {
-    let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
-    cell.iter().map(|&z| u16::from(z < least) | u16::from(z > most)).sum::<u16>().into()
-}
-
-/// The width of least cost, the larger of equals.
-#[inline(always)]
-fn best_width(cell: &[i16; CELL]) -> u8 {
-    let (mut best, mut cost) = (WIDEST, usize::MAX);
-    for width in (0..=WIDEST).rev() {
-        // Narrower cells have at least these outliers.
-        let outliers = OUTLIER_COST * beyond(cell, width);
-        if outliers >= cost {
-            break;
-        }
-        let total = outliers + usize::from(width) * size_of::<Line>();
-        if total < cost {
-            (best, cost) = (width, total);
-        }
-    }
-    best
-}
-
 const _: () = assert!(BLOCK.is_multiple_of(GROUP) && SEGMENT.is_multiple_of(BLOCK));
+const _: () = assert!((BLOCK as u64) * (LARGEST as u64) <= BLOCK_LARGEST);

@@ -25,12 +25,10 @@ pub enum PackError {
         /// The most there may be.
         most: usize,
     },
-    /// An integer beyond 16 bits.
-    #[error("the integer {value} in row {row} of the band: packed ones lie between -32767 and 32767")]
-    Integer {
-        /// The integer.
-        value: i32,
-        /// Its row in the band.
+    /// Integers so large that a sum of products with them does not fit 32 bits.
+    #[error("row {row} of the band: sums of products with its integers do not fit 32 bits")]
+    Integers {
+        /// Their row in the band.
         row: usize,
     },
     /// A step that is infinite or not a number.

@@ -28,16 +28,16 @@ impl Fixes {
         let sums = &mut self.sums[..len];
         sums.fill([0; STRIP]);
         let quads = panel.quads.as_chunks::<TOKENS>().0;
-        let mut add = |Outlier { column, row, delta }: Outlier| {
+        let add = |Outlier { column, row, delta }: Outlier| {
             let to = &mut sums[column / BLOCK * TOKENS..][..TOKENS];
             for (to, q) in to.iter_mut().zip(&quads[column / QUAD]) {
-                to[row] += delta * i32::from(q[column % QUAD]);
+                to[row % STRIP] += delta * i32::from(q[column % QUAD]);
             }
         };
         if only_far {
-            strip.outliers_by_size(true).for_each(add)
+            strip.for_each_outlier::<true>(add)
         } else {
-            strip.outliers().for_each(&mut add)
+            strip.for_each_outlier::<false>(add)
         }
         if SIGNS {
             let signs = &mut self.signs[..len];

@@ -72,10 +72,11 @@ impl Kernel {
         kernels
     }
 
-    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from their cells ([`Kernel::int8`]).
-    pub(super) fn unpacks(self, tokens: usize, offset: f32) -> bool {
+    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from their cells ([`Kernel::int8`]),
+    /// as always where there is an offset.
+    pub(super) fn unpacks(self, tokens: usize) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self.0 == Kind::Avx512 && tokens > DIRECT && offset == 0.0;
+        return self.0 == Kind::Avx512 && tokens > DIRECT;
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

@@ -30,6 +30,7 @@ mod scalar;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod unpacked;
+mod widths;
 
 use std::ops::Range;
 
@@ -56,7 +57,6 @@ pub struct PackedMatrix {
     bands: Vec<Band>,
     /// First row of each band, and the end.
     starts: Vec<usize>,
-    offset: u8,
     /// What is multiplied in one go: strips of a band.
     tasks: Vec<(usize, Range<usize>)>,
 }
@@ -92,11 +92,9 @@ impl Packing {
 impl PackedMatrix {
     /// Puts bands together, the first rows first.
     ///
-    /// `offset`: how much further from 0 the weights stand than their integers, in 256ths of a step (SPEC 10.3).
-    ///
     /// # Errors
     /// [`PackError::OtherColumns`] if a band was not packed with `columns`.
-    pub fn new(columns: ColumnOrder, bands: Vec<Band>, offset: u8) -> Result<PackedMatrix, PackError> {
+    pub fn new(columns: ColumnOrder, bands: Vec<Band>) -> Result<PackedMatrix, PackError> {
         let (mut starts, mut tasks) = (vec![0], Vec::new());
         let mut end = 0;
         for (index, band) in bands.iter().enumerate() {
@@ -111,7 +109,7 @@ impl PackedMatrix {
             let cut = |piece| if piece == pieces { band.strips() } else { (band.strips() * piece / pieces) & !1 };
             tasks.extend((0..pieces).map(|piece| (index, cut(piece)..cut(piece + 1))));
         }
-        Ok(PackedMatrix { columns, bands, starts, offset, tasks })
+        Ok(PackedMatrix { columns, bands, starts, tasks })
     }
 
     /// Number of rows.
@@ -149,8 +147,9 @@ impl PackedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.inputs(), "a row of weights");
         let (order, steps) = (self.columns.order(), self.columns.steps());
-        let offset = f32::from(self.offset) / 256.0;
-        let step = self.for_each_integer(row, |place, z| {
+        let (band, row) = self.place(row);
+        let offset = f32::from(self.bands[band].offset) / 256.0;
+        let step = self.for_each_integer(band, row, |place, z| {
             let away = if z == 0 { 0.0 } else { offset.copysign(z as f32) };
             out[order[place] as usize] = (z as f32 + away) * steps[place];
         });
@@ -164,14 +163,20 @@ impl PackedMatrix {
     pub fn integers(&self, row: usize, out: &mut [i32]) {
         assert_eq!(out.len(), self.inputs(), "a row of integers");
         let order = self.columns.order();
-        self.for_each_integer(row, |place, z| out[order[place] as usize] = z);
+        let (band, row) = self.place(row);
+        self.for_each_integer(band, row, |place, z| out[order[place] as usize] = z);
     }
 
-    /// Hands the integers of a row to `each`, with their places; returns the row's step.
-    fn for_each_integer(&self, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
+    /// The band of a row, and its number in that.
+    fn place(&self, row: usize) -> (usize, usize) {
         assert!(row < self.outputs(), "row {row} of {}", self.outputs());
         let band = self.starts.partition_point(|&start| start <= row) - 1;
-        let (strip, lane, step) = self.bands[band].place(row - self.starts[band]);
+        (band, row - self.starts[band])
+    }
+
+    /// Hands the integers of a row of a band to `each`, with their places, some twice, the last time as they are; returns the row's step.
+    fn for_each_integer(&self, band: usize, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
+        let (strip, lane, step) = self.bands[band].place(row);
         let inputs = self.inputs();
         strip.integers(lane, |place, z| {
             if place < inputs {
@@ -193,8 +198,9 @@ impl PackedMatrix {
         self.starts[band]
     }
 
-    fn offset(&self) -> u8 {
-        self.offset
+    /// Do the weights of some band stand further from 0 than their integers?
+    fn has_offset(&self) -> bool {
+        self.bands.iter().any(|band| band.offset != 0)
     }
 
     fn tasks(&self) -> &[(usize, Range<usize>)] {

@@ -139,8 +139,7 @@ impl PackedMatrix {
         let needed = (tokens - 1).checked_mul(stride).and_then(|n| n.checked_add(self.outputs()));
         assert!(stride >= self.outputs() && needed.is_some_and(|n| n <= out.len()), "room for tokens x outputs");
         let sizes = Sizes { places: columns.padded(), groups: columns.groups(), blocks: columns.blocks() };
-        let offset = f32::from(self.offset()) / 256.0;
-        let unpacks = activations == Activations::Int8 && kernel.unpacks(tokens, offset);
+        let unpacks = activations == Activations::Int8 && !self.has_offset() && kernel.unpacks(tokens);
         let panels = Panels::new(tokens, kernel.panel(unpacks));
         scratch.grow(sizes, tokens, activations, unpacks, pool.threads());
         match activations {
@@ -148,7 +147,7 @@ impl PackedMatrix {
             Activations::F32 => arrange(kernel, columns, x, panels, sizes, scratch, pool),
         }
         let scratch = &*scratch;
-        let product = Product { kernel, activations, offset, unpacks, panels, sizes, scratch };
+        let product = Product { kernel, activations, unpacks, panels, sizes, scratch };
         let out = Parts::new(out);
         pool.run(self.tasks().len(), &|worker, task| {
             let worker = &mut *lock(&scratch.workers, worker);
@@ -158,7 +157,8 @@ impl PackedMatrix {
                 let places = first..strips.end.min(first + product.together());
                 let mut of_places = [band.strip(first); STRIPS];
                 of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
-                product.multiply(&of_places[..places.len()], worker, |tokens, sums| {
+                let offset = f32::from(band.offset) / 256.0;
+                product.multiply(&of_places[..places.len()], offset, worker, |tokens, sums| {
                     for (place, sums) in places.clone().zip(sums.chunks_exact(tokens.len())) {
                         let (rows, steps) = band.rows_of(place);
                         for (token, sums) in tokens.clone().zip(sums) {
@@ -180,8 +180,6 @@ impl PackedMatrix {
 struct Product<'a> {
     kernel: Kernel,
     activations: Activations,
-    /// In steps.
-    offset: f32,
     /// [`Kernel::unpacks`].
     unpacks: bool,
     panels: Panels,
@@ -196,8 +194,14 @@ impl Product<'_> {
     }
 
     /// Multiplies strips with all tokens: hands `each` some tokens and, for each strip, the sums of each of them, not yet times the steps of
-    /// rows.
-    fn multiply(&self, strips: &[Strip], worker: &mut Worker, mut each: impl FnMut(Range<usize>, &[[f32; STRIP]])) {
+    /// rows. `offset`: in steps.
+    fn multiply(
+        &self,
+        strips: &[Strip],
+        offset: f32,
+        worker: &mut Worker,
+        mut each: impl FnMut(Range<usize>, &[[f32; STRIP]]),
+    ) {
         let Worker { fixes, unpacked, results, .. } = worker;
         let unpacked = if self.unpacks { &mut unpacked[..strips.len() * self.sizes.lines()] } else { &mut [] };
         if self.unpacks {
@@ -208,12 +212,12 @@ impl Product<'_> {
         for index in 0..self.panels.count {
             let tokens = self.panels.get(index);
             match self.activations {
-                Activations::F32 => self.kernel.float(strips[0], self.floats(&tokens), self.offset, results),
+                Activations::F32 => self.kernel.float(strips[0], self.floats(&tokens), offset, results),
                 Activations::Int8 if self.unpacks => {
                     self.kernel.unpacked(strips, unpacked, self.integers(&tokens), fixes, results);
                 }
                 Activations::Int8 => {
-                    self.kernel.int8(strips[0], self.integers(&tokens), self.offset, &mut fixes[0], results);
+                    self.kernel.int8(strips[0], self.integers(&tokens), offset, &mut fixes[0], results);
                 }
             }
             let results = &results[..strips.len() * tokens.len()];

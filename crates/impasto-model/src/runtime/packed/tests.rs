@@ -33,7 +33,7 @@ impl Plain {
             for c in &of_columns {
                 let value = heavy(&mut rng) * (least + r + c).exp2();
                 let value = if uniform(&mut rng) < 0.001 { value * 3000.0 } else { value };
-                z.push((value as i32).clamp(-32767, 32767));
+                z.push((value as i32).clamp(-100_000, 100_000));
             }
         }
         let step = |bits: &f64| (-bits).exp2() as f32 * 0.01;
@@ -58,9 +58,9 @@ impl Plain {
         let bands = (0..self.rows).step_by(band).map(|first| {
             let rows = first..self.rows.min(first + band);
             let z = &self.z[rows.start * self.columns..rows.end * self.columns];
-            Band::pack(z, &order, &self.row_steps[rows.clone()], &self.row_widths[rows]).unwrap()
+            Band::pack(z, &order, &self.row_steps[rows.clone()], &self.row_widths[rows], offset).unwrap()
         });
-        PackedMatrix::new(order.clone(), bands.collect(), offset).unwrap()
+        PackedMatrix::new(order.clone(), bands.collect()).unwrap()
     }
 
     /// What the module's documentation says, integer by integer.
@@ -234,22 +234,22 @@ fn refusals() {
     assert_eq!(ColumnOrder::new(&[1.0; 3], &[0; 2]), Err(count("widths of columns", 2, 3)));
     let step = ColumnOrder::new(&[1.0, f32::INFINITY], &[0; 2]).unwrap_err();
     assert_eq!(step.to_string(), "the step inf of column 1: steps are finite");
-    let pack = |z: &[i32], steps: &[f32], widths: &[i32]| Band::pack(z, &columns, steps, widths).unwrap_err();
+    let pack = |z: &[i32], steps: &[f32], widths: &[i32]| Band::pack(z, &columns, steps, widths, 0).unwrap_err();
     assert_eq!(pack(&[0; 5], &[1.0; 2], &[0; 2]), count("integers", 5, 6));
     assert_eq!(pack(&[0; 6], &[1.0; 2], &[0; 1]), count("widths of rows", 1, 2));
-    assert_eq!(pack(&[0, 0, 0, 0, -32768, 9], &[1.0; 2], &[0; 2]), PackError::Integer { value: -32768, row: 1 });
-    assert_eq!(pack(&[i32::MIN; 3], &[1.0], &[0]), PackError::Integer { value: i32::MIN, row: 0 });
+    assert_eq!(pack(&[0, 0, 0, 0, -(1 << 24), 9], &[1.0; 2], &[0; 2]), PackError::Integers { row: 1 });
+    assert_eq!(pack(&[i32::MIN; 3], &[1.0], &[0]), PackError::Integers { row: 0 });
     assert!(matches!(pack(&[0; 3], &[f32::NAN], &[0]), PackError::Step { what: "row", index: 0, .. }));
-    let band = Band::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0]).unwrap();
-    assert_eq!(PackedMatrix::new(columns, vec![band], 0).unwrap_err(), PackError::OtherColumns(0));
+    let band = Band::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0], 0).unwrap();
+    assert_eq!(PackedMatrix::new(columns, vec![band]).unwrap_err(), PackError::OtherColumns(0));
 }
 
 #[test]
 fn nothing_is_a_matrix_too() {
     let pool = Pool::new(1).unwrap();
     let none = ColumnOrder::new(&[], &[]).unwrap();
-    let band = Band::pack(&[], &none, &[1.0; 3], &[0; 3]).unwrap();
-    let matrix = PackedMatrix::new(none, vec![band], 0).unwrap();
+    let band = Band::pack(&[], &none, &[1.0; 3], &[0; 3], 0).unwrap();
+    let matrix = PackedMatrix::new(none, vec![band]).unwrap();
     let mut out = [1.0; 6];
     for kernel in Kernel::available() {
         matrix.multiply(kernel, Activations::Int8, &[], 2, &mut out, 3, &mut Scratch::new(), &pool);
@@ -257,7 +257,7 @@ fn nothing_is_a_matrix_too() {
         matrix.multiply(kernel, Activations::F32, &[], 2, &mut out, 3, &mut Scratch::new(), &pool);
     }
     let columns = ColumnOrder::new(&[1.0; 40], &[0; 40]).unwrap();
-    let empty = PackedMatrix::new(columns, vec![], 0).unwrap();
+    let empty = PackedMatrix::new(columns, vec![]).unwrap();
     empty.multiply(Kernel::best(), Activations::Int8, &[1.0; 40], 1, &mut [], 0, &mut Scratch::new(), &pool);
     assert_eq!((empty.outputs(), empty.inputs(), empty.report().outliers), (0, 40, 0));
 }

@@ -29,7 +29,7 @@ pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut 
         // SAFETY: as above; the pointer ends at most one past the last line.
         at = unsafe { at.add(width.into()) };
     }
-    for outlier in strip.outliers_by_size(false) {
+    for outlier in strip.near_outliers() {
         let Line(bytes) = &mut out[outlier.column / QUAD * strips + index];
         let byte = &mut bytes[outlier.row * QUAD + outlier.column % QUAD];
         *byte = byte.wrapping_add(outlier.delta as u8);
