@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::dense::DenseMatrix;
 use super::matrix::Matrix;
-use super::packed::{Band, ColumnOrder, PackError, PackedMatrix};
+use super::packed::{Arena, Band, ColumnOrder, PackError, PackedMatrix};
 use super::pool::Pool;
 use crate::decoder::load::tensor;
 use crate::{Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
@@ -46,6 +46,8 @@ pub(super) struct MatrixLoader<'a> {
     pub(super) source: &'a dyn WeightSource,
     pub(super) residence: Residence,
     pub(super) pool: &'a Pool,
+    /// Where packed matrices lie.
+    pub(super) arena: &'a Arena,
     /// Nanoseconds of decoding, all workers.
     pub(super) decode: &'a AtomicU64,
     /// Nanoseconds of packing, all workers.
@@ -91,7 +93,10 @@ impl MatrixLoader<'_> {
             match timed(self.decode, || lattice.read(i, &mut band)) {
                 Ok(()) => {
                     let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
-                    let pack = || Band::pack(integers, &columns, row_steps, row_widths, *offset);
+                    let pack = || {
+                        Band::pack(integers, &columns, row_steps, row_widths, *offset)
+                            .map(|band| band.keep_in(self.arena))
+                    };
                     let packed = timed(self.pack, pack);
                     *bands[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
                 }

@@ -12,7 +12,7 @@ use super::elementwise::{add, gated, rms_norm, rms_norm_in_place, rope};
 use super::kv::{self, KvLayout, KvStore, Pages};
 use super::load::{LoadTimes, MatrixLoader, Residence};
 use super::matrix::{Linear, Matrix, Tools};
-use super::packed::{self, Activations, Kernel, Packing};
+use super::packed::{self, Activations, Arena, Kernel, Packing};
 use super::pool::Pool;
 use super::workers::Workers;
 use crate::config::DecoderConfig;
@@ -106,7 +106,8 @@ impl Runtime {
         let pool = Pool::new(options.threads)?;
         let (decode, pack) = (AtomicU64::new(0), AtomicU64::new(0));
         let RuntimeOptions { residence, memory_limit: limit, .. } = *options;
-        let loader = MatrixLoader { source, residence, pool: &pool, decode: &decode, pack: &pack };
+        let arena = Arena::new();
+        let loader = MatrixLoader { source, residence, pool: &pool, arena: &arena, decode: &decode, pack: &pack };
         let used = Cell::new(0);
         let make = |name: String, shape: [usize; 2], bias| {
             let check = |bytes: usize| match used.get() + bytes {

@@ -2,6 +2,7 @@
 
 use impasto_codec::Level;
 
+use super::arena::{Arena, Lines};
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP};
 use super::widths::{beyond, choose};
 use super::{ColumnOrder, PackError};
@@ -29,7 +30,7 @@ pub struct Band {
     /// Widths of the cells of each strip.
     widths: Vec<u8>,
     /// The cells, strip after strip.
-    lines: Vec<Line>,
+    lines: Lines,
     /// First line of each strip, and the end.
     starts: Vec<u32>,
     outliers: Vec<u32>,
@@ -95,12 +96,13 @@ impl Band {
             order,
             lanes,
             widths: Vec::with_capacity(count.div_ceil(STRIP) * columns.groups()),
-            lines: Vec::new(),
+            lines: Lines::Own(Vec::new()),
             starts: vec![0],
             outliers: Vec::new(),
             bounds: vec![0],
             offset,
         };
+        let mut lines = Vec::new();
         let mut strip = Integers { cells: vec![0; columns.padded() * STRIP], rest: Vec::new() };
         for first in (0..count).step_by(STRIP) {
             strip.cells.fill(0);
@@ -109,41 +111,51 @@ impl Band {
                 let row = row as usize;
                 strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
             }
-            band.push_strip(&strip);
+            band.push_strip(&strip, &mut lines);
         }
-        band.lines.shrink_to_fit();
+        lines.shrink_to_fit();
+        band.lines = Lines::Own(lines);
         band.outliers.shrink_to_fit();
         Ok(band)
     }
 
+    /// Moves what products read most of into an arena.
+    pub fn keep_in(self, arena: &Arena) -> Band {
+        let lines = match self.lines {
+            Lines::Own(lines) => arena.keep(lines),
+            kept => kept,
+        };
+        Band { lines, ..self }
+    }
+
     /// Appends a strip of integers in the order of cells.
-    fn push_strip(&mut self, strip: &Integers) {
+    fn push_strip(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
         match Level::best() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the level, and so its features.
-            Level::Avx512 => unsafe { self.push_strip_avx512(strip) },
+            Level::Avx512 => unsafe { self.push_strip_avx512(strip, lines) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Level::Avx2 => unsafe { self.push_strip_avx2(strip) },
-            _ => self.push_strip_portable(strip),
+            Level::Avx2 => unsafe { self.push_strip_avx2(strip, lines) },
+            _ => self.push_strip_portable(strip, lines),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn push_strip_avx512(&mut self, strip: &Integers) {
-        self.push_strip_portable(strip);
+    fn push_strip_avx512(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
+        self.push_strip_portable(strip, lines);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn push_strip_avx2(&mut self, strip: &Integers) {
-        self.push_strip_portable(strip);
+    fn push_strip_avx2(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
+        self.push_strip_portable(strip, lines);
     }
 
     /// The loops over cells, which a compiler vectorises.
     #[inline(always)]
-    fn push_strip_portable(&mut self, strip: &Integers) {
+    fn push_strip_portable(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
         let cells = strip.cells.as_chunks::<CELL>().0;
         let (mut far, mut paths, start) = (Vec::new(), Vec::new(), self.widths.len());
         choose(cells, &mut paths, &mut self.widths);
@@ -160,7 +172,7 @@ impl Band {
                 for (value, &z) in values.iter_mut().zip(cell) {
                     *value = z.clamp(least, most).wrapping_sub(least) as u8;
                 }
-                cell::pack(&values, width, &mut self.lines);
+                cell::pack(&values, width, lines);
                 if beyond(cell, width) > 0 {
                     for (i, &z) in cell.iter().enumerate().filter(|&(_, &z)| z < least || z > most) {
                         let column = group * GROUP + i / 64 * QUAD + i % QUAD;
@@ -178,7 +190,7 @@ impl Band {
             self.outliers.append(&mut far);
             self.bounds.push(self.outliers.len() as u32);
         }
-        self.starts.push(self.lines.len() as u32);
+        self.starts.push(lines.len() as u32);
     }
 
     /// Number of rows.

@@ -13,6 +13,7 @@
 //! integers, and reading it is what a token takes; `cell` says how a cell lies in memory, `avx512` how it is multiplied.
 
 mod activations;
+mod arena;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +36,7 @@ mod widths;
 use std::ops::Range;
 
 pub use activations::Activations;
+pub use arena::Arena;
 pub use band::Band;
 pub use columns::ColumnOrder;
 pub use error::PackError;

@@ -1,0 +1,118 @@
+//! Memory for packed cells in huge pages.
+//!
+//! A token reads all weights once, so with pages of 4 KB every 64th line costs a walk through page tables, behind which no processor
+//! fetches ahead. Cells of all matrices lie side by side in few large blocks, which the system may back with pages of 2 MB.
+
+use std::ops::{Deref, Range};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::MmapMut;
+
+use super::cell::Line;
+
+/// Bytes of a block, unless more are asked for at once. What is not written takes no memory.
+const BLOCK: usize = 64 << 20;
+
+/// Where the cells of a model's matrices go.
+#[derive(Debug, Default)]
+pub struct Arena(Mutex<Option<(Arc<Block>, usize)>>);
+
+/// Memory that is written once, part by part, and then only read.
+#[derive(Debug)]
+struct Block {
+    start: *mut Line,
+    lines: usize,
+    /// Keeps the memory.
+    _map: MmapMut,
+}
+
+// SAFETY: parts are written by the one that has just been given them (`Arena::keep`), before anybody else knows of them.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+/// Lines of cells.
+#[derive(Debug)]
+pub(super) enum Lines {
+    /// By themselves.
+    Own(Vec<Line>),
+    /// In an arena.
+    Kept(Kept),
+}
+
+/// A part of a block.
+#[derive(Debug)]
+pub(super) struct Kept {
+    block: Arc<Block>,
+    part: Range<usize>,
+}
+
+impl Arena {
+    /// An arena without memory.
+    pub fn new() -> Self {
+        Arena::default()
+    }
+
+    /// Moves lines into the arena; where the system refuses memory they stay by themselves.
+    pub(super) fn keep(&self, lines: Vec<Line>) -> Lines {
+        let Some(kept) = self.part(lines.len()) else { return Lines::Own(lines) };
+        // SAFETY: the part lies in the block, and `part` gives it to nobody else; a line is plain bytes, aligned to 64 as pages are.
+        unsafe { kept.block.start.add(kept.part.start).copy_from_nonoverlapping(lines.as_ptr(), lines.len()) };
+        Lines::Kept(kept)
+    }
+
+    /// The next so many lines.
+    fn part(&self, lines: usize) -> Option<Kept> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(block, used)| block.lines - used < lines) {
+            *current = Some((Arc::new(Block::new(lines.max(BLOCK / size_of::<Line>()))?), 0));
+        }
+        let (block, used) = current.as_mut()?;
+        let part = *used..*used + lines;
+        *used = part.end;
+        Some(Kept { block: block.clone(), part })
+    }
+}
+
+impl Block {
+    fn new(lines: usize) -> Option<Block> {
+        let mut map = MmapMut::map_anon(lines.checked_mul(size_of::<Line>())?).ok()?;
+        #[cfg(target_os = "linux")]
+        // A system without huge pages says so, and does without.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(Block { start: map.as_mut_ptr().cast(), lines, _map: map })
+    }
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        match self {
+            Lines::Own(lines) => lines,
+            // SAFETY: the part lies in the block, which lives as long as this, and was written before this was made.
+            Lines::Kept(Kept { block, part }) => unsafe {
+                std::slice::from_raw_parts(block.start.add(part.start), part.len())
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_what_they_were_given() {
+        let arena = Arena::new();
+        let lines = |seed: u8, count: usize| (0..count).map(|i| Line([seed ^ i as u8; 64])).collect::<Vec<_>>();
+        let counts = [0, 1, 1000, BLOCK / 64, 7, BLOCK / 64 + 1];
+        let kept: Vec<Lines> = counts.iter().enumerate().map(|(i, &n)| arena.keep(lines(i as u8, n))).collect();
+        for (i, (kept, &n)) in kept.iter().zip(&counts).enumerate() {
+            assert!(matches!(kept, Lines::Kept(_)));
+            assert!(kept.len() == n && kept.iter().zip(lines(i as u8, n)).all(|(a, b)| a.0 == b.0), "part {i}");
+        }
+        drop(arena);
+        assert_eq!(kept[2][999].0[0], 2 ^ 999u32 as u8);
+    }
+}
