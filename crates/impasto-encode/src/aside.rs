@@ -126,3 +126,69 @@ pub struct Ordered {
     /// How many there are without those of exact layers.
     pub lossy: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tensors in a base, a refinement and an exact layer: one of two bands, one of one.
+    fn aside(folder: &Path) -> Aside {
+        let mut aside = Aside::new(&folder.join("x"), vec![]).expect("a file");
+        let slot = |object, tile, layer, is_head| UnitSlot { object, tile, layer, is_head };
+        aside.push_base(slot(0, 0, 0, false), Mode::STORED, &[9; 3]).expect("room");
+        for (object, gains) in [(1, &[[3.0, 400.0], [30.0, 1.0]][..]), (2, &[[10.0, 2.0]])] {
+            let push = |aside: &mut Aside, tile, layer, is_head, mode| {
+                aside.push(slot(object, tile, layer, is_head), mode, &[layer; 32]).expect("room")
+            };
+            let heads = [1, 2].map(|layer| push(&mut aside, 0, layer, true, Mode::HEAD)).to_vec();
+            for (tile, gains) in (0..).zip(gains) {
+                let modes = [(1, Mode::REFINEMENT), (2, Mode::EXACT)];
+                let layers = modes.map(|(layer, mode)| vec![push(&mut aside, tile, layer, false, mode)]).to_vec();
+                let steps = gains.map(|gain| Step { gain, bytes: 32 }).to_vec();
+                aside.bands.push(Band { heads: heads.clone(), layers, steps });
+            }
+        }
+        aside
+    }
+
+    #[test]
+    fn the_best_bands_come_first_and_exact_layers_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ordered = aside(folder.path()).ordered();
+        let found: Vec<(u32, u32, u8, bool)> =
+            ordered.units.iter().map(|Unit { slot: s, .. }| (s.object, s.tile, s.layer, s.is_head)).collect();
+        let wanted = [
+            (0, 0, 0, false),
+            // The refinements by gain, heads before the first that needs them.
+            (1, 0, 1, true),
+            (1, 1, 1, false),
+            (2, 0, 1, true),
+            (2, 0, 1, false),
+            (1, 0, 1, false),
+            // The exact layers: however much one gains, lossy ones come first.
+            (1, 0, 2, true),
+            (1, 0, 2, false),
+            (2, 0, 2, true),
+            (2, 0, 2, false),
+            (1, 1, 2, false),
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!((ordered.lossy, &ordered.ends[..]), (6, &[1, 3, 5, 6, 8, 10, 11][..]));
+    }
+
+    #[test]
+    fn most_within_is_the_longest_that_fits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let aside = aside(folder.path());
+        let ordered = aside.ordered();
+        let length = |units| aside.length(&ordered, units, 2).expect("a length");
+        for pair in ordered.ends.windows(2) {
+            for (bytes, fit) in [(length(pair[0]), pair[0]), (length(pair[1]) - 1, pair[0]), (length(pair[1]), pair[1])]
+            {
+                assert_eq!(aside.most_within(&ordered, bytes, 2).expect("a length"), fit, "{bytes} bytes");
+            }
+        }
+        assert_eq!(aside.most_within(&ordered, 0, 2).expect("a length"), 1, "at least the base");
+        assert_eq!(aside.most_within(&ordered, u64::MAX, 2).expect("a length"), 11);
+    }
+}

@@ -43,13 +43,14 @@ impl Counts {
         }
     }
 
-    /// Adds other counts of the same kind.
-    pub fn add(&mut self, other: &Counts) {
+    /// These and others of the same kind together. Integer sums: any order gives the same.
+    pub fn merged(mut self, other: Counts) -> Counts {
         for (mine, theirs) in self.symbols.iter_mut().flatten().zip(other.symbols.iter().flatten()) {
             *mine += theirs;
         }
         self.low_bits += other.low_bits;
         self.escape_bytes += other.escape_bytes;
+        self
     }
 
     /// Cost under tables, in 2^-16 bit. Symbols that a table lacks are escapes.

@@ -263,8 +263,13 @@ impl<'a> Job<'a> {
         match self.options.target {
             Target::Lossless => u64::MAX,
             Target::Size(bytes) => bytes,
-            Target::BitsPerWeight(bits) => (bits * self.weights() as f64 / 8.0) as u64,
+            Target::BitsPerWeight(bits) => self.bytes_at(bits),
         }
+    }
+
+    /// Bytes of a file of so many bits over all weights.
+    pub fn bytes_at(&self, bits: f64) -> u64 {
+        (bits * self.weights() as f64 / 8.0) as u64
     }
 
     pub fn lossy_weights(&self) -> u64 {

@@ -163,12 +163,7 @@ fn count(
         }
         counts
     };
-    let sum = |mut a: Counts, b: Counts| {
-        a.add(&b);
-        a
-    };
-    // Integer sums: any order gives the same.
-    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| Counts::new(kind), sum)
+    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| Counts::new(kind), Counts::merged)
 }
 
 /// Can a tensor of this dtype be coded on the lattice?

@@ -1,4 +1,4 @@
-//! Coded units that are set aside until their order is known: a file without a name.
+//! What is set aside for a while: a file without a name.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -43,10 +43,20 @@ impl Spool {
     /// Puts a part in `out`, in place of what is there.
     pub fn read(&mut self, part: Part, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
         out.resize(part.length, 0);
+        self.read_at(part.first, out)
+    }
+
+    /// Where the next bytes will lie.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Fills `out` with the bytes from `first` on, all of them pushed before.
+    pub fn read_at(&mut self, first: u64, out: &mut [u8]) -> Result<(), CheckpointError> {
         let mut read = || -> io::Result<()> {
             self.file.flush()?;
             let file = self.file.get_mut();
-            file.seek(SeekFrom::Start(part.first))?;
+            file.seek(SeekFrom::Start(first))?;
             file.read_exact(out)?;
             file.seek(SeekFrom::End(0)).map(drop)
         };

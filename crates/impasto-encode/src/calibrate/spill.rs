@@ -1,24 +1,21 @@
-//! What is set aside while a model is calibrated: a file without a name, beside the statistics.
+//! What is set aside while a model is calibrated: a [`Spool`] of values, beside the statistics.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use impasto_checkpoint::CheckpointError;
 
-/// Bytes that are read or written at a time.
-const BUFFER: usize = 1 << 18;
+use crate::spool::Spool;
 
-/// A file of values that grows at its end, and is gone when it is dropped or the program dies.
-pub struct Spill {
-    file: BufWriter<File>,
-    beside: PathBuf,
-    values: u64,
-}
+/// Bytes of values that are converted or read at a time.
+const BUFFER: usize = 1 << 16;
+
+/// Values one part after another, little-endian; they are gone when it is dropped or the program dies.
+pub struct Spill(Spool);
 
 /// Where in a [`Spill`] values lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
+    /// Its first byte.
     first: u64,
     /// How many there are.
     pub values: u64,
@@ -27,20 +24,21 @@ pub struct Place {
 impl Spill {
     /// A file in the folder of `path`, which is made if it is missing.
     pub fn beside(path: &Path) -> Result<Spill, CheckpointError> {
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let file = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-        let file = file.map_err(|error| CheckpointError::io(folder, error))?;
-        Ok(Spill { file: BufWriter::with_capacity(BUFFER, file), beside: folder.to_owned(), values: 0 })
+        let folder = path.parent().unwrap_or(path);
+        std::fs::create_dir_all(folder).map_err(|error| CheckpointError::io(folder, error))?;
+        Spool::beside(path).map(Spill)
     }
 
     /// Appends the values of all parts.
     pub fn push<'a>(&mut self, parts: impl IntoIterator<Item = &'a [f32]>) -> Result<Place, CheckpointError> {
-        let first = self.values;
-        for part in parts {
-            write(&mut self.file, part).map_err(|error| CheckpointError::io(&self.beside, error))?;
-            self.values += part.len() as u64;
+        let first = self.0.end();
+        let mut buffer = [0; BUFFER];
+        for values in parts.into_iter().flat_map(|part| part.chunks(BUFFER / size_of::<f32>())) {
+            let bytes = &mut buffer[..size_of_val(values)];
+            bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
+            self.0.push(bytes)?;
         }
-        Ok(Place { first, values: self.values - first })
+        Ok(Place { first, values: (self.0.end() - first) / size_of::<f32>() as u64 })
     }
 
     /// Puts the values of a place in `values`, which is as long.
@@ -61,31 +59,16 @@ impl Spill {
         place: Place,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let io = |error| CheckpointError::io(&self.beside, error);
-        self.file.flush().map_err(io)?;
-        let file = self.file.get_mut();
-        file.seek(SeekFrom::Start(place.first * size_of::<f32>() as u64)).map_err(io)?;
-        let mut left = place.values * size_of::<f32>() as u64;
-        let mut buffer = vec![0; BUFFER];
-        while left > 0 {
-            let now = &mut buffer[..usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER))];
-            file.read_exact(now).map_err(io)?;
-            sink(now)?;
-            left -= now.len() as u64;
+        let end = place.first + place.values * size_of::<f32>() as u64;
+        let (mut at, mut buffer) = (place.first, vec![0; BUFFER]);
+        while at < end {
+            let now = usize::try_from(end - at).map_or(BUFFER, |left| left.min(BUFFER));
+            self.0.read_at(at, &mut buffer[..now])?;
+            sink(&buffer[..now])?;
+            at += now as u64;
         }
-        file.seek(SeekFrom::End(0)).map_err(io)?;
         Ok(())
     }
-}
-
-fn write(file: &mut impl Write, values: &[f32]) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    for values in values.chunks(buffer.len() / size_of::<f32>()) {
-        let bytes = &mut buffer[..size_of_val(values)];
-        bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
-        file.write_all(bytes)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -125,12 +125,8 @@ impl Integers {
             counts.row(i32::from(row), &columns, z.iter().map(|&z| z >> classes.plane));
             counts
         };
-        let sum = |mut a: Counts, b: Counts| {
-            a.add(&b);
-            a
-        };
-        // Integer sums: any order gives the same.
-        rows.fold(|| Counts::new(Kind::Lattice), count).reduce(|| Counts::new(Kind::Lattice), sum)
+        let empty = || Counts::new(Kind::Lattice);
+        rows.fold(empty, count).reduce(empty, Counts::merged)
     }
 
     /// What the whole matrix takes, if its other rows are as those that were rounded.

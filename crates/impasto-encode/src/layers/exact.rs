@@ -91,13 +91,8 @@ impl Predicted<'_> {
             }
             counts
         };
-        let sum = |mut a: Counts, b: Counts| {
-            a.add(&b);
-            a
-        };
-        // Integer sums: any order gives the same.
         let empty = || Counts::new(Kind::Exact);
-        (0..self.rows()).into_par_iter().fold(empty, count).reduce(empty, sum)
+        (0..self.rows()).into_par_iter().fold(empty, count).reduce(empty, Counts::merged)
     }
 
     /// Mean square of the deviations of each column, relative to the rows' steps. Sums have a fixed order.

@@ -60,8 +60,7 @@ impl Layers {
 /// A layer of a tensor on the lattice.
 struct Level {
     head: Head,
-    /// Row by row; those of the layer below in an exact layer.
-    z: Vec<i32>,
+    integers: Integers,
     grid: Grid,
     /// That of the head: in 256ths of a step.
     offset: u8,
@@ -116,7 +115,7 @@ impl<'a> Nested<'a> {
                 Some((below, refinement)) => {
                     let refined = refine::Refined {
                         refinement,
-                        coarse: &below.z,
+                        coarse: &below.integers.z,
                         fine: &integers.z,
                         row_classes: &rows,
                         column_classes: &columns,
@@ -139,7 +138,7 @@ impl<'a> Nested<'a> {
                     head
                 }
             };
-            levels.push(Level { head, z: integers.z, grid, offset });
+            levels.push(Level { head, integers, grid, offset });
         }
         let exact = options.exact.then(|| Exact::new(matrix, &levels)).flatten();
         Nested { matrix, levels, exact }
@@ -157,7 +156,7 @@ impl<'a> Nested<'a> {
 
     /// The unit of a tile in each layer, with its mode. `None` where the lattice cannot code the tile.
     pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(u8, Vec<u8>)>> {
-        let parts: Vec<Vec<i32>> = self.levels.iter().map(|level| part(&level.z, self.matrix.columns, place)).collect();
+        let parts: Vec<Vec<i32>> = self.levels.iter().map(|level| level.integers.part(place)).collect();
         let mut units = Vec::with_capacity(self.layers());
         for (layer, z) in parts.iter().enumerate() {
             let encoder = TileEncoder::new(&self.levels[layer].head, segments);
@@ -198,7 +197,7 @@ impl<'a> Nested<'a> {
                     self.matrix.weights(r, &mut weights);
                     // A row's error counts as the inverse square of its step (`metric`).
                     let weight = scale(-i32::from(row_steps.get(r).copied().unwrap_or(0)));
-                    let z = &level.z[r * n..(r + 1) * n];
+                    let z = &level.integers.z[r * n..(r + 1) * n];
                     let coded = z.iter().zip(&columns).map(|(&z, &column)| {
                         let y = if z == 0 { 0.0 } else { z as f32 + offset.copysign(z as f32) };
                         (y * column) * factors[r]
@@ -221,11 +220,11 @@ impl Exact {
     fn new(matrix: &MatrixView, levels: &[Level]) -> Option<Exact> {
         let layout: FloatLayout = matrix.dtype.float_layout()?;
         let top = levels.last()?;
-        let n = matrix.columns.max(1);
+        let (n, z) = (matrix.columns.max(1), &top.integers.z);
         let Factors { rows, columns } = top.grid.factors(matrix.rows, matrix.columns);
-        let mut predicted = vec![0; top.z.len() * matrix.dtype.size()];
+        let mut predicted = vec![0; z.len() * matrix.dtype.size()];
         let out = predicted.par_chunks_mut(n * matrix.dtype.size());
-        out.zip(top.z.par_chunks(n)).zip(&rows).for_each(|((out, z), &row)| {
+        out.zip(z.par_chunks(n)).zip(&rows).for_each(|((out, z), &row)| {
             reconstruct_row(matrix.dtype, z, top.offset, &columns, row, out);
         });
         let elements = matrix.elements(0..matrix.len());
@@ -233,7 +232,7 @@ impl Exact {
             dtype: matrix.dtype,
             layout,
             grid: &top.grid,
-            z: &top.z,
+            z,
             columns: matrix.columns,
             predicted: &predicted,
             elements: &elements,
@@ -246,11 +245,6 @@ impl Exact {
 /// How many classes wider integers become when their step is divided by `factor`.
 fn classes_of(factor: u8) -> i16 {
     ((log2_fixed(factor.into()).unwrap_or(0) + (1 << 13)) >> 14) as i16
-}
-
-/// The integers of a tile, row by row.
-fn part(z: &[i32], columns: usize, place: &Place) -> Vec<i32> {
-    place.rows.clone().flat_map(|r| &z[r * columns..][place.columns.clone()]).copied().collect()
 }
 
 #[cfg(test)]

@@ -61,13 +61,9 @@ impl Refined<'_> {
             }
             counts
         };
-        let sum = |mut a: Counts, b: Counts| {
-            a.add(&b);
-            a
-        };
         let all = self.coarse.par_chunks(n).zip(self.fine.par_chunks(n)).zip(rows);
-        // Integer sums: any order gives the same.
-        all.fold(|| Counts::new(Kind::Refinement), count).reduce(|| Counts::new(Kind::Refinement), sum)
+        let empty = || Counts::new(Kind::Refinement);
+        all.fold(empty, count).reduce(empty, Counts::merged)
     }
 }
 

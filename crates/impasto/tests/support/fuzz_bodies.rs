@@ -255,18 +255,24 @@ fn dtypes() -> Vec<DType> {
     [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()
 }
 
+/// The dtype of a number, whatever it is.
+fn dtype_of(number: u8) -> DType {
+    let dtypes = dtypes();
+    dtypes[usize::from(number) % dtypes.len()]
+}
+
+/// The place of a tile: first row, rows, first column, columns; at least one of each, and not too many.
+fn place_of([top, height, left, width]: [u8; 4]) -> Place {
+    let (top, left) = (usize::from(top), usize::from(left));
+    Place { rows: top..top + usize::from(height).clamp(1, 32), columns: left..left + usize::from(width).clamp(1, 130) }
+}
+
 /// The input as a tile: dtype, mode, geometry, head, unit. See [`tile_input`].
 pub fn tile(data: &[u8]) {
     let mut rest = data;
-    let Some([dtype, mode, top, height, left, width, pad]) = take(&mut rest) else { return };
+    let Some([dtype, mode, place @ .., pad]) = take::<7>(&mut rest) else { return };
     let Some(head_length) = take(&mut rest).map(u16::from_le_bytes) else { return };
-    let dtypes = dtypes();
-    let dtype = dtypes[usize::from(dtype) % dtypes.len()];
-    let (top, left) = (usize::from(top), usize::from(left));
-    let place = Place {
-        rows: top..top + usize::from(height).clamp(1, 32),
-        columns: left..left + usize::from(width).clamp(1, 130),
-    };
+    let (dtype, place) = (dtype_of(dtype), place_of(place));
     let (head, unit) = rest.split_at(rest.len().min(head_length.into()));
     let head = match Head::read(head, dtype, place.rows.end as u64, place.columns.end as u64) {
         Ok(head) => {
@@ -314,14 +320,8 @@ pub fn tile_input(dtype: DType, mode: u8, place: &Place, head: &[u8], unit: &[u8
 /// [`layers_input`].
 pub fn layers(data: &[u8]) {
     let mut rest = data;
-    let Some([dtype, top, height, left, width]) = take(&mut rest) else { return };
-    let dtypes = dtypes();
-    let dtype = dtypes[usize::from(dtype) % dtypes.len()];
-    let (top, left) = (usize::from(top), usize::from(left));
-    let place = Place {
-        rows: top..top + usize::from(height).clamp(1, 32),
-        columns: left..left + usize::from(width).clamp(1, 130),
-    };
+    let Some([dtype, place @ ..]) = take::<5>(&mut rest) else { return };
+    let (dtype, place) = (dtype_of(dtype), place_of(place));
     let (mut heads, mut units) = (vec![], vec![]);
     while let Some([mode, head @ .., a, b]) = take::<5>(&mut rest) {
         let mut part = |length: [u8; 2]| {
