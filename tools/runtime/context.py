@@ -1,11 +1,15 @@
 """Where things lie, how programs are run and pinned, and what the steps share."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
+from functools import cached_property
 from pathlib import Path
 
+QUIET = 0.05  # share of the processors
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,6 +37,25 @@ def execute(*command, threads=None, stderr=False):
     if done.returncode != 0:
         sys.exit(f"exit code {done.returncode}: {' '.join(words)}\n{done.stderr[-3000:]}")
     return done.stdout + done.stderr if stderr else done.stdout
+
+
+def busy(seconds=0.5):
+    """The share of the processors that the machine uses now, while this program sleeps."""
+
+    def times():
+        values = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(values), values[3] + values[4]  # idle and waiting for disks
+
+    (all0, idle0), _, (all1, idle1) = times(), time.sleep(seconds), times()
+    return 1 - (idle1 - idle0) / max(all1 - all0, 1)
+
+
+def await_quiet(patience):
+    """Waits until the machine is quiet, at most so many seconds; returns the share of it that others use."""
+    end = time.monotonic() + patience
+    while (share := busy()) > QUIET and time.monotonic() < end:
+        time.sleep(1)
+    return share
 
 
 class Results:
@@ -67,6 +90,11 @@ class Bench:
 
     def llama(self, program, *words, **how):
         return execute(self.options.llama / program, *words, **how)
+
+    @cached_property
+    def build(self):
+        """Names the build of Impasto: the head of its SHA-256."""
+        return hashlib.sha256(self.options.impasto.read_bytes()).hexdigest()[:16]
 
     def inspect(self, file):
         """What `impasto inspect --tensors --json` says of a file."""

@@ -104,11 +104,11 @@ def compare(bench, kind):
 
 
 def run(bench):
-    """The step `large`. What is in the way of the disk goes when it is not needed any more."""
+    """The step `large`. What the disk needs no longer goes at once."""
     for kind in peers.KINDS:
         ours(bench, kind)
         compare(bench, kind)
+    shutil.rmtree(bench.scratch / "synthetic", ignore_errors=True)
     for kind in peers.KINDS:
         peer(bench, kind)
-    shutil.rmtree(bench.scratch / "synthetic", ignore_errors=True)
     (bench.scratch / "synthetic-bf16.gguf").unlink(missing_ok=True)

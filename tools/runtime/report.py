@@ -28,13 +28,13 @@ def ratio_of(entry):
 
 def speeds(bench):
     """The medians of every pair with rounds, by (model, kind, threads)."""
-    found = {tuple(key.split("/")): medians(rounds) for key, rounds in bench.results.section("speed").items()}
+    found = {tuple(key.split("/")): medians(e["rounds"]) for key, e in bench.results.section("speed").items()}
     return {key: found[key] for key in sorted(found, key=lambda k: (k[0], -peers.KINDS.index(k[1]), k[2]))}
 
 
 def speed_table(found):
     header = ["model, beside", "threads", "prefill, t/s", "llama.cpp", "ratio", "decode, t/s", "llama.cpp", "ratio"]
-    header += ["memory, GB/s", "decode over bound"]
+    header += ["memory, GB/s", "decode over bound", "others"]
     rows = []
     for (model, kind, threads), m in found.items():
         cells = [f"{TITLES[model]}, {kind}", threads]
@@ -42,7 +42,7 @@ def speed_table(found):
             s = m[what]
             ratio = f"**{s['ratio']:.2f}** ({s['least']:.2f} to {s['most']:.2f})"
             cells += [f"{s['impasto']:.1f}", f"{s['llama']:.1f}", ratio]
-        rows.append([*cells, f"{m['bandwidth']:.1f}", f"{100 * m['of_bound']:.0f}%"])
+        rows.append([*cells, f"{m['bandwidth']:.1f}", f"{100 * m['of_bound']:.0f}%", f"{100 * m['busy']:.0f}%"])
     return table(header, rows)
 
 

@@ -7,7 +7,7 @@ Steps; those that make files go on where they were stopped:
   peers    llama.cpp's files of SmolLM2
   quality  ours of the same divergence as run
   large    a synthetic model of 1.1 G weights as wide as these, in the same files
-  speed    prefill and decode in turns, `--rounds` rounds more on top of those in the results
+  speed    prefill and decode in turns, `--rounds` rounds more than the results have of this build
   memory   resident memory while generating
   report   a table of the results
   all      all of these in order
@@ -47,6 +47,7 @@ def arguments():
     parser.add_argument("--sizes", type=numbers, default=(66, 47), help="in MB where the search for ours begins")
     parser.add_argument("--rounds", type=int, default=5, help="of the step speed")
     parser.add_argument("--threads", type=numbers, default=(1, 2), help="numbers of threads")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait before a round for a quiet machine")
     parser.add_argument("--models", type=str.split, default=["smollm2", "synthetic"], help="that are measured")
     options = parser.parse_args()
     for name in ("impasto", "llama", "model", "data", "results", "table", "scratch", "statistics", "imatrix", "whole"):

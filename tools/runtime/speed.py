@@ -11,7 +11,7 @@ import statistics
 import large
 import peers
 import quality
-from context import ROOT, execute, say
+from context import ROOT, await_quiet, execute, say
 
 PROMPT, ANSWER = 512, 128
 ARRAY_MB, READS = 1024, 5
@@ -55,7 +55,8 @@ def one_round(bench, turn, theirs, ours, threads):
         ("llama", lambda: llama(bench, theirs, threads)),
         ("impasto", lambda: impasto(bench, ours, threads)),
     ]
-    found = {name: measure() for name, measure in (runs if turn % 2 == 0 else reversed(runs))}
+    found = {"busy": await_quiet(bench.options.patience)}
+    found |= {name: measure() for name, measure in (runs if turn % 2 == 0 else reversed(runs))}
     found["bandwidth"] = bandwidth(bench, threads)
     return found
 
@@ -66,7 +67,7 @@ def medians(rounds):
     def median(of):
         return statistics.median(map(of, rounds))
 
-    found = {"rounds": len(rounds), "bandwidth": median(lambda r: r["bandwidth"])}
+    found = {"rounds": len(rounds), "bandwidth": median(lambda r: r["bandwidth"]), "busy": median(lambda r: r["busy"])}
     for what in ("prefill", "decode"):
         ratios = [r["impasto"][what] / r["llama"][what] for r in rounds]
         found[what] = {
@@ -83,14 +84,16 @@ def medians(rounds):
 
 
 def run(bench):
-    """The step `speed`: `--rounds` rounds more."""
+    """The step `speed`: `--rounds` rounds more of this build; those of another one are dropped."""
     files = pairs(bench)
     for _ in range(bench.options.rounds):
         for model, kind, theirs, ours in files:
             for threads in bench.options.threads:
                 key = f"{model}/{kind}/{threads}"
-                rounds = bench.results.section("speed").get(key, [])
+                known = bench.results.section("speed").get(key)
+                rounds = known["rounds"] if known and known["build"] == bench.build else []
                 found = one_round(bench, len(rounds), theirs, ours, threads)
-                bench.results.put("speed", key, [*rounds, found])
-                cells = (f"{w} {found['impasto'][w]:.2f} : {found['llama'][w]:.2f}" for w in ("prefill", "decode"))
-                say(f"{key} round {len(rounds) + 1}: {', '.join(cells)} t/s; {found['bandwidth']:.1f} GB/s")
+                bench.results.put("speed", key, {"build": bench.build, "rounds": [*rounds, found]})
+                cells = [f"{w} {found['impasto'][w]:.2f} : {found['llama'][w]:.2f}" for w in ("prefill", "decode")]
+                cells += [f"{found['bandwidth']:.1f} GB/s", f"others {found['busy']:.0%}"]
+                say(f"{key} round {len(rounds) + 1}: {', '.join(cells)}")
