@@ -39,23 +39,33 @@ def execute(*command, threads=None, stderr=False):
     return done.stdout + done.stderr if stderr else done.stdout
 
 
-def busy(seconds=0.5):
-    """The share of the processors that the machine uses now, while this program sleeps."""
+class Others:
+    """What the rest of the machine does beside this program and the children that it has waited for."""
 
-    def times():
-        values = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(values), values[3] + values[4]  # idle and waiting for disks
+    def __init__(self):
+        self.begun = self.now()
 
-    (all0, idle0), _, (all1, idle1) = times(), time.sleep(seconds), times()
-    return 1 - (idle1 - idle0) / max(all1 - all0, 1)
+    @staticmethod
+    def now():
+        """Seconds of all processors, of those that were busy, and of this program and its children."""
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        second, idle = os.sysconf("SC_CLK_TCK"), ticks[3] + ticks[4]  # idle, and waiting for disks
+        return sum(ticks) / second, (sum(ticks) - idle) / second, sum(os.times()[:4])
+
+    def share(self):
+        """The share of the processors that others have used since."""
+        everything, used, own = (b - a for a, b in zip(self.begun, self.now(), strict=True))
+        return max(0.0, (used - own) / max(everything, 1e-9))
 
 
 def await_quiet(patience):
-    """Waits until the machine is quiet, at most so many seconds; returns the share of it that others use."""
+    """Waits until others leave the machine alone, at most so many seconds."""
     end = time.monotonic() + patience
-    while (share := busy()) > QUIET and time.monotonic() < end:
+    while time.monotonic() < end:
+        others = Others()
         time.sleep(1)
-    return share
+        if others.share() <= QUIET:
+            break
 
 
 class Results:

@@ -10,6 +10,8 @@ import synthetic
 import widths
 from context import say
 
+KINDS = (peers.KINDS[0], peers.FALLBACK, peers.KINDS[1])  # of llama.cpp's files of the synthetic model
+
 
 def rates(report):
     """Bits a weight of the matrices in a report of `inspect`, by name; and their numbers of weights."""
@@ -61,7 +63,7 @@ def wanted_bits(bench, kind):
 def ours(bench, kind):
     """Our file of the synthetic model that stands beside llama.cpp's of a kind."""
 
-    bits = f"{wanted_bits(bench, kind):.3f}"
+    bits = f"{wanted_bits(bench, kind.split('-')[0]):.3f}"
 
     def make(path):
         model, statistics = folder(bench)
@@ -82,7 +84,7 @@ def peer(bench, kind):
             bench.impasto("decode", ours(bench, peers.KINDS[0]), "--to", "gguf", "--type", "bf16", "-o", whole)
         return whole
 
-    return peers.synthetic(bench, kind, source)
+    return peers.large(bench, kind, source)
 
 
 def compare(bench, kind):
@@ -109,6 +111,6 @@ def run(bench):
         ours(bench, kind)
         compare(bench, kind)
     shutil.rmtree(bench.scratch / "synthetic", ignore_errors=True)
-    for kind in peers.KINDS:
+    for kind in KINDS:
         peer(bench, kind)
     (bench.scratch / "synthetic-bf16.gguf").unlink(missing_ok=True)

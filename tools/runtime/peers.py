@@ -1,6 +1,16 @@
-"""llama.cpp's files of both models."""
+"""llama.cpp's files of both models.
+
+SmolLM2's matrices have 576 columns, no multiple of 256, so most of them fall back to types of more bits in its Q4_K_M:
+6.2 bits a weight, where a model of 2,048 columns has 4.9. The former is what has the divergence of our file. So the
+synthetic model has a third file, `FALLBACK`, each of its matrices in the type of the one of SmolLM2 that it follows.
+"""
+
+import re
+
+import synthetic
 
 KINDS = ("Q4_K_M", "Q4_0")
+FALLBACK = "Q4_K_M-fallback"
 
 
 def whole(bench):
@@ -32,9 +42,33 @@ def smollm2(bench, kind):
     return bench.made(f"smollm2-{kind}.gguf", quantize)
 
 
-def synthetic(bench, kind, source):
+def types(bench, kind):
+    """The types of SmolLM2's tensors in a kind of file, by their name in a GGUF."""
+    words = ("--dry-run", "--imatrix", imatrix(bench), whole(bench), bench.scratch / "none.gguf", kind)
+    out = bench.llama("llama-quantize", *words, stderr=True)
+    return dict(re.findall(r"\] +(\S+)\.weight .*\((\w+)\)$", out, re.MULTILINE))
+
+
+def fallback(bench):
+    """Options of llama-quantize that give the synthetic model's matrices SmolLM2's types."""
+    found, words = types(bench, KINDS[0]), []
+    parts = sorted({name.split(".")[2] for name in found if name.startswith("blk.")})
+    blocks, count = sum(name.endswith("attn_q") for name in found), synthetic.CONFIG["num_hidden_layers"]
+    for block in range(count):
+        source = synthetic.followed(block, count, blocks)
+        for part in parts:
+            words += ["--tensor-type", f"blk\\.{block}\\.{part}={found[f'blk.{source}.{part}']}"]
+    return ["--token-embedding-type", found["token_embd"], *words]
+
+
+def large(bench, kind, source):
     """A GGUF of the synthetic model of a kind; `source()` is a GGUF of bfloat16, made only if it is needed."""
-    return bench.made(f"synthetic-{kind}.gguf", lambda path: bench.llama("llama-quantize", source(), path, kind))
+
+    def make(path):
+        words = fallback(bench) if kind == FALLBACK else ()
+        bench.llama("llama-quantize", *words, source(), path, kind.split("-")[0])
+
+    return bench.made(f"synthetic-{kind}.gguf", make)
 
 
 def run(bench):

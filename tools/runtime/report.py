@@ -1,5 +1,6 @@
 """The results as Markdown, for docs/RESULTS.md."""
 
+import large
 import peers
 from context import say
 from speed import medians
@@ -29,7 +30,7 @@ def ratio_of(entry):
 def speeds(bench):
     """The medians of every pair with rounds, by (model, kind, threads)."""
     found = {tuple(key.split("/")): medians(e["rounds"]) for key, e in bench.results.section("speed").items()}
-    return {key: found[key] for key in sorted(found, key=lambda k: (k[0], -peers.KINDS.index(k[1]), k[2]))}
+    return {key: found[key] for key in sorted(found, key=lambda k: (k[0], large.KINDS.index(k[1]), k[2]))}
 
 
 def speed_table(found):
@@ -42,7 +43,7 @@ def speed_table(found):
             s = m[what]
             ratio = f"**{s['ratio']:.2f}** ({s['least']:.2f} to {s['most']:.2f})"
             cells += [f"{s['impasto']:.1f}", f"{s['llama']:.1f}", ratio]
-        rows.append([*cells, f"{m['bandwidth']:.1f}", f"{100 * m['of_bound']:.0f}%", f"{100 * m['busy']:.0f}%"])
+        rows.append([*cells, f"{m['bandwidth']:.1f}", f"{100 * m['of_bound']:.0f}%", f"{100 * m['others']:.0f}%"])
     return table(header, rows)
 
 
@@ -69,7 +70,7 @@ def memory_table(memory):
     header = ["model, beside", "", "generating, MB", "llama.cpp", "ratio", "own, MB", "llama.cpp"]
     header += ["peak, MB", "llama.cpp"]
     rows = []
-    for key in sorted(memory, key=lambda k: (k.split("/")[0], -peers.KINDS.index(k.split("/")[1]))):
+    for key in sorted(memory, key=lambda k: (k.split("/")[0], large.KINDS.index(k.split("/")[1]))):
         (model, kind), m = key.split("/"), memory[key]
         mb = {who: {what: f"{size / 1e6:.0f}" for what, size in m[who].items()} for who in m}
         ratio = f"**{ratio_of(m):.2f}**"

@@ -11,7 +11,7 @@ import statistics
 import large
 import peers
 import quality
-from context import ROOT, await_quiet, execute, say
+from context import ROOT, Others, await_quiet, execute, say
 
 PROMPT, ANSWER = 512, 128
 ARRAY_MB, READS = 1024, 5
@@ -20,10 +20,10 @@ ARRAY_MB, READS = 1024, 5
 def pairs(bench):
     """Model, kind, llama.cpp's file and ours, of all that is compared."""
     files = {
-        "smollm2": lambda kind: (peers.smollm2(bench, kind), quality.file_of(bench, kind)),
-        "synthetic": lambda kind: (large.peer(bench, kind), large.ours(bench, kind)),
+        "smollm2": (peers.KINDS, lambda kind: (peers.smollm2(bench, kind), quality.file_of(bench, kind))),
+        "synthetic": (large.KINDS, lambda kind: (large.peer(bench, kind), large.ours(bench, kind))),
     }
-    return [(model, kind, *files[model](kind)) for model in bench.options.models for kind in peers.KINDS]
+    return [(m, kind, *files[m][1](kind)) for m in bench.options.models for kind in files[m][0]]
 
 
 def llama(bench, file, threads):
@@ -55,9 +55,11 @@ def one_round(bench, turn, theirs, ours, threads):
         ("llama", lambda: llama(bench, theirs, threads)),
         ("impasto", lambda: impasto(bench, ours, threads)),
     ]
-    found = {"busy": await_quiet(bench.options.patience)}
-    found |= {name: measure() for name, measure in (runs if turn % 2 == 0 else reversed(runs))}
+    await_quiet(bench.options.patience)
+    others = Others()
+    found = {name: measure() for name, measure in (runs if turn % 2 == 0 else reversed(runs))}
     found["bandwidth"] = bandwidth(bench, threads)
+    found["others"] = others.share()
     return found
 
 
@@ -67,7 +69,7 @@ def medians(rounds):
     def median(of):
         return statistics.median(map(of, rounds))
 
-    found = {"rounds": len(rounds), "bandwidth": median(lambda r: r["bandwidth"]), "busy": median(lambda r: r["busy"])}
+    found = {"rounds": len(rounds)} | {what: median(lambda r, w=what: r[w]) for what in ("bandwidth", "others")}
     for what in ("prefill", "decode"):
         ratios = [r["impasto"][what] / r["llama"][what] for r in rounds]
         found[what] = {
@@ -95,5 +97,5 @@ def run(bench):
                 found = one_round(bench, len(rounds), theirs, ours, threads)
                 bench.results.put("speed", key, {"build": bench.build, "rounds": [*rounds, found]})
                 cells = [f"{w} {found['impasto'][w]:.2f} : {found['llama'][w]:.2f}" for w in ("prefill", "decode")]
-                cells += [f"{found['bandwidth']:.1f} GB/s", f"others {found['busy']:.0%}"]
+                cells += [f"{found['bandwidth']:.1f} GB/s", f"others {found['others']:.0%}"]
                 say(f"{key} round {len(rounds) + 1}: {', '.join(cells)}")

@@ -60,11 +60,16 @@ def tensors(config):
     return sorted(found.items(), key=lambda item: item[0].encode())
 
 
+def followed(block, count, blocks):
+    """The block of SmolLM2, which has so many, at the depth of a block of `count`."""
+    return round(block * (blocks - 1) / (count - 1))
+
+
 def source_of(name, config, blocks):
     """The tensor of SmolLM2, which has so many blocks, whose widths a tensor has."""
     parts = name.split(".")
     if parts[1] == "layers":
-        parts[2] = str(round(int(parts[2]) * (blocks - 1) / (config["num_hidden_layers"] - 1)))
+        parts[2] = str(followed(int(parts[2]), config["num_hidden_layers"], blocks))
     return ".".join(parts)
 
 
