@@ -50,7 +50,7 @@ pub struct Model {
 /// A network in one of the residences.
 enum Network {
     Float(Decoder),
-    Runtime(Runtime),
+    Runtime(Box<Runtime>),
 }
 
 impl Model {
@@ -95,7 +95,7 @@ impl Model {
     pub fn network(&self) -> &dyn CausalLm {
         match &self.network {
             Network::Float(decoder) => decoder,
-            Network::Runtime(runtime) => runtime,
+            Network::Runtime(runtime) => &**runtime,
         }
     }
 
@@ -212,7 +212,7 @@ impl Network {
             threads: options.threads,
             memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
-        Ok(Network::Runtime(Runtime::load(source, config, &options)?))
+        Ok(Network::Runtime(Box::new(Runtime::load(source, config, &options)?)))
     }
 
     fn limit_context(&mut self, tokens: usize) {

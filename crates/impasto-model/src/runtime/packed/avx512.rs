@@ -1,10 +1,11 @@
 //! AVX-512 with VNNI: a vector of a cell in a register, 16 rows at once.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::ColumnOrder;
 use super::activations::{FloatPanel, Panel, PanelMut};
-use super::band::Strip;
+use super::band::{Band, Strip};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
 
@@ -36,9 +37,29 @@ pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
     panel.quantize(token, values);
 }
 
+/// [`int8`] of strips of a band with their outliers, each handed to `each`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
+pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
+    band: &Band,
+    strips: Range<usize>,
+    panel: Panel,
+    offset: f32,
+    fixes: &mut Fixes,
+    mut each: impl FnMut(usize, &[[f32; STRIP]]),
+) {
+    let mut sums = [[0.0; STRIP]; TOKENS];
+    for index in strips {
+        let strip = band.strip(index);
+        fixes.sum::<TOKENS, OFFSET>(strip, panel, false);
+        int8::<TOKENS, OFFSET>(strip, panel, offset, fixes, &mut sums);
+        each(index, &sums);
+    }
+}
+
 /// As `scalar::int8`; `OFFSET`: the offset is not 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
+#[inline]
+fn int8<const TOKENS: usize, const OFFSET: bool>(
     strip: Strip,
     panel: Panel,
     offset: f32,

@@ -37,7 +37,7 @@ pub struct Band {
     /// Where outliers of each segment of each strip begin: near ones, then far ones; and the end.
     bounds: Vec<u32>,
     /// How much further from 0 the weights stand than their integers, in 256ths of a step.
-    pub(super) offset: u8,
+    offset: u8,
 }
 
 /// What is beyond the width of a cell at one place.
@@ -198,11 +198,17 @@ impl Band {
         self.lanes.len()
     }
 
+    /// How much further from 0 the weights stand than their integers, in steps.
+    pub(super) fn offset(&self) -> f32 {
+        f32::from(self.offset) / 256.0
+    }
+
     /// Number of strips.
     pub(super) fn strips(&self) -> usize {
         self.starts.len() - 1
     }
 
+    #[inline(always)]
     pub(super) fn strip(&self, index: usize) -> Strip<'_> {
         let groups = self.columns.groups();
         let bounds = 2 * groups.div_ceil(SEGMENT_GROUPS);

@@ -1,12 +1,13 @@
 //! Which kernel multiplies.
 
 use std::fmt;
+use std::ops::Range;
 
 use impasto_codec::Level;
 
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
-use super::band::Strip;
+use super::band::{Band, Strip};
 use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
 use super::scalar;
@@ -112,28 +113,47 @@ impl Kernel {
         }
     }
 
-    /// Sums of a strip for each token, rows not yet times their steps.
-    pub(super) fn int8(self, strip: Strip, panel: Panel, offset: f32, fixes: &mut Fixes, out: &mut [[f32; STRIP]]) {
+    /// Sums of strips of a band for each token, rows not yet times their steps: `each` takes them strip by strip.
+    pub(super) fn int8(
+        self,
+        band: &Band,
+        strips: Range<usize>,
+        panel: Panel,
+        fixes: &mut Fixes,
+        mut each: impl FnMut(usize, &[[f32; STRIP]]),
+    ) {
+        let offset = band.offset();
         for_tokens!([1 2 3 4] panel.tokens, T, {
-            if offset == 0.0 {
-                fixes.sum::<T, false>(strip, panel, false)
-            } else {
-                fixes.sum::<T, true>(strip, panel, false)
-            }
-            match self.0 {
-                Kind::Scalar => scalar::int8::<T>(strip, panel, offset, fixes, out),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as below.
-                Kind::Avx2 if offset == 0.0 => unsafe { avx2::int8::<T, false>(strip, panel, offset, fixes, out) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as below.
-                Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, out) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: the processor has the features: `of` saw to it.
-                Kind::Avx512 if offset == 0.0 => unsafe { avx512::int8::<T, false>(strip, panel, offset, fixes, out) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                Kind::Avx512 => unsafe { avx512::int8::<T, true>(strip, panel, offset, fixes, out) },
+            let mut sums = [[0.0; STRIP]; T];
+            for index in strips.clone() {
+                let strip = band.strip(index);
+                match self.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    // All strips at once: a call for each would cost as much as a short one.
+                    // SAFETY: the processor has the features: `of` saw to it.
+                    Kind::Avx512 if offset == 0.0 => unsafe {
+                        return avx512::int8_strips::<T, false>(band, strips, panel, offset, fixes, each);
+                    },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: as above.
+                    Kind::Avx512 => unsafe {
+                        return avx512::int8_strips::<T, true>(band, strips, panel, offset, fixes, each);
+                    },
+                    _ if offset == 0.0 => fixes.sum::<T, false>(strip, panel, false),
+                    _ => fixes.sum::<T, true>(strip, panel, false),
+                }
+                match self.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: as above.
+                    Kind::Avx2 if offset == 0.0 => unsafe {
+                        avx2::int8::<T, false>(strip, panel, offset, fixes, &mut sums);
+                    },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: as above.
+                    Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, &mut sums) },
+                    _ => scalar::int8::<T>(strip, panel, offset, fixes, &mut sums),
+                }
+                each(index, &sums);
             }
         })
     }

@@ -150,7 +150,7 @@ impl PackedMatrix {
         assert_eq!(out.len(), self.inputs(), "a row of weights");
         let (order, steps) = (self.columns.order(), self.columns.steps());
         let (band, row) = self.place(row);
-        let offset = f32::from(self.bands[band].offset) / 256.0;
+        let offset = self.bands[band].offset();
         let step = self.for_each_integer(band, row, |place, z| {
             let away = if z == 0 { 0.0 } else { offset.copysign(z as f32) };
             out[order[place] as usize] = (z as f32 + away) * steps[place];
@@ -202,7 +202,7 @@ impl PackedMatrix {
 
     /// Do the weights of some band stand further from 0 than their integers?
     fn has_offset(&self) -> bool {
-        self.bands.iter().any(|band| band.offset != 0)
+        self.bands.iter().any(|band| band.offset() != 0.0)
     }
 
     fn tasks(&self) -> &[(usize, Range<usize>)] {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
-use super::band::Strip;
+use super::band::Band;
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
@@ -153,25 +153,17 @@ impl PackedMatrix {
             let worker = &mut *lock(&scratch.workers, worker);
             let (index, strips) = self.tasks()[task].clone();
             let band = &self.bands()[index];
-            for first in strips.clone().step_by(product.together()) {
-                let places = first..strips.end.min(first + product.together());
-                let mut of_places = [band.strip(first); STRIPS];
-                of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
-                let offset = f32::from(band.offset) / 256.0;
-                product.multiply(&of_places[..places.len()], offset, worker, |tokens, sums| {
-                    for (place, sums) in places.clone().zip(sums.chunks_exact(tokens.len())) {
-                        let (rows, steps) = band.rows_of(place);
-                        for (token, sums) in tokens.clone().zip(sums) {
-                            let start = token * stride + self.start_of(index);
-                            let out = out.pointer(start..start + band.rows());
-                            for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                                // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has its strip.
-                                unsafe { out.add(row as usize).write(sum * step) };
-                            }
-                        }
+            product.multiply(band, strips, worker, |place, tokens, sums| {
+                let (rows, steps) = band.rows_of(place);
+                for (token, sums) in tokens.zip(sums) {
+                    let start = token * stride + self.start_of(index);
+                    let out = out.pointer(start..start + band.rows());
+                    for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
+                        // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has its strip.
+                        unsafe { out.add(row as usize).write(sum * step) };
                     }
-                });
-            }
+                }
+            });
         });
     }
 }
@@ -188,40 +180,58 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Strips that are multiplied together.
-    fn together(&self) -> usize {
-        if self.unpacks { STRIPS } else { 1 }
-    }
-
-    /// Multiplies strips with all tokens: hands `each` some tokens and, for each strip, the sums of each of them, not yet times the steps of
-    /// rows. `offset`: in steps.
+    /// Multiplies strips of a band with all tokens: hands `each` the number of a strip, some tokens and the strip's sums for each of them, not yet
+    /// times the steps of rows.
     fn multiply(
         &self,
-        strips: &[Strip],
-        offset: f32,
+        band: &Band,
+        strips: Range<usize>,
         worker: &mut Worker,
-        mut each: impl FnMut(Range<usize>, &[[f32; STRIP]]),
+        mut each: impl FnMut(usize, Range<usize>, &[[f32; STRIP]]),
     ) {
-        let Worker { fixes, unpacked, results, .. } = worker;
-        let unpacked = if self.unpacks { &mut unpacked[..strips.len() * self.sizes.lines()] } else { &mut [] };
-        if self.unpacks {
-            for (index, strip) in strips.iter().enumerate() {
-                self.kernel.unpack(*strip, index, strips.len(), unpacked);
+        let panels = || (0..self.panels.count).map(|index| self.panels.get(index));
+        match self.activations {
+            Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
+            Activations::Int8 => {
+                for tokens in panels() {
+                    let each = |place, sums: &[_]| each(place, tokens.clone(), sums);
+                    self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
+                }
+            }
+            Activations::F32 => {
+                for (place, tokens) in strips.flat_map(|place| panels().map(move |tokens| (place, tokens))) {
+                    let sums = &mut worker.results[..tokens.len()];
+                    self.kernel.float(band.strip(place), self.floats(&tokens), band.offset(), sums);
+                    each(place, tokens, sums);
+                }
             }
         }
-        for index in 0..self.panels.count {
-            let tokens = self.panels.get(index);
-            match self.activations {
-                Activations::F32 => self.kernel.float(strips[0], self.floats(&tokens), offset, results),
-                Activations::Int8 if self.unpacks => {
-                    self.kernel.unpacked(strips, unpacked, self.integers(&tokens), fixes, results);
-                }
-                Activations::Int8 => {
-                    self.kernel.int8(strips[0], self.integers(&tokens), offset, &mut fixes[0], results);
+    }
+
+    /// [`Product::multiply`], some strips unpacked together and then multiplied with all tokens.
+    fn multiply_unpacked(
+        &self,
+        band: &Band,
+        strips: Range<usize>,
+        worker: &mut Worker,
+        mut each: impl FnMut(usize, Range<usize>, &[[f32; STRIP]]),
+    ) {
+        let Worker { fixes, unpacked, results, .. } = worker;
+        for first in strips.clone().step_by(STRIPS) {
+            let places = first..strips.end.min(first + STRIPS);
+            let mut of_places = [band.strip(first); STRIPS];
+            of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
+            let of_places = &of_places[..places.len()];
+            let unpacked = &mut unpacked[..places.len() * self.sizes.lines()];
+            for (index, strip) in of_places.iter().enumerate() {
+                self.kernel.unpack(*strip, index, places.len(), unpacked);
+            }
+            for tokens in (0..self.panels.count).map(|index| self.panels.get(index)) {
+                self.kernel.unpacked(of_places, unpacked, self.integers(&tokens), fixes, results);
+                for (place, sums) in places.clone().zip(results.chunks_exact(tokens.len())) {
+                    each(place, tokens.clone(), sums);
                 }
             }
-            let results = &results[..strips.len() * tokens.len()];
-            each(tokens, results);
         }
     }
 

@@ -4,10 +4,10 @@ use super::cell::{self, CELL, Line, WIDEST};
 
 /// What an outlier costs beside a byte of a cell: its memory (4 bytes) and the time that it takes, told in bytes that could be read
 /// meanwhile.
-const OUTLIER: u32 = 12;
+const OUTLIER: u32 = 20;
 
 /// What a cell of another width than the one before it costs, told the same way: a branch that is often foretold wrongly.
-const CHANGE: u32 = 24;
+const CHANGE: u32 = 64;
 
 /// Widths to choose from.
 const CHOICES: usize = WIDEST as usize + 1;
