@@ -459,7 +459,7 @@ pub enum Bench {
         repeat: u32,
     },
     /// Run a model on meaningless tokens: tokens a second of prompts and of what follows, mean and standard deviation.
-    Run(BenchRun),
+    Run(Box<BenchRun>),
 }
 
 /// Run a model and measure the time.

@@ -1,7 +1,7 @@
 //! Attention over the paged store: a token at several contexts, and a prompt.
 //!
-//! `IMPASTO_CPU` chooses the level, `IMPASTO_THREADS` the threads (all without it). Figures are for one transformer block; a token goes through
-//! many, so that what it reads of a long context comes from memory.
+//! `IMPASTO_CPU` chooses the level, `IMPASTO_THREADS` the threads (all without it). Figures are for one transformer
+//! block; a token goes through many, so that what it reads of a long context comes from memory.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use impasto_codec::Level;

@@ -1,7 +1,8 @@
 //! Speed of products with packed matrices, with every kernel of this processor and all its threads.
 //!
-//! `decode`: one token times a matrix that is too large for caches, at each width and at mixed ones, in bytes of the matrix and weights; `read`
-//! beside it reads as many bytes and does nothing. `small`: a matrix that stays in the cache.
+//! `decode`: one token times a matrix that is too large for caches, at each width and at mixed ones, in bytes of the
+//! matrix and weights; `read` beside it reads as many bytes and does nothing. `small`: a matrix that stays in the
+//! cache.
 //!
 //! `prefill`: many tokens, in products of a weight and an activation (of one token: weights).
 //!

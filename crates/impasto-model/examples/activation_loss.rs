@@ -1,7 +1,9 @@
-//! What 8 bits cost an activation, by the size of the block that shares a scale: signal to noise of products with random weights.
+//! What 8 bits cost an activation, by the size of the block that shares a scale: signal to noise of products with
+//! random weights.
 //!
-//! Activations have heavy tails (a Student's t variable of 4 degrees of freedom); in `loud`, one channel of 200 is 30 times as loud as the
-//! others, as residual streams have them. A weight of 4 bits has some 20 dB, so 35 dB and more are nothing beside it.
+//! Activations have heavy tails (a Student's t variable of 4 degrees of freedom); in `loud`, one channel of 200 is 30
+//! times as loud as the others, as residual streams have them. A weight of 4 bits has some 20 dB, so 35 dB and more
+//! are nothing beside it.
 
 use impasto_model::runtime::packed::ACTIVATION_BLOCK;
 

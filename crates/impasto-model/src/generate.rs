@@ -79,8 +79,8 @@ pub fn generate(
 
 /// Continues `prompt`, handing pieces of text to `on_text` as soon as they are certain.
 ///
-/// Of the prompt only what follows the tokens that `cache` begins with is run; what else the cache holds is forgotten. So a talk
-/// goes on where it was.
+/// Of the prompt only what follows the tokens that `cache` begins with is run; what else the cache holds is forgotten.
+/// So a talk goes on where it was.
 ///
 /// # Errors
 /// An empty prompt, a token outside the vocabulary, a prompt longer than the context

@@ -20,7 +20,8 @@ pub struct RunOptions {
     pub threads: usize,
     /// A context shorter than the configuration's, to bound the key/value cache.
     pub max_context: Option<usize>,
-    /// Most bytes that the weights, and most that all keys and values may take, checked before they do; no limit when `None`.
+    /// Most bytes that the weights, and most that all keys and values may take, checked before they do; no limit when
+    /// `None`.
     pub memory_limit: Option<u64>,
     /// In which form the weights lie in memory.
     pub residence: Residence,
@@ -49,7 +50,7 @@ pub struct Model {
 
 /// A network in one of the residences.
 enum Network {
-    Float(Decoder),
+    Float(Box<Decoder>),
     Runtime(Box<Runtime>),
 }
 
@@ -94,7 +95,7 @@ impl Model {
     /// The network.
     pub fn network(&self) -> &dyn CausalLm {
         match &self.network {
-            Network::Float(decoder) => decoder,
+            Network::Float(decoder) => &**decoder,
             Network::Runtime(runtime) => &**runtime,
         }
     }
@@ -203,7 +204,7 @@ impl Model {
 impl Network {
     fn load(source: &dyn WeightSource, config: DecoderConfig, options: &RunOptions) -> Result<Self> {
         if options.residence == Residence::Float {
-            return Ok(Network::Float(Decoder::load(source, config, options.threads)?));
+            return Ok(Network::Float(Box::new(Decoder::load(source, config, options.threads)?)));
         }
         let options = RuntimeOptions {
             residence: options.residence,

@@ -88,7 +88,8 @@ pub trait CausalLm: Send + Sync {
         batch.iter_mut().map(|(cache, tokens)| self.hidden(cache, tokens, want)).collect()
     }
 
-    /// Runs `tokens` after those in `cache` and puts the logits of the last position in `logits`, in place of what it holds.
+    /// Runs `tokens` after those in `cache` and puts the logits of the last position in `logits`, in place of what it
+    /// holds.
     ///
     /// # Errors
     /// Those of [`Self::hidden`].

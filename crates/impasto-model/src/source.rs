@@ -58,7 +58,8 @@ pub enum Halves {
     F16(Vec<u16>),
 }
 
-/// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), z integers (SPEC 10.3).
+/// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), z integers
+/// (SPEC 10.3).
 pub trait LatticeTensor: Sync {
     /// Outputs and inputs.
     fn shape(&self) -> [usize; 2];

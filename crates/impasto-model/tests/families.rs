@@ -6,7 +6,7 @@ mod support;
 
 use impasto_model::config::{Activation, DecoderConfig};
 use impasto_model::runtime::kv::{KvFormat, KvLayout};
-use impasto_model::{CausalLm, Model, RunOptions, Want};
+use impasto_model::{Model, RunOptions, Want};
 use serde_json::{Value, json};
 use support::{Family, Table};
 

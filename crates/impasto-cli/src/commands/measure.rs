@@ -16,8 +16,8 @@ use crate::progress::bar;
 const WINDOWS: usize = 8;
 const WINDOW: usize = 512;
 
-/// Measures the layers of `output` against `model`, on a text or the end of the embedded one, and writes the divergences into the file:
-/// what that became, and them.
+/// Measures the layers of `output` against `model`, on a text or the end of the embedded one, and writes the
+/// divergences into the file: what that became, and them.
 pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) -> anyhow::Result<(Summary, Vec<f32>)> {
     let text = match text {
         Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),

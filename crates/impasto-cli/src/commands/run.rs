@@ -63,12 +63,15 @@ pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyho
 fn report(path: &Path, model: &Model, generation: &Generation) {
     let speed = generation.tokens.len().saturating_sub(1) as f64 / generation.decode_seconds.max(1e-9);
     let times = model.load_times();
-    eprintln!(
-        "{}: loaded in {:.2} s, {} of weights in memory",
-        path.display(),
-        times.seconds,
-        bytes(model.memory_bytes() as u64)
-    );
+    let shares = match times.threads {
+        0 => String::new(),
+        threads => format!(
+            " ({:.2} s of it for the tokenizer and the like; decoding {:.2} and packing {:.2} s of {threads} threads)",
+            times.assets, times.decode, times.pack,
+        ),
+    };
+    let memory = bytes(model.memory_bytes() as u64);
+    eprintln!("{}: loaded in {:.2} s{shares}, {memory} of weights in memory", path.display(), times.seconds);
     eprintln!(
         "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} a second ({:?})",
         path.display(),

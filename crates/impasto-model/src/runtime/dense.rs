@@ -108,8 +108,8 @@ impl DenseMatrix {
     }
 }
 
-/// Outputs `rows` of a matrix for each of the rows of `x`, given the weights of these rows of the matrix; to `out`, whose rows are `stride`
-/// apart, by way of `buffer`.
+/// Outputs `rows` of a matrix for each of the rows of `x`, given the weights of these rows of the matrix; to `out`,
+/// whose rows are `stride` apart, by way of `buffer`.
 ///
 /// # Safety
 /// Nobody else may have these rows of `out`, for any of the rows of `x`.
@@ -137,7 +137,7 @@ pub(super) unsafe fn multiply_rows(
     for (t, values) in buffer.chunks_exact(count).enumerate() {
         let at = t * stride + rows.start;
         // SAFETY: the caller's promise.
-        unsafe { out.take(at..at + count) }.copy_from_slice(values);
+        unsafe { out.part(at..at + count) }.copy_from_slice(values);
     }
 }
 

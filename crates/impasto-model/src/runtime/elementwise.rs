@@ -18,7 +18,7 @@ fn rows(out: &mut [f32], width: usize, pool: &Pool, work: impl Fn(usize, &mut [f
     pool.run(count.div_ceil(together), &|_, task| {
         for row in task * together..((task + 1) * together).min(count) {
             // SAFETY: each row is taken by one task, once.
-            work(row, unsafe { out.take(row * width..(row + 1) * width) });
+            work(row, unsafe { out.part(row * width..(row + 1) * width) });
         }
     });
 }
@@ -54,7 +54,8 @@ pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Acti
     rows(gate, width, pool, |row, gate| gate_row(gate, &up[row * width..(row + 1) * width], activation));
 }
 
-/// Rotary positions of rows of `width`: heads of `head_dim`, of which the first `dim` elements turn; `table` has dim / 2 pairs a row.
+/// Rotary positions of rows of `width`: heads of `head_dim`, of which the first `dim` elements turn; `table` has dim /
+/// 2 pairs a row.
 pub(super) fn rope(x: &mut [f32], width: usize, head_dim: usize, dim: usize, table: &[(f32, f32)], pool: &Pool) {
     let half = dim / 2;
     rows(x, width, pool, |row, x| rope_row(x, head_dim, dim, &table[row * half..(row + 1) * half]));

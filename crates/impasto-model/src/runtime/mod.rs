@@ -1,8 +1,8 @@
 //! Running from the compressed form.
 //!
-//! The network is that of [`crate::decoder`]; its matrices lie in memory in one of three *residences*: [`packed`] into integers of few
-//! bits, entropy-coded as in the file, or (where weights are no integers) as floats of 16 or 32 bits. Keys and values lie in
-//! pages ([`kv`]). One token allocates nothing but pages.
+//! The network is that of [`crate::decoder`]; its matrices lie in memory in one of three *residences*: [`packed`] into
+//! integers of few bits, entropy-coded as in the file, or (where weights are no integers) as floats of 16 or 32 bits.
+//! Keys and values lie in pages ([`kv`]). One token allocates nothing but pages.
 //!
 //! ```text
 //! WeightSource --load--> matrix: packed | coded | dense --\

@@ -198,8 +198,8 @@ impl Runtime {
         self.ends.head.as_ref().unwrap_or(&self.ends.embedding)
     }
 
-    /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in `room.x` behind it, and the caches hold
-    /// the tokens. After an error they are as they were.
+    /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in `room.x`
+    /// behind it, and the caches hold the tokens. After an error they are as they were.
     fn run(&self, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let result = self.run_blocks(room, parts);
         for part in parts {
@@ -319,7 +319,8 @@ impl Runtime {
         cache.reserve(tokens.len())
     }
 
-    /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those that their keys have.
+    /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
+    /// that their keys have.
     fn renew(&self, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |rope: &crate::config::Rope| rope.is_long(cache.context()) != rope.is_long(context);
         if cache.is_empty() || !self.config.ropes.iter().any(stale) {

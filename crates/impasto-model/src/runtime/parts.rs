@@ -1,35 +1,46 @@
-//! A slice whose parts are written by several threads.
+//! A slice that several workers write, each its own part.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A slice that tasks write parts of, each its own.
 pub(crate) struct Parts<'a, T> {
-    start: *mut T,
-    length: usize,
-    borrowed: PhantomData<&'a mut [T]>,
+    at: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it hands out parts of a slice that it has borrowed mutably, and `Parts::take` has its caller promise that no two of them overlap.
+// SAFETY: it stands for a `&mut [T]`; its methods' callers keep parts of different threads apart.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Parts { start: slice.as_mut_ptr(), length: slice.len(), borrowed: PhantomData }
+        Parts { at: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
     /// A part.
     ///
+    /// # Panics
+    /// If it reaches past the slice.
+    ///
     /// # Safety
-    /// No two parts that are alive at the same time may overlap.
+    /// No other part with an element of it is alive.
+    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
+        // SAFETY: within the slice, which is borrowed mutably for as long as `self`; by the caller's promise nothing
+        // else has these elements.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(range.start), range.len()) }
+    }
+
+    /// A pointer to the first element of a part. Through it one thread may write elements that are in no part alive
+    /// and that no other thread writes.
     ///
     /// # Panics
     /// If the part reaches past the slice.
-    #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn take(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.length, "part past its slice");
-        // SAFETY: the range lies inside the slice, which is borrowed for longer than `self` lives; the caller keeps parts apart.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    #[inline]
+    pub(crate) fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
+        self.at.wrapping_add(range.start)
     }
 }
 
@@ -38,11 +49,11 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "past its slice")]
+    #[should_panic(expected = "within the slice")]
     fn a_part_past_the_end() {
         let mut data = [0; 4];
         let parts = Parts::new(&mut data);
         // SAFETY: it is the only part.
-        unsafe { parts.take(2..5) };
+        unsafe { parts.part(2..5) };
     }
 }

@@ -1,7 +1,7 @@
 //! Threads that take the tasks of one product after another.
 //!
-//! A token of a small model is some two hundred products of a few microseconds each. So workers spin for a while before they
-//! sleep, nothing is allocated, and the caller never waits for a worker that has not begun.
+//! A token of a small model is some two hundred products of a few microseconds each. So workers spin for a while
+//! before they sleep, nothing is allocated, and the caller never waits for a worker that has not begun.
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -32,8 +32,8 @@ type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 struct Shared {
     /// Number of the job, whether it is open, and how many workers have joined it.
     state: AtomicU64,
-    /// The function of the job and how many tasks it has. It is written while no job is open and no worker joined, and read by workers that have
-    /// joined.
+    /// The function of the job and how many tasks it has. It is written while no job is open and no worker joined, and
+    /// read by workers that have joined.
     job: UnsafeCell<(Option<*const Task<'static>>, usize)>,
     /// The next task that nobody has taken.
     next: AtomicUsize,
@@ -47,7 +47,8 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is the only field that is not Sync. Its protocol, above, keeps its writer apart from its readers; what the pointer leads to is Sync.
+// SAFETY: `job` is the only field that is not Sync. Its protocol, above, keeps its writer apart from its readers; what
+// the pointer leads to is Sync.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is only followed while `Pool::run`, which owns what it leads to, waits.
 unsafe impl Send for Shared {}
@@ -93,8 +94,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls with the same worker, below
-    /// [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
+    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls with the same
+    /// worker, below [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
     ///
     /// While a job runs, others that are asked for, from inside it or from another thread, run on their caller alone.
     ///
@@ -107,7 +108,8 @@ impl Pool {
         }
         let Ok(_caller) = self.caller.try_lock() else { return alone() };
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes; `Open` is dropped before `task` goes, and then no worker has the pointer any more.
+        // SAFETY: only the lifetime changes; `Open` is dropped before `task` goes, and then no worker has the pointer
+        // any more.
         let pointer = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         // SAFETY: the lock is held and the last job was closed and left by all (`Open`), so no worker reads the cell.
         unsafe { *shared.job.get() = (Some(pointer), tasks) };
@@ -205,7 +207,8 @@ impl Shared {
                 }
                 spin_loop();
             }
-            // The count goes up before the state is read again, and a caller reads the count after it has set the state: one of them sees the other.
+            // The count goes up before the state is read again, and a caller reads the count after it has set the
+            // state: one of them sees the other.
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             while open().is_none() && !self.over.load(Ordering::SeqCst) {

@@ -7,12 +7,13 @@ use super::lanes::WIDTH;
 use super::lines::as_bytes;
 use super::pages::PAGE;
 use super::plane::GROUP;
-use super::scratch::{Parts, Scratch, Sizes, Worker};
+use super::scratch::{Buffers, Scratch, Sizes, Worker};
 use super::softmax::Softmax;
 use super::store::{Block, KvStore};
 use super::{KvFormat, hadamard};
 use crate::config::DecoderConfig;
 use crate::runtime::Pool;
+use crate::runtime::parts::Parts;
 
 /// Rows (queries times the heads that share a key) of a task, unless one query has more.
 const ROWS: usize = 48;
@@ -129,35 +130,13 @@ impl Plan {
     }
 }
 
-/// A slice that tasks write disjoint parts of.
-struct Shared<T>(*mut T, usize);
-
-// SAFETY: parts are handed out by `part`, whose callers see to it that they do not overlap.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn new(slice: &mut [T]) -> Self {
-        Self(slice.as_mut_ptr(), slice.len())
-    }
-
-    /// `len` elements from `at` on.
-    ///
-    /// # Safety
-    /// The slice is still borrowed, and nobody else has any of these now.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, at: usize, len: usize) -> &mut [T] {
-        assert!(at <= self.1 && len <= self.1 - at);
-        // SAFETY: within the slice; the caller sees to the rest.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
-    }
-}
-
-/// Attention of the last tokens of a sequence over all of it: causal, heads in groups, softmax as it goes along, so that no row of
-/// scores is ever whole (Dao et al., "FlashAttention", arXiv 2205.14135).
+/// Attention of the last tokens of a sequence over all of it: causal, heads in groups, softmax as it goes along, so
+/// that no row of scores is ever whole (Dao et al., "FlashAttention", arXiv 2205.14135).
 ///
-/// `q` is T x (query heads * dim), and so is `out`. The T tokens were appended to the block and not advanced over. Results do not
-/// depend on the number of threads, and every level gives the same bits. Against the definition in binary64, on the keys and values as they are
-/// stored, an element is off by at most 1e-5 of the largest value (test `equals_the_definition`; scores up to some tens).
+/// `q` is T x (query heads * dim), and so is `out`. The T tokens were appended to the block and not advanced over.
+/// Results do not depend on the number of threads, and every level gives the same bits. Against the definition in
+/// binary64, on the keys and values as they are stored, an element is off by at most 1e-5 of the largest value (test
+/// `equals_the_definition`; scores up to some tens).
 ///
 /// # Panics
 /// If sizes disagree, or the block's tokens are not `store.len() + T`.
@@ -188,21 +167,21 @@ pub fn attend(
     let job = Job { kernels: Kernels::of(level), block, q, how, plan };
     scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 });
     let Scratch { workers, partials } = scratch;
-    let (workers, partials, out) = (Shared::new(workers), Shared::new(partials.floats_mut()), Shared::new(out));
+    let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));
     pool.run(tasks, &|worker, i| {
         let task = plan.task(how, i);
         // SAFETY: tasks of one worker follow each other.
-        let worker: &mut Worker = unsafe { &mut workers.part(worker, 1)[0] };
+        let worker: &mut Worker = unsafe { &mut workers.part(worker..worker + 1)[0] };
         let mut parts = worker.parts(plan.sizes);
         job.run(&task, &mut parts);
         if plan.parts > 1 {
             // SAFETY: every task has a slot of its own.
-            job.keep(&task, &parts, unsafe { partials.part(task.slot * slot, slot) });
+            job.keep(&task, &parts, unsafe { partials.part(task.slot * slot..(task.slot + 1) * slot) });
         } else {
             job.each_row(&task, |row, at| {
                 // SAFETY: every token's head belongs to one task.
                 job.finish(&parts.sums[row * plan.sizes.width..], job.weight(&parts, row), unsafe {
-                    out.part(at, how.dim)
+                    out.part(at..at + how.dim)
                 });
             });
         }
@@ -211,10 +190,10 @@ pub fn attend(
         pool.run(tasks / plan.parts, &|_, i| {
             let task = plan.task(how, i * plan.parts);
             // SAFETY: every task here has the slots of its head and block; nobody writes to them.
-            let partials = unsafe { partials.part(task.slot * slot, plan.parts * slot) };
+            let partials = unsafe { partials.part(task.slot * slot..(task.slot + plan.parts) * slot) };
             job.each_row(&task, |row, at| {
                 // SAFETY: every token's head belongs to one task.
-                job.join(partials, row, unsafe { out.part(at, how.dim) });
+                job.join(partials, row, unsafe { out.part(at..at + how.dim) });
             });
         });
     }
@@ -240,7 +219,7 @@ impl Job<'_> {
     }
 
     /// Sums, maxima and weights of the task's rows over its part of the context.
-    fn run(&self, task: &Task, w: &mut Parts) {
+    fn run(&self, task: &Task, w: &mut Buffers) {
         let (how, plan, kernels) = (self.how, &self.plan, self.kernels);
         let (keys, values) = (&self.block.keys, &self.block.values);
         let (rows, group) = (task.queries * how.group(), how.group());
@@ -321,7 +300,7 @@ impl Job<'_> {
     }
 
     /// The sum of a row's weights.
-    fn weight(&self, w: &Parts, row: usize) -> f32 {
+    fn weight(&self, w: &Buffers, row: usize) -> f32 {
         let mut parts = [0.0; WIDTH];
         parts.copy_from_slice(&w.weights[row * WIDTH..][..WIDTH]);
         let mut len = WIDTH / 2;
@@ -344,7 +323,7 @@ impl Job<'_> {
     }
 
     /// Keeps the rows of a part of the context.
-    fn keep(&self, task: &Task, w: &Parts, slot: &mut [f32]) {
+    fn keep(&self, task: &Task, w: &Buffers, slot: &mut [f32]) {
         let Sizes { rows, width, .. } = self.plan.sizes;
         let (sums, rest) = slot.split_at_mut(rows * width);
         let (max, weights) = rest.split_at_mut(rows);

@@ -1,8 +1,8 @@
 //! Exponentials of sixteen floats.
 //!
-//! exp(x) = 2^n (1 + e(r)) with n the integer nearest x / ln 2, r = x - n ln 2 by a subtraction in two parts (Cody and Waite,
-//! "Software Manual for the Elementary Functions", 1980), and e(r) = exp(r) - 1 a polynomial of degree 6 that is off by at most
-//! 3.1e-9 exp(r) (minimax by Remez' exchange on |r| <= ln(2) / 2).
+//! exp(x) = 2^n (1 + e(r)) with n the integer nearest x / ln 2, r = x - n ln 2 by a subtraction in two parts (Cody and
+//! Waite, "Software Manual for the Elementary Functions", 1980), and e(r) = exp(r) - 1 a polynomial of degree 6 that
+//! is off by at most 3.1e-9 exp(r) (minimax by Remez' exchange on |r| <= ln(2) / 2).
 
 use std::f32::consts::LOG2_E;
 

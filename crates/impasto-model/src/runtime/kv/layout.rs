@@ -18,7 +18,8 @@ pub enum KvFormat {
     F16,
     /// Integers from -127 to 127 and a scale for each head and token.
     Int8,
-    /// Integers from -8 to 7 and a scale for each head and token; heads are rotated before, so that no element stands out.
+    /// Integers from -8 to 7 and a scale for each head and token; heads are rotated before, so that no element stands
+    /// out.
     Int4,
 }
 
@@ -75,9 +76,10 @@ pub struct KvOverride {
 
 /// Formats of keys and values, by transformer block.
 ///
-/// As text: parts between commas, each `[WHERE=]FORMAT`. WHERE is `k` (keys of all blocks), `v` (values of all blocks), a block
-/// (`3`), some blocks (`0-1`), or blocks and one of the two (`0-1.k`); without it the format is for all. Of two parts that
-/// speak of one thing, the one about blocks wins over the general one, and the later over the earlier: `k=int8,v=int4,0-1=f16`.
+/// As text: parts between commas, each `[WHERE=]FORMAT`. WHERE is `k` (keys of all blocks), `v` (values of all
+/// blocks), a block (`3`), some blocks (`0-1`), or blocks and one of the two (`0-1.k`); without it the format is for
+/// all. Of two parts that speak of one thing, the one about blocks wins over the general one, and the later over the
+/// earlier: `k=int8,v=int4,0-1=f16`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KvLayout {
     /// Format of keys.

@@ -34,7 +34,8 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// The plane of heads `dim` wide, if neither their width nor their number is beyond any model's, so that no size overflows.
+    /// The plane of heads `dim` wide, if neither their width nor their number is beyond any model's, so that no size
+    /// overflows.
     pub(super) fn new(format: KvFormat, side: Side, heads: usize, dim: usize) -> Result<Self, KvError> {
         const MOST: usize = 1 << 24;
         let fits = (1..=MOST).contains(&dim) && (1..=MOST).contains(&heads);

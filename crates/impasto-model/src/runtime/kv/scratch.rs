@@ -32,7 +32,7 @@ pub(super) struct Sizes {
 }
 
 /// A worker's memory in parts.
-pub(super) struct Parts<'a> {
+pub(super) struct Buffers<'a> {
     /// Rows x dim.
     pub(super) queries: &'a mut [f32],
     /// Rows x PAGE.
@@ -71,7 +71,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn parts(&mut self, sizes: Sizes) -> Parts<'_> {
+    pub(super) fn parts(&mut self, sizes: Sizes) -> Buffers<'_> {
         let mut rest = self.floats.floats_mut();
         let mut take = |floats: usize, used: usize| -> &mut [f32] {
             let (part, after) = std::mem::take(&mut rest).split_at_mut(floats);
@@ -80,7 +80,7 @@ impl Worker {
         };
         let Sizes { rows, dim, width } = sizes;
         let [q, s, o, k, v, m, f, w] = sizes.parts();
-        Parts {
+        Buffers {
             queries: take(q, rows * dim),
             scores: take(s, rows * PAGE),
             sums: take(o, rows * width),

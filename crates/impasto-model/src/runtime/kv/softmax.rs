@@ -31,8 +31,8 @@ pub(super) struct Softmax<'a> {
 const PARTS: usize = PAGE / WIDTH;
 
 /// # Safety
-/// The processor has the features. There are as many rows of scores, maxima, factors and sums as there are entries in `seen`, and scales of a
-/// whole page or none.
+/// The processor has the features. There are as many rows of scores, maxima, factors and sums as there are entries in
+/// `seen`, and scales of a whole page or none.
 #[inline(always)]
 pub(super) unsafe fn softmax<L: Lanes>(s: &mut Softmax) {
     // SAFETY: a row has PAGE scores and WIDTH sums, a page PAGE scales, and all are within their slices.

@@ -9,7 +9,8 @@ use super::{KvError, KvLayout};
 /// Keys and values of one sequence, for each transformer block pages of [`PAGE`] tokens, taken as they are needed.
 ///
 /// A pass of T tokens goes: [`reserve`](Self::reserve), then for each block [`append`](Self::append) and
-/// [`attend`](super::attend), then [`advance`](Self::advance). A pass that is given up before it advances leaves nothing behind.
+/// [`attend`](super::attend), then [`advance`](Self::advance). A pass that is given up before it advances leaves
+/// nothing behind.
 pub struct KvStore {
     pages: Arc<Pages>,
     blocks: Vec<Block>,

@@ -1,7 +1,8 @@
 //! Memory for packed cells in huge pages.
 //!
-//! A token reads all weights once, so with pages of 4 KB every 64th line costs a walk through page tables, behind which no processor
-//! fetches ahead. Cells of all matrices lie side by side in few large blocks, which the system may back with pages of 2 MB.
+//! A token reads all weights once, so with pages of 4 KB every 64th line costs a walk through page tables, behind
+//! which no processor fetches ahead. Cells of all matrices lie side by side in few large blocks, which the system may
+//! back with pages of 2 MB.
 
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +57,8 @@ impl Arena {
     /// Moves lines into the arena; where the system refuses memory they stay by themselves.
     pub(super) fn keep(&self, lines: Vec<Line>) -> Lines {
         let Some(kept) = self.part(lines.len()) else { return Lines::Own(lines) };
-        // SAFETY: the part lies in the block, and `part` gives it to nobody else; a line is plain bytes, aligned to 64 as pages are.
+        // SAFETY: the part lies in the block, and `part` gives it to nobody else; a line is plain bytes, aligned to 64
+        // as pages are.
         unsafe { kept.block.start.add(kept.part.start).copy_from_nonoverlapping(lines.as_ptr(), lines.len()) };
         Lines::Kept(kept)
     }

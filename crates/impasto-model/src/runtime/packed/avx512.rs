@@ -19,8 +19,8 @@ pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
     assert!(x.len() == inputs && out.len() == columns.padded());
     for first in (0..inputs).step_by(16) {
         let mask = u16::MAX >> (16 - (inputs - first).min(16));
-        // SAFETY: below the mask, places are those of columns, of which there are as many in the order as steps, and an order names only columns
-        // that there are.
+        // SAFETY: below the mask, places are those of columns, of which there are as many in the order as steps, and
+        // an order names only columns that there are.
         unsafe {
             let order = _mm512_maskz_loadu_epi32(mask, columns.order().as_ptr().add(first).cast());
             let steps = _mm512_maskz_loadu_ps(mask, columns.steps().as_ptr().add(first));

@@ -17,7 +17,8 @@ const LARGEST: i32 = i16::MAX as i32;
 /// The most that the magnitudes of the integers of a row in one block add up to: so sums of products with 8 bits fit 32.
 const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
-/// Rows of a matrix, sorted by how wide their integers are, in strips of 16; each 16 x 32 of them at a width of their own.
+/// Rows of a matrix, sorted by how wide their integers are, in strips of 16; each 16 x 32 of them at a width of their
+/// own.
 #[derive(Debug)]
 pub struct Band {
     pub(super) columns: ColumnOrder,
@@ -65,13 +66,13 @@ pub(super) struct Strip<'a> {
 impl Band {
     /// Packs integers.
     ///
-    /// `z`: rows x columns, row-major, columns in the file's order; `row_steps`: the step of each row, that of the tensor in it; `widths`: any measure
-    /// of how many bits the integers of each row take; `offset`: how much further from 0 the weights stand than their integers, in 256ths of a
-    /// step (SPEC 10.3).
+    /// `z`: rows x columns, row-major, columns in the file's order; `row_steps`: the step of each row, that of the
+    /// tensor in it; `widths`: any measure of how many bits the integers of each row take; `offset`: how much further
+    /// from 0 the weights stand than their integers, in 256ths of a step (SPEC 10.3).
     ///
     /// # Errors
-    /// If a number of elements does not fit the others, there are 2^32 integers or more, integers are so large that sums of their products
-    /// overflow, or a step is not finite.
+    /// If a number of elements does not fit the others, there are 2^32 integers or more, integers are so large that
+    /// sums of their products overflow, or a step is not finite.
     pub fn pack(
         z: &[i32],
         columns: &ColumnOrder,
@@ -282,7 +283,8 @@ impl<'a> Strip<'a> {
     /// Hands on all outliers; if `FAR`, those whose integers do not fit 8 bits.
     #[inline(always)]
     pub(super) fn for_each_outlier<const FAR: bool>(self, mut each: impl FnMut(Outlier)) {
-        // A loop of its own for each segment, which most strips have one of: an iterator over all would ask at each outlier.
+        // A loop of its own for each segment, which most strips have one of: an iterator over all would ask at each
+        // outlier.
         for segment in 0..self.bounds.len() / 2 {
             for outlier in self.between(segment, 2 * segment + usize::from(FAR), 2 * segment + 2) {
                 each(outlier);
@@ -306,7 +308,8 @@ impl<'a> Strip<'a> {
         })
     }
 
-    /// The integers of a row, each with its place: those in cells, and then again those that are more than their cells say.
+    /// The integers of a row, each with its place: those in cells, and then again those that are more than their cells
+    /// say.
     pub(super) fn integers(self, row: usize, mut each: impl FnMut(usize, i32)) {
         let mut lines = self.lines;
         for (group, &width) in self.widths.iter().enumerate() {

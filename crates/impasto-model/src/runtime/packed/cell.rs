@@ -1,9 +1,10 @@
 //! A cell: the integers of 16 rows and 32 columns, stored at one width.
 //!
-//! A cell is 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group: byte `4 row + column % 4` is the integer
-//! plus [`bias`], so that one VPDPBUSD multiplies it by four activations and adds up each row in a lane of its own. At width `w`, bits of
-//! the vectors lie in planes of 8, or of 4, 2 and 1 bits, the lowest first. In a plane of `b` bits, `b` lines of 64 bytes, vector `v` has
-//! bits `b (v / b)` to `b (v / b) + b - 1` of each byte of line `v % b`: shift and mask bring it out.
+//! A cell is 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group: byte `4 row + column %
+//! 4` is the integer plus [`bias`], so that one VPDPBUSD multiplies it by four activations and adds up each row in a
+//! lane of its own. At width `w`, bits of the vectors lie in planes of 8, or of 4, 2 and 1 bits, the lowest first. In
+//! a plane of `b` bits, `b` lines of 64 bytes, vector `v` has bits `b (v / b)` to `b (v / b) + b - 1` of each byte of
+//! line `v % b`: shift and mask bring it out.
 
 /// Rows of a strip: lanes of a 512-bit register.
 pub(super) const STRIP: usize = 16;

@@ -8,7 +8,8 @@ use super::cell::{BLOCK, GROUP};
 /// Most columns: an index of a column, and of four times as many bytes, fits 32 bits.
 const MOST: usize = 1 << 24;
 
-/// The columns of a matrix, sorted by how wide their integers are, so that each group of 32 needs one width; with their steps.
+/// The columns of a matrix, sorted by how wide their integers are, so that each group of 32 needs one width; with
+/// their steps.
 ///
 /// Cheap to clone: the bands of a matrix share it.
 #[derive(Clone, Debug)]

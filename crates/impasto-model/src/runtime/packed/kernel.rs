@@ -49,7 +49,8 @@ impl Kernel {
         Kernel::of(Level::best())
     }
 
-    /// The best one of a level: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA; otherwise the portable one.
+    /// The best one of a level: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA;
+    /// otherwise the portable one.
     pub fn of(level: Level) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         {
@@ -73,8 +74,8 @@ impl Kernel {
         kernels
     }
 
-    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from their cells ([`Kernel::int8`]),
-    /// as always where there is an offset.
+    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from
+    /// their cells ([`Kernel::int8`]), as always where there is an offset.
     pub(super) fn unpacks(self, tokens: usize) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.0 == Kind::Avx512 && tokens > DIRECT;
@@ -189,7 +190,8 @@ impl Kernel {
         }
     }
 
-    /// As [`Kernel::int8`], for strips in `weights` as [`Kernel::unpack`] wrote them. `out`: the sums of each token for each strip.
+    /// As [`Kernel::int8`], for strips in `weights` as [`Kernel::unpack`] wrote them. `out`: the sums of each token
+    /// for each strip.
     pub(super) fn unpacked(
         self,
         strips: &[Strip],

@@ -1,16 +1,18 @@
 //! Packed matrices: the integers of a lattice at a few bits each, ready for the processor at hand.
 //!
-//! A weight is `row step * column step * (z + sign(z) * offset / 256)` (SPEC 10.3), `z` an integer. A product takes the column steps into the
-//! activations and quantizes those to 8 bits, one scale for each [`ACTIVATION_BLOCK`] columns; sums over a block are of integers, and exact; blocks
-//! are added up in binary32, in order. So every kernel, for any number of threads and tokens, gives the same bits.
+//! A weight is `row step * column step * (z + sign(z) * offset / 256)` (SPEC 10.3), `z` an integer. A product takes
+//! the column steps into the activations and quantizes those to 8 bits, one scale for each [`ACTIVATION_BLOCK`]
+//! columns; sums over a block are of integers, and exact; blocks are added up in binary32, in order. So every kernel,
+//! for any number of threads and tokens, gives the same bits.
 //!
 //! ```text
 //! PackedMatrix -> Band (rows that were decoded together) -> strip (16 rows) -> cell (16 x 32 integers of one width, 0 to 8 bits)
 //! ```
 //!
-//! Files are coded with a scale for each row and column: sorted by it, integers of a cell are about as wide as each other. Those that
-//! are wider than their cell lie beside it as outliers. What is read for a token is then little more than the entropy of the
-//! integers, and reading it is what a token takes; `cell` says how a cell lies in memory, `avx512` how it is multiplied.
+//! Files are coded with a scale for each row and column: sorted by it, integers of a cell are about as wide as each
+//! other. Those that are wider than their cell lie beside it as outliers. What is read for a token is then little more
+//! than the entropy of the integers, and reading it is what a token takes; `cell` says how a cell lies in memory,
+//! `avx512` how it is multiplied.
 
 mod activations;
 mod arena;
@@ -25,7 +27,6 @@ mod error;
 mod fixes;
 mod kernel;
 mod multiply;
-mod parts;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -142,7 +143,8 @@ impl PackedMatrix {
         }
     }
 
-    /// Writes the weights of a row, columns in the file's order: those of SPEC 10.3 before they are rounded to the tensor's type.
+    /// Writes the weights of a row, columns in the file's order: those of SPEC 10.3 before they are rounded to the
+    /// tensor's type.
     ///
     /// # Panics
     /// If there is no such row, or `out` does not hold `inputs()` elements.
@@ -176,7 +178,8 @@ impl PackedMatrix {
         (band, row - self.starts[band])
     }
 
-    /// Hands the integers of a row of a band to `each`, with their places, some twice, the last time as they are; returns the row's step.
+    /// Hands the integers of a row of a band to `each`, with their places, some twice, the last time as they are;
+    /// returns the row's step.
     fn for_each_integer(&self, band: usize, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
         let (strip, lane, step) = self.bands[band].place(row);
         let inputs = self.inputs();

@@ -8,8 +8,8 @@ use super::band::Band;
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
-use super::parts::Parts;
 use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool};
+use crate::runtime::parts::Parts;
 
 /// Memory of products: grows when a product needs more than those before, and is then used again.
 #[derive(Debug, Default)]
@@ -112,10 +112,10 @@ fn lock(workers: &[Mutex<Worker>], worker: usize) -> MutexGuard<'_, Worker> {
 impl PackedMatrix {
     /// `out[t][r] = sum over c of W[r][c] x[t][c]` for each of `tokens` tokens.
     ///
-    /// `x`: tokens x inputs; `out`: tokens rows that begin `stride` elements apart, of each the first `outputs()` elements are written.
-    /// Sums have one order, so the result does not depend on the kernel, the number of threads or of tokens. Where an activation is
-    /// infinite or not a number, or overflows times its column's step, the token's outputs are not numbers; with [`Activations::F32`] they are what IEEE 754
-    /// makes of it.
+    /// `x`: tokens x inputs; `out`: tokens rows that begin `stride` elements apart, of each the first `outputs()`
+    /// elements are written. Sums have one order, so the result does not depend on the kernel, the number of threads
+    /// or of tokens. Where an activation is infinite or not a number, or overflows times its column's step, the
+    /// token's outputs are not numbers; with [`Activations::F32`] they are what IEEE 754 makes of it.
     ///
     /// # Panics
     /// If `x` or `out` have not the size, or `stride` is less than `outputs()`.
@@ -159,7 +159,8 @@ impl PackedMatrix {
                     let start = token * stride + self.start_of(index);
                     let out = out.pointer(start..start + band.rows());
                     for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                        // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has its strip.
+                        // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has
+                        // its strip.
                         unsafe { out.add(row as usize).write(sum * step) };
                     }
                 }
@@ -180,8 +181,8 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies strips of a band with all tokens: hands `each` the number of a strip, some tokens and the strip's sums for each of them, not yet
-    /// times the steps of rows.
+    /// Multiplies strips of a band with all tokens: hands `each` the number of a strip, some tokens and the strip's
+    /// sums for each of them, not yet times the steps of rows.
     fn multiply(
         &self,
         band: &Band,

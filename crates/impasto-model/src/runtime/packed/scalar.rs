@@ -20,8 +20,8 @@ fn for_each_cell(strip: Strip, mut each: impl FnMut(usize, &[i16; CELL])) {
     }
 }
 
-/// Sums of a strip for `TOKENS` tokens, rows not yet times their steps: for each block of columns, in order, the integer sum times the
-/// activations' scale is added in binary32, fused.
+/// Sums of a strip for `TOKENS` tokens, rows not yet times their steps: for each block of columns, in order, the
+/// integer sum times the activations' scale is added in binary32, fused.
 ///
 /// `offset`: in steps; `fixes`: those of the strip.
 pub(super) fn int8<const TOKENS: usize>(

@@ -1,7 +1,8 @@
-//! AVX-512 with VNNI for many tokens: strips are unpacked to bytes once, then multiplied with a panel of tokens at a time.
+//! AVX-512 with VNNI for many tokens: strips are unpacked to bytes once, then multiplied with a panel of tokens at a
+//! time.
 //!
-//! Two strips and six tokens: 12 sums of integers, 12 of floats, two weights and an activation are 27 of the 32 registers; 8 loads go with 12
-//! products.
+//! Two strips and six tokens: 12 sums of integers, 12 of floats, two weights and an activation are 27 of the 32
+//! registers; 8 loads go with 12 products.
 
 use std::arch::x86_64::*;
 
@@ -12,7 +13,8 @@ use super::cell::{self, BLOCK, BLOCK_GROUPS, Line, QUAD, STRIP, VECTORS, WIDEST}
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
 
-/// Writes the integers of a strip, plus 128, to lines `index`, `index + strips`, ... : all but what far outliers have beyond 8 bits.
+/// Writes the integers of a strip, plus 128, to lines `index`, `index + strips`, ... : all but what far outliers have
+/// beyond 8 bits.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
     strip.check();
@@ -38,8 +40,8 @@ pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut 
 
 /// Sums of `S` strips for the `T` tokens of a panel, as `scalar::int8`.
 ///
-/// `weights`: what [`unpack_strip`] wrote for strips 0 to `S - 1` of `S`; `fixes`: of each strip, sums over its far outliers, if it has any; `out`: for each
-/// strip, the sums of each token.
+/// `weights`: what [`unpack_strip`] wrote for strips 0 to `S - 1` of `S`; `fixes`: of each strip, sums over its far
+/// outliers, if it has any; `out`: for each strip, the sums of each token.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[allow(clippy::needless_range_loop, reason = "with plain indices the sums stay in registers")]
 pub(super) fn multiply<const S: usize, const T: usize>(

@@ -2,8 +2,8 @@
 
 use super::cell::{self, CELL, Line, WIDEST};
 
-/// What an outlier costs beside a byte of a cell: its memory (4 bytes) and the time that it takes, told in bytes that could be read
-/// meanwhile.
+/// What an outlier costs beside a byte of a cell: its memory (4 bytes) and the time that it takes, told in bytes that
+/// could be read meanwhile.
 const OUTLIER: u32 = 20;
 
 /// What a cell of another width than the one before it costs, told the same way: a branch that is often foretold wrongly.
@@ -14,8 +14,8 @@ const CHOICES: usize = WIDEST as usize + 1;
 
 /// The widths of least cost for the cells of a strip, appended to `widths`.
 ///
-/// Cells one after another should share a width, so the choice is not each cell's own: it is the cheapest path through all of them
-/// (Viterbi, 1967).
+/// Cells one after another should share a width, so the choice is not each cell's own: it is the cheapest path through
+/// all of them (Viterbi, 1967).
 #[inline(always)]
 pub(super) fn choose(cells: &[[i16; CELL]], paths: &mut Vec<[u8; CHOICES]>, widths: &mut Vec<u8>) {
     paths.clear();
