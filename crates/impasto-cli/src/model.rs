@@ -63,7 +63,7 @@ fn give_back() {
 
 /// Loads a model as [`load`] does, to run in binary32: what others are compared with.
 pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
-    load(args, path, cut, &Running::default().options(args, Residence::Float))
+    load(args, path, cut, &Running::default().options(args, Residence::Float)?)
 }
 
 /// Does a path name an .impasto file, by its first bytes?

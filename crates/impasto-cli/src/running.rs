@@ -6,6 +6,7 @@ use impasto_model::runtime::Residence;
 use impasto_model::runtime::kv::KvLayout;
 use impasto_model::runtime::packed::Activations;
 
+use crate::exit::UsageError;
 use crate::model::memory_limit;
 
 /// How a model runs.
@@ -48,24 +49,31 @@ pub enum ActivationsArg {
 }
 
 impl Running {
-    /// The options for the library; `default` is the residence if none is asked for.
-    pub fn options(&self, args: &crate::args::Args, default: Residence) -> RunOptions {
+    /// The options for the library; `default` is the residence if none is asked for. An error if one of them would be ignored.
+    pub fn options(&self, args: &crate::args::Args, default: Residence) -> Result<RunOptions, UsageError> {
         let residence = self.residence.map(|residence| match residence {
             ResidenceArg::Packed => Residence::Packed,
             ResidenceArg::Coded => Residence::Coded,
             ResidenceArg::Float => Residence::Float,
         });
+        let residence = residence.unwrap_or(default);
+        if residence == Residence::Float && self.kv.is_some() {
+            return Err(UsageError("--kv is for --residence packed and coded: float keeps 32-bit floats"));
+        }
+        if residence != Residence::Packed && self.activations.is_some() {
+            return Err(UsageError("--activations is for --residence packed: others round no activations"));
+        }
         let activations = self.activations.map(|activations| match activations {
             ActivationsArg::Int8 => Activations::Int8,
             ActivationsArg::F32 => Activations::F32,
         });
-        RunOptions {
+        Ok(RunOptions {
             threads: args.threads,
             max_context: self.context,
             memory_limit: Some(memory_limit(args)),
-            residence: residence.unwrap_or(default),
+            residence,
             activations: activations.unwrap_or_default(),
             kv: self.kv.clone().unwrap_or_default(),
-        }
+        })
     }
 }

@@ -232,6 +232,8 @@ fn a_model_runs_in_every_residence() {
         (&["--kv", "int5"][..], 2, "int5"),
         (&["--kv", "9=f16"], 3, "block 9"),
         (&["--residence", "tar"], 2, "tar"),
+        (&["--residence", "float", "--kv", "f16"], 2, "--kv is for"),
+        (&["--residence", "coded", "--activations", "f32"], 2, "--activations is for"),
         (&["--context", "0"], 2, "0"),
         (&["--context", "2"], 3, "context of 2"),
         (&["--memory-limit", "1MB"], 3, "limit of 1000000"),

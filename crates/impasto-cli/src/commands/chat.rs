@@ -49,7 +49,7 @@ struct Talk<'a> {
 }
 
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
-    let options = command.running.options(args, Residence::Packed);
+    let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let options = GenerateOptions {
         max_tokens: command.max_tokens,

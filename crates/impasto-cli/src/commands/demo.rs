@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let file = folder.path().join("tiny.impasto");
     encode_to(args, Way { model: &model, output: &file, measure: None }, &options, &guide)?;
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, exact", None)] {
-        let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed))?;
+        let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed)?)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;
         let options = impasto_model::generate::GenerateOptions { max_tokens: 60, ..loaded.generate_options() };

@@ -23,7 +23,7 @@ use crate::progress::bar;
 pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     match what {
         Eval::Ppl { model, text, cut, running } => {
-            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float))?;
+            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float)?)?;
             let (tokens, options) = prepare(args, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
@@ -37,7 +37,7 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             }
         }
         Eval::Kld { model, reference, text, cut, running } => {
-            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float))?;
+            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float)?)?;
             let original = load_float(args, reference, None)?;
             let (tokens, options) = prepare(args, &original, text)?;
             let progress = bar(args, 0);
@@ -53,7 +53,7 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
             }
         }
         Eval::Tasks { model, tasks, reference, limit, cut, running } => {
-            let options = running.options(args, Residence::Float);
+            let options = running.options(args, Residence::Float)?;
             run_tasks(args, (model, cut.cut(), &options), reference.as_deref(), tasks, *limit)?;
         }
     }

@@ -17,7 +17,7 @@ use crate::model::load;
 use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
-    let options = command.running.options(args, Residence::Packed);
+    let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let options = GenerateOptions {
         max_tokens: command.max_tokens,

@@ -58,7 +58,7 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
     let mut rows = Vec::new();
     for path in &command.models {
         for &threads in &counts {
-            let mut options = command.running.options(args, Residence::Packed);
+            let mut options = command.running.options(args, Residence::Packed)?;
             options.threads = threads;
             let model = load(args, path, command.cut.cut().as_ref(), &options)?;
             let progress = bar(args, (tests.len() * command.repeat as usize) as u64);
