@@ -1,7 +1,7 @@
 //! From a source of weights to matrices in their residence.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::matrix::Matrix;
 use super::packed::{Arena, Band, ColumnOrder, PackError, PackedMatrix};
 use super::pool::Pool;
 use crate::decoder::load::tensor;
-use crate::{Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
+use crate::{CodedTensor, Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
 
 /// In which form weights lie in memory while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -85,45 +85,28 @@ impl MatrixLoader<'_> {
             Err(_) => return Ok(None),
         };
         let count = lattice.bands().len();
-        let bands: Vec<Mutex<Option<Result<Band, PackError>>>> = (0..count).map(|_| Mutex::default()).collect();
-        let failed: Mutex<Option<Failure>> = Mutex::default();
+        let bands: Vec<OnceLock<Result<Band, PackError>>> = (0..count).map(|_| OnceLock::new()).collect();
         let buffers: Vec<Mutex<LatticeBand>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
-        self.pool.run(count, &|worker, i| {
+        self.pool.try_run(count, &|worker, i| {
             let mut band = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            match timed(self.decode, || lattice.read(i, &mut band)) {
-                Ok(()) => {
-                    let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
-                    let pack = || {
-                        Band::pack(integers, &columns, row_steps, row_widths, *offset)
-                            .map(|band| band.keep_in(self.arena))
-                    };
-                    let packed = timed(self.pack, pack);
-                    *bands[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(packed);
-                }
-                Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
-            }
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
-        let bands = bands.into_iter().filter_map(|band| band.into_inner().unwrap_or_else(PoisonError::into_inner));
+            timed(self.decode, || lattice.read(i, &mut band))?;
+            let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
+            let pack = || Band::pack(integers, &columns, row_steps, row_widths, *offset);
+            bands[i].get_or_init(|| timed(self.pack, || pack().map(|band| band.keep_in(self.arena))));
+            Ok::<_, Failure>(())
+        })?;
+        let bands = bands.into_iter().filter_map(OnceLock::into_inner);
         let Ok(bands) = bands.collect::<Result<Vec<_>, _>>() else { return Ok(None) };
         Ok(PackedMatrix::new(columns, bands).ok())
     }
 
     /// Decodes every band once, so that what is broken is found when the model is loaded.
-    fn check_decodes(&self, coded: &dyn crate::CodedTensor) -> Result<(), Failure> {
-        timed(self.decode, || {
-            let open = coded.open()?;
-            let failed: Mutex<Option<Failure>> = Mutex::default();
-            let buffers: Vec<Mutex<Vec<f32>>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
-            self.pool.run(open.bands().len(), &|worker, band| {
-                let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = open.read(band, &mut weights) {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-            });
-            failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    fn check_decodes(&self, coded: &dyn CodedTensor) -> Result<(), Failure> {
+        let open = coded.open()?;
+        let buffers: Vec<Mutex<Vec<f32>>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
+        self.pool.try_run(open.bands().len(), &|worker, band| {
+            let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            timed(self.decode, || open.read(band, &mut weights))
         })
     }
 }

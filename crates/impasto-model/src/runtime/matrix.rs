@@ -1,6 +1,6 @@
 //! A weight matrix in one of its residences, and its product with activations.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::dense::{DenseMatrix, multiply_rows};
 use super::packed::{Activations, Kernel, PackedMatrix, Scratch};
@@ -107,16 +107,15 @@ fn multiply_coded(coded: &dyn CodedTensor, x: &[f32], out: &mut [f32], tools: &T
     let open = coded.open()?;
     let bands = open.bands();
     let out = Parts::new(out);
-    let failed: Mutex<Option<Failure>> = Mutex::new(None);
-    tools.pool.run(bands.len(), &|worker, band| {
+    tools.pool.try_run(bands.len(), &|worker, band| {
         let rows = bands[band].clone();
-        tools.workers.with(worker, |Buffers { weights, outputs: buffer }| match open.read(band, weights) {
+        tools.workers.with(worker, |Buffers { weights, outputs: buffer }| {
+            open.read(band, weights)?;
             // SAFETY: bands are different rows.
-            Ok(()) => unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, tools.workers.level) },
-            Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
-        });
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+            unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, tools.workers.level) };
+            Ok(())
+        })
+    })
 }
 
 fn row_of_coded(coded: &dyn CodedTensor, row: usize, out: &mut [f32]) -> Result<(), Failure> {

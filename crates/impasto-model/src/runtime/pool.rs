@@ -123,6 +123,32 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// [`Pool::run`] of tasks that can fail: all run, and of their errors the first task's is given.
+    ///
+    /// # Errors
+    /// Those of `task`.
+    ///
+    /// # Panics
+    /// If a task does.
+    pub fn try_run<E: Send>(
+        &self,
+        tasks: usize,
+        task: &(dyn Fn(usize, usize) -> std::result::Result<(), E> + Sync),
+    ) -> std::result::Result<(), E> {
+        let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+        self.run(tasks, &|worker, i| {
+            if let Err(error) = task(worker, i) {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if failed.as_ref().is_none_or(|(first, _)| i < *first) {
+                    *failed = Some((i, error));
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
@@ -259,6 +285,15 @@ mod tests {
             scope.spawn(job);
         });
         assert_eq!(count.load(Ordering::Relaxed), 200);
+    }
+
+    #[test]
+    fn the_first_error_is_given() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..50 {
+            assert_eq!(pool.try_run(20, &|_, i| if i % 7 == 6 { Err(i) } else { Ok(()) }), Err(6));
+            assert_eq!(pool.try_run(20, &|_, _| Ok::<_, ()>(())), Ok(()));
+        }
     }
 
     #[test]
