@@ -483,9 +483,9 @@ pub struct BenchRun {
     /// Numbers of threads, one after another, in place of --threads.
     #[arg(short, long, value_name = "N,...", value_delimiter = ',', value_parser = parse_threads)]
     pub thread_counts: Vec<usize>,
-    /// How results are printed.
-    #[arg(short, long, value_enum, default_value = "md", value_name = "FORMAT")]
-    pub output: TableFormat,
+    /// How results are printed [default: md].
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<TableFormat>,
     /// How much of the files to take.
     #[command(flatten)]
     pub cut: CutArgs,

@@ -43,6 +43,8 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
         Model::load(&FileWeights::new(file)?, options)
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files").into());
+    } else if options.residence == Residence::Coded {
+        return Err(UsageError("--residence coded is for .impasto files: a checkpoint is not coded").into());
     } else {
         let checkpoint = Checkpoint::open(path)?;
         Model::load(&CheckpointWeights::new(&checkpoint), options)

@@ -270,6 +270,11 @@ fn bench_run_prints_tables() {
         assert!(row["mean"].as_f64().is_some_and(|mean| mean > 0.0) && row["deviation"].as_f64().is_some());
         assert_eq!(row["seconds"].as_array().map(Vec::len), Some(2));
     }
+    for words in
+        [&["run", &tiny(), "-p", "Once", "--residence", "coded"][..], &[&bench[..], &["-o", "md", "--json"]].concat()]
+    {
+        assert_eq!(at.run(words).code, Some(2), "{words:?}");
+    }
     let nothing = at.run(&["bench", "run", "a.impasto", "-p", "0", "-n", "0"]);
     assert!(nothing.code == Some(2) && nothing.err.contains("nothing to measure"), "{nothing:?}");
 }

@@ -94,7 +94,7 @@ impl KvCache {
         self.tokens.is_empty()
     }
 
-    /// Forgets every token and keeps the room.
+    /// Forgets every token. Pages are given back; other room is kept.
     pub fn clear(&mut self) {
         self.truncate(0);
     }

@@ -77,7 +77,7 @@ pub trait CausalLm: Send + Sync {
     ///
     /// # Errors
     /// No tokens, a token outside the vocabulary, a full context, a foreign cache, or memory refused; the cache is then
-    /// as it was.
+    /// as it was. (Where LongRoPE has all its tokens run again and that fails, it holds the first of them, or none.)
     fn hidden(&self, cache: &mut KvCache, tokens: &[u32], want: Want) -> Result<Hidden>;
 
     /// [`Self::hidden`] of several sequences, each with a cache of its own, which a fast network runs together.

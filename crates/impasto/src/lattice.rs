@@ -56,7 +56,7 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
     }
 
     fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
-        let (tensor, rows) = (&self.tensor, bands(&self.tensor)[band].clone());
+        let (tensor, rows) = (&self.tensor, rows_of(&self.tensor, band));
         tensor.integers(&self.decoder, band as u64, &mut out.integers)?;
         let heads: Vec<&Head> = self.decoder.heads().collect();
         let level = usize::from(tensor.level(rows.start as u64));
@@ -123,7 +123,7 @@ impl<S: Source> OpenTensor for Open<'_, S> {
     }
 
     fn read(&self, band: usize, out: &mut Vec<f32>) -> Result<(), Failure> {
-        let rows = bands(&self.0)[band].clone();
+        let rows = rows_of(&self.0, band);
         let bytes = self.0.band(rows.start as u64..rows.end as u64, 0..self.0.matrix().cols())?;
         out.clear();
         values::to_f32(self.0.dtype(), &bytes, out);
@@ -141,8 +141,15 @@ fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
 
 /// The rows of each row of tiles.
 fn bands<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
+    let height = tensor.matrix().tile_rows().max(1);
+    (0..tensor.matrix().rows().div_ceil(height) as usize).map(|band| rows_of(tensor, band)).collect()
+}
+
+/// The rows of row of tiles number `band`.
+fn rows_of<S: Source>(tensor: &Tensor<'_, S>, band: usize) -> Range<usize> {
     let (rows, height) = (tensor.matrix().rows() as usize, tensor.matrix().tile_rows().max(1) as usize);
-    (0..rows).step_by(height).map(|first| first..(first + height).min(rows)).collect()
+    let first = band.saturating_mul(height).min(rows);
+    first..first.saturating_add(height).min(rows)
 }
 
 /// The number of a tensor, tied ones resolved.

@@ -307,8 +307,15 @@ impl<'a, S: Source> Tensor<'a, S> {
         let height = self.matrix.tile_rows().max(1);
         let rows = row * height..((row + 1) * height).min(self.matrix.rows());
         let (width, level) = (self.matrix.cols() as usize, self.level(rows.start));
+        let count = (rows.end - rows.start).saturating_mul(width as u64);
+        let bytes = count.saturating_mul(size_of::<i32>() as u64);
         out.clear();
-        out.resize((rows.end - rows.start) as usize * width, 0);
+        // Asked first, since an allocation that fails would end the program.
+        if bytes > self.limit || out.try_reserve_exact(count as usize).is_err() {
+            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
+            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
+        }
+        out.resize(count as usize, 0);
         let mut part = Vec::new();
         for tile in self.matrix.tiles_meeting(rows, 0..self.matrix.cols()) {
             let Some(rect) = self.matrix.tile(tile) else { continue };

@@ -131,7 +131,7 @@ impl Talk<'_> {
             return Err(error.into());
         }
         let generation = generation.inspect_err(|error| {
-            if matches!(error, ModelError::ContextOverflow { .. }) {
+            if is_full(error) {
                 self.messages.pop();
             }
         })?;
@@ -154,6 +154,11 @@ impl Talk<'_> {
             _ => eprintln!("There is no command {line:?}; /help lists them."),
         }
     }
+}
+
+/// Is there no room for what was said?
+fn is_full(error: &ModelError) -> bool {
+    matches!(error, ModelError::ContextOverflow { .. } | ModelError::Kv(_) | ModelError::Memory { .. })
 }
 
 /// The next message or command.

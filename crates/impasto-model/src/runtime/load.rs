@@ -7,11 +7,11 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::dense::DenseMatrix;
-use super::matrix::Matrix;
+use super::matrix::{Matrix, check_decodes};
 use super::packed::{Arena, Band, ColumnOrder, PackError, PackedMatrix};
 use super::pool::Pool;
 use crate::decoder::load::tensor;
-use crate::{CodedTensor, Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
+use crate::{Failure, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
 
 /// In which form weights lie in memory while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,6 +48,8 @@ pub(super) struct MatrixLoader<'a> {
     pub(super) pool: &'a Pool,
     /// Where packed matrices lie.
     pub(super) arena: &'a Arena,
+    /// Asked before so many bytes are taken.
+    pub(super) admit: &'a dyn Fn(usize) -> Result<()>,
     /// Nanoseconds of decoding, all workers.
     pub(super) decode: &'a AtomicU64,
     /// Nanoseconds of packing, all workers.
@@ -61,7 +63,7 @@ impl MatrixLoader<'_> {
         if self.residence == Residence::Coded
             && let Some(coded) = self.source.coded(name).map_err(failed)?
         {
-            self.check_decodes(&*coded).map_err(failed)?;
+            timed(self.decode, || check_decodes(&*coded, self.pool)).map_err(failed)?;
             return Ok(Matrix::Coded(coded));
         }
         if let Some(lattice) = self.source.lattice(name).map_err(failed)?
@@ -69,10 +71,12 @@ impl MatrixLoader<'_> {
         {
             return Ok(Matrix::Packed(packed));
         }
+        (self.admit)(outputs.saturating_mul(inputs).saturating_mul(size_of::<u16>()))?;
         timed(self.decode, || {
             if let Some(halves) = self.source.load_half(name).map_err(failed)? {
                 return Ok(Matrix::Dense(DenseMatrix::of_halves(halves, outputs, inputs)));
             }
+            (self.admit)(outputs.saturating_mul(inputs).saturating_mul(size_of::<f32>()))?;
             let weights = tensor(self.source, name, &[outputs, inputs])?;
             Ok(Matrix::Dense(DenseMatrix::new(weights, outputs, inputs)))
         })
@@ -98,16 +102,6 @@ impl MatrixLoader<'_> {
         let bands = bands.into_iter().filter_map(OnceLock::into_inner);
         let Ok(bands) = bands.collect::<Result<Vec<_>, _>>() else { return Ok(None) };
         Ok(PackedMatrix::new(columns, bands).ok())
-    }
-
-    /// Decodes every band once, so that what is broken is found when the model is loaded.
-    fn check_decodes(&self, coded: &dyn CodedTensor) -> Result<(), Failure> {
-        let open = coded.open()?;
-        let buffers: Vec<Mutex<Vec<f32>>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
-        self.pool.try_run(open.bands().len(), &|worker, band| {
-            let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            timed(self.decode, || open.read(band, &mut weights))
-        })
     }
 }
 

@@ -1,13 +1,14 @@
 //! A weight matrix in one of its residences, and its product with activations.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dense::{DenseMatrix, multiply_rows};
 use super::packed::{Activations, Kernel, PackedMatrix, Scratch};
 use super::parts::Parts;
 use super::pool::Pool;
 use super::workers::{Buffers, Workers};
-use crate::{CodedTensor, Failure, ModelError, Result};
+use crate::{CodedTensor, Failure, ModelError, OpenTensor, Result};
 
 /// A matrix, outputs x inputs.
 pub(super) enum Matrix {
@@ -83,15 +84,16 @@ impl Linear {
         Ok(())
     }
 
-    /// The weights of row `row`, which there is: the embedding of a token.
+    /// The weights of `rows`, which there are, one after another in `out`: the embeddings of tokens.
     ///
     /// # Errors
     /// If a coded matrix does not decode.
-    pub(super) fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+    pub(super) fn rows(&self, rows: impl Iterator<Item = usize>, out: &mut [f32]) -> Result<()> {
+        let places = rows.zip(out.chunks_exact_mut(self.inputs()));
         match &self.matrix {
-            Matrix::Dense(dense) => dense.row(row, out),
-            Matrix::Packed(packed) => packed.row(row, out),
-            Matrix::Coded(coded) => self.check(row_of_coded(&**coded, row, out))?,
+            Matrix::Dense(dense) => places.for_each(|(row, out)| dense.row(row, out)),
+            Matrix::Packed(packed) => places.for_each(|(row, out)| packed.row(row, out)),
+            Matrix::Coded(coded) => self.check(rows_of_coded(&**coded, places.collect()))?,
         }
         Ok(())
     }
@@ -101,16 +103,31 @@ impl Linear {
     }
 }
 
+/// The bands of a coded matrix, each row in one of them, in order.
+fn bands_of(open: &dyn OpenTensor, outputs: usize) -> Result<Vec<Range<usize>>, Failure> {
+    let bands = open.bands();
+    let ends = bands.iter().map(|band| band.end);
+    let begins = bands.iter().map(|band| band.start).chain([outputs]);
+    let in_order = [0].into_iter().chain(ends).eq(begins) && bands.iter().all(|band| band.start < band.end);
+    if in_order { Ok(bands) } else { Err("bands are not all rows in order".into()) }
+}
+
+/// Decodes a band into `weights`.
+fn read_band(open: &dyn OpenTensor, band: usize, count: usize, weights: &mut Vec<f32>) -> Result<(), Failure> {
+    open.read(band, weights)?;
+    if weights.len() == count { Ok(()) } else { Err(format!("band {band} has {} weights", weights.len()).into()) }
+}
+
 /// The product, each band of rows multiplied by the worker that has just decoded it.
 fn multiply_coded(coded: &dyn CodedTensor, x: &[f32], out: &mut [f32], tools: &Tools) -> Result<(), Failure> {
     let [outputs, inputs] = coded.shape();
     let open = coded.open()?;
-    let bands = open.bands();
+    let bands = bands_of(&*open, outputs)?;
     let out = Parts::new(out);
     tools.pool.try_run(bands.len(), &|worker, band| {
         let rows = bands[band].clone();
         tools.workers.with(worker, |Buffers { weights, outputs: buffer }| {
-            open.read(band, weights)?;
+            read_band(&*open, band, rows.len() * inputs, weights)?;
             // SAFETY: bands are different rows.
             unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, tools.workers.level) };
             Ok(())
@@ -118,13 +135,33 @@ fn multiply_coded(coded: &dyn CodedTensor, x: &[f32], out: &mut [f32], tools: &T
     })
 }
 
-fn row_of_coded(coded: &dyn CodedTensor, row: usize, out: &mut [f32]) -> Result<(), Failure> {
+/// Rows of a coded matrix, each to its place; a band is decoded once.
+fn rows_of_coded(coded: &dyn CodedTensor, mut places: Vec<(usize, &mut [f32])>) -> Result<(), Failure> {
+    let [outputs, inputs] = coded.shape();
     let open = coded.open()?;
-    let bands = open.bands();
-    let band = bands.partition_point(|band| band.end <= row);
+    let bands = bands_of(&*open, outputs)?;
     let mut weights = Vec::new();
-    open.read(band, &mut weights)?;
-    let inputs = coded.shape()[1];
-    out.copy_from_slice(&weights[(row - bands[band].start) * inputs..][..inputs]);
+    let mut decoded = None;
+    places.sort_by_key(|(row, _)| *row);
+    for (row, out) in places {
+        let band = bands.partition_point(|band| band.end <= row);
+        if decoded != Some(band) {
+            read_band(&*open, band, bands[band].len() * inputs, &mut weights)?;
+            decoded = Some(band);
+        }
+        out.copy_from_slice(&weights[(row - bands[band].start) * inputs..][..inputs]);
+    }
     Ok(())
+}
+
+/// Decodes every band once, so that what is broken is found when the model is loaded.
+pub(super) fn check_decodes(coded: &dyn CodedTensor, pool: &Pool) -> Result<(), Failure> {
+    let [outputs, inputs] = coded.shape();
+    let open = coded.open()?;
+    let bands = bands_of(&*open, outputs)?;
+    let buffers: Vec<Mutex<Vec<f32>>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+    pool.try_run(bands.len(), &|worker, band| {
+        let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+        read_band(&*open, band, bands[band].len() * inputs, &mut weights)
+    })
 }

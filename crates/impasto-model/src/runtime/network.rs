@@ -107,17 +107,19 @@ impl Runtime {
         let (decode, pack) = (AtomicU64::new(0), AtomicU64::new(0));
         let RuntimeOptions { residence, memory_limit: limit, .. } = *options;
         let arena = Arena::new();
-        let loader = MatrixLoader { source, residence, pool: &pool, arena: &arena, decode: &decode, pack: &pack };
-        let used = Cell::new(0);
+        let used = Cell::new(0usize);
+        let admit = |bytes: usize| match used.get().saturating_add(bytes) {
+            bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
+            _ => Ok(()),
+        };
+        let loader =
+            MatrixLoader { source, residence, pool: &pool, arena: &arena, admit: &admit, decode: &decode, pack: &pack };
         let make = |name: String, shape: [usize; 2], bias| {
-            let check = |bytes: usize| match used.get() + bytes {
-                bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
-                bytes => Ok(bytes),
-            };
             // A packed weight takes about a bit at least.
-            check(shape[0] * shape[1] / 8)?;
+            admit(shape[0].saturating_mul(shape[1]) / 8)?;
             let linear = Linear { matrix: loader.matrix(&name, shape)?, name, bias };
-            used.set(check(linear.memory_bytes())?);
+            admit(linear.memory_bytes())?;
+            used.set(used.get() + linear.memory_bytes());
             Ok(linear)
         };
         let (prefix, head) = names(source, &config);
@@ -277,12 +279,10 @@ impl Runtime {
 
     /// The embeddings of all tokens.
     fn embed(&self, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
-        let tokens = parts.iter().flat_map(|part| part.tokens);
-        for (row, &token) in x.chunks_exact_mut(self.config.hidden_size).zip(tokens) {
-            self.ends.embedding.row(token as usize, row)?;
-            if let Some(scale) = self.config.embedding_scale() {
-                row.iter_mut().for_each(|x| *x *= scale);
-            }
+        let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
+        self.ends.embedding.rows(tokens, x)?;
+        if let Some(scale) = self.config.embedding_scale() {
+            x.iter_mut().for_each(|x| *x *= scale);
         }
         Ok(())
     }
@@ -480,6 +480,6 @@ impl CausalLm for Runtime {
         let Room { x, normed, packed, .. } = room;
         let row = self.normed(&x[last * width..(last + 1) * width], normed);
         logits.resize(self.config.vocab_size, 0.0);
-        self.project_logits(row, logits, packed)
+        self.project_logits(row, logits, packed).inspect_err(|_| cache.truncate(before))
     }
 }

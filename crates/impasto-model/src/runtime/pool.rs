@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use crate::{ModelError, Result};
@@ -106,7 +106,12 @@ impl Pool {
         if tasks < 2 || self.workers.is_empty() {
             return alone();
         }
-        let Ok(_caller) = self.caller.try_lock() else { return alone() };
+        let _caller = match self.caller.try_lock() {
+            Ok(caller) => caller,
+            // A task panicked; the job ended all the same.
+            Err(TryLockError::Poisoned(caller)) => caller.into_inner(),
+            Err(TryLockError::WouldBlock) => return alone(),
+        };
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; `Open` is dropped before `task` goes, and then no worker has the pointer
         // any more.
@@ -114,10 +119,11 @@ impl Pool {
         // SAFETY: the lock is held and the last job was closed and left by all (`Open`), so no worker reads the cell.
         unsafe { *shared.job.get() = (Some(pointer), tasks) };
         shared.next.store(0, Ordering::Relaxed);
+        shared.panicked.store(false, Ordering::Relaxed);
         let open = Open::new(shared);
         shared.take(0, task, tasks);
         drop(open);
-        if shared.panicked.swap(false, Ordering::Relaxed) {
+        if shared.panicked.load(Ordering::Relaxed) {
             panic!("a task of the pool panicked");
         }
     }
@@ -252,6 +258,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
     use std::time::Duration;
 
     #[test]
@@ -306,5 +313,8 @@ mod tests {
             pool.run(40, &|_, _| _ = count.fetch_add(1, Ordering::Relaxed));
             assert_eq!(count.load(Ordering::Relaxed), 40);
         }
+        // And not on the caller alone: two tasks that wait for each other end.
+        let both = Barrier::new(2);
+        pool.run(2, &|_, _| _ = both.wait());
     }
 }

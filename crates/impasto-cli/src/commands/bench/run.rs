@@ -54,6 +54,9 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
     if tests.is_empty() {
         return Err(UsageError("there is nothing to measure: -p and -n are 0").into());
     }
+    if args.json && command.output.is_some_and(|format| format != TableFormat::Json) {
+        return Err(UsageError("--json and another --output").into());
+    }
     let counts = if command.thread_counts.is_empty() { vec![args.threads] } else { command.thread_counts.clone() };
     let mut rows = Vec::new();
     for path in &command.models {
@@ -69,7 +72,8 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
             progress.finish_and_clear();
         }
     }
-    let format = if args.json { TableFormat::Json } else { command.output };
+    let default = if args.json { TableFormat::Json } else { TableFormat::Md };
+    let format = command.output.unwrap_or(default);
     match format {
         TableFormat::Md => print(&markdown(&rows))?,
         TableFormat::Csv => print(&csv(&rows))?,
@@ -95,7 +99,7 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
         network.next_logits(&mut cache, before, &mut logits)?;
     }
     let mut seconds = Vec::new();
-    // The first round warms the caches, and takes the memory that stays.
+    // The first round warms the caches. Pages of keys and values are taken in every round, as in a new sequence.
     for round in 0..=repeat {
         cache.truncate(test.depth);
         let begun = Instant::now();
