@@ -53,7 +53,7 @@ fn token(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(format.to_string(), context), |b| {
                     let mut block = 0;
                     b.iter(|| {
-                        attend(Level::best(), &store, block, &q, &how, &mut out, &mut scratch, &pool);
+                        attend(Level::best(), &store, block, &q, &how, &mut out, &mut scratch, &pool).unwrap();
                         block = (block + 1) % blocks;
                     });
                 });

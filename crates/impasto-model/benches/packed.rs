@@ -8,29 +8,15 @@
 //!
 //! `pack`: integers to cells.
 
+#[path = "support/random.rs"]
+mod random;
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use impasto_model::runtime::Pool;
 use impasto_model::runtime::packed::{Activations, Band, ColumnOrder, Kernel, PackedMatrix, Scratch};
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About a normal variable of variance 1: sum of the 8 bytes of a number.
-    fn normal(&mut self) -> f64 {
-        let sum: u32 = self.next().to_le_bytes().map(u32::from).iter().sum();
-        (f64::from(sum) - 1020.0) / 209.0
-    }
-}
+use random::Rng;
 
 /// What the integers of a bench are like.
 #[derive(Clone, Copy)]

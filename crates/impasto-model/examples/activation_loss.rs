@@ -5,30 +5,16 @@
 //! times as loud as the others, as residual streams have them. A weight of 4 bits has some 20 dB, so 35 dB and more
 //! are nothing beside it.
 
+#[path = "../benches/support/random.rs"]
+mod random;
+
 use impasto_model::runtime::packed::ACTIVATION_BLOCK;
+use random::Rng;
 
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About a normal variable of variance 1: sum of the 8 bytes of a number.
-    fn normal(&mut self) -> f64 {
-        let sum: u32 = self.next().to_le_bytes().map(u32::from).iter().sum();
-        (f64::from(sum) - 1020.0) / 209.0
-    }
-
-    /// Student's t, 4 degrees of freedom.
-    fn heavy(&mut self) -> f64 {
-        let square = (0..4).map(|_| self.normal().powi(2)).sum::<f64>() / 4.0;
-        self.normal() / square.sqrt()
-    }
+/// Student's t, 4 degrees of freedom.
+fn heavy(rng: &mut Rng) -> f64 {
+    let square = (0..4).map(|_| rng.normal().powi(2)).sum::<f64>() / 4.0;
+    rng.normal() / square.sqrt()
 }
 
 fn main() {
@@ -39,7 +25,8 @@ fn main() {
         let mut rng = Rng(1);
         let channels: Vec<f64> =
             (0..COLUMNS).map(|_| if rng.next().is_multiple_of(200) { loud } else { 1.0 }).collect();
-        let tokens: Vec<Vec<f64>> = (0..TOKENS).map(|_| channels.iter().map(|c| c * rng.heavy()).collect()).collect();
+        let tokens: Vec<Vec<f64>> =
+            (0..TOKENS).map(|_| channels.iter().map(|c| c * heavy(&mut rng)).collect()).collect();
         let weights: Vec<Vec<f64>> = (0..ROWS).map(|_| (0..COLUMNS).map(|_| rng.normal()).collect()).collect();
         for block in [32, 64, 128, 256, 512, COLUMNS] {
             let (mut signal, mut noise) = (0.0, 0.0);

@@ -41,7 +41,7 @@ fn a_token_allocates_nothing() {
         let mut pass = |store: &mut KvStore| {
             store.reserve(1).unwrap();
             store.append(0, &row, &row);
-            attend(Level::best(), store, 0, &q, &how, &mut out, &mut scratch, &pool);
+            attend(Level::best(), store, 0, &q, &how, &mut out, &mut scratch, &pool).unwrap();
             store.advance(1);
         };
         // The first passes grow the scratch, with parts of the context in the end.

@@ -11,7 +11,7 @@ use impasto_model::runtime::Residence;
 use impasto_model::{KvCache, Model, ModelError};
 use serde_json::json;
 
-use super::run::params;
+use super::run::generate_options;
 use crate::args::{Args, Chat};
 use crate::exit::Code;
 use crate::model::load;
@@ -51,12 +51,7 @@ struct Talk<'a> {
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
-    let options = GenerateOptions {
-        max_tokens: command.max_tokens,
-        sampling: params(&command.sampling),
-        stop: command.stop.clone(),
-        ..model.generate_options()
-    };
+    let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
     let mut talk = Talk {
         template: model.chat_template()?,
         options,

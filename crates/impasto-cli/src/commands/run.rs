@@ -19,12 +19,7 @@ use crate::output::{bytes, print, print_json};
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
-    let options = GenerateOptions {
-        max_tokens: command.max_tokens,
-        sampling: params(&command.sampling),
-        stop: command.stop.clone(),
-        ..model.generate_options()
-    };
+    let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
     let prompt = prompt(&model, command)?;
     let generation = if args.json {
         model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(()))?
@@ -99,13 +94,15 @@ fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
     Ok(tokenizer.encode(&template.render(&messages, &options)?, false)?)
 }
 
-pub fn params(sampling: &Sampling) -> SamplingParams {
-    SamplingParams {
+/// How a model continues a text, ending where its own end-of-text tokens do.
+pub fn generate_options(model: &Model, max_tokens: usize, sampling: &Sampling, stop: &[String]) -> GenerateOptions {
+    let sampling = SamplingParams {
         temperature: sampling.temperature,
         top_k: sampling.top_k,
         top_p: sampling.top_p,
         min_p: sampling.min_p,
         repetition_penalty: sampling.repetition_penalty,
         seed: sampling.seed,
-    }
+    };
+    GenerateOptions { max_tokens, sampling, stop: stop.to_vec(), ..model.generate_options() }
 }

@@ -246,7 +246,7 @@ impl Runtime {
                 let of = |width: usize| rows.start * width..rows.end * width;
                 let store = part.cache.store().ok_or(ModelError::ForeignCache)?;
                 store.append(index, &k[of(kv_width)], &v[of(kv_width)]);
-                kv::attend(
+                let attended = kv::attend(
                     tools.workers.level,
                     store,
                     index,
@@ -256,6 +256,7 @@ impl Runtime {
                     attention,
                     &tools.pool,
                 );
+                attended.map_err(ModelError::Kv)?;
                 at = rows.end;
             }
             project(&block.output, mixed, [&mut *out], wide, tools, packed)?;

@@ -10,7 +10,7 @@ use super::plane::GROUP;
 use super::scratch::{Buffers, Scratch, Sizes, Worker};
 use super::softmax::Softmax;
 use super::store::{Block, KvStore};
-use super::{KvFormat, hadamard};
+use super::{KvError, KvFormat, hadamard};
 use crate::config::DecoderConfig;
 use crate::runtime::Pool;
 use crate::runtime::parts::Parts;
@@ -138,6 +138,9 @@ impl Plan {
 /// binary64, on the keys and values as they are stored, an element is off by at most 1e-5 of the largest value (test
 /// `equals_the_definition`; scores up to some tens).
 ///
+/// # Errors
+/// [`KvError::Memory`] if `scratch` has to grow and is refused the memory.
+///
 /// # Panics
 /// If sizes disagree, or the block's tokens are not `store.len() + T`.
 #[expect(clippy::too_many_arguments, reason = "a call for each block and token: nothing is worth a struct of its own")]
@@ -150,7 +153,7 @@ pub fn attend(
     out: &mut [f32],
     scratch: &mut Scratch,
     pool: &Pool,
-) {
+) -> Result<(), KvError> {
     let width = how.query * how.dim;
     assert!(how.kv == store.kv_heads() && how.dim == store.head_dim(), "attention of the store's shape");
     assert!(how.query > 0 && how.query.is_multiple_of(how.kv), "query heads in whole groups");
@@ -160,12 +163,12 @@ pub fn attend(
     let block = store.block(block);
     assert_eq!(block.filled, past + tokens, "the tokens were appended to the block");
     if tokens == 0 {
-        return;
+        return Ok(());
     }
     let plan = Plan::new(how, past, tokens);
     let (tasks, slot) = (plan.tasks(how), plan.slot());
     let job = Job { kernels: Kernels::of(level), block, q, how, plan };
-    scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 });
+    scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 })?;
     let Scratch { workers, partials } = scratch;
     let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));
     pool.run(tasks, &|worker, i| {
@@ -197,6 +200,7 @@ pub fn attend(
             });
         });
     }
+    Ok(())
 }
 
 /// What tasks share.

@@ -1,5 +1,6 @@
 //! Working memory of attention.
 
+use super::KvError;
 use super::lanes::WIDTH;
 use super::lines::Lines;
 use super::pages::PAGE;
@@ -62,13 +63,20 @@ impl Sizes {
     }
 }
 
+/// Room for so many floats.
+fn grow(lines: &mut Lines, floats: usize) -> Result<(), KvError> {
+    let bytes = floats.saturating_mul(size_of::<f32>());
+    lines.grow(bytes).map_err(|_| KvError::Memory { bytes })
+}
+
 impl Worker {
-    fn grow(&mut self, sizes: Sizes) {
+    fn grow(&mut self, sizes: Sizes) -> Result<(), KvError> {
         let floats: usize = sizes.parts().iter().sum();
-        self.floats.grow(floats * size_of::<f32>()).expect("memory for one thread");
+        grow(&mut self.floats, floats)?;
         if self.seen.len() < sizes.rows {
             self.seen.resize(sizes.rows, (0, 0));
         }
+        Ok(())
     }
 
     pub(super) fn parts(&mut self, sizes: Sizes) -> Buffers<'_> {
@@ -107,11 +115,11 @@ impl Scratch {
     }
 
     /// Room for so many workers and so many floats of partial results.
-    pub(super) fn grow(&mut self, workers: usize, sizes: Sizes, partials: usize) {
+    pub(super) fn grow(&mut self, workers: usize, sizes: Sizes, partials: usize) -> Result<(), KvError> {
         if self.workers.len() < workers {
             self.workers.resize_with(workers, Worker::default);
         }
-        self.workers.iter_mut().for_each(|w| w.grow(sizes));
-        self.partials.grow(partials * size_of::<f32>()).expect("memory for partial results");
+        self.workers.iter_mut().try_for_each(|w| w.grow(sizes))?;
+        grow(&mut self.partials, partials)
     }
 }

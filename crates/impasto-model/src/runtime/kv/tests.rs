@@ -97,7 +97,7 @@ fn equals_the_definition() {
                     let expected = definition(&q, &k, &v, past, &how);
                     let mut got = |level, pool| {
                         let mut out = vec![f32::NAN; q.len()];
-                        attend(level, &store, 0, &q, &how, &mut out, &mut scratch, pool);
+                        attend(level, &store, 0, &q, &how, &mut out, &mut scratch, pool).unwrap();
                         out
                     };
                     let scalar = got(Level::Scalar, &three);
@@ -216,7 +216,7 @@ fn what_is_no_number_shows() {
             let store = store(&how, &format.into(), &k, &v, 69);
             for level in Level::available() {
                 let (mut scratch, pool) = (Scratch::new(), Pool::new(1).unwrap());
-                attend(level, &store, 0, &[1.0; 4], &how, &mut out, &mut scratch, &pool);
+                attend(level, &store, 0, &[1.0; 4], &how, &mut out, &mut scratch, &pool).unwrap();
                 assert!(out.iter().all(|x| x.is_nan()), "{format} {poison} {level} {out:?}");
             }
         }
