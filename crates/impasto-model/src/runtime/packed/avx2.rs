@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, Panel, PanelMut};
 use super::band::Strip;
-use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS, WIDEST};
+use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, WIDEST, low};
 use super::fixes::{Fixes, sum_floats};
 
 /// Rows of a register.
@@ -142,55 +142,56 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
 /// The processor has AVX2. `at` points to `width` lines, 1 to 8 of them; `half` is 0 or 1.
 #[inline(always)]
 unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] {
-    // SAFETY: as this function's own; the lines of a plane are as many as its bits, so its first line is its lowest bit.
+    // SAFETY: as this function's own.
+    unsafe {
+        match width {
+            1 => unpack_width::<1>(at, half),
+            2 => unpack_width::<2>(at, half),
+            3 => unpack_width::<3>(at, half),
+            4 => unpack_width::<4>(at, half),
+            5 => unpack_width::<5>(at, half),
+            6 => unpack_width::<6>(at, half),
+            7 => unpack_width::<7>(at, half),
+            _ => unpack_width::<8>(at, half),
+        }
+    }
+}
+
+/// [`unpack`] for one width.
+///
+/// # Safety
+/// As [`unpack`].
+#[inline(always)]
+unsafe fn unpack_width<const WIDTH: usize>(at: *const Line, half: usize) -> [__m256i; VECTORS] {
+    // A loop over pieces would keep the vectors in memory.
+    macro_rules! pieces {
+        ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, half, &mut $u);)* };
+    }
+    // SAFETY: as this function's own.
     unsafe {
         let mut u = [_mm256_setzero_si256(); VECTORS];
-        match width {
-            1 => plane::<1, 0>(at, half, &mut u),
-            2 => plane::<2, 0>(at, half, &mut u),
-            3 => {
-                plane::<2, 0>(at, half, &mut u);
-                plane::<1, 2>(at, half, &mut u);
-            }
-            4 => plane::<4, 0>(at, half, &mut u),
-            5 => {
-                plane::<4, 0>(at, half, &mut u);
-                plane::<1, 4>(at, half, &mut u);
-            }
-            6 => {
-                plane::<4, 0>(at, half, &mut u);
-                plane::<2, 4>(at, half, &mut u);
-            }
-            7 => {
-                plane::<4, 0>(at, half, &mut u);
-                plane::<2, 4>(at, half, &mut u);
-                plane::<1, 6>(at, half, &mut u);
-            }
-            _ => u.iter_mut().enumerate().for_each(|(v, u)| *u = load(at.add(v), half)),
-        }
+        pieces!(u: 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
         u
     }
 }
 
-/// Adds a plane of `BITS` bits to the vectors, `LOWEST` being the lowest bit that it holds.
+/// Adds a piece to its vector, whose lower bits are there.
 ///
 /// # Safety
-/// As [`unpack`]; `at` points to more than `LOWEST + BITS - 1` lines.
+/// As [`unpack`].
 #[inline(always)]
-unsafe fn plane<const BITS: usize, const LOWEST: usize>(at: *const Line, half: usize, u: &mut [__m256i; VECTORS]) {
-    // SAFETY: as this function's own.
+unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, half: usize, u: &mut [__m256i; VECTORS]) {
+    let Some(piece) = (const { Pieces::of(WIDTH).get(PIECE) }) else { return };
+    // SAFETY: as this function's own; pieces are of lines below the width.
     unsafe {
-        let mask = _mm256_set1_epi8((((1 << BITS) - 1) << LOWEST) as i8);
-        for (v, u) in u.iter_mut().enumerate() {
-            let line = load(at.add(LOWEST + v % BITS), half);
-            // From bit `from` to bit `LOWEST`; what comes from a neighbouring byte is masked.
-            let from = BITS * (v / BITS);
-            let moved = if from >= LOWEST {
-                _mm256_srl_epi16(line, _mm_cvtsi32_si128((from - LOWEST) as i32))
-            } else {
-                _mm256_sll_epi16(line, _mm_cvtsi32_si128((LOWEST - from) as i32))
-            };
-            *u = _mm256_or_si256(*u, _mm256_and_si256(moved, mask));
+        let line = load(at.add(piece.line), half);
+        // What comes from a neighbouring byte is above the piece: the next one of the vector or the mask covers it.
+        let moved = _mm256_srl_epi16(line, _mm_cvtsi32_si128((piece.from - piece.to) as i32));
+        let below = _mm256_set1_epi8(low(piece.to) as i8);
+        let u = &mut u[piece.vector];
+        *u = _mm256_or_si256(_mm256_and_si256(*u, below), _mm256_andnot_si256(below, moved));
+        if piece.to + piece.bits == WIDTH {
+            *u = _mm256_and_si256(*u, _mm256_set1_epi8(low(WIDTH) as i8));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::ColumnOrder;
 use super::activations::{FloatPanel, Panel, PanelMut};
 use super::band::{Band, Strip};
-use super::cell::{self, BLOCK_GROUPS, GROUP, Line, QUAD, STRIP, VECTORS};
+use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, low};
 use super::fixes::{Fixes, sum_floats};
 
 /// Chains of additions, which hide the latency of a product.
@@ -175,55 +175,56 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
 /// The processor has AVX-512 F and BW. `at` points to `width` lines, 1 to 8 of them.
 #[inline(always)]
 pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
-    // SAFETY: as this function's own; the lines of a plane are as many as its bits, so its first line is its lowest bit.
+    // SAFETY: as this function's own.
+    unsafe {
+        match width {
+            1 => unpack_width::<1>(at),
+            2 => unpack_width::<2>(at),
+            3 => unpack_width::<3>(at),
+            4 => unpack_width::<4>(at),
+            5 => unpack_width::<5>(at),
+            6 => unpack_width::<6>(at),
+            7 => unpack_width::<7>(at),
+            _ => unpack_width::<8>(at),
+        }
+    }
+}
+
+/// [`unpack`] for one width.
+///
+/// # Safety
+/// As [`unpack`].
+#[inline(always)]
+unsafe fn unpack_width<const WIDTH: usize>(at: *const Line) -> [__m512i; VECTORS] {
+    // A loop over pieces would keep the vectors in memory.
+    macro_rules! pieces {
+        ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, &mut $u);)* };
+    }
+    // SAFETY: as this function's own.
     unsafe {
         let mut u = [_mm512_setzero_si512(); VECTORS];
-        match width {
-            1 => plane::<1, 0>(at, &mut u),
-            2 => plane::<2, 0>(at, &mut u),
-            3 => {
-                plane::<2, 0>(at, &mut u);
-                plane::<1, 2>(at, &mut u);
-            }
-            4 => plane::<4, 0>(at, &mut u),
-            5 => {
-                plane::<4, 0>(at, &mut u);
-                plane::<1, 4>(at, &mut u);
-            }
-            6 => {
-                plane::<4, 0>(at, &mut u);
-                plane::<2, 4>(at, &mut u);
-            }
-            7 => {
-                plane::<4, 0>(at, &mut u);
-                plane::<2, 4>(at, &mut u);
-                plane::<1, 6>(at, &mut u);
-            }
-            _ => u.iter_mut().enumerate().for_each(|(v, u)| *u = _mm512_load_si512(at.add(v).cast())),
-        }
+        pieces!(u: 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
         u
     }
 }
 
-/// Adds a plane of `BITS` bits to the vectors, `LOWEST` being the lowest bit that it holds.
+/// Adds a piece to its vector, whose lower bits are there.
 ///
 /// # Safety
-/// As [`unpack`]; `at` points to more than `LOWEST + BITS - 1` lines.
+/// As [`unpack`].
 #[inline(always)]
-unsafe fn plane<const BITS: usize, const LOWEST: usize>(at: *const Line, u: &mut [__m512i; VECTORS]) {
-    // SAFETY: as this function's own.
+unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, u: &mut [__m512i; VECTORS]) {
+    let Some(piece) = (const { Pieces::of(WIDTH).get(PIECE) }) else { return };
+    // SAFETY: as this function's own; pieces are of lines below the width.
     unsafe {
-        let mask = _mm512_set1_epi8((((1 << BITS) - 1) << LOWEST) as i8);
-        for (v, u) in u.iter_mut().enumerate() {
-            let line = _mm512_load_si512(at.add(LOWEST + v % BITS).cast());
-            // From bit `from` to bit `LOWEST`; what comes from a neighbouring byte is masked.
-            let from = BITS * (v / BITS);
-            let moved = if from >= LOWEST {
-                _mm512_srl_epi16(line, _mm_cvtsi32_si128((from - LOWEST) as i32))
-            } else {
-                _mm512_sll_epi16(line, _mm_cvtsi32_si128((LOWEST - from) as i32))
-            };
-            *u = _mm512_or_si512(*u, _mm512_and_si512(moved, mask));
+        let line = _mm512_load_si512(at.add(piece.line).cast());
+        // What comes from a neighbouring byte is above the piece: the next one of the vector or the mask covers it.
+        let moved = _mm512_srl_epi16(line, _mm_cvtsi32_si128((piece.from - piece.to) as i32));
+        let below = _mm512_set1_epi8(low(piece.to) as i8);
+        let u = &mut u[piece.vector];
+        *u = _mm512_or_si512(_mm512_and_si512(*u, below), _mm512_andnot_si512(below, moved));
+        if piece.to + piece.bits == WIDTH {
+            *u = _mm512_and_si512(*u, _mm512_set1_epi8(low(WIDTH) as i8));
         }
     }
 }

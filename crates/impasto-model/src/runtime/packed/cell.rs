@@ -2,9 +2,12 @@
 //!
 //! A cell is 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group: byte `4 row + column %
 //! 4` is the integer plus [`bias`], so that one VPDPBUSD multiplies it by four activations and adds up each row in a
-//! lane of its own. At width `w`, bits of the vectors lie in planes of 8, or of 4, 2 and 1 bits, the lowest first. In
-//! a plane of `b` bits, `b` lines of 64 bytes, vector `v` has bits `b (v / b)` to `b (v / b) + b - 1` of each byte of
-//! line `v % b`: shift and mask bring it out.
+//! lane of its own.
+//!
+//! At width `w` a cell is `w` lines of 64 bytes, and a byte of a line has bits of the bytes at its place in some
+//! vectors: first as many whole vectors as it has room for, `f = 8 / w`, then what is left of it, bit by bit, goes to
+//! the vectors that no line has whole. So vector `v < f w` is bits `w (v / w)` and up of line `v % w`: one shift and one
+//! mask bring it out, and vectors in [`Piece`]s are few.
 
 /// Rows of a strip: lanes of a 512-bit register.
 pub(super) const STRIP: usize = 16;
@@ -46,31 +49,101 @@ pub(super) fn most(width: u8) -> i32 {
     (bias(width) - 1).max(0)
 }
 
-/// The planes of a width: bits, first line, lowest bit of the value that it holds.
+/// Bits of a line that are bits of a vector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub vector: usize,
+    /// The lowest bit in the vector's bytes.
+    pub to: usize,
+    pub line: usize,
+    /// The lowest bit in the line's bytes, which is no lower than `to`.
+    pub from: usize,
+    pub bits: usize,
+}
+
+/// The most pieces that a cell has: two vectors of 7 whole, one in 7 pieces, and so on; found by counting.
+const MOST_PIECES: usize = 14;
+
+/// The pieces of a width.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pieces {
+    pieces: [Piece; MOST_PIECES],
+    count: usize,
+}
+
+impl Pieces {
+    /// Vector by vector, lowest bits first. `width`: 8 at most.
+    pub(super) const fn of(width: usize) -> Pieces {
+        let none = Piece { vector: 0, to: 0, line: 0, from: 0, bits: 0 };
+        let mut found = Pieces { pieces: [none; MOST_PIECES], count: 0 };
+        if width == 0 {
+            return found;
+        }
+        let whole = 8 / width * width;
+        // The bit after the last one that was given away: of lines' rests, one after another.
+        let (mut line, mut from) = (0, whole);
+        let mut vector = 0;
+        while vector < VECTORS {
+            let mut to = 0;
+            while to < width {
+                let piece = if vector < whole {
+                    Piece { vector, to, line: vector % width, from: vector / width * width, bits: width }
+                } else {
+                    let bits = if width - to < 8 - from { width - to } else { 8 - from };
+                    Piece { vector, to, line, from, bits }
+                };
+                if vector >= whole {
+                    from += piece.bits;
+                    if from == 8 {
+                        (line, from) = (line + 1, whole);
+                    }
+                }
+                found.pieces[found.count] = piece;
+                found.count += 1;
+                to += piece.bits;
+            }
+            vector += 1;
+        }
+        found
+    }
+
+    /// One of them, if there are so many.
+    pub(super) const fn get(&self, index: usize) -> Option<Piece> {
+        if index < self.count { Some(self.pieces[index]) } else { None }
+    }
+
+    #[inline(always)]
+    fn all(&self) -> &[Piece] {
+        &self.pieces[..self.count]
+    }
+}
+
+/// Those of all widths.
+const PIECES: [Pieces; WIDEST as usize + 1] = {
+    let mut all = [Pieces::of(0); WIDEST as usize + 1];
+    let mut width = 0;
+    while width < all.len() {
+        all[width] = Pieces::of(width);
+        width += 1;
+    }
+    all
+};
+
+/// A byte with its `bits` lowest bits set.
 #[inline(always)]
-fn planes(width: u8) -> impl Iterator<Item = (usize, usize, usize)> {
-    // The lines of a plane are as many as its bits, so the first line is the lowest bit, too.
-    let mut first = 0;
-    [8, 4, 2, 1].into_iter().filter(move |&bits| usize::from(width) & bits != 0).map(move |bits| {
-        first += bits;
-        (bits, first - bits, first - bits)
-    })
+pub(super) const fn low(bits: usize) -> u8 {
+    ((1u16 << bits) - 1) as u8
 }
 
 /// Appends a cell: `values` are integers plus bias, below `2^width`.
 #[inline(always)]
 pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
     let vectors = values.as_chunks::<64>().0;
-    for (bits, _, lowest) in planes(width) {
-        let mask = (u16::from(u8::MAX) >> (8 - bits)) as u8;
-        for line in 0..bits {
-            let mut bytes = [0; 64];
-            for field in 0..VECTORS / bits {
-                for (byte, &value) in bytes.iter_mut().zip(&vectors[field * bits + line]) {
-                    *byte |= (value >> lowest & mask) << (field * bits);
-                }
-            }
-            lines.push(Line(bytes));
+    let first = lines.len();
+    lines.resize(first + usize::from(width), Line::default());
+    for &Piece { vector, to, line, from, bits } in PIECES[usize::from(width)].all() {
+        for (byte, &value) in lines[first + line].0.iter_mut().zip(&vectors[vector]) {
+            *byte |= (value >> to & low(bits)) << from;
         }
     }
 }
@@ -80,14 +153,9 @@ pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
 pub(super) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
     values.fill(0);
     let vectors = values.as_chunks_mut::<64>().0;
-    for (bits, first, lowest) in planes(width) {
-        let mask = (u16::from(u8::MAX) >> (8 - bits)) as u8;
-        for (v, vector) in vectors.iter_mut().enumerate() {
-            let Line(bytes) = &lines[first + v % bits];
-            let shift = bits * (v / bits);
-            for (value, &byte) in vector.iter_mut().zip(bytes) {
-                *value |= (byte >> shift & mask) << lowest;
-            }
+    for &Piece { vector, to, line, from, bits } in PIECES[usize::from(width)].all() {
+        for (value, &byte) in vectors[vector].iter_mut().zip(&lines[line].0) {
+            *value |= (byte >> from & low(bits)) << to;
         }
     }
 }
@@ -95,11 +163,9 @@ pub(super) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
 /// The integer at one row and column of a cell.
 pub(super) fn integer(lines: &[Line], width: u8, row: usize, column: usize) -> i32 {
     let (v, byte) = (column / QUAD, QUAD * row + column % QUAD);
-    let part = |(bits, first, lowest): (usize, usize, usize)| {
-        let field = i32::from(lines[first + v % bits].0[byte]) >> (bits * (v / bits));
-        (field & ((1 << bits) - 1)) << lowest
-    };
-    planes(width).map(part).sum::<i32>() - bias(width)
+    let of_vector = PIECES[usize::from(width)].all().iter().filter(|piece| piece.vector == v);
+    let part = |piece: &Piece| i32::from(lines[piece.line].0[byte] >> piece.from & low(piece.bits)) << piece.to;
+    of_vector.map(part).sum::<i32>() - bias(width)
 }
 
 #[cfg(test)]

@@ -50,8 +50,8 @@ use cell::STRIP;
 /// Columns whose activations are quantized with one scale.
 pub const ACTIVATION_BLOCK: usize = cell::BLOCK;
 
-/// Bytes that a task reads, about.
-const TASK: usize = 1 << 15;
+/// Bytes that a piece of a product reads, at least.
+const PIECE: usize = 1 << 15;
 
 /// A matrix, packed.
 #[derive(Debug)]
@@ -60,8 +60,10 @@ pub struct PackedMatrix {
     bands: Vec<Band>,
     /// First row of each band, and the end.
     starts: Vec<usize>,
-    /// What is multiplied in one go: strips of a band.
-    tasks: Vec<(usize, Range<usize>)>,
+    /// Strips before each band, and all.
+    strips: Vec<usize>,
+    /// Bytes that a product reads.
+    bytes: usize,
 }
 
 /// What a packed matrix takes.
@@ -98,21 +100,16 @@ impl PackedMatrix {
     /// # Errors
     /// [`PackError::OtherColumns`] if a band was not packed with `columns`.
     pub fn new(columns: ColumnOrder, bands: Vec<Band>) -> Result<PackedMatrix, PackError> {
-        let (mut starts, mut tasks) = (vec![0], Vec::new());
-        let mut end = 0;
+        let (mut starts, mut strips, mut bytes) = (vec![0], vec![0], 0);
         for (index, band) in bands.iter().enumerate() {
             if band.columns != columns {
                 return Err(PackError::OtherColumns(index));
             }
-            end += band.rows();
-            starts.push(end);
-            let bytes: usize = (0..band.strips()).map(|strip| band.strip(strip).bytes()).sum();
-            let pieces = bytes.div_ceil(TASK).clamp(1, band.strips().max(1));
-            // Strips go in pairs where there are many tokens.
-            let cut = |piece| if piece == pieces { band.strips() } else { (band.strips() * piece / pieces) & !1 };
-            tasks.extend((0..pieces).map(|piece| (index, cut(piece)..cut(piece + 1))));
+            starts.push(starts[index] + band.rows());
+            strips.push(strips[index] + band.strips());
+            bytes += (0..band.strips()).map(|strip| band.strip(strip).bytes()).sum::<usize>();
         }
-        Ok(PackedMatrix { columns, bands, starts, tasks })
+        Ok(PackedMatrix { columns, bands, starts, strips, bytes })
     }
 
     /// Number of rows.
@@ -129,7 +126,7 @@ impl PackedMatrix {
     pub fn memory_bytes(&self) -> usize {
         self.columns.memory_bytes()
             + size_of_val(&self.starts[..])
-            + size_of_val(&self.tasks[..])
+            + size_of_val(&self.strips[..])
             + self.bands.iter().map(|band| size_of::<Band>() + band.memory_bytes()).sum::<usize>()
     }
 
@@ -208,8 +205,22 @@ impl PackedMatrix {
         self.bands.iter().any(|band| band.offset() != 0.0)
     }
 
-    fn tasks(&self) -> &[(usize, Range<usize>)] {
-        &self.tasks
+    /// How many pieces a product may be cut into.
+    fn most_pieces(&self) -> usize {
+        (self.bytes / PIECE).clamp(1, self.strips[self.bands.len()].max(1))
+    }
+
+    /// The strips of each band that belong to a piece, the same number to each piece, nearly.
+    fn piece(&self, piece: usize, pieces: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let cut = |piece: usize| self.strips[self.bands.len()] * piece / pieces;
+        let (from, to) = (cut(piece), cut(piece + 1));
+        self.strips.windows(2).enumerate().map(move |(band, of_band)| {
+            // Strips go in pairs where there are many tokens.
+            let within = |cut: usize| {
+                if cut < of_band[1] { cut.saturating_sub(of_band[0]) & !1 } else { of_band[1] - of_band[0] }
+            };
+            (band, within(from)..within(to))
+        })
     }
 }
 

@@ -11,6 +11,10 @@ use super::kernel::STRIPS;
 use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool};
 use crate::runtime::parts::Parts;
 
+/// Pieces of a product for each thread, at most. They even out threads that are not equally fast; but to take one is an
+/// atomic operation, which waits for all memory that is being read, so they are few.
+const PIECES: usize = 8;
+
 /// Memory of products: grows when a product needs more than those before, and is then used again.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -149,22 +153,24 @@ impl PackedMatrix {
         let scratch = &*scratch;
         let product = Product { kernel, activations, unpacks, panels, sizes, scratch };
         let out = Parts::new(out);
-        pool.run(self.tasks().len(), &|worker, task| {
+        let pieces = if pool.threads() == 1 { 1 } else { self.most_pieces().min(PIECES * pool.threads()) };
+        pool.run(pieces, &|worker, piece| {
             let worker = &mut *lock(&scratch.workers, worker);
-            let (index, strips) = self.tasks()[task].clone();
-            let band = &self.bands()[index];
-            product.multiply(band, strips, worker, |place, tokens, sums| {
-                let (rows, steps) = band.rows_of(place);
-                for (token, sums) in tokens.zip(sums) {
-                    let start = token * stride + self.start_of(index);
-                    let out = out.pointer(start..start + band.rows());
-                    for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                        // SAFETY: rows of a band are below `band.rows()`, and each is written by the one task that has
-                        // its strip.
-                        unsafe { out.add(row as usize).write(sum * step) };
+            for (index, strips) in self.piece(piece, pieces) {
+                let band = &self.bands()[index];
+                product.multiply(band, strips, worker, |place, tokens, sums| {
+                    let (rows, steps) = band.rows_of(place);
+                    for (token, sums) in tokens.zip(sums) {
+                        let start = token * stride + self.start_of(index);
+                        let out = out.pointer(start..start + band.rows());
+                        for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
+                            // SAFETY: rows of a band are below `band.rows()`, and each is written by the one piece that
+                            // has its strip.
+                            unsafe { out.add(row as usize).write(sum * step) };
+                        }
                     }
-                }
-            });
+                });
+            }
         });
     }
 }
