@@ -37,7 +37,7 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS && panel.quads.len() >= groups * VECTORS * TOKENS);
     for half in 0..2 {
         let mut results = [_mm256_setzero_ps(); TOKENS];
-        let (mut at, mut quads) = (strip.lines.as_ptr(), panel.quads.as_ptr());
+        let (mut at, mut quads) = (strip.cells.as_ptr(), panel.quads.as_ptr());
         for (block, widths) in strip.widths.chunks(BLOCK_GROUPS).enumerate() {
             let mut sums = [_mm256_setzero_si256(); TOKENS];
             let mut signs = [_mm256_setzero_si256(); TOKENS];
@@ -99,7 +99,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     let fixes = sum_floats::<TOKENS>(strip, panel, offset);
     for half in 0..2 {
         let mut sums = [[_mm256_setzero_ps(); QUAD]; TOKENS];
-        let mut at = strip.lines.as_ptr();
+        let mut at = strip.cells.as_ptr();
         for (group, &width) in strip.widths.iter().enumerate() {
             if width > 0 {
                 // SAFETY: the lines of all cells are those of the strip, checked above.

@@ -45,14 +45,14 @@ pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
     panel: Panel,
     offset: f32,
     fixes: &mut Fixes,
-    mut each: impl FnMut(usize, &[[f32; STRIP]]),
+    mut each: impl FnMut(Strip, &[[f32; STRIP]]),
 ) {
     let mut sums = [[0.0; STRIP]; TOKENS];
     for index in strips {
         let strip = band.strip(index);
         fixes.sum::<TOKENS, OFFSET>(strip, panel, false);
         int8::<TOKENS, OFFSET>(strip, panel, offset, fixes, &mut sums);
-        each(index, &sums);
+        each(strip, &sums);
     }
 }
 
@@ -73,7 +73,7 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
     assert!(panel.quads.len() >= groups * VECTORS * TOKENS && panel.scales.len() >= blocks * TOKENS);
     let zero = _mm512_setzero_si512();
     let mut results = [_mm512_setzero_ps(); TOKENS];
-    let mut at = strip.lines.as_ptr();
+    let mut at = strip.cells.as_ptr();
     let mut quads = panel.quads.as_ptr();
     for (block, widths) in strip.widths.chunks(BLOCK_GROUPS).enumerate() {
         let mut sums = [[zero; CHAINS]; TOKENS];
@@ -132,7 +132,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     strip.check();
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
     let mut sums = [[_mm512_setzero_ps(); QUAD]; TOKENS];
-    let mut at = strip.lines.as_ptr();
+    let mut at = strip.cells.as_ptr();
     for (group, &width) in strip.widths.iter().enumerate() {
         if width > 0 {
             // SAFETY: the lines of all cells are those of the strip, checked above.

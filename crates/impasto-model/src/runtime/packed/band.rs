@@ -4,7 +4,7 @@ use impasto_codec::Level;
 
 use super::arena::{Arena, Lines};
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP};
-use super::widths::{beyond, choose};
+use super::widths::{CHOICES, beyond, choose};
 use super::{ColumnOrder, PackError};
 
 /// Columns that the index of an outlier spans.
@@ -22,21 +22,12 @@ const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 #[derive(Debug)]
 pub struct Band {
     pub(super) columns: ColumnOrder,
-    /// The row of each lane.
-    order: Vec<u32>,
-    /// The step of each lane.
-    steps: Vec<f32>,
     /// The lane of each row.
     lanes: Vec<u32>,
-    /// Widths of the cells of each strip.
-    widths: Vec<u8>,
-    /// The cells, strip after strip.
+    /// The strips, one after another.
     lines: Lines,
     /// First line of each strip, and the end.
     starts: Vec<u32>,
-    outliers: Vec<u32>,
-    /// Where outliers of each segment of each strip begin: near ones, then far ones; and the end.
-    bounds: Vec<u32>,
     /// How much further from 0 the weights stand than their integers, in 256ths of a step.
     offset: u8,
 }
@@ -53,14 +44,23 @@ pub(super) struct Outlier {
 }
 
 /// 16 rows of a band.
+///
+/// All that a product reads of them lies in one piece of memory, in the order in which it is read, each part in lines of
+/// its own: `ends` and `widths`, `outliers`, `cells`, `rows`, `steps`. For a processor fetches one stream ahead at the
+/// full rate, and further ones beside it cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip<'a> {
+    /// Where outliers of each segment end: near ones, then far ones.
+    ends: &'a [u32],
     /// The width of the cell of each group.
     pub widths: &'a [u8],
-    /// The cells one after another: as many lines as the sum of the widths.
-    pub lines: &'a [Line],
     outliers: &'a [u32],
-    bounds: &'a [u32],
+    /// The cells one after another: as many lines as the sum of the widths.
+    pub cells: &'a [Line],
+    /// The row of the band that each lane has.
+    pub rows: &'a [u32],
+    /// The step of each lane.
+    pub steps: &'a [f32],
 }
 
 impl Band {
@@ -91,33 +91,20 @@ impl Band {
         for (lane, &row) in order.iter().enumerate() {
             lanes[row as usize] = lane as u32;
         }
-        let mut band = Band {
-            columns: columns.clone(),
-            steps: order.iter().map(|&r| row_steps[r as usize]).collect(),
-            order,
-            lanes,
-            widths: Vec::with_capacity(count.div_ceil(STRIP) * columns.groups()),
-            lines: Lines::Own(Vec::new()),
-            starts: vec![0],
-            outliers: Vec::new(),
-            bounds: vec![0],
-            offset,
-        };
-        let mut lines = Vec::new();
-        let mut strip = Integers { cells: vec![0; columns.padded() * STRIP], rest: Vec::new() };
-        for first in (0..count).step_by(STRIP) {
+        let (mut lines, mut starts) = (Vec::new(), vec![0]);
+        let mut strip = Packer { cells: vec![0; columns.padded() * STRIP], ..Packer::default() };
+        for rows in order.chunks(STRIP) {
             strip.cells.fill(0);
             strip.rest.clear();
-            for (lane, &row) in band.order[first..].iter().take(STRIP).enumerate() {
+            for (lane, &row) in rows.iter().enumerate() {
                 let row = row as usize;
                 strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
             }
-            band.push_strip(&strip, &mut lines);
+            strip.pack(rows, row_steps, &mut lines);
+            starts.push(lines.len() as u32);
         }
         lines.shrink_to_fit();
-        band.lines = Lines::Own(lines);
-        band.outliers.shrink_to_fit();
-        Ok(band)
+        Ok(Band { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset })
     }
 
     /// Moves what products read most of into an arena.
@@ -127,71 +114,6 @@ impl Band {
             kept => kept,
         };
         Band { lines, ..self }
-    }
-
-    /// Appends a strip of integers in the order of cells.
-    fn push_strip(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
-        match Level::best() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the level, and so its features.
-            Level::Avx512 => unsafe { self.push_strip_avx512(strip, lines) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx2 => unsafe { self.push_strip_avx2(strip, lines) },
-            _ => self.push_strip_portable(strip, lines),
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn push_strip_avx512(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
-        self.push_strip_portable(strip, lines);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn push_strip_avx2(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
-        self.push_strip_portable(strip, lines);
-    }
-
-    /// The loops over cells, which a compiler vectorises.
-    #[inline(always)]
-    fn push_strip_portable(&mut self, strip: &Integers, lines: &mut Vec<Line>) {
-        let cells = strip.cells.as_chunks::<CELL>().0;
-        let (mut far, mut paths, start) = (Vec::new(), Vec::new(), self.widths.len());
-        choose(cells, &mut paths, &mut self.widths);
-        for &(place, ..) in &strip.rest {
-            // A cell of two bits has the signs of its outliers (`fixes`), however many add up to an integer.
-            let width = &mut self.widths[start + place / GROUP];
-            *width = 2.max(*width);
-        }
-        for (segment, first) in cells.chunks(SEGMENT_GROUPS).zip((start..).step_by(SEGMENT_GROUPS)) {
-            for (group, cell) in segment.iter().enumerate() {
-                let width = self.widths[first + group];
-                let mut values = [0; CELL];
-                let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
-                for (value, &z) in values.iter_mut().zip(cell) {
-                    *value = z.clamp(least, most).wrapping_sub(least) as u8;
-                }
-                cell::pack(&values, width, lines);
-                if beyond(cell, width) > 0 {
-                    for (i, &z) in cell.iter().enumerate().filter(|&(_, &z)| z < least || z > most) {
-                        let column = group * GROUP + i / 64 * QUAD + i % QUAD;
-                        let packed = pack_outlier(column, i % 64 / QUAD, z - z.clamp(least, most));
-                        if i8::try_from(z).is_ok() { self.outliers.push(packed) } else { far.push(packed) }
-                    }
-                }
-            }
-            let from = (first - start) * GROUP;
-            for &(place, row, rest) in strip.rest.iter().filter(|(place, ..)| (from..from + SEGMENT).contains(place)) {
-                let piece = |n: i32| (rest - n * LARGEST * rest.signum()).clamp(-LARGEST, LARGEST);
-                far.extend((0..=rest.abs() / LARGEST).map(|n| pack_outlier(place, row, piece(n) as i16)));
-            }
-            self.bounds.push(self.outliers.len() as u32);
-            self.outliers.append(&mut far);
-            self.bounds.push(self.outliers.len() as u32);
-        }
-        self.starts.push(lines.len() as u32);
     }
 
     /// Number of rows.
@@ -212,53 +134,71 @@ impl Band {
     #[inline(always)]
     pub(super) fn strip(&self, index: usize) -> Strip<'_> {
         let groups = self.columns.groups();
-        let bounds = 2 * groups.div_ceil(SEGMENT_GROUPS);
+        let segments = groups.div_ceil(SEGMENT_GROUPS);
+        let lines = &self.lines[self.starts[index] as usize..self.starts[index + 1] as usize];
+        let (head, lines) = lines.split_at(head_lines(segments, groups));
+        let (ends, widths) = bytemuck::cast_slice::<Line, u8>(head).split_at(segments * 2 * size_of::<u32>());
+        let ends: &[u32] = bytemuck::cast_slice(ends);
+        let outliers = ends.last().map_or(0, |&end| end as usize);
+        let (of_outliers, lines) = lines.split_at(outliers.div_ceil(STRIP));
+        let (cells, tail) = lines.split_at(lines.len() - TAIL);
+        let rows = (self.rows() - index * STRIP).min(STRIP);
         Strip {
-            widths: &self.widths[index * groups..][..groups],
-            lines: &self.lines[self.starts[index] as usize..self.starts[index + 1] as usize],
-            outliers: &self.outliers,
-            bounds: &self.bounds[index * bounds..][..=bounds],
+            ends,
+            widths: &widths[..groups],
+            outliers: &bytemuck::cast_slice(of_outliers)[..outliers],
+            cells,
+            rows: &bytemuck::cast_slice(&tail[..1])[..rows],
+            steps: &bytemuck::cast_slice(&tail[1..])[..rows],
         }
-    }
-
-    /// The rows of a strip in the band, all below `rows()`, and their steps; the last strip may have less than 16.
-    pub(super) fn rows_of(&self, strip: usize) -> (&[u32], &[f32]) {
-        let lanes = strip * STRIP..self.rows().min((strip + 1) * STRIP);
-        (&self.order[lanes.clone()], &self.steps[lanes])
     }
 
     /// Where a row lies, its strip and its row in that, and its step.
     pub(super) fn place(&self, row: usize) -> (Strip<'_>, usize, f32) {
         let lane = self.lanes[row] as usize;
-        (self.strip(lane / STRIP), lane % STRIP, self.steps[lane])
+        let strip = self.strip(lane / STRIP);
+        (strip, lane % STRIP, strip.steps[lane % STRIP])
     }
 
     /// Number of integers that lie beside their cells.
     pub(super) fn outliers(&self) -> usize {
-        self.outliers.len()
+        (0..self.strips()).map(|strip| self.strip(strip).outliers.len()).sum()
     }
 
     /// Bits of the cells.
     pub(super) fn cell_bits(&self) -> usize {
-        self.lines.len() * 8 * size_of::<Line>()
+        (0..self.strips()).map(|strip| size_of_val(self.strip(strip).cells) * 8).sum()
+    }
+
+    /// Bytes that a product reads.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.lines[..])
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let indices = [&self.order, &self.lanes, &self.starts, &self.outliers, &self.bounds];
-        indices.into_iter().map(|index| size_of_val(&index[..])).sum::<usize>()
-            + size_of_val(&self.steps[..])
-            + self.widths.len()
-            + size_of_val(&self.lines[..])
+        size_of_val(&self.lanes[..]) + size_of_val(&self.starts[..]) + self.bytes()
+    }
+}
+
+/// Lines of the ends and widths of a strip.
+#[inline(always)]
+fn head_lines(segments: usize, groups: usize) -> usize {
+    (segments * 2 * size_of::<u32>() + groups).div_ceil(size_of::<Line>())
+}
+
+/// Lines of the rows and steps of a strip.
+const TAIL: usize = 2;
+
+/// Appends values, filled up to whole lines.
+fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
+    for bytes in bytemuck::cast_slice::<T, u8>(values).chunks(size_of::<Line>()) {
+        let mut line = Line::default();
+        line.0[..bytes.len()].copy_from_slice(bytes);
+        lines.push(line);
     }
 }
 
 impl<'a> Strip<'a> {
-    /// Bytes that a product reads.
-    pub(super) fn bytes(&self) -> usize {
-        let outliers = self.bounds[self.bounds.len() - 1] - self.bounds[0];
-        size_of_val(self.lines) + self.widths.len() + size_of::<u32>() * outliers as usize
-    }
-
     /// Is there a line for each bit of width? Kernels, which follow pointers through the lines, ask.
     ///
     /// # Panics
@@ -266,18 +206,22 @@ impl<'a> Strip<'a> {
     #[inline]
     pub(super) fn check(self) {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
-        assert_eq!(self.lines.len(), lines, "lines of a strip");
+        assert_eq!(self.cells.len(), lines, "lines of a strip");
+    }
+
+    fn segments(self) -> usize {
+        self.ends.len() / 2
     }
 
     /// Has it an outlier that does not fit 8 bits?
     pub(super) fn has_far(self) -> bool {
-        (0..self.bounds.len() / 2).any(|s| self.bounds[2 * s + 1] != self.bounds[2 * s + 2])
+        self.ends.as_chunks::<2>().0.iter().any(|[near, far]| near != far)
     }
 
     /// All outliers, in the order of segments.
     #[inline(always)]
     pub(super) fn outliers(self) -> impl Iterator<Item = Outlier> {
-        (0..self.bounds.len() / 2).flat_map(move |s| self.between(s, 2 * s, 2 * s + 2))
+        (0..self.segments()).flat_map(move |s| self.between(s, 2 * s, 2 * s + 2))
     }
 
     /// Hands on all outliers; if `FAR`, those whose integers do not fit 8 bits.
@@ -285,7 +229,7 @@ impl<'a> Strip<'a> {
     pub(super) fn for_each_outlier<const FAR: bool>(self, mut each: impl FnMut(Outlier)) {
         // A loop of its own for each segment, which most strips have one of: an iterator over all would ask at each
         // outlier.
-        for segment in 0..self.bounds.len() / 2 {
+        for segment in 0..self.segments() {
             for outlier in self.between(segment, 2 * segment + usize::from(FAR), 2 * segment + 2) {
                 each(outlier);
             }
@@ -295,13 +239,14 @@ impl<'a> Strip<'a> {
     /// Outliers whose integers fit 8 bits.
     #[inline(always)]
     pub(super) fn near_outliers(self) -> impl Iterator<Item = Outlier> {
-        (0..self.bounds.len() / 2).flat_map(move |s| self.between(s, 2 * s, 2 * s + 1))
+        (0..self.segments()).flat_map(move |s| self.between(s, 2 * s, 2 * s + 1))
     }
 
+    /// Outliers of a segment, which lie between two of the places: 0 and the ends.
     #[inline(always)]
     fn between(self, segment: usize, from: usize, to: usize) -> impl Iterator<Item = Outlier> {
-        let outliers = &self.outliers[self.bounds[from] as usize..self.bounds[to] as usize];
-        outliers.iter().map(move |&o| Outlier {
+        let end = |place: usize| if place == 0 { 0 } else { self.ends[place - 1] as usize };
+        self.outliers[end(from)..end(to)].iter().map(move |&o| Outlier {
             column: segment * SEGMENT + (o >> 4) as usize % SEGMENT,
             row: o as usize % STRIP,
             delta: o as i32 >> 16,
@@ -311,7 +256,7 @@ impl<'a> Strip<'a> {
     /// The integers of a row, each with its place: those in cells, and then again those that are more than their cells
     /// say.
     pub(super) fn integers(self, row: usize, mut each: impl FnMut(usize, i32)) {
-        let mut lines = self.lines;
+        let mut lines = self.cells;
         for (group, &width) in self.widths.iter().enumerate() {
             for column in 0..GROUP {
                 each(group * GROUP + column, cell::integer(lines, width, row, column));
@@ -320,7 +265,7 @@ impl<'a> Strip<'a> {
         }
         let of_row = || self.outliers().filter(|o| o.row == row);
         for Outlier { column, .. } in of_row() {
-            let (group, lines) = (column / GROUP, self.lines);
+            let (group, lines) = (column / GROUP, self.cells);
             let before: usize = self.widths[..group].iter().copied().map(usize::from).sum();
             let delta: i32 = of_row().filter(|o| o.column == column).map(|o| o.delta).sum();
             each(column, cell::integer(&lines[before..], self.widths[group], row, column % GROUP) + delta);
@@ -328,15 +273,22 @@ impl<'a> Strip<'a> {
     }
 }
 
-/// The integers of a strip on their way into its cells.
-struct Integers {
-    /// In the order of cells, clamped to 16 bits.
+/// A strip that is being packed, and memory for that.
+#[derive(Default)]
+struct Packer {
+    /// Integers in the order of cells, clamped to 16 bits.
     cells: Vec<i16>,
     /// What that left of them: the place, the row, the difference.
     rest: Vec<(usize, usize, i32)>,
+    paths: Vec<[u8; CHOICES]>,
+    widths: Vec<u8>,
+    outliers: Vec<u32>,
+    far: Vec<u32>,
+    ends: Vec<u32>,
+    packed: Vec<Line>,
 }
 
-impl Integers {
+impl Packer {
     /// Puts the integers of a row in its lane; `None` if sums of their products overflow.
     fn permute(&mut self, z: &[i32], order: &[u32], lane: usize) -> Option<()> {
         for (vector, order) in self.cells.as_chunks_mut::<64>().0.iter_mut().zip(order.chunks(QUAD)) {
@@ -355,6 +307,82 @@ impl Integers {
             self.rest.extend(beyond.filter(|&(.., rest)| rest != 0));
         }
         Some(())
+    }
+
+    /// Appends the strip of these rows of a band, `steps` being those of all rows.
+    fn pack(&mut self, rows: &[u32], steps: &[f32], lines: &mut Vec<Line>) {
+        match Level::best() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the level, and so its features.
+            Level::Avx512 => unsafe { self.pack_cells_avx512() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { self.pack_cells_avx2() },
+            _ => self.pack_cells(),
+        }
+        let head: Vec<u8> =
+            self.ends.iter().flat_map(|end| end.to_ne_bytes()).chain(self.widths.iter().copied()).collect();
+        push_lines(&head, lines);
+        push_lines(&self.outliers, lines);
+        lines.extend_from_slice(&self.packed);
+        let mut lanes = ([0; STRIP], [0.0; STRIP]);
+        for (lane, &row) in rows.iter().enumerate() {
+            (lanes.0[lane], lanes.1[lane]) = (row, steps[row as usize]);
+        }
+        push_lines(&lanes.0, lines);
+        push_lines(&lanes.1, lines);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn pack_cells_avx512(&mut self) {
+        self.pack_cells();
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn pack_cells_avx2(&mut self) {
+        self.pack_cells();
+    }
+
+    /// The loops over cells, which a compiler vectorises.
+    #[inline(always)]
+    fn pack_cells(&mut self) {
+        let Packer { cells, rest, paths, widths, outliers, far, ends, packed } = self;
+        let cells = cells.as_chunks::<CELL>().0;
+        (widths.clear(), outliers.clear(), ends.clear(), packed.clear());
+        choose(cells, paths, widths);
+        for &(place, ..) in &*rest {
+            // A cell of two bits has the signs of its outliers (`fixes`), however many add up to an integer.
+            let width = &mut widths[place / GROUP];
+            *width = 2.max(*width);
+        }
+        for (segment, first) in cells.chunks(SEGMENT_GROUPS).zip((0..).step_by(SEGMENT_GROUPS)) {
+            for (group, cell) in segment.iter().enumerate() {
+                let width = widths[first + group];
+                let mut values = [0; CELL];
+                let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
+                for (value, &z) in values.iter_mut().zip(cell) {
+                    *value = z.clamp(least, most).wrapping_sub(least) as u8;
+                }
+                cell::pack(&values, width, packed);
+                if beyond(cell, width) > 0 {
+                    for (i, &z) in cell.iter().enumerate().filter(|&(_, &z)| z < least || z > most) {
+                        let column = group * GROUP + i / 64 * QUAD + i % QUAD;
+                        let outlier = pack_outlier(column, i % 64 / QUAD, z - z.clamp(least, most));
+                        if i8::try_from(z).is_ok() { outliers.push(outlier) } else { far.push(outlier) }
+                    }
+                }
+            }
+            let from = first * GROUP;
+            for &(place, row, rest) in rest.iter().filter(|(place, ..)| (from..from + SEGMENT).contains(place)) {
+                let piece = |n: i32| (rest - n * LARGEST * rest.signum()).clamp(-LARGEST, LARGEST);
+                far.extend((0..=rest.abs() / LARGEST).map(|n| pack_outlier(place, row, piece(n) as i16)));
+            }
+            ends.push(outliers.len() as u32);
+            outliers.append(far);
+            ends.push(outliers.len() as u32);
+        }
     }
 }
 

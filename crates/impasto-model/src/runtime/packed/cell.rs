@@ -27,7 +27,7 @@ pub(super) const BLOCK_GROUPS: usize = BLOCK / GROUP;
 pub(super) const WIDEST: u8 = 8;
 
 /// 64 bytes: a cell of width `w` takes `w` of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub [u8; 64]);
 

@@ -121,7 +121,7 @@ impl Kernel {
         strips: Range<usize>,
         panel: Panel,
         fixes: &mut Fixes,
-        mut each: impl FnMut(usize, &[[f32; STRIP]]),
+        mut each: impl FnMut(Strip, &[[f32; STRIP]]),
     ) {
         let offset = band.offset();
         for_tokens!([1 2 3 4] panel.tokens, T, {
@@ -154,7 +154,7 @@ impl Kernel {
                     Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, &mut sums) },
                     _ => scalar::int8::<T>(strip, panel, offset, fixes, &mut sums),
                 }
-                each(index, &sums);
+                each(strip, &sums);
             }
         })
     }

@@ -107,7 +107,7 @@ impl PackedMatrix {
             }
             starts.push(starts[index] + band.rows());
             strips.push(strips[index] + band.strips());
-            bytes += (0..band.strips()).map(|strip| band.strip(strip).bytes()).sum::<usize>();
+            bytes += band.bytes();
         }
         Ok(PackedMatrix { columns, bands, starts, strips, bytes })
     }

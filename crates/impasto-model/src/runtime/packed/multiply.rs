@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
-use super::band::Band;
+use super::band::{Band, Strip};
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
@@ -158,8 +158,7 @@ impl PackedMatrix {
             let worker = &mut *lock(&scratch.workers, worker);
             for (index, strips) in self.piece(piece, pieces) {
                 let band = &self.bands()[index];
-                product.multiply(band, strips, worker, |place, tokens, sums| {
-                    let (rows, steps) = band.rows_of(place);
+                product.multiply(band, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
                     for (token, sums) in tokens.zip(sums) {
                         let start = token * stride + self.start_of(index);
                         let out = out.pointer(start..start + band.rows());
@@ -187,29 +186,30 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies strips of a band with all tokens: hands `each` the number of a strip, some tokens and the strip's
+    /// Multiplies strips of a band with all tokens: hands `each` a strip, some tokens and the strip's
     /// sums for each of them, not yet times the steps of rows.
     fn multiply(
         &self,
         band: &Band,
         strips: Range<usize>,
         worker: &mut Worker,
-        mut each: impl FnMut(usize, Range<usize>, &[[f32; STRIP]]),
+        mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
     ) {
         let panels = || (0..self.panels.count).map(|index| self.panels.get(index));
         match self.activations {
             Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
             Activations::Int8 => {
                 for tokens in panels() {
-                    let each = |place, sums: &[_]| each(place, tokens.clone(), sums);
+                    let each = |strip: Strip, sums: &[_]| each(strip, tokens.clone(), sums);
                     self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
                 }
             }
             Activations::F32 => {
                 for (place, tokens) in strips.flat_map(|place| panels().map(move |tokens| (place, tokens))) {
                     let sums = &mut worker.results[..tokens.len()];
-                    self.kernel.float(band.strip(place), self.floats(&tokens), band.offset(), sums);
-                    each(place, tokens, sums);
+                    let strip = band.strip(place);
+                    self.kernel.float(strip, self.floats(&tokens), band.offset(), sums);
+                    each(strip, tokens, sums);
                 }
             }
         }
@@ -221,7 +221,7 @@ impl Product<'_> {
         band: &Band,
         strips: Range<usize>,
         worker: &mut Worker,
-        mut each: impl FnMut(usize, Range<usize>, &[[f32; STRIP]]),
+        mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
     ) {
         let Worker { fixes, unpacked, results, .. } = worker;
         for first in strips.clone().step_by(STRIPS) {
@@ -235,8 +235,8 @@ impl Product<'_> {
             }
             for tokens in (0..self.panels.count).map(|index| self.panels.get(index)) {
                 self.kernel.unpacked(of_places, unpacked, self.integers(&tokens), fixes, results);
-                for (place, sums) in places.clone().zip(results.chunks_exact(tokens.len())) {
-                    each(place, tokens.clone(), sums);
+                for (strip, sums) in of_places.iter().zip(results.chunks_exact(tokens.len())) {
+                    each(*strip, tokens.clone(), sums);
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::fixes::{Fixes, sum_floats};
 /// Hands each cell of a strip to `each`: its group, its integers in the order of bytes.
 fn for_each_cell(strip: Strip, mut each: impl FnMut(usize, &[i16; CELL])) {
     let (mut values, mut integers) = ([0; CELL], [0; CELL]);
-    let mut lines = strip.lines;
+    let mut lines = strip.cells;
     for (group, &width) in strip.widths.iter().enumerate() {
         let (cell, rest) = lines.split_at(usize::from(width));
         cell::unpack(cell, width, &mut values);

@@ -19,7 +19,7 @@ use super::kernel::STRIPS;
 pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
     strip.check();
     let out = &mut out[..strip.widths.len() * VECTORS * strips];
-    let mut at = strip.lines.as_ptr();
+    let mut at = strip.cells.as_ptr();
     for (&width, out) in strip.widths.iter().zip(out.chunks_exact_mut(VECTORS * strips)) {
         let shift = _mm512_set1_epi8((cell::bias(WIDEST) - cell::bias(width)) as i8);
         // SAFETY: the lines of all cells are those of the strip, checked above.

@@ -10,7 +10,7 @@ const OUTLIER: u32 = 20;
 const CHANGE: u32 = 64;
 
 /// Widths to choose from.
-const CHOICES: usize = WIDEST as usize + 1;
+pub(super) const CHOICES: usize = WIDEST as usize + 1;
 
 /// The widths of least cost for the cells of a strip, appended to `widths`.
 ///
