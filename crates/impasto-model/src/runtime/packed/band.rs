@@ -350,7 +350,11 @@ impl Packer {
     fn pack_cells(&mut self) {
         let Packer { cells, rest, paths, widths, outliers, far, ends, packed } = self;
         let cells = cells.as_chunks::<CELL>().0;
-        (widths.clear(), outliers.clear(), ends.clear(), packed.clear());
+        for values in [&mut *outliers, &mut *ends] {
+            values.clear();
+        }
+        widths.clear();
+        packed.clear();
         choose(cells, paths, widths);
         for &(place, ..) in &*rest {
             // A cell of two bits has the signs of its outliers (`fixes`), however many add up to an integer.

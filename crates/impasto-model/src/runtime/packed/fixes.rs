@@ -27,11 +27,16 @@ impl Fixes {
         let len = strip.widths.len().div_ceil(BLOCK / GROUP) * TOKENS;
         let sums = &mut self.sums[..len];
         sums.fill([0; STRIP]);
-        let quads = panel.quads.as_chunks::<TOKENS>().0;
+        let quads = &panel.quads.as_chunks::<TOKENS>().0[..strip.widths.len() * (GROUP / QUAD)];
+        let of_blocks = sums.as_chunks_mut::<TOKENS>().0;
         let add = |Outlier { column, row, delta }: Outlier| {
-            let to = &mut sums[column / BLOCK * TOKENS..][..TOKENS];
-            for (to, q) in to.iter_mut().zip(&quads[column / QUAD]) {
-                to[row % STRIP] += delta * i32::from(q[column % QUAD]);
+            // Outliers are many, and to ask about each would cost as much as the sum.
+            // SAFETY: an outlier's column is in one of its strip's groups (`Packer::pack_cells`), and there are quads
+            // for all groups and sums for their blocks, sliced above.
+            let (sums, quads) =
+                unsafe { (of_blocks.get_unchecked_mut(column / BLOCK), quads.get_unchecked(column / QUAD)) };
+            for (sums, q) in sums.iter_mut().zip(quads) {
+                sums[row % STRIP] += delta * i32::from(q[column % QUAD]);
             }
         };
         if only_far {
