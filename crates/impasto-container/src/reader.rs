@@ -196,6 +196,13 @@ impl<S: Source> Reader<S> {
         }
     }
 
+    /// Says that unit number `unit` will not be read again soon, and may leave memory ([`Source::release`]).
+    pub fn release_unit(&self, unit: u32) {
+        if let Some(range) = self.unit_range(unit) {
+            self.source.release(range);
+        }
+    }
+
     /// Reads unit number `unit` and says what it is. A whole file is verified unit by unit, in any order and by any
     /// number of threads.
     ///

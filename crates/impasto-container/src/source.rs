@@ -24,6 +24,9 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` if they reach past the end, and what the operating system refuses.
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>>;
+
+    /// Says that bytes will not be read again soon, and may leave memory. They can be read all the same.
+    fn release(&self, _range: Range<u64>) {}
 }
 
 impl Source for [u8] {
@@ -46,6 +49,10 @@ macro_rules! through {
 
             fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
                 Source::read_at(&**self, offset, len)
+            }
+
+            fn release(&self, range: Range<u64>) {
+                Source::release(&**self, range);
             }
         }
     )*};
@@ -87,6 +94,19 @@ impl Source for MmapSource {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
         self.0[..].read_at(offset, len)
+    }
+
+    #[cfg(unix)]
+    fn release(&self, range: Range<u64>) {
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let (start, end) = (place(range.start), place(range.end));
+        // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read again at the next
+        // access, with the same bytes, as when the system evicts it by itself. References into the map stay valid.
+        let advised = unsafe {
+            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end.saturating_sub(start))
+        };
+        // Only an advice: where it is refused, the pages stay until memory is short.
+        drop(advised);
     }
 }
 
@@ -140,6 +160,10 @@ impl<S: Source> Source for CountingSource<S> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
         Ok(bytes)
     }
+
+    fn release(&self, range: Range<u64>) {
+        self.inner.release(range);
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +177,11 @@ mod tests {
         for (offset, len) in [(6, 0), (0, 6), (5, 1), (u64::MAX, 1), (1, usize::MAX)] {
             let error = source.read_at(offset, len).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+        #[allow(clippy::reversed_empty_ranges, reason = "an advice takes any range")]
+        for range in [0..5, 1..3, 5..5, 3..1, 4..u64::MAX, u64::MAX..0] {
+            source.release(range);
+            assert_eq!(&source.read_at(0, 5).unwrap()[..], b"hello");
         }
     }
 

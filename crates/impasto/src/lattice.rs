@@ -71,7 +71,8 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
             None => vec![step; rows.len()],
         };
         (out.row_steps, out.offset) = (row_steps, offset);
-        out.row_widths = head.row_classes.slice(rows);
+        out.row_widths = head.row_classes.slice(rows.clone());
+        tensor.release(rows.start as u64..rows.end as u64);
         Ok(())
     }
 }

@@ -302,6 +302,14 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.decoder(rows.map(|row| self.level(row)).max().unwrap_or(0))
     }
 
+    /// Says that rows of the matrix will not be read again soon, so that their units may leave memory.
+    pub(crate) fn release(&self, rows: Range<u64>) {
+        let reader = &self.file.reader;
+        for unit in reader.units_of_band(self.number, rows, 0..self.matrix.cols()).unwrap_or_default() {
+            reader.release_unit(unit);
+        }
+    }
+
     /// The integers of the rows of tiles number `row`, row-major over all columns, in `out` in place of what it holds.
     pub(crate) fn integers(&self, decoder: &TileDecoder, row: u64, out: &mut Vec<i32>) -> Result<(), FileError> {
         let height = self.matrix.tile_rows().max(1);

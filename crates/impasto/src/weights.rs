@@ -64,6 +64,7 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
         let (tensor, change) = self.tensor(name)?;
         let values = hf_values(tensor.dtype(), &tensor.bytes()?, columns(tensor.shape()), change);
+        tensor.release(0..tensor.matrix().rows());
         values.ok_or_else(|| {
             let own = self.view.origin(name).map_or(name, |origin| &origin.name);
             let dtype = self.file.meta(own).map_or("", |meta| meta.dtype_name()).to_owned();
@@ -84,7 +85,9 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         let Some(number) = self.unchanged(name) else { return Ok(None) };
         let tensor = self.file.object(number)?;
         let is_half = matches!(tensor.dtype(), DType::Bf16 | DType::F16);
-        is_half.then(|| Ok(halves(tensor.dtype(), &tensor.bytes()?))).transpose().map(Option::flatten)
+        let found = is_half.then(|| Ok(halves(tensor.dtype(), &tensor.bytes()?))).transpose().map(Option::flatten);
+        tensor.release(0..tensor.matrix().rows());
+        found
     }
 
     fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {
