@@ -198,6 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn released_pages_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pages");
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let source = MmapSource::open(&path).unwrap();
+        let held = source.read_at(0, bytes.len()).unwrap();
+        for range in [5_000..70_001, 4_096..8_192, 99_999..100_000, 0..100_000] {
+            source.release(range);
+            assert!(held[..] == bytes[..] && source.read_at(3, 99_997).unwrap()[..] == bytes[3..]);
+        }
+    }
+
+    #[test]
     fn odd_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("empty");

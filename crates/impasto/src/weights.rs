@@ -85,9 +85,12 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         let Some(number) = self.unchanged(name) else { return Ok(None) };
         let tensor = self.file.object(number)?;
         let is_half = matches!(tensor.dtype(), DType::Bf16 | DType::F16);
-        let found = is_half.then(|| Ok(halves(tensor.dtype(), &tensor.bytes()?))).transpose().map(Option::flatten);
+        if !is_half {
+            return Ok(None);
+        }
+        let found = halves(tensor.dtype(), &tensor.bytes()?);
         tensor.release(0..tensor.matrix().rows());
-        found
+        Ok(found)
     }
 
     fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {

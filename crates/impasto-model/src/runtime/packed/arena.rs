@@ -1,7 +1,7 @@
-//! Memory for packed cells in huge pages.
+//! Memory for packed strips in huge pages.
 //!
 //! A token reads all weights once, so with pages of 4 KB every 64th line costs a walk through page tables, behind
-//! which no processor fetches ahead. Cells of all matrices lie side by side in few large blocks, which the system may
+//! which no processor fetches ahead. Strips of all matrices lie side by side in few large blocks, which the system may
 //! back with pages of 2 MB.
 
 use std::ops::{Deref, Range};
@@ -14,7 +14,7 @@ use super::cell::Line;
 /// Bytes of a block, unless more are asked for at once. What is not written takes no memory.
 const BLOCK: usize = 64 << 20;
 
-/// Where the cells of a model's matrices go.
+/// Where the strips of a model's matrices go.
 #[derive(Debug, Default)]
 pub struct Arena(Mutex<Option<(Arc<Block>, usize)>>);
 
@@ -32,7 +32,7 @@ unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
 
-/// Lines of cells.
+/// Lines of strips.
 #[derive(Debug)]
 pub(super) enum Lines {
     /// By themselves.

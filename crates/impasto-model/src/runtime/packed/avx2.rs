@@ -33,7 +33,6 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
     out: &mut [[f32; STRIP]],
 ) {
     let groups = strip.widths.len();
-    strip.check();
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS && panel.quads.len() >= groups * VECTORS * TOKENS);
     for half in 0..2 {
         let mut results = [_mm256_setzero_ps(); TOKENS];
@@ -43,7 +42,7 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
             let mut signs = [_mm256_setzero_si256(); TOKENS];
             for (group, &width) in widths.iter().enumerate() {
                 if width > 0 {
-                    // SAFETY: the lines of all cells are those of the strip, checked above.
+                    // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
                     let u = unsafe { unpack(at, width, half) };
                     let bias = _mm256_set1_epi8(cell::bias(width) as i8);
                     for (v, &u) in u.iter().enumerate() {
@@ -94,7 +93,6 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     offset: f32,
     out: &mut [[f32; STRIP]],
 ) {
-    strip.check();
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
     let fixes = sum_floats::<TOKENS>(strip, panel, offset);
     for half in 0..2 {
@@ -102,7 +100,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
         let mut at = strip.cells.as_ptr();
         for (group, &width) in strip.widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the lines of all cells are those of the strip, checked above.
+                // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
                 let u = unsafe { unpack(at, width, half) };
                 let bias = _mm256_set1_epi32(cell::bias(width));
                 let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
@@ -163,6 +161,7 @@ unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] 
 /// As [`unpack`].
 #[inline(always)]
 unsafe fn unpack_width<const WIDTH: usize>(at: *const Line, half: usize) -> [__m256i; VECTORS] {
+    const { assert!(Pieces::of(WIDTH).get(14).is_none()) };
     // A loop over pieces would keep the vectors in memory.
     macro_rules! pieces {
         ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, half, &mut $u);)* };

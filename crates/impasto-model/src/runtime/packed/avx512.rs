@@ -68,7 +68,6 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
 ) {
     let groups = strip.widths.len();
     let blocks = groups.div_ceil(BLOCK_GROUPS);
-    strip.check();
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
     assert!(panel.quads.len() >= groups * VECTORS * TOKENS && panel.scales.len() >= blocks * TOKENS);
     let zero = _mm512_setzero_si512();
@@ -82,7 +81,7 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
         let mut sign_biases = [0i32; TOKENS];
         for (group, &width) in widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the lines of all cells are those of the strip, checked above.
+                // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
                 let u = unsafe { unpack(at, width) };
                 let bias = cell::bias(width);
                 for (v, &u) in u.iter().enumerate() {
@@ -129,13 +128,12 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     offset: f32,
     out: &mut [[f32; STRIP]],
 ) {
-    strip.check();
     assert!(panel.tokens == TOKENS && out.len() >= TOKENS);
     let mut sums = [[_mm512_setzero_ps(); QUAD]; TOKENS];
     let mut at = strip.cells.as_ptr();
     for (group, &width) in strip.widths.iter().enumerate() {
         if width > 0 {
-            // SAFETY: the lines of all cells are those of the strip, checked above.
+            // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
             let u = unsafe { unpack(at, width) };
             let bias = _mm512_set1_epi32(cell::bias(width));
             let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
@@ -196,6 +194,7 @@ pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
 /// As [`unpack`].
 #[inline(always)]
 unsafe fn unpack_width<const WIDTH: usize>(at: *const Line) -> [__m512i; VECTORS] {
+    const { assert!(Pieces::of(WIDTH).get(14).is_none()) };
     // A loop over pieces would keep the vectors in memory.
     macro_rules! pieces {
         ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, &mut $u);)* };

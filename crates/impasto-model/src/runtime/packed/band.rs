@@ -3,7 +3,7 @@
 use impasto_codec::Level;
 
 use super::arena::{Arena, Lines};
-use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP};
+use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
 use super::widths::{CHOICES, beyond, choose};
 use super::{ColumnOrder, PackError};
 
@@ -71,8 +71,8 @@ impl Band {
     /// from 0 the weights stand than their integers, in 256ths of a step (SPEC 10.3).
     ///
     /// # Errors
-    /// If a number of elements does not fit the others, there are 2^32 integers or more, integers are so large that
-    /// sums of their products overflow, or a step is not finite.
+    /// If a number of elements does not fit the others, there are 2^32 integers or lines of them or more, integers are
+    /// so large that sums of their products overflow, or a step is not finite.
     pub fn pack(
         z: &[i32],
         columns: &ColumnOrder,
@@ -101,13 +101,16 @@ impl Band {
                 strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
             }
             strip.pack(rows, row_steps, &mut lines);
+            PackError::check_most("lines of a band", lines.len(), u32::MAX as usize)?;
             starts.push(lines.len() as u32);
         }
         lines.shrink_to_fit();
-        Ok(Band { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset })
+        let band = Band { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset };
+        (0..band.strips()).for_each(|strip| band.strip(strip).check(count));
+        Ok(band)
     }
 
-    /// Moves what products read most of into an arena.
+    /// Moves the strips into an arena.
     pub fn keep_in(self, arena: &Arena) -> Band {
         let lines = match self.lines {
             Lines::Own(lines) => arena.keep(lines),
@@ -199,14 +202,17 @@ fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
 }
 
 impl<'a> Strip<'a> {
-    /// Is there a line for each bit of width? Kernels, which follow pointers through the lines, ask.
+    /// Is there a line for each bit of width, are outliers in the groups that there are, and rows below `rows`? Products
+    /// do not ask again: they follow pointers through the lines, add outliers up where they say, and write to the rows.
     ///
     /// # Panics
     /// If not.
-    #[inline]
-    pub(super) fn check(self) {
+    fn check(self, rows: usize) {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
-        assert_eq!(self.cells.len(), lines, "lines of a strip");
+        assert!(self.cells.len() == lines && self.widths.iter().all(|&width| width <= WIDEST), "lines of a strip");
+        let columns = self.widths.len() * GROUP;
+        assert!(self.outliers().all(|outlier| outlier.column < columns), "columns of a strip's outliers");
+        assert!(self.rows.iter().all(|&row| (row as usize) < rows), "rows of a strip");
     }
 
     fn segments(self) -> usize {

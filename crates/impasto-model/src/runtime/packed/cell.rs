@@ -61,7 +61,7 @@ pub(super) struct Piece {
     pub bits: usize,
 }
 
-/// The most pieces that a cell has: two vectors of 7 whole, one in 7 pieces, and so on; found by counting.
+/// The most pieces that a cell has: at 7 bits, 7 whole vectors and one in 7 pieces.
 const MOST_PIECES: usize = 14;
 
 /// The pieces of a width.

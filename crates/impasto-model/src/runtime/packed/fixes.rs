@@ -31,7 +31,7 @@ impl Fixes {
         let of_blocks = sums.as_chunks_mut::<TOKENS>().0;
         let add = |Outlier { column, row, delta }: Outlier| {
             // Outliers are many, and to ask about each would cost as much as the sum.
-            // SAFETY: an outlier's column is in one of its strip's groups (`Packer::pack_cells`), and there are quads
+            // SAFETY: an outlier's column is in one of its strip's groups (`Strip::check`), and there are quads
             // for all groups and sums for their blocks, sliced above.
             let (sums, quads) =
                 unsafe { (of_blocks.get_unchecked_mut(column / BLOCK), quads.get_unchecked(column / QUAD)) };

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Files are coded with a scale for each row and column: sorted by it, integers of a cell are about as wide as each
-//! other. Those that are wider than their cell lie beside it as outliers. What is read for a token is then little more
+//! other. Those that are wider than their cell lie beside as outliers. What is read for a token is then little more
 //! than the entropy of the integers, and reading it is what a token takes; `cell` says how a cell lies in memory,
 //! `avx512` how it is multiplied.
 
@@ -50,8 +50,8 @@ use cell::STRIP;
 /// Columns whose activations are quantized with one scale.
 pub const ACTIVATION_BLOCK: usize = cell::BLOCK;
 
-/// Bytes that a piece of a product reads, at least.
-const PIECE: usize = 1 << 15;
+/// Bytes that a share of a product reads, at least.
+const SHARE: usize = 1 << 15;
 
 /// A matrix, packed.
 #[derive(Debug)]
@@ -205,22 +205,23 @@ impl PackedMatrix {
         self.bands.iter().any(|band| band.offset() != 0.0)
     }
 
-    /// How many pieces a product may be cut into.
-    fn most_pieces(&self) -> usize {
-        (self.bytes / PIECE).clamp(1, self.strips[self.bands.len()].max(1))
+    /// How many shares a product may be cut into.
+    fn most_shares(&self) -> usize {
+        (self.bytes / SHARE).clamp(1, self.strips[self.bands.len()].max(1))
     }
 
-    /// The strips of each band that belong to a piece, the same number to each piece, nearly.
-    fn piece(&self, piece: usize, pieces: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let cut = |piece: usize| self.strips[self.bands.len()] * piece / pieces;
-        let (from, to) = (cut(piece), cut(piece + 1));
-        self.strips.windows(2).enumerate().map(move |(band, of_band)| {
+    /// The strips of each band that belong to a share, nearly the same number to each.
+    fn share(&self, share: usize, shares: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let cut = |share: usize| self.strips[self.bands.len()] * share / shares;
+        let (from, to) = (cut(share), cut(share + 1));
+        let of_bands = self.strips.windows(2).enumerate().map(move |(band, of_band)| {
             // Strips go in pairs where there are many tokens.
             let within = |cut: usize| {
                 if cut < of_band[1] { cut.saturating_sub(of_band[0]) & !1 } else { of_band[1] - of_band[0] }
             };
             (band, within(from)..within(to))
-        })
+        });
+        of_bands.filter(|(_, strips)| !strips.is_empty())
     }
 }
 

@@ -8,12 +8,12 @@ use super::band::{Band, Strip};
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
-use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool};
+use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool, SHARE};
 use crate::runtime::parts::Parts;
 
-/// Pieces of a product for each thread, at most. They even out threads that are not equally fast; but to take one is an
+/// Shares of a product for each thread, at most. They even out threads that are not equally fast; but to take one is an
 /// atomic operation, which waits for all memory that is being read, so they are few.
-const PIECES: usize = 8;
+const SHARES: usize = 8;
 
 /// Memory of products: grows when a product needs more than those before, and is then used again.
 #[derive(Debug, Default)]
@@ -153,17 +153,17 @@ impl PackedMatrix {
         let scratch = &*scratch;
         let product = Product { kernel, activations, unpacks, panels, sizes, scratch };
         let out = Parts::new(out);
-        let pieces = if pool.threads() == 1 { 1 } else { self.most_pieces().min(PIECES * pool.threads()) };
-        pool.run(pieces, &|worker, piece| {
+        let shares = if pool.threads() == 1 { 1 } else { self.most_shares().min(SHARES * pool.threads()) };
+        pool.run(shares, &|worker, share| {
             let worker = &mut *lock(&scratch.workers, worker);
-            for (index, strips) in self.piece(piece, pieces) {
+            for (index, strips) in self.share(share, shares) {
                 let band = &self.bands()[index];
                 product.multiply(band, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
                     for (token, sums) in tokens.zip(sums) {
                         let start = token * stride + self.start_of(index);
                         let out = out.pointer(start..start + band.rows());
                         for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                            // SAFETY: rows of a band are below `band.rows()`, and each is written by the one piece that
+                            // SAFETY: rows of a band are below `band.rows()`, and each is written by the one share that
                             // has its strip.
                             unsafe { out.add(row as usize).write(sum * step) };
                         }
@@ -199,9 +199,15 @@ impl Product<'_> {
         match self.activations {
             Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
             Activations::Int8 => {
-                for tokens in panels() {
-                    let each = |strip: Strip, sums: &[_]| each(strip, tokens.clone(), sums);
-                    self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
+                // Strips that the next panel finds in the cache; for one panel all, since calls cost.
+                let run =
+                    if self.panels.count > 1 { SHARE * band.strips() / band.bytes().max(1) } else { strips.len() };
+                for first in strips.clone().step_by(run.max(1)) {
+                    let strips = first..strips.end.min(first + run.max(1));
+                    for tokens in panels() {
+                        let each = |strip: Strip, sums: &[_]| each(strip, tokens.clone(), sums);
+                        self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
+                    }
                 }
             }
             Activations::F32 => {

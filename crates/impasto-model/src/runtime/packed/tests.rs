@@ -108,11 +108,73 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Shapes: one strip and many, columns that are no multiple of anything, blocks that end early, segments of outliers.
-const SHAPES: [(usize, usize); 9] =
-    [(1, 1), (16, 32), (17, 33), (5, 127), (40, 128), (33, 300), (64, 576), (100, 1000), (18, 4200)];
+const SHAPES: [(usize, usize); 11] = [
+    (1, 1),
+    (16, 32),
+    (17, 33),
+    (5, 127),
+    (40, 128),
+    (33, 300),
+    (64, 576),
+    (100, 1000),
+    (17, 4096),
+    (3, 4128),
+    (18, 4200),
+];
 
 /// Ranges of widths: nearly all zeros, a few bits, 8 bits and outliers without end.
 const WIDTHS: [(f64, f64); 4] = [(-5.0, 3.0), (0.0, 4.0), (2.0, 8.0), (8.0, 4.0)];
+
+#[test]
+fn shares_have_each_strip_once() {
+    let columns = ColumnOrder::new(&[1.0; 3], &[0; 3]).unwrap();
+    let of_strips = [0, 3, 1, 18, 2, 0, 5];
+    let band = |&strips: &usize| {
+        let rows = strips * STRIP;
+        Band::pack(&vec![1; rows * 3], &columns, &vec![1.0; rows], &vec![0; rows], 0).unwrap()
+    };
+    let packed = PackedMatrix::new(columns.clone(), of_strips.iter().map(band).collect()).unwrap();
+    let all: Vec<_> = of_strips.iter().enumerate().flat_map(|(band, &n)| (0..n).map(move |s| (band, s))).collect();
+    for shares in 1..=all.len() + 3 {
+        let parts: Vec<_> = (0..shares).flat_map(|share| packed.share(share, shares)).collect();
+        assert!(parts.iter().all(|(_, strips)| strips.start % 2 == 0 && !strips.is_empty()), "pairs stay together");
+        let found: Vec<_> = parts.into_iter().flat_map(|(band, strips)| strips.map(move |s| (band, s))).collect();
+        assert_eq!(found, all, "{shares} shares");
+    }
+}
+
+#[test]
+fn every_width_in_every_kernel() {
+    let (rows, columns, tokens) = (40, 160, 9);
+    let mut rng = SplitMix64::new(3);
+    let x = activations(&mut rng, tokens * columns);
+    let (pool, mut scratch, arena) = (Pool::new(2).unwrap(), Scratch::new(), Arena::new());
+    let order = ColumnOrder::new(&vec![1.0; columns], &vec![0; columns]).unwrap();
+    for (width, offset) in (1..=8).flat_map(|width| [(width, 0), (width, 77)]) {
+        let levels = f64::from(1 << width);
+        let z: Vec<i32> =
+            (0..rows * columns).map(|_| (rng.next_f64() * levels - levels / 2.0).floor() as i32).collect();
+        let band = Band::pack(&z, &order, &vec![1.0; rows], &vec![0; rows], offset).unwrap().keep_in(&arena);
+        let packed = PackedMatrix::new(order.clone(), vec![band]).unwrap();
+        let cells = rows.div_ceil(STRIP) * columns.div_ceil(cell::GROUP);
+        assert_eq!(packed.report().cell_bits, cells * cell::CELL * width, "all cells have {width} bits");
+        let mut product = |kernel, activations, tokens: usize| {
+            let mut out = vec![0.0; tokens * rows];
+            let x = &x[..tokens * columns];
+            packed.multiply(kernel, activations, x, tokens, &mut out, rows, &mut scratch, &pool);
+            bits(&out)
+        };
+        let scalar = Kernel::of(impasto_codec::Level::Scalar);
+        for (activations, tokens) in
+            [Activations::Int8, Activations::F32].into_iter().flat_map(|a| [(a, 1), (a, tokens)])
+        {
+            let expected = product(scalar, activations, tokens);
+            for kernel in Kernel::available() {
+                assert_eq!(product(kernel, activations, tokens), expected, "{kernel}, {width} bits, {activations:?}");
+            }
+        }
+    }
+}
 
 #[test]
 fn integers_and_weights_come_back() {

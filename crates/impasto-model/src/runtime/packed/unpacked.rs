@@ -17,12 +17,11 @@ use super::kernel::STRIPS;
 /// beyond 8 bits.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
-    strip.check();
     let out = &mut out[..strip.widths.len() * VECTORS * strips];
     let mut at = strip.cells.as_ptr();
     for (&width, out) in strip.widths.iter().zip(out.chunks_exact_mut(VECTORS * strips)) {
         let shift = _mm512_set1_epi8((cell::bias(WIDEST) - cell::bias(width)) as i8);
-        // SAFETY: the lines of all cells are those of the strip, checked above.
+        // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
         let u = if width > 0 { unsafe { unpack(at, width) } } else { [_mm512_setzero_si512(); VECTORS] };
         for (line, u) in out.iter_mut().skip(index).step_by(strips).zip(u) {
             // SAFETY: a line is 64 bytes, aligned.
