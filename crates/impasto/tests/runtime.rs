@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::borrow::Cow;
+use std::io;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use impasto::{Checkpoint, Cut, Extent, File, FileWeights, Layers, Options, Target, encode};
+use impasto_container::{Limits, Reader, Source};
 use impasto_model::runtime::Residence;
 use impasto_model::runtime::kv::{KvFormat, KvLayout};
 use impasto_model::runtime::packed::Activations;
@@ -142,6 +146,58 @@ fn packed_integers_are_those_of_the_file() {
         matrices += 1;
     }
     assert_eq!(matrices, 3);
+}
+
+/// A file in memory that remembers what was given back.
+struct Recording {
+    bytes: Vec<u8>,
+    released: Mutex<Vec<Range<u64>>>,
+}
+
+impl Source for Recording {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+        self.bytes.read_at(offset, len)
+    }
+
+    fn release(&self, range: Range<u64>) {
+        self.released.lock().expect("no panic").push(range);
+    }
+}
+
+#[test]
+fn packing_gives_coded_units_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    drop(encoded(folder.path(), 5.0, &[3.0], false));
+    let bytes = std::fs::read(&path).expect("a file");
+    let source = Arc::new(Recording { bytes, released: Mutex::default() });
+    let file = Arc::new(File::new(Reader::open(source.clone(), "tiny", &Limits::default()).expect("opens")));
+    let load =
+        |options: &RunOptions| Model::load(&FileWeights::new(file.clone()).expect("assets"), options).expect("a model");
+    let released = || std::mem::take(&mut *source.released.lock().expect("no panic"));
+    load(&RunOptions { residence: Residence::Coded, ..packed() });
+    let coded = released();
+    let model = load(&packed());
+    let found = released();
+    let reader = file.reader();
+    let mut units = 0;
+    for name in file.tensor_names() {
+        let object = reader.find_tensor(name).expect("a tensor");
+        let matrix = reader.matrix(object).expect("a matrix");
+        for unit in reader.units_of_band(object, 0..matrix.rows(), 0..matrix.cols()).expect("units") {
+            let range = reader.unit_range(unit).expect("a place");
+            assert!(found.contains(&range), "{}", reader.unit_place(unit));
+            // What runs coded reads them with each token.
+            assert!(!coded.contains(&range) || matrix.rows() == 1, "{}", reader.unit_place(unit));
+            units += 1;
+        }
+    }
+    assert!(units > 100, "{units} units");
+    assert_eq!(logits(&load(&packed())), logits(&model), "what was given back can be read again");
 }
 
 #[test]
