@@ -201,7 +201,7 @@ mod tests {
     fn released_pages_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pages");
-        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let source = MmapSource::open(&path).unwrap();
         let held = source.read_at(0, bytes.len()).unwrap();
