@@ -405,3 +405,23 @@ fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
 
 const _: () = assert!(BLOCK.is_multiple_of(GROUP) && SEGMENT.is_multiple_of(BLOCK));
 const _: () = assert!((BLOCK as u64) * (LARGEST as u64) <= BLOCK_LARGEST);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_that_products_could_not_follow_are_found() {
+        let line = Line::default();
+        let of_group_1 = [pack_outlier(GROUP, 3, 1)];
+        let good =
+            Strip { ends: &[1, 1], widths: &[1, 0], outliers: &of_group_1, cells: &[line], rows: &[7], steps: &[1.0] };
+        let passes = |strip: Strip, rows| std::panic::catch_unwind(|| strip.check(rows)).is_ok();
+        assert!(passes(good, 8));
+        assert!(!passes(good, 7), "a row that the band does not have");
+        assert!(!passes(Strip { cells: &[line, line], ..good }, 8), "a line that no cell has");
+        assert!(!passes(Strip { cells: &[], ..good }, 8), "a cell without its lines");
+        assert!(!passes(Strip { widths: &[1], ..good }, 8), "an outlier in no group");
+        assert!(!passes(Strip { widths: &[9, 0], cells: &[line; 9], ..good }, 8), "a width of 9 bits");
+    }
+}
