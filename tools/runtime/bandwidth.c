@@ -1,6 +1,7 @@
-// Reads memory as fast as it goes: bandwidth THREADS MEGABYTES ROUNDS prints the GB/s of each round.
+// Reads memory as fast as it goes: bandwidth THREADS MEGABYTES ROUNDS [STREAMS] prints the GB/s of each round.
 //
-// Each thread sums its own part of one array, which is to be much larger than the caches.
+// Each thread sums its own part of one array, which is to be much larger than the caches, from its first byte to its last;
+// with several streams, from as many places side by side, each in pieces of 20 KB.
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,10 +11,11 @@
 #include <time.h>
 
 typedef uint64_t words __attribute__((vector_size(64)));
-enum { UNROLL = 8 };
+enum { UNROLL = 8, PIECE = 320 };
 
 static pthread_barrier_t begin, end;
 static int rounds;
+static size_t streams = 1;
 static volatile uint64_t sink;
 
 struct part {
@@ -23,8 +25,14 @@ struct part {
 
 static uint64_t sum(const words *data, size_t count) {
     words sums[UNROLL] = {0};
-    for (size_t i = 0; i + UNROLL <= count; i += UNROLL)
-        for (int j = 0; j < UNROLL; j++) sums[j] += data[i + j];
+    if (streams == 1)
+        for (size_t i = 0; i + UNROLL <= count; i += UNROLL)
+            for (int j = 0; j < UNROLL; j++) sums[j] += data[i + j];
+    else
+        for (size_t first = 0; first + streams * PIECE <= count; first += streams * PIECE)
+            for (size_t i = 0; i + UNROLL <= PIECE; i += UNROLL)
+                for (size_t s = 0; s < streams; s++)
+                    for (int j = 0; j < UNROLL; j++) sums[j] += data[first + s * PIECE + i + j];
     uint64_t all = 0;
     for (int j = 0; j < UNROLL; j++)
         for (int k = 0; k < 8; k++) all += sums[j][k];
@@ -48,11 +56,12 @@ static double now(void) {
 }
 
 int main(int count, char **words_given) {
-    if (count != 4) return fprintf(stderr, "bandwidth THREADS MEGABYTES ROUNDS\n"), 2;
+    if (count != 4 && count != 5) return fprintf(stderr, "bandwidth THREADS MEGABYTES ROUNDS [STREAMS]\n"), 2;
     int threads = atoi(words_given[1]);
     size_t bytes = (size_t)atoi(words_given[2]) << 20;
     rounds = atoi(words_given[3]);
-    if (threads < 1 || threads > 256 || bytes == 0 || rounds < 1) return 2;
+    if (count == 5) streams = strtoul(words_given[4], NULL, 10);
+    if (threads < 1 || threads > 256 || bytes == 0 || rounds < 1 || streams < 1 || streams > 64) return 2;
     char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return perror("mmap"), 1;
     madvise(memory, bytes, MADV_HUGEPAGE);
