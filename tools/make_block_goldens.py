@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Golden files for the block dtypes of crates/impasto-codec, made with the Python package gguf.
+"""Golden files for the block dtypes of crates/impasto-core, made with the Python package gguf.
 
-    python tools/make_block_goldens.py [--out crates/impasto-codec/tests/golden]
+    python tools/make_block_goldens.py [--out crates/impasto-core/tests/golden]
 
 Needs numpy and gguf, on x86-64 (where a float does not fit an integer, numpy leaves the result to the processor).
 Writes, all little-endian:
@@ -68,7 +68,7 @@ def weights_to_quantize(rng):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates/impasto-codec/tests/golden")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates/impasto-core/tests/golden")
     out = parser.parse_args().out
     np.seterr(all="ignore")
     rng = np.random.default_rng(3)

@@ -9,9 +9,10 @@ use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
-use impasto_codec::tile::{Place, TileDecoder, TileEncoder, Unit, encode_bytes, mode};
-use impasto_codec::{Body, DType, Head, IndexArray, Kind, Level, Refinement, Shape, Steps};
+use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
+use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
+use impasto_core::{DType, Isa, Mode, Place};
 use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input};
 
 type Done = Result<(), Box<dyn Error>>;
@@ -228,7 +229,7 @@ fn tiles(folder: &Path) -> Done {
         let elements = noise(place.elements() * dtype.size());
         let layout = dtype.float_layout().ok_or("a float")?;
         let bias = 4 * ((1 << (layout.exponent - 1)) - 6);
-        let head = Head {
+        let header = TensorHeader {
             shape: Shape::Parametric(1),
             plane: layout.raw_bits() as u8,
             row_classes: IndexArray::new(rows.iter().map(|r| r + bias).collect()),
@@ -236,8 +237,8 @@ fn tiles(folder: &Path) -> Done {
             body: Body::Float,
         };
         for segments in [1, 3] {
-            let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).ok_or("no code")?;
-            let input = tile_input(dtype, mode::FLOAT, &place, &head.to_bytes(), &unit);
+            let unit = TileEncoder::new(&header, segments).float(dtype, &place, &elements).ok_or("no code")?;
+            let input = tile_input(dtype, Mode::FLOAT, &place, &header.to_bytes(), &unit);
             put(folder, &format!("float.{}.{segments}", dtype.name()), &input)?;
         }
         let (coded, unit) = encode_bytes(&elements, dtype, 3)?;
@@ -252,7 +253,7 @@ fn tiles(folder: &Path) -> Done {
     {
         let shape = Shape::Parametric(0);
         let explicit_tables = || parametric(Kind::Lattice, 2).map(Shape::Explicit);
-        let head = Head {
+        let header = TensorHeader {
             shape: if explicit { explicit_tables().ok_or("shape")? } else { shape },
             plane,
             row_classes: IndexArray::new(rows.iter().map(|r| r - 15).collect()),
@@ -265,8 +266,8 @@ fn tiles(folder: &Path) -> Done {
             }),
         };
         let z: Vec<i32> = noise(place.elements()).iter().map(|&b| i32::from(b as i8) << plane >> 3).collect();
-        let unit = TileEncoder::new(&head, 2).lattice(&place, &z).ok_or("no code")?;
-        let input = tile_input(dtype, mode::LATTICE, &place, &head.to_bytes(), &unit);
+        let unit = TileEncoder::new(&header, 2).lattice(&place, &z).ok_or("no code")?;
+        let input = tile_input(dtype, Mode::LATTICE, &place, &header.to_bytes(), &unit);
         put(folder, &format!("lattice.{name}"), &input)?;
     }
     Ok(())
@@ -278,7 +279,7 @@ fn layers(folder: &Path) -> Done {
     let (width, n) = (place.columns.len(), place.elements());
     for (dtype, planes, first) in [(DType::Bf16, [0, 0], 4 * 127), (DType::F16, [2, 3], 60), (DType::F32, [0, 16], 500)]
     {
-        let head = |body, shape, plane, row_class: i16| Head {
+        let header = |body, shape, plane, row_class: i16| TensorHeader {
             shape,
             plane,
             row_classes: IndexArray::new((0..6).map(|r| row_class + r).collect()),
@@ -291,26 +292,26 @@ fn layers(folder: &Path) -> Done {
             Shape::Explicit(tables.into_iter().cycle().take(kind.tables()).collect())
         };
         let steps = Steps { step: 0.25, offset: 7, rows: Some(IndexArray::Constant(5)), columns: None };
-        let base = head(Body::Lattice(steps), Shape::Parametric(1), planes[0], 9);
+        let base = header(Body::Lattice(steps), Shape::Parametric(1), planes[0], 9);
         let z: Vec<i32> = noise(n).iter().map(|&b| i32::from(b as i8) >> 4).collect();
         let finer =
-            head(Body::Refinement(Refinement { factor: 5, step: 0.05, offset: 0 }), tables(Kind::Refinement), 0, 1);
+            header(Body::Refinement(Refinement { factor: 5, step: 0.05, offset: 0 }), tables(Kind::Refinement), 0, 1);
         let fine: Vec<i32> = z.iter().zip(noise(n)).map(|(z, b)| 5 * z + i32::from(b % 5) - 2).collect();
-        let exact = head(Body::Exact, tables(Kind::Exact), planes[1], first);
+        let exact = header(Body::Exact, tables(Kind::Exact), planes[1], first);
         let units = vec![
-            (mode::LATTICE, &base, TileEncoder::new(&base, 2).lattice(&place, &z)),
-            (mode::REFINEMENT, &finer, TileEncoder::new(&finer, 1).refinement(&place, &z, &fine)),
+            (Mode::LATTICE, &base, TileEncoder::new(&base, 2).lattice(&place, &z)),
+            (Mode::REFINEMENT, &finer, TileEncoder::new(&finer, 1).refinement(&place, &z, &fine)),
         ];
-        let units = units.into_iter().map(|(mode, head, unit)| Some((mode, head.to_bytes(), unit?)));
+        let units = units.into_iter().map(|(mode, header, unit)| Some((mode, header.to_bytes(), unit?)));
         let mut units: Vec<_> = units.collect::<Option<_>>().ok_or("no code")?;
-        let decoder = TileDecoder::new(dtype, vec![base, finer], Level::Scalar)?;
+        let decoder = TileDecoder::new(dtype, vec![base, finer], Isa::Scalar)?;
         let mut predicted = vec![0; n * dtype.size()];
         let below: Vec<Unit> = units.iter().map(|(mode, _, bytes)| Unit { mode: *mode, bytes }).collect();
         decoder.decode(&below, &place, &mut predicted, width * dtype.size())?;
         let mut elements = predicted.clone();
         elements.iter_mut().step_by(dtype.size()).zip(noise(n)).for_each(|(byte, b)| *byte ^= b & 15);
         let unit = TileEncoder::new(&exact, 3).exact(dtype, &place, &fine, &predicted, &elements).ok_or("no code")?;
-        units.push((mode::EXACT, exact.to_bytes(), unit));
+        units.push((Mode::EXACT, exact.to_bytes(), unit));
         put(folder, dtype.name(), &layers_input(dtype, &place, &units))?;
     }
     Ok(())
@@ -330,7 +331,7 @@ fn entropy(folder: &Path) -> Done {
             let tables = parametric(kind, shape).ok_or("shape")?;
             let coded = encode_segment(kind, &wide(&rows), &wide(&columns), &values, &tables).ok_or("no code")?;
             let input = entropy_input(kind, shape, &rows, &columns, &coded.states, &coded.words);
-            put(folder, &format!("{}.{shape}", kind.name()), &input)?;
+            put(folder, &format!("{}.{shape}", kind.mode()), &input)?;
         }
     }
     Ok(())

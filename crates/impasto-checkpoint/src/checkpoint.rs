@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use crate::asset::{Asset, INDEX, is_there, read_asset, read_assets};
 use crate::atomic::join_inside;

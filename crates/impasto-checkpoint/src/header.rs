@@ -1,6 +1,6 @@
 //! The safetensors header: checked reading, and writing.
 
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use crate::error::{CheckpointError, one_line};
 use crate::json::{METADATA, Place, RawEntry, parse_raw_header};

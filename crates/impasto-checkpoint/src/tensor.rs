@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use crate::error::CheckpointError;
 use crate::rules::TensorRule;

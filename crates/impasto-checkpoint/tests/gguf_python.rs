@@ -10,7 +10,7 @@ use std::process::Command;
 
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Checkpoint, Opaque, TensorInfo, TensorSpec, write_gguf};
-use impasto_codec::DType;
+use impasto_core::DType;
 
 /// The interpreter, if there is one.
 fn python() -> Option<PathBuf> {

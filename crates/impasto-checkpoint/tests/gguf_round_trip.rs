@@ -9,7 +9,7 @@ use common::entries;
 use common::gguf::{entry, file_of, pair, pair_u32, sample, string};
 use impasto_checkpoint::gguf::{Array, Metadata, Value, parse_header};
 use impasto_checkpoint::{Checkpoint, CheckpointError, Format, Opaque, TensorSpec, TensorWriter, write_gguf};
-use impasto_codec::DType;
+use impasto_core::DType;
 use proptest::prelude::*;
 
 /// The plain dtypes that ggml has.

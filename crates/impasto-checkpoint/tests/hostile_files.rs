@@ -4,7 +4,7 @@ mod common;
 
 use common::{entry, file_of, shard_of};
 use impasto_checkpoint::{Checkpoint, parse_header};
-use impasto_codec::DType;
+use impasto_core::DType;
 use proptest::prelude::*;
 
 /// Each case: the file and what the message must say after the file's name.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{entries, file_of};
 use impasto_checkpoint::{Checkpoint, Opaque, TensorSpec, TensorWriter, parse_header, write_safetensors};
-use impasto_codec::DType;
+use impasto_core::DType;
 use proptest::prelude::*;
 
 fn spec(name: &str, dtype: DType, shape: &[u64]) -> TensorSpec {

@@ -22,7 +22,7 @@ const GRADIENT_TOKENS: usize = 16384;
 /// .impasto file, tokenizer, text) or not one that this version knows; 4 units are damaged; 5 units are absent: the file is cut; 6 the
 /// wanted size cannot be met.
 ///
-/// Environment: IMPASTO_CPU forces an instruction level: scalar, avx2 or avx512; by default the highest that the processor has.
+/// Environment: IMPASTO_CPU forces an instruction set: scalar, avx2 or avx512; by default the widest that the processor has.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 
 use impasto::{CheckpointError, EncodeError, FileError};
-use impasto_codec::LevelError;
 use impasto_container::ContainerError;
+use impasto_core::IsaError;
 use impasto_model::ModelError;
 use impasto_model::eval::tasks::TaskError;
 
@@ -49,7 +49,7 @@ impl fmt::Display for UsageError {
 /// The exit code of an error.
 pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
-        if cause.is::<UsageError>() || cause.is::<LevelError>() {
+        if cause.is::<UsageError>() || cause.is::<IsaError>() {
             return Code::Usage;
         } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);

@@ -10,10 +10,9 @@ mod progress;
 mod running;
 
 use anyhow::Context;
-use clap::Parser;
-use impasto_codec::Level;
-
 use args::{Args, Command};
+use clap::Parser;
+use impasto_core::Isa;
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
@@ -28,7 +27,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<exit::Code> {
-    Level::from_environment().context(Level::VARIABLE)?; // Later readers take any level where it is wrong.
+    Isa::from_environment().context(Isa::VARIABLE)?; // Later readers take any level where it is wrong.
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),

@@ -107,7 +107,7 @@ fn bad_texts_and_options() {
     assert_eq!(at.left(), ["binary", "short"]);
 }
 
-/// The variable for the instruction level is read like an option: one that cannot be obeyed is not passed over.
+/// The variable for the instruction set is read like an option: one that cannot be obeyed is not passed over.
 #[test]
 fn a_wrong_instruction_level() {
     let at = Workplace::new();
@@ -116,14 +116,14 @@ fn a_wrong_instruction_level() {
         Ran::of(command.current_dir(at.path("")).env("IMPASTO_CPU", level).output().expect("starts"))
     };
     for level in ["avx3", "SCALAR", " scalar", "avx2\n"] {
-        with(level).fails(2, &format!("IMPASTO_CPU: {level:?} is no instruction level"));
+        with(level).fails(2, &format!("IMPASTO_CPU: {level:?} is not an instruction set"));
     }
     assert_eq!(at.left(), [] as [&str; 0]);
     for level in ["", "scalar"] {
         with(level).ok();
     }
     #[cfg(not(target_arch = "x86_64"))]
-    with("avx2").fails(2, "this processor lacks the instruction level avx2");
+    with("avx2").fails(2, "this processor lacks avx2");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Speed of the decoders at every level of this processor, on real weights: the embedding of the tiny model.
+//! Speed of the decoders at every isa of this processor, on real weights: the embedding of the tiny model.
 //!
 //! `rans`: integers of a lattice whose step differs from row to row, so that all classes are live; the steps are set so that a symbol
 //! takes about 3.3 bits. Beside them constriction.
@@ -12,12 +12,15 @@ use constriction::stream::stack::DefaultAnsCoder;
 use constriction::stream::{Decode, Encode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use impasto_codec::class::class;
-use impasto_codec::lattice::{quantize, reconstruct_row, scale};
 use impasto_codec::rans::{Columns, Decoder, LANES, Segment, encode_segment, symbol};
 use impasto_codec::tables::{Frequencies, Lut, SYMBOLS, fit, parametric};
-use impasto_codec::tile::{Place, TileDecoder, TileEncoder, Unit, mode};
-use impasto_codec::values::to_f32;
-use impasto_codec::{Body, DType, Head, IndexArray, Kind, Level, Refinement, Shape, Steps, exact, refinement};
+use impasto_codec::tile::{TileDecoder, TileEncoder, Unit};
+use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
+use impasto_core::{
+    DType, Isa, Mode, Place,
+    lattice::{quantize, reconstruct_row, scale},
+    values::to_f32,
+};
 
 /// Rows as long as those of SmolLM2's matrices, about.
 const COLUMNS: usize = 768;
@@ -60,8 +63,8 @@ fn data() -> Data {
     data
 }
 
-fn decode(level: Level, lut: &Lut, segment: &Segment, words: &[u8], data: &Data, out: &mut [i32]) {
-    let mut decoder = Decoder::new(level, lut, segment.states, words).expect("states");
+fn decode(isa: Isa, lut: &Lut, segment: &Segment, words: &[u8], data: &Data, out: &mut [i32]) {
+    let mut decoder = Decoder::new(isa, lut, segment.states, words).expect("states");
     let mut escapes = Vec::new();
     let columns = Columns::new(data.columns.clone());
     for (rows, out) in data.rows.chunks(4).zip(out.chunks_mut(4 * COLUMNS)) {
@@ -76,22 +79,22 @@ fn floats(c: &mut Criterion) {
     let place = Place { rows: 0..64, columns: 0..COLUMNS };
     let elements = &embedding()[..2 * place.elements()];
     let class = |row: &[f32]| layout.split(u32::from(half::bf16::from_f32(rms(row)).to_bits())).0 as i16;
-    let head = Head {
+    let header = TensorHeader {
         shape: Shape::Parametric(0),
         plane: layout.raw_bits() as u8,
         row_classes: IndexArray::new(weights(elements).chunks_exact(COLUMNS).map(class).collect()),
         column_classes: IndexArray::new(vec![0; COLUMNS]),
         body: Body::Float,
     };
-    let unit = TileEncoder::new(&head, 1).float(DType::Bf16, &place, elements).expect("codes");
+    let unit = TileEncoder::new(&header, 1).float(DType::Bf16, &place, elements).expect("codes");
     eprintln!("{} bytes of floats in {} bytes", elements.len(), unit.len());
     let mut out = vec![0; elements.len()];
     let mut group = c.benchmark_group("float");
     group.throughput(Throughput::Bytes(elements.len() as u64));
-    for level in Level::available() {
-        let decoder = TileDecoder::new(DType::Bf16, vec![head.clone()], level).expect("a head of layer 0");
-        let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
-        group.bench_function(level.to_string(), |b| {
+    for isa in Isa::available() {
+        let decoder = TileDecoder::new(DType::Bf16, vec![header.clone()], isa).expect("a tensor header of layer 0");
+        let units = [Unit { mode: Mode::FLOAT, bytes: &unit }];
+        group.bench_function(isa.to_string(), |b| {
             b.iter(|| decoder.decode(&units, &place, &mut out, 2 * COLUMNS).expect("decodes"))
         });
         assert_eq!(out, elements);
@@ -113,8 +116,8 @@ fn lattice(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("rans");
     group.throughput(Throughput::Elements(data.values.len() as u64));
-    for level in Level::available() {
-        group.bench_function(level.to_string(), |b| b.iter(|| decode(level, &lut, &segment, &words, &data, &mut out)));
+    for isa in Isa::available() {
+        group.bench_function(isa.to_string(), |b| b.iter(|| decode(isa, &lut, &segment, &words, &data, &mut out)));
     }
     // The same symbols under the same tables, low bits and escapes left out: less work than ours.
     let models: Vec<_> = tables
@@ -166,7 +169,7 @@ fn layers(c: &mut Criterion) {
     let elements = &embedding()[..2 * place.elements()];
     let floats = weights(elements);
     let row_steps: Vec<i16> = floats.chunks_exact(COLUMNS).map(|row| (16.0 * rms(row).log2()).round() as i16).collect();
-    let head = |body, shape, row_class: i16| Head {
+    let header = |body, shape, row_class: i16| TensorHeader {
         shape,
         plane: 0,
         row_classes: IndexArray::Constant(row_class),
@@ -178,10 +181,10 @@ fn layers(c: &mut Criterion) {
         rows.flat_map(|(row, &i)| row.iter().map(move |&w| quantize(w, 1.0 / (step * scale(i.into()))))).collect()
     };
     let steps = Steps { step: 1.0, offset: 0, rows: Some(IndexArray::new(row_steps.clone())), columns: None };
-    let mut heads = vec![head(Body::Lattice(steps), Shape::Parametric(0), 15)];
+    let mut headers = vec![header(Body::Lattice(steps), Shape::Parametric(0), 15)];
     let mut z = integers(1.0);
-    let unit = TileEncoder::new(&heads[0], 1).lattice(&place, &z).expect("codes");
-    let mut units = vec![(mode::LATTICE, unit)];
+    let unit = TileEncoder::new(&headers[0], 1).lattice(&place, &z).expect("codes");
+    let mut units = vec![(Mode::LATTICE, unit)];
     let mut step = 1.0;
     for factor in [3u8, 4] {
         step /= f32::from(factor);
@@ -190,9 +193,9 @@ fn layers(c: &mut Criterion) {
             z.iter().zip(&fine).map(|(&z, &fine)| (refinement::class(0, z), refinement::residual(factor, z, fine)));
         let shape = fitted(Kind::Refinement, coded);
         let body = Body::Refinement(Refinement { factor, step, offset: 0 });
-        heads.push(head(body, shape, 0));
-        let encoder = TileEncoder::new(&heads[heads.len() - 1], 1);
-        units.push((mode::REFINEMENT, encoder.refinement(&place, &z, &fine).expect("codes")));
+        headers.push(header(body, shape, 0));
+        let encoder = TileEncoder::new(&headers[headers.len() - 1], 1);
+        units.push((Mode::REFINEMENT, encoder.refinement(&place, &z, &fine).expect("codes")));
         z = fine;
     }
     let mut predicted = vec![0; elements.len()];
@@ -204,9 +207,9 @@ fn layers(c: &mut Criterion) {
     let r = 4 * 122 + 20;
     let coded =
         (0..z.len()).map(|i| (exact::class(layout, r, z[i], p[i]), exact::residual(layout, r, z[i], p[i], bits[i])));
-    heads.push(head(Body::Exact, fitted(Kind::Exact, coded), r as i16));
-    let encoder = TileEncoder::new(&heads[heads.len() - 1], 1);
-    units.push((mode::EXACT, encoder.exact(dtype, &place, &z, &predicted, elements).expect("codes")));
+    headers.push(header(Body::Exact, fitted(Kind::Exact, coded), r as i16));
+    let encoder = TileEncoder::new(&headers[headers.len() - 1], 1);
+    units.push((Mode::EXACT, encoder.exact(dtype, &place, &z, &predicted, elements).expect("codes")));
 
     let bits: Vec<f64> = units.iter().map(|(_, unit)| unit.len() as f64 * 8.0 / z.len() as f64).collect();
     eprintln!("{} elements in layers of {bits:.3?} bits", z.len());
@@ -214,10 +217,10 @@ fn layers(c: &mut Criterion) {
     let mut out = vec![0; elements.len()];
     let mut group = c.benchmark_group("layers");
     group.throughput(Throughput::Elements(z.len() as u64));
-    for level in Level::available() {
-        let decoder = TileDecoder::new(dtype, heads.clone(), level).expect("heads in order");
+    for isa in Isa::available() {
+        let decoder = TileDecoder::new(dtype, headers.clone(), isa).expect("tensor headers in order");
         for (k, name) in ["lattice", "refinement", "refinement-2", "exact"].into_iter().enumerate() {
-            group.bench_function(format!("{level}/{name}"), |b| {
+            group.bench_function(format!("{isa}/{name}"), |b| {
                 b.iter(|| decoder.decode(&units[..=k], &place, &mut out, 2 * COLUMNS).expect("decodes"))
             });
         }

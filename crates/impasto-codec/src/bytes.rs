@@ -16,13 +16,13 @@ fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
     }
 }
 
-/// Compresses elements of `size` bytes at a Zstandard level.
+/// Compresses elements of `size` bytes at a compression level.
 ///
 /// # Errors
 /// If the library refuses.
-pub fn compress(elements: &[u8], size: usize, level: i32) -> Result<Vec<u8>, CodecError> {
+pub fn compress(elements: &[u8], size: usize, compression: i32) -> Result<Vec<u8>, CodecError> {
     let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
-    let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+    let mut compressor = zstd::bulk::Compressor::new(compression).map_err(failed)?;
     let planes;
     let content = if size == 1 {
         elements

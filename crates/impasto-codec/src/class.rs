@@ -1,26 +1,37 @@
 //! Scale classes: which table codes an element, and how many of its low bits are raw (SPEC 7).
 
-/// What the values of a tile mean.
+use impasto_core::Mode;
+
+/// What the values of an entropy-coded tile mean: the modes that have classes and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Kind {
     /// Top bits of the magnitude of a float (SPEC 9).
-    Float = 3,
+    Float,
     /// Integers of a scalar lattice (SPEC 10).
-    Lattice = 4,
+    Lattice,
     /// What makes the integers of the layer below finer (SPEC 13).
-    Refinement = 5,
+    Refinement,
     /// What the bits of a float have more than the weight of the layer below (SPEC 14).
-    Exact = 6,
+    Exact,
 }
 
 impl Kind {
     /// All kinds.
     pub const ALL: [Kind; 4] = [Kind::Float, Kind::Lattice, Kind::Refinement, Kind::Exact];
 
-    /// The kind of tiles in a coding mode (SPEC 5), if they have one.
-    pub fn from_mode(mode: u8) -> Option<Kind> {
-        Self::ALL.into_iter().find(|&kind| kind as u8 == mode)
+    /// The coding mode of tiles of this kind (SPEC 5).
+    pub const fn mode(self) -> Mode {
+        match self {
+            Kind::Float => Mode::FLOAT,
+            Kind::Lattice => Mode::LATTICE,
+            Kind::Refinement => Mode::REFINEMENT,
+            Kind::Exact => Mode::EXACT,
+        }
+    }
+
+    /// The kind of tiles in a coding mode, if they have one.
+    pub fn from_mode(mode: Mode) -> Option<Kind> {
+        Self::ALL.into_iter().find(|kind| kind.mode() == mode)
     }
 
     /// Number of tables.
@@ -39,16 +50,6 @@ impl Kind {
             Kind::Lattice => 43,
             Kind::Refinement => 23,
             Kind::Exact => 31,
-        }
-    }
-
-    /// The name of the mode, as messages show it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Float => "float",
-            Kind::Lattice => "lattice",
-            Kind::Refinement => "refinement",
-            Kind::Exact => "exact",
         }
     }
 }

@@ -1,8 +1,7 @@
 //! What can be wrong with coded bytes. Each message cites the clause of SPEC.md that is broken.
 
+use impasto_core::{DType, Mode, varint::VarintError};
 use thiserror::Error;
-
-use crate::dtype::DType;
 
 /// A unit that does not follow the format.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -68,22 +67,22 @@ pub enum CodecError {
     #[error("mode {mode} does not code {dtype:?} (SPEC 5.3)")]
     ModeDtype {
         /// Coding mode.
-        mode: &'static str,
+        mode: Mode,
         /// dtype of the tensor.
         dtype: DType,
     },
-    /// A tile needs a head of its own kind.
-    #[error("a tile in mode {0} has no head of that kind (SPEC 5.4, 6)")]
-    MissingHead(&'static str),
-    /// A head stands in a layer where its kind has no place.
+    /// A tile needs a tensor header of its own kind.
+    #[error("a tile in mode {0} has no tensor header of that kind (SPEC 5.4, 6)")]
+    MissingHeader(Mode),
+    /// A tensor header stands in a layer where its kind has no place.
     #[error(
-        "a head of kind {kind} in layer {layer}: 3 and 4 stand in layer 0, 5 and 6 above, nothing above 6 (SPEC 6, 12.2)"
+        "a tensor header of kind {kind} in layer {layer}: float and lattice stand in layer 0, refinement and exact above, nothing above exact (SPEC 6, 12.2)"
     )]
-    HeadLayer {
+    HeaderLayer {
         /// The layer.
         layer: usize,
         /// Kind of the head.
-        kind: u8,
+        kind: Mode,
     },
     /// A tile stands in a layer where its mode has no place.
     #[error(
@@ -93,9 +92,18 @@ pub enum CodecError {
         /// The layer.
         layer: usize,
         /// Mode of the tile.
-        mode: u8,
+        mode: Mode,
     },
     /// The mode is not one of version 1.
     #[error("coding mode {0} is unknown (SPEC 3.6.1)")]
-    UnknownMode(u8),
+    UnknownMode(Mode),
+}
+
+impl From<VarintError> for CodecError {
+    fn from(error: VarintError) -> Self {
+        match error {
+            VarintError::Cut => CodecError::Truncated("varint"),
+            VarintError::Form => CodecError::Varint,
+        }
+    }
 }

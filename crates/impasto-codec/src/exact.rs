@@ -3,28 +3,10 @@
 //! Bits of floats are given low, in a u32. `r` is the sum of the classes of the row and the column of an element, `z` its integer in
 //! the layer below, `p` the bits of its weight there.
 
-use crate::dtype::FloatLayout;
-use crate::level::at_each_level;
+use impasto_core::{FloatLayout, at_each_isa};
 
 /// The class of elements whose integer is 0.
 const ZERO: i32 = 31;
-
-impl FloatLayout {
-    /// Bits of the magnitude: exponent and mantissa.
-    #[inline(always)]
-    fn magnitude_bits(self) -> u32 {
-        self.exponent + self.mantissa
-    }
-
-    #[inline(always)]
-    fn magnitude(self, bits: u32) -> u32 {
-        bits & ((1 << self.magnitude_bits()) - 1)
-    }
-
-    fn sign(self, bits: u32) -> u32 {
-        bits >> self.magnitude_bits() & 1
-    }
-}
 
 /// The low `bits` bits of `n` (1 to 32), as a signed number.
 #[inline(always)]
@@ -74,7 +56,7 @@ pub fn residual(layout: FloatLayout, r: i32, z: i32, p: u32, element: u32) -> i3
     signed(o.wrapping_sub(layout.magnitude(p)), layout.magnitude_bits() + 1)
 }
 
-at_each_level! {
+at_each_isa! {
     /// The bits of each float of a row, in place of what `bits` holds; `row`: little-endian bytes.
     pub(crate) fn bits_of_row(layout: FloatLayout, row: &[u8], bits: &mut Vec<u32>) {
         bits.clear();
@@ -85,7 +67,7 @@ at_each_level! {
     }
 }
 
-at_each_level! {
+at_each_isa! {
     /// The classes of a row, from the sums `r`.
     pub(crate) fn classes_of_row(layout: FloatLayout, r: &[i32], z: &[i32], p: &[u32], classes: &mut [i32]) {
         let found = r.iter().zip(z).zip(p).map(|((&r, &z), &p)| class(layout, r, z, p));
@@ -93,7 +75,7 @@ at_each_level! {
     }
 }
 
-at_each_level! {
+at_each_isa! {
     /// Writes the elements of a row as little-endian bytes; `r`, `z`, `p` and `u` have an entry for each.
     pub(crate) fn write_row(layout: FloatLayout, r: &[i32], z: &[i32], p: &[u32], u: &[i32], out: &mut [u8]) {
         let elements = r.iter().zip(z).zip(p).zip(u).map(|(((&r, &z), &p), &u)| element(layout, r, z, p, u));
@@ -107,7 +89,7 @@ at_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
+    use impasto_core::dtype::DType;
     use proptest::prelude::*;
 
     const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];

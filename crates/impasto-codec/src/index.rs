@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use impasto_core::{
+    Isa, at_each_isa,
+    varint::{unzigzag, zigzag},
+};
+
 use crate::bits::{BitReader, BitWriter};
 use crate::error::CodecError;
-use crate::level::{Level, at_each_level};
-use crate::varint::{unzigzag, zigzag};
 
 const ALL_EQUAL: u8 = 255;
 const MAX_RICE: u32 = 15;
@@ -47,10 +50,10 @@ impl IndexArray {
     }
 
     /// `first` plus each of the entries `range`, into `out` of that length. The range as for [`IndexArray::slice`].
-    pub fn sums(&self, level: Level, first: i32, range: Range<usize>, out: &mut [i32]) {
+    pub fn sums(&self, isa: Isa, first: i32, range: Range<usize>, out: &mut [i32]) {
         match self {
             IndexArray::Constant(v) => out.fill(first + i32::from(*v)),
-            IndexArray::Values(values) => add(level, first, &values[range], out),
+            IndexArray::Values(values) => add(isa, first, &values[range], out),
         }
     }
 
@@ -127,7 +130,7 @@ impl IndexArray {
     }
 }
 
-at_each_level! {
+at_each_isa! {
     fn add(first: i32, values: &[i16], out: &mut [i32]) {
         out.iter_mut().zip(values).for_each(|(sum, &v)| *sum = first + i32::from(v));
     }
@@ -152,7 +155,7 @@ mod tests {
                 let wide: Vec<i32> = values.iter().map(|&v| i32::from(v)).collect();
                 prop_assert_eq!(&read.slice(0..values.len()), &wide);
                 let mut sums = vec![0; values.len()];
-                read.sums(Level::best(), -7, 0..values.len(), &mut sums);
+                read.sums(Isa::best(), -7, 0..values.len(), &mut sums);
                 for (i, v) in wide.into_iter().enumerate() {
                     prop_assert_eq!((read.get(i), sums[i]), (v, v - 7));
                 }

@@ -1,6 +1,6 @@
 //! Refinements: the integers of a layer made finer by the layer above (SPEC 13).
 
-use crate::level::at_each_level;
+use impasto_core::at_each_isa;
 
 /// Largest group of classes.
 const MAX_GROUP: i32 = 7;
@@ -27,14 +27,14 @@ pub fn residual(factor: u8, coarse: i32, fine: i32) -> i32 {
     if coarse < 0 { d.wrapping_neg() } else { d }
 }
 
-at_each_level! {
+at_each_isa! {
     /// Turns the groups of a row into classes; `coarse`: its integers in the layer below.
     pub(crate) fn classes_of_row(groups: &mut [i32], coarse: &[i32]) {
         groups.iter_mut().zip(coarse).for_each(|(group, &coarse)| *group = class(*group, coarse));
     }
 }
 
-at_each_level! {
+at_each_isa! {
     /// Makes the integers of a row finer: `z` holds those of the layer below and receives this layer's; `d` are the residuals.
     pub(crate) fn refine_row(factor: u8, z: &mut [i32], d: &[i32]) {
         z.iter_mut().zip(d).for_each(|(z, &d)| *z = fine(factor, *z, d));

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use impasto_core::Mode;
+
 use crate::error::{FormatError, shown};
 use crate::manifest::Manifest;
-use crate::unit::{Mode, UnitEntry};
+use crate::unit::UnitEntry;
 
 /// The tiles of one object in one layer above 0. Tiles in modes that this version does not know are left out.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +14,7 @@ pub struct LayerUnits<'a> {
     /// The mode of all these tiles: refinement or exact.
     pub mode: Mode,
     /// The unit that is their head.
-    pub head: u32,
+    pub header: u32,
     /// Their units, ascending by tile.
     pub units: &'a [u32],
     entries: &'a [UnitEntry],
@@ -33,20 +35,20 @@ pub(crate) struct Above {
     first: Vec<u32>,
     /// The layers that have tiles: of each object those from 1 on without a gap.
     layers: Vec<Table>,
-    /// The heads and tiles of these layers: by object, then layer, then tile, the head last.
+    /// The tensor headers and tiles of these layers: by object, then layer, then tile, the tensor header last.
     units: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
 struct Table {
-    head: u32,
+    header: u32,
     /// Its tiles in `units`.
     tiles: Range<u32>,
 }
 
 impl Above {
     /// Builds the tables from `units`, which are those of known objects in layers above 0, in modes that this version
-    /// knows: ascending by object, then layer, then tile, heads last, no two in the same place. `base` gives the unit in
+    /// knows: ascending by object, then layer, then tile, tensor headers last, no two in the same place. `base` gives the unit in
     /// layer 0 of a tile of an object.
     ///
     /// # Errors
@@ -81,14 +83,14 @@ impl Above {
         base: impl Fn(u32, u32) -> Option<u32>,
     ) -> Result<(), FormatError> {
         let entry = |unit: u32| &manifest.units[unit as usize];
-        let head = self.units[run.clone()].last().copied().filter(|&unit| entry(unit).is_head());
-        let tiles = run.start..run.end - usize::from(head.is_some());
-        // A head that no tile needs is allowed.
+        let header = self.units[run.clone()].last().copied().filter(|&unit| entry(unit).is_header());
+        let tiles = run.start..run.end - usize::from(header.is_some());
+        // A tensor header that no tile needs is allowed.
         let Some(&earliest) = self.units[tiles.clone()].iter().min() else { return Ok(()) };
         let UnitEntry { object, layer, mode, .. } = *entry(earliest);
         let name = || shown(&manifest.objects[object as usize].name);
-        let Some(head) = head.filter(|&head| head < earliest) else {
-            return Err(FormatError::MissingHead { name: name(), unit: earliest as usize });
+        let Some(header) = header.filter(|&header| header < earliest) else {
+            return Err(FormatError::MissingHeader { name: name(), unit: earliest as usize });
         };
         let below = self.below(manifest, object, layer);
         for &unit in &self.units[tiles.clone()] {
@@ -104,7 +106,7 @@ impl Above {
                 return Err(FormatError::NothingBelow { unit: unit as usize, tile, name: name(), layer });
             }
         }
-        self.layers.push(Table { head, tiles: tiles.start as u32..tiles.end as u32 });
+        self.layers.push(Table { header, tiles: tiles.start as u32..tiles.end as u32 });
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Above {
     fn units<'a>(&'a self, entries: &'a [UnitEntry], table: &Table) -> Option<LayerUnits<'a>> {
         let units = self.units.get(table.tiles.start as usize..table.tiles.end as usize)?;
         let mode = entries.get(*units.first()? as usize)?.mode;
-        Some(LayerUnits { mode, head: table.head, units, entries })
+        Some(LayerUnits { mode, header: table.header, units, entries })
     }
 
     /// How many layers above 0 the object has; no tile is in a higher one.

@@ -1,8 +1,9 @@
 //! A walk over the bytes of the manifest that knows where it is.
 
+use impasto_core::varint::{self, VarintError};
+
 use crate::error::FormatError;
 use crate::fields::Field;
-use impasto_codec::varint::{self, VarintError};
 
 /// The bytes of a manifest, or of one record of it, that are yet to be read.
 #[derive(Clone, Copy)]

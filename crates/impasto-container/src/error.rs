@@ -2,9 +2,8 @@
 
 use std::io;
 
+use impasto_core::Mode;
 use thiserror::Error;
-
-use crate::unit::Mode;
 
 /// A rule of the format that bytes, or objects and units to be written, break.
 ///
@@ -86,7 +85,7 @@ pub enum FormatError {
     Reserved { unit: usize },
     #[error("unit {unit}: {length} bytes, 2^28 are the most (SPEC 3.6)")]
     UnitLength { unit: usize, length: u32 },
-    #[error("unit {unit}: a head of tile {tile}, not 0 (SPEC 3.6.2)")]
+    #[error("unit {unit}: a tensor header of tile {tile}, not 0 (SPEC 3.6.2)")]
     HeadTile { unit: usize, tile: u32 },
     #[error("unit {unit}: there is no object {object} (SPEC 3.6.2)")]
     UnitObject { unit: usize, object: u32 },
@@ -98,8 +97,8 @@ pub enum FormatError {
     DuplicateUnit { first: usize, second: usize, name: String },
     #[error("{name}: units for at most {have} of {tiles} tiles (SPEC 3.6.3)")]
     MissingTiles { name: String, have: u32, tiles: u32 },
-    #[error("{name}: unit {unit} needs a head before it (SPEC 3.6.3)")]
-    MissingHead { name: String, unit: usize },
+    #[error("{name}: unit {unit} needs a tensor header before it (SPEC 3.6.3)")]
+    MissingHeader { name: String, unit: usize },
 
     #[error("there is a second layers record, before byte {at} of the manifest (SPEC 3.7)")]
     LayersTwice { at: usize },

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use impasto_codec::DType;
-use impasto_codec::tile::Place;
+use impasto_core::{DType, Place};
 
 /// Most elements of a tile (SPEC 4.2).
 pub const MAX_TILE_ELEMENTS: u64 = 1 << 24;

@@ -1,6 +1,6 @@
 //! The layers record: at which units a file's layers end (SPEC 3.7).
 
-use impasto_codec::varint;
+use impasto_core::varint;
 
 use crate::cursor::Cursor;
 use crate::error::FormatError;

@@ -19,7 +19,7 @@ pub struct Layout {
     matrices: Vec<Option<Matrix>>,
     places: Places,
     /// For each object: the unit that is its head.
-    heads: Vec<u32>,
+    headers: Vec<u32>,
     /// For each object: where its tiles begin in `tiles`; one entry more, the end.
     first: Vec<usize>,
     /// For each tile of each object: its unit in layer 0.
@@ -33,8 +33,8 @@ pub struct Layout {
 /// The units in layer 0 of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectUnits<'a> {
-    /// The unit that is the head, if there is one.
-    pub head: Option<u32>,
+    /// The unit that is the tensor header, if there is one.
+    pub header: Option<u32>,
     /// For each tile its unit.
     pub tiles: &'a [u32],
     /// Whether this version knows the modes of all tiles.
@@ -51,7 +51,7 @@ impl Layout {
         let matrices = check_objects(&manifest.objects)?;
         let places = Places::new(manifest_length, manifest.units.iter().map(|unit| unit.length))?;
         let mut layout = Layout {
-            heads: vec![NONE; matrices.len()],
+            headers: vec![NONE; matrices.len()],
             first: vec![0; matrices.len() + 1],
             tiles: Vec::new(),
             readable: matrices.iter().map(Option::is_some).collect(),
@@ -85,7 +85,7 @@ impl Layout {
         let mut have = vec![0u32; manifest.objects.len()];
         for (unit, entry) in manifest.units.iter().enumerate() {
             let matrix = check_unit(unit, entry, &manifest.objects, &self.matrices)?;
-            if matrix.is_some() && entry.layer == 0 && !entry.is_head() {
+            if matrix.is_some() && entry.layer == 0 && !entry.is_header() {
                 have[entry.object as usize] += 1;
             }
         }
@@ -104,7 +104,7 @@ impl Layout {
 
     /// Enters the units of layer 0, in the order of the file. No tile stays empty: there are units enough, none is
     /// outside its object, and no two are for the same tile. Gives the units that are left, each in a place of its own:
-    /// ascending by object, then layer, then tile, heads last.
+    /// ascending by object, then layer, then tile, tensor headers last.
     fn fill(&mut self, manifest: &Manifest) -> Result<Vec<u32>, FormatError> {
         let name = |entry: &UnitEntry| shown(&manifest.objects[entry.object as usize].name);
         let duplicate = |first: u32, second: u32| {
@@ -118,8 +118,8 @@ impl Layout {
                 others.push(unit);
                 continue;
             }
-            let slot = if entry.is_head() {
-                &mut self.heads[object]
+            let slot = if entry.is_header() {
+                &mut self.headers[object]
             } else {
                 &mut self.tiles[self.first[object] + entry.tile as usize]
             };
@@ -127,8 +127,8 @@ impl Layout {
                 return Err(duplicate(*slot, unit));
             }
             *slot = unit;
-            if entry.mode.needs_head() && self.heads[object] == NONE {
-                return Err(FormatError::MissingHead { name: name(entry), unit: unit as usize });
+            if entry.mode.needs_header() && self.headers[object] == NONE {
+                return Err(FormatError::MissingHeader { name: name(entry), unit: unit as usize });
             }
             self.readable[object] &= entry.mode.is_known();
         }
@@ -136,7 +136,7 @@ impl Layout {
         let key = |unit: u32| {
             let entry = &manifest.units[unit as usize];
             // Heads have one place in an object and layer, whatever tile they name.
-            (entry.object, entry.layer, entry.is_head(), if entry.is_head() { 0 } else { entry.tile })
+            (entry.object, entry.layer, entry.is_header(), if entry.is_header() { 0 } else { entry.tile })
         };
         others.sort_unstable_by_key(|&unit| (key(unit), unit));
         match others.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
@@ -155,9 +155,9 @@ impl Layout {
     pub fn own_units(&self, object: u32) -> Option<ObjectUnits<'_>> {
         self.matrix(object)?;
         let object = object as usize;
-        let head = self.heads[object];
+        let header = self.headers[object];
         Some(ObjectUnits {
-            head: (head != NONE).then_some(head),
+            header: (header != NONE).then_some(header),
             tiles: &self.tiles[self.first[object]..self.first[object + 1]],
             readable: self.readable[object],
         })
@@ -197,14 +197,14 @@ fn check_unit<'a>(
     }
     // Of an object of unknown class nothing is known that a tile's number could break.
     if let Some(matrix) = matrix {
-        if entry.is_head() && tile != 0 {
+        if entry.is_header() && tile != 0 {
             return Err(FormatError::HeadTile { unit, tile });
         }
         let tiles = matrix.tile_count();
         if tile >= tiles {
             return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
         }
-        if entry.mode.is_known() && !entry.is_head() && entry.mode.is_above() != (layer > 0) {
+        if entry.mode.is_known() && !entry.is_header() && entry.mode.is_above() != (layer > 0) {
             return Err(FormatError::LayerMode { unit, name: name(), mode: entry.mode.0, layer });
         }
     }

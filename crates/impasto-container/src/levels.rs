@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use impasto_core::Mode;
+
 use crate::above::LayerUnits;
 use crate::reader::Reader;
 use crate::source::Source;
-use crate::unit::Mode;
 
 impl<S: Source> Reader<S> {
     /// How many layers above 0 hold object number `object`; they are numbered from 1 without a gap. Tied objects have
@@ -38,19 +39,19 @@ impl<S: Source> Reader<S> {
             return 0;
         }
         let there = |layer: LayerUnits<'_>| {
-            self.is_present(layer.head)
+            self.is_present(layer.header)
                 && lattice.iter().all(|&tile| layer.tile(tile).is_some_and(|unit| self.is_present(unit)))
         };
         (1..=layers).take_while(|&layer| self.layer_of(object, layer).is_some_and(there)).last().unwrap_or(0)
     }
 
     /// The units needed to read a band of the matrix of object number `object` at the levels of its rows of tiles: of each
-    /// layer the head, if there is one, then the tiles that meet the band (SPEC 4.4). `None` as for [`Reader::units_of`].
+    /// layer the tensor header, if there is one, then the tiles that meet the band (SPEC 4.4). `None` as for [`Reader::units_of`].
     pub fn units_of_band(&self, object: u32, rows: Range<u64>, cols: Range<u64>) -> Option<Vec<u32>> {
         let units = self.units_of(object)?;
         let matrix = self.matrix(object)?;
         let tiles: Vec<u32> = matrix.tiles_meeting(rows, cols).collect();
-        let mut met: Vec<u32> = units.head.into_iter().collect();
+        let mut met: Vec<u32> = units.header.into_iter().collect();
         met.extend(tiles.iter().filter_map(|&tile| units.tiles.get(tile as usize)));
         let across = matrix.tiles_across().max(1);
         let levels: Vec<u8> = tiles
@@ -59,7 +60,7 @@ impl<S: Source> Reader<S> {
             .collect();
         for layer in 1..=levels.iter().copied().max().unwrap_or(0) {
             let Some(units) = self.layer_of(object, layer) else { break };
-            met.push(units.head);
+            met.push(units.header);
             let finer = tiles.iter().zip(&levels).filter(|&(_, &level)| level >= layer);
             met.extend(finer.filter_map(|(&tile, _)| units.tile(tile)));
         }

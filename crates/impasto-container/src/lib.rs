@@ -4,13 +4,14 @@
 //! a mode serves (SPEC 5.3) and which modes may stand together (5.4) is for those who decode it.
 //!
 //! ```
-//! use impasto_container::{Limits, Mode, Object, ObjectKind, Reader, UnitSlot, Writer};
+//! use impasto_container::{Limits, Object, ObjectKind, Reader, UnitSlot, Writer};
+//! use impasto_core::Mode;
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("a.impasto");
 //! let kind = ObjectKind::Asset { length: 5, piece: 4096 };
 //! let objects = vec![Object { name: "greeting".into(), kind }];
-//! let slots = vec![UnitSlot { object: 0, tile: 0, layer: 0, is_head: false }];
+//! let slots = vec![UnitSlot { object: 0, tile: 0, layer: 0, is_header: false }];
 //! let mut writer = Writer::create(&path, objects, slots, vec![])?;
 //! writer.push(Mode::STORED, b"hello")?;
 //! let summary = writer.finish()?;
@@ -53,5 +54,5 @@ pub use object::{Object, ObjectKind};
 pub use reader::{Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 pub use source::{CountingSource, MmapSource, Source};
 pub use tensor::{Opaque, TensorMeta};
-pub use unit::{Mode, UnitEntry};
+pub use unit::UnitEntry;
 pub use writer::{Summary, UnitSlot, Writer, file_length, measure};

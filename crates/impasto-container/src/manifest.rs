@@ -1,12 +1,13 @@
 //! The manifest: all objects and all units of a file (SPEC 3).
 
+use impasto_core::varint;
+
 use crate::cursor::Cursor;
 use crate::error::FormatError;
 use crate::layers::{LayerMark, check_marks, read_marks, write_marks};
 use crate::limits::Limits;
 use crate::object::{Object, Tally};
 use crate::unit::UnitEntry;
-use impasto_codec::varint;
 
 const LAYERS: u8 = 0x01;
 const OBJECT: u8 = 0x81;

@@ -1,13 +1,12 @@
 //! Objects: the tensors and assets of a file (SPEC 3.4).
 
-use impasto_codec::DType;
+use impasto_core::{DType, varint};
 
 use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
 use crate::geometry::{Matrix, MatrixError, max_tile_elements};
 use crate::limits::{Limits, within};
 use crate::tensor::TensorMeta;
-use impasto_codec::varint;
 
 /// Most bytes of a name (SPEC 3.4.1).
 pub const MAX_NAME: u64 = 4096;

@@ -232,7 +232,7 @@ impl<S: Source> Reader<S> {
 
 /// Which unit a message means: its number, its entry, its object.
 pub(crate) fn describe(unit: usize, entry: &UnitEntry, object: Option<&Object>) -> String {
-    let part = if entry.is_head() { "head".to_owned() } else { format!("tile {}", entry.tile) };
+    let part = if entry.is_header() { "tensor header".to_owned() } else { format!("tile {}", entry.tile) };
     let layer = if entry.layer == 0 { String::new() } else { format!(", layer {}", entry.layer) };
     let name = object.map_or(String::new(), |object| shown(&object.name));
     format!("unit {unit} ({part}{layer} of {name})")

@@ -1,6 +1,6 @@
 //! What the manifest says of a tensor: dtype, shape, tiles (SPEC 3.4, 3.5, 4.1).
 
-use impasto_codec::{DType, varint};
+use impasto_core::{DType, varint};
 
 use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};

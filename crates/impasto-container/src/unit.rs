@@ -1,5 +1,7 @@
 //! Units as the manifest describes them (SPEC 3.6).
 
+use impasto_core::Mode;
+
 use crate::cursor::Cursor;
 use crate::error::FormatError;
 use crate::fields::{Field, table};
@@ -9,42 +11,6 @@ pub const MAX_UNIT: u32 = 1 << 28;
 
 /// The first byte of a unit is at a multiple of this (SPEC 2.4).
 pub const ALIGNMENT: u64 = 16;
-
-/// How a unit is coded (SPEC 5). Modes that have no name here may come from later versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mode(pub u8);
-
-impl Mode {
-    /// The elements as they are.
-    pub const STORED: Mode = Mode(0);
-    /// Byte planes under Zstandard.
-    pub const ZSTD: Mode = Mode(1);
-    /// Not a tile, but what the tiles of an object and layer share in the modes that need it.
-    pub const HEAD: Mode = Mode(2);
-    /// Lossless floats; needs a head.
-    pub const FLOAT: Mode = Mode(3);
-    /// Lattice integers; needs a head.
-    pub const LATTICE: Mode = Mode(4);
-    /// Finer integers, given those of the layer below; needs a head.
-    pub const REFINEMENT: Mode = Mode(5);
-    /// The original bits, given the integers of the layer below; needs a head.
-    pub const EXACT: Mode = Mode(6);
-
-    /// Whether this version defines the mode.
-    pub fn is_known(self) -> bool {
-        self <= Mode::EXACT
-    }
-
-    /// Whether a tile in this mode is read with the head of its object and layer.
-    pub fn needs_head(self) -> bool {
-        matches!(self, Mode::FLOAT | Mode::LATTICE) || self.is_above()
-    }
-
-    /// Whether a tile in this mode makes another finer, and so stands in a layer above 0 (SPEC 12.1).
-    pub fn is_above(self) -> bool {
-        matches!(self, Mode::REFINEMENT | Mode::EXACT)
-    }
-}
 
 /// An entry of the units record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +76,8 @@ impl UnitEntry {
     }
 
     /// Whether it is a head.
-    pub fn is_head(&self) -> bool {
-        self.mode == Mode::HEAD
+    pub fn is_header(&self) -> bool {
+        self.mode == Mode::TENSOR_HEADER
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use impasto_core::Mode;
 use tempfile::NamedTempFile;
 
 use crate::error::{ContainerError, FormatError};
@@ -13,7 +14,7 @@ use crate::layout::{Layout, Places, align};
 use crate::manifest::{Manifest, manifest_length};
 use crate::object::Object;
 use crate::reader::describe;
-use crate::unit::{MAX_UNIT, Mode, UnitEntry, unit_hash};
+use crate::unit::{MAX_UNIT, UnitEntry, unit_hash};
 
 /// A unit that is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct UnitSlot {
     /// Its quality layer.
     pub layer: u8,
     /// Whether it will be a head.
-    pub is_head: bool,
+    pub is_header: bool,
 }
 
 /// What was written.
@@ -99,7 +100,7 @@ impl Writer {
     /// Writes the unit of the next slot.
     ///
     /// # Errors
-    /// A unit more than there are slots, a head where a tile should be or the other way round, a unit that is too
+    /// A unit more than there are slots, a tensor header where a tile should be or the other way round, a unit that is too
     /// long, and what the operating system refuses. After an error of the system the file cannot be finished.
     pub fn push(&mut self, mode: Mode, bytes: &[u8]) -> Result<(), ContainerError> {
         let unit = self.pushed;
@@ -107,7 +108,7 @@ impl Writer {
             return Err(self.wrong_count(unit + 1));
         };
         let file = || self.destination.display().to_string();
-        if entry.is_head() != (mode == Mode::HEAD) {
+        if entry.is_header() != (mode == Mode::TENSOR_HEADER) {
             let object = self.manifest.objects.get(entry.object as usize);
             let place = describe(unit, entry, object);
             return Err(ContainerError::WrongMode { file: file(), place, mode });
@@ -136,7 +137,7 @@ impl Writer {
     /// replaced.
     ///
     /// # Errors
-    /// Units that are missing, a tile that needs a head and has none before it, and what the operating system refuses;
+    /// Units that are missing, a tile that needs a tensor header and has none before it, and what the operating system refuses;
     /// then no file is left, and one that was there before stays.
     pub fn finish(self) -> Result<Summary, ContainerError> {
         if self.pushed != self.manifest.units.len() {
@@ -212,11 +213,11 @@ fn replaceable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The entry of a unit that is to come. A tile is taken for one that asks for no head yet: stored in layer 0, and above
+/// The entry of a unit that is to come. A tile is taken for one that asks for no tensor header yet: stored in layer 0, and above
 /// it in a mode that does not exist, which no rule binds to the layers below.
 fn placeholder(slot: &UnitSlot) -> UnitEntry {
-    let mode = match (slot.is_head, slot.layer) {
-        (true, _) => Mode::HEAD,
+    let mode = match (slot.is_header, slot.layer) {
+        (true, _) => Mode::TENSOR_HEADER,
         (_, 0) => Mode::STORED,
         _ => Mode(u8::MAX),
     };

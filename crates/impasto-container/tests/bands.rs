@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Content, Unit, small};
-use impasto_codec::DType;
-use impasto_container::{CountingSource, Limits, Mode, Object, ObjectKind, Reader, TensorMeta};
+use impasto_container::{CountingSource, Limits, Object, ObjectKind, Reader, TensorMeta};
+use impasto_core::{DType, Mode};
 
-/// A 100 x 300 matrix in tiles of 16 x 64, with a head, between two other tensors.
+/// A 100 x 300 matrix in tiles of 16 x 64, with a tensor header, between two other tensors.
 fn content() -> Content {
     let dims = vec![10, 10, 300];
     let meta = TensorMeta { dtype: DType::F16, opaque: None, dims, split: 2, tile_rows: 16, tile_cols: 64, tied: None };
@@ -17,7 +17,7 @@ fn content() -> Content {
         let mut unit = |tile, mode, length| {
             units.push(Unit { object, tile, layer: 0, mode, bytes: vec![tile as u8; length] });
         };
-        unit(0, Mode::HEAD, 100);
+        unit(0, Mode::TENSOR_HEADER, 100);
         (0..35).for_each(|tile| unit(tile, Mode::FLOAT, 200 + 3 * tile as usize));
     }
     Content { objects, units, layers: vec![] }
@@ -75,7 +75,7 @@ fn a_tied_tensor_has_the_units_of_the_other() {
     assert_eq!(reader.units_of(2), reader.units_of(1));
     assert_eq!(reader.matrix(2), reader.matrix(1));
     let units = reader.units_of(2).unwrap();
-    assert_eq!((units.head, units.tiles, units.readable), (Some(2), &[4, 6, 3, 5][..], true));
+    assert_eq!((units.header, units.tiles, units.readable), (Some(2), &[4, 6, 3, 5][..], true));
     assert_eq!(reader.units_of_band(2, 2..3, 0..1), Some(vec![2, 3]));
 }
 

@@ -85,6 +85,6 @@ fn messages_name_the_file_and_the_unit() {
     assert_eq!(message(10), absent);
     assert_eq!(message(12), "t.impasto: there is no unit 12, the manifest has 12 (SPEC 3.6)");
     assert!(reader.unit_state(u32::MAX).is_err() && reader.verify_unit(12).is_err());
-    assert_eq!(reader.unit_place(2), "unit 2 (head of \"embed.weight\")");
+    assert_eq!(reader.unit_place(2), "unit 2 (tensor header of \"embed.weight\")");
     assert_eq!(reader.unit_place(7), "unit 7 (tile 1, layer 1 of \"embed.weight\")");
 }

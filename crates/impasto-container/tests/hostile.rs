@@ -4,7 +4,8 @@ mod common;
 
 use common::raw::{asset, refusal, units};
 use common::{Content, Unit, open, small, with_header};
-use impasto_container::{ContainerError, FormatError as F, Header, Limits, Manifest, Mode, Reader};
+use impasto_container::{ContainerError, FormatError as F, Header, Limits, Manifest, Reader};
+use impasto_core::Mode;
 
 #[test]
 fn headers() {
@@ -88,10 +89,10 @@ fn every_prefix_of_a_manifest_is_refused_or_whole() {
 fn units_are_told_apart_by_whether_they_are_heads() {
     let mut content: Content = small();
     // A tile of an unknown mode is a tile.
-    content.units.push(Unit { object: 4, tile: 0, layer: 0, mode: Mode::HEAD, bytes: vec![] });
+    content.units.push(Unit { object: 4, tile: 0, layer: 0, mode: Mode::TENSOR_HEADER, bytes: vec![] });
     let file = content.to_file();
     let reader = open(&file).unwrap();
     let units = reader.units_of(4).unwrap();
-    assert_eq!((units.head, units.tiles, units.readable), (Some(12), &[9][..], false));
+    assert_eq!((units.header, units.tiles, units.readable), (Some(12), &[9][..], false));
     assert_eq!(Header::read(&file).unwrap(), *reader.header());
 }

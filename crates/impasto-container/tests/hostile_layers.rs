@@ -14,7 +14,7 @@ fn grid() -> Vec<u8> {
     tensor("w", 3, &[2, 4, 64, 1, 2, 32, 0])
 }
 
-/// The head and the four lattice tiles of a grid, then `more`.
+/// The tensor header and the four lattice tiles of a grid, then `more`.
 fn on_lattice(more: &[Entry]) -> Vec<u8> {
     let base = [(0, 0, 2, 0), (0, 0, 4, 0), (0, 1, 4, 0), (0, 2, 4, 0), (0, 3, 4, 0)];
     units(&[&base[..], more].concat())
@@ -31,7 +31,7 @@ fn tables_of_layers() {
     let w = || "\"w\"".to_owned();
     let mode = |unit, mode, layer| F::LayerMode { unit, name: w(), mode, layer };
     let nothing = |unit, tile, layer| F::NothingBelow { unit, tile, name: w(), layer };
-    let head = |unit| F::MissingHead { name: w(), unit };
+    let header = |unit| F::MissingHeader { name: w(), unit };
     let twice = |first, second| F::DuplicateUnit { first, second, name: w() };
     let cases: Vec<(&str, Vec<Entry>, F)> = vec![
         ("a stored tile in layer 1", vec![(0, 0, 2, 1), (0, 0, 0, 1)], mode(6, 0, 1)),
@@ -76,14 +76,14 @@ fn tables_of_layers() {
             vec![(0, 0, 2, 1), (0, 0, 2, 2), (0, 0, 5, 2), (0, 0, 5, 1)],
             nothing(7, 0, 2),
         ),
-        ("no head in layer 1", vec![(0, 0, 5, 1)], head(5)),
-        ("a head in layer 2 only", vec![(0, 0, 2, 2), (0, 0, 5, 1)], head(6)),
-        ("a head behind a tile of its layer", vec![(0, 2, 5, 1), (0, 0, 2, 1), (0, 0, 5, 1)], head(5)),
-        ("no head in layer 2", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 5, 2)], head(7)),
-        ("two heads in layer 1", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 2, 1)], twice(5, 7)),
+        ("no tensor header in layer 1", vec![(0, 0, 5, 1)], header(5)),
+        ("a tensor header in layer 2 only", vec![(0, 0, 2, 2), (0, 0, 5, 1)], header(6)),
+        ("a tensor header behind a tile of its layer", vec![(0, 2, 5, 1), (0, 0, 2, 1), (0, 0, 5, 1)], header(5)),
+        ("no tensor header in layer 2", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 5, 2)], header(7)),
+        ("two tensor headers in layer 1", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 2, 1)], twice(5, 7)),
         ("a tile twice", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 1, 5, 1), (0, 0, 6, 1)], twice(6, 8)),
         ("a tile twice, once to be skipped", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 99, 1)], twice(6, 7)),
-        ("a head with a tile", vec![(0, 3, 2, 1)], F::HeadTile { unit: 5, tile: 3 }),
+        ("a tensor header with a tile", vec![(0, 3, 2, 1)], F::HeadTile { unit: 5, tile: 3 }),
         ("a tile after the last", vec![(0, 4, 5, 1)], F::UnitTile { unit: 5, tile: 4, name: w(), tiles: 4 }),
     ];
     check(cases.into_iter().map(|(what, more, rule)| (what, vec![grid(), on_lattice(&more)], rule)).collect());
@@ -196,10 +196,10 @@ fn odd_layers_that_are_read() {
     let reader = open(&bytes).unwrap();
     assert_eq!(reader.layers_of(0), 2);
     let first = reader.layer_of(0, 1).unwrap();
-    assert_eq!((first.mode.0, first.head, first.units), (5, 4, &[6, 9][..]));
+    assert_eq!((first.mode.0, first.header, first.units), (5, 4, &[6, 9][..]));
     assert_eq!([0, 1, 2, 3].map(|tile| first.tile(tile)), [None, Some(6), None, Some(9)]);
     let second = reader.layer_of(0, 2).unwrap();
-    assert_eq!((second.mode.0, second.head, second.units), (6, 1, &[7][..]));
+    assert_eq!((second.mode.0, second.header, second.units), (6, 1, &[7][..]));
     assert!(reader.layer_of(0, 0).is_none() && reader.layer_of(0, 3).is_none() && reader.layer_of(7, 1).is_none());
     assert_eq!([0, 1, 2, u32::MAX].map(|object| reader.layers_of(object)), [2, 0, 0, 0]);
     // Tile 0 keeps the upper row at level 0; of the lower, tile 2 is not on the lattice and tile 3 has one layer.

@@ -208,11 +208,11 @@ fn manifests() {
             F::UnitTile { unit: 1, tile: 1, name: t("a"), tiles: 1 },
         ),
         (
-            "a head of nothing",
+            "a tensor header of nothing",
             vec![void("a"), units(&[(0, 0, 2, 0)])],
             F::UnitTile { unit: 0, tile: 0, name: t("a"), tiles: 0 },
         ),
-        ("a head with a tile", vec![grid(), units(&[(0, 1, 2, 0)])], F::HeadTile { unit: 0, tile: 1 }),
+        ("a tensor header with a tile", vec![grid(), units(&[(0, 1, 2, 0)])], F::HeadTile { unit: 0, tile: 1 }),
         (
             "a tile twice, none missing",
             vec![asset("a", 4, 4), units(&[(0, 0, 0, 0), (0, 0, 1, 0)])],
@@ -229,7 +229,7 @@ fn manifests() {
             F::DuplicateUnit { first: 0, second: 1, name: t("a") },
         ),
         (
-            "two heads",
+            "two tensor headers",
             vec![asset("a", 4, 4), units(&[(0, 0, 2, 0), (0, 0, 0, 0), (0, 0, 2, 0)])],
             F::DuplicateUnit { first: 0, second: 2, name: t("a") },
         ),
@@ -255,24 +255,24 @@ fn manifests() {
             F::MissingTiles { name: t("a"), have: 0, tiles: 1 },
         ),
         (
-            "a head in place of a tile",
+            "a tensor header in place of a tile",
             vec![asset("a", 4, 4), units(&[(0, 0, 2, 0)])],
             F::MissingTiles { name: t("a"), have: 0, tiles: 1 },
         ),
         (
-            "no head",
+            "no tensor header",
             vec![grid(), units(&[(0, 0, 0, 0), (0, 1, 4, 0), (0, 2, 0, 0), (0, 3, 0, 0)])],
-            F::MissingHead { name: t("w"), unit: 1 },
+            F::MissingHeader { name: t("w"), unit: 1 },
         ),
         (
-            "a head too late",
+            "a tensor header too late",
             vec![grid(), units(&[(0, 0, 0, 0), (0, 1, 1, 0), (0, 2, 3, 0), (0, 0, 2, 0), (0, 3, 3, 0)])],
-            F::MissingHead { name: t("w"), unit: 2 },
+            F::MissingHeader { name: t("w"), unit: 2 },
         ),
         (
-            "a head in a layer above",
+            "a tensor header in a layer above",
             vec![asset("a", 4, 4), units(&[(0, 0, 2, 1), (0, 0, 3, 0)])],
-            F::MissingHead { name: t("a"), unit: 1 },
+            F::MissingHeader { name: t("a"), unit: 1 },
         ),
     ];
     check(cases);
@@ -302,7 +302,7 @@ fn manifests_at_the_bounds_are_read() {
     assert_eq!(reader.objects().len(), 6);
     assert_eq!(reader.objects()[1].name, String::from_utf8(second).unwrap());
     assert_eq!(reader.units_of(1).unwrap().tiles, [3, 1]);
-    assert_eq!(reader.units_of(2).unwrap().head, Some(4));
+    assert_eq!(reader.units_of(2).unwrap().header, Some(4));
     assert_eq!(reader.units_of(2).unwrap().tiles, [5]);
     assert_eq!(reader.units_of(3).unwrap().tiles, [0; 0]);
     let zero = reader.matrix(4).unwrap();

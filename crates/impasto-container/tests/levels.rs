@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use common::random::content;
 use common::{Content, Unit, open};
-use impasto_container::{ContainerError, Mode, Reader, UnitHealth, UnitState};
+use impasto_container::{ContainerError, Reader, UnitHealth, UnitState};
+use impasto_core::Mode;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -17,7 +18,7 @@ type Place = (u32, u8, Option<u32>);
 
 /// The units of a file by place.
 fn places(content: &Content) -> HashMap<Place, usize> {
-    let place = |unit: &Unit| (unit.object, unit.layer, (unit.mode != Mode::HEAD).then_some(unit.tile));
+    let place = |unit: &Unit| (unit.object, unit.layer, (unit.mode != Mode::TENSOR_HEADER).then_some(unit.tile));
     content.units.iter().enumerate().map(|(i, unit)| (place(unit), i)).collect()
 }
 

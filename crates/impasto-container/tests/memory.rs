@@ -90,7 +90,7 @@ fn memory_is_bounded() {
     let described = layered.len() * 32;
     objects.push(units(&layered));
     let (rule, peak) = cost(&file(&objects));
-    assert!(matches!(rule, F::MissingHead { .. }), "{rule}");
+    assert!(matches!(rule, F::MissingHeader { .. }), "{rule}");
     assert!(peak < 2 * described + 2000 * 600, "{peak} for {described}");
 
     // Names of 4096 bytes in records of 13: 100,000 of them would take 400 MB.

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{open, small};
-use impasto_codec::DType;
-use impasto_container::{ContainerError, FormatError, LayerMark, Mode, ObjectKind, Opaque, Writer, measure};
+use impasto_container::{ContainerError, FormatError, LayerMark, ObjectKind, Opaque, Writer, measure};
+use impasto_core::{DType, Mode};
 
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -60,8 +60,8 @@ fn units_that_do_not_fit_their_slots_are_refused() {
     let create = || Writer::create(&path, content.objects.clone(), content.slots(), vec![]).unwrap();
 
     let mut writer = create();
-    let error = writer.push(Mode::HEAD, b"").unwrap_err();
-    assert!(matches!(error, ContainerError::WrongMode { mode: Mode::HEAD, .. }));
+    let error = writer.push(Mode::TENSOR_HEADER, b"").unwrap_err();
+    assert!(matches!(error, ContainerError::WrongMode { mode: Mode::TENSOR_HEADER, .. }));
     assert!(
         error.to_string().ends_with("mode 2 does not fit unit 0 (tile 0 of \"config.json\") (SPEC 3.6)"),
         "{error}"
@@ -131,14 +131,14 @@ fn content_that_a_reader_would_refuse_is_not_written() {
         assert_eq!(rule(Writer::create(&path, odd, slots.clone(), vec![])), error);
     }
 
-    // That a tile needs a head shows only when it is there.
+    // That a tile needs a tensor header shows only when it is there.
     let mut writer = Writer::create(&path, objects, slots, vec![]).unwrap();
     for unit in &content.units {
         let mode = if unit.object == 3 { Mode::LATTICE } else { unit.mode };
         writer.push(mode, &unit.bytes).unwrap();
     }
     let error = writer.finish().unwrap_err();
-    let expected = FormatError::MissingHead { name: "\"norm\"".into(), unit: 8 };
+    let expected = FormatError::MissingHeader { name: "\"norm\"".into(), unit: 8 };
     assert!(matches!(&error, ContainerError::Format { rule, .. } if *rule == expected), "{error}");
     assert_eq!(files(dir.path()), [""; 0]);
 }

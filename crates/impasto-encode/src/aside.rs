@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use impasto_container::{LayerMark, Mode, Object, UnitSlot, Writer, measure};
+use impasto_container::{LayerMark, Object, UnitSlot, Writer, measure};
+use impasto_core::Mode;
 
 use crate::error::EncodeError;
 use crate::layers::{Step, order};
@@ -20,8 +21,8 @@ pub struct Unit {
 
 /// A band of a tensor above its base: what is to be ordered.
 pub struct Band {
-    /// The heads of its tensor's layers above the base.
-    pub heads: Vec<Unit>,
+    /// The tensor headers of its tensor's layers above the base.
+    pub headers: Vec<Unit>,
     /// For each layer above the base its units.
     pub layers: Vec<Vec<Unit>>,
     /// What each of these layers is worth.
@@ -67,7 +68,7 @@ impl Aside {
     /// The order of the file: the base, then bands by what they are worth, those of exact layers last.
     pub fn ordered(&self) -> Ordered {
         let mut ordered = Ordered { units: self.base.clone(), ends: vec![self.base.len()], lossy: 0 };
-        let mut heads = HashSet::new();
+        let mut headers = HashSet::new();
         for exact in [false, true] {
             let layers = |band: &Band| if exact { band.lossy()..band.layers.len() } else { 0..band.lossy() };
             let bands: Vec<Vec<Step>> = self.bands.iter().map(|band| band.steps[layers(band)].to_vec()).collect();
@@ -75,8 +76,8 @@ impl Aside {
                 let band = &self.bands[band];
                 let layer = layers(band).start + step;
                 // The base is layer 0, and not among these.
-                let needed = band.heads.iter().filter(|head| usize::from(head.slot.layer) <= layer + 1);
-                ordered.units.extend(needed.filter(|head| heads.insert((head.slot.object, head.slot.layer))));
+                let needed = band.headers.iter().filter(|header| usize::from(header.slot.layer) <= layer + 1);
+                ordered.units.extend(needed.filter(|header| headers.insert((header.slot.object, header.slot.layer))));
                 ordered.units.extend(&band.layers[layer]);
                 ordered.ends.push(ordered.units.len());
             }
@@ -134,18 +135,18 @@ mod tests {
     /// Two tensors in a base, a refinement and an exact layer: one of two bands, one of one.
     fn aside(folder: &Path) -> Aside {
         let mut aside = Aside::new(&folder.join("x"), vec![]).expect("a file");
-        let slot = |object, tile, layer, is_head| UnitSlot { object, tile, layer, is_head };
+        let slot = |object, tile, layer, is_header| UnitSlot { object, tile, layer, is_header };
         aside.push_base(slot(0, 0, 0, false), Mode::STORED, &[9; 3]).expect("room");
         for (object, gains) in [(1, &[[3.0, 400.0], [30.0, 1.0]][..]), (2, &[[10.0, 2.0]])] {
-            let push = |aside: &mut Aside, tile, layer, is_head, mode| {
-                aside.push(slot(object, tile, layer, is_head), mode, &[layer; 32]).expect("room")
+            let push = |aside: &mut Aside, tile, layer, is_header, mode| {
+                aside.push(slot(object, tile, layer, is_header), mode, &[layer; 32]).expect("room")
             };
-            let heads = [1, 2].map(|layer| push(&mut aside, 0, layer, true, Mode::HEAD)).to_vec();
+            let headers = [1, 2].map(|layer| push(&mut aside, 0, layer, true, Mode::TENSOR_HEADER)).to_vec();
             for (tile, gains) in (0..).zip(gains) {
                 let modes = [(1, Mode::REFINEMENT), (2, Mode::EXACT)];
                 let layers = modes.map(|(layer, mode)| vec![push(&mut aside, tile, layer, false, mode)]).to_vec();
                 let steps = gains.map(|gain| Step { gain, bytes: 32 }).to_vec();
-                aside.bands.push(Band { heads: heads.clone(), layers, steps });
+                aside.bands.push(Band { headers: headers.clone(), layers, steps });
             }
         }
         aside
@@ -156,10 +157,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let ordered = aside(folder.path()).ordered();
         let found: Vec<(u32, u32, u8, bool)> =
-            ordered.units.iter().map(|Unit { slot: s, .. }| (s.object, s.tile, s.layer, s.is_head)).collect();
+            ordered.units.iter().map(|Unit { slot: s, .. }| (s.object, s.tile, s.layer, s.is_header)).collect();
         let wanted = [
             (0, 0, 0, false),
-            // The refinements by gain, heads before the first that needs them.
+            // The refinements by gain, tensor headers before the first that needs them.
             (1, 0, 1, true),
             (1, 1, 1, false),
             (2, 0, 1, true),

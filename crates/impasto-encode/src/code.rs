@@ -1,9 +1,10 @@
 //! Coding: assets and tensors to units.
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::tile::{Place, TileEncoder, encode_bytes, mode};
-use impasto_codec::{CodecError, DType, Head};
-use impasto_container::{ContainerError, Mode};
+use impasto_codec::tile::{TileEncoder, encode_bytes};
+use impasto_codec::{CodecError, TensorHeader};
+use impasto_container::ContainerError;
+use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
 use crate::error::EncodeError;
@@ -13,7 +14,7 @@ use crate::plan::{Coding, Plan};
 
 /// Bytes of a piece of an asset.
 pub const PIECE: u64 = 4 << 20;
-/// Zstandard levels: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
+/// Compression levels of Zstandard: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
 const ASSET_LEVEL: i32 = 18;
 pub const TENSOR_LEVEL: i32 = 9;
 const SAMPLE_LEVEL: i32 = 1;
@@ -55,10 +56,7 @@ pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsse
     let mut assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
     assets.sort();
     let coded = assets.into_par_iter().map(|(name, bytes)| {
-        let pieces = bytes.par_chunks(PIECE as usize).map(|piece| {
-            let (mode, bytes) = encode_bytes(piece, DType::U8, ASSET_LEVEL)?;
-            Ok((Mode(mode), bytes))
-        });
+        let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, ASSET_LEVEL));
         let pieces = pieces.collect::<Result<Vec<_>, _>>();
         let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
         Ok(CodedAsset { name, length: bytes.len() as u64, pieces })
@@ -66,8 +64,8 @@ pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsse
     coded.collect()
 }
 
-/// Codes a tensor and pushes its units; `integers` with the head are those of a tensor on the lattice. Returns the name of the mode
-/// that most of its bytes are in, and all its bytes.
+/// Codes a tensor and pushes its units; `integers` with the tensor header are those of a tensor on the lattice. Returns the mode that most of its
+/// bytes are in, and all its bytes.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -75,22 +73,24 @@ pub fn code_tensor(
     name: &str,
     matrix: &MatrixView,
     plan: &Plan,
-    integers: Option<&(Integers, Head)>,
+    integers: Option<&(Integers, TensorHeader)>,
     segments: usize,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
-) -> Result<(&'static str, u64), EncodeError> {
-    let mut by_mode = [0u64; 5];
-    let head = match &plan.coding {
+) -> Result<(Mode, u64), EncodeError> {
+    // By the place of the mode in this list.
+    const MODES: [Mode; 4] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE];
+    let mut by_mode = MODES.map(|mode| (mode, 0));
+    let header = match &plan.coding {
         Coding::Bytes => None,
-        Coding::Float(head) => Some(head),
-        Coding::Lattice(_) => integers.map(|(_, head)| head),
+        Coding::Float(header) => Some(header),
+        Coding::Lattice(_) => integers.map(|(_, header)| header),
     };
-    let encoder = head.map(|head| TileEncoder::new(head, segments));
-    let mut head_bytes = 0;
-    if let Some(head) = head {
-        let bytes = head.to_bytes();
-        head_bytes = bytes.len() as u64;
-        push(Mode::HEAD, &bytes)?;
+    let encoder = header.map(|header| TileEncoder::new(header, segments));
+    let mut header_bytes = 0;
+    if let Some(header) = header {
+        let bytes = header.to_bytes();
+        header_bytes = bytes.len() as u64;
+        push(Mode::TENSOR_HEADER, &bytes)?;
     }
     let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
     let places: Vec<Place> = tiles.map(Place::from).collect();
@@ -103,12 +103,12 @@ pub fn code_tensor(
         let units = units.collect::<Result<Vec<_>, CodecError>>();
         let units = units.map_err(|error| EncodeError::Codec { tensor: name.to_owned(), error })?;
         for (mode, bytes) in units {
-            by_mode[usize::from(mode).min(4)] += bytes.len() as u64;
-            push(Mode(mode), &bytes)?;
+            by_mode.iter_mut().filter(|(m, _)| *m == mode).for_each(|(_, sum)| *sum += bytes.len() as u64);
+            push(mode, &bytes)?;
         }
     }
-    let most = (0..5).max_by_key(|&m| by_mode[m]).unwrap_or(0);
-    Ok((["stored", "zstd", "head", "float", "lattice"][most], head_bytes + by_mode.iter().sum::<u64>()))
+    let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
+    Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
 }
 
 /// The elements of a tile, row by row.
@@ -121,7 +121,7 @@ fn elements(matrix: &MatrixView, place: &Place) -> Vec<u8> {
 }
 
 /// The floats of a tile, exactly: under scale classes, or as bytes where that is smaller (tiles of zeros or of repeated rows).
-fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Result<(u8, Vec<u8>), CodecError> {
+fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Result<(Mode, Vec<u8>), CodecError> {
     let elements = elements(matrix, place);
     let Some(unit) = encoder.float(matrix.dtype, place, &elements) else {
         return encode_bytes(&elements, matrix.dtype, TENSOR_LEVEL);
@@ -134,7 +134,7 @@ fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Resu
             return Ok((mode, bytes));
         }
     }
-    Ok((mode::FLOAT, unit))
+    Ok((Mode::FLOAT, unit))
 }
 
 /// The integers of a tile.
@@ -143,14 +143,14 @@ fn code_lattice(
     integers: &Integers,
     encoder: &TileEncoder,
     place: &Place,
-) -> Result<(u8, Vec<u8>), CodecError> {
+) -> Result<(Mode, Vec<u8>), CodecError> {
     match encoder.lattice(place, &integers.part(place)) {
-        Some(unit) => Ok((mode::LATTICE, unit)),
+        Some(unit) => Ok((Mode::LATTICE, unit)),
         None => code_exactly(matrix, place),
     }
 }
 
 /// The elements of a tile as bytes.
-pub fn code_exactly(matrix: &MatrixView, place: &Place) -> Result<(u8, Vec<u8>), CodecError> {
+pub fn code_exactly(matrix: &MatrixView, place: &Place) -> Result<(Mode, Vec<u8>), CodecError> {
     encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL)
 }

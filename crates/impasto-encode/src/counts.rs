@@ -5,7 +5,8 @@ use impasto_codec::rans::{escape_code, symbol};
 use impasto_codec::tables::{
     COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit,
 };
-use impasto_codec::{Kind, Shape, varint};
+use impasto_codec::{Kind, Shape};
+use impasto_core::varint;
 
 /// How often each symbol of each table occurs.
 #[derive(Clone)]

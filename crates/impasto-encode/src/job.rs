@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use impasto_checkpoint::{Checkpoint, CheckpointError};
-use impasto_codec::Head;
-use impasto_container::{Mode, Writer, manifest_length, measure};
+use impasto_codec::TensorHeader;
+use impasto_container::{Writer, manifest_length, measure};
+use impasto_core::Mode;
 
 use crate::arithmetic::{exp2, log2_fixed};
 use crate::calibrate::model_hash;
@@ -23,7 +24,7 @@ use crate::report::{Coded, Report, TensorReport};
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
 
-/// Fewer weights than this are not worth a head: they are stored or go under Zstandard.
+/// Fewer weights than this are not worth a tensor header: they are stored or go under Zstandard.
 pub const LEAST_WEIGHTS: usize = 4096;
 /// Times that a file is coded to meet a size.
 pub const TRIES: usize = 8;
@@ -358,14 +359,14 @@ impl<'a> Job<'a> {
     }
 
     /// The integers of a tensor on the lattice, and their head.
-    fn integers(&self, tensor: usize, plan: &Plan) -> Result<Option<(Integers, Head)>, EncodeError> {
+    fn integers(&self, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
         let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
         let Some((metric, scales)) = self.measure(tensor) else { return Ok(None) };
         let matrix = self.tensors[tensor].matrix(self.checkpoint);
         let feedback = self.feedbacks.of(metric, matrix.columns)?;
         let integers = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
-        let (head, _) = integers.head(grid, &self.costs);
-        Ok(Some((integers, head)))
+        let (header, _) = integers.header(grid, &self.costs);
+        Ok(Some((integers, header)))
     }
 
     /// Codes everything into a file that has not its name yet.
@@ -384,11 +385,13 @@ impl<'a> Job<'a> {
         for (i, (tensor, plan)) in self.tensors.iter().zip(plans).enumerate() {
             (self.watch)(Progress::Coding(&tensor.name, i, plans.len()));
             let (mode, bytes) = match plan {
-                None => ("tied", 0),
+                None => (None, 0),
                 Some(plan) => {
                     let matrix = tensor.matrix(self.checkpoint);
                     let integers = self.integers(i, plan)?;
-                    code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), self.options.segments, &mut push)?
+                    let segments = self.options.segments;
+                    let coded = code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), segments, &mut push)?;
+                    (Some(coded.0), coded.1)
                 }
             };
             self.checkpoint.release(tensor.info);

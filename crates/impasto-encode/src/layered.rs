@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use impasto_codec::CodecError;
-use impasto_codec::tile::Place;
-use impasto_container::{LayerMark, Mode, UnitSlot};
+use impasto_container::{LayerMark, UnitSlot};
+use impasto_core::{Mode, Place};
 use rayon::prelude::*;
 
 use crate::arithmetic::{exp2, log2_fixed};
@@ -144,7 +144,7 @@ impl Job<'_> {
             object: object as u32,
             tile: tile as u32,
             layer: 0,
-            is_head: false,
+            is_header: false,
         };
         for (object, asset) in self.assets.iter().enumerate() {
             for (tile, (mode, bytes)) in asset.pieces.iter().enumerate() {
@@ -155,10 +155,10 @@ impl Job<'_> {
             (self.watch)(Progress::Coding(&tensor.name, i, plans.len()));
             let object = self.assets.len() + i;
             let (mode, bytes) = match plan {
-                None => ("tied", 0),
+                None => (None, 0),
                 Some(plan) => match &plan.coding {
                     Coding::Lattice(grid) => {
-                        ("lattice", self.set_lattice_aside(&mut aside, i, plan, grid, &factors[i])?)
+                        (Some(Mode::LATTICE), self.set_lattice_aside(&mut aside, i, plan, grid, &factors[i])?)
                     }
                     _ => {
                         let mut units = Vec::new();
@@ -168,12 +168,12 @@ impl Job<'_> {
                         };
                         let matrix = tensor.matrix(self.checkpoint);
                         let coded = code_tensor(&tensor.name, &matrix, plan, None, self.options.segments, &mut push)?;
-                        let heads = units.iter().take_while(|(mode, _)| *mode == Mode::HEAD).count();
+                        let headers = units.iter().take_while(|(mode, _)| *mode == Mode::TENSOR_HEADER).count();
                         for (n, (mode, bytes)) in units.iter().enumerate() {
-                            let slot = UnitSlot { is_head: n < heads, ..slot(object, n.saturating_sub(heads)) };
+                            let slot = UnitSlot { is_header: n < headers, ..slot(object, n.saturating_sub(headers)) };
                             aside.push_base(slot, *mode, bytes)?;
                         }
-                        coded
+                        (Some(coded.0), coded.1)
                     }
                 },
             };
@@ -198,15 +198,15 @@ impl Job<'_> {
         let top = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
         let nested = Nested::new(&matrix, top, grid, &feedback, &self.costs, factors, &self.options.layers);
         let object = (self.assets.len() + tensor) as u32;
-        let slot = |tile: u32, layer: usize, is_head| UnitSlot { object, tile, layer: layer as u8, is_head };
+        let slot = |tile: u32, layer: usize, is_header| UnitSlot { object, tile, layer: layer as u8, is_header };
         let mut bytes = 0;
-        let mut heads = Vec::new();
-        for (layer, head) in nested.heads().enumerate() {
-            let head = head.to_bytes();
-            bytes += head.len() as u64;
-            heads.push(aside.push(slot(0, layer, true), Mode::HEAD, &head)?);
+        let mut headers = Vec::new();
+        for (layer, header) in nested.headers().enumerate() {
+            let header = header.to_bytes();
+            bytes += header.len() as u64;
+            headers.push(aside.push(slot(0, layer, true), Mode::TENSOR_HEADER, &header)?);
         }
-        aside.base.push(heads.remove(0));
+        aside.base.push(headers.remove(0));
         let tiles = (0..plan.tiles.tile_count()).filter_map(|tile| Some((tile, Place::from(plan.tiles.tile(tile)?))));
         let tiles: Vec<(u32, Place)> = tiles.collect();
         let bands: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
@@ -228,7 +228,7 @@ impl Job<'_> {
                 for ((tile, _), units) in band.iter().zip(units) {
                     for (layer, (mode, unit)) in units.iter().enumerate() {
                         bytes += unit.len() as u64;
-                        layers[layer].push(aside.push(slot(*tile, layer, false), Mode(*mode), unit)?);
+                        layers[layer].push(aside.push(slot(*tile, layer, false), *mode, unit)?);
                     }
                 }
                 aside.base.append(&mut layers.remove(0));
@@ -237,7 +237,7 @@ impl Job<'_> {
                     bytes: units.iter().map(|unit| (unit.part.length as u64).next_multiple_of(16)).sum(),
                 };
                 let steps = errors.windows(2).zip(&layers).map(step).collect();
-                aside.bands.push(Band { heads: heads.clone(), layers, steps });
+                aside.bands.push(Band { headers: headers.clone(), layers, steps });
             }
         }
         Ok(bytes)

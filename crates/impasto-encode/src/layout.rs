@@ -6,13 +6,13 @@ use crate::code::{CodedAsset, PIECE};
 use crate::model::Tensor;
 use crate::plan::{Coding, Plan};
 
-/// Objects and unit slots: the assets and their pieces, then the tensors, each with its head and its tiles. Tied tensors have none.
+/// Objects and unit slots: the assets and their pieces, then the tensors, each with its tensor header and its tiles. Tied tensors have none.
 pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>]) -> (Vec<Object>, Vec<UnitSlot>) {
     let mut objects = Vec::with_capacity(assets.len() + tensors.len());
     let mut slots = Vec::new();
     for asset in assets {
         let object = objects.len() as u32;
-        slots.extend((0..asset.pieces.len() as u32).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
+        slots.extend((0..asset.pieces.len() as u32).map(|tile| UnitSlot { object, tile, layer: 0, is_header: false }));
         let kind = ObjectKind::Asset { length: asset.length, piece: PIECE };
         objects.push(Object { name: asset.name.clone(), kind });
     }
@@ -32,9 +32,14 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
         };
         if let Some(plan) = plan {
             if !matches!(plan.coding, Coding::Bytes) {
-                slots.push(UnitSlot { object, tile: 0, layer: 0, is_head: true });
+                slots.push(UnitSlot { object, tile: 0, layer: 0, is_header: true });
             }
-            slots.extend((0..plan.tiles.tile_count()).map(|tile| UnitSlot { object, tile, layer: 0, is_head: false }));
+            slots.extend((0..plan.tiles.tile_count()).map(|tile| UnitSlot {
+                object,
+                tile,
+                layer: 0,
+                is_header: false,
+            }));
         }
         objects.push(Object { name: tensor.name.clone(), kind: ObjectKind::Tensor(meta) });
     }

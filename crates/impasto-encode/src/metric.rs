@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use impasto_codec::lattice::scale;
+use impasto_core::lattice::scale;
 
 use crate::arithmetic::{exp2, log2_fixed};
 use crate::error::EncodeError;

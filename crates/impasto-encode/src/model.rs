@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use impasto_checkpoint::gguf::hf::{Change, NameMap};
 use impasto_checkpoint::{Checkpoint, TensorInfo};
-use impasto_codec::DType;
+use impasto_core::DType;
 use rayon::prelude::*;
 
 use crate::error::EncodeError;

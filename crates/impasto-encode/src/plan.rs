@@ -1,9 +1,10 @@
-//! What is decided about a tensor before it is coded: mode, head, tiles.
+//! What is decided about a tensor before it is coded: mode, tensor header, tiles.
 
 use impasto_codec::float::values_of_row;
 use impasto_codec::tile::encode_bytes;
-use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Kind};
+use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_container::{Matrix, MatrixError};
+use impasto_core::{DType, FloatLayout};
 use rayon::prelude::*;
 
 use crate::code::TENSOR_LEVEL;
@@ -30,7 +31,7 @@ pub enum Coding {
     /// Stored or under Zstandard.
     Bytes,
     /// Exact floats under scale classes.
-    Float(Head),
+    Float(TensorHeader),
     /// Lattice integers; classes and tables are chosen when all of them are known.
     Lattice(Grid),
 }
@@ -41,15 +42,15 @@ pub struct Plan {
     pub coding: Coding,
     /// The matrix and its tiles.
     pub tiles: Matrix,
-    /// Bytes that it is expected to take, head, lane states and padding included.
+    /// Bytes that it is expected to take, tensor header, lane states and padding included.
     pub bytes: u64,
 }
 
 impl Plan {
-    /// `bits`: what the elements are expected to take; `head_bytes`: what the head does.
-    fn new(matrix: &MatrixView, coding: Coding, bits: u64, head_bytes: u64) -> Result<Plan, MatrixError> {
+    /// `bits`: what the elements are expected to take; `head_bytes`: what the tensor header does.
+    fn new(matrix: &MatrixView, coding: Coding, bits: u64, header_bytes: u64) -> Result<Plan, MatrixError> {
         let millibits = bits.saturating_mul(1000) / matrix.len().max(1) as u64;
-        Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, coding, bits, head_bytes)
+        Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, coding, bits, header_bytes)
     }
 
     /// As [`Plan::new`], its tiles made for units of `millibits` / 1000 bits an element and `target` bytes.
@@ -59,17 +60,17 @@ impl Plan {
         matrix: &MatrixView,
         coding: Coding,
         bits: u64,
-        head_bytes: u64,
+        header_bytes: u64,
     ) -> Result<Plan, MatrixError> {
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
         let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype, target);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
-        // A head is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
+        // A tensor header is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
         // bytes less than they take, and padding.
-        let has_head = !matches!(coding, Coding::Bytes);
-        let head_bytes = if has_head { head_bytes + 8 } else { 0 };
-        let tile_bytes = if has_head { 9 + 32 * 3 + 8 } else { 8 };
-        let bytes = bits.div_ceil(8) + head_bytes + u64::from(tiles.tile_count()) * tile_bytes;
+        let has_header = !matches!(coding, Coding::Bytes);
+        let header_bytes = if has_header { header_bytes + 8 } else { 0 };
+        let tile_bytes = if has_header { 9 + 32 * 3 + 8 } else { 8 };
+        let bytes = bits.div_ceil(8) + header_bytes + u64::from(tiles.tile_count()) * tile_bytes;
         Ok(Plan { coding, tiles, bytes })
     }
 
@@ -105,16 +106,16 @@ impl Plan {
         });
         let (shape, bits) = counts.best_shape();
         let plane = layout.raw_bits();
-        let head = Head {
+        let header = TensorHeader {
             shape,
             plane: plane as u8,
             row_classes: IndexArray::new(row_classes),
             column_classes: IndexArray::new(column_classes),
             body: Body::Float,
         };
-        let head_bytes = head.to_bytes().len() as u64;
+        let header_bytes = header.to_bytes().len() as u64;
         let bits = bits + matrix.len() as u64 * u64::from(plane);
-        Plan::new(matrix, Coding::Float(head), bits, head_bytes)
+        Plan::new(matrix, Coding::Float(header), bits, header_bytes)
     }
 
     /// The plan of a tensor coded on a lattice, expected to have this rate. `refined`: with refinements, whose units are
@@ -132,8 +133,8 @@ impl Plan {
             }
         };
         let bits = rate.bits * matrix.len() as f64;
-        let (bits, head_bytes) = (bits as u64, rate.head_bytes as u64);
-        Plan::with_tiles_for((thinnest * 1000.0) as u64, target, matrix, Coding::Lattice(grid), bits, head_bytes)
+        let (bits, header_bytes) = (bits as u64, rate.header_bytes as u64);
+        Plan::with_tiles_for((thinnest * 1000.0) as u64, target, matrix, Coding::Lattice(grid), bits, header_bytes)
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Rate {
     /// Bits a weight, without the head.
     pub bits: f64,
     /// Bytes of the head.
-    pub head_bytes: f64,
+    pub header_bytes: f64,
 }
 
 /// Rates of tensors at steps that are half octaves apart, measured once; between two of them a rate is nearly straight.
@@ -99,7 +99,7 @@ impl Rates {
             })
         });
         let between = |a: f64, b: f64| a + (b - a) * (log - below);
-        Rate { bits: between(a.bits, b.bits), head_bytes: between(a.head_bytes, b.head_bytes) }
+        Rate { bits: between(a.bits, b.bits), header_bytes: between(a.header_bytes, b.header_bytes) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an encoding made.
 
 use impasto_container::{Summary, Writer};
+use impasto_core::Mode;
 
 use crate::error::EncodeError;
 use crate::model::Tensor;
@@ -14,14 +15,19 @@ pub struct TensorReport {
     pub dtype: String,
     /// Its shape.
     pub shape: Vec<u64>,
-    /// `stored`, `zstd`, `float`, `lattice`, or `tied`.
-    pub mode: &'static str,
+    /// The mode that most of its bytes are in; `None` for a tied tensor, which takes none.
+    pub mode: Option<Mode>,
     /// Bytes of its units.
     pub bytes: u64,
 }
 
 impl TensorReport {
-    pub(crate) fn new(tensor: &Tensor, mode: &'static str, bytes: u64) -> Self {
+    /// How it is coded, in a word: the name of [`TensorReport::mode`], or `tied`.
+    pub fn coded_as(&self) -> String {
+        self.mode.map_or("tied".to_owned(), |mode| mode.to_string())
+    }
+
+    pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64) -> Self {
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
         TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes }
     }

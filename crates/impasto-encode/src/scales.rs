@@ -110,7 +110,7 @@ fn sums(matrix: &MatrixView, rows: std::ops::Range<usize>, inverse: &[f64]) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use impasto_codec::DType;
+    use impasto_core::DType;
 
     #[test]
     fn finds_the_scales_of_a_product() {

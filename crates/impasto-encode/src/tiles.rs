@@ -1,8 +1,8 @@
 //! How a matrix is cut into tiles: near squares that code to a wanted size.
 
-use impasto_codec::DType;
 use impasto_codec::rans::LANES;
 use impasto_container::geometry::max_tile_elements;
+use impasto_core::DType;
 
 /// What a tile should code to, and the least. Units of at least 32 KB keep lane states, hashes and padding small.
 pub const TARGET_BYTES: u64 = 88 << 10;

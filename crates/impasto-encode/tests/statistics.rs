@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use impasto_checkpoint::{TensorSpec, write_safetensors};
-use impasto_codec::DType;
+use impasto_core::DType;
 use impasto_encode::Statistics;
 use serde_json::{Value, json};
 use tempfile::TempDir;

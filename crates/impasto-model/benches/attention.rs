@@ -1,10 +1,10 @@
 //! Attention over the paged store: a token at several contexts, and a prompt.
 //!
-//! `IMPASTO_CPU` chooses the level, `IMPASTO_THREADS` the threads (all without it). Figures are for one transformer
+//! `IMPASTO_CPU` chooses the isa, `IMPASTO_THREADS` the threads (all without it). Figures are for one transformer
 //! block; a token goes through many, so that what it reads of a long context comes from memory.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use impasto_codec::Level;
+use impasto_core::Isa;
 use impasto_model::runtime::Pool;
 use impasto_model::runtime::kv::{AttentionShape, KvFormat, KvStore, Pages, Scratch, attend};
 
@@ -53,7 +53,7 @@ fn token(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(format.to_string(), context), |b| {
                     let mut block = 0;
                     b.iter(|| {
-                        attend(Level::best(), &store, block, &q, &how, &mut out, &mut scratch, &pool).unwrap();
+                        attend(Isa::best(), &store, block, &q, &how, &mut out, &mut scratch, &pool).unwrap();
                         block = (block + 1) % blocks;
                     });
                 });
@@ -76,7 +76,7 @@ fn prompt(c: &mut Criterion) {
         for format in KvFormat::ALL {
             let store = sequence(&how, 1, format, TOKENS, TOKENS);
             group.bench_function(format.to_string(), |b| {
-                b.iter(|| attend(Level::best(), &store, 0, &q, &how, &mut out, &mut scratch, &pool));
+                b.iter(|| attend(Isa::best(), &store, 0, &q, &how, &mut out, &mut scratch, &pool));
             });
         }
     }

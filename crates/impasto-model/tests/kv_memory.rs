@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 use impasto_model::runtime::Pool;
 use impasto_model::runtime::kv::{AttentionShape, KvFormat, KvStore, Pages, Scratch, attend};
 
@@ -41,7 +41,7 @@ fn a_token_allocates_nothing() {
         let mut pass = |store: &mut KvStore| {
             store.reserve(1).unwrap();
             store.append(0, &row, &row);
-            attend(Level::best(), store, 0, &q, &how, &mut out, &mut scratch, &pool).unwrap();
+            attend(Isa::best(), store, 0, &q, &how, &mut out, &mut scratch, &pool).unwrap();
             store.advance(1);
         };
         // The first passes grow the scratch, with parts of the context in the end.

@@ -3,6 +3,7 @@
 use impasto_checkpoint::CheckpointError;
 use impasto_codec::CodecError;
 use impasto_container::ContainerError;
+use impasto_core::Mode;
 use thiserror::Error;
 
 /// A file that cannot be read, or not wholly.
@@ -50,7 +51,7 @@ pub enum FileError {
         /// The tensor.
         name: String,
         /// The mode.
-        mode: u8,
+        mode: Mode,
     },
     /// The base alone is larger than what may be taken of the file.
     #[error("{file}: {bytes} bytes are too few: the base takes {base} ({base_bits:.3} bits per weight)")]

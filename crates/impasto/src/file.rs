@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use impasto_codec::{CodecError, Level};
-use impasto_container::{Limits, MmapSource, Mode, Object, ObjectKind, Reader, Source, TensorMeta};
+use impasto_codec::CodecError;
+use impasto_container::{Limits, MmapSource, Object, ObjectKind, Reader, Source, TensorMeta};
+use impasto_core::{Isa, IsaError, Mode};
 
 use crate::error::FileError;
 use crate::tensor::Tensor;
@@ -14,7 +15,7 @@ pub const MEMORY_LIMIT: u64 = 16 << 30;
 /// An open .impasto file over any [`Source`] of bytes.
 pub struct File<S = MmapSource> {
     pub(crate) reader: Reader<S>,
-    pub(crate) level: Level,
+    pub(crate) isa: Isa,
     pub(crate) memory_limit: u64,
 }
 
@@ -32,7 +33,7 @@ impl File<MmapSource> {
 impl<S: Source> File<S> {
     /// A file over a reader that is already open.
     pub fn new(reader: Reader<S>) -> Self {
-        File { reader, level: Level::best(), memory_limit: MEMORY_LIMIT }
+        File { reader, isa: Isa::best(), memory_limit: MEMORY_LIMIT }
     }
 
     /// Sets how many bytes one tensor may take. (An asset may take 256 MiB at most, as when it is encoded.)
@@ -40,13 +41,16 @@ impl<S: Source> File<S> {
         self.memory_limit = bytes;
     }
 
-    /// Sets which instructions decode; the best there are if this is not called. Every level gives the same bytes.
+    /// Sets which instructions decode; [`Isa::best`] if this is not called. The bytes are the same with all of them.
     ///
-    /// # Panics
-    /// If this processor does not have the level.
-    pub fn set_level(&mut self, level: Level) {
-        assert!(Level::available().contains(&level), "{level:?} is not available");
-        self.level = level;
+    /// # Errors
+    /// If this processor lacks them.
+    pub fn set_isa(&mut self, isa: Isa) -> Result<(), IsaError> {
+        if !isa.is_available() {
+            return Err(IsaError::Lacking(isa));
+        }
+        self.isa = isa;
+        Ok(())
     }
 
     /// The container: manifest, units, hashes.
@@ -94,10 +98,10 @@ impl<S: Source> File<S> {
         own.fold(0, |sum, meta| sum.saturating_add(meta.weights()))
     }
 
-    /// A tensor by name; tied ones have the units of their original. Reads and checks its head in layer 0.
+    /// A tensor by name; tied ones have the units of their original. Reads and checks its tensor header in layer 0.
     ///
     /// # Errors
-    /// If there is none, its head is absent, damaged or broken, or a tile has an unknown mode.
+    /// If there is none, its tensor header is absent, damaged or broken, or a tile has an unknown mode.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_, S>, FileError> {
         self.object(self.reader.find_tensor(name).ok_or_else(|| self.missing(name))?)
     }

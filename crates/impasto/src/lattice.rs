@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use impasto_codec::lattice::scale;
+use impasto_codec::TensorHeader;
 use impasto_codec::tile::TileDecoder;
-use impasto_codec::{DType, Head, values};
 use impasto_container::{Object, Source};
+use impasto_core::{DType, lattice::scale, values};
 use impasto_model::{CodedTensor, Failure, LatticeBand, LatticeTensor, OpenTensor};
 
 use crate::error::FileError;
@@ -27,13 +27,15 @@ impl<'a, S: Source> Integers<'a, S> {
     pub fn new(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
         let Some(shape) = matrix_shape(&tensor).filter(|_| tensor.is_lattice()) else { return Ok(None) };
         let decoder = tensor.finest()?;
-        let Some((head, steps)) = decoder.head().and_then(|head| Some((head, head.steps()?))) else { return Ok(None) };
+        let Some((header, steps)) = decoder.header().and_then(|header| Some((header, header.steps()?))) else {
+            return Ok(None);
+        };
         let all = 0..shape[1];
         let column_steps = match &steps.columns {
             Some(columns) => columns.slice(all.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; shape[1]],
         };
-        let column_widths = head.column_classes.slice(all);
+        let column_widths = header.column_classes.slice(all);
         Ok(Some(Integers { tensor, decoder, shape, column_steps, column_widths }))
     }
 }
@@ -58,12 +60,12 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
     fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
         let (tensor, rows) = (&self.tensor, rows_of(&self.tensor, band));
         tensor.integers(&self.decoder, band as u64, &mut out.integers)?;
-        let heads: Vec<&Head> = self.decoder.heads().collect();
+        let headers: Vec<&TensorHeader> = self.decoder.headers().collect();
         let level = usize::from(tensor.level(rows.start as u64));
-        let base = heads.first().and_then(|head| Some((head, head.steps()?)));
+        let base = headers.first().and_then(|header| Some((header, header.steps()?)));
         // An exact layer above the level has no step, and `new` has seen that no band reaches one.
-        let step = heads.get(level).and_then(|head| head.step());
-        let Some(((head, steps), (step, offset))) = base.zip(step) else {
+        let step = headers.get(level).and_then(|header| header.step());
+        let Some(((header, steps), (step, offset))) = base.zip(step) else {
             return Err("a row of tiles has no step".into());
         };
         let row_steps = match &steps.rows {
@@ -71,7 +73,7 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
             None => vec![step; rows.len()],
         };
         (out.row_steps, out.offset) = (row_steps, offset);
-        out.row_widths = head.row_classes.slice(rows.clone());
+        out.row_widths = header.row_classes.slice(rows.clone());
         tensor.release(rows.start as u64..rows.end as u64);
         Ok(())
     }

@@ -4,17 +4,18 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_checkpoint::MAX_ASSET_BYTES;
-use impasto_codec::tile::{Place, TileDecoder, Unit};
-use impasto_codec::{CodecError, DType, Head};
-use impasto_container::{Matrix, MmapSource, Mode, Object, Source, UnitState};
+use impasto_codec::tile::{TileDecoder, Unit};
+use impasto_codec::{CodecError, TensorHeader};
+use impasto_container::{Matrix, MmapSource, Object, Source, UnitState};
+use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
 use crate::error::FileError;
 use crate::file::File;
 
-/// A tensor (or asset) of an open file, its head in layer 0 read.
+/// A tensor (or asset) of an open file, its tensor header in layer 0 read.
 ///
-/// Each row of tiles is read at the finest level that the units allow which are there (SPEC 12.3); the heads of layers are read when a row
+/// Each row of tiles is read at the finest level that the units allow which are there (SPEC 12.3); the tensor headers of layers are read when a row
 /// is that needs them.
 pub struct Tensor<'a, S = MmapSource> {
     file: &'a File<S>,
@@ -30,7 +31,7 @@ pub struct Tensor<'a, S = MmapSource> {
     limit: u64,
 }
 
-/// How tiles are read: up to a level, by a decoder that has the heads for it.
+/// How tiles are read: up to a level, by a decoder that has the tensor headers for it.
 #[derive(Clone, Copy)]
 struct Reading<'d> {
     decoder: &'d TileDecoder,
@@ -50,7 +51,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let modes = tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
         if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
             let (file, name) = (file.reader.name().to_owned(), name.to_owned());
-            return Err(FileError::UnknownMode { file, name, mode: mode.0 });
+            return Err(FileError::UnknownMode { file, name, mode });
         }
         let limit = if object.tensor().is_some() { file.memory_limit } else { MAX_ASSET_BYTES };
         let base = Arc::new(decoder(file, number, 0)?);
@@ -72,9 +73,9 @@ impl<'a, S: Source> Tensor<'a, S> {
         &self.matrix
     }
 
-    /// Its head in layer 0, if it is coded in mode float or lattice.
-    pub fn head(&self) -> Option<&Head> {
-        self.base.head()
+    /// Its tensor header in layer 0, if it is coded in mode float or lattice.
+    pub fn header(&self) -> Option<&TensorHeader> {
+        self.base.header()
     }
 
     /// Are its bits those of the checkpoint? As [`File::is_exact`].
@@ -109,12 +110,12 @@ impl<'a, S: Source> Tensor<'a, S> {
         across.into_iter().flatten().chain(down.into_iter().flatten())
     }
 
-    /// Decodes every tile and forgets it, each up to the last of its layers that is there, head and tile, as `there` says of units. (A row
+    /// Decodes every tile and forgets it, each up to the last of its layers that is there, tensor header and tile, as `there` says of units. (A row
     /// of tiles may only be read at a lower level, but its units must be right all the same.)
     pub(crate) fn check(&self, there: &(dyn Fn(u32) -> bool + Sync)) -> Result<(), FileError> {
         let reader = &self.file.reader;
         let layers = (1..=reader.layers_of(self.number)).map_while(|layer| reader.layer_of(self.number, layer));
-        let layers = layers.take_while(|layer| there(layer.head)).count() as u8;
+        let layers = layers.take_while(|layer| there(layer.header)).count() as u8;
         let decoder = self.decoder(layers)?;
         (0..self.matrix.tile_count()).into_par_iter().try_for_each_init(Vec::new, |scratch, tile| {
             let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
@@ -276,7 +277,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let numbers: Vec<u32> = [base].into_iter().chain(finer).collect();
         let bytes = numbers.iter().map(|&unit| reader.read_unit(unit)).collect::<Result<Vec<_>, _>>()?;
         let units: Vec<Unit> =
-            numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit).0, bytes }).collect();
+            numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit), bytes }).collect();
         let Err(error) = decode(&units) else { return Ok(()) };
         // The broken unit is the first with which the tile does not decode.
         let broken = (1..units.len()).find(|&n| decode(&units[..n]).is_err());
@@ -337,21 +338,21 @@ impl<'a, S: Source> Tensor<'a, S> {
     }
 }
 
-/// A decoder for the tiles of an object up to layer `level`: reads and checks the heads of these layers.
+/// A decoder for the tiles of an object up to layer `level`: reads and checks the tensor headers of these layers.
 fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDecoder, FileError> {
     let missing = || file.missing(file.reader.objects().get(number as usize).map_or("", |object| &object.name));
     let matrix = file.reader.matrix(number).ok_or_else(missing)?;
     let dtype = file.reader.objects().get(number as usize).and_then(Object::dtype).ok_or_else(missing)?;
-    let base = file.reader.units_of(number).and_then(|units| units.head);
-    let above = (1..=level).filter_map(|layer| file.reader.layer_of(number, layer)).map(|layer| layer.head);
+    let base = file.reader.units_of(number).and_then(|units| units.header);
+    let above = (1..=level).filter_map(|layer| file.reader.layer_of(number, layer)).map(|layer| layer.header);
     let units: Vec<u32> = base.into_iter().chain(above).collect();
     let read = |&unit: &u32| {
-        let head = Head::read(&file.reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
-        head.map_err(|error| file.broken(unit, error))
+        let header = TensorHeader::read(&file.reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
+        header.map_err(|error| file.broken(unit, error))
     };
-    let heads = units.iter().map(read).collect::<Result<Vec<_>, FileError>>()?;
-    TileDecoder::new(dtype, heads, file.level).map_err(|error| {
-        // The broken head is the first with which there is no decoder.
+    let headers = units.iter().map(read).collect::<Result<Vec<_>, FileError>>()?;
+    TileDecoder::new(dtype, headers, file.isa).map_err(|error| {
+        // The broken tensor header is the first with which there is no decoder.
         let below = level.checked_sub(1).and_then(|below| decoder(file, number, below).err());
         below.unwrap_or_else(|| file.broken(units.last().copied().unwrap_or_default(), error))
     })

@@ -44,7 +44,7 @@ fn copy<S: Source>(file: &File<S>, keep: &[bool], marks: Vec<LayerMark>, path: &
         object: unit.object,
         tile: unit.tile,
         layer: unit.layer,
-        is_head: unit.is_head(),
+        is_header: unit.is_header(),
     };
     let slots = kept().map(slot).collect();
     let mut writer = Writer::create(path, reader.objects().to_vec(), slots, marks)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use impasto_codec::{CodecError, Head, Kind};
+use impasto_codec::{CodecError, Kind, TensorHeader};
 use impasto_container::{Object, Source, UnitEntry, UnitHealth};
 use rayon::prelude::*;
 
@@ -49,7 +49,7 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     let good = |unit: u32| health.get(unit as usize) == Some(&UnitHealth::Good);
     let whole = |object: u32| match reader.units_of(object) {
         None => false,
-        Some(units) => units.head.iter().chain(units.tiles).all(|&u| good(u)),
+        Some(units) => units.header.iter().chain(units.tiles).all(|&u| good(u)),
     };
     for (n, object) in reader.objects().iter().enumerate() {
         if object.tied().is_some() || !whole(n as u32) {
@@ -63,28 +63,29 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
         }
     }
     // Heads of layers are checked with their tiles; here are those that no tile needs.
-    let heads = (0u32..).zip(reader.units()).filter(|(unit, entry)| entry.is_head() && entry.layer > 0 && good(*unit));
+    let headers =
+        (0u32..).zip(reader.units()).filter(|(unit, entry)| entry.is_header() && entry.layer > 0 && good(*unit));
     let needed: HashSet<u32> = (0..reader.objects().len() as u32)
-        .flat_map(|n| (1..=reader.layers_of(n)).filter_map(move |layer| Some(reader.layer_of(n, layer)?.head)))
+        .flat_map(|n| (1..=reader.layers_of(n)).filter_map(move |layer| Some(reader.layer_of(n, layer)?.header)))
         .collect();
-    for (unit, entry) in heads.filter(|(unit, _)| !needed.contains(unit)) {
-        if let Err(error) = check_head(file, unit, entry) {
+    for (unit, entry) in headers.filter(|(unit, _)| !needed.contains(unit)) {
+        if let Err(error) = check_header(file, unit, entry) {
             verdict.broken.push(error.to_string());
         }
     }
     Ok(verdict)
 }
 
-/// Does a head in a layer above 0 follow SPEC 6?
-fn check_head<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Result<(), FileError> {
+/// Does a tensor header in a layer above 0 follow SPEC 6?
+fn check_header<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Result<(), FileError> {
     let reader = file.reader();
     let dtype = reader.objects().get(entry.object as usize).and_then(Object::dtype);
-    // Nothing is known of the heads of an object of unknown class.
+    // Nothing is known of the tensor headers of an object of unknown class.
     let (Some(dtype), Some(matrix)) = (dtype, reader.matrix(entry.object)) else { return Ok(()) };
-    let head = Head::read(&reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
+    let header = TensorHeader::read(&reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
     let broken = |error| file.broken(unit, error);
-    match head.map_err(broken)?.kind() {
+    match header.map_err(broken)?.kind() {
         Kind::Refinement | Kind::Exact => Ok(()),
-        kind => Err(broken(CodecError::HeadLayer { layer: entry.layer.into(), kind: kind as u8 })),
+        kind => Err(broken(CodecError::HeaderLayer { layer: entry.layer.into(), kind: kind.mode() })),
     }
 }

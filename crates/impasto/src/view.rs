@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use impasto_checkpoint::Checkpoint;
 use impasto_checkpoint::gguf::hf::{Change, NameMap};
 use impasto_checkpoint::gguf::{self, Metadata};
-use impasto_codec::{DType, values};
 use impasto_container::Source;
+use impasto_core::{DType, values};
 use impasto_encode::{HEADER_SUFFIX, hf_tensor};
 
 use crate::error::FileError;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
 use impasto_checkpoint::gguf::hf::Change;
-use impasto_codec::DType;
 use impasto_container::Source;
+use impasto_core::DType;
 use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
 use crate::error::FileError;

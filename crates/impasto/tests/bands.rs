@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use impasto::{File, Target};
-use impasto_codec::DType;
 use impasto_container::{CountingSource, Header, Limits, Reader};
+use impasto_core::DType;
 use support::{Model, Random, Tensor};
 
 type Counted = Arc<CountingSource<Vec<u8>>>;
@@ -60,8 +60,8 @@ fn a_band_touches_its_tiles_only() {
             let units = file.reader().units_of(number).expect("known");
             assert!(units.tiles.len() > 3, "{} has {} tiles", tensor.name, units.tiles.len());
             source.clear();
-            let whole = file.tensor(&tensor.name).expect("head");
-            assert_eq!(source.touched(), merged(units.head.iter().map(|&u| range(u)).collect()));
+            let whole = file.tensor(&tensor.name).expect("tensor header");
+            assert_eq!(source.touched(), merged(units.header.iter().map(|&u| range(u)).collect()));
             let (matrix, size) = (*whole.matrix(), tensor.dtype.size() as u64);
             let (rows, columns) = (matrix.rows(), matrix.cols());
             let all = whole.bytes().expect("units");
@@ -111,7 +111,7 @@ fn bands_end_with_the_matrix() {
     let model = Model::single(vec![Tensor::weights("w", DType::Bf16, &[70, 64], 1)]);
     model.encode("a.impasto", Target::Lossless).expect("encodes");
     let file = support::open(&model.file("a.impasto"));
-    let w = file.tensor("w").expect("head");
+    let w = file.tensor("w").expect("tensor header");
     assert_eq!(w.band(69..u64::MAX, 0..u64::MAX).expect("units"), &model.tensors[0].bytes[69 * 128..]);
     assert!(w.band(70..80, 0..64).expect("nothing").is_empty());
     assert!(w.band(5..5, 0..64).expect("nothing").is_empty());

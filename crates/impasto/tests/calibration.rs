@@ -72,7 +72,7 @@ fn calibrated_files_are_better_and_the_same_for_any_threads() {
 fn statistics_of_another_model_are_refused() {
     let folder = TempDir::new().expect("a folder");
     let statistics = statistics(&folder);
-    let other = support::Model::single(vec![Tensor::weights("w", impasto_codec::DType::Bf16, &[128, 128], 1)]);
+    let other = support::Model::single(vec![Tensor::weights("w", impasto_core::DType::Bf16, &[128, 128], 1)]);
     let checkpoint = Checkpoint::open(&other.path).expect("a checkpoint");
     let options = Options::new(Target::BitsPerWeight(8.0));
     let path = folder.path().join("x.impasto");

@@ -16,8 +16,8 @@ use std::process::{Command, Output};
 use impasto::verify::verify;
 use impasto::{Checkpoint, File, FileError, Options, Target, encode};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
-use impasto_codec::Level;
 use impasto_container::{ObjectKind, TensorMeta};
+use impasto_core::Isa;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -58,9 +58,9 @@ fn dtype(meta: &TensorMeta) -> String {
 }
 
 /// What the naive decoder prints, as this reader sees it; and the errors of objects that it cannot decode.
-fn listing(path: &Path, level: Level) -> (String, Vec<FileError>) {
+fn listing(path: &Path, isa: Isa) -> (String, Vec<FileError>) {
     let mut file = File::open(path).unwrap_or_else(|error| panic!("{error}"));
-    file.set_level(level);
+    file.set_isa(isa).expect("available");
     let (mut lines, mut errors) = (String::new(), vec![]);
     for object in file.reader().objects() {
         let line = match &object.kind {
@@ -109,15 +109,15 @@ fn every_file_decodes_to_what_is_expected_at_every_level() {
     assert!(files.iter().map(|p| stem(p)).eq(expected.iter().map(|p| stem(p))), "files and expectations differ");
     for (path, expected) in files.iter().zip(expected) {
         let expected = fs::read_to_string(expected).expect("read");
-        for level in Level::available() {
-            let (lines, errors) = listing(path, level);
-            assert_eq!(lines, expected, "{} at {level:?}", stem(path));
+        for isa in Isa::available() {
+            let (lines, errors) = listing(path, isa);
+            assert_eq!(lines, expected, "{} at {isa:?}", stem(path));
             let clause = if stem(path).starts_with("2.5-cut") { "2.5" } else { "3.6.1" };
             for error in &errors {
                 assert_eq!(clauses(&error.to_string()), [clause], "{error}");
             }
             let partial = ["2.5-cut", "2.5-cut-after-the-head", "3.6.1-unknown-mode"].contains(&stem(path));
-            assert_eq!(errors.is_empty(), !partial, "{} at {level:?}: {errors:?}", stem(path));
+            assert_eq!(errors.is_empty(), !partial, "{} at {isa:?}: {errors:?}", stem(path));
         }
         let mut verdict = verify(&File::open(path).expect("open")).expect("verify");
         if stem(path).starts_with("12.3-cut") {
@@ -125,7 +125,7 @@ fn every_file_decodes_to_what_is_expected_at_every_level() {
             assert!(!verdict.absent.is_empty(), "{}", stem(path));
             verdict.absent.clear();
         }
-        assert_eq!(verdict.is_good(), listing(path, Level::Scalar).1.is_empty(), "{}: {verdict:?}", stem(path));
+        assert_eq!(verdict.is_good(), listing(path, Isa::Scalar).1.is_empty(), "{}: {verdict:?}", stem(path));
     }
 }
 
@@ -136,17 +136,17 @@ fn every_broken_file_is_refused_under_its_clause() {
     assert!(broken.len() > 155, "only {} files", broken.len());
     for path in &broken {
         let clause = stem(path).split_once('-').expect("a clause").0;
-        for level in Level::available() {
+        for isa in Isa::available() {
             let errors: Vec<String> = match File::open(path) {
                 Err(error) => vec![error.to_string()],
                 Ok(file) => {
                     let verdict = verify(&file).expect("verify");
                     assert!(!verdict.is_good(), "{} passes", stem(path));
-                    listing(path, level).1.iter().map(|error| error.to_string()).collect()
+                    listing(path, isa).1.iter().map(|error| error.to_string()).collect()
                 }
             };
             if errors.is_empty() || !errors.iter().all(|error| clauses(error).iter().any(|cited| cited == clause)) {
-                writeln!(wrong, "{} at {level:?}: {errors:?}", stem(path)).expect("a string");
+                writeln!(wrong, "{} at {isa:?}: {errors:?}", stem(path)).expect("a string");
             }
         }
     }
@@ -195,7 +195,7 @@ except ImportError:
     /// Runs the naive decoder on a file and compares what it prints with what this reader decodes. Returns how many objects it left out
     /// for want of a Zstandard library.
     fn compare(&self, path: &Path) -> usize {
-        let (lines, errors) = listing(path, Level::best());
+        let (lines, errors) = listing(path, Isa::best());
         let output = self.run(&["naive_decoder.py", path.to_str().expect("a path")]);
         let (printed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let left_out = complaint.lines().filter(|line| line.ends_with("no Zstandard library")).count();

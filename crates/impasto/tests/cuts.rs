@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use impasto::{Cut, File, FileError, truncate};
-use impasto_codec::DType;
-use impasto_container::{ContainerError, LayerMark, Limits, Mode, Object, ObjectKind, Reader, UnitSlot};
+use impasto_container::{ContainerError, LayerMark, Limits, Object, ObjectKind, Reader, UnitSlot};
+use impasto_core::{DType, Mode};
 use support::layered::{Layered, sample};
 use support::{Random, Tensor, open};
 
@@ -40,8 +40,9 @@ fn view(bytes: &[u8]) -> File<&[u8]> {
 
 /// All weights of a file, and whether they are exact.
 fn weights(file: &File<&[u8]>) -> Vec<(String, Vec<u8>, bool)> {
-    let all =
-        |name: &str| (name.to_owned(), file.tensor(name).expect("head").bytes().expect("units"), file.is_exact(name));
+    let all = |name: &str| {
+        (name.to_owned(), file.tensor(name).expect("tensor header").bytes().expect("units"), file.is_exact(name))
+    };
     file.tensor_names().map(all).collect()
 }
 
@@ -269,7 +270,7 @@ fn a_file_may_take_its_own_place() {
 fn odd_files_are_truncated_too() {
     let mut layered = Layered::default();
     layered.lattice(&Tensor::weights("w", DType::Bf16, &[20, 33], 5), 0.02, &[3], false, &[]);
-    let slot = |tile, layer| UnitSlot { object: 0, tile, layer, is_head: false };
+    let slot = |tile, layer| UnitSlot { object: 0, tile, layer, is_header: false };
     let unknown = |slot| support::layered::Unit { slot, mode: Mode(99), bytes: b"later".to_vec() };
     // The base is not first, and a mark lies within it.
     let (above, mut units): (Vec<_>, Vec<_>) = layered.units.iter().cloned().partition(|unit| unit.slot.layer > 0);
@@ -286,12 +287,12 @@ fn odd_files_are_truncated_too() {
         let units: Vec<_> = file.reader().units().iter().map(|unit| (unit.mode.0, unit.tile, unit.layer)).collect();
         (units, file.reader().marks().iter().map(|mark| mark.units).collect::<Vec<_>>())
     };
-    let head = (2, 0, 0);
-    let base: Vec<_> = [head].into_iter().chain((0..4).map(|tile| (4, tile, 0))).collect();
+    let header = (2, 0, 0);
+    let base: Vec<_> = [header].into_iter().chain((0..4).map(|tile| (4, tile, 0))).collect();
     assert_eq!(kept(1), (base.clone(), vec![0]));
-    let with_head = |rest: &[(u8, u32, u8)]| [&[head, (2, 0, 1)], rest, &base[1..]].concat();
-    assert_eq!(kept(2), (with_head(&[]), vec![0, 2]));
-    assert_eq!(kept(3), (with_head(&[(99, 1, 7)]), vec![0, 2, 3, 5, 7]));
+    let with_header = |rest: &[(u8, u32, u8)]| [&[header, (2, 0, 1)], rest, &base[1..]].concat();
+    assert_eq!(kept(2), (with_header(&[]), vec![0, 2]));
+    assert_eq!(kept(3), (with_header(&[(99, 1, 7)]), vec![0, 2, 3, 5, 7]));
     assert_eq!(kept(6).0.len(), 12);
     assert!(truncated(&file, &Cut::Bytes(u64::MAX)).expect("fits") == bytes);
 }

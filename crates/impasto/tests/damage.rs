@@ -6,8 +6,8 @@ use std::fs;
 
 use impasto::verify::verify;
 use impasto::{File, FileError, Target};
-use impasto_codec::DType;
 use impasto_container::{ContainerError, Header, Limits, Reader, UnitHealth};
+use impasto_core::DType;
 use support::{Model, Random, Tensor, decode};
 
 fn tensors() -> Vec<Tensor> {
@@ -35,7 +35,8 @@ fn try_open(bytes: &[u8]) -> Result<File<&[u8]>, ContainerError> {
 /// Names and content of all that a good file holds.
 fn content(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let file = try_open(bytes).expect("a good file");
-    let tensors = file.tensor_names().map(|n| (n.to_owned(), file.tensor(n).expect("head").bytes().expect("units")));
+    let tensors =
+        file.tensor_names().map(|n| (n.to_owned(), file.tensor(n).expect("tensor header").bytes().expect("units")));
     let assets = file.asset_names().map(|n| (n.to_owned(), file.asset(n).expect("units").expect("there")));
     tensors.chain(assets).collect()
 }
@@ -71,7 +72,7 @@ fn a_cut_file_gives_what_is_there() {
         for (name, whole) in &good {
             let object = reader.find_tensor(name).or(reader.find_asset(name)).expect("there");
             let units = reader.units_of(object).expect("known");
-            let complete = units.head.iter().chain(units.tiles).all(|&u| is_there(u));
+            let complete = units.header.iter().chain(units.tiles).all(|&u| is_there(u));
             match read(&file, name) {
                 Ok(bytes) => assert!(complete && bytes == *whole, "{name} at {length}"),
                 Err(FileError::Container(ContainerError::Absent { place, .. })) => {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use impasto::{Checkpoint, Cut, EncodeError, Extent, File, Layers, Options, Report, Target, encode, truncate};
-use impasto_codec::DType;
+use impasto_core::DType;
 use support::{Model, Tensor, decode, listing, open, tiny};
 
 const BITS: [f64; 3] = [2.5, 3.5, 5.0];

@@ -11,7 +11,7 @@ use impasto::{Checkpoint, CheckpointWeights, File, FileWeights, Target};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Tensors};
 use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
-use impasto_codec::{DType, blocks};
+use impasto_core::{DType, blocks};
 use impasto_model::{Model, RunOptions, Want, WeightSource};
 use support::{Random, decode, encode_to, open, tiny};
 use tempfile::TempDir;

@@ -4,8 +4,8 @@ mod support;
 
 use impasto::verify::verify;
 use impasto::{File, FileError};
-use impasto_codec::DType;
-use impasto_container::{ContainerError, CountingSource, Header, Limits, Mode, Reader, Source};
+use impasto_container::{ContainerError, CountingSource, Header, Limits, Reader, Source};
+use impasto_core::{DType, Mode};
 use support::layered::{Layered, Unit, sample};
 use support::{Random, Tensor};
 
@@ -33,7 +33,7 @@ fn check<S: Source>(layered: &Layered, file: &File<S>, there: &dyn Fn(usize) -> 
         let expected = layered.elements(number, &rows);
         assert!(read.expect("reads") == expected, "{name} at {rows:?}");
         if object.tensor().is_some() {
-            let tensor = file.tensor(name).expect("head");
+            let tensor = file.tensor(name).expect("tensor header");
             let levels: Vec<usize> = (0..rows.len()).map(|row| tensor.level(16 * row as u64).into()).collect();
             assert_eq!(levels, rows, "{name}");
             let top = layered.levels[number as usize].len() - 1;
@@ -132,7 +132,7 @@ fn a_damaged_unit_of_a_layer_is_an_error_that_names_it_and_an_absent_one_is_none
         let damaged = damaged(&bytes, &whole, number);
         let file = open(&damaged);
         let name = layered.objects[unit.slot.object as usize].name.clone();
-        let part = if unit.slot.is_head { "head".to_owned() } else { format!("tile {}", unit.slot.tile) };
+        let part = if unit.slot.is_header { "tensor header".to_owned() } else { format!("tile {}", unit.slot.tile) };
         let place = format!("unit {number} ({part}, layer {} of {name:?})", unit.slot.layer);
         let error = file.tensor(&name).and_then(|tensor| tensor.bytes()).expect_err("damaged").to_string();
         assert!(error.starts_with(&format!("cut.impasto: {place} is damaged")), "{error}");
@@ -147,7 +147,7 @@ fn a_damaged_unit_of_a_layer_is_an_error_that_names_it_and_an_absent_one_is_none
         for row in 0..tensor.matrix().rows().div_ceil(16) {
             // All rows of the file are at their highest level.
             let stored = name == "mlp.up" && row == 0;
-            let concerned = !stored && (unit.slot.is_head || u64::from(unit.slot.tile / across) == row);
+            let concerned = !stored && (unit.slot.is_header || u64::from(unit.slot.tile / across) == row);
             assert_eq!(tensor.band(16 * row..16 * row + 1, 0..columns).is_err(), concerned, "{place}, row {row}");
         }
         // Cut behind the base, it is not there to be damaged.
@@ -167,7 +167,7 @@ fn changed(change: impl Fn(&mut Unit)) -> Vec<u8> {
 #[test]
 fn units_that_break_the_format_are_named() {
     let at = |unit: &Unit, object: u32, layer: u8| (unit.slot.object, unit.slot.layer) == (object, layer);
-    let is_tile = |unit: &Unit, tile: u32| !unit.slot.is_head && unit.slot.tile == tile;
+    let is_tile = |unit: &Unit, tile: u32| !unit.slot.is_header && unit.slot.tile == tile;
     let cases = vec![
         (
             "tile 4, layer 1 of \"attn.q\"",
@@ -186,9 +186,9 @@ fn units_that_break_the_format_are_named() {
             }),
         ),
         (
-            "head, layer 2 of \"attn.q\"",
+            "tensor header, layer 2 of \"attn.q\"",
             changed(|unit| {
-                if at(unit, 1, 2) && unit.slot.is_head {
+                if at(unit, 1, 2) && unit.slot.is_header {
                     unit.bytes[0] = 9;
                 }
             }),
@@ -206,16 +206,17 @@ fn units_that_break_the_format_are_named() {
 
     // Heads of two layers exchanged: each is right by itself.
     let layered = sample();
-    let head = |layer| layered.units.iter().find(|unit| at(unit, 1, layer) && unit.slot.is_head).expect("a head");
-    let (second, third) = (head(2).bytes.clone(), head(3).bytes.clone());
+    let header =
+        |layer| layered.units.iter().find(|unit| at(unit, 1, layer) && unit.slot.is_header).expect("a tensor header");
+    let (second, third) = (header(2).bytes.clone(), header(3).bytes.clone());
     let swapped = changed(|unit| match unit.slot.layer {
-        2 if at(unit, 1, 2) && unit.slot.is_head => unit.bytes = third.clone(),
-        3 if at(unit, 1, 3) && unit.slot.is_head => unit.bytes = second.clone(),
+        2 if at(unit, 1, 2) && unit.slot.is_header => unit.bytes = third.clone(),
+        3 if at(unit, 1, 3) && unit.slot.is_header => unit.bytes = second.clone(),
         _ => {}
     });
     let file = open(&swapped);
     let error = file.tensor("attn.q").and_then(|tensor| tensor.bytes()).expect_err("broken").to_string();
-    assert!(error.contains("(head, layer 3 of \"attn.q\")") && error.contains("(SPEC 6, 12.2)"), "{error}");
+    assert!(error.contains("(tensor header, layer 3 of \"attn.q\")") && error.contains("(SPEC 6, 12.2)"), "{error}");
 }
 
 /// What a row of tiles is not read by, since another of its tiles is not there, must be right all the same.
@@ -239,7 +240,7 @@ fn verify_decodes_units_above_the_level() {
 fn heads_that_no_tile_needs_are_not_read_but_verified() {
     let mut layered = Layered::default();
     layered.lattice(&Tensor::weights("w", DType::Bf16, &[20, 33], 5), 0.02, &[3, 3], false, &[]);
-    layered.units.retain(|unit| unit.slot.layer < 2 || unit.slot.is_head);
+    layered.units.retain(|unit| unit.slot.layer < 2 || unit.slot.is_header);
     let is_last = |unit: &Unit| unit.slot.layer == 2;
     let good = layered.bytes();
     check(&layered, &open(&good), &|_| true);
@@ -251,6 +252,9 @@ fn heads_that_no_tile_needs_are_not_read_but_verified() {
         let file = open(&bytes);
         assert!(file.tensor("w").and_then(|tensor| tensor.bytes()).is_ok());
         let verdict = verify(&file).expect("reads");
-        assert!(verdict.broken.len() == 1 && verdict.broken[0].contains("head, layer 2 of \"w\""), "{verdict:?}");
+        assert!(
+            verdict.broken.len() == 1 && verdict.broken[0].contains("tensor header, layer 2 of \"w\""),
+            "{verdict:?}"
+        );
     }
 }

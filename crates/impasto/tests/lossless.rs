@@ -13,7 +13,7 @@ use support::{Model, Tensor, decode, encode_to, listing, open, tiny, zoo};
 fn assert_exact(file: &File, tensors: &[Tensor]) {
     assert_eq!(file.tensor_names().count(), tensors.len());
     for tensor in tensors {
-        let decoded = file.tensor(&tensor.name).expect("its head");
+        let decoded = file.tensor(&tensor.name).expect("its tensor header");
         assert_eq!((decoded.dtype(), decoded.shape()), (tensor.dtype, &tensor.shape[..]), "{}", tensor.name);
         assert!(decoded.bytes().expect("its units") == tensor.bytes, "{} differs", tensor.name);
     }
@@ -62,13 +62,15 @@ fn the_tiny_model_comes_back_as_it_was() {
     assert_gives_back(&file, &tiny());
     let checkpoint = Checkpoint::open(&tiny()).expect("the tiny model");
     for info in checkpoint.tensors() {
-        assert!(file.tensor(&info.name).expect("its head").bytes().expect("its units") == checkpoint.bytes(info));
+        assert!(
+            file.tensor(&info.name).expect("its tensor header").bytes().expect("its units") == checkpoint.bytes(info)
+        );
     }
 }
 
 #[test]
 fn a_lone_file_comes_back_under_its_name() {
-    let model = Model::single(vec![Tensor::weights("w", impasto_codec::DType::Bf16, &[64, 80], 1)]);
+    let model = Model::single(vec![Tensor::weights("w", impasto_core::DType::Bf16, &[64, 80], 1)]);
     let lone = model.file("a model, v1.safetensors");
     fs::copy(model.path.join("model.safetensors"), &lone).expect("copies");
     let path = model.file("a.impasto");
@@ -82,7 +84,7 @@ fn a_lone_file_comes_back_under_its_name() {
 #[cfg(unix)]
 #[test]
 fn a_lone_file_of_an_odd_name_decodes() {
-    let model = Model::single(vec![Tensor::weights("w", impasto_codec::DType::Bf16, &[64, 80], 1)]);
+    let model = Model::single(vec![Tensor::weights("w", impasto_core::DType::Bf16, &[64, 80], 1)]);
     for name in ["a:b.safetensors", "a\\b.safetensors"] {
         let lone = model.file(name);
         fs::copy(model.path.join("model.safetensors"), &lone).expect("copies");
@@ -144,7 +146,7 @@ fn shards_change_nothing_of_the_tensors() {
 
 #[test]
 fn repeated_tensors_are_stored_once() {
-    let bf16 = impasto_codec::DType::Bf16;
+    let bf16 = impasto_core::DType::Bf16;
     let w = Tensor::weights("b", bf16, &[256, 256], 1);
     let again = |name: &str| Tensor { name: name.into(), ..w.clone() };
     let reshaped = Tensor { name: "other.shape".into(), shape: vec![128, 512], ..w.clone() };
@@ -156,12 +158,12 @@ fn repeated_tensors_are_stored_once() {
         assert_eq!((report.weights, report.raw_bytes), (2 * 65536, 4 * 65536));
         let more = report.summary.file_length.abs_diff(once.summary.file_length);
         assert!(more < 2000 || target != Target::Lossless, "{more} bytes more");
-        let modes: Vec<_> = report.tensors.iter().map(|t| (&t.name[..], t.mode == "tied")).collect();
+        let modes: Vec<_> = report.tensors.iter().map(|t| (&t.name[..], t.mode.is_none())).collect();
         assert_eq!(modes, [("a", false), ("b", true), ("c", true), ("d", true), ("other.shape", false)]);
         let file = open(&tied.file("a.impasto"));
-        let first = file.tensor("a").expect("head").bytes().expect("units");
+        let first = file.tensor("a").expect("tensor header").bytes().expect("units");
         for name in ["b", "c", "d"] {
-            let tensor = file.tensor(name).expect("head");
+            let tensor = file.tensor(name).expect("tensor header");
             assert_eq!(tensor.shape(), [256, 256]);
             assert!(tensor.bytes().expect("units") == first);
         }
@@ -179,6 +181,10 @@ fn a_file_in_memory_reads_as_one_on_disk() {
     let reader = impasto_container::fuzz_open(&bytes).expect("opens");
     let file = File::new(reader);
     for tensor in &model.tensors {
-        assert!(file.tensor(&tensor.name).expect("head").bytes().expect("units") == tensor.bytes, "{}", tensor.name);
+        assert!(
+            file.tensor(&tensor.name).expect("tensor header").bytes().expect("units") == tensor.bytes,
+            "{}",
+            tensor.name
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use impasto::verify::verify;
 use impasto::{Checkpoint, File, Target};
 use impasto_checkpoint::{Opaque, TensorSpec, write_safetensors};
-use impasto_codec::DType;
+use impasto_core::DType;
 use support::{Random, Tensor, decode, encode_to, open, to_values};
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use impasto::Target;
-use impasto_codec::DType;
+use impasto_core::DType;
 use support::{Model, Tensor, encode_to, open};
 
 /// A Llama of about 20 M weights with the layers of a 135 M one.
@@ -40,7 +40,7 @@ fn check(name: &str, model: &Path, file: &Path, target: Target) {
     let (overhead, manifest) = (length - units, reader.header().manifest_length);
     let percent = |part: u64| 100.0 * part as f64 / length as f64;
     // Lane states are inside the units, but are no payload either.
-    let floats = reader.units().iter().filter(|u| u.mode.needs_head()).count() as u64;
+    let floats = reader.units().iter().filter(|u| u.mode.needs_header()).count() as u64;
     let lanes = 128 * floats;
     println!(
         "{name}, {target:?}: {length} bytes, manifest {:.4}%, container {:.4}%, lane states {:.4}%",

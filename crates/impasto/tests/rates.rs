@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use impasto::{EncodeError, Report, Target};
-use impasto_codec::DType;
+use impasto_core::DType;
 use support::{Model, Random, Tensor, encode_to, listing, open, special, tiny};
 
 const RATES: [f64; 8] = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0];
@@ -139,7 +139,7 @@ fn tensors_that_are_not_finite_stay_exact_and_are_named() {
         assert_eq!(report.non_finite, ["one.nan", "special"]);
         let file = open(&model.file("a.impasto"));
         for tensor in &model.tensors {
-            let decoded = file.tensor(&tensor.name).expect("head");
+            let decoded = file.tensor(&tensor.name).expect("tensor header");
             assert_eq!(decoded.is_exact(), tensor.name != "w");
             assert_eq!(decoded.bytes().expect("units") == tensor.bytes, tensor.name != "w", "{}", tensor.name);
         }
@@ -161,9 +161,9 @@ fn assert_as_promised(model: &Model, bits: f64) {
     let file = open(&model.file("a.impasto"));
     let mut lossy = 0;
     for tensor in &model.tensors {
-        let decoded = file.tensor(&tensor.name).expect("head");
+        let decoded = file.tensor(&tensor.name).expect("tensor header");
         let bytes = decoded.bytes().expect("units");
-        let Some(steps) = decoded.head().and_then(|head| head.steps()) else {
+        let Some(steps) = decoded.header().and_then(|header| header.steps()) else {
             assert!(bytes == tensor.bytes, "{} is exact", tensor.name);
             continue;
         };

@@ -5,9 +5,9 @@ mod support;
 use std::fs;
 
 use impasto::{EncodeError, File, FileError, Target};
-use impasto_codec::DType;
 use impasto_codec::tile::encode_bytes;
-use impasto_container::{Mode, Object, ObjectKind, TensorMeta, UnitSlot, Writer};
+use impasto_container::{Object, ObjectKind, TensorMeta, UnitSlot, Writer};
+use impasto_core::DType;
 use support::{Model, Tensor, decode, encode_to, listing, open};
 
 #[test]
@@ -55,10 +55,10 @@ fn a_damaged_last_shard_leaves_nothing() {
 /// One small unit stands for many tiles of zeros.
 fn bomb(path: &std::path::Path, kind: ObjectKind, tile_bytes: usize, tiles: u32) {
     let objects = vec![Object { name: "config.json".into(), kind }];
-    let slots = (0..tiles).map(|tile| UnitSlot { object: 0, tile, layer: 0, is_head: false }).collect();
+    let slots = (0..tiles).map(|tile| UnitSlot { object: 0, tile, layer: 0, is_header: false }).collect();
     let (mode, unit) = encode_bytes(&vec![0; tile_bytes], DType::U8, 3).expect("compresses");
     let mut writer = Writer::create(path, objects, slots, vec![]).expect("a legal file");
-    (0..tiles).for_each(|_| writer.push(Mode(mode), &unit).expect("writes"));
+    (0..tiles).for_each(|_| writer.push(mode, &unit).expect("writes"));
     writer.finish().expect("writes");
 }
 

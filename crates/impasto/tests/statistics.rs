@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use impasto::{CalibrateOptions, Calibrating, Checkpoint, CheckpointWeights, EncodeError, Statistics, calibrate};
-use impasto_codec::DType;
+use impasto_core::DType;
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Decoder, Labels};
 use impasto_model::{GradientProbe, Probe, WeightSource};

@@ -2,7 +2,7 @@
 //!
 //! [`parse_header`] checks everything before the data; [`Checkpoint::open`](crate::Checkpoint::open) maps the file, or all parts
 //! of one that is split. [`TensorWriter::gguf`](crate::TensorWriter::gguf) writes one. A tensor of a type that has a
-//! [`DType`](impasto_codec::DType) is plain or of blocks; every other type of ggml, known here or not, is opaque under its name.
+//! [`DType`](impasto_core::DType) is plain or of blocks; every other type of ggml, known here or not, is opaque under its name.
 
 mod cursor;
 mod encode;

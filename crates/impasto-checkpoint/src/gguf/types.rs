@@ -1,6 +1,6 @@
 //! The types of ggml: their numbers in a GGUF file, and what a tensor of them takes.
 
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use crate::rules::TensorRule;
 use crate::tensor::{TensorSpec, byte_count};
@@ -102,7 +102,7 @@ pub(super) fn number(tensor: &TensorSpec) -> Result<u32, TensorRule> {
 mod tests {
     use super::{GgmlType, number};
     use crate::tensor::{Opaque, TensorSpec};
-    use impasto_codec::DType;
+    use impasto_core::DType;
 
     #[test]
     fn every_number_has_a_type_and_every_type_its_number() {

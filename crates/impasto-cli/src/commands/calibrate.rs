@@ -85,7 +85,7 @@ pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::
 fn message(step: Calibrating) -> String {
     match step {
         Calibrating::Forward(block, blocks) => format!("forwards, block {} of {blocks}", block + 1),
-        Calibrating::Head => "output projection".to_owned(),
+        Calibrating::TensorHeader => "output projection".to_owned(),
         Calibrating::Backward(block, blocks) => format!("backwards, block {} of {blocks}", block + 1),
         Calibrating::Writing => "writing".to_owned(),
     }

@@ -240,7 +240,7 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
     let tensors = report
         .tensors
         .iter()
-        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.mode, "bytes": t.bytes }));
+        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.coded_as(), "bytes": t.bytes }));
     let layers = report
         .layers
         .iter()
@@ -265,9 +265,9 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
 
 fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String {
     // By mode: tensors, weights, bytes.
-    let mut modes: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    let mut modes: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for tensor in &report.tensors {
-        let row = modes.entry(tensor.mode).or_default();
+        let row = modes.entry(tensor.coded_as()).or_default();
         row.0 += 1;
         row.1 += tensor.shape.iter().product::<u64>();
         row.2 += tensor.bytes;
@@ -275,7 +275,7 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
     let mut rows = vec![["coded as", "tensors", "weights", "bytes", "bits/weight"].map(String::from).to_vec()];
     for (mode, (tensors, weights, size)) in modes {
         let bits = if weights > 0 { size as f64 * 8.0 / weights as f64 } else { 0.0 };
-        rows.push(vec![mode.into(), tensors.to_string(), weights.to_string(), bytes(size), format!("{bits:.3}")]);
+        rows.push(vec![mode, tensors.to_string(), weights.to_string(), bytes(size), format!("{bits:.3}")]);
     }
     let other = |name: &str, size: u64| vec![name.into(), String::new(), String::new(), bytes(size), String::new()];
     rows.push(other("assets", report.asset_bytes));

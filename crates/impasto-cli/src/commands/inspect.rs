@@ -1,7 +1,8 @@
 //! `impasto inspect`.
 
 use impasto::Layer;
-use impasto_container::{Mode, ObjectKind, UnitEntry};
+use impasto_container::{ObjectKind, UnitEntry};
+use impasto_core::Mode;
 use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
@@ -128,25 +129,16 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-fn mode_name(mode: Mode) -> String {
-    match mode {
-        Mode::STORED => "stored".into(),
-        Mode::ZSTD => "zstd".into(),
-        Mode::HEAD => "head".into(),
-        Mode::FLOAT => "float".into(),
-        Mode::LATTICE => "lattice".into(),
-        Mode::REFINEMENT => "refinement".into(),
-        Mode::EXACT => "exact".into(),
-        Mode(other) => format!("mode {other}"),
-    }
+fn shown_mode(mode: Mode) -> String {
+    mode.name().map_or_else(|| format!("mode {mode}"), str::to_owned)
 }
 
 /// Names of the modes of an object's tiles.
 fn modes(units: &[&UnitEntry]) -> String {
-    let mut modes: Vec<Mode> = units.iter().filter(|u| !u.is_head()).map(|u| u.mode).collect();
+    let mut modes: Vec<Mode> = units.iter().filter(|u| !u.is_header()).map(|u| u.mode).collect();
     modes.sort();
     modes.dedup();
-    if modes.is_empty() { "empty".into() } else { modes.into_iter().map(mode_name).collect::<Vec<_>>().join("+") }
+    if modes.is_empty() { "empty".into() } else { modes.into_iter().map(shown_mode).collect::<Vec<_>>().join("+") }
 }
 
 /// Bytes of units by the layer that they stand in (SPEC 3.6), at least one entry.
@@ -209,7 +201,7 @@ fn level_rows(units: &[UnitEntry], weights: u64) -> Vec<Vec<String>> {
         let total: u64 = lengths.iter().sum();
         rows.push(vec![
             level.to_string(),
-            mode_name(mode),
+            shown_mode(mode),
             lengths.len().to_string(),
             bytes(total),
             bytes(lengths[0]),

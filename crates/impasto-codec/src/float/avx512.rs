@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::dtype::FloatLayout;
+use impasto_core::FloatLayout;
 
 /// How the fields of 16 elements, `2 q` bytes, are brought to their lanes; the same for all rows of a tile.
 ///

@@ -5,41 +5,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use impasto_core::{FloatLayout, Isa};
+
 use crate::bits::{BitWriter, field};
-use crate::dtype::FloatLayout;
-use crate::level::Level;
-
-impl FloatLayout {
-    /// Width of `v`: the exponent and two mantissa bits.
-    pub fn value_bits(self) -> u32 {
-        self.exponent + 2
-    }
-
-    /// Width of the raw field: the other mantissa bits, then the sign on top.
-    pub fn raw_bits(self) -> u32 {
-        self.mantissa - 1
-    }
-
-    /// Bytes of one float.
-    pub fn size(self) -> usize {
-        (1 + self.exponent + self.mantissa) as usize / 8
-    }
-
-    /// `(v, raw)` of the bits of a float.
-    pub fn split(self, bits: u32) -> (u32, u32) {
-        let low = self.mantissa - 2;
-        let v = (bits >> low) & ((1 << self.value_bits()) - 1);
-        let sign = bits >> (self.exponent + self.mantissa);
-        (v, bits & ((1 << low) - 1) | sign << low)
-    }
-
-    /// The bits of the float of `(v, raw)`; `v` is taken modulo its width.
-    pub fn join(self, v: u32, raw: u32) -> u32 {
-        let low = self.mantissa - 2;
-        let sign = raw >> low;
-        (raw & ((1 << low) - 1)) | (v & ((1 << self.value_bits()) - 1)) << low | sign << (self.exponent + self.mantissa)
-    }
-}
 
 /// Hands the bits of each little-endian element of `size` bytes (1, 2 or 4) to `each`.
 fn for_each_element(bytes: &[u8], size: usize, mut each: impl FnMut(u32)) {
@@ -84,12 +52,12 @@ enum Kernel {
 
 impl Joiner {
     /// A joiner for floats of a layout.
-    pub fn new(level: Level, layout: FloatLayout) -> Joiner {
-        let kernel = match level.or_scalar() {
+    pub fn new(isa: Isa, layout: FloatLayout) -> Joiner {
+        let kernel = match isa.or_scalar() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Kernel::Avx512(avx512::Fields::new(layout)),
+            Isa::Avx512 => Kernel::Avx512(avx512::Fields::new(layout)),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Kernel::Avx2(avx2::Fields::new(layout)),
+            Isa::Avx2 => Kernel::Avx2(avx2::Fields::new(layout)),
             _ => Kernel::Scalar,
         };
         Joiner { layout, kernel }
@@ -102,7 +70,7 @@ impl Joiner {
         let done = match &self.kernel {
             Kernel::Scalar => 0,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the level (`new` saw to it), and the lengths are checked above.
+            // SAFETY: the processor has these instructions (`new` checked), and the lengths are checked above.
             Kernel::Avx2(fields) => unsafe { avx2::join_row(fields, self.layout, v, plane, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -124,7 +92,7 @@ fn join_from(layout: FloatLayout, first: usize, v: &[i32], plane: &[u8], out: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
+    use impasto_core::dtype::DType;
     use proptest::prelude::*;
 
     #[test]
@@ -160,9 +128,9 @@ mod tests {
             let plane = &noise[..(v.len() * layout.raw_bits() as usize).div_ceil(8)];
             let mut expected = vec![0; v.len() * layout.size()];
             join_from(layout, 0, &v, plane, &mut expected);
-            for level in Level::available() {
+            for isa in Isa::available() {
                 let mut out = vec![0; expected.len()];
-                Joiner::new(level, layout).row(&v, plane, &mut out);
+                Joiner::new(isa, layout).row(&v, plane, &mut out);
                 prop_assert_eq!(&out, &expected);
             }
         }

@@ -1,9 +1,10 @@
 //! The encoder: it runs backwards over a segment, so that the decoder runs forwards.
 
+use impasto_core::varint;
+
 use super::{LANES, LOW};
 use crate::class::{Class, Kind, class};
 use crate::tables::{ESCAPE, Frequencies, TABLE_BITS};
-use crate::varint;
 
 /// A coded segment (SPEC 8).
 #[derive(Debug, PartialEq, Eq)]

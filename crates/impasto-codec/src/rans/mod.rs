@@ -13,8 +13,8 @@ mod scalar;
 pub use encode::{Segment, encode_elements, encode_segment, escape_code, escape_value, symbol};
 
 use crate::class::Kind;
-use crate::level::{Level, at_each_level};
 use crate::tables::Lut;
+use impasto_core::{Isa, at_each_isa};
 
 /// Lanes of a segment.
 pub const LANES: usize = 32;
@@ -24,7 +24,7 @@ pub const LOW: u32 = 1 << 16;
 /// Decodes a segment, some rows at a time.
 pub struct Decoder<'a> {
     lut: &'a Lut,
-    level: Level,
+    isa: Isa,
     states: [u32; LANES],
     /// 16-bit little-endian words.
     words: &'a [u8],
@@ -48,16 +48,16 @@ impl Columns {
         let width = classes.len();
         let mut columns = Columns { classes, width, least: 0, most: 0 };
         columns.classes.resize(width.next_multiple_of(LANES), 0);
-        columns.update(Level::Scalar, |_| ());
+        columns.update(Isa::Scalar, |_| ());
         columns
     }
 
     /// Gives the columns other classes: `change` gets those that they have. For kinds whose classes differ from element to element, and so
     /// from row to row.
-    pub fn update(&mut self, level: Level, change: impl FnOnce(&mut [i32])) {
+    pub fn update(&mut self, isa: Isa, change: impl FnOnce(&mut [i32])) {
         let (classes, padding) = self.classes.split_at_mut(self.width);
         change(classes);
-        (self.least, self.most) = bounds(level, classes);
+        (self.least, self.most) = bounds(isa, classes);
         padding.fill(self.least);
     }
 
@@ -85,7 +85,7 @@ impl Columns {
     }
 }
 
-at_each_level! {
+at_each_isa! {
     /// Smallest and largest class; 0 if there is none.
     fn bounds(classes: &[i32]) -> (i32, i32) {
         let first = classes.first().copied().unwrap_or(0);
@@ -120,8 +120,8 @@ pub struct OutOfWords;
 
 impl<'a> Decoder<'a> {
     /// A decoder over the lane states and words of a segment. `None` if a state is below 2^16 (SPEC 8.4).
-    pub fn new(level: Level, lut: &'a Lut, states: [u32; LANES], words: &'a [u8]) -> Option<Self> {
-        states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, level: level.or_scalar(), states, words, used: 0 })
+    pub fn new(isa: Isa, lut: &'a Lut, states: [u32; LANES], words: &'a [u8]) -> Option<Self> {
+        states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, isa: isa.or_scalar(), states, words, used: 0 })
     }
 
     /// Decodes some rows; `rows` are their classes.
@@ -139,13 +139,13 @@ impl<'a> Decoder<'a> {
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
         assert!(values.len() == rows.len() * columns.padded());
-        match self.level {
+        match self.isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the level (`new` saw to it), and the length is checked above.
-            Level::Avx512 => unsafe { self.rows_avx512(rows, columns, values, escapes) },
+            // SAFETY: the processor has these instructions (`new` checked), and the length is checked above.
+            Isa::Avx512 => unsafe { self.rows_avx512(rows, columns, values, escapes) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Level::Avx2 => unsafe { self.rows_avx2(rows, columns, values, escapes) },
+            Isa::Avx2 => unsafe { self.rows_avx2(rows, columns, values, escapes) },
             _ => self.rows_scalar(rows, columns, values, escapes),
         }
     }

@@ -1,18 +1,18 @@
+use impasto_core::varint;
 use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Kind, class};
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, TOTAL, parametric, symbol_cost};
-use crate::varint;
 
 fn words(segment: &Segment) -> Vec<u8> {
     segment.words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-/// Decodes a segment at a level; values and escapes patched in.
-fn decode(level: Level, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i32]) -> Option<Vec<i32>> {
+/// Decodes a segment with an instruction set; values and escapes patched in.
+fn decode(isa: Isa, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i32]) -> Option<Vec<i32>> {
     let words = words(segment);
-    let mut decoder = Decoder::new(level, lut, segment.states, &words)?;
+    let mut decoder = Decoder::new(isa, lut, segment.states, &words)?;
     let columns = Columns::new(columns.to_vec());
     let (mut escapes, mut out) = (Vec::new(), Vec::new());
     let mut codes = &segment.escapes[..];
@@ -64,9 +64,9 @@ proptest! {
         // A table may lack the escape.
         let Some(segment) = encode_segment(kind, &rows, &columns, &values, &tables) else { return Ok(()) };
         let lut = Lut::new(kind, &tables);
-        for level in Level::available() {
-            let decoded = decode(level, &lut, &segment, &rows, &columns);
-            prop_assert_eq!(decoded.as_ref(), Some(&values), "{:?}", level);
+        for isa in Isa::available() {
+            let decoded = decode(isa, &lut, &segment, &rows, &columns);
+            prop_assert_eq!(decoded.as_ref(), Some(&values), "{:?}", isa);
         }
     }
 
@@ -83,8 +83,8 @@ proptest! {
         let states: [u32; LANES] = states.try_into().expect("32 states");
         let bytes: Vec<u8> = noise.iter().flat_map(|w| w.to_le_bytes()).collect();
         let columns = Columns::new(columns);
-        let run = |level| {
-            let mut decoder = Decoder::new(level, &lut, states, &bytes).expect("states");
+        let run = |isa| {
+            let mut decoder = Decoder::new(isa, &lut, states, &bytes).expect("states");
             let (mut values, mut escapes) = (vec![0; rows.len() * columns.padded()], Vec::new());
             decoder.rows(&rows, &columns, &mut values, &mut escapes)?;
             for row in values.chunks_exact_mut(columns.padded()) {
@@ -92,9 +92,9 @@ proptest! {
             }
             Ok::<_, OutOfWords>((values, escapes, decoder.states, decoder.used))
         };
-        let scalar = run(Level::Scalar);
-        for level in Level::available() {
-            prop_assert_eq!(&run(level), &scalar, "{:?}", level);
+        let scalar = run(Isa::Scalar);
+        for isa in Isa::available() {
+            prop_assert_eq!(&run(isa), &scalar, "{:?}", isa);
         }
     }
 }
@@ -124,7 +124,7 @@ fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
     prop_oneof![shapes, spelled]
 }
 
-/// Where the words end, wherever that is, every level refuses; with one word more it does not.
+/// Where the words end, wherever that is, every instruction set refuses; with one word more it does not.
 #[test]
 fn every_level_notices_the_end_of_the_words() {
     for kind in Kind::ALL {
@@ -135,12 +135,12 @@ fn every_level_notices_the_end_of_the_words() {
         let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
         let words = words(&segment);
         let columns = Columns::new(columns);
-        for level in Level::available() {
+        for isa in Isa::available() {
             for end in 0..=words.len() / 2 {
-                let mut decoder = Decoder::new(level, &lut, segment.states, &words[..2 * end]).expect("states");
+                let mut decoder = Decoder::new(isa, &lut, segment.states, &words[..2 * end]).expect("states");
                 let mut values = vec![0; rows.len() * columns.padded()];
                 let decoded = decoder.rows(&rows, &columns, &mut values, &mut Vec::new());
-                assert_eq!(decoded.is_ok(), 2 * end == words.len(), "{level:?}, {end} words");
+                assert_eq!(decoded.is_ok(), 2 * end == words.len(), "{isa:?}, {end} words");
             }
         }
     }
@@ -157,8 +157,8 @@ fn padding_is_in_range_where_the_columns_are() {
             let (rows, columns) = ([row; 3], [column; 37]);
             let values = values(kind, &rows, &columns, &[(7, 3), (0, -70_000), (200, 1)]);
             let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
-            for level in Level::available() {
-                assert_eq!(decode(level, &lut, &segment, &rows, &columns).as_ref(), Some(&values), "{row} {column}");
+            for isa in Isa::available() {
+                assert_eq!(decode(isa, &lut, &segment, &rows, &columns).as_ref(), Some(&values), "{row} {column}");
             }
         }
     }
@@ -175,19 +175,19 @@ fn columns_can_change_from_row_to_row() {
         let values: Vec<i32> = if kind == Kind::Float { values.iter().map(|v| v & 0xFF).collect() } else { values };
         let segment = encode_elements(kind, width, &values, class, &tables).expect("escapes have frequencies");
         let words = words(&segment);
-        for level in Level::available() {
-            let mut decoder = Decoder::new(level, &lut, segment.states, &words).expect("states");
+        for isa in Isa::available() {
+            let mut decoder = Decoder::new(isa, &lut, segment.states, &words).expect("states");
             let (mut columns, mut codes, mut escapes) =
                 (Columns::new(vec![0; width]), &segment.escapes[..], Vec::new());
             for (r, values) in values.chunks_exact(width).enumerate() {
-                columns.update(level, |classes| (0..).zip(classes).for_each(|(c, t)| *t = class(r, c)));
+                columns.update(isa, |classes| (0..).zip(classes).for_each(|(c, t)| *t = class(r, c)));
                 let mut decoded = vec![0; columns.padded()];
                 escapes.clear();
                 decoder.rows(&[0], &columns, &mut decoded, &mut escapes).expect("words");
                 for &at in &escapes {
                     decoded[at as usize] = escape_value(kind, varint::read(&mut codes).expect("a varint") as u32);
                 }
-                assert_eq!(&decoded[..width], values, "{kind:?} {level:?}, row {r}");
+                assert_eq!(&decoded[..width], values, "{kind:?} {isa:?}, row {r}");
             }
             assert!(decoder.is_finished() && codes.is_empty());
         }

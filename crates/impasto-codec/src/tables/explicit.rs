@@ -1,11 +1,12 @@
-//! Tables that a head spells out (SPEC 6.2), and how to fit them to counts.
+//! Tables that a tensor header spells out (SPEC 6.2), and how to fit them to counts.
+
+use impasto_core::varint;
 
 use super::{ESCAPE, Frequencies, SYMBOLS, TOTAL, log2_q16};
 use crate::class::Kind;
 use crate::error::CodecError;
-use crate::varint;
 
-/// Appends the tables of the head's table field. A table of escapes only is not spelled out.
+/// Appends the tables of the tensor header's table field. A table of escapes only is not spelled out.
 pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
     let given = |t: &Frequencies| *t != Frequencies::only_escape();
     let present = (0..tables.len()).filter(|&i| given(&tables[i])).fold(0u32, |bits, i| bits | 1 << i);
@@ -21,7 +22,7 @@ pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
     }
 }
 
-/// Takes the table field of a head of `kind` off the front of `bytes`.
+/// Takes the table field of a tensor header of `kind` off the front of `bytes`.
 ///
 /// # Errors
 /// If it breaks SPEC 6.2.

@@ -105,7 +105,7 @@ mod tests {
         let mut found = 0;
         for kind in [Kind::Float, Kind::Lattice] {
             for shape in 0..SHAPES as u8 {
-                let heading = format!("## Kind {}, shape {shape} (", kind as u8);
+                let heading = format!("## Kind {}, shape {shape} (", kind.mode().0);
                 let (_, section) = spec.split_once(&heading).expect("section in SPEC-TABLES.md");
                 let body = section.split("```").nth(1).expect("table in the section");
                 let tables = parametric(kind, shape).expect("shape");

@@ -1,30 +1,30 @@
 //! A coded unit, read row by row (SPEC 8).
 
-use super::{MAX_SEGMENTS, Place, segment_rows};
+use impasto_core::{Isa, Place, varint};
+
+use super::{MAX_SEGMENTS, segment_rows};
 use crate::bits::field;
 use crate::error::CodecError;
-use crate::head::Head;
-use crate::level::Level;
+use crate::header::TensorHeader;
 use crate::rans::{Columns, Decoder, LANES, escape_value};
 use crate::tables::Lut;
-use crate::varint;
 
-/// A head and its tables, laid out.
+/// A tensor header and its tables, laid out.
 pub struct Layer {
-    pub head: Head,
+    pub header: TensorHeader,
     pub lut: Lut,
 }
 
 impl Layer {
-    pub fn new(head: Head) -> Self {
-        let lut = head.lut();
-        Layer { head, lut }
+    pub fn new(header: TensorHeader) -> Self {
+        let lut = header.lut();
+        Layer { header, lut }
     }
 }
 
 /// A unit of a tile that is not empty, in one of the modes with classes; its rows are taken in order.
 pub struct Coded<'a> {
-    level: Level,
+    isa: Isa,
     lut: &'a Lut,
     parts: Parts<'a>,
     /// Bytes of a row of the plane.
@@ -41,13 +41,13 @@ pub struct Coded<'a> {
 
 impl<'a> Coded<'a> {
     /// Divides a unit into its parts.
-    pub fn new(level: Level, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+    pub fn new(isa: Isa, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
         let height = place.rows.len();
-        let plane_row = (place.columns.len() * usize::from(layer.head.plane)).div_ceil(8);
+        let plane_row = (place.columns.len() * usize::from(layer.header.plane)).div_ceil(8);
         let parts = parts(unit, height, plane_row * height)?;
         let end = segment_rows(0, parts.segments.len(), height).end;
         let lut = &layer.lut;
-        Ok(Coded { level, lut, parts, plane_row, height, segment: 0, decoder: None, escapes: &[], end, row: 0 })
+        Ok(Coded { isa, lut, parts, plane_row, height, segment: 0, decoder: None, escapes: &[], end, row: 0 })
     }
 
     /// Rows that can be taken together: at most `most`, and none of the next segment; 0 after the last.
@@ -76,7 +76,7 @@ impl<'a> Coded<'a> {
             none => {
                 let (states, words, escapes) = self.parts.segments[segment];
                 self.escapes = escapes;
-                let decoder = Decoder::new(self.level, self.lut, states, words);
+                let decoder = Decoder::new(self.isa, self.lut, states, words);
                 none.insert(decoder.ok_or(broken("a lane state is below 2^16", "8.4"))?)
             }
         };

@@ -1,14 +1,15 @@
 //! Decoding the tiles of a tensor, up to some layer.
 
+use impasto_core::{
+    DType, FloatLayout, Isa, Mode, Place,
+    lattice::{reconstruct_row_at, scale},
+};
+
 use super::coded::{Coded, Layer, join_plane};
-use super::{Place, mode};
 use crate::bytes;
 use crate::class::Kind;
-use crate::dtype::{DType, FloatLayout};
 use crate::error::CodecError;
-use crate::head::{Body, Head, Steps, check_row_steps};
-use crate::lattice::{reconstruct_row_at, scale};
-use crate::level::Level;
+use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::rans::Columns;
 use crate::{exact, float, refinement};
 
@@ -19,7 +20,7 @@ const BATCH: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit<'a> {
     /// Its coding mode: [`mode`].
-    pub mode: u8,
+    pub mode: Mode,
     /// Its bytes.
     pub bytes: &'a [u8],
 }
@@ -27,7 +28,7 @@ pub struct Unit<'a> {
 /// Decodes the tiles of one tensor.
 pub struct TileDecoder {
     dtype: DType,
-    level: Level,
+    isa: Isa,
     /// From layer 0 up.
     layers: Vec<Layer>,
 }
@@ -38,33 +39,33 @@ impl TileDecoder {
     ///
     /// # Errors
     /// If a kind has no place in its layer (SPEC 6, 12.2) or steps are not finite (SPEC 12.4).
-    pub fn new(dtype: DType, heads: Vec<Head>, level: Level) -> Result<Self, CodecError> {
+    pub fn new(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
         let mut below = None;
-        for (layer, head) in heads.iter().enumerate() {
-            let fits = match head.kind() {
+        for (layer, header) in headers.iter().enumerate() {
+            let fits = match header.kind() {
                 Kind::Float | Kind::Lattice => below.is_none(),
                 Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
             };
             if !fits {
-                return Err(CodecError::HeadLayer { layer, kind: head.kind() as u8 });
+                return Err(CodecError::HeaderLayer { layer, kind: header.kind().mode() });
             }
-            below = Some(head.kind());
+            below = Some(header.kind());
         }
-        let row_steps = heads.first().and_then(Head::steps).and_then(|steps| steps.rows.as_ref());
-        for (step, _) in heads.iter().skip(1).filter_map(Head::step) {
+        let row_steps = headers.first().and_then(TensorHeader::steps).and_then(|steps| steps.rows.as_ref());
+        for (step, _) in headers.iter().skip(1).filter_map(TensorHeader::step) {
             check_row_steps(step, row_steps, "12.4")?;
         }
-        Ok(TileDecoder { dtype, level, layers: heads.into_iter().map(Layer::new).collect() })
+        Ok(TileDecoder { dtype, isa, layers: headers.into_iter().map(Layer::new).collect() })
     }
 
-    /// The head of layer 0.
-    pub fn head(&self) -> Option<&Head> {
-        self.heads().next()
+    /// The tensor header of layer 0.
+    pub fn header(&self) -> Option<&TensorHeader> {
+        self.headers().next()
     }
 
-    /// The heads, from layer 0 up.
-    pub fn heads(&self) -> impl Iterator<Item = &Head> {
-        self.layers.iter().map(|layer| &layer.head)
+    /// The tensor headers, from layer 0 up.
+    pub fn headers(&self) -> impl Iterator<Item = &TensorHeader> {
+        self.layers.iter().map(|layer| &layer.header)
     }
 
     /// Decodes a tile into `out`: its rows, each `stride` bytes after the one before. What lies between rows is left alone.
@@ -85,22 +86,22 @@ impl TileDecoder {
         assert!(!units.is_empty() && stride >= row_bytes && out.len() >= (place.rows.len() - 1) * stride + row_bytes);
         let mut rows = Rows { out, stride, row_bytes };
         let (base, above) = (units[0], &units[1..]);
-        if base.mode == mode::LATTICE {
+        if base.mode == Mode::LATTICE {
             return self.decode_lattice(base, above, place, rows);
         }
         if let Some(unit) = above.first() {
             return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
         }
         match base.mode {
-            mode::STORED if base.bytes.len() == wanted => rows.fill(base.bytes),
-            mode::STORED => return Err(CodecError::StoredSize { found: base.bytes.len(), wanted }),
-            mode::ZSTD => {
+            Mode::STORED if base.bytes.len() == wanted => rows.fill(base.bytes),
+            Mode::STORED => return Err(CodecError::StoredSize { found: base.bytes.len(), wanted }),
+            Mode::ZSTD => {
                 let mut elements = vec![0; wanted];
                 bytes::decompress(base.bytes, self.dtype.size(), &mut elements)?;
                 rows.fill(&elements);
             }
-            mode::FLOAT => self.decode_float(base, place, rows)?,
-            mode::REFINEMENT | mode::EXACT => return Err(CodecError::TileLayer { layer: 0, mode: base.mode }),
+            Mode::FLOAT => self.decode_float(base, place, rows)?,
+            Mode::REFINEMENT | Mode::EXACT => return Err(CodecError::TileLayer { layer: 0, mode: base.mode }),
             other => return Err(CodecError::UnknownMode(other)),
         }
         Ok(())
@@ -121,7 +122,7 @@ impl TileDecoder {
             return Ok(());
         }
         let above = match units[1..].split_last() {
-            Some((last, below)) if last.mode == mode::EXACT => below,
+            Some((last, below)) if last.mode == Mode::EXACT => below,
             _ => &units[1..],
         };
         self.lattice_rows(units[0], above, place, |r, z| {
@@ -132,18 +133,18 @@ impl TileDecoder {
 
     /// The layer of a number, if it is of a kind.
     fn layer(&self, layer: usize, kind: Kind) -> Result<&Layer, CodecError> {
-        let found = self.layers.get(layer).filter(|layer| layer.head.kind() == kind);
-        found.ok_or(CodecError::MissingHead(kind.name()))
+        let found = self.layers.get(layer).filter(|layer| layer.header.kind() == kind);
+        found.ok_or(CodecError::MissingHeader(kind.mode()))
     }
 
     fn float_layout(&self, kind: Kind) -> Result<FloatLayout, CodecError> {
-        self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: kind.name(), dtype: self.dtype })
+        self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: kind.mode(), dtype: self.dtype })
     }
 
     fn decode_float(&self, unit: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let layer = self.layer(0, Kind::Float)?;
-        let joiner = float::Joiner::new(self.level, self.float_layout(Kind::Float)?);
-        base_rows(self.level, layer, unit.bytes, place, |r, v, plane| {
+        let joiner = float::Joiner::new(self.isa, self.float_layout(Kind::Float)?);
+        base_rows(self.isa, layer, unit.bytes, place, |r, v, plane| {
             joiner.row(v, plane, out.row(r));
             Ok(())
         })
@@ -152,18 +153,18 @@ impl TileDecoder {
     /// Decodes the weights of a tile in mode lattice; or its elements, if the last of the units `above` is in mode exact.
     fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let (refinements, mut exact) = match above.split_last() {
-            Some((last, refinements)) if last.mode == mode::EXACT => {
+            Some((last, refinements)) if last.mode == Mode::EXACT => {
                 let layer = self.layer(above.len(), Kind::Exact)?;
-                let elements = Exact::new(self.level, layer, self.float_layout(Kind::Exact)?, last.bytes, place)?;
+                let elements = Exact::new(self.isa, layer, self.float_layout(Kind::Exact)?, last.bytes, place)?;
                 (refinements, Some(elements))
             }
             _ => (above, None),
         };
-        let missing = CodecError::MissingHead(Kind::Lattice.name());
-        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Kind::Lattice)?.head.body else {
+        let missing = CodecError::MissingHeader(Mode::LATTICE);
+        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Kind::Lattice)?.header.body else {
             return Err(missing);
         };
-        let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.head.step()).ok_or(missing)?;
+        let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
         let columns: Vec<f32> = match columns {
             Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; place.columns.len()],
@@ -171,7 +172,7 @@ impl TileDecoder {
         let row_scale = |r: usize| rows.as_ref().map_or(1.0, |steps| scale(steps.get(place.rows.start + r)));
         self.lattice_rows(base, refinements, place, |r, z| {
             let (row, out) = (step * row_scale(r), out.row(r));
-            reconstruct_row_at(self.level, self.dtype, z, offset, &columns, row, out);
+            reconstruct_row_at(self.isa, self.dtype, z, offset, &columns, row, out);
             exact.as_mut().map_or(Ok(()), |exact| exact.row(z, out))
         })
     }
@@ -184,28 +185,28 @@ impl TileDecoder {
         place: &Place,
         mut row_done: impl FnMut(usize, &[i32]) -> Result<(), CodecError>,
     ) -> Result<(), CodecError> {
-        if base.mode != mode::LATTICE {
+        if base.mode != Mode::LATTICE {
             return Err(CodecError::TileLayer { layer: 0, mode: base.mode });
         }
         let layer = self.layer(0, Kind::Lattice)?;
         let mut finer = Vec::with_capacity(refinements.len());
         for (layer, unit) in (1..).zip(refinements) {
-            if unit.mode != mode::REFINEMENT {
+            if unit.mode != Mode::REFINEMENT {
                 return Err(CodecError::TileLayer { layer, mode: unit.mode });
             }
             let layer = self.layer(layer, Kind::Refinement)?;
-            let Body::Refinement(head) = layer.head.body else { continue };
-            finer.push((head.factor, Above::new(self.level, layer, unit.bytes, place)?));
+            let Body::Refinement(header) = layer.header.body else { continue };
+            finer.push((header.factor, Above::new(self.isa, layer, unit.bytes, place)?));
         }
         let mut buffer = Buffer::new(if finer.is_empty() { 0 } else { place.columns.len() });
-        base_rows(self.level, layer, base.bytes, place, |r, z, plane| {
-            join_plane(layer.head.plane, plane, z);
+        base_rows(self.isa, layer, base.bytes, place, |r, z, plane| {
+            join_plane(layer.header.plane, plane, z);
             for (factor, above) in &mut finer {
-                buffer.classes.update(self.level, |classes| {
+                buffer.classes.update(self.isa, |classes| {
                     above.sums(classes);
-                    refinement::classes_of_row(self.level, classes, z);
+                    refinement::classes_of_row(self.isa, classes, z);
                 });
-                refinement::refine_row(self.level, *factor, z, above.row(&mut buffer)?);
+                refinement::refine_row(self.isa, *factor, z, above.row(&mut buffer)?);
             }
             row_done(r, z)
         })
@@ -231,16 +232,16 @@ impl Rows<'_> {
 
 /// Decodes the values of a unit in layer 0 of a tile that is not empty, row by row, and hands each row over with its part of the plane.
 fn base_rows(
-    level: Level,
+    isa: Isa,
     layer: &Layer,
     unit: &[u8],
     place: &Place,
     mut row_done: impl FnMut(usize, &mut [i32], &[u8]) -> Result<(), CodecError>,
 ) -> Result<(), CodecError> {
     let (height, width) = (place.rows.len(), place.columns.len());
-    let mut coded = Coded::new(level, layer, unit, place)?;
-    let rows = layer.head.row_classes.slice(place.rows.clone());
-    let columns = Columns::new(layer.head.column_classes.slice(place.columns.clone()));
+    let mut coded = Coded::new(isa, layer, unit, place)?;
+    let rows = layer.header.row_classes.slice(place.rows.clone());
+    let columns = Columns::new(layer.header.column_classes.slice(place.columns.clone()));
     let batch = (BATCH / columns.padded()).clamp(1, height);
     let mut values = vec![0; batch * columns.padded()];
     let mut escaped = Vec::new();
@@ -274,8 +275,8 @@ impl Buffer {
 
 /// A tile of a layer above 0, read row by row: its classes depend on the layer below.
 struct Above<'a> {
-    level: Level,
-    head: &'a Head,
+    isa: Isa,
+    header: &'a TensorHeader,
     coded: Coded<'a>,
     place: Place,
     /// The next row.
@@ -283,22 +284,22 @@ struct Above<'a> {
 }
 
 impl<'a> Above<'a> {
-    fn new(level: Level, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
-        let coded = Coded::new(level, layer, unit, place)?;
-        Ok(Above { level, head: &layer.head, coded, place: place.clone(), row: 0 })
+    fn new(isa: Isa, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+        let coded = Coded::new(isa, layer, unit, place)?;
+        Ok(Above { isa, header: &layer.header, coded, place: place.clone(), row: 0 })
     }
 
     /// The sums of the classes of row and columns in the next row.
     fn sums(&self, out: &mut [i32]) {
-        let of_row = self.head.row_classes.get(self.place.rows.start + self.row);
-        self.head.column_classes.sums(self.level, of_row, self.place.columns.clone(), out);
+        let of_row = self.header.row_classes.get(self.place.rows.start + self.row);
+        self.header.column_classes.sums(self.isa, of_row, self.place.columns.clone(), out);
     }
 
     /// The values of the next row, whose classes are those in the buffer.
     fn row<'b>(&mut self, buffer: &'b mut Buffer) -> Result<&'b [i32], CodecError> {
         self.coded.rows(&[0], &buffer.classes, &mut buffer.values, &mut buffer.escaped)?;
         let values = &mut buffer.values[..self.place.columns.len()];
-        join_plane(self.head.plane, self.coded.plane(self.row), values);
+        join_plane(self.header.plane, self.coded.plane(self.row), values);
         self.row += 1;
         Ok(values)
     }
@@ -316,26 +317,20 @@ struct Exact<'a> {
 }
 
 impl<'a> Exact<'a> {
-    fn new(
-        level: Level,
-        layer: &'a Layer,
-        layout: FloatLayout,
-        unit: &'a [u8],
-        place: &Place,
-    ) -> Result<Self, CodecError> {
-        let (above, width) = (Above::new(level, layer, unit, place)?, place.columns.len());
+    fn new(isa: Isa, layer: &'a Layer, layout: FloatLayout, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+        let (above, width) = (Above::new(isa, layer, unit, place)?, place.columns.len());
         Ok(Exact { above, layout, buffer: Buffer::new(width), predicted: Vec::new(), sums: vec![0; width] })
     }
 
     /// The next row: `z` are the integers of the layer below, `row` its weights, which the elements take the place of.
     fn row(&mut self, z: &[i32], row: &mut [u8]) -> Result<(), CodecError> {
         let Exact { above, layout, buffer, predicted, sums } = self;
-        let (layout, level) = (*layout, above.level);
-        exact::bits_of_row(level, layout, row, predicted);
+        let (layout, isa) = (*layout, above.isa);
+        exact::bits_of_row(isa, layout, row, predicted);
         above.sums(sums);
-        let classes = |classes: &mut [i32]| exact::classes_of_row(level, layout, sums, z, predicted, classes);
-        buffer.classes.update(level, classes);
-        exact::write_row(level, layout, sums, z, predicted, above.row(buffer)?, row);
+        let classes = |classes: &mut [i32]| exact::classes_of_row(isa, layout, sums, z, predicted, classes);
+        buffer.classes.update(isa, classes);
+        exact::write_row(isa, layout, sums, z, predicted, above.row(buffer)?, row);
         Ok(())
     }
 }

@@ -1,25 +1,25 @@
 //! Coding the tiles of a tensor.
 
-use super::{MAX_SEGMENTS, Place, segment_rows};
+use impasto_core::{DType, Isa, Place};
+
+use super::{MAX_SEGMENTS, segment_rows};
 use crate::bits::BitWriter;
-use crate::dtype::DType;
-use crate::head::{Body, Head};
-use crate::level::Level;
+use crate::header::{Body, TensorHeader};
 use crate::rans::encode_elements;
 use crate::tables::Frequencies;
 use crate::{exact, float, refinement};
 
 /// Codes tiles of one layer of a tensor in mode float, lattice, refinement or exact.
 pub struct TileEncoder<'a> {
-    head: &'a Head,
+    header: &'a TensorHeader,
     tables: Vec<Frequencies>,
     segments: usize,
 }
 
 impl<'a> TileEncoder<'a> {
-    /// An encoder for the tiles of the layer with this head, in `segments` segments each (1 to 16; fewer where a tile has fewer rows).
-    pub fn new(head: &'a Head, segments: usize) -> Self {
-        TileEncoder { head, tables: head.tables(), segments: segments.clamp(1, MAX_SEGMENTS) }
+    /// An encoder for the tiles of the layer with this tensor header, in `segments` segments each (1 to 16; fewer where a tile has fewer rows).
+    pub fn new(header: &'a TensorHeader, segments: usize) -> Self {
+        TileEncoder { header, tables: header.tables(), segments: segments.clamp(1, MAX_SEGMENTS) }
     }
 
     /// Codes floats: `elements` are the bytes of the tile, row by row. `None` as [`encode_elements`], or if the dtype has no float layout.
@@ -39,15 +39,15 @@ impl<'a> TileEncoder<'a> {
         self.unit(place, &values, plane, |_, sum| sum)
     }
 
-    /// Codes what makes the integers `coarse` of the layer below `fine`, both row by row. `None` as [`encode_elements`], or if the head is
+    /// Codes what makes the integers `coarse` of the layer below `fine`, both row by row. `None` as [`encode_elements`], or if the tensor header is
     /// not of kind refinement.
     ///
     /// # Panics
     /// If one of them does not hold the elements of the tile.
     pub fn refinement(&self, place: &Place, coarse: &[i32], fine: &[i32]) -> Option<Vec<u8>> {
-        let Body::Refinement(head) = self.head.body else { return None };
+        let Body::Refinement(header) = self.header.body else { return None };
         assert!(coarse.len() == place.elements() && fine.len() == coarse.len());
-        let residual = |(&coarse, &fine)| refinement::residual(head.factor, coarse, fine);
+        let residual = |(&coarse, &fine)| refinement::residual(header.factor, coarse, fine);
         let values: Vec<i32> = coarse.iter().zip(fine).map(residual).collect();
         self.unit(place, &values, Vec::new(), |i, sum| refinement::class(sum, coarse[i]))
     }
@@ -63,11 +63,11 @@ impl<'a> TileEncoder<'a> {
         assert!(z.len() == place.elements() && predicted.len() == size && elements.len() == size);
         let sum = |i: usize| {
             let (r, c) = (place.rows.start + i / width, place.columns.start + i % width);
-            self.head.row_classes.get(r) + self.head.column_classes.get(c)
+            self.header.row_classes.get(r) + self.header.column_classes.get(c)
         };
         let (mut p, mut bits) = (Vec::new(), Vec::new());
-        exact::bits_of_row(Level::best(), layout, predicted, &mut p);
-        exact::bits_of_row(Level::best(), layout, elements, &mut bits);
+        exact::bits_of_row(Isa::best(), layout, predicted, &mut p);
+        exact::bits_of_row(Isa::best(), layout, elements, &mut bits);
         let residuals = (0..z.len()).map(|i| exact::residual(layout, sum(i), z[i], p[i], bits[i]));
         let (values, plane) = self.split(place, residuals);
         self.unit(place, &values, plane, |i, sum| exact::class(layout, sum, z[i], p[i]))
@@ -75,7 +75,7 @@ impl<'a> TileEncoder<'a> {
 
     /// Values without their low bits, and these as a plane (SPEC 8.6).
     fn split(&self, place: &Place, values: impl Iterator<Item = i32>) -> (Vec<i32>, Vec<u8>) {
-        let (q, width) = (u32::from(self.head.plane), place.columns.len());
+        let (q, width) = (u32::from(self.header.plane), place.columns.len());
         let mut high = Vec::with_capacity(place.elements());
         let mut plane = BitWriter::default();
         for value in values {
@@ -98,8 +98,8 @@ impl<'a> TileEncoder<'a> {
         class: impl Fn(usize, i32) -> i32,
     ) -> Option<Vec<u8>> {
         let (height, width) = (place.rows.len(), place.columns.len());
-        let rows = self.head.row_classes.slice(place.rows.clone());
-        let columns = self.head.column_classes.slice(place.columns.clone());
+        let rows = self.header.row_classes.slice(place.rows.clone());
+        let columns = self.header.column_classes.slice(place.columns.clone());
         let n = self.segments.min(height).max(1);
         let segments: Vec<_> = (0..n)
             .map(|j| {
@@ -107,7 +107,7 @@ impl<'a> TileEncoder<'a> {
                 let first = of_segment.start;
                 let class = |r: usize, c: usize| class((first + r) * width + c, rows[first + r] + columns[c]);
                 let values = &values[first * width..of_segment.end * width];
-                encode_elements(self.head.kind(), width, values, class, &self.tables)
+                encode_elements(self.header.kind(), width, values, class, &self.tables)
             })
             .collect::<Option<_>>()?;
         let mut out = vec![n as u8];

@@ -1,17 +1,17 @@
+use impasto_core::{Isa, Place};
 use proptest::prelude::*;
 
 use super::*;
-use crate::head::{Body, Head, Shape, Steps};
+use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
-use crate::level::Level;
 use crate::tables::SHAPES;
 
 mod layers;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
 
-fn float_head(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> Head {
-    Head {
+fn float_header(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> TensorHeader {
+    TensorHeader {
         shape: Shape::Parametric(shape),
         plane: dtype.float_layout().expect("float").raw_bits() as u8,
         row_classes: IndexArray::new(rows),
@@ -20,8 +20,8 @@ fn float_head(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> Hea
     }
 }
 
-fn decoder(dtype: DType, head: &Head, level: Level) -> TileDecoder {
-    TileDecoder::new(dtype, vec![head.clone()], level).expect("a head of layer 0")
+fn decoder(dtype: DType, header: &TensorHeader, isa: Isa) -> TileDecoder {
+    TileDecoder::new(dtype, vec![header.clone()], isa).expect("a tensor header of layer 0")
 }
 
 /// A tile in the lower right of a larger matrix, with class indices.
@@ -43,12 +43,12 @@ proptest! {
         segments in 1usize..5,
         noise in prop::collection::vec(any::<u8>(), 1..500),
     ) {
-        let head = float_head(dtype, shape, rows, columns);
+        let header = float_header(dtype, shape, rows, columns);
         let elements: Vec<u8> = noise.iter().copied().cycle().take(place.elements() * dtype.size()).collect();
-        let unit = TileEncoder::new(&head, segments).float(dtype, &place, &elements).expect("codes");
-        let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
-        for level in Level::available() {
-            let decoder = decoder(dtype, &head, level);
+        let unit = TileEncoder::new(&header, segments).float(dtype, &place, &elements).expect("codes");
+        let units = [Unit { mode: Mode::FLOAT, bytes: &unit }];
+        for isa in Isa::available() {
+            let decoder = decoder(dtype, &header, isa);
             let mut out = vec![0; elements.len()];
             decoder.decode(&units, &place, &mut out, place.columns.len() * dtype.size())?;
             prop_assert_eq!(&out, &elements);
@@ -77,15 +77,15 @@ proptest! {
             rows: steps.0.then(|| IndexArray::new(rows.clone())),
             columns: steps.1.then(|| IndexArray::new(columns.clone())),
         };
-        let mut head = float_head(DType::Bf16, 1, rows, columns);
-        head.body = Body::Lattice(steps);
-        head.plane = plane;
+        let mut header = float_header(DType::Bf16, 1, rows, columns);
+        header.body = Body::Lattice(steps);
+        header.plane = plane;
         let z: Vec<i32> = noise.iter().copied().cycle().take(place.elements()).collect();
-        let unit = TileEncoder::new(&head, segments).lattice(&place, &z).expect("codes");
-        let units = [Unit { mode: mode::LATTICE, bytes: &unit }];
+        let unit = TileEncoder::new(&header, segments).lattice(&place, &z).expect("codes");
+        let units = [Unit { mode: Mode::LATTICE, bytes: &unit }];
         let mut weights = Vec::new();
-        for level in Level::available() {
-            let decoder = decoder(dtype, &head, level);
+        for isa in Isa::available() {
+            let decoder = decoder(dtype, &header, isa);
             let mut integers = vec![0; z.len()];
             decoder.integers(&units, &place, &mut integers)?;
             prop_assert_eq!(&integers, &z);
@@ -103,36 +103,36 @@ proptest! {
         let (mode, unit) = encode_bytes(elements, dtype, 3)?;
         let place = Place { rows: 0..1, columns: 0..elements.len() / dtype.size() };
         let mut out = vec![0; elements.len()];
-        TileDecoder::new(dtype, vec![], Level::best())?.decode(&[Unit { mode, bytes: &unit }], &place, &mut out, elements.len())?;
+        TileDecoder::new(dtype, vec![], Isa::best())?.decode(&[Unit { mode, bytes: &unit }], &place, &mut out, elements.len())?;
         prop_assert_eq!(out, elements);
     }
 
-    /// A damaged unit is an error or some tile, at every level the same.
+    /// A damaged unit is an error or some tile, with every instruction set the same.
     #[test]
     fn damage_never_panics(
         (place, rows, columns) in placed(),
-        mode in prop::sample::select(vec![mode::FLOAT, mode::LATTICE]),
+        mode in prop::sample::select(vec![Mode::FLOAT, Mode::LATTICE]),
         at: prop::sample::Index,
         to: u8,
         cut: prop::sample::Index,
     ) {
-        let mut head = float_head(DType::Bf16, 0, rows, columns);
-        let encoded = if mode == mode::FLOAT {
+        let mut header = float_header(DType::Bf16, 0, rows, columns);
+        let encoded = if mode == Mode::FLOAT {
             let elements: Vec<u8> = (0..place.elements() * 2).map(|i| (i * 37) as u8 & 0x3F).collect();
-            TileEncoder::new(&head, 2).float(DType::Bf16, &place, &elements)
+            TileEncoder::new(&header, 2).float(DType::Bf16, &place, &elements)
         } else {
-            head.body = Body::Lattice(Steps { step: 0.5, offset: 3, rows: None, columns: None });
-            head.plane = 3;
+            header.body = Body::Lattice(Steps { step: 0.5, offset: 3, rows: None, columns: None });
+            header.plane = 3;
             let z: Vec<i32> = (0..place.elements() as i32).map(|i| i * 37 % 200 - 100).collect();
-            TileEncoder::new(&head, 2).lattice(&place, &z)
+            TileEncoder::new(&header, 2).lattice(&place, &z)
         };
         let mut unit = encoded.expect("codes");
         let at = at.index(unit.len());
         unit[at] = to;
         for unit in [&unit[..], &unit[..cut.index(unit.len())]] {
-            let results: Vec<_> = Level::available().into_iter().map(|level| {
+            let results: Vec<_> = Isa::available().into_iter().map(|isa| {
                 let mut out = vec![0; place.elements() * 2];
-                let decoder = decoder(DType::Bf16, &head, level);
+                let decoder = decoder(DType::Bf16, &header, isa);
                 decoder.decode(&[Unit { mode, bytes: unit }], &place, &mut out, place.columns.len() * 2).map(|()| out)
             }).collect();
             prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
@@ -143,23 +143,23 @@ proptest! {
 #[test]
 fn refuses_tiles_without_their_head() {
     let place = Place { rows: 0..1, columns: 0..1 };
-    let decoder = TileDecoder::new(DType::Bf16, vec![], Level::Scalar).expect("no heads");
+    let decoder = TileDecoder::new(DType::Bf16, vec![], Isa::Scalar).expect("no tensor headers");
     let decode = |mode| decoder.decode(&[Unit { mode, bytes: &[1] }], &place, &mut [0; 2], 2);
-    assert_eq!(decode(mode::FLOAT), Err(CodecError::MissingHead("float")));
-    assert_eq!(decode(mode::LATTICE), Err(CodecError::MissingHead("lattice")));
-    assert_eq!(decode(99), Err(CodecError::UnknownMode(99)));
-    assert!(matches!(decode(mode::STORED), Err(CodecError::StoredSize { .. })));
+    assert_eq!(decode(Mode::FLOAT), Err(CodecError::MissingHeader(Mode::FLOAT)));
+    assert_eq!(decode(Mode::LATTICE), Err(CodecError::MissingHeader(Mode::LATTICE)));
+    assert_eq!(decode(Mode(99)), Err(CodecError::UnknownMode(Mode(99))));
+    assert!(matches!(decode(Mode::STORED), Err(CodecError::StoredSize { .. })));
 }
 
 /// Where a row takes more words than memory holds, nothing is allocated by the declared number.
 #[test]
 fn declared_lengths_are_checked() {
-    let head = float_head(DType::Bf16, 0, vec![0], vec![0]);
+    let header = float_header(DType::Bf16, 0, vec![0], vec![0]);
     let place = Place { rows: 0..1, columns: 0..1 };
     let mut unit = vec![1];
     unit.extend([0xFF; 8]);
     unit.extend([0; 128]);
-    let units = [Unit { mode: mode::FLOAT, bytes: &unit }];
-    let decoded = decoder(DType::Bf16, &head, Level::Scalar).decode(&units, &place, &mut [0; 2], 2);
+    let units = [Unit { mode: Mode::FLOAT, bytes: &unit }];
+    let decoded = decoder(DType::Bf16, &header, Isa::Scalar).decode(&units, &place, &mut [0; 2], 2);
     assert_eq!(decoded, Err(CodecError::Truncated("words")));
 }

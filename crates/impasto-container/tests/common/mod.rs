@@ -4,12 +4,11 @@
 pub mod random;
 pub mod raw;
 
-use impasto_codec::DType;
 use impasto_container::unit::unit_hash;
 use impasto_container::{
-    Header, LayerMark, Limits, Manifest, Mode, Object, ObjectKind, Places, Reader, TensorMeta, UnitEntry, UnitSlot,
-    Writer,
+    Header, LayerMark, Limits, Manifest, Object, ObjectKind, Places, Reader, TensorMeta, UnitEntry, UnitSlot, Writer,
 };
+use impasto_core::{DType, Mode};
 
 /// What goes into a file: objects, and units in order.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +46,7 @@ impl Content {
             object: unit.object,
             tile: unit.tile,
             layer: unit.layer,
-            is_head: unit.mode == Mode::HEAD,
+            is_header: unit.mode == Mode::TENSOR_HEADER,
         };
         self.units.iter().map(slot).collect()
     }
@@ -84,7 +83,7 @@ pub fn with_header(manifest: &[u8], file_length: u64) -> Vec<u8> {
     [header.to_bytes(), manifest.to_vec()].concat()
 }
 
-/// A small file with a bit of everything: an asset in two pieces, a tensor with a head, one tied to it, a stored one,
+/// A small file with a bit of everything: an asset in two pieces, a tensor with a tensor header, one tied to it, a stored one,
 /// tiles of unknown modes in layer 0 and above, and an object of an unknown class with a unit.
 pub fn small() -> Content {
     let object = |name: &str, kind| Object { name: name.into(), kind };
@@ -104,7 +103,7 @@ pub fn small() -> Content {
     let units = vec![
         unit(0, 0, 0, Mode::STORED, b"{\"a\""),
         unit(0, 1, 0, Mode::STORED, b":1}"),
-        unit(1, 0, 0, Mode::HEAD, b"a head of an odd length"),
+        unit(1, 0, 0, Mode::TENSOR_HEADER, b"a tensor header of an odd length"),
         unit(1, 2, 0, Mode::FLOAT, b"tile 2"),
         unit(1, 0, 0, Mode::FLOAT, b"tile 0, sixteen!"),
         unit(1, 3, 0, Mode::ZSTD, b"tile 3"),
@@ -113,7 +112,7 @@ pub fn small() -> Content {
         unit(3, 0, 0, Mode::STORED, b"12345678901234567890"),
         unit(4, 0, 0, Mode(77), b"?"),
         unit(6, 41, 0, Mode(78), b"of the unknown class"),
-        unit(6, 41, 0, Mode::HEAD, b""),
+        unit(6, 41, 0, Mode::TENSOR_HEADER, b""),
     ];
     let mut content = Content { objects, units, layers: vec![] };
     content.units[11].tile = 0;

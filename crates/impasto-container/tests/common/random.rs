@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use impasto_codec::DType;
-use impasto_container::{LayerMark, Mode, Object, ObjectKind, Opaque, TensorMeta};
+use impasto_container::{LayerMark, Object, ObjectKind, Opaque, TensorMeta};
+use impasto_core::{DType, Mode};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -89,7 +89,7 @@ fn modes_of_tile(code: u8, exact: Option<u8>) -> Vec<Mode> {
     [base].into_iter().chain((1..=(code / 8).min(most)).map(layer)).collect()
 }
 
-/// A file of any objects: heads first, then the tiles of all layers, units to be skipped among them, in any order
+/// A file of any objects: tensor headers first, then the tiles of all layers, units to be skipped among them, in any order
 /// that has coarser tiles before finer ones.
 pub fn content() -> impl Strategy<Value = Content> {
     let modes = vec(any::<u8>(), 1..20);
@@ -98,7 +98,7 @@ pub fn content() -> impl Strategy<Value = Content> {
     let layers = vec((any::<Index>(), proptest::option::of(0f32..9.0)), 0..5);
     (objects(), modes, bytes, any::<u64>(), exact, layers).prop_map(|(objects, modes, bytes, order, exact, layers)| {
         let mut places = Vec::new();
-        let mut heads = Vec::new();
+        let mut headers = Vec::new();
         for (number, object) in objects.iter().enumerate() {
             let tiles = match object.matrix().expect("a good shape") {
                 _ if object.tied().is_some() => 0,
@@ -106,7 +106,7 @@ pub fn content() -> impl Strategy<Value = Content> {
                 None => 3,
             };
             if tiles > 0 {
-                heads.extend((0..=LAYERS).map(|layer| (number, 0, layer, Mode::HEAD)));
+                headers.extend((0..=LAYERS).map(|layer| (number, 0, layer, Mode::TENSOR_HEADER)));
             }
             for tile in 0..tiles {
                 let of_tile = modes_of_tile(modes[places.len() % modes.len()], exact);
@@ -126,7 +126,7 @@ pub fn content() -> impl Strategy<Value = Content> {
             mode,
             bytes: bytes[i % bytes.len()].clone(),
         };
-        let units: Vec<Unit> = heads.into_iter().chain(places).enumerate().map(unit).collect();
+        let units: Vec<Unit> = headers.into_iter().chain(places).enumerate().map(unit).collect();
         let mut marks: Vec<LayerMark> =
             layers.into_iter().map(|(at, kld)| LayerMark { units: at.index(units.len() + 1) as u32, kld }).collect();
         marks.sort_by_key(|mark| mark.units);

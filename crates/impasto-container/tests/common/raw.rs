@@ -1,8 +1,8 @@
 //! Manifests byte by byte.
 #![allow(dead_code)] // Each test binary uses a part.
 
-use impasto_codec::varint;
 use impasto_container::{ContainerError, FormatError};
+use impasto_core::varint;
 
 use super::{open, with_header};
 

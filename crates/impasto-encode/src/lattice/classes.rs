@@ -1,7 +1,7 @@
 //! Classes of rows and columns for integers that are known.
 
 use impasto_codec::Kind;
-use impasto_codec::head::MAX_PLANE;
+use impasto_codec::header::MAX_PLANE;
 use rayon::prelude::*;
 
 use super::costs::{CLASSES, Costs};

@@ -4,7 +4,7 @@ use impasto_codec::Kind;
 use impasto_codec::class::class;
 use impasto_codec::rans::{escape_code, symbol};
 use impasto_codec::tables::{COST_ONE, ESCAPE, parametric, symbol_cost};
-use impasto_codec::varint;
+use impasto_core::varint;
 
 /// Classes of kind lattice.
 pub const CLASSES: usize = Kind::Lattice.max_class() as usize + 1;

@@ -1,6 +1,7 @@
 //! The integers of a matrix.
 
-use impasto_codec::{Body, DType, Head, IndexArray, Kind, Steps};
+use impasto_codec::{Body, IndexArray, Kind, Steps, TensorHeader};
+use impasto_core::{DType, Place};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
@@ -93,12 +94,12 @@ impl Integers {
         Integers { z, share: 1.0, columns }
     }
 
-    /// The head under which they cost least, and what they cost under it in bits, tables included.
-    pub fn head(&self, grid: &Grid, costs: &Costs) -> (Head, u64) {
+    /// The tensor header under which they cost least, and what they cost under it in bits, tables included.
+    pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
-        let head = |classes: Classes| {
+        let header = |classes: Classes| {
             let (shape, bits) = self.count(&classes).best_shape();
-            let head = Head {
+            let header = TensorHeader {
                 shape,
                 plane: classes.plane,
                 row_classes: IndexArray::new(classes.rows),
@@ -110,11 +111,11 @@ impl Integers {
                     columns: steps(&grid.columns),
                 }),
             };
-            let bits = bits + self.z.len() as u64 * u64::from(head.plane);
-            (head, bits)
+            let bits = bits + self.z.len() as u64 * u64::from(header.plane);
+            (header, bits)
         };
-        let heads = fit_classes(costs, &self.z, self.columns).into_iter().map(head);
-        heads.min_by_key(|(_, bits)| *bits).expect("there is always a plane of 0 bits or more")
+        let headers = fit_classes(costs, &self.z, self.columns).into_iter().map(header);
+        headers.min_by_key(|(_, bits)| *bits).expect("there is always a plane of 0 bits or more")
     }
 
     /// Counts the symbols under classes.
@@ -131,11 +132,11 @@ impl Integers {
 
     /// What the whole matrix takes, if its other rows are as those that were rounded.
     pub fn rate(&self, grid: &Grid, costs: &Costs) -> Rate {
-        let (head, bits) = self.head(grid, costs);
+        let (header, bits) = self.header(grid, costs);
         let bits = bits as f64 / self.z.len().max(1) as f64;
         // Row arrays grow with the rows: about half a byte a row.
         let rows = self.z.len() as f64 / self.columns.max(1) as f64;
-        Rate { bits, head_bytes: head.to_bytes().len() as f64 + 0.5 * rows * (1.0 / self.share.max(1e-9) - 1.0) }
+        Rate { bits, header_bytes: header.to_bytes().len() as f64 + 0.5 * rows * (1.0 / self.share.max(1e-9) - 1.0) }
     }
 
     /// The weights that a decoder makes of them, if they are all rows.
@@ -147,7 +148,7 @@ impl Integers {
     }
 
     /// The integers of a tile, row by row.
-    pub fn part(&self, place: &impasto_codec::tile::Place) -> Vec<i32> {
+    pub fn part(&self, place: &Place) -> Vec<i32> {
         let row = |r: usize| &self.z[r * self.columns..][place.columns.clone()];
         place.rows.clone().flat_map(row).copied().collect()
     }

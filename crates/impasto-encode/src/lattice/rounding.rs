@@ -1,8 +1,9 @@
 //! Targets to integers, by distance and by cost.
 
-use half::f16;
-use impasto_codec::DType;
-use impasto_codec::lattice::scale;
+use impasto_core::{
+    DType,
+    lattice::{self, scale},
+};
 
 use super::costs::CLASSES;
 use crate::sic::Rounding;
@@ -88,15 +89,7 @@ impl<'a> Rounder<'a> {
 
     /// The weight that a decoder makes of `z` (SPEC 10.3).
     fn weight(&self, z: i32, column: f32, row: f32) -> f32 {
-        let w = (z as f32 * column) * row;
-        match self.dtype {
-            DType::Bf16 => {
-                let bits = w.to_bits();
-                f32::from_bits((bits.wrapping_add(0x7FFF + (bits >> 16 & 1))) & 0xFFFF_0000)
-            }
-            DType::F16 => f16::from_f32(w).to_f32(),
-            _ => w,
-        }
+        lattice::round(self.dtype, lattice::weight(z, 0.0, column, row))
     }
 }
 

@@ -1,8 +1,8 @@
-//! The head of an exact layer: how far the weights are from those of the layer below.
+//! The tensor header of an exact layer: how far the weights are from those of the layer below.
 
 use impasto_codec::exact::{class, residual};
-use impasto_codec::lattice::scale;
-use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Kind, values};
+use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
+use impasto_core::{DType, FloatLayout, lattice::scale, values};
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
@@ -52,8 +52,8 @@ impl Predicted<'_> {
         Row { z: &self.z[r * n..(r + 1) * n], predicted, elements }
     }
 
-    /// The head under which it is coded.
-    pub fn head(&self) -> Head {
+    /// The tensor header under which it is coded.
+    pub fn header(&self) -> TensorHeader {
         let FloatLayout { exponent, mantissa, .. } = self.layout;
         let plane = mantissa.saturating_sub(MANTISSA);
         // A deviation `s` of a weight of exponent field `e` is `s 2^(bias + M - e)` units in the last place.
@@ -69,7 +69,7 @@ impl Predicted<'_> {
         let narrow = |class: i32| class.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
         let column_classes: Vec<i16> = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
         let (shape, _) = self.count(plane, &row_classes, &column_classes).best_shape();
-        Head {
+        TensorHeader {
             shape,
             plane: plane as u8,
             row_classes: IndexArray::new(row_classes),

@@ -8,9 +8,12 @@ mod nest;
 mod order;
 mod refine;
 
-use impasto_codec::lattice::{reconstruct_row, scale};
-use impasto_codec::tile::{Place, TileEncoder, mode};
-use impasto_codec::{Body, FloatLayout, Head, IndexArray, Refinement};
+use impasto_codec::tile::TileEncoder;
+use impasto_codec::{Body, IndexArray, Refinement, TensorHeader};
+use impasto_core::{
+    FloatLayout, Mode, Place,
+    lattice::{offset_in_steps, reconstruct_row, scale, weight},
+};
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
@@ -59,10 +62,10 @@ impl Layers {
 
 /// A layer of a tensor on the lattice.
 struct Level {
-    head: Head,
+    header: TensorHeader,
     integers: Integers,
     grid: Grid,
-    /// That of the head: in 256ths of a step.
+    /// That of the tensor header: in 256ths of a step.
     offset: u8,
 }
 
@@ -76,7 +79,7 @@ pub struct Nested<'a> {
 
 /// The exact layer.
 struct Exact {
-    head: Head,
+    header: TensorHeader,
     /// The weights of the layer below, as a decoder makes them.
     predicted: Vec<u8>,
 }
@@ -111,7 +114,7 @@ impl<'a> Nested<'a> {
         let (mut rows, mut columns) = (vec![], vec![]);
         for (integers, grid, offset) in chain.into_iter().rev() {
             let refinement = if levels.is_empty() { None } else { refinements.pop() };
-            let head = match levels.last().zip(refinement) {
+            let header = match levels.last().zip(refinement) {
                 Some((below, refinement)) => {
                     let refined = refine::Refined {
                         refinement,
@@ -120,25 +123,25 @@ impl<'a> Nested<'a> {
                         row_classes: &rows,
                         column_classes: &columns,
                     };
-                    let head = refined.head();
+                    let header = refined.header();
                     let finer = classes_of(refinement.factor);
                     rows.iter_mut().for_each(|class: &mut i16| *class = class.saturating_add(finer));
-                    head
+                    header
                 }
                 None => {
-                    let (mut head, _) = integers.head(&grid, costs);
-                    let plane = 4 * i16::from(head.plane);
+                    let (mut header, _) = integers.header(&grid, costs);
+                    let plane = 4 * i16::from(header.plane);
                     let classes =
                         |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|class| class as i16);
-                    rows = classes(&head.row_classes, matrix.rows).map(|class| class.saturating_add(plane)).collect();
-                    columns = classes(&head.column_classes, matrix.columns).collect();
-                    if let Body::Lattice(steps) = &mut head.body {
+                    rows = classes(&header.row_classes, matrix.rows).map(|class| class.saturating_add(plane)).collect();
+                    columns = classes(&header.column_classes, matrix.columns).collect();
+                    if let Body::Lattice(steps) = &mut header.body {
                         steps.offset = offset;
                     }
-                    head
+                    header
                 }
             };
-            levels.push(Level { head, integers, grid, offset });
+            levels.push(Level { header, integers, grid, offset });
         }
         let exact = options.exact.then(|| Exact::new(matrix, &levels)).flatten();
         Nested { matrix, levels, exact }
@@ -149,24 +152,24 @@ impl<'a> Nested<'a> {
         self.levels.len() + usize::from(self.exact.is_some())
     }
 
-    /// The heads of its layers.
-    pub fn heads(&self) -> impl Iterator<Item = &Head> {
-        self.levels.iter().map(|level| &level.head).chain(self.exact.as_ref().map(|exact| &exact.head))
+    /// The tensor headers of its layers.
+    pub fn headers(&self) -> impl Iterator<Item = &TensorHeader> {
+        self.levels.iter().map(|level| &level.header).chain(self.exact.as_ref().map(|exact| &exact.header))
     }
 
     /// The unit of a tile in each layer, with its mode. `None` where the lattice cannot code the tile.
-    pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(u8, Vec<u8>)>> {
+    pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(Mode, Vec<u8>)>> {
         let parts: Vec<Vec<i32>> = self.levels.iter().map(|level| level.integers.part(place)).collect();
         let mut units = Vec::with_capacity(self.layers());
         for (layer, z) in parts.iter().enumerate() {
-            let encoder = TileEncoder::new(&self.levels[layer].head, segments);
+            let encoder = TileEncoder::new(&self.levels[layer].header, segments);
             units.push(match layer.checked_sub(1) {
-                None => (mode::LATTICE, encoder.lattice(place, z)?),
-                Some(below) => (mode::REFINEMENT, encoder.refinement(place, &parts[below], z)?),
+                None => (Mode::LATTICE, encoder.lattice(place, z)?),
+                Some(below) => (Mode::REFINEMENT, encoder.refinement(place, &parts[below], z)?),
             });
         }
         if let (Some(exact), Some(z)) = (&self.exact, parts.last()) {
-            let encoder = TileEncoder::new(&exact.head, segments);
+            let encoder = TileEncoder::new(&exact.header, segments);
             let dtype = self.matrix.dtype;
             let bytes = |r: usize| place.columns.start * dtype.size() + r * self.matrix.columns * dtype.size();
             let width = place.columns.len() * dtype.size();
@@ -174,7 +177,7 @@ impl<'a> Nested<'a> {
                 place.rows.clone().flat_map(|r| &exact.predicted[bytes(r)..][..width]).copied().collect();
             let rows = place.rows.clone().map(|r| self.matrix.part(r, place.columns.clone()));
             let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
-            units.push((mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
+            units.push((Mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
         }
         Some(units)
     }
@@ -189,20 +192,17 @@ impl<'a> Nested<'a> {
         let mut weights = Vec::new();
         for level in &self.levels {
             let Factors { rows: factors, columns } = level.grid.factors(self.matrix.rows, n);
-            let offset = f32::from(level.offset) / 256.0;
+            let offset = offset_in_steps(level.offset);
             let mut sum = 0.0;
             for some in chosen.chunks(WIDTH) {
                 let mut differences = Vec::with_capacity(some.len() * n);
                 for &r in some {
                     self.matrix.weights(r, &mut weights);
                     // A row's error counts as the inverse square of its step (`metric`).
-                    let weight = scale(-i32::from(row_steps.get(r).copied().unwrap_or(0)));
+                    let row_weight = scale(-i32::from(row_steps.get(r).copied().unwrap_or(0)));
                     let z = &level.integers.z[r * n..(r + 1) * n];
-                    let coded = z.iter().zip(&columns).map(|(&z, &column)| {
-                        let y = if z == 0 { 0.0 } else { z as f32 + offset.copysign(z as f32) };
-                        (y * column) * factors[r]
-                    });
-                    differences.extend(weights.iter().zip(coded).map(|(&w, v)| (w - v) * weight));
+                    let coded = z.iter().zip(&columns).map(|(&z, &column)| weight(z, offset, column, factors[r]));
+                    differences.extend(weights.iter().zip(coded).map(|(&w, v)| (w - v) * row_weight));
                 }
                 sum += feedback.square(&differences);
             }
@@ -237,8 +237,8 @@ impl Exact {
             predicted: &predicted,
             elements: &elements,
         };
-        let head = layer.head();
-        Some(Exact { head, predicted })
+        let header = layer.header();
+        Some(Exact { header, predicted })
     }
 }
 

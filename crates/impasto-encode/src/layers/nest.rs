@@ -4,6 +4,7 @@
 //! With all of it the layer is as good as one that stands alone, but says less of the finer integers, which then cost
 //! more; with none of it they nest exactly.
 
+use impasto_core::lattice;
 use rayon::prelude::*;
 
 use crate::lattice::Factors;
@@ -47,7 +48,7 @@ pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback
     let rounding = Nearest {
         factors,
         factor: f32::from(factor),
-        offset: f32::from(offset) / PARTS as f32,
+        offset: lattice::offset_in_steps(offset),
         // Halfway between a middle and the next finer integer: so a middle goes down, feedback or not.
         bias: if factor.is_multiple_of(2) { 0.5 / f32::from(factor) } else { 0.0 },
     };
@@ -55,8 +56,8 @@ pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback
     chunks.for_each(|(chunk, (coarse, fine))| {
         let first = chunk * WIDTH;
         let rows = fine.chunks_exact(n).zip(&factors.rows[first..]);
-        let weights =
-            rows.flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| (z as f32 * c) * row));
+        let weights = rows
+            .flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row)));
         round_rows(feedback, &weights.collect::<Vec<f32>>(), first, kept, &rounding, coarse);
     });
     coarse
@@ -85,9 +86,8 @@ impl Rounding for Nearest<'_> {
             let step = column * row;
             let x = targets[lane] / step;
             let size = (x.abs() - self.bias).max(0.0).round_ties_even();
-            let signed = size.copysign(x);
-            z[lane] = signed as i32;
-            weights[lane] = if size > 0.0 { signed + self.offset.copysign(x) } else { 0.0 } * step;
+            z[lane] = size.copysign(x) as i32;
+            weights[lane] = lattice::point(z[lane], self.offset) * step;
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The head of a refinement: groups of scale, and tables fitted to what its integers say beyond those of the layer below.
+//! The tensor header of a refinement: groups of scale, and tables fitted to what its integers say beyond those of the layer below.
 
 use impasto_codec::refinement::{class, residual};
-use impasto_codec::{Body, Head, IndexArray, Kind, Refinement};
+use impasto_codec::{Body, IndexArray, Kind, Refinement, TensorHeader};
 use rayon::prelude::*;
 
 use crate::counts::Counts;
@@ -25,10 +25,10 @@ pub struct Refined<'a> {
 }
 
 impl Refined<'_> {
-    /// The head under which they cost least.
-    pub fn head(&self) -> Head {
+    /// The tensor header under which they cost least.
+    pub fn header(&self) -> TensorHeader {
         let rows = evened(self.row_classes);
-        let heads = WIDTHS.map(|width| {
+        let headers = WIDTHS.map(|width| {
             let group = |classes: &[i16], middle: i32, offset: i32| -> Vec<i16> {
                 let one = |&class: &i16| (i32::from(class) - offset + width / 2).div_euclid(width) + middle;
                 classes.iter().map(|class| one(class) as i16).collect()
@@ -36,7 +36,7 @@ impl Refined<'_> {
             let rows = group(&rows, MIDDLE, UNIT_CLASS);
             let columns = group(self.column_classes, 0, 0);
             let (shape, bits) = self.count(&rows, &columns).best_shape();
-            let head = Head {
+            let header = TensorHeader {
                 shape,
                 plane: 0,
                 row_classes: IndexArray::new(rows),
@@ -44,12 +44,12 @@ impl Refined<'_> {
                 body: Body::Refinement(self.refinement),
             };
             let mut arrays = Vec::new();
-            head.row_classes.write(&mut arrays);
-            head.column_classes.write(&mut arrays);
-            (bits + arrays.len() as u64 * 8, head)
+            header.row_classes.write(&mut arrays);
+            header.column_classes.write(&mut arrays);
+            (bits + arrays.len() as u64 * 8, header)
         });
-        let [first, others @ ..] = heads;
-        others.into_iter().fold(first, |best, head| if head.0 < best.0 { head } else { best }).1
+        let [first, others @ ..] = headers;
+        others.into_iter().fold(first, |best, header| if header.0 < best.0 { header } else { best }).1
     }
 
     fn count(&self, rows: &[i16], columns: &[i16]) -> Counts {

@@ -1,5 +1,5 @@
-use impasto_codec::DType;
 use impasto_codec::tile::{TileDecoder, Unit};
+use impasto_core::DType;
 
 use super::*;
 use crate::lattice::{Rows, round};
@@ -58,11 +58,13 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
         let place = Place { rows: 3..64, columns: 32..96 };
         let units = nested.tile(&place, 2).expect("on the lattice");
         let units: Vec<Unit> = units.iter().map(|(mode, bytes)| Unit { mode: *mode, bytes }).collect();
-        let heads: Vec<Head> = nested
-            .heads()
-            .map(|head| Head::read(&head.to_bytes(), dtype, ROWS as u64, COLUMNS as u64).expect("a head"))
+        let headers: Vec<TensorHeader> = nested
+            .headers()
+            .map(|header| {
+                TensorHeader::read(&header.to_bytes(), dtype, ROWS as u64, COLUMNS as u64).expect("a tensor header")
+            })
             .collect();
-        let decoder = TileDecoder::new(dtype, heads, impasto_codec::Level::best()).expect("heads");
+        let decoder = TileDecoder::new(dtype, headers, impasto_core::Isa::best()).expect("tensor headers");
         let (width, n) = (64 * dtype.size(), COLUMNS * dtype.size());
         let decoded = |layers: usize| {
             let mut out = vec![0; place.elements() * dtype.size()];

@@ -1,7 +1,7 @@
 //! The rules of a file of statistics. What passes cannot lead the encoder astray further than to a bad file.
 
 use impasto_checkpoint::{Checkpoint, TensorInfo};
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use super::{Group, INFO, Info, Linear, VERSION, covariance_name, rows_name, values};
 

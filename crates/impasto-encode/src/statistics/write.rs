@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter};
-use impasto_codec::DType;
+use impasto_core::DType;
 
 use super::{INFO, Info, covariance_name, rows_name};
 use crate::error::EncodeError;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::parts::Parts;
 use super::pool::Pool;
@@ -16,7 +16,7 @@ use crate::product::{Mat, Threads, product};
 const MANY: usize = 4;
 /// Rows that a task widens together.
 const STRIP: usize = 32;
-/// Sums of a dot product that are kept apart, so that every instruction level adds in the same order.
+/// Sums of a dot product that are kept apart, so that every instruction isa adds in the same order.
 const LANES: usize = 32;
 
 /// A matrix of floats, outputs x inputs, row-major.
@@ -80,7 +80,7 @@ impl DenseMatrix {
             workers.with(worker, |Buffers { weights, outputs }| {
                 let weights = self.widened(rows.clone(), weights);
                 // SAFETY: strips are different rows.
-                unsafe { multiply_rows(weights, rows, x, self.inputs, &out, stride, outputs, workers.level) };
+                unsafe { multiply_rows(weights, rows, x, self.inputs, &out, stride, outputs, workers.isa) };
             });
         });
     }
@@ -122,7 +122,7 @@ pub(super) unsafe fn multiply_rows(
     out: &Parts<f32>,
     stride: usize,
     buffer: &mut Vec<f32>,
-    level: Level,
+    isa: Isa,
 ) {
     let (tokens, count) = (x.len() / inputs, rows.len());
     buffer.resize(tokens * count, 0.0);
@@ -131,7 +131,7 @@ pub(super) unsafe fn multiply_rows(
         product(buffer, count, 1.0, x, w.t(), Threads::One);
     } else {
         for (x, out) in x.chunks_exact(inputs).zip(buffer.chunks_exact_mut(count)) {
-            out.iter_mut().zip(weights.chunks_exact(inputs)).for_each(|(out, w)| *out = dot(level, w, x));
+            out.iter_mut().zip(weights.chunks_exact(inputs)).for_each(|(out, w)| *out = dot(isa, w, x));
         }
     }
     for (t, values) in buffer.chunks_exact(count).enumerate() {
@@ -141,8 +141,8 @@ pub(super) unsafe fn multiply_rows(
     }
 }
 
-/// The sum of products, in [`LANES`] sums by position which are then added in order: the same bits at every level.
-fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
+/// The sum of products, in [`LANES`] sums by position which are then added in order: the same bits at every isa.
+fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
     #[inline(always)]
     fn portable(a: &[f32], b: &[f32]) -> f32 {
         let mut sums = [0.0f32; LANES];
@@ -170,13 +170,13 @@ fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
         portable(a, b)
     }
 
-    match level.or_scalar() {
+    match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has the level, and every one that has AVX-512 has FMA.
-        Level::Avx512 if is_x86_feature_detected!("fma") => unsafe { avx512(a, b) },
+        // SAFETY: the processor has the isa, and every one that has AVX-512 has FMA.
+        Isa::Avx512 if is_x86_feature_detected!("fma") => unsafe { avx512(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above, and FMA was asked for.
-        Level::Avx2 if is_x86_feature_detected!("fma") => unsafe { avx2(a, b) },
+        Isa::Avx2 if is_x86_feature_detected!("fma") => unsafe { avx2(a, b) },
         _ => portable(a, b),
     }
 }
@@ -193,10 +193,10 @@ mod tests {
             let mut random = || (0..length).map(|_| rng.next_f64() as f32 - 0.5).collect::<Vec<f32>>();
             let (a, b) = (random(), random());
             let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let scalar = dot(Level::Scalar, &a, &b);
+            let scalar = dot(Isa::Scalar, &a, &b);
             assert!((f64::from(scalar) - exact).abs() < 1e-5);
-            for level in Level::available() {
-                assert_eq!(dot(level, &a, &b).to_bits(), scalar.to_bits(), "{level}");
+            for isa in Isa::available() {
+                assert_eq!(dot(isa, &a, &b).to_bits(), scalar.to_bits(), "{isa}");
             }
         }
     }
@@ -218,7 +218,7 @@ mod tests {
             let stride = outputs + 3;
             for (matrix, threads) in matrices.iter().zip([1, 2, 3]) {
                 let pool = Pool::new(threads).unwrap();
-                let workers = Workers::new(threads, Level::best());
+                let workers = Workers::new(threads, Isa::best());
                 let mut out = vec![9.0; tokens * stride];
                 matrix.multiply(&x, &mut out, stride, &workers, &pool);
                 for (t, (x, y)) in x.chunks(inputs).zip(out.chunks(stride)).enumerate() {

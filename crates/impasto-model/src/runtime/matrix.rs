@@ -129,7 +129,7 @@ fn multiply_coded(coded: &dyn CodedTensor, x: &[f32], out: &mut [f32], tools: &T
         tools.workers.with(worker, |Buffers { weights, outputs: buffer }| {
             read_band(&*open, band, rows.len() * inputs, weights)?;
             // SAFETY: bands are different rows.
-            unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, tools.workers.level) };
+            unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, tools.workers.isa) };
             Ok(())
         })
     })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::elementwise::{add, gated, rms_norm, rms_norm_in_place, rope};
 use super::kv::{self, KvLayout, KvStore, Pages};
@@ -134,7 +134,7 @@ impl Runtime {
             pack: seconds(&pack),
             threads: pool.threads(),
         };
-        let workers = Workers::new(pool.threads(), Level::best());
+        let workers = Workers::new(pool.threads(), Isa::best());
         Ok(Self {
             max_context: config.max_position_embeddings,
             config,
@@ -247,7 +247,7 @@ impl Runtime {
                 let store = part.cache.store().ok_or(ModelError::ForeignCache)?;
                 store.append(index, &k[of(kv_width)], &v[of(kv_width)]);
                 let attended = kv::attend(
-                    tools.workers.level,
+                    tools.workers.isa,
                     store,
                     index,
                     &q[of(query)],

@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 /// A buffer set for each worker of a pool. They grow when they are first used and are then there.
 pub(crate) struct Workers {
     /// The instructions that products use.
-    pub(crate) level: Level,
+    pub(crate) isa: Isa,
     each: Vec<Mutex<Buffers>>,
 }
 
@@ -21,8 +21,8 @@ pub(crate) struct Buffers {
 }
 
 impl Workers {
-    pub(crate) fn new(threads: usize, level: Level) -> Self {
-        Workers { level, each: (0..threads).map(|_| Mutex::default()).collect() }
+    pub(crate) fn new(threads: usize, isa: Isa) -> Self {
+        Workers { isa, each: (0..threads).map(|_| Mutex::default()).collect() }
     }
 
     /// Calls `work` with the buffers of `worker`. Nobody waits: a worker does one thing at a time.

@@ -1,14 +1,15 @@
-//! Files about clauses 6 to 10: heads, classes, segments, floats, lattice.
+//! Files about clauses 6 to 10: tensor headers, classes, segments, floats, lattice.
 
 use std::error::Error;
 
 use impasto_codec::tables::{Frequencies, fit, parametric};
-use impasto_codec::{Body, DType, IndexArray, Kind, Shape, Steps};
+use impasto_codec::{Body, IndexArray, Kind, Shape, Steps};
+use impasto_core::DType;
 
-use super::numbers::{Random, bell_floats, float_head, lattice_head, pack};
+use super::numbers::{Random, bell_floats, float_header, lattice_header, pack};
 use super::set::{Matrix, Set};
 
-/// Tables in the head: table 1 gives the escape no frequency, others are left out and so are nothing but escapes.
+/// Tables in the tensor header: table 1 gives the escape no frequency, others are left out and so are nothing but escapes.
 pub fn explicit_tables() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(8));
     let sides = (12, 64);
@@ -18,12 +19,12 @@ pub fn explicit_tables() -> Result<Set, Box<dyn Error>> {
     (tables[1], tables[3]) = (fit(&counts), Frequencies::only_escape());
     let matrix = Matrix { dtype: DType::F32, sides, tile: (8, 64) };
     let patterns = bell_floats(DType::F32, 3, sides.0 * sides.1, &mut random);
-    let mut head = float_head(DType::F32, Shape::Explicit(tables), 3, sides);
-    (head.row_classes, head.column_classes) = (
+    let mut header = float_header(DType::F32, Shape::Explicit(tables), 3, sides);
+    (header.row_classes, header.column_classes) = (
         IndexArray::new((0..12).map(|r| 4 * 130 + if r < 8 { 0 } else { 2 + r % 2 }).collect()),
         IndexArray::Constant(0),
     );
-    set.floats("float", &matrix, &head, 1, &pack(DType::F32, &patterns))?;
+    set.floats("float", &matrix, &header, 1, &pack(DType::F32, &patterns))?;
 
     let classes: Vec<i16> = (0..12).map(|r| [5, 20, 23, 37, 43, 0][r % 6]).collect();
     let z = random.integers(sides, |r| i64::from(classes[r]));
@@ -33,9 +34,9 @@ pub fn explicit_tables() -> Result<Set, Box<dyn Error>> {
     tables[0] = fit(&counts);
     counts = [3; 64];
     tables[23] = fit(&counts);
-    let head = lattice_head(Shape::Explicit(tables), 0, 0.01, classes);
+    let header = lattice_header(Shape::Explicit(tables), 0, 0.01, classes);
     let z: Vec<i32> = z.iter().enumerate().map(|(i, &z)| if i / 64 % 6 == 5 { 0 } else { z }).collect();
-    set.lattice("lattice", &Matrix { dtype: DType::F16, ..matrix }, &head, 3, &z)?;
+    set.lattice("lattice", &Matrix { dtype: DType::F16, ..matrix }, &header, 3, &z)?;
     Ok(set)
 }
 
@@ -47,14 +48,14 @@ pub fn shapes(kind: Kind) -> Result<Set, Box<dyn Error>> {
         if kind == Kind::Float {
             let matrix = Matrix { dtype: DType::Bf16, sides: (12, 64), tile: (12, 64) };
             let patterns = bell_floats(DType::Bf16, -4, 12 * 64, &mut random);
-            let mut head = float_head(DType::Bf16, table, -4, matrix.sides);
-            head.row_classes = IndexArray::new((0..12).map(|r| 4 * 123 + r % 4 - 1).collect());
-            set.floats(&name, &matrix, &head, 1, &pack(DType::Bf16, &patterns))?;
+            let mut header = float_header(DType::Bf16, table, -4, matrix.sides);
+            header.row_classes = IndexArray::new((0..12).map(|r| 4 * 123 + r % 4 - 1).collect());
+            set.floats(&name, &matrix, &header, 1, &pack(DType::Bf16, &patterns))?;
         } else {
             let matrix = Matrix { dtype: DType::F32, sides: (44, 64), tile: (44, 64) };
             let z = random.integers(matrix.sides, |r| r as i64);
-            let head = lattice_head(table, 0, 0.125, (0..44).collect());
-            set.lattice(&name, &matrix, &head, 1, &z)?;
+            let header = lattice_header(table, 0, 0.125, (0..44).collect());
+            set.lattice(&name, &matrix, &header, 1, &z)?;
         }
     }
     Ok(set)
@@ -67,8 +68,8 @@ pub fn segments() -> Result<Set, Box<dyn Error>> {
     for (name, segments) in [("a", 1), ("b", 3), ("c", 16)] {
         let matrix = Matrix { dtype, sides: (40, 64), tile: (37, 64) };
         let patterns = bell_floats(dtype, -3, 40 * 64, &mut random);
-        let head = float_head(dtype, Shape::Parametric(1), -3, matrix.sides);
-        set.floats(name, &matrix, &head, segments, &pack(dtype, &patterns))?;
+        let header = float_header(dtype, Shape::Parametric(1), -3, matrix.sides);
+        set.floats(name, &matrix, &header, segments, &pack(dtype, &patterns))?;
     }
     Ok(set)
 }
@@ -78,13 +79,13 @@ pub fn escapes() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(11));
     let matrix = Matrix { dtype: DType::F32, sides: (8, 70), tile: (8, 70) };
     let wild: Vec<u8> = random.bytes(8 * 70 * 4);
-    set.floats("float", &matrix, &float_head(DType::F32, Shape::Parametric(0), 0, matrix.sides), 2, &wild)?;
+    set.floats("float", &matrix, &float_header(DType::F32, Shape::Parametric(0), 0, matrix.sides), 2, &wild)?;
     let edges = [i32::MIN, i32::MAX, i32::MIN + 1, i32::MAX - 1, 1 << 30, -(1 << 30), 1 << 24, (1 << 24) + 1, 0, -1];
     for (name, plane, class) in [("lattice", 0, 20), ("lattice-of-low-bits", 0, 43), ("lattice-of-plane", 20, 0)] {
         // Some rows hold hardly anything else, others an escape here and there.
         let z: Vec<i32> =
             (0..8 * 70).map(|i| if i % 70 <= i / 70 * 9 { edges[i % 10] } else { (i % 5) as i32 }).collect();
-        set.lattice(name, &matrix, &lattice_head(Shape::Parametric(4), plane, 1e-6, vec![class; 8]), 2, &z)?;
+        set.lattice(name, &matrix, &lattice_header(Shape::Parametric(4), plane, 1e-6, vec![class; 8]), 2, &z)?;
     }
     Ok(set)
 }
@@ -104,12 +105,12 @@ pub fn floats(dtype: DType) -> Result<Set, Box<dyn Error>> {
     special.resize(special.len().next_multiple_of(columns), 0);
     let sides = (special.len() / columns, columns);
     let matrix = Matrix { dtype, sides, tile: (8, 64) };
-    let head = float_head(dtype, Shape::Parametric(3), 0, sides);
-    set.floats("special", &matrix, &head, 2, &pack(dtype, &special))?;
+    let header = float_header(dtype, Shape::Parametric(3), 0, sides);
+    set.floats("special", &matrix, &header, 2, &pack(dtype, &special))?;
     let octave = if dtype == DType::F8E4M3 { 0 } else { -5 };
     let usual = bell_floats(dtype, octave, sides.0 * columns, &mut random);
-    let head = float_head(dtype, Shape::Parametric(0), octave as i16, sides);
-    set.floats("usual", &matrix, &head, 2, &pack(dtype, &usual))?;
+    let header = float_header(dtype, Shape::Parametric(0), octave as i16, sides);
+    set.floats("usual", &matrix, &header, 2, &pack(dtype, &usual))?;
     Ok(set)
 }
 
@@ -119,9 +120,9 @@ pub fn lattice(dtype: DType) -> Result<Set, Box<dyn Error>> {
     let matrix = Matrix { dtype, sides: (30, 100), tile: (16, 64) };
     for (name, step) in [("huge", 3e37), ("small", 1e-7), ("tiny", f32::from_bits(1)), ("usual", 0.0123)] {
         let z = random.integers(matrix.sides, |r| 14 + r as i64 % 16);
-        let mut head = lattice_head(Shape::Parametric(2), 0, step, (0..30).map(|r| 12 + r % 16).collect());
-        head.column_classes = IndexArray::new((0..100).map(|c| 1 + c % 3).collect());
-        set.lattice(name, &matrix, &head, 2, &z)?;
+        let mut header = lattice_header(Shape::Parametric(2), 0, step, (0..30).map(|r| 12 + r % 16).collect());
+        header.column_classes = IndexArray::new((0..100).map(|c| 1 + c % 3).collect());
+        set.lattice(name, &matrix, &header, 2, &z)?;
     }
     Ok(set)
 }
@@ -134,8 +135,8 @@ pub fn plane() -> Result<Set, Box<dyn Error>> {
         [("1", 1, DType::Bf16), ("13", 13, DType::F32), ("20", 20, DType::F32), ("7", 7, DType::F16)]
     {
         let z = random.integers(matrix.sides, |r| 4 * plane + 4 * r as i64);
-        let head = lattice_head(Shape::Parametric(0), plane as u8, 0.001, (0..9).map(|r| 4 * r).collect());
-        set.lattice(name, &Matrix { dtype, ..matrix }, &head, 2, &z)?;
+        let header = lattice_header(Shape::Parametric(0), plane as u8, 0.001, (0..9).map(|r| 4 * r).collect());
+        set.lattice(name, &Matrix { dtype, ..matrix }, &header, 2, &z)?;
     }
     Ok(set)
 }
@@ -157,9 +158,9 @@ pub fn steps() -> Result<Set, Box<dyn Error>> {
         ("rows", DType::F32, Some(fine(33, &mut random)), None, 1e-39),
     ] {
         let z = random.integers(sides, |r| 10 + r as i64 % 9);
-        let mut head = lattice_head(Shape::Parametric(1), 0, step, (0..33).map(|r| 10 + r % 9).collect());
-        head.body = Body::Lattice(Steps { step, offset: 0, rows, columns });
-        set.lattice(name, &Matrix { dtype, ..matrix }, &head, 1, &z)?;
+        let mut header = lattice_header(Shape::Parametric(1), 0, step, (0..33).map(|r| 10 + r % 9).collect());
+        header.body = Body::Lattice(Steps { step, offset: 0, rows, columns });
+        set.lattice(name, &Matrix { dtype, ..matrix }, &header, 1, &z)?;
     }
     Ok(set)
 }

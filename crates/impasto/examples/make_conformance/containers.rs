@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
+use impasto_codec::Shape;
 use impasto_codec::tile::encode_bytes;
-use impasto_codec::{DType, Shape};
-use impasto_container::{Mode, ObjectKind};
+use impasto_container::ObjectKind;
+use impasto_core::{DType, Mode};
 
-use super::numbers::{Random, bell_floats, float_head, pack};
+use super::numbers::{Random, bell_floats, float_header, pack};
 use super::set::{Matrix, Set};
 
 /// Assets of several pieces, one empty, one that does not compress.
@@ -17,7 +18,7 @@ pub fn assets() -> Result<Set, Box<dyn Error>> {
         set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece });
         for (i, part) in bytes.chunks(piece as usize).enumerate() {
             let (mode, unit) = encode_bytes(part, DType::U8, 19)?;
-            set.unit(i, Mode(mode), unit);
+            set.unit(i, mode, unit);
         }
     }
     Ok(set)
@@ -28,9 +29,9 @@ pub fn tied() -> Result<Set, Box<dyn Error>> {
     let mut set = Set::default();
     let matrix = Matrix { dtype: DType::Bf16, sides: (24, 40), tile: (9, 32) };
     let patterns = bell_floats(DType::Bf16, -5, 24 * 40, &mut Random(2));
-    let head = float_head(DType::Bf16, Shape::Parametric(0), -5, matrix.sides);
-    set.floats("embed", &matrix, &head, 2, &pack(DType::Bf16, &patterns))?;
-    set.tensor_of("head", &matrix, vec![24, 40], 1, Some(0));
+    let header = float_header(DType::Bf16, Shape::Parametric(0), -5, matrix.sides);
+    set.floats("embed", &matrix, &header, 2, &pack(DType::Bf16, &patterns))?;
+    set.tensor_of("tensor header", &matrix, vec![24, 40], 1, Some(0));
     // Other tiles are no matter: the units are those of the original.
     set.tensor_of("other", &Matrix { tile: (1, 64), ..matrix }, vec![24, 40], 0, Some(0));
     Ok(set)
@@ -111,8 +112,8 @@ pub fn ragged_tiles() -> Result<Set, Box<dyn Error>> {
     ] {
         let matrix = Matrix { dtype, sides, tile };
         let patterns = bell_floats(dtype, 0, sides.0 * sides.1, &mut random);
-        let head = float_head(dtype, Shape::Parametric(1), 0, sides);
-        set.floats(name, &matrix, &head, 4, &pack(dtype, &patterns))?;
+        let header = float_header(dtype, Shape::Parametric(1), 0, sides);
+        set.floats(name, &matrix, &header, 4, &pack(dtype, &patterns))?;
     }
     Ok(set)
 }

@@ -3,12 +3,16 @@
 use std::error::Error;
 
 use impasto_codec::class::class;
-use impasto_codec::lattice::{quantize, reconstruct_row, scale};
 use impasto_codec::rans::symbol;
 use impasto_codec::tables::{SYMBOLS, fit};
-use impasto_codec::{Body, DType, Head, IndexArray, Kind, Refinement, Shape, Steps, exact, refinement, values::to_f32};
+use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
+use impasto_core::{
+    DType,
+    lattice::{quantize, reconstruct_row, scale},
+    values::to_f32,
+};
 
-use super::numbers::{Random, bell_floats, bits_of, lattice_head, pack};
+use super::numbers::{Random, bell_floats, bits_of, lattice_header, pack};
 use super::set::{Done, Matrix, Set};
 
 /// A tensor in the making: its elements, and its integers so far.
@@ -55,9 +59,9 @@ impl Layered {
         let mut layered = Layered { matrix, bits, values, base, layer: 0, step, offset, z: vec![] };
         layered.z = layered.integers();
         let row_classes = (0..matrix.sides.0).map(|r| 14 + r as i16 % 3).collect();
-        let mut head = lattice_head(Shape::Parametric(1), 0, step, row_classes);
-        head.body = Body::Lattice(layered.base.clone());
-        set.lattice(name, &matrix, &head, 2, &layered.z)?;
+        let mut header = lattice_header(Shape::Parametric(1), 0, step, row_classes);
+        header.body = Body::Lattice(layered.base.clone());
+        set.lattice(name, &matrix, &header, 2, &layered.z)?;
         Ok(layered)
     }
 
@@ -80,14 +84,14 @@ impl Layered {
         self.z.chunks_exact(columns.len()).enumerate().flat_map(row).collect()
     }
 
-    /// A head without steps, and for each element the sum of its classes.
-    fn head(&self, body: Body, first: i16) -> (Head, Vec<i32>) {
+    /// A tensor header without steps, and for each element the sum of its classes.
+    fn header(&self, body: Body, first: i16) -> (TensorHeader, Vec<i32>) {
         let (rows, columns) = self.matrix.sides;
         let row_classes = IndexArray::new((0..rows).map(|r| first + r as i16 % 4).collect());
         let column_classes = IndexArray::new((0..columns).map(|c| c as i16 % 3 - 1).collect());
         let sums = (0..rows * columns).map(|i| row_classes.get(i / columns) + column_classes.get(i % columns));
         let sums = sums.collect();
-        (Head { shape: Shape::Explicit(vec![]), plane: 0, row_classes, column_classes, body }, sums)
+        (TensorHeader { shape: Shape::Explicit(vec![]), plane: 0, row_classes, column_classes, body }, sums)
     }
 
     /// Adds a refinement.
@@ -95,14 +99,14 @@ impl Layered {
         let below = std::mem::take(&mut self.z);
         (self.layer, self.step, self.offset) = (self.layer + 1, self.step / f32::from(factor), offset);
         self.z = self.integers();
-        let (mut head, sums) = self.head(Body::Refinement(Refinement { factor, step: self.step, offset }), 1);
+        let (mut header, sums) = self.header(Body::Refinement(Refinement { factor, step: self.step, offset }), 1);
         let coded = below
             .iter()
             .zip(&self.z)
             .zip(sums)
             .map(|((&below, &z), sum)| (refinement::class(sum, below), refinement::residual(factor, below, z)));
-        head.shape = tables(Kind::Refinement, coded);
-        set.refinement(self.layer, &self.matrix, &head, &below, &self.z)
+        header.shape = tables(Kind::Refinement, coded);
+        set.refinement(self.layer, &self.matrix, &header, &below, &self.z)
     }
 
     /// Adds an exact layer with a plane of `plane` bits.
@@ -118,15 +122,15 @@ impl Layered {
         // Four classes an octave above the error of a weight, half a step, counted in the floats about it.
         let octave = ((self.step.to_bits() >> 23) as i16 - 127) + (1 << (layout.exponent - 1)) - 1;
         let first = 4 * (octave + layout.mantissa as i16 - i16::from(plane)) + 9;
-        let (mut head, sums) = self.head(Body::Exact, first);
-        head.plane = plane;
+        let (mut header, sums) = self.header(Body::Exact, first);
+        header.plane = plane;
         let coded = (0..sums.len()).map(|i| {
             let (z, p) = (self.z[i], bits_of_weight(i));
             let u = exact::residual(layout, sums[i], z, p, self.bits[i]);
             (exact::class(layout, sums[i], z, p), u >> plane)
         });
-        head.shape = tables(Kind::Exact, coded);
-        set.exact(self.layer, &self.matrix, &head, &self.z, &weights, &pack(dtype, &self.bits))
+        header.shape = tables(Kind::Exact, coded);
+        set.exact(self.layer, &self.matrix, &header, &self.z, &weights, &pack(dtype, &self.bits))
     }
 }
 

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use impasto::{Checkpoint, Options, Target, encode};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
-use impasto_codec::{DType, Kind};
+use impasto_codec::Kind;
+use impasto_core::DType;
 
 use self::codings::*;
 use self::containers::*;

@@ -1,6 +1,7 @@
-//! Pseudo-random weights, and heads that suit them.
+//! Pseudo-random weights, and tensor headers that suit them.
 
-use impasto_codec::{Body, DType, FloatLayout, Head, IndexArray, Shape, Steps};
+use impasto_codec::{Body, IndexArray, Shape, Steps, TensorHeader};
+use impasto_core::{DType, FloatLayout};
 
 /// Pseudo-random numbers (xorshift, Marsaglia 2003): integers only, so that they are the same everywhere.
 pub struct Random(pub u64);
@@ -54,20 +55,20 @@ pub fn pack(dtype: DType, patterns: &[u32]) -> Vec<u8> {
     patterns.iter().flat_map(|p| p.to_le_bytes().into_iter().take(dtype.size())).collect()
 }
 
-/// A head of kind float for values of about 2^`octave`.
-pub fn float_head(dtype: DType, shape: Shape, octave: i16, sides: (usize, usize)) -> Head {
+/// A tensor header of kind float for values of about 2^`octave`.
+pub fn float_header(dtype: DType, shape: Shape, octave: i16, sides: (usize, usize)) -> TensorHeader {
     let layout = dtype.float_layout().unwrap_or(FloatLayout { exponent: 8, mantissa: 7 });
     let center = 4 * ((1 << (layout.exponent - 1)) - 1 + octave);
     let row_classes = IndexArray::new((0..sides.0).map(|r| center + (r % 3) as i16 - 1).collect());
     let column_classes = IndexArray::new((0..sides.1).map(|c| (c % 7) as i16 / 3).collect());
-    Head { shape, plane: layout.raw_bits() as u8, row_classes, column_classes, body: Body::Float }
+    TensorHeader { shape, plane: layout.raw_bits() as u8, row_classes, column_classes, body: Body::Float }
 }
 
-/// A head of kind lattice without steps of rows or columns.
-pub fn lattice_head(shape: Shape, plane: u8, step: f32, row_classes: Vec<i16>) -> Head {
+/// A tensor header of kind lattice without steps of rows or columns.
+pub fn lattice_header(shape: Shape, plane: u8, step: f32, row_classes: Vec<i16>) -> TensorHeader {
     let body = Body::Lattice(Steps { step, offset: 0, rows: None, columns: None });
     let row_classes = IndexArray::new(row_classes);
-    Head { shape, plane, row_classes, column_classes: IndexArray::Constant(0), body }
+    TensorHeader { shape, plane, row_classes, column_classes: IndexArray::Constant(0), body }
 }
 
 /// `n` floats of deviation 2^`octave`.

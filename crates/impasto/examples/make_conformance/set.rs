@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::path::Path;
 
-use impasto_codec::tile::{Place, TileEncoder, encode_bytes};
-use impasto_codec::{DType, Head};
-use impasto_container::{LayerMark, Mode, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
+use impasto_codec::TensorHeader;
+use impasto_codec::tile::{TileEncoder, encode_bytes};
+use impasto_container::{LayerMark, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
+use impasto_core::{DType, Mode, Place};
 
 /// The outcome of what may fail.
 pub type Done = Result<(), Box<dyn Error>>;
@@ -60,7 +61,7 @@ impl Set {
     /// A unit in any layer of the object added last.
     pub fn unit_above(&mut self, layer: u8, tile: usize, mode: Mode, bytes: Vec<u8>) {
         let object = self.objects.len() as u32 - 1;
-        let slot = UnitSlot { object, tile: tile as u32, layer, is_head: mode == Mode::HEAD };
+        let slot = UnitSlot { object, tile: tile as u32, layer, is_header: mode == Mode::TENSOR_HEADER };
         self.units.push((slot, mode, bytes));
     }
 
@@ -94,40 +95,48 @@ impl Set {
         for (i, place) in matrix.places().iter().enumerate() {
             let part = matrix.cut(elements, matrix.dtype.size(), place);
             let (mode, unit) = encode_bytes(&part, matrix.dtype, 9)?;
-            self.unit(i, Mode(mode), unit);
+            self.unit(i, mode, unit);
         }
         Ok(())
     }
 
     /// Adds a tensor in mode float.
-    pub fn floats(&mut self, name: &str, matrix: &Matrix, head: &Head, segments: usize, elements: &[u8]) -> Done {
+    pub fn floats(
+        &mut self,
+        name: &str,
+        matrix: &Matrix,
+        header: &TensorHeader,
+        segments: usize,
+        elements: &[u8],
+    ) -> Done {
         self.tensor(name, matrix);
-        self.unit(0, Mode::HEAD, head.to_bytes());
+        self.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
         for (i, place) in matrix.places().iter().enumerate() {
             let part = matrix.cut(elements, matrix.dtype.size(), place);
-            let unit = TileEncoder::new(head, segments).float(matrix.dtype, place, &part).ok_or("no escape")?;
+            let unit = TileEncoder::new(header, segments).float(matrix.dtype, place, &part).ok_or("no escape")?;
             self.unit(i, Mode::FLOAT, unit);
         }
         Ok(())
     }
 
     /// Adds a tensor in mode lattice of the integers `z`.
-    pub fn lattice(&mut self, name: &str, matrix: &Matrix, head: &Head, segments: usize, z: &[i32]) -> Done {
+    pub fn lattice(&mut self, name: &str, matrix: &Matrix, header: &TensorHeader, segments: usize, z: &[i32]) -> Done {
         self.tensor(name, matrix);
-        self.unit(0, Mode::HEAD, head.to_bytes());
+        self.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
         for (i, place) in matrix.places().iter().enumerate() {
-            let unit = TileEncoder::new(head, segments).lattice(place, &matrix.cut(z, 1, place)).ok_or("no escape")?;
+            let unit =
+                TileEncoder::new(header, segments).lattice(place, &matrix.cut(z, 1, place)).ok_or("no escape")?;
             self.unit(i, Mode::LATTICE, unit);
         }
         Ok(())
     }
 
     /// Adds a layer to the tensor added last: the integers `below` become `z`.
-    pub fn refinement(&mut self, layer: u8, matrix: &Matrix, head: &Head, below: &[i32], z: &[i32]) -> Done {
-        self.unit_above(layer, 0, Mode::HEAD, head.to_bytes());
+    pub fn refinement(&mut self, layer: u8, matrix: &Matrix, header: &TensorHeader, below: &[i32], z: &[i32]) -> Done {
+        self.unit_above(layer, 0, Mode::TENSOR_HEADER, header.to_bytes());
         for (i, place) in matrix.places().iter().enumerate() {
             let [below, z] = [below, z].map(|all| matrix.cut(all, 1, place));
-            let unit = TileEncoder::new(head, usize::from(layer)).refinement(place, &below, &z).ok_or("no escape")?;
+            let unit = TileEncoder::new(header, usize::from(layer)).refinement(place, &below, &z).ok_or("no escape")?;
             self.unit_above(layer, i, Mode::REFINEMENT, unit);
         }
         Ok(())
@@ -138,17 +147,17 @@ impl Set {
         &mut self,
         layer: u8,
         matrix: &Matrix,
-        head: &Head,
+        header: &TensorHeader,
         z: &[i32],
         weights: &[u8],
         elements: &[u8],
     ) -> Done {
-        self.unit_above(layer, 0, Mode::HEAD, head.to_bytes());
+        self.unit_above(layer, 0, Mode::TENSOR_HEADER, header.to_bytes());
         let size = matrix.dtype.size();
         for (i, place) in matrix.places().iter().enumerate() {
             let [weights, elements] = [weights, elements].map(|all| matrix.cut(all, size, place));
             let z = matrix.cut(z, 1, place);
-            let unit = TileEncoder::new(head, 2).exact(matrix.dtype, place, &z, &weights, &elements);
+            let unit = TileEncoder::new(header, 2).exact(matrix.dtype, place, &z, &weights, &elements);
             self.unit_above(layer, i, Mode::EXACT, unit.ok_or("no escape")?);
         }
         Ok(())

@@ -3,8 +3,8 @@
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Change, FromAssets, NameMap, Tensors};
 use impasto_checkpoint::{Asset, TensorSpec};
-use impasto_codec::DType;
 use impasto_container::Source;
+use impasto_core::DType;
 
 use super::part::{From, Part, Way};
 use super::{Begin, Contents, Output};

@@ -2,8 +2,8 @@
 
 use impasto_checkpoint::TensorSpec;
 use impasto_checkpoint::gguf::hf::Change;
-use impasto_codec::{DType, blocks, values};
 use impasto_container::{Source, TensorMeta};
+use impasto_core::{DType, blocks, values};
 
 use crate::error::FileError;
 use crate::file::File;
@@ -76,15 +76,15 @@ impl Part {
             return Ok(());
         }
         let width = columns as usize * tensor.dtype().weights();
-        // Whole heads at a time, since rows move within them.
-        let head = match way {
+        // Whole tensor headers at a time, since rows move within them.
+        let header = match way {
             Way::ToHf(Change::HeadRows { head_dim }) | Way::ToGguf(Change::HeadRows { head_dim }) => head_dim.max(1),
             _ => 1,
         };
-        let heads = (BAND_BYTES / (width as u64 * 4).max(1) / head).max(1);
+        let headers = (BAND_BYTES / (width as u64 * 4).max(1) / header).max(1);
         let mut from = 0;
         while from < rows && columns > 0 {
-            let to = from.saturating_add(heads * head).min(rows);
+            let to = from.saturating_add(headers * header).min(rows);
             let bytes = tensor.band(from..to, 0..columns)?;
             let mut weights = Vec::new();
             if !values::to_f32(tensor.dtype(), &bytes, &mut weights) {
@@ -98,7 +98,7 @@ impl Part {
     }
 }
 
-/// Weights in the order and with the values of the other side; whole heads, `width` a row.
+/// Weights in the order and with the values of the other side; whole tensor headers, `width` a row.
 pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
     // Where row `r` of the result lies.
     let moved: Box<dyn Fn(u64) -> u64> = match way {

@@ -2,8 +2,8 @@
 
 use impasto_checkpoint::TensorSpec;
 use impasto_checkpoint::gguf::hf::Change;
-use impasto_codec::DType;
 use impasto_container::Source;
+use impasto_core::DType;
 
 use super::part::{From, Part, Way};
 use super::{Begin, Output};

@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their input. `fuzz/` runs it under libFuzzer, `tests/regressions.rs` over the files kept of it.
 //!
 //! Any input must come back from each function: no panic, memory and time in proportion to the input. What parses must also hold
-//! together, and every instruction level must give the same.
+//! together, and every instruction set must give the same.
 #![allow(dead_code)] // Each user takes a part.
 
 use std::ops::Range;
@@ -12,10 +12,11 @@ use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
-use impasto_codec::tile::{Place, TileDecoder, Unit, mode};
-use impasto_codec::{CodecError, DType, Head, Kind, Level, varint};
+use impasto_codec::tile::{TileDecoder, Unit};
+use impasto_codec::{CodecError, Kind, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
+use impasto_core::{DType, Isa, Mode, Place, varint};
 
 /// A function over the bytes of a fuzzer.
 pub type Body = fn(&[u8]);
@@ -267,18 +268,18 @@ fn place_of([top, height, left, width]: [u8; 4]) -> Place {
     Place { rows: top..top + usize::from(height).clamp(1, 32), columns: left..left + usize::from(width).clamp(1, 130) }
 }
 
-/// The input as a tile: dtype, mode, geometry, head, unit. See [`tile_input`].
+/// The input as a tile: dtype, mode, geometry, tensor header, unit. See [`tile_input`].
 pub fn tile(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, mode, place @ .., pad]) = take::<7>(&mut rest) else { return };
-    let Some(head_length) = take(&mut rest).map(u16::from_le_bytes) else { return };
-    let (dtype, place) = (dtype_of(dtype), place_of(place));
-    let (head, unit) = rest.split_at(rest.len().min(head_length.into()));
-    let head = match Head::read(head, dtype, place.rows.end as u64, place.columns.end as u64) {
-        Ok(head) => {
-            let again = Head::read(&head.to_bytes(), dtype, place.rows.end as u64, place.columns.end as u64);
-            assert_eq!(again.as_ref(), Ok(&head));
-            Some(head)
+    let Some(header_length) = take(&mut rest).map(u16::from_le_bytes) else { return };
+    let (dtype, mode, place) = (dtype_of(dtype), Mode(mode), place_of(place));
+    let (header, unit) = rest.split_at(rest.len().min(header_length.into()));
+    let header = match TensorHeader::read(header, dtype, place.rows.end as u64, place.columns.end as u64) {
+        Ok(header) => {
+            let again = TensorHeader::read(&header.to_bytes(), dtype, place.rows.end as u64, place.columns.end as u64);
+            assert_eq!(again.as_ref(), Ok(&header));
+            Some(header)
         }
         Err(error) => {
             one_line(&error);
@@ -287,8 +288,8 @@ pub fn tile(data: &[u8]) {
     };
     let row_bytes = place.columns.len() * dtype.size();
     let stride = row_bytes + usize::from(pad % 8);
-    let decode = |level| {
-        let decoder = TileDecoder::new(dtype, head.clone().into_iter().collect(), level)
+    let decode = |isa| {
+        let decoder = TileDecoder::new(dtype, header.clone().into_iter().collect(), isa)
             .map_err(|error| one_line(&error))
             .ok()?;
         let units = [Unit { mode, bytes: unit }];
@@ -298,7 +299,7 @@ pub fn tile(data: &[u8]) {
             assert!(row[row_bytes..].iter().all(|&b| b == 0xA5), "bytes between rows were touched");
         }
         let mut integers = vec![0; place.elements()];
-        let lattice = (mode == mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers));
+        let lattice = (mode == Mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers));
         if let Some(lattice) = &lattice {
             assert_eq!(lattice.is_ok(), result.is_ok());
         }
@@ -308,43 +309,43 @@ pub fn tile(data: &[u8]) {
 }
 
 /// An input of [`tile`].
-pub fn tile_input(dtype: DType, mode: u8, place: &Place, head: &[u8], unit: &[u8]) -> Vec<u8> {
+pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: &[u8]) -> Vec<u8> {
     let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
     let (top, left) = (place.rows.start as u8, place.columns.start as u8);
-    let mut out = vec![code, mode, top, place.rows.len() as u8, left, place.columns.len() as u8, 3];
-    out.extend((head.len() as u16).to_le_bytes());
-    [&out, head, unit].concat()
+    let mut out = vec![code, mode.0, top, place.rows.len() as u8, left, place.columns.len() as u8, 3];
+    out.extend((header.len() as u16).to_le_bytes());
+    [&out, header, unit].concat()
 }
 
-/// The input as the layers of a tile, from layer 0 up: dtype and geometry, then for each layer the mode, the head and the unit. See
+/// The input as the layers of a tile, from layer 0 up: dtype and geometry, then for each layer the mode, the tensor header and the unit. See
 /// [`layers_input`].
 pub fn layers(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, place @ ..]) = take::<5>(&mut rest) else { return };
     let (dtype, place) = (dtype_of(dtype), place_of(place));
-    let (mut heads, mut units) = (vec![], vec![]);
-    while let Some([mode, head @ .., a, b]) = take::<5>(&mut rest) {
+    let (mut headers, mut units) = (vec![], vec![]);
+    while let Some([mode, header @ .., a, b]) = take::<5>(&mut rest) {
         let mut part = |length: [u8; 2]| {
             let (part, left) = rest.split_at(rest.len().min(u16::from_le_bytes(length).into()));
             rest = left;
             part
         };
-        let (head, bytes) = (part(head), part([a, b]));
-        match Head::read(head, dtype, place.rows.end as u64, place.columns.end as u64) {
-            Ok(head) => heads.push(head),
+        let (header, bytes) = (part(header), part([a, b]));
+        match TensorHeader::read(header, dtype, place.rows.end as u64, place.columns.end as u64) {
+            Ok(header) => headers.push(header),
             Err(error) => return one_line(&error),
         }
-        units.push(Unit { mode, bytes });
+        units.push(Unit { mode: Mode(mode), bytes });
     }
     let row_bytes = place.columns.len() * dtype.size();
-    let decode = |level| {
-        let decoder = TileDecoder::new(dtype, heads.clone(), level).inspect_err(one_line)?;
+    let decode = |isa| {
+        let decoder = TileDecoder::new(dtype, headers.clone(), isa).inspect_err(one_line)?;
         let up_to = |n: usize| {
             let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
             let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
             let found = decoder.integers(&units[..n], &place, &mut integers);
             // What decodes to weights has integers; the exact layer on top of them can be broken alone.
-            assert!(result.is_err() || found.is_ok() || units[0].mode != mode::LATTICE);
+            assert!(result.is_err() || found.is_ok() || units[0].mode != Mode::LATTICE);
             result.map(|()| (out, integers))
         };
         Ok::<_, CodecError>((1..=units.len()).map(up_to).collect::<Vec<_>>())
@@ -353,14 +354,14 @@ pub fn layers(data: &[u8]) {
 }
 
 /// An input of [`layers`].
-pub fn layers_input(dtype: DType, place: &Place, layers: &[(u8, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+pub fn layers_input(dtype: DType, place: &Place, layers: &[(Mode, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
     let (top, left) = (place.rows.start as u8, place.columns.start as u8);
     let mut out = vec![code, top, place.rows.len() as u8, left, place.columns.len() as u8];
-    for (mode, head, unit) in layers {
-        out.push(*mode);
-        out.extend([head, unit].iter().flat_map(|part| (part.len() as u16).to_le_bytes()));
-        out.extend([head, unit].iter().copied().flatten());
+    for (mode, header, unit) in layers {
+        out.push(mode.0);
+        out.extend([header, unit].iter().flat_map(|part| (part.len() as u16).to_le_bytes()));
+        out.extend([header, unit].iter().copied().flatten());
     }
     out
 }
@@ -395,7 +396,7 @@ pub fn entropy(data: &[u8]) {
 
 /// An input of [`entropy`] with the tables of a shape.
 pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], states: &[u32], words: &[u16]) -> Vec<u8> {
-    let mut out = vec![kind as u8 - Kind::Float as u8, shape, columns.len() as u8, rows.len() as u8];
+    let mut out = vec![kind as u8, shape, columns.len() as u8, rows.len() as u8];
     out.extend(rows.iter().chain(columns).flat_map(|c| c.to_le_bytes()));
     out.extend(states.iter().flat_map(|x| x.to_le_bytes()));
     out.extend(words.iter().flat_map(|w| w.to_le_bytes()));
@@ -425,12 +426,12 @@ fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) ->
     (decoded, decoder.is_finished())
 }
 
-/// Decodes a segment at every level and in batches of several sizes. `None` if a lane state is not allowed; else the values of all
+/// Decodes a segment with every instruction set and in batches of several sizes. `None` if a lane state is not allowed; else the values of all
 /// rows, and whether it ended as it must.
 fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], columns: &[i32]) -> Option<(Values, bool)> {
     let mut results = Vec::new();
     for batch in [1, 3, rows.len()] {
-        let decode = |level| Some(segment(Decoder::new(level, lut, lanes, words)?, rows, columns, batch));
+        let decode = |isa| Some(segment(Decoder::new(isa, lut, lanes, words)?, rows, columns, batch));
         let (decoded, finished) = same_everywhere(decode)?;
         let values: Values = decoded.into_iter().collect::<Option<Vec<_>>>().map(|v| v.concat());
         results.push((values, finished));
@@ -439,7 +440,7 @@ fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], column
     results.pop()
 }
 
-/// Codes bytes as values and decodes them at every level.
+/// Codes bytes as values and decodes them with every instruction set.
 fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], columns: &[i32], bytes: &[u8]) {
     let value = |i: usize| match bytes.get(i * 2..i * 2 + 2) {
         // Most values small, some anywhere.
@@ -466,11 +467,11 @@ fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], colum
     assert!(escapes.is_empty());
 }
 
-/// Runs `decode` at every level of this processor: all must give the same.
-fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Level) -> T) -> T {
-    let scalar = decode(Level::Scalar);
-    for level in Level::available() {
-        assert_eq!(decode(level), scalar, "{level:?} differs from the scalar reference");
+/// Runs `decode` with every instruction set of this processor: all must give the same.
+fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Isa) -> T) -> T {
+    let scalar = decode(Isa::Scalar);
+    for isa in Isa::available() {
+        assert_eq!(decode(isa), scalar, "{isa:?} differs from the scalar reference");
     }
     scalar
 }

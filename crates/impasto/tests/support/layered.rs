@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use impasto_codec::lattice::{reconstruct_row, scale};
 use impasto_codec::tables::{Frequencies, SYMBOLS, TOTAL};
-use impasto_codec::tile::{Place, TileEncoder};
-use impasto_codec::{Body, DType, Head, IndexArray, Kind, Refinement, Shape, Steps};
-use impasto_container::{LayerMark, Matrix, Mode, Object, ObjectKind, Summary, TensorMeta, UnitSlot, Writer};
+use impasto_codec::tile::TileEncoder;
+use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
+use impasto_container::{LayerMark, Matrix, Object, ObjectKind, Summary, TensorMeta, UnitSlot, Writer};
+use impasto_core::{
+    DType, Mode, Place,
+    lattice::{reconstruct_row, scale},
+};
 
 use super::{Random, Tensor};
 
@@ -49,7 +52,7 @@ impl Layered {
     }
 
     fn unit(&mut self, object: u32, tile: usize, layer: u8, mode: Mode, bytes: Vec<u8>) {
-        let slot = UnitSlot { object, tile: tile as u32, layer, is_head: mode == Mode::HEAD };
+        let slot = UnitSlot { object, tile: tile as u32, layer, is_header: mode == Mode::TENSOR_HEADER };
         self.units.push(Unit { slot, mode, bytes });
     }
 
@@ -117,9 +120,9 @@ impl Layered {
                 }
                 Some(factor) => (Kind::Refinement, Body::Refinement(Refinement { factor, step, offset })),
             };
-            let head = head(kind, body, random.below(4) as i16);
-            self.unit(object, 0, layer as u8, Mode::HEAD, head.to_bytes());
-            let encoder = TileEncoder::new(&head, 1 + layer);
+            let header = header(kind, body, random.below(4) as i16);
+            self.unit(object, 0, layer as u8, Mode::TENSOR_HEADER, header.to_bytes());
+            let encoder = TileEncoder::new(&header, 1 + layer);
             for (i, place) in places.iter().enumerate() {
                 let part = |z: &[i32]| cut(z, columns, 1, place);
                 let (mode, unit) = match (stored.contains(&i), factor) {
@@ -135,9 +138,9 @@ impl Layered {
         }
         if exact {
             let layer = factors.len() as u8 + 1;
-            let head = head(Kind::Exact, Body::Exact, 500);
-            self.unit(object, 0, layer, Mode::HEAD, head.to_bytes());
-            let encoder = TileEncoder::new(&head, 1);
+            let header = header(Kind::Exact, Body::Exact, 500);
+            self.unit(object, 0, layer, Mode::TENSOR_HEADER, header.to_bytes());
+            let encoder = TileEncoder::new(&header, 1);
             let predicted = levels.last().expect("the base").clone();
             for (i, place) in places.iter().enumerate().filter(|(i, _)| !stored.contains(i)) {
                 let part = |elements: &[u8]| cut(elements, columns, size, place);
@@ -150,25 +153,25 @@ impl Layered {
         self.levels.push(levels);
     }
 
-    /// Puts the units above the base in an order drawn from a seed: rows of tiles stay together, coarser ones and heads before finer ones.
+    /// Puts the units above the base in an order drawn from a seed: rows of tiles stay together, coarser ones and tensor headers before finer ones.
     pub fn shuffle(&mut self, seed: u64) {
         let mut random = Random(seed);
         let across = |object: u32| self.objects[object as usize].matrix().expect("fits").expect("known").tiles_across();
         let (mut base, mut above): (Vec<Unit>, Vec<Unit>) = self.units.drain(..).partition(|unit| unit.slot.layer == 0);
-        // A key for each row of tiles and layer, larger than in the layer below; that of a head is the least of its layer.
+        // A key for each row of tiles and layer, larger than in the layer below; that of a tensor header is the least of its layer.
         let mut keys = std::collections::HashMap::new();
-        for unit in above.iter().filter(|unit| !unit.slot.is_head) {
+        for unit in above.iter().filter(|unit| !unit.slot.is_header) {
             let UnitSlot { object, layer, tile, .. } = unit.slot;
             let row = tile / across(object);
             let below = keys.get(&(object, layer - 1, row)).copied().unwrap_or(0);
             let key = *keys.entry((object, layer, row)).or_insert(below + 1 + random.below(150));
-            let head = keys.entry((object, layer, u32::MAX)).or_insert(key);
-            *head = key.min(*head);
+            let header = keys.entry((object, layer, u32::MAX)).or_insert(key);
+            *header = key.min(*header);
         }
         above.sort_by_key(|unit| {
-            let UnitSlot { object, layer, tile, is_head } = unit.slot;
-            let row = if is_head { u32::MAX } else { tile / across(object) };
-            (keys[&(object, layer, row)], object, layer, !is_head, tile)
+            let UnitSlot { object, layer, tile, is_header } = unit.slot;
+            let row = if is_header { u32::MAX } else { tile / across(object) };
+            (keys[&(object, layer, row)], object, layer, !is_header, tile)
         });
         base.append(&mut above);
         self.units = base;
@@ -207,12 +210,12 @@ impl Layered {
         let matrix = self.objects[own as usize].matrix().expect("fits").expect("known");
         let (across, tiles) = (matrix.tiles_across(), matrix.tile_count());
         let level = |row: u32| {
-            let of_row = move |unit: &Unit| !unit.slot.is_head && unit.slot.tile / across == row;
+            let of_row = move |unit: &Unit| !unit.slot.is_header && unit.slot.tile / across == row;
             let lattice = of_object().filter(|(_, unit)| of_row(unit) && unit.mode == Mode::LATTICE).count();
             let reached = |layer: usize| {
                 let of_layer =
                     || of_object().filter(move |(i, unit)| usize::from(unit.slot.layer) == layer && there(*i));
-                of_layer().any(|(_, unit)| unit.slot.is_head)
+                of_layer().any(|(_, unit)| unit.slot.is_header)
                     && of_layer().filter(|(_, unit)| of_row(unit)).count() == lattice
             };
             if lattice == 0 { 0 } else { (1..).take_while(|&layer| reached(layer)).count() }
@@ -235,8 +238,8 @@ impl Layered {
     }
 }
 
-/// A head with even tables and row and column classes that vary about `class`.
-fn head(kind: Kind, body: Body, class: i16) -> Head {
+/// A tensor header with even tables and row and column classes that vary about `class`.
+fn header(kind: Kind, body: Body, class: i16) -> TensorHeader {
     let tables = match kind {
         Kind::Float => 4,
         Kind::Lattice | Kind::Refinement => 24,
@@ -244,7 +247,7 @@ fn head(kind: Kind, body: Body, class: i16) -> Head {
     };
     let plane = if kind == Kind::Exact { 5 } else { 0 };
     let columns = IndexArray::Constant(1);
-    Head { shape: even(tables), plane, row_classes: IndexArray::Constant(class), column_classes: columns, body }
+    TensorHeader { shape: even(tables), plane, row_classes: IndexArray::Constant(class), column_classes: columns, body }
 }
 
 fn meta(tensor: &Tensor, tied: Option<u32>) -> TensorMeta {

@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use impasto::export::{Exported, Form, export};
 use impasto::{Checkpoint, EncodeError, File, FileError, Options, Report, Target, encode};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
-use impasto_codec::DType;
 use impasto_container::Source;
+use impasto_core::DType;
 use tempfile::TempDir;
 
 /// A small generator, the same everywhere (SplitMix64).

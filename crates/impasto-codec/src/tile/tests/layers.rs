@@ -1,17 +1,21 @@
 //! Tiles of several layers.
 
+use impasto_core::{
+    Place,
+    lattice::{reconstruct_row, scale},
+};
+
 use super::*;
 use crate::class::Kind;
-use crate::head::Refinement;
-use crate::lattice::{reconstruct_row, scale};
+use crate::header::Refinement;
 use crate::tables::{Frequencies, parametric};
 
-/// A tensor of layers: heads from layer 0 up, the units of one tile, and what each layer decodes to.
+/// A tensor of layers: tensor headers from layer 0 up, the units of one tile, and what each layer decodes to.
 struct Layered {
     dtype: DType,
     place: Place,
-    heads: Vec<Head>,
-    units: Vec<(u8, Vec<u8>)>,
+    headers: Vec<TensorHeader>,
+    units: Vec<(Mode, Vec<u8>)>,
     /// Integers of the layers below an exact one.
     integers: Vec<Vec<i32>>,
     /// Bytes of the tile, layer by layer.
@@ -70,7 +74,7 @@ impl Layered {
             rows: recipe.row_steps.then(|| IndexArray::new(rows.clone())),
             columns: Some(IndexArray::new(columns.clone())),
         };
-        let head = |kind: Kind, plane, body| Head {
+        let header = |kind: Kind, plane, body| TensorHeader {
             shape: tables(kind),
             plane,
             row_classes: IndexArray::new(rows.clone()),
@@ -88,26 +92,26 @@ impl Layered {
             };
             z.chunks_exact(width).enumerate().flat_map(row).collect()
         };
-        let base = head(Kind::Lattice, planes.0, Body::Lattice(steps));
+        let base = header(Kind::Lattice, planes.0, Body::Lattice(steps));
         let mut z: Vec<i32> = noise.by_ref().take(n).collect();
         let unit = TileEncoder::new(&base, segments.0).lattice(&place, &z).expect("codes");
         let mut layered = Layered {
             dtype,
-            heads: vec![base],
-            units: vec![(mode::LATTICE, unit)],
+            headers: vec![base],
+            units: vec![(Mode::LATTICE, unit)],
             integers: vec![z.clone()],
             elements: vec![weights(&z, step, 11)],
             place: place.clone(),
         };
         for (k, &(factor, offset)) in (1..).zip(&recipe.refinements) {
             let refinement = Refinement { factor, step: step / f32::from(k * 3u8), offset };
-            let finer = head(Kind::Refinement, 0, Body::Refinement(refinement));
+            let finer = header(Kind::Refinement, 0, Body::Refinement(refinement));
             let fine: Vec<i32> =
                 z.iter().map(|&z| crate::refinement::fine(factor, z, noise.next().unwrap_or(0))).collect();
             let unit = TileEncoder::new(&finer, segments.1).refinement(&place, &z, &fine).expect("codes");
             z = fine;
-            layered.heads.push(finer);
-            layered.units.push((mode::REFINEMENT, unit));
+            layered.headers.push(finer);
+            layered.units.push((Mode::REFINEMENT, unit));
             layered.integers.push(z.clone());
             layered.elements.push(weights(&z, refinement.step, offset));
         }
@@ -118,17 +122,17 @@ impl Layered {
             let add = noise.next().unwrap_or(0).to_le_bytes();
             element.iter_mut().zip(add).for_each(|(byte, add)| *byte = byte.wrapping_add(add));
         }
-        let exact = head(Kind::Exact, planes.1, Body::Exact);
+        let exact = header(Kind::Exact, planes.1, Body::Exact);
         let encoder = TileEncoder::new(&exact, segments.1);
         let unit = encoder.exact(dtype, &place, &z, &predicted, &elements).expect("codes");
-        layered.heads.push(exact);
-        layered.units.push((mode::EXACT, unit));
+        layered.headers.push(exact);
+        layered.units.push((Mode::EXACT, unit));
         layered.elements.push(elements);
         layered
     }
 
-    fn decoder(&self, level: Level) -> TileDecoder {
-        TileDecoder::new(self.dtype, self.heads.clone(), level).expect("heads in order")
+    fn decoder(&self, isa: Isa) -> TileDecoder {
+        TileDecoder::new(self.dtype, self.headers.clone(), isa).expect("tensor headers in order")
     }
 
     fn units(&self) -> Vec<Unit<'_>> {
@@ -145,25 +149,25 @@ proptest! {
     fn every_layer_survives(recipe in recipes(), (place, rows, columns) in placed()) {
         let layered = Layered::new(&recipe, place, rows, columns);
         let units = layered.units();
-        for level in Level::available() {
-            let decoder = layered.decoder(level);
+        for isa in Isa::available() {
+            let decoder = layered.decoder(isa);
             for k in 0..units.len() {
                 let mut out = vec![0; layered.elements[k].len()];
                 decoder.decode(&units[..=k], &layered.place, &mut out, layered.row_bytes())?;
-                prop_assert_eq!(&out, &layered.elements[k], "layer {} at {}", k, level);
+                prop_assert_eq!(&out, &layered.elements[k], "layer {} at {}", k, isa);
                 let mut z = vec![0; layered.place.elements()];
                 decoder.integers(&units[..=k], &layered.place, &mut z)?;
                 prop_assert_eq!(&z, &layered.integers[k.min(layered.integers.len() - 1)]);
             }
         }
         // Heads as units.
-        for head in &layered.heads {
+        for header in &layered.headers {
             let (rows, columns) = (layered.place.rows.end as u64, layered.place.columns.end as u64);
-            prop_assert_eq!(&Head::read(&head.to_bytes(), layered.dtype, rows, columns)?, head);
+            prop_assert_eq!(&TensorHeader::read(&header.to_bytes(), layered.dtype, rows, columns)?, header);
         }
     }
 
-    /// A damaged unit in any layer is an error or some tile, at every level the same.
+    /// A damaged unit in any layer is an error or some tile, with every instruction set the same.
     #[test]
     fn damage_never_panics(
         recipe in recipes(),
@@ -181,9 +185,9 @@ proptest! {
         let whole = layered.units[layer].1.clone();
         for length in [whole.len(), cut.index(whole.len())] {
             layered.units[layer].1 = whole[..length].to_vec();
-            let results: Vec<_> = Level::available().into_iter().map(|level| {
+            let results: Vec<_> = Isa::available().into_iter().map(|isa| {
                 let mut out = vec![0; layered.elements[0].len()];
-                let decoder = layered.decoder(level);
+                let decoder = layered.decoder(isa);
                 decoder.decode(&layered.units(), &layered.place, &mut out, layered.row_bytes()).map(|()| out)
             }).collect();
             prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
@@ -208,8 +212,8 @@ fn small() -> Layered {
 fn kinds_have_their_layers() {
     let layered = small();
     let of = |order: &[usize]| {
-        let heads = order.iter().map(|&i| layered.heads[i].clone()).collect();
-        TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ())
+        let headers = order.iter().map(|&i| layered.headers[i].clone()).collect();
+        TileDecoder::new(DType::Bf16, headers, Isa::Scalar).map(|_| ())
     };
     for good in [&[0, 1][..], &[0, 2, 1, 3], &[0, 3]] {
         assert_eq!(of(good), Ok(()));
@@ -217,59 +221,59 @@ fn kinds_have_their_layers() {
     for (bad, layer, kind) in
         [(&[1, 0][..], 0, 5), (&[3], 0, 6), (&[0, 0], 1, 4), (&[0, 3, 1], 2, 5), (&[0, 1, 3, 3], 3, 6)]
     {
-        assert_eq!(of(bad), Err(CodecError::HeadLayer { layer, kind }));
+        assert_eq!(of(bad), Err(CodecError::HeaderLayer { layer, kind: Mode(kind) }));
     }
-    let float = float_head(DType::Bf16, 0, vec![0; 3], vec![0; 5]);
-    let heads = vec![float, layered.heads[1].clone()];
-    let refused = TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ());
-    assert_eq!(refused, Err(CodecError::HeadLayer { layer: 1, kind: 5 }));
+    let float = float_header(DType::Bf16, 0, vec![0; 3], vec![0; 5]);
+    let headers = vec![float, layered.headers[1].clone()];
+    let refused = TileDecoder::new(DType::Bf16, headers, Isa::Scalar).map(|_| ());
+    assert_eq!(refused, Err(CodecError::HeaderLayer { layer: 1, kind: Mode::REFINEMENT }));
 }
 
 #[test]
 fn modes_have_their_layers() {
     let layered = small();
-    let (decoder, units) = (layered.decoder(Level::Scalar), layered.units());
+    let (decoder, units) = (layered.decoder(Isa::Scalar), layered.units());
     let of = |order: &[usize]| {
         let units: Vec<Unit> = order.iter().map(|&i| units[i]).collect();
         decoder.decode(&units, &layered.place, &mut [0; 30], 10)
     };
     assert_eq!(of(&[0, 1, 2, 3]), Ok(()));
-    assert_eq!(of(&[1]), Err(CodecError::TileLayer { layer: 0, mode: 5 }));
-    assert_eq!(of(&[3]), Err(CodecError::TileLayer { layer: 0, mode: 6 }));
-    assert_eq!(of(&[0, 0]), Err(CodecError::TileLayer { layer: 1, mode: 4 }));
-    assert_eq!(of(&[0, 1, 2, 3, 3]), Err(CodecError::MissingHead("exact")));
-    assert_eq!(of(&[0, 3]), Err(CodecError::MissingHead("exact")), "its head stands in layer 3");
-    let stored = Unit { mode: mode::STORED, bytes: &[0; 30] };
+    assert_eq!(of(&[1]), Err(CodecError::TileLayer { layer: 0, mode: Mode(5) }));
+    assert_eq!(of(&[3]), Err(CodecError::TileLayer { layer: 0, mode: Mode(6) }));
+    assert_eq!(of(&[0, 0]), Err(CodecError::TileLayer { layer: 1, mode: Mode(4) }));
+    assert_eq!(of(&[0, 1, 2, 3, 3]), Err(CodecError::MissingHeader(Mode::EXACT)));
+    assert_eq!(of(&[0, 3]), Err(CodecError::MissingHeader(Mode::EXACT)), "its tensor header stands in layer 3");
+    let stored = Unit { mode: Mode::STORED, bytes: &[0; 30] };
     let decoded = decoder.decode(&[stored, units[1]], &layered.place, &mut [0; 30], 10);
-    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: 5 }));
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: Mode(5) }));
     let decoded = decoder.integers(&[stored], &layered.place, &mut [0; 15]);
-    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 0, mode: 0 }));
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 0, mode: Mode(0) }));
     // Exact amid refinements.
-    let heads = layered.heads[..3].to_vec();
-    let decoder = TileDecoder::new(DType::Bf16, heads, Level::Scalar).expect("heads in order");
+    let headers = layered.headers[..3].to_vec();
+    let decoder = TileDecoder::new(DType::Bf16, headers, Isa::Scalar).expect("tensor headers in order");
     let decoded = decoder.decode(&[units[0], units[3], units[2]], &layered.place, &mut [0; 30], 10);
-    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: 6 }));
+    assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: Mode(6) }));
 }
 
 /// SPEC 12.4: the steps of rows are those of layer 0.
 #[test]
 fn steps_are_finite_in_every_layer() {
-    let mut heads = small().heads;
-    let Body::Lattice(steps) = &mut heads[0].body else { panic!("lattice") };
+    let mut headers = small().headers;
+    let Body::Lattice(steps) = &mut headers[0].body else { panic!("lattice") };
     steps.rows = Some(IndexArray::new(vec![0, 1023, -5]));
-    let Body::Refinement(refinement) = &mut heads[2].body else { panic!("refinement") };
+    let Body::Refinement(refinement) = &mut headers[2].body else { panic!("refinement") };
     refinement.step = 1e20;
-    let refused = TileDecoder::new(DType::Bf16, heads, Level::Scalar).map(|_| ());
+    let refused = TileDecoder::new(DType::Bf16, headers, Isa::Scalar).map(|_| ());
     assert!(matches!(refused, Err(CodecError::Field { clause: "12.4", .. })), "{refused:?}");
 }
 
-/// The encoders refuse heads of other kinds.
+/// The encoders refuse tensor headers of other kinds.
 #[test]
 fn encoders_want_their_kind() {
     let layered = small();
     let z = &layered.integers[0];
-    assert_eq!(TileEncoder::new(&layered.heads[0], 1).refinement(&layered.place, z, z), None);
+    assert_eq!(TileEncoder::new(&layered.headers[0], 1).refinement(&layered.place, z, z), None);
     let bytes = [0; 15];
-    let exact = TileEncoder::new(&layered.heads[3], 1).exact(DType::I8, &layered.place, z, &bytes, &bytes);
+    let exact = TileEncoder::new(&layered.headers[3], 1).exact(DType::I8, &layered.place, z, &bytes, &bytes);
     assert_eq!(exact, None);
 }

@@ -1,6 +1,6 @@
 //! Attention over a store.
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::kernel::{Kernels, Product};
 use super::lanes::WIDTH;
@@ -134,7 +134,7 @@ impl Plan {
 /// that no row of scores is ever whole (Dao et al., "FlashAttention", arXiv 2205.14135).
 ///
 /// `q` is T x (query heads * dim), and so is `out`. The T tokens were appended to the block and not advanced over.
-/// Results do not depend on the number of threads, and every level gives the same bits. Against the definition in
+/// Results do not depend on the number of threads, and every isa gives the same bits. Against the definition in
 /// binary64, on the keys and values as they are stored, an element is off by at most 1e-5 of the largest value (test
 /// `equals_the_definition`; scores up to some tens).
 ///
@@ -145,7 +145,7 @@ impl Plan {
 /// If sizes disagree, or the block's tokens are not `store.len() + T`.
 #[expect(clippy::too_many_arguments, reason = "a call for each block and token: nothing is worth a struct of its own")]
 pub fn attend(
-    level: Level,
+    isa: Isa,
     store: &KvStore,
     block: usize,
     q: &[f32],
@@ -167,7 +167,7 @@ pub fn attend(
     }
     let plan = Plan::new(how, past, tokens);
     let (tasks, slot) = (plan.tasks(how), plan.slot());
-    let job = Job { kernels: Kernels::of(level), block, q, how, plan };
+    let job = Job { kernels: Kernels::of(isa), block, q, how, plan };
     scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 })?;
     let Scratch { workers, partials } = scratch;
     let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));

@@ -71,13 +71,13 @@ pub(super) unsafe fn tanh<L: Lanes>(x: L::V) -> L::V {
 mod tests {
     use super::super::kernel::Kernels;
     use super::*;
-    use impasto_codec::Level;
+    use impasto_core::Isa;
 
     /// Applies a function to floats, sixteen at a time.
     fn map(f: unsafe fn(*mut f32, usize), x: &[f32]) -> Vec<f32> {
         let mut out = x.to_vec();
         out.resize(x.len().next_multiple_of(16), 0.0);
-        // SAFETY: there are that many floats, a multiple of sixteen, and the level is available.
+        // SAFETY: there are that many floats, a multiple of sixteen, and the isa is available.
         unsafe { f(out.as_mut_ptr(), out.len()) };
         out.truncate(x.len());
         out
@@ -93,7 +93,7 @@ mod tests {
         let negative = sweep(-0.0, -200.0, 997);
         let positive = sweep(0.0, MOST, 997);
         let x: Vec<f32> = negative.into_iter().chain(positive).chain([LEAST, f32::NEG_INFINITY, -1e30]).collect();
-        let scalar = map(Kernels::of(Level::Scalar).exp, &x);
+        let scalar = map(Kernels::of(Isa::Scalar).exp, &x);
         let mut worst = 0.0f64;
         for (x, y) in x.iter().zip(&scalar) {
             let exact = f64::from(*x).exp();
@@ -104,8 +104,8 @@ mod tests {
             }
         }
         assert!(worst < 1.3e-7, "{worst}");
-        for level in Level::available() {
-            assert_eq!(map(Kernels::of(level).exp, &x), scalar, "{level}");
+        for isa in Isa::available() {
+            assert_eq!(map(Kernels::of(isa).exp, &x), scalar, "{isa}");
         }
     }
 
@@ -113,23 +113,23 @@ mod tests {
     fn tanh_over_its_range() {
         let positive = sweep(0.0, 100.0, 997);
         let x: Vec<f32> = positive.iter().map(|x| -x).chain(positive.iter().copied()).collect();
-        let scalar = map(Kernels::of(Level::Scalar).tanh, &x);
+        let scalar = map(Kernels::of(Isa::Scalar).tanh, &x);
         let mut worst = 0.0f64;
         for (x, y) in x.iter().zip(&scalar).filter(|(x, _)| x.abs() > 1e-37) {
             worst = worst.max((f64::from(*y) / f64::from(*x).tanh() - 1.0).abs());
         }
         assert!(worst < 3e-7, "{worst}");
-        for level in Level::available() {
-            assert_eq!(map(Kernels::of(level).tanh, &x), scalar, "{level}");
+        for isa in Isa::available() {
+            assert_eq!(map(Kernels::of(isa).tanh, &x), scalar, "{isa}");
         }
     }
 
     #[test]
     fn what_is_no_number_stays_so() {
-        for level in Level::available() {
-            let kernels = Kernels::of(level);
-            assert!(map(kernels.exp, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{level}");
-            assert!(map(kernels.tanh, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{level}");
+        for isa in Isa::available() {
+            let kernels = Kernels::of(isa);
+            assert!(map(kernels.exp, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
+            assert!(map(kernels.tanh, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
             assert_eq!(map(kernels.exp, &[f32::INFINITY]), map(kernels.exp, &[MOST]));
         }
     }

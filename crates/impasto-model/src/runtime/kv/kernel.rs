@@ -1,8 +1,9 @@
 //! The kernels of attention: products with stored matrices, and softmax as it goes along.
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::KvFormat;
+
 #[cfg(test)]
 use super::exp::{exp, tanh};
 use super::lanes::scalar::Scalar;
@@ -166,7 +167,7 @@ unsafe fn product<L: Lanes, S: Source>(p: &Product, c: *mut f32) {
     // SAFETY: the groups are there.
     unsafe {
         while group < groups {
-            // A level of few registers takes two groups only where there is a single row.
+            // A isa of few registers takes two groups only where there is a single row.
             if group + 2 <= groups && (L::ROWS >= 4 || p.rows == 1) {
                 rows::<L, S, 2>(p, c, group, L::ROWS);
                 group += 2;
@@ -195,7 +196,7 @@ unsafe fn widen<L: Lanes, S: Source>(numbers: *const u8, out: &mut [f32]) {
 /// A function for each format.
 type ByFormat<F> = [F; 4];
 
-/// The kernels of a level.
+/// The kernels of a isa.
 pub(super) struct Kernels {
     product: ByFormat<unsafe fn(&Product, *mut f32)>,
     widen: ByFormat<unsafe fn(*const u8, &mut [f32])>,
@@ -222,7 +223,7 @@ macro_rules! in_place {
     };
 }
 
-/// The kernels of one level as functions that have its features.
+/// The kernels of one isa as functions that have its features.
 macro_rules! kernels {
     ($name:ident, $lanes:ty $(, $features:literal)?) => {
         static $name: Kernels = {
@@ -271,13 +272,13 @@ kernels!(AVX2, Avx2, "avx2,fma,f16c");
 kernels!(AVX512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
 
 impl Kernels {
-    /// The kernels of a level, or the portable ones where the processor lacks it.
-    pub(super) fn of(level: Level) -> &'static Kernels {
-        match level.or_scalar() {
+    /// The kernels of a isa, or the portable ones where the processor lacks it.
+    pub(super) fn of(isa: Isa) -> &'static Kernels {
+        match isa.or_scalar() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => &AVX512,
+            Isa::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 if is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") => &AVX2,
+            Isa::Avx2 if is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") => &AVX2,
             _ => &SCALAR,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! KvLayout (formats by block) --> KvStore --(append)--> pages of 64 tokens, counted by Pages
-//!                                    \--(attend)--> queries x pages, kernels by level
+//!                                    \--(attend)--> queries x pages, kernels by isa
 //! ```
 //! Nothing is allocated for a token but pages; what [`attend`] works with is a [`Scratch`].
 

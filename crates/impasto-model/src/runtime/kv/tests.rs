@@ -1,6 +1,6 @@
 //! The store and attention over it, against the definition.
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::*;
 use crate::rng::SplitMix64;
@@ -95,19 +95,19 @@ fn equals_the_definition() {
                     let store = store(&how, &layout, &k, &v, past);
                     let (k, v) = stored(&store, past + tokens, kv * dim);
                     let expected = definition(&q, &k, &v, past, &how);
-                    let mut got = |level, pool| {
+                    let mut got = |isa, pool| {
                         let mut out = vec![f32::NAN; q.len()];
-                        attend(level, &store, 0, &q, &how, &mut out, &mut scratch, pool).unwrap();
+                        attend(isa, &store, 0, &q, &how, &mut out, &mut scratch, pool).unwrap();
                         out
                     };
-                    let scalar = got(Level::Scalar, &three);
+                    let scalar = got(Isa::Scalar, &three);
                     for (g, e) in scalar.iter().zip(&expected) {
                         assert!((f64::from(*g) - e).abs() < 2e-5, "{g} {e} {how:?} {layout} {tokens} {past}");
                     }
-                    for level in Level::available() {
-                        assert_eq!(got(level, &three), scalar, "{level} {how:?} {layout}");
+                    for isa in Isa::available() {
+                        assert_eq!(got(isa, &three), scalar, "{isa} {how:?} {layout}");
                     }
-                    assert_eq!(got(Level::highest(), &one), scalar);
+                    assert_eq!(got(Isa::highest(), &one), scalar);
                 }
             }
         }
@@ -214,10 +214,10 @@ fn what_is_no_number_shows() {
             k[4 * 66 + 1] = poison;
             let mut out = [0.0; 4];
             let store = store(&how, &format.into(), &k, &v, 69);
-            for level in Level::available() {
+            for isa in Isa::available() {
                 let (mut scratch, pool) = (Scratch::new(), Pool::new(1).unwrap());
-                attend(level, &store, 0, &[1.0; 4], &how, &mut out, &mut scratch, &pool).unwrap();
-                assert!(out.iter().all(|x| x.is_nan()), "{format} {poison} {level} {out:?}");
+                attend(isa, &store, 0, &[1.0; 4], &how, &mut out, &mut scratch, &pool).unwrap();
+                assert!(out.iter().all(|x| x.is_nan()), "{format} {poison} {isa} {out:?}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A band: some rows of a matrix, packed by themselves.
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::arena::{Arena, Lines};
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
@@ -126,7 +126,7 @@ impl Band {
 
     /// How much further from 0 the weights stand than their integers, in steps.
     pub(super) fn offset(&self) -> f32 {
-        f32::from(self.offset) / 256.0
+        impasto_core::lattice::offset_in_steps(self.offset)
     }
 
     /// Number of strips.
@@ -317,13 +317,13 @@ impl Packer {
 
     /// Appends the strip of these rows of a band, `steps` being those of all rows.
     fn pack(&mut self, rows: &[u32], steps: &[f32], lines: &mut Vec<Line>) {
-        match Level::best() {
+        match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the level, and so its features.
-            Level::Avx512 => unsafe { self.pack_cells_avx512() },
+            // SAFETY: the processor has the isa, and so its features.
+            Isa::Avx512 => unsafe { self.pack_cells_avx512() },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Level::Avx2 => unsafe { self.pack_cells_avx2() },
+            Isa::Avx2 => unsafe { self.pack_cells_avx2() },
             _ => self.pack_cells(),
         }
         let head: Vec<u8> =

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use impasto_codec::Level;
+use impasto_core::Isa;
 
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
@@ -11,6 +11,7 @@ use super::band::{Band, Strip};
 use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
 use super::scalar;
+
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, unpacked};
 
@@ -44,32 +45,32 @@ macro_rules! for_tokens {
 }
 
 impl Kernel {
-    /// The best one that `IMPASTO_CPU` ([`Level::best`]) and this processor allow.
+    /// The best one that `IMPASTO_CPU` ([`Isa::best`]) and this processor allow.
     pub fn best() -> Kernel {
-        Kernel::of(Level::best())
+        Kernel::of(Isa::best())
     }
 
-    /// The best one of a level: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA;
+    /// The best one of a isa: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA;
     /// otherwise the portable one.
-    pub fn of(level: Level) -> Kernel {
+    pub fn of(isa: Isa) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         {
-            let level = level.or_scalar();
+            let isa = isa.or_scalar();
             let vnni = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("fma");
-            if level == Level::Avx512 && vnni {
+            if isa == Isa::Avx512 && vnni {
                 return Kernel(Kind::Avx512);
             }
-            if level != Level::Scalar && is_x86_feature_detected!("fma") {
+            if isa != Isa::Scalar && is_x86_feature_detected!("fma") {
                 return Kernel(Kind::Avx2);
             }
         }
-        let _ = level;
+        let _ = isa;
         Kernel(Kind::Scalar)
     }
 
     /// All that this processor has, from the slowest.
     pub fn available() -> Vec<Kernel> {
-        let mut kernels: Vec<_> = Level::available().into_iter().map(Kernel::of).collect();
+        let mut kernels: Vec<_> = Isa::available().into_iter().map(Kernel::of).collect();
         kernels.dedup();
         kernels
     }

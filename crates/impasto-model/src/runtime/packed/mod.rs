@@ -36,6 +36,8 @@ mod widths;
 
 use std::ops::Range;
 
+use impasto_core::lattice;
+
 pub use activations::Activations;
 pub use arena::Arena;
 pub use band::Band;
@@ -151,8 +153,7 @@ impl PackedMatrix {
         let (band, row) = self.place(row);
         let offset = self.bands[band].offset();
         let step = self.for_each_integer(band, row, |place, z| {
-            let away = if z == 0 { 0.0 } else { offset.copysign(z as f32) };
-            out[order[place] as usize] = (z as f32 + away) * steps[place];
+            out[order[place] as usize] = lattice::point(z, offset) * steps[place];
         });
         out.iter_mut().for_each(|weight| *weight *= step);
     }

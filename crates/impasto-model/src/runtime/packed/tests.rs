@@ -164,7 +164,7 @@ fn every_width_in_every_kernel() {
             packed.multiply(kernel, activations, x, tokens, &mut out, rows, &mut scratch, &pool);
             bits(&out)
         };
-        let scalar = Kernel::of(impasto_codec::Level::Scalar);
+        let scalar = Kernel::of(impasto_core::Isa::Scalar);
         for (activations, tokens) in
             [Activations::Int8, Activations::F32].into_iter().flat_map(|a| [(a, 1), (a, tokens)])
         {
@@ -237,7 +237,7 @@ fn float_activations_give_the_same_bits_and_small_errors() {
             let x = activations(&mut SplitMix64::new(1), 9 * columns);
             let mut expected = vec![0.0; 9 * rows];
             packed.multiply(
-                Kernel::of(impasto_codec::Level::Scalar),
+                Kernel::of(impasto_core::Isa::Scalar),
                 Activations::F32,
                 &x,
                 9,

@@ -1,7 +1,7 @@
 //! Sixteen floats at a time.
 //!
 //! Kernels are written once, over [`Lanes`]; every operation is one of IEEE 754, done in the same order at every
-//! level, so that all levels give the same bits.
+//! isa, so that all levels give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
@@ -15,7 +15,7 @@ pub(super) const WIDTH: usize = 16;
 /// Operations on vectors of sixteen floats.
 ///
 /// # Safety
-/// Of every function: the processor has the level's features. Of those with a pointer: what is named there can be read
+/// Of every function: the processor has the isa's features. Of those with a pointer: what is named there can be read
 /// or written; there is no condition on alignment.
 pub(super) trait Lanes {
     /// Sixteen floats.

@@ -1,7 +1,7 @@
-//! The scalar lattice: integers to weights and back (SPEC 10).
+//! The scalar lattice: integers to weights and back (SPEC 10, 12.4). Every crate that makes a weight of an integer does it here.
 
+use crate::at_each_isa;
 use crate::dtype::DType;
-use crate::level::at_each_level;
 
 /// `2^(k / 16)`, rounded to binary32 (SPEC 10.2).
 const SIXTEENTHS: [u32; 16] = [
@@ -29,16 +29,45 @@ pub fn scale(i: i32) -> f32 {
     f32::from_bits(SIXTEENTHS[(i & 15) as usize]) * power
 }
 
+/// How far weights of a layer stand beyond their integers, in steps: `offset` counts 256ths (SPEC 12.4).
+#[inline(always)]
+pub fn offset_in_steps(offset: u8) -> f32 {
+    f32::from(offset) / 256.0
+}
+
+/// Where an integer stands on the lattice, in steps: `offset` further from 0 than `z`, and 0 at 0 (SPEC 10.3, 12.4).
+#[inline(always)]
+pub fn point(z: i32, offset: f32) -> f32 {
+    // An offset of 0 is added, too: no integer becomes -0, which is the only float that plus or minus 0 would change.
+    z as f32 + if z == 0 { 0.0 } else { f32::from_bits(offset.to_bits() | z as u32 & 1 << 31) }
+}
+
+/// The weight of an integer before it is rounded to the dtype of its tensor: SPEC 10.3, operation by operation.
+///
+/// `offset`: in steps, at least 0; `column`: `scale` of the column's step; `row`: `step * scale` of the row's step.
+#[inline(always)]
+pub fn weight(z: i32, offset: f32, column: f32, row: f32) -> f32 {
+    (point(z, offset) * column) * row
+}
+
+/// A weight rounded to nearest even in F16 or BF16; unchanged for every other dtype. `w` is not a NaN (SPEC 10.3 excludes it).
+#[inline(always)]
+pub fn round(dtype: DType, w: f32) -> f32 {
+    match dtype {
+        DType::Bf16 => f32::from_bits(u32::from(to_bf16(w)) << 16),
+        DType::F16 => half::f16::from_f32(w).to_f32(),
+        _ => w,
+    }
+}
+
 /// Writes the weights of one row of a tile, rounded to `dtype` (F32, F16 or BF16), as little-endian bytes.
 ///
 /// `z`: the integers; `offset`: how much further from 0 they stand, in 256ths; `columns`: `scale` of each column's step; `row`:
 /// `step * scale` of the row's step; `out`: `z.len()` elements.
 #[inline(always)]
 pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
-    // An offset of 0 is added, too: no integer becomes -0, which is the only float that plus or minus 0 would change.
-    let offset = (f32::from(offset) / 256.0).to_bits();
-    let away = |z: i32| if z == 0 { 0.0 } else { f32::from_bits(offset | z as u32 & 1 << 31) };
-    let weights = z.iter().zip(columns).map(|(&z, &column)| ((z as f32 + away(z)) * column) * row);
+    let offset = offset_in_steps(offset);
+    let weights = z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row));
     match dtype {
         DType::Bf16 => {
             out.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(o, w)| *o = to_bf16(w).to_le_bytes());
@@ -51,18 +80,18 @@ pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row
     }
 }
 
-at_each_level! {
-    /// [`reconstruct_row`] with the instructions of a level.
-    pub(crate) fn reconstruct_row_at(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
+at_each_isa! {
+    /// [`reconstruct_row`] with the instructions of `isa`.
+    pub fn reconstruct_row_at(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
         reconstruct_row(dtype, z, offset, columns, row, out)
     }
 }
 
-/// Rounds to nearest even; `w` is not a NaN (SPEC 10.3 excludes it).
+/// Rounds to nearest even; `w` is not a NaN.
 #[inline(always)]
 fn to_bf16(w: f32) -> u16 {
     let bits = w.to_bits();
-    ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+    (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// `weight * inverse` rounded to the nearest integer, ties to even; `inverse` is about 1 / (column * row). Where the product lies within

@@ -1,6 +1,6 @@
 //! Unsigned LEB128 in its shortest form, and zigzag (SPEC 1.2, 1.3).
 
-use crate::error::CodecError;
+use thiserror::Error;
 
 /// Appends `value`.
 pub fn write(out: &mut Vec<u8>, mut value: u64) {
@@ -17,21 +17,14 @@ pub fn len(value: u64) -> usize {
 }
 
 /// Why bytes are not a varint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum VarintError {
     /// The bytes end before the varint does.
+    #[error("bytes end inside a varint (SPEC 1.2)")]
     Cut,
     /// The value is 2^64 or more, or the form is not the shortest.
+    #[error("a varint is too long or above its range (SPEC 1.2)")]
     Form,
-}
-
-impl From<VarintError> for CodecError {
-    fn from(error: VarintError) -> Self {
-        match error {
-            VarintError::Cut => CodecError::Truncated("varint"),
-            VarintError::Form => CodecError::Varint,
-        }
-    }
 }
 
 /// Takes a varint off the front of `bytes`.

@@ -1,10 +1,10 @@
-//! The head of a layer of a tensor: what all its tiles share (SPEC 6).
+//! The tensor header of a layer of a tensor: what all its tiles share (SPEC 6).
+
+use impasto_core::{DType, Mode, lattice::scale};
 
 use crate::class::Kind;
-use crate::dtype::DType;
 use crate::error::CodecError;
 use crate::index::IndexArray;
-use crate::lattice::scale;
 use crate::tables::{Frequencies, Lut, parametric, read_explicit, write_explicit};
 
 const EXPLICIT: u8 = 255;
@@ -47,7 +47,7 @@ pub struct Refinement {
     pub offset: u8,
 }
 
-/// What only heads of one kind have.
+/// What only tensor headers of one kind have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// Nothing more.
@@ -60,9 +60,9 @@ pub enum Body {
     Exact,
 }
 
-/// The head of a layer of a tensor of `rows` x `columns`.
+/// The tensor header of a layer of a tensor of `rows` x `columns`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Head {
+pub struct TensorHeader {
     /// Its tables; explicit ones above layer 0.
     pub shape: Shape,
     /// Raw bits an element.
@@ -75,7 +75,7 @@ pub struct Head {
     pub body: Body,
 }
 
-impl Head {
+impl TensorHeader {
     /// The kind of tiles that it serves.
     pub fn kind(&self) -> Kind {
         match self.body {
@@ -127,7 +127,7 @@ impl Head {
         let flag = |bit: u8, present: bool| if present { bit } else { 0 };
         let flags =
             flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some()) | flag(OFFSET, offset != 0);
-        let mut out = vec![self.kind() as u8, shape, self.plane, flags];
+        let mut out = vec![self.kind().mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
         }
@@ -146,14 +146,14 @@ impl Head {
         out
     }
 
-    /// Reads the head of a `rows` x `columns` tensor of `dtype`.
+    /// Reads the tensor header of a `rows` x `columns` tensor of `dtype`.
     ///
     /// # Errors
     /// If it breaks SPEC 6 or 5.3. Memory is bounded by 16 times the bytes.
-    pub fn read(bytes: &[u8], dtype: DType, rows: u64, columns: u64) -> Result<Head, CodecError> {
+    pub fn read(bytes: &[u8], dtype: DType, rows: u64, columns: u64) -> Result<TensorHeader, CodecError> {
         let mut rest = bytes;
-        let [kind, shape, plane, flags] = take(&mut rest, "head")?;
-        let kind = Kind::from_mode(kind).ok_or(field("kind", kind, "it must be 3 to 6"))?;
+        let [kind, shape, plane, flags] = take(&mut rest, "tensor header")?;
+        let kind = Kind::from_mode(Mode(kind)).ok_or(field("kind", kind, "it must be 3 to 6"))?;
         check_plane(kind, dtype, plane)?;
         if flags & !meaningful(kind) != 0 {
             return Err(field("flags", flags, "a bit without meaning is set"));
@@ -182,7 +182,7 @@ impl Head {
         if !rest.is_empty() {
             return Err(CodecError::TrailingBytes(rest.len(), "6"));
         }
-        Ok(Head { shape, plane, row_classes, column_classes, body })
+        Ok(TensorHeader { shape, plane, row_classes, column_classes, body })
     }
 }
 
@@ -200,7 +200,7 @@ fn meaningful(kind: Kind) -> u8 {
 }
 
 fn check_plane(kind: Kind, dtype: DType, plane: u8) -> Result<(), CodecError> {
-    let unfit = CodecError::ModeDtype { mode: kind.name(), dtype };
+    let unfit = CodecError::ModeDtype { mode: kind.mode(), dtype };
     if kind == Kind::Float {
         return match dtype.float_layout() {
             None => Err(unfit),
@@ -266,8 +266,8 @@ mod tests {
     use crate::tables::SHAPES;
     use proptest::prelude::*;
 
-    fn lattice() -> Head {
-        Head {
+    fn lattice() -> TensorHeader {
+        TensorHeader {
             shape: Shape::Parametric(1),
             plane: 2,
             row_classes: IndexArray::new(vec![1, 2, 3]),
@@ -284,21 +284,21 @@ mod tests {
     #[test]
     fn round_trip() {
         let explicit = Shape::Explicit(parametric(Kind::Float, 2).expect("shape"));
-        let float = Head { shape: explicit, plane: 6, body: Body::Float, ..lattice() };
+        let float = TensorHeader { shape: explicit, plane: 6, body: Body::Float, ..lattice() };
         let tables = |n: usize| {
             let mut tables = vec![Frequencies::only_escape(); n];
             tables[n - 1] = parametric(Kind::Float, 0).expect("shape").swap_remove(0);
             Shape::Explicit(tables)
         };
         let with_offset = Steps { step: 0.5, offset: 127, rows: None, columns: Some(IndexArray::Constant(-1024)) };
-        let with_offset = Head { body: Body::Lattice(with_offset), ..lattice() };
-        let exact = Head { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
+        let with_offset = TensorHeader { body: Body::Lattice(with_offset), ..lattice() };
+        let exact = TensorHeader { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
         let refinement = |factor, offset| {
             let body = Body::Refinement(Refinement { factor, step: 3e-9, offset });
-            Head { shape: tables(24), plane: 0, body, ..lattice() }
+            TensorHeader { shape: tables(24), plane: 0, body, ..lattice() }
         };
-        for head in [lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)] {
-            assert_eq!(Head::read(&head.to_bytes(), DType::Bf16, 3, 7), Ok(head));
+        for header in [lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)] {
+            assert_eq!(TensorHeader::read(&header.to_bytes(), DType::Bf16, 3, 7), Ok(header));
         }
     }
 
@@ -308,7 +308,7 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut bytes = good.clone();
             bytes[at] = byte;
-            Head::read(&bytes, DType::Bf16, 3, 7)
+            TensorHeader::read(&bytes, DType::Bf16, 3, 7)
         };
         for kind in [0, 2, 3, 5, 6, 7] {
             assert!(with(0, kind).is_err(), "kind");
@@ -317,14 +317,14 @@ mod tests {
         assert!(with(2, 21).is_err(), "plane");
         assert!(with(3, 9).is_err(), "flags");
         assert!(with(7, 0x7F).is_ok() && with(7, 0xBF).is_err(), "negative step");
-        assert!(Head::read(&good, DType::F8E4M3, 3, 7).is_err(), "dtype");
-        assert!(Head::read(&good, DType::I8, 3, 7).is_err(), "dtype");
+        assert!(TensorHeader::read(&good, DType::F8E4M3, 3, 7).is_err(), "dtype");
+        assert!(TensorHeader::read(&good, DType::I8, 3, 7).is_err(), "dtype");
         for n in 0..good.len() {
-            assert!(Head::read(&good[..n], DType::Bf16, 3, 7).is_err(), "cut at {n}");
+            assert!(TensorHeader::read(&good[..n], DType::Bf16, 3, 7).is_err(), "cut at {n}");
         }
         let mut long = good.clone();
         long.push(0);
-        assert_eq!(Head::read(&long, DType::Bf16, 3, 7), Err(CodecError::TrailingBytes(1, "6")));
+        assert_eq!(TensorHeader::read(&long, DType::Bf16, 3, 7), Err(CodecError::TrailingBytes(1, "6")));
     }
 
     /// A refinement of factor 3 and offset 5, with no tables but those of escapes.
@@ -333,10 +333,10 @@ mod tests {
         let arrays = [0, 0, 255, 0, 0, 255];
         let refinement = [&[5, 255, 0, 4, 3][..], &0.5f32.to_le_bytes(), &[5], &arrays, &[0; 4]].concat();
         let exact = [&[6, 255, 20, 0][..], &arrays, &[0; 4]].concat();
-        let read = |bytes: &[u8]| Head::read(bytes, DType::F32, 3, 7);
+        let read = |bytes: &[u8]| TensorHeader::read(bytes, DType::F32, 3, 7);
         let body = Body::Refinement(Refinement { factor: 3, step: 0.5, offset: 5 });
-        assert_eq!(read(&refinement).map(|head| head.body), Ok(body));
-        assert_eq!(read(&exact).map(|head| head.body), Ok(Body::Exact));
+        assert_eq!(read(&refinement).map(|header| header.body), Ok(body));
+        assert_eq!(read(&exact).map(|header| header.body), Ok(Body::Exact));
         for (good, at, byte) in [
             (&refinement, 1, 0),
             (&refinement, 2, 1),
@@ -355,7 +355,7 @@ mod tests {
             let mut bytes = good.clone();
             bytes[at] = byte;
             assert!(read(&bytes).is_err(), "byte {at} is {byte}");
-            assert!(Head::read(good, DType::F8E5M2, 3, 7).is_err(), "dtype");
+            assert!(TensorHeader::read(good, DType::F8E5M2, 3, 7).is_err(), "dtype");
         }
         for good in [refinement, exact] {
             for n in 0..good.len() {
@@ -368,7 +368,7 @@ mod tests {
         #[test]
         fn never_panics(kind in 3u8..8, mut bytes: Vec<u8>, rows: u64, columns: u64) {
             bytes.iter_mut().take(1).for_each(|byte| *byte = kind);
-            let _ = Head::read(&bytes, DType::Bf16, rows, columns);
+            let _ = TensorHeader::read(&bytes, DType::Bf16, rows, columns);
         }
     }
 }

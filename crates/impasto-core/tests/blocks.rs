@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
-use impasto_codec::{DType, blocks};
+use impasto_core::{DType, blocks};
 use proptest::prelude::*;
 
 const QUANTIZED: [DType; 5] = [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0];

@@ -205,3 +205,53 @@ impl DType {
         Some(FloatLayout { exponent, mantissa })
     }
 }
+
+impl FloatLayout {
+    /// Width of the value `v` of SPEC 9: the exponent and two mantissa bits.
+    pub fn value_bits(self) -> u32 {
+        self.exponent + 2
+    }
+
+    /// Width of the raw field of SPEC 9: the other mantissa bits, then the sign on top.
+    pub fn raw_bits(self) -> u32 {
+        self.mantissa - 1
+    }
+
+    /// Bytes of one float.
+    pub fn size(self) -> usize {
+        (1 + self.exponent + self.mantissa) as usize / 8
+    }
+
+    /// `(v, raw)` of the bits of a float.
+    pub fn split(self, bits: u32) -> (u32, u32) {
+        let low = self.mantissa - 2;
+        let v = (bits >> low) & ((1 << self.value_bits()) - 1);
+        let sign = bits >> (self.exponent + self.mantissa);
+        (v, bits & ((1 << low) - 1) | sign << low)
+    }
+
+    /// The bits of the float of `(v, raw)`; `v` is taken modulo its width.
+    pub fn join(self, v: u32, raw: u32) -> u32 {
+        let low = self.mantissa - 2;
+        let sign = raw >> low;
+        (raw & ((1 << low) - 1)) | (v & ((1 << self.value_bits()) - 1)) << low | sign << (self.exponent + self.mantissa)
+    }
+
+    /// Bits of the magnitude: exponent and mantissa.
+    #[inline(always)]
+    pub fn magnitude_bits(self) -> u32 {
+        self.exponent + self.mantissa
+    }
+
+    /// The magnitude in the bits of a float.
+    #[inline(always)]
+    pub fn magnitude(self, bits: u32) -> u32 {
+        bits & ((1 << self.magnitude_bits()) - 1)
+    }
+
+    /// The sign in the bits of a float: 1 below 0.
+    #[inline(always)]
+    pub fn sign(self, bits: u32) -> u32 {
+        bits >> self.magnitude_bits() & 1
+    }
+}

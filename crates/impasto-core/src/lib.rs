@@ -1,0 +1,36 @@
+//! The vocabulary that all crates share: what a weight is, how its bits divide, how a unit is coded.
+//!
+//! Each definition stands here once, below the codec, so that a crate that only needs the words (checkpoints, the
+//! container, the kernels) compiles no entropy coder.
+//!
+//! | module | defines | SPEC |
+//! |---|---|---|
+//! | [`dtype`] | element types, and the bit fields of floats ([`FloatLayout`]) | 3.5, 9, 14 |
+//! | [`values`] | elements of any dtype as binary32 | 3.5 |
+//! | [`blocks`] | ggml's blocks of quantized weights | 3.5.1 |
+//! | [`lattice`] | integers to weights: the one reconstruction | 10.2, 10.3, 12.4 |
+//! | [`mode`] | how a unit is coded ([`Mode`]) | 5 |
+//! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
+//! | [`isa`] | which instructions a kernel may use ([`Isa`]) | |
+//!
+//! ```
+//! use impasto_core::{DType, Mode, lattice};
+//!
+//! assert_eq!(DType::from_name("BF16"), Some(DType::Bf16));
+//! assert_eq!(Mode::LATTICE.name(), Some("lattice"));
+//! assert_eq!(lattice::weight(-3, 0.0, 0.5, lattice::scale(16)), -3.0); // scale(16) is one octave: 2
+//! ```
+
+pub mod blocks;
+pub mod dtype;
+pub mod isa;
+pub mod lattice;
+pub mod mode;
+mod place;
+pub mod values;
+pub mod varint;
+
+pub use dtype::{DType, FloatLayout};
+pub use isa::{Isa, IsaError};
+pub use mode::Mode;
+pub use place::Place;

@@ -1,0 +1,81 @@
+//! Coding modes (SPEC 5).
+
+use std::fmt;
+
+/// How a unit is coded, by its number in the file (SPEC 3.6.1, 5). Numbers without a name here may come from later
+/// versions.
+///
+/// Shown by its name, or by its number where it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mode(pub u8);
+
+impl Mode {
+    /// The elements as they are.
+    pub const STORED: Mode = Mode(0);
+    /// Byte planes under Zstandard.
+    pub const ZSTD: Mode = Mode(1);
+    /// Not a tile, but what the tiles of an object and layer share in the modes that need it.
+    pub const TENSOR_HEADER: Mode = Mode(2);
+    /// Lossless floats; needs a tensor header.
+    pub const FLOAT: Mode = Mode(3);
+    /// Lattice integers; needs a tensor header.
+    pub const LATTICE: Mode = Mode(4);
+    /// Finer integers, given those of the layer below; needs a tensor header.
+    pub const REFINEMENT: Mode = Mode(5);
+    /// The original bits, given the integers of the layer below; needs a tensor header.
+    pub const EXACT: Mode = Mode(6);
+
+    /// The modes of this version and their names, in the order of their numbers.
+    pub const KNOWN: [(Mode, &str); 7] = [
+        (Mode::STORED, "stored"),
+        (Mode::ZSTD, "zstd"),
+        (Mode::TENSOR_HEADER, "tensor header"),
+        (Mode::FLOAT, "float"),
+        (Mode::LATTICE, "lattice"),
+        (Mode::REFINEMENT, "refinement"),
+        (Mode::EXACT, "exact"),
+    ];
+
+    /// The name, if this version defines the mode.
+    pub fn name(self) -> Option<&'static str> {
+        Self::KNOWN.get(usize::from(self.0)).map(|(_, name)| *name)
+    }
+
+    /// Whether this version defines the mode.
+    pub fn is_known(self) -> bool {
+        self.name().is_some()
+    }
+
+    /// Whether a tile in this mode is read with the tensor header of its object and layer.
+    pub fn needs_header(self) -> bool {
+        matches!(self, Mode::FLOAT | Mode::LATTICE) || self.is_above()
+    }
+
+    /// Whether a tile in this mode makes another finer, and so stands in a layer above 0 (SPEC 12.1).
+    pub fn is_above(self) -> bool {
+        matches!(self, Mode::REFINEMENT | Mode::EXACT)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places_in_the_table() {
+        for (i, (mode, name)) in Mode::KNOWN.into_iter().enumerate() {
+            assert_eq!((usize::from(mode.0), mode.to_string().as_str()), (i, name));
+        }
+        assert_eq!(Mode(7).name(), None);
+        assert_eq!(Mode(255).to_string(), "255");
+    }
+}
