@@ -1,6 +1,8 @@
 //! Memory that a GGUF header may take: a small multiple of its bytes, whatever it declares. Alone in its process, so that
 //! nothing else allocates.
 
+#[allow(dead_code)] // Others use the rest.
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

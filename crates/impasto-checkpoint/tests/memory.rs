@@ -1,6 +1,8 @@
 //! Resident memory of a pass over a checkpoint. Alone in its process, so that nothing else maps files.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code)] // Others use the rest.
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! A hostile file costs little memory. The only test of its program, since it watches the allocator.
 
+#[allow(dead_code)] // Others use the rest.
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,5 +1,7 @@
 //! A token takes no memory but pages of keys and values.
 
+#[allow(dead_code)] // Others use the rest.
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,0 +1,290 @@
+//! Translation between GGUF and Hugging Face folders, against tiny models of each architecture that
+//! tools/make_gguf_goldens.py made with transformers, tokenizers, sentencepiece and gguf.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::hf::{Table, assert_fields, decoded, ids, tokenizer};
+use impasto_checkpoint::gguf::hf::{self, Architecture, Assets, Change, Mapped, NameMap};
+use impasto_checkpoint::gguf::{Array, Metadata, Value};
+use impasto_checkpoint::{Asset, Checkpoint};
+use serde_json::{Value as Json, json};
+
+const GOLDENS: [&str; 5] = ["llama3", "qwen2", "mistral", "phi3", "gemma3"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_hf").join(name)
+}
+
+fn json_of(path: &Path) -> Json {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn opened(name: &str) -> Checkpoint {
+    Checkpoint::open(&golden(&format!("{name}.gguf"))).unwrap()
+}
+
+/// The assets of the original folder.
+fn original(name: &str) -> Vec<Asset> {
+    let read = |file: &str| Asset { name: file.into(), bytes: std::fs::read(golden(name).join(file)).unwrap() };
+    ["config.json", "tokenizer.json", "tokenizer_config.json"].map(read).into()
+}
+
+/// The tensors of the original folder, as far as the translation looks at them.
+fn hf_tensors(name: &str) -> Table {
+    let config = json_of(&golden(name).join("config.json"));
+    let mut table = Table::default();
+    let size = |key: &str| config[key].as_u64().unwrap();
+    table.add("model.embed_tokens.weight", &[size("vocab_size"), size("hidden_size")]);
+    table
+}
+
+/// The tensors that the GGUF has once the metadata is written: those of the golden, and the factors.
+fn gguf_tensors(checkpoint: &Checkpoint, factors: &[(String, Vec<f32>)]) -> Table {
+    let mut table = Table::default();
+    for tensor in checkpoint.tensors().iter().filter(|tensor| !NameMap::is_in_config(&tensor.name)) {
+        table.add(&tensor.name, &tensor.shape);
+    }
+    factors.iter().for_each(|(name, values)| table.add_values(name, values));
+    table
+}
+
+/// The rebuilt files are those of the original: the fields of config.json, and tokens in and out.
+fn assert_same(name: &str, made: &Assets) {
+    assert_eq!(made.notes, [""; 0], "{name}");
+    let expected = json_of(&golden(name).join("expected.json"));
+    let config: Json = serde_json::from_slice(made.get("config.json").unwrap()).unwrap();
+    assert_fields(name, &config, &expected["config"]);
+
+    let ours = tokenizer(made.get("tokenizer.json").unwrap());
+    for case in expected["cases"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let whole: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(json!(ids(&ours, text, false)), case["plain"], "{name}: {text:?}");
+        assert_eq!(ids(&ours, text, true), whole, "{name}: {text:?}");
+        assert_eq!(decoded(&ours, &whole), case["decoded"].as_str().unwrap(), "{name}: {text:?}");
+    }
+    let tokens: Json = serde_json::from_slice(made.get("tokenizer_config.json").unwrap()).unwrap();
+    assert_fields(name, &tokens, &json_of(&golden(name).join("tokenizer_config.json")));
+    let generation: Json = serde_json::from_slice(made.get("generation_config.json").unwrap()).unwrap();
+    assert_eq!(generation["eos_token_id"][0], expected["config"]["eos_token_id"], "{name}");
+}
+
+#[test]
+fn a_gguf_gives_the_files_of_the_folder_it_was_made_from() {
+    for name in GOLDENS {
+        let checkpoint = opened(name);
+        let made = hf::assets(checkpoint.metadata().unwrap(), &checkpoint).unwrap();
+        assert_eq!(made.assets, checkpoint.assets());
+        assert_same(name, &made);
+    }
+}
+
+#[test]
+fn a_folder_gives_metadata_that_give_the_folder_back() {
+    for name in GOLDENS {
+        let made = hf::metadata(&original(name), &hf_tensors(name), "Tiny", 1).unwrap();
+        let tensors = gguf_tensors(&opened(name), &made.factors);
+        assert_same(name, &hf::assets(&made.metadata, &tensors).unwrap());
+    }
+}
+
+/// Every key that llama.cpp's converter writes stands in ours, with the same type and value.
+#[test]
+fn metadata_are_those_of_the_converter() {
+    // Names for people; sizes that our metadata spell out; the window of Mistral, of which llama.cpp knows nothing.
+    for name in GOLDENS {
+        let checkpoint = opened(name);
+        let theirs = checkpoint.metadata().unwrap();
+        let made = hf::metadata(&original(name), &hf_tensors(name), &format!("Tiny {name}"), 1).unwrap();
+        for (key, value) in theirs.iter() {
+            let ours = made.metadata.get(key).unwrap_or_else(|| panic!("{name}: {key}"));
+            match (key, value, ours) {
+                // sentencepiece counts on where a token cannot be merged, which says nothing.
+                ("tokenizer.ggml.scores", Value::Array(Array::F32(theirs)), Value::Array(Array::F32(ours))) => {
+                    assert_eq!(ranks(theirs, &made.metadata), ranks(ours, &made.metadata), "{name}");
+                }
+                (_, Value::F32(theirs), Value::F32(ours)) => {
+                    assert!((theirs - ours).abs() <= 1e-6 * theirs, "{name}: {key}")
+                }
+                _ => assert_eq!(ours, value, "{name}: {key}"),
+            }
+        }
+        for (factor, values) in &made.factors {
+            let theirs = hf::Tensors::values(&checkpoint, factor).unwrap();
+            assert_eq!(theirs.len(), values.len());
+            assert!(theirs.iter().zip(values).all(|(a, b)| (a / b - 1.0).abs() < 4e-6), "{name}: {factor}");
+        }
+    }
+}
+
+/// The normal tokens of several characters in the order in which scores merge them.
+fn ranks(scores: &[f32], metadata: &Metadata) -> Vec<usize> {
+    let tokens = metadata.strings("tokenizer.ggml.tokens").unwrap();
+    let types = metadata.i32s("tokenizer.ggml.token_type").unwrap();
+    let mut order: Vec<usize> = (0..tokens.len()).filter(|&i| types[i] == 1 && tokens[i].chars().count() > 1).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order
+}
+
+/// SmolLM 3 and Qwen 3 share tokenizers with models that have goldens; their configurations go there and back.
+#[test]
+fn configurations_without_a_golden_go_there_and_back() {
+    let ramp: Vec<f64> = (1..17).map(f64::from).collect();
+    let common = json!({
+        "vocab_size": 388, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": false, "rope_theta": 2e6
+    });
+    let cases = [
+        json!({"model_type": "qwen3", "hidden_act": "silu", "attention_bias": false}),
+        json!({"model_type": "llama", "attention_bias": true, "mlp_bias": true}),
+        json!({"model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 2.5}}),
+        json!({"model_type": "llama", "rope_scaling": {
+            "rope_type": "longrope", "short_factor": vec![1.0; 16], "long_factor": ramp,
+            "original_max_position_embeddings": 1024}}),
+        // A tensor of divisors that is no Llama 3's.
+        json!({"model_type": "llama", "rope_scaling": {
+            "rope_type": "longrope", "short_factor": ramp,
+            "long_factor": ramp, "attention_factor": 1.0,
+            "original_max_position_embeddings": 4096}}),
+        json!({"model_type": "smollm3", "no_rope_layers": [1, 1, 1, 0, 1, 1, 1, 0]}),
+        json!({"model_type": "gemma", "hidden_activation": "gelu_pytorch_tanh"}),
+        json!({"model_type": "gemma2", "sliding_window": 4096, "query_pre_attn_scalar": 32,
+            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
+        json!({"model_type": "gemma3_text", "sliding_window": 512, "query_pre_attn_scalar": 32,
+            "rope_local_base_freq": 1e4, "layer_types": ["full_attention", "sliding_attention", "full_attention",
+            "sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"]}),
+    ];
+    for case in cases {
+        let mut config = common.clone();
+        config.as_object_mut().unwrap().extend(case.as_object().unwrap().clone());
+        let mut assets = original("llama3");
+        assets[0].bytes = config.to_string().into_bytes();
+        let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
+        let mut tensors = Table::default();
+        tensors.add("output.weight", &[388, 64]);
+        if config["attention_bias"] == true {
+            for tensor in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+                tensors.add(&format!("blk.0.{tensor}.bias"), &[64]);
+            }
+        }
+        made.factors.iter().for_each(|(name, values)| tensors.add_values(name, values));
+        let back = hf::assets(&made.metadata, &tensors).unwrap();
+        assert_eq!(back.notes, [""; 0], "{case}");
+        let back: Json = serde_json::from_slice(back.get("config.json").unwrap()).unwrap();
+        assert_fields(&case.to_string(), &back, &config);
+    }
+}
+
+#[test]
+fn several_chat_templates_go_there_and_back() {
+    let mut assets = original("llama3");
+    let list = json!([{"name": "default", "template": "one"}, {"name": "tool_use", "template": "two"}]);
+    assets[2].bytes = json!({"chat_template": list}).to_string().into_bytes();
+    let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
+    assert_eq!(made.metadata.strings("tokenizer.chat_templates"), Some(vec!["tool_use"]));
+    let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors)).unwrap();
+    let config: Json = serde_json::from_slice(back.get("tokenizer_config.json").unwrap()).unwrap();
+    assert_eq!(config["chat_template"], list);
+    // The file of its own goes before.
+    assets.push(Asset { name: "chat_template.jinja".into(), bytes: b"three".to_vec() });
+    let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
+    assert_eq!(made.metadata.str("tokenizer.chat_template"), Some("three"));
+}
+
+#[test]
+fn a_tokenizer_json_that_a_gguf_holds_is_taken_as_it_is() {
+    let checkpoint = opened("phi3");
+    let mut metadata = checkpoint.metadata().unwrap().clone();
+    let json = String::from_utf8(original("phi3")[1].bytes.clone()).unwrap();
+    metadata.insert("tokenizer.huggingface.json", json.as_str());
+    assert_eq!(hf::assets(&metadata, &checkpoint).unwrap().get("tokenizer.json"), Some(json.as_bytes()));
+}
+
+#[test]
+fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
+    // heads x 2 x head_dim/2, the last two swapped: for 2 heads of 6 rows.
+    let change = Change::HeadRows { head_dim: 6 };
+    let gguf: Vec<u64> = (0..12).map(|row| change.hf_row(row)).collect();
+    assert_eq!(gguf, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+    for (heads, head_dim) in [(1, 2), (3, 64), (9, 10)] {
+        let change = Change::HeadRows { head_dim };
+        for (head, half, j) in
+            (0..heads).flat_map(|h| (0..2).flat_map(move |s| (0..head_dim / 2).map(move |j| (h, s, j))))
+        {
+            let (hf, gguf) = (head * head_dim + half * (head_dim / 2) + j, head * head_dim + 2 * j + half);
+            assert_eq!((change.gguf_row(hf), change.hf_row(gguf)), (gguf, hf));
+        }
+        assert!(change.fits(heads * head_dim) && !change.fits(heads * head_dim + 1));
+    }
+    let mut values = [0.5, -1.0];
+    Change::PlusOne.values_to_gguf(&mut values);
+    assert_eq!((values, Change::PlusOne.gguf_row(7)), ([1.5, 0.0], 7));
+    Change::PlusOne.values_to_hf(&mut values);
+    assert_eq!(values, [0.5, -1.0]);
+}
+
+#[test]
+fn names_go_both_ways() {
+    let heads = Change::HeadRows { head_dim: 8 };
+    let (none, plus) = (Change::None, Change::PlusOne);
+    use Architecture::*;
+    let cases = [
+        (Llama, "token_embd.weight", "model.embed_tokens.weight", none),
+        (Llama, "output.weight", "lm_head.weight", none),
+        (Llama, "output_norm.weight", "model.norm.weight", none),
+        (Llama, "blk.11.attn_q.weight", "model.layers.11.self_attn.q_proj.weight", heads),
+        (SmolLm3, "blk.0.attn_k.weight", "model.layers.0.self_attn.k_proj.weight", heads),
+        (Llama, "blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias", heads),
+        (Llama, "blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight", none),
+        (Llama, "blk.0.ffn_norm.weight", "model.layers.0.post_attention_layernorm.weight", none),
+        (Qwen2, "blk.0.attn_q.bias", "model.layers.0.self_attn.q_proj.bias", none),
+        (Qwen3, "blk.0.attn_q_norm.weight", "model.layers.0.self_attn.q_norm.weight", none),
+        (Gemma, "blk.0.ffn_norm.weight", "model.layers.0.post_attention_layernorm.weight", plus),
+        (Gemma2, "blk.0.ffn_norm.weight", "model.layers.0.pre_feedforward_layernorm.weight", plus),
+        (Gemma3, "blk.0.post_attention_norm.weight", "model.layers.0.post_attention_layernorm.weight", plus),
+        (Gemma3, "blk.0.post_ffw_norm.weight", "model.layers.0.post_feedforward_layernorm.weight", plus),
+        (Gemma3, "blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight", plus),
+        (Gemma3, "blk.0.attn_k_norm.weight", "model.layers.0.self_attn.k_norm.weight", plus),
+        (Gemma3, "output_norm.weight", "model.norm.weight", plus),
+        (Gemma3, "blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight", none),
+        (Phi3, "blk.0.attn_qkv.weight", "model.layers.0.self_attn.qkv_proj.weight", none),
+        (Phi3, "blk.0.ffn_up.weight", "model.layers.0.mlp.gate_up_proj.weight", none),
+        (Phi3, "blk.0.ffn_down.weight", "model.layers.0.mlp.down_proj.weight", none),
+    ];
+    for (architecture, gguf, hf, change) in cases {
+        let map = NameMap::new(architecture, 8).unwrap();
+        assert_eq!(map.to_hf(gguf), Some(Mapped { name: hf.into(), change }), "{architecture:?} {gguf}");
+        assert_eq!(map.to_gguf(hf), Some(Mapped { name: gguf.into(), change }), "{architecture:?} {hf}");
+    }
+    let map = NameMap::new(Llama, 8).unwrap();
+    let strange = [
+        "rope_freqs.weight",
+        "blk.0.attn_qkv.weight",
+        "blk.00.attn_q.weight",
+        "blk..attn_q.weight",
+        "blk.0.attn_q",
+        "",
+        "blk.0.post_ffw_norm.weight",
+        "blk.-1.attn_q.weight",
+        "weight",
+        ".weight",
+        "output.scale",
+    ];
+    for name in strange {
+        assert_eq!(map.to_hf(name), None, "{name}");
+    }
+    assert_eq!(map.to_gguf("model.layers.0.mlp.gate_up_proj.weight"), None);
+    assert_eq!(NameMap::new(Phi3, 8).unwrap().to_gguf("model.layers.0.mlp.up_proj.weight"), None);
+    assert!(NameMap::is_in_config("rope_freqs.weight") && !NameMap::is_in_config("output.weight"));
+    assert_eq!((NameMap::new(Llama, 0), NameMap::new(Llama, 7)), (None, None));
+}
+
+#[test]
+fn both_sides_of_a_golden_have_the_same_name_map() {
+    for name in GOLDENS {
+        let of_gguf = NameMap::of_gguf(opened(name).metadata().unwrap());
+        let of_config = NameMap::of_config(&original(name)[0].bytes);
+        assert!(of_gguf.is_some() && of_gguf == of_config, "{name}");
+    }
+}

@@ -1,0 +1,322 @@
+//! Metadata and assets that lie: an error or a note that names the key or the asset and the rule, never a panic.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::hf::Table;
+use impasto_checkpoint::gguf::hf::{self, NameMap, TranslationRule};
+use impasto_checkpoint::gguf::{Array, Metadata, Value};
+use impasto_checkpoint::{Asset, Checkpoint};
+use serde_json::{Value as Json, json};
+use tokenizers::Tokenizer;
+
+const GOLDENS: [&str; 5] = ["llama3", "qwen2", "mistral", "phi3", "gemma3"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden_hf").join(name)
+}
+
+fn opened(name: &str) -> Checkpoint {
+    Checkpoint::open(&golden(&format!("{name}.gguf"))).unwrap()
+}
+
+fn original(name: &str) -> Vec<Asset> {
+    let read = |file: &str| Asset { name: file.into(), bytes: std::fs::read(golden(name).join(file)).unwrap() };
+    ["config.json", "tokenizer.json", "tokenizer_config.json"].map(read).into()
+}
+
+/// What goes wrong with one key set, or taken out (`None`).
+fn broken(name: &str, key: &str, value: Option<Value>) -> Result<Vec<String>, TranslationRule> {
+    let checkpoint = opened(name);
+    let mut metadata = checkpoint.metadata().unwrap().clone();
+    match value {
+        Some(value) => metadata.insert(key, value),
+        None => drop(metadata.remove(key)),
+    }
+    hf::assets(&metadata, &checkpoint).map(|made| made.notes)
+}
+
+#[test]
+fn broken_keys_are_named_with_the_rule() {
+    let tokens = "tokenizer.ggml.tokens";
+    let cases: [(&str, &str, Option<Value>, &str); 26] = [
+        ("llama3", "llama.block_count", None, "\"llama.block_count\" is missing"),
+        (
+            "llama3",
+            "llama.block_count",
+            Some("2".into()),
+            "\"llama.block_count\" is of type String, not an unsigned integer",
+        ),
+        ("llama3", "llama.block_count", Some(u64::MAX.into()), "18446744073709551615 is outside 1..=65536"),
+        ("llama3", "llama.attention.head_count", Some(0u32.into()), "\"llama.attention.head_count\": 0 is outside"),
+        ("llama3", "llama.attention.head_count", Some((-1i32).into()), "is of type I32, not an unsigned"),
+        ("llama3", "llama.attention.head_count", Some(vec![1i32, -2].into()), "differs between blocks"),
+        ("llama3", "llama.attention.head_count", Some(Vec::<i32>::new().into()), "the array is empty"),
+        ("llama3", "llama.attention.head_count_kv", Some(3u32.into()), "3 does not divide the head count 2"),
+        ("qwen2", "qwen2.embedding_length", Some(17u32.into()), "17 is not a multiple of the head count 2"),
+        ("llama3", "llama.rope.freq_base", Some(0f32.into()), "\"llama.rope.freq_base\": 0 is not positive"),
+        ("llama3", "llama.rope.freq_base", Some(f32::NAN.into()), "NaN is not a number"),
+        ("llama3", "llama.attention.layer_norm_rms_epsilon", Some((-1f32).into()), "-1 is not positive"),
+        ("llama3", "general.architecture", Some(7u32.into()), "\"general.architecture\" is of type U32"),
+        ("llama3", tokens, None, "\"tokenizer.ggml.tokens\" is missing"),
+        ("llama3", tokens, Some(vec![1u32].into()), "is of type array of U32, not an array of strings"),
+        ("llama3", tokens, Some(Value::Array(Array::String(vec![b"a".to_vec(), vec![0xFF]]))), "string 1 is not UTF-8"),
+        (
+            "llama3",
+            tokens,
+            Some(vec!["a".to_owned()].into()),
+            "\"tokenizer.ggml.token_type\": 388 entries for 1 tokens",
+        ),
+        ("llama3", "tokenizer.ggml.token_type", Some(vec![1.0f32].into()), "not an array of integers"),
+        ("llama3", "tokenizer.ggml.merges", None, "\"tokenizer.ggml.merges\" is missing"),
+        ("llama3", "tokenizer.ggml.merges", Some(vec!["ab".to_owned()].into()), "merge 0 \"ab\" is not a pair"),
+        ("llama3", "tokenizer.ggml.merges", Some(vec!["t ☃".to_owned()].into()), "\"☃\" is no token"),
+        ("llama3", "tokenizer.ggml.bos_token_id", Some(388u32.into()), "388 is no token of 388"),
+        ("phi3", "tokenizer.ggml.scores", Some(vec![0f32; 3].into()), "3 entries for"),
+        ("phi3", "tokenizer.ggml.add_bos_token", Some(Value::U8(1)), "not a truth value"),
+        ("gemma3", "gemma3.attention.sliding_window_pattern", Some(0u32.into()), "a period of 0"),
+        ("gemma3", "gemma3.attention.sliding_window_pattern", Some(vec![true].into()), "1 entries for 7 blocks"),
+    ];
+    for (name, key, value, message) in cases {
+        let error = match broken(name, key, value) {
+            Err(rule) => rule.to_string(),
+            Ok(notes) => notes.join("; "),
+        };
+        assert!(error.contains(message), "{name} {key}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
+    let cases = [
+        ("general.architecture", Value::from("mamba"), "no config.json: architecture \"mamba\" is not known"),
+        ("llama.expert_count", 8u32.into(), "no config.json: a mixture of experts"),
+        ("llama.attention.value_length", 32u32.into(), "no config.json: keys and values of different widths"),
+        ("llama.rope.dimension_count", 32u32.into(), "no config.json: 32 of 64 dimensions of a head rotated"),
+        ("llama.rope.scaling.factor", 2f32.into(), "no config.json: rotary factors and a scaling factor at once"),
+        ("tokenizer.ggml.pre", "default".into(), "no tokenizer.json: pre-tokenizer \"default\" is not known"),
+        ("tokenizer.ggml.model", "t5".into(), "no tokenizer.json: tokenizers of the kind \"t5\" are not known"),
+    ];
+    for (key, value, note) in cases {
+        assert_eq!(broken("llama3", key, Some(value)).unwrap(), [note]);
+    }
+    assert_eq!(
+        broken("llama3", "tokenizer.ggml.model", None).unwrap(),
+        ["no tokenizer.json: the file has no tokenizer"]
+    );
+    let same: Vec<f32> = vec![-1000.0; opened("phi3").metadata().unwrap().f32s("tokenizer.ggml.scores").unwrap().len()];
+    let notes = broken("phi3", "tokenizer.ggml.scores", Some(same.into())).unwrap();
+    assert!(notes.len() == 1 && notes[0].contains("all tokens have the same score"), "{notes:?}");
+    assert!(broken("phi3", "tokenizer.ggml.scores", None).unwrap()[0].contains("the tokens have no scores"));
+}
+
+#[test]
+fn tokens_that_are_written_twice_or_too_long_are_errors() {
+    let checkpoint = opened("phi3");
+    let tokens = checkpoint.metadata().unwrap().strings("tokenizer.ggml.tokens").unwrap();
+    let with = |id: usize, text: String| {
+        let mut tokens: Vec<String> = tokens.iter().map(|&text| text.to_owned()).collect();
+        tokens[id] = text;
+        broken("phi3", "tokenizer.ggml.tokens", Some(tokens.into())).unwrap_err().to_string()
+    };
+    assert!(with(300, tokens[301].to_owned()).contains("tokens 300 and 301 are both"));
+    assert!(with(300, "x".repeat(600)).contains("token 300 has 600 bytes, at most 512 can be merged"));
+}
+
+#[test]
+fn rotary_factors_that_do_not_fit_are_errors_that_name_the_tensor() {
+    let checkpoint = opened("llama3");
+    for (values, message) in [
+        (vec![1.0; 31], "tensor \"rope_freqs.weight\": shape [31], 32 rotary factors are needed"),
+        (vec![0.0; 32], "a rotary factor is not a positive number"),
+        (vec![f32::INFINITY; 32], "a rotary factor is not a positive number"),
+    ] {
+        let mut tensors = Table::default();
+        tensors.add_values("rope_freqs.weight", &values);
+        let error = hf::assets(checkpoint.metadata().unwrap(), &tensors).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let mut tensors = Table::default();
+    tensors.add("rope_freqs.weight", &[32]);
+    let error = hf::assets(checkpoint.metadata().unwrap(), &tensors).unwrap_err().to_string();
+    assert!(error.contains("rotary factors must be F32"), "{error}");
+}
+
+/// Values of all types, small, large and strange.
+fn strange_values() -> Vec<Value> {
+    let empty_strings: Vec<String> = Vec::new();
+    vec![
+        Value::U8(0),
+        1u32.into(),
+        3u32.into(),
+        u32::MAX.into(),
+        u64::MAX.into(),
+        i64::MIN.into(),
+        0f32.into(),
+        f32::NEG_INFINITY.into(),
+        f64::NAN.into(),
+        1e-40f64.into(),
+        true.into(),
+        "".into(),
+        "llama".into(),
+        Value::String(vec![0xC3, 0x28]),
+        vec![0u32, 1].into(),
+        vec![i32::MIN; 3].into(),
+        vec![f32::NAN; 400].into(),
+        empty_strings.into(),
+        vec![" ".to_owned(), "  ".into(), "a ".into()].into(),
+        vec![String::new(); 388].into(),
+        Value::Array(Array::String(vec![vec![0xFF]; 4])),
+        Value::Array(Array::Array(vec![Array::Bool(vec![true])])),
+        vec![true; 7].into(),
+    ]
+}
+
+#[test]
+fn any_value_of_any_key_is_translated_or_refused() {
+    let mut translated = 0;
+    for name in ["llama3", "phi3", "gemma3"] {
+        let checkpoint = opened(name);
+        let whole = checkpoint.metadata().unwrap();
+        let keys: Vec<String> = whole.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in keys {
+            for value in strange_values().into_iter().map(Some).chain([None]) {
+                let mut metadata = whole.clone();
+                match value {
+                    Some(value) => metadata.insert(key.as_str(), value),
+                    None => drop(metadata.remove(&key)),
+                }
+                let _ = NameMap::of_gguf(&metadata);
+                if let Ok(made) = hf::assets(&metadata, &checkpoint) {
+                    translated += 1;
+                    // What is made is sound, whatever was said.
+                    for asset in &made.assets {
+                        serde_json::from_slice::<Json>(&asset.bytes).unwrap();
+                    }
+                    if let Some(json) = made.get("tokenizer.json").filter(|_| key.starts_with("tokenizer")) {
+                        let tokenizer = Tokenizer::from_bytes(json).unwrap_or_else(|e| panic!("{name} {key}: {e}"));
+                        tokenizer.encode("a  b 12\n", true).unwrap();
+                    }
+                }
+            }
+        }
+    }
+    assert!(translated > 100, "{translated}");
+    hf::assets(&Metadata::new(), &Table::default()).unwrap_err();
+}
+
+#[test]
+fn any_value_of_any_field_is_translated_or_refused() {
+    let strange = [
+        json!(null),
+        json!(0),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(true),
+        json!(""),
+        json!("silu"),
+        json!([]),
+        json!([1, -2]),
+        json!({}),
+        json!({"type": "Sequence"}),
+        json!([["a", "b", "c"]]),
+        json!({"a": -1}),
+        json!({"a": 4_000_000_000u64}),
+    ];
+    let mut translated = 0;
+    for name in GOLDENS {
+        let assets = original(name);
+        let mut tensors = Table::default();
+        tensors.add("model.embed_tokens.weight", &[600, 16]);
+        for (place, asset) in assets.iter().enumerate() {
+            let whole: Json = serde_json::from_slice(&asset.bytes).unwrap();
+            for path in paths(&whole, 3) {
+                for value in &strange {
+                    let mut changed = whole.clone();
+                    *changed.pointer_mut(&path).unwrap() = value.clone();
+                    let mut assets = assets.clone();
+                    assets[place].bytes = changed.to_string().into_bytes();
+                    let _ = NameMap::of_config(&assets[0].bytes);
+                    if let Ok(made) = hf::metadata(&assets, &tensors, "x", 1) {
+                        translated += 1;
+                        let mut written = Table::default();
+                        made.factors.iter().for_each(|(name, values)| written.add_values(name, values));
+                        // What is written can be read again, if only to be refused.
+                        let _ = hf::assets(&made.metadata, &written);
+                    }
+                }
+            }
+        }
+    }
+    assert!(translated > 100, "{translated}");
+}
+
+/// Places in a JSON value as pointers, to a depth; of a long list or table the first few.
+fn paths(value: &Json, depth: usize) -> Vec<String> {
+    let children: Vec<(String, &Json)> = match value {
+        Json::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Json::Array(list) => list.iter().enumerate().map(|(place, value)| (place.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    if depth == 0 {
+        return Vec::new();
+    }
+    let few = children.into_iter().filter(|(key, _)| !key.contains(['/', '~'])).take(14);
+    let below = |(key, value): (String, &Json)| {
+        let deeper = paths(value, depth - 1).into_iter().map({
+            let key = key.clone();
+            move |path| format!("/{key}{path}")
+        });
+        std::iter::once(format!("/{key}")).chain(deeper).collect::<Vec<_>>()
+    };
+    few.flat_map(below).collect()
+}
+
+#[test]
+fn assets_that_gguf_cannot_say_are_refused_by_name() {
+    let change = |name: &str, file: usize, path: &str, value: Json| {
+        let mut assets = original(name);
+        let mut whole: Json = serde_json::from_slice(&assets[file].bytes).unwrap();
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        match whole.pointer_mut(parent).unwrap() {
+            Json::Array(list) => list[key.parse::<usize>().unwrap()] = value,
+            object => object[key] = value,
+        }
+        assets[file].bytes = whole.to_string().into_bytes();
+        hf::metadata(&assets, &Table::default(), "x", 1).unwrap_err().to_string()
+    };
+    let cases = [
+        ("llama3", 0, "/model_type", json!("mamba"), "model_type \"mamba\" has no GGUF form"),
+        ("llama3", 0, "/hidden_size", json!(null), "config.json: \"hidden_size\" is missing"),
+        ("llama3", 0, "/num_attention_heads", json!(0), "config.json: \"num_attention_heads\" is 0"),
+        ("llama3", 0, "/hidden_act", json!("relu"), "activation \"relu\""),
+        ("llama3", 0, "/vocab_size", json!(100), "has no id below 100, the rows of the embedding"),
+        ("llama3", 0, "/rope_parameters/rope_type", json!("dynamic"), "rotary scaling of type \"dynamic\""),
+        ("llama3", 0, "/quantization_config", json!({}), "quantized in its own way"),
+        ("qwen2", 0, "/use_sliding_window", json!(true), "a sliding window"),
+        ("phi3", 0, "/rope_parameters/long_factor", json!([1.0]), "\"long_factor\" has 1 entries, 3 are needed"),
+        ("llama3", 0, "/rms_norm_eps", json!(1e60), "\"attention.layer_norm_rms_epsilon\" would be 1e60"),
+        (
+            "phi3",
+            0,
+            "/rope_parameters/long_factor",
+            json!([1.0, -2.0, 3.0]),
+            "\"long_factor\" has a factor that is not",
+        ),
+        ("gemma3", 0, "/query_pre_attn_scalar", json!(7), "query_pre_attn_scalar 7: GGUF cannot say it"),
+        ("llama3", 1, "/normalizer", json!({"type": "Lowercase"}), "known for the normalizer"),
+        ("llama3", 1, "/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("x"), "known for the pre_tokenizer"),
+        ("llama3", 1, "/model/type", json!("WordPiece"), "a tokenizer of the kind WordPiece"),
+        ("llama3", 1, "/model/merges/0", json!(["a"]), "tokenizer.json: merge 0 is not a pair"),
+        ("llama3", 1, "/added_tokens/0/id", json!(3), "do not go together one to one"),
+        ("llama3", 1, "/post_processor", json!({"type": "BertProcessing"}), "post_processor"),
+        ("phi3", 1, "/model/merges", json!([]), "are not merged, where sentencepiece would"),
+        ("phi3", 1, "/normalizer", json!({"type": "NFKC"}), "falls back to bytes with normalizer"),
+    ];
+    for (name, file, path, value, message) in cases {
+        let error = change(name, file, path, value);
+        assert!(error.contains(message), "{name} {path}: {error}");
+    }
+    let error = hf::metadata(&original("llama3")[..1], &Table::default(), "x", 1).unwrap_err().to_string();
+    assert_eq!(error, "tokenizer.json: is missing");
+}

@@ -1,0 +1,67 @@
+//! `impasto chat`, its input piped in.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::support::{Ran, Workplace, impasto, tiny};
+
+/// The tiny model with a template that shows who says what.
+fn model(at: &Workplace) {
+    std::fs::create_dir(at.path("model")).expect("a folder");
+    for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, at.path("model").join(path.file_name().expect("a name"))).expect("copies");
+    }
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+    std::fs::write(at.path("model").join("chat_template.jinja"), template).expect("writes");
+}
+
+fn chat(at: &Workplace, options: &[&str], input: &[u8]) -> Ran {
+    let mut command = impasto(&[&["chat", "model", "-n", "6"], options].concat());
+    let command = command.current_dir(at.path(".")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("starts");
+    child.stdin.take().expect("a pipe").write_all(input).expect("writes");
+    Ran::of(child.wait_with_output().expect("ends"))
+}
+
+#[test]
+fn a_talk_goes_on_where_it_was() {
+    let at = Workplace::new();
+    model(&at);
+    let said = |input: &str| -> Vec<serde_json::Value> {
+        let ran = chat(&at, &["--json"], input.as_bytes()).ok();
+        serde_json::Deserializer::from_str(&ran.out).into_iter().map(|value| value.expect("JSON")).collect()
+    };
+    let two = said("Tell me\\\nof a dog\nand a cat\n");
+    assert_eq!(two.len(), 2);
+    let prompt = |answer: &serde_json::Value| answer["generation"]["prompt_tokens"].as_u64().expect("a number");
+    assert!(prompt(&two[1]) > prompt(&two[0]) + 4, "the second prompt holds the first answer");
+    // What was forgotten makes no difference.
+    let undone =
+        said("Tell me\\\nof a dog\nof a ball\n/undo\nand a cat\n/reset\nTell me\\\nof a dog\n/exit\nno more\n");
+    assert_eq!(undone.len(), 4);
+    for (ours, theirs) in [(&undone[0], &two[0]), (&undone[2], &two[1]), (&undone[3], &two[0])] {
+        assert_eq!(ours["generation"]["text"], theirs["generation"]["text"]);
+    }
+    let system = said("/system You are a dog.\nTell me\\\nof a dog\n");
+    assert!(prompt(&system[0]) > prompt(&two[0]));
+    // Nothing is nothing.
+    assert!(said("\n\n").is_empty() && said("").is_empty());
+}
+
+#[test]
+fn what_cannot_be_said() {
+    let at = Workplace::new();
+    model(&at);
+    let plain = chat(&at, &["--quiet"], b"hello\n").ok();
+    assert!(plain.out.ends_with('\n') && plain.err.is_empty(), "{plain:?}");
+    let broken = chat(&at, &[], b"hello \xff\n");
+    assert!(broken.code == Some(3) && broken.err.contains("UTF-8"), "{broken:?}");
+    let unknown = chat(&at, &[], b"/dance\n").ok();
+    assert!(unknown.err.contains("/dance"), "{unknown:?}");
+    let long = chat(&at, &["--context", "8"], "a very long line of words that goes on and on\n".as_bytes());
+    assert!(long.code == Some(3) && long.err.contains("context of 8"), "{long:?}");
+    std::fs::remove_file(at.path("model/chat_template.jinja")).expect("removes");
+    let without = chat(&at, &[], b"hello\n");
+    assert!(without.code == Some(3) && without.err.contains("chat template"), "{without:?}");
+}

@@ -1,0 +1,278 @@
+//! The commands on the tiny model, as a user types them.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Ran, Workplace, impasto, tiny};
+
+#[test]
+fn encode_verify_inspect_decode() {
+    let at = Workplace::new();
+    let encoded = at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    assert!(encoded.out.contains("a.impasto: ") && encoded.out.contains("bits per weight"), "{}", encoded.out);
+    assert!(encoded.err.is_empty(), "no progress where there is no terminal: {}", encoded.err);
+    let root = encoded.out.lines().find_map(|l| l.strip_prefix("root ")).expect("a root").to_owned();
+
+    let verified = at.run(&["verify", "a.impasto"]).ok();
+    assert!(verified.out.contains("all good") && verified.out.contains(&root), "{}", verified.out);
+
+    let inspected = at.run(&["inspect", "a.impasto"]).ok();
+    assert!(inspected.out.contains(&root) && inspected.out.contains("tokenizer.json"), "{}", inspected.out);
+    assert!(!inspected.out.contains("model.layers.0."));
+    let inspected = at.run(&["inspect", "a.impasto", "--tensors"]).ok();
+    assert!(inspected.out.contains("model.layers.5.mlp.down_proj.weight"), "{}", inspected.out);
+
+    let decoded = at.run(&["decode", "a.impasto", "--to", "safetensors", "-o", "out"]).ok();
+    assert!(decoded.out.contains("byte for byte"), "{}", decoded.out);
+    for entry in fs::read_dir(tiny()).expect("the tiny model") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        assert!(fs::read(&path).ok() == fs::read(at.path("out").join(name)).ok(), "{name:?} differs");
+    }
+}
+
+#[test]
+fn json_has_its_fields() {
+    let at = Workplace::new();
+    let encoded = at.run(&["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--uncalibrated"]).json();
+    let bits = encoded["bits_per_weight"].as_f64().expect("a number");
+    assert!((3.98..=4.0).contains(&bits), "{bits}");
+    assert_eq!(encoded["bytes"].as_u64(), fs::metadata(at.path("a.impasto")).ok().map(|m| m.len()));
+    assert!(encoded["non_finite"].as_array().is_some_and(Vec::is_empty));
+    assert!(encoded["relative_step"].as_f64().is_some_and(|step| step > 0.0));
+    let tensor = &encoded["tensors"][0];
+    for field in ["name", "dtype", "shape", "mode", "bytes"] {
+        assert!(!tensor[field].is_null(), "{field}");
+    }
+    let verified = at.run(&["verify", "a.impasto", "--json"]).json();
+    assert_eq!((verified["good"].as_bool(), &verified["root"]), (Some(true), &encoded["root"]));
+    let inspected = at.run(&["inspect", "a.impasto", "--json"]).json();
+    assert_eq!((&inspected["root"], &inspected["cut"]), (&encoded["root"], &false.into()));
+    assert!(inspected["objects"].as_array().is_some_and(|objects| objects.len() > 50));
+    for field in ["version", "bytes", "manifest_bytes", "units", "weights", "bits_per_weight", "layers"] {
+        assert!(!inspected[field].is_null(), "{field}");
+    }
+    let decoded = at.run(&["decode", "a.impasto", "-o", "out", "--json"]).json();
+    assert_eq!(decoded["identical"].as_bool(), Some(false));
+    assert_eq!(decoded["files"].as_array().map(Vec::len), Some(5));
+    let ran = at.run(&["run", "a.impasto", "-p", "Once upon a time", "-n", "3", "--json"]).json();
+    assert!(ran["prompt_tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()));
+    assert!(ran["generation"].is_object());
+    at.write("text", &"Once upon a time there was a small cat. She liked to sit in the sun.\n".repeat(20));
+    let text = ["--text", "text", "--ctx", "32", "--windows", "2"];
+    let ppl = at.run(&[&["eval", "ppl", "a.impasto", "--json"], &text[..]].concat()).json();
+    assert!(ppl["perplexity"]["perplexity"]["value"].as_f64().is_some_and(|p| p > 1.0), "{ppl}");
+    let reference = tiny();
+    let kld = at.run(&[&["eval", "kld", "a.impasto", "--reference", &reference, "--json"], &text[..]].concat()).json();
+    for field in ["mean", "median", "q90", "q99", "q999", "max", "same_top", "delta_ln_ppl"] {
+        assert!(!kld["kld"][field].is_null(), "{field}: {kld}");
+    }
+    let bench = at.run(&["bench", "decode", "a.impasto", "--repeat", "1", "--json"]).json();
+    assert!(bench["gb_per_s"].as_f64().is_some_and(|rate| rate > 0.0));
+}
+
+#[test]
+fn the_file_runs_and_its_quality_is_measured() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    let story = at.run(&["run", "a.impasto", "-p", "Once upon a time", "-n", "12"]).ok();
+    let original = at.run(&["run", &tiny(), "-p", "Once upon a time", "-n", "12"]).ok();
+    assert!(story.out.split_whitespace().count() > 3 && story.out == original.out, "{} {}", story.out, original.out);
+    assert!(story.err.contains("prompt tokens"), "{}", story.err);
+    assert!(at.run(&["run", "a.impasto", "-p", "Once", "-n", "2", "--quiet"]).ok().err.is_empty());
+    at.write("text", &"Once upon a time there was a small cat. She liked to sit in the sun.\n".repeat(20));
+    let args = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "text", "--ctx", "64"];
+    let kld = at.run(&[&args[..], &["--score", "second-half"]].concat()).ok();
+    assert!(kld.out.contains("same top token       100.000%"), "a lossless file is the same model: {}", kld.out);
+}
+
+#[test]
+fn sizes_are_met() {
+    let at = Workplace::new();
+    for (option, value, most) in
+        [("--size", "1.2MB", 1_200_000), ("--size", "2MiB", 2 << 20), ("--bpw", "2.5", 983_820)]
+    {
+        at.run(&["encode", &tiny(), "-o", "a.impasto", option, value, "--uncalibrated"]).ok();
+        let length = fs::metadata(at.path("a.impasto")).expect("a file").len();
+        assert!(length <= most && length * 1000 >= most * 995, "{value}: {length}");
+    }
+}
+
+#[test]
+fn demo_and_completions() {
+    let at = Workplace::new();
+    let demo = at.run(&["demo"]).ok();
+    assert!(demo.out.matches("Once upon a time").count() == 2 && demo.out.contains("root "), "{}", demo.out);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = at.run(&["completions", shell]).ok().out;
+        assert!(script.len() > 500 && script.contains("verify"), "{shell}");
+    }
+    assert!(at.run(&["--help"]).ok().out.contains("Exit codes"));
+    assert!(at.run(&["--version"]).ok().out.starts_with("impasto "));
+    assert_eq!(at.left(), [] as [&str; 0], "nothing is left behind");
+}
+
+/// A reader that goes away is no error: `impasto inspect FILE | head -1`.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    for args in [&["inspect", "a.impasto", "--json"][..], &["completions", "bash"], &["verify", "a.impasto"]] {
+        let mut child = impasto(args)
+            .current_dir(at.path(""))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        drop(child.stdout.take());
+        let ran = Ran::of(child.wait_with_output().expect("ends"));
+        assert!(ran.err.is_empty() && ran.code == Some(0), "{:?} {}", ran.code, ran.err);
+    }
+}
+
+#[test]
+fn calibrate_and_encode_with_what_it_measured() {
+    let at = Workplace::new();
+    at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(20));
+    let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s.safetensors", "--ctx", "64", "--tokens", "128"];
+    let measured = at.run(&args).ok();
+    assert!(measured.out.contains("43 matrices on 128 tokens"), "{}", measured.out);
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--statistics", "s.safetensors"]).ok();
+    at.run(&["verify", "a.impasto"]).ok();
+    at.run(&["encode", &tiny(), "-o", "b.impasto", "--statistics", "s.safetensors"])
+        .fails(2, "calibration is for lossy files");
+    at.write("short.txt", "Once");
+    let short = ["calibrate", &tiny(), "--text", "short.txt", "-o", "t.safetensors"];
+    at.run(&short).fails(3, "not one window of 512");
+    assert!(!at.path("t.safetensors").exists());
+}
+
+/// `encode` calibrates on its own text, on one that it is given, or with inputs from coded blocks: all run, and differ.
+#[test]
+fn encode_calibrates_by_itself() {
+    let at = Workplace::new();
+    at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(100));
+    let some = ["--calibration-tokens", "1024"];
+    let ways: [&[&str]; 6] = [
+        &["--uncalibrated"],
+        &some,
+        &["--calibration", "text.txt", "--calibration-tokens", "1024"],
+        &["--calibration-tokens", "1024", "--sequential"],
+        &["--calibration-tokens", "1024", "--floors", "conservative"],
+        &["--calibration-tokens", "1024", "--floors", "aggressive"],
+    ];
+    let mut roots = Vec::new();
+    for way in ways {
+        let encode = ["--json", "encode", &tiny(), "-o", "a.impasto", "--bpw", "3"];
+        roots.push(at.run(&[&encode, way].concat()).json()["root"].to_string());
+        at.run(&["verify", "a.impasto"]).ok();
+    }
+    for (i, root) in roots.iter().enumerate() {
+        assert!(!roots[..i].contains(root), "{:?} changes nothing", ways[i]);
+    }
+}
+
+#[test]
+fn options_of_calibration_that_would_be_ignored_are_refused() {
+    let at = Workplace::new();
+    at.write("text.txt", "text");
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto"], way].concat());
+    for way in [
+        &["--calibration", "text.txt"][..],
+        &["--calibration-tokens", "64"],
+        &["--sequential"],
+        &["--uncalibrated"],
+        &["--floors", "balanced"],
+    ] {
+        encode(way).fails(2, "calibration is for lossy files");
+    }
+    encode(&["--bpw", "4", "--statistics", "s", "--calibration", "text.txt"]).fails(2, "--statistics takes no text");
+    encode(&["--bpw", "4", "--calibration", "text.txt"]).fails(3, "not one window of 512");
+    let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s", "--ctx", "1", "--tokens", "2"];
+    at.run(&args).ok();
+    encode(&["--bpw", "4", "--statistics", "s", "--sequential"]).fails(2, "the text that the statistics are of");
+    assert!(!at.path("a.impasto").exists());
+}
+
+/// A model that cannot be run here is coded without calibration, and that is said; asked for, calibration is an error.
+#[test]
+fn a_model_that_cannot_run_is_not_calibrated() {
+    let at = Workplace::new();
+    std::fs::create_dir(at.path("model")).expect("a folder");
+    for name in ["model.safetensors", "tokenizer.json"] {
+        fs::copy(Path::new(&tiny()).join(name), at.path("model").join(name)).expect("a copy");
+    }
+    at.write("model/config.json", r#"{"architectures": ["BertModel"], "model_type": "bert"}"#);
+    let ran = at.run(&["encode", "model", "-o", "a.impasto", "--bpw", "4"]).ok();
+    assert!(ran.err.contains("not calibrated"), "{}", ran.err);
+    at.write("text.txt", "text");
+    at.run(&["encode", "model", "-o", "b.impasto", "--bpw", "4", "--calibration", "text.txt"]).fails(3, "bert");
+}
+
+#[test]
+fn a_model_runs_in_every_residence() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "5", "--uncalibrated"]).ok();
+    let run = |options: &[&str]| {
+        let words = ["run", "a.impasto", "-p", "Once upon a time", "-n", "5", "--json"];
+        at.run(&[&words[..], options].concat()).json()
+    };
+    let text = |options: &[&str]| run(options)["generation"]["text"].as_str().expect("a text").to_owned();
+    let float = text(&["--residence", "float"]);
+    assert_eq!(float, text(&["--residence", "coded", "--kv", "f32"]));
+    assert_eq!(float, text(&["--activations", "f32", "--kv", "k=f32,v=f16,1-2=f32"]));
+    assert!(!text(&["--kv", "int4"]).is_empty());
+    let bytes = |options: &[&str]| run(options)["load"]["weight_bytes"].as_u64().expect("bytes");
+    let [packed, coded, float] = ["packed", "coded", "float"].map(|form| bytes(&["--residence", form]));
+    assert!(coded < packed && packed * 4 < float, "{coded} {packed} {float}");
+    for (options, code, word) in [
+        (&["--kv", "int5"][..], 2, "int5"),
+        (&["--kv", "9=f16"], 3, "block 9"),
+        (&["--residence", "tar"], 2, "tar"),
+        (&["--residence", "float", "--kv", "f16"], 2, "--kv is for"),
+        (&["--residence", "coded", "--activations", "f32"], 2, "--activations is for"),
+        (&["--context", "0"], 2, "0"),
+        (&["--context", "2"], 3, "context of 2"),
+        (&["--memory-limit", "1MB"], 3, "limit of 1000000"),
+    ] {
+        let ran = at.run(&[&["run", "a.impasto", "-p", "Once upon a time"][..], options].concat());
+        assert!(ran.code == Some(code) && ran.err.contains(word), "{options:?}: {ran:?}");
+    }
+    let kld = |options: &[&str]| {
+        let words = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "t.txt", "--ctx", "32", "--json"];
+        at.run(&[&words[..], options].concat()).json()["kld"]["mean"]["value"].as_f64().expect("a divergence")
+    };
+    at.write("t.txt", &"One day a little dog went to the park and saw a big red ball. ".repeat(20));
+    let (reference, packed) = (kld(&[]), kld(&["--residence", "packed"]));
+    assert!(packed != reference && (packed / reference - 1.0).abs() < 0.2, "{packed} {reference}");
+    assert!((kld(&["--residence", "coded", "--kv", "f32"]) / reference - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn bench_run_prints_tables() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto", "--bpw", "5", "--uncalibrated"]).ok();
+    let bench = ["bench", "run", "a.impasto", "-p", "7,0", "-n", "3", "-d", "0,5", "-r", "2", "-t", "1,2"];
+    let table = at.run(&bench).ok().out;
+    for test in ["| pp7 |", "| pp7 @ d5 |", "| tg3 |", "| tg3 @ d5 |"] {
+        assert_eq!(table.matches(test).count(), 2, "{test} in {table}");
+    }
+    let csv = at.run(&[&bench[..], &["-o", "csv"]].concat()).ok().out;
+    assert_eq!(csv.lines().count(), 9, "{csv}");
+    assert!(csv.lines().skip(1).all(|line| line.starts_with("\"a.impasto\",packed,")), "{csv}");
+    let rows = at.run(&[&bench[..], &["-o", "json"]].concat()).json();
+    let rows = rows.as_array().expect("rows");
+    assert_eq!(rows.len(), 8);
+    for row in rows {
+        assert!(row["mean"].as_f64().is_some_and(|mean| mean > 0.0) && row["deviation"].as_f64().is_some());
+        assert_eq!(row["seconds"].as_array().map(Vec::len), Some(2));
+    }
+    for words in
+        [&["run", &tiny(), "-p", "Once", "--residence", "coded"][..], &[&bench[..], &["-o", "md", "--json"]].concat()]
+    {
+        assert_eq!(at.run(words).code, Some(2), "{words:?}");
+    }
+    let nothing = at.run(&["bench", "run", "a.impasto", "-p", "0", "-n", "0"]);
+    assert!(nothing.code == Some(2) && nothing.err.contains("nothing to measure"), "{nothing:?}");
+}

@@ -1,0 +1,178 @@
+//! What a user sees when something is wrong: one line that names it, the documented exit code, no file left.
+
+use std::fs;
+
+use crate::support::{Ran, Workplace, impasto, tiny};
+
+#[test]
+fn bad_checkpoints() {
+    let at = Workplace::new();
+    at.write("empty", "");
+    at.write("words", "this is no safetensors file at all");
+    fs::create_dir(at.path("folder")).expect("a folder");
+    at.write("folder/config.json", "{}");
+    fs::create_dir(at.path("half")).expect("a folder");
+    let whole = fs::read(format!("{}/model.safetensors", tiny())).expect("the tiny model");
+    fs::write(at.path("half/model.safetensors"), &whole[..whole.len() / 2]).expect("writes");
+    for (input, code, says) in [
+        ("empty", 3, "empty: the file is empty"),
+        ("words", 3, "words: "),
+        ("folder", 3, "folder: no weights"),
+        ("half", 3, "model.safetensors"),
+        ("missing", 1, "missing: No such file"),
+    ] {
+        at.run(&["encode", input, "-o", "a.impasto"]).fails(code, says);
+        at.run(&["run", input, "-p", "x"]).fails(code, says);
+        assert!(!at.path("a.impasto").exists());
+    }
+}
+
+#[test]
+fn bad_files() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "good"]).ok();
+    let good = fs::read(at.path("good")).expect("reads");
+    let damaged = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    };
+    for (name, bytes, code, says) in [
+        ("empty", vec![], 3, "too few for a header"),
+        ("magic", damaged(1), 3, "not an Impasto file"),
+        ("major", damaged(8), 3, "major version"),
+        ("short", good[..50].to_vec(), 3, "too few for a header"),
+        ("manifest", damaged(100), 3, "manifest does not have the hash"),
+        ("cut-early", good[..200].to_vec(), 3, "reaches past the end"),
+        ("cut", good[..good.len() / 2].to_vec(), 5, "is absent"),
+        ("damaged", damaged(good.len() / 2), 4, "is damaged"),
+        ("weights", fs::read(format!("{}/model.safetensors", tiny())).expect("reads"), 3, "not an Impasto file"),
+    ] {
+        fs::write(at.path(name), bytes).expect("writes");
+        let prefix = format!("impasto: {name}: ");
+        let failed = at.run(&["decode", name, "-o", "out"]);
+        failed.fails(code, says);
+        assert!(failed.err.starts_with(&prefix), "{}", failed.err);
+        let left = fs::read_dir(at.path("out")).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{name}: no partial file");
+        if code > 3 {
+            // These open, so the results tell what is wrong with them.
+            let verified = at.run(&["verify", name]);
+            assert_eq!(verified.code, Some(code));
+            assert!(verified.out.contains(if code == 4 { "damaged: unit " } else { "absent: unit " }));
+            at.run(&["inspect", name]).ok();
+            at.run(&["run", name, "-p", "x"]).fails(code, says);
+        } else {
+            at.run(&["verify", name]).fails(code, says);
+            at.run(&["inspect", name]).fails(code, says);
+        }
+    }
+    at.run(&["verify", "missing"]).fails(1, "missing: No such file");
+}
+
+#[test]
+fn bad_texts_and_options() {
+    let at = Workplace::new();
+    at.write("short", "Hi.");
+    fs::write(at.path("binary"), [0xFF, 0xFE, 0]).expect("writes");
+    let model = tiny();
+    let ppl = |rest: &[&str]| at.run(&[&["eval", "ppl", &model], rest].concat());
+    ppl(&["--text", "missing"]).fails(1, "missing: No such file");
+    ppl(&["--text", "short"]).fails(3, "short: the text has");
+    ppl(&["--text", "binary"]).fails(3, "binary: ");
+    ppl(&["--text", "short", "--windows", "0"]).fails(2, "windows = 0");
+    ppl(&["--text", "short", "--ctx", "1"]).fails(2, "ctx = 1");
+    at.run(&["run", &model, "-p", "x", "--top-p", "7"]).fails(2, "top-p = 7");
+    at.run(&["run", &model, "-p", ""]).fails(3, "no tokens");
+    at.run(&["run", &model, "-p", "x", "--system", "y"]).fails(3, "chat template");
+    // The command line's own messages have more than one line.
+    for args in [
+        &["completions", "foosh"][..],
+        &["encode", &model, "-o", "a", "--size", "80XB"],
+        &["encode", &model, "-o", "a", "--bpw", "-3"],
+        &["encode", &model, "-o", "a", "--bpw", "nan"],
+        &["encode", &model, "-o", "a", "--bpw", "3", "--lossless"],
+        &["encode", &model, "-o", "a", "--bpw", "3", "--uncalibrated", "--sequential"],
+        &["encode", &model, "-o", "a", "--threads", "100000"],
+        &["encode", &model],
+        &["nonsense"],
+        &[],
+    ] {
+        let failed = at.run(args);
+        assert_eq!(failed.code, Some(2), "{args:?}: {}", failed.err);
+        assert!(failed.out.is_empty() && !failed.err.is_empty() && !failed.err.contains("panicked"), "{args:?}");
+    }
+    assert_eq!(at.left(), ["binary", "short"]);
+}
+
+/// The variable for the instruction set is read like an option: one that cannot be obeyed is not passed over.
+#[test]
+fn a_wrong_instruction_level() {
+    let at = Workplace::new();
+    let with = |level: &str| {
+        let mut command = impasto(&["-q", "encode", &tiny(), "-o", "a"]);
+        Ran::of(command.current_dir(at.path("")).env("IMPASTO_CPU", level).output().expect("starts"))
+    };
+    for level in ["avx3", "SCALAR", " scalar", "avx2\n"] {
+        with(level).fails(2, &format!("IMPASTO_CPU: {level:?} is not an instruction set"));
+    }
+    assert_eq!(at.left(), [] as [&str; 0]);
+    for level in ["", "scalar"] {
+        with(level).ok();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    with("avx2").fails(2, "this processor lacks avx2");
+}
+
+#[test]
+fn sizes_that_cannot_be_met() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--size", "2KB", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--size", "80MB", "--uncalibrated"]).fails(6, "--lossless");
+    assert_eq!(at.left(), [] as [&str; 0]);
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "nowhere/a"]).fails(1, "nowhere/a: ");
+    fs::create_dir(at.path("folder")).expect("a folder");
+    at.run(&["encode", &tiny(), "-o", "folder"]).fails(1, "folder: ");
+    at.run(&["encode", &tiny(), "-o", "a"]).ok();
+    at.write("file", "x");
+    at.run(&["decode", "a", "-o", "file/out"]).fails(1, "file/out");
+    at.run(&["decode", "a", "-o", "file"]).fails(1, "file");
+    assert_eq!(at.left(), ["a", "file", "folder"]);
+    #[cfg(target_os = "linux")]
+    at.run(&["encode", &tiny(), "-o", "/proc/a"]).fails(1, "/proc/a: ");
+}
+
+#[test]
+fn an_old_file_is_replaced_at_once_or_stays() {
+    let at = Workplace::new();
+    at.write("a", "the old file");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
+    assert_eq!(fs::read(at.path("a")).expect("reads"), b"the old file");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "3", "--uncalibrated"]).ok();
+    at.run(&["verify", "a"]).ok();
+    assert_eq!(at.left(), ["a"]);
+}
+
+/// Names in a file may hold what a terminal obeys; messages and tables do not pass it on.
+#[test]
+fn names_do_not_reach_the_terminal_raw() {
+    let at = Workplace::new();
+    let json = r#"{"\u001b[31m\nsecond":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
+    let file = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[1, 2]].concat();
+    fs::write(at.path("red.safetensors"), file).expect("writes");
+    at.run(&["encode", "red.safetensors", "-o", "a"]).ok();
+    for args in [&["inspect", "a", "--tensors"][..], &["verify", "a"], &["inspect", "a", "--json"]] {
+        let shown = at.run(args).ok().out;
+        assert!(!shown.contains('\u{1b}') && !shown.contains("\nsecond"), "{shown:?}");
+    }
+    let length = fs::metadata(at.path("a")).expect("a file").len() as usize;
+    fs::write(at.path("cut"), &fs::read(at.path("a")).expect("reads")[..length - 1]).expect("writes");
+    let verified = at.run(&["verify", "cut"]);
+    assert!(verified.code == Some(5) && !verified.out.contains('\u{1b}'), "{:?}", verified.out);
+}

@@ -1,0 +1,65 @@
+//! Killed at any time, a command leaves under the name of its result what was there before, or the whole result.
+#![cfg(unix)]
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::support::{Workplace, impasto, tiny};
+
+/// Times at which each command is killed, spread over somewhat more than it takes.
+const POINTS: u32 = 50;
+/// Commands that are tried side by side.
+const LANES: u32 = 2;
+const OLD: &[u8] = b"the old file";
+
+/// Kills the command at one point of the time that it takes; its last argument is the name of the result. Says whether it was done by then.
+fn kill(at: &Workplace, args: &[&str], point: u32, takes: Duration, whole: &[u8]) -> bool {
+    let name = format!("{}-{point}", args[0]);
+    let old = point.is_multiple_of(2).then_some(OLD);
+    if let Some(old) = old {
+        fs::write(at.path(&name), old).expect("writes");
+    }
+    let mut command = impasto(args);
+    command.arg("-q").arg("-o").arg(&name).current_dir(at.path("")).env("TMPDIR", at.path("tmp"));
+    let begun = Instant::now();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    std::thread::sleep((takes * point * 11 / (POINTS * 10)).saturating_sub(begun.elapsed()));
+    child.kill().expect("kills"); // SIGKILL
+    child.wait().expect("ends");
+    let left = fs::read(at.path(&name)).ok();
+    let done = left.as_deref() == Some(whole);
+    assert!(done || left.as_deref() == old, "{args:?} at point {point} left a part");
+    done
+}
+
+/// Kills a command at all points.
+fn kill_everywhere(at: &Workplace, args: &[&str]) {
+    let begun = Instant::now();
+    at.run(&[args, &["-o", "whole"]].concat()).ok();
+    let takes = begun.elapsed();
+    let whole = fs::read(at.path("whole")).expect("reads");
+    let lane = |lane: u32| (lane..POINTS).step_by(LANES as usize).map(|point| kill(at, args, point, takes, &whole));
+    let done: usize = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|n| scope.spawn(move || lane(n).filter(|done| *done).count())).collect();
+        lanes.into_iter().map(|lane| lane.join().expect("every point holds")).sum()
+    });
+    println!("{}: {done} of {POINTS} were done when they were killed; one takes {takes:?}", args[0]);
+    // The first is killed when it has just begun.
+    assert!(done < POINTS as usize);
+}
+
+#[test]
+fn a_killed_encoding_leaves_no_half_file() {
+    let at = Workplace::new();
+    fs::create_dir(at.path("tmp")).expect("a folder");
+    kill_everywhere(&at, &["encode", &tiny(), "--layers", "4,lossless", "--uncalibrated"]);
+}
+
+#[test]
+fn a_killed_truncation_leaves_no_half_file() {
+    let at = Workplace::new();
+    fs::create_dir(at.path("tmp")).expect("a folder");
+    at.run(&["encode", &tiny(), "-o", "layered", "--layers", "4,lossless", "--uncalibrated"]).ok();
+    kill_everywhere(&at, &["truncate", "layered", "--layer", "2"]);
+}

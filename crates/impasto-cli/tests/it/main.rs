@@ -1,0 +1,10 @@
+//! Integration tests, all in one program.
+
+mod chat;
+mod commands;
+mod failures;
+mod gguf;
+mod kill;
+mod layers;
+mod support;
+mod tasks;

@@ -1,0 +1,12 @@
+//! Integration tests, all in one program but for those that watch the memory of theirs.
+
+mod bands;
+mod common;
+mod damage;
+mod hostile;
+mod hostile_dtypes;
+mod hostile_layers;
+mod hostile_manifests;
+mod levels;
+mod round_trip;
+mod writer;

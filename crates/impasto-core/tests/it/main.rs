@@ -1,0 +1,3 @@
+//! Integration tests, all in one program.
+
+mod blocks;

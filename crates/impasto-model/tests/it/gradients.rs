@@ -1,0 +1,303 @@
+//! The backward pass: against transformers (tests/golden/families, made by tools/make_goldens.py), against differences of
+//! the loss, and against what it should be on average.
+
+use std::collections::BTreeMap;
+
+use crate::support::{Family, Folder, Table, golden};
+use impasto_model::decoder::{Decoder, Labels};
+use impasto_model::{CausalLm, GradientProbe, Model, ModelError, Probe, RunOptions, Want};
+use serde_json::Value;
+
+/// Everything that a run shows. The gradient by the embedding has the name "", that of the head is a root mean square.
+#[derive(Default)]
+struct Recorder {
+    inputs: Vec<(Vec<String>, Vec<f32>, usize)>,
+    gradients: Vec<(String, Vec<f32>, usize)>,
+}
+
+impl Probe for Recorder {
+    fn linear(&mut self, names: &[&str], x: &[f32], width: usize) {
+        assert!(self.gradients.is_empty(), "all inputs come first");
+        self.inputs.push((names.iter().map(|n| n.to_string()).collect(), x.to_vec(), width));
+    }
+}
+
+impl GradientProbe for Recorder {
+    fn head(&mut self, name: &str, fisher: &[f32], outputs: usize) {
+        self.gradients.push((name.into(), fisher.iter().map(|f| f.sqrt()).collect(), outputs));
+    }
+
+    fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize) {
+        self.gradients.push((name.into(), gradient.to_vec(), outputs));
+    }
+
+    fn embedding_gradient(&mut self, _: &[u32], gradient: &[f32], width: usize) {
+        self.gradients.push((String::new(), gradient.to_vec(), width));
+    }
+}
+
+fn load(table: &Table, threads: usize) -> Model {
+    Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
+}
+
+fn record(net: &Decoder, tokens: &[u32], labels: Labels<'_>) -> Recorder {
+    let mut recorder = Recorder::default();
+    net.backward(tokens, labels, &mut recorder).unwrap();
+    recorder
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+/// Largest of the numbers.
+fn largest(x: impl Iterator<Item = f64>) -> f64 {
+    x.fold(0.0, f64::max)
+}
+
+/// The labels of a family's golden gradients, and the gradients: by name, (sums of squares, moments) as in `digest` of
+/// make_goldens.py.
+fn goldens(family: &Family) -> (Vec<u32>, BTreeMap<String, [Vec<f64>; 2]>) {
+    let json = std::fs::read(golden().join("families").join(&family.name).join("gradients.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&json).unwrap();
+    let digests = golden["gradients"].as_object().unwrap().iter();
+    let digests = digests.map(|(name, d)| (name.clone(), ["squares", "moments"].map(|sum| numbers(&d[sum])))).collect();
+    (numbers(&golden["labels"]).into_iter().map(|x| x as u32).collect(), digests)
+}
+
+/// On the sum of squares of an output by itself, and on its moment over the largest of its layer. Measured: at most 3e-5;
+/// a rule that is wrong is off by 1e-3 and more.
+const TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn equal_transformers() {
+    for family in Family::all() {
+        let (labels, expected) = goldens(&family);
+        for threads in [1, 2] {
+            let seen = record(load(&family.table, threads).decoder().unwrap(), &family.tokens, Labels::Given(&labels));
+            assert_eq!(seen.gradients.len(), expected.len(), "{}", family.name);
+            let mut worst = [0.0f64; 2];
+            for (name, gradient, outputs) in &seen.gradients {
+                let [squares, moments] = &expected[name];
+                assert_eq!((gradient.len(), squares.len()), (family.tokens.len() * outputs, *outputs));
+                let mut sums = vec![[0.0f64; 2]; *outputs];
+                for (token, row) in gradient.chunks_exact(*outputs).enumerate() {
+                    for (sums, &g) in sums.iter_mut().zip(row) {
+                        *sums = [sums[0] + f64::from(g).powi(2), sums[1] + (token + 1) as f64 * f64::from(g)];
+                    }
+                }
+                let scale = largest(moments.iter().map(|m| m.abs()));
+                let errors = sums.iter().zip(squares.iter().zip(moments));
+                let errors = errors.map(|(got, (s, m))| [(got[0] - s).abs() / s, (got[1] - m).abs() / scale]);
+                for error in errors {
+                    worst = [worst[0].max(error[0]), worst[1].max(error[1])];
+                    assert!(error.iter().all(|e| *e < TOLERANCE), "{}: {name} {error:?}", family.name);
+                }
+            }
+            println!("{}, {threads} threads: largest errors {:.1e} and {:.1e}", family.name, worst[0], worst[1]);
+        }
+    }
+}
+
+/// Sums of squared gradients of whole layers, for labels that are the next token, and behind the last the first.
+fn real_model(folder: &Folder, file: &str) {
+    let golden: Value = serde_json::from_slice(&std::fs::read(golden().join(file)).unwrap()).unwrap();
+    let expected = golden["squared_gradients"].as_object().unwrap();
+    let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|t| t as u32).collect();
+    let mut labels = tokens.clone();
+    labels.rotate_left(1);
+    let model = Model::load(folder, &RunOptions::float()).unwrap();
+    let seen = record(model.decoder().unwrap(), &tokens, Labels::Given(&labels));
+    assert_eq!(seen.gradients.len(), expected.len());
+    let error = |(name, gradient, _): &(String, Vec<f32>, usize)| {
+        let expected = expected[name].as_f64().unwrap();
+        (gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>() / expected - 1.0).abs()
+    };
+    let errors: Vec<f64> = seen.gradients.iter().map(error).collect();
+    println!("{file}: {} layers, largest error {:.1e}", errors.len(), largest(errors.iter().copied()));
+    assert!(errors.iter().all(|error| *error < TOLERANCE));
+}
+
+#[test]
+fn tiny() {
+    real_model(&Folder::tiny(), "tiny.json");
+}
+
+#[test]
+fn smollm2() {
+    let name = "smollm2-135m-continuous";
+    match std::env::var_os("IMPASTO_MODELS").map(|dir| std::path::Path::new(&dir).join(name)) {
+        Some(path) if path.exists() => real_model(&Folder::open(path), &format!("{name}.json")),
+        _ => println!("SKIPPED: set IMPASTO_MODELS to the folder that holds {name}"),
+    }
+}
+
+#[test]
+fn what_is_shown_and_when() {
+    for family in Family::all() {
+        let model = load(&family.table, 2);
+        let net = model.decoder().unwrap();
+        let (labels, tokens) = (goldens(&family).0, &family.tokens);
+        let seen = record(net, tokens, Labels::Given(&labels));
+        // Inputs as a plain run shows them.
+        let mut plain = Recorder::default();
+        net.hidden_probed(&mut net.new_cache(0).unwrap(), tokens, Want::All, &mut plain).unwrap();
+        assert!(seen.inputs == plain.inputs, "{}", family.name);
+        // Gradients of layers grouped by their inputs, from the last group to the first; then the embedding.
+        let mut listed = net.linears();
+        listed.sort_by_key(|layer| std::cmp::Reverse(layer.input));
+        let listed: Vec<_> =
+            listed.iter().map(|l| (l.name, l.outputs)).chain([("", net.config().hidden_size)]).collect();
+        let shown: Vec<_> = seen.gradients.iter().map(|(name, _, outputs)| (name.as_str(), *outputs)).collect();
+        assert_eq!(shown, listed, "{}", family.name);
+        assert!(record(net, tokens, Labels::Given(&labels)).gradients == seen.gradients, "{}", family.name);
+    }
+}
+
+/// The loss, from the logits of a plain run.
+fn loss(net: &Decoder, tokens: &[u32], labels: &[u32]) -> f64 {
+    let logits = net.forward(&mut net.new_cache(0).unwrap(), tokens, Want::All).unwrap();
+    let rows = logits.chunks_exact(net.vocab_size()).zip(labels);
+    rows.map(|(row, &label)| {
+        let max = largest(row.iter().map(|&x| f64::from(x).abs()));
+        let sum: f64 = row.iter().map(|&x| (f64::from(x) - max).exp()).sum();
+        sum.ln() + max - f64::from(row[label as usize])
+    })
+    .sum()
+}
+
+/// The gradient of a weight matrix, outputs x inputs: that of its output times its input, over all tokens.
+fn weight_gradient(gradient: &[f32], x: &[f32], outputs: usize, inputs: usize) -> Vec<f64> {
+    let mut sum = vec![0.0; outputs * inputs];
+    for (g, x) in gradient.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
+        for (sum, g) in sum.chunks_exact_mut(inputs).zip(g) {
+            sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*g) * f64::from(*x));
+        }
+    }
+    sum
+}
+
+/// Moves the weights of `name` along their own gradient and compares the change of the loss with its forecast.
+fn check_slope(model: &mut Model, tokens: &[u32], labels: &[u32], name: &str, slope: &[f64]) {
+    let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
+    let old = model.decoder().unwrap().weights(name).unwrap().to_vec();
+    let size = old.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+    // So far that the loss moves by more than the rounding of the forward pass, and by little else than its slope.
+    let step = (0.03 / norm).min(1e-3 * size);
+    let mut moved = |by: f64| {
+        let weights: Vec<f32> = old.iter().zip(slope).map(|(w, s)| (f64::from(*w) + by * s / norm) as f32).collect();
+        model.decoder_mut().unwrap().set_weights(name, &weights).unwrap();
+        loss(model.decoder().unwrap(), tokens, labels)
+    };
+    let found = (moved(step) - moved(-step)) / (2.0 * step);
+    model.decoder_mut().unwrap().set_weights(name, &old).unwrap();
+    assert!((found / norm - 1.0).abs() < 5e-3, "{name}: {found} by differences, {norm} by the backward pass");
+}
+
+#[test]
+fn differences_of_the_loss() {
+    for family in Family::all() {
+        let mut model = load(&family.table, 1);
+        let (labels, tokens) = (goldens(&family).0, &family.tokens);
+        let seen = record(model.decoder().unwrap(), tokens, Labels::Given(&labels));
+        let gradients: BTreeMap<_, _> = seen.gradients.iter().map(|(name, g, outputs)| (name, (g, *outputs))).collect();
+        let (_, blocks) = seen.inputs.split_last().unwrap();
+        for (names, x, inputs) in blocks {
+            for name in names {
+                let (gradient, outputs) = gradients[name];
+                let slope = weight_gradient(gradient, x, outputs, *inputs);
+                check_slope(&mut model, tokens, &labels, name, &slope);
+            }
+        }
+        if !model.decoder().unwrap().config().tie_word_embeddings {
+            let (gradient, width) = gradients[&String::new()];
+            let mut slope = vec![0.0; model.decoder().unwrap().vocab_size() * width];
+            for (&token, g) in tokens.iter().zip(gradient.chunks_exact(width)) {
+                let slope = &mut slope[token as usize * width..][..width];
+                slope.iter_mut().zip(g).for_each(|(slope, g)| *slope += f64::from(*g));
+            }
+            check_slope(&mut model, tokens, &labels, "model.embed_tokens.weight", &slope);
+        }
+    }
+}
+
+/// A window longer than any block of queries or piece of a prompt, on a real model.
+#[test]
+fn a_long_window() {
+    let mut model = load(&Folder::tiny().table(), 2);
+    let tokens: Vec<u32> = (0..700u32).map(|i| i * i % 4093).collect();
+    let labels: Vec<u32> = tokens.iter().map(|t| t / 2 + 7).collect();
+    let seen = record(model.decoder().unwrap(), &tokens, Labels::Given(&labels));
+    assert_eq!(seen.inputs[0].1.len(), 700 * seen.inputs[0].2);
+    for name in ["model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight"] {
+        let (_, gradient, outputs) = seen.gradients.iter().find(|(n, _, _)| n == name).unwrap();
+        let (_, x, inputs) = &seen.inputs[0];
+        let slope = weight_gradient(gradient, x, *outputs, *inputs);
+        check_slope(&mut model, &tokens, &labels, name, &slope);
+    }
+}
+
+/// At one position, the labels can be counted out: over many seeds, gradients and their squares come to the means under
+/// the model's own distribution. The mean gradient is 0, whatever the model.
+#[test]
+fn sampled_gradients_have_the_moments_of_the_distribution() {
+    const SEEDS: usize = 4000;
+    for name in ["gemma2", "qwen2"] {
+        let model = load(&Family::open(name).table, 1);
+        let net = model.decoder().unwrap();
+        let logits = net.forward(&mut net.new_cache(0).unwrap(), &[5], Want::All).unwrap();
+        let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+        let layer = "model.layers.0.mlp.down_proj.weight";
+        let gradient = |labels: Labels<'_>| {
+            let seen = record(net, &[5], labels);
+            seen.gradients.into_iter().find(|(name, _, _)| name == layer).unwrap().1
+        };
+        let mut mean = vec![0.0; net.config().hidden_size];
+        let [mut squares, mut fourth] = [mean.clone(), mean.clone()];
+        for (label, &logit) in (0..).zip(&logits) {
+            let p = f64::from(logit).exp() / sum;
+            for (at, g) in gradient(Labels::Given(&[label])).into_iter().enumerate() {
+                let g = f64::from(g);
+                mean[at] += p * g;
+                squares[at] += p * g * g;
+                fourth[at] += p * g.powi(4);
+            }
+        }
+        let mut drawn = vec![0.0; mean.len()];
+        for seed in 0..SEEDS as u64 {
+            let gradient = gradient(Labels::Sampled { seed });
+            drawn.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += f64::from(g).powi(2) / SEEDS as f64);
+        }
+        for at in 0..mean.len() {
+            assert!(mean[at].abs() < 1e-5 * squares[at].sqrt(), "{name}: {} {}", mean[at], squares[at]);
+            let error = ((fourth[at] - squares[at].powi(2)) / SEEDS as f64).sqrt();
+            assert!((drawn[at] - squares[at]).abs() < 4.0 * error, "{name}: {} {} {error}", drawn[at], squares[at]);
+        }
+        let many = |seed| record(net, &Family::open(name).tokens, Labels::Sampled { seed }).gradients;
+        assert!(many(3) == many(3) && many(3) != many(4), "{name}");
+    }
+}
+
+#[test]
+fn refusals() {
+    let family = Family::open("qwen2");
+    let model = load(&family.table, 1);
+    let error = |tokens: &[u32], labels: Labels<'_>| {
+        let mut recorder = Recorder::default();
+        let error = model.decoder().unwrap().backward(tokens, labels, &mut recorder).unwrap_err();
+        assert!(recorder.inputs.is_empty() && recorder.gradients.is_empty());
+        error
+    };
+    let drawn = Labels::Sampled { seed: 1 };
+    assert!(matches!(error(&[], drawn), ModelError::EmptyPrompt));
+    assert!(matches!(error(&[1, 96], drawn), ModelError::TokenId { id: 96, position: 1, vocab: 96 }));
+    assert!(matches!(error(&[1; 129], drawn), ModelError::ContextOverflow { tokens: 129, context: 128 }));
+    assert!(matches!(error(&[1, 2], Labels::Given(&[3, 96])), ModelError::TokenId { id: 96, position: 1, vocab: 96 }));
+    let text = error(&[1, 2], Labels::Given(&[3])).to_string();
+    assert_eq!(text, "labels = 1 for 2 tokens: one for each token");
+
+    let mut table = family.table.clone();
+    table.tensors.get_mut("model.norm.weight").unwrap().1[3] = f32::NAN;
+    let error = load(&table, 1).decoder().unwrap().backward(&[1, 2], drawn, &mut Recorder::default()).unwrap_err();
+    assert!(matches!(error, ModelError::NonFinite(_)), "{error}");
+}

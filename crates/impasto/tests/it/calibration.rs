@@ -1,0 +1,82 @@
+//! Calibration, end to end: statistics of the tiny model on one text make a better file, measured on another.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Tensor, open, tiny};
+use impasto::{
+    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, EncodeError, FileWeights, Options, Statistics, Target,
+    calibrate, encode_calibrated,
+};
+use impasto_model::eval::{EvalOptions, EvalText, kld};
+use impasto_model::{Model, RunOptions, WeightSource};
+use tempfile::TempDir;
+
+const CALIBRATION: &str = include_str!("../../../../docs/SPEC.md");
+const TEXT: &str = include_str!("../../../../docs/ARCHITECTURE.md");
+
+fn model(source: &dyn WeightSource) -> Model {
+    Model::load(source, &RunOptions::float()).expect("a model")
+}
+
+/// Statistics on the beginning of the text.
+fn statistics(folder: &TempDir) -> Statistics {
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let tiny = model(&CheckpointWeights::new(&checkpoint));
+    let mut tokens = tiny.tokenizer().expect("a tokenizer").encode(CALIBRATION, true).expect("tokens");
+    tokens.truncate(2048);
+    let path = folder.path().join("statistics.safetensors");
+    let hash = blake3::hash(CALIBRATION.as_bytes());
+    let options = CalibrateOptions { window: 256, ..CalibrateOptions::default() };
+    let weights = CheckpointWeights::new(&checkpoint);
+    let info = calibrate(&checkpoint, &weights, &tokens, &options, &hash, &path, &mut |_| ()).expect("statistics");
+    assert_eq!((info.tokens, info.held_back_tokens, info.linears.len()), (2048, 256, 6 * 7 + 1));
+    assert!(info.linears.values().all(|linear| linear.sensitivity > 0.0));
+    Statistics::open(&path).expect("what was written")
+}
+
+fn encoded(path: &Path, bits: f64, threads: usize, statistics: Option<&Statistics>) -> Result<Vec<u8>, EncodeError> {
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let options = Options { threads, ..Options::new(Target::BitsPerWeight(bits)) };
+    let calibrated = statistics.map(|statistics| Calibrated { statistics, sequential: None });
+    encode_calibrated(&checkpoint, path, &options, calibrated.as_ref(), &|_| ())?;
+    Ok(fs::read(path).expect("a file"))
+}
+
+#[test]
+fn calibrated_files_are_better_and_the_same_for_any_threads() {
+    let folder = TempDir::new().expect("a folder");
+    let statistics = statistics(&folder);
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let original = model(&CheckpointWeights::new(&checkpoint));
+    let text = EvalText::new(original.tokenizer().expect("a tokenizer"), TEXT).expect("tokens");
+    let path = folder.path().join("x.impasto");
+    let divergence = |statistics: Option<&Statistics>| {
+        encoded(&path, 4.5, 0, statistics).expect("encodes");
+        let file = open(&path);
+        let coded = model(&FileWeights::new(file).expect("assets"));
+        let options = EvalOptions { ctx: 256, ..EvalOptions::default() };
+        kld(original.network(), coded.network(), &text, &options, &mut |_| ()).expect("scores").mean.value
+    };
+    let (plain, calibrated) = (divergence(None), divergence(Some(&statistics)));
+    println!("KLD at 4.5 bits: {plain:.4} without, {calibrated:.4} with statistics");
+    assert!(calibrated < 0.6 * plain, "{calibrated} against {plain}");
+
+    let one = encoded(&path, 4.0, 1, Some(&statistics)).expect("encodes");
+    assert!(one == encoded(&path, 4.0, 3, Some(&statistics)).expect("encodes"));
+}
+
+#[test]
+fn statistics_of_another_model_are_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let statistics = statistics(&folder);
+    let other = crate::support::Model::single(vec![Tensor::weights("w", impasto_core::DType::Bf16, &[128, 128], 1)]);
+    let checkpoint = Checkpoint::open(&other.path).expect("a checkpoint");
+    let options = Options::new(Target::BitsPerWeight(8.0));
+    let path = folder.path().join("x.impasto");
+    let calibrated = Calibrated { statistics: &statistics, sequential: None };
+    let refused = encode_calibrated(&checkpoint, &path, &options, Some(&calibrated), &|_| ());
+    assert!(matches!(refused, Err(EncodeError::OtherModel { .. })));
+    let shown = Statistics::open(&tiny()).err().expect("no statistics").to_string();
+    assert!(shown.contains("info"), "{shown}");
+}

@@ -1,0 +1,202 @@
+//! GGUF in and out: files that come back byte for byte, tensors that come out as transformers has them, and new GGUFs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Random, decode, encode_to, open, tiny};
+use half::f16;
+use impasto::export::{Form, GgufType, export};
+use impasto::{Checkpoint, CheckpointWeights, File, FileWeights, Target};
+use impasto_checkpoint::gguf::Metadata;
+use impasto_checkpoint::gguf::hf::{self, Tensors};
+use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
+use impasto_core::{DType, blocks};
+use impasto_model::{Model, RunOptions, Want, WeightSource};
+use tempfile::TempDir;
+
+/// A GGUF of the tiny model with its matrices in `dtype`, made of the parts that an export is not made of.
+fn tiny_gguf(path: &Path, dtype: DType) {
+    struct Shapes<'a>(&'a Checkpoint);
+    impl Tensors for Shapes<'_> {
+        fn shape(&self, name: &str) -> Option<Vec<u64>> {
+            self.0.tensor(name).map(|t| t.shape.clone())
+        }
+        fn values(&self, _: &str) -> Option<Vec<f32>> {
+            None
+        }
+    }
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let assets: Vec<Asset> = checkpoint.assets().to_vec();
+    let made = hf::metadata(&assets, &Shapes(&checkpoint), "tiny", 7).expect("metadata");
+    let config = assets.iter().find(|asset| asset.name == "config.json").expect("config");
+    let names = hf::NameMap::of_config(&config.bytes).expect("names");
+    let source = CheckpointWeights::new(&checkpoint);
+    let mut tensors = Vec::new();
+    for info in checkpoint.tensors() {
+        let mapped = names.to_gguf(&info.name).expect("a name in GGUF");
+        let weights = source.load_f32(&info.name).expect("weights");
+        let width = *info.shape.last().expect("dims") as usize;
+        let rows = weights.len() / width;
+        let matrix = info.shape.len() > 1;
+        let row = |r: usize| if matrix { mapped.change.hf_row(r as u64) as usize } else { r };
+        let moved: Vec<f32> = (0..rows).flat_map(|r| &weights[row(r) * width..][..width]).copied().collect();
+        let mut bytes = Vec::new();
+        let dtype = if matrix { dtype } else { DType::F32 };
+        if !blocks::quantize(dtype, &moved, &mut bytes) {
+            bytes = moved.iter().flat_map(|w| w.to_le_bytes()).collect();
+        }
+        tensors.push((TensorSpec::new(mapped.name, dtype, info.shape.clone()), bytes));
+    }
+    let tensors: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
+    write_gguf(path, &made.metadata, &tensors).expect("a GGUF");
+}
+
+fn encoded(model: &Path, folder: &TempDir, target: Target) -> File {
+    let path = folder.path().join("x.impasto");
+    encode_to(model, &path, target, 0).expect("encodes");
+    open(&path)
+}
+
+/// Names and values of all tensors of a Hugging Face folder.
+fn values(folder: &Path) -> Vec<(String, Vec<f32>)> {
+    let checkpoint = Checkpoint::open(folder).expect("a folder");
+    let source = CheckpointWeights::new(&checkpoint);
+    let load = |name: &String| (name.clone(), source.load_f32(name).expect("weights"));
+    checkpoint.tensors().iter().map(|t| load(&t.name)).collect()
+}
+
+#[test]
+fn a_quantized_gguf_comes_back_and_is_smaller() {
+    for dtype in [DType::Q8_0, DType::Q4_0, DType::Q5_1] {
+        let folder = TempDir::new().expect("a folder");
+        let model = folder.path().join("tiny.gguf");
+        tiny_gguf(&model, dtype);
+        let file = encoded(&model, &folder, Target::Lossless);
+        assert!(file.reader().header().file_length < fs::metadata(&model).expect("length").len(), "{dtype:?}");
+        let out = folder.path().join("out");
+        let exported = decode(&file, &out, false).expect("decodes");
+        assert!(exported.identical);
+        assert_eq!(exported.files, [out.join("tiny.gguf")], "nothing but the GGUF");
+        assert!(fs::read(&model).expect("bytes") == fs::read(out.join("tiny.gguf")).expect("bytes"), "{dtype:?}");
+    }
+}
+
+/// As transformers has them: from the GGUF, from a file that keeps its blocks, and from one with loss, the names and rows agree.
+#[test]
+fn a_gguf_is_seen_as_a_hugging_face_folder() {
+    let folder = TempDir::new().expect("a folder");
+    let model = folder.path().join("tiny.gguf");
+    tiny_gguf(&model, DType::Q8_0);
+    let original = values(&tiny());
+    let near = |found: &[(String, Vec<f32>)], most: f32| {
+        let names = |list: &[(String, Vec<f32>)]| list.iter().map(|t| t.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(found), names(&original));
+        for ((name, a), (_, b)) in found.iter().zip(&original) {
+            let largest = b.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let off = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(off <= largest * most, "{name}: {off} of {largest}");
+        }
+    };
+    let exact = encoded(&model, &folder, Target::Lossless);
+    let out = folder.path().join("hf");
+    export(&exact, &out, None, Form::Safetensors, false, &|_| ()).expect("decodes");
+    // Half a step of 127 to either side, and the rounding of the scale to binary16.
+    near(&values(&out), 0.0042);
+
+    // Of the GGUF, the exact file and the folder come the same logits.
+    let tokens: Vec<u32> = (0..40).map(|i| i * 37 % 4096).collect();
+    let logits = |source: &dyn WeightSource| {
+        let model = Model::load(source, &RunOptions::float()).expect("a model");
+        let mut cache = model.network().new_cache(tokens.len()).expect("a cache");
+        model.network().forward(&mut cache, &tokens, Want::All).expect("logits")
+    };
+    let checkpoint = Checkpoint::open(&model).expect("a GGUF");
+    let from_gguf = logits(&CheckpointWeights::new(&checkpoint));
+    assert!(from_gguf == logits(&FileWeights::new(exact).expect("assets")));
+    assert!(from_gguf == logits(&CheckpointWeights::new(&Checkpoint::open(&out).expect("a folder"))));
+
+    let lossy = encoded(&model, &folder, Target::BitsPerWeight(9.0));
+    let out = folder.path().join("lossy");
+    export(&lossy, &out, None, Form::Original, false, &|_| ()).expect("decodes");
+    near(&values(&out), 0.05);
+    assert!(out.join("tokenizer.json").is_file() && out.join("config.json").is_file());
+}
+
+#[test]
+fn a_folder_becomes_a_gguf() {
+    let folder = TempDir::new().expect("a folder");
+    let file = encoded(&tiny(), &folder, Target::Lossless);
+    let original = values(&tiny());
+    for (wanted, most) in [
+        (GgufType::F32, 0.0),
+        (GgufType::Bf16, 0.0),
+        (GgufType::F16, 0.0005),
+        (GgufType::Q8_0, 0.0042),
+        (GgufType::Q4_0, 0.13),
+    ] {
+        let out = folder.path().join(format!("{wanted:?}"));
+        let exported = export(&file, &out, Some("t.gguf"), Form::Gguf(Some(wanted)), false, &|_| ()).expect("a GGUF");
+        assert!(!exported.identical && exported.files == [out.join("t.gguf")]);
+        let checkpoint = Checkpoint::open(&out.join("t.gguf")).expect("a GGUF");
+        let source = CheckpointWeights::new(&checkpoint);
+        for (name, expected) in &original {
+            let found = source.load_f32(name).expect("weights");
+            let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let off = found.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(found.len() == expected.len() && off <= largest * most, "{wanted:?} {name}: {off} of {largest}");
+        }
+        let tokenizer = |source: &dyn WeightSource| {
+            let model = Model::load(source, &RunOptions::float()).expect("a model");
+            model.tokenizer().expect("a tokenizer").encode("Once upon a time, 1 2  3\n", true).expect("tokens")
+        };
+        let folder = Checkpoint::open(&tiny()).expect("tiny");
+        assert_eq!(tokenizer(&source), tokenizer(&CheckpointWeights::new(&folder)));
+    }
+}
+
+/// A GGUF of every type, also those that nobody knows, of an architecture that nobody runs.
+fn zoo(path: &Path) {
+    let mut random = Random(7);
+    let mut tensors = Vec::new();
+    for dtype in
+        DType::BLOCKS.into_iter().chain([DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I8, DType::I32])
+    {
+        for (i, rows) in [1u64, 3, 70].into_iter().enumerate() {
+            let shape = [rows, 256 * (i as u64 + 1)];
+            let len = shape.iter().product::<u64>() as usize / dtype.weights() * dtype.size();
+            let bytes: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
+            tensors.push((TensorSpec::new(format!("{}.{rows}", dtype.name()), dtype, shape), bytes));
+        }
+    }
+    let weights: Vec<u8> = (0..1024 * 256).flat_map(|_| f16::from_f32(random.gaussian()).to_le_bytes()).collect();
+    tensors.push((TensorSpec::new("weights", DType::F16, [1024, 256]), weights));
+    for (name, bytes) in [("IQ2_XXS", 66), ("TQ1_0", 54)] {
+        let opaque = Opaque { name: name.to_owned(), bytes };
+        let spec = TensorSpec::opaque(name, [256], opaque);
+        tensors.push((spec, (0..bytes).map(|_| random.below(256) as u8).collect()));
+    }
+    let mut metadata = Metadata::new();
+    metadata.insert("general.architecture", "nothing-that-runs");
+    let tensors: Vec<(TensorSpec, &[u8])> = tensors.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
+    write_gguf(path, &metadata, &tensors).expect("a GGUF");
+}
+
+#[test]
+fn every_type_survives_also_of_unknown_models() {
+    let folder = TempDir::new().expect("a folder");
+    let model: PathBuf = folder.path().join("zoo.gguf");
+    zoo(&model);
+    let file = std::sync::Arc::new(encoded(&model, &folder, Target::Lossless));
+    let out = folder.path().join("out");
+    assert!(decode(&file, &out, false).expect("decodes").identical);
+    assert!(fs::read(&model).expect("bytes") == fs::read(out.join("zoo.gguf")).expect("bytes"));
+    let error =
+        Model::load(&FileWeights::new(file.clone()).expect("assets"), &RunOptions::float()).err().expect("no graph");
+    assert!(error.to_string().contains("config.json"), "{error}");
+    // With loss, floats lose and all else stays.
+    let lossy = encoded(&model, &folder, Target::BitsPerWeight(19.2));
+    for name in ["I8.70", "I32.3", "IQ2_XXS", "TQ1_0"] {
+        let bytes = |file: &File| file.tensor(name).expect("a tensor").bytes().expect("bytes");
+        assert_eq!(bytes(&lossy), bytes(&file), "{name}");
+    }
+}

@@ -1,0 +1,23 @@
+//! Every file that is kept of the fuzzers goes through the code that they fuzz.
+
+use std::path::Path;
+
+use crate::support::fuzz_bodies;
+
+#[test]
+fn regressions_stay_fixed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions");
+    for (target, body) in fuzz_bodies::TARGETS {
+        let mut files: Vec<_> = std::fs::read_dir(folder.join(target))
+            .unwrap_or_else(|error| panic!("{target}: {error}"))
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        files.sort();
+        assert!(!files.is_empty(), "no files for {target}");
+        for file in files {
+            let bytes = std::fs::read(&file).expect("a file");
+            let result = std::panic::catch_unwind(|| body(&bytes));
+            assert!(result.is_ok(), "{} fails again", file.display());
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Running files in their residences, beside the reference in binary32.
+
+use std::borrow::Cow;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::support::{open, tiny};
+use impasto::{Checkpoint, Cut, Extent, File, FileWeights, Layers, Options, Target, encode};
+use impasto_container::{Limits, Reader, Source};
+use impasto_model::runtime::Residence;
+use impasto_model::runtime::kv::{KvFormat, KvLayout};
+use impasto_model::runtime::packed::Activations;
+use impasto_model::{Halves, KvCache, LatticeBand, Model, ModelError, RunOptions, Want, WeightSource};
+
+const TOKENS: [u32; 40] = [
+    5, 17, 300, 2, 44, 800, 1, 9, 73, 512, 6, 31, 250, 77, 3, 12, 600, 41, 8, 90, 100, 4, 21, 333, 18, 7, 66, 410, 29,
+    11, 50, 13, 222, 35, 10, 144, 15, 81, 14, 27,
+];
+
+/// An encoding of tiny, its weights as 32-bit floats, with layers below `bits` and an exact one on top where it says so.
+fn encoded(folder: &Path, bits: f64, below: &[f64], exact: bool) -> File {
+    let path = folder.join("tiny.impasto");
+    let below = below.iter().map(|&bits| Extent::BitsPerWeight(bits)).collect();
+    let layers = Layers { below, exact, ..Layers::default() };
+    encode_with(
+        &crate::support::Model::wide_tiny().path,
+        &path,
+        &Options { layers, ..Options::new(Target::BitsPerWeight(bits)) },
+    );
+    open(&path)
+}
+
+fn encode_with(model: &Path, file: &Path, options: &Options) {
+    encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ()).expect("encodes");
+}
+
+fn float() -> RunOptions {
+    RunOptions { threads: 2, ..RunOptions::float() }
+}
+
+/// Packed, with nothing rounded beside the weights.
+fn packed() -> RunOptions {
+    let kv = KvLayout::uniform(KvFormat::F32);
+    RunOptions { threads: 2, kv, activations: Activations::F32, ..RunOptions::default() }
+}
+
+fn load(file: &Arc<File>, options: &RunOptions) -> Model {
+    Model::load(&FileWeights::new(file.clone()).expect("assets"), options).expect("a model")
+}
+
+fn logits(model: &Model) -> Vec<f32> {
+    let mut cache = model.network().new_cache(0).expect("a cache");
+    model.network().forward(&mut cache, &TOKENS, Want::All).expect("runs")
+}
+
+/// Root mean square of the difference over that of the reference.
+fn error(got: &[f32], reference: &[f32]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
+    let difference = square(&mut got.iter().zip(reference).map(|(a, b)| a - b));
+    (difference / square(&mut reference.iter().copied())).sqrt()
+}
+
+/// What sums in another order may differ by.
+const ORDER: f64 = 1e-5;
+
+#[test]
+fn residences_agree_on_every_layer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut file = encoded(folder.path(), 5.0, &[2.5, 3.5], true);
+    // In the middle of a layer, some bands are at one level and some at another.
+    let cuts = [None, Some(Cut::BitsPerWeight(4.2)), Some(Cut::Layer(3)), Some(Cut::Layer(2)), Some(Cut::Layer(1))];
+    for cut in cuts {
+        if let Some(cut) = &cut {
+            file = open(&folder.path().join("tiny.impasto"));
+            file.cut(cut).expect("cuts");
+        }
+        let shared = Arc::new(file);
+        let reference = logits(&load(&shared, &float()));
+        let coded = RunOptions { residence: Residence::Coded, ..packed() };
+        let (ours, coded) = (load(&shared, &packed()), load(&shared, &coded));
+        let worst = (error(&logits(&ours), &reference), error(&logits(&coded), &reference));
+        println!("{cut:?}: packed {:.1e}, coded {:.1e}, {} bytes", worst.0, worst.1, ours.memory_bytes());
+        assert!(worst.0 < ORDER && worst.1 < ORDER, "{cut:?}: {worst:?}");
+        // The exact file has no integers left; packed ones take a byte a weight at most.
+        let bytes = shared.weights() as usize;
+        assert_eq!(ours.memory_bytes() > bytes, cut.is_none(), "{cut:?}: {} bytes", ours.memory_bytes());
+        file = Arc::try_unwrap(shared).unwrap_or_else(|shared| {
+            drop((ours, coded));
+            Arc::try_unwrap(shared).ok().expect("the models are gone")
+        });
+    }
+}
+
+#[test]
+fn rounding_costs_what_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(encoded(folder.path(), 5.0, &[], false));
+    let reference = logits(&load(&file, &packed()));
+    let with = |activations, kv: &str| {
+        let kv = kv.parse().expect("a layout");
+        error(&logits(&load(&file, &RunOptions { activations, kv, ..packed() })), &reference)
+    };
+    let int8 = with(Activations::Int8, "f32");
+    assert!((1e-4..0.03).contains(&int8), "activations: {int8}");
+    let kv = ["f16", "int8", "k=f16,v=int4", "int4"].map(|kv| with(Activations::F32, kv));
+    println!("int8 activations {int8:.1e}; keys and values {kv:?}");
+    assert!(kv[0] < 1e-3 && kv.is_sorted() && kv[3] < 0.2, "{kv:?}");
+    assert!(with(Activations::F32, "int4,0-5=f32") < 1e-9, "overrides");
+}
+
+#[test]
+fn packed_integers_are_those_of_the_file() {
+    use impasto_model::runtime::packed::{Band, ColumnOrder, PackedMatrix};
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = encoded(folder.path(), 4.0, &[], false);
+    let weights = FileWeights::new(file).expect("assets");
+    let mut matrices = 0;
+    for name in
+        ["model.layers.0.mlp.down_proj.weight", "model.embed_tokens.weight", "model.layers.3.self_attn.k_proj.weight"]
+    {
+        let lattice = weights.lattice(name).expect("reads").expect("a lattice");
+        let columns = ColumnOrder::new(lattice.column_steps(), lattice.column_widths()).expect("columns");
+        let (mut all, mut bands) = (Vec::new(), Vec::new());
+        for band in 0..lattice.bands().len() {
+            let mut read = LatticeBand::default();
+            lattice.read(band, &mut read).expect("reads");
+            bands.push(Band::pack(&read.integers, &columns, &read.row_steps, &read.row_widths, 0).expect("packs"));
+            all.extend(read.integers.iter().copied());
+        }
+        let [outputs, inputs] = lattice.shape();
+        let packed = PackedMatrix::new(columns, bands).expect("a matrix");
+        let values = weights.load_f32(name).expect("loads");
+        let (mut integers, mut row) = (vec![0; inputs], vec![0.0; inputs]);
+        for r in 0..outputs {
+            packed.integers(r, &mut integers);
+            assert_eq!(integers, all[r * inputs..(r + 1) * inputs], "{name} row {r}");
+            packed.row(r, &mut row);
+            // The same product, in another order.
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() * 2.0 * f32::EPSILON;
+            assert!(row.iter().zip(&values[r * inputs..]).all(close), "{name} row {r}");
+        }
+        matrices += 1;
+    }
+    assert_eq!(matrices, 3);
+}
+
+/// A file in memory that remembers what was given back.
+struct Recording {
+    bytes: Vec<u8>,
+    released: Mutex<Vec<Range<u64>>>,
+}
+
+impl Source for Recording {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
+        self.bytes.read_at(offset, len)
+    }
+
+    fn release(&self, range: Range<u64>) {
+        self.released.lock().expect("no panic").push(range);
+    }
+}
+
+#[test]
+fn packing_gives_coded_units_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    drop(encoded(folder.path(), 5.0, &[3.0], false));
+    let bytes = std::fs::read(&path).expect("a file");
+    let source = Arc::new(Recording { bytes, released: Mutex::default() });
+    let file = Arc::new(File::new(Reader::open(source.clone(), "tiny", &Limits::default()).expect("opens")));
+    let load =
+        |options: &RunOptions| Model::load(&FileWeights::new(file.clone()).expect("assets"), options).expect("a model");
+    let released = || std::mem::take(&mut *source.released.lock().expect("no panic"));
+    load(&RunOptions { residence: Residence::Coded, ..packed() });
+    let coded = released();
+    let model = load(&packed());
+    let found = released();
+    let reader = file.reader();
+    let mut units = 0;
+    for name in file.tensor_names() {
+        let object = reader.find_tensor(name).expect("a tensor");
+        let matrix = reader.matrix(object).expect("a matrix");
+        for unit in reader.units_of_band(object, 0..matrix.rows(), 0..matrix.cols()).expect("units") {
+            let range = reader.unit_range(unit).expect("a place");
+            assert!(found.contains(&range), "{}", reader.unit_place(unit));
+            // What runs coded reads them with each token.
+            assert!(!coded.contains(&range) || matrix.rows() == 1, "{}", reader.unit_place(unit));
+            units += 1;
+        }
+    }
+    assert!(units > 100, "{units} units");
+    assert_eq!(logits(&load(&packed())), logits(&model), "what was given back can be read again");
+}
+
+#[test]
+fn halves_are_the_bits_of_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    encode_with(&tiny(), &path, &Options::new(Target::Lossless));
+    let weights = FileWeights::new(open(&path)).expect("assets");
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    assert!(weights.lattice(name).expect("reads").is_none());
+    let Some(Halves::Bf16(bits)) = weights.load_half(name).expect("reads") else { panic!("tiny is bf16") };
+    let values = weights.load_f32(name).expect("loads");
+    assert!(bits.iter().map(|&b| f32::from_bits(u32::from(b) << 16)).eq(values));
+}
+
+/// The network of the packed model, however the tokens come.
+#[test]
+fn sequences_run_alone_together_and_in_pieces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(encoded(folder.path(), 5.0, &[], false));
+    for residence in [Residence::Packed, Residence::Coded] {
+        let options = RunOptions { residence, ..RunOptions::default() };
+        let model = load(&file, &RunOptions { threads: 1, ..options.clone() });
+        let net = model.network();
+        let vocab = net.vocab_size();
+        let all = logits(&model);
+        let row = |t: usize| &all[t * vocab..(t + 1) * vocab];
+        for threads in [2, 3] {
+            let other = load(&file, &RunOptions { threads, ..options.clone() });
+            assert!(logits(&other) == all, "{threads} threads give other bits");
+        }
+        // One token after another, and after going back.
+        let (mut cache, mut one) = (net.new_cache(0).expect("a cache"), Vec::new());
+        for (t, token) in TOKENS.iter().enumerate() {
+            net.next_logits(&mut cache, &[*token], &mut one).expect("runs");
+            assert!(error(&one, row(t)) < 1e-3, "token {t}: {}", error(&one, row(t)));
+        }
+        cache.truncate(11);
+        net.next_logits(&mut cache, &TOKENS[11..30], &mut one).expect("runs");
+        assert!(error(&one, row(29)) < 1e-3);
+        assert_eq!(cache.tokens(), &TOKENS[..30]);
+        // Three sequences of different lengths together.
+        let lengths = [40, 3, 17];
+        let mut caches: Vec<KvCache> = lengths.iter().map(|_| net.new_cache(0).expect("a cache")).collect();
+        let mut batch: Vec<(&mut KvCache, &[u32])> =
+            caches.iter_mut().zip(lengths).map(|(cache, n)| (cache, &TOKENS[..n])).collect();
+        let hidden = net.hidden_of_many(&mut batch, Want::LastOnly).expect("runs");
+        for ((hidden, cache), n) in hidden.iter().zip(&caches).zip(lengths) {
+            assert_eq!((hidden.rows(), cache.len()), (1, n));
+            let got = net.logits(hidden, 0..1).expect("logits");
+            assert!(error(&got, row(n - 1)) < 1e-3, "{n} tokens");
+        }
+    }
+}
+
+/// Longer than what runs together at a time.
+#[test]
+fn a_long_prompt_runs_in_pieces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(encoded(folder.path(), 5.0, &[], false));
+    let tokens: Vec<u32> = (0..1300u32).map(|i| i * 7919 % 1000 + 1).collect();
+    let run = |options: &RunOptions| {
+        let model = load(&file, options);
+        let mut cache = model.network().new_cache(0).expect("a cache");
+        let length = tokens.len().min(model.network().max_context());
+        let hidden = model.network().hidden(&mut cache, &tokens[..length], Want::From(length - 20)).expect("runs");
+        model.network().logits(&hidden, 0..20).expect("logits")
+    };
+    let (ours, reference) = (run(&packed()), run(&float()));
+    assert!(error(&ours, &reference) < ORDER, "{}", error(&ours, &reference));
+}
+
+#[test]
+fn what_cannot_run_is_refused_and_the_cache_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(encoded(folder.path(), 4.0, &[], false));
+    let model = load(&file, &RunOptions { max_context: Some(16), ..RunOptions::default() });
+    let net = model.network();
+    let mut cache = net.new_cache(0).expect("a cache");
+    net.hidden(&mut cache, &TOKENS[..5], Want::LastOnly).expect("runs");
+    assert!(matches!(net.hidden(&mut cache, &[], Want::All), Err(ModelError::EmptyPrompt)));
+    let vocab = net.vocab_size() as u32;
+    let outside = net.hidden(&mut cache, &[1, vocab], Want::All);
+    assert!(matches!(outside, Err(ModelError::TokenId { position: 1, .. })));
+    let long = net.hidden(&mut cache, &TOKENS[..12], Want::All);
+    assert!(matches!(long, Err(ModelError::ContextOverflow { tokens: 17, context: 16 })));
+    let mut other = net.new_cache(0).expect("a cache");
+    let empty = net.hidden_of_many(&mut [(&mut other, &TOKENS[..2]), (&mut cache, &[])], Want::All);
+    assert!(matches!(empty, Err(ModelError::EmptyPrompt)));
+    assert_eq!((cache.len(), other.len()), (5, 0));
+    net.hidden(&mut cache, &TOKENS[..11], Want::LastOnly).expect("runs");
+
+    let reference = load(&file, &float());
+    let mut plain = reference.network().new_cache(0).expect("a cache");
+    assert!(matches!(net.hidden(&mut plain, &[1], Want::All), Err(ModelError::ForeignCache)));
+    assert!(matches!(reference.network().hidden(&mut cache, &[1], Want::All), Err(ModelError::ForeignCache)));
+
+    // The coded form fits where the packed one does not.
+    let coded = load(&file, &RunOptions { residence: Residence::Coded, ..RunOptions::default() });
+    let least = model.memory_bytes().min(coded.memory_bytes());
+    assert!(coded.memory_bytes() < model.memory_bytes());
+    let limited = |residence, limit: usize| {
+        let options = RunOptions { residence, memory_limit: Some(limit as u64), ..RunOptions::default() };
+        Model::load(&FileWeights::new(file.clone()).expect("assets"), &options)
+    };
+    let between = (least + model.memory_bytes()) / 2;
+    assert!(matches!(limited(Residence::Packed, between), Err(ModelError::MemoryLimit { .. })));
+    let tight = limited(Residence::Coded, between).expect("fits");
+    // Keys and values have the same limit, and say so.
+    let room = tight.network().new_cache(0).and_then(|mut cache| {
+        let many = vec![1; tight.network().max_context()];
+        tight.network().hidden(&mut cache, &many, Want::LastOnly).map(|_| ())
+    });
+    println!("{room:?}");
+}
+
+/// A file whose weights break in the middle is refused when it is loaded, in each residence, by the tensor's name.
+#[test]
+fn a_damaged_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = encoded(folder.path(), 4.0, &[], false);
+    let unit = file.reader().units().len() as u32 - 3;
+    let at = file.reader().unit_range(unit).expect("a unit").start as usize + 40;
+    drop(file);
+    let path = folder.path().join("tiny.impasto");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    bytes[at] ^= 4;
+    std::fs::write(&path, bytes).expect("writes");
+    let file = Arc::new(open(&path));
+    for residence in [Residence::Packed, Residence::Coded, Residence::Float] {
+        let options = RunOptions { residence, ..RunOptions::default() };
+        let error = Model::load(&FileWeights::new(file.clone()).expect("assets"), &options).err().expect("damaged");
+        assert!(matches!(error, ModelError::Tensor { .. }), "{error}");
+    }
+}

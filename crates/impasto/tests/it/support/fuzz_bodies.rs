@@ -1,0 +1,489 @@
+//! What the fuzz targets do with their input. `fuzz/` runs it under libFuzzer, `tests/it/regressions.rs` over the files kept of it.
+//!
+//! Any input must come back from each function: no panic, memory and time in proportion to the input. What parses must also hold
+//! together, and every instruction set must give the same.
+#![allow(dead_code)] // Each user takes a part.
+
+use std::ops::Range;
+
+use impasto::File;
+use impasto::verify::verify;
+use impasto_checkpoint::gguf::{self, hf};
+use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
+use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
+use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
+use impasto_codec::tile::{TileDecoder, Unit};
+use impasto_codec::{CodecError, Kind, TensorHeader};
+use impasto_container::unit::unit_hash;
+use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
+use impasto_core::{DType, Isa, Mode, Place, varint};
+
+/// A function over the bytes of a fuzzer.
+pub type Body = fn(&[u8]);
+
+/// Every target by its name.
+pub const TARGETS: [(&str, Body); 7] = [
+    ("safetensors", safetensors),
+    ("gguf", gguf),
+    ("container", container),
+    ("file", file),
+    ("tile", tile),
+    ("layers", layers),
+    ("entropy", entropy),
+];
+
+/// Bytes that one tensor may take while fuzzing.
+const MEMORY: u64 = 4 << 20;
+
+/// The input as the header of a safetensors file: as it is, and as the JSON alone.
+pub fn safetensors(data: &[u8]) {
+    match parse_header(data, data.len() as u64, "fuzz") {
+        Ok(header) => whole_header(&header, data.len() as u64),
+        Err(error) => one_line(&error),
+    }
+    let detached = [&(data.len() as u64).to_le_bytes(), data].concat();
+    match parse_detached_header(&detached, "fuzz") {
+        Err(error) => one_line(&error),
+        Ok(header) => {
+            let end = header.tensors.last().map_or(0, |t| t.offsets().end);
+            if let Some(file_len) = header.data_start.checked_add(end) {
+                whole_header(&header, file_len);
+                let attached = parse_header(&detached, file_len, "fuzz").expect("the same header with its data");
+                assert_eq!(attached, header);
+                assert!(parse_header(&detached, file_len + 1, "fuzz").is_err(), "bytes that no tensor covers");
+            }
+        }
+    }
+}
+
+/// The tensors lie one after the other, fill the data, and have the bytes that their shapes say.
+fn whole_header(header: &Safetensors, file_len: u64) {
+    let mut at = 0;
+    for tensor in &header.tensors {
+        assert_eq!(tensor.offsets().start, at);
+        at = tensor.offsets().end;
+        let weights = tensor.shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).expect("a checked shape");
+        assert_eq!(tensor.dtype == DType::Opaque, tensor.type_name.is_some());
+        if tensor.dtype != DType::Opaque {
+            assert_eq!((weights, weights * tensor.dtype.size() as u64), (tensor.elements(), tensor.byte_len()));
+        }
+    }
+    assert_eq!(at, file_len - header.data_start);
+}
+
+/// The input as a GGUF file; its header alone; its header written again; its metadata as those of a model.
+pub fn gguf(data: &[u8]) {
+    let header = match gguf::parse_header(data, data.len() as u64, "fuzz") {
+        Ok(header) => header,
+        Err(error) => return one_line(&error),
+    };
+    let mut at = 0;
+    for tensor in &header.tensors {
+        let offsets = tensor.offsets();
+        assert!(offsets.start >= at && offsets.start - at < header.alignment && offsets.end >= offsets.start);
+        assert_eq!(tensor.dtype == DType::Opaque, tensor.type_name.is_some());
+        if tensor.dtype != DType::Opaque {
+            assert_eq!(tensor.elements() * tensor.dtype.weights() as u64, tensor.weights());
+        }
+        at = offsets.end;
+    }
+    assert!(
+        at <= data.len() as u64 - header.data_start && data.len() as u64 - header.data_start - at < header.alignment
+    );
+
+    let raw = &data[..header.data_start as usize];
+    let detached = gguf::parse_detached_header(raw, "fuzz").expect("the header alone");
+    assert_eq!((detached.data_start, detached.tensors.len()), (header.data_start, header.tensors.len()));
+
+    let specs: Vec<TensorSpec> = header.tensors.iter().map(TensorSpec::from).collect();
+    match gguf::encode_header(&header.metadata, &specs, "fuzz") {
+        Err(error) => one_line(&error),
+        Ok(written) => {
+            let again = gguf::parse_detached_header(&written, "fuzz").expect("what was read can be written");
+            // Of metadata only the bytes can be compared: NaN is not itself.
+            assert_eq!(gguf::encode_header(&again.metadata, &specs, "fuzz").expect("the same"), written);
+        }
+    }
+    match hf::assets(&header.metadata, &Listed(&header.tensors)) {
+        Err(error) => one_line(&error),
+        Ok(made) => made.notes.iter().for_each(one_line),
+    }
+}
+
+/// Tensors of a header, without data.
+struct Listed<'a>(&'a [TensorInfo]);
+
+impl hf::Tensors for Listed<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.0.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone())
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        let tensor = self.0.iter().find(|tensor| tensor.name == name && tensor.dtype == DType::F32)?;
+        Some((1..=tensor.elements().min(64)).map(|i| i as f32).collect())
+    }
+}
+
+/// The input as a file, and as the manifest of one.
+pub fn container(data: &[u8]) {
+    match fuzz_open(data) {
+        Ok(reader) => walk(&reader),
+        Err(error) => one_line(&error),
+    }
+    match fuzz_manifest(data) {
+        Err(error) => one_line(&error),
+        Ok((manifest, layout)) => {
+            let bytes = manifest.to_bytes();
+            let (again, _) = fuzz_manifest(&bytes).expect("what was read can be written");
+            assert_eq!(again, manifest);
+            let header = header_of(data, &layout);
+            let reader = Reader::open(header, "fuzz", &Limits::default()).expect("a manifest that was read");
+            walk(&reader);
+        }
+    }
+}
+
+/// A file that ends with its manifest.
+fn header_of(manifest: &[u8], layout: &Layout) -> Vec<u8> {
+    let header = Header {
+        minor: 0,
+        manifest_length: manifest.len() as u64,
+        file_length: layout.places().end(),
+        root: *blake3::hash(manifest).as_bytes(),
+    };
+    [&header.to_bytes()[..], manifest].concat()
+}
+
+/// Asks a reader for all that it knows.
+fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
+    for unit in 0..reader.units().len() as u32 {
+        let health = reader.verify_unit(unit).expect("a unit of the manifest");
+        assert_eq!(health == UnitHealth::Absent, reader.unit_state(unit).expect("the same") == UnitState::Absent);
+        if let Err(error) = reader.read_unit(unit) {
+            one_line(&error);
+        }
+    }
+    for object in 0..reader.objects().len() as u32 {
+        let (Some(matrix), Some(units)) = (reader.matrix(object), reader.units_of(object)) else { continue };
+        assert_eq!(units.tiles.len(), matrix.tile_count() as usize);
+        let (rows, columns) = (matrix.rows(), matrix.cols());
+        let corner = reader.units_of_band(object, rows / 2..rows / 2 + 1, 0..columns / 2 + 1).expect("known");
+        assert!(corner.len() <= units.tiles.len() + 1);
+        if let Some(rect) = matrix.tile_count().checked_sub(1).and_then(|last| matrix.tile(last)) {
+            assert_eq!((rect.rows.end, rect.cols.end), (rows, columns));
+            assert!((rect.height() as u64) * (rect.width() as u64) <= 1 << 24);
+        }
+    }
+}
+
+/// The input as a file whose hashes fit, so that what is behind them is reached.
+pub fn file(data: &[u8]) {
+    let Some(patched) = with_hashes(data) else { return };
+    let reader = match Reader::open(patched, "fuzz", &Limits::default()) {
+        Ok(reader) => reader,
+        Err(error) => return one_line(&error),
+    };
+    let mut file = File::new(reader);
+    file.set_memory_limit(MEMORY);
+    let (tensors, assets): (Vec<&str>, Vec<&str>) = (file.tensor_names().collect(), file.asset_names().collect());
+    for name in tensors {
+        let tensor = match file.tensor(name) {
+            Ok(tensor) => tensor,
+            Err(error) => {
+                one_line(&error);
+                continue;
+            }
+        };
+        let (rows, columns) = (tensor.matrix().rows(), tensor.matrix().cols());
+        match tensor.bytes() {
+            Err(error) => one_line(&error),
+            Ok(bytes) => {
+                let size = tensor.dtype().size() as u64;
+                assert_eq!(bytes.len() as u64, rows * columns * size);
+                if !bytes.is_empty() {
+                    let band = (rows / 3..rows / 2 + 1, columns / 3..columns / 2 + 1);
+                    let part = tensor.band(band.0.clone(), band.1.clone()).expect("a part of what decodes");
+                    assert_eq!(part, cut(&bytes, columns, size, band.0, band.1));
+                }
+            }
+        }
+    }
+    for name in assets {
+        if let Err(error) = file.asset(name) {
+            one_line(&error);
+        }
+    }
+    let verdict = verify(&file).expect("memory does not fail");
+    assert!(verdict.damaged.is_empty(), "the hashes were set right: {:?}", verdict.damaged);
+}
+
+/// A band of a matrix of `columns` elements of `size` bytes a row.
+pub fn cut(bytes: &[u8], columns: u64, size: u64, rows: Range<u64>, band: Range<u64>) -> Vec<u8> {
+    let row = |r: u64| {
+        let begin = ((r * columns + band.start) * size) as usize;
+        &bytes[begin..begin + ((band.end - band.start) * size) as usize]
+    };
+    rows.flat_map(|r| row(r).to_vec()).collect()
+}
+
+/// A file with the hashes of the units that are there, the root and the lengths set right. `None` if there is no manifest to set.
+pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
+    let declared = u64::from_le_bytes(*data.get(16..24)?.first_chunk()?);
+    let rest = data.get(Header::SIZE..)?;
+    let old = &rest[..rest.len().min(usize::try_from(declared).ok()?)];
+    let mut manifest = Manifest::parse(old, &Limits::default()).ok()?;
+    let layout = Layout::new(&manifest, old.len() as u64).ok()?;
+    for (unit, entry) in manifest.units.iter_mut().enumerate() {
+        let range = layout.places().unit(unit as u32)?;
+        let bytes = data.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+        entry.hash = bytes.map_or([0; 16], unit_hash);
+    }
+    // The manifest is written anew, shorter if it had records that are skipped; the units move with it.
+    let bytes = manifest.to_bytes();
+    let places = Layout::new(&manifest, bytes.len() as u64).ok()?;
+    let mut out = header_of(&bytes, &places);
+    for unit in 0..manifest.units.len() as u32 {
+        let (from, to) = (layout.places().unit(unit)?, places.places().unit(unit)?);
+        let Some(unit) = data.get(usize::try_from(from.start).ok()?..usize::try_from(from.end).ok()?) else { break };
+        out.resize(usize::try_from(to.start).ok()?, 0);
+        out.extend(unit);
+    }
+    Some(out)
+}
+
+/// The dtypes that a tile may have, in the order of their numbers in an input.
+fn dtypes() -> Vec<DType> {
+    [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()
+}
+
+/// The dtype of a number, whatever it is.
+fn dtype_of(number: u8) -> DType {
+    let dtypes = dtypes();
+    dtypes[usize::from(number) % dtypes.len()]
+}
+
+/// The place of a tile: first row, rows, first column, columns; at least one of each, and not too many.
+fn place_of([top, height, left, width]: [u8; 4]) -> Place {
+    let (top, left) = (usize::from(top), usize::from(left));
+    Place { rows: top..top + usize::from(height).clamp(1, 32), columns: left..left + usize::from(width).clamp(1, 130) }
+}
+
+/// The input as a tile: dtype, mode, geometry, tensor header, unit. See [`tile_input`].
+pub fn tile(data: &[u8]) {
+    let mut rest = data;
+    let Some([dtype, mode, place @ .., pad]) = take::<7>(&mut rest) else { return };
+    let Some(header_length) = take(&mut rest).map(u16::from_le_bytes) else { return };
+    let (dtype, mode, place) = (dtype_of(dtype), Mode(mode), place_of(place));
+    let (header, unit) = rest.split_at(rest.len().min(header_length.into()));
+    let header = match TensorHeader::read(header, dtype, place.rows.end as u64, place.columns.end as u64) {
+        Ok(header) => {
+            let again = TensorHeader::read(&header.to_bytes(), dtype, place.rows.end as u64, place.columns.end as u64);
+            assert_eq!(again.as_ref(), Ok(&header));
+            Some(header)
+        }
+        Err(error) => {
+            one_line(&error);
+            None
+        }
+    };
+    let row_bytes = place.columns.len() * dtype.size();
+    let stride = row_bytes + usize::from(pad % 8);
+    let decode = |isa| {
+        let decoder = TileDecoder::new(dtype, header.clone().into_iter().collect(), isa)
+            .map_err(|error| one_line(&error))
+            .ok()?;
+        let units = [Unit { mode, bytes: unit }];
+        let mut out = vec![0xA5; place.rows.len() * stride];
+        let result = decoder.decode(&units, &place, &mut out, stride);
+        for row in out.chunks_exact(stride) {
+            assert!(row[row_bytes..].iter().all(|&b| b == 0xA5), "bytes between rows were touched");
+        }
+        let mut integers = vec![0; place.elements()];
+        let lattice = (mode == Mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers));
+        if let Some(lattice) = &lattice {
+            assert_eq!(lattice.is_ok(), result.is_ok());
+        }
+        Some(result.map(|()| (out, integers)).inspect_err(one_line))
+    };
+    drop(same_everywhere(decode));
+}
+
+/// An input of [`tile`].
+pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: &[u8]) -> Vec<u8> {
+    let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
+    let (top, left) = (place.rows.start as u8, place.columns.start as u8);
+    let mut out = vec![code, mode.0, top, place.rows.len() as u8, left, place.columns.len() as u8, 3];
+    out.extend((header.len() as u16).to_le_bytes());
+    [&out, header, unit].concat()
+}
+
+/// The input as the layers of a tile, from layer 0 up: dtype and geometry, then for each layer the mode, the tensor header and the unit. See
+/// [`layers_input`].
+pub fn layers(data: &[u8]) {
+    let mut rest = data;
+    let Some([dtype, place @ ..]) = take::<5>(&mut rest) else { return };
+    let (dtype, place) = (dtype_of(dtype), place_of(place));
+    let (mut headers, mut units) = (vec![], vec![]);
+    while let Some([mode, header @ .., a, b]) = take::<5>(&mut rest) {
+        let mut part = |length: [u8; 2]| {
+            let (part, left) = rest.split_at(rest.len().min(u16::from_le_bytes(length).into()));
+            rest = left;
+            part
+        };
+        let (header, bytes) = (part(header), part([a, b]));
+        match TensorHeader::read(header, dtype, place.rows.end as u64, place.columns.end as u64) {
+            Ok(header) => headers.push(header),
+            Err(error) => return one_line(&error),
+        }
+        units.push(Unit { mode: Mode(mode), bytes });
+    }
+    let row_bytes = place.columns.len() * dtype.size();
+    let decode = |isa| {
+        let decoder = TileDecoder::new(dtype, headers.clone(), isa).inspect_err(one_line)?;
+        let up_to = |n: usize| {
+            let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
+            let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
+            let found = decoder.integers(&units[..n], &place, &mut integers);
+            // What decodes to weights has integers; the exact layer on top of them can be broken alone.
+            assert!(result.is_err() || found.is_ok() || units[0].mode != Mode::LATTICE);
+            result.map(|()| (out, integers))
+        };
+        Ok::<_, CodecError>((1..=units.len()).map(up_to).collect::<Vec<_>>())
+    };
+    drop(same_everywhere(decode));
+}
+
+/// An input of [`layers`].
+pub fn layers_input(dtype: DType, place: &Place, layers: &[(Mode, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
+    let (top, left) = (place.rows.start as u8, place.columns.start as u8);
+    let mut out = vec![code, top, place.rows.len() as u8, left, place.columns.len() as u8];
+    for (mode, header, unit) in layers {
+        out.push(mode.0);
+        out.extend([header, unit].iter().flat_map(|part| (part.len() as u16).to_le_bytes()));
+        out.extend([header, unit].iter().copied().flatten());
+    }
+    out
+}
+
+/// The input as a segment to decode (see [`entropy_input`]), and as values to code and decode.
+pub fn entropy(data: &[u8]) {
+    let mut rest = data;
+    let Some([kind, shape, width, height]) = take(&mut rest) else { return };
+    let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
+    let (width, height) = (usize::from(width).clamp(1, 130), usize::from(height).clamp(1, 16));
+    let tables = match shape {
+        255 => read_explicit(kind, &mut rest).unwrap_or_default(),
+        _ => parametric(kind, shape % 5).unwrap_or_default(),
+    };
+    if tables.len() != kind.tables() {
+        return;
+    }
+    let Some((classes, rest)) = rest.split_at_checked(2 * (width + height)) else { return };
+    let classes: Vec<i32> = classes.as_chunks::<2>().0.iter().map(|&b| i16::from_le_bytes(b).into()).collect();
+    let (rows, columns) = classes.split_at(height);
+    let lut = Lut::new(kind, &tables);
+    if let Some((states, words)) = rest.split_at_checked(4 * LANES) {
+        let mut lanes = [0; LANES];
+        lanes.iter_mut().zip(states.as_chunks::<4>().0).for_each(|(x, &b)| *x = u32::from_le_bytes(b));
+        // An odd byte is no word: the container of a unit gives words only.
+        let words = &words[..words.len() & !1];
+        let allowed = lanes.iter().all(|&x| x >= LOW);
+        assert_eq!(decode_all(&lut, lanes, words, rows, columns).is_some(), allowed);
+    }
+    round_trip(kind, &tables, &lut, rows, columns, rest);
+}
+
+/// An input of [`entropy`] with the tables of a shape.
+pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], states: &[u32], words: &[u16]) -> Vec<u8> {
+    let mut out = vec![kind as u8, shape, columns.len() as u8, rows.len() as u8];
+    out.extend(rows.iter().chain(columns).flat_map(|c| c.to_le_bytes()));
+    out.extend(states.iter().flat_map(|x| x.to_le_bytes()));
+    out.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    out
+}
+
+/// Values of rows, `None` for an escape; `None` in place of rows where the words end.
+type Values = Option<Vec<Option<i32>>>;
+
+/// What a decoder makes of a segment that it gets `batch` rows at a time, and whether it ended as it must.
+fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) -> (Vec<Values>, bool) {
+    let columns = Columns::new(columns.to_vec());
+    let mut decoded = Vec::new();
+    for rows in rows.chunks(batch) {
+        let (mut values, mut escapes) = (vec![0; rows.len() * columns.padded()], Vec::new());
+        if decoder.rows(rows, &columns, &mut values, &mut escapes).is_err() {
+            decoded.push(None);
+            return (decoded, false);
+        }
+        assert!(escapes.is_sorted_by(|a, b| a < b));
+        let mut values: Vec<Option<i32>> = values.into_iter().map(Some).collect();
+        escapes.iter().for_each(|&at| values[at as usize] = None);
+        decoded.push(Some(
+            values.chunks_exact(columns.padded()).flat_map(|row| row[..columns.width()].to_vec()).collect(),
+        ));
+    }
+    (decoded, decoder.is_finished())
+}
+
+/// Decodes a segment with every instruction set and in batches of several sizes. `None` if a lane state is not allowed; else the values of all
+/// rows, and whether it ended as it must.
+fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], columns: &[i32]) -> Option<(Values, bool)> {
+    let mut results = Vec::new();
+    for batch in [1, 3, rows.len()] {
+        let decode = |isa| Some(segment(Decoder::new(isa, lut, lanes, words)?, rows, columns, batch));
+        let (decoded, finished) = same_everywhere(decode)?;
+        let values: Values = decoded.into_iter().collect::<Option<Vec<_>>>().map(|v| v.concat());
+        results.push((values, finished));
+    }
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "rows depend on how many are decoded together");
+    results.pop()
+}
+
+/// Codes bytes as values and decodes them with every instruction set.
+fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], columns: &[i32], bytes: &[u8]) {
+    let value = |i: usize| match bytes.get(i * 2..i * 2 + 2) {
+        // Most values small, some anywhere.
+        Some(&[a, b]) if b < 240 => i32::from(a as i8) >> (b & 7),
+        Some(&[a, b]) => i32::from_le_bytes([a, b, a, b]),
+        _ => 0,
+    };
+    let mut values: Vec<i32> = (0..rows.len() * columns.len()).map(value).collect();
+    if kind == Kind::Float {
+        values.iter_mut().for_each(|v| *v &= 0x3FF);
+    }
+    let Some(coded) = encode_segment(kind, rows, columns, &values, tables) else { return };
+    let words: Vec<u8> = coded.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let (decoded, finished) = decode_all(lut, coded.states, &words, rows, columns).expect("states of the encoder");
+    assert!(finished);
+    let mut escapes = &coded.escapes[..];
+    for (got, value) in decoded.expect("words of the encoder").into_iter().zip(values) {
+        let got = got.unwrap_or_else(|| {
+            let code = varint::read(&mut escapes).expect("an escape") as u32;
+            escape_value(kind, code)
+        });
+        assert_eq!(got, value);
+    }
+    assert!(escapes.is_empty());
+}
+
+/// Runs `decode` with every instruction set of this processor: all must give the same.
+fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Isa) -> T) -> T {
+    let scalar = decode(Isa::Scalar);
+    for isa in Isa::available() {
+        assert_eq!(decode(isa), scalar, "{isa:?} differs from the scalar reference");
+    }
+    scalar
+}
+
+/// Messages are one line, however hostile the names in them.
+fn one_line(error: &impl std::fmt::Display) {
+    let message = error.to_string();
+    assert!(!message.is_empty() && !message.contains(char::is_control), "{message:?}");
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
+}
