@@ -1,7 +1,7 @@
 """BLAKE3 (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020), unkeyed, 32-byte output, in pure Python.
 
-Python's integers are long, so one integer can hold a 32-bit word of many chunks at once: chunk `i` has bits 64 i to
-64 i + 31, and the 32 bits above are room for carries. `_compress` is the standard compression function on such
+Python's integers are unbounded, so one integer can hold a 32-bit word of many chunks at once: chunk `i` has bits 64 i
+to 64 i + 31, and the 32 bits above leave room for carries. `_compress` is the standard compression function on such
 integers; with one lane it is the textbook one.
 """
 

@@ -1,4 +1,4 @@
-"""Files that break docs/SPEC.md, each the clause that its name begins with."""
+"""Files that violate docs/SPEC.md; the name of each begins with the violated clause."""
 
 import math
 import struct

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes what of the conformance set the real encoder never makes: odd files (`files/`) and broken ones (`broken/`).
+"""Makes what the real encoder never makes of the conformance set: unusual files (`files/`), broken ones (`broken/`).
 
-Then, for every file in `files/`, what the naive decoder prints (`expected/`). The rest of `files/` is written by the
-example `make_conformance` of the crate `impasto`. A name begins with the clause of docs/SPEC.md that the file is about;
-in `broken/` it is the clause that the file breaks, and the first that a reader finds broken if it reads from the front.
+Then writes the output of the naive decoder for every file in `files/` (`expected/`). The rest of `files/` is written by
+the example `make_conformance` of the crate `impasto`. A name begins with the clause of docs/SPEC.md that the file
+exercises; in `broken/` it is the clause that the file violates, the first one that a reader finds violated if it reads
+from the front.
 """
 
 import contextlib

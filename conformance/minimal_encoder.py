@@ -1,4 +1,4 @@
-"""A minimal encoder for tests: the inverse of the steps of docs/SPEC.md, with places to spoil what it makes."""
+"""A minimal encoder for tests: the inverse of the steps of docs/SPEC.md, with hooks to corrupt its output."""
 
 import math
 import struct

@@ -1,5 +1,6 @@
-"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, and how tensors are cut into tiles; and what 12.1 and
-12.2 say of units."""
+"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, the division of tensors into tiles; and what 12.1 and
+12.2 require of units.
+"""
 
 import math
 import struct

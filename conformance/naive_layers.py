@@ -1,4 +1,4 @@
-"""Clauses 12 to 14 of docs/SPEC.md: layers, which make the tiles of layer 0 finer."""
+"""Clauses 12 to 14 of docs/SPEC.md: layers that refine the tiles of layer 0."""
 
 import struct
 

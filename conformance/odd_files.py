@@ -1,4 +1,4 @@
-"""Files that follow docs/SPEC.md but that the real encoder never makes."""
+"""Unusual files: they follow docs/SPEC.md, but the real encoder never makes them."""
 
 import math
 import struct

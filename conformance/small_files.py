@@ -1,4 +1,4 @@
-"""The small good files that odd and broken ones are made of."""
+"""The small valid files that unusual and broken ones are made from."""
 
 from minimal_encoder import Coder, File, coded_file, layered_file, weights
 from naive_container import EXACT, FLOAT, LATTICE, REFINEMENT, STORED

@@ -1,4 +1,5 @@
-"""The naive decoder on the conformance set, and the set against its generator: python3 -m unittest in this folder."""
+"""The naive decoder on the conformance set, and the set against its generator. Run `python3 -m unittest` in this
+folder."""
 
 import unittest
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of the naive decoder on small files that `minimal_encoder` makes. Run in this folder: python3 -m unittest"""
+"""Tests of the naive decoder on small files that `minimal_encoder` makes. Run `python3 -m unittest` in this folder."""
 
 import contextlib
 import io

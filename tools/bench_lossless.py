@@ -1,37 +1,37 @@
 #!/usr/bin/env python3
-"""Lossless coding of linear layers: size, decode and encode speed of Impasto against lmzip and ZipNN.
+"""Lossless coding of linear layers: size, decode and encode speed of Impasto, lmzip and ZipNN.
 
     python -m venv v
     v/bin/pip install numpy ml_dtypes safetensors zstandard torch lmzip==1.3.0 zipnn==0.5.4
     v/bin/python tools/bench_lossless.py --models DIR --impasto target/release/impasto
 
-lmzip builds its kernel with the C compiler on first use, so one must be there. DIR holds the folders
-smollm2-135m-continuous, all-minilm-l6-v2 and whisper-tiny.en, each with a model.safetensors.
+lmzip builds its kernel on first use and needs a C compiler for that. DIR holds the folders smollm2-135m-continuous,
+all-minilm-l6-v2 and whisper-tiny.en, each with a model.safetensors.
 
-Inputs. The linear layers of each model, as one safetensors file: tensors of floats with two dimensions, both at
-least 64, whose name has neither "embed" nor "position". That leaves out norms, biases, embeddings and convolutions.
-MiniLM is fp32 and is cast to bf16 first (round to nearest even). Sizes are compressed file over safetensors file.
+Inputs. The linear layers of each model, as one safetensors file: float tensors with two dimensions, both at least 64,
+whose names contain neither "embed" nor "position". That excludes norms, biases, embeddings and convolutions. MiniLM is
+fp32 and is first cast to bf16 (round to nearest even). Sizes are compressed file over safetensors file.
 
-Tools. Each peer runs at its best setting that we found, through its own in-memory interface, compiled code active
-(checked) and its round trip compared byte by byte (checked). No peer's decode touches a file.
-- lmzip: `ArchiveIndex.decode` of payloads held in memory into one output buffer, chunks shared among threads in
-  tasks of at least 4 MiB, as its `decompress` does; checksums off, which is faster. The default chunk of 8 MiB is
-  smallest; 1 MiB is about twice as fast to decode. Encode has a file interface only: both files are on tmpfs.
-- zipnn: `compress` and `decompress` of the whole file as one buffer, the fastest, and tensor by tensor, as its
-  safetensors plug-in does, the smallest. `compress` overwrites its input, so each run gets a copy, not timed.
-- impasto: the command line. Encode counts the whole process, files on tmpfs; `bench decode` times itself.
+Tools. Each competitor runs at the best setting we found, through its own in-memory interface. The script checks that its
+compiled code is active and that its round trip is exact, byte by byte. No competitor touches a file when it decodes.
+- lmzip: `ArchiveIndex.decode` of payloads in memory into one output buffer, chunks shared among threads in tasks of at
+  least 4 MiB, as its `decompress` does; checksums off, which is faster. The default chunk of 8 MiB gives the smallest
+  files; 1 MiB decodes about twice as fast. Encode has a file interface only: both files are on tmpfs.
+- zipnn: `compress` and `decompress` of the whole file as one buffer (the fastest), and tensor by tensor, as its
+  safetensors plug-in does (the smallest). `compress` overwrites its input, so each run gets a copy, made untimed.
+- impasto: the command line. Encode counts the whole process, with files on tmpfs; `bench decode` times itself.
 
-Memory. "fresh" decodes into memory new to the process, page faults included; "warm" into memory used before, which
-for fast decoders is twice as fast. Impasto's figure stands under "warm", the harder comparison, unless the JSON of
+Memory. "fresh" decodes into memory new to the process, including page faults; "warm" into memory used before, which is
+twice as fast for fast decoders. Impasto's figure is listed under "warm", the harder comparison, unless the JSON of
 `bench decode` says `"memory": "fresh"`.
 
-Rounds are interleaved (every tool once, then again); figures are medians over rounds. Small inputs are decoded
-several times a round, to at least 128 MB.
+Rounds are interleaved (every tool once, then again); figures are medians over rounds. Small inputs are decoded several
+times per round, up to at least 128 MB.
 """
 
 import os
 
-# Ordinary 4 KiB pages for every tool: NumPy asks for huge ones and the heap that it marks so is shared by all.
+# Ordinary 4 KiB pages for every tool: NumPy requests huge pages, and its setting would apply to the shared heap.
 os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"
 
 import argparse
@@ -49,7 +49,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-warnings.simplefilter("ignore")  # torch, which zipnn imports, warns about itself
+warnings.simplefilter("ignore")  # torch, which zipnn imports, emits warnings
 
 import lmz
 import lmz.kernels
@@ -65,7 +65,7 @@ MODELS = {  # folder: dtype to code in
     "all-minilm-l6-v2": "bfloat16",
     "whisper-tiny.en": "float16",
 }
-WHOLE = "smollm2-135m-continuous"  # also coded with all its tensors, sizes only
+WHOLE = "smollm2-135m-continuous"  # also coded with all its tensors, for sizes only
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 BYTES_PER_SAMPLE = 128_000_000
 LMZ_TASK = 4 << 20
@@ -75,7 +75,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory():
-    """Let malloc keep what is freed, so that the next decode finds its pages mapped; `malloc_trim` gives them back."""
+    """Let malloc keep freed memory, so that the next decode finds its pages mapped; `malloc_trim` returns it."""
     if not (LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30) and LIBC.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)):
         sys.exit("this benchmark needs glibc's mallopt")
 
@@ -117,7 +117,7 @@ class Lmzip:
         self.archive = source.with_suffix(f".{chunk_size}.lmz")
 
     def encode(self, threads):
-        """Seconds to encode; leaves payloads in memory and their total, with header and table, in `self.size`."""
+        """Seconds to encode; leaves the payloads in memory and their total size, with header and table, in `self.size`."""
         start = time.perf_counter()
         lmz.compress(str(self.source), str(self.archive), workers=threads, chunk_size=self.chunk_size)
         seconds = time.perf_counter() - start
@@ -142,7 +142,7 @@ class Lmzip:
             for chunk, payload in task:
                 place = view[chunk.dst : chunk.dst + chunk.rlen]
                 plain = memoryview(self.index.decode(chunk, payload, verify=False, out=place))
-                if plain.obj is not out:  # chunks that are not float planes come back in memory of their own
+                if plain.obj is not out:  # chunks that are not float planes come back in separate memory
                     place[:] = plain
 
         each = map if threads == 1 else pool(threads).map
@@ -159,7 +159,7 @@ class Zipnn:
         self.source, self.dtype, self.raw_bytes = source, dtype, source.stat().st_size
         blob = source.read_bytes()
         self.parts = [bytes(t["data"]) for _, t in safetensors.deserialize(blob)] if by_tensor else [blob]
-        self.header_bytes = self.raw_bytes - sum(map(len, self.parts))  # by tensor, the header would be stored as is
+        self.header_bytes = self.raw_bytes - sum(map(len, self.parts))  # tensor by tensor, the header would be stored verbatim
 
     def coder(self, threads):
         return ZipNN(method="HUFFMAN", input_format="byte", bytearray_dtype=self.dtype, threads=threads)
@@ -226,7 +226,7 @@ def tools_for(source, dtype, command):
 
 
 def first_run(tool, threads):
-    """Encode once, not timed (caches, lazy set-up), and hold a peer to exactness; ours has tests for that."""
+    """Encode once, untimed (caches, lazy set-up), and check that a competitor is exact; Impasto has tests for that."""
     tool.encode(threads)
     if not isinstance(tool, Impasto) and not tool.exact():
         sys.exit(f"{tool.name} does not give {tool.source.name} back")
@@ -262,7 +262,7 @@ def measure(source, dtype, command, rounds, threads):
 
 
 def table(rows, threads):
-    """The rows in Markdown: sizes, then medians over rounds of what was timed."""
+    """The rows in Markdown: sizes, then medians over rounds of the timings."""
     columns = {"size, % of raw": [f"{r['size_percent']:.2f}" for r in rows]}
     timed = {f"encode GB/s, {threads} thr.": [r["encode"] for r in rows]}
     for kind in dict.fromkeys(k for r in rows for k in r["decode"]):
@@ -277,7 +277,7 @@ def table(rows, threads):
 
 
 def cpu_ticks():
-    """(all, busy, busy through us and our children) in clock ticks since the machine started."""
+    """(all, busy, busy with this process and its children) in clock ticks since boot."""
     fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = fields[3] + fields[4]
     return sum(fields), sum(fields) - idle, sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
@@ -291,7 +291,7 @@ def machine():
 
 
 def check_compiled():
-    """Refuse to measure a peer's slow fallback."""
+    """Refuse to measure the slow fallback of a competitor."""
     if not lmz.kernels.backend().startswith("native"):
         sys.exit(f"lmzip runs without its compiled kernel ({lmz.kernels.backend()}); it needs a C compiler")
     if not zipnn_core.__file__.endswith((".so", ".pyd")):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What the contexts of mode float are worth: ideal bits a weight on linear layers, for docs/RESULTS.md.
+"""Gain from the contexts of mode float: ideal bits per weight on linear layers, for docs/RESULTS.md.
 
     pip install numpy ml_dtypes
-    python3 tools/context_gains.py FOLDER...        # Hugging Face folders; floats of 32 bits are taken as bf16
+    python3 tools/context_gains.py FOLDER...        # Hugging Face folders; 32-bit floats are taken as bf16
 
-For each number of mantissa bits coded with the exponent, and each width of a class: the empirical entropy of the symbols given the
-class (one distribution for each fraction of an octave, shifted by octaves), the raw bits and the entropy of the class indices. And
-what neighbours would be worth: the gain, in dB, of the best linear prediction of a weight from its left, top and top-left one.
+For each number of mantissa bits coded with the exponent, and each class width, it adds up the empirical entropy of the
+symbols given the class (one distribution for each fraction of an octave, shifted by octaves), the raw bits, and the
+entropy of the class indices. It also prints the gain, in dB, of the best linear prediction of a weight from its left,
+top and top-left neighbours.
 """
 import json
 import struct
@@ -39,7 +40,7 @@ def entropy(symbols):
 
 
 def scales(w):
-    """log2 of row and column scales, fitted in turns."""
+    """log2 of row and column scales, fitted alternately."""
     square = w.astype(np.float64) ** 2 + 1e-30
     columns = np.ones(w.shape[1])
     for _ in range(2):
@@ -49,7 +50,7 @@ def scales(w):
 
 
 def neighbour_errors(w):
-    """Sums of squares of the weights that have all three neighbours, and of their errors under the best linear predictor."""
+    """Sum of squares of the weights with all three neighbours, and of their errors under the best linear predictor."""
     x = w.astype(np.float64)
     target = x[1:, 1:].ravel()
     neighbours = np.stack([x[1:, :-1].ravel(), x[:-1, 1:].ravel(), x[:-1, :-1].ravel()])

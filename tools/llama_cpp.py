@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Does llama.cpp read the GGUFs that `decode --to gguf` writes, and see the same model in them?
+"""Check that llama.cpp reads the GGUF files of `decode --to gguf` and computes the same model.
 
     tools/llama_cpp.py --impasto target/release/impasto --llama DIR --model MODEL --text TEXT [--bytes N]
 
-DIR holds llama.cpp's llama-completion and llama-perplexity; docs/LLAMA_CPP.md says how to build them. MODEL is a
-checkpoint that `impasto encode` takes, TEXT a file of UTF-8 text, of which the first N bytes are used (default 60000).
+DIR holds llama.cpp's llama-completion and llama-perplexity; docs/LLAMA_CPP.md describes how to build them. MODEL is a
+checkpoint that `impasto encode` accepts, TEXT a UTF-8 text file, of which the first N bytes are used (default 60000).
 
-For each type of GGUF (f16, bf16, q8_0, q4_0) both programs read the same file. Perplexity: windows of 512 tokens, of
-which the second half is scored. Text: the greedy continuation of a prompt. Exits with 1 if a perplexity differs by more
-than 0.1% (f16, bf16) or 1% (q8_0, q4_0), or if the first 10 characters of the texts differ (f16, bf16).
+For each GGUF type (f16, bf16, q8_0, q4_0) both programs read the same file. Perplexity is measured on the second half
+of windows of 512 tokens; text is the greedy continuation of a prompt. The script exits with status 1 if a perplexity
+differs by more than 0.1% (f16, bf16) or 1% (q8_0, q4_0), or if the first 10 characters of the texts differ (f16, bf16).
 
-Why not equal: llama.cpp rounds the activations that it multiplies, to the type of the weights for f16 and bf16 and to 8
-bits for q8_0 and q4_0, where Impasto computes in f32. A greedy text can part wherever two tokens are nearly as likely.
+The results are not equal, because llama.cpp rounds the activations that it multiplies: to the type of the weights for
+f16 and bf16, and to 8 bits for q8_0 and q4_0. Impasto computes in f32. A greedy text can diverge wherever two tokens
+are almost equally likely.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 
 PERCENT = {"f16": 0.1, "bf16": 0.1, "q8_0": 1.0, "q4_0": 1.0}
 WINDOW = 512
-BEGIN = {"f16": 10, "bf16": 10, "q8_0": 0, "q4_0": 0}  # characters in which the texts must agree
+BEGIN = {"f16": 10, "bf16": 10, "q8_0": 0, "q4_0": 0}  # leading characters of the texts that must agree
 
 
 def run(*command):
@@ -77,7 +78,7 @@ class LlamaCpp:
 
 
 def part_at(left, right):
-    """Where two texts part: the length of what they begin with both."""
+    """The length of the common prefix of two texts."""
     return len(os.path.commonprefix([left, right]))
 
 
@@ -101,7 +102,7 @@ def main():
 
 
 def check(args, folder):
-    """Prints the table; returns what is wrong, a line each."""
+    """Prints the table; returns the failures, one line each."""
     impasto, llama = Impasto(args.impasto, args.threads), LlamaCpp(args.llama, args.threads)
     file, gguf, text = folder / "model.impasto", folder / "model.gguf", folder / "text"
     text.write_text(args.text.read_bytes()[: args.bytes].decode(errors="ignore"))

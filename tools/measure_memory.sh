@@ -1,8 +1,8 @@
 #!/bin/sh
-# Peak memory of the commands, besides the mapped files: tools/measure_memory.sh IMPASTO MODEL...
+# Peak memory of the commands, without mapped files: tools/measure_memory.sh IMPASTO MODEL...
 # IMPASTO is the command, MODEL a Hugging Face folder. Linux only.
 #
-# The peak of RssAnon (sampled every 5 ms from /proc/PID/status) is what the program takes for itself; VmHWM also counts the pages
+# The peak of RssAnon (sampled every 5 ms from /proc/PID/status) is the memory that the program itself allocates; VmHWM also counts the pages
 # of the mapped checkpoint and file, which the system may drop at any time.
 set -eu
 impasto=$1
@@ -28,7 +28,7 @@ measure() {
     printf '| %s | %d | %d |\n' "$what" $((anon * 1024 / 1000000)) $((high * 1024 / 1000000))
 }
 
-echo '| job | peak besides the maps, MB | with the maps, MB |'
+echo '| job | peak memory without mapped files, MB | with mapped files, MB |'
 echo '|---|---|---|'
 for model in "$@"; do
     name=$(basename "$model")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs a file packed and coded under limits on memory: measure_running.sh IMPASTO FILE MEGABYTES...
+# Runs a file in packed and coded residence under memory limits: measure_running.sh IMPASTO FILE MEGABYTES...
 #
-# The limit is that of a control group, so pages of the mapped file count, and the system may drop them. Needs root.
+# The limit is that of a control group, so it includes pages of the mapped file, which the system may drop. Needs root.
 set -eu
 impasto=$1 file=$2
 shift 2
@@ -16,7 +16,7 @@ limit=memory.max
 for megabytes in "$@"; do
     echo $((megabytes * 1000000)) >"$group/$limit"
     for residence in packed coded; do
-        # The shell puts itself into the group and becomes the command.
+        # The shell joins the group, then replaces itself with the command.
         if said=$(sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group" \
             "$impasto" run "$file" -p "The history of Rome" --raw -n 16 --residence $residence 2>&1); then
             echo "$megabytes MB, $residence: $(echo "$said" | tail -n 1)"

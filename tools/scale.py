@@ -1,23 +1,25 @@
 #!/usr/bin/env python3
-"""A large checkpoint, made up and sharded: does every command keep to its memory, and how fast is it?
+"""A large, synthetic, sharded checkpoint: does every command stay within its memory, and how fast is it?
 
     pip install numpy
     tools/scale.py --impasto target/release/impasto --folder DIR [--gb 8]
 
-Makes a Llama-shaped checkpoint in DIR (which must not be there yet), encodes it losslessly, verifies and decodes the
-file, and compares every file of the decoded folder with its original byte by byte. DIR needs about 2.7 times the size
-and is removed at the end, unless --keep is given. Linux only. Exits with 1 if a command fails, a byte differs or a
-command takes more memory than --limit-mb.
+Makes a Llama-shaped checkpoint in DIR (which must not exist), encodes it losslessly, verifies and decodes the file, and
+compares every decoded file with the original, byte by byte. DIR needs about 2.7 times the size and is removed at the
+end, unless --keep is given. Linux only. Exits with status 1 if a command fails, a byte differs or a command exceeds
+--limit-mb.
 
-Weights. bf16, normal, times a scale of the row and a scale of the column (both log-normal, sigma 0.3, with random
-signs), standard deviation near 0.02; norms near 1. The normal numbers are slices of one block of 2^25, which the codec
-cannot profit from: it codes values one by one and looks for no repeats. They compress like trained bf16 weights.
+Weights. bf16: a normal variate times a scale of the row and a scale of the column (both log-normal, sigma 0.3, with
+random signs), with a standard deviation near 0.02; norms are near 1. The variates are slices of one block of 2^25. The
+codec cannot exploit that, because it codes values one by one and searches for no repeats. The weights compress like
+trained bf16 weights.
 
-Memory. The peak of RssAnon + RssShmem, sampled every 5 ms from /proc/PID/status: what the program takes for itself. The
-checkpoint and the file are mapped, and the system may drop their pages at any time; "with the maps" is VmHWM.
+Memory. The peak of RssAnon + RssShmem, sampled every 5 ms from /proc/PID/status: the memory that the program itself
+allocates. The checkpoint and the file are mapped, and the system may drop their pages at any time; "with mapped files"
+is VmHWM.
 
-Throughput is bytes of weights over the wall time of the whole process, files included; what the page cache holds of
-them, and how fast the disk is, count.
+Throughput is the size of the weights over the wall time of the whole process, including files; it depends on the page
+cache and on the speed of the disk.
 """
 
 import argparse
@@ -33,8 +35,8 @@ import numpy as np
 
 VOCAB, HIDDEN, INNER = 32000, 4096, 11008
 SHARD_BYTES = 2_000_000_000
-POOL = 1 << 25  # normal numbers, of which all matrices are made
-CHUNK = 1 << 20  # values made at a time
+POOL = 1 << 25  # normal variates that all matrices are made from
+CHUNK = 1 << 20  # values per chunk
 SAMPLE_SECONDS = 0.005
 
 
@@ -101,7 +103,7 @@ def write_shard(path, members, pool, rng):
 
 
 def make_checkpoint(folder, wanted_bytes):
-    """Makes a checkpoint of at least this many bytes; returns its bytes of tensors and its number of shards."""
+    """Makes a checkpoint of at least this many bytes; returns the size of its tensors and its number of shards."""
     sizes = lambda blocks: sum(size_of(shape) for _, shape in tensors(blocks))
     blocks = max(1, -(-(wanted_bytes - sizes(0)) // (sizes(1) - sizes(0))))
     shards = [[]]
@@ -147,7 +149,7 @@ def status_kb(pid):
 
 
 def measure(command):
-    """Runs a command; returns its seconds, CPU seconds, peak MB of its own and peak MB with the maps."""
+    """Runs a command; returns its seconds, CPU seconds, peak MB, and peak MB with mapped files."""
     own = with_maps = 0
     before, begun = os.times(), time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -164,7 +166,7 @@ def measure(command):
 
 
 def differing(left, right):
-    """Names of files that the two folders do not share byte for byte."""
+    """Names of the files that differ between two folders."""
     names = {path.name for path in left.iterdir()} | {path.name for path in right.iterdir()}
     return sorted(name for name in names if not same(left / name, right / name))
 
@@ -184,7 +186,7 @@ def main():
     parser.add_argument("--impasto", required=True, type=Path, help="the command")
     parser.add_argument("--folder", required=True, type=Path, help="made, and removed at the end")
     parser.add_argument("--gb", type=float, default=8, help="at least this many GB of weights (default 8)")
-    parser.add_argument("--limit-mb", type=float, default=1000, help="most memory besides the maps (default 1000)")
+    parser.add_argument("--limit-mb", type=float, default=1000, help="memory limit in MB, without mapped files (default 1000)")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as the machine has")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     args = parser.parse_args()
@@ -205,7 +207,7 @@ def check(args):
     raw, shards = make_checkpoint(model, int(args.gb * 1e9))
     print(f"{raw / 1e9:.2f} GB in {shards} shards, made in {time.monotonic() - begun:.0f} s")
     print(f"{len(os.sched_getaffinity(0))} CPUs, load {load:.1f} at the begin", end="\n\n")
-    print("| job | s | CPU s | GB/s | peak besides the maps, MB | with the maps, MB |\n|---|---|---|---|---|---|")
+    print("| job | s | CPU s | GB/s | peak memory without mapped files, MB | with mapped files, MB |\n|---|---|---|---|---|---|")
     ok = True
     base = [args.impasto.resolve(), "-q", "--threads", str(args.threads)]
     for job in (["encode", model, "-o", file, "--lossless"], ["verify", file], ["decode", file, "-o", decoded]):

@@ -1,4 +1,4 @@
-"""Where things lie, how commands are run, and the file of results."""
+"""Paths, running commands, and the file of results."""
 
 import fcntl
 import hashlib

@@ -1,12 +1,12 @@
-"""GPTQ to INT4 in groups: llm-compressor's on whole models, and a plain one of our own on single matrices.
+"""GPTQ to INT4 in groups: llm-compressor's on whole models, and a plain implementation on single matrices.
 
 llm-compressor (GPTQModifier, W4A16, symmetric, groups of 64, activation order without stored indices) quantizes the
-linear layers one after another, each seeing inputs from the quantized ones before it. The tied embedding stays as it
-is, or is rounded to INT8 afterwards.
+linear layers one after another, each on inputs from the already quantized ones before it. The tied embedding stays
+unchanged, or is rounded to INT8 afterwards.
 
-The plain one (Frantar et al., GPTQ, arXiv 2210.17323, algorithm 1, without lazy batches) works on one matrix and the
-covariance of its inputs, so that matrices of any model can be compared: columns in the order of falling diagonal,
-scales of groups fixed before (so that no index is stored), 1% damping.
+The plain implementation (Frantar et al., GPTQ, arXiv 2210.17323, algorithm 1, without lazy batches) takes one matrix
+and the covariance of its inputs, so that matrices of any model can be compared. Columns are in the order of decreasing
+diagonal, scales of groups are fixed beforehand (so that no index is stored), damping is 1%.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Weighted error of single matrices against their bits: Impasto beside the types of llama.cpp, rounding and GPTQ.
+"""Weighted error of single matrices against their bits: Impasto, the types of llama.cpp, rounding and GPTQ.
 
-The error of V in place of W is tr((W-V) H (W-V)^T) / tr(W H W^T) in dB, H the mean of x x^T over inputs of another
-text than the one for calibration. Bits are those of the coded tensor. Every tool is calibrated on the same inputs: ggml
-takes their mean squares, GPTQ and Impasto their covariance.
+The error of V in place of W is tr((W-V) H (W-V)^T) / tr(W H W^T) in dB, where H is the mean of x x^T over inputs from a
+text other than the calibration text. Bits are those of the coded tensor. Every tool is calibrated on the same inputs:
+ggml uses their mean squares, GPTQ and Impasto their covariance.
 """
 
 from dataclasses import dataclass

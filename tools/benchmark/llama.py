@@ -1,4 +1,4 @@
-"""llama.cpp's files of a model: its presets, and the best mixes of types that we could find for it."""
+"""llama.cpp's files of a model: its presets, and the best mixes of types found for the model."""
 
 import json
 from collections import Counter

@@ -1,7 +1,7 @@
 """Covariances of the inputs of linear layers, collected with torch, and statistics files for `encode --statistics`.
 
-Impasto calibrates models that it can run. For others, and to treat all alike, this module runs the model in
-transformers: SmolLM2 and MiniLM on text, whisper on speech made from text, with the text as the decoder's tokens.
+Impasto calibrates models that it can run. For other models, and to treat all alike, this module runs the model in
+transformers: SmolLM2 and MiniLM on text, whisper on synthesized speech, with the text as the decoder's tokens.
 """
 
 import json

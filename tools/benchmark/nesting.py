@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What coarser lattices inside a finer one cost, by how they are made: a model of the encoder's layers on a few matrices.
+"""The cost of nesting coarser lattices in a finer one: a model of the encoder's layers on a few matrices.
 
     tools/benchmark/nesting.py --model FOLDER --statistics FILE [options]
 
-Some rows of each matrix are rounded at a fine step with all feedback (the top layer); a base is made of the result, with a
-factor of the step and a part of the feedback. For each way to make it: bits a weight of the base and of the refinement on
-top; how many dB the base is above one that stands alone at its bits; how many bits more both take than the top alone.
-Bits are ideal: the empirical entropy of integers under their contexts, tables not counted. Errors are those of the outputs.
+Some rows of each matrix are rounded at a fine step with full feedback (the top layer). A base is derived from the
+result, with a step that is a multiple of the fine one and with part of the feedback. For each way to derive it, the
+script prints the bits per weight of the base and of the refinement on top; the loss of the base in dB against a
+stand-alone one with the same bits; and the extra bits of both over the top alone. Bits are ideal: the empirical entropy
+of integers under their contexts, without tables. Errors are those of the outputs.
 """
 
 import argparse

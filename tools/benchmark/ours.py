@@ -1,4 +1,4 @@
-"""Impasto's own files."""
+"""Impasto's files."""
 
 import json
 import time

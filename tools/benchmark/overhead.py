@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What layers cost: the linear layers of a file in layers beside those of files without.
+"""The cost of quality layers: the linear layers of a layered file against those of files without layers.
 
     tools/benchmark/overhead.py --impasto FILE --model FOLDER --statistics FILE [options]
 
-Errors are those of the outputs, tr((W - V) H (W - V)^T) with the covariance H of the statistics, damped as they say. For every
-level of every linear layer: how many dB it is above a file without layers of the same bits, and how many bits more it
-takes than one of the same error, both read off the curve of that layer through the files without.
+Errors are those of the outputs, tr((W - V) H (W - V)^T), with the covariance H and the damping of the statistics. For
+every level of every linear layer, the script prints the loss in dB against a file without layers with the same bits,
+and the extra bits against one with the same error. Both are read off the curve of that linear layer through the files
+without layers.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A plot as SVG: points, lines between them, names beside them. No library; the same data give the same bytes."""
+"""A plot as SVG: points, connecting lines, labels. No library; the same data give the same bytes."""
 
 import math
 from dataclasses import dataclass, field

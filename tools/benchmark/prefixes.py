@@ -1,4 +1,5 @@
-"""Files in layers: what their prefixes are worth, in Impasto's order of units and in others, beside files without layers."""
+"""Layered files: the quality of their prefixes, with units in Impasto's order and in others, against files without
+layers."""
 
 import json
 import random

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What a factor for each row of decoded weights, or one for each matrix, would earn.
+"""The gain from a correction factor for each row, or for each matrix, of decoded weights.
 
     tools/benchmark/rescaling.py --impasto FILE --model DIR --statistics A --held-out B FILE.impasto...
 
-The factors are the best ones for the inputs' covariance H in statistics A (`impasto calibrate`): for a row w and its
-decoded v, w H v / v H v. The error, (w - v) H (w - v), is counted with the covariance of B, made from another text; means
-over the linear layers of five blocks. 6.02 dB are a bit a weight. Needs numpy, safetensors and torch.
+The factors are optimal for the input covariance H in statistics A (`impasto calibrate`): w H v / v H v for a row w and
+its decoded v. The error, (w - v) H (w - v), uses the covariance of B, made from another text. Results are means over
+the linear layers of five blocks; 6.02 dB correspond to one bit per weight. Needs numpy, safetensors and torch.
 """
 
 import argparse

@@ -1,8 +1,7 @@
-"""Round-to-nearest in groups: the plainest peer.
+"""Round to nearest in groups: the simplest competitor.
 
-A group of 32 or 64 neighbours along the inputs shares a scale in binary16; weights are signed integers of 4 or 8
-bits. The scale is the largest magnitude over half the number of levels less a half (7.5 or 127.5), as
-compressed-tensors has it.
+A group of 32 or 64 neighbours along the inputs shares a binary16 scale; weights are signed integers of 4 or 8 bits. The
+scale is the largest magnitude over half the number of values minus a half (7.5 or 127.5), as in compressed-tensors.
 """
 
 import numpy as np

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Impasto beside its peers: size against KL divergence, and bits against weighted error of layers.
+"""Impasto and its competitors: size against KL divergence, and bits against the weighted error of linear layers.
 
     tools/benchmark/run.py STEP... --impasto FILE --llama DIR --models DIR --data DIR [options]
 
-Steps, each of which goes on where it was stopped: what is in the file of results is not done again.
+Steps. Each continues where it was stopped: what is in the results file is not repeated.
   peers     llama.cpp's presets
-  ours      Impasto's files at the wanted sizes; done again when the program or its options are others
-  mixes     llama.cpp's best mixes of types (--tensor-type, --token-embedding-type), searched for
+  ours      Impasto's files at the requested sizes; repeated when the program or its options change
+  mixes     a search for llama.cpp's best mixes of types (--tensor-type, --token-embedding-type)
   gptq      INT4 by llm-compressor
   rounding  INT8 and INT4, round to nearest
-  layers    the weighted error of matrices: SmolLM2, MiniLM, whisper; of Impasto again as above
-  prefixes  files in layers cut at 20 sizes, their units in Impasto's order and in others
+  layers    the weighted error of matrices: SmolLM2, MiniLM, whisper; Impasto's repeated as in `ours`
+  prefixes  layered files cut at 20 sizes, with units in Impasto's order and in others
   report    plots (docs/benchmark) and tables (--tables) from the results
   all       all of these in order
-README.md beside this file says what to install.
+README.md in this folder describes the installation.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Speech made from text by espeak-ng, for models of speech."""
+"""Speech synthesized from text by espeak-ng, for speech models."""
 
 import io
 import re

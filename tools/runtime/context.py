@@ -1,4 +1,4 @@
-"""Where things lie, how programs are run and pinned, and what the steps share."""
+"""Paths, running and pinning programs, and what the steps share."""
 
 import hashlib
 import json

@@ -1,4 +1,5 @@
-"""The files of the synthetic model: ours at the rates of SmolLM2's files, and llama.cpp's; and how well it is one."""
+"""The files of the synthetic model: Impasto's at the rates of SmolLM2's files, and llama.cpp's; and a check of the
+imitation."""
 
 import shutil
 from functools import cache

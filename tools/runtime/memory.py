@@ -1,8 +1,8 @@
-"""Resident memory of both programs while they generate, maps counted.
+"""Resident memory of both programs while they generate, including mapped files.
 
-Each runs its benchmark of generation alone (llama-bench -p 0, `impasto bench run -p 0`) in a process of its own. Files
-are mapped; their pages count where they are resident. *Peak* is VmHWM of /proc/PID/status, *generating* the median of
-VmRSS over the last quarter of the run, *own* that of RssAnon, which the system cannot drop.
+Each program runs its generation benchmark alone (llama-bench -p 0, `impasto bench run -p 0`) in a process of its own.
+Files are mapped; their resident pages count. *Peak* is VmHWM of /proc/PID/status, *generating* the median of VmRSS over
+the last quarter of the run, *own* the median of RssAnon, which the system cannot drop.
 """
 
 import statistics

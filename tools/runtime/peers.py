@@ -1,8 +1,9 @@
 """llama.cpp's files of both models.
 
-SmolLM2's matrices have 576 columns, no multiple of 256, so most of them fall back to types of more bits in its Q4_K_M:
-6.2 bits a weight, where a model of 2,048 columns has 4.9. The former is what has the divergence of our file. So the
-synthetic model has a third file, `FALLBACK`, each of its matrices in the type of the one of SmolLM2 that it follows.
+SmolLM2's matrices have 576 columns, which is not a multiple of 256, so most of them fall back to types of more bits in
+Q4_K_M: 6.2 bits per weight, where a model with 2,048 columns has 4.9. The former file is the one that Impasto's file
+matches in divergence. So the synthetic model gets a third file, `FALLBACK`, with each matrix in the type of the SmolLM2
+matrix that it imitates.
 """
 
 import re

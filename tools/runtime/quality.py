@@ -1,9 +1,9 @@
-"""Files of ours whose divergence as run equals that of llama.cpp's files as run.
+"""Impasto files whose divergence as run equals that of llama.cpp's files as run.
 
-As run: llama.cpp rounds the inputs of its matrices to 8 bits, and so does our residence `packed`. Its divergence is
-what `llama-perplexity --kl-divergence` prints, against its own logits of the model in binary32; ours is what `impasto
-eval kld --residence packed` does, against our own in binary32. Both score the second half of windows of 512 tokens of
-test.txt; llama.cpp leaves out one position of 256.
+As run: llama.cpp rounds the inputs of its matrices to 8 bits, and so does Impasto's residence `packed`. llama.cpp's
+divergence is printed by `llama-perplexity --kl-divergence`, against its own logits of the model in binary32; Impasto's
+by `impasto eval kld --residence packed`, against its own in binary32. Both score the second half of windows of 512
+tokens of test.txt; llama.cpp leaves out one position of 256.
 """
 
 import json

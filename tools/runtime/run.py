@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""The speed and memory of Impasto's runtime beside llama.cpp's, at equal divergence.
+"""Speed and memory of Impasto and llama.cpp at equal divergence.
 
     tools/runtime/run.py STEP... --impasto FILE --llama DIR --model DIR --data DIR [options]
 
-Steps; those that make files go on where they were stopped:
+Steps. Those that make files continue where they were stopped:
   peers    llama.cpp's files of SmolLM2
-  quality  ours of the same divergence as run
-  large    a synthetic model of 1.1 G weights as wide as these, in the same files
-  speed    prefill and decode in turns, `--rounds` rounds more than the results have of this build
+  quality  Impasto's files of equal divergence as run
+  large    a synthetic model of 1.1 G weights with the same bit widths, in the same kinds of files
+  speed    prefill and decode, run alternately; adds `--rounds` rounds to those of this build in the results
   memory   resident memory while generating
   report   a table of the results
   all      all of these in order
-README.md beside this file says what to install and what is done.
+README.md in this folder describes the installation and the method.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Tokens a second of both programs, in turns, on the same processors; and what memory gives in the same minute.
+"""Tokens per second of both programs, run alternately on the same processors, and the memory bandwidth at that time.
 
-A round runs, for each pair of files and number of threads, llama-bench, `impasto bench run` and the read of an array,
-one right after the other; which program is first alternates. Medians are reported, and the median of the rounds'
-ratios.
+For each pair of files and number of threads, a round runs llama-bench, `impasto bench run` and the read of an array,
+directly one after the other; which program runs first alternates. Medians are reported, and the median of the ratios
+within rounds.
 """
 
 import json

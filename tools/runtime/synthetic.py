@@ -1,11 +1,11 @@
-"""A large model whose integers, coded, are as wide as SmolLM2's: so that memory is what its speed depends on.
+"""A large model whose coded integers are as wide as SmolLM2's, so that its speed depends on memory.
 
-It is Llama-shaped, with SmolLM2's tokenizer. A matrix has the widths of SmolLM2's matrix of its kind at the same depth:
-the scale of each row is that of one of its rows, drawn with replacement, and so for columns, the same ones for matrices
-that share an input. Weights are row scale x column scale x a number drawn from SmolLM2's integers over their standard
-deviations. So they are the integers that are wanted, but for one factor a tensor; a statistics file without covariances
-tells that factor to `impasto encode --statistics`, as the tensor's sensitivity (the step is its power -1/2). The model
-makes no sense of any text.
+It is Llama-shaped, with SmolLM2's tokenizer. A matrix imitates SmolLM2's matrix of its kind at the same depth: the
+scale of each row is that of one of its rows, drawn with replacement; likewise for columns, with the same columns for
+matrices that share an input. Weights are row scale x column scale x a number drawn from SmolLM2's integers over their
+standard deviations. They are thus the wanted integers, up to one factor per tensor. A statistics file without
+covariances passes that factor to `impasto encode --statistics`, as the tensor's sensitivity (the step is its power
+-1/2). The output of the model is meaningless.
 """
 
 import json

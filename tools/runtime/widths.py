@@ -1,7 +1,7 @@
-"""How wide the integers of a coded model are: the scale classes of its rows and columns, and their shape.
+"""The widths of the integers of a coded model: the scale classes of its rows and columns, and their shape.
 
 A class is a quarter octave: integers in row r and column c have a standard deviation of about 2^((row_class[r] +
-column_class[c] - 15) / 4) (SPEC 7.1, 7.4). Heads are read by the naive decoder of `conformance`.
+column_class[c] - 15) / 4) (SPEC 7.1, 7.4). Tensor headers are read by the naive decoder of `conformance`.
 """
 
 import json
