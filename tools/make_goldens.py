@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Golden files for crates/impasto-model, made with Hugging Face transformers in float32 with eager attention.
+"""Golden files for crates/impasto-model and crates/impasto-text, made with Hugging Face transformers in float32 with eager attention.
 
-    python tools/make_goldens.py --models DIR [--out crates/impasto-model/tests/golden]
+    python tools/make_goldens.py --models DIR [--out crates]
 
 DIR holds the folder `smollm2-135m-continuous`; without it, the golden file of that model is left unchanged. Needs torch and
 transformers. Writes:
@@ -410,21 +410,23 @@ def sampling_goldens(out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=pathlib.Path)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates/impasto-model/tests/golden")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    args.out.mkdir(parents=True, exist_ok=True)
-    random_model(args.out / "random-untied", tied=False, theta=10000.0, seed=1)
-    random_model(args.out / "random-tied", tied=True, theta=500000.0, seed=2)
+    out, text = (args.out / crate / "tests/golden" for crate in ("impasto-model", "impasto-text"))
+    out.mkdir(parents=True, exist_ok=True)
+    text.mkdir(parents=True, exist_ok=True)
+    random_model(out / "random-untied", tied=False, theta=10000.0, seed=1)
+    random_model(out / "random-tied", tied=True, theta=500000.0, seed=2)
     for name, options in FAMILIES.items():
-        family(args.out, name, **options)
-    sampled_logits(ROOT / "assets" / "tiny", args.out / "tiny.json", stride=32)
+        family(out, name, **options)
+    sampled_logits(ROOT / "assets" / "tiny", out / "tiny.json", stride=32)
     smol = args.models / "smollm2-135m-continuous" if args.models else None
     if smol and smol.exists():
-        sampled_logits(smol, args.out / "smollm2-135m-continuous.json", stride=256)
-    chat_goldens(args.models, args.out)
-    tokenizer_goldens(args.out)
-    sampling_goldens(args.out)
+        sampled_logits(smol, out / "smollm2-135m-continuous.json", stride=256)
+    chat_goldens(args.models, text)
+    tokenizer_goldens(text)
+    sampling_goldens(out)
 
 
 if __name__ == "__main__":

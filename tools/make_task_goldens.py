@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden log-likelihoods of multiple-choice answers, made with Hugging Face transformers in float32.
 
-    python tools/make_task_goldens.py --models DIR --tasks DIR [--out crates/impasto-model/tests/golden/tasks.json]
+    python tools/make_task_goldens.py --models DIR --tasks DIR [--out crates/impasto-eval/tests/golden/tasks.json]
 
 The first DIR holds the folder `smollm2-135m-continuous`, the second `arc_easy.jsonl` and `piqa.jsonl`. The golden file
 holds only log-likelihoods, no text. Prompts and tokens are those of lm-evaluation-harness for arc_easy and piqa: the
@@ -63,7 +63,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=pathlib.Path, required=True)
     parser.add_argument("--tasks", type=pathlib.Path, required=True)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates/impasto-model/tests/golden/tasks.json")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "crates/impasto-eval/tests/golden/tasks.json")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
     golden = {"items": ITEMS, "models": {}, "files": {}}

@@ -6,8 +6,11 @@ use std::fmt;
 use impasto::{CheckpointError, EncodeError, FileError};
 use impasto_container::ContainerError;
 use impasto_core::IsaError;
+use impasto_eval::EvalError;
+use impasto_eval::tasks::TaskError;
 use impasto_model::ModelError;
-use impasto_model::eval::tasks::TaskError;
+use impasto_runtime::RuntimeError;
+use impasto_text::TextError;
 
 /// Exit codes, as the help of the command lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,20 +69,42 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return of_checkpoint(error);
         } else if let Some(TaskError::Line { .. } | TaskError::Empty { .. }) = cause.downcast_ref() {
             return Code::Invalid;
-        } else if let Some(error) = cause.downcast_ref::<ModelError>() {
+        } else if let Some(error) = of_model(cause) {
             match error {
                 // What the weights' source says is the next cause.
                 ModelError::Tensor { .. } if error.source().is_some() => {}
                 ModelError::BadOption { .. } => return Code::Usage,
                 _ => return Code::Invalid,
             }
+        } else if let Some(error) = of_text(cause) {
+            return if matches!(error, TextError::BadOption { .. }) { Code::Usage } else { Code::Invalid };
+        } else if let Some(RuntimeError::Kernel(_)) = cause.downcast_ref() {
+            return Code::System;
+        } else if cause.is::<RuntimeError>() || cause.is::<EvalError>() {
+            return Code::Invalid;
         } else if let Some(error) = cause.downcast_ref::<std::io::Error>()
             && error.kind() == std::io::ErrorKind::InvalidData
         {
             return Code::Invalid; // A text that is not UTF-8.
         }
     }
-    if error.downcast_ref::<ModelError>().is_some() { Code::Invalid } else { Code::System }
+    if error.chain().any(|cause| of_model(cause).is_some()) { Code::Invalid } else { Code::System }
+}
+
+/// A network's own error, whichever crate passes it on.
+fn of_model<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a ModelError> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(RuntimeError::Model(error)), _) | (_, Some(EvalError::Model(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
+/// A tokenizer's or a template's own error, whichever crate passes it on.
+fn of_text<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TextError> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(RuntimeError::Text(error)), _) | (_, Some(EvalError::Text(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 fn of_file(error: &FileError) -> Code {

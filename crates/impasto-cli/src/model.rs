@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Context;
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
 use impasto_container::header::MAGIC;
-use impasto_model::runtime::Residence;
-use impasto_model::{Model, RunOptions};
+use impasto_model::WeightSource;
+use impasto_runtime::{Model, Residence, RunOptions};
+use impasto_text::{TextError, Tokenizer};
 
 use crate::args::Args;
 use crate::exit::UsageError;
@@ -66,6 +67,11 @@ fn give_back() {
 /// Loads a model as [`load`] does, to run in binary32: what others are compared with.
 pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
     load(args, path, cut, &Running::default().options(args, Residence::Float)?)
+}
+
+/// The tokenizer of a model.
+pub fn tokenizer(weights: &dyn WeightSource) -> Result<Tokenizer, TextError> {
+    Tokenizer::from_asset(weights.asset(impasto_text::tokenizer::FILE).as_deref())
 }
 
 /// Does a path name an .impasto file, by its first bytes?

@@ -1,10 +1,7 @@
 //! How a model runs: the options that `run`, `chat`, `eval` and `bench` share.
 
 use clap::{Args, ValueEnum};
-use impasto_model::RunOptions;
-use impasto_model::runtime::Residence;
-use impasto_model::runtime::kv::KvLayout;
-use impasto_model::runtime::packed::Activations;
+use impasto_runtime::{Activations, KvLayout, Residence, RunOptions};
 
 use crate::exit::UsageError;
 use crate::model::memory_limit;

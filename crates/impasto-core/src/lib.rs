@@ -12,6 +12,7 @@
 //! | [`mode`] | how a unit is coded ([`Mode`]) | 5 |
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
 //! | [`isa`] | which instructions a kernel may use ([`Isa`]) | |
+//! | [`rng`] | a random stream that is the same on every platform | |
 //!
 //! ```
 //! use impasto_core::{DType, Mode, lattice};
@@ -27,6 +28,7 @@ pub mod isa;
 pub mod lattice;
 pub mod mode;
 mod place;
+pub mod rng;
 pub mod values;
 pub mod varint;
 

@@ -1,6 +1,7 @@
 //! The cache of keys and values.
 
-use crate::runtime::kv::KvStore;
+use std::any::Any;
+
 use crate::{ModelError, Result};
 
 /// Keys and values of the tokens seen so far, made by the model that it is for.
@@ -8,16 +9,28 @@ use crate::{ModelError, Result};
 /// The tokens themselves are kept, too: LongRoPE changes the keys of all of them when the context grows past a certain
 /// length, and they are then run again.
 pub struct KvCache {
-    store: Store,
+    store: Box<dyn KvStorage>,
     tokens: Vec<u32>,
     /// Tokens in context, all in all, that the keys were made for.
     context: usize,
 }
 
-/// Where keys and values lie.
-enum Store {
-    Plain(Plain),
-    Paged(KvStore),
+/// Where a network keeps keys and values: the part of a [`KvCache`] that is the network's own.
+pub trait KvStorage: Any + Send + Sync {
+    /// Takes room for `tokens` more than there are, so that the network can add them.
+    ///
+    /// # Errors
+    /// When the room is refused; it is then as it was.
+    fn reserve(&mut self, tokens: usize) -> Result<()>;
+
+    /// Counts `tokens` more, whose keys and values the network has added.
+    fn advance(&mut self, tokens: usize);
+
+    /// Forgets all but the first `tokens`, those among them that were added and not counted.
+    fn truncate(&mut self, tokens: usize);
+
+    /// Bytes of room taken.
+    fn memory_bytes(&self) -> usize;
 }
 
 /// Binary32, one pair of matrices (tokens x width) per transformer block: the reference.
@@ -25,9 +38,10 @@ enum Store {
 /// Room is taken up front for the tokens announced and grows when more come, so a short chat does not pay for the longest
 /// context.
 #[derive(Debug)]
-struct Plain {
+pub(crate) struct Plain {
     blocks: Vec<Entry>,
     width: usize,
+    tokens: usize,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +56,21 @@ fn reserve<T>(data: &mut Vec<T>, additional: usize) -> Result<()> {
 }
 
 impl Plain {
+    /// Whether it was made for so many blocks of that width.
+    pub(crate) fn fits(&self, blocks: usize, width: usize) -> bool {
+        self.blocks.len() == blocks && self.width == width
+    }
+
+    /// Appends rows to `block` and returns all its keys and values, the new ones last.
+    pub(crate) fn extend(&mut self, block: usize, keys: &[f32], values: &[f32]) -> (&[f32], &[f32]) {
+        let entry = &mut self.blocks[block];
+        entry.keys.extend_from_slice(keys);
+        entry.values.extend_from_slice(values);
+        (&entry.keys, &entry.values)
+    }
+}
+
+impl KvStorage for Plain {
     fn reserve(&mut self, tokens: usize) -> Result<()> {
         let too_much = ModelError::Memory { what: "key/value cache", bytes: u64::MAX };
         let values = tokens.checked_mul(self.width).ok_or(too_much)?;
@@ -52,31 +81,42 @@ impl Plain {
         Ok(())
     }
 
+    fn advance(&mut self, tokens: usize) {
+        self.tokens += tokens;
+        debug_assert!(self.blocks.iter().all(|b| b.keys.len() == self.tokens * self.width));
+    }
+
     fn truncate(&mut self, tokens: usize) {
-        let values = tokens * self.width;
+        self.tokens = self.tokens.min(tokens);
+        let values = self.tokens * self.width;
         for block in &mut self.blocks {
             block.keys.truncate(values);
             block.values.truncate(values);
         }
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.blocks.iter().map(|b| (b.keys.capacity() + b.values.capacity()) * size_of::<f32>()).sum()
+    }
 }
 
 impl KvCache {
-    /// An empty cache for `blocks` transformer blocks whose keys (and values) are `width` wide, with room for `tokens`.
+    /// An empty cache of the reference decoder for `blocks` transformer blocks whose keys (and values) are `width` wide,
+    /// with room for `tokens`.
     ///
     /// # Errors
     /// [`ModelError::Memory`] when the room is refused.
     pub fn new(blocks: usize, width: usize, tokens: usize) -> Result<Self> {
-        let mut plain = Plain { blocks: Vec::new(), width };
+        let mut plain = Plain { blocks: Vec::new(), width, tokens: 0 };
         plain.blocks.resize_with(blocks, Entry::default);
-        let mut cache = Self { store: Store::Plain(plain), tokens: Vec::new(), context: 0 };
+        let mut cache = Self::of(Box::new(plain));
         cache.reserve(tokens)?;
         Ok(cache)
     }
 
-    /// An empty cache over a paged store.
-    pub(crate) fn paged(store: KvStore) -> Self {
-        Self { store: Store::Paged(store), tokens: Vec::new(), context: 0 }
+    /// An empty cache over a network's own store, which holds nothing yet.
+    pub fn of(store: Box<dyn KvStorage>) -> Self {
+        Self { store, tokens: Vec::new(), context: 0 }
     }
 
     /// Tokens seen.
@@ -102,71 +142,38 @@ impl KvCache {
     /// Forgets all but the first `tokens`.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
-        match &mut self.store {
-            Store::Plain(plain) => plain.truncate(self.tokens.len()),
-            Store::Paged(store) => store.truncate(self.tokens.len()),
-        }
+        self.store.truncate(self.tokens.len());
     }
 
     /// Bytes of room taken.
     pub fn memory_bytes(&self) -> usize {
-        let store = match &self.store {
-            Store::Plain(plain) => {
-                let blocks = plain.blocks.iter().map(|b| (b.keys.capacity() + b.values.capacity()) * size_of::<f32>());
-                blocks.sum::<usize>()
-            }
-            Store::Paged(store) => store.memory_bytes(),
-        };
-        store + self.tokens.capacity() * size_of::<u32>()
+        self.store.memory_bytes() + self.tokens.capacity() * size_of::<u32>()
     }
 
-    /// Whether the cache was made for so many blocks of that width by the reference decoder.
-    pub(crate) fn fits(&self, blocks: usize, width: usize) -> bool {
-        matches!(&self.store, Store::Plain(plain) if plain.blocks.len() == blocks && plain.width == width)
-    }
-
-    /// The paged store, if there is one.
-    pub(crate) fn store(&mut self) -> Option<&mut KvStore> {
-        match &mut self.store {
-            Store::Plain(_) => None,
-            Store::Paged(store) => Some(store),
-        }
+    /// The store, if it is of this type.
+    pub fn store<S: KvStorage>(&mut self) -> Option<&mut S> {
+        (&mut *self.store as &mut dyn Any).downcast_mut()
     }
 
     /// Tokens in context that the keys were made for: those of the last call that extended them, and all before.
-    pub(crate) fn context(&self) -> usize {
+    pub fn context(&self) -> usize {
         self.context
     }
 
-    /// Takes room for `tokens` more, so that [`Self::extend`] cannot fail.
-    pub(crate) fn reserve(&mut self, tokens: usize) -> Result<()> {
-        match &mut self.store {
-            Store::Plain(plain) => plain.reserve(tokens)?,
-            Store::Paged(store) => store.reserve(tokens).map_err(ModelError::Kv)?,
-        }
+    /// Takes room for `tokens` more, so that a network can add them.
+    ///
+    /// # Errors
+    /// When the room is refused.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        self.store.reserve(tokens)?;
         reserve(&mut self.tokens, tokens)
     }
 
-    /// Appends rows to `block` of the reference decoder's cache and returns all its keys and values, the new ones last.
-    pub(crate) fn extend(&mut self, block: usize, keys: &[f32], values: &[f32]) -> (&[f32], &[f32]) {
-        let Store::Plain(plain) = &mut self.store else { unreachable!("`fits` was asked") };
-        let entry = &mut plain.blocks[block];
-        entry.keys.extend_from_slice(keys);
-        entry.values.extend_from_slice(values);
-        (&entry.keys, &entry.values)
-    }
-
-    /// Counts `tokens` as seen, after every block was extended by them in a context of `context` tokens.
-    pub(crate) fn advance(&mut self, tokens: &[u32], context: usize) {
+    /// Counts `tokens` as seen, after a network added their keys and values to every block, in a context of `context` tokens.
+    pub fn advance(&mut self, tokens: &[u32], context: usize) {
         self.tokens.extend_from_slice(tokens);
         self.context = context;
-        match &mut self.store {
-            Store::Plain(plain) => {
-                let values = self.tokens.len() * plain.width;
-                debug_assert!(plain.blocks.iter().all(|b| b.keys.len() == values));
-            }
-            Store::Paged(store) => store.advance(tokens.len()),
-        }
+        self.store.advance(tokens.len());
     }
 }
 
@@ -177,11 +184,11 @@ mod tests {
     #[test]
     fn truncate_keeps_the_first_rows() {
         let mut cache = KvCache::new(1, 2, 0).unwrap();
-        cache.extend(0, &[1.0, 2.0, 3.0, 4.0], &[5.0, 6.0, 7.0, 8.0]);
+        cache.store::<Plain>().unwrap().extend(0, &[1.0, 2.0, 3.0, 4.0], &[5.0, 6.0, 7.0, 8.0]);
         cache.advance(&[7, 8], 2);
         cache.truncate(1);
         assert_eq!((cache.len(), cache.tokens(), cache.context()), (1, &[7][..], 2));
-        assert_eq!(cache.extend(0, &[], &[]), (&[1.0, 2.0][..], &[5.0, 6.0][..]));
+        assert_eq!(cache.store::<Plain>().unwrap().extend(0, &[], &[]), (&[1.0, 2.0][..], &[5.0, 6.0][..]));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What can go wrong between a weight source and a generated text.
+//! What can go wrong between a weight source and logits.
 
 /// The crate's result.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
-/// Why a model could not be loaded, run or evaluated. Each message is one line and names its object.
+/// Why a model could not be loaded or run. Each message is one line and names its object.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -130,38 +130,17 @@ pub enum ModelError {
     /// Logits that cannot be sampled from or scored.
     #[error("the model's logits are not finite{0}")]
     NonFinite(String),
-    /// The tokenizer refused a text or a token.
-    #[error("tokenizer: {0}")]
-    Tokenizer(String),
-    /// The chat template failed, or refused the conversation.
-    #[error("chat template: {0}")]
-    Chat(String),
-    /// The text is too short to be scored.
-    #[error("the text has {tokens} tokens, one window needs {window}")]
-    TextTooShort {
-        /// Tokens of the text.
-        tokens: usize,
-        /// Tokens of the text in one window.
-        window: usize,
-    },
-    /// Two models that cannot be compared.
-    #[error("the models cannot be compared: vocabularies of {reference} and {ours}")]
-    Vocabularies {
-        /// Vocabulary of the reference.
-        reference: usize,
-        /// Vocabulary of the model under test.
-        ours: usize,
-    },
-    /// The store of keys and values.
+    /// A network's own cache of keys and values: it is full, memory was refused, or it cannot be what was asked for.
     #[error(transparent)]
-    Kv(crate::runtime::kv::KvError),
+    Cache(Box<dyn std::error::Error + Send + Sync>),
     /// The thread pool could not be built.
     #[error("threads: {0}")]
     Threads(String),
 }
 
 impl ModelError {
-    pub(crate) fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
+    /// An asset that is not what it should be.
+    pub fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::BadAsset { name, reason: reason.to_string() }
     }
 

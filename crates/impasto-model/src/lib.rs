@@ -1,42 +1,32 @@
-//! Running a model: definition, float reference forward, tokenizer, sampling, evaluation.
+//! A decoder-only network: what it is, and its reference.
 //!
-//! This crate knows no files. A [`WeightSource`] hands it tensors by name and assets (configuration, tokenizer, chat
-//! template); what stands behind it may be a checkpoint folder, an `.impasto` file or a table in a test.
+//! This crate knows no files and no text. A [`WeightSource`] hands it tensors by name and the configuration; what stands
+//! behind it may be a checkpoint folder, an `.impasto` file or a table in a test. Token ids go in, logits come out.
 //!
 //! ```text
-//! WeightSource --> config --> decoder (a CausalLm) -+--> generate (sampling, stop) --> text
-//!              \-> tokenizer, chat -----------------+--> eval (perplexity, KL divergence)
+//! WeightSource --> config --> decoder (a CausalLm): ids --> logits --> sampling
+//!                                \-- backward, Walk: what calibration needs
 //! ```
 //!
 //! The families of models that run are the rows of one table, `config/family.rs`; [`decoder::Decoder`] is the one network
 //! for all of them. A [`Probe`] sees what its linear layers see, a [`GradientProbe`] also what they do to the loss.
 //!
-//! [`Model::load`] is the easy entry; each module also stands alone. All arithmetic is binary32 with the products taken
-//! by the `gemm` crate: this is the reference that faster runtimes are compared with.
+//! All arithmetic is binary32 with the products taken by the `gemm` crate: this is the reference that faster networks
+//! (`impasto-runtime`) are compared with.
 
 pub mod cache;
-pub mod chat;
 pub mod config;
 pub mod decoder;
 mod error;
-pub mod eval;
-pub mod generate;
-mod model;
 mod network;
 mod probe;
 mod product;
-mod rng;
-pub mod runtime;
 pub mod sampling;
 mod source;
-mod stop;
-mod strftime;
-pub mod tokenizer;
 
 pub use cache::KvCache;
 pub use error::{ModelError, Result};
-pub use model::{Model, RunOptions};
-pub use network::{CausalLm, Hidden, Want};
+pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
 pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, OpenTensor, WeightSource};

@@ -136,8 +136,11 @@ pub trait CausalLm: Send + Sync {
     }
 }
 
-/// The checks that every model makes before it runs `tokens`.
-pub(crate) fn check_tokens(tokens: &[u32], vocab: usize, seen: usize, context: usize) -> Result<()> {
+/// The checks that every model makes before it runs `tokens` after `seen` others in a context of at most `context`.
+///
+/// # Errors
+/// No tokens, one that is not of `vocab`, or too many for the context.
+pub fn check_tokens(tokens: &[u32], vocab: usize, seen: usize, context: usize) -> Result<()> {
     if tokens.is_empty() {
         return Err(ModelError::EmptyPrompt);
     }

@@ -227,7 +227,7 @@ mod tests {
         fn linear_is_the_naive_product(
             rows in 1usize..9, outputs in 1usize..40, inputs in 1usize..40, threads in 1usize..4, seed in any::<u64>()
         ) {
-            let mut rng = crate::rng::SplitMix64::new(seed);
+            let mut rng = impasto_core::rng::SplitMix64::new(seed);
             let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect() };
             let (x, w, bias) = (random(rows * inputs), random(outputs * inputs), random(outputs));
             let expected = naive(&x, &w, rows, outputs, inputs);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn gram_is_the_naive_sum_for_any_number_of_threads() {
-        let mut rng = crate::rng::SplitMix64::new(4);
+        let mut rng = impasto_core::rng::SplitMix64::new(4);
         for (count, width) in [(1, 1), (3, 5), (700, 300), (40, 513)] {
             let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect() };
             let (rows, before) = (random(count * width), random(width * width));

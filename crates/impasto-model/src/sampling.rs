@@ -4,8 +4,8 @@
 //! drawn from what is left. The same logits and seed give the same tokens: the random stream is integers only, and
 //! candidates are drawn in the order of their logits, ties by id.
 
-use crate::rng::SplitMix64;
 use crate::{ModelError, Result};
+use impasto_core::rng::SplitMix64;
 
 /// How the next token is chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,8 +8,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use impasto::{FileWeights, Target};
-use impasto_model::runtime::kv::PAGE;
-use impasto_model::{KvCache, Model, RunOptions};
+use impasto_kernels::kv::PAGE;
+use impasto_model::KvCache;
+use impasto_runtime::{Model, RunOptions};
 use support::{encode_to, open, tiny};
 
 /// Counts what is asked of the system's allocator, by all threads.

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use impasto::{CalibrateOptions, Calibrating, Checkpoint, CheckpointWeights, Info, calibrate};
-use impasto_model::tokenizer::Tokenizer;
+use impasto_text::Tokenizer;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::args::{Args, Calibrate};
 use crate::exit::Code;
-use crate::model::memory_limit;
+use crate::model::{memory_limit, tokenizer};
 use crate::output::{print, print_json};
 use crate::progress::bar;
 
@@ -60,7 +60,7 @@ pub fn calibrate_on(
     output: &Path,
     progress: &ProgressBar,
 ) -> anyhow::Result<Info> {
-    let tokens = first_tokens(&Tokenizer::from_source(weights)?, text, options.tokens)?;
+    let tokens = first_tokens(&tokenizer(weights)?, text, options.tokens)?;
     let mut watch = |step| progress.set_message(format!("calibrating: {}", message(step)));
     let hash = blake3::hash(text.as_bytes());
     Ok(calibrate(checkpoint, weights, &tokens, options, &hash, output, &mut watch)?)

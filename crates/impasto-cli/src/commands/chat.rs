@@ -5,10 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use impasto_model::chat::{ChatOptions, ChatTemplate, Message};
-use impasto_model::generate::{GenerateOptions, Generation, StopReason, generate_in};
-use impasto_model::runtime::Residence;
-use impasto_model::{KvCache, Model, ModelError};
+use impasto_model::{KvCache, ModelError};
+use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeError, StopReason, generate_in};
+use impasto_text::{ChatOptions, ChatTemplate, Message};
 use serde_json::json;
 
 use super::run::generate_options;
@@ -80,7 +79,11 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
                 let generation = match talk.answer(text, args.json) {
                     // Somebody who sits there can make room.
                     Err(error)
-                        if !quiet && matches!(error.downcast_ref(), Some(ModelError::ContextOverflow { .. })) =>
+                        if !quiet
+                            && matches!(
+                                error.downcast_ref(),
+                                Some(RuntimeError::Model(ModelError::ContextOverflow { .. }))
+                            ) =>
                     {
                         eprintln!("{error}: /reset or /undo makes room.");
                         continue;
@@ -152,8 +155,9 @@ impl Talk<'_> {
 }
 
 /// Is there no room for what was said?
-fn is_full(error: &ModelError) -> bool {
-    matches!(error, ModelError::ContextOverflow { .. } | ModelError::Kv(_) | ModelError::Memory { .. })
+fn is_full(error: &RuntimeError) -> bool {
+    let RuntimeError::Model(error) = error else { return false };
+    matches!(error, ModelError::ContextOverflow { .. } | ModelError::Cache(_) | ModelError::Memory { .. })
 }
 
 /// The next message or command.

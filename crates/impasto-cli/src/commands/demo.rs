@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use impasto::{Cut, Extent, Layers, Options, Target};
-use impasto_model::runtime::Residence;
+use impasto_runtime::{GenerateOptions, Residence};
 
 use super::encode::{Guide, Way, encode_to};
 use super::run::stream;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed)?)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;
-        let options = impasto_model::generate::GenerateOptions { max_tokens: 60, ..loaded.generate_options() };
+        let options = GenerateOptions { max_tokens: 60, ..loaded.generate_options() };
         stream(&loaded, &tokens, &options)?;
     }
     Ok(Code::Success)

@@ -11,7 +11,6 @@ use impasto::{
     Sequential, Statistics, Target, encode_calibrated,
 };
 use impasto_model::config::DecoderConfig;
-use impasto_model::tokenizer::Tokenizer;
 use impasto_model::{ModelError, WeightSource};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -20,6 +19,7 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
+use crate::model::tokenizer;
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
@@ -186,7 +186,7 @@ impl Source<'_> {
                     notes.push(format!("not calibrated, since the model cannot be run: {error}"));
                     return Ok(Guidance::default());
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
                 Ok(context) => {
                     let path = self.folder.join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
@@ -201,18 +201,18 @@ impl Source<'_> {
             let rule = "--sequential takes the text that the statistics are of: give it with --calibration";
             return Err(UsageError(rule).into());
         }
-        let tokens = Tokenizer::from_source(self.weights)?.encode(text, true)?;
+        let tokens = tokenizer(self.weights)?.encode(text, true)?;
         Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens) })
     }
 }
 
 /// The context of a model that this program can run and that has a tokenizer.
-fn runs(weights: &dyn WeightSource) -> Result<usize, ModelError> {
+fn runs(weights: &dyn WeightSource) -> anyhow::Result<usize> {
     let config = weights.asset("config.json");
     let config =
         config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot be run without it" })?;
     let config = DecoderConfig::from_json(&config)?;
-    Tokenizer::from_source(weights)?;
+    tokenizer(weights)?;
     Ok(config.max_position_embeddings)
 }
 

@@ -6,12 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use impasto::Cut;
-use impasto_model::eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
-use impasto_model::eval::{
-    Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity,
-};
-use impasto_model::runtime::Residence;
-use impasto_model::{Model, RunOptions};
+use impasto_eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
+use impasto_eval::{Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity};
+use impasto_runtime::{Model, Residence, RunOptions};
 use serde_json::json;
 
 use crate::args::{Args, Eval, Score, Text};

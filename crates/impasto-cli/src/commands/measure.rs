@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use impasto::{Cut, File, record_klds};
 use impasto_container::Summary;
-use impasto_model::eval::{EvalOptions, EvalText, Progress, Score, kld};
+use impasto_eval::{EvalOptions, EvalText, Progress, Score, kld};
 
 use crate::args::Args;
 use crate::model::{load_float, open};

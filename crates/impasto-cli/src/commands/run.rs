@@ -4,11 +4,9 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use impasto_model::chat::{ChatOptions, Message};
-use impasto_model::generate::{GenerateOptions, Generation};
-use impasto_model::runtime::Residence;
 use impasto_model::sampling::SamplingParams;
-use impasto_model::{Model, ModelError};
+use impasto_runtime::{GenerateOptions, Generation, Model, Residence};
+use impasto_text::{ChatOptions, Message, TextError};
 use serde_json::json;
 
 use crate::args::{Args, Run, Sampling};
@@ -84,7 +82,7 @@ fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
         _ if command.raw => None,
         Ok(template) => Some(template),
         // No template is fine unless it is asked for; a broken one is not.
-        Err(ModelError::MissingAsset { .. }) if command.system.is_none() => None,
+        Err(TextError::MissingAsset { .. }) if command.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };
     let Some(template) = template else { return Ok(tokenizer.encode(&command.prompt, true)?) };

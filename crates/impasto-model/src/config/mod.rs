@@ -16,7 +16,7 @@ use crate::{ModelError, Result, WeightSource};
 use family::{AttentionBias, Cap, Family};
 use raw::{Ids, Raw};
 
-pub(crate) use raw::CONFIG;
+pub use raw::CONFIG;
 
 pub use family::Structure;
 pub use rope::{Rope, Scaling};

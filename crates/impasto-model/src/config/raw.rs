@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::family::{FAMILIES, Family};
 use crate::{ModelError, Result};
 
-pub(crate) const CONFIG: &str = "config.json";
+/// The file with a model's configuration.
+pub const CONFIG: &str = "config.json";
 
 /// One integer or a list of them.
 #[derive(Clone, Debug, Deserialize)]

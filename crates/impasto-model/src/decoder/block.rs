@@ -25,17 +25,27 @@ impl Half {
 /// The weights of a block, its linear layers as `L`.
 pub struct Block<L = Layer> {
     /// Its number in the network.
-    pub(crate) index: usize,
-    pub(crate) attention_norm: Vec<f32>,
-    pub(crate) qkv: Projection<3, L>,
-    pub(crate) q_norm: Option<Vec<f32>>,
-    pub(crate) k_norm: Option<Vec<f32>>,
-    pub(crate) output: Projection<1, L>,
-    pub(crate) post_attention_norm: Option<Vec<f32>>,
-    pub(crate) mlp_norm: Vec<f32>,
-    pub(crate) gate_up: Projection<2, L>,
-    pub(crate) down: Projection<1, L>,
-    pub(crate) post_mlp_norm: Option<Vec<f32>>,
+    pub index: usize,
+    /// The norm before attention.
+    pub attention_norm: Vec<f32>,
+    /// Queries, keys and values.
+    pub qkv: Projection<3, L>,
+    /// The norm of each query head.
+    pub q_norm: Option<Vec<f32>>,
+    /// The norm of each key head.
+    pub k_norm: Option<Vec<f32>>,
+    /// The output of attention.
+    pub output: Projection<1, L>,
+    /// The norm behind attention.
+    pub post_attention_norm: Option<Vec<f32>>,
+    /// The norm before the MLP.
+    pub mlp_norm: Vec<f32>,
+    /// Gate and up.
+    pub gate_up: Projection<2, L>,
+    /// Down.
+    pub down: Projection<1, L>,
+    /// The norm behind the MLP.
+    pub post_mlp_norm: Option<Vec<f32>>,
 }
 
 /// A block with what it takes to run it on some tokens. Its two halves, attention and MLP, each add to the residual

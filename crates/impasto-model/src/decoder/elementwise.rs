@@ -26,7 +26,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 }
 
 /// `x = cap * tanh(x / cap)`.
-pub(crate) fn softcap(x: &mut [f32], cap: f32) {
+pub(super) fn softcap(x: &mut [f32], cap: f32) {
     x.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
 }
 
@@ -41,17 +41,13 @@ fn gelu_tanh(x: f32) -> f32 {
 
 /// A gated linear unit (Shazeer, arXiv 2002.05202): `gate = activation(gate) * up`, rows `width` wide.
 pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Activation) {
-    gate.par_chunks_mut(width).zip(up.par_chunks(width)).for_each(|(gate, up)| gate_row(gate, up, activation));
-}
-
-/// [`gated`] of one row.
-pub(crate) fn gate_row(gate: &mut [f32], up: &[f32], activation: Activation) {
-    fn apply(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32) {
-        gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u);
+    fn apply(gate: &mut [f32], up: &[f32], width: usize, f: impl Fn(f32) -> f32 + Sync) {
+        let rows = gate.par_chunks_mut(width).zip(up.par_chunks(width));
+        rows.for_each(|(gate, up)| gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u));
     }
     match activation {
-        Activation::Silu => apply(gate, up, silu),
-        Activation::GeluTanh => apply(gate, up, gelu_tanh),
+        Activation::Silu => apply(gate, up, width, silu),
+        Activation::GeluTanh => apply(gate, up, width, gelu_tanh),
     }
 }
 
@@ -68,17 +64,14 @@ pub(super) fn rope_table(past: usize, tokens: usize, total: usize, rope: &Rope) 
 /// element i + dim / 2. `x` is tokens x `width`, `table` tokens x dim / 2.
 pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, dim: usize, table: &[(f32, f32)]) {
     let rows = x.par_chunks_mut(width).zip(table.par_chunks(dim / 2));
-    rows.for_each(|(row, angles)| rope_row(row, head_dim, dim, angles));
-}
-
-/// [`rope`] of one row.
-pub(crate) fn rope_row(row: &mut [f32], head_dim: usize, dim: usize, angles: &[(f32, f32)]) {
-    for head in row.chunks_exact_mut(head_dim) {
-        let (low, high) = head[..dim].split_at_mut(dim / 2);
-        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    rows.for_each(|(row, angles)| {
+        for head in row.chunks_exact_mut(head_dim) {
+            let (low, high) = head[..dim].split_at_mut(dim / 2);
+            for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
         }
-    }
+    });
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::product::{Linear, Threads};
 use crate::{ModelError, Result, WeightSource, config::DecoderConfig};
 
 /// Is the shape of tensor `name` the `expected` one?
-pub(crate) fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<()> {
+pub fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<()> {
     let wide: Vec<u64> = expected.iter().map(|&d| d as u64).collect();
     match source.shape(name) {
         None => Err(ModelError::MissingTensor { name: name.into(), expected: wide }),
@@ -17,7 +17,7 @@ pub(crate) fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usi
 }
 
 /// Values of tensor `name`, whose shape must be `expected`.
-pub(crate) fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+pub fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
     check_shape(source, name, expected)?;
     let values = source.load_f32(name).map_err(|source| ModelError::Tensor { name: name.into(), source })?;
     if Some(values.len()) != expected.iter().try_fold(1usize, |n, &d| n.checked_mul(d)) {
@@ -30,7 +30,7 @@ pub(crate) fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) 
 type Make<'a, L> = dyn Fn(String, [usize; 2], Option<Vec<f32>>) -> Result<L> + 'a;
 
 /// Reads the parts of a decoder, its linear layers as `make` makes them.
-pub(crate) struct Loader<'a, L> {
+pub struct Loader<'a, L> {
     source: &'a dyn WeightSource,
     config: &'a DecoderConfig,
     /// What tensor names begin with.
@@ -39,15 +39,17 @@ pub(crate) struct Loader<'a, L> {
 }
 
 /// What stands around the blocks.
-pub(crate) struct Ends<L> {
-    pub(crate) embedding: L,
-    pub(crate) norm: Vec<f32>,
-    /// `None` when the embedding is tied.
-    pub(crate) head: Option<L>,
+pub struct Ends<L> {
+    /// The embedding of tokens.
+    pub embedding: L,
+    /// The weight of the last norm.
+    pub norm: Vec<f32>,
+    /// The output projection; `None` when the embedding is tied.
+    pub head: Option<L>,
 }
 
 /// What tensor names begin with, and the name of the output projection.
-pub(crate) fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'static str) {
+pub fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'static str) {
     let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
     config.names.iter().find(present).or(config.names.first()).copied().unwrap_or(("", ""))
 }
@@ -57,7 +59,8 @@ fn embedding(prefix: &str) -> String {
 }
 
 impl<'a, L> Loader<'a, L> {
-    pub(crate) fn new(
+    /// Reads tensors of `source` whose names begin with `prefix`.
+    pub fn new(
         source: &'a dyn WeightSource,
         config: &'a DecoderConfig,
         prefix: &'static str,
@@ -103,7 +106,7 @@ impl<'a, L> Loader<'a, L> {
     }
 
     /// The tensors of block `index`.
-    pub(crate) fn block(&self, index: usize) -> Result<Block<L>> {
+    pub fn block(&self, index: usize) -> Result<Block<L>> {
         let config = self.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, kv) = (config.query_width(), config.kv_width());
@@ -132,7 +135,7 @@ impl<'a, L> Loader<'a, L> {
     }
 
     /// All tensors but those of blocks, the output projection under the name `head`.
-    pub(crate) fn ends(&self, head: &str) -> Result<Ends<L>> {
+    pub fn ends(&self, head: &str) -> Result<Ends<L>> {
         let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
         Ok(Ends {
             embedding: self.layer(embedding(self.prefix), false, vocab, hidden)?,

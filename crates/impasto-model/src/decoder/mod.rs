@@ -8,25 +8,29 @@
 //! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds all but the blocks; with it, a [`Walk`] takes many
 //! windows through one block after another, and a [`WalkBack`] their gradients back.
 
-pub(crate) mod attention;
+mod attention;
 mod backward;
 mod block;
-pub(crate) mod elementwise;
+mod elementwise;
 mod frame;
-pub(crate) mod load;
-pub(crate) mod projection;
+mod load;
+mod projection;
 mod walk;
 mod weights;
 
 use std::ops::Range;
 
+use crate::cache::Plain;
 use crate::network::check_tokens;
 use crate::{CausalLm, Hidden, KvCache, ModelError, Probe, Result, Want, WeightSource, config::DecoderConfig};
+pub use attention::Attention;
 use attention::attention;
 pub use backward::{Labels, WalkBack};
 pub use block::{Block, Half};
 use elementwise::softcap;
 pub use frame::Frame;
+pub use load::{Ends, Loader, names, tensor};
+pub use projection::Projection;
 use projection::Watch;
 pub use walk::Walk;
 
@@ -89,7 +93,8 @@ impl Decoder {
     }
 
     fn run(&self, cache: &mut KvCache, tokens: &[u32], want: Want, watch: &mut Watch<'_>) -> Result<Hidden> {
-        if !cache.fits(self.frame.config.blocks.len(), self.frame.config.kv_width()) {
+        let (blocks, width) = (self.frame.config.blocks.len(), self.frame.config.kv_width());
+        if !cache.store::<Plain>().is_some_and(|plain| plain.fits(blocks, width)) {
             return Err(ModelError::ForeignCache);
         }
         check_tokens(tokens, self.frame.config.vocab_size, cache.len(), self.max_context)?;
@@ -97,12 +102,12 @@ impl Decoder {
         let context = cache.len() + tokens.len();
         let width = self.frame.config.hidden_size;
         let first = want.first(tokens.len());
-        let data = self.frame.pool.install(|| {
-            self.renew(cache, context);
+        let data: Result<Vec<f32>> = self.frame.pool.install(|| {
+            self.renew(cache, context)?;
             let mut wanted = Vec::new();
             let mut start = 0;
             for piece in tokens.chunks(PREFILL) {
-                let x = self.run_blocks(cache, piece, context, watch);
+                let x = self.run_blocks(cache, piece, context, watch)?;
                 let skip = first.saturating_sub(start).min(piece.len());
                 let normed = self.frame.normed(&x[skip * width..]);
                 if !normed.is_empty() {
@@ -111,41 +116,49 @@ impl Decoder {
                 wanted.extend(normed);
                 start += piece.len();
             }
-            wanted
+            Ok(wanted)
         });
-        Ok(Hidden::new(data, width))
+        Ok(Hidden::new(data?, width))
     }
 
     /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
     /// that their keys have.
-    fn renew(&self, cache: &mut KvCache, context: usize) {
+    fn renew(&self, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |r: &crate::config::Rope| r.is_long(cache.context()) != r.is_long(context);
         if cache.is_empty() || !self.frame.config.ropes.iter().any(stale) {
-            return;
+            return Ok(());
         }
         let tokens = cache.tokens().to_vec();
         cache.clear();
         for piece in tokens.chunks(PREFILL) {
-            self.run_blocks(cache, piece, context, &mut Watch(None));
+            self.run_blocks(cache, piece, context, &mut Watch(None))?;
         }
+        Ok(())
     }
 
     /// Runs a piece of at most [`PREFILL`] tokens in a context that grows to `context`; returns the residual stream after
     /// the last block.
-    fn run_blocks(&self, cache: &mut KvCache, tokens: &[u32], context: usize, watch: &mut Watch<'_>) -> Vec<f32> {
+    fn run_blocks(
+        &self,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        context: usize,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<f32>> {
         let past = cache.len();
+        let store = cache.store::<Plain>().ok_or(ModelError::ForeignCache)?;
         let tables = self.frame.rope_tables(past, tokens.len(), context);
         let mut x = self.frame.embed(tokens);
         for (index, block) in self.blocks.iter().enumerate() {
             let step = self.frame.step(block, &tables);
             let [mut q, mut k, v] = step.project(&x, watch);
             step.place(&mut q, &mut k);
-            let (keys, values) = cache.extend(index, &k, &v);
+            let (keys, values) = store.extend(index, &k, &v);
             step.close(&mut x, &attention(&q, keys, values, past, &step.attention), watch);
             step.mlp(&mut x, watch);
         }
         cache.advance(tokens, context);
-        x
+        Ok(x)
     }
 }
 

@@ -24,7 +24,7 @@ impl Watch<'_> {
 }
 
 /// What makes `N` outputs from one input.
-pub(crate) enum Projection<const N: usize, L = Layer> {
+pub enum Projection<const N: usize, L = Layer> {
     /// A layer for each.
     Apart([L; N]),
     /// One layer; its outputs are so wide, in order.
@@ -59,7 +59,8 @@ fn join<const N: usize>(parts: [Vec<f32>; N], widths: [usize; N]) -> Vec<f32> {
 }
 
 impl<const N: usize, L> Projection<N, L> {
-    pub(crate) fn layers(&self) -> &[L] {
+    /// The layers, in order.
+    pub fn layers(&self) -> &[L] {
         match self {
             Self::Apart(layers) => layers,
             Self::Fused(layer, _) => std::slice::from_ref(layer),

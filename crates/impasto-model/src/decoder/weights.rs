@@ -18,11 +18,13 @@ impl<L> Block<L> {
         [self.qkv.layers(), self.output.layers(), self.gate_up.layers(), self.down.layers()]
     }
 
-    pub(crate) fn layers(&self) -> impl Iterator<Item = &L> {
+    /// The linear layers in the order in which they run.
+    pub fn layers(&self) -> impl Iterator<Item = &L> {
         self.groups().into_iter().flatten()
     }
 
-    pub(crate) fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
+    /// The weights of all norms.
+    pub fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
         let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
         [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
     }

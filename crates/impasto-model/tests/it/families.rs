@@ -2,48 +2,14 @@
 //!
 //! The error of a position is its largest absolute difference over the largest absolute logit of that position.
 
-use crate::support::{Family, Table};
-use impasto_model::config::{Activation, DecoderConfig};
-use impasto_model::runtime::kv::{KvFormat, KvLayout};
-use impasto_model::{Model, RunOptions, Want};
+use crate::support::transformers::{TOLERANCE, error_of, one_token_at_a_time};
+use crate::support::{Family, Table, decoder};
+use impasto_model::config::{Activation, DecoderConfig, eos_token_ids};
+use impasto_model::decoder::Decoder;
 use serde_json::{Value, json};
 
-/// Measured: at most 5e-6. A rule that is wrong (a window off by one, a norm left out) is off by 1e-3 and more.
-const TOLERANCE: f32 = 2e-5;
-
-fn load(table: &Table, threads: usize) -> Model {
-    Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
-}
-
-/// The reference, and the runtime with keys and values in binary32.
-fn both(table: &Table, threads: usize) -> [Model; 2] {
-    let kv = KvLayout::uniform(KvFormat::F32);
-    let runtime = Model::load(table, &RunOptions { threads, kv, ..RunOptions::default() }).unwrap();
-    assert!(runtime.runtime().is_some());
-    [load(table, threads), runtime]
-}
-
-fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = model.network().new_cache(tokens.len()).unwrap();
-    model.network().forward(&mut cache, tokens, Want::All).unwrap()
-}
-
-/// Largest error over the positions.
-fn error(got: &[f32], expected: &[f32], vocab: usize) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    let rows = got.chunks_exact(vocab).zip(expected.chunks_exact(vocab));
-    let row = |(got, expected): (&[f32], &[f32])| {
-        let worst = got.iter().zip(expected).map(|(g, e)| (g - e).abs()).fold(0.0, f32::max);
-        worst / expected.iter().fold(0.0, |m: f32, x| m.max(x.abs()))
-    };
-    rows.map(row).fold(0.0, f32::max)
-}
-
-/// Largest error over the runs of `family` of `model`.
-fn error_of(family: &Family, model: &Model) -> f32 {
-    let vocab = model.network().vocab_size();
-    let run = |(n, expected): &(usize, Vec<f32>)| error(&logits(model, &family.tokens[..*n]), expected, vocab);
-    family.runs.iter().map(run).fold(0.0, f32::max)
+fn load(table: &Table, threads: usize) -> Decoder {
+    decoder(table, threads).unwrap()
 }
 
 #[test]
@@ -52,44 +18,18 @@ fn equal_transformers() {
     assert_eq!(families.len(), 11);
     for family in families {
         for threads in [1, 2] {
-            for model in both(&family.table, threads) {
-                let worst = error_of(&family, &model);
-                println!("{}, {:?}, {threads} threads: largest error {worst:.1e}", family.name, model.residence());
-                assert!(worst < TOLERANCE, "{}: {worst:.1e}", family.name);
-            }
+            let worst = error_of(&family, &load(&family.table, threads));
+            println!("{}, {threads} threads: largest error {worst:.1e}", family.name);
+            assert!(worst < TOLERANCE, "{}: {worst:.1e}", family.name);
         }
     }
 }
 
-/// Every row, however the tokens came: the row of the run of transformers over all tokens so far.
 #[test]
-fn one_token_at_a_time() {
-    let families = Family::all();
-    for (family, model) in families.iter().flat_map(|family| both(&family.table, 2).map(|model| (family, model))) {
-        let net = model.network();
-        let vocab = net.vocab_size();
-        let mut checked = 0;
-        for cuts in [vec![1; 48], vec![13, 1, 1, 9, 1, 23]] {
-            let mut cache = net.new_cache(0).unwrap();
-            for n in cuts {
-                let at = cache.len();
-                let got = net.forward(&mut cache, &family.tokens[at..at + n], Want::LastOnly).unwrap();
-                let long = |tokens: usize| model.config().ropes.iter().any(|rope| rope.is_long(tokens));
-                let run = family.runs.iter().find(|(tokens, _)| *tokens >= at + n && long(*tokens) == long(at + n));
-                let Some((_, expected)) = run else { panic!("{}: no run for {} tokens", family.name, at + n) };
-                let row = &expected[(at + n - 1) * vocab..][..vocab];
-                assert!(error(&got, row, vocab) < TOLERANCE, "{}: token {}", family.name, at + n - 1);
-                checked += 1;
-            }
-        }
-        assert_eq!(checked, 54);
-        // Going back, behind the length where LongRoPE changes, too.
-        let mut cache = net.new_cache(0).unwrap();
-        net.forward(&mut cache, &family.tokens, Want::LastOnly).unwrap();
-        cache.truncate(10);
-        let (tokens, expected) = &family.runs[0];
-        let got = net.forward(&mut cache, &family.tokens[10..*tokens], Want::All).unwrap();
-        assert!(error(&got, &expected[10 * vocab..], vocab) < TOLERANCE, "{}", family.name);
+fn tokens_one_at_a_time() {
+    for family in Family::all() {
+        let net = load(&family.table, 2);
+        one_token_at_a_time(&family, &net, net.config());
     }
 }
 
@@ -99,7 +39,7 @@ fn sizes() {
     for family in Family::all() {
         let bytes: usize = family.table.tensors.values().map(|(_, values)| values.len() * 4).sum();
         let model = load(&family.table, 1);
-        assert_eq!(model.decoder().unwrap().config().weight_bytes(), Some(bytes), "{}", family.name);
+        assert_eq!(model.config().weight_bytes(), Some(bytes), "{}", family.name);
         assert_eq!(model.memory_bytes(), bytes, "{}", family.name);
     }
 }
@@ -231,11 +171,11 @@ fn text_of_a_multimodal_model() {
             .map(|(name, tensor)| (name.replacen("model.", prefix, 1), tensor.clone()))
             .collect();
         assert!(error_of(&family, &load(&table, 1)) < TOLERANCE);
-        assert_eq!(load(&table, 1).eos(), [1, 7]);
+        assert_eq!(eos_token_ids(&table).unwrap(), [1, 7]);
         let mut config: Value = serde_json::from_slice(&table.assets["config.json"]).unwrap();
         config.as_object_mut().unwrap().remove("eos_token_id");
         table.assets.insert("config.json".into(), serde_json::to_vec(&config).unwrap());
-        assert_eq!((load(&table, 1).eos(), parsed(&table).eos_token_ids), (&[1][..], vec![1]));
+        assert_eq!((eos_token_ids(&table).unwrap(), parsed(&table).eos_token_ids), (vec![1], vec![1]));
     }
     // What the files of the 4b and 12b models leave out.
     let short = json!({

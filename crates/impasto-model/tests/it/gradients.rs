@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Family, Folder, Table, golden};
+use crate::support::{Family, Folder, Table, decoder, golden};
 use impasto_model::decoder::{Decoder, Labels};
-use impasto_model::{CausalLm, GradientProbe, Model, ModelError, Probe, RunOptions, Want};
+use impasto_model::{CausalLm, GradientProbe, ModelError, Probe, Want};
 use serde_json::Value;
 
 /// Everything that a run shows. The gradient by the embedding has the name "", that of the head is a root mean square.
@@ -36,8 +36,8 @@ impl GradientProbe for Recorder {
     }
 }
 
-fn load(table: &Table, threads: usize) -> Model {
-    Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
+fn load(table: &Table, threads: usize) -> Decoder {
+    decoder(table, threads).unwrap()
 }
 
 fn record(net: &Decoder, tokens: &[u32], labels: Labels<'_>) -> Recorder {
@@ -74,7 +74,7 @@ fn equal_transformers() {
     for family in Family::all() {
         let (labels, expected) = goldens(&family);
         for threads in [1, 2] {
-            let seen = record(load(&family.table, threads).decoder().unwrap(), &family.tokens, Labels::Given(&labels));
+            let seen = record(&load(&family.table, threads), &family.tokens, Labels::Given(&labels));
             assert_eq!(seen.gradients.len(), expected.len(), "{}", family.name);
             let mut worst = [0.0f64; 2];
             for (name, gradient, outputs) in &seen.gradients {
@@ -106,8 +106,8 @@ fn real_model(folder: &Folder, file: &str) {
     let tokens: Vec<u32> = numbers(&golden["tokens"]).into_iter().map(|t| t as u32).collect();
     let mut labels = tokens.clone();
     labels.rotate_left(1);
-    let model = Model::load(folder, &RunOptions::float()).unwrap();
-    let seen = record(model.decoder().unwrap(), &tokens, Labels::Given(&labels));
+    let model = decoder(folder, 0).unwrap();
+    let seen = record(&model, &tokens, Labels::Given(&labels));
     assert_eq!(seen.gradients.len(), expected.len());
     let error = |(name, gradient, _): &(String, Vec<f32>, usize)| {
         let expected = expected[name].as_f64().unwrap();
@@ -136,7 +136,7 @@ fn smollm2() {
 fn what_is_shown_and_when() {
     for family in Family::all() {
         let model = load(&family.table, 2);
-        let net = model.decoder().unwrap();
+        let net = &model;
         let (labels, tokens) = (goldens(&family).0, &family.tokens);
         let seen = record(net, tokens, Labels::Given(&labels));
         // Inputs as a plain run shows them.
@@ -178,19 +178,19 @@ fn weight_gradient(gradient: &[f32], x: &[f32], outputs: usize, inputs: usize) -
 }
 
 /// Moves the weights of `name` along their own gradient and compares the change of the loss with its forecast.
-fn check_slope(model: &mut Model, tokens: &[u32], labels: &[u32], name: &str, slope: &[f64]) {
+fn check_slope(model: &mut Decoder, tokens: &[u32], labels: &[u32], name: &str, slope: &[f64]) {
     let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
-    let old = model.decoder().unwrap().weights(name).unwrap().to_vec();
+    let old = model.weights(name).unwrap().to_vec();
     let size = old.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
     // So far that the loss moves by more than the rounding of the forward pass, and by little else than its slope.
     let step = (0.03 / norm).min(1e-3 * size);
     let mut moved = |by: f64| {
         let weights: Vec<f32> = old.iter().zip(slope).map(|(w, s)| (f64::from(*w) + by * s / norm) as f32).collect();
-        model.decoder_mut().unwrap().set_weights(name, &weights).unwrap();
-        loss(model.decoder().unwrap(), tokens, labels)
+        model.set_weights(name, &weights).unwrap();
+        loss(model, tokens, labels)
     };
     let found = (moved(step) - moved(-step)) / (2.0 * step);
-    model.decoder_mut().unwrap().set_weights(name, &old).unwrap();
+    model.set_weights(name, &old).unwrap();
     assert!((found / norm - 1.0).abs() < 5e-3, "{name}: {found} by differences, {norm} by the backward pass");
 }
 
@@ -199,7 +199,7 @@ fn differences_of_the_loss() {
     for family in Family::all() {
         let mut model = load(&family.table, 1);
         let (labels, tokens) = (goldens(&family).0, &family.tokens);
-        let seen = record(model.decoder().unwrap(), tokens, Labels::Given(&labels));
+        let seen = record(&model, tokens, Labels::Given(&labels));
         let gradients: BTreeMap<_, _> = seen.gradients.iter().map(|(name, g, outputs)| (name, (g, *outputs))).collect();
         let (_, blocks) = seen.inputs.split_last().unwrap();
         for (names, x, inputs) in blocks {
@@ -209,9 +209,9 @@ fn differences_of_the_loss() {
                 check_slope(&mut model, tokens, &labels, name, &slope);
             }
         }
-        if !model.decoder().unwrap().config().tie_word_embeddings {
+        if !model.config().tie_word_embeddings {
             let (gradient, width) = gradients[&String::new()];
-            let mut slope = vec![0.0; model.decoder().unwrap().vocab_size() * width];
+            let mut slope = vec![0.0; model.vocab_size() * width];
             for (&token, g) in tokens.iter().zip(gradient.chunks_exact(width)) {
                 let slope = &mut slope[token as usize * width..][..width];
                 slope.iter_mut().zip(g).for_each(|(slope, g)| *slope += f64::from(*g));
@@ -227,7 +227,7 @@ fn a_long_window() {
     let mut model = load(&Folder::tiny().table(), 2);
     let tokens: Vec<u32> = (0..700u32).map(|i| i * i % 4093).collect();
     let labels: Vec<u32> = tokens.iter().map(|t| t / 2 + 7).collect();
-    let seen = record(model.decoder().unwrap(), &tokens, Labels::Given(&labels));
+    let seen = record(&model, &tokens, Labels::Given(&labels));
     assert_eq!(seen.inputs[0].1.len(), 700 * seen.inputs[0].2);
     for name in ["model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight"] {
         let (_, gradient, outputs) = seen.gradients.iter().find(|(n, _, _)| n == name).unwrap();
@@ -244,7 +244,7 @@ fn sampled_gradients_have_the_moments_of_the_distribution() {
     const SEEDS: usize = 4000;
     for name in ["gemma2", "qwen2"] {
         let model = load(&Family::open(name).table, 1);
-        let net = model.decoder().unwrap();
+        let net = &model;
         let logits = net.forward(&mut net.new_cache(0).unwrap(), &[5], Want::All).unwrap();
         let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
         let layer = "model.layers.0.mlp.down_proj.weight";
@@ -284,7 +284,7 @@ fn refusals() {
     let model = load(&family.table, 1);
     let error = |tokens: &[u32], labels: Labels<'_>| {
         let mut recorder = Recorder::default();
-        let error = model.decoder().unwrap().backward(tokens, labels, &mut recorder).unwrap_err();
+        let error = model.backward(tokens, labels, &mut recorder).unwrap_err();
         assert!(recorder.inputs.is_empty() && recorder.gradients.is_empty());
         error
     };
@@ -298,6 +298,6 @@ fn refusals() {
 
     let mut table = family.table.clone();
     table.tensors.get_mut("model.norm.weight").unwrap().1[3] = f32::NAN;
-    let error = load(&table, 1).decoder().unwrap().backward(&[1, 2], drawn, &mut Recorder::default()).unwrap_err();
+    let error = load(&table, 1).backward(&[1, 2], drawn, &mut Recorder::default()).unwrap_err();
     assert!(matches!(error, ModelError::NonFinite(_)), "{error}");
 }

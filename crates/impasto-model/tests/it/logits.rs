@@ -2,15 +2,16 @@
 //!
 //! The error of a position is its largest absolute difference over the largest absolute logit of that position.
 
-use crate::support::{Folder, golden};
-use impasto_model::{Model, RunOptions, Want};
+use crate::support::{Folder, decoder, golden};
+use impasto_model::decoder::Decoder;
+use impasto_model::{CausalLm, Want};
 use serde_json::Value;
 
 /// Measured: at most 3e-6.
 const TOLERANCE: f32 = 1e-4;
 
-fn load(source: &Folder, threads: usize) -> Model {
-    Model::load(source, &RunOptions { threads, ..RunOptions::float() }).unwrap()
+fn load(source: &Folder, threads: usize) -> Decoder {
+    decoder(source, threads).unwrap()
 }
 
 fn json(name: &str) -> Value {
@@ -25,9 +26,9 @@ fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
 }
 
-fn all_logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = model.network().new_cache(tokens.len()).unwrap();
-    model.network().forward(&mut cache, tokens, Want::All).unwrap()
+fn all_logits(model: &Decoder, tokens: &[u32]) -> Vec<f32> {
+    let mut cache = model.new_cache(tokens.len()).unwrap();
+    model.forward(&mut cache, tokens, Want::All).unwrap()
 }
 
 /// Largest error over the positions, each relative to `scale` of its position.
@@ -45,7 +46,7 @@ fn random_models() {
             let model = load(&Folder::golden(name), threads);
             let got = all_logits(&model, &tokens);
             assert_eq!(got.len(), expected.len());
-            let vocab = model.network().vocab_size();
+            let vocab = model.vocab_size();
             let rows = got.chunks_exact(vocab).zip(expected.chunks_exact(vocab));
             let worst = rows
                 .map(|(g, e)| error(g.iter().zip(e), e.iter().fold(0.0, |m: f32, x| m.max(x.abs()))))
@@ -61,10 +62,8 @@ fn sampled(folder: &Folder, file: &str) {
     let golden = json(file);
     let model = load(folder, 0);
     let tokens = ids(&golden["tokens"]);
-    let prompt = golden["prompt"].as_str().unwrap();
-    assert_eq!(model.tokenizer().unwrap().encode(prompt, false).unwrap(), tokens);
     let got = all_logits(&model, &tokens);
-    let vocab = model.network().vocab_size();
+    let vocab = model.vocab_size();
     let stride = golden["stride"].as_u64().unwrap() as usize;
     let scales = floats(&golden["max_abs"]);
     let (mut worst, mut worst_nll) = (0.0f32, 0.0f64);
@@ -109,7 +108,7 @@ fn one_token_at_a_time_equals_all_at_once() {
         let tokens = ids(&json(&format!("{name}/golden.json"))["tokens"]);
         for threads in [1, 3] {
             let model = load(&Folder::golden(name), threads);
-            let net = model.network();
+            let net = &model;
             let whole = all_logits(&model, &tokens);
             let largest = whole.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
             for cuts in [vec![1; 24], vec![7, 1, 1, 15], vec![23, 1]] {
@@ -137,7 +136,7 @@ fn one_token_at_a_time_equals_all_at_once() {
 fn a_long_prompt_runs_in_pieces() {
     // Longer than what the blocks take at a time.
     let model = load(&Folder::tiny(), 2);
-    let net = model.network();
+    let net = &model;
     let tokens: Vec<u32> = (0..700u32).map(|i| i * 131 % 4096).collect();
     let whole = all_logits(&model, &tokens);
     let mut cache = net.new_cache(0).unwrap();

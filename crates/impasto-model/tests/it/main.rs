@@ -1,13 +1,10 @@
-//! Integration tests, all in one program but for those that watch the memory of theirs.
+//! Integration tests, all in one program.
 
 mod families;
 mod gradients;
-mod hostile_assets;
+mod hostile_config;
 mod logits;
-mod measure;
 mod probe;
 mod refusals;
 mod support;
-mod tasks;
-mod text;
 mod walk;

@@ -1,7 +1,8 @@
 //! The probe sees what the linear layers see, and weights can be replaced by name.
 
-use crate::support::{Family, Folder, Table};
-use impasto_model::{CausalLm, Model, ModelError, Probe, RunOptions, Want};
+use crate::support::{Family, Folder, Table, decoder};
+use impasto_model::decoder::Decoder;
+use impasto_model::{CausalLm, ModelError, Probe, Want};
 
 /// Everything that a run shows.
 #[derive(Default, PartialEq)]
@@ -13,13 +14,13 @@ impl Probe for Recorder {
     }
 }
 
-fn load(table: &Table, threads: usize) -> Model {
-    Model::load(table, &RunOptions { threads, ..RunOptions::float() }).unwrap()
+fn load(table: &Table, threads: usize) -> Decoder {
+    decoder(table, threads).unwrap()
 }
 
 /// A run of all tokens with its logits.
-fn record(model: &Model, tokens: &[u32], want: Want) -> (Recorder, Vec<f32>) {
-    let net = model.decoder().unwrap();
+fn record(model: &Decoder, tokens: &[u32], want: Want) -> (Recorder, Vec<f32>) {
+    let net = &model;
     let mut recorder = Recorder::default();
     let mut cache = net.new_cache(0).unwrap();
     let hidden = net.hidden_probed(&mut cache, tokens, want, &mut recorder).unwrap();
@@ -30,7 +31,7 @@ fn record(model: &Model, tokens: &[u32], want: Want) -> (Recorder, Vec<f32>) {
 fn every_linear_layer_is_shown_once() {
     for family in Family::all() {
         let model = load(&family.table, 2);
-        let net = model.decoder().unwrap();
+        let net = &model;
         let tokens = &family.tokens;
         let (seen, logits) = record(&model, tokens, Want::All);
         // It changes nothing, and comes in one order for every number of threads.
@@ -92,7 +93,7 @@ fn pieces_of_a_long_prompt() {
     let model = load(&Folder::tiny().table(), 2);
     let tokens: Vec<u32> = (0..700u32).map(|i| i * 131 % 4096).collect();
     let (seen, _) = record(&model, &tokens, Want::LastOnly);
-    let inputs = model.decoder().unwrap().linears().last().unwrap().input + 1;
+    let inputs = model.linears().last().unwrap().input + 1;
     // Two pieces, of which only the second has a wanted position.
     assert_eq!(seen.0.len(), 2 * inputs - 1);
     let rows = |at: usize| seen.0[at].1.len() / seen.0[at].2;
@@ -104,24 +105,23 @@ fn weights_by_name() {
     for family in Family::all() {
         let mut model = load(&family.table, 1);
         let (_, before) = record(&model, &family.tokens, Want::All);
-        let names: Vec<String> = model.decoder().unwrap().linears().iter().map(|l| l.name.to_string()).collect();
+        let names: Vec<String> = model.linears().iter().map(|l| l.name.to_string()).collect();
         for name in names {
             let stored = &family.table.tensors[&name].1;
-            assert_eq!(model.decoder().unwrap().weights(&name).unwrap(), stored);
+            assert_eq!(model.weights(&name).unwrap(), stored);
             let rounded: Vec<f32> = stored.iter().map(|w| (w * 4.0).round() / 4.0).collect();
-            model.decoder_mut().unwrap().set_weights(&name, &rounded).unwrap();
+            model.set_weights(&name, &rounded).unwrap();
             let (_, changed) = record(&model, &family.tokens, Want::All);
             // Equal to a model that was loaded so.
             let mut table = family.table.clone();
             table.tensors.get_mut(&name).unwrap().1 = rounded;
             assert!(changed == record(&load(&table, 1), &family.tokens, Want::All).1, "{}: {name}", family.name);
             assert!(changed != before, "{}: {name} does nothing", family.name);
-            model.decoder_mut().unwrap().set_weights(&name, stored).unwrap();
+            model.set_weights(&name, stored).unwrap();
         }
         assert!(record(&model, &family.tokens, Want::All).1 == before, "{}", family.name);
     }
-    let mut model = load(&Family::open("phi3").table, 1);
-    let net = model.decoder_mut().unwrap();
+    let mut net = load(&Family::open("phi3").table, 1);
     assert!(matches!(net.weights("model.norm.weight"), Err(ModelError::NoLinear { .. })));
     assert!(net.set_weights("nothing", &[]).unwrap_err().to_string().contains("no linear layer nothing"));
     let error = net.set_weights("model.layers.0.self_attn.qkv_proj.weight", &[0.0; 5]).unwrap_err().to_string();

@@ -1,12 +1,13 @@
 //! What is wrong with a source is said by name, before anything runs.
 
-use crate::support::{Family, Folder, Table};
+use crate::support::{Family, Folder, Table, decoder};
 use impasto_model::config::{DecoderConfig, eos_token_ids};
-use impasto_model::{CausalLm, Model, ModelError, RunOptions, Want};
+use impasto_model::decoder::Decoder;
+use impasto_model::{CausalLm, ModelError, Want};
 use serde_json::{Value, json};
 
-fn load(table: &Table) -> Result<Model, ModelError> {
-    Model::load(table, &RunOptions { threads: 1, ..RunOptions::float() })
+fn load(table: &Table) -> Result<Decoder, ModelError> {
+    decoder(table, 1)
 }
 
 fn refusal(table: &Table) -> String {
@@ -100,15 +101,10 @@ fn configurations() {
         assert!(error.contains(words), "{key} = {value}: {error}");
     }
     let mut none = table.clone();
-    none.assets.remove("config.json");
-    assert!(refusal(&none).contains("config.json: not found"));
     for broken in [&b""[..], b"{", b"[]", b"{}", &[0xff; 9], &b"[".repeat(100_000)] {
         none.assets.insert("config.json".into(), broken.to_vec());
         refusal(&none);
     }
-    none.assets.insert("config.json".into(), config(|_| ()));
-    none.assets.insert("tokenizer.json".into(), b"{}".to_vec());
-    assert!(refusal(&none).contains("tokenizer.json"));
 }
 
 /// Options that one family has and another lacks, or has otherwise.
@@ -199,9 +195,8 @@ fn end_of_text_tokens() {
 
 #[test]
 fn tokens_and_caches() {
-    let model = load(&Folder::golden("random-tied").table()).unwrap();
+    let mut net = load(&Folder::golden("random-tied").table()).unwrap();
     let other = load(&Folder::golden("random-untied").table()).unwrap();
-    let net = model.decoder().unwrap();
     let mut cache = net.new_cache(8).unwrap();
     let mut run = |tokens: &[u32]| net.forward(&mut cache, tokens, Want::LastOnly).map(|l| l.len());
     assert!(matches!(run(&[]), Err(ModelError::EmptyPrompt)));
@@ -209,29 +204,12 @@ fn tokens_and_caches() {
     assert!(matches!(run(&[3; 65]), Err(ModelError::ContextOverflow { tokens: 65, context: 64 })));
     assert_eq!(run(&[3; 64]).unwrap(), 160);
     assert!(matches!(run(&[3]), Err(ModelError::ContextOverflow { tokens: 65, context: 64 })));
-    assert!(matches!(other.decoder().unwrap().forward(&mut cache, &[1], Want::All), Err(ModelError::ForeignCache)));
+    assert!(matches!(other.forward(&mut cache, &[1], Want::All), Err(ModelError::ForeignCache)));
     cache.clear();
     let hidden = net.hidden(&mut cache, &[1, 2], Want::All).unwrap();
     assert!(matches!(net.logits(&hidden, 1..3), Err(ModelError::Rows { .. })));
-    let short = Model::load(
-        &Folder::golden("random-tied"),
-        &RunOptions { threads: 1, max_context: Some(4), ..RunOptions::float() },
-    )
-    .unwrap();
-    assert_eq!(short.decoder().unwrap().max_context(), 4);
+    net.limit_context(4);
+    assert_eq!(net.max_context(), 4);
     let bytes: usize = Folder::golden("random-tied").table().tensors.values().map(|t| t.1.len() * 4).sum();
-    assert_eq!(short.memory_bytes(), bytes);
-    assert_eq!(short.config().weight_bytes(), Some(bytes));
-    assert!(matches!(short.tokenizer(), Err(ModelError::MissingAsset { .. })));
-    assert!(matches!(short.chat_template(), Err(ModelError::MissingAsset { .. })));
-}
-
-/// A small configuration can describe a model of terabytes: it is refused before anything is taken for it.
-#[test]
-fn a_model_above_the_memory_limit_is_refused() {
-    let options = RunOptions { memory_limit: Some(10_000), ..RunOptions::float() };
-    let error = Model::load(&Folder::golden("random-tied"), &options).err().expect("above the limit");
-    assert!(matches!(error, impasto_model::ModelError::MemoryLimit { limit: 10_000, .. }), "{error}");
-    let options = RunOptions { memory_limit: Some(1 << 30), ..RunOptions::float() };
-    assert!(Model::load(&Folder::golden("random-tied"), &options).is_ok());
+    assert_eq!((net.memory_bytes(), net.config().weight_bytes()), (bytes, Some(bytes)));
 }

@@ -8,8 +8,9 @@ use impasto::{
     CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, EncodeError, FileWeights, Options, Statistics, Target,
     calibrate, encode_calibrated,
 };
-use impasto_model::eval::{EvalOptions, EvalText, kld};
-use impasto_model::{Model, RunOptions, WeightSource};
+use impasto_eval::{EvalOptions, EvalText, kld};
+use impasto_model::WeightSource;
+use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
 const CALIBRATION: &str = include_str!("../../../../docs/SPEC.md");

@@ -11,7 +11,8 @@ use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Tensors};
 use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
 use impasto_core::{DType, blocks};
-use impasto_model::{Model, RunOptions, Want, WeightSource};
+use impasto_model::{Want, WeightSource};
+use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
 /// A GGUF of the tiny model with its matrices in `dtype`, made of the parts that an export is not made of.

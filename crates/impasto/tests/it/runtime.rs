@@ -9,10 +9,8 @@ use std::sync::{Arc, Mutex};
 use crate::support::{open, tiny};
 use impasto::{Checkpoint, Cut, Extent, File, FileWeights, Layers, Options, Target, encode};
 use impasto_container::{Limits, Reader, Source};
-use impasto_model::runtime::Residence;
-use impasto_model::runtime::kv::{KvFormat, KvLayout};
-use impasto_model::runtime::packed::Activations;
-use impasto_model::{Halves, KvCache, LatticeBand, Model, ModelError, RunOptions, Want, WeightSource};
+use impasto_model::{Halves, KvCache, LatticeBand, ModelError, Want, WeightSource};
+use impasto_runtime::{Activations, KvFormat, KvLayout, Model, Residence, RunOptions, RuntimeError};
 
 const TOKENS: [u32; 40] = [
     5, 17, 300, 2, 44, 800, 1, 9, 73, 512, 6, 31, 250, 77, 3, 12, 600, 41, 8, 90, 100, 4, 21, 333, 18, 7, 66, 410, 29,
@@ -112,7 +110,7 @@ fn rounding_costs_what_it_says() {
 
 #[test]
 fn packed_integers_are_those_of_the_file() {
-    use impasto_model::runtime::packed::{Band, ColumnOrder, PackedMatrix};
+    use impasto_kernels::packed::{Band, ColumnOrder, PackedMatrix};
     let folder = tempfile::tempdir().expect("a folder");
     let file = encoded(folder.path(), 4.0, &[], false);
     let weights = FileWeights::new(file).expect("assets");
@@ -302,7 +300,7 @@ fn what_cannot_run_is_refused_and_the_cache_stays() {
         Model::load(&FileWeights::new(file.clone()).expect("assets"), &options)
     };
     let between = (least + model.memory_bytes()) / 2;
-    assert!(matches!(limited(Residence::Packed, between), Err(ModelError::MemoryLimit { .. })));
+    assert!(matches!(limited(Residence::Packed, between), Err(RuntimeError::Model(ModelError::MemoryLimit { .. }))));
     let tight = limited(Residence::Coded, between).expect("fits");
     // Keys and values have the same limit, and say so.
     let room = tight.network().new_cache(0).and_then(|mut cache| {
@@ -328,6 +326,6 @@ fn a_damaged_file_is_refused() {
     for residence in [Residence::Packed, Residence::Coded, Residence::Float] {
         let options = RunOptions { residence, ..RunOptions::default() };
         let error = Model::load(&FileWeights::new(file.clone()).expect("assets"), &options).err().expect("damaged");
-        assert!(matches!(error, ModelError::Tensor { .. }), "{error}");
+        assert!(matches!(error, RuntimeError::Model(ModelError::Tensor { .. })), "{error}");
     }
 }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use impasto_model::Model;
-use impasto_model::runtime::{LoadTimes, Residence};
+use impasto_runtime::{LoadTimes, Model, Residence};
 use serde::Serialize;
 
 use crate::args::{Args, BenchRun, TableFormat};

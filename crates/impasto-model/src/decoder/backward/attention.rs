@@ -114,7 +114,7 @@ pub(super) fn attention_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::SplitMix64;
+    use impasto_core::rng::SplitMix64;
 
     /// The definition, in binary64, one head and one query at a time.
     fn naive(q: &[f32], k: &[f32], v: &[f32], h: &Attention, gradient: &[f32]) -> [Vec<f64>; 3] {

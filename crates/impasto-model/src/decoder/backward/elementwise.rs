@@ -82,7 +82,7 @@ pub(super) fn gated_backward(gate: &mut [f32], up: &mut [f32], width: usize, act
 mod tests {
     use super::*;
     use crate::decoder::elementwise::{gated, rms_norm, rope};
-    use crate::rng::SplitMix64;
+    use impasto_core::rng::SplitMix64;
 
     fn random(rng: &mut SplitMix64, count: usize) -> Vec<f32> {
         (0..count).map(|_| rng.next_f64() as f32 * 4.0 - 2.0).collect()

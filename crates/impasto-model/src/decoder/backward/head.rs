@@ -6,8 +6,8 @@ use super::Labels;
 use super::elementwise::softcap_slope;
 use crate::decoder::Frame;
 use crate::decoder::elementwise::softcap;
-use crate::rng::SplitMix64;
 use crate::{GradientProbe, ModelError, Result};
+use impasto_core::rng::SplitMix64;
 
 /// Logits held at a time, at most (64 MiB of them, and as much again for their Fisher information), but one row.
 const LOGITS: usize = 1 << 24;

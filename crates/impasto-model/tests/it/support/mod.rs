@@ -1,9 +1,15 @@
-//! Weight sources for the tests: a folder with one safetensors file, and a table in memory.
+//! Weight sources for the tests of this crate and of those above it: a folder with one safetensors file, and a table in
+//! memory.
+
+pub mod tamper;
+pub mod transformers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use impasto_model::WeightSource;
+use impasto_model::config::DecoderConfig;
+use impasto_model::decoder::Decoder;
+use impasto_model::{ModelError, WeightSource};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -43,7 +49,7 @@ impl Folder {
 }
 
 pub fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../impasto-model/tests/golden")
 }
 
 impl WeightSource for Folder {
@@ -66,6 +72,12 @@ impl WeightSource for Folder {
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
         std::fs::read(self.path.join(name)).ok()
     }
+}
+
+/// The reference of a source.
+pub fn decoder(source: &dyn WeightSource, threads: usize) -> Result<Decoder, ModelError> {
+    let config = source.asset("config.json").expect("a configuration");
+    Decoder::load(source, DecoderConfig::from_json(&config)?, threads)
 }
 
 /// Values of the tensor `name` of a golden whose weights are not stored: `weights` of tools/make_goldens.py.

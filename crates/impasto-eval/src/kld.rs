@@ -1,0 +1,130 @@
+//! KL divergence of a model from a reference, token by token.
+
+use impasto_model::sampling::argmax;
+use impasto_model::{CausalLm, Want};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::logsoftmax::{divergence, log_sum_exp, nll};
+use super::ppl::Perplexity;
+use super::stats::quantile;
+use super::{
+    Estimate, EvalError, EvalOptions, EvalText, OnProgress, Progress, Result, chunk, pool, scored, shared_context,
+};
+
+/// How far a model is from a reference on a text. Divergences are KL(reference || model) of the next-token
+/// distributions, in nats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kld {
+    /// Mean divergence.
+    pub mean: Estimate,
+    /// Median divergence.
+    pub median: f64,
+    /// 90% of the tokens diverge by less.
+    pub q90: f64,
+    /// 99% of the tokens diverge by less.
+    pub q99: f64,
+    /// 99.9% of the tokens diverge by less.
+    pub q999: f64,
+    /// Largest divergence.
+    pub max: f64,
+    /// Share of positions where both find the same token likeliest, from 0 to 1, with its binomial error.
+    pub same_top: Estimate,
+    /// Mean of ln p(reference) - ln p(model) of the true token: the difference of the logarithms of the perplexities,
+    /// with the error of the paired difference, which is far smaller than that of either.
+    pub delta_ln_ppl: Estimate,
+    /// Perplexity of the reference.
+    pub reference: Perplexity,
+    /// Perplexity of the model.
+    pub model: Perplexity,
+}
+
+/// One scored position.
+struct Scores {
+    kld: f64,
+    same_top: bool,
+    reference_nll: f64,
+    model_nll: f64,
+}
+
+fn score(reference: &[f32], model: &[f32], target: u32) -> impasto_model::Result<Scores> {
+    let (r, m) = (log_sum_exp(reference)?, log_sum_exp(model)?);
+    Ok(Scores {
+        kld: divergence(reference, r, model, m),
+        same_top: argmax(reference) == argmax(model),
+        reference_nll: nll(reference, target, r)?,
+        model_nll: nll(model, target, m)?,
+    })
+}
+
+/// Measures how far `model` is from `reference` on `text`. Both run window by window, side by side.
+///
+/// # Errors
+/// Those of [`super::perplexity`], and [`EvalError::Vocabularies`] when the vocabularies differ in size.
+pub fn kld(
+    reference: &dyn CausalLm,
+    model: &dyn CausalLm,
+    text: &EvalText,
+    options: &EvalOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Kld> {
+    let vocab = model.vocab_size();
+    if reference.vocab_size() != vocab {
+        return Err(EvalError::Vocabularies { reference: reference.vocab_size(), ours: vocab });
+    }
+    let windows = text.windows(options, shared_context(&[reference, model]))?;
+    let positions = scored(options, text.prefix.len());
+    let pool = pool(options)?;
+    let (mut reference_cache, mut model_cache) = (reference.new_cache(options.ctx)?, model.new_cache(options.ctx)?);
+    let mut all: Vec<Scores> = Vec::with_capacity(windows.len() * positions.len());
+    let (mut kld_sum, mut nll_sum) = (0.0, 0.0);
+    for (index, window) in windows.iter().enumerate() {
+        reference_cache.clear();
+        model_cache.clear();
+        let (inputs, targets) = (&window[..window.len() - 1], &window[positions.start + 1..]);
+        let want = Want::From(positions.start);
+        let reference_hidden = reference.hidden(&mut reference_cache, inputs, want)?;
+        let model_hidden = model.hidden(&mut model_cache, inputs, want)?;
+        let begun = all.len();
+        let mut row = 0;
+        for targets in targets.chunks(chunk(vocab)) {
+            let rows = row..row + targets.len();
+            row = rows.end;
+            let r = reference.logits(&reference_hidden, rows.clone())?;
+            let m = model.logits(&model_hidden, rows)?;
+            let rows = r.par_chunks_exact(vocab).zip(m.par_chunks_exact(vocab)).zip(targets);
+            let scores: impasto_model::Result<Vec<Scores>> =
+                pool.install(|| rows.map(|((r, m), &t)| score(r, m, t)).collect());
+            all.extend(scores?);
+        }
+        kld_sum += all[begun..].iter().map(|s| s.kld).sum::<f64>();
+        nll_sum += all[begun..].iter().map(|s| s.model_nll).sum::<f64>();
+        let n = all.len() as f64;
+        on_progress(Progress {
+            done: index + 1,
+            windows: windows.len(),
+            perplexity: (nll_sum / n).exp(),
+            kld: Some(kld_sum / n),
+        });
+    }
+    Ok(report(&all, windows.len(), options.ctx))
+}
+
+fn report(all: &[Scores], windows: usize, ctx: usize) -> Kld {
+    let column = |value: fn(&Scores) -> f64| -> Vec<f64> { all.iter().map(value).collect() };
+    let mut sorted = column(|s| s.kld);
+    let mean = Estimate::mean(&sorted);
+    sorted.sort_unstable_by(f64::total_cmp);
+    Kld {
+        mean,
+        median: quantile(&sorted, 0.5),
+        q90: quantile(&sorted, 0.9),
+        q99: quantile(&sorted, 0.99),
+        q999: quantile(&sorted, 0.999),
+        max: quantile(&sorted, 1.0),
+        same_top: Estimate::mean(&column(|s| f64::from(u8::from(s.same_top)))),
+        delta_ln_ppl: Estimate::mean(&column(|s| s.model_nll - s.reference_nll)),
+        reference: Perplexity::of(&column(|s| s.reference_nll), windows, ctx),
+        model: Perplexity::of(&column(|s| s.model_nll), windows, ctx),
+    }
+}

@@ -1,0 +1,315 @@
+//! Matrices in memory as floats of 16 or 32 bits: what is not on a lattice.
+
+use std::ops::Range;
+
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+use impasto_core::Isa;
+
+use crate::Pool;
+use crate::parts::Parts;
+use crate::workers::{Buffers, Workers};
+
+/// Tokens from which on weights are multiplied by all of them at once.
+const MANY: usize = 4;
+/// Rows that a task widens together.
+const STRIP: usize = 32;
+/// Sums of a dot product that are kept apart, so that every instruction isa adds in the same order.
+const LANES: usize = 32;
+
+/// A matrix of floats, outputs x inputs, row-major.
+pub struct DenseMatrix {
+    values: Values,
+    outputs: usize,
+    inputs: usize,
+}
+
+enum Values {
+    F32(Vec<f32>),
+    /// By their bits, and so below.
+    Bf16(Vec<u16>),
+    F16(Vec<u16>),
+}
+
+impl DenseMatrix {
+    /// A matrix of 32-bit floats.
+    ///
+    /// # Panics
+    /// If there are not `outputs * inputs` of them.
+    pub fn new(weights: Vec<f32>, outputs: usize, inputs: usize) -> Self {
+        assert_eq!(Some(weights.len()), outputs.checked_mul(inputs), "weights");
+        DenseMatrix { values: Values::F32(weights), outputs, inputs }
+    }
+
+    /// A matrix of bfloat16, by their bits.
+    ///
+    /// # Panics
+    /// If there are not `outputs * inputs` of them.
+    pub fn of_bf16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
+        assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
+        DenseMatrix { values: Values::Bf16(bits), outputs, inputs }
+    }
+
+    /// A matrix of binary16, by their bits.
+    ///
+    /// # Panics
+    /// If there are not `outputs * inputs` of them.
+    pub fn of_f16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
+        assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
+        DenseMatrix { values: Values::F16(bits), outputs, inputs }
+    }
+
+    /// Outputs and inputs.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.outputs, self.inputs]
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.values {
+            Values::F32(weights) => size_of_val(weights.as_slice()),
+            Values::Bf16(bits) | Values::F16(bits) => size_of_val(bits.as_slice()),
+        }
+    }
+
+    /// The weights of row `row`.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has not one element for each input.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        self.widen(row..row + 1, out);
+    }
+
+    /// `y = W x` for each of the rows x of `x`; outputs in `out`, rows `stride` apart.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
+    pub fn multiply(&self, x: &[f32], out: &mut [f32], stride: usize, workers: &Workers, pool: &Pool) {
+        let out = Parts::new(out);
+        pool.run(self.outputs.div_ceil(STRIP), &|worker, strip| {
+            let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
+            workers.with(worker, |Buffers { weights, outputs }| {
+                let weights = self.widened(rows.clone(), weights);
+                // SAFETY: strips are different rows.
+                unsafe { multiply_rows(weights, rows, x, self.inputs, &out, stride, outputs, workers.isa()) };
+            });
+        });
+    }
+
+    /// Some rows as 32-bit floats; in `buffer`, unless they are that already.
+    fn widened<'a>(&'a self, rows: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let (start, length) = (rows.start * self.inputs, rows.len() * self.inputs);
+        if let Values::F32(weights) = &self.values {
+            return &weights[start..start + length];
+        }
+        if buffer.len() < length {
+            buffer.resize(length, 0.0);
+        }
+        self.widen(rows, &mut buffer[..length]);
+        &buffer[..length]
+    }
+
+    fn widen(&self, rows: Range<usize>, out: &mut [f32]) {
+        let range = rows.start * self.inputs..rows.end * self.inputs;
+        match &self.values {
+            Values::F32(weights) => out.copy_from_slice(&weights[range]),
+            Values::Bf16(bits) => bits[range].reinterpret_cast::<bf16>().convert_to_f32_slice(out),
+            Values::F16(bits) => bits[range].reinterpret_cast::<f16>().convert_to_f32_slice(out),
+        }
+    }
+}
+
+/// `y = W x` for each of the rows x of `x`, of a matrix whose weights are made when they are needed: `read` puts those of
+/// one of `parts`, ranges of rows, in place of what its second argument holds, and the worker that called it multiplies
+/// them. `out` is rows of `x` x outputs.
+///
+/// # Errors
+/// Those of `read`; of several the first part's.
+///
+/// # Panics
+/// If the parts are not all rows of `out` in order, or `read` gives another number of weights than a part has.
+pub fn multiply_parts<E: Send>(
+    parts: &[Range<usize>],
+    read: impl Fn(usize, &mut Vec<f32>) -> Result<(), E> + Sync,
+    x: &[f32],
+    inputs: usize,
+    out: &mut [f32],
+    workers: &Workers,
+    pool: &Pool,
+) -> Result<(), E> {
+    let outputs = parts.last().map_or(0, |part| part.end);
+    let starts = parts.iter().map(|part| part.start).chain([outputs]);
+    assert!(starts.eq([0].into_iter().chain(parts.iter().map(|part| part.end))), "parts are all rows in order");
+    assert_eq!(out.len(), x.len() / inputs * outputs, "outputs");
+    let out = Parts::new(out);
+    pool.try_run(parts.len(), &|worker, i| {
+        workers.with(worker, |Buffers { weights, outputs: buffer }| {
+            read(i, weights)?;
+            let rows = parts[i].clone();
+            assert_eq!(weights.len(), rows.len() * inputs, "weights of a part");
+            // SAFETY: parts are different rows.
+            unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, workers.isa()) };
+            Ok(())
+        })
+    })
+}
+
+/// Outputs `rows` of a matrix for each of the rows of `x`, given the weights of these rows of the matrix; to `out`,
+/// whose rows are `stride` apart, by way of `buffer`.
+///
+/// # Safety
+/// Nobody else may have these rows of `out`, for any of the rows of `x`.
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply_rows(
+    weights: &[f32],
+    rows: Range<usize>,
+    x: &[f32],
+    inputs: usize,
+    out: &Parts<f32>,
+    stride: usize,
+    buffer: &mut Vec<f32>,
+    isa: Isa,
+) {
+    let (tokens, count) = (x.len() / inputs, rows.len());
+    buffer.resize(tokens * count, 0.0);
+    if tokens >= MANY {
+        product(x, weights, inputs, buffer);
+    } else {
+        for (x, out) in x.chunks_exact(inputs).zip(buffer.chunks_exact_mut(count)) {
+            out.iter_mut().zip(weights.chunks_exact(inputs)).for_each(|(out, w)| *out = dot(isa, w, x));
+        }
+    }
+    for (t, values) in buffer.chunks_exact(count).enumerate() {
+        let at = t * stride + rows.start;
+        // SAFETY: the caller's promise.
+        unsafe { out.part(at..at + count) }.copy_from_slice(values);
+    }
+}
+
+/// Products of all rows of `x` with all rows of `w`, both `inputs` wide: rows of `x` x rows of `w`, in place of what `out`
+/// holds.
+fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
+    let (m, n) = (x.len() / inputs, w.len() / inputs);
+    assert_eq!(out.len(), m * n, "room for the products");
+    // SAFETY: `x` holds m rows and `w` n rows of `inputs` elements, `out` m rows of n, and it is borrowed mutably, so it
+    // aliases neither of them. Strides of slices fit isize.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            inputs,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            x.as_ptr(),
+            1,
+            inputs as isize,
+            w.as_ptr(),
+            inputs as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// The sum of products, in [`LANES`] sums by position which are then added in order: the same bits at every isa.
+fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
+    #[inline(always)]
+    fn portable(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [0.0f32; LANES];
+        let (a, b) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.0.iter().zip(b.0) {
+            for i in 0..LANES {
+                sums[i] = a[i].mul_add(b[i], sums[i]);
+            }
+        }
+        for (i, (a, b)) in a.1.iter().zip(b.1).enumerate() {
+            sums[i] = a.mul_add(*b, sums[i]);
+        }
+        sums.iter().sum()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(a: &[f32], b: &[f32]) -> f32 {
+        portable(a, b)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    fn avx512(a: &[f32], b: &[f32]) -> f32 {
+        portable(a, b)
+    }
+
+    match isa.or_scalar() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the isa, and every one that has AVX-512 has FMA.
+        Isa::Avx512 if is_x86_feature_detected!("fma") => unsafe { avx512(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, and FMA was asked for.
+        Isa::Avx2 if is_x86_feature_detected!("fma") => unsafe { avx2(a, b) },
+        _ => portable(a, b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use impasto_core::rng::SplitMix64;
+
+    #[test]
+    fn dots_are_the_same_bits_at_every_level() {
+        let mut rng = SplitMix64::new(3);
+        for length in [0, 1, 31, 32, 33, 576, 1001] {
+            let mut random = || (0..length).map(|_| rng.next_f64() as f32 - 0.5).collect::<Vec<f32>>();
+            let (a, b) = (random(), random());
+            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let scalar = dot(Isa::Scalar, &a, &b);
+            assert!((f64::from(scalar) - exact).abs() < 1e-5);
+            for isa in Isa::available() {
+                assert_eq!(dot(isa, &a, &b).to_bits(), scalar.to_bits(), "{isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_every_format() {
+        let mut rng = SplitMix64::new(7);
+        let (outputs, inputs) = (70, 45);
+        let f32s: Vec<f32> = (0..outputs * inputs).map(|_| bf16::from_f64(rng.next_f64() - 0.5).to_f32()).collect();
+        let bf16s = f32s.iter().map(|&w| bf16::from_f32(w).to_bits()).collect();
+        let f16s = f32s.iter().map(|&w| f16::from_f32(w).to_bits()).collect();
+        let matrices = [
+            DenseMatrix::new(f32s.clone(), outputs, inputs),
+            DenseMatrix::of_bf16(bf16s, outputs, inputs),
+            DenseMatrix::of_f16(f16s, outputs, inputs),
+        ];
+        for tokens in [1, 3, 4, 9] {
+            let x: Vec<f32> = (0..tokens * inputs).map(|_| rng.next_f64() as f32 - 0.5).collect();
+            let stride = outputs + 3;
+            for (matrix, threads) in matrices.iter().zip([1, 2, 3]) {
+                let pool = Pool::new(threads).unwrap();
+                let workers = Workers::new(threads, Isa::best());
+                let mut out = vec![9.0; tokens * stride];
+                matrix.multiply(&x, &mut out, stride, &workers, &pool);
+                for (t, (x, y)) in x.chunks(inputs).zip(out.chunks(stride)).enumerate() {
+                    for (r, w) in f32s.chunks(inputs).enumerate() {
+                        let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                        // 45 products, each rounded: 45 x 2^-24 x 0.25, and f16 rounds small weights.
+                        assert!((f64::from(y[r]) - exact).abs() < 2e-5, "token {t} row {r}");
+                    }
+                    assert_eq!(y[outputs..], [9.0; 3]);
+                }
+                let mut row = vec![0.0; inputs];
+                matrix.row(69, &mut row);
+                assert!(row.iter().zip(&f32s[69 * inputs..]).all(|(a, b)| (a - b).abs() < 1e-6));
+            }
+        }
+    }
+}

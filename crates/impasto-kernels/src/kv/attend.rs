@@ -1,0 +1,349 @@
+//! Attention over a store.
+
+use impasto_core::Isa;
+
+use super::kernel::{Kernels, Product};
+use super::lanes::WIDTH;
+use super::lines::as_bytes;
+use super::pages::PAGE;
+use super::plane::GROUP;
+use super::scratch::{Buffers, Scratch, Sizes, Worker};
+use super::softmax::Softmax;
+use super::store::{Block, KvStore};
+use super::{KvError, KvFormat, hadamard};
+use crate::Pool;
+use crate::parts::Parts;
+
+/// Rows (queries times the heads that share a key) of a task, unless one query has more.
+const ROWS: usize = 48;
+/// Up to so many rows read the pages as they are stored; more have them made floats first.
+const DIRECT: usize = 8;
+/// Pages of a part of the context, at least, where the context is split.
+const PART: usize = 4;
+/// Tasks to aim at when splitting the context: fixed, so that results do not depend on the number of threads.
+const TASKS: usize = 32;
+
+/// The attention of a transformer block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads; a multiple of `kv`.
+    pub query: usize,
+    /// Key and value heads.
+    pub kv: usize,
+    /// Width of a head.
+    pub dim: usize,
+    /// Factor on the products of queries and keys.
+    pub scale: f32,
+    /// Cap c on these: c tanh(x / c).
+    pub softcap: Option<f32>,
+    /// Tokens that a query sees, its own among them.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// Query heads of a key head.
+    fn group(&self) -> usize {
+        self.query / self.kv
+    }
+
+    /// First token that the query at `position` sees.
+    fn first(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// How a call is cut into tasks: key heads x blocks of queries x parts of the context.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Tokens before the first query.
+    past: usize,
+    /// Queries.
+    tokens: usize,
+    /// Queries of a block.
+    queries: usize,
+    blocks: usize,
+    parts: usize,
+    sizes: Sizes,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+struct Task {
+    head: usize,
+    /// First query and number of queries.
+    query: usize,
+    queries: usize,
+    /// Part of the context.
+    part: usize,
+    /// Slot of its partial result.
+    slot: usize,
+}
+
+impl Plan {
+    fn new(how: &AttentionShape, past: usize, tokens: usize) -> Self {
+        let group = how.group();
+        let queries = (ROWS / group).clamp(1, tokens);
+        let blocks = tokens.div_ceil(queries);
+        let pages = (past + tokens - how.first(past)).div_ceil(PAGE);
+        let parts = (pages / PART).min(TASKS / (how.kv * blocks)).max(1);
+        let sizes = Sizes { rows: queries * group, dim: how.dim, width: how.dim.next_multiple_of(GROUP) };
+        Self { past, tokens, queries, blocks, parts, sizes }
+    }
+
+    fn tasks(&self, how: &AttentionShape) -> usize {
+        how.kv * self.blocks * self.parts
+    }
+
+    /// Task `i`; the later queries, which see the most, come first.
+    fn task(&self, how: &AttentionShape, i: usize) -> Task {
+        let (part, rest) = (i % self.parts, i / self.parts);
+        let (head, block) = (rest % how.kv, self.blocks - 1 - rest / how.kv);
+        let query = block * self.queries;
+        let slot = (block * how.kv + head) * self.parts + part;
+        Task { head, query, queries: self.queries.min(self.tokens - query), part, slot }
+    }
+
+    /// Pages of a task: first and one past the last.
+    fn pages(&self, how: &AttentionShape, task: &Task) -> (usize, usize) {
+        let first = how.first(self.past + task.query) / PAGE;
+        let last = (self.past + task.query + task.queries).div_ceil(PAGE);
+        let share = |part: usize| first + (last - first) * part / self.parts;
+        (share(task.part), share(task.part + 1))
+    }
+
+    /// Floats of a partial result: for each row its sums, its maximum and its weight.
+    fn slot(&self) -> usize {
+        self.sizes.rows * (self.sizes.width + 2)
+    }
+}
+
+/// Attention of the last tokens of a sequence over all of it: causal, heads in groups, softmax as it goes along, so
+/// that no row of scores is ever whole (Dao et al., "FlashAttention", arXiv 2205.14135).
+///
+/// `q` is T x (query heads * dim), and so is `out`. The T tokens were appended to the block and not advanced over.
+/// Results do not depend on the number of threads, and every isa gives the same bits. Against the definition in
+/// binary64, on the keys and values as they are stored, an element is off by at most 1e-5 of the largest value (test
+/// `equals_the_definition`; scores up to some tens).
+///
+/// # Errors
+/// [`KvError::Memory`] if `scratch` has to grow and is refused the memory.
+///
+/// # Panics
+/// If sizes disagree, or the block's tokens are not `store.len() + T`.
+#[expect(clippy::too_many_arguments, reason = "a call for each block and token: nothing is worth a struct of its own")]
+pub fn attend(
+    isa: Isa,
+    store: &KvStore,
+    block: usize,
+    q: &[f32],
+    how: &AttentionShape,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+    pool: &Pool,
+) -> Result<(), KvError> {
+    let width = how.query * how.dim;
+    assert!(how.kv == store.kv_heads() && how.dim == store.head_dim(), "attention of the store's shape");
+    assert!(how.query > 0 && how.query.is_multiple_of(how.kv), "query heads in whole groups");
+    assert!(how.window != Some(0), "a query sees itself");
+    assert!(q.len() == out.len() && q.len().is_multiple_of(width), "queries of whole tokens");
+    let (past, tokens) = (store.len(), q.len() / width);
+    let block = store.block(block);
+    assert_eq!(block.filled, past + tokens, "the tokens were appended to the block");
+    if tokens == 0 {
+        return Ok(());
+    }
+    let plan = Plan::new(how, past, tokens);
+    let (tasks, slot) = (plan.tasks(how), plan.slot());
+    let job = Job { kernels: Kernels::of(isa), block, q, how, plan };
+    scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 })?;
+    let Scratch { workers, partials } = scratch;
+    let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));
+    pool.run(tasks, &|worker, i| {
+        let task = plan.task(how, i);
+        // SAFETY: tasks of one worker follow each other.
+        let worker: &mut Worker = unsafe { &mut workers.part(worker..worker + 1)[0] };
+        let mut parts = worker.parts(plan.sizes);
+        job.run(&task, &mut parts);
+        if plan.parts > 1 {
+            // SAFETY: every task has a slot of its own.
+            job.keep(&task, &parts, unsafe { partials.part(task.slot * slot..(task.slot + 1) * slot) });
+        } else {
+            job.each_row(&task, |row, at| {
+                // SAFETY: every token's head belongs to one task.
+                job.finish(&parts.sums[row * plan.sizes.width..], job.weight(&parts, row), unsafe {
+                    out.part(at..at + how.dim)
+                });
+            });
+        }
+    });
+    if plan.parts > 1 {
+        pool.run(tasks / plan.parts, &|_, i| {
+            let task = plan.task(how, i * plan.parts);
+            // SAFETY: every task here has the slots of its head and block; nobody writes to them.
+            let partials = unsafe { partials.part(task.slot * slot..(task.slot + plan.parts) * slot) };
+            job.each_row(&task, |row, at| {
+                // SAFETY: every token's head belongs to one task.
+                job.join(partials, row, unsafe { out.part(at..at + how.dim) });
+            });
+        });
+    }
+    Ok(())
+}
+
+/// What tasks share.
+struct Job<'a> {
+    kernels: &'static Kernels,
+    block: &'a Block,
+    q: &'a [f32],
+    how: &'a AttentionShape,
+    plan: Plan,
+}
+
+impl Job<'_> {
+    /// Calls `each` with a row of the task and where its token's head begins in `q` and `out`.
+    fn each_row(&self, task: &Task, mut each: impl FnMut(usize, usize)) {
+        let (how, group) = (self.how, self.how.group());
+        for row in 0..task.queries * group {
+            let (token, head) = (task.query + row / group, task.head * group + row % group);
+            each(row, (token * how.query + head) * how.dim);
+        }
+    }
+
+    /// Sums, maxima and weights of the task's rows over its part of the context.
+    fn run(&self, task: &Task, w: &mut Buffers) {
+        let (how, plan, kernels) = (self.how, &self.plan, self.kernels);
+        let (keys, values) = (&self.block.keys, &self.block.values);
+        let (rows, group) = (task.queries * how.group(), how.group());
+        let (dim, width) = (plan.sizes.dim, plan.sizes.width);
+        self.each_row(task, |row, at| {
+            let query = &mut w.queries[row * dim..][..dim];
+            query.iter_mut().zip(&self.q[at..]).for_each(|(to, q)| *to = q * how.scale);
+            if keys.plane.format == KvFormat::Int4 {
+                hadamard::rotate(query);
+            }
+        });
+        w.sums.fill(0.0);
+        w.weights.fill(0.0);
+        w.max.fill(f32::NEG_INFINITY);
+        let (first, last) = plan.pages(how, task);
+        for page in first..last {
+            let base = page * PAGE;
+            for (row, seen) in w.seen[..rows].iter_mut().enumerate() {
+                let position = plan.past + task.query + row / group;
+                let within = |token: usize| token.saturating_sub(base).min(PAGE);
+                *seen = (within(how.first(position)), within(position + 1));
+            }
+            let (key_numbers, key_scales) = keys.plane.head(keys.page(page), task.head);
+            let (value_numbers, value_scales) = values.plane.head(values.page(page), task.head);
+            let direct = rows <= DIRECT;
+            let more = direct && page + 1 < last;
+            let next = if more { keys.plane.head(keys.page(page + 1), task.head).0 } else { &[] };
+            let (format, b, b_stride) = if direct {
+                (keys.plane.format, key_numbers, keys.plane.row_bytes())
+            } else {
+                kernels.widen(keys.plane.format, key_numbers, w.keys);
+                (KvFormat::F32, as_bytes(w.keys), PAGE * size_of::<f32>())
+            };
+            let scores = Product {
+                a: w.queries,
+                a_stride: dim,
+                rows,
+                depth: dim,
+                b,
+                b_stride,
+                columns: PAGE,
+                factors: None,
+                ahead: if direct { value_numbers } else { &[] },
+            };
+            kernels.product(format, &scores, w.scores);
+            kernels.softmax(&mut Softmax {
+                scores: w.scores,
+                seen: &w.seen[..rows],
+                key_scales,
+                value_scales,
+                cap: how.softcap,
+                max: w.max,
+                sums: w.weights,
+                factors: w.factors,
+            });
+            // Tokens that no row sees are left out: what is stored there may be old.
+            let from = w.seen[..rows].iter().filter(|s| s.0 < s.1).map(|s| s.0).min().unwrap_or(0);
+            let to = w.seen[..rows].iter().map(|s| s.1).max().unwrap_or(0).max(from);
+            let (format, b, b_stride) = if direct {
+                (values.plane.format, value_numbers, values.plane.row_bytes())
+            } else {
+                kernels.widen(values.plane.format, value_numbers, w.values);
+                (KvFormat::F32, as_bytes(w.values), width * size_of::<f32>())
+            };
+            let sums = Product {
+                a: &w.scores[from..],
+                a_stride: PAGE,
+                rows,
+                depth: to - from,
+                b: &b[from * b_stride..],
+                b_stride,
+                columns: width,
+                factors: Some(w.factors),
+                ahead: next,
+            };
+            kernels.product(format, &sums, w.sums);
+        }
+    }
+
+    /// The sum of a row's weights.
+    fn weight(&self, w: &Buffers, row: usize) -> f32 {
+        let mut parts = [0.0; WIDTH];
+        parts.copy_from_slice(&w.weights[row * WIDTH..][..WIDTH]);
+        let mut len = WIDTH / 2;
+        while len > 0 {
+            for i in 0..len {
+                parts[i] += parts[i + len];
+            }
+            len /= 2;
+        }
+        parts[0]
+    }
+
+    /// Writes sums over their weight.
+    fn finish(&self, sums: &[f32], weight: f32, out: &mut [f32]) {
+        let scale = 1.0 / weight;
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
+        if self.block.values.plane.format == KvFormat::Int4 {
+            hadamard::rotate(out);
+        }
+    }
+
+    /// Keeps the rows of a part of the context.
+    fn keep(&self, task: &Task, w: &Buffers, slot: &mut [f32]) {
+        let Sizes { rows, width, .. } = self.plan.sizes;
+        let (sums, rest) = slot.split_at_mut(rows * width);
+        let (max, weights) = rest.split_at_mut(rows);
+        sums.copy_from_slice(w.sums);
+        max.copy_from_slice(w.max);
+        for (row, weight) in weights.iter_mut().enumerate().take(task.queries * self.how.group()) {
+            *weight = self.weight(w, row);
+        }
+    }
+
+    /// Puts the parts of a row together.
+    fn join(&self, partials: &[f32], row: usize, out: &mut [f32]) {
+        let Sizes { rows, width, .. } = self.plan.sizes;
+        let parts = || partials.chunks_exact(self.plan.slot()).map(|slot| slot.split_at(rows * width));
+        let max = parts().map(|(_, rest)| rest[row]).fold(f32::NEG_INFINITY, f32::max);
+        let (mut weight, mut first) = (0.0, true);
+        for (sums, rest) in parts() {
+            let factor = (rest[row] - max).exp();
+            weight += factor * rest[rows + row];
+            let sums = &sums[row * width..];
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if first { factor * sum } else { *out + factor * sum };
+            }
+            first = false;
+        }
+        let scale = 1.0 / weight;
+        out.iter_mut().for_each(|x| *x *= scale);
+        if self.block.values.plane.format == KvFormat::Int4 {
+            hadamard::rotate(out);
+        }
+    }
+}

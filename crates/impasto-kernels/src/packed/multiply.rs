@@ -1,0 +1,326 @@
+//! A product: activations are made ready, then strips are shared out.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
+use super::band::{Band, Strip};
+use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
+use super::fixes::Fixes;
+use super::kernel::STRIPS;
+use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool, SHARE};
+use crate::parts::Parts;
+
+/// Shares of a product for each thread, at most. They even out threads that are not equally fast; but to take one is an
+/// atomic operation, which waits for all memory that is being read, so they are few.
+const SHARES: usize = 8;
+
+/// Memory of products: grows when a product needs more than those before, and is then used again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    quads: Vec<[i8; QUAD]>,
+    sums: Vec<i32>,
+    scales: Vec<f32>,
+    /// Activations in binary32.
+    values: Vec<f32>,
+    workers: Vec<Mutex<Worker>>,
+}
+
+/// Memory of one worker.
+#[derive(Debug, Default)]
+struct Worker {
+    /// The activations of one token in the order of columns.
+    row: Vec<f32>,
+    fixes: [Fixes; STRIPS],
+    /// Strips with a byte for each integer.
+    unpacked: Vec<Line>,
+    results: [[f32; STRIP]; STRIPS * PANEL],
+}
+
+/// Elements that one token takes of each buffer.
+#[derive(Clone, Copy)]
+struct Sizes {
+    places: usize,
+    groups: usize,
+    blocks: usize,
+}
+
+impl Sizes {
+    fn quads(self) -> usize {
+        self.places / QUAD
+    }
+
+    /// Of a strip, unpacked.
+    fn lines(self) -> usize {
+        self.quads()
+    }
+}
+
+/// Tokens cut into panels of nearly the same size.
+#[derive(Clone, Copy)]
+struct Panels {
+    tokens: usize,
+    count: usize,
+}
+
+impl Panels {
+    fn new(tokens: usize, most: usize) -> Self {
+        Panels { tokens, count: tokens.div_ceil(most) }
+    }
+
+    fn get(self, index: usize) -> Range<usize> {
+        let first = |index: usize| self.tokens * index / self.count;
+        first(index)..first(index + 1)
+    }
+}
+
+impl Scratch {
+    /// No memory yet.
+    pub fn new() -> Self {
+        Scratch::default()
+    }
+
+    fn grow(&mut self, sizes: Sizes, tokens: usize, activations: Activations, unpacks: bool, threads: usize) {
+        fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+            if buffer.len() < len {
+                buffer.resize(len, T::default());
+            }
+        }
+        match activations {
+            Activations::Int8 => {
+                grow(&mut self.quads, sizes.quads() * tokens);
+                grow(&mut self.sums, sizes.groups * tokens);
+                grow(&mut self.scales, sizes.blocks * tokens);
+            }
+            Activations::F32 => grow(&mut self.values, sizes.places * tokens),
+        }
+        while self.workers.len() < threads {
+            self.workers.push(Mutex::default());
+        }
+        for worker in &mut self.workers {
+            let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
+            grow(&mut worker.row, sizes.places);
+            worker.fixes.iter_mut().for_each(|fixes| fixes.grow(sizes.blocks * tokens.min(PANEL)));
+            if unpacks {
+                grow(&mut worker.unpacked, STRIPS * sizes.lines());
+            }
+        }
+    }
+}
+
+/// A worker's memory: nobody else asks for it while the worker has a task.
+fn lock(workers: &[Mutex<Worker>], worker: usize) -> MutexGuard<'_, Worker> {
+    workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PackedMatrix {
+    /// `out[t][r] = sum over c of W[r][c] x[t][c]` for each of `tokens` tokens.
+    ///
+    /// `x`: tokens x inputs; `out`: tokens rows that begin `stride` elements apart, of each the first `outputs()`
+    /// elements are written. Sums have one order, so the result does not depend on the kernel, the number of threads
+    /// or of tokens. Where an activation is infinite or not a number, or overflows times its column's step, the
+    /// token's outputs are not numbers; with [`Activations::F32`] they are what IEEE 754 makes of it.
+    ///
+    /// # Panics
+    /// If `x` or `out` have not the size, or `stride` is less than `outputs()`.
+    #[allow(clippy::too_many_arguments, reason = "a product and what it works with")]
+    pub fn multiply(
+        &self,
+        kernel: Kernel,
+        activations: Activations,
+        x: &[f32],
+        tokens: usize,
+        out: &mut [f32],
+        stride: usize,
+        scratch: &mut Scratch,
+        pool: &Pool,
+    ) {
+        let columns = self.columns();
+        assert_eq!(Some(x.len()), tokens.checked_mul(columns.inputs()), "activations: tokens x inputs");
+        if tokens == 0 || self.outputs() == 0 {
+            return;
+        }
+        let needed = (tokens - 1).checked_mul(stride).and_then(|n| n.checked_add(self.outputs()));
+        assert!(stride >= self.outputs() && needed.is_some_and(|n| n <= out.len()), "room for tokens x outputs");
+        let sizes = Sizes { places: columns.padded(), groups: columns.groups(), blocks: columns.blocks() };
+        let unpacks = activations == Activations::Int8 && !self.has_offset() && kernel.unpacks(tokens);
+        let panels = Panels::new(tokens, kernel.panel(unpacks));
+        scratch.grow(sizes, tokens, activations, unpacks, pool.threads());
+        match activations {
+            Activations::Int8 => quantize(kernel, columns, x, panels, sizes, scratch, pool),
+            Activations::F32 => arrange(kernel, columns, x, panels, sizes, scratch, pool),
+        }
+        let scratch = &*scratch;
+        let product = Product { kernel, activations, unpacks, panels, sizes, scratch };
+        let out = Parts::new(out);
+        let shares = if pool.threads() == 1 { 1 } else { self.most_shares().min(SHARES * pool.threads()) };
+        pool.run(shares, &|worker, share| {
+            let worker = &mut *lock(&scratch.workers, worker);
+            for (index, strips) in self.share(share, shares) {
+                let band = &self.bands()[index];
+                product.multiply(band, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
+                    for (token, sums) in tokens.zip(sums) {
+                        let start = token * stride + self.start_of(index);
+                        let out = out.pointer(start..start + band.rows());
+                        for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
+                            // SAFETY: rows of a band are below `band.rows()`, and each is written by the one share that
+                            // has its strip.
+                            unsafe { out.add(row as usize).write(sum * step) };
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// A product under way, its activations ready.
+struct Product<'a> {
+    kernel: Kernel,
+    activations: Activations,
+    /// [`Kernel::unpacks`].
+    unpacks: bool,
+    panels: Panels,
+    sizes: Sizes,
+    scratch: &'a Scratch,
+}
+
+impl Product<'_> {
+    /// Multiplies strips of a band with all tokens: hands `each` a strip, some tokens and the strip's
+    /// sums for each of them, not yet times the steps of rows.
+    fn multiply(
+        &self,
+        band: &Band,
+        strips: Range<usize>,
+        worker: &mut Worker,
+        mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
+    ) {
+        let panels = || (0..self.panels.count).map(|index| self.panels.get(index));
+        match self.activations {
+            Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
+            Activations::Int8 => {
+                // Strips that the next panel finds in the cache; for one panel all, since calls cost.
+                let run =
+                    if self.panels.count > 1 { SHARE * band.strips() / band.bytes().max(1) } else { strips.len() };
+                for first in strips.clone().step_by(run.max(1)) {
+                    let strips = first..strips.end.min(first + run.max(1));
+                    for tokens in panels() {
+                        let each = |strip: Strip, sums: &[_]| each(strip, tokens.clone(), sums);
+                        self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
+                    }
+                }
+            }
+            Activations::F32 => {
+                for (place, tokens) in strips.flat_map(|place| panels().map(move |tokens| (place, tokens))) {
+                    let sums = &mut worker.results[..tokens.len()];
+                    let strip = band.strip(place);
+                    self.kernel.float(strip, self.floats(&tokens), band.offset(), sums);
+                    each(strip, tokens, sums);
+                }
+            }
+        }
+    }
+
+    /// [`Product::multiply`], some strips unpacked together and then multiplied with all tokens.
+    fn multiply_unpacked(
+        &self,
+        band: &Band,
+        strips: Range<usize>,
+        worker: &mut Worker,
+        mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
+    ) {
+        let Worker { fixes, unpacked, results, .. } = worker;
+        for first in strips.clone().step_by(STRIPS) {
+            let places = first..strips.end.min(first + STRIPS);
+            let mut of_places = [band.strip(first); STRIPS];
+            of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
+            let of_places = &of_places[..places.len()];
+            let unpacked = &mut unpacked[..places.len() * self.sizes.lines()];
+            for (index, strip) in of_places.iter().enumerate() {
+                self.kernel.unpack(*strip, index, places.len(), unpacked);
+            }
+            for tokens in (0..self.panels.count).map(|index| self.panels.get(index)) {
+                self.kernel.unpacked(of_places, unpacked, self.integers(&tokens), fixes, results);
+                for (strip, sums) in of_places.iter().zip(results.chunks_exact(tokens.len())) {
+                    each(*strip, tokens.clone(), sums);
+                }
+            }
+        }
+    }
+
+    fn integers(&self, tokens: &Range<usize>) -> Panel<'_> {
+        let Scratch { quads, sums, scales, .. } = self.scratch;
+        Panel {
+            tokens: tokens.len(),
+            quads: &quads[part(tokens, self.sizes.quads())],
+            sums: &sums[part(tokens, self.sizes.groups)],
+            scales: &scales[part(tokens, self.sizes.blocks)],
+        }
+    }
+
+    fn floats(&self, tokens: &Range<usize>) -> FloatPanel<'_> {
+        FloatPanel { tokens: tokens.len(), values: &self.scratch.values[part(tokens, self.sizes.places)] }
+    }
+}
+
+/// Where a buffer has tokens, of which each takes `size` elements.
+fn part(tokens: &Range<usize>, size: usize) -> Range<usize> {
+    tokens.start * size..tokens.end * size
+}
+
+/// Quantizes all tokens.
+fn quantize(
+    kernel: Kernel,
+    columns: &ColumnOrder,
+    x: &[f32],
+    panels: Panels,
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    pool: &Pool,
+) {
+    let Scratch { quads, sums, scales, workers, .. } = scratch;
+    let (quads, sums, scales) = (Parts::new(quads), Parts::new(sums), Parts::new(scales));
+    pool.run(panels.count, &|worker, panel| {
+        let tokens = panels.get(panel);
+        let row = &mut lock(workers, worker).row[..sizes.places];
+        // SAFETY: panels have tokens of their own, so their parts do not overlap.
+        let mut panel = unsafe {
+            PanelMut {
+                tokens: tokens.len(),
+                quads: quads.part(part(&tokens, sizes.quads())),
+                sums: sums.part(part(&tokens, sizes.groups)),
+                scales: scales.part(part(&tokens, sizes.blocks)),
+            }
+        };
+        for (index, token) in tokens.enumerate() {
+            kernel.permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
+            kernel.quantize(&mut panel, index, row);
+        }
+    });
+}
+
+/// Arranges all tokens in binary32.
+fn arrange(
+    kernel: Kernel,
+    columns: &ColumnOrder,
+    x: &[f32],
+    panels: Panels,
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    pool: &Pool,
+) {
+    let Scratch { values, workers, .. } = scratch;
+    let values = Parts::new(values);
+    pool.run(panels.count, &|worker, panel| {
+        let tokens = panels.get(panel);
+        let row = &mut lock(workers, worker).row[..sizes.places];
+        // SAFETY: panels have tokens of their own, so their parts do not overlap.
+        let values = unsafe { values.part(part(&tokens, sizes.places)) };
+        for (index, token) in tokens.clone().enumerate() {
+            kernel.permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);
+            values.iter_mut().skip(index).step_by(tokens.len()).zip(&*row).for_each(|(to, &from)| *to = from);
+        }
+    });
+}
+
+const _: () = assert!(BLOCK_GROUPS * GROUP == super::ACTIVATION_BLOCK);

@@ -1,0 +1,320 @@
+//! Threads that take the tasks of one product after another.
+//!
+//! A token of a small model is some two hundred products of a few microseconds each. So workers spin for a while
+//! before they sleep, nothing is allocated, and the caller never waits for a worker that has not begun.
+
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+
+use crate::KernelError;
+
+/// Rounds of spinning before a worker sleeps: about 100 microseconds.
+const SPINS: u32 = 1 << 12;
+
+/// In the state: workers that have joined the job.
+const JOINED: u64 = (1 << 16) - 1;
+/// In the state: the job takes workers.
+const OPEN: u64 = 1 << 16;
+/// In the state: what one job more adds. Jobs are numbered by all bits from here up.
+const JOB: u64 = 1 << 17;
+
+/// Most threads of a pool.
+const MOST: usize = 1024;
+
+/// A function of (worker, task).
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// What the threads share.
+struct Shared {
+    /// Number of the job, whether it is open, and how many workers have joined it.
+    state: AtomicU64,
+    /// The function of the job and how many tasks it has. It is written while no job is open and no worker joined, and
+    /// read by workers that have joined.
+    job: UnsafeCell<(Option<*const Task<'static>>, usize)>,
+    /// The next task that nobody has taken.
+    next: AtomicUsize,
+    /// Did a task panic on a worker?
+    panicked: AtomicBool,
+    /// Is the pool being dropped?
+    over: AtomicBool,
+    /// Workers that sleep, or are about to.
+    sleepers: AtomicU32,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+// SAFETY: `job` is the only field that is not Sync. Its protocol, above, keeps its writer apart from its readers; what
+// the pointer leads to is Sync.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is only followed while `Pool::run`, which owns what it leads to, waits.
+unsafe impl Send for Shared {}
+
+/// Threads for products: the caller and its workers.
+pub struct Pool {
+    shared: Arc<Shared>,
+    /// Held by the caller whose job it is.
+    caller: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// A pool of `threads`, the caller among them; 0 takes as many as there are processors.
+    ///
+    /// # Errors
+    /// [`KernelError::Threads`] if they cannot be started.
+    pub fn new(threads: usize) -> Result<Self, KernelError> {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if threads == 0 { all() } else { threads }.min(MOST);
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new((None, 0)),
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            sleepers: AtomicU32::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let mut pool = Pool { shared, caller: Mutex::new(()), workers: Vec::new() };
+        for worker in 1..threads {
+            let shared = pool.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("impasto-{worker}"));
+            let started = thread.spawn(move || shared.work(worker)).map_err(|e| KernelError::Threads(e.to_string()))?;
+            pool.workers.push(started);
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls with the same
+    /// worker, below [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
+    ///
+    /// While a job runs, others that are asked for, from inside it or from another thread, run on their caller alone.
+    ///
+    /// # Panics
+    /// If a task does.
+    pub fn run(&self, tasks: usize, task: &Task<'_>) {
+        let alone = || (0..tasks).for_each(|i| task(0, i));
+        if tasks < 2 || self.workers.is_empty() {
+            return alone();
+        }
+        let _caller = match self.caller.try_lock() {
+            Ok(caller) => caller,
+            // A task panicked; the job ended all the same.
+            Err(TryLockError::Poisoned(caller)) => caller.into_inner(),
+            Err(TryLockError::WouldBlock) => return alone(),
+        };
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; `Open` is dropped before `task` goes, and then no worker has the pointer
+        // any more.
+        let pointer = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
+        // SAFETY: the lock is held and the last job was closed and left by all (`Open`), so no worker reads the cell.
+        unsafe { *shared.job.get() = (Some(pointer), tasks) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.panicked.store(false, Ordering::Relaxed);
+        let open = Open::new(shared);
+        shared.take(0, task, tasks);
+        drop(open);
+        if shared.panicked.load(Ordering::Relaxed) {
+            panic!("a task of the pool panicked");
+        }
+    }
+}
+
+impl Pool {
+    /// [`Pool::run`] of tasks that can fail: all run, and of their errors the first task's is given.
+    ///
+    /// # Errors
+    /// Those of `task`.
+    ///
+    /// # Panics
+    /// If a task does.
+    pub fn try_run<E: Send>(
+        &self,
+        tasks: usize,
+        task: &(dyn Fn(usize, usize) -> Result<(), E> + Sync),
+    ) -> Result<(), E> {
+        let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+        self.run(tasks, &|worker, i| {
+            if let Err(error) = task(worker, i) {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                if failed.as_ref().is_none_or(|(first, _)| i < *first) {
+                    *failed = Some((i, error));
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.shared.wake_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its tasks and has none of its own.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// An open job; dropped, it takes no more workers and waits for those that joined.
+struct Open<'a>(&'a Shared);
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let old = shared.state.load(Ordering::Relaxed);
+        shared.state.store((old & !(JOINED | OPEN)).wrapping_add(JOB) | OPEN, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            shared.wake_all();
+        }
+        Open(shared)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
+        while self.0.state.load(Ordering::Acquire) & JOINED != 0 {
+            spin_loop();
+        }
+    }
+}
+
+impl Shared {
+    /// Takes tasks until none is left.
+    fn take(&self, worker: usize, task: &Task<'_>, tasks: usize) {
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= tasks {
+                return;
+            }
+            task(worker, i);
+        }
+    }
+
+    fn wake_all(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_all();
+    }
+
+    /// The life of a worker.
+    fn work(&self, worker: usize) {
+        let mut last = 0;
+        while let Some(state) = self.await_job(last) {
+            if self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            last = state / JOB;
+            // SAFETY: the job was open when this worker joined it, so its caller waits until the worker leaves.
+            let (task, tasks) = unsafe { *self.job.get() };
+            // SAFETY: as above.
+            if let Some(task) = task.map(|task| unsafe { &*task })
+                && catch_unwind(AssertUnwindSafe(|| self.take(worker, task, tasks))).is_err()
+            {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// The state once a job other than `last` is open; `None` when the pool is over.
+    fn await_job(&self, last: u64) -> Option<u64> {
+        let open = || {
+            let state = self.state.load(Ordering::SeqCst);
+            (state & OPEN != 0 && state / JOB != last).then_some(state)
+        };
+        loop {
+            for _ in 0..SPINS {
+                if let Some(state) = open() {
+                    return Some(state);
+                }
+                spin_loop();
+            }
+            // The count goes up before the state is read again, and a caller reads the count after it has set the
+            // state: one of them sees the other.
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            while open().is_none() && !self.over.load(Ordering::SeqCst) {
+                guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(guard);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            if self.over.load(Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads).unwrap();
+            assert_eq!(pool.threads(), threads);
+            for round in 0..2000usize {
+                let tasks = round % 23;
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, &|worker, i| {
+                    assert!(worker < threads);
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                if round % 500 == 0 {
+                    // Long enough that workers sleep.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_inside_a_job_and_from_two_threads() {
+        let pool = Pool::new(3).unwrap();
+        let count = AtomicUsize::new(0);
+        let job = || pool.run(10, &|_, _| pool.run(10, &|_, _| _ = count.fetch_add(1, Ordering::Relaxed)));
+        std::thread::scope(|scope| {
+            scope.spawn(job);
+            scope.spawn(job);
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 200);
+    }
+
+    #[test]
+    fn the_first_error_is_given() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..50 {
+            assert_eq!(pool.try_run(20, &|_, i| if i % 7 == 6 { Err(i) } else { Ok(()) }), Err(6));
+            assert_eq!(pool.try_run(20, &|_, _| Ok::<_, ()>(())), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(4).unwrap();
+        for bad in 0..40 {
+            let failed = catch_unwind(AssertUnwindSafe(|| pool.run(40, &|_, i| assert_ne!(i, bad))));
+            assert!(failed.is_err());
+            let count = AtomicUsize::new(0);
+            pool.run(40, &|_, _| _ = count.fetch_add(1, Ordering::Relaxed));
+            assert_eq!(count.load(Ordering::Relaxed), 40);
+        }
+        // And not on the caller alone: two tasks that wait for each other end.
+        let both = Barrier::new(2);
+        pool.run(2, &|_, _| _ = both.wait());
+    }
+}

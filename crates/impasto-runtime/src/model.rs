@@ -1,0 +1,221 @@
+//! A model with everything that rides along.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use impasto_kernels::kv::KvLayout;
+use impasto_kernels::packed::Activations;
+use impasto_model::config::{CONFIG, DecoderConfig, eos_token_ids};
+use impasto_model::decoder::Decoder;
+use impasto_model::{CausalLm, ModelError, WeightSource};
+use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
+use impasto_text::{ChatTemplate, TextError, Tokenizer, tokenizer};
+
+use crate::{GenerateOptions, Generation, LoadTimes, Residence, Result, Runtime, RuntimeOptions, generate};
+
+/// How a model is loaded and run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunOptions {
+    /// Threads; 0 takes all processors.
+    pub threads: usize,
+    /// A context shorter than the configuration's, to bound the key/value cache.
+    pub max_context: Option<usize>,
+    /// Most bytes that the weights, and most that all keys and values may take, checked before they do; no limit when
+    /// `None`.
+    pub memory_limit: Option<u64>,
+    /// In which form the weights lie in memory.
+    pub residence: Residence,
+    /// In which form packed weights take their inputs.
+    pub activations: Activations,
+    /// In which form keys and values are kept, other than in residence float.
+    pub kv: KvLayout,
+}
+
+impl RunOptions {
+    /// The reference: binary32 throughout.
+    pub fn float() -> Self {
+        Self { residence: Residence::Float, ..Self::default() }
+    }
+}
+
+/// A model, its tokenizer and its chat template.
+pub struct Model {
+    network: Network,
+    tokenizer: Option<Tokenizer>,
+    tokenizer_config: Option<Vec<u8>>,
+    template_file: Option<Vec<u8>>,
+    eos: Vec<u32>,
+    times: LoadTimes,
+}
+
+/// A network in one of the residences.
+enum Network {
+    Float(Box<Decoder>),
+    Runtime(Box<Runtime>),
+}
+
+impl Model {
+    /// Loads a model. Only `config.json` and the weights are needed to run on token ids; text also needs
+    /// `tokenizer.json`.
+    ///
+    /// # Errors
+    /// No or a bad `config.json`, a model above the memory limit, an architecture this runtime does not run, weights that
+    /// do not fit it, a tokenizer that is there but does not parse.
+    pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
+        let begun = Instant::now();
+        let why = "a model cannot be run without it";
+        let json = source.asset(CONFIG).ok_or(ModelError::MissingAsset { name: CONFIG, why })?;
+        let config = DecoderConfig::from_json(&json)?;
+        if let (Residence::Float, Some(limit), Some(bytes)) =
+            (options.residence, options.memory_limit, config.weight_bytes())
+            && bytes as u64 > limit
+        {
+            return Err(ModelError::MemoryLimit { bytes: bytes as u64, limit }.into());
+        }
+        let eos = eos_token_ids(source)?;
+        let tokenizer = source.asset(tokenizer::FILE).map(|json| Tokenizer::from_json(&json)).transpose()?;
+        let assets = begun.elapsed().as_secs_f64();
+        let mut network = Network::load(source, config, options)?;
+        if let Some(tokens) = options.max_context {
+            network.limit_context(tokens);
+        }
+        let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
+        let times = match &network {
+            Network::Float(_) => LoadTimes::default(),
+            Network::Runtime(runtime) => runtime.load_times(),
+        };
+        let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
+        Ok(Self { network, tokenizer, tokenizer_config, template_file, eos, times })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &dyn CausalLm {
+        match &self.network {
+            Network::Float(decoder) => &**decoder,
+            Network::Runtime(runtime) => &**runtime,
+        }
+    }
+
+    /// The network in binary32, if that is its residence.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        match &self.network {
+            Network::Float(decoder) => Some(decoder),
+            Network::Runtime(_) => None,
+        }
+    }
+
+    /// The network in binary32, to have its weights replaced.
+    pub fn decoder_mut(&mut self) -> Option<&mut Decoder> {
+        match &mut self.network {
+            Network::Float(decoder) => Some(decoder),
+            Network::Runtime(_) => None,
+        }
+    }
+
+    /// The network in packed or coded residence, if that is where it is.
+    pub fn runtime(&self) -> Option<&Runtime> {
+        match &self.network {
+            Network::Float(_) => None,
+            Network::Runtime(runtime) => Some(runtime),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &DecoderConfig {
+        match &self.network {
+            Network::Float(decoder) => decoder.config(),
+            Network::Runtime(runtime) => runtime.config(),
+        }
+    }
+
+    /// In which form the weights lie in memory.
+    pub fn residence(&self) -> Residence {
+        match &self.network {
+            Network::Float(_) => Residence::Float,
+            Network::Runtime(runtime) => runtime.residence(),
+        }
+    }
+
+    /// Threads that it runs on.
+    pub fn threads(&self) -> usize {
+        match &self.network {
+            Network::Float(decoder) => decoder.frame().pool().current_num_threads(),
+            Network::Runtime(runtime) => runtime.threads(),
+        }
+    }
+
+    /// How long loading took.
+    pub fn load_times(&self) -> LoadTimes {
+        self.times
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`TextError::MissingAsset`] when the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, TextError> {
+        self.tokenizer.as_ref().ok_or_else(Tokenizer::missing)
+    }
+
+    /// The chat template, parsed when asked for: one that does not parse keeps nobody from plain text.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::from_assets`].
+    pub fn chat_template(&self) -> Result<ChatTemplate, TextError> {
+        ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
+    }
+
+    /// Token ids that end a text.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Greedy generation that ends at the model's own end-of-text tokens.
+    pub fn generate_options(&self) -> GenerateOptions {
+        GenerateOptions { eos: self.eos.clone(), ..GenerateOptions::default() }
+    }
+
+    /// Continues `prompt`; see [`generate`].
+    ///
+    /// # Errors
+    /// Those of [`generate`] and [`Self::tokenizer`].
+    pub fn generate(
+        &self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        generate(self.network(), self.tokenizer()?, prompt, options, on_text)
+    }
+
+    /// Bytes of the weights in memory.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.network {
+            Network::Float(decoder) => decoder.memory_bytes(),
+            Network::Runtime(runtime) => runtime.memory_bytes(),
+        }
+    }
+}
+
+impl Network {
+    fn load(source: &dyn WeightSource, config: DecoderConfig, options: &RunOptions) -> Result<Self> {
+        if options.residence == Residence::Float {
+            return Ok(Network::Float(Box::new(Decoder::load(source, config, options.threads)?)));
+        }
+        let options = RuntimeOptions {
+            residence: options.residence,
+            activations: options.activations,
+            kv: options.kv.clone(),
+            threads: options.threads,
+            memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        };
+        Ok(Network::Runtime(Box::new(Runtime::load(source, config, &options)?)))
+    }
+
+    fn limit_context(&mut self, tokens: usize) {
+        match self {
+            Network::Float(decoder) => decoder.limit_context(tokens),
+            Network::Runtime(runtime) => runtime.limit_context(tokens),
+        }
+    }
+}

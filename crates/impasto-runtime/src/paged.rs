@@ -1,0 +1,31 @@
+//! Keys and values in pages, as a network's cache has them.
+
+use impasto_kernels::kv::{KvError, KvStore};
+use impasto_model::cache::KvStorage;
+use impasto_model::{ModelError, Result};
+
+/// The pages of one sequence.
+pub(crate) struct Paged(pub(crate) KvStore);
+
+/// An error of the store in the words of a network.
+pub(crate) fn failed(error: KvError) -> ModelError {
+    ModelError::Cache(Box::new(error))
+}
+
+impl KvStorage for Paged {
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        self.0.reserve(tokens).map_err(failed)
+    }
+
+    fn advance(&mut self, tokens: usize) {
+        self.0.advance(tokens);
+    }
+
+    fn truncate(&mut self, tokens: usize) {
+        self.0.truncate(tokens);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
+    }
+}

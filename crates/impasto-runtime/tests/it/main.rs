@@ -1,0 +1,8 @@
+//! Integration tests, all in one program.
+
+mod families;
+mod generate;
+mod refusals;
+#[allow(dead_code, reason = "shared with the model's own tests")]
+#[path = "../../../impasto-model/tests/it/support/mod.rs"]
+mod support;
