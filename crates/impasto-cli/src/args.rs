@@ -9,60 +9,62 @@ use impasto::Extent;
 use crate::cut::CutArgs;
 use crate::running::Running;
 
-/// Tokens to calibrate on: with a covariance of n inputs made of T tokens the error is about n/T larger than with the true one.
+/// Tokens to calibrate on. With a covariance of n inputs estimated from T tokens, the error is about n/T larger than with the
+/// true covariance.
 pub const CALIBRATION_TOKENS: usize = 32768;
-/// Of these, the ones that gradients are made of.
+/// Of these, the tokens whose gradients are computed.
 const GRADIENT_TOKENS: usize = 16384;
 
-/// A codec for LLM weights: a checkpoint becomes one checked .impasto file, and the model runs from it.
+/// Compress LLM weights into one .impasto file, and run models from it.
 ///
 /// Results go to stdout, progress to stderr.
 ///
-/// Exit codes: 0 done; 1 the system failed (files, threads, memory); 2 wrong command line; 3 the input is not valid (checkpoint,
-/// .impasto file, tokenizer, text) or not one that this version knows; 4 units are damaged; 5 units are absent: the file is cut; 6 the
-/// wanted size cannot be met.
+/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported input
+/// (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short; 6 the requested
+/// size cannot be reached.
 ///
-/// Environment: IMPASTO_CPU forces an instruction set: scalar, avx2 or avx512; by default the widest that the processor has.
+/// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that the
+/// processor supports.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
-    /// Threads; 0 for as many as the machine has. No file depends on it.
+    /// Number of threads; 0 uses all processors. Output does not depend on the thread count.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
-    /// Most memory that a tensor, or a model that runs, may take, such as 8GiB; three quarters of the machine's by default.
+    /// Limit on the memory of a tensor or a running model, such as 8GiB [default: three quarters of the machine's memory].
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show no progress.
+    /// Do not show progress.
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Subcommand)]
 pub enum Command {
     /// Encode a checkpoint into one .impasto file.
     Encode(Encode),
-    /// Measure what the layers of a model see on a text, for `encode --statistics`.
+    /// Calibrate a model on a text, for `encode --statistics`.
     Calibrate(Calibrate),
-    /// Decode a file back to a checkpoint.
+    /// Decode a file to a checkpoint.
     Decode(Decode),
-    /// Write a smaller file of the first layers of a file, without coding anything again.
+    /// Write a smaller file from a layered one, without re-encoding.
     Truncate(Truncate),
-    /// Show what is in a file.
+    /// Show the contents of a file.
     Inspect(Inspect),
-    /// Check every unit's hash and that every tensor decodes.
+    /// Check all hashes, and that every tensor decodes.
     Verify(Verify),
     /// Generate text.
     Run(Run),
-    /// Talk with a model.
+    /// Chat with a model.
     Chat(Chat),
-    /// Measure quality on a text or on tasks.
+    /// Measure quality on a text or on multiple-choice tasks.
     Eval {
         /// What to measure.
         #[command(subcommand)]
@@ -74,9 +76,9 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
-    /// Encode the small model that this program carries, and generate text from the files.
+    /// Encode a small built-in model and generate text from the result.
     Demo,
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions {
         /// The shell.
         shell: Shell,
@@ -86,64 +88,64 @@ pub enum Command {
 /// Encode a checkpoint into one .impasto file.
 #[derive(clap::Args)]
 pub struct Encode {
-    /// A Hugging Face folder, a safetensors file or a GGUF.
+    /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// The file to write; an existing one is replaced when the new one is complete.
+    /// The file to write. An existing file is replaced once the new one is complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Keep every bit (the default).
+    /// Encode losslessly (the default).
     #[arg(long, group = "target")]
     pub lossless: bool,
-    /// Bits of the whole file over all weights: met to 0.5% from below.
+    /// Bits per weight of the whole file: at most this, within 0.5%.
     #[arg(long, group = "target", value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
     pub bpw: Option<f64>,
-    /// Size of the whole file, such as 80MB, 64MiB or 80000000: met to 0.5% from below.
+    /// Size of the whole file, such as 80MB, 64MiB or 80000000: at most this, within 0.5%.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
-    /// Layers of the file, each with all before it: bits of the file over all weights (3.5) or sizes (60MB), rising; `lossless` may be
-    /// the last. `default` is 2.5,3.5,5,lossless.
+    /// Write a file with quality layers. Each layer is given by the size of the file up to and including it, in bits per weight (3.5) or
+    /// bytes (60MB), ascending. The last may be `lossless`. `default` stands for 2.5,3.5,5,lossless.
     #[arg(long, group = "target", value_name = "LAYER,...", value_parser = parse_layers)]
     pub layers: Option<LayersArg>,
-    /// How much of the feedback of errors coarser layers keep, 0 to 1: more makes them better and the whole file larger [default: 0.25].
+    /// Share of the error feedback that coarser layers use, 0 to 1: more improves them and enlarges the whole file [default: 0.25].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub layer_feedback: Option<f32>,
-    /// Measure the KL divergence of each layer from the original and write it into the file: on a text of yours, or on the end of the
-    /// one that this program carries.
+    /// Measure the KL divergence of each layer from the original and record it in the file. Uses the given text, or else the end of the
+    /// built-in one.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true)]
     pub measure: Option<Option<PathBuf>>,
-    /// A file of UTF-8 text to calibrate on, in place of the one that this program carries: the error is put where it weighs least on it.
+    /// A UTF-8 text file to calibrate on, instead of the built-in text. Quantization error is placed where it matters least for this text.
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
-    /// Most tokens of the text that are used [default: 32768].
+    /// Maximum number of tokens of the text to use [default: 32768].
     #[arg(long, value_name = "N", conflicts_with = "statistics")]
     pub calibration_tokens: Option<usize>,
-    /// Statistics of the model on a text (`impasto calibrate`), in place of calibrating now.
+    /// Use the statistics in this file (from `impasto calibrate`) instead of calibrating.
     #[arg(long, value_name = "FILE")]
     pub statistics: Option<PathBuf>,
-    /// Do not calibrate: all tensors get the same step relative to their weights.
+    /// Do not calibrate: use the same step for all tensors, relative to their weights.
     #[arg(long, conflicts_with_all = ["calibration", "calibration_tokens", "statistics", "sequential", "floors"])]
     pub uncalibrated: bool,
-    /// Calibrate each block on inputs from blocks that are coded already; takes the text once more.
+    /// Calibrate each transformer block on the outputs of the blocks already coded; needs a second pass over the text.
     #[arg(long)]
     pub sequential: bool,
-    /// How many bits tensors and rows keep that the text has no use for [default: balanced].
+    /// Minimum precision for rarely used tensors and rows [default: balanced].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub floors: Option<FloorsArg>,
-    /// rANS segments of a tile, which other decoders may take side by side; each costs about 100 bytes.
+    /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
 }
 
-/// Layers of a file.
+/// Quality layers of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayersArg {
-    /// The lossy ones.
+    /// The lossy layers.
     pub lossy: Vec<Extent>,
-    /// An exact one on top.
+    /// Whether a lossless layer is on top.
     pub exact: bool,
 }
 
-/// What `--layers default` stands for.
+/// The meaning of `--layers default`.
 const DEFAULT_LAYERS: &str = "2.5,3.5,5,lossless";
 
 fn parse_layers(text: &str) -> Result<LayersArg, String> {
@@ -174,57 +176,57 @@ fn parse_share(text: &str) -> Result<f32, String> {
     share.ok_or_else(|| "it must be 0 to 1".into())
 }
 
-/// Structural floors.
+/// Minimum precision presets.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FloorsArg {
-    /// No tensor more than 1 bit below the mean, no row more than 0.5 below its tensor: for uses far from the text.
+    /// No tensor more than 1 bit below the mean, no row more than 0.5 below its tensor: for uses unlike the text.
     Conservative,
     /// No tensor more than 2.5 bits below the mean, no row more than 1 below its tensor.
     Balanced,
-    /// The text decides alone, but for rows that it does not show: they stay 5 bits below at most.
+    /// The text alone decides, except that no row is more than 5 bits below its tensor.
     Aggressive,
 }
 
-/// Measure a model on a text.
+/// Calibrate a model on a text.
 #[derive(clap::Args)]
 pub struct Calibrate {
-    /// A Hugging Face folder, a safetensors file or a GGUF.
+    /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// A file of UTF-8 text, apart from what quality will be measured on.
+    /// A UTF-8 text file, distinct from the text that quality will be measured on.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// The file of statistics to write.
+    /// The statistics file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Most tokens of the text that are used.
+    /// Maximum number of tokens of the text to use.
     #[arg(long, default_value_t = CALIBRATION_TOKENS, value_name = "N")]
     pub tokens: usize,
-    /// Most of these tokens, the first ones, that gradients are made of; a token costs three times as much there.
+    /// Number of these tokens, from the first, to compute gradients on; such a token takes three times as long.
     #[arg(long, default_value_t = GRADIENT_TOKENS, value_name = "N")]
     pub gradient_tokens: usize,
-    /// Tokens in a window.
+    /// Tokens per window.
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub ctx: usize,
 }
 
-/// Decode a file back to a checkpoint.
+/// Decode a file to a checkpoint.
 #[derive(clap::Args)]
 pub struct Decode {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The form of the checkpoint; by default the files that it was encoded from, if the file keeps them exactly, else safetensors.
+    /// Format of the checkpoint [default: the original files if the file is lossless, else safetensors].
     #[arg(long, value_enum)]
     pub to: Option<Form>,
-    /// The type of matrices in a GGUF; by default a GGUF that the file keeps exactly, else the type that most weights have.
+    /// Type of the matrices in a GGUF [default: the original GGUF if the file is lossless, else the type of most weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
-    /// The folder to write; for a GGUF also the file, if it ends in .gguf.
+    /// The folder to write. For a GGUF, a path that ends in .gguf names the file.
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
-    /// Replace files that are in the folder already.
+    /// Overwrite existing files.
     #[arg(long)]
     pub force: bool,
-    /// How much of the file to take.
+    /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
 }
@@ -234,7 +236,7 @@ pub struct Decode {
 pub enum Form {
     /// A Hugging Face folder with safetensors.
     Safetensors,
-    /// A GGUF, for llama.cpp.
+    /// A GGUF file, for llama.cpp.
     Gguf,
 }
 
@@ -247,29 +249,29 @@ pub enum GgufType {
     F16,
     /// bfloat16.
     Bf16,
-    /// 8 bits, a scale for 32 weights.
+    /// 8 bits, one scale per 32 weights.
     #[value(name = "q8_0")]
     Q8_0,
-    /// 4 bits, a scale for 32 weights.
+    /// 4 bits, one scale per 32 weights.
     #[value(name = "q4_0")]
     Q4_0,
 }
 
-/// Write a smaller file of the first layers of a file.
+/// Write a smaller file from a layered one.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("amount").required(true).args(["budget", "layer", "bpw"]))]
 pub struct Truncate {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The file to write, which may be the same; an existing one is replaced when the new one is complete.
+    /// The file to write; may be the input. An existing file is replaced once the new one is complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// How much of the file to take.
+    /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
 }
 
-/// Show what is in a file.
+/// Show the contents of a file.
 #[derive(clap::Args)]
 pub struct Inspect {
     /// The .impasto file.
@@ -291,53 +293,53 @@ pub struct Verify {
 pub struct Run {
     /// An .impasto file or a checkpoint.
     pub model: PathBuf,
-    /// The text to continue, or the question if the model has a chat template.
+    /// The text to continue, or the user message if the model has a chat template.
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,
-    /// Continue the prompt as it is, without the chat template.
+    /// Continue the prompt verbatim, without the chat template.
     #[arg(long)]
     pub raw: bool,
-    /// System message of the chat template.
+    /// System message for the chat template.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
-    /// Most tokens to generate.
+    /// Maximum number of tokens to generate.
     #[arg(short = 'n', long, default_value_t = 128, value_name = "N")]
     pub max_tokens: usize,
-    /// How it is sampled.
+    /// Sampling options.
     #[command(flatten)]
     pub sampling: Sampling,
-    /// Stop before this text; may be given several times.
+    /// Stop before this text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// How much of the file to take.
+    /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
-    /// How the model runs.
+    /// How to run the model.
     #[command(flatten)]
     pub running: Running,
 }
 
-/// Talk with a model.
+/// Chat with a model.
 #[derive(clap::Args)]
 pub struct Chat {
-    /// An .impasto file or a checkpoint, of a model with a chat template.
+    /// An .impasto file or a checkpoint of a model with a chat template.
     pub model: PathBuf,
     /// System message.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens per answer.
     #[arg(short = 'n', long, default_value_t = 1024, value_name = "N")]
     pub max_tokens: usize,
-    /// How answers are sampled.
+    /// Sampling options.
     #[command(flatten)]
     pub sampling: Sampling,
-    /// End an answer before this text; may be given several times.
+    /// Stop an answer before this text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// How much of the file to take.
+    /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
-    /// How the model runs.
+    /// How to run the model.
     #[command(flatten)]
     pub running: Running,
 }
@@ -345,22 +347,22 @@ pub struct Chat {
 /// Sampling options.
 #[derive(clap::Args)]
 pub struct Sampling {
-    /// 0 takes the likeliest token each time.
+    /// Sampling temperature; 0 always picks the most likely token.
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     pub temperature: f32,
-    /// Keep only the K likeliest tokens; 0 keeps all.
+    /// Sample from the K most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub top_k: usize,
-    /// Keep the likeliest tokens that hold this share of the probability.
+    /// Sample from the most likely tokens whose probabilities add up to P.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
     pub top_p: f32,
-    /// Keep tokens at least this share as likely as the likeliest.
+    /// Sample from tokens that are at least P times as likely as the most likely one.
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub min_p: f32,
-    /// Make tokens that already occurred less likely; 1 does nothing.
+    /// Penalty for tokens that already occurred; 1 for none.
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     pub repetition_penalty: f32,
-    /// Seed of the sampling.
+    /// Random seed.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
 }
@@ -372,13 +374,13 @@ pub enum Eval {
     Ppl {
         /// An .impasto file or a checkpoint.
         model: PathBuf,
-        /// How the text is scored.
+        /// How to score the text.
         #[command(flatten)]
         text: Text,
-        /// How much of the file to take.
+        /// How much of the file to use.
         #[command(flatten)]
         cut: CutArgs,
-        /// How the model runs; the reference runs in binary32.
+        /// How to run the model; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },
@@ -386,16 +388,16 @@ pub enum Eval {
     Kld {
         /// An .impasto file or a checkpoint.
         model: PathBuf,
-        /// The reference: another file or checkpoint.
+        /// The reference: an .impasto file or a checkpoint.
         #[arg(long, value_name = "MODEL")]
         reference: PathBuf,
-        /// How the text is scored.
+        /// How to score the text.
         #[command(flatten)]
         text: Text,
-        /// How much of the file to take; the reference is taken whole.
+        /// How much of the file to use; the reference is used whole.
         #[command(flatten)]
         cut: CutArgs,
-        /// How the model runs; the reference runs in binary32.
+        /// How to run the model; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },
@@ -403,19 +405,19 @@ pub enum Eval {
     Tasks {
         /// An .impasto file or a checkpoint.
         model: PathBuf,
-        /// Files of JSON lines with the fields query, choices and gold (the index of the right choice).
+        /// JSON Lines files with the fields query, choices and gold (the index of the correct choice).
         #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
         tasks: Vec<PathBuf>,
-        /// Another file or checkpoint, to measure the paired difference to.
+        /// An .impasto file or a checkpoint to compare with, item by item.
         #[arg(long, value_name = "MODEL")]
         reference: Option<PathBuf>,
-        /// The first N items of each task only.
+        /// Use only the first N items of each task.
         #[arg(long, value_name = "N", value_parser = parse_items)]
         limit: Option<usize>,
-        /// How much of the file to take; the reference is taken whole.
+        /// How much of the file to use; the reference is used whole.
         #[command(flatten)]
         cut: CutArgs,
-        /// How the model runs; the reference runs in binary32.
+        /// How to run the model; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },
@@ -424,41 +426,41 @@ pub enum Eval {
 /// The text of an evaluation.
 #[derive(clap::Args)]
 pub struct Text {
-    /// A file of UTF-8 text.
+    /// A UTF-8 text file.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// Tokens in a window.
+    /// Tokens per window.
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub ctx: usize,
-    /// Score the first N windows only.
+    /// Score only the first N windows.
     #[arg(long, value_name = "N")]
     pub windows: Option<usize>,
-    /// Which tokens of a window are scored.
+    /// Tokens of a window to score.
     #[arg(long, value_enum, default_value_t = Score::All)]
     pub score: Score,
 }
 
-/// Which tokens of a window are scored.
+/// Tokens of a window to score.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Score {
-    /// All but the first.
+    /// All but the first token.
     All,
-    /// Those with at least half a window before them.
+    /// Tokens with at least half a window of context.
     SecondHalf,
 }
 
 /// Measures of speed.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// Decode all tensors into memory that is already there (as much as they take), hashes checked, from a warm file.
+    /// Decode all tensors, with hash checks, from a cached file into preallocated memory.
     Decode {
         /// The .impasto file.
         file: PathBuf,
-        /// Times to decode; the median counts.
+        /// Number of runs; the median is reported.
         #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         repeat: u32,
     },
-    /// Run a model on meaningless tokens: tokens a second of prompts and of what follows, mean and standard deviation.
+    /// Run a model on dummy tokens: prefill and generation speed in tokens per second, mean and standard deviation.
     Run(Box<BenchRun>),
 }
 
@@ -468,44 +470,44 @@ pub struct BenchRun {
     /// .impasto files or checkpoints.
     #[arg(required = true)]
     pub models: Vec<PathBuf>,
-    /// Tokens that run together, as in a prompt; 0 for none.
+    /// Prompt lengths in tokens (prefill); 0 for none.
     #[arg(short, long, default_value = "512", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub prompt: Vec<usize>,
-    /// Tokens that run one after another, as in an answer; 0 for none.
+    /// Numbers of tokens to generate one by one (decode); 0 for none.
     #[arg(short = 'n', long, default_value = "128", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub generate: Vec<usize>,
-    /// Tokens in context before.
+    /// Tokens already in the context.
     #[arg(short, long, default_value = "0", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub depth: Vec<usize>,
-    /// Repetitions, after one that does not count.
+    /// Number of runs, after one warm-up run.
     #[arg(short, long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// Numbers of threads, one after another, in place of --threads.
+    /// Thread counts to measure, instead of --threads.
     #[arg(short, long, value_name = "N,...", value_delimiter = ',', value_parser = parse_threads)]
     pub thread_counts: Vec<usize>,
-    /// How results are printed [default: md].
+    /// Output format [default: md].
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<TableFormat>,
-    /// How much of the files to take.
+    /// How much of the files to use.
     #[command(flatten)]
     pub cut: CutArgs,
-    /// How the models run.
+    /// How to run the models.
     #[command(flatten)]
     pub running: Running,
 }
 
-/// How a table is printed.
+/// Format of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TableFormat {
-    /// A table in Markdown.
+    /// Markdown table.
     Md,
-    /// JSON, with every repetition.
+    /// JSON with every run.
     Json,
     /// Comma-separated values.
     Csv,
 }
 
-/// A number of tokens. The limit keeps their sum far from what a number can be.
+/// A number of tokens. The limit keeps sums of them from overflowing.
 fn parse_tokens(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n <= 1 << 24 => Ok(n),
@@ -513,7 +515,7 @@ fn parse_tokens(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of threads. The limit keeps a slip of the finger from starting a hundred thousand.
+/// A number of threads. The limit catches typing errors.
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n <= 1024 => Ok(n),
@@ -537,7 +539,7 @@ pub fn parse_bits(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: decimal units without an i, binary with one.
+/// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: MB is decimal, MiB binary.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {

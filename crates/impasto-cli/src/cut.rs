@@ -1,28 +1,28 @@
-//! How much of a file to take: the options that `truncate`, `run`, `eval` and `decode` share.
+//! How much of a file to use: the options that `truncate`, `run`, `eval` and `decode` share.
 
 use clap::Args;
 use impasto::Cut;
 
 use crate::args::{parse_bits, parse_size};
 
-/// How much of a file to take.
+/// How much of a file to use.
 #[derive(Args)]
 #[group(id = "cut", multiple = false)]
 pub struct CutArgs {
-    /// As many units of the file, in their order, as a file of at most this size holds, such as 80MB.
+    /// Use as much of the file as fits a file of at most this size, such as 80MB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub budget: Option<u64>,
-    /// As many as there are in this layer of the file (`inspect` lists them). KEY=N is for tensors whose name contains the key, as in
-    /// attn=3,mlp=1; the first that fits counts. Other tensors are taken whole, or at the layer of a number without key: 2,attn=3.
+    /// Use the file up to layer N (`inspect` lists the layers). KEY=N applies to tensors whose name contains KEY, as in attn=3,mlp=1; the
+    /// first match counts. All other tensors are used whole, or up to a layer given without a key: 2,attn=3.
     #[arg(long, value_name = "N|KEY=N,...", value_parser = parse_layer)]
     pub layer: Option<Cut>,
-    /// As many as a file of at most so many bits over all weights holds.
+    /// Use as much of the file as fits a file of at most this many bits per weight.
     #[arg(long, value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
     pub bpw: Option<f64>,
 }
 
 impl CutArgs {
-    /// What they ask for; `None` for all.
+    /// The cut that the options ask for; `None` for the whole file.
     pub fn cut(&self) -> Option<Cut> {
         let budget = self.budget.map(Cut::Bytes);
         budget.or_else(|| self.layer.clone()).or_else(|| self.bpw.map(Cut::BitsPerWeight))

@@ -6,47 +6,47 @@ use impasto_runtime::{Activations, KvLayout, Residence, RunOptions};
 use crate::exit::UsageError;
 use crate::model::memory_limit;
 
-/// How a model runs.
+/// How to run a model.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "How the model runs")]
 pub struct Running {
-    /// In which form the weights lie in memory [default: float in eval, else packed].
+    /// Form of the weights in memory [default: float in eval, else packed].
     #[arg(long, value_enum, value_name = "FORM")]
     pub residence: Option<ResidenceArg>,
-    /// What the inputs of packed matrices are rounded to [default: int8].
+    /// Precision of the inputs of packed matrices [default: int8].
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<ActivationsArg>,
-    /// What keys and values are kept as: f32, f16, int8 or int4, for both or apart, and for some blocks otherwise, as in k=int8,v=int4,0-1=f16
+    /// Precision of the KV cache: f32, f16, int8 or int4. Keys, values and ranges of blocks may differ, as in k=int8,v=int4,0-1=f16
     /// [default: f16].
     #[arg(long, value_name = "TYPE|k=TYPE,v=TYPE,...")]
     pub kv: Option<KvLayout>,
-    /// Most tokens in context, below what the model takes.
+    /// Limit on the context in tokens, below that of the model.
     #[arg(long, value_name = "TOKENS", value_parser = crate::args::parse_items)]
     pub context: Option<usize>,
 }
 
-/// In which form weights lie in memory.
+/// Form of the weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ResidenceArg {
-    /// Integers at few bits; floats of 16 bits where weights are no integers.
+    /// Integers of few bits; 16-bit floats for tensors that are not quantized.
     Packed,
-    /// As in the file, decoded in each product: least memory, slow.
+    /// Compressed as in the file, decoded on every use: least memory, slow.
     Coded,
     /// 32-bit floats throughout: the reference.
     Float,
 }
 
-/// What inputs of packed matrices are rounded to.
+/// Precision of the inputs of packed matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ActivationsArg {
-    /// 8-bit integers under a scale for each block of columns.
+    /// 8-bit integers with one scale per block of columns.
     Int8,
-    /// Nothing.
+    /// 32-bit floats, not rounded.
     F32,
 }
 
 impl Running {
-    /// The options for the library; `default` is the residence if none is asked for. An error if one of them would be ignored.
+    /// The options for the library; `default` is the residence if none is given. An option that would be ignored is an error.
     pub fn options(&self, args: &crate::args::Args, default: Residence) -> Result<RunOptions, UsageError> {
         let residence = self.residence.map(|residence| match residence {
             ResidenceArg::Packed => Residence::Packed,

@@ -13,8 +13,10 @@ use impasto_model::WeightSource;
 use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
-const CALIBRATION: &str = include_str!("../../../../docs/SPEC.md");
-const TEXT: &str = include_str!("../../../../docs/ARCHITECTURE.md");
+/// Of one kind throughout, so that its beginning is fit to calibrate on and its end to measure on.
+const TEXT: &str = include_str!("../../../../assets/calibration/text.txt");
+/// Characters at the end to measure on.
+const MEASURED: usize = 14_000;
 
 fn model(source: &dyn WeightSource) -> Model {
     Model::load(source, &RunOptions::float()).expect("a model")
@@ -24,10 +26,10 @@ fn model(source: &dyn WeightSource) -> Model {
 fn statistics(folder: &TempDir) -> Statistics {
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let tiny = model(&CheckpointWeights::new(&checkpoint));
-    let mut tokens = tiny.tokenizer().expect("a tokenizer").encode(CALIBRATION, true).expect("tokens");
+    let mut tokens = tiny.tokenizer().expect("a tokenizer").encode(TEXT, true).expect("tokens");
     tokens.truncate(2048);
     let path = folder.path().join("statistics.safetensors");
-    let hash = blake3::hash(CALIBRATION.as_bytes());
+    let hash = blake3::hash(TEXT.as_bytes());
     let options = CalibrateOptions { window: 256, ..CalibrateOptions::default() };
     let weights = CheckpointWeights::new(&checkpoint);
     let info = calibrate(&checkpoint, &weights, &tokens, &options, &hash, &path, &mut |_| ()).expect("statistics");
@@ -50,7 +52,8 @@ fn calibrated_files_are_better_and_the_same_for_any_threads() {
     let statistics = statistics(&folder);
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let original = model(&CheckpointWeights::new(&checkpoint));
-    let text = EvalText::new(original.tokenizer().expect("a tokenizer"), TEXT).expect("tokens");
+    let end = TEXT.char_indices().nth_back(MEASURED).map_or(TEXT, |(at, _)| &TEXT[at..]);
+    let text = EvalText::new(original.tokenizer().expect("a tokenizer"), end).expect("tokens");
     let path = folder.path().join("x.impasto");
     let divergence = |statistics: Option<&Statistics>| {
         encoded(&path, 4.5, 0, statistics).expect("encodes");
