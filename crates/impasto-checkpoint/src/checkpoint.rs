@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 use std::fs;
-use std::path::{Path, PathBuf};
-
-use impasto_core::DType;
+use std::path::Path;
 
 use crate::asset::{Asset, INDEX, is_there, read_asset, read_assets};
 use crate::atomic::join_inside;
 use crate::error::{CheckpointError, one_line, shown};
-use crate::gguf::{self, Metadata, Part, SplitRule, hf};
+use crate::gguf::Metadata;
 use crate::index::ShardIndex;
 use crate::rules::{IndexRule, TensorRule};
 use crate::shard::{Format, Shard};
@@ -21,11 +19,12 @@ const SINGLE: &str = "model.safetensors";
 /// An opened checkpoint. Tensors are mapped, not read: memory holds what is touched.
 #[derive(Debug)]
 pub struct Checkpoint {
-    shards: Vec<Shard>,
-    tensors: Vec<TensorInfo>,
-    assets: Vec<Asset>,
-    metadata: Option<Metadata>,
-    notes: Vec<String>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) tensors: Vec<TensorInfo>,
+    pub(crate) assets: Vec<Asset>,
+    #[cfg(feature = "gguf")]
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Checkpoint {
@@ -52,11 +51,18 @@ impl Checkpoint {
             Checkpoint::single(&path.join(SINGLE), SINGLE, read_assets(path)?)
         } else if is_there(&path.join(INDEX))? {
             Checkpoint::sharded(path)
-        } else if let Some(file) = gguf::only_file(path)? {
-            Checkpoint::gguf(&file)
         } else {
-            Err(CheckpointError::NoWeights { folder: shown(path) })
+            Checkpoint::of_folder_without_safetensors(path)
         }
+    }
+
+    /// The GGUF of a folder.
+    fn of_folder_without_safetensors(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+        #[cfg(feature = "gguf")]
+        if let Some(file) = crate::gguf::only_file(folder)? {
+            return Checkpoint::gguf(&file);
+        }
+        Err(CheckpointError::NoWeights { folder: shown(folder) })
     }
 
     /// The tensors, sorted by name bytewise, however they are spread over shards.
@@ -94,6 +100,7 @@ impl Checkpoint {
     }
 
     /// The metadata of a GGUF as they are, of a split one those of its first part.
+    #[cfg(feature = "gguf")]
     pub fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
@@ -109,7 +116,7 @@ impl Checkpoint {
     }
 
     /// Maps files of these paths and names. Returns the metadata of each GGUF beside the checkpoint.
-    fn of_shards<'a>(
+    pub(crate) fn of_shards<'a>(
         files: impl IntoIterator<Item = (&'a Path, &'a str)>,
         format: Format,
     ) -> Result<(Checkpoint, Vec<Metadata>), CheckpointError> {
@@ -121,7 +128,15 @@ impl Checkpoint {
             shards.push(shard);
         }
         tensors.sort_unstable_by(|a, b| (&a.name, a.shard).cmp(&(&b.name, b.shard)));
-        Ok((Checkpoint { shards, tensors, assets: Vec::new(), metadata: None, notes: Vec::new() }, metadata))
+        let checkpoint = Checkpoint {
+            shards,
+            tensors,
+            assets: Vec::new(),
+            #[cfg(feature = "gguf")]
+            metadata: None,
+            notes: Vec::new(),
+        };
+        Ok((checkpoint, metadata))
     }
 
     fn single(path: &Path, name: &str, assets: Vec<Asset>) -> Result<Checkpoint, CheckpointError> {
@@ -154,49 +169,14 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// A GGUF file, with all other parts if it is one of several.
+    /// A GGUF file.
+    #[cfg(not(feature = "gguf"))]
     fn gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
-        let name = name_of(path, "model.gguf");
-        let (mut checkpoint, mut metadata) = Checkpoint::of_shards([(path, &*name)], Format::Gguf)?;
-        let part = metadata.first().map_or(Ok(None), |metadata| Part::of(metadata, &name));
-        if let Some(part) = part.map_err(|rule| CheckpointError::header(&shown(path), rule.into()))? {
-            (checkpoint, metadata) = Checkpoint::parts(path, &name, part)?;
-        }
-        let metadata = metadata.into_iter().next().unwrap_or_default();
-        match hf::assets(&metadata, &checkpoint) {
-            Ok(made) => (checkpoint.assets, checkpoint.notes) = (made.assets, made.notes),
-            // The weights can be kept all the same.
-            Err(rule) => checkpoint.notes.push(rule.to_string()),
-        }
-        checkpoint.metadata = Some(metadata);
-        Ok(checkpoint)
-    }
-
-    /// All parts of a GGUF, given the path and name of one.
-    fn parts(path: &Path, name: &str, part: Part) -> Result<(Checkpoint, Vec<Metadata>), CheckpointError> {
-        let broken = |path: &Path, rule: SplitRule| CheckpointError::header(&shown(path), rule.into());
-        let names = part.names(name);
-        let paths: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
-        for (path_of_part, name) in paths.iter().zip(&names) {
-            if !is_there(path_of_part)? {
-                return Err(broken(path, part.missing(name)));
-            }
-        }
-        let files = paths.iter().zip(&names).map(|(path, name)| (path.as_path(), name.as_str()));
-        let (checkpoint, metadata) = Checkpoint::of_shards(files, Format::Gguf)?;
-        for (shard, metadata) in checkpoint.shards.iter().zip(&metadata) {
-            Part::of(metadata, shard.name()).map_err(|rule| broken(shard.path(), rule))?;
-        }
-        checkpoint.check_distinct(&shown(path))?;
-        if let Some(first) = metadata.first() {
-            let held = checkpoint.tensors.len() as u64;
-            part.check_tensors(first, held).map_err(|rule| broken(path, rule))?;
-        }
-        Ok((checkpoint, metadata))
+        Err(CheckpointError::NoGguf { file: shown(path) })
     }
 
     /// Every tensor is in one shard only.
-    fn check_distinct(&self, file_name: &str) -> Result<(), CheckpointError> {
+    pub(crate) fn check_distinct(&self, file_name: &str) -> Result<(), CheckpointError> {
         let Some(pair) = self.tensors.windows(2).find(|pair| pair[0].name == pair[1].name) else {
             return Ok(());
         };
@@ -219,20 +199,8 @@ impl Checkpoint {
     }
 }
 
-/// What translating the metadata of a GGUF asks about its tensors.
-impl hf::Tensors for Checkpoint {
-    fn shape(&self, name: &str) -> Option<Vec<u64>> {
-        self.tensor(name).map(|tensor| tensor.shape.clone())
-    }
-
-    fn values(&self, name: &str) -> Option<Vec<f32>> {
-        let tensor = self.tensor(name).filter(|tensor| tensor.dtype == DType::F32)?;
-        Some(self.bytes(tensor).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-    }
-}
-
 /// The name of a lone file, or the usual one: a name that not every system can write could not be given back.
-fn name_of<'a>(path: &'a Path, usual: &'static str) -> Cow<'a, str> {
+pub(crate) fn name_of<'a>(path: &'a Path, usual: &'static str) -> Cow<'a, str> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     if join_inside(Path::new(""), &name).is_ok() { name } else { usual.into() }
 }

@@ -38,6 +38,12 @@ pub enum CheckpointError {
         /// Another that is no part of the same model.
         second: String,
     },
+    /// A GGUF, and the feature `gguf` is off.
+    #[error("{file}: a GGUF, which this program was built without (feature `gguf`)")]
+    NoGguf {
+        /// The file.
+        file: String,
+    },
     /// A header breaks a rule of its format.
     #[error("{file}: {rule}")]
     Header {

@@ -1,5 +1,6 @@
 //! The rules that headers, tensors and shard indexes must keep, each with its line of a message.
 
+#[cfg(feature = "gguf")]
 use crate::gguf::{GgufRule, SplitRule};
 
 /// What a header must satisfy as a whole.
@@ -54,9 +55,11 @@ pub enum HeaderRule {
         held: u64,
     },
     /// A rule of GGUF.
+    #[cfg(feature = "gguf")]
     #[error(transparent)]
     Gguf(#[from] GgufRule),
     /// A rule of GGUF files in several parts.
+    #[cfg(feature = "gguf")]
     #[error(transparent)]
     Split(#[from] SplitRule),
 }
@@ -87,6 +90,7 @@ pub enum TensorRule {
     #[error("dtype and name of the type do not go together")]
     HalfOpaque,
     /// A rule of GGUF.
+    #[cfg(feature = "gguf")]
     #[error(transparent)]
     Gguf(#[from] GgufRule),
     /// Two entries of one name.

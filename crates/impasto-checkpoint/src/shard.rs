@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use crate::error::{CheckpointError, shown};
-use crate::gguf::{self, Metadata};
+use crate::gguf::Metadata;
 use crate::header::parse_header;
 use crate::rules::HeaderRule;
 use crate::tensor::TensorInfo;
+
+/// What a GGUF file begins with.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// What a file of tensors is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +31,13 @@ impl Format {
     ///
     /// No safetensors file begins as a GGUF does: its header would be of more than a gigabyte.
     pub fn of(begin: &[u8]) -> Format {
-        if begin.starts_with(gguf::MAGIC) { Format::Gguf } else { Format::Safetensors }
+        if begin.starts_with(MAGIC) { Format::Gguf } else { Format::Safetensors }
     }
 
     /// The format of a file. What is called a GGUF is to be one, so that one that lost its begin is not taken for another.
     pub(crate) fn of_file(path: &Path) -> Result<Format, CheckpointError> {
         let mut begin = Vec::new();
-        let read = open_regular(path)?.take(gguf::MAGIC.len() as u64).read_to_end(&mut begin);
+        let read = open_regular(path)?.take(MAGIC.len() as u64).read_to_end(&mut begin);
         read.map_err(|error| CheckpointError::io(path, error))?;
         let named = path.extension().is_some_and(|extension| extension == "gguf");
         Ok(if named { Format::Gguf } else { Format::of(&begin) })
@@ -83,8 +86,11 @@ impl Shard {
                 let header = parse_header(&map, file_len, &shown(path))?;
                 (Contents { tensors: header.tensors, metadata: None }, header.data_start, 1)
             }
+            #[cfg(not(feature = "gguf"))]
+            Format::Gguf => return Err(CheckpointError::NoGguf { file: shown(path) }),
+            #[cfg(feature = "gguf")]
             Format::Gguf => {
-                let header = gguf::parse_header(&map, file_len, &shown(path))?;
+                let header = crate::gguf::parse_header(&map, file_len, &shown(path))?;
                 let contents = Contents { tensors: header.tensors, metadata: Some(header.metadata) };
                 (contents, header.data_start, header.alignment)
             }

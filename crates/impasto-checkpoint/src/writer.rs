@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::atomic::AtomicFile;
 use crate::error::{CheckpointError, one_line, shown};
+#[cfg(feature = "gguf")]
 use crate::gguf::{self, Metadata};
 use crate::header::{encode_header, parse_header};
 use crate::rules::TensorRule;
@@ -56,6 +57,7 @@ impl TensorWriter {
     /// # Errors
     /// A name that comes twice or is longer than ggml allows, a type that ggml does not have, more than 4 dimensions, a
     /// size that overflows, a header over the limit, and what the operating system refuses.
+    #[cfg(feature = "gguf")]
     pub fn gguf(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<TensorWriter, CheckpointError> {
         let raw = gguf::encode_header(metadata, tensors, &shown(path))?;
         TensorWriter::with_header(path, &raw, tensors)
@@ -71,6 +73,9 @@ impl TensorWriter {
     pub fn with_header(path: &Path, raw: &[u8], tensors: &[TensorSpec]) -> Result<TensorWriter, CheckpointError> {
         let file_name = shown(path);
         let (header, alignment) = match Format::of(raw) {
+            #[cfg(not(feature = "gguf"))]
+            Format::Gguf => return Err(CheckpointError::NoGguf { file: file_name }),
+            #[cfg(feature = "gguf")]
             Format::Gguf => {
                 let header = gguf::parse_header_for(raw, tensors, &file_name)?;
                 (header.tensors, header.alignment)
@@ -196,6 +201,7 @@ pub fn write_safetensors(
 ///
 /// # Errors
 /// Those of [`TensorWriter`].
+#[cfg(feature = "gguf")]
 pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[(TensorSpec, &[u8])]) -> Result<(), CheckpointError> {
     write_all(path, tensors, |specs| TensorWriter::gguf(path, metadata, specs))
 }

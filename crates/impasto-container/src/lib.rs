@@ -50,7 +50,7 @@ pub use layers::LayerMark;
 pub use layout::{Layout, ObjectUnits, Places};
 pub use limits::Limits;
 pub use manifest::{Manifest, manifest_length};
-pub use object::{Object, ObjectKind};
+pub use object::{HEADER_SUFFIX, Object, ObjectKind};
 pub use reader::{Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 pub use source::{CountingSource, MmapSource, Source};
 pub use tensor::{Opaque, TensorMeta};

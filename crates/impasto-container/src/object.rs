@@ -11,6 +11,10 @@ use crate::tensor::TensorMeta;
 /// Most bytes of a name (SPEC 3.4.1).
 pub const MAX_NAME: u64 = 4096;
 
+/// An asset so named holds the raw header of a checkpoint's file of tensors, so that an exact file gives that file back byte for
+/// byte: the file's name, then this.
+pub const HEADER_SUFFIX: &str = "#header";
+
 const ASSET: u8 = 0;
 const TENSOR: u8 = 1;
 

@@ -3,7 +3,7 @@
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_codec::{CodecError, TensorHeader};
-use impasto_container::ContainerError;
+use impasto_container::{ContainerError, HEADER_SUFFIX};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
@@ -39,10 +39,6 @@ impl CodedAsset {
         self.pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum()
     }
 }
-
-/// An asset so named holds the raw header of a safetensors shard, so that an exact file gives the shard back byte for byte: the
-/// shard's name, then this.
-pub const HEADER_SUFFIX: &str = "#header";
 
 /// Codes the assets of a checkpoint, in the order of their names. An `exact` file also keeps the headers of its shards; in any other
 /// the index of the shards would lead nowhere.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use impasto_checkpoint::{Checkpoint, CheckpointError};
+use impasto_checkpoint::{Checkpoint, CheckpointError, Format};
 use impasto_codec::TensorHeader;
 use impasto_container::{Writer, manifest_length, measure};
 use impasto_core::Mode;
@@ -110,7 +110,7 @@ pub fn encode_calibrated(
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
-    if options.layers.exact && checkpoint.metadata().is_some() {
+    if options.layers.exact && checkpoint.shards().iter().any(|shard| shard.format() == Format::Gguf) {
         return Err(EncodeError::ExactGguf);
     }
     let calibrated = calibrated.filter(|_| options.target != Target::Lossless);

@@ -36,13 +36,11 @@ mod text;
 mod tiles;
 
 pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
-pub use code::HEADER_SUFFIX;
 pub use drift::Sequential;
 pub use error::EncodeError;
 pub use job::{Calibrated, LEAST_WEIGHTS, Options, Progress, Target, encode, encode_calibrated};
 pub use layers::{Extent, Layers};
 pub use metric::Floors;
-pub use model::hf_tensor;
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

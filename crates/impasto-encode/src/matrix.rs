@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use impasto_checkpoint::gguf::hf::Change;
+use impasto_checkpoint::Change;
 use impasto_core::{DType, values};
 
 /// A tensor seen as `rows` x `columns` elements (SPEC 4.1). Its elements are those of the checkpoint, or, where a GGUF is

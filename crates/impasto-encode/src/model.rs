@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use impasto_checkpoint::gguf::hf::{Change, NameMap};
-use impasto_checkpoint::{Checkpoint, TensorInfo};
+#[cfg(feature = "gguf")]
+use impasto_checkpoint::gguf::hf::{Mapped, NameMap};
+use impasto_checkpoint::{Change, Checkpoint, TensorInfo};
 use impasto_core::DType;
 use rayon::prelude::*;
 
@@ -36,7 +37,8 @@ impl<'a> Tensor<'a> {
 
     /// A tensor of a GGUF under the name, in the order and with the values that transformers gives it; blocks become
     /// floats.
-    fn translated(info: &'a TensorInfo, (name, change): (String, Change)) -> Self {
+    #[cfg(feature = "gguf")]
+    fn translated(info: &'a TensorInfo, Mapped { name, change }: Mapped) -> Self {
         let mut tensor = Tensor { name, change, ..Tensor::as_it_is(info) };
         if DType::BLOCKS.contains(&info.dtype) || tensor.change == Change::PlusOne {
             tensor.dtype = DType::F32;
@@ -69,22 +71,6 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// The Hugging Face name of a GGUF tensor and its change; its own name where `names` do not know it. `None` where a Hugging Face folder
-/// holds its values in `config.json`.
-pub fn hf_tensor(names: Option<&NameMap>, name: &str, shape: &[u64]) -> Option<(String, Change)> {
-    let Some(names) = names else { return Some((name.to_owned(), Change::None)) };
-    if NameMap::is_in_config(name) {
-        return None;
-    }
-    let rows = shape.split_last().map_or(1, |(_, rows)| rows.iter().product());
-    // The rows of a vector are its elements: what permutes them is not a matrix' change.
-    let fits = |change: Change| change.fits(rows) && (shape.len() > 1 || !matches!(change, Change::HeadRows { .. }));
-    match names.to_hf(name) {
-        Some(mapped) if fits(mapped.change) => Some((mapped.name, mapped.change)),
-        _ => Some((name.to_owned(), Change::None)),
-    }
-}
-
 /// Are rows, columns and elements within what the format holds? (No elements do not mean few rows.)
 fn fits(shape: &[u64]) -> bool {
     let side = |dims: &[u64]| {
@@ -101,14 +87,8 @@ fn fits(shape: &[u64]) -> bool {
 /// # Errors
 /// A tensor that the format cannot hold.
 pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, EncodeError> {
-    let mut tensors: Vec<Tensor> = match checkpoint.metadata() {
-        Some(metadata) if !exact => {
-            let names = NameMap::of_gguf(metadata);
-            let hf = |info| Some(Tensor::translated(info, hf_tensor(names.as_ref(), &info.name, &info.shape)?));
-            checkpoint.tensors().iter().filter_map(hf).collect()
-        }
-        _ => checkpoint.tensors().iter().map(Tensor::as_it_is).collect(),
-    };
+    let mut tensors: Vec<Tensor> =
+        if exact { checkpoint.tensors().iter().map(Tensor::as_it_is).collect() } else { of_hf(checkpoint) };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let broken = |name: &str, rule| Err(EncodeError::Tensor { tensor: name.to_owned(), rule });
     for (i, Tensor { name, info, .. }) in tensors.iter().enumerate() {
@@ -127,6 +107,21 @@ pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, 
     }
     find_repeated(checkpoint, &mut tensors);
     Ok(tensors)
+}
+
+/// The tensors as a Hugging Face folder has them.
+fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
+    #[cfg(feature = "gguf")]
+    if let Some(metadata) = checkpoint.metadata() {
+        let names = NameMap::of_gguf(metadata);
+        let hf = |info: &TensorInfo| match &names {
+            Some(names) => names.hf_tensor(&info.name, &info.shape),
+            None => Some(Mapped { name: info.name.clone(), change: Change::None }),
+        };
+        let tensors = checkpoint.tensors().iter();
+        return tensors.filter_map(|info| Some(Tensor::translated(info, hf(info)?))).collect();
+    }
+    checkpoint.tensors().iter().map(Tensor::as_it_is).collect()
 }
 
 /// Finds tensors that are others again: the same bytes, read in the same way.

@@ -13,17 +13,20 @@ mod cut;
 mod error;
 pub mod export;
 mod file;
+#[cfg(any(feature = "encode", feature = "run"))]
 mod lattice;
 mod tensor;
 mod truncate;
 pub mod verify;
 mod view;
+#[cfg(any(feature = "encode", feature = "run"))]
 mod weights;
 
 pub use cut::{Cut, Layer};
 pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Checkpoint, CheckpointError};
+#[cfg(feature = "encode")]
 pub use impasto_encode::{
     CalibrateOptions, Calibrated, Calibrating, EncodeError, Extent, Floors, Info, LayerReport, Layers, Options,
     Progress, Report, Sequential, Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
@@ -31,4 +34,5 @@ pub use impasto_encode::{
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};
+#[cfg(any(feature = "encode", feature = "run"))]
 pub use weights::{CheckpointWeights, FileWeights};

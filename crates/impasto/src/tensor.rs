@@ -1,5 +1,8 @@
 //! A tensor of an open file, whole or by bands.
 
+#[cfg(any(feature = "encode", feature = "run"))]
+mod integers;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -282,59 +285,6 @@ impl<'a, S: Source> Tensor<'a, S> {
         // The broken unit is the first with which the tile does not decode.
         let broken = (1..units.len()).find(|&n| decode(&units[..n]).is_err());
         Err(self.file.broken(numbers[broken.unwrap_or(units.len()) - 1], error))
-    }
-
-    /// Is every row of tiles read as integers on the lattice, and not as exact elements?
-    pub(crate) fn is_lattice(&self) -> bool {
-        let reader = &self.file.reader;
-        let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
-        let exact = |band: u64| {
-            let layer = reader.layer_of(self.number, reader.level(self.number, band));
-            layer.is_some_and(|layer| layer.mode == Mode::EXACT)
-        };
-        let across = u64::from(self.matrix.tiles_across().max(1));
-        self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
-    }
-
-    /// A decoder for the finest level of any row of tiles.
-    pub(crate) fn finest(&self) -> Result<Arc<TileDecoder>, FileError> {
-        let height = self.matrix.tile_rows().max(1);
-        let rows = (0..self.matrix.rows()).step_by(height as usize);
-        self.decoder(rows.map(|row| self.level(row)).max().unwrap_or(0))
-    }
-
-    /// Says that rows of the matrix will not be read again soon, so that their units may leave memory.
-    pub(crate) fn release(&self, rows: Range<u64>) {
-        let reader = &self.file.reader;
-        for unit in reader.units_of_band(self.number, rows, 0..self.matrix.cols()).unwrap_or_default() {
-            reader.release_unit(unit);
-        }
-    }
-
-    /// The integers of the rows of tiles number `row`, row-major over all columns, in `out` in place of what it holds.
-    pub(crate) fn integers(&self, decoder: &TileDecoder, row: u64, out: &mut Vec<i32>) -> Result<(), FileError> {
-        let height = self.matrix.tile_rows().max(1);
-        let rows = row * height..((row + 1) * height).min(self.matrix.rows());
-        let (width, level) = (self.matrix.cols() as usize, self.level(rows.start));
-        let count = (rows.end - rows.start).saturating_mul(width as u64);
-        let bytes = count.saturating_mul(size_of::<i32>() as u64);
-        out.clear();
-        // Asked first, since an allocation that fails would end the program.
-        if bytes > self.limit || out.try_reserve_exact(count as usize).is_err() {
-            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
-            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
-        }
-        out.resize(count as usize, 0);
-        let mut part = Vec::new();
-        for tile in self.matrix.tiles_meeting(rows, 0..self.matrix.cols()) {
-            let Some(rect) = self.matrix.tile(tile) else { continue };
-            let place = Place::from(rect);
-            part.resize(place.elements(), 0);
-            self.with_units(level, tile, |units| decoder.integers(units, &place, &mut part))?;
-            let lines = out.chunks_exact_mut(width).zip(part.chunks_exact(place.columns.len()));
-            lines.for_each(|(out, part)| out[place.columns.clone()].copy_from_slice(part));
-        }
-        Ok(())
     }
 }
 

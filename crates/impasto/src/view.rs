@@ -5,15 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use impasto_checkpoint::Checkpoint;
-use impasto_checkpoint::gguf::hf::{Change, NameMap};
-use impasto_checkpoint::gguf::{self, Metadata};
-use impasto_container::Source;
-use impasto_core::{DType, values};
-use impasto_encode::{HEADER_SUFFIX, hf_tensor};
+#[cfg(feature = "gguf")]
+use impasto_checkpoint::gguf::{self, Metadata, hf::NameMap};
+use impasto_checkpoint::{Change, Checkpoint, Format};
+use impasto_container::{HEADER_SUFFIX, Source};
 
 use crate::error::FileError;
-use crate::export::part::{Way, translate};
 use crate::file::File;
 
 /// Where a tensor of the view comes from.
@@ -34,24 +31,43 @@ pub struct View {
 impl View {
     /// Of a checkpoint.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> View {
-        let names = checkpoint.metadata().and_then(NameMap::of_gguf);
-        View::new(checkpoint.tensors().iter().map(|t| (t.name.as_str(), &t.shape[..])), names.as_ref())
+        let tensors = checkpoint.tensors().iter().map(|t| (t.name.as_str(), &t.shape[..]));
+        #[cfg(feature = "gguf")]
+        if let Some(names) = checkpoint.metadata().and_then(NameMap::of_gguf) {
+            return View::translated(tensors, &names);
+        }
+        View::plain(tensors)
     }
 
     /// Of a file. One that keeps a GGUF exactly has the GGUF's metadata in the asset of its header.
     ///
     /// # Errors
-    /// If that asset cannot be read, or is no header of a GGUF.
+    /// If that asset cannot be read, is no header of a GGUF, or is one and the feature `gguf` is off.
     pub fn of_file<S: Source>(file: &File<S>) -> Result<View, FileError> {
-        let names = gguf_metadata(file)?.as_ref().and_then(NameMap::of_gguf);
         let tensors = file.reader().objects().iter().filter_map(|o| Some((o.name.as_str(), &o.tensor()?.dims[..])));
-        Ok(View::new(tensors, names.as_ref()))
+        #[cfg(feature = "gguf")]
+        if let Some(names) = gguf_metadata(file)?.as_ref().and_then(NameMap::of_gguf) {
+            return Ok(View::translated(tensors, &names));
+        }
+        #[cfg(not(feature = "gguf"))]
+        if let Some((name, _)) = gguf_header(file)? {
+            return Err(impasto_checkpoint::CheckpointError::NoGguf { file: name.to_owned() }.into());
+        }
+        Ok(View::plain(tensors))
     }
 
-    fn new<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>, names: Option<&NameMap>) -> View {
+    /// Every tensor as it is.
+    fn plain<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>) -> View {
+        let origin = |(own, _): (&str, _)| (own.to_owned(), Origin { name: own.to_owned(), change: Change::None });
+        View { origins: tensors.map(origin).collect() }
+    }
+
+    /// The tensors of a GGUF.
+    #[cfg(feature = "gguf")]
+    fn translated<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>, names: &NameMap) -> View {
         let origin = |(own, shape): (&str, &[u64])| {
-            let (name, change) = hf_tensor(names, own, shape)?;
-            Some((name, Origin { name: own.to_owned(), change }))
+            let mapped = names.hf_tensor(own, shape)?;
+            Some((mapped.name, Origin { name: own.to_owned(), change: mapped.change }))
         };
         View { origins: tensors.filter_map(origin).collect() }
     }
@@ -76,22 +92,19 @@ impl View {
 ///
 /// # Errors
 /// If the header cannot be read.
+#[cfg(feature = "gguf")]
 pub fn gguf_metadata<S: Source>(file: &File<S>) -> Result<Option<Metadata>, FileError> {
+    let Some((name, header)) = gguf_header(file)? else { return Ok(None) };
+    Ok(Some(gguf::parse_detached_header(&header, name)?.metadata))
+}
+
+/// The first asset that holds the header of a GGUF, and its bytes.
+fn gguf_header<S: Source>(file: &File<S>) -> Result<Option<(&str, Vec<u8>)>, FileError> {
     // Parts are numbered, so the first of the sorted names is the first part.
     for name in file.asset_names().filter(|name| name.ends_with(HEADER_SUFFIX)) {
-        let Some(header) = file.asset(name)? else { continue };
-        if header.starts_with(b"GGUF") {
-            return Ok(Some(gguf::parse_detached_header(&header, name)?.metadata));
+        if let Some(header) = file.asset(name)?.filter(|header| Format::of(header) == Format::Gguf) {
+            return Ok(Some((name, header)));
         }
     }
     Ok(None)
-}
-
-/// The values of elements, as many rows of `columns` weights as there are, in transformers' order. `None` for dtypes that are no floats.
-pub fn hf_values(dtype: DType, bytes: &[u8], columns: usize, change: Change) -> Option<Vec<f32>> {
-    let mut own = Vec::new();
-    if !values::to_f32(dtype, bytes, &mut own) {
-        return None;
-    }
-    Some(translate(own, columns, Way::ToHf(change)))
 }

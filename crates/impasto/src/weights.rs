@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use impasto_checkpoint::Checkpoint;
-use impasto_checkpoint::gguf::hf::Change;
+use impasto_checkpoint::{Change, Checkpoint};
 use impasto_container::Source;
-use impasto_core::DType;
+use impasto_core::{DType, values};
 use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
+use crate::export::part::{Way, translate};
 use crate::file::File;
 use crate::lattice;
 use crate::tensor::Tensor;
-use crate::view::{View, hf_values};
+use crate::view::View;
 
 /// Assets that a model needs to run.
 const ASSETS: [&str; 5] =
@@ -147,6 +147,15 @@ impl WeightSource for CheckpointWeights<'_> {
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
         self.checkpoint.assets().iter().find(|asset| asset.name == name).map(|asset| asset.bytes.clone())
     }
+}
+
+/// The values of elements, as many rows of `columns` weights as there are, in transformers' order. `None` for dtypes that are no floats.
+fn hf_values(dtype: DType, bytes: &[u8], columns: usize, change: Change) -> Option<Vec<f32>> {
+    let mut own = Vec::new();
+    if !values::to_f32(dtype, bytes, &mut own) {
+        return None;
+    }
+    Some(translate(own, columns, Way::ToHf(change)))
 }
 
 /// Weights in a row.

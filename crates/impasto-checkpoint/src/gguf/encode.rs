@@ -1,12 +1,13 @@
 //! The header of a GGUF file, version 3: writing.
 
-use super::header::{MAGIC, alignment};
+use super::header::alignment;
 use super::metadata::Metadata;
 use super::rules::GgufRule;
 use super::types::number;
 use super::value::{Array, Value};
 use crate::error::CheckpointError;
 use crate::rules::TensorRule;
+use crate::shard::MAGIC;
 use crate::tensor::TensorSpec;
 
 /// The version that is written.

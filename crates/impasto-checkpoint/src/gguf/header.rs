@@ -13,10 +13,8 @@ use super::value::Value;
 use crate::error::{CheckpointError, one_line};
 use crate::header::MAX_HEADER_BYTES;
 use crate::rules::{HeaderRule, TensorRule};
+use crate::shard::MAGIC;
 use crate::tensor::{TensorInfo, TensorSpec, check_layout, check_names};
-
-/// What a GGUF file begins with.
-pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// The key of the alignment of the data.
 pub(super) const ALIGNMENT: &str = "general.alignment";

@@ -9,15 +9,16 @@ mod encode;
 mod header;
 pub mod hf;
 mod metadata;
+mod open;
 mod rules;
 mod split;
 mod types;
 mod value;
 
 pub use encode::encode_header;
+pub(crate) use header::parse_header_for;
 pub use header::{Header, parse_detached_header, parse_header};
-pub(crate) use header::{MAGIC, parse_header_for};
 pub use metadata::Metadata;
 pub use rules::{GgufRule, SplitRule};
-pub(crate) use split::{Part, only_file};
+pub(crate) use split::only_file;
 pub use value::{Array, Value, ValueType};

@@ -1,12 +1,12 @@
 //! A new GGUF, for llama.cpp and what reads its files.
 
 use impasto_checkpoint::gguf::Metadata;
-use impasto_checkpoint::gguf::hf::{self, Change, FromAssets, NameMap, Tensors};
-use impasto_checkpoint::{Asset, TensorSpec};
+use impasto_checkpoint::gguf::hf::{self, FromAssets, NameMap, Tensors};
+use impasto_checkpoint::{Asset, Change, TensorSpec};
 use impasto_container::Source;
 use impasto_core::DType;
 
-use super::part::{From, Part, Way};
+use super::part::{Content, Part, Way};
 use super::{Begin, Contents, Output};
 use crate::error::FileError;
 use crate::file::File;
@@ -139,7 +139,7 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
     }
     let factor = |(name, values): (String, Vec<f32>)| {
         let spec = TensorSpec::new(name, DType::F32, [values.len() as u64]);
-        Part { spec, from: From::Values(values) }
+        Part { spec, content: Content::Values(values) }
     };
     parts.extend(factors.into_iter().map(factor));
     Ok((metadata, parts, notes))
@@ -147,7 +147,7 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
 
 fn made(new: &str, own: &str, dims: &[u64], wanted: GgufType, change: Change) -> Part {
     let spec = TensorSpec::new(new, wanted.of(dims), dims);
-    Part { spec, from: From::Tensor(own.to_owned(), Way::ToGguf(change)) }
+    Part { spec, content: Content::Tensor(own.to_owned(), Way::ToGguf(change)) }
 }
 
 /// The tensors as the translation asks for them.

@@ -1,5 +1,6 @@
 //! A file back to a checkpoint: the one that it was made of, a Hugging Face folder, or a GGUF.
 
+#[cfg(feature = "gguf")]
 mod gguf;
 mod original;
 pub(crate) mod part;
@@ -9,11 +10,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "gguf")]
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
-use impasto_container::Source;
-use impasto_encode::HEADER_SUFFIX;
+use impasto_container::{HEADER_SUFFIX, Source};
 
+#[cfg(feature = "gguf")]
 pub use gguf::GgufType;
 use part::Part;
 
@@ -30,6 +32,7 @@ pub enum Form {
     Safetensors,
     /// A GGUF, its matrices in this type; `None` for the type that most of them have. If none is given and the file keeps a GGUF exactly,
     /// that one.
+    #[cfg(feature = "gguf")]
     Gguf(Option<GgufType>),
 }
 
@@ -60,6 +63,7 @@ enum Begin {
     /// A new safetensors header.
     Safetensors,
     /// A new GGUF header.
+    #[cfg(feature = "gguf")]
     Gguf(Metadata),
 }
 
@@ -125,12 +129,14 @@ pub fn export<S: Source>(
 
 fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result<Contents, FileError> {
     let original = match form {
+        #[cfg(feature = "gguf")]
         Form::Gguf(Some(_)) => None,
         _ => original::original(file)?,
     };
     let fits = |original: &original::Original| match form {
         Form::Original => true,
         Form::Safetensors => !original.is_gguf,
+        #[cfg(feature = "gguf")]
         Form::Gguf(_) => original.is_gguf,
     };
     if let Some(original) = original.filter(fits) {
@@ -143,6 +149,7 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
         return Ok(Contents { outputs, assets, identical: true, notes: vec![] });
     }
     match form {
+        #[cfg(feature = "gguf")]
         Form::Gguf(wanted) => gguf::contents(file, name, wanted),
         _ => Ok(Contents {
             outputs: vec![safetensors::output(file)?],
@@ -178,6 +185,7 @@ fn stage<S: Source>(
         let mut writer = match &output.begin {
             Begin::Raw(header) => TensorWriter::with_header(&path, header, &specs)?,
             Begin::Safetensors => TensorWriter::safetensors(&path, Some(&format), &specs)?,
+            #[cfg(feature = "gguf")]
             Begin::Gguf(metadata) => TensorWriter::gguf(&path, metadata, &specs)?,
         };
         let order: Vec<String> = writer.tensors().iter().map(|t| t.name.clone()).collect();

@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use impasto_checkpoint::{Format, gguf, parse_detached_header};
-use impasto_container::Source;
-use impasto_encode::HEADER_SUFFIX;
+use impasto_checkpoint::{Format, parse_detached_header};
+use impasto_container::{HEADER_SUFFIX, Source};
 
 use super::part::{Part, spec};
 use super::{Begin, Output};
@@ -24,7 +23,9 @@ pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError
     if !file.tensor_names().all(|name| file.is_exact(name)) {
         return Ok(None);
     }
-    let (mut outputs, mut described, mut is_gguf) = (Vec::new(), HashSet::new(), false);
+    let (mut outputs, mut described) = (Vec::new(), HashSet::new());
+    #[cfg_attr(not(feature = "gguf"), expect(unused_mut, reason = "no file is one"))]
+    let mut is_gguf = false;
     for asset in file.asset_names() {
         let Some(name) = asset.strip_suffix(HEADER_SUFFIX) else { continue };
         let header = file.asset(asset)?.unwrap_or_default();
@@ -35,9 +36,12 @@ pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError
         };
         let infos = match Format::of(&header) {
             Format::Safetensors => parse_detached_header(&header, asset)?.tensors,
+            #[cfg(not(feature = "gguf"))]
+            Format::Gguf => return Err(impasto_checkpoint::CheckpointError::NoGguf { file: asset.to_owned() }.into()),
+            #[cfg(feature = "gguf")]
             Format::Gguf => {
                 is_gguf = true;
-                gguf::parse_detached_header(&header, asset)?.tensors
+                impasto_checkpoint::gguf::parse_detached_header(&header, asset)?.tensors
             }
         };
         let mut parts = Vec::new();

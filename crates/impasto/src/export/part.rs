@@ -1,7 +1,6 @@
 //! One tensor on its way out: as it is, or translated.
 
-use impasto_checkpoint::TensorSpec;
-use impasto_checkpoint::gguf::hf::Change;
+use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::{Source, TensorMeta};
 use impasto_core::{DType, blocks, values};
 
@@ -19,22 +18,36 @@ pub enum Way {
     /// From a GGUF's order and values to those of transformers.
     ToHf(Change),
     /// From those of transformers to a GGUF's.
+    #[cfg(feature = "gguf")]
     ToGguf(Change),
+}
+
+impl Way {
+    /// What differs between the two sides.
+    fn change(self) -> Change {
+        match self {
+            Way::AsItIs => Change::None,
+            Way::ToHf(change) => change,
+            #[cfg(feature = "gguf")]
+            Way::ToGguf(change) => change,
+        }
+    }
 }
 
 /// A tensor to be written.
 pub struct Part {
     /// What it is in the new file.
     pub spec: TensorSpec,
-    /// Its name in the .impasto file, or its values if it is not there.
-    pub from: From,
+    /// Its elements.
+    pub content: Content,
 }
 
 /// Where the elements come from.
-pub enum From {
+pub enum Content {
     /// A tensor of the file, and what it goes through.
     Tensor(String, Way),
     /// Values of their own, of dtype F32.
+    #[cfg(feature = "gguf")]
     Values(Vec<f32>),
 }
 
@@ -52,7 +65,7 @@ pub fn spec(name: &str, meta: &TensorMeta) -> TensorSpec {
 impl Part {
     /// A tensor that is copied.
     pub fn copy(name: &str, meta: &TensorMeta) -> Part {
-        Part { spec: spec(name, meta), from: From::Tensor(name.to_owned(), Way::AsItIs) }
+        Part { spec: spec(name, meta), content: Content::Tensor(name.to_owned(), Way::AsItIs) }
     }
 
     /// Gives the bytes of the new tensor to `write`, piece by piece.
@@ -61,11 +74,12 @@ impl Part {
         file: &File<S>,
         write: &mut dyn FnMut(&[u8]) -> Result<(), FileError>,
     ) -> Result<(), FileError> {
-        let (name, way) = match &self.from {
-            From::Values(values) => {
+        let (name, way) = match &self.content {
+            #[cfg(feature = "gguf")]
+            Content::Values(values) => {
                 return write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
             }
-            From::Tensor(name, way) => (name, *way),
+            Content::Tensor(name, way) => (name, *way),
         };
         let tensor = file.tensor(name)?;
         let (rows, columns) = (tensor.matrix().rows(), tensor.matrix().cols());
@@ -76,15 +90,15 @@ impl Part {
             return Ok(());
         }
         let width = columns as usize * tensor.dtype().weights();
-        // Whole tensor headers at a time, since rows move within them.
-        let header = match way {
-            Way::ToHf(Change::HeadRows { head_dim }) | Way::ToGguf(Change::HeadRows { head_dim }) => head_dim.max(1),
+        // Whole attention heads at a time, since rows move within them.
+        let head = match way.change() {
+            Change::HeadRows { head_dim } => head_dim.max(1),
             _ => 1,
         };
-        let headers = (BAND_BYTES / (width as u64 * 4).max(1) / header).max(1);
+        let heads = (BAND_BYTES / (width as u64 * 4).max(1) / head).max(1);
         let mut from = 0;
         while from < rows && columns > 0 {
-            let to = from.saturating_add(headers * header).min(rows);
+            let to = from.saturating_add(heads * head).min(rows);
             let bytes = tensor.band(from..to, 0..columns)?;
             let mut weights = Vec::new();
             if !values::to_f32(tensor.dtype(), &bytes, &mut weights) {
@@ -98,7 +112,7 @@ impl Part {
     }
 }
 
-/// Weights in the order and with the values of the other side; whole tensor headers, `width` a row.
+/// Weights in the order and with the values of the other side; whole attention heads, `width` a row.
 pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
     // Where row `r` of the result lies.
     let moved: Box<dyn Fn(u64) -> u64> = match way {
@@ -106,13 +120,14 @@ pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
             change.values_to_hf(&mut weights);
             Box::new(move |r| change.gguf_row(r))
         }
+        #[cfg(feature = "gguf")]
         Way::ToGguf(change) => {
             change.values_to_gguf(&mut weights);
             Box::new(move |r| change.hf_row(r))
         }
         Way::AsItIs => return weights,
     };
-    if !matches!(way, Way::ToHf(Change::HeadRows { .. }) | Way::ToGguf(Change::HeadRows { .. })) {
+    if !matches!(way.change(), Change::HeadRows { .. }) {
         return weights;
     }
     let rows = (weights.len() / width.max(1)) as u64;

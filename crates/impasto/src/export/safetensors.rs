@@ -1,11 +1,10 @@
 //! A new safetensors file.
 
-use impasto_checkpoint::TensorSpec;
-use impasto_checkpoint::gguf::hf::Change;
+use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::Source;
 use impasto_core::DType;
 
-use super::part::{From, Part, Way};
+use super::part::{Content, Part, Way};
 use super::{Begin, Output};
 use crate::error::FileError;
 use crate::file::File;
@@ -29,7 +28,7 @@ pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
         let moved = !blocks && matches!(origin.change, Change::HeadRows { .. });
         let dtype = if moved { meta.dtype } else { DType::F32 };
         let spec = TensorSpec::new(name, dtype, meta.dims.clone());
-        Ok(Part { spec, from: From::Tensor(origin.name.clone(), Way::ToHf(origin.change)) })
+        Ok(Part { spec, content: Content::Tensor(origin.name.clone(), Way::ToHf(origin.change)) })
     };
     let parts = view.iter().map(part).collect::<Result<_, FileError>>()?;
     Ok(Output { name: WEIGHTS.to_owned(), begin: Begin::Safetensors, parts })

@@ -33,8 +33,9 @@ mod to_gguf;
 mod tokenizer;
 mod vocabulary;
 
+pub use crate::change::Change;
 pub use architecture::Architecture;
-pub use names::{Change, Mapped, NameMap};
+pub use names::{Mapped, NameMap};
 pub use rules::TranslationRule;
 pub use to_gguf::{FromAssets, metadata};
 

@@ -1,0 +1,67 @@
+//! A GGUF as a checkpoint: its parts together, its metadata translated to assets.
+
+use std::path::{Path, PathBuf};
+
+use impasto_core::DType;
+
+use super::split::Part;
+use super::{Metadata, SplitRule, hf};
+use crate::asset::is_there;
+use crate::checkpoint::{Checkpoint, name_of};
+use crate::error::{CheckpointError, shown};
+use crate::shard::Format;
+
+impl Checkpoint {
+    /// A GGUF file, with all other parts if it is one of several.
+    pub(crate) fn gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let name = name_of(path, "model.gguf");
+        let (mut checkpoint, mut metadata) = Checkpoint::of_shards([(path, &*name)], Format::Gguf)?;
+        let part = metadata.first().map_or(Ok(None), |metadata| Part::of(metadata, &name));
+        if let Some(part) = part.map_err(|rule| CheckpointError::header(&shown(path), rule.into()))? {
+            (checkpoint, metadata) = Checkpoint::parts(path, &name, part)?;
+        }
+        let metadata = metadata.into_iter().next().unwrap_or_default();
+        match hf::assets(&metadata, &checkpoint) {
+            Ok(made) => (checkpoint.assets, checkpoint.notes) = (made.assets, made.notes),
+            // The weights can be kept all the same.
+            Err(rule) => checkpoint.notes.push(rule.to_string()),
+        }
+        checkpoint.metadata = Some(metadata);
+        Ok(checkpoint)
+    }
+
+    /// All parts of a GGUF, given the path and name of one.
+    fn parts(path: &Path, name: &str, part: Part) -> Result<(Checkpoint, Vec<Metadata>), CheckpointError> {
+        let broken = |path: &Path, rule: SplitRule| CheckpointError::header(&shown(path), rule.into());
+        let names = part.names(name);
+        let paths: Vec<PathBuf> = names.iter().map(|name| path.with_file_name(name)).collect();
+        for (path_of_part, name) in paths.iter().zip(&names) {
+            if !is_there(path_of_part)? {
+                return Err(broken(path, part.missing(name)));
+            }
+        }
+        let files = paths.iter().zip(&names).map(|(path, name)| (path.as_path(), name.as_str()));
+        let (checkpoint, metadata) = Checkpoint::of_shards(files, Format::Gguf)?;
+        for (shard, metadata) in checkpoint.shards.iter().zip(&metadata) {
+            Part::of(metadata, shard.name()).map_err(|rule| broken(shard.path(), rule))?;
+        }
+        checkpoint.check_distinct(&shown(path))?;
+        if let Some(first) = metadata.first() {
+            let held = checkpoint.tensors.len() as u64;
+            part.check_tensors(first, held).map_err(|rule| broken(path, rule))?;
+        }
+        Ok((checkpoint, metadata))
+    }
+}
+
+/// What translating the metadata of a GGUF asks about its tensors.
+impl hf::Tensors for Checkpoint {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.tensor(name).map(|tensor| tensor.shape.clone())
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<f32>> {
+        let tensor = self.tensor(name).filter(|tensor| tensor.dtype == DType::F32)?;
+        Some(self.bytes(tensor).as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+}
