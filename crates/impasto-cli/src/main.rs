@@ -3,6 +3,8 @@
 mod args;
 mod commands;
 mod cut;
+#[cfg(test)]
+mod docs;
 mod exit;
 mod model;
 mod output;
