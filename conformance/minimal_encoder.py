@@ -184,14 +184,18 @@ class Coder:
         return (z < 0) << E + M | float_bits(magnitude, E, M)
 
 
+def exponent_of(x):
+    """The largest `e` with 2^e <= |x|, of a rational `x` that is not 0."""
+    exponent = x.numerator.bit_length() - x.denominator.bit_length()
+    return exponent - (abs(x) < Fraction(2) ** exponent)
+
+
 def rounded(x, E, M):
     """The float nearest to the rational `x`, ties to even, as a rational, or an infinity."""
     if x == 0 or isinstance(x, float):
         return x
     bias = 2 ** (E - 1) - 1
-    exponent = x.numerator.bit_length() - x.denominator.bit_length()
-    exponent -= abs(x) < Fraction(2) ** exponent
-    unit = Fraction(2) ** (max(exponent, 1 - bias) - M)
+    unit = Fraction(2) ** (max(exponent_of(x), 1 - bias) - M)
     result = round(x / unit) * unit  # Fraction's round: ties to even
     return result if abs(result) < Fraction(2) ** (bias + 1) else math.copysign(math.inf, x)
 
@@ -201,9 +205,7 @@ def float_bits(x, E, M):
     bias = 2 ** (E - 1) - 1
     if x == math.inf:
         return (1 << E) - 1 << M
-    exponent = 1 - bias
-    while x >= Fraction(2) ** (exponent + 1):
-        exponent += 1
+    exponent = max(exponent_of(x), 1 - bias) if x else 1 - bias
     mantissa = x / Fraction(2) ** (exponent - M)
     assert mantissa.denominator == 1
     return int(mantissa) + (exponent + bias - 1 << M) if mantissa >= 1 << M else int(mantissa)
