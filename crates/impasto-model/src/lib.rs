@@ -18,6 +18,7 @@ pub mod cache;
 pub mod config;
 pub mod decoder;
 mod error;
+pub mod graph;
 mod network;
 mod probe;
 mod product;

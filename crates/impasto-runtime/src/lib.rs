@@ -19,6 +19,7 @@ mod matrix;
 mod model;
 mod network;
 mod paged;
+mod pass;
 
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, generate, generate_in};
