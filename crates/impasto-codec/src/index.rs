@@ -41,6 +41,14 @@ impl IndexArray {
         }
     }
 
+    /// Are there entries for all places below `end`?
+    pub fn covers(&self, end: usize) -> bool {
+        match self {
+            IndexArray::Constant(_) => true,
+            IndexArray::Values(values) => end <= values.len(),
+        }
+    }
+
     /// Entry `i`. It must lie inside the matrix that the array was read for.
     pub fn get(&self, i: usize) -> i32 {
         match self {
