@@ -16,8 +16,8 @@ use impasto_model::decoder::{Attention, Block, Ends, Loader, Projection, names};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
-use crate::load::{LoadTimes, MatrixLoader, Residence};
-use crate::matrix::{Linear, Matrix, Tools};
+use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
+use crate::matrix::{Linear, Matrix, Tools, multiply_all};
 use crate::paged::{Paged, failed};
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
@@ -50,6 +50,7 @@ pub struct Runtime {
     max_context: usize,
     room: Mutex<Room>,
     times: LoadTimes,
+    warnings: Vec<LoadWarning>,
 }
 
 /// Some tokens of one sequence, on their way through the network.
@@ -105,6 +106,7 @@ impl Runtime {
         options.kv.check(config.blocks.len())?;
         let pool = Pool::new(options.threads)?;
         let (decode, pack) = (AtomicU64::new(0), AtomicU64::new(0));
+        let warnings = Mutex::default();
         let RuntimeOptions { residence, memory_limit: limit, .. } = *options;
         let arena = Arena::new();
         let used = Cell::new(0usize);
@@ -112,8 +114,16 @@ impl Runtime {
             bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
             _ => Ok(()),
         };
-        let loader =
-            MatrixLoader { source, residence, pool: &pool, arena: &arena, admit: &admit, decode: &decode, pack: &pack };
+        let loader = MatrixLoader {
+            source,
+            residence,
+            pool: &pool,
+            arena: &arena,
+            admit: &admit,
+            decode: &decode,
+            pack: &pack,
+            warnings: &warnings,
+        };
         let make = |name: String, shape: [usize; 2], bias| {
             // A packed weight takes about a bit at least.
             admit(shape[0].saturating_mul(shape[1]) / 8)?;
@@ -146,6 +156,7 @@ impl Runtime {
             pages: Pages::new(options.memory_limit),
             room: Mutex::default(),
             times,
+            warnings: warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
         })
     }
 
@@ -167,6 +178,11 @@ impl Runtime {
     /// How long loading took.
     pub fn load_times(&self) -> LoadTimes {
         self.times
+    }
+
+    /// Matrices that could not be packed, in the order in which they were loaded.
+    pub fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
     }
 
     /// Threads that products run on.
@@ -370,16 +386,14 @@ fn shape(Attention { query, kv, dim, scale, softcap, window }: Attention) -> Att
 fn project<const N: usize>(
     projection: &Projection<N, Linear>,
     x: &[f32],
-    outs: [&mut [f32]; N],
+    mut outs: [&mut [f32]; N],
     wide: &mut Vec<f32>,
     tools: &Tools,
     scratch: &mut packed::Scratch,
 ) -> Result<()> {
     match projection {
         Projection::Apart(layers) => {
-            for (layer, out) in layers.iter().zip(outs) {
-                layer.multiply(x, out, tools, scratch)?;
-            }
+            multiply_all(&layers.each_ref(), x, &mut outs, tools, scratch)?;
         }
         Projection::Fused(layer, widths) => {
             let all = layer.outputs();
