@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use impasto_core::files;
 use memmap2::Mmap;
 
 /// Bytes that can be read anywhere, by several threads at once.
@@ -110,10 +111,7 @@ impl MmapSource {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let file = File::open(path)?;
-        // SAFETY: the map is only read. As with every mapped file, nobody may change or shorten the file while it is
-        // mapped; our writer never does, it replaces files by renaming.
-        let map = unsafe { Mmap::map(&file)? };
-        Ok(MmapSource(map))
+        Ok(MmapSource(files::map(&file)?))
     }
 }
 
@@ -126,17 +124,8 @@ impl Source for MmapSource {
         self.0[..].read_at(offset, len)
     }
 
-    #[cfg(unix)]
     fn release(&self, range: Range<u64>) {
-        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let (start, end) = (place(range.start), place(range.end));
-        // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read again at the next
-        // access, with the same bytes, as when the system evicts it by itself. References into the map stay valid.
-        let advised = unsafe {
-            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end.saturating_sub(start))
-        };
-        // Only an advice: where it is refused, the pages stay until memory is short.
-        drop(advised);
+        files::release(&self.0, range);
     }
 }
 
