@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::support::{Model, Random, Tensor};
-use impasto::{File, Target};
+use impasto::File;
+use impasto::encode::Target;
 use impasto_container::{CountingSource, Header, Limits, Reader};
 use impasto_core::DType;
 
