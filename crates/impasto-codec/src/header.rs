@@ -149,6 +149,17 @@ impl TensorHeader {
         Ok(())
     }
 
+    /// Bytes that it takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        let tables = match &self.shape {
+            Shape::Parametric(_) => 0,
+            Shape::Explicit(tables) => size_of_val(&tables[..]),
+        };
+        let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
+        let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
+        size_of::<TensorHeader>() + tables + arrays.map(IndexArray::memory_bytes).sum::<usize>()
+    }
+
     /// Does it have a class, and a step where it has steps, for every row and column of `place`?
     pub fn covers(&self, place: &Place) -> bool {
         let steps = self.steps();

@@ -3,7 +3,7 @@
 #[cfg(any(feature = "encode", feature = "run"))]
 mod integers;
 #[cfg(any(feature = "encode", feature = "run"))]
-pub(crate) use integers::Tables;
+pub(crate) use integers::{Headers, Recent};
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

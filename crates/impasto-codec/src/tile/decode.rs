@@ -70,11 +70,6 @@ impl TileDecoder {
         self.layers.iter().map(|layer| &layer.header)
     }
 
-    /// Bytes of its tables in memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.layers.iter().map(|layer| size_of_val(layer.lut.slots())).sum()
-    }
-
     /// Decodes a tile into `out`: its rows, each `stride` bytes after the one before. What lies between rows is left alone.
     ///
     /// `units`: those of the tile from layer 0 up to the layer that is wanted.

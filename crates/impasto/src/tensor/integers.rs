@@ -1,53 +1,85 @@
 //! What a runtime reads of a tensor: integers on the lattice, row of tiles by row of tiles.
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_codec::tile::TileDecoder;
+use impasto_codec::{CodecError, TensorHeader};
 use impasto_container::Source;
-use impasto_core::{Mode, Place};
+use impasto_core::{DType, Isa, Mode, Place};
 
 use super::{Reading, Tensor};
 use crate::error::FileError;
 use crate::file::File;
 
-/// The tables by which an object is decoded, to be kept: a file and they are a tensor again.
-#[derive(Clone)]
-pub(crate) struct Tables {
-    base: Arc<TileDecoder>,
-    finest: Arc<TileDecoder>,
-    /// The level up to which the finest has tensor headers.
+/// Tensors whose decoders are kept: those of one product, and of the next where threads are not at the same place.
+const RECENT: usize = 8;
+
+/// The tensor headers of an object, read and checked; a file and they are a tensor again.
+pub(crate) struct Headers {
+    dtype: DType,
+    isa: Isa,
+    /// From layer 0 up to the finest level.
+    layers: Vec<TensorHeader>,
     level: u8,
 }
 
-impl Tables {
+impl Headers {
     /// Bytes that they take in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let finest = if Arc::ptr_eq(&self.base, &self.finest) { 0 } else { self.finest.memory_bytes() };
-        self.base.memory_bytes() + finest
+        self.layers.iter().map(TensorHeader::memory_bytes).sum()
+    }
+}
+
+/// Decoders of the tensors that were read last, by number. The tables of one are as large as the units of a small tensor, too
+/// large to be kept for all, and are wanted for each of its tile rows.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<VecDeque<(u32, Arc<TileDecoder>)>>);
+
+impl Recent {
+    /// The decoder of object number `number`, whose headers are these.
+    fn decoder(&self, number: u32, headers: &Headers) -> Result<Arc<TileDecoder>, CodecError> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, decoder)) = recent.iter().find(|(of, _)| *of == number) {
+            return Ok(decoder.clone());
+        }
+        let decoder = Arc::new(TileDecoder::new(headers.dtype, headers.layers.clone(), headers.isa)?);
+        recent.truncate(RECENT - 1);
+        recent.push_front((number, decoder.clone()));
+        Ok(decoder)
     }
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
-    /// Object number `number` of a file, whose tables are these: nothing is read.
-    pub(crate) fn of_tables(file: &'a File<S>, number: u32, tables: &Tables) -> Result<Self, FileError> {
-        Tensor::with(file, number, || Ok(tables.base.clone()))
+    /// Object number `number` of a file, whose headers are these: nothing is read.
+    pub(crate) fn of_headers(
+        file: &'a File<S>,
+        number: u32,
+        headers: &Headers,
+        recent: &Recent,
+    ) -> Result<Self, FileError> {
+        let broken =
+            |error| file.broken(file.reader.units_of(number).and_then(|u| u.header).unwrap_or_default(), error);
+        Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))
     }
 
-    /// Its tables, for every level that it can be read at.
-    pub(crate) fn tables(&self) -> Result<Tables, FileError> {
-        Ok(Tables { base: self.base.clone(), finest: self.finest()?, level: self.finest_level() })
+    /// Its tensor headers, for every level that it can be read at.
+    pub(crate) fn headers(&self) -> Result<Headers, FileError> {
+        let layers = self.finest()?.headers().cloned().collect();
+        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level() })
     }
 
     /// The weights of rows that are all those of one tile row, as bytes of its dtype, on this thread alone.
-    pub(crate) fn tile_row(&self, tables: &Tables, rows: Range<u64>) -> Result<Vec<u8>, FileError> {
+    pub(crate) fn tile_row(&self, headers: &Headers, rows: Range<u64>) -> Result<Vec<u8>, FileError> {
         let columns = 0..self.matrix.cols();
         let stride = self.matrix.cols() as usize * self.dtype.size();
-        let level = self.level(rows.start).min(tables.level);
+        let level = self.level(rows.start).min(headers.level);
         let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
-        let decoder = if level == 0 { &tables.base } else { &tables.finest };
         let mut out = vec![0; (rows.end - rows.start) as usize * stride];
-        self.row_of_tiles(&Reading { decoder, level, units: &units }, rows, columns, &mut out, stride)?;
+        // Tensors of headers have the decoder of the finest level, which decodes the coarser ones as well.
+        let reading = Reading { decoder: &self.base, level, units: &units };
+        self.row_of_tiles(&reading, rows, columns, &mut out, stride)?;
         Ok(out)
     }
 
