@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use impasto::{Checkpoint, Options, Target, encode};
+use impasto::Checkpoint;
+use impasto::encode::{Options, Target, encode};
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::rans::encode_segment;

@@ -1,10 +1,10 @@
 //! Files that appear whole or not at all.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use impasto_core::files::AtomicFile;
 
 use crate::error::{CheckpointError, one_line};
 
@@ -24,80 +24,22 @@ pub fn join_inside(folder: &Path, name: &str) -> Result<PathBuf, CheckpointError
     }
 }
 
-/// Writes a file `name` inside `folder`: to a temporary file beside it, synced, then renamed. Missing
+/// Writes a file `name` inside `folder`: atomically (a temporary file in the folder, synced, then renamed). Missing
 /// folders on the way are created; a file of that name is replaced.
 ///
 /// # Errors
 /// A name that [`join_inside`] refuses, and what the operating system refuses; then no file is left.
 pub fn atomic_write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     let path = join_inside(folder, name)?;
-    let mut file = AtomicFile::create(&path)?;
-    file.write_all(bytes).map_err(|error| CheckpointError::io(&path, error))?;
-    file.commit()
+    let mut file = begin(&path)?;
+    file.write_all(bytes).and_then(|()| file.commit()).map_err(|error| CheckpointError::io(&path, error))
 }
 
-/// A file being written under a temporary name in the folder of its destination. Dropped before
-/// [`AtomicFile::commit`], it is removed.
-#[derive(Debug)]
-pub(crate) struct AtomicFile {
-    temporary: NamedTempFile,
-    destination: PathBuf,
-}
-
-impl AtomicFile {
-    /// Begins a file; missing folders on the way are created.
-    pub fn create(destination: &Path) -> Result<AtomicFile, CheckpointError> {
-        let folder = folder_of(destination);
-        let io = |error| CheckpointError::io(destination, error);
-        // A rename would destroy a device or a pipe rather than replace it.
-        if fs::metadata(destination).is_ok_and(|there| !there.is_file()) {
-            let rule = "it is there and not a regular file, so it is not replaced";
-            return Err(io(io::Error::new(io::ErrorKind::AlreadyExists, rule)));
-        }
-        fs::create_dir_all(folder).map_err(io)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".impasto-").suffix(".tmp");
-        // Temporary files are private by default; this one becomes an ordinary file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder).map_err(io)?;
-        Ok(AtomicFile { temporary, destination: destination.to_owned() })
-    }
-
-    /// Where the file will be.
-    pub fn destination(&self) -> &Path {
-        &self.destination
-    }
-
-    /// Syncs the file and gives it its name, replacing a file that has it.
-    pub fn commit(self) -> Result<(), CheckpointError> {
-        let destination = self.destination;
-        let io = |error| CheckpointError::io(&destination, error);
-        self.temporary.as_file().sync_all().map_err(io)?;
-        self.temporary.persist(&destination).map_err(|refused| io(refused.error))?;
-        // The rename itself is durable once the folder is synced; not every system can do that.
-        #[cfg(unix)]
-        drop(fs::File::open(folder_of(&destination)).and_then(|folder| folder.sync_all()));
-        Ok(())
-    }
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temporary.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.temporary.flush()
-    }
-}
-
-/// The folder a path lies in.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
+/// Begins a file; missing folders on the way are created.
+pub(crate) fn begin(destination: &Path) -> Result<AtomicFile, CheckpointError> {
+    let folder = destination.parent().filter(|folder| *folder != Path::new(""));
+    let created = folder.map_or(Ok(()), fs::create_dir_all);
+    created.and_then(|()| AtomicFile::create(destination)).map_err(|error| CheckpointError::io(destination, error))
 }
 
 #[cfg(test)]

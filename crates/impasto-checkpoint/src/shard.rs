@@ -6,6 +6,7 @@ use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use impasto_core::files;
 use memmap2::Mmap;
 
 use crate::error::{CheckpointError, shown};
@@ -75,11 +76,7 @@ impl Shard {
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(CheckpointError::header(&shown(path), HeaderRule::Empty));
         }
-        // SAFETY: the map is read-only, and bytes are all that is ever made of it, so any content is
-        // valid. The usual caveat of mapped files remains: if another process writes the file
-        // meanwhile, the bytes change under us, and if it shortens the file, an access beyond the
-        // new end ends the process. Checkpoints are not edited in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = files::map(&file).map_err(io)?;
         let file_len = map.len() as u64;
         let (contents, data_start, alignment) = match format {
             Format::Safetensors => {
@@ -162,21 +159,10 @@ impl Shard {
     }
 
     /// Tells the operating system that the pages of a tensor may go.
-    #[cfg(unix)]
     pub(crate) fn release(&self, tensor: &TensorInfo) {
-        let begin = self.data_start + tensor.offsets.start as usize;
-        let len = self.bytes(tensor).len();
-        // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read
-        // again from the file at the next access, with the same bytes, exactly as when the system
-        // evicts it by itself. References into the map stay valid.
-        let advised = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, len) };
-        // Only an advice: where it is refused, the pages stay until memory is short.
-        drop(advised);
+        let start = self.data_start as u64;
+        files::release(&self.map, start + tensor.offsets.start..start + tensor.offsets.end);
     }
-
-    /// There is no such advice here; the system evicts pages when memory is short.
-    #[cfg(not(unix))]
-    pub(crate) fn release(&self, _tensor: &TensorInfo) {}
 }
 
 /// Opens a regular file for reading. Anything else is refused before it is opened: a pipe would block.

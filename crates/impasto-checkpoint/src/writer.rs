@@ -3,7 +3,9 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use crate::atomic::AtomicFile;
+use impasto_core::files::AtomicFile;
+
+use crate::atomic;
 use crate::error::{CheckpointError, one_line, shown};
 #[cfg(feature = "gguf")]
 use crate::gguf::{self, Metadata};
@@ -144,7 +146,7 @@ impl TensorWriter {
         self.file.flush().map_err(|error| self.io(error))?;
         let destination = self.file.get_ref().destination().to_owned();
         let file = self.file.into_inner().map_err(|e| CheckpointError::io(&destination, e.into_error()))?;
-        file.commit()
+        file.commit().map_err(|error| CheckpointError::io(&destination, error))
     }
 
     /// Begins a file of a header that was checked; its tensors are in the order of their bytes.
@@ -154,7 +156,7 @@ impl TensorWriter {
         tensors: Vec<TensorInfo>,
         alignment: u64,
     ) -> Result<TensorWriter, CheckpointError> {
-        let mut file = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
+        let mut file = BufWriter::with_capacity(1 << 20, atomic::begin(path)?);
         file.write_all(raw_header).map_err(|error| CheckpointError::io(path, error))?;
         let end = tensors.last().map_or(0, |t| t.offsets.end).next_multiple_of(alignment);
         let declared = tensors.iter().map(TensorInfo::byte_len).sum();

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-use impasto::{CheckpointError, EncodeError, FileError};
+use impasto::encode::EncodeError;
+use impasto::{CheckpointError, FileError};
 use impasto_container::ContainerError;
 use impasto_core::IsaError;
 use impasto_eval::EvalError;

@@ -6,6 +6,7 @@ mod cut;
 #[cfg(test)]
 mod docs;
 mod exit;
+mod memory;
 mod model;
 mod output;
 mod progress;

@@ -12,6 +12,8 @@ use impasto_text::{TextError, Tokenizer};
 
 use crate::args::Args;
 use crate::exit::UsageError;
+use crate::memory;
+use crate::output::shown;
 use crate::progress::bar;
 use crate::running::Running;
 
@@ -25,14 +27,9 @@ pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File>
     Ok(file)
 }
 
-/// The limit given, else three quarters of the machine's memory where the system tells it, else 16 GiB.
+/// The limit given, else three quarters of the memory that the process can have where the system tells it, else 16 GiB.
 pub fn memory_limit(args: &Args) -> u64 {
-    let total = || {
-        let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-    };
-    args.memory_limit.unwrap_or_else(|| total().map_or(MEMORY_LIMIT, |kib| kib * 1024 / 4 * 3))
+    args.memory_limit.unwrap_or_else(|| memory::available().map_or(MEMORY_LIMIT, |bytes| bytes / 4 * 3))
 }
 
 /// Loads the model of an .impasto file, or of what `cut` takes of it, or of a checkpoint into memory.
@@ -52,7 +49,11 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     };
     spinner.finish_and_clear();
     give_back();
-    model.with_context(|| path.display().to_string())
+    let model = model.with_context(|| path.display().to_string())?;
+    for warning in model.warnings() {
+        eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));
+    }
+    Ok(model)
 }
 
 /// Gives back to the system what loading took and freed again, which the allocator would keep.

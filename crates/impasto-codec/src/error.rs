@@ -94,6 +94,9 @@ pub enum CodecError {
         /// Mode of the tile.
         mode: Mode,
     },
+    /// Not the bytes are wrong but what the caller gives beside them.
+    #[error("{0}")]
+    Call(&'static str),
     /// The mode is not one of version 1.
     #[error("coding mode {0} is unknown (SPEC 3.6.1)")]
     UnknownMode(Mode),

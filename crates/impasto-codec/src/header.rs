@@ -1,16 +1,18 @@
 //! The tensor header of a layer of a tensor: what all its tiles share (SPEC 6).
 
-use impasto_core::{DType, Mode, lattice::scale};
+use impasto_core::{DType, Mode, Place, lattice::scale};
 
 use crate::class::Kind;
 use crate::error::CodecError;
 use crate::index::IndexArray;
-use crate::tables::{Frequencies, Lut, parametric, read_explicit, write_explicit};
+use crate::tables::{Frequencies, Lut, TOTAL, parametric, read_explicit, write_explicit};
 
 const EXPLICIT: u8 = 255;
 const ROW_STEPS: u8 = 1;
 const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
+/// Largest offset.
+const MAX_OFFSET: u8 = 127;
 /// Largest number of raw plane bits in kinds lattice and exact.
 pub const MAX_PLANE: u8 = 20;
 
@@ -111,8 +113,67 @@ impl TensorHeader {
         }
     }
 
+    /// Is it one that SPEC 6 allows for a tensor of `dtype`? What [`TensorHeader::read`] gives is; one that was put together by hand may
+    /// not be.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self, dtype: DType) -> Result<(), CodecError> {
+        check_plane(self.kind(), dtype, self.plane)?;
+        if let Some((step, offset)) = self.step() {
+            check_step(step)?;
+            if offset > MAX_OFFSET {
+                return Err(field("offset", offset, "it must be at most 127"));
+            }
+        }
+        match &self.body {
+            Body::Refinement(refinement) => check_factor(refinement.factor)?,
+            Body::Lattice(steps) => {
+                for array in [&steps.rows, &steps.columns].into_iter().flatten() {
+                    check_step_indices(array)?;
+                }
+                check_row_steps(steps.step, steps.rows.as_ref(), "10.3")?;
+            }
+            Body::Float | Body::Exact => {}
+        }
+        let tables = self.tables();
+        if tables.len() != self.kind().tables() {
+            return Err(CodecError::Call("a tensor header has not one table for each table number of its kind"));
+        }
+        for (table, frequencies) in tables.iter().enumerate() {
+            let sum = frequencies.0.iter().map(|&f| u64::from(f)).sum();
+            if sum != u64::from(TOTAL) {
+                return Err(CodecError::TableSum { table, sum });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        let tables = match &self.shape {
+            Shape::Parametric(_) => 0,
+            Shape::Explicit(tables) => size_of_val(&tables[..]),
+        };
+        let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
+        let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
+        size_of::<TensorHeader>() + tables + arrays.map(IndexArray::memory_bytes).sum::<usize>()
+    }
+
+    /// Does it have a class, and a step where it has steps, for every row and column of `place`?
+    pub fn covers(&self, place: &Place) -> bool {
+        let steps = self.steps();
+        let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref())];
+        let columns = [Some(&self.column_classes), steps.and_then(|steps| steps.columns.as_ref())];
+        rows.into_iter().flatten().all(|array| array.covers(place.rows.end))
+            && columns.into_iter().flatten().all(|array| array.covers(place.columns.end))
+    }
+
     /// Its tables, laid out for decoding.
-    pub fn lut(&self) -> Lut {
+    ///
+    /// # Panics
+    /// If [`TensorHeader::check`] refuses the tables.
+    pub(crate) fn lut(&self) -> Lut {
         Lut::new(self.kind(), &self.tables())
     }
 
@@ -232,30 +293,42 @@ fn take<const N: usize>(bytes: &mut &[u8], what: &'static str) -> Result<[u8; N]
     Ok(taken)
 }
 
+fn check_factor(factor: u8) -> Result<(), CodecError> {
+    if (2..=64).contains(&factor) { Ok(()) } else { Err(field("factor", factor, "it must be 2 to 64")) }
+}
+
+fn check_step(step: f32) -> Result<(), CodecError> {
+    if step.is_finite() && step > 0.0 {
+        return Ok(());
+    }
+    let rule = "it must be finite and above 0";
+    Err(CodecError::Field { field: "step", value: u64::from(step.to_bits()), rule, clause: "6" })
+}
+
+fn check_step_indices(array: &IndexArray) -> Result<(), CodecError> {
+    let (low, high) = array.bounds();
+    if low < -1024 || high > 1023 { Err(CodecError::StepIndex) } else { Ok(()) }
+}
+
 fn read_factor(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     let [factor] = take(bytes, "factor")?;
-    if (2..=64).contains(&factor) { Ok(factor) } else { Err(field("factor", factor, "it must be 2 to 64")) }
+    check_factor(factor).map(|()| factor)
 }
 
 fn read_step(bytes: &mut &[u8]) -> Result<f32, CodecError> {
-    let value = f32::from_le_bytes(take(bytes, "step")?);
-    if value.is_finite() && value > 0.0 {
-        return Ok(value);
-    }
-    let rule = "it must be finite and above 0";
-    Err(CodecError::Field { field: "step", value: u64::from(value.to_bits()), rule, clause: "6" })
+    let step = f32::from_le_bytes(take(bytes, "step")?);
+    check_step(step).map(|()| step)
 }
 
 fn read_offset(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     let [offset] = take(bytes, "offset")?;
-    if (1..=127).contains(&offset) { Ok(offset) } else { Err(field("offset", offset, "it must be 1 to 127")) }
+    if (1..=MAX_OFFSET).contains(&offset) { Ok(offset) } else { Err(field("offset", offset, "it must be 1 to 127")) }
 }
 
 fn read_steps(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError> {
     let array = IndexArray::read(bytes, entries)?;
-    let (low, high) = array.bounds();
-    if entries > 0 && (low < -1024 || high > 1023) {
-        return Err(CodecError::StepIndex);
+    if entries > 0 {
+        check_step_indices(&array)?;
     }
     Ok(array)
 }

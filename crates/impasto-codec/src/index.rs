@@ -41,6 +41,22 @@ impl IndexArray {
         }
     }
 
+    /// Bytes of its entries in memory.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            IndexArray::Constant(_) => 0,
+            IndexArray::Values(values) => size_of_val(&values[..]),
+        }
+    }
+
+    /// Are there entries for all places below `end`?
+    pub fn covers(&self, end: usize) -> bool {
+        match self {
+            IndexArray::Constant(_) => true,
+            IndexArray::Values(values) => end <= values.len(),
+        }
+    }
+
     /// Entry `i`. It must lie inside the matrix that the array was read for.
     pub fn get(&self, i: usize) -> i32 {
         match self {

@@ -13,6 +13,7 @@ use crate::layout::{Layout, ObjectUnits};
 use crate::limits::{Limits, within};
 use crate::manifest::Manifest;
 use crate::object::Object;
+use crate::set::UnitSet;
 use crate::source::{MmapSource, Source};
 use crate::unit::{UnitEntry, unit_hash};
 
@@ -23,6 +24,10 @@ pub struct Reader<S> {
     name: String,
     /// Bytes that are there; a cut file has fewer than its header says.
     length: u64,
+    /// The units whose bytes are there.
+    present: UnitSet,
+    /// The units whose bytes were read, hashed and found right, of a source that lends its bytes.
+    verified: UnitSet,
     header: Header,
     manifest: Manifest,
     pub(crate) layout: Layout,
@@ -35,7 +40,8 @@ pub struct Reader<S> {
 pub enum UnitState {
     /// All of them are.
     Present,
-    /// The file is cut before the unit's end, or [`Reader::keep`] leaves it out.
+    /// The source does not have all of them ([`Source::has`]), as when the file is cut before the unit's end; or [`Reader::keep`]
+    /// leaves the unit out.
     Absent,
 }
 
@@ -74,8 +80,10 @@ impl<S: Source> Reader<S> {
         let name = name.into();
         match read_manifest(&source, limits) {
             Ok((header, manifest, layout)) => {
-                let length = source.len();
-                Ok(Reader { source, name, length, header, manifest, layout, keep: vec![] })
+                let (length, count) = (source.len(), manifest.units.len());
+                let has = |unit| layout.places().unit(unit).is_some_and(|range| source.has(&range));
+                let (present, verified) = (UnitSet::of(count, has), UnitSet::new(count));
+                Ok(Reader { source, name, length, present, verified, header, manifest, layout, keep: vec![] })
             }
             Err(OpenError::Io(error)) => Err(ContainerError::Io { file: name, error }),
             Err(OpenError::Format(rule)) => Err(ContainerError::Format { file: name, rule }),
@@ -121,6 +129,12 @@ impl<S: Source> Reader<S> {
     /// now on. An earlier choice is forgotten. Units of layer 0 stay, and those behind the end of `keep`.
     pub fn keep(&mut self, keep: Vec<bool>) {
         self.keep = keep;
+    }
+
+    /// Asks the source again which units are there: those that it has got meanwhile can be read from now on.
+    pub fn refresh(&mut self) {
+        let has = |unit| self.unit_range(unit).is_some_and(|range| self.source.has(&range));
+        (self.present, self.length) = (UnitSet::of(self.units().len(), has), self.source.len());
     }
 
     /// The number of the tensor called `name`.
@@ -179,21 +193,37 @@ impl<S: Source> Reader<S> {
     pub(crate) fn is_present(&self, unit: u32) -> bool {
         let wanted = || self.keep.get(unit as usize).is_none_or(|&keep| keep);
         let Some(entry) = self.units().get(unit as usize) else { return false };
-        self.unit_range(unit).is_some_and(|range| range.end <= self.length) && (entry.layer == 0 || wanted())
+        self.present.contains(unit) && (entry.layer == 0 || wanted())
     }
 
-    /// The bytes of unit number `unit`, with the hash that the manifest gives.
+    /// The bytes of unit number `unit`, with the hash that the manifest gives. A source that lends its bytes is trusted to lend the
+    /// same again: their hash is computed at the first read only.
     ///
     /// # Errors
     /// A unit that is absent, damaged, or not in the manifest, and what the source refuses.
     pub fn read_unit(&self, unit: u32) -> Result<Cow<'_, [u8]>, ContainerError> {
-        let (bytes, health) = self.examine(unit)?;
-        let (file, place) = (|| self.name.clone(), || self.unit_place(unit));
-        match health {
-            UnitHealth::Good => Ok(bytes),
-            UnitHealth::Absent => Err(ContainerError::Absent { file: file(), unit, place: place() }),
-            UnitHealth::Damaged => Err(ContainerError::Damaged { file: file(), unit, place: place() }),
+        let range = self.present_range(unit)?;
+        let bytes = read_exact(&self.source, range.start, range.end - range.start).map_err(|error| self.io(error))?;
+        self.check(unit, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads many units in one call of the source. Their hashes are checked when they are taken out of the result, so that threads
+    /// share that work.
+    ///
+    /// # Errors
+    /// As [`Reader::read_unit`], but for damage.
+    pub fn fetch(&self, units: &[u32]) -> Result<Fetched<'_, S>, ContainerError> {
+        let mut units = units.to_vec();
+        units.sort_unstable();
+        units.dedup();
+        let ranges = units.iter().map(|&unit| self.present_range(unit)).collect::<Result<Vec<_>, _>>()?;
+        let bytes = self.source.read_ranges(&ranges).map_err(|error| self.io(error))?;
+        let lengths = ranges.iter().map(|range| range.end - range.start);
+        if !lengths.eq(bytes.iter().map(|bytes| bytes.len() as u64)) {
+            return Err(self.io(io::ErrorKind::UnexpectedEof.into()));
         }
+        Ok(Fetched { reader: self, units, bytes })
     }
 
     /// Says that unit number `unit` will not be read again soon, and may leave memory ([`Source::release`]).
@@ -203,13 +233,19 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    /// Reads unit number `unit` and says what it is. A whole file is verified unit by unit, in any order and by any
-    /// number of threads.
+    /// Reads unit number `unit`, hashes it, whether or not that was done before, and says what it is. A whole file is verified unit by
+    /// unit, in any order and by any number of threads.
     ///
     /// # Errors
     /// A unit that is not in the manifest, and what the source refuses.
     pub fn verify_unit(&self, unit: u32) -> Result<UnitHealth, ContainerError> {
-        Ok(self.examine(unit)?.1)
+        let range = self.range(unit)?;
+        if !self.is_present(unit) {
+            return Ok(UnitHealth::Absent);
+        }
+        self.verified.remove(unit);
+        let bytes = read_exact(&self.source, range.start, range.end - range.start).map_err(|error| self.io(error))?;
+        Ok(if self.is_good(unit, &bytes) { UnitHealth::Good } else { UnitHealth::Damaged })
     }
 
     fn range(&self, unit: u32) -> Result<Range<u64>, ContainerError> {
@@ -217,16 +253,60 @@ impl<S: Source> Reader<S> {
         self.unit_range(unit).ok_or_else(no_such_unit)
     }
 
-    fn examine(&self, unit: u32) -> Result<(Cow<'_, [u8]>, UnitHealth), ContainerError> {
+    /// The place of a unit, if it is there.
+    fn present_range(&self, unit: u32) -> Result<Range<u64>, ContainerError> {
         let range = self.range(unit)?;
         if !self.is_present(unit) {
-            return Ok((Cow::default(), UnitHealth::Absent));
+            return Err(ContainerError::Absent { file: self.name.clone(), unit, place: self.unit_place(unit) });
         }
-        let io = |error| ContainerError::Io { file: self.name.clone(), error };
-        let bytes = read_exact(&self.source, range.start, range.end - range.start).map_err(io)?;
+        Ok(range)
+    }
+
+    /// Do these bytes of a unit have its hash? Remembers it of bytes that the source lends: copies are new each time.
+    fn check(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> Result<(), ContainerError> {
+        if matches!(bytes, Cow::Borrowed(_)) && self.verified.contains(unit) {
+            return Ok(());
+        }
+        if !self.is_good(unit, bytes) {
+            return Err(ContainerError::Damaged { file: self.name.clone(), unit, place: self.unit_place(unit) });
+        }
+        Ok(())
+    }
+
+    fn is_good(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> bool {
         let declared = self.units().get(unit as usize).map(|entry| entry.hash);
-        let good = declared == Some(unit_hash(&bytes));
-        Ok((bytes, if good { UnitHealth::Good } else { UnitHealth::Damaged }))
+        let good = declared == Some(unit_hash(bytes));
+        if good && matches!(bytes, Cow::Borrowed(_)) {
+            self.verified.insert(unit);
+        }
+        good
+    }
+
+    fn io(&self, error: io::Error) -> ContainerError {
+        ContainerError::Io { file: self.name.clone(), error }
+    }
+}
+
+/// The bytes of some units, read at once.
+#[derive(Debug)]
+pub struct Fetched<'a, S> {
+    reader: &'a Reader<S>,
+    /// Ascending.
+    units: Vec<u32>,
+    bytes: Vec<Cow<'a, [u8]>>,
+}
+
+impl<S: Source> Fetched<'_, S> {
+    /// The bytes of unit number `unit`, with the hash that the manifest gives.
+    ///
+    /// # Errors
+    /// A unit that is damaged, or was not asked for.
+    pub fn unit(&self, unit: u32) -> Result<&[u8], ContainerError> {
+        let found = self.units.binary_search(&unit).ok().and_then(|at| self.bytes.get(at));
+        let (file, count) = (|| self.reader.name.clone(), self.units.len());
+        let bytes = found.ok_or_else(|| ContainerError::NoSuchUnit { file: file(), unit, count })?;
+        self.reader.check(unit, bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use impasto_core::files;
 use memmap2::Mmap;
 
 /// Bytes that can be read anywhere, by several threads at once.
@@ -25,8 +27,29 @@ pub trait Source: Send + Sync {
     /// `UnexpectedEof` if they reach past the end, and what the operating system refuses.
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>>;
 
+    /// The bytes of many ranges, in their order. A source for which a read takes long, whatever its length, reads them at once; others
+    /// one after another.
+    ///
+    /// # Errors
+    /// As [`Source::read_at`], for the first range that cannot be read.
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Cow<'_, [u8]>>> {
+        ranges.iter().map(|range| self.read_at(range.start, length(range)?)).collect()
+    }
+
+    /// Are the bytes of a range there? Of a source that ends early those before its end are; one that is filled in any order, such as a
+    /// file under download, says which.
+    fn has(&self, range: &Range<u64>) -> bool {
+        range.end <= self.len()
+    }
+
     /// Says that bytes will not be read again soon, and may leave memory. They can be read all the same.
     fn release(&self, _range: Range<u64>) {}
+}
+
+/// The length of a range as memory counts it; `UnexpectedEof` for one that no memory holds.
+fn length(range: &Range<u64>) -> io::Result<usize> {
+    let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    range.end.checked_sub(range.start).and_then(|length| usize::try_from(length).ok()).ok_or_else(eof)
 }
 
 impl Source for [u8] {
@@ -49,6 +72,14 @@ macro_rules! through {
 
             fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
                 Source::read_at(&**self, offset, len)
+            }
+
+            fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Cow<'_, [u8]>>> {
+                Source::read_ranges(&**self, ranges)
+            }
+
+            fn has(&self, range: &Range<u64>) -> bool {
+                Source::has(&**self, range)
             }
 
             fn release(&self, range: Range<u64>) {
@@ -80,10 +111,7 @@ impl MmapSource {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let file = File::open(path)?;
-        // SAFETY: the map is only read. As with every mapped file, nobody may change or shorten the file while it is
-        // mapped; our writer never does, it replaces files by renaming.
-        let map = unsafe { Mmap::map(&file)? };
-        Ok(MmapSource(map))
+        Ok(MmapSource(files::map(&file)?))
     }
 }
 
@@ -96,36 +124,39 @@ impl Source for MmapSource {
         self.0[..].read_at(offset, len)
     }
 
-    #[cfg(unix)]
     fn release(&self, range: Range<u64>) {
-        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let (start, end) = (place(range.start), place(range.end));
-        // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read again at the next
-        // access, with the same bytes, as when the system evicts it by itself. References into the map stay valid.
-        let advised = unsafe {
-            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end.saturating_sub(start))
-        };
-        // Only an advice: where it is refused, the pages stay until memory is short.
-        drop(advised);
+        files::release(&self.0, range);
     }
 }
 
-/// A source that records which bytes are read of another, to show what a read costs.
+/// A source that records which bytes are read of another, and in how many calls, to show what a read costs.
 #[derive(Debug, Default)]
 pub struct CountingSource<S> {
     inner: S,
     reads: Mutex<Vec<Range<u64>>>,
+    calls: AtomicUsize,
 }
 
 impl<S: Source> CountingSource<S> {
     /// Counts the reads of `inner`.
     pub fn new(inner: S) -> CountingSource<S> {
-        CountingSource { inner, reads: Mutex::default() }
+        CountingSource { inner, reads: Mutex::default(), calls: AtomicUsize::new(0) }
     }
 
     /// Forgets what was read so far.
     pub fn clear(&self) {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.calls.store(0, Ordering::Relaxed);
+    }
+
+    /// How often it was asked for bytes so far; many ranges in one call count once.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn record(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
     }
 
     /// The bytes read so far: ascending ranges that neither overlap nor touch.
@@ -156,9 +187,18 @@ impl<S: Source> Source for CountingSource<S> {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
         let bytes = self.inner.read_at(offset, len)?;
-        let read = offset..offset + len as u64;
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        self.record([offset..offset + len as u64]);
         Ok(bytes)
+    }
+
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Cow<'_, [u8]>>> {
+        let bytes = self.inner.read_ranges(ranges)?;
+        self.record(ranges.iter().cloned());
+        Ok(bytes)
+    }
+
+    fn has(&self, range: &Range<u64>) -> bool {
+        self.inner.has(range)
     }
 
     fn release(&self, range: Range<u64>) {
@@ -178,6 +218,13 @@ mod tests {
             let error = source.read_at(offset, len).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
+        let many = source.read_ranges(&[1..4, 5..5, 0..1]).unwrap();
+        assert_eq!(many.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>(), [&b"ell"[..], b"", b"h"]);
+        #[allow(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+        for ranges in [[0..1, 4..6], [3..2, 0..1]] {
+            assert_eq!(source.read_ranges(&ranges).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+        assert!(source.has(&(0..5)) && !source.has(&(4..6)));
         #[allow(clippy::reversed_empty_ranges, reason = "an advice takes any range")]
         for range in [0..5, 1..3, 5..5, 3..1, 4..u64::MAX, u64::MAX..0] {
             source.release(range);
@@ -233,7 +280,9 @@ mod tests {
             source.read_at(offset, len).unwrap();
         }
         assert!(source.read_at(99, 2).is_err());
-        assert_eq!(source.touched(), [0..8, 50..75]);
+        assert_eq!(source.calls(), 6, "what was refused does not count");
+        source.read_ranges(&[70..75, 8..8]).unwrap();
+        assert_eq!((source.touched(), source.calls()), (vec![0..8, 50..75], 7));
         assert_eq!(source.touched_bytes(), 33);
         source.clear();
         assert_eq!(source.touched(), []);

@@ -1,11 +1,10 @@
 //! Writing a file: units as they come, then the manifest before them, and the whole at once under its name.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use impasto_core::Mode;
-use tempfile::NamedTempFile;
+use impasto_core::files::AtomicFile;
 
 use crate::error::{ContainerError, FormatError};
 use crate::header::{Header, MAX_MANIFEST, MINOR};
@@ -48,7 +47,7 @@ pub struct Summary {
 /// name; dropped before, it is removed.
 #[derive(Debug)]
 pub struct Writer {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<AtomicFile>,
     destination: PathBuf,
     /// The manifest; entries of units yet to come are placeholders.
     manifest: Manifest,
@@ -82,9 +81,8 @@ impl Writer {
         let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect(), layers };
         Layout::new(&manifest, length).map_err(rule)?;
 
-        replaceable(path).map_err(io)?;
         let end = Header::SIZE as u64 + length;
-        let mut file = BufWriter::with_capacity(1 << 20, temporary_file(path).map_err(io)?);
+        let mut file = BufWriter::with_capacity(1 << 20, AtomicFile::create(path).map_err(io)?);
         file.seek(SeekFrom::Start(end)).map_err(io)?;
         Ok(Writer {
             file,
@@ -164,12 +162,7 @@ impl Writer {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header.to_bytes())?;
         self.file.write_all(&manifest)?;
-        let file = self.file.into_inner().map_err(|error| error.into_error())?;
-        file.as_file().sync_all()?;
-        file.persist(&self.destination).map_err(|refused| refused.error)?;
-        // The rename is durable once the folder is synced, which not every file system can do.
-        #[cfg(unix)]
-        drop(File::open(folder_of(&self.destination)).and_then(|folder| folder.sync_all()));
+        self.file.into_inner().map_err(|error| error.into_error())?.commit()?;
         Ok(Summary {
             file_length: header.file_length,
             manifest_length: header.manifest_length,
@@ -202,17 +195,6 @@ pub fn file_length(manifest_length: u64, lengths: impl IntoIterator<Item = u32>)
     Places::new(manifest_length, lengths).map(|places| places.end())
 }
 
-/// Refuses a destination that a rename would destroy rather than replace: a device, a pipe, a folder.
-fn replaceable(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(there) if !there.is_file() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "it is there and not a regular file, so it is not replaced",
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The entry of a unit that is to come. A tile is taken for one that asks for no tensor header yet: stored in layer 0, and above
 /// it in a mode that does not exist, which no rule binds to the layers below.
 fn placeholder(slot: &UnitSlot) -> UnitEntry {
@@ -222,21 +204,4 @@ fn placeholder(slot: &UnitSlot) -> UnitEntry {
         _ => Mode(u8::MAX),
     };
     UnitEntry { object: slot.object, tile: slot.tile, mode, layer: slot.layer, length: 0, hash: [0; 16] }
-}
-
-fn temporary_file(destination: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".impasto-").suffix(".tmp");
-    // Temporary files are private by default; this one becomes an ordinary file, less what the umask takes.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(destination))
-}
-
-/// The folder a path lies in.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }

@@ -12,6 +12,7 @@
 //! | [`mode`] | how a unit is coded ([`Mode`]) | 5 |
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
 //! | [`isa`] | which instructions a kernel may use ([`Isa`]) | |
+//! | `files` | files written atomically, mapped files (feature `files`) | |
 //! | [`rng`] | a random stream that is the same on every platform | |
 //!
 //! ```
@@ -24,6 +25,8 @@
 
 pub mod blocks;
 pub mod dtype;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod isa;
 pub mod lattice;
 pub mod mode;

@@ -23,7 +23,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
         _ if DType::BLOCKS.contains(&dtype) => {
             let (blocks, start) = (bytes.len() / dtype.size(), out.len());
             out.resize(start + blocks * dtype.weights(), 0.0);
-            blocks::dequantize(dtype, &bytes[..blocks * dtype.size()], &mut out[start..]);
+            return blocks::dequantize(dtype, &bytes[..blocks * dtype.size()], &mut out[start..]);
         }
         _ => return false,
     }

@@ -119,36 +119,50 @@ impl DenseMatrix {
     }
 }
 
-/// `y = W x` for each of the rows x of `x`, of a matrix whose weights are made when they are needed: `read` puts those of
-/// one of `parts`, ranges of rows, in place of what its second argument holds, and the worker that called it multiplies
-/// them. `out` is rows of `x` x outputs.
+/// Some rows of one of several matrices that are multiplied together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The number of the matrix.
+    pub matrix: usize,
+    /// Its rows.
+    pub rows: Range<usize>,
+}
+
+/// `y = W x` for each of the rows x of `x`, of matrices that share these inputs and whose weights are made when they are
+/// needed: `read` puts those of one of `parts` in place of what its second argument holds, and the worker that called it
+/// multiplies them. `outs` are rows of `x` x outputs, one for each matrix.
 ///
 /// # Errors
 /// Those of `read`; of several the first part's.
 ///
 /// # Panics
-/// If the parts are not all rows of `out` in order, or `read` gives another number of weights than a part has.
+/// If the parts of a matrix are not all rows of its output in order, or `read` gives another number of weights than a part
+/// has.
 pub fn multiply_parts<E: Send>(
-    parts: &[Range<usize>],
+    parts: &[Part],
     read: impl Fn(usize, &mut Vec<f32>) -> Result<(), E> + Sync,
     x: &[f32],
     inputs: usize,
-    out: &mut [f32],
+    outs: &mut [&mut [f32]],
     workers: &Workers,
     pool: &Pool,
 ) -> Result<(), E> {
-    let outputs = parts.last().map_or(0, |part| part.end);
-    let starts = parts.iter().map(|part| part.start).chain([outputs]);
-    assert!(starts.eq([0].into_iter().chain(parts.iter().map(|part| part.end))), "parts are all rows in order");
-    assert_eq!(out.len(), x.len() / inputs * outputs, "outputs");
-    let out = Parts::new(out);
+    let tokens = x.len() / inputs;
+    let mut outputs = vec![0; outs.len()];
+    for Part { matrix, rows } in parts {
+        assert!(outputs[*matrix] == rows.start && rows.start <= rows.end, "parts are all rows in order");
+        outputs[*matrix] = rows.end;
+    }
+    assert!(outs.iter().zip(&outputs).all(|(out, outputs)| out.len() == tokens * outputs), "outputs");
+    let outs: Vec<Parts<f32>> = outs.iter_mut().map(|out| Parts::new(out)).collect();
     pool.try_run(parts.len(), &|worker, i| {
         workers.with(worker, |Buffers { weights, outputs: buffer }| {
             read(i, weights)?;
-            let rows = parts[i].clone();
+            let Part { matrix, rows } = parts[i].clone();
             assert_eq!(weights.len(), rows.len() * inputs, "weights of a part");
-            // SAFETY: parts are different rows.
-            unsafe { multiply_rows(weights, rows, x, inputs, &out, outputs, buffer, workers.isa()) };
+            let stride = outputs[matrix];
+            // SAFETY: parts are different rows of the same matrix, or of different ones.
+            unsafe { multiply_rows(weights, rows, x, inputs, &outs[matrix], stride, buffer, workers.isa()) };
             Ok(())
         })
     })

@@ -30,4 +30,4 @@ pub use error::{ModelError, Result};
 pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
-pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, OpenTensor, WeightSource};
+pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, WeightSource};

@@ -98,24 +98,15 @@ pub trait CodedTensor: Send + Sync {
     /// Outputs and inputs.
     fn shape(&self) -> [usize; 2];
 
-    /// Bytes that it takes in memory.
+    /// Bytes that it takes in memory, what it is decoded with included.
     fn memory_bytes(&self) -> usize;
 
-    /// Prepares to decode it: the tables, which are forgotten with the result.
-    ///
-    /// # Errors
-    /// As [`WeightSource::load_f32`].
-    fn open(&self) -> Result<Box<dyn OpenTensor + '_>, Failure>;
-}
-
-/// A [`CodedTensor`] that is being decoded.
-pub trait OpenTensor: Sync {
     /// Rows that are decoded together, in order; together all rows.
-    fn bands(&self) -> Vec<Range<usize>>;
+    fn tile_rows(&self) -> &[Range<usize>];
 
-    /// The weights of band number `band`: rows x inputs, in `out` in place of what it holds.
+    /// The weights of tile row number `tile_row`: rows x inputs, in `out` in place of what it holds. Several threads may read at once.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
-    fn read(&self, band: usize, out: &mut Vec<f32>) -> Result<(), Failure>;
+    fn read(&self, tile_row: usize, out: &mut Vec<f32>) -> Result<(), Failure>;
 }

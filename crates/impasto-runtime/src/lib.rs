@@ -25,6 +25,6 @@ pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, generate, generate_in};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
 pub use impasto_kernels::packed::Activations;
-pub use load::{LoadTimes, Residence};
+pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};
 pub use network::{Runtime, RuntimeOptions};

@@ -1,5 +1,6 @@
 //! From a source of weights to matrices in their residence.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -41,6 +42,24 @@ pub struct LoadTimes {
     pub threads: usize,
 }
 
+/// A matrix that should have been packed and is kept as floats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoadWarning {
+    /// Name of the tensor.
+    pub tensor: String,
+    /// Why it cannot be packed.
+    pub reason: String,
+    /// Bytes that it takes beyond 8 bits a weight, which is the most that packing takes.
+    pub extra_bytes: u64,
+}
+
+impl fmt::Display for LoadWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LoadWarning { tensor, reason, extra_bytes } = self;
+        write!(f, "tensor {tensor:?} cannot be packed and takes {extra_bytes} bytes more as floats: {reason}")
+    }
+}
+
 /// Loads matrices and counts the time.
 pub(super) struct MatrixLoader<'a> {
     pub(super) source: &'a dyn WeightSource,
@@ -54,6 +73,8 @@ pub(super) struct MatrixLoader<'a> {
     pub(super) decode: &'a AtomicU64,
     /// Nanoseconds of packing, all workers.
     pub(super) pack: &'a AtomicU64,
+    /// What could not be packed.
+    pub(super) warnings: &'a Mutex<Vec<LoadWarning>>,
 }
 
 impl MatrixLoader<'_> {
@@ -66,30 +87,44 @@ impl MatrixLoader<'_> {
             timed(self.decode, || check_decodes(&*coded, self.pool)).map_err(failed)?;
             return Ok(Matrix::Coded(coded));
         }
-        if let Some(lattice) = self.source.lattice(name).map_err(failed)?
-            && let Some(packed) = self.pack(&*lattice).map_err(failed)?
-        {
-            return Ok(Matrix::Packed(packed));
+        let mut refused = None;
+        if let Some(lattice) = self.source.lattice(name).map_err(failed)? {
+            match self.pack(&*lattice).map_err(failed)? {
+                Ok(packed) => return Ok(Matrix::Packed(packed)),
+                Err(error) => refused = Some(error.to_string()),
+            }
         }
+        let dense = self.dense(name, [outputs, inputs])?;
+        if let Some(reason) = refused {
+            let extra_bytes = dense.memory_bytes().saturating_sub(outputs * inputs) as u64;
+            let warning = LoadWarning { tensor: name.into(), reason, extra_bytes };
+            self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+        }
+        Ok(Matrix::Dense(dense))
+    }
+
+    /// The matrix `name` as floats, of 16 bits if its elements are.
+    fn dense(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<DenseMatrix> {
+        let failed = |source| ModelError::Tensor { name: name.into(), source };
         (self.admit)(outputs.saturating_mul(inputs).saturating_mul(size_of::<u16>()))?;
         timed(self.decode, || {
             if let Some(halves) = self.source.load_half(name).map_err(failed)? {
-                return Ok(Matrix::Dense(match halves {
+                return Ok(match halves {
                     Halves::Bf16(bits) => DenseMatrix::of_bf16(bits, outputs, inputs),
                     Halves::F16(bits) => DenseMatrix::of_f16(bits, outputs, inputs),
-                }));
+                });
             }
             (self.admit)(outputs.saturating_mul(inputs).saturating_mul(size_of::<f32>()))?;
             let weights = tensor(self.source, name, &[outputs, inputs])?;
-            Ok(Matrix::Dense(DenseMatrix::new(weights, outputs, inputs)))
+            Ok(DenseMatrix::new(weights, outputs, inputs))
         })
     }
 
-    /// Packs a matrix, band by band; `None` if its integers are too wide to be packed.
-    fn pack(&self, lattice: &dyn LatticeTensor) -> Result<Option<PackedMatrix>, Failure> {
+    /// Packs a matrix, band by band; the inner error says why it cannot be packed.
+    fn pack(&self, lattice: &dyn LatticeTensor) -> Result<Result<PackedMatrix, PackError>, Failure> {
         let columns = match ColumnOrder::new(lattice.column_steps(), lattice.column_widths()) {
             Ok(columns) => columns,
-            Err(_) => return Ok(None),
+            Err(error) => return Ok(Err(error)),
         };
         let count = lattice.bands().len();
         let bands: Vec<OnceLock<Result<Band, PackError>>> = (0..count).map(|_| OnceLock::new()).collect();
@@ -103,8 +138,7 @@ impl MatrixLoader<'_> {
             Ok::<_, Failure>(())
         })?;
         let bands = bands.into_iter().filter_map(OnceLock::into_inner);
-        let Ok(bands) = bands.collect::<Result<Vec<_>, _>>() else { return Ok(None) };
-        Ok(PackedMatrix::new(columns, bands).ok())
+        Ok(bands.collect::<Result<Vec<_>, _>>().and_then(|bands| PackedMatrix::new(columns, bands)))
     }
 }
 
@@ -114,4 +148,88 @@ fn timed<R>(nanoseconds: &AtomicU64, work: impl FnOnce() -> R) -> R {
     let result = work();
     nanoseconds.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    /// Two rows of integers, those of the second `largest`.
+    struct Rows {
+        largest: i32,
+    }
+
+    const INPUTS: usize = 40;
+
+    impl LatticeTensor for Rows {
+        fn shape(&self) -> [usize; 2] {
+            [2, INPUTS]
+        }
+
+        fn column_steps(&self) -> &[f32] {
+            &[1.0; INPUTS]
+        }
+
+        fn column_widths(&self) -> &[i32] {
+            &[0; INPUTS]
+        }
+
+        fn bands(&self) -> Vec<Range<usize>> {
+            vec![0..1, 1..2]
+        }
+
+        fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
+            let integers = vec![if band == 0 { 1 } else { self.largest }; INPUTS];
+            *out = LatticeBand { integers, row_steps: vec![1.0], row_widths: vec![0], offset: 0 };
+            Ok(())
+        }
+    }
+
+    impl WeightSource for Rows {
+        fn shape(&self, _: &str) -> Option<Vec<u64>> {
+            Some(vec![2, INPUTS as u64])
+        }
+
+        fn load_f32(&self, _: &str) -> Result<Vec<f32>, Failure> {
+            Ok(vec![1.0; 2 * INPUTS])
+        }
+
+        fn asset(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+
+        fn lattice(&self, _: &str) -> Result<Option<Box<dyn LatticeTensor + '_>>, Failure> {
+            Ok(Some(Box::new(Rows { ..*self })))
+        }
+    }
+
+    fn load(largest: i32) -> (Matrix, Vec<LoadWarning>) {
+        let (pool, arena, warnings) = (Pool::new(1).unwrap(), Arena::new(), Mutex::default());
+        let loader = MatrixLoader {
+            source: &Rows { largest },
+            residence: Residence::Packed,
+            pool: &pool,
+            arena: &arena,
+            admit: &|_| Ok(()),
+            decode: &AtomicU64::new(0),
+            pack: &AtomicU64::new(0),
+            warnings: &warnings,
+        };
+        let matrix = loader.matrix("up", [2, INPUTS]).unwrap();
+        (matrix, warnings.into_inner().unwrap())
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_said() {
+        let (matrix, warnings) = load(3);
+        assert!(matches!(matrix, Matrix::Packed(_)));
+        assert_eq!(warnings, []);
+        let (matrix, warnings) = load(1 << 30);
+        assert!(matches!(matrix, Matrix::Dense(_)));
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert_eq!((&*warning.tensor, warning.extra_bytes), ("up", 3 * 2 * INPUTS as u64));
+        assert!(warning.to_string().contains("do not fit 32 bits"), "{warning}");
+    }
 }

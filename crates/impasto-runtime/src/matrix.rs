@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use impasto_kernels::dense::{DenseMatrix, multiply_parts};
+use impasto_kernels::dense::{DenseMatrix, Part, multiply_parts};
 use impasto_kernels::packed::{Activations, Kernel, PackedMatrix, Scratch};
 use impasto_kernels::{Pool, Workers};
-use impasto_model::{CodedTensor, Failure, ModelError, OpenTensor, Result};
+use impasto_model::{CodedTensor, Failure, ModelError, Result};
 
 /// A matrix, outputs x inputs.
 pub(super) enum Matrix {
@@ -72,14 +72,19 @@ impl Linear {
             Matrix::Packed(packed) => {
                 packed.multiply(tools.kernel, tools.activations, x, tokens, out, outputs, scratch, &tools.pool);
             }
-            Matrix::Coded(coded) => self.check(multiply_coded(&**coded, x, out, tools))?,
-        }
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(outputs) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            Matrix::Coded(coded) => {
+                multiply_coded(&[&**coded], x, &mut [&mut *out], tools).map_err(|(_, source)| self.failed(source))?
             }
         }
+        self.add_bias(out);
         Ok(())
+    }
+
+    fn add_bias(&self, out: &mut [f32]) {
+        let Some(bias) = &self.bias else { return };
+        for row in out.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
     }
 
     /// The weights of `rows`, which there are, one after another in `out`: the embeddings of tokens.
@@ -91,67 +96,102 @@ impl Linear {
         match &self.matrix {
             Matrix::Dense(dense) => places.for_each(|(row, out)| dense.row(row, out)),
             Matrix::Packed(packed) => places.for_each(|(row, out)| packed.row(row, out)),
-            Matrix::Coded(coded) => self.check(rows_of_coded(&**coded, places.collect()))?,
+            Matrix::Coded(coded) => rows_of_coded(&**coded, places.collect()).map_err(|source| self.failed(source))?,
         }
         Ok(())
     }
 
-    fn check<T>(&self, result: Result<T, Failure>) -> Result<T> {
-        result.map_err(|source| ModelError::Tensor { name: self.name.clone(), source })
+    fn failed(&self, source: Failure) -> ModelError {
+        ModelError::Tensor { name: self.name.clone(), source }
     }
 }
 
-/// The bands of a coded matrix, each row in one of them, in order.
-fn bands_of(open: &dyn OpenTensor, outputs: usize) -> Result<Vec<Range<usize>>, Failure> {
-    let bands = open.bands();
-    let ends = bands.iter().map(|band| band.end);
-    let begins = bands.iter().map(|band| band.start).chain([outputs]);
-    let in_order = [0].into_iter().chain(ends).eq(begins) && bands.iter().all(|band| band.start < band.end);
-    if in_order { Ok(bands) } else { Err("bands are not all rows in order".into()) }
+/// `y = W x + b` for layers that share the input `x`; coded ones together, so that threads share all their tile rows: alone
+/// those of keys and values have one each.
+///
+/// # Errors
+/// If a coded matrix does not decode.
+pub(super) fn multiply_all(
+    layers: &[&Linear],
+    x: &[f32],
+    outs: &mut [&mut [f32]],
+    tools: &Tools,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let coded = layers.iter().map(|layer| match &layer.matrix {
+        Matrix::Coded(coded) => Some(&**coded),
+        Matrix::Dense(_) | Matrix::Packed(_) => None,
+    });
+    let Some(coded) = coded.collect::<Option<Vec<_>>>() else {
+        return layers.iter().zip(outs).try_for_each(|(layer, out)| layer.multiply(x, out, tools, scratch));
+    };
+    multiply_coded(&coded, x, outs, tools).map_err(|(matrix, source)| layers[matrix].failed(source))?;
+    layers.iter().zip(outs).for_each(|(layer, out)| layer.add_bias(out));
+    Ok(())
 }
 
-/// Decodes a band into `weights`.
-fn read_band(open: &dyn OpenTensor, band: usize, count: usize, weights: &mut Vec<f32>) -> Result<(), Failure> {
-    open.read(band, weights)?;
-    if weights.len() == count { Ok(()) } else { Err(format!("band {band} has {} weights", weights.len()).into()) }
+/// The tile rows of a coded matrix, each row in one of them, in order.
+fn tile_rows_of(coded: &dyn CodedTensor) -> Result<&[Range<usize>], Failure> {
+    let tile_rows = coded.tile_rows();
+    let ends = tile_rows.iter().map(|rows| rows.end);
+    let begins = tile_rows.iter().map(|rows| rows.start).chain([coded.shape()[0]]);
+    let in_order = [0].into_iter().chain(ends).eq(begins) && tile_rows.iter().all(|rows| rows.start < rows.end);
+    if in_order { Ok(tile_rows) } else { Err("tile rows are not all rows in order".into()) }
 }
 
-/// The product, each band of rows multiplied by the worker that has just decoded it.
-fn multiply_coded(coded: &dyn CodedTensor, x: &[f32], out: &mut [f32], tools: &Tools) -> Result<(), Failure> {
-    let [outputs, inputs] = coded.shape();
-    let open = coded.open()?;
-    let bands = bands_of(&*open, outputs)?;
-    let read = |band: usize, weights: &mut Vec<f32>| read_band(&*open, band, bands[band].len() * inputs, weights);
-    multiply_parts(&bands, read, x, inputs, out, &tools.workers, &tools.pool)
+/// Decodes a tile row into `weights`.
+fn read_tile_row(coded: &dyn CodedTensor, number: usize, rows: usize, weights: &mut Vec<f32>) -> Result<(), Failure> {
+    coded.read(number, weights)?;
+    let (found, wanted) = (weights.len(), rows * coded.shape()[1]);
+    if found == wanted { Ok(()) } else { Err(format!("tile row {number} has {found} weights, not {wanted}").into()) }
 }
 
-/// Rows of a coded matrix, each to its place; a band is decoded once.
+/// The products with matrices that share their inputs, each tile row multiplied by the worker that has just decoded it. An
+/// error has the number of its matrix.
+fn multiply_coded(
+    matrices: &[&dyn CodedTensor],
+    x: &[f32],
+    outs: &mut [&mut [f32]],
+    tools: &Tools,
+) -> Result<(), (usize, Failure)> {
+    let (mut parts, mut numbers) = (Vec::new(), Vec::new());
+    for (matrix, coded) in matrices.iter().enumerate() {
+        let tile_rows = tile_rows_of(*coded).map_err(|error| (matrix, error))?;
+        numbers.extend(0..tile_rows.len());
+        parts.extend(tile_rows.iter().map(|rows| Part { matrix, rows: rows.clone() }));
+    }
+    let inputs = matrices.first().map_or(1, |coded| coded.shape()[1]);
+    let read = |i: usize, weights: &mut Vec<f32>| {
+        let Part { matrix, rows } = &parts[i];
+        read_tile_row(matrices[*matrix], numbers[i], rows.len(), weights).map_err(|error| (*matrix, error))
+    };
+    multiply_parts(&parts, read, x, inputs, outs, &tools.workers, &tools.pool)
+}
+
+/// Rows of a coded matrix, each to its place; a tile row is decoded once.
 fn rows_of_coded(coded: &dyn CodedTensor, mut places: Vec<(usize, &mut [f32])>) -> Result<(), Failure> {
-    let [outputs, inputs] = coded.shape();
-    let open = coded.open()?;
-    let bands = bands_of(&*open, outputs)?;
+    let inputs = coded.shape()[1];
+    let tile_rows = tile_rows_of(coded)?;
     let mut weights = Vec::new();
     let mut decoded = None;
     places.sort_by_key(|(row, _)| *row);
     for (row, out) in places {
-        let band = bands.partition_point(|band| band.end <= row);
-        if decoded != Some(band) {
-            read_band(&*open, band, bands[band].len() * inputs, &mut weights)?;
-            decoded = Some(band);
+        let number = tile_rows.partition_point(|rows| rows.end <= row);
+        if decoded != Some(number) {
+            read_tile_row(coded, number, tile_rows[number].len(), &mut weights)?;
+            decoded = Some(number);
         }
-        out.copy_from_slice(&weights[(row - bands[band].start) * inputs..][..inputs]);
+        out.copy_from_slice(&weights[(row - tile_rows[number].start) * inputs..][..inputs]);
     }
     Ok(())
 }
 
-/// Decodes every band once, so that what is broken is found when the model is loaded.
+/// Decodes every tile row once, so that what is broken is found when the model is loaded.
 pub(super) fn check_decodes(coded: &dyn CodedTensor, pool: &Pool) -> Result<(), Failure> {
-    let [outputs, inputs] = coded.shape();
-    let open = coded.open()?;
-    let bands = bands_of(&*open, outputs)?;
+    let tile_rows = tile_rows_of(coded)?;
     let buffers: Vec<Mutex<Vec<f32>>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
-    pool.try_run(bands.len(), &|worker, band| {
+    pool.try_run(tile_rows.len(), &|worker, number| {
         let mut weights = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        read_band(&*open, band, bands[band].len() * inputs, &mut weights)
+        read_tile_row(coded, number, tile_rows[number].len(), &mut weights)
     })
 }

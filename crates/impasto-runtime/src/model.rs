@@ -11,7 +11,9 @@ use impasto_model::{CausalLm, ModelError, WeightSource};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
 use impasto_text::{ChatTemplate, TextError, Tokenizer, tokenizer};
 
-use crate::{GenerateOptions, Generation, LoadTimes, Residence, Result, Runtime, RuntimeOptions, generate};
+use crate::{
+    GenerateOptions, Generation, LoadTimes, LoadWarning, Residence, Result, Runtime, RuntimeOptions, generate,
+};
 
 /// How a model is loaded and run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -147,6 +149,11 @@ impl Model {
     /// How long loading took.
     pub fn load_times(&self) -> LoadTimes {
         self.times
+    }
+
+    /// Matrices that could not be packed and take more memory than they should.
+    pub fn warnings(&self) -> &[LoadWarning] {
+        self.runtime().map_or(&[], Runtime::warnings)
     }
 
     /// The tokenizer.

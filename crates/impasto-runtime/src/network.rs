@@ -16,7 +16,7 @@ use impasto_model::graph::{self, Block, Ends, LinearSpec, Loader};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
-use crate::load::{LoadTimes, MatrixLoader, Residence};
+use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
 use crate::matrix::{Linear, Matrix, Tools};
 use crate::paged::{Paged, failed};
 use crate::pass::{Part, Pass, Room, sized};
@@ -53,6 +53,7 @@ pub struct Runtime {
     max_context: usize,
     room: Mutex<Room>,
     times: LoadTimes,
+    warnings: Vec<LoadWarning>,
 }
 
 impl Runtime {
@@ -69,6 +70,7 @@ impl Runtime {
         options.kv.check(config.blocks.len())?;
         let pool = Pool::new(options.threads)?;
         let (decode, pack) = (AtomicU64::new(0), AtomicU64::new(0));
+        let warnings = Mutex::default();
         let RuntimeOptions { residence, memory_limit: limit, .. } = *options;
         let arena = Arena::new();
         let used = Cell::new(0usize);
@@ -76,8 +78,16 @@ impl Runtime {
             bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
             _ => Ok(()),
         };
-        let loader =
-            MatrixLoader { source, residence, pool: &pool, arena: &arena, admit: &admit, decode: &decode, pack: &pack };
+        let loader = MatrixLoader {
+            source,
+            residence,
+            pool: &pool,
+            arena: &arena,
+            admit: &admit,
+            decode: &decode,
+            pack: &pack,
+            warnings: &warnings,
+        };
         let make = |spec: &LinearSpec, bias| {
             let shape = [spec.outputs, spec.inputs];
             // A packed weight takes about a bit at least.
@@ -112,6 +122,7 @@ impl Runtime {
             pages: Pages::new(options.memory_limit),
             room: Mutex::default(),
             times,
+            warnings: warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
         })
     }
 
@@ -133,6 +144,11 @@ impl Runtime {
     /// How long loading took.
     pub fn load_times(&self) -> LoadTimes {
         self.times
+    }
+
+    /// Matrices that could not be packed, in the order in which they were loaded.
+    pub fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
     }
 
     /// Threads that products run on.

@@ -7,7 +7,7 @@ use impasto_model::config::{Activation, Rope};
 use impasto_model::graph::{Attention, Backend, Rotation, Value};
 use impasto_model::{KvCache, ModelError, Result};
 
-use crate::matrix::{Linear, Tools};
+use crate::matrix::{Linear, Matrix, Tools, multiply_all};
 use crate::paged::{Paged, failed};
 
 /// Some tokens of one sequence, on their way through the network.
@@ -90,6 +90,19 @@ impl Pass<'_, '_> {
         });
     }
 
+    /// Products of coded layers that share their input, all at once, so that threads share the tile rows of all of them.
+    fn linear_coded(&mut self, x: Value, layers: &[Linear], y: &[Value]) -> Result<()> {
+        let tokens = self.tokens;
+        let Room { slots, packed, .. } = &mut *self.room;
+        let mut buffers: Vec<Vec<f32>> = y.iter().map(|y| std::mem::take(&mut slots[y.slot])).collect();
+        let sizes = buffers.iter_mut().zip(y).map(|(buffer, y)| sized(buffer, tokens * y.width));
+        let mut outs: Vec<&mut [f32]> = sizes.collect();
+        let layers: Vec<&Linear> = layers.iter().collect();
+        let result = multiply_all(&layers, &slots[x.slot][..tokens * x.width], &mut outs, self.tools, packed);
+        y.iter().zip(buffers).for_each(|(y, buffer)| slots[y.slot] = buffer);
+        result
+    }
+
     fn get(&self, value: Value) -> &[f32] {
         &self.room.slots[value.slot][..self.tokens * value.width]
     }
@@ -110,6 +123,9 @@ impl Backend for Pass<'_, '_> {
     }
 
     fn linear(&mut self, x: Value, layers: &[Linear], y: &[Value]) -> Result<()> {
+        if layers.len() > 1 && layers.iter().all(|layer| matches!(layer.matrix, Matrix::Coded(_))) {
+            return self.linear_coded(x, layers, y);
+        }
         layers.iter().zip(y).try_for_each(|(layer, &y)| {
             self.make(y, |pass, out| {
                 let Room { slots, packed, .. } = &mut *pass.room;

@@ -43,6 +43,18 @@ pub enum FileError {
         /// Bytes allowed.
         limit: u64,
     },
+    /// The memory to read a tensor into is not of its size.
+    #[error("{file}: {name:?} takes {bytes} bytes, and {given} are given")]
+    Length {
+        /// The file.
+        file: String,
+        /// Tensor or asset.
+        name: String,
+        /// Bytes that it takes.
+        bytes: u64,
+        /// Bytes given.
+        given: u64,
+    },
     /// Tiles are coded in a mode that this program does not know; they may be right.
     #[error("{file}: {name:?} is coded in mode {mode}, which this version does not know (SPEC 3.6.1)")]
     UnknownMode {

@@ -7,11 +7,11 @@ use impasto_codec::TensorHeader;
 use impasto_codec::tile::TileDecoder;
 use impasto_container::{Object, Source};
 use impasto_core::{DType, lattice::scale, values};
-use impasto_model::{CodedTensor, Failure, LatticeBand, LatticeTensor, OpenTensor};
+use impasto_model::{CodedTensor, Failure, LatticeBand, LatticeTensor};
 
 use crate::error::FileError;
 use crate::file::File;
-use crate::tensor::Tensor;
+use crate::tensor::{Headers, Recent, Tensor};
 
 /// A tensor on the lattice, to be read as integers.
 pub struct Integers<'a, S> {
@@ -79,20 +79,24 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
     }
 }
 
-/// A tensor that stays coded in its file.
+/// A tensor that stays coded in its file. Its tensor headers are read once.
 pub struct Coded<S> {
     file: Arc<File<S>>,
     number: u32,
     shape: [usize; 2],
+    headers: Headers,
+    recent: Arc<Recent>,
+    tile_rows: Vec<Range<usize>>,
 }
 
 impl<S: Source> Coded<S> {
-    /// Object number `number` of `file`; `None` if it is no matrix of floats.
-    pub fn new(file: &Arc<File<S>>, number: u32) -> Result<Option<Self>, FileError> {
+    /// Object number `number` of `file`; `None` if it is no matrix of floats. Tensors of a file share the `recent` decoders.
+    pub fn new(file: &Arc<File<S>>, number: u32, recent: &Arc<Recent>) -> Result<Option<Self>, FileError> {
         let tensor = file.object(number)?;
         let float = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::Bf16);
-        let shape = matrix_shape(&tensor).filter(|_| float);
-        Ok(shape.map(|shape| Coded { file: file.clone(), number, shape }))
+        let Some(shape) = matrix_shape(&tensor).filter(|_| float) else { return Ok(None) };
+        let (headers, tile_rows) = (tensor.headers()?, bands(&tensor));
+        Ok(Some(Coded { file: file.clone(), number, shape, headers, recent: recent.clone(), tile_rows }))
     }
 }
 
@@ -106,30 +110,19 @@ impl<S: Source> CodedTensor for Coded<S> {
         let [rows, columns] = self.shape.map(|n| n as u64);
         let units = reader.units_of_band(self.number, 0..rows, 0..columns).unwrap_or_default();
         let lengths = units.into_iter().filter_map(|unit| reader.unit_range(unit));
-        lengths.map(|range| (range.end - range.start) as usize).sum()
+        self.headers.memory_bytes() + lengths.map(|range| (range.end - range.start) as usize).sum::<usize>()
     }
 
-    fn open(&self) -> Result<Box<dyn OpenTensor + '_>, Failure> {
-        let tensor = self.file.object(self.number)?;
-        // Before bands are decoded side by side, which would each wait for it.
-        tensor.finest()?;
-        Ok(Box::new(Open(tensor)))
-    }
-}
-
-/// A coded tensor with its tables.
-struct Open<'a, S>(Tensor<'a, S>);
-
-impl<S: Source> OpenTensor for Open<'_, S> {
-    fn bands(&self) -> Vec<Range<usize>> {
-        bands(&self.0)
+    fn tile_rows(&self) -> &[Range<usize>] {
+        &self.tile_rows
     }
 
-    fn read(&self, band: usize, out: &mut Vec<f32>) -> Result<(), Failure> {
-        let rows = rows_of(&self.0, band);
-        let bytes = self.0.band(rows.start as u64..rows.end as u64, 0..self.0.matrix().cols())?;
+    fn read(&self, tile_row: usize, out: &mut Vec<f32>) -> Result<(), Failure> {
+        let tensor = Tensor::of_headers(&self.file, self.number, &self.headers, &self.recent)?;
+        let rows = rows_of(&tensor, tile_row);
+        let bytes = tensor.tile_row(&self.headers, rows.start as u64..rows.end as u64)?;
         out.clear();
-        values::to_f32(self.0.dtype(), &bytes, out);
+        values::to_f32(tensor.dtype(), &bytes, out);
         Ok(())
     }
 }

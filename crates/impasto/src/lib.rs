@@ -1,13 +1,84 @@
-//! The facade: open, read, verify and decode .impasto files, and make them.
+//! Neural network weights in few bytes: make `.impasto` files, read any part of them, run a model from them.
 //!
-//! ```no_run
+//! # Read
+//!
+//! A file is mapped into memory; a tensor is decoded when it is asked for, and a *band* of it (some rows, some columns) reads
+//! the units of that band alone. What is damaged is an error that names the unit.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("tiny.impasto");
+//! # let tiny = impasto::Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny").as_ref())?;
+//! # let options = impasto::encode::Options::new(impasto::encode::Target::Lossless);
+//! # impasto::encode::encode(&tiny, &path, &options, &|_| {})?;
 //! use impasto::File;
 //!
-//! let file = File::open("smollm2.impasto".as_ref())?;
+//! let file = File::open(&path)?;
 //! let query = file.tensor("model.layers.0.self_attn.q_proj.weight")?;
-//! let first_rows = query.band(0..64, 0..query.matrix().cols())?; // reads only the units of these rows
-//! # Ok::<(), impasto::FileError>(())
+//! let weights = query.bytes()?; // little-endian, row-major
+//! let first_rows = query.band(0..8, 0..query.matrix().cols())?;
+//! assert_eq!(weights[..first_rows.len()], first_rows);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A file in layers holds coarser models within it: [`File::cut`] reads less of it, [`truncate`] makes a smaller file of it,
+//! [`export`](mod@export) gives a checkpoint back, [`verify`](mod@verify) checks every unit.
+//!
+//! # Encode
+//!
+//! [`mod@encode`] makes a file of a [`Checkpoint`]: a Hugging Face folder, a safetensors file or a GGUF. With statistics of a
+//! text, which [`mod@calibrate`] collects, a lossy file loses where the model feels it least.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("tiny.impasto");
+//! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny");
+//! use impasto::Checkpoint;
+//! use impasto::encode::{Options, Target, encode};
+//!
+//! let checkpoint = Checkpoint::open(model.as_ref())?;
+//! let report = encode(&checkpoint, &path, &Options::new(Target::BitsPerWeight(4.0)), &|_| {})?;
+//! assert!(report.summary.file_length * 8 <= report.weights * 4);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Run
+//!
+//! [`run`](mod@run) generates text from the compressed weights. Pieces of text come as soon as they are certain.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("tiny.impasto");
+//! # let tiny = impasto::Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny").as_ref())?;
+//! # let options = impasto::encode::Options::new(impasto::encode::Target::Lossless);
+//! # impasto::encode::encode(&tiny, &path, &options, &|_| {})?;
+//! use std::ops::ControlFlow;
+//!
+//! use impasto::run::{GenerateOptions, Model, RunOptions};
+//! use impasto::{File, FileWeights};
+//!
+//! let weights = FileWeights::new(File::open(&path)?)?;
+//! let model = Model::load(&weights, &RunOptions::default())?;
+//! let prompt = model.tokenizer()?.encode("The sea", true)?;
+//! let options = GenerateOptions { max_tokens: 8, ..model.generate_options() };
+//! let generation = model.generate(&prompt, &options, &mut |piece| {
+//!     print!("{piece}");
+//!     ControlFlow::Continue(()) // or Break, to stop
+//! })?;
+//! assert!(generation.tokens.len() <= 8);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `encode` | [`mod@encode`] and [`mod@calibrate`] |
+//! | `run` | [`mod@run`] |
+//! | `gguf` | GGUF files as checkpoints and as exports |
+//!
+//! All are on by default. Without them a program reads, verifies, decodes, truncates and exports safetensors, and compiles
+//! neither calibration nor tokenizer, templates and matrix products.
 
 mod cut;
 mod error;
@@ -25,14 +96,53 @@ mod weights;
 pub use cut::{Cut, Layer};
 pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT};
-pub use impasto_checkpoint::{Checkpoint, CheckpointError};
-#[cfg(feature = "encode")]
-pub use impasto_encode::{
-    CalibrateOptions, Calibrated, Calibrating, EncodeError, Extent, Floors, Info, LayerReport, Layers, Options,
-    Progress, Report, Sequential, Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
-};
+pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};
 #[cfg(any(feature = "encode", feature = "run"))]
 pub use weights::{CheckpointWeights, FileWeights};
+
+/// What a file is made of: types of the container, the codec and their vocabulary that stand in the signatures of this crate.
+pub mod format {
+    pub use impasto_codec::{Body, CodecError, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
+    pub use impasto_container::{
+        ContainerError, CountingSource, Fetched, Header, LayerMark, LayerUnits, Limits, Matrix, MmapSource, Object,
+        ObjectKind, ObjectUnits, Opaque, Reader, Source, Summary, TensorMeta, TileRect, UnitEntry, UnitHealth,
+        UnitState,
+    };
+    pub use impasto_core::{DType, Isa, IsaError, Mode};
+}
+
+/// Making files of checkpoints.
+#[cfg(feature = "encode")]
+pub mod encode {
+    pub use impasto_encode::{
+        EncodeError, Extent, Floors, LayerReport, Layers, Options, Progress, Report, Sequential, Target, TensorReport,
+        encode, encode_calibrated,
+    };
+}
+
+/// Statistics of a model on a text, by which a lossy file is made better.
+#[cfg(feature = "encode")]
+pub mod calibrate {
+    pub use impasto_encode::statistics::{Group, Linear};
+    pub use impasto_encode::{CalibrateOptions, Calibrated, Calibrating, Info, Statistics, TEXT, calibrate};
+    pub use impasto_model::WeightSource;
+}
+
+/// Running a model: network, tokenizer, chat template, generation.
+#[cfg(feature = "run")]
+pub mod run {
+    pub use impasto_kernels::kv::KvError;
+    pub use impasto_model::sampling::SamplingParams;
+    pub use impasto_model::{
+        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeBand, LatticeTensor, ModelError, Want,
+        WeightSource, config::DecoderConfig, decoder::Decoder,
+    };
+    pub use impasto_runtime::{
+        Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Residence,
+        RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason, generate, generate_in,
+    };
+    pub use impasto_text::{ChatOptions, ChatTemplate, Message, TextError, TextStream, Tokenizer};
+}

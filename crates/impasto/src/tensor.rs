@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "encode", feature = "run"))]
 mod integers;
+#[cfg(any(feature = "encode", feature = "run"))]
+pub(crate) use integers::{Headers, Recent};
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{CodecError, TensorHeader};
-use impasto_container::{Matrix, MmapSource, Object, Source, UnitState};
+use impasto_container::{Fetched, Matrix, MmapSource, Object, Source, UnitState};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
@@ -34,16 +36,31 @@ pub struct Tensor<'a, S = MmapSource> {
     limit: u64,
 }
 
-/// How tiles are read: up to a level, by a decoder that has the tensor headers for it.
-#[derive(Clone, Copy)]
-struct Reading<'d> {
+/// How tiles are read: up to a level, by a decoder that has the tensor headers for it, of units that were fetched.
+struct Reading<'d, S> {
     decoder: &'d TileDecoder,
     level: u8,
+    units: &'d Fetched<'d, S>,
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
     /// Object number `number` of a file.
     pub(crate) fn new(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
+        let tensor = Tensor::with(file, number, || Ok(Arc::new(decoder(file, number, 0)?)))?;
+        let modes = tensor.tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
+        if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
+            let (file, name) = (file.reader.name().to_owned(), tensor.object.name.clone());
+            return Err(FileError::UnknownMode { file, name, mode });
+        }
+        Ok(tensor)
+    }
+
+    /// Object number `number` of a file, to be decoded in layer 0 by `base`.
+    fn with(
+        file: &'a File<S>,
+        number: u32,
+        base: impl FnOnce() -> Result<Arc<TileDecoder>, FileError>,
+    ) -> Result<Self, FileError> {
         let object = file.reader.objects().get(number as usize);
         let name = object.map_or("", |object| &object.name);
         let missing = || file.missing(name);
@@ -51,13 +68,8 @@ impl<'a, S: Source> Tensor<'a, S> {
         let dtype = object.dtype().ok_or_else(missing)?;
         let matrix = *file.reader.matrix(number).ok_or_else(missing)?;
         let tiles = file.reader.units_of(number).ok_or_else(missing)?.tiles;
-        let modes = tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
-        if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
-            let (file, name) = (file.reader.name().to_owned(), name.to_owned());
-            return Err(FileError::UnknownMode { file, name, mode });
-        }
         let limit = if object.tensor().is_some() { file.memory_limit } else { MAX_ASSET_BYTES };
-        let base = Arc::new(decoder(file, number, 0)?);
+        let base = base()?;
         Ok(Tensor { file, number, object, dtype, matrix, tiles, base, finer: Mutex::default(), limit })
     }
 
@@ -126,8 +138,9 @@ impl<'a, S: Source> Tensor<'a, S> {
             scratch.resize(place.elements() * self.dtype.size(), 0);
             let unit = |layer| reader.layer_of(self.number, layer).and_then(|units| units.tile(tile));
             let level = (1..=layers).take_while(|&layer| unit(layer).is_some_and(there)).count() as u8;
-            let (reading, stride) = (Reading { decoder: &decoder, level }, place.columns.len() * self.dtype.size());
-            self.decode(reading, tile, &place, scratch, stride)
+            let units = reader.fetch(&self.units_of_tile(level, tile))?;
+            let reading = Reading { decoder: &decoder, level, units: &units };
+            self.decode(&reading, tile, &place, scratch, place.columns.len() * self.dtype.size())
         })
     }
 
@@ -172,17 +185,17 @@ impl<'a, S: Source> Tensor<'a, S> {
     /// [`Tensor::bytes`] into memory that is already there: `out` has exactly that length.
     ///
     /// # Errors
-    /// As [`Tensor::bytes`]; `out` may then be partly overwritten.
-    ///
-    /// # Panics
-    /// If `out` has another length.
+    /// As [`Tensor::bytes`], or if `out` has another length; `out` may be partly overwritten.
     pub fn read_into(&self, out: &mut [u8]) -> Result<(), FileError> {
-        if self.matrix.elements() == 0 {
-            assert!(out.is_empty());
+        let bytes = u128::from(self.matrix.rows()) * u128::from(self.matrix.cols()) * self.dtype.size() as u128;
+        if out.len() as u128 != bytes {
+            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
+            return Err(FileError::Length { file, name, bytes: bytes as u64, given: out.len() as u64 });
+        }
+        if out.is_empty() {
             return Ok(());
         }
         let stride = self.matrix.cols() as usize * self.dtype.size();
-        assert_eq!(out.len(), self.matrix.rows() as usize * stride);
         self.fill(0..self.matrix.rows(), 0..self.matrix.cols(), out, stride)
     }
 
@@ -200,9 +213,29 @@ impl<'a, S: Source> Tensor<'a, S> {
             from = to;
         }
         let decoder = self.decoder(jobs.iter().map(|(level, ..)| *level).max().unwrap_or(0))?;
+        let numbers: Vec<u32> =
+            jobs.iter().flat_map(|(level, rows, _)| self.units_meeting(*level, rows, &columns)).collect();
+        let units = self.file.reader.fetch(&numbers)?;
         jobs.into_par_iter().try_for_each(|(level, rows, part)| {
-            self.row_of_tiles(Reading { decoder: &decoder, level }, rows, columns.clone(), part, stride)
+            let reading = Reading { decoder: &decoder, level, units: &units };
+            self.row_of_tiles(&reading, rows, columns.clone(), part, stride)
         })
+    }
+
+    /// The units up to a level of the tiles that meet a band.
+    fn units_meeting(&self, level: u8, rows: &Range<u64>, columns: &Range<u64>) -> Vec<u32> {
+        let tiles = self.matrix.tiles_meeting(rows.clone(), columns.clone());
+        tiles.flat_map(|tile| self.units_of_tile(level, tile)).collect()
+    }
+
+    /// The units of a tile up to a level, from layer 0 up.
+    fn units_of_tile(&self, level: u8, tile: u32) -> Vec<u32> {
+        let reader = &self.file.reader;
+        let base = self.tiles[tile as usize];
+        // A tile that is not on the lattice is the same at every level.
+        let above = 1..=if reader.units()[base as usize].mode == Mode::LATTICE { level } else { 0 };
+        let finer = above.filter_map(|layer| reader.layer_of(self.number, layer)?.tile(tile));
+        [base].into_iter().chain(finer).collect()
     }
 
     /// A decoder for levels up to `level`.
@@ -220,7 +253,7 @@ impl<'a, S: Source> Tensor<'a, S> {
     /// Decodes a band whose rows lie in one row of tiles into `out`.
     fn row_of_tiles(
         &self,
-        reading: Reading<'_>,
+        reading: &Reading<'_, S>,
         rows: Range<u64>,
         columns: Range<u64>,
         out: &mut [u8],
@@ -255,30 +288,26 @@ impl<'a, S: Source> Tensor<'a, S> {
     /// Decodes a tile at a level whose units it has.
     fn decode(
         &self,
-        Reading { decoder, level }: Reading<'_>,
+        reading: &Reading<'_, S>,
         tile: u32,
         place: &Place,
         out: &mut [u8],
         stride: usize,
     ) -> Result<(), FileError> {
-        self.with_units(level, tile, |units| decoder.decode(units, place, out, stride))
+        self.with_units(reading, tile, |units| reading.decoder.decode(units, place, out, stride))
     }
 
-    /// Reads the units of a tile up to a level and hands them to `decode`; an error of it names the unit that is broken.
+    /// Hands the units of a tile up to a level to `decode`, their hashes checked; an error of it names the unit that is broken.
     fn with_units(
         &self,
-        level: u8,
+        reading: &Reading<'_, S>,
         tile: u32,
         mut decode: impl FnMut(&[Unit]) -> Result<(), CodecError>,
     ) -> Result<(), FileError> {
         let reader = &self.file.reader;
         let mode = |unit: u32| reader.units()[unit as usize].mode;
-        let base = self.tiles[tile as usize];
-        // A tile that is not on the lattice is the same at every level.
-        let above = 1..=if mode(base) == Mode::LATTICE { level } else { 0 };
-        let finer = above.filter_map(|layer| reader.layer_of(self.number, layer)?.tile(tile));
-        let numbers: Vec<u32> = [base].into_iter().chain(finer).collect();
-        let bytes = numbers.iter().map(|&unit| reader.read_unit(unit)).collect::<Result<Vec<_>, _>>()?;
+        let numbers = self.units_of_tile(reading.level, tile);
+        let bytes = numbers.iter().map(|&unit| reading.units.unit(unit)).collect::<Result<Vec<_>, _>>()?;
         let units: Vec<Unit> =
             numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit), bytes }).collect();
         let Err(error) = decode(&units) else { return Ok(()) };

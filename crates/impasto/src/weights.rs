@@ -12,7 +12,7 @@ use crate::error::FileError;
 use crate::export::part::{Way, translate};
 use crate::file::File;
 use crate::lattice;
-use crate::tensor::Tensor;
+use crate::tensor::{Recent, Tensor};
 use crate::view::View;
 
 /// Assets that a model needs to run.
@@ -24,6 +24,7 @@ pub struct FileWeights<S> {
     file: Arc<File<S>>,
     view: View,
     assets: HashMap<&'static str, Vec<u8>>,
+    recent: Arc<Recent>,
 }
 
 impl<S: Source> FileWeights<S> {
@@ -40,7 +41,7 @@ impl<S: Source> FileWeights<S> {
             }
         }
         let view = View::of_file(&file)?;
-        Ok(FileWeights { file, view, assets })
+        Ok(FileWeights { file, view, assets, recent: Arc::default() })
     }
 
     /// The tensor behind a name and what it goes through.
@@ -95,7 +96,7 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
 
     fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {
         let Some(number) = self.unchanged(name) else { return Ok(None) };
-        Ok(lattice::Coded::new(&self.file, number)?.map(|coded| Arc::new(coded) as _))
+        Ok(lattice::Coded::new(&self.file, number, &self.recent)?.map(|coded| Arc::new(coded) as _))
     }
 }
 

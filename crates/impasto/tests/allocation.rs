@@ -7,7 +7,8 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use impasto::{FileWeights, Target};
+use impasto::FileWeights;
+use impasto::encode::Target;
 use impasto_kernels::kv::PAGE;
 use impasto_model::KvCache;
 use impasto_runtime::{Model, RunOptions};

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::{CalibrateOptions, Calibrating, Checkpoint, CheckpointWeights, Info, calibrate};
+use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
+use impasto::{Checkpoint, CheckpointWeights};
 use impasto_text::Tokenizer;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -85,7 +86,7 @@ pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::
 fn message(step: Calibrating) -> String {
     match step {
         Calibrating::Forward(block, blocks) => format!("forwards, block {} of {blocks}", block + 1),
-        Calibrating::TensorHeader => "output projection".to_owned(),
+        Calibrating::OutputProjection => "output projection".to_owned(),
         Calibrating::Backward(block, blocks) => format!("backwards, block {} of {blocks}", block + 1),
         Calibrating::Writing => "writing".to_owned(),
     }

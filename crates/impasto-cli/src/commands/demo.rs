@@ -1,7 +1,8 @@
 //! `impasto demo`: the main job on the model that this program carries.
 
 use anyhow::Context;
-use impasto::{Cut, Extent, Layers, Options, Target};
+use impasto::Cut;
+use impasto::encode::{Extent, Layers, Options, Target};
 use impasto_runtime::{GenerateOptions, Residence};
 
 use super::encode::{Guide, Way, encode_to};
@@ -14,11 +15,11 @@ use crate::running::Running;
 
 /// The files of the embedded model, a Llama of 3 M weights that tells childish stories.
 const TINY: [(&str, &[u8]); 5] = [
-    ("config.json", include_bytes!("../../../../assets/tiny/config.json")),
-    ("generation_config.json", include_bytes!("../../../../assets/tiny/generation_config.json")),
-    ("model.safetensors", include_bytes!("../../../../assets/tiny/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../../../../assets/tiny/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../../../../assets/tiny/tokenizer_config.json")),
+    ("config.json", include_bytes!("../../assets/tiny/config.json")),
+    ("generation_config.json", include_bytes!("../../assets/tiny/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../assets/tiny/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
 ];
 /// Tokens that it is calibrated on: enough for inputs of its size.
 const TOKENS: usize = 8192;
@@ -39,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     }
     let layers = Layers { below: BELOW.map(Extent::BitsPerWeight).to_vec(), exact: true, ..Layers::default() };
     let options = Options { threads: args.threads, layers, ..Options::new(Target::BitsPerWeight(TOP)) };
-    let guide = Guide::Text { text: impasto::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
+    let guide = Guide::Text { text: impasto::calibrate::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     let file = folder.path().join("tiny.impasto");
     encode_to(args, Way { model: &model, output: &file, measure: None }, &options, &guide)?;
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, exact", None)] {

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::{
-    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, Extent, Floors, Layers, Options, Progress, Report,
-    Sequential, Statistics, Target, encode_calibrated,
-};
+use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
+use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
+use impasto::{Checkpoint, CheckpointWeights};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource};
 use indicatif::ProgressBar;
@@ -92,7 +91,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     }
     let text = || match &command.calibration {
         Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
-        None => Ok(Cow::Borrowed(impasto::TEXT)),
+        None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
     };
     match &command.statistics {
         _ if command.uncalibrated => Ok(Guide::None),

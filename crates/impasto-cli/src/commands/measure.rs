@@ -21,7 +21,7 @@ const WINDOW: usize = 512;
 pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) -> anyhow::Result<(Summary, Vec<f32>)> {
     let text = match text {
         Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),
-        None => Cow::Borrowed(last_quarter(impasto::TEXT)),
+        None => Cow::Borrowed(last_quarter(impasto::calibrate::TEXT)),
     };
     let original = load_float(args, model, None)?;
     let text = EvalText::new(original.tokenizer()?, &text).context("the text to measure on")?;

@@ -34,14 +34,16 @@ pub struct TileDecoder {
 }
 
 impl TileDecoder {
-    /// A decoder for a tensor of `dtype`. `heads`: those of its layers, from layer 0 up; none where all tiles are stored or under
+    /// A decoder for a tensor of `dtype`. `headers`: those of its layers, from layer 0 up; none where all tiles are stored or under
     /// Zstandard.
     ///
     /// # Errors
-    /// If a kind has no place in its layer (SPEC 6, 12.2) or steps are not finite (SPEC 12.4).
+    /// If a tensor header is not one that SPEC 6 allows for the dtype, its kind has no place in its layer (SPEC 6, 12.2) or steps are not
+    /// finite (SPEC 12.4).
     pub fn new(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
         let mut below = None;
         for (layer, header) in headers.iter().enumerate() {
+            header.check(dtype)?;
             let fits = match header.kind() {
                 Kind::Float | Kind::Lattice => below.is_none(),
                 Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
@@ -73,19 +75,20 @@ impl TileDecoder {
     /// `units`: those of the tile from layer 0 up to the layer that is wanted.
     ///
     /// # Errors
-    /// If a unit breaks the format. Memory beyond `out` is a few rows, however many layers; two tiles in mode zstd.
-    ///
-    /// # Panics
-    /// If there is no unit, or `out` does not hold the rows at that stride.
+    /// If a unit breaks the format; [`CodecError::Call`] if there is no unit, `out` does not hold the rows at that stride, or the place
+    /// lies outside the matrix of the tensor headers. Memory beyond `out` is a few rows, however many layers; two tiles in mode zstd.
     pub fn decode(&self, units: &[Unit], place: &Place, out: &mut [u8], stride: usize) -> Result<(), CodecError> {
         let row_bytes = place.columns.len() * self.dtype.size();
-        let wanted = place.rows.len() * row_bytes;
+        let wanted = place.rows.len().saturating_mul(row_bytes);
         if wanted == 0 {
             return Ok(());
         }
-        assert!(!units.is_empty() && stride >= row_bytes && out.len() >= (place.rows.len() - 1) * stride + row_bytes);
+        let (&base, above) = self.check_call(units, place)?;
+        let room = (place.rows.len() - 1).saturating_mul(stride).saturating_add(row_bytes);
+        if stride < row_bytes || out.len() < room {
+            return Err(CodecError::Call("there is no room for the rows of the tile at this stride"));
+        }
         let mut rows = Rows { out, stride, row_bytes };
-        let (base, above) = (units[0], &units[1..]);
         if base.mode == Mode::LATTICE {
             return self.decode_lattice(base, above, place, rows);
         }
@@ -111,24 +114,37 @@ impl TileDecoder {
     /// [`TileDecoder::decode`].
     ///
     /// # Errors
-    /// As [`TileDecoder::decode`].
-    ///
-    /// # Panics
-    /// If there is no unit, or `out` has not an entry for each element.
+    /// As [`TileDecoder::decode`]; `out` has an entry for each element.
     pub fn integers(&self, units: &[Unit], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
-        assert!(!units.is_empty() && out.len() == place.elements());
+        let (&base, above) = self.check_call(units, place)?;
+        if out.len() != place.elements() {
+            return Err(CodecError::Call("there is not an entry for each element of the tile"));
+        }
         let width = place.columns.len();
         if out.is_empty() {
             return Ok(());
         }
-        let above = match units[1..].split_last() {
+        let above = match above.split_last() {
             Some((last, below)) if last.mode == Mode::EXACT => below,
-            _ => &units[1..],
+            _ => above,
         };
-        self.lattice_rows(units[0], above, place, |r, z| {
+        self.lattice_rows(base, above, place, |r, z| {
             out[r * width..(r + 1) * width].copy_from_slice(z);
             Ok(())
         })
+    }
+
+    /// The unit in layer 0 and those above, if there is one and the place lies in the matrix.
+    fn check_call<'u, 'b>(
+        &self,
+        units: &'u [Unit<'b>],
+        place: &Place,
+    ) -> Result<(&'u Unit<'b>, &'u [Unit<'b>]), CodecError> {
+        let split = units.split_first().ok_or(CodecError::Call("a tile is decoded of no unit"))?;
+        if !self.headers().all(|header| header.covers(place)) {
+            return Err(CodecError::Call("the tile lies outside the matrix of its tensor header"));
+        }
+        Ok(split)
     }
 
     /// The layer of a number, if it is of a kind.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
-use crate::tables::SHAPES;
+use crate::tables::{Frequencies, SHAPES};
 
 mod layers;
 
@@ -162,4 +162,47 @@ fn declared_lengths_are_checked() {
     let units = [Unit { mode: Mode::FLOAT, bytes: &unit }];
     let decoded = decoder(DType::Bf16, &header, Isa::Scalar).decode(&units, &place, &mut [0; 2], 2);
     assert_eq!(decoded, Err(CodecError::Truncated("words")));
+}
+
+/// A call that cannot be right is an error, not a panic.
+#[test]
+fn wrong_calls_are_refused() {
+    let header = float_header(DType::Bf16, 0, vec![1, 2, 3], vec![4, 5]);
+    let decoder = decoder(DType::Bf16, &header, Isa::Scalar);
+    let place = Place { rows: 0..3, columns: 0..2 };
+    let units = [Unit { mode: Mode::STORED, bytes: &[7; 12] }];
+    let is_call = |result: Result<(), CodecError>| assert!(matches!(result, Err(CodecError::Call(_))), "{result:?}");
+    decoder.decode(&units, &place, &mut [0; 12], 4).unwrap();
+    is_call(decoder.decode(&[], &place, &mut [0; 12], 4));
+    is_call(decoder.integers(&[], &place, &mut [0; 6]));
+    is_call(decoder.integers(&units, &place, &mut [0; 5]));
+    is_call(decoder.decode(&units, &place, &mut [0; 11], 4));
+    is_call(decoder.decode(&units, &place, &mut [0; 12], 3));
+    is_call(decoder.decode(&units, &place, &mut [0; 12], usize::MAX));
+    is_call(decoder.decode(&units, &Place { rows: 1..4, ..place.clone() }, &mut [0; 12], 4));
+    is_call(decoder.decode(&units, &Place { columns: 1..3, ..place }, &mut [0; 12], 4));
+}
+
+/// Fields of a tensor header are public; what does not fit together is found before a tile is decoded.
+#[test]
+fn headers_that_do_not_fit_together_are_refused() {
+    let good = float_header(DType::Bf16, 0, vec![1, 2, 3], vec![4, 5]);
+    let steps = |step, rows| Body::Lattice(Steps { step, offset: 0, rows, columns: None });
+    let lattice = |body| TensorHeader { plane: 0, body, ..good.clone() };
+    let bad = [
+        TensorHeader { plane: 7, ..good.clone() },
+        TensorHeader { shape: Shape::Parametric(200), ..good.clone() },
+        TensorHeader { shape: Shape::Explicit(vec![]), ..good.clone() },
+        TensorHeader { shape: Shape::Explicit(vec![Frequencies([1; 64]); 4]), ..good.clone() },
+        lattice(steps(0.0, None)),
+        lattice(steps(f32::INFINITY, None)),
+        lattice(steps(1.0, Some(IndexArray::Constant(1024)))),
+        lattice(Body::Lattice(Steps { step: 1.0, offset: 128, rows: None, columns: None })),
+        lattice(Body::Exact),
+    ];
+    for header in bad {
+        assert!(header.check(DType::Bf16).is_err(), "{header:?}");
+        assert!(TileDecoder::new(DType::Bf16, vec![header], Isa::Scalar).is_err());
+    }
+    assert_eq!(good.check(DType::Bf16), Ok(()));
 }

@@ -9,4 +9,5 @@ mod hostile_layers;
 mod hostile_manifests;
 mod levels;
 mod round_trip;
+mod sources;
 mod writer;

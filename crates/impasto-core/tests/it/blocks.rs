@@ -29,7 +29,7 @@ fn bytes(floats: &[f32]) -> Vec<u8> {
 
 fn dequantize(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let mut out = vec![0.0; bytes.len() / dtype.size() * dtype.weights()];
-    blocks::dequantize(dtype, bytes, &mut out);
+    assert!(blocks::dequantize(dtype, bytes, &mut out));
     out
 }
 
@@ -216,4 +216,17 @@ fn random_data_as_the_package() {
         let wanted = reference(&python, "quantize", dtype, &bytes(&weights));
         assert_same_blocks(dtype, &quantize(dtype, &weights), &wanted, &weights);
     }
+}
+
+/// What is not whole blocks, or no block dtype, is left alone.
+#[test]
+fn misfits_are_refused() {
+    for dtype in DType::BLOCKS {
+        let (bytes, mut out) = (vec![1; dtype.size()], vec![7.0; dtype.weights()]);
+        assert!(!blocks::dequantize(dtype, &bytes[1..], &mut out) && !blocks::dequantize(dtype, &bytes, &mut out[1..]));
+        assert!(out.iter().all(|&weight| weight == 7.0));
+    }
+    assert!(!blocks::dequantize(DType::F32, &[0; 4], &mut [0.0]));
+    let mut out = vec![];
+    assert!(!blocks::quantize(DType::Q4_0, &[1.0; 31], &mut out) && out.is_empty());
 }

@@ -61,7 +61,7 @@ pub enum Calibrating {
     /// Forwards through a block: its number from 0, and how many there are.
     Forward(usize, usize),
     /// Forwards and backwards through the output projection.
-    TensorHeader,
+    OutputProjection,
     /// Backwards through a block: its number from 0, and how many there are.
     Backward(usize, usize),
     /// Writing the file.
@@ -116,7 +116,7 @@ pub fn calibrate(
         spill: Spill::beside(path)?,
     };
     run.forward(weights, watch)?;
-    watch(Calibrating::TensorHeader);
+    watch(Calibrating::OutputProjection);
     run.head()?;
     let fisher = run.backward(weights, gradient_tokens, window, watch)?;
     watch(Calibrating::Writing);

@@ -11,7 +11,8 @@ mod set;
 
 use std::path::{Path, PathBuf};
 
-use impasto::{Checkpoint, Options, Target, encode};
+use impasto::Checkpoint;
+use impasto::encode::{Options, Target, encode};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_codec::Kind;
 use impasto_core::DType;

@@ -1,16 +1,88 @@
 //! What a runtime reads of a tensor: integers on the lattice, row of tiles by row of tiles.
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_codec::tile::TileDecoder;
+use impasto_codec::{CodecError, TensorHeader};
 use impasto_container::Source;
-use impasto_core::{Mode, Place};
+use impasto_core::{DType, Isa, Mode, Place};
 
-use super::Tensor;
+use super::{Reading, Tensor};
 use crate::error::FileError;
+use crate::file::File;
 
-impl<S: Source> Tensor<'_, S> {
+/// Tensors whose decoders are kept: those of one product, and of the next where threads are not at the same place.
+const RECENT: usize = 8;
+
+/// The tensor headers of an object, read and checked; a file and they are a tensor again.
+pub(crate) struct Headers {
+    dtype: DType,
+    isa: Isa,
+    /// From layer 0 up to the finest level.
+    layers: Vec<TensorHeader>,
+    level: u8,
+}
+
+impl Headers {
+    /// Bytes that they take in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.layers.iter().map(TensorHeader::memory_bytes).sum()
+    }
+}
+
+/// Decoders of the tensors that were read last, by number. The tables of one are as large as the units of a small tensor, too
+/// large to be kept for all, and are wanted for each of its tile rows.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<VecDeque<(u32, Arc<TileDecoder>)>>);
+
+impl Recent {
+    /// The decoder of object number `number`, whose headers are these.
+    fn decoder(&self, number: u32, headers: &Headers) -> Result<Arc<TileDecoder>, CodecError> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, decoder)) = recent.iter().find(|(of, _)| *of == number) {
+            return Ok(decoder.clone());
+        }
+        let decoder = Arc::new(TileDecoder::new(headers.dtype, headers.layers.clone(), headers.isa)?);
+        recent.truncate(RECENT - 1);
+        recent.push_front((number, decoder.clone()));
+        Ok(decoder)
+    }
+}
+
+impl<'a, S: Source> Tensor<'a, S> {
+    /// Object number `number` of a file, whose headers are these: nothing is read.
+    pub(crate) fn of_headers(
+        file: &'a File<S>,
+        number: u32,
+        headers: &Headers,
+        recent: &Recent,
+    ) -> Result<Self, FileError> {
+        let broken =
+            |error| file.broken(file.reader.units_of(number).and_then(|u| u.header).unwrap_or_default(), error);
+        Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))
+    }
+
+    /// Its tensor headers, for every level that it can be read at.
+    pub(crate) fn headers(&self) -> Result<Headers, FileError> {
+        let layers = self.finest()?.headers().cloned().collect();
+        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level() })
+    }
+
+    /// The weights of rows that are all those of one tile row, as bytes of its dtype, on this thread alone.
+    pub(crate) fn tile_row(&self, headers: &Headers, rows: Range<u64>) -> Result<Vec<u8>, FileError> {
+        let columns = 0..self.matrix.cols();
+        let stride = self.matrix.cols() as usize * self.dtype.size();
+        let level = self.level(rows.start).min(headers.level);
+        let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
+        let mut out = vec![0; (rows.end - rows.start) as usize * stride];
+        // Tensors of headers have the decoder of the finest level, which decodes the coarser ones as well.
+        let reading = Reading { decoder: &self.base, level, units: &units };
+        self.row_of_tiles(&reading, rows, columns, &mut out, stride)?;
+        Ok(out)
+    }
+
     /// Is every row of tiles read as integers on the lattice, and not as exact elements?
     pub(crate) fn is_lattice(&self) -> bool {
         let reader = &self.file.reader;
@@ -25,9 +97,14 @@ impl<S: Source> Tensor<'_, S> {
 
     /// A decoder for the finest level of any row of tiles.
     pub(crate) fn finest(&self) -> Result<Arc<TileDecoder>, FileError> {
+        self.decoder(self.finest_level())
+    }
+
+    /// The finest level of any row of tiles.
+    fn finest_level(&self) -> u8 {
         let height = self.matrix.tile_rows().max(1);
         let rows = (0..self.matrix.rows()).step_by(height as usize);
-        self.decoder(rows.map(|row| self.level(row)).max().unwrap_or(0))
+        rows.map(|row| self.level(row)).max().unwrap_or(0)
     }
 
     /// Says that rows of the matrix will not be read again soon, so that their units may leave memory.
@@ -52,12 +129,15 @@ impl<S: Source> Tensor<'_, S> {
             return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
         }
         out.resize(count as usize, 0);
+        let reader = &self.file.reader;
+        let units = reader.fetch(&self.units_meeting(level, &rows, &(0..self.matrix.cols())))?;
+        let reading = Reading { decoder, level, units: &units };
         let mut part = Vec::new();
         for tile in self.matrix.tiles_meeting(rows, 0..self.matrix.cols()) {
             let Some(rect) = self.matrix.tile(tile) else { continue };
             let place = Place::from(rect);
             part.resize(place.elements(), 0);
-            self.with_units(level, tile, |units| decoder.integers(units, &place, &mut part))?;
+            self.with_units(&reading, tile, |units| decoder.integers(units, &place, &mut part))?;
             let lines = out.chunks_exact_mut(width).zip(part.chunks_exact(place.columns.len()));
             lines.for_each(|(out, part)| out[place.columns.clone()].copy_from_slice(part));
         }

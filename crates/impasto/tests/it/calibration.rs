@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Tensor, open, tiny};
-use impasto::{
-    CalibrateOptions, Calibrated, Checkpoint, CheckpointWeights, EncodeError, FileWeights, Options, Statistics, Target,
-    calibrate, encode_calibrated,
-};
+use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics, calibrate};
+use impasto::encode::{EncodeError, Options, Target, encode_calibrated};
+use impasto::{Checkpoint, CheckpointWeights, FileWeights};
 use impasto_eval::{EvalOptions, EvalText, kld};
 use impasto_model::WeightSource;
 use impasto_runtime::{Model, RunOptions};

@@ -13,8 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use impasto::encode::{Options, Target, encode};
 use impasto::verify::verify;
-use impasto::{Checkpoint, File, FileError, Options, Target, encode};
+use impasto::{Checkpoint, File, FileError};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_container::{ObjectKind, TensorMeta};
 use impasto_core::Isa;

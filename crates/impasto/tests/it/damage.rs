@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::support::{Model, Random, Tensor, decode};
+use impasto::encode::Target;
 use impasto::verify::verify;
-use impasto::{File, FileError, Target};
+use impasto::{File, FileError};
 use impasto_container::{ContainerError, Header, Limits, Reader, UnitHealth};
 use impasto_core::DType;
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Model, Tensor, decode, listing, open, tiny};
-use impasto::{Checkpoint, Cut, EncodeError, Extent, File, Layers, Options, Report, Target, encode, truncate};
+use impasto::encode::{EncodeError, Extent, Layers, Options, Report, Target, encode};
+use impasto::{Checkpoint, Cut, File, truncate};
 use impasto_core::DType;
 
 const BITS: [f64; 3] = [2.5, 3.5, 5.0];

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Random, decode, encode_to, open, tiny};
 use half::f16;
+use impasto::encode::Target;
 use impasto::export::{Form, GgufType, export};
-use impasto::{Checkpoint, CheckpointWeights, File, FileWeights, Target};
+use impasto::{Checkpoint, CheckpointWeights, File, FileWeights};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Tensors};
 use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};

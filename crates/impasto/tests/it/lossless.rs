@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::support::{Model, Tensor, decode, encode_to, listing, open, tiny, zoo};
+use impasto::encode::Target;
 use impasto::verify::verify;
-use impasto::{Checkpoint, File, Target};
+use impasto::{Checkpoint, File};
 use impasto_container::Source;
 
 /// Every tensor of a file is bit for bit that of the model.

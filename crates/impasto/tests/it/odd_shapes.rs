@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, Tensor, decode, encode_to, open, to_values};
+use impasto::encode::Target;
 use impasto::verify::verify;
-use impasto::{Checkpoint, File, Target};
+use impasto::{Checkpoint, File};
 use impasto_checkpoint::{Opaque, TensorSpec, write_safetensors};
 use impasto_core::DType;
 use tempfile::TempDir;

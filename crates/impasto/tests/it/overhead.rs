@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::{Model, Tensor, encode_to, open};
-use impasto::Target;
+use impasto::encode::Target;
 use impasto_core::DType;
 
 /// A Llama of about 20 M weights with the layers of a 135 M one.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Model, Random, Tensor, encode_to, listing, open, special, tiny};
-use impasto::{EncodeError, Report, Target};
+use impasto::encode::{EncodeError, Report, Target};
 use impasto_core::DType;
 
 const RATES: [f64; 8] = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0];

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::support::{open, tiny};
-use impasto::{Checkpoint, Cut, Extent, File, FileWeights, Layers, Options, Target, encode};
+use impasto::encode::{Extent, Layers, Options, Target, encode};
+use impasto::{Checkpoint, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
 use impasto_model::{Halves, KvCache, LatticeBand, ModelError, Want, WeightSource};
 use impasto_runtime::{Activations, KvFormat, KvLayout, Model, Residence, RunOptions, RuntimeError};

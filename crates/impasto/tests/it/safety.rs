@@ -3,7 +3,8 @@
 use std::fs;
 
 use crate::support::{Model, Tensor, decode, encode_to, listing, open};
-use impasto::{EncodeError, File, FileError, Target};
+use impasto::encode::{EncodeError, Target};
+use impasto::{File, FileError};
 use impasto_codec::tile::encode_bytes;
 use impasto_container::{Object, ObjectKind, TensorMeta, UnitSlot, Writer};
 use impasto_core::DType;

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, Tensor, tiny};
-use impasto::{CalibrateOptions, Calibrating, Checkpoint, CheckpointWeights, EncodeError, Statistics, calibrate};
+use impasto::calibrate::{CalibrateOptions, Calibrating, Statistics, calibrate};
+use impasto::encode::EncodeError;
+use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::DType;
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Decoder, Labels};
@@ -102,7 +104,8 @@ fn measure(
     let (weights, hash) = (CheckpointWeights::new(&checkpoint), blake3::hash(b"text"));
     let info = calibrate(&checkpoint, &weights, tokens, options, &hash, &path, &mut |step| heard.push(step))?;
     let statistics = Statistics::open(&path).expect("what was written");
-    let names = |info: &impasto::Info| info.groups.keys().chain(info.linears.keys()).cloned().collect::<Vec<_>>();
+    let names =
+        |info: &impasto::calibrate::Info| info.groups.keys().chain(info.linears.keys()).cloned().collect::<Vec<_>>();
     assert!(names(statistics.info()) == names(&info) && statistics.info().tokens == info.tokens);
     Ok((path, heard))
 }

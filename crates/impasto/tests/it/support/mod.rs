@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use impasto::encode::{EncodeError, Options, Report, Target, encode};
 use impasto::export::{Exported, Form, export};
-use impasto::{Checkpoint, EncodeError, File, FileError, Options, Report, Target, encode};
+use impasto::{Checkpoint, File, FileError};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_container::Source;
 use impasto_core::DType;
