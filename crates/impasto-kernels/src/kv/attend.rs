@@ -192,7 +192,7 @@ pub fn attend(
 
 /// What tasks share.
 struct Job<'a> {
-    kernels: &'static Kernels,
+    kernels: Kernels,
     block: &'a Block,
     q: &'a [f32],
     how: &'a AttentionShape,

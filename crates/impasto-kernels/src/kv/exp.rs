@@ -20,65 +20,76 @@ pub(super) const MOST: f32 = 88.37;
 
 /// 2^n and e(r), for x from [`LEAST`] to [`MOST`].
 #[inline(always)]
-unsafe fn parts<L: Lanes>(x: L::V) -> (L::V, L::V) {
-    // SAFETY: the caller's processor has the features.
-    unsafe {
-        let n = L::round(L::mul(x, L::splat(LOG2_E)));
-        let r = L::fma(n, L::splat(-LN_2[0]), x);
-        let r = L::fma(n, L::splat(-LN_2[1]), r);
-        let mut p = L::splat(E[4]);
-        p = L::fma(p, r, L::splat(E[3]));
-        p = L::fma(p, r, L::splat(E[2]));
-        p = L::fma(p, r, L::splat(E[1]));
-        p = L::fma(p, r, L::splat(E[0]));
-        (L::power_of_two(n), L::fma(L::mul(r, r), p, r))
-    }
+fn parts<L: Lanes>(l: L, x: L::V) -> (L::V, L::V) {
+    let n = l.round(l.mul(x, l.splat(LOG2_E)));
+    let r = l.fma(n, l.splat(-LN_2[0]), x);
+    let r = l.fma(n, l.splat(-LN_2[1]), r);
+    let mut p = l.splat(E[4]);
+    p = l.fma(p, r, l.splat(E[3]));
+    p = l.fma(p, r, l.splat(E[2]));
+    p = l.fma(p, r, l.splat(E[1]));
+    p = l.fma(p, r, l.splat(E[0]));
+    (l.power_of_two(n), l.fma(l.mul(r, r), p, r))
 }
 
-/// exp(x), off by at most 2e-7 of it; 0 below [`LEAST`], exp(88.37) above that; not a number where x is not.
-///
-/// # Safety
-/// The processor has the features of the lanes.
+/// exp(x), off by at most 2e-7 of it; 0 below [`LEAST`], exp(88.37) above [`MOST`]; NaN where x is NaN.
 #[inline(always)]
-pub(super) unsafe fn exp<L: Lanes>(x: L::V) -> L::V {
-    // SAFETY: as above.
-    unsafe {
-        let inside = L::min(L::splat(MOST), L::max(L::splat(LEAST), x));
-        let (power, e) = parts::<L>(inside);
-        L::zero_below(x, L::splat(LEAST), L::fma(power, e, power))
-    }
+pub(super) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
+    let inside = l.min(l.splat(MOST), l.max(l.splat(LEAST), x));
+    let (power, e) = parts(l, inside);
+    l.zero_below(x, l.splat(LEAST), l.fma(power, e, power))
 }
 
 /// tanh(x), off by at most 3e-7 of it.
 ///
 /// It is E / (E + 2) with E = exp(2x) - 1, which keeps its precision near 0.
-///
-/// # Safety
-/// As [`exp`].
 #[inline(always)]
-pub(super) unsafe fn tanh<L: Lanes>(x: L::V) -> L::V {
-    // SAFETY: as above.
-    unsafe {
-        // Beyond, tanh is 1 to the last bit.
-        let y = L::min(L::splat(20.0), L::max(L::splat(-20.0), L::add(x, x)));
-        let (power, e) = parts::<L>(y);
-        let e = L::fma(power, e, L::sub(power, L::splat(1.0)));
-        L::div(e, L::add(e, L::splat(2.0)))
-    }
+pub(super) fn tanh<L: Lanes>(l: L, x: L::V) -> L::V {
+    // Beyond, tanh is 1 to the last bit.
+    let y = l.min(l.splat(20.0), l.max(l.splat(-20.0), l.add(x, x)));
+    let (power, e) = parts(l, y);
+    let e = l.fma(power, e, l.sub(power, l.splat(1.0)));
+    l.div(e, l.add(e, l.splat(2.0)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernel::Kernels;
-    use super::*;
     use impasto_core::Isa;
 
-    /// Applies a function to floats, sixteen at a time.
-    fn map(f: unsafe fn(*mut f32, usize), x: &[f32]) -> Vec<f32> {
+    use super::super::lanes::{Kernel, Token};
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    enum Function {
+        Exp,
+        Tanh,
+    }
+
+    /// A function of floats in whole vectors, in place.
+    struct Map<'a>(Function, &'a mut [f32]);
+
+    impl Kernel for Map<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, l: L) {
+            for x in self.1.as_chunks_mut().0 {
+                let v = l.load(x);
+                l.store(
+                    x,
+                    match self.0 {
+                        Function::Exp => exp(l, v),
+                        Function::Tanh => tanh(l, v),
+                    },
+                );
+            }
+        }
+    }
+
+    fn map(isa: Isa, function: Function, x: &[f32]) -> Vec<f32> {
         let mut out = x.to_vec();
         out.resize(x.len().next_multiple_of(16), 0.0);
-        // SAFETY: there are that many floats, a multiple of sixteen, and the isa is available.
-        unsafe { f(out.as_mut_ptr(), out.len()) };
+        Token::of(isa).run(Map(function, &mut out));
         out.truncate(x.len());
         out
     }
@@ -93,7 +104,7 @@ mod tests {
         let negative = sweep(-0.0, -200.0, 997);
         let positive = sweep(0.0, MOST, 997);
         let x: Vec<f32> = negative.into_iter().chain(positive).chain([LEAST, f32::NEG_INFINITY, -1e30]).collect();
-        let scalar = map(Kernels::of(Isa::Scalar).exp, &x);
+        let scalar = map(Isa::Scalar, Function::Exp, &x);
         let mut worst = 0.0f64;
         for (x, y) in x.iter().zip(&scalar) {
             let exact = f64::from(*x).exp();
@@ -105,7 +116,7 @@ mod tests {
         }
         assert!(worst < 1.3e-7, "{worst}");
         for isa in Isa::available() {
-            assert_eq!(map(Kernels::of(isa).exp, &x), scalar, "{isa}");
+            assert_eq!(map(isa, Function::Exp, &x), scalar, "{isa}");
         }
     }
 
@@ -113,24 +124,23 @@ mod tests {
     fn tanh_over_its_range() {
         let positive = sweep(0.0, 100.0, 997);
         let x: Vec<f32> = positive.iter().map(|x| -x).chain(positive.iter().copied()).collect();
-        let scalar = map(Kernels::of(Isa::Scalar).tanh, &x);
+        let scalar = map(Isa::Scalar, Function::Tanh, &x);
         let mut worst = 0.0f64;
         for (x, y) in x.iter().zip(&scalar).filter(|(x, _)| x.abs() > 1e-37) {
             worst = worst.max((f64::from(*y) / f64::from(*x).tanh() - 1.0).abs());
         }
         assert!(worst < 3e-7, "{worst}");
         for isa in Isa::available() {
-            assert_eq!(map(Kernels::of(isa).tanh, &x), scalar, "{isa}");
+            assert_eq!(map(isa, Function::Tanh, &x), scalar, "{isa}");
         }
     }
 
     #[test]
     fn what_is_no_number_stays_so() {
         for isa in Isa::available() {
-            let kernels = Kernels::of(isa);
-            assert!(map(kernels.exp, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
-            assert!(map(kernels.tanh, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
-            assert_eq!(map(kernels.exp, &[f32::INFINITY]), map(kernels.exp, &[MOST]));
+            assert!(map(isa, Function::Exp, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
+            assert!(map(isa, Function::Tanh, &[f32::NAN; 16]).iter().all(|x| x.is_nan()), "{isa}");
+            assert_eq!(map(isa, Function::Exp, &[f32::INFINITY]), map(isa, Function::Exp, &[MOST]));
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::TryReserveError;
 
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
+
 /// Bytes of a line.
 pub(super) const LINE: usize = 64;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
@@ -33,27 +35,23 @@ impl Lines {
 
     /// All of it.
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: a line is 64 bytes without padding, and lines of a vector follow each other.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * LINE) }
+        cast_slice(&self.0)
     }
 
     /// All of it, to be written.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above; borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * LINE) }
+        cast_slice_mut(&mut self.0)
     }
 
     /// All of it as floats, to be written.
     pub(super) fn floats_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above; a line's address suits a float, and any bytes are one.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * (LINE / 4)) }
+        cast_slice_mut(&mut self.0)
     }
 }
 
 /// The bytes of floats, in the order of this processor.
 pub(super) fn as_bytes(floats: &[f32]) -> &[u8] {
-    // SAFETY: any float is four bytes.
-    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+    cast_slice(floats)
 }
 
 #[cfg(test)]

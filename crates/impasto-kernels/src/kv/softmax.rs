@@ -30,64 +30,61 @@ pub(super) struct Softmax<'a> {
 /// Vectors of a row.
 const PARTS: usize = PAGE / WIDTH;
 
-/// # Safety
-/// The processor has the features. There are as many rows of scores, maxima, factors and sums as there are entries in
-/// `seen`, and scales of a whole page or none.
+/// Scores to weights; there are as many rows of scores, maxima, factors and sums as there are entries in `seen`, and
+/// scales of a whole page or none.
 #[inline(always)]
-pub(super) unsafe fn softmax<L: Lanes>(s: &mut Softmax) {
-    // SAFETY: a row has PAGE scores and WIDTH sums, a page PAGE scales, and all are within their slices.
-    unsafe {
-        let mut key_scales = [L::splat(1.0); PARTS];
-        let mut value_scales = [L::splat(1.0); PARTS];
-        for i in 0..PARTS {
-            if !s.key_scales.is_empty() {
-                key_scales[i] = L::load_bf16(s.key_scales.as_ptr().add(2 * WIDTH * i));
+pub(super) fn softmax<L: Lanes>(lanes: L, s: &mut Softmax) {
+    let key_scales = scales(lanes, s.key_scales);
+    let value_scales = scales(lanes, s.value_scales);
+    let rows = s.scores.as_chunks_mut::<PAGE>().0.iter_mut().zip(s.seen);
+    let known = s.max.iter_mut().zip(s.factors.iter_mut()).zip(s.sums.as_chunks_mut::<WIDTH>().0);
+    for ((scores, &(from, to)), ((max, factor), sums)) in rows.zip(known) {
+        let scores = scores.as_chunks_mut::<WIDTH>().0;
+        if from >= to {
+            *factor = 1.0;
+            for part in scores {
+                lanes.store(part, lanes.splat(0.0));
             }
-            if !s.value_scales.is_empty() {
-                value_scales[i] = L::load_bf16(s.value_scales.as_ptr().add(2 * WIDTH * i));
+            continue;
+        }
+        let mut v = [lanes.splat(0.0); PARTS];
+        for (i, (v, part)) in v.iter_mut().zip(scores.iter()).enumerate() {
+            *v = lanes.mul(lanes.load(part), key_scales[i]);
+            if let Some(cap) = s.cap {
+                *v = lanes.mul(lanes.splat(cap), tanh(lanes, lanes.mul(*v, lanes.splat(1.0 / cap))));
+            }
+            if from > 0 || to < PAGE {
+                let within = |token: usize| token.saturating_sub(i * WIDTH).min(WIDTH);
+                *v = lanes.keep(*v, within(from), within(to));
             }
         }
-        for (row, &(from, to)) in s.seen.iter().enumerate() {
-            let scores = s.scores.as_mut_ptr().add(row * PAGE);
-            let factor = s.factors.as_mut_ptr().add(row);
-            if from >= to {
-                *factor = 1.0;
-                for i in 0..PARTS {
-                    L::store(scores.add(i * WIDTH), L::splat(0.0));
-                }
-                continue;
-            }
-            let mut v = [L::splat(0.0); PARTS];
-            for i in 0..PARTS {
-                v[i] = L::mul(L::load(scores.add(i * WIDTH)), key_scales[i]);
-                if let Some(cap) = s.cap {
-                    v[i] = L::mul(L::splat(cap), tanh::<L>(L::mul(v[i], L::splat(1.0 / cap))));
-                }
-                if from > 0 || to < PAGE {
-                    let within = |token: usize| token.saturating_sub(i * WIDTH).min(WIDTH);
-                    v[i] = L::keep(v[i], within(from), within(to));
-                }
-            }
-            let here = L::largest(L::max(L::max(v[0], v[1]), L::max(v[2], v[3])));
-            let max = s.max.as_mut_ptr().add(row);
-            let sums = s.sums.as_mut_ptr().add(row * WIDTH);
-            let mut sum = L::load(sums);
-            if here > *max {
-                let mut factors = [0.0; WIDTH];
-                L::store(factors.as_mut_ptr(), exp::<L>(L::splat(*max - here)));
-                *max = here;
-                *factor = factors[0];
-                sum = L::mul(sum, L::splat(*factor));
-            } else {
-                *factor = 1.0;
-            }
-            let max = L::splat(*max);
-            for i in 0..PARTS {
-                let weight = exp::<L>(L::sub(v[i], max));
-                sum = L::add(sum, weight);
-                L::store(scores.add(i * WIDTH), L::mul(weight, value_scales[i]));
-            }
-            L::store(sums, sum);
+        let here = lanes.largest(lanes.max(lanes.max(v[0], v[1]), lanes.max(v[2], v[3])));
+        let mut sum = lanes.load(sums);
+        if here > *max {
+            let mut factors = [0.0; WIDTH];
+            lanes.store(&mut factors, exp(lanes, lanes.splat(*max - here)));
+            *max = here;
+            *factor = factors[0];
+            sum = lanes.mul(sum, lanes.splat(*factor));
+        } else {
+            *factor = 1.0;
         }
+        let max = lanes.splat(*max);
+        for (i, (v, part)) in v.into_iter().zip(scores.iter_mut()).enumerate() {
+            let weight = exp(lanes, lanes.sub(v, max));
+            sum = lanes.add(sum, weight);
+            lanes.store(part, lanes.mul(weight, value_scales[i]));
+        }
+        lanes.store(sums, sum);
     }
+}
+
+/// The scales of a page; 1 where there are none.
+#[inline(always)]
+fn scales<L: Lanes>(lanes: L, scales: &[u8]) -> [L::V; PARTS] {
+    let mut out = [lanes.splat(1.0); PARTS];
+    for (out, part) in out.iter_mut().zip(scales.as_chunks().0) {
+        *out = lanes.load_bf16(part);
+    }
+    out
 }
