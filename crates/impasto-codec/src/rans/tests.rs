@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Kind, class};
+use crate::sink::{CodingTables, Recorder, SymbolSink};
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, TOTAL, parametric, symbol_cost};
 
 fn words(segment: &Segment) -> Vec<u8> {
@@ -173,7 +174,13 @@ fn columns_can_change_from_row_to_row() {
         let class = |r: usize, c: usize| ((r * 41 + c * c * 7) % 53) as i32 - 4;
         let values: Vec<i32> = (0..9 * width as i32).map(|i| i * i % 97 - 20).collect();
         let values: Vec<i32> = if kind == Kind::Float { values.iter().map(|v| v & 0xFF).collect() } else { values };
-        let segment = encode_elements(kind, width, &values, class, &tables).expect("escapes have frequencies");
+        let coder = CodingTables::new(kind, &tables);
+        let mut recorder = Recorder::new(&coder, width, values.len());
+        for (r, values) in values.chunks_exact(width).enumerate() {
+            values.iter().enumerate().for_each(|(c, &v)| recorder.symbol(crate::class::class(kind, class(r, c), 0), v));
+            recorder.end_row();
+        }
+        let segment = recorder.segment().expect("escapes have frequencies");
         let words = words(&segment);
         for isa in Isa::available() {
             let mut decoder = Decoder::new(isa, &lut, segment.states, &words).expect("states");

@@ -6,6 +6,7 @@ use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
 use crate::tables::SHAPES;
 
+mod costs;
 mod layers;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];

@@ -1,12 +1,14 @@
-//! Counts of the symbols of a tensor, what they cost under each set of tables, and the cheapest set.
+//! The counting sink: how often each symbol occurs, what that costs under each set of tables, and the cheapest set.
 
-use impasto_codec::class::class;
-use impasto_codec::rans::{escape_code, symbol};
-use impasto_codec::tables::{
+use impasto_core::varint;
+
+use super::SymbolSink;
+use crate::class::{Class, Kind};
+use crate::header::Shape;
+use crate::rans::{escape_code, symbol};
+use crate::tables::{
     COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit,
 };
-use impasto_codec::{Kind, Shape};
-use impasto_core::varint;
 
 /// How often each symbol of each table occurs.
 #[derive(Clone)]
@@ -14,8 +16,8 @@ pub struct Counts {
     kind: Kind,
     /// `[table][symbol]`; values out of reach of every table count as escapes.
     symbols: Vec<[u64; SYMBOLS]>,
-    /// Raw low bits.
-    low_bits: u64,
+    /// Low bits of wide classes, and bits of the plane.
+    raw_bits: u64,
     /// Bytes of the varints of values out of reach.
     escape_bytes: u64,
 }
@@ -23,25 +25,7 @@ pub struct Counts {
 impl Counts {
     /// Nothing counted yet.
     pub fn new(kind: Kind) -> Self {
-        Counts { kind, symbols: vec![[0; SYMBOLS]; kind.tables()], low_bits: 0, escape_bytes: 0 }
-    }
-
-    /// Counts one row of values under their classes.
-    pub fn row(&mut self, row: i32, columns: &[i32], values: impl Iterator<Item = i32>) {
-        for (&column, value) in columns.iter().zip(values) {
-            self.value(row + column, value);
-        }
-    }
-
-    /// Counts a value of class `t`.
-    pub fn value(&mut self, t: i32, value: i32) {
-        let class = class(self.kind, t, 0);
-        let (symbol, _) = symbol(class, value);
-        self.symbols[class.table][symbol] += 1;
-        self.low_bits += u64::from(class.low_bits);
-        if symbol == ESCAPE {
-            self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
-        }
+        Counts { kind, symbols: vec![[0; SYMBOLS]; kind.tables()], raw_bits: 0, escape_bytes: 0 }
     }
 
     /// These and others of the same kind together. Integer sums: any order gives the same.
@@ -49,14 +33,14 @@ impl Counts {
         for (mine, theirs) in self.symbols.iter_mut().flatten().zip(other.symbols.iter().flatten()) {
             *mine += theirs;
         }
-        self.low_bits += other.low_bits;
+        self.raw_bits += other.raw_bits;
         self.escape_bytes += other.escape_bytes;
         self
     }
 
     /// Cost under tables, in 2^-16 bit. Symbols that a table lacks are escapes.
     fn cost(&self, tables: &[Frequencies]) -> u64 {
-        let mut cost = (self.low_bits + 8 * self.escape_bytes) * COST_ONE;
+        let mut cost = (self.raw_bits + 8 * self.escape_bytes) * COST_ONE;
         for (counts, table) in self.symbols.iter().zip(tables) {
             // No escape: so dear that such a table is not chosen where one is needed.
             let escape = symbol_cost(table.0[ESCAPE]).unwrap_or(64 * COST_ONE);
@@ -97,6 +81,27 @@ impl Counts {
     }
 }
 
+impl SymbolSink for Counts {
+    #[inline(always)]
+    fn symbol(&mut self, class: Class, value: i32) {
+        let (symbol, _) = symbol(class, value);
+        self.symbols[class.table][symbol] += 1;
+        self.raw_bits += u64::from(class.low_bits);
+        if symbol == ESCAPE {
+            self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
+        }
+    }
+
+    #[inline(always)]
+    fn raw(&mut self, _: u32, bits: u32) {
+        self.raw_bits += u64::from(bits);
+    }
+
+    /// Planes are padded tile by tile, which counts of a whole tensor do not know.
+    #[inline(always)]
+    fn end_row(&mut self) {}
+}
+
 /// Explicit frequencies in which every symbol that occurs has its place, or the escape stands in for those too rare to keep.
 fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
     let total: u64 = counts.iter().sum();
@@ -115,7 +120,8 @@ fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use impasto_codec::rans::{LANES, encode_segment};
+    use crate::rans::{LANES, encode_segment};
+    use crate::class::class;
 
     /// What is promised is what the coder makes of it.
     #[test]
@@ -135,7 +141,9 @@ mod tests {
                 .collect();
             let mut counts = Counts::new(kind);
             for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len())) {
-                counts.row(row, &columns, values.iter().copied());
+                for (&column, &value) in columns.iter().zip(values) {
+                    counts.symbol(class(kind, row, column), value);
+                }
             }
             let (shape, bits) = counts.best_shape();
             let (tables, spelled) = match shape {
