@@ -14,11 +14,11 @@ use impasto_model::{ModelError, WeightSource};
 
 use crate::calibrate::{Group, Place, Spill, Sums};
 use crate::error::EncodeError;
+use crate::feedback::Feedback;
 use crate::job::{Job, Progress};
 use crate::lattice::{Rows, round};
 use crate::metric::Metric;
 use crate::plan::Coding;
-use crate::sic::Feedback;
 use crate::statistics::{self, Statistics};
 
 /// The text that drift is measured on, and the weights of the model that it goes through.

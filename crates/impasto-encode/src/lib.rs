@@ -1,9 +1,8 @@
 //! The encoding job: scales, rates, mode decision, a checkpoint to one file.
 //!
 //! [`encode`] runs it. A tensor is seen as a matrix (`matrix`), its row and column scales are fitted
-//! (`scales`), its symbols counted under their classes and the cheapest tables chosen (`counts`,
-//! `plan`). In a lossy file each tensor's error has its measure (`metric`), which gives its steps;
-//! its rows are rounded with feedback (`sic`, `lattice`), and one global step is moved until the
+//! (`scales`), its symbols counted under their classes and the cheapest tables chosen (`plan`). In a lossy file each tensor's error has its measure (`metric`), which gives its steps;
+//! its rows are rounded with feedback ([`feedback`], `lattice`), and one global step is moved until the
 //! forecast meets the wanted size (`rate`). Then everything is coded and written (`code`, `job`).
 //! [`calibrate`] makes the statistics that a metric is made of (`statistics`).
 //!
@@ -14,9 +13,9 @@ mod arithmetic;
 mod aside;
 mod calibrate;
 mod code;
-mod counts;
 mod drift;
 mod error;
+pub mod feedback;
 mod job;
 mod lattice;
 mod layered;
@@ -29,7 +28,6 @@ mod plan;
 mod rate;
 mod report;
 mod scales;
-mod sic;
 mod spool;
 pub mod statistics;
 mod text;

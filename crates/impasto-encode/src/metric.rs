@@ -7,10 +7,10 @@ use impasto_core::lattice::scale;
 
 use crate::arithmetic::{exp2, log2_fixed};
 use crate::error::EncodeError;
+use crate::feedback::Feedback;
 use crate::lattice::Grid;
 use crate::model::Tensor;
 use crate::scales::Scales;
-use crate::sic::Feedback;
 use crate::statistics::Statistics;
 
 /// Bytes of factored covariances that are kept for the next tensor or rate.

@@ -6,9 +6,7 @@ use super::SymbolSink;
 use crate::class::{Class, Kind};
 use crate::header::Shape;
 use crate::rans::{escape_code, symbol};
-use crate::tables::{
-    COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit,
-};
+use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit};
 
 /// How often each symbol of each table occurs.
 #[derive(Clone)]
@@ -120,8 +118,8 @@ fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rans::{LANES, encode_segment};
     use crate::class::class;
+    use crate::rans::{LANES, encode_segment};
 
     /// What is promised is what the coder makes of it.
     #[test]

@@ -1,16 +1,17 @@
 //! The integers of a matrix.
 
+use impasto_codec::sink::Counts;
+use impasto_codec::tile::syntax::{Sums, lattice_row};
 use impasto_codec::{Body, IndexArray, Kind, Steps, TensorHeader};
 use impasto_core::{DType, Place};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
-use crate::counts::Counts;
+use crate::feedback::{Feedback, round_rows};
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
-use crate::sic::{Feedback, round_rows};
 
 /// Rows that are rounded side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -111,7 +112,6 @@ impl Integers {
                     columns: steps(&grid.columns),
                 }),
             };
-            let bits = bits + self.z.len() as u64 * u64::from(header.plane);
             (header, bits)
         };
         let headers = fit_classes(costs, &self.z, self.columns).into_iter().map(header);
@@ -123,7 +123,7 @@ impl Integers {
         let columns: Vec<i32> = classes.columns.iter().map(|&c| i32::from(c)).collect();
         let rows = self.z.par_chunks(self.columns.max(1)).zip(&classes.rows);
         let count = |mut counts: Counts, (z, &row): (&[i32], &i16)| {
-            counts.row(i32::from(row), &columns, z.iter().map(|&z| z >> classes.plane));
+            lattice_row(&mut counts, classes.plane, Sums { row: row.into(), columns: &columns }, z);
             counts
         };
         let empty = || Counts::new(Kind::Lattice);

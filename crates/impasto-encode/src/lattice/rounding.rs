@@ -6,7 +6,7 @@ use impasto_core::{
 };
 
 use super::costs::CLASSES;
-use crate::sic::Rounding;
+use crate::feedback::Rounding;
 
 /// Rows that are rounded side by side.
 type Row<T> = [T; 16];

@@ -17,9 +17,9 @@ use impasto_core::{
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
+use crate::feedback::{Feedback, WIDTH};
 use crate::lattice::{Costs, Factors, Grid, Integers};
 use crate::matrix::MatrixView;
-use crate::sic::{Feedback, WIDTH};
 
 pub use order::{Step, order};
 

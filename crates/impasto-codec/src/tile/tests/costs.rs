@@ -25,9 +25,7 @@ impl Owned {
             Kind::Float => Content::Float { layout, elements: &self.elements },
             Kind::Lattice => Content::Lattice { z: &self.z },
             Kind::Refinement => Content::Refinement { coarse: &self.z, fine: &self.fine },
-            Kind::Exact => {
-                Content::Exact { layout, z: &self.z, predicted: &self.predicted, elements: &self.elements }
-            }
+            Kind::Exact => Content::Exact { layout, z: &self.z, predicted: &self.predicted, elements: &self.elements },
         }
     }
 
