@@ -8,12 +8,13 @@ use impasto_container::{Matrix, MatrixError};
 use impasto_core::{DType, FloatLayout};
 use rayon::prelude::*;
 
-use crate::code::TENSOR_LEVEL;
 use crate::lattice::Grid;
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
+use crate::shapes::best_shape;
 use crate::tiles::{LEAST_TARGET, TARGET_BYTES, tile_shape};
+use crate::tools::TENSOR_LEVEL;
 
 /// Bytes of each part of a tensor that is compressed to learn its rate.
 const SAMPLE: usize = 128 << 10;
@@ -102,7 +103,7 @@ impl Plan {
         // The class is 4 (log2 of the scale + bias): SPEC 7.4.
         let (row_classes, column_classes) = classes(scales, 4 * bias * CLASS);
         let counts = count(matrix, layout, &row_classes, &column_classes);
-        let (shape, bits) = counts.best_shape();
+        let (shape, bits) = best_shape(&counts);
         let header = TensorHeader {
             shape,
             plane: layout.raw_bits() as u8,

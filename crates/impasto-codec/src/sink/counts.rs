@@ -1,12 +1,11 @@
-//! The counting sink: how often each symbol occurs, what that costs under each set of tables, and the cheapest set.
+//! The counting sink: how often each symbol occurs, what that costs under a set of tables, and tables that fit.
 
 use impasto_core::varint;
 
 use super::SymbolSink;
 use crate::class::{Class, Kind};
-use crate::header::Shape;
 use crate::rans::{escape_code, symbol};
-use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, fit, parametric, symbol_cost, write_explicit};
+use crate::tables::{COST_ONE, ESCAPE, Frequencies, SYMBOLS, fit, symbol_cost};
 
 /// How often each symbol of each table occurs.
 #[derive(Clone)]
@@ -36,8 +35,8 @@ impl Counts {
         self
     }
 
-    /// Cost under tables, in 2^-16 bit. Symbols that a table lacks are escapes.
-    fn cost(&self, tables: &[Frequencies]) -> u64 {
+    /// Cost under tables, one for each table number of the kind, in 2^-16 bit. Symbols that a table lacks are escapes.
+    pub fn cost(&self, tables: &[Frequencies]) -> u64 {
         let mut cost = (self.raw_bits + 8 * self.escape_bytes) * COST_ONE;
         for (counts, table) in self.symbols.iter().zip(tables) {
             // No escape: so dear that such a table is not chosen where one is needed.
@@ -62,20 +61,14 @@ impl Counts {
         }
     }
 
-    /// The cheapest tables, and what the symbols and these tables cost in bits (rounded up).
-    pub fn best_shape(&self) -> (Shape, u64) {
-        let explicit: Vec<Frequencies> = self.symbols.iter().map(fit_with_escape).collect();
-        let mut spelled = Vec::new();
-        write_explicit(&mut spelled, &explicit);
-        let mut best = (self.cost(&explicit) + spelled.len() as u64 * 8 * COST_ONE, Shape::Explicit(explicit));
-        for shape in 0..SHAPES as u8 {
-            let Some(tables) = parametric(self.kind, shape) else { break };
-            let cost = self.cost(&tables);
-            if cost <= best.0 {
-                best = (cost, Shape::Parametric(shape));
-            }
-        }
-        (best.1, best.0.div_ceil(COST_ONE))
+    /// Tables fitted to these counts. Every symbol that occurs has a place in them, or the escape stands in for it.
+    pub fn fitted(&self) -> Vec<Frequencies> {
+        self.symbols.iter().map(fit_with_escape).collect()
+    }
+
+    /// The kind of values that are counted.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 }
 
@@ -113,49 +106,4 @@ fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
     }
     // The frequencies are one run from the first to the last kept symbol; holes inside are free to be 0.
     fit(&kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::class::class;
-    use crate::rans::{LANES, encode_segment};
-
-    /// What is promised is what the coder makes of it.
-    #[test]
-    fn costs_are_coded_sizes() {
-        for kind in [Kind::Float, Kind::Lattice] {
-            let columns: Vec<i32> = (0..256).map(|c| c % 9).collect();
-            let rows: Vec<i32> = (0..400).map(|r| 10 + r % 23).collect();
-            let mut seed = 1u32;
-            let values: Vec<i32> = rows
-                .iter()
-                .flat_map(|_| &columns)
-                .map(|_| {
-                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let bell = (0..6).map(|i| (seed >> (5 * i) & 31) as i32).sum::<i32>() - 93;
-                    if kind == Kind::Lattice { bell / 4 } else { bell / 4 + 20 }
-                })
-                .collect();
-            let mut counts = Counts::new(kind);
-            for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len())) {
-                for (&column, &value) in columns.iter().zip(values) {
-                    counts.symbol(class(kind, row, column), value);
-                }
-            }
-            let (shape, bits) = counts.best_shape();
-            let (tables, spelled) = match shape {
-                Shape::Explicit(tables) => {
-                    let mut spelled = Vec::new();
-                    write_explicit(&mut spelled, &tables);
-                    (tables, spelled.len())
-                }
-                Shape::Parametric(shape) => (parametric(kind, shape).expect("shape"), 0),
-            };
-            let segment = encode_segment(kind, &rows, &columns, &values, &tables).expect("escapes have frequencies");
-            let bytes = segment.words.len() * 2 + segment.escapes.len() + spelled + 4 * LANES;
-            let promised = bits as f64 / 8.0;
-            assert!((bytes as f64 / promised - 1.0).abs() < 0.01, "{kind:?}: {bytes} bytes, promised {promised}");
-        }
-    }
 }

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use crate::error::EncodeError;
 use crate::statistics::{self, Info};
-pub(crate) use spill::{Place, Spill};
+pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, Rows, zeros};
 pub(crate) use sums::{Group, Sums};
 
@@ -159,7 +159,7 @@ struct Settled {
     names: Vec<String>,
     inputs: usize,
     tokens: usize,
-    covariance: Place,
+    covariance: Stretch,
     mean_square: f64,
     damping: f64,
     held_back: Option<f64>,
@@ -173,7 +173,7 @@ struct Run<'a> {
     /// Values of the streams, the first of them, that the backward pass needs.
     kept: usize,
     /// These before each half of a block, and behind the last.
-    streams: Vec<Place>,
+    streams: Vec<Stretch>,
     /// By name.
     groups: BTreeMap<String, Settled>,
     /// The last steps of damping found, for each input of a block and for that of the output projection.

@@ -12,6 +12,7 @@ use crate::feedback::{Feedback, round_rows};
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
+use crate::shapes::best_shape;
 
 /// Rows that are rounded side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -19,7 +20,7 @@ const SIDE_BY_SIDE: usize = 16;
 const LEAST_SAMPLE: usize = 256;
 /// `lambda` over the square of the step at equal slopes and high rate: an octave of the step is a bit and a factor of 4
 /// of the error `step^2 / 12`, so the slope is `2 ln 2 / 12`.
-const LAMBDA: f32 = 0.1155;
+pub const LAMBDA: f32 = 0.1155;
 
 /// Which rows are rounded.
 #[derive(Clone, Copy, PartialEq)]
@@ -99,7 +100,7 @@ impl Integers {
     pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
         let header = |classes: Classes| {
-            let (shape, bits) = self.count(&classes).best_shape();
+            let (shape, bits) = best_shape(&self.count(&classes));
             let header = TensorHeader {
                 shape,
                 plane: classes.plane,
@@ -147,8 +148,23 @@ impl Integers {
         self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 
+    /// What the weights of a tile err by, in squared steps: the unit of [`LAMBDA`].
+    pub fn distortion(&self, matrix: &MatrixView, grid: &Grid, place: &Place) -> f64 {
+        let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, self.columns, None);
+        let mut weights = Vec::new();
+        let mut sum = 0.0;
+        for r in place.rows.clone() {
+            matrix.weights(r, &mut weights);
+            for c in place.columns.clone() {
+                let error = weights[c] - rounder.weight_at(r, c, self.z[r * self.columns + c]);
+                sum += f64::from(error / rounder.step_at(r, c)).powi(2);
+            }
+        }
+        sum
+    }
+
     /// The integers of a tile, row by row.
-    pub fn part(&self, place: &Place) -> Vec<i32> {
+    pub fn tile(&self, place: &Place) -> Vec<i32> {
         let row = |r: usize| &self.z[r * self.columns..][place.columns.clone()];
         place.rows.clone().flat_map(row).copied().collect()
     }

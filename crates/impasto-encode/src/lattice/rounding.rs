@@ -87,6 +87,11 @@ impl<'a> Rounder<'a> {
         self.weight(z, self.columns[column], self.rows[row])
     }
 
+    /// The step in a row and column.
+    pub fn step_at(&self, row: usize, column: usize) -> f32 {
+        self.columns[column] * self.rows[row]
+    }
+
     /// The weight that a decoder makes of `z` (SPEC 10.3).
     fn weight(&self, z: i32, column: f32, row: f32) -> f32 {
         lattice::round(self.dtype, lattice::weight(z, 0.0, column, row))

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
 use crate::lattice::Grid;
+use crate::shapes::best_shape;
 
 /// Mantissa bits that classes are made for; a float's further ones are raw.
 const MANTISSA: u32 = 7;
@@ -61,7 +62,7 @@ impl Predicted<'_> {
         };
         let narrow = |class: i32| class.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
         let column_classes: Vec<i16> = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
-        let (shape, _) = self.count(plane, &row_classes, &column_classes).best_shape();
+        let (shape, _) = best_shape(&self.count(plane, &row_classes, &column_classes));
         TensorHeader {
             shape,
             plane,

@@ -5,6 +5,7 @@ use impasto_codec::tile::syntax::{Sums, refinement_row};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, TensorHeader};
 use rayon::prelude::*;
 
+use crate::shapes::best_shape;
 /// The group (SPEC 13.1) of an integer whose deviation is a step; it has the class [`UNIT_CLASS`].
 const MIDDLE: i32 = 5;
 const UNIT_CLASS: i32 = 15;
@@ -33,7 +34,7 @@ impl Refined<'_> {
             };
             let rows = group(&rows, MIDDLE, UNIT_CLASS);
             let columns = group(self.column_classes, 0, 0);
-            let (shape, bits) = self.count(&rows, &columns).best_shape();
+            let (shape, bits) = best_shape(&self.count(&rows, &columns));
             let header = TensorHeader {
                 shape,
                 plane: 0,
