@@ -1,5 +1,7 @@
 //! Coding the tiles of a tensor, and costing them without coding.
 
+use std::sync::OnceLock;
+
 use impasto_core::{DType, FloatLayout, Place};
 
 use super::syntax::{ExactRow, Sums, exact_row, float_row, lattice_row, refinement_row};
@@ -89,7 +91,8 @@ impl Content<'_> {
 pub struct TileEncoder<'a> {
     header: &'a TensorHeader,
     tables: CodingTables,
-    prices: Prices,
+    /// Made when something is costed.
+    prices: OnceLock<Prices>,
     segments: usize,
 }
 
@@ -97,13 +100,8 @@ impl<'a> TileEncoder<'a> {
     /// An encoder for the tiles of the layer with this tensor header, in `segments` segments each (1 to 16; fewer where a tile has fewer
     /// rows).
     pub fn new(header: &'a TensorHeader, segments: usize) -> Self {
-        let (kind, tables) = (header.kind(), header.tables());
-        TileEncoder {
-            header,
-            tables: CodingTables::new(kind, &tables),
-            prices: Prices::new(kind, &tables),
-            segments: segments.clamp(1, MAX_SEGMENTS),
-        }
+        let tables = CodingTables::new(header.kind(), &header.tables());
+        TileEncoder { header, tables, prices: OnceLock::new(), segments: segments.clamp(1, MAX_SEGMENTS) }
     }
 
     /// The unit of a tile. `None` if a value needs an escape and its table gives the escape no frequency, or if the content is not of the
@@ -135,12 +133,10 @@ impl<'a> TileEncoder<'a> {
         Some(out)
     }
 
-    /// What the unit of a tile costs, without coding it. `None` as [`TileEncoder::encode`].
-    ///
-    /// # Examples
-    /// See [`Cost`] for how exact it is.
+    /// What the unit of a tile costs, without coding it; [`Cost`] says how exact that is. `None` as [`TileEncoder::encode`].
     pub fn cost(&self, place: &Place, content: &Content) -> Option<Cost<'_>> {
-        let mut cost = Cost::new(&self.prices);
+        let prices = self.prices.get_or_init(|| Prices::new(self.header.kind(), &self.header.tables()));
+        let mut cost = Cost::new(prices);
         self.segments(place, content, |rows| {
             rows.hand_to(&mut cost);
             cost.end_segment();

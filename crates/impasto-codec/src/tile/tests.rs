@@ -142,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn refuses_tiles_without_their_head() {
+fn refuses_tiles_without_their_header() {
     let place = Place { rows: 0..1, columns: 0..1 };
     let decoder = TileDecoder::new(DType::Bf16, vec![], Isa::Scalar).expect("no tensor headers");
     let decode = |mode| decoder.decode(&[Unit { mode, bytes: &[1] }], &place, &mut [0; 2], 2);
