@@ -170,37 +170,41 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place = Place { rows: 0..8, columns: 0..64 };
+    const PLACE: Place = Place { rows: 0..64, columns: 0..256 };
 
-    fn header() -> TensorHeader {
-        TensorHeader {
+    /// The mode of a tile of BF16 weights of about 2^-r in row `r`.
+    fn coded(weight: impl Fn(usize, usize) -> u16) -> Mode {
+        let (rows, columns) = (PLACE.rows.len(), PLACE.columns.len());
+        let bytes: Vec<u8> = (0..rows * columns).flat_map(|i| weight(i / columns, i % columns).to_le_bytes()).collect();
+        let matrix = MatrixView::plain(&bytes, DType::Bf16, rows, columns);
+        let header = TensorHeader {
             shape: Shape::Parametric(1),
             plane: 6,
-            row_classes: IndexArray::Constant(4 * 120),
+            row_classes: IndexArray::new((0..rows as i16).map(|r| 4 * (127 - r)).collect()),
             column_classes: IndexArray::Constant(0),
             body: Body::Float,
-        }
-    }
-
-    fn coded(weight: impl Fn(usize) -> u16) -> Mode {
-        let bytes: Vec<u8> = (0..512).flat_map(|i| weight(i).to_le_bytes()).collect();
-        let matrix = MatrixView::plain(&bytes, DType::Bf16, 8, 64);
-        let header = header();
+        };
         let encoder = TileEncoder::new(&header, 1);
         code_exact(&Tile::new(&matrix, &PLACE), Some(&encoder)).expect("codes")[0].0
     }
 
     #[test]
-    fn repeated_bytes_go_under_zstandard_and_noise_under_classes() {
-        assert_eq!(coded(|_| 0), Mode::ZSTD);
-        let noise = |i: usize| 0x3C00 | (i.wrapping_mul(2_654_435_761) >> 11 & 0x80FF) as u16;
-        assert_eq!(coded(noise), Mode::FLOAT);
+    fn repeated_bytes_go_under_zstandard_and_rows_of_their_own_scale_under_classes() {
+        assert_eq!(coded(|_, _| 0), Mode::ZSTD);
+        let scaled = |r: usize, c: usize| {
+            let mut noise = (r * 256 + c) as u64;
+            for _ in 0..4 {
+                noise = (noise ^ noise >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            }
+            (127 - r as u16 - (noise >> 40 | 64).trailing_zeros() as u16) << 7 | (noise >> 20 & 0x807F) as u16
+        };
+        assert_eq!(coded(scaled), Mode::FLOAT);
     }
 
     #[test]
     fn a_stand_in_stands_back() {
-        let bytes = [0; 1024];
-        let matrix = MatrixView::plain(&bytes, DType::Bf16, 8, 64);
+        let bytes = [0; 64 * 256 * 2];
+        let matrix = MatrixView::plain(&bytes, DType::Bf16, 64, 256);
         let tile = Tile::new(&matrix, &PLACE);
         let best = Trial::exact(u64::MAX, vec![]);
         let stand_in = StandIn(Bytes);
