@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn levels_agree(
+        fn instruction_sets_agree(
             dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2]),
             v in prop::collection::vec(any::<i32>(), 0..300),
             noise in prop::collection::vec(any::<u8>(), 900),

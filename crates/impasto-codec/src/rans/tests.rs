@@ -54,7 +54,7 @@ fn values(kind: Kind, rows: &[i32], columns: &[i32], noise: &[(u8, i32)]) -> Vec
 
 proptest! {
     #[test]
-    fn every_level_gives_back_the_values(
+    fn every_instruction_set_gives_back_the_values(
         (kind, tables) in any_tables(),
         rows in prop::collection::vec(-10i32..60, 1..8),
         columns in prop::collection::vec(-10i32..1000, 1..200),
@@ -71,9 +71,9 @@ proptest! {
         }
     }
 
-    /// Whatever the words and the tables are, the levels agree: same values, escapes, states and words used, or all refuse.
+    /// Whatever the words and the tables are, instruction sets agree: same values, escapes, states and words used, or all refuse.
     #[test]
-    fn levels_agree_on_noise(
+    fn instruction_sets_agree_on_noise(
         (kind, tables) in any_tables(),
         states in prop::collection::vec(LOW.., LANES),
         noise in prop::collection::vec(any::<u16>(), 0..1200),
@@ -127,7 +127,7 @@ fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
 
 /// Where the words end, wherever that is, every instruction set refuses; with one word more it does not.
 #[test]
-fn every_level_notices_the_end_of_the_words() {
+fn every_instruction_set_notices_the_end_of_the_words() {
     for kind in Kind::ALL {
         let tables = shape_for(kind, 2);
         let lut = Lut::new(kind, &tables);

@@ -95,7 +95,7 @@ proptest! {
             weights.push(out);
         }
         weights.dedup();
-        prop_assert_eq!(weights.len(), 1, "the levels differ");
+        prop_assert_eq!(weights.len(), 1, "instruction sets differ");
     }
 
     #[test]

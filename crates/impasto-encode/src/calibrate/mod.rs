@@ -7,7 +7,7 @@
 //!
 //! All windows of the text go through the model together, one block at a time, and back again. Memory holds the ends of
 //! the model, one block, the residual streams of all windows, the covariances of half a block, and the activations of
-//! some windows; what the way back needs lies in a file ([`spill`]).
+//! some windows; what the backward pass needs is kept in a file ([`spill`]).
 
 mod damping;
 mod result;
