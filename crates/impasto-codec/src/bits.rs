@@ -9,7 +9,26 @@ pub struct BitWriter {
     held: u32,
 }
 
+/// A place in a bit string to go back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BitMark {
+    bytes: usize,
+    hold: u64,
+    held: u32,
+}
+
 impl BitWriter {
+    /// Where the string ends now.
+    pub(crate) fn mark(&self) -> BitMark {
+        BitMark { bytes: self.bytes.len(), hold: self.hold, held: self.held }
+    }
+
+    /// Forgets the fields after a mark.
+    pub(crate) fn roll_back(&mut self, to: BitMark) {
+        self.bytes.truncate(to.bytes);
+        (self.hold, self.held) = (to.hold, to.held);
+    }
+
     /// Appends the low `bits` bits of `value`; `bits` is at most 32.
     pub fn put(&mut self, value: u32, bits: u32) {
         debug_assert!(bits <= 32);

@@ -67,6 +67,7 @@ pub struct Class {
 
 /// The class of an element: `t = clamp(row + column, 0, T)`. In kinds refinement and exact `t` is found otherwise, by
 /// [`crate::refinement::class`] and [`crate::exact::class`], and given as the one or the other.
+#[inline(always)]
 pub fn class(kind: Kind, row: i32, column: i32) -> Class {
     let t = (row + column).clamp(0, kind.max_class());
     match kind {

@@ -81,7 +81,7 @@ pub enum CodecError {
     HeaderLayer {
         /// The layer.
         layer: usize,
-        /// Kind of the head.
+        /// Kind of the tensor header.
         kind: Mode,
     },
     /// A tile stands in a layer where its mode has no place.

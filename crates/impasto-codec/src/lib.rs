@@ -13,6 +13,7 @@ pub mod header;
 pub mod index;
 pub mod rans;
 pub mod refinement;
+pub mod sink;
 pub mod tables;
 pub mod tile;
 

@@ -3,9 +3,10 @@
 mod coded;
 mod decode;
 mod encode;
+pub mod syntax;
 
 pub use decode::{TileDecoder, Unit};
-pub use encode::TileEncoder;
+pub use encode::{Content, TileEncoder};
 
 use std::ops::Range;
 

@@ -17,6 +17,11 @@ pub fn log2_fixed(x: f64) -> Option<i32> {
     Some(((exponent - shifted) << 16) + fraction)
 }
 
+/// `log2(x)` to 2^-16, rounded down; 0 unless `x` is finite and above 0.
+pub fn log2(x: f64) -> f64 {
+    f64::from(log2_fixed(x).unwrap_or(0)) / 65536.0
+}
+
 /// `2^x` for x from -500 to 500, to about 1e-9 relative.
 pub fn exp2(x: f64) -> f64 {
     let whole = x.clamp(-500.0, 500.0).floor();

@@ -7,29 +7,29 @@ use impasto_container::{LayerMark, Object, UnitSlot, Writer, measure};
 use impasto_core::Mode;
 
 use crate::error::EncodeError;
-use crate::layers::{Step, order};
+use crate::layers::{Increment, order};
 use crate::report::TensorReport;
-use crate::spool::{Part, Spool};
+use crate::spool::{Span, Spool};
 
 /// A unit that is set aside.
 #[derive(Clone, Copy)]
 pub struct Unit {
     pub slot: UnitSlot,
     pub mode: Mode,
-    pub part: Part,
+    pub span: Span,
 }
 
-/// A band of a tensor above its base: what is to be ordered.
-pub struct Band {
+/// A tile row of a tensor above its base: what is to be ordered.
+pub struct TileRow {
     /// The tensor headers of its tensor's layers above the base.
     pub headers: Vec<Unit>,
     /// For each layer above the base its units.
     pub layers: Vec<Vec<Unit>>,
     /// What each of these layers is worth.
-    pub steps: Vec<Step>,
+    pub increments: Vec<Increment>,
 }
 
-impl Band {
+impl TileRow {
     /// How many of its layers are lossy.
     fn lossy(&self) -> usize {
         let exact = |units: &[Unit]| units.iter().any(|unit| unit.mode == Mode::EXACT);
@@ -43,19 +43,19 @@ pub struct Aside {
     pub objects: Vec<Object>,
     /// Assets and bases, in the order of the file.
     pub base: Vec<Unit>,
-    pub bands: Vec<Band>,
+    pub tile_rows: Vec<TileRow>,
     pub tensors: Vec<TensorReport>,
 }
 
 impl Aside {
     /// Nothing yet of a file at `path` with these objects.
     pub fn new(path: &Path, objects: Vec<Object>) -> Result<Aside, EncodeError> {
-        Ok(Aside { spool: Spool::beside(path)?, objects, base: vec![], bands: vec![], tensors: vec![] })
+        Ok(Aside { spool: Spool::beside(path)?, objects, base: vec![], tile_rows: vec![], tensors: vec![] })
     }
 
     /// Sets a unit aside.
     pub fn push(&mut self, slot: UnitSlot, mode: Mode, bytes: &[u8]) -> Result<Unit, EncodeError> {
-        Ok(Unit { slot, mode, part: self.spool.push(bytes)? })
+        Ok(Unit { slot, mode, span: self.spool.push(bytes)? })
     }
 
     /// Sets a unit of the base aside.
@@ -65,20 +65,20 @@ impl Aside {
         Ok(())
     }
 
-    /// The order of the file: the base, then bands by what they are worth, those of exact layers last.
+    /// The order of the file: the base, then tile rows by what their increments are worth, exact layers last.
     pub fn ordered(&self) -> Ordered {
         let mut ordered = Ordered { units: self.base.clone(), ends: vec![self.base.len()], lossy: 0 };
         let mut headers = HashSet::new();
         for exact in [false, true] {
-            let layers = |band: &Band| if exact { band.lossy()..band.layers.len() } else { 0..band.lossy() };
-            let bands: Vec<Vec<Step>> = self.bands.iter().map(|band| band.steps[layers(band)].to_vec()).collect();
-            for (band, step) in order(&bands) {
-                let band = &self.bands[band];
-                let layer = layers(band).start + step;
+            let layers = |row: &TileRow| if exact { row.lossy()..row.layers.len() } else { 0..row.lossy() };
+            let increments = |row: &TileRow| row.increments[layers(row)].to_vec();
+            for (tile_row, increment) in order(&self.tile_rows.iter().map(increments).collect::<Vec<_>>()) {
+                let tile_row = &self.tile_rows[tile_row];
+                let layer = layers(tile_row).start + increment;
                 // The base is layer 0, and not among these.
-                let needed = band.headers.iter().filter(|header| usize::from(header.slot.layer) <= layer + 1);
+                let needed = tile_row.headers.iter().filter(|header| usize::from(header.slot.layer) <= layer + 1);
                 ordered.units.extend(needed.filter(|header| headers.insert((header.slot.object, header.slot.layer))));
-                ordered.units.extend(&band.layers[layer]);
+                ordered.units.extend(&tile_row.layers[layer]);
                 ordered.ends.push(ordered.units.len());
             }
             if !exact {
@@ -90,13 +90,13 @@ impl Aside {
 
     /// The length of a file of the first `units` units in this order, with a record of `layers` layers.
     pub fn length(&self, ordered: &Ordered, units: usize, layers: usize) -> Result<u64, EncodeError> {
-        let lengths: Vec<u32> = ordered.units[..units].iter().map(|unit| unit.part.length as u32).collect();
+        let lengths: Vec<u32> = ordered.units[..units].iter().map(|unit| unit.span.length as u32).collect();
         // As many bytes as any others, or a few more.
         let marks = vec![LayerMark { units: units as u32, kld: None }; layers];
         measure(&self.objects, &lengths, &marks).map_err(|rule| EncodeError::Layout(rule.to_string()))
     }
 
-    /// The most units, whole steps of bands, of a file of at most `bytes` bytes; at least the base.
+    /// The most units, whole increments of tile rows, of a file of at most `bytes` bytes; at least the base.
     pub fn most_within(&self, ordered: &Ordered, bytes: u64, layers: usize) -> Result<usize, EncodeError> {
         let (mut fit, mut over) = (0, ordered.ends.len());
         while over - fit > 1 {
@@ -112,7 +112,7 @@ impl Aside {
         let mut writer = Writer::create(path, self.objects.clone(), slots, marks)?;
         let mut bytes = Vec::new();
         for unit in &ordered.units {
-            self.spool.read(unit.part, &mut bytes)?;
+            self.spool.read(unit.span, &mut bytes)?;
             writer.push(unit.mode, &bytes)?;
         }
         Ok(writer)
@@ -122,7 +122,7 @@ impl Aside {
 /// Units in the order of the file.
 pub struct Ordered {
     pub units: Vec<Unit>,
-    /// After how many units the base, or the step of a band, ends.
+    /// After how many units the base, or an increment of a tile row, ends.
     pub ends: Vec<usize>,
     /// How many there are without those of exact layers.
     pub lossy: usize,
@@ -132,7 +132,7 @@ pub struct Ordered {
 mod tests {
     use super::*;
 
-    /// Two tensors in a base, a refinement and an exact layer: one of two bands, one of one.
+    /// Two tensors in a base, a refinement and an exact layer: one of two tile rows, one of one.
     fn aside(folder: &Path) -> Aside {
         let mut aside = Aside::new(&folder.join("x"), vec![]).expect("a file");
         let slot = |object, tile, layer, is_header| UnitSlot { object, tile, layer, is_header };
@@ -145,15 +145,15 @@ mod tests {
             for (tile, gains) in (0..).zip(gains) {
                 let modes = [(1, Mode::REFINEMENT), (2, Mode::EXACT)];
                 let layers = modes.map(|(layer, mode)| vec![push(&mut aside, tile, layer, false, mode)]).to_vec();
-                let steps = gains.map(|gain| Step { gain, bytes: 32 }).to_vec();
-                aside.bands.push(Band { headers: headers.clone(), layers, steps });
+                let increments = gains.map(|gain| Increment { gain, bytes: 32 }).to_vec();
+                aside.tile_rows.push(TileRow { headers: headers.clone(), layers, increments });
             }
         }
         aside
     }
 
     #[test]
-    fn the_best_bands_come_first_and_exact_layers_last() {
+    fn the_best_tile_rows_come_first_and_exact_layers_last() {
         let folder = tempfile::tempdir().expect("a folder");
         let ordered = aside(folder.path()).ordered();
         let found: Vec<(u32, u32, u8, bool)> =

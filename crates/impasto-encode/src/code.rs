@@ -11,15 +11,12 @@ use crate::error::EncodeError;
 use crate::lattice::Integers;
 use crate::matrix::MatrixView;
 use crate::plan::{Coding, Plan};
+use crate::tools::{Lattice, Tile, code_exact, code_lossy};
 
 /// Bytes of a piece of an asset.
 pub const PIECE: u64 = 4 << 20;
-/// Compression levels of Zstandard: for assets, which are small and read whole; for tensors; and to see whether it is worth while.
+/// Compression level of Zstandard for assets, which are small and read whole.
 const ASSET_LEVEL: i32 = 18;
-pub const TENSOR_LEVEL: i32 = 9;
-const SAMPLE_LEVEL: i32 = 1;
-/// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
-const SAMPLE: usize = 16 << 10;
 /// Tiles coded together before they are written: bounds the memory of a large tensor.
 const BATCH: usize = 64;
 
@@ -91,62 +88,19 @@ pub fn code_tensor(
     let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
     let places: Vec<Place> = tiles.map(Place::from).collect();
     for batch in places.chunks(BATCH) {
-        let units = batch.par_iter().map(|place| match (&encoder, integers) {
-            (Some(encoder), Some((integers, _))) => code_lattice(matrix, integers, encoder, place),
-            (Some(encoder), None) => code_float(matrix, encoder, place),
-            _ => encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL),
+        let units = batch.par_iter().map(|place| match (&plan.coding, &encoder, integers) {
+            (Coding::Lattice(grid), Some(encoder), Some((integers, _))) => {
+                code_lossy(&Tile::new(matrix, place), &Lattice { encoder, integers, grid })
+            }
+            _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });
         let units = units.collect::<Result<Vec<_>, CodecError>>();
         let units = units.map_err(|error| EncodeError::Codec { tensor: name.to_owned(), error })?;
-        for (mode, bytes) in units {
+        for (mode, bytes) in units.into_iter().flatten() {
             by_mode.iter_mut().filter(|(m, _)| *m == mode).for_each(|(_, sum)| *sum += bytes.len() as u64);
             push(mode, &bytes)?;
         }
     }
     let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
     Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
-}
-
-/// The elements of a tile, row by row.
-fn elements(matrix: &MatrixView, place: &Place) -> Vec<u8> {
-    let mut out = Vec::with_capacity(place.elements() * matrix.dtype.size());
-    for r in place.rows.clone() {
-        out.extend_from_slice(&matrix.part(r, place.columns.clone()));
-    }
-    out
-}
-
-/// The floats of a tile, exactly: under scale classes, or as bytes where that is smaller (tiles of zeros or of repeated rows).
-fn code_float(matrix: &MatrixView, encoder: &TileEncoder, place: &Place) -> Result<(Mode, Vec<u8>), CodecError> {
-    let elements = elements(matrix, place);
-    let Some(unit) = encoder.float(matrix.dtype, place, &elements) else {
-        return encode_bytes(&elements, matrix.dtype, TENSOR_LEVEL);
-    };
-    let sample = &elements[..elements.len().min(SAMPLE)];
-    let (_, tried) = encode_bytes(sample, matrix.dtype, SAMPLE_LEVEL)?;
-    if tried.len() as u128 * (elements.len() as u128) < unit.len() as u128 * sample.len() as u128 {
-        let (mode, bytes) = encode_bytes(&elements, matrix.dtype, TENSOR_LEVEL)?;
-        if bytes.len() < unit.len() {
-            return Ok((mode, bytes));
-        }
-    }
-    Ok((Mode::FLOAT, unit))
-}
-
-/// The integers of a tile.
-fn code_lattice(
-    matrix: &MatrixView,
-    integers: &Integers,
-    encoder: &TileEncoder,
-    place: &Place,
-) -> Result<(Mode, Vec<u8>), CodecError> {
-    match encoder.lattice(place, &integers.part(place)) {
-        Some(unit) => Ok((Mode::LATTICE, unit)),
-        None => code_exactly(matrix, place),
-    }
-}
-
-/// The elements of a tile as bytes.
-pub fn code_exactly(matrix: &MatrixView, place: &Place) -> Result<(Mode, Vec<u8>), CodecError> {
-    encode_bytes(&elements(matrix, place), matrix.dtype, TENSOR_LEVEL)
 }

@@ -12,13 +12,13 @@ use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Frame, Walk};
 use impasto_model::{ModelError, WeightSource};
 
-use crate::calibrate::{Group, Place, Spill, Sums};
+use crate::calibrate::{Group, Spill, Stretch, Sums};
 use crate::error::EncodeError;
-use crate::job::{Job, Progress};
-use crate::lattice::{Rows, round};
+use crate::feedback::Feedback;
+use crate::lattice::Rows;
 use crate::metric::Metric;
-use crate::plan::Coding;
-use crate::sic::Feedback;
+use crate::options::Progress;
+use crate::planner::Planner;
 use crate::statistics::{self, Statistics};
 
 /// The text that drift is measured on, and the weights of the model that it goes through.
@@ -32,7 +32,7 @@ pub struct Sequential<'a> {
 
 /// A source whose embedding and output projection have gone through the codec.
 struct CodedEnds<'a> {
-    job: &'a Job<'a>,
+    planner: &'a Planner<'a>,
     step: f64,
     source: &'a (dyn WeightSource + Sync),
 }
@@ -43,7 +43,7 @@ impl WeightSource for CodedEnds<'_> {
     }
 
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
-        match self.job.coded_weights(name, self.step, None)? {
+        match coded_weights(self.planner, name, self.step, None)? {
             Some(weights) => Ok(weights),
             None => self.source.load_f32(name),
         }
@@ -54,10 +54,10 @@ impl WeightSource for CodedEnds<'_> {
     }
 }
 
-/// Writes statistics to `path` that differ from those of the job in the covariances: each block's inputs are those behind
+/// Writes statistics to `path` that differ from those of the planner in the covariances: each block's inputs are those behind
 /// blocks coded at the global step `step`.
 pub fn drifted(
-    job: &Job,
+    planner: &Planner,
     step: f64,
     statistics: &Statistics,
     sequential: &Sequential,
@@ -69,14 +69,14 @@ pub fn drifted(
     let tokens = tokens.get(..info.tokens as usize).ok_or(EncodeError::ShortText { tokens: tokens.len(), window })?;
     let why = "a model cannot be run without it";
     let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
-    let ends = CodedEnds { job, step, source: weights };
-    let frame = Frame::load(&ends, DecoderConfig::from_json(&json)?, job.options.threads)?;
+    let ends = CodedEnds { planner, step, source: weights };
+    let frame = Frame::load(&ends, DecoderConfig::from_json(&json)?, planner.options.threads)?;
     let mut walk = Walk::new(&frame, tokens, window)?;
     let mut spill = Spill::beside(path)?;
     let mut places = HashMap::new();
     let blocks = frame.config().blocks.len();
     for index in 0..blocks {
-        (job.watch)(Progress::Drift(index, blocks));
+        (planner.watch)(Progress::Drift(index, blocks));
         let mut block = frame.load_block(weights, index)?;
         for sublayer in 0..block.sublayers.len() {
             let mut sums = Sums::of(block.linears_of(sublayer))?;
@@ -85,7 +85,7 @@ pub fn drifted(
                 let tokens = group.tokens.max(1) as f32;
                 group.sum.iter_mut().for_each(|s| *s /= tokens);
                 for name in &group.names {
-                    if let Some(coded) = job.coded_weights(name, step, Some(&group))? {
+                    if let Some(coded) = coded_weights(planner, name, step, Some(&group))? {
                         block.set_weights(name, &coded)?;
                     }
                 }
@@ -109,7 +109,7 @@ pub fn drifted(
 }
 
 /// Sets the covariance of a group aside.
-fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Place>) -> Result<(), EncodeError> {
+fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Stretch>) -> Result<(), EncodeError> {
     let Some(name) = group.names.into_iter().next() else { return Ok(()) };
     let n = group.inputs;
     let place = spill.push((0..n).map(|i| &group.sum[i * n..=i * n + i]))?;
@@ -117,27 +117,25 @@ fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Place>) ->
     Ok(())
 }
 
-impl Job<'_> {
-    /// The weights of a tensor after coding at a global step; `group`: the covariance of its inputs, in place of that of
-    /// the statistics. `None` for one that is kept exactly.
-    fn coded_weights(&self, name: &str, step: f64, group: Option<&Group>) -> Result<Option<Vec<f32>>, EncodeError> {
-        let Some(tensor) = self.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
-        let tensor = self.tensors[tensor].same_as.unwrap_or(tensor);
-        let (Some(plan), Some((metric, scales))) = (self.plan(tensor, Some(step))?, self.measure(tensor)) else {
-            return Ok(None);
-        };
-        let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
-        let matrix = self.tensors[tensor].matrix(self.checkpoint);
-        let feedback = match (group, metric) {
-            (Some(group), Metric { input: Some((_, damping)), .. }) => {
-                let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };
-                Feedback::new(&group.sum, group.inputs, *damping).ok_or_else(broken)?.into()
-            }
-            _ => self.feedbacks.of(metric, matrix.columns)?,
-        };
-        let integers = round(&matrix, scales, &feedback, grid, &self.costs, Rows::All);
-        let weights = integers.weights(matrix.dtype, grid);
-        self.checkpoint.release(self.tensors[tensor].info);
-        Ok(Some(weights))
+/// The weights of a tensor after coding at a global step; `group`: the covariance of its inputs, in place of that of
+/// the statistics. `None` for one that is kept exactly.
+fn coded_weights(
+    planner: &Planner,
+    name: &str,
+    step: f64,
+    group: Option<&Group>,
+) -> Result<Option<Vec<f32>>, EncodeError> {
+    let inputs = &planner.inputs;
+    let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
+    let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
+    let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
+    // The steps stay those of the statistics: they say what the file will have.
+    let grid = lossy.grid(step);
+    if let (Some(group), Metric { input: Some((_, damping)), .. }) = (group, lossy.metric) {
+        let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };
+        lossy.feedback = Feedback::new(&group.sum, group.inputs, *damping).ok_or_else(broken)?.into();
     }
+    let weights = lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid);
+    inputs.release(tensor);
+    Ok(Some(weights))
 }

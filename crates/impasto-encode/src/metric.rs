@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use impasto_core::lattice::scale;
 
-use crate::arithmetic::{exp2, log2_fixed};
+use crate::arithmetic::{exp2, log2, log2_fixed};
 use crate::error::EncodeError;
+use crate::feedback::Feedback;
 use crate::lattice::Grid;
 use crate::model::Tensor;
 use crate::scales::Scales;
-use crate::sic::Feedback;
 use crate::statistics::Statistics;
 
 /// Bytes of factored covariances that are kept for the next tensor or rate.
@@ -103,7 +103,6 @@ pub fn metrics(
     statistics: Option<&Statistics>,
     floors: Floors,
 ) -> Vec<Option<Metric>> {
-    let octaves = |x: f64| f64::from(log2_fixed(x).unwrap_or(0)) / 65536.0;
     let metric = |tensor: &Option<(&Tensor, &Scales)>| {
         let (tensor, scales) = (*tensor)?;
         let size = scales.mean_square.sqrt();
@@ -122,7 +121,7 @@ pub fn metrics(
         // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
         let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
         let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
-        let measured = Measured { coarseness: octaves(relative / (inputs * size)), weights: tensor.weights() as f64 };
+        let measured = Measured { coarseness: log2(relative / (inputs * size)), weights: tensor.weights() as f64 };
         Some((Metric { input, relative, rows }, Some(measured)))
     };
     let found: Vec<_> = tensors.iter().map(metric).collect();

@@ -1,19 +1,20 @@
 //! What is decided about a tensor before it is coded: mode, tensor header, tiles.
 
-use impasto_codec::float::values_of_row;
+use impasto_codec::sink::Counts;
 use impasto_codec::tile::encode_bytes;
+use impasto_codec::tile::syntax::{Sums, float_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_container::{Matrix, MatrixError};
 use impasto_core::{DType, FloatLayout};
 use rayon::prelude::*;
 
-use crate::code::TENSOR_LEVEL;
-use crate::counts::Counts;
 use crate::lattice::Grid;
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
+use crate::shapes::best_shape;
 use crate::tiles::{LEAST_TARGET, TARGET_BYTES, tile_shape};
+use crate::tools::TENSOR_LEVEL;
 
 /// Bytes of each part of a tensor that is compressed to learn its rate.
 const SAMPLE: usize = 128 << 10;
@@ -101,20 +102,16 @@ impl Plan {
         let bias = (1 << (layout.exponent - 1)) - 1;
         // The class is 4 (log2 of the scale + bias): SPEC 7.4.
         let (row_classes, column_classes) = classes(scales, 4 * bias * CLASS);
-        let counts = count(matrix, Kind::Float, &row_classes, &column_classes, |bytes, values| {
-            values_of_row(layout, bytes, values);
-        });
-        let (shape, bits) = counts.best_shape();
-        let plane = layout.raw_bits();
+        let counts = count(matrix, layout, &row_classes, &column_classes);
+        let (shape, bits) = best_shape(&counts);
         let header = TensorHeader {
             shape,
-            plane: plane as u8,
+            plane: layout.raw_bits() as u8,
             row_classes: IndexArray::new(row_classes),
             column_classes: IndexArray::new(column_classes),
             body: Body::Float,
         };
         let header_bytes = header.to_bytes().len() as u64;
-        let bits = bits + matrix.len() as u64 * u64::from(plane);
         Plan::new(matrix, Coding::Float(header), bits, header_bytes)
     }
 
@@ -145,26 +142,18 @@ fn classes(scales: &Scales, offset: i32) -> (Vec<i16>, Vec<i16>) {
     (scales.rows.iter().map(|&l| class(l, offset)).collect(), scales.columns.iter().map(|&l| class(l, 0)).collect())
 }
 
-/// Counts the symbols of a matrix; `values` appends the values of a row of elements.
-fn count(
-    matrix: &MatrixView,
-    kind: Kind,
-    rows: &[i16],
-    columns: &[i16],
-    values: impl Fn(&[u8], &mut Vec<i32>) + Sync,
-) -> Counts {
+/// Counts the symbols of a matrix of floats.
+fn count(matrix: &MatrixView, layout: FloatLayout, rows: &[i16], columns: &[i16]) -> Counts {
     let columns: Vec<i32> = columns.iter().map(|&c| i32::from(c)).collect();
     let chunk = |i: usize| {
-        let mut counts = Counts::new(kind);
-        let mut row_values = Vec::with_capacity(matrix.columns);
+        let mut counts = Counts::new(Kind::Float);
         for (r, &row) in rows.iter().enumerate().skip(i * CHUNK).take(CHUNK) {
-            row_values.clear();
-            values(&matrix.row(r), &mut row_values);
-            counts.row(i32::from(row), &columns, row_values.iter().copied());
+            float_row(&mut counts, layout, Sums { row: row.into(), columns: &columns }, &matrix.row(r));
         }
         counts
     };
-    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| Counts::new(kind), Counts::merged)
+    let empty = || Counts::new(Kind::Float);
+    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(empty, Counts::merged)
 }
 
 /// Can a tensor of this dtype be coded on the lattice?

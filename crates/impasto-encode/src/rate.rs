@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::arithmetic::{exp2, log2_fixed};
+use crate::arithmetic::{exp2, log2};
 
 /// Finest and coarsest relative step that are tried, as powers of two.
 const FINEST: f64 = -19.0;
@@ -11,6 +11,74 @@ const COARSEST: f64 = 8.0;
 
 /// A bracket so narrow, in octaves, means that the size jumps inside it.
 const NARROW: f64 = 1e-6;
+/// Times that a file is coded to meet a size.
+pub const TRIES: usize = 8;
+/// A forecast aims below the wanted size by one part in so many.
+const SLACK: u64 = 1000;
+
+/// Where in the bytes up to `target` a search aims: what is coded at a forecast step is off by a few parts in 1000.
+pub fn aim(target: u64) -> u64 {
+    target - target / SLACK
+}
+
+/// Is a file of `length` bytes at most `target`, and at least 99.5% of it?
+pub fn meets(length: u64, target: u64) -> bool {
+    length <= target && length >= target - target / 200
+}
+
+/// Steps that are known to be too fine and not too fine, in octaves.
+#[derive(Default)]
+struct Bracket {
+    low: Option<f64>,
+    high: Option<f64>,
+}
+
+impl Bracket {
+    /// Takes note of a step.
+    fn note(&mut self, at: f64, too_fine: bool) {
+        if too_fine {
+            self.low = Some(at);
+        } else {
+            self.high = Some(at);
+        }
+    }
+
+    /// The next step to try: the guess, or the middle where that leaves the bracket.
+    fn next(&self, guess: f64) -> f64 {
+        match (self.low, self.high) {
+            (Some(low), Some(high)) if !(low < guess && guess < high) => (low + high) / 2.0,
+            _ => guess,
+        }
+    }
+}
+
+/// A step that is corrected by what was coded at it: the forecast is good to a few parts in 1000, the coded size tells the rest.
+pub struct Correction {
+    step: f64,
+    bracket: Bracket,
+}
+
+impl Correction {
+    /// From a step that was forecast.
+    pub fn new(step: f64) -> Self {
+        Correction { step, bracket: Bracket::default() }
+    }
+
+    /// The step to try now.
+    pub fn step(&self) -> f64 {
+        self.step
+    }
+
+    /// Makes the step coarser by `octaves`, or the middle of what is known; it was `too_fine` or not. Returns by how many octaves it became
+    /// finer.
+    pub fn correct(&mut self, octaves: f64, too_fine: bool) -> f64 {
+        let at = log2(self.step);
+        self.bracket.note(at, too_fine);
+        let next = self.bracket.next(at + octaves);
+        self.step = exp2(next);
+        at - next
+    }
+}
 
 /// What a search ended with.
 #[derive(Debug, PartialEq)]
@@ -35,35 +103,31 @@ pub fn search<E>(
     weights: u64,
     mut size: impl FnMut(f64) -> Result<u64, E>,
 ) -> Result<Found, E> {
-    // Bounds in octaves: sizes are above the target at `low`, at most the target at `high`.
-    let (mut low, mut high) = (None, None);
+    let mut bracket = Bracket::default();
     let mut at = -2.0;
     for _ in 0..60 {
         let bytes = size(exp2(at))?;
         if bytes <= target && bytes + slack >= target {
             return Ok(Found::Step(exp2(at)));
         }
-        if bytes > target {
-            if at >= COARSEST {
-                return Ok(Found::LeastIs(bytes));
-            }
-            low = Some(at);
-        } else {
-            if at <= FINEST {
-                return Ok(Found::MostIs(bytes));
-            }
-            high = Some(at);
+        if bytes > target && at >= COARSEST {
+            return Ok(Found::LeastIs(bytes));
         }
-        // One bit a weight for each octave, aiming at the middle of the slack; bisect where that leaves the bracket.
+        if bytes <= target && at <= FINEST {
+            return Ok(Found::MostIs(bytes));
+        }
+        bracket.note(at, bytes > target);
+        if let (Some(low), Some(high)) = (bracket.low, bracket.high)
+            && high - low < NARROW
+        {
+            return Ok(Found::Step(exp2(high)));
+        }
+        // One bit a weight for each octave, aiming at the middle of the slack.
         let aim = target.saturating_sub(slack / 2) as f64;
-        let guess: f64 = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
-        at = match (low, high) {
-            (Some(low), Some(high)) if high - low < NARROW => return Ok(Found::Step(exp2(high))),
-            (Some(low), Some(high)) if guess <= low || guess >= high => (low + high) / 2.0,
-            _ => guess.clamp(FINEST, COARSEST),
-        };
+        let guess = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
+        at = bracket.next(guess).clamp(FINEST, COARSEST);
     }
-    Ok(match high {
+    Ok(match bracket.high {
         Some(high) => Found::Step(exp2(high)),
         None => Found::LeastIs(size(exp2(COARSEST))?),
     })
@@ -72,9 +136,9 @@ pub fn search<E>(
 /// What a tensor takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// Bits a weight, without the head.
+    /// Bits a weight, without the tensor header.
     pub bits: f64,
-    /// Bytes of the head.
+    /// Bytes of the tensor header.
     pub header_bytes: f64,
 }
 
@@ -87,7 +151,7 @@ pub struct Rates {
 impl Rates {
     /// The rate of a tensor at a global step; `measure` gives it at one of the steps that are kept.
     pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Rate) -> Rate {
-        let log = f64::from(log2_fixed(step).unwrap_or(0)) / 65536.0 * 2.0;
+        let log = log2(step) * 2.0;
         let below = log.floor();
         let [a, b] = [below as i32, below as i32 + 1].map(|at| {
             let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,9 @@
 use impasto_container::{Summary, Writer};
 use impasto_core::Mode;
 
+use crate::code::CodedAsset;
 use crate::error::EncodeError;
+use crate::inputs::Inputs;
 use crate::model::Tensor;
 
 /// What became of a tensor.
@@ -78,6 +80,21 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
+    /// What there is to say of a file without layers whose units are written, but for its length.
+    pub fn new(inputs: &Inputs, assets: &[CodedAsset], writer: Writer, tensors: Vec<TensorReport>) -> Self {
+        let distinct = inputs.tensors.iter().filter(|t| t.same_as.is_none());
+        Coded {
+            writer,
+            length: 0,
+            tensors,
+            layers: vec![],
+            asset_bytes: assets.iter().map(CodedAsset::bytes).sum(),
+            weights: inputs.weights(),
+            raw_bytes: distinct.map(Tensor::raw_bytes).sum(),
+            non_finite: inputs.non_finite(),
+        }
+    }
+
     /// Gives the file its name.
     pub fn finish(self, relative_step: Option<f64>) -> Result<Report, EncodeError> {
         Ok(Report {

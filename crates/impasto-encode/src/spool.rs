@@ -1,4 +1,4 @@
-//! What is set aside for a while: a file without a name.
+//! What is set aside for a while: an unlinked temporary file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -9,16 +9,16 @@ use impasto_checkpoint::CheckpointError;
 /// Bytes that are read or written at a time.
 const BUFFER: usize = 1 << 18;
 
-/// Bytes one part after another; they are gone when it is dropped or the program dies.
+/// Bytes, one piece after another; they are gone when it is dropped or the program dies.
 pub struct Spool {
     file: BufWriter<File>,
     beside: PathBuf,
     end: u64,
 }
 
-/// Where in a [`Spool`] a part lies.
+/// Where in a [`Spool`] bytes lie that were pushed together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
+pub struct Span {
     first: u64,
     /// Its bytes.
     pub length: usize,
@@ -32,18 +32,18 @@ impl Spool {
         Ok(Spool { file: BufWriter::with_capacity(BUFFER, file), beside: folder.to_owned(), end: 0 })
     }
 
-    /// Appends a part.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Part, CheckpointError> {
+    /// Appends bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Span, CheckpointError> {
         self.file.write_all(bytes).map_err(|error| CheckpointError::io(&self.beside, error))?;
         let first = self.end;
         self.end += bytes.len() as u64;
-        Ok(Part { first, length: bytes.len() })
+        Ok(Span { first, length: bytes.len() })
     }
 
-    /// Puts a part in `out`, in place of what is there.
-    pub fn read(&mut self, part: Part, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
-        out.resize(part.length, 0);
-        self.read_at(part.first, out)
+    /// Puts the bytes of a span in `out`, in place of what is there.
+    pub fn read(&mut self, span: Span, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
+        out.resize(span.length, 0);
+        self.read_at(span.first, out)
     }
 
     /// Where the next bytes will lie.
@@ -73,14 +73,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut spool = Spool::beside(&folder.path().join("x")).expect("a file");
         let bytes: Vec<u8> = (0..600_000).map(|i| (i * 7 % 251) as u8).collect();
-        let parts = [&bytes[..9], &bytes[9..500_000], &[]].map(|part| spool.push(part).expect("room"));
+        let spans = [&bytes[..9], &bytes[9..500_000], &[]].map(|bytes| spool.push(bytes).expect("room"));
         let mut out = vec![1; 3];
-        spool.read(parts[1], &mut out).expect("a part");
+        spool.read(spans[1], &mut out).expect("a span");
         assert_eq!(out, bytes[9..500_000]);
-        spool.read(parts[2], &mut out).expect("a part");
+        spool.read(spans[2], &mut out).expect("a span");
         assert!(out.is_empty());
         let last = spool.push(&bytes[500_000..]).expect("room");
-        spool.read(last, &mut out).expect("a part");
+        spool.read(last, &mut out).expect("a span");
         assert_eq!(out, bytes[500_000..]);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "it has no name");
     }

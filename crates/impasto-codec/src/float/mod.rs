@@ -7,31 +7,7 @@ mod avx512;
 
 use impasto_core::{FloatLayout, Isa};
 
-use crate::bits::{BitWriter, field};
-
-/// Hands the bits of each little-endian element of `size` bytes (1, 2 or 4) to `each`.
-fn for_each_element(bytes: &[u8], size: usize, mut each: impl FnMut(u32)) {
-    match size {
-        1 => bytes.iter().for_each(|&b| each(b.into())),
-        2 => bytes.as_chunks::<2>().0.iter().for_each(|&b| each(u16::from_le_bytes(b).into())),
-        _ => bytes.as_chunks::<4>().0.iter().for_each(|&b| each(u32::from_le_bytes(b))),
-    }
-}
-
-/// Appends the values of a row of floats to `values`.
-pub fn values_of_row(layout: FloatLayout, row: &[u8], values: &mut Vec<i32>) {
-    for_each_element(row, layout.size(), |bits| values.push(layout.split(bits).0 as i32));
-}
-
-/// Splits a row of floats into their values (appended to `values`) and raw fields (appended to `plane`, padded to a byte).
-pub fn split_row(layout: FloatLayout, row: &[u8], values: &mut Vec<i32>, plane: &mut BitWriter) {
-    for_each_element(row, layout.size(), |bits| {
-        let (v, raw) = layout.split(bits);
-        values.push(v as i32);
-        plane.put(raw, layout.raw_bits());
-    });
-    plane.align();
-}
+use crate::bits::field;
 
 /// Joins the values of a tile with their raw fields.
 #[derive(Clone)]
@@ -119,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn levels_agree(
+        fn instruction_sets_agree(
             dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2]),
             v in prop::collection::vec(any::<i32>(), 0..300),
             noise in prop::collection::vec(any::<u8>(), 900),

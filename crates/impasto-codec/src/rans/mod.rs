@@ -10,7 +10,7 @@ mod avx512;
 mod encode;
 mod scalar;
 
-pub use encode::{Segment, encode_elements, encode_segment, escape_code, escape_value, symbol};
+pub use encode::{Segment, encode_segment, escape_code, escape_value, symbol};
 
 use crate::class::Kind;
 use crate::tables::Lut;

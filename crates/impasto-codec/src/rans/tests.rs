@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::class::{Kind, class};
+use crate::sink::{CodingTables, Recorder, SymbolSink};
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SHAPES, SYMBOLS, TOTAL, parametric, symbol_cost};
 
 fn words(segment: &Segment) -> Vec<u8> {
@@ -53,7 +54,7 @@ fn values(kind: Kind, rows: &[i32], columns: &[i32], noise: &[(u8, i32)]) -> Vec
 
 proptest! {
     #[test]
-    fn every_level_gives_back_the_values(
+    fn every_instruction_set_gives_back_the_values(
         (kind, tables) in any_tables(),
         rows in prop::collection::vec(-10i32..60, 1..8),
         columns in prop::collection::vec(-10i32..1000, 1..200),
@@ -70,9 +71,9 @@ proptest! {
         }
     }
 
-    /// Whatever the words and the tables are, the levels agree: same values, escapes, states and words used, or all refuse.
+    /// Whatever the words and the tables are, instruction sets agree: same values, escapes, states and words used, or all refuse.
     #[test]
-    fn levels_agree_on_noise(
+    fn instruction_sets_agree_on_noise(
         (kind, tables) in any_tables(),
         states in prop::collection::vec(LOW.., LANES),
         noise in prop::collection::vec(any::<u16>(), 0..1200),
@@ -126,7 +127,7 @@ fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
 
 /// Where the words end, wherever that is, every instruction set refuses; with one word more it does not.
 #[test]
-fn every_level_notices_the_end_of_the_words() {
+fn every_instruction_set_notices_the_end_of_the_words() {
     for kind in Kind::ALL {
         let tables = shape_for(kind, 2);
         let lut = Lut::new(kind, &tables);
@@ -173,7 +174,13 @@ fn columns_can_change_from_row_to_row() {
         let class = |r: usize, c: usize| ((r * 41 + c * c * 7) % 53) as i32 - 4;
         let values: Vec<i32> = (0..9 * width as i32).map(|i| i * i % 97 - 20).collect();
         let values: Vec<i32> = if kind == Kind::Float { values.iter().map(|v| v & 0xFF).collect() } else { values };
-        let segment = encode_elements(kind, width, &values, class, &tables).expect("escapes have frequencies");
+        let coder = CodingTables::new(kind, &tables);
+        let mut recorder = Recorder::new(&coder, width, values.len());
+        for (r, values) in values.chunks_exact(width).enumerate() {
+            values.iter().enumerate().for_each(|(c, &v)| recorder.symbol(crate::class::class(kind, class(r, c), 0), v));
+            recorder.end_row();
+        }
+        let segment = recorder.segment().expect("escapes have frequencies");
         let words = words(&segment);
         for isa in Isa::available() {
             let mut decoder = Decoder::new(isa, &lut, segment.states, &words).expect("states");

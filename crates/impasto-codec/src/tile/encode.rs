@@ -1,116 +1,125 @@
-//! Coding the tiles of a tensor.
+//! Coding the tiles of a tensor, and costing them without coding.
 
-use impasto_core::{DType, Isa, Place};
+use std::sync::OnceLock;
 
+use impasto_core::{DType, FloatLayout, Place};
+
+use super::syntax::{ExactRow, Sums, exact_row, float_row, lattice_row, refinement_row};
 use super::{MAX_SEGMENTS, segment_rows};
-use crate::bits::BitWriter;
 use crate::header::{Body, TensorHeader};
-use crate::rans::encode_elements;
-use crate::tables::Frequencies;
-use crate::{exact, float, refinement};
+use crate::rans::Segment;
+use crate::sink::{CodingTables, Cost, Prices, Recorder, SymbolSink};
+
+/// What a tile holds, row by row; as many of each as the tile has elements.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// Mode float.
+    Float {
+        /// How the bits of an element divide.
+        layout: FloatLayout,
+        /// Little-endian floats.
+        elements: &'a [u8],
+    },
+    /// Mode lattice.
+    Lattice {
+        /// Integers.
+        z: &'a [i32],
+    },
+    /// Mode refinement.
+    Refinement {
+        /// Integers of the layer below.
+        coarse: &'a [i32],
+        /// Integers of this layer.
+        fine: &'a [i32],
+    },
+    /// Mode exact.
+    Exact {
+        /// How the bits of an element divide.
+        layout: FloatLayout,
+        /// Integers of the layer below.
+        z: &'a [i32],
+        /// Its weights, as little-endian floats.
+        predicted: &'a [u8],
+        /// Little-endian floats.
+        elements: &'a [u8],
+    },
+}
+
+impl Content<'_> {
+    /// Does it hold `n` elements of the kind that `header` serves?
+    fn fits(&self, header: &TensorHeader, n: usize) -> bool {
+        match (self, &header.body) {
+            (Content::Float { layout, elements }, Body::Float) => {
+                elements.len() == n * layout.size() && u32::from(header.plane) == layout.raw_bits()
+            }
+            (Content::Lattice { z }, Body::Lattice(_)) => z.len() == n,
+            (Content::Refinement { coarse, fine }, Body::Refinement(_)) => coarse.len() == n && fine.len() == n,
+            (Content::Exact { layout, z, predicted, elements }, Body::Exact) => {
+                let bytes = n * layout.size();
+                z.len() == n && predicted.len() == bytes && elements.len() == bytes
+            }
+            _ => false,
+        }
+    }
+
+    /// Hands row `r` to a sink.
+    #[inline(always)]
+    fn row(&self, header: &TensorHeader, sums: Sums, r: usize, sink: &mut impl SymbolSink) {
+        let width = sums.columns.len();
+        let elements = r * width..(r + 1) * width;
+        let bytes = |layout: FloatLayout| elements.start * layout.size()..elements.end * layout.size();
+        match *self {
+            Content::Float { layout, elements } => float_row(sink, layout, sums, &elements[bytes(layout)]),
+            Content::Lattice { z } => lattice_row(sink, header.plane, sums, &z[elements]),
+            Content::Refinement { coarse, fine } => {
+                let factor = match header.body {
+                    Body::Refinement(refinement) => refinement.factor,
+                    _ => 1,
+                };
+                refinement_row(sink, factor, sums, &coarse[elements.clone()], &fine[elements]);
+            }
+            Content::Exact { layout, z, predicted, elements: floats } => {
+                let bytes = bytes(layout);
+                let row = ExactRow { z: &z[elements], predicted: &predicted[bytes.clone()], elements: &floats[bytes] };
+                exact_row(sink, layout, header.plane, sums, row);
+            }
+        }
+    }
+}
 
 /// Codes tiles of one layer of a tensor in mode float, lattice, refinement or exact.
 pub struct TileEncoder<'a> {
     header: &'a TensorHeader,
-    tables: Vec<Frequencies>,
+    tables: CodingTables,
+    /// Made when something is costed.
+    prices: OnceLock<Prices>,
     segments: usize,
 }
 
 impl<'a> TileEncoder<'a> {
-    /// An encoder for the tiles of the layer with this tensor header, in `segments` segments each (1 to 16; fewer where a tile has fewer rows).
+    /// An encoder for the tiles of the layer with this tensor header, in `segments` segments each (1 to 16; fewer where a tile has fewer
+    /// rows).
     pub fn new(header: &'a TensorHeader, segments: usize) -> Self {
-        TileEncoder { header, tables: header.tables(), segments: segments.clamp(1, MAX_SEGMENTS) }
+        let tables = CodingTables::new(header.kind(), &header.tables());
+        TileEncoder { header, tables, prices: OnceLock::new(), segments: segments.clamp(1, MAX_SEGMENTS) }
     }
 
-    /// Codes floats: `elements` are the bytes of the tile, row by row. `None` as [`encode_elements`], or if the dtype has no float layout.
-    pub fn float(&self, dtype: DType, place: &Place, elements: &[u8]) -> Option<Vec<u8>> {
-        let layout = dtype.float_layout()?;
-        let mut values = Vec::with_capacity(place.elements());
-        let mut plane = BitWriter::default();
-        for row in elements.chunks_exact((place.columns.len() * layout.size()).max(1)) {
-            float::split_row(layout, row, &mut values, &mut plane);
-        }
-        self.unit(place, &values, plane.finish(), |_, sum| sum)
-    }
-
-    /// Codes the lattice integers of the tile, row by row. `None` as [`encode_elements`].
-    pub fn lattice(&self, place: &Place, z: &[i32]) -> Option<Vec<u8>> {
-        let (values, plane) = self.split(place, z.iter().copied());
-        self.unit(place, &values, plane, |_, sum| sum)
-    }
-
-    /// Codes what makes the integers `coarse` of the layer below `fine`, both row by row. `None` as [`encode_elements`], or if the tensor header is
-    /// not of kind refinement.
-    ///
-    /// # Panics
-    /// If one of them does not hold the elements of the tile.
-    pub fn refinement(&self, place: &Place, coarse: &[i32], fine: &[i32]) -> Option<Vec<u8>> {
-        let Body::Refinement(header) = self.header.body else { return None };
-        assert!(coarse.len() == place.elements() && fine.len() == coarse.len());
-        let residual = |(&coarse, &fine)| refinement::residual(header.factor, coarse, fine);
-        let values: Vec<i32> = coarse.iter().zip(fine).map(residual).collect();
-        self.unit(place, &values, Vec::new(), |i, sum| refinement::class(sum, coarse[i]))
-    }
-
-    /// Codes what the bits of `elements` have more than the integers `z` of the layer below and its weights `predicted`; elements and
-    /// weights as bytes of `dtype`, all row by row. `None` as [`encode_elements`], or if the dtype has no float layout.
-    ///
-    /// # Panics
-    /// If one of them does not hold the elements of the tile.
-    pub fn exact(&self, dtype: DType, place: &Place, z: &[i32], predicted: &[u8], elements: &[u8]) -> Option<Vec<u8>> {
-        let layout = dtype.float_layout()?;
-        let (width, size) = (place.columns.len(), place.elements() * layout.size());
-        assert!(z.len() == place.elements() && predicted.len() == size && elements.len() == size);
-        let sum = |i: usize| {
-            let (r, c) = (place.rows.start + i / width, place.columns.start + i % width);
-            self.header.row_classes.get(r) + self.header.column_classes.get(c)
-        };
-        let (mut p, mut bits) = (Vec::new(), Vec::new());
-        exact::bits_of_row(Isa::best(), layout, predicted, &mut p);
-        exact::bits_of_row(Isa::best(), layout, elements, &mut bits);
-        let residuals = (0..z.len()).map(|i| exact::residual(layout, sum(i), z[i], p[i], bits[i]));
-        let (values, plane) = self.split(place, residuals);
-        self.unit(place, &values, plane, |i, sum| exact::class(layout, sum, z[i], p[i]))
-    }
-
-    /// Values without their low bits, and these as a plane (SPEC 8.6).
-    fn split(&self, place: &Place, values: impl Iterator<Item = i32>) -> (Vec<i32>, Vec<u8>) {
-        let (q, width) = (u32::from(self.header.plane), place.columns.len());
-        let mut high = Vec::with_capacity(place.elements());
-        let mut plane = BitWriter::default();
-        for value in values {
-            plane.put(value as u32, q);
-            high.push(value >> q);
-            if high.len() % width == 0 {
-                plane.align();
-            }
-        }
-        (high, plane.finish())
-    }
-
-    /// A unit of values, row by row, and of the plane. `class` gives the class of an element from its place in the tile and the sum of the
-    /// classes of its row and column.
-    fn unit(
-        &self,
-        place: &Place,
-        values: &[i32],
-        plane: Vec<u8>,
-        class: impl Fn(usize, i32) -> i32,
-    ) -> Option<Vec<u8>> {
+    /// The unit of a tile. `None` if a value needs an escape and its table gives the escape no frequency, or if the content is not of the
+    /// tensor header's kind or not of the tile's size.
+    pub fn encode(&self, place: &Place, content: &Content) -> Option<Vec<u8>> {
         let (height, width) = (place.rows.len(), place.columns.len());
-        let rows = self.header.row_classes.slice(place.rows.clone());
-        let columns = self.header.column_classes.slice(place.columns.clone());
         let n = self.segments.min(height).max(1);
-        let segments: Vec<_> = (0..n)
-            .map(|j| {
-                let of_segment = segment_rows(j, n, height);
-                let first = of_segment.start;
-                let class = |r: usize, c: usize| class((first + r) * width + c, rows[first + r] + columns[c]);
-                let values = &values[first * width..of_segment.end * width];
-                encode_elements(self.header.kind(), width, values, class, &self.tables)
-            })
-            .collect::<Option<_>>()?;
-        let mut out = vec![n as u8];
+        let mut recorder = Recorder::new(&self.tables, width, height.div_ceil(n) * width);
+        let mut segments: Vec<Segment> = Vec::with_capacity(n);
+        self.segments(place, content, |rows| {
+            rows.hand_to(&mut recorder);
+            segments.push(recorder.segment()?);
+            Some(())
+        })?;
+        let words: usize = segments.iter().map(|segment| 2 * segment.words.len() + segment.escapes.len() + 136).sum();
+        let plane = recorder.plane();
+        let mut out = Vec::with_capacity(1 + words + plane.len());
+        out.push(n as u8);
         for segment in &segments {
             out.extend((segment.words.len() as u32).to_le_bytes());
             out.extend((segment.escapes.len() as u32).to_le_bytes());
@@ -122,5 +131,74 @@ impl<'a> TileEncoder<'a> {
         }
         out.extend(plane);
         Some(out)
+    }
+
+    /// What the unit of a tile costs, without coding it; [`Cost`] says how exact that is. `None` as [`TileEncoder::encode`].
+    pub fn cost(&self, place: &Place, content: &Content) -> Option<Cost<'_>> {
+        let prices = self.prices.get_or_init(|| Prices::new(self.header.kind(), &self.header.tables()));
+        let mut cost = Cost::new(prices);
+        self.segments(place, content, |rows| {
+            rows.hand_to(&mut cost);
+            cost.end_segment();
+            Some(())
+        })?;
+        cost.bytes().map(|_| cost)
+    }
+
+    /// Hands the rows of each segment to `each`, in their order.
+    fn segments(&self, place: &Place, content: &Content, mut each: impl FnMut(Rows) -> Option<()>) -> Option<()> {
+        if !content.fits(self.header, place.elements()) {
+            return None;
+        }
+        let height = place.rows.len();
+        let rows = self.header.row_classes.slice(place.rows.clone());
+        let columns = self.header.column_classes.slice(place.columns.clone());
+        let n = self.segments.min(height).max(1);
+        (0..n).try_for_each(|j| {
+            let of_segment = segment_rows(j, n, height);
+            let first = of_segment.start;
+            each(Rows { header: self.header, content, first, rows: &rows[of_segment], columns: &columns })
+        })
+    }
+
+    /// Codes floats: `elements` are the bytes of the tile, row by row. `None` as [`TileEncoder::encode`], or if the dtype has no float
+    /// layout.
+    pub fn float(&self, dtype: DType, place: &Place, elements: &[u8]) -> Option<Vec<u8>> {
+        self.encode(place, &Content::Float { layout: dtype.float_layout()?, elements })
+    }
+
+    /// Codes the lattice integers of the tile, row by row. `None` as [`TileEncoder::encode`].
+    pub fn lattice(&self, place: &Place, z: &[i32]) -> Option<Vec<u8>> {
+        self.encode(place, &Content::Lattice { z })
+    }
+
+    /// Codes what makes the integers `coarse` of the layer below `fine`, both row by row. `None` as [`TileEncoder::encode`].
+    pub fn refinement(&self, place: &Place, coarse: &[i32], fine: &[i32]) -> Option<Vec<u8>> {
+        self.encode(place, &Content::Refinement { coarse, fine })
+    }
+
+    /// Codes what the bits of `elements` have more than the integers `z` of the layer below and its weights `predicted`; elements and
+    /// weights as bytes of `dtype`, all row by row. `None` as [`TileEncoder::encode`], or if the dtype has no float layout.
+    pub fn exact(&self, dtype: DType, place: &Place, z: &[i32], predicted: &[u8], elements: &[u8]) -> Option<Vec<u8>> {
+        self.encode(place, &Content::Exact { layout: dtype.float_layout()?, z, predicted, elements })
+    }
+}
+
+/// The rows of a segment.
+struct Rows<'a> {
+    header: &'a TensorHeader,
+    content: &'a Content<'a>,
+    /// The first of them, counted in the tile.
+    first: usize,
+    /// Classes of these rows, and of the columns.
+    rows: &'a [i32],
+    columns: &'a [i32],
+}
+
+impl Rows<'_> {
+    fn hand_to(&self, sink: &mut impl SymbolSink) {
+        for (r, &row) in (self.first..).zip(self.rows) {
+            self.content.row(self.header, Sums { row, columns: self.columns }, r, sink);
+        }
     }
 }

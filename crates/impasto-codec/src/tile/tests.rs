@@ -6,6 +6,7 @@ use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
 use crate::tables::{Frequencies, SHAPES};
 
+mod costs;
 mod layers;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
@@ -94,7 +95,7 @@ proptest! {
             weights.push(out);
         }
         weights.dedup();
-        prop_assert_eq!(weights.len(), 1, "the levels differ");
+        prop_assert_eq!(weights.len(), 1, "instruction sets differ");
     }
 
     #[test]
@@ -141,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn refuses_tiles_without_their_head() {
+fn refuses_tiles_without_their_header() {
     let place = Place { rows: 0..1, columns: 0..1 };
     let decoder = TileDecoder::new(DType::Bf16, vec![], Isa::Scalar).expect("no tensor headers");
     let decode = |mode| decoder.decode(&[Unit { mode, bytes: &[1] }], &place, &mut [0; 2], 2);

@@ -12,7 +12,7 @@
 use impasto_model::ModelError;
 
 use super::sums::zeros;
-use crate::sic::cholesky;
+use crate::feedback::cholesky;
 
 /// Dampings tried, as shares of the mean diagonal: this many powers of 10 from [`LEAST`] on, four to a decade.
 pub const STEPS: usize = 15;

@@ -7,7 +7,7 @@
 //!
 //! All windows of the text go through the model together, one block at a time, and back again. Memory holds the ends of
 //! the model, one block, the residual streams of all windows, the covariances of a sublayer, and the activations of
-//! some windows; what the way back needs lies in a file ([`spill`]).
+//! some windows; what the backward pass needs is kept in a file ([`spill`]).
 
 mod damping;
 mod result;
@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use crate::error::EncodeError;
 use crate::statistics::{self, Info};
-pub(crate) use spill::{Place, Spill};
+pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, Rows, zeros};
 pub(crate) use sums::{Group, Sums};
 
@@ -157,7 +157,7 @@ struct Settled {
     names: Vec<String>,
     inputs: usize,
     tokens: usize,
-    covariance: Place,
+    covariance: Stretch,
     mean_square: f64,
     damping: f64,
     held_back: Option<f64>,
@@ -171,7 +171,7 @@ struct Run<'a> {
     /// Values of the streams, the first of them, that the backward pass needs.
     kept: usize,
     /// These before each sublayer, and behind the last.
-    streams: Vec<Place>,
+    streams: Vec<Stretch>,
     /// By name.
     groups: BTreeMap<String, Settled>,
     /// The last steps of damping found, for each input of a block by its place there, and for that of the output projection.

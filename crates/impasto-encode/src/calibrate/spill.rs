@@ -12,9 +12,9 @@ const BUFFER: usize = 1 << 16;
 /// Values one part after another, little-endian; they are gone when it is dropped or the program dies.
 pub struct Spill(Spool);
 
-/// Where in a [`Spill`] values lie.
+/// Where in a [`Spill`] values lie that were pushed together.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Stretch {
     /// Its first byte.
     first: u64,
     /// How many there are.
@@ -30,7 +30,7 @@ impl Spill {
     }
 
     /// Appends the values of all parts.
-    pub fn push<'a>(&mut self, parts: impl IntoIterator<Item = &'a [f32]>) -> Result<Place, CheckpointError> {
+    pub fn push<'a>(&mut self, parts: impl IntoIterator<Item = &'a [f32]>) -> Result<Stretch, CheckpointError> {
         let first = self.0.end();
         let mut buffer = [0; BUFFER];
         for values in parts.into_iter().flat_map(|part| part.chunks(BUFFER / size_of::<f32>())) {
@@ -38,11 +38,11 @@ impl Spill {
             bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
             self.0.push(bytes)?;
         }
-        Ok(Place { first, values: (self.0.end() - first) / size_of::<f32>() as u64 })
+        Ok(Stretch { first, values: (self.0.end() - first) / size_of::<f32>() as u64 })
     }
 
     /// Puts the values of a place in `values`, which is as long.
-    pub fn read(&mut self, place: Place, values: &mut [f32]) -> Result<(), CheckpointError> {
+    pub fn read(&mut self, place: Stretch, values: &mut [f32]) -> Result<(), CheckpointError> {
         assert_eq!(values.len() as u64, place.values);
         let mut left = values;
         self.bytes(place, &mut |bytes| {
@@ -56,7 +56,7 @@ impl Spill {
     /// Hands the bytes of a place to `sink`, little-endian, whole values at a time.
     pub fn bytes(
         &mut self,
-        place: Place,
+        place: Stretch,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let end = place.first + place.values * size_of::<f32>() as u64;
@@ -81,7 +81,7 @@ mod tests {
         let mut spill = Spill::beside(&folder.path().join("new/x")).expect("a file");
         let values: Vec<f32> = (0..200_000).map(|i| i as f32 * 0.5).collect();
         let places = [&values[..3], &values[3..150_000], &[]].map(|part| spill.push([part]).expect("room"));
-        let mut read = |place: Place| {
+        let mut read = |place: Stretch| {
             let mut values = vec![0.0; place.values as usize];
             spill.read(place, &mut values).expect("values");
             values

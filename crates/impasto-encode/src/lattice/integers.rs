@@ -1,16 +1,18 @@
 //! The integers of a matrix.
 
+use impasto_codec::sink::Counts;
+use impasto_codec::tile::syntax::{Sums, lattice_row};
 use impasto_codec::{Body, IndexArray, Kind, Steps, TensorHeader};
 use impasto_core::{DType, Place};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
-use crate::counts::Counts;
+use crate::feedback::{Feedback, round_rows};
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
-use crate::sic::{Feedback, round_rows};
+use crate::shapes::best_shape;
 
 /// Rows that are rounded side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -18,7 +20,7 @@ const SIDE_BY_SIDE: usize = 16;
 const LEAST_SAMPLE: usize = 256;
 /// `lambda` over the square of the step at equal slopes and high rate: an octave of the step is a bit and a factor of 4
 /// of the error `step^2 / 12`, so the slope is `2 ln 2 / 12`.
-const LAMBDA: f32 = 0.1155;
+pub const LAMBDA: f32 = 0.1155;
 
 /// Which rows are rounded.
 #[derive(Clone, Copy, PartialEq)]
@@ -98,7 +100,7 @@ impl Integers {
     pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
         let header = |classes: Classes| {
-            let (shape, bits) = self.count(&classes).best_shape();
+            let (shape, bits) = best_shape(&self.count(&classes));
             let header = TensorHeader {
                 shape,
                 plane: classes.plane,
@@ -111,7 +113,6 @@ impl Integers {
                     columns: steps(&grid.columns),
                 }),
             };
-            let bits = bits + self.z.len() as u64 * u64::from(header.plane);
             (header, bits)
         };
         let headers = fit_classes(costs, &self.z, self.columns).into_iter().map(header);
@@ -123,7 +124,7 @@ impl Integers {
         let columns: Vec<i32> = classes.columns.iter().map(|&c| i32::from(c)).collect();
         let rows = self.z.par_chunks(self.columns.max(1)).zip(&classes.rows);
         let count = |mut counts: Counts, (z, &row): (&[i32], &i16)| {
-            counts.row(i32::from(row), &columns, z.iter().map(|&z| z >> classes.plane));
+            lattice_row(&mut counts, classes.plane, Sums { row: row.into(), columns: &columns }, z);
             counts
         };
         let empty = || Counts::new(Kind::Lattice);
@@ -147,8 +148,23 @@ impl Integers {
         self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 
+    /// What the weights of a tile err by, in squared steps: the unit of [`LAMBDA`].
+    pub fn distortion(&self, matrix: &MatrixView, grid: &Grid, place: &Place) -> f64 {
+        let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, self.columns, None);
+        let mut weights = Vec::new();
+        let mut sum = 0.0;
+        for r in place.rows.clone() {
+            matrix.weights(r, &mut weights);
+            for c in place.columns.clone() {
+                let error = weights[c] - rounder.weight_at(r, c, self.z[r * self.columns + c]);
+                sum += f64::from(error / rounder.step_at(r, c)).powi(2);
+            }
+        }
+        sum
+    }
+
     /// The integers of a tile, row by row.
-    pub fn part(&self, place: &Place) -> Vec<i32> {
+    pub fn tile(&self, place: &Place) -> Vec<i32> {
         let row = |r: usize| &self.z[r * self.columns..][place.columns.clone()];
         place.rows.clone().flat_map(row).copied().collect()
     }

@@ -6,7 +6,7 @@ use impasto_core::{
 };
 
 use super::costs::CLASSES;
-use crate::sic::Rounding;
+use crate::feedback::Rounding;
 
 /// Rows that are rounded side by side.
 type Row<T> = [T; 16];
@@ -85,6 +85,11 @@ impl<'a> Rounder<'a> {
     /// The weight that a decoder makes of `z` in a row and column.
     pub fn weight_at(&self, row: usize, column: usize, z: i32) -> f32 {
         self.weight(z, self.columns[column], self.rows[row])
+    }
+
+    /// The step in a row and column.
+    pub fn step_at(&self, row: usize, column: usize) -> f32 {
+        self.columns[column] * self.rows[row]
     }
 
     /// The weight that a decoder makes of `z` (SPEC 10.3).

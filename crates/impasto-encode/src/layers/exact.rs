@@ -1,13 +1,14 @@
 //! The tensor header of an exact layer: how far the weights are from those of the layer below.
 
-use impasto_codec::exact::{class, residual};
+use impasto_codec::sink::Counts;
+use impasto_codec::tile::syntax::{ExactRow, Sums, exact_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_core::{DType, FloatLayout, lattice::scale, values};
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
-use crate::counts::Counts;
 use crate::lattice::Grid;
+use crate::shapes::best_shape;
 
 /// Mantissa bits that classes are made for; a float's further ones are raw.
 const MANTISSA: u32 = 7;
@@ -33,32 +34,25 @@ pub struct Predicted<'a> {
     pub elements: &'a [u8],
 }
 
-/// A row of it.
-struct Row<'a> {
-    z: &'a [i32],
-    predicted: &'a [u8],
-    elements: &'a [u8],
-}
-
 impl Predicted<'_> {
     fn rows(&self) -> usize {
         self.z.len() / self.columns.max(1)
     }
 
-    fn row(&self, r: usize) -> Row<'_> {
+    fn row(&self, r: usize) -> ExactRow<'_> {
         let (n, size) = (self.columns, self.layout.size());
         let bytes = r * n * size..(r + 1) * n * size;
         let (predicted, elements) = (&self.predicted[bytes.clone()], &self.elements[bytes]);
-        Row { z: &self.z[r * n..(r + 1) * n], predicted, elements }
+        ExactRow { z: &self.z[r * n..(r + 1) * n], predicted, elements }
     }
 
     /// The tensor header under which it is coded.
     pub fn header(&self) -> TensorHeader {
         let FloatLayout { exponent, mantissa, .. } = self.layout;
-        let plane = mantissa.saturating_sub(MANTISSA);
+        let plane = mantissa.saturating_sub(MANTISSA) as u8;
         // A deviation `s` of a weight of exponent field `e` is `s 2^(bias + M - e)` units in the last place.
         let bias = (1 << (exponent - 1)) - 1;
-        let base = 4 * (bias + (mantissa - plane) as i32) + UNIT_CLASS;
+        let base = 4 * (bias + (mantissa as i32 - i32::from(plane))) + UNIT_CLASS;
         let row_steps = if self.grid.rows.is_empty() { vec![0; self.rows()] } else { self.grid.rows.clone() };
         let row_classes: Vec<i16> = row_steps.iter().map(|&step| (step + 2) >> 2).collect();
         let column = |&square: &f64| match log2_fixed(square) {
@@ -68,31 +62,24 @@ impl Predicted<'_> {
         };
         let narrow = |class: i32| class.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
         let column_classes: Vec<i16> = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
-        let (shape, _) = self.count(plane, &row_classes, &column_classes).best_shape();
+        let (shape, _) = best_shape(&self.count(plane, &row_classes, &column_classes));
         TensorHeader {
             shape,
-            plane: plane as u8,
+            plane,
             row_classes: IndexArray::new(row_classes),
             column_classes: IndexArray::new(column_classes),
             body: Body::Exact,
         }
     }
 
-    fn count(&self, plane: u32, row_classes: &[i16], column_classes: &[i16]) -> Counts {
-        let size = self.layout.size();
-        let bits = |bytes: &[u8]| bytes.iter().rev().fold(0u32, |bits, &b| bits << 8 | u32::from(b));
-        let count = |mut counts: Counts, r: usize| {
-            let Row { z, predicted, elements } = self.row(r);
-            let pairs = predicted.chunks_exact(size).zip(elements.chunks_exact(size));
-            for ((&z, (p, element)), &column) in z.iter().zip(pairs).zip(column_classes) {
-                let (class_sum, p) = (i32::from(row_classes[r]) + i32::from(column), bits(p));
-                let u = residual(self.layout, class_sum, z, p, bits(element));
-                counts.value(class(self.layout, class_sum, z, p), u >> plane);
-            }
+    fn count(&self, plane: u8, row_classes: &[i16], column_classes: &[i16]) -> Counts {
+        let columns: Vec<i32> = column_classes.iter().map(|&c| i32::from(c)).collect();
+        let count = |mut counts: Counts, (r, &row): (usize, &i16)| {
+            exact_row(&mut counts, self.layout, plane, Sums { row: row.into(), columns: &columns }, self.row(r));
             counts
         };
         let empty = || Counts::new(Kind::Exact);
-        (0..self.rows()).into_par_iter().fold(empty, count).reduce(empty, Counts::merged)
+        row_classes.par_iter().enumerate().fold(empty, count).reduce(empty, Counts::merged)
     }
 
     /// Mean square of the deviations of each column, relative to the rows' steps. Sums have a fixed order.
@@ -102,7 +89,7 @@ impl Predicted<'_> {
             let mut sums = vec![0.0; self.columns];
             let (mut p, mut w) = (Vec::new(), Vec::new());
             for (r, &step) in row_steps.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
-                let Row { predicted, elements, .. } = self.row(r);
+                let ExactRow { predicted, elements, .. } = self.row(r);
                 p.clear();
                 w.clear();
                 values::to_f32(self.dtype, predicted, &mut p);

@@ -17,13 +17,14 @@ use impasto_core::{
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
-use crate::lattice::{Costs, Factors, Grid, Integers};
+use crate::feedback::WIDTH;
+use crate::inputs::LossyTensor;
+use crate::lattice::{Factors, Grid, Integers};
 use crate::matrix::MatrixView;
-use crate::sic::{Feedback, WIDTH};
 
-pub use order::{Step, order};
+pub use order::{Increment, order};
 
-/// Share of its rows that a band's error is measured on, and the least number of rows.
+/// Share of its rows that a tile row's error is measured on, and the least number of rows.
 const SAMPLE: usize = 16;
 const LEAST_ROWS: usize = 4;
 
@@ -60,8 +61,8 @@ impl Layers {
     }
 }
 
-/// A layer of a tensor on the lattice.
-struct Level {
+/// A layer of a tensor on a lattice of its own.
+struct NestedLayer {
     header: TensorHeader,
     integers: Integers,
     grid: Grid,
@@ -71,9 +72,9 @@ struct Level {
 
 /// A tensor in layers.
 pub struct Nested<'a> {
-    matrix: &'a MatrixView<'a>,
+    tensor: &'a LossyTensor<'a>,
     /// The base first.
-    levels: Vec<Level>,
+    lattices: Vec<NestedLayer>,
     exact: Option<Exact>,
 }
 
@@ -85,16 +86,15 @@ struct Exact {
 }
 
 impl<'a> Nested<'a> {
-    /// Coarser layers in the integers `top` of a matrix: `factors` from the finest refinement to the coarsest.
+    /// Coarser layers in the integers `top` of a tensor on a grid: `factors` from the finest refinement to the coarsest.
     pub fn new(
-        matrix: &'a MatrixView<'a>,
+        tensor: &'a LossyTensor<'a>,
         top: Integers,
         grid: &Grid,
-        feedback: &Feedback,
-        costs: &Costs,
         factors: &[u8],
         options: &Layers,
     ) -> Nested<'a> {
+        let LossyTensor { matrix, feedback, costs, .. } = tensor;
         // From the top down: the integers of each layer, and how the next finer one is made of them.
         let mut chain: Vec<(Integers, Grid, u8)> = vec![(top, grid.clone(), 0)];
         let mut refinements = Vec::new();
@@ -109,12 +109,12 @@ impl<'a> Nested<'a> {
             let grid = Grid { step: (grid.step * f32::from(factor)).min(f32::MAX / largest), ..grid.clone() };
             chain.push((Integers::whole(z, matrix.columns), grid, coarse_offset));
         }
-        let mut levels: Vec<Level> = Vec::new();
+        let mut lattices: Vec<NestedLayer> = Vec::new();
         // Classes of the scale of the layer below.
         let (mut rows, mut columns) = (vec![], vec![]);
         for (integers, grid, offset) in chain.into_iter().rev() {
-            let refinement = if levels.is_empty() { None } else { refinements.pop() };
-            let header = match levels.last().zip(refinement) {
+            let refinement = if lattices.is_empty() { None } else { refinements.pop() };
+            let header = match lattices.last().zip(refinement) {
                 Some((below, refinement)) => {
                     let refined = refine::Refined {
                         refinement,
@@ -141,28 +141,28 @@ impl<'a> Nested<'a> {
                     header
                 }
             };
-            levels.push(Level { header, integers, grid, offset });
+            lattices.push(NestedLayer { header, integers, grid, offset });
         }
-        let exact = options.exact.then(|| Exact::new(matrix, &levels)).flatten();
-        Nested { matrix, levels, exact }
+        let exact = options.exact.then(|| Exact::new(matrix, &lattices)).flatten();
+        Nested { tensor, lattices, exact }
     }
 
     /// Number of layers.
     pub fn layers(&self) -> usize {
-        self.levels.len() + usize::from(self.exact.is_some())
+        self.lattices.len() + usize::from(self.exact.is_some())
     }
 
     /// The tensor headers of its layers.
     pub fn headers(&self) -> impl Iterator<Item = &TensorHeader> {
-        self.levels.iter().map(|level| &level.header).chain(self.exact.as_ref().map(|exact| &exact.header))
+        self.lattices.iter().map(|layer| &layer.header).chain(self.exact.as_ref().map(|exact| &exact.header))
     }
 
     /// The unit of a tile in each layer, with its mode. `None` where the lattice cannot code the tile.
     pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(Mode, Vec<u8>)>> {
-        let parts: Vec<Vec<i32>> = self.levels.iter().map(|level| level.integers.part(place)).collect();
+        let parts: Vec<Vec<i32>> = self.lattices.iter().map(|layer| layer.integers.tile(place)).collect();
         let mut units = Vec::with_capacity(self.layers());
         for (layer, z) in parts.iter().enumerate() {
-            let encoder = TileEncoder::new(&self.levels[layer].header, segments);
+            let encoder = TileEncoder::new(&self.lattices[layer].header, segments);
             units.push(match layer.checked_sub(1) {
                 None => (Mode::LATTICE, encoder.lattice(place, z)?),
                 Some(below) => (Mode::REFINEMENT, encoder.refinement(place, &parts[below], z)?),
@@ -170,37 +170,46 @@ impl<'a> Nested<'a> {
         }
         if let (Some(exact), Some(z)) = (&self.exact, parts.last()) {
             let encoder = TileEncoder::new(&exact.header, segments);
-            let dtype = self.matrix.dtype;
-            let bytes = |r: usize| place.columns.start * dtype.size() + r * self.matrix.columns * dtype.size();
+            let dtype = self.tensor.matrix.dtype;
+            let bytes = |r: usize| place.columns.start * dtype.size() + r * self.tensor.matrix.columns * dtype.size();
             let width = place.columns.len() * dtype.size();
             let predicted: Vec<u8> =
                 place.rows.clone().flat_map(|r| &exact.predicted[bytes(r)..][..width]).copied().collect();
-            let rows = place.rows.clone().map(|r| self.matrix.part(r, place.columns.clone()));
+            let rows = place.rows.clone().map(|r| self.tensor.matrix.part(r, place.columns.clone()));
             let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
             units.push((Mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
         }
         Some(units)
     }
 
-    /// The error of the rows of a band in each layer, weighted as the metric says (but for the tensor's own factor):
-    /// measured on some rows. It is 0 in an exact layer.
-    pub fn errors(&self, rows: std::ops::Range<usize>, feedback: &Feedback, row_steps: &[i16]) -> Vec<f64> {
+    /// What the weights of a tile err by in the top layer, in its squared steps.
+    pub fn distortion(&self, place: &Place) -> f64 {
+        match self.lattices.last() {
+            Some(top) if self.exact.is_none() => top.integers.distortion(&self.tensor.matrix, &top.grid, place),
+            _ => 0.0,
+        }
+    }
+
+    /// The error of a tile row in each layer, weighted as the metric says (but for the tensor's own factor): measured on some of its rows.
+    /// It is 0 in an exact layer.
+    pub fn errors(&self, rows: std::ops::Range<usize>) -> Vec<f64> {
+        let LossyTensor { feedback, metric, .. } = self.tensor;
         let count = rows.len().div_ceil(SAMPLE).max(LEAST_ROWS).min(rows.len());
         let chosen: Vec<usize> = (0..count).map(|i| rows.start + i * rows.len() / count.max(1)).collect();
-        let n = self.matrix.columns;
+        let n = self.tensor.matrix.columns;
         let mut errors = Vec::with_capacity(self.layers());
         let mut weights = Vec::new();
-        for level in &self.levels {
-            let Factors { rows: factors, columns } = level.grid.factors(self.matrix.rows, n);
-            let offset = offset_in_steps(level.offset);
+        for layer in &self.lattices {
+            let Factors { rows: factors, columns } = layer.grid.factors(self.tensor.matrix.rows, n);
+            let offset = offset_in_steps(layer.offset);
             let mut sum = 0.0;
             for some in chosen.chunks(WIDTH) {
                 let mut differences = Vec::with_capacity(some.len() * n);
                 for &r in some {
-                    self.matrix.weights(r, &mut weights);
+                    self.tensor.matrix.weights(r, &mut weights);
                     // A row's error counts as the inverse square of its step (`metric`).
-                    let row_weight = scale(-i32::from(row_steps.get(r).copied().unwrap_or(0)));
-                    let z = &level.integers.z[r * n..(r + 1) * n];
+                    let row_weight = scale(-i32::from(metric.rows.get(r).copied().unwrap_or(0)));
+                    let z = &layer.integers.z[r * n..(r + 1) * n];
                     let coded = z.iter().zip(&columns).map(|(&z, &column)| weight(z, offset, column, factors[r]));
                     differences.extend(weights.iter().zip(coded).map(|(&w, v)| (w - v) * row_weight));
                 }
@@ -216,10 +225,10 @@ impl<'a> Nested<'a> {
 }
 
 impl Exact {
-    /// On top of the finest of `levels`. `None` if the dtype has no float layout.
-    fn new(matrix: &MatrixView, levels: &[Level]) -> Option<Exact> {
+    /// On top of the finest of `lattices`. `None` if the dtype has no float layout.
+    fn new(matrix: &MatrixView, lattices: &[NestedLayer]) -> Option<Exact> {
         let layout: FloatLayout = matrix.dtype.float_layout()?;
-        let top = levels.last()?;
+        let top = lattices.last()?;
         let (n, z) = (matrix.columns.max(1), &top.integers.z);
         let Factors { rows, columns } = top.grid.factors(matrix.rows, matrix.columns);
         let mut predicted = vec![0; z.len() * matrix.dtype.size()];

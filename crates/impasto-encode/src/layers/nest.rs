@@ -7,8 +7,8 @@
 use impasto_core::lattice;
 use rayon::prelude::*;
 
+use crate::feedback::{Feedback, Rounding, WIDTH, round_rows};
 use crate::lattice::Factors;
-use crate::sic::{Feedback, Rounding, WIDTH, round_rows};
 
 /// Parts of a step that an offset counts (SPEC 6).
 const PARTS: f64 = 256.0;

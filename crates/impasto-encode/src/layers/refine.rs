@@ -1,13 +1,12 @@
 //! The tensor header of a refinement: groups of scale, and tables fitted to what its integers say beyond those of the layer below.
 
-use impasto_codec::refinement::{class, residual};
+use impasto_codec::sink::Counts;
+use impasto_codec::tile::syntax::{Sums, refinement_row};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, TensorHeader};
 use rayon::prelude::*;
 
-use crate::counts::Counts;
-
-/// Number of groups (SPEC 13.1), and that of an integer whose deviation is a step: it has the class [`UNIT_CLASS`].
-const GROUPS: i32 = 8;
+use crate::shapes::best_shape;
+/// The group (SPEC 13.1) of an integer whose deviation is a step; it has the class [`UNIT_CLASS`].
 const MIDDLE: i32 = 5;
 const UNIT_CLASS: i32 = 15;
 /// How many classes, four an octave, make a group: narrow groups fit better, wide ones have fewer tables to spell out.
@@ -35,7 +34,7 @@ impl Refined<'_> {
             };
             let rows = group(&rows, MIDDLE, UNIT_CLASS);
             let columns = group(self.column_classes, 0, 0);
-            let (shape, bits) = self.count(&rows, &columns).best_shape();
+            let (shape, bits) = best_shape(&self.count(&rows, &columns));
             let header = TensorHeader {
                 shape,
                 plane: 0,
@@ -53,12 +52,11 @@ impl Refined<'_> {
     }
 
     fn count(&self, rows: &[i16], columns: &[i16]) -> Counts {
+        let columns: Vec<i32> = columns.iter().map(|&c| i32::from(c)).collect();
         let n = columns.len().max(1);
         let count = |mut counts: Counts, ((coarse, fine), &row): ((&[i32], &[i32]), &i16)| {
-            for ((&coarse, &fine), &column) in coarse.iter().zip(fine).zip(columns) {
-                let group = (i32::from(row) + i32::from(column)).clamp(0, GROUPS - 1);
-                counts.value(class(group, coarse), residual(self.refinement.factor, coarse, fine));
-            }
+            let sums = Sums { row: row.into(), columns: &columns };
+            refinement_row(&mut counts, self.refinement.factor, sums, coarse, fine);
             counts
         };
         let all = self.coarse.par_chunks(n).zip(self.fine.par_chunks(n)).zip(rows);

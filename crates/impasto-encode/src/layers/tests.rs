@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_core::DType;
 
 use super::*;
-use crate::lattice::{Rows, round};
+use crate::feedback::Feedback;
+use crate::lattice::{Costs, Rows};
+use crate::metric::Metric;
 use crate::scales::fit;
 
 const ROWS: usize = 70;
@@ -47,13 +51,16 @@ fn grid() -> Grid {
 /// Every layer of every dtype: the lossy top is what a file without layers has, and the exact one gives the bits back.
 #[test]
 fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
-    let (feedback, grid, costs) = (feedback(), grid(), Costs::typical());
+    let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
+    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let elements = elements(dtype);
         let matrix = MatrixView::plain(&elements, dtype, ROWS, COLUMNS);
-        let top = || round(&matrix, &fit(&matrix), &feedback, &grid, &costs, Rows::All);
+        let scales = fit(&matrix);
+        let lossy = LossyTensor { matrix, scales: &scales, metric: &metric, feedback: feedback.clone(), costs: &costs };
+        let top = || lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
-        let nested = Nested::new(&matrix, top(), &grid, &feedback, &costs, &[3, 2, 4], &options);
+        let nested = Nested::new(&lossy, top(), &grid, &[3, 2, 4], &options);
         assert_eq!(nested.layers(), 5);
         let place = Place { rows: 3..64, columns: 32..96 };
         let units = nested.tile(&place, 2).expect("on the lattice");
@@ -85,24 +92,31 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
         assert_eq!(decoded(4), of_tile(&single), "{dtype:?}");
         assert_eq!(decoded(5), of_tile(&elements), "{dtype:?}");
         // Each layer is better than the one before.
-        let errors = nested.errors(0..ROWS, &feedback, &grid.rows);
+        let errors = nested.errors(0..ROWS);
         assert!(errors.windows(2).all(|pair| pair[0] > 2.0 * pair[1]), "{errors:?}");
         assert_eq!(errors[4], 0.0);
+        assert_eq!(nested.distortion(&place), 0.0, "the top is exact");
+        let top = top();
+        // Half a step and a bit: now and then the cheaper integer is taken, and large weights are rounded to the dtype.
+        let mean = top.distortion(&matrix, &grid, &place) / place.elements() as f64;
+        assert!((0.05..0.3).contains(&mean), "{dtype:?}: {mean} squared steps a weight");
     }
 }
 
 /// The knob: more feedback, a better base and dearer refinements.
 #[test]
 fn feedback_makes_the_base_better() {
-    let (feedback, grid, costs) = (feedback(), grid(), Costs::typical());
+    let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
     let elements = elements(DType::F32);
     let matrix = MatrixView::plain(&elements, DType::F32, ROWS, COLUMNS);
+    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
+    let lossy = LossyTensor { matrix, scales: &fit(&matrix), metric: &metric, feedback, costs: &costs };
     let measured = |kept: f32| {
-        let top = round(&matrix, &fit(&matrix), &feedback, &grid, &costs, Rows::All);
+        let top = lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: false, feedback: kept };
-        let nested = Nested::new(&matrix, top, &grid, &feedback, &costs, &[8], &options);
+        let nested = Nested::new(&lossy, top, &grid, &[8], &options);
         let units = nested.tile(&Place { rows: 0..ROWS, columns: 0..COLUMNS }, 1).expect("on the lattice");
-        (nested.errors(0..ROWS, &feedback, &grid.rows)[0], units[1].1.len())
+        (nested.errors(0..ROWS)[0], units[1].1.len())
     };
     let (none, some, all) = (measured(0.0), measured(0.5), measured(1.0));
     assert!(none.0 > some.0 && some.0 > all.0, "{none:?} {some:?} {all:?}");

@@ -1,0 +1,304 @@
+//! Rounding rows with error feedback, a column at a time.
+
+use super::covariance::{Feedback, side_by_side};
+use super::multiply::{Row, WIDTH, multiply_add};
+
+/// Columns rounded one by one before their errors go to all columns before them in one product.
+const BLOCK: usize = 64;
+
+/// How a target becomes an integer, and the integer a weight.
+pub trait Rounding: Sync {
+    /// Rounds the targets of column `column` in the rows from `row` on: integers to `z`, and their weights as a decoder
+    /// gives them to `weights`.
+    fn round(&self, column: usize, row: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>);
+}
+
+/// The rounding of up to [`WIDTH`] rows, under way: columns are rounded from the last to the first, and what each errs by moves the
+/// targets of those before it.
+///
+/// It can stop at any column. A [`Checkpoint`] taken there leads back, so that a block of columns can be rounded by several rules, or
+/// with several steps, and the best one kept. Where it stops does not change a bit of the result.
+///
+/// ```
+/// use impasto_encode::feedback::{Feedback, Rounding, RoundingRun, Row};
+///
+/// /// To the nearest multiple of a step.
+/// struct Nearest(f32);
+///
+/// impl Rounding for Nearest {
+///     fn round(&self, _column: usize, _row: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>) {
+///         for lane in 0..z.len() {
+///             z[lane] = (targets[lane] / self.0).round_ties_even() as i32;
+///             weights[lane] = z[lane] as f32 * self.0;
+///         }
+///     }
+/// }
+///
+/// // Two inputs that mostly go together: what one weight errs by, the other makes good.
+/// let feedback = Feedback::new(&[1.0, 0.9, 0.9, 1.0], 2, 0.0).expect("positive definite");
+/// let mut run = RoundingRun::new(&feedback, &[0.3, 0.4], 0, 1.0).expect("one row of two weights");
+///
+/// run.round_to(1, &Nearest(1.0)); // the last column
+/// let checkpoint = run.checkpoint();
+/// run.round_to(0, &Nearest(1.0));
+/// assert_eq!(run.integers(), [1, 0]); // 0.3 + 0.9 * 0.4 is nearer to 1
+///
+/// run.roll_back(&checkpoint); // again, with a finer step for the first column
+/// run.round_to(0, &Nearest(0.5));
+/// assert_eq!(run.integers(), [1, 0]);
+/// ```
+pub struct RoundingRun<'a> {
+    feedback: &'a Feedback,
+    /// Number of the first row.
+    first: usize,
+    /// How many rows there are.
+    rows: usize,
+    /// How much of each error the columns before it make good.
+    kept: f32,
+    weights: Vec<Row<f32>>,
+    /// Weights, moved against the errors of all blocks that are done.
+    targets: Vec<Row<f32>>,
+    z: Vec<Row<i32>>,
+    /// Errors of the columns from `start` on that have not gone to the blocks before: those from `next` to the block's end are known.
+    errors: [Row<f32>; BLOCK],
+    /// Columns before this one are to be rounded.
+    next: usize,
+}
+
+/// Where a [`RoundingRun`] stood: the errors still pending and the integers so far.
+#[derive(Clone)]
+pub struct Checkpoint {
+    /// Of the columns that were to be rounded, and the integers of the others.
+    targets: Vec<Row<f32>>,
+    z: Vec<Row<i32>>,
+    errors: [Row<f32>; BLOCK],
+}
+
+impl<'a> RoundingRun<'a> {
+    /// Begins at the last column.
+    ///
+    /// `weights`: up to [`WIDTH`] rows of [`Feedback::inputs`] weights each, row-major; `first`: the number of the first of these rows, for
+    /// the [`Rounding`]; `kept`: how much of each error the columns before it make good, 1 for all. `None` for other numbers of weights.
+    pub fn new(feedback: &'a Feedback, weights: &[f32], first: usize, kept: f32) -> Option<Self> {
+        let n = feedback.n;
+        let rows = weights.len() / n.max(1);
+        if rows > WIDTH || rows * n != weights.len() {
+            return None;
+        }
+        let targets = side_by_side(weights, n);
+        Some(RoundingRun {
+            feedback,
+            first,
+            rows,
+            kept,
+            weights: targets.clone(),
+            targets,
+            z: vec![[0; WIDTH]; n],
+            errors: [[0.0; WIDTH]; BLOCK],
+            next: n,
+        })
+    }
+
+    /// How many columns are still to be rounded: the first ones.
+    pub fn remaining(&self) -> usize {
+        self.next
+    }
+
+    /// Rounds columns from the last that remains down to `column`.
+    pub fn round_to(&mut self, column: usize, rounding: &impl Rounding) {
+        let Feedback { n, coefficients, .. } = self.feedback;
+        while self.next > column {
+            // Blocks are counted from the last column, wherever a run stops.
+            let end = n - (n - self.next) / BLOCK * BLOCK;
+            let start = end.saturating_sub(BLOCK);
+            for i in (start.max(column)..self.next).rev() {
+                let mut target = [self.targets[i]];
+                if !coefficients.is_empty() {
+                    // The columns of this block that are rounded already.
+                    let row = &coefficients[i * n + i + 1..i * n + end];
+                    multiply_add(&mut target, row, *n, &self.errors[i + 1 - start..end - start], 0.0);
+                }
+                let (z, mut v) = (&mut self.z[i], [0.0; WIDTH]);
+                rounding.round(i, self.first, &target[0], z, &mut v);
+                let weights = &self.weights[i];
+                self.errors[i - start] = std::array::from_fn(|lane| (weights[lane] - v[lane]) * self.kept);
+            }
+            self.next = start.max(column);
+            if !coefficients.is_empty() && self.next == start && start > 0 {
+                let coefficients = &coefficients[start..];
+                multiply_add(&mut self.targets[..start], coefficients, *n, &self.errors[..end - start], 0.0);
+            }
+        }
+    }
+
+    /// Where the run stands. It holds 64 bytes for each column, and 4 KB.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let (targets, z) = (self.targets[..self.next].to_vec(), self.z[self.next..].to_vec());
+        Checkpoint { targets, z, errors: self.errors }
+    }
+
+    /// Goes back, or forward, to where a run over these weights stood. False, and nothing changes, if the checkpoint is of another number
+    /// of columns.
+    pub fn roll_back(&mut self, to: &Checkpoint) -> bool {
+        let next = to.targets.len();
+        if next + to.z.len() != self.feedback.n {
+            return false;
+        }
+        self.targets[..next].copy_from_slice(&to.targets);
+        self.z[next..].copy_from_slice(&to.z);
+        (self.errors, self.next) = (to.errors, next);
+        true
+    }
+
+    /// The integers, row by row; 0 in the columns that remain.
+    pub fn integers(&self) -> Vec<i32> {
+        let mut out = vec![0; self.rows * self.feedback.n];
+        self.write(&mut out);
+        out
+    }
+
+    /// Writes the integers of the columns that are rounded, row by row.
+    fn write(&self, out: &mut [i32]) {
+        for (lane, row) in out.chunks_exact_mut(self.feedback.n.max(1)).take(self.rows).enumerate() {
+            row.iter_mut().zip(&self.z).skip(self.next).for_each(|(out, z)| *out = z[lane]);
+        }
+    }
+}
+
+/// Rounds up to [`WIDTH`] rows in one go.
+///
+/// The first arguments as for [`RoundingRun::new`]; `out`: an integer for each weight, row-major.
+pub(crate) fn round_rows(
+    feedback: &Feedback,
+    weights: &[f32],
+    first: usize,
+    kept: f32,
+    rounding: &impl Rounding,
+    out: &mut [i32],
+) {
+    let run = RoundingRun::new(feedback, weights, first, kept).filter(|_| weights.len() == out.len());
+    let mut run = run.expect("at most 16 whole rows, and room for as many integers");
+    run.round_to(0, rounding);
+    run.write(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cholesky;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// To the nearest multiple of each column's step.
+    struct Nearest(Vec<f32>);
+
+    impl Rounding for Nearest {
+        fn round(&self, column: usize, _: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>) {
+            for lane in 0..WIDTH {
+                z[lane] = (targets[lane] / self.0[column]).round_ties_even() as i32;
+                weights[lane] = z[lane] as f32 * self.0[column];
+            }
+        }
+    }
+
+    fn random(n: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// `x x^T` of inputs that hang together.
+    fn covariance(n: usize) -> Vec<f32> {
+        let mix = random(n * n, 3);
+        let entry = |i: usize, j: usize| (0..n).map(|k| mix[i * n + k] * mix[j * n + k]).sum::<f32>();
+        (0..n * n).map(|x| entry(x / n, x % n)).collect()
+    }
+
+    /// What feedback is for: every entry of `(W - V) L` stays within half of the common step, so the error is as planned
+    /// whatever the covariance; rounding each weight by itself does far worse.
+    #[test]
+    fn every_column_errs_by_half_a_step_at_most() {
+        for n in [1, 5, 63, 64, 65, 150] {
+            let h = covariance(n);
+            let damping = 0.01;
+            let feedback = Feedback::new(&h, n, damping).expect("definite");
+            let c = 0.05f64;
+            let steps: Vec<f32> = feedback.diagonal().iter().map(|l| (c / l) as f32).collect();
+            let rows = 13;
+            let w = random(rows * n, 8);
+            let mut z = vec![0; rows * n];
+            round_rows(&feedback, &w, 0, 1.0, &Nearest(steps.clone()), &mut z);
+            let mut l: Vec<f64> = h.iter().map(|&x| f64::from(x)).collect();
+            let mean = (0..n).map(|i| l[i * n + i]).sum::<f64>() / n as f64;
+            (0..n).for_each(|i| l[i * n + i] += damping * mean);
+            assert!(cholesky(&mut l, n));
+            let error: Vec<f32> = (0..rows * n).map(|k| w[k] - z[k] as f32 * steps[k % n]).collect();
+            let mut square = 0.0;
+            for error in error.chunks_exact(n) {
+                for i in 0..n {
+                    let y: f64 = (i..n).map(|j| f64::from(error[j]) * l[j * n + i]).sum();
+                    assert!(y.abs() <= c / 2.0 * 1.001, "{n}: column {i} errs by {y}");
+                    square += y * y;
+                }
+            }
+            assert!((feedback.square(&error) / square - 1.0).abs() < 1e-3, "{n}: {square}");
+        }
+    }
+
+    #[test]
+    fn without_covariance_it_is_rounding() {
+        let w = random(16 * 70, 5);
+        let mut z = vec![0; w.len()];
+        round_rows(&Feedback::none(70), &w, 0, 1.0, &Nearest(vec![0.01; 70]), &mut z);
+        assert!(w.iter().zip(&z).all(|(w, &z)| z == (w / 0.01).round_ties_even() as i32));
+    }
+
+    #[test]
+    fn a_covariance_that_is_not_definite_is_refused() {
+        assert!(Feedback::new(&[0.0; 4], 2, 0.01).is_none());
+        assert!(Feedback::new(&[f32::NAN], 1, 0.01).is_none());
+        assert!(Feedback::new(&[1.0, 0.0, 3.0, 1.0], 2, 0.0).is_none());
+    }
+
+    proptest! {
+        /// Stops, trials by another rule and roll backs leave no trace: not a bit differs.
+        #[test]
+        fn roll_backs_leave_no_trace(
+            n in 1usize..200, rows in 1usize..=16, stops in prop::collection::vec((0usize..200, 0usize..200, any::<bool>()), 0..8), kept in 0.0f32..1.0,
+        ) {
+            let feedback = Feedback::new(&covariance(n), n, 0.01).expect("definite");
+            let w = random(rows * n, 21);
+            let (rule, other) = (Nearest(vec![0.07; n]), Nearest(vec![0.011; n]));
+            let mut straight = vec![0; w.len()];
+            round_rows(&feedback, &w, 0, kept, &rule, &mut straight);
+            let mut run = RoundingRun::new(&feedback, &w, 0, kept).expect("rows");
+            let mut older = run.checkpoint();
+            for (column, trial, from_older) in stops {
+                run.round_to(column, &rule);
+                let here = run.checkpoint();
+                run.round_to(trial, &other);
+                if from_older {
+                    prop_assert!(run.roll_back(&older));
+                    run.round_to(trial, &other);
+                }
+                prop_assert!(run.roll_back(&here));
+                prop_assert_eq!(run.remaining(), here.targets.len());
+                older = here;
+            }
+            run.round_to(0, &rule);
+            prop_assert_eq!(run.integers(), straight);
+        }
+    }
+
+    #[test]
+    fn other_sizes_are_refused() {
+        let (three, four) = (Feedback::none(3), Feedback::none(4));
+        assert!(RoundingRun::new(&three, &[0.0; 4], 0, 1.0).is_none(), "no whole row");
+        assert!(RoundingRun::new(&three, &[0.0; 51], 0, 1.0).is_none(), "17 rows");
+        let checkpoint = RoundingRun::new(&four, &[0.0; 4], 0, 1.0).expect("a row").checkpoint();
+        assert!(!RoundingRun::new(&three, &[0.0; 3], 0, 1.0).expect("a row").roll_back(&checkpoint));
+        assert!(RoundingRun::new(&Feedback::none(0), &[], 0, 1.0).expect("no rows").integers().is_empty());
+    }
+}

@@ -1,0 +1,152 @@
+//! Units of all layers, set aside until their order is known.
+
+use std::path::Path;
+
+use impasto_codec::CodecError;
+use impasto_container::UnitSlot;
+use impasto_core::{Mode, Place};
+use rayon::prelude::*;
+
+use super::factors::factors;
+use crate::aside::{Aside, TileRow, Unit};
+use crate::code::code_tensor;
+use crate::error::EncodeError;
+use crate::inputs::LossyTensor;
+use crate::lattice::{Grid, Rows};
+use crate::layers::{Increment, Nested};
+use crate::layout::layout;
+use crate::options::Progress;
+use crate::plan::{Coding, Plan};
+use crate::planner::Planner;
+use crate::report::TensorReport;
+use crate::tools::{Layered, Tile, code_lossy};
+
+/// Tile rows coded together: bounds memory.
+const BATCH: usize = 64;
+
+/// Codes everything: the top layer at a global step, and so many `octaves` from each layer's steps to those of the next finer one, from the
+/// top down.
+///
+/// # Errors
+/// If coding or setting aside fails.
+pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> Result<Aside, EncodeError> {
+    let Planner { inputs, assets, .. } = planner;
+    let plans = planner.plans(Some(step))?;
+    let weights = |i: usize| inputs.is_lossy(i).then(|| inputs.tensors[i].weights());
+    let factors = factors((0..inputs.len()).map(weights), octaves);
+    let (objects, _) = layout(assets, &inputs.tensors, &plans);
+    let mut aside = Aside::new(path, objects)?;
+    for (object, asset) in assets.iter().enumerate() {
+        for (tile, (mode, bytes)) in asset.pieces.iter().enumerate() {
+            aside.push_base(slot(object, tile as u32, 0, false), *mode, bytes)?;
+        }
+    }
+    for (i, (tensor, plan)) in inputs.tensors.iter().zip(&plans).enumerate() {
+        (planner.watch)(Progress::Coding(&tensor.name, i, plans.len()));
+        let object = assets.len() + i;
+        let (mode, bytes) = match plan {
+            None => (None, 0),
+            Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
+                (Coding::Lattice(grid), Some(lossy)) => {
+                    let target = Destination { planner, name: &tensor.name, object };
+                    (Some(Mode::LATTICE), target.set_lattice_aside(&mut aside, &lossy, plan, grid, &factors[i])?)
+                }
+                _ => {
+                    let (mode, bytes) = set_exact_aside(planner, &mut aside, i, plan)?;
+                    (Some(mode), bytes)
+                }
+            },
+        };
+        inputs.release(i);
+        aside.tensors.push(TensorReport::new(tensor, mode, bytes));
+    }
+    Ok(aside)
+}
+
+fn slot(object: usize, tile: u32, layer: usize, is_header: bool) -> UnitSlot {
+    UnitSlot { object: object as u32, tile, layer: layer as u8, is_header }
+}
+
+/// Codes a tensor that is kept exactly, in the base; gives the mode of most of its bytes, and all of them.
+fn set_exact_aside(
+    planner: &Planner,
+    aside: &mut Aside,
+    tensor: usize,
+    plan: &Plan,
+) -> Result<(Mode, u64), EncodeError> {
+    let Planner { inputs, assets, options, .. } = planner;
+    let mut units = Vec::new();
+    let mut push = |mode, bytes: &[u8]| {
+        units.push((mode, bytes.to_vec()));
+        Ok(())
+    };
+    let (name, matrix) = (&inputs.tensors[tensor].name, inputs.matrix(tensor));
+    let coded = code_tensor(name, &matrix, plan, None, options.segments, &mut push)?;
+    let headers = units.iter().take_while(|(mode, _)| *mode == Mode::TENSOR_HEADER).count();
+    for (n, (mode, bytes)) in units.iter().enumerate() {
+        let slot = slot(assets.len() + tensor, n.saturating_sub(headers) as u32, 0, n < headers);
+        aside.push_base(slot, *mode, bytes)?;
+    }
+    Ok(coded)
+}
+
+/// The object that units belong to.
+struct Destination<'a> {
+    planner: &'a Planner<'a>,
+    name: &'a str,
+    object: usize,
+}
+
+impl Destination<'_> {
+    /// Codes a tensor on the lattice, in all layers; gives its bytes.
+    fn set_lattice_aside(
+        &self,
+        aside: &mut Aside,
+        lossy: &LossyTensor,
+        plan: &Plan,
+        grid: &Grid,
+        factors: &[u8],
+    ) -> Result<u64, EncodeError> {
+        let options = self.planner.options;
+        let nested = Nested::new(lossy, lossy.round(grid, Rows::All), grid, factors, &options.layers);
+        let mut bytes = 0;
+        let mut headers = Vec::new();
+        for (layer, header) in nested.headers().enumerate() {
+            let header = header.to_bytes();
+            bytes += header.len() as u64;
+            headers.push(aside.push(slot(self.object, 0, layer, true), Mode::TENSOR_HEADER, &header)?);
+        }
+        aside.base.push(headers.remove(0));
+        let tiles = (0..plan.tiles.tile_count()).filter_map(|tile| Some((tile, Place::from(plan.tiles.tile(tile)?))));
+        let tiles: Vec<(u32, Place)> = tiles.collect();
+        let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
+        let weight = (1.0 / lossy.metric.relative).powi(2);
+        let tool = Layered { nested: &nested, segments: options.segments };
+        for some in tile_rows.chunks(BATCH) {
+            let code = |tiles: &&[(u32, Place)]| {
+                let tile = |(_, place): &(u32, Place)| code_lossy(&Tile::new(&lossy.matrix, place), &tool);
+                let units = tiles.par_iter().map(tile).collect::<Result<Vec<_>, CodecError>>()?;
+                Ok((units, nested.errors(tiles[0].1.rows.clone())))
+            };
+            let coded: Result<Vec<_>, CodecError> = some.par_iter().map(code).collect();
+            let coded = coded.map_err(|error| EncodeError::Codec { tensor: self.name.to_owned(), error })?;
+            for (tiles, (units, errors)) in some.iter().zip(coded) {
+                let mut layers = vec![vec![]; nested.layers()];
+                for ((tile, _), units) in tiles.iter().zip(units) {
+                    for (layer, (mode, unit)) in units.iter().enumerate() {
+                        bytes += unit.len() as u64;
+                        layers[layer].push(aside.push(slot(self.object, *tile, layer, false), *mode, unit)?);
+                    }
+                }
+                aside.base.append(&mut layers.remove(0));
+                let increment = |(pair, units): (&[f64], &Vec<Unit>)| Increment {
+                    gain: (pair[0] - pair[1]) * weight,
+                    bytes: units.iter().map(|unit| (unit.span.length as u64).next_multiple_of(16)).sum(),
+                };
+                let increments = errors.windows(2).zip(&layers).map(increment).collect();
+                aside.tile_rows.push(TileRow { headers: headers.clone(), layers, increments });
+            }
+        }
+        Ok(bytes)
+    }
+}

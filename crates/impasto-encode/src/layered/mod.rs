@@ -1,0 +1,113 @@
+//! A file in layers.
+//!
+//! Steps of the top layer come from its size, as in a file without layers; those of coarser layers from theirs. A factor is a
+//! whole number, so tensors take the one below or the one above what is wanted, such that together they meet it (`factors`). All
+//! units are coded and set aside (`code`), then written in the order of what they are worth.
+
+mod code;
+mod factors;
+
+use std::path::Path;
+
+use impasto_container::LayerMark;
+
+use crate::arithmetic::log2;
+use crate::aside::{Aside, Ordered};
+use crate::error::EncodeError;
+use crate::layers::Extent;
+use crate::planner::Planner;
+use crate::rate::{Correction, TRIES, aim, meets};
+use crate::report::{Coded, LayerReport, Report};
+
+use code::set_aside;
+
+/// What a refinement costs beside a file without layers, at a feedback of [`USUAL_FEEDBACK`], in bits a weight.
+const OVERHEAD: f64 = 0.05;
+const USUAL_FEEDBACK: f64 = 0.25;
+/// Most refinements: integers of as many halvings still fit their 32 bits.
+const MOST_REFINEMENTS: usize = 15;
+
+/// Codes a file in layers.
+///
+/// # Errors
+/// Sizes that are out of order or cannot be met; if coding or writing fails.
+pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
+    let layers = &planner.options.layers;
+    let top = planner.target_bytes();
+    let wanted = wanted(planner, top)?;
+    let weights = planner.inputs.lossy_weights() as f64;
+    let bits = |bytes: u64, wanted: u64| (bytes as f64 - aim(wanted) as f64) * 8.0 / weights;
+    let overhead = OVERHEAD * f64::from(layers.feedback) / USUAL_FEEDBACK * wanted.len() as f64 * weights / 8.0;
+    let mut search = Correction::new(planner.find_step(top.saturating_sub(overhead as u64))?);
+    let below = wanted.iter().map(|&bytes| planner.find_step(bytes).map(log2)).collect::<Result<Vec<f64>, _>>()?;
+    let logs: Vec<f64> = below.into_iter().chain([log2(search.step())]).collect();
+    // How many octaves there are from each layer's steps to those of the next finer one, from the top down.
+    let mut octaves: Vec<f64> = logs.windows(2).rev().map(|pair| pair[0] - pair[1]).collect();
+    for _ in 0..TRIES {
+        let mut aside = set_aside(planner, path, search.step(), &octaves)?;
+        let ordered = aside.ordered();
+        let count = wanted.len() + 2;
+        let base = aside.length(&ordered, ordered.ends[0], count)?;
+        let lossy = aside.length(&ordered, ordered.lossy, count)?;
+        let too_large = wanted.first().filter(|&&wanted| base > wanted);
+        let meets = meets(lossy, top);
+        if too_large.is_none() && meets {
+            return write_ordered(planner, path, &mut aside, &ordered, &wanted)?.finish(Some(search.step()));
+        }
+        if let (Some(&wanted), Some(last)) = (too_large, octaves.last_mut()) {
+            *last += bits(base, wanted);
+        }
+        if !meets {
+            let coarser = bits(lossy, top);
+            let finer = search.correct(coarser, coarser > 0.0);
+            // Coarser layers stay where they are.
+            if let Some(first) = octaves.first_mut() {
+                *first += finer;
+            }
+        }
+    }
+    Err(EncodeError::Missed { wanted: top })
+}
+
+/// Bytes of the layers below the top one, the coarsest first.
+fn wanted(planner: &Planner, top: u64) -> Result<Vec<u64>, EncodeError> {
+    let layers = &planner.options.layers;
+    let bytes = |&extent: &Extent| match extent {
+        Extent::Size(bytes) => bytes,
+        Extent::BitsPerWeight(bits) => planner.bytes_at(bits),
+    };
+    let wanted: Vec<u64> = layers.below.iter().map(bytes).collect();
+    if !wanted.iter().chain([&top]).is_sorted_by(|a, b| a < b) {
+        return Err(EncodeError::LayerOrder);
+    }
+    if wanted.len() > MOST_REFINEMENTS || !(0.0..=1.0).contains(&layers.feedback) {
+        return Err(EncodeError::Layers { most: MOST_REFINEMENTS + 1 });
+    }
+    Ok(wanted)
+}
+
+/// Writes the units in their order, with the marks of the wanted layers.
+fn write_ordered(
+    planner: &Planner,
+    path: &Path,
+    aside: &mut Aside,
+    ordered: &Ordered,
+    wanted: &[u64],
+) -> Result<Coded, EncodeError> {
+    let count = wanted.len() + 2;
+    let mut ends =
+        wanted.iter().map(|&bytes| aside.most_within(ordered, bytes, count)).collect::<Result<Vec<_>, _>>()?;
+    ends.push(ordered.lossy);
+    if planner.options.layers.exact {
+        ends.push(ordered.units.len());
+    }
+    let marks: Vec<LayerMark> = ends.iter().map(|&end| LayerMark { units: end as u32, kld: None }).collect();
+    let layer = |mark: &LayerMark| {
+        let bytes = aside.length(ordered, mark.units as usize, marks.len())?;
+        Ok(LayerReport { units: mark.units, bytes })
+    };
+    let layers = marks.iter().map(layer).collect::<Result<Vec<_>, EncodeError>>()?;
+    let writer = aside.write(path, ordered, marks)?;
+    let tensors = std::mem::take(&mut aside.tensors);
+    Ok(Coded { layers, ..Coded::new(&planner.inputs, &planner.assets, writer, tensors) })
+}

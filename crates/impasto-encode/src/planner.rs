@@ -1,0 +1,147 @@
+//! Plans for all tensors, and the step at which they make a file of the wanted size.
+
+use impasto_checkpoint::Checkpoint;
+use impasto_container::manifest_length;
+
+use crate::code::{CodedAsset, code_assets, code_tensor};
+use crate::error::EncodeError;
+use crate::inputs::Inputs;
+use crate::layout::layout;
+use crate::options::{LEAST_WEIGHTS, Options, Progress, Target, Watch};
+use crate::plan::Plan;
+use crate::rate::{Found, Rates, aim, search};
+use crate::statistics::Statistics;
+
+/// Plans a file.
+pub struct Planner<'a> {
+    pub inputs: Inputs<'a>,
+    pub assets: Vec<CodedAsset>,
+    pub options: &'a Options,
+    pub watch: Watch<'a>,
+    /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every step.
+    kept: Vec<Option<u64>>,
+    rates: Rates,
+}
+
+impl<'a> Planner<'a> {
+    /// Looks through a checkpoint and codes its assets.
+    ///
+    /// # Errors
+    /// A tensor or an asset that cannot be coded.
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        options: &'a Options,
+        statistics: Option<&'a Statistics>,
+        watch: Watch<'a>,
+    ) -> Result<Self, EncodeError> {
+        let assets = || code_assets(checkpoint, options.is_exact());
+        let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics));
+        let (assets, inputs) = (assets?, inputs?);
+        let mut planner = Planner { inputs, assets, options, watch, kept: vec![], rates: Rates::default() };
+        if options.target != Target::Lossless {
+            planner.kept = (0..planner.inputs.len()).map(|i| planner.kept_bytes(i)).collect::<Result<_, _>>()?;
+        }
+        Ok(planner)
+    }
+
+    /// Bytes that a tensor takes with what aligns its units, if it is kept exactly in a lossy file. They are found by coding it, since
+    /// Zstandard has no forecast: a mask of zeros and ones takes next to nothing.
+    fn kept_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
+        if self.inputs.is_lossy(tensor) {
+            return Ok(None);
+        }
+        let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
+        let mut bytes = 0;
+        let (name, matrix) = (&self.inputs.tensors[tensor].name, self.inputs.matrix(tensor));
+        code_tensor(name, &matrix, &plan, None, self.options.segments, &mut |_, unit: &[u8]| {
+            bytes += unit.len().next_multiple_of(16) as u64;
+            Ok(())
+        })?;
+        self.inputs.release(tensor);
+        Ok(Some(bytes))
+    }
+
+    /// Plans for all tensors; `None` for those that are tied. With loss at a global step, or without.
+    ///
+    /// # Errors
+    /// A tensor that the format cannot hold, or whose covariance is broken.
+    pub fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
+        (0..self.inputs.len()).map(|i| self.plan(i, step)).collect()
+    }
+
+    fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
+        let inputs = &self.inputs;
+        if inputs.tensors[tensor].same_as.is_some() {
+            return Ok(None);
+        }
+        let matrix = inputs.matrix(tensor);
+        let lossy = match step {
+            Some(step) => inputs.lossy(tensor)?.map(|lossy| (lossy, step)),
+            None => None,
+        };
+        let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), lossy) {
+            (_, _, Some((lossy, step))) => {
+                let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
+                let rate = self.rates.at(tensor, step, |step| lossy.rate(step));
+                Plan::lattice(&matrix, lossy.grid(step), rate, refined)
+            }
+            (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
+            _ => Plan::bytes(&matrix),
+        };
+        let rule = "the format cannot hold its tiles (SPEC 4.2)";
+        let mut plan = plan.map_err(|_| EncodeError::Tensor { tensor: inputs.tensors[tensor].name.clone(), rule })?;
+        if let Some(&Some(bytes)) = self.kept.get(tensor) {
+            plan.bytes = bytes;
+        }
+        inputs.release(tensor);
+        Ok(Some(plan))
+    }
+
+    /// Bytes that a lossy file may have.
+    pub fn target_bytes(&self) -> u64 {
+        match self.options.target {
+            Target::Lossless => u64::MAX,
+            Target::Size(bytes) => bytes,
+            Target::BitsPerWeight(bits) => self.bytes_at(bits),
+        }
+    }
+
+    /// Bytes of a file of so many bits over all weights.
+    pub fn bytes_at(&self, bits: f64) -> u64 {
+        (bits * self.inputs.weights() as f64 / 8.0) as u64
+    }
+
+    /// The global step at which the file is forecast to have `target` bytes.
+    ///
+    /// # Errors
+    /// A size that no step gives, or nothing that is coded with loss.
+    pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
+        let lossy_weights = self.inputs.lossy_weights();
+        if lossy_weights == 0 {
+            return Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS });
+        }
+        let mut pass = 0;
+        let wanted = aim(target);
+        let found = search(wanted, target - wanted, lossy_weights, |step| {
+            pass += 1;
+            (self.watch)(Progress::Measuring(pass));
+            Ok::<_, EncodeError>(self.forecast(&self.plans(Some(step))?))
+        })?;
+        match found {
+            Found::Step(step) => Ok(step),
+            Found::LeastIs(least) => {
+                let least_bpw = least as f64 * 8.0 / self.inputs.weights() as f64;
+                Err(EncodeError::TooSmall { wanted: target, least, least_bpw })
+            }
+            Found::MostIs(most) => Err(EncodeError::TooLarge { wanted: target, most }),
+        }
+    }
+
+    /// The length of the file that plans give, units forecast rather than coded.
+    fn forecast(&self, plans: &[Option<Plan>]) -> u64 {
+        let (objects, slots) = layout(&self.assets, &self.inputs.tensors, plans);
+        let assets: u64 = self.assets.iter().map(|asset| asset.bytes() + 8).sum();
+        let tensors: u64 = plans.iter().flatten().map(|plan| plan.bytes).sum();
+        64 + manifest_length(&objects, slots.len(), &[]) + assets + tensors
+    }
+}

@@ -1,0 +1,216 @@
+//! The tools that code a tile, and which of them are tried on it.
+//!
+//! A file that keeps floats exactly tries scale classes and Zstandard. A lossy one has the lattice; bytes stand in where it cannot code.
+//! Further tools join the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
+
+use std::cell::OnceCell;
+
+use impasto_codec::CodecError;
+use impasto_codec::tile::{TileEncoder, encode_bytes};
+use impasto_core::{Mode, Place};
+
+use crate::lattice::{Grid, Integers, LAMBDA};
+use crate::layers::Nested;
+use crate::matrix::MatrixView;
+use crate::trial::{Tool, Trial, choose};
+
+/// Compression levels of Zstandard: for tensors, and to see whether it is worth while.
+pub const TENSOR_LEVEL: i32 = 9;
+const SAMPLE_LEVEL: i32 = 1;
+/// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
+const SAMPLE: usize = 16 << 10;
+/// A bit of a byte, in the unit of [`Trial::bits`].
+const BYTE: u64 = 8 << 16;
+
+/// The units of a tile: one for each layer from the base up, each with its mode.
+pub type Units = Vec<(Mode, Vec<u8>)>;
+
+/// Bits of units.
+fn bits(units: &Units) -> u64 {
+    units.iter().map(|(_, unit)| unit.len() as u64 * BYTE).sum()
+}
+
+/// A tile that is to be coded.
+pub struct Tile<'a> {
+    matrix: &'a MatrixView<'a>,
+    place: &'a Place,
+    elements: OnceCell<Vec<u8>>,
+}
+
+impl<'a> Tile<'a> {
+    /// At a place of a matrix.
+    pub fn new(matrix: &'a MatrixView, place: &'a Place) -> Self {
+        Tile { matrix, place, elements: OnceCell::new() }
+    }
+
+    /// Its elements, row by row; they are gathered once.
+    fn elements(&self) -> &[u8] {
+        self.elements.get_or_init(|| {
+            let mut out = Vec::with_capacity(self.place.elements() * self.matrix.dtype.size());
+            for r in self.place.rows.clone() {
+                out.extend_from_slice(&self.matrix.part(r, self.place.columns.clone()));
+            }
+            out
+        })
+    }
+}
+
+/// Codes a tile whose elements are kept: as floats under scale classes (with an `encoder` for them), or as bytes.
+///
+/// # Errors
+/// If the compression library fails.
+pub fn code_exact<'a>(tile: &Tile<'a>, encoder: Option<&TileEncoder>) -> Result<Units, CodecError> {
+    let float = encoder.map(Floats);
+    let tools: [Option<&dyn Tool<Tile<'a>, Units, CodecError>>; 2] =
+        [float.as_ref().map(|tool| tool as _), Some(&Bytes)];
+    decide(&tools.into_iter().flatten().collect::<Vec<_>>(), tile)
+}
+
+/// Codes a tile by a lossy tool, or as bytes where that cannot code it.
+///
+/// # Errors
+/// If the compression library fails.
+pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &dyn Tool<Tile<'a>, Units, CodecError>) -> Result<Units, CodecError> {
+    decide(&[lossy, &StandIn(Bytes)], tile)
+}
+
+fn decide<'a>(tools: &[&dyn Tool<Tile<'a>, Units, CodecError>], tile: &Tile<'a>) -> Result<Units, CodecError> {
+    Ok(choose(tools, tile, LAMBDA.into())?.map_or(vec![], |trial| trial.outcome))
+}
+
+/// Mode float.
+struct Floats<'a>(&'a TileEncoder<'a>);
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Floats<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let unit = self.0.float(tile.matrix.dtype, tile.place, tile.elements());
+        let units = unit.map(|unit| vec![(Mode::FLOAT, unit)]);
+        Ok(units.map(|units| Trial::exact(bits(&units), units)))
+    }
+}
+
+/// Zstandard, or stored where that is not larger: for tiles of zeros or of repeated rows, and all that is no float.
+struct Bytes;
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Bytes {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        best: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let (elements, dtype) = (tile.elements(), tile.matrix.dtype);
+        if let Some(best) = best {
+            let sample = &elements[..elements.len().min(SAMPLE)];
+            let (_, tried) = encode_bytes(sample, dtype, SAMPLE_LEVEL)?;
+            let best = u128::from(best.bits / BYTE);
+            if tried.len() as u128 * elements.len() as u128 >= best * sample.len() as u128 {
+                return Ok(None);
+            }
+        }
+        let units = vec![encode_bytes(elements, dtype, TENSOR_LEVEL)?];
+        Ok(Some(Trial::exact(bits(&units), units)))
+    }
+}
+
+/// A tool for what the others cannot code.
+struct StandIn<T>(T);
+
+impl<S, T, E, I: Tool<S, T, E>> Tool<S, T, E> for StandIn<I> {
+    fn attempt<'t>(&'t self, subject: &'t S, best: Option<&Trial<T>>) -> Result<Option<Trial<'t, T>>, E> {
+        if best.is_some() { Ok(None) } else { self.0.attempt(subject, None) }
+    }
+}
+
+/// Mode lattice: integers that are chosen for the whole matrix.
+pub struct Lattice<'a> {
+    pub encoder: &'a TileEncoder<'a>,
+    pub integers: &'a Integers,
+    pub grid: &'a Grid,
+}
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let unit = self.encoder.lattice(tile.place, &self.integers.tile(tile.place));
+        let distortion = || self.integers.distortion(tile.matrix, self.grid, tile.place);
+        let units = unit.map(|unit| vec![(Mode::LATTICE, unit)]);
+        Ok(units.map(|units| Trial::lossy(bits(&units), units, distortion)))
+    }
+}
+
+/// All layers of a tensor in layers.
+pub struct Layered<'a> {
+    pub nested: &'a Nested<'a>,
+    pub segments: usize,
+}
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Layered<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let units = self.nested.tile(tile.place, self.segments);
+        let distortion = || self.nested.distortion(tile.place);
+        Ok(units.map(|units| Trial::lossy(bits(&units), units, distortion)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impasto_codec::{Body, IndexArray, Shape, TensorHeader};
+    use impasto_core::DType;
+
+    use super::*;
+
+    const PLACE: Place = Place { rows: 0..64, columns: 0..256 };
+
+    /// The mode of a tile of BF16 weights of about 2^-r in row `r`.
+    fn coded(weight: impl Fn(usize, usize) -> u16) -> Mode {
+        let (rows, columns) = (PLACE.rows.len(), PLACE.columns.len());
+        let bytes: Vec<u8> = (0..rows * columns).flat_map(|i| weight(i / columns, i % columns).to_le_bytes()).collect();
+        let matrix = MatrixView::plain(&bytes, DType::Bf16, rows, columns);
+        let header = TensorHeader {
+            shape: Shape::Parametric(1),
+            plane: 6,
+            row_classes: IndexArray::new((0..rows as i16).map(|r| 4 * (127 - r)).collect()),
+            column_classes: IndexArray::Constant(0),
+            body: Body::Float,
+        };
+        let encoder = TileEncoder::new(&header, 1);
+        code_exact(&Tile::new(&matrix, &PLACE), Some(&encoder)).expect("codes")[0].0
+    }
+
+    #[test]
+    fn repeated_bytes_go_under_zstandard_and_rows_of_their_own_scale_under_classes() {
+        assert_eq!(coded(|_, _| 0), Mode::ZSTD);
+        let scaled = |r: usize, c: usize| {
+            let mut noise = (r * 256 + c) as u64;
+            for _ in 0..4 {
+                noise = (noise ^ noise >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            }
+            (127 - r as u16 - (noise >> 40 | 64).trailing_zeros() as u16) << 7 | (noise >> 20 & 0x807F) as u16
+        };
+        assert_eq!(coded(scaled), Mode::FLOAT);
+    }
+
+    #[test]
+    fn a_stand_in_stands_back() {
+        let bytes = [0; 64 * 256 * 2];
+        let matrix = MatrixView::plain(&bytes, DType::Bf16, 64, 256);
+        let tile = Tile::new(&matrix, &PLACE);
+        let best = Trial::exact(u64::MAX, vec![]);
+        let stand_in = StandIn(Bytes);
+        assert!(stand_in.attempt(&tile, Some(&best)).expect("no error").is_none());
+        assert_eq!(stand_in.attempt(&tile, None).expect("codes").expect("a trial").outcome[0].0, Mode::ZSTD);
+        let trial = Bytes.attempt(&tile, None).expect("codes").expect("a trial");
+        assert_eq!(trial.bits, trial.outcome[0].1.len() as u64 * BYTE);
+    }
+}

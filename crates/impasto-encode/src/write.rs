@@ -1,0 +1,60 @@
+//! A file without layers: plans to units, and units to the container in their order.
+
+use std::path::Path;
+
+use impasto_codec::TensorHeader;
+use impasto_container::{Writer, measure};
+use impasto_core::Mode;
+
+use crate::code::code_tensor;
+use crate::error::EncodeError;
+use crate::lattice::{Integers, Rows};
+use crate::layout::layout;
+use crate::options::Progress;
+use crate::plan::{Coding, Plan};
+use crate::planner::Planner;
+use crate::report::{Coded, TensorReport};
+
+/// Codes everything into a file that has not its name yet.
+///
+/// # Errors
+/// If coding or writing fails.
+pub fn write(planner: &Planner, path: &Path, plans: &[Option<Plan>]) -> Result<Coded, EncodeError> {
+    let Planner { inputs, assets, options, .. } = planner;
+    let (objects, slots) = layout(assets, &inputs.tensors, plans);
+    let mut lengths = Vec::with_capacity(slots.len());
+    let mut writer = Writer::create(path, objects.clone(), slots, vec![])?;
+    let mut push = |mode: Mode, bytes: &[u8]| {
+        lengths.push(bytes.len() as u32);
+        writer.push(mode, bytes)
+    };
+    for (mode, bytes) in assets.iter().flat_map(|asset| &asset.pieces) {
+        push(*mode, bytes)?;
+    }
+    let mut reports = Vec::new();
+    for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
+        (planner.watch)(Progress::Coding(&tensor.name, i, plans.len()));
+        let (mode, bytes) = match plan {
+            None => (None, 0),
+            Some(plan) => {
+                let integers = integers(planner, i, plan)?;
+                let matrix = inputs.matrix(i);
+                let coded = code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), options.segments, &mut push)?;
+                (Some(coded.0), coded.1)
+            }
+        };
+        inputs.release(i);
+        reports.push(TensorReport::new(tensor, mode, bytes));
+    }
+    let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
+    Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
+}
+
+/// The integers of a tensor on the lattice, and their tensor header.
+fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
+    let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
+    let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
+    let integers = lossy.round(grid, Rows::All);
+    let (header, _) = integers.header(grid, lossy.costs);
+    Ok(Some((integers, header)))
+}
