@@ -6,6 +6,7 @@
 //! ```text
 //! WeightSource --> config --> decoder (a CausalLm): ids --> logits --> sampling
 //!                                \-- backward, Walk: what calibration needs
+//! CausalLm + KvCache + Sampler = Session: generation by steps that the caller drives
 //! ```
 //!
 //! The families of models that run are the rows of one table, `config/family.rs`; [`decoder::Decoder`] is the one network
@@ -22,6 +23,7 @@ mod network;
 mod probe;
 mod product;
 pub mod sampling;
+mod session;
 mod source;
 
 pub use cache::KvCache;
@@ -29,4 +31,5 @@ pub use error::{ModelError, Result};
 pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
+pub use session::{PREFILL, Prefill, Session, Step};
 pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, OpenTensor, WeightSource};
