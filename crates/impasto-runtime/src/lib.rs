@@ -19,6 +19,8 @@ mod matrix;
 mod model;
 mod network;
 mod paged;
+mod room;
+mod weights;
 
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, generate, generate_in};
@@ -27,3 +29,4 @@ pub use impasto_kernels::packed::Activations;
 pub use load::{LoadTimes, Residence};
 pub use model::{Model, RunOptions};
 pub use network::{Runtime, RuntimeOptions};
+pub use weights::Replacement;

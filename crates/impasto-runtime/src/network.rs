@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use impasto_core::Isa;
@@ -12,13 +12,15 @@ use impasto_kernels::kv::{self, AttentionShape, KvLayout, KvStore, Pages};
 use impasto_kernels::packed::{self, Activations, Arena, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::config::{Activation, DecoderConfig, Rope};
-use impasto_model::decoder::{Attention, Block, Ends, Loader, Projection, names};
+use impasto_model::decoder::{Attention, Loader, Projection, names};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
 use crate::load::{LoadTimes, MatrixLoader, Residence};
 use crate::matrix::{Linear, Matrix, Tools};
 use crate::paged::{Paged, failed};
+use crate::room::{Room, Rooms, sized};
+use crate::weights::Weights;
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
@@ -39,16 +41,21 @@ pub struct RuntimeOptions {
 }
 
 /// A decoder-only transformer whose weights lie packed or coded in memory.
+///
+/// Any number of threads may run passes at once: each has working memory of its own, all share one thread pool, and
+/// nothing is locked while a pass runs. Weights can be exchanged meanwhile ([`Runtime::exchange`]).
 pub struct Runtime {
     config: DecoderConfig,
-    ends: Ends<Linear>,
-    blocks: Vec<Block<Linear>>,
+    /// Read once a pass; replaced as a whole.
+    weights: RwLock<Arc<Weights>>,
+    /// Where packed matrices are stored, those that come later too.
+    pub(crate) arena: Arena,
     tools: Tools,
-    residence: Residence,
+    pub(crate) residence: Residence,
     kv: KvLayout,
-    pages: Arc<Pages>,
+    pub(crate) pages: Arc<Pages>,
     max_context: usize,
-    room: Mutex<Room>,
+    rooms: Rooms,
     times: LoadTimes,
 }
 
@@ -58,37 +65,6 @@ struct Part<'a> {
     tokens: &'a [u32],
     /// Tokens in the sequence once all that were asked for have run: LongRoPE turns by it.
     context: usize,
-}
-
-/// What the tokens on their way take. It grows when it is first used and is then there.
-#[derive(Default)]
-struct Room {
-    /// The residual stream, tokens x hidden size.
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    /// Outputs of a fused projection.
-    wide: Vec<f32>,
-    mixed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    out: Vec<f32>,
-    /// Rotary positions of the tokens, a table for each set.
-    tables: Vec<Vec<(f32, f32)>>,
-    /// Frequencies of each set, and whether they are those of a long context.
-    frequencies: Vec<(bool, Vec<f32>)>,
-    packed: packed::Scratch,
-    attention: kv::Scratch,
-}
-
-/// The first `length` values of `buffer`, which grows to hold them.
-fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
 }
 
 impl Runtime {
@@ -120,7 +96,7 @@ impl Runtime {
             let linear = Linear { matrix: loader.matrix(&name, shape)?, name, bias };
             admit(linear.memory_bytes())?;
             used.set(used.get() + linear.memory_bytes());
-            Ok(linear)
+            Ok(Arc::new(linear))
         };
         let (prefix, head) = names(source, &config);
         let parts = Loader::new(source, &config, prefix, &make);
@@ -135,16 +111,17 @@ impl Runtime {
             threads: pool.threads(),
         };
         let workers = Workers::new(pool.threads(), Isa::best());
+        let rooms = Rooms::new(pool.threads());
         Ok(Self {
             max_context: config.max_position_embeddings,
             config,
-            ends,
-            blocks,
+            weights: RwLock::new(Arc::new(Weights { ends, blocks })),
+            arena,
             tools: Tools { pool, kernel: Kernel::best(), activations: options.activations, workers },
             residence,
             kv: options.kv.clone(),
             pages: Pages::new(options.memory_limit),
-            room: Mutex::default(),
+            rooms,
             times,
         })
     }
@@ -177,7 +154,7 @@ impl Runtime {
     /// What the packed matrices take, together.
     pub fn packing(&self) -> Packing {
         let mut sum = Packing::default();
-        for linear in self.linears() {
+        for linear in self.weights().linears() {
             if let Matrix::Packed(packed) = &linear.matrix {
                 sum.add(packed.report());
             }
@@ -187,23 +164,23 @@ impl Runtime {
 
     /// Bytes of all weights in memory.
     pub fn memory_bytes(&self) -> usize {
-        let norms = self.blocks.iter().flat_map(Block::norms).chain([&self.ends.norm]);
-        self.linears().map(Linear::memory_bytes).sum::<usize>()
-            + norms.map(|norm| size_of_val(&norm[..])).sum::<usize>()
+        self.weights().memory_bytes()
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.blocks.iter().flat_map(Block::layers).chain([&self.ends.embedding]).chain(&self.ends.head)
+    /// The weights as they are now.
+    pub(crate) fn weights(&self) -> Arc<Weights> {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn projection(&self) -> &Linear {
-        self.ends.head.as_ref().unwrap_or(&self.ends.embedding)
+    /// The weights, for one who puts others in their place.
+    pub(crate) fn weights_mut(&self) -> RwLockWriteGuard<'_, Arc<Weights>> {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in `room.x`
     /// behind it, and the caches hold the tokens. After an error they are as they were.
-    fn run(&self, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
-        let result = self.run_blocks(room, parts);
+    fn run(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
+        let result = self.run_blocks(weights, room, parts);
         for part in parts {
             match &result {
                 Ok(()) => part.cache.advance(part.tokens, part.context),
@@ -213,12 +190,12 @@ impl Runtime {
         result
     }
 
-    fn run_blocks(&self, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
+    fn run_blocks(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let (config, tools) = (&self.config, &self.tools);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, kv_width) = (config.query_width(), config.kv_width());
         let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
-        self.embed(sized(&mut room.x, tokens * hidden), parts)?;
+        self.embed(weights, sized(&mut room.x, tokens * hidden), parts)?;
         self.turn(room, parts);
         let Room { x, normed, q, k, v, wide, mixed, gate, up, out, tables, packed, attention, .. } = room;
         let (x, out) = (&mut x[..tokens * hidden], sized(out, tokens * hidden));
@@ -227,7 +204,7 @@ impl Runtime {
         let (k, v) = (sized(k, tokens * kv_width), sized(v, tokens * kv_width));
         let (gate, up) = (sized(gate, tokens * inner), sized(up, tokens * inner));
         let eps = config.rms_norm_eps;
-        for (index, block) in self.blocks.iter().enumerate() {
+        for (index, block) in weights.blocks.iter().enumerate() {
             rms_norm(x, &block.attention_norm, eps, normed, &tools.pool);
             project(&block.qkv, normed, [&mut *q, k, v], wide, tools, packed)?;
             let positions = config.blocks[index].rope.map(|set| (config.ropes[set].dim, &tables[set]));
@@ -282,9 +259,9 @@ impl Runtime {
     }
 
     /// The embeddings of all tokens.
-    fn embed(&self, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
+    fn embed(&self, weights: &Weights, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
         let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
-        self.ends.embedding.rows(tokens, x)?;
+        weights.ends.embedding.rows(tokens, x)?;
         if let Some(scale) = self.config.embedding_scale() {
             x.iter_mut().for_each(|x| *x *= scale);
         }
@@ -314,7 +291,7 @@ impl Runtime {
 
     /// Checks what is asked, and takes room in the cache.
     fn admit(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<()> {
-        let shape = (self.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
+        let shape = (self.config.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
         let fits = |Paged(store): &mut Paged| (store.blocks(), store.kv_heads(), store.head_dim()) == shape;
         if !cache.store().is_some_and(fits) {
             return Err(ModelError::ForeignCache);
@@ -325,7 +302,7 @@ impl Runtime {
 
     /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
     /// that their keys have.
-    fn renew(&self, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
+    fn renew(&self, weights: &Weights, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |rope: &Rope| rope.is_long(cache.context()) != rope.is_long(context);
         if cache.is_empty() || !self.config.ropes.iter().any(stale) {
             return Ok(());
@@ -334,30 +311,31 @@ impl Runtime {
         cache.clear();
         cache.reserve(context)?;
         for piece in tokens.chunks(PREFILL) {
-            self.run(room, &mut [Part { cache, tokens: piece, context }])?;
+            self.run(weights, room, &mut [Part { cache, tokens: piece, context }])?;
         }
         Ok(())
     }
 
     /// Normalises rows of the residual stream for the output projection.
-    fn normed<'a>(&self, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
+    fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
         let out = sized(out, x.len());
-        rms_norm(x, &self.ends.norm, self.config.rms_norm_eps, out, &self.tools.pool);
+        rms_norm(x, &weights.ends.norm, self.config.rms_norm_eps, out, &self.tools.pool);
         out
     }
 
     /// Logits of `rows` normalised rows.
-    fn project_logits(&self, rows: &[f32], logits: &mut [f32], scratch: &mut packed::Scratch) -> Result<()> {
-        self.projection().multiply(rows, logits, &self.tools, scratch)?;
+    fn project_logits(
+        &self,
+        weights: &Weights,
+        rows: &[f32],
+        logits: &mut [f32],
+        scratch: &mut packed::Scratch,
+    ) -> Result<()> {
+        weights.projection().multiply(rows, logits, &self.tools, scratch)?;
         if let Some(cap) = self.config.logit_softcap {
             softcap(logits, cap);
         }
         Ok(())
-    }
-
-    /// The room of tokens on their way; one call has it at a time.
-    fn room(&self) -> std::sync::MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -368,7 +346,7 @@ fn shape(Attention { query, kv, dim, scale, softcap, window }: Attention) -> Att
 
 /// The outputs of layers that share the input `x`.
 fn project<const N: usize>(
-    projection: &Projection<N, Linear>,
+    projection: &Projection<N, Arc<Linear>>,
     x: &[f32],
     outs: [&mut [f32]; N],
     wide: &mut Vec<f32>,
@@ -407,7 +385,7 @@ impl CausalLm for Runtime {
 
     fn new_cache(&self, tokens: usize) -> Result<KvCache> {
         let DecoderConfig { num_kv_heads, head_dim, .. } = self.config;
-        let store = KvStore::new(self.pages.clone(), self.blocks.len(), num_kv_heads, head_dim, &self.kv);
+        let store = KvStore::new(self.pages.clone(), self.config.blocks.len(), num_kv_heads, head_dim, &self.kv);
         let mut cache = KvCache::of(Box::new(Paged(store.map_err(failed)?)));
         cache.reserve(tokens.min(self.max_context))?;
         Ok(cache)
@@ -423,11 +401,11 @@ impl CausalLm for Runtime {
             self.admit(cache, tokens)?;
         }
         let width = self.config.hidden_size;
-        let room = &mut *self.room();
+        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
         let mut wanted: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
         let contexts: Vec<usize> = batch.iter().map(|(cache, tokens)| cache.len() + tokens.len()).collect();
         for ((cache, _), &context) in batch.iter_mut().zip(&contexts) {
-            self.renew(room, cache, context)?;
+            self.renew(weights, room, cache, context)?;
         }
         let mut done: Vec<usize> = vec![0; batch.len()];
         let before: Vec<usize> = batch.iter().map(|(cache, _)| cache.len()).collect();
@@ -447,7 +425,7 @@ impl CausalLm for Runtime {
             if parts.is_empty() {
                 break;
             }
-            if let Err(error) = self.run(room, &mut parts) {
+            if let Err(error) = self.run(weights, room, &mut parts) {
                 batch.iter_mut().zip(&before).for_each(|((cache, _), &before)| cache.truncate(before));
                 return Err(error);
             }
@@ -457,7 +435,7 @@ impl CausalLm for Runtime {
                 let rows = row + (first - range.start)..row + range.len();
                 if !rows.is_empty() {
                     let Room { x, normed, .. } = room;
-                    wanted[i].extend_from_slice(self.normed(&x[rows.start * width..rows.end * width], normed));
+                    wanted[i].extend_from_slice(self.normed(weights, &x[rows.start * width..rows.end * width], normed));
                 }
                 row += range.len();
                 done[i] = range.end;
@@ -468,27 +446,27 @@ impl CausalLm for Runtime {
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
-        self.project_logits(hidden.slice(rows)?, &mut logits, &mut self.room().packed)?;
+        self.project_logits(&self.weights(), hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().packed)?;
         Ok(logits)
     }
 
     fn next_logits(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
         self.admit(cache, tokens)?;
         let (width, context) = (self.config.hidden_size, cache.len() + tokens.len());
-        let room = &mut *self.room();
-        self.renew(room, cache, context)?;
+        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
+        self.renew(weights, room, cache, context)?;
         let before = cache.len();
         let mut last = 0;
         for piece in tokens.chunks(PREFILL) {
             last = piece.len() - 1;
-            if let Err(error) = self.run(room, &mut [Part { cache, tokens: piece, context }]) {
+            if let Err(error) = self.run(weights, room, &mut [Part { cache, tokens: piece, context }]) {
                 cache.truncate(before);
                 return Err(error);
             }
         }
         let Room { x, normed, packed, .. } = room;
-        let row = self.normed(&x[last * width..(last + 1) * width], normed);
+        let row = self.normed(weights, &x[last * width..(last + 1) * width], normed);
         logits.resize(self.config.vocab_size, 0.0);
-        self.project_logits(row, logits, packed).inspect_err(|_| cache.truncate(before))
+        self.project_logits(weights, row, logits, packed).inspect_err(|_| cache.truncate(before))
     }
 }

@@ -23,6 +23,7 @@ impl Half {
 }
 
 /// The weights of a block, its linear layers as `L`.
+#[derive(Clone)]
 pub struct Block<L = Layer> {
     /// Its number in the network.
     pub index: usize,

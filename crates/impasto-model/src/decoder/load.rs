@@ -7,6 +7,9 @@ use crate::product::{Linear, Threads};
 use crate::{ModelError, Result, WeightSource, config::DecoderConfig};
 
 /// Is the shape of tensor `name` the `expected` one?
+///
+/// # Errors
+/// [`ModelError::MissingTensor`] or [`ModelError::Shape`].
 pub fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<()> {
     let wide: Vec<u64> = expected.iter().map(|&d| d as u64).collect();
     match source.shape(name) {
@@ -39,6 +42,7 @@ pub struct Loader<'a, L> {
 }
 
 /// What stands around the blocks.
+#[derive(Clone)]
 pub struct Ends<L> {
     /// The embedding of tokens.
     pub embedding: L,

@@ -29,7 +29,7 @@ pub use backward::{Labels, WalkBack};
 pub use block::{Block, Half};
 use elementwise::softcap;
 pub use frame::Frame;
-pub use load::{Ends, Loader, names, tensor};
+pub use load::{Ends, Loader, check_shape, names, tensor};
 pub use projection::Projection;
 use projection::Watch;
 pub use walk::Walk;

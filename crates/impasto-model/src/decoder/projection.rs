@@ -24,6 +24,7 @@ impl Watch<'_> {
 }
 
 /// What makes `N` outputs from one input.
+#[derive(Clone)]
 pub enum Projection<const N: usize, L = Layer> {
     /// A layer for each.
     Apart([L; N]),

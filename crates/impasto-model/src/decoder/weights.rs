@@ -28,14 +28,15 @@ impl<L> Block<L> {
         let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
         [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
     }
-}
 
-impl Block {
-    fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+    /// The linear layers in the order in which they run, to be replaced.
+    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut L> {
         let attention = self.qkv.layers_mut().iter_mut().chain(self.output.layers_mut());
         attention.chain(self.gate_up.layers_mut()).chain(self.down.layers_mut())
     }
+}
 
+impl Block {
     /// The linear layers in the order in which they run: two inputs in each half. Inputs are counted through all blocks.
     pub fn linears(&self) -> impl Iterator<Item = LinearInfo<'_>> {
         let groups = (4 * self.index..).zip(self.groups());
