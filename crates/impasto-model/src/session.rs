@@ -78,8 +78,8 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     pub fn with_capacity(model: M, sampling: SamplingParams, tokens: usize) -> Result<Self> {
         let sampler = Sampler::new(sampling)?;
         let cache = model.new_cache(tokens)?;
-        let (logits, logits_after) = (Vec::new(), 0);
-        Ok(Self { model, cache, tokens: Vec::new(), sampler, logits, logits_after, report: None })
+        let tokens = Vec::with_capacity(tokens.min(model.max_context()));
+        Ok(Self { model, cache, tokens, sampler, logits: Vec::new(), logits_after: 0, report: None })
     }
 
     /// The model.

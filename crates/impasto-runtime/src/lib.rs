@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! WeightSource --load--> matrix: packed | coded | dense --\
-//! tokens --network--> products, norms, attention over kv --+--> logits --generate--> text
+//! tokens --network--> products, norms, attention over kv --+--> logits --Session--> tokens --Stream--> text
 //!                     all on the threads of one pool
 //! ```
 //!
@@ -23,7 +23,7 @@ mod room;
 mod weights;
 
 pub use error::{Result, RuntimeError};
-pub use generate::{GenerateOptions, Generation, StopReason, generate, generate_in};
+pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
 pub use impasto_kernels::packed::Activations;
 pub use load::{LoadTimes, Residence};
