@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::support::Folder;
 use impasto_model::sampling::SamplingParams;
 use impasto_model::{CausalLm, ModelError, Session};
-use impasto_runtime::{Model, Residence, RunOptions, StopReason};
+use impasto_runtime::{KvFormat, KvLayout, Model, Residence, RunOptions, StopReason};
 
 const PROMPTS: [&str; 3] = ["Once upon a time", "The wizard said that", "A dog"];
 
 fn networks() -> Vec<Model> {
-    let load = |residence| {
-        Model::load(&Folder::tiny(), &RunOptions { residence, threads: 2, ..RunOptions::default() }).unwrap()
-    };
+    let kv = KvLayout::uniform(KvFormat::F32);
+    let options = |residence| RunOptions { residence, threads: 2, kv: kv.clone(), ..RunOptions::default() };
+    let load = |residence| Model::load(&Folder::tiny(), &options(residence)).unwrap();
     vec![load(Residence::Float), load(Residence::Packed)]
 }
 
@@ -32,7 +32,7 @@ fn steps<M: std::ops::Deref<Target: CausalLm>>(session: &mut Session<M>, count: 
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-2)
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3)
 }
 
 #[test]
