@@ -304,15 +304,13 @@ mod tests {
     fn callers_share_the_workers_and_never_wait_for_each_other() {
         let pool = Pool::new(3).unwrap();
         // A job that does not end until another thread's jobs have.
-        let over = AtomicBool::new(false);
+        let (entered, over) = (Barrier::new(2), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let (entered, wait) = (Barrier::new(2), &over);
-            let (entered, pool) = (&entered, &pool);
-            scope.spawn(move || {
+            scope.spawn(|| {
                 pool.run(2, &|_, i| {
                     if i == 0 {
                         entered.wait();
-                        while !wait.load(Ordering::Acquire) {
+                        while !over.load(Ordering::Acquire) {
                             std::thread::yield_now();
                         }
                     }
