@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use impasto_model::config::DecoderConfig;
-use impasto_model::decoder::{Frame, Half, Walk};
+use impasto_model::decoder::{Frame, Walk};
 use impasto_model::{ModelError, WeightSource};
 
 use crate::calibrate::{Group, Place, Spill, Sums};
@@ -78,10 +78,9 @@ pub fn drifted(
     for index in 0..blocks {
         (job.watch)(Progress::Drift(index, blocks));
         let mut block = frame.load_block(weights, index)?;
-        for (at, half) in Half::BOTH.into_iter().enumerate() {
-            let first = 4 * index + 2 * at;
-            let mut sums = Sums::of(block.linears().filter(|layer| (first..first + 2).contains(&layer.input)))?;
-            walk.observe(&frame, &block, half, &mut sums);
+        for sublayer in 0..block.sublayers.len() {
+            let mut sums = Sums::of(block.linears_of(sublayer))?;
+            walk.observe(&frame, &block, sublayer, &mut sums);
             for mut group in sums.0 {
                 let tokens = group.tokens.max(1) as f32;
                 group.sum.iter_mut().for_each(|s| *s /= tokens);
@@ -92,7 +91,7 @@ pub fn drifted(
                 }
                 keep(group, &mut spill, &mut places)?;
             }
-            walk.advance(&frame, &block, half, None);
+            walk.advance(&frame, &block, sublayer, None);
         }
     }
     let mut sums = Sums::of([frame.head()])?;

@@ -4,13 +4,14 @@
 //! behind it may be a checkpoint folder, an `.impasto` file or a table in a test. Token ids go in, logits come out.
 //!
 //! ```text
-//! WeightSource --> config --> decoder (a CausalLm): ids --> logits --> sampling
-//!                                \-- backward, Walk: what calibration needs
+//! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
+//!                                          \-- backward, Walk: what calibration needs
 //! CausalLm + KvCache + Sampler = Session: generation by steps that the caller drives
 //! ```
 //!
-//! The families of models that run are the rows of one table, `config/family.rs`; [`decoder::Decoder`] is the one network
-//! for all of them. A [`Probe`] sees what its linear layers see, a [`GradientProbe`] also what they do to the loss.
+//! The families of models that run are the rows of one table, `config/family.rs`. A configuration becomes a description of
+//! the network ([`graph`]), which [`decoder::Decoder`] and faster networks carry out. A [`Probe`] sees what linear layers see,
+//! a [`GradientProbe`] also what they do to the loss.
 //!
 //! All arithmetic is binary32 with the products taken by the `gemm` crate: this is the reference that faster networks
 //! (`impasto-runtime`) are compared with.
@@ -19,6 +20,7 @@ pub mod cache;
 pub mod config;
 pub mod decoder;
 mod error;
+pub mod graph;
 mod network;
 mod probe;
 mod product;

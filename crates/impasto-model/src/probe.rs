@@ -9,7 +9,7 @@ pub trait Probe: Send {
     /// thread pool, one at a time. The output projection is shown the wanted positions alone. Tokens that are run again,
     /// because LongRoPE changes their positions, are not shown again.
     ///
-    /// A `Walk` shows pieces of whole windows, and all of them before it goes on to the next half of a block.
+    /// A `Walk` shows pieces of whole windows, and all of them before it goes on to the next sublayer.
     fn linear(&mut self, names: &[&str], x: &[f32], width: usize);
 }
 

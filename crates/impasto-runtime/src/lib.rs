@@ -19,6 +19,7 @@ mod matrix;
 mod model;
 mod network;
 mod paged;
+mod pass;
 mod room;
 mod weights;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use impasto_kernels::Pool;
 use impasto_kernels::dense::DenseMatrix;
 use impasto_kernels::packed::{Arena, Band, ColumnOrder, PackError, PackedMatrix};
-use impasto_model::decoder::tensor;
+use impasto_model::graph::tensor;
 use impasto_model::{Failure, Halves, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
 use serde::Serialize;
 

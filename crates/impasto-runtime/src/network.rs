@@ -1,4 +1,4 @@
-//! The decoder-only transformer of [`impasto_model::decoder`], run from packed or coded weights.
+//! The network that [`impasto_model::graph`] describes, run from packed or coded weights.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -7,19 +7,20 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use impasto_core::Isa;
-use impasto_kernels::elementwise::{add, gated, gelu_tanh, rms_norm, rms_norm_in_place, rope, silu, softcap};
-use impasto_kernels::kv::{self, AttentionShape, KvLayout, KvStore, Pages};
+use impasto_kernels::elementwise::{rms_norm, softcap};
+use impasto_kernels::kv::{KvLayout, KvStore, Pages};
 use impasto_kernels::packed::{self, Activations, Arena, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
-use impasto_model::config::{Activation, DecoderConfig, Rope};
-use impasto_model::decoder::{Attention, Loader, Projection, names};
+use impasto_model::config::{DecoderConfig, Rope};
+use impasto_model::graph::{self, LinearSpec, Loader};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
 use crate::load::{LoadTimes, MatrixLoader, Residence};
 use crate::matrix::{Linear, Matrix, Tools};
 use crate::paged::{Paged, failed};
-use crate::room::{Room, Rooms, sized};
+use crate::pass::{Part, Pass, Room, sized};
+use crate::room::Rooms;
 use crate::weights::Weights;
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
@@ -50,6 +51,8 @@ pub struct Runtime {
     weights: RwLock<Arc<Weights>>,
     /// Where packed matrices are stored, those that come later too.
     pub(crate) arena: Arena,
+    /// Values that lie side by side in a sublayer.
+    slots: usize,
     tools: Tools,
     pub(crate) residence: Residence,
     kv: KvLayout,
@@ -57,14 +60,6 @@ pub struct Runtime {
     max_context: usize,
     rooms: Rooms,
     times: LoadTimes,
-}
-
-/// Some tokens of one sequence, on their way through the network.
-struct Part<'a> {
-    cache: &'a mut KvCache,
-    tokens: &'a [u32],
-    /// Tokens in the sequence once all that were asked for have run: LongRoPE turns by it.
-    context: usize,
 }
 
 impl Runtime {
@@ -90,18 +85,19 @@ impl Runtime {
         };
         let loader =
             MatrixLoader { source, residence, pool: &pool, arena: &arena, admit: &admit, decode: &decode, pack: &pack };
-        let make = |name: String, shape: [usize; 2], bias| {
+        let make = |spec: &LinearSpec, bias| {
+            let shape = [spec.outputs, spec.inputs];
             // A packed weight takes about a bit at least.
             admit(shape[0].saturating_mul(shape[1]) / 8)?;
-            let linear = Linear { matrix: loader.matrix(&name, shape)?, name, bias };
+            let linear = Linear { matrix: loader.matrix(&spec.name, shape)?, name: spec.name.clone(), bias };
             admit(linear.memory_bytes())?;
             used.set(used.get() + linear.memory_bytes());
             Ok(Arc::new(linear))
         };
-        let (prefix, head) = names(source, &config);
-        let parts = Loader::new(source, &config, prefix, &make);
-        let ends = parts.ends(head)?;
-        let blocks = (0..config.blocks.len()).map(|index| parts.block(index)).collect::<Result<_, _>>()?;
+        let network = graph::describe(&config, graph::names(source, &config));
+        let weights = Loader::new(source, &make);
+        let ends = weights.ends(&network.ends)?;
+        let blocks = network.blocks.iter().map(|block| weights.block(block)).collect::<Result<_, _>>()?;
         let seconds = |nanoseconds: &AtomicU64| nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
         let times = LoadTimes {
             seconds: begun.elapsed().as_secs_f64(),
@@ -114,6 +110,7 @@ impl Runtime {
         let rooms = Rooms::new(pool.threads());
         Ok(Self {
             max_context: config.max_position_embeddings,
+            slots: network.slots(),
             config,
             weights: RwLock::new(Arc::new(Weights { ends, blocks })),
             arena,
@@ -177,7 +174,7 @@ impl Runtime {
         self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in `room.x`
+    /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in the first slot
     /// behind it, and the caches hold the tokens. After an error they are as they were.
     fn run(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let result = self.run_blocks(weights, room, parts);
@@ -191,102 +188,24 @@ impl Runtime {
     }
 
     fn run_blocks(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
-        let (config, tools) = (&self.config, &self.tools);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (query, kv_width) = (config.query_width(), config.kv_width());
         let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
-        self.embed(weights, sized(&mut room.x, tokens * hidden), parts)?;
-        self.turn(room, parts);
-        let Room { x, normed, q, k, v, wide, mixed, gate, up, out, tables, packed, attention, .. } = room;
-        let (x, out) = (&mut x[..tokens * hidden], sized(out, tokens * hidden));
-        let normed = sized(normed, tokens * hidden);
-        let (q, mixed) = (sized(q, tokens * query), sized(mixed, tokens * query));
-        let (k, v) = (sized(k, tokens * kv_width), sized(v, tokens * kv_width));
-        let (gate, up) = (sized(gate, tokens * inner), sized(up, tokens * inner));
-        let eps = config.rms_norm_eps;
-        for (index, block) in weights.blocks.iter().enumerate() {
-            rms_norm(x, &block.attention_norm, eps, normed, &tools.pool);
-            project(&block.qkv, normed, [&mut *q, k, v], wide, tools, packed)?;
-            let positions = config.blocks[index].rope.map(|set| (config.ropes[set].dim, &tables[set]));
-            for (heads, width, norm) in [(&mut *q, query, &block.q_norm), (k, kv_width, &block.k_norm)] {
-                if let Some(norm) = norm {
-                    rms_norm_in_place(heads, norm, eps, &tools.pool);
-                }
-                if let Some((dim, table)) = positions {
-                    rope(heads, width, config.head_dim, dim, table, &tools.pool);
-                }
-            }
-            let how = shape(Attention::of(config, index));
-            let mut at = 0;
-            for part in parts.iter_mut() {
-                let rows = at..at + part.tokens.len();
-                let of = |width: usize| rows.start * width..rows.end * width;
-                let Paged(store) = part.cache.store().ok_or(ModelError::ForeignCache)?;
-                store.append(index, &k[of(kv_width)], &v[of(kv_width)]);
-                let attended = kv::attend(
-                    tools.workers.isa(),
-                    store,
-                    index,
-                    &q[of(query)],
-                    &how,
-                    &mut mixed[of(query)],
-                    attention,
-                    &tools.pool,
-                );
-                attended.map_err(failed)?;
-                at = rows.end;
-            }
-            project(&block.output, mixed, [&mut *out], wide, tools, packed)?;
-            self.join(x, out, &block.post_attention_norm);
-            rms_norm(x, &block.mlp_norm, eps, normed, &tools.pool);
-            project(&block.gate_up, normed, [&mut *gate, up], wide, tools, packed)?;
-            match config.activation {
-                Activation::Silu => gated(gate, up, inner, silu, &tools.pool),
-                Activation::GeluTanh => gated(gate, up, inner, gelu_tanh, &tools.pool),
-            }
-            project(&block.down, gate, [&mut *out], wide, tools, packed)?;
-            self.join(x, out, &block.post_mlp_norm);
-        }
-        Ok(())
-    }
-
-    /// Adds the output of a half to the residual stream, through the norm behind it where the family has one.
-    fn join(&self, x: &mut [f32], out: &mut [f32], norm: &Option<Vec<f32>>) {
-        if let Some(norm) = norm {
-            rms_norm_in_place(out, norm, self.config.rms_norm_eps, &self.tools.pool);
-        }
-        add(x, out);
+        room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
+        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size), parts)?;
+        room.turn(&self.config.ropes, parts);
+        weights.blocks.iter().try_for_each(|block| {
+            let mut pass = Pass { tools: &self.tools, room, parts, tokens, block: block.index };
+            block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.steps, &mut pass))
+        })
     }
 
     /// The embeddings of all tokens.
     fn embed(&self, weights: &Weights, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
         let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
         weights.ends.embedding.rows(tokens, x)?;
-        if let Some(scale) = self.config.embedding_scale() {
+        if let Some(scale) = weights.ends.scale {
             x.iter_mut().for_each(|x| *x *= scale);
         }
         Ok(())
-    }
-
-    /// Fills the tables of rotary positions.
-    fn turn(&self, room: &mut Room, parts: &[Part<'_>]) {
-        let ropes = &self.config.ropes;
-        room.tables.resize_with(ropes.len(), Vec::new);
-        room.frequencies.resize_with(ropes.len(), Default::default);
-        for ((rope, table), frequencies) in ropes.iter().zip(&mut room.tables).zip(&mut room.frequencies) {
-            table.clear();
-            for part in parts {
-                let long = rope.is_long(part.context);
-                if frequencies.1.is_empty() || frequencies.0 != long {
-                    *frequencies = (long, rope.frequencies(part.context));
-                }
-                let past = part.cache.len();
-                // The angle is rounded to binary32 as in transformers; at long context that is visible.
-                let angles =
-                    (past..past + part.tokens.len()).flat_map(|p| frequencies.1.iter().map(move |f| p as f32 * f));
-                table.extend(angles.map(|angle| (angle.cos() * rope.scale, angle.sin() * rope.scale)));
-            }
-        }
     }
 
     /// Checks what is asked, and takes room in the cache.
@@ -319,7 +238,7 @@ impl Runtime {
     /// Normalises rows of the residual stream for the output projection.
     fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
         let out = sized(out, x.len());
-        rms_norm(x, &weights.ends.norm, self.config.rms_norm_eps, out, &self.tools.pool);
+        rms_norm(x, &weights.ends.norm, weights.ends.eps, out, &self.tools.pool);
         out
     }
 
@@ -331,47 +250,12 @@ impl Runtime {
         logits: &mut [f32],
         scratch: &mut packed::Scratch,
     ) -> Result<()> {
-        weights.projection().multiply(rows, logits, &self.tools, scratch)?;
-        if let Some(cap) = self.config.logit_softcap {
+        weights.ends.projection().multiply(rows, logits, &self.tools, scratch)?;
+        if let Some(cap) = weights.ends.softcap {
             softcap(logits, cap);
         }
         Ok(())
     }
-}
-
-/// The attention of a block, in the words of its kernel.
-fn shape(Attention { query, kv, dim, scale, softcap, window }: Attention) -> AttentionShape {
-    AttentionShape { query, kv, dim, scale, softcap, window }
-}
-
-/// The outputs of layers that share the input `x`.
-fn project<const N: usize>(
-    projection: &Projection<N, Arc<Linear>>,
-    x: &[f32],
-    outs: [&mut [f32]; N],
-    wide: &mut Vec<f32>,
-    tools: &Tools,
-    scratch: &mut packed::Scratch,
-) -> Result<()> {
-    match projection {
-        Projection::Apart(layers) => {
-            for (layer, out) in layers.iter().zip(outs) {
-                layer.multiply(x, out, tools, scratch)?;
-            }
-        }
-        Projection::Fused(layer, widths) => {
-            let all = layer.outputs();
-            let wide = sized(wide, x.len() / layer.inputs() * all);
-            layer.multiply(x, wide, tools, scratch)?;
-            let mut at = 0;
-            for (out, &width) in outs.into_iter().zip(widths) {
-                let rows = out.chunks_exact_mut(width).zip(wide.chunks_exact(all));
-                rows.for_each(|(out, row)| out.copy_from_slice(&row[at..at + width]));
-                at += width;
-            }
-        }
-    }
-    Ok(())
 }
 
 impl CausalLm for Runtime {
@@ -434,8 +318,12 @@ impl CausalLm for Runtime {
                 let first = want.first(batch[i].1.len()).clamp(range.start, range.end);
                 let rows = row + (first - range.start)..row + range.len();
                 if !rows.is_empty() {
-                    let Room { x, normed, .. } = room;
-                    wanted[i].extend_from_slice(self.normed(weights, &x[rows.start * width..rows.end * width], normed));
+                    let Room { slots, normed, .. } = room;
+                    wanted[i].extend_from_slice(self.normed(
+                        weights,
+                        &slots[0][rows.start * width..rows.end * width],
+                        normed,
+                    ));
                 }
                 row += range.len();
                 done[i] = range.end;
@@ -464,8 +352,8 @@ impl CausalLm for Runtime {
                 return Err(error);
             }
         }
-        let Room { x, normed, packed, .. } = room;
-        let row = self.normed(weights, &x[last * width..(last + 1) * width], normed);
+        let Room { slots, normed, packed, .. } = room;
+        let row = self.normed(weights, &slots[0][last * width..(last + 1) * width], normed);
         logits.resize(self.config.vocab_size, 0.0);
         self.project_logits(weights, row, logits, packed).inspect_err(|_| cache.truncate(before))
     }

@@ -3,38 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use impasto_kernels::{kv, packed};
-
-/// What the tokens on their way take. It grows when it is first used and is then there.
-#[derive(Default)]
-pub(crate) struct Room {
-    /// The residual stream, tokens x hidden size.
-    pub(crate) x: Vec<f32>,
-    pub(crate) normed: Vec<f32>,
-    pub(crate) q: Vec<f32>,
-    pub(crate) k: Vec<f32>,
-    pub(crate) v: Vec<f32>,
-    /// Outputs of a fused projection.
-    pub(crate) wide: Vec<f32>,
-    pub(crate) mixed: Vec<f32>,
-    pub(crate) gate: Vec<f32>,
-    pub(crate) up: Vec<f32>,
-    pub(crate) out: Vec<f32>,
-    /// Rotary positions of the tokens, a table for each set.
-    pub(crate) tables: Vec<Vec<(f32, f32)>>,
-    /// Frequencies of each set, and whether they are those of a long context.
-    pub(crate) frequencies: Vec<(bool, Vec<f32>)>,
-    pub(crate) packed: packed::Scratch,
-    pub(crate) attention: kv::Scratch,
-}
-
-/// The first `length` values of `buffer`, which grows to hold them.
-pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
-}
+use crate::pass::Room;
 
 /// Rooms that no pass is in.
 pub(crate) struct Rooms {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use impasto_kernels::Pool;
-use impasto_model::decoder::{Block, Ends, check_shape};
+use impasto_model::graph::{Block, Ends, check_shape};
 use impasto_model::{ModelError, Result, WeightSource};
 
 use crate::Runtime;
@@ -14,14 +14,14 @@ use crate::matrix::Linear;
 /// All weights. A pass holds the set that was there when it began.
 #[derive(Clone)]
 pub(crate) struct Weights {
-    pub(crate) ends: Ends<Arc<Linear>>,
-    pub(crate) blocks: Vec<Block<Arc<Linear>>>,
+    pub(crate) ends: Ends<Arc<Linear>, Vec<f32>>,
+    pub(crate) blocks: Vec<Block<Arc<Linear>, Vec<f32>>>,
 }
 
 impl Weights {
     /// The linear layers and the embedding.
     pub(crate) fn linears(&self) -> impl Iterator<Item = &Arc<Linear>> {
-        self.blocks.iter().flat_map(Block::layers).chain([&self.ends.embedding]).chain(&self.ends.head)
+        self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers())
     }
 
     fn find(&self, name: &str) -> Result<&Arc<Linear>> {
@@ -30,18 +30,13 @@ impl Weights {
 
     fn find_mut(&mut self, name: &str) -> Option<&mut Arc<Linear>> {
         let Self { ends, blocks } = self;
-        let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain([&mut ends.embedding]).chain(&mut ends.head);
+        let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut());
         all.find(|linear| linear.name == name)
-    }
-
-    /// The output projection.
-    pub(crate) fn projection(&self) -> &Linear {
-        self.ends.head.as_ref().unwrap_or(&self.ends.embedding)
     }
 
     /// Bytes in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let norms = self.blocks.iter().flat_map(Block::norms).chain([&self.ends.norm]);
+        let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
         self.linears().map(|linear| linear.memory_bytes()).sum::<usize>()
             + norms.map(|norm| size_of_val(&norm[..])).sum::<usize>()
     }
@@ -63,8 +58,8 @@ impl Replacement {
 }
 
 impl Runtime {
-    /// Names of the weight tensors that can be exchanged: the linear layers in the order in which they run, the embedding,
-    /// and the output projection where the embedding is not tied.
+    /// Names of the weight tensors that can be exchanged: the linear layers in the order in which they run, the output
+    /// projection where the embedding is not tied, and the embedding.
     pub fn linear_names(&self) -> Vec<String> {
         self.weights().linears().map(|linear| linear.name.clone()).collect()
     }

@@ -6,7 +6,7 @@
 //! covariance of the inputs the cost of a change of the weights is known before it is made.
 //!
 //! All windows of the text go through the model together, one block at a time, and back again. Memory holds the ends of
-//! the model, one block, the residual streams of all windows, the covariances of half a block, and the activations of
+//! the model, one block, the residual streams of all windows, the covariances of a sublayer, and the activations of
 //! some windows; what the way back needs lies in a file ([`spill`]).
 
 mod damping;
@@ -14,12 +14,12 @@ mod result;
 mod spill;
 mod sums;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use impasto_checkpoint::Checkpoint;
 use impasto_model::config::DecoderConfig;
-use impasto_model::decoder::{Block, Frame, Half, Walk, WalkBack};
+use impasto_model::decoder::{Block, Frame, Walk, WalkBack};
 use impasto_model::{LinearInfo, ModelError, Probe, WeightSource, add_gram};
 use rayon::prelude::*;
 
@@ -33,8 +33,6 @@ pub(crate) use sums::{Group, Sums};
 const SEED: u64 = 1;
 /// One in so many windows is held back, to find the dampings on.
 const HELD_BACK: usize = 8;
-/// Inputs of linear layers in a block.
-const INPUTS: usize = 4;
 
 /// How much of a text is used, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +112,7 @@ pub fn calibrate(
         kept: gradient_tokens.len() * frame.config().hidden_size,
         streams: Vec::new(),
         groups: BTreeMap::new(),
-        steps: [damping::USUAL; INPUTS + 1],
+        steps: HashMap::new(),
         spill: Spill::beside(path)?,
     };
     run.forward(weights, watch)?;
@@ -136,7 +134,7 @@ pub fn calibrate(
     result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
 }
 
-/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of half a block,
+/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of a sublayer,
 /// activations of a piece, some logits.
 fn memory(config: &DecoderConfig, window: usize, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
     let wide = |n: usize| n as u128;
@@ -172,12 +170,12 @@ struct Run<'a> {
     walks: Vec<Walk>,
     /// Values of the streams, the first of them, that the backward pass needs.
     kept: usize,
-    /// These before each half of a block, and behind the last.
+    /// These before each sublayer, and behind the last.
     streams: Vec<Place>,
     /// By name.
     groups: BTreeMap<String, Settled>,
-    /// The last steps of damping found, for each input of a block and for that of the output projection.
-    steps: [usize; INPUTS + 1],
+    /// The last steps of damping found, for each input of a block by its place there, and for that of the output projection.
+    steps: HashMap<Option<usize>, usize>,
     spill: Spill,
 }
 
@@ -187,11 +185,14 @@ impl Run<'_> {
         for index in 0..blocks {
             watch(Calibrating::Forward(index, blocks));
             let block = self.frame.load_block(weights, index)?;
-            for (at, half) in Half::BOTH.into_iter().enumerate() {
+            let mut inputs = 0;
+            for (at, sublayer) in block.sublayers.iter().enumerate() {
                 self.keep_streams()?;
-                let first = INPUTS * index + 2 * at;
-                let layers = block.linears().filter(|layer| (first..first + 2).contains(&layer.input));
-                self.observe(layers, 2 * at, |frame, walk, probe| walk.advance(frame, &block, half, Some(probe)))?;
+                let kinds = (inputs..).map(Some);
+                inputs += sublayer.groups().count();
+                self.observe(block.linears_of(at), kinds, |frame, walk, probe| {
+                    walk.advance(frame, &block, at, Some(probe));
+                })?;
             }
         }
         self.keep_streams()
@@ -199,7 +200,7 @@ impl Run<'_> {
 
     /// The input of the output projection; the streams are not needed any more.
     fn head(&mut self) -> Result<(), EncodeError> {
-        self.observe([self.frame.head()], INPUTS, |frame, walk, probe| walk.finish(frame, probe))?;
+        self.observe([self.frame.head()], [None], |frame, walk, probe| walk.finish(frame, probe))?;
         self.walks.clear();
         Ok(())
     }
@@ -216,12 +217,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Shows the inputs of `layers` in all windows to a probe, and settles their covariances. `kind`: the number of the
-    /// first of these inputs among those of its block.
+    /// Shows the inputs of `layers` in all windows to a probe, and settles their covariances. `kinds`: the number
+    /// of each of these inputs among those of its block.
     fn observe<'l>(
         &mut self,
         layers: impl IntoIterator<Item = LinearInfo<'l>>,
-        kind: usize,
+        kinds: impl IntoIterator<Item = Option<usize>>,
         mut show: impl FnMut(&Frame, &mut Walk, &mut dyn Probe),
     ) -> Result<(), EncodeError> {
         let (mut sums, mut held) = (Sums::of(layers)?, Rows::default());
@@ -231,7 +232,7 @@ impl Run<'_> {
         if let Some(walk) = self.walks.get_mut(1) {
             show(self.frame, walk, &mut held);
         }
-        for (kind, group) in (kind..).zip(sums.0) {
+        for (kind, group) in kinds.into_iter().zip(sums.0) {
             let held = group.names.first().and_then(|name| held.0.remove(name)).unwrap_or_default();
             let frame = self.frame;
             frame.pool().install(|| self.settle(group, &held, kind))?;
@@ -240,14 +241,16 @@ impl Run<'_> {
     }
 
     /// Finds the damping of a group, adds the inputs held back to its sum, and puts its covariance into the file.
-    fn settle(&mut self, mut group: Group, held: &[f32], kind: usize) -> Result<(), EncodeError> {
+    fn settle(&mut self, mut group: Group, held: &[f32], kind: Option<usize>) -> Result<(), EncodeError> {
         let Some(name) = group.names.first().cloned() else { return Ok(()) };
         let n = group.inputs;
+        let step = self.steps.entry(kind).or_insert(damping::USUAL);
         let found = match held.is_empty() {
             true => None,
-            false => Some(damping::search(&group.sum, group.tokens, held, n, self.steps[kind])?),
+            false => Some(damping::search(&group.sum, group.tokens, held, n, *step)?),
         };
-        self.steps[kind] = found.map_or(self.steps[kind], |found| found.step);
+        *step = found.map_or(*step, |found| found.step);
+        let damping = damping::damping(*step);
         add_gram(&mut group.sum, held, n);
         group.tokens += held.len() / n;
         let tokens = group.tokens as f32;
@@ -261,7 +264,7 @@ impl Run<'_> {
             tokens: group.tokens,
             covariance: self.spill.push(triangle())?,
             mean_square: (0..n).map(|i| f64::from(group.sum[i * n + i])).sum::<f64>() / n as f64,
-            damping: damping::damping(self.steps[kind]),
+            damping,
             held_back: found.map(|found| found.held_back).filter(|ratio| ratio.is_finite()),
             names: group.names,
         };
@@ -279,7 +282,7 @@ impl Run<'_> {
     ) -> Result<Fisher, EncodeError> {
         let (frame, blocks) = (self.frame, self.frame.config().blocks.len());
         let mut fisher = Fisher::new(frame.config().vocab_size);
-        let mut stream = zeros(Some(self.kept), "the streams of a half of a block")?;
+        let mut stream = zeros(Some(self.kept), "the streams before a sublayer")?;
         let mut streams = std::mem::take(&mut self.streams).into_iter().rev();
         let mut before = |stream: &mut [f32]| streams.next().map_or(Ok(()), |place| self.spill.read(place, stream));
         before(&mut stream)?;
@@ -287,9 +290,9 @@ impl Run<'_> {
         for index in (0..blocks).rev() {
             watch(Calibrating::Backward(index, blocks));
             let block: Block = frame.load_block(weights, index)?;
-            for half in Half::BOTH.into_iter().rev() {
+            for sublayer in (0..block.sublayers.len()).rev() {
                 before(&mut stream)?;
-                back.retreat(frame, &block, half, &stream, &mut fisher);
+                back.retreat(frame, &block, sublayer, &stream, &mut fisher);
             }
         }
         back.finish(frame, tokens, &mut fisher);

@@ -12,7 +12,7 @@ mod rope;
 
 use serde::Deserialize;
 
-use crate::{ModelError, Result, WeightSource};
+use crate::{ModelError, Result, WeightSource, graph};
 use family::{AttentionBias, Cap, Family};
 use raw::{Ids, Raw};
 
@@ -263,18 +263,8 @@ impl DecoderConfig {
 
     /// Bytes of all weights in binary32, or `None` when they overflow the address space.
     pub fn weight_bytes(&self) -> Option<usize> {
-        let wide = |n: usize| n as u128;
-        let counted = |yes: bool, n: u128| if yes { n } else { 0 };
-        let (hidden, inner, head) = (wide(self.hidden_size), wide(self.intermediate_size), wide(self.head_dim));
-        let (query, kv) = (wide(self.num_heads) * head, wide(self.num_kv_heads) * head);
-        let matrices = hidden.checked_mul(2 * (query + kv) + 3 * inner)?;
-        let biases = counted(self.biases.qkv, query + 2 * kv)
-            + counted(self.biases.output, hidden)
-            + counted(self.biases.mlp, 2 * inner + hidden);
-        let norms = hidden * if self.structure.post_norms { 4 } else { 2 } + counted(self.structure.qk_norms, 2 * head);
-        let blocks = (matrices + biases + norms).checked_mul(wide(self.blocks.len()))?;
-        let ends = wide(self.vocab_size).checked_mul(hidden)? * if self.tie_word_embeddings { 1 } else { 2 } + hidden;
-        usize::try_from(blocks.checked_add(ends)?.checked_mul(size_of::<f32>() as u128)?).ok()
+        let numbers = graph::describe(self, self.names.first().copied()?).len();
+        usize::try_from(numbers.checked_mul(size_of::<f32>() as u128)?).ok()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rotary positions: the frequencies of the variants that transformers knows, with its rounding to binary32.
 
+use std::ops::Range;
+
 use super::raw::{CONFIG, RawRope};
 use super::{MAX_DIMENSION, dimension, positive, unsupported_unless};
 use crate::{ModelError, Result};
@@ -181,6 +183,13 @@ impl Rope {
             return Err(ModelError::asset(CONFIG, "the frequencies of the rotary positions are not finite"));
         }
         Ok(rope)
+    }
+
+    /// Cosine and sine of each rotary angle, scaled, at `positions`: positions x dim / 2, given the `frequencies`.
+    pub fn angles(&self, frequencies: &[f32], positions: Range<usize>) -> impl Iterator<Item = (f32, f32)> {
+        // The angle is rounded to binary32 as in transformers; at long context that is visible.
+        let angles = positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        angles.map(|angle| (angle.cos() * self.scale, angle.sin() * self.scale))
     }
 
     /// Whether the long factors of LongRoPE hold in a context of `tokens`.

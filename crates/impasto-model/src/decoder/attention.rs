@@ -3,47 +3,13 @@
 use rayon::prelude::*;
 
 use super::elementwise::softcap;
-use crate::config::DecoderConfig;
+use crate::graph::Attention;
 use crate::product::{Mat, Threads, product};
 
 /// Queries taken at a time. A task holds one block of scores (so many rows x visible tokens), never tokens x tokens.
 const QUERIES: usize = 32;
 
-/// The attention of a block.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attention {
-    /// Query heads; a multiple of `kv`.
-    pub query: usize,
-    /// Key and value heads.
-    pub kv: usize,
-    /// Width of a head.
-    pub dim: usize,
-    /// Factor on the products of queries and keys.
-    pub scale: f32,
-    /// Cap c on these: c tanh(x / c).
-    pub softcap: Option<f32>,
-    /// Tokens that a query sees, its own among them.
-    pub window: Option<usize>,
-}
-
 impl Attention {
-    /// The attention of block `block` of a model.
-    pub fn of(config: &DecoderConfig, block: usize) -> Self {
-        Self {
-            query: config.num_heads,
-            kv: config.num_kv_heads,
-            dim: config.head_dim,
-            scale: config.attention_scale,
-            softcap: config.attention_softcap,
-            window: config.blocks[block].window,
-        }
-    }
-
-    /// First token that the query at `position` sees.
-    pub(crate) fn first(&self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
-    }
-
     /// Capped scores of the queries from `position` on with tokens from `from` on to their weights: in each row, softmax
     /// of the tokens that the query sees, and 0 for the others.
     pub(crate) fn weigh(&self, scores: &mut [f32], visible: usize, position: usize, from: usize) {

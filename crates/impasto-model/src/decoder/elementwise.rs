@@ -54,10 +54,7 @@ pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Acti
 /// Cosine and sine of each rotary angle, for `tokens` positions from `past` on in a context of `total` tokens: tokens x
 /// dim / 2 pairs.
 pub(super) fn rope_table(past: usize, tokens: usize, total: usize, rope: &Rope) -> Vec<(f32, f32)> {
-    // The angle is rounded to binary32 as in transformers; at long context that is visible.
-    let frequencies = rope.frequencies(total);
-    let angles = (past..past + tokens).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-    angles.map(|a| (a.cos() * rope.scale, a.sin() * rope.scale)).collect()
+    rope.angles(&rope.frequencies(total), past..past + tokens).collect()
 }
 
 /// Rotary positions (Su et al., arXiv 2104.09864): of the first `dim` elements of each head, element i is paired with

@@ -1,11 +1,11 @@
 //! A decoder without its blocks.
 
-use super::block::{Block, Step};
+use super::Block;
 use super::elementwise::{rms_norm, rope_table};
-use super::load;
-use super::projection::Layer;
+use super::layer::Layer;
 use crate::config::DecoderConfig;
-use crate::product::Threads;
+use crate::graph::{self, Ends, LinearSpec, Loader};
+use crate::product::{Linear, Threads};
 use crate::{LinearInfo, ModelError, Result, WeightSource};
 
 /// What stands before and behind the blocks of a decoder, and the threads that run them: embedding, last norm, output
@@ -15,12 +15,9 @@ use crate::{LinearInfo, ModelError, Result, WeightSource};
 /// over many windows, too.
 pub struct Frame {
     pub(super) config: DecoderConfig,
-    /// What the names of tensors begin with.
-    pub(super) prefix: &'static str,
-    pub(super) embedding: Layer,
-    pub(super) norm: Vec<f32>,
-    /// `None` when the embedding is tied.
-    pub(super) head: Option<Layer>,
+    /// The blocks, described.
+    blocks: Vec<graph::Block>,
+    pub(super) ends: Ends<Layer, Vec<f32>>,
     pub(super) pool: rayon::ThreadPool,
     pub(super) threads: Threads,
 }
@@ -37,7 +34,13 @@ impl Frame {
             .num_threads(threads)
             .build()
             .map_err(|e| ModelError::Threads(e.to_string()))?;
-        load::frame(source, config, pool)
+        let threads = match pool.current_num_threads() {
+            1 => Threads::One,
+            n => Threads::Rayon(n),
+        };
+        let network = graph::describe(&config, graph::names(source, &config));
+        let ends = Loader::new(source, &|spec, bias| float(source, spec, bias)).ends(&network.ends)?;
+        Ok(Self { config, blocks: network.blocks, ends, pool, threads })
     }
 
     /// Loads block `index`.
@@ -48,8 +51,7 @@ impl Frame {
     /// # Panics
     /// If the configuration has no such block.
     pub fn load_block(&self, source: &dyn WeightSource, index: usize) -> Result<Block> {
-        assert!(index < self.config.blocks.len(), "no block {index}");
-        load::block(source, self, index)
+        Loader::new(source, &|spec, bias| float(source, spec, bias)).block(&self.blocks[index])
     }
 
     /// The configuration.
@@ -59,12 +61,13 @@ impl Frame {
 
     /// The tensor of the embedding, vocabulary x hidden size.
     pub fn embedding(&self) -> &str {
-        &self.embedding.name
+        &self.ends.embedding.name
     }
 
     /// The output projection: the embedding again where that is tied. Its input is the one behind those of all blocks.
     pub fn head(&self) -> LinearInfo<'_> {
-        self.projection().info(4 * self.config.blocks.len())
+        let input = self.blocks.last().map_or(0, |block| block.first_input + block.inputs());
+        self.ends.projection().info(input)
     }
 
     /// The threads that blocks run on, for work between two of them.
@@ -72,22 +75,11 @@ impl Frame {
         &self.pool
     }
 
-    pub(super) fn projection(&self) -> &Layer {
-        self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    pub(super) fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.head.iter().chain([&self.embedding])
-    }
-
-    pub(super) fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
-        self.head.iter_mut().chain([&mut self.embedding])
-    }
-
     /// Embeddings of `tokens`, tokens x hidden size.
     pub(super) fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let mut x: Vec<f32> = tokens.iter().flat_map(|&t| self.embedding.linear.row(t as usize)).copied().collect();
-        if let Some(scale) = self.config.embedding_scale() {
+        let mut x: Vec<f32> =
+            tokens.iter().flat_map(|&t| self.ends.embedding.linear.row(t as usize)).copied().collect();
+        if let Some(scale) = self.ends.scale {
             x.iter_mut().for_each(|x| *x *= scale);
         }
         x
@@ -95,16 +87,17 @@ impl Frame {
 
     /// The input of the output projection, given the residual stream after the last block.
     pub(super) fn normed(&self, x: &[f32]) -> Vec<f32> {
-        rms_norm(x, &self.norm, self.config.rms_norm_eps)
+        rms_norm(x, &self.ends.norm, self.ends.eps)
     }
 
     /// The table of each set of rotary positions, for `tokens` positions from `past` on in a context of `context`.
     pub(super) fn rope_tables(&self, past: usize, tokens: usize, context: usize) -> Vec<Vec<(f32, f32)>> {
         self.config.ropes.iter().map(|rope| rope_table(past, tokens, context, rope)).collect()
     }
+}
 
-    /// A block, to be run under the rotary positions of `tables`.
-    pub(super) fn step<'a>(&'a self, block: &'a Block, tables: &'a [Vec<(f32, f32)>]) -> Step<'a> {
-        Step::new(block, &self.config, tables, self.threads)
-    }
+/// A layer in binary32.
+fn float(source: &dyn WeightSource, spec: &LinearSpec, bias: Option<Vec<f32>>) -> Result<Layer> {
+    let weight = graph::tensor(source, &spec.name, &[spec.outputs, spec.inputs])?;
+    Ok(Layer { linear: Linear::new(weight, bias, spec.outputs, spec.inputs), name: spec.name.clone() })
 }

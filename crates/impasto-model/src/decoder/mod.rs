@@ -1,20 +1,17 @@
 //! The decoder-only transformer in binary32.
 //!
-//! Token embedding; per block RMSNorm, grouped-query attention, residual, RMSNorm, gated MLP, residual; a last RMSNorm
-//! and the output projection: the layout of Llama (Touvron et al., arXiv 2302.13971 and 2307.09288), with what other
-//! families add to it where [`DecoderConfig`] says so. Tensor names and the order of rotary pairs are those of Hugging
-//! Face transformers.
+//! It carries out the steps of the network's description ([`crate::graph`]) with kernels written for clarity: each value is
+//! a matrix of its own, products are taken by the `gemm` crate.
 //!
 //! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds all but the blocks; with it, a [`Walk`] takes many
 //! windows through one block after another, and a [`WalkBack`] their gradients back.
 
 mod attention;
 mod backward;
-mod block;
 mod elementwise;
 mod frame;
-mod load;
-mod projection;
+mod layer;
+mod pass;
 mod walk;
 mod weights;
 
@@ -23,19 +20,21 @@ use std::ops::Range;
 use crate::cache::Plain;
 use crate::network::check_tokens;
 use crate::{CausalLm, Hidden, KvCache, ModelError, Probe, Result, Want, WeightSource, config::DecoderConfig};
-pub use attention::Attention;
-use attention::attention;
 pub use backward::{Labels, WalkBack};
-pub use block::{Block, Half};
 use elementwise::softcap;
 pub use frame::Frame;
-pub use load::{Ends, Loader, check_shape, names, tensor};
-pub use projection::Projection;
-use projection::Watch;
+pub use layer::Layer;
+use layer::Watch;
+use pass::{Over, Pass};
 pub use walk::Walk;
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
+
+/// A block with its weights.
+pub type Block = crate::graph::Block<Layer, Vec<f32>>;
+/// A sublayer with its weights.
+pub type Sublayer = crate::graph::Sublayer<Layer, Vec<f32>>;
 
 /// A decoder-only transformer with its weights in memory, binary32.
 pub struct Decoder {
@@ -111,7 +110,7 @@ impl Decoder {
                 let skip = first.saturating_sub(start).min(piece.len());
                 let normed = self.frame.normed(&x[skip * width..]);
                 if !normed.is_empty() {
-                    watch.show(std::slice::from_ref(self.frame.projection()), &normed);
+                    watch.show(std::slice::from_ref(self.frame.ends.projection()), &normed);
                 }
                 wanted.extend(normed);
                 start += piece.len();
@@ -150,12 +149,9 @@ impl Decoder {
         let tables = self.frame.rope_tables(past, tokens.len(), context);
         let mut x = self.frame.embed(tokens);
         for (index, block) in self.blocks.iter().enumerate() {
-            let step = self.frame.step(block, &tables);
-            let [mut q, mut k, v] = step.project(&x, watch);
-            step.place(&mut q, &mut k);
-            let (keys, values) = store.extend(index, &k, &v);
-            step.close(&mut x, &attention(&q, keys, values, past, &step.attention), watch);
-            step.mlp(&mut x, watch);
+            let over = Over::After { store, block: index, past };
+            let mut pass = Pass::new(&mut x, over, &tables, self.frame.threads, watch);
+            block.sublayers.iter().for_each(|sublayer| pass.run(&sublayer.steps));
         }
         cache.advance(tokens, context);
         Ok(x)
@@ -181,8 +177,8 @@ impl CausalLm for Decoder {
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let x = hidden.slice(rows)?;
-        let mut logits = self.frame.pool.install(|| self.frame.projection().linear.forward(x, self.frame.threads));
-        if let Some(cap) = self.frame.config.logit_softcap {
+        let mut logits = self.frame.pool.install(|| self.frame.ends.projection().linear.forward(x, self.frame.threads));
+        if let Some(cap) = self.frame.ends.softcap {
             softcap(&mut logits, cap);
         }
         Ok(logits)

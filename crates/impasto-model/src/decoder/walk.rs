@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::block::{Block, Half, Step};
-use super::frame::Frame;
-use super::projection::Watch;
+use super::layer::Watch;
+use super::pass::{Over, Pass};
+use super::{Block, Frame};
 use crate::network::check_tokens;
 use crate::{ModelError, Probe, Result};
 
-/// Tokens run through a half of a block at a time, or one window where that is longer. It bounds the working memory, and
+/// Tokens run through a sublayer at a time, or one window where that is longer. It bounds the working memory, and
 /// fixes the order of sums over tokens.
 const PIECE: usize = 2048;
 
@@ -22,10 +22,10 @@ const PIECE: usize = 2048;
 /// let mut walk = Walk::new(&frame, &tokens, 512)?;
 /// for index in 0..frame.config().blocks.len() {
 ///     let mut block = frame.load_block(source, index)?;
-///     for half in Half::BOTH {
-///         walk.observe(&frame, &block, half, probe);    // what its layers see
-///         block.set_weights(name, &coded)?;             // if wanted
-///         walk.advance(&frame, &block, half, None);     // on through what it is now
+///     for sublayer in 0..block.sublayers.len() {
+///         walk.observe(&frame, &block, sublayer, probe);    // what its layers see
+///         block.set_weights(name, &coded)?;                 // if wanted
+///         walk.advance(&frame, &block, sublayer, None);     // on through what it is now
 ///     }
 /// }
 /// walk.finish(&frame, probe);                           // what the output projection sees
@@ -92,37 +92,44 @@ impl Walk {
         self.stream.len() / self.width
     }
 
-    /// The residual streams, tokens x hidden size: the embeddings at first, then what the last half left behind.
+    /// The residual streams, tokens x hidden size: the embeddings at first, then what the last sublayer left behind.
     pub fn stream(&self) -> &[f32] {
         &self.stream
     }
 
-    /// Shows `probe` the inputs of a half of `block`, and stays before it. Pieces of whole windows come in order; for each,
-    /// both inputs of the half, as in [`Probe::linear`].
+    /// Shows `probe` the inputs of a sublayer of `block`, given by its number, and stays before it. Pieces of whole windows
+    /// come in order; for each, all inputs of the sublayer, as in [`Probe::linear`].
     ///
     /// # Panics
-    /// If `block` is not of `frame`.
-    pub fn observe(&self, frame: &Frame, block: &Block, half: Half, probe: &mut dyn Probe) {
-        self.with(frame, block, |step| {
+    /// If `block` is not of `frame` or has no such sublayer.
+    pub fn observe(&self, frame: &Frame, block: &Block, sublayer: usize, probe: &mut dyn Probe) {
+        let sublayer = &block.sublayers[sublayer];
+        let Some(last) = sublayer.last_linear() else { return };
+        let tables = piece_tables(frame, self.window);
+        frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
-                step.observe(half, &self.stream[piece], self.window, &mut Watch(Some(&mut *probe)));
+                let (mut x, mut watch) = (self.stream[piece].to_vec(), Watch(Some(&mut *probe)));
+                let mut pass = Pass::new(&mut x, Over::Windows(self.window), &tables, frame.threads, &mut watch);
+                pass.run(&sublayer.steps[..last]);
+                pass.show(&sublayer.steps[last]);
             }
         });
     }
 
-    /// Runs all windows through a half of `block`; `probe` sees its inputs as in [`Walk::observe`].
+    /// Runs all windows through a sublayer of `block`; `probe` sees its inputs as in [`Walk::observe`].
     ///
     /// # Panics
-    /// If `block` is not of `frame`.
-    pub fn advance(&mut self, frame: &Frame, block: &Block, half: Half, mut probe: Option<&mut dyn Probe>) {
-        let mut stream = std::mem::take(&mut self.stream);
-        self.with(frame, block, |step| {
-            for piece in pieces(self.window, self.width, stream.len()) {
+    /// If `block` is not of `frame` or has no such sublayer.
+    pub fn advance(&mut self, frame: &Frame, block: &Block, sublayer: usize, mut probe: Option<&mut dyn Probe>) {
+        let steps = &block.sublayers[sublayer].steps;
+        let tables = piece_tables(frame, self.window);
+        frame.pool.install(|| {
+            for piece in pieces(self.window, self.width, self.stream.len()) {
                 let watch = &mut Watch(probe.as_mut().map(|probe| &mut **probe as &mut dyn Probe));
-                step.half(half, &mut stream[piece], self.window, watch);
+                let over = Over::Windows(self.window);
+                Pass::new(&mut self.stream[piece], over, &tables, frame.threads, watch).run(steps);
             }
         });
-        self.stream = stream;
     }
 
     /// Shows `probe` the input of the output projection, piece by piece. All blocks lie behind.
@@ -130,13 +137,8 @@ impl Walk {
         frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
                 let normed = frame.normed(&self.stream[piece]);
-                Watch(Some(&mut *probe)).show(std::slice::from_ref(frame.projection()), &normed);
+                Watch(Some(&mut *probe)).show(std::slice::from_ref(frame.ends.projection()), &normed);
             }
         });
-    }
-
-    fn with(&self, frame: &Frame, block: &Block, run: impl FnOnce(&Step<'_>) + Send) {
-        let tables = piece_tables(frame, self.window);
-        frame.pool.install(|| run(&frame.step(block, &tables)));
     }
 }

@@ -1,45 +1,22 @@
 //! The linear layers of a loaded model by name: to list them, to read them, to put other weights in their place.
 
-use super::projection::Layer;
+use super::layer::Layer;
 use super::{Block, Decoder, Frame};
 use crate::{LinearInfo, ModelError, Result};
 
-impl Layer {
-    /// What it is; `input` is the number of its input.
-    pub(super) fn info(&self, input: usize) -> LinearInfo<'_> {
-        let [outputs, inputs] = self.linear.shape();
-        LinearInfo { name: &self.name, outputs, inputs, input }
-    }
-}
-
-impl<L> Block<L> {
-    /// The layers, grouped by the input they share, in the order in which they run.
-    fn groups(&self) -> [&[L]; 4] {
-        [self.qkv.layers(), self.output.layers(), self.gate_up.layers(), self.down.layers()]
-    }
-
-    /// The linear layers in the order in which they run.
-    pub fn layers(&self) -> impl Iterator<Item = &L> {
-        self.groups().into_iter().flatten()
-    }
-
-    /// The weights of all norms.
-    pub fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
-        let optional = [&self.q_norm, &self.k_norm, &self.post_attention_norm, &self.post_mlp_norm];
-        [&self.attention_norm, &self.mlp_norm].into_iter().chain(optional.into_iter().flatten())
-    }
-
-    /// The linear layers in the order in which they run, to be replaced.
-    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut L> {
-        let attention = self.qkv.layers_mut().iter_mut().chain(self.output.layers_mut());
-        attention.chain(self.gate_up.layers_mut()).chain(self.down.layers_mut())
-    }
-}
-
 impl Block {
-    /// The linear layers in the order in which they run: two inputs in each half. Inputs are counted through all blocks.
+    /// The linear layers in the order in which they run. Inputs are counted through all blocks.
     pub fn linears(&self) -> impl Iterator<Item = LinearInfo<'_>> {
-        let groups = (4 * self.index..).zip(self.groups());
+        (0..self.sublayers.len()).flat_map(|sublayer| self.linears_of(sublayer))
+    }
+
+    /// The linear layers of a sublayer, given by its number, as in [`Block::linears`].
+    ///
+    /// # Panics
+    /// If there is no such sublayer.
+    pub fn linears_of(&self, sublayer: usize) -> impl Iterator<Item = LinearInfo<'_>> {
+        let before: usize = self.sublayers[..sublayer].iter().map(|sublayer| sublayer.groups().count()).sum();
+        let groups = (self.first_input + before..).zip(self.sublayers[sublayer].groups());
         groups.flat_map(|(input, layers)| layers.iter().map(move |layer| layer.info(input)))
     }
 
@@ -66,7 +43,7 @@ impl Frame {
     /// # Errors
     /// [`ModelError::NoLinear`] for another name.
     pub fn weights(&self, name: &str) -> Result<&[f32]> {
-        weights(self.layers(), name)
+        weights(self.ends.layers(), name)
     }
 
     /// Replaces the weights of the embedding or the output projection, as [`Decoder::set_weights`].
@@ -74,7 +51,7 @@ impl Frame {
     /// # Errors
     /// Those of [`Decoder::set_weights`].
     pub fn set_weights(&mut self, name: &str, weights: &[f32]) -> Result<()> {
-        set_weights(self.layers_mut(), name, weights)
+        set_weights(self.ends.layers_mut(), name, weights)
     }
 }
 
@@ -102,7 +79,7 @@ impl Decoder {
     }
 
     fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.blocks.iter().flat_map(Block::layers).chain(self.frame.layers())
+        self.blocks.iter().flat_map(Block::layers).chain(self.frame.ends.layers())
     }
 
     /// Weights of the linear layer (or the embedding) `name`, outputs x inputs, row-major.
@@ -120,12 +97,12 @@ impl Decoder {
     /// [`ModelError::NoLinear`] when there is none of that name, [`ModelError::Tensor`] for another number of weights.
     pub fn set_weights(&mut self, name: &str, weights: &[f32]) -> Result<()> {
         let blocks = self.blocks.iter_mut().flat_map(Block::layers_mut);
-        set_weights(blocks.chain(self.frame.layers_mut()), name, weights)
+        set_weights(blocks.chain(self.frame.ends.layers_mut()), name, weights)
     }
 
     /// Bytes of all weights in memory.
     pub fn memory_bytes(&self) -> usize {
-        let norms = self.blocks.iter().flat_map(Block::norms).chain([&self.frame.norm]);
+        let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.frame.ends.norm]);
         self.layers().map(|layer| layer.linear.memory_bytes()).sum::<usize>()
             + norms.map(|norm| size_of_val(norm.as_slice())).sum::<usize>()
     }

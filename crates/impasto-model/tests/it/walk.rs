@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::support::{Family, Folder, Table};
 use impasto_model::config::DecoderConfig;
-use impasto_model::decoder::{Decoder, Frame, Half, Labels, Walk, WalkBack};
+use impasto_model::decoder::{Decoder, Frame, Labels, Walk, WalkBack};
 use impasto_model::{CausalLm, GradientProbe, ModelError, Probe, Want};
 
 /// Inputs and gradients by layer, in the order of tokens. The gradient by the embedding has the name "".
@@ -61,17 +61,17 @@ fn walked(table: &Table, tokens: &[u32], window: usize, threads: usize) -> Recor
     let mut streams = Vec::new();
     for index in 0..blocks {
         let block = frame.load_block(table, index).unwrap();
-        for half in Half::BOTH {
+        for sublayer in 0..block.sublayers.len() {
             streams.push(walk.stream().to_vec());
-            walk.advance(&frame, &block, half, Some(&mut seen));
+            walk.advance(&frame, &block, sublayer, Some(&mut seen));
         }
     }
     walk.finish(&frame, &mut seen);
     let mut back = WalkBack::new(&frame, walk.stream(), window, 7, &mut seen).unwrap();
     for index in (0..blocks).rev() {
         let block = frame.load_block(table, index).unwrap();
-        for half in Half::BOTH.into_iter().rev() {
-            back.retreat(&frame, &block, half, &streams.pop().unwrap(), &mut seen);
+        for sublayer in (0..block.sublayers.len()).rev() {
+            back.retreat(&frame, &block, sublayer, &streams.pop().unwrap(), &mut seen);
         }
     }
     back.finish(&frame, tokens, &mut seen);
@@ -134,17 +134,17 @@ fn replaced_weights() {
         let mut seen = Recorder::default();
         for index in 0..frame.config().blocks.len() {
             let mut block = frame.load_block(table, index).unwrap();
-            for half in Half::BOTH {
+            for sublayer in 0..block.sublayers.len() {
                 let before = walk.stream().to_vec();
-                walk.observe(&frame, &block, half, &mut seen);
+                walk.observe(&frame, &block, sublayer, &mut seen);
                 assert_eq!(walk.stream(), before, "to look is not to go");
                 let names: Vec<String> = block.linears().map(|layer| layer.name.to_string()).collect();
-                for name in names.iter().filter(|name| name.contains("mlp") == (half == Half::Mlp)) {
+                for name in names.iter().filter(|name| name.contains("mlp") == (sublayer == 1)) {
                     let rounded = round(block.weights(name).unwrap());
                     block.set_weights(name, &rounded).unwrap();
                     changed.tensors.get_mut(name).unwrap().1 = rounded;
                 }
-                walk.advance(&frame, &block, half, None);
+                walk.advance(&frame, &block, sublayer, None);
             }
         }
         walk.finish(&frame, &mut seen);
@@ -153,7 +153,7 @@ fn replaced_weights() {
         for tokens in tokens.chunks(24) {
             decoder.hidden_probed(&mut decoder.new_cache(0).unwrap(), tokens, Want::All, &mut expected).unwrap();
         }
-        // The first input of each half has seen all that was replaced; the second has not, it lies in the same half.
+        // The first input of each sublayer has seen all that was replaced; the second has not, it is of the same sublayer.
         let inner = |name: &String| name.contains("o_proj") || name.contains("down_proj");
         seen.inputs.retain(|name, _| !inner(name));
         expected.inputs.retain(|name, _| !inner(name));

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::elementwise::softcap_slope;
-use crate::decoder::attention::Attention;
 use crate::decoder::elementwise::softcap;
+use crate::graph::Attention;
 use crate::product::{Mat, Threads, add_product, product};
 
 /// Queries taken at a time. A task holds two blocks of scores (so many rows x visible tokens), never tokens x tokens.

@@ -84,7 +84,7 @@ impl Frame {
     /// The gradient of the input `x` of the output projection, tokens x hidden size, with a label for each token.
     pub(super) fn head_backward(&self, x: &[f32], labels: &[Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
-        let (head, cap) = (self.projection(), self.config.logit_softcap);
+        let (head, cap) = (self.ends.projection(), self.ends.softcap);
         let rows = (LOGITS / vocab).max(1);
         let mut gradient = vec![0.0; x.len()];
         let mut fisher = Vec::new();

@@ -1,18 +1,19 @@
 //! The backward pass: gradients of the loss by activations, weights held constant.
 //!
-//! A window runs forward once, and the residual stream before each half of a block is kept: 2 x blocks x tokens x hidden
-//! size values, all that is kept. Backwards, each half computes again what its gradient needs, which is neither its last
-//! product nor the attention itself unless a norm stands behind them. A function `f_backward` takes the gradient of
+//! A window runs forward once, and the residual stream before each sublayer is kept: 2 x blocks x tokens x hidden size
+//! values, all that is kept. Backwards, the steps of each sublayer are taken in reverse; those whose results their gradients
+//! depend on are carried out again, which are neither the last product nor the attention itself unless a norm stands
+//! behind them. A function `f_backward` takes the gradient of
 //! what `f` returns, and gives that of what it takes.
 
 mod attention;
 mod elementwise;
-mod halves;
 mod head;
+mod steps;
 mod walk;
 
-use super::block::Half;
-use super::projection::Watch;
+use super::layer::Watch;
+use super::pass::{Over, Pass};
 use super::walk::room;
 use super::{Decoder, Frame};
 use crate::network::check_tokens;
@@ -52,12 +53,12 @@ impl Frame {
     /// The gradient of the residual stream `x` after the last block.
     fn stream_gradient(&self, x: &[f32], labels: &[head::Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let gradient = self.head_backward(&self.normed(x), labels, probe)?;
-        Ok(rms_norm_backward(x, &self.norm, self.config.rms_norm_eps, &gradient))
+        Ok(rms_norm_backward(x, &self.ends.norm, self.ends.eps, &gradient))
     }
 
     /// Shows the gradient of the embeddings, given that of the residual stream before the first block.
     fn embedding_backward(&self, tokens: &[u32], mut gradient: Vec<f32>, probe: &mut dyn GradientProbe) {
-        if let Some(scale) = self.config.embedding_scale() {
+        if let Some(scale) = self.ends.scale {
             gradient.iter_mut().for_each(|g| *g *= scale);
         }
         probe.embedding_gradient(tokens, &gradient, self.config.hidden_size);
@@ -82,24 +83,23 @@ impl Decoder {
         check_tokens(tokens, config.vocab_size, 0, self.max_context)?;
         labels.check(tokens.len(), config.vocab_size)?;
         let stream = tokens.len().saturating_mul(config.hidden_size);
-        let mut kept = room(stream.checked_mul(2 * self.blocks.len()), "residual streams of a window")?;
+        let sublayers = || self.blocks.iter().flat_map(|block| &block.sublayers);
+        let mut kept = room(stream.checked_mul(sublayers().count()), "residual streams of a window")?;
         frame.pool.install(|| {
             let tables = frame.rope_tables(0, tokens.len(), tokens.len());
             let watch = &mut Watch(Some(&mut *probe));
             let mut x = frame.embed(tokens);
-            for block in &self.blocks {
-                for half in Half::BOTH {
-                    kept.extend_from_slice(&x);
-                    frame.step(block, &tables).half(half, &mut x, tokens.len(), watch);
-                }
+            for sublayer in sublayers() {
+                kept.extend_from_slice(&x);
+                let over = Over::Windows(tokens.len());
+                Pass::new(&mut x, over, &tables, frame.threads, watch).run(&sublayer.steps);
             }
-            watch.show(std::slice::from_ref(frame.projection()), &frame.normed(&x));
+            watch.show(std::slice::from_ref(frame.ends.projection()), &frame.normed(&x));
 
             let mut gradient = frame.stream_gradient(&x, &labels.rows(tokens.len()), probe)?;
-            let halves = self.blocks.iter().flat_map(|block| Half::BOTH.map(|half| (block, half)));
-            let halves: Vec<_> = halves.zip(kept.chunks_exact(stream)).collect();
-            for ((block, half), x) in halves.into_iter().rev() {
-                frame.step(block, &tables).half_backward(half, x, tokens.len(), &mut gradient, probe);
+            let kept: Vec<_> = sublayers().zip(kept.chunks_exact(stream)).collect();
+            for (sublayer, x) in kept.into_iter().rev() {
+                frame.sublayer_backward(sublayer, &tables, x, tokens.len(), &mut gradient, probe);
             }
             frame.embedding_backward(tokens, gradient, probe);
             Ok(())

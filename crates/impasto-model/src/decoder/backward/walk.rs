@@ -1,14 +1,13 @@
 //! Many windows back through the network together, block by block.
 
 use super::Labels;
-use crate::decoder::block::{Block, Half};
-use crate::decoder::frame::Frame;
 use crate::decoder::walk::{piece_tables, pieces, room};
+use crate::decoder::{Block, Frame};
 use crate::{GradientProbe, Result};
 
 /// The gradients of the residual streams of a [`Walk`](crate::decoder::Walk), on their way back.
 ///
-/// What the forward walk saw before each half of a block is asked for when the gradients get there: the caller keeps it,
+/// What the forward walk saw before each sublayer is asked for when the gradients get there: the caller keeps it,
 /// in a file or in memory. The results do not depend on the number of threads.
 pub struct WalkBack {
     window: usize,
@@ -41,18 +40,27 @@ impl WalkBack {
         Ok(Self { window, width, gradient })
     }
 
-    /// Goes back through a half of `block`; `stream` is what the residual streams were before it. `probe` sees the
+    /// Goes back through a sublayer of `block`, given by its number; `stream` is what the residual streams were before it. `probe` sees the
     /// gradients by the outputs of its layers, piece by piece, as in [`GradientProbe::linear_gradient`].
     ///
     /// # Panics
-    /// If `stream` is not as long as that given at the beginning, or `block` is not of `frame`.
-    pub fn retreat(&mut self, frame: &Frame, block: &Block, half: Half, stream: &[f32], probe: &mut dyn GradientProbe) {
+    /// If `stream` is not as long as that given at the beginning, or `block` is not of `frame`
+    /// or has no such sublayer.
+    pub fn retreat(
+        &mut self,
+        frame: &Frame,
+        block: &Block,
+        sublayer: usize,
+        stream: &[f32],
+        probe: &mut dyn GradientProbe,
+    ) {
         assert_eq!(stream.len(), self.gradient.len(), "streams of other windows");
         let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
-            let step = frame.step(block, &tables);
+            let sublayer = &block.sublayers[sublayer];
             for piece in pieces(self.window, self.width, stream.len()) {
-                step.half_backward(half, &stream[piece.clone()], self.window, &mut self.gradient[piece], probe);
+                let (x, gradient) = (&stream[piece.clone()], &mut self.gradient[piece]);
+                frame.sublayer_backward(sublayer, &tables, x, self.window, gradient, probe);
             }
         });
     }

@@ -1,0 +1,115 @@
+//! The steps of a sublayer in reverse: the gradient of what each makes becomes that of what it reads.
+
+use rayon::prelude::*;
+
+use super::attention::attention_backward;
+use super::elementwise::{gated_backward, rms_norm_backward, rope_backward};
+use crate::GradientProbe;
+use crate::decoder::elementwise::add;
+use crate::decoder::layer::{Layer, Watch, join};
+use crate::decoder::pass::{Over, Pass};
+use crate::decoder::{Frame, Sublayer};
+use crate::graph::{Attention, Step, Value};
+
+/// Gradients by the values of a sublayer.
+struct Gradients<'a> {
+    /// By the residual stream: first that behind the sublayer, at last that before it.
+    stream: &'a mut [f32],
+    /// By the others, each until the step that made the value has taken it.
+    values: Vec<Vec<f32>>,
+}
+
+impl Gradients<'_> {
+    /// The gradient by a value that was made, all of whose readers have added to it.
+    fn take(&mut self, value: &Value) -> Vec<f32> {
+        std::mem::take(&mut self.values[value.id])
+    }
+
+    /// Adds what one reader of a value has to say.
+    fn add(&mut self, value: Value, gradient: Vec<f32>) {
+        match value.id {
+            0 => add(self.stream, &gradient),
+            id if self.values[id].is_empty() => self.values[id] = gradient,
+            id => add(&mut self.values[id], &gradient),
+        }
+    }
+}
+
+impl Frame {
+    /// A sublayer whose input was `x`, whole windows of `window` tokens: turns the gradient of the residual stream behind it
+    /// into that before it. `probe` sees the gradients by the outputs of its linear layers.
+    pub(super) fn sublayer_backward(
+        &self,
+        sublayer: &Sublayer,
+        tables: &[Vec<(f32, f32)>],
+        x: &[f32],
+        window: usize,
+        gradient: &mut [f32],
+        probe: &mut dyn GradientProbe,
+    ) {
+        let (mut x, mut watch) = (x.to_vec(), Watch(None));
+        let mut pass = Pass::new(&mut x, Over::Windows(window), tables, self.threads, &mut watch).keeping();
+        let needed = sublayer.needed_backward();
+        pass.run(sublayer.steps.iter().zip(needed).filter_map(|(step, needed)| needed.then_some(step)));
+
+        let mut gradients = Gradients { stream: gradient, values: vec![Vec::new(); sublayer.values()] };
+        for step in sublayer.steps.iter().rev() {
+            match step {
+                Step::Add { x } => gradients.add(*x, gradients.stream.to_vec()),
+                Step::Norm { x, y, weight, eps } => {
+                    let gradient = gradients.take(y);
+                    gradients.add(*x, rms_norm_backward(pass.get(*x), weight, *eps, &gradient));
+                }
+                Step::Linear { x, layers, y } => {
+                    let outputs: Vec<_> = y.iter().map(|y| gradients.take(y)).collect();
+                    gradients.add(*x, self.linear_backward(layers, &outputs, probe));
+                }
+                Step::Split { x, y } => {
+                    let (parts, widths): (Vec<_>, Vec<_>) = y.iter().map(|y| (gradients.take(y), y.width)).unzip();
+                    gradients.add(*x, join(&parts, &widths));
+                }
+                Step::Rotate { x, y, by } => {
+                    let mut gradient = gradients.take(y);
+                    rope_backward(&mut gradient, by.head, x.width, by.dim, &tables[by.rope]);
+                    gradients.add(*x, gradient);
+                }
+                Step::Attend { q, k, v, y, how } => {
+                    let gradient = gradients.take(y);
+                    let inputs = [q, k, v].map(|x| (pass.get(*x), x.width * window));
+                    let by = attend_backward(inputs, how, &gradient);
+                    [q, k, v].into_iter().zip(by).for_each(|(x, gradient)| gradients.add(*x, gradient));
+                }
+                Step::Gate { gate, up, y, activation } => {
+                    let gradient = gradients.take(y);
+                    let [mut by_gate, mut by_up] = [gate, up].map(|x| pass.get(*x).to_vec());
+                    gated_backward(&mut by_gate, &mut by_up, y.width, *activation, &gradient);
+                    gradients.add(*gate, by_gate);
+                    gradients.add(*up, by_up);
+                }
+            }
+        }
+    }
+
+    /// The gradient of the input of `layers`, rows x inputs, given those of their outputs, which `probe` sees.
+    fn linear_backward(&self, layers: &[Layer], gradients: &[Vec<f32>], probe: &mut dyn GradientProbe) -> Vec<f32> {
+        let mut input = Vec::new();
+        for (layer, gradient) in layers.iter().zip(gradients) {
+            let [outputs, inputs] = layer.linear.shape();
+            probe.linear_gradient(&layer.name, gradient, outputs);
+            input.resize(gradient.len() / outputs * inputs, 0.0);
+            layer.linear.backward(gradient, &mut input, self.threads);
+        }
+        input
+    }
+}
+
+/// Attention inside each window by itself: gradients of queries, keys and values, given that of what it makes of them.
+/// `inputs` are these, each with the length of a window.
+fn attend_backward(inputs: [(&[f32], usize); 3], how: &Attention, gradient: &[f32]) -> [Vec<f32>; 3] {
+    let query = inputs[0].1;
+    let [q, k, v] = inputs.map(|(x, window)| x.par_chunks(window));
+    let windows = q.zip(k).zip(v).zip(gradient.par_chunks(query));
+    let parts: Vec<[Vec<f32>; 3]> =
+        windows.map(|(((q, k), v), gradient)| attention_backward(q, k, v, how, gradient)).collect();
+    std::array::from_fn(|which| parts.iter().map(|part| part[which].as_slice()).collect::<Vec<_>>().concat())
+}

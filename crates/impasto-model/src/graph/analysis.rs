@@ -1,0 +1,101 @@
+//! What follows from the steps of a sublayer: where values lie, and which of them gradients need.
+
+use super::{Network, Step, Sublayer, Value};
+
+impl Network {
+    /// Slots that its sublayers need, that of the residual stream among them.
+    pub fn slots(&self) -> usize {
+        let steps = self.blocks.iter().flat_map(|block| &block.sublayers).flat_map(|sublayer| &sublayer.steps);
+        1 + steps.flat_map(Step::outputs).map(|value| value.slot).max().unwrap_or(0)
+    }
+}
+
+impl<L, V> Sublayer<L, V> {
+    /// Values, the residual stream among them.
+    pub fn values(&self) -> usize {
+        1 + self.steps.iter().flat_map(Step::outputs).map(|value| value.id).max().unwrap_or(0)
+    }
+
+    /// Gives each value a slot: that of an input where the step can work in place and nobody needs the input any more, else
+    /// the lowest that is free.
+    pub(super) fn assign_slots(&mut self) {
+        let mut last = vec![0; self.values()];
+        for (at, step) in self.steps.iter().enumerate() {
+            step.inputs().for_each(|value| last[value.id] = at);
+        }
+        let mut slots = vec![0; last.len()];
+        // Slots by what lies in them; the stream keeps its own.
+        let mut taken: Vec<Option<usize>> = vec![Some(0)];
+        for (at, step) in self.steps.iter().enumerate() {
+            let ends_here = |value: &Value| value.id != 0 && last[value.id] == at;
+            let in_place = match step {
+                Step::Norm { x, .. } | Step::Rotate { x, .. } | Step::Gate { gate: x, .. } => {
+                    Some(*x).filter(ends_here)
+                }
+                _ => None,
+            };
+            for y in step.outputs() {
+                let slot = match in_place {
+                    Some(x) => slots[x.id],
+                    None => taken.iter().position(Option::is_none).unwrap_or(taken.len()),
+                };
+                taken.resize(taken.len().max(slot + 1), None);
+                taken[slot] = Some(y.id);
+                slots[y.id] = slot;
+            }
+            for x in step.inputs().filter(ends_here) {
+                // A step in place has put its output there.
+                if taken[slots[x.id]] == Some(x.id) {
+                    taken[slots[x.id]] = None;
+                }
+            }
+        }
+        for value in self.steps.iter_mut().flat_map(Step::values_mut) {
+            value.slot = slots[value.id];
+        }
+    }
+
+    /// For each step, whether a backward pass must carry it out to have the values that gradients are made of.
+    pub fn needed_backward(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.values()];
+        for step in &self.steps {
+            step.values_of_gradient().for_each(|value| needed[value.id] = true);
+        }
+        let mut steps: Vec<bool> = self
+            .steps
+            .iter()
+            .rev()
+            .map(|step| {
+                let wanted = step.outputs().iter().any(|value| needed[value.id]);
+                if wanted {
+                    step.inputs().for_each(|value| needed[value.id] = true);
+                }
+                wanted
+            })
+            .collect();
+        steps.reverse();
+        steps
+    }
+}
+
+impl<L, V> Step<L, V> {
+    /// The inputs whose values the gradient of the step depends on. Products with weights are linear, and so are rotations.
+    fn values_of_gradient(&self) -> impl Iterator<Item = Value> {
+        let depends = matches!(self, Self::Norm { .. } | Self::Attend { .. } | Self::Gate { .. });
+        self.inputs().filter(move |_| depends)
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        let (inputs, outputs) = match self {
+            Self::Norm { x, y, .. } | Self::Rotate { x, y, .. } => (vec![x], std::slice::from_mut(y)),
+            Self::Linear { x, y, .. } | Self::Split { x, y } => (vec![x], y.as_mut_slice()),
+            Self::Attend { q, k, v, y, .. } => (vec![q, k, v], std::slice::from_mut(y)),
+            Self::Gate { gate, up, y, .. } => (vec![gate, up], std::slice::from_mut(y)),
+            Self::Add { x } => (vec![x], &mut [][..]),
+        };
+        inputs.into_iter().chain(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The steps of a sublayer with fast kernels, for tokens of several sequences at once.
+
+use std::sync::Arc;
+
+use impasto_kernels::elementwise::{add, gated, gelu_tanh, rms_norm, rms_norm_in_place, rope, silu};
+use impasto_kernels::kv::{self, AttentionShape};
+use impasto_kernels::packed;
+use impasto_model::config::{Activation, Rope};
+use impasto_model::graph::{Attention, Backend, Rotation, Value};
+use impasto_model::{KvCache, ModelError, Result};
+
+use crate::matrix::{Linear, Tools};
+use crate::paged::{Paged, failed};
+
+/// Some tokens of one sequence, on their way through the network.
+pub(crate) struct Part<'a> {
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) tokens: &'a [u32],
+    /// Tokens in the sequence once all that were asked for have run: LongRoPE turns by it.
+    pub(crate) context: usize,
+}
+
+/// What the tokens on their way take. It grows when it is first used and is then there.
+#[derive(Default)]
+pub(crate) struct Room {
+    /// The values of a sublayer by slot; the first is the residual stream, tokens x hidden size.
+    pub(crate) slots: Vec<Vec<f32>>,
+    /// Rows of the stream, normalised for the output projection.
+    pub(crate) normed: Vec<f32>,
+    /// Rotary positions of the tokens, a table for each set.
+    tables: Vec<Vec<(f32, f32)>>,
+    /// Frequencies of each set, and whether they are those of a long context.
+    frequencies: Vec<(bool, Vec<f32>)>,
+    pub(crate) packed: packed::Scratch,
+    attention: kv::Scratch,
+}
+
+/// The first `length` values of `buffer`, which grows to hold them.
+pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    &mut buffer[..length]
+}
+
+impl Room {
+    /// Fills the tables of rotary positions.
+    pub(crate) fn turn(&mut self, ropes: &[Rope], parts: &[Part<'_>]) {
+        self.tables.resize_with(ropes.len(), Vec::new);
+        self.frequencies.resize_with(ropes.len(), Default::default);
+        for ((rope, table), frequencies) in ropes.iter().zip(&mut self.tables).zip(&mut self.frequencies) {
+            table.clear();
+            for part in parts {
+                let long = rope.is_long(part.context);
+                if frequencies.1.is_empty() || frequencies.0 != long {
+                    *frequencies = (long, rope.frequencies(part.context));
+                }
+                let past = part.cache.len();
+                table.extend(rope.angles(&frequencies.1, past..past + part.tokens.len()));
+            }
+        }
+    }
+}
+
+/// A pass of some tokens through a block.
+pub(crate) struct Pass<'a, 'p> {
+    pub(crate) tools: &'a Tools,
+    pub(crate) room: &'a mut Room,
+    pub(crate) parts: &'a mut [Part<'p>],
+    /// Tokens of all parts.
+    pub(crate) tokens: usize,
+    /// The block.
+    pub(crate) block: usize,
+}
+
+impl Pass<'_, '_> {
+    /// Has `work` make a value, or change it where it was made in place. It lies apart meanwhile.
+    fn make<R>(&mut self, y: Value, work: impl FnOnce(&mut Self, &mut [f32]) -> R) -> R {
+        let mut buffer = std::mem::take(&mut self.room.slots[y.slot]);
+        let result = work(self, sized(&mut buffer, self.tokens * y.width));
+        self.room.slots[y.slot] = buffer;
+        result
+    }
+
+    /// The same of a step that works in place, on what `x` holds.
+    fn change(&mut self, x: Value, y: Value, work: impl FnOnce(&mut Self, &mut [f32])) {
+        self.make(y, |pass, out| {
+            if x.slot != y.slot {
+                out.copy_from_slice(pass.get(x));
+            }
+            work(pass, out);
+        });
+    }
+
+    fn get(&self, value: Value) -> &[f32] {
+        &self.room.slots[value.slot][..self.tokens * value.width]
+    }
+}
+
+impl Backend for Pass<'_, '_> {
+    type Linear = Arc<Linear>;
+    type Vector = Vec<f32>;
+    type Error = ModelError;
+
+    fn norm(&mut self, x: Value, weight: &Vec<f32>, eps: f32, y: Value) -> Result<()> {
+        let pool = &self.tools.pool;
+        self.make(y, |pass, out| match x.slot == y.slot {
+            true => rms_norm_in_place(out, weight, eps, pool),
+            false => rms_norm(pass.get(x), weight, eps, out, pool),
+        });
+        Ok(())
+    }
+
+    fn linear(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
+        layers.iter().zip(y).try_for_each(|(layer, &y)| {
+            self.make(y, |pass, out| {
+                let Room { slots, packed, .. } = &mut *pass.room;
+                layer.multiply(&slots[x.slot][..pass.tokens * x.width], out, pass.tools, packed)
+            })
+        })
+    }
+
+    fn split(&mut self, x: Value, y: &[Value]) -> Result<()> {
+        let mut at = 0;
+        for &y in y {
+            self.make(y, |pass, out| {
+                let rows = out.chunks_exact_mut(y.width).zip(pass.get(x).chunks_exact(x.width));
+                rows.for_each(|(out, row)| out.copy_from_slice(&row[at..at + y.width]));
+            });
+            at += y.width;
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, x: Value, by: Rotation, y: Value) -> Result<()> {
+        self.change(x, y, |pass, out| {
+            rope(out, y.width, by.head, by.dim, &pass.room.tables[by.rope], &pass.tools.pool);
+        });
+        Ok(())
+    }
+
+    fn attend(&mut self, [q, k, v]: [Value; 3], how: &Attention, y: Value) -> Result<()> {
+        let &Attention { query, kv, dim, scale, softcap, window } = how;
+        let shape = AttentionShape { query, kv, dim, scale, softcap, window };
+        self.make(y, |pass, out| {
+            let Room { slots, attention, .. } = &mut *pass.room;
+            let mut at = 0;
+            for part in pass.parts.iter_mut() {
+                let rows = at..at + part.tokens.len();
+                let of = |value: Value| &slots[value.slot][rows.start * value.width..rows.end * value.width];
+                let Paged(store) = part.cache.store().ok_or(ModelError::ForeignCache)?;
+                store.append(pass.block, of(k), of(v));
+                let (isa, pool) = (pass.tools.workers.isa(), &pass.tools.pool);
+                let out = &mut out[rows.start * y.width..rows.end * y.width];
+                kv::attend(isa, store, pass.block, of(q), &shape, out, attention, pool).map_err(failed)?;
+                at = rows.end;
+            }
+            Ok(())
+        })
+    }
+
+    fn gate(&mut self, gate: Value, up: Value, activation: Activation, y: Value) -> Result<()> {
+        self.change(gate, y, |pass, out| {
+            let (up, pool) = (pass.get(up), &pass.tools.pool);
+            match activation {
+                Activation::Silu => gated(out, up, y.width, silu, pool),
+                Activation::GeluTanh => gated(out, up, y.width, gelu_tanh, pool),
+            }
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, x: Value) -> Result<()> {
+        let stream = Value { id: 0, slot: 0, width: x.width };
+        self.make(stream, |pass, stream| add(stream, pass.get(x)));
+        Ok(())
+    }
+}
