@@ -94,10 +94,13 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls with the same
-    /// worker, below [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
+    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls of this job with the
+    /// same worker, below [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
     ///
-    /// While a job runs, others that are asked for, from inside it or from another thread, run on their caller alone.
+    /// Any number of threads may call at once. While the workers are at one's job, others run theirs by themselves: each
+    /// thread is worker 0 of its own job, so memory for workers belongs to a job, not to the pool. Nobody waits for
+    /// another's job, and the workers go to whoever asks next, so passes that run side by side share them product by
+    /// product.
     ///
     /// # Panics
     /// If a task does.
@@ -183,8 +186,11 @@ impl<'a> Open<'a> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut rounds = 0u32;
         while self.0.state.load(Ordering::Acquire) & JOINED != 0 {
-            spin_loop();
+            rounds += 1;
+            // With more threads than processors the worker may have none, and this is in its way.
+            if rounds.is_multiple_of(SPINS) { std::thread::yield_now() } else { spin_loop() }
         }
     }
 }
@@ -292,6 +298,47 @@ mod tests {
             scope.spawn(job);
         });
         assert_eq!(count.load(Ordering::Relaxed), 200);
+    }
+
+    #[test]
+    fn callers_share_the_workers_and_never_wait_for_each_other() {
+        let pool = Pool::new(3).unwrap();
+        // A job that does not end until another thread's jobs have.
+        let (entered, over) = (Barrier::new(2), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pool.run(2, &|_, i| {
+                    if i == 0 {
+                        entered.wait();
+                        while !over.load(Ordering::Acquire) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            });
+            entered.wait();
+            for _ in 0..100 {
+                let sum = AtomicUsize::new(0);
+                pool.run(10, &|worker, i| {
+                    assert_eq!(worker, 0, "the workers are at another job");
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+                assert_eq!(sum.load(Ordering::Relaxed), 45);
+            }
+            over.store(true, Ordering::Release);
+        });
+        // Many callers, each with memory of its own for its job's workers.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let own: Vec<Mutex<usize>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
+                    for _ in 0..500 {
+                        pool.run(7, &|worker, i| *own[worker].try_lock().expect("its tasks follow each other") += i);
+                    }
+                    assert_eq!(own.iter().map(|n| *n.lock().unwrap()).sum::<usize>(), 500 * 21);
+                });
+            }
+        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Memory of each worker for products.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 use impasto_core::Isa;
 
@@ -9,6 +9,8 @@ pub struct Workers {
     /// The instructions that products use.
     isa: Isa,
     each: Vec<Mutex<Buffers>>,
+    /// For callers that multiply at the same time: each is worker 0 of its own product.
+    spare: Mutex<Vec<Buffers>>,
 }
 
 /// What a worker needs while it multiplies.
@@ -23,7 +25,7 @@ pub(crate) struct Buffers {
 impl Workers {
     /// Buffers for a pool of `threads`.
     pub fn new(threads: usize, isa: Isa) -> Self {
-        Workers { isa, each: (0..threads).map(|_| Mutex::default()).collect() }
+        Workers { isa, each: (0..threads).map(|_| Mutex::default()).collect(), spare: Mutex::default() }
     }
 
     /// The instructions that products use.
@@ -31,8 +33,38 @@ impl Workers {
         self.isa
     }
 
-    /// Calls `work` with the buffers of `worker`. Nobody waits: a worker does one thing at a time.
+    /// Calls `work` with the buffers of `worker`, or with others while those are in use. Nobody waits.
     pub(crate) fn with<R>(&self, worker: usize, work: impl FnOnce(&mut Buffers) -> R) -> R {
-        work(&mut self.each[worker].lock().unwrap_or_else(PoisonError::into_inner))
+        match self.each[worker].try_lock() {
+            Ok(mut buffers) => return work(&mut buffers),
+            Err(TryLockError::Poisoned(buffers)) => return work(&mut buffers.into_inner()),
+            Err(TryLockError::WouldBlock) => (),
+        }
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = spare().pop().unwrap_or_default();
+        let result = work(&mut buffers);
+        spare().push(buffers);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits() {
+        let workers = Workers::new(1, Isa::best());
+        // From inside: a lock would never be given.
+        let inner = workers.with(0, |outer| {
+            outer.weights.push(1.0);
+            workers.with(0, |inner| {
+                inner.weights.push(2.0);
+                workers.with(0, |third| third.weights.len())
+            })
+        });
+        assert_eq!(inner, 0);
+        assert_eq!(workers.with(0, |buffers| buffers.weights.clone()), [1.0]);
+        assert_eq!(workers.spare.lock().unwrap().len(), 2);
     }
 }

@@ -31,6 +31,12 @@ pub trait KvStorage: Any + Send + Sync {
 
     /// Bytes of room taken.
     fn memory_bytes(&self) -> usize;
+
+    /// Another store that holds the same tokens; what is added to either is not seen by the other.
+    ///
+    /// # Errors
+    /// When the room is refused.
+    fn fork(&self) -> Result<Box<dyn KvStorage>>;
 }
 
 /// Binary32, one pair of matrices (tokens x width) per transformer block: the reference.
@@ -98,6 +104,19 @@ impl KvStorage for Plain {
     fn memory_bytes(&self) -> usize {
         self.blocks.iter().map(|b| (b.keys.capacity() + b.values.capacity()) * size_of::<f32>()).sum()
     }
+
+    fn fork(&self) -> Result<Box<dyn KvStorage>> {
+        let mut fork = Self { blocks: Vec::with_capacity(self.blocks.len()), width: self.width, tokens: self.tokens };
+        for block in &self.blocks {
+            let mut copy = Entry::default();
+            for (to, from) in [(&mut copy.keys, &block.keys), (&mut copy.values, &block.values)] {
+                reserve(to, from.len())?;
+                to.extend_from_slice(from);
+            }
+            fork.blocks.push(copy);
+        }
+        Ok(Box::new(fork))
+    }
 }
 
 impl KvCache {
@@ -155,6 +174,19 @@ impl KvCache {
         (&mut *self.store as &mut dyn Any).downcast_mut()
     }
 
+    /// The store, if it is of this type, to be read.
+    pub fn store_ref<S: KvStorage>(&self) -> Option<&S> {
+        (&*self.store as &dyn Any).downcast_ref()
+    }
+
+    /// Another cache that begins with the same tokens. A network that keeps pages shares them until one side writes.
+    ///
+    /// # Errors
+    /// When room for the copy is refused.
+    pub fn fork(&self) -> Result<Self> {
+        Ok(Self { store: self.store.fork()?, tokens: self.tokens.clone(), context: self.context })
+    }
+
     /// Tokens in context that the keys were made for: those of the last call that extended them, and all before.
     pub fn context(&self) -> usize {
         self.context
@@ -189,6 +221,20 @@ mod tests {
         cache.truncate(1);
         assert_eq!((cache.len(), cache.tokens(), cache.context()), (1, &[7][..], 2));
         assert_eq!(cache.store::<Plain>().unwrap().extend(0, &[], &[]), (&[1.0, 2.0][..], &[5.0, 6.0][..]));
+    }
+
+    #[test]
+    fn forks_go_their_own_ways() {
+        let mut cache = KvCache::new(1, 1, 0).unwrap();
+        cache.store::<Plain>().unwrap().extend(0, &[1.0, 2.0], &[3.0, 4.0]);
+        cache.advance(&[7, 8], 2);
+        let mut fork = cache.fork().unwrap();
+        fork.truncate(1);
+        fork.store::<Plain>().unwrap().extend(0, &[9.0], &[9.0]);
+        fork.advance(&[9], 2);
+        assert_eq!((cache.tokens(), fork.tokens()), (&[7, 8][..], &[7, 9][..]));
+        assert_eq!(cache.store_ref::<Plain>().unwrap().blocks[0].keys, [1.0, 2.0]);
+        assert_eq!(fork.store_ref::<Plain>().unwrap().blocks[0].keys, [1.0, 9.0]);
     }
 
     #[test]

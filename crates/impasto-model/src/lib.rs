@@ -4,12 +4,14 @@
 //! behind it may be a checkpoint folder, an `.impasto` file or a table in a test. Token ids go in, logits come out.
 //!
 //! ```text
-//! WeightSource --> config --> decoder (a CausalLm): ids --> logits --> sampling
-//!                                \-- backward, Walk: what calibration needs
+//! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
+//!                                          \-- backward, Walk: what calibration needs
+//! CausalLm + KvCache + Sampler = Session: generation by steps that the caller drives
 //! ```
 //!
-//! The families of models that run are the rows of one table, `config/family.rs`; [`decoder::Decoder`] is the one network
-//! for all of them. A [`Probe`] sees what its linear layers see, a [`GradientProbe`] also what they do to the loss.
+//! The families of models that run are the rows of one table, `config/family.rs`. A configuration becomes a description of
+//! the network ([`graph`]), which [`decoder::Decoder`] and faster networks carry out. A [`Probe`] sees what linear layers see,
+//! a [`GradientProbe`] also what they do to the loss.
 //!
 //! All arithmetic is binary32 with the products taken by the `gemm` crate: this is the reference that faster networks
 //! (`impasto-runtime`) are compared with.
@@ -23,6 +25,7 @@ mod network;
 mod probe;
 mod product;
 pub mod sampling;
+mod session;
 mod source;
 
 pub use cache::KvCache;
@@ -30,4 +33,5 @@ pub use error::{ModelError, Result};
 pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
+pub use session::{PREFILL, Prefill, Session, Step};
 pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, WeightSource};

@@ -4,6 +4,8 @@
 //! drawn from what is left. The same logits and seed give the same tokens: the random stream is integers only, and
 //! candidates are drawn in the order of their logits, ties by id.
 
+use std::borrow::Cow;
+
 use crate::{ModelError, Result};
 use impasto_core::rng::SplitMix64;
 
@@ -73,28 +75,53 @@ impl Sampler {
         Ok(Self { params, rng: SplitMix64::new(params.seed) })
     }
 
+    /// How tokens are chosen.
+    pub fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
     /// The next token after `context`, given its logits over the vocabulary.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`] when a logit is NaN or +infinity, or all are -infinity.
     pub fn sample(&mut self, logits: &[f32], context: &[u32]) -> Result<u32> {
-        if logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
-            return Err(ModelError::NonFinite(": NaN or infinity".into()));
-        }
-        let p = self.params;
-        let mut logits = logits.to_vec();
-        penalize(&mut logits, context, p.repetition_penalty);
-        let best = argmax(&logits).ok_or_else(|| ModelError::NonFinite(": no token is possible".into()))?;
-        if p.temperature == 0.0 {
-            return Ok(best);
-        }
-        let mut left = filter(&logits, &p);
+        let (best, mut left) = self.candidates(logits, context)?;
         if left.is_empty() {
-            // A temperature so small that the division overflows is greedy.
             return Ok(best);
         }
         left.truncate(self.draw(&left) + 1);
         Ok(left.last().map_or(best, |c| c.id))
+    }
+
+    /// The distribution that [`Self::sample`] draws from, after penalty, temperature and filters: tokens and their
+    /// probabilities, likeliest first. Greedy sampling gives one token with probability 1. Nothing is drawn.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn probabilities(&self, logits: &[f32], context: &[u32]) -> Result<Vec<(u32, f64)>> {
+        let (best, left) = self.candidates(logits, context)?;
+        if left.is_empty() {
+            return Ok(vec![(best, 1.0)]);
+        }
+        let weights = weights(&left);
+        let sum: f64 = weights.iter().sum();
+        Ok(left.iter().zip(weights).map(|(candidate, weight)| (candidate.id, weight / sum)).collect())
+    }
+
+    /// The likeliest token, and those to draw from: none where the choice is greedy.
+    fn candidates(&self, logits: &[f32], context: &[u32]) -> Result<(u32, Vec<Candidate>)> {
+        if logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
+            return Err(ModelError::NonFinite(": NaN or infinity".into()));
+        }
+        let p = &self.params;
+        let mut logits = Cow::Borrowed(logits);
+        if p.repetition_penalty != 1.0 {
+            penalize(logits.to_mut(), context, p.repetition_penalty);
+        }
+        let best = argmax(&logits).ok_or_else(|| ModelError::NonFinite(": no token is possible".into()))?;
+        // A temperature so small that the division overflows is greedy: it leaves nothing finite.
+        let left = if p.temperature == 0.0 { Vec::new() } else { filter(&logits, p) };
+        Ok((best, left))
     }
 
     /// Index of one candidate, drawn by probability.
@@ -121,6 +148,24 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
         }
     }
     best
+}
+
+/// ln of the sum of exp of `logits`: a logit minus this is the token's log probability, nats.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
+}
+
+/// The `count` likeliest tokens and their logits, likeliest first, ties by id.
+pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let mut all: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+    if count < all.len() {
+        all.select_nth_unstable_by(count, order);
+        all.truncate(count);
+    }
+    all.sort_unstable_by(order);
+    all
 }
 
 /// Each token of `context` is penalized once, however often it occurs.

@@ -1,11 +1,13 @@
-//! The loop that writes text.
+//! Text as it is written: an iterator of pieces, and a loop over it.
 
-use std::ops::ControlFlow;
+use std::borrow::BorrowMut;
+use std::marker::PhantomData;
+use std::ops::{ControlFlow, Deref};
 use std::time::Instant;
 
-use impasto_model::sampling::{Sampler, SamplingParams};
-use impasto_model::{CausalLm, KvCache};
-use impasto_text::{StopMatcher, Stopped, Tokenizer};
+use impasto_model::sampling::SamplingParams;
+use impasto_model::{CausalLm, Prefill, Session};
+use impasto_text::{StopMatcher, Stopped, TextStream, Tokenizer};
 use serde::Serialize;
 
 use crate::Result;
@@ -41,7 +43,7 @@ pub enum StopReason {
     MaxTokens,
     /// The context is full.
     ContextFull,
-    /// The callback asked for it.
+    /// The caller asked for it.
     Cancelled,
 }
 
@@ -62,10 +64,184 @@ pub struct Generation {
     pub decode_seconds: f64,
 }
 
-/// Continues `prompt` in a cache of its own, as [`generate_in`].
+/// The continuation of a text, piece by piece: an iterator of strings, each given out as soon as it is certain.
+///
+/// `S` is a [`Session`] or a mutable reference to one, which then holds all tokens afterwards and can be continued. The
+/// iterator ends after an error.
+///
+/// ```
+/// # use impasto_runtime::{Model, RuntimeError, Stream};
+/// fn tell(model: &Model) -> Result<String, RuntimeError> {
+///     let prompt = model.tokenizer()?.encode("Once upon a time", true)?;
+///     let mut stream = model.stream(&prompt, &model.generate_options())?;
+///     for piece in &mut stream {
+///         print!("{}", piece?);
+///     }
+///     Ok(stream.finish().text)
+/// }
+/// ```
+pub struct Stream<'t, M, S = Session<M>> {
+    session: S,
+    decoder: TextStream<'t>,
+    stops: StopMatcher,
+    eos: Vec<u32>,
+    max_tokens: usize,
+    prompt_tokens: usize,
+    /// When the prompt began.
+    begun: Option<Instant>,
+    /// When the first token was known.
+    prefilled: Option<Instant>,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    text: String,
+    /// The text was given out to its end, or an error.
+    over: bool,
+    stop: Option<StopReason>,
+    /// Tokens of `session` that are not of the text: the one that ended it.
+    unwritten: usize,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> {
+    /// Continues the tokens of `session`, which are the prompt.
+    ///
+    /// # Errors
+    /// Options out of range.
+    pub fn new(mut session: S, tokenizer: &'t Tokenizer, options: &GenerateOptions) -> Result<Self> {
+        session.borrow_mut().set_sampling(options.sampling)?;
+        let prompt = session.borrow().tokens();
+        Ok(Self {
+            decoder: tokenizer.stream(prompt),
+            stops: StopMatcher::new(&options.stop)?,
+            eos: options.eos.clone(),
+            max_tokens: options.max_tokens,
+            prompt_tokens: prompt.len(),
+            begun: None,
+            prefilled: None,
+            prefill_seconds: 0.0,
+            decode_seconds: 0.0,
+            text: String::new(),
+            over: false,
+            stop: None,
+            unwritten: 0,
+            model: PhantomData,
+            session,
+        })
+    }
+
+    /// Evaluates the prompt, which the first piece does otherwise; `watch` hears how far it is and may cancel.
+    ///
+    /// # Errors
+    /// Those of [`Session::prefill`].
+    pub fn prefill(&mut self, watch: &mut dyn FnMut(Prefill) -> ControlFlow<()>) -> Result<()> {
+        self.begun.get_or_insert_with(Instant::now);
+        if self.session.borrow_mut().prefill(watch)?.is_break() {
+            self.cancel();
+        }
+        Ok(())
+    }
+
+    /// Ends the text here, unless it has ended.
+    pub fn cancel(&mut self) {
+        self.over = true;
+        if !matches!(self.stop, Some(StopReason::StopString(_))) {
+            self.stop = Some(StopReason::Cancelled);
+        }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session<M> {
+        self.session.borrow()
+    }
+
+    /// Why the text ended; `None` while it goes on.
+    pub fn stop(&self) -> Option<&StopReason> {
+        self.stop.as_ref()
+    }
+
+    /// The text so far and how it came about. A text that was not read to its end counts as cancelled.
+    pub fn finish(self) -> Generation {
+        let tokens = self.session.borrow().tokens();
+        Generation {
+            text: self.text,
+            tokens: tokens[self.prompt_tokens..tokens.len() - self.unwritten].to_vec(),
+            prompt_tokens: self.prompt_tokens,
+            stop: self.stop.unwrap_or(StopReason::Cancelled),
+            prefill_seconds: self.prefill_seconds,
+            decode_seconds: self.decode_seconds,
+        }
+    }
+
+    /// Runs one token; the text that it makes certain may be empty.
+    fn advance(&mut self) -> Result<String> {
+        let session = self.session.borrow_mut();
+        if self.prefilled.is_none() {
+            let begun = *self.begun.get_or_insert_with(Instant::now);
+            session.logits()?;
+            self.prefill_seconds = begun.elapsed().as_secs_f64();
+            self.prefilled = Some(Instant::now());
+        }
+        let written = session.tokens().len() - self.prompt_tokens;
+        let reason = if written >= self.max_tokens {
+            StopReason::MaxTokens
+        } else if session.remaining() == 0 {
+            StopReason::ContextFull
+        } else {
+            let token = session.step()?.token;
+            if !self.eos.contains(&token) {
+                let piece = self.decoder.push(token)?;
+                return Ok(self.filter(&piece));
+            }
+            self.unwritten = 1;
+            StopReason::Eos(token)
+        };
+        self.stop = Some(reason);
+        // What was held back is shown, unless a stop string appears in it.
+        let rest = self.decoder.finish()?;
+        let mut piece = self.filter(&rest);
+        piece.push_str(&self.stops.finish());
+        Ok(piece)
+    }
+
+    /// What of `piece` can be shown: no part of a stop string.
+    fn filter(&mut self, piece: &str) -> String {
+        match self.stops.push(piece) {
+            Stopped::Text(text) => text,
+            Stopped::Stop(text, stop) => {
+                self.stop = Some(StopReason::StopString(stop));
+                text
+            }
+        }
+    }
+}
+
+impl<M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Iterator for Stream<'_, M, S> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        while !self.over {
+            let piece = self.advance();
+            self.over = self.stop.is_some() || piece.is_err();
+            self.decode_seconds = self.prefilled.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+            match piece {
+                Ok(piece) if piece.is_empty() => (),
+                Ok(piece) => {
+                    self.text.push_str(&piece);
+                    return Some(Ok(piece));
+                }
+                error => return Some(error),
+            }
+        }
+        None
+    }
+}
+
+/// Continues `prompt` in a session of its own, handing pieces of text to `on_text` as soon as they are certain.
 ///
 /// # Errors
-/// Those of [`generate_in`].
+/// An empty prompt, a token outside the vocabulary, a prompt longer than the context
+/// ([`impasto_model::ModelError::ContextOverflow`]; a context that fills up later is a [`StopReason`]), options out of range,
+/// or logits that are not finite.
 pub fn generate(
     model: &dyn CausalLm,
     tokenizer: &Tokenizer,
@@ -73,111 +249,27 @@ pub fn generate(
     options: &GenerateOptions,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    let mut cache = model.new_cache(prompt.len().saturating_add(options.max_tokens.min(1024)))?;
-    generate_in(model, tokenizer, &mut cache, prompt, options, on_text)
+    let mut stream = stream(model, tokenizer, prompt, options)?;
+    while let Some(piece) = stream.next() {
+        if on_text(&piece?).is_break() {
+            stream.cancel();
+        }
+    }
+    Ok(stream.finish())
 }
 
-/// Continues `prompt`, handing pieces of text to `on_text` as soon as they are certain.
-///
-/// Of the prompt only what follows the tokens that `cache` begins with is run; what else the cache holds is forgotten.
-/// So a talk goes on where it was.
+/// Continues `prompt` in a session of its own.
 ///
 /// # Errors
-/// An empty prompt, a token outside the vocabulary, a prompt longer than the context
-/// ([`impasto_model::ModelError::ContextOverflow`]; a context that fills up later is a [`StopReason`]), options out of range,
-/// or logits that are not finite.
-pub fn generate_in(
-    model: &dyn CausalLm,
-    tokenizer: &Tokenizer,
-    cache: &mut KvCache,
+/// Those of [`generate`].
+pub fn stream<'t, M: Deref<Target: CausalLm>>(
+    model: M,
+    tokenizer: &'t Tokenizer,
     prompt: &[u32],
     options: &GenerateOptions,
-    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-) -> Result<Generation> {
-    let mut sampler = Sampler::new(options.sampling)?;
-    let mut writer = Writer::new(StopMatcher::new(&options.stop)?, on_text);
-    let mut stream = tokenizer.stream(prompt);
-    let mut context = prompt.to_vec();
-
-    let begun = Instant::now();
-    let mut logits = Vec::new();
-    // The last token is run in any case: its logits are wanted.
-    let known =
-        cache.tokens().iter().zip(&prompt[..prompt.len().saturating_sub(1)]).take_while(|(a, b)| a == b).count();
-    cache.truncate(known);
-    model.next_logits(cache, &prompt[known..], &mut logits)?;
-    let prefill_seconds = begun.elapsed().as_secs_f64();
-    let begun = Instant::now();
-    let reason = loop {
-        let written = context.len() - prompt.len();
-        if written >= options.max_tokens {
-            break StopReason::MaxTokens;
-        }
-        if written > 0 {
-            if cache.len() >= model.max_context() {
-                break StopReason::ContextFull;
-            }
-            model.next_logits(cache, &context[context.len() - 1..], &mut logits)?;
-        }
-        let id = sampler.sample(&logits, &context)?;
-        if options.eos.contains(&id) {
-            break StopReason::Eos(id);
-        }
-        context.push(id);
-        if let Some(reason) = writer.write(&stream.push(id)?) {
-            break reason;
-        }
-    };
-    // What was held back is shown, unless the text was already cut.
-    let stop = match reason {
-        cut @ (StopReason::StopString(_) | StopReason::Cancelled) => cut,
-        reason => writer.write(&stream.finish()?).unwrap_or_else(|| {
-            writer.flush();
-            reason
-        }),
-    };
-    Ok(Generation {
-        text: writer.text,
-        tokens: context.split_off(prompt.len()),
-        prompt_tokens: prompt.len(),
-        stop,
-        prefill_seconds,
-        decode_seconds: begun.elapsed().as_secs_f64(),
-    })
-}
-
-/// Collects and shows text up to a stop string.
-struct Writer<'a> {
-    stops: StopMatcher,
-    on_text: &'a mut dyn FnMut(&str) -> ControlFlow<()>,
-    text: String,
-}
-
-impl<'a> Writer<'a> {
-    fn new(stops: StopMatcher, on_text: &'a mut dyn FnMut(&str) -> ControlFlow<()>) -> Self {
-        Self { stops, on_text, text: String::new() }
-    }
-
-    fn write(&mut self, piece: &str) -> Option<StopReason> {
-        match self.stops.push(piece) {
-            Stopped::Text(text) => self.show(&text),
-            Stopped::Stop(text, stop) => {
-                self.show(&text);
-                Some(StopReason::StopString(stop))
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        let held = self.stops.finish();
-        self.show(&held);
-    }
-
-    fn show(&mut self, text: &str) -> Option<StopReason> {
-        if text.is_empty() {
-            return None;
-        }
-        self.text.push_str(text);
-        (self.on_text)(text).is_break().then_some(StopReason::Cancelled)
-    }
+) -> Result<Stream<'t, M>> {
+    let room = prompt.len().saturating_add(options.max_tokens.min(1024));
+    let mut session = Session::with_capacity(model, options.sampling, room)?;
+    session.extend(prompt)?;
+    Stream::new(session, tokenizer, options)
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! WeightSource --load--> matrix: packed | coded | dense --\
-//! tokens --network--> products, norms, attention over kv --+--> logits --generate--> text
+//! tokens --network--> products, norms, attention over kv --+--> logits --Session--> tokens --Stream--> text
 //!                     all on the threads of one pool
 //! ```
 //!
@@ -20,11 +20,14 @@ mod model;
 mod network;
 mod paged;
 mod pass;
+mod room;
+mod weights;
 
 pub use error::{Result, RuntimeError};
-pub use generate::{GenerateOptions, Generation, StopReason, generate, generate_in};
+pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
 pub use impasto_kernels::packed::Activations;
 pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};
 pub use network::{Runtime, RuntimeOptions};
+pub use weights::Replacement;

@@ -1,18 +1,21 @@
 //! A model with everything that rides along.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use impasto_kernels::kv::KvLayout;
 use impasto_kernels::packed::Activations;
 use impasto_model::config::{CONFIG, DecoderConfig, eos_token_ids};
 use impasto_model::decoder::Decoder;
-use impasto_model::{CausalLm, ModelError, WeightSource};
+use impasto_model::sampling::SamplingParams;
+use impasto_model::{CausalLm, ModelError, Session, WeightSource};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
 use impasto_text::{ChatTemplate, TextError, Tokenizer, tokenizer};
 
 use crate::{
-    GenerateOptions, Generation, LoadTimes, LoadWarning, Residence, Result, Runtime, RuntimeOptions, generate,
+    GenerateOptions, Generation, LoadTimes, LoadWarning, Residence, Result, Runtime, RuntimeOptions, Stream, generate,
+    stream,
 };
 
 /// How a model is loaded and run.
@@ -52,8 +55,8 @@ pub struct Model {
 
 /// A network in one of the residences.
 enum Network {
-    Float(Box<Decoder>),
-    Runtime(Box<Runtime>),
+    Float(Arc<Decoder>),
+    Runtime(Arc<Runtime>),
 }
 
 impl Model {
@@ -77,10 +80,7 @@ impl Model {
         let eos = eos_token_ids(source)?;
         let tokenizer = source.asset(tokenizer::FILE).map(|json| Tokenizer::from_json(&json)).transpose()?;
         let assets = begun.elapsed().as_secs_f64();
-        let mut network = Network::load(source, config, options)?;
-        if let Some(tokens) = options.max_context {
-            network.limit_context(tokens);
-        }
+        let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let times = match &network {
             Network::Float(_) => LoadTimes::default(),
@@ -98,6 +98,22 @@ impl Model {
         }
     }
 
+    /// The network, shared: for sessions that outlive a borrow of the model.
+    pub fn shared_network(&self) -> Arc<dyn CausalLm> {
+        match &self.network {
+            Network::Float(decoder) => decoder.clone(),
+            Network::Runtime(runtime) => runtime.clone(),
+        }
+    }
+
+    /// An empty sequence of tokens.
+    ///
+    /// # Errors
+    /// Sampling options out of range; a cache that is refused.
+    pub fn session(&self, sampling: SamplingParams) -> Result<Session<&dyn CausalLm>> {
+        Ok(Session::new(self.network(), sampling)?)
+    }
+
     /// The network in binary32, if that is its residence.
     pub fn decoder(&self) -> Option<&Decoder> {
         match &self.network {
@@ -106,10 +122,10 @@ impl Model {
         }
     }
 
-    /// The network in binary32, to have its weights replaced.
+    /// The network in binary32, to have its weights replaced; `None` also while it is shared.
     pub fn decoder_mut(&mut self) -> Option<&mut Decoder> {
         match &mut self.network {
-            Network::Float(decoder) => Some(decoder),
+            Network::Float(decoder) => Arc::get_mut(decoder),
             Network::Runtime(_) => None,
         }
     }
@@ -195,6 +211,14 @@ impl Model {
         generate(self.network(), self.tokenizer()?, prompt, options, on_text)
     }
 
+    /// Continues `prompt` as an iterator of pieces of text.
+    ///
+    /// # Errors
+    /// Those of [`stream`](crate::stream) and [`Self::tokenizer`].
+    pub fn stream(&self, prompt: &[u32], options: &GenerateOptions) -> Result<Stream<'_, &dyn CausalLm>> {
+        stream(self.network(), self.tokenizer()?, prompt, options)
+    }
+
     /// Bytes of the weights in memory.
     pub fn memory_bytes(&self) -> usize {
         match &self.network {
@@ -206,8 +230,11 @@ impl Model {
 
 impl Network {
     fn load(source: &dyn WeightSource, config: DecoderConfig, options: &RunOptions) -> Result<Self> {
+        let shorter = options.max_context;
         if options.residence == Residence::Float {
-            return Ok(Network::Float(Box::new(Decoder::load(source, config, options.threads)?)));
+            let mut decoder = Decoder::load(source, config, options.threads)?;
+            shorter.into_iter().for_each(|tokens| decoder.limit_context(tokens));
+            return Ok(Network::Float(Arc::new(decoder)));
         }
         let options = RuntimeOptions {
             residence: options.residence,
@@ -216,13 +243,8 @@ impl Network {
             threads: options.threads,
             memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
-        Ok(Network::Runtime(Box::new(Runtime::load(source, config, &options)?)))
-    }
-
-    fn limit_context(&mut self, tokens: usize) {
-        match self {
-            Network::Float(decoder) => decoder.limit_context(tokens),
-            Network::Runtime(runtime) => runtime.limit_context(tokens),
-        }
+        let mut runtime = Runtime::load(source, config, &options)?;
+        shorter.into_iter().for_each(|tokens| runtime.limit_context(tokens));
+        Ok(Network::Runtime(Arc::new(runtime)))
     }
 }

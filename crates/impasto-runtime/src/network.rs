@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use impasto_core::Isa;
@@ -12,7 +12,7 @@ use impasto_kernels::kv::{KvLayout, KvStore, Pages};
 use impasto_kernels::packed::{self, Activations, Arena, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::config::{DecoderConfig, Rope};
-use impasto_model::graph::{self, Block, Ends, LinearSpec, Loader};
+use impasto_model::graph::{self, LinearSpec, Loader};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
@@ -20,6 +20,8 @@ use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
 use crate::matrix::{Linear, Matrix, Tools};
 use crate::paged::{Paged, failed};
 use crate::pass::{Part, Pass, Room, sized};
+use crate::room::Rooms;
+use crate::weights::Weights;
 
 /// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
@@ -40,18 +42,23 @@ pub struct RuntimeOptions {
 }
 
 /// A decoder-only transformer whose weights lie packed or coded in memory.
+///
+/// Any number of threads may run passes at once: each has working memory of its own, all share one thread pool, and
+/// nothing is locked while a pass runs. Weights can be exchanged meanwhile ([`Runtime::exchange`]).
 pub struct Runtime {
     config: DecoderConfig,
-    ends: Ends<Linear, Vec<f32>>,
-    blocks: Vec<Block<Linear, Vec<f32>>>,
+    /// Read once a pass; replaced as a whole.
+    weights: RwLock<Arc<Weights>>,
+    /// Where packed matrices are stored, those that come later too.
+    pub(crate) arena: Arena,
     /// Values that lie side by side in a sublayer.
     slots: usize,
     tools: Tools,
-    residence: Residence,
+    pub(crate) residence: Residence,
     kv: KvLayout,
-    pages: Arc<Pages>,
+    pub(crate) pages: Arc<Pages>,
     max_context: usize,
-    room: Mutex<Room>,
+    rooms: Rooms,
     times: LoadTimes,
     warnings: Vec<LoadWarning>,
 }
@@ -95,7 +102,7 @@ impl Runtime {
             let linear = Linear { matrix: loader.matrix(&spec.name, shape)?, name: spec.name.clone(), bias };
             admit(linear.memory_bytes())?;
             used.set(used.get() + linear.memory_bytes());
-            Ok(linear)
+            Ok(Arc::new(linear))
         };
         let network = graph::describe(&config, graph::names(source, &config));
         let weights = Loader::new(source, &make);
@@ -110,17 +117,18 @@ impl Runtime {
             threads: pool.threads(),
         };
         let workers = Workers::new(pool.threads(), Isa::best());
+        let rooms = Rooms::new(pool.threads());
         Ok(Self {
             max_context: config.max_position_embeddings,
             slots: network.slots(),
             config,
-            ends,
-            blocks,
+            weights: RwLock::new(Arc::new(Weights { ends, blocks })),
+            arena,
             tools: Tools { pool, kernel: Kernel::best(), activations: options.activations, workers },
             residence,
             kv: options.kv.clone(),
             pages: Pages::new(options.memory_limit),
-            room: Mutex::default(),
+            rooms,
             times,
             warnings: warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
         })
@@ -159,7 +167,7 @@ impl Runtime {
     /// What the packed matrices take, together.
     pub fn packing(&self) -> Packing {
         let mut sum = Packing::default();
-        for linear in self.linears() {
+        for linear in self.weights().linears() {
             if let Matrix::Packed(packed) = &linear.matrix {
                 sum.add(packed.report());
             }
@@ -169,19 +177,23 @@ impl Runtime {
 
     /// Bytes of all weights in memory.
     pub fn memory_bytes(&self) -> usize {
-        let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
-        self.linears().map(Linear::memory_bytes).sum::<usize>()
-            + norms.map(|norm| size_of_val(&norm[..])).sum::<usize>()
+        self.weights().memory_bytes()
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers())
+    /// The weights as they are now.
+    pub(crate) fn weights(&self) -> Arc<Weights> {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The weights, for one who puts others in their place.
+    pub(crate) fn weights_mut(&self) -> RwLockWriteGuard<'_, Arc<Weights>> {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in the first slot
     /// behind it, and the caches hold the tokens. After an error they are as they were.
-    fn run(&self, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
-        let result = self.run_blocks(room, parts);
+    fn run(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
+        let result = self.run_blocks(weights, room, parts);
         for part in parts {
             match &result {
                 Ok(()) => part.cache.advance(part.tokens, part.context),
@@ -191,22 +203,22 @@ impl Runtime {
         result
     }
 
-    fn run_blocks(&self, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
+    fn run_blocks(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
         room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
-        self.embed(sized(&mut room.slots[0], tokens * self.config.hidden_size), parts)?;
+        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size), parts)?;
         room.turn(&self.config.ropes, parts);
-        self.blocks.iter().try_for_each(|block| {
+        weights.blocks.iter().try_for_each(|block| {
             let mut pass = Pass { tools: &self.tools, room, parts, tokens, block: block.index };
             block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.steps, &mut pass))
         })
     }
 
     /// The embeddings of all tokens.
-    fn embed(&self, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
+    fn embed(&self, weights: &Weights, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
         let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
-        self.ends.embedding.rows(tokens, x)?;
-        if let Some(scale) = self.ends.scale {
+        weights.ends.embedding.rows(tokens, x)?;
+        if let Some(scale) = weights.ends.scale {
             x.iter_mut().for_each(|x| *x *= scale);
         }
         Ok(())
@@ -214,7 +226,7 @@ impl Runtime {
 
     /// Checks what is asked, and takes room in the cache.
     fn admit(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<()> {
-        let shape = (self.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
+        let shape = (self.config.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
         let fits = |Paged(store): &mut Paged| (store.blocks(), store.kv_heads(), store.head_dim()) == shape;
         if !cache.store().is_some_and(fits) {
             return Err(ModelError::ForeignCache);
@@ -225,7 +237,7 @@ impl Runtime {
 
     /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
     /// that their keys have.
-    fn renew(&self, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
+    fn renew(&self, weights: &Weights, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |rope: &Rope| rope.is_long(cache.context()) != rope.is_long(context);
         if cache.is_empty() || !self.config.ropes.iter().any(stale) {
             return Ok(());
@@ -234,30 +246,31 @@ impl Runtime {
         cache.clear();
         cache.reserve(context)?;
         for piece in tokens.chunks(PREFILL) {
-            self.run(room, &mut [Part { cache, tokens: piece, context }])?;
+            self.run(weights, room, &mut [Part { cache, tokens: piece, context }])?;
         }
         Ok(())
     }
 
     /// Normalises rows of the residual stream for the output projection.
-    fn normed<'a>(&self, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
+    fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
         let out = sized(out, x.len());
-        rms_norm(x, &self.ends.norm, self.ends.eps, out, &self.tools.pool);
+        rms_norm(x, &weights.ends.norm, weights.ends.eps, out, &self.tools.pool);
         out
     }
 
     /// Logits of `rows` normalised rows.
-    fn project_logits(&self, rows: &[f32], logits: &mut [f32], scratch: &mut packed::Scratch) -> Result<()> {
-        self.ends.projection().multiply(rows, logits, &self.tools, scratch)?;
-        if let Some(cap) = self.ends.softcap {
+    fn project_logits(
+        &self,
+        weights: &Weights,
+        rows: &[f32],
+        logits: &mut [f32],
+        scratch: &mut packed::Scratch,
+    ) -> Result<()> {
+        weights.ends.projection().multiply(rows, logits, &self.tools, scratch)?;
+        if let Some(cap) = weights.ends.softcap {
             softcap(logits, cap);
         }
         Ok(())
-    }
-
-    /// The room of tokens on their way; one call has it at a time.
-    fn room(&self) -> std::sync::MutexGuard<'_, Room> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -272,7 +285,7 @@ impl CausalLm for Runtime {
 
     fn new_cache(&self, tokens: usize) -> Result<KvCache> {
         let DecoderConfig { num_kv_heads, head_dim, .. } = self.config;
-        let store = KvStore::new(self.pages.clone(), self.blocks.len(), num_kv_heads, head_dim, &self.kv);
+        let store = KvStore::new(self.pages.clone(), self.config.blocks.len(), num_kv_heads, head_dim, &self.kv);
         let mut cache = KvCache::of(Box::new(Paged(store.map_err(failed)?)));
         cache.reserve(tokens.min(self.max_context))?;
         Ok(cache)
@@ -288,11 +301,11 @@ impl CausalLm for Runtime {
             self.admit(cache, tokens)?;
         }
         let width = self.config.hidden_size;
-        let room = &mut *self.room();
+        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
         let mut wanted: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
         let contexts: Vec<usize> = batch.iter().map(|(cache, tokens)| cache.len() + tokens.len()).collect();
         for ((cache, _), &context) in batch.iter_mut().zip(&contexts) {
-            self.renew(room, cache, context)?;
+            self.renew(weights, room, cache, context)?;
         }
         let mut done: Vec<usize> = vec![0; batch.len()];
         let before: Vec<usize> = batch.iter().map(|(cache, _)| cache.len()).collect();
@@ -312,7 +325,7 @@ impl CausalLm for Runtime {
             if parts.is_empty() {
                 break;
             }
-            if let Err(error) = self.run(room, &mut parts) {
+            if let Err(error) = self.run(weights, room, &mut parts) {
                 batch.iter_mut().zip(&before).for_each(|((cache, _), &before)| cache.truncate(before));
                 return Err(error);
             }
@@ -322,7 +335,11 @@ impl CausalLm for Runtime {
                 let rows = row + (first - range.start)..row + range.len();
                 if !rows.is_empty() {
                     let Room { slots, normed, .. } = room;
-                    wanted[i].extend_from_slice(self.normed(&slots[0][rows.start * width..rows.end * width], normed));
+                    wanted[i].extend_from_slice(self.normed(
+                        weights,
+                        &slots[0][rows.start * width..rows.end * width],
+                        normed,
+                    ));
                 }
                 row += range.len();
                 done[i] = range.end;
@@ -333,27 +350,27 @@ impl CausalLm for Runtime {
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
-        self.project_logits(hidden.slice(rows)?, &mut logits, &mut self.room().packed)?;
+        self.project_logits(&self.weights(), hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().packed)?;
         Ok(logits)
     }
 
     fn next_logits(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
         self.admit(cache, tokens)?;
         let (width, context) = (self.config.hidden_size, cache.len() + tokens.len());
-        let room = &mut *self.room();
-        self.renew(room, cache, context)?;
+        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
+        self.renew(weights, room, cache, context)?;
         let before = cache.len();
         let mut last = 0;
         for piece in tokens.chunks(PREFILL) {
             last = piece.len() - 1;
-            if let Err(error) = self.run(room, &mut [Part { cache, tokens: piece, context }]) {
+            if let Err(error) = self.run(weights, room, &mut [Part { cache, tokens: piece, context }]) {
                 cache.truncate(before);
                 return Err(error);
             }
         }
         let Room { slots, normed, packed, .. } = room;
-        let row = self.normed(&slots[0][last * width..(last + 1) * width], normed);
+        let row = self.normed(weights, &slots[0][last * width..(last + 1) * width], normed);
         logits.resize(self.config.vocab_size, 0.0);
-        self.project_logits(row, logits, packed).inspect_err(|_| cache.truncate(before))
+        self.project_logits(weights, row, logits, packed).inspect_err(|_| cache.truncate(before))
     }
 }

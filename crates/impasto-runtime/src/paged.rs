@@ -28,4 +28,8 @@ impl KvStorage for Paged {
     fn memory_bytes(&self) -> usize {
         self.0.memory_bytes()
     }
+
+    fn fork(&self) -> Result<Box<dyn KvStorage>> {
+        Ok(Box::new(Self(self.0.fork())))
+    }
 }

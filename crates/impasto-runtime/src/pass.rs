@@ -1,5 +1,7 @@
 //! The steps of a sublayer with fast kernels, for tokens of several sequences at once.
 
+use std::sync::Arc;
+
 use impasto_kernels::elementwise::{add, gated, gelu_tanh, rms_norm, rms_norm_in_place, rope, silu};
 use impasto_kernels::kv::{self, AttentionShape};
 use impasto_kernels::packed;
@@ -91,13 +93,13 @@ impl Pass<'_, '_> {
     }
 
     /// Products of coded layers that share their input, all at once, so that threads share the tile rows of all of them.
-    fn linear_coded(&mut self, x: Value, layers: &[Linear], y: &[Value]) -> Result<()> {
+    fn linear_coded(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
         let tokens = self.tokens;
         let Room { slots, packed, .. } = &mut *self.room;
         let mut buffers: Vec<Vec<f32>> = y.iter().map(|y| std::mem::take(&mut slots[y.slot])).collect();
         let sizes = buffers.iter_mut().zip(y).map(|(buffer, y)| sized(buffer, tokens * y.width));
         let mut outs: Vec<&mut [f32]> = sizes.collect();
-        let layers: Vec<&Linear> = layers.iter().collect();
+        let layers: Vec<&Linear> = layers.iter().map(|layer| &**layer).collect();
         let result = multiply_all(&layers, &slots[x.slot][..tokens * x.width], &mut outs, self.tools, packed);
         y.iter().zip(buffers).for_each(|(y, buffer)| slots[y.slot] = buffer);
         result
@@ -109,7 +111,7 @@ impl Pass<'_, '_> {
 }
 
 impl Backend for Pass<'_, '_> {
-    type Linear = Linear;
+    type Linear = Arc<Linear>;
     type Vector = Vec<f32>;
     type Error = ModelError;
 
@@ -122,7 +124,7 @@ impl Backend for Pass<'_, '_> {
         Ok(())
     }
 
-    fn linear(&mut self, x: Value, layers: &[Linear], y: &[Value]) -> Result<()> {
+    fn linear(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
         if layers.len() > 1 && layers.iter().all(|layer| matches!(layer.matrix, Matrix::Coded(_))) {
             return self.linear_coded(x, layers, y);
         }

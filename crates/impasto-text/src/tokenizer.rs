@@ -120,7 +120,7 @@ impl TextStream<'_> {
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].
-    pub fn finish(mut self) -> Result<String> {
+    pub fn finish(&mut self) -> Result<String> {
         let whole = self.tokenizer.decode(&self.ids, true)?;
         self.show(whole)
     }

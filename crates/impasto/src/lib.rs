@@ -137,12 +137,12 @@ pub mod run {
     pub use impasto_kernels::kv::KvError;
     pub use impasto_model::sampling::SamplingParams;
     pub use impasto_model::{
-        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeBand, LatticeTensor, ModelError, Want,
-        WeightSource, config::DecoderConfig, decoder::Decoder,
+        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeBand, LatticeTensor, ModelError, Prefill,
+        Session, Step, Want, WeightSource, config::DecoderConfig, decoder::Decoder,
     };
     pub use impasto_runtime::{
-        Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Residence,
-        RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason, generate, generate_in,
+        Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Replacement,
+        Residence, RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason, Stream, generate, stream,
     };
     pub use impasto_text::{ChatOptions, ChatTemplate, Message, TextError, TextStream, Tokenizer};
 }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use impasto_model::{KvCache, ModelError};
-use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeError, StopReason, generate_in};
+use impasto_model::{CausalLm, ModelError, Session};
+use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeError, StopReason, Stream};
 use impasto_text::{ChatOptions, ChatTemplate, Message};
 use serde_json::json;
 
@@ -44,7 +44,7 @@ struct Talk<'a> {
     options: GenerateOptions,
     system: Option<String>,
     messages: Vec<Message>,
-    cache: KvCache,
+    session: Session<&'a dyn CausalLm>,
 }
 
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
@@ -53,10 +53,10 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
     let mut talk = Talk {
         template: model.chat_template()?,
+        session: model.session(options.sampling)?,
         options,
         system: command.system.clone(),
         messages: Vec::new(),
-        cache: model.network().new_cache(0)?,
         model: &model,
     };
     let ended = ctrlc::set_handler(|| {
@@ -91,7 +91,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
                     result => result?,
                 };
                 if args.json {
-                    print_json(&json!({ "generation": generation, "cached_tokens": talk.cache.len() }))?;
+                    print_json(&json!({ "generation": generation, "cached_tokens": talk.session.cache().len() }))?;
                 } else if !args.quiet && generation.stop == StopReason::ContextFull {
                     eprintln!("The context is full: /reset or /undo makes room.");
                 }
@@ -108,28 +108,12 @@ impl Talk<'_> {
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
         let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
         let prompt = self.model.tokenizer()?.encode(&self.template.render(&messages, &options)?, false)?;
-        let mut failed = None;
-        let mut show = |piece: &str| {
-            let mut out = std::io::stdout().lock();
-            if !silent && let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                failed = Some(error);
-            }
-            if failed.is_some() || INTERRUPTED.load(Ordering::SeqCst) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
         INTERRUPTED.store(false, Ordering::SeqCst);
         WRITING.store(true, Ordering::SeqCst);
-        let (network, tokenizer) = (self.model.network(), self.model.tokenizer()?);
-        let generation = generate_in(network, tokenizer, &mut self.cache, &prompt, &self.options, &mut show);
+        let generation = self.write(&prompt, silent);
         WRITING.store(false, Ordering::SeqCst);
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
         let generation = generation.inspect_err(|error| {
-            if is_full(error) {
+            if error.downcast_ref().is_some_and(is_full) {
                 self.messages.pop();
             }
         })?;
@@ -138,6 +122,25 @@ impl Talk<'_> {
         }
         self.messages.push(Message::new("assistant", &generation.text));
         Ok(generation)
+    }
+
+    /// Continues the prompt, of which the session may know the beginning, until it ends or is interrupted.
+    fn write(&mut self, prompt: &[u32], silent: bool) -> anyhow::Result<Generation> {
+        let interrupted = || INTERRUPTED.load(Ordering::SeqCst);
+        self.session.restart(prompt).map_err(RuntimeError::from)?;
+        let mut stream = Stream::new(&mut self.session, self.model.tokenizer()?, &self.options)?;
+        stream.prefill(&mut |_| if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })?;
+        while let Some(piece) = stream.next() {
+            let piece = piece?;
+            if !silent {
+                let mut out = std::io::stdout().lock();
+                out.write_all(piece.as_bytes()).and_then(|()| out.flush())?;
+            }
+            if interrupted() {
+                stream.cancel();
+            }
+        }
+        Ok(stream.finish())
     }
 
     fn command(&mut self, line: &str) {

@@ -201,3 +201,35 @@ fn unusable_logits_and_options_are_errors() {
         assert!(matches!(Sampler::new(bad), Err(ModelError::BadOption { .. })), "{bad:?}");
     }
 }
+
+#[test]
+fn probabilities_are_those_of_the_draws() {
+    let logits = [1.0, 3.0, 2.0, 2.5, -4.0];
+    let params = SamplingParams { temperature: 0.8, top_k: 4, top_p: 0.95, repetition_penalty: 1.3, ..ALL };
+    let mut sampler = Sampler::new(params).unwrap();
+    let probabilities = sampler.probabilities(&logits, &[1]).unwrap();
+    assert!(probabilities.is_sorted_by(|a, b| a.1 >= b.1));
+    assert!((probabilities.iter().map(|p| p.1).sum::<f64>() - 1.0).abs() < 1e-12);
+    let mut counts = [0u32; 5];
+    const DRAWS: u32 = 20_000;
+    for _ in 0..DRAWS {
+        counts[sampler.sample(&logits, &[1]).unwrap() as usize] += 1;
+    }
+    for (id, count) in (0..).zip(counts) {
+        let expected = probabilities.iter().find(|p| p.0 == id).map_or(0.0, |p| p.1);
+        assert!((f64::from(count) / f64::from(DRAWS) - expected).abs() < 0.015, "token {id}: {count}, {expected}");
+    }
+    let greedy = Sampler::new(SamplingParams::default()).unwrap();
+    assert_eq!(greedy.probabilities(&logits, &[]).unwrap(), [(1, 1.0)]);
+}
+
+#[test]
+fn the_likeliest_tokens_come_first() {
+    let logits = [1.0, 3.0, f32::NEG_INFINITY, 3.0, 2.0];
+    assert_eq!(top(&logits, 3), [(1, 3.0), (3, 3.0), (4, 2.0)]);
+    assert_eq!(top(&logits, 9).len(), 5);
+    assert!(top(&logits, 0).is_empty());
+    let sum = log_sum_exp(&logits);
+    let all: f64 = logits.iter().map(|&x| (f64::from(x) - sum).exp()).sum();
+    assert!((all - 1.0).abs() < 1e-12);
+}

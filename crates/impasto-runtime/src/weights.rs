@@ -1,0 +1,138 @@
+//! The weights of a network, and their exchange while it runs.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use impasto_kernels::Pool;
+use impasto_model::graph::{Block, Ends, check_shape};
+use impasto_model::{ModelError, Result, WeightSource};
+
+use crate::Runtime;
+use crate::load::{LoadWarning, MatrixLoader};
+use crate::matrix::Linear;
+
+/// All weights. A pass holds the set that was there when it began.
+#[derive(Clone)]
+pub(crate) struct Weights {
+    pub(crate) ends: Ends<Arc<Linear>, Vec<f32>>,
+    pub(crate) blocks: Vec<Block<Arc<Linear>, Vec<f32>>>,
+}
+
+impl Weights {
+    /// The linear layers and the embedding.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Arc<Linear>> {
+        self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers())
+    }
+
+    fn find(&self, name: &str) -> Result<&Arc<Linear>> {
+        self.linears().find(|linear| linear.name == name).ok_or_else(|| ModelError::NoLinear { name: name.into() })
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Arc<Linear>> {
+        let Self { ends, blocks } = self;
+        let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut());
+        all.find(|linear| linear.name == name)
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
+        self.linears().map(|linear| linear.memory_bytes()).sum::<usize>()
+            + norms.map(|norm| size_of_val(&norm[..])).sum::<usize>()
+    }
+}
+
+/// New weights of one linear layer in the residence of a [`Runtime`], which are not used yet.
+pub struct Replacement {
+    linear: Arc<Linear>,
+    warning: Option<LoadWarning>,
+}
+
+impl Replacement {
+    /// Name of the weight tensor.
+    pub fn name(&self) -> &str {
+        &self.linear.name
+    }
+
+    /// Why it could not be packed and what that costs, if so.
+    pub fn warning(&self) -> Option<&LoadWarning> {
+        self.warning.as_ref()
+    }
+
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.linear.memory_bytes()
+    }
+}
+
+impl Runtime {
+    /// Names of the weight tensors that can be exchanged: the linear layers in the order in which they run, the output
+    /// projection where the embedding is not tied, and the embedding.
+    pub fn linear_names(&self) -> Vec<String> {
+        self.weights().linears().map(|linear| linear.name.clone()).collect()
+    }
+
+    /// Reads the weights of the linear layer `name` from `source`, for [`Self::exchange`]. The layer's bias stays.
+    ///
+    /// All work is done on the calling thread: passes that run keep their workers.
+    ///
+    /// # Errors
+    /// [`ModelError::NoLinear`] when there is no such layer, [`ModelError::MemoryLimit`] when the limit does not allow
+    /// the new weights beside the old, a tensor that is missing, has another shape or cannot be read.
+    pub fn prepare(&self, source: &dyn WeightSource, name: &str) -> Result<Replacement> {
+        let weights = self.weights();
+        let old = weights.find(name)?;
+        let shape = [old.outputs(), old.inputs()];
+        check_shape(source, name, &shape)?;
+        let (used, limit) = (weights.memory_bytes(), self.pages.limit());
+        let admit = |bytes: usize| match used.saturating_add(bytes) {
+            bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
+            _ => Ok(()),
+        };
+        admit(shape[0].saturating_mul(shape[1]) / 8)?;
+        let pool = Pool::new(1).map_err(|error| ModelError::Threads(error.to_string()))?;
+        let (decode, pack, warnings) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        let loader = MatrixLoader {
+            source,
+            residence: self.residence,
+            pool: &pool,
+            arena: &self.arena,
+            admit: &admit,
+            decode: &decode,
+            pack: &pack,
+            warnings: &warnings,
+        };
+        let linear = Linear { name: name.into(), matrix: loader.matrix(name, shape)?, bias: old.bias.clone() };
+        admit(linear.memory_bytes())?;
+        let warning = warnings.into_inner().unwrap_or_else(PoisonError::into_inner).pop();
+        Ok(Replacement { linear: Arc::new(linear), warning })
+    }
+
+    /// Puts weights in the place of those of the same name, all at once: a pass that has begun ends with the weights that
+    /// it began with, and one that begins later sees all the new ones. Keys and values in caches stay those of the weights
+    /// that they were computed with.
+    ///
+    /// The memory of old weights is given back when no pass uses them any more; packed weights share blocks of 64 MiB,
+    /// which go back as a whole.
+    ///
+    /// # Errors
+    /// [`ModelError::NoLinear`] for a layer that this model lacks, [`ModelError::Shape`] for one of another shape; then
+    /// nothing is exchanged.
+    pub fn exchange(&self, replacements: impl IntoIterator<Item = Replacement>) -> Result<()> {
+        let mut current = self.weights_mut();
+        let mut weights = Weights::clone(&current);
+        for Replacement { linear, .. } in replacements {
+            let Some(place) = weights.find_mut(&linear.name) else {
+                return Err(ModelError::NoLinear { name: linear.name.clone() });
+            };
+            let shape = |linear: &Linear| vec![linear.outputs() as u64, linear.inputs() as u64];
+            if shape(place) != shape(&linear) {
+                let (found, expected) = (shape(&linear), shape(place));
+                return Err(ModelError::Shape { name: linear.name.clone(), found, expected });
+            }
+            *place = linear;
+        }
+        *current = Arc::new(weights);
+        Ok(())
+    }
+}
