@@ -29,7 +29,7 @@ pub use impasto_checkpoint::{Checkpoint, CheckpointError};
 #[cfg(feature = "encode")]
 pub use impasto_encode::{
     CalibrateOptions, Calibrated, Calibrating, EncodeError, Extent, Floors, Info, LayerReport, Layers, Options,
-    Progress, Report, Sequential, Statistics, TEXT, Target, TensorReport, calibrate, encode, encode_calibrated,
+    Progress, Report, Sequential, Statistics, TEXT, Target, TensorReport, Watch, calibrate, encode, encode_calibrated,
 };
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
