@@ -13,7 +13,7 @@ use impasto_model::decoder::{Frame, Walk};
 use impasto_model::{ModelError, WeightSource};
 
 use crate::calibrate::{Group, Spill, Stretch, Sums};
-use crate::error::EncodeError;
+use crate::error::{EncodeError, heard};
 use crate::feedback::Feedback;
 use crate::lattice::Rows;
 use crate::metric::Metric;
@@ -76,7 +76,7 @@ pub fn drifted(
     let mut places = HashMap::new();
     let blocks = frame.config().blocks.len();
     for index in 0..blocks {
-        (planner.watch)(Progress::Drift(index, blocks));
+        heard((planner.watch)(Progress::Drift(index, blocks)))?;
         let mut block = frame.load_block(weights, index)?;
         for sublayer in 0..block.sublayers.len() {
             let mut sums = Sums::of(block.linears_of(sublayer))?;

@@ -1,5 +1,7 @@
 //! What can go wrong when a checkpoint is encoded.
 
+use std::ops::ControlFlow;
+
 use impasto_checkpoint::CheckpointError;
 use impasto_codec::CodecError;
 use impasto_container::ContainerError;
@@ -130,7 +132,15 @@ pub enum EncodeError {
     /// The model cannot run.
     #[error(transparent)]
     Model(#[from] impasto_model::ModelError),
+    /// Whoever watched asked for the end. No file was written or replaced.
+    #[error("cancelled")]
+    Cancelled,
     /// The thread pool cannot be started.
     #[error("cannot start {0} threads: {1}")]
     Threads(usize, String),
+}
+
+/// Goes on, or ends as whoever watches says.
+pub(crate) fn heard(answer: ControlFlow<()>) -> Result<(), EncodeError> {
+    if answer.is_break() { Err(EncodeError::Cancelled) } else { Ok(()) }
 }

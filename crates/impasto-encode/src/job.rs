@@ -8,14 +8,15 @@ use crate::calibrate::model_hash;
 use crate::drift::drifted;
 use crate::error::EncodeError;
 use crate::layered;
-use crate::options::{Calibrated, Options, Progress, Target};
+use crate::options::{Calibrated, Options, Target, Watch};
 use crate::planner::Planner;
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::Report;
 use crate::statistics::Statistics;
 use crate::write::write;
 
-/// Encodes a checkpoint into a file at `path`, written atomically: to a temporary file, which is then renamed.
+/// Encodes a checkpoint into a file at `path`, written atomically: to a temporary file, which is then renamed. `watch` hears
+/// what is done next, and may end it with [`EncodeError::Cancelled`].
 ///
 /// # Errors
 /// [`EncodeError`]; then what was at `path` stays.
@@ -23,7 +24,7 @@ pub fn encode(
     checkpoint: &Checkpoint,
     path: &Path,
     options: &Options,
-    watch: &(dyn Fn(Progress) + Sync),
+    watch: Watch<'_>,
 ) -> Result<Report, EncodeError> {
     encode_calibrated(checkpoint, path, options, None, watch)
 }
@@ -37,7 +38,7 @@ pub fn encode_calibrated(
     path: &Path,
     options: &Options,
     calibrated: Option<&Calibrated>,
-    watch: &(dyn Fn(Progress) + Sync),
+    watch: Watch<'_>,
 ) -> Result<Report, EncodeError> {
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));

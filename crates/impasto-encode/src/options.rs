@@ -1,5 +1,7 @@
 //! What an encoding is asked for, what it is given, and what it says meanwhile.
 
+use std::ops::ControlFlow;
+
 use crate::drift::Sequential;
 use crate::layers::Layers;
 use crate::metric::Floors;
@@ -57,8 +59,8 @@ pub enum Progress<'a> {
     Coding(&'a str, usize, usize),
 }
 
-/// Who watches.
-pub(crate) type Watch<'a> = &'a (dyn Fn(Progress) + Sync);
+/// Who watches: hears what is done next, and may end it.
+pub type Watch<'a> = &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync);
 
 /// What a text says of a model.
 pub struct Calibrated<'a> {

@@ -4,7 +4,7 @@ use impasto_checkpoint::Checkpoint;
 use impasto_container::manifest_length;
 
 use crate::code::{CodedAsset, code_assets, code_tensor};
-use crate::error::EncodeError;
+use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::layout::layout;
 use crate::options::{LEAST_WEIGHTS, Options, Progress, Target, Watch};
@@ -124,7 +124,7 @@ impl<'a> Planner<'a> {
         let wanted = aim(target);
         let found = search(wanted, target - wanted, lossy_weights, |step| {
             pass += 1;
-            (self.watch)(Progress::Measuring(pass));
+            heard((self.watch)(Progress::Measuring(pass)))?;
             Ok::<_, EncodeError>(self.forecast(&self.plans(Some(step))?))
         })?;
         match found {

@@ -7,7 +7,7 @@ use impasto_container::{Writer, measure};
 use impasto_core::Mode;
 
 use crate::code::code_tensor;
-use crate::error::EncodeError;
+use crate::error::{EncodeError, heard};
 use crate::lattice::{Integers, Rows};
 use crate::layout::layout;
 use crate::options::Progress;
@@ -33,7 +33,7 @@ pub fn write(planner: &Planner, path: &Path, plans: &[Option<Plan>]) -> Result<C
     }
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
-        (planner.watch)(Progress::Coding(&tensor.name, i, plans.len()));
+        heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {

@@ -10,7 +10,7 @@
 //! # let path = folder.path().join("tiny.impasto");
 //! # let tiny = impasto::Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny").as_ref())?;
 //! # let options = impasto::encode::Options::new(impasto::encode::Target::Lossless);
-//! # impasto::encode::encode(&tiny, &path, &options, &|_| {})?;
+//! # impasto::encode::encode(&tiny, &path, &options, &|_| std::ops::ControlFlow::Continue(()))?;
 //! use impasto::File;
 //!
 //! let file = File::open(&path)?;
@@ -33,11 +33,14 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("tiny.impasto");
 //! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny");
+//! use std::ops::ControlFlow;
+//!
 //! use impasto::Checkpoint;
 //! use impasto::encode::{Options, Target, encode};
 //!
 //! let checkpoint = Checkpoint::open(model.as_ref())?;
-//! let report = encode(&checkpoint, &path, &Options::new(Target::BitsPerWeight(4.0)), &|_| {})?;
+//! let options = Options::new(Target::BitsPerWeight(4.0));
+//! let report = encode(&checkpoint, &path, &options, &|_progress| ControlFlow::Continue(()))?; // or Break, to cancel
 //! assert!(report.summary.file_length * 8 <= report.weights * 4);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -51,7 +54,7 @@
 //! # let path = folder.path().join("tiny.impasto");
 //! # let tiny = impasto::Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny").as_ref())?;
 //! # let options = impasto::encode::Options::new(impasto::encode::Target::Lossless);
-//! # impasto::encode::encode(&tiny, &path, &options, &|_| {})?;
+//! # impasto::encode::encode(&tiny, &path, &options, &|_| std::ops::ControlFlow::Continue(()))?;
 //! use std::ops::ControlFlow;
 //!
 //! use impasto::run::{GenerateOptions, Model, RunOptions};
@@ -119,7 +122,7 @@ pub mod format {
 pub mod encode {
     pub use impasto_encode::{
         EncodeError, Extent, Floors, LayerReport, Layers, Options, Progress, Report, Sequential, Target, TensorReport,
-        encode, encode_calibrated,
+        Watch, encode, encode_calibrated,
     };
 }
 

@@ -1,5 +1,6 @@
 //! `impasto calibrate`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -62,7 +63,10 @@ pub fn calibrate_on(
     progress: &ProgressBar,
 ) -> anyhow::Result<Info> {
     let tokens = first_tokens(&tokenizer(weights)?, text, options.tokens)?;
-    let mut watch = |step| progress.set_message(format!("calibrating: {}", message(step)));
+    let mut watch = |step| {
+        progress.set_message(format!("calibrating: {}", message(step)));
+        ControlFlow::Continue(())
+    };
     let hash = blake3::hash(text.as_bytes());
     Ok(calibrate(checkpoint, weights, &tokens, options, &hash, output, &mut watch)?)
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -126,10 +127,13 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
-    let watch = |step: Progress| match step {
-        Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
-        Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
-        Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
+    let watch = |step: Progress| {
+        match step {
+            Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
+            Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
+            Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
+        }
+        ControlFlow::Continue(())
     };
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
     let folder = tempfile::tempdir().context("a temporary folder")?;

@@ -15,6 +15,7 @@ mod spill;
 mod sums;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use impasto_checkpoint::Checkpoint;
@@ -23,7 +24,7 @@ use impasto_model::decoder::{Block, Frame, Walk, WalkBack};
 use impasto_model::{LinearInfo, ModelError, Probe, WeightSource, add_gram};
 use rayon::prelude::*;
 
-use crate::error::EncodeError;
+use crate::error::{EncodeError, heard};
 use crate::statistics::{self, Info};
 pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, Rows, zeros};
@@ -70,11 +71,11 @@ pub enum Calibrating {
 
 /// Runs `tokens` through a model, a window at a time (what is left over at the end is not used), and writes the
 /// statistics to `path`. `weights` are those of `checkpoint`; blocks are loaded one at a time, twice each. `text` is the
-/// hash of the text. `watch` hears what is being done.
+/// hash of the text. `watch` hears what is done next, and may end it.
 ///
 /// # Errors
 /// If there is no whole window, the model cannot run it, it takes more memory than allowed, or the file cannot be
-/// written; then what was at `path` stays.
+/// written, or [`EncodeError::Cancelled`]; then what was at `path` stays.
 pub fn calibrate(
     checkpoint: &Checkpoint,
     weights: &dyn WeightSource,
@@ -82,7 +83,7 @@ pub fn calibrate(
     options: &CalibrateOptions,
     text: &blake3::Hash,
     path: &Path,
-    watch: &mut dyn FnMut(Calibrating),
+    watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
 ) -> Result<Info, EncodeError> {
     let window = options.window;
     let count = tokens.len().min(options.tokens).checked_div(window).unwrap_or(0);
@@ -116,10 +117,10 @@ pub fn calibrate(
         spill: Spill::beside(path)?,
     };
     run.forward(weights, watch)?;
-    watch(Calibrating::OutputProjection);
+    heard(watch(Calibrating::OutputProjection))?;
     run.head()?;
     let fisher = run.backward(weights, gradient_tokens, window, watch)?;
-    watch(Calibrating::Writing);
+    heard(watch(Calibrating::Writing))?;
     let info = Info {
         version: statistics::VERSION,
         model: model_hash(checkpoint).to_hex().to_string(),
@@ -180,10 +181,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn forward(&mut self, weights: &dyn WeightSource, watch: &mut dyn FnMut(Calibrating)) -> Result<(), EncodeError> {
+    fn forward(
+        &mut self,
+        weights: &dyn WeightSource,
+        watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
+    ) -> Result<(), EncodeError> {
         let blocks = self.frame.config().blocks.len();
         for index in 0..blocks {
-            watch(Calibrating::Forward(index, blocks));
+            heard(watch(Calibrating::Forward(index, blocks)))?;
             let block = self.frame.load_block(weights, index)?;
             let mut inputs = 0;
             for (at, sublayer) in block.sublayers.iter().enumerate() {
@@ -278,7 +283,7 @@ impl Run<'_> {
         weights: &dyn WeightSource,
         tokens: &[u32],
         window: usize,
-        watch: &mut dyn FnMut(Calibrating),
+        watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
     ) -> Result<Fisher, EncodeError> {
         let (frame, blocks) = (self.frame, self.frame.config().blocks.len());
         let mut fisher = Fisher::new(frame.config().vocab_size);
@@ -288,7 +293,7 @@ impl Run<'_> {
         before(&mut stream)?;
         let mut back = WalkBack::new(frame, &stream, window, SEED, &mut fisher)?;
         for index in (0..blocks).rev() {
-            watch(Calibrating::Backward(index, blocks));
+            heard(watch(Calibrating::Backward(index, blocks)))?;
             let block: Block = frame.load_block(weights, index)?;
             for sublayer in (0..block.sublayers.len()).rev() {
                 before(&mut stream)?;

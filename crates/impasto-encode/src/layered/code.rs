@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::factors::factors;
 use crate::aside::{Aside, TileRow, Unit};
 use crate::code::code_tensor;
-use crate::error::EncodeError;
+use crate::error::{EncodeError, heard};
 use crate::inputs::LossyTensor;
 use crate::lattice::{Grid, Rows};
 use crate::layers::{Increment, Nested};
@@ -42,7 +42,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
         }
     }
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(&plans).enumerate() {
-        (planner.watch)(Progress::Coding(&tensor.name, i, plans.len()));
+        heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
         let object = assets.len() + i;
         let (mode, bytes) = match plan {
             None => (None, 0),

@@ -9,6 +9,7 @@ mod layers;
 mod numbers;
 mod set;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use impasto::Checkpoint;
@@ -95,6 +96,6 @@ fn encoded(path: &Path, target: Target) -> Done {
     tensors.push(again);
     write_safetensors(&folder.path().join("model.safetensors"), None, &tensors)?;
     let options = Options { threads: 1, segments: 4, ..Options::new(target) };
-    encode(&Checkpoint::open(folder.path())?, path, &options, &|_| ())?;
+    encode(&Checkpoint::open(folder.path())?, path, &options, &|_| ControlFlow::Continue(()))?;
     Ok(())
 }

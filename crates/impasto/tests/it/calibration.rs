@@ -1,6 +1,7 @@
 //! Calibration, end to end: statistics of the tiny model on one text make a better file, measured on another.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::support::{Tensor, open, tiny};
@@ -31,7 +32,8 @@ fn statistics(folder: &TempDir) -> Statistics {
     let hash = blake3::hash(TEXT.as_bytes());
     let options = CalibrateOptions { window: 256, ..CalibrateOptions::default() };
     let weights = CheckpointWeights::new(&checkpoint);
-    let info = calibrate(&checkpoint, &weights, &tokens, &options, &hash, &path, &mut |_| ()).expect("statistics");
+    let info = calibrate(&checkpoint, &weights, &tokens, &options, &hash, &path, &mut |_| ControlFlow::Continue(()))
+        .expect("statistics");
     assert_eq!((info.tokens, info.held_back_tokens, info.linears.len()), (2048, 256, 6 * 7 + 1));
     assert!(info.linears.values().all(|linear| linear.sensitivity > 0.0));
     Statistics::open(&path).expect("what was written")
@@ -41,7 +43,7 @@ fn encoded(path: &Path, bits: f64, threads: usize, statistics: Option<&Statistic
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let options = Options { threads, ..Options::new(Target::BitsPerWeight(bits)) };
     let calibrated = statistics.map(|statistics| Calibrated { statistics, sequential: None });
-    encode_calibrated(&checkpoint, path, &options, calibrated.as_ref(), &|_| ())?;
+    encode_calibrated(&checkpoint, path, &options, calibrated.as_ref(), &|_| ControlFlow::Continue(()))?;
     Ok(fs::read(path).expect("a file"))
 }
 
@@ -78,7 +80,7 @@ fn statistics_of_another_model_are_refused() {
     let options = Options::new(Target::BitsPerWeight(8.0));
     let path = folder.path().join("x.impasto");
     let calibrated = Calibrated { statistics: &statistics, sequential: None };
-    let refused = encode_calibrated(&checkpoint, &path, &options, Some(&calibrated), &|_| ());
+    let refused = encode_calibrated(&checkpoint, &path, &options, Some(&calibrated), &|_| ControlFlow::Continue(()));
     assert!(matches!(refused, Err(EncodeError::OtherModel { .. })));
     let shown = Statistics::open(&tiny()).err().expect("no statistics").to_string();
     assert!(shown.contains("info"), "{shown}");

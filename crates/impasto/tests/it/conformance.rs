@@ -10,6 +10,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -243,7 +244,8 @@ fn the_naive_decoder_agrees_on_a_model() {
     let part = Checkpoint::open(&part).expect("open");
     for target in [Target::Lossless, Target::BitsPerWeight(4.0)] {
         let path = folder.path().join("model.impasto");
-        encode(&part, &path, &Options { segments: 4, ..Options::new(target) }, &|_| ()).expect("encode");
+        encode(&part, &path, &Options { segments: 4, ..Options::new(target) }, &|_| ControlFlow::Continue(()))
+            .expect("encode");
         let left_out = python.compare(&path);
         if left_out > 0 {
             eprintln!("SKIPPED: {left_out} objects that need Zstandard");

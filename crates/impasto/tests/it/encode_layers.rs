@@ -1,6 +1,7 @@
 //! Files in layers as the encoder makes them: sizes are met, the exact layer gives the bits back, bytes do not depend on threads.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::support::{Model, Tensor, decode, listing, open, tiny};
@@ -17,7 +18,7 @@ fn options(bits: &[f64], exact: bool) -> Options {
 }
 
 fn encode_in(model: &Path, file: &Path, options: &Options) -> Result<Report, EncodeError> {
-    encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ())
+    encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ControlFlow::Continue(()))
 }
 
 /// The squared difference of all tensors from those of the checkpoint.

@@ -2,6 +2,7 @@
 
 mod bands;
 mod calibration;
+mod cancel;
 mod conformance;
 mod cuts;
 mod damage;

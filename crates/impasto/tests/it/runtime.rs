@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +32,8 @@ fn encoded(folder: &Path, bits: f64, below: &[f64], exact: bool) -> File {
 }
 
 fn encode_with(model: &Path, file: &Path, options: &Options) {
-    encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ()).expect("encodes");
+    encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ControlFlow::Continue(()))
+        .expect("encodes");
 }
 
 fn float() -> RunOptions {

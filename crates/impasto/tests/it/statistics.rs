@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, Tensor, tiny};
@@ -102,7 +103,11 @@ fn measure(
     let path = folder.path().join("statistics.safetensors");
     let mut heard = Vec::new();
     let (weights, hash) = (CheckpointWeights::new(&checkpoint), blake3::hash(b"text"));
-    let info = calibrate(&checkpoint, &weights, tokens, options, &hash, &path, &mut |step| heard.push(step))?;
+    let mut watch = |step| {
+        heard.push(step);
+        ControlFlow::Continue(())
+    };
+    let info = calibrate(&checkpoint, &weights, tokens, options, &hash, &path, &mut watch)?;
     let statistics = Statistics::open(&path).expect("what was written");
     let names =
         |info: &impasto::calibrate::Info| info.groups.keys().chain(info.linears.keys()).cloned().collect::<Vec<_>>();

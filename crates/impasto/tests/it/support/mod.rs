@@ -4,6 +4,7 @@ pub mod fuzz_bodies;
 pub mod layered;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -179,7 +180,7 @@ impl Model {
 
 pub fn encode_to(model: &Path, file: &Path, target: Target, threads: usize) -> Result<Report, EncodeError> {
     let checkpoint = Checkpoint::open(model).expect("a good checkpoint");
-    encode(&checkpoint, file, &Options { threads, ..Options::new(target) }, &|_| ())
+    encode(&checkpoint, file, &Options { threads, ..Options::new(target) }, &|_| ControlFlow::Continue(()))
 }
 
 /// Writes the checkpoint that a file was made of.
