@@ -207,7 +207,7 @@ fn files(folder: &Path) -> Done {
         for (how, target) in [("exact", Target::Lossless), ("lossy", Target::BitsPerWeight(5.0))] {
             let path = temporary.path().join("out.impasto");
             let options = Options { threads: 1, segments: 2, ..Options::new(target) };
-            if encode(&checkpoint, &path, &options, &|_| ()).is_err() {
+            if encode(&checkpoint, &path, &options, &|_| std::ops::ControlFlow::Continue(())).is_err() {
                 continue; // Too small for that, or nothing to lose.
             }
             let bytes = fs::read(&path)?;
