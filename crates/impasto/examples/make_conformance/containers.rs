@@ -31,7 +31,7 @@ pub fn tied() -> Result<Set, Box<dyn Error>> {
     let patterns = bell_floats(DType::Bf16, -5, 24 * 40, &mut Random(2));
     let header = float_header(DType::Bf16, Shape::Parametric(0), -5, matrix.sides);
     set.floats("embed", &matrix, &header, 2, &pack(DType::Bf16, &patterns))?;
-    set.tensor_of("tensor header", &matrix, vec![24, 40], 1, Some(0));
+    set.tensor_of("head", &matrix, vec![24, 40], 1, Some(0));
     // Other tiles are no matter: the units are those of the original.
     set.tensor_of("other", &Matrix { tile: (1, 64), ..matrix }, vec![24, 40], 0, Some(0));
     Ok(set)
