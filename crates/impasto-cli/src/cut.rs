@@ -9,14 +9,14 @@ use crate::args::{parse_bits, parse_size};
 #[derive(Args)]
 #[group(id = "cut", multiple = false)]
 pub struct CutArgs {
-    /// Use as much of the file as fits a file of at most this size, such as 80MB.
+    /// Use only the first part of the file, up to this size, such as 80MB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub budget: Option<u64>,
     /// Use the file up to layer N (`inspect` lists the layers). KEY=N applies to tensors whose name contains KEY, as in attn=3,mlp=1; the
     /// first match counts. All other tensors are used whole, or up to a layer given without a key: 2,attn=3.
     #[arg(long, value_name = "N|KEY=N,...", value_parser = parse_layer)]
     pub layer: Option<Cut>,
-    /// Use as much of the file as fits a file of at most this many bits per weight.
+    /// Use only the first part of the file, up to this many bits per weight.
     #[arg(long, value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
     pub bpw: Option<f64>,
 }
