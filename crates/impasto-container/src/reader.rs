@@ -263,6 +263,7 @@ impl<S: Source> Reader<S> {
     }
 
     /// Do these bytes of a unit have its hash? Remembers it of bytes that the source lends: copies are new each time.
+    #[expect(clippy::ptr_arg, reason = "whether the bytes are lent or a copy matters")]
     fn check(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> Result<(), ContainerError> {
         if matches!(bytes, Cow::Borrowed(_)) && self.verified.contains(unit) {
             return Ok(());
@@ -273,6 +274,7 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
+    #[expect(clippy::ptr_arg, reason = "whether the bytes are lent or a copy matters")]
     fn is_good(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> bool {
         let declared = self.units().get(unit as usize).map(|entry| entry.hash);
         let good = declared == Some(unit_hash(bytes));

@@ -187,7 +187,7 @@ impl<S: Source> Source for CountingSource<S> {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>> {
         let bytes = self.inner.read_at(offset, len)?;
-        self.record([offset..offset + len as u64]);
+        self.record(std::iter::once(offset..offset + len as u64));
         Ok(bytes)
     }
 
