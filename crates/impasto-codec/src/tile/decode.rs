@@ -19,7 +19,7 @@ const BATCH: usize = 2048;
 /// A unit of a tile: one layer of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit<'a> {
-    /// Its coding mode: [`mode`].
+    /// Its coding mode: [`Mode`].
     pub mode: Mode,
     /// Its bytes.
     pub bytes: &'a [u8],
