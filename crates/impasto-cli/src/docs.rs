@@ -56,6 +56,8 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+const FOLDERS: [&str; 6] = ["crates/", "docs/", "tools/", "conformance/", "fuzz/", "assets/"];
+
 /// All files whose names have one of these ends, but for build output.
 fn files(ends: &[&str]) -> Vec<Page> {
     fn walk(folder: &Path, ends: &[&str], pages: &mut Vec<Page>) {
@@ -64,7 +66,7 @@ fn files(ends: &[&str]) -> Vec<Page> {
             let path = folder.join(entry.file_name());
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.path().is_dir() {
-                if !name.starts_with('.') && name != "target" {
+                if name != "target" {
                     walk(&path, ends, pages);
                 }
             } else if ends.iter().any(|end| name.ends_with(end)) {
@@ -73,13 +75,15 @@ fn files(ends: &[&str]) -> Vec<Page> {
         }
     }
     let mut pages = Vec::new();
-    walk(Path::new(""), ends, &mut pages);
+    FOLDERS.iter().for_each(|folder| walk(Path::new(folder), ends, &mut pages));
     pages
 }
 
 /// All Markdown files.
 fn pages() -> Vec<Page> {
-    files(&[".md"])
+    let mut pages = files(&[".md"]);
+    pages.push(Page::open(Path::new("README.md")));
+    pages
 }
 
 impl Page {
@@ -152,8 +156,6 @@ fn words(line: &str) -> Vec<String> {
     words.extend(word);
     words
 }
-
-const FOLDERS: [&str; 6] = ["crates/", "docs/", "tools/", "conformance/", "fuzz/", "assets/"];
 
 #[test]
 fn paths_in_documents_exist() {
