@@ -206,7 +206,7 @@ impl Runtime {
     fn run_blocks(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
         room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
-        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size), parts)?;
+        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size)?, parts)?;
         room.turn(&self.config.ropes, parts);
         weights.blocks.iter().try_for_each(|block| {
             let mut pass = Pass { tools: &self.tools, room, parts, tokens, block: block.index };
@@ -252,10 +252,10 @@ impl Runtime {
     }
 
     /// Normalises rows of the residual stream for the output projection.
-    fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> &'a [f32] {
-        let out = sized(out, x.len());
+    fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> Result<&'a [f32]> {
+        let out = sized(out, x.len())?;
         rms_norm(x, &weights.ends.norm, weights.ends.eps, out, &self.tools.pool);
-        out
+        Ok(out)
     }
 
     /// Logits of `rows` normalised rows.
@@ -309,6 +309,10 @@ impl CausalLm for Runtime {
         }
         let mut done: Vec<usize> = vec![0; batch.len()];
         let before: Vec<usize> = batch.iter().map(|(cache, _)| cache.len()).collect();
+        let undone = |batch: &mut [(&mut KvCache, &[u32])], error| {
+            batch.iter_mut().zip(&before).for_each(|((cache, _), &before)| cache.truncate(before));
+            error
+        };
         loop {
             // What runs together: of each sequence in order as many tokens as there is room for.
             let mut left = PREFILL;
@@ -326,8 +330,7 @@ impl CausalLm for Runtime {
                 break;
             }
             if let Err(error) = self.run(weights, room, &mut parts) {
-                batch.iter_mut().zip(&before).for_each(|((cache, _), &before)| cache.truncate(before));
-                return Err(error);
+                return Err(undone(batch, error));
             }
             let mut row = 0;
             for (i, range) in ranges.into_iter().enumerate() {
@@ -335,11 +338,8 @@ impl CausalLm for Runtime {
                 let rows = row + (first - range.start)..row + range.len();
                 if !rows.is_empty() {
                     let Room { slots, normed, .. } = room;
-                    wanted[i].extend_from_slice(self.normed(
-                        weights,
-                        &slots[0][rows.start * width..rows.end * width],
-                        normed,
-                    ));
+                    let rows = self.normed(weights, &slots[0][rows.start * width..rows.end * width], normed)?;
+                    wanted[i].extend_from_slice(rows);
                 }
                 row += range.len();
                 done[i] = range.end;
@@ -369,7 +369,9 @@ impl CausalLm for Runtime {
             }
         }
         let Room { slots, normed, packed, .. } = room;
-        let row = self.normed(weights, &slots[0][last * width..(last + 1) * width], normed);
+        let row = self
+            .normed(weights, &slots[0][last * width..(last + 1) * width], normed)
+            .inspect_err(|_| cache.truncate(before))?;
         logits.resize(self.config.vocab_size, 0.0);
         self.project_logits(weights, row, logits, packed).inspect_err(|_| cache.truncate(before))
     }

@@ -36,11 +36,16 @@ pub(crate) struct Room {
 }
 
 /// The first `length` values of `buffer`, which grows to hold them.
-pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+///
+/// # Errors
+/// [`ModelError::Memory`] when it cannot grow.
+pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> {
     if buffer.len() < length {
+        let refused = |_| ModelError::Memory { what: "values on their way", bytes: (length as u64).saturating_mul(4) };
+        buffer.try_reserve_exact(length - buffer.len()).map_err(refused)?;
         buffer.resize(length, 0.0);
     }
-    &mut buffer[..length]
+    Ok(&mut buffer[..length])
 }
 
 impl Room {
@@ -75,21 +80,22 @@ pub(crate) struct Pass<'a, 'p> {
 
 impl Pass<'_, '_> {
     /// Has `work` make a value, or change it where it was made in place. It lies apart meanwhile.
-    fn make<R>(&mut self, y: Value, work: impl FnOnce(&mut Self, &mut [f32]) -> R) -> R {
+    fn make(&mut self, y: Value, work: impl FnOnce(&mut Self, &mut [f32]) -> Result<()>) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.room.slots[y.slot]);
-        let result = work(self, sized(&mut buffer, self.tokens * y.width));
+        let result = sized(&mut buffer, self.tokens * y.width).and_then(|out| work(self, out));
         self.room.slots[y.slot] = buffer;
         result
     }
 
     /// The same of a step that works in place, on what `x` holds.
-    fn change(&mut self, x: Value, y: Value, work: impl FnOnce(&mut Self, &mut [f32])) {
+    fn change(&mut self, x: Value, y: Value, work: impl FnOnce(&mut Self, &mut [f32])) -> Result<()> {
         self.make(y, |pass, out| {
             if x.slot != y.slot {
                 out.copy_from_slice(pass.get(x));
             }
             work(pass, out);
-        });
+            Ok(())
+        })
     }
 
     /// Products of coded layers that share their input, all at once, so that threads share the tile rows of all of them.
@@ -98,9 +104,10 @@ impl Pass<'_, '_> {
         let Room { slots, packed, .. } = &mut *self.room;
         let mut buffers: Vec<Vec<f32>> = y.iter().map(|y| std::mem::take(&mut slots[y.slot])).collect();
         let sizes = buffers.iter_mut().zip(y).map(|(buffer, y)| sized(buffer, tokens * y.width));
-        let mut outs: Vec<&mut [f32]> = sizes.collect();
+        let outs: Result<Vec<&mut [f32]>> = sizes.collect();
         let layers: Vec<&Linear> = layers.iter().map(|layer| &**layer).collect();
-        let result = multiply_all(&layers, &slots[x.slot][..tokens * x.width], &mut outs, self.tools, packed);
+        let x = &slots[x.slot][..tokens * x.width];
+        let result = outs.and_then(|mut outs| multiply_all(&layers, x, &mut outs, self.tools, packed));
         y.iter().zip(buffers).for_each(|(y, buffer)| slots[y.slot] = buffer);
         result
     }
@@ -117,11 +124,13 @@ impl Backend for Pass<'_, '_> {
 
     fn norm(&mut self, x: Value, weight: &Vec<f32>, eps: f32, y: Value) -> Result<()> {
         let pool = &self.tools.pool;
-        self.make(y, |pass, out| match x.slot == y.slot {
-            true => rms_norm_in_place(out, weight, eps, pool),
-            false => rms_norm(pass.get(x), weight, eps, out, pool),
-        });
-        Ok(())
+        self.make(y, |pass, out| {
+            match x.slot == y.slot {
+                true => rms_norm_in_place(out, weight, eps, pool),
+                false => rms_norm(pass.get(x), weight, eps, out, pool),
+            }
+            Ok(())
+        })
     }
 
     fn linear(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
@@ -142,7 +151,8 @@ impl Backend for Pass<'_, '_> {
             self.make(y, |pass, out| {
                 let rows = out.chunks_exact_mut(y.width).zip(pass.get(x).chunks_exact(x.width));
                 rows.for_each(|(out, row)| out.copy_from_slice(&row[at..at + y.width]));
-            });
+                Ok(())
+            })?;
             at += y.width;
         }
         Ok(())
@@ -151,8 +161,7 @@ impl Backend for Pass<'_, '_> {
     fn rotate(&mut self, x: Value, by: Rotation, y: Value) -> Result<()> {
         self.change(x, y, |pass, out| {
             rope(out, y.width, by.head, by.dim, &pass.room.tables[by.rope], &pass.tools.pool);
-        });
-        Ok(())
+        })
     }
 
     fn attend(&mut self, [q, k, v]: [Value; 3], how: &Attention, y: Value) -> Result<()> {
@@ -182,13 +191,29 @@ impl Backend for Pass<'_, '_> {
                 Activation::Silu => gated(out, up, y.width, silu, pool),
                 Activation::GeluTanh => gated(out, up, y.width, gelu_tanh, pool),
             }
-        });
-        Ok(())
+        })
     }
 
     fn add(&mut self, x: Value) -> Result<()> {
         let stream = Value { id: 0, slot: 0, width: x.width };
-        self.make(stream, |pass, stream| add(stream, pass.get(x)));
-        Ok(())
+        self.make(stream, |pass, stream| {
+            add(stream, pass.get(x));
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_refused_is_an_error() {
+        let mut buffer = vec![1.0];
+        for length in [usize::MAX, usize::MAX / 8, 1 << 59] {
+            assert!(matches!(sized(&mut buffer, length), Err(ModelError::Memory { .. })), "{length}");
+        }
+        assert_eq!(buffer, [1.0]);
+        assert_eq!(sized(&mut buffer, 3).unwrap(), [1.0, 0.0, 0.0]);
     }
 }
