@@ -1,48 +1,47 @@
-//! The cache of keys and values.
+//! The key/value cache.
 
 use std::any::Any;
 
 use crate::{ModelError, Result};
 
-/// Keys and values of the tokens seen so far, made by the model that it is for.
+/// The key/value cache of one sequence. Only the model that created it can use it.
 ///
-/// The tokens themselves are kept, too: LongRoPE changes the keys of all of them when the context grows past a certain
-/// length, and they are then run again.
+/// It also keeps the tokens: when the context grows past a threshold, LongRoPE changes the keys of all earlier tokens,
+/// and the model must evaluate them again.
 pub struct KvCache {
     store: Box<dyn KvStorage>,
     tokens: Vec<u32>,
-    /// Tokens in context, all in all, that the keys were made for.
+    /// Length of the context, in tokens, for which the keys were computed.
     context: usize,
 }
 
-/// Where a network keeps keys and values: the part of a [`KvCache`] that is the network's own.
+/// The storage of keys and values inside a [`KvCache`]; each network implements its own.
 pub trait KvStorage: Any + Send + Sync {
-    /// Takes room for `tokens` more than there are, so that the network can add them.
+    /// Allocates memory for `tokens` more tokens.
     ///
     /// # Errors
-    /// When the room is refused; it is then as it was.
+    /// When memory is refused; the store is then unchanged.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
 
-    /// Counts `tokens` more, whose keys and values the network has added.
+    /// Counts `tokens` more tokens, whose keys and values the network has already written.
     fn advance(&mut self, tokens: usize);
 
-    /// Forgets all but the first `tokens`, those among them that were added and not counted.
+    /// Removes everything after the first `tokens` tokens, including rows that were written but not yet counted.
     fn truncate(&mut self, tokens: usize);
 
-    /// Bytes of room taken.
+    /// Allocated bytes.
     fn memory_bytes(&self) -> usize;
 
-    /// Another store that holds the same tokens; what is added to either is not seen by the other.
+    /// Returns an independent copy of the store.
     ///
     /// # Errors
-    /// When the room is refused.
+    /// When memory is refused.
     fn fork(&self) -> Result<Box<dyn KvStorage>>;
 }
 
-/// Binary32, one pair of matrices (tokens x width) per transformer block: the reference.
+/// The storage of the reference decoder: one pair of binary32 matrices (tokens x width) per transformer block.
 ///
-/// Room is taken up front for the tokens announced and grows when more come, so a short chat does not pay for the longest
-/// context.
+/// Memory grows with the number of tokens, so a short chat does not pay for the longest context.
 #[derive(Debug)]
 pub(crate) struct Plain {
     blocks: Vec<Entry>,
@@ -62,12 +61,12 @@ fn reserve<T>(data: &mut Vec<T>, additional: usize) -> Result<()> {
 }
 
 impl Plain {
-    /// Whether it was made for so many blocks of that width.
+    /// Whether the store has `blocks` blocks of this width.
     pub(crate) fn fits(&self, blocks: usize, width: usize) -> bool {
         self.blocks.len() == blocks && self.width == width
     }
 
-    /// Appends rows to `block` and returns all its keys and values, the new ones last.
+    /// Appends rows to `block` and returns all its keys and values, the new rows last.
     pub(crate) fn extend(&mut self, block: usize, keys: &[f32], values: &[f32]) -> (&[f32], &[f32]) {
         let entry = &mut self.blocks[block];
         entry.keys.extend_from_slice(keys);
@@ -120,11 +119,11 @@ impl KvStorage for Plain {
 }
 
 impl KvCache {
-    /// An empty cache of the reference decoder for `blocks` transformer blocks whose keys (and values) are `width` wide,
-    /// with room for `tokens`.
+    /// Creates an empty cache for the reference decoder with `blocks` transformer blocks and keys (and values) of
+    /// `width` elements, with memory for `tokens` tokens.
     ///
     /// # Errors
-    /// [`ModelError::Memory`] when the room is refused.
+    /// [`ModelError::Memory`] when memory is refused.
     pub fn new(blocks: usize, width: usize, tokens: usize) -> Result<Self> {
         let mut plain = Plain { blocks: Vec::new(), width, tokens: 0 };
         plain.blocks.resize_with(blocks, Entry::default);
@@ -133,75 +132,76 @@ impl KvCache {
         Ok(cache)
     }
 
-    /// An empty cache over a network's own store, which holds nothing yet.
+    /// Creates an empty cache over a network's own store, which must be empty.
     pub fn of(store: Box<dyn KvStorage>) -> Self {
         Self { store, tokens: Vec::new(), context: 0 }
     }
 
-    /// Tokens seen.
+    /// Number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The tokens seen.
+    /// The tokens in the cache.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Whether no token was seen.
+    /// Whether the cache has no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Forgets every token. Pages are given back; other room is kept.
+    /// Removes all tokens. Pages are freed; other memory stays allocated.
     pub fn clear(&mut self) {
         self.truncate(0);
     }
 
-    /// Forgets all but the first `tokens`.
+    /// Removes all but the first `tokens` tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         self.store.truncate(self.tokens.len());
     }
 
-    /// Bytes of room taken.
+    /// Allocated bytes.
     pub fn memory_bytes(&self) -> usize {
         self.store.memory_bytes() + self.tokens.capacity() * size_of::<u32>()
     }
 
-    /// The store, if it is of this type.
+    /// Returns the store, mutably, if it has type `S`.
     pub fn store<S: KvStorage>(&mut self) -> Option<&mut S> {
         (&mut *self.store as &mut dyn Any).downcast_mut()
     }
 
-    /// The store, if it is of this type, to be read.
+    /// Returns the store if it has type `S`.
     pub fn store_ref<S: KvStorage>(&self) -> Option<&S> {
         (&*self.store as &dyn Any).downcast_ref()
     }
 
-    /// Another cache that begins with the same tokens. A network that keeps pages shares them until one side writes.
+    /// Returns a cache with the same tokens. A paged network shares the pages until one side writes.
     ///
     /// # Errors
-    /// When room for the copy is refused.
+    /// When memory for the copy is refused.
     pub fn fork(&self) -> Result<Self> {
         Ok(Self { store: self.store.fork()?, tokens: self.tokens.clone(), context: self.context })
     }
 
-    /// Tokens in context that the keys were made for: those of the last call that extended them, and all before.
+    /// The context length, in tokens, for which the keys were computed: that of the last call of [`Self::advance`].
     pub fn context(&self) -> usize {
         self.context
     }
 
-    /// Takes room for `tokens` more, so that a network can add them.
+    /// Allocates memory for `tokens` more tokens.
     ///
     /// # Errors
-    /// When the room is refused.
+    /// When memory is refused.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         self.store.reserve(tokens)?;
         reserve(&mut self.tokens, tokens)
     }
 
-    /// Counts `tokens` as seen, after a network added their keys and values to every block, in a context of `context` tokens.
+    /// Appends `tokens`, whose keys and values the network has written to every block, in a context of `context`
+    /// tokens.
     pub fn advance(&mut self, tokens: &[u32], context: usize) {
         self.tokens.extend_from_slice(tokens);
         self.context = context;

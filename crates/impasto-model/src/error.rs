@@ -1,150 +1,150 @@
-//! What can go wrong between a weight source and logits.
+//! The crate's errors.
 
-/// The crate's result.
+/// A result with [`ModelError`].
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
-/// Why a model could not be loaded or run. Each message is one line and names its object.
+/// Why a model could not be loaded or run. Each message is one line and names the object concerned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The source lacks a file that the job needs.
+    /// A required asset is missing.
     #[error("{name}: not found; {why}")]
     MissingAsset {
         /// File name of the asset.
         name: &'static str,
-        /// What it is needed for.
+        /// Why it is needed.
         why: &'static str,
     },
-    /// The weights would take more memory than allowed.
-    #[error("the model's weights take {bytes} bytes of memory or more, more than the limit of {limit}")]
+    /// The weights would exceed the memory limit.
+    #[error("the model's weights take at least {bytes} bytes of memory, more than the limit of {limit}")]
     MemoryLimit {
         /// Bytes of the weights.
         bytes: u64,
         /// Bytes allowed.
         limit: u64,
     },
-    /// An asset is there but is not what it should be.
+    /// An asset is invalid.
     #[error("{name}: {reason}")]
     BadAsset {
         /// File name of the asset.
         name: &'static str,
-        /// The rule it breaks.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The model is of a kind this runtime does not run.
+    /// The architecture is not supported.
     #[error("cannot run architecture {name}, only {known}; encode, decode and verify work")]
     Architecture {
         /// The architecture, as config.json names it.
         name: String,
-        /// The values of model_type that run.
+        /// The supported values of model_type.
         known: String,
     },
-    /// The architecture is known, one of its options is not.
+    /// The architecture is supported, but not one of its options.
     #[error("config.json: cannot run {0} yet; encode, decode and verify work")]
     Unsupported(String),
-    /// A tensor that the configuration calls for is absent.
+    /// A tensor that the configuration requires is missing.
     #[error("tensor {name}: missing; expected shape {expected:?}")]
     MissingTensor {
         /// Tensor name.
         name: String,
-        /// Shape by the configuration.
+        /// Shape required by the configuration.
         expected: Vec<u64>,
     },
-    /// A tensor's shape is not the one the configuration calls for.
-    #[error("tensor {name}: shape {found:?}, expected {expected:?} by config.json")]
+    /// A tensor's shape is not the one that the configuration requires.
+    #[error("tensor {name}: shape {found:?}, but config.json requires {expected:?}")]
     Shape {
         /// Tensor name.
         name: String,
         /// Shape in the source.
         found: Vec<u64>,
-        /// Shape by the configuration.
+        /// Shape required by the configuration.
         expected: Vec<u64>,
     },
-    /// The source failed to give a tensor, or gave another number of values than its shape says.
+    /// The source failed to provide a tensor, or provided a number of values that does not match its shape.
     #[error("tensor {name}: {source}")]
     Tensor {
         /// Tensor name.
         name: String,
-        /// The source's own words.
+        /// The source's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// No linear layer of that name.
+    /// There is no linear layer of that name.
     #[error("the model has no linear layer {name}")]
     NoLinear {
-        /// Name asked for.
+        /// The requested name.
         name: String,
     },
-    /// Memory for `what` was refused.
+    /// Memory was refused.
     #[error("out of memory: {what} needs {bytes} bytes")]
     Memory {
         /// What the memory is for.
         what: &'static str,
-        /// How much was asked for.
+        /// Bytes requested.
         bytes: u64,
     },
-    /// A token id outside the vocabulary.
+    /// A token id is outside the vocabulary.
     #[error("token id {id} at position {position} is outside the vocabulary of {vocab}")]
     TokenId {
         /// The id.
         id: u32,
-        /// Its index in the given tokens.
+        /// Its index among the given tokens.
         position: usize,
         /// Size of the vocabulary.
         vocab: usize,
     },
-    /// Nothing to run on.
-    #[error("the prompt holds no tokens")]
+    /// There are no tokens to run.
+    #[error("the prompt has no tokens")]
     EmptyPrompt,
-    /// More tokens than the context takes.
-    #[error("{tokens} tokens do not fit a context of {context}")]
+    /// There are more tokens than the context allows.
+    #[error("{tokens} tokens do not fit in a context of {context}")]
     ContextOverflow {
         /// Tokens in all, those in the cache included.
         tokens: usize,
-        /// Largest number of tokens.
+        /// The largest context, in tokens.
         context: usize,
     },
-    /// A cache made by another model.
-    #[error("the cache was made for another model")]
+    /// The cache belongs to another model.
+    #[error("the cache belongs to another model")]
     ForeignCache,
-    /// Rows asked for that are not there.
-    #[error("rows {start}..{end} asked of {rows}")]
+    /// The requested rows do not exist.
+    #[error("rows {start}..{end} requested of {rows}")]
     Rows {
-        /// First row asked for.
+        /// First row requested.
         start: usize,
-        /// One past the last.
+        /// One past the last row requested.
         end: usize,
-        /// Rows there are.
+        /// Number of rows that exist.
         rows: usize,
     },
-    /// An option outside its range.
+    /// An option is out of range.
     #[error("{name} = {value}: {rule}")]
     BadOption {
         /// Name of the option.
         name: &'static str,
         /// Value given.
         value: String,
-        /// The rule it breaks.
+        /// The rule that it violates.
         rule: &'static str,
     },
-    /// Logits that cannot be sampled from or scored.
+    /// The logits are not finite, so they cannot be sampled or scored.
     #[error("the model's logits are not finite{0}")]
     NonFinite(String),
-    /// A network's own cache of keys and values: it is full, memory was refused, or it cannot be what was asked for.
+    /// The network's own key/value cache failed: it is full, memory was refused, or it does not support the request.
     #[error(transparent)]
     Cache(Box<dyn std::error::Error + Send + Sync>),
     /// The thread pool could not be built.
-    #[error("threads: {0}")]
+    #[error("cannot start threads: {0}")]
     Threads(String),
 }
 
 impl ModelError {
-    /// An asset that is not what it should be.
+    /// Creates the error for an invalid asset.
     pub fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::BadAsset { name, reason: reason.to_string() }
     }
 
-    /// A tensor that has another number of values than its shape says.
+    /// Creates the error for a tensor whose number of values does not match its shape.
     pub(crate) fn count(name: &str, values: usize, shape: &[usize]) -> Self {
         Self::Tensor { name: name.into(), source: format!("{values} values for shape {shape:?}").into() }
     }

@@ -1,20 +1,20 @@
-//! A decoder-only network: what it is, and its reference.
+//! A decoder-only network: its description and its reference implementation.
 //!
-//! This crate knows no files and no text. A [`WeightSource`] hands it tensors by name and the configuration; what stands
-//! behind it may be a checkpoint folder, an `.impasto` file or a table in a test. Token ids go in, logits come out.
+//! This crate knows no files and no text. A [`WeightSource`] provides the configuration and tensors by name: a
+//! checkpoint folder, an `.impasto` file, or a table in a test. Token ids go in, logits come out.
 //!
 //! ```text
 //! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
-//!                                          \-- backward, Walk: what calibration needs
-//! CausalLm + KvCache + Sampler = Session: generation by steps that the caller drives
+//! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
+//! CausalLm + KvCache + Sampler = Session: generation, one step per call
 //! ```
 //!
-//! The families of models that run are the rows of one table, `config/family.rs`. A configuration becomes a description of
-//! the network ([`graph`]), which [`decoder::Decoder`] and faster networks carry out. A [`Probe`] sees what linear layers see,
-//! a [`GradientProbe`] also what they do to the loss.
+//! The supported model families are the rows of one table, `config/family.rs`. A configuration becomes a description of
+//! the network ([`graph`]), which [`decoder::Decoder`] and faster networks run. A [`Probe`] receives the inputs of
+//! linear layers, a [`GradientProbe`] also the gradients of their outputs.
 //!
-//! All arithmetic is binary32 with the products taken by the `gemm` crate: this is the reference that faster networks
-//! (`impasto-runtime`) are compared with.
+//! All arithmetic is binary32, with products by the `gemm` crate. Faster networks (`impasto-runtime`) are compared with
+//! this reference.
 
 pub mod cache;
 pub mod config;

@@ -1,22 +1,22 @@
-//! What evaluation and generation ask of a model.
+//! The interface between a model and its users, evaluation and generation.
 
 use std::ops::Range;
 
 use crate::{KvCache, ModelError, Result};
 
-/// Positions of the given tokens whose logits are wanted.
+/// The positions, among the given tokens, whose logits are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// The last position alone, as in generation.
+    /// Only the last position, as in generation.
     LastOnly,
     /// Every position.
     All,
-    /// Every position from this index into the given tokens on.
+    /// Every position from this index on.
     From(usize),
 }
 
 impl Want {
-    /// First wanted index of `tokens` given tokens.
+    /// First requested index among `tokens` given tokens.
     pub fn first(self, tokens: usize) -> usize {
         match self {
             Self::LastOnly => tokens.saturating_sub(1),
@@ -26,9 +26,9 @@ impl Want {
     }
 }
 
-/// Normalised output of the last block at the wanted positions: what the output projection turns into logits.
+/// Normalized output of the last block at the requested positions: the input of the output projection.
 ///
-/// It is kept apart since it is small (rows x hidden size) where the logits of a window (rows x vocabulary) are not.
+/// It is small (rows x hidden size), unlike the logits of a window (rows x vocabulary).
 #[derive(Clone, Debug)]
 pub struct Hidden {
     data: Vec<f32>,
@@ -36,7 +36,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Rows of `width` values each.
+    /// Creates rows of `width` values each.
     pub fn new(data: Vec<f32>, width: usize) -> Self {
         Self { data, width }
     }
@@ -46,10 +46,10 @@ impl Hidden {
         self.data.len().checked_div(self.width).unwrap_or(0)
     }
 
-    /// Values of the positions `rows`, row-major.
+    /// Returns the values of the positions `rows`, row-major.
     ///
     /// # Errors
-    /// [`ModelError::Rows`] when they are not all there.
+    /// [`ModelError::Rows`] if they do not all exist.
     pub fn slice(&self, rows: Range<usize>) -> Result<&[f32]> {
         let Range { start, end } = rows;
         if start > end || end > self.rows() {
@@ -61,26 +61,27 @@ impl Hidden {
 
 /// A causal language model: token ids in, logits of the next token out.
 pub trait CausalLm: Send + Sync {
-    /// Number of token ids, which is the width of the logits.
+    /// Number of token ids, and width of the logits.
     fn vocab_size(&self) -> usize;
 
-    /// Largest number of tokens in one context.
+    /// Largest context, in tokens.
     fn max_context(&self) -> usize;
 
-    /// An empty cache with room for `tokens`; it grows when more come.
+    /// Creates an empty cache with memory for `tokens` tokens; it grows when there are more.
     ///
     /// # Errors
-    /// [`ModelError::Memory`] when the room is refused.
+    /// [`ModelError::Memory`] when memory is refused.
     fn new_cache(&self, tokens: usize) -> Result<KvCache>;
 
-    /// Runs `tokens` after those in `cache`, which then holds them too, and returns the wanted positions.
+    /// Runs `tokens` after those in `cache`, appends them to it, and returns the requested positions.
     ///
     /// # Errors
     /// No tokens, a token outside the vocabulary, a full context, a foreign cache, or memory refused; the cache is then
-    /// as it was. (Where LongRoPE has all its tokens run again and that fails, it holds the first of them, or none.)
+    /// unchanged. (If LongRoPE requires that all its tokens are evaluated again and that fails, the cache has a prefix
+    /// of its tokens, or none.)
     fn hidden(&self, cache: &mut KvCache, tokens: &[u32], want: Want) -> Result<Hidden>;
 
-    /// [`Self::hidden`] of several sequences, each with a cache of its own, which a fast network runs together.
+    /// [`Self::hidden`] of several sequences, each with its own cache. A fast network runs them together.
     ///
     /// # Errors
     /// Those of [`Self::hidden`].
@@ -88,8 +89,7 @@ pub trait CausalLm: Send + Sync {
         batch.iter_mut().map(|(cache, tokens)| self.hidden(cache, tokens, want)).collect()
     }
 
-    /// Runs `tokens` after those in `cache` and puts the logits of the last position in `logits`, in place of what it
-    /// holds.
+    /// Runs `tokens` after those in `cache` and replaces the contents of `logits` by the logits of the last position.
     ///
     /// # Errors
     /// Those of [`Self::hidden`].
@@ -98,13 +98,13 @@ pub trait CausalLm: Send + Sync {
         Ok(())
     }
 
-    /// Logits, rows x vocabulary, of the positions `rows` of `hidden`.
+    /// Returns the logits of the positions `rows` of `hidden`: rows x vocabulary.
     ///
     /// # Errors
-    /// [`ModelError::Rows`] when the rows are not there.
+    /// [`ModelError::Rows`] if the rows do not exist.
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>>;
 
-    /// Logits of all wanted positions at once, rows x vocabulary.
+    /// Returns the logits of all requested positions at once: rows x vocabulary.
     ///
     /// # Errors
     /// Those of [`Self::hidden`].
@@ -113,8 +113,8 @@ pub trait CausalLm: Send + Sync {
         self.logits(&hidden, 0..hidden.rows())
     }
 
-    /// Hands the logits of the wanted positions to `sink`, at most `chunk` positions at a time, as (index into `tokens`
-    /// of the first row, rows x vocabulary). Memory for logits stays at one chunk.
+    /// Passes the logits of the requested positions to `sink`, at most `chunk` positions at a time, as (index into
+    /// `tokens` of the first row, rows x vocabulary). Only one chunk of logits is in memory at a time.
     ///
     /// # Errors
     /// Those of [`Self::hidden`] and of `sink`.
@@ -136,10 +136,10 @@ pub trait CausalLm: Send + Sync {
     }
 }
 
-/// The checks that every model makes before it runs `tokens` after `seen` others in a context of at most `context`.
+/// Checks `tokens`, as every model does before it runs them after `seen` others in a context of at most `context`.
 ///
 /// # Errors
-/// No tokens, one that is not of `vocab`, or too many for the context.
+/// No tokens, a token that is not below `vocab`, or more tokens than the context allows.
 pub fn check_tokens(tokens: &[u32], vocab: usize, seen: usize, context: usize) -> Result<()> {
     if tokens.is_empty() {
         return Err(ModelError::EmptyPrompt);

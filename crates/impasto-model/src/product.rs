@@ -1,13 +1,13 @@
-//! Matrix products in binary32: a safe face on the `gemm` crate.
+//! Matrix products in binary32: a safe wrapper of the `gemm` crate.
 
 use rayon::prelude::*;
 
-/// Threads that a product may use, counted inside the current Rayon pool.
+/// Number of threads that a product may use, from the current Rayon pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// This thread alone.
+    /// Only the calling thread.
     One,
-    /// So many tasks.
+    /// This many tasks.
     Rayon(usize),
 }
 
@@ -30,18 +30,18 @@ struct Layout {
 }
 
 impl Layout {
-    /// Number of elements a slice must hold for this layout.
+    /// Number of elements that the slice must have.
     fn span(&self) -> usize {
         if self.rows == 0 || self.cols == 0 {
             return 0;
         }
         let last_row = (self.rows - 1).checked_mul(self.row_stride);
         let last_col = (self.cols - 1).checked_mul(self.col_stride);
-        last_row.zip(last_col).and_then(|(r, c)| r.checked_add(c)?.checked_add(1)).expect("matrix within memory")
+        last_row.zip(last_col).and_then(|(r, c)| r.checked_add(c)?.checked_add(1)).expect("matrix fits in memory")
     }
 }
 
-/// A matrix to read, inside a slice.
+/// A read-only view of a matrix in a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {
     data: &'a [f32],
@@ -52,11 +52,11 @@ impl<'a> Mat<'a> {
     /// `rows` x `cols`, row-major, rows `row_stride` elements apart.
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         let layout = Layout { rows, cols, row_stride, col_stride: 1 };
-        assert!(layout.span() <= data.len(), "matrix reaches past its slice");
+        assert!(layout.span() <= data.len(), "matrix extends past its slice");
         Self { data, layout }
     }
 
-    /// The transpose, without moving anything.
+    /// Returns the transpose, without copying.
     pub(crate) fn t(self) -> Self {
         let Layout { rows, cols, row_stride, col_stride } = self.layout;
         let layout = Layout { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride };
@@ -74,14 +74,15 @@ pub(crate) fn add_product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat
     multiply(out, out_stride, true, alpha, a, b, threads);
 }
 
-/// Adds to the lower triangle of `gram`, `width` x `width`, row-major, the sum of `x x^T` over the rows `x` of `rows`; some of
-/// what lies above the diagonal changes, too, and means nothing. Uses the current Rayon pool; the order of sums does not
-/// depend on its threads.
+/// Adds the sum of `x x^T` over the rows `x` of `rows` to the lower triangle of `gram` (`width` x `width`, row-major).
+/// Some elements above the diagonal change too; they have no meaning. Runs on the current Rayon pool; the order of sums
+/// does not depend on the number of threads.
 ///
 /// # Panics
-/// If `gram` is smaller.
+/// If `gram` is smaller than that.
 pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
-    /// Rows of the result that are made together, up to the last one's diagonal: the less, the less is made in vain.
+    /// Rows of the result per product. A product computes columns up to the diagonal of its last row; smaller panels
+    /// waste less work above the diagonal.
     const PANEL: usize = 256;
     let count = rows.len().checked_div(width).unwrap_or(0);
     if count == 0 {
@@ -96,14 +97,15 @@ pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
     }
 }
 
-/// The product, on top of what `out` holds if `add`.
+/// The product, added to `out` if `add` is set.
 fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     let (m, n, k) = (a.layout.rows, b.layout.cols, a.layout.cols);
-    assert_eq!(k, b.layout.rows, "inner dimensions differ");
+    assert_eq!(k, b.layout.rows, "inner dimensions must match");
     let layout = Layout { rows: m, cols: n, row_stride: out_stride, col_stride: 1 };
-    assert!(out_stride >= n && layout.span() <= out.len(), "output reaches past its slice");
-    // SAFETY: `Mat::new` and the assertion above keep every element of the three matrices inside its slice, rows of
-    // `out` do not overlap, and `out` is borrowed mutably, so it aliases neither operand. Strides of slices fit isize.
+    assert!(out_stride >= n && layout.span() <= out.len(), "output extends past its slice");
+    // SAFETY: `Mat::new` and the assertion above keep every element of the three matrices inside its slice. Rows of
+    // `out` do not overlap, and `out` is borrowed mutably, so it aliases neither operand. Strides fit isize because
+    // slices do.
     unsafe {
         gemm::gemm(
             m,
@@ -129,7 +131,7 @@ fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_
     }
 }
 
-/// A weight matrix, outputs x inputs, row-major, and a bias on its outputs where there is one.
+/// A weight matrix, outputs x inputs, row-major, with an optional bias.
 pub(crate) struct Linear {
     weight: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -138,7 +140,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Takes `outputs * inputs` values and a bias of `outputs`.
+    /// Takes `outputs * inputs` weights and `outputs` biases.
     pub(crate) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(weight.len()), outputs.checked_mul(inputs), "weight size");
         assert!(bias.as_ref().is_none_or(|b| b.len() == outputs), "bias size");
@@ -155,7 +157,7 @@ impl Linear {
         &self.weight
     }
 
-    /// The weights, to be replaced.
+    /// The weights, mutably.
     pub(crate) fn weight_mut(&mut self) -> &mut [f32] {
         &mut self.weight
     }
@@ -165,7 +167,7 @@ impl Linear {
         &self.weight[i * self.inputs..][..self.inputs]
     }
 
-    /// Bytes held.
+    /// Bytes of weights and bias.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(self.weight.as_slice()) + self.bias.as_deref().map_or(0, size_of_val)
     }
@@ -176,7 +178,8 @@ impl Linear {
         let mut out = vec![0.0; rows * self.outputs];
         let x = Mat::new(x, rows, self.inputs, self.inputs);
         match threads {
-            // One row is bound by reading the weights, and gemm reads them on one thread: share the outputs out.
+            // A single row is bound by reading the weights, which gemm does on one thread: split the outputs among
+            // threads.
             Threads::Rayon(n) if rows == 1 && n > 1 => {
                 let share = self.outputs.div_ceil(n).max(1);
                 let weights = self.weight.par_chunks(share * self.inputs);
@@ -199,7 +202,7 @@ impl Linear {
         out
     }
 
-    /// Adds to `out` (rows x inputs) the gradient of the inputs, given that of the outputs: `gradient` (rows x outputs)
+    /// Adds the gradient of the inputs to `out` (rows x inputs): `gradient` (rows x outputs), that of the outputs,
     /// times the weight.
     pub(crate) fn backward(&self, gradient: &[f32], out: &mut [f32], threads: Threads) {
         let rows = gradient.len() / self.outputs;
@@ -239,7 +242,7 @@ mod tests {
                 prop_assert!((f64::from(plain[at]) - e).abs() < 1e-5);
                 prop_assert_eq!(biased[at], plain[at] + bias[at % outputs]);
             }
-            // Backwards by the transpose, on top of what is there.
+            // The backward pass multiplies by the transpose and adds to the previous contents.
             let gradient = random(rows * outputs);
             let mut back = x.clone();
             linear.backward(&gradient, &mut back, threads);

@@ -1,7 +1,7 @@
-//! From logits to the next token.
+//! Sampling: from logits to the next token.
 //!
-//! The filters act in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p; then one token is
-//! drawn from what is left. The same logits and seed give the same tokens: the random stream is integers only, and
+//! The filters run in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p; then one of the
+//! remaining tokens is drawn. The same logits and seed give the same tokens: the random stream uses only integers, and
 //! candidates are drawn in the order of their logits, ties by id.
 
 use std::borrow::Cow;
@@ -12,13 +12,14 @@ use impasto_core::rng::SplitMix64;
 /// How the next token is chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits; 0 takes the likeliest token, and the filters below then do nothing.
+    /// Divides the logits; 0 takes the most likely token and disables the filters below.
     pub temperature: f32,
-    /// Keep the k likeliest tokens, and those as likely as the k-th; 0 keeps all.
+    /// Keep the k most likely tokens, and those as likely as the k-th; 0 keeps all.
     pub top_k: usize,
-    /// Keep the likeliest tokens until their probabilities sum to this (Holtzman et al., arXiv 1904.09751); 1 keeps all.
+    /// Keep the most likely tokens until their probabilities sum to this (Holtzman et al., arXiv 1904.09751); 1 keeps
+    /// all.
     pub top_p: f32,
-    /// Keep tokens at least this fraction as likely as the likeliest (arXiv 2407.01082); 0 keeps all.
+    /// Keep tokens at least this fraction as likely as the most likely (arXiv 2407.01082); 0 keeps all.
     pub min_p: f32,
     /// Logits of tokens already in the context are divided by this if positive, multiplied if negative (Keskar et al.,
     /// arXiv 1909.05858); 1 changes nothing.
@@ -58,7 +59,7 @@ struct Candidate {
     logit: f32,
 }
 
-/// Draws tokens; holds the random stream.
+/// Draws tokens; has its own random stream.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -66,7 +67,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of its stream.
+    /// Creates a sampler at the start of its random stream.
     ///
     /// # Errors
     /// Those of [`SamplingParams::validate`].
@@ -75,12 +76,12 @@ impl Sampler {
         Ok(Self { params, rng: SplitMix64::new(params.seed) })
     }
 
-    /// How tokens are chosen.
+    /// The sampling options.
     pub fn params(&self) -> &SamplingParams {
         &self.params
     }
 
-    /// The next token after `context`, given its logits over the vocabulary.
+    /// Draws the next token after `context`, given its logits over the vocabulary.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`] when a logit is NaN or +infinity, or all are -infinity.
@@ -93,8 +94,9 @@ impl Sampler {
         Ok(left.last().map_or(best, |c| c.id))
     }
 
-    /// The distribution that [`Self::sample`] draws from, after penalty, temperature and filters: tokens and their
-    /// probabilities, likeliest first. Greedy sampling gives one token with probability 1. Nothing is drawn.
+    /// Returns the distribution that [`Self::sample`] draws from, after penalty, temperature and filters: tokens and
+    /// their probabilities, most likely first. Greedy sampling gives one token with probability 1. The random stream
+    /// does not advance.
     ///
     /// # Errors
     /// Those of [`Self::sample`].
@@ -108,7 +110,7 @@ impl Sampler {
         Ok(left.iter().zip(weights).map(|(candidate, weight)| (candidate.id, weight / sum)).collect())
     }
 
-    /// The likeliest token, and those to draw from: none where the choice is greedy.
+    /// The most likely token, and the tokens to draw from: none if the choice is greedy.
     fn candidates(&self, logits: &[f32], context: &[u32]) -> Result<(u32, Vec<Candidate>)> {
         if logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
             return Err(ModelError::NonFinite(": NaN or infinity".into()));
@@ -119,12 +121,12 @@ impl Sampler {
             penalize(logits.to_mut(), context, p.repetition_penalty);
         }
         let best = argmax(&logits).ok_or_else(|| ModelError::NonFinite(": no token is possible".into()))?;
-        // A temperature so small that the division overflows is greedy: it leaves nothing finite.
+        // With a temperature so small that the division overflows, no finite logit is left and the choice is greedy.
         let left = if p.temperature == 0.0 { Vec::new() } else { filter(&logits, p) };
         Ok((best, left))
     }
 
-    /// Index of one candidate, drawn by probability.
+    /// Draws the index of one candidate, by probability.
     fn draw(&mut self, candidates: &[Candidate]) -> usize {
         let weights = weights(candidates);
         let mut left = self.rng.next_f64() * weights.iter().sum::<f64>();
@@ -138,7 +140,7 @@ impl Sampler {
     }
 }
 
-/// The likeliest token, the smallest id on ties; `None` when every logit is -infinity.
+/// Returns the most likely token, the smallest id on ties; `None` if every logit is -infinity.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
     let mut best = None;
     let mut top = f32::NEG_INFINITY;
@@ -150,13 +152,13 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
     best
 }
 
-/// ln of the sum of exp of `logits`: a logit minus this is the token's log probability, nats.
+/// Returns ln of the sum of exp of `logits`: a logit minus this is the token's log probability, in nats.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
 }
 
-/// The `count` likeliest tokens and their logits, likeliest first, ties by id.
+/// Returns the `count` most likely tokens and their logits, most likely first, ties by id.
 pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let mut all: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
@@ -168,7 +170,7 @@ pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     all
 }
 
-/// Each token of `context` is penalized once, however often it occurs.
+/// Applies the repetition penalty, once to each token of `context`, however often it occurs.
 fn penalize(logits: &mut [f32], context: &[u32], penalty: f32) {
     if penalty == 1.0 {
         return;
@@ -183,7 +185,7 @@ fn penalize(logits: &mut [f32], context: &[u32], penalty: f32) {
     }
 }
 
-/// What temperature, top-k, top-p and min-p leave, likeliest first, ties by id.
+/// Returns the tokens that temperature, top-k, top-p and min-p keep, most likely first, ties by id.
 fn filter(logits: &[f32], p: &SamplingParams) -> Vec<Candidate> {
     let scaled = (0u32..).zip(logits).map(|(id, x)| Candidate { id, logit: x / p.temperature });
     let mut left: Vec<Candidate> = scaled.filter(|c| c.logit.is_finite()).collect();
@@ -205,7 +207,7 @@ fn weights(sorted: &[Candidate]) -> Vec<f64> {
     sorted.iter().map(|c| (f64::from(c.logit) - f64::from(first.logit)).exp()).collect()
 }
 
-/// Length of the shortest beginning of `sorted` whose probabilities sum to `p`; never 0 unless empty.
+/// Length of the shortest prefix of `sorted` whose probabilities sum to `p`; never 0 unless empty.
 fn top_p(sorted: &[Candidate], p: f32) -> usize {
     if p >= 1.0 {
         return sorted.len();
@@ -221,7 +223,7 @@ fn top_p(sorted: &[Candidate], p: f32) -> usize {
     before.count()
 }
 
-/// Length of the beginning of `sorted` at least `p` times as likely as its first.
+/// Length of the prefix of `sorted` that is at least `p` times as likely as its first token.
 fn min_p(sorted: &[Candidate], p: f32) -> usize {
     weights(sorted).partition_point(|&w| w >= f64::from(p))
 }

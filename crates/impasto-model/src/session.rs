@@ -1,4 +1,4 @@
-//! Generation by steps that the caller drives.
+//! Text generation, one step per call.
 
 use std::ops::{ControlFlow, Deref};
 
@@ -6,23 +6,23 @@ use crate::network::check_tokens;
 use crate::sampling::{Sampler, SamplingParams, log_sum_exp, top};
 use crate::{CausalLm, Hidden, KvCache, ModelError, Result, Want};
 
-/// Tokens of a long prompt that run at a time, between two looks at whether to go on.
+/// Number of tokens of a long prompt that run at a time, between two calls of the progress callback.
 pub const PREFILL: usize = 512;
 
-/// One sequence of tokens and what its continuation needs: cache, sampler, and the logits of the next token.
+/// One sequence of tokens and its state: cache, sampler, and the logits of the next token.
 ///
-/// The sequence may run ahead of the cache: tokens are appended at once ([`Self::extend`]) and evaluated when their
-/// logits are asked for, or piece by piece ([`Self::evaluate`]), so a scheduler decides how long a pass takes. `M` is how
-/// the session holds its model: a reference, or an [`Arc`](std::sync::Arc) where sessions outlive a scope.
+/// The sequence may be ahead of the cache: [`Self::extend`] only appends tokens; they are evaluated when their logits
+/// are needed, or piece by piece with [`Self::evaluate`], so that a scheduler controls how long a pass takes. `M` is
+/// how the session holds its model: a reference, or an [`Arc`](std::sync::Arc) if sessions outlive a scope.
 ///
 /// ```
 /// # use impasto_model::{CausalLm, ModelError, Session, sampling::SamplingParams};
 /// fn continue_twice(model: &dyn CausalLm, prompt: &[u32]) -> Result<(u32, u32), ModelError> {
 ///     let mut session = Session::new(model, SamplingParams { temperature: 0.8, ..SamplingParams::default() })?;
 ///     session.extend(prompt)?;
-///     let other = session.fork()?; // shares what was evaluated
+///     let other = session.fork()?; // shares the evaluated tokens
 ///     let first = session.step()?.token;
-///     session.truncate(prompt.len()); // takes the token back
+///     session.truncate(prompt.len()); // removes the token
 ///     let second = session.step()?.token;
 ///     assert_eq!(other.tokens(), prompt);
 ///     Ok((first, second))
@@ -31,50 +31,50 @@ pub const PREFILL: usize = 512;
 pub struct Session<M> {
     model: M,
     cache: KvCache,
-    /// The tokens of the cache and those that are not evaluated yet.
+    /// All tokens: those in the cache, and then those that are not evaluated yet.
     tokens: Vec<u32>,
     sampler: Sampler,
     logits: Vec<f32>,
-    /// How many tokens `logits` follow; 0 when they follow none.
+    /// Number of tokens before those that `logits` predict; 0 if `logits` are not valid.
     logits_after: usize,
-    /// How many of the likeliest tokens a step reports; `None` for no log probabilities at all.
+    /// How many of the most likely tokens a step reports; `None` for no log probabilities at all.
     report: Option<usize>,
 }
 
-/// A token that was drawn.
+/// A token that a step drew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The token.
     pub token: u32,
-    /// Its log probability by the model, nats, before the sampler's temperature and filters. `None` unless
-    /// [`Session::report_logprobs`] asked for it.
+    /// Its log probability by the model, in nats, before temperature and filters. `None` unless requested with
+    /// [`Session::report_logprobs`].
     pub logprob: Option<f64>,
-    /// The model's likeliest tokens with their log probabilities, likeliest first, as many as were asked for.
+    /// The most likely tokens with their log probabilities, most likely first, as many as requested.
     pub top: Vec<(u32, f64)>,
 }
 
-/// How far a prompt is.
+/// Progress in evaluating a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefill {
-    /// Tokens evaluated since it began.
+    /// Tokens evaluated so far.
     pub done: usize,
-    /// Tokens to evaluate in all.
+    /// Tokens to evaluate in total.
     pub total: usize,
 }
 
 impl<M: Deref<Target: CausalLm>> Session<M> {
-    /// An empty sequence.
+    /// Creates an empty sequence.
     ///
     /// # Errors
-    /// Sampling options out of range; a cache that is refused.
+    /// Sampling options out of range; memory refused for the cache.
     pub fn new(model: M, sampling: SamplingParams) -> Result<Self> {
         Self::with_capacity(model, sampling, 0)
     }
 
-    /// An empty sequence with room for `tokens`; it grows when more come.
+    /// Creates an empty sequence with memory for `tokens` tokens; it grows when there are more.
     ///
     /// # Errors
-    /// Sampling options out of range; room that is refused.
+    /// Sampling options out of range; memory refused.
     pub fn with_capacity(model: M, sampling: SamplingParams, tokens: usize) -> Result<Self> {
         let sampler = Sampler::new(sampling)?;
         let cache = model.new_cache(tokens)?;
@@ -87,17 +87,17 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         &self.model
     }
 
-    /// All tokens, in order: those given and those drawn.
+    /// All tokens, in order, both appended and drawn.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// Tokens that are not evaluated yet.
+    /// Number of tokens that are not evaluated yet.
     pub fn pending(&self) -> usize {
         self.tokens.len() - self.cache.len()
     }
 
-    /// Tokens that can still be drawn before the context is full. The last of them has no successor.
+    /// Number of tokens that can still be drawn. The last one is never evaluated, so it needs no place in the context.
     pub fn remaining(&self) -> usize {
         self.model.max_context().saturating_add(1).saturating_sub(self.tokens.len())
     }
@@ -107,12 +107,12 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         &self.cache
     }
 
-    /// The sampler, whose random stream goes on from step to step.
+    /// The sampler.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
     }
 
-    /// Chooses tokens otherwise from here on, from the start of the seed's stream.
+    /// Replaces the sampling options and restarts the random stream from the new seed.
     ///
     /// # Errors
     /// Options out of range.
@@ -121,8 +121,8 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(())
     }
 
-    /// Has each step report the log probability of its token and of the `top` likeliest; `None`, the default, saves the
-    /// time.
+    /// Makes each step report the log probabilities of its token and of the `top` most likely ones. `None`, the
+    /// default, reports none and is faster.
     pub fn report_logprobs(&mut self, top: Option<usize>) {
         self.report = top;
     }
@@ -130,7 +130,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// Appends tokens; they are evaluated later.
     ///
     /// # Errors
-    /// A token outside the vocabulary, or more than the context takes; then none is appended.
+    /// A token outside the vocabulary, or more tokens than the context allows; then none is appended.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<()> {
         if !tokens.is_empty() {
             check_tokens(tokens, self.model.vocab_size(), self.tokens.len(), self.model.max_context())?;
@@ -139,10 +139,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(())
     }
 
-    /// Makes `tokens` the sequence. What the cache has of its beginning is kept, so that a talk goes on where it was.
+    /// Replaces the sequence by `tokens`. The common prefix stays in the cache, so a conversation continues without
+    /// evaluating it again.
     ///
     /// # Errors
-    /// Those of [`Self::extend`]; the sequence is then as it was.
+    /// Those of [`Self::extend`]; the sequence is then unchanged.
     pub fn restart(&mut self, tokens: &[u32]) -> Result<()> {
         if !tokens.is_empty() {
             check_tokens(tokens, self.model.vocab_size(), 0, self.model.max_context())?;
@@ -153,7 +154,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(())
     }
 
-    /// Takes back all but the first `tokens`.
+    /// Removes all but the first `tokens` tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         if tokens < self.cache.len() {
@@ -164,10 +165,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         }
     }
 
-    /// Another session that goes on from here: same tokens, same state of the sampler. A model with a paged cache
-    /// shares the pages until one of them writes.
+    /// Returns a session with the same tokens and sampler state. With a paged cache, both share pages until one of them
+    /// writes.
     ///
     /// # Errors
+    /// When memory for the copy is refused.
     /// When room for the copy is refused.
     pub fn fork(&self) -> Result<Self>
     where
@@ -184,7 +186,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         })
     }
 
-    /// Evaluates at most `most` of the pending tokens in one call and returns how many are left.
+    /// Evaluates at most `most` pending tokens in one call and returns how many are left.
     ///
     /// # Errors
     /// Those of [`CausalLm::hidden`]; the tokens are then still pending.
@@ -206,8 +208,8 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(pending - count)
     }
 
-    /// Evaluates all pending tokens, [`PREFILL`] at a time; `watch` hears of each piece and may break off. What was
-    /// evaluated stays, and the rest is pending.
+    /// Evaluates all pending tokens, [`PREFILL`] at a time. `watch` is called after each piece and may stop; the
+    /// remaining tokens then stay pending.
     ///
     /// # Errors
     /// Those of [`Self::evaluate`].
@@ -223,7 +225,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The model's logits of the next token, after all pending ones are evaluated.
+    /// Returns the logits of the next token, after evaluating all pending tokens.
     ///
     /// # Errors
     /// [`ModelError::EmptyPrompt`] for a sequence without tokens; those of [`Self::evaluate`].
@@ -232,14 +234,14 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
             return Err(ModelError::EmptyPrompt);
         }
         if self.logits_after != self.tokens.len() {
-            // The cache has keys and values, not logits: of the last token they are computed again.
+            // The cache has keys and values but no logits, so evaluate the last token again.
             self.cache.truncate(self.tokens.len() - 1);
             self.evaluate(usize::MAX)?;
         }
         Ok(&self.logits)
     }
 
-    /// The distribution that the next step draws from, as [`Sampler::probabilities`].
+    /// Returns the distribution that the next step draws from, as [`Sampler::probabilities`].
     ///
     /// # Errors
     /// Those of [`Self::logits`], or logits that are not finite.
@@ -251,14 +253,14 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// Draws the next token and appends it.
     ///
     /// # Errors
-    /// Those of [`Self::logits`], [`ModelError::ContextOverflow`] among them once [`Self::remaining`] is 0; logits that
+    /// Those of [`Self::logits`], including [`ModelError::ContextOverflow`] once [`Self::remaining`] is 0; logits that
     /// are not finite.
     pub fn step(&mut self) -> Result<Step> {
         self.logits()?;
         self.draw()
     }
 
-    /// Draws from the logits, which are those of the next token.
+    /// Draws from `self.logits`, which must be those of the next token.
     fn draw(&mut self) -> Result<Step> {
         let token = self.sampler.sample(&self.logits, &self.tokens)?;
         self.tokens.push(token);
@@ -272,13 +274,13 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         })
     }
 
-    /// Appends `drafts`, guesses of what follows, and evaluates them in one pass. Returns logits, (drafts + 1) x
-    /// vocabulary: row i is the model's after i of the drafts. The caller takes back what it rejects
-    /// ([`Self::truncate`]).
+    /// Appends `drafts`, guesses of the next tokens, and evaluates them in one pass. Returns logits, (drafts + 1) x
+    /// vocabulary: row i predicts the token after the first i drafts. The caller removes rejected drafts with
+    /// [`Self::truncate`].
     ///
     /// # Errors
     /// [`ModelError::EmptyPrompt`] for a sequence without tokens; those of [`Self::extend`] and [`Self::evaluate`]. The
-    /// drafts are then taken back.
+    /// drafts are then removed.
     pub fn verify(&mut self, drafts: &[u32]) -> Result<Vec<f32>> {
         if drafts.is_empty() || self.tokens.is_empty() {
             return Ok(self.logits()?.to_vec());
@@ -308,8 +310,8 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(rows)
     }
 
-    /// [`Self::evaluate`] of several sequences in one pass: at most `most` pending tokens of each. Returns whether any is
-    /// left. Sequences that have nothing pending cost nothing.
+    /// [`Self::evaluate`] for several sequences in one pass: at most `most` pending tokens of each. Returns whether any
+    /// are left. Sequences without pending tokens cost nothing.
     ///
     /// # Errors
     /// Those of [`Self::evaluate`], [`ModelError::ForeignCache`] for sessions of different models; nothing is then
@@ -340,7 +342,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(!part.is_empty())
     }
 
-    /// The logits of sessions whose last token gave the hidden row beside them, in one product.
+    /// Computes the logits of all `sessions` in one product, from the hidden row of each session's last token.
     fn project(sessions: Vec<(&mut Self, Hidden)>) -> Result<()> {
         let (mut rows, mut width) = (Vec::new(), 0);
         for (_, hidden) in &sessions {
@@ -359,11 +361,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(())
     }
 
-    /// One step of several sequences, which a fast model runs together: their tokens, in order.
+    /// One step of several sequences, which a fast model runs together. Returns their steps, in order.
     ///
     /// # Errors
-    /// Those of [`Self::step`] and [`Self::evaluate_many`]. If one sequence cannot go on, no token is drawn:
-    /// [`Self::remaining`] tells beforehand.
+    /// Those of [`Self::step`] and [`Self::evaluate_many`]. If one sequence cannot continue, no token is drawn; check
+    /// [`Self::remaining`] first.
     pub fn step_many(sessions: &mut [&mut Self]) -> Result<Vec<Step>> {
         for session in sessions.iter_mut() {
             let Some(last) = session.tokens.len().checked_sub(1) else { return Err(ModelError::EmptyPrompt) };

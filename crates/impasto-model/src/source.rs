@@ -1,27 +1,27 @@
-//! Where a model comes from.
+//! Sources of weights.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Why a source cannot give a tensor: its own words.
+/// The error of a source.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where a model's weights and assets come from: a checkpoint, an `.impasto` file, a test.
+/// A source of a model's weights and assets: a checkpoint, an `.impasto` file, or a test.
 pub trait WeightSource {
-    /// Shape of the tensor `name`, outermost dimension first, or `None` when there is no such tensor.
+    /// Returns the shape of the tensor `name`, outermost dimension first, or `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<u64>>;
 
-    /// Values of the tensor `name` in row-major order, widened or rounded to binary32.
+    /// Returns the values of the tensor `name` in row-major order, widened or rounded to binary32.
     ///
     /// # Errors
-    /// Whatever keeps the source from giving the tensor: absent, damaged, unreadable.
+    /// If the tensor is absent, damaged or unreadable.
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure>;
 
-    /// Bytes of an asset that rides along with the weights, or `None`. The names asked for are `config.json`,
+    /// Returns the bytes of an asset, or `None` if there is no such asset. Requested names are `config.json`,
     /// `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`.
     fn asset(&self, name: &str) -> Option<Vec<u8>>;
 
-    /// The matrix `name` as integers on a scalar lattice, if that is what it is.
+    /// Returns the matrix `name` as integers on a scalar lattice, if it is one.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
@@ -30,7 +30,7 @@ pub trait WeightSource {
         Ok(None)
     }
 
-    /// The tensor `name` if its elements are 16-bit floats.
+    /// Returns the tensor `name` if its elements are 16-bit floats.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
@@ -39,7 +39,7 @@ pub trait WeightSource {
         Ok(None)
     }
 
-    /// The matrix `name` as it is coded, to be decoded whenever it is used, if the source keeps it so.
+    /// Returns the matrix `name` in coded form, to be decoded in every product, if the source supports it.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
@@ -49,7 +49,7 @@ pub trait WeightSource {
     }
 }
 
-/// 16-bit floats, by their bits, row-major.
+/// The bits of 16-bit floats, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halves {
     /// bfloat16.
@@ -58,7 +58,7 @@ pub enum Halves {
     F16(Vec<u16>),
 }
 
-/// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), z integers
+/// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), with integers z
 /// (SPEC 10.3).
 pub trait LatticeTensor: Sync {
     /// Outputs and inputs.
@@ -67,29 +67,29 @@ pub trait LatticeTensor: Sync {
     /// The step of each column.
     fn column_steps(&self) -> &[f32];
 
-    /// How wide the integers of each column are, in quarter octaves over any base: what columns are sorted by.
+    /// The width of the integers of each column, in quarter octaves relative to any base. Columns are sorted by it.
     fn column_widths(&self) -> &[i32];
 
-    /// Rows that are read together, in order; together all rows.
+    /// Ranges of rows that are read together, in order; they cover all rows.
     fn bands(&self) -> Vec<Range<usize>>;
 
-    /// Reads band number `band`.
+    /// Reads the band with index `band`.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
     fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure>;
 }
 
-/// Some rows of a [`LatticeTensor`].
+/// A band of rows of a [`LatticeTensor`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LatticeBand {
     /// The integers, rows x inputs.
     pub integers: Vec<i32>,
-    /// The step of each row, that of the tensor included.
+    /// The step of each row, times that of the tensor.
     pub row_steps: Vec<f32>,
-    /// How wide the integers of each row are, in quarter octaves over any base.
+    /// The width of the integers of each row, in quarter octaves relative to any base.
     pub row_widths: Vec<i32>,
-    /// How far beyond its integer a weight lies, in 256ths of a step.
+    /// Offset of a weight from its integer, away from zero, in 256ths of a step.
     pub offset: u8,
 }
 
@@ -98,13 +98,14 @@ pub trait CodedTensor: Send + Sync {
     /// Outputs and inputs.
     fn shape(&self) -> [usize; 2];
 
-    /// Bytes that it takes in memory, what it is decoded with included.
+    /// Bytes in memory, including decoding tables.
     fn memory_bytes(&self) -> usize;
 
-    /// Rows that are decoded together, in order; together all rows.
+    /// Ranges of rows that are decoded together, in order; they cover all rows.
     fn tile_rows(&self) -> &[Range<usize>];
 
-    /// The weights of tile row number `tile_row`: rows x inputs, in `out` in place of what it holds. Several threads may read at once.
+    /// Replaces the contents of `out` by the weights of the tile row with index `tile_row`: rows x inputs. Several
+    /// threads may read at once.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].

@@ -170,7 +170,7 @@ fn what_cannot_be_scored_names_its_line() {
     };
     let long = ["red".repeat(9).replace("red", "red "), "blue".into()];
     let error = fails(&Memory::default(), &[&long[0], &long[1]]);
-    assert_eq!(error.to_string(), "toy.jsonl, line 7: 13 tokens do not fit a context of 12");
+    assert_eq!(error.to_string(), "toy.jsonl, line 7: 13 tokens do not fit in a context of 12");
     let error = fails(&Unigram([f32::NAN; 4]), &["red", "blue"]);
     assert!(matches!(error, TaskError::Model { source: EvalError::Model(ModelError::NonFinite(_)), .. }), "{error}");
     // A word that the model rules out is no error: its likelihood is 0.

@@ -1,4 +1,4 @@
-//! What differs between the blocks of one model: windows and rotary positions.
+//! Per-block configuration: sliding windows and rotary positions.
 
 use super::family::{Family, Positions, Windows};
 use super::raw::{CONFIG, Raw, RawRope};
@@ -6,7 +6,7 @@ use super::rope::{Around, Rope};
 use super::{BlockConfig, MAX_DIMENSION, dimension, unsupported_unless};
 use crate::{ModelError, Result};
 
-/// Do the blocks have rotary positions?
+/// Returns, for each block, whether it has rotary positions.
 fn rotated(family: &Family, raw: &Raw, count: usize) -> Result<Vec<bool>> {
     let Positions::SomeWithout(interval) = family.positions else {
         return Ok(vec![true; count]);
@@ -25,7 +25,7 @@ fn rotated(family: &Family, raw: &Raw, count: usize) -> Result<Vec<bool>> {
     }
 }
 
-/// The window of each block, `None` where it sees everything before it.
+/// The sliding window of each block, in tokens; `None` for full attention.
 fn windows(family: &Family, raw: &Raw, rotated: &[bool]) -> Result<Vec<Option<usize>>> {
     let size = match raw.sliding_window.unwrap_or(family.defaults.window) {
         Some(n) => Some(dimension("sliding_window", n, MAX_DIMENSION)?),
@@ -55,7 +55,7 @@ fn windows(family: &Family, raw: &Raw, rotated: &[bool]) -> Result<Vec<Option<us
         None => sliding,
         Some(types) => {
             let listed = listed(types, count)?;
-            // Some families do not look at the list; then it must say what they do.
+            // Some families ignore `layer_types`. The list must then agree with what they do.
             let read = !matches!(family.windows, Windows::None | Windows::All);
             unsupported_unless(read || listed == sliding, || format!("layer_types in {}", family.model_type))?;
             listed
@@ -65,7 +65,7 @@ fn windows(family: &Family, raw: &Raw, rotated: &[bool]) -> Result<Vec<Option<us
     sliding.into_iter().map(|sliding| if sliding { size.map(Some).ok_or_else(no_size) } else { Ok(None) }).collect()
 }
 
-/// `layer_types`: is each block's attention sliding?
+/// Reads `layer_types`: whether the attention of each block uses a sliding window.
 fn listed(types: &[String], count: usize) -> Result<Vec<bool>> {
     if types.len() != count {
         let reason = format!("layer_types has {} entries for {count} blocks", types.len());
@@ -79,7 +79,7 @@ fn listed(types: &[String], count: usize) -> Result<Vec<bool>> {
     types.iter().map(sliding).collect()
 }
 
-/// The sets of rotary positions: one, or that of blocks that see everything and that of those with a window.
+/// The sets of rotary positions: either one for all blocks, or one for full attention and one for sliding windows.
 fn ropes(family: &Family, raw: &Raw, head_dim: usize, max_positions: usize) -> Result<Vec<Rope>> {
     let around = Around {
         model_type: family.model_type,
@@ -118,7 +118,7 @@ fn ropes(family: &Family, raw: &Raw, head_dim: usize, max_positions: usize) -> R
     }
 }
 
-/// The blocks and the rotary positions that they name by index.
+/// The blocks, and the rotary positions that they refer to by index.
 pub(super) fn blocks(
     family: &Family,
     raw: &Raw,

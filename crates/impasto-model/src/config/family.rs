@@ -1,18 +1,19 @@
-//! The families of models that run, each written as its differences from Llama.
+//! The supported model families, each written as its differences from Llama.
 //!
-//! A family says how its blocks are built and what its `config.json` may leave out (the defaults of the configuration
-//! classes of transformers 5). A checkpoint of another family, or an option that its family does not have, is refused.
+//! A family defines how its blocks are built, and the defaults for what `config.json` leaves out (those of the
+//! configuration classes of transformers 5). Other families, and options that a family does not have, are errors.
 
 use super::Activation;
 
-/// How the blocks of a family are built, apart from sizes.
+/// The structure of a family's blocks, apart from sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Structure {
-    /// Queries, keys and values come from one matrix, `qkv_proj`, and the MLP's gate and up from `gate_up_proj`.
+    /// One matrix, `qkv_proj`, computes queries, keys and values; another, `gate_up_proj`, computes the gate and up
+    /// projections of the MLP.
     pub fused: bool,
-    /// Each head of the queries and of the keys goes through an RMSNorm before it gets its position.
+    /// Each query and key head passes through an RMSNorm before its rotation.
     pub qk_norms: bool,
-    /// What attention and MLP return goes through an RMSNorm before it is added, beside the norm of their input.
+    /// The outputs of attention and MLP also pass through an RMSNorm before they are added to the residual stream.
     pub post_norms: bool,
     /// Norms multiply by 1 + weight.
     pub norms_plus_one: bool,
@@ -20,27 +21,27 @@ pub struct Structure {
     pub scaled_embedding: bool,
 }
 
-/// Biases of the projections of attention.
+/// Biases of the attention projections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttentionBias {
     Never,
     /// On queries, keys and values.
     Qkv,
-    /// On these and the output when `attention_bias` says so.
+    /// On queries, keys, values and the output, if `attention_bias` is true.
     Configured,
 }
 
-/// Which blocks attend to a sliding window.
+/// Which blocks use a sliding window.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Windows {
     None,
-    /// Every block when `sliding_window` is a number.
+    /// Every block, if `sliding_window` is a number.
     All,
-    /// With `use_sliding_window`, those from `max_window_layers` on; or `layer_types`.
+    /// With `use_sliding_window`, the blocks from `max_window_layers` on; `layer_types` overrides this.
     Upper,
-    /// All but every n-th; n is `sliding_window_pattern`. Or `layer_types`.
+    /// All but every n-th block; n is `sliding_window_pattern`. `layer_types` overrides this.
     Pattern(u64),
-    /// With `use_sliding_window`, those without rotary positions; or `layer_types`.
+    /// With `use_sliding_window`, the blocks without rotary positions; `layer_types` overrides this.
     WithoutRope,
 }
 
@@ -49,21 +50,22 @@ pub(super) enum Windows {
 pub(super) enum Positions {
     /// The same in all blocks.
     Same,
-    /// One set for blocks that see everything, one, with this base, for those with a window.
+    /// One set for blocks with full attention; another, by default with this base, for blocks with a sliding window.
     ByWindow(f64),
-    /// None where `no_rope_layers` says so, else in every n-th block, n being `no_rope_layer_interval`.
+    /// As `no_rope_layers` says; without it, every n-th block has none. n is `no_rope_layer_interval`, by default this
+    /// value.
     SomeWithout(u64),
 }
 
-/// A cap on scores or logits, x to c tanh(x / c).
+/// A soft cap on scores or logits: c tanh(x / c).
 #[derive(Clone, Copy)]
 pub(super) enum Cap {
     Never,
-    /// As the configuration says, which may leave it out for this.
+    /// From the configuration; the value is the family's default.
     Configured(Option<f64>),
 }
 
-/// What `config.json` may leave out.
+/// Defaults for what `config.json` leaves out.
 #[derive(Clone, Copy)]
 pub(super) struct Defaults {
     pub(super) vocab_size: Option<u64>,
@@ -73,34 +75,36 @@ pub(super) struct Defaults {
     pub(super) rms_norm_eps: f64,
     pub(super) rope_theta: f64,
     pub(super) positions: u64,
-    /// Context trained on, where frequencies are stretched for a longer one.
+    /// The context length used in training, for families that stretch frequencies for longer contexts.
     pub(super) original_positions: Option<u64>,
     pub(super) window: Option<u64>,
     pub(super) activation: Activation,
     pub(super) tied: bool,
 }
 
-/// One family.
+/// A model family.
 pub(super) struct Family {
     /// `model_type` in config.json.
     pub(super) model_type: &'static str,
-    /// What `architectures` in config.json must hold.
+    /// The name that `architectures` in config.json must contain.
     pub(super) architecture: &'static str,
     pub(super) structure: Structure,
     pub(super) attention_bias: AttentionBias,
-    /// Whether `mlp_bias` may ask for biases in the MLP.
+    /// Whether the family supports `mlp_bias`.
     pub(super) mlp_bias: bool,
     pub(super) windows: Windows,
     pub(super) positions: Positions,
-    /// Whether `partial_rotary_factor` may leave a part of each head without positions.
+    /// Whether the family supports `partial_rotary_factor`, which leaves part of each head without rotary positions.
     pub(super) partial_rotary: bool,
-    /// Scores are divided by the root of `query_pre_attn_scalar`, by default this, and not of the width of a head.
+    /// The default of `query_pre_attn_scalar`, if scores are divided by its square root and not by that of the head
+    /// width.
     pub(super) query_scalar: Option<f64>,
     pub(super) attention_softcap: Cap,
     pub(super) logit_softcap: Cap,
-    /// Whether the sizes stand in `text_config`, beside those of an image encoder that does not run.
+    /// Whether the text model is described in `text_config`. Its image encoder is not supported.
     pub(super) multimodal: bool,
-    /// What tensor names begin with, and the name of the output projection: the first pair that a checkpoint fits.
+    /// Candidate pairs of tensor name prefix and output projection name. The first pair that fits the checkpoint is
+    /// used.
     pub(super) names: &'static [(&'static str, &'static str)],
     pub(super) defaults: Defaults,
 }
@@ -169,7 +173,7 @@ const QWEN3: Family = Family {
     ..QWEN2
 };
 
-/// SmolLM and SmolLM2 are Llama.
+/// SmolLM and SmolLM2 use the Llama family.
 const SMOLLM3: Family = Family {
     model_type: "smollm3",
     architecture: "SmolLM3ForCausalLM",
@@ -179,7 +183,7 @@ const SMOLLM3: Family = Family {
     ..LLAMA
 };
 
-/// Abdin et al., arXiv 2404.14219; Phi-4-mini is of this family, too.
+/// Abdin et al., arXiv 2404.14219. Phi-4-mini belongs to this family too.
 const PHI3: Family = Family {
     model_type: "phi3",
     architecture: "Phi3ForCausalLM",
@@ -221,7 +225,7 @@ const GEMMA2: Family = Family {
     ..GEMMA
 };
 
-/// Gemma Team, arXiv 2503.19786. Its configuration has a cap on scores, too, which transformers does not apply.
+/// Gemma Team, arXiv 2503.19786. Its configuration also has a cap on scores, which transformers ignores.
 const GEMMA3_TEXT: Family = Family {
     model_type: "gemma3_text",
     architecture: "Gemma3ForCausalLM",
@@ -241,7 +245,7 @@ const GEMMA3_TEXT: Family = Family {
     ..GEMMA2
 };
 
-/// The text part of a Gemma 3 that also sees.
+/// The text part of a multimodal Gemma 3.
 const GEMMA3: Family = Family {
     model_type: "gemma3",
     architecture: "Gemma3ForConditionalGeneration",
@@ -250,6 +254,6 @@ const GEMMA3: Family = Family {
     ..GEMMA3_TEXT
 };
 
-/// All families that run.
+/// All supported families.
 pub(super) static FAMILIES: [Family; 10] =
     [LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA, GEMMA2, GEMMA3_TEXT, GEMMA3];

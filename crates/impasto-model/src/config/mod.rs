@@ -1,9 +1,9 @@
 //! `config.json` and `generation_config.json` of Hugging Face checkpoints.
 //!
-//! [`DecoderConfig`] is what the runtime needs to know of a model, whatever its family; how the families differ stands in
-//! one table, `family`. Both dialects are read: the older one with `rope_theta` and `rope_scaling` at the top, and that
-//! of transformers 5 with `rope_parameters`. What the runtime does not do is refused by name; nothing is silently
-//! ignored that would change the logits.
+//! [`DecoderConfig`] describes a model of any family; the table in `family` has the differences between families. Both
+//! dialects are supported: the older one with `rope_theta` and `rope_scaling` at the top level, and that of
+//! transformers 5 with `rope_parameters`. An unsupported option that would change the logits is an error that names the
+//! option.
 
 mod blocks;
 mod family;
@@ -23,82 +23,82 @@ pub use rope::{Rope, Scaling};
 
 const GENERATION: &str = "generation_config.json";
 
-/// Largest size of any one dimension (2^24): far above any model, low enough that products of three fit a `u128`.
+/// Upper bound of any one dimension (2^24): far above any model, and low enough that products of three fit a `u128`.
 const MAX_DIMENSION: u64 = 1 << 24;
 /// Largest number of transformer blocks.
 const MAX_BLOCKS: u64 = 4096;
-/// Widest head: the table of rotary angles takes a row of it for each token.
+/// Largest head width. The table of rotary angles has a row of half this many pairs for each token.
 const MAX_HEAD_DIM: u64 = 4096;
 
-/// The nonlinearity of the MLP's gate.
+/// The activation function of the MLP's gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x / (1 + exp(-x)).
     Silu,
-    /// The approximation of GELU by tanh (Hendrycks and Gimpel, arXiv 1606.08415).
+    /// The tanh approximation of GELU (Hendrycks and Gimpel, arXiv 1606.08415).
     GeluTanh,
 }
 
-/// Which projections add a bias.
+/// Which projections have a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Biases {
     /// Queries, keys and values.
     pub qkv: bool,
-    /// The output of attention.
+    /// The output projection of attention.
     pub output: bool,
     /// Gate, up and down.
     pub mlp: bool,
 }
 
-/// What differs between blocks.
+/// The configuration of one block, where blocks differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockConfig {
-    /// Tokens that a query sees, its own among them; `None` for all before it.
+    /// Size of the sliding window in tokens, including the query's own; `None` for full attention.
     pub window: Option<usize>,
     /// Index into [`DecoderConfig::ropes`]; `None` for no rotary positions.
     pub rope: Option<usize>,
 }
 
-/// A decoder-only transformer, validated: sizes, constants and how its blocks are built.
+/// A validated configuration of a decoder-only transformer: sizes, constants and block structure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
-    /// How the blocks of the family are built.
+    /// The structure of the family's blocks.
     pub structure: Structure,
     /// Number of token ids.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the MLP.
+    /// Width of the MLP's hidden layer.
     pub intermediate_size: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_heads: usize,
-    /// Key and value heads; divides `num_heads`.
+    /// Number of key/value heads; divides `num_heads`.
     pub num_kv_heads: usize,
-    /// Width of a head.
+    /// Width of an attention head.
     pub head_dim: usize,
     /// The transformer blocks.
     pub blocks: Vec<BlockConfig>,
-    /// The rotary positions that blocks name.
+    /// The sets of rotary positions that blocks refer to.
     pub ropes: Vec<Rope>,
-    /// Which projections add a bias.
+    /// Which projections have a bias.
     pub biases: Biases,
-    /// The nonlinearity of the MLP.
+    /// The activation function of the MLP.
     pub activation: Activation,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// Factor on the products of queries and keys.
     pub attention_scale: f32,
-    /// Cap c on these scores: c tanh(x / c).
+    /// Soft cap c on attention scores: c tanh(x / c).
     pub attention_softcap: Option<f32>,
-    /// Cap c on the logits.
+    /// Soft cap c on the logits.
     pub logit_softcap: Option<f32>,
-    /// Largest number of tokens in context.
+    /// Largest context, in tokens.
     pub max_position_embeddings: usize,
-    /// Whether the output projection is the embedding matrix.
+    /// Whether the embedding matrix is also the output projection.
     pub tie_word_embeddings: bool,
-    /// Beginnings of the tensor names, each with the name of the output projection; a checkpoint has one of them.
+    /// Candidate pairs of tensor name prefix and output projection name; a checkpoint uses one of them.
     pub names: &'static [(&'static str, &'static str)],
-    /// Token ids that end a text, from `config.json`.
+    /// End-of-sequence token ids from `config.json`.
     pub eos_token_ids: Vec<u32>,
 }
 
@@ -120,7 +120,7 @@ fn positive(name: &str, value: f64) -> Result<f64> {
     Err(ModelError::asset(CONFIG, format!("{name} = {value} is not a positive number")))
 }
 
-/// A size that must be in the file unless the family has a default for it.
+/// A size that must be in the file unless the family has a default.
 fn size(name: &str, value: Option<u64>, default: Option<u64>, max: u64) -> Result<usize> {
     let value = value.or(default).ok_or_else(|| ModelError::asset(CONFIG, format!("{name} is missing")))?;
     dimension(name, value, max)
@@ -142,14 +142,14 @@ fn biases(family: &Family, raw: &Raw) -> Result<Biases> {
 }
 
 fn activation(family: &Family, raw: &Raw) -> Result<Activation> {
-    // The Gemmas after the first have the name under another key, and leave the older one as it was.
+    // Later Gemmas have the name under `hidden_activation` and leave an outdated `hidden_act`.
     let gated_gelu = family.defaults.activation == Activation::GeluTanh;
     let newer = raw.hidden_activation.as_deref().filter(|_| gated_gelu);
     match newer.or(raw.hidden_act.as_deref()) {
         None => Ok(family.defaults.activation),
         Some("silu") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
-        // The first files of Gemma say this and mean the other.
+        // The first Gemma configurations say "gelu" but mean the tanh approximation.
         Some("gelu") if gated_gelu => Ok(Activation::GeluTanh),
         Some(other) => Err(ModelError::Unsupported(format!("hidden_act {other}"))),
     }
@@ -168,11 +168,11 @@ fn softcap(family: &Family, name: &str, rule: Cap, value: Option<Option<f64>>) -
 }
 
 impl DecoderConfig {
-    /// Reads and validates the bytes of `config.json`.
+    /// Parses and validates the bytes of `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Architecture`] for a model of no family that runs, [`ModelError::Unsupported`] for an option the
-    /// runtime lacks, [`ModelError::BadAsset`] for sizes that are missing, out of range or do not divide.
+    /// [`ModelError::Architecture`] for an unsupported family, [`ModelError::Unsupported`] for an unsupported option,
+    /// [`ModelError::BadAsset`] for sizes that are missing, out of range or not divisible.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let (family, raw) = raw::read(json)?;
         let defaults = &family.defaults;
@@ -256,20 +256,20 @@ impl DecoderConfig {
         self.num_kv_heads * self.head_dim
     }
 
-    /// Factor on the embeddings, in binary32 as transformers has it for a model in binary32.
+    /// Factor on the embeddings, rounded to binary32 as in transformers.
     pub fn embedding_scale(&self) -> Option<f32> {
         self.structure.scaled_embedding.then(|| (self.hidden_size as f64).sqrt() as f32)
     }
 
-    /// Bytes of all weights in binary32, or `None` when they overflow the address space.
+    /// Bytes of all weights in binary32, or `None` if they exceed `usize`.
     pub fn weight_bytes(&self) -> Option<usize> {
         let numbers = graph::describe(self, self.names.first().copied()?).len();
         usize::try_from(numbers.checked_mul(size_of::<f32>() as u128)?).ok()
     }
 }
 
-/// Token ids that end a text: those of `generation_config.json` when it names any, else those of `config.json`, there also
-/// in `text_config`.
+/// Returns the end-of-sequence token ids of `generation_config.json`, or if it has none, those of `config.json` (top
+/// level or `text_config`).
 ///
 /// # Errors
 /// [`ModelError::BadAsset`] when either file does not parse.

@@ -1,4 +1,4 @@
-//! `config.json` as it stands in the file: which family it names, and its values before they are checked.
+//! The unvalidated contents of `config.json`, and the family that it names.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::family::{FAMILIES, Family};
 use crate::{ModelError, Result};
 
-/// The file with a model's configuration.
+/// File name of a model's configuration.
 pub const CONFIG: &str = "config.json";
 
 /// One integer or a list of them.
@@ -26,7 +26,7 @@ impl From<Ids> for Vec<u32> {
     }
 }
 
-/// The values of all families. `Option<Option<_>>` tells a value that is left out from one that is null.
+/// The values of all families. In `Option<Option<_>>`, `None` means absent and `Some(None)` means null.
 #[derive(Deserialize)]
 pub(super) struct Raw {
     pub(super) vocab_size: Option<u64>,
@@ -67,7 +67,7 @@ pub(super) struct Raw {
     pub(super) eos_token_id: Option<Ids>,
 }
 
-/// Rotary positions in either dialect. Old files say `type`, some both `type` and `rope_type`.
+/// Rotary positions in either dialect. Old files have `type`, some both `type` and `rope_type`.
 #[derive(Default, Deserialize)]
 pub(super) struct RawRope {
     pub(super) rope_type: Option<String>,
@@ -91,7 +91,7 @@ pub(super) struct RawRope {
     pub(super) sliding_attention: Option<Box<RawRope>>,
 }
 
-/// What stands at the top, whatever the family.
+/// The fields at the top level, for all families.
 #[derive(Deserialize)]
 struct Top {
     model_type: Option<String>,
@@ -110,7 +110,7 @@ pub(super) fn parse<T: for<'a> Deserialize<'a>>(name: &'static str, json: &[u8])
     serde_json::from_slice(json).map_err(|e| ModelError::asset(name, e))
 }
 
-/// The family that `model_type` and `architectures` name together, where each that is there must fit.
+/// Finds the family that matches both `model_type` and `architectures`. One of them may be absent.
 fn family(top: &Top) -> Result<&'static Family> {
     let model_type = top.model_type.as_deref();
     let architectures = top.architectures.as_deref().unwrap_or_default();
@@ -130,7 +130,7 @@ fn family(top: &Top) -> Result<&'static Family> {
     })
 }
 
-/// Reads config.json: the family and its values, those of `text_config` for a model that does more than text.
+/// Reads config.json and returns the family and its values, from `text_config` for a multimodal model.
 pub(super) fn read(json: &[u8]) -> Result<(&'static Family, Raw)> {
     let top: Top = parse(CONFIG, json)?;
     let family = family(&top)?;

@@ -1,4 +1,4 @@
-//! Rotary positions: the frequencies of the variants that transformers knows, with its rounding to binary32.
+//! Rotary positions: the frequencies of the variants in transformers, with the same rounding to binary32.
 
 use std::ops::Range;
 
@@ -6,84 +6,85 @@ use super::raw::{CONFIG, RawRope};
 use super::{MAX_DIMENSION, dimension, positive, unsupported_unless};
 use crate::{ModelError, Result};
 
-/// Rotary positions (Su et al., arXiv 2104.09864) of one kind of block.
+/// Rotary position embedding (Su et al., arXiv 2104.09864) of one kind of block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// Elements of a head that are rotated, from the first on; even.
+    /// Number of leading elements of a head that are rotated; even.
     pub dim: usize,
     /// Factor on every sine and cosine.
     pub scale: f32,
-    /// How the frequencies are stretched for long contexts.
+    /// How frequencies are scaled for long contexts.
     pub scaling: Scaling,
 }
 
-/// How frequencies are stretched for contexts longer than those trained on.
+/// How frequencies are scaled for contexts longer than in training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// Not at all.
+    /// Unscaled.
     None,
-    /// All divided by a factor (Chen et al., arXiv 2306.15595).
+    /// All frequencies divided by a factor (Chen et al., arXiv 2306.15595).
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// Long waves divided by a factor, short ones kept, a ramp between (Llama 3.1, arXiv 2407.21783).
+    /// Frequencies of long wavelengths divided by a factor, those of short ones unchanged, with a ramp between (Llama
+    /// 3.1, arXiv 2407.21783).
     Llama3 {
-        /// The divisor of long waves.
+        /// The divisor for long wavelengths.
         factor: f64,
-        /// Waves longer than `original` over this are long.
+        /// Wavelengths above `original / low` are long.
         low: f64,
-        /// Waves shorter than `original` over this are kept.
+        /// Wavelengths below `original / high` are unchanged.
         high: f64,
-        /// Context trained on.
+        /// Context length in training.
         original: usize,
     },
-    /// A ramp over the index of the frequency (YaRN: Peng et al., arXiv 2309.00071).
+    /// A ramp over the frequency index (YaRN: Peng et al., arXiv 2309.00071).
     Yarn {
         /// The divisor after the ramp.
         factor: f64,
-        /// Index where the ramp begins: frequencies before it are kept.
+        /// Frequency index where the ramp begins; lower indices are unchanged.
         low: f64,
-        /// Index where the ramp ends.
+        /// Frequency index where the ramp ends.
         high: f64,
     },
-    /// Each divided by a factor of its own (LongRoPE: Ding et al., arXiv 2402.13753).
+    /// A divisor for each frequency (LongRoPE: Ding et al., arXiv 2402.13753).
     LongRope {
-        /// Divisors while the context holds at most `original` tokens.
+        /// Divisors while the context has at most `original` tokens.
         short: Vec<f32>,
-        /// Divisors of all positions once it holds more.
+        /// Divisors of all positions in a longer context.
         long: Vec<f32>,
-        /// Context trained on.
+        /// Context length in training.
         original: usize,
     },
 }
 
-/// What a configuration says of rotary positions outside their own object.
+/// What a configuration says about rotary positions outside the rope object.
 pub(super) struct Around {
     pub(super) model_type: &'static str,
     pub(super) head_dim: usize,
     pub(super) max_positions: usize,
-    /// `original_max_position_embeddings` at the top, which goes before that of the object.
+    /// `original_max_position_embeddings` at the top level; takes precedence over that of the rope object.
     pub(super) original: Option<u64>,
     pub(super) partial: Option<f64>,
     pub(super) partial_allowed: bool,
 }
 
-/// A number that must be there, and positive.
+/// A value that must be present and positive.
 fn needed(name: &str, value: Option<f64>) -> Result<f64> {
     positive(name, value.ok_or_else(|| ModelError::asset(CONFIG, format!("rotary positions: {name} is missing")))?)
 }
 
-/// Reads one kind of scaling; each gives the factor on sines and cosines, too.
+/// Parses one kind of scaling. Each method returns the scaling and the factor on sines and cosines.
 struct Reader<'a> {
     raw: &'a RawRope,
     theta: f64,
     dim: usize,
-    /// Context trained on.
+    /// Context length in training.
     original: usize,
-    /// Longest context over that.
+    /// Longest context divided by `original`.
     stretch: f64,
 }
 
@@ -120,7 +121,7 @@ impl Reader<'_> {
             }
             _ => term(1.0),
         };
-        // The index of the frequency that makes so many turns over the context trained on.
+        // The index of the frequency that makes this many turns over the training context.
         let index = |name, turns: Option<f64>, default| -> Result<f64> {
             let turns = positive(name, turns.filter(|x| *x != 0.0).unwrap_or(default))?;
             let waves = original as f64 / (turns * std::f64::consts::TAU);
@@ -138,7 +139,7 @@ impl Reader<'_> {
         let divisors = |name: &str, list: &Option<Vec<f64>>| -> Result<Vec<f32>> {
             let list = list.as_deref().unwrap_or_default();
             if list.len() != dim / 2 {
-                let reason = format!("{name} holds {} numbers, {} are needed", list.len(), dim / 2);
+                let reason = format!("{name} has {} values, expected {}", list.len(), dim / 2);
                 return Err(ModelError::asset(CONFIG, reason));
             }
             list.iter().map(|&x| Ok(positive(name, x)? as f32)).collect()
@@ -150,7 +151,7 @@ impl Reader<'_> {
 }
 
 impl Rope {
-    /// Checks `raw`, whose base is `theta` where it has none of its own.
+    /// Validates `raw`; `theta` is the base unless `raw` has its own.
     pub(super) fn new(raw: &RawRope, theta: f64, around: &Around) -> Result<Self> {
         let Around { model_type, head_dim, max_positions, .. } = *around;
         unsupported_unless(raw.full_attention.is_none() && raw.sliding_attention.is_none(), || {
@@ -162,7 +163,7 @@ impl Rope {
         })?;
         let dim = (head_dim as f64 * positive("partial_rotary_factor", partial)?) as usize;
         if dim == 0 || dim > head_dim || !dim.is_multiple_of(2) {
-            let reason = format!("{dim} of head_dim = {head_dim} elements rotated; rotary positions pair them");
+            let reason = format!("{dim} of head_dim = {head_dim} elements rotated; the number must be even");
             return Err(ModelError::asset(CONFIG, reason));
         }
         let theta = positive("rope_theta", raw.rope_theta.unwrap_or(theta))?;
@@ -171,7 +172,7 @@ impl Rope {
             None => max_positions,
         };
         let kind = match raw.rope_type.as_deref().or(raw.old_type.as_deref()).unwrap_or("default") {
-            // Names that early files of this family gave it.
+            // Early Phi-3 files use these names.
             "su" | "yarn" if model_type == "phi3" => "longrope",
             kind => kind,
         };
@@ -185,19 +186,19 @@ impl Rope {
         Ok(rope)
     }
 
-    /// Cosine and sine of each rotary angle, scaled, at `positions`: positions x dim / 2, given the `frequencies`.
+    /// Scaled cosine and sine of each rotary angle at `positions`: positions x dim / 2, for the given `frequencies`.
     pub fn angles(&self, frequencies: &[f32], positions: Range<usize>) -> impl Iterator<Item = (f32, f32)> {
-        // The angle is rounded to binary32 as in transformers; at long context that is visible.
+        // transformers rounds the angle to binary32 too; at long context the difference is visible.
         let angles = positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         angles.map(|angle| (angle.cos() * self.scale, angle.sin() * self.scale))
     }
 
-    /// Whether the long factors of LongRoPE hold in a context of `tokens`.
+    /// Whether LongRoPE uses its long divisors in a context of `tokens` tokens.
     pub fn is_long(&self, tokens: usize) -> bool {
         matches!(self.scaling, Scaling::LongRope { original, .. } if tokens > original)
     }
 
-    /// Angle per position of each pair of elements, dim / 2 of them, when the context holds `tokens` in all.
+    /// Angle per position of each pair of elements (dim / 2 of them), in a context of `tokens` tokens.
     pub fn frequencies(&self, tokens: usize) -> Vec<f32> {
         let (theta, dim) = (self.theta as f32, self.dim as f32);
         let wave = |i: usize| theta.powf((2 * i) as f32 / dim);

@@ -6,12 +6,12 @@ use super::elementwise::softcap;
 use crate::graph::Attention;
 use crate::product::{Mat, Threads, product};
 
-/// Queries taken at a time. A task holds one block of scores (so many rows x visible tokens), never tokens x tokens.
+/// Queries per task. A task holds one block of scores (QUERIES x visible tokens), never tokens x tokens.
 const QUERIES: usize = 32;
 
 impl Attention {
-    /// Capped scores of the queries from `position` on with tokens from `from` on to their weights: in each row, softmax
-    /// of the tokens that the query sees, and 0 for the others.
+    /// Turns capped scores into attention weights, in place: softmax over the tokens that the query sees, 0 elsewhere.
+    /// Rows are the queries from `position` on, columns the tokens from `from` on.
     pub(crate) fn weigh(&self, scores: &mut [f32], visible: usize, position: usize, from: usize) {
         for (position, row) in (position..).zip(scores.chunks_exact_mut(visible)) {
             let (up_to_self, future) = row.split_at_mut(position + 1 - from);
@@ -35,12 +35,12 @@ fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x *= scale);
 }
 
-/// Attention of new queries over the keys and values they see (Vaswani et al., arXiv 1706.03762; grouped heads: Ainslie
-/// et al., arXiv 2305.13245; sliding windows: Beltagy et al., arXiv 2004.05150).
+/// Attention of new queries over keys and values (Vaswani et al., arXiv 1706.03762; grouped heads: Ainslie et al.,
+/// arXiv 2305.13245; sliding windows: Beltagy et al., arXiv 2004.05150).
 ///
-/// `q` is tokens x (query heads * dim); `keys` and `values` are (past + tokens) x (kv heads * dim); query t sees the
-/// first past + t + 1 of them, or the last `window` of these. Returns tokens x (query heads * dim). Blocks of queries are
-/// shared out over the current Rayon pool.
+/// `q` is tokens x (query heads * dim); `keys` and `values` are (past + tokens) x (kv heads * dim). Query t sees the
+/// first past + t + 1 rows of these, or the last `window` of those rows. Returns tokens x (query heads * dim). Runs
+/// blocks of queries in parallel on the current Rayon pool.
 pub(crate) fn attention(q: &[f32], keys: &[f32], values: &[f32], past: usize, how: &Attention) -> Vec<f32> {
     let (q_width, kv_width) = (how.query * how.dim, how.kv * how.dim);
     let group = how.query / how.kv;
@@ -49,7 +49,7 @@ pub(crate) fn attention(q: &[f32], keys: &[f32], values: &[f32], past: usize, ho
     blocks.enumerate().for_each(|(block, (out, q))| {
         let rows = q.len() / q_width;
         let position = past + block * QUERIES;
-        // What no query of the block sees is left out of the products.
+        // Skip the tokens that no query of the block sees.
         let from = how.first(position);
         let visible = position + rows - from;
         let mut scores = vec![0.0; rows * visible];

@@ -1,4 +1,4 @@
-//! The parts of a block that are not products of matrices. Rows are shared out over the current Rayon pool.
+//! The operations of a block that are not matrix products. Rows run in parallel on the current Rayon pool.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ pub(super) fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// RMSNorm (Zhang and Sennrich, arXiv 1910.07467): each row over its root mean square, times `weight`.
+/// RMSNorm (Zhang and Sennrich, arXiv 1910.07467): each row divided by its root mean square, times `weight`.
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let width = weight.len();
     let mut out = vec![0.0; x.len()];
@@ -39,7 +39,7 @@ fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + (SCALE * (x + 0.044715 * (x * x * x))).tanh())
 }
 
-/// A gated linear unit (Shazeer, arXiv 2002.05202): `gate = activation(gate) * up`, rows `width` wide.
+/// Gated linear unit (Shazeer, arXiv 2002.05202): `gate = activation(gate) * up`. Rows have `width` elements.
 pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Activation) {
     fn apply(gate: &mut [f32], up: &[f32], width: usize, f: impl Fn(f32) -> f32 + Sync) {
         let rows = gate.par_chunks_mut(width).zip(up.par_chunks(width));
@@ -51,14 +51,14 @@ pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Acti
     }
 }
 
-/// Cosine and sine of each rotary angle, for `tokens` positions from `past` on in a context of `total` tokens: tokens x
+/// Cosine and sine of each rotary angle for `tokens` positions from `past` on, in a context of `total` tokens: tokens x
 /// dim / 2 pairs.
 pub(super) fn rope_table(past: usize, tokens: usize, total: usize, rope: &Rope) -> Vec<(f32, f32)> {
     rope.angles(&rope.frequencies(total), past..past + tokens).collect()
 }
 
-/// Rotary positions (Su et al., arXiv 2104.09864): of the first `dim` elements of each head, element i is paired with
-/// element i + dim / 2. `x` is tokens x `width`, `table` tokens x dim / 2.
+/// Rotary position embedding (Su et al., arXiv 2104.09864): rotates the first `dim` elements of each head, element i
+/// together with element i + dim / 2. `x` is tokens x `width`, `table` tokens x dim / 2.
 pub(super) fn rope(x: &mut [f32], head_dim: usize, width: usize, dim: usize, table: &[(f32, f32)]) {
     let rows = x.par_chunks_mut(width).zip(table.par_chunks(dim / 2));
     rows.for_each(|(row, angles)| {
@@ -93,7 +93,7 @@ mod tests {
             let (mut q, mut k) = (q, k);
             rope(&mut q, 5, 5, 4, &rope_table(pq, 1, pq + 1, &positions));
             rope(&mut k, 5, 5, 4, &rope_table(pk, 1, pk + 1, &positions));
-            assert_eq!((q[4], k[4]), (5.0, 3.0), "what lies past dim stays");
+            assert_eq!((q[4], k[4]), (5.0, 3.0), "elements past dim are unchanged");
             q.iter().zip(k).map(|(a, b)| a * b).sum::<f32>()
         };
         assert!((dot_at(9, 4) - dot_at(25, 20)).abs() < 1e-5);
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(gate[1], 200.0);
             assert!(gate[2].abs() < 1e-30);
         }
-        // x Phi(x), to what the approximation gives.
+        // x Phi(x), within the error of the approximation.
         assert!((gelu_tanh(1.0) - 0.841_345).abs() < 3e-4 && (gelu_tanh(-0.5) + 0.154_269).abs() < 3e-4);
     }
 

@@ -8,14 +8,13 @@ use crate::graph::{self, Ends, LinearSpec, Loader};
 use crate::product::{Linear, Threads};
 use crate::{LinearInfo, ModelError, Result, WeightSource};
 
-/// What stands before and behind the blocks of a decoder, and the threads that run them: embedding, last norm, output
-/// projection.
+/// A decoder without its blocks: embedding, final norm, output projection, and the thread pool.
 ///
-/// With it, blocks can be loaded and run one at a time ([`Walk`](super::Walk)), so that a model larger than memory runs
-/// over many windows, too.
+/// With it, blocks can be loaded and run one at a time ([`Walk`](super::Walk)), so a model larger than memory can run
+/// over many windows.
 pub struct Frame {
     pub(super) config: DecoderConfig,
-    /// The blocks, described.
+    /// Descriptions of the blocks.
     blocks: Vec<graph::Block>,
     pub(super) ends: Ends<Layer, Vec<f32>>,
     pub(super) pool: rayon::ThreadPool,
@@ -23,12 +22,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Loads embedding, norm and output projection, every shape checked before its values are read.
+    /// Loads the embedding, norm and output projection. The shape of each tensor is checked before its values are read.
     ///
-    /// `threads` of 0 takes all processors.
+    /// 0 `threads` means one per processor.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape or cannot be read; threads that cannot be started.
+    /// A tensor that is missing, has the wrong shape or cannot be read; threads that cannot be started.
     pub fn load(source: &dyn WeightSource, config: DecoderConfig, threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -46,7 +45,7 @@ impl Frame {
     /// Loads block `index`.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape or cannot be read.
+    /// A tensor that is missing, has the wrong shape or cannot be read.
     ///
     /// # Panics
     /// If the configuration has no such block.
@@ -59,18 +58,19 @@ impl Frame {
         &self.config
     }
 
-    /// The tensor of the embedding, vocabulary x hidden size.
+    /// Name of the embedding tensor, vocabulary x hidden size.
     pub fn embedding(&self) -> &str {
         &self.ends.embedding.name
     }
 
-    /// The output projection: the embedding again where that is tied. Its input is the one behind those of all blocks.
+    /// The output projection (the embedding matrix if they are tied). Its input is numbered after the inputs of all
+    /// blocks.
     pub fn head(&self) -> LinearInfo<'_> {
         let input = self.blocks.last().map_or(0, |block| block.first_input + block.inputs());
         self.ends.projection().info(input)
     }
 
-    /// The threads that blocks run on, for work between two of them.
+    /// The thread pool that blocks run on, for work between blocks.
     pub fn pool(&self) -> &rayon::ThreadPool {
         &self.pool
     }
@@ -85,18 +85,19 @@ impl Frame {
         x
     }
 
-    /// The input of the output projection, given the residual stream after the last block.
+    /// Returns the input of the output projection, given the residual stream after the last block.
     pub(super) fn normed(&self, x: &[f32]) -> Vec<f32> {
         rms_norm(x, &self.ends.norm, self.ends.eps)
     }
 
-    /// The table of each set of rotary positions, for `tokens` positions from `past` on in a context of `context`.
+    /// The angle table of each set of rotary positions, for `tokens` positions from `past` on in a context of `context`
+    /// tokens.
     pub(super) fn rope_tables(&self, past: usize, tokens: usize, context: usize) -> Vec<Vec<(f32, f32)>> {
         self.config.ropes.iter().map(|rope| rope_table(past, tokens, context, rope)).collect()
     }
 }
 
-/// A layer in binary32.
+/// Loads a layer in binary32.
 fn float(source: &dyn WeightSource, spec: &LinearSpec, bias: Option<Vec<f32>>) -> Result<Layer> {
     let weight = graph::tensor(source, &spec.name, &[spec.outputs, spec.inputs])?;
     Ok(Layer { linear: Linear::new(weight, bias, spec.outputs, spec.inputs), name: spec.name.clone() })

@@ -10,18 +10,18 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// What it is; `input` is the number of its input.
+    /// Describes the layer; `input` is the index of its input in the network.
     pub(super) fn info(&self, input: usize) -> LinearInfo<'_> {
         let [outputs, inputs] = self.linear.shape();
         LinearInfo { name: &self.name, outputs, inputs, input }
     }
 }
 
-/// The probe of a run, if it has one.
+/// The probe of a run, if any.
 pub(super) struct Watch<'a>(pub(super) Option<&'a mut dyn Probe>);
 
 impl Watch<'_> {
-    /// Shows the probe the input of `layers`.
+    /// Passes the input of `layers` to the probe.
     pub(super) fn show(&mut self, layers: &[Layer], x: &[f32]) {
         if let (Some(probe), Some(first)) = (self.0.as_mut(), layers.first()) {
             let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
@@ -31,7 +31,7 @@ impl Watch<'_> {
     }
 }
 
-/// Cuts the columns of `x` into one matrix for each width; the widths add up to the width of `x`.
+/// Splits the columns of `x` into one matrix per width; the widths add up to the width of `x`.
 pub(super) fn split(x: &[f32], widths: &[usize]) -> Vec<Vec<f32>> {
     let all: usize = widths.iter().sum();
     let rows = x.len() / all;
@@ -45,7 +45,7 @@ pub(super) fn split(x: &[f32], widths: &[usize]) -> Vec<Vec<f32>> {
     widths.iter().map(part).collect()
 }
 
-/// Puts the columns of `parts`, of these widths, side by side: the inverse of [`split`].
+/// Joins the columns of `parts`, which have these widths: the inverse of [`split`].
 pub(super) fn join(parts: &[Vec<f32>], widths: &[usize]) -> Vec<f32> {
     let all: usize = widths.iter().sum();
     let mut joined = vec![0.0; parts.iter().map(Vec::len).sum()];

@@ -1,10 +1,10 @@
-//! The decoder-only transformer in binary32.
+//! The reference decoder: a decoder-only transformer in binary32.
 //!
-//! It carries out the steps of the network's description ([`crate::graph`]) with kernels written for clarity: each value is
-//! a matrix of its own, products are taken by the `gemm` crate.
+//! It runs the steps of the network's description ([`crate::graph`]) with kernels written for clarity: each value is a
+//! separate matrix, and the `gemm` crate computes the products.
 //!
-//! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds all but the blocks; with it, a [`Walk`] takes many
-//! windows through one block after another, and a [`WalkBack`] their gradients back.
+//! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds everything but the blocks; with it, a [`Walk`]
+//! takes many windows forward through one block after another, and a [`WalkBack`] takes their gradients backward.
 
 mod attention;
 mod backward;
@@ -28,7 +28,7 @@ use layer::Watch;
 use pass::{Over, Pass};
 pub use walk::Walk;
 
-/// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
+/// Tokens that run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
 
 /// A block with its weights.
@@ -36,7 +36,7 @@ pub type Block = crate::graph::Block<Layer, Vec<f32>>;
 /// A sublayer with its weights.
 pub type Sublayer = crate::graph::Sublayer<Layer, Vec<f32>>;
 
-/// A decoder-only transformer with its weights in memory, binary32.
+/// A decoder-only transformer with its weights in memory, in binary32.
 pub struct Decoder {
     frame: Frame,
     blocks: Vec<Block>,
@@ -44,12 +44,13 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Loads the weights that `config` calls for, one tensor at a time, every shape checked before its values are read.
+    /// Loads the weights that `config` requires, one tensor at a time. Each shape is checked before the values are
+    /// read.
     ///
-    /// `threads` of 0 takes all processors.
+    /// 0 `threads` means one per processor.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape or cannot be read; threads that cannot be started.
+    /// A tensor that is missing, has the wrong shape or cannot be read; threads that cannot be started.
     pub fn load(source: &dyn WeightSource, config: DecoderConfig, threads: usize) -> Result<Self> {
         let max_context = config.max_position_embeddings;
         let frame = Frame::load(source, config, threads)?;
@@ -62,7 +63,7 @@ impl Decoder {
         &self.frame.config
     }
 
-    /// What stands around the blocks.
+    /// The decoder without its blocks.
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
@@ -72,15 +73,15 @@ impl Decoder {
         &self.blocks
     }
 
-    /// Sets a context shorter than the configuration's.
+    /// Limits the context to `tokens`, if that is less than the configuration's.
     pub fn limit_context(&mut self, tokens: usize) {
         self.max_context = self.frame.config.max_position_embeddings.min(tokens);
     }
 
-    /// [`CausalLm::hidden`], with `probe` watching the inputs of the linear layers.
+    /// [`CausalLm::hidden`] with a `probe` that receives the inputs of the linear layers.
     ///
     /// # Errors
-    /// Those of [`CausalLm::hidden`]; the probe has then seen nothing.
+    /// Those of [`CausalLm::hidden`]; the probe has then received nothing.
     pub fn hidden_probed(
         &self,
         cache: &mut KvCache,
@@ -120,8 +121,8 @@ impl Decoder {
         Ok(Hidden::new(data?, width))
     }
 
-    /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
-    /// that their keys have.
+    /// Evaluates the tokens in `cache` again if a context of `context` tokens gives them other rotary positions than
+    /// their keys have.
     fn renew(&self, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |r: &crate::config::Rope| r.is_long(cache.context()) != r.is_long(context);
         if cache.is_empty() || !self.frame.config.ropes.iter().any(stale) {
@@ -135,8 +136,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Runs a piece of at most [`PREFILL`] tokens in a context that grows to `context`; returns the residual stream after
-    /// the last block.
+    /// Runs at most [`PREFILL`] tokens in a context of `context` tokens; returns the residual stream after the last
+    /// block.
     fn run_blocks(
         &self,
         cache: &mut KvCache,

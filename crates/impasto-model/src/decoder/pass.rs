@@ -1,4 +1,4 @@
-//! The steps of a sublayer with the kernels of the reference.
+//! Runs the steps of a sublayer with the reference kernels.
 
 use std::convert::Infallible;
 
@@ -14,29 +14,29 @@ use crate::product::Threads;
 
 /// The tokens of a pass.
 pub(super) enum Over<'a> {
-    /// Whole windows of so many, each with nothing before it.
+    /// Whole windows of this many tokens, each with an empty context.
     Windows(usize),
-    /// Those that follow `past` others, whose keys and values a block has in `store`.
+    /// Tokens that follow `past` others, whose keys and values are in `store`.
     After {
         /// Keys and values.
         store: &'a mut Plain,
-        /// The block.
+        /// Index of the block.
         block: usize,
-        /// Tokens before these.
+        /// Number of tokens before these.
         past: usize,
     },
 }
 
-/// A pass of some tokens: what steps take beside weights, and the values between them.
+/// A pass over some tokens: what steps need besides weights, and the values that they compute.
 pub(super) struct Pass<'a, 'w, 'p> {
     /// The residual stream, tokens x hidden size.
     stream: &'a mut [f32],
     over: Over<'a>,
-    /// The angles of each set of rotary positions for the tokens.
+    /// The angles of the tokens, for each set of rotary positions.
     tables: &'a [Vec<(f32, f32)>],
     threads: Threads,
     watch: &'w mut Watch<'p>,
-    /// Values by slot, or by number where all are kept.
+    /// Values by slot, or by id if all are kept.
     values: Vec<Vec<f32>>,
     keep: bool,
 }
@@ -52,12 +52,11 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         Self { stream, over, tables, threads, watch, values: Vec::new(), keep: false }
     }
 
-    /// Keeps every value until the pass is over, as gradients need them.
+    /// Keeps every value until the end of the pass, as gradients require.
     pub(super) fn keeping(self) -> Self {
         Self { keep: true, ..self }
     }
 
-    /// Carries out steps.
     pub(super) fn run<'s>(&mut self, steps: impl IntoIterator<Item = &'s Step<Layer, Vec<f32>>>) {
         let Ok(()) = graph::run(steps, self);
     }
@@ -66,7 +65,7 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         if self.keep { value.id } else { value.slot }
     }
 
-    /// A value that was made, or the residual stream.
+    /// A value that an earlier step computed, or the residual stream.
     pub(super) fn get(&self, value: Value) -> &[f32] {
         match self.place(value) {
             0 => self.stream,
@@ -74,7 +73,7 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         }
     }
 
-    /// Shows the probe the input of linear layers.
+    /// Passes the input of a step's linear layers to the probe.
     pub(super) fn show(&mut self, step: &Step<Layer, Vec<f32>>) {
         if let Step::Linear { x, layers, .. } = step {
             self.show_input(*x, layers);
@@ -98,7 +97,7 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         Ok(())
     }
 
-    /// What `y` is made of in place: `x` itself, or a copy where it is still needed.
+    /// The buffer in which `y` is computed in place: `x` itself, or a copy if a later step needs `x`.
     fn take(&mut self, x: Value, y: Value) -> Vec<f32> {
         match self.place(x) {
             place if place > 0 && place == self.place(y) => std::mem::take(&mut self.values[place]),

@@ -1,4 +1,4 @@
-//! Many windows through the network together, block by block.
+//! The forward pass over many windows together, block by block.
 
 use std::ops::Range;
 
@@ -8,27 +8,27 @@ use super::{Block, Frame};
 use crate::network::check_tokens;
 use crate::{ModelError, Probe, Result};
 
-/// Tokens run through a sublayer at a time, or one window where that is longer. It bounds the working memory, and
-/// fixes the order of sums over tokens.
+/// Tokens that run through a sublayer at a time; one window if that is longer. It bounds the working memory and fixes
+/// the order of sums over tokens.
 const PIECE: usize = 2048;
 
-/// The residual streams of windows of tokens, on their way through the blocks of a decoder.
+/// The residual streams of many windows, which run through a decoder one sublayer at a time.
 ///
-/// Where [`Decoder::hidden_probed`](super::Decoder::hidden_probed) takes one text through all blocks, this takes all texts
-/// through one block: the caller holds one block at a time, and may change its weights before the streams run through it.
-/// Every window begins with an empty context.
+/// [`Decoder::hidden_probed`](super::Decoder::hidden_probed) takes one text through all blocks; a `Walk` takes all
+/// texts through one block. The caller therefore holds one block at a time, and may change its weights before the
+/// streams run through it. Every window starts with an empty context.
 ///
 /// ```text
 /// let mut walk = Walk::new(&frame, &tokens, 512)?;
 /// for index in 0..frame.config().blocks.len() {
 ///     let mut block = frame.load_block(source, index)?;
 ///     for sublayer in 0..block.sublayers.len() {
-///         walk.observe(&frame, &block, sublayer, probe);    // what its layers see
-///         block.set_weights(name, &coded)?;                 // if wanted
-///         walk.advance(&frame, &block, sublayer, None);     // on through what it is now
+///         walk.observe(&frame, &block, sublayer, probe);    // the inputs of its linear layers
+///         block.set_weights(name, &coded)?;                 // optional
+///         walk.advance(&frame, &block, sublayer, None);     // runs it with its current weights
 ///     }
 /// }
-/// walk.finish(&frame, probe);                           // what the output projection sees
+/// walk.finish(&frame, probe);                           // the input of the output projection
 /// ```
 ///
 /// The results do not depend on the number of threads.
@@ -38,7 +38,7 @@ pub struct Walk {
     stream: Vec<f32>,
 }
 
-/// Memory for `count` values, none of them there yet.
+/// Allocates memory for `count` values, without adding any.
 pub(super) fn room(count: Option<usize>, what: &'static str) -> Result<Vec<f32>> {
     let bytes = count.map_or(u64::MAX, |count| (count as u64).saturating_mul(size_of::<f32>() as u64));
     let refused = ModelError::Memory { what, bytes };
@@ -48,33 +48,33 @@ pub(super) fn room(count: Option<usize>, what: &'static str) -> Result<Vec<f32>>
     Ok(values)
 }
 
-/// Windows in a piece.
+/// Windows per piece.
 fn together(window: usize) -> usize {
     (PIECE / window).max(1)
 }
 
-/// The tables of rotary positions for a piece, every window with positions from 0 on.
+/// The tables of rotary positions for a piece; every window starts at position 0.
 pub(super) fn piece_tables(frame: &Frame, window: usize) -> Vec<Vec<(f32, f32)>> {
     let tables = frame.rope_tables(0, window, window);
     tables.into_iter().map(|table| table.repeat(together(window))).collect()
 }
 
-/// The values of each piece of a stream `width` wide and `values` long.
+/// The range of values of each piece of a stream of `values` values, `width` per token.
 pub(super) fn pieces(window: usize, width: usize, values: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
     let size = together(window) * window * width;
     (0..values).step_by(size).map(move |start| start..values.min(start + size))
 }
 
 impl Walk {
-    /// Embeds `tokens`, windows of `window` tokens one after another.
+    /// Embeds `tokens`, consecutive windows of `window` tokens.
     ///
     /// # Errors
-    /// No tokens, a last window that is not whole, windows longer than the model's context, a token outside its
-    /// vocabulary, memory refused.
+    /// No tokens, an incomplete last window, windows longer than the model's context, a token outside the vocabulary,
+    /// or memory refused.
     pub fn new(frame: &Frame, tokens: &[u32], window: usize) -> Result<Self> {
         if window == 0 || !tokens.len().is_multiple_of(window) {
             let value = format!("{window} for {} tokens", tokens.len());
-            return Err(ModelError::BadOption { name: "window", value, rule: "all windows are whole" });
+            return Err(ModelError::BadOption { name: "window", value, rule: "must divide the number of tokens" });
         }
         let config = &frame.config;
         if window > config.max_position_embeddings {
@@ -87,21 +87,21 @@ impl Walk {
         Ok(Self { window, width, stream })
     }
 
-    /// Tokens of all windows.
+    /// Number of tokens in all windows.
     pub fn tokens(&self) -> usize {
         self.stream.len() / self.width
     }
 
-    /// The residual streams, tokens x hidden size: the embeddings at first, then what the last sublayer left behind.
+    /// The residual streams, tokens x hidden size: at first the embeddings, then the output of the last sublayer.
     pub fn stream(&self) -> &[f32] {
         &self.stream
     }
 
-    /// Shows `probe` the inputs of a sublayer of `block`, given by its number, and stays before it. Pieces of whole windows
-    /// come in order; for each, all inputs of the sublayer, as in [`Probe::linear`].
+    /// Passes `probe` the inputs of the linear layers of a sublayer, without advancing. Pieces of whole windows come in
+    /// order; each piece shows all inputs of the sublayer, as in [`Probe::linear`].
     ///
     /// # Panics
-    /// If `block` is not of `frame` or has no such sublayer.
+    /// If `block` does not belong to `frame` or has no sublayer with this index.
     pub fn observe(&self, frame: &Frame, block: &Block, sublayer: usize, probe: &mut dyn Probe) {
         let sublayer = &block.sublayers[sublayer];
         let Some(last) = sublayer.last_linear() else { return };
@@ -116,10 +116,10 @@ impl Walk {
         });
     }
 
-    /// Runs all windows through a sublayer of `block`; `probe` sees its inputs as in [`Walk::observe`].
+    /// Runs all windows through a sublayer of `block`; `probe` receives its inputs as in [`Walk::observe`].
     ///
     /// # Panics
-    /// If `block` is not of `frame` or has no such sublayer.
+    /// If `block` does not belong to `frame` or has no sublayer with this index.
     pub fn advance(&mut self, frame: &Frame, block: &Block, sublayer: usize, mut probe: Option<&mut dyn Probe>) {
         let steps = &block.sublayers[sublayer].steps;
         let tables = piece_tables(frame, self.window);
@@ -132,7 +132,7 @@ impl Walk {
         });
     }
 
-    /// Shows `probe` the input of the output projection, piece by piece. All blocks lie behind.
+    /// Passes `probe` the input of the output projection, piece by piece. Call it after the last block.
     pub fn finish(&self, frame: &Frame, probe: &mut dyn Probe) {
         frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {

@@ -1,16 +1,16 @@
-//! The linear layers of a loaded model by name: to list them, to read them, to put other weights in their place.
+//! Lists, reads and replaces the linear layers of a loaded model by name.
 
 use super::layer::Layer;
 use super::{Block, Decoder, Frame};
 use crate::{LinearInfo, ModelError, Result};
 
 impl Block {
-    /// The linear layers in the order in which they run. Inputs are counted through all blocks.
+    /// The linear layers in the order in which they run. Inputs are numbered across all blocks.
     pub fn linears(&self) -> impl Iterator<Item = LinearInfo<'_>> {
         (0..self.sublayers.len()).flat_map(|sublayer| self.linears_of(sublayer))
     }
 
-    /// The linear layers of a sublayer, given by its number, as in [`Block::linears`].
+    /// The linear layers of the sublayer with this index, as in [`Block::linears`].
     ///
     /// # Panics
     /// If there is no such sublayer.
@@ -20,10 +20,10 @@ impl Block {
         groups.flat_map(|(input, layers)| layers.iter().map(move |layer| layer.info(input)))
     }
 
-    /// Weights of the linear layer `name`, as [`Decoder::weights`].
+    /// The weights of the linear layer `name`, as [`Decoder::weights`].
     ///
     /// # Errors
-    /// [`ModelError::NoLinear`] when the block has none of that name.
+    /// [`ModelError::NoLinear`] if the block has no layer of that name.
     pub fn weights(&self, name: &str) -> Result<&[f32]> {
         weights(self.layers(), name)
     }
@@ -38,7 +38,7 @@ impl Block {
 }
 
 impl Frame {
-    /// Weights of the embedding or the output projection, as [`Decoder::weights`].
+    /// The weights of the embedding or the output projection, as [`Decoder::weights`].
     ///
     /// # Errors
     /// [`ModelError::NoLinear`] for another name.
@@ -72,8 +72,8 @@ fn set_weights<'a>(mut layers: impl Iterator<Item = &'a mut Layer>, name: &str, 
 }
 
 impl Decoder {
-    /// The linear layers in the order in which they run, the output projection last (under the name of the embedding
-    /// where that is tied). A tensor that fuses several layers is one layer.
+    /// The linear layers in the order in which they run, the output projection last (under the name of the embedding if
+    /// they are tied). A tensor that fuses several layers is one layer.
     pub fn linears(&self) -> Vec<LinearInfo<'_>> {
         self.blocks.iter().flat_map(Block::linears).chain([self.frame.head()]).collect()
     }
@@ -82,19 +82,20 @@ impl Decoder {
         self.blocks.iter().flat_map(Block::layers).chain(self.frame.ends.layers())
     }
 
-    /// Weights of the linear layer (or the embedding) `name`, outputs x inputs, row-major.
+    /// The weights of the linear layer (or embedding) `name`: outputs x inputs, row-major.
     ///
     /// # Errors
-    /// [`ModelError::NoLinear`] when there is none of that name.
+    /// [`ModelError::NoLinear`] if there is no layer of that name.
     pub fn weights(&self, name: &str) -> Result<&[f32]> {
         weights(self.layers(), name)
     }
 
-    /// Puts `weights`, outputs x inputs, row-major, in place of those of the linear layer (or the embedding) `name`. A
-    /// tied embedding changes as what it is: embedding and output projection in one.
+    /// Replaces the weights of the linear layer (or embedding) `name` by `weights`: outputs x inputs, row-major.
+    /// Replacing a tied embedding changes both the embedding and the output projection.
     ///
     /// # Errors
-    /// [`ModelError::NoLinear`] when there is none of that name, [`ModelError::Tensor`] for another number of weights.
+    /// [`ModelError::NoLinear`] if there is no layer of that name, [`ModelError::Tensor`] for a wrong number of
+    /// weights.
     pub fn set_weights(&mut self, name: &str, weights: &[f32]) -> Result<()> {
         let blocks = self.blocks.iter_mut().flat_map(Block::layers_mut);
         set_weights(blocks.chain(self.frame.ends.layers_mut()), name, weights)

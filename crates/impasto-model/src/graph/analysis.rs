@@ -1,9 +1,9 @@
-//! What follows from the steps of a sublayer: where values lie, and which of them gradients need.
+//! Analysis of a sublayer's steps: where values are stored, and which values gradients need.
 
 use super::{Network, Step, Sublayer, Value};
 
 impl Network {
-    /// Slots that its sublayers need, that of the residual stream among them.
+    /// Number of slots that the sublayers need, including that of the residual stream.
     pub fn slots(&self) -> usize {
         let steps = self.blocks.iter().flat_map(|block| &block.sublayers).flat_map(|sublayer| &sublayer.steps);
         1 + steps.flat_map(Step::outputs).map(|value| value.slot).max().unwrap_or(0)
@@ -11,20 +11,20 @@ impl Network {
 }
 
 impl<L, V> Sublayer<L, V> {
-    /// Values, the residual stream among them.
+    /// Number of values, including the residual stream.
     pub fn values(&self) -> usize {
         1 + self.steps.iter().flat_map(Step::outputs).map(|value| value.id).max().unwrap_or(0)
     }
 
-    /// Gives each value a slot: that of an input where the step can work in place and nobody needs the input any more, else
-    /// the lowest that is free.
+    /// Assigns a slot to each value: that of its input if the step can work in place and no later step needs the input,
+    /// otherwise the lowest free slot.
     pub(super) fn assign_slots(&mut self) {
         let mut last = vec![0; self.values()];
         for (at, step) in self.steps.iter().enumerate() {
             step.inputs().for_each(|value| last[value.id] = at);
         }
         let mut slots = vec![0; last.len()];
-        // Slots by what lies in them; the stream keeps its own.
+        // The value in each slot. Slot 0 is reserved for the residual stream.
         let mut taken: Vec<Option<usize>> = vec![Some(0)];
         for (at, step) in self.steps.iter().enumerate() {
             let ends_here = |value: &Value| value.id != 0 && last[value.id] == at;
@@ -44,7 +44,7 @@ impl<L, V> Sublayer<L, V> {
                 slots[y.id] = slot;
             }
             for x in step.inputs().filter(ends_here) {
-                // A step in place has put its output there.
+                // A step that works in place has already put its output in this slot.
                 if taken[slots[x.id]] == Some(x.id) {
                     taken[slots[x.id]] = None;
                 }
@@ -55,7 +55,7 @@ impl<L, V> Sublayer<L, V> {
         }
     }
 
-    /// For each step, whether a backward pass must carry it out to have the values that gradients are made of.
+    /// For each step, whether the backward pass must recompute it, because gradients depend on its output.
     pub fn needed_backward(&self) -> Vec<bool> {
         let mut needed = vec![false; self.values()];
         for step in &self.steps {
@@ -79,7 +79,8 @@ impl<L, V> Sublayer<L, V> {
 }
 
 impl<L, V> Step<L, V> {
-    /// The inputs whose values the gradient of the step depends on. Products with weights are linear, and so are rotations.
+    /// The inputs whose values the gradient of the step depends on. Products with weights and rotations are linear and
+    /// need none.
     fn values_of_gradient(&self) -> impl Iterator<Item = Value> {
         let depends = matches!(self, Self::Norm { .. } | Self::Attend { .. } | Self::Gate { .. });
         self.inputs().filter(move |_| depends)

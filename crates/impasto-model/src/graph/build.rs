@@ -1,12 +1,12 @@
-//! From a configuration to the description of its network: the tensors of transformers, and what is done with them.
+//! Builds the description of a network from its configuration. Tensor names are those of transformers.
 
 use super::{Attention, Block, Ends, LinearSpec, Network, Rotation, Step, Sublayer, Value, VectorSpec};
 use crate::config::{Activation, DecoderConfig};
 
-/// A sublayer on its way.
+/// Collects the steps of a sublayer.
 struct Builder<'a> {
     config: &'a DecoderConfig,
-    /// What the names of a block's tensors begin with.
+    /// Prefix of the names of the block's tensors.
     prefix: String,
     steps: Vec<Step<LinearSpec, VectorSpec>>,
     values: usize,
@@ -22,14 +22,14 @@ impl<'a> Builder<'a> {
         Value { id: 0, slot: 0, width: self.config.hidden_size }
     }
 
-    /// A value that the next step makes.
+    /// A new value, the output of the next step.
     fn value(&mut self, width: usize) -> Value {
         let id = self.values;
         self.values += 1;
         Value { id, slot: 0, width }
     }
 
-    /// `x` through the norm `part`, piece by piece, each `width` wide.
+    /// Applies the norm `part` to each piece of `width` elements of `x`.
     fn norm(&mut self, x: Value, part: &str, width: usize) -> Value {
         let y = self.value(x.width);
         let weight = vector(self.config, format!("{}{part}.weight", self.prefix), width);
@@ -37,7 +37,7 @@ impl<'a> Builder<'a> {
         y
     }
 
-    /// `x` through linear layers of these names and outputs.
+    /// Applies linear layers with these names and numbers of outputs to `x`.
     fn linear<const N: usize>(&mut self, x: Value, parts: [(&str, usize); N], bias: bool) -> [Value; N] {
         let layer = |(part, outputs): (&str, usize)| {
             let name = format!("{}{part}.weight", self.prefix);
@@ -49,7 +49,7 @@ impl<'a> Builder<'a> {
         y
     }
 
-    /// The same, or one layer named `fused` whose outputs come apart, where the family fuses them.
+    /// Applies linear layers, or a single layer named `fused` and a split if the family fuses them.
     fn projections<const N: usize>(
         &mut self,
         x: Value,
@@ -67,7 +67,7 @@ impl<'a> Builder<'a> {
         y
     }
 
-    /// Adds `x` to the stream, through the norm `post` where the family has one there: the end.
+    /// Adds `x` to the residual stream, after the norm `post` if the family has it, and returns the sublayer.
     fn finish(mut self, x: Value, post: &str) -> Sublayer {
         let x = match self.config.structure.post_norms {
             true => self.norm(x, post, x.width),
@@ -118,7 +118,7 @@ fn mlp(config: &DecoderConfig, prefix: &str, block: usize) -> Sublayer {
     let mut b = Builder::new(config, prefix, block);
     let inner = config.intermediate_size;
     let bias = config.biases.mlp;
-    // The families without norms behind attention have this name for the one before the MLP.
+    // Families without a norm after attention use this name for the norm before the MLP.
     let name = if config.structure.post_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
     let normed = b.norm(b.stream(), name, config.hidden_size);
     let parts = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
@@ -130,8 +130,8 @@ fn mlp(config: &DecoderConfig, prefix: &str, block: usize) -> Sublayer {
     b.finish(out, "post_feedforward_layernorm")
 }
 
-/// The network of a configuration. `names`: what the names of its tensors begin with, and the name of the output
-/// projection; one of [`DecoderConfig::names`].
+/// Returns the network of a configuration. `names` is the prefix of its tensor names and the name of the output
+/// projection: one of [`DecoderConfig::names`].
 pub fn describe(config: &DecoderConfig, names: (&str, &str)) -> Network {
     let ((prefix, output), hidden) = (names, config.hidden_size);
     let matrix = |name: String| LinearSpec { name, outputs: config.vocab_size, inputs: hidden, bias: false };

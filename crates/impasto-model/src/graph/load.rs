@@ -1,13 +1,13 @@
-//! Weights by the names and shapes of a description.
+//! Loads weights by the names and shapes of a description.
 
 use super::{Block, Ends, LinearSpec, VectorSpec};
 use crate::config::DecoderConfig;
 use crate::{ModelError, Result, WeightSource};
 
-/// Is the shape of tensor `name` the `expected` one?
+/// Checks that tensor `name` has the `expected` shape.
 ///
 /// # Errors
-/// [`ModelError::MissingTensor`] or [`ModelError::Shape`] if not.
+/// [`ModelError::MissingTensor`] or [`ModelError::Shape`] if it does not.
 pub fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<()> {
     let wide: Vec<u64> = expected.iter().map(|&d| d as u64).collect();
     match source.shape(name) {
@@ -17,10 +17,10 @@ pub fn check_shape(source: &dyn WeightSource, name: &str, expected: &[usize]) ->
     }
 }
 
-/// Values of tensor `name`, whose shape must be `expected`.
+/// Returns the values of tensor `name`, whose shape must be `expected`.
 ///
 /// # Errors
-/// Those of [`check_shape`], and [`ModelError::Tensor`] when the source fails.
+/// Those of [`check_shape`], and [`ModelError::Tensor`] if the source fails.
 pub fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
     check_shape(source, name, expected)?;
     let values = source.load_f32(name).map_err(|source| ModelError::Tensor { name: name.into(), source })?;
@@ -34,23 +34,23 @@ pub(super) fn embedding(prefix: &str) -> String {
     format!("{prefix}embed_tokens.weight")
 }
 
-/// What tensor names begin with in this source, and the name of the output projection.
+/// Returns the prefix of the tensor names of this source, and the name of its output projection.
 pub fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'static str) {
     let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
     config.names.iter().find(present).or(config.names.first()).copied().unwrap_or(("", ""))
 }
 
-/// What makes a linear layer of its description and its bias, after its shape was checked.
+/// Creates a linear layer from its description and its bias; called after its shape was checked.
 type Make<'a, L> = dyn Fn(&LinearSpec, Option<Vec<f32>>) -> Result<L> + 'a;
 
-/// Reads the weights that a description names, linear layers as `make` makes them.
+/// Loads the weights that a description names; `make` creates the linear layers.
 pub struct Loader<'a, L> {
     source: &'a dyn WeightSource,
     make: &'a Make<'a, L>,
 }
 
 impl<'a, L> Loader<'a, L> {
-    /// Reads the weights of `source`.
+    /// Loads from `source`.
     pub fn new(source: &'a dyn WeightSource, make: &'a Make<'a, L>) -> Self {
         Self { source, make }
     }
@@ -69,18 +69,18 @@ impl<'a, L> Loader<'a, L> {
         Ok(weight)
     }
 
-    /// The weights of a block.
+    /// Loads the weights of a block.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape or cannot be read; what `make` refuses.
+    /// A tensor that is missing, has the wrong shape or cannot be read; errors of `make`.
     pub fn block(&self, block: &Block) -> Result<Block<L, Vec<f32>>> {
         block.try_map(|linear| self.linear(linear), |vector| self.vector(vector))
     }
 
-    /// The weights around the blocks.
+    /// Loads the weights outside the blocks.
     ///
     /// # Errors
-    /// As [`Loader::block`].
+    /// Those of [`Loader::block`].
     pub fn ends(&self, ends: &Ends) -> Result<Ends<L, Vec<f32>>> {
         ends.try_map(|linear| self.linear(linear), |vector| self.vector(vector))
     }

@@ -1,36 +1,37 @@
-//! A network as data: which tensors it has and what it computes with them, step by step.
+//! The description of a network as data: its tensors, and the steps that it computes with them.
 //!
-//! This is the one description of an architecture. It is made once, from the configuration ([`describe`]), and everything
-//! else follows it: loading asks it for names and shapes, the reference and a fast runtime [`run`] its steps with kernels
-//! of their own ([`Backend`]), calibration runs them one sublayer at a time, and the backward pass goes through them in
-//! reverse.
+//! This is the only description of an architecture. It is built once, from the configuration ([`describe`]), and
+//! everything else follows it: loading takes names and shapes from it, the reference and the fast runtime [`run`] its
+//! steps with their own kernels ([`Backend`]), calibration runs them one sublayer at a time, and the backward pass
+//! takes them in reverse.
 //!
 //! ```text
 //! Network -> Ends: embedding, last norm, output projection
 //!         -> Block -> Sublayer -> Step, Step, ..., Add      x = x + f(x), x being the residual stream
 //! ```
 //!
-//! A sublayer (Vaswani et al., arXiv 1706.03762) is a straight line of [`Step`]s over numbered [`Value`]s, each made by one
-//! step. All types are generic over what stands in the place of a linear layer and of a vector of weights: their
-//! specification ([`LinearSpec`], [`VectorSpec`]) in the description, the weights themselves in a network that was loaded
-//! ([`Block::try_map`]). So a loaded network is its own description, and the two cannot disagree.
+//! A sublayer (Vaswani et al., arXiv 1706.03762) is a sequence of [`Step`]s over numbered [`Value`]s, each computed by
+//! one step. All types are generic over the type of a linear layer and that of a weight vector: specifications
+//! ([`LinearSpec`], [`VectorSpec`]) in a description, the weights themselves in a loaded network ([`Block::try_map`]).
+//! A loaded network is therefore its own description, and the two cannot disagree.
 //!
-//! # Another architecture
+//! # Adding an architecture
 //!
-//! One that is made of these steps in another order (norms elsewhere, attention and MLP side by side, another gate) is a
-//! row of `config/family.rs` and, where it differs in a new way, a branch of `build.rs`. One that needs something else adds
-//! a variant of [`Step`] and a method of [`Backend`]; the compiler then names every place that must know it:
+//! An architecture with the same steps in another order (norms elsewhere, attention and MLP in parallel, another gate)
+//! needs a row in `config/family.rs` and, if its blocks are built in a new way, a branch in `build.rs`. An architecture
+//! with a new operation adds a variant of [`Step`] and a method of [`Backend`]; the compiler then reports every place
+//! that must handle it:
 //!
-//! * *Mixture of experts*: a step that holds a router and, for each expert, a gated MLP: it routes each token to a few of
-//!   them. As `L` and `V` occur in it like in any step, loading, packing and calibration find its layers.
-//! * *Convolutions and state-space layers*: a step each, in a sublayer in the place of attention. What they keep of a
-//!   sequence goes beside keys and values into the network's [`KvStorage`](crate::cache::KvStorage), which is asked for by
-//!   block.
-//! * *Latent attention*: linear layers and norms that are there already make queries, keys and values out of the latent
-//!   value; [`Attention`] gets a width of values that is not that of keys.
+//! * *Mixture of experts*: a step with a router and, for each expert, a gated MLP; it routes each token to a few
+//!   experts. If the step has its layers as `L` and `V`, as all steps do, then loading, packing and calibration find
+//!   them.
+//! * *Convolutions and state-space layers*: a step each, in a sublayer in place of attention. Their state is stored
+//!   with keys and values in the network's [`KvStorage`](crate::cache::KvStorage), by block.
+//! * *Latent attention*: existing linear layers and norms compute queries, keys and values from the latent value;
+//!   [`Attention`] gets a width of values that differs from that of keys.
 //!
-//! A backend on another device implements [`Backend`] in its own crate: values are its buffers ([`Value::slot`]), and it
-//! loads its weights by [`Block::try_map`].
+//! A backend on another device implements [`Backend`] in its own crate: values are its buffers ([`Value::slot`]), and
+//! it loads its weights with [`Block::try_map`].
 
 mod analysis;
 mod build;
@@ -41,40 +42,40 @@ pub use build::describe;
 pub use load::{Loader, check_shape, names, tensor};
 pub use step::{Attention, Backend, Rotation, Step, Value, run};
 
-/// A network, its linear layers as `L` and its vectors of weights as `V`.
+/// A network, with linear layers of type `L` and weight vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network<L = LinearSpec, V = VectorSpec> {
-    /// What stands around the blocks.
+    /// Everything outside the blocks.
     pub ends: Ends<L, V>,
     /// The blocks, in order.
     pub blocks: Vec<Block<L, V>>,
 }
 
-/// What stands around the blocks of a network.
+/// The part of a network outside its blocks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ends<L = LinearSpec, V = VectorSpec> {
-    /// The embedding, vocabulary x hidden size: row t is the residual stream that token t begins with.
+    /// The embedding, vocabulary x hidden size: row t is the initial residual stream of token t.
     pub embedding: L,
-    /// Factor on embeddings, in binary32 as transformers has it for a model in binary32.
+    /// Factor on the embeddings, rounded to binary32 as in transformers.
     pub scale: Option<f32>,
-    /// The weights of the norm behind the last block.
+    /// The weights of the norm after the last block.
     pub norm: V,
     /// Added to the mean square in that norm.
     pub eps: f32,
-    /// The output projection, from normalised streams to logits; `None` when it is the embedding again.
+    /// The output projection, from normalized residual streams to logits; `None` if it is the embedding matrix.
     pub output: Option<L>,
-    /// Cap c on the logits: c tanh(x / c).
+    /// Soft cap c on the logits: c tanh(x / c).
     pub softcap: Option<f32>,
 }
 
 /// A transformer block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block<L = LinearSpec, V = VectorSpec> {
-    /// Its number in the network.
+    /// Index in the network.
     pub index: usize,
-    /// Inputs of linear layers in all blocks before it.
+    /// Number of inputs of linear layers in all earlier blocks.
     pub first_input: usize,
-    /// What it does to the residual stream, one after another.
+    /// The sublayers, in order.
     pub sublayers: Vec<Sublayer<L, V>>,
 }
 
@@ -88,13 +89,13 @@ pub struct Sublayer<L = LinearSpec, V = VectorSpec> {
 /// A linear layer, y = W x + b.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearSpec {
-    /// Name of the tensor W, outputs x inputs. It ends in `weight`.
+    /// Name of the tensor W, outputs x inputs. It ends with `weight`.
     pub name: String,
     /// Rows of W.
     pub outputs: usize,
     /// Columns of W.
     pub inputs: usize,
-    /// Whether there is a b, as a tensor of the same name but for its end, which is `bias`.
+    /// Whether there is a bias b. Its tensor has the same name, with `bias` in place of `weight`.
     pub bias: bool,
 }
 
@@ -103,9 +104,9 @@ pub struct LinearSpec {
 pub struct VectorSpec {
     /// Name of the tensor.
     pub name: String,
-    /// Its elements.
+    /// Number of elements.
     pub width: usize,
-    /// Whether weights are one more than what is stored.
+    /// Whether the weights are the stored values plus one.
     pub plus_one: bool,
 }
 
@@ -115,14 +116,14 @@ impl LinearSpec {
         format!("{}bias", self.name.strip_suffix("weight").unwrap_or(&self.name))
     }
 
-    /// Numbers that it holds.
+    /// Number of values.
     fn len(&self) -> u128 {
         self.outputs as u128 * (self.inputs as u128 + u128::from(self.bias))
     }
 }
 
 impl<L, V> Ends<L, V> {
-    /// The output projection: the embedding again where that is tied.
+    /// The output projection (the embedding matrix if they are tied).
     pub fn projection(&self) -> &L {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
@@ -132,12 +133,12 @@ impl<L, V> Ends<L, V> {
         self.output.iter().chain([&self.embedding])
     }
 
-    /// The linear layers, to be changed.
+    /// The linear layers, mutably.
     pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut L> {
         self.output.iter_mut().chain([&mut self.embedding])
     }
 
-    /// The same with other things in the places of linear layers and vectors.
+    /// Maps all linear layers and vectors.
     ///
     /// # Errors
     /// Those of `linear` and `vector`.
@@ -178,7 +179,7 @@ impl<L, V> Block<L, V> {
         self.sublayers.iter().flat_map(Sublayer::groups).flatten()
     }
 
-    /// The linear layers, to be changed.
+    /// The linear layers, mutably.
     pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut L> {
         let steps = self.sublayers.iter_mut().flat_map(|sublayer| &mut sublayer.steps);
         steps.flat_map(|step| match step {
@@ -196,12 +197,12 @@ impl<L, V> Block<L, V> {
         })
     }
 
-    /// The inputs of linear layers: how many.
+    /// Number of inputs of linear layers. Layers that share an input count once.
     pub fn inputs(&self) -> usize {
         self.sublayers.iter().map(|sublayer| sublayer.groups().count()).sum()
     }
 
-    /// The same with other things in the places of linear layers and vectors: how weights are loaded.
+    /// Maps all linear layers and vectors; this is how weights are loaded.
     ///
     /// # Errors
     /// Those of `linear` and `vector`.
@@ -220,14 +221,14 @@ impl<L, V> Block<L, V> {
 }
 
 impl Network {
-    /// Numbers in all tensors.
+    /// Number of values in all tensors.
     pub fn len(&self) -> u128 {
         let layers = self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers()).map(LinearSpec::len);
         let vectors = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
         layers.sum::<u128>() + vectors.map(|vector| vector.width as u128).sum::<u128>()
     }
 
-    /// Whether it has no weights at all.
+    /// Whether the network has no weights.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,95 +1,95 @@
-//! The steps of a sublayer, and what carries them out.
+//! The steps of a sublayer, and the backend that runs them.
 
 use crate::config::Activation;
 
-/// A matrix on its way through a sublayer, tokens x `width`.
+/// A matrix that a sublayer computes: tokens x `width`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// Its number in the sublayer; 0 is the residual stream. Each is made by one step.
+    /// Index in the sublayer; 0 is the residual stream. Each value is computed by one step.
     pub id: usize,
-    /// Where it can lie: values of one slot are never needed at the same time. Slot 0 is the residual stream alone. Where a
-    /// step's input and output share a slot it works in place.
+    /// Index of the buffer for the value: values with the same slot are never needed at the same time. Slot 0 is the
+    /// residual stream alone. A step whose input and output share a slot works in place.
     pub slot: usize,
     /// Columns.
     pub width: usize,
 }
 
-/// The attention of a block: causal, heads in groups, softmax of scaled products.
+/// The parameters of causal attention with grouped heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
-    /// Query heads; a multiple of `kv`.
+    /// Number of query heads; a multiple of `kv`.
     pub query: usize,
-    /// Key and value heads.
+    /// Number of key/value heads.
     pub kv: usize,
     /// Width of a head.
     pub dim: usize,
     /// Factor on the products of queries and keys.
     pub scale: f32,
-    /// Cap c on these: c tanh(x / c).
+    /// Soft cap c on these products: c tanh(x / c).
     pub softcap: Option<f32>,
-    /// Tokens that a query sees, its own among them; `None` for all before it.
+    /// Size of the sliding window in tokens, including the query's own; `None` for full attention.
     pub window: Option<usize>,
 }
 
 impl Attention {
-    /// First token that the query at `position` sees.
+    /// First token that the query at `position` attends to.
     pub fn first(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
-/// Rotary positions (Su et al., arXiv 2104.09864) of heads.
+/// Rotary position embedding (Su et al., arXiv 2104.09864) of heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Index of their frequencies in [`DecoderConfig::ropes`](crate::config::DecoderConfig::ropes).
+    /// Index of the frequencies in [`DecoderConfig::ropes`](crate::config::DecoderConfig::ropes).
     pub rope: usize,
-    /// Elements of a head that are turned, from the first on; element i together with element i + dim / 2.
+    /// Number of leading elements of a head that are rotated; element i together with element i + dim / 2.
     pub dim: usize,
     /// Width of a head.
     pub head: usize,
 }
 
-/// A step: what it reads, what it makes of it, and the weights that it needs, linear layers as `L` and vectors as `V`.
+/// A step: its inputs, its outputs and its weights, with linear layers of type `L` and vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step<L, V> {
-    /// y = RMSNorm(x) (Zhang and Sennrich, arXiv 1910.07467): each piece of a row that is as wide as `weight`, over its root
-    /// mean square (of which `eps` is added to the square), times the weight.
+    /// y = RMSNorm(x) (Zhang and Sennrich, arXiv 1910.07467). Each piece of a row, as wide as `weight`, is divided by
+    /// the square root of its mean square plus `eps`, and multiplied by `weight`.
     Norm {
         /// Input.
         x: Value,
         /// Output.
         y: Value,
-        /// A weight for each element of a piece: of a row, or of a head.
+        /// One weight per element of a piece, which is a row or a head.
         weight: V,
         /// Added to the mean square.
         eps: f32,
     },
-    /// y_i = W_i x + b_i: layers that share an input.
+    /// y_i = W_i x + b_i, for layers that share an input.
     Linear {
         /// Input.
         x: Value,
         /// The layers.
         layers: Vec<L>,
-        /// An output for each layer.
+        /// One output per layer.
         y: Vec<Value>,
     },
-    /// The columns of x, as wide as each y, in order.
+    /// Splits the columns of x into the outputs y, in order.
     Split {
         /// Input.
         x: Value,
         /// Outputs; their widths add up to that of x.
         y: Vec<Value>,
     },
-    /// The heads of x turned by their positions.
+    /// Rotates the heads of x by their positions.
     Rotate {
         /// Input.
         x: Value,
         /// Output.
         y: Value,
-        /// How they are turned.
+        /// The rotation.
         by: Rotation,
     },
-    /// What the queries see: values weighed by the softmax of products with keys, those of earlier tokens among them.
+    /// Attention: the softmax of query-key products, times the values, over these tokens and earlier ones.
     Attend {
         /// Queries, tokens x (query heads * dim).
         q: Value,
@@ -106,14 +106,14 @@ pub enum Step<L, V> {
     Gate {
         /// The gate.
         gate: Value,
-        /// What it gates.
+        /// The factor on the activated gate.
         up: Value,
         /// Output.
         y: Value,
-        /// The nonlinearity.
+        /// The activation function.
         activation: Activation,
     },
-    /// x is added to the residual stream.
+    /// Adds x to the residual stream.
     Add {
         /// Input.
         x: Value,
@@ -121,7 +121,7 @@ pub enum Step<L, V> {
 }
 
 impl<L, V> Step<L, V> {
-    /// The values that it reads; [`Step::Add`] also changes the residual stream.
+    /// The values that the step reads. [`Step::Add`] also changes the residual stream.
     pub fn inputs(&self) -> impl Iterator<Item = Value> {
         let [a, b, c] = match *self {
             Self::Attend { q, k, v, .. } => [Some(q), Some(k), Some(v)],
@@ -135,7 +135,7 @@ impl<L, V> Step<L, V> {
         [a, b, c].into_iter().flatten()
     }
 
-    /// The values that it makes.
+    /// The values that the step computes.
     pub fn outputs(&self) -> &[Value] {
         match self {
             Self::Linear { y, .. } | Self::Split { y, .. } => y,
@@ -166,21 +166,21 @@ impl<L, V> Step<L, V> {
     }
 }
 
-/// Kernels that carry out steps, and the memory of the values between them. Each method is the [`Step`] of its name.
+/// Runs steps and stores their values. Each method runs the [`Step`] of the same name.
 ///
-/// Tokens, their positions and the keys and values before them are the backend's own affair: it is made for a pass.
+/// A backend is created for one pass; it also has the tokens, their positions, and the earlier keys and values.
 pub trait Backend {
     /// A linear layer with its weights.
     type Linear;
     /// A vector of weights.
     type Vector;
-    /// What keeps a step from being carried out.
+    /// The error of a step.
     type Error;
 
     /// [`Step::Norm`].
     ///
     /// # Errors
-    /// The backend's own, and so below.
+    /// Those of the backend.
     fn norm(&mut self, x: Value, weight: &Self::Vector, eps: f32, y: Value) -> Result<(), Self::Error>;
 
     /// [`Step::Linear`].
@@ -201,7 +201,7 @@ pub trait Backend {
     /// See [`Backend::norm`].
     fn rotate(&mut self, x: Value, by: Rotation, y: Value) -> Result<(), Self::Error>;
 
-    /// [`Step::Attend`], `qkv` being queries, keys and values.
+    /// [`Step::Attend`]; `qkv` is queries, keys and values.
     ///
     /// # Errors
     /// See [`Backend::norm`].
@@ -220,10 +220,10 @@ pub trait Backend {
     fn add(&mut self, x: Value) -> Result<(), Self::Error>;
 }
 
-/// Carries out `steps`, which may be a part of a sublayer.
+/// Runs `steps`, which may be part of a sublayer.
 ///
 /// # Errors
-/// The first of `backend`.
+/// The first error of `backend`.
 pub fn run<'s, B: Backend>(
     steps: impl IntoIterator<Item = &'s Step<B::Linear, B::Vector>>,
     backend: &mut B,

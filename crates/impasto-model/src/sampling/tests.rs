@@ -18,7 +18,7 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 const ALL: SamplingParams =
     SamplingParams { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
 
-/// Logits of all tokens after the whole chain, `None` where filtered away.
+/// Logits of all tokens after the whole chain, `None` if filtered out.
 fn chain(logits: &[f32], history: &[u32], p: &SamplingParams) -> Vec<Option<f32>> {
     let mut logits = logits.to_vec();
     penalize(&mut logits, history, p.repetition_penalty);
@@ -76,7 +76,7 @@ proptest! {
     #[test]
     fn top_k_is_naive(logits in logits(), k in 1usize..70) {
         let got = ids(&filter(&logits, &SamplingParams { top_k: k, ..ALL }));
-        // A token stays when fewer than k are strictly likelier.
+        // A token stays if fewer than k are strictly more likely.
         let stays = |x: &f32| logits.iter().filter(|y| *y > x).count() < k;
         let expected: Vec<u32> = (0u32..).zip(&logits).filter(|(_, x)| stays(x)).map(|(id, _)| id).collect();
         prop_assert_eq!(got, expected);
@@ -86,7 +86,7 @@ proptest! {
     fn top_p_is_naive(logits in logits(), p in 0.01f32..0.99) {
         let got = ids(&filter(&logits, &SamplingParams { top_p: p, ..ALL }));
         let prob = softmax(&logits);
-        // A token stays when those before it in order do not reach p; skip draws where rounding decides.
+        // A token stays if the tokens before it do not reach p. Cases that rounding decides are skipped.
         let before = |id: usize| -> f64 {
             let ahead = |j: usize| logits[j] > logits[id] || (logits[j] == logits[id] && j < id);
             (0..logits.len()).filter(|&j| ahead(j)).map(|j| prob[j]).sum()
@@ -170,7 +170,7 @@ fn the_seed_decides() {
     assert_eq!(run(42)[..6], FROZEN);
 }
 
-// Computed by a separate program from the definition: SplitMix64 and the inverse of the cumulative distribution.
+// Computed by a separate program: SplitMix64 and the inverse of the cumulative distribution.
 const FROZEN: [u32; 6] = [40, 31, 35, 39, 27, 33];
 
 #[test]

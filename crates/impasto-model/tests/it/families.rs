@@ -1,6 +1,6 @@
-//! Tiny models of every family against transformers: the logits of tests/golden/families, made by tools/make_goldens.py.
+//! Tiny models of every family against transformers: logits of tests/golden/families, made by tools/make_goldens.py.
 //!
-//! The error of a position is its largest absolute difference over the largest absolute logit of that position.
+//! The error of a position is its largest absolute difference divided by its largest absolute logit.
 
 use crate::support::transformers::{TOLERANCE, error_of, one_token_at_a_time};
 use crate::support::{Family, Table, decoder};
@@ -33,7 +33,7 @@ fn tokens_one_at_a_time() {
     }
 }
 
-/// The limit on memory stands on the size that the configuration tells.
+/// The memory limit uses the size from the configuration.
 #[test]
 fn sizes() {
     for family in Family::all() {
@@ -44,7 +44,7 @@ fn sizes() {
     }
 }
 
-/// Each option of a configuration is in the logits: without it, they are others.
+/// Each option of a configuration affects the logits: changing it changes them.
 #[test]
 fn options_matter() {
     for (name, pointer, value) in [
@@ -97,7 +97,7 @@ fn parsed(table: &Table) -> DecoderConfig {
     DecoderConfig::from_json(&table.assets["config.json"]).unwrap()
 }
 
-/// Configurations as transformers 4 wrote them, and what may be left out.
+/// Configurations in the dialect of transformers 4, and with optional values left out.
 #[test]
 fn older_dialects() {
     fn flat(config: &mut Value) {
@@ -107,7 +107,7 @@ fn older_dialects() {
         if let Some(theta) = rope.remove("rope_theta") {
             config.insert("rope_theta".into(), theta);
         }
-        // Both names of the kind stand in files that were saved again.
+        // Files that were saved again have both names of the type.
         rope.insert("type".into(), rope["rope_type"].clone());
         config.insert("rope_scaling".into(), Value::Object(rope));
     }
@@ -149,7 +149,7 @@ fn older_dialects() {
     assert_eq!(parsed(&old), parsed(&smollm3.table));
 }
 
-/// A Gemma 3 that also sees: sizes in `text_config`, other names.
+/// A multimodal Gemma 3: sizes in `text_config`, other tensor names.
 #[test]
 fn text_of_a_multimodal_model() {
     let family = Family::open("gemma3");
@@ -177,7 +177,7 @@ fn text_of_a_multimodal_model() {
         table.assets.insert("config.json".into(), serde_json::to_vec(&config).unwrap());
         assert_eq!((eos_token_ids(&table).unwrap(), parsed(&table).eos_token_ids), (vec![1], vec![1]));
     }
-    // What the files of the 4b and 12b models leave out.
+    // Values that the files of the 4b and 12b models leave out.
     let short = json!({
         "model_type": "gemma3",
         "architectures": ["Gemma3ForConditionalGeneration"],
@@ -194,7 +194,7 @@ fn text_of_a_multimodal_model() {
     assert!(config.tie_word_embeddings);
 }
 
-/// The options of published files, as transformers 4 wrote them, where they are not those of the tiny models.
+/// Options of published files in the dialect of transformers 4, where they differ from those of the tiny models.
 #[test]
 fn published_configurations() {
     fn read(config: Value) -> DecoderConfig {

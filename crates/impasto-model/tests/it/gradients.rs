@@ -1,5 +1,5 @@
-//! The backward pass: against transformers (tests/golden/families, made by tools/make_goldens.py), against differences of
-//! the loss, and against what it should be on average.
+//! The backward pass, against transformers (tests/golden/families, made by tools/make_goldens.py), finite differences
+//! of the loss, and its expected moments.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use impasto_model::decoder::{Decoder, Labels};
 use impasto_model::{CausalLm, GradientProbe, ModelError, Probe, Want};
 use serde_json::Value;
 
-/// Everything that a run shows. The gradient by the embedding has the name "", that of the head is a root mean square.
+/// Everything that the probe received. The gradient of the embeddings has the name "", that of the output projection is
+/// a root mean square.
 #[derive(Default)]
 struct Recorder {
     inputs: Vec<(Vec<String>, Vec<f32>, usize)>,
@@ -50,12 +51,11 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-/// Largest of the numbers.
 fn largest(x: impl Iterator<Item = f64>) -> f64 {
     x.fold(0.0, f64::max)
 }
 
-/// The labels of a family's golden gradients, and the gradients: by name, (sums of squares, moments) as in `digest` of
+/// The labels of a family's golden gradients, and the gradients by name: (sums of squares, moments) as in `digest` of
 /// make_goldens.py.
 fn goldens(family: &Family) -> (Vec<u32>, BTreeMap<String, [Vec<f64>; 2]>) {
     let json = std::fs::read(golden().join("families").join(&family.name).join("gradients.json")).unwrap();
@@ -65,8 +65,8 @@ fn goldens(family: &Family) -> (Vec<u32>, BTreeMap<String, [Vec<f64>; 2]>) {
     (numbers(&golden["labels"]).into_iter().map(|x| x as u32).collect(), digests)
 }
 
-/// On the sum of squares of an output by itself, and on its moment over the largest of its layer. Measured: at most 3e-5;
-/// a rule that is wrong is off by 1e-3 and more.
+/// Of each output's sum of squares, and of its moment relative to the largest of its layer. Measured: at most 3e-5; an
+/// error in the math gives 1e-3 or more.
 const TOLERANCE: f64 = 1e-4;
 
 #[test]
@@ -99,7 +99,8 @@ fn equal_transformers() {
     }
 }
 
-/// Sums of squared gradients of whole layers, for labels that are the next token, and behind the last the first.
+/// Compares sums of squared gradients of whole layers. The label of each position is the next token, that of the last
+/// is the first token.
 fn real_model(folder: &Folder, file: &str) {
     let golden: Value = serde_json::from_slice(&std::fs::read(golden().join(file)).unwrap()).unwrap();
     let expected = golden["squared_gradients"].as_object().unwrap();
@@ -139,11 +140,11 @@ fn what_is_shown_and_when() {
         let net = &model;
         let (labels, tokens) = (goldens(&family).0, &family.tokens);
         let seen = record(net, tokens, Labels::Given(&labels));
-        // Inputs as a plain run shows them.
+        // The inputs are those of a plain run.
         let mut plain = Recorder::default();
         net.hidden_probed(&mut net.new_cache(0).unwrap(), tokens, Want::All, &mut plain).unwrap();
         assert!(seen.inputs == plain.inputs, "{}", family.name);
-        // Gradients of layers grouped by their inputs, from the last group to the first; then the embedding.
+        // Gradients come grouped by input, from the last input to the first; then the embedding.
         let mut listed = net.linears();
         listed.sort_by_key(|layer| std::cmp::Reverse(layer.input));
         let listed: Vec<_> =
@@ -154,7 +155,7 @@ fn what_is_shown_and_when() {
     }
 }
 
-/// The loss, from the logits of a plain run.
+/// Computes the loss from the logits of a plain run.
 fn loss(net: &Decoder, tokens: &[u32], labels: &[u32]) -> f64 {
     let logits = net.forward(&mut net.new_cache(0).unwrap(), tokens, Want::All).unwrap();
     let rows = logits.chunks_exact(net.vocab_size()).zip(labels);
@@ -166,7 +167,8 @@ fn loss(net: &Decoder, tokens: &[u32], labels: &[u32]) -> f64 {
     .sum()
 }
 
-/// The gradient of a weight matrix, outputs x inputs: that of its output times its input, over all tokens.
+/// The gradient of a weight matrix, outputs x inputs: the outer product of output gradient and input, summed over
+/// tokens.
 fn weight_gradient(gradient: &[f32], x: &[f32], outputs: usize, inputs: usize) -> Vec<f64> {
     let mut sum = vec![0.0; outputs * inputs];
     for (g, x) in gradient.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
@@ -177,12 +179,12 @@ fn weight_gradient(gradient: &[f32], x: &[f32], outputs: usize, inputs: usize) -
     sum
 }
 
-/// Moves the weights of `name` along their own gradient and compares the change of the loss with its forecast.
+/// Moves the weights of `name` along their gradient and compares the change of the loss with the predicted change.
 fn check_slope(model: &mut Decoder, tokens: &[u32], labels: &[u32], name: &str, slope: &[f64]) {
     let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
     let old = model.weights(name).unwrap().to_vec();
     let size = old.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
-    // So far that the loss moves by more than the rounding of the forward pass, and by little else than its slope.
+    // Large enough that the change exceeds the rounding of the forward pass, small enough to be linear.
     let step = (0.03 / norm).min(1e-3 * size);
     let mut moved = |by: f64| {
         let weights: Vec<f32> = old.iter().zip(slope).map(|(w, s)| (f64::from(*w) + by * s / norm) as f32).collect();
@@ -221,7 +223,7 @@ fn differences_of_the_loss() {
     }
 }
 
-/// A window longer than any block of queries or piece of a prompt, on a real model.
+/// A window longer than any block of queries and any prefill piece.
 #[test]
 fn a_long_window() {
     let mut model = load(&Folder::tiny().table(), 2);
@@ -237,8 +239,8 @@ fn a_long_window() {
     }
 }
 
-/// At one position, the labels can be counted out: over many seeds, gradients and their squares come to the means under
-/// the model's own distribution. The mean gradient is 0, whatever the model.
+/// At one position, all labels can be enumerated: over many seeds, gradients and their squares approach the means under
+/// the model's own distribution. The mean gradient is 0 for any model.
 #[test]
 fn sampled_gradients_have_the_moments_of_the_distribution() {
     const SEEDS: usize = 4000;
@@ -294,7 +296,7 @@ fn refusals() {
     assert!(matches!(error(&[1; 129], drawn), ModelError::ContextOverflow { tokens: 129, context: 128 }));
     assert!(matches!(error(&[1, 2], Labels::Given(&[3, 96])), ModelError::TokenId { id: 96, position: 1, vocab: 96 }));
     let text = error(&[1, 2], Labels::Given(&[3])).to_string();
-    assert_eq!(text, "labels = 1 for 2 tokens: one for each token");
+    assert_eq!(text, "labels = 1 for 2 tokens: must be one per token");
 
     let mut table = family.table.clone();
     table.tensors.get_mut("model.norm.weight").unwrap().1[3] = f32::NAN;

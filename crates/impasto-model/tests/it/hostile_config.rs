@@ -1,4 +1,4 @@
-//! Configurations with single values replaced: every one is read or refused, none crashes.
+//! Configurations with single values replaced: each is accepted or gives an error, and none panics.
 
 use crate::support::tamper::tamper;
 use crate::support::{Family, Folder};

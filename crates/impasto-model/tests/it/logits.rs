@@ -1,6 +1,6 @@
 //! Logits against those of Hugging Face transformers (tests/golden, made by tools/make_goldens.py).
 //!
-//! The error of a position is its largest absolute difference over the largest absolute logit of that position.
+//! The error of a position is its largest absolute difference divided by its largest absolute logit.
 
 use crate::support::{Folder, decoder, golden};
 use impasto_model::decoder::Decoder;
@@ -31,7 +31,7 @@ fn all_logits(model: &Decoder, tokens: &[u32]) -> Vec<f32> {
     model.forward(&mut cache, tokens, Want::All).unwrap()
 }
 
-/// Largest error over the positions, each relative to `scale` of its position.
+/// Largest error over the positions, each relative to its element of `scale`.
 fn error<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>, scale: f32) -> f32 {
     pairs.map(|(g, e)| (g - e).abs()).fold(0.0, f32::max) / scale
 }
@@ -57,7 +57,7 @@ fn random_models() {
     }
 }
 
-/// Compares with a golden file that holds the top 8 and every stride-th logit, and the scores of the tokens.
+/// Compares with a golden file of the top 8 logits, every stride-th logit, and the scores of the tokens.
 fn sampled(folder: &Folder, file: &str) {
     let golden = json(file);
     let model = load(folder, 0);
@@ -122,7 +122,7 @@ fn one_token_at_a_time_equals_all_at_once() {
                 }
                 assert!(error(pieces.iter().zip(&whole), largest) < 1e-5);
             }
-            // Going back and running again gives the same.
+            // Truncating and running again gives the same result.
             let mut cache = net.new_cache(4).unwrap();
             net.forward(&mut cache, &tokens, Want::LastOnly).unwrap();
             cache.truncate(10);
@@ -134,7 +134,7 @@ fn one_token_at_a_time_equals_all_at_once() {
 
 #[test]
 fn a_long_prompt_runs_in_pieces() {
-    // Longer than what the blocks take at a time.
+    // Longer than a prefill piece.
     let model = load(&Folder::tiny(), 2);
     let net = &model;
     let tokens: Vec<u32> = (0..700u32).map(|i| i * 131 % 4096).collect();
@@ -144,7 +144,7 @@ fn a_long_prompt_runs_in_pieces() {
     let last = net.forward(&mut cache, &tokens[699..], Want::LastOnly).unwrap();
     let expected = &whole[699 * 4096..];
     assert!(error(last.iter().zip(expected), expected.iter().fold(0.0, |m: f32, x| m.max(x.abs()))) < 1e-4);
-    // The same positions, by every way of asking.
+    // The same positions, requested in every way.
     for (want, first) in [(Want::All, 0), (Want::From(300), 300), (Want::From(699), 699), (Want::LastOnly, 699)] {
         let mut rows = Vec::new();
         let mut cache = net.new_cache(0).unwrap();

@@ -1,10 +1,10 @@
-//! The probe sees what the linear layers see, and weights can be replaced by name.
+//! The probe receives the inputs of linear layers, and weights can be replaced by name.
 
 use crate::support::{Family, Folder, Table, decoder};
 use impasto_model::decoder::Decoder;
 use impasto_model::{CausalLm, ModelError, Probe, Want};
 
-/// Everything that a run shows.
+/// Everything that the probe received.
 #[derive(Default, PartialEq)]
 struct Recorder(Vec<(Vec<String>, Vec<f32>, usize)>);
 
@@ -18,7 +18,7 @@ fn load(table: &Table, threads: usize) -> Decoder {
     decoder(table, threads).unwrap()
 }
 
-/// A run of all tokens with its logits.
+/// Runs all tokens; returns the recorded inputs and the logits.
 fn record(model: &Decoder, tokens: &[u32], want: Want) -> (Recorder, Vec<f32>) {
     let net = &model;
     let mut recorder = Recorder::default();
@@ -34,13 +34,13 @@ fn every_linear_layer_is_shown_once() {
         let net = &model;
         let tokens = &family.tokens;
         let (seen, logits) = record(&model, tokens, Want::All);
-        // It changes nothing, and comes in one order for every number of threads.
+        // The probe changes nothing, and the order is the same for every number of threads.
         let mut cache = net.new_cache(0).unwrap();
         assert_eq!(net.forward(&mut cache, tokens, Want::All).unwrap(), logits, "{}", family.name);
         let (again, _) = record(&load(&family.table, 1), tokens, Want::All);
         let names = |r: &Recorder| r.0.iter().map(|(names, _, _)| names.clone()).collect::<Vec<_>>();
         assert_eq!(names(&again), names(&seen));
-        // As listed: layers of one input together.
+        // In the order of `linears`: layers of one input together.
         let linears = net.linears();
         let mut shown = Vec::new();
         for (input, (names, x, width)) in seen.0.iter().enumerate() {
@@ -49,7 +49,7 @@ fn every_linear_layer_is_shown_once() {
         }
         let listed: Vec<_> = linears.iter().map(|l| (l.input, l.name, l.inputs)).collect();
         assert_eq!(shown, listed, "{}", family.name);
-        // All matrices of the file but an embedding that is nothing else.
+        // All matrices of the file, except an embedding that is not the output projection.
         let mut all: Vec<&str> = linears.iter().map(|l| l.name).collect();
         all.sort_unstable();
         let matrices = family.table.tensors.iter().filter(|(_, (shape, _))| shape.len() == 2).map(|(n, _)| n.as_str());
@@ -63,7 +63,7 @@ fn every_linear_layer_is_shown_once() {
 
 #[test]
 fn the_inputs_are_those_of_the_layers() {
-    // What the output projection sees gives the logits; what the first block sees is the normalised embedding.
+    // The input of the output projection gives the logits; the input of the first block is the normalized embedding.
     let family = Family::open("qwen2");
     let model = load(&family.table, 2);
     let (seen, logits) = record(&model, &family.tokens, Want::From(40));
@@ -94,7 +94,7 @@ fn pieces_of_a_long_prompt() {
     let tokens: Vec<u32> = (0..700u32).map(|i| i * 131 % 4096).collect();
     let (seen, _) = record(&model, &tokens, Want::LastOnly);
     let inputs = model.linears().last().unwrap().input + 1;
-    // Two pieces, of which only the second has a wanted position.
+    // Two pieces; only the second has a requested position.
     assert_eq!(seen.0.len(), 2 * inputs - 1);
     let rows = |at: usize| seen.0[at].1.len() / seen.0[at].2;
     assert_eq!((rows(0), rows(inputs - 1), rows(2 * inputs - 2)), (512, 188, 1));
@@ -112,7 +112,7 @@ fn weights_by_name() {
             let rounded: Vec<f32> = stored.iter().map(|w| (w * 4.0).round() / 4.0).collect();
             model.set_weights(&name, &rounded).unwrap();
             let (_, changed) = record(&model, &family.tokens, Want::All);
-            // Equal to a model that was loaded so.
+            // Equal to a model that was loaded with these weights.
             let mut table = family.table.clone();
             table.tensors.get_mut(&name).unwrap().1 = rounded;
             assert!(changed == record(&load(&table, 1), &family.tokens, Want::All).1, "{}: {name}", family.name);

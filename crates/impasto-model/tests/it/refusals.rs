@@ -1,4 +1,4 @@
-//! What is wrong with a source is said by name, before anything runs.
+//! Errors in a source are reported by name, before anything runs.
 
 use crate::support::{Family, Folder, Table, decoder};
 use impasto_model::config::{DecoderConfig, eos_token_ids};
@@ -72,11 +72,7 @@ fn configurations() {
         ),
         ("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": -1.0}), "beta_fast = -1"),
         ("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e-60}), "are not finite"),
-        (
-            "rope_parameters",
-            json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1]}),
-            "long_factor holds 0 numbers",
-        ),
+        ("rope_parameters", json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1]}), "long_factor has 0 values"),
         ("rope_parameters", json!({"full_attention": {"rope_theta": 5.0}}), "rope_parameters by layer type in llama"),
         ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling and rope_parameters that differ"),
         ("layer_types", json!(["sliding_attention", "full_attention", "full_attention"]), "layer_types in llama"),
@@ -89,7 +85,7 @@ fn configurations() {
         ("head_dim", json!(7), "7 of head_dim = 7 elements rotated"),
         ("hidden_size", json!(1u64 << 60), "hidden_size"),
         ("hidden_size", json!(-4), "config.json"),
-        ("hidden_size", json!(1 << 24), "expected [160, 16777216]"),
+        ("hidden_size", json!(1 << 24), "requires [160, 16777216]"),
         ("num_hidden_layers", json!(0), "num_hidden_layers = 0"),
         ("num_hidden_layers", json!(1_000_000), "num_hidden_layers"),
         ("rms_norm_eps", json!(-1.0), "rms_norm_eps"),
@@ -107,7 +103,7 @@ fn configurations() {
     }
 }
 
-/// Options that one family has and another lacks, or has otherwise.
+/// Options that one family supports and another does not, or differently.
 #[test]
 fn options_of_families() {
     for (name, key, value, words) in [
@@ -135,7 +131,7 @@ fn options_of_families() {
         let family = Family::open(name);
         let result = load(&family.with_config(|config| config[key] = value.clone()));
         match words {
-            // The list, or the object, goes before this key.
+            // These take precedence over the key.
             "" => assert!(result.is_ok(), "{name}: {key} = {value}"),
             words => {
                 let error = result.err().unwrap_or_else(|| panic!("{name}: {key} = {value} runs")).to_string();
@@ -145,7 +141,7 @@ fn options_of_families() {
     }
 }
 
-/// Every tensor of every family is asked for, under its own name and with its own shape.
+/// Every tensor of every family is required, under its own name and with its own shape.
 #[test]
 fn tensors_of_families() {
     for family in Family::all() {

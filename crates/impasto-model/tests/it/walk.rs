@@ -1,4 +1,4 @@
-//! Walking block by block is the same as running window by window, whatever the threads.
+//! Running block by block gives the same results as window by window, for any number of threads.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Decoder, Frame, Labels, Walk, WalkBack};
 use impasto_model::{CausalLm, GradientProbe, ModelError, Probe, Want};
 
-/// Inputs and gradients by layer, in the order of tokens. The gradient by the embedding has the name "".
+/// Inputs and gradients by layer, in token order. The gradient of the embeddings has the name "".
 #[derive(Default)]
 struct Recorder {
     inputs: BTreeMap<String, Vec<f32>>,
@@ -51,7 +51,7 @@ fn frame(table: &Table, threads: usize) -> Frame {
     Frame::load(table, config(table), threads).unwrap()
 }
 
-/// There and back, blocks loaded when they are needed.
+/// Runs forward and backward, loading each block when it is needed.
 fn walked(table: &Table, tokens: &[u32], window: usize, threads: usize) -> Recorder {
     let frame = frame(table, threads);
     let mut seen = Recorder::default();
@@ -78,7 +78,7 @@ fn walked(table: &Table, tokens: &[u32], window: usize, threads: usize) -> Recor
     seen
 }
 
-/// One window after another.
+/// Runs one window after another.
 fn run(table: &Table, tokens: &[u32], window: usize) -> Recorder {
     let decoder = Decoder::load(table, config(table), 2).unwrap();
     let mut seen = Recorder::default();
@@ -104,7 +104,7 @@ fn compare(what: &str, table: &Table, tokens: &[u32], window: usize) {
     check(what, &seen.inputs, &expected.inputs);
     check(what, &seen.gradients, &expected.gradients);
     let one = walked(table, tokens, window, 1);
-    assert!(one.inputs == seen.inputs && one.gradients == seen.gradients, "{what}: threads change it");
+    assert!(one.inputs == seen.inputs && one.gradients == seen.gradients, "{what}: depends on the number of threads");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn pieces() {
     compare("tiny", &Folder::tiny().table(), &tokens, 500);
 }
 
-/// What a caller does who replaces weights on the way.
+/// A caller that replaces weights during the walk.
 #[test]
 fn replaced_weights() {
     for name in ["gemma2", "phi3"] {
@@ -137,7 +137,7 @@ fn replaced_weights() {
             for sublayer in 0..block.sublayers.len() {
                 let before = walk.stream().to_vec();
                 walk.observe(&frame, &block, sublayer, &mut seen);
-                assert_eq!(walk.stream(), before, "to look is not to go");
+                assert_eq!(walk.stream(), before, "observe must not advance");
                 let names: Vec<String> = block.linears().map(|layer| layer.name.to_string()).collect();
                 for name in names.iter().filter(|name| name.contains("mlp") == (sublayer == 1)) {
                     let rounded = round(block.weights(name).unwrap());
@@ -153,7 +153,8 @@ fn replaced_weights() {
         for tokens in tokens.chunks(24) {
             decoder.hidden_probed(&mut decoder.new_cache(0).unwrap(), tokens, Want::All, &mut expected).unwrap();
         }
-        // The first input of each sublayer has seen all that was replaced; the second has not, it is of the same sublayer.
+        // The first input of each sublayer reflects all replaced weights; the second does not, as it is in the same
+        // sublayer.
         let inner = |name: &String| name.contains("o_proj") || name.contains("down_proj");
         seen.inputs.retain(|name, _| !inner(name));
         expected.inputs.retain(|name, _| !inner(name));
@@ -166,7 +167,7 @@ fn refusals() {
     let family = Family::open("qwen2");
     let frame = frame(&family.table, 1);
     let error = |tokens: &[u32], window| Walk::new(&frame, tokens, window).err().expect("an error");
-    assert_eq!(error(&[1, 2, 3], 2).to_string(), "window = 2 for 3 tokens: all windows are whole");
+    assert_eq!(error(&[1, 2, 3], 2).to_string(), "window = 2 for 3 tokens: must divide the number of tokens");
     assert!(matches!(error(&[1], 0), ModelError::BadOption { .. }));
     assert!(matches!(error(&[], 1), ModelError::EmptyPrompt));
     assert!(matches!(error(&[1; 129], 129), ModelError::ContextOverflow { tokens: 129, context: 128 }));

@@ -1,4 +1,4 @@
-//! Causal grouped-query attention backwards.
+//! Backward pass of causal grouped-query attention.
 
 use rayon::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::decoder::elementwise::softcap;
 use crate::graph::Attention;
 use crate::product::{Mat, Threads, add_product, product};
 
-/// Queries taken at a time. A task holds two blocks of scores (so many rows x visible tokens), never tokens x tokens.
+/// Queries per block. A task holds two blocks of scores (QUERIES x visible tokens), never tokens x tokens.
 const QUERIES: usize = 64;
 
-/// Sum of products, in an order that vectorises.
+/// Dot product, summed in an order that vectorizes.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0f32; LANES];
@@ -24,8 +24,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// One query head: its columns of the inputs start at `at` (queries, gradient) and `kv_at` (keys, values); its gradients
-/// are tokens x dim each, zero at first.
+/// One query head. Its columns start at `at` in queries and gradient, and at `kv_at` in keys and values. The gradients
+/// that it computes are tokens x dim each.
 struct Head<'a> {
     how: &'a Attention,
     at: usize,
@@ -60,7 +60,8 @@ impl Head<'_> {
             how.weigh(&mut weights, visible, position, from);
             add_product(&mut dv[from * dim..], dim, 1.0, matrix(&weights).t(), gradient, Threads::One);
 
-            // Softmax backwards: d score = w (d w - sum of w d w). Where w is 0, nothing is seen, and that is 0, too.
+            // Backward of softmax: d score = w (d w - sum of w d w). Tokens that are not seen have w = 0, which gives
+            // 0.
             let mut scores = vec![0.0; rows * visible];
             product(&mut scores, visible, 1.0, gradient, v.t(), Threads::One);
             for (scores, weights) in scores.chunks_exact_mut(visible).zip(weights.chunks_exact(visible)) {
@@ -76,8 +77,8 @@ impl Head<'_> {
     }
 }
 
-/// Turns gradients head by head (heads x tokens x dim) into one matrix, tokens x (heads / group * dim), in which each
-/// `group` of heads is added up.
+/// Turns gradients by head (heads x tokens x dim) into one matrix, tokens x (heads / group * dim), summing each `group`
+/// of heads.
 fn gather(heads: &[f32], tokens: usize, dim: usize, group: usize) -> Vec<f32> {
     let mut out = vec![0.0; heads.len() / group];
     let width = out.len() / tokens;
@@ -90,9 +91,9 @@ fn gather(heads: &[f32], tokens: usize, dim: usize, group: usize) -> Vec<f32> {
     out
 }
 
-/// Gradients of queries, keys and values, given that of what attention makes of them with nothing before them (`gradient`,
-/// tokens x (query heads * dim)). Query heads are shared out over the current Rayon pool; what several of them add to one
-/// key and value is added in their order.
+/// Gradients of queries, keys and values, given the gradient of the attention output (`gradient`, tokens x (query heads
+/// * dim)). The context before the queries must be empty. Runs query heads in parallel on the current Rayon pool; sums
+/// over the query heads of a key/value head have a fixed order.
 pub(super) fn attention_backward(
     q: &[f32],
     keys: &[f32],

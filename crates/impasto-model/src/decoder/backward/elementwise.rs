@@ -1,10 +1,10 @@
-//! Gradients of what is not a product of matrices. Rows are shared out over the current Rayon pool.
+//! Gradients of the operations that are not matrix products. Rows run in parallel on the current Rayon pool.
 
 use rayon::prelude::*;
 
 use crate::config::Activation;
 
-/// The gradient of `x` in `rms_norm(x, weight, eps)`, given that of the result.
+/// Returns the gradient of `x` in `rms_norm(x, weight, eps)`, given that of the result.
 ///
 /// With r the inverse root mean square of a row of n values: d x = r w d - r^3 x (w d . x) / n.
 pub(super) fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, gradient: &[f32]) -> Vec<f32> {
@@ -27,7 +27,8 @@ pub(super) fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, gradient: &
     out
 }
 
-/// The gradient of what `rope` turned, given that of its result, in place: turned back, and scaled by the same factor.
+/// Turns the gradient of the result of `rope` into that of its input, in place: the inverse rotation, with the same
+/// factor.
 pub(super) fn rope_backward(gradient: &mut [f32], head_dim: usize, width: usize, dim: usize, table: &[(f32, f32)]) {
     let half = dim / 2;
     gradient.par_chunks_mut(width).zip(table.par_chunks(half)).for_each(|(row, angles)| {
@@ -40,7 +41,7 @@ pub(super) fn rope_backward(gradient: &mut [f32], head_dim: usize, width: usize,
     });
 }
 
-/// Slope of c tanh(x / c) where it has the value `capped`.
+/// Slope of c tanh(x / c) at the point where its value is `capped`.
 pub(super) fn softcap_slope(capped: f32, cap: f32) -> f32 {
     let tanh = capped / cap;
     (1.0 - tanh) * (1.0 + tanh)
@@ -52,7 +53,7 @@ fn silu(x: f32) -> (f32, f32) {
     (x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid)))
 }
 
-/// GELU by tanh and its slope.
+/// The tanh approximation of GELU, and its slope.
 fn gelu_tanh(x: f32) -> (f32, f32) {
     const SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
     const CUBIC: f32 = 0.044715;
@@ -61,7 +62,8 @@ fn gelu_tanh(x: f32) -> (f32, f32) {
     (0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh + x * slope))
 }
 
-/// Puts the gradients of `gate` and `up` in their place, given that of activation(gate) * up. Rows are `width` wide.
+/// Replaces `gate` and `up` by their gradients, given the gradient of activation(gate) * up. Rows have `width`
+/// elements.
 pub(super) fn gated_backward(gate: &mut [f32], up: &mut [f32], width: usize, activation: Activation, gradient: &[f32]) {
     fn apply(gate: &mut [f32], up: &mut [f32], width: usize, gradient: &[f32], f: impl Fn(f32) -> (f32, f32) + Sync) {
         let rows = gate.par_chunks_mut(width).zip(up.par_chunks_mut(width)).zip(gradient.par_chunks(width));
@@ -92,7 +94,7 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 
-    /// The slope of `gradient . f` at `x` along each axis, by differences, against `expected`.
+    /// Compares `expected` with the slope of `gradient . f` at `x` along each axis, by finite differences.
     fn check(x: &[f32], gradient: &[f32], expected: &[f32], f: impl Fn(&[f32]) -> Vec<f32>) {
         const STEP: f32 = 1.0 / 128.0;
         for (at, e) in expected.iter().enumerate() {
@@ -113,7 +115,7 @@ mod tests {
         let (x, gradient, weight) = (random(18), random(18), random(6));
         check(&x, &gradient, &rms_norm_backward(&x, &weight, 0.1, &gradient), |x| rms_norm(x, &weight, 0.1));
 
-        // Two tokens of three heads of three elements, two of which turn, by a table with a factor.
+        // Two tokens of three heads of three elements, two of which are rotated, with a scale factor in the table.
         let table: Vec<(f32, f32)> = [(0.3f32, 1.25), (2.0, 1.25)].map(|(a, s)| (a.cos() * s, a.sin() * s)).into();
         let mut turned = gradient.clone();
         rope_backward(&mut turned, 3, 9, 2, &table);

@@ -1,4 +1,4 @@
-//! The loss and the output projection backwards.
+//! Backward pass of the loss and the output projection.
 
 use rayon::prelude::*;
 
@@ -9,19 +9,20 @@ use crate::decoder::elementwise::softcap;
 use crate::{GradientProbe, ModelError, Result};
 use impasto_core::rng::SplitMix64;
 
-/// Logits held at a time, at most (64 MiB of them, and as much again for their Fisher information), but one row.
+/// Largest number of logits in memory at once, unless one row is longer: 64 MiB, and as much again for their Fisher
+/// information.
 const LOGITS: usize = 1 << 24;
 
-/// Where the label of one position comes from.
+/// The source of a position's label.
 #[derive(Clone, Copy)]
 pub(super) enum Label {
     Given(u32),
-    /// Where in [0, 1) it is on the line of all tokens, each as long as it is likely.
+    /// A point in [0, 1) at which the cumulative distribution of the model is inverted.
     At(f64),
 }
 
 impl Labels<'_> {
-    /// One for each of `tokens` positions.
+    /// Returns one label for each of `tokens` positions.
     pub(super) fn rows(&self, tokens: usize) -> Vec<Label> {
         match self {
             Self::Given(labels) => labels.iter().map(|&id| Label::Given(id)).collect(),
@@ -33,11 +34,11 @@ impl Labels<'_> {
     }
 }
 
-/// Softmax of one row in place, and the row's label; `None` where the logits are not finite.
+/// Applies softmax to one row in place and returns the row's label; `None` if the logits are not finite.
 fn predict(row: &mut [f32], label: Label) -> Option<usize> {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = (*x - max).exp());
-    // A large vocabulary has many small terms: too many for a sum in binary32.
+    // A large vocabulary has many small terms, so the sum is in binary64.
     let sum = row.iter().map(|&x| f64::from(x)).sum::<f64>();
     if !sum.is_finite() {
         return None;
@@ -50,7 +51,7 @@ fn predict(row: &mut [f32], label: Label) -> Option<usize> {
                 reached += f64::from(x);
                 reached > at * sum
             });
-            // Rounding may leave the last bit of the line to nobody.
+            // With rounding, the sum may end just below the target.
             passed.or_else(|| row.iter().rposition(|x| *x > 0.0))?
         }
     };
@@ -59,7 +60,7 @@ fn predict(row: &mut [f32], label: Label) -> Option<usize> {
     Some(label)
 }
 
-/// Turns a row of logits, not yet capped, into the gradient of the loss by them, and fills `fisher`.
+/// Turns a row of uncapped logits into the gradient of the loss with respect to them, and fills `fisher`.
 fn row_backward(row: &mut [f32], fisher: &mut [f32], cap: Option<f32>, label: Label) -> Option<()> {
     let slopes = &mut *fisher;
     match cap {
@@ -81,7 +82,8 @@ fn row_backward(row: &mut [f32], fisher: &mut [f32], cap: Option<f32>, label: La
 }
 
 impl Frame {
-    /// The gradient of the input `x` of the output projection, tokens x hidden size, with a label for each token.
+    /// Returns the gradient of the input `x` of the output projection, tokens x hidden size, given a label for each
+    /// token.
     pub(super) fn head_backward(&self, x: &[f32], labels: &[Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let (width, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let (head, cap) = (self.ends.projection(), self.ends.softcap);
@@ -123,7 +125,7 @@ mod tests {
             .filter(|(_, p)| *p > 0.0)
             .map(|(&n, p)| (n as f64 - f64::from(p) * DRAWS as f64).powi(2) / (f64::from(p) * DRAWS as f64))
             .sum();
-        // Three degrees of freedom: the 99.9% point.
+        // 99.9th percentile for three degrees of freedom.
         assert!(chi_square < 16.27, "{chi_square} {counts:?}");
         assert_eq!((counts[0], counts[3], counts[6]), (0, 0, 0), "impossible tokens");
     }

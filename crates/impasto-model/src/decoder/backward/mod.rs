@@ -1,10 +1,9 @@
-//! The backward pass: gradients of the loss by activations, weights held constant.
+//! The backward pass: gradients of the loss with respect to activations. Weights are constant.
 //!
 //! A window runs forward once, and the residual stream before each sublayer is kept: 2 x blocks x tokens x hidden size
-//! values, all that is kept. Backwards, the steps of each sublayer are taken in reverse; those whose results their gradients
-//! depend on are carried out again, which are neither the last product nor the attention itself unless a norm stands
-//! behind them. A function `f_backward` takes the gradient of
-//! what `f` returns, and gives that of what it takes.
+//! values, and nothing else. The backward pass takes the steps of each sublayer in reverse and first recomputes the
+//! values that gradients depend on. This excludes the last product and the attention itself, unless a norm follows
+//! them. A function `f_backward` takes the gradient of the result of `f` and returns that of its input.
 
 mod attention;
 mod elementwise;
@@ -21,16 +20,16 @@ use crate::{GradientProbe, ModelError, Result};
 use elementwise::rms_norm_backward;
 pub use walk::WalkBack;
 
-/// The next token of every position of a window, as the loss has it.
+/// The label of each position of a window: the next token, for the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Labels<'a> {
-    /// One for each token.
+    /// One label per token.
     Given(&'a [u32]),
-    /// Drawn from the model's own distribution at each position, the same draws for the same seed. Mean squares of the
-    /// gradients are then the diagonal of the Fisher information, which labels of a text do not give (Kunstner et al.,
-    /// arXiv 1905.12558).
+    /// Drawn from the model's own distribution at each position; the same seed gives the same labels. The mean squared
+    /// gradients are then the diagonal of the Fisher information, which labels from a text do not give (Kunstner et
+    /// al., arXiv 1905.12558).
     Sampled {
-        /// Seed; take another for every window.
+        /// Seed; use a different one for every window.
         seed: u64,
     },
 }
@@ -40,7 +39,7 @@ impl Labels<'_> {
         let Self::Given(labels) = self else { return Ok(()) };
         if labels.len() != tokens {
             let value = format!("{} for {tokens} tokens", labels.len());
-            return Err(ModelError::BadOption { name: "labels", value, rule: "one for each token" });
+            return Err(ModelError::BadOption { name: "labels", value, rule: "must be one per token" });
         }
         match labels.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
             Some((position, &id)) => Err(ModelError::TokenId { id, position, vocab }),
@@ -50,13 +49,13 @@ impl Labels<'_> {
 }
 
 impl Frame {
-    /// The gradient of the residual stream `x` after the last block.
+    /// Returns the gradient of the residual stream `x` after the last block.
     fn stream_gradient(&self, x: &[f32], labels: &[head::Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let gradient = self.head_backward(&self.normed(x), labels, probe)?;
         Ok(rms_norm_backward(x, &self.ends.norm, self.ends.eps, &gradient))
     }
 
-    /// Shows the gradient of the embeddings, given that of the residual stream before the first block.
+    /// Reports the gradient of the embeddings, given that of the residual stream before the first block.
     fn embedding_backward(&self, tokens: &[u32], mut gradient: Vec<f32>, probe: &mut dyn GradientProbe) {
         if let Some(scale) = self.ends.scale {
             gradient.iter_mut().for_each(|g| *g *= scale);
@@ -66,18 +65,18 @@ impl Frame {
 }
 
 impl Decoder {
-    /// Runs the window `tokens` from an empty context, forwards and backwards, for the loss
-    /// sum over positions t of -ln p(label t | tokens 0..=t), in nats. `probe` sees the inputs of the linear layers and the
-    /// gradients by their outputs.
+    /// Runs the window `tokens` forward and backward, from an empty context, for the loss sum over positions t of -ln
+    /// p(label t | tokens 0..=t), in nats. `probe` receives the inputs of the linear layers and the gradients of their
+    /// outputs.
     ///
-    /// With labels [`Labels::Sampled`], the mean of a squared gradient over many windows is the diagonal F of the Fisher
+    /// With [`Labels::Sampled`], the mean of a squared gradient over many windows is the diagonal F of the Fisher
     /// information: an error d in that output costs a KL divergence of about F d^2 / 2 (Martens, arXiv 1412.1193,
     /// sections 5 and 6).
     ///
     /// # Errors
-    /// No tokens, a token or a label outside the vocabulary, not one label for each token, more tokens than the context
-    /// takes, memory refused: the probe has then seen nothing. [`ModelError::NonFinite`] for logits that are not finite:
-    /// it has then seen inputs.
+    /// No tokens, a token or label outside the vocabulary, a number of labels that is not the number of tokens, more
+    /// tokens than the context allows, or memory refused; the probe has then received nothing.
+    /// [`ModelError::NonFinite`] for logits that are not finite; the probe has then received inputs.
     pub fn backward(&self, tokens: &[u32], labels: Labels<'_>, probe: &mut dyn GradientProbe) -> Result<()> {
         let (frame, config) = (&self.frame, &self.frame.config);
         check_tokens(tokens, config.vocab_size, 0, self.max_context)?;

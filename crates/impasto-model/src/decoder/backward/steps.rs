@@ -1,4 +1,4 @@
-//! The steps of a sublayer in reverse: the gradient of what each makes becomes that of what it reads.
+//! The backward pass of a sublayer: each step turns the gradient of its output into that of its inputs.
 
 use rayon::prelude::*;
 
@@ -11,21 +11,22 @@ use crate::decoder::pass::{Over, Pass};
 use crate::decoder::{Frame, Sublayer};
 use crate::graph::{Attention, Step, Value};
 
-/// Gradients by the values of a sublayer.
+/// Gradients with respect to the values of a sublayer.
 struct Gradients<'a> {
-    /// By the residual stream: first that behind the sublayer, at last that before it.
+    /// Of the residual stream: at first after the sublayer, in the end before it.
     stream: &'a mut [f32],
-    /// By the others, each until the step that made the value has taken it.
+    /// Of the other values, by id; empty before the first reader adds to it and after the step that made the value took
+    /// it.
     values: Vec<Vec<f32>>,
 }
 
 impl Gradients<'_> {
-    /// The gradient by a value that was made, all of whose readers have added to it.
+    /// Takes the gradient of a value, after all its readers have added to it.
     fn take(&mut self, value: &Value) -> Vec<f32> {
         std::mem::take(&mut self.values[value.id])
     }
 
-    /// Adds what one reader of a value has to say.
+    /// Adds one reader's contribution to the gradient of a value.
     fn add(&mut self, value: Value, gradient: Vec<f32>) {
         match value.id {
             0 => add(self.stream, &gradient),
@@ -36,8 +37,8 @@ impl Gradients<'_> {
 }
 
 impl Frame {
-    /// A sublayer whose input was `x`, whole windows of `window` tokens: turns the gradient of the residual stream behind it
-    /// into that before it. `probe` sees the gradients by the outputs of its linear layers.
+    /// Turns the gradient of the residual stream after a sublayer into that before it. `x` is the input of the
+    /// sublayer, whole windows of `window` tokens. `probe` receives the gradients of the outputs of its linear layers.
     pub(super) fn sublayer_backward(
         &self,
         sublayer: &Sublayer,
@@ -90,7 +91,8 @@ impl Frame {
         }
     }
 
-    /// The gradient of the input of `layers`, rows x inputs, given those of their outputs, which `probe` sees.
+    /// Returns the gradient of the input of `layers`, rows x inputs, given those of their outputs, which `probe`
+    /// receives.
     fn linear_backward(&self, layers: &[Layer], gradients: &[Vec<f32>], probe: &mut dyn GradientProbe) -> Vec<f32> {
         let mut input = Vec::new();
         for (layer, gradient) in layers.iter().zip(gradients) {
@@ -103,8 +105,8 @@ impl Frame {
     }
 }
 
-/// Attention inside each window by itself: gradients of queries, keys and values, given that of what it makes of them.
-/// `inputs` are these, each with the length of a window.
+/// Gradients of queries, keys and values, given the gradient of the attention output, for each window separately.
+/// `inputs` are the queries, keys and values, each with its number of elements per window.
 fn attend_backward(inputs: [(&[f32], usize); 3], how: &Attention, gradient: &[f32]) -> [Vec<f32>; 3] {
     let query = inputs[0].1;
     let [q, k, v] = inputs.map(|(x, window)| x.par_chunks(window));

@@ -1,14 +1,14 @@
-//! Many windows back through the network together, block by block.
+//! The backward pass over many windows together, block by block.
 
 use super::Labels;
 use crate::decoder::walk::{piece_tables, pieces, room};
 use crate::decoder::{Block, Frame};
 use crate::{GradientProbe, Result};
 
-/// The gradients of the residual streams of a [`Walk`](crate::decoder::Walk), on their way back.
+/// The backward pass of a [`Walk`](crate::decoder::Walk): the gradients of its residual streams.
 ///
-/// What the forward walk saw before each sublayer is asked for when the gradients get there: the caller keeps it,
-/// in a file or in memory. The results do not depend on the number of threads.
+/// The caller keeps the residual streams before each sublayer of the forward walk, in a file or in memory, and passes
+/// them to [`Self::retreat`]. The results do not depend on the number of threads.
 pub struct WalkBack {
     window: usize,
     width: usize,
@@ -16,18 +16,18 @@ pub struct WalkBack {
 }
 
 impl WalkBack {
-    /// Begins behind the last block, with the residual streams `stream` there: tokens x hidden size, whole windows of
-    /// `window` tokens. The labels of window i are [`Labels::Sampled`] with the seed `seed + i`. `probe` sees the output
-    /// projection, window by window.
+    /// Starts after the last block. `stream` is the residual streams there: tokens x hidden size, whole windows of
+    /// `window` tokens. The labels of window i are [`Labels::Sampled`] with the seed `seed + i`. `probe` receives the
+    /// Fisher information of the output projection, window by window.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite; memory refused.
     ///
     /// # Panics
-    /// If the streams are not whole windows.
+    /// If `stream` is not a whole number of windows.
     pub fn new(frame: &Frame, stream: &[f32], window: usize, seed: u64, probe: &mut dyn GradientProbe) -> Result<Self> {
         let width = frame.config.hidden_size;
-        assert!(window > 0 && stream.len().is_multiple_of(window * width), "streams of whole windows");
+        assert!(window > 0 && stream.len().is_multiple_of(window * width), "the streams must be whole windows");
         let mut gradient = room(Some(stream.len()), "gradients of all windows")?;
         let windows = (seed..).zip(stream.chunks(window * width));
         frame.pool.install(|| {
@@ -40,12 +40,13 @@ impl WalkBack {
         Ok(Self { window, width, gradient })
     }
 
-    /// Goes back through a sublayer of `block`, given by its number; `stream` is what the residual streams were before it. `probe` sees the
-    /// gradients by the outputs of its layers, piece by piece, as in [`GradientProbe::linear_gradient`].
+    /// Goes back through the sublayer with index `sublayer` of `block`; `stream` is the residual streams before it.
+    /// `probe` receives the gradients of the outputs of its layers, piece by piece, as in
+    /// [`GradientProbe::linear_gradient`].
     ///
     /// # Panics
-    /// If `stream` is not as long as that given at the beginning, or `block` is not of `frame`
-    /// or has no such sublayer.
+    /// If `stream` has another length than that of [`Self::new`], `block` does not belong to `frame`, or it has no such
+    /// sublayer.
     pub fn retreat(
         &mut self,
         frame: &Frame,
@@ -54,7 +55,7 @@ impl WalkBack {
         stream: &[f32],
         probe: &mut dyn GradientProbe,
     ) {
-        assert_eq!(stream.len(), self.gradient.len(), "streams of other windows");
+        assert_eq!(stream.len(), self.gradient.len(), "the streams must have the length passed to `new`");
         let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
             let sublayer = &block.sublayers[sublayer];
@@ -65,7 +66,8 @@ impl WalkBack {
         });
     }
 
-    /// Ends before the first block: shows `probe` the gradient by the embeddings of `tokens`, the tokens of all windows.
+    /// Ends before the first block: passes `probe` the gradient of the embeddings of `tokens`, the tokens of all
+    /// windows.
     pub fn finish(self, frame: &Frame, tokens: &[u32], probe: &mut dyn GradientProbe) {
         frame.pool.install(|| frame.embedding_backward(tokens, self.gradient, probe));
     }

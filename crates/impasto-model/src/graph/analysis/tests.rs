@@ -1,7 +1,7 @@
 use super::super::{Block, Step, describe};
 use crate::config::DecoderConfig;
 
-/// A block of the network of a configuration that says these things beside its sizes.
+/// A block of the network of a configuration with these options.
 fn block(options: &str) -> Block {
     let json = format!(
         r#"{{"hidden_size": 8, "intermediate_size": 20, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
@@ -14,7 +14,7 @@ const LLAMA: &str = r#""model_type": "llama""#;
 const PHI3: &str = r#""model_type": "phi3""#;
 const GEMMA3: &str = r#""model_type": "gemma3_text", "sliding_window": 4"#;
 
-/// No step writes where a value lies that is still to be read, but in place.
+/// No step overwrites a value that is still to be read, except in place.
 #[test]
 fn slots_hold_values_as_long_as_they_are_needed() {
     for options in [LLAMA, PHI3, GEMMA3] {
@@ -26,11 +26,11 @@ fn slots_hold_values_as_long_as_they_are_needed() {
                     assert_eq!(lies[x.slot], Some(x.id), "{step:?} reads another value");
                 }
                 for y in step.outputs() {
-                    assert_ne!(y.slot, 0, "the stream has its slot to itself");
+                    assert_ne!(y.slot, 0, "slot 0 is reserved for the residual stream");
                     lies.resize(lies.len().max(y.slot + 1), None);
                     let lost = lies[y.slot].replace(y.id);
                     let later = steps[at + 1..].iter().flat_map(|step| step.inputs()).any(|x| Some(x.id) == lost);
-                    assert!(!later, "{step:?} writes over a value that is still read");
+                    assert!(!later, "{step:?} overwrites a value that is still to be read");
                 }
                 let outputs = step.outputs().iter().map(|y| y.slot);
                 assert_eq!(outputs.clone().collect::<std::collections::BTreeSet<_>>().len(), outputs.len());
@@ -40,14 +40,14 @@ fn slots_hold_values_as_long_as_they_are_needed() {
     }
 }
 
-/// Not the last product, nor attention, unless a norm stands behind them.
+/// Neither the last product nor attention is needed, unless a norm follows it.
 #[test]
 fn gradients_need_no_more_than_this() {
     let needed = |options: &str| block(options).sublayers.iter().map(|s| s.needed_backward()).collect::<Vec<_>>();
     // Norm, q k v, two rotations | attention, output, sum.
     let llama = [vec![true, true, true, true, false, false, false], vec![true, true, false, false, false]];
     assert_eq!(needed(LLAMA), llama);
-    // What comes apart is needed apart.
+    // A fused projection and its split are both needed.
     assert_eq!(needed(PHI3)[1], [true, true, true, false, false, false]);
     // All but the last norm and the sum.
     for needed in needed(GEMMA3) {

@@ -1,5 +1,5 @@
-//! Weight sources for the tests of this crate and of those above it: a folder with one safetensors file, and a table in
-//! memory.
+//! Weight sources for the tests of this crate and of dependent crates: a folder with one safetensors file, and a table
+//! in memory.
 
 pub mod tamper;
 pub mod transformers;
@@ -32,12 +32,12 @@ impl Folder {
         Self::open(golden().join(name))
     }
 
-    /// The tiny model of the repository.
+    /// The tiny model of this repository.
     pub fn tiny() -> Self {
         Self::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/tiny"))
     }
 
-    /// All tensors and assets in memory, to be tampered with.
+    /// All tensors and assets in memory, for modification.
     pub fn table(&self) -> Table {
         let parsed = SafeTensors::deserialize(&self.bytes).unwrap();
         let names = parsed.names().into_iter().map(String::from);
@@ -74,13 +74,13 @@ impl WeightSource for Folder {
     }
 }
 
-/// The reference of a source.
+/// The reference decoder of a source.
 pub fn decoder(source: &dyn WeightSource, threads: usize) -> Result<Decoder, ModelError> {
     let config = source.asset("config.json").expect("a configuration");
     Decoder::load(source, DecoderConfig::from_json(&config)?, threads)
 }
 
-/// Values of the tensor `name` of a golden whose weights are not stored: `weights` of tools/make_goldens.py.
+/// Values of the tensor `name` of a golden model whose weights are not stored: `weights` in tools/make_goldens.py.
 pub fn generated(name: &str, shape: &[u64], norm_mean: f64) -> Vec<f32> {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let uniform = |i: u64| {
@@ -98,12 +98,12 @@ pub fn generated(name: &str, shape: &[u64], norm_mean: f64) -> Vec<f32> {
     (1..=shape.iter().product()).map(|i| value(uniform(i)) as f32).collect()
 }
 
-/// A tiny model of one family and what transformers makes of it (tests/golden/families).
+/// A tiny model of one family and its results in transformers (tests/golden/families).
 pub struct Family {
     pub name: String,
     pub table: Table,
     pub tokens: Vec<u32>,
-    /// Each the first so many of the tokens, and their logits.
+    /// Numbers of leading tokens, each with the logits of transformers for them.
     pub runs: Vec<(usize, Vec<f32>)>,
 }
 
@@ -144,7 +144,7 @@ impl Family {
         serde_json::from_slice(&self.table.assets["config.json"]).unwrap()
     }
 
-    /// The same model with its configuration changed.
+    /// Returns the same model with a modified configuration.
     pub fn with_config(&self, change: impl FnOnce(&mut Value)) -> Table {
         let mut config = self.config();
         change(&mut config);

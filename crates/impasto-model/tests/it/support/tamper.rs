@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Calls `with` on `root` with each value in it, the containers too, replaced by each of a list of odd ones.
+/// Calls `with` on copies of `root` in which one value (or container) is replaced by an odd one.
 pub fn tamper(root: &Value, with: &mut dyn FnMut(&Value)) {
     let mut pointers = Vec::new();
     collect(root, String::new(), &mut pointers);

@@ -1,12 +1,12 @@
 //! Logits of the tiny models of every family against those of transformers (tests/golden/families).
 //!
-//! The error of a position is its largest absolute difference over the largest absolute logit of that position.
+//! The error of a position is its largest absolute difference divided by its largest absolute logit.
 
 use super::Family;
 use impasto_model::config::DecoderConfig;
 use impasto_model::{CausalLm, Want};
 
-/// Measured: at most 5e-6. A rule that is wrong (a window off by one, a norm left out) is off by 1e-3 and more.
+/// Measured: at most 5e-6. An error in the math (a window off by one, a missing norm) gives 1e-3 or more.
 pub const TOLERANCE: f32 = 2e-5;
 
 /// Largest error over the positions.
@@ -30,7 +30,7 @@ pub fn error_of(family: &Family, net: &dyn CausalLm) -> f32 {
     family.runs.iter().map(run).fold(0.0, f32::max)
 }
 
-/// Every row, however the tokens came: the row of the run of transformers over all tokens so far.
+/// However the tokens are grouped, every row equals that of transformers for all tokens so far.
 pub fn one_token_at_a_time(family: &Family, net: &dyn CausalLm, config: &DecoderConfig) {
     let vocab = net.vocab_size();
     let mut checked = 0;
@@ -48,7 +48,7 @@ pub fn one_token_at_a_time(family: &Family, net: &dyn CausalLm, config: &Decoder
         }
     }
     assert_eq!(checked, 54);
-    // Going back, behind the length where LongRoPE changes, too.
+    // Going back, also across the length where LongRoPE changes.
     let mut cache = net.new_cache(0).unwrap();
     net.forward(&mut cache, &family.tokens, Want::LastOnly).unwrap();
     cache.truncate(10);
