@@ -1,21 +1,21 @@
-//! What can go wrong between a source and a generated text.
+//! The crate's errors.
 
 use impasto_kernels::KernelError;
 use impasto_kernels::kv::KvError;
 use impasto_model::ModelError;
 use impasto_text::TextError;
 
-/// The crate's result.
+/// A result with [`RuntimeError`].
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
-/// Why a model could not be loaded or run: the words of the part that failed.
+/// Why a model could not be loaded or run: the error of the component that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// The network, or what it was given.
+    /// The network, or its input.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Tokenizer, chat template or stop strings.
+    /// The tokenizer, chat template or stop strings.
     #[error(transparent)]
     Text(#[from] TextError),
     /// The thread pool.

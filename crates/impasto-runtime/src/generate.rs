@@ -1,4 +1,4 @@
-//! Text as it is written: an iterator of pieces, and a loop over it.
+//! Text generation: a stream of pieces of text, and a function that runs it to the end.
 
 use std::borrow::BorrowMut;
 use std::marker::PhantomData;
@@ -12,16 +12,17 @@ use serde::Serialize;
 
 use crate::Result;
 
-/// How a text is continued.
+/// Options of text generation.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
-    /// Most tokens to write.
+    /// Largest number of tokens to generate.
     pub max_tokens: usize,
-    /// How each token is chosen.
+    /// How each token is sampled.
     pub sampling: SamplingParams,
-    /// Strings that end the text; they are searched in the decoded text, across tokens, and are not part of the output.
+    /// Strings that end the text. They are searched for in the decoded text, across tokens, and are not part of the
+    /// output.
     pub stop: Vec<String>,
-    /// Token ids that end the text; empty to go on regardless.
+    /// Token ids that end the text; if empty, none does.
     pub eos: Vec<u32>,
 }
 
@@ -31,42 +32,43 @@ impl Default for GenerateOptions {
     }
 }
 
-/// Why the text ended.
+/// Why a text ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
-    /// The model wrote an end-of-text token, this one.
+    /// The model generated this end-of-sequence token.
     Eos(u32),
-    /// This stop string was written.
+    /// The text reached this stop string.
     StopString(String),
-    /// `max_tokens` were written.
+    /// `max_tokens` tokens were generated.
     MaxTokens,
     /// The context is full.
     ContextFull,
-    /// The caller asked for it.
+    /// The caller cancelled the generation.
     Cancelled,
 }
 
-/// A text and how it came about.
+/// A generated text, with statistics.
 #[derive(Clone, Debug, Serialize)]
 pub struct Generation {
-    /// The text, without special tokens, cut before a stop string.
+    /// The text, without special tokens, and without the stop string that ended it.
     pub text: String,
-    /// The tokens drawn, an end-of-text token excluded, those of a stop string included.
+    /// The generated tokens, including those of a stop string but not an end-of-sequence token.
     pub tokens: Vec<u32>,
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     pub prompt_tokens: usize,
-    /// Why it ended.
+    /// Why the text ended.
     pub stop: StopReason,
-    /// Seconds until the first token was known.
+    /// Seconds to evaluate the prompt.
     pub prefill_seconds: f64,
-    /// Seconds for all further tokens.
+    /// Seconds from then to the end of the text.
     pub decode_seconds: f64,
 }
 
-/// The continuation of a text, piece by piece: an iterator of strings, each given out as soon as it is certain.
+/// The continuation of a prompt, as an iterator over pieces of text. A piece is returned as soon as no stop string can
+/// begin in it.
 ///
-/// `S` is a [`Session`] or a mutable reference to one, which then holds all tokens afterwards and can be continued. The
+/// `S` is a [`Session`] or a mutable reference to one. The session then has all tokens and can be continued. The
 /// iterator ends after an error.
 ///
 /// ```
@@ -87,23 +89,23 @@ pub struct Stream<'t, M, S = Session<M>> {
     eos: Vec<u32>,
     max_tokens: usize,
     prompt_tokens: usize,
-    /// When the prompt began.
+    /// When evaluation of the prompt started.
     begun: Option<Instant>,
-    /// When the first token was known.
+    /// When evaluation of the prompt ended.
     prefilled: Option<Instant>,
     prefill_seconds: f64,
     decode_seconds: f64,
     text: String,
-    /// The text was given out to its end, or an error.
+    /// The text ended, or an error was returned.
     over: bool,
     stop: Option<StopReason>,
-    /// Tokens of `session` that are not of the text: the one that ended it.
+    /// Number of last tokens of `session` that are not part of the text: 1 after an end-of-sequence token, else 0.
     unwritten: usize,
     model: PhantomData<fn() -> M>,
 }
 
 impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> {
-    /// Continues the tokens of `session`, which are the prompt.
+    /// Creates a stream that continues the tokens of `session`, the prompt.
     ///
     /// # Errors
     /// Options out of range.
@@ -129,7 +131,8 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
         })
     }
 
-    /// Evaluates the prompt, which the first piece does otherwise; `watch` hears how far it is and may cancel.
+    /// Evaluates the prompt. Without this call, the first piece evaluates it. `watch` is called with the progress and
+    /// may cancel.
     ///
     /// # Errors
     /// Those of [`Session::prefill`].
@@ -141,7 +144,7 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
         Ok(())
     }
 
-    /// Ends the text here, unless it has ended.
+    /// Ends the text here. If a stop string already ended it, that stays the reason.
     pub fn cancel(&mut self) {
         self.over = true;
         if !matches!(self.stop, Some(StopReason::StopString(_))) {
@@ -154,12 +157,12 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
         self.session.borrow()
     }
 
-    /// Why the text ended; `None` while it goes on.
+    /// Why the text ended; `None` if it has not.
     pub fn stop(&self) -> Option<&StopReason> {
         self.stop.as_ref()
     }
 
-    /// The text so far and how it came about. A text that was not read to its end counts as cancelled.
+    /// Returns the text so far, with statistics. A text that was not read to its end counts as cancelled.
     pub fn finish(self) -> Generation {
         let tokens = self.session.borrow().tokens();
         Generation {
@@ -172,7 +175,7 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
         }
     }
 
-    /// Runs one token; the text that it makes certain may be empty.
+    /// Generates one token and returns the text that this completes, which may be empty.
     fn advance(&mut self) -> Result<String> {
         let session = self.session.borrow_mut();
         if self.prefilled.is_none() {
@@ -196,14 +199,14 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             StopReason::Eos(token)
         };
         self.stop = Some(reason);
-        // What was held back is shown, unless a stop string appears in it.
+        // Release the text that was held back, unless it contains a stop string.
         let rest = self.decoder.finish()?;
         let mut piece = self.filter(&rest);
         piece.push_str(&self.stops.finish());
         Ok(piece)
     }
 
-    /// What of `piece` can be shown: no part of a stop string.
+    /// Returns the part of `piece` that cannot belong to a stop string.
     fn filter(&mut self, piece: &str) -> String {
         match self.stops.push(piece) {
             Stopped::Text(text) => text,
@@ -236,12 +239,12 @@ impl<M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Iterator for Stream<'
     }
 }
 
-/// Continues `prompt` in a session of its own, handing pieces of text to `on_text` as soon as they are certain.
+/// Continues `prompt` in its own session, and passes pieces of text to `on_text` as soon as they are final.
 ///
 /// # Errors
 /// An empty prompt, a token outside the vocabulary, a prompt longer than the context
-/// ([`impasto_model::ModelError::ContextOverflow`]; a context that fills up later is a [`StopReason`]), options out of range,
-/// or logits that are not finite.
+/// ([`impasto_model::ModelError::ContextOverflow`]; a context that becomes full later is a [`StopReason`]), options out
+/// of range, or logits that are not finite.
 pub fn generate(
     model: &dyn CausalLm,
     tokenizer: &Tokenizer,
@@ -258,7 +261,7 @@ pub fn generate(
     Ok(stream.finish())
 }
 
-/// Continues `prompt` in a session of its own.
+/// Continues `prompt` in its own session, as a stream of pieces of text.
 ///
 /// # Errors
 /// Those of [`generate`].

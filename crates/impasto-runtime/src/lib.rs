@@ -1,8 +1,9 @@
-//! A model that runs: a fast network, its tokenizer and its chat template.
+//! Runs a model: a fast network, its tokenizer and its chat template.
 //!
-//! [`Runtime`] is the network that `impasto-model` describes; its matrices lie in memory in one of the *residences*: packed
-//! into integers of few bits, entropy-coded as in the file, or (where weights are no integers) as floats of 16 or 32
-//! bits. Keys and values lie in pages. One token allocates nothing but pages. What it computes with is `impasto-kernels`.
+//! [`Runtime`] is the network that `impasto-model` describes. Its matrices are in memory in one of the *residences*:
+//! packed into integers of few bits, entropy-coded as in the file, or (if the weights are not on a lattice) as floats
+//! of 16 or 32 bits. Keys and values are stored in pages. A token allocates nothing but pages. The kernels are in
+//! `impasto-kernels`.
 //!
 //! ```text
 //! WeightSource --load--> matrix: packed | coded | dense --\
@@ -10,7 +11,7 @@
 //!                     all on the threads of one pool
 //! ```
 //!
-//! [`Model::load`] is the easy entry: network, tokenizer and template of one source.
+//! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
 
 mod error;
 mod generate;

@@ -1,4 +1,4 @@
-//! From a source of weights to matrices in their residence.
+//! Loads matrices from a source of weights into their residence.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +14,11 @@ use serde::Serialize;
 
 use crate::matrix::{Matrix, check_decodes};
 
-/// In which form weights lie in memory while a model runs.
+/// The form of the weights in memory while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Residence {
-    /// Integers of the lattice packed at few bits; 16-bit floats where weights are no such integers.
+    /// Packed integers of few bits; floats of 16 or 32 bits for tensors that are not on a lattice.
     #[default]
     Packed,
     /// Entropy-coded as in the file, decoded in each product.
@@ -27,58 +27,58 @@ pub enum Residence {
     Float,
 }
 
-/// Time that loading took, in seconds; that of several workers added up where it says so.
+/// Loading times in seconds. Times of workers are added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LoadTimes {
-    /// All of it.
+    /// The whole load.
     pub seconds: f64,
-    /// Of that, until weights were begun: configuration, tokenizer, chat template.
+    /// The part before the weights: configuration and tokenizer.
     pub assets: f64,
-    /// Reading and entropy decoding, all workers.
+    /// Reading and entropy decoding, over all workers.
     pub decode: f64,
-    /// Packing, all workers.
+    /// Packing, over all workers.
     pub pack: f64,
-    /// Workers.
+    /// Number of workers.
     pub threads: usize,
 }
 
-/// A matrix that should have been packed and is kept as floats.
+/// A matrix that could not be packed and is stored as floats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadWarning {
     /// Name of the tensor.
     pub tensor: String,
     /// Why it cannot be packed.
     pub reason: String,
-    /// Bytes that it takes beyond 8 bits a weight, which is the most that packing takes.
+    /// Memory in addition to 8 bits per weight, in bytes.
     pub extra_bytes: u64,
 }
 
 impl fmt::Display for LoadWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LoadWarning { tensor, reason, extra_bytes } = self;
-        write!(f, "tensor {tensor:?} cannot be packed and takes {extra_bytes} bytes more as floats: {reason}")
+        write!(f, "tensor {tensor:?} cannot be packed and takes {extra_bytes} more bytes as floats: {reason}")
     }
 }
 
-/// Loads matrices and counts the time.
+/// Loads matrices and measures the time.
 pub(super) struct MatrixLoader<'a> {
     pub(super) source: &'a dyn WeightSource,
     pub(super) residence: Residence,
     pub(super) pool: &'a Pool,
-    /// Where packed matrices lie.
+    /// The memory of packed matrices.
     pub(super) arena: &'a Arena,
-    /// Asked before so many bytes are taken.
+    /// Called with a number of bytes before they are allocated; returns an error if they exceed the memory limit.
     pub(super) admit: &'a dyn Fn(usize) -> Result<()>,
-    /// Nanoseconds of decoding, all workers.
+    /// Nanoseconds of decoding, over all workers.
     pub(super) decode: &'a AtomicU64,
-    /// Nanoseconds of packing, all workers.
+    /// Nanoseconds of packing, over all workers.
     pub(super) pack: &'a AtomicU64,
-    /// What could not be packed.
+    /// Matrices that could not be packed.
     pub(super) warnings: &'a Mutex<Vec<LoadWarning>>,
 }
 
 impl MatrixLoader<'_> {
-    /// The matrix `name`, whose shape was checked.
+    /// Loads the matrix `name`, whose shape was checked.
     pub(super) fn matrix(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Matrix> {
         let failed = |source| ModelError::Tensor { name: name.into(), source };
         if self.residence == Residence::Coded
@@ -103,7 +103,7 @@ impl MatrixLoader<'_> {
         Ok(Matrix::Dense(dense))
     }
 
-    /// The matrix `name` as floats, of 16 bits if its elements are.
+    /// Loads the matrix `name` as floats; of 16 bits if its elements are.
     fn dense(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<DenseMatrix> {
         let failed = |source| ModelError::Tensor { name: name.into(), source };
         (self.admit)(outputs.saturating_mul(inputs).saturating_mul(size_of::<u16>()))?;
@@ -120,7 +120,7 @@ impl MatrixLoader<'_> {
         })
     }
 
-    /// Packs a matrix, band by band; the inner error says why it cannot be packed.
+    /// Packs a matrix band by band. The inner error says why it cannot be packed.
     fn pack(&self, lattice: &dyn LatticeTensor) -> Result<Result<PackedMatrix, PackError>, Failure> {
         let columns = match ColumnOrder::new(lattice.column_steps(), lattice.column_widths()) {
             Ok(columns) => columns,
@@ -142,7 +142,7 @@ impl MatrixLoader<'_> {
     }
 }
 
-/// Adds to `nanoseconds` the time that `work` takes.
+/// Adds the duration of `work` to `nanoseconds`.
 fn timed<R>(nanoseconds: &AtomicU64, work: impl FnOnce() -> R) -> R {
     let begun = Instant::now();
     let result = work();
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// Two rows of integers, those of the second `largest`.
+    /// Two rows of integers. Those of the second row are `largest`.
     struct Rows {
         largest: i32,
     }

@@ -1,4 +1,4 @@
-//! A weight matrix in one of its residences, and its product with activations.
+//! A weight matrix in its residence, and its product with activations.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +12,9 @@ use impasto_model::{CodedTensor, Failure, ModelError, Result};
 pub(super) enum Matrix {
     /// Floats.
     Dense(DenseMatrix),
-    /// Integers at few bits.
+    /// Packed integers.
     Packed(PackedMatrix),
-    /// Entropy-coded, decoded in each product.
+    /// Entropy-coded; decoded in each product.
     Coded(Arc<dyn CodedTensor>),
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Linear {
     pub(super) bias: Option<Vec<f32>>,
 }
 
-/// What products need beside the matrix.
+/// What products need besides the matrix.
 pub(super) struct Tools {
     pub(super) pool: Pool,
     pub(super) kernel: Kernel,
@@ -51,7 +51,7 @@ impl Linear {
         }
     }
 
-    /// Bytes held.
+    /// Bytes of weights and bias.
     pub(super) fn memory_bytes(&self) -> usize {
         let matrix = match &self.matrix {
             Matrix::Dense(dense) => dense.memory_bytes(),
@@ -61,7 +61,7 @@ impl Linear {
         matrix + self.bias.as_deref().map_or(0, size_of_val)
     }
 
-    /// `y = W x + b` for each of the rows x of `x`; `out`, rows x outputs, has room for them.
+    /// Computes `y = W x + b` for each row x of `x`. `out` is rows x outputs.
     ///
     /// # Errors
     /// If a coded matrix does not decode.
@@ -87,7 +87,7 @@ impl Linear {
         }
     }
 
-    /// The weights of `rows`, which there are, one after another in `out`: the embeddings of tokens.
+    /// Copies the weights of `rows` to `out`, in order: the embeddings of tokens. The rows must exist.
     ///
     /// # Errors
     /// If a coded matrix does not decode.
@@ -106,10 +106,11 @@ impl Linear {
     }
 }
 
-/// `y = W x + b` for layers that share the input `x`; coded ones together, so that threads share all their tile rows: alone
-/// those of keys and values have one each.
+/// Computes `y = W x + b` for layers that share the input `x`. If all layers are coded, one product covers all their
+/// tile rows: the key and value projections alone have too few for all threads.
 ///
 /// # Errors
+/// If a coded matrix does not decode.
 /// If a coded matrix does not decode.
 pub(super) fn multiply_all(
     layers: &[&Linear],
@@ -130,24 +131,24 @@ pub(super) fn multiply_all(
     Ok(())
 }
 
-/// The tile rows of a coded matrix, each row in one of them, in order.
+/// Returns the tile rows of a coded matrix, after checking that they cover all rows in order.
 fn tile_rows_of(coded: &dyn CodedTensor) -> Result<&[Range<usize>], Failure> {
     let tile_rows = coded.tile_rows();
     let ends = tile_rows.iter().map(|rows| rows.end);
     let begins = tile_rows.iter().map(|rows| rows.start).chain([coded.shape()[0]]);
     let in_order = [0].into_iter().chain(ends).eq(begins) && tile_rows.iter().all(|rows| rows.start < rows.end);
-    if in_order { Ok(tile_rows) } else { Err("tile rows are not all rows in order".into()) }
+    if in_order { Ok(tile_rows) } else { Err("tile rows do not cover all rows in order".into()) }
 }
 
 /// Decodes a tile row into `weights`.
 fn read_tile_row(coded: &dyn CodedTensor, number: usize, rows: usize, weights: &mut Vec<f32>) -> Result<(), Failure> {
     coded.read(number, weights)?;
     let (found, wanted) = (weights.len(), rows * coded.shape()[1]);
-    if found == wanted { Ok(()) } else { Err(format!("tile row {number} has {found} weights, not {wanted}").into()) }
+    if found == wanted { Ok(()) } else { Err(format!("tile row {number} has {found} weights, expected {wanted}").into()) }
 }
 
-/// The products with matrices that share their inputs, each tile row multiplied by the worker that has just decoded it. An
-/// error has the number of its matrix.
+/// Multiplies matrices that share their input. The worker that decodes a tile row also multiplies it. An error has the
+/// index of its matrix.
 fn multiply_coded(
     matrices: &[&dyn CodedTensor],
     x: &[f32],
@@ -168,7 +169,7 @@ fn multiply_coded(
     multiply_parts(&parts, read, x, inputs, outs, &tools.workers, &tools.pool)
 }
 
-/// Rows of a coded matrix, each to its place; a tile row is decoded once.
+/// Copies rows of a coded matrix to their places. Each tile row is decoded at most once.
 fn rows_of_coded(coded: &dyn CodedTensor, mut places: Vec<(usize, &mut [f32])>) -> Result<(), Failure> {
     let inputs = coded.shape()[1];
     let tile_rows = tile_rows_of(coded)?;
@@ -186,7 +187,7 @@ fn rows_of_coded(coded: &dyn CodedTensor, mut places: Vec<(usize, &mut [f32])>) 
     Ok(())
 }
 
-/// Decodes every tile row once, so that what is broken is found when the model is loaded.
+/// Decodes every tile row once, so that damage is detected when the model is loaded.
 pub(super) fn check_decodes(coded: &dyn CodedTensor, pool: &Pool) -> Result<(), Failure> {
     let tile_rows = tile_rows_of(coded)?;
     let buffers: Vec<Mutex<Vec<f32>>> = (0..pool.threads()).map(|_| Mutex::default()).collect();

@@ -1,4 +1,4 @@
-//! A model with everything that rides along.
+//! A model with its tokenizer and chat template.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::{
     stream,
 };
 
-/// How a model is loaded and run.
+/// Options for loading and running a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunOptions {
-    /// Threads; 0 takes all processors.
+    /// Number of threads; 0 means one per processor.
     pub threads: usize,
-    /// A context shorter than the configuration's, to bound the key/value cache.
+    /// Limit to the context, in tokens, below that of the configuration; bounds the key/value cache.
     pub max_context: Option<usize>,
-    /// Most bytes that the weights, and most that all keys and values may take, checked before they do; no limit when
-    /// `None`.
+    /// Memory limit in bytes, for the weights and, separately, for all keys and values. It is checked before memory is
+    /// allocated. `None` means no limit.
     pub memory_limit: Option<u64>,
-    /// In which form the weights lie in memory.
+    /// The form of the weights in memory.
     pub residence: Residence,
-    /// In which form packed weights take their inputs.
+    /// The precision of the inputs of packed matrices.
     pub activations: Activations,
-    /// In which form keys and values are kept, other than in residence float.
+    /// The formats of keys and values; residence `Float` ignores it.
     pub kv: KvLayout,
 }
 
 impl RunOptions {
-    /// The reference: binary32 throughout.
+    /// Returns the options of the reference: binary32 throughout.
     pub fn float() -> Self {
         Self { residence: Residence::Float, ..Self::default() }
     }
@@ -60,12 +60,11 @@ enum Network {
 }
 
 impl Model {
-    /// Loads a model. Only `config.json` and the weights are needed to run on token ids; text also needs
-    /// `tokenizer.json`.
+    /// Loads a model. Token ids need only `config.json` and the weights; text also needs `tokenizer.json`.
     ///
     /// # Errors
-    /// No or a bad `config.json`, a model above the memory limit, an architecture this runtime does not run, weights that
-    /// do not fit it, a tokenizer that is there but does not parse.
+    /// A missing or invalid `config.json`, a model above the memory limit, an unsupported architecture, weights that do
+    /// not match the configuration, an invalid tokenizer.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
         let begun = Instant::now();
         let why = "a model cannot be run without it";
@@ -106,15 +105,15 @@ impl Model {
         }
     }
 
-    /// An empty sequence of tokens.
+    /// Creates an empty sequence of tokens.
     ///
     /// # Errors
-    /// Sampling options out of range; a cache that is refused.
+    /// Sampling options out of range; memory refused for the cache.
     pub fn session(&self, sampling: SamplingParams) -> Result<Session<&dyn CausalLm>> {
         Ok(Session::new(self.network(), sampling)?)
     }
 
-    /// The network in binary32, if that is its residence.
+    /// The reference decoder, if the residence is `Float`.
     pub fn decoder(&self) -> Option<&Decoder> {
         match &self.network {
             Network::Float(decoder) => Some(decoder),
@@ -122,7 +121,7 @@ impl Model {
         }
     }
 
-    /// The network in binary32, to have its weights replaced; `None` also while it is shared.
+    /// The reference decoder, mutably, to replace its weights. Also `None` while the network is shared.
     pub fn decoder_mut(&mut self) -> Option<&mut Decoder> {
         match &mut self.network {
             Network::Float(decoder) => Arc::get_mut(decoder),
@@ -130,7 +129,7 @@ impl Model {
         }
     }
 
-    /// The network in packed or coded residence, if that is where it is.
+    /// The fast network, if the residence is `Packed` or `Coded`.
     pub fn runtime(&self) -> Option<&Runtime> {
         match &self.network {
             Network::Float(_) => None,
@@ -146,7 +145,7 @@ impl Model {
         }
     }
 
-    /// In which form the weights lie in memory.
+    /// The form of the weights in memory.
     pub fn residence(&self) -> Residence {
         match &self.network {
             Network::Float(_) => Residence::Float,
@@ -154,7 +153,7 @@ impl Model {
         }
     }
 
-    /// Threads that it runs on.
+    /// Number of threads that the network runs on.
     pub fn threads(&self) -> usize {
         match &self.network {
             Network::Float(decoder) => decoder.frame().pool().current_num_threads(),
@@ -167,7 +166,7 @@ impl Model {
         self.times
     }
 
-    /// Matrices that could not be packed and take more memory than they should.
+    /// Warnings about matrices that could not be packed and take more memory.
     pub fn warnings(&self) -> &[LoadWarning] {
         self.runtime().map_or(&[], Runtime::warnings)
     }
@@ -175,12 +174,12 @@ impl Model {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`TextError::MissingAsset`] when the model came without one.
+    /// [`TextError::MissingAsset`] if the source has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer, TextError> {
         self.tokenizer.as_ref().ok_or_else(Tokenizer::missing)
     }
 
-    /// The chat template, parsed when asked for: one that does not parse keeps nobody from plain text.
+    /// Parses the chat template. An invalid template is therefore not an error for plain text.
     ///
     /// # Errors
     /// Those of [`ChatTemplate::from_assets`].
@@ -188,12 +187,12 @@ impl Model {
         ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
     }
 
-    /// Token ids that end a text.
+    /// The end-of-sequence token ids.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
 
-    /// Greedy generation that ends at the model's own end-of-text tokens.
+    /// Returns options for greedy generation that ends at the model's end-of-sequence tokens.
     pub fn generate_options(&self) -> GenerateOptions {
         GenerateOptions { eos: self.eos.clone(), ..GenerateOptions::default() }
     }
@@ -211,7 +210,7 @@ impl Model {
         generate(self.network(), self.tokenizer()?, prompt, options, on_text)
     }
 
-    /// Continues `prompt` as an iterator of pieces of text.
+    /// Continues `prompt` as a stream of pieces of text.
     ///
     /// # Errors
     /// Those of [`stream`](crate::stream) and [`Self::tokenizer`].

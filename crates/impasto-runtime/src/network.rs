@@ -1,4 +1,4 @@
-//! The network that [`impasto_model::graph`] describes, run from packed or coded weights.
+//! The fast network: runs the description in [`impasto_model::graph`] on packed or coded weights.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -23,35 +23,35 @@ use crate::pass::{Part, Pass, Room, sized};
 use crate::room::Rooms;
 use crate::weights::Weights;
 
-/// Tokens run through the blocks at a time: bounds the working memory of a long prompt.
+/// Tokens that run through the blocks at a time: bounds the working memory of a long prompt.
 const PREFILL: usize = 512;
 
-/// How a model is run.
+/// Options for loading and running a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuntimeOptions {
-    /// In which form weights lie in memory.
+    /// The form of the weights in memory.
     pub residence: Residence,
-    /// In which form packed matrices take their inputs.
+    /// The precision of the inputs of packed matrices.
     pub activations: Activations,
-    /// In which form keys and values are kept.
+    /// The formats of keys and values.
     pub kv: KvLayout,
-    /// Most bytes that all weights, and most that the keys and values of all sequences may take.
+    /// Memory limit in bytes, for all weights and, separately, for the keys and values of all sequences.
     pub memory_limit: usize,
-    /// Threads; 0 takes all processors.
+    /// Number of threads; 0 means one per processor.
     pub threads: usize,
 }
 
-/// A decoder-only transformer whose weights lie packed or coded in memory.
+/// A decoder-only transformer with packed or coded weights.
 ///
-/// Any number of threads may run passes at once: each has working memory of its own, all share one thread pool, and
-/// nothing is locked while a pass runs. Weights can be exchanged meanwhile ([`Runtime::exchange`]).
+/// Any number of threads may run passes at the same time: each pass has its own working memory, all share one thread
+/// pool, and no lock is held during a pass. Weights can be exchanged at any time ([`Runtime::exchange`]).
 pub struct Runtime {
     config: DecoderConfig,
-    /// Read once a pass; replaced as a whole.
+    /// Read once per pass; replaced as a whole.
     weights: RwLock<Arc<Weights>>,
-    /// Where packed matrices are stored, those that come later too.
+    /// The memory of packed matrices, including replacements.
     pub(crate) arena: Arena,
-    /// Values that lie side by side in a sublayer.
+    /// Number of buffers for the values of a sublayer.
     slots: usize,
     tools: Tools,
     pub(crate) residence: Residence,
@@ -64,10 +64,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Loads the weights that `config` calls for, every shape checked before its values are read.
+    /// Loads the weights that `config` requires. The shape of each tensor is checked before its values are read.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape or cannot be read; threads that cannot be started.
+    /// A tensor that is missing, has the wrong shape or cannot be read; weights above the memory limit; threads that
+    /// cannot be started.
     pub fn load(
         source: &dyn WeightSource,
         config: DecoderConfig,
@@ -97,7 +98,7 @@ impl Runtime {
         };
         let make = |spec: &LinearSpec, bias| {
             let shape = [spec.outputs, spec.inputs];
-            // A packed weight takes about a bit at least.
+            // A packed weight takes about one bit or more.
             admit(shape[0].saturating_mul(shape[1]) / 8)?;
             let linear = Linear { matrix: loader.matrix(&spec.name, shape)?, name: spec.name.clone(), bias };
             admit(linear.memory_bytes())?;
@@ -139,32 +140,32 @@ impl Runtime {
         &self.config
     }
 
-    /// Sets a context shorter than the configuration's.
+    /// Limits the context to `tokens`, if that is less than the configuration's.
     pub fn limit_context(&mut self, tokens: usize) {
         self.max_context = self.config.max_position_embeddings.min(tokens);
     }
 
-    /// In which form the weights lie in memory.
+    /// The form of the weights in memory.
     pub fn residence(&self) -> Residence {
         self.residence
     }
 
-    /// How long loading took.
+    /// Loading times.
     pub fn load_times(&self) -> LoadTimes {
         self.times
     }
 
-    /// Matrices that could not be packed, in the order in which they were loaded.
+    /// Warnings about matrices that could not be packed, in loading order.
     pub fn warnings(&self) -> &[LoadWarning] {
         &self.warnings
     }
 
-    /// Threads that products run on.
+    /// Number of threads that products run on.
     pub fn threads(&self) -> usize {
         self.tools.pool.threads()
     }
 
-    /// What the packed matrices take, together.
+    /// Memory statistics of all packed matrices together.
     pub fn packing(&self) -> Packing {
         let mut sum = Packing::default();
         for linear in self.weights().linears() {
@@ -180,18 +181,18 @@ impl Runtime {
         self.weights().memory_bytes()
     }
 
-    /// The weights as they are now.
+    /// The current weights.
     pub(crate) fn weights(&self) -> Arc<Weights> {
         self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The weights, for one who puts others in their place.
+    /// The current weights, locked for replacement.
     pub(crate) fn weights_mut(&self) -> RwLockWriteGuard<'_, Arc<Weights>> {
         self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `parts`, at most [`PREFILL`] tokens all in all, through the blocks; the residual stream lies in the first slot
-    /// behind it, and the caches hold the tokens. After an error they are as they were.
+    /// Runs `parts`, at most [`PREFILL`] tokens in total, through the blocks. The residual stream after the last block
+    /// is in the first slot, and the caches have the tokens. After an error the caches are unchanged.
     fn run(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
         let result = self.run_blocks(weights, room, parts);
         for part in parts {
@@ -214,7 +215,7 @@ impl Runtime {
         })
     }
 
-    /// The embeddings of all tokens.
+    /// Writes the embeddings of all tokens to `x`.
     fn embed(&self, weights: &Weights, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
         let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
         weights.ends.embedding.rows(tokens, x)?;
@@ -224,7 +225,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Checks what is asked, and takes room in the cache.
+    /// Checks the arguments and allocates memory in the cache.
     fn admit(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<()> {
         let shape = (self.config.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
         let fits = |Paged(store): &mut Paged| (store.blocks(), store.kv_heads(), store.head_dim()) == shape;
@@ -235,8 +236,8 @@ impl Runtime {
         cache.reserve(tokens.len())
     }
 
-    /// Runs the tokens of `cache` again if a context of `context` tokens gives them other rotary positions than those
-    /// that their keys have.
+    /// Evaluates the tokens in `cache` again if a context of `context` tokens gives them other rotary positions than
+    /// their keys have.
     fn renew(&self, weights: &Weights, room: &mut Room, cache: &mut KvCache, context: usize) -> Result<()> {
         let stale = |rope: &Rope| rope.is_long(cache.context()) != rope.is_long(context);
         if cache.is_empty() || !self.config.ropes.iter().any(stale) {
@@ -251,14 +252,14 @@ impl Runtime {
         Ok(())
     }
 
-    /// Normalises rows of the residual stream for the output projection.
+    /// Normalizes rows of the residual stream for the output projection.
     fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> Result<&'a [f32]> {
         let out = sized(out, x.len())?;
         rms_norm(x, &weights.ends.norm, weights.ends.eps, out, &self.tools.pool);
         Ok(out)
     }
 
-    /// Logits of `rows` normalised rows.
+    /// Computes the logits of normalized rows.
     fn project_logits(
         &self,
         weights: &Weights,
@@ -314,7 +315,7 @@ impl CausalLm for Runtime {
             error
         };
         loop {
-            // What runs together: of each sequence in order as many tokens as there is room for.
+            // Collect tokens of each sequence in order, up to PREFILL in total.
             let mut left = PREFILL;
             let mut ranges: Vec<Range<usize>> = Vec::new();
             let mut parts = Vec::new();

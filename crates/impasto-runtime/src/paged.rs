@@ -1,13 +1,13 @@
-//! Keys and values in pages, as a network's cache has them.
+//! Paged storage of keys and values.
 
 use impasto_kernels::kv::{KvError, KvStore};
 use impasto_model::cache::KvStorage;
 use impasto_model::{ModelError, Result};
 
-/// The pages of one sequence.
+/// The key/value pages of one sequence.
 pub(crate) struct Paged(pub(crate) KvStore);
 
-/// An error of the store in the words of a network.
+/// Converts an error of the store.
 pub(crate) fn failed(error: KvError) -> ModelError {
     ModelError::Cache(Box::new(error))
 }

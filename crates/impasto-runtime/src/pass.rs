@@ -1,4 +1,4 @@
-//! The steps of a sublayer with fast kernels, for tokens of several sequences at once.
+//! Runs the steps of a sublayer with fast kernels, for tokens of several sequences at once.
 
 use std::sync::Arc;
 
@@ -12,36 +12,36 @@ use impasto_model::{KvCache, ModelError, Result};
 use crate::matrix::{Linear, Matrix, Tools, multiply_all};
 use crate::paged::{Paged, failed};
 
-/// Some tokens of one sequence, on their way through the network.
+/// The tokens of one sequence in a pass.
 pub(crate) struct Part<'a> {
     pub(crate) cache: &'a mut KvCache,
     pub(crate) tokens: &'a [u32],
-    /// Tokens in the sequence once all that were asked for have run: LongRoPE turns by it.
+    /// Length of the sequence after the call, in tokens: LongRoPE depends on it.
     pub(crate) context: usize,
 }
 
-/// What the tokens on their way take. It grows when it is first used and is then there.
+/// Working memory of a pass. Its buffers grow on first use and are then reused.
 #[derive(Default)]
 pub(crate) struct Room {
-    /// The values of a sublayer by slot; the first is the residual stream, tokens x hidden size.
+    /// The values of a sublayer by slot. Slot 0 is the residual stream, tokens x hidden size.
     pub(crate) slots: Vec<Vec<f32>>,
-    /// Rows of the stream, normalised for the output projection.
+    /// Rows of the residual stream, normalized for the output projection.
     pub(crate) normed: Vec<f32>,
-    /// Rotary positions of the tokens, a table for each set.
+    /// The rotary angles of the tokens, one table per set of rotary positions.
     tables: Vec<Vec<(f32, f32)>>,
-    /// Frequencies of each set, and whether they are those of a long context.
+    /// Frequencies of each set, and whether they are for a long context.
     frequencies: Vec<(bool, Vec<f32>)>,
     pub(crate) packed: packed::Scratch,
     attention: kv::Scratch,
 }
 
-/// The first `length` values of `buffer`, which grows to hold them.
+/// Returns the first `length` values of `buffer`, after growing it if necessary.
 ///
 /// # Errors
-/// [`ModelError::Memory`] when it cannot grow.
+/// [`ModelError::Memory`] when memory is refused.
 pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> {
     if buffer.len() < length {
-        let refused = |_| ModelError::Memory { what: "values on their way", bytes: (length as u64).saturating_mul(4) };
+        let refused = |_| ModelError::Memory { what: "working memory of a pass", bytes: (length as u64).saturating_mul(4) };
         buffer.try_reserve_exact(length - buffer.len()).map_err(refused)?;
         buffer.resize(length, 0.0);
     }
@@ -49,7 +49,7 @@ pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> 
 }
 
 impl Room {
-    /// Fills the tables of rotary positions.
+    /// Fills the tables of rotary angles.
     pub(crate) fn turn(&mut self, ropes: &[Rope], parts: &[Part<'_>]) {
         self.tables.resize_with(ropes.len(), Vec::new);
         self.frequencies.resize_with(ropes.len(), Default::default);
@@ -72,14 +72,14 @@ pub(crate) struct Pass<'a, 'p> {
     pub(crate) tools: &'a Tools,
     pub(crate) room: &'a mut Room,
     pub(crate) parts: &'a mut [Part<'p>],
-    /// Tokens of all parts.
+    /// Number of tokens of all parts.
     pub(crate) tokens: usize,
-    /// The block.
+    /// Index of the block.
     pub(crate) block: usize,
 }
 
 impl Pass<'_, '_> {
-    /// Has `work` make a value, or change it where it was made in place. It lies apart meanwhile.
+    /// Calls `work` with the buffer of `y`. Meanwhile, the slot of `y` is empty.
     fn make(&mut self, y: Value, work: impl FnOnce(&mut Self, &mut [f32]) -> Result<()>) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.room.slots[y.slot]);
         let result = sized(&mut buffer, self.tokens * y.width).and_then(|out| work(self, out));
@@ -87,7 +87,7 @@ impl Pass<'_, '_> {
         result
     }
 
-    /// The same of a step that works in place, on what `x` holds.
+    /// Calls `work` with the buffer of `y`, which first gets the value of `x`.
     fn change(&mut self, x: Value, y: Value, work: impl FnOnce(&mut Self, &mut [f32])) -> Result<()> {
         self.make(y, |pass, out| {
             if x.slot != y.slot {
@@ -98,7 +98,8 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// Products of coded layers that share their input, all at once, so that threads share the tile rows of all of them.
+    /// Multiplies coded layers that share their input in one product, so that threads share the tile rows of all of
+    /// them.
     fn linear_coded(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
         let tokens = self.tokens;
         let Room { slots, packed, .. } = &mut *self.room;

@@ -1,35 +1,35 @@
-//! Working memory of passes: each pass has a room of its own, so passes run side by side.
+//! Pool of working memory. Each pass has its own, so passes can run at the same time.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::pass::Room;
 
-/// Rooms that no pass is in.
+/// Working memory that no pass uses.
 pub(crate) struct Rooms {
     free: Mutex<Vec<Room>>,
-    /// How many are kept for later passes.
+    /// Largest number to keep for later passes.
     most: usize,
 }
 
 impl Rooms {
-    /// No rooms yet; at most `most` will be kept.
+    /// Creates an empty pool that keeps at most `most` elements.
     pub(crate) fn new(most: usize) -> Self {
         Self { free: Mutex::default(), most }
     }
 
-    /// A room for one pass. It comes back when it is dropped.
+    /// Takes working memory for one pass. Dropping it returns it to the pool.
     pub(crate) fn enter(&self) -> Entered<'_> {
         Entered { room: self.free().pop().unwrap_or_default(), rooms: self }
     }
 
-    /// Held for a moment before and after a pass.
+    /// Locks the pool: only briefly, before and after a pass.
     fn free(&self) -> MutexGuard<'_, Vec<Room>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A room that a pass is in.
+/// Working memory in use by a pass.
 pub(crate) struct Entered<'a> {
     room: Room,
     rooms: &'a Rooms,

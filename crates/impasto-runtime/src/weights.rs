@@ -1,4 +1,4 @@
-//! The weights of a network, and their exchange while it runs.
+//! The weights of a network, and their exchange at run time.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::Runtime;
 use crate::load::{LoadWarning, MatrixLoader};
 use crate::matrix::Linear;
 
-/// All weights. A pass holds the set that was there when it began.
+/// All weights. A pass keeps the set that was current when it started.
 #[derive(Clone)]
 pub(crate) struct Weights {
     pub(crate) ends: Ends<Arc<Linear>, Vec<f32>>,
@@ -42,7 +42,7 @@ impl Weights {
     }
 }
 
-/// New weights of one linear layer in the residence of a [`Runtime`], which are not used yet.
+/// New weights of one linear layer, in the residence of a [`Runtime`], for [`Runtime::exchange`].
 pub struct Replacement {
     linear: Arc<Linear>,
     warning: Option<LoadWarning>,
@@ -54,7 +54,7 @@ impl Replacement {
         &self.linear.name
     }
 
-    /// Why it could not be packed and what that costs, if so.
+    /// The warning if the weights could not be packed.
     pub fn warning(&self) -> Option<&LoadWarning> {
         self.warning.as_ref()
     }
@@ -67,7 +67,7 @@ impl Replacement {
 
 impl Runtime {
     /// Names of the weight tensors that can be exchanged: the linear layers in the order in which they run, the output
-    /// projection where the embedding is not tied, and the embedding.
+    /// projection unless it is tied to the embedding, and the embedding.
     pub fn linear_names(&self) -> Vec<String> {
         self.weights().linears().map(|linear| linear.name.clone()).collect()
     }
@@ -108,16 +108,15 @@ impl Runtime {
         Ok(Replacement { linear: Arc::new(linear), warning })
     }
 
-    /// Puts weights in the place of those of the same name, all at once: a pass that has begun ends with the weights that
-    /// it began with, and one that begins later sees all the new ones. Keys and values in caches stay those of the weights
-    /// that they were computed with.
+    /// Replaces the weights of the same names, all at once: a running pass keeps the weights it started with, and a
+    /// later pass sees all new ones. Keys and values in caches are not recomputed.
     ///
-    /// The memory of old weights is given back when no pass uses them any more; packed weights share blocks of 64 MiB,
-    /// which go back as a whole.
+    /// The memory of old weights is freed when no pass uses them. Packed weights share blocks of 64 MiB, each of which
+    /// is freed as a whole.
     ///
     /// # Errors
-    /// [`ModelError::NoLinear`] for a layer that this model lacks, [`ModelError::Shape`] for one of another shape; then
-    /// nothing is exchanged.
+    /// [`ModelError::NoLinear`] for a layer that this model does not have, [`ModelError::Shape`] for a layer of another
+    /// shape. Nothing is then exchanged.
     pub fn exchange(&self, replacements: impl IntoIterator<Item = Replacement>) -> Result<()> {
         let mut current = self.weights_mut();
         let mut weights = Weights::clone(&current);

@@ -1,4 +1,4 @@
-//! Weights of linear layers exchanged between tokens.
+//! Exchanging the weights of linear layers between tokens.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,8 +50,8 @@ fn the_next_token_is_that_of_a_model_loaded_so() {
     exchange(model.runtime().unwrap(), &other());
     assert_eq!(model.memory_bytes(), bytes);
     assert!(logits(model.network()) == expected);
-    // A sequence that goes on does so on the keys and values it has; from the start it is the other model's.
-    assert!(session.logits().unwrap() == old, "what was computed is kept");
+    // A running sequence keeps its keys and values; a restarted one gets the results of the other model.
+    assert!(session.logits().unwrap() == old, "computed logits are kept");
     session.step().unwrap();
     session.step().unwrap();
     session.truncate(0);
@@ -105,7 +105,7 @@ fn what_does_not_fit_is_refused_and_nothing_changes() {
     assert!(matches!(runtime.prepare(&bad, LAYERS[1]).err(), Some(ModelError::Shape { .. })));
     bad.tensors.remove(LAYERS[1]);
     assert!(matches!(runtime.prepare(&bad, LAYERS[1]).err(), Some(ModelError::MissingTensor { .. })));
-    // Of a model with other shapes: all or nothing.
+    // From a model with other shapes: all or nothing.
     let tiny = Model::load(&Folder::tiny(), &RunOptions::default()).unwrap();
     let foreign = tiny.runtime().unwrap().prepare(&Folder::tiny(), LAYERS[1]).unwrap();
     assert_eq!(foreign.name(), LAYERS[1]);

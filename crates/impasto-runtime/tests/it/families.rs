@@ -1,4 +1,4 @@
-//! Tiny models of every family against transformers, run from matrices in memory as a fast network has them, with keys and
+//! Tiny models of every family against transformers, run by the fast network from matrices in memory, with keys and
 //! values in binary32.
 
 use crate::support::Family;

@@ -1,4 +1,4 @@
-//! A network that this workspace does not know, with a cache of its own, behind the public interface.
+//! A network from outside this workspace, with its own cache, behind the public interface.
 
 use std::ops::{ControlFlow, Range};
 
@@ -7,13 +7,13 @@ use impasto_model::cache::KvStorage;
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Session, Want, check_tokens};
 use impasto_runtime::{GenerateOptions, Model, RunOptions, generate};
 
-/// Says again what was said `distance` tokens ago.
+/// Predicts the token from `distance` tokens ago.
 struct Echo {
     vocab: usize,
     distance: usize,
 }
 
-/// What it keeps of a token: on a device this would be a handle.
+/// The state that it keeps per token. On another device this would be a handle.
 struct Said(Vec<u32>);
 
 impl KvStorage for Said {

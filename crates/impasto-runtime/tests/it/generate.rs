@@ -1,4 +1,4 @@
-//! Text in, text out, with the tiny model of the repository.
+//! Text generation with the tiny model of this repository.
 
 use std::ops::ControlFlow;
 
@@ -59,7 +59,7 @@ fn ways_to_end() {
     let base = GenerateOptions { max_tokens: 20, ..model.generate_options() };
     let free = model.generate(&prompt, &base, go_on).unwrap();
 
-    // A stop string from the middle of the text, across a border of tokens.
+    // A stop string from the middle of the text that spans two tokens.
     let second = model.tokenizer().unwrap().decode(&free.tokens[..2], true).unwrap();
     let at = second.len() - 1;
     let stop: String = free.text.chars().skip(second[..at].chars().count()).take(4).collect();
@@ -88,7 +88,7 @@ fn ways_to_end() {
     let narrow = RunOptions { threads: 0, max_context: Some(prompt.len() + 3), ..RunOptions::float() };
     let narrow = Model::load(&Folder::tiny(), &narrow).unwrap();
     let full = narrow.generate(&prompt, &base, go_on).unwrap();
-    // The last token of a full context still has a successor.
+    // A full context still predicts one more token.
     assert_eq!((full.stop, full.tokens.len()), (StopReason::ContextFull, 4));
     assert_eq!(full.tokens, free.tokens[..4]);
 

@@ -1,4 +1,4 @@
-//! What is wrong with a source is said by name, before anything runs.
+//! Errors in a source are reported by name, before anything runs.
 
 use crate::support::{Folder, Table};
 use impasto_model::{CausalLm, ModelError};
@@ -33,7 +33,7 @@ fn a_model_without_text() {
     assert!(matches!(short.chat_template(), Err(TextError::MissingAsset { .. })));
 }
 
-/// A small configuration can describe a model of terabytes: it is refused before anything is taken for it.
+/// A small configuration can describe a model of terabytes. It is rejected before anything is allocated.
 #[test]
 fn a_model_above_the_memory_limit_is_refused() {
     let options = RunOptions { memory_limit: Some(10_000), ..RunOptions::float() };

@@ -1,4 +1,4 @@
-//! Generation by steps, alone, together and on several threads, in the reference and in the fast network.
+//! Sessions: alone, in batches and on several threads, with the reference and with the fast network.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -83,23 +83,23 @@ fn forks_and_tokens_taken_back() {
         let mut first = session(&model, &prompt, 1.0);
         steps(&mut first, 70);
         let mut fork = first.fork().unwrap();
-        // The same state of the sampler.
+        // The sampler has the same state.
         assert_eq!(steps(&mut fork, 8), steps(&mut first, 8));
         fork.set_sampling(SamplingParams { temperature: 1.0, seed: 8, ..Default::default() }).unwrap();
         let before = first.tokens().to_vec();
         assert_ne!(steps(&mut fork, 30), steps(&mut first, 30));
         assert_eq!(first.tokens()[..before.len()], before);
-        // Back to where there are no logits any more, and to where they are.
+        // Back to a length whose logits are still known, and to one whose logits are not.
         let logits = first.logits().unwrap().to_vec();
         let len = first.tokens().len();
         let last = first.step().unwrap().token;
         first.truncate(len);
-        assert!(first.logits().unwrap() == logits, "the logits are still there");
+        assert!(first.logits().unwrap() == logits, "the logits are still known");
         first.extend(&[last]).unwrap();
         first.logits().unwrap();
         first.truncate(len);
         assert!(close(first.logits().unwrap(), &logits));
-        // A prompt that begins as the tokens so far.
+        // A prompt that starts with the same tokens.
         first.restart(&before).unwrap();
         assert_eq!((first.tokens(), first.pending()), (&before[..], 0));
         first.restart(&prompt[1..]).unwrap();
@@ -120,7 +120,7 @@ fn drafts_are_verified_in_one_pass() {
                 plain.step().unwrap().token
             })
             .collect();
-        // With the prompt pending, with it evaluated, and with logits that are gone.
+        // With the prompt pending, evaluated, and evaluated with outdated logits.
         for case in 0..3 {
             let mut drafting = session(&model, &prompt, 0.0);
             if case > 0 {
@@ -164,7 +164,7 @@ fn together_is_as_alone() {
         let alone: Vec<Vec<u32>> =
             PROMPTS.iter().map(|text| steps(&mut session(&model, &ids(&model, text), 0.9), 12)).collect();
         let mut sessions: Vec<_> = PROMPTS.iter().map(|text| session(&model, &ids(&model, text), 0.9)).collect();
-        // One of them is ahead of the others, one comes later.
+        // One sequence is ahead of the others, one starts later.
         let mut written = vec![Vec::new(); 3];
         written[1].extend(steps(&mut sessions[1], 4));
         for round in 0..12 {
@@ -177,7 +177,7 @@ fn together_is_as_alone() {
         }
         written[2].extend(steps(&mut sessions[2], 3));
         assert_eq!(written, alone);
-        // A long prompt in pieces beside one that goes on.
+        // A long prompt in pieces together with a short one.
         let (mut long, mut short) = (session(&model, &[9; 90], 0.0), session(&model, &[5, 6], 0.0));
         let mut rounds = 0;
         while Session::evaluate_many(&mut [&mut long, &mut short], 40).unwrap() {
