@@ -1,35 +1,35 @@
-//! What keeps a model from being measured.
+//! The crate's errors.
 
 use impasto_model::ModelError;
 use impasto_text::TextError;
 
-/// The crate's result.
+/// A result with [`EvalError`].
 pub type Result<T, E = EvalError> = std::result::Result<T, E>;
 
 /// Why a model could not be measured. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// The text is too short to be scored.
-    #[error("the text has {tokens} tokens, one window needs {window}")]
+    /// The text is shorter than one window.
+    #[error("the text has {tokens} tokens, but one window needs {window}")]
     TextTooShort {
-        /// Tokens of the text.
+        /// Number of tokens in the text.
         tokens: usize,
-        /// Tokens of the text in one window.
+        /// Number of tokens of text in one window.
         window: usize,
     },
-    /// Two models that cannot be compared.
-    #[error("the models cannot be compared: vocabularies of {reference} and {ours}")]
+    /// The two models cannot be compared.
+    #[error("the models cannot be compared: their vocabularies have {reference} and {ours} tokens")]
     Vocabularies {
-        /// Vocabulary of the reference.
+        /// Vocabulary size of the reference.
         reference: usize,
-        /// Vocabulary of the model under test.
+        /// Vocabulary size of the model under test.
         ours: usize,
     },
-    /// The model, or options that it cannot meet.
+    /// The model failed, or an option is out of range for it.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The tokenizer.
+    /// The tokenizer failed.
     #[error(transparent)]
     Text(#[from] TextError),
 }

@@ -12,26 +12,26 @@ use super::{
     Estimate, EvalError, EvalOptions, EvalText, OnProgress, Progress, Result, chunk, pool, scored, shared_context,
 };
 
-/// How far a model is from a reference on a text. Divergences are KL(reference || model) of the next-token
+/// The difference between a model and a reference on a text. Divergences are KL(reference || model) of the next-token
 /// distributions, in nats.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kld {
-    /// Mean divergence.
+    /// Mean divergence per token.
     pub mean: Estimate,
     /// Median divergence.
     pub median: f64,
-    /// 90% of the tokens diverge by less.
+    /// 90th percentile of the divergence.
     pub q90: f64,
-    /// 99% of the tokens diverge by less.
+    /// 99th percentile of the divergence.
     pub q99: f64,
-    /// 99.9% of the tokens diverge by less.
+    /// 99.9th percentile of the divergence.
     pub q999: f64,
     /// Largest divergence.
     pub max: f64,
-    /// Share of positions where both find the same token likeliest, from 0 to 1, with its binomial error.
+    /// Share of positions where both models have the same most likely token, from 0 to 1, with its binomial error.
     pub same_top: Estimate,
-    /// Mean of ln p(reference) - ln p(model) of the true token: the difference of the logarithms of the perplexities,
-    /// with the error of the paired difference, which is far smaller than that of either.
+    /// Mean of ln p(reference) - ln p(model) of the true token: the difference of the log perplexities. The error is
+    /// that of the paired difference, which is far smaller than that of either perplexity.
     pub delta_ln_ppl: Estimate,
     /// Perplexity of the reference.
     pub reference: Perplexity,
@@ -39,7 +39,7 @@ pub struct Kld {
     pub model: Perplexity,
 }
 
-/// One scored position.
+/// The scores of one position.
 struct Scores {
     kld: f64,
     same_top: bool,
@@ -57,10 +57,10 @@ fn score(reference: &[f32], model: &[f32], target: u32) -> impasto_model::Result
     })
 }
 
-/// Measures how far `model` is from `reference` on `text`. Both run window by window, side by side.
+/// Measures the KL divergence of `model` from `reference` on `text`. Both models run on one window at a time.
 ///
 /// # Errors
-/// Those of [`super::perplexity`], and [`EvalError::Vocabularies`] when the vocabularies differ in size.
+/// Those of [`super::perplexity`], and [`EvalError::Vocabularies`] if the vocabularies differ in size.
 pub fn kld(
     reference: &dyn CausalLm,
     model: &dyn CausalLm,

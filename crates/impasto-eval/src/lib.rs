@@ -1,15 +1,16 @@
-//! Measuring a model: perplexity on a text, the KL divergence from a reference, and accuracy on multiple-choice tasks
-//! ([`tasks`]).
+//! Measures the quality of a model: perplexity of a text, KL divergence from a reference, and accuracy on
+//! multiple-choice tasks ([`tasks`]).
 //!
-//! A text is cut into consecutive windows of `ctx` tokens that do not overlap; each starts with an empty context, and
-//! tokens left over at the end are not scored. A model whose tokenizer adds tokens before a text (a beginning-of-text
-//! token) gets them before every window, counted into `ctx` and never scored; other models get none, so that the first
-//! token of a window is context only. With [`Score::All`] every later token of the window is scored, ctx - 1 of them;
-//! with [`Score::SecondHalf`] those at ctx/2 + 1 and after, as llama.cpp's `perplexity` does, so that each has at
-//! least half a window of context.
+//! A text is split into consecutive, non-overlapping windows of `ctx` tokens. Each starts with an empty context, and
+//! the tokens of an incomplete last window are not scored. If the tokenizer adds tokens before a text (such as a
+//! beginning-of-sequence token), they come before every window; they count toward `ctx` and are never scored.
+//! Otherwise, the first token of a window is only context. [`Score::All`] scores every later token of the window, ctx -
+//! 1 of them. [`Score::SecondHalf`] scores the tokens from ctx/2 + 1 on, as llama.cpp's `perplexity` does, so that each
+//! has at least half a window of context.
 //!
-//! Logits are made a few positions at a time, so memory does not grow with the window; log-softmax is taken in binary64.
-//! Sums have a fixed order: results do not depend on the number of threads beyond what the products do.
+//! Logits are computed for a few positions at a time, so memory does not grow with the window. Log-softmax is computed
+//! in binary64. Sums have a fixed order: results depend on the number of threads only as far as the model's products
+//! do.
 
 mod error;
 mod kld;
@@ -30,31 +31,31 @@ pub use stats::Estimate;
 use impasto_model::{CausalLm, ModelError};
 use impasto_text::{TextError, Tokenizer};
 
-/// Bytes of logits in memory at a time, per model. Larger is no faster; much smaller reads the output projection more
-/// often than it computes with it.
+/// Bytes of logits in memory at a time, per model. More is no faster; much less makes reading the output projection
+/// take longer than computing with it.
 const LOGIT_BYTES: usize = 32 << 20;
 
-/// Which tokens of a window are scored.
+/// The tokens of a window that are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Score {
-    /// All that have a token before them.
+    /// All tokens that have a token before them.
     #[default]
     All,
-    /// Those with more than half a window before them.
+    /// The tokens with more than half a window before them.
     SecondHalf,
 }
 
-/// How a text is scored.
+/// Options for scoring a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalOptions {
-    /// Tokens in a window.
+    /// Number of tokens in a window.
     pub ctx: usize,
-    /// Which tokens of a window are scored.
+    /// The tokens of a window that are scored.
     pub score: Score,
-    /// Score the first so many windows only.
+    /// Number of windows to score, from the start of the text; all if `None`.
     pub windows: Option<usize>,
-    /// Threads for the scoring beside the model; 0 takes all processors.
+    /// Number of threads for scoring, besides those of the model; 0 means one per processor.
     pub threads: usize,
 }
 
@@ -64,33 +65,33 @@ impl Default for EvalOptions {
     }
 }
 
-/// How far an evaluation is.
+/// Progress of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Windows scored.
+    /// Number of windows scored.
     pub done: usize,
-    /// Windows in all.
+    /// Number of windows in total.
     pub windows: usize,
-    /// Perplexity so far, of the model under test.
+    /// Perplexity of the model under test so far.
     pub perplexity: f64,
-    /// Mean KL divergence so far, where one is measured.
+    /// Mean KL divergence so far, if it is measured.
     pub kld: Option<f64>,
 }
 
-/// Called after each window.
+/// A callback after each window.
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 
-/// A tokenized text, ready to be cut into windows.
+/// A tokenized text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalText {
-    /// Tokens that go before every window.
+    /// Tokens before every window.
     pub prefix: Vec<u32>,
     /// Tokens of the text.
     pub tokens: Vec<u32>,
 }
 
 impl EvalText {
-    /// Tokenizes `text`; the prefix is what the tokenizer adds before a text.
+    /// Tokenizes `text`. The prefix is what the tokenizer adds before a text.
     ///
     /// # Errors
     /// Those of [`Tokenizer::encode`].
@@ -98,13 +99,13 @@ impl EvalText {
         Ok(Self { prefix: prefix(tokenizer)?, tokens: tokenizer.encode(text, false)? })
     }
 
-    /// The windows of an evaluation of models with contexts of at least `context`.
+    /// Returns the windows for models with a context of `context` tokens.
     fn windows(&self, options: &EvalOptions, context: usize) -> Result<Vec<Vec<u32>>> {
         let ctx = options.ctx;
         let bad = |name, value: usize, rule| Err(ModelError::BadOption { name, value: value.to_string(), rule }.into());
         let share = ctx.saturating_sub(self.prefix.len());
         if ctx < 2 || share == 0 || scored(options, self.prefix.len()).is_empty() {
-            return bad("ctx", ctx, "a window must hold a token to score and one before it");
+            return bad("ctx", ctx, "a window must have room for a token to score and one before it");
         }
         if ctx > context {
             return Err(ModelError::ContextOverflow { tokens: ctx, context }.into());
@@ -120,8 +121,8 @@ impl EvalText {
     }
 }
 
-/// The tokens that a tokenizer adds before a text: those before the token of a probe. A suffix (as encoders have) is left
-/// out.
+/// The tokens that a tokenizer adds before a text, found by tokenizing "a". Tokens that it adds after a text are
+/// ignored.
 fn prefix(tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
     let probe = tokenizer.encode("a", false)?;
     let mut with_special = tokenizer.encode("a", true)?;
@@ -129,7 +130,7 @@ fn prefix(tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
     Ok(with_special)
 }
 
-/// Indices in a window of the positions whose next token is scored.
+/// The indices, in a window, of the positions whose next token is scored.
 fn scored(options: &EvalOptions, prefix: usize) -> Range<usize> {
     let first = match options.score {
         Score::All => 0,
@@ -138,7 +139,7 @@ fn scored(options: &EvalOptions, prefix: usize) -> Range<usize> {
     first.max(prefix.saturating_sub(1))..options.ctx.saturating_sub(1)
 }
 
-/// Positions whose logits are made at a time.
+/// Number of positions whose logits are computed at a time.
 fn chunk(vocab: usize) -> usize {
     (LOGIT_BYTES / size_of::<f32>() / vocab.max(1)).max(1)
 }
@@ -148,7 +149,7 @@ fn shared_context(models: &[&dyn CausalLm]) -> usize {
     models.iter().map(|m| m.max_context()).min().unwrap_or(0)
 }
 
-/// The pool that scores rows of logits.
+/// Creates the thread pool that scores rows of logits.
 fn pool(options: &EvalOptions) -> Result<rayon::ThreadPool, ModelError> {
     let built = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     built.map_err(|e| ModelError::Threads(e.to_string()))

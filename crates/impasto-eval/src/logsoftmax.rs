@@ -1,8 +1,8 @@
-//! Log-probabilities of one row of logits, in binary64.
+//! Log probabilities of a row of logits, in binary64.
 
 use impasto_model::{ModelError, Result};
 
-/// ln(sum(exp(logits))), with the largest logit taken out so that nothing overflows.
+/// Returns ln(sum(exp(logits))). The largest logit is factored out to prevent overflow.
 ///
 /// # Errors
 /// [`ModelError::NonFinite`] unless the result is finite.
@@ -13,19 +13,19 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> Result<f64> {
     if value.is_finite() { Ok(value) } else { Err(ModelError::NonFinite(String::new())) }
 }
 
-/// -ln p(target).
+/// Returns -ln p(target).
 pub(super) fn nll(logits: &[f32], target: u32, log_sum: f64) -> Result<f64> {
     let (id, vocab) = (target, logits.len());
     let logit = logits.get(id as usize).ok_or(ModelError::TokenId { id, position: 0, vocab })?;
     Ok(log_sum - f64::from(*logit))
 }
 
-/// KL(p || q) of the two softmaxes, in nats. Rounding can make a sum of nearly equal terms negative; it is then 0.
+/// Returns KL(p || q) of the two softmaxes, in nats. If rounding makes the sum negative, returns 0.
 pub(super) fn divergence(p: &[f32], p_log_sum: f64, q: &[f32], q_log_sum: f64) -> f64 {
     let term = |(&p, &q): (&f32, &f32)| {
         let log_p = f64::from(p) - p_log_sum;
         let probability = log_p.exp();
-        // A token that p rules out adds nothing, whatever q says (0 ln 0 = 0).
+        // A token with p = 0 contributes nothing, whatever q is (0 ln 0 = 0).
         if probability == 0.0 { 0.0 } else { probability * (log_p - (f64::from(q) - q_log_sum)) }
     };
     p.iter().zip(q).map(term).sum::<f64>().max(0.0)

@@ -10,15 +10,15 @@ use super::{Estimate, EvalOptions, EvalText, OnProgress, Progress, Result, chunk
 /// Perplexity of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
-    /// e to the mean negative log-likelihood of a token.
+    /// exp of the mean negative log-likelihood of a token.
     pub perplexity: Estimate,
-    /// Mean negative log-likelihood of a token, nats.
+    /// Mean negative log-likelihood of a token, in nats.
     pub nll: Estimate,
-    /// Tokens scored.
+    /// Number of tokens scored.
     pub tokens: usize,
-    /// Windows scored.
+    /// Number of windows scored.
     pub windows: usize,
-    /// Tokens in a window.
+    /// Number of tokens in a window.
     pub ctx: usize,
 }
 
@@ -47,7 +47,7 @@ pub fn perplexity(
     let mut nlls: Vec<f64> = Vec::with_capacity(windows.len() * positions.len());
     for (index, window) in windows.iter().enumerate() {
         cache.clear();
-        // The last token is a target only.
+        // The last token is only a target.
         let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
         let want = Want::From(positions.start);
         model.for_each_logits_chunk(&mut cache, inputs, want, chunk(model.vocab_size()), &mut |first, logits| {

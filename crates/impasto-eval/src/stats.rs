@@ -1,8 +1,8 @@
-//! Means with their errors, and quantiles.
+//! Means with standard errors, and quantiles.
 
 use serde::{Deserialize, Serialize};
 
-/// A value and its standard error. The error takes tokens as independent, which flatters it a little: tokens of one
+/// A value and its standard error. The error assumes independent tokens, so it is slightly too small: tokens of one
 /// window are correlated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
@@ -13,7 +13,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Mean of `samples` and the standard error of the mean, sqrt(variance / n) with the unbiased variance.
+    /// Returns the mean of `samples` and its standard error, sqrt(variance / n) with the unbiased variance.
     pub(super) fn mean(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let value = samples.iter().sum::<f64>() / n;
@@ -22,14 +22,14 @@ impl Estimate {
         Self { value, error }
     }
 
-    /// e to the estimate, its error by the delta method: the error of x times the slope e^x.
+    /// Returns exp of the estimate. The error is by the delta method: the error of x times the slope e^x.
     pub(super) fn exp(self) -> Self {
         let value = self.value.exp();
         Self { value, error: value * self.error }
     }
 }
 
-/// The `q` quantile of sorted samples, linear between neighbours; 0 when there are none.
+/// Returns the `q` quantile of sorted samples, linearly interpolated; 0 if there are none.
 pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let at = q.clamp(0.0, 1.0) * last as f64;

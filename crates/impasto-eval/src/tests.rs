@@ -1,7 +1,7 @@
 use super::*;
 use impasto_model::{Hidden, KvCache, Want};
 
-/// A model whose logits for the token after `t` are row `t` of a table: everything about it can be computed by hand.
+/// A model whose logits after token `t` are row `t` of a table, so that all results can be computed by hand.
 struct Bigram {
     table: Vec<Vec<f32>>,
     context: usize,
@@ -48,7 +48,7 @@ fn text(tokens: usize, vocab: u64, prefix: &[u32]) -> EvalText {
     EvalText { prefix: prefix.to_vec(), tokens: (0..tokens).map(|_| (rng.next_u64() % vocab) as u32).collect() }
 }
 
-/// (token before, token) of every scored position, by the module's definition.
+/// The (previous token, token) pairs of all scored positions, by the definition in the crate's documentation.
 fn pairs(text: &EvalText, o: &EvalOptions) -> Vec<(u32, u32)> {
     let share = o.ctx - text.prefix.len();
     let mut pairs = Vec::new();

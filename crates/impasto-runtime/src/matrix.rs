@@ -144,7 +144,11 @@ fn tile_rows_of(coded: &dyn CodedTensor) -> Result<&[Range<usize>], Failure> {
 fn read_tile_row(coded: &dyn CodedTensor, number: usize, rows: usize, weights: &mut Vec<f32>) -> Result<(), Failure> {
     coded.read(number, weights)?;
     let (found, wanted) = (weights.len(), rows * coded.shape()[1]);
-    if found == wanted { Ok(()) } else { Err(format!("tile row {number} has {found} weights, expected {wanted}").into()) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(format!("tile row {number} has {found} weights, expected {wanted}").into())
+    }
 }
 
 /// Multiplies matrices that share their input. The worker that decodes a tile row also multiplies it. An error has the

@@ -41,7 +41,8 @@ pub(crate) struct Room {
 /// [`ModelError::Memory`] when memory is refused.
 pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> {
     if buffer.len() < length {
-        let refused = |_| ModelError::Memory { what: "working memory of a pass", bytes: (length as u64).saturating_mul(4) };
+        let refused =
+            |_| ModelError::Memory { what: "working memory of a pass", bytes: (length as u64).saturating_mul(4) };
         buffer.try_reserve_exact(length - buffer.len()).map_err(refused)?;
         buffer.resize(length, 0.0);
     }

@@ -72,13 +72,14 @@ impl Runtime {
         self.weights().linears().map(|linear| linear.name.clone()).collect()
     }
 
-    /// Reads the weights of the linear layer `name` from `source`, for [`Self::exchange`]. The layer's bias stays.
+    /// Reads the weights of the linear layer `name` from `source`, for [`Self::exchange`]. The layer's bias does not
+    /// change.
     ///
-    /// All work is done on the calling thread: passes that run keep their workers.
+    /// All work runs on the calling thread, so running passes keep their workers.
     ///
     /// # Errors
-    /// [`ModelError::NoLinear`] when there is no such layer, [`ModelError::MemoryLimit`] when the limit does not allow
-    /// the new weights beside the old, a tensor that is missing, has another shape or cannot be read.
+    /// [`ModelError::NoLinear`] if there is no such layer, [`ModelError::MemoryLimit`] if old and new weights together
+    /// exceed the limit, or a tensor that is missing, has the wrong shape or cannot be read.
     pub fn prepare(&self, source: &dyn WeightSource, name: &str) -> Result<Replacement> {
         let weights = self.weights();
         let old = weights.find(name)?;

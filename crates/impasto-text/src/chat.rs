@@ -1,9 +1,9 @@
-//! Chat templates: from messages to the text a model was trained to continue.
+//! Chat templates: render messages to the text that a model was trained to continue.
 //!
-//! A template is Jinja as transformers runs it: blocks are trimmed, `raise_exception` and `strftime_now` are functions,
-//! `tojson` leaves non-ASCII text and HTML characters alone, Python's methods on strings, lists and dictionaries work,
-//! loops know `break` and `continue`, and `{% generation %}` marks are passed over. Instructions are counted, so a
-//! hostile template ends.
+//! A template is Jinja as in transformers: blocks are trimmed; `raise_exception` and `strftime_now` are functions;
+//! `tojson` does not escape non-ASCII text or HTML characters; Python's methods on strings, lists and dictionaries
+//! work; loops support `break` and `continue`; `{% generation %}` tags have no effect. The number of instructions is
+//! limited, so a hostile template cannot run forever.
 
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -15,40 +15,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, TextError};
 
-/// The file with a model's special tokens, and mostly its chat template.
+/// The file with a model's special tokens and, in most models, its chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// The file with a chat template alone, which goes before the other's.
+/// The file with only a chat template. It takes precedence over [`TOKENIZER_CONFIG`].
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
-/// Template instructions per rendering: thousands of messages in any template known, a fraction of a second.
+/// Limit of template instructions per rendering: enough for thousands of messages in any known template, and a fraction
+/// of a second.
 const FUEL: u64 = 5_000_000;
-/// Longest rendered conversation, bytes.
+/// Longest rendered conversation, in bytes.
 const MAX_OUTPUT: usize = 64 << 20;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or what else the template knows.
+    /// The speaker: `system`, `user`, `assistant` or another role that the template supports.
     pub role: String,
-    /// What is said.
+    /// The text of the message.
     pub content: String,
 }
 
 impl Message {
-    /// A message of `role`.
+    /// Creates a message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 }
 
-/// How a conversation is rendered.
+/// Options for rendering a conversation.
 #[derive(Clone, Debug, Default)]
 pub struct ChatOptions {
     /// Whether to end with the start of the assistant's turn.
     pub add_generation_prompt: bool,
-    /// Further variables of the template, such as `enable_thinking`.
+    /// Additional template variables, such as `enable_thinking`.
     pub variables: serde_json::Map<String, serde_json::Value>,
-    /// The time that `strftime_now` tells (in UTC); the present when `None`.
+    /// The time that `strftime_now` uses (in UTC); the current time if `None`.
     pub now: Option<SystemTime>,
 }
 
@@ -97,10 +98,10 @@ struct TokenizerConfig {
 }
 
 impl ChatTemplate {
-    /// A template given as text.
+    /// Parses a template.
     ///
     /// # Errors
-    /// [`TextError::Chat`] when it does not parse.
+    /// [`TextError::Chat`] if it does not parse.
     pub fn new(template: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
         let this = Self {
             template: without_generation_marks(template),
@@ -111,11 +112,12 @@ impl ChatTemplate {
         Ok(this)
     }
 
-    /// The template of a model: the file `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, which
-    /// is one template or a list of named ones, of which `default` is taken. The arguments are the two files' bytes.
+    /// Finds and parses a model's template: the file `chat_template.jinja`, or else `chat_template` in
+    /// `tokenizer_config.json`, which is a single template, or a list with a template named `default`. The arguments
+    /// are the bytes of the two files.
     ///
     /// # Errors
-    /// [`TextError::MissingAsset`] when there is none; [`TextError::BadAsset`] or [`TextError::Chat`] when it does
+    /// [`TextError::MissingAsset`] if there is no template; [`TextError::BadAsset`] or [`TextError::Chat`] if it does
     /// not parse.
     pub fn from_assets(tokenizer_config: Option<&[u8]>, template_file: Option<&[u8]>) -> Result<Self> {
         let config: TokenizerConfig = match tokenizer_config {
@@ -128,16 +130,16 @@ impl ChatTemplate {
             Templates::One(text) => Some(text),
             Templates::Named(list) => list.into_iter().find(|t| t.name == "default").map(|t| t.template),
         });
-        let why = "the model has no chat template; give it plain text";
+        let why = "the model has no chat template, so it takes only plain text";
         let template = template.ok_or(TextError::MissingAsset { name: TEMPLATE_FILE, why })?;
         let text = |token: Option<Token>| token.map(String::from).unwrap_or_default();
         Self::new(&template, &text(config.bos_token), &text(config.eos_token))
     }
 
-    /// The conversation as text. Tokenize it without adding special tokens: the template writes them.
+    /// Renders the conversation. Tokenize the result without adding special tokens: the template contains them.
     ///
     /// # Errors
-    /// [`TextError::Chat`] when the template raises an exception, fails or runs too long.
+    /// [`TextError::Chat`] if the template raises an exception, fails or exceeds a limit.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String> {
         let env = self.environment(options.now)?;
         let mut context = options.variables.clone();
@@ -165,7 +167,7 @@ impl ChatTemplate {
         });
         let now = Mutex::new(now);
         env.add_function("strftime_now", move |format: String| -> Result<String, minijinja::Error> {
-            // One rendering tells one time.
+            // All calls in one rendering use the same time.
             let mut now = now.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let now = *now.get_or_insert_with(SystemTime::now);
             strftime(now, &format).map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
@@ -175,7 +177,7 @@ impl ChatTemplate {
     }
 }
 
-/// The error and its causes on one line.
+/// Formats the error and its causes on one line.
 fn chat_error(error: impl std::error::Error) -> TextError {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -186,13 +188,13 @@ fn chat_error(error: impl std::error::Error) -> TextError {
     TextError::Chat(line.replace('\n', " "))
 }
 
-/// `time` in `format`, UTC, by the directives of C and Python; one that is unknown is an error naming it.
+/// Formats `time` in UTC, with the directives of C and Python. An unknown directive is an error that names it.
 fn strftime(time: SystemTime, format: &str) -> Result<String, jiff::Error> {
     let time = jiff::Timestamp::try_from(time)?.to_zoned(jiff::tz::TimeZone::UTC);
     jiff::fmt::strtime::format(format, &time)
 }
 
-/// Output that refuses to grow beyond [`MAX_OUTPUT`].
+/// A writer that fails beyond [`MAX_OUTPUT`].
 struct Bounded(Vec<u8>);
 
 impl std::io::Write for Bounded {
@@ -209,7 +211,7 @@ impl std::io::Write for Bounded {
     }
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)` of Python.
+/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
 fn to_json(value: &Value, kwargs: Kwargs) -> Result<String, minijinja::Error> {
     let failed = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
     let indent: Option<usize> = kwargs.get("indent")?;
@@ -226,7 +228,7 @@ fn to_json(value: &Value, kwargs: Kwargs) -> Result<String, minijinja::Error> {
     String::from_utf8(out).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
 }
 
-/// JSON on one line with Python's spaces after commas and colons.
+/// JSON on one line with spaces after commas and colons, as in Python.
 struct Spaced;
 
 impl serde_json::ser::Formatter for Spaced {
@@ -243,8 +245,8 @@ impl serde_json::ser::Formatter for Spaced {
     }
 }
 
-/// Replaces the tags `generation` and `endgeneration`, which transformers adds to mark the assistant's tokens for
-/// training, by a tag that does nothing and keeps their white-space control.
+/// Replaces the tags `generation` and `endgeneration`, with which transformers marks the assistant's tokens for
+/// training, by a tag without effect that keeps their whitespace control.
 fn without_generation_marks(template: &str) -> String {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;

@@ -1,42 +1,42 @@
-//! What can go wrong between a text and its tokens.
+//! The crate's errors.
 
-/// The crate's result.
+/// A result with [`TextError`].
 pub type Result<T, E = TextError> = std::result::Result<T, E>;
 
-/// Why a text could not be turned into tokens, or tokens into text. Each message is one line.
+/// Why text could not be turned into tokens, or tokens into text. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
-    /// The model came without a file that the job needs.
+    /// A required asset is missing.
     #[error("{name}: not found; {why}")]
     MissingAsset {
         /// File name of the asset.
         name: &'static str,
-        /// What it is needed for.
+        /// Why it is needed.
         why: &'static str,
     },
-    /// An asset is there but is not what it should be.
+    /// An asset is invalid.
     #[error("{name}: {reason}")]
     BadAsset {
         /// File name of the asset.
         name: &'static str,
-        /// The rule it breaks.
+        /// What is wrong with it.
         reason: String,
     },
-    /// An option outside its range.
+    /// An option is out of range.
     #[error("{name} = {value}: {rule}")]
     BadOption {
         /// Name of the option.
         name: &'static str,
         /// Value given.
         value: String,
-        /// The rule it breaks.
+        /// The rule that it violates.
         rule: &'static str,
     },
-    /// The tokenizer refused a text or a token.
+    /// The tokenizer failed on a text or a token.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// The chat template failed, or refused the conversation.
+    /// The chat template failed, or rejected the conversation.
     #[error("chat template: {0}")]
     Chat(String),
 }

@@ -1,12 +1,12 @@
-//! Text to tokens and back, and what stands around it: chat templates and stop strings. Nothing here knows a network.
+//! Conversion between text and tokens: tokenizer, chat templates and stop strings. This crate does not depend on
+//! networks.
 //!
 //! ```text
 //! messages --ChatTemplate--> text --Tokenizer--> ids -> (a network) -> ids --TextStream--> text --StopMatcher--> text
 //! ```
 //!
-//! All of it comes from assets that ride along with a model: `tokenizer.json`, `tokenizer_config.json`,
-//! `chat_template.jinja`. They are input like any other: what does not parse is an error, and a template that does not
-//! end is stopped.
+//! All of this is read from assets of a model: `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
+//! They are untrusted input: an invalid asset is an error, and the run time of a template is limited.
 
 pub mod chat;
 mod error;

@@ -1,29 +1,29 @@
-//! Stop strings in text that comes in pieces.
+//! Stop strings in streamed text.
 
 use crate::{Result, TextError};
 
-/// Finds the first stop string to be completed, wherever the pieces are cut, and holds back text that may yet turn out
-/// to be the beginning of one.
+/// Finds the first stop string to be completed, wherever it is split between pieces. Holds back text that may be the
+/// start of a stop string.
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
     stops: Vec<String>,
     held: String,
 }
 
-/// What a piece of text brings.
+/// The result of one piece of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Text that belongs to no stop string.
+    /// Text that is not part of a stop string.
     Text(String),
-    /// The text before a stop string, and the stop string; the end.
+    /// The text before a stop string, and the stop string. The text ends here.
     Stop(String, String),
 }
 
 impl StopMatcher {
-    /// Looks for any of `stops`.
+    /// Creates a matcher for any of `stops`.
     ///
     /// # Errors
-    /// [`TextError::BadOption`] for an empty stop string, which would stop everything.
+    /// [`TextError::BadOption`] for an empty stop string, which would match everywhere.
     pub fn new(stops: &[String]) -> Result<Self> {
         if stops.iter().any(String::is_empty) {
             let rule = "a stop string must not be empty";
@@ -32,10 +32,11 @@ impl StopMatcher {
         Ok(Self { stops: stops.to_vec(), held: String::new() })
     }
 
-    /// Takes the next piece of the text.
+    /// Processes the next piece of the text.
     pub fn push(&mut self, piece: &str) -> Stopped {
         self.held.push_str(piece);
-        // The match that ends first wins, so the cuts between pieces cannot matter; of those ending together, the longest.
+        // The match that ends first wins, so the result does not depend on how the text is split. Of matches that end
+        // together, the longest wins.
         let ends = self.stops.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at, s)));
         if let Some((_, start, stop)) = ends.min_by_key(|&(end, start, _)| (end, start)) {
             let stop = stop.clone();
@@ -48,12 +49,12 @@ impl StopMatcher {
         Stopped::Text(std::mem::replace(&mut self.held, rest))
     }
 
-    /// The text still held back, at the end.
+    /// Returns the text that is still held back, at the end.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Length of the longest end of the held text that begins a stop string.
+    /// Length of the longest suffix of the held text that is a proper prefix of a stop string.
     fn possible_beginning(&self) -> usize {
         let begins = |stop: &String| {
             let longest = (stop.len() - 1).min(self.held.len());
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Grows the text character by character and looks for a stop string at its end.
+    /// Extends the text character by character and looks for a stop string at its end.
     fn naive(text: &str, stops: &[String]) -> (String, Option<String>) {
         for end in (1..=text.len()).filter(|&n| text.is_char_boundary(n)) {
             let matching = stops.iter().filter(|s| text[..end].ends_with(s.as_str()));

@@ -1,20 +1,20 @@
-//! Text to token ids and back, from `tokenizer.json`.
+//! Conversion between text and token ids, as `tokenizer.json` defines.
 
 use crate::{Result, TextError};
 
-/// The file that a tokenizer comes from.
+/// File name of the tokenizer.
 pub const FILE: &str = "tokenizer.json";
 
-/// Longest run of tokens held back because their bytes are not whole characters yet. A character has at most four
-/// bytes; a longer run is broken text, which is then shown as U+FFFD.
+/// Longest run of tokens that is held back because their bytes are incomplete characters. A character has at most four
+/// bytes; a longer run is invalid text, and is shown as U+FFFD.
 const MAX_HELD: usize = 8;
-/// Prompt tokens kept before a stream, so that its first piece is decoded in context (decoders strip the space of a
-/// text's first word).
+/// Number of prompt tokens that are context for the first piece of a stream: decoders strip the space before the first
+/// word of a text.
 const CONTEXT: usize = 4;
-/// Longest UTF-8 character in bytes; a token may be one byte of it.
+/// Longest UTF-8 character in bytes. A token may be a single byte of it.
 const MAX_CHARACTER: usize = 4;
 
-/// A tokenizer of the Hugging Face `tokenizers` kind.
+/// A tokenizer in the format of Hugging Face `tokenizers`.
 pub struct Tokenizer(tokenizers::Tokenizer);
 
 fn refused(error: impl std::fmt::Display) -> TextError {
@@ -22,11 +22,11 @@ fn refused(error: impl std::fmt::Display) -> TextError {
 }
 
 impl Tokenizer {
-    /// Reads the bytes of `tokenizer.json`. Truncation and padding written there are switched off: they belong to
-    /// training batches and would silently cut a text.
+    /// Parses `tokenizer.json`. Its truncation and padding are disabled: they are for training batches and would
+    /// silently truncate a text.
     ///
     /// # Errors
-    /// [`TextError::BadAsset`] when the bytes do not parse.
+    /// [`TextError::BadAsset`] if the bytes do not parse.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| TextError::asset(FILE, e))?;
         inner.with_truncation(None).map_err(|e| TextError::asset(FILE, e))?;
@@ -34,76 +34,77 @@ impl Tokenizer {
         Ok(Self(inner))
     }
 
-    /// Reads the bytes of `tokenizer.json` that a model came with, if it did.
+    /// Parses `tokenizer.json`, if there is one.
     ///
     /// # Errors
-    /// [`TextError::MissingAsset`] without them, else those of [`Self::from_json`].
+    /// [`TextError::MissingAsset`] if there is none, otherwise those of [`Self::from_json`].
     pub fn from_asset(json: Option<&[u8]>) -> Result<Self> {
         Self::from_json(json.ok_or_else(Self::missing)?)
     }
 
-    /// The error that a model came without a tokenizer.
+    /// Returns the error for a model without a tokenizer.
     pub fn missing() -> TextError {
-        TextError::MissingAsset { name: FILE, why: "text cannot be turned into tokens" }
+        TextError::MissingAsset { name: FILE, why: "text cannot be tokenized without it" }
     }
 
-    /// Number of token ids, added tokens included. A model's vocabulary may be padded beyond it.
+    /// Number of token ids, including added tokens. A model's vocabulary may be padded to more.
     pub fn vocab_size(&self) -> usize {
         self.0.get_vocab_size(true)
     }
 
-    /// Id of the token written exactly `token`.
+    /// Returns the id of the token whose text is exactly `token`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.0.token_to_id(token)
     }
 
-    /// Token ids of `text`. Special tokens written out in the text become their ids either way; with `special`, the
-    /// post-processor also adds its own, such as a beginning-of-text token.
+    /// Tokenizes `text`. Special tokens that appear in the text become their ids in either case; with `special`, the
+    /// post-processor also adds its own, such as a beginning-of-sequence token.
     ///
     /// # Errors
+    /// [`TextError::Tokenizer`] if the text cannot be tokenized.
     /// [`TextError::Tokenizer`] when the text cannot be tokenized.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(self.0.encode_fast(text, special).map_err(refused)?.get_ids().to_vec())
     }
 
-    /// Text of `ids`; special tokens are left out when `skip_special`. Bytes that are no UTF-8 become U+FFFD.
+    /// Decodes `ids` to text, without special tokens if `skip_special`. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when the decoder refuses the tokens.
+    /// [`TextError::Tokenizer`] if the decoder rejects the tokens.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         self.0.decode(ids, skip_special).map_err(refused)
     }
 
-    /// A decoder for tokens that come one at a time after `prompt`; special tokens are left out.
+    /// Returns a decoder for tokens that follow `prompt`, one at a time. It leaves out special tokens.
     pub fn stream(&self, prompt: &[u32]) -> TextStream<'_> {
         let ids = self.context(prompt).to_vec();
         TextStream { tokenizer: self, shown: ids.len(), ids }
     }
 
-    /// The last tokens of a prompt, from where a character begins. After half a character a byte fallback would give
-    /// up all bytes up to the next token that is none, those of the stream among them.
+    /// The last tokens of a prompt, starting at the start of a character. After an incomplete character, the decoder's
+    /// byte fallback would replace all bytes up to the next regular token, including those of the stream.
     fn context<'a>(&self, prompt: &'a [u32]) -> &'a [u32] {
         let last = |n: usize| &prompt[prompt.len().saturating_sub(n)..];
         let is_cut = |ids| self.decode(ids, true).is_ok_and(|text| text.starts_with(char::REPLACEMENT_CHARACTER));
         let mut starts = (CONTEXT..CONTEXT + MAX_CHARACTER).map(last);
-        starts.find(|ids| !is_cut(ids)).unwrap_or(last(CONTEXT)) // A prompt that is broken itself.
+        starts.find(|ids| !is_cut(ids)).unwrap_or(last(CONTEXT)) // The prompt itself is invalid text.
     }
 }
 
-/// Decodes tokens as they come and gives out whole characters only.
+/// Decodes a stream of tokens to whole characters.
 ///
-/// The text of a token depends on its neighbours (split characters, stripped spaces), so the tokens shown last are
-/// decoded with and without the new ones, and the difference is the new text.
+/// The text of a token depends on its neighbors (split characters, stripped spaces). The decoder therefore decodes the
+/// previous tokens with and without the new ones; the difference is the new text.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// Context first, then the tokens not shown yet.
+    /// Context tokens, then the tokens that are not shown yet.
     ids: Vec<u32>,
-    /// How many of `ids` are context.
+    /// Number of context tokens in `ids`.
     shown: usize,
 }
 
 impl TextStream<'_> {
-    /// Takes one token; returns the text that is now certain, empty while a character is incomplete.
+    /// Adds one token and returns the text that it completes; empty while a character is incomplete.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].
@@ -116,7 +117,7 @@ impl TextStream<'_> {
         self.show(whole)
     }
 
-    /// Text of the tokens still held back, at the end.
+    /// Returns the text of the tokens that are still held back, at the end.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode`].
@@ -127,12 +128,12 @@ impl TextStream<'_> {
 
     fn show(&mut self, whole: String) -> Result<String> {
         let before = self.tokenizer.decode(&self.ids[..self.shown], true)?;
-        // Where a decoder rewrites what it had said, only what goes beyond it can still be shown.
+        // If the decoder changes text that was already shown, show only what extends beyond it.
         let piece = match whole.strip_prefix(&before) {
             Some(piece) => piece.to_owned(),
             None => whole.chars().skip(before.chars().count()).collect(),
         };
-        // The tokens shown now are the next ones' context.
+        // The tokens that were just shown are the context of the next ones.
         self.ids.drain(..self.shown);
         self.shown = self.ids.len();
         Ok(piece)

@@ -73,7 +73,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
     at.write("cut", &QUIZ[..QUIZ.len() / 2]);
     run("cut").fails(3, "cut, line 2: not an item with `query`, `choices` and `gold`");
     at.write("gold", &QUIZ.replace("\"gold\": 1", "\"gold\": 3"));
-    run("gold").fails(3, "gold, line 2: gold = 3 names none of 3 choices");
+    run("gold").fails(3, "gold, line 2: gold = 3 is not one of the 3 choices");
     at.write("long", &QUIZ.replace("Lily", &"Lily and Tom ".repeat(3000)));
     run("long").fails(3, "long, line 4: ");
     at.write("line", &QUIZ.replace("Lily", &"Lily".repeat(1 << 20)));

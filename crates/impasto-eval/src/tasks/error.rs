@@ -1,4 +1,4 @@
-//! What can be wrong with a task.
+//! Errors of tasks.
 
 use crate::EvalError;
 
@@ -6,17 +6,17 @@ use crate::EvalError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// A line is not an item.
+    /// A line is not a valid item.
     #[error("{file}, line {line}: {rule}")]
     Line {
         /// File name.
         file: String,
-        /// Line of the item, from 1.
+        /// Line number of the item, from 1.
         line: usize,
-        /// The rule it breaks.
+        /// The rule that it violates.
         rule: LineRule,
     },
-    /// A file without a single item.
+    /// A file has no items.
     #[error("{file}: no items")]
     Empty {
         /// File name.
@@ -27,7 +27,7 @@ pub enum TaskError {
     Io {
         /// File name.
         file: String,
-        /// The system's own words.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -36,42 +36,42 @@ pub enum TaskError {
     Model {
         /// File name.
         file: String,
-        /// Line of the item, from 1.
+        /// Line number of the item, from 1.
         line: usize,
-        /// What the model says.
+        /// The model's error.
         #[source]
         source: EvalError,
     },
 }
 
-/// What a line of a task must be.
+/// A rule that a line of a task violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineRule {
-    /// Lines are bounded.
+    /// The length of a line is limited.
     #[error("longer than {limit} bytes")]
     TooLong {
-        /// Most bytes of a line.
+        /// Largest number of bytes in a line.
         limit: usize,
     },
-    /// JSON with the three fields.
+    /// A line is JSON with the three fields.
     #[error("not an item with `query`, `choices` and `gold`: {0}")]
     Json(String),
-    /// The question says something.
+    /// The query must not be empty.
     #[error("the query is empty")]
     EmptyQuery,
-    /// There is something to choose.
-    #[error("{0} choices, where at least 2 are needed")]
+    /// There must be at least two choices.
+    #[error("{0} choices, but at least 2 are required")]
     FewChoices(usize),
-    /// Each choice says something.
+    /// No choice may be empty.
     #[error("choice {0} is empty")]
     EmptyChoice(usize),
-    /// The right answer is one of the choices.
-    #[error("gold = {gold} names none of {choices} choices, which count from 0")]
+    /// The correct choice must be one of the choices.
+    #[error("gold = {gold} is not one of the {choices} choices, which count from 0")]
     Gold {
-        /// Index given.
+        /// The index given.
         gold: u64,
-        /// Choices there are.
+        /// Number of choices.
         choices: usize,
     },
 }

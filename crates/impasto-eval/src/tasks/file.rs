@@ -1,4 +1,4 @@
-//! Tasks in JSON lines.
+//! Reads tasks in JSON lines.
 
 use std::io::{BufRead, Read};
 use std::path::Path;
@@ -7,30 +7,30 @@ use serde::Deserialize;
 
 use super::{LineRule, TaskError};
 
-/// Most bytes of a line, so that no file makes it take the memory of the machine.
+/// Largest number of bytes in a line; bounds the memory for any file.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// A question and its choices.
+/// A question with its choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The question, with what the task puts before it ("Question: ").
+    /// The question, including any text that the task puts before it ("Question: ").
     pub query: String,
-    /// At least two, none of them empty.
+    /// The choices: at least two, none of them empty.
     pub choices: Vec<String>,
-    /// Index of the right choice.
+    /// Index of the correct choice.
     pub gold: usize,
-    /// Line of the file, from 1.
+    /// Line number in the file, from 1.
     pub line: usize,
 }
 
-/// Questions of one kind.
+/// A list of questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// The file's name without folder and extension.
     pub name: String,
-    /// The file, as errors name it.
+    /// The file name, for errors.
     pub file: String,
-    /// The questions, in the order of the file.
+    /// The questions, in file order.
     pub items: Vec<Item>,
 }
 
@@ -42,11 +42,11 @@ struct Raw {
 }
 
 impl Task {
-    /// Reads JSON lines with the fields `query`, `choices` and `gold` (others are ignored), the first `limit` items of
-    /// them. Blank lines are passed over. `file` names the source in errors.
+    /// Reads JSON lines with the fields `query`, `choices` and `gold` (other fields are ignored), up to `limit` items.
+    /// Blank lines are skipped. `file` names the source in errors.
     ///
     /// # Errors
-    /// [`TaskError::Line`] at the first line that breaks a [`LineRule`], [`TaskError::Empty`] without any item,
+    /// [`TaskError::Line`] at the first line that violates a [`LineRule`], [`TaskError::Empty`] if there are no items,
     /// [`TaskError::Io`] from `reader`.
     pub fn read(file: &str, mut reader: impl BufRead, limit: Option<usize>) -> Result<Self, TaskError> {
         let mut items = Vec::new();
@@ -76,7 +76,7 @@ fn parse(bytes: &[u8], line: usize) -> Result<Item, LineRule> {
     if bytes.len() > MAX_LINE {
         return Err(LineRule::TooLong { limit: MAX_LINE });
     }
-    // The parser sees one line only: its line number would mislead.
+    // The parser sees only this line, so its line number would be misleading.
     let bad = |e: serde_json::Error| LineRule::Json(e.to_string().replace(" at line 1 column ", " at byte "));
     let Raw { query, choices, gold } = serde_json::from_slice(bytes.trim_ascii_end()).map_err(bad)?;
     if query.trim().is_empty() {
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(found, [(1, 0, 2), (3, 1, 2), (4, 0, 2)]);
         assert_eq!(task.items[0].query, "Question: 1 + 1?");
         let first = Task::read("q", format!("{GOOD}\nnonsense").as_bytes(), Some(1)).unwrap();
-        assert_eq!(first.items.len(), 1, "what lies behind the limit is not read");
+        assert_eq!(first.items.len(), 1, "lines after the limit are not read");
     }
 
     #[test]
@@ -130,10 +130,10 @@ mod tests {
             (r#"{"query": "a", "choices": ["b", "c"], "gold": 0.5}"#, "invalid type: floating point"),
             (r#"{"query": "a", "choices": ["b", "c"], "gold": 0} x"#, "trailing characters"),
             (r#"{"query": " ", "choices": ["b", "c"], "gold": 0}"#, "the query is empty"),
-            (r#"{"query": "a", "choices": [], "gold": 0}"#, "0 choices, where at least 2 are needed"),
+            (r#"{"query": "a", "choices": [], "gold": 0}"#, "0 choices, but at least 2 are required"),
             (r#"{"query": "a", "choices": ["b"], "gold": 0}"#, "1 choices"),
             (r#"{"query": "a", "choices": ["b", "\t"], "gold": 0}"#, "choice 1 is empty"),
-            (r#"{"query": "a", "choices": ["b", "c"], "gold": 2}"#, "gold = 2 names none of 2 choices"),
+            (r#"{"query": "a", "choices": ["b", "c"], "gold": 2}"#, "gold = 2 is not one of the 2 choices"),
             (r#"{"query": "a", "choices": ["b", "c"], "gold": 18446744073709551615}"#, "gold = 18446744073709551615"),
         ] {
             let error = read(&format!("{GOOD}\n{bad}\n")).unwrap_err().to_string();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_refused_early() {
-        // An endless file: it would never return if the bound did not hold.
+        // The input is endless: without the limit, this would never return.
         let endless = BufReader::new(std::io::repeat(b'a'));
         let error = Task::read("q", endless, None).unwrap_err();
         assert!(

@@ -1,13 +1,13 @@
-//! Multiple-choice tasks: how often the likeliest choice is the right one, as lm-evaluation-harness (Gao et al., the
-//! tasks `arc_easy` and `piqa` of `multiple_choice` output type) measures it.
+//! Accuracy on multiple-choice tasks, as measured by lm-evaluation-harness (Gao et al.; the tasks `arc_easy` and
+//! `piqa`, with output type `multiple_choice`).
 //!
-//! Each choice is scored by the log-likelihood of its tokens after the question. `acc` counts an item as right when the
-//! choice of the highest log-likelihood is the right one, `acc_norm` when the one of the highest log-likelihood over
-//! length is, the length being the choice's characters without the blank before it; of equals the first is chosen.
+//! The score of a choice is the log-likelihood of its tokens after the question. `acc` counts an item as correct if the
+//! correct choice has the highest log-likelihood, `acc_norm` if it has the highest log-likelihood per character, not
+//! counting the space before the choice. Of equal scores the first wins.
 //!
-//! With a reference, each item is put to both models, each with its own tokenizer. The error of the difference is that of
-//! the paired differences: on most items two variants of a model are right or wrong together, so it is far smaller than
-//! that of either accuracy.
+//! With a reference, both models answer each item, each with its own tokenizer. The error of the difference is that of
+//! the paired differences. It is far smaller than that of either accuracy, as two variants of a model agree on most
+//! items.
 
 mod error;
 mod file;
@@ -21,59 +21,59 @@ pub use subject::Subject;
 
 use super::Estimate;
 
-/// A figure for both ways to choose.
+/// A figure for each way to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// By log-likelihood.
     pub acc: Estimate,
-    /// By log-likelihood over the length of the choice.
+    /// By log-likelihood per character.
     pub acc_norm: Estimate,
 }
 
-/// A model beside a reference.
+/// A comparison of a model with a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Accuracy of the reference, from 0 to 1.
     pub reference: Figures,
-    /// Accuracy of the model less that of the reference, with the error of the paired difference.
+    /// Accuracy of the model minus that of the reference, with the error of the paired difference.
     pub difference: Figures,
     /// Share of items on which both choose the same.
     pub same: Figures,
 }
 
-/// What a model makes of a task.
+/// The results of a model on a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     /// Name of the task.
     pub task: String,
-    /// Items put to the model.
+    /// Number of items.
     pub items: usize,
     /// Accuracy, from 0 to 1.
     pub model: Figures,
-    /// The same beside a reference, if there is one.
+    /// The comparison with the reference, if there is one.
     pub comparison: Option<Comparison>,
 }
 
-/// How far a task is.
+/// Progress of a task.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskProgress<'a> {
     /// Name of the task.
     pub task: &'a str,
-    /// Items scored.
+    /// Number of items scored.
     pub done: usize,
-    /// Items in all.
+    /// Number of items in total.
     pub items: usize,
-    /// Accuracy so far, of the model under test.
+    /// Accuracy of the model under test so far.
     pub acc: f64,
 }
 
-/// The choices of a model on an item: by log-likelihood, and by log-likelihood over length.
+/// The choices of a model on an item: by log-likelihood, and by log-likelihood per character.
 type Chosen = [usize; 2];
 
-/// Puts every item of `task` to `model`, and to `reference` beside it. `on_progress` is called after each item.
+/// Scores `model`, and `reference` if there is one, on every item of `task`. `on_progress` is called after each item.
 ///
 /// # Errors
-/// [`TaskError::Model`] where a model cannot score an item, one longer than its context among them.
+/// [`TaskError::Model`] if a model cannot score an item, for example because it exceeds the context.
 pub fn evaluate(
     model: &Subject<'_>,
     reference: Option<&Subject<'_>>,
@@ -103,13 +103,13 @@ pub fn evaluate(
     Ok(TaskReport { task: task.name.clone(), items, model, comparison })
 }
 
-/// The choices that `scores`, their log-likelihoods, speak for.
+/// Returns the choices with the highest of `scores`, their log-likelihoods.
 fn chosen(scores: &[f64], choices: &[String]) -> Chosen {
     let normed: Vec<f64> = scores.iter().zip(choices).map(|(s, choice)| s / choice.chars().count() as f64).collect();
     [first_best(scores), first_best(&normed)]
 }
 
-/// Index of the highest score, the first of equals.
+/// Index of the highest score, the first if there are several.
 fn first_best(scores: &[f64]) -> usize {
     let better = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
     (0..scores.len()).reduce(better).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A model that answers questions.
+//! A model under test.
 
 use impasto_model::{CausalLm, KvCache, ModelError, Want};
 use impasto_text::{TextError, Tokenizer};
@@ -7,17 +7,17 @@ use super::Item;
 use crate::logsoftmax::{log_sum_exp, nll};
 use crate::{Result, chunk, prefix};
 
-/// A model that is put to a test, and how it reads.
+/// A model under test, with its tokenizer.
 pub struct Subject<'a> {
     network: &'a dyn CausalLm,
     tokenizer: &'a Tokenizer,
-    /// Tokens that go before every text.
+    /// Tokens before every text.
     prefix: Vec<u32>,
-    /// What goes before a continuation that has nothing else before it.
+    /// The token before a continuation whose context has no tokens.
     eos: Option<u32>,
 }
 
-/// Tokens of a question and of its choices; none of them is empty.
+/// Tokens of a question and of its choices. None of the lists is empty.
 #[derive(Debug, PartialEq, Eq)]
 struct Tokens {
     context: Vec<u32>,
@@ -25,7 +25,7 @@ struct Tokens {
 }
 
 impl<'a> Subject<'a> {
-    /// `network`, which reads texts by `tokenizer`; `eos` are its end-of-text tokens.
+    /// Creates a subject from `network` and its `tokenizer`; `eos` is its end-of-sequence tokens.
     ///
     /// # Errors
     /// Those of [`Tokenizer::encode`].
@@ -33,14 +33,14 @@ impl<'a> Subject<'a> {
         Ok(Self { network, tokenizer, prefix: prefix(tokenizer)?, eos: eos.first().copied() })
     }
 
-    /// ln p of each choice after the question, nats, summed over the choice's tokens.
+    /// Returns ln p of each choice after the question, in nats, summed over the choice's tokens.
     ///
-    /// The question is the item's query, a line break and `Answer:`; a blank stands before each choice. The question is
-    /// run once, in front of the first choice; the others take its keys and values from the cache.
+    /// The question is the item's query, a line break and `Answer:`; a space precedes each choice. The question runs
+    /// once, with the first choice; the other choices reuse its keys and values.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] for a choice without tokens of its own, [`ModelError::ContextOverflow`] for an item longer
-    /// than the model's context, and what else keeps a model from running.
+    /// [`TextError::Tokenizer`] for a choice that adds no token, [`ModelError::ContextOverflow`] for an item longer
+    /// than the model's context, and other errors of the model.
     pub fn log_likelihoods(&self, item: &Item) -> Result<Vec<f64>> {
         let choices: Vec<String> = item.choices.iter().map(|choice| format!(" {choice}")).collect();
         let tokens = self.tokens(&format!("{}\nAnswer:", item.query), &choices)?;
@@ -49,9 +49,10 @@ impl<'a> Subject<'a> {
         tokens.choices.iter().map(|choice| self.log_likelihood(&mut cache, &tokens.context, choice)).collect()
     }
 
-    /// Tokens of a context and of its continuations, as lm-evaluation-harness takes them (`_encode_pair`): white space
-    /// that ends the context belongs to the continuation, and the continuation's tokens are those of the whole behind as
-    /// many as the context alone has. So they are what the model would read, also where a token spans the seam.
+    /// Tokenizes a context and its continuations, as `_encode_pair` of lm-evaluation-harness does: trailing whitespace
+    /// of the context belongs to the continuation, and the tokens of the continuation are those of the whole text,
+    /// without as many as the context alone has. So they are what the model would read, even if a token spans the
+    /// boundary.
     fn tokens(&self, context: &str, continuations: &[String]) -> Result<Tokens> {
         let kept = self.tokenizer.encode(context.trim_end(), false)?;
         let own = |(index, continuation): (usize, &String)| {
@@ -69,10 +70,11 @@ impl<'a> Subject<'a> {
         Ok(Tokens { context, choices })
     }
 
-    /// ln p of `continuation` after `context`, whose tokens but the last may lie in the cache already.
+    /// Returns ln p of `continuation` after `context`. The cache may already have all tokens of the context but the
+    /// last.
     fn log_likelihood(&self, cache: &mut KvCache, context: &[u32], continuation: &[u32]) -> Result<f64> {
-        // The last token of the context is run with every continuation: its logits are those of the first token. The last
-        // token of the continuation is a target only.
+        // The last token of the context runs with every continuation, as its logits predict the first token. The last
+        // token of the continuation is only a target.
         let seam = context.len() - 1;
         cache.truncate(seam);
         let inputs = [&context[cache.len()..], &continuation[..continuation.len() - 1]].concat();
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
     use crate::EvalError;
 
-    /// Byte pairs: `ab` and ` b` are tokens, and every letter used here.
+    /// A BPE vocabulary of `ab`, ` b`, and the letters used here.
     const PAIRS: &str = r#"{
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -147,15 +149,15 @@ mod tests {
         with(&[9], PAIRS, |subject| {
             let pair = |context, continuation| tokens(subject, context, continuation).unwrap();
             assert_eq!(pair("a", " b"), (vec![0], vec![4]));
-            // A blank that ends the context is read with the continuation.
+            // A space at the end of the context belongs to the continuation.
             assert_eq!(pair("a ", "b"), (vec![0], vec![4]));
             assert_eq!(pair("a ", "a"), (vec![0], vec![2, 0]));
-            // `ab` spans the seam: of the whole [ab, b] what lies behind one token counts.
+            // `ab` spans the boundary: of the whole text [ab, b], the tokens after the first count.
             assert_eq!(pair("a", "bb"), (vec![0], vec![1]));
-            // Where it swallows all of the continuation there is nothing to score.
+            // If it covers all of the continuation, there is nothing to score.
             let error = tokens(subject, "a", "b").unwrap_err().to_string();
             assert_eq!(error, "tokenizer: choice 0 adds no token to its question");
-            // Nothing before the continuation: the end of the text before it.
+            // With an empty context, the end-of-sequence token comes first.
             assert_eq!(pair("", "ab"), (vec![9], vec![3]));
             assert_eq!(pair(" ", "b"), (vec![9], vec![4]));
         });
@@ -174,7 +176,7 @@ mod tests {
         }"#;
         with(&[9], &PAIRS.replace(r#""post_processor": null"#, processor), |subject| {
             assert_eq!(tokens(subject, "a", " b").unwrap(), (vec![1, 0], vec![4]));
-            assert_eq!(tokens(subject, "", "ab").unwrap(), (vec![1], vec![3]), "it stands in for the end of a text");
+            assert_eq!(tokens(subject, "", "ab").unwrap(), (vec![1], vec![3]), "it replaces the end-of-sequence token");
         });
     }
 }

@@ -6,7 +6,7 @@ use crate::EvalError;
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want};
 use impasto_text::Tokenizer;
 
-/// Words between blanks; what is not in the vocabulary is token 0.
+/// Words separated by spaces; a word outside the vocabulary is token 0.
 const WORDS: &str = r#"{
     "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
     "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
@@ -42,7 +42,7 @@ impl CausalLm for Unigram {
     }
 }
 
-/// Logits that depend on every token before, so that a cache cut at the wrong place shows. Counts what it runs.
+/// Logits that depend on every earlier token, so that a wrongly truncated cache is noticed. Counts the tokens it runs.
 #[derive(Default)]
 struct Memory {
     ran: AtomicUsize,
@@ -103,11 +103,11 @@ fn accuracies_and_paired_differences_by_hand() {
     let tokenizer = words();
     let (model, reference) = (Unigram([0.125, 0.5, 0.25, 0.125]), Unigram([0.125, 0.125, 0.5, 0.25]));
     let task = task(vec![
-        // The reference prefers blue, by either way.
+        // The reference prefers blue in both ways.
         item(&["red", "blue"], 0),
-        // 1/8 against 1/2, but spread over 13 letters against 3. To the reference they are equal: it takes the first.
+        // 1/8 against 1/2, but over 13 letters against 3. They are equal for the reference, so it takes the first.
         item(&["extraordinary", "red"], 0),
-        // Of equals the first.
+        // Of equal choices, the first.
         item(&["red", "red"], 1),
         // ln(1/8) over 4 letters (and not 8 bytes) against ln(1/4) over 4.
         item(&["éééé", "blue"], 1),
@@ -124,7 +124,7 @@ fn accuracies_and_paired_differences_by_hand() {
     assert!(half(report.model.acc) && three_quarters(report.model.acc_norm), "{report:?}");
     let compared = report.comparison.unwrap();
     assert!(half(compared.reference.acc) && half(compared.reference.acc_norm), "{report:?}");
-    // Differences 1, -1, 0, 0 and 1, 0, 0, 0.
+    // The differences are 1, -1, 0, 0 and 1, 0, 0, 0.
     assert!(estimate(0.0, (2.0f64 / 3.0 / 4.0).sqrt())(compared.difference.acc), "{report:?}");
     assert!(estimate(0.25, 0.25)(compared.difference.acc_norm), "{report:?}");
     assert!(half(compared.same.acc) && three_quarters(compared.same.acc_norm), "{report:?}");
@@ -142,7 +142,7 @@ fn likelihoods_with_a_shared_question_are_the_naive_ones() {
     let subject = Subject::new(&model, &tokenizer, &[]).unwrap();
     let item = item(&["red blue sky", "blue", "what else red"], 0);
     let found = subject.log_likelihoods(&item).unwrap();
-    // Five words of the question; each choice runs the last of them again, and all of its own words but the last.
+    // Five words of the question. Each choice runs the last of them again, and all of its own words but the last.
     assert_eq!(model.ran.load(Ordering::Relaxed), 4 + 3 + 1 + 3);
 
     let context = tokenizer.encode("Question: which of these?\nAnswer:", false).unwrap();
@@ -173,7 +173,7 @@ fn what_cannot_be_scored_names_its_line() {
     assert_eq!(error.to_string(), "toy.jsonl, line 7: 13 tokens do not fit in a context of 12");
     let error = fails(&Unigram([f32::NAN; 4]), &["red", "blue"]);
     assert!(matches!(error, TaskError::Model { source: EvalError::Model(ModelError::NonFinite(_)), .. }), "{error}");
-    // A word that the model rules out is no error: its likelihood is 0.
+    // A word with probability 0 is not an error.
     let sure = Unigram([0.0, 1.0, 0.0, 0.0]);
     let subject = Subject::new(&sure, &tokenizer, &[]).unwrap();
     assert_eq!(subject.log_likelihoods(&item(&["sky", "red"], 0)).unwrap(), [f64::NEG_INFINITY, 0.0]);

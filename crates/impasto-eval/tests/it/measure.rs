@@ -1,5 +1,5 @@
-//! Evaluation on real models. IMPASTO_TEXT names a text (wikitext-2 valid) and IMPASTO_MODELS a folder of models; what
-//! is absent is skipped, and says so.
+//! Evaluation of real models. IMPASTO_TEXT is the path of a text (wikitext-2 valid), IMPASTO_MODELS a folder of models.
+//! Tests whose files are missing are skipped with a message.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -77,7 +77,7 @@ fn tiny_on_wikitext() {
         let options = EvalOptions { score, windows: Some(100), ..EvalOptions::default() };
         let ppl = perplexity(model.network(), &text, &options, &mut |_| ()).unwrap();
         println!("tiny, {score:?}: {ppl:?}, {:.1} s", begun.elapsed().as_secs_f64());
-        // What transformers gives for the same windows of valid.txt.
+        // The result of transformers for the same windows of valid.txt.
         assert!(transformers.is_none_or(|t: f64| (ppl.perplexity.value - t).abs() < 1e-4 * t));
     }
 }
@@ -119,7 +119,7 @@ fn smollm2_on_wikitext() {
     assert_eq!((report.mean.value, report.max, report.same_top.value), (0.0, 0.0, 1.0));
 }
 
-/// Mean squares of all gradients together.
+/// Sum of the logits' Fisher information and of all squared gradients.
 #[derive(Default)]
 struct Fisher(f64);
 

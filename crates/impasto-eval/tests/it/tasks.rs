@@ -1,5 +1,5 @@
-//! Log-likelihoods of answers against transformers (tools/make_task_goldens.py). IMPASTO_MODELS names a folder of models,
-//! IMPASTO_TASKS one with arc_easy.jsonl and piqa.jsonl; what is absent is skipped, and says so.
+//! Log-likelihoods of answers against transformers (tools/make_task_goldens.py). IMPASTO_MODELS is a folder of models,
+//! IMPASTO_TASKS a folder with arc_easy.jsonl and piqa.jsonl. Tests whose files are missing are skipped with a message.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -24,7 +24,7 @@ fn folder(variable: &str, name: &str) -> Option<PathBuf> {
     path
 }
 
-/// The largest distance from the expected log-likelihoods, an item a list, must be below 1e-3 nats.
+/// Every log-likelihood must be within 1e-3 nats of the expected one. `expected` has a list per item.
 fn compare(model: &Model, task: &Task, expected: &Value) {
     let subject = Subject::new(model.network(), model.tokenizer().unwrap(), model.eos()).unwrap();
     let expected = expected.as_array().unwrap();

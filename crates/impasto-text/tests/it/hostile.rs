@@ -1,4 +1,4 @@
-//! Assets with single values replaced: every one loads or is refused, none crashes.
+//! Assets with single values replaced: each loads or gives an error, and none panics.
 
 use crate::tamper::tamper;
 use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 #[test]
 fn tokenizer() {
-    // A vocabulary of the single bytes and a few merges is enough, and quick to load.
+    // Single bytes and a few merges are enough, and load quickly.
     let mut good: Value = serde_json::from_slice(&crate::streams::asset("tokenizer.json")).unwrap();
     let vocab = good["model"]["vocab"].as_object_mut().unwrap();
     vocab.retain(|_, id| id.as_u64().unwrap() < 270);

@@ -1,8 +1,8 @@
-//! Token ids as transformers has them, and text from tokens that come one at a time.
+//! Token ids against transformers, and text decoded one token at a time.
 
 use impasto_text::Tokenizer;
 
-/// An asset of the tiny model of the repository.
+/// An asset of the tiny model of this repository.
 pub fn asset(name: &str) -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/tiny/").to_owned() + name).unwrap()
 }
@@ -44,7 +44,7 @@ fn broken_characters_are_shown_at_last() {
     let mut stream = tokenizer.stream(&[]);
     assert_eq!(stream.push(crab[0]).unwrap(), "");
     assert_eq!(stream.finish().unwrap(), "\u{fffd}");
-    // A run of them is not held back for ever, and good text after it comes through.
+    // A run of them is not held back forever, and valid text after it is shown.
     let mut stream = tokenizer.stream(&[]);
     let run: Vec<String> = (0..40).map(|_| stream.push(crab[0]).unwrap()).collect();
     assert!(run.concat().chars().count() >= 24);
@@ -55,7 +55,7 @@ fn broken_characters_are_shown_at_last() {
     assert!(after.ends_with(" and so on"), "{after:?}");
 }
 
-/// A tokenizer of sentencepiece's kind: a few words, and bytes for all else.
+/// A tokenizer in the style of SentencePiece: a few words, and single bytes for everything else.
 fn byte_fallback() -> Tokenizer {
     let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
     let words = ["\u{2581}", "a", "b", "\u{2581}a"].map(String::from);
@@ -80,7 +80,7 @@ fn a_stream_begins_between_characters() {
     let text = "a 灯台の光b🦀灯 é台ba";
     let ids = tokenizer.encode(text, false).unwrap();
     assert_eq!(ids.len(), 2 + 12 + 1 + 4 + 3 + 1 + 2 + 3 + 2, "the test needs a token for each byte");
-    // The prompt ends after each character in turn.
+    // End the prompt after each character in turn.
     for (end, _) in text.char_indices() {
         let prompt = tokenizer.encode(&text[..end], false).unwrap();
         assert_eq!(prompt, ids[..prompt.len()]);
@@ -89,7 +89,7 @@ fn a_stream_begins_between_characters() {
         shown.push_str(&stream.finish().unwrap());
         assert_eq!(shown, text[end..], "after {:?}", &text[..end]);
     }
-    // A prompt that is broken itself does not stop the stream.
+    // A prompt that ends in invalid text does not block the stream.
     let mut stream = tokenizer.stream(&[0x80; 9]);
     let shown: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
     assert!(shown.ends_with("ba"), "{shown:?}");
