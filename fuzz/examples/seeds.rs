@@ -34,7 +34,7 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> Done {
     Ok(fs::write(folder.join(name), bytes)?)
 }
 
-/// Deterministic bytes that look like weights: the exponent varies little, the mantissa is noise.
+/// Deterministic bytes that resemble weights: the exponent varies little, the mantissa is noise.
 fn noise(n: usize) -> Vec<u8> {
     let mut seed = 7u32;
     let mut next = || {
@@ -78,7 +78,8 @@ fn safetensors(folder: &Path) -> Done {
     Ok(())
 }
 
-/// Values and tensors of every type, models of both kinds of tokenizers, one part of a split file, and files that lie.
+/// Values and tensors of every type, models with both kinds of tokenizers, one part of a split file, and malformed
+/// files.
 fn gguf(folder: &Path) -> Done {
     let temporary = tempfile::tempdir()?;
     let path = temporary.path().join("x.gguf");
@@ -184,7 +185,7 @@ fn llama(tokenizer: &str) -> Metadata {
     metadata
 }
 
-/// Small checkpoints as files with and without loss, and their manifests alone.
+/// Small checkpoints as lossless and lossy files, and their manifests.
 fn files(folder: &Path) -> Done {
     let temporary = tempfile::tempdir()?;
     let spec = |name: &str, dtype, shape: &[u64]| TensorSpec::new(name, dtype, shape);
@@ -208,7 +209,7 @@ fn files(folder: &Path) -> Done {
             let path = temporary.path().join("out.impasto");
             let options = Options { threads: 1, segments: 2, ..Options::new(target) };
             if encode(&checkpoint, &path, &options, &|_| std::ops::ControlFlow::Continue(())).is_err() {
-                continue; // Too small for that, or nothing to lose.
+                continue; // Too small for this target, or no tensors to code with loss.
             }
             let bytes = fs::read(&path)?;
             let header = Header::read(&bytes)?;
@@ -274,7 +275,7 @@ fn tiles(folder: &Path) -> Done {
     Ok(())
 }
 
-/// A lattice, a refinement and an exact layer.
+/// Units of a lattice, a refinement and an exact layer.
 fn layers(folder: &Path) -> Done {
     let place = Place { rows: 1..6, columns: 2..43 };
     let (width, n) = (place.columns.len(), place.elements());
@@ -287,7 +288,7 @@ fn layers(folder: &Path) -> Done {
             column_classes: IndexArray::new((0..43).map(|c| c % 3).collect()),
             body,
         };
-        // Tables of lattices will do; the first ones once more where there are more.
+        // Lattice tables work for every kind; they are repeated where more are needed.
         let tables = |kind: Kind| {
             let tables = parametric(Kind::Lattice, 2).unwrap_or_default();
             Shape::Explicit(tables.into_iter().cycle().take(kind.tables()).collect())

@@ -1,4 +1,5 @@
-//! The fuzz targets. What they do lies with the tests of the facade, which run it over the files in `regressions/` without a fuzzer.
+//! The fuzz targets. Their code is part of the facade's tests, which run it on the files in `regressions/` without a
+//! fuzzer.
 
 #[path = "../../crates/impasto/tests/it/support/fuzz_bodies.rs"]
 pub mod bodies;

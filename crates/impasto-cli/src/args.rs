@@ -1,4 +1,4 @@
-//! The command line.
+//! The command-line arguments.
 
 use std::path::PathBuf;
 
@@ -9,30 +9,30 @@ use impasto::encode::Extent;
 use crate::cut::CutArgs;
 use crate::running::Running;
 
-/// Tokens to calibrate on. With a covariance of n inputs estimated from T tokens, the error is about n/T larger than with the
-/// true covariance.
+/// Default number of calibration tokens. With a covariance of n inputs that is estimated from T tokens, the error is
+/// larger by about n/T than with the true covariance.
 pub const CALIBRATION_TOKENS: usize = 32768;
-/// Of these, the tokens whose gradients are computed.
+/// Default number of these tokens to compute gradients on.
 const GRADIENT_TOKENS: usize = 16384;
 
 /// Compress LLM weights into one .impasto file, and run models from it.
 ///
 /// Results go to stdout, progress to stderr.
 ///
-/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported input
-/// (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short; 6 the requested
-/// size cannot be reached.
+/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
+/// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
+/// 6 the requested size cannot be reached.
 ///
-/// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that the
-/// processor supports.
+/// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
+/// the processor supports.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
 pub struct Args {
     /// Number of threads; 0 uses all processors. Output does not depend on the thread count.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
-    /// Limit on the memory of a tensor or a running model, such as 8GiB [default: three quarters of the machine's memory, or
-    /// of the control group's limit].
+    /// Limit on the memory of a tensor or a running model, such as 8GiB [default: three quarters of the machine's
+    /// memory, or of the control group's limit].
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// Print results as JSON.
@@ -103,18 +103,21 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: at most this, within 0.5%.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
-    /// Write a file with quality layers. Each layer is given by the size of the file up to and including it, in bits per weight (3.5) or
-    /// bytes (60MB), ascending. The last may be `lossless`. `default` stands for 2.5,3.5,5,lossless.
+    /// Write a file with quality layers. Each layer is given by the size of the file up to and including it, in bits
+    /// per weight (3.5) or bytes (60MB), ascending. The last may be `lossless`. `default` stands for
+    /// 2.5,3.5,5,lossless.
     #[arg(long, group = "target", value_name = "LAYER,...", value_parser = parse_layers)]
     pub layers: Option<LayersArg>,
-    /// Share of the error feedback that coarser layers use, 0 to 1: more improves them and enlarges the whole file [default: 0.25].
+    /// Share of the error feedback that coarser layers use, 0 to 1: a larger share improves them and enlarges the whole
+    /// file [default: 0.25].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub layer_feedback: Option<f32>,
-    /// Measure the KL divergence of each layer from the original and record it in the file. Uses the given text, or else the end of the
-    /// built-in one.
+    /// Measure the KL divergence of each layer from the original and record it in the file. Uses the given text, or
+    /// else the end of the built-in one.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true)]
     pub measure: Option<Option<PathBuf>>,
-    /// A UTF-8 text file to calibrate on, instead of the built-in text. Quantization error is placed where it matters least for this text.
+    /// A UTF-8 text file to calibrate on, instead of the built-in text. Quantization error is placed where it matters
+    /// least for this text.
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
     /// Maximum number of tokens of the text to use [default: 32768].
@@ -137,16 +140,16 @@ pub struct Encode {
     pub segments: u8,
 }
 
-/// Quality layers of a file.
+/// The layers of `--layers`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayersArg {
     /// The lossy layers.
     pub lossy: Vec<Extent>,
-    /// Whether a lossless layer is on top.
+    /// Whether the last layer is lossless.
     pub exact: bool,
 }
 
-/// The meaning of `--layers default`.
+/// The layers that `--layers default` stands for.
 const DEFAULT_LAYERS: &str = "2.5,3.5,5,lossless";
 
 fn parse_layers(text: &str) -> Result<LayersArg, String> {
@@ -167,24 +170,25 @@ fn parse_layers(text: &str) -> Result<LayersArg, String> {
         }
     }
     if layers.lossy.is_empty() {
-        return Err("there is no layer below `lossless`: that is a file without layers, --lossless".into());
+        return Err("there is no layer below `lossless`; use --lossless for a file without layers".into());
     }
     Ok(layers)
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {
     let share = text.parse::<f32>().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "it must be 0 to 1".into())
+    share.ok_or_else(|| "not a number from 0 to 1".into())
 }
 
 /// Minimum precision presets.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FloorsArg {
-    /// No tensor more than 1 bit below the mean, no row more than 0.5 below its tensor: for uses unlike the text.
+    /// For uses unlike the calibration text: no tensor more than 1 bit below the mean, no row more than 0.5 below its
+    /// tensor.
     Conservative,
     /// No tensor more than 2.5 bits below the mean, no row more than 1 below its tensor.
     Balanced,
-    /// The text alone decides, except that no row is more than 5 bits below its tensor.
+    /// Mostly as the calibration text decides: no row more than 5 bits below its tensor.
     Aggressive,
 }
 
@@ -193,7 +197,7 @@ pub enum FloorsArg {
 pub struct Calibrate {
     /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// A UTF-8 text file, distinct from the text that quality will be measured on.
+    /// A UTF-8 text file. Do not use the text that quality will be measured on.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
     /// The statistics file to write.
@@ -202,7 +206,7 @@ pub struct Calibrate {
     /// Maximum number of tokens of the text to use.
     #[arg(long, default_value_t = CALIBRATION_TOKENS, value_name = "N")]
     pub tokens: usize,
-    /// Number of these tokens, from the first, to compute gradients on; such a token takes three times as long.
+    /// Number of these tokens, from the start, to compute gradients on; each of them takes three times as long.
     #[arg(long, default_value_t = GRADIENT_TOKENS, value_name = "N")]
     pub gradient_tokens: usize,
     /// Tokens per window.
@@ -232,7 +236,7 @@ pub struct Decode {
     pub cut: CutArgs,
 }
 
-/// Forms of a checkpoint.
+/// Formats of a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// A Hugging Face folder with safetensors.
@@ -508,7 +512,7 @@ pub enum TableFormat {
     Csv,
 }
 
-/// A number of tokens. The limit keeps sums of them from overflowing.
+/// Parses a number of tokens. The limit prevents overflow of their sums.
 fn parse_tokens(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n <= 1 << 24 => Ok(n),
@@ -516,7 +520,7 @@ fn parse_tokens(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of threads. The limit catches typing errors.
+/// Parses a number of threads. The limit catches typing errors.
 fn parse_threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n <= 1024 => Ok(n),
@@ -524,23 +528,23 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of items: at least 1.
+/// Parses a count, which must be at least 1.
 pub fn parse_items(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
-        _ => Err("not a number of items of at least 1".to_owned()),
+        _ => Err("not a whole number above 0".to_owned()),
     }
 }
 
-/// Bits per weight: above 0.
+/// Parses a number of bits, which must be above 0.
 pub fn parse_bits(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(bits),
-        _ => Err("not a number of bits above 0".to_owned()),
+        _ => Err("not a number above 0".to_owned()),
     }
 }
 
-/// Bytes from `123`, `1.5MB`, `64MiB`, `2GB`: MB is decimal, MiB binary.
+/// Parses a size in bytes: `123`, `1.5MB`, `64MiB`, `2GB`. MB is decimal, MiB binary.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {

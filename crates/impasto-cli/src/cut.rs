@@ -1,4 +1,4 @@
-//! How much of a file to use: the options that `truncate`, `run`, `eval` and `decode` share.
+//! Options for using part of a file, shared by `truncate`, `run`, `chat`, `eval`, `bench` and `decode`.
 
 use clap::Args;
 use impasto::Cut;
@@ -12,8 +12,9 @@ pub struct CutArgs {
     /// Use only the first part of the file, up to this size, such as 80MB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub budget: Option<u64>,
-    /// Use the file up to layer N (`inspect` lists the layers). KEY=N applies to tensors whose name contains KEY, as in attn=3,mlp=1; the
-    /// first match counts. All other tensors are used whole, or up to a layer given without a key: 2,attn=3.
+    /// Use the file up to layer N (`inspect` lists the layers). KEY=N applies to tensors whose name contains KEY, as in
+    /// attn=3,mlp=1; the first match counts. All other tensors are used whole, or up to a layer given without a key:
+    /// 2,attn=3.
     #[arg(long, value_name = "N|KEY=N,...", value_parser = parse_layer)]
     pub layer: Option<Cut>,
     /// Use only the first part of the file, up to this many bits per weight.
@@ -22,7 +23,7 @@ pub struct CutArgs {
 }
 
 impl CutArgs {
-    /// The cut that the options ask for; `None` for the whole file.
+    /// Returns the requested cut; `None` for the whole file.
     pub fn cut(&self) -> Option<Cut> {
         let budget = self.budget.map(Cut::Bytes);
         budget.or_else(|| self.layer.clone()).or_else(|| self.bpw.map(Cut::BitsPerWeight))
@@ -32,7 +33,7 @@ impl CutArgs {
 fn parse_layer(text: &str) -> Result<Cut, String> {
     let number = |text: &str| match text.trim().parse::<usize>() {
         Ok(layer) if layer > 0 => Ok(layer),
-        _ => Err(format!("{text:?} is no number of a layer: they count from 1")),
+        _ => Err(format!("{text:?} is not a layer number; layers count from 1")),
     };
     if !text.contains(['=', ',']) {
         return Ok(Cut::Layer(number(text)?));
@@ -41,7 +42,7 @@ fn parse_layer(text: &str) -> Result<Cut, String> {
     for part in text.split(',') {
         let (key, layer) = part.split_once('=').map_or(("", part), |(key, layer)| (key.trim(), layer));
         if part.contains('=') && key.is_empty() {
-            return Err(format!("there is no key before the = of {part:?}"));
+            return Err(format!("there is no key before the = in {part:?}"));
         }
         if parts.iter().any(|(other, _)| other == key) {
             let what = if key.is_empty() { "a layer for all other tensors".to_owned() } else { format!("{key:?}") };

@@ -1,5 +1,5 @@
-//! The documents agree with the tree: paths and links lead somewhere, the map of the crates is that of the manifests, and every
-//! command line parses.
+//! Checks the documents against the repository: paths exist, links resolve, the map of crates matches the manifests,
+//! and every command line parses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 
 use crate::args::Args;
 
-/// What is wrong, all of it at once; and how many things were looked at, which must be at least so many.
+/// Collects all errors, and counts the checks to notice when there is nothing to check.
 struct Findings {
     wrong: Vec<String>,
     seen: usize,
@@ -30,13 +30,13 @@ impl Findings {
 
     fn end(self, least: usize) {
         assert!(self.wrong.is_empty(), "\n{}", self.wrong.join("\n"));
-        assert!(self.seen >= least, "only {} things to look at", self.seen);
+        assert!(self.seen >= least, "only {} things were checked", self.seen);
     }
 }
 
 /// A Markdown file.
 struct Page {
-    /// Relative to the repository.
+    /// Path relative to the repository.
     path: PathBuf,
     text: String,
 }
@@ -58,7 +58,7 @@ fn read(path: impl AsRef<Path>) -> String {
 
 const FOLDERS: [&str; 6] = ["crates/", "docs/", "tools/", "conformance/", "fuzz/", "assets/"];
 
-/// All files whose names have one of these ends, but for build output.
+/// All files whose names end with one of `ends`, except build output.
 fn files(ends: &[&str]) -> Vec<Page> {
     fn walk(folder: &Path, ends: &[&str], pages: &mut Vec<Page>) {
         for entry in fs::read_dir(root().join(folder)).expect("a folder") {
@@ -91,7 +91,8 @@ impl Page {
         Page { path: path.to_owned(), text: read(path) }
     }
 
-    /// Code blocks (fenced, or indented by four blanks) line by line, and the rest of the text. Pictures (`text`) are neither.
+    /// Returns the lines of code blocks (fenced, or indented by four spaces), and the rest of the text. Diagrams
+    /// (`text` fences) are in neither.
     fn blocks(&self) -> (Vec<&str>, String) {
         let (mut blocks, mut prose, mut fence) = (Vec::new(), String::new(), None);
         for line in self.text.lines() {
@@ -107,7 +108,7 @@ impl Page {
         (blocks, prose)
     }
 
-    /// All code, continuation lines joined.
+    /// All code, with continuation lines joined.
     fn code(&self) -> Vec<Code> {
         let (lines, prose) = self.blocks();
         let block = |text: &str| Code { text: text.trim().to_owned(), in_block: true };
@@ -128,7 +129,7 @@ impl Page {
         targets.map(str::to_owned).collect()
     }
 
-    /// The anchors of headings, as GitHub makes them.
+    /// The anchors of headings, as GitHub generates them.
     fn anchors(&self) -> BTreeSet<String> {
         let (_, prose) = self.blocks();
         let headings = prose.lines().filter(|line| line.starts_with('#'));
@@ -138,7 +139,7 @@ impl Page {
     }
 }
 
-/// Splits a line as a shell does: blanks outside of quotes, a comment at the end.
+/// Splits a line like a shell: at spaces outside quotes, up to a comment.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -157,10 +158,10 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Named in documents, and no part of the repository: it makes the real models of the measurements.
+/// A script that the documents name but that is not in the repository: it prepares the real models for measurements.
 const ELSEWHERE: &str = "prepare_models.py";
 
-/// Paths from the repository on, and names of sources, which may leave out the folders that they are in.
+/// Checks paths that start at the repository root, and names of source files, which may omit their folders.
 #[test]
 fn paths_in_documents_exist() {
     let sources = files(&[".rs", ".py"]);
@@ -175,13 +176,12 @@ fn paths_in_documents_exist() {
             } else {
                 continue;
             };
-            findings.check(is_there, || format!("{}: {word} is not there", page.path.display()));
+            findings.check(is_there, || format!("{}: {word} does not exist", page.path.display()));
         }
     }
     findings.end(80);
 }
 
-/// fuzz/run.sh names sources from the folder of crates on.
 #[test]
 fn paths_in_scripts_exist() {
     let mut findings = Findings::new();
@@ -189,20 +189,20 @@ fn paths_in_scripts_exist() {
         let is_in_path = |c: char| c.is_ascii_alphanumeric() || "_-./$".contains(c);
         for word in script.text.split(|c| !is_in_path(c)) {
             let word = word.trim_matches(['.', '/']);
-            // fuzz/run.sh names sources from the folder of crates on.
+            // fuzz/run.sh names sources relative to crates/.
             let path =
                 if word.starts_with("impasto") && word.contains("/src") { &format!("crates/{word}") } else { word };
             let is_path = FOLDERS.iter().any(|folder| path.starts_with(folder)) && !path.contains('$');
             if is_path {
                 let exists = root().join(path).exists();
-                findings.check(exists, || format!("{}: {path} is not there", script.path.display()));
+                findings.check(exists, || format!("{}: {path} does not exist", script.path.display()));
             }
         }
     }
     findings.end(40);
 }
 
-/// In a section of ARCHITECTURE whose heading names crates, a lone word in backticks is a module of theirs.
+/// In sections of ARCHITECTURE whose heading names crates, a single word in backticks is a module of one of them.
 #[test]
 fn modules_exist() {
     fn is_module(folder: &Path, name: &str) -> bool {
@@ -240,13 +240,13 @@ fn links_resolve() {
             let target = if file.is_empty() { page.path.clone() } else { folder.join(file) };
             let exists = root().join(&target).exists();
             let leads = exists && (anchor.is_empty() || Page::open(&target).anchors().contains(anchor));
-            findings.check(leads, || format!("{}: {link} leads nowhere", page.path.display()));
+            findings.check(leads, || format!("{}: {link} does not resolve", page.path.display()));
         }
     }
     findings.end(20);
 }
 
-/// The crates of the workspace and the crates of this workspace that each needs, tests aside.
+/// The crates of the workspace, each with its dependencies within the workspace, except for tests.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let folders =
         fs::read_dir(root().join("crates")).expect("crates").map(|entry| entry.expect("an entry").file_name());
@@ -293,7 +293,7 @@ fn the_map_of_crates_is_true() {
     assert!(dependencies.values().map(Vec::len).sum::<usize>() > 10, "manifests without dependencies");
 }
 
-/// Command lines in code blocks are complete. Those in the text may leave arguments out, but know only options that there are.
+/// Command lines in code blocks are complete. Those in text may omit arguments, but their options must exist.
 #[test]
 fn commands_parse() {
     let stand_in = |word: String| match word.as_str() {
@@ -325,7 +325,7 @@ fn commands_parse() {
     findings.end(40);
 }
 
-/// `cargo test -p CRATE --test NAME` and the like name crates, tests, benches and examples that there are.
+/// Commands such as `cargo test -p CRATE --test NAME` name existing crates, tests, benches and examples.
 #[test]
 fn cargo_commands_name_what_there_is() {
     let dependencies = dependencies();
@@ -343,7 +343,7 @@ fn cargo_commands_name_what_there_is() {
         };
         let are_there = [("--test", "tests"), ("--bench", "benches"), ("--example", "examples")].map(is_target);
         let is_good = dependencies.contains_key(name) && are_there == [true; 3];
-        findings.check(is_good, || format!("there is not all of {}", code.text));
+        findings.check(is_good, || format!("not everything in {} exists", code.text));
     }
     findings.end(5);
 }

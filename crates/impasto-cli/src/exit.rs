@@ -1,4 +1,4 @@
-//! Exit codes: what failed, for programs.
+//! Exit codes, for programs that call the command.
 
 use std::error::Error;
 use std::fmt;
@@ -13,22 +13,22 @@ use impasto_model::ModelError;
 use impasto_runtime::RuntimeError;
 use impasto_text::TextError;
 
-/// Exit codes, as the help of the command lists them.
+/// The exit codes, as listed in the command's help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Done.
+    /// Success.
     Success = 0,
-    /// The system failed: files, threads, memory.
+    /// System error: files, threads, memory.
     System = 1,
-    /// The command line is wrong, or a variable that is read like it: an option out of its range.
+    /// Invalid command line or environment variable, such as an option out of range.
     Usage = 2,
-    /// The input is not valid.
+    /// Invalid or unsupported input.
     Invalid = 3,
     /// Units are damaged.
     Damaged = 4,
     /// Units are absent.
     Absent = 5,
-    /// The wanted size cannot be met.
+    /// The requested size cannot be reached.
     Size = 6,
 }
 
@@ -38,7 +38,7 @@ impl From<Code> for std::process::ExitCode {
     }
 }
 
-/// What is wrong with a command line that parses: options that do not go together.
+/// A combination of options that parses but is not valid.
 #[derive(Debug)]
 pub struct UsageError(pub &'static str);
 
@@ -50,7 +50,7 @@ impl fmt::Display for UsageError {
     }
 }
 
-/// The exit code of an error.
+/// Returns the exit code for an error.
 pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if cause.is::<UsageError>() || cause.is::<IsaError>() {
@@ -72,7 +72,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return Code::Invalid;
         } else if let Some(error) = of_model(cause) {
             match error {
-                // What the weights' source says is the next cause.
+                // The next cause is the error of the weight source.
                 ModelError::Tensor { .. } if error.source().is_some() => {}
                 ModelError::BadOption { .. } => return Code::Usage,
                 _ => return Code::Invalid,
@@ -92,7 +92,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     if error.chain().any(|cause| of_model(cause).is_some()) { Code::Invalid } else { Code::System }
 }
 
-/// A network's own error, whichever crate passes it on.
+/// The error of a network, also when another crate wraps it.
 fn of_model<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a ModelError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(RuntimeError::Model(error)), _) | (_, Some(EvalError::Model(error))) => Some(error),
@@ -100,7 +100,7 @@ fn of_model<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a ModelError> {
     }
 }
 
-/// A tokenizer's or a template's own error, whichever crate passes it on.
+/// The error of a tokenizer or template, also when another crate wraps it.
 fn of_text<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TextError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(RuntimeError::Text(error)), _) | (_, Some(EvalError::Text(error))) => Some(error),

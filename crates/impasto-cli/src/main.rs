@@ -30,7 +30,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<exit::Code> {
-    Isa::from_environment().context(Isa::VARIABLE)?; // Later readers take any level where it is wrong.
+    Isa::from_environment().context(Isa::VARIABLE)?; // Later readers ignore an invalid value.
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),

@@ -1,30 +1,30 @@
-//! How much memory this process may take: that of the machine, or less where a control group says so.
+//! The memory available to this process: that of the machine, or the limit of its control group.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Bytes of memory that the process can have at most; `None` where the system does not tell.
+/// Returns the bytes of memory that the process can use at most; `None` if the system does not report it.
 pub fn available() -> Option<u64> {
     under(Path::new("/"))
 }
 
-/// The same, the system's files being under `root`.
+/// [`available`] with the system's files under `root`.
 fn under(root: &Path) -> Option<u64> {
     [machine(root), control_group(root)].into_iter().flatten().min()
 }
 
-/// Memory of the machine.
+/// The memory of the machine.
 fn machine(root: &Path) -> Option<u64> {
     let info = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of the process's control group and those above it, in version 2 and version 1 (cgroups(7)).
+/// The lowest limit of the process's control group and its ancestors, in versions 1 and 2 (cgroups(7)).
 fn control_group(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limits = groups.lines().filter_map(|line| {
-        // hierarchy:controllers:path; version 2 names no controllers.
+        // The format is hierarchy:controllers:path; version 2 has no controllers.
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
         let (mounts, file): (&[&str], _) = match controllers {
@@ -37,8 +37,9 @@ fn control_group(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// The least number in `file` of the group at `path` below `mount` and of its ancestors. In a container the path may be the host's and
-/// not be there; what is mounted is then the container's own group. "max" is no number, and no limit.
+/// The lowest number in `file` of the group at `path` below `mount` and its ancestors. In a container, the path may be
+/// that of the host and not exist; the mount point is then the container's own group. "max" is not a number and sets no
+/// limit.
 fn least_limit(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
     let group = mount.join(inside.collect::<PathBuf>());
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(limit(&[own, limited, ("sys/fs/cgroup/unified/b/memory.max", "2000\n")]), Some(2000));
     }
 
-    /// A container sees the path of its host, and its own group at the mount point.
+    /// A container may see the path of its host, and its own group at the mount point.
     #[test]
     fn a_path_that_is_not_there() {
         let own = ("proc/self/cgroup", "0::/../../host/path\n");

@@ -1,4 +1,4 @@
-//! What stands at a path: an .impasto file or a checkpoint.
+//! Opens .impasto files and loads models.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::output::shown;
 use crate::progress::bar;
 use crate::running::Running;
 
-/// Opens an .impasto file, with the memory limit of the command line, and takes what `cut` does of it.
+/// Opens an .impasto file with the memory limit of the command line, and applies `cut`.
 pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
     let mut file = File::open(path)?;
     file.set_memory_limit(memory_limit(args));
@@ -27,12 +27,12 @@ pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File>
     Ok(file)
 }
 
-/// The limit given, else three quarters of the memory that the process can have where the system tells it, else 16 GiB.
+/// The memory limit from the command line, or three quarters of the available memory, or 16 GiB if that is unknown.
 pub fn memory_limit(args: &Args) -> u64 {
     args.memory_limit.unwrap_or_else(|| memory::available().map_or(MEMORY_LIMIT, |bytes| bytes / 4 * 3))
 }
 
-/// Loads the model of an .impasto file, or of what `cut` takes of it, or of a checkpoint into memory.
+/// Loads a model into memory: from an .impasto file, of which `cut` limits the use, or from a checkpoint.
 pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
@@ -40,9 +40,9 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
         let file = open(args, path, cut)?;
         Model::load(&FileWeights::new(file)?, options)
     } else if cut.is_some() {
-        return Err(UsageError("--budget, --layer and --bpw are for .impasto files").into());
+        return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {
-        return Err(UsageError("--residence coded is for .impasto files: a checkpoint is not coded").into());
+        return Err(UsageError("--residence coded is for .impasto files only").into());
     } else {
         let checkpoint = Checkpoint::open(path)?;
         Model::load(&CheckpointWeights::new(&checkpoint), options)
@@ -56,26 +56,26 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     Ok(model)
 }
 
-/// Gives back to the system what loading took and freed again, which the allocator would keep.
+/// Returns memory that loading freed to the system; the allocator would keep it.
 fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it touches free memory alone, and any thread may call it at any time.
+    // SAFETY: malloc_trim only releases free memory, and any thread may call it at any time.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Loads a model as [`load`] does, to run in binary32: what others are compared with.
+/// Loads a model like [`load`], to run in binary32 as a reference.
 pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<Model> {
     load(args, path, cut, &Running::default().options(args, Residence::Float)?)
 }
 
-/// The tokenizer of a model.
+/// Loads the tokenizer of a model.
 pub fn tokenizer(weights: &dyn WeightSource) -> Result<Tokenizer, TextError> {
     Tokenizer::from_asset(weights.asset(impasto_text::tokenizer::FILE).as_deref())
 }
 
-/// Does a path name an .impasto file, by its first bytes?
+/// Whether the file at `path` starts like an .impasto file.
 fn is_impasto(path: &Path) -> anyhow::Result<bool> {
     let name = || path.display().to_string();
     if std::fs::metadata(path).with_context(name)?.is_dir() {

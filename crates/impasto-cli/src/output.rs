@@ -15,12 +15,12 @@ pub fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// Did the reader of stdout go away? That is its right, and no error.
+/// Whether the reader of stdout has closed it, which is not an error.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe))
 }
 
-/// An error with its causes, on one line; a cause that the message before it already quotes is left out.
+/// Formats an error and its causes on one line. Causes that the message already contains are left out.
 pub fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
@@ -31,19 +31,19 @@ pub fn message(error: &anyhow::Error) -> String {
     message.replace(char::is_control, " ")
 }
 
-/// A name from a file, fit for a line of a terminal.
+/// Makes a name from a file safe to print on a terminal line.
 pub fn shown(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
-/// Writes a line to stderr for each thing that the user should know of and that is no error.
+/// Writes notes to stderr: information for the user that is not an error.
 pub fn print_notes(notes: &[String]) {
     for note in notes {
         eprintln!("note: {}", shown(note));
     }
 }
 
-/// Bytes as people read them, in powers of 1000.
+/// Formats a number of bytes, in powers of 1000.
 pub fn bytes(n: u64) -> String {
     match n {
         0..10_000 => format!("{n} B"),
@@ -53,7 +53,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// Rows of text in columns: the first to the left, the others to the right.
+/// Formats rows of text as columns: the first left-aligned, the others right-aligned.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);

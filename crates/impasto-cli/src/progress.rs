@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, nothing elsewhere.
+//! Progress on stderr: a bar if it is a terminal, otherwise nothing.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::Args;
 
-/// A bar over `total` steps, or a spinner if that is 0.
+/// Returns a bar over `total` steps, or a spinner if `total` is 0.
 pub fn bar(args: &Args, total: u64) -> ProgressBar {
     let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
     if args.quiet {

@@ -1,4 +1,4 @@
-//! How a model runs: the options that `run`, `chat`, `eval` and `bench` share.
+//! Options for running a model, shared by `run`, `chat`, `eval` and `bench`.
 
 use clap::{Args, ValueEnum};
 use impasto_runtime::{Activations, KvLayout, Residence, RunOptions};
@@ -16,8 +16,8 @@ pub struct Running {
     /// Precision of the inputs of packed matrices [default: int8].
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<ActivationsArg>,
-    /// Precision of the KV cache: f32, f16, int8 or int4. Keys, values and ranges of blocks may differ, as in k=int8,v=int4,0-1=f16
-    /// [default: f16].
+    /// Precision of the KV cache: f32, f16, int8 or int4. Keys, values and ranges of blocks may differ, as in
+    /// k=int8,v=int4,0-1=f16 [default: f16].
     #[arg(long, value_name = "TYPE|k=TYPE,v=TYPE,...")]
     pub kv: Option<KvLayout>,
     /// Limit on the context in tokens, below that of the model.
@@ -46,7 +46,8 @@ pub enum ActivationsArg {
 }
 
 impl Running {
-    /// The options for the library; `default` is the residence if none is given. An option that would be ignored is an error.
+    /// Returns the options for the library. `default` is the residence if none is given. Options that would be ignored
+    /// are errors.
     pub fn options(&self, args: &crate::args::Args, default: Residence) -> Result<RunOptions, UsageError> {
         let residence = self.residence.map(|residence| match residence {
             ResidenceArg::Packed => Residence::Packed,
@@ -55,10 +56,10 @@ impl Running {
         });
         let residence = residence.unwrap_or(default);
         if residence == Residence::Float && self.kv.is_some() {
-            return Err(UsageError("--kv is for --residence packed and coded: float keeps 32-bit floats"));
+            return Err(UsageError("--kv is for --residence packed and coded: float stores 32-bit floats"));
         }
         if residence != Residence::Packed && self.activations.is_some() {
-            return Err(UsageError("--activations is for --residence packed: others round no activations"));
+            return Err(UsageError("--activations is for --residence packed: the others do not round activations"));
         }
         let activations = self.activations.map(|activations| match activations {
             ActivationsArg::Int8 => Activations::Int8,

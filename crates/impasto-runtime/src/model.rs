@@ -67,7 +67,7 @@ impl Model {
     /// not match the configuration, an invalid tokenizer.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
         let begun = Instant::now();
-        let why = "a model cannot be run without it";
+        let why = "a model cannot run without it";
         let json = source.asset(CONFIG).ok_or(ModelError::MissingAsset { name: CONFIG, why })?;
         let config = DecoderConfig::from_json(&json)?;
         if let (Residence::Float, Some(limit), Some(bytes)) =

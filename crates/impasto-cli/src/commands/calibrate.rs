@@ -48,12 +48,12 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-/// The usual calibration under the global options.
+/// The default calibration with the global options.
 pub fn calibrate_options(args: &Args) -> CalibrateOptions {
     CalibrateOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..CalibrateOptions::default() }
 }
 
-/// Calibrates a model on a text, statistics to `output`.
+/// Calibrates a model on a text and writes the statistics to `output`.
 pub fn calibrate_on(
     checkpoint: &Checkpoint,
     weights: &CheckpointWeights,
@@ -71,9 +71,9 @@ pub fn calibrate_on(
     Ok(calibrate(checkpoint, weights, &tokens, options, &hash, output, &mut watch)?)
 }
 
-/// The first tokens of a text, at most `count`. Only about as much of it is tokenized as they take.
+/// Returns the first tokens of a text, at most `count`. Tokenizes only about as much of the text as necessary.
 pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::Result<Vec<u32>> {
-    // A cut may change the tokens just before it.
+    // Cutting the text may change the tokens just before the cut.
     const MARGIN: usize = 64;
     let mut wanted = count.saturating_mul(8).max(1 << 16);
     loop {
@@ -89,14 +89,14 @@ pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::
 
 fn message(step: Calibrating) -> String {
     match step {
-        Calibrating::Forward(block, blocks) => format!("forwards, block {} of {blocks}", block + 1),
+        Calibrating::Forward(block, blocks) => format!("forward pass, block {} of {blocks}", block + 1),
         Calibrating::OutputProjection => "output projection".to_owned(),
-        Calibrating::Backward(block, blocks) => format!("backwards, block {} of {blocks}", block + 1),
+        Calibrating::Backward(block, blocks) => format!("backward pass, block {} of {blocks}", block + 1),
         Calibrating::Writing => "writing".to_owned(),
     }
 }
 
-/// The most memory that this program had so far in bytes, mapped files included, where the system tells it.
+/// Peak memory of this process in bytes, including mapped files; `None` if the system does not report it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

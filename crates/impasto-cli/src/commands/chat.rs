@@ -1,4 +1,4 @@
-//! `impasto chat`: a talk with a model that has a chat template.
+//! `impasto chat`: a conversation with a model that has a chat template.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -16,28 +16,28 @@ use crate::exit::Code;
 use crate::model::load;
 use crate::output::{print, print_json};
 
-/// Was Ctrl-C pressed while the model writes?
+/// Whether Ctrl-C was pressed while the model generates.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// Does the model write?
+/// Whether the model is generating.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
 const HELP: &str = "\
-/system TEXT  set the system message (none without TEXT) and begin anew
-/reset        forget what was said
-/undo         forget the last question and its answer
-/exit         end; so does the end of the input
-Ctrl-C        stop the answer; while none is written, end
-A line that ends with \\ goes on in the next; lines between two lines of \"\"\" are one message.
+/system TEXT  set the system message (remove it without TEXT) and start over
+/reset        clear the conversation
+/undo         remove the last question and its answer
+/exit         quit, like the end of the input
+Ctrl-C        stop the answer; quit if there is none
+A line that ends with \\ continues on the next line. Lines between two lines of \"\"\" are one message.
 ";
 
-/// A line of the input, or several joined.
+/// A message or command from the input.
 enum Input {
     Message(String),
     Command(String),
     End,
 }
 
-/// The talk so far.
+/// The conversation so far.
 struct Talk<'a> {
     model: &'a Model,
     template: ChatTemplate,
@@ -64,10 +64,10 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
             std::process::exit(130);
         }
     });
-    ended.context("Ctrl-C cannot be caught")?;
+    ended.context("cannot handle Ctrl-C")?;
     let (stdin, quiet) = (std::io::stdin(), args.quiet || args.json || !std::io::stdin().is_terminal());
     if !quiet {
-        eprintln!("{}: /help says what there is beside talking.", command.model.display());
+        eprintln!("{}: type a message, or /help for the commands.", command.model.display());
     }
     let mut lines = stdin.lock();
     loop {
@@ -77,7 +77,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
             Input::Command(line) => talk.command(&line),
             Input::Message(text) => {
                 let generation = match talk.answer(text, args.json) {
-                    // Somebody who sits there can make room.
+                    // An interactive user can make room.
                     Err(error)
                         if !quiet
                             && matches!(
@@ -85,7 +85,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
                                 Some(RuntimeError::Model(ModelError::ContextOverflow { .. }))
                             ) =>
                     {
-                        eprintln!("{error}: /reset or /undo makes room.");
+                        eprintln!("{error}; use /undo or /reset to make room.");
                         continue;
                     }
                     result => result?,
@@ -93,7 +93,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
                 if args.json {
                     print_json(&json!({ "generation": generation, "cached_tokens": talk.session.cache().len() }))?;
                 } else if !args.quiet && generation.stop == StopReason::ContextFull {
-                    eprintln!("The context is full: /reset or /undo makes room.");
+                    eprintln!("The context is full; use /undo or /reset to make room.");
                 }
             }
         }
@@ -101,7 +101,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
 }
 
 impl Talk<'_> {
-    /// Has the model answer, in its own words so far as it was not stopped.
+    /// Generates an answer and appends it to the conversation.
     fn answer(&mut self, text: String, silent: bool) -> anyhow::Result<Generation> {
         self.messages.push(Message::new("user", text));
         let system = self.system.iter().map(|text| Message::new("system", text));
@@ -124,7 +124,8 @@ impl Talk<'_> {
         Ok(generation)
     }
 
-    /// Continues the prompt, of which the session may know the beginning, until it ends or is interrupted.
+    /// Continues the prompt until it ends or is interrupted. Tokens that the session already has are not evaluated
+    /// again.
     fn write(&mut self, prompt: &[u32], silent: bool) -> anyhow::Result<Generation> {
         let interrupted = || INTERRUPTED.load(Ordering::SeqCst);
         self.session.restart(prompt).map_err(RuntimeError::from)?;
@@ -152,18 +153,18 @@ impl Talk<'_> {
                 self.messages.clear();
             }
             ("/help", "") => eprint!("{HELP}"),
-            _ => eprintln!("There is no command {line:?}; /help lists them."),
+            _ => eprintln!("Unknown command {line:?}; /help lists the commands."),
         }
     }
 }
 
-/// Is there no room for what was said?
+/// Whether the error means that the conversation does not fit.
 fn is_full(error: &RuntimeError) -> bool {
     let RuntimeError::Model(error) = error else { return false };
     matches!(error, ModelError::ContextOverflow { .. } | ModelError::Cache(_) | ModelError::Memory { .. })
 }
 
-/// The next message or command.
+/// Reads the next message or command.
 fn read(lines: &mut impl BufRead, quiet: bool) -> anyhow::Result<Input> {
     let prompt = |text: &str| {
         if !quiet {
@@ -173,7 +174,7 @@ fn read(lines: &mut impl BufRead, quiet: bool) -> anyhow::Result<Input> {
     let mut line = |text: &str| -> anyhow::Result<Option<String>> {
         prompt(text);
         let mut line = String::new();
-        let read = lines.read_line(&mut line).context("standard input")?;
+        let read = lines.read_line(&mut line).context("cannot read standard input")?;
         Ok((read > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
     };
     loop {

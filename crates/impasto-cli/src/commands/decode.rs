@@ -28,7 +28,7 @@ pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
         }))?;
     } else {
         let how =
-            if exported.identical { "headers and tensors those of the checkpoint byte for byte" } else { "new files" };
+            if exported.identical { "headers and tensors as in the checkpoint, byte for byte" } else { "new files" };
         let (n, size) = (exported.files.len(), bytes(exported.tensor_bytes));
         print(&format!("{}: {n} files, {size} of tensors, {how}\n", command.output.display()))?;
     }
@@ -51,7 +51,7 @@ fn form(command: &Decode) -> anyhow::Result<Form> {
     })
 }
 
-/// The folder to write into, and the name of the file if one is given.
+/// The folder to write to, and the name of the file if one is given.
 fn target(output: &Path, form: Form) -> (PathBuf, Option<String>) {
     let is_file = output.extension().is_some_and(|end| end == "gguf") && !output.is_dir();
     let name = output.file_name().and_then(|name| name.to_str()).filter(|_| is_file && form != Form::Safetensors);

@@ -1,4 +1,4 @@
-//! `impasto demo`: the main job on the model that this program carries.
+//! `impasto demo`: encodes a built-in model and generates text from the result.
 
 use anyhow::Context;
 use impasto::Cut;
@@ -13,7 +13,7 @@ use crate::model::load;
 use crate::output::print;
 use crate::running::Running;
 
-/// The files of the embedded model, a Llama of 3 M weights that tells childish stories.
+/// The files of the built-in model: a Llama with 3 M weights that writes children's stories.
 const TINY: [(&str, &[u8]); 5] = [
     ("config.json", include_bytes!("../../assets/tiny/config.json")),
     ("generation_config.json", include_bytes!("../../assets/tiny/generation_config.json")),
@@ -21,18 +21,18 @@ const TINY: [(&str, &[u8]); 5] = [
     ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
 ];
-/// Tokens that it is calibrated on: enough for inputs of its size.
+/// Number of calibration tokens: enough for a model of this size.
 const TOKENS: usize = 8192;
-/// Bits a weight of its lossy layers, below an exact one.
+/// Bits per weight of the lossy layers: those below the finest one, and the finest one. The exact layer is above.
 const BELOW: [f64; 1] = [3.5];
 const TOP: f64 = 5.0;
 const PROMPT: &str = "Once upon a time";
 
 pub fn run(args: &Args) -> anyhow::Result<Code> {
     if args.json {
-        anyhow::bail!("demo shows text: it has no --json");
+        anyhow::bail!("demo does not support --json");
     }
-    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let model = folder.path().join("tiny");
     std::fs::create_dir(&model)?;
     for (name, bytes) in TINY {
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let guide = Guide::Text { text: impasto::calibrate::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     let file = folder.path().join("tiny.impasto");
     encode_to(args, Way { model: &model, output: &file, measure: None }, &options, &guide)?;
-    for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, exact", None)] {
+    for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, lossless", None)] {
         let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed)?)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;

@@ -25,7 +25,7 @@ use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
-        return Err(UsageError("--layer-feedback and --measure are for files in --layers").into());
+        return Err(UsageError("--layer-feedback and --measure require --layers").into());
     }
     let (target, layers) = target(command);
     let floors = match command.floors {
@@ -40,12 +40,12 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let way = Way { model: &command.model, output: &command.output, measure };
     let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
-        eprintln!("warning: tensor {name:?} holds NaN or infinity: kept exactly, not coded with loss");
+        eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
     }
     Ok(Code::Success)
 }
 
-/// The finest lossy layer, and those below and above it.
+/// The finest lossy layer, and the layers below and above it.
 fn target(command: &Encode) -> (Target, Layers) {
     let target = |extent| match extent {
         Extent::BitsPerWeight(bits) => Target::BitsPerWeight(bits),
@@ -65,17 +65,18 @@ fn target(command: &Encode) -> (Target, Layers) {
     (extent.map_or(Target::Lossless, target), layers)
 }
 
-/// What tells a lossy encoding where error weighs least.
+/// How a lossy encoding decides where error matters least.
 pub enum Guide {
-    /// Nothing.
+    /// It does not.
     None,
-    /// The model is calibrated on a text first.
+    /// Calibrate the model on this text first. `given` means that the user supplied it.
     Text { text: Cow<'static, str>, tokens: usize, sequential: bool, given: bool },
-    /// Statistics that were made before; the text that they are of, if inputs are to come from coded blocks.
+    /// Use statistics from a file. `sequential` is the text that they were computed from, if the inputs of blocks are
+    /// to come from coded blocks.
     Statistics { file: PathBuf, sequential: Option<Cow<'static, str>> },
 }
 
-/// What the command line asks for; combinations that would be ignored are errors.
+/// Returns what the command line requests. Options that would be ignored are errors.
 fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     let given = command.calibration.is_some();
     if target == Target::Lossless {
@@ -86,7 +87,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             || command.sequential
             || command.uncalibrated;
         return match lossy {
-            true => Err(UsageError("calibration is for lossy files: give --bpw, --size or --layers").into()),
+            true => Err(UsageError("calibration is for lossy files: use --bpw, --size or --layers").into()),
             false => Ok(Guide::None),
         };
     }
@@ -97,7 +98,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     match &command.statistics {
         _ if command.uncalibrated => Ok(Guide::None),
         Some(_) if given && !command.sequential => {
-            Err(UsageError("--statistics takes no text, unless it is for --sequential").into())
+            Err(UsageError("--calibration has no effect with --statistics, unless --sequential is given").into())
         }
         Some(file) => {
             let sequential = command.sequential.then(text).transpose()?;
@@ -111,16 +112,16 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     }
 }
 
-/// What is to be encoded, and where to.
+/// The input and the output of an encoding.
 #[derive(Clone, Copy)]
 pub struct Way<'a> {
     pub model: &'a Path,
     pub output: &'a Path,
-    /// Whether to measure the layers, on this text or the embedded one.
+    /// Whether to measure the layers, and the text for it; the built-in text if there is none.
     pub measure: Option<Option<&'a Path>>,
 }
 
-/// Encodes, shows the progress and prints the result.
+/// Encodes, with progress, and prints the result.
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let Way { model, output, measure: measured } = way;
@@ -136,7 +137,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         ControlFlow::Continue(())
     };
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
-    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let source =
         Source { args, checkpoint: &checkpoint, weights: &weights, folder: folder.path(), progress: &progress };
     let Guidance { statistics, tokens } =
@@ -161,21 +162,21 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     Ok(report)
 }
 
-/// What is encoded, and what calibrating it needs.
+/// The model to encode, and what its calibration needs.
 struct Source<'a> {
     args: &'a Args,
     checkpoint: &'a Checkpoint,
     weights: &'a CheckpointWeights<'a>,
-    /// For statistics that only this encoding needs.
+    /// The folder for temporary statistics.
     folder: &'a Path,
     progress: &'a ProgressBar,
 }
 
-/// What a [`Guide`] comes to.
+/// The result of a [`Guide`].
 #[derive(Default)]
 struct Guidance {
     statistics: Option<Statistics>,
-    /// The text that they are of, if inputs are to come from coded blocks.
+    /// The tokens that the statistics were computed from, if the inputs of blocks are to come from coded blocks.
     tokens: Option<Vec<u32>>,
 }
 
@@ -186,7 +187,7 @@ impl Source<'_> {
             Guide::Statistics { file, sequential } => (Statistics::open(file)?, sequential.as_deref()),
             Guide::Text { text, tokens, sequential, given } => match runs(self.weights) {
                 Err(error) if !given && !sequential => {
-                    notes.push(format!("not calibrated, since the model cannot be run: {error}"));
+                    notes.push(format!("not calibrated, because the model cannot run: {error}"));
                     return Ok(Guidance::default());
                 }
                 Err(error) => return Err(error),
@@ -201,7 +202,7 @@ impl Source<'_> {
         };
         let Some(text) = text else { return Ok(Guidance { statistics: Some(statistics), tokens: None }) };
         if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
-            let rule = "--sequential takes the text that the statistics are of: give it with --calibration";
+            let rule = "--sequential needs the text that the statistics were computed from; pass it with --calibration";
             return Err(UsageError(rule).into());
         }
         let tokens = tokenizer(self.weights)?.encode(text, true)?;
@@ -209,11 +210,11 @@ impl Source<'_> {
     }
 }
 
-/// The context of a model that this program can run and that has a tokenizer.
+/// Returns the context length of a model, after checking that it can run and has a tokenizer.
 fn runs(weights: &dyn WeightSource) -> anyhow::Result<usize> {
     let config = weights.asset("config.json");
     let config =
-        config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot be run without it" })?;
+        config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot run without it" })?;
     let config = DecoderConfig::from_json(&config)?;
     tokenizer(weights)?;
     Ok(config.max_position_embeddings)
@@ -227,14 +228,12 @@ fn bits_per_weight(report: &Report) -> f64 {
     report.summary.file_length as f64 * 8.0 / report.weights.max(1) as f64
 }
 
-/// What the checkpoint does not have, and what of it an exact file does not give back.
+/// Notes about what the checkpoint lacks, and about what a lossless file does not restore.
 fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
     let odd = checkpoint.shards().iter().filter(|shard| exact && !shard.is_canonical());
     let padding = odd.map(|shard| {
         let name = shard.name();
-        format!(
-            "{name}: its padding is not as usual: header and tensors come back byte for byte, but the padding as zeros"
-        )
+        format!("{name}: nonstandard padding: decoding restores header and tensors byte for byte, but zeros as padding")
     });
     checkpoint.notes().iter().cloned().chain(padding).collect()
 }
@@ -267,7 +266,7 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
 }
 
 fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String {
-    // By mode: tensors, weights, bytes.
+    // For each mode: tensors, weights, bytes.
     let mut modes: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for tensor in &report.tensors {
         let row = modes.entry(tensor.coded_as()).or_default();

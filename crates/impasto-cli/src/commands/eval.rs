@@ -64,7 +64,7 @@ fn run_tasks(
     tasks: &[PathBuf],
     limit: Option<usize>,
 ) -> anyhow::Result<()> {
-    // What is wrong with a file is said before models are loaded.
+    // Report errors in task files before loading models.
     let tasks: Vec<Task> = tasks.iter().map(|path| read_task(path, limit)).collect::<anyhow::Result<_>>()?;
     let loaded = load(args, model, cut.as_ref(), options)?;
     let original = reference.map(|path| load_float(args, path, None)).transpose()?;

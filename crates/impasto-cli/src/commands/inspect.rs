@@ -10,7 +10,7 @@ use crate::exit::Code;
 use crate::model::open;
 use crate::output::{bytes, print, print_json, shown, table};
 
-/// An object of the file with what its units take.
+/// An object of the file, with the size of its units.
 struct Line {
     name: String,
     tensor: bool,
@@ -18,7 +18,7 @@ struct Line {
     shape: Vec<u64>,
     mode: String,
     units: usize,
-    /// Bytes of its units, those of the base first.
+    /// Bytes of its units by layer, the base first.
     levels: Vec<u64>,
     elements: u64,
     tied: Option<String>,
@@ -89,7 +89,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let payload: u64 = reader.units().iter().map(|u| u64::from(u.length)).sum();
     let overhead = header.file_length - payload;
     text.push_str(&format!(
-        "{} units; manifest {} ({:.3}% of the file), container overhead in all {} ({:.3}%)\n\n",
+        "{} units; manifest {} ({:.3}% of the file), total container overhead {} ({:.3}%)\n\n",
         reader.units().len(),
         bytes(header.manifest_length),
         100.0 * header.manifest_length as f64 / header.file_length as f64,
@@ -141,7 +141,7 @@ fn modes(units: &[&UnitEntry]) -> String {
     if modes.is_empty() { "empty".into() } else { modes.into_iter().map(shown_mode).collect::<Vec<_>>().join("+") }
 }
 
-/// Bytes of units by the layer that they stand in (SPEC 3.6), at least one entry.
+/// Bytes of units by their layer (SPEC 3.6); at least one entry.
 fn levels<'a>(units: impl IntoIterator<Item = &'a &'a UnitEntry>) -> Vec<u64> {
     let mut levels = vec![0];
     for unit in units {
@@ -156,7 +156,7 @@ fn bits_per_weight(bytes: u64, weights: u64) -> f64 {
     bytes as f64 * 8.0 / weights.max(1) as f64
 }
 
-/// A layer of the file, all before it included.
+/// A layer of the file, including all earlier ones.
 fn layer_value(layer: &Layer, weights: u64) -> Value {
     json!({
         "units": layer.units, "bytes": layer.bytes, "bits_per_weight": bits_per_weight(layer.bytes, weights), "kld": layer.kld,
@@ -164,7 +164,7 @@ fn layer_value(layer: &Layer, weights: u64) -> Value {
     })
 }
 
-/// The layers of the file, as `--layer` numbers them.
+/// A table of the layers of the file, numbered as for `--layer`.
 fn layer_rows(layers: &[Layer], weights: u64) -> Vec<Vec<String>> {
     let mut rows = vec![["layer", "units", "bytes", "bits/weight", "KLD", ""].map(String::from).to_vec()];
     rows.extend((1..).zip(layers).map(|(n, layer)| {
@@ -174,20 +174,20 @@ fn layer_rows(layers: &[Layer], weights: u64) -> Vec<Vec<String>> {
             bytes(layer.bytes),
             format!("{:.3}", bits_per_weight(layer.bytes, weights)),
             layer.kld.map_or("not measured".to_owned(), |kld| format!("{kld:.5}")),
-            if layer.is_whole { String::new() } else { "not all here".to_owned() },
+            if layer.is_whole { String::new() } else { "incomplete".to_owned() },
         ]
     }));
     rows
 }
 
-/// Units and bytes of each level of tensors.
+/// Number and bytes of units by their layer.
 fn level_values(units: &[UnitEntry]) -> Vec<Value> {
     let count = |n: usize| units.iter().filter(|u| usize::from(u.layer) == n).count();
     let of_level = |(n, bytes)| json!({ "level": n, "units": count(n), "bytes": bytes });
     levels(&units.iter().collect::<Vec<_>>()).into_iter().enumerate().map(of_level).collect()
 }
 
-/// By level and mode: units, bytes, share of the weights' bits.
+/// A table of units by their layer and mode: number, bytes, bits per weight.
 fn level_rows(units: &[UnitEntry], weights: u64) -> Vec<Vec<String>> {
     let mut keys: Vec<(u8, Mode)> = units.iter().map(|u| (u.layer, u.mode)).collect();
     keys.sort();

@@ -1,4 +1,4 @@
-//! `impasto encode --measure`: how far each layer of a file is from the original.
+//! `impasto encode --measure`: the KL divergence of each layer of a file from the original.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,19 +12,19 @@ use crate::args::Args;
 use crate::model::{load_float, open};
 use crate::progress::bar;
 
-/// Windows that are scored, and their tokens.
+/// Number of windows that are scored, and the length of each in tokens.
 const WINDOWS: usize = 8;
 const WINDOW: usize = 512;
 
-/// Measures the layers of `output` against `model`, on a text or the end of the embedded one, and writes the
-/// divergences into the file: what that became, and them.
+/// Measures the KL divergence of each layer of `output` from `model`, on `text` or the end of the built-in one, and
+/// records it in the file. Returns the summary of the changed file, and the divergences.
 pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) -> anyhow::Result<(Summary, Vec<f32>)> {
     let text = match text {
         Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),
         None => Cow::Borrowed(last_quarter(impasto::calibrate::TEXT)),
     };
     let original = load_float(args, model, None)?;
-    let text = EvalText::new(original.tokenizer()?, &text).context("the text to measure on")?;
+    let text = EvalText::new(original.tokenizer()?, &text).context("the text for --measure")?;
     let layers = File::open(output)?.layers().len();
     let progress = bar(args, 0);
     let mut klds = Vec::with_capacity(layers);
@@ -41,14 +41,14 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
         let mut on_progress =
             |p: Progress| progress.set_message(format!("measuring layer {layer}, window {}/{}", p.done, p.windows));
         let result = kld(original.network(), coded.network(), &text, &options, &mut on_progress);
-        klds.push(result.context("the text to measure on")?.mean.value as f32);
+        klds.push(result.context("the text for --measure")?.mean.value as f32);
     }
     let summary = record_klds(&File::open(output)?, &klds, output)?;
     progress.finish_and_clear();
     Ok((summary, klds))
 }
 
-/// The end of the text that this program carries: calibration takes the beginning.
+/// The last quarter of the built-in text; calibration uses the beginning.
 fn last_quarter(text: &str) -> &str {
     let from = (text.len() / 4 * 3..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     &text[from..]

@@ -26,7 +26,7 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-/// Runs `work` with as many threads as asked for.
+/// Runs `work` on a pool with the requested number of threads.
 fn with_threads<T: Send>(args: &Args, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
     Ok(pool.install(work))

@@ -34,7 +34,7 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-/// Generates, writing text as it comes, and a line break at the end.
+/// Generates text and writes it to stdout as it comes, with a line break at the end.
 pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyhow::Result<Generation> {
     let mut failed = None;
     let generation = model.generate(prompt, options, &mut |piece| {
@@ -60,14 +60,14 @@ fn report(path: &Path, model: &Model, generation: &Generation) {
     let shares = match times.threads {
         0 => String::new(),
         threads => format!(
-            " ({:.2} s of it for the tokenizer and the like; decoding {:.2} and packing {:.2} s of {threads} threads)",
+            " ({:.2} s for assets; {:.2} s decoding and {:.2} s packing, summed over {threads} threads)",
             times.assets, times.decode, times.pack,
         ),
     };
     let memory = bytes(model.memory_bytes() as u64);
     eprintln!("{}: loaded in {:.2} s{shares}, {memory} of weights in memory", path.display(), times.seconds);
     eprintln!(
-        "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} a second ({:?})",
+        "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} per second ({:?})",
         path.display(),
         generation.prompt_tokens,
         generation.prefill_seconds,
@@ -76,13 +76,13 @@ fn report(path: &Path, model: &Model, generation: &Generation) {
     );
 }
 
-/// The tokens of the prompt: through the chat template if there is one and `--raw` is not given.
+/// The tokens of the prompt: through the chat template, if there is one and `--raw` is not given.
 fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
     let tokenizer = model.tokenizer()?;
     let template = match model.chat_template() {
         _ if command.raw => None,
         Ok(template) => Some(template),
-        // No template is fine unless it is asked for; a broken one is not.
+        // A missing template is an error only if --system needs it; an invalid one always is.
         Err(TextError::MissingAsset { .. }) if command.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };
@@ -93,7 +93,7 @@ fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
     Ok(tokenizer.encode(&template.render(&messages, &options)?, false)?)
 }
 
-/// How a model continues a text, ending where its own end-of-text tokens do.
+/// Options for generation that ends at the model's end-of-sequence tokens.
 pub fn generate_options(model: &Model, max_tokens: usize, sampling: &Sampling, stop: &[String]) -> GenerateOptions {
     let sampling = SamplingParams {
         temperature: sampling.temperature,

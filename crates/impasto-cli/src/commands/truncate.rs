@@ -10,7 +10,7 @@ use crate::output::{bytes, print, print_json};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Truncate) -> anyhow::Result<Code> {
-    let cut = command.cut.cut().ok_or(UsageError("say how much to take: --budget, --layer or --bpw"))?;
+    let cut = command.cut.cut().ok_or(UsageError("one of --budget, --layer and --bpw is required"))?;
     let file = open(args, &command.file, None)?;
     let spinner = bar(args, 0);
     spinner.set_message(format!("copying {}", command.file.display()));

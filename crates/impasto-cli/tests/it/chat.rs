@@ -1,11 +1,11 @@
-//! `impasto chat`, its input piped in.
+//! `impasto chat` with piped input.
 
 use std::io::Write;
 use std::process::Stdio;
 
 use crate::support::{Ran, Workplace, impasto, tiny};
 
-/// The tiny model with a template that shows who says what.
+/// The tiny model with a template that shows the role of each message.
 fn model(at: &Workplace) {
     std::fs::create_dir(at.path("model")).expect("a folder");
     for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
@@ -35,8 +35,8 @@ fn a_talk_goes_on_where_it_was() {
     let two = said("Tell me\\\nof a dog\nand a cat\n");
     assert_eq!(two.len(), 2);
     let prompt = |answer: &serde_json::Value| answer["generation"]["prompt_tokens"].as_u64().expect("a number");
-    assert!(prompt(&two[1]) > prompt(&two[0]) + 4, "the second prompt holds the first answer");
-    // What was forgotten makes no difference.
+    assert!(prompt(&two[1]) > prompt(&two[0]) + 4, "the second prompt contains the first answer");
+    // Removed messages have no effect.
     let undone =
         said("Tell me\\\nof a dog\nof a ball\n/undo\nand a cat\n/reset\nTell me\\\nof a dog\n/exit\nno more\n");
     assert_eq!(undone.len(), 4);
@@ -45,7 +45,7 @@ fn a_talk_goes_on_where_it_was() {
     }
     let system = said("/system You are a dog.\nTell me\\\nof a dog\n");
     assert!(prompt(&system[0]) > prompt(&two[0]));
-    // Nothing is nothing.
+    // Empty lines are ignored.
     assert!(said("\n\n").is_empty() && said("").is_empty());
 }
 

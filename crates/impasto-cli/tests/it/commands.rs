@@ -1,4 +1,4 @@
-//! The commands on the tiny model, as a user types them.
+//! The commands on the tiny model, as a user runs them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn encode_verify_inspect_decode() {
     let at = Workplace::new();
     let encoded = at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
     assert!(encoded.out.contains("a.impasto: ") && encoded.out.contains("bits per weight"), "{}", encoded.out);
-    assert!(encoded.err.is_empty(), "no progress where there is no terminal: {}", encoded.err);
+    assert!(encoded.err.is_empty(), "no progress without a terminal: {}", encoded.err);
     let root = encoded.out.lines().find_map(|l| l.strip_prefix("root ")).expect("a root").to_owned();
 
     let verified = at.run(&["verify", "a.impasto"]).ok();
@@ -112,7 +112,7 @@ fn demo_and_completions() {
     assert_eq!(at.left(), [] as [&str; 0], "nothing is left behind");
 }
 
-/// A reader that goes away is no error: `impasto inspect FILE | head -1`.
+/// A closed stdout is not an error: `impasto inspect FILE | head -1`.
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_is_quiet() {
@@ -148,7 +148,8 @@ fn calibrate_and_encode_with_what_it_measured() {
     assert!(!at.path("t.safetensors").exists());
 }
 
-/// `encode` calibrates on its own text, on one that it is given, or with inputs from coded blocks: all run, and differ.
+/// `encode` calibrates on the built-in text, on a given one, or with inputs from coded blocks. All work, with different
+/// results.
 #[test]
 fn encode_calibrates_by_itself() {
     let at = Workplace::new();
@@ -187,15 +188,16 @@ fn options_of_calibration_that_would_be_ignored_are_refused() {
     ] {
         encode(way).fails(2, "calibration is for lossy files");
     }
-    encode(&["--bpw", "4", "--statistics", "s", "--calibration", "text.txt"]).fails(2, "--statistics takes no text");
+    encode(&["--bpw", "4", "--statistics", "s", "--calibration", "text.txt"]).fails(2, "no effect with --statistics");
     encode(&["--bpw", "4", "--calibration", "text.txt"]).fails(3, "not one window of 512");
     let args = ["calibrate", &tiny(), "--text", "text.txt", "-o", "s", "--ctx", "1", "--tokens", "2"];
     at.run(&args).ok();
-    encode(&["--bpw", "4", "--statistics", "s", "--sequential"]).fails(2, "the text that the statistics are of");
+    encode(&["--bpw", "4", "--statistics", "s", "--sequential"])
+        .fails(2, "the text that the statistics were computed from");
     assert!(!at.path("a.impasto").exists());
 }
 
-/// A model that cannot be run here is coded without calibration, and that is said; asked for, calibration is an error.
+/// A model that cannot run is coded without calibration, with a note; requesting calibration is an error.
 #[test]
 fn a_model_that_cannot_run_is_not_calibrated() {
     let at = Workplace::new();

@@ -1,4 +1,4 @@
-//! What a user sees when something is wrong: one line that names it, the documented exit code, no file left.
+//! Errors as a user sees them: one line that names the cause, the documented exit code, and no file left behind.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn bad_files() {
         let left = fs::read_dir(at.path("out")).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{name}: no partial file");
         if code > 3 {
-            // These open, so the results tell what is wrong with them.
+            // These files open, so the results report what is wrong.
             let verified = at.run(&["verify", name]);
             assert_eq!(verified.code, Some(code));
             assert!(verified.out.contains(if code == 4 { "damaged: unit " } else { "absent: unit " }));
@@ -85,7 +85,7 @@ fn bad_texts_and_options() {
     at.run(&["run", &model, "-p", "x", "--top-p", "7"]).fails(2, "top-p = 7");
     at.run(&["run", &model, "-p", ""]).fails(3, "no tokens");
     at.run(&["run", &model, "-p", "x", "--system", "y"]).fails(3, "chat template");
-    // The command line's own messages have more than one line.
+    // Messages of the command-line parser have more than one line.
     for args in [
         &["completions", "foosh"][..],
         &["encode", &model, "-o", "a", "--size", "80XB"],
@@ -105,7 +105,7 @@ fn bad_texts_and_options() {
     assert_eq!(at.left(), ["binary", "short"]);
 }
 
-/// The variable for the instruction set is read like an option: one that cannot be obeyed is not passed over.
+/// The variable for the instruction set works like an option: an invalid value is not ignored.
 #[test]
 fn a_wrong_instruction_level() {
     let at = Workplace::new();
@@ -159,7 +159,7 @@ fn an_old_file_is_replaced_at_once_or_stays() {
     assert_eq!(at.left(), ["a"]);
 }
 
-/// Names in a file may hold what a terminal obeys; messages and tables do not pass it on.
+/// Names in a file may contain terminal control characters; messages and tables do not pass them on.
 #[test]
 fn names_do_not_reach_the_terminal_raw() {
     let at = Workplace::new();

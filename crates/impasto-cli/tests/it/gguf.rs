@@ -1,4 +1,4 @@
-//! GGUF in and out, as a user types it.
+//! GGUF as input and output, as a user runs it.
 
 use std::fs;
 
@@ -14,15 +14,15 @@ fn a_gguf_comes_back() {
     assert!(gguf.starts_with(b"GGUF"));
 
     let encoded = at.run(&["encode", "x.gguf", "-o", "b.impasto"]).ok();
-    assert!(encoded.err.is_empty(), "every asset is made, so there is no note: {}", encoded.err);
+    assert!(encoded.err.is_empty(), "every asset is generated, so there is no note: {}", encoded.err);
     at.run(&["verify", "b.impasto"]).ok();
-    // The form that it had is the one that it gets, into a folder or under a name.
+    // The original format is restored, into a folder or under a given name.
     let decoded = at.run(&["decode", "b.impasto", "-o", "out"]).ok();
     assert!(decoded.out.contains("byte for byte"), "{}", decoded.out);
     assert!(fs::read(at.path("out/x.gguf")).expect("a GGUF") == gguf);
     at.run(&["decode", "b.impasto", "--to", "gguf", "-o", "out/y.gguf"]).ok();
     assert!(fs::read(at.path("out/y.gguf")).expect("a GGUF") == gguf);
-    // It is the same model.
+    // All are the same model.
     let prompt = ["-q", "-p", "Once upon a time", "-n", "12"];
     let told = |model: &str| at.run(&[&["run", model, "--raw"], &prompt[..]].concat()).ok().out;
     let story = told(&tiny());
@@ -64,7 +64,7 @@ fn a_type_is_for_a_gguf() {
     assert_eq!(at.left(), ["a.impasto", "bare.impasto"]);
 }
 
-/// A GGUF of one F32 tensor of two ones, of an architecture that nobody knows.
+/// A GGUF with one F32 tensor of two ones, of an unknown architecture.
 fn strange_gguf() -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let (f32_type, string_type) = (0u32.to_le_bytes(), 8u32.to_le_bytes());
@@ -78,7 +78,7 @@ fn strange_gguf() -> Vec<u8> {
     bytes
 }
 
-/// What a GGUF lacks is said, and its weights are kept all the same.
+/// What a GGUF lacks is reported, and its weights are still stored.
 #[test]
 fn notes_say_what_is_missing() {
     let at = Workplace::new();

@@ -1,4 +1,4 @@
-//! Killed at any time, a command leaves under the name of its result what was there before, or the whole result.
+//! A command that is killed at any time leaves the previous output file, or the complete new one.
 #![cfg(unix)]
 
 use std::fs;
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Workplace, impasto, tiny};
 
-/// Times at which each command is killed, spread over somewhat more than it takes.
+/// Number of times at which each command is killed, spread over slightly more than its duration.
 const POINTS: u32 = 50;
-/// Commands that are tried side by side.
+/// Number of commands that run at the same time.
 const LANES: u32 = 2;
 const OLD: &[u8] = b"the old file";
 
-/// Kills the command at one point of the time that it takes; its last argument is the name of the result. Says whether it was done by then.
+/// Runs the command, whose last argument is the output file, and kills it after a fraction of its duration. Returns
+/// whether it was done by then.
 fn kill(at: &Workplace, args: &[&str], point: u32, takes: Duration, whole: &[u8]) -> bool {
     let name = format!("{}-{point}", args[0]);
     let old = point.is_multiple_of(2).then_some(OLD);
@@ -29,7 +30,7 @@ fn kill(at: &Workplace, args: &[&str], point: u32, takes: Duration, whole: &[u8]
     child.wait().expect("ends");
     let left = fs::read(at.path(&name)).ok();
     let done = left.as_deref() == Some(whole);
-    assert!(done || left.as_deref() == old, "{args:?} at point {point} left a part");
+    assert!(done || left.as_deref() == old, "{args:?} at point {point} left a partial file");
     done
 }
 
@@ -44,8 +45,8 @@ fn kill_everywhere(at: &Workplace, args: &[&str]) {
         let lanes: Vec<_> = (0..LANES).map(|n| scope.spawn(move || lane(n).filter(|done| *done).count())).collect();
         lanes.into_iter().map(|lane| lane.join().expect("every point holds")).sum()
     });
-    println!("{}: {done} of {POINTS} were done when they were killed; one takes {takes:?}", args[0]);
-    // The first is killed when it has just begun.
+    println!("{}: {done} of {POINTS} were done when killed; one takes {takes:?}", args[0]);
+    // The first point is right after the start.
     assert!(done < POINTS as usize);
 }
 

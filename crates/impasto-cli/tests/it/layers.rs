@@ -1,4 +1,5 @@
-//! Files with layers on the command line: what `inspect` shows, what `truncate` takes, and the same options elsewhere.
+//! Layered files on the command line: what `inspect` shows, what `truncate` keeps, and the same options of other
+//! commands.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -12,7 +13,7 @@ static LAYERED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     fs::read(at.path("a.impasto")).expect("reads")
 });
 
-/// A place with the file `a.impasto`.
+/// A folder with the file `a.impasto`.
 fn place() -> Workplace {
     let at = Workplace::new();
     fs::write(at.path("a.impasto"), &*LAYERED).expect("writes");
@@ -55,11 +56,11 @@ fn inspect_shows_the_layers() {
     let line = lines.iter().find(|line| line.starts_with("model.layers.0.self_attn.q_proj.weight")).expect("a row");
     assert_eq!(line.matches(" + ").count(), 2, "{line}");
 
-    // Of a file that is cut, it says so.
+    // A cut file is reported as such.
     fs::write(at.path("cut"), &LAYERED[..LAYERED.len() / 2]).expect("writes");
     let text = at.run(&["inspect", "cut"]).ok().out;
-    assert!(text.contains("cut: some units are absent") && text.matches("not all here").count() == 1, "{text}");
-    // And a file without layers has none.
+    assert!(text.contains("cut: some units are absent") && text.matches("incomplete").count() == 1, "{text}");
+    // A file without layers has no table of layers.
     at.run(&["encode", &tiny(), "-o", "single"]).ok();
     let single = at.run(&["inspect", "single", "--json"]).json();
     assert_eq!(single["layers"].as_array().map(Vec::len), Some(0));
@@ -102,10 +103,10 @@ fn truncate_gives_what_the_options_of_other_commands_read() {
     );
     at.run(&["truncate", "a.impasto", "-o", "c", "--budget", &budget]).ok();
     assert!(fs::read(at.path("b")).expect("reads") == fs::read(at.path("c")).expect("reads"));
-    // In place, and of what was truncated before.
+    // In place, and from a truncated file.
     at.run(&["truncate", "b", "-o", "b", "--layer", "1"]).ok();
     assert_eq!(length(&at, "b"), layers[0]["bytes"].as_u64().expect("a number"));
-    // The divergence falls with each layer, and a whole file is the model.
+    // The divergence falls with each layer; the whole file is the original model.
     let kld = |cut: &[&str]| {
         let args = ["eval", "kld", "a.impasto", "--reference", &tiny()];
         at.run(&[&args, &text[..], cut].concat()).json()["kld"]["mean"]["value"].as_f64().expect("a number")
@@ -132,7 +133,7 @@ fn tasks_take_less_too() {
 fn a_file_cut_at_any_byte_behind_the_base_runs() {
     let at = place();
     let base = at.run(&["inspect", "a.impasto", "--json"]).json()["layers"][0].clone();
-    // The manifest is that of the whole file, so the base ends later than in a file of its own.
+    // The manifest is that of the whole file, so the base ends later than in a truncated file.
     let whole = at.run(&["inspect", "a.impasto", "--json"]).json()["manifest_bytes"].as_u64().expect("a number");
     let after = base["bytes"].as_u64().expect("a number") + whole;
     for length in [after, after + 1, after + 12_345, LAYERED.len() as u64 - 1] {
@@ -175,11 +176,11 @@ fn what_cannot_be_taken_is_said() {
     fails(&["--bpw", "2"], 6, "bits per weight)");
     at.run(&["truncate", "single", "-o", "b", "--layer", "1"]).fails(2, "there is no layer 1: the file has no layers");
     at.run(&["truncate", "single", "-o", "b", "--budget", "1MB"]).fails(6, "the base takes");
-    at.run(&["run", &tiny(), "-p", "x", "--layer", "1"]).fails(2, "are for .impasto files");
+    at.run(&["run", &tiny(), "-p", "x", "--layer", "1"]).fails(2, "are for .impasto files only");
     at.run(&["truncate", "missing", "-o", "b", "--layer", "1"]).fails(1, "missing: No such file");
     at.run(&["truncate", "text", "-o", "b", "--layer", "1"]).fails(3, "not an Impasto file");
     at.run(&["truncate", "a.impasto", "-o", "nowhere/b", "--layer", "1"]).fails(1, "nowhere/b: ");
-    // A damaged unit is an error where it is taken.
+    // A damaged unit is an error only if it is used.
     let mut damaged = LAYERED.clone();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
@@ -187,7 +188,7 @@ fn what_cannot_be_taken_is_said() {
     at.run(&["truncate", "damaged", "-o", "b", "--layer", "3"]).fails(4, "layer 2 of \"model.");
     at.run(&["truncate", "damaged", "-o", "c", "--layer", "2"]).ok();
     assert_eq!(at.left(), ["a.impasto", "c", "damaged", "items", "single", "text"]);
-    // The command line's own messages have more than one line.
+    // Messages of the command-line parser have more than one line.
     for cut in [
         &["--layer", "1", "--bpw", "3"][..],
         &["--layer", "1", "--budget", "3MB"],
@@ -203,7 +204,7 @@ fn what_cannot_be_taken_is_said() {
     assert!(!at.path("b").exists());
 }
 
-/// Divergences are measured before the result is printed, so its root is that of the file, and `inspect` finds them there.
+/// Divergences are recorded before the result is printed: its root is that of the final file, and `inspect` shows them.
 #[test]
 fn what_is_measured_is_in_the_file() {
     let at = Workplace::new();
@@ -224,7 +225,7 @@ fn what_is_measured_is_in_the_file() {
     at.run(&["verify", "a.impasto"]).ok();
 }
 
-/// Feedback in coarse layers needs covariances: with more of it their bases are others.
+/// More feedback in coarse layers, which needs covariances, changes the base.
 #[test]
 fn the_knob_of_layers_turns() {
     let at = Workplace::new();

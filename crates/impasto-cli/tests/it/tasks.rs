@@ -3,7 +3,7 @@
 use crate::support::{Workplace, tiny};
 use serde_json::Value;
 
-/// Stories that the tiny model knows the tone of; the third item's choices are one token each.
+/// Questions in the style of the tiny model's stories. Each choice of the third item is one token.
 const QUIZ: &str = r#"{"query": "Question: Tom was sad. What did his mom do?", "choices": ["She gave him a big hug.", "Quarterly revenue rose by nine percent."], "gold": 0}
 {"query": "Question: What is the color of the sky?", "choices": ["Tectonic plates of zinc.", "Blue.", "It is dxqv."], "gold": 1}
 
@@ -29,11 +29,11 @@ fn a_model_alone_and_beside_a_reference() {
     let task = &json["tasks"][0];
     assert_eq!((&json["reference"], &task["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!((task["task"].as_str(), task["items"].as_u64()), (Some("quiz"), Some(3)));
-    // Whatever it chooses, of three items it gets a third or several.
+    // Of three items, at least one is answered correctly.
     let right = task["model"]["acc"]["value"].as_f64().expect("a number") * 3.0;
     assert!((right - right.round()).abs() < 1e-9 && right > 0.5, "{json}");
 
-    // A lossless file is the original: no difference, and no error of it.
+    // A lossless file is the original model: the difference is 0, with an error of 0.
     let tiny = tiny();
     let reference = [&args[..], &["--reference", &tiny]].concat();
     let text = at.run(&reference).ok().out;
@@ -78,7 +78,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
     run("long").fails(3, "long, line 4: ");
     at.write("line", &QUIZ.replace("Lily", &"Lily".repeat(1 << 20)));
     run("line").fails(3, "line, line 4: longer than 1048576 bytes");
-    // A bad file is found before the model is loaded.
+    // An invalid file is reported before the model is loaded.
     at.run(&["eval", "tasks", "no-model", "--tasks", "quiz.jsonl", "gold"]).fails(3, "gold, line 2");
     at.run(&["eval", "tasks", "no-model", "--tasks", "quiz.jsonl"]).fails(1, "no-model");
     for args in [&["--tasks", "quiz.jsonl", "--limit", "0"][..], &[]] {

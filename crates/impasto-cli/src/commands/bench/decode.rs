@@ -1,4 +1,4 @@
-//! `impasto bench decode`: how fast a file decodes.
+//! `impasto bench decode`: measures decoding speed.
 
 use std::path::Path;
 use std::time::Instant;
@@ -32,7 +32,7 @@ pub fn run(args: &Args, path: &Path, repeat: u32) -> anyhow::Result<Code> {
     for _ in 0..=repeat {
         seconds.push(with_threads(args, &mut decode)??);
     }
-    // The first round warms the caches and the map.
+    // The first run warms up the caches and the mapping.
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];

@@ -1,4 +1,4 @@
-//! `impasto bench run`: how fast a model runs, in the manner of llama.cpp's llama-bench.
+//! `impasto bench run`: measures the speed of a model, in the manner of llama.cpp's llama-bench.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::model::load;
 use crate::output::{bytes, print, print_json};
 use crate::progress::bar;
 
-/// What one test measured.
+/// The result of one test.
 #[derive(Serialize)]
 struct Row {
     model: String,
@@ -20,24 +20,24 @@ struct Row {
     threads: usize,
     /// Bytes of the weights in memory.
     weight_bytes: usize,
-    /// Bits of a packed weight, and packed weights that lie beside their cells.
+    /// Mean bits of a packed weight, and the number of outliers.
     packed_bits: Option<f64>,
     outliers: Option<usize>,
     /// Bytes of the keys and values at the end of the test.
     kv_bytes: usize,
-    /// Tokens of the prompt, tokens that are written, tokens in context before.
+    /// Number of prompt tokens, of generated tokens, and of tokens already in the context.
     prompt: usize,
     generated: usize,
     depth: usize,
-    /// Mean and standard deviation of tokens a second.
+    /// Mean and standard deviation of tokens per second.
     mean: f64,
     deviation: f64,
-    /// Each repetition.
+    /// Seconds of each run.
     seconds: Vec<f64>,
     load: LoadTimes,
 }
 
-/// What is measured: tokens that run together, and tokens that run one after another.
+/// A test: `prompt` tokens together, or `generated` tokens one by one, after `depth` tokens.
 #[derive(Clone, Copy)]
 struct Test {
     prompt: usize,
@@ -54,7 +54,7 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
         return Err(UsageError("there is nothing to measure: -p and -n are 0").into());
     }
     if args.json && command.output.is_some_and(|format| format != TableFormat::Json) {
-        return Err(UsageError("--json and another --output").into());
+        return Err(UsageError("--json conflicts with --output md and --output csv").into());
     }
     let counts = if command.thread_counts.is_empty() { vec![args.threads] } else { command.thread_counts.clone() };
     let mut rows = Vec::new();
@@ -81,7 +81,7 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-/// As llama-bench calls it.
+/// The name of a test, as in llama-bench.
 fn name(test: Test) -> String {
     let what = if test.prompt > 0 { format!("pp{}", test.prompt) } else { format!("tg{}", test.generated) };
     if test.depth > 0 { format!("{what} @ d{}", test.depth) } else { what }
@@ -98,7 +98,7 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
         network.next_logits(&mut cache, before, &mut logits)?;
     }
     let mut seconds = Vec::new();
-    // The first round warms the caches. Pages of keys and values are taken in every round, as in a new sequence.
+    // The first run warms up the caches. Every run allocates key/value pages, as a new sequence does.
     for round in 0..=repeat {
         cache.truncate(test.depth);
         let begun = Instant::now();
@@ -142,7 +142,7 @@ fn residence(model: &Model) -> &'static str {
     }
 }
 
-/// Tokens without meaning, the same in each run.
+/// Returns arbitrary tokens, the same in each run.
 fn tokens(count: usize, vocabulary: usize) -> Vec<u32> {
     let mut state = 1u64;
     let mut next = || {

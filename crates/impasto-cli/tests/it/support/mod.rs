@@ -1,23 +1,23 @@
-//! Runs the command in a folder of its own.
+//! Runs the command in a temporary folder.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// The command with its arguments.
+/// The command with arguments.
 pub fn impasto(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_impasto"));
     command.args(args);
     command
 }
 
-/// The tiny model.
+/// The path of the tiny model.
 pub fn tiny() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/tiny").display().to_string()
 }
 
-/// A folder to work in.
+/// A temporary folder.
 pub struct Workplace(TempDir);
 
 impl Workplace {
@@ -33,7 +33,7 @@ impl Workplace {
         std::fs::write(self.path(name), text).expect("writes");
     }
 
-    /// Names in the folder, temporary files included.
+    /// Names of all files in the folder, including temporary ones.
     pub fn left(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).expect("a folder");
         let mut names: Vec<String> =
@@ -47,7 +47,7 @@ impl Workplace {
     }
 }
 
-/// A command that ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -61,25 +61,25 @@ impl Ran {
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// It succeeded.
+    /// Checks that it succeeded.
     pub fn ok(self) -> Ran {
         assert_eq!(self.code, Some(0), "{} {}", self.out, self.err);
         self
     }
 
-    /// It succeeded and its result is JSON.
+    /// Checks that it succeeded, and parses its JSON output.
     pub fn json(self) -> serde_json::Value {
         serde_json::from_str(&self.ok().out).expect("JSON on stdout")
     }
 
-    /// It failed with this code and one line on stderr that says this, and gave no result.
+    /// Checks that it failed with this exit code and one line on stderr that contains `says`, without output.
     pub fn fails(&self, code: i32, says: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert!(self.out.is_empty(), "{self:?}");
         assert!(self.err.starts_with("impasto: ") && self.err.ends_with('\n'), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "{self:?}");
         assert!(self.err.contains(says) && !self.err.contains("panicked"), "{self:?} does not say {says:?}");
-        // Each thing is said once.
+        // No SPEC reference is repeated.
         let message = self.err.trim_end();
         assert!(!message.contains("(SPEC") || message.matches("(SPEC").count() == 1, "{self:?}");
     }
