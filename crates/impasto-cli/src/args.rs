@@ -222,7 +222,8 @@ pub struct Decode {
     /// Format of the checkpoint [default: the original files if the file is lossless, else safetensors].
     #[arg(long, value_enum)]
     pub to: Option<Form>,
-    /// Type of the matrices in a GGUF [default: the original GGUF if the file is lossless, else the type of most weights].
+    /// Type of the matrices in a GGUF [default: the original GGUF if the file is lossless, else the type of most
+    /// weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
     /// The folder to write. For a GGUF, a path that ends in .gguf names the file.

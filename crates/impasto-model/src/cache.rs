@@ -20,7 +20,7 @@ pub trait KvStorage: Any + Send + Sync {
     /// Allocates memory for `tokens` more tokens.
     ///
     /// # Errors
-    /// When memory is refused; the store is then unchanged.
+    /// When memory cannot be allocated; the store is then unchanged.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
 
     /// Counts `tokens` more tokens, whose keys and values the network has already written.
@@ -35,7 +35,7 @@ pub trait KvStorage: Any + Send + Sync {
     /// Returns an independent copy of the store.
     ///
     /// # Errors
-    /// When memory is refused.
+    /// When memory cannot be allocated.
     fn fork(&self) -> Result<Box<dyn KvStorage>>;
 }
 
@@ -123,7 +123,7 @@ impl KvCache {
     /// `width` elements, with memory for `tokens` tokens.
     ///
     /// # Errors
-    /// [`ModelError::Memory`] when memory is refused.
+    /// [`ModelError::Memory`] when memory cannot be allocated.
     pub fn new(blocks: usize, width: usize, tokens: usize) -> Result<Self> {
         let mut plain = Plain { blocks: Vec::new(), width, tokens: 0 };
         plain.blocks.resize_with(blocks, Entry::default);
@@ -181,7 +181,7 @@ impl KvCache {
     /// Returns a cache with the same tokens. A paged network shares the pages until one side writes.
     ///
     /// # Errors
-    /// When memory for the copy is refused.
+    /// When memory for the copy cannot be allocated.
     pub fn fork(&self) -> Result<Self> {
         Ok(Self { store: self.store.fork()?, tokens: self.tokens.clone(), context: self.context })
     }
@@ -194,7 +194,7 @@ impl KvCache {
     /// Allocates memory for `tokens` more tokens.
     ///
     /// # Errors
-    /// When memory is refused.
+    /// When memory cannot be allocated.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         self.store.reserve(tokens)?;
         reserve(&mut self.tokens, tokens)

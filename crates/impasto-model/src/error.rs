@@ -75,7 +75,7 @@ pub enum ModelError {
         /// The requested name.
         name: String,
     },
-    /// Memory was refused.
+    /// Memory could not be allocated.
     #[error("out of memory: {what} needs {bytes} bytes")]
     Memory {
         /// What the memory is for.
@@ -130,7 +130,8 @@ pub enum ModelError {
     /// The logits are not finite, so they cannot be sampled or scored.
     #[error("the model's logits are not finite{0}")]
     NonFinite(String),
-    /// The network's own key/value cache failed: it is full, memory was refused, or it does not support the request.
+    /// The network's own key/value cache failed: it is full, memory could not be allocated, or it does not support the
+    /// request.
     #[error(transparent)]
     Cache(Box<dyn std::error::Error + Send + Sync>),
     /// The thread pool could not be built.

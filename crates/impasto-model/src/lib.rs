@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
-//! WeightSource --> config --> graph --> decoder (a CausalLm): ids --> logits --> sampling
+//!                                          \-- backward, Walk: for calibration
 //! CausalLm + KvCache + Sampler = Session: generation, one step per call
 //! ```
 //!

@@ -70,15 +70,15 @@ pub trait CausalLm: Send + Sync {
     /// Creates an empty cache with memory for `tokens` tokens; it grows when there are more.
     ///
     /// # Errors
-    /// [`ModelError::Memory`] when memory is refused.
+    /// [`ModelError::Memory`] when memory cannot be allocated.
     fn new_cache(&self, tokens: usize) -> Result<KvCache>;
 
     /// Runs `tokens` after those in `cache`, appends them to it, and returns the requested positions.
     ///
     /// # Errors
-    /// No tokens, a token outside the vocabulary, a full context, a foreign cache, or memory refused; the cache is then
-    /// unchanged. (If LongRoPE requires that all its tokens are evaluated again and that fails, the cache has a prefix
-    /// of its tokens, or none.)
+    /// No tokens, a token outside the vocabulary, a full context, a foreign cache, or not enough memory; the cache is
+    /// then unchanged. (If LongRoPE requires that all its tokens are evaluated again and that fails, the cache has a
+    /// prefix of its tokens, or none.)
     fn hidden(&self, cache: &mut KvCache, tokens: &[u32], want: Want) -> Result<Hidden>;
 
     /// [`Self::hidden`] of several sequences, each with its own cache. A fast network runs them together.

@@ -66,7 +66,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// Creates an empty sequence.
     ///
     /// # Errors
-    /// Sampling options out of range; memory refused for the cache.
+    /// Sampling options out of range; no memory for the cache.
     pub fn new(model: M, sampling: SamplingParams) -> Result<Self> {
         Self::with_capacity(model, sampling, 0)
     }
@@ -74,7 +74,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// Creates an empty sequence with memory for `tokens` tokens; it grows when there are more.
     ///
     /// # Errors
-    /// Sampling options out of range; memory refused.
+    /// Sampling options out of range; not enough memory.
     pub fn with_capacity(model: M, sampling: SamplingParams, tokens: usize) -> Result<Self> {
         let sampler = Sampler::new(sampling)?;
         let cache = model.new_cache(tokens)?;
@@ -169,8 +169,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// writes.
     ///
     /// # Errors
-    /// When memory for the copy is refused.
-    /// When room for the copy is refused.
+    /// When memory for the copy cannot be allocated.
     pub fn fork(&self) -> Result<Self>
     where
         M: Clone,

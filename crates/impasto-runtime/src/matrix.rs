@@ -111,7 +111,6 @@ impl Linear {
 ///
 /// # Errors
 /// If a coded matrix does not decode.
-/// If a coded matrix does not decode.
 pub(super) fn multiply_all(
     layers: &[&Linear],
     x: &[f32],

@@ -108,7 +108,7 @@ impl Model {
     /// Creates an empty sequence of tokens.
     ///
     /// # Errors
-    /// Sampling options out of range; memory refused for the cache.
+    /// Sampling options out of range; no memory for the cache.
     pub fn session(&self, sampling: SamplingParams) -> Result<Session<&dyn CausalLm>> {
         Ok(Session::new(self.network(), sampling)?)
     }

@@ -38,7 +38,7 @@ pub(crate) struct Room {
 /// Returns the first `length` values of `buffer`, after growing it if necessary.
 ///
 /// # Errors
-/// [`ModelError::Memory`] when memory is refused.
+/// [`ModelError::Memory`] when memory cannot be allocated.
 pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> {
     if buffer.len() < length {
         let refused =

@@ -62,7 +62,6 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] if the text cannot be tokenized.
-    /// [`TextError::Tokenizer`] when the text cannot be tokenized.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(self.0.encode_fast(text, special).map_err(refused)?.get_ids().to_vec())
     }

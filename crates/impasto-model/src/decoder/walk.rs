@@ -70,7 +70,7 @@ impl Walk {
     ///
     /// # Errors
     /// No tokens, an incomplete last window, windows longer than the model's context, a token outside the vocabulary,
-    /// or memory refused.
+    /// or not enough memory.
     pub fn new(frame: &Frame, tokens: &[u32], window: usize) -> Result<Self> {
         if window == 0 || !tokens.len().is_multiple_of(window) {
             let value = format!("{window} for {} tokens", tokens.len());

@@ -75,7 +75,7 @@ impl Decoder {
     ///
     /// # Errors
     /// No tokens, a token or label outside the vocabulary, a number of labels that is not the number of tokens, more
-    /// tokens than the context allows, or memory refused; the probe has then received nothing.
+    /// tokens than the context allows, or not enough memory; the probe has then received nothing.
     /// [`ModelError::NonFinite`] for logits that are not finite; the probe has then received inputs.
     pub fn backward(&self, tokens: &[u32], labels: Labels<'_>, probe: &mut dyn GradientProbe) -> Result<()> {
         let (frame, config) = (&self.frame, &self.frame.config);

@@ -21,7 +21,7 @@ impl WalkBack {
     /// Fisher information of the output projection, window by window.
     ///
     /// # Errors
-    /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite; memory refused.
+    /// [`ModelError::NonFinite`](crate::ModelError::NonFinite) for logits that are not finite; not enough memory.
     ///
     /// # Panics
     /// If `stream` is not a whole number of windows.
