@@ -65,8 +65,8 @@ pub struct Generation {
     pub decode_seconds: f64,
 }
 
-/// The continuation of a prompt, as an iterator over pieces of text. A piece is returned as soon as no stop string can
-/// begin in it.
+/// The continuation of a prompt, as an iterator over pieces of text. A piece is returned as soon as it is final: its
+/// characters are complete, and it cannot be part of a stop string.
 ///
 /// `S` is a [`Session`] or a mutable reference to one. The session then has all tokens and can be continued. The
 /// iterator ends after an error.

@@ -60,8 +60,7 @@ impl Head<'_> {
             how.weigh(&mut weights, visible, position, from);
             add_product(&mut dv[from * dim..], dim, 1.0, matrix(&weights).t(), gradient, Threads::One);
 
-            // Backward of softmax: d score = w (d w - sum of w d w). Tokens that are not seen have w = 0, which gives
-            // 0.
+            // Backward of softmax: d score = w (d w - sum of w d w). It is 0 for tokens that are not seen, as w = 0.
             let mut scores = vec![0.0; rows * visible];
             product(&mut scores, visible, 1.0, gradient, v.t(), Threads::One);
             for (scores, weights) in scores.chunks_exact_mut(visible).zip(weights.chunks_exact(visible)) {
@@ -91,9 +90,9 @@ fn gather(heads: &[f32], tokens: usize, dim: usize, group: usize) -> Vec<f32> {
     out
 }
 
-/// Gradients of queries, keys and values, given the gradient of the attention output (`gradient`, tokens x (query heads
-/// * dim)). The context before the queries must be empty. Runs query heads in parallel on the current Rayon pool; sums
-/// over the query heads of a key/value head have a fixed order.
+/// Gradients of queries, keys and values, given `gradient`, that of the attention output: tokens x (query heads * dim).
+/// The context before the queries must be empty. Runs query heads in parallel on the current Rayon pool; sums over the
+/// query heads of a key/value head have a fixed order.
 pub(super) fn attention_backward(
     q: &[f32],
     keys: &[f32],

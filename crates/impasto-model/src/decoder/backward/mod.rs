@@ -65,8 +65,8 @@ impl Frame {
 }
 
 impl Decoder {
-    /// Runs the window `tokens` forward and backward, from an empty context, for the loss sum over positions t of -ln
-    /// p(label t | tokens 0..=t), in nats. `probe` receives the inputs of the linear layers and the gradients of their
+    /// Runs the window `tokens` forward and backward, from an empty context. The loss, in nats, is the sum over positions
+    /// t of -ln p(label t | tokens 0..=t). `probe` receives the inputs of the linear layers and the gradients of their
     /// outputs.
     ///
     /// With [`Labels::Sampled`], the mean of a squared gradient over many windows is the diagonal F of the Fisher
