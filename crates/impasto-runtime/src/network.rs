@@ -19,7 +19,7 @@ use crate::RuntimeError;
 use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
 use crate::matrix::{Linear, Matrix, Tools};
 use crate::paged::{Paged, failed};
-use crate::pass::{Part, Pass, Room, sized};
+use crate::pass::{Pass, Piece, Room, sized};
 use crate::room::Rooms;
 use crate::weights::Weights;
 
@@ -191,33 +191,33 @@ impl Runtime {
         self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `parts`, at most [`PREFILL`] tokens in total, through the blocks. The residual stream after the last block
+    /// Runs `pieces`, at most [`PREFILL`] tokens in total, through the blocks. The residual stream after the last block
     /// is in the first slot, and the caches have the tokens. After an error the caches are unchanged.
-    fn run(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
-        let result = self.run_blocks(weights, room, parts);
-        for part in parts {
+    fn run(&self, weights: &Weights, room: &mut Room, pieces: &mut [Piece<'_>]) -> Result<()> {
+        let result = self.run_blocks(weights, room, pieces);
+        for piece in pieces {
             match &result {
-                Ok(()) => part.cache.advance(part.tokens, part.context),
-                Err(_) => part.cache.truncate(part.cache.len()),
+                Ok(()) => piece.cache.advance(piece.tokens, piece.context),
+                Err(_) => piece.cache.truncate(piece.cache.len()),
             }
         }
         result
     }
 
-    fn run_blocks(&self, weights: &Weights, room: &mut Room, parts: &mut [Part<'_>]) -> Result<()> {
-        let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
+    fn run_blocks(&self, weights: &Weights, room: &mut Room, pieces: &mut [Piece<'_>]) -> Result<()> {
+        let tokens: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
         room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
-        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size)?, parts)?;
-        room.turn(&self.config.ropes, parts);
+        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size)?, pieces)?;
+        room.turn(&self.config.ropes, pieces);
         weights.blocks.iter().try_for_each(|block| {
-            let mut pass = Pass { tools: &self.tools, room, parts, tokens, block: block.index };
+            let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index };
             block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.steps, &mut pass))
         })
     }
 
     /// Writes the embeddings of all tokens to `x`.
-    fn embed(&self, weights: &Weights, x: &mut [f32], parts: &[Part<'_>]) -> Result<()> {
-        let tokens = parts.iter().flat_map(|part| part.tokens).map(|&token| token as usize);
+    fn embed(&self, weights: &Weights, x: &mut [f32], pieces: &[Piece<'_>]) -> Result<()> {
+        let tokens = pieces.iter().flat_map(|piece| piece.tokens).map(|&token| token as usize);
         weights.ends.embedding.rows(tokens, x)?;
         if let Some(scale) = weights.ends.scale {
             x.iter_mut().for_each(|x| *x *= scale);
@@ -247,7 +247,7 @@ impl Runtime {
         cache.clear();
         cache.reserve(context)?;
         for piece in tokens.chunks(PREFILL) {
-            self.run(weights, room, &mut [Part { cache, tokens: piece, context }])?;
+            self.run(weights, room, &mut [Piece { cache, tokens: piece, context }])?;
         }
         Ok(())
     }
@@ -272,6 +272,52 @@ impl Runtime {
             softcap(logits, cap);
         }
         Ok(())
+    }
+
+    /// Runs the tokens of all sequences, [`PREFILL`] at a time, and returns the wanted rows of each. After an error, the
+    /// caches may hold some of the tokens.
+    fn hidden_by_pieces(
+        &self,
+        weights: &Weights,
+        room: &mut Room,
+        batch: &mut [(&mut KvCache, &[u32])],
+        want: Want,
+    ) -> Result<Vec<Hidden>> {
+        let width = self.config.hidden_size;
+        let contexts: Vec<usize> = batch.iter().map(|(cache, tokens)| cache.len() + tokens.len()).collect();
+        let mut wanted: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
+        let mut done: Vec<usize> = vec![0; batch.len()];
+        loop {
+            // Collect tokens of each sequence in order, up to PREFILL in total.
+            let mut left = PREFILL;
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            let mut pieces = Vec::new();
+            for (i, (cache, tokens)) in batch.iter_mut().enumerate() {
+                let range = done[i]..tokens.len().min(done[i] + left);
+                left -= range.len();
+                if !range.is_empty() {
+                    pieces.push(Piece { cache, tokens: &tokens[range.clone()], context: contexts[i] });
+                }
+                ranges.push(range);
+            }
+            if pieces.is_empty() {
+                break;
+            }
+            self.run(weights, room, &mut pieces)?;
+            let mut row = 0;
+            for (i, range) in ranges.into_iter().enumerate() {
+                let first = want.first(batch[i].1.len()).clamp(range.start, range.end);
+                let rows = row + (first - range.start)..row + range.len();
+                if !rows.is_empty() {
+                    let Room { slots, normed, .. } = room;
+                    let rows = self.normed(weights, &slots[0][rows.start * width..rows.end * width], normed)?;
+                    wanted[i].extend_from_slice(rows);
+                }
+                row += range.len();
+                done[i] = range.end;
+            }
+        }
+        Ok(wanted.into_iter().map(|data| Hidden::new(data, width)).collect())
     }
 }
 
@@ -301,52 +347,17 @@ impl CausalLm for Runtime {
         for (cache, tokens) in batch.iter_mut() {
             self.admit(cache, tokens)?;
         }
-        let width = self.config.hidden_size;
         let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
-        let mut wanted: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
-        let contexts: Vec<usize> = batch.iter().map(|(cache, tokens)| cache.len() + tokens.len()).collect();
-        for ((cache, _), &context) in batch.iter_mut().zip(&contexts) {
+        for (cache, tokens) in batch.iter_mut() {
+            let context = cache.len() + tokens.len();
             self.renew(weights, room, cache, context)?;
         }
-        let mut done: Vec<usize> = vec![0; batch.len()];
         let before: Vec<usize> = batch.iter().map(|(cache, _)| cache.len()).collect();
-        let undone = |batch: &mut [(&mut KvCache, &[u32])], error| {
+        let hidden = self.hidden_by_pieces(weights, room, batch, want);
+        if hidden.is_err() {
             batch.iter_mut().zip(&before).for_each(|((cache, _), &before)| cache.truncate(before));
-            error
-        };
-        loop {
-            // Collect tokens of each sequence in order, up to PREFILL in total.
-            let mut left = PREFILL;
-            let mut ranges: Vec<Range<usize>> = Vec::new();
-            let mut parts = Vec::new();
-            for (i, (cache, tokens)) in batch.iter_mut().enumerate() {
-                let range = done[i]..tokens.len().min(done[i] + left);
-                left -= range.len();
-                if !range.is_empty() {
-                    parts.push(Part { cache, tokens: &tokens[range.clone()], context: contexts[i] });
-                }
-                ranges.push(range);
-            }
-            if parts.is_empty() {
-                break;
-            }
-            if let Err(error) = self.run(weights, room, &mut parts) {
-                return Err(undone(batch, error));
-            }
-            let mut row = 0;
-            for (i, range) in ranges.into_iter().enumerate() {
-                let first = want.first(batch[i].1.len()).clamp(range.start, range.end);
-                let rows = row + (first - range.start)..row + range.len();
-                if !rows.is_empty() {
-                    let Room { slots, normed, .. } = room;
-                    let rows = self.normed(weights, &slots[0][rows.start * width..rows.end * width], normed)?;
-                    wanted[i].extend_from_slice(rows);
-                }
-                row += range.len();
-                done[i] = range.end;
-            }
         }
-        Ok(wanted.into_iter().map(|data| Hidden::new(data, width)).collect())
+        hidden
     }
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
@@ -364,7 +375,7 @@ impl CausalLm for Runtime {
         let mut last = 0;
         for piece in tokens.chunks(PREFILL) {
             last = piece.len() - 1;
-            if let Err(error) = self.run(weights, room, &mut [Part { cache, tokens: piece, context }]) {
+            if let Err(error) = self.run(weights, room, &mut [Piece { cache, tokens: piece, context }]) {
                 cache.truncate(before);
                 return Err(error);
             }

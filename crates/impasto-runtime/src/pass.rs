@@ -13,7 +13,7 @@ use crate::matrix::{Linear, Matrix, Tools, multiply_all};
 use crate::paged::{Paged, failed};
 
 /// The tokens of one sequence in a pass.
-pub(crate) struct Part<'a> {
+pub(crate) struct Piece<'a> {
     pub(crate) cache: &'a mut KvCache,
     pub(crate) tokens: &'a [u32],
     /// Length of the sequence after the call, in tokens: LongRoPE depends on it.
@@ -51,18 +51,18 @@ pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> Result<&mut [f32]> 
 
 impl Room {
     /// Fills the tables of rotary angles.
-    pub(crate) fn turn(&mut self, ropes: &[Rope], parts: &[Part<'_>]) {
+    pub(crate) fn turn(&mut self, ropes: &[Rope], pieces: &[Piece<'_>]) {
         self.tables.resize_with(ropes.len(), Vec::new);
         self.frequencies.resize_with(ropes.len(), Default::default);
         for ((rope, table), frequencies) in ropes.iter().zip(&mut self.tables).zip(&mut self.frequencies) {
             table.clear();
-            for part in parts {
-                let long = rope.is_long(part.context);
+            for piece in pieces {
+                let long = rope.is_long(piece.context);
                 if frequencies.1.is_empty() || frequencies.0 != long {
-                    *frequencies = (long, rope.frequencies(part.context));
+                    *frequencies = (long, rope.frequencies(piece.context));
                 }
-                let past = part.cache.len();
-                table.extend(rope.angles(&frequencies.1, past..past + part.tokens.len()));
+                let past = piece.cache.len();
+                table.extend(rope.angles(&frequencies.1, past..past + piece.tokens.len()));
             }
         }
     }
@@ -72,8 +72,8 @@ impl Room {
 pub(crate) struct Pass<'a, 'p> {
     pub(crate) tools: &'a Tools,
     pub(crate) room: &'a mut Room,
-    pub(crate) parts: &'a mut [Part<'p>],
-    /// Number of tokens of all parts.
+    pub(crate) pieces: &'a mut [Piece<'p>],
+    /// Number of tokens of all pieces.
     pub(crate) tokens: usize,
     /// Index of the block.
     pub(crate) block: usize,
@@ -172,10 +172,10 @@ impl Backend for Pass<'_, '_> {
         self.make(y, |pass, out| {
             let Room { slots, attention, .. } = &mut *pass.room;
             let mut at = 0;
-            for part in pass.parts.iter_mut() {
-                let rows = at..at + part.tokens.len();
+            for piece in pass.pieces.iter_mut() {
+                let rows = at..at + piece.tokens.len();
                 let of = |value: Value| &slots[value.slot][rows.start * value.width..rows.end * value.width];
-                let Paged(store) = part.cache.store().ok_or(ModelError::ForeignCache)?;
+                let Paged(store) = piece.cache.store().ok_or(ModelError::ForeignCache)?;
                 store.append(pass.block, of(k), of(v));
                 let (isa, pool) = (pass.tools.workers.isa(), &pass.tools.pool);
                 let out = &mut out[rows.start * y.width..rows.end * y.width];
