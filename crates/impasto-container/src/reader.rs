@@ -26,7 +26,7 @@ pub struct Reader<S> {
     length: u64,
     /// The units whose bytes are available.
     present: UnitSet,
-    /// The units that were read and had the right hash, if the source lends its bytes.
+    /// The units that were read and had the right hash, if the source returns borrowed bytes.
     verified: UnitSet,
     header: Header,
     manifest: Manifest,
@@ -199,8 +199,8 @@ impl<S: Source> Reader<S> {
 
     /// Reads unit number `unit` and checks its hash.
     ///
-    /// If the source lends its bytes, the hash is only computed at the first read, on the assumption that the source
-    /// always lends the same bytes.
+    /// If the source returns borrowed bytes, the hash is only computed at the first read, on the assumption that it
+    /// always returns the same bytes.
     ///
     /// # Errors
     /// If the unit is absent, damaged or not in the manifest, or cannot be read.
@@ -265,8 +265,7 @@ impl<S: Source> Reader<S> {
         Ok(range)
     }
 
-    /// Checks the hash of a unit. Remembers the result only for bytes that the source lends, because each copy can
-    /// differ.
+    /// Checks the hash of a unit. Remembers the result only for borrowed bytes, because each copy can differ.
     #[expect(clippy::ptr_arg, reason = "it matters whether the bytes are borrowed")]
     fn check(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> Result<(), ContainerError> {
         if matches!(bytes, Cow::Borrowed(_)) && self.verified.contains(unit) {

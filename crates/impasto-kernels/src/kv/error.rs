@@ -19,7 +19,7 @@ pub enum KvError {
         /// Number of blocks of the model.
         blocks: usize,
     },
-    /// There are no heads, they are empty, or there are too many or too wide ones.
+    /// There are no heads or too many, or their width is 0 or too large.
     #[error("key/value cache: {heads} heads of width {dim} are not supported")]
     Shape {
         /// Number of key/value heads.

@@ -1,8 +1,8 @@
 //! A cell: the integers of 16 rows and 32 columns, stored at one width.
 //!
-//! A cell consists of 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group. Its byte `4 row
-//! + column % 4` is the integer plus [`bias`], so that one VPDPBUSD multiplies it by four activations and sums each row
-//! in a lane of its own.
+//! A cell consists of 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group. The integer of a
+//! row and column, plus [`bias`], is in byte `4 row + column % 4`, so that one VPDPBUSD multiplies the vector by four
+//! activations and sums each row in a lane of its own.
 //!
 //! At width `w` a cell takes `w` lines of 64 bytes. A byte of a line holds bits of the bytes at the same position in
 //! some vectors: first as many whole vectors as fit, `f = 8 / w`. The remaining bits of the lines are distributed, bit
