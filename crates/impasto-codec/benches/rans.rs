@@ -1,11 +1,12 @@
-//! Speed of the decoders at every isa of this processor, on real weights: the embedding of the tiny model.
+//! Speed of the decoders for every instruction set of this processor, on real weights: the embedding of the tiny model.
 //!
-//! `rans`: integers of a lattice whose step differs from row to row, so that all classes are live; the steps are set so that a symbol
-//! takes about 3.3 bits. Beside them constriction.
+//! `rans`: lattice integers whose step differs between rows, so that all classes occur; a symbol takes about 3.3 bits.
+//! constriction decodes the same symbols for comparison.
 //!
-//! `float`: tiles in mode float, from bytes of a unit to bytes of bf16.
+//! `float`: tiles in mode float, from the bytes of a unit to bf16.
 //!
-//! `layers`: tiles of a lattice, of two refinements above it and of an exact layer on top: each time all layers up to the one named.
+//! `layers`: a lattice tile, two refinements and an exact layer; each benchmark decodes all layers up to the one in its
+//! name.
 
 use constriction::stream::model::DefaultContiguousCategoricalEntropyModel;
 use constriction::stream::stack::DefaultAnsCoder;
@@ -22,7 +23,7 @@ use impasto_core::{
     values::to_f32,
 };
 
-/// Rows as long as those of SmolLM2's matrices, about.
+/// About the row length of SmolLM2's matrices.
 const COLUMNS: usize = 768;
 
 struct Data {
@@ -31,7 +32,7 @@ struct Data {
     values: Vec<i32>,
 }
 
-/// The tiny model's embedding in bf16 (4096 x 192, taken as 1024 x 768).
+/// Returns the embedding of the tiny model in bf16 (4096 x 192, reshaped to 1024 x 768).
 fn embedding() -> &'static [u8] {
     let bytes = include_bytes!("../../../assets/tiny/model.safetensors");
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
@@ -48,13 +49,13 @@ fn rms(row: &[f32]) -> f32 {
     (row.iter().map(|w| w * w).sum::<f32>() / row.len() as f32).sqrt().max(1e-9)
 }
 
-/// Integers of the embedding, row `r` on a step of its own, from fine to coarse.
+/// Returns integers of the embedding. Each row has its own step, from fine to coarse.
 fn data() -> Data {
     let weights = weights(embedding());
     let mut data = Data { rows: vec![], columns: vec![0; COLUMNS], values: vec![] };
     for (r, row) in weights.chunks_exact(COLUMNS).enumerate() {
         let rms = rms(row);
-        // Class 19.5 on average (3.3 bits), spread over all 44, the middle ones most often.
+        // Class 19.5 on average (3.3 bits), spread over all 44 classes, the middle ones most often.
         let class = 19.5 + [0.0, 1.5, -2.5, 4.0, -4.5, 7.0, -8.0, 24.0, -19.0][r % 9];
         let deviation = ((class - 23.0) / 4.0 + 2.0f32).exp2();
         data.rows.push(class as i32);
@@ -73,7 +74,7 @@ fn decode(isa: Isa, lut: &Lut, segment: &Segment, words: &[u8], data: &Data, out
     assert!(decoder.is_finished());
 }
 
-/// A tile of 64 rows, each in the class of its root mean square.
+/// Decodes a tile of 64 rows, each in the class of its root mean square.
 fn floats(c: &mut Criterion) {
     let layout = DType::Bf16.float_layout().expect("a float");
     let place = Place { rows: 0..64, columns: 0..COLUMNS };
@@ -119,7 +120,7 @@ fn lattice(c: &mut Criterion) {
     for isa in Isa::available() {
         group.bench_function(isa.to_string(), |b| b.iter(|| decode(isa, &lut, &segment, &words, &data, &mut out)));
     }
-    // The same symbols under the same tables, low bits and escapes left out: less work than ours.
+    // constriction gets the same symbols and tables, without low bits and escapes, so it does less work.
     let models: Vec<_> = tables
         .iter()
         .map(|t| {
@@ -151,7 +152,7 @@ fn lattice(c: &mut Criterion) {
     group.finish();
 }
 
-/// Tables fitted to classes and the values that have them.
+/// Returns tables fitted to pairs of class and value.
 fn fitted(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
     let mut counts = vec![[0; SYMBOLS]; kind.tables()];
     for (t, value) in coded {
@@ -161,7 +162,7 @@ fn fitted(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
     Shape::Explicit(counts.iter().map(fit).collect())
 }
 
-/// A tile of 64 rows: 2 bits, then 3 times and 4 times as fine, then its bits.
+/// Decodes a tile of 64 rows: 2-bit integers, refinements by factors 3 and 4, then the exact layer.
 fn layers(c: &mut Criterion) {
     let dtype = DType::Bf16;
     let layout = dtype.float_layout().expect("a float");

@@ -1,15 +1,15 @@
-//! Bit strings, packed from the least significant bit up (SPEC 1.4).
+//! Bit strings, packed from the least significant bit (SPEC 1.4).
 
 /// Appends fields to a bit string.
 #[derive(Default)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits not written yet, fewer than 32, and their number.
+    /// Bits not yet written, fewer than 32.
     hold: u64,
     held: u32,
 }
 
-/// A place in a bit string to go back to.
+/// A position in a bit string to roll back to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BitMark {
     bytes: usize,
@@ -18,12 +18,12 @@ pub(crate) struct BitMark {
 }
 
 impl BitWriter {
-    /// Where the string ends now.
+    /// Returns the current end of the string.
     pub(crate) fn mark(&self) -> BitMark {
         BitMark { bytes: self.bytes.len(), hold: self.hold, held: self.held }
     }
 
-    /// Forgets the fields after a mark.
+    /// Removes the fields after a mark.
     pub(crate) fn roll_back(&mut self, to: BitMark) {
         self.bytes.truncate(to.bytes);
         (self.hold, self.held) = (to.hold, to.held);
@@ -42,7 +42,7 @@ impl BitWriter {
         }
     }
 
-    /// Pads with 0 bits to a byte.
+    /// Pads the string with 0 bits to a byte.
     pub fn align(&mut self) {
         let bytes = self.hold.to_le_bytes();
         self.bytes.extend(&bytes[..self.held.div_ceil(8) as usize]);
@@ -50,14 +50,14 @@ impl BitWriter {
         self.held = 0;
     }
 
-    /// The bytes, padded with 0 bits.
+    /// Returns the bytes, padded with 0 bits.
     pub fn finish(mut self) -> Vec<u8> {
         self.align();
         self.bytes
     }
 }
 
-/// Takes fields off a bit string.
+/// Reads fields from a bit string.
 pub struct BitReader<'a> {
     bytes: &'a [u8],
     at: u64,
@@ -69,7 +69,7 @@ impl<'a> BitReader<'a> {
         BitReader { bytes, at: 0 }
     }
 
-    /// The next field of `bits` bits (at most 32); `None` if the bytes end inside it.
+    /// Reads the next field, of `bits` bits (at most 32). Returns `None` if the bytes end inside it.
     pub fn take(&mut self, bits: u32) -> Option<u32> {
         if self.at + u64::from(bits) > self.bytes.len() as u64 * 8 {
             return None;
@@ -79,13 +79,13 @@ impl<'a> BitReader<'a> {
         Some(field)
     }
 
-    /// Bytes begun so far.
+    /// Returns the number of bytes read so far, including a partly read one.
     pub fn bytes_read(&self) -> usize {
         self.at.div_ceil(8) as usize
     }
 }
 
-/// The field of `bits` bits (at most 32) at bit offset `at`. Bits past the end read as 0.
+/// Returns the field of `bits` bits (at most 32) at bit offset `at`. Bits past the end read as 0.
 pub fn field(bytes: &[u8], at: u64, bits: u32) -> u32 {
     let first = (at / 8) as usize;
     let mut word = [0u8; 8];

@@ -1,8 +1,8 @@
-//! The modes for everything that is not coded as floats or lattice: stored, and Zstandard over byte planes (SPEC 5.1, 5.2).
+//! The modes without entropy-coded values: stored, and Zstandard over byte planes (SPEC 5.1, 5.2).
 
 use crate::error::CodecError;
 
-/// Element bytes to byte planes: byte 0 of every element, then byte 1, ...
+/// Splits elements into byte planes: byte 0 of every element, then byte 1, ...
 fn to_planes(elements: &[u8], size: usize) -> Vec<u8> {
     (0..size).flat_map(|b| elements.iter().skip(b).step_by(size).copied()).collect()
 }
@@ -16,10 +16,10 @@ fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
     }
 }
 
-/// Compresses elements of `size` bytes at a compression level.
+/// Compresses elements of `size` bytes each at a Zstandard level.
 ///
 /// # Errors
-/// If the library refuses.
+/// If the library fails.
 pub fn compress(elements: &[u8], size: usize, compression: i32) -> Result<Vec<u8>, CodecError> {
     let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
     let mut compressor = zstd::bulk::Compressor::new(compression).map_err(failed)?;
@@ -33,7 +33,7 @@ pub fn compress(elements: &[u8], size: usize, compression: i32) -> Result<Vec<u8
     compressor.compress(content).map_err(failed)
 }
 
-/// Decodes a unit in mode zstd into `out`, elements of `size` bytes.
+/// Decodes a unit in mode zstd into `out`, which holds elements of `size` bytes.
 ///
 /// # Errors
 /// If the frame is damaged or its content is not exactly `out.len()` bytes.
@@ -48,7 +48,7 @@ pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecE
     let mut planes = vec![0; out.len()];
     let n = decompressor.decompress_to_buffer(unit, &mut planes).map_err(failed)?;
     if n != out.len() {
-        return Err(CodecError::Zstd(format!("content of {n} bytes, its tile has {}", out.len())));
+        return Err(CodecError::Zstd(format!("the content is {n} bytes, but the tile has {}", out.len())));
     }
     from_planes(&planes, size, out);
     Ok(())

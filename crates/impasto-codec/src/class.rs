@@ -1,17 +1,17 @@
-//! Scale classes: which table codes an element, and how many of its low bits are raw (SPEC 7).
+//! Scale classes: they determine the table that codes an element, and the number of its low bits (SPEC 7).
 
 use impasto_core::Mode;
 
-/// What the values of an entropy-coded tile mean: the modes that have classes and tables.
+/// The meaning of the values of an entropy-coded tile; one for each mode with classes and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Top bits of the magnitude of a float (SPEC 9).
     Float,
     /// Integers of a scalar lattice (SPEC 10).
     Lattice,
-    /// What makes the integers of the layer below finer (SPEC 13).
+    /// Residuals that turn the integers of the layer below into finer ones (SPEC 13).
     Refinement,
-    /// What the bits of a float have more than the weight of the layer below (SPEC 14).
+    /// Differences between the bits of a float and those of the weight of the layer below (SPEC 14).
     Exact,
 }
 
@@ -19,7 +19,7 @@ impl Kind {
     /// All kinds.
     pub const ALL: [Kind; 4] = [Kind::Float, Kind::Lattice, Kind::Refinement, Kind::Exact];
 
-    /// The coding mode of tiles of this kind (SPEC 5).
+    /// Returns the coding mode of tiles of this kind (SPEC 5).
     pub const fn mode(self) -> Mode {
         match self {
             Kind::Float => Mode::FLOAT,
@@ -29,12 +29,12 @@ impl Kind {
         }
     }
 
-    /// The kind of tiles in a coding mode, if they have one.
+    /// Returns the kind of tiles in a coding mode, or `None` if the mode has no classes.
     pub fn from_mode(mode: Mode) -> Option<Kind> {
         Self::ALL.into_iter().find(|kind| kind.mode() == mode)
     }
 
-    /// Number of tables.
+    /// Returns the number of tables.
     pub const fn tables(self) -> usize {
         match self {
             Kind::Float => 4,
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// The largest class (`T` of SPEC 7.1).
+    /// Returns the largest class (`T` of SPEC 7.1).
     pub const fn max_class(self) -> i32 {
         match self {
             Kind::Float => 1023,
@@ -54,19 +54,21 @@ impl Kind {
     }
 }
 
-/// What a class says of an element.
+/// The coding parameters of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// Number of its table.
+    /// Number of the frequency table.
     pub table: usize,
-    /// Low bits sent raw (`b` of SPEC 7.3).
+    /// Number of low bits that are coded uniformly (`b` of SPEC 7.3).
     pub low_bits: u32,
     /// Added to the symbol, before the shift by `low_bits`, to give the value.
     pub offset: i32,
 }
 
-/// The class of an element: `t = clamp(row + column, 0, T)`. In kinds refinement and exact `t` is found otherwise, by
-/// [`crate::refinement::class`] and [`crate::exact::class`], and given as the one or the other.
+/// Returns the class of an element: `t = clamp(row + column, 0, T)`.
+///
+/// In kinds refinement and exact, compute `t` with [`crate::refinement::class`] or [`crate::exact::class`] and pass it
+/// as `row` or `column`, with 0 as the other.
 #[inline(always)]
 pub fn class(kind: Kind, row: i32, column: i32) -> Class {
     let t = (row + column).clamp(0, kind.max_class());

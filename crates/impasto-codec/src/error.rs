@@ -1,9 +1,9 @@
-//! What can be wrong with coded bytes. Each message cites the clause of SPEC.md that is broken.
+//! Errors in coded bytes. Each message cites the clause of SPEC.md that is violated.
 
 use impasto_core::{DType, Mode, varint::VarintError};
 use thiserror::Error;
 
-/// A unit that does not follow the format.
+/// Error: a unit does not follow the format.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -19,11 +19,11 @@ pub enum CodecError {
     /// A field holds a value that the format forbids.
     #[error("{field} is {value}: {rule} (SPEC {clause})")]
     Field {
-        /// Name of the field in the spec's table.
+        /// Name of the field in the table of the spec.
         field: &'static str,
-        /// What it holds.
+        /// The value found.
         value: u64,
-        /// What it must hold.
+        /// The requirement.
         rule: &'static str,
         /// Clause of the spec.
         clause: &'static str,
@@ -36,18 +36,18 @@ pub enum CodecError {
         /// Sum found.
         sum: u64,
     },
-    /// An index array has a bad Rice code or an entry out of range.
+    /// An index array has an invalid Rice code or an entry out of range.
     #[error("index array: {0} (SPEC 6.1)")]
     IndexArray(&'static str),
     /// A step index of a row or column is out of range.
     #[error("a step index is outside -1024 to 1023 (SPEC 6)")]
     StepIndex,
-    /// The rANS stream of a segment does not end as it must.
+    /// The rANS stream of a segment is invalid.
     #[error("segment {segment}: {rule} (SPEC {clause})")]
     Segment {
         /// Number of the segment in the unit.
         segment: usize,
-        /// What it must do.
+        /// The violated requirement.
         rule: &'static str,
         /// Clause of the spec.
         clause: &'static str,
@@ -56,7 +56,7 @@ pub enum CodecError {
     #[error("Zstandard frame: {0} (SPEC 5.1)")]
     Zstd(String),
     /// A stored unit has the wrong size.
-    #[error("stored unit has {found} bytes, its tile {wanted} (SPEC 5.2)")]
+    #[error("stored unit has {found} bytes, its tile has {wanted} (SPEC 5.2)")]
     StoredSize {
         /// Bytes of the unit.
         found: usize,
@@ -71,12 +71,12 @@ pub enum CodecError {
         /// dtype of the tensor.
         dtype: DType,
     },
-    /// A tile needs a tensor header of its own kind.
+    /// A tile needs a tensor header of its own kind, and its layer has none.
     #[error("a tile in mode {0} has no tensor header of that kind (SPEC 5.4, 6)")]
     MissingHeader(Mode),
-    /// A tensor header stands in a layer where its kind has no place.
+    /// A tensor header is in a layer where its kind is not allowed.
     #[error(
-        "a tensor header of kind {kind} in layer {layer}: float and lattice stand in layer 0, refinement and exact above, nothing above exact (SPEC 6, 12.2)"
+        "a tensor header of kind {kind} is not allowed in layer {layer}: kinds float and lattice are for layer 0, refinement and exact for the layers above, and nothing follows exact (SPEC 6, 12.2)"
     )]
     HeaderLayer {
         /// The layer.
@@ -84,9 +84,9 @@ pub enum CodecError {
         /// Kind of the tensor header.
         kind: Mode,
     },
-    /// A tile stands in a layer where its mode has no place.
+    /// A tile is in a layer where its mode is not allowed.
     #[error(
-        "a tile in mode {mode} in layer {layer}: above lattice in layer 0 come refinements, exact on top (SPEC 12.1, 12.2)"
+        "a tile in mode {mode} is not allowed in layer {layer}: only refinements follow lattice in layer 0, and exact only comes last (SPEC 12.1, 12.2)"
     )]
     TileLayer {
         /// The layer.
@@ -94,7 +94,7 @@ pub enum CodecError {
         /// Mode of the tile.
         mode: Mode,
     },
-    /// Not the bytes are wrong but what the caller gives beside them.
+    /// The bytes may be valid, but the arguments of the call are not.
     #[error("{0}")]
     Call(&'static str),
     /// The mode is not one of version 1.

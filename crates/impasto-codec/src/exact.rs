@@ -1,27 +1,29 @@
 //! The exact layer: the bits of a float, given the weight of the layer below (SPEC 14).
 //!
-//! Bits of floats are given low, in a u32. `r` is the sum of the classes of the row and the column of an element, `z` its integer in
-//! the layer below, `p` the bits of its weight there.
+//! The bits of a float are passed in the low bits of a u32. `r` is the sum of the classes of the row and the column of
+//! an element, `z` its integer in the layer below, and `p` the bits of its weight there.
 
 use impasto_core::{FloatLayout, at_each_isa};
 
 /// The class of elements whose integer is 0.
 const ZERO: i32 = 31;
 
-/// The low `bits` bits of `n` (1 to 32), as a signed number.
+/// Returns the low `bits` bits of `n` (1 to 32) as a signed integer.
 #[inline(always)]
 fn signed(n: u32, bits: u32) -> i32 {
     ((n << (32 - bits)) as i32) >> (32 - bits)
 }
 
-/// Where the magnitude of an element whose integer is 0 is counted from: a float of about the scale of the classes (SPEC 14.5).
+/// Returns the base of the magnitude of an element whose integer is 0: a float of about the scale that the classes give
+/// (SPEC 14.5).
 #[inline(always)]
 fn floor(layout: FloatLayout, r: i32) -> u32 {
-    // Modulo 2^32; only the bits of the magnitude count.
+    // Modulo 2^32; the caller keeps only the bits of the magnitude.
     (r.saturating_sub(42).max(0) as u32) << (layout.mantissa - 2)
 }
 
-/// The class of an element (SPEC 14.3): the finer the floats about its weight, the further its bits are from those of the weight.
+/// Returns the class of an element (SPEC 14.3). The smaller its weight, the denser the floats around it, and the more
+/// the bits of the element differ from those of the weight.
 #[inline(always)]
 pub fn class(layout: FloatLayout, r: i32, z: i32, p: u32) -> i32 {
     if z == 0 {
@@ -31,7 +33,7 @@ pub fn class(layout: FloatLayout, r: i32, z: i32, p: u32) -> i32 {
     r.saturating_sub(4 * exponent).clamp(0, ZERO - 1)
 }
 
-/// The bits of the element (SPEC 14.4, 14.5).
+/// Returns the bits of the element (SPEC 14.4, 14.5).
 #[inline(always)]
 pub fn element(layout: FloatLayout, r: i32, z: i32, p: u32, u: i32) -> u32 {
     let n = layout.magnitude_bits() + 1;
@@ -39,14 +41,14 @@ pub fn element(layout: FloatLayout, r: i32, z: i32, p: u32, u: i32) -> u32 {
         (floor(layout, r).wrapping_add((u >> 1) as u32), u as u32 & 1)
     } else {
         let o = signed(layout.magnitude(p).wrapping_add(u as u32), n);
-        // Below 0 the float lies on the other side of 0: -1 is its 0.
+        // A negative `o` is on the other side of 0: -1 is magnitude 0 there.
         let crossed = u32::from(o < 0);
         ((o ^ (o >> 31)) as u32, u32::from(z < 0) ^ crossed)
     };
     layout.magnitude(magnitude) | sign << layout.magnitude_bits()
 }
 
-/// The `u` that leads to an element, the nearest to 0 of those: [`element()`] the other way.
+/// Returns the `u` nearest to 0 that gives `element`: the inverse of [`element()`].
 pub fn residual(layout: FloatLayout, r: i32, z: i32, p: u32, element: u32) -> i32 {
     let (magnitude, sign) = (layout.magnitude(element), layout.sign(element));
     if z == 0 {
@@ -57,7 +59,7 @@ pub fn residual(layout: FloatLayout, r: i32, z: i32, p: u32, element: u32) -> i3
 }
 
 at_each_isa! {
-    /// The bits of each float of a row, in place of what `bits` holds; `row`: little-endian bytes.
+    /// Replaces the content of `bits` by the bits of each float of a row of little-endian floats.
     pub(crate) fn bits_of_row(layout: FloatLayout, row: &[u8], bits: &mut Vec<u32>) {
         bits.clear();
         match layout.size() {
@@ -68,7 +70,7 @@ at_each_isa! {
 }
 
 at_each_isa! {
-    /// The classes of a row, from the sums `r`.
+    /// Computes the classes of a row from the sums `r`.
     pub(crate) fn classes_of_row(layout: FloatLayout, r: &[i32], z: &[i32], p: &[u32], classes: &mut [i32]) {
         let found = r.iter().zip(z).zip(p).map(|((&r, &z), &p)| class(layout, r, z, p));
         classes.iter_mut().zip(found).for_each(|(class, found)| *class = found);
@@ -76,7 +78,7 @@ at_each_isa! {
 }
 
 at_each_isa! {
-    /// Writes the elements of a row as little-endian bytes; `r`, `z`, `p` and `u` have an entry for each.
+    /// Writes the elements of a row as little-endian bytes. `r`, `z`, `p` and `u` have one entry per element.
     pub(crate) fn write_row(layout: FloatLayout, r: &[i32], z: &[i32], p: &[u32], u: &[i32], out: &mut [u8]) {
         let elements = r.iter().zip(z).zip(p).zip(u).map(|(((&r, &z), &p), &u)| element(layout, r, z, p, u));
         match layout.size() {
@@ -102,7 +104,7 @@ mod tests {
     fn every_bit_pattern_of_the_short_floats_survives() {
         for dtype in [DType::F16, DType::Bf16] {
             let layout = layout(dtype);
-            // About zeros, a subnormal, usual weights and infinity; sums that clamp and that do not.
+            // Weights around zero, a subnormal, ordinary weights and infinity; sums with and without clamping.
             for (r, z) in [(0, 0), (400, 0), (65_534, 0), (400, 1), (9, -1), (-65_536, i32::MIN), (65_534, i32::MAX)] {
                 for p in [0, 1, 0x3A51, 0x7F7F, 0x7C00, 0x8000, 0xBC07, 0xFF80] {
                     for bits in 0..=0xFFFF {
@@ -123,7 +125,7 @@ mod tests {
             }
         }
 
-        /// What is above the bits of a residual does not count, and no residual has more than it needs.
+        /// Bits above those of a residual are ignored, and a residual has no more bits than it needs.
         #[test]
         fn residuals_are_modular(
             dtype in prop::sample::select(DTYPES.to_vec()), bits: u32, p: u32, z in -2i32..=2, r in -65_536i32..=65_534, more: u32,
@@ -148,17 +150,17 @@ mod tests {
         let (one, below_one) = (0x3F80, 0x3F7F);
         assert_eq!(residual(bf16, 500, 3, one, below_one), -1);
         assert_eq!(residual(bf16, 500, -3, one | 0x8000, 0x8000 | (one + 2)), 2);
-        // Across 0: the magnitude of p, and one more.
+        // Across 0: the magnitude of `p`, plus 1.
         assert_eq!(residual(bf16, 500, 1, 0x0003, 0x8000), -4);
         assert_eq!(residual(bf16, 500, -1, 0x8003, 0x0002), -6);
-        // An integer that is not 0 may have a weight of 0, whose sign is that of the integer.
+        // A nonzero integer can have a weight of 0, which has the sign of the integer.
         assert_eq!(element(bf16, 500, -1, 0x8000, 0), 0x8000);
         assert_eq!(element(bf16, 500, -1, 0x0000, 5), 0x8005);
-        // Integer 0: the sign is the lowest bit.
+        // Integer 0: the sign is the lowest bit of `u`.
         assert_eq!(element(bf16, 42 + 508, 0, 0, 0), 508 << 5);
         assert_eq!(element(bf16, 0, 0, 0, -1), 0xFFFF);
         assert_eq!([0, 3, -1, -2].map(|u| element(bf16, 42 + 508, 0, 0, u)), [0x3F80, 0xBF81, 0xBF7F, 0x3F7F]);
-        // Classes: four an octave, finer floats have higher ones; subnormals count as the smallest normal ones.
+        // Four classes per octave, higher for smaller floats; subnormals count as the smallest normal floats.
         assert_eq!([0x3F80, 0xBF80, 0x4000, 0x0000, 0x007F].map(|p| class(bf16, 4 * 127 + 9, 1, p)), [9, 9, 5, 30, 30]);
         assert_eq!([class(bf16, 7, 1, 0x0001), class(bf16, 7, 1, 0x0080), class(bf16, 7, 0, 0x0001)], [3, 3, 31]);
     }

@@ -1,4 +1,4 @@
-//! The tensor header of a layer of a tensor: what all its tiles share (SPEC 6).
+//! The tensor header: what all tiles of a tensor share in one layer (SPEC 6).
 
 use impasto_core::{DType, Mode, Place, lattice::scale};
 
@@ -11,17 +11,17 @@ const EXPLICIT: u8 = 255;
 const ROW_STEPS: u8 = 1;
 const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
-/// Largest offset.
+/// Largest offset, in 256ths of a step.
 const MAX_OFFSET: u8 = 127;
-/// Largest number of raw plane bits in kinds lattice and exact.
+/// Largest number of raw bits per element in kinds lattice and exact.
 pub const MAX_PLANE: u8 = 20;
 
-/// Where the tables of a tensor come from.
+/// The source of the tables of a tensor header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A shape of the spec's appendix.
+    /// The tables of a parametric shape (SPEC 7.4).
     Parametric(u8),
-    /// Tables spelled out in the tensor header.
+    /// Tables stored in the tensor header, one per table number of the kind.
     Explicit(Vec<Frequencies>),
 }
 
@@ -30,55 +30,55 @@ pub enum Shape {
 pub struct Steps {
     /// Step of the tensor; finite and above 0.
     pub step: f32,
-    /// How much further from 0 than its integer a weight lies, in 256ths of a step, at most 127; 0 for none (SPEC 10.3).
+    /// Offset of reconstruction points away from 0, in 256ths of a step, at most 127; 0 if there is none (SPEC 10.3).
     pub offset: u8,
     /// Log-scale index of each row, -1024 to 1023, in sixteenths of an octave.
     pub rows: Option<IndexArray>,
-    /// The same for each column.
+    /// Log-scale index of each column, likewise.
     pub columns: Option<IndexArray>,
 }
 
-/// How a refinement divides the steps of the layer below (SPEC 13); those of rows and columns are layer 0's.
+/// The steps of a refinement relative to the layer below (SPEC 13). Row and column steps are those of layer 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refinement {
-    /// Steps of this layer in one of the layer below, 2 to 64.
+    /// Steps of this layer per step of the layer below, 2 to 64.
     pub factor: u8,
     /// Step of the tensor in this layer; finite and above 0.
     pub step: f32,
-    /// As that of [`Steps`].
+    /// Offset of reconstruction points, as in [`Steps`].
     pub offset: u8,
 }
 
-/// What only tensor headers of one kind have.
+/// The fields that only tensor headers of one kind have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// Nothing more.
+    /// No further fields.
     Float,
-    /// Steps.
+    /// Steps of the lattice.
     Lattice(Steps),
     /// Steps, relative to the layer below.
     Refinement(Refinement),
-    /// Nothing more.
+    /// No further fields.
     Exact,
 }
 
-/// The tensor header of a layer of a tensor of `rows` x `columns`.
+/// The tensor header of one layer of a tensor, coded as a matrix of `rows` x `columns`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorHeader {
-    /// Its tables; explicit ones above layer 0.
+    /// The tables; always explicit above layer 0.
     pub shape: Shape,
-    /// Raw bits an element.
+    /// Raw bits per element.
     pub plane: u8,
     /// Scale class of each row.
     pub row_classes: IndexArray,
     /// Scale class of each column.
     pub column_classes: IndexArray,
-    /// The rest, by kind.
+    /// The fields that depend on the kind.
     pub body: Body,
 }
 
 impl TensorHeader {
-    /// The kind of tiles that it serves.
+    /// Returns the kind of the tiles that use this tensor header.
     pub fn kind(&self) -> Kind {
         match self.body {
             Body::Float => Kind::Float,
@@ -88,7 +88,7 @@ impl TensorHeader {
         }
     }
 
-    /// Its steps, if it is of kind lattice.
+    /// Returns the steps in kind lattice, `None` in other kinds.
     pub fn steps(&self) -> Option<&Steps> {
         match &self.body {
             Body::Lattice(steps) => Some(steps),
@@ -96,7 +96,7 @@ impl TensorHeader {
         }
     }
 
-    /// The step of the tensor in this layer and the offset, in kinds lattice and refinement.
+    /// Returns the step of the tensor in this layer, and the offset, in kinds lattice and refinement.
     pub fn step(&self) -> Option<(f32, u8)> {
         match &self.body {
             Body::Lattice(steps) => Some((steps.step, steps.offset)),
@@ -105,7 +105,7 @@ impl TensorHeader {
         }
     }
 
-    /// Its tables, one for each table number of the kind.
+    /// Returns the tables, one for each table number of the kind; none if the kind does not have the parametric shape.
     pub fn tables(&self) -> Vec<Frequencies> {
         match &self.shape {
             Shape::Parametric(shape) => parametric(self.kind(), *shape).unwrap_or_default(),
@@ -113,11 +113,11 @@ impl TensorHeader {
         }
     }
 
-    /// Is it one that SPEC 6 allows for a tensor of `dtype`? What [`TensorHeader::read`] gives is; one that was put together by hand may
-    /// not be.
+    /// Checks that SPEC 6 allows this tensor header for a tensor of `dtype`. [`TensorHeader::read`] only returns tensor
+    /// headers that pass.
     ///
     /// # Errors
-    /// The first field that is not.
+    /// The first field that violates SPEC 6.
     pub fn check(&self, dtype: DType) -> Result<(), CodecError> {
         check_plane(self.kind(), dtype, self.plane)?;
         if let Some((step, offset)) = self.step() {
@@ -138,7 +138,9 @@ impl TensorHeader {
         }
         let tables = self.tables();
         if tables.len() != self.kind().tables() {
-            return Err(CodecError::Call("a tensor header has not one table for each table number of its kind"));
+            return Err(CodecError::Call(
+                "the tensor header does not have one table for each table number of its kind",
+            ));
         }
         for (table, frequencies) in tables.iter().enumerate() {
             let sum = frequencies.0.iter().map(|&f| u64::from(f)).sum();
@@ -149,7 +151,7 @@ impl TensorHeader {
         Ok(())
     }
 
-    /// Bytes that it takes in memory.
+    /// Returns the bytes of memory that the tensor header takes.
     pub fn memory_bytes(&self) -> usize {
         let tables = match &self.shape {
             Shape::Parametric(_) => 0,
@@ -160,7 +162,7 @@ impl TensorHeader {
         size_of::<TensorHeader>() + tables + arrays.map(IndexArray::memory_bytes).sum::<usize>()
     }
 
-    /// Does it have a class, and a step where it has steps, for every row and column of `place`?
+    /// Returns whether there are classes, and steps if any, for every row and column of `place`.
     pub fn covers(&self, place: &Place) -> bool {
         let steps = self.steps();
         let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref())];
@@ -169,7 +171,7 @@ impl TensorHeader {
             && columns.into_iter().flatten().all(|array| array.covers(place.columns.end))
     }
 
-    /// Its tables, laid out for decoding.
+    /// Returns the tables in the form for decoding.
     ///
     /// # Panics
     /// If [`TensorHeader::check`] refuses the tables.
@@ -177,7 +179,7 @@ impl TensorHeader {
         Lut::new(self.kind(), &self.tables())
     }
 
-    /// The bytes of the unit.
+    /// Returns the bytes of the unit.
     pub fn to_bytes(&self) -> Vec<u8> {
         let shape = match &self.shape {
             Shape::Parametric(shape) => *shape,
@@ -207,17 +209,18 @@ impl TensorHeader {
         out
     }
 
-    /// Reads the tensor header of a `rows` x `columns` tensor of `dtype`.
+    /// Parses the tensor header of a tensor of `dtype`, coded as a matrix of `rows` x `columns`. Memory use is at most
+    /// 16 times the length of `bytes`.
     ///
     /// # Errors
-    /// If it breaks SPEC 6 or 5.3. Memory is bounded by 16 times the bytes.
+    /// If the bytes violate SPEC 6 or 5.3.
     pub fn read(bytes: &[u8], dtype: DType, rows: u64, columns: u64) -> Result<TensorHeader, CodecError> {
         let mut rest = bytes;
         let [kind, shape, plane, flags] = take(&mut rest, "tensor header")?;
         let kind = Kind::from_mode(Mode(kind)).ok_or(field("kind", kind, "it must be 3 to 6"))?;
         check_plane(kind, dtype, plane)?;
         if flags & !meaningful(kind) != 0 {
-            return Err(field("flags", flags, "a bit without meaning is set"));
+            return Err(field("flags", flags, "an undefined bit is set"));
         }
         let factor = if kind == Kind::Refinement { read_factor(&mut rest)? } else { 0 };
         let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
@@ -251,7 +254,7 @@ fn field(field: &'static str, value: u8, rule: &'static str) -> CodecError {
     CodecError::Field { field, value: u64::from(value), rule, clause: "6" }
 }
 
-/// The flags that a kind has.
+/// Returns the flags that are defined for a kind.
 fn meaningful(kind: Kind) -> u8 {
     match kind {
         Kind::Float | Kind::Exact => 0,
@@ -266,24 +269,24 @@ fn check_plane(kind: Kind, dtype: DType, plane: u8) -> Result<(), CodecError> {
         return match dtype.float_layout() {
             None => Err(unfit),
             Some(layout) if u32::from(plane) == layout.mantissa - 1 => Ok(()),
-            Some(_) => Err(field("plane", plane, "it must be the mantissa bits of the dtype less 1")),
+            Some(_) => Err(field("plane", plane, "it must be one less than the mantissa bits of the dtype")),
         };
     }
     match kind {
         _ if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) => Err(unfit),
-        Kind::Refinement if plane != 0 => Err(field("plane", plane, "a refinement has none")),
+        Kind::Refinement if plane != 0 => Err(field("plane", plane, "it must be 0 in a refinement")),
         _ if plane > MAX_PLANE => Err(field("plane", plane, "it must be at most 20")),
         _ => Ok(()),
     }
 }
 
-/// Is `step * scale(row_step[r])` finite for every row (SPEC 10.3, 12.4)?
+/// Checks that `step * scale(row_step[r])` is finite for every row (SPEC 10.3, 12.4).
 pub(crate) fn check_row_steps(step: f32, rows: Option<&IndexArray>, clause: &'static str) -> Result<(), CodecError> {
     let most = rows.map_or(0, |rows| rows.bounds().1);
     if (step * scale(most.into())).is_finite() {
         return Ok(());
     }
-    let rule = "step * scale of the largest is not finite";
+    let rule = "step * scale(largest) is not finite";
     Err(CodecError::Field { field: "row steps", value: most as u64, rule, clause })
 }
 

@@ -1,4 +1,4 @@
-//! Index arrays: small integers for every row or column, Rice coded about a base (SPEC 6.1).
+//! Index arrays: small integers for all rows or columns, Rice coded relative to a base (SPEC 6.1).
 
 use std::ops::Range;
 
@@ -14,17 +14,17 @@ const ALL_EQUAL: u8 = 255;
 const MAX_RICE: u32 = 15;
 const MAX_QUOTIENT: u32 = 31;
 
-/// One `i16` for every row, or every column, of a matrix.
+/// One `i16` for each row, or each column, of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IndexArray {
-    /// The same value everywhere: takes no memory, however many entries a file declares.
+    /// One value for all entries. Takes no memory, however many entries a file declares.
     Constant(i16),
-    /// A value for each.
+    /// One value per entry.
     Values(Vec<i16>),
 }
 
 impl IndexArray {
-    /// The shorter form of `values`.
+    /// Creates an array of `values`, constant if they are all equal.
     pub fn new(values: Vec<i16>) -> Self {
         match values.split_first() {
             None => IndexArray::Constant(0),
@@ -33,7 +33,7 @@ impl IndexArray {
         }
     }
 
-    /// Entries `range`, as `i32`. The range must lie inside the matrix that the array was read for.
+    /// Returns the entries in `range`, which must lie inside the matrix that the array was read for.
     pub fn slice(&self, range: Range<usize>) -> Vec<i32> {
         match self {
             IndexArray::Constant(v) => vec![i32::from(*v); range.len()],
@@ -41,7 +41,7 @@ impl IndexArray {
         }
     }
 
-    /// Bytes of its entries in memory.
+    /// Returns the bytes of heap memory that the entries take.
     pub fn memory_bytes(&self) -> usize {
         match self {
             IndexArray::Constant(_) => 0,
@@ -49,7 +49,7 @@ impl IndexArray {
         }
     }
 
-    /// Are there entries for all places below `end`?
+    /// Returns whether there are entries for all indices below `end`.
     pub fn covers(&self, end: usize) -> bool {
         match self {
             IndexArray::Constant(_) => true,
@@ -57,7 +57,7 @@ impl IndexArray {
         }
     }
 
-    /// Entry `i`. It must lie inside the matrix that the array was read for.
+    /// Returns entry `i`, which must lie inside the matrix that the array was read for.
     pub fn get(&self, i: usize) -> i32 {
         match self {
             IndexArray::Constant(v) => i32::from(*v),
@@ -65,7 +65,8 @@ impl IndexArray {
         }
     }
 
-    /// `first` plus each of the entries `range`, into `out` of that length. The range as for [`IndexArray::slice`].
+    /// Writes `first` plus each entry in `range` to `out`, which has the length of the range. `range` must lie inside
+    /// the matrix that the array was read for.
     pub fn sums(&self, isa: Isa, first: i32, range: Range<usize>, out: &mut [i32]) {
         match self {
             IndexArray::Constant(v) => out.fill(first + i32::from(*v)),
@@ -73,7 +74,7 @@ impl IndexArray {
         }
     }
 
-    /// Smallest and largest entry.
+    /// Returns the smallest and the largest entry.
     pub fn bounds(&self) -> (i16, i16) {
         match self {
             IndexArray::Constant(v) => (*v, *v),
@@ -81,7 +82,7 @@ impl IndexArray {
         }
     }
 
-    /// Appends the coded array.
+    /// Appends the coded array to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let values = match self {
             IndexArray::Constant(v) => {
@@ -108,10 +109,11 @@ impl IndexArray {
         out.extend(writer.finish());
     }
 
-    /// Takes an array of `entries` entries off the front of `bytes`. Memory is bounded by 16 times the bytes read.
+    /// Reads an array of `entries` entries and removes it from the front of `bytes`. Memory use is at most 16 times the
+    /// bytes read.
     ///
     /// # Errors
-    /// If it breaks SPEC 6.1.
+    /// If the array violates SPEC 6.1.
     pub fn read(bytes: &mut &[u8], entries: u64) -> Result<Self, CodecError> {
         let (&[low, high, k], rest) = bytes.split_first_chunk::<3>().ok_or(CodecError::Truncated("index array"))?;
         *bytes = rest;

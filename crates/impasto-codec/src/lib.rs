@@ -1,7 +1,7 @@
-//! Tensors to coded units and back: entropy coding, lossless floats, lattice.
+//! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice.
 //!
-//! This crate knows neither files nor models: a tile of a matrix goes in, the bytes of a unit come out, and the reverse. What the
-//! bytes mean is `docs/SPEC.md`, clauses 5 to 10 and 12 to 14; modules carry its words.
+//! This crate knows neither files nor models: it turns a tile of a matrix into the bytes of a unit, and back. The
+//! format is defined by `docs/SPEC.md`, clauses 5 to 10 and 12 to 14; modules use its terms.
 
 pub mod bits;
 mod bytes;

@@ -1,4 +1,4 @@
-//! The units in layers above 0: which make which tiles finer (SPEC 12).
+//! The units in layers above 0, and the tiles that they refine (SPEC 12).
 
 use std::ops::Range;
 
@@ -8,51 +8,51 @@ use crate::error::{FormatError, shown};
 use crate::manifest::Manifest;
 use crate::unit::UnitEntry;
 
-/// The tiles of one object in one layer above 0. Tiles in modes that this version does not know are left out.
+/// The tiles of one object in one layer above 0, except those in modes unknown to this version.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerUnits<'a> {
     /// The mode of all these tiles: refinement or exact.
     pub mode: Mode,
-    /// The unit that is their head.
+    /// The unit of the tensor header.
     pub header: u32,
-    /// Their units, ascending by tile.
+    /// The units of the tiles, in ascending order of tile.
     pub units: &'a [u32],
     entries: &'a [UnitEntry],
 }
 
 impl LayerUnits<'_> {
-    /// The unit that holds tile number `tile`, if the layer has it.
+    /// Returns the unit of tile number `tile`, if the layer has that tile.
     pub fn tile(&self, tile: u32) -> Option<u32> {
         let found = self.units.binary_search_by_key(&tile, |&unit| self.entries[unit as usize].tile).ok()?;
         Some(self.units[found])
     }
 }
 
-/// The tables of all layers above 0. Memory is about 4 bytes a unit in them and 4 an object.
+/// The tables of all layers above 0. They take about 4 bytes per unit in these layers and 4 per object.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Above {
-    /// For each object: where its layers begin in `layers`; one entry more, the end.
+    /// For each object, the index of its first layer in `layers`; one further entry holds the end.
     first: Vec<u32>,
-    /// The layers that have tiles: of each object those from 1 on without a gap.
+    /// The layers that have tiles; those of an object are numbered from 1 without gaps.
     layers: Vec<Table>,
-    /// The tensor headers and tiles of these layers: by object, then layer, then tile, the tensor header last.
+    /// The tensor headers and tiles of these layers, by object, then layer, then tile, with the tensor header last.
     units: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
 struct Table {
     header: u32,
-    /// Its tiles in `units`.
+    /// Range of its tiles in `units`.
     tiles: Range<u32>,
 }
 
 impl Above {
-    /// Builds the tables from `units`, which are those of known objects in layers above 0, in modes that this version
-    /// knows: ascending by object, then layer, then tile, tensor headers last, no two in the same place. `base` gives the unit in
-    /// layer 0 of a tile of an object.
+    /// Builds the tables from `units`: the units of known objects in layers above 0, in modes known to this version.
+    /// They must be in ascending order of object, layer and tile, with tensor headers last and no duplicates. `base`
+    /// returns the unit in layer 0 of a tile of an object.
     ///
     /// # Errors
-    /// What SPEC 3.6.3 and 12.2 refuse.
+    /// If the units violate SPEC 3.6.3 or 12.2.
     pub fn new(
         manifest: &Manifest,
         units: Vec<u32>,
@@ -75,7 +75,7 @@ impl Above {
         Ok(above)
     }
 
-    /// Enters the layer whose units are these, the next of its object.
+    /// Adds the units of the next layer of an object.
     fn add(
         &mut self,
         manifest: &Manifest,
@@ -110,13 +110,13 @@ impl Above {
         Ok(())
     }
 
-    /// Marks that the layers of all objects up to `object` that have not begun begin here.
+    /// Sets the start of the layers of all objects up to `object` that have none yet to the current end.
     fn begin_objects(&mut self, object: u32) {
         let here = self.layers.len() as u32;
         self.first.resize(self.first.len().max(object as usize + 1), here);
     }
 
-    /// The layer below `layer`, if it is the last of `object` that has been entered.
+    /// Returns the layer below `layer`, if it is the last one added for `object`.
     fn below<'a>(&'a self, manifest: &'a Manifest, object: u32, layer: u8) -> Option<LayerUnits<'a>> {
         let first = *self.first.get(object as usize)? as usize;
         let of_object = self.layers.len() - first;
@@ -129,14 +129,14 @@ impl Above {
         Some(LayerUnits { mode, header: table.header, units, entries })
     }
 
-    /// How many layers above 0 the object has; no tile is in a higher one.
+    /// Returns the number of layers above 0 of an object.
     pub fn count(&self, object: u32) -> u8 {
         let range = self.first.get(object as usize).zip(self.first.get(object as usize + 1));
-        // Layers are numbered by a byte and have no gaps.
+        // A layer number is a byte, and there are no gaps.
         range.map_or(0, |(first, end)| (end - first) as u8)
     }
 
-    /// The units of layer number `layer` of an object, from 1 to [`Above::count`].
+    /// Returns the units of an object in layer number `layer`, from 1 to [`Above::count`].
     pub fn layer<'a>(&'a self, entries: &'a [UnitEntry], object: u32, layer: u8) -> Option<LayerUnits<'a>> {
         if layer == 0 || layer > self.count(object) {
             return None;

@@ -1,15 +1,15 @@
-//! A walk over the bytes of the manifest that knows where it is.
+//! A cursor over the bytes of the manifest that tracks its position.
 
 use impasto_core::varint::{self, VarintError};
 
 use crate::error::FormatError;
 use crate::fields::Field;
 
-/// The bytes of a manifest, or of one record of it, that are yet to be read.
+/// The unread bytes of a manifest, or of one of its records.
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
-    /// The byte of the manifest at which `rest` begins.
+    /// Offset of `rest` in the manifest.
     at: usize,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    /// The next `length` bytes.
+    /// Reads the next `length` bytes.
     pub fn bytes(&mut self, length: u64) -> Result<&'a [u8], FormatError> {
         let cut = FormatError::Cut { at: self.at };
         let Ok(length) = usize::try_from(length) else { return Err(cut) };
@@ -52,7 +52,7 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// A cursor over the next `length` bytes.
+    /// Splits off a cursor over the next `length` bytes.
     pub fn part(&mut self, length: u64) -> Result<Cursor<'a>, FormatError> {
         let at = self.at;
         Ok(Cursor { rest: self.bytes(length)?, at })

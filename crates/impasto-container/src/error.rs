@@ -1,29 +1,29 @@
-//! What can be wrong with a file. Every message cites the clause of SPEC.md that is broken.
+//! Errors of files. Each message cites the clause of SPEC.md that is violated.
 
 use std::io;
 
 use impasto_core::Mode;
 use thiserror::Error;
 
-/// A rule of the format that bytes, or objects and units to be written, break.
+/// Error: bytes, or the objects and units to be written, violate a rule of the format.
 ///
-/// `name` is the name of an object, made fit for one line; `at` a byte of the manifest.
+/// `name` is the name of an object, quoted and on one line; `at` is a byte offset in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[allow(missing_docs)] // The messages say what the fields are.
+#[allow(missing_docs)] // The messages explain the fields.
 pub enum FormatError {
     #[error("{length} bytes are too few for a header (SPEC 2)")]
     NoHeader { length: u64 },
     #[error("not an Impasto file: the magic differs (SPEC 2.1)")]
     Magic,
-    #[error("major version {major} is not known, only 1 is (SPEC 2.1)")]
+    #[error("major version {major} is not supported, only 1 is (SPEC 2.1)")]
     Major { major: u16 },
-    #[error("flags {flags:#010x} are not known (SPEC 2.1)")]
+    #[error("flags {flags:#010x} are not supported (SPEC 2.1)")]
     Flags { flags: u32 },
-    #[error("a manifest of {length} bytes is longer than 2^32 (SPEC 2.2)")]
+    #[error("the manifest has {length} bytes, more than 2^32 (SPEC 2.2)")]
     ManifestLength { length: u64 },
-    #[error("a manifest of {length} bytes reaches past the end, byte {end} (SPEC 2.2)")]
+    #[error("a manifest of {length} bytes reaches past the end of the file at byte {end} (SPEC 2.2)")]
     ManifestPastEnd { length: u64, end: u64 },
-    #[error("the manifest does not have the hash in the header (SPEC 2.3)")]
+    #[error("the hash of the manifest is not the one in the header (SPEC 2.3)")]
     Root,
     #[error("the header says {declared} bytes, but the last unit ends at {end} (SPEC 2.5)")]
     FileLength { declared: u64, end: u64 },
@@ -34,48 +34,50 @@ pub enum FormatError {
     Varint { at: usize },
     #[error("the field at byte {at} of the manifest reaches past its end (SPEC 3.1)")]
     Cut { at: usize },
-    #[error("the record of kind {kind:#04x} before byte {at} of the manifest is needed but not known (SPEC 3.2)")]
+    #[error(
+        "the record of kind {kind:#04x} before byte {at} of the manifest is unknown and must not be skipped (SPEC 3.2)"
+    )]
     UnknownRecord { kind: u8, at: usize },
-    #[error("an object stands after the units record, before byte {at} of the manifest (SPEC 3.3)")]
+    #[error("an object record follows the units record, before byte {at} of the manifest (SPEC 3.3)")]
     ObjectAfterUnits { at: usize },
     #[error("there is a second units record, before byte {at} of the manifest (SPEC 3.3)")]
     UnitsTwice { at: usize },
     #[error("there is no units record (SPEC 3.3)")]
     NoUnits,
 
-    #[error("object {object}: prefix {prefix}, but the name before has {before} bytes (SPEC 3.4)")]
+    #[error("object {object}: prefix {prefix}, but the previous name has {before} bytes (SPEC 3.4)")]
     Prefix { object: usize, prefix: u64, before: usize },
-    #[error("{name}: {ndim} dims, 16 are the most (SPEC 3.4)")]
+    #[error("{name}: {ndim} dims, more than 16 (SPEC 3.4)")]
     Dims { name: String, ndim: u64 },
     #[error("{name}: split {split} is above the number of dims, {ndim} (SPEC 3.4)")]
     Split { name: String, split: u64, ndim: usize },
-    #[error("object {object}: a name of {length} bytes, not 1 to 4096 (SPEC 3.4.1)")]
+    #[error("object {object}: the name has {length} bytes, not 1 to 4096 (SPEC 3.4.1)")]
     NameLength { object: usize, length: u64 },
     #[error("object {object}: the name is not UTF-8 (SPEC 3.4.1)")]
     NameUtf8 { object: usize },
-    #[error("{name}: not above the object before in the order of class and name (SPEC 3.4.1)")]
+    #[error("{name}: not in ascending order of class and name (SPEC 3.4.1)")]
     Order { name: String },
     #[error("{name}: tied to {to}, which is not an earlier object (SPEC 3.4.2)")]
     TiedForward { name: String, to: u64 },
     #[error("{name}: tied to object {to}, which is {what} (SPEC 3.4.2)")]
     Tied { name: String, to: u32, what: &'static str },
-    #[error("{name}: more than 2^48 weights or bytes, or 2^64 rows or columns (SPEC 3.4.3)")]
+    #[error("{name}: more than 2^48 weights or bytes, or at least 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
-    #[error("{name}: dtype code {code} is not known (SPEC 3.5)")]
+    #[error("{name}: dtype code {code} is unknown (SPEC 3.5)")]
     Dtype { name: String, code: u8 },
-    #[error("{name}: split {split} of {ndim} dims leaves none along which blocks could lie (SPEC 3.5.1)")]
+    #[error("{name}: split {split} of {ndim} dims leaves no dim for the blocks (SPEC 3.5.1)")]
     BlockSplit { name: String, split: usize, ndim: usize },
-    #[error("{name}: the last dim, {last}, is no multiple of the {weights} weights of a block (SPEC 3.5.1)")]
+    #[error("{name}: the last dim, {last}, is not a multiple of the {weights} weights of a block (SPEC 3.5.1)")]
     BlockDim { name: String, last: u64, weights: u64 },
-    #[error("{name}: the name of an opaque dtype of {length} bytes, not 1 to 64 (SPEC 3.5.2)")]
+    #[error("{name}: the name of its opaque dtype has {length} bytes, not 1 to 64 (SPEC 3.5.2)")]
     TypeNameLength { name: String, length: u64 },
     #[error("{name}: the name of its opaque dtype is not UTF-8 (SPEC 3.5.2)")]
     TypeNameUtf8 { name: String },
     #[error("{name}: {dtype} is a plain dtype and cannot be opaque (SPEC 3.5.2)")]
     TypeNamePlain { name: String, dtype: String },
-    #[error("{name}: split {split} of an opaque tensor, not 0 (SPEC 3.5.2)")]
+    #[error("{name}: the split of an opaque tensor is {split}, not 0 (SPEC 3.5.2)")]
     OpaqueSplit { name: String, split: usize },
-    /// Only of objects to be written: a file has no way to say so.
+    /// Only for objects to be written; a file cannot express this.
     #[error("{name}: an opaque dtype needs a name and a length, and no other dtype has them (SPEC 3.5.2)")]
     OpaqueMeta { name: String },
 
@@ -83,9 +85,9 @@ pub enum FormatError {
     UnitsLength { count: u64, length: u64 },
     #[error("unit {unit}: the reserved field is not 0 (SPEC 3.6)")]
     Reserved { unit: usize },
-    #[error("unit {unit}: {length} bytes, 2^28 are the most (SPEC 3.6)")]
+    #[error("unit {unit}: {length} bytes, more than 2^28 (SPEC 3.6)")]
     UnitLength { unit: usize, length: u32 },
-    #[error("unit {unit}: a tensor header of tile {tile}, not 0 (SPEC 3.6.2)")]
+    #[error("unit {unit}: the tile of a tensor header is {tile}, not 0 (SPEC 3.6.2)")]
     HeadTile { unit: usize, tile: u32 },
     #[error("unit {unit}: there is no object {object} (SPEC 3.6.2)")]
     UnitObject { unit: usize, object: u32 },
@@ -102,9 +104,11 @@ pub enum FormatError {
 
     #[error("there is a second layers record, before byte {at} of the manifest (SPEC 3.7)")]
     LayersTwice { at: usize },
-    #[error("{count} layers, 255 are the most (SPEC 3.7)")]
+    #[error("{count} layers, more than 255 (SPEC 3.7)")]
     LayerCount { count: u64 },
-    #[error("layer {layer} of the file: {units} units are fewer than in the layer before, or more than all (SPEC 3.7)")]
+    #[error(
+        "layer {layer} of the file: {units} units are fewer than in the previous layer, or more than the file has (SPEC 3.7)"
+    )]
     LayerUnits { layer: usize, units: u64 },
 
     #[error("{name}: {field} is 0 (SPEC 3.4)")]
@@ -118,21 +122,21 @@ pub enum FormatError {
     #[error("{name}: 2^32 tiles or more (SPEC 4.2)")]
     TileCount { name: String },
 
-    #[error("unit {unit}: a tile of {name} in mode {mode} does not stand in layer {layer} (SPEC 12.1)")]
+    #[error("unit {unit}: a tile of {name} in mode {mode} is not allowed in layer {layer} (SPEC 12.1)")]
     LayerMode { unit: usize, name: String, mode: u8, layer: u8 },
     #[error(
-        "unit {unit}: before it the layer below has no tile {tile} of {name} that one in layer {layer} makes finer (SPEC 12.2)"
+        "unit {unit}: no tile {tile} of {name} that layer {layer} can refine precedes it in the layer below (SPEC 12.2)"
     )]
     NothingBelow { unit: usize, tile: u32, name: String, layer: u8 },
     #[error("{name}: its tiles in layer {layer} differ in mode (SPEC 12.2)")]
     LayerModes { name: String, layer: u8 },
 }
 
-/// Why a file cannot be opened, read or written.
+/// Error: a file cannot be opened, read or written.
 ///
-/// `file` is the name the caller gave it; `place` says which unit, as [`crate::Reader::unit_place`] does.
+/// `file` is the name that the caller gave it; `place` describes a unit, as in [`crate::Reader::unit_place`].
 #[derive(Debug, Error)]
-#[allow(missing_docs)] // The messages say what the fields are.
+#[allow(missing_docs)] // The messages explain the fields.
 pub enum ContainerError {
     #[error("{file}: {error}")]
     Io { file: String, error: io::Error },
@@ -140,19 +144,19 @@ pub enum ContainerError {
     Format { file: String, rule: FormatError },
     #[error("{file}: there is no unit {unit}, the manifest has {count} (SPEC 3.6)")]
     NoSuchUnit { file: String, unit: u32, count: usize },
-    #[error("{file}: {place} is absent: the file is cut before its end (SPEC 2.5)")]
+    #[error("{file}: {place} is absent: the file is incomplete, or the unit is excluded (SPEC 2.5)")]
     Absent { file: String, unit: u32, place: String },
     #[error("{file}: {place} is damaged: it does not have the hash in the manifest (SPEC 11.2)")]
     Damaged { file: String, unit: u32, place: String },
     #[error("{file}: mode {} does not fit {place} (SPEC 3.6)", mode.0)]
     WrongMode { file: String, place: String, mode: Mode },
-    #[error("{file}: unit {unit} has {length} bytes, 2^28 are the most (SPEC 3.6)")]
+    #[error("{file}: unit {unit} has {length} bytes, more than 2^28 (SPEC 3.6)")]
     LongUnit { file: String, unit: usize, length: usize },
-    #[error("{file}: {pushed} units written where {slots} were announced (SPEC 3.6)")]
+    #[error("{file}: {pushed} units were written, but {slots} were declared (SPEC 3.6)")]
     UnitCount { file: String, slots: usize, pushed: usize },
 }
 
-/// An object's name as messages show it: quoted, on one line, not too long.
+/// Returns an object's name for messages: quoted, escaped to one line, and truncated.
 pub(crate) fn shown(name: &str) -> String {
     const MOST: usize = 120;
     match name.char_indices().nth(MOST) {

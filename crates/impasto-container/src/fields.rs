@@ -1,11 +1,11 @@
-//! Fixed-width structures, declared as the tables of SPEC.md print them.
+//! Fixed-width structures, declared like the tables in SPEC.md.
 
-/// A value of fixed width in the file, little-endian (SPEC 1.1).
+/// A value with a fixed width in the file, little-endian (SPEC 1.1).
 pub(crate) trait Field: Sized {
-    /// Bytes in the file.
+    /// Size in the file, in bytes.
     const SIZE: usize;
 
-    /// Takes the value off the front of `bytes`; `None` if they are too few.
+    /// Reads the value and removes it from the front of `bytes`; `None` if there are too few bytes.
     fn take(bytes: &mut &[u8]) -> Option<Self>;
 
     /// Appends the value.
@@ -44,7 +44,7 @@ macro_rules! integers {
 
 integers!(u8 u16 u32 u64);
 
-/// Declares a private structure that is its fields one after the other.
+/// Declares a private structure that is stored as its fields in order.
 macro_rules! table {
     ($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$meta])*

@@ -4,47 +4,47 @@ use std::ops::Range;
 
 use impasto_core::{DType, Place};
 
-/// Most elements of a tile (SPEC 4.2).
+/// The largest number of elements in a tile (SPEC 4.2).
 pub const MAX_TILE_ELEMENTS: u64 = 1 << 24;
 
-/// Most bytes that the elements of a tile have (SPEC 4.2).
+/// The largest size of the elements of a tile, in bytes (SPEC 4.2).
 pub const MAX_TILE_BYTES: u64 = 1 << 27;
 
-/// Weights of a tensor, bytes of an opaque one and bytes of an asset are at most this (SPEC 3.4.3).
+/// The largest number of weights of a tensor, of bytes of an opaque tensor, and of bytes of an asset (SPEC 3.4.3).
 pub const MAX_ELEMENTS: u64 = 1 << 48;
 
-/// Most elements of a tile of `dtype`, whose elements may be blocks (SPEC 4.2).
+/// Returns the largest number of elements in a tile of `dtype`; elements are blocks for a block dtype (SPEC 4.2).
 pub fn max_tile_elements(dtype: DType) -> u64 {
     MAX_TILE_ELEMENTS.min(MAX_TILE_BYTES / dtype.size() as u64)
 }
 
-/// The matrix that an object is coded as, `rows` x `cols` elements, and its division into tiles of `tile_rows` x
-/// `tile_cols`, smaller at the lower and right edge.
+/// The matrix that an object is coded as, of `rows` x `cols` elements. It is divided into tiles of `tile_rows` x
+/// `tile_cols`, smaller at the lower and right edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
     rows: u64,
     cols: u64,
     tile_rows: u64,
     tile_cols: u64,
-    /// Tiles across a row of tiles, and all tiles; both 0 if there is no element.
+    /// Tiles per tile row, and number of all tiles; both 0 if there are no elements.
     across: u32,
     tiles: u32,
 }
 
-/// The rule of SPEC 4.2 that a division into tiles breaks.
+/// Error: the size or the tiles of a matrix violate SPEC 3.4.3, 3.4 or 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatrixError {
     /// More elements than [`MAX_ELEMENTS`].
     Elements,
-    /// Tiles of no rows or no columns.
+    /// A tile without rows or columns.
     EmptyTile,
-    /// A tile of more elements than [`MAX_TILE_ELEMENTS`].
+    /// A tile with more than [`MAX_TILE_ELEMENTS`] elements.
     TileElements,
     /// 2^32 tiles or more.
     TileCount,
 }
 
-/// A tile: the rows and columns of the matrix that it holds.
+/// The rows and columns of the matrix that a tile covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TileRect {
     /// Rows of the matrix.
@@ -61,23 +61,23 @@ impl From<TileRect> for Place {
 }
 
 impl TileRect {
-    /// Rows of the tile; at most 2^24 (SPEC 4.2).
+    /// Returns the number of rows; at most 2^24 (SPEC 4.2).
     pub fn height(&self) -> usize {
         (self.rows.end - self.rows.start) as usize
     }
 
-    /// Columns of the tile; at most 2^24 (SPEC 4.2).
+    /// Returns the number of columns; at most 2^24 (SPEC 4.2).
     pub fn width(&self) -> usize {
         (self.cols.end - self.cols.start) as usize
     }
 }
 
 impl Matrix {
-    /// A matrix of `rows` x `cols` elements in tiles of `tile_rows` x `tile_cols`.
+    /// Creates a matrix of `rows` x `cols` elements with tiles of `tile_rows` x `tile_cols`.
     ///
     /// # Errors
-    /// A division that SPEC 4.2 refuses. That tiles have columns by 32s, and bytes within the bound, is left to the
-    /// object, which knows the dtype.
+    /// [`MatrixError`]. The rules about multiples of 32 columns and the bytes of a tile depend on the object, so
+    /// [`crate::Object::matrix`] checks them.
     pub fn new(rows: u64, cols: u64, tile_rows: u64, tile_cols: u64) -> Result<Matrix, MatrixError> {
         let elements = rows.checked_mul(cols).filter(|&n| n <= MAX_ELEMENTS).ok_or(MatrixError::Elements)?;
         if tile_rows == 0 || tile_cols == 0 {
@@ -92,48 +92,48 @@ impl Matrix {
         } else {
             let across = cols.div_ceil(tile_cols);
             let tiles = rows.div_ceil(tile_rows).checked_mul(across).and_then(|n| u32::try_from(n).ok());
-            // At most as many as all tiles, since there is a row of them.
+            // There is at least one tile row, so `across` is at most `tiles` and fits u32 too.
             (across as u32, tiles.ok_or(MatrixError::TileCount)?)
         };
         Ok(Matrix { rows, cols, tile_rows, tile_cols, across, tiles })
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Columns.
+    /// Returns the number of columns.
     pub fn cols(&self) -> u64 {
         self.cols
     }
 
-    /// Rows of a whole tile.
+    /// Returns the number of rows of a whole tile.
     pub fn tile_rows(&self) -> u64 {
         self.tile_rows
     }
 
-    /// Columns of a whole tile.
+    /// Returns the number of columns of a whole tile.
     pub fn tile_cols(&self) -> u64 {
         self.tile_cols
     }
 
-    /// Elements; at most [`MAX_ELEMENTS`].
+    /// Returns the number of elements; at most [`MAX_ELEMENTS`].
     pub fn elements(&self) -> u64 {
         self.rows * self.cols
     }
 
-    /// Number of tiles.
+    /// Returns the number of tiles.
     pub fn tile_count(&self) -> u32 {
         self.tiles
     }
 
-    /// Tiles in a row of tiles: `n` of SPEC 4.3; 0 if there is no tile.
+    /// Returns the number of tiles per tile row (`n` of SPEC 4.3); 0 if there are no tiles.
     pub fn tiles_across(&self) -> u32 {
         self.across
     }
 
-    /// The rows and columns of tile `index` (SPEC 4.3); `None` if there is no such tile.
+    /// Returns the rows and columns of tile `index` (SPEC 4.3); `None` if there is no such tile.
     pub fn tile(&self, index: u32) -> Option<TileRect> {
         if index >= self.tiles {
             return None;
@@ -146,20 +146,20 @@ impl Matrix {
         })
     }
 
-    /// The tiles that meet a band of rows and columns, ascending. What of the band lies outside the matrix meets
-    /// none.
+    /// Returns the tiles that intersect a band of rows and columns, in ascending order. Parts of the band outside the
+    /// matrix are ignored.
     pub fn tiles_meeting(&self, rows: Range<u64>, cols: Range<u64>) -> impl Iterator<Item = u32> + use<> {
-        // Without elements there may still be rows, too many to walk over.
+        // Without elements there can still be rows, too many to iterate over.
         let rows = if self.tiles == 0 { 0..0 } else { rows };
         let down = span(rows, self.rows, self.tile_rows);
         let right = span(cols, self.cols, self.tile_cols);
         let across = u64::from(self.across);
-        // Every number is below `tiles`, so it fits.
+        // Every number is below `tiles`, so it fits u32.
         down.flat_map(move |row| right.clone().map(move |col| (row * across + col) as u32))
     }
 }
 
-/// The tiles along one side that meet `band`: `length` elements in tiles of `tile`.
+/// Returns the tiles along one side that intersect `band`; the side has `length` elements, a tile `tile`.
 fn span(band: Range<u64>, length: u64, tile: u64) -> Range<u64> {
     let end = band.end.min(length);
     if band.start >= end { 0..0 } else { band.start / tile..end.div_ceil(tile) }

@@ -3,8 +3,8 @@
 use crate::error::FormatError;
 use crate::fields::{Field, table};
 
-/// The first eight bytes of every file. The high bit, the line ends and the control character show
-/// transfers that change text.
+/// The first eight bytes of every file. The high bit, the line endings and the control character reveal transfers that
+/// alter text.
 pub const MAGIC: [u8; 8] = *b"\x89IMP\r\n\x1a\n";
 
 /// The major version that this crate reads and writes.
@@ -13,19 +13,19 @@ pub const MAJOR: u16 = 1;
 /// The minor version that this crate writes.
 pub const MINOR: u16 = 0;
 
-/// Most bytes of a manifest (SPEC 2.2).
+/// The largest length of a manifest in bytes (SPEC 2.2).
 pub const MAX_MANIFEST: u64 = 1 << 32;
 
-/// What the header says besides what it must say.
+/// The variable fields of the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The minor version.
     pub minor: u16,
-    /// Bytes of the manifest.
+    /// Length of the manifest in bytes.
     pub manifest_length: u64,
-    /// Bytes of the whole file.
+    /// Length of the whole file in bytes.
     pub file_length: u64,
-    /// BLAKE3 of the manifest; it names the file.
+    /// BLAKE3 hash of the manifest; identifies the file.
     pub root: [u8; 32],
 }
 
@@ -42,16 +42,16 @@ table! {
 }
 
 impl Header {
-    /// Bytes of a header; the manifest begins here (SPEC 2.2).
+    /// Size of a header in bytes. The manifest begins here (SPEC 2.2).
     pub const SIZE: usize = Table::SIZE;
 
-    /// Reads the header at the front of `bytes` and checks it as far as it can be checked alone.
+    /// Parses the header at the front of `bytes` and checks what can be checked without the rest of the file.
     ///
     /// # Errors
-    /// What SPEC 2.1 and the bound of 2.2 refuse.
+    /// If the header violates SPEC 2.1, or its manifest length the bound of 2.2.
     pub fn read(mut bytes: &[u8]) -> Result<Header, FormatError> {
         let length = bytes.len() as u64;
-        // A file of another kind is told so, however short it is.
+        // Checked before the length, so that a short file of another type is reported as such.
         if bytes.iter().zip(&MAGIC).any(|(a, b)| a != b) {
             return Err(FormatError::Magic);
         }
@@ -76,7 +76,7 @@ impl Header {
         })
     }
 
-    /// The bytes of the header.
+    /// Returns the bytes of the header.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::SIZE);
         Table {
@@ -92,7 +92,8 @@ impl Header {
         out
     }
 
-    /// The first byte after the manifest. It cannot overflow, as 2.2 bounds the manifest.
+    /// Returns the end of the manifest, counted from the start of the file. It cannot overflow, because 2.2 bounds the
+    /// manifest.
     pub fn manifest_end(&self) -> u64 {
         (Self::SIZE as u64).saturating_add(self.manifest_length)
     }

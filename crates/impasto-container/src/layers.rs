@@ -1,4 +1,4 @@
-//! The layers record: at which units a file's layers end (SPEC 3.7).
+//! The layers record: the units at which the layers of a file end (SPEC 3.7).
 
 use impasto_core::varint;
 
@@ -6,15 +6,15 @@ use crate::cursor::Cursor;
 use crate::error::FormatError;
 use crate::fields::Field;
 
-/// Most layers that a file says it has (SPEC 3.7).
+/// The largest number of layers in a layers record (SPEC 3.7).
 pub const MAX_MARKS: usize = 255;
 
-/// A layer of the file, all coarser ones included: the model that its writer meant a reader to stop at.
+/// A layer of the file, as its writer chose it; includes all coarser layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerMark {
-    /// The layer is the first so many units of the file.
+    /// The number of units in the layer, counted from the first unit of the file.
     pub units: u32,
-    /// KL divergence from the original in nats a position, where its writer measured it.
+    /// KL divergence from the original in nats per token, if the writer measured it.
     pub kld: Option<f32>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn write_marks(marks: &[LayerMark], out: &mut Vec<u8>) {
     }
 }
 
-/// Checks what SPEC 3.7 says of the layers of a file of `units` units.
+/// Checks the rules of SPEC 3.7 for a file of `units` units.
 pub(crate) fn check_marks(marks: &[LayerMark], units: usize) -> Result<(), FormatError> {
     if marks.len() > MAX_MARKS {
         return Err(FormatError::LayerCount { count: marks.len() as u64 });

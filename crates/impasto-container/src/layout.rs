@@ -1,4 +1,4 @@
-//! Where everything is: the places of units in the file, and the units of objects.
+//! Tables derived from a manifest: the byte ranges of units, and the units of objects.
 
 use std::ops::Range;
 
@@ -9,44 +9,43 @@ use crate::manifest::Manifest;
 use crate::object::{Object, check_objects};
 use crate::unit::{ALIGNMENT, MAX_UNIT, UnitEntry};
 
-/// Stands for "no unit" in tables of unit numbers, of which there are fewer than 2^27 (SPEC 2.2, 3.6).
+/// Marks "no unit" in tables of unit numbers. There are fewer than 2^27 units (SPEC 2.2, 3.6).
 const NONE: u32 = u32::MAX;
 
-/// The tables that follow from a manifest. That they exist shows that the manifest obeys SPEC 3.4 to 4.3, 12.1
-/// and 12.2.
+/// The tables derived from a manifest. A manifest with a `Layout` satisfies SPEC 3.4 to 4.3, 12.1 and 12.2.
 #[derive(Clone, Debug)]
 pub struct Layout {
     matrices: Vec<Option<Matrix>>,
     places: Places,
-    /// For each object: the unit that is its head.
+    /// For each object, the unit of its tensor header in layer 0.
     headers: Vec<u32>,
-    /// For each object: where its tiles begin in `tiles`; one entry more, the end.
+    /// For each object, the index of its first tile in `tiles`; one further entry holds the end.
     first: Vec<usize>,
-    /// For each tile of each object: its unit in layer 0.
+    /// For each tile of each object, its unit in layer 0.
     tiles: Vec<u32>,
-    /// For each object: whether this version knows all modes of its tiles (SPEC 3.6.1).
+    /// For each object, whether this version knows all modes of its tiles in layer 0 (SPEC 3.6.1).
     readable: Vec<bool>,
     /// The units in layers above 0.
     above: Above,
 }
 
-/// The units in layer 0 of one object.
+/// The units of one object in layer 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectUnits<'a> {
-    /// The unit that is the tensor header, if there is one.
+    /// The unit of the tensor header, if there is one.
     pub header: Option<u32>,
-    /// For each tile its unit.
+    /// The unit of each tile.
     pub tiles: &'a [u32],
-    /// Whether this version knows the modes of all tiles.
+    /// Whether this version knows the modes of all these tiles.
     pub readable: bool,
 }
 
 impl Layout {
-    /// Checks the manifest and builds the tables. Time is that of sorting the units at most, memory about 24 bytes a
-    /// unit and 100 bytes an object.
+    /// Checks the manifest and builds the tables. Takes at most the time of sorting the units, and about 24 bytes of
+    /// memory per unit and 100 per object.
     ///
     /// # Errors
-    /// What SPEC 3.4 to 4.3, 12.1 and 12.2 refuse.
+    /// If the manifest violates SPEC 3.4 to 4.3, 12.1 or 12.2.
     pub fn new(manifest: &Manifest, manifest_length: u64) -> Result<Layout, FormatError> {
         let matrices = check_objects(&manifest.objects)?;
         let places = Places::new(manifest_length, manifest.units.iter().map(|unit| unit.length))?;
@@ -65,7 +64,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Those of `units` that this version does not skip.
+    /// Returns the `units` that this version does not skip.
     fn known(&self, manifest: &Manifest, mut units: Vec<u32>) -> Vec<u32> {
         units.retain(|&unit| {
             let entry = &manifest.units[unit as usize];
@@ -74,13 +73,13 @@ impl Layout {
         units
     }
 
-    /// The unit in layer 0 of a tile of an object.
+    /// Returns the unit in layer 0 of a tile of an object.
     fn tile(&self, object: u32, tile: u32) -> Option<u32> {
         self.tiles.get(self.first.get(object as usize)? + tile as usize).copied()
     }
 
-    /// Checks each unit alone, then takes memory for the tiles that the objects say they have, if there are units for
-    /// as many.
+    /// Checks each unit on its own. Allocates the table of tiles only if there are enough units for the tiles of every
+    /// object.
     fn reserve_tiles(&mut self, manifest: &Manifest) -> Result<(), FormatError> {
         let mut have = vec![0u32; manifest.objects.len()];
         for (unit, entry) in manifest.units.iter().enumerate() {
@@ -102,9 +101,9 @@ impl Layout {
         Ok(())
     }
 
-    /// Enters the units of layer 0, in the order of the file. No tile stays empty: there are units enough, none is
-    /// outside its object, and no two are for the same tile. Gives the units that are left, each in a place of its own:
-    /// ascending by object, then layer, then tile, tensor headers last.
+    /// Assigns the units of layer 0 to tensor headers and tiles, in the order of the file. Every tile gets a unit,
+    /// because there are enough units, each is inside its object, and no tile has two. Returns the other units, without
+    /// duplicates, in ascending order of object, layer and tile, with tensor headers last.
     fn fill(&mut self, manifest: &Manifest) -> Result<Vec<u32>, FormatError> {
         let name = |entry: &UnitEntry| shown(&manifest.objects[entry.object as usize].name);
         let duplicate = |first: u32, second: u32| {
@@ -132,10 +131,10 @@ impl Layout {
             }
             self.readable[object] &= entry.mode.is_known();
         }
-        // Units that are skipped have no tables, but they too have one place each.
+        // Skipped units are in no table, but they must not be duplicates either.
         let key = |unit: u32| {
             let entry = &manifest.units[unit as usize];
-            // Heads have one place in an object and layer, whatever tile they name.
+            // An object has at most one tensor header per layer, whatever its `tile` field says.
             (entry.object, entry.layer, entry.is_header(), if entry.is_header() { 0 } else { entry.tile })
         };
         others.sort_unstable_by_key(|&unit| (key(unit), unit));
@@ -145,13 +144,13 @@ impl Layout {
         }
     }
 
-    /// The matrix of object number `object`; `None` if there is no such object or its class is unknown.
+    /// Returns the matrix of object number `object`; `None` if there is no such object or its class is unknown.
     pub fn matrix(&self, object: u32) -> Option<&Matrix> {
         self.matrices.get(object as usize)?.as_ref()
     }
 
-    /// The units of object number `object`, which a tied object does not have; `None` if there is no such object or
-    /// its class is unknown.
+    /// Returns the units of object number `object` in layer 0 (none for a tied object). `None` if there is no such
+    /// object or its class is unknown.
     pub fn own_units(&self, object: u32) -> Option<ObjectUnits<'_>> {
         self.matrix(object)?;
         let object = object as usize;
@@ -163,24 +162,24 @@ impl Layout {
         })
     }
 
-    /// How many layers above 0 object number `object` has; a tied object, and one of unknown class, has none. They are
-    /// numbered from 1 without a gap.
+    /// Returns the number of layers above 0 of object number `object`; 0 for a tied object or one of unknown class.
+    /// Layers are numbered from 1 without gaps.
     pub fn layers(&self, object: u32) -> u8 {
         self.above.count(object)
     }
 
-    /// The units of object number `object` in one of its layers above 0; `entries` are all units of the manifest.
+    /// Returns the units of object number `object` in a layer above 0. `entries` holds all units of the manifest.
     pub fn layer<'a>(&'a self, entries: &'a [UnitEntry], object: u32, layer: u8) -> Option<LayerUnits<'a>> {
         self.above.layer(entries, object, layer)
     }
 
-    /// Where the units are.
+    /// Returns the byte ranges of the units.
     pub fn places(&self) -> &Places {
         &self.places
     }
 }
 
-/// Checks what SPEC 3.6, 3.6.2 and 12.1 say of one unit alone; gives the matrix of its object.
+/// Checks the rules of SPEC 3.6, 3.6.2 and 12.1 about a single unit. Returns the matrix of its object.
 fn check_unit<'a>(
     unit: usize,
     entry: &UnitEntry,
@@ -195,7 +194,7 @@ fn check_unit<'a>(
     if owner.tied().is_some() {
         return Err(FormatError::UnitOfTied { unit, name: name() });
     }
-    // Of an object of unknown class nothing is known that a tile's number could break.
+    // For an object of unknown class, the number of tiles is unknown, so the field cannot be checked.
     if let Some(matrix) = matrix {
         if entry.is_header() && tile != 0 {
             return Err(FormatError::HeadTile { unit, tile });
@@ -214,16 +213,16 @@ fn check_unit<'a>(
 /// The byte ranges of units (SPEC 2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// For each unit its first byte and its end.
+    /// For each unit, its range of bytes.
     ranges: Vec<Range<u64>>,
     end: u64,
 }
 
 impl Places {
-    /// Places units of `lengths` bytes after a manifest of `manifest_length` bytes.
+    /// Computes the ranges of units of `lengths` bytes after a manifest of `manifest_length` bytes.
     ///
     /// # Errors
-    /// A unit that is too long (SPEC 3.6).
+    /// If a unit is too long (SPEC 3.6).
     pub fn new(manifest_length: u64, lengths: impl IntoIterator<Item = u32>) -> Result<Places, FormatError> {
         let mut end = (crate::Header::SIZE as u64).saturating_add(manifest_length);
         let lengths = lengths.into_iter();
@@ -239,18 +238,18 @@ impl Places {
         Ok(Places { ranges, end })
     }
 
-    /// The bytes of unit number `unit`, if there is such a unit.
+    /// Returns the byte range of unit number `unit`, if there is such a unit.
     pub fn unit(&self, unit: u32) -> Option<Range<u64>> {
         self.ranges.get(unit as usize).cloned()
     }
 
-    /// The end of the last unit: the length of the file.
+    /// Returns the end of the last unit, which is the length of the file.
     pub fn end(&self) -> u64 {
         self.end
     }
 }
 
-/// The first place at or after `end` where a unit may begin.
+/// Returns the first position at or after `end` where a unit may begin.
 pub(crate) fn align(end: u64) -> u64 {
     end.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX)
 }

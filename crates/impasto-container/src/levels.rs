@@ -1,4 +1,4 @@
-//! Reading by layers: what of them is there, and how far each row of tiles can be read (SPEC 12).
+//! Reading by layers: the units of each layer, and the level of each tile row (SPEC 12).
 
 use std::ops::Range;
 
@@ -9,26 +9,26 @@ use crate::reader::Reader;
 use crate::source::Source;
 
 impl<S: Source> Reader<S> {
-    /// How many layers above 0 hold object number `object`; they are numbered from 1 without a gap. Tied objects have
-    /// those of the tied-to tensor; there are none of an object of unknown class.
+    /// Returns the number of layers above 0 of object number `object`. They are numbered from 1 without gaps. A tied
+    /// object has those of the tensor it is tied to; an object of unknown class has none.
     pub fn layers_of(&self, object: u32) -> u8 {
         self.layout.layers(self.resolve(object))
     }
 
-    /// The units in one of these layers, present or not.
+    /// Returns the units in one of these layers, whether present or not.
     pub fn layer_of(&self, object: u32, layer: u8) -> Option<LayerUnits<'_>> {
         self.layout.layer(self.units(), self.resolve(object), layer)
     }
 
-    /// The finest level at which a row of tiles of object number `object` can be read (SPEC 12.3), `tile_row` counted
-    /// from the top. 0 if none of its tiles is in mode lattice: then it is the same at every level.
+    /// Returns the level of a tile row of object number `object` (SPEC 12.3); `tile_row` is counted from the top.
+    /// Returns 0 if none of its tiles is in mode lattice, since the row is then the same at every level.
     pub fn level(&self, object: u32, tile_row: u64) -> u8 {
         let (Some(units), Some(matrix)) = (self.units_of(object), self.matrix(object)) else { return 0 };
         let layers = self.layers_of(object);
         if layers == 0 {
             return 0;
         }
-        // Numbers of tiles fit u32.
+        // Tile numbers fit u32.
         let across = matrix.tiles_across() as usize;
         let first = usize::try_from(tile_row).map_or(usize::MAX, |row| row.saturating_mul(across));
         let row = units.tiles.get(first..).unwrap_or_default().iter().take(across);
@@ -45,8 +45,9 @@ impl<S: Source> Reader<S> {
         (1..=layers).take_while(|&layer| self.layer_of(object, layer).is_some_and(there)).last().unwrap_or(0)
     }
 
-    /// The units needed to read a band of the matrix of object number `object` at the levels of its rows of tiles: of each
-    /// layer the tensor header, if there is one, then the tiles that meet the band (SPEC 4.4). `None` as for [`Reader::units_of`].
+    /// Returns the units that are needed to read a band of the matrix of object number `object`, with each tile row at
+    /// its level: for each layer the tensor header, if there is one, then the tiles that intersect the band (SPEC 4.4).
+    /// Returns `None` in the same cases as [`Reader::units_of`].
     pub fn units_of_band(&self, object: u32, rows: Range<u64>, cols: Range<u64>) -> Option<Vec<u32>> {
         let units = self.units_of(object)?;
         let matrix = self.matrix(object)?;

@@ -1,7 +1,7 @@
-//! The .impasto file: header, manifest, units, hashes, sources (SPEC 2, 3, 4, 11).
+//! The `.impasto` file: header, manifest, units, hashes, sources (SPEC 2, 3, 4, 11, 12).
 //!
-//! This crate knows where units are and whether they are whole, not what they mean: how a unit is coded, which dtypes
-//! a mode serves (SPEC 5.3) and which modes may stand together (5.4) is for those who decode it.
+//! This crate knows where units are and whether they are intact, but not what they mean. The coding of units, the
+//! dtypes that a mode supports (SPEC 5.3) and the modes that an object may combine (5.4) are left to their decoder.
 //!
 //! ```
 //! use impasto_container::{Limits, Object, ObjectKind, Reader, UnitSlot, Writer};

@@ -1,19 +1,19 @@
-//! How much memory a reader will take for a manifest (SPEC 11.1).
+//! Limits to the memory that reading a manifest takes (SPEC 11.1).
 
 use crate::error::FormatError;
 
-/// Bounds on what opening a file may cost, below those of the format.
+/// Limits to the cost of opening a file; stricter than the format.
 ///
-/// Memory stays below twice the manifest, 600 bytes an object (growth included) and the names; so with these defaults
-/// no file takes more than about 1.2 GB, and only one that brings a manifest of 256 MiB takes nearly as much. A honest
-/// file takes about 60 bytes a unit.
+/// Opening takes less than twice the size of the manifest, plus 600 bytes per object (including the growth of vectors),
+/// plus the names. With the default limits that is at most about 1.2 GB, and close to that only with a manifest of 256
+/// MiB. An ordinary file takes about 60 bytes per unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a manifest.
+    /// Largest length of a manifest in bytes.
     pub max_manifest: u64,
-    /// Most objects.
+    /// Largest number of objects.
     pub max_objects: u64,
-    /// Most bytes of all names together. Names share prefixes, so a few bytes can stand for 4096.
+    /// Largest total length of the names in bytes. Names share prefixes, so a few bytes can expand to 4096.
     pub max_name_bytes: u64,
 }
 
@@ -23,7 +23,7 @@ impl Default for Limits {
     }
 }
 
-/// Refuses `value` above `limit`.
+/// Returns an error if `value` exceeds `limit`.
 pub(crate) fn within(what: &'static str, value: u64, limit: u64) -> Result<(), FormatError> {
     if value > limit {
         return Err(FormatError::OverLimit { what, value, limit });

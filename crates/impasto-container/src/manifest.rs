@@ -13,25 +13,25 @@ const LAYERS: u8 = 0x01;
 const OBJECT: u8 = 0x81;
 const UNITS: u8 = 0x82;
 
-/// Records of this kind and above must be known to be skipped (SPEC 3.2).
+/// Unknown records of this kind and above must not be skipped (SPEC 3.2).
 const CRITICAL: u8 = 0x80;
 
-/// What a file holds. [`crate::Layout::new`] checks what the records together must obey.
+/// The objects, units and layers of a file. [`crate::Layout::new`] checks the rules that involve several records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
-    /// The objects; the number of an object is its place here.
+    /// The objects; the index is the number of the object.
     pub objects: Vec<Object>,
-    /// The units, in the order of the file.
+    /// The entries of the units, in the order of the file.
     pub units: Vec<UnitEntry>,
-    /// Where its writer's layers end, coarsest first; empty if the file does not say.
+    /// The layers that the writer recorded, coarsest first; empty if there is no layers record.
     pub layers: Vec<LayerMark>,
 }
 
 impl Manifest {
-    /// Reads the records of a manifest.
+    /// Parses the records of a manifest.
     ///
     /// # Errors
-    /// Records that SPEC 3.1 to 3.6.1 and 3.7 refuse, and what is over `limits`.
+    /// If a record violates SPEC 3.1 to 3.6.1 or 3.7, or the manifest exceeds `limits`.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Manifest, FormatError> {
         let mut cursor = Cursor::new(bytes);
         let mut objects: Vec<Object> = Vec::new();
@@ -64,7 +64,7 @@ impl Manifest {
         Ok(Manifest { objects, units, layers })
     }
 
-    /// The bytes of the manifest.
+    /// Returns the bytes of the manifest.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = records_before_entries(&self.objects, self.units.len(), &self.layers);
         out.reserve_exact(self.units.len() * UnitEntry::SIZE);
@@ -73,13 +73,13 @@ impl Manifest {
     }
 }
 
-/// Bytes of a manifest of `objects`, any `units` units and `layers`. It does not depend on what the units are, so it is
-/// known before the first is coded.
+/// Returns the length in bytes of a manifest of `objects`, any `units` units and `layers`. It does not depend on the
+/// content of the units, so it is known before they are coded.
 pub fn manifest_length(objects: &[Object], units: usize, layers: &[LayerMark]) -> u64 {
     records_before_entries(objects, units, layers).len() as u64 + entries_length(units)
 }
 
-/// The records of objects and layers, and the units record up to its first entry.
+/// Returns the records of objects and layers, and the units record up to its first entry.
 fn records_before_entries(objects: &[Object], units: usize, layers: &[LayerMark]) -> Vec<u8> {
     let (mut out, mut payload) = (Vec::new(), Vec::new());
     let mut before = "";
@@ -116,7 +116,7 @@ fn read_units(mut payload: Cursor<'_>) -> Result<Vec<UnitEntry>, FormatError> {
     if count.checked_mul(UnitEntry::SIZE as u64) != Some(length) {
         return Err(FormatError::UnitsLength { count, length });
     }
-    // The entries are there, so their number is one that memory can hold.
+    // Memory is bounded, because the entries were found in the payload.
     let mut units = Vec::with_capacity(count as usize);
     for unit in 0..count as usize {
         units.push(UnitEntry::read(&mut payload, unit)?);

@@ -8,43 +8,43 @@ use crate::geometry::{Matrix, MatrixError, max_tile_elements};
 use crate::limits::{Limits, within};
 use crate::tensor::TensorMeta;
 
-/// Most bytes of a name (SPEC 3.4.1).
+/// The largest length of a name in bytes (SPEC 3.4.1).
 pub const MAX_NAME: u64 = 4096;
 
-/// An asset so named holds the raw header of a checkpoint's file of tensors, so that an exact file gives that file back byte for
-/// byte: the file's name, then this.
+/// The suffix of an asset that holds the raw header of a file of tensors, so that a lossless file can restore that file
+/// byte for byte (SPEC 3.4.4). The name of the asset is the name of the file, then this suffix.
 pub const HEADER_SUFFIX: &str = "#header";
 
 const ASSET: u8 = 0;
 const TENSOR: u8 = 1;
 
-/// A named part of a file.
+/// A named part of a file: a tensor or an asset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its name, of 1 to 4096 bytes.
+    /// The name, of 1 to 4096 bytes.
     pub name: String,
-    /// What it is.
+    /// The kind of object, with its fields.
     pub kind: ObjectKind,
 }
 
-/// What an object is.
+/// The kind of an object, with the fields of its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
-    /// A file that rides along.
+    /// A file of the checkpoint that is kept with the weights.
     Asset {
-        /// Its bytes.
+        /// Its length in bytes.
         length: u64,
-        /// Bytes of a tile.
+        /// Bytes per tile.
         piece: u64,
     },
     /// A tensor.
     Tensor(TensorMeta),
-    /// An object of a class that a later version defines: only its name and number are known.
+    /// An object of a class from a later version. Only its name and number are known.
     Unknown(u8),
 }
 
 impl Object {
-    /// The number of its class.
+    /// Returns the number of the class.
     pub fn class(&self) -> u8 {
         match self.kind {
             ObjectKind::Asset { .. } => ASSET,
@@ -53,12 +53,12 @@ impl Object {
         }
     }
 
-    /// What objects ascend by in a file (SPEC 3.4.1).
+    /// Returns the sort key of objects in a file (SPEC 3.4.1).
     pub fn key(&self) -> (u8, &str) {
         (self.class(), &self.name)
     }
 
-    /// The tensor that it is, if it is one.
+    /// Returns the description of the tensor; `None` if the object is not a tensor.
     pub fn tensor(&self) -> Option<&TensorMeta> {
         match &self.kind {
             ObjectKind::Tensor(meta) => Some(meta),
@@ -66,12 +66,12 @@ impl Object {
         }
     }
 
-    /// The object that it is again, if it is tied.
+    /// Returns the number of the object that this one is tied to, if it is tied.
     pub fn tied(&self) -> Option<u32> {
         self.tensor().and_then(|meta| meta.tied)
     }
 
-    /// Type of its elements: U8 for an asset, `None` for an object of unknown class.
+    /// Returns the dtype of the elements: U8 for an asset, `None` for an object of unknown class.
     pub fn dtype(&self) -> Option<DType> {
         match &self.kind {
             ObjectKind::Asset { .. } => Some(DType::U8),
@@ -80,10 +80,10 @@ impl Object {
         }
     }
 
-    /// The matrix that it is coded as (SPEC 4.1); `None` for an object of unknown class.
+    /// Returns the matrix that the object is coded as (SPEC 4.1); `None` for an object of unknown class.
     ///
     /// # Errors
-    /// A dtype, a shape or a division into tiles that SPEC 3.4, 3.4.3, 3.5 or 4.2 refuses.
+    /// If the dtype, the shape or the tile size violates SPEC 3.4, 3.4.3, 3.5 or 4.2.
     pub fn matrix(&self) -> Result<Option<Matrix>, FormatError> {
         let (rows, cols, tile_rows, tile_cols) = match &self.kind {
             ObjectKind::Unknown(_) => return Ok(None),
@@ -111,7 +111,7 @@ impl Object {
         Ok(Some(matrix))
     }
 
-    /// The field that makes the tiles empty, for a message.
+    /// Returns the name of the field that makes the tiles empty, for error messages.
     fn empty_side(&self) -> &'static str {
         match &self.kind {
             ObjectKind::Tensor(meta) if meta.tile_rows == 0 => "tile_rows",
@@ -120,8 +120,8 @@ impl Object {
         }
     }
 
-    /// Reads the payload of an object record. Rules that bind several objects, and those of [`Object::matrix`], are
-    /// left to [`check_objects`]. `number` is the object's, `before` the name of the object before.
+    /// Parses the payload of an object record. `number` is the number of the object, `before` the name of the previous
+    /// object. Does not check rules about several objects or those of [`Object::matrix`]; see [`check_objects`].
     pub(crate) fn read(mut cursor: Cursor<'_>, number: usize, before: &str) -> Result<Object, FormatError> {
         let class: u8 = cursor.take()?;
         let name = read_name(&mut cursor, number, before)?;
@@ -133,7 +133,7 @@ impl Object {
         Ok(Object { name, kind })
     }
 
-    /// Appends the payload of the object's record.
+    /// Appends the payload of the object record. `before` is the name of the previous object.
     pub(crate) fn write(&self, before: &str, out: &mut Vec<u8>) {
         let shared = self.name.bytes().zip(before.bytes()).take_while(|(a, b)| a == b).count();
         let rest = &self.name.as_bytes()[shared..];
@@ -167,8 +167,8 @@ fn read_name(cursor: &mut Cursor<'_>, object: usize, before: &str) -> Result<Str
     String::from_utf8(name).map_err(|_| FormatError::NameUtf8 { object })
 }
 
-/// Checks the rules of SPEC 3.4, 3.5 and 4.2 that parsing leaves open, and gives the matrix of every object (`None` for
-/// one of unknown class).
+/// Checks the rules of SPEC 3.4, 3.5 and 4.2 that parsing does not check. Returns the matrix of every object, `None`
+/// for one of unknown class.
 pub(crate) fn check_objects(objects: &[Object]) -> Result<Vec<Option<Matrix>>, FormatError> {
     let mut before: Option<&Object> = None;
     let mut matrices = Vec::with_capacity(objects.len());
@@ -187,7 +187,7 @@ pub(crate) fn check_objects(objects: &[Object]) -> Result<Vec<Option<Matrix>>, F
     Ok(matrices)
 }
 
-/// Checks SPEC 3.4.2. Since a tie goes to an earlier object that is not tied, ties have no chains and no cycles.
+/// Checks SPEC 3.4.2. A tie points to an earlier object that is not tied, so chains and cycles are impossible.
 fn check_tie(objects: &[Object], number: usize, object: &Object) -> Result<(), FormatError> {
     let Some(meta) = object.tensor() else { return Ok(()) };
     let Some(to) = meta.tied else { return Ok(()) };
@@ -196,7 +196,7 @@ fn check_tie(objects: &[Object], number: usize, object: &Object) -> Result<(), F
         return Err(FormatError::TiedForward { name: name(), to: u64::from(to) });
     };
     let what = match target.tensor() {
-        None => "no tensor",
+        None => "not a tensor",
         Some(target) if target.tied.is_some() => "tied itself",
         Some(target) if target.dtype != meta.dtype => "of another dtype",
         Some(target) if target.opaque != meta.opaque => "of another opaque dtype or length",
@@ -206,7 +206,7 @@ fn check_tie(objects: &[Object], number: usize, object: &Object) -> Result<(), F
     Err(FormatError::Tied { name: name(), to, what })
 }
 
-/// Adds up the memory that objects take, and refuses what is over the limits.
+/// Sums the memory that objects take and checks it against the limits.
 pub(crate) struct Tally<'a> {
     limits: &'a Limits,
     objects: u64,

@@ -1,4 +1,4 @@
-//! Reading a file: what it holds, and the units of it that are wanted.
+//! Reading a file: its manifest, and its units on demand.
 
 use std::borrow::Cow;
 use std::io;
@@ -17,42 +17,42 @@ use crate::set::UnitSet;
 use crate::source::{MmapSource, Source};
 use crate::unit::{UnitEntry, unit_hash};
 
-/// An open file. Several threads may read units of it at once.
+/// An open file. Several threads may read its units at once.
 #[derive(Debug)]
 pub struct Reader<S> {
     source: S,
     name: String,
-    /// Bytes that are there; a cut file has fewer than its header says.
+    /// Length of the source in bytes; less than the header's `file_length` if the file is cut.
     length: u64,
-    /// The units whose bytes are there.
+    /// The units whose bytes are available.
     present: UnitSet,
-    /// The units whose bytes were read, hashed and found right, of a source that lends its bytes.
+    /// The units that were read and had the right hash, if the source returns borrowed bytes.
     verified: UnitSet,
     header: Header,
     manifest: Manifest,
     pub(crate) layout: Layout,
-    /// For each unit whether it is wanted, if it is above layer 0; those behind the end are.
+    /// The choice of [`Reader::keep`], by unit.
     keep: Vec<bool>,
 }
 
-/// Whether the bytes of a unit are there (SPEC 2.5).
+/// Whether the bytes of a unit are available (SPEC 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitState {
-    /// All of them are.
+    /// All bytes are available.
     Present,
-    /// The source does not have all of them ([`Source::has`]), as when the file is cut before the unit's end; or [`Reader::keep`]
-    /// leaves the unit out.
+    /// The source does not have all bytes ([`Source::has`]), for example because the file is cut before the unit's end,
+    /// or [`Reader::keep`] excludes the unit.
     Absent,
 }
 
-/// What a unit is found to be (SPEC 11.2).
+/// The result of verifying a unit (SPEC 11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitHealth {
-    /// Present, with the hash that the manifest gives.
+    /// Present, and its hash is that in the manifest.
     Good,
-    /// As [`UnitState::Absent`].
+    /// Absent, as in [`UnitState::Absent`].
     Absent,
-    /// Present, with another hash.
+    /// Present, but its hash differs.
     Damaged,
 }
 
@@ -60,7 +60,7 @@ impl Reader<MmapSource> {
     /// Maps and opens the file at `path`.
     ///
     /// # Errors
-    /// As [`Reader::open`].
+    /// As for [`Reader::open`], or if the file cannot be mapped.
     pub fn open_file(path: &Path, limits: &Limits) -> Result<Reader<MmapSource>, ContainerError> {
         let name = path.display().to_string();
         match MmapSource::open(path) {
@@ -71,11 +71,11 @@ impl Reader<MmapSource> {
 }
 
 impl<S: Source> Reader<S> {
-    /// Opens a file whose bytes are `source`: reads the header and the manifest, nothing else, and checks them. A file
-    /// cut after its manifest opens. `name` is what messages call the file.
+    /// Opens a file: reads and checks the header and the manifest, and nothing else. A file that is cut after its
+    /// manifest opens too. `name` is the name of the file in messages.
     ///
     /// # Errors
-    /// Whatever SPEC 2 to 4 refuse, what is over `limits`, and what the source refuses.
+    /// If the file violates SPEC 2 to 4, 12.1 or 12.2, exceeds `limits`, or cannot be read.
     pub fn open(source: S, name: impl Into<String>, limits: &Limits) -> Result<Reader<S>, ContainerError> {
         let name = name.into();
         match read_manifest(&source, limits) {
@@ -90,59 +90,59 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    /// What messages call the file.
+    /// Returns the name of the file in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The header.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The hash of the manifest, which names the file (SPEC 2.3).
+    /// Returns the hash of the manifest, which identifies the file (SPEC 2.3).
     pub fn root(&self) -> &[u8; 32] {
         &self.header.root
     }
 
-    /// Whether bytes are missing at the end.
+    /// Returns whether bytes are missing at the end.
     pub fn is_cut(&self) -> bool {
         self.length < self.header.file_length
     }
 
-    /// All objects; the number of an object is its place here.
+    /// Returns all objects; the index is the number of the object.
     pub fn objects(&self) -> &[Object] {
         &self.manifest.objects
     }
 
-    /// All units, in the order of the file.
+    /// Returns the entries of all units, in the order of the file.
     pub fn units(&self) -> &[UnitEntry] {
         &self.manifest.units
     }
 
-    /// The layers that the file says it has, coarsest first (SPEC 3.7). [`Reader::keep`] does not change them.
+    /// Returns the layers that the writer recorded, coarsest first (SPEC 3.7). [`Reader::keep`] does not affect them.
     pub fn marks(&self) -> &[LayerMark] {
         &self.manifest.layers
     }
 
-    /// Leaves out the units above layer 0 for which `keep`, a choice for each unit, is false: they count as absent from
-    /// now on. An earlier choice is forgotten. Units of layer 0 stay, and those behind the end of `keep`.
+    /// Excludes the units above layer 0 for which `keep`, indexed by unit, is false: they count as absent. Replaces an
+    /// earlier choice. Units of layer 0 and units past the end of `keep` are not excluded.
     pub fn keep(&mut self, keep: Vec<bool>) {
         self.keep = keep;
     }
 
-    /// Asks the source again which units are there: those that it has got meanwhile can be read from now on.
+    /// Asks the source again which units are available, so that units that it has received since can be read.
     pub fn refresh(&mut self) {
         let has = |unit| self.unit_range(unit).is_some_and(|range| self.source.has(&range));
         (self.present, self.length) = (UnitSet::of(self.units().len(), has), self.source.len());
     }
 
-    /// The number of the tensor called `name`.
+    /// Returns the number of the tensor called `name`.
     pub fn find_tensor(&self, name: &str) -> Option<u32> {
         self.find((1, name))
     }
 
-    /// The number of the asset called `name`.
+    /// Returns the number of the asset called `name`.
     pub fn find_asset(&self, name: &str) -> Option<u32> {
         self.find((0, name))
     }
@@ -152,36 +152,37 @@ impl<S: Source> Reader<S> {
         found.ok().and_then(|number| u32::try_from(number).ok())
     }
 
-    /// The number of the object whose units hold object number `object`: where it is tied to, or itself.
+    /// Returns the number of the object that holds the units of object number `object`: the object that it is tied to,
+    /// or itself.
     pub fn resolve(&self, object: u32) -> u32 {
         let tied = self.objects().get(object as usize).and_then(Object::tied);
         tied.unwrap_or(object)
     }
 
-    /// The matrix whose tiles hold object number `object`, that of the tied-to tensor if it is tied; `None` if there is
-    /// no such object or its class is unknown.
+    /// Returns the matrix of object number `object`, or of the tensor that it is tied to. `None` if there is no such
+    /// object or its class is unknown.
     pub fn matrix(&self, object: u32) -> Option<&Matrix> {
         self.layout.matrix(self.resolve(object))
     }
 
-    /// The units in layer 0 that hold object number `object`, those of the tied-to tensor if it is tied; `None` if
-    /// there is no such object or its class is unknown.
+    /// Returns the units in layer 0 of object number `object`, or of the tensor that it is tied to. `None` if there is
+    /// no such object or its class is unknown.
     pub fn units_of(&self, object: u32) -> Option<ObjectUnits<'_>> {
         self.layout.own_units(self.resolve(object))
     }
 
-    /// The bytes of the file that unit number `unit` takes; `None` if there is no such unit.
+    /// Returns the byte range of unit number `unit` in the file; `None` if there is no such unit.
     pub fn unit_range(&self, unit: u32) -> Option<Range<u64>> {
         self.layout.places().unit(unit)
     }
 
-    /// Which unit a message means, as in `unit 7 (tile 2 of "model.norm.weight")`.
+    /// Describes a unit for messages, as in `unit 7 (tile 2 of "model.norm.weight")`.
     pub fn unit_place(&self, unit: u32) -> String {
         let Some(entry) = self.units().get(unit as usize) else { return format!("unit {unit}") };
         describe(unit as usize, entry, self.objects().get(entry.object as usize))
     }
 
-    /// Whether the bytes of unit number `unit` are there. They are not read.
+    /// Returns whether the bytes of unit number `unit` are available, without reading them.
     ///
     /// # Errors
     /// [`ContainerError::NoSuchUnit`].
@@ -196,11 +197,13 @@ impl<S: Source> Reader<S> {
         self.present.contains(unit) && (entry.layer == 0 || wanted())
     }
 
-    /// The bytes of unit number `unit`, with the hash that the manifest gives. A source that lends its bytes is trusted to lend the
-    /// same again: their hash is computed at the first read only.
+    /// Reads unit number `unit` and checks its hash.
+    ///
+    /// If the source returns borrowed bytes, the hash is only computed at the first read, on the assumption that it
+    /// always returns the same bytes.
     ///
     /// # Errors
-    /// A unit that is absent, damaged, or not in the manifest, and what the source refuses.
+    /// If the unit is absent, damaged or not in the manifest, or cannot be read.
     pub fn read_unit(&self, unit: u32) -> Result<Cow<'_, [u8]>, ContainerError> {
         let range = self.present_range(unit)?;
         let bytes = read_exact(&self.source, range.start, range.end - range.start).map_err(|error| self.io(error))?;
@@ -208,11 +211,11 @@ impl<S: Source> Reader<S> {
         Ok(bytes)
     }
 
-    /// Reads many units in one call of the source. Their hashes are checked when they are taken out of the result, so that threads
-    /// share that work.
+    /// Reads several units in one call to the source. Their hashes are checked in [`Fetched::unit`], so that threads
+    /// can share that work.
     ///
     /// # Errors
-    /// As [`Reader::read_unit`], but for damage.
+    /// As for [`Reader::read_unit`], except for damage.
     pub fn fetch(&self, units: &[u32]) -> Result<Fetched<'_, S>, ContainerError> {
         let mut units = units.to_vec();
         units.sort_unstable();
@@ -226,18 +229,18 @@ impl<S: Source> Reader<S> {
         Ok(Fetched { reader: self, units, bytes })
     }
 
-    /// Says that unit number `unit` will not be read again soon, and may leave memory ([`Source::release`]).
+    /// Advises the source that unit number `unit` will not be read again soon ([`Source::release`]).
     pub fn release_unit(&self, unit: u32) {
         if let Some(range) = self.unit_range(unit) {
             self.source.release(range);
         }
     }
 
-    /// Reads unit number `unit`, hashes it, whether or not that was done before, and says what it is. A whole file is verified unit by
-    /// unit, in any order and by any number of threads.
+    /// Reads unit number `unit` and computes its hash, even if it was verified before. Units can be verified in any
+    /// order and by several threads.
     ///
     /// # Errors
-    /// A unit that is not in the manifest, and what the source refuses.
+    /// If the unit is not in the manifest or cannot be read.
     pub fn verify_unit(&self, unit: u32) -> Result<UnitHealth, ContainerError> {
         let range = self.range(unit)?;
         if !self.is_present(unit) {
@@ -253,7 +256,7 @@ impl<S: Source> Reader<S> {
         self.unit_range(unit).ok_or_else(no_such_unit)
     }
 
-    /// The place of a unit, if it is there.
+    /// Returns the byte range of a unit, if it is present.
     fn present_range(&self, unit: u32) -> Result<Range<u64>, ContainerError> {
         let range = self.range(unit)?;
         if !self.is_present(unit) {
@@ -262,8 +265,8 @@ impl<S: Source> Reader<S> {
         Ok(range)
     }
 
-    /// Do these bytes of a unit have its hash? Remembers it of bytes that the source lends: copies are new each time.
-    #[expect(clippy::ptr_arg, reason = "whether the bytes are lent or a copy matters")]
+    /// Checks the hash of a unit. Remembers the result only for borrowed bytes, because each copy can differ.
+    #[expect(clippy::ptr_arg, reason = "it matters whether the bytes are borrowed")]
     fn check(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> Result<(), ContainerError> {
         if matches!(bytes, Cow::Borrowed(_)) && self.verified.contains(unit) {
             return Ok(());
@@ -274,7 +277,7 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    #[expect(clippy::ptr_arg, reason = "whether the bytes are lent or a copy matters")]
+    #[expect(clippy::ptr_arg, reason = "it matters whether the bytes are borrowed")]
     fn is_good(&self, unit: u32, bytes: &Cow<'_, [u8]>) -> bool {
         let declared = self.units().get(unit as usize).map(|entry| entry.hash);
         let good = declared == Some(unit_hash(bytes));
@@ -289,20 +292,20 @@ impl<S: Source> Reader<S> {
     }
 }
 
-/// The bytes of some units, read at once.
+/// The bytes of several units, read in one call.
 #[derive(Debug)]
 pub struct Fetched<'a, S> {
     reader: &'a Reader<S>,
-    /// Ascending.
+    /// In ascending order.
     units: Vec<u32>,
     bytes: Vec<Cow<'a, [u8]>>,
 }
 
 impl<S: Source> Fetched<'_, S> {
-    /// The bytes of unit number `unit`, with the hash that the manifest gives.
+    /// Returns the bytes of unit number `unit`, after checking their hash.
     ///
     /// # Errors
-    /// A unit that is damaged, or was not asked for.
+    /// If the unit is damaged, or was not passed to [`Reader::fetch`].
     pub fn unit(&self, unit: u32) -> Result<&[u8], ContainerError> {
         let found = self.units.binary_search(&unit).ok().and_then(|at| self.bytes.get(at));
         let (file, count) = (|| self.reader.name.clone(), self.units.len());
@@ -312,7 +315,7 @@ impl<S: Source> Fetched<'_, S> {
     }
 }
 
-/// Which unit a message means: its number, its entry, its object.
+/// Describes a unit for messages, given its number, its entry and its object.
 pub(crate) fn describe(unit: usize, entry: &UnitEntry, object: Option<&Object>) -> String {
     let part = if entry.is_header() { "tensor header".to_owned() } else { format!("tile {}", entry.tile) };
     let layer = if entry.layer == 0 { String::new() } else { format!(", layer {}", entry.layer) };
@@ -320,7 +323,7 @@ pub(crate) fn describe(unit: usize, entry: &UnitEntry, object: Option<&Object>) 
     format!("unit {unit} ({part}{layer} of {name})")
 }
 
-/// Why a file does not open, before it has its name.
+/// An error of opening a file, without the name of the file.
 enum OpenError {
     Io(io::Error),
     Format(FormatError),
@@ -360,7 +363,8 @@ fn read_manifest<S: Source>(source: &S, limits: &Limits) -> Result<(Header, Mani
     Ok((header, manifest, layout))
 }
 
-/// Reads bytes whose number was checked against the source, and holds the source to it.
+/// Reads bytes at a range that was checked against the length of the source. Fails if the source returns another number
+/// of bytes.
 fn read_exact<S: Source>(source: &S, offset: u64, length: u64) -> io::Result<Cow<'_, [u8]>> {
     let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let length = usize::try_from(length).map_err(|_| eof())?;
@@ -368,18 +372,19 @@ fn read_exact<S: Source>(source: &S, offset: u64, length: u64) -> io::Result<Cow
     if bytes.len() == length { Ok(bytes) } else { Err(eof()) }
 }
 
-/// Opens bytes as a file of the default limits: the entry for fuzzing.
+/// Opens bytes as a file, with default limits. Entry point for fuzzing.
 ///
 /// # Errors
-/// As [`Reader::open`].
+/// As for [`Reader::open`].
 pub fn fuzz_open(bytes: &[u8]) -> Result<Reader<&[u8]>, ContainerError> {
     Reader::open(bytes, "fuzz", &Limits::default())
 }
 
-/// Reads bytes as a manifest, past the root hash that keeps a fuzzer out of [`fuzz_open`].
+/// Parses bytes as a manifest. Entry point for fuzzing without the root hash, which a fuzzer cannot get past in
+/// [`fuzz_open`].
 ///
 /// # Errors
-/// Whatever SPEC 3 and 4 refuse.
+/// If the manifest violates SPEC 3, 4, 12.1 or 12.2.
 pub fn fuzz_manifest(bytes: &[u8]) -> Result<(Manifest, Layout), FormatError> {
     let manifest = Manifest::parse(bytes, &Limits::default())?;
     let layout = Layout::new(&manifest, bytes.len() as u64)?;

@@ -4,42 +4,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const BITS: u32 = u64::BITS;
 
-/// A set of units, by number. Several threads may add to it at once.
+/// A set of unit numbers. Several threads may change it at once.
 #[derive(Debug, Default)]
 pub struct UnitSet {
-    /// A bit for each unit.
+    /// One bit per unit.
     words: Vec<AtomicU64>,
 }
 
 impl UnitSet {
-    /// The empty set of units numbered below `count`.
+    /// Creates an empty set for units numbered below `count`.
     pub fn new(count: usize) -> UnitSet {
         UnitSet { words: (0..count.div_ceil(BITS as usize)).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// The set of those units below `count` for which `is_in` is true.
+    /// Creates the set of the units below `count` for which `is_in` returns true.
     pub fn of(count: usize, mut is_in: impl FnMut(u32) -> bool) -> UnitSet {
         let set = UnitSet::new(count);
-        // Numbers of units fit u32.
+        // Unit numbers fit u32.
         (0..count as u32).filter(|&unit| is_in(unit)).for_each(|unit| set.insert(unit));
         set
     }
 
-    /// Is a unit in the set?
+    /// Returns whether a unit is in the set.
     pub fn contains(&self, unit: u32) -> bool {
         let word = self.words.get((unit / BITS) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(unit) != 0)
     }
 
-    /// Adds a unit; one that is not below the count of the set is left out.
+    /// Adds a unit; ignores units that are not below the count of the set.
     pub fn insert(&self, unit: u32) {
         if let Some(word) = self.words.get((unit / BITS) as usize) {
-            // No other memory hangs on it: a thread that does not see it yet does again what led to it.
+            // Relaxed suffices: no other memory depends on the bit, and a thread that does not see it yet only repeats
+            // work.
             word.fetch_or(bit(unit), Ordering::Relaxed);
         }
     }
 
-    /// Takes a unit out.
+    /// Removes a unit.
     pub fn remove(&self, unit: u32) {
         if let Some(word) = self.words.get((unit / BITS) as usize) {
             word.fetch_and(!bit(unit), Ordering::Relaxed);

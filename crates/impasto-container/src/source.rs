@@ -1,4 +1,4 @@
-//! Where the bytes of a file come from.
+//! Sources of the bytes of a file.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -11,42 +11,46 @@ use std::sync::{Arc, Mutex, PoisonError};
 use impasto_core::files;
 use memmap2::Mmap;
 
-/// Bytes that can be read anywhere, by several threads at once.
+/// Bytes with random access, readable by several threads at once.
 pub trait Source: Send + Sync {
-    /// Bytes there are.
+    /// Returns the length in bytes.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Returns whether the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The `len` bytes from `offset` on, borrowed where they lie in memory anyway.
+    /// Returns the `len` bytes at `offset`, borrowed if they are in memory anyway.
     ///
     /// # Errors
-    /// `UnexpectedEof` if they reach past the end, and what the operating system refuses.
+    /// `UnexpectedEof` if the range extends past the end; otherwise errors of the operating system.
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Cow<'_, [u8]>>;
 
-    /// The bytes of many ranges, in their order. A source for which a read takes long, whatever its length, reads them at once; others
-    /// one after another.
+    /// Returns the bytes of several ranges, in order.
+    ///
+    /// The default reads them one after another. A source with high latency should override it to read them at once.
     ///
     /// # Errors
-    /// As [`Source::read_at`], for the first range that cannot be read.
+    /// As for [`Source::read_at`], for the first range that cannot be read.
     fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Cow<'_, [u8]>>> {
         ranges.iter().map(|range| self.read_at(range.start, length(range)?)).collect()
     }
 
-    /// Are the bytes of a range there? Of a source that ends early those before its end are; one that is filled in any order, such as a
-    /// file under download, says which.
+    /// Returns whether the bytes of a range are available.
+    ///
+    /// The default checks that the range ends within [`Source::len`]. A source that is filled in arbitrary order, such
+    /// as a file that is being downloaded, should override it.
     fn has(&self, range: &Range<u64>) -> bool {
         range.end <= self.len()
     }
 
-    /// Says that bytes will not be read again soon, and may leave memory. They can be read all the same.
+    /// Advises the source that bytes will not be read again soon, so that it can free their memory. They can still be
+    /// read.
     fn release(&self, _range: Range<u64>) {}
 }
 
-/// The length of a range as memory counts it; `UnexpectedEof` for one that no memory holds.
+/// Returns the length of a range; `UnexpectedEof` if it is negative or does not fit `usize`.
 fn length(range: &Range<u64>) -> io::Result<usize> {
     let eof = || io::Error::from(io::ErrorKind::UnexpectedEof);
     range.end.checked_sub(range.start).and_then(|length| usize::try_from(length).ok()).ok_or_else(eof)
@@ -96,7 +100,7 @@ through! {
     [S: Source + ?Sized] Arc<S>
 }
 
-/// A file mapped into memory: pages are read when they are first touched, and the system may drop them again.
+/// A memory-mapped file. Pages are read at the first access, and the system may evict them.
 #[derive(Debug)]
 pub struct MmapSource(Mmap);
 
@@ -104,9 +108,9 @@ impl MmapSource {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// A file that cannot be opened, or is not a regular file.
+    /// If the file cannot be opened or is not a regular file.
     pub fn open(path: &Path) -> io::Result<MmapSource> {
-        // Asked before opening, since opening a pipe waits for its writer.
+        // Checked before the file is opened, because opening a pipe blocks until it has a writer.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -129,7 +133,7 @@ impl Source for MmapSource {
     }
 }
 
-/// A source that records which bytes are read of another, and in how many calls, to show what a read costs.
+/// A wrapper that records which bytes of a source are read, and in how many calls.
 #[derive(Debug, Default)]
 pub struct CountingSource<S> {
     inner: S,
@@ -138,18 +142,18 @@ pub struct CountingSource<S> {
 }
 
 impl<S: Source> CountingSource<S> {
-    /// Counts the reads of `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: S) -> CountingSource<S> {
         CountingSource { inner, reads: Mutex::default(), calls: AtomicUsize::new(0) }
     }
 
-    /// Forgets what was read so far.
+    /// Clears what was recorded.
     pub fn clear(&self) {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.calls.store(0, Ordering::Relaxed);
     }
 
-    /// How often it was asked for bytes so far; many ranges in one call count once.
+    /// Returns the number of successful read calls so far; a call with several ranges counts once.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
@@ -159,7 +163,7 @@ impl<S: Source> CountingSource<S> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
     }
 
-    /// The bytes read so far: ascending ranges that neither overlap nor touch.
+    /// Returns the ranges read so far, in ascending order, merged so that they neither overlap nor touch.
     pub fn touched(&self) -> Vec<Range<u64>> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         reads.retain(|read| !read.is_empty());
@@ -174,7 +178,7 @@ impl<S: Source> CountingSource<S> {
         merged
     }
 
-    /// How many different bytes were read so far.
+    /// Returns the number of distinct bytes read so far.
     pub fn touched_bytes(&self) -> u64 {
         self.touched().iter().map(|read| read.end - read.start).sum()
     }
@@ -220,12 +224,12 @@ mod tests {
         }
         let many = source.read_ranges(&[1..4, 5..5, 0..1]).unwrap();
         assert_eq!(many.iter().map(|bytes| &bytes[..]).collect::<Vec<_>>(), [&b"ell"[..], b"", b"h"]);
-        #[allow(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+        #[allow(clippy::reversed_empty_ranges, reason = "these ranges must be refused")]
         for ranges in [[0..1, 4..6], [3..2, 0..1]] {
             assert_eq!(source.read_ranges(&ranges).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
         assert!(source.has(&(0..5)) && !source.has(&(4..6)));
-        #[allow(clippy::reversed_empty_ranges, reason = "an advice takes any range")]
+        #[allow(clippy::reversed_empty_ranges, reason = "advice accepts any range")]
         for range in [0..5, 1..3, 5..5, 3..1, 4..u64::MAX, u64::MAX..0] {
             source.release(range);
             assert_eq!(&source.read_at(0, 5).unwrap()[..], b"hello");
@@ -280,7 +284,7 @@ mod tests {
             source.read_at(offset, len).unwrap();
         }
         assert!(source.read_at(99, 2).is_err());
-        assert_eq!(source.calls(), 6, "what was refused does not count");
+        assert_eq!(source.calls(), 6, "failed reads do not count");
         source.read_ranges(&[70..75, 8..8]).unwrap();
         assert_eq!((source.touched(), source.calls()), (vec![0..8, 50..75], 7));
         assert_eq!(source.touched_bytes(), 33);

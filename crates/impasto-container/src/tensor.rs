@@ -1,4 +1,4 @@
-//! What the manifest says of a tensor: dtype, shape, tiles (SPEC 3.4, 3.5, 4.1).
+//! Descriptions of tensors in the manifest: dtype, shape, tiles (SPEC 3.4, 3.5, 4.1).
 
 use impasto_core::{DType, varint};
 
@@ -6,55 +6,56 @@ use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
 use crate::geometry::MAX_ELEMENTS;
 
-/// Most dims of a tensor (SPEC 3.4).
+/// The largest number of dims of a tensor (SPEC 3.4).
 pub const MAX_DIMS: u64 = 16;
 
-/// Most bytes of the name of an opaque dtype (SPEC 3.5.2).
+/// The largest length of the name of an opaque dtype, in bytes (SPEC 3.5.2).
 pub const MAX_TYPE_NAME: u64 = 64;
 
-/// A tensor without its elements.
+/// The description of a tensor, without its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorMeta {
-    /// Type of the elements.
+    /// Dtype of the elements.
     pub dtype: DType,
-    /// What stands for the dtype if that is [`DType::Opaque`]; `None` for every other.
+    /// Name and length for [`DType::Opaque`]; `None` for every other dtype.
     pub opaque: Option<Opaque>,
-    /// Its shape in weights, slowest first; at most 16 dims, empty for a scalar.
+    /// Shape in weights, slowest dim first; at most 16 dims, empty for a scalar.
     pub dims: Vec<u64>,
-    /// How many of the first dims make the rows of its matrix (SPEC 4.1).
+    /// Number of leading dims whose product is the number of rows of the matrix (SPEC 4.1).
     pub split: usize,
-    /// Rows of a tile.
+    /// Rows per tile.
     pub tile_rows: u64,
-    /// Columns of a tile, in elements: for a block dtype, blocks.
+    /// Columns per tile, in elements (blocks for a block dtype).
     pub tile_cols: u64,
-    /// The number of the object that it is again, if it has no units of its own.
+    /// Number of the object that this tensor is tied to; `None` if it has its own units.
     pub tied: Option<u32>,
 }
 
-/// A dtype that the format has no code for, and how many bytes a tensor of it has (SPEC 3.5.2).
+/// A dtype without a code in the format, and the length of a tensor of that dtype (SPEC 3.5.2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Opaque {
-    /// The name that the checkpoint gives the dtype, of 1 to 64 bytes; not that of a plain dtype.
+    /// The name that the checkpoint gives the dtype, of 1 to 64 bytes; not the name of a plain dtype.
     pub name: String,
-    /// Bytes of the tensor; its dims do not tell.
+    /// Length of the tensor in bytes, which its dims do not determine.
     pub bytes: u64,
 }
 
 impl TensorMeta {
-    /// The name of its dtype: what the checkpoint calls it if it is opaque.
+    /// Returns the name of the dtype; for an opaque dtype, the name that the checkpoint gives it.
     pub fn dtype_name(&self) -> &str {
         self.opaque.as_ref().map_or(self.dtype.name(), |opaque| &opaque.name)
     }
 
-    /// The product of the dims; at most 2^48 in a file that obeys SPEC 3.4.3, whatever stands beside a 0.
+    /// Returns the product of the dims: at most 2^48 in a valid file (SPEC 3.4.3), and 0 if any dim is 0.
     pub fn weights(&self) -> u64 {
         product(&self.dims).unwrap_or(u64::MAX)
     }
 
-    /// Rows and columns of its matrix, in elements (SPEC 4.1). `name` is that of the tensor, for messages.
+    /// Returns the rows and columns of the matrix, in elements (SPEC 4.1). `name` is the name of the tensor, for
+    /// messages.
     ///
     /// # Errors
-    /// A dtype or a shape that SPEC 3.4, 3.4.3, 3.5.1 or 3.5.2 refuses.
+    /// If the dtype or the shape violates SPEC 3.4, 3.4.3, 3.5.1 or 3.5.2.
     pub(crate) fn sides(&self, name: &str) -> Result<(u64, u64), FormatError> {
         let (rows, cols) = self.sides_in_weights(name)?;
         let (name, split) = (|| shown(name), self.split);
@@ -72,7 +73,7 @@ impl TensorMeta {
                 let (weights, ndim) = (dtype.weights() as u64, self.dims.len());
                 match self.dims[split..].last() {
                     None => Err(FormatError::BlockSplit { name: name(), split, ndim }),
-                    // Then `cols` is a multiple too.
+                    // `cols` is then a multiple, too.
                     Some(last) if last.is_multiple_of(weights) => Ok((rows, cols / weights)),
                     Some(&last) => Err(FormatError::BlockDim { name: name(), last, weights }),
                 }
@@ -80,7 +81,7 @@ impl TensorMeta {
         }
     }
 
-    /// The products of the first `split` dims and of the rest.
+    /// Returns the product of the first `split` dims and that of the others.
     fn sides_in_weights(&self, name: &str) -> Result<(u64, u64), FormatError> {
         let (name, ndim) = (|| shown(name), self.dims.len());
         if ndim as u64 > MAX_DIMS {
@@ -94,7 +95,7 @@ impl TensorMeta {
         sides.filter(within).ok_or_else(|| FormatError::Elements { name: name() })
     }
 
-    /// Reads the fields of a tensor. What [`TensorMeta::sides`] checks is left to it.
+    /// Parses the fields of a tensor, without the checks of [`TensorMeta::sides`].
     pub(crate) fn read(cursor: &mut Cursor<'_>, name: &str) -> Result<TensorMeta, FormatError> {
         let code: u8 = cursor.take()?;
         let dtype = DType::from_code(code).ok_or_else(|| FormatError::Dtype { name: shown(name), code })?;
@@ -138,7 +139,7 @@ impl TensorMeta {
 impl Opaque {
     fn read(cursor: &mut Cursor<'_>, tensor: &str) -> Result<Opaque, FormatError> {
         let length = cursor.varint()?;
-        // Before it is taken, so that the clause is the same wherever the record ends.
+        // Checked before the bytes are read, so that the error is the same even if the record ends early.
         if length == 0 || length > MAX_TYPE_NAME {
             return Err(FormatError::TypeNameLength { name: shown(tensor), length });
         }
@@ -153,7 +154,7 @@ impl Opaque {
     }
 }
 
-/// The name of an opaque dtype, if SPEC 3.5.2 allows it; `tensor` is the name of the tensor, for messages.
+/// Returns the name of an opaque dtype, if SPEC 3.5.2 allows it. `tensor` returns the name of the tensor, for messages.
 fn check_type_name(bytes: &[u8], tensor: impl Fn() -> String) -> Result<&str, FormatError> {
     let length = bytes.len() as u64;
     if length == 0 || length > MAX_TYPE_NAME {
@@ -168,7 +169,7 @@ fn check_type_name(bytes: &[u8], tensor: impl Fn() -> String) -> Result<&str, Fo
     }
 }
 
-/// The product of `dims`, if it is below 2^64. A 0 makes it 0, wherever it stands.
+/// Returns the product of `dims` if it is below 2^64; 0 if any dim is 0, even if other products overflow.
 fn product(dims: &[u64]) -> Option<u64> {
     if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim)) }
 }

@@ -1,4 +1,4 @@
-//! Units as the manifest describes them (SPEC 3.6).
+//! Entries of units in the manifest (SPEC 3.6).
 
 use impasto_core::Mode;
 
@@ -6,24 +6,24 @@ use crate::cursor::Cursor;
 use crate::error::FormatError;
 use crate::fields::{Field, table};
 
-/// Most bytes of a unit (SPEC 3.6).
+/// The largest length of a unit in bytes (SPEC 3.6).
 pub const MAX_UNIT: u32 = 1 << 28;
 
-/// The first byte of a unit is at a multiple of this (SPEC 2.4).
+/// Units begin at multiples of this many bytes (SPEC 2.4).
 pub const ALIGNMENT: u64 = 16;
 
 /// An entry of the units record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitEntry {
-    /// The number of the object it belongs to.
+    /// Number of the object that the unit belongs to.
     pub object: u32,
-    /// The tile it holds; 0 for a head.
+    /// Number of the tile; 0 for a tensor header.
     pub tile: u32,
     /// Its coding mode.
     pub mode: Mode,
     /// Its quality layer.
     pub layer: u8,
-    /// Its bytes.
+    /// Length in bytes.
     pub length: u32,
     /// The first 16 bytes of the BLAKE3 hash of the unit.
     pub hash: [u8; 16],
@@ -42,10 +42,10 @@ table! {
 }
 
 impl UnitEntry {
-    /// Bytes of an entry.
+    /// Size of an entry in bytes.
     pub const SIZE: usize = Table::SIZE;
 
-    /// Reads the entry of unit number `unit`.
+    /// Parses the entry of unit number `unit`.
     pub(crate) fn read(cursor: &mut Cursor<'_>, unit: usize) -> Result<UnitEntry, FormatError> {
         let table: Table = cursor.take()?;
         if table.reserved != 0 {
@@ -75,13 +75,13 @@ impl UnitEntry {
         .put(out);
     }
 
-    /// Whether it is a head.
+    /// Returns whether the unit is a tensor header.
     pub fn is_header(&self) -> bool {
         self.mode == Mode::TENSOR_HEADER
     }
 }
 
-/// The hash of a unit: the first 16 bytes of BLAKE3.
+/// Returns the hash of a unit: the first 16 bytes of its BLAKE3 hash.
 pub fn unit_hash(bytes: &[u8]) -> [u8; 16] {
     let full: [u8; 32] = blake3::hash(bytes).into();
     std::array::from_fn(|i| full[i])

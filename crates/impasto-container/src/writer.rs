@@ -1,4 +1,4 @@
-//! Writing a file: units as they come, then the manifest before them, and the whole at once under its name.
+//! Writing a file: first the units, then the manifest in front of them, then an atomic rename.
 
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -15,41 +15,41 @@ use crate::object::Object;
 use crate::reader::describe;
 use crate::unit::{MAX_UNIT, UnitEntry, unit_hash};
 
-/// A unit that is to come.
+/// The place of a unit that is still to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitSlot {
-    /// The number of the object it will belong to.
+    /// Number of the object that the unit belongs to.
     pub object: u32,
-    /// The tile it will hold; 0 for a head.
+    /// Number of the tile; 0 for a tensor header.
     pub tile: u32,
     /// Its quality layer.
     pub layer: u8,
-    /// Whether it will be a head.
+    /// Whether the unit is a tensor header.
     pub is_header: bool,
 }
 
-/// What was written.
+/// Size and hash of a file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub file_length: u64,
-    /// Bytes of the manifest.
+    /// Length of the manifest in bytes.
     pub manifest_length: u64,
     /// Number of units.
     pub units: usize,
-    /// Bytes of all units, without what aligns them.
+    /// Total length of the units in bytes, without padding.
     pub unit_bytes: u64,
     /// The hash of the manifest.
     pub root: [u8; 32],
 }
 
-/// A file being written. It is a temporary file in the folder of the destination until [`Writer::finish`] gives it its
-/// name; dropped before, it is removed.
+/// A file that is being written. It is a temporary file in the folder of the destination, which [`Writer::finish`]
+/// renames; dropping it earlier removes the file.
 #[derive(Debug)]
 pub struct Writer {
     file: BufWriter<AtomicFile>,
     destination: PathBuf,
-    /// The manifest; entries of units yet to come are placeholders.
+    /// The manifest; the entries of units that are not written yet are placeholders.
     manifest: Manifest,
     manifest_length: u64,
     pushed: usize,
@@ -59,11 +59,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a file of `objects`, ascending by [`Object::key`], whose units will be those of `slots`, in that order;
-    /// `layers` are the layers that it says it has, none if it is empty.
+    /// Creates a file of `objects`, in ascending order of [`Object::key`]. Its units will be those of `slots`, in that
+    /// order. `layers` goes into the layers record; if it is empty, there is no such record.
     ///
     /// # Errors
-    /// Objects, slots and layers that SPEC 3 and 4 refuse, and what the operating system refuses.
+    /// If objects, slots or layers violate SPEC 3 or 4, or the operating system reports an error.
     pub fn create(
         path: &Path,
         objects: Vec<Object>,
@@ -98,8 +98,9 @@ impl Writer {
     /// Writes the unit of the next slot.
     ///
     /// # Errors
-    /// A unit more than there are slots, a tensor header where a tile should be or the other way round, a unit that is too
-    /// long, and what the operating system refuses. After an error of the system the file cannot be finished.
+    /// If all slots are used, `mode` is that of a tensor header while the slot is not (or the reverse), the unit is too
+    /// long, or the operating system reports an error. After an error of the operating system the file cannot be
+    /// finished.
     pub fn push(&mut self, mode: Mode, bytes: &[u8]) -> Result<(), ContainerError> {
         let unit = self.pushed;
         let Some(entry) = self.manifest.units.get_mut(unit) else {
@@ -126,17 +127,17 @@ impl Writer {
         Ok(())
     }
 
-    /// How many units have been pushed; the next is for the slot of this number.
+    /// Returns the number of units written so far, which is also the number of the next slot.
     pub fn pushed(&self) -> usize {
         self.pushed
     }
 
-    /// Writes the manifest and the header, makes the file durable, and gives it its name; a file of that name is
-    /// replaced.
+    /// Writes the manifest and the header, syncs the file, and renames it to its destination, replacing an existing
+    /// file.
     ///
     /// # Errors
-    /// Units that are missing, a tile that needs a tensor header and has none before it, and what the operating system refuses;
-    /// then no file is left, and one that was there before stays.
+    /// If units are missing, a tile has no tensor header or lower layer that it needs, or the operating system reports
+    /// an error. On error the temporary file is removed, and an existing destination is unchanged.
     pub fn finish(self) -> Result<Summary, ContainerError> {
         if self.pushed != self.manifest.units.len() {
             return Err(self.wrong_count(self.pushed));
@@ -155,9 +156,9 @@ impl Writer {
             file_length: self.end,
             root: *blake3::hash(&manifest).as_bytes(),
         };
-        // Not so if a push failed half-way, or if the manifest is not of the announced length.
+        // This fails if an earlier push failed midway, or the manifest does not have the length computed at the start.
         if self.file.stream_position()? != self.end || manifest.len() as u64 != self.manifest_length {
-            return Err(io::Error::other("the units written are not those of the manifest"));
+            return Err(io::Error::other("the units written differ from those in the manifest"));
         }
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header.to_bytes())?;
@@ -178,25 +179,26 @@ impl Writer {
     }
 }
 
-/// The exact bytes of a file of `objects` and `layers` whose units have `lengths` bytes. Nothing is written, and the
-/// objects are not checked. What does not change while lengths are tried is [`manifest_length`]; see [`file_length`].
+/// Returns the exact length in bytes of a file of `objects` and `layers` whose units have `lengths` bytes. Writes
+/// nothing, and does not check the objects. To try many lengths, compute [`manifest_length`] once and call
+/// [`file_length`].
 ///
 /// # Errors
-/// A unit that is too long (SPEC 3.6).
+/// If a unit is too long (SPEC 3.6).
 pub fn measure(objects: &[Object], lengths: &[u32], layers: &[LayerMark]) -> Result<u64, FormatError> {
     file_length(manifest_length(objects, lengths.len(), layers), lengths.iter().copied())
 }
 
-/// The exact bytes of a file with a manifest of `manifest_length` bytes and units of `lengths` bytes.
+/// Returns the exact length in bytes of a file with a manifest of `manifest_length` bytes and units of `lengths` bytes.
 ///
 /// # Errors
-/// A unit that is too long (SPEC 3.6).
+/// If a unit is too long (SPEC 3.6).
 pub fn file_length(manifest_length: u64, lengths: impl IntoIterator<Item = u32>) -> Result<u64, FormatError> {
     Places::new(manifest_length, lengths).map(|places| places.end())
 }
 
-/// The entry of a unit that is to come. A tile is taken for one that asks for no tensor header yet: stored in layer 0, and above
-/// it in a mode that does not exist, which no rule binds to the layers below.
+/// Returns the entry of a unit that is not written yet. A tile gets a mode that needs no tensor header: stored in layer
+/// 0; above it an undefined mode, which no rule about lower layers applies to.
 fn placeholder(slot: &UnitSlot) -> UnitEntry {
     let mode = match (slot.is_header, slot.layer) {
         (true, _) => Mode::TENSOR_HEADER,

@@ -1,4 +1,4 @@
-//! A hostile file costs little memory. The only test of its program, since it watches the allocator.
+//! A hostile file takes little memory. The only test of its program, because it watches the allocator.
 
 #[allow(dead_code)] // Others use the rest.
 #[path = "it/common/mod.rs"]
@@ -17,17 +17,17 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 struct Watched;
 
-// SAFETY: all work is the system allocator's; only sizes are added up beside it.
+// SAFETY: all calls are forwarded to the system allocator; only sizes are counted.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -35,7 +35,7 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// The error of opening `bytes`, and how many bytes were taken at once for it.
+/// Returns the error of opening `bytes`, and the peak number of bytes allocated.
 fn cost(bytes: &[u8]) -> (F, usize) {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -73,14 +73,14 @@ fn memory_is_bounded() {
         assert!(peak < 10_000, "{peak} bytes for {rule}");
     }
 
-    // Layers that say they are far up, and 255 of them in few bytes.
+    // Layers with high numbers, and 255 layers in few bytes.
     let above = |layer| units(&[(0, 0, 0, 0), (0, 0, 2, layer), (0, 0, 5, layer)]);
     for records in [vec![asset("a", 4, 4), above(255)], vec![record(0x01, &varints(&[255])), none()]] {
         let (rule, peak) = cost(&file(&records));
         assert!(peak < 10_000, "{peak} bytes for {rule}");
     }
 
-    // Every unit in a layer of its own: the tables are no larger than what describes the units.
+    // Every unit in a layer of its own: the tables are no larger than the entries of the units.
     let mut objects = Vec::new();
     let mut layered = Vec::new();
     for object in 0..2000 {
@@ -95,7 +95,7 @@ fn memory_is_bounded() {
     assert!(matches!(rule, F::MissingHeader { .. }), "{rule}");
     assert!(peak < 2 * described + 2000 * 600, "{peak} for {described}");
 
-    // Names of 4096 bytes in records of 13: 100,000 of them would take 400 MB.
+    // Names of 4096 bytes in records of 13 bytes: 100,000 of them would take 400 MB.
     let mut records = vec![object(2, 0, &[b' '; 4092], &[])];
     for n in 0..100_000 {
         records.push(object(2, 4089, format!("{n:07}").as_bytes(), &[]));
@@ -104,7 +104,7 @@ fn memory_is_bounded() {
     assert!(matches!(rule, F::OverLimit { what: "bytes of names", .. }), "{rule}");
     assert!(peak < 100 << 20, "{peak}");
 
-    // Objects of 7 bytes.
+    // Objects of 7 bytes each.
     let objects: Vec<Vec<u8>> = (0..1_100_000).map(|_| object(2, 0, b"a", &[])).collect();
     let (rule, peak) = cost(&file(&objects));
     assert!(matches!(rule, F::OverLimit { what: "objects", .. }), "{rule}");

@@ -1,10 +1,10 @@
 //! Element types of tensors.
 
-/// The element type of a tensor (SPEC 3.5). The number is the code in the file.
+/// The element type of a tensor (SPEC 3.5). The discriminant is the code in the file.
 ///
-/// *Plain* dtypes are those of safetensors, a weight an element. An element of a *block* dtype is a block of 32 or 256
-/// weights, quantized together: the types of ggml, of code 64 + ggml's number. *Opaque* is any other, kept as bytes
-/// under the name that the checkpoint gives it.
+/// *Plain* dtypes are those of safetensors; each element is one weight. An element of a *block* dtype is a block of 32
+/// or 256 weights that ggml quantizes together; its code is 64 + ggml's type number. *Opaque* stands for every other
+/// dtype; its data is kept as bytes, under the name that the checkpoint gives the dtype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DType {
@@ -36,44 +36,44 @@ pub enum DType {
     U64 = 13,
     /// Signed 64-bit integer.
     I64 = 14,
-    /// One byte a value, 0 or 1.
+    /// One byte per value, 0 or 1.
     Bool = 15,
-    /// Two binary32: real, imaginary.
+    /// Complex number: two binary32, real and imaginary.
     C64 = 16,
-    /// 8-bit float, 8 exponent bits, no sign and no mantissa (a scale).
+    /// 8-bit float with 8 exponent bits, no sign and no mantissa (used for scales).
     F8E8M0 = 17,
-    /// Block: 4-bit, a scale for 32 weights.
+    /// Block of 32 weights: 4-bit integers and a scale.
     Q4_0 = 66,
-    /// Block: 4-bit, a scale and a least value for 32 weights.
+    /// Block of 32 weights: 4-bit integers, a scale and a minimum.
     Q4_1 = 67,
-    /// Block: 5-bit, a scale for 32 weights.
+    /// Block of 32 weights: 5-bit integers and a scale.
     Q5_0 = 70,
-    /// Block: 5-bit, a scale and a least value for 32 weights.
+    /// Block of 32 weights: 5-bit integers, a scale and a minimum.
     Q5_1 = 71,
-    /// Block: 8-bit, a scale for 32 weights.
+    /// Block of 32 weights: 8-bit integers and a scale.
     Q8_0 = 72,
-    /// Block: 2-bit, 16 scaled scales and least values for 256 weights.
+    /// Block of 256 weights: 2-bit integers, 16 quantized scales and minimums.
     Q2K = 74,
-    /// Block: 3-bit, 16 scaled scales for 256 weights.
+    /// Block of 256 weights: 3-bit integers, 16 quantized scales.
     Q3K = 75,
-    /// Block: 4-bit, 8 scaled scales and least values for 256 weights.
+    /// Block of 256 weights: 4-bit integers, 8 quantized scales and minimums.
     Q4K = 76,
-    /// Block: 5-bit, 8 scaled scales and least values for 256 weights.
+    /// Block of 256 weights: 5-bit integers, 8 quantized scales and minimums.
     Q5K = 77,
-    /// Block: 6-bit, 16 scaled scales for 256 weights.
+    /// Block of 256 weights: 6-bit integers, 16 quantized scales.
     Q6K = 78,
-    /// Block: 4-bit index into 16 fixed values, a scale for 32 weights.
+    /// Block of 32 weights: 4-bit indices into a table of 16 fixed values, and a scale.
     Iq4Nl = 84,
-    /// Any other: bytes under a name.
+    /// Any other dtype, kept as bytes.
     Opaque = 127,
 }
 
-/// How the bits of a float divide: 1 sign bit, then `exponent` bits, then `mantissa` bits.
+/// The bit fields of a float: 1 sign bit, then `exponent` bits, then `mantissa` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloatLayout {
     /// Width of the exponent field.
     pub exponent: u32,
-    /// Width of the mantissa field, without the hidden bit.
+    /// Width of the mantissa field, without the implicit leading bit.
     pub mantissa: u32,
 }
 
@@ -114,13 +114,13 @@ impl DType {
         DType::Iq4Nl,
     ];
 
-    /// The dtype of a code in the file, if there is one.
+    /// Returns the dtype with the given code in the file, if there is one.
     pub fn from_code(code: u8) -> Option<DType> {
         let all = Self::PLAIN.into_iter().chain(Self::BLOCKS).chain([DType::Opaque]);
         all.into_iter().find(|d| *d as u8 == code)
     }
 
-    /// Weights in one element: 1, or those of a block.
+    /// Returns the number of weights in one element: 32 or 256 for a block dtype, otherwise 1.
     pub fn weights(self) -> usize {
         match self {
             DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Iq4Nl => 32,
@@ -129,7 +129,7 @@ impl DType {
         }
     }
 
-    /// Bytes of one element: a weight, or a block of weights; 1 for opaque.
+    /// Returns the size of one element in bytes: of a weight, or of a block; 1 for opaque.
     pub fn size(self) -> usize {
         match self {
             DType::Opaque => 1,
@@ -151,7 +151,7 @@ impl DType {
         }
     }
 
-    /// The name that safetensors or ggml gives it. (An opaque tensor has a name of its own.)
+    /// Returns the name of the dtype in safetensors or ggml. (The name of an opaque dtype is stored with its tensor.)
     pub fn name(self) -> &'static str {
         match self {
             DType::Opaque => "opaque",
@@ -187,12 +187,12 @@ impl DType {
         }
     }
 
-    /// The plain dtype of a safetensors name, if there is one.
+    /// Returns the plain dtype with the given safetensors name, if there is one.
     pub fn from_name(name: &str) -> Option<DType> {
         Self::PLAIN.into_iter().find(|d| d.name() == name)
     }
 
-    /// The layout of a float of at most 32 bits with a sign; `None` for every other dtype.
+    /// Returns the layout of a signed float of at most 32 bits; `None` for every other dtype.
     pub fn float_layout(self) -> Option<FloatLayout> {
         let (exponent, mantissa) = match self {
             DType::F32 => (8, 23),
@@ -207,22 +207,22 @@ impl DType {
 }
 
 impl FloatLayout {
-    /// Width of the value `v` of SPEC 9: the exponent and two mantissa bits.
+    /// Returns the width of the value `v` of SPEC 9.2: the exponent and two mantissa bits.
     pub fn value_bits(self) -> u32 {
         self.exponent + 2
     }
 
-    /// Width of the raw field of SPEC 9: the other mantissa bits, then the sign on top.
+    /// Returns the width of the raw field of SPEC 9.2: the other mantissa bits, with the sign on top.
     pub fn raw_bits(self) -> u32 {
         self.mantissa - 1
     }
 
-    /// Bytes of one float.
+    /// Returns the size of one float in bytes.
     pub fn size(self) -> usize {
         (1 + self.exponent + self.mantissa) as usize / 8
     }
 
-    /// `(v, raw)` of the bits of a float.
+    /// Splits the bits of a float into `(v, raw)` of SPEC 9.2.
     pub fn split(self, bits: u32) -> (u32, u32) {
         let low = self.mantissa - 2;
         let v = (bits >> low) & ((1 << self.value_bits()) - 1);
@@ -230,26 +230,26 @@ impl FloatLayout {
         (v, bits & ((1 << low) - 1) | sign << low)
     }
 
-    /// The bits of the float of `(v, raw)`; `v` is taken modulo its width.
+    /// Joins `(v, raw)` of SPEC 9.2 to the bits of a float; `v` is taken modulo `2^value_bits`.
     pub fn join(self, v: u32, raw: u32) -> u32 {
         let low = self.mantissa - 2;
         let sign = raw >> low;
         (raw & ((1 << low) - 1)) | (v & ((1 << self.value_bits()) - 1)) << low | sign << (self.exponent + self.mantissa)
     }
 
-    /// Bits of the magnitude: exponent and mantissa.
+    /// Returns the number of bits of the magnitude: exponent and mantissa.
     #[inline(always)]
     pub fn magnitude_bits(self) -> u32 {
         self.exponent + self.mantissa
     }
 
-    /// The magnitude in the bits of a float.
+    /// Returns the magnitude field of the bits of a float.
     #[inline(always)]
     pub fn magnitude(self, bits: u32) -> u32 {
         bits & ((1 << self.magnitude_bits()) - 1)
     }
 
-    /// The sign in the bits of a float: 1 below 0.
+    /// Returns the sign field of the bits of a float: 1 if negative.
     #[inline(always)]
     pub fn sign(self, bits: u32) -> u32 {
         bits >> self.magnitude_bits() & 1

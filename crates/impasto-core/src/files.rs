@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, and mapped files whose pages may leave memory.
+//! Atomically written files, and memory maps whose pages can be released.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use tempfile::NamedTempFile;
 
-/// A file that is written atomically: to a temporary file in the folder of its destination, which is then renamed. Dropped
-/// before [`AtomicFile::commit`], it is removed.
+/// A file that is written atomically: to a temporary file in the folder of its destination, which
+/// [`AtomicFile::commit`] renames. Dropping it without a commit removes the temporary file.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,
@@ -17,38 +17,41 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file in a folder that is there.
+    /// Creates the temporary file. The folder of `destination` must exist.
     ///
     /// # Errors
-    /// `AlreadyExists` for a destination that a rename would destroy rather than replace (a device, a pipe, a folder), and
-    /// what the operating system refuses.
+    /// `AlreadyExists` if the destination exists and is not a regular file (a device, a pipe, a folder), since a rename
+    /// would destroy it; otherwise errors of the operating system.
     pub fn create(destination: &Path) -> io::Result<AtomicFile> {
         if fs::metadata(destination).is_ok_and(|there| !there.is_file()) {
-            let rule = "it is there and not a regular file, so it is not replaced";
+            let rule = "it exists and is not a regular file, so it is not replaced";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, rule));
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".impasto-").suffix(".tmp");
-        // Temporary files are private by default; this one becomes an ordinary file, less what the umask takes.
+        // Temporary files are private by default; this one becomes an ordinary file, so it gets the usual mode 0666,
+        // masked by the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temporary = builder.tempfile_in(folder_of(destination))?;
         Ok(AtomicFile { temporary, destination: destination.to_owned() })
     }
 
-    /// Where the file will be.
+    /// Returns the destination path.
     pub fn destination(&self) -> &Path {
         &self.destination
     }
 
-    /// Syncs the file and gives it its name, replacing a file that has it.
+    /// Syncs the file and renames it to its destination, replacing an existing file.
     ///
     /// # Errors
-    /// What the operating system refuses; then no file is left, and one that was there before stays.
+    /// Errors of the operating system. On error the temporary file is removed, and an existing destination is
+    /// unchanged.
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.destination).map_err(|refused| refused.error)?;
-        // The rename itself is durable once the folder is synced, which not every file system can do.
+        // The rename is durable only after the folder is synced. Not every file system supports that, so errors are
+        // ignored.
         #[cfg(unix)]
         drop(File::open(folder_of(&self.destination)).and_then(|folder| folder.sync_all()));
         Ok(())
@@ -71,7 +74,7 @@ impl Seek for AtomicFile {
     }
 }
 
-/// The folder a path lies in.
+/// Returns the folder that contains `path`.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -79,28 +82,30 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Maps a whole file, to be read only.
+/// Maps a whole file for reading.
 ///
 /// # Errors
-/// What the operating system refuses.
+/// Errors of the operating system.
 pub fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is only read, and bytes are all that is made of it, so any content is valid. As with every mapped file,
-    // nobody may change or shorten the file while it is mapped; our writers never do, they replace files by renaming.
+    // SAFETY: the map is only read, and only as bytes, so any content is valid. As with every mapped file, nobody may
+    // modify or truncate the file while it is mapped; our own writers never do, because they replace files by renaming.
     unsafe { Mmap::map(file) }
 }
 
-/// Says that bytes of a map that [`map`] made will not be read again soon, and may leave memory; they can be read all the
-/// same. Any range is taken. Does nothing where the system has no such advice.
+/// Advises the system that bytes of a map made by [`map`] will not be read again soon, so their pages can leave memory.
+/// They can still be read.
+///
+/// The range may exceed the map. Does nothing on systems without such advice.
 pub fn release(map: &Mmap, range: Range<u64>) {
     let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(map.len());
     let (start, end) = (place(range.start), place(range.end));
     #[cfg(unix)]
     {
-        // SAFETY: the map is shared, read-only and backed by a file: a page that is dropped is read again at the next access,
-        // with the same bytes, as when the system evicts it by itself. References into the map stay valid.
+        // SAFETY: the map is shared, read-only and backed by a file. A page that is dropped is read again at the next
+        // access, with the same bytes, as when the system evicts it on its own. References into the map stay valid.
         let advised =
             unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end.saturating_sub(start)) };
-        // Only an advice: where it is refused, the pages stay until memory is short.
+        // This is advice only: if the call fails, the pages stay until memory runs short.
         drop(advised);
     }
     #[cfg(not(unix))]

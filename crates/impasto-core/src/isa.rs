@@ -1,4 +1,4 @@
-//! Instruction sets: which instructions a kernel may use.
+//! Instruction sets that kernels may use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 
-/// An instruction set that kernels are written for. Every kernel gives the same bits with each of them.
+/// An instruction set that kernels are written for. Every kernel gives bit-identical results with each of them.
 ///
-/// Shown and parsed as `scalar`, `avx2`, `avx512`.
+/// Displayed and parsed as `scalar`, `avx2`, `avx512`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// Portable code: the reference that the others are compared with.
+    /// Portable code: the reference for the others.
     Scalar,
     /// x86-64 with AVX2 and POPCNT.
     Avx2,
@@ -19,8 +19,9 @@ pub enum Isa {
     Avx512,
 }
 
-/// Defines a function that is compiled once for each [`Isa`] and takes the one to use as its first argument: for loops over
-/// slices that the compiler vectorises by itself. What the body calls must be inlined to use the same instructions.
+/// Defines a function that is compiled once for each [`Isa`] and takes the [`Isa`] to use as its first argument.
+/// Intended for loops over slices that the compiler vectorizes. Functions that the body calls use the same instructions
+/// only if they are inlined.
 ///
 /// ```
 /// use impasto_core::{Isa, at_each_isa};
@@ -54,7 +55,7 @@ macro_rules! at_each_isa {
 
             match isa.or_scalar() {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: the processor has these instructions.
+                // SAFETY: `or_scalar` returns this variant only if the processor supports these instructions.
                 $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
@@ -64,30 +65,30 @@ macro_rules! at_each_isa {
         }
     };
 }
-/// The environment names an instruction set that cannot be used.
+/// Error: the environment variable names an instruction set that cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum IsaError {
-    /// No instruction set has that name.
+    /// There is no instruction set of that name.
     #[error("{:?} is not an instruction set: choose scalar, avx2 or avx512", .0)]
     Unknown(String),
-    /// This processor lacks it.
+    /// This processor does not support it.
     #[error("this processor lacks {}; its best is {}", .0, Isa::highest())]
     Lacking(Isa),
 }
 
 impl Isa {
-    /// All of them, the narrowest first.
+    /// All instruction sets, from the narrowest to the widest.
     pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
 
     /// The environment variable that [`Isa::from_environment`] reads.
     pub const VARIABLE: &str = "IMPASTO_CPU";
 
-    /// Those that this processor has, the narrowest first.
+    /// Returns the instruction sets that this processor supports, from the narrowest to the widest.
     pub fn available() -> Vec<Isa> {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
-    /// Whether this processor has it. (The standard library caches the answer; asking again costs a few loads.)
+    /// Returns whether this processor supports it. (The standard library caches the answer; a call costs a few loads.)
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
@@ -107,20 +108,23 @@ impl Isa {
         }
     }
 
-    /// This one, or [`Isa::Scalar`] where the processor lacks it: what a kernel asks before it runs.
+    /// Returns `self`, or [`Isa::Scalar`] if the processor does not support `self`. Kernels call this before they
+    /// dispatch.
     pub fn or_scalar(self) -> Isa {
         if self.is_available() { self } else { Isa::Scalar }
     }
 
-    /// The widest that this processor has.
+    /// Returns the widest instruction set that this processor supports.
     pub fn highest() -> Isa {
         Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Scalar)
     }
 
-    /// The one that the environment variable `IMPASTO_CPU` names; the widest available where it is unset or empty.
+    /// Returns the instruction set named by the environment variable `IMPASTO_CPU`; the widest available if it is unset
+    /// or empty.
     ///
     /// # Errors
-    /// If it names none, or one that this processor lacks. A program checks this once, at its start.
+    /// If the name is unknown, or this processor does not support that instruction set. A program should check this
+    /// once, at startup.
     pub fn from_environment() -> Result<Isa, IsaError> {
         match std::env::var_os(Self::VARIABLE) {
             Some(name) if !name.is_empty() => Self::named(&name.to_string_lossy()),
@@ -133,7 +137,8 @@ impl Isa {
         if isa.is_available() { Ok(isa) } else { Err(IsaError::Lacking(isa)) }
     }
 
-    /// [`Isa::from_environment`], read once for the process; the widest available where that is an error.
+    /// Returns the result of [`Isa::from_environment`], read once per process; the widest available if that is an
+    /// error.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| Self::from_environment().unwrap_or(Self::highest()))

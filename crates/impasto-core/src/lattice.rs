@@ -1,4 +1,5 @@
-//! The scalar lattice: integers to weights and back (SPEC 10, 12.4). Every crate that makes a weight of an integer does it here.
+//! The scalar lattice: conversion between integers and weights (SPEC 10, 12.4). All crates reconstruct weights with
+//! this module.
 
 use crate::at_each_isa;
 use crate::dtype::DType;
@@ -23,34 +24,39 @@ const SIXTEENTHS: [u32; 16] = [
     0x3FF5_257D,
 ];
 
-/// `scale(i)` of SPEC 10.2 for `i` from -1024 to 1023; exact.
+/// Returns `scale(i)` of SPEC 10.2 for `i` from -1024 to 1023; exact.
 pub fn scale(i: i32) -> f32 {
     let power = f32::from_bits(((127 + (i >> 4)) as u32) << 23);
     f32::from_bits(SIXTEENTHS[(i & 15) as usize]) * power
 }
 
-/// How far weights of a layer stand beyond their integers, in steps: `offset` counts 256ths (SPEC 12.4).
+/// Converts the offset of a layer from 256ths of a step to steps (SPEC 12.4).
 #[inline(always)]
 pub fn offset_in_steps(offset: u8) -> f32 {
     f32::from(offset) / 256.0
 }
 
-/// Where an integer stands on the lattice, in steps: `offset` further from 0 than `z`, and 0 at 0 (SPEC 10.3, 12.4).
+/// Returns the reconstruction point of `z`, in steps: `offset` further from 0 than `z`, or 0 if `z` is 0 (SPEC 10.3,
+/// 12.4).
 #[inline(always)]
 pub fn point(z: i32, offset: f32) -> f32 {
-    // An offset of 0 is added, too: no integer becomes -0, which is the only float that plus or minus 0 would change.
+    // An offset of 0 needs no branch: adding ±0 changes no float but -0, and `z as f32` is never -0.
     z as f32 + if z == 0 { 0.0 } else { f32::from_bits(offset.to_bits() | z as u32 & 1 << 31) }
 }
 
-/// The weight of an integer before it is rounded to the dtype of its tensor: SPEC 10.3, operation by operation.
+/// Returns the weight of an integer, before rounding to the dtype of its tensor. Performs the operations of SPEC 10.3
+/// in the same order.
 ///
-/// `offset`: in steps, at least 0; `column`: `scale` of the column's step; `row`: `step * scale` of the row's step.
+/// - `offset`: in steps, at least 0
+/// - `column`: `scale` of the column's step
+/// - `row`: `step * scale` of the row's step
 #[inline(always)]
 pub fn weight(z: i32, offset: f32, column: f32, row: f32) -> f32 {
     (point(z, offset) * column) * row
 }
 
-/// A weight rounded to nearest even in F16 or BF16; unchanged for every other dtype. `w` is not a NaN (SPEC 10.3 excludes it).
+/// Rounds a weight to nearest even in F16 or BF16; returns it unchanged for every other dtype. `w` must not be a NaN
+/// (SPEC 10.3 excludes NaNs).
 #[inline(always)]
 pub fn round(dtype: DType, w: f32) -> f32 {
     match dtype {
@@ -62,8 +68,11 @@ pub fn round(dtype: DType, w: f32) -> f32 {
 
 /// Writes the weights of one row of a tile, rounded to `dtype` (F32, F16 or BF16), as little-endian bytes.
 ///
-/// `z`: the integers; `offset`: how much further from 0 they stand, in 256ths; `columns`: `scale` of each column's step; `row`:
-/// `step * scale` of the row's step; `out`: `z.len()` elements.
+/// - `z`: the integers of the row
+/// - `offset`: the offset of the layer, in 256ths of a step
+/// - `columns`: `scale` of each column's step
+/// - `row`: `step * scale` of the row's step
+/// - `out`: `z.len()` elements
 #[inline(always)]
 pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
     let offset = offset_in_steps(offset);
@@ -87,17 +96,18 @@ at_each_isa! {
     }
 }
 
-/// Rounds to nearest even; `w` is not a NaN.
+/// Rounds to nearest even; `w` must not be a NaN.
 #[inline(always)]
 fn to_bf16(w: f32) -> u16 {
     let bits = w.to_bits();
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// `weight * inverse` rounded to the nearest integer, ties to even; `inverse` is about 1 / (column * row). Where the product lies within
-/// its rounding error of a tie, the neighbour may come out: the weight is off by half a step either way.
+/// Returns `weight * inverse`, rounded to the nearest integer, ties to even, and saturated to i32. `inverse` is about
+/// `1 / (column * row)`.
 ///
-/// Saturates at the bounds of i32.
+/// A product that is within rounding error of a tie may go to the other neighbour; the weight is then off by half a
+/// step in either case.
 pub fn quantize(weight: f32, inverse: f32) -> i32 {
     (weight * inverse).round_ties_even() as i32
 }

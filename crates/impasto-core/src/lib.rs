@@ -1,18 +1,18 @@
-//! The vocabulary that all crates share: what a weight is, how its bits divide, how a unit is coded.
+//! Vocabulary shared by all crates: dtypes and their bit fields, coding modes, lattice reconstruction.
 //!
-//! Each definition stands here once, below the codec, so that a crate that only needs the words (checkpoints, the
-//! container, the kernels) compiles no entropy coder.
+//! These definitions are separate from the codec so that crates that need only them (checkpoints, the container, the
+//! kernels) do not compile an entropy coder.
 //!
 //! | module | defines | SPEC |
 //! |---|---|---|
 //! | [`dtype`] | element types, and the bit fields of floats ([`FloatLayout`]) | 3.5, 9, 14 |
-//! | [`values`] | elements of any dtype as binary32 | 3.5 |
-//! | [`blocks`] | ggml's blocks of quantized weights | 3.5.1 |
-//! | [`lattice`] | integers to weights: the one reconstruction | 10.2, 10.3, 12.4 |
-//! | [`mode`] | how a unit is coded ([`Mode`]) | 5 |
+//! | [`values`] | conversion of elements to binary32 | 3.5 |
+//! | [`blocks`] | ggml's blocks of quantized weights, to and from binary32 | 3.5.1 |
+//! | [`lattice`] | reconstruction of weights from integers | 10.2, 10.3, 12.4 |
+//! | [`mode`] | coding modes of units ([`Mode`]) | 5 |
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
-//! | [`isa`] | which instructions a kernel may use ([`Isa`]) | |
-//! | `files` | files written atomically, mapped files (feature `files`) | |
+//! | [`isa`] | instruction sets of kernels ([`Isa`]) | |
+//! | `files` | atomically written files, memory maps (feature `files`) | |
 //! | [`rng`] | a random stream that is the same on every platform | |
 //!
 //! ```

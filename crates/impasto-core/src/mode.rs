@@ -2,30 +2,29 @@
 
 use std::fmt;
 
-/// How a unit is coded, by its number in the file (SPEC 3.6.1, 5). Numbers without a name here may come from later
-/// versions.
+/// The coding mode of a unit, as its number in the file (SPEC 3.6.1, 5). Later versions may define more modes.
 ///
-/// Shown by its name, or by its number where it has none.
+/// Displayed as its name, or as its number if it has no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mode(pub u8);
 
 impl Mode {
-    /// The elements as they are.
+    /// The elements, unchanged.
     pub const STORED: Mode = Mode(0);
-    /// Byte planes under Zstandard.
+    /// Byte planes, compressed with Zstandard.
     pub const ZSTD: Mode = Mode(1);
-    /// Not a tile, but what the tiles of an object and layer share in the modes that need it.
+    /// Not a tile: holds what all tiles of an object and layer share, if their modes need it.
     pub const TENSOR_HEADER: Mode = Mode(2);
     /// Lossless floats; needs a tensor header.
     pub const FLOAT: Mode = Mode(3);
     /// Lattice integers; needs a tensor header.
     pub const LATTICE: Mode = Mode(4);
-    /// Finer integers, given those of the layer below; needs a tensor header.
+    /// Finer integers, coded given those of the layer below; needs a tensor header.
     pub const REFINEMENT: Mode = Mode(5);
-    /// The original bits, given the integers of the layer below; needs a tensor header.
+    /// The original bits, coded given the integers of the layer below; needs a tensor header.
     pub const EXACT: Mode = Mode(6);
 
-    /// The modes of this version and their names, in the order of their numbers.
+    /// The modes of this version with their names; the index is the number of the mode.
     pub const KNOWN: [(Mode, &str); 7] = [
         (Mode::STORED, "stored"),
         (Mode::ZSTD, "zstd"),
@@ -36,22 +35,22 @@ impl Mode {
         (Mode::EXACT, "exact"),
     ];
 
-    /// The name, if this version defines the mode.
+    /// Returns the name, or `None` if this version does not define the mode.
     pub fn name(self) -> Option<&'static str> {
         Self::KNOWN.get(usize::from(self.0)).map(|(_, name)| *name)
     }
 
-    /// Whether this version defines the mode.
+    /// Returns whether this version defines the mode.
     pub fn is_known(self) -> bool {
         self.name().is_some()
     }
 
-    /// Whether a tile in this mode is read with the tensor header of its object and layer.
+    /// Returns whether decoding a tile in this mode requires the tensor header of its object and layer.
     pub fn needs_header(self) -> bool {
         matches!(self, Mode::FLOAT | Mode::LATTICE) || self.is_above()
     }
 
-    /// Whether a tile in this mode makes another finer, and so stands in a layer above 0 (SPEC 12.1).
+    /// Returns whether a tile in this mode refines another, and so occurs only in layers above 0 (SPEC 12.1).
     pub fn is_above(self) -> bool {
         matches!(self, Mode::REFINEMENT | Mode::EXACT)
     }

@@ -1,8 +1,8 @@
-//! Where a tile lies in its matrix (SPEC 4).
+//! The position of a tile in its matrix (SPEC 4).
 
 use std::ops::Range;
 
-/// The rows and columns of its matrix that a tile covers.
+/// The rows and columns that a tile covers in its matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Rows of the matrix.
@@ -12,7 +12,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.rows.len() * self.columns.len()
     }

@@ -1,15 +1,18 @@
-//! Elements of any float or block dtype as binary32.
+//! Conversion of the elements of any float or block dtype to binary32.
 
 use half::{bf16, f16};
 
 use crate::blocks;
 use crate::dtype::DType;
 
-/// Appends the values of little-endian elements: of floats (all exact, but F64 is rounded to nearest even) and of block dtypes.
-/// `false`, with nothing appended, for dtypes that are no weights (integers, BOOL, C64, F8_E8M0, opaque).
+/// Appends the values of little-endian elements of a float or block dtype to `out`.
 ///
-/// F8_E4M3 has no infinities and is NaN at 0x7F and 0xFF; F8_E5M2 is as IEEE 754 would have it (arXiv 2209.05433). Part of an
-/// element at the end of `bytes` is left out. At most 13 bytes are taken for each byte given (Q2_K).
+/// Returns `false` and appends nothing if the elements of the dtype are not weights (integers, BOOL, C64, F8_E8M0,
+/// opaque). Conversion is exact, except that F64 is rounded to nearest even.
+///
+/// F8_E4M3 has no infinities and is NaN at 0x7F and 0xFF; F8_E5M2 follows the conventions of IEEE 754 (arXiv
+/// 2209.05433). An incomplete element at the end of `bytes` is ignored. The values take at most 13 bytes of memory per
+/// input byte (Q2_K).
 pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
     let pairs = || bytes.as_chunks::<2>().0.iter();
     match dtype {
@@ -18,7 +21,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
         DType::Bf16 => out.extend(pairs().map(|&b| bf16::from_le_bytes(b).to_f32())),
         DType::F64 => out.extend(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32)),
         DType::F8E4M3 => out.extend(bytes.iter().map(|&b| from_e4m3(b))),
-        // The upper half of a binary16.
+        // An F8_E5M2 is the upper byte of a binary16.
         DType::F8E5M2 => out.extend(bytes.iter().map(|&b| f16::from_le_bytes([0, b]).to_f32())),
         _ if DType::BLOCKS.contains(&dtype) => {
             let (blocks, start) = (bytes.len() / dtype.size(), out.len());
@@ -30,7 +33,8 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
     true
 }
 
-/// The value of an F8_E4M3. Its fields, moved to those of a binary32, are the value but for the bias: 2^-120 of it.
+/// Returns the value of an F8_E4M3. Its exponent and mantissa, placed in a binary32, give the value times 2^-120,
+/// because the exponent biases differ.
 fn from_e4m3(bits: u8) -> f32 {
     const BIAS: f32 = f32::from_bits((127 + 120) << 23);
     let (sign, magnitude) = (u32::from(bits & 0x80) << 24, u32::from(bits & 0x7F));
@@ -48,7 +52,7 @@ mod tests {
         out
     }
 
-    /// Every 8-bit float against the definition of its fields.
+    /// Compares every 8-bit float with the definition of its fields.
     #[test]
     fn small_floats_are_exact() {
         for (dtype, exponent_bits, mantissa_bits) in [(DType::F8E4M3, 4, 3), (DType::F8E5M2, 5, 2)] {
@@ -77,7 +81,7 @@ mod tests {
     fn floats() {
         assert_eq!(values(DType::F32, &[1.5f32.to_le_bytes(), (-0.25f32).to_le_bytes()].concat()), [1.5, -0.25]);
         assert_eq!(values(DType::F16, &[0x00, 0x3C, 0x01, 0x00]), [1.0, 2f32.powi(-24)]);
-        assert_eq!(values(DType::Bf16, &[0x80, 0xBF, 0xFF]), [-1.0], "half an element is left out");
+        assert_eq!(values(DType::Bf16, &[0x80, 0xBF, 0xFF]), [-1.0], "an incomplete element is ignored");
         let doubles = [1.0f64 + 2f64.powi(-24), 1.0 + 3.0 * 2f64.powi(-24), 1e300, 1e-46];
         let bytes = doubles.map(f64::to_le_bytes).concat();
         assert_eq!(values(DType::F64, &bytes), [1.0, 1.0 + 2f32.powi(-22), f32::INFINITY, 0.0], "ties to even");

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Appends `value`.
+/// Appends the varint of `value`.
 pub fn write(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -11,12 +11,12 @@ pub fn write(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Bytes that [`write()`] appends.
+/// Returns the number of bytes that [`write()`] appends.
 pub fn len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Why bytes are not a varint.
+/// Error: the bytes are not a valid varint.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum VarintError {
     /// The bytes end before the varint does.
@@ -27,14 +27,14 @@ pub enum VarintError {
     Form,
 }
 
-/// Takes a varint off the front of `bytes`.
+/// Reads a varint and removes it from the front of `bytes`.
 ///
 /// # Errors
-/// [`VarintError`]; `bytes` is then left as it was.
+/// Returns [`VarintError`] and leaves `bytes` unchanged.
 pub fn read(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate() {
-        // The tenth byte holds bit 63 alone, and nothing may follow it.
+        // The tenth byte holds only bit 63, and no byte may follow it.
         if i == 9 && byte > 1 {
             return Err(VarintError::Form);
         }
@@ -50,7 +50,7 @@ pub fn read(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     Err(VarintError::Cut)
 }
 
-/// Signed to unsigned: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
+/// Maps signed to unsigned: 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
 pub fn zigzag(n: i32) -> u32 {
     ((n << 1) ^ (n >> 31)) as u32
 }

@@ -1,26 +1,27 @@
-//! Attention over the paged store: a token at several contexts, and a prompt.
+//! Attention over paged keys and values: one token at several context lengths, and a prompt.
 //!
-//! `IMPASTO_CPU` chooses the isa, `IMPASTO_THREADS` the threads (all without it). Figures are for one transformer
-//! block; a token goes through many, so that what it reads of a long context comes from memory.
+//! `IMPASTO_CPU` selects the instruction set, `IMPASTO_THREADS` the number of threads (default: all). Figures are for
+//! one transformer block. A token passes through many blocks, so that a long context is read from memory, not from a
+//! cache.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use impasto_core::Isa;
 use impasto_kernels::Pool;
 use impasto_kernels::kv::{AttentionShape, KvFormat, KvStore, Pages, Scratch, attend};
 
-/// Query heads, key heads and width of a head, and the blocks of the model.
+/// Query heads, key heads, width of a head, and number of blocks of the model.
 const SHAPES: [(usize, usize, usize, usize); 3] = [(9, 3, 64, 30), (32, 4, 64, 22), (32, 8, 128, 8)];
 
 fn shape(query: usize, kv: usize, dim: usize) -> AttentionShape {
     AttentionShape { query, kv, dim, scale: 1.0 / (dim as f32).sqrt(), softcap: None, window: None }
 }
 
-/// Numbers between -1 and 1 with no pattern to speak of.
+/// Returns pseudorandom numbers between -1 and 1.
 fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-/// A sequence of `tokens`, of which the last `new` are not advanced over.
+/// Creates a sequence of `tokens` tokens, of which the last `new` are not advanced over.
 fn sequence(how: &AttentionShape, blocks: usize, format: KvFormat, tokens: usize, new: usize) -> KvStore {
     let mut store = KvStore::new(Pages::new(usize::MAX), blocks, how.kv, how.dim, &format.into()).expect("a shape");
     store.reserve(tokens).expect("memory");
@@ -69,7 +70,7 @@ fn prompt(c: &mut Criterion) {
         let how = shape(query, kv, dim);
         let mut group = c.benchmark_group(format!("prompt of {TOKENS}, {query}/{kv}/{dim}"));
         group.sample_size(20);
-        // Multiplications that causality asks for.
+        // Multiplications that causal attention requires.
         group.throughput(Throughput::Elements((TOKENS * (TOKENS + 1) * query * dim) as u64));
         let q = numbers(TOKENS * query * dim);
         let mut out = vec![0.0; q.len()];

@@ -1,12 +1,11 @@
-//! Speed of products with packed matrices, with every kernel of this processor and all its threads.
+//! Speed of packed products, with every kernel of this processor and all its threads.
 //!
-//! `decode`: one token times a matrix that is too large for caches, at each width and at mixed ones, in bytes of the
-//! matrix and weights; `read` beside it reads as many bytes and does nothing. `small`: a matrix that stays in the
-//! cache.
+//! `decode`: one token times a matrix larger than the caches, for each width and for mixed widths, in bytes of the
+//! matrix and in weights; for comparison, `read` only reads as many bytes. `small`: a matrix that fits the cache.
 //!
-//! `prefill`: many tokens, in products of a weight and an activation (of one token: weights).
+//! `prefill`: many tokens, in products of a weight and an activation.
 //!
-//! `pack`: integers to cells.
+//! `pack`: packing integers into cells.
 
 #[path = "support/random.rs"]
 mod random;
@@ -18,12 +17,12 @@ use impasto_kernels::Pool;
 use impasto_kernels::packed::{Activations, Band, ColumnOrder, Kernel, PackedMatrix, Scratch};
 use random::Rng;
 
-/// What the integers of a bench are like.
+/// Distribution of the integers in a benchmark.
 #[derive(Clone, Copy)]
 enum Integers {
-    /// All values of a width.
+    /// All values of a width, uniformly.
     Width(u32),
-    /// Bell-shaped, of so many bits on average; scales of rows and columns vary by two octaves each.
+    /// Normal, with the given average number of bits; the scales of rows and columns vary by two octaves each.
     Mixed(f64),
 }
 
@@ -39,7 +38,7 @@ fn matrix(rows: usize, columns: usize, integers: Integers) -> PackedMatrix {
         for &row in row_widths {
             z.extend(column_widths.iter().map(|&column| match integers {
                 Integers::Width(width) => (rng.next() >> (64 - width)) as i32 - (1 << (width - 1)),
-                // The entropy of a normal variable of deviation s is log2(s) + 2.05.
+                // The entropy of a normal variable of standard deviation s is log2(s) + 2.05 bits.
                 Integers::Mixed(bits) => {
                     let scale = (f64::from(row + column) / 16.0 - 2.0 + bits - 2.05).exp2();
                     (rng.normal() * scale).round_ties_even() as i32
@@ -57,7 +56,7 @@ fn activations(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.normal() as f32).collect()
 }
 
-/// Reads words and does as good as nothing with them.
+/// Reads words and does almost nothing with them.
 fn read(words: &[u64], pool: &Pool) {
     const PART: usize = 1 << 13;
     pool.run(words.len().div_ceil(PART), &|_, i| {

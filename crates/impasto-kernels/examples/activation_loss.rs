@@ -1,9 +1,9 @@
-//! What 8 bits cost an activation, by the size of the block that shares a scale: signal to noise of products with
-//! random weights.
+//! The error of quantizing activations to 8 bits, by the size of the block that shares a scale: the signal-to-noise
+//! ratio of products with random weights.
 //!
-//! Activations have heavy tails (a Student's t variable of 4 degrees of freedom); in `loud`, one channel of 200 is 30
-//! times as loud as the others, as residual streams have them. A weight of 4 bits has some 20 dB, so 35 dB and more
-//! are nothing beside it.
+//! Activations have heavy tails (Student's t with 4 degrees of freedom). In `loud`, one channel in 200 is 30 times as
+//! loud as the others, as in residual streams. 4-bit weights have about 20 dB, so 35 dB and more are negligible in
+//! comparison.
 
 #[path = "../benches/support/random.rs"]
 mod random;
@@ -11,7 +11,7 @@ mod random;
 use impasto_kernels::packed::ACTIVATION_BLOCK;
 use random::Rng;
 
-/// Student's t, 4 degrees of freedom.
+/// Returns a variable with Student's t distribution of 4 degrees of freedom.
 fn heavy(rng: &mut Rng) -> f64 {
     let square = (0..4).map(|_| rng.normal().powi(2)).sum::<f64>() / 4.0;
     rng.normal() / square.sqrt()
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// A block to 8 bits and back.
+/// Rounds a block to 8 bits and converts it back.
 fn round(block: &[f64]) -> Vec<f64> {
     let scale = block.iter().fold(0.0f64, |most, x| most.max(x.abs())) / 127.0;
     block.iter().map(|x| (x / scale).round_ties_even() * scale).collect()

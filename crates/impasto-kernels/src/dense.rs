@@ -1,4 +1,4 @@
-//! Matrices in memory as floats of 16 or 32 bits: what is not on a lattice.
+//! Products with weights stored as 16-bit or 32-bit floats, or decoded during the product: tensors that are not packed.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use crate::Pool;
 use crate::parts::Parts;
 use crate::workers::{Buffers, Workers};
 
-/// Tokens from which on weights are multiplied by all of them at once.
+/// From this number of tokens on, products use matrix multiplication; below it, a dot product per output and token.
 const MANY: usize = 4;
-/// Rows that a task widens together.
+/// Rows that a task multiplies together.
 const STRIP: usize = 32;
-/// Sums of a dot product that are kept apart, so that every instruction isa adds in the same order.
+/// Number of partial sums of a dot product, fixed so that all instruction sets add in the same order.
 const LANES: usize = 32;
 
 /// A matrix of floats, outputs x inputs, row-major.
@@ -26,45 +26,45 @@ pub struct DenseMatrix {
 
 enum Values {
     F32(Vec<f32>),
-    /// By their bits, and so below.
+    /// The bits of the floats, as in `F16`.
     Bf16(Vec<u16>),
     F16(Vec<u16>),
 }
 
 impl DenseMatrix {
-    /// A matrix of 32-bit floats.
+    /// Creates a matrix of binary32.
     ///
     /// # Panics
-    /// If there are not `outputs * inputs` of them.
+    /// If there are not `outputs * inputs` weights.
     pub fn new(weights: Vec<f32>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(weights.len()), outputs.checked_mul(inputs), "weights");
         DenseMatrix { values: Values::F32(weights), outputs, inputs }
     }
 
-    /// A matrix of bfloat16, by their bits.
+    /// Creates a matrix of bfloat16, given as bits.
     ///
     /// # Panics
-    /// If there are not `outputs * inputs` of them.
+    /// If there are not `outputs * inputs` weights.
     pub fn of_bf16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
         DenseMatrix { values: Values::Bf16(bits), outputs, inputs }
     }
 
-    /// A matrix of binary16, by their bits.
+    /// Creates a matrix of binary16, given as bits.
     ///
     /// # Panics
-    /// If there are not `outputs * inputs` of them.
+    /// If there are not `outputs * inputs` weights.
     pub fn of_f16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
         DenseMatrix { values: Values::F16(bits), outputs, inputs }
     }
 
-    /// Outputs and inputs.
+    /// Returns the numbers of outputs and inputs.
     pub fn shape(&self) -> [usize; 2] {
         [self.outputs, self.inputs]
     }
 
-    /// Bytes held.
+    /// Returns the memory of the weights in bytes.
     pub fn memory_bytes(&self) -> usize {
         match &self.values {
             Values::F32(weights) => size_of_val(weights.as_slice()),
@@ -72,31 +72,31 @@ impl DenseMatrix {
         }
     }
 
-    /// The weights of row `row`.
+    /// Writes the weights of row `row` to `out`, one per input.
     ///
     /// # Panics
-    /// If there is no such row, or `out` has not one element for each input.
+    /// If there is no such row, or `out` has another length.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         self.widen(row..row + 1, out);
     }
 
-    /// `y = W x` for each of the rows x of `x`; outputs in `out`, rows `stride` apart.
+    /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
     ///
     /// # Panics
-    /// If `out` is shorter.
+    /// If `out` is too short.
     pub fn multiply(&self, x: &[f32], out: &mut [f32], stride: usize, workers: &Workers, pool: &Pool) {
         let out = Parts::new(out);
         pool.run(self.outputs.div_ceil(STRIP), &|worker, strip| {
             let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
             workers.with(worker, |Buffers { weights, outputs }| {
                 let weights = self.widened(rows.clone(), weights);
-                // SAFETY: strips are different rows.
+                // SAFETY: strips are disjoint rows.
                 unsafe { multiply_rows(weights, rows, x, self.inputs, &out, stride, outputs, workers.isa()) };
             });
         });
     }
 
-    /// Some rows as 32-bit floats; in `buffer`, unless they are that already.
+    /// Returns some rows as binary32: borrowed if they are stored so, otherwise converted into `buffer`.
     fn widened<'a>(&'a self, rows: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         let (start, length) = (rows.start * self.inputs, rows.len() * self.inputs);
         if let Values::F32(weights) = &self.values {
@@ -119,25 +119,26 @@ impl DenseMatrix {
     }
 }
 
-/// Some rows of one of several matrices that are multiplied together.
+/// Some rows of one of the matrices that are multiplied together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The number of the matrix.
+    /// Number of the matrix.
     pub matrix: usize,
-    /// Its rows.
+    /// The rows.
     pub rows: Range<usize>,
 }
 
-/// `y = W x` for each of the rows x of `x`, of matrices that share these inputs and whose weights are made when they are
-/// needed: `read` puts those of one of `parts` in place of what its second argument holds, and the worker that called it
-/// multiplies them. `outs` are rows of `x` x outputs, one for each matrix.
+/// Computes `y = W x` for each row x of `x`, for several matrices with the same inputs whose weights are decoded during
+/// the product.
+///
+/// `read` replaces the content of its second argument by the weights of the part whose index in `parts` is its first
+/// argument; the worker that called it then multiplies them. `outs` has one slice per matrix: rows of `x` x outputs.
 ///
 /// # Errors
-/// Those of `read`; of several the first part's.
+/// Errors of `read`; if there are several, that of the first part.
 ///
 /// # Panics
-/// If the parts of a matrix are not all rows of its output in order, or `read` gives another number of weights than a part
-/// has.
+/// If the parts of a matrix do not cover the rows of its output in order, or `read` returns a wrong number of weights.
 pub fn multiply_parts<E: Send>(
     parts: &[Part],
     read: impl Fn(usize, &mut Vec<f32>) -> Result<(), E> + Sync,
@@ -161,18 +162,18 @@ pub fn multiply_parts<E: Send>(
             let Part { matrix, rows } = parts[i].clone();
             assert_eq!(weights.len(), rows.len() * inputs, "weights of a part");
             let stride = outputs[matrix];
-            // SAFETY: parts are different rows of the same matrix, or of different ones.
+            // SAFETY: parts are disjoint rows of one matrix, or rows of different matrices.
             unsafe { multiply_rows(weights, rows, x, inputs, &outs[matrix], stride, buffer, workers.isa()) };
             Ok(())
         })
     })
 }
 
-/// Outputs `rows` of a matrix for each of the rows of `x`, given the weights of these rows of the matrix; to `out`,
-/// whose rows are `stride` apart, by way of `buffer`.
+/// Computes the outputs `rows` of a matrix for each row of `x`, given the weights of these rows. The rows of `out` are
+/// `stride` elements apart; `buffer` is working memory.
 ///
 /// # Safety
-/// Nobody else may have these rows of `out`, for any of the rows of `x`.
+/// Nothing else may refer to these outputs in `out`, for any row of `x`.
 #[allow(clippy::too_many_arguments)]
 unsafe fn multiply_rows(
     weights: &[f32],
@@ -195,18 +196,18 @@ unsafe fn multiply_rows(
     }
     for (t, values) in buffer.chunks_exact(count).enumerate() {
         let at = t * stride + rows.start;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees exclusive access to these elements.
         unsafe { out.part(at..at + count) }.copy_from_slice(values);
     }
 }
 
-/// Products of all rows of `x` with all rows of `w`, both `inputs` wide: rows of `x` x rows of `w`, in place of what `out`
-/// holds.
+/// Writes the products of all rows of `x` with all rows of `w` to `out`: rows of `x` x rows of `w`. All rows have
+/// `inputs` elements.
 fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
     let (m, n) = (x.len() / inputs, w.len() / inputs);
     assert_eq!(out.len(), m * n, "room for the products");
-    // SAFETY: `x` holds m rows and `w` n rows of `inputs` elements, `out` m rows of n, and it is borrowed mutably, so it
-    // aliases neither of them. Strides of slices fit isize.
+    // SAFETY: `x` holds m rows and `w` n rows of `inputs` elements, `out` m rows of n. `out` is mutably borrowed, so it
+    // aliases neither. Strides of slices fit isize.
     unsafe {
         gemm::gemm(
             m,
@@ -232,7 +233,8 @@ fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
     }
 }
 
-/// The sum of products, in [`LANES`] sums by position which are then added in order: the same bits at every isa.
+/// Returns the dot product. It uses [`LANES`] partial sums by position, added in order at the end, so all instruction
+/// sets give the same bits.
 fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
     #[inline(always)]
     fn portable(a: &[f32], b: &[f32]) -> f32 {
@@ -263,10 +265,10 @@ fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
 
     match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the processor has the isa, and every one that has AVX-512 has FMA.
+        // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
         Isa::Avx512 if is_x86_feature_detected!("fma") => unsafe { avx512(a, b) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above, and FMA was asked for.
+        // SAFETY: as above, for AVX2.
         Isa::Avx2 if is_x86_feature_detected!("fma") => unsafe { avx2(a, b) },
         _ => portable(a, b),
     }
@@ -315,7 +317,7 @@ mod tests {
                 for (t, (x, y)) in x.chunks(inputs).zip(out.chunks(stride)).enumerate() {
                     for (r, w) in f32s.chunks(inputs).enumerate() {
                         let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-                        // 45 products, each rounded: 45 x 2^-24 x 0.25, and f16 rounds small weights.
+                        // 45 products, each rounded: 45 x 2^-24 x 0.25. In addition, f16 rounds small weights.
                         assert!((f64::from(y[r]) - exact).abs() < 2e-5, "token {t} row {r}");
                     }
                     assert_eq!(y[outputs..], [9.0; 3]);

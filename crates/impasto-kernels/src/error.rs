@@ -1,6 +1,6 @@
-//! What can go wrong beside the data.
+//! Errors that do not concern the data.
 
-/// Why kernels cannot run.
+/// Error: kernels cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {

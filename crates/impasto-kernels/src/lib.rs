@@ -1,17 +1,16 @@
-//! What a network computes with: products, norms, rotary positions, attention. Nothing here knows a model.
+//! The computations of a network: products, norms, rotary position embeddings, attention. This crate knows no models.
 //!
 //! | module | computes |
 //! |---|---|
-//! | [`pool`] | runs the tasks of one product after another on threads of its own |
-//! | [`packed`] | products with integers of few bits |
-//! | [`dense`] | products with floats of 16 or 32 bits, or with weights decoded in the product |
-//! | [`kv`] | attention over keys and values in pages |
-//! | [`elementwise`] | everything else in a block |
+//! | [`pool`] | thread pool that runs the tasks of one product at a time |
+//! | [`packed`] | products with weights stored as integers of a few bits |
+//! | [`dense`] | products with weights stored as 16-bit or 32-bit floats, or decoded during the product |
+//! | [`kv`] | attention over paged keys and values |
+//! | [`elementwise`] | all other operations of a transformer block |
 //!
-//! Kernels take sizes and slices; which of them a layer needs is said by a description of the network
-//! (`impasto-model`), and `impasto-runtime` puts the two together. A kernel for another instruction set stands beside
-//! the scalar one, which is its reference, and is chosen by [`impasto_core::Isa`]. Results do not depend on the number
-//! of threads.
+//! Kernels take sizes and slices. The description of a network (`impasto-model`) says which kernels a layer needs;
+//! `impasto-runtime` runs them. Each kernel for an instruction set has a scalar reference; [`impasto_core::Isa`]
+//! selects among them. Results do not depend on the number of threads.
 
 pub mod dense;
 pub mod elementwise;

@@ -1,4 +1,4 @@
-//! A slice that several workers write, each its own part.
+//! A slice that several workers write, each in its own part.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,7 +9,7 @@ pub(crate) struct Parts<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for a `&mut [T]`; its methods' callers keep parts of different threads apart.
+// SAFETY: a `Parts` stands for a `&mut [T]`; callers of its methods keep the parts of different threads disjoint.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {
@@ -17,26 +17,26 @@ impl<'a, T> Parts<'a, T> {
         Parts { at: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// A part.
+    /// Returns a part of the slice.
     ///
     /// # Panics
-    /// If it reaches past the slice.
+    /// If the range extends past the slice.
     ///
     /// # Safety
-    /// No other part with an element of it is alive.
-    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
+    /// No other part that contains one of these elements is alive.
+    #[allow(clippy::mut_from_ref, reason = "callers guarantee that parts do not overlap")]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
-        // SAFETY: within the slice, which is borrowed mutably for as long as `self`; by the caller's promise nothing
-        // else has these elements.
+        // SAFETY: the range is inside the slice, which is mutably borrowed as long as `self` lives. The caller
+        // guarantees that nothing else refers to these elements.
         unsafe { std::slice::from_raw_parts_mut(self.at.add(range.start), range.len()) }
     }
 
-    /// A pointer to the first element of a part. Through it one thread may write elements that are in no part alive
-    /// and that no other thread writes.
+    /// Returns a pointer to the first element of a part. Through it, one thread may write elements that are in no live
+    /// part and that no other thread writes.
     ///
     /// # Panics
-    /// If the part reaches past the slice.
+    /// If the part extends past the slice.
     #[inline]
     pub(crate) fn pointer(&self, range: Range<usize>) -> *mut T {
         assert!(range.start <= range.end && range.end <= self.len, "part within the slice");
@@ -53,7 +53,7 @@ mod tests {
     fn a_part_past_the_end() {
         let mut data = [0; 4];
         let parts = Parts::new(&mut data);
-        // SAFETY: it is the only part.
+        // SAFETY: there is no other part.
         unsafe { parts.part(2..5) };
     }
 }

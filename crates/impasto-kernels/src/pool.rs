@@ -1,7 +1,7 @@
-//! Threads that take the tasks of one product after another.
+//! A thread pool that runs the tasks of one product at a time.
 //!
-//! A token of a small model is some two hundred products of a few microseconds each. So workers spin for a while
-//! before they sleep, nothing is allocated, and the caller never waits for a worker that has not begun.
+//! A token of a small model takes about two hundred products of a few microseconds each. Therefore workers spin for a
+//! while before they sleep, nothing is allocated, and a caller never waits for a worker that has not started.
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -12,60 +12,60 @@ use std::thread::JoinHandle;
 
 use crate::KernelError;
 
-/// Rounds of spinning before a worker sleeps: about 100 microseconds.
+/// Iterations of spinning before a worker sleeps: about 100 microseconds.
 const SPINS: u32 = 1 << 12;
 
-/// In the state: workers that have joined the job.
+/// Bits of `state`: number of workers that have joined the job.
 const JOINED: u64 = (1 << 16) - 1;
-/// In the state: the job takes workers.
+/// Bit of `state`: whether workers can still join the job.
 const OPEN: u64 = 1 << 16;
-/// In the state: what one job more adds. Jobs are numbered by all bits from here up.
+/// The increment of the job number in `state`, which takes all bits from here up.
 const JOB: u64 = 1 << 17;
 
-/// Most threads of a pool.
+/// The largest number of threads of a pool.
 const MOST: usize = 1024;
 
-/// A function of (worker, task).
+/// A function of the worker and the task.
 type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// What the threads share.
+/// State shared by the threads.
 struct Shared {
-    /// Number of the job, whether it is open, and how many workers have joined it.
+    /// Number of the job, whether it is open, and the number of workers that have joined it.
     state: AtomicU64,
-    /// The function of the job and how many tasks it has. It is written while no job is open and no worker joined, and
-    /// read by workers that have joined.
+    /// Function and number of tasks of the job. Written only while no job is open and no worker has joined; read only
+    /// by workers that have joined.
     job: UnsafeCell<(Option<*const Task<'static>>, usize)>,
-    /// The next task that nobody has taken.
+    /// The next task that no thread has taken.
     next: AtomicUsize,
-    /// Did a task panic on a worker?
+    /// Whether a task panicked on a worker.
     panicked: AtomicBool,
-    /// Is the pool being dropped?
+    /// Whether the pool is being dropped.
     over: AtomicBool,
-    /// Workers that sleep, or are about to.
+    /// Number of workers that sleep or are about to.
     sleepers: AtomicU32,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
-// SAFETY: `job` is the only field that is not Sync. Its protocol, above, keeps its writer apart from its readers; what
-// the pointer leads to is Sync.
+// SAFETY: `job` is the only field that is not Sync. The protocol described above separates its writer from its readers,
+// and the pointee is Sync.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer is only followed while `Pool::run`, which owns what it leads to, waits.
+// SAFETY: as above. The pointer is only dereferenced while `Pool::run`, which borrows the pointee, waits.
 unsafe impl Send for Shared {}
 
-/// Threads for products: the caller and its workers.
+/// A pool of threads for products, including the thread of the caller.
 pub struct Pool {
     shared: Arc<Shared>,
-    /// Held by the caller whose job it is.
+    /// Held by the caller whose job the workers run.
     caller: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// A pool of `threads`, the caller among them; 0 takes as many as there are processors.
+    /// Creates a pool of `threads` threads, including the caller; 0 means one per processor.
     ///
     /// # Errors
-    /// [`KernelError::Threads`] if they cannot be started.
+    /// [`KernelError::Threads`] if threads cannot be started.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
         let all = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { all() } else { threads }.min(MOST);
@@ -89,21 +89,22 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Threads, the caller among them.
+    /// Returns the number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `task(worker, i)` once for each `i` below `tasks` and returns when all are done. Calls of this job with the
-    /// same worker, below [`Pool::threads`], follow each other; the caller is worker 0. Tasks are taken in order.
+    /// Calls `task(worker, i)` once for each `i` below `tasks`, and returns when all are done. Calls with the same
+    /// worker (a number below [`Pool::threads`]; the caller is worker 0) never overlap within a job. Tasks are taken in
+    /// order.
     ///
-    /// Any number of threads may call at once. While the workers are at one's job, others run theirs by themselves: each
-    /// thread is worker 0 of its own job, so memory for workers belongs to a job, not to the pool. Nobody waits for
-    /// another's job, and the workers go to whoever asks next, so passes that run side by side share them product by
-    /// product.
+    /// Several threads may call at the same time. While the workers run one caller's job, other callers run theirs
+    /// alone: each is worker 0 of its own job, so memory for workers must belong to the job, not to the pool. No caller
+    /// waits for another's job. The workers join the next job that is submitted when they are free, so concurrent
+    /// passes share them product by product.
     ///
     /// # Panics
-    /// If a task does.
+    /// If a task panics.
     pub fn run(&self, tasks: usize, task: &Task<'_>) {
         let alone = || (0..tasks).for_each(|i| task(0, i));
         if tasks < 2 || self.workers.is_empty() {
@@ -111,15 +112,16 @@ impl Pool {
         }
         let _caller = match self.caller.try_lock() {
             Ok(caller) => caller,
-            // A task panicked; the job ended all the same.
+            // A task panicked, but its job ended properly.
             Err(TryLockError::Poisoned(caller)) => caller.into_inner(),
             Err(TryLockError::WouldBlock) => return alone(),
         };
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes; `Open` is dropped before `task` goes, and then no worker has the pointer
-        // any more.
+        // SAFETY: this changes only the lifetime. `Open` is dropped before the borrow of `task` ends, and after that no
+        // worker uses the pointer.
         let pointer = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
-        // SAFETY: the lock is held and the last job was closed and left by all (`Open`), so no worker reads the cell.
+        // SAFETY: the lock is held, and the previous job is closed and all workers have left it (`Open`), so no worker
+        // reads the cell.
         unsafe { *shared.job.get() = (Some(pointer), tasks) };
         shared.next.store(0, Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
@@ -133,13 +135,14 @@ impl Pool {
 }
 
 impl Pool {
-    /// [`Pool::run`] of tasks that can fail: all run, and of their errors the first task's is given.
+    /// Like [`Pool::run`], for tasks that can fail. All tasks run; the error of the first failed task, by number, is
+    /// returned.
     ///
     /// # Errors
-    /// Those of `task`.
+    /// Errors of `task`.
     ///
     /// # Panics
-    /// If a task does.
+    /// If a task panics.
     pub fn try_run<E: Send>(
         &self,
         tasks: usize,
@@ -163,13 +166,13 @@ impl Drop for Pool {
         self.shared.over.store(true, Ordering::SeqCst);
         self.shared.wake_all();
         for worker in self.workers.drain(..) {
-            // A worker catches the panics of its tasks and has none of its own.
+            // Workers catch the panics of tasks and do not panic themselves.
             let _ = worker.join();
         }
     }
 }
 
-/// An open job; dropped, it takes no more workers and waits for those that joined.
+/// An open job. Dropping it closes the job and waits for the workers that have joined.
 struct Open<'a>(&'a Shared);
 
 impl<'a> Open<'a> {
@@ -189,14 +192,14 @@ impl Drop for Open<'_> {
         let mut rounds = 0u32;
         while self.0.state.load(Ordering::Acquire) & JOINED != 0 {
             rounds += 1;
-            // With more threads than processors the worker may have none, and this is in its way.
+            // With more threads than processors, the worker may need the processor of this thread.
             if rounds.is_multiple_of(SPINS) { std::thread::yield_now() } else { spin_loop() }
         }
     }
 }
 
 impl Shared {
-    /// Takes tasks until none is left.
+    /// Runs tasks until none is left.
     fn take(&self, worker: usize, task: &Task<'_>, tasks: usize) {
         loop {
             let i = self.next.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +215,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// The life of a worker.
+    /// The main loop of a worker.
     fn work(&self, worker: usize) {
         let mut last = 0;
         while let Some(state) = self.await_job(last) {
@@ -220,9 +223,9 @@ impl Shared {
                 continue;
             }
             last = state / JOB;
-            // SAFETY: the job was open when this worker joined it, so its caller waits until the worker leaves.
+            // SAFETY: the worker joined while the job was open, so its caller waits until the worker leaves.
             let (task, tasks) = unsafe { *self.job.get() };
-            // SAFETY: as above.
+            // SAFETY: as above, the caller keeps the function alive until the worker leaves.
             if let Some(task) = task.map(|task| unsafe { &*task })
                 && catch_unwind(AssertUnwindSafe(|| self.take(worker, task, tasks))).is_err()
             {
@@ -232,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// The state once a job other than `last` is open; `None` when the pool is over.
+    /// Waits until a job other than `last` is open and returns the state; `None` if the pool is being dropped.
     fn await_job(&self, last: u64) -> Option<u64> {
         let open = || {
             let state = self.state.load(Ordering::SeqCst);
@@ -245,8 +248,8 @@ impl Shared {
                 }
                 spin_loop();
             }
-            // The count goes up before the state is read again, and a caller reads the count after it has set the
-            // state: one of them sees the other.
+            // `sleepers` is incremented before the state is read again, and a caller reads `sleepers` after it has set
+            // the state, so at least one of them notices the other.
             self.sleepers.fetch_add(1, Ordering::SeqCst);
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             while open().is_none() && !self.over.load(Ordering::SeqCst) {
@@ -281,7 +284,7 @@ mod tests {
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
                 if round % 500 == 0 {
-                    // Long enough that workers sleep.
+                    // Long enough for the workers to sleep.
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
@@ -303,7 +306,7 @@ mod tests {
     #[test]
     fn callers_share_the_workers_and_never_wait_for_each_other() {
         let pool = Pool::new(3).unwrap();
-        // A job that does not end until another thread's jobs have.
+        // This job does not end before the jobs of another thread have ended.
         let (entered, over) = (Barrier::new(2), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -327,13 +330,13 @@ mod tests {
             }
             over.store(true, Ordering::Release);
         });
-        // Many callers, each with memory of its own for its job's workers.
+        // Several callers, each with its own memory for the workers of its jobs.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     let own: Vec<Mutex<usize>> = (0..pool.threads()).map(|_| Mutex::default()).collect();
                     for _ in 0..500 {
-                        pool.run(7, &|worker, i| *own[worker].try_lock().expect("its tasks follow each other") += i);
+                        pool.run(7, &|worker, i| *own[worker].try_lock().expect("its tasks never overlap") += i);
                     }
                     assert_eq!(own.iter().map(|n| *n.lock().unwrap()).sum::<usize>(), 500 * 21);
                 });
@@ -360,7 +363,7 @@ mod tests {
             pool.run(40, &|_, _| _ = count.fetch_add(1, Ordering::Relaxed));
             assert_eq!(count.load(Ordering::Relaxed), 40);
         }
-        // And not on the caller alone: two tasks that wait for each other end.
+        // The workers still take part: two tasks that wait for each other finish.
         let both = Barrier::new(2);
         pool.run(2, &|_, _| _ = both.wait());
     }

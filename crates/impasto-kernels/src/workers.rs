@@ -1,39 +1,39 @@
-//! Memory of each worker for products.
+//! Working memory of the workers for products.
 
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use impasto_core::Isa;
 
-/// A buffer set for each worker of a pool. They grow when they are first used and are then there.
+/// Buffers for each worker of a pool. They grow when they are first used and are kept.
 pub struct Workers {
-    /// The instructions that products use.
+    /// The instruction set that products use.
     isa: Isa,
     each: Vec<Mutex<Buffers>>,
-    /// For callers that multiply at the same time: each is worker 0 of its own product.
+    /// For callers that multiply at the same time, since each of them is worker 0 of its own product.
     spare: Mutex<Vec<Buffers>>,
 }
 
-/// What a worker needs while it multiplies.
+/// Buffers of one worker.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    /// Weights of some rows, widened or decoded.
+    /// Weights of some rows, converted or decoded to binary32.
     pub(crate) weights: Vec<f32>,
     /// Outputs of some rows.
     pub(crate) outputs: Vec<f32>,
 }
 
 impl Workers {
-    /// Buffers for a pool of `threads`.
+    /// Creates buffers for a pool of `threads` threads.
     pub fn new(threads: usize, isa: Isa) -> Self {
         Workers { isa, each: (0..threads).map(|_| Mutex::default()).collect(), spare: Mutex::default() }
     }
 
-    /// The instructions that products use.
+    /// Returns the instruction set that products use.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// Calls `work` with the buffers of `worker`, or with others while those are in use. Nobody waits.
+    /// Calls `work` with the buffers of `worker`, or with spare ones if those are in use, without waiting for them.
     pub(crate) fn with<R>(&self, worker: usize, work: impl FnOnce(&mut Buffers) -> R) -> R {
         match self.each[worker].try_lock() {
             Ok(mut buffers) => return work(&mut buffers),
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn nobody_waits() {
         let workers = Workers::new(1, Isa::best());
-        // From inside: a lock would never be given.
+        // The nested calls would deadlock if they waited for the buffers.
         let inner = workers.with(0, |outer| {
             outer.weights.push(1.0);
             workers.with(0, |inner| {

@@ -1,4 +1,4 @@
-//! A token through a store that has room: nothing is allocated.
+//! A token allocates nothing if the store has room for it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,21 +7,21 @@ use impasto_core::Isa;
 use impasto_kernels::Pool;
 use impasto_kernels::kv::{AttentionShape, KvFormat, KvStore, Pages, Scratch, attend};
 
-/// The system's allocator, counting.
+/// The system allocator, with a count of the calls.
 struct Counting;
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: it is the system's.
+// SAFETY: all calls are forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller has it.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller has it.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -44,7 +44,7 @@ fn a_token_allocates_nothing() {
             attend(Isa::best(), store, 0, &q, &how, &mut out, &mut scratch, &pool).unwrap();
             store.advance(1);
         };
-        // The first passes grow the scratch, with parts of the context in the end.
+        // The first passes grow the working memory, and finally split the context into parts.
         (0..600).for_each(|_| pass(&mut store));
         let before = CALLS.load(Ordering::Relaxed);
         (0..40).for_each(|_| pass(&mut store));

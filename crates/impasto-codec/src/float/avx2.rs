@@ -1,14 +1,15 @@
-//! Joining values and raw fields, 8 at a time.
+//! The AVX2 kernel for joining values and raw fields, 8 elements at a time.
 
 use std::arch::x86_64::*;
 
 use impasto_core::FloatLayout;
 
-/// How the fields of 8 elements, `q` bytes, are brought to their lanes; the same for all rows of a tile.
+/// The shuffle that moves the raw fields of 8 elements to their lanes; the same for all rows of a tile.
 ///
-/// Every group of 8 begins at a byte. Field `j` lies within the 4 bytes from `j q / 8` on (`q` is at most 22), so those of lanes 0
-/// to 3 within the 16 bytes from the group's first on, those of lanes 4 to 7 within the 16 bytes from `second` on: a byte
-/// shuffle of both halves brings each to its lane, one shift aligns it.
+/// A group of 8 fields is `q` bytes and begins at a byte, since a field has `q` bits. Field `j` lies within 4 bytes
+/// from byte `j q / 8` on (`q` is at most 22). Those of lanes 0 to 3 thus lie within 16 bytes from the first byte of
+/// the group, and those of lanes 4 to 7 within 16 bytes from byte `second`. A byte shuffle of both halves moves each
+/// field to its lane, and a shift aligns it.
 #[derive(Clone)]
 pub(super) struct Fields {
     bytes: [u8; 32],
@@ -17,7 +18,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The fields of a layout.
+    /// Creates the shuffle for a layout.
     pub(super) fn new(layout: FloatLayout) -> Fields {
         let q = layout.raw_bits() as usize;
         let second = 4 * q / 8;
@@ -31,29 +32,31 @@ impl Fields {
         fields
     }
 
-    /// Bytes that a group reads from its first byte on: more than its own `q`.
+    /// Returns the number of bytes that a group reads from its first byte on, which is more than its own `q`.
     fn reach(&self) -> usize {
         self.second + 16
     }
 }
 
-/// Joins whole groups of 8 elements as `join_from` does; returns how many elements that were.
+/// Joins whole groups of 8 elements, as `join_from` does. Returns the number of elements joined.
 ///
 /// # Safety
-/// The processor has the features below; `fields` is of `layout`; `out` holds `v.len()` floats, `plane` as many fields.
+/// The processor supports AVX2; `fields` was created for `layout`; `out` holds `v.len()` floats, and `plane` as many
+/// fields.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
     let q = layout.raw_bits() as usize;
     let groups = v.len() / 8;
-    // The groups whose reach ends within the plane; the rest read a copy of its last bytes, fewer than the reach, with room after.
+    // The first `within` groups read only bytes inside the plane. The others read a zero-padded copy of its last bytes.
     let within = groups.min((plane.len() + q).saturating_sub(fields.reach()) / q);
     let rest = &plane[q * within..(q * groups).min(plane.len())];
     let mut padded = [0; 64];
     padded[..rest.len()].copy_from_slice(rest);
     let (v, done) = (v[..8 * groups].as_ptr(), 8 * within);
     let out = out.as_mut_ptr();
-    // SAFETY: there are 8 * groups values and floats; the reach of each group is within the plane or, for those of the rest, within the
-    // rest's bytes and a reach more, which `padded` holds: less than a reach and a reach more, at most 2 * 27 bytes.
+    // SAFETY: there are at least 8 * groups values and floats. The first `within` groups read inside the plane. The
+    // others read fewer than `reach` bytes of fields plus at most `reach` bytes, at most 2 * 27 in total, which
+    // `padded` holds.
     unsafe {
         join_groups(fields, layout, within, v, plane.as_ptr(), out);
         join_groups(fields, layout, groups - within, v.add(done), padded.as_ptr(), out.add(done * layout.size()));
@@ -64,8 +67,8 @@ pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], p
 /// Joins `groups` groups of 8 elements.
 ///
 /// # Safety
-/// As [`join_row`]; `v` points to `8 * groups` values, `out` to as many floats, `plane` to the fields' bytes, of which the last
-/// group's whole reach exists.
+/// As for [`join_row`]. `v` points to `8 * groups` values, `out` to as many floats, and `plane` to their fields, with
+/// all bytes that the last group reads.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn join_groups(
@@ -80,7 +83,7 @@ unsafe fn join_groups(
     let low_bits = layout.mantissa - 2;
     let set = |bits: u32| _mm256_set1_epi32(bits as i32);
     let count = |bits: u32| _mm_cvtsi32_si128(bits as i32);
-    // SAFETY: group g reads 8 values and its reach of the plane, and writes 8 floats.
+    // SAFETY: group g reads 8 values and `reach` bytes of the plane from its first byte on, and writes 8 floats.
     unsafe {
         let bytes = _mm256_loadu_si256(fields.bytes.as_ptr().cast());
         let shifts = _mm256_loadu_si256(fields.shifts.as_ptr().cast());

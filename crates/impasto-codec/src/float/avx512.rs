@@ -1,13 +1,14 @@
-//! Joining values and raw fields, 16 at a time.
+//! The AVX-512 kernel for joining values and raw fields, 16 elements at a time.
 
 use std::arch::x86_64::*;
 
 use impasto_core::FloatLayout;
 
-/// How the fields of 16 elements, `2 q` bytes, are brought to their lanes; the same for all rows of a tile.
+/// The permutation that moves the raw fields of 16 elements to their lanes; the same for all rows of a tile.
 ///
-/// Every group of 16 begins at a byte. Field `j` lies within the 4 bytes from `j q / 8` on (`q` is at most 22): one byte permutation
-/// brings them to lane `j`, one shift aligns them.
+/// A group of 16 fields is `2 q` bytes and begins at a byte, since a field has `q` bits. Field `j` lies within 4 bytes
+/// from byte `j q / 8` on (`q` is at most 22). A byte permutation moves these bytes to lane `j`, and a shift aligns the
+/// field.
 #[derive(Clone)]
 pub(super) struct Fields {
     bytes: [u8; 64],
@@ -15,7 +16,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The fields of a layout.
+    /// Creates the permutation for a layout.
     pub(super) fn new(layout: FloatLayout) -> Fields {
         let q = layout.raw_bits() as usize;
         let mut fields = Fields { bytes: [0; 64], shifts: [0; 16] };
@@ -29,10 +30,11 @@ impl Fields {
     }
 }
 
-/// Joins whole groups of 16 elements as `join_from` does; returns how many elements that were.
+/// Joins whole groups of 16 elements, as `join_from` does. Returns the number of elements joined.
 ///
 /// # Safety
-/// The processor has the features below; `fields` is of `layout`; `out` holds `v.len()` floats, `plane` as many fields.
+/// The processor supports the target features below; `fields` was created for `layout`; `out` holds `v.len()` floats,
+/// and `plane` as many fields.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
     let q = layout.raw_bits() as usize;
@@ -41,8 +43,8 @@ pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], p
     let set = |bits: u32| _mm512_set1_epi32(bits as i32);
     let count = |bits: u32| _mm_cvtsi32_si128(bits as i32);
     let groups = v.len() / 16;
-    // SAFETY: group g reads 16 values and, under its mask, the 2 q bytes of its 16 fields; it writes 16 floats. All exist, since
-    // there are at least 16 * groups of each.
+    // SAFETY: group g reads 16 values and, under its mask, the 2 q bytes of its 16 fields; it writes 16 floats. There
+    // are at least 16 * groups of each.
     unsafe {
         let bytes = _mm512_loadu_si512(fields.bytes.as_ptr().cast());
         let shifts = _mm512_loadu_si512(fields.shifts.as_ptr().cast());

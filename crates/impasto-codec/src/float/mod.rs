@@ -1,4 +1,4 @@
-//! Lossless floats: magnitude's top bits as a value to be entropy coded, the rest as a raw field (SPEC 9).
+//! Lossless floats: the top bits of the magnitude are entropy coded, the other bits are a raw field (SPEC 9).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -9,14 +9,14 @@ use impasto_core::{FloatLayout, Isa};
 
 use crate::bits::field;
 
-/// Joins the values of a tile with their raw fields.
+/// Joins the values of a tile with their raw fields to floats.
 #[derive(Clone)]
 pub struct Joiner {
     layout: FloatLayout,
     kernel: Kernel,
 }
 
-/// A kernel and what it needs.
+/// A kernel with its constants.
 #[derive(Clone)]
 enum Kernel {
     Scalar,
@@ -27,7 +27,7 @@ enum Kernel {
 }
 
 impl Joiner {
-    /// A joiner for floats of a layout.
+    /// Creates a joiner for floats of `layout`.
     pub fn new(isa: Isa, layout: FloatLayout) -> Joiner {
         let kernel = match isa.or_scalar() {
             #[cfg(target_arch = "x86_64")]
@@ -39,14 +39,18 @@ impl Joiner {
         Joiner { layout, kernel }
     }
 
-    /// Joins values with the raw fields of one row of the plane; `out` holds `v.len()` floats.
+    /// Joins the values `v` of a row with the raw fields in `plane`, the row's part of the plane. `out` holds `v.len()`
+    /// floats.
+    ///
+    /// # Panics
+    /// If `out` has another length, or `plane` is shorter than the fields.
     pub fn row(&self, v: &[i32], plane: &[u8], out: &mut [u8]) {
         assert_eq!(out.len(), v.len() * self.layout.size());
         assert!(plane.len() * 8 >= v.len() * self.layout.raw_bits() as usize);
         let done = match &self.kernel {
             Kernel::Scalar => 0,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has these instructions (`new` checked), and the lengths are checked above.
+            // SAFETY: `new` checked that the processor supports these instructions; the lengths are checked above.
             Kernel::Avx2(fields) => unsafe { avx2::join_row(fields, self.layout, v, plane, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -56,7 +60,7 @@ impl Joiner {
     }
 }
 
-/// The scalar twin, from element `first` on.
+/// The scalar kernel, from element `first` on.
 fn join_from(layout: FloatLayout, first: usize, v: &[i32], plane: &[u8], out: &mut [u8]) {
     let (size, q) = (layout.size(), layout.raw_bits());
     for i in first..v.len() {

@@ -1,4 +1,4 @@
-//! The AVX2 decoder: 8 lanes a vector, four vectors a step.
+//! The AVX2 decoder: 8 lanes per vector, four vectors per step.
 
 use std::arch::x86_64::*;
 
@@ -7,12 +7,12 @@ use super::{Columns, Decoder, LANES, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
-/// Lanes of a vector, and vectors of a step.
+/// Lanes per vector, and vectors per step.
 const WIDTH: usize = 8;
 const VECTORS: usize = LANES / WIDTH;
 
-/// For each set of lanes (bit `i` for lane `i`) the byte shuffle that brings the next words, in order, to these lanes and 0 to
-/// the others.
+/// For each set of lanes (bit `i` for lane `i`), the byte shuffle that moves the next words, in order, to these lanes,
+/// and 0 to the other lanes.
 static SPREAD: [[u8; 16]; 256] = {
     let mut spread = [[0x80; 16]; 256];
     let mut lanes = 0;
@@ -32,10 +32,10 @@ static SPREAD: [[u8; 16]; 256] = {
 };
 
 impl Decoder<'_> {
-    /// As `rows_scalar`.
+    /// Decodes rows, as `rows_scalar` does.
     ///
     /// # Safety
-    /// The processor has the features below; `values.len() == rows.len() * columns.padded()`.
+    /// The processor supports AVX2 and POPCNT; `values.len() == rows.len() * columns.padded()`.
     #[target_feature(enable = "avx2,popcnt")]
     pub(super) unsafe fn rows_avx2(
         &mut self,
@@ -44,7 +44,7 @@ impl Decoder<'_> {
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
-        // SAFETY: as this function's own.
+        // SAFETY: the caller guarantees what `rows_of` requires, and each arm passes the kind of the tables.
         unsafe {
             match self.lut.kind() {
                 Kind::Float => rows_of::<FLOAT>(self, rows, columns, values, escapes),
@@ -59,7 +59,7 @@ impl Decoder<'_> {
 /// `rows_avx2` for one kind.
 ///
 /// # Safety
-/// As `rows_avx2`; `KIND` is the kind.
+/// As for `rows_avx2`; `KIND` is the kind of the decoder's tables.
 #[inline]
 #[target_feature(enable = "avx2,popcnt")]
 unsafe fn rows_of<const KIND: u8>(
@@ -79,8 +79,8 @@ unsafe fn rows_of<const KIND: u8>(
         first: 0,
         x: [_mm256_setzero_si256(); VECTORS],
     };
-    // SAFETY: `states` holds 32 u32; `values` holds a padded width of elements for each row, as `columns` does, a multiple of 32. A
-    // row is taken as plain only if it is.
+    // SAFETY: `states` holds 32 u32. `columns` and each row of `values` hold the padded width, a multiple of 32. Rows
+    // are decoded as plain only if `is_plain` says so.
     unsafe {
         for (k, x) in steps.x.iter_mut().enumerate() {
             *x = _mm256_loadu_si256(decoder.states.as_ptr().add(WIDTH * k).cast());
@@ -101,25 +101,26 @@ unsafe fn rows_of<const KIND: u8>(
     Ok(())
 }
 
-/// Rows being decoded: what a step reads and changes, held in registers.
+/// The state of decoding rows. A step reads and changes it in registers.
 struct Steps<'a> {
     slots: *const u32,
-    /// Words, 2 bytes each, and how many are used.
+    /// Words, 2 bytes each, and the number of words read.
     words: &'a [u8],
     used: usize,
     columns: *const i32,
     values: *mut i32,
-    /// Place of the row's first value among all.
+    /// Index of the row's first value among all values.
     first: usize,
     x: [__m256i; VECTORS],
 }
 
 impl Steps<'_> {
-    /// Decodes a row. `PLAIN`: no class of it is clamped or has low bits.
+    /// Decodes a row. `PLAIN`: none of its classes is clamped or has low bits.
     ///
     /// # Safety
-    /// The processor has the features below. `columns`, and `values` from `first` on, hold `width` elements, rounded up to a
-    /// multiple of 32; `slots` points to all slots of the kind's tables; if `PLAIN`, the row is ([`Columns::is_plain`]).
+    /// The processor supports AVX2 and POPCNT. `columns`, and `values` from `first` on, hold `width` elements, rounded
+    /// up to a multiple of 32. `slots` points to all slots of the kind's tables. If `PLAIN`, [`Columns::is_plain`] is
+    /// true of the row.
     #[inline]
     #[target_feature(enable = "avx2,popcnt")]
     unsafe fn row<const KIND: u8, const PLAIN: bool>(
@@ -131,12 +132,12 @@ impl Steps<'_> {
         let rows = _mm256_set1_epi32(row);
         let (mut x, mut used, mut c) = (self.x, self.used, 0);
         let end = self.words.len() / 2;
-        // Steps of 32 elements whose words all exist, whatever they are.
+        // Steps of 32 elements for which there are enough words, whatever the elements are.
         while width - c >= LANES && end - used >= LANES {
             let (mut next, mut escape) = (x, x);
             for k in 0..VECTORS {
                 let at = c + WIDTH * k;
-                // SAFETY: 32 columns and values exist from c on. `step` as above.
+                // SAFETY: there are 32 columns and values from c on. The caller guarantees what `step` requires.
                 unsafe {
                     let classes = _mm256_add_epi32(rows, _mm256_loadu_si256(self.columns.add(at).cast()));
                     let value;
@@ -145,7 +146,7 @@ impl Steps<'_> {
                 }
             }
             for k in 0..VECTORS {
-                // SAFETY: 32 words existed from `used` on, and the vectors before took at most 8 each.
+                // SAFETY: there were 32 words from `used` on before this step, and each earlier vector took at most 8.
                 let words = unsafe { _mm_loadu_si128(self.words.as_ptr().add(2 * used).cast()) };
                 let low = below_2_16(next[k]);
                 x[k] = renormalised(next[k], low, words);
@@ -159,17 +160,18 @@ impl Steps<'_> {
         }
         (self.x, self.used) = (x, used);
         while c < width {
-            // SAFETY: as this function's own.
+            // SAFETY: the caller guarantees what `guarded_step` requires.
             unsafe { self.guarded_step::<KIND>(row, c, width - c, escapes)? };
             c += LANES;
         }
         Ok(())
     }
 
-    /// Decodes the next elements of a row, 32 or the `left` that there are, from column `c` on, with words that may end.
+    /// Decodes the next elements of a row from column `c` on: 32, or `left` if that is less. Checks for the end of the
+    /// words.
     ///
     /// # Safety
-    /// As [`Steps::row`].
+    /// As for [`Steps::row`].
     #[inline(never)]
     #[target_feature(enable = "avx2,popcnt")]
     unsafe fn guarded_step<const KIND: u8>(
@@ -182,7 +184,7 @@ impl Steps<'_> {
         let mut escape = [_mm256_setzero_si256(); VECTORS];
         for (k, (x, escape)) in self.x.iter_mut().zip(&mut escape).enumerate() {
             let at = c + WIDTH * k;
-            // SAFETY: columns and values hold whole steps. `step` as above.
+            // SAFETY: columns and values are padded to whole steps. The caller guarantees what `step` requires.
             let (next, found) = unsafe {
                 let classes = _mm256_add_epi32(_mm256_set1_epi32(row), _mm256_loadu_si256(self.columns.add(at).cast()));
                 let (value, next, found) = step::<KIND, false>(self.slots, classes, *x);
@@ -205,7 +207,7 @@ impl Steps<'_> {
     }
 }
 
-/// Appends the places of escapes, `first` that of lane 0.
+/// Appends the indices of escapes; `first` is that of lane 0.
 #[inline(never)]
 #[target_feature(enable = "avx2")]
 fn push_escapes(first: u32, escape: [__m256i; VECTORS], escapes: &mut Vec<u32>) {
@@ -218,28 +220,28 @@ fn push_escapes(first: u32, escape: [__m256i; VECTORS], escapes: &mut Vec<u32>) 
     }
 }
 
-/// Lanes whose state is below 2^16, as all ones.
+/// Returns the lanes whose state is below 2^16, as all ones.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn below_2_16(x: __m256i) -> __m256i {
     _mm256_cmpeq_epi32(_mm256_srli_epi32::<16>(x), _mm256_setzero_si256())
 }
 
-/// A bit for each lane that is all ones.
+/// Returns a bit for each lane that is all ones.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn lanes(mask: __m256i) -> u32 {
     _mm256_movemask_ps(_mm256_castsi256_ps(mask)) as u32
 }
 
-/// The first `n` lanes, as all ones.
+/// Returns the first `n` lanes, as all ones.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn first_lanes(n: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(WIDTH) as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
-/// The 8 words from `used` on; 0 for those that do not exist.
+/// Returns the 8 words from `used` on, with 0 past the end.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn next_words(words: &[u8], used: usize) -> __m128i {
@@ -247,24 +249,25 @@ fn next_words(words: &[u8], used: usize) -> __m128i {
     let mut next = [0; 16];
     let n = rest.len().min(16);
     next[..n].copy_from_slice(&rest[..n]);
-    // SAFETY: 16 bytes are read.
+    // SAFETY: the load reads the 16 bytes of `next`.
     unsafe { _mm_loadu_si128(next.as_ptr().cast()) }
 }
 
-/// States after the lanes in `low`, whose states are below 2^16, took a word each, in order.
+/// Returns the states after each lane in `low`, whose state is below 2^16, has taken a word, in order.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn renormalised(x: __m256i, low: __m256i, words: __m128i) -> __m256i {
-    // SAFETY: 16 bytes are read.
+    // SAFETY: the load reads the 16 bytes of an entry of `SPREAD`.
     let spread = unsafe { _mm_loadu_si128(SPREAD[lanes(low) as usize & 255].as_ptr().cast()) };
     let taken = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(words, spread));
     _mm256_or_si256(_mm256_blendv_epi8(x, _mm256_slli_epi32::<16>(x), low), taken)
 }
 
-/// Decodes one symbol in each of 8 lanes: values, states before renormalisation, lanes that hold an escape (all ones).
+/// Decodes one symbol in each of 8 lanes. Returns the values, the states before renormalization, and the lanes with an
+/// escape (as all ones).
 ///
 /// # Safety
-/// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Columns::is_plain`] says.
+/// `slots` points to all slots of the kind's tables. If `PLAIN`, the classes satisfy [`Columns::is_plain`].
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn step<const KIND: u8, const PLAIN: bool>(
@@ -276,7 +279,7 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     let zero = _mm256_setzero_si256();
     let most = const { max_class(KIND) };
     let t = if PLAIN { classes } else { _mm256_min_epi32(_mm256_max_epi32(classes, zero), set(most)) };
-    // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
+    // Low bits as in `class`. Kind float has none; there the octave is part of the value.
     let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
     let (table, low_bits) = if !with_low_bits {
         (if KIND == FLOAT { _mm256_and_si256(t, set(3)) } else { t }, zero)
@@ -290,7 +293,7 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     let y = if with_low_bits { _mm256_srlv_epi32(x, low_bits) } else { x };
     let table = _mm256_slli_epi32::<{ TABLE_BITS as i32 }>(table);
     let index = _mm256_or_si256(table, _mm256_and_si256(y, set(TOTAL as i32 - 1)));
-    // SAFETY: the table is below the kind's number of tables and the slot below 2048.
+    // SAFETY: the table is below the kind's number of tables, and the slot is below 2048.
     let slot = unsafe { look_up(slots, index) };
     let symbol = _mm256_and_si256(slot, set(0xFF));
     let frequency = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), set(0xFFF));
@@ -311,19 +314,19 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     (value, next, _mm256_cmpeq_epi32(symbol, set(ESCAPE as i32)))
 }
 
-/// The slots at 8 places.
+/// Returns the slots at 8 indices.
 ///
-/// One load a lane: on Zen 4 that decodes 5% to 10% faster than the gather instruction, and others have slowed that one down
-/// against data sampling.
+/// It uses one load per lane. On Zen 4 that decodes 5% to 10% faster than the gather instruction, and on other
+/// processors mitigations of Gather Data Sampling have slowed gathers down.
 ///
 /// # Safety
-/// `slots` points to more slots than any lane of `index` says.
+/// Every lane of `index` is below the number of slots at `slots`.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn look_up(slots: *const u32, index: __m256i) -> __m256i {
     let four = |index: __m128i| {
         let (a, b) = (_mm_cvtsi128_si64(index) as u64, _mm_extract_epi64::<1>(index) as u64);
-        // SAFETY: as this function's own.
+        // SAFETY: the caller guarantees that each index is in range.
         let slot = |i: u64| unsafe { *slots.add(i as usize) } as i32;
         let found = _mm_cvtsi32_si128(slot(a & 0xFFFF_FFFF));
         let found = _mm_insert_epi32::<1>(found, slot(a >> 32));

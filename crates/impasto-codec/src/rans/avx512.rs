@@ -1,4 +1,4 @@
-//! The AVX-512 decoder: 16 lanes a vector, two vectors a step.
+//! The AVX-512 decoder: 16 lanes per vector, two vectors per step.
 
 use std::arch::x86_64::*;
 
@@ -8,10 +8,10 @@ use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
 impl Decoder<'_> {
-    /// As `rows_scalar`.
+    /// Decodes rows, as `rows_scalar` does.
     ///
     /// # Safety
-    /// The processor has the features below; `values.len() == rows.len() * columns.padded()`.
+    /// The processor supports the target features below; `values.len() == rows.len() * columns.padded()`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
     pub(super) unsafe fn rows_avx512(
         &mut self,
@@ -20,7 +20,7 @@ impl Decoder<'_> {
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
-        // SAFETY: as this function's own.
+        // SAFETY: the caller guarantees what `rows_of` requires, and each arm passes the kind of the tables.
         unsafe {
             match self.lut.kind() {
                 Kind::Float => self.rows_of::<FLOAT>(rows, columns, values, escapes),
@@ -45,8 +45,8 @@ impl Decoder<'_> {
         let words = self.words.as_ptr().cast::<u16>();
         let (stride, width) = (columns.padded(), columns.width);
         let (classes, values) = (columns.classes.as_ptr(), values.as_mut_ptr());
-        // SAFETY: `states` holds 32 u32; `values` holds `stride` elements for each row, as `columns` does, a multiple of 32 and at least
-        // `width`. A row is plain only if its classes are in the range that this needs.
+        // SAFETY: `states` holds 32 u32. `columns` and each row of `values` hold `stride` elements, a multiple of 32
+        // that is at least `width`. Rows are decoded as plain only if `is_plain` says so.
         unsafe {
             let states = self.states.as_mut_ptr();
             let mut x = [_mm512_loadu_si512(states.cast()), _mm512_loadu_si512(states.add(16).cast())];
@@ -69,26 +69,27 @@ impl Decoder<'_> {
     }
 }
 
-/// A row being decoded: what a step reads and changes, held in registers.
+/// The state of decoding a row. A step reads and changes it in registers.
 struct Steps {
     slots: *const i32,
     words: *const u16,
-    /// Number of words, and of those used.
+    /// Number of words, and number of words read.
     end: usize,
     used: usize,
     columns: *const i32,
     values: *mut i32,
-    /// Place of the row's first value among all.
+    /// Index of the row's first value among all values.
     first: usize,
     x: [__m512i; 2],
 }
 
 impl Steps {
-    /// Decodes a row. `PLAIN`: no class of it is clamped or has low bits.
+    /// Decodes a row. `PLAIN`: none of its classes is clamped or has low bits.
     ///
     /// # Safety
-    /// The processor has the features below. `columns` and `values` hold `width` elements, rounded up to a multiple of 32; `words` holds `end`
-    /// words, `used` of them used; `slots` points to all slots of the kind's tables; if `PLAIN`, the row is ([`Columns::is_plain`]).
+    /// The processor supports the target features below. `columns` and `values` hold `width` elements, rounded up to a
+    /// multiple of 32. `words` holds `end` words, of which `used` have been read. `slots` points to all slots of the
+    /// kind's tables. If `PLAIN`, [`Columns::is_plain`] is true of the row.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
     unsafe fn row<const KIND: u8, const PLAIN: bool>(
@@ -100,8 +101,9 @@ impl Steps {
         let row = _mm512_set1_epi32(row);
         let [mut x0, mut x1] = self.x;
         let mut used = self.used;
-        // SAFETY: columns and values are read and written in whole steps of 32 elements, which they hold. A step without masks is only
-        // taken where all its 32 words exist; else words are loaded under a mask of those that exist. `step` as above.
+        // SAFETY: columns and values are read and written in whole steps of 32 elements, to which they are padded. A
+        // step loads words without a mask only if there are 32 more; otherwise the mask covers only words that exist.
+        // The caller guarantees what `step` requires.
         unsafe {
             for c in (0..width).step_by(LANES) {
                 let active = u32::MAX >> (LANES - (width - c).min(LANES));
@@ -141,10 +143,11 @@ impl Steps {
     }
 }
 
-/// Decodes one symbol in each of 16 lanes: values, states before renormalisation, lanes that hold an escape.
+/// Decodes one symbol in each of 16 lanes. Returns the values, the states before renormalization, and the lanes with an
+/// escape.
 ///
 /// # Safety
-/// `slots` points to all slots of the kind's tables; if `PLAIN`, the classes are as [`Columns::is_plain`] says.
+/// `slots` points to all slots of the kind's tables. If `PLAIN`, the classes satisfy [`Columns::is_plain`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn step<const KIND: u8, const PLAIN: bool>(
@@ -156,7 +159,7 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     let zero = _mm512_setzero_si512();
     let most = const { max_class(KIND) };
     let t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(most)) };
-    // Low bits, as `class` says; none in kind float, where the octave moves the value instead.
+    // Low bits as in `class`. Kind float has none; there the octave is part of the value.
     let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
     let (table, low_bits) = if !with_low_bits {
         (if KIND == FLOAT { _mm512_and_si512(t, set(3)) } else { t }, zero)
@@ -169,7 +172,7 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     };
     let y = if with_low_bits { _mm512_srlv_epi32(x, low_bits) } else { x };
     let index = _mm512_add_epi32(_mm512_slli_epi32::<TABLE_BITS>(table), _mm512_and_si512(y, set(TOTAL as i32 - 1)));
-    // SAFETY: the table is below the kind's number of tables and the slot below 2048.
+    // SAFETY: the table is below the kind's number of tables, and the slot is below 2048.
     let slot = unsafe { _mm512_i32gather_epi32::<4>(index, slots) };
     let symbol = _mm512_and_si512(slot, set(0xFF));
     let frequency = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), set(0xFFF));

@@ -1,4 +1,4 @@
-//! Values to symbols, and segments to bytes; the coder itself is [`crate::sink::Recorder`].
+//! Conversion of values to symbols, and coding of segments; the coder itself is [`crate::sink::Recorder`].
 
 use impasto_core::varint;
 
@@ -10,15 +10,16 @@ use crate::tables::{ESCAPE, Frequencies};
 /// A coded segment (SPEC 8).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Lane states at the start of decoding.
+    /// Lane states at which decoding starts.
     pub states: [u32; LANES],
-    /// Words, in the order of decoding.
+    /// Words, in decoding order.
     pub words: Vec<u16>,
     /// Escapes as varints, in the order of the elements.
     pub escapes: Vec<u8>,
 }
 
-/// The symbol of `value` in its class, and its low bits; the escape (and no low bits) where symbols do not reach it.
+/// Returns the symbol of `value` in its class, and its low bits; the escape and 0 if the value is outside the range of
+/// the symbols.
 #[inline(always)]
 pub fn symbol(class: Class, value: i32) -> (usize, u32) {
     let b = class.low_bits;
@@ -29,7 +30,7 @@ pub fn symbol(class: Class, value: i32) -> (usize, u32) {
     }
 }
 
-/// What an escape's varint holds (SPEC 8.5).
+/// Returns the integer that is stored as a varint for an escape (SPEC 8.5).
 pub fn escape_code(kind: Kind, value: i32) -> u64 {
     u64::from(match kind {
         Kind::Float => value as u32,
@@ -37,7 +38,7 @@ pub fn escape_code(kind: Kind, value: i32) -> u64 {
     })
 }
 
-/// The value of an escape: [`escape_code`] the other way.
+/// Returns the value of an escape: the inverse of [`escape_code`].
 pub fn escape_value(kind: Kind, code: u32) -> i32 {
     match kind {
         Kind::Float => code as i32,
@@ -47,8 +48,8 @@ pub fn escape_value(kind: Kind, code: u32) -> i32 {
 
 /// Codes `values` (`rows.len()` x `columns.len()`, row-major) under the classes of their rows and columns.
 ///
-/// `tables`: one for each table number of the kind. `None` if a value needs an escape and its table gives the escape no
-/// frequency.
+/// `tables` has one table for each table number of the kind. Returns `None` if a value needs an escape and its table
+/// gives the escape no frequency.
 pub fn encode_segment(
     kind: Kind,
     rows: &[i32],

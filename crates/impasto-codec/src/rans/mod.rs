@@ -1,7 +1,8 @@
-//! rANS with 32 interleaved lanes (SPEC 8): one encoder; a scalar decoder as reference, and its AVX2 and AVX-512 twins.
+//! rANS with 32 interleaved lanes (SPEC 8): one encoder, a scalar reference decoder, and AVX2 and AVX-512 decoders.
 //!
-//! State of 32 bits, words of 16 bits (Duda, arXiv 1311.2540; lanes as in Giesen, arXiv 1402.3392). Element `c` of a row belongs to
-//! lane `c mod 32`, so a vector of lanes decodes neighbours of one row, whose classes are `row + columns[c..]`.
+//! States have 32 bits, words 16 bits (Duda, arXiv 1311.2540; interleaved lanes as in Giesen, arXiv 1402.3392). Element
+//! `c` of a row belongs to lane `c mod 32`, so a vector of lanes decodes neighbouring elements of one row, whose
+//! classes are `row + columns[c..]`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -16,25 +17,26 @@ use crate::class::Kind;
 use crate::tables::Lut;
 use impasto_core::{Isa, at_each_isa};
 
-/// Lanes of a segment.
+/// Number of lanes of a segment.
 pub const LANES: usize = 32;
-/// States stay in `LOW..2^32`; encoding starts at `LOW`, so decoding ends there.
+/// Lower bound of a state: states stay in `LOW..2^32`. Encoding starts at `LOW`, so decoding ends there.
 pub const LOW: u32 = 1 << 16;
 
-/// Decodes a segment, some rows at a time.
+/// Decodes a segment, one or more rows at a time.
 pub struct Decoder<'a> {
     lut: &'a Lut,
     isa: Isa,
     states: [u32; LANES],
-    /// 16-bit little-endian words.
+    /// Words: 16 bits, little-endian.
     words: &'a [u8],
-    /// Words used so far.
+    /// Number of words read.
     used: usize,
 }
 
 /// Classes of the columns of a tile.
 pub struct Columns {
-    /// One for each column, padded to a multiple of 32 with `least`: so a row is in range for all of them or for none.
+    /// One per column, padded with `least` to a multiple of 32. The padding is therefore in range whenever the columns
+    /// are.
     classes: Vec<i32>,
     width: usize,
     /// Smallest and largest class.
@@ -43,7 +45,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// From the class of each column.
+    /// Creates columns from the class of each column.
     pub fn new(classes: Vec<i32>) -> Self {
         let width = classes.len();
         let mut columns = Columns { classes, width, least: 0, most: 0 };
@@ -52,8 +54,8 @@ impl Columns {
         columns
     }
 
-    /// Gives the columns other classes: `change` gets those that they have. For kinds whose classes differ from element to element, and so
-    /// from row to row.
+    /// Changes the classes: `change` receives the present ones. Used by kinds whose classes differ between the elements
+    /// of a column.
     pub fn update(&mut self, isa: Isa, change: impl FnOnce(&mut [i32])) {
         let (classes, padding) = self.classes.split_at_mut(self.width);
         change(classes);
@@ -61,24 +63,25 @@ impl Columns {
         padding.fill(self.least);
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The width rounded up to a multiple of 32: so many values a row takes while it is decoded.
+    /// Returns the width rounded up to a multiple of 32: the number of values that decoding a row needs.
     pub fn padded(&self) -> usize {
         self.classes.len()
     }
 
-    /// Does no class of this row need a clamp or have low bits? So it is with most rows. A plain class is at most the largest class in
-    /// kind float, else below the number of tables; the padding too.
+    /// Returns whether no class of this row needs clamping or has low bits, which is true of most rows. If so, every
+    /// class, including padding, is a valid index: at most the largest class in kind float, below the number of tables
+    /// in the others.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only the vector kernels ask"))]
     fn is_plain(&self, kind: Kind, row: i32) -> bool {
         let most = match kind {
             Kind::Float => kind.max_class(),
             Kind::Lattice | Kind::Refinement => kind.tables() as i32 - 1,
-            // From class 15 on there are low bits (SPEC 7.3).
+            // Classes from 15 on have low bits (SPEC 7.3).
             Kind::Exact => 14,
         };
         row.saturating_add(self.least) >= 0 && row.saturating_add(self.most) <= most
@@ -86,14 +89,14 @@ impl Columns {
 }
 
 at_each_isa! {
-    /// Smallest and largest class; 0 if there is none.
+    /// Returns the smallest and the largest class; 0 if there are none.
     fn bounds(classes: &[i32]) -> (i32, i32) {
         let first = classes.first().copied().unwrap_or(0);
         classes.iter().fold((first, first), |(least, most), &class| (least.min(class), most.max(class)))
     }
 }
 
-/// Kinds as const parameters of the kernels.
+/// The kinds as constants, for const parameters of the kernels.
 #[cfg(target_arch = "x86_64")]
 mod kinds {
     use crate::class::Kind;
@@ -103,7 +106,7 @@ mod kinds {
     pub const REFINEMENT: u8 = Kind::Refinement as u8;
     pub const EXACT: u8 = Kind::Exact as u8;
 
-    /// The largest class of a kind.
+    /// Returns the largest class of a kind.
     pub const fn max_class(kind: u8) -> i32 {
         match kind {
             FLOAT => Kind::Float.max_class(),
@@ -114,23 +117,24 @@ mod kinds {
     }
 }
 
-/// The words of a segment ended before its elements did.
+/// Error: the words of a segment end before its elements do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OutOfWords;
 
 impl<'a> Decoder<'a> {
-    /// A decoder over the lane states and words of a segment. `None` if a state is below 2^16 (SPEC 8.4).
+    /// Creates a decoder from the lane states and words of a segment. Returns `None` if a state is below 2^16 (SPEC
+    /// 8.4).
     pub fn new(isa: Isa, lut: &'a Lut, states: [u32; LANES], words: &'a [u8]) -> Option<Self> {
         states.iter().all(|&x| x >= LOW).then_some(Decoder { lut, isa: isa.or_scalar(), states, words, used: 0 })
     }
 
-    /// Decodes some rows; `rows` are their classes.
+    /// Decodes rows; `rows` are their classes.
     ///
-    /// `values` holds [`Columns::padded`] integers for each row and receives the values (what lies beyond the width is meaningless). The
-    /// places in `values` of escapes are appended to `escapes`; their values are meaningless.
+    /// `values` has [`Columns::padded`] entries per row and receives the values; entries beyond the width are
+    /// unspecified. The indices in `values` of escapes are appended to `escapes`; the values there are unspecified.
     ///
     /// # Errors
-    /// [`OutOfWords`].
+    /// [`OutOfWords`] if the words of the segment end too early.
     pub fn rows(
         &mut self,
         rows: &[i32],
@@ -141,7 +145,7 @@ impl<'a> Decoder<'a> {
         assert!(values.len() == rows.len() * columns.padded());
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has these instructions (`new` checked), and the length is checked above.
+            // SAFETY: `new` checked that the processor supports these instructions; the length is checked above.
             Isa::Avx512 => unsafe { self.rows_avx512(rows, columns, values, escapes) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -150,7 +154,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Is every state back at its start, and every word used (SPEC 8.4)?
+    /// Returns whether every state is `LOW` and every word is used, as the end of a segment requires (SPEC 8.4).
     pub fn is_finished(&self) -> bool {
         self.states.iter().all(|&x| x == LOW) && self.used * 2 == self.words.len()
     }

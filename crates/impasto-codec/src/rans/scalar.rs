@@ -1,4 +1,4 @@
-//! The scalar decoder: the reference.
+//! The scalar decoder, which is the reference for the others.
 
 use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::class;
@@ -25,7 +25,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The next element of a lane: its value, or that it is an escape (SPEC 8.3).
+    /// Decodes the next element of a lane. Returns its value, and whether it is an escape (SPEC 8.3).
     fn element(&mut self, row: i32, column: i32, lane: usize) -> Result<(i32, bool), OutOfWords> {
         let class = class(self.lut.kind(), row, column);
         let b = class.low_bits;

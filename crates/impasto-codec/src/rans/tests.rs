@@ -10,14 +10,14 @@ fn words(segment: &Segment) -> Vec<u8> {
     segment.words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
-/// Decodes a segment with an instruction set; values and escapes patched in.
+/// Decodes a segment with an instruction set, and replaces escapes by their values.
 fn decode(isa: Isa, lut: &Lut, segment: &Segment, rows: &[i32], columns: &[i32]) -> Option<Vec<i32>> {
     let words = words(segment);
     let mut decoder = Decoder::new(isa, lut, segment.states, &words)?;
     let columns = Columns::new(columns.to_vec());
     let (mut escapes, mut out) = (Vec::new(), Vec::new());
     let mut codes = &segment.escapes[..];
-    // Two rows at a time.
+    // Two rows per call.
     for rows in rows.chunks(2) {
         let mut values = vec![0; rows.len() * columns.padded()];
         escapes.clear();
@@ -35,7 +35,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
     prop::sample::select(Kind::ALL.to_vec())
 }
 
-/// Values that mostly fit their class, with any i32 here and there.
+/// Returns values that mostly fit their class, and occasionally any i32.
 fn values(kind: Kind, rows: &[i32], columns: &[i32], noise: &[(u8, i32)]) -> Vec<i32> {
     let mut noise = noise.iter().cycle();
     let mut value = |r, c| {
@@ -62,7 +62,7 @@ proptest! {
     ) {
         let columns: Vec<i32> = if kind == Kind::Float { columns } else { columns.iter().map(|c| c % 24).collect() };
         let values = values(kind, &rows, &columns, &noise);
-        // A table may lack the escape.
+        // Random tables may lack the escape.
         let Some(segment) = encode_segment(kind, &rows, &columns, &values, &tables) else { return Ok(()) };
         let lut = Lut::new(kind, &tables);
         for isa in Isa::available() {
@@ -71,7 +71,8 @@ proptest! {
         }
     }
 
-    /// Whatever the words and the tables are, instruction sets agree: same values, escapes, states and words used, or all refuse.
+    /// For any words and tables, all instruction sets give the same values, escapes, states and number of words read,
+    /// or all fail.
     #[test]
     fn instruction_sets_agree_on_noise(
         (kind, tables) in any_tables(),
@@ -100,13 +101,13 @@ proptest! {
     }
 }
 
-/// The tables of a shape; for a kind without shapes those of lattices, the first of them once more behind the last.
+/// Returns the tables of a shape; for a kind without shapes, the lattice tables, repeated as needed.
 fn shape_for(kind: Kind, shape: u8) -> Vec<Frequencies> {
     let tables = parametric(kind, shape).or_else(|| parametric(Kind::Lattice, shape)).expect("shape");
     tables.into_iter().cycle().take(kind.tables()).collect()
 }
 
-/// A parametric shape, or tables of any frequencies: of few symbols, many of them 0, or nothing but the escape.
+/// Generates a parametric shape, or random tables: with few symbols, many of frequency 0, or with the escape only.
 fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
     let shapes = (kinds(), 0..SHAPES as u8).prop_map(|(kind, shape)| (kind, shape_for(kind, shape)));
     let cuts = prop::collection::vec(prop::collection::vec((0..SYMBOLS, 0..=TOTAL as u16), 0..8), 32);
@@ -125,7 +126,7 @@ fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
     prop_oneof![shapes, spelled]
 }
 
-/// Where the words end, wherever that is, every instruction set refuses; with one word more it does not.
+/// Every instruction set detects missing words, wherever they end.
 #[test]
 fn every_instruction_set_notices_the_end_of_the_words() {
     for kind in Kind::ALL {
@@ -147,7 +148,7 @@ fn every_instruction_set_notices_the_end_of_the_words() {
     }
 }
 
-/// Rows whose padding would be out of range where their columns are in range, and the other way round.
+/// Rows in which zero padding would be out of range while the columns are in range, and the reverse.
 #[test]
 fn padding_is_in_range_where_the_columns_are() {
     for kind in Kind::ALL {
@@ -165,7 +166,7 @@ fn padding_is_in_range_where_the_columns_are() {
     }
 }
 
-/// Classes given row by row, as layers above 0 have them, are those of a segment of one row after another.
+/// Classes set row by row, as in layers above 0, give the same result as a segment with one row after another.
 #[test]
 fn columns_can_change_from_row_to_row() {
     for kind in Kind::ALL {
@@ -201,7 +202,8 @@ fn columns_can_change_from_row_to_row() {
     }
 }
 
-/// A Gaussian source in every class: the coded length is the model's ideal, to 0.1%, and constriction's with the same model.
+/// For a Gaussian source in every class, the coded length is within 0.1% of the model's entropy, and of the length that
+/// constriction reaches with the same model.
 #[test]
 fn code_length_is_the_models() {
     use constriction::stream::{Encode, model::DefaultContiguousCategoricalEntropyModel, stack::DefaultAnsCoder};
@@ -228,7 +230,7 @@ fn code_length_is_the_models() {
     let mut low_bits = 0;
     for &row in &rows {
         for &column in &columns {
-            // A value drawn from the table itself, so that the model is the source.
+            // The value is drawn from the table itself, so that the model is exact.
             let class = class(kind, row, column);
             let mut slot = (uniform() * 2048.0) as i32;
             let table: &Frequencies = &tables[class.table];

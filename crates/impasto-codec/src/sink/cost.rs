@@ -1,4 +1,4 @@
-//! The costing sink: bytes of a unit without coding it.
+//! The costing sink: computes the size of a unit without coding it.
 
 use impasto_core::varint;
 
@@ -7,38 +7,43 @@ use crate::class::{Class, Kind};
 use crate::rans::{LANES, escape_code, symbol};
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SYMBOLS, symbol_cost};
 
-/// Code lengths of all symbols of all tables of a kind.
+/// Code lengths of all symbols in all tables of a kind.
 pub struct Prices {
     kind: Kind,
-    /// By table and symbol, in 2^-16 bit; [`NO_CODE`] for a symbol that the table lacks.
+    /// By table and symbol, in 2^-16 bit; [`NO_CODE`] for a symbol with frequency 0.
     of: Vec<u32>,
 }
 
 const NO_CODE: u32 = u32::MAX;
 
 impl Prices {
-    /// Under `tables`, one for each table number of `kind`.
+    /// Computes the code lengths under `tables`, one for each table number of `kind`.
     pub fn new(kind: Kind, tables: &[Frequencies]) -> Self {
         let price = |f: u16| symbol_cost(f).map_or(NO_CODE, |cost| cost as u32);
         Prices { kind, of: tables.iter().flat_map(|table| table.0.map(price)).collect() }
     }
 }
 
-/// What a tile costs: a sum for each rANS lane, so that the words of a unit are counted and not only estimated.
+/// The cost of a tile. It sums bits separately for each rANS lane, so that it counts the words of a unit rather than
+/// estimating them.
 ///
-/// # How exact
+/// # Accuracy
 ///
-/// Take one lane. Its state `x` starts at 2^16 and stays in 2^16..2^32. Coding a symbol of frequency `f` with `b` low bits first moves
-/// a word out if need be, then makes `y` of `x`, with `q = floor(x / f)` and `2^(11+b) q <= y < 2^(11+b) (q + 1)`. The state
-/// before, divided by 2^16 for a word moved out and by `f`, lies in `q..q + 1`, too. So `log2(x) + 16 words` grows by the price
-/// `11 + b - log2(f)`, give or take `log2(1 + 1/q)`, and `q` is at least `2^(5-b)`. The lane ends with a state in 2^16..2^32, hence with
-/// `floor((price + error) / 16)` words, where `error` is the sum of what the symbols gave or took. Both signs are about as frequent, and
-/// `q` is mostly large: the error is some bits a lane in a tile of a million elements.
+/// Consider one lane. Its state `x` starts at 2^16 and stays in 2^16..2^32. To code a symbol of frequency `f` with `b`
+/// low bits, the coder first emits a word if necessary, which divides `x` by 2^16. It then replaces `x` by a `y` with
+/// `2^(11+b) q <= y < 2^(11+b) (q + 1)`, where `q = floor(x / f)`. The state before, divided by `f` (and by 2^16 if a
+/// word was emitted), also lies in `q..q + 1`. Hence `log2(x) + 16 words` grows by the price `11 + b - log2(f)`, give
+/// or take `log2(1 + 1/q)`, where `q` is at least `2^(5-b)`.
 ///
-/// [`Cost::bytes`] is the length of the unit with `error` taken as 0; [`Cost::tolerance`] bounds what the true length can differ by.
+/// The lane ends with a state in 2^16..2^32, so it emits `floor((price + error) / 16)` words, where `price` and `error`
+/// are sums over its symbols. Positive and negative errors are about equally frequent, and `q` is mostly large. In a
+/// tile of a million elements, the error is therefore a few bits per lane.
+///
+/// [`Cost::bytes`] is the length of the unit for an `error` of 0; [`Cost::tolerance`] bounds the difference from the
+/// true length.
 ///
 /// ```
-/// use impasto_codec::sink::{Cost, Counts, Prices};
+/// use impasto_codec::sink::{Cost, Prices};
 /// use impasto_codec::tile::syntax::{Sums, lattice_row};
 /// use impasto_codec::{Kind, tables::parametric};
 ///
@@ -53,24 +58,24 @@ impl Prices {
 #[derive(Clone)]
 pub struct Cost<'a> {
     prices: &'a Prices,
-    /// Bits of each lane in this segment, in 2^-16 bit.
+    /// Bits of each lane in the current segment, in 2^-16 bit.
     lanes: [u64; LANES],
     /// The lane of the next symbol.
     lane: usize,
-    /// Words of the segments that have ended.
+    /// Words of the completed segments.
     words: u64,
     segments: u64,
     escape_bytes: u64,
     plane_bytes: u64,
-    /// Bits of the plane in this row.
+    /// Bits of the plane in the current row.
     plane_bits: u64,
-    /// Symbols by their number of low bits.
+    /// Number of symbols, by their number of low bits.
     symbols: [u64; 8],
     stuck: bool,
 }
 
 impl<'a> Cost<'a> {
-    /// Nothing yet.
+    /// Creates an empty sum.
     pub fn new(prices: &'a Prices) -> Self {
         Cost {
             prices,
@@ -86,29 +91,30 @@ impl<'a> Cost<'a> {
         }
     }
 
-    /// The segment ends.
+    /// Completes the current segment.
     pub fn end_segment(&mut self) {
         self.words += self.lanes.iter().map(|bits| bits / (16 * COST_ONE)).sum::<u64>();
         (self.lanes, self.lane) = ([0; LANES], 0);
         self.segments += 1;
     }
 
-    /// Bits of the symbols of this segment and of all escapes and planes, in 2^-16 bit: the rate of a part of a tile, without what a whole
-    /// unit rounds up.
+    /// Returns the bits of the symbols of the current segment, the words of completed segments, and all escapes and
+    /// planes, in 2^-16 bit. Use it for the rate of a part of a tile, without the rounding of a whole unit.
     pub fn fractional_bits(&self) -> u64 {
         let bits = 16 * self.words + 8 * (self.escape_bytes + self.plane_bytes) + self.plane_bits;
         bits * COST_ONE + self.lanes.iter().sum::<u64>()
     }
 
-    /// Bytes of the unit of the segments that have ended: lengths, lane states, words, escapes and plane (SPEC 8). `None` if a value needs
-    /// an escape and its table gives the escape no frequency.
+    /// Returns the bytes of the unit for the completed segments: lengths, lane states, words, escapes and plane (SPEC
+    /// 8). `None` if a value needs an escape and its table gives the escape no frequency.
     pub fn bytes(&self) -> Option<u64> {
         let fixed = 1 + self.segments * (8 + 4 * LANES as u64);
         (!self.stuck).then_some(fixed + 2 * self.words + self.escape_bytes + self.plane_bytes)
     }
 
-    /// Most bytes that the coded unit is longer or shorter than [`Cost::bytes`]: the bound that the docs of this type prove, with 3 units
-    /// of 2^-16 bit for the rounding of each price, and a word a lane for where the sums fall between two words.
+    /// Returns the largest difference, in bytes, between [`Cost::bytes`] and the length of the coded unit. It is the
+    /// bound in the docs of this type, plus 3 units of 2^-16 bit per symbol for the rounding of its price, plus one
+    /// word per lane and segment for rounding to whole words.
     pub fn tolerance(&self) -> u64 {
         let error = |(b, &symbols): (usize, &u64)| {
             let of_one = (1.0 + (b as f64 - 5.0).exp2()).log2() + 3.0 / COST_ONE as f64;

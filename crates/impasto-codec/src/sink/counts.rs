@@ -1,4 +1,4 @@
-//! The counting sink: how often each symbol occurs, what that costs under a set of tables, and tables that fit.
+//! The counting sink: counts the symbols, computes their cost under given tables, and fits tables to them.
 
 use impasto_core::varint;
 
@@ -7,25 +7,26 @@ use crate::class::{Class, Kind};
 use crate::rans::{escape_code, symbol};
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SYMBOLS, fit, symbol_cost};
 
-/// How often each symbol of each table occurs.
+/// Number of occurrences of each symbol in each table.
 #[derive(Clone)]
 pub struct Counts {
     kind: Kind,
-    /// `[table][symbol]`; values out of reach of every table count as escapes.
+    /// `[table][symbol]`; values outside the range of the symbols count as escapes.
     symbols: Vec<[u64; SYMBOLS]>,
-    /// Low bits of wide classes, and bits of the plane.
+    /// Low bits, and bits of the plane.
     raw_bits: u64,
-    /// Bytes of the varints of values out of reach.
+    /// Bytes of the varints of values outside the range of the symbols.
     escape_bytes: u64,
 }
 
 impl Counts {
-    /// Nothing counted yet.
+    /// Creates empty counts.
     pub fn new(kind: Kind) -> Self {
         Counts { kind, symbols: vec![[0; SYMBOLS]; kind.tables()], raw_bits: 0, escape_bytes: 0 }
     }
 
-    /// These and others of the same kind together. Integer sums: any order gives the same.
+    /// Returns the sum of these counts and others of the same kind. The sums are of integers, so their order does not
+    /// matter.
     pub fn merged(mut self, other: Counts) -> Counts {
         for (mine, theirs) in self.symbols.iter_mut().flatten().zip(other.symbols.iter().flatten()) {
             *mine += theirs;
@@ -35,11 +36,12 @@ impl Counts {
         self
     }
 
-    /// Cost under tables, one for each table number of the kind, in 2^-16 bit. Symbols that a table lacks are escapes.
+    /// Returns the cost under `tables`, one for each table number of the kind, in 2^-16 bit. A symbol without a
+    /// frequency is coded as an escape.
     pub fn cost(&self, tables: &[Frequencies]) -> u64 {
         let mut cost = (self.raw_bits + 8 * self.escape_bytes) * COST_ONE;
         for (counts, table) in self.symbols.iter().zip(tables) {
-            // No escape: so dear that such a table is not chosen where one is needed.
+            // A table without an escape gets a high cost, so that it is not chosen where an escape is needed.
             let escape = symbol_cost(table.0[ESCAPE]).unwrap_or(64 * COST_ONE);
             for (s, &n) in counts.iter().enumerate() {
                 cost += n * match symbol_cost(table.0[s]) {
@@ -52,7 +54,7 @@ impl Counts {
         cost
     }
 
-    /// About how many bytes an escape takes whose value has a symbol.
+    /// Returns the approximate length, in bytes, of the escape for a value in the range of the symbols.
     fn escape_length(&self) -> u64 {
         match self.kind {
             Kind::Float => 2,
@@ -61,12 +63,12 @@ impl Counts {
         }
     }
 
-    /// Tables fitted to these counts. Every symbol that occurs has a place in them, or the escape stands in for it.
+    /// Returns tables fitted to these counts. Every symbol that occurs has a frequency, or the escape has one.
     pub fn fitted(&self) -> Vec<Frequencies> {
         self.symbols.iter().map(fit_with_escape).collect()
     }
 
-    /// The kind of values that are counted.
+    /// Returns the kind of the values counted.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -88,22 +90,22 @@ impl SymbolSink for Counts {
         self.raw_bits += u64::from(bits);
     }
 
-    /// Planes are padded tile by tile, which counts of a whole tensor do not know.
+    /// Does nothing: counts are of a whole tensor, while the padding of planes depends on its tiles.
     #[inline(always)]
     fn end_row(&mut self) {}
 }
 
-/// Explicit frequencies in which every symbol that occurs has its place, or the escape stands in for those too rare to keep.
+/// Returns frequencies in which every symbol that occurs has one, except rare symbols, which are coded as escapes.
 fn fit_with_escape(counts: &[u64; SYMBOLS]) -> Frequencies {
     let total: u64 = counts.iter().sum();
     let mut kept = *counts;
-    // Below half of a slot, a symbol is cheaper as an escape than as the smallest frequency.
+    // Below half a slot, a symbol is cheaper as an escape than with the smallest frequency.
     for s in 0..ESCAPE {
         if kept[s] * 4096 < total {
             kept[ESCAPE] += kept[s];
             kept[s] = 0;
         }
     }
-    // The frequencies are one run from the first to the last kept symbol; holes inside are free to be 0.
+    // Explicit tables store one run from the first to the last kept symbol; frequencies inside it may be 0.
     fit(&kept)
 }

@@ -1,16 +1,16 @@
-//! Where the symbols of a tile go: they are counted, costed or coded through one interface.
+//! Destinations for the symbols of a tile, which count, cost or code them through one interface.
 //!
-//! The syntax of each mode ([`crate::tile::syntax`]) is one function over a [`SymbolSink`], so what is counted, what is costed and
-//! what is coded cannot differ. The model is the `Writer` of the AV1 encoder rav1e.
+//! The syntax of each mode ([`crate::tile::syntax`]) is one function over a [`SymbolSink`], so counting, costing and
+//! coding always see the same symbols. The design follows the `Writer` of the AV1 encoder rav1e.
 //!
-//! | sink | gives |
+//! | sink | result |
 //! |---|---|
-//! | [`Counts`] | how often each symbol occurs, and so the cheapest tables |
+//! | [`Counts`] | number of occurrences of each symbol, and tables fitted to them |
 //! | [`Cost`] | bytes of the unit under given tables, without coding it |
 //! | [`Recorder`] | the unit: rANS runs backwards, so symbols are recorded and replayed in reverse |
 //!
-//! [`Cost`] and [`Counts`] are plain sums: clone one to try something, drop the clone to take it back. A [`Recorder`] has
-//! [`Recorder::checkpoint`] and [`Recorder::roll_back`].
+//! [`Cost`] and [`Counts`] are plain sums: clone one for a trial, and drop the clone to reject the trial. For a
+//! [`Recorder`], use [`Recorder::checkpoint`] and [`Recorder::roll_back`].
 
 mod cost;
 mod counts;
@@ -22,14 +22,15 @@ pub use record::{Checkpoint, CodingTables, Recorder};
 
 use crate::class::Class;
 
-/// Takes the symbols of a tile, row by row, in the order in which a decoder meets them.
+/// Receives the symbols of a tile, row by row, in the order in which a decoder reads them.
 pub trait SymbolSink {
-    /// An entropy-coded value. Where no symbol of its class reaches it, it is an escape.
+    /// Receives an entropy-coded value. If it is outside the range of the symbols of its class, it is coded as an
+    /// escape.
     fn symbol(&mut self, class: Class, value: i32);
 
-    /// The low `bits` bits of `field` (`bits` at most 32) into the plane.
+    /// Receives the low `bits` bits of `field` (at most 32) for the plane.
     fn raw(&mut self, field: u32, bits: u32);
 
-    /// The row ends: the plane is padded to a byte, and the next symbol belongs to lane 0.
+    /// Ends the row: the plane is padded to a byte, and the next symbol belongs to lane 0.
     fn end_row(&mut self);
 }

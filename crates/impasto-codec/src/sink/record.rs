@@ -1,4 +1,4 @@
-//! The coding sink: symbols are recorded in their order and coded in reverse.
+//! The coding sink: records the symbols in order, then codes them in reverse.
 
 use impasto_core::varint;
 
@@ -8,15 +8,15 @@ use crate::class::{Class, Kind};
 use crate::rans::{LANES, LOW, Segment, escape_code, symbol};
 use crate::tables::{ESCAPE, Frequencies, SYMBOLS, TABLE_BITS};
 
-/// Frequencies of all tables of a kind, laid out for the coder.
+/// Frequencies of all tables of a kind, in the form for coding.
 pub struct CodingTables {
     kind: Kind,
-    /// By table and symbol: the frequency, and the symbol's start in the upper half.
+    /// By table and symbol: the frequency in the low half, the symbol's start in the high half.
     slots: Vec<u32>,
 }
 
 impl CodingTables {
-    /// Lays out `tables`, one for each table number of `kind`; each sums to [`crate::tables::TOTAL`].
+    /// Lays out `tables`, one for each table number of `kind`; each must sum to [`crate::tables::TOTAL`].
     pub fn new(kind: Kind, tables: &[Frequencies]) -> Self {
         let slots = |table: &Frequencies| {
             let starts = table.starts();
@@ -25,31 +25,32 @@ impl CodingTables {
         CodingTables { kind, slots: tables.iter().flat_map(slots).collect() }
     }
 
-    /// The kind of values that they code.
+    /// Returns the kind of values that the tables code.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 }
 
-/// Bits of a record: where its slot ends, and where its low bits begin. Between them is their number.
+/// Bit positions in a record: the end of its slot, and the start of its low bits. The number of low bits is in between.
 const SLOT_BITS: u32 = 11;
 const LOW_AT: u32 = 16;
 const ESCAPE_SLOT: usize = ESCAPE;
 
-/// Records the symbols of a tile, then codes them, a segment at a time.
+/// Records the symbols of a tile, then codes them segment by segment.
 pub struct Recorder<'a> {
     tables: &'a CodingTables,
     width: usize,
-    /// Of each element of this segment: its slot in the tables (bits 0 to 10), the number of its low bits (11 to 13), these bits (from 16).
+    /// For each element of the current segment: its slot in the tables (bits 0 to 10), the number of its low bits (11
+    /// to 13), and its low bits (from 16).
     records: Vec<u32>,
-    /// Varints of this segment's escapes.
+    /// Varints of the escapes of the current segment.
     escapes: Vec<u8>,
     plane: BitWriter,
-    /// Some value needs an escape, and its table has none.
+    /// A value needed an escape, and its table gives the escape no frequency.
     stuck: bool,
 }
 
-/// A place in a recording to go back to.
+/// A position in a recording to roll back to.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint {
     records: usize,
@@ -59,19 +60,19 @@ pub struct Checkpoint {
 }
 
 impl<'a> Recorder<'a> {
-    /// For tiles of `width` columns; room is made for segments of `elements`.
+    /// Creates a recorder for tiles of `width` columns, with capacity for segments of `elements` elements.
     pub fn new(tables: &'a CodingTables, width: usize, elements: usize) -> Self {
         let records = Vec::with_capacity(elements);
         Recorder { tables, width, records, escapes: Vec::new(), plane: BitWriter::default(), stuck: false }
     }
 
-    /// Where the recording stands in this segment.
+    /// Returns the current position in this segment.
     pub fn checkpoint(&self) -> Checkpoint {
         let (records, escapes, plane) = (self.records.len(), self.escapes.len(), self.plane.mark());
         Checkpoint { records, escapes, plane, stuck: self.stuck }
     }
 
-    /// Forgets what was recorded after a checkpoint of the same segment.
+    /// Removes what was recorded after a checkpoint in the same segment.
     pub fn roll_back(&mut self, to: Checkpoint) {
         self.records.truncate(to.records);
         self.escapes.truncate(to.escapes);
@@ -79,7 +80,8 @@ impl<'a> Recorder<'a> {
         self.stuck = to.stuck;
     }
 
-    /// Codes what was recorded since the last segment. `None` if a value needs an escape and its table gives the escape no frequency.
+    /// Codes what was recorded since the last segment. Returns `None` if a value needs an escape and its table gives
+    /// the escape no frequency.
     pub fn segment(&mut self) -> Option<Segment> {
         if self.stuck {
             return None;
@@ -89,7 +91,7 @@ impl<'a> Recorder<'a> {
         Some(Segment { states, words, escapes: std::mem::take(&mut self.escapes) })
     }
 
-    /// The plane of all rows so far.
+    /// Returns the plane of all rows so far.
     pub fn plane(self) -> Vec<u8> {
         self.plane.finish()
     }
@@ -120,7 +122,8 @@ impl SymbolSink for Recorder<'_> {
     }
 }
 
-/// Codes records of rows of `width` backwards, so that a decoder runs forwards: the lanes' states, and the words in a decoder's order.
+/// Codes records of rows of `width` in reverse, so that a decoder runs forwards. Returns the lane states and the words,
+/// in decoding order.
 fn code(slots: &[u32], width: usize, records: &[u32]) -> ([u32; LANES], Vec<u16>) {
     let mut states = [LOW; LANES];
     let mut words = Vec::new();

@@ -1,13 +1,13 @@
-//! Code lengths in fixed point, so that every choice an encoder makes by cost is the same on every machine.
+//! Code lengths in fixed point, so that every choice by cost is the same on every machine.
 
 use super::TABLE_BITS;
 
-/// One bit, in the unit of the costs: 2^-16 bit.
+/// One bit, in units of 2^-16 bit.
 pub const COST_ONE: u64 = 1 << 16;
 
-/// `log2(n)` in units of 2^-16, rounded down, for `n` of at least 1; integer arithmetic only.
+/// Returns `log2(n)` in units of 2^-16, with integer arithmetic only. `n` must be at least 1.
 ///
-/// Squaring the mantissa yields one binary digit of the logarithm at a time.
+/// The result may be up to 3 units too small. Each squaring of the mantissa yields one binary digit of the logarithm.
 pub const fn log2_q16(n: u64) -> u64 {
     assert!(n > 0);
     let whole = 63 - n.leading_zeros();
@@ -27,7 +27,8 @@ pub const fn log2_q16(n: u64) -> u64 {
     result
 }
 
-/// Cost of a symbol of frequency `f` out of 2048, in units of 2^-16 bit; `None` if the table cannot code it.
+/// Returns the cost of a symbol of frequency `f` out of 2048, in units of 2^-16 bit; `None` if `f` is 0, so that the
+/// table cannot code it.
 pub fn symbol_cost(f: u16) -> Option<u64> {
     (f > 0).then(|| (u64::from(TABLE_BITS) << 16) - log2_q16(u64::from(f)))
 }

@@ -1,4 +1,4 @@
-//! Tables that a tensor header spells out (SPEC 6.2), and how to fit them to counts.
+//! Explicit tables of tensor headers (SPEC 6.2), and fitting them to counts.
 
 use impasto_core::varint;
 
@@ -6,7 +6,7 @@ use super::{ESCAPE, Frequencies, SYMBOLS, TOTAL, log2_q16};
 use crate::class::Kind;
 use crate::error::CodecError;
 
-/// Appends the tables of the tensor header's table field. A table of escapes only is not spelled out.
+/// Appends the tables field of a tensor header. Tables of escapes only are omitted.
 pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
     let given = |t: &Frequencies| *t != Frequencies::only_escape();
     let present = (0..tables.len()).filter(|&i| given(&tables[i])).fold(0u32, |bits, i| bits | 1 << i);
@@ -22,10 +22,10 @@ pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
     }
 }
 
-/// Takes the table field of a tensor header of `kind` off the front of `bytes`.
+/// Reads the tables field of a tensor header of `kind` and removes it from the front of `bytes`.
 ///
 /// # Errors
-/// If it breaks SPEC 6.2.
+/// If the field violates SPEC 6.2.
 pub fn read_explicit(kind: Kind, bytes: &mut &[u8]) -> Result<Vec<Frequencies>, CodecError> {
     let (field, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Truncated("tables"))?;
     *bytes = rest;
@@ -60,7 +60,8 @@ fn read_table(table: usize, bytes: &mut &[u8]) -> Result<Frequencies, CodecError
     Ok(Frequencies(frequencies))
 }
 
-/// Frequencies close to the least cost for symbols that occur `counts[s]` times. A symbol that occurs gets at least 1.
+/// Returns frequencies of nearly the least cost for symbols that occur `counts[s]` times. A symbol that occurs gets a
+/// frequency of at least 1.
 pub fn fit(counts: &[u64; SYMBOLS]) -> Frequencies {
     let all: u64 = counts.iter().sum();
     if all == 0 {
@@ -68,7 +69,8 @@ pub fn fit(counts: &[u64; SYMBOLS]) -> Frequencies {
     }
     let share = |c: u64| (u128::from(c) * u128::from(TOTAL) / u128::from(all)) as u16;
     let mut f = counts.map(|c| if c == 0 { 0 } else { share(c).max(1) });
-    // Hand out what is left, or take back what is too much, one at a time where it costs least. In 2^-16 bit times counts.
+    // Add or remove one slot at a time, where it costs least, until the sum is right. Costs are in 2^-16 bits, times
+    // counts.
     let step =
         |c: u64, from: u16, to: u16| u128::from(c) * u128::from(log2_q16(u64::from(to)) - log2_q16(u64::from(from)));
     loop {

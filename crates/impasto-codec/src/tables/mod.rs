@@ -1,4 +1,4 @@
-//! Frequency tables, the look-up table that decodes them, and their costs (SPEC 7.2 to 7.4).
+//! Frequency tables, their lookup tables for decoding, and their costs (SPEC 7.2 to 7.4).
 
 mod costs;
 mod data;
@@ -9,30 +9,30 @@ pub use explicit::{fit, read_explicit, write_explicit};
 
 use crate::class::Kind;
 
-/// Frequencies of a table sum to `1 << TABLE_BITS`.
+/// log2 of [`TOTAL`].
 pub const TABLE_BITS: u32 = 11;
-/// What the frequencies of a table sum to.
+/// The sum of the frequencies of a table.
 pub const TOTAL: u32 = 1 << TABLE_BITS;
-/// Number of symbols, the escape included.
+/// Number of symbols, including the escape.
 pub const SYMBOLS: usize = 64;
-/// The symbol that says "the value is in the list of escapes".
+/// The symbol for a value in the escape list.
 pub const ESCAPE: usize = 63;
 /// Number of parametric shapes.
 pub const SHAPES: usize = 5;
 
-/// Frequencies of the symbols 0 to 63; they sum to [`TOTAL`].
+/// Frequencies of the symbols 0 to 63, which sum to [`TOTAL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frequencies(pub [u16; SYMBOLS]);
 
 impl Frequencies {
-    /// The table that codes nothing but escapes.
+    /// Returns the table that codes only escapes.
     pub fn only_escape() -> Self {
         let mut f = [0; SYMBOLS];
         f[ESCAPE] = TOTAL as u16;
         Frequencies(f)
     }
 
-    /// Cumulative frequencies: `start(s)` of SPEC 7.2.
+    /// Returns the cumulative frequencies, `start(s)` of SPEC 7.2.
     pub fn starts(&self) -> [u16; SYMBOLS] {
         let mut sum = 0;
         self.0.map(|f| {
@@ -43,7 +43,7 @@ impl Frequencies {
     }
 }
 
-/// The tables of a parametric shape (SPEC 7.4); `None` if the kind has no such shape.
+/// Returns the tables of a parametric shape (SPEC 7.4); `None` if the kind has no such shape.
 pub fn parametric(kind: Kind, shape: u8) -> Option<Vec<Frequencies>> {
     let tables: &[data::Parametric] = match kind {
         Kind::Float => data::FLOAT.get(shape as usize)?,
@@ -60,17 +60,20 @@ fn expand(first: usize, run: &[u16], escape: u16) -> Frequencies {
     Frequencies(f)
 }
 
-/// All tables of a kind in the form that decoders use: for each table 2048 slots, each holding the symbol (bits 0 to 7), its
-/// frequency (8 to 19) and the slot less the symbol's start (20 to 31).
+/// The lookup tables of a kind for decoding. Each table has 2048 slots. A slot holds its symbol (bits 0 to 7), the
+/// frequency of the symbol (8 to 19), and the slot number minus the start of the symbol (20 to 31).
 ///
-/// 8 KB a table: at most 256 KB, so that it stays in a second-level cache.
+/// A table takes 8 KB, all tables of a kind at most 256 KB, so they stay in the L2 cache.
 pub struct Lut {
     kind: Kind,
     slots: Vec<u32>,
 }
 
 impl Lut {
-    /// Lays out the tables of `kind`; every table must sum to [`TOTAL`].
+    /// Builds the lookup tables of `kind`.
+    ///
+    /// # Panics
+    /// If there is not one table for each table number of `kind`, or a table does not sum to [`TOTAL`].
     pub fn new(kind: Kind, tables: &[Frequencies]) -> Lut {
         assert_eq!(tables.len(), kind.tables());
         let mut slots = Vec::with_capacity(tables.len() << TABLE_BITS);
@@ -88,7 +91,7 @@ impl Lut {
         self.kind
     }
 
-    /// `kind().tables() << TABLE_BITS` slots.
+    /// Returns the slots of all tables, `kind().tables() << TABLE_BITS` in total.
     pub fn slots(&self) -> &[u32] {
         &self.slots
     }
@@ -98,7 +101,7 @@ impl Lut {
 mod tests {
     use super::*;
 
-    /// The integers in the spec are the ones in the code.
+    /// The tables in the spec equal those in the code.
     #[test]
     fn spec_prints_these_tables() {
         let spec = include_str!("../../../../docs/SPEC-TABLES.md");

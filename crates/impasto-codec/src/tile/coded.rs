@@ -1,4 +1,4 @@
-//! A coded unit, read row by row (SPEC 8).
+//! Reading a coded unit row by row (SPEC 8).
 
 use impasto_core::{Isa, Place, varint};
 
@@ -9,7 +9,7 @@ use crate::header::TensorHeader;
 use crate::rans::{Columns, Decoder, LANES, escape_value};
 use crate::tables::Lut;
 
-/// A tensor header and its tables, laid out.
+/// A tensor header and its lookup tables.
 pub struct Layer {
     pub header: TensorHeader,
     pub lut: Lut,
@@ -22,25 +22,26 @@ impl Layer {
     }
 }
 
-/// A unit of a tile that is not empty, in one of the modes with classes; its rows are taken in order.
+/// The unit of a nonempty tile in one of the modes with classes, read row by row.
 pub struct Coded<'a> {
     isa: Isa,
     lut: &'a Lut,
     parts: Parts<'a>,
-    /// Bytes of a row of the plane.
+    /// Bytes of one row of the plane.
     plane_row: usize,
     height: usize,
-    /// The segment that is read, by number; what reads it, once a row of it is taken; what is left of its escapes; the row after it.
+    /// The current segment: its number; its decoder, once a row has been decoded; its remaining escapes; the end of its
+    /// rows.
     segment: usize,
     decoder: Option<Decoder<'a>>,
     escapes: &'a [u8],
     end: usize,
-    /// The next row.
+    /// The next row to decode.
     row: usize,
 }
 
 impl<'a> Coded<'a> {
-    /// Divides a unit into its parts.
+    /// Splits a unit into its parts.
     pub fn new(isa: Isa, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
         let height = place.rows.len();
         let plane_row = (place.columns.len() * usize::from(layer.header.plane)).div_ceil(8);
@@ -50,18 +51,19 @@ impl<'a> Coded<'a> {
         Ok(Coded { isa, lut, parts, plane_row, height, segment: 0, decoder: None, escapes: &[], end, row: 0 })
     }
 
-    /// Rows that can be taken together: at most `most`, and none of the next segment; 0 after the last.
+    /// Returns the number of rows that can be decoded together: at most `most`, and only from the current segment; 0
+    /// after the last row.
     pub fn rows_at_once(&self, most: usize) -> usize {
         (self.end - self.row).min(most)
     }
 
-    /// A row's part of the plane.
+    /// Returns the plane of a row.
     pub fn plane(&self, row: usize) -> &'a [u8] {
         &self.parts.plane[row * self.plane_row..][..self.plane_row]
     }
 
-    /// Decodes the next rows, at most [`Coded::rows_at_once`], whose classes are `rows` and `columns`, into `values`:
-    /// [`Columns::padded`] for each row. What `escaped` holds is of no matter.
+    /// Decodes the next rows, at most [`Coded::rows_at_once`], into `values`, which holds [`Columns::padded`] entries
+    /// per row. `rows` and `columns` are the classes. `escaped` is working memory; its content is ignored.
     pub fn rows(
         &mut self,
         rows: &[i32],
@@ -91,7 +93,7 @@ impl<'a> Coded<'a> {
         self.row += rows.len();
         if self.row == self.end {
             if !decoder.is_finished() || !self.escapes.is_empty() {
-                return Err(broken("lanes, words or escapes are not used up at its end", "8.4"));
+                return Err(broken("at its end a lane state is not 2^16, or words or escapes are left", "8.4"));
             }
             (self.decoder, self.segment) = (None, segment + 1);
             self.end = segment_rows(self.segment, self.parts.segments.len(), self.height).end.min(self.height);
@@ -100,7 +102,8 @@ impl<'a> Coded<'a> {
     }
 }
 
-/// Puts raw fields of `q` bits, a row of the plane, below values: `value * 2^q + raw`, modulo 2^32 (SPEC 10.1, 14.2).
+/// Appends raw fields of `q` bits, from a row of the plane, below `values`: `value * 2^q + raw`, modulo 2^32 (SPEC
+/// 10.1, 14.2).
 pub fn join_plane(q: u8, plane: &[u8], values: &mut [i32]) {
     if q > 0 {
         let q = u32::from(q);

@@ -1,4 +1,4 @@
-//! Decoding the tiles of a tensor, up to some layer.
+//! Decoding the tiles of a tensor, up to a given layer.
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place,
@@ -13,15 +13,15 @@ use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::rans::Columns;
 use crate::{exact, float, refinement};
 
-/// Elements decoded before they are made weights: few enough to stay in the first-level cache.
+/// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
 const BATCH: usize = 2048;
 
-/// A unit of a tile: one layer of it.
+/// The unit of a tile in one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit<'a> {
-    /// Its coding mode: [`Mode`].
+    /// Coding mode.
     pub mode: Mode,
-    /// Its bytes.
+    /// Content.
     pub bytes: &'a [u8],
 }
 
@@ -29,17 +29,17 @@ pub struct Unit<'a> {
 pub struct TileDecoder {
     dtype: DType,
     isa: Isa,
-    /// From layer 0 up.
+    /// In order, from layer 0 up.
     layers: Vec<Layer>,
 }
 
 impl TileDecoder {
-    /// A decoder for a tensor of `dtype`. `headers`: those of its layers, from layer 0 up; none where all tiles are stored or under
-    /// Zstandard.
+    /// Creates a decoder for a tensor of `dtype`. `headers` holds the tensor headers from layer 0 up; it is empty if
+    /// all tiles are in mode stored or zstd.
     ///
     /// # Errors
-    /// If a tensor header is not one that SPEC 6 allows for the dtype, its kind has no place in its layer (SPEC 6, 12.2) or steps are not
-    /// finite (SPEC 12.4).
+    /// If a tensor header violates SPEC 6 for this dtype, is in a layer where its kind is not allowed (SPEC 6, 12.2),
+    /// or has steps that are not finite (SPEC 12.4).
     pub fn new(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
         let mut below = None;
         for (layer, header) in headers.iter().enumerate() {
@@ -60,23 +60,25 @@ impl TileDecoder {
         Ok(TileDecoder { dtype, isa, layers: headers.into_iter().map(Layer::new).collect() })
     }
 
-    /// The tensor header of layer 0.
+    /// Returns the tensor header of layer 0.
     pub fn header(&self) -> Option<&TensorHeader> {
         self.headers().next()
     }
 
-    /// The tensor headers, from layer 0 up.
+    /// Returns the tensor headers, from layer 0 up.
     pub fn headers(&self) -> impl Iterator<Item = &TensorHeader> {
         self.layers.iter().map(|layer| &layer.header)
     }
 
-    /// Decodes a tile into `out`: its rows, each `stride` bytes after the one before. What lies between rows is left alone.
+    /// Decodes a tile into `out`. Each row begins `stride` bytes after the previous one; bytes between rows are left
+    /// unchanged.
     ///
-    /// `units`: those of the tile from layer 0 up to the layer that is wanted.
+    /// `units` holds the units of the tile, from layer 0 up to the layer to decode. Besides `out`, decoding needs
+    /// memory for a few rows, regardless of the number of layers, or for two tiles in mode zstd.
     ///
     /// # Errors
-    /// If a unit breaks the format; [`CodecError::Call`] if there is no unit, `out` does not hold the rows at that stride, or the place
-    /// lies outside the matrix of the tensor headers. Memory beyond `out` is a few rows, however many layers; two tiles in mode zstd.
+    /// If a unit violates the format; [`CodecError::Call`] if `units` is empty, `out` is too small for the rows at that
+    /// stride, or the place is outside the matrix of the tensor headers.
     pub fn decode(&self, units: &[Unit], place: &Place, out: &mut [u8], stride: usize) -> Result<(), CodecError> {
         let row_bytes = place.columns.len() * self.dtype.size();
         let wanted = place.rows.len().saturating_mul(row_bytes);
@@ -86,7 +88,7 @@ impl TileDecoder {
         let (&base, above) = self.check_call(units, place)?;
         let room = (place.rows.len() - 1).saturating_mul(stride).saturating_add(row_bytes);
         if stride < row_bytes || out.len() < room {
-            return Err(CodecError::Call("there is no room for the rows of the tile at this stride"));
+            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
         }
         let mut rows = Rows { out, stride, row_bytes };
         if base.mode == Mode::LATTICE {
@@ -110,15 +112,15 @@ impl TileDecoder {
         Ok(())
     }
 
-    /// Decodes the integers of a tile, row by row (SPEC 10.1, 13.2): those of the last of `units` that has any, units as for
-    /// [`TileDecoder::decode`].
+    /// Decodes the integers of a tile, row by row (SPEC 10.1, 13.2), in the highest layer of `units` that has integers.
+    /// `units` is as in [`TileDecoder::decode`]; `out` has one entry per element.
     ///
     /// # Errors
-    /// As [`TileDecoder::decode`]; `out` has an entry for each element.
+    /// As for [`TileDecoder::decode`].
     pub fn integers(&self, units: &[Unit], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
         let (&base, above) = self.check_call(units, place)?;
         if out.len() != place.elements() {
-            return Err(CodecError::Call("there is not an entry for each element of the tile"));
+            return Err(CodecError::Call("the output does not have one entry per element of the tile"));
         }
         let width = place.columns.len();
         if out.is_empty() {
@@ -134,20 +136,20 @@ impl TileDecoder {
         })
     }
 
-    /// The unit in layer 0 and those above, if there is one and the place lies in the matrix.
+    /// Splits off the unit in layer 0. Checks that there is one, and that the place is inside the matrix.
     fn check_call<'u, 'b>(
         &self,
         units: &'u [Unit<'b>],
         place: &Place,
     ) -> Result<(&'u Unit<'b>, &'u [Unit<'b>]), CodecError> {
-        let split = units.split_first().ok_or(CodecError::Call("a tile is decoded of no unit"))?;
+        let split = units.split_first().ok_or(CodecError::Call("a tile needs at least one unit"))?;
         if !self.headers().all(|header| header.covers(place)) {
             return Err(CodecError::Call("the tile lies outside the matrix of its tensor header"));
         }
         Ok(split)
     }
 
-    /// The layer of a number, if it is of a kind.
+    /// Returns layer number `layer`, if it is of kind `kind`.
     fn layer(&self, layer: usize, kind: Kind) -> Result<&Layer, CodecError> {
         let found = self.layers.get(layer).filter(|layer| layer.header.kind() == kind);
         found.ok_or(CodecError::MissingHeader(kind.mode()))
@@ -166,7 +168,8 @@ impl TileDecoder {
         })
     }
 
-    /// Decodes the weights of a tile in mode lattice; or its elements, if the last of the units `above` is in mode exact.
+    /// Decodes the weights of a tile in mode lattice, or its elements if the last of the units `above` is in mode
+    /// exact.
     fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let (refinements, mut exact) = match above.split_last() {
             Some((last, refinements)) if last.mode == Mode::EXACT => {
@@ -193,7 +196,8 @@ impl TileDecoder {
         })
     }
 
-    /// Decodes the integers of a tile up to the last of its `refinements`, and hands over row by row.
+    /// Decodes the integers of a tile up to the last of its `refinements`, and calls `row_done` with the number and the
+    /// integers of each row.
     fn lattice_rows(
         &self,
         base: Unit,
@@ -229,7 +233,7 @@ impl TileDecoder {
     }
 }
 
-/// The rows of a tile where they are wanted.
+/// The rows of a tile in the output.
 struct Rows<'a> {
     out: &'a mut [u8],
     stride: usize,
@@ -246,7 +250,8 @@ impl Rows<'_> {
     }
 }
 
-/// Decodes the values of a unit in layer 0 of a tile that is not empty, row by row, and hands each row over with its part of the plane.
+/// Decodes the values of a unit in layer 0 of a nonempty tile, and calls `row_done` with the number, the values and the
+/// plane of each row.
 fn base_rows(
     isa: Isa,
     layer: &Layer,
@@ -274,7 +279,7 @@ fn base_rows(
     Ok(())
 }
 
-/// What decoding a row of a layer above 0 needs; layers can share it.
+/// Working memory for decoding a row of a layer above 0; layers can share it.
 struct Buffer {
     classes: Columns,
     values: Vec<i32>,
@@ -289,13 +294,13 @@ impl Buffer {
     }
 }
 
-/// A tile of a layer above 0, read row by row: its classes depend on the layer below.
+/// A tile of a layer above 0. It is decoded row by row, because its classes depend on the layer below.
 struct Above<'a> {
     isa: Isa,
     header: &'a TensorHeader,
     coded: Coded<'a>,
     place: Place,
-    /// The next row.
+    /// The next row to decode.
     row: usize,
 }
 
@@ -305,13 +310,13 @@ impl<'a> Above<'a> {
         Ok(Above { isa, header: &layer.header, coded, place: place.clone(), row: 0 })
     }
 
-    /// The sums of the classes of row and columns in the next row.
+    /// Writes the sums of row class and column class for the next row.
     fn sums(&self, out: &mut [i32]) {
         let of_row = self.header.row_classes.get(self.place.rows.start + self.row);
         self.header.column_classes.sums(self.isa, of_row, self.place.columns.clone(), out);
     }
 
-    /// The values of the next row, whose classes are those in the buffer.
+    /// Decodes the values of the next row, under the classes in the buffer.
     fn row<'b>(&mut self, buffer: &'b mut Buffer) -> Result<&'b [i32], CodecError> {
         self.coded.rows(&[0], &buffer.classes, &mut buffer.values, &mut buffer.escaped)?;
         let values = &mut buffer.values[..self.place.columns.len()];
@@ -321,14 +326,14 @@ impl<'a> Above<'a> {
     }
 }
 
-/// The elements of a tile in mode exact.
+/// The decoder of a tile in mode exact.
 struct Exact<'a> {
     above: Above<'a>,
     layout: FloatLayout,
     buffer: Buffer,
-    /// The weights of the layer below.
+    /// Bits of the weights of the layer below.
     predicted: Vec<u32>,
-    /// Sums of the classes of row and column.
+    /// Sums of row class and column class.
     sums: Vec<i32>,
 }
 
@@ -338,7 +343,8 @@ impl<'a> Exact<'a> {
         Ok(Exact { above, layout, buffer: Buffer::new(width), predicted: Vec::new(), sums: vec![0; width] })
     }
 
-    /// The next row: `z` are the integers of the layer below, `row` its weights, which the elements take the place of.
+    /// Decodes the next row. `z` are the integers of the layer below; `row` holds its weights, which the elements
+    /// replace.
     fn row(&mut self, z: &[i32], row: &mut [u8]) -> Result<(), CodecError> {
         let Exact { above, layout, buffer, predicted, sums } = self;
         let (layout, isa) = (*layout, above.isa);

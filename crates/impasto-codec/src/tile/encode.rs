@@ -1,4 +1,4 @@
-//! Coding the tiles of a tensor, and costing them without coding.
+//! Coding the tiles of a tensor, or costing them without coding.
 
 use std::sync::OnceLock;
 
@@ -10,12 +10,12 @@ use crate::header::{Body, TensorHeader};
 use crate::rans::Segment;
 use crate::sink::{CodingTables, Cost, Prices, Recorder, SymbolSink};
 
-/// What a tile holds, row by row; as many of each as the tile has elements.
+/// The content of a tile, row by row; each slice has one entry per element.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     /// Mode float.
     Float {
-        /// How the bits of an element divide.
+        /// Bit fields of an element.
         layout: FloatLayout,
         /// Little-endian floats.
         elements: &'a [u8],
@@ -34,11 +34,11 @@ pub enum Content<'a> {
     },
     /// Mode exact.
     Exact {
-        /// How the bits of an element divide.
+        /// Bit fields of an element.
         layout: FloatLayout,
         /// Integers of the layer below.
         z: &'a [i32],
-        /// Its weights, as little-endian floats.
+        /// Weights of the layer below, as little-endian floats.
         predicted: &'a [u8],
         /// Little-endian floats.
         elements: &'a [u8],
@@ -46,7 +46,7 @@ pub enum Content<'a> {
 }
 
 impl Content<'_> {
-    /// Does it hold `n` elements of the kind that `header` serves?
+    /// Returns whether the content is of the kind of `header` and has `n` elements.
     fn fits(&self, header: &TensorHeader, n: usize) -> bool {
         match (self, &header.body) {
             (Content::Float { layout, elements }, Body::Float) => {
@@ -62,7 +62,7 @@ impl Content<'_> {
         }
     }
 
-    /// Hands row `r` to a sink.
+    /// Passes row `r` to a sink.
     #[inline(always)]
     fn row(&self, header: &TensorHeader, sums: Sums, r: usize, sink: &mut impl SymbolSink) {
         let width = sums.columns.len();
@@ -87,25 +87,27 @@ impl Content<'_> {
     }
 }
 
-/// Codes tiles of one layer of a tensor in mode float, lattice, refinement or exact.
+/// Codes tiles of one layer of a tensor, in mode float, lattice, refinement or exact.
 pub struct TileEncoder<'a> {
     header: &'a TensorHeader,
     tables: CodingTables,
-    /// Made when something is costed.
+    /// Computed when the first tile is costed.
     prices: OnceLock<Prices>,
     segments: usize,
 }
 
 impl<'a> TileEncoder<'a> {
-    /// An encoder for the tiles of the layer with this tensor header, in `segments` segments each (1 to 16; fewer where a tile has fewer
-    /// rows).
+    /// Creates an encoder for the tiles of the layer with this tensor header. Each tile gets `segments` segments
+    /// (clamped to 1 to 16, and to the rows of the tile).
     pub fn new(header: &'a TensorHeader, segments: usize) -> Self {
         let tables = CodingTables::new(header.kind(), &header.tables());
         TileEncoder { header, tables, prices: OnceLock::new(), segments: segments.clamp(1, MAX_SEGMENTS) }
     }
 
-    /// The unit of a tile. `None` if a value needs an escape and its table gives the escape no frequency, or if the content is not of the
-    /// tensor header's kind or not of the tile's size.
+    /// Codes a tile and returns its unit.
+    ///
+    /// Returns `None` if a value needs an escape and its table gives the escape no frequency, or if the content does
+    /// not match the kind of the tensor header or the size of the tile.
     pub fn encode(&self, place: &Place, content: &Content) -> Option<Vec<u8>> {
         let (height, width) = (place.rows.len(), place.columns.len());
         let n = self.segments.min(height).max(1);
@@ -133,7 +135,8 @@ impl<'a> TileEncoder<'a> {
         Some(out)
     }
 
-    /// What the unit of a tile costs, without coding it; [`Cost`] says how exact that is. `None` as [`TileEncoder::encode`].
+    /// Returns the cost of the unit of a tile, without coding it; see [`Cost`] for its accuracy. Returns `None` in the
+    /// same cases as [`TileEncoder::encode`].
     pub fn cost(&self, place: &Place, content: &Content) -> Option<Cost<'_>> {
         let prices = self.prices.get_or_init(|| Prices::new(self.header.kind(), &self.header.tables()));
         let mut cost = Cost::new(prices);
@@ -145,7 +148,7 @@ impl<'a> TileEncoder<'a> {
         cost.bytes().map(|_| cost)
     }
 
-    /// Hands the rows of each segment to `each`, in their order.
+    /// Calls `each` with the rows of each segment, in order.
     fn segments(&self, place: &Place, content: &Content, mut each: impl FnMut(Rows) -> Option<()>) -> Option<()> {
         if !content.fits(self.header, place.elements()) {
             return None;
@@ -161,24 +164,26 @@ impl<'a> TileEncoder<'a> {
         })
     }
 
-    /// Codes floats: `elements` are the bytes of the tile, row by row. `None` as [`TileEncoder::encode`], or if the dtype has no float
-    /// layout.
+    /// Codes floats. `elements` holds the bytes of the tile, row by row. Returns `None` in the same cases as
+    /// [`TileEncoder::encode`], or if the dtype has no float layout.
     pub fn float(&self, dtype: DType, place: &Place, elements: &[u8]) -> Option<Vec<u8>> {
         self.encode(place, &Content::Float { layout: dtype.float_layout()?, elements })
     }
 
-    /// Codes the lattice integers of the tile, row by row. `None` as [`TileEncoder::encode`].
+    /// Codes the lattice integers of a tile, row by row. Returns `None` in the same cases as [`TileEncoder::encode`].
     pub fn lattice(&self, place: &Place, z: &[i32]) -> Option<Vec<u8>> {
         self.encode(place, &Content::Lattice { z })
     }
 
-    /// Codes what makes the integers `coarse` of the layer below `fine`, both row by row. `None` as [`TileEncoder::encode`].
+    /// Codes a refinement of the integers `coarse` of the layer below to `fine`, both row by row. Returns `None` in the
+    /// same cases as [`TileEncoder::encode`].
     pub fn refinement(&self, place: &Place, coarse: &[i32], fine: &[i32]) -> Option<Vec<u8>> {
         self.encode(place, &Content::Refinement { coarse, fine })
     }
 
-    /// Codes what the bits of `elements` have more than the integers `z` of the layer below and its weights `predicted`; elements and
-    /// weights as bytes of `dtype`, all row by row. `None` as [`TileEncoder::encode`], or if the dtype has no float layout.
+    /// Codes the bits of `elements`, given the integers `z` and the weights `predicted` of the layer below. Elements
+    /// and weights are bytes of `dtype`; everything is row by row. Returns `None` in the same cases as
+    /// [`TileEncoder::encode`], or if the dtype has no float layout.
     pub fn exact(&self, dtype: DType, place: &Place, z: &[i32], predicted: &[u8], elements: &[u8]) -> Option<Vec<u8>> {
         self.encode(place, &Content::Exact { layout: dtype.float_layout()?, z, predicted, elements })
     }
@@ -188,7 +193,7 @@ impl<'a> TileEncoder<'a> {
 struct Rows<'a> {
     header: &'a TensorHeader,
     content: &'a Content<'a>,
-    /// The first of them, counted in the tile.
+    /// Index of the first row within the tile.
     first: usize,
     /// Classes of these rows, and of the columns.
     rows: &'a [i32],

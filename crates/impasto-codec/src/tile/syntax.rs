@@ -1,7 +1,8 @@
-//! The syntax of a tile in each mode: which values, under which classes, with which raw bits (SPEC 9, 10, 13, 14).
+//! The syntax of a tile in each mode: its values, their classes and the raw bits (SPEC 9, 10, 13, 14).
 //!
-//! Each mode is one function that hands one row to a [`SymbolSink`]. Counting a tensor's symbols, costing a tile and coding it are
-//! this function over three sinks. A new mode with classes adds its function here, and its variant to [`super::Content`].
+//! Each mode is one function that passes a row to a [`SymbolSink`]. The same function, with different sinks, counts the
+//! symbols of a tensor, costs a tile, and codes it. To add a mode with classes, add a function here and a variant of
+//! [`super::Content`].
 
 use impasto_core::FloatLayout;
 
@@ -9,12 +10,12 @@ use crate::class::{Kind, class};
 use crate::sink::SymbolSink;
 use crate::{exact, refinement};
 
-/// The classes of a row and of the columns, whose sums the classes of elements are made of.
+/// Classes of a row and of the columns. The class of an element is computed from the sum of the two.
 #[derive(Clone, Copy, Debug)]
 pub struct Sums<'a> {
     /// Class of the row.
     pub row: i32,
-    /// Class of each column; as many as the row has elements.
+    /// Class of each column; one per element of the row.
     pub columns: &'a [i32],
 }
 
@@ -25,7 +26,7 @@ impl Sums<'_> {
     }
 }
 
-/// Mode float: `row` holds little-endian floats of `layout`.
+/// Mode float. `row` holds little-endian floats of `layout`.
 #[inline]
 pub fn float_row(sink: &mut impl SymbolSink, layout: FloatLayout, sums: Sums, row: &[u8]) {
     match layout.size() {
@@ -45,7 +46,7 @@ fn float_elements<const N: usize>(sink: &mut impl SymbolSink, layout: FloatLayou
     }
 }
 
-/// Mode lattice: the integers of a row, the low `plane` bits of each raw.
+/// Mode lattice. `z` holds the integers of the row; the low `plane` bits of each are raw.
 #[inline]
 pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32]) {
     let plane = u32::from(plane);
@@ -56,7 +57,8 @@ pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32])
     sink.end_row();
 }
 
-/// Mode refinement: what makes the integers `coarse` of the layer below `fine`, of which `factor` make one of those.
+/// Mode refinement. Codes the residuals that turn the integers `coarse` of the layer below into `fine`, whose steps are
+/// `factor` times as small.
 #[inline]
 pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse: &[i32], fine: &[i32]) {
     for ((sum, &coarse), &fine) in sums.iter().zip(coarse).zip(fine) {
@@ -66,18 +68,19 @@ pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse
     sink.end_row();
 }
 
-/// What a row in mode exact is coded from; as many of each as the row has elements.
+/// The input for a row in mode exact; each field has one entry per element of the row.
 #[derive(Clone, Copy, Debug)]
 pub struct ExactRow<'a> {
     /// Integers of the layer below.
     pub z: &'a [i32],
-    /// Its weights, as little-endian floats.
+    /// Weights of the layer below, as little-endian floats.
     pub predicted: &'a [u8],
     /// The elements, as little-endian floats.
     pub elements: &'a [u8],
 }
 
-/// Mode exact: what the bits of floats of `layout` have more than the weights of the layer below, the low `plane` bits of it raw.
+/// Mode exact. Codes the differences between the bits of floats of `layout` and the weights of the layer below; the low
+/// `plane` bits of each are raw.
 #[inline]
 pub fn exact_row(sink: &mut impl SymbolSink, layout: FloatLayout, plane: u8, sums: Sums, row: ExactRow) {
     match layout.size() {
@@ -106,7 +109,7 @@ fn exact_elements<const N: usize>(
     }
 }
 
-/// The bits of a float of `N` bytes.
+/// Returns the bits of a float of `N` bytes.
 #[inline(always)]
 fn bits<const N: usize>(element: [u8; N]) -> u32 {
     element.iter().rev().fold(0, |bits, &b| bits << 8 | u32::from(b))

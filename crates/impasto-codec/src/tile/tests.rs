@@ -25,7 +25,7 @@ fn decoder(dtype: DType, header: &TensorHeader, isa: Isa) -> TileDecoder {
     TileDecoder::new(dtype, vec![header.clone()], isa).expect("a tensor header of layer 0")
 }
 
-/// A tile in the lower right of a larger matrix, with class indices.
+/// Generates a tile in the lower right of a larger matrix, with class indices.
 fn placed() -> impl Strategy<Value = (Place, Vec<i16>, Vec<i16>)> {
     (1usize..20, 1usize..70, 0usize..5, 0usize..40).prop_flat_map(|(height, width, top, left)| {
         let indices = |n| prop::collection::vec(-5i16..30, n);
@@ -53,7 +53,7 @@ proptest! {
             let mut out = vec![0; elements.len()];
             decoder.decode(&units, &place, &mut out, place.columns.len() * dtype.size())?;
             prop_assert_eq!(&out, &elements);
-            // The same, a row apart from its neighbours.
+            // The same, with a gap between rows.
             let row_bytes = place.columns.len() * dtype.size();
             let mut wide = vec![0xAB; place.rows.len() * (row_bytes + 3)];
             decoder.decode(&units, &place, &mut wide, row_bytes + 3)?;
@@ -108,7 +108,7 @@ proptest! {
         prop_assert_eq!(out, elements);
     }
 
-    /// A damaged unit is an error or some tile, with every instruction set the same.
+    /// A damaged unit gives an error or some tile, the same with every instruction set.
     #[test]
     fn damage_never_panics(
         (place, rows, columns) in placed(),
@@ -152,7 +152,7 @@ fn refuses_tiles_without_their_header() {
     assert!(matches!(decode(Mode::STORED), Err(CodecError::StoredSize { .. })));
 }
 
-/// Where a row takes more words than memory holds, nothing is allocated by the declared number.
+/// A segment declares more words than fit in memory; nothing of that size is allocated.
 #[test]
 fn declared_lengths_are_checked() {
     let header = float_header(DType::Bf16, 0, vec![0], vec![0]);
@@ -165,7 +165,7 @@ fn declared_lengths_are_checked() {
     assert_eq!(decoded, Err(CodecError::Truncated("words")));
 }
 
-/// A call that cannot be right is an error, not a panic.
+/// Invalid arguments give an error, not a panic.
 #[test]
 fn wrong_calls_are_refused() {
     let header = float_header(DType::Bf16, 0, vec![1, 2, 3], vec![4, 5]);
@@ -184,7 +184,7 @@ fn wrong_calls_are_refused() {
     is_call(decoder.decode(&units, &Place { columns: 1..3, ..place }, &mut [0; 12], 4));
 }
 
-/// Fields of a tensor header are public; what does not fit together is found before a tile is decoded.
+/// The fields of a tensor header are public, so inconsistent ones are detected before a tile is decoded.
 #[test]
 fn headers_that_do_not_fit_together_are_refused() {
     let good = float_header(DType::Bf16, 0, vec![1, 2, 3], vec![4, 5]);

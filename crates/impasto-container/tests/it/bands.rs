@@ -1,4 +1,4 @@
-//! Reading a part of a file touches that part only.
+//! Reading a band touches only the units that it needs.
 
 use crate::common::{Content, Unit, small};
 use impasto_container::{CountingSource, Limits, Object, ObjectKind, Reader, TensorMeta};
@@ -29,7 +29,7 @@ fn a_band_touches_the_header_the_manifest_and_its_units() {
     let reader = Reader::open(&source, "t", &Limits::default()).unwrap();
     assert_eq!((source.touched().len(), source.touched()[0].clone()), (1, 0..manifest_end));
 
-    // Rows 16 to 31 are one row of tiles, columns 64 to 128 two columns of them and no more.
+    // Rows 16 to 31 are exactly one tile row, columns 64 to 128 two tile columns.
     for (rows, cols, tiles) in [
         (16..32, 0..300, vec![5, 6, 7, 8, 9]),
         (0..100, 64..129, vec![1, 2, 6, 7, 11, 12, 16, 17, 21, 22, 26, 27, 31, 32]),
@@ -48,7 +48,7 @@ fn a_band_touches_the_header_the_manifest_and_its_units() {
             bytes += range.end - range.start;
         }
         let wanted = units.iter().map(|&unit| u64::from(reader.units()[unit as usize].length)).sum::<u64>();
-        // Units a multiple of 16 long touch each other, so ranges may merge, but no byte is beside them.
+        // Units whose length is a multiple of 16 are adjacent, so ranges may merge, but no other byte is read.
         assert_eq!(bytes, wanted);
         assert_eq!(source.touched_bytes(), wanted);
     }

@@ -1,4 +1,4 @@
-//! Files that are cut or changed on the way.
+//! Files that are cut or altered.
 
 use crate::common::{open, small};
 use impasto_container::{ContainerError, UnitHealth, UnitState};
@@ -54,7 +54,7 @@ fn a_changed_byte_is_an_error_a_damaged_unit_or_no_change() {
                     continue;
                 }
             };
-            // The minor version may differ; nothing else before the units may.
+            // Only the minor version may differ before the units.
             assert!(at == 10 || at == 11 || at >= manifest_end, "{at}");
             assert_eq!((reader.objects(), reader.units()), (whole.objects(), whole.units()));
             for (i, unit) in content.units.iter().enumerate() {
@@ -79,7 +79,8 @@ fn messages_name_the_file_and_the_unit() {
     let damaged = "t.impasto: unit 3 (tile 2 of \"embed.weight\") is damaged: \
                    it does not have the hash in the manifest (SPEC 11.2)";
     assert_eq!(message(3), damaged);
-    let absent = "t.impasto: unit 10 (tile 41 of \"later\") is absent: the file is cut before its end (SPEC 2.5)";
+    let absent = "t.impasto: unit 10 (tile 41 of \"later\") is absent: the file is incomplete, \
+                  or the unit is excluded (SPEC 2.5)";
     assert_eq!(message(10), absent);
     assert_eq!(message(12), "t.impasto: there is no unit 12, the manifest has 12 (SPEC 3.6)");
     assert!(reader.unit_state(u32::MAX).is_err() && reader.verify_unit(12).is_err());

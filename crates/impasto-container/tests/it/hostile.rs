@@ -1,4 +1,4 @@
-//! Headers, limits and other files that a reader must refuse.
+//! Headers, limits and other properties for which a reader must refuse a file.
 
 use crate::common::raw::{asset, refusal, units};
 use crate::common::{Content, Unit, open, small, with_header};
@@ -18,7 +18,7 @@ fn headers() {
     assert_eq!(refusal(b""), F::NoHeader { length: 0 });
     assert_eq!(refusal(&good[..63]), F::NoHeader { length: 63 });
     assert_eq!(refusal(&[0; 200]), F::Magic);
-    // What a transfer as text does to line ends.
+    // Line endings altered by a text transfer.
     assert_eq!(at(4, b"\n\x1a\n"), F::Magic);
     assert_eq!(at(8, &[2]), F::Major { major: 2 });
     assert_eq!(at(8, &[0]), F::Major { major: 0 });
@@ -86,7 +86,7 @@ fn every_prefix_of_a_manifest_is_refused_or_whole() {
 #[test]
 fn units_are_told_apart_by_whether_they_are_heads() {
     let mut content: Content = small();
-    // A tile of an unknown mode is a tile.
+    // A tile in an unknown mode counts as a tile.
     content.units.push(Unit { object: 4, tile: 0, layer: 0, mode: Mode::TENSOR_HEADER, bytes: vec![] });
     let file = content.to_file();
     let reader = open(&file).unwrap();

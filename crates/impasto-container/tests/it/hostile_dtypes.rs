@@ -1,4 +1,5 @@
-//! Block dtypes and opaque ones: manifests that a reader must refuse, each with the rule it breaks, and some at the bounds.
+//! Manifests with block and opaque dtypes that a reader must refuse, each with the rule that it violates, and valid
+//! ones at the limits.
 
 use crate::common::raw::{check, object, opaque, tensor, units, varints};
 use crate::common::{open, with_header};
@@ -8,7 +9,7 @@ use impasto_container::FormatError as F;
 fn manifests() {
     let none = || units(&[]);
     let t = |name: &str| format!("\"{name}\"");
-    // Two rows of 64 weights in blocks of 32; 64 bytes of F4.
+    // Two rows of 64 weights in blocks of 32, and 64 bytes of dtype F4.
     let blocks = || tensor("a", 66, &[2, 2, 64, 1, 1, 32, 0]);
     let f4 = |name: &str| opaque(name, b"F4", 64, &[1, 128, 0, 1, 64, 0]);
     let units_of_a = |tile: u32| units(&[(0, tile, 0, 0)]);
@@ -172,7 +173,7 @@ fn manifests_at_the_bounds_are_read() {
     let long = "é".repeat(32);
     let records = [
         tensor("blocks", 84, &[3, 5, 2, 96, 1, 3, 32, 0]),
-        // As many weights as there may be, and the most bytes of a tile.
+        // The largest number of weights, and tiles of the largest number of bytes.
         tensor("many blocks", 72, &[4, 0, 1 << 24, 1 << 24, 32, 1, u64::MAX, u64::MAX, 0]),
         tensor("one block", 78, &[1, 256, 0, 1, 1, 0]),
         tensor("void", 66, &[2, 5, 0, 1, 1, 32, 0]),

@@ -1,4 +1,4 @@
-//! Layers that a reader must refuse, each with the rule it breaks, and those that are odd but allowed.
+//! Layers that a reader must refuse, each with the rule that it violates, and unusual ones that are allowed.
 
 use crate::common::raw::{asset, check, object, record, tensor, units, varints};
 use crate::common::{open, with_header};
@@ -12,13 +12,13 @@ fn grid() -> Vec<u8> {
     tensor("w", 3, &[2, 4, 64, 1, 2, 32, 0])
 }
 
-/// The tensor header and the four lattice tiles of a grid, then `more`.
+/// Returns the tensor header and the four lattice tiles of a grid, then `more`.
 fn on_lattice(more: &[Entry]) -> Vec<u8> {
     let base = [(0, 0, 2, 0), (0, 0, 4, 0), (0, 1, 4, 0), (0, 2, 4, 0), (0, 3, 4, 0)];
     units(&[&base[..], more].concat())
 }
 
-/// A layers record of a file.
+/// Returns a layers record.
 fn marks(units: &[u64]) -> Vec<u8> {
     let each = units.iter().flat_map(|&units| [varints(&[units]), 0.5f32.to_le_bytes().to_vec()].concat());
     record(0x01, &[varints(&[units.len() as u64]), each.collect()].concat())
@@ -160,8 +160,8 @@ fn odd_layers_that_are_read() {
     let records = [
         grid(),
         object(9, 0, b"later", &[]),
-        // Heads that no tile needs, layers to be skipped, finer tiles before the base of others; of an object of unknown
-        // class only that no two are in one place.
+        // Tensor headers that no tile needs, layers to be skipped, finer tiles before the bases of other tiles. For the
+        // object of unknown class, only duplicates are forbidden.
         units(&[
             (0, 0, 2, 255),
             (0, 0, 2, 2),
@@ -187,7 +187,7 @@ fn odd_layers_that_are_read() {
         ),
     ];
     let manifest = records.concat();
-    // The units have no bytes, so the last ends where they begin.
+    // The units are empty, so the last one ends where it begins.
     let end = (64 + manifest.len()).next_multiple_of(16);
     let mut bytes = with_header(&manifest, end as u64);
     bytes.resize(end, 0);
@@ -200,7 +200,8 @@ fn odd_layers_that_are_read() {
     assert_eq!((second.mode.0, second.header, second.units), (6, 1, &[7][..]));
     assert!(reader.layer_of(0, 0).is_none() && reader.layer_of(0, 3).is_none() && reader.layer_of(7, 1).is_none());
     assert_eq!([0, 1, 2, u32::MAX].map(|object| reader.layers_of(object)), [2, 0, 0, 0]);
-    // Tile 0 keeps the upper row at level 0; of the lower, tile 2 is not on the lattice and tile 3 has one layer.
+    // Tile 0 has no refinement, so the upper row is at level 0. In the lower row, tile 2 is not in mode lattice, and
+    // tile 3 has one layer.
     assert_eq!([0, 1, 2, u64::MAX].map(|row| reader.level(0, row)), [0, 1, 0, 0]);
     assert_eq!(reader.units_of_band(0, 0..4, 32..64), Some(vec![3, 5, 8, 4, 9]));
     let marks: Vec<_> = reader.marks().iter().map(|mark| (mark.units, mark.kld)).collect();

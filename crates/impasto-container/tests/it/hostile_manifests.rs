@@ -1,4 +1,4 @@
-//! Manifests that a reader must refuse, each with the rule it breaks; all have the right root.
+//! Manifests that a reader must refuse, each with the rule that it violates; all have the right root.
 
 use crate::common::raw::{asset, check, entry, object, record, tensor, units, varints, void, void_fields};
 use crate::common::{open, with_header};
@@ -81,7 +81,7 @@ fn manifests() {
         (
             "tied to an asset",
             vec![asset("a", 0, 1), tensor("b", 7, &[1, 0, 0, 1, 32, 1]), none()],
-            F::Tied { name: t("b"), to: 0, what: "no tensor" },
+            F::Tied { name: t("b"), to: 0, what: "not a tensor" },
         ),
         (
             "tied to another dtype",
@@ -284,11 +284,11 @@ fn manifests_at_the_bounds_are_read() {
         record(0x00, b"skipped"),
         object(0, 0, name.as_bytes(), &[&varints(&[0, u64::MAX])[..], b"left over"].concat()),
         record(0x7f, b""),
-        // Shares the first byte of a character with the name before.
+        // Shares the first byte of a character with the previous name.
         object(0, 4095, b"\xaa", &varints(&[7, 4])),
         tensor("sixteen", 17, &[vec![16], vec![1; 16], vec![16, 1, 1, 0]].concat()),
         tensor("void", 1, &[3, 1 << 24, 0, 1 << 24, 1, u64::MAX, u64::MAX, 0]),
-        // Of no elements, whatever the dims before the 0 are.
+        // Without elements, whatever the dims before the 0.
         tensor("zero", 1, &[3, 1 << 40, 1 << 40, 0, 3, 1, 1, 0]),
         object(255, 0, b"a", b"whatever"),
         units(&[(5, 7, 200, 9), (1, 1, 0, 0), (2, 0, 77, 200), (1, 0, 1, 0), (2, 0, 2, 0), (2, 0, 4, 0)]),

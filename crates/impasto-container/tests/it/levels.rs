@@ -1,4 +1,4 @@
-//! The level of a row of tiles is what SPEC 12.3 says, wherever the file is cut and whatever is left out.
+//! The level of a tile row follows SPEC 12.3, wherever the file is cut and whichever units are excluded.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,16 +11,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// Object, layer, tile; no tile for a head.
+/// Object, layer, tile; `None` for a tensor header.
 type Place = (u32, u8, Option<u32>);
 
-/// The units of a file by place.
+/// Returns the units of a file by place.
 fn places(content: &Content) -> HashMap<Place, usize> {
     let place = |unit: &Unit| (unit.object, unit.layer, (unit.mode != Mode::TENSOR_HEADER).then_some(unit.tile));
     content.units.iter().enumerate().map(|(i, unit)| (place(unit), i)).collect()
 }
 
-/// SPEC 12.3 word by word; `mode` is that of the unit in a place, if there is one that is there.
+/// Computes the level literally as in SPEC 12.3. `mode` returns the mode of the unit in a place, if it is present.
 fn level(
     object: u32,
     tiles: Range<u32>,
@@ -45,7 +45,7 @@ fn check(content: &Content, reader: &Reader<&[u8]>, there: &dyn Fn(usize) -> boo
         for row in 0..rows {
             let expected = level(reader.resolve(number), row * across..(row + 1) * across, &listed, &mode);
             assert_eq!(reader.level(number, row.into()), expected, "object {number}, row {row}");
-            // What a band needs is there, as far as it is above layer 0.
+            // The units of a band are present, if they are above layer 0.
             let first = u64::from(row) * matrix.tile_rows();
             let needed = reader.units_of_band(number, first..first + 1, 0..u64::MAX).unwrap();
             let layers = needed.iter().map(|&unit| content.units[unit as usize].layer);
@@ -75,7 +75,7 @@ proptest! {
             check(&content, &reader, &present);
 
             reader.keep(keep.clone());
-            // Units behind the end of the list stay, and so do those of layer 0.
+            // Units past the end of the list are not excluded, nor are those of layer 0.
             let wanted = |unit: usize| keep.get(unit).is_none_or(|&keep| keep) || content.units[unit].layer == 0;
             let kept = |unit: usize| present(unit) && wanted(unit);
             check(&content, &reader, &kept);

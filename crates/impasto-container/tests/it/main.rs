@@ -1,4 +1,4 @@
-//! Integration tests, all in one program but for those that watch the memory of theirs.
+//! Integration tests in one program, except those that watch the memory of their own program.
 
 mod bands;
 mod common;

@@ -1,4 +1,4 @@
-//! Anything that can be written comes back.
+//! Whatever can be written is read back unchanged.
 
 use crate::common::random::content;
 use impasto_container::{Limits, Manifest, Reader, manifest_length, measure};

@@ -1,4 +1,4 @@
-//! Many units in one call, units that come in any order, and units that are hashed once.
+//! Several units per call, units that arrive in any order, and units that are hashed once.
 
 use std::borrow::Cow;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use crate::common::small;
 use impasto_container::{CountingSource, Limits, Reader, Source, UnitHealth, UnitState};
 
-/// A file of which some ranges have not come yet.
+/// A file of which some ranges have not arrived yet.
 #[derive(Debug)]
 struct Partial {
     bytes: Mutex<Vec<u8>>,
@@ -64,7 +64,7 @@ fn units_come_in_any_order() {
     assert_eq!(reader.read_unit(first).unwrap(), whole.read_unit(first).unwrap());
 }
 
-/// What a source copies is hashed whenever it is read, and whatever was read before, `verify_unit` hashes again.
+/// Copies are hashed at every read, and `verify_unit` always computes the hash again.
 #[test]
 fn copies_are_new_each_time() {
     let bytes = small().to_file();

@@ -1,4 +1,4 @@
-//! What the writer leaves behind, and what it refuses.
+//! The files that the writer leaves behind, and the input that it refuses.
 
 use std::fs;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn units_that_do_not_fit_their_slots_are_refused() {
         error.to_string().ends_with("mode 2 does not fit unit 0 (tile 0 of \"config.json\") (SPEC 3.6)"),
         "{error}"
     );
-    // A refused unit does no harm.
+    // A refused unit has no effect.
     writer.push(Mode::STORED, b"{\"a\"").unwrap();
     writer.push(Mode::STORED, b":1}").unwrap();
     let error = writer.push(Mode::FLOAT, b"").unwrap_err();
@@ -114,7 +114,7 @@ fn content_that_a_reader_would_refuse_is_not_written() {
     assert_eq!(create(marks(&[13])), FormatError::LayerUnits { layer: 1, units: 13 });
     assert_eq!(create(marks(&[12; 256])), FormatError::LayerCount { count: 256 });
 
-    // What stands for an opaque dtype is there if and only if the dtype is opaque.
+    // `opaque` must be present if and only if the dtype is opaque.
     let opaque = |name: &str| Some(Opaque { name: name.into(), bytes: 20 });
     for (dtype, opaque, error) in [
         (DType::Opaque, None, FormatError::OpaqueMeta { name: "\"norm\"".into() }),
@@ -129,7 +129,7 @@ fn content_that_a_reader_would_refuse_is_not_written() {
         assert_eq!(rule(Writer::create(&path, odd, slots.clone(), vec![])), error);
     }
 
-    // That a tile needs a tensor header shows only when it is there.
+    // Whether a tile needs a tensor header is only known when it is written.
     let mut writer = Writer::create(&path, objects, slots, vec![]).unwrap();
     for unit in &content.units {
         let mode = if unit.object == 3 { Mode::LATTICE } else { unit.mode };
@@ -153,13 +153,13 @@ fn a_destination_that_cannot_be_written_is_an_error() {
     fs::create_dir(&taken).unwrap();
     let error = create(&taken).unwrap_err().to_string();
     assert!(error.contains("taken: ") && error.contains("not a regular file"), "{error}");
-    // Also where it comes to be in the meantime.
+    // The same if the folder is created after the writer.
     let mut writer = create(&dir.path().join("late")).unwrap();
     content.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());
     fs::create_dir(dir.path().join("late")).unwrap();
     assert!(writer.finish().unwrap_err().to_string().contains("late: "));
     assert_eq!(files(dir.path()), ["late", "taken"]);
-    // A device would be destroyed by the rename.
+    // A rename would replace the device.
     #[cfg(unix)]
     assert!(create(Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file"));
 }

@@ -1,14 +1,14 @@
-//! 256 weights in groups of 16 or 32, each group under a small scale of its own that the scale of the block multiplies:
-//! Q2_K to Q6_K.
+//! Blocks of 256 weights in groups of 16 or 32: Q2_K to Q6_K. The scale of a group is a small integer times the scale
+//! of the block.
 //!
-//! Fields of `n` bits lie in planes: a byte of a plane holds a bit field of each of `8 / n` runs of 32 (Q6_K's low fields: 64)
-//! weights, the first run in the lowest bits; the bytes of the next runs follow.
+//! A byte holds one `n`-bit field from each of `8 / n` consecutive runs of 32 weights (64 for the low fields of Q6_K),
+//! with the first run in the lowest bits. The bytes of further runs follow.
 
 use super::f16_at;
 
 type Weights = [f32; 256];
 
-/// scales and least values of 16 (4 + 4 bits), 2-bit fields, `d`, `dmin`.
+/// Layout: scales and minimums of groups of 16 (4 + 4 bits), 2-bit fields, `d`, `dmin`.
 pub(super) fn q2_k(block: &[u8; 84], out: &mut Weights) {
     let (scales, qs) = (&block[..16], &block[16..80]);
     let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
@@ -19,7 +19,7 @@ pub(super) fn q2_k(block: &[u8; 84], out: &mut Weights) {
     }
 }
 
-/// Third bits, 2-bit fields, scales of 16 (6 bits), `d`. An integer is -4 to 3.
+/// Layout: third bits, 2-bit fields, scales of groups of 16 (6 bits), `d`. Integers are -4 to 3.
 pub(super) fn q3_k(block: &[u8; 110], out: &mut Weights) {
     let (top, qs, scales) = (&block[..32], &block[32..96], &block[96..108]);
     let d = f16_at(block, 108);
@@ -34,7 +34,7 @@ pub(super) fn q3_k(block: &[u8; 110], out: &mut Weights) {
     }
 }
 
-/// `d`, `dmin`, scales and least values of 32 (6 + 6 bits), 4-bit fields.
+/// Layout: `d`, `dmin`, scales and minimums of groups of 32 (6 + 6 bits), 4-bit fields.
 pub(super) fn q4_k(block: &[u8; 144], out: &mut Weights) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     let (scales, qs) = (&block[4..16], &block[16..]);
@@ -46,7 +46,7 @@ pub(super) fn q4_k(block: &[u8; 144], out: &mut Weights) {
     }
 }
 
-/// `d`, `dmin`, scales and least values of 32 (6 + 6 bits), fifth bits, 4-bit fields.
+/// Layout: `d`, `dmin`, scales and minimums of groups of 32 (6 + 6 bits), fifth bits, 4-bit fields.
 pub(super) fn q5_k(block: &[u8; 176], out: &mut Weights) {
     let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
     let (scales, top, qs) = (&block[4..16], &block[16..48], &block[48..]);
@@ -60,7 +60,7 @@ pub(super) fn q5_k(block: &[u8; 176], out: &mut Weights) {
     }
 }
 
-/// 4-bit fields, top 2-bit fields, signed scales of 16 (8 bits), `d`. An integer is -32 to 31.
+/// Layout: 4-bit fields, top 2-bit fields, signed scales of groups of 16 (8 bits), `d`. Integers are -32 to 31.
 pub(super) fn q6_k(block: &[u8; 210], out: &mut Weights) {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
     let d = f16_at(block, 208);
@@ -74,13 +74,14 @@ pub(super) fn q6_k(block: &[u8; 210], out: &mut Weights) {
     }
 }
 
-/// Where the 2-bit fields of the `i`-th 16 weights are: their first byte, and the shift in each byte.
+/// Returns the position of the 2-bit fields of the `i`-th 16 weights: the first byte, and the shift within each byte.
 fn two_bits(i: usize) -> (usize, usize) {
     (i / 8 * 32 + i % 2 * 16, i % 8 / 2 * 2)
 }
 
-/// The `i`-th scale and least value of Q4_K and Q5_K: 0 to 3 in the low 6 bits of bytes 0 to 3 and 4 to 7, whose top 2 bits
-/// belong to 4 to 7, of which bytes 8 to 11 hold the low 4.
+/// Returns the `i`-th scale and minimum of Q4_K and Q5_K. Those with `i` from 0 to 3 are the low 6 bits of bytes 0 to 3
+/// and 4 to 7. Those with `i` from 4 to 7 have their low 4 bits in bytes 8 to 11, and their top 2 bits in the top 2
+/// bits of bytes 0 to 7.
 fn six_bits(bytes: &[u8], i: usize) -> (u8, u8) {
     if i < 4 {
         (bytes[i] & 63, bytes[4 + i] & 63)

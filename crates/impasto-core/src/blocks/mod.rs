@@ -1,14 +1,14 @@
-//! Blocks of quantized weights, in the layouts of ggml: to binary32, and some of them back.
+//! Blocks of quantized weights in ggml's layouts: dequantization of all types, quantization of some.
 //!
-//! The reference is the Python package `gguf` (`gguf.quants`): each weight here is made of the same binary32 operations, in
-//! the same order, none fused, so the results are the same bits. Only the payload of a NaN may differ.
+//! The reference is the Python package `gguf` (`gguf.quants`). The code here performs the same binary32 operations in
+//! the same order, without fusing, so the results are bit-identical, except for the payload of a NaN.
 //!
-//! | family | types | a weight |
+//! | family | types | weight |
 //! |---|---|---|
 //! | simple | Q4_0, Q5_0, Q8_0 | scale x integer |
-//! | | Q4_1, Q5_1 | scale x integer + least value |
-//! | kquants | Q3_K, Q6_K | (scale x scale of 16) x integer |
-//! | | Q2_K, Q4_K, Q5_K | (scale x scale of 16 or 32) x integer - (least value x its scale) |
+//! | | Q4_1, Q5_1 | scale x integer + minimum |
+//! | kquants | Q3_K, Q6_K | (scale x scale of the group) x integer |
+//! | | Q2_K, Q4_K, Q5_K | (scale x scale of the group) x integer - (scale of minimums x minimum of the group) |
 //! | iq4nl | IQ4_NL | scale x one of 16 fixed integers |
 
 mod iq4nl;
@@ -19,8 +19,10 @@ use half::f16;
 
 use crate::dtype::DType;
 
-/// Writes the weights of whole blocks of `dtype`; `false`, with nothing written, if it is not one of [`DType::BLOCKS`],
-/// `bytes` is not whole blocks, or `out` does not hold exactly their weights.
+/// Dequantizes whole blocks of `dtype` into `out`, which holds one entry per weight.
+///
+/// Returns `false` and writes nothing if `dtype` is not in [`DType::BLOCKS`], `bytes` is not a whole number of blocks,
+/// or `out` does not have exactly their number of weights.
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> bool {
     match dtype {
         DType::Q4_0 => each(bytes, out, simple::q4_0),
@@ -38,12 +40,14 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> bool {
     }
 }
 
-/// Appends `weights` as blocks of `dtype`; `false`, with nothing appended, where the reference cannot quantize to it (all but
-/// Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0) or `weights` are not whole blocks.
+/// Quantizes `weights` and appends the blocks of `dtype` to `out`.
 ///
-/// Any weights are taken. A block with an infinity or a NaN gets a scale that is one, so its weights are lost; a scale that is
-/// a NaN is written as 0x7E00. Where a float does not fit an integer, numpy leaves the result to the processor: here it is
-/// what x86-64 gives.
+/// Returns `false` and appends nothing if the reference cannot quantize to `dtype` (it supports Q4_0, Q4_1, Q5_0, Q5_1
+/// and Q8_0), or `weights` is not a whole number of blocks.
+///
+/// All weights are accepted. A block with an infinity or a NaN gets an infinite or NaN scale, so its weights are lost;
+/// a NaN scale is written as 0x7E00. The result of numpy for a float that does not fit an integer depends on the
+/// processor; this function gives the result of x86-64.
 pub fn quantize(dtype: DType, weights: &[f32], out: &mut Vec<u8>) -> bool {
     match dtype {
         DType::Q4_0 => each_back(weights, out, simple::to_q4_0),
@@ -55,7 +59,8 @@ pub fn quantize(dtype: DType, weights: &[f32], out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Runs `block` on blocks of `B` bytes and `W` weights, if there are as many of both and nothing is left over.
+/// Calls `block` for each block of `B` bytes and its `W` weights. Returns `false` and calls nothing if the numbers of
+/// blocks differ or anything is left over.
 fn each<const B: usize, const W: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -69,7 +74,7 @@ fn each<const B: usize, const W: usize>(
     fits
 }
 
-/// Appends what `block` makes of every `W` weights, if nothing is left over.
+/// Appends the result of `block` for every `W` weights. Returns `false` and appends nothing if weights are left over.
 fn each_back<const B: usize, const W: usize>(
     weights: &[f32],
     out: &mut Vec<u8>,
@@ -83,12 +88,12 @@ fn each_back<const B: usize, const W: usize>(
     over.is_empty()
 }
 
-/// The binary16 at bytes `at` and `at + 1`.
+/// Returns the binary16 at bytes `at` and `at + 1`.
 fn f16_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
 
-/// The bytes of the nearest binary16, ties to even; of the plain quiet NaN for every NaN.
+/// Returns the bytes of the nearest binary16, ties to even; of the default quiet NaN for every NaN.
 fn to_f16(x: f32) -> [u8; 2] {
     if x.is_nan() { 0x7E00u16.to_le_bytes() } else { f16::from_f32(x).to_le_bytes() }
 }

@@ -1,8 +1,8 @@
-//! 32 weights under one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
+//! Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 //!
-//! A block is the scale `d` (binary16), in the `_1` types the least value `m` (binary16), in the 5-bit types the top bits (bit
-//! `i` of a u32 for weight `i`), then the integers: in 4-bit fields, weight `i` in the low half of byte `i` and weight
-//! `i + 16` in its high half; in Q8_0 a byte each.
+//! A block is the scale `d` (binary16); in the `_1` types the minimum `m` (binary16); in the 5-bit types the top bits
+//! (bit `i` of a u32 belongs to weight `i`); then the integers. In the 4-bit and 5-bit types, the low half of byte `i`
+//! belongs to weight `i` and the high half to weight `i + 16`; in Q8_0 each integer is a byte.
 
 use super::{f16_at, to_f16};
 
@@ -33,7 +33,7 @@ pub(super) fn q8_0(block: &[u8; 34], out: &mut Weights) {
     out.iter_mut().zip(&block[2..]).for_each(|(w, &q)| *w = f32::from(q as i8) * d);
 }
 
-/// Weights of 4-bit fields (16 bytes) with a fifth bit from `top`.
+/// Dequantizes 4-bit fields (16 bytes) with fifth bits from `top`.
 fn fields(bytes: &[u8], top: u32, out: &mut Weights, weight: impl Fn(u8) -> f32) {
     let fifth = |i: usize| (top >> i & 1) as u8 * 16;
     let (low, high) = out.split_at_mut(16);
@@ -73,18 +73,18 @@ pub(super) fn to_q8_0(weights: &Weights) -> [u8; 34] {
     pack([&to_f16(d), &[], &weights.map(|w| integer((w * inverse).round()) as u8)])
 }
 
-/// A scale and integers from 0 to `2 * half - 1` around `half`. The weight of largest magnitude becomes 0, so its sign is the
-/// opposite of the scale's.
+/// Returns a scale and integers from 0 to `2 * half - 1`, centred on `half`. The weight of largest magnitude becomes 0,
+/// so its sign is opposite to that of the scale.
 fn symmetric(weights: &Weights, half: u8) -> (f32, [u8; 32]) {
     let half_f = f32::from(half);
     let d = extreme(weights) / -half_f;
     let inverse = inverse(d);
-    // At most 2 * half, one too many.
+    // The truncated sum can be 2 * half, one above the largest integer.
     let q = |w: f32| integer(w * inverse + (half_f + 0.5)).clamp(0, 2 * i32::from(half) - 1);
     (d, weights.map(|w| q(w) as u8))
 }
 
-/// A scale, the least weight and integers from 0 to `most`.
+/// Returns a scale, the minimum and integers from 0 to `most`.
 fn affine(weights: &Weights, most: u8) -> (f32, f32, [u8; 32]) {
     let (least, largest) = range(weights);
     let d = (largest - least) / f32::from(most);
@@ -93,13 +93,13 @@ fn affine(weights: &Weights, most: u8) -> (f32, f32, [u8; 32]) {
     (d, least, weights.map(|w| q(w) as u8))
 }
 
-/// The first of the weights of largest magnitude; the first NaN where there is one.
+/// Returns the first weight of largest magnitude; the first NaN if there is one.
 fn extreme(weights: &Weights) -> f32 {
     let larger = |a: f32, b: f32| if a.is_nan() || a.abs() >= b.abs() { a } else { b };
     weights[1..].iter().fold(weights[0], |a, &b| larger(a, b))
 }
 
-/// The least and the largest weight; two NaN where there is one.
+/// Returns the smallest and the largest weight; two NaNs if any weight is NaN.
 fn range(weights: &Weights) -> (f32, f32) {
     let first = (weights[0], weights[0]);
     weights.iter().fold(first, |(least, largest), &w| match w.is_nan() || least.is_nan() {
@@ -108,12 +108,12 @@ fn range(weights: &Weights) -> (f32, f32) {
     })
 }
 
-/// `1 / d`, or 0 for 0. (It is infinite for most subnormal `d`.)
+/// Returns `1 / d`, or 0 for 0. (The result is infinite for most subnormal `d`.)
 fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// Truncates to an integer; 0 where `x` is not finite: the low byte of what x86-64 gives.
+/// Truncates toward zero; returns 0 if `x` is not finite, which is the low byte of the result on x86-64.
 fn integer(x: f32) -> i32 {
     if x.is_finite() { x as i32 } else { 0 }
 }
@@ -126,7 +126,7 @@ fn fifth_bits(q: &[u8; 32]) -> [u8; 4] {
     q.iter().rev().fold(0u32, |bits, &q| bits << 1 | u32::from(q >> 4)).to_le_bytes()
 }
 
-/// The parts of a block, one after another.
+/// Concatenates the parts of a block.
 fn pack<const B: usize>(parts: [&[u8]; 3]) -> [u8; B] {
     let mut block = [0; B];
     block.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, &from)| *to = from);

@@ -1,7 +1,8 @@
-//! Block dtypes against the Python package `gguf`: golden files made by `tools/make_block_goldens.py`, and fresh random data.
+//! Compares block dtypes with the Python package `gguf`, through golden files (made by `tools/make_block_goldens.py`)
+//! and fresh random data.
 //!
-//! `IMPASTO_PYTHON` names a Python interpreter with the packages numpy and gguf (0.19 was compared). Without one, the test that
-//! needs it is skipped, and said so; with `IMPASTO_REQUIRE_PYTHON=1` that is a failure.
+//! `IMPASTO_PYTHON` names a Python interpreter with the packages numpy and gguf (tested with 0.19). Without one, the
+//! test that needs it is skipped with a message, or fails if `IMPASTO_REQUIRE_PYTHON=1`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -40,7 +41,7 @@ fn quantize(dtype: DType, weights: &[f32]) -> Vec<u8> {
     out
 }
 
-/// The same bits, or both NaN.
+/// Asserts that weights have the same bits, or are both NaN.
 fn assert_same_weights(dtype: DType, found: &[f32], wanted: &[f32]) {
     assert_eq!(found.len(), wanted.len());
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
@@ -49,7 +50,7 @@ fn assert_same_weights(dtype: DType, found: &[f32], wanted: &[f32]) {
     }
 }
 
-/// The same bytes, but any NaN for a NaN in the scale and the least value.
+/// Asserts that blocks have the same bytes, except that a scale or minimum may be any NaN where a NaN is expected.
 fn assert_same_blocks(dtype: DType, found: &[u8], wanted: &[u8], weights: &[f32]) {
     assert_eq!(found.len(), wanted.len());
     let floats = if matches!(dtype, DType::Q4_1 | DType::Q5_1) { 4 } else { 2 };
@@ -94,8 +95,8 @@ fn what_cannot_be_quantized_is_refused() {
 }
 
 proptest! {
-    /// The error is at most half a step and what the scale (and least value) lost as a binary16; one step at the one end that the
-    /// integers of Q4_0 and Q5_0 do not reach.
+    /// The error is at most half a step, plus what rounding the scale and the minimum to binary16 adds; a whole step at
+    /// the end of the range that the integers of Q4_0 and Q5_0 do not reach.
     #[test]
     fn quantization_errors_are_bounded(
         dtype in prop::sample::select(QUANTIZED.to_vec()),
@@ -114,7 +115,7 @@ proptest! {
             _ => (most - least) / 31.0,
         };
         let steps = if matches!(dtype, DType::Q4_0 | DType::Q5_0) { 1.0 } else { 0.5 };
-        // Half an ulp of a binary16, normal or subnormal, in the scale times the integer and in the least value.
+        // Half an ulp of a binary16, normal or subnormal, in the scale (times the integer) and in the minimum.
         let rounding = |x: f32, times: f32| (x.abs() / 2048.0).max(2f32.powi(-25)) * times;
         let bound = step * steps + rounding(step, 127.0f32.min(largest.max(most - least) / step)) + rounding(least, 1.0);
         for (&w, q) in weights.iter().zip(dequantize(dtype, &quantize(dtype, &weights))) {
@@ -122,7 +123,7 @@ proptest! {
         }
     }
 
-    /// Whatever the bits are, blocks come out; infinities and NaN stay non-finite.
+    /// Any bits can be quantized; a block with infinities or NaNs does not become finite.
     #[test]
     fn any_weights_are_taken(bits in prop::collection::vec(any::<u32>(), 32)) {
         let weights: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
@@ -134,7 +135,7 @@ proptest! {
     }
 }
 
-/// Random numbers (Steele, Lea and Flood, OOPSLA 2014: SplitMix64).
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 struct Random(u64);
 
 impl Random {
@@ -149,7 +150,7 @@ impl Random {
         (0..n).map(|_| self.next() as u8).collect()
     }
 
-    /// Blocks of weights: of one magnitude, multiples of one step, or any bits.
+    /// Returns blocks of weights of one magnitude, multiples of one step, or arbitrary bits.
     fn weights(&mut self, blocks: usize) -> Vec<f32> {
         let mut weights = Vec::with_capacity(32 * blocks);
         for _ in 0..blocks {
@@ -164,7 +165,7 @@ impl Random {
     }
 }
 
-/// The interpreter, if there is one with the packages.
+/// Returns the interpreter, if it has the packages.
 fn python() -> Option<OsString> {
     let program = env::var_os("IMPASTO_PYTHON").unwrap_or_else(|| "python3".into());
     let output = Command::new(&program).args(["-c", "import numpy, gguf.quants"]).output();
@@ -172,14 +173,14 @@ fn python() -> Option<OsString> {
         return Some(program);
     }
     let required = env::var("IMPASTO_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
-    assert!(!required, "{program:?} is no Python with the packages numpy and gguf");
+    assert!(!required, "{program:?} is not a Python interpreter with the packages numpy and gguf");
     eprintln!(
-        "SKIPPED: {program:?} is no Python with the packages numpy and gguf; block dtypes are compared with files only"
+        "SKIPPED: {program:?} is not a Python interpreter with numpy and gguf; block dtypes are compared with files only"
     );
     None
 }
 
-/// What `gguf.quants.OPERATION` makes of `input`.
+/// Returns the output of `gguf.quants.OPERATION` for `input`.
 fn reference(python: &OsString, operation: &str, dtype: DType, input: &[u8]) -> Vec<u8> {
     const PROGRAM: &str = "
 import sys, gguf, numpy as np
@@ -218,7 +219,7 @@ fn random_data_as_the_package() {
     }
 }
 
-/// What is not whole blocks, or no block dtype, is left alone.
+/// Incomplete blocks and other dtypes are refused, and the output is left unchanged.
 #[test]
 fn misfits_are_refused() {
     for dtype in DType::BLOCKS {

@@ -1,4 +1,4 @@
-//! Attention over a store.
+//! Attention over paged keys and values.
 
 use impasto_core::Isa;
 
@@ -14,68 +14,69 @@ use super::{KvError, KvFormat, hadamard};
 use crate::Pool;
 use crate::parts::Parts;
 
-/// Rows (queries times the heads that share a key) of a task, unless one query has more.
+/// Rows (queries times the query heads of a key head) per task, unless a single query has more.
 const ROWS: usize = 48;
-/// Up to so many rows read the pages as they are stored; more have them made floats first.
+/// Up to this number of rows, pages are read as they are stored; for more, they are converted to floats first.
 const DIRECT: usize = 8;
-/// Pages of a part of the context, at least, where the context is split.
+/// The smallest number of pages in a part of the context, if the context is split.
 const PART: usize = 4;
-/// Tasks to aim at when splitting the context: fixed, so that results do not depend on the number of threads.
+/// Number of tasks to aim at when the context is split. It is fixed, so that results do not depend on the number of
+/// threads.
 const TASKS: usize = 32;
 
-/// The attention of a transformer block.
+/// The shape and parameters of the attention of a transformer block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
-    /// Query heads; a multiple of `kv`.
+    /// Number of query heads; a multiple of `kv`.
     pub query: usize,
-    /// Key and value heads.
+    /// Number of key/value heads.
     pub kv: usize,
     /// Width of a head.
     pub dim: usize,
-    /// Factor on the products of queries and keys.
+    /// Factor for the products of queries and keys.
     pub scale: f32,
-    /// Cap c on these: c tanh(x / c).
+    /// Soft cap c on the scaled products: c tanh(x / c).
     pub softcap: Option<f32>,
-    /// Tokens that a query sees, its own among them.
+    /// Sliding window: the number of tokens that a query sees, including its own.
     pub window: Option<usize>,
 }
 
 impl AttentionShape {
-    /// Query heads of a key head.
+    /// Returns the number of query heads per key head.
     fn group(&self) -> usize {
         self.query / self.kv
     }
 
-    /// First token that the query at `position` sees.
+    /// Returns the first token that the query at `position` sees.
     fn first(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
-/// How a call is cut into tasks: key heads x blocks of queries x parts of the context.
+/// How a call is divided into tasks: key heads x blocks of queries x parts of the context.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// Tokens before the first query.
+    /// Number of tokens before the first query.
     past: usize,
-    /// Queries.
+    /// Number of queries.
     tokens: usize,
-    /// Queries of a block.
+    /// Number of queries per block.
     queries: usize,
     blocks: usize,
     parts: usize,
     sizes: Sizes,
 }
 
-/// One of them.
+/// One task of a plan.
 #[derive(Clone, Copy)]
 struct Task {
     head: usize,
-    /// First query and number of queries.
+    /// Index of the first query, and number of queries.
     query: usize,
     queries: usize,
-    /// Part of the context.
+    /// Index of the part of the context.
     part: usize,
-    /// Slot of its partial result.
+    /// Index of the slot for its partial result.
     slot: usize,
 }
 
@@ -94,7 +95,7 @@ impl Plan {
         how.kv * self.blocks * self.parts
     }
 
-    /// Task `i`; the later queries, which see the most, come first.
+    /// Returns task `i`. Later queries come first, because they see more tokens.
     fn task(&self, how: &AttentionShape, i: usize) -> Task {
         let (part, rest) = (i % self.parts, i / self.parts);
         let (head, block) = (rest % how.kv, self.blocks - 1 - rest / how.kv);
@@ -103,7 +104,7 @@ impl Plan {
         Task { head, query, queries: self.queries.min(self.tokens - query), part, slot }
     }
 
-    /// Pages of a task: first and one past the last.
+    /// Returns the pages of a task: first, and one past the last.
     fn pages(&self, how: &AttentionShape, task: &Task) -> (usize, usize) {
         let first = how.first(self.past + task.query) / PAGE;
         let last = (self.past + task.query + task.queries).div_ceil(PAGE);
@@ -111,26 +112,26 @@ impl Plan {
         (share(task.part), share(task.part + 1))
     }
 
-    /// Floats of a partial result: for each row its sums, its maximum and its weight.
+    /// Returns the number of floats in a partial result: for each row its sums, its maximum and its weight.
     fn slot(&self) -> usize {
         self.sizes.rows * (self.sizes.width + 2)
     }
 }
 
-/// Attention of the last tokens of a sequence over all of it: causal, heads in groups, softmax as it goes along, so
-/// that no row of scores is ever whole (Dao et al., "FlashAttention", arXiv 2205.14135).
+/// Computes the attention of the last T tokens of a sequence over the whole sequence: causal, with grouped query heads,
+/// and with an online softmax, so that no full row of scores exists (Dao et al., "FlashAttention", arXiv 2205.14135).
 ///
-/// `q` is T x (query heads * dim), and so is `out`. The T tokens were appended to the block and not advanced over.
-/// Results do not depend on the number of threads, and every isa gives the same bits. Against the definition in
-/// binary64, on the keys and values as they are stored, an element is off by at most 1e-5 of the largest value (test
-/// `equals_the_definition`; scores up to some tens).
+/// `q` and `out` are T x (query heads * dim). The T tokens must have been appended to the block, but not advanced over.
+/// Results do not depend on the number of threads, and every instruction set gives the same bits. Compared with the
+/// definition in binary64, on the keys and values as they are stored, the error of an element is at most 1e-5 of the
+/// largest value (test `equals_the_definition`; scores up to a few tens).
 ///
 /// # Errors
-/// [`KvError::Memory`] if `scratch` has to grow and is refused the memory.
+/// [`KvError::Memory`] if `scratch` must grow and cannot.
 ///
 /// # Panics
-/// If sizes disagree, or the block's tokens are not `store.len() + T`.
-#[expect(clippy::too_many_arguments, reason = "a call for each block and token: nothing is worth a struct of its own")]
+/// If sizes do not match, or the block does not have `store.len() + T` tokens.
+#[expect(clippy::too_many_arguments, reason = "called once per block and token, with arguments that form no unit")]
 pub fn attend(
     isa: Isa,
     store: &KvStore,
@@ -160,16 +161,16 @@ pub fn attend(
     let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));
     pool.run(tasks, &|worker, i| {
         let task = plan.task(how, i);
-        // SAFETY: tasks of one worker follow each other.
+        // SAFETY: tasks of one worker never overlap.
         let worker: &mut Worker = unsafe { &mut workers.part(worker..worker + 1)[0] };
         let mut parts = worker.parts(plan.sizes);
         job.run(&task, &mut parts);
         if plan.parts > 1 {
-            // SAFETY: every task has a slot of its own.
+            // SAFETY: every task has its own slot.
             job.keep(&task, &parts, unsafe { partials.part(task.slot * slot..(task.slot + 1) * slot) });
         } else {
             job.each_row(&task, |row, at| {
-                // SAFETY: every token's head belongs to one task.
+                // SAFETY: every head of every token belongs to one task.
                 job.finish(&parts.sums[row * plan.sizes.width..], job.weight(&parts, row), unsafe {
                     out.part(at..at + how.dim)
                 });
@@ -179,10 +180,11 @@ pub fn attend(
     if plan.parts > 1 {
         pool.run(tasks / plan.parts, &|_, i| {
             let task = plan.task(how, i * plan.parts);
-            // SAFETY: every task here has the slots of its head and block; nobody writes to them.
+            // SAFETY: every task here has its own range of slots (those of its head and block), and the tasks that
+            // wrote to them have ended.
             let partials = unsafe { partials.part(task.slot * slot..(task.slot + plan.parts) * slot) };
             job.each_row(&task, |row, at| {
-                // SAFETY: every token's head belongs to one task.
+                // SAFETY: every head of every token belongs to one task.
                 job.join(partials, row, unsafe { out.part(at..at + how.dim) });
             });
         });
@@ -190,7 +192,7 @@ pub fn attend(
     Ok(())
 }
 
-/// What tasks share.
+/// Data shared by the tasks.
 struct Job<'a> {
     kernels: Kernels,
     block: &'a Block,
@@ -200,7 +202,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Calls `each` with a row of the task and where its token's head begins in `q` and `out`.
+    /// Calls `each` with each row of the task, and the offset of its token's head in `q` and `out`.
     fn each_row(&self, task: &Task, mut each: impl FnMut(usize, usize)) {
         let (how, group) = (self.how, self.how.group());
         for row in 0..task.queries * group {
@@ -209,7 +211,7 @@ impl Job<'_> {
         }
     }
 
-    /// Sums, maxima and weights of the task's rows over its part of the context.
+    /// Computes the sums, maxima and weights of the task's rows over its part of the context.
     fn run(&self, task: &Task, w: &mut Buffers) {
         let (how, plan, kernels) = (self.how, &self.plan, self.kernels);
         let (keys, values) = (&self.block.keys, &self.block.values);
@@ -266,7 +268,7 @@ impl Job<'_> {
                 sums: w.weights,
                 factors: w.factors,
             });
-            // Tokens that no row sees are left out: what is stored there may be old.
+            // Tokens that no row sees are excluded, because the page may hold stale data for them.
             let from = w.seen[..rows].iter().filter(|s| s.0 < s.1).map(|s| s.0).min().unwrap_or(0);
             let to = w.seen[..rows].iter().map(|s| s.1).max().unwrap_or(0).max(from);
             let (format, b, b_stride) = if direct {
@@ -290,7 +292,7 @@ impl Job<'_> {
         }
     }
 
-    /// The sum of a row's weights.
+    /// Returns the sum of a row's weights.
     fn weight(&self, w: &Buffers, row: usize) -> f32 {
         let mut parts = [0.0; WIDTH];
         parts.copy_from_slice(&w.weights[row * WIDTH..][..WIDTH]);
@@ -304,7 +306,7 @@ impl Job<'_> {
         parts[0]
     }
 
-    /// Writes sums over their weight.
+    /// Writes the sums of a row divided by their weight.
     fn finish(&self, sums: &[f32], weight: f32, out: &mut [f32]) {
         let scale = 1.0 / weight;
         out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
@@ -313,7 +315,7 @@ impl Job<'_> {
         }
     }
 
-    /// Keeps the rows of a part of the context.
+    /// Saves the results of the task's rows for `join`.
     fn keep(&self, task: &Task, w: &Buffers, slot: &mut [f32]) {
         let Sizes { rows, width, .. } = self.plan.sizes;
         let (sums, rest) = slot.split_at_mut(rows * width);
@@ -325,7 +327,7 @@ impl Job<'_> {
         }
     }
 
-    /// Puts the parts of a row together.
+    /// Combines the partial results of a row.
     fn join(&self, partials: &[f32], row: usize, out: &mut [f32]) {
         let Sizes { rows, width, .. } = self.plan.sizes;
         let parts = || partials.chunks_exact(self.plan.slot()).map(|slot| slot.split_at(rows * width));

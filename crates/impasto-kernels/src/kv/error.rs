@@ -1,44 +1,44 @@
 use thiserror::Error;
 
-/// What can go wrong with a store of keys and values.
+/// Error: a store of keys and values cannot be created or extended.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum KvError {
-    /// A part of the layout's text means nothing.
+    /// A part of the text of a layout is invalid.
     #[error("key/value layout: {part:?}: {rule}")]
     Layout {
-        /// The part.
+        /// The part of the text.
         part: String,
-        /// The rule it breaks.
+        /// The violated rule.
         rule: &'static str,
     },
-    /// The layout names a transformer block that the model lacks.
-    #[error("key/value layout: block {block} of a model that has {blocks}")]
+    /// The layout names a transformer block that the model does not have.
+    #[error("key/value layout: there is no block {block}, the model has {blocks}")]
     Block {
         /// The block, counted from 0.
         block: usize,
-        /// Blocks of the model.
+        /// Number of blocks of the model.
         blocks: usize,
     },
-    /// Heads of no size, or of one that overflows the address space.
-    #[error("key/value cache: {heads} heads of {dim}")]
+    /// There are no heads or too many, or their width is 0 or too large.
+    #[error("key/value cache: {heads} heads of width {dim} are not supported")]
     Shape {
-        /// Key/value heads.
+        /// Number of key/value heads.
         heads: usize,
         /// Width of a head.
         dim: usize,
     },
-    /// The pages would take more than allowed.
+    /// The pages would exceed the limit.
     #[error("key/value cache: {bytes} bytes of pages, more than the limit of {limit}")]
     Limit {
-        /// Bytes with the page asked for.
+        /// Total bytes, including the requested page.
         bytes: usize,
-        /// Bytes allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The allocator refused.
+    /// The allocator returned no memory.
     #[error("out of memory: the key/value cache needs {bytes} bytes more")]
     Memory {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
     },
 }

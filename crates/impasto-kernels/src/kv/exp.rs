@@ -1,24 +1,25 @@
 //! Exponentials of sixteen floats.
 //!
-//! exp(x) = 2^n (1 + e(r)) with n the integer nearest x / ln 2, r = x - n ln 2 by a subtraction in two parts (Cody and
-//! Waite, "Software Manual for the Elementary Functions", 1980), and e(r) = exp(r) - 1 a polynomial of degree 6 that
-//! is off by at most 3.1e-9 exp(r) (minimax by Remez' exchange on |r| <= ln(2) / 2).
+//! exp(x) = 2^n (1 + e(r)), where n is the integer nearest to x / ln 2, r = x - n ln 2 is computed by a subtraction in
+//! two parts (Cody and Waite, "Software Manual for the Elementary Functions", 1980), and e(r) = exp(r) - 1 is
+//! approximated by a polynomial of degree 6 with an error of at most 3.1e-9 exp(r) (minimax by the Remez exchange
+//! algorithm on |r| <= ln(2) / 2).
 
 use std::f32::consts::LOG2_E;
 
 use super::lanes::Lanes;
 
-/// ln 2 with 12 zero bits at its end, so that products with n are exact; then the rest.
+/// ln 2 with 12 trailing zero bits, so that products with n are exact; then the remainder.
 const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
 /// Coefficients of r^2 to r^6.
 const E: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
 
-/// Below this exp gives 0: about the logarithm of the least normal number.
+/// Below this, exp gives 0: about the logarithm of the smallest normal number.
 pub(super) const LEAST: f32 = -87.33;
-/// Above this exp stays as it is here.
+/// Above this, exp gives exp(`MOST`).
 pub(super) const MOST: f32 = 88.37;
 
-/// 2^n and e(r), for x from [`LEAST`] to [`MOST`].
+/// Returns 2^n and e(r), for x from [`LEAST`] to [`MOST`].
 #[inline(always)]
 fn parts<L: Lanes>(l: L, x: L::V) -> (L::V, L::V) {
     let n = l.round(l.mul(x, l.splat(LOG2_E)));
@@ -32,7 +33,7 @@ fn parts<L: Lanes>(l: L, x: L::V) -> (L::V, L::V) {
     (l.power_of_two(n), l.fma(l.mul(r, r), p, r))
 }
 
-/// exp(x), off by at most 2e-7 of it; 0 below [`LEAST`], exp(88.37) above [`MOST`]; NaN where x is NaN.
+/// Returns exp(x) with a relative error of at most 2e-7; 0 below [`LEAST`], exp(88.37) above [`MOST`], NaN for NaN.
 #[inline(always)]
 pub(super) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
     let inside = l.min(l.splat(MOST), l.max(l.splat(LEAST), x));
@@ -40,12 +41,12 @@ pub(super) fn exp<L: Lanes>(l: L, x: L::V) -> L::V {
     l.zero_below(x, l.splat(LEAST), l.fma(power, e, power))
 }
 
-/// tanh(x), off by at most 3e-7 of it.
+/// Returns tanh(x) with a relative error of at most 3e-7.
 ///
-/// It is E / (E + 2) with E = exp(2x) - 1, which keeps its precision near 0.
+/// Computed as E / (E + 2) with E = exp(2x) - 1, which is accurate near 0.
 #[inline(always)]
 pub(super) fn tanh<L: Lanes>(l: L, x: L::V) -> L::V {
-    // Beyond, tanh is 1 to the last bit.
+    // Beyond this range, tanh rounds to ±1.
     let y = l.min(l.splat(20.0), l.max(l.splat(-20.0), l.add(x, x)));
     let (power, e) = parts(l, y);
     let e = l.fma(power, e, l.sub(power, l.splat(1.0)));
@@ -65,7 +66,7 @@ mod tests {
         Tanh,
     }
 
-    /// A function of floats in whole vectors, in place.
+    /// Applies a function to whole vectors of floats, in place.
     struct Map<'a>(Function, &'a mut [f32]);
 
     impl Kernel for Map<'_> {
@@ -94,7 +95,7 @@ mod tests {
         out
     }
 
-    /// Every `step`-th float from `from` down to the bits of `to`, of one sign.
+    /// Returns every `step`-th float between two floats of the same sign, away from 0.
     fn sweep(from: f32, to: f32, step: usize) -> Vec<f32> {
         (from.to_bits()..=to.to_bits()).step_by(step).map(f32::from_bits).collect()
     }

@@ -1,14 +1,14 @@
-//! The rotation before rounding to few bits.
+//! The rotation of heads before they are rounded to a few bits.
 
-/// Width of the blocks that a head is rotated in: the largest power of two that divides `dim`.
+/// Returns the width of the blocks in which a head is rotated: the largest power of two that divides `dim`.
 pub(super) fn width(dim: usize) -> usize {
     1 << dim.trailing_zeros()
 }
 
-/// Rotates each block of a head by the Walsh-Hadamard matrix, made orthonormal; done twice, it gives the head back.
+/// Rotates each block of a head by the orthonormal Walsh-Hadamard matrix. The rotation is its own inverse.
 ///
-/// Rotating keys and queries alike leaves their products as they are; and a large element is spread over all, so that the
-/// numbers of a head are near a Gaussian and few bits suit them (QuaRot, arXiv 2404.00456, section 4).
+/// Rotating both keys and queries does not change their products. It spreads an outlier over the whole block, so that
+/// the elements are nearly Gaussian, which suits quantization to a few bits (QuaRot, arXiv 2404.00456, section 4).
 pub(super) fn rotate(head: &mut [f32]) {
     let width = width(head.len());
     if width < 2 {
@@ -16,7 +16,7 @@ pub(super) fn rotate(head: &mut [f32]) {
     }
     let scale = 1.0 / (width as f32).sqrt();
     for block in head.chunks_exact_mut(width) {
-        // Steps between neighbours go over whole vectors, too.
+        // Steps within 16 elements work on vectors, too.
         let small = if width >= LANES {
             block.as_chunks_mut::<LANES>().0.iter_mut().for_each(within);
             LANES
@@ -37,10 +37,10 @@ pub(super) fn rotate(head: &mut [f32]) {
     }
 }
 
-/// Numbers that are rotated together.
+/// Elements that are rotated together.
 const LANES: usize = 16;
 
-/// The steps within sixteen numbers.
+/// The steps within sixteen elements.
 fn within(x: &mut [f32; LANES]) {
     step::<1>(x);
     step::<2>(x);
@@ -48,7 +48,7 @@ fn within(x: &mut [f32; LANES]) {
     step::<8>(x);
 }
 
-/// Sums and differences of numbers `HALF` apart.
+/// Computes the sums and differences of elements `HALF` apart.
 fn step<const HALF: usize>(x: &mut [f32; LANES]) {
     let old = *x;
     for (i, x) in x.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! The kernels of attention: products with stored matrices, and softmax as it goes along.
+//! The kernels of attention: products with stored matrices, and online softmax.
 
 use std::marker::PhantomData;
 
@@ -11,16 +11,16 @@ use super::pages::PAGE;
 use super::plane::GROUP;
 use super::softmax::{Softmax, softmax};
 
-/// How rows of stored numbers become floats.
+/// Conversion of stored numbers to floats.
 trait Source {
-    /// Bytes of a group.
+    /// Size of a group in bytes.
     const GROUP_BYTES: usize;
 
-    /// A group of 32 numbers from its bytes.
+    /// Loads a group of 32 numbers.
     fn load<L: Lanes>(lanes: L, group: &[u8]) -> [L::V; 2];
 }
 
-/// The first `N` bytes from `at` on; the lengths are constants where this is inlined, so no check is left.
+/// Returns `N` bytes from `at` on. With constant arguments, the check is optimized away.
 #[inline(always)]
 fn part<const N: usize>(group: &[u8], at: usize) -> &[u8; N] {
     group[at..].first_chunk().expect("a whole group")
@@ -47,8 +47,8 @@ sources! {
     Int4, 16, (lanes, group): lanes.load_i4(part(group, 0));
 }
 
-/// `c = factor c + a b`: a is rows x depth, b depth x columns as stored, c rows x columns with one factor for each row;
-/// without factors, `c = a b`.
+/// The product `c = factor c + a b`, or `c = a b` without factors. a is rows x depth; b is depth x columns, as stored;
+/// c is rows x columns, with one factor per row.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
     pub(super) a: &'a [f32],
@@ -56,17 +56,17 @@ pub(super) struct Product<'a> {
     pub(super) rows: usize,
     pub(super) depth: usize,
     pub(super) b: &'a [u8],
-    /// Bytes from a row of b to the next.
+    /// Bytes between the rows of b.
     pub(super) b_stride: usize,
-    /// A multiple of 32; also the stride of c.
+    /// A multiple of 32, and also the stride of c.
     pub(super) columns: usize,
     pub(super) factors: Option<&'a [f32]>,
-    /// What will be read next, in rows like those of b: it is fetched along the way. May be empty.
+    /// Data to prefetch, in rows like those of b, because it is read next. May be empty.
     pub(super) ahead: &'a [u8],
 }
 
 impl Product<'_> {
-    /// Whether all of it is within its slices: the kernels index nothing outside of them.
+    /// Returns whether all matrices are inside their slices. The kernels index nothing outside of them.
     fn fits(&self, group_bytes: usize, c: &[f32]) -> bool {
         let span = |rows: usize, stride: usize, width: usize| if rows == 0 { 0 } else { (rows - 1) * stride + width };
         let b_row = self.columns / GROUP * group_bytes;
@@ -80,7 +80,7 @@ impl Product<'_> {
     }
 }
 
-/// Rows `row` to `row + R` and columns of N groups from group `group` on.
+/// Computes rows `row` to `row + R`, in the columns of N groups from `group` on.
 #[inline(always)]
 fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     lanes: L,
@@ -98,7 +98,8 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     let ahead = p.ahead.as_ptr().wrapping_add(group * S::GROUP_BYTES);
     let fetch = row == 0 && !p.ahead.is_empty();
     let mut sums = [[[lanes.splat(0.0); 2]; N]; R];
-    // Measured: checks in this loop, which runs once for every row of b, cost a third of the time of attention.
+    // Without this assertion, bounds checks in the loop, which runs once per row of b, took a third of the time of
+    // attention.
     assert!(p.depth == 0 || (p.depth - 1) * p.b_stride + width <= b.len(), "b has its rows");
     for i in 0..p.depth {
         if fetch {
@@ -108,7 +109,7 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
         }
         // SAFETY: row i ends within b, as asserted.
         let b = unsafe { b.get_unchecked(i * p.b_stride..i * p.b_stride + width) };
-        // A loop, since a closure would not be compiled for these instructions.
+        // A loop, because a closure would not be compiled for these instructions.
         let mut v = [[lanes.splat(0.0); 2]; N];
         for (n, v) in v.iter_mut().enumerate() {
             *v = S::load(lanes, &b[n * S::GROUP_BYTES..][..S::GROUP_BYTES]);
@@ -134,7 +135,7 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     }
 }
 
-/// All rows of N groups of columns, at most `most` rows at a time.
+/// Computes all rows in the columns of N groups, at most `most` rows at a time.
 #[inline(always)]
 fn rows<L: Lanes, S: Source, const N: usize>(lanes: L, p: &Product, c: &mut [f32], group: usize, most: usize) {
     let mut row = 0;
@@ -168,7 +169,7 @@ impl<S: Source> Kernel for Multiply<'_, '_, S> {
         let groups = p.columns / GROUP;
         let mut group = 0;
         while group < groups {
-            // With few registers, two groups at once only pay where there is a single row.
+            // With few registers, two groups at a time are only faster for a single row.
             if group + 2 <= groups && (L::ROWS >= 4 || p.rows == 1) {
                 rows::<L, S, 2>(lanes, p, c, group, L::ROWS);
                 group += 2;
@@ -180,7 +181,7 @@ impl<S: Source> Kernel for Multiply<'_, '_, S> {
     }
 }
 
-/// Stored numbers as floats.
+/// Conversion of stored numbers to floats.
 struct Widen<'a, S> {
     numbers: &'a [u8],
     out: &'a mut [f32],
@@ -202,7 +203,7 @@ impl<S: Source> Kernel for Widen<'_, S> {
     }
 }
 
-/// Scores of a page to weights.
+/// Conversion of the scores of a page to weights.
 struct Weigh<'a, 'b>(&'a mut Softmax<'b>);
 
 impl Kernel for Weigh<'_, '_> {
@@ -214,11 +215,11 @@ impl Kernel for Weigh<'_, '_> {
     }
 }
 
-/// The kernels of an instruction set.
+/// The kernels for an instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels(Token);
 
-/// Bytes of a group of numbers.
+/// Returns the size of a group of numbers in bytes.
 fn group_bytes(format: KvFormat) -> usize {
     match format {
         KvFormat::F32 => F32::GROUP_BYTES,
@@ -229,12 +230,12 @@ fn group_bytes(format: KvFormat) -> usize {
 }
 
 impl Kernels {
-    /// The kernels of an instruction set, or the portable ones where the processor lacks it.
+    /// Returns the kernels for an instruction set, or the portable ones if the processor does not support it.
     pub(super) fn of(isa: Isa) -> Kernels {
         Kernels(Token::of(isa))
     }
 
-    /// The product, its b of `format`, into `c`, rows x columns.
+    /// Computes a product whose matrix b has format `format` into `c`, rows x columns.
     pub(super) fn product(self, format: KvFormat, p: &Product, c: &mut [f32]) {
         fn run<S: Source>(token: Token, p: &Product, c: &mut [f32]) {
             token.run(Multiply::<S> { p, c, source: PhantomData });
@@ -248,7 +249,7 @@ impl Kernels {
         }
     }
 
-    /// Stored numbers as floats; as many whole groups as `out` holds.
+    /// Converts stored numbers to floats: as many whole groups as `out` holds.
     pub(super) fn widen(self, format: KvFormat, numbers: &[u8], out: &mut [f32]) {
         fn run<S: Source>(token: Token, numbers: &[u8], out: &mut [f32]) {
             token.run(Widen::<S> { numbers, out, source: PhantomData });
@@ -262,7 +263,7 @@ impl Kernels {
         }
     }
 
-    /// Scores of a page become weights.
+    /// Converts the scores of a page to weights.
     pub(super) fn softmax(self, s: &mut Softmax) {
         let scales = |scales: &[u8]| scales.is_empty() || scales.len() >= 2 * PAGE;
         let rows = s.seen.len();

@@ -1,4 +1,4 @@
-//! Which numbers keys and values are stored as.
+//! Storage formats of keys and values.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,28 +6,28 @@ use std::str::FromStr;
 
 use super::KvError;
 
-/// How a number of the cache is stored.
+/// The storage format of the numbers in keys or values.
 ///
-/// Shown and parsed as `f32`, `f16`, `int8`, `int4`.
+/// Displayed and parsed as `f32`, `f16`, `int8`, `int4`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvFormat {
-    /// binary32: the reference.
+    /// binary32, the reference.
     F32,
-    /// binary16; finite numbers beyond its range become its largest.
+    /// binary16; finite numbers beyond its range are stored as its largest number.
     #[default]
     F16,
-    /// Integers from -127 to 127 and a scale for each head and token.
+    /// Integers from -127 to 127, with a scale per head and token.
     Int8,
-    /// Integers from -8 to 7 and a scale for each head and token; heads are rotated before, so that no element stands
-    /// out.
+    /// Integers from -8 to 7, with a scale per head and token. Heads are rotated before quantization to spread
+    /// outliers.
     Int4,
 }
 
 impl KvFormat {
-    /// All of them, from the widest.
+    /// All formats, from the widest to the narrowest.
     pub const ALL: [KvFormat; 4] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8, KvFormat::Int4];
 
-    /// Bits of a number, its share of the scale not counted.
+    /// Returns the bits per number, without scales.
     pub fn bits(self) -> usize {
         match self {
             KvFormat::F32 => 32,
@@ -37,7 +37,7 @@ impl KvFormat {
         }
     }
 
-    /// Whether a head's numbers share a scale.
+    /// Returns whether the numbers of a head share a scale.
     pub fn has_scale(self) -> bool {
         matches!(self, KvFormat::Int8 | KvFormat::Int4)
     }
@@ -59,53 +59,53 @@ impl FromStr for KvFormat {
 
     fn from_str(text: &str) -> Result<Self, KvError> {
         let found = Self::ALL.into_iter().find(|format| format.to_string() == text);
-        found.ok_or_else(|| wrong(text, "not a format: there are f32, f16, int8 and int4"))
+        found.ok_or_else(|| wrong(text, "not a format: choose f32, f16, int8 or int4"))
     }
 }
 
-/// Formats of some transformer blocks.
+/// Formats for some transformer blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvOverride {
-    /// The blocks, counted from 0.
+    /// The range of blocks, counted from 0.
     pub blocks: RangeInclusive<usize>,
-    /// Format of their keys, if not the general one.
+    /// Format of their keys; `None` for the default.
     pub keys: Option<KvFormat>,
-    /// Format of their values, if not the general one.
+    /// Format of their values; `None` for the default.
     pub values: Option<KvFormat>,
 }
 
 /// Formats of keys and values, by transformer block.
 ///
-/// As text: parts between commas, each `[WHERE=]FORMAT`. WHERE is `k` (keys of all blocks), `v` (values of all
-/// blocks), a block (`3`), some blocks (`0-1`), or blocks and one of the two (`0-1.k`); without it the format is for
-/// all. Of two parts that speak of one thing, the one about blocks wins over the general one, and the later over the
-/// earlier: `k=int8,v=int4,0-1=f16`.
+/// The text form is a comma-separated list of `[WHERE=]FORMAT`, such as `k=int8,v=int4,0-1=f16`. WHERE is `k` (keys of
+/// all blocks), `v` (values of all blocks), a block (`3`), a range of blocks (`0-1`), or one of the latter two with
+/// `.k` or `.v` (`0-1.k`). Without WHERE, the format applies to everything. Entries for blocks override general ones,
+/// and later entries override earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KvLayout {
-    /// Format of keys.
+    /// Default format of keys.
     pub keys: KvFormat,
-    /// Format of values.
+    /// Default format of values.
     pub values: KvFormat,
-    /// Exceptions; later ones win.
+    /// Formats of some blocks; later entries override earlier ones.
     pub overrides: Vec<KvOverride>,
 }
 
 impl KvLayout {
-    /// One format for all.
+    /// Creates a layout with one format for everything.
     pub fn uniform(format: KvFormat) -> Self {
         Self { keys: format, values: format, overrides: Vec::new() }
     }
 
-    /// Formats of the keys and of the values of a block.
+    /// Returns the formats of the keys and of the values of a block.
     pub fn of(&self, block: usize) -> (KvFormat, KvFormat) {
         let here = self.overrides.iter().filter(|o| o.blocks.contains(&block));
         here.fold((self.keys, self.values), |(k, v), o| (o.keys.unwrap_or(k), o.values.unwrap_or(v)))
     }
 
-    /// Whether all exceptions are about blocks that there are.
+    /// Checks that all overrides are for blocks of a model with `blocks` blocks.
     ///
     /// # Errors
-    /// [`KvError::Block`] for the first that is not.
+    /// [`KvError::Block`] for the first override that is not.
     pub fn check(&self, blocks: usize) -> Result<(), KvError> {
         match self.overrides.iter().map(|o| *o.blocks.end()).find(|&last| last >= blocks) {
             Some(block) => Err(KvError::Block { block, blocks }),
@@ -124,7 +124,7 @@ fn wrong(part: &str, rule: &'static str) -> KvError {
     KvError::Layout { part: part.to_owned(), rule }
 }
 
-/// Blocks such as `3` or `0-1`.
+/// Parses blocks such as `3` or `0-1`.
 fn blocks(text: &str) -> Result<RangeInclusive<usize>, KvError> {
     const RULE: &str = "not k, v, a block such as 3, blocks such as 0-1, or 0-1.k";
     let number = |digits: &str| {
@@ -156,7 +156,7 @@ impl FromStr for KvLayout {
                         None => (Some(format), Some(format)),
                         Some("k") => (Some(format), None),
                         Some("v") => (None, Some(format)),
-                        Some(_) => return Err(wrong(place, "after the point there is k or v")),
+                        Some(_) => return Err(wrong(place, "after the dot there must be k or v")),
                     };
                     layout.overrides.push(KvOverride { blocks: blocks(range)?, keys, values });
                 }
@@ -207,14 +207,14 @@ mod tests {
     #[test]
     fn names_what_is_wrong() {
         let error = |text: &str| text.parse::<KvLayout>().unwrap_err().to_string();
-        assert!(error("q8").contains("\"q8\": not a format: there are f32"));
+        assert!(error("q8").contains("\"q8\": not a format: choose f32"));
         assert!(error("k=int8,").contains("\"\": not a format"));
         assert!(error("x=f16").contains("\"x\": not k, v, a block"));
         assert!(error("1-=f16").contains("\"1-\""));
         assert!(error("+1=f16").contains("\"+1\""));
         assert!(error("99999999999999999999=f16").contains("\"99999999999999999999\""));
         assert!(error("3-1=f16").contains("\"3-1\": the first block comes after the last"));
-        assert!(error("3.q=f16").contains("\"3.q\": after the point"));
+        assert!(error("3.q=f16").contains("\"3.q\": after the dot"));
         assert!(error("k=v=f16").contains("\"v=f16\""));
         let layout: KvLayout = "0-3=f32".parse().unwrap();
         assert_eq!(layout.check(4), Ok(()));

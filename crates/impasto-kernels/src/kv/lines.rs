@@ -1,29 +1,29 @@
-//! Memory in whole cache lines.
+//! Memory that consists of whole cache lines.
 
 use std::collections::TryReserveError;
 
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 
-/// Bytes of a line.
+/// Size of a cache line in bytes.
 pub(super) const LINE: usize = 64;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// Zeroed memory that begins at a cache line, as bytes or as floats.
+/// Zeroed memory aligned to a cache line, accessible as bytes or as floats.
 #[derive(Default)]
 pub(super) struct Lines(Vec<Line>);
 
 impl Lines {
-    /// At least `bytes`, zeroed.
+    /// Allocates at least `bytes` bytes, zeroed.
     pub(super) fn new(bytes: usize) -> Result<Self, TryReserveError> {
         let mut lines = Self::default();
         lines.grow(bytes)?;
         Ok(lines)
     }
 
-    /// Makes it at least `bytes` long; what is added is zero.
+    /// Grows to at least `bytes` bytes; added memory is zeroed.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), TryReserveError> {
         let lines = bytes.div_ceil(LINE);
         if lines > self.0.len() {
@@ -33,23 +33,23 @@ impl Lines {
         Ok(())
     }
 
-    /// All of it.
+    /// Returns all bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         cast_slice(&self.0)
     }
 
-    /// All of it, to be written.
+    /// Returns all bytes, mutably.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         cast_slice_mut(&mut self.0)
     }
 
-    /// All of it as floats, to be written.
+    /// Returns all memory as floats, mutably.
     pub(super) fn floats_mut(&mut self) -> &mut [f32] {
         cast_slice_mut(&mut self.0)
     }
 }
 
-/// The bytes of floats, in the order of this processor.
+/// Returns the bytes of floats, in native byte order.
 pub(super) fn as_bytes(floats: &[f32]) -> &[u8] {
     cast_slice(floats)
 }

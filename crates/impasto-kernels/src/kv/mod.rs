@@ -1,10 +1,10 @@
-//! Keys and values of the tokens so far, in pages, and attention over them.
+//! Paged storage of keys and values, and attention over it.
 //!
 //! ```text
 //! KvLayout (formats by block) --> KvStore --(append)--> pages of 64 tokens, counted by Pages
 //!                                    \--(attend)--> queries x pages, kernels by isa
 //! ```
-//! Nothing is allocated for a token but pages; what [`attend`] works with is a [`Scratch`].
+//! A token allocates nothing but pages. The working memory of [`attend`] is a [`Scratch`].
 
 mod attend;
 mod error;

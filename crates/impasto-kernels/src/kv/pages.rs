@@ -1,4 +1,4 @@
-//! Pages: the memory of keys and values, in pieces of a fixed number of tokens.
+//! Pages: memory for the keys or values of a fixed number of tokens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::KvError;
 use super::lines::{LINE, Lines};
 
-/// Tokens of a page.
+/// Number of tokens in a page.
 pub const PAGE: usize = 64;
 
-/// A count of the pages that sequences hold, and a limit on it. Sequences that share it share the limit.
+/// A count of the bytes of pages that sequences hold, with a limit. Sequences that share the count share the limit.
 #[derive(Debug)]
 pub struct Pages {
     used: AtomicUsize,
@@ -17,35 +17,35 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Pages of at most `limit` bytes together.
+    /// Creates a count with a limit of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
-    /// Bytes of all pages now in use; what sequences share counts once.
+    /// Returns the bytes of all pages in use. Pages shared by sequences count once.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Most bytes that may be in use.
+    /// Returns the largest number of bytes that may be in use.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// A page of `bytes`, zeroed.
+    /// Allocates a zeroed page of `bytes` bytes.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Result<Page, KvError> {
         let bytes = bytes.next_multiple_of(LINE);
         let grown = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         let counted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
         counted.map_err(|used| KvError::Limit { bytes: used.saturating_add(bytes), limit: self.limit })?;
-        // From here on dropping the page takes its bytes off the count.
+        // From here on, dropping the page subtracts its bytes from the count.
         let mut page = Page { lines: Lines::default(), bytes, pages: self.clone() };
         page.lines = Lines::new(bytes).map_err(|_| KvError::Memory { bytes })?;
         Ok(page)
     }
 }
 
-/// The memory of one page; goes back when it is dropped.
+/// The memory of one page. Dropping it subtracts its bytes from the count.
 pub(super) struct Page {
     lines: Lines,
     bytes: usize,
@@ -53,7 +53,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// A page of its own with the same content.
+    /// Returns a new page with the same content.
     pub(super) fn copy(&self) -> Result<Page, KvError> {
         let mut page = self.pages.take(self.bytes)?;
         page.bytes_mut().copy_from_slice(self.bytes());

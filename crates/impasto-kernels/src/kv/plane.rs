@@ -1,13 +1,14 @@
-//! How the numbers of one head lie in a page.
+//! The layout of the numbers of a head within a page.
 //!
 //! ```text
-//! page  = head 0 | head 1 | ...              each begins at a cache line
-//! head  = numbers | a bfloat16 scale for each token (integers only)
-//! keys:   dim rows of PAGE numbers: products with a query run along the tokens
-//! values: PAGE rows of dim numbers (padded to whole groups): sums of values run along the head
+//! page  = head 0 | head 1 | ...              each aligned to a cache line
+//! head  = numbers | one bfloat16 scale per token (integers only)
+//! keys:   dim rows of PAGE numbers: a product with a query runs along the tokens
+//! values: PAGE rows of dim numbers (padded to whole groups): a sum of values runs along the head
 //! ```
-//! Both are matrices whose rows a kernel reads as they lie, multiplies by one number of another matrix, and adds up. Rows
-//! are whole groups of 32 numbers. Of four bits, byte i of a group has number i below and number i + 16 above.
+//! Both are matrices whose rows a kernel reads as stored, multiplies by one element of another matrix, and sums. Rows
+//! consist of whole groups of 32 numbers. In int4, byte i of a group has number i in its low bits and number i + 16 in
+//! its high bits.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -15,7 +16,7 @@ use half::{bf16, f16};
 use super::pages::PAGE;
 use super::{KvError, KvFormat, hadamard, lines::LINE};
 
-/// Numbers of a group.
+/// Numbers per group.
 pub(super) const GROUP: usize = 32;
 
 /// Keys or values.
@@ -25,7 +26,7 @@ pub(super) enum Side {
     Values,
 }
 
-/// The keys or the values of one head in a page.
+/// The layout of the keys or the values of one head in a page.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plane {
     pub(super) format: KvFormat,
@@ -34,7 +35,7 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// The plane of heads `dim` wide, if neither their width nor their number is beyond any model's, so that no size
+    /// Creates the layout for heads of width `dim`. The number and the width of heads are limited, so that no size
     /// overflows.
     pub(super) fn new(format: KvFormat, side: Side, heads: usize, dim: usize) -> Result<Self, KvError> {
         const MOST: usize = 1 << 24;
@@ -42,7 +43,7 @@ impl Plane {
         if fits { Ok(Self { format, side, dim }) } else { Err(KvError::Shape { heads, dim }) }
     }
 
-    /// Rows and columns of the matrix of numbers.
+    /// Returns the rows and columns of the matrix of numbers.
     pub(super) fn shape(&self) -> (usize, usize) {
         match self.side {
             Side::Keys => (self.dim, PAGE),
@@ -50,7 +51,7 @@ impl Plane {
         }
     }
 
-    /// Bytes from a row to the next.
+    /// Returns the bytes between rows.
     pub(super) fn row_bytes(&self) -> usize {
         self.shape().1 * self.format.bits() / 8
     }
@@ -59,20 +60,20 @@ impl Plane {
         self.shape().0 * self.row_bytes()
     }
 
-    /// Bytes of a head.
+    /// Returns the size of a head in bytes.
     pub(super) fn head_bytes(&self) -> usize {
         let scales = if self.format.has_scale() { PAGE * size_of::<bf16>() } else { 0 };
         (self.number_bytes() + scales).next_multiple_of(LINE)
     }
 
-    /// Numbers and scales (none where the format has none) of one head in a page.
+    /// Returns the numbers and the scales of a head in a page; the scales are empty if the format has none.
     pub(super) fn head<'a>(&self, page: &'a [u8], head: usize) -> (&'a [u8], &'a [u8]) {
         let bytes = &page[head * self.head_bytes()..][..self.head_bytes()];
         let (numbers, rest) = bytes.split_at(self.number_bytes());
         (numbers, if self.format.has_scale() { &rest[..PAGE * size_of::<bf16>()] } else { &[] })
     }
 
-    /// Where a token's first number is, and how far it is from one to the next.
+    /// Returns the index of a token's first number, and the distance between its numbers.
     fn path(&self, token: usize) -> (usize, usize) {
         match self.side {
             Side::Keys => (token, PAGE),
@@ -80,7 +81,7 @@ impl Plane {
         }
     }
 
-    /// Stores a token's head, `dim` numbers; `work` has room for as many.
+    /// Stores a token's head of `dim` numbers. `work` has at least `dim` elements.
     pub(super) fn write(&self, page: &mut [u8], head: usize, token: usize, x: &[f32], work: &mut [f32]) {
         let bytes = &mut page[head * self.head_bytes()..][..self.head_bytes()];
         let (numbers, scales) = bytes.split_at_mut(self.number_bytes());
@@ -129,7 +130,7 @@ impl Plane {
         }
     }
 
-    /// A token's head as it is stored.
+    /// Reads a token's head as it is stored.
     pub(super) fn read(&self, page: &[u8], head: usize, token: usize, out: &mut [f32]) {
         let (numbers, scales) = self.head(page, head);
         let scale = match scales {
@@ -147,12 +148,12 @@ impl Plane {
     }
 }
 
-/// Byte and shift of a number of four bits.
+/// Returns the byte and the shift of a 4-bit number.
 fn nibble(at: usize) -> (usize, usize) {
     (at / GROUP * (GROUP / 2) + at % (GROUP / 2), at % GROUP / (GROUP / 2) * 4)
 }
 
-/// Number `at` as a float, its scale aside.
+/// Returns number `at` as a float, without its scale.
 pub(super) fn number(format: KvFormat, numbers: &[u8], at: usize) -> f32 {
     match format {
         KvFormat::F32 => f32::from_ne_bytes(numbers[4 * at..][..4].try_into().unwrap_or_default()),
@@ -165,7 +166,7 @@ pub(super) fn number(format: KvFormat, numbers: &[u8], at: usize) -> f32 {
     }
 }
 
-/// The nearest numbers of binary16 (the largest one for finite numbers beyond) of up to a group of floats.
+/// Converts up to a group of floats to the nearest binary16; finite numbers beyond its range become its largest number.
 fn to_f16(x: &[f32]) -> [f16; GROUP] {
     const MOST: f32 = 65504.0;
     let mut within = [0.0; GROUP];
@@ -177,10 +178,10 @@ fn to_f16(x: &[f32]) -> [f16; GROUP] {
     out
 }
 
-/// 1.5 * 2^23: added to a small number, it leaves the nearest integer (ties to even) in the last bits.
+/// 1.5 * 2^23: adding it to a small number leaves the nearest integer (ties to even) in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// `x + ROUND`: its last bits are those of the integer nearest `x`.
+/// Returns `x + ROUND`, whose lowest bits are those of the integer nearest to `x`.
 fn rounded(x: f32) -> f32 {
     x + ROUND
 }
@@ -189,7 +190,7 @@ fn inverse(scale: bf16) -> f32 {
     if scale == bf16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
 }
 
-/// The number of largest magnitude; not a number if any is not finite, so that it shows in what is computed from it.
+/// Returns the number of largest magnitude; NaN if any number is not finite, so that the results show it.
 fn extreme(x: &[f32]) -> f32 {
     let mut most = 0.0f32;
     let mut finite = true;
@@ -208,7 +209,8 @@ fn round4(x: f32) -> f32 {
     rounded(x.clamp(-8.0, 7.0)) - ROUND
 }
 
-/// The scale of least square error among some: the extreme number at -8 (the scale may be negative), or a little outside.
+/// Returns the scale of least squared error among a few candidates, which map the number of largest magnitude to -7 to
+/// -9.5 (the scale may be negative).
 fn scale4(x: &[f32]) -> bf16 {
     const LEVELS: [f32; 6] = [-7.0, -7.5, -8.0, -8.5, -9.0, -9.5];
     let most = extreme(x);

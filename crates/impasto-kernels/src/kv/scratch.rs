@@ -5,34 +5,34 @@ use super::lanes::WIDTH;
 use super::lines::Lines;
 use super::pages::PAGE;
 
-/// Working memory that is handed in call after call: it grows to what the largest call needs and stays.
+/// Working memory that is passed to every call. It grows to the needs of the largest call and is reused.
 #[derive(Default)]
 pub struct Scratch {
-    /// Of each worker.
+    /// One per worker.
     pub(super) workers: Vec<Worker>,
-    /// Results of parts of the context, to be put together.
+    /// Results of parts of the context, before they are combined.
     pub(super) partials: Lines,
 }
 
-/// What one thread works with.
+/// Working memory of one worker.
 #[derive(Default)]
 pub(super) struct Worker {
     floats: Lines,
     pub(super) seen: Vec<(usize, usize)>,
 }
 
-/// Sizes of a worker's memory.
+/// Sizes of the working memory of a worker.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
-    /// Rows: queries times heads that share a key.
+    /// Number of rows: queries times the query heads of a key head.
     pub(super) rows: usize,
     /// Width of a head.
     pub(super) dim: usize,
-    /// The same in whole groups.
+    /// Width of a head, rounded up to whole groups.
     pub(super) width: usize,
 }
 
-/// A worker's memory in parts.
+/// The working memory of a worker, divided into buffers.
 pub(super) struct Buffers<'a> {
     /// Rows x dim.
     pub(super) queries: &'a mut [f32],
@@ -55,7 +55,7 @@ pub(super) struct Buffers<'a> {
 }
 
 impl Sizes {
-    /// Floats of each part, in whole lines.
+    /// Returns the number of floats in each buffer, in whole lines.
     fn parts(self) -> [usize; 8] {
         let Self { rows, dim, width } = self;
         let parts = [rows * dim, rows * PAGE, rows * width, dim * PAGE, PAGE * width, rows, rows, rows * WIDTH];
@@ -63,7 +63,7 @@ impl Sizes {
     }
 }
 
-/// Room for so many floats.
+/// Grows `lines` to at least `floats` floats.
 fn grow(lines: &mut Lines, floats: usize) -> Result<(), KvError> {
     let bytes = floats.saturating_mul(size_of::<f32>());
     lines.grow(bytes).map_err(|_| KvError::Memory { bytes })
@@ -103,18 +103,18 @@ impl Worker {
 }
 
 impl Scratch {
-    /// None yet.
+    /// Creates empty working memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes taken.
+    /// Returns the memory in bytes.
     pub fn memory_bytes(&self) -> usize {
         let worker = |w: &Worker| w.floats.bytes().len() + w.seen.capacity() * size_of::<(usize, usize)>();
         self.partials.bytes().len() + self.workers.iter().map(worker).sum::<usize>()
     }
 
-    /// Room for so many workers and so many floats of partial results.
+    /// Grows to the given number of workers and of floats for partial results.
     pub(super) fn grow(&mut self, workers: usize, sizes: Sizes, partials: usize) -> Result<(), KvError> {
         if self.workers.len() < workers {
             self.workers.resize_with(workers, Worker::default);

@@ -1,37 +1,38 @@
-//! Softmax of scores that come page by page.
+//! Softmax of scores that arrive page by page.
 
 use super::exp::{exp, tanh};
 use super::lanes::{Lanes, WIDTH};
 use super::pages::PAGE;
 
-/// The scores of some rows with the tokens of a page, and what is known of each row so far.
+/// The scores of some rows with the tokens of a page, and the running state of each row.
 ///
-/// Of a row it is known the largest score m, and the sum of exp(score - m). A page with a larger one changes m, and what
-/// was summed up is multiplied by a factor (Milakov and Gimelshein, arXiv 1805.02867).
+/// The state of a row is its largest score m so far, and the sum of exp(score - m). When a page has a larger score, m
+/// changes, and the sums so far are multiplied by a factor (online softmax: Milakov and Gimelshein, arXiv 1805.02867).
 pub(super) struct Softmax<'a> {
-    /// Rows x PAGE: scores, and afterwards weights exp(score - m), times the scales of values; 0 where nothing is seen.
+    /// Rows x PAGE. On input scores; on output the weights exp(score - m), times the scales of values. Tokens that are
+    /// not seen get weight 0.
     pub(super) scores: &'a mut [f32],
-    /// For each row the tokens that it sees, first and one past the last, within the page.
+    /// For each row, the range of tokens within the page that it sees: first, and one past the last.
     pub(super) seen: &'a [(usize, usize)],
-    /// Scales of keys, bfloat16; empty where there are none.
+    /// Scales of keys, as bfloat16; empty if there are none.
     pub(super) key_scales: &'a [u8],
-    /// Scales of values, likewise.
+    /// Scales of values, as bfloat16; empty if there are none.
     pub(super) value_scales: &'a [u8],
-    /// Cap on the scores.
+    /// Soft cap on the scores.
     pub(super) cap: Option<f32>,
-    /// m of each row; minus infinity before anything was seen.
+    /// m of each row; minus infinity before any token was seen.
     pub(super) max: &'a mut [f32],
-    /// Sums of each row, in sixteen parts.
+    /// Partial sums of each row, sixteen per row.
     pub(super) sums: &'a mut [f32],
-    /// Of each row the factor for what was summed up.
+    /// For each row, the factor for its sums so far.
     pub(super) factors: &'a mut [f32],
 }
 
-/// Vectors of a row.
+/// Vectors per row.
 const PARTS: usize = PAGE / WIDTH;
 
-/// Scores to weights; there are as many rows of scores, maxima, factors and sums as there are entries in `seen`, and
-/// scales of a whole page or none.
+/// Turns scores into weights. Scores, maxima, factors and sums have as many rows as `seen`; there are scales for a
+/// whole page or none.
 #[inline(always)]
 pub(super) fn softmax<L: Lanes>(lanes: L, s: &mut Softmax) {
     let key_scales = scales(lanes, s.key_scales);
@@ -79,7 +80,7 @@ pub(super) fn softmax<L: Lanes>(lanes: L, s: &mut Softmax) {
     }
 }
 
-/// The scales of a page; 1 where there are none.
+/// Returns the scales of a page; 1 if there are none.
 #[inline(always)]
 fn scales<L: Lanes>(lanes: L, scales: &[u8]) -> [L::V; PARTS] {
     let mut out = [lanes.splat(1.0); PARTS];

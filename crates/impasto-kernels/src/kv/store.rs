@@ -1,4 +1,4 @@
-//! The keys and values of one sequence.
+//! Keys and values of one sequence.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use super::pages::{PAGE, Page, Pages};
 use super::plane::{Plane, Side};
 use super::{KvError, KvLayout};
 
-/// Keys and values of one sequence, for each transformer block pages of [`PAGE`] tokens, taken as they are needed.
+/// Keys and values of one sequence. Each transformer block has pages of [`PAGE`] tokens, allocated as needed.
 ///
-/// A pass of T tokens goes: [`reserve`](Self::reserve), then for each block [`append`](Self::append) and
-/// [`attend`](super::attend), then [`advance`](Self::advance). A pass that is given up before it advances leaves
-/// nothing behind.
+/// A pass over T tokens calls [`reserve`](Self::reserve), then for each block [`append`](Self::append) and
+/// [`attend`](super::attend), then [`advance`](Self::advance). A pass that is abandoned before `advance` has no effect
+/// on the sequence.
 pub struct KvStore {
     pages: Arc<Pages>,
     blocks: Vec<Block>,
     kv_heads: usize,
     dim: usize,
     len: usize,
-    /// Room to rotate a head in.
+    /// Working memory for rotating a head.
     work: Vec<f32>,
 }
 
@@ -25,7 +25,7 @@ pub struct KvStore {
 pub(super) struct Block {
     pub(super) keys: Half,
     pub(super) values: Half,
-    /// Tokens appended, those that the sequence has not advanced over among them.
+    /// Number of tokens appended, including those that the sequence has not advanced over.
     pub(super) filled: usize,
 }
 
@@ -41,12 +41,13 @@ impl Half {
         Self { plane, pages: Vec::new() }
     }
 
-    /// The bytes of page `i`.
+    /// Returns the bytes of page `i`.
     pub(super) fn page(&self, i: usize) -> &[u8] {
         self.pages[i].bytes()
     }
 
-    /// Makes room for `tokens` in all, of which `len` are there; the page of token `len` will be this sequence's own.
+    /// Allocates pages for `tokens` tokens in total, of which `len` exist. Ensures that the page of token `len` is not
+    /// shared with another sequence.
     fn reserve(&mut self, from: &Arc<Pages>, bytes: usize, len: usize, tokens: usize) -> Result<(), KvError> {
         if len < tokens
             && let Some(last) = self.pages.get_mut(len / PAGE)
@@ -56,7 +57,7 @@ impl Half {
         }
         let wanted = tokens.div_ceil(PAGE);
         let more = wanted.saturating_sub(self.pages.len());
-        // Doubling, as a vector does: room for pointers alone.
+        // `try_reserve` grows by doubling, like `Vec::push`; this only allocates the pointers.
         self.pages.try_reserve(more).map_err(|_| KvError::Memory { bytes: more.saturating_mul(size_of::<usize>()) })?;
         while self.pages.len() < wanted {
             self.pages.push(Arc::new(from.take(bytes)?));
@@ -64,7 +65,7 @@ impl Half {
         Ok(())
     }
 
-    /// Writes rows of `kv_heads` heads from token `at` on.
+    /// Writes rows of `kv_heads` heads, from token `at` on.
     fn write(&mut self, at: usize, rows: &[f32], kv_heads: usize, work: &mut [f32]) {
         let (dim, plane) = (work.len(), self.plane);
         let mut rows = rows.chunks_exact(kv_heads * dim);
@@ -84,10 +85,11 @@ impl Half {
 }
 
 impl KvStore {
-    /// An empty store for `blocks` transformer blocks with `kv_heads` heads of `head_dim`, whose pages count in `pages`.
+    /// Creates an empty store for `blocks` transformer blocks with `kv_heads` heads of width `head_dim`. Its pages are
+    /// counted in `pages`.
     ///
     /// # Errors
-    /// [`KvError::Shape`] for heads that are empty or too large, [`KvError::Block`] for a layout of more blocks.
+    /// [`KvError::Shape`] if heads are empty or too large, [`KvError::Block`] if the layout names further blocks.
     pub fn new(
         pages: Arc<Pages>,
         blocks: usize,
@@ -101,41 +103,42 @@ impl KvStore {
             let half = |format, side| Plane::new(format, side, kv_heads, head_dim).map(Half::new);
             Ok(Block { keys: half(keys, Side::Keys)?, values: half(values, Side::Values)?, filled: 0 })
         };
-        // Also where there is no block: what follows may rely on the shape.
+        // Checks the shape even if there are no blocks, because other code relies on it.
         Plane::new(super::KvFormat::F32, Side::Keys, kv_heads, head_dim)?;
         let blocks = (0..blocks).map(block).collect::<Result<_, KvError>>()?;
         Ok(Self { pages, blocks, kv_heads, dim: head_dim, len: 0, work: vec![0.0; head_dim] })
     }
 
-    /// Tokens in the sequence.
+    /// Returns the number of tokens in the sequence.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether the sequence is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Transformer blocks.
+    /// Returns the number of transformer blocks.
     pub fn blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Key/value heads.
+    /// Returns the number of key/value heads.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads
     }
 
-    /// Width of a head.
+    /// Returns the width of a head.
     pub fn head_dim(&self) -> usize {
         self.dim
     }
 
-    /// Takes room for `tokens` more, so that appending them cannot fail (unless the sequence is forked in between).
+    /// Allocates room for `tokens` more tokens, so that appending them cannot fail (unless the sequence is forked in
+    /// between).
     ///
     /// # Errors
-    /// [`KvError::Limit`] or [`KvError::Memory`] when the pages are refused; then the room is as it was.
+    /// [`KvError::Limit`] or [`KvError::Memory`] if pages cannot be allocated; the room is then unchanged.
     pub fn reserve(&mut self, tokens: usize) -> Result<(), KvError> {
         let len = self.len;
         let total = len.checked_add(tokens).ok_or(KvError::Memory { bytes: usize::MAX })?;
@@ -151,7 +154,7 @@ impl KvStore {
         reserved
     }
 
-    /// Tokens that there is room for.
+    /// Returns the number of tokens that there is room for.
     fn room(&self) -> usize {
         let halves = self.blocks.iter().flat_map(|b| [&b.keys, &b.values]);
         halves.map(|h| h.pages.len() * PAGE).min().unwrap_or(0)
@@ -164,11 +167,11 @@ impl KvStore {
         }
     }
 
-    /// Stores the keys and values of the tokens that follow the sequence's last, T x (heads * dim) each; keys are already
-    /// rotated by their positions. What was appended to the block and not advanced over is replaced.
+    /// Stores the keys and values of the tokens that follow the sequence, T x (heads * dim) each. Rotary positions must
+    /// already be applied to the keys. Replaces tokens that were appended to the block but not advanced over.
     ///
     /// # Panics
-    /// If they are not whole rows of the same number, or room for them was not reserved since the last fork.
+    /// If keys and values are not whole rows of the same number, or room for them was not reserved since the last fork.
     pub fn append(&mut self, block: usize, keys: &[f32], values: &[f32]) {
         let width = self.kv_heads * self.dim;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "keys and values of whole tokens");
@@ -178,17 +181,17 @@ impl KvStore {
         block.filled = self.len + keys.len() / width;
     }
 
-    /// Counts `tokens` as part of the sequence, after they were appended to every block.
+    /// Adds `tokens` tokens to the sequence, after they were appended to every block.
     ///
     /// # Panics
-    /// If a block lacks them.
+    /// If they were not appended to every block.
     pub fn advance(&mut self, tokens: usize) {
         let len = self.len + tokens;
         assert!(self.blocks.iter().all(|b| b.filled == len), "the tokens were appended to every block");
         self.len = len;
     }
 
-    /// Forgets all but the first `tokens` and gives the pages back that hold none of these.
+    /// Removes all but the first `tokens` tokens, and frees the pages that are no longer needed.
     pub fn truncate(&mut self, tokens: usize) {
         self.len = self.len.min(tokens);
         self.keep_pages(self.len.div_ceil(PAGE));
@@ -196,14 +199,14 @@ impl KvStore {
         self.blocks.iter_mut().for_each(|b| b.filled = len);
     }
 
-    /// Bytes of this sequence's pages, those that it shares with others included.
+    /// Returns the bytes of this sequence's pages, including those shared with other sequences.
     pub fn memory_bytes(&self) -> usize {
         let halves = self.blocks.iter().flat_map(|b| [&b.keys, &b.values]);
         halves.flat_map(|h| &h.pages).map(|page| page.bytes().len()).sum()
     }
 
-    /// Another sequence that begins with the same tokens. Their pages are shared; a page that is not full is copied when
-    /// either sequence next makes room.
+    /// Creates a sequence that begins with the same tokens. Full pages stay shared; a partly filled page is copied when
+    /// one of the sequences next reserves room.
     pub fn fork(&self) -> Self {
         let pages = self.len.div_ceil(PAGE);
         let half = |half: &Half| Half { plane: half.plane, pages: half.pages[..pages].to_vec() };
@@ -218,10 +221,10 @@ impl KvStore {
         }
     }
 
-    /// Writes the key and the value of a token as they are stored, heads * dim each.
+    /// Writes the key and the value of a token, as they are stored, to `key` and `value`, heads * dim each.
     ///
     /// # Panics
-    /// If the block lacks the token, or the slices have another length.
+    /// If the block does not have the token, or the slices have another length.
     pub fn read(&self, block: usize, token: usize, key: &mut [f32], value: &mut [f32]) {
         let block = &self.blocks[block];
         assert!(token < block.filled, "token {token} of {}", block.filled);

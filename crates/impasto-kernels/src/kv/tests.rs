@@ -1,4 +1,4 @@
-//! The store and attention over it, against the definition.
+//! The store, and attention over it, compared with the definition.
 
 use impasto_core::Isa;
 
@@ -10,12 +10,12 @@ fn random(rng: &mut SplitMix64, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.next_f64() as f32 * 4.0 - 2.0).collect()
 }
 
-/// About Gaussian.
+/// Returns approximately Gaussian numbers.
 fn gaussian(rng: &mut SplitMix64, n: usize) -> Vec<f32> {
     (0..n).map(|_| (0..12).map(|_| rng.next_f64() as f32).sum::<f32>() - 6.0).collect()
 }
 
-/// The definition, in binary64, one head and one query at a time.
+/// Computes the definition in binary64, one head and one query at a time.
 fn definition(q: &[f32], k: &[f32], v: &[f32], past: usize, h: &AttentionShape) -> Vec<f64> {
     let tokens = q.len() / (h.query * h.dim);
     let mut out = Vec::new();
@@ -40,13 +40,13 @@ fn definition(q: &[f32], k: &[f32], v: &[f32], past: usize, h: &AttentionShape) 
     out
 }
 
-/// A store of one block with `past` tokens and more that are appended, not advanced over.
+/// Creates a store of one block with `past` tokens, and appends the remaining tokens without advancing over them.
 fn store(h: &AttentionShape, layout: &KvLayout, k: &[f32], v: &[f32], past: usize) -> KvStore {
     let width = h.kv * h.dim;
     let mut store = KvStore::new(Pages::new(usize::MAX), 1, h.kv, h.dim, layout).unwrap();
     store.reserve(k.len() / width).unwrap();
     let mut at = 0usize;
-    // In uneven pieces, over the edges of pages.
+    // In uneven pieces that cross page boundaries.
     for piece in [1, 62, 2, 100, usize::MAX] {
         let end = past.min(at.max(at.saturating_add(piece)));
         store.append(0, &k[at * width..end * width], &v[at * width..end * width]);
@@ -57,7 +57,7 @@ fn store(h: &AttentionShape, layout: &KvLayout, k: &[f32], v: &[f32], past: usiz
     store
 }
 
-/// All keys and values as they are stored.
+/// Returns all keys and values as they are stored.
 fn stored(store: &KvStore, tokens: usize, width: usize) -> (Vec<f32>, Vec<f32>) {
     let (mut k, mut v) = (vec![0.0; tokens * width], vec![0.0; tokens * width]);
     for ((k, v), token) in k.chunks_exact_mut(width).zip(v.chunks_exact_mut(width)).zip(0..) {
@@ -121,7 +121,7 @@ fn formats_are_as_precise_as_they_say() {
     {
         for dim in [64, 80, 128] {
             let mut k = gaussian(&mut rng, 100 * dim);
-            // An outlier channel, as keys of real models have.
+            // An outlier channel, as in the keys of real models.
             k.iter_mut().step_by(dim).for_each(|x| *x *= if format == KvFormat::Int4 { 4.0 } else { 1.0 });
             let v = gaussian(&mut rng, 100 * dim);
             let how = AttentionShape { query: 1, kv: 1, dim, scale: 1.0, softcap: None, window: None };
@@ -167,7 +167,7 @@ fn a_fork_shares_pages_until_it_writes() {
     assert_eq!(last(&b), 1.0);
     b.truncate(64);
     assert_eq!(pages.used(), two_pages);
-    // A reservation that is shared no more after a fork: the fork leaves it alone.
+    // Room that was reserved before a fork: the sequence must not write to the page that it shares with the fork.
     a.reserve(1).unwrap();
     let c = a.fork();
     push(&mut a, 4.0, 1);

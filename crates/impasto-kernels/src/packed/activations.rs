@@ -1,36 +1,36 @@
-//! Activations, as kernels take them: in panels of a few tokens.
+//! Activations in the form that kernels take: panels of a few tokens.
 
 use super::ColumnOrder;
 use super::cell::{BLOCK, BLOCK_GROUPS, GROUP, QUAD};
 
-/// Tokens of a panel, at most.
+/// The largest number of tokens in a panel.
 pub(super) const PANEL: usize = 6;
 
-/// What becomes of the activations of a product.
+/// Precision of the activations in a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// Times their columns' steps, rounded to 8 bits with a scale for each block of 128 columns.
+    /// Multiplied by the steps of their columns, then rounded to 8 bits, with one scale per block of 128 columns.
     #[default]
     Int8,
-    /// Times their columns' steps, in binary32.
+    /// Multiplied by the steps of their columns, in binary32.
     F32,
 }
 
-/// Quantized activations of `tokens` tokens: q = round(x / s), ties to even, s = max|x| / 127 over a block.
+/// Quantized activations of `tokens` tokens: q = round(x / s), ties to even, with s = max|x| / 127 over a block.
 ///
-/// A block whose scale is no number makes results that are none: it has an activation that is infinite or not a number.
+/// If a block contains an infinity or a NaN, its scale is NaN, and so are the results.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     pub tokens: usize,
-    /// For each quad of columns, those of each token.
+    /// For each quad of columns, the activations of each token.
     pub quads: &'a [[i8; QUAD]],
-    /// For each group of columns, the sum over it for each token.
+    /// For each group of columns, the sum of each token's activations.
     pub sums: &'a [i32],
     /// For each block of columns, the scale of each token.
     pub scales: &'a [f32],
 }
 
-/// As [`Panel`], to be written.
+/// A [`Panel`] to be written.
 pub(super) struct PanelMut<'a> {
     pub tokens: usize,
     pub quads: &'a mut [[i8; QUAD]],
@@ -45,7 +45,8 @@ pub(super) struct FloatPanel<'a> {
     pub values: &'a [f32],
 }
 
-/// Activations times steps, in the order of columns; zeros in the padding. `x`: one token; `out`: all places.
+/// Writes activations times steps in the sorted order of columns, and zeros in the padding. `x` is one token; `out` has
+/// an entry for each position, including padding.
 #[inline(always)]
 pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
     let (values, padding) = out.split_at_mut(columns.inputs());
@@ -56,7 +57,7 @@ pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
 }
 
 impl PanelMut<'_> {
-    /// Quantizes one token, `values` in the order of columns.
+    /// Quantizes one token; `values` are in the sorted order of columns.
     #[inline(always)]
     pub(super) fn quantize(&mut self, token: usize, values: &[f32]) {
         let tokens = self.tokens;
@@ -76,13 +77,13 @@ impl PanelMut<'_> {
     }
 }
 
-/// The scale of a block and what to multiply by to quantize.
+/// Returns the scale of a block and its inverse, by which activations are multiplied.
 ///
-/// Where that would be infinite, beyond about 10^-37, the block counts as zeros.
+/// If the inverse would be infinite (all magnitudes below about 10^-37), the block is treated as zeros.
 #[inline(always)]
 fn scale(values: &[f32]) -> (f32, f32) {
     const LARGEST: f32 = 127.0;
-    // As integers, magnitudes have the order of the floats, with NaN above all.
+    // Compared as integers, magnitudes have the order of the floats, with NaN above all.
     let most = values.iter().fold(0, |most, x| most.max(x.to_bits() & (u32::MAX >> 1)));
     let most = f32::from_bits(most);
     let inverse = LARGEST / most;
@@ -95,10 +96,10 @@ fn scale(values: &[f32]) -> (f32, f32) {
     }
 }
 
-/// Rounds a float of magnitude below 2^22 to the nearest integer, ties to even, and keeps 8 bits of that.
+/// Rounds a float of magnitude below 2^22 to the nearest integer, ties to even, and returns the low 8 bits.
 #[inline(always)]
 fn round(x: f32) -> i8 {
-    // 1.5 * 2^23: the sum has an ulp of 1, and its lowest bits are the integer.
+    // 1.5 * 2^23: the sum has an ulp of 1, so its lowest bits are the integer.
     const MAGIC: f32 = 12_582_912.0;
     (x + MAGIC).to_bits() as i8
 }

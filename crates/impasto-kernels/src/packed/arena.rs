@@ -1,8 +1,8 @@
-//! Memory for packed strips in huge pages.
+//! Memory in huge pages for packed strips.
 //!
-//! A token reads all weights once, so with pages of 4 KB every 64th line costs a walk through page tables, behind
-//! which no processor fetches ahead. Strips of all matrices lie side by side in few large blocks, which the system may
-//! back with pages of 2 MB.
+//! A token reads all weights once. With pages of 4 KB, every 64th line would need a page walk, and hardware prefetchers
+//! do not cross page boundaries. Therefore the strips of all matrices are stored in a few large blocks, which the
+//! system may back with pages of 2 MB.
 
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,37 +11,38 @@ use memmap2::MmapMut;
 
 use super::cell::Line;
 
-/// Bytes of a block, unless more are asked for at once. What is not written takes no memory.
+/// Size of a block in bytes, unless one allocation needs more. Pages that are never written take no memory.
 const BLOCK: usize = 64 << 20;
 
-/// Where the strips of a model's matrices go.
+/// Allocator of the strips of a model's matrices.
 #[derive(Debug, Default)]
 pub struct Arena(Mutex<Option<(Arc<Block>, usize)>>);
 
-/// Memory that is written once, part by part, and then only read.
+/// Memory that is written once, part by part, and only read after that.
 #[derive(Debug)]
 struct Block {
     start: *mut Line,
     lines: usize,
-    /// Keeps the memory.
+    /// Owns the memory.
     _map: MmapMut,
 }
 
-// SAFETY: parts are written by the one that has just been given them (`Arena::keep`), before anybody else knows of them.
+// SAFETY: a part is written only by the thread that allocates it (`Arena::keep`), before any other thread can refer to
+// it.
 unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
 
-/// Lines of strips.
+/// The lines of strips.
 #[derive(Debug)]
 pub(super) enum Lines {
-    /// By themselves.
+    /// In their own allocation.
     Own(Vec<Line>),
     /// In an arena.
     Kept(Kept),
 }
 
-/// A part of a block.
+/// A part of a block, which it keeps alive.
 #[derive(Debug)]
 pub(super) struct Kept {
     block: Arc<Block>,
@@ -49,21 +50,21 @@ pub(super) struct Kept {
 }
 
 impl Arena {
-    /// An arena without memory.
+    /// Creates an arena without memory.
     pub fn new() -> Self {
         Arena::default()
     }
 
-    /// Moves lines into the arena; where the system refuses memory they stay by themselves.
+    /// Moves lines into the arena. If the system refuses memory, they stay in their own allocation.
     pub(super) fn keep(&self, lines: Vec<Line>) -> Lines {
         let Some(kept) = self.part(lines.len()) else { return Lines::Own(lines) };
-        // SAFETY: the part lies in the block, and `part` gives it to nobody else; a line is plain bytes, aligned to 64
+        // SAFETY: the part is inside the block, and `part` returns no part twice. A line is plain bytes, aligned to 64,
         // as pages are.
         unsafe { kept.block.start.add(kept.part.start).copy_from_nonoverlapping(lines.as_ptr(), lines.len()) };
         Lines::Kept(kept)
     }
 
-    /// The next so many lines.
+    /// Allocates a part of `lines` lines.
     fn part(&self, lines: usize) -> Option<Kept> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|(block, used)| block.lines - used < lines) {
@@ -80,7 +81,7 @@ impl Block {
     fn new(lines: usize) -> Option<Block> {
         let mut map = MmapMut::map_anon(lines.checked_mul(size_of::<Line>())?).ok()?;
         #[cfg(target_os = "linux")]
-        // A system without huge pages says so, and does without.
+        // Fails on systems without huge pages; ordinary pages are used then.
         let _ = map.advise(memmap2::Advice::HugePage);
         Some(Block { start: map.as_mut_ptr().cast(), lines, _map: map })
     }
@@ -92,7 +93,8 @@ impl Deref for Lines {
     fn deref(&self) -> &[Line] {
         match self {
             Lines::Own(lines) => lines,
-            // SAFETY: the part lies in the block, which lives as long as this, and was written before this was made.
+            // SAFETY: the part is inside the block, which `self` keeps alive, and it was written before `self` was
+            // created.
             Lines::Kept(Kept { block, part }) => unsafe {
                 std::slice::from_raw_parts(block.start.add(part.start), part.len())
             },

@@ -1,4 +1,4 @@
-//! AVX2 with FMA: half a vector of a cell, 8 rows, in a register.
+//! The kernels for AVX2 with FMA: a register holds half a vector of a cell, which is 8 rows.
 
 use std::arch::x86_64::*;
 
@@ -8,22 +8,22 @@ use super::band::Strip;
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, WIDEST, low};
 use super::fixes::{Fixes, sum_floats};
 
-/// Rows of a register.
+/// Rows per register.
 const HALF: usize = STRIP / 2;
 
-/// The portable code, compiled for these instructions.
+/// The portable code, compiled for AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
     activations::permute(columns, x, out);
 }
 
-/// The portable code, compiled for these instructions.
+/// The portable code, compiled for AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
     panel.quantize(token, values);
 }
 
-/// As `scalar::int8`; `OFFSET`: the offset is not 0.
+/// Computes the same as `scalar::int8`. `OFFSET`: whether the offset is not 0.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
     strip: Strip,
@@ -42,14 +42,15 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
             let mut signs = [_mm256_setzero_si256(); TOKENS];
             for (group, &width) in widths.iter().enumerate() {
                 if width > 0 {
-                    // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
+                    // SAFETY: the strip has the lines of all its cells (`Strip::check`).
                     let u = unsafe { unpack(at, width, half) };
                     let bias = _mm256_set1_epi8(cell::bias(width) as i8);
                     for (v, &u) in u.iter().enumerate() {
                         for token in 0..TOKENS {
                             // SAFETY: there are VECTORS x TOKENS quads for each group, checked above.
                             let q = unsafe { broadcast(quads.add(v * TOKENS + token)) };
-                            // Pairs of products fit 16 bits: 2 * 127 * 127 without a sign, 2 * 128 * 127 with it.
+                            // Sums of two products fit 16 bits: at most 2 * 127 * 127 with unsigned bytes, 2 * 128 *
+                            // 127 with signed ones.
                             let product =
                                 if width < WIDEST { dot(u, q) } else { signed_dot(_mm256_xor_si256(u, bias), q) };
                             sums[token] = _mm256_add_epi32(sums[token], product);
@@ -85,7 +86,7 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
     }
 }
 
-/// As `scalar::float`; `OFFSET`: the offset is not 0.
+/// Computes the same as `scalar::float`. `OFFSET`: whether the offset is not 0.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     strip: Strip,
@@ -100,7 +101,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
         let mut at = strip.cells.as_ptr();
         for (group, &width) in strip.widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
+                // SAFETY: the strip has the lines of all its cells (`Strip::check`).
                 let u = unsafe { unpack(at, width, half) };
                 let bias = _mm256_set1_epi32(cell::bias(width));
                 let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
@@ -128,19 +129,19 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
             let [a, b, c, d] = sums[token];
             let sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
             let fixes = &fixes[token].as_chunks::<HALF>().0[half];
-            // SAFETY: 8 floats are 32 bytes.
+            // SAFETY: the load reads 32 bytes, which are 8 floats.
             store(&mut out[token], half, _mm256_add_ps(sum, unsafe { _mm256_loadu_ps(fixes.as_ptr()) }));
         }
     }
 }
 
-/// Half of each vector of a cell, integers plus bias; inlined as `avx512::unpack` is.
+/// Returns half of each vector of a cell, as integers plus bias. Always inlined, like `avx512::unpack`.
 ///
 /// # Safety
-/// The processor has AVX2. `at` points to `width` lines, 1 to 8 of them; `half` is 0 or 1.
+/// The processor supports AVX2. `at` points to `width` lines, 1 to 8; `half` is 0 or 1.
 #[inline(always)]
 unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] {
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees the same for `unpack_width`.
     unsafe {
         match width {
             1 => unpack_width::<1>(at, half),
@@ -158,15 +159,15 @@ unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] 
 /// [`unpack`] for one width.
 ///
 /// # Safety
-/// As [`unpack`].
+/// As for [`unpack`].
 #[inline(always)]
 unsafe fn unpack_width<const WIDTH: usize>(at: *const Line, half: usize) -> [__m256i; VECTORS] {
     const { assert!(Pieces::of(WIDTH).get(14).is_none()) };
-    // A loop over pieces would keep the vectors in memory.
+    // Unrolled, because a loop over pieces would keep the vectors in memory.
     macro_rules! pieces {
         ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, half, &mut $u);)* };
     }
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees the same for `add_piece`.
     unsafe {
         let mut u = [_mm256_setzero_si256(); VECTORS];
         pieces!(u: 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
@@ -174,17 +175,18 @@ unsafe fn unpack_width<const WIDTH: usize>(at: *const Line, half: usize) -> [__m
     }
 }
 
-/// Adds a piece to its vector, whose lower bits are there.
+/// Adds a piece to its vector. The lower bits of the vector must already be there.
 ///
 /// # Safety
-/// As [`unpack`].
+/// As for [`unpack`].
 #[inline(always)]
 unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, half: usize, u: &mut [__m256i; VECTORS]) {
     let Some(piece) = (const { Pieces::of(WIDTH).get(PIECE) }) else { return };
-    // SAFETY: as this function's own; pieces are of lines below the width.
+    // SAFETY: the caller guarantees `WIDTH` lines at `at`, and pieces are in lines below the width.
     unsafe {
         let line = load(at.add(piece.line), half);
-        // What comes from a neighbouring byte is above the piece: the next one of the vector or the mask covers it.
+        // The shift also moves in bits of the neighbouring byte, but only above the piece, where the next piece of the
+        // vector or the mask replaces them.
         let moved = _mm256_srl_epi16(line, _mm_cvtsi32_si128((piece.from - piece.to) as i32));
         let below = _mm256_set1_epi8(low(piece.to) as i8);
         let u = &mut u[piece.vector];
@@ -195,46 +197,48 @@ unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, hal
     }
 }
 
+/// Loads half of a line.
+///
 /// # Safety
-/// The processor has AVX2, `at` points to a line, `half` is 0 or 1.
+/// The processor supports AVX2, `at` points to a line, and `half` is 0 or 1.
 #[inline(always)]
 unsafe fn load(at: *const Line, half: usize) -> __m256i {
-    // SAFETY: as this function's own; halves of a line are aligned.
+    // SAFETY: the caller guarantees that the line exists; its halves are aligned.
     unsafe { _mm256_load_si256(at.cast::<__m256i>().add(half)) }
 }
 
-/// Sums of four products of unsigned and signed bytes in each lane, if those of two fit 16 bits.
+/// Returns the sums of four products of unsigned and signed bytes in each lane. Sums of two products must fit 16 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn dot(u: __m256i, q: __m256i) -> __m256i {
     _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), _mm256_set1_epi16(1))
 }
 
-/// As [`dot`] for signed bytes; `q` is never -128.
+/// Like [`dot`], for signed bytes; `q` must not be -128.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn signed_dot(z: __m256i, q: __m256i) -> __m256i {
     dot(_mm256_abs_epi8(z), _mm256_sign_epi8(q, z))
 }
 
-/// A sum with what outliers add, as floats.
+/// Returns a sum plus the contribution of outliers, as floats.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn fixed(sum: __m256i, fix: &[i32; STRIP], half: usize) -> __m256 {
     let fix = &fix.as_chunks::<HALF>().0[half];
-    // SAFETY: 8 integers are 32 bytes.
+    // SAFETY: the load reads 32 bytes, which are 8 integers.
     let fix = unsafe { _mm256_loadu_si256(fix.as_ptr().cast()) };
     _mm256_cvtepi32_ps(_mm256_add_epi32(sum, fix))
 }
 
-/// Four activations in each lane.
+/// Returns four activations, repeated in each lane.
 ///
 /// # Safety
 /// `quad` points to a quad.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn broadcast(quad: *const [i8; QUAD]) -> __m256i {
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees that the quad can be read.
     _mm256_set1_epi32(unsafe { quad.cast::<i32>().read_unaligned() })
 }
 
@@ -242,6 +246,6 @@ unsafe fn broadcast(quad: *const [i8; QUAD]) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn store(out: &mut [f32; STRIP], half: usize, values: __m256) {
     let out = &mut out.as_chunks_mut::<HALF>().0[half];
-    // SAFETY: 8 floats are 32 bytes.
+    // SAFETY: the store writes 32 bytes, which are 8 floats.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) }
 }

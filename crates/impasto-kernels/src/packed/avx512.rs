@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: a vector of a cell in a register, 16 rows at once.
+//! The kernels for AVX-512 with VNNI: a register holds a vector of a cell, which is 16 rows.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -9,18 +9,18 @@ use super::band::{Band, Strip};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, low};
 use super::fixes::{Fixes, sum_floats};
 
-/// Chains of additions, which hide the latency of a product.
+/// Independent chains of additions, which hide the latency of the products.
 const CHAINS: usize = 2;
 
-/// As `activations::permute`.
+/// Computes the same as `activations::permute`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
     let inputs = columns.inputs();
     assert!(x.len() == inputs && out.len() == columns.padded());
     for first in (0..inputs).step_by(16) {
         let mask = u16::MAX >> (16 - (inputs - first).min(16));
-        // SAFETY: below the mask, places are those of columns, of which there are as many in the order as steps, and
-        // an order names only columns that there are.
+        // SAFETY: the mask covers only positions of columns. The order and the steps have one entry per position, and
+        // the order contains only valid columns.
         unsafe {
             let order = _mm512_maskz_loadu_epi32(mask, columns.order().as_ptr().add(first).cast());
             let steps = _mm512_maskz_loadu_ps(mask, columns.steps().as_ptr().add(first));
@@ -31,13 +31,13 @@ pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
     out[inputs..].fill(0.0);
 }
 
-/// The portable code, compiled for these instructions.
+/// The portable code, compiled for AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
     panel.quantize(token, values);
 }
 
-/// [`int8`] of strips of a band with their outliers, each handed to `each`.
+/// Computes [`int8`] for strips of a row group, including outliers, and calls `each` with each strip and its sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
     band: &Band,
@@ -56,7 +56,7 @@ pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
     }
 }
 
-/// As `scalar::int8`; `OFFSET`: the offset is not 0.
+/// Computes the same as `scalar::int8`. `OFFSET`: whether the offset is not 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[inline]
 fn int8<const TOKENS: usize, const OFFSET: bool>(
@@ -81,7 +81,7 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
         let mut sign_biases = [0i32; TOKENS];
         for (group, &width) in widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
+                // SAFETY: the strip has the lines of all its cells (`Strip::check`).
                 let u = unsafe { unpack(at, width) };
                 let bias = cell::bias(width);
                 for (v, &u) in u.iter().enumerate() {
@@ -120,7 +120,7 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
     }
 }
 
-/// As `scalar::float`; `OFFSET`: the offset is not 0.
+/// Computes the same as `scalar::float`. `OFFSET`: whether the offset is not 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     strip: Strip,
@@ -133,7 +133,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     let mut at = strip.cells.as_ptr();
     for (group, &width) in strip.widths.iter().enumerate() {
         if width > 0 {
-            // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
+            // SAFETY: the strip has the lines of all its cells (`Strip::check`).
             let u = unsafe { unpack(at, width) };
             let bias = _mm512_set1_epi32(cell::bias(width));
             let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];
@@ -159,21 +159,21 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     }
     let fixes = sum_floats::<TOKENS>(strip, panel, offset);
     for ((out, [a, b, c, d]), fixes) in out.iter_mut().zip(sums).zip(&fixes) {
-        // SAFETY: 16 floats are 64 bytes.
+        // SAFETY: the load reads 64 bytes, which are 16 floats.
         let fixes = unsafe { _mm512_loadu_ps(fixes.as_ptr()) };
         store(out, _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)), fixes));
     }
 }
 
-/// The vectors of a cell, integers plus bias.
+/// Returns the vectors of a cell, as integers plus bias.
 ///
-/// Always inlined, so that the vectors stay in registers; so its instructions are its caller's.
+/// Always inlined, so that the vectors stay in registers; it is compiled for the instructions of the caller.
 ///
 /// # Safety
-/// The processor has AVX-512 F and BW. `at` points to `width` lines, 1 to 8 of them.
+/// The processor supports AVX-512 F and BW. `at` points to `width` lines, 1 to 8.
 #[inline(always)]
 pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees the same for `unpack_width`.
     unsafe {
         match width {
             1 => unpack_width::<1>(at),
@@ -191,15 +191,15 @@ pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
 /// [`unpack`] for one width.
 ///
 /// # Safety
-/// As [`unpack`].
+/// As for [`unpack`].
 #[inline(always)]
 unsafe fn unpack_width<const WIDTH: usize>(at: *const Line) -> [__m512i; VECTORS] {
     const { assert!(Pieces::of(WIDTH).get(14).is_none()) };
-    // A loop over pieces would keep the vectors in memory.
+    // Unrolled, because a loop over pieces would keep the vectors in memory.
     macro_rules! pieces {
         ($u:ident: $($piece:literal)*) => { $(add_piece::<WIDTH, $piece>(at, &mut $u);)* };
     }
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees the same for `add_piece`.
     unsafe {
         let mut u = [_mm512_setzero_si512(); VECTORS];
         pieces!(u: 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
@@ -207,17 +207,18 @@ unsafe fn unpack_width<const WIDTH: usize>(at: *const Line) -> [__m512i; VECTORS
     }
 }
 
-/// Adds a piece to its vector, whose lower bits are there.
+/// Adds a piece to its vector. The lower bits of the vector must already be there.
 ///
 /// # Safety
-/// As [`unpack`].
+/// As for [`unpack`].
 #[inline(always)]
 unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, u: &mut [__m512i; VECTORS]) {
     let Some(piece) = (const { Pieces::of(WIDTH).get(PIECE) }) else { return };
-    // SAFETY: as this function's own; pieces are of lines below the width.
+    // SAFETY: the caller guarantees `WIDTH` lines at `at`, and pieces are in lines below the width.
     unsafe {
         let line = _mm512_load_si512(at.add(piece.line).cast());
-        // What comes from a neighbouring byte is above the piece: the next one of the vector or the mask covers it.
+        // The shift also moves in bits of the neighbouring byte, but only above the piece, where the next piece of the
+        // vector or the mask replaces them.
         let moved = _mm512_srl_epi16(line, _mm_cvtsi32_si128((piece.from - piece.to) as i32));
         let below = _mm512_set1_epi8(low(piece.to) as i8);
         let u = &mut u[piece.vector];
@@ -228,7 +229,7 @@ unsafe fn add_piece<const WIDTH: usize, const PIECE: usize>(at: *const Line, u: 
     }
 }
 
-/// Sign of `u - bias`, plus 1, in each byte.
+/// Returns the sign of `u - bias`, plus 1, in each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn sign_plus_1(u: __m512i, bias: i32) -> __m512i {
@@ -237,29 +238,29 @@ fn sign_plus_1(u: __m512i, bias: i32) -> __m512i {
     _mm512_sub_epi8(clamped, set(bias - 1))
 }
 
-/// A sum without what the biases added, with what outliers add.
+/// Returns a sum minus the contribution of the bias, plus that of outliers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn fixed(sum: __m512i, bias: i32, fix: &[i32; STRIP]) -> __m512i {
-    // SAFETY: 16 integers are 64 bytes.
+    // SAFETY: the load reads 64 bytes, which are 16 integers.
     let fix = unsafe { _mm512_loadu_si512(fix.as_ptr().cast()) };
     _mm512_add_epi32(_mm512_sub_epi32(sum, _mm512_set1_epi32(bias)), fix)
 }
 
-/// Four activations in each lane.
+/// Returns four activations, repeated in each lane.
 ///
 /// # Safety
 /// `quad` points to a quad.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn broadcast(quad: *const [i8; QUAD]) -> __m512i {
-    // SAFETY: as this function's own.
+    // SAFETY: the caller guarantees that the quad can be read.
     _mm512_set1_epi32(unsafe { quad.cast::<i32>().read_unaligned() })
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store(out: &mut [f32; STRIP], values: __m512) {
-    // SAFETY: 16 floats are 64 bytes.
+    // SAFETY: the store writes 64 bytes, which are 16 floats.
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), values) }
 }

@@ -1,4 +1,4 @@
-//! A band: some rows of a matrix, packed by themselves.
+//! A row group: some rows of a matrix that are packed together.
 
 use impasto_core::Isa;
 
@@ -7,72 +7,74 @@ use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
 use super::widths::{CHOICES, beyond, choose};
 use super::{ColumnOrder, PackError};
 
-/// Columns that the index of an outlier spans.
+/// Number of columns that the index of an outlier spans.
 const SEGMENT: usize = 1 << 12;
 const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
 
-/// The largest magnitude of an integer in a cell or of what an outlier adds.
+/// The largest magnitude of an integer in a cell, and of the difference in an outlier.
 const LARGEST: i32 = i16::MAX as i32;
 
-/// The most that the magnitudes of the integers of a row in one block add up to: so sums of products with 8 bits fit 32.
+/// The largest sum of the magnitudes of a row's integers in one block. Sums of their products with 8-bit integers then
+/// fit 32 bits.
 const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
-/// Rows of a matrix, sorted by how wide their integers are, in strips of 16; each 16 x 32 of them at a width of their
-/// own.
+/// Rows of a matrix, sorted by the width of their integers, in strips of 16 rows. Each cell of 16 x 32 integers has its
+/// own width.
 #[derive(Debug)]
 pub struct Band {
     pub(super) columns: ColumnOrder,
-    /// The lane of each row.
+    /// The lane of each row: its position in the sorted order.
     lanes: Vec<u32>,
-    /// The strips, one after another.
+    /// The strips, contiguous.
     lines: Lines,
-    /// First line of each strip, and the end.
+    /// The first line of each strip, and the end of the last.
     starts: Vec<u32>,
-    /// How much further from 0 the weights stand than their integers, in 256ths of a step.
+    /// Offset of reconstruction points away from 0, in 256ths of a step.
     offset: u8,
 }
 
-/// What is beyond the width of a cell at one place.
+/// The part of an integer that does not fit the width of its cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outlier {
-    /// The place of the column.
+    /// The position of the column in the sorted order.
     pub column: usize,
-    /// The row of the strip.
+    /// The row within the strip.
     pub row: usize,
-    /// What to add to the cell's integer, which has the sign of the sum or is 0.
+    /// The difference to add to the cell's integer, which has the sign of the sum or is 0.
     pub delta: i32,
 }
 
-/// 16 rows of a band.
+/// 16 rows of a row group.
 ///
-/// All that a product reads of them lies in one piece of memory, in the order in which it is read, each part in lines of
-/// its own: `ends` and `widths`, `outliers`, `cells`, `rows`, `steps`. For a processor fetches one stream ahead at the
-/// full rate, and further ones beside it cost.
+/// Everything that a product reads of a strip is contiguous in memory, in the order in which it is read: `ends` and
+/// `widths`, `outliers`, `cells`, `rows`, `steps`, each part in lines of its own. Processors prefetch a single stream
+/// at the full rate; additional streams have a cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip<'a> {
-    /// Where outliers of each segment end: near ones, then far ones.
+    /// End of the near outliers and of the far outliers of each segment.
     ends: &'a [u32],
-    /// The width of the cell of each group.
+    /// Width of the cell of each group.
     pub widths: &'a [u8],
     outliers: &'a [u32],
-    /// The cells one after another: as many lines as the sum of the widths.
+    /// The cells, contiguous; the number of lines is the sum of the widths.
     pub cells: &'a [Line],
-    /// The row of the band that each lane has.
+    /// The row of each lane within the row group.
     pub rows: &'a [u32],
     /// The step of each lane.
     pub steps: &'a [f32],
 }
 
 impl Band {
-    /// Packs integers.
+    /// Packs the integers of a row group.
     ///
-    /// `z`: rows x columns, row-major, columns in the file's order; `row_steps`: the step of each row, that of the
-    /// tensor in it; `widths`: any measure of how many bits the integers of each row take; `offset`: how much further
-    /// from 0 the weights stand than their integers, in 256ths of a step (SPEC 10.3).
+    /// - `z`: rows x columns, row-major, columns in the order of the file
+    /// - `row_steps`: the step of each row, including the step of the tensor
+    /// - `widths`: any measure of the number of bits that the integers of each row take
+    /// - `offset`: offset of reconstruction points away from 0, in 256ths of a step (SPEC 10.3)
     ///
     /// # Errors
-    /// If a number of elements does not fit the others, there are 2^32 integers or lines of them or more, integers are
-    /// so large that sums of their products overflow, or a step is not finite.
+    /// If the lengths do not match, there are 2^32 or more integers or lines, integers are so large that sums of their
+    /// products overflow, or a step is not finite.
     pub fn pack(
         z: &[i32],
         columns: &ColumnOrder,
@@ -83,7 +85,7 @@ impl Band {
         let (count, width) = (row_steps.len(), columns.inputs());
         PackError::check_count("widths of rows", widths.len(), count)?;
         PackError::check_count("integers", z.len(), count.saturating_mul(width))?;
-        PackError::check_most("integers of a band", z.len().max(count), u32::MAX as usize - 1)?;
+        PackError::check_most("integers of a row group", z.len().max(count), u32::MAX as usize - 1)?;
         PackError::check_steps("row", row_steps)?;
         let mut order: Vec<u32> = (0..count as u32).collect();
         order.sort_by_key(|&r| widths[r as usize]);
@@ -101,7 +103,7 @@ impl Band {
                 strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
             }
             strip.pack(rows, row_steps, &mut lines);
-            PackError::check_most("lines of a band", lines.len(), u32::MAX as usize)?;
+            PackError::check_most("lines of a row group", lines.len(), u32::MAX as usize)?;
             starts.push(lines.len() as u32);
         }
         lines.shrink_to_fit();
@@ -119,17 +121,17 @@ impl Band {
         Band { lines, ..self }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.lanes.len()
     }
 
-    /// How much further from 0 the weights stand than their integers, in steps.
+    /// Returns the offset of reconstruction points away from 0, in steps.
     pub(super) fn offset(&self) -> f32 {
         impasto_core::lattice::offset_in_steps(self.offset)
     }
 
-    /// Number of strips.
+    /// Returns the number of strips.
     pub(super) fn strips(&self) -> usize {
         self.starts.len() - 1
     }
@@ -156,24 +158,24 @@ impl Band {
         }
     }
 
-    /// Where a row lies, its strip and its row in that, and its step.
+    /// Returns the strip of a row, its row within the strip, and its step.
     pub(super) fn place(&self, row: usize) -> (Strip<'_>, usize, f32) {
         let lane = self.lanes[row] as usize;
         let strip = self.strip(lane / STRIP);
         (strip, lane % STRIP, strip.steps[lane % STRIP])
     }
 
-    /// Number of integers that lie beside their cells.
+    /// Returns the number of outliers.
     pub(super) fn outliers(&self) -> usize {
         (0..self.strips()).map(|strip| self.strip(strip).outliers.len()).sum()
     }
 
-    /// Bits of the cells.
+    /// Returns the number of bits of the cells.
     pub(super) fn cell_bits(&self) -> usize {
         (0..self.strips()).map(|strip| size_of_val(self.strip(strip).cells) * 8).sum()
     }
 
-    /// Bytes that a product reads.
+    /// Returns the number of bytes that a product reads.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.lines[..])
     }
@@ -183,16 +185,16 @@ impl Band {
     }
 }
 
-/// Lines of the ends and widths of a strip.
+/// Returns the number of lines of the ends and widths of a strip.
 #[inline(always)]
 fn head_lines(segments: usize, groups: usize) -> usize {
     (segments * 2 * size_of::<u32>() + groups).div_ceil(size_of::<Line>())
 }
 
-/// Lines of the rows and steps of a strip.
+/// Number of lines of the rows and steps of a strip.
 const TAIL: usize = 2;
 
-/// Appends values, filled up to whole lines.
+/// Appends values, padded to whole lines.
 fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
     for bytes in bytemuck::cast_slice::<T, u8>(values).chunks(size_of::<Line>()) {
         let mut line = Line::default();
@@ -202,11 +204,12 @@ fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
 }
 
 impl<'a> Strip<'a> {
-    /// Is there a line for each bit of width, are outliers in the groups that there are, and rows below `rows`? Products
-    /// do not ask again: they follow pointers through the lines, add outliers up where they say, and write to the rows.
+    /// Checks that there is one line for each bit of width, that outliers are in existing groups, and that rows are
+    /// below `rows`. Products rely on this without further checks: they follow pointers through the lines, add outliers
+    /// at their columns, and write to the rows.
     ///
     /// # Panics
-    /// If not.
+    /// If a check fails.
     fn check(self, rows: usize) {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
         assert!(self.cells.len() == lines && self.widths.iter().all(|&width| width <= WIDEST), "lines of a strip");
@@ -219,22 +222,22 @@ impl<'a> Strip<'a> {
         self.ends.len() / 2
     }
 
-    /// Has it an outlier that does not fit 8 bits?
+    /// Returns whether there is a far outlier: one whose integer does not fit 8 bits.
     pub(super) fn has_far(self) -> bool {
         self.ends.as_chunks::<2>().0.iter().any(|[near, far]| near != far)
     }
 
-    /// All outliers, in the order of segments.
+    /// Returns all outliers, in the order of segments.
     #[inline(always)]
     pub(super) fn outliers(self) -> impl Iterator<Item = Outlier> {
         (0..self.segments()).flat_map(move |s| self.between(s, 2 * s, 2 * s + 2))
     }
 
-    /// Hands on all outliers; if `FAR`, those whose integers do not fit 8 bits.
+    /// Calls `each` with all outliers; if `FAR`, only with those whose integers do not fit 8 bits.
     #[inline(always)]
     pub(super) fn for_each_outlier<const FAR: bool>(self, mut each: impl FnMut(Outlier)) {
-        // A loop of its own for each segment, which most strips have one of: an iterator over all would ask at each
-        // outlier.
+        // Nested loops, because an iterator over all segments would branch at every outlier. Most strips have one
+        // segment.
         for segment in 0..self.segments() {
             for outlier in self.between(segment, 2 * segment + usize::from(FAR), 2 * segment + 2) {
                 each(outlier);
@@ -242,13 +245,13 @@ impl<'a> Strip<'a> {
         }
     }
 
-    /// Outliers whose integers fit 8 bits.
+    /// Returns the near outliers: those whose integers fit 8 bits.
     #[inline(always)]
     pub(super) fn near_outliers(self) -> impl Iterator<Item = Outlier> {
         (0..self.segments()).flat_map(move |s| self.between(s, 2 * s, 2 * s + 1))
     }
 
-    /// Outliers of a segment, which lie between two of the places: 0 and the ends.
+    /// Returns the outliers of a segment between two boundaries, numbered as in `ends`; boundary 0 is the start.
     #[inline(always)]
     fn between(self, segment: usize, from: usize, to: usize) -> impl Iterator<Item = Outlier> {
         let end = |place: usize| if place == 0 { 0 } else { self.ends[place - 1] as usize };
@@ -259,8 +262,8 @@ impl<'a> Strip<'a> {
         })
     }
 
-    /// The integers of a row, each with its place: those in cells, and then again those that are more than their cells
-    /// say.
+    /// Calls `each` with the position and the value of the integers of a row: first with those in cells, then, for
+    /// positions with outliers, again with the complete integer.
     pub(super) fn integers(self, row: usize, mut each: impl FnMut(usize, i32)) {
         let mut lines = self.cells;
         for (group, &width) in self.widths.iter().enumerate() {
@@ -279,12 +282,12 @@ impl<'a> Strip<'a> {
     }
 }
 
-/// A strip that is being packed, and memory for that.
+/// A strip that is being packed, with working memory.
 #[derive(Default)]
 struct Packer {
     /// Integers in the order of cells, clamped to 16 bits.
     cells: Vec<i16>,
-    /// What that left of them: the place, the row, the difference.
+    /// The parts beyond 16 bits: position, row, difference.
     rest: Vec<(usize, usize, i32)>,
     paths: Vec<[u8; CHOICES]>,
     widths: Vec<u8>,
@@ -295,7 +298,7 @@ struct Packer {
 }
 
 impl Packer {
-    /// Puts the integers of a row in its lane; `None` if sums of their products overflow.
+    /// Puts the integers of a row in lane `lane`; returns `None` if sums of their products overflow.
     fn permute(&mut self, z: &[i32], order: &[u32], lane: usize) -> Option<()> {
         for (vector, order) in self.cells.as_chunks_mut::<64>().0.iter_mut().zip(order.chunks(QUAD)) {
             for (value, &column) in vector[lane * QUAD..][..QUAD].iter_mut().zip(order) {
@@ -315,11 +318,11 @@ impl Packer {
         Some(())
     }
 
-    /// Appends the strip of these rows of a band, `steps` being those of all rows.
+    /// Appends the strip of the given rows of a row group. `steps` holds the steps of all rows.
     fn pack(&mut self, rows: &[u32], steps: &[f32], lines: &mut Vec<Line>) {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the isa, and so its features.
+            // SAFETY: `Isa::best` only returns an instruction set that the processor supports.
             Isa::Avx512 => unsafe { self.pack_cells_avx512() },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -351,7 +354,7 @@ impl Packer {
         self.pack_cells();
     }
 
-    /// The loops over cells, which a compiler vectorises.
+    /// The loops over cells, in a form that the compiler vectorizes.
     #[inline(always)]
     fn pack_cells(&mut self) {
         let Packer { cells, rest, paths, widths, outliers, far, ends, packed } = self;
@@ -363,7 +366,8 @@ impl Packer {
         packed.clear();
         choose(cells, paths, widths);
         for &(place, ..) in &*rest {
-            // A cell of two bits has the signs of its outliers (`fixes`), however many add up to an integer.
+            // In a cell of at least 2 bits, the cell's integer has the sign of the outliers (see `fixes`), even if
+            // several add up to one integer.
             let width = &mut widths[place / GROUP];
             *width = 2.max(*width);
         }
@@ -396,9 +400,9 @@ impl Packer {
     }
 }
 
-/// An outlier in 32 bits: the column in its segment (12), the row (4), the difference (16).
+/// Packs an outlier in 32 bits: the column within its segment (12 bits), the row (4), the difference (16).
 ///
-/// The cell's integer lies between 0 and the outlier's, so the difference is no larger than that.
+/// The cell's integer is between 0 and the complete integer, so the difference is no larger than the latter.
 fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
     (delta as u32) << 16 | ((column % SEGMENT) << 4 | row) as u32
 }
@@ -418,7 +422,7 @@ mod tests {
             Strip { ends: &[1, 1], widths: &[1, 0], outliers: &of_group_1, cells: &[line], rows: &[7], steps: &[1.0] };
         let passes = |strip: Strip, rows| std::panic::catch_unwind(|| strip.check(rows)).is_ok();
         assert!(passes(good, 8));
-        assert!(!passes(good, 7), "a row that the band does not have");
+        assert!(!passes(good, 7), "a row that the row group does not have");
         assert!(!passes(Strip { cells: &[line, line], ..good }, 8), "a line that no cell has");
         assert!(!passes(Strip { cells: &[], ..good }, 8), "a cell without its lines");
         assert!(!passes(Strip { widths: &[1], ..good }, 8), "an outlier in no group");

@@ -1,32 +1,32 @@
 //! A cell: the integers of 16 rows and 32 columns, stored at one width.
 //!
-//! A cell is 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group: byte `4 row + column %
-//! 4` is the integer plus [`bias`], so that one VPDPBUSD multiplies it by four activations and adds up each row in a
-//! lane of its own.
+//! A cell consists of 8 *vectors* of 64 bytes. Vector `v` has columns `4 v` to `4 v + 3` of the group. The integer of a
+//! row and column, plus [`bias`], is in byte `4 row + column % 4`, so that one VPDPBUSD multiplies the vector by four
+//! activations and sums each row in a lane of its own.
 //!
-//! At width `w` a cell is `w` lines of 64 bytes, and a byte of a line has bits of the bytes at its place in some
-//! vectors: first as many whole vectors as it has room for, `f = 8 / w`, then what is left of it, bit by bit, goes to
-//! the vectors that no line has whole. So vector `v < f w` is bits `w (v / w)` and up of line `v % w`: one shift and one
-//! mask bring it out, and vectors in [`Piece`]s are few.
+//! At width `w` a cell takes `w` lines of 64 bytes. A byte of a line holds bits of the bytes at the same position in
+//! some vectors: first as many whole vectors as fit, `f = 8 / w`. The remaining bits of the lines are distributed, bit
+//! by bit, over the vectors that no line holds whole. Vector `v < f w` is therefore at bits `w (v / w)` and up of line
+//! `v % w`, and one shift and one mask extract it. Few vectors are in several [`Piece`]s.
 
-/// Rows of a strip: lanes of a 512-bit register.
+/// Rows of a strip: the 32-bit lanes of a 512-bit register.
 pub(super) const STRIP: usize = 16;
 /// Columns of a group.
 pub(super) const GROUP: usize = 32;
-/// Columns whose activations are multiplied at once.
+/// Columns whose activations are multiplied by one instruction.
 pub(super) const QUAD: usize = 4;
 /// Vectors of a cell.
 pub(super) const VECTORS: usize = GROUP / QUAD;
 /// Integers of a cell.
 pub(super) const CELL: usize = STRIP * GROUP;
-/// Columns whose activations share a scale. Sums over a block are integers, below 128 * 32767 * 127 < 2^31.
+/// Columns whose activations share a scale. The integer sum over a block is below 128 * 32767 * 127 < 2^31.
 pub(super) const BLOCK: usize = 128;
 /// Groups of a block.
 pub(super) const BLOCK_GROUPS: usize = BLOCK / GROUP;
-/// The widest cell, in bits.
+/// The largest width of a cell, in bits.
 pub(super) const WIDEST: u8 = 8;
 
-/// 64 bytes: a cell of width `w` takes `w` of them.
+/// A line of 64 bytes; a cell of width `w` takes `w` lines.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub [u8; 64]);
@@ -37,34 +37,34 @@ impl Default for Line {
     }
 }
 
-/// What is added to the integers of a cell.
+/// Returns the bias that is added to the integers of a cell.
 #[inline(always)]
 pub(super) fn bias(width: u8) -> i32 {
     (1 << width) >> 1
 }
 
-/// The integers that a cell holds: from `-bias(width)` up to this.
+/// Returns the largest integer that a cell holds; the smallest is `-bias(width)`.
 #[inline(always)]
 pub(super) fn most(width: u8) -> i32 {
     (bias(width) - 1).max(0)
 }
 
-/// Bits of a line that are bits of a vector.
+/// Bits of a line that belong to a vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub vector: usize,
-    /// The lowest bit in the vector's bytes.
+    /// The lowest bit of the piece in the bytes of the vector.
     pub to: usize,
     pub line: usize,
-    /// The lowest bit in the line's bytes, which is no lower than `to`.
+    /// The lowest bit of the piece in the bytes of the line, which is at least `to`.
     pub from: usize,
     pub bits: usize,
 }
 
-/// The most pieces that a cell has: at 7 bits, 7 whole vectors and one in 7 pieces.
+/// The largest number of pieces of a cell: at 7 bits, 7 whole vectors and one in 7 pieces.
 const MOST_PIECES: usize = 14;
 
-/// The pieces of a width.
+/// The pieces of cells of one width.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pieces {
     pieces: [Piece; MOST_PIECES],
@@ -72,7 +72,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Vector by vector, lowest bits first. `width`: 8 at most.
+    /// Returns the pieces of a width of at most 8 bits, vector by vector, lowest bits first.
     pub(super) const fn of(width: usize) -> Pieces {
         let none = Piece { vector: 0, to: 0, line: 0, from: 0, bits: 0 };
         let mut found = Pieces { pieces: [none; MOST_PIECES], count: 0 };
@@ -80,7 +80,7 @@ impl Pieces {
             return found;
         }
         let whole = 8 / width * width;
-        // The bit after the last one that was given away: of lines' rests, one after another.
+        // The next free bit among the remaining bits of the lines.
         let (mut line, mut from) = (0, whole);
         let mut vector = 0;
         while vector < VECTORS {
@@ -107,7 +107,7 @@ impl Pieces {
         found
     }
 
-    /// One of them, if there are so many.
+    /// Returns piece number `index`, if there is one.
     pub(super) const fn get(&self, index: usize) -> Option<Piece> {
         if index < self.count { Some(self.pieces[index]) } else { None }
     }
@@ -118,7 +118,7 @@ impl Pieces {
     }
 }
 
-/// Those of all widths.
+/// The pieces of each width.
 const PIECES: [Pieces; WIDEST as usize + 1] = {
     let mut all = [Pieces::of(0); WIDEST as usize + 1];
     let mut width = 0;
@@ -129,13 +129,13 @@ const PIECES: [Pieces; WIDEST as usize + 1] = {
     all
 };
 
-/// A byte with its `bits` lowest bits set.
+/// Returns a byte whose `bits` lowest bits are set.
 #[inline(always)]
 pub(super) const fn low(bits: usize) -> u8 {
     ((1u16 << bits) - 1) as u8
 }
 
-/// Appends a cell: `values` are integers plus bias, below `2^width`.
+/// Appends a cell. `values` are integers plus bias, below `2^width`.
 #[inline(always)]
 pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
     let vectors = values.as_chunks::<64>().0;
@@ -148,7 +148,7 @@ pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
     }
 }
 
-/// Integers plus bias of a cell, as [`pack`] had them. `lines`: those of the cell.
+/// Writes the integers plus bias of a cell to `values`, in the order of [`pack`]. `lines` are the lines of the cell.
 #[inline(always)]
 pub(super) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
     values.fill(0);
@@ -160,7 +160,7 @@ pub(super) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
     }
 }
 
-/// The integer at one row and column of a cell.
+/// Returns the integer in one row and column of a cell.
 pub(super) fn integer(lines: &[Line], width: u8, row: usize, column: usize) -> i32 {
     let (v, byte) = (column / QUAD, QUAD * row + column % QUAD);
     let of_vector = PIECES[usize::from(width)].all().iter().filter(|piece| piece.vector == v);

@@ -1,35 +1,36 @@
-//! The order in which a packed matrix has its columns.
+//! The order of columns in a packed matrix.
 
 use std::sync::Arc;
 
 use super::PackError;
 use super::cell::{BLOCK, GROUP};
 
-/// Most columns: an index of a column, and of four times as many bytes, fits 32 bits.
+/// The largest number of columns: a column index, and four times as many bytes, fit 32 bits.
 const MOST: usize = 1 << 24;
 
-/// The columns of a matrix, sorted by how wide their integers are, so that each group of 32 needs one width; with
-/// their steps.
+/// The columns of a matrix with their steps, sorted by the width of their integers, so that the 32 columns of a group
+/// have similar widths.
 ///
-/// Cheap to clone: the bands of a matrix share it.
+/// Cheap to clone: the row groups of a matrix share it.
 #[derive(Clone, Debug)]
 pub struct ColumnOrder(Arc<Columns>);
 
 #[derive(Debug, PartialEq)]
 struct Columns {
-    /// The file's column at each place.
+    /// The column of the file at each position.
     order: Vec<u32>,
-    /// The step of the column at each place.
+    /// The step of the column at each position.
     steps: Vec<f32>,
 }
 
 impl ColumnOrder {
-    /// The order of columns of these steps by `widths`, the narrowest first; equal ones keep their order.
+    /// Sorts columns by `widths`, the narrowest first; columns of equal width keep their order.
     ///
-    /// `steps`: the step of each column; `widths`: any measure of how many bits its integers take, such as its class.
+    /// - `steps`: the step of each column
+    /// - `widths`: any measure of the number of bits that the integers of each column take, such as its class
     ///
     /// # Errors
-    /// If there are not as many widths as steps, more than 2^24 columns, or a step is not finite.
+    /// If the lengths differ, there are more than 2^24 columns, or a step is not finite.
     pub fn new(steps: &[f32], widths: &[i32]) -> Result<ColumnOrder, PackError> {
         PackError::check_count("widths of columns", widths.len(), steps.len())?;
         PackError::check_most("columns", steps.len(), MOST)?;
@@ -40,32 +41,32 @@ impl ColumnOrder {
         Ok(ColumnOrder(Arc::new(Columns { order, steps })))
     }
 
-    /// Columns of the file.
+    /// Returns the number of columns, without padding.
     pub fn inputs(&self) -> usize {
         self.0.order.len()
     }
 
-    /// The file's column at each place.
+    /// Returns the column of the file at each position.
     pub(super) fn order(&self) -> &[u32] {
         &self.0.order
     }
 
-    /// The step at each place.
+    /// Returns the step at each position.
     pub(super) fn steps(&self) -> &[f32] {
         &self.0.steps
     }
 
-    /// Groups of columns, the last one padded.
+    /// Returns the number of groups of columns; the last one is padded.
     pub(super) fn groups(&self) -> usize {
         self.inputs().div_ceil(GROUP)
     }
 
-    /// Blocks of columns, the last of which may have fewer groups.
+    /// Returns the number of blocks of columns; the last one may have fewer groups.
     pub(super) fn blocks(&self) -> usize {
         self.inputs().div_ceil(BLOCK)
     }
 
-    /// Places, those of the padding among them.
+    /// Returns the number of positions, including padding.
     pub(super) fn padded(&self) -> usize {
         self.groups() * GROUP
     }

@@ -1,48 +1,48 @@
-//! What cannot be packed.
+//! Errors of packing.
 
 use thiserror::Error;
 
-/// Why integers cannot be packed, or bands not be put together. Who knows the tensor adds its name.
+/// Error: integers cannot be packed, or row groups do not form a matrix. The caller adds the name of the tensor.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum PackError {
-    /// A number of elements is not what the shape asks for.
+    /// A number of elements does not match the shape.
     #[error("{what}: there are {found}, not {expected}")]
     Count {
         /// What was counted.
         what: &'static str,
-        /// How many there are.
+        /// The number found.
         found: usize,
-        /// How many there should be.
+        /// The number expected.
         expected: usize,
     },
-    /// More columns, or more integers in a band, than kernels address.
-    #[error("{what}: {found} are more than {most}, the most that kernels address")]
+    /// More columns, or more integers in a row group, than kernels can address.
+    #[error("{what}: {found} is more than the {most} that kernels can address")]
     TooLarge {
-        /// What there is too much of.
+        /// What was counted.
         what: &'static str,
-        /// How many there are.
+        /// The number found.
         found: usize,
-        /// The most there may be.
+        /// The largest number allowed.
         most: usize,
     },
-    /// Integers so large that a sum of products with them does not fit 32 bits.
-    #[error("row {row} of the band: sums of products with its integers do not fit 32 bits")]
+    /// Integers are so large that a sum of products with them does not fit 32 bits.
+    #[error("row {row} of the row group: sums of products with its integers do not fit 32 bits")]
     Integers {
-        /// Their row in the band.
+        /// The row within the row group.
         row: usize,
     },
-    /// A step that is infinite or not a number.
-    #[error("the step {value} of {what} {index}: steps are finite")]
+    /// A step is infinite or NaN.
+    #[error("the step {value} of {what} {index}: steps must be finite")]
     Step {
         /// `row` or `column`.
         what: &'static str,
-        /// Which one.
+        /// Index of the row or column.
         index: usize,
         /// The step.
         value: f32,
     },
-    /// A band was packed under other columns than the matrix has.
-    #[error("band {0} was packed under another order of columns")]
+    /// A row group was packed with another column order than that of the matrix.
+    #[error("row group {0} was packed with another order of columns")]
     OtherColumns(usize),
 }
 

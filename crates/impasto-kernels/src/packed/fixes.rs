@@ -1,10 +1,10 @@
-//! What outliers add to sums: the same for every kernel.
+//! The contribution of outliers to sums, common to all kernels.
 
 use super::activations::{FloatPanel, Panel};
 use super::band::{Outlier, Strip};
 use super::cell::{BLOCK, GROUP, QUAD, STRIP};
 
-/// Integer sums over outliers, for each block of columns and each token of a panel: one for each row of a strip.
+/// Integer sums over outliers for each block of columns and each token of a panel, one per row of a strip.
 #[derive(Debug, Default)]
 pub(super) struct Fixes {
     /// Sums of integers times activations.
@@ -14,14 +14,14 @@ pub(super) struct Fixes {
 }
 
 impl Fixes {
-    /// Makes room for `len` sums: blocks times tokens.
+    /// Makes room for `len` entries: blocks times tokens.
     pub(super) fn grow(&mut self, len: usize) {
         for sums in [&mut self.sums, &mut self.signs] {
             sums.resize(len.max(sums.len()), [0; STRIP]);
         }
     }
 
-    /// Sums the outliers of a strip; all of them, or only the far ones.
+    /// Computes the sums over the outliers of a strip: over all of them, or only over the far ones.
     #[inline(always)]
     pub(super) fn sum<const TOKENS: usize, const SIGNS: bool>(&mut self, strip: Strip, panel: Panel, only_far: bool) {
         let len = strip.widths.len().div_ceil(BLOCK / GROUP) * TOKENS;
@@ -30,9 +30,9 @@ impl Fixes {
         let quads = &panel.quads.as_chunks::<TOKENS>().0[..strip.widths.len() * (GROUP / QUAD)];
         let of_blocks = sums.as_chunks_mut::<TOKENS>().0;
         let add = |Outlier { column, row, delta }: Outlier| {
-            // Outliers are many, and to ask about each would cost as much as the sum.
-            // SAFETY: an outlier's column is in one of its strip's groups (`Strip::check`), and there are quads
-            // for all groups and sums for their blocks, sliced above.
+            // There are many outliers; bounds checks would cost as much as the sum.
+            // SAFETY: the column of an outlier is in one of the groups of its strip (`Strip::check`), and the slices
+            // above hold quads for all groups and sums for all blocks.
             let (sums, quads) =
                 unsafe { (of_blocks.get_unchecked_mut(column / BLOCK), quads.get_unchecked(column / QUAD)) };
             for (sums, q) in sums.iter_mut().zip(quads) {
@@ -57,7 +57,7 @@ impl Fixes {
     }
 }
 
-/// Sums of outliers times activations in binary32, in the order of outliers.
+/// Returns the sums of outliers times activations in binary32, in the order of outliers.
 #[inline(always)]
 pub(super) fn sum_floats<const TOKENS: usize>(strip: Strip, panel: FloatPanel, offset: f32) -> [[f32; STRIP]; TOKENS] {
     let mut sums = [[0.0; STRIP]; TOKENS];
@@ -71,7 +71,8 @@ pub(super) fn sum_floats<const TOKENS: usize>(strip: Strip, panel: FloatPanel, o
     sums
 }
 
-/// The sign of an outlier, less that of the cell's integer: cells of a width of 2 bits or more have the sign already.
+/// Returns the sign of an outlier minus the sign of the cell's integer. In cells of 2 bits or more, the cell's integer
+/// already has the sign.
 #[inline(always)]
 fn sign_beyond(width: u8, delta: i32) -> i32 {
     match width {

@@ -1,4 +1,4 @@
-//! Which kernel multiplies.
+//! Selection of the kernels for packed products.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, unpacked};
 
-/// The instructions of products with packed matrices. All kernels give the same bits.
+/// The instructions that packed products use. All kernels give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Kind);
 
@@ -28,13 +28,13 @@ enum Kind {
     Avx512,
 }
 
-/// Strips that are multiplied together once they are unpacked.
+/// Number of strips that are multiplied together after they are unpacked.
 pub(super) const STRIPS: usize = 2;
 
-/// Tokens that are multiplied straight from the cells, at most.
+/// The largest number of tokens that are multiplied directly from the cells.
 const DIRECT: usize = 4;
 
-/// Calls a kernel for the number of tokens of a panel.
+/// Calls a kernel that is generic over the number of tokens of a panel.
 macro_rules! for_tokens {
     ([$($n:literal)*] $tokens:expr, $kernel:ident, $call:expr) => {
         match $tokens {
@@ -45,13 +45,13 @@ macro_rules! for_tokens {
 }
 
 impl Kernel {
-    /// The best one that `IMPASTO_CPU` ([`Isa::best`]) and this processor allow.
+    /// Returns the best kernel that `IMPASTO_CPU` ([`Isa::best`]) and this processor allow.
     pub fn best() -> Kernel {
         Kernel::of(Isa::best())
     }
 
-    /// The best one of a isa: at `avx512`, that with VNNI; without VNNI, or at `avx2`, that with AVX2 and FMA;
-    /// otherwise the portable one.
+    /// Returns the best kernel for an instruction set: for `avx512` the one with VNNI; for `avx2`, or without VNNI, the
+    /// one with AVX2 and FMA; otherwise the portable one.
     pub fn of(isa: Isa) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         {
@@ -68,15 +68,15 @@ impl Kernel {
         Kernel(Kind::Scalar)
     }
 
-    /// All that this processor has, from the slowest.
+    /// Returns all kernels that this processor supports, from the slowest to the fastest.
     pub fn available() -> Vec<Kernel> {
         let mut kernels: Vec<_> = Isa::available().into_iter().map(Kernel::of).collect();
         kernels.dedup();
         kernels
     }
 
-    /// Are strips unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`])? Else straight from
-    /// their cells ([`Kernel::int8`]), as always where there is an offset.
+    /// Returns whether strips are unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`]).
+    /// Otherwise, and always if there is an offset, they are multiplied directly from their cells ([`Kernel::int8`]).
     pub(super) fn unpacks(self, tokens: usize) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.0 == Kind::Avx512 && tokens > DIRECT;
@@ -84,7 +84,7 @@ impl Kernel {
         false
     }
 
-    /// Tokens of a panel, at most.
+    /// Returns the largest number of tokens in a panel.
     pub(super) fn panel(self, unpacks: bool) -> usize {
         if unpacks { PANEL } else { DIRECT }
     }
@@ -97,7 +97,7 @@ impl Kernel {
             // SAFETY: as below.
             Kind::Avx2 => unsafe { avx2::permute(columns, x, out) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features: `of` saw to it.
+            // SAFETY: `Kernel::of` checked that the processor has the features.
             Kind::Avx512 => unsafe { avx512::permute(columns, x, out) },
         }
     }
@@ -110,12 +110,13 @@ impl Kernel {
             // SAFETY: as below.
             Kind::Avx2 => unsafe { avx2::quantize(panel, token, values) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features: `of` saw to it.
+            // SAFETY: `Kernel::of` checked that the processor has the features.
             Kind::Avx512 => unsafe { avx512::quantize(panel, token, values) },
         }
     }
 
-    /// Sums of strips of a band for each token, rows not yet times their steps: `each` takes them strip by strip.
+    /// Computes the sums of strips of a row group for each token, before the multiplication by row steps. Calls `each`
+    /// with each strip and its sums.
     pub(super) fn int8(
         self,
         band: &Band,
@@ -131,8 +132,8 @@ impl Kernel {
                 let strip = band.strip(index);
                 match self.0 {
                     #[cfg(target_arch = "x86_64")]
-                    // All strips at once: a call for each would cost as much as a short one.
-                    // SAFETY: the processor has the features: `of` saw to it.
+                    // All strips in one call, because a call per strip would cost as much as a short strip.
+                    // SAFETY: `Kernel::of` checked that the processor has the features.
                     Kind::Avx512 if offset == 0.0 => unsafe {
                         return avx512::int8_strips::<T, false>(band, strips, panel, offset, fixes, each);
                     },
@@ -160,7 +161,7 @@ impl Kernel {
         })
     }
 
-    /// As [`Kernel::int8`], activations in binary32.
+    /// Like [`Kernel::int8`] for one strip, with activations in binary32.
     pub(super) fn float(self, strip: Strip, panel: FloatPanel, offset: f32, out: &mut [[f32; STRIP]]) {
         for_tokens!([1 2 3 4] panel.tokens, T, {
             match self.0 {
@@ -172,7 +173,7 @@ impl Kernel {
                 // SAFETY: as below.
                 Kind::Avx2 => unsafe { avx2::float::<T, true>(strip, panel, offset, out) },
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: the processor has the features: `of` saw to it.
+                // SAFETY: `Kernel::of` checked that the processor has the features.
                 Kind::Avx512 if offset == 0.0 => unsafe { avx512::float::<T, false>(strip, panel, offset, out) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
@@ -181,18 +182,18 @@ impl Kernel {
         })
     }
 
-    /// Unpacks strip `index` of `strips` that are multiplied together.
+    /// Unpacks strip `index` of `strips` strips that are multiplied together.
     pub(super) fn unpack(self, strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features: `of` saw to it.
+            // SAFETY: `Kernel::of` checked that the processor has the features.
             Kind::Avx512 => unsafe { unpacked::unpack_strip(strip, index, strips, out) },
-            _ => unreachable!("{self} multiplies straight from cells"),
+            _ => unreachable!("{self} multiplies directly from cells"),
         }
     }
 
-    /// As [`Kernel::int8`], for strips in `weights` as [`Kernel::unpack`] wrote them. `out`: the sums of each token
-    /// for each strip.
+    /// Like [`Kernel::int8`], for strips that [`Kernel::unpack`] wrote to `weights`. `out` receives the sums of each
+    /// token for each strip.
     pub(super) fn unpacked(
         self,
         strips: &[Strip],
@@ -201,7 +202,7 @@ impl Kernel {
         fixes: &mut [Fixes; STRIPS],
         out: &mut [[f32; STRIP]],
     ) {
-        // A panel has 3 tokens at least, since tokens are more than DIRECT and shared out evenly.
+        // A panel has at least 3 tokens, because there are more than DIRECT tokens and they are divided evenly.
         for_tokens!([3 4 5 6] panel.tokens, T, {
             for (fixes, strip) in fixes.iter_mut().zip(strips).filter(|(_, strip)| strip.has_far()) {
                 fixes.sum::<T, false>(*strip, panel, true);
@@ -211,18 +212,18 @@ impl Kernel {
             let out = out.as_chunks_mut::<T>().0;
             match (self.0, strips.len()) {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: the processor has the features: `of` saw to it.
+                // SAFETY: `Kernel::of` checked that the processor has the features.
                 (Kind::Avx512, 1) => unsafe { unpacked::multiply::<1, T>(weights, panel, fixes, first(out)) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 (Kind::Avx512, _) => unsafe { unpacked::multiply::<2, T>(weights, panel, fixes, first(out)) },
-                _ => unreachable!("{self} multiplies straight from cells"),
+                _ => unreachable!("{self} multiplies directly from cells"),
             }
         })
     }
 }
 
-/// The first `S` elements.
+/// Returns the first `S` elements.
 fn first<T, const S: usize>(out: &mut [T]) -> &mut [T; S] {
     out.first_chunk_mut().expect("room for all strips")
 }

@@ -1,18 +1,19 @@
-//! Packed matrices: the integers of a lattice at a few bits each, ready for the processor at hand.
+//! Packed matrices: lattice integers at a few bits each, in a layout for fast products.
 //!
-//! A weight is `row step * column step * (z + sign(z) * offset / 256)` (SPEC 10.3), `z` an integer. A product takes
-//! the column steps into the activations and quantizes those to 8 bits, one scale for each [`ACTIVATION_BLOCK`]
-//! columns; sums over a block are of integers, and exact; blocks are added up in binary32, in order. So every kernel,
-//! for any number of threads and tokens, gives the same bits.
+//! A weight is `row step * column step * (z + sign(z) * offset / 256)` (SPEC 10.3) with an integer `z`. A product
+//! multiplies the activations by the column steps and quantizes them to 8 bits, with one scale per [`ACTIVATION_BLOCK`]
+//! columns. Sums over such a block are exact, because they are of integers; the blocks are added in binary32, in order.
+//! Therefore every kernel gives the same bits, for any number of threads and tokens.
 //!
 //! ```text
-//! PackedMatrix -> Band (rows that were decoded together) -> strip (16 rows) -> cell (16 x 32 integers of one width, 0 to 8 bits)
+//! matrix -> row group (rows that were decoded together) -> strip (16 rows) -> cell (16 x 32 integers of one width, 0
+//! to 8 bits)
 //! ```
 //!
-//! Files are coded with a scale for each row and column: sorted by it, integers of a cell are about as wide as each
-//! other. Those that are wider than their cell lie beside as outliers. What is read for a token is then little more
-//! than the entropy of the integers, and reading it is what a token takes; `cell` says how a cell lies in memory,
-//! `avx512` how it is multiplied.
+//! Files have a scale for each row and column. Sorted by scale, the integers of a cell have about the same width.
+//! Integers that are too wide for their cell are stored separately, as outliers. A token then reads little more than
+//! the entropy of the integers, and that read determines its time. `cell` describes the layout of a cell, `avx512` its
+//! multiplication.
 
 mod activations;
 mod arena;
@@ -49,45 +50,45 @@ pub use multiply::Scratch;
 use crate::Pool;
 use cell::STRIP;
 
-/// Columns whose activations are quantized with one scale.
+/// Number of columns whose activations share a scale.
 pub const ACTIVATION_BLOCK: usize = cell::BLOCK;
 
-/// Bytes that a share of a product reads, at least.
+/// The smallest number of bytes that a share of a product reads.
 const SHARE: usize = 1 << 15;
 
-/// A matrix, packed.
+/// A packed matrix.
 #[derive(Debug)]
 pub struct PackedMatrix {
     columns: ColumnOrder,
     bands: Vec<Band>,
-    /// First row of each band, and the end.
+    /// The first row of each row group, and the end of the last.
     starts: Vec<usize>,
-    /// Strips before each band, and all.
+    /// The number of strips before each row group, and of all strips.
     strips: Vec<usize>,
-    /// Bytes that a product reads.
+    /// Number of bytes that a product reads.
     bytes: usize,
 }
 
-/// What a packed matrix takes.
+/// Size of a packed matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Packing {
     /// Number of weights.
     pub weights: usize,
-    /// Bits of the cells.
+    /// Number of bits of the cells.
     pub cell_bits: usize,
-    /// Integers that lie beside their cells.
+    /// Number of integers that are stored separately because they are too wide for their cell.
     pub outliers: usize,
-    /// All memory, in bytes.
+    /// Memory in bytes.
     pub bytes: usize,
 }
 
 impl Packing {
-    /// Bits of a weight in its cell, on average.
+    /// Returns the average width of a weight in its cell, in bits.
     pub fn mean_width(&self) -> f64 {
         self.cell_bits as f64 / self.weights.max(1) as f64
     }
 
-    /// Adds another matrix.
+    /// Adds the size of another matrix.
     pub fn add(&mut self, other: Packing) {
         self.weights += other.weights;
         self.cell_bits += other.cell_bits;
@@ -97,10 +98,10 @@ impl Packing {
 }
 
 impl PackedMatrix {
-    /// Puts bands together, the first rows first.
+    /// Creates a matrix of row groups, in the order of rows.
     ///
     /// # Errors
-    /// [`PackError::OtherColumns`] if a band was not packed with `columns`.
+    /// [`PackError::OtherColumns`] if a row group was not packed with `columns`.
     pub fn new(columns: ColumnOrder, bands: Vec<Band>) -> Result<PackedMatrix, PackError> {
         let (mut starts, mut strips, mut bytes) = (vec![0], vec![0], 0);
         for (index, band) in bands.iter().enumerate() {
@@ -114,17 +115,17 @@ impl PackedMatrix {
         Ok(PackedMatrix { columns, bands, starts, strips, bytes })
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn outputs(&self) -> usize {
         self.starts[self.bands.len()]
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub fn inputs(&self) -> usize {
         self.columns.inputs()
     }
 
-    /// All memory that it takes, in bytes.
+    /// Returns the memory of the matrix in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.columns.memory_bytes()
             + size_of_val(&self.starts[..])
@@ -132,7 +133,7 @@ impl PackedMatrix {
             + self.bands.iter().map(|band| size_of::<Band>() + band.memory_bytes()).sum::<usize>()
     }
 
-    /// What it takes, in detail.
+    /// Returns the size of the matrix in detail.
     pub fn report(&self) -> Packing {
         Packing {
             weights: self.outputs() * self.inputs(),
@@ -142,11 +143,11 @@ impl PackedMatrix {
         }
     }
 
-    /// Writes the weights of a row, columns in the file's order: those of SPEC 10.3 before they are rounded to the
-    /// tensor's type.
+    /// Writes the weights of a row, with columns in the order of the file: those of SPEC 10.3 before they are rounded
+    /// to the dtype of the tensor.
     ///
     /// # Panics
-    /// If there is no such row, or `out` does not hold `inputs()` elements.
+    /// If there is no such row, or `out` does not have `inputs()` elements.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.inputs(), "a row of weights");
         let (order, steps) = (self.columns.order(), self.columns.steps());
@@ -158,10 +159,10 @@ impl PackedMatrix {
         out.iter_mut().for_each(|weight| *weight *= step);
     }
 
-    /// Writes the integers of a row, columns in the file's order.
+    /// Writes the integers of a row, with columns in the order of the file.
     ///
     /// # Panics
-    /// As [`PackedMatrix::row`].
+    /// As for [`PackedMatrix::row`].
     pub fn integers(&self, row: usize, out: &mut [i32]) {
         assert_eq!(out.len(), self.inputs(), "a row of integers");
         let order = self.columns.order();
@@ -169,15 +170,15 @@ impl PackedMatrix {
         self.for_each_integer(band, row, |place, z| out[order[place] as usize] = z);
     }
 
-    /// The band of a row, and its number in that.
+    /// Returns the row group of a row, and the number of the row within it.
     fn place(&self, row: usize) -> (usize, usize) {
         assert!(row < self.outputs(), "row {row} of {}", self.outputs());
         let band = self.starts.partition_point(|&start| start <= row) - 1;
         (band, row - self.starts[band])
     }
 
-    /// Hands the integers of a row of a band to `each`, with their places, some twice, the last time as they are;
-    /// returns the row's step.
+    /// Calls `each` with the position and the integer of every column in a row of a row group; for some positions
+    /// twice, the second time with the correct integer. Returns the step of the row.
     fn for_each_integer(&self, band: usize, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
         let (strip, lane, step) = self.bands[band].place(row);
         let inputs = self.inputs();
@@ -201,22 +202,22 @@ impl PackedMatrix {
         self.starts[band]
     }
 
-    /// Do the weights of some band stand further from 0 than their integers?
+    /// Returns whether the reconstruction points of some row group have an offset.
     fn has_offset(&self) -> bool {
         self.bands.iter().any(|band| band.offset() != 0.0)
     }
 
-    /// How many shares a product may be cut into.
+    /// Returns the largest number of shares that a product is divided into.
     fn most_shares(&self) -> usize {
         (self.bytes / SHARE).clamp(1, self.strips[self.bands.len()].max(1))
     }
 
-    /// The strips of each band that belong to a share, nearly the same number to each.
+    /// Returns the strips of each row group in a share. All shares have nearly the same number of strips.
     fn share(&self, share: usize, shares: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let cut = |share: usize| self.strips[self.bands.len()] * share / shares;
         let (from, to) = (cut(share), cut(share + 1));
         let of_bands = self.strips.windows(2).enumerate().map(move |(band, of_band)| {
-            // Strips go in pairs where there are many tokens.
+            // Shares begin at even strips, because strips are unpacked in pairs.
             let within = |cut: usize| {
                 if cut < of_band[1] { cut.saturating_sub(of_band[0]) & !1 } else { of_band[1] - of_band[0] }
             };

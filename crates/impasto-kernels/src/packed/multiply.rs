@@ -1,4 +1,4 @@
-//! A product: activations are made ready, then strips are shared out.
+//! Products: activations are prepared, then strips are distributed over the threads.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use super::kernel::STRIPS;
 use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool, SHARE};
 use crate::parts::Parts;
 
-/// Shares of a product for each thread, at most. They even out threads that are not equally fast; but to take one is an
-/// atomic operation, which waits for all memory that is being read, so they are few.
+/// The largest number of shares per thread. Shares even out differences in the speed of threads. But taking one is an
+/// atomic operation, which waits for outstanding loads, so there are only a few.
 const SHARES: usize = 8;
 
-/// Memory of products: grows when a product needs more than those before, and is then used again.
+/// Working memory of products. It grows to the needs of the largest product and is reused.
 #[derive(Debug, Default)]
 pub struct Scratch {
     quads: Vec<[i8; QUAD]>,
@@ -26,18 +26,18 @@ pub struct Scratch {
     workers: Vec<Mutex<Worker>>,
 }
 
-/// Memory of one worker.
+/// Working memory of one worker.
 #[derive(Debug, Default)]
 struct Worker {
-    /// The activations of one token in the order of columns.
+    /// The activations of one token, in the sorted order of columns.
     row: Vec<f32>,
     fixes: [Fixes; STRIPS],
-    /// Strips with a byte for each integer.
+    /// Strips with one byte per integer.
     unpacked: Vec<Line>,
     results: [[f32; STRIP]; STRIPS * PANEL],
 }
 
-/// Elements that one token takes of each buffer.
+/// Number of elements per token in each buffer.
 #[derive(Clone, Copy)]
 struct Sizes {
     places: usize,
@@ -50,13 +50,13 @@ impl Sizes {
         self.places / QUAD
     }
 
-    /// Of a strip, unpacked.
+    /// Number of lines of an unpacked strip.
     fn lines(self) -> usize {
         self.quads()
     }
 }
 
-/// Tokens cut into panels of nearly the same size.
+/// Tokens divided into panels of nearly equal size.
 #[derive(Clone, Copy)]
 struct Panels {
     tokens: usize,
@@ -75,7 +75,7 @@ impl Panels {
 }
 
 impl Scratch {
-    /// No memory yet.
+    /// Creates empty working memory.
     pub fn new() -> Self {
         Scratch::default()
     }
@@ -108,22 +108,22 @@ impl Scratch {
     }
 }
 
-/// A worker's memory: nobody else asks for it while the worker has a task.
+/// Locks a worker's memory. Nobody else uses it while the worker runs a task, so this does not wait.
 fn lock(workers: &[Mutex<Worker>], worker: usize) -> MutexGuard<'_, Worker> {
     workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PackedMatrix {
-    /// `out[t][r] = sum over c of W[r][c] x[t][c]` for each of `tokens` tokens.
+    /// Computes `out[t][r] = sum over c of W[r][c] x[t][c]` for each of `tokens` tokens.
     ///
-    /// `x`: tokens x inputs; `out`: tokens rows that begin `stride` elements apart, of each the first `outputs()`
-    /// elements are written. Sums have one order, so the result does not depend on the kernel, the number of threads
-    /// or of tokens. Where an activation is infinite or not a number, or overflows times its column's step, the
-    /// token's outputs are not numbers; with [`Activations::F32`] they are what IEEE 754 makes of it.
+    /// `x` is tokens x inputs. The rows of `out` begin `stride` elements apart; the first `outputs()` elements of each
+    /// are written. The order of additions is fixed, so the result does not depend on the kernel, the number of threads
+    /// or the number of tokens. If an activation is infinite or NaN, or overflows when multiplied by the step of its
+    /// column, the outputs of that token are NaN; with [`Activations::F32`], they follow IEEE 754.
     ///
     /// # Panics
-    /// If `x` or `out` have not the size, or `stride` is less than `outputs()`.
-    #[allow(clippy::too_many_arguments, reason = "a product and what it works with")]
+    /// If `x` or `out` has the wrong size, or `stride` is less than `outputs()`.
+    #[allow(clippy::too_many_arguments, reason = "the inputs, the output and the working memory of a product")]
     pub fn multiply(
         &self,
         kernel: Kernel,
@@ -163,8 +163,8 @@ impl PackedMatrix {
                         let start = token * stride + self.start_of(index);
                         let out = out.pointer(start..start + band.rows());
                         for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                            // SAFETY: rows of a band are below `band.rows()`, and each is written by the one share that
-                            // has its strip.
+                            // SAFETY: rows are below the number of rows of the row group (`Strip::check`), and each is
+                            // written only by the share that has its strip.
                             unsafe { out.add(row as usize).write(sum * step) };
                         }
                     }
@@ -174,7 +174,7 @@ impl PackedMatrix {
     }
 }
 
-/// A product under way, its activations ready.
+/// A product whose activations are prepared.
 struct Product<'a> {
     kernel: Kernel,
     activations: Activations,
@@ -186,8 +186,8 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies strips of a band with all tokens: hands `each` a strip, some tokens and the strip's
-    /// sums for each of them, not yet times the steps of rows.
+    /// Multiplies strips of a row group by all tokens. Calls `each` with a strip, a range of tokens, and the strip's
+    /// sums for each of these tokens, before the multiplication by row steps.
     fn multiply(
         &self,
         band: &Band,
@@ -199,7 +199,8 @@ impl Product<'_> {
         match self.activations {
             Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
             Activations::Int8 => {
-                // Strips that the next panel finds in the cache; for one panel all, since calls cost.
+                // Few enough strips that the next panel finds them in the cache. With one panel all strips, because
+                // calls have a cost.
                 let run =
                     if self.panels.count > 1 { SHARE * band.strips() / band.bytes().max(1) } else { strips.len() };
                 for first in strips.clone().step_by(run.max(1)) {
@@ -221,7 +222,7 @@ impl Product<'_> {
         }
     }
 
-    /// [`Product::multiply`], some strips unpacked together and then multiplied with all tokens.
+    /// [`Product::multiply`] for strips that are unpacked, a few at a time, and then multiplied by all tokens.
     fn multiply_unpacked(
         &self,
         band: &Band,
@@ -263,12 +264,12 @@ impl Product<'_> {
     }
 }
 
-/// Where a buffer has tokens, of which each takes `size` elements.
+/// Returns the range of `tokens` in a buffer with `size` elements per token.
 fn part(tokens: &Range<usize>, size: usize) -> Range<usize> {
     tokens.start * size..tokens.end * size
 }
 
-/// Quantizes all tokens.
+/// Quantizes the activations of all tokens.
 fn quantize(
     kernel: Kernel,
     columns: &ColumnOrder,
@@ -283,7 +284,7 @@ fn quantize(
     pool.run(panels.count, &|worker, panel| {
         let tokens = panels.get(panel);
         let row = &mut lock(workers, worker).row[..sizes.places];
-        // SAFETY: panels have tokens of their own, so their parts do not overlap.
+        // SAFETY: panels are disjoint sets of tokens, so their parts do not overlap.
         let mut panel = unsafe {
             PanelMut {
                 tokens: tokens.len(),
@@ -299,7 +300,7 @@ fn quantize(
     });
 }
 
-/// Arranges all tokens in binary32.
+/// Arranges the activations of all tokens in binary32.
 fn arrange(
     kernel: Kernel,
     columns: &ColumnOrder,
@@ -314,7 +315,7 @@ fn arrange(
     pool.run(panels.count, &|worker, panel| {
         let tokens = panels.get(panel);
         let row = &mut lock(workers, worker).row[..sizes.places];
-        // SAFETY: panels have tokens of their own, so their parts do not overlap.
+        // SAFETY: panels are disjoint sets of tokens, so their parts do not overlap.
         let values = unsafe { values.part(part(&tokens, sizes.places)) };
         for (index, token) in tokens.clone().enumerate() {
             kernel.permute(columns, &x[token * columns.inputs()..][..columns.inputs()], row);

@@ -1,11 +1,11 @@
-//! The portable kernels: what the others are compared with.
+//! The portable kernels, which are the reference for the others.
 
 use super::activations::{FloatPanel, Panel};
 use super::band::Strip;
 use super::cell::{self, BLOCK_GROUPS, CELL, GROUP, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
 
-/// Hands each cell of a strip to `each`: its group, its integers in the order of bytes.
+/// Calls `each` with the group and the integers of each cell of a strip, in the order of their bytes.
 fn for_each_cell(strip: Strip, mut each: impl FnMut(usize, &[i16; CELL])) {
     let (mut values, mut integers) = ([0; CELL], [0; CELL]);
     let mut lines = strip.cells;
@@ -20,10 +20,10 @@ fn for_each_cell(strip: Strip, mut each: impl FnMut(usize, &[i16; CELL])) {
     }
 }
 
-/// Sums of a strip for `TOKENS` tokens, rows not yet times their steps: for each block of columns, in order, the
-/// integer sum times the activations' scale is added in binary32, fused.
+/// Computes the sums of a strip for `TOKENS` tokens, before the multiplication by row steps. For each block of columns,
+/// in order, the integer sum times the scale of the activations is added in binary32, fused.
 ///
-/// `offset`: in steps; `fixes`: those of the strip.
+/// `offset` is in steps; `fixes` are those of the strip.
 pub(super) fn int8<const TOKENS: usize>(
     strip: Strip,
     panel: Panel,
@@ -64,8 +64,8 @@ pub(super) fn int8<const TOKENS: usize>(
     });
 }
 
-/// As [`int8`], activations in binary32: columns `i` modulo 4 are summed in order, fused, for each `i`; then
-/// ((s0 + s1) + (s2 + s3)) + outliers.
+/// Like [`int8`], with activations in binary32. Columns with the same index modulo 4 are summed in order, fused; the
+/// result is ((s0 + s1) + (s2 + s3)) + outliers.
 pub(super) fn float<const TOKENS: usize>(strip: Strip, panel: FloatPanel, offset: f32, out: &mut [[f32; STRIP]]) {
     let mut sums = [[[0.0f32; STRIP]; QUAD]; TOKENS];
     for_each_cell(strip, |group, integers| {

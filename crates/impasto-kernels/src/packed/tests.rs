@@ -1,7 +1,7 @@
 use super::*;
 use impasto_core::rng::SplitMix64;
 
-/// A matrix before it is packed.
+/// A matrix before packing.
 struct Plain {
     rows: usize,
     columns: usize,
@@ -16,14 +16,15 @@ fn uniform(rng: &mut SplitMix64) -> f64 {
     rng.next_f64()
 }
 
-/// About a normal variable, with heavy tails.
+/// Returns an approximately normal variable with heavy tails.
 fn heavy(rng: &mut SplitMix64) -> f64 {
     let normal = (0..6).map(|_| uniform(rng) - 0.5).sum::<f64>() * 1.4;
     normal / uniform(rng).max(0.02).sqrt()
 }
 
 impl Plain {
-    /// Rows and columns of all widths from `2^least` to `2^(least + spread)` levels; some integers are of 16 bits.
+    /// Creates a matrix whose rows and columns have widths from `2^least` to `2^(least + spread)` levels; some integers
+    /// have 16 bits.
     fn new(rows: usize, columns: usize, (least, spread): (f64, f64), seed: u64) -> Plain {
         let mut rng = SplitMix64::new(seed);
         let of_rows: Vec<f64> = (0..rows).map(|_| uniform(&mut rng) * spread / 2.0).collect();
@@ -52,7 +53,7 @@ impl Plain {
         ColumnOrder::new(&self.column_steps, &self.column_widths).unwrap()
     }
 
-    /// Packs it in bands of so many rows.
+    /// Packs the matrix in row groups of `band` rows.
     fn pack(&self, band: usize, offset: u8) -> PackedMatrix {
         let order = self.order();
         let bands = (0..self.rows).step_by(band).map(|first| {
@@ -63,7 +64,7 @@ impl Plain {
         PackedMatrix::new(order.clone(), bands.collect()).unwrap()
     }
 
-    /// What the module's documentation says, integer by integer.
+    /// Computes a product as the module's documentation defines it, integer by integer.
     fn multiply_int8(&self, x: &[f32], offset: u8) -> Vec<f32> {
         let offset = f32::from(offset) / 256.0;
         let mut order: Vec<usize> = (0..self.columns).collect();
@@ -90,7 +91,7 @@ impl Plain {
         out
     }
 
-    /// The weight at a place, exactly.
+    /// Returns the exact weight in a row and column.
     fn weight(&self, r: usize, c: usize, offset: u8) -> f64 {
         let z = f64::from(self.z[r * self.columns + c]);
         let away = if z == 0.0 { 0.0 } else { (f64::from(offset) / 256.0).copysign(z) };
@@ -103,11 +104,12 @@ fn activations(rng: &mut SplitMix64, len: usize) -> Vec<f32> {
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
-    // NaNs are alike.
+    // All NaNs are equal.
     values.iter().map(|v| if v.is_nan() { u32::MAX } else { v.to_bits() }).collect()
 }
 
-/// Shapes: one strip and many, columns that are no multiple of anything, blocks that end early, segments of outliers.
+/// Shapes with one or many strips, numbers of columns that are multiples of nothing, incomplete last blocks, several
+/// segments of outliers.
 const SHAPES: [(usize, usize); 11] = [
     (1, 1),
     (16, 32),
@@ -122,7 +124,7 @@ const SHAPES: [(usize, usize); 11] = [
     (18, 4200),
 ];
 
-/// Ranges of widths: nearly all zeros, a few bits, 8 bits and outliers without end.
+/// Ranges of widths: nearly all zeros, a few bits, 8 bits, and a large number of outliers.
 const WIDTHS: [(f64, f64); 4] = [(-5.0, 3.0), (0.0, 4.0), (2.0, 8.0), (8.0, 4.0)];
 
 #[test]
@@ -295,7 +297,7 @@ fn refusals() {
     let count = |what, found, expected| PackError::Count { what, found, expected };
     assert_eq!(ColumnOrder::new(&[1.0; 3], &[0; 2]), Err(count("widths of columns", 2, 3)));
     let step = ColumnOrder::new(&[1.0, f32::INFINITY], &[0; 2]).unwrap_err();
-    assert_eq!(step.to_string(), "the step inf of column 1: steps are finite");
+    assert_eq!(step.to_string(), "the step inf of column 1: steps must be finite");
     let pack = |z: &[i32], steps: &[f32], widths: &[i32]| Band::pack(z, &columns, steps, widths, 0).unwrap_err();
     assert_eq!(pack(&[0; 5], &[1.0; 2], &[0; 2]), count("integers", 5, 6));
     assert_eq!(pack(&[0; 6], &[1.0; 2], &[0; 1]), count("widths of rows", 1, 2));

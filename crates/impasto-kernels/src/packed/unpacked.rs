@@ -1,8 +1,8 @@
-//! AVX-512 with VNNI for many tokens: strips are unpacked to bytes once, then multiplied with a panel of tokens at a
-//! time.
+//! The kernel for many tokens with AVX-512 and VNNI: unpacks strips to bytes once, then multiplies them by one panel of
+//! tokens at a time.
 //!
-//! Two strips and six tokens: 12 sums of integers, 12 of floats, two weights and an activation are 27 of the 32
-//! registers; 8 loads go with 12 products.
+//! With two strips and six tokens, 12 integer sums, 12 float sums, two weights and an activation take 27 of the 32
+//! registers, and there are 8 loads per 12 products.
 
 use std::arch::x86_64::*;
 
@@ -13,18 +13,18 @@ use super::cell::{self, BLOCK, BLOCK_GROUPS, Line, QUAD, STRIP, VECTORS, WIDEST}
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
 
-/// Writes the integers of a strip, plus 128, to lines `index`, `index + strips`, ... : all but what far outliers have
-/// beyond 8 bits.
+/// Writes the integers of a strip plus 128 to lines `index`, `index + strips`, ... of `out`. The parts of far outliers
+/// beyond 8 bits are not included.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut [Line]) {
     let out = &mut out[..strip.widths.len() * VECTORS * strips];
     let mut at = strip.cells.as_ptr();
     for (&width, out) in strip.widths.iter().zip(out.chunks_exact_mut(VECTORS * strips)) {
         let shift = _mm512_set1_epi8((cell::bias(WIDEST) - cell::bias(width)) as i8);
-        // SAFETY: the lines of all cells are those of the strip (`Strip::check`).
+        // SAFETY: the strip has the lines of all its cells (`Strip::check`).
         let u = if width > 0 { unsafe { unpack(at, width) } } else { [_mm512_setzero_si512(); VECTORS] };
         for (line, u) in out.iter_mut().skip(index).step_by(strips).zip(u) {
-            // SAFETY: a line is 64 bytes, aligned.
+            // SAFETY: a line is 64 aligned bytes.
             unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_add_epi8(u, shift)) };
         }
         // SAFETY: as above; the pointer ends at most one past the last line.
@@ -37,10 +37,11 @@ pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut 
     }
 }
 
-/// Sums of `S` strips for the `T` tokens of a panel, as `scalar::int8`.
+/// Computes the sums of `S` strips for the `T` tokens of a panel, as `scalar::int8` does.
 ///
-/// `weights`: what [`unpack_strip`] wrote for strips 0 to `S - 1` of `S`; `fixes`: of each strip, sums over its far
-/// outliers, if it has any; `out`: for each strip, the sums of each token.
+/// - `weights`: the output of [`unpack_strip`] for strips 0 to `S - 1` of `S`
+/// - `fixes`: for each strip, the sums over its far outliers, if it has any
+/// - `out`: for each strip, the sums of each token
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[allow(clippy::needless_range_loop, reason = "with plain indices the sums stay in registers")]
 pub(super) fn multiply<const S: usize, const T: usize>(
@@ -56,7 +57,7 @@ pub(super) fn multiply<const S: usize, const T: usize>(
     let lines_of_block = BLOCK / QUAD * S;
     for (block, lines) in weights.chunks(lines_of_block).enumerate() {
         let scales: &[f32; T] = panel.scales[block * T..].first_chunk().expect("scales of each block");
-        // Integers are stored plus 128.
+        // The weights include a bias of 128, which is subtracted here.
         let mut biases = [0; T];
         for sums in panel.sums[block * BLOCK_GROUPS * T..].as_chunks::<T>().0.iter().take(BLOCK_GROUPS) {
             biases.iter_mut().zip(sums).for_each(|(bias, sum)| *bias -= cell::bias(WIDEST) * sum);
@@ -69,7 +70,7 @@ pub(super) fn multiply<const S: usize, const T: usize>(
             if let Some(fixes) = fixes[s] {
                 let fixes: &[[i32; STRIP]; T] = fixes.sums[block * T..].first_chunk().expect("sums of each block");
                 for t in 0..T {
-                    // SAFETY: 16 integers are 64 bytes.
+                    // SAFETY: the load reads 64 bytes, which are 16 integers.
                     sums[s][t] = _mm512_add_epi32(sums[s][t], unsafe { _mm512_loadu_si512(fixes[t].as_ptr().cast()) });
                 }
             }

@@ -1,21 +1,21 @@
-//! Which width each cell of a strip gets.
+//! Choosing the width of each cell of a strip.
 
 use super::cell::{self, CELL, Line, WIDEST};
 
-/// What an outlier costs beside a byte of a cell: its memory (4 bytes) and the time that it takes, told in bytes that
-/// could be read meanwhile.
+/// Cost of an outlier, in bytes: its memory (4 bytes), plus the bytes that could be read in the time that it takes.
 const OUTLIER: u32 = 20;
 
-/// What a cell of another width than the one before it costs, told the same way: a branch that is often foretold wrongly.
+/// Cost of a cell whose width differs from that of the previous cell, in the same unit: the branch on the width is
+/// often mispredicted.
 const CHANGE: u32 = 64;
 
-/// Widths to choose from.
+/// Number of widths to choose from.
 pub(super) const CHOICES: usize = WIDEST as usize + 1;
 
-/// The widths of least cost for the cells of a strip, appended to `widths`.
+/// Appends the widths of least cost for the cells of a strip to `widths`.
 ///
-/// Cells one after another should share a width, so the choice is not each cell's own: it is the cheapest path through
-/// all of them (Viterbi, 1967).
+/// Adjacent cells should share a width, so the cells are not independent: the result is the cheapest path through all
+/// of them (Viterbi, 1967).
 #[inline(always)]
 pub(super) fn choose(cells: &[[i16; CELL]], paths: &mut Vec<[u8; CHOICES]>, widths: &mut Vec<u8>) {
     paths.clear();
@@ -42,12 +42,12 @@ pub(super) fn choose(cells: &[[i16; CELL]], paths: &mut Vec<[u8; CHOICES]>, widt
 }
 
 fn cheapest(costs: &[u32; CHOICES]) -> (usize, u32) {
-    // The widest of equals: it has the fewest outliers.
+    // Among equals the widest, which has the fewest outliers.
     let (width, cost) = costs.iter().enumerate().rev().min_by_key(|&(_, cost)| cost).unwrap_or((0, &0));
     (width, *cost)
 }
 
-/// How many integers do not fit a width.
+/// Returns the number of integers that do not fit a width.
 #[inline(always)]
 pub(super) fn beyond(cell: &[i16; CELL], width: u8) -> u16 {
     let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
@@ -58,7 +58,7 @@ pub(super) fn beyond(cell: &[i16; CELL], width: u8) -> u16 {
 mod tests {
     use super::*;
 
-    /// The cost of a choice.
+    /// Returns the cost of a choice.
     fn cost(cells: &[[i16; CELL]], widths: &[u8]) -> u32 {
         let each =
             |(cell, &width): (&[i16; CELL], &u8)| OUTLIER * u32::from(beyond(cell, width)) + 64 * u32::from(width);

@@ -1,4 +1,4 @@
-//! What a tile is said to cost is what it takes.
+//! The computed cost of a tile against its coded size.
 
 use impasto_core::DType;
 
@@ -8,7 +8,7 @@ use crate::header::Refinement;
 use crate::sink::{Cost, Prices, SymbolSink};
 use crate::tables::{Frequencies, parametric};
 
-/// The content of a tile of any kind, owned.
+/// The content of a tile of any kind, with owned data.
 struct Owned {
     kind: Kind,
     dtype: DType,
@@ -74,7 +74,7 @@ fn owned(kind: Kind, dtype: DType, n: usize, noise: &[i32]) -> Owned {
 }
 
 proptest! {
-    /// The bound of `Cost`'s docs holds for every kind, escapes, planes and segments included.
+    /// The bound in the docs of `Cost` holds for every kind, with escapes, planes and segments.
     #[test]
     fn costs_are_lengths_within_the_bound(
         kind in prop::sample::select(Kind::ALL.to_vec()),
@@ -97,7 +97,7 @@ proptest! {
     }
 }
 
-/// On a tile of usual size the error is a few words, far below what the bound allows.
+/// For a tile of ordinary size the error is a few words, far below the bound.
 #[test]
 fn costs_of_usual_tiles_are_within_a_twentieth_of_a_percent() {
     let place = Place { rows: 0..256, columns: 0..480 };
@@ -123,7 +123,7 @@ fn costs_of_usual_tiles_are_within_a_twentieth_of_a_percent() {
     }
 }
 
-/// A value that no symbol reaches, under tables without escapes, has no cost and no code.
+/// A value outside the range of the symbols, under tables without escapes, has neither a cost nor a code.
 #[test]
 fn what_cannot_be_coded_has_no_cost() {
     let place = Place { rows: 0..2, columns: 0..3 };
@@ -143,7 +143,7 @@ fn what_cannot_be_coded_has_no_cost() {
     assert_eq!(encoder(&header, &owned.content()), (false, false));
 }
 
-/// A clone of a cost is a trial that leaves no trace; so is a recording that is rolled back.
+/// Dropping the clone of a cost, or rolling back a recording, undoes a trial completely.
 #[test]
 fn trials_are_taken_back() {
     use crate::class::class;

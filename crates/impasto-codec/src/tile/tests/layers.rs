@@ -1,4 +1,4 @@
-//! Tiles of several layers.
+//! Tiles with several layers.
 
 use impasto_core::{
     Place,
@@ -10,37 +10,38 @@ use crate::class::Kind;
 use crate::header::Refinement;
 use crate::tables::{Frequencies, parametric};
 
-/// A tensor of layers: tensor headers from layer 0 up, the units of one tile, and what each layer decodes to.
+/// A tensor with layers: the tensor headers from layer 0 up, the units of one tile, and the expected output of each
+/// layer.
 struct Layered {
     dtype: DType,
     place: Place,
     headers: Vec<TensorHeader>,
     units: Vec<(Mode, Vec<u8>)>,
-    /// Integers of the layers below an exact one.
+    /// Integers of each layer below the exact one.
     integers: Vec<Vec<i32>>,
-    /// Bytes of the tile, layer by layer.
+    /// Bytes of the tile in each layer.
     elements: Vec<Vec<u8>>,
 }
 
-/// Any tables in which the escape is possible; those of lattices, the last of them first.
+/// Returns tables with an escape: those of a lattice shape in reverse order, repeated as needed.
 fn tables(kind: Kind) -> Shape {
     let tables = parametric(Kind::Lattice, 4).expect("shape");
     let tables: Vec<Frequencies> = tables.into_iter().rev().cycle().take(kind.tables()).collect();
     Shape::Explicit(tables)
 }
 
-/// What differs from tensor to tensor.
+/// Parameters of a random tensor.
 #[derive(Clone, Debug)]
 struct Recipe {
     dtype: DType,
-    /// Plane of layer 0 and of the exact one.
+    /// Plane of layer 0 and of the exact layer.
     planes: (u8, u8),
     step: f32,
     row_steps: bool,
-    /// Factor and offset, for each refinement.
+    /// Factor and offset of each refinement.
     refinements: Vec<(u8, u8)>,
     segments: (usize, usize),
-    /// Integers, residuals and differences from the weights, repeated as need be.
+    /// Integers, residuals and differences from the weights, repeated as needed.
     noise: Vec<i32>,
 }
 
@@ -81,7 +82,7 @@ impl Layered {
             column_classes: IndexArray::new(columns.clone()),
             body,
         };
-        // The weights of a layer, straight from SPEC 10.3.
+        // The weights of a layer, computed as in SPEC 10.3.
         let weights = |z: &[i32], step: f32, offset| -> Vec<u8> {
             let column_scales: Vec<f32> = columns[place.columns.clone()].iter().map(|&i| scale(i.into())).collect();
             let row = |(r, z): (usize, &[i32])| {
@@ -115,7 +116,7 @@ impl Layered {
             layered.integers.push(z.clone());
             layered.elements.push(weights(&z, refinement.step, offset));
         }
-        // Elements near the weights, or anywhere.
+        // Elements near the weights, or arbitrary ones.
         let predicted = layered.elements.last().expect("layer 0").clone();
         let mut elements = predicted.clone();
         for element in elements.chunks_exact_mut(dtype.size()) {
@@ -160,14 +161,14 @@ proptest! {
                 prop_assert_eq!(&z, &layered.integers[k.min(layered.integers.len() - 1)]);
             }
         }
-        // Heads as units.
+        // Tensor headers survive a round trip through bytes.
         for header in &layered.headers {
             let (rows, columns) = (layered.place.rows.end as u64, layered.place.columns.end as u64);
             prop_assert_eq!(&TensorHeader::read(&header.to_bytes(), layered.dtype, rows, columns)?, header);
         }
     }
 
-    /// A damaged unit in any layer is an error or some tile, with every instruction set the same.
+    /// A damaged unit in any layer gives an error or some tile, the same with every instruction set.
     #[test]
     fn damage_never_panics(
         recipe in recipes(),
@@ -242,20 +243,20 @@ fn modes_have_their_layers() {
     assert_eq!(of(&[3]), Err(CodecError::TileLayer { layer: 0, mode: Mode(6) }));
     assert_eq!(of(&[0, 0]), Err(CodecError::TileLayer { layer: 1, mode: Mode(4) }));
     assert_eq!(of(&[0, 1, 2, 3, 3]), Err(CodecError::MissingHeader(Mode::EXACT)));
-    assert_eq!(of(&[0, 3]), Err(CodecError::MissingHeader(Mode::EXACT)), "its tensor header stands in layer 3");
+    assert_eq!(of(&[0, 3]), Err(CodecError::MissingHeader(Mode::EXACT)), "its tensor header is in layer 3");
     let stored = Unit { mode: Mode::STORED, bytes: &[0; 30] };
     let decoded = decoder.decode(&[stored, units[1]], &layered.place, &mut [0; 30], 10);
     assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: Mode(5) }));
     let decoded = decoder.integers(&[stored], &layered.place, &mut [0; 15]);
     assert_eq!(decoded, Err(CodecError::TileLayer { layer: 0, mode: Mode(0) }));
-    // Exact amid refinements.
+    // Mode exact below a refinement.
     let headers = layered.headers[..3].to_vec();
     let decoder = TileDecoder::new(DType::Bf16, headers, Isa::Scalar).expect("tensor headers in order");
     let decoded = decoder.decode(&[units[0], units[3], units[2]], &layered.place, &mut [0; 30], 10);
     assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: Mode(6) }));
 }
 
-/// SPEC 12.4: the steps of rows are those of layer 0.
+/// SPEC 12.4: row steps are those of layer 0, so their product with the step of any layer must be finite.
 #[test]
 fn steps_are_finite_in_every_layer() {
     let mut headers = small().headers;
@@ -267,7 +268,7 @@ fn steps_are_finite_in_every_layer() {
     assert!(matches!(refused, Err(CodecError::Field { clause: "12.4", .. })), "{refused:?}");
 }
 
-/// The encoders refuse tensor headers of other kinds.
+/// Encoders refuse tensor headers of other kinds.
 #[test]
 fn encoders_want_their_kind() {
     let layered = small();

@@ -1,4 +1,4 @@
-//! Builds files for the tests: byte by byte, and by the writer.
+//! Builds test files, byte by byte and with the writer.
 
 pub mod random;
 pub mod raw;
@@ -9,7 +9,7 @@ use impasto_container::{
 };
 use impasto_core::{DType, Mode};
 
-/// What goes into a file: objects, and units in order.
+/// The content of a file: objects, and units in order.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     pub objects: Vec<Object>,
@@ -50,7 +50,7 @@ impl Content {
         self.units.iter().map(slot).collect()
     }
 
-    /// The file, put together without the writer.
+    /// Returns the bytes of the file, built without the writer.
     pub fn to_file(&self) -> Vec<u8> {
         let manifest = self.manifest();
         let bytes = manifest.to_bytes();
@@ -63,7 +63,7 @@ impl Content {
         file
     }
 
-    /// The file as the writer writes it.
+    /// Writes the file with the writer.
     pub fn write(&self, path: &std::path::Path) -> impasto_container::Summary {
         let mut writer = Writer::create(path, self.objects.clone(), self.slots(), self.layers.clone()).unwrap();
         self.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());
@@ -71,7 +71,7 @@ impl Content {
     }
 }
 
-/// A header for `manifest`, then the manifest.
+/// Returns a header for `manifest`, followed by the manifest.
 pub fn with_header(manifest: &[u8], file_length: u64) -> Vec<u8> {
     let header = Header {
         minor: 0,
@@ -82,8 +82,8 @@ pub fn with_header(manifest: &[u8], file_length: u64) -> Vec<u8> {
     [header.to_bytes(), manifest.to_vec()].concat()
 }
 
-/// A small file with a bit of everything: an asset in two pieces, a tensor with a tensor header, one tied to it, a stored one,
-/// tiles of unknown modes in layer 0 and above, and an object of an unknown class with a unit.
+/// Returns a small file with one of each: an asset in two pieces, a tensor with a tensor header, one tied to it, a
+/// stored tensor, tiles in unknown modes in layer 0 and above, and an object of unknown class with a unit.
 pub fn small() -> Content {
     let object = |name: &str, kind| Object { name: name.into(), kind };
     let tensor = |dtype, dims: &[u64], split, tile_rows, tile_cols, tied| {

@@ -1,4 +1,4 @@
-//! Files of any content that the format allows.
+//! Random files that the format allows.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 
 use super::{Content, Unit};
 
-/// A tensor of any dtype: of blocks, with a last dim of whole blocks; opaque, of any length.
+/// Generates a tensor of any dtype: a block dtype with a last dim of whole blocks, or an opaque one of any length.
 fn tensor() -> impl Strategy<Value = ObjectKind> {
     let dtypes = [&DType::PLAIN[..], &DType::BLOCKS, &[DType::Opaque; 8]].concat();
     let tile_cols = prop_oneof![(1u64..4).prop_map(|n| 32 * n), 200_000u64..u64::MAX];
@@ -41,7 +41,7 @@ fn kind() -> impl Strategy<Value = ObjectKind> {
     ]
 }
 
-/// Objects in order; some tensors are tied to an earlier one, whose shape they take.
+/// Generates sorted objects; some tensors are tied to an earlier one and have its shape.
 fn objects() -> impl Strategy<Value = Vec<Object>> {
     let name = prop_oneof!["(model\\.layers\\.[0-9]{1,2}\\.)?[a-c]{1,3}", "\\PC{1,20}"];
     let tie = prop_oneof![2 => Just(None), 1 => any::<Index>().prop_map(Some)];
@@ -68,11 +68,12 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
     })
 }
 
-/// Most layers above 0.
+/// The largest number of layers above 0.
 const LAYERS: u8 = 4;
 
-/// The modes of a tile from layer 0 up. `code` chooses the mode in layer 0 and how many layers there are; what stands in
-/// a layer is the same for all tiles. A tile that is not on the lattice may have one in layer 1 that is to be skipped.
+/// Returns the modes of a tile, from layer 0 up. `code` determines the mode in layer 0 and the number of layers; all
+/// tiles have the same mode in a layer. A tile that is not in mode lattice may have a tile in layer 1 that is to be
+/// skipped.
 fn modes_of_tile(code: u8, exact: Option<u8>) -> Vec<Mode> {
     let base = match code % 8 {
         0 => Mode::STORED,
@@ -89,8 +90,8 @@ fn modes_of_tile(code: u8, exact: Option<u8>) -> Vec<Mode> {
     [base].into_iter().chain((1..=(code / 8).min(most)).map(layer)).collect()
 }
 
-/// A file of any objects: tensor headers first, then the tiles of all layers, units to be skipped among them, in any order
-/// that has coarser tiles before finer ones.
+/// Generates a file with any objects. Tensor headers come first; the tiles of all layers, and units to be skipped,
+/// follow in any order that has coarser tiles before finer ones.
 pub fn content() -> impl Strategy<Value = Content> {
     let modes = vec(any::<u8>(), 1..20);
     let bytes = vec(vec(any::<u8>(), 0..70), 1..20);
@@ -115,7 +116,7 @@ pub fn content() -> impl Strategy<Value = Content> {
         }
         let chance =
             |number, tile, layer: u8| blake3::hash(format!("{order} {number} {tile} {layer}").as_bytes()).to_string();
-        // Each tile behind those of its number in the layers below.
+        // Each tile follows those of its number in the layers below.
         places.sort_by_key(|&(number, tile, layer, _)| {
             ((0..=layer).map(|layer| chance(number, tile, layer)).max(), layer)
         });

@@ -1,11 +1,11 @@
-//! Manifests byte by byte.
+//! Manifests built byte by byte.
 
 use impasto_container::{ContainerError, FormatError};
 use impasto_core::varint;
 
 use super::{open, with_header};
 
-/// A record of the manifest.
+/// Returns a record of the manifest.
 pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     varint::write(&mut out, payload.len() as u64);
@@ -13,14 +13,14 @@ pub fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The bytes of varints, one after the other.
+/// Returns the bytes of several varints.
 pub fn varints(values: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
     values.iter().for_each(|&value| varint::write(&mut out, value));
     out
 }
 
-/// The payload of an object: class, name as prefix and rest, fields.
+/// Returns the record of an object: class, name as prefix and rest, fields.
 pub fn object(class: u8, prefix: u64, rest: &[u8], fields: &[u8]) -> Vec<u8> {
     let name = [&varints(&[prefix, rest.len() as u64]), rest].concat();
     record(0x81, &[&[class], &name[..], fields].concat())
@@ -30,23 +30,23 @@ pub fn asset(name: &str, length: u64, piece: u64) -> Vec<u8> {
     object(0, 0, name.as_bytes(), &varints(&[length, piece]))
 }
 
-/// A tensor: dtype code, then ndim, dims, split, tile_rows, tile_cols, tied.
+/// Returns a tensor: dtype code, then ndim, dims, split, tile_rows, tile_cols, tied.
 pub fn tensor(name: &str, dtype: u8, fields: &[u64]) -> Vec<u8> {
     object(1, 0, name.as_bytes(), &[&[dtype], &varints(fields)[..]].concat())
 }
 
-/// An opaque tensor: name of its dtype, bytes, then the fields of [`tensor`] from ndim on.
+/// Returns an opaque tensor: name of its dtype, bytes, then the fields of [`tensor`] from ndim on.
 pub fn opaque(name: &str, dtype: &[u8], bytes: u64, fields: &[u64]) -> Vec<u8> {
     let dtype = [&[127], &varints(&[dtype.len() as u64])[..], dtype].concat();
     object(1, 0, name.as_bytes(), &[dtype, varints(&[bytes]), varints(fields)].concat())
 }
 
-/// An empty tensor, which needs no unit.
+/// Returns an empty tensor, which needs no units.
 pub fn void(name: &str) -> Vec<u8> {
     tensor(name, 1, &[1, 0, 0, 1, 32, 0])
 }
 
-/// A units record of (object, tile, mode, layer), each of no bytes.
+/// Returns a units record of (object, tile, mode, layer), each unit empty.
 pub fn units(entries: &[(u32, u32, u8, u8)]) -> Vec<u8> {
     let mut payload = varints(&[entries.len() as u64]);
     for &(object, tile, mode, layer) in entries {
@@ -64,12 +64,12 @@ pub fn entry(object: u32, tile: u32, mode: u8, layer: u8, reserved: u16, length:
     out
 }
 
-/// The fields of [`void`].
+/// Returns the fields of [`void`].
 pub fn void_fields() -> Vec<u8> {
     [&[1], &varints(&[1, 0, 0, 1, 32, 0])[..]].concat()
 }
 
-/// The rule that a reader says `bytes` break.
+/// Returns the rule for which a reader refuses `bytes`.
 pub fn refusal(bytes: &[u8]) -> FormatError {
     match open(bytes) {
         Err(error @ ContainerError::Format { .. }) => {
@@ -83,7 +83,7 @@ pub fn refusal(bytes: &[u8]) -> FormatError {
     }
 }
 
-/// Every case is refused under the rule that it breaks.
+/// Asserts that every case is refused under the rule that it violates.
 pub fn check(cases: Vec<(&str, Vec<Vec<u8>>, FormatError)>) {
     for (what, records, expected) in cases {
         let manifest = records.concat();

@@ -1,4 +1,4 @@
-//! Lanes in two registers of AVX2.
+//! Lanes in two AVX2 registers.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use super::{Kernel, Lanes, lanes};
 
 type V = [__m256; 2];
 
-/// Both halves of one or two vectors by an instruction.
+/// Applies an instruction to both halves of one or two vectors.
 macro_rules! halves {
     ($f:expr, $a:expr) => {{
         let a: V = $a;
@@ -50,7 +50,7 @@ lanes! {
     }
 
     fn load_i4(from: &[u8; 16]) -> [V; 2] {
-        // Signed bytes first: eight is taken off thirty-two numbers at once.
+        // Subtracts 8 while the numbers are bytes, which takes one instruction for 16 of them.
         let bytes = _mm_loadu_si128(from.as_ptr().cast());
         let (four, eight) = (_mm_set1_epi8(15), _mm_set1_epi8(8));
         let low = _mm_sub_epi8(_mm_and_si128(bytes, four), eight);

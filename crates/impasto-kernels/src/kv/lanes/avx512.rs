@@ -1,4 +1,4 @@
-//! Lanes in one register of AVX-512.
+//! Lanes in one AVX-512 register.
 
 use std::arch::x86_64::*;
 
@@ -30,7 +30,7 @@ lanes! {
     fn load_i8(from: &[u8; 16]) -> V { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
 
     fn load_i4(from: &[u8; 16]) -> [V; 2] {
-        // A permutation only looks at the lower four bits of an index.
+        // A permutation ignores all but the lowest four bits of an index.
         let of = _mm512_setr_ps(-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.);
         let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()));
         [_mm512_permutexvar_ps(bytes, of), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(bytes), of)]

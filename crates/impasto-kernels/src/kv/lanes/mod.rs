@@ -1,11 +1,11 @@
-//! Sixteen floats at a time.
+//! Vectors of sixteen floats.
 //!
-//! Kernels are written once, over [`Lanes`]. Every operation is one of IEEE 754, done in the same order with every
-//! instruction set, so that all of them give the same bits.
+//! Kernels are written once, over [`Lanes`]. Every operation follows IEEE 754 and is performed in the same order with
+//! every instruction set, so all of them give the same bits.
 //!
-//! A value of a type that implements [`Lanes`] is a *token*: it can only be made where the processor has the
-//! instructions, so its methods are safe to call. All that a new instruction set needs is one such type
-//! (`avx2`, `avx512`; NEON would be a third) and its arm in [`Token::of`].
+//! A value of a type that implements [`Lanes`] is a *token*: it can only be created on a processor that supports the
+//! instructions, so its methods are safe to call. To add an instruction set, add one such type (next to `avx2` and
+//! `avx512`) and its arm in [`Token::of`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,15 +19,15 @@ use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use {avx2::Avx2, avx512::Avx512};
 
-/// Floats of a vector.
+/// Floats per vector.
 pub(super) const WIDTH: usize = 16;
 
-/// Operations on vectors of sixteen floats. There is no condition on alignment.
+/// Operations on vectors of sixteen floats. Memory operands may have any alignment.
 pub(super) trait Lanes: Copy {
-    /// Sixteen floats.
+    /// A vector of sixteen floats.
     type V: Copy;
-    /// Rows that a tile of 64 columns may have, so that its sums stay in registers (measured; of 32 columns, two where
-    /// this is one).
+    /// The largest number of rows of a tile of 64 columns whose sums stay in registers (measured). Where this is 1, a
+    /// tile of 32 columns can have two rows.
     const ROWS: usize;
 
     /// Runs a kernel in a function that is compiled for these instructions.
@@ -36,15 +36,15 @@ pub(super) trait Lanes: Copy {
     fn splat(self, x: f32) -> Self::V;
     fn load(self, from: &[f32; 16]) -> Self::V;
     fn store(self, to: &mut [f32; 16], v: Self::V);
-    /// 16 of binary32, in the byte order of the processor.
+    /// Loads 16 binary32, in native byte order.
     fn load_f32(self, from: &[u8; 64]) -> Self::V;
-    /// 16 of binary16.
+    /// Loads 16 binary16.
     fn load_f16(self, from: &[u8; 32]) -> Self::V;
-    /// 16 of bfloat16.
+    /// Loads 16 bfloat16.
     fn load_bf16(self, from: &[u8; 32]) -> Self::V;
-    /// 16 signed bytes.
+    /// Loads 16 signed bytes.
     fn load_i8(self, from: &[u8; 16]) -> Self::V;
-    /// 16 bytes: of each the lower four bits less 8, and the upper less 8.
+    /// Loads 16 bytes as two vectors: the low four bits of each minus 8, and the high four bits minus 8.
     fn load_i4(self, from: &[u8; 16]) -> [Self::V; 2];
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -52,33 +52,34 @@ pub(super) trait Lanes: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `a` where it is larger, else `b`: so `b` where either is NaN.
+    /// Returns `a` where it is larger, else `b`; hence `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a` where it is smaller, else `b`: so `b` where either is NaN.
+    /// Returns `a` where it is smaller, else `b`; hence `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// To the nearest integer, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// 2^n of integers n from -126 to 127.
+    /// Returns 2^n, for integers n from -126 to 127.
     fn power_of_two(self, n: Self::V) -> Self::V;
-    /// `v`, but 0 where `x < limit`.
+    /// Returns `v`, with 0 where `x < limit`.
     fn zero_below(self, x: Self::V, limit: Self::V, v: Self::V) -> Self::V;
-    /// `v` in lanes from `from` on and before `to`, minus infinity in the others; both are at most 16.
+    /// Returns `v`, with minus infinity in lanes outside `from..to`; both bounds are at most 16.
     fn keep(self, v: Self::V, from: usize, to: usize) -> Self::V;
-    /// Asks for the cache line of an address. This is a hint, so any address will do.
+    /// Prefetches the cache line of an address. It is a hint, so any address is allowed.
     fn prefetch(self, at: *const u8);
-    /// The largest lane.
+    /// Returns the largest lane.
     fn largest(self, v: Self::V) -> f32;
 }
 
-/// Work that is written once and compiled for each instruction set by [`Lanes::run`].
+/// An algorithm that is written once and compiled for each instruction set by [`Lanes::run`].
 pub(super) trait Kernel {
     type Output;
 
-    /// The work. It must be inlined (`#[inline(always)]`), and so must what it calls, to use the instructions.
+    /// Runs the algorithm. It and the functions that it calls must be inlined (`#[inline(always)]`) to be compiled for
+    /// the instructions.
     fn run<L: Lanes>(self, lanes: L) -> Self::Output;
 }
 
-/// The proof that this processor has some [`Lanes`].
+/// Proof that this processor supports an implementation of [`Lanes`].
 #[derive(Clone, Copy)]
 pub(super) enum Token {
     Scalar(Scalar),
@@ -89,7 +90,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// The lanes of an instruction set, or portable ones where the processor lacks it.
+    /// Returns the lanes for an instruction set, or the portable ones if the processor does not support it.
     pub(super) fn of(isa: Isa) -> Token {
         #[cfg(target_arch = "x86_64")]
         if let (Isa::Avx512, Some(lanes)) = (isa.or_scalar(), Avx512::detect()) {
@@ -114,13 +115,13 @@ impl Token {
     }
 }
 
-/// Defines a token for the instructions that `$features` names, and its [`Lanes`]: `run` and, from intrinsics, all other
-/// operations.
+/// Defines a token for the instructions in `$features`, and its [`Lanes`]: `run`, and all other operations from
+/// intrinsics.
 ///
-/// This is the only unsafe code of the lanes. It is sound since
-/// - a token is only made by `detect`, on a processor that has the features, and every method takes one;
-/// - every pointer that an operation hands to an intrinsic comes from a reference to an array of as many bytes as the
-///   intrinsic reads or writes, by an instruction that takes any alignment, or goes to a prefetch, which never faults.
+/// This is the only unsafe code of the lanes. It is sound because
+/// - a token is only created by `detect`, on a processor that has the features, and every method requires a token;
+/// - every pointer passed to an intrinsic comes from a reference to an array of as many bytes as the intrinsic reads or
+///   writes, and the intrinsic accepts any alignment; or it goes to a prefetch, which never faults.
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanes {
     (
@@ -135,7 +136,7 @@ macro_rules! lanes {
         pub(in super::super) struct $name(());
 
         impl $name {
-            /// The token, if this processor has the features.
+            /// Returns the token, if this processor has the features.
             pub(super) fn detect() -> Option<$name> {
                 ($(is_x86_feature_detected!($feature))&&+).then_some($name(()))
             }
@@ -151,14 +152,14 @@ macro_rules! lanes {
                 fn compiled<K: Kernel>(lanes: $name, kernel: K) -> K::Output {
                     kernel.run(lanes)
                 }
-                // SAFETY: `detect` found the features.
+                // SAFETY: `detect` checked the features.
                 unsafe { compiled(self, kernel) }
             }
 
             $(
                 #[inline(always)]
                 fn $op(self, $($arg: $type),*) $(-> $result)? {
-                    // SAFETY: `detect` found the features; pointers are those of whole arrays (see above).
+                    // SAFETY: `detect` checked the features; pointers are to whole arrays (see above).
                     unsafe { $body }
                 }
             )*

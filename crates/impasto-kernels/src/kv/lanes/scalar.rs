@@ -1,10 +1,10 @@
-//! Portable lanes: the reference that the others are compared with.
+//! Portable lanes, which are the reference for the others.
 
 use half::{bf16, f16};
 
 use super::{Kernel, Lanes, WIDTH};
 
-/// One float after the other.
+/// Sixteen floats in an array.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Scalar;
 
