@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use impasto_kernels::Pool;
-use impasto_kernels::packed::{Activations, Band, ColumnOrder, Kernel, PackedMatrix, Scratch};
+use impasto_kernels::packed::{Activations, RowGroup, ColumnOrder, Kernel, PackedMatrix, Scratch};
 use random::Rng;
 
 /// Distribution of the integers in a benchmark.
@@ -33,7 +33,7 @@ fn matrix(rows: usize, columns: usize, integers: Integers) -> PackedMatrix {
     let order = |rng: &mut Rng, n: usize| (0..n).map(|_| (rng.next() % 33) as i32).collect::<Vec<_>>();
     let (row_widths, column_widths) = (order(&mut rng, rows), order(&mut rng, columns));
     let columns_order = ColumnOrder::new(&vec![0.01; columns], &column_widths).expect("columns");
-    let bands = row_widths.chunks(BAND).map(|row_widths| {
+    let groups = row_widths.chunks(BAND).map(|row_widths| {
         let mut z = Vec::with_capacity(row_widths.len() * columns);
         for &row in row_widths {
             z.extend(column_widths.iter().map(|&column| match integers {
@@ -45,10 +45,10 @@ fn matrix(rows: usize, columns: usize, integers: Integers) -> PackedMatrix {
                 }
             }));
         }
-        Band::pack(&z, &columns_order, &vec![0.01; row_widths.len()], row_widths, 0).expect("small integers")
+        RowGroup::pack(&z, &columns_order, &vec![0.01; row_widths.len()], row_widths, 0).expect("small integers")
     });
-    let bands = bands.collect();
-    PackedMatrix::new(columns_order, bands).expect("one order of columns")
+    let groups = groups.collect();
+    PackedMatrix::new(columns_order, groups).expect("one order of columns")
 }
 
 fn activations(len: usize) -> Vec<f32> {
@@ -141,7 +141,7 @@ fn pack(c: &mut Criterion) {
     let order = ColumnOrder::new(&vec![1.0; columns], &widths).expect("columns");
     let mut group = c.benchmark_group("pack");
     group.throughput(Throughput::Elements((rows * columns) as u64));
-    group.bench_function("band", |b| b.iter(|| Band::pack(black_box(&z), &order, &[1.0; 64], &[0; 64], 0)));
+    group.bench_function("group", |b| b.iter(|| RowGroup::pack(black_box(&z), &order, &[1.0; 64], &[0; 64], 0)));
 }
 
 criterion_group!(benches, decode, prefill, pack);

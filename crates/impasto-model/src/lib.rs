@@ -34,4 +34,4 @@ pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 pub use product::add_gram;
 pub use session::{PREFILL, Prefill, Session, Step};
-pub use source::{CodedTensor, Failure, Halves, LatticeBand, LatticeTensor, WeightSource};
+pub use source::{CodedTensor, Failure, Halves, LatticeRows, LatticeTensor, WeightSource};

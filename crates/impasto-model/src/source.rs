@@ -71,18 +71,18 @@ pub trait LatticeTensor: Sync {
     fn column_widths(&self) -> &[i32];
 
     /// Ranges of rows that are read together, in order; they cover all rows.
-    fn bands(&self) -> Vec<Range<usize>>;
+    fn tile_rows(&self) -> Vec<Range<usize>>;
 
-    /// Reads the band with index `band`.
+    /// Reads the tile row with index `tile_row`.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
-    fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure>;
+    fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure>;
 }
 
-/// A band of rows of a [`LatticeTensor`].
+/// A tile row of a [`LatticeTensor`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LatticeBand {
+pub struct LatticeRows {
     /// The integers, rows x inputs.
     pub integers: Vec<i32>,
     /// The step of each row, times that of the tensor.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use impasto_kernels::Pool;
 use impasto_kernels::dense::DenseMatrix;
-use impasto_kernels::packed::{Arena, Band, ColumnOrder, PackError, PackedMatrix};
+use impasto_kernels::packed::{Arena, RowGroup, ColumnOrder, PackError, PackedMatrix};
 use impasto_model::graph::tensor;
-use impasto_model::{Failure, Halves, LatticeBand, LatticeTensor, ModelError, Result, WeightSource};
+use impasto_model::{Failure, Halves, LatticeRows, LatticeTensor, ModelError, Result, WeightSource};
 use serde::Serialize;
 
 use crate::matrix::{Matrix, check_decodes};
@@ -120,25 +120,25 @@ impl MatrixLoader<'_> {
         })
     }
 
-    /// Packs a matrix band by band. The inner error says why it cannot be packed.
+    /// Packs a matrix one row group at a time. The inner error says why it cannot be packed.
     fn pack(&self, lattice: &dyn LatticeTensor) -> Result<Result<PackedMatrix, PackError>, Failure> {
         let columns = match ColumnOrder::new(lattice.column_steps(), lattice.column_widths()) {
             Ok(columns) => columns,
             Err(error) => return Ok(Err(error)),
         };
-        let count = lattice.bands().len();
-        let bands: Vec<OnceLock<Result<Band, PackError>>> = (0..count).map(|_| OnceLock::new()).collect();
-        let buffers: Vec<Mutex<LatticeBand>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
+        let count = lattice.tile_rows().len();
+        let groups: Vec<OnceLock<Result<RowGroup, PackError>>> = (0..count).map(|_| OnceLock::new()).collect();
+        let buffers: Vec<Mutex<LatticeRows>> = (0..self.pool.threads()).map(|_| Mutex::default()).collect();
         self.pool.try_run(count, &|worker, i| {
-            let mut band = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            timed(self.decode, || lattice.read(i, &mut band))?;
-            let LatticeBand { integers, row_steps, row_widths, offset } = &*band;
-            let pack = || Band::pack(integers, &columns, row_steps, row_widths, *offset);
-            bands[i].get_or_init(|| timed(self.pack, || pack().map(|band| band.keep_in(self.arena))));
+            let mut rows = buffers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            timed(self.decode, || lattice.read(i, &mut rows))?;
+            let LatticeRows { integers, row_steps, row_widths, offset } = &*rows;
+            let pack = || RowGroup::pack(integers, &columns, row_steps, row_widths, *offset);
+            groups[i].get_or_init(|| timed(self.pack, || pack().map(|group| group.keep_in(self.arena))));
             Ok::<_, Failure>(())
         })?;
-        let bands = bands.into_iter().filter_map(OnceLock::into_inner);
-        Ok(bands.collect::<Result<Vec<_>, _>>().and_then(|bands| PackedMatrix::new(columns, bands)))
+        let groups = groups.into_iter().filter_map(OnceLock::into_inner);
+        Ok(groups.collect::<Result<Vec<_>, _>>().and_then(|groups| PackedMatrix::new(columns, groups)))
     }
 }
 
@@ -176,13 +176,13 @@ mod tests {
             &[0; INPUTS]
         }
 
-        fn bands(&self) -> Vec<Range<usize>> {
+        fn tile_rows(&self) -> Vec<Range<usize>> {
             vec![0..1, 1..2]
         }
 
-        fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
-            let integers = vec![if band == 0 { 1 } else { self.largest }; INPUTS];
-            *out = LatticeBand { integers, row_steps: vec![1.0], row_widths: vec![0], offset: 0 };
+        fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure> {
+            let integers = vec![if tile_row == 0 { 1 } else { self.largest }; INPUTS];
+            *out = LatticeRows { integers, row_steps: vec![1.0], row_widths: vec![0], offset: 0 };
             Ok(())
         }
     }

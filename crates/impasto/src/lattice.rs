@@ -7,7 +7,7 @@ use impasto_codec::TensorHeader;
 use impasto_codec::tile::TileDecoder;
 use impasto_container::{Object, Source};
 use impasto_core::{DType, lattice::scale, values};
-use impasto_model::{CodedTensor, Failure, LatticeBand, LatticeTensor};
+use impasto_model::{CodedTensor, Failure, LatticeRows, LatticeTensor};
 
 use crate::error::FileError;
 use crate::file::File;
@@ -57,7 +57,7 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
         bands(&self.tensor)
     }
 
-    fn read(&self, band: usize, out: &mut LatticeBand) -> Result<(), Failure> {
+    fn read(&self, band: usize, out: &mut LatticeRows) -> Result<(), Failure> {
         let (tensor, rows) = (&self.tensor, rows_of(&self.tensor, band));
         tensor.integers(&self.decoder, band as u64, &mut out.integers)?;
         let headers: Vec<&TensorHeader> = self.decoder.headers().collect();

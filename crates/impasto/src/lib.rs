@@ -140,7 +140,7 @@ pub mod run {
     pub use impasto_kernels::kv::KvError;
     pub use impasto_model::sampling::SamplingParams;
     pub use impasto_model::{
-        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeBand, LatticeTensor, ModelError, Prefill,
+        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeRows, LatticeTensor, ModelError, Prefill,
         Session, Step, Want, WeightSource, config::DecoderConfig, decoder::Decoder,
     };
     pub use impasto_runtime::{

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::ColumnOrder;
 use super::activations::{FloatPanel, Panel, PanelMut};
-use super::band::{Band, Strip};
+use super::row_group::{RowGroup, Strip};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, low};
 use super::fixes::{Fixes, sum_floats};
 
@@ -40,7 +40,7 @@ pub(super) fn quantize(panel: &mut PanelMut, token: usize, values: &[f32]) {
 /// Computes [`int8`] for strips of a row group, including outliers, and calls `each` with each strip and its sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
-    band: &Band,
+    group: &RowGroup,
     strips: Range<usize>,
     panel: Panel,
     offset: f32,
@@ -49,7 +49,7 @@ pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
 ) {
     let mut sums = [[0.0; STRIP]; TOKENS];
     for index in strips {
-        let strip = band.strip(index);
+        let strip = group.strip(index);
         fixes.sum::<TOKENS, OFFSET>(strip, panel, false);
         int8::<TOKENS, OFFSET>(strip, panel, offset, fixes, &mut sums);
         each(strip, &sums);

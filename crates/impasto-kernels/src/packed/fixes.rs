@@ -1,7 +1,7 @@
 //! The contribution of outliers to sums, common to all kernels.
 
 use super::activations::{FloatPanel, Panel};
-use super::band::{Outlier, Strip};
+use super::row_group::{Outlier, Strip};
 use super::cell::{BLOCK, GROUP, QUAD, STRIP};
 
 /// Integer sums over outliers for each block of columns and each token of a panel, one per row of a strip.

@@ -7,7 +7,7 @@ use impasto_core::Isa;
 
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
-use super::band::{Band, Strip};
+use super::row_group::{RowGroup, Strip};
 use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
 use super::scalar;
@@ -119,28 +119,28 @@ impl Kernel {
     /// with each strip and its sums.
     pub(super) fn int8(
         self,
-        band: &Band,
+        group: &RowGroup,
         strips: Range<usize>,
         panel: Panel,
         fixes: &mut Fixes,
         mut each: impl FnMut(Strip, &[[f32; STRIP]]),
     ) {
-        let offset = band.offset();
+        let offset = group.offset();
         for_tokens!([1 2 3 4] panel.tokens, T, {
             let mut sums = [[0.0; STRIP]; T];
             for index in strips.clone() {
-                let strip = band.strip(index);
+                let strip = group.strip(index);
                 match self.0 {
                     #[cfg(target_arch = "x86_64")]
                     // All strips in one call, because a call per strip would cost as much as a short strip.
                     // SAFETY: `Kernel::of` checked that the processor has the features.
                     Kind::Avx512 if offset == 0.0 => unsafe {
-                        return avx512::int8_strips::<T, false>(band, strips, panel, offset, fixes, each);
+                        return avx512::int8_strips::<T, false>(group, strips, panel, offset, fixes, each);
                     },
                     #[cfg(target_arch = "x86_64")]
                     // SAFETY: as above.
                     Kind::Avx512 => unsafe {
-                        return avx512::int8_strips::<T, true>(band, strips, panel, offset, fixes, each);
+                        return avx512::int8_strips::<T, true>(group, strips, panel, offset, fixes, each);
                     },
                     _ if offset == 0.0 => fixes.sum::<T, false>(strip, panel, false),
                     _ => fixes.sum::<T, true>(strip, panel, false),

@@ -21,7 +21,7 @@ mod arena;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod band;
+mod row_group;
 mod cell;
 mod columns;
 mod error;
@@ -41,7 +41,7 @@ use impasto_core::lattice;
 
 pub use activations::Activations;
 pub use arena::Arena;
-pub use band::Band;
+pub use row_group::RowGroup;
 pub use columns::ColumnOrder;
 pub use error::PackError;
 pub use kernel::Kernel;
@@ -60,7 +60,7 @@ const SHARE: usize = 1 << 15;
 #[derive(Debug)]
 pub struct PackedMatrix {
     columns: ColumnOrder,
-    bands: Vec<Band>,
+    groups: Vec<RowGroup>,
     /// The first row of each row group, and the end of the last.
     starts: Vec<usize>,
     /// The number of strips before each row group, and of all strips.
@@ -102,22 +102,22 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// [`PackError::OtherColumns`] if a row group was not packed with `columns`.
-    pub fn new(columns: ColumnOrder, bands: Vec<Band>) -> Result<PackedMatrix, PackError> {
+    pub fn new(columns: ColumnOrder, groups: Vec<RowGroup>) -> Result<PackedMatrix, PackError> {
         let (mut starts, mut strips, mut bytes) = (vec![0], vec![0], 0);
-        for (index, band) in bands.iter().enumerate() {
-            if band.columns != columns {
+        for (index, group) in groups.iter().enumerate() {
+            if group.columns != columns {
                 return Err(PackError::OtherColumns(index));
             }
-            starts.push(starts[index] + band.rows());
-            strips.push(strips[index] + band.strips());
-            bytes += band.bytes();
+            starts.push(starts[index] + group.rows());
+            strips.push(strips[index] + group.strips());
+            bytes += group.bytes();
         }
-        Ok(PackedMatrix { columns, bands, starts, strips, bytes })
+        Ok(PackedMatrix { columns, groups, starts, strips, bytes })
     }
 
     /// Returns the number of rows.
     pub fn outputs(&self) -> usize {
-        self.starts[self.bands.len()]
+        self.starts[self.groups.len()]
     }
 
     /// Returns the number of columns.
@@ -130,15 +130,15 @@ impl PackedMatrix {
         self.columns.memory_bytes()
             + size_of_val(&self.starts[..])
             + size_of_val(&self.strips[..])
-            + self.bands.iter().map(|band| size_of::<Band>() + band.memory_bytes()).sum::<usize>()
+            + self.groups.iter().map(|group| size_of::<RowGroup>() + group.memory_bytes()).sum::<usize>()
     }
 
     /// Returns the size of the matrix in detail.
     pub fn report(&self) -> Packing {
         Packing {
             weights: self.outputs() * self.inputs(),
-            cell_bits: self.bands.iter().map(Band::cell_bits).sum(),
-            outliers: self.bands.iter().map(Band::outliers).sum(),
+            cell_bits: self.groups.iter().map(RowGroup::cell_bits).sum(),
+            outliers: self.groups.iter().map(RowGroup::outliers).sum(),
             bytes: self.memory_bytes(),
         }
     }
@@ -151,9 +151,9 @@ impl PackedMatrix {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.inputs(), "a row of weights");
         let (order, steps) = (self.columns.order(), self.columns.steps());
-        let (band, row) = self.place(row);
-        let offset = self.bands[band].offset();
-        let step = self.for_each_integer(band, row, |place, z| {
+        let (group, row) = self.place(row);
+        let offset = self.groups[group].offset();
+        let step = self.for_each_integer(group, row, |place, z| {
             out[order[place] as usize] = lattice::point(z, offset) * steps[place];
         });
         out.iter_mut().for_each(|weight| *weight *= step);
@@ -166,21 +166,21 @@ impl PackedMatrix {
     pub fn integers(&self, row: usize, out: &mut [i32]) {
         assert_eq!(out.len(), self.inputs(), "a row of integers");
         let order = self.columns.order();
-        let (band, row) = self.place(row);
-        self.for_each_integer(band, row, |place, z| out[order[place] as usize] = z);
+        let (group, row) = self.place(row);
+        self.for_each_integer(group, row, |place, z| out[order[place] as usize] = z);
     }
 
     /// Returns the row group of a row, and the number of the row within it.
     fn place(&self, row: usize) -> (usize, usize) {
         assert!(row < self.outputs(), "row {row} of {}", self.outputs());
-        let band = self.starts.partition_point(|&start| start <= row) - 1;
-        (band, row - self.starts[band])
+        let group = self.starts.partition_point(|&start| start <= row) - 1;
+        (group, row - self.starts[group])
     }
 
     /// Calls `each` with the position and the integer of every column in a row of a row group; for some positions
     /// twice, the second time with the correct integer. Returns the step of the row.
-    fn for_each_integer(&self, band: usize, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
-        let (strip, lane, step) = self.bands[band].place(row);
+    fn for_each_integer(&self, group: usize, row: usize, mut each: impl FnMut(usize, i32)) -> f32 {
+        let (strip, lane, step) = self.groups[group].place(row);
         let inputs = self.inputs();
         strip.integers(lane, |place, z| {
             if place < inputs {
@@ -194,36 +194,36 @@ impl PackedMatrix {
         &self.columns
     }
 
-    fn bands(&self) -> &[Band] {
-        &self.bands
+    fn groups(&self) -> &[RowGroup] {
+        &self.groups
     }
 
-    fn start_of(&self, band: usize) -> usize {
-        self.starts[band]
+    fn start_of(&self, group: usize) -> usize {
+        self.starts[group]
     }
 
     /// Returns whether the reconstruction points of some row group have an offset.
     fn has_offset(&self) -> bool {
-        self.bands.iter().any(|band| band.offset() != 0.0)
+        self.groups.iter().any(|group| group.offset() != 0.0)
     }
 
     /// Returns the largest number of shares that a product is divided into.
     fn most_shares(&self) -> usize {
-        (self.bytes / SHARE).clamp(1, self.strips[self.bands.len()].max(1))
+        (self.bytes / SHARE).clamp(1, self.strips[self.groups.len()].max(1))
     }
 
     /// Returns the strips of each row group in a share. All shares have nearly the same number of strips.
     fn share(&self, share: usize, shares: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let cut = |share: usize| self.strips[self.bands.len()] * share / shares;
+        let cut = |share: usize| self.strips[self.groups.len()] * share / shares;
         let (from, to) = (cut(share), cut(share + 1));
-        let of_bands = self.strips.windows(2).enumerate().map(move |(band, of_band)| {
+        let of_groups = self.strips.windows(2).enumerate().map(move |(group, of_group)| {
             // Shares begin at even strips, because strips are unpacked in pairs.
             let within = |cut: usize| {
-                if cut < of_band[1] { cut.saturating_sub(of_band[0]) & !1 } else { of_band[1] - of_band[0] }
+                if cut < of_group[1] { cut.saturating_sub(of_group[0]) & !1 } else { of_group[1] - of_group[0] }
             };
-            (band, within(from)..within(to))
+            (group, within(from)..within(to))
         });
-        of_bands.filter(|(_, strips)| !strips.is_empty())
+        of_groups.filter(|(_, strips)| !strips.is_empty())
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
-use super::band::{Band, Strip};
+use super::row_group::{RowGroup, Strip};
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
@@ -157,11 +157,11 @@ impl PackedMatrix {
         pool.run(shares, &|worker, share| {
             let worker = &mut *lock(&scratch.workers, worker);
             for (index, strips) in self.share(share, shares) {
-                let band = &self.bands()[index];
-                product.multiply(band, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
+                let group = &self.groups()[index];
+                product.multiply(group, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
                     for (token, sums) in tokens.zip(sums) {
                         let start = token * stride + self.start_of(index);
-                        let out = out.pointer(start..start + band.rows());
+                        let out = out.pointer(start..start + group.rows());
                         for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
                             // SAFETY: rows are below the number of rows of the row group (`Strip::check`), and each is
                             // written only by the share that has its strip.
@@ -190,32 +190,32 @@ impl Product<'_> {
     /// sums for each of these tokens, before the multiplication by row steps.
     fn multiply(
         &self,
-        band: &Band,
+        group: &RowGroup,
         strips: Range<usize>,
         worker: &mut Worker,
         mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
     ) {
         let panels = || (0..self.panels.count).map(|index| self.panels.get(index));
         match self.activations {
-            Activations::Int8 if self.unpacks => self.multiply_unpacked(band, strips, worker, each),
+            Activations::Int8 if self.unpacks => self.multiply_unpacked(group, strips, worker, each),
             Activations::Int8 => {
                 // Few enough strips that the next panel finds them in the cache. With one panel all strips, because
                 // calls have a cost.
                 let run =
-                    if self.panels.count > 1 { SHARE * band.strips() / band.bytes().max(1) } else { strips.len() };
+                    if self.panels.count > 1 { SHARE * group.strips() / group.bytes().max(1) } else { strips.len() };
                 for first in strips.clone().step_by(run.max(1)) {
                     let strips = first..strips.end.min(first + run.max(1));
                     for tokens in panels() {
                         let each = |strip: Strip, sums: &[_]| each(strip, tokens.clone(), sums);
-                        self.kernel.int8(band, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
+                        self.kernel.int8(group, strips.clone(), self.integers(&tokens), &mut worker.fixes[0], each);
                     }
                 }
             }
             Activations::F32 => {
                 for (place, tokens) in strips.flat_map(|place| panels().map(move |tokens| (place, tokens))) {
                     let sums = &mut worker.results[..tokens.len()];
-                    let strip = band.strip(place);
-                    self.kernel.float(strip, self.floats(&tokens), band.offset(), sums);
+                    let strip = group.strip(place);
+                    self.kernel.float(strip, self.floats(&tokens), group.offset(), sums);
                     each(strip, tokens, sums);
                 }
             }
@@ -225,7 +225,7 @@ impl Product<'_> {
     /// [`Product::multiply`] for strips that are unpacked, a few at a time, and then multiplied by all tokens.
     fn multiply_unpacked(
         &self,
-        band: &Band,
+        group: &RowGroup,
         strips: Range<usize>,
         worker: &mut Worker,
         mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
@@ -233,8 +233,8 @@ impl Product<'_> {
         let Worker { fixes, unpacked, results, .. } = worker;
         for first in strips.clone().step_by(STRIPS) {
             let places = first..strips.end.min(first + STRIPS);
-            let mut of_places = [band.strip(first); STRIPS];
-            of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = band.strip(place));
+            let mut of_places = [group.strip(first); STRIPS];
+            of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = group.strip(place));
             let of_places = &of_places[..places.len()];
             let unpacked = &mut unpacked[..places.len() * self.sizes.lines()];
             for (index, strip) in of_places.iter().enumerate() {

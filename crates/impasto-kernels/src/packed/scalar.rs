@@ -1,7 +1,7 @@
 //! The portable kernels, which are the reference for the others.
 
 use super::activations::{FloatPanel, Panel};
-use super::band::Strip;
+use super::row_group::Strip;
 use super::cell::{self, BLOCK_GROUPS, CELL, GROUP, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
 

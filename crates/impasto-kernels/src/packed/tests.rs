@@ -53,15 +53,15 @@ impl Plain {
         ColumnOrder::new(&self.column_steps, &self.column_widths).unwrap()
     }
 
-    /// Packs the matrix in row groups of `band` rows.
-    fn pack(&self, band: usize, offset: u8) -> PackedMatrix {
+    /// Packs the matrix in row groups of `group` rows.
+    fn pack(&self, group: usize, offset: u8) -> PackedMatrix {
         let order = self.order();
-        let bands = (0..self.rows).step_by(band).map(|first| {
-            let rows = first..self.rows.min(first + band);
+        let groups = (0..self.rows).step_by(group).map(|first| {
+            let rows = first..self.rows.min(first + group);
             let z = &self.z[rows.start * self.columns..rows.end * self.columns];
-            Band::pack(z, &order, &self.row_steps[rows.clone()], &self.row_widths[rows], offset).unwrap()
+            RowGroup::pack(z, &order, &self.row_steps[rows.clone()], &self.row_widths[rows], offset).unwrap()
         });
-        PackedMatrix::new(order.clone(), bands.collect()).unwrap()
+        PackedMatrix::new(order.clone(), groups.collect()).unwrap()
     }
 
     /// Computes a product as the module's documentation defines it, integer by integer.
@@ -131,16 +131,16 @@ const WIDTHS: [(f64, f64); 4] = [(-5.0, 3.0), (0.0, 4.0), (2.0, 8.0), (8.0, 4.0)
 fn shares_have_each_strip_once() {
     let columns = ColumnOrder::new(&[1.0; 3], &[0; 3]).unwrap();
     let of_strips = [0, 3, 1, 18, 2, 0, 5];
-    let band = |&strips: &usize| {
+    let group = |&strips: &usize| {
         let rows = strips * STRIP;
-        Band::pack(&vec![1; rows * 3], &columns, &vec![1.0; rows], &vec![0; rows], 0).unwrap()
+        RowGroup::pack(&vec![1; rows * 3], &columns, &vec![1.0; rows], &vec![0; rows], 0).unwrap()
     };
-    let packed = PackedMatrix::new(columns.clone(), of_strips.iter().map(band).collect()).unwrap();
-    let all: Vec<_> = of_strips.iter().enumerate().flat_map(|(band, &n)| (0..n).map(move |s| (band, s))).collect();
+    let packed = PackedMatrix::new(columns.clone(), of_strips.iter().map(group).collect()).unwrap();
+    let all: Vec<_> = of_strips.iter().enumerate().flat_map(|(group, &n)| (0..n).map(move |s| (group, s))).collect();
     for shares in 1..=all.len() + 3 {
         let parts: Vec<_> = (0..shares).flat_map(|share| packed.share(share, shares)).collect();
         assert!(parts.iter().all(|(_, strips)| strips.start % 2 == 0 && !strips.is_empty()), "pairs stay together");
-        let found: Vec<_> = parts.into_iter().flat_map(|(band, strips)| strips.map(move |s| (band, s))).collect();
+        let found: Vec<_> = parts.into_iter().flat_map(|(group, strips)| strips.map(move |s| (group, s))).collect();
         assert_eq!(found, all, "{shares} shares");
     }
 }
@@ -156,8 +156,8 @@ fn every_width_in_every_kernel() {
         let levels = f64::from(1 << width);
         let z: Vec<i32> =
             (0..rows * columns).map(|_| (rng.next_f64() * levels - levels / 2.0).floor() as i32).collect();
-        let band = Band::pack(&z, &order, &vec![1.0; rows], &vec![0; rows], offset).unwrap().keep_in(&arena);
-        let packed = PackedMatrix::new(order.clone(), vec![band]).unwrap();
+        let group = RowGroup::pack(&z, &order, &vec![1.0; rows], &vec![0; rows], offset).unwrap().keep_in(&arena);
+        let packed = PackedMatrix::new(order.clone(), vec![group]).unwrap();
         let cells = rows.div_ceil(STRIP) * columns.div_ceil(cell::GROUP);
         assert_eq!(packed.report().cell_bits, cells * cell::CELL * width, "all cells have {width} bits");
         let mut product = |kernel, activations, tokens: usize| {
@@ -298,22 +298,22 @@ fn refusals() {
     assert_eq!(ColumnOrder::new(&[1.0; 3], &[0; 2]), Err(count("widths of columns", 2, 3)));
     let step = ColumnOrder::new(&[1.0, f32::INFINITY], &[0; 2]).unwrap_err();
     assert_eq!(step.to_string(), "the step inf of column 1: steps must be finite");
-    let pack = |z: &[i32], steps: &[f32], widths: &[i32]| Band::pack(z, &columns, steps, widths, 0).unwrap_err();
+    let pack = |z: &[i32], steps: &[f32], widths: &[i32]| RowGroup::pack(z, &columns, steps, widths, 0).unwrap_err();
     assert_eq!(pack(&[0; 5], &[1.0; 2], &[0; 2]), count("integers", 5, 6));
     assert_eq!(pack(&[0; 6], &[1.0; 2], &[0; 1]), count("widths of rows", 1, 2));
     assert_eq!(pack(&[0, 0, 0, 0, -(1 << 24), 9], &[1.0; 2], &[0; 2]), PackError::Integers { row: 1 });
     assert_eq!(pack(&[i32::MIN; 3], &[1.0], &[0]), PackError::Integers { row: 0 });
     assert!(matches!(pack(&[0; 3], &[f32::NAN], &[0]), PackError::Step { what: "row", index: 0, .. }));
-    let band = Band::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0], 0).unwrap();
-    assert_eq!(PackedMatrix::new(columns, vec![band]).unwrap_err(), PackError::OtherColumns(0));
+    let group = RowGroup::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0], 0).unwrap();
+    assert_eq!(PackedMatrix::new(columns, vec![group]).unwrap_err(), PackError::OtherColumns(0));
 }
 
 #[test]
 fn nothing_is_a_matrix_too() {
     let pool = Pool::new(1).unwrap();
     let none = ColumnOrder::new(&[], &[]).unwrap();
-    let band = Band::pack(&[], &none, &[1.0; 3], &[0; 3], 0).unwrap();
-    let matrix = PackedMatrix::new(none, vec![band]).unwrap();
+    let group = RowGroup::pack(&[], &none, &[1.0; 3], &[0; 3], 0).unwrap();
+    let matrix = PackedMatrix::new(none, vec![group]).unwrap();
     let mut out = [1.0; 6];
     for kernel in Kernel::available() {
         matrix.multiply(kernel, Activations::Int8, &[], 2, &mut out, 3, &mut Scratch::new(), &pool);

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::activations::Panel;
 use super::avx512::{broadcast, store, unpack};
-use super::band::Strip;
+use super::row_group::Strip;
 use super::cell::{self, BLOCK, BLOCK_GROUPS, Line, QUAD, STRIP, VECTORS, WIDEST};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;

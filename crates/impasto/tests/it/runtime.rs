@@ -10,7 +10,7 @@ use crate::support::{open, tiny};
 use impasto::encode::{Extent, Layers, Options, Target, encode};
 use impasto::{Checkpoint, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
-use impasto_model::{Halves, KvCache, LatticeBand, ModelError, Want, WeightSource};
+use impasto_model::{Halves, KvCache, LatticeRows, ModelError, Want, WeightSource};
 use impasto_runtime::{Activations, KvFormat, KvLayout, Model, Residence, RunOptions, RuntimeError};
 
 const TOKENS: [u32; 40] = [
@@ -69,7 +69,7 @@ const ORDER: f64 = 1e-5;
 fn residences_agree_on_every_layer() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut file = encoded(folder.path(), 5.0, &[2.5, 3.5], true);
-    // In the middle of a layer, some bands are at one level and some at another.
+    // In the middle of a layer, some groups are at one level and some at another.
     let cuts = [None, Some(Cut::BitsPerWeight(4.2)), Some(Cut::Layer(3)), Some(Cut::Layer(2)), Some(Cut::Layer(1))];
     for cut in cuts {
         if let Some(cut) = &cut {
@@ -112,7 +112,7 @@ fn rounding_costs_what_it_says() {
 
 #[test]
 fn packed_integers_are_those_of_the_file() {
-    use impasto_kernels::packed::{Band, ColumnOrder, PackedMatrix};
+    use impasto_kernels::packed::{RowGroup, ColumnOrder, PackedMatrix};
     let folder = tempfile::tempdir().expect("a folder");
     let file = encoded(folder.path(), 4.0, &[], false);
     let weights = FileWeights::new(file).expect("assets");
@@ -122,15 +122,15 @@ fn packed_integers_are_those_of_the_file() {
     {
         let lattice = weights.lattice(name).expect("reads").expect("a lattice");
         let columns = ColumnOrder::new(lattice.column_steps(), lattice.column_widths()).expect("columns");
-        let (mut all, mut bands) = (Vec::new(), Vec::new());
-        for band in 0..lattice.bands().len() {
-            let mut read = LatticeBand::default();
-            lattice.read(band, &mut read).expect("reads");
-            bands.push(Band::pack(&read.integers, &columns, &read.row_steps, &read.row_widths, 0).expect("packs"));
+        let (mut all, mut groups) = (Vec::new(), Vec::new());
+        for tile_row in 0..lattice.tile_rows().len() {
+            let mut read = LatticeRows::default();
+            lattice.read(tile_row, &mut read).expect("reads");
+            groups.push(RowGroup::pack(&read.integers, &columns, &read.row_steps, &read.row_widths, 0).expect("packs"));
             all.extend(read.integers.iter().copied());
         }
         let [outputs, inputs] = lattice.shape();
-        let packed = PackedMatrix::new(columns, bands).expect("a matrix");
+        let packed = PackedMatrix::new(columns, groups).expect("a matrix");
         let values = weights.load_f32(name).expect("loads");
         let (mut integers, mut row) = (vec![0; inputs], vec![0.0; inputs]);
         for r in 0..outputs {

@@ -21,7 +21,7 @@ const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 /// Rows of a matrix, sorted by the width of their integers, in strips of 16 rows. Each cell of 16 x 32 integers has its
 /// own width.
 #[derive(Debug)]
-pub struct Band {
+pub struct RowGroup {
     pub(super) columns: ColumnOrder,
     /// The lane of each row: its position in the sorted order.
     lanes: Vec<u32>,
@@ -64,7 +64,7 @@ pub(super) struct Strip<'a> {
     pub steps: &'a [f32],
 }
 
-impl Band {
+impl RowGroup {
     /// Packs the integers of a row group.
     ///
     /// - `z`: rows x columns, row-major, columns in the order of the file
@@ -81,7 +81,7 @@ impl Band {
         row_steps: &[f32],
         widths: &[i32],
         offset: u8,
-    ) -> Result<Band, PackError> {
+    ) -> Result<RowGroup, PackError> {
         let (count, width) = (row_steps.len(), columns.inputs());
         PackError::check_count("widths of rows", widths.len(), count)?;
         PackError::check_count("integers", z.len(), count.saturating_mul(width))?;
@@ -107,18 +107,18 @@ impl Band {
             starts.push(lines.len() as u32);
         }
         lines.shrink_to_fit();
-        let band = Band { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset };
-        (0..band.strips()).for_each(|strip| band.strip(strip).check(count));
-        Ok(band)
+        let group = RowGroup { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset };
+        (0..group.strips()).for_each(|strip| group.strip(strip).check(count));
+        Ok(group)
     }
 
     /// Moves the strips into an arena.
-    pub fn keep_in(self, arena: &Arena) -> Band {
+    pub fn keep_in(self, arena: &Arena) -> RowGroup {
         let lines = match self.lines {
             Lines::Own(lines) => arena.keep(lines),
             kept => kept,
         };
-        Band { lines, ..self }
+        RowGroup { lines, ..self }
     }
 
     /// Returns the number of rows.
