@@ -1,7 +1,7 @@
 //! Memory for a GGUF header is bounded by a small multiple of its bytes, whatever lengths it declares. This test has
 //! its own process, so that nothing else allocates.
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
 

@@ -1,7 +1,7 @@
 //! Resident memory of a pass over a checkpoint. This test has its own process, so that nothing else maps files.
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
 

@@ -55,7 +55,7 @@ impl WeightSource for CodedEnds<'_> {
     }
 }
 
-/// Writes the planner's statistics to `path` with new covariances, which are measured behind layers coded at the global
+/// Writes the planner's statistics to `path` with new covariances, which are measured after layers coded at the global
 /// step `step`.
 pub fn drifted(
     planner: &Planner,

@@ -14,8 +14,8 @@
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
-//! | `drift` | covariances behind coded layers |
-//! | [`calibrate`], [`statistics`] | the measurements behind the metrics |
+//! | `drift` | covariances after coded layers |
+//! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
 //!
 //! **To add a coding tool**, implement `trial::Tool`; its module says where to register it.
 //!

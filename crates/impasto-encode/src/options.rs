@@ -66,6 +66,6 @@ pub type Watch<'a> = &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync);
 pub struct Calibrated<'a> {
     /// Its statistics.
     pub statistics: &'a Statistics,
-    /// If present, covariances are measured again behind coded blocks (drift correction).
+    /// If present, covariances are measured again after coded blocks (drift correction).
     pub sequential: Option<Sequential<'a>>,
 }

@@ -1,6 +1,6 @@
 //! Generating a token allocates nothing but pages of keys and values.
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/support/mod.rs"]
 mod support;
 

@@ -3,7 +3,7 @@
 /// The type of a value. The discriminant is its number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum ValueType {
     U8 = 0,
     I8 = 1,
@@ -45,7 +45,7 @@ impl ValueType {
 
 /// A value. Strings are bytes: the format requires UTF-8, but some files contain tokens that are not.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -64,7 +64,7 @@ pub enum Value {
 
 /// An array of values of one type, which an empty array has too. Arrays within an array may differ in type.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),

@@ -23,7 +23,7 @@ const LEAST: f64 = -4.0;
 pub const USUAL: usize = 8;
 /// Each step to a lower damping must lower the cost by this much, in nats. Where the cost is flat, the higher damping
 /// is safer: with little damping, the errors are unbounded in directions that no calibration token covers, and one
-/// token in such a direction has a wrong output.
+/// token in that direction has a wrong output.
 const WORTH: f64 = 0.004;
 /// Most held-out tokens that are used; if there are more, these are evenly spread.
 const TOKENS: usize = 512;

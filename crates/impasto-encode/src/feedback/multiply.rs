@@ -27,11 +27,11 @@ pub fn multiply_add<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Ro
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512F.
+            // SAFETY: the processor supports AVX-512F, as just checked.
             return unsafe { avx512(out, a, stride, b, zero) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
+            // SAFETY: the processor supports AVX2, as just checked.
             return unsafe { avx2(out, a, stride, b, zero) };
         }
     }

@@ -29,7 +29,7 @@ pub fn info(file: &Checkpoint) -> Result<Info, String> {
     ensure(json.len() <= LONGEST, || format!("info: it has {} bytes, the limit is {LONGEST}", json.len()))?;
     let broken = |error| format!("info: {error}");
     let Version { version } = serde_json::from_slice(json).map_err(broken)?;
-    ensure(version == VERSION, || format!("version {version}: only {VERSION} is known"))?;
+    ensure(version == VERSION, || format!("version {version} is not supported: only {VERSION} is"))?;
     serde_json::from_slice(json).map_err(broken)
 }
 

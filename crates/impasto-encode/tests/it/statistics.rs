@@ -71,8 +71,8 @@ fn a_good_file() {
 #[test]
 fn numbers_out_of_range() {
     let cases: &[(&str, Value, &str)] = &[
-        ("/version", json!(1), "version 1: only 2 is known"),
-        ("/version", json!(3), "version 3: only 2 is known"),
+        ("/version", json!(1), "version 1 is not supported: only 2 is"),
+        ("/version", json!(3), "version 3 is not supported: only 2 is"),
         ("/version", json!("2"), "info: invalid type"),
         ("/tokens", json!(0), "above 0"),
         ("/window", json!(0), "above 0"),

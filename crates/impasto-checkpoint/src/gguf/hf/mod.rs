@@ -15,7 +15,7 @@
 //! Metadata --+--> keys (typed) --+--> config (sizes), rope --------------------------> config.json
 //!            |                   +--> vocabulary --+--> pre, bpe (gpt2) --+--> json --> tokenizer.json
 //!            |                                     +--> spm (llama) ------+
-//!            +-- to_gguf (the way back: sizes, vocab) <-- config.json, tokenizer.json, tokenizer_config.json
+//!            +-- to_gguf (reverse: sizes, vocab) <-- config.json, tokenizer.json, tokenizer_config.json
 //! ```
 
 mod architecture;

@@ -32,7 +32,7 @@ pub(super) fn read(
         fields.push(("rope_local_base_freq", json!(positive(keys, "rope.freq_base_swa")?.unwrap_or(DEFAULT_THETA))));
     }
     if rotated != heads.dim {
-        // Only Phi 3 has heads with a part that is not rotated.
+        // Of the supported architectures, only Phi 3 has heads that are partly rotated.
         if architecture != Architecture::Phi3 {
             let what = format!("{rotated} of {} dimensions of a head rotated", heads.dim);
             return Err(TranslationRule::unsupported(what));
