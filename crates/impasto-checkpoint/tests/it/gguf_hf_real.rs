@@ -34,7 +34,7 @@ fn path_of(variable: &str, name: &str) -> Option<PathBuf> {
     match std::env::var_os(variable).map(|folder| Path::new(&folder).join(name)) {
         Some(path) if path.exists() => Some(path),
         _ => {
-            println!("SKIPPED: set {variable} to the folder with {name}");
+            println!("SKIPPED: set {variable} to the folder that holds {name}");
             None
         }
     }
