@@ -1,8 +1,8 @@
 //! Calibration: measures the inputs of a model's linear layers on a text, and how much errors of their outputs matter.
 //!
 //! For each input it computes the mean of `x x^T`, and for each output the diagonal of the Fisher information: the mean
-//! square of the gradient of `-log p(y)`, with `y` drawn from the model. An error `e` of the outputs costs about `1/2
-//! sum g^2 e^2` in KL divergence (its second-order expansion at the minimum). Together with the covariance of the
+//! square of the gradient of `-log p(y)`, with `y` drawn from the model. An error `e` of the outputs costs about
+//! `1/2 sum g^2 e^2` in KL divergence (its second-order expansion at the minimum). Together with the covariance of the
 //! inputs, this predicts the cost of a change of the weights.
 //!
 //! All windows of the text pass through the model together, one block at a time, forward and then backward. Memory

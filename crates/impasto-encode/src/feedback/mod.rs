@@ -3,9 +3,9 @@
 //! interference cancellation (SIC). Each column has its own step, by waterfilling (WaterSIC, arXiv 2603.04956).
 //!
 //! For weights `W` (rows x n) and a covariance `H = L L^T` of the inputs, the error is `tr((W - V) H (W - V)^T)`, the
-//! sum of squares of `(W - V) L`. Columns are rounded from last to first. Entry `i` of a row of that product is `L_ii
-//! (t_i - v_i)`, where the target `t_i = w_i + sum over j > i of e_j L_ji / L_ii` corrects the weight for the errors `e
-//! = w - v` of the later columns. With steps `c / L_ii` all entries have the same error.
+//! sum of squares of `(W - V) L`. Columns are rounded from last to first. Entry `i` of a row of that product is
+//! `L_ii (t_i - v_i)`, where the target `t_i = w_i + sum over j > i of e_j L_ji / L_ii` corrects the weight for the
+//! errors `e = w - v` of the later columns. With steps `c / L_ii` all entries have the same error.
 //!
 //! [`Feedback`] holds the factored covariance. [`RoundingRun`] rounds up to 16 rows; it can stop, save a checkpoint and
 //! roll back at any column. A [`Rounding`] turns targets into integers.
