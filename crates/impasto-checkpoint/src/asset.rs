@@ -1,4 +1,4 @@
-//! The files of a Hugging Face folder that ride along with the weights.
+//! The files of a Hugging Face folder that are kept with the weights.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -7,14 +7,14 @@ use std::path::Path;
 use crate::error::{CheckpointError, shown};
 use crate::shard::open_regular;
 
-/// The longest file in bytes that rides along: 256 MiB.
+/// Largest size of an asset in bytes: 256 MiB.
 pub const MAX_ASSET_BYTES: u64 = 256 << 20;
 
-/// The shard index; it rides along too where the checkpoint has shards.
+/// The shard index, which is also an asset if the checkpoint has shards.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// What rides along, sorted bytewise: configuration, tokenizer, chat template, preprocessing, and
-/// the modules of sentence-transformers.
+/// Names of assets, sorted bytewise: configuration, tokenizer, chat template, preprocessing, and the modules of
+/// sentence-transformers.
 const NAMES: [&str; 21] = [
     "1_Pooling/config.json",
     "added_tokens.json",
@@ -39,16 +39,16 @@ const NAMES: [&str; 21] = [
     "vocab.txt",
 ];
 
-/// A file that rides along.
+/// A file that is kept with the weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asset {
-    /// File name relative to the folder, with `/` between its parts, e.g. `config.json`.
+    /// Path relative to the folder, with `/` as the separator, such as `config.json`.
     pub name: String,
     /// Its content.
     pub bytes: Vec<u8>,
 }
 
-/// The assets of a folder, without the index.
+/// Reads the assets of a folder, without the index.
 pub(crate) fn read_assets(folder: &Path) -> Result<Vec<Asset>, CheckpointError> {
     let mut assets = Vec::new();
     for name in NAMES {
@@ -59,7 +59,7 @@ pub(crate) fn read_assets(folder: &Path) -> Result<Vec<Asset>, CheckpointError> 
     Ok(assets)
 }
 
-/// Reads one file of the folder, at most [`MAX_ASSET_BYTES`].
+/// Reads one file of the folder, of at most [`MAX_ASSET_BYTES`].
 pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointError> {
     let path = folder.join(name);
     let io = |error| CheckpointError::io(&path, error);
@@ -69,7 +69,7 @@ pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointE
     if len > MAX_ASSET_BYTES {
         return Err(too_large(len));
     }
-    // The file may grow while it is read, or be one whose length the system does not tell.
+    // The file may grow while it is read, and the system does not know the length of every file.
     let mut bytes = Vec::new();
     file.take(MAX_ASSET_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_ASSET_BYTES {
@@ -78,8 +78,7 @@ pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointE
     Ok(Asset { name: name.to_owned(), bytes })
 }
 
-/// Whether a folder has an entry of this name. A link that leads nowhere counts: it is to be an
-/// error, not an absence.
+/// Returns whether a folder has an entry with this name. A dangling link counts, so that reading it is an error.
 pub(crate) fn is_there(path: &Path) -> Result<bool, CheckpointError> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),

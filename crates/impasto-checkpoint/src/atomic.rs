@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Files that appear either completely or not at all.
 
 use std::fs;
 use std::io::Write;
@@ -8,10 +8,10 @@ use impasto_core::files::AtomicFile;
 
 use crate::error::{CheckpointError, one_line};
 
-/// Joins a file name that comes from input to a folder, if it cannot leave it.
+/// Joins a file name from untrusted input to a folder, if the result is inside the folder.
 ///
-/// The name has parts divided by `/`. Refused are absolute paths, empty parts, `.` and `..`, and
-/// backslashes, colons and NUL, which mean something on some systems.
+/// The name has parts separated by `/`. Absolute paths, empty parts, `.` and `..` are refused, as are backslashes,
+/// colons and NUL, which have a meaning on some systems.
 ///
 /// # Errors
 /// [`CheckpointError::UnsafePath`].
@@ -24,18 +24,18 @@ pub fn join_inside(folder: &Path, name: &str) -> Result<PathBuf, CheckpointError
     }
 }
 
-/// Writes a file `name` inside `folder`: atomically (a temporary file in the folder, synced, then renamed). Missing
-/// folders on the way are created; a file of that name is replaced.
+/// Writes a file `name` inside `folder` atomically: a temporary file in the folder is written, synced and renamed.
+/// Missing folders are created, and an existing file is replaced.
 ///
 /// # Errors
-/// A name that [`join_inside`] refuses, and what the operating system refuses; then no file is left.
+/// If [`join_inside`] refuses the name, or on an I/O error. No partial file is left.
 pub fn atomic_write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     let path = join_inside(folder, name)?;
     let mut file = begin(&path)?;
     file.write_all(bytes).and_then(|()| file.commit()).map_err(|error| CheckpointError::io(&path, error))
 }
 
-/// Begins a file; missing folders on the way are created.
+/// Starts an atomic file; missing folders are created.
 pub(crate) fn begin(destination: &Path) -> Result<AtomicFile, CheckpointError> {
     let folder = destination.parent().filter(|folder| *folder != Path::new(""));
     let created = folder.map_or(Ok(()), fs::create_dir_all);

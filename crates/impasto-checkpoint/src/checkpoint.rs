@@ -1,4 +1,4 @@
-//! A checkpoint: the tensors of one or more files and what rides along.
+//! A checkpoint: the tensors of one or more files, and the assets.
 
 use std::borrow::Cow;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::rules::{IndexRule, TensorRule};
 use crate::shard::{Format, Shard};
 use crate::tensor::TensorInfo;
 
-/// The weights of a folder that has no shards.
+/// The weights file of a folder without shards.
 const SINGLE: &str = "model.safetensors";
 
-/// An opened checkpoint. Tensors are mapped, not read: memory holds what is touched.
+/// An open checkpoint. Files are mapped, so memory holds only the pages that are used.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(crate) shards: Vec<Shard>,
@@ -28,17 +28,17 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, a lone safetensors file, or a GGUF, and checks all headers.
+    /// Opens a Hugging Face folder, a single safetensors file, or a GGUF, and checks all headers.
     ///
-    /// In a folder `model.safetensors` goes before `model.safetensors.index.json`, as in transformers, and both before a
-    /// GGUF, of which it may hold one. A tensor that a shard holds but the index does not list belongs to the checkpoint.
-    /// Any part of a split GGUF stands for all. A lone safetensors file has no assets, whatever lies beside it; those of a
-    /// GGUF are made of its metadata, and of nothing beside it.
+    /// In a folder, `model.safetensors` has precedence over `model.safetensors.index.json`, as in transformers, and
+    /// both over a GGUF, of which there may be only one. Tensors that a shard contains but the index does not list are
+    /// included. Any part of a split GGUF opens all parts. A single safetensors file has no assets, even if there are
+    /// some in its folder; those of a GGUF come from its metadata only.
     ///
-    /// The files are mapped; they must not be changed while the checkpoint is open.
+    /// The files are mapped, and must not change while the checkpoint is open.
     ///
     /// # Errors
-    /// What the operating system refuses, and the first rule that a file breaks.
+    /// On an I/O error, or if a file violates a rule of its format.
     pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let kind = fs::metadata(path).map_err(|error| CheckpointError::io(path, error))?;
         if !kind.is_dir() {
@@ -56,7 +56,7 @@ impl Checkpoint {
         }
     }
 
-    /// The GGUF of a folder.
+    /// Opens the GGUF of a folder.
     fn of_folder_without_safetensors(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         #[cfg(feature = "gguf")]
         if let Some(file) = crate::gguf::only_file(folder)? {
@@ -65,57 +65,58 @@ impl Checkpoint {
         Err(CheckpointError::NoWeights { folder: shown(folder) })
     }
 
-    /// The tensors, sorted by name bytewise, however they are spread over shards.
+    /// Returns the tensors of all shards, sorted bytewise by name.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The tensor of a name, if there is one.
+    /// Returns the tensor with a name, if there is one.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let place = self.tensors.binary_search_by(|t| t.name.as_str().cmp(name)).ok()?;
         self.tensors.get(place)
     }
 
-    /// The bytes of a tensor of this checkpoint: elements little-endian, row-major, from the map.
+    /// Returns the mapped bytes of a tensor of this checkpoint: elements little-endian, row-major.
     ///
     /// # Panics
-    /// May panic if the tensor is of another checkpoint.
+    /// May panic if the tensor belongs to another checkpoint.
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
         self.shards[tensor.shard].bytes(tensor)
     }
 
-    /// Tells the operating system that the bytes of a tensor of this checkpoint are not needed for
-    /// now, which bounds the resident memory of a pass over all tensors. They may still be read
-    /// again. Best effort; nothing happens where the system has no such advice.
+    /// Advises the operating system that the bytes of a tensor of this checkpoint are not needed for now.
+    ///
+    /// This bounds the resident memory of a pass over all tensors. The bytes remain readable. It has no effect on
+    /// systems without such advice.
     ///
     /// # Panics
-    /// May panic if the tensor is of another checkpoint.
+    /// May panic if the tensor belongs to another checkpoint.
     pub fn release(&self, tensor: &TensorInfo) {
         self.shards[tensor.shard].release(tensor);
     }
 
-    /// The files that ride along, sorted by name.
+    /// Returns the files that are kept with the weights, sorted by name.
     pub fn assets(&self) -> &[Asset] {
         &self.assets
     }
 
-    /// The metadata of a GGUF as they are, of a split one those of its first part.
+    /// Returns the metadata of a GGUF, unchanged; those of the first part if it is split.
     #[cfg(feature = "gguf")]
     pub fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
 
-    /// What a GGUF would have as assets and does not, one line each with the reason.
+    /// Returns why assets could not be derived from a GGUF, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The files of tensors, sorted by name.
+    /// Returns the files that contain the tensors, sorted by name.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// Maps files of these paths and names. Returns the metadata of each GGUF beside the checkpoint.
+    /// Maps files with these paths and names. Also returns the metadata of each GGUF.
     pub(crate) fn of_shards<'a>(
         files: impl IntoIterator<Item = (&'a Path, &'a str)>,
         format: Format,
@@ -169,13 +170,13 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// A GGUF file.
+    /// Opens a GGUF file.
     #[cfg(not(feature = "gguf"))]
     fn gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
         Err(CheckpointError::NoGguf { file: shown(path) })
     }
 
-    /// Every tensor is in one shard only.
+    /// Checks that no tensor is in two shards.
     pub(crate) fn check_distinct(&self, file_name: &str) -> Result<(), CheckpointError> {
         let Some(pair) = self.tensors.windows(2).find(|pair| pair[0].name == pair[1].name) else {
             return Ok(());
@@ -184,7 +185,7 @@ impl Checkpoint {
         Err(CheckpointError::tensor(file_name, &pair[0].name, TensorRule::TwoShards { first, second }))
     }
 
-    /// Every tensor of the index is in the shard it says.
+    /// Checks that every tensor of the index is in the shard that the index says.
     fn check_against(&self, index: &ShardIndex, index_name: &str) -> Result<(), CheckpointError> {
         for (name, file) in &index.weight_map {
             if self.tensor(name).is_none_or(|t| self.shard_name(t) != file) {
@@ -199,7 +200,8 @@ impl Checkpoint {
     }
 }
 
-/// The name of a lone file, or the usual one: a name that not every system can write could not be given back.
+/// Returns the name of a single file, or `usual` if that name is not valid on every system and so could not be
+/// restored.
 pub(crate) fn name_of<'a>(path: &'a Path, usual: &'static str) -> Cow<'a, str> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     if join_inside(Path::new(""), &name).is_ok() { name } else { usual.into() }

@@ -1,50 +1,50 @@
-//! What can be wrong with a checkpoint: each message is one line that names file, tensor and rule.
+//! Errors of reading and writing checkpoints. Each message is one line that names file, tensor and rule.
 
 use std::io;
 use std::path::Path;
 
 use crate::rules::{HeaderRule, IndexRule, TensorRule};
 
-/// Why a checkpoint could not be read or written.
+/// An error of reading or writing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The operating system refused.
+    /// An I/O error.
     #[error("{path}: {error}")]
     Io {
-        /// The file or folder, made printable.
+        /// The file or folder, escaped for display.
         path: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// A folder, pipe or device stands where a file must be.
+    /// A folder, pipe or device where a file is required.
     #[error("{path}: not a regular file")]
     NotAFile {
-        /// What stands there.
+        /// Its path.
         path: String,
     },
-    /// A folder holds none of the files that weights begin with.
+    /// A folder without weights.
     #[error("{folder}: no weights: looked for model.safetensors, model.safetensors.index.json and a GGUF file")]
     NoWeights {
         /// The folder.
         folder: String,
     },
-    /// A folder holds several models.
-    #[error("{folder}: several GGUF files, \"{first}\" and \"{second}\" among them; name one of them")]
+    /// A folder with several models.
+    #[error("{folder}: several GGUF files, such as \"{first}\" and \"{second}\": open one of them")]
     SeveralGguf {
         /// The folder.
         folder: String,
         /// A file in it.
         first: String,
-        /// Another that is no part of the same model.
+        /// Another one, which is not a part of the same model.
         second: String,
     },
-    /// A GGUF, and the feature `gguf` is off.
-    #[error("{file}: a GGUF, which this program was built without (feature `gguf`)")]
+    /// A GGUF file, while the feature `gguf` is off.
+    #[error("{file}: this program was built without GGUF support (feature `gguf`)")]
     NoGguf {
         /// The file.
         file: String,
     },
-    /// A header breaks a rule of its format.
+    /// A header violates a rule of its format.
     #[error("{file}: {rule}")]
     Header {
         /// The file.
@@ -52,17 +52,17 @@ pub enum CheckpointError {
         /// The rule.
         rule: HeaderRule,
     },
-    /// A tensor breaks a rule of the format or of the shard index.
+    /// A tensor violates a rule of the format or of the shard index.
     #[error("{file}: tensor \"{tensor}\": {rule}")]
     Tensor {
         /// The file or the index.
         file: String,
-        /// The tensor, made printable.
+        /// Name of the tensor, escaped for display.
         tensor: String,
         /// The rule.
         rule: TensorRule,
     },
-    /// The shard index breaks a rule.
+    /// The shard index violates a rule.
     #[error("{file}: {rule}")]
     Index {
         /// The index.
@@ -70,20 +70,20 @@ pub enum CheckpointError {
         /// The rule.
         rule: IndexRule,
     },
-    /// A file that rides along is too large to be held in memory.
-    #[error("{path}: {len} bytes; a file that rides along may have at most {max}")]
+    /// An asset exceeds the limit.
+    #[error("{path}: {len} bytes, more than the limit of {max} for an asset")]
     AssetTooLarge {
         /// The file.
         path: String,
-        /// Its bytes.
+        /// Its length in bytes.
         len: u64,
         /// The limit in bytes.
         max: u64,
     },
-    /// A file name that comes from input could leave the folder it belongs to.
+    /// A file name from untrusted input might escape its folder.
     #[error("\"{name}\": not a plain relative path inside the folder")]
     UnsafePath {
-        /// The name, made printable.
+        /// The name, escaped for display.
         name: String,
     },
     /// A writer was given more bytes than its header declares.
@@ -94,12 +94,12 @@ pub enum CheckpointError {
         /// Bytes of data that the header declares.
         declared: u64,
     },
-    /// A writer was finished before all bytes were there.
+    /// A writer was finished before all bytes were written.
     #[error("{file}: tensor \"{tensor}\": the data stops after {written} of {declared} bytes of the file")]
     TooLittleData {
         /// The file being written.
         file: String,
-        /// The first tensor that is not complete.
+        /// The first incomplete tensor.
         tensor: String,
         /// Bytes of data written.
         written: u64,
@@ -109,7 +109,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// What the operating system says of a path.
+    /// Wraps an I/O error with its path.
     pub fn io(path: &Path, error: io::Error) -> CheckpointError {
         CheckpointError::Io { path: shown(path), error }
     }
@@ -127,12 +127,12 @@ impl CheckpointError {
     }
 }
 
-/// A path for a message.
+/// Formats a path for a message.
 pub(crate) fn shown(path: &Path) -> String {
     one_line(&path.to_string_lossy())
 }
 
-/// Text from input for a message: control and line-breaking characters escaped, at most 300 characters.
+/// Escapes control and line-breaking characters of untrusted text for a message, and truncates it to 300 characters.
 pub(crate) fn one_line(text: &str) -> String {
     const MAX: usize = 300;
     let mut line = String::new();

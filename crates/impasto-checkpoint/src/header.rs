@@ -1,4 +1,4 @@
-//! The safetensors header: checked reading, and writing.
+//! Reads, checks and writes safetensors headers.
 
 use impasto_core::DType;
 
@@ -7,31 +7,30 @@ use crate::json::{METADATA, Place, RawEntry, parse_raw_header};
 use crate::rules::{HeaderRule, TensorRule};
 use crate::tensor::{TensorInfo, TensorSpec, byte_count, check_layout, check_names, check_type_name};
 
-/// The longest header in bytes, as in the reference implementation of safetensors.
+/// Largest length of a header in bytes, as in the reference implementation of safetensors.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Bytes of the field that holds the length of the header.
+/// Bytes of the length field before the header.
 const LENGTH_BYTES: usize = 8;
 
-/// A header that keeps every rule: the tensors fill the data without overlap or hole.
+/// A valid header: the tensors cover the data without overlap or gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The pairs of `__metadata__` in file order, if the header has it.
+    /// The pairs of `__metadata__` in file order, if present.
     pub metadata: Option<Vec<(String, String)>>,
-    /// The tensors in the order of their bytes, `shard` being 0.
+    /// The tensors in the order of their data. `shard` is 0.
     pub tensors: Vec<TensorInfo>,
-    /// Where the data begins in the file: the length field and the header, padding included.
+    /// Offset of the data in the file: the length field and the header, including padding.
     pub data_start: u64,
 }
 
 /// Parses and checks the header of a safetensors file.
 ///
-/// `bytes` is the file or any part of it that begins at its begin and holds the header; `file_len`
-/// is the length of the whole file in bytes; `file_name` goes into the messages. Memory is bounded
-/// by a small multiple of the header's bytes that are really there.
+/// `bytes` is a prefix of the file that contains the header, `file_len` is the length of the whole file in bytes, and
+/// `file_name` is for error messages. Memory is bounded by a small multiple of the bytes that the header actually has.
 ///
 /// # Errors
-/// The first rule that the header breaks.
+/// If the header violates a rule.
 pub fn parse_header(bytes: &[u8], file_len: u64, file_name: &str) -> Result<Header, CheckpointError> {
     let (header, covered) = parse(bytes, file_len, file_name)?;
     let held = file_len.saturating_sub(header.data_start);
@@ -42,11 +41,10 @@ pub fn parse_header(bytes: &[u8], file_len: u64, file_name: &str) -> Result<Head
     Ok(header)
 }
 
-/// Parses the raw header of a file whose data is elsewhere, [`Shard::header`](crate::Shard::header): the data is as long as the
-/// tensors say.
+/// Parses a raw header, [`Shard::header`](crate::Shard::header), without the data: its length follows from the tensors.
 ///
 /// # Errors
-/// As [`parse_header`]; bytes after the header are one too.
+/// As for [`parse_header`], and if bytes follow the header.
 pub fn parse_detached_header(bytes: &[u8], file_name: &str) -> Result<Header, CheckpointError> {
     let (header, covered) = parse(bytes, u64::MAX, file_name)?;
     let held = (bytes.len() as u64).saturating_sub(header.data_start);
@@ -57,7 +55,7 @@ pub fn parse_detached_header(bytes: &[u8], file_name: &str) -> Result<Header, Ch
     Ok(header)
 }
 
-/// The header, and the bytes of data that its tensors cover.
+/// Returns the header, and the number of bytes that its tensors cover.
 fn parse(bytes: &[u8], file_len: u64, file_name: &str) -> Result<(Header, u64), CheckpointError> {
     let broken = |rule| CheckpointError::header(file_name, rule);
     let json = header_text(bytes, file_len).map_err(broken)?;
@@ -87,7 +85,7 @@ fn parse(bytes: &[u8], file_len: u64, file_name: &str) -> Result<(Header, u64), 
     Ok((Header { metadata, tensors, data_start }, covered))
 }
 
-/// The JSON text between the length field and the data.
+/// Returns the JSON text between the length field and the data.
 fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(match bytes.len() {
@@ -110,7 +108,7 @@ fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
     std::str::from_utf8(text).map_err(|error| HeaderRule::Utf8(error.to_string()))
 }
 
-/// One entry by itself: a range inside the data, a shape that fills it if the dtype is known.
+/// Checks an entry on its own: its range is within the data, and equals the size of its shape if the dtype is known.
 fn check_tensor(name: String, entry: RawEntry, held: u64) -> Result<TensorInfo, (String, TensorRule)> {
     match check_entry(&entry, held) {
         Ok(dtype) => {
@@ -130,7 +128,7 @@ fn check_entry(entry: &RawEntry, held: u64) -> Result<DType, TensorRule> {
     }
     let needed = byte_count(&entry.shape, 1, dtype.size() as u64)?;
     if dtype == DType::Opaque {
-        // Elements of another dtype may have any size, 4 or 6 bits for one.
+        // Elements of an unknown dtype may have any size, such as 4 or 6 bits.
         check_type_name(&entry.dtype)?;
     } else if needed != end - begin {
         return Err(TensorRule::Size { needed, held: end - begin });
@@ -141,8 +139,8 @@ fn check_entry(entry: &RawEntry, held: u64) -> Result<DType, TensorRule> {
     Ok(dtype)
 }
 
-/// The header for tensors that follow each other in the given order: length field and JSON, padded
-/// with spaces to a multiple of 8 bytes. Returns it with the total length of the file.
+/// Encodes a header for tensors that are stored in the given order: length field and JSON, padded with spaces to a
+/// multiple of 8 bytes. Also returns the length of the whole file.
 ///
 /// Only sizes are checked here; [`parse_header`] checks the rest.
 pub(crate) fn encode_header(
@@ -180,7 +178,7 @@ pub(crate) fn encode_header(
     Ok((header, file_len))
 }
 
-/// What safetensors calls the type of a tensor.
+/// Returns the name of a tensor's type in safetensors.
 fn dtype_name(tensor: &TensorSpec) -> Result<&str, TensorRule> {
     match &tensor.opaque {
         Some(opaque) => Ok(&opaque.name),
@@ -189,7 +187,7 @@ fn dtype_name(tensor: &TensorSpec) -> Result<&str, TensorRule> {
     }
 }
 
-/// A JSON string.
+/// Returns text as a JSON string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! The shard index of a Hugging Face folder, model.safetensors.index.json.
+//! The shard index of a Hugging Face folder, `model.safetensors.index.json`.
 
 use serde::Deserialize;
 
@@ -6,9 +6,9 @@ use crate::error::{CheckpointError, one_line};
 use crate::json::Pairs;
 use crate::rules::{IndexRule, TensorRule};
 
-/// Which shard holds which tensor.
+/// Maps tensors to shards.
 pub(crate) struct ShardIndex {
-    /// Tensor name and shard file name, in file order, names unique.
+    /// Tensor names, which are unique, with shard file names, in file order.
     pub weight_map: Vec<(String, String)>,
 }
 
@@ -18,10 +18,10 @@ struct RawIndex {
 }
 
 impl ShardIndex {
-    /// Parses the index; `file_name` goes into the messages.
+    /// Parses the index. `file_name` is for error messages.
     pub fn parse(bytes: &[u8], file_name: &str) -> Result<ShardIndex, CheckpointError> {
         let unreadable = |why: &str| CheckpointError::index(file_name, IndexRule::Json(one_line(why)));
-        // The derived parser would take an array of the fields, too.
+        // The derived parser would also accept an array of the fields.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(unreadable("it does not begin with '{'"));
         }
@@ -35,7 +35,7 @@ impl ShardIndex {
         Ok(ShardIndex { weight_map: raw.weight_map.0 })
     }
 
-    /// The shards' file names, each once, sorted bytewise.
+    /// Returns the distinct file names of the shards, sorted bytewise.
     pub fn shard_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.weight_map.iter().map(|(_, file)| file.as_str()).collect();
         names.sort_unstable();

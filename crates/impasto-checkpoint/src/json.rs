@@ -1,18 +1,18 @@
-//! The JSON of headers and indexes, parsed without losing duplicate keys.
+//! Parses the JSON of headers and indexes and keeps duplicate keys.
 //!
-//! A map of serde_json silently keeps the last of two equal keys; a file that says two things about
-//! one tensor must be refused, so objects become lists of pairs here.
+//! A map of serde_json keeps the last of two equal keys without an error. A file with two entries for one tensor must
+//! be refused, so objects are parsed to lists of pairs.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-/// A JSON object as its pairs, in file order, duplicates included.
+/// The pairs of a JSON object in file order, including duplicates.
 pub(crate) struct Pairs<V>(pub Vec<(String, V)>);
 
 impl<V> Pairs<V> {
-    /// A key that comes twice, if there is one.
+    /// Returns a key that occurs twice, if there is one.
     pub fn duplicate(&self) -> Option<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
@@ -42,15 +42,15 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     }
 }
 
-/// A tensor's entry as the header spells it, nothing checked.
+/// A tensor's entry in the header, not checked.
 pub(crate) struct RawEntry {
     pub dtype: String,
     pub shape: Vec<u64>,
     pub data_offsets: [u64; 2],
 }
 
-/// By hand, because a derived struct would also take an array of its fields.
-/// Fields of other names are skipped, as the reference implementation does.
+/// Implemented by hand, because a derived implementation would also accept an array of the fields. Unknown fields are
+/// ignored, as in the reference implementation.
 impl<'de> Deserialize<'de> for RawEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntryVisitor;
@@ -95,24 +95,24 @@ where
     Ok(())
 }
 
-/// A header as it is spelled, nothing checked; tensors in file order, duplicates included.
+/// A header that is not checked; tensors are in file order and may occur twice.
 #[derive(Default)]
 pub(crate) struct RawHeader {
     pub metadata: Option<Pairs<String>>,
     pub tensors: Vec<(String, RawEntry)>,
 }
 
-/// Where in a header the parser stood when it failed.
+/// The part of a header in which parsing failed.
 pub(crate) enum Place {
     Header,
     Metadata,
     Tensor(String),
 }
 
-/// The key of a header that is no tensor.
+/// The only key of a header that is not a tensor.
 pub(crate) const METADATA: &str = "__metadata__";
 
-/// Parses a header. The error says where it arose.
+/// Parses a header. An error comes with its place.
 pub(crate) fn parse_raw_header(text: &str) -> Result<RawHeader, (Place, serde_json::Error)> {
     let mut place = Place::Header;
     let mut json = serde_json::Deserializer::from_str(text);
@@ -153,7 +153,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
             }
             *self.0 = Place::Header;
         }
-        // A null stands for no metadata.
+        // `null` means no metadata.
         header.metadata = metadata.flatten();
         Ok(header)
     }

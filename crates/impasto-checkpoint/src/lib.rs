@@ -1,14 +1,13 @@
-//! Checkpoints in and out: safetensors files, Hugging Face folders, and GGUF files.
+//! Reads and writes checkpoints: safetensors files, Hugging Face folders, and GGUF files.
 //!
-//! [`Checkpoint::open`] maps a folder or a lone file into memory and checks every header before any
-//! tensor is touched. [`TensorWriter`] streams tensors into a new file of either format, with a fresh
-//! header or with the raw header of a [`Shard`], which gives the original file back byte for byte.
+//! [`Checkpoint::open`] maps a folder or a single file into memory and checks all headers before any tensor is
+//! accessed. [`TensorWriter`] streams tensors to a new file of either format, with a new header, or with the raw header
+//! of a [`Shard`] to restore the original file byte for byte.
 //!
-//! GGUF is behind the feature `gguf`, on by default; without it a GGUF is refused by name.
+//! The feature `gguf`, which is on by default, enables GGUF; without it, GGUF files are refused with a clear error.
 //!
-//! Safetensors is the format of the project of that name: 8 bytes, the little-endian length of the
-//! header; the header, a JSON object from tensor names to dtype, shape and byte range; the data. For
-//! GGUF see the module `gguf`.
+//! A safetensors file has 8 bytes with the little-endian length of the header; the header, a JSON object that maps
+//! tensor names to dtype, shape and byte range; and the data. For GGUF see the module `gguf`.
 
 mod asset;
 mod atomic;
@@ -38,7 +37,7 @@ pub use tensor::{Opaque, TensorInfo, TensorSpec};
 pub use writer::write_gguf;
 pub use writer::{TensorWriter, write_safetensors};
 
-/// The metadata of a GGUF: without the feature `gguf` there are none.
+/// Metadata of a GGUF, which cannot exist without the feature `gguf`.
 #[cfg(not(feature = "gguf"))]
 mod gguf {
     #[derive(Debug)]

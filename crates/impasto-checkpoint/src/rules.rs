@@ -1,21 +1,21 @@
-//! The rules that headers, tensors and shard indexes must keep, each with its line of a message.
+//! The rules of headers, tensors and shard indexes, each with a one-line message.
 
 #[cfg(feature = "gguf")]
 use crate::gguf::{GgufRule, SplitRule};
 
-/// What a header must satisfy as a whole.
+/// A rule for a header as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderRule {
-    /// No bytes at all.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
-    /// Not even the length of the header.
+    /// The file is shorter than the length field of the header.
     #[error("{len} bytes; a safetensors file begins with 8 bytes that hold the length of its header")]
     Short {
         /// Bytes of the file.
         len: u64,
     },
-    /// The declared header is over the limit of the format.
+    /// The declared length exceeds the limit of the format.
     #[error("header of {len} bytes declared, the limit is {max}: not a safetensors file?")]
     TooLong {
         /// Declared length in bytes.
@@ -23,7 +23,7 @@ pub enum HeaderRule {
         /// The limit in bytes.
         max: u64,
     },
-    /// The declared header reaches past the bytes there are.
+    /// The header extends past the end of the file.
     #[error("header of {len} bytes declared, {available} bytes follow")]
     PastEnd {
         /// Declared length in bytes.
@@ -31,22 +31,22 @@ pub enum HeaderRule {
         /// Bytes after the length field.
         available: u64,
     },
-    /// The format asks for an object at once.
+    /// The header is not a JSON object, or has leading white space.
     #[error("the header does not begin with '{{'")]
     NotAnObject,
-    /// JSON is UTF-8.
+    /// The header is not UTF-8.
     #[error("the header is not UTF-8: {0}")]
     Utf8(String),
-    /// The header does not parse.
+    /// The header is not valid JSON.
     #[error("the header is not valid JSON: {0}")]
     Json(String),
-    /// The metadata does not parse.
+    /// The metadata is not a map of strings.
     #[error("__metadata__ is not a map from strings to strings: {0}")]
     Metadata(String),
-    /// A key of the metadata comes twice.
-    #[error("__metadata__ names \"{0}\" twice")]
+    /// A key of the metadata occurs twice.
+    #[error("__metadata__ has the key \"{0}\" twice")]
     DuplicateMetadata(String),
-    /// The data is longer than the tensors.
+    /// The data extends past the last tensor.
     #[error("the tensors cover {covered} bytes of data, the file holds {held}")]
     Uncovered {
         /// End of the last tensor.
@@ -54,23 +54,23 @@ pub enum HeaderRule {
         /// Bytes of data in the file.
         held: u64,
     },
-    /// A rule of GGUF.
+    /// A rule of GGUF is violated.
     #[cfg(feature = "gguf")]
     #[error(transparent)]
     Gguf(#[from] GgufRule),
-    /// A rule of GGUF files in several parts.
+    /// A rule of split GGUF files is violated.
     #[cfg(feature = "gguf")]
     #[error(transparent)]
     Split(#[from] SplitRule),
 }
 
-/// What each tensor must satisfy. Byte positions count from the begin of the data.
+/// A rule for a tensor. Positions are bytes from the start of the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorRule {
-    /// Its entry in the header does not parse.
+    /// The entry in the header cannot be parsed.
     #[error("unreadable entry: {0}")]
     Entry(String),
-    /// A type whose name cannot be kept.
+    /// The name of the type is empty or too long.
     #[error("the name of its type has {len} bytes, allowed are 1 to {max}")]
     TypeName {
         /// Bytes of the name.
@@ -78,7 +78,7 @@ pub enum TensorRule {
         /// The limit in bytes.
         max: usize,
     },
-    /// A type that the format to be written does not have.
+    /// The output format does not support the type.
     #[error("{format} has no type {dtype}")]
     NoSuchType {
         /// The format.
@@ -86,25 +86,25 @@ pub enum TensorRule {
         /// The type.
         dtype: String,
     },
-    /// A tensor to write, opaque without the name of its type, or with one and not opaque.
-    #[error("dtype and name of the type do not go together")]
+    /// A tensor to write has a dtype and an opaque type that contradict each other.
+    #[error("its dtype and the name of its type contradict each other")]
     HalfOpaque,
-    /// A rule of GGUF.
+    /// A rule of GGUF is violated.
     #[cfg(feature = "gguf")]
     #[error(transparent)]
     Gguf(#[from] GgufRule),
-    /// Two entries of one name.
+    /// Two entries have the same name.
     #[error("named twice")]
     Duplicate,
-    /// The byte range runs backwards.
-    #[error("data_offsets [{begin}, {end}] run backwards")]
+    /// The byte range is reversed.
+    #[error("data_offsets [{begin}, {end}] are reversed")]
     Backwards {
         /// First byte.
         begin: u64,
         /// One past the last byte.
         end: u64,
     },
-    /// The byte range leaves the file.
+    /// The byte range extends past the end of the file.
     #[error("ends at {end}, past the end of the data at {held}")]
     PastEnd {
         /// One past the last byte.
@@ -112,18 +112,18 @@ pub enum TensorRule {
         /// Bytes of data in the file.
         held: u64,
     },
-    /// The shape is no number of bytes.
+    /// The size of the shape overflows.
     #[error("the byte count of its shape overflows 64 bits")]
     Overflow,
-    /// A row that is no whole number of blocks.
-    #[error("rows of {row} weights, which make no blocks of {weights}")]
+    /// A row is not a whole number of blocks.
+    #[error("rows of {row} weights are not whole blocks of {weights}")]
     CutBlock {
-        /// The last extent.
+        /// The last dimension.
         row: u64,
-        /// Weights of a block.
+        /// Weights per block.
         weights: u64,
     },
-    /// The byte range begins where none may.
+    /// The byte range is not aligned.
     #[error("begins at {begin}, not a multiple of {alignment}")]
     Misaligned {
         /// First byte.
@@ -134,7 +134,7 @@ pub enum TensorRule {
     /// Shape and byte range disagree.
     #[error("shape and dtype need {needed} bytes, data_offsets hold {held}")]
     Size {
-        /// Product of the shape, times the size of an element.
+        /// Product of the shape and the size of an element.
         needed: u64,
         /// Length of the byte range.
         held: u64,
@@ -144,57 +144,57 @@ pub enum TensorRule {
     Overlap {
         /// First byte.
         begin: u64,
-        /// End of the tensor before.
+        /// End of the previous tensor.
         previous: u64,
     },
-    /// Bytes belong to no tensor.
+    /// Some bytes belong to no tensor.
     #[error("hole: begins at {begin}, the tensor before it ends at {previous}")]
     Hole {
         /// First byte.
         begin: u64,
-        /// End of the tensor before.
+        /// End of the previous tensor.
         previous: u64,
     },
-    /// The index places it in a shard that lacks it.
-    #[error("the index places it in \"{0}\", which does not hold it")]
+    /// The tensor is not in the shard that the index says.
+    #[error("the index places it in \"{0}\", which does not contain it")]
     NotInShard(String),
-    /// Two shards hold it.
-    #[error("held by two shards, \"{first}\" and \"{second}\"")]
+    /// The tensor is in two shards.
+    #[error("it is in two shards, \"{first}\" and \"{second}\"")]
     TwoShards {
         /// A shard.
         first: String,
-        /// Another.
+        /// Another shard.
         second: String,
     },
-    /// A raw header to be rebuilt lacks a tensor that is to be written.
-    #[error("the raw header lacks it")]
+    /// A tensor to write is not in the given raw header.
+    #[error("the raw header does not contain it")]
     NotInHeader,
-    /// A raw header to be rebuilt has a tensor that is not to be written.
-    #[error("the raw header has it, but it is not among the tensors to write")]
+    /// A tensor of the given raw header is not among those to write.
+    #[error("the raw header contains it, but it is not among the tensors to write")]
     NotGiven,
-    /// A raw header to be rebuilt has the tensor in another form.
-    #[error("the raw header says {header}, to be written is {given}")]
+    /// A tensor to write differs from the one in the given raw header.
+    #[error("the raw header has {header}, the tensor to write is {given}")]
     Differs {
-        /// dtype and shape in the header.
+        /// Dtype and shape in the header.
         header: String,
-        /// dtype and shape of the tensor to write.
+        /// Dtype and shape of the tensor to write.
         given: String,
     },
 }
 
-/// What the shard index must satisfy.
+/// A rule for the shard index.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexRule {
-    /// It does not parse.
+    /// The index cannot be parsed.
     #[error("not a shard index: {0}")]
     Json(String),
-    /// No tensor, no shard.
-    #[error("the index names no shard")]
+    /// The index has no tensors.
+    #[error("the index has no shards")]
     Empty,
-    /// A shard's name could leave the folder.
+    /// The name of a shard might escape the folder.
     #[error("shard \"{0}\": not a plain relative path inside the folder")]
     Escapes(String),
-    /// A shard is not there.
+    /// A shard is missing.
     #[error("shard \"{0}\" is missing")]
     Missing(String),
 }

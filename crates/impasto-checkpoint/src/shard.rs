@@ -1,4 +1,4 @@
-//! One file of tensors, mapped into memory.
+//! A file of tensors, mapped into memory.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,10 +15,10 @@ use crate::header::parse_header;
 use crate::rules::HeaderRule;
 use crate::tensor::TensorInfo;
 
-/// What a GGUF file begins with.
+/// The first bytes of a GGUF file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
-/// What a file of tensors is written in.
+/// The format of a file of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// safetensors.
@@ -28,14 +28,15 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a file that begins with these bytes: what is no GGUF can only be safetensors.
+    /// Returns the format of a file with this beginning: if it is not GGUF, it can only be safetensors.
     ///
-    /// No safetensors file begins as a GGUF does: its header would be of more than a gigabyte.
+    /// No safetensors file starts like a GGUF, since its header would be longer than a gigabyte.
     pub fn of(begin: &[u8]) -> Format {
         if begin.starts_with(MAGIC) { Format::Gguf } else { Format::Safetensors }
     }
 
-    /// The format of a file. What is called a GGUF is to be one, so that one that lost its begin is not taken for another.
+    /// Returns the format of a file. The extension `.gguf` takes precedence, so that a damaged GGUF gives a suitable
+    /// error.
     pub(crate) fn of_file(path: &Path) -> Result<Format, CheckpointError> {
         let mut begin = Vec::new();
         let read = open_regular(path)?.take(MAGIC.len() as u64).read_to_end(&mut begin);
@@ -53,17 +54,17 @@ pub struct Shard {
     format: Format,
     map: Mmap,
     data_start: usize,
-    /// The bytes of the data that belong to no tensor.
+    /// The ranges of the data that belong to no tensor.
     padding: Vec<Range<u64>>,
-    /// Does the file end where the padding of its last tensor does?
+    /// Whether the file ends with the padding of its last tensor.
     padded: bool,
 }
 
-/// What the header of a shard says.
+/// The contents of a shard's header.
 pub(crate) struct Contents {
-    /// In the order of their bytes.
+    /// In the order of their data.
     pub tensors: Vec<TensorInfo>,
-    /// Of a GGUF.
+    /// `Some` for a GGUF.
     pub metadata: Option<Metadata>,
 }
 
@@ -72,7 +73,7 @@ impl Shard {
     pub(crate) fn open(path: &Path, name: &str, format: Format) -> Result<(Shard, Contents), CheckpointError> {
         let io = |error| CheckpointError::io(path, error);
         let file = open_regular(path)?;
-        // An empty file cannot be mapped everywhere.
+        // Some systems cannot map an empty file.
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(CheckpointError::header(&shown(path), HeaderRule::Empty));
         }
@@ -112,38 +113,39 @@ impl Shard {
         Ok((shard, contents))
     }
 
-    /// The file name relative to the checkpoint's folder, e.g. `model-00001-of-00002.safetensors`.
+    /// Returns the path relative to the checkpoint's folder, such as `model-00001-of-00002.safetensors`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where the file lies.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it is written in.
+    /// Returns the format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The bytes before the data, padding included: of safetensors the length and the JSON, of a GGUF the metadata and the
-    /// entries of the tensors.
+    /// Returns the bytes before the data, including padding: the length and the JSON of safetensors, or the metadata
+    /// and the entries of a GGUF.
     pub fn header(&self) -> &[u8] {
         &self.map[..self.data_start]
     }
 
-    /// Do its header and its tensors say every byte of the file? Then [`TensorWriter::with_header`](crate::TensorWriter::with_header)
-    /// gives the same file; else only tensors and metadata are the same.
+    /// Returns whether header and tensors determine every byte of the file. If so,
+    /// [`TensorWriter::with_header`](crate::TensorWriter::with_header) restores the same file; otherwise only tensors
+    /// and metadata are the same.
     ///
-    /// It is so for every safetensors file. A GGUF has padding too, which must be zeros, also after the last tensor.
+    /// This is true for every safetensors file. The padding of a GGUF must be zeros, also after the last tensor.
     pub fn is_canonical(&self) -> bool {
         let data = self.data();
         let padding = |range: &Range<u64>| &data[range.start as usize..range.end as usize];
         self.padded && self.padding.iter().all(|range| padding(range).iter().all(|&byte| byte == 0))
     }
 
-    /// Length of the file in bytes.
+    /// Returns the length of the file in bytes.
     pub fn file_len(&self) -> u64 {
         self.map.len() as u64
     }
@@ -152,20 +154,20 @@ impl Shard {
         &self.map[self.data_start..]
     }
 
-    /// The bytes of one of its tensors. The header was checked against the length of the map, so the
-    /// sums below fit.
+    /// Returns the bytes of one of its tensors. The header was checked against the length of the map, so the range is
+    /// valid.
     pub(crate) fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
         &self.data()[tensor.offsets.start as usize..tensor.offsets.end as usize]
     }
 
-    /// Tells the operating system that the pages of a tensor may go.
+    /// Advises the operating system that the pages of a tensor are not needed.
     pub(crate) fn release(&self, tensor: &TensorInfo) {
         let start = self.data_start as u64;
         files::release(&self.map, start + tensor.offsets.start..start + tensor.offsets.end);
     }
 }
 
-/// Opens a regular file for reading. Anything else is refused before it is opened: a pipe would block.
+/// Opens a regular file for reading. Others are refused before they are opened, since opening a pipe would block.
 pub(crate) fn open_regular(path: &Path) -> Result<File, CheckpointError> {
     let io = |error| CheckpointError::io(path, error);
     if !fs::metadata(path).map_err(io)?.is_file() {

@@ -1,4 +1,4 @@
-//! What a tensor is, where its bytes lie, and the rules that tensors of one file keep together.
+//! Tensors, their positions in a file, and the rules for all tensors of a file.
 
 use std::ops::Range;
 
@@ -7,87 +7,88 @@ use impasto_core::DType;
 use crate::error::CheckpointError;
 use crate::rules::TensorRule;
 
-/// The longest name of an opaque type in bytes.
+/// Largest length of an opaque type's name in bytes.
 pub(crate) const MAX_TYPE_NAME: usize = 64;
 
-/// A tensor of a checkpoint: what it is and where its bytes lie.
+/// A tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The name, unique in the checkpoint.
     pub name: String,
     /// The element type.
     pub dtype: DType,
-    /// What the file calls the type of an opaque tensor, in 1 to 64 bytes; `None` for every other.
+    /// The name of an opaque tensor's type in the file, 1 to 64 bytes; `None` for other tensors.
     pub type_name: Option<String>,
-    /// The extents in weights, slowest first; empty for a scalar. Of an opaque tensor they say nothing about its bytes.
+    /// The dimensions in weights, slowest first; empty for a scalar. They do not determine the length of an opaque
+    /// tensor.
     pub shape: Vec<u64>,
-    /// The place of its file in [`Checkpoint::shards`](crate::Checkpoint::shards).
+    /// The index of its file in [`Checkpoint::shards`](crate::Checkpoint::shards).
     pub shard: usize,
-    /// Its bytes, counted from the begin of the file's data.
+    /// Its byte range, from the start of the file's data.
     pub(crate) offsets: Range<u64>,
 }
 
 impl TensorInfo {
-    /// Its bytes in the file, counted from the begin of the data.
+    /// Returns its byte range, from the start of the file's data.
     pub fn offsets(&self) -> Range<u64> {
         self.offsets.clone()
     }
 
-    /// How many bytes it has.
+    /// Returns its length in bytes.
     pub fn byte_len(&self) -> u64 {
         self.offsets.end - self.offsets.start
     }
 
-    /// How many elements it has: weights, blocks of weights, or the bytes of an opaque tensor.
+    /// Returns the number of elements: weights, blocks of weights, or the bytes of an opaque tensor.
     pub fn elements(&self) -> u64 {
         self.byte_len() / self.dtype.size() as u64
     }
 
-    /// How many weights it has: the product of its shape.
+    /// Returns the number of weights: the product of its shape.
     pub fn weights(&self) -> u64 {
         self.shape.iter().product()
     }
 }
 
-/// A tensor to write: everything but its bytes.
+/// The description of a tensor to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// The name, unique in the file.
     pub name: String,
     /// The element type.
     pub dtype: DType,
-    /// The extents in weights, slowest first; empty for a scalar.
+    /// The dimensions in weights, slowest first; empty for a scalar.
     pub shape: Vec<u64>,
-    /// What `dtype` does not say of an opaque tensor; `None` for every other.
+    /// Type and length of an opaque tensor; `None` for other tensors.
     pub opaque: Option<Opaque>,
 }
 
-/// The type of an opaque tensor, and the length that it gives it.
+/// The type and length of an opaque tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opaque {
-    /// What the file calls the type, in 1 to 64 bytes.
+    /// The name of the type in the file, 1 to 64 bytes.
     pub name: String,
-    /// Bytes of the tensor.
+    /// Length of the tensor in bytes.
     pub bytes: u64,
 }
 
 impl TensorSpec {
-    /// A tensor of a plain or block dtype.
+    /// Describes a tensor with a plain or block dtype.
     pub fn new(name: impl Into<String>, dtype: DType, shape: impl Into<Vec<u64>>) -> TensorSpec {
         TensorSpec { name: name.into(), dtype, shape: shape.into(), opaque: None }
     }
 
-    /// A tensor of any other type.
+    /// Describes a tensor with any other type.
     pub fn opaque(name: impl Into<String>, shape: impl Into<Vec<u64>>, opaque: Opaque) -> TensorSpec {
         TensorSpec { name: name.into(), dtype: DType::Opaque, shape: shape.into(), opaque: Some(opaque) }
     }
 
-    /// Bytes of its data; `None` where shape and dtype make no number of them.
+    /// Returns its length in bytes, or `None` if shape and dtype are invalid or the length overflows.
     pub fn byte_len(&self) -> Option<u64> {
         self.checked_len().ok()
     }
 
-    /// Bytes of its data, or why there is no such number.
+    /// Returns its length in bytes, or why it has none.
     pub(crate) fn checked_len(&self) -> Result<u64, TensorRule> {
         match (&self.opaque, self.dtype) {
             (Some(opaque), DType::Opaque) => Ok(opaque.bytes),
@@ -96,7 +97,7 @@ impl TensorSpec {
         }
     }
 
-    /// Dtype and shape for a message.
+    /// Formats dtype and shape for a message.
     fn described(&self) -> String {
         match &self.opaque {
             Some(Opaque { name, bytes }) => format!("{name} {:?} of {bytes} bytes", self.shape),
@@ -112,10 +113,10 @@ impl From<&TensorInfo> for TensorSpec {
     }
 }
 
-/// Bytes of a tensor whose rows are made of elements of so many weights and bytes.
+/// Returns the bytes of a tensor whose elements have the given numbers of weights and bytes.
 ///
-/// Refused are a row that is no whole number of elements, and a product, or one on the way from the first extent, that
-/// overflows.
+/// # Errors
+/// If a row is not a whole number of elements, or if the product of the dimensions, from the first one on, overflows.
 pub(crate) fn byte_count(shape: &[u64], weights: u64, bytes: u64) -> Result<u64, TensorRule> {
     let row = shape.last().copied().unwrap_or(1);
     if !row.is_multiple_of(weights) {
@@ -125,7 +126,7 @@ pub(crate) fn byte_count(shape: &[u64], weights: u64, bytes: u64) -> Result<u64,
     all.and_then(|all| (all / weights).checked_mul(bytes)).ok_or(TensorRule::Overflow)
 }
 
-/// A type of which nothing is known but the name.
+/// Checks the name of an opaque type.
 pub(crate) fn check_type_name(name: &str) -> Result<(), TensorRule> {
     match name.len() {
         1..=MAX_TYPE_NAME => Ok(()),
@@ -133,7 +134,7 @@ pub(crate) fn check_type_name(name: &str) -> Result<(), TensorRule> {
     }
 }
 
-/// No name comes twice. Leaves the tensors sorted by name.
+/// Checks that names are unique. Sorts the tensors by name.
 pub(crate) fn check_names(tensors: &mut [TensorInfo], file_name: &str) -> Result<(), CheckpointError> {
     tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match tensors.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -142,15 +143,15 @@ pub(crate) fn check_names(tensors: &mut [TensorInfo], file_name: &str) -> Result
     }
 }
 
-/// Each tensor begins where the one before it ends, at the next multiple of `alignment`. Leaves the tensors in the
-/// order of their bytes (those of no bytes before the one that begins at the same place) and returns the last end, of
-/// which the next multiple of `alignment` is a number too.
+/// Checks that each tensor starts where the previous one ends, at the next multiple of `alignment`. Sorts the tensors
+/// by position (empty ones before others with the same start). Returns the end of the last one, which can be aligned
+/// without overflow.
 pub(crate) fn check_layout(
     tensors: &mut [TensorInfo],
     alignment: u64,
     file_name: &str,
 ) -> Result<u64, CheckpointError> {
-    // A stable sort: equal ranges stay sorted by name.
+    // A stable sort keeps equal ranges sorted by name.
     tensors.sort_by_key(|t| (t.offsets.start, t.offsets.end));
     let mut previous = 0u64;
     for tensor in tensors.iter() {
@@ -173,7 +174,7 @@ pub(crate) fn check_layout(
     Ok(previous)
 }
 
-/// The tensors of a header are exactly those given, in any order.
+/// Checks that the tensors of a header are exactly the given ones, in any order.
 pub(crate) fn check_given(header: &[TensorInfo], given: &[TensorSpec], file_name: &str) -> Result<(), CheckpointError> {
     let broken = |name: &str, rule| Err(CheckpointError::tensor(file_name, name, rule));
     let mut in_header: Vec<&TensorInfo> = header.iter().collect();

@@ -1,4 +1,4 @@
-//! Writing a checkpoint file in one pass.
+//! Writes a checkpoint file in one pass.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -14,33 +14,33 @@ use crate::rules::TensorRule;
 use crate::shard::Format;
 use crate::tensor::{TensorInfo, TensorSpec, check_given};
 
-/// A safetensors or GGUF file being written: the header at once, then the data in chunks of any length.
+/// A writer of a safetensors or GGUF file: first the header, then the data in chunks of any length.
 ///
-/// The file stands under a temporary name until [`finish`](TensorWriter::finish); if that is not reached, nothing is
-/// left behind. A file of the same name is replaced, missing folders on the way are created.
+/// The file has a temporary name until [`finish`](TensorWriter::finish). Without that, nothing remains. An existing
+/// file is replaced, and missing folders are created.
 #[derive(Debug)]
 pub struct TensorWriter {
     file: BufWriter<AtomicFile>,
     tensors: Vec<TensorInfo>,
-    /// The tensor whose bytes come next.
+    /// Index of the tensor whose bytes come next.
     current: usize,
-    /// Bytes after the header so far, padding between tensors included.
+    /// Bytes written after the header, including padding between tensors.
     position: u64,
-    /// Where `position` is to end.
+    /// Final value of `position`.
     end: u64,
-    /// Bytes of tensors, all and so far.
+    /// Bytes of all tensors, and how many of them are written.
     declared: u64,
     written: u64,
 }
 
 impl TensorWriter {
-    /// Begins a safetensors file whose tensors follow each other in the given order.
+    /// Starts a safetensors file with the tensors in the given order.
     ///
-    /// Sort them by element size, largest first, where readers want every tensor aligned.
+    /// To align every tensor, sort them by element size, largest first.
     ///
     /// # Errors
-    /// A name that comes twice, a block dtype, a size that overflows, a header over the limit, and what the operating
-    /// system refuses.
+    /// If a name occurs twice, a dtype is a block dtype, a size overflows, the header exceeds the limit, or on an I/O
+    /// error.
     pub fn safetensors(
         path: &Path,
         metadata: Option<&[(String, String)]>,
@@ -53,25 +53,25 @@ impl TensorWriter {
         TensorWriter::begin(path, &raw, header.tensors, 1)
     }
 
-    /// Begins a GGUF file of version 3 whose tensors follow each other in the given order, aligned to
-    /// `general.alignment` of the metadata, else to 32 bytes.
+    /// Starts a GGUF file, version 3, with the tensors in the given order. They are aligned to `general.alignment` in
+    /// the metadata, or else to 32 bytes.
     ///
     /// # Errors
-    /// A name that comes twice or is longer than ggml allows, a type that ggml does not have, more than 4 dimensions, a
-    /// size that overflows, a header over the limit, and what the operating system refuses.
+    /// If a name occurs twice or is too long for ggml, a type is unknown to ggml, a tensor has more than 4 dimensions,
+    /// a size overflows, the header exceeds the limit, or on an I/O error.
     #[cfg(feature = "gguf")]
     pub fn gguf(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<TensorWriter, CheckpointError> {
         let raw = gguf::encode_header(metadata, tensors, &shown(path))?;
         TensorWriter::with_header(path, &raw, tensors)
     }
 
-    /// Begins a file with the raw header of another, [`Shard::header`](crate::Shard::header), of either format: given the
-    /// same data, the file is the same byte for byte, if that one [is canonical](crate::Shard::is_canonical). The data is
-    /// expected in the order of [`tensors`](TensorWriter::tensors), whatever the order given here.
+    /// Starts a file of either format with the raw header of another file, [`Shard::header`](crate::Shard::header).
+    ///
+    /// With the same data, the result is identical to a file that [is canonical](crate::Shard::is_canonical). Data must
+    /// be written in the order of [`tensors`](TensorWriter::tensors), which may differ from the order given here.
     ///
     /// # Errors
-    /// Any rule that the raw header breaks, tensors that are not exactly those of the header, and what the operating
-    /// system refuses.
+    /// If the raw header violates a rule, its tensors are not exactly the given ones, or on an I/O error.
     pub fn with_header(path: &Path, raw: &[u8], tensors: &[TensorSpec]) -> Result<TensorWriter, CheckpointError> {
         let file_name = shown(path);
         let (header, alignment) = match Format::of(raw) {
@@ -89,7 +89,7 @@ impl TensorWriter {
                     let bytes = tensor.checked_len().map_err(broken)?;
                     file_len = file_len.checked_add(bytes).ok_or_else(|| broken(TensorRule::Overflow))?;
                 }
-                // With exactly these tensors the data fills the file, so no byte of the raw header can lie behind its end.
+                // The data of exactly these tensors fills the file, so the raw header cannot extend past its end.
                 (parse_header(raw, file_len, &file_name)?.tensors, 1)
             }
         };
@@ -97,16 +97,15 @@ impl TensorWriter {
         TensorWriter::begin(path, raw, header, alignment)
     }
 
-    /// The tensors in the order in which their bytes are expected.
+    /// Returns the tensors in the order in which their data must be written.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// Appends bytes of data. A chunk may end inside an element or hold several tensors; what a format wants between
-    /// tensors is put there.
+    /// Appends data. A chunk may end inside an element or span several tensors. Padding between tensors is added.
     ///
     /// # Errors
-    /// More bytes than the header declares, and what the operating system refuses.
+    /// If there are more bytes than the header declares, or on an I/O error.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let written = self.written.saturating_add(bytes.len() as u64);
         if written > self.declared {
@@ -131,7 +130,7 @@ impl TensorWriter {
     /// Syncs the file and gives it its name.
     ///
     /// # Errors
-    /// Fewer bytes than the header declares, and what the operating system refuses; then nothing is left behind.
+    /// If there are fewer bytes than the header declares, or on an I/O error. Nothing remains then.
     pub fn finish(mut self) -> Result<(), CheckpointError> {
         if self.written != self.declared {
             let incomplete = self.tensors.iter().find(|t| t.offsets.end > self.position);
@@ -149,7 +148,7 @@ impl TensorWriter {
         file.commit().map_err(|error| CheckpointError::io(&destination, error))
     }
 
-    /// Begins a file of a header that was checked; its tensors are in the order of their bytes.
+    /// Starts a file with a checked header; `tensors` are in the order of their data.
     fn begin(
         path: &Path,
         raw_header: &[u8],
@@ -163,7 +162,7 @@ impl TensorWriter {
         Ok(TensorWriter { file, tensors, current: 0, position: 0, end, declared, written: 0 })
     }
 
-    /// Zeros up to a place that an alignment made, so not far.
+    /// Writes zeros up to a position, which is less than one alignment away.
     fn pad_to(&mut self, place: u64) -> Result<(), CheckpointError> {
         const ZEROS: [u8; 64] = [0; 64];
         while self.position < place {
@@ -187,10 +186,10 @@ impl TensorWriter {
     }
 }
 
-/// Writes a safetensors file of tensors that are in memory, in the given order.
+/// Writes a safetensors file of tensors in memory, in the given order.
 ///
 /// # Errors
-/// Those of [`TensorWriter`].
+/// Those of [`TensorWriter`], and if a tensor's bytes do not match its shape.
 pub fn write_safetensors(
     path: &Path,
     metadata: Option<&[(String, String)]>,
@@ -199,10 +198,10 @@ pub fn write_safetensors(
     write_all(path, tensors, |specs| TensorWriter::safetensors(path, metadata, specs))
 }
 
-/// Writes a GGUF file of tensors that are in memory, in the given order.
+/// Writes a GGUF file of tensors in memory, in the given order.
 ///
 /// # Errors
-/// Those of [`TensorWriter`].
+/// Those of [`TensorWriter`], and if a tensor's bytes do not match its shape.
 #[cfg(feature = "gguf")]
 pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[(TensorSpec, &[u8])]) -> Result<(), CheckpointError> {
     write_all(path, tensors, |specs| TensorWriter::gguf(path, metadata, specs))

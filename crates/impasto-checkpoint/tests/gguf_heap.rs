@@ -1,7 +1,7 @@
-//! Memory that a GGUF header may take: a small multiple of its bytes, whatever it declares. Alone in its process, so that
-//! nothing else allocates.
+//! Memory for a GGUF header is bounded by a small multiple of its bytes, whatever lengths it declares. This test has
+//! its own process, so that nothing else allocates.
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use common::gguf::{array, entry, file_of, pair, string};
 use impasto_checkpoint::gguf::parse_header;
 
-/// The system's allocator with a count of what is taken.
+/// The system allocator, with a count of allocated bytes.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -21,17 +21,17 @@ fn took(bytes: usize) {
     PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator as it is.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         took(layout.size());
-        // SAFETY: the caller keeps the rules of `alloc`, which are the same there.
+        // SAFETY: the caller upholds the contract of `alloc`, which is that of the system allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the rules of `dealloc`; the pointer came from `alloc` above.
+        // SAFETY: the caller upholds the contract of `dealloc`, and the pointer was allocated by `System` in `alloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most bytes taken at once while a file is parsed, and whether it is one.
+/// Returns the peak of allocated bytes while a file is parsed, and whether it is valid.
 fn peak(file: &[u8]) -> (usize, bool) {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -50,7 +50,7 @@ fn peak(file: &[u8]) -> (usize, bool) {
 #[test]
 fn memory_is_bounded_by_the_bytes_that_are_there() {
     const MANY: usize = 100_000;
-    // Declared and not there: nothing is taken for it.
+    // Nothing is allocated for bytes that are declared but absent.
     let lies = [
         file_of(&[pair("k", 9, &array(12, u64::MAX, &[0; 64]))], &[], &[]),
         file_of(&[pair("k", 9, &array(8, 1 << 40, &[0; 64]))], &[], &[]),
@@ -63,7 +63,8 @@ fn memory_is_bounded_by_the_bytes_that_are_there() {
         let (bytes, parsed) = peak(&file);
         assert!(!parsed && bytes < 4096, "{bytes} bytes for a file of {}", file.len());
     }
-    // What costs most for its length: empty and tiny strings, empty arrays, short pairs, tensors of no extents.
+    // The most expensive contents for their length: empty and tiny strings, empty arrays, short pairs, tensors without
+    // data.
     let pairs: Vec<_> = (0..MANY).map(|i| pair(&format!("{i:x}"), 0, &[1])).collect();
     let tensors: Vec<_> = (0..MANY).map(|i| entry(&format!("{i:x}"), &[0], 24, 0)).collect();
     let costly = [

@@ -1,7 +1,7 @@
-//! Resident memory of a pass over a checkpoint. Alone in its process, so that nothing else maps files.
+//! Resident memory of a pass over a checkpoint. This test has its own process, so that nothing else maps files.
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use impasto_checkpoint::Checkpoint;
 
-/// Resident bytes of this process that belong to mapped files.
+/// Returns the resident bytes of this process that belong to mapped files.
 fn resident_file_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("RssFile:")).expect("RssFile in the status");
@@ -21,7 +21,7 @@ fn resident_file_bytes() -> u64 {
 const TENSOR: u64 = 8 << 20;
 const TENSORS: u64 = 8;
 
-/// A file that begins with `header` and goes on with zeros for all tensors.
+/// Writes a file that starts with `header`, followed by zeros for all tensors.
 fn large(path: &Path, header: &[u8]) {
     fs::write(path, header).unwrap();
     let file = File::options().write(true).open(path).unwrap();
@@ -40,14 +40,14 @@ fn passes(path: &Path) {
         checkpoint.release(tensor);
     }
     assert!((TENSOR..2 * TENSOR).contains(&peak), "peak of {peak} bytes");
-    // The control: without the advice everything stays.
+    // For comparison: without the advice, everything stays resident.
     for tensor in checkpoint.tensors() {
         touch(tensor);
     }
     assert!(resident_file_bytes() - before >= TENSORS * TENSOR);
 }
 
-// One test, so that its passes do not run side by side.
+// One test, so that the two passes do not run in parallel.
 #[test]
 fn released_tensors_leave_memory() {
     let dir = tempfile::tempdir().unwrap();

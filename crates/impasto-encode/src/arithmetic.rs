@@ -1,15 +1,16 @@
-//! Logarithms and powers that are the same on every machine: only operations that IEEE 754 rounds exactly.
+//! Logarithms and powers that give the same bits on every machine: they use only operations that IEEE 754 rounds
+//! exactly.
 //!
-//! The encoder decides integers with them, and a file must not depend on the processor or the C library.
+//! The encoder derives integers from them, and the file must not depend on the processor or the C library.
 
 use impasto_codec::tables::log2_q16;
 
-/// `log2(x)` in units of 2^-16, rounded down; `None` unless `x` is finite and above 0.
+/// Returns `log2(x)` in units of 2^-16, rounded down, or `None` unless `x` is finite and positive.
 pub fn log2_fixed(x: f64) -> Option<i32> {
     if !(x.is_finite() && x > 0.0) {
         return None;
     }
-    // Subnormals become normal; 2^64 is exact.
+    // Scaling by 2^64 is exact and makes subnormals normal.
     let (x, shifted) = if x < f64::MIN_POSITIVE { (x * 18_446_744_073_709_551_616.0, 64) } else { (x, 0) };
     let exponent = (x.to_bits() >> 52) as i32 - 1023;
     let mantissa = (x.to_bits() & ((1 << 52) - 1)) | 1 << 52;
@@ -17,16 +18,16 @@ pub fn log2_fixed(x: f64) -> Option<i32> {
     Some(((exponent - shifted) << 16) + fraction)
 }
 
-/// `log2(x)` to 2^-16, rounded down; 0 unless `x` is finite and above 0.
+/// Returns `log2(x)`, rounded down to a multiple of 2^-16, or 0 unless `x` is finite and positive.
 pub fn log2(x: f64) -> f64 {
     f64::from(log2_fixed(x).unwrap_or(0)) / 65536.0
 }
 
-/// `2^x` for x from -500 to 500, to about 1e-9 relative.
+/// Returns `2^x` with a relative error of about 1e-9; `x` is clamped to -500..=500.
 pub fn exp2(x: f64) -> f64 {
     let whole = x.clamp(-500.0, 500.0).floor();
     let t = (x.clamp(-500.0, 500.0) - whole) * std::f64::consts::LN_2;
-    // exp(t) on [0, ln 2) by its series; 14 terms reach the last bits.
+    // The Taylor series of exp(t) on [0, ln 2), to the 13th power; its remainder is below 1e-13.
     let series = (1..14).rev().fold(1.0, |sum, n| 1.0 + t / f64::from(n) * sum);
     series * f64::from_bits(((1023 + whole as i64) as u64) << 52)
 }

@@ -1,4 +1,4 @@
-//! All units of a file in layers, set aside until their order is known; then the file.
+//! The units of a layered file, kept in a temporary file until their order in the file is known.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::layers::{Increment, order};
 use crate::report::TensorReport;
 use crate::spool::{Span, Spool};
 
-/// A unit that is set aside.
+/// A unit in the temporary file.
 #[derive(Clone, Copy)]
 pub struct Unit {
     pub slot: UnitSlot,
@@ -19,53 +19,53 @@ pub struct Unit {
     pub span: Span,
 }
 
-/// A tile row of a tensor above its base: what is to be ordered.
+/// The units of a tile row above the base.
 pub struct TileRow {
-    /// The tensor headers of its tensor's layers above the base.
+    /// The tensor headers of the tensor's layers above the base.
     pub headers: Vec<Unit>,
-    /// For each layer above the base its units.
+    /// The units of each layer above the base.
     pub layers: Vec<Vec<Unit>>,
-    /// What each of these layers is worth.
+    /// The increment of each of these layers.
     pub increments: Vec<Increment>,
 }
 
 impl TileRow {
-    /// How many of its layers are lossy.
+    /// Returns the number of lossy layers above the base.
     fn lossy(&self) -> usize {
         let exact = |units: &[Unit]| units.iter().any(|unit| unit.mode == Mode::EXACT);
         self.layers.iter().take_while(|units| !exact(units)).count()
     }
 }
 
-/// All units of a file.
+/// All units of a layered file.
 pub struct Aside {
     spool: Spool,
     pub objects: Vec<Object>,
-    /// Assets and bases, in the order of the file.
+    /// Units of assets, and the base, in the order of the file.
     pub base: Vec<Unit>,
     pub tile_rows: Vec<TileRow>,
     pub tensors: Vec<TensorReport>,
 }
 
 impl Aside {
-    /// Nothing yet of a file at `path` with these objects.
+    /// Creates an empty collection for a file with these objects. The temporary file is in the folder of `path`.
     pub fn new(path: &Path, objects: Vec<Object>) -> Result<Aside, EncodeError> {
         Ok(Aside { spool: Spool::beside(path)?, objects, base: vec![], tile_rows: vec![], tensors: vec![] })
     }
 
-    /// Sets a unit aside.
+    /// Appends a unit to the temporary file.
     pub fn push(&mut self, slot: UnitSlot, mode: Mode, bytes: &[u8]) -> Result<Unit, EncodeError> {
         Ok(Unit { slot, mode, span: self.spool.push(bytes)? })
     }
 
-    /// Sets a unit of the base aside.
+    /// Appends a unit of the base.
     pub fn push_base(&mut self, slot: UnitSlot, mode: Mode, bytes: &[u8]) -> Result<(), EncodeError> {
         let unit = self.push(slot, mode, bytes)?;
         self.base.push(unit);
         Ok(())
     }
 
-    /// The order of the file: the base, then tile rows by what their increments are worth, exact layers last.
+    /// Returns the order of the file: the base, then the increments of tile rows by gain per byte, exact layers last.
     pub fn ordered(&self) -> Ordered {
         let mut ordered = Ordered { units: self.base.clone(), ends: vec![self.base.len()], lossy: 0 };
         let mut headers = HashSet::new();
@@ -75,7 +75,7 @@ impl Aside {
             for (tile_row, increment) in order(&self.tile_rows.iter().map(increments).collect::<Vec<_>>()) {
                 let tile_row = &self.tile_rows[tile_row];
                 let layer = layers(tile_row).start + increment;
-                // The base is layer 0, and not among these.
+                // `layer` 0 is the first layer above the base, which is layer 1 in a slot.
                 let needed = tile_row.headers.iter().filter(|header| usize::from(header.slot.layer) <= layer + 1);
                 ordered.units.extend(needed.filter(|header| headers.insert((header.slot.object, header.slot.layer))));
                 ordered.units.extend(&tile_row.layers[layer]);
@@ -88,15 +88,15 @@ impl Aside {
         ordered
     }
 
-    /// The length of a file of the first `units` units in this order, with a record of `layers` layers.
+    /// Returns the length of a file with the first `units` units in this order and a table of `layers` layers.
     pub fn length(&self, ordered: &Ordered, units: usize, layers: usize) -> Result<u64, EncodeError> {
         let lengths: Vec<u32> = ordered.units[..units].iter().map(|unit| unit.span.length as u32).collect();
-        // As many bytes as any others, or a few more.
+        // These are the longest possible marks: the real ones take as many bytes or a few less.
         let marks = vec![LayerMark { units: units as u32, kld: None }; layers];
         measure(&self.objects, &lengths, &marks).map_err(|rule| EncodeError::Layout(rule.to_string()))
     }
 
-    /// The most units, whole increments of tile rows, of a file of at most `bytes` bytes; at least the base.
+    /// Returns how many units, in whole increments, fit in a file of `bytes` bytes, but at least those of the base.
     pub fn most_within(&self, ordered: &Ordered, bytes: u64, layers: usize) -> Result<usize, EncodeError> {
         let (mut fit, mut over) = (0, ordered.ends.len());
         while over - fit > 1 {
@@ -106,7 +106,7 @@ impl Aside {
         Ok(ordered.ends[fit])
     }
 
-    /// Writes all units to a file that has not its name yet.
+    /// Writes all units. The file gets its name when the returned writer finishes.
     pub fn write(&mut self, path: &Path, ordered: &Ordered, marks: Vec<LayerMark>) -> Result<Writer, EncodeError> {
         let slots = ordered.units.iter().map(|unit| unit.slot).collect();
         let mut writer = Writer::create(path, self.objects.clone(), slots, marks)?;
@@ -122,9 +122,9 @@ impl Aside {
 /// Units in the order of the file.
 pub struct Ordered {
     pub units: Vec<Unit>,
-    /// After how many units the base, or an increment of a tile row, ends.
+    /// Numbers of units after which the base or an increment ends.
     pub ends: Vec<usize>,
-    /// How many there are without those of exact layers.
+    /// Number of units before the first unit of an exact layer.
     pub lossy: usize,
 }
 
@@ -132,7 +132,7 @@ pub struct Ordered {
 mod tests {
     use super::*;
 
-    /// Two tensors in a base, a refinement and an exact layer: one of two tile rows, one of one.
+    /// Two tensors, with two tile rows and one; each has a refinement and an exact layer above the base.
     fn aside(folder: &Path) -> Aside {
         let mut aside = Aside::new(&folder.join("x"), vec![]).expect("a file");
         let slot = |object, tile, layer, is_header| UnitSlot { object, tile, layer, is_header };
@@ -160,13 +160,13 @@ mod tests {
             ordered.units.iter().map(|Unit { slot: s, .. }| (s.object, s.tile, s.layer, s.is_header)).collect();
         let wanted = [
             (0, 0, 0, false),
-            // The refinements by gain, tensor headers before the first that needs them.
+            // Refinements by gain; a tensor header precedes the first tile that needs it.
             (1, 0, 1, true),
             (1, 1, 1, false),
             (2, 0, 1, true),
             (2, 0, 1, false),
             (1, 0, 1, false),
-            // The exact layers: however much one gains, lossy ones come first.
+            // Exact layers follow all lossy ones, whatever their gain.
             (1, 0, 2, true),
             (1, 0, 2, false),
             (2, 0, 2, true),

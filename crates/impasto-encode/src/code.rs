@@ -1,4 +1,4 @@
-//! Coding: assets and tensors to units.
+//! Codes assets and tensors as units.
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
@@ -13,11 +13,11 @@ use crate::matrix::MatrixView;
 use crate::plan::{Coding, Plan};
 use crate::tools::{Lattice, Tile, code_exact, code_lossy};
 
-/// Bytes of a piece of an asset.
+/// Size of a piece of an asset, in bytes.
 pub const PIECE: u64 = 4 << 20;
-/// Compression level of Zstandard for assets, which are small and read whole.
+/// Zstandard compression level for assets, which are small and always read whole.
 const ASSET_LEVEL: i32 = 18;
-/// Tiles coded together before they are written: bounds the memory of a large tensor.
+/// Tiles that are coded before any of them is written; bounds memory for large tensors.
 const BATCH: usize = 64;
 
 /// An asset and its units.
@@ -31,17 +31,19 @@ pub struct CodedAsset {
 }
 
 impl CodedAsset {
-    /// Bytes of its units.
+    /// Returns the length of its units.
     pub fn bytes(&self) -> u64 {
         self.pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum()
     }
 }
 
-/// Codes the assets of a checkpoint, in the order of their names. An `exact` file also keeps the headers of its shards; in any other
-/// the index of the shards would lead nowhere.
+/// Codes the assets of a checkpoint, sorted by name.
+///
+/// An `exact` file also keeps the headers of its shards. Any other file drops the index of the shards, since it would
+/// refer to missing files.
 ///
 /// # Errors
-/// If the compression library fails.
+/// If Zstandard fails.
 pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsset>, EncodeError> {
     let shards = checkpoint.shards().iter().filter(|_| exact);
     let headers = shards.map(|shard| (format!("{}{HEADER_SUFFIX}", shard.name()), shard.header()));
@@ -57,8 +59,9 @@ pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsse
     coded.collect()
 }
 
-/// Codes a tensor and pushes its units; `integers` with the tensor header are those of a tensor on the lattice. Returns the mode that most of its
-/// bytes are in, and all its bytes.
+/// Codes a tensor and pushes its units. Returns the mode of most of its bytes, and their number.
+///
+/// `integers` are the integers and the tensor header of a tensor on the lattice.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -70,7 +73,6 @@ pub fn code_tensor(
     segments: usize,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(Mode, u64), EncodeError> {
-    // By the place of the mode in this list.
     const MODES: [Mode; 4] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE];
     let mut by_mode = MODES.map(|mode| (mode, 0));
     let header = match &plan.coding {

@@ -1,9 +1,9 @@
-//! Drift: what layers see once those before them are coded.
+//! Drift correction: covariances as layers see them after the layers before them are coded.
 //!
-//! Coded layers pass their errors on, so the inputs of a layer in the coded model are not those that it was calibrated on.
-//! The text goes through the model once more, block by block; each block shows its inputs, which become its covariances,
-//! and is coded under them before the text goes on through the coded block (the order of work of GPTQ, arXiv 2210.17323,
-//! section 4). Everything else in the statistics stays.
+//! Coded layers pass their errors on, so the inputs of a layer in the coded model differ from those of its calibration.
+//! The text passes through the model again, block by block. The covariances of each sublayer's inputs are measured and
+//! its layers are coded with them, before the text continues through the coded sublayer (as in GPTQ, arXiv 2210.17323,
+//! section 4). All other statistics are kept.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,16 +21,17 @@ use crate::options::Progress;
 use crate::planner::Planner;
 use crate::statistics::{self, Statistics};
 
-/// The text that drift is measured on, and the weights of the model that it goes through.
+/// The text on which drift is measured, and the weights of the model that it passes through.
 #[derive(Clone, Copy)]
 pub struct Sequential<'a> {
     /// The weights of the checkpoint.
     pub weights: &'a (dyn WeightSource + Sync),
-    /// The tokens that the statistics are of: as many of the first as they tell.
+    /// The tokens of the text. The first [`Info::tokens`](statistics::Info::tokens) of them are used; the statistics
+    /// must have been measured on the same tokens.
     pub tokens: &'a [u32],
 }
 
-/// A source whose embedding and output projection have gone through the codec.
+/// A source whose embedding and output projection are coded and decoded.
 struct CodedEnds<'a> {
     planner: &'a Planner<'a>,
     step: f64,
@@ -54,8 +55,8 @@ impl WeightSource for CodedEnds<'_> {
     }
 }
 
-/// Writes statistics to `path` that differ from those of the planner in the covariances: each block's inputs are those behind
-/// blocks coded at the global step `step`.
+/// Writes the planner's statistics to `path` with new covariances, which are measured after layers coded at the global
+/// step `step`.
 pub fn drifted(
     planner: &Planner,
     step: f64,
@@ -108,7 +109,7 @@ pub fn drifted(
     })
 }
 
-/// Sets the covariance of a group aside.
+/// Writes the covariance of a group to the temporary file.
 fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Stretch>) -> Result<(), EncodeError> {
     let Some(name) = group.names.into_iter().next() else { return Ok(()) };
     let n = group.inputs;
@@ -117,8 +118,8 @@ fn keep(group: Group, spill: &mut Spill, places: &mut HashMap<String, Stretch>) 
     Ok(())
 }
 
-/// The weights of a tensor after coding at a global step; `group`: the covariance of its inputs, in place of that of
-/// the statistics. `None` for one that is kept exactly.
+/// Returns the weights of a tensor after coding at a global step, or `None` if the tensor is kept exactly. `group` has
+/// a covariance to use instead of that in the statistics.
 fn coded_weights(
     planner: &Planner,
     name: &str,
@@ -129,7 +130,7 @@ fn coded_weights(
     let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
     let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
     let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
-    // The steps stay those of the statistics: they say what the file will have.
+    // The steps stay those of the statistics, since the file will have them.
     let grid = lossy.grid(step);
     if let (Some(group), Metric { input: Some((_, damping)), .. }) = (group, lossy.metric) {
         let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };

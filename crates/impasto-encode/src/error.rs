@@ -1,4 +1,4 @@
-//! What can go wrong when a checkpoint is encoded.
+//! Errors of encoding.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +7,7 @@ use impasto_codec::CodecError;
 use impasto_container::ContainerError;
 use thiserror::Error;
 
-/// An encoding that failed. What was at the destination stays.
+/// An error of encoding or calibration. Whatever was at the destination stays.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -18,121 +18,120 @@ pub enum EncodeError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// The destination is a file of the checkpoint.
-    #[error("{0}: it is a file of the checkpoint, which would be lost")]
+    #[error("{0}: the output would overwrite a file of the checkpoint")]
     OverInput(String),
     /// A tensor or an asset cannot be coded.
     #[error("{tensor:?}: {error}")]
     Codec {
         /// Name of the tensor or asset.
         tensor: String,
-        /// What the codec says.
+        /// The error of the codec.
         error: CodecError,
     },
-    /// The tensor is not one that the format can hold.
+    /// The format cannot hold the tensor.
     #[error("tensor {tensor:?}: {rule}")]
     Tensor {
         /// Name of the tensor.
         tensor: String,
-        /// The rule that it breaks.
+        /// The rule that it violates.
         rule: &'static str,
     },
-    /// The wanted size is below what is coded exactly whatever the rate (assets, norms) and the least that lossy tensors take.
+    /// The requested size is less than assets, norms and other exactly coded tensors take, plus the least for lossy
+    /// tensors.
     #[error(
-        "a file of {wanted} bytes is too small: the least for this model is about {least} bytes ({least_bpw:.3} bits per weight)"
+        "{wanted} bytes are too few: the smallest file of this model has about {least} bytes ({least_bpw:.3} bits per weight)"
     )]
     TooSmall {
-        /// Bytes wanted.
+        /// Requested bytes.
         wanted: u64,
-        /// Bytes of the smallest file.
+        /// Bytes of the smallest possible file.
         least: u64,
         /// The same in bits per weight.
         least_bpw: f64,
     },
-    /// No rate fills the wanted size.
-    #[error(
-        "a file of {wanted} bytes is more than lossy coding fills ({most} bytes at its finest step): use --lossless"
-    )]
+    /// The requested size is more than lossy coding can use.
+    #[error("{wanted} bytes are more than lossy coding can use ({most} bytes at its finest step): use --lossless")]
     TooLarge {
-        /// Bytes wanted.
+        /// Requested bytes.
         wanted: u64,
         /// Bytes of the largest lossy file.
         most: u64,
     },
-    /// The search ended beside the wanted size.
+    /// The search for a step did not meet the requested size.
     #[error(
-        "no step gives a file of 99.5% to 100% of {wanted} bytes: its size jumps there; ask for a little more or less"
+        "no step gives a file of 99.5% to 100% of {wanted} bytes, because the size jumps there: request a little more or less"
     )]
     Missed {
-        /// Bytes wanted.
+        /// Requested bytes.
         wanted: u64,
     },
-    /// Layers that are not in their order.
+    /// Layers are not in ascending order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,
-    /// More layers than there may be, or a share of feedback that is none.
-    #[error("a file has at most {most} lossy layers, and the share of feedback that they keep is 0 to 1")]
+    /// There are too many layers, or the share of feedback is not in 0..=1.
+    #[error("a file has at most {most} lossy layers, and their share of feedback must be from 0 to 1")]
     Layers {
-        /// Most lossy layers.
+        /// Largest number of lossy layers.
         most: usize,
     },
-    /// A GGUF, which loses its blocks and the order of its rows when it is coded with loss.
+    /// An exact layer on a GGUF. Lossy coding changes its blocks to floats and the order of its rows.
     #[error(
-        "a GGUF is translated for lossy layers, so none on top gives its bits back: use --lossless, or leave `lossless` away"
+        "no layer on top of lossy ones can restore a GGUF, because they translate its blocks: use --lossless, or omit the layer `lossless`"
     )]
     ExactGguf,
-    /// The file would break the format.
-    #[error("the file cannot be laid out: {0}")]
+    /// The file would violate the format.
+    #[error("cannot lay out the file: {0}")]
     Layout(String),
-    /// There is nothing that a rate could change.
+    /// The checkpoint has no tensor that can be coded with loss.
     #[error(
-        "no tensor can be coded with loss (F32, F16 or BF16, two dims or more, {least} weights or more): use --lossless"
+        "no tensor can be coded with loss (F32, F16 or BF16, at least 2 dimensions and {least} weights): use --lossless"
     )]
     NothingLossy {
-        /// Least number of weights of a lossy tensor.
+        /// Fewest weights of a lossy tensor.
         least: usize,
     },
-    /// The file of statistics breaks a rule.
+    /// The file of statistics violates a rule.
     #[error("{file}: {rule}")]
     Statistics {
-        /// The file.
+        /// Name of the file.
         file: String,
         /// What is wrong.
         rule: String,
     },
-    /// The statistics are of another model.
-    #[error("{file}: its statistics are of another model: the hash of the tensors differs")]
+    /// The statistics belong to another model.
+    #[error("{file}: these are statistics of another model: the hash of the tensors differs")]
     OtherModel {
-        /// The file of statistics.
+        /// Name of the file of statistics.
         file: String,
     },
-    /// The text has no whole window.
-    #[error("the text has {tokens} tokens, not one window of {window}")]
+    /// The text has no complete window.
+    #[error("the text has only {tokens} tokens, not one window of {window}")]
     ShortText {
-        /// Its tokens.
+        /// Tokens of the text.
         tokens: usize,
-        /// Tokens of a window.
+        /// Tokens per window.
         window: usize,
     },
-    /// Calibration would take more memory than allowed.
-    #[error("calibration takes about {needed} bytes, more than the limit of {limit}: take fewer tokens")]
+    /// Calibration would exceed the memory limit.
+    #[error("calibration takes about {needed} bytes, more than the limit of {limit}: use fewer tokens")]
     Memory {
-        /// Bytes that it takes, roughly.
+        /// Estimated memory, in bytes.
         needed: u64,
-        /// Bytes allowed.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// A model that overflows on the text.
-    #[error("tensor {name:?}: its {what} on this text are not finite")]
+    /// The model overflows on the text.
+    #[error("tensor {name:?}: {what} on this text are not finite")]
     NotFinite {
-        /// Inputs or gradients.
+        /// `inputs` or `gradients`.
         what: &'static str,
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
     },
-    /// The model cannot run.
+    /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] impasto_model::ModelError),
-    /// Whoever watched asked for the end. No file was written or replaced.
+    /// The caller cancelled. No file was written or replaced.
     #[error("cancelled")]
     Cancelled,
     /// The thread pool cannot be started.
@@ -140,7 +139,7 @@ pub enum EncodeError {
     Threads(usize, String),
 }
 
-/// Goes on, or ends as whoever watches says.
+/// Returns [`EncodeError::Cancelled`] if a watcher breaks.
 pub(crate) fn heard(answer: ControlFlow<()>) -> Result<(), EncodeError> {
     if answer.is_break() { Err(EncodeError::Cancelled) } else { Ok(()) }
 }

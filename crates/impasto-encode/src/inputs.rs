@@ -1,4 +1,4 @@
-//! What is encoded: the tensors of a checkpoint, the scales of their weights, and how the error of each is measured.
+//! The input of an encoding: the tensors of a checkpoint, the scales of their weights, and the metrics of their errors.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ pub struct Inputs<'a> {
     pub tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
     scales: Vec<Option<Scales>>,
-    /// How the error of each tensor that is coded with loss is measured; empty in a lossless file.
+    /// The metrics of tensors that are coded with loss; empty for a lossless file.
     metrics: Vec<Option<Metric>>,
     feedbacks: Feedbacks<'a>,
     costs: Costs,
 }
 
-/// A tensor that is coded with loss: its weights, and all that its steps and its rounding depend on.
+/// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
 pub struct LossyTensor<'a> {
     pub matrix: MatrixView<'a>,
     pub scales: &'a Scales,
@@ -39,17 +39,17 @@ pub struct LossyTensor<'a> {
 }
 
 impl LossyTensor<'_> {
-    /// Its steps at a global step.
+    /// Returns its steps at a global step.
     pub fn grid(&self, step: f64) -> Grid {
         self.metric.grid(&self.feedback, step)
     }
 
-    /// Its integers on a grid, chosen by error and cost.
+    /// Returns its integers on a grid, chosen by error and cost.
     pub fn round(&self, grid: &Grid, rows: Rows) -> Integers {
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
     }
 
-    /// What it takes at a global step, measured on some rows.
+    /// Returns its rate at a global step, measured on some of its rows.
     pub fn rate(&self, step: f64) -> Rate {
         let grid = self.grid(step);
         self.round(&grid, Rows::Sample).rate(&grid, self.costs)
@@ -57,10 +57,10 @@ impl LossyTensor<'_> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Looks through a checkpoint.
+    /// Finds the tensors of a checkpoint and fits their scales and metrics.
     ///
     /// # Errors
-    /// A tensor that the format cannot hold.
+    /// If the format cannot hold a tensor.
     pub fn new(
         checkpoint: &'a Checkpoint,
         options: &Options,
@@ -86,35 +86,36 @@ impl<'a> Inputs<'a> {
         Ok(Inputs { checkpoint, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
     }
 
-    /// Number of tensors.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// A tensor as a matrix.
+    /// Returns a tensor as a matrix.
     pub fn matrix(&self, tensor: usize) -> MatrixView<'_> {
         self.tensors[tensor].matrix(self.checkpoint)
     }
 
-    /// The scales of a tensor, if it has floats, is large enough and not tied.
+    /// Returns the scales of a tensor that has a float layout, is large enough and not tied.
     pub fn scales(&self, tensor: usize) -> Option<&Scales> {
         self.scales[tensor].as_ref()
     }
 
-    /// Lets the memory of a mapped tensor go.
+    /// Releases the mapped memory of a tensor.
     pub fn release(&self, tensor: usize) {
         self.checkpoint.release(self.tensors[tensor].info);
     }
 
-    /// Is a tensor coded with loss?
+    /// Returns whether a tensor is coded with loss.
     pub fn is_lossy(&self, tensor: usize) -> bool {
         self.metrics.get(tensor).is_some_and(Option::is_some)
     }
 
-    /// A tensor that is coded with loss, under the covariance of the statistics; `None` for one that is kept exactly.
+    /// Returns a tensor that is coded with loss, with the covariance in the statistics; `None` for a tensor that is
+    /// kept exactly.
     ///
     /// # Errors
-    /// A covariance that does not fit the tensor, or cannot be factored.
+    /// If the covariance does not fit the tensor or cannot be factored.
     pub fn lossy(&self, tensor: usize) -> Result<Option<LossyTensor<'_>>, EncodeError> {
         let Some(metric) = self.metrics.get(tensor).and_then(Option::as_ref) else { return Ok(None) };
         let Some(scales) = self.scales(tensor) else { return Ok(None) };
@@ -123,17 +124,17 @@ impl<'a> Inputs<'a> {
         Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs }))
     }
 
-    /// Weights of all tensors; those of tied ones count once.
+    /// Returns the number of weights of all tensors; tied ones count once.
     pub fn weights(&self) -> u64 {
         self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::weights).sum()
     }
 
-    /// Weights of the tensors that are coded with loss.
+    /// Returns the number of weights of the tensors that are coded with loss.
     pub fn lossy_weights(&self) -> u64 {
         (0..self.len()).filter(|&i| self.is_lossy(i)).map(|i| self.tensors[i].weights()).sum()
     }
 
-    /// Names of the tensors that hold NaN or infinity, whatever their size.
+    /// Returns the names of the tensors, of any size, that contain NaN or infinity.
     pub fn non_finite(&self) -> Vec<String> {
         let holds = |i: &usize| match self.scales(*i) {
             Some(scales) => scales.non_finite > 0,
@@ -143,7 +144,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// May a tensor of these scales be coded with loss?
+/// Returns whether a tensor with these scales may be coded with loss.
 fn is_usual(tensor: &Tensor, scales: &Scales) -> bool {
     let matrix = has_lattice(tensor.dtype) && tensor.info.shape.len() >= 2;
     matrix && scales.non_finite == 0 && scales.mean_square > 0.0

@@ -15,11 +15,13 @@ use crate::report::Report;
 use crate::statistics::Statistics;
 use crate::write::write;
 
-/// Encodes a checkpoint into a file at `path`, written atomically: to a temporary file, which is then renamed. `watch` hears
-/// what is done next, and may end it with [`EncodeError::Cancelled`].
+/// Encodes a checkpoint to a file at `path`.
+///
+/// The file is written atomically: to a temporary file that is then renamed. `watch` is called before each stage and
+/// can cancel with [`EncodeError::Cancelled`].
 ///
 /// # Errors
-/// [`EncodeError`]; then what was at `path` stays.
+/// [`EncodeError`]. What was at `path` then stays.
 pub fn encode(
     checkpoint: &Checkpoint,
     path: &Path,
@@ -29,10 +31,10 @@ pub fn encode(
     encode_calibrated(checkpoint, path, options, None, watch)
 }
 
-/// As [`encode`]; a lossy file puts its error where `calibrated` says that it weighs least.
+/// Encodes a checkpoint like [`encode`]; a lossy file uses statistics to put its error where it matters least.
 ///
 /// # Errors
-/// [`EncodeError`]; then what was at `path` stays.
+/// [`EncodeError`]. What was at `path` then stays.
 pub fn encode_calibrated(
     checkpoint: &Checkpoint,
     path: &Path,
@@ -68,7 +70,7 @@ pub fn encode_calibrated(
     })
 }
 
-/// Is `path` a file that the checkpoint is read from? The rename would destroy the original.
+/// Returns whether `path` is a file of the checkpoint, which the rename would destroy.
 fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
     let Ok(output) = path.canonicalize() else { return false };
     checkpoint.shards().iter().any(|shard| shard.path().canonicalize().is_ok_and(|input| input == output))
@@ -84,7 +86,7 @@ fn run(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     }
 }
 
-/// Codes files at steps near the one that is forecast, until one has the wanted size.
+/// Codes the file at steps near the forecast one, until it has the requested size.
 fn write_to_size(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let (target, lossy_weights) = (planner.target_bytes(), planner.inputs.lossy_weights());
     let mut search = Correction::new(planner.find_step(target)?);

@@ -1,4 +1,4 @@
-//! The objects of the file and the places of its units, known before anything is coded.
+//! The objects of the file and the slots of its units, known before any unit is coded.
 
 use impasto_container::{Object, ObjectKind, Opaque, TensorMeta, UnitSlot};
 
@@ -6,7 +6,8 @@ use crate::code::{CodedAsset, PIECE};
 use crate::model::Tensor;
 use crate::plan::{Coding, Plan};
 
-/// Objects and unit slots: the assets and their pieces, then the tensors, each with its tensor header and its tiles. Tied tensors have none.
+/// Returns objects and unit slots: assets with their pieces, then tensors, each with its tensor header and tiles. Tied
+/// tensors have no units.
 pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>]) -> (Vec<Object>, Vec<UnitSlot>) {
     let mut objects = Vec::with_capacity(assets.len() + tensors.len());
     let mut slots = Vec::new();

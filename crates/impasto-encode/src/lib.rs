@@ -1,25 +1,26 @@
-//! The encoding job: calibration, steps, rounding, tables, mode decision; a checkpoint to one file.
+//! The encoding job: from a checkpoint to one file, by calibration, rounding and mode decision.
 //!
-//! [`encode`] runs it. One module, one idea:
+//! [`encode`] runs it. The modules:
 //!
-//! | module | does |
+//! | module | contents |
 //! |---|---|
-//! | `job` | the whole: a lossless file, one of a wanted size, one in layers |
-//! | `inputs` | what is encoded: tensors as matrices (`matrix`), the scales of their weights (`scales`), how errors count (`metric`) |
-//! | `planner`, `plan` | mode, tables and tiles of each tensor, and what that will take |
-//! | `rate` | one search for the step that meets a size: by forecast, then by what was coded |
+//! | `job` | the whole job: a lossless file, one of a requested size, or a layered one |
+//! | `inputs` | the input: tensors as matrices (`matrix`), the scales of their weights (`scales`), their metrics
+//! (`metric`) |
+//! | `planner`, `plan` | mode, tables and tiles of each tensor, with a forecast of its size |
+//! | `rate` | the search for the step that meets a size: by forecasts, then by coded files |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
-//! | `lattice` | steps of a matrix, its integers by error and cost, their classes |
+//! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
 //! | `code`, `write` | tensors to units, units to the file |
-//! | `layers`, `layered`, `aside` | nested lattices; files in layers, their units by what they gain |
-//! | `drift` | inputs as coded layers see them |
-//! | [`calibrate`], [`statistics`] | what the metric is made of |
+//! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
+//! | `drift` | covariances after coded layers |
+//! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
 //!
-//! **A new coding tool** is one implementation of `trial::Tool`; the docs of `trial` say where it plugs in.
+//! **To add a coding tool**, implement `trial::Tool`; its module says where to register it.
 //!
-//! The bytes depend on the checkpoint, the statistics and the options only: sums have a fixed order, and logarithms
-//! are integers (`arithmetic`).
+//! The bytes of a file depend only on the checkpoint, the statistics and the options: sums have a fixed order, and
+//! logarithms are integers (`arithmetic`).
 
 mod arithmetic;
 mod aside;

@@ -6,26 +6,26 @@ use std::ops::Range;
 use impasto_checkpoint::Change;
 use impasto_core::{DType, values};
 
-/// A tensor seen as `rows` x `columns` elements (SPEC 4.1). Its elements are those of the checkpoint, or, where a GGUF is
-/// translated, made of them row by row: no tensor is translated as a whole.
+/// A tensor as a matrix of `rows` x `columns` elements (SPEC 4.1). The elements are those of the checkpoint or, if a
+/// GGUF is translated, computed from them row by row: no tensor is translated as a whole.
 #[derive(Clone, Copy)]
 pub struct MatrixView<'a> {
-    /// The elements of the checkpoint, little-endian, row by row.
+    /// The elements of the checkpoint, little-endian, row-major.
     pub bytes: &'a [u8],
-    /// Their type.
+    /// The dtype of `bytes`.
     pub stored: DType,
-    /// What they go through on the way to the elements of this matrix.
+    /// What turns the checkpoint's elements into those of this matrix.
     pub change: Change,
-    /// Type of the elements of this matrix: `stored`, or F32.
+    /// The dtype of this matrix's elements: `stored`, or F32.
     pub dtype: DType,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Columns, in elements.
+    /// Number of columns, in elements.
     pub columns: usize,
 }
 
-/// After how many dims the columns begin: at the last dim, or after the first where what follows is a small kernel (a
-/// convolution) rather than a matrix for each of many experts.
+/// Returns after how many dims the columns begin: before the last dim, or after the first one if the last dims are a
+/// small convolution kernel rather than the matrices of many experts.
 pub fn split(dims: &[u64]) -> usize {
     match dims {
         [] | [_] => 0,
@@ -35,38 +35,38 @@ pub fn split(dims: &[u64]) -> usize {
 }
 
 impl<'a> MatrixView<'a> {
-    /// A matrix whose elements are those of the checkpoint.
+    /// Creates a matrix with the elements of the checkpoint.
     #[cfg(test)]
     pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
         MatrixView { bytes, stored: dtype, change: Change::None, dtype, rows, columns }
     }
 
-    /// The bytes in the checkpoint of what becomes row `r`.
+    /// The bytes in the checkpoint of row `r`.
     fn stored_row(&self, r: usize) -> &'a [u8] {
         let n = self.columns * self.dtype.weights() / self.stored.weights() * self.stored.size();
         let r = self.change.gguf_row(r as u64) as usize;
         &self.bytes[r * n..(r + 1) * n]
     }
 
-    /// Are the values other than those of the checkpoint, or of another type?
+    /// Returns whether values or dtype differ from those of the checkpoint.
     fn is_made(&self) -> bool {
         self.stored != self.dtype || self.change == Change::PlusOne
     }
 
-    /// The weights of row `r`; none where the dtype is no float.
+    /// Replaces `out` by the weights of row `r`; by nothing if the dtype is not a float.
     pub fn weights(&self, r: usize, out: &mut Vec<f32>) {
         out.clear();
         self.append_weights(r, out);
     }
 
-    /// Appends the weights of row `r`.
+    /// Appends the weights of row `r` to `out`.
     pub fn append_weights(&self, r: usize, out: &mut Vec<f32>) {
         let start = out.len();
         values::to_f32(self.stored, self.stored_row(r), out);
         self.change.values_to_hf(&mut out[start..]);
     }
 
-    /// The elements of columns `columns` of row `r`, as bytes.
+    /// Returns the elements of columns `columns` of row `r`, as bytes.
     pub fn part(&self, r: usize, columns: Range<usize>) -> Cow<'a, [u8]> {
         if self.is_made() {
             let mut weights = Vec::with_capacity(self.columns);
@@ -77,12 +77,12 @@ impl<'a> MatrixView<'a> {
         Cow::Borrowed(&self.stored_row(r)[columns.start * size..columns.end * size])
     }
 
-    /// The bytes of row `r`.
+    /// Returns the bytes of row `r`.
     pub fn row(&self, r: usize) -> Cow<'a, [u8]> {
         self.part(r, 0..self.columns)
     }
 
-    /// Elements `range`, counted row by row, as bytes.
+    /// Returns elements `range` in row-major order, as bytes.
     pub fn elements(&self, range: Range<usize>) -> Cow<'a, [u8]> {
         let size = self.dtype.size();
         if !self.is_made() && self.change == Change::None {
@@ -99,15 +99,15 @@ impl<'a> MatrixView<'a> {
         Cow::Owned(out)
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.rows * self.columns
     }
 }
 
-/// Does a tensor of floats hold NaN or infinity? Other dtypes cannot.
+/// Returns whether a float tensor contains NaN or infinity; false for other dtypes.
 pub fn has_non_finite(matrix: &MatrixView) -> bool {
-    // All ones in the exponent. (F8_E4M3 has no infinity, and its NaN has a mantissa of ones too.)
+    // An exponent of all ones. (F8_E4M3 has no infinity, and its NaN also has a mantissa of all ones.)
     let ones = |bits: u32, mask: u32| bits & mask == mask;
     let found = |bytes: &[u8]| {
         let mut pairs = bytes.as_chunks::<2>().0.iter().map(|&b| u32::from(u16::from_le_bytes(b)));
@@ -155,7 +155,7 @@ mod tests {
         assert!(!found(DType::I32, &[0xFF; 4]));
     }
 
-    /// A Q8_0 matrix with two heads of four rows, read as binary32 in the order of transformers.
+    /// A Q8_0 matrix of two attention heads with four rows, read as binary32 in the row order of transformers.
     #[test]
     fn a_translated_matrix_is_made_row_by_row() {
         let block = |r: u8| [&f16::ONE.to_le_bytes()[..], &[r; 32]].concat();

@@ -1,4 +1,4 @@
-//! How the error of a tensor is measured: through which covariance, with what weight, row by row.
+//! The metric of a tensor: the covariance, the factor and the row weights by which its error is measured.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,29 +13,29 @@ use crate::model::Tensor;
 use crate::scales::Scales;
 use crate::statistics::Statistics;
 
-/// Bytes of factored covariances that are kept for the next tensor or rate.
+/// Largest total size of cached covariance factors, in bytes.
 const CACHE: usize = 1 << 29;
-/// Units of a step index in an octave, and the shift that makes them of a logarithm in 2^-16 octave.
+/// A step index counts 16ths of an octave: the shift that gets it from a logarithm in units of 2^-16 octave.
 const INDEX_SHIFT: u32 = 12;
-/// The largest step index (SPEC 6).
+/// Largest step index (SPEC 6).
 const MOST: i32 = 1023;
 
-/// How far to believe a text that says what does not matter: structural floors under the bits of rows and tensors.
+/// Floors of precision: limits to what a text may mark as unimportant.
 ///
-/// A text shows few of the tokens and some of the uses of a model, so what it calls unimportant may matter elsewhere.
+/// A text covers few tokens and some uses of a model, so what it rarely uses may matter elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Floors {
-    /// For texts that are far from the model's use: rows within half an octave, tensors within one.
+    /// For texts far from the use of the model: rows at most half an octave coarser than average, tensors one octave.
     Conservative,
-    /// The default.
+    /// The default: rows at most one octave coarser than average, tensors 2.5 octaves.
     #[default]
     Balanced,
-    /// What the text says is all that counts.
+    /// Only the text counts.
     Aggressive,
 }
 
 impl Floors {
-    /// Rows of less weight than this share of the mean are taken to have it.
+    /// Smaller row weights are raised to this share of the mean.
     fn row(self) -> f64 {
         match self {
             Floors::Conservative => 0.5,
@@ -44,8 +44,8 @@ impl Floors {
         }
     }
 
-    /// Most octaves that a tensor's step, relative to its weights and inputs, is above the mean of all: as many bits
-    /// less a weight.
+    /// Most octaves by which a tensor's step, relative to its weights and inputs, exceeds the mean over all tensors.
+    /// Each octave is one bit per weight.
     fn octaves(self) -> f64 {
         match self {
             Floors::Conservative => 1.0,
@@ -55,19 +55,19 @@ impl Floors {
     }
 }
 
-/// The measure of a tensor's error.
+/// The metric of a tensor's error.
 #[derive(Clone, Debug)]
 pub struct Metric {
-    /// The group whose covariance the tensor's input has, and the damping; `None` for no covariance.
+    /// The group whose covariance is that of the tensor's input, and the damping; `None` for no covariance.
     pub input: Option<(String, f64)>,
-    /// The step of this tensor where another's is 1.
+    /// The tensor's step at a global step of 1.
     pub relative: f64,
-    /// Indices of the row steps; empty where rows do not differ.
+    /// Indices of the row steps; empty if all rows have the same step.
     pub rows: Vec<i16>,
 }
 
 impl Metric {
-    /// The grid of steps at a global step: `step * relative / L_ii` for column `i`.
+    /// Returns the grid at a global step: column `i` has the step `step * relative / L_ii`.
     pub fn grid(&self, feedback: &Feedback, step: f64) -> Grid {
         let log = |x: f64| log2_fixed(x).unwrap_or(0);
         let index = |l: &f64| (-log(*l) + (1 << (INDEX_SHIFT - 1))) >> INDEX_SHIFT;
@@ -76,7 +76,7 @@ impl Metric {
         sorted.sort_unstable();
         let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         let columns: Vec<i16> = columns.iter().map(|&i| (i - middle).clamp(-MOST, MOST) as i16).collect();
-        // SPEC 10.3: the step of no row is infinite.
+        // The steps of all rows must be finite (SPEC 10.3).
         let largest = self.rows.iter().max().map_or(1.0, |&index| scale(index.into()));
         let step = step * self.relative * exp2(f64::from(middle) / 16.0);
         Grid {
@@ -87,17 +87,19 @@ impl Metric {
     }
 }
 
-/// A tensor that was measured: its place among the others.
+/// A tensor with statistics.
 struct Measured {
-    /// Logarithm of its step over the scales of its weights and inputs, in octaves, before all are brought to one scale.
+    /// Logarithm of its step relative to the scales of its weights and inputs, in octaves, before normalization over
+    /// tensors.
     coarseness: f64,
     weights: f64,
 }
 
-/// The metrics of the tensors that are coded with loss, given with the scales of their weights.
+/// Computes the metrics of the tensors that are coded with loss, which are given with the scales of their weights.
 ///
-/// Where the KL divergence of a tensor is `s c^2 / 12` a weight at a step `c` (before waterfilling), equal slopes are equal
-/// `s c^2`. Without statistics all tensors have the same step relative to the root mean square of their weights.
+/// If the KL divergence of a tensor is `s c^2 / 12` per weight at a step `c` (before waterfilling), slopes are equal
+/// where `s c^2` is. Without statistics, all tensors have the same step relative to the root mean square of their
+/// weights.
 pub fn metrics(
     tensors: &[Option<(&Tensor, &Scales)>],
     statistics: Option<&Statistics>,
@@ -111,21 +113,21 @@ pub fn metrics(
             .and_then(|s| Some((s, s.info().linears.get(&tensor.name)?)))
             .filter(|(_, l)| l.sensitivity > 0.0)
         else {
-            // Not measured, or not used by the text (an expert that no token went to).
+            // Not measured, or not used by the text (such as an expert without tokens).
             return Some((plain, None));
         };
         let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
         let rows = rows.map_or(vec![], |rows| row_steps(&rows, floors.row()));
         let input = linear.input.clone().map(|input| (input, linear.damping));
         let relative = (1.0 / linear.sensitivity).sqrt();
-        // How far that is from the step relative to the weights: the scale of the inputs takes the place of L_ii.
+        // The step relative to the scales: that of the inputs takes the place of L_ii.
         let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
         let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
         let measured = Measured { coarseness: log2(relative / (inputs * size)), weights: tensor.weights() as f64 };
         Some((Metric { input, relative, rows }, Some(measured)))
     };
     let found: Vec<_> = tensors.iter().map(metric).collect();
-    // One factor brings both kinds of steps to the same scale.
+    // One factor brings measured and other steps to the same scale.
     let (mut sum, mut weights) = (0.0, 0.0);
     for measured in found.iter().flatten().filter_map(|(_, measured)| measured.as_ref()) {
         sum += measured.coarseness * measured.weights;
@@ -142,7 +144,8 @@ pub fn metrics(
     found.into_iter().map(|found| found.map(scaled)).collect()
 }
 
-/// Indices of row steps for rows of weights `w`: steps go with `w^(-1/2)`, weights taken to be at least `floor` times their mean.
+/// Returns step indices for rows with the given weights, which are raised to at least `floor` times their mean. Steps
+/// are proportional to `weight^(-1/2)`.
 pub fn row_steps(weights: &[f32], floor: f64) -> Vec<i16> {
     let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len().max(1) as f64;
     let log = |w: f64| log2_fixed(w / mean.max(f64::MIN_POSITIVE)).unwrap_or(0);
@@ -150,22 +153,22 @@ pub fn row_steps(weights: &[f32], floor: f64) -> Vec<i16> {
     weights.iter().map(|w| index(w).clamp(-MOST, MOST) as i16).collect()
 }
 
-/// Factored covariances, the last ones kept.
+/// A cache of factored covariances.
 pub struct Feedbacks<'a> {
     statistics: Option<&'a Statistics>,
     kept: Mutex<VecDeque<(String, u64, Arc<Feedback>)>>,
 }
 
 impl<'a> Feedbacks<'a> {
-    /// Of these statistics.
+    /// Creates an empty cache for these statistics.
     pub fn new(statistics: Option<&'a Statistics>) -> Self {
         Feedbacks { statistics, kept: Mutex::default() }
     }
 
-    /// The feedback for a tensor of `columns` inputs; none where the metric has no covariance.
+    /// Returns the feedback for a tensor with `columns` inputs; the identity if its metric has no covariance.
     ///
     /// # Errors
-    /// A covariance that is of another number of inputs, or that cannot be factored.
+    /// If the covariance has another number of inputs, or cannot be factored.
     pub fn of(&self, metric: &Metric, columns: usize) -> Result<Arc<Feedback>, EncodeError> {
         let Some((statistics, (group, damping))) = self.statistics.zip(metric.input.as_ref()) else {
             return Ok(Arc::new(Feedback::none(columns)));
@@ -175,7 +178,7 @@ impl<'a> Feedbacks<'a> {
             rule: format!("covariance of {group:?}: {rule}"),
         };
         if statistics.inputs(group) != Some(columns) {
-            return Err(broken("a tensor that takes this input has another number of columns"));
+            return Err(broken("a tensor with this input has a different number of columns"));
         }
         self.factored(statistics, group, *damping).ok_or_else(|| broken("it is not positive definite"))
     }
@@ -202,7 +205,8 @@ impl<'a> Feedbacks<'a> {
 mod tests {
     use super::*;
 
-    /// Columns that weigh four times as much have a step half as wide, to a sixteenth of an octave; the tensor's own factor scales all.
+    /// A column with four times the weight has half the step, to the nearest 16th of an octave; the tensor's own factor
+    /// scales all steps.
     #[test]
     fn steps_are_waterfilled() {
         let covariance = [1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 16.0];
@@ -226,7 +230,7 @@ mod tests {
         assert_eq!(floored[1], floored[2], "both are under the floor");
     }
 
-    /// The largest row steps leave every step finite (SPEC 10.3).
+    /// The largest row step must be finite (SPEC 10.3).
     #[test]
     fn no_step_is_infinite() {
         let metric = Metric { input: None, relative: 1e300, rows: vec![MOST as i16, 0] };

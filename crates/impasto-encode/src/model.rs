@@ -1,4 +1,4 @@
-//! What is to be encoded: assets, distinct tensors and the ties between them, in the order of the file.
+//! The tensors of a file and the ties between them, in the order of the file.
 
 use std::collections::HashMap;
 
@@ -11,32 +11,31 @@ use rayon::prelude::*;
 use crate::error::EncodeError;
 use crate::matrix::{MatrixView, split};
 
-/// A tensor of the checkpoint with its place in the file.
+/// A tensor of the file.
 pub struct Tensor<'a> {
-    /// The tensor of the checkpoint that it is made of.
+    /// The tensor of the checkpoint that it is made from.
     pub info: &'a TensorInfo,
     /// Its name in the file.
     pub name: String,
     /// Its type in the file.
     pub dtype: DType,
-    /// What the checkpoint's elements go through.
+    /// What turns the checkpoint's elements into those of the file.
     pub change: Change,
-    /// How many dims make the rows.
+    /// Number of dims that form the rows.
     pub split: usize,
-    /// Index (in the same list) of the first tensor with the same bytes, if that is another.
+    /// Index (in the same list) of the first tensor with the same bytes, if that is another one.
     pub same_as: Option<usize>,
 }
 
 impl<'a> Tensor<'a> {
-    /// The tensor as it is in the checkpoint.
+    /// A tensor that is kept as it is in the checkpoint.
     fn as_it_is(info: &'a TensorInfo) -> Self {
         let split = if info.dtype == DType::Opaque { 0 } else { split(&info.shape) };
         let (name, dtype) = (info.name.clone(), info.dtype);
         Tensor { info, name, dtype, change: Change::None, split, same_as: None }
     }
 
-    /// A tensor of a GGUF under the name, in the order and with the values that transformers gives it; blocks become
-    /// floats.
+    /// A tensor of a GGUF with the name, row order and values that it has in transformers. Blocks become floats.
     #[cfg(feature = "gguf")]
     fn translated(info: &'a TensorInfo, Mapped { name, change }: Mapped) -> Self {
         let mut tensor = Tensor { name, change, ..Tensor::as_it_is(info) };
@@ -46,7 +45,7 @@ impl<'a> Tensor<'a> {
         tensor
     }
 
-    /// The tensor as a matrix.
+    /// Returns the tensor as a matrix.
     pub fn matrix(&self, checkpoint: &'a Checkpoint) -> MatrixView<'a> {
         let side = |dims: &[u64]| dims.iter().product::<u64>() as usize;
         let (rows, columns) = match self.dtype {
@@ -60,18 +59,19 @@ impl<'a> Tensor<'a> {
         MatrixView { bytes, stored: self.info.dtype, change: self.change, dtype: self.dtype, rows, columns }
     }
 
-    /// Number of weights.
+    /// Returns the number of weights.
     pub fn weights(&self) -> u64 {
         self.info.weights()
     }
 
-    /// Bytes of its elements in the file's dtype.
+    /// Returns the length of its elements in the file's dtype, in bytes.
     pub fn raw_bytes(&self) -> u64 {
         if self.dtype == self.info.dtype { self.info.byte_len() } else { self.weights() * self.dtype.size() as u64 }
     }
 }
 
-/// Are rows, columns and elements within what the format holds? (No elements do not mean few rows.)
+/// Returns whether rows, columns and elements are within the limits of the format. A tensor without elements may still
+/// have too many rows.
 fn fits(shape: &[u64]) -> bool {
     let side = |dims: &[u64]| {
         if dims.contains(&0) { Some(0) } else { dims.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)) }
@@ -81,11 +81,11 @@ fn fits(shape: &[u64]) -> bool {
     elements.is_some_and(|n| n <= 1 << 48)
 }
 
-/// The tensors of a checkpoint, with repeated ones found. Those of an `exact` file are as they are; for any other those of
-/// a GGUF are translated to what a Hugging Face folder would hold.
+/// Returns the tensors of a checkpoint, with ties. Those of an `exact` file are kept as they are; otherwise, those of a
+/// GGUF are translated to their form in a Hugging Face folder.
 ///
 /// # Errors
-/// A tensor that the format cannot hold.
+/// If the format cannot hold a tensor.
 pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, EncodeError> {
     let mut tensors: Vec<Tensor> =
         if exact { checkpoint.tensors().iter().map(Tensor::as_it_is).collect() } else { of_hf(checkpoint) };
@@ -93,13 +93,13 @@ pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, 
     let broken = |name: &str, rule| Err(EncodeError::Tensor { tensor: name.to_owned(), rule });
     for (i, Tensor { name, info, .. }) in tensors.iter().enumerate() {
         if info.shape.len() > 16 {
-            return broken(name, "more than 16 dims (SPEC 3.4)");
+            return broken(name, "it has more than 16 dimensions (SPEC 3.4)");
         }
         if name.is_empty() || name.len() > 4096 {
-            return broken(name, "a name is of 1 to 4096 bytes (SPEC 3.4.1)");
+            return broken(name, "its name must have 1 to 4096 bytes (SPEC 3.4.1)");
         }
         if !fits(&info.shape) {
-            return broken(name, "more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)");
+            return broken(name, "it has more than 2^48 elements, or 2^64 rows or columns (SPEC 3.4.3)");
         }
         if i > 0 && tensors[i - 1].name == *name {
             return broken(name, "two tensors of the GGUF have this name in a Hugging Face folder");
@@ -109,7 +109,7 @@ pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, 
     Ok(tensors)
 }
 
-/// The tensors as a Hugging Face folder has them.
+/// Returns the tensors as they are in a Hugging Face folder.
 fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
     #[cfg(feature = "gguf")]
     if let Some(metadata) = checkpoint.metadata() {
@@ -124,7 +124,7 @@ fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
     checkpoint.tensors().iter().map(Tensor::as_it_is).collect()
 }
 
-/// Finds tensors that are others again: the same bytes, read in the same way.
+/// Finds repeated tensors: the same bytes with the same interpretation.
 fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     type Kind<'a> = (DType, Option<&'a str>, Change, &'a [u64]);
     fn kind<'a>(t: &Tensor<'a>) -> Kind<'a> {
@@ -134,7 +134,7 @@ fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     for tensor in tensors.iter() {
         *alike.entry(kind(tensor)).or_default() += 1;
     }
-    // Only tensors of the same kind can be the same; hash those alone.
+    // Only tensors of the same kind can be equal, so others need no hash.
     let hash = |tensor: &Tensor| {
         (alike[&kind(tensor)] > 1 && tensor.info.byte_len() > 0).then(|| {
             let hash = blake3::hash(checkpoint.bytes(tensor.info));

@@ -1,4 +1,4 @@
-//! What an encoding is asked for, what it is given, and what it says meanwhile.
+//! Options and progress of an encoding.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +7,7 @@ use crate::layers::Layers;
 use crate::metric::Floors;
 use crate::statistics::Statistics;
 
-/// Fewer weights than this are not worth a tensor header: they are stored or go under Zstandard.
+/// Tensors with fewer weights are stored or compressed with Zstandard, since a tensor header would not pay.
 pub const LEAST_WEIGHTS: usize = 4096;
 
 /// How much of the weights to keep.
@@ -15,9 +15,9 @@ pub const LEAST_WEIGHTS: usize = 4096;
 pub enum Target {
     /// Every bit.
     Lossless,
-    /// At most so many bytes of file, and at least 99.5% of them.
+    /// A file of at most this many bytes, and at least 99.5% of them.
     Size(u64),
-    /// The same in bits of file over all weights (tied tensors counted once).
+    /// The same in bits of the file over all weights (tied tensors count once).
     BitsPerWeight(f64),
 }
 
@@ -26,46 +26,46 @@ pub enum Target {
 pub struct Options {
     /// How much to keep.
     pub target: Target,
-    /// Threads; 0 for as many as the machine has. The bytes do not depend on it.
+    /// Number of threads; 0 means one per core. The file does not depend on it.
     pub threads: usize,
-    /// rANS segments of a tile, 1 to 16.
+    /// rANS segments per tile, 1 to 16.
     pub segments: usize,
-    /// How far statistics are believed.
+    /// Floors of precision against statistics.
     pub floors: Floors,
-    /// Layers below and above the lossy one that `target` is the size of.
+    /// Layers below and above the lossy one that has the size `target`.
     pub layers: Layers,
 }
 
 impl Options {
-    /// The usual options for a target.
+    /// Returns the default options for a target.
     pub fn new(target: Target) -> Options {
         Options { target, threads: 0, segments: 1, floors: Floors::default(), layers: Layers::default() }
     }
 
-    /// Does the file give every bit back?
+    /// Returns whether the file restores every bit of the checkpoint.
     pub(crate) fn is_exact(&self) -> bool {
         self.target == Target::Lossless || self.layers.exact
     }
 }
 
-/// What an encoding is doing, for those who watch.
+/// Progress of an encoding.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// Looking for the step that gives the wanted size: pass number.
+    /// Searching for the step that gives the requested size: number of the pass.
     Measuring(usize),
-    /// Running the text through coded blocks: the block's number from 0, and how many there are.
+    /// Running the text through coded blocks: index of the block, and number of blocks.
     Drift(usize, usize),
     /// Coding a tensor: its name, tensors done, tensors in all.
     Coding(&'a str, usize, usize),
 }
 
-/// Who watches: hears what is done next, and may end it.
+/// A callback that is called before each stage; it cancels the job by returning `Break`.
 pub type Watch<'a> = &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync);
 
-/// What a text says of a model.
+/// The results of calibrating a model on a text.
 pub struct Calibrated<'a> {
     /// Its statistics.
     pub statistics: &'a Statistics,
-    /// To let each block see inputs from coded blocks.
+    /// If present, covariances are measured again after coded blocks (drift correction).
     pub sequential: Option<Sequential<'a>>,
 }

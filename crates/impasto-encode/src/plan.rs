@@ -1,4 +1,4 @@
-//! What is decided about a tensor before it is coded: mode, tensor header, tiles.
+//! Decisions about a tensor before it is coded: mode, tensor header, tiles.
 
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::encode_bytes;
@@ -16,24 +16,24 @@ use crate::shapes::best_shape;
 use crate::tiles::{LEAST_TARGET, TARGET_BYTES, tile_shape};
 use crate::tools::TENSOR_LEVEL;
 
-/// Bytes of each part of a tensor that is compressed to learn its rate.
+/// Bytes of each part of a tensor that is compressed to estimate its rate.
 const SAMPLE: usize = 128 << 10;
-/// Bits that a refinement takes for each weight, about: a factor of 2 to 3.
+/// Approximate bits per weight of a refinement, for a factor of 2 to 3.
 const REFINEMENT_BITS: f64 = 1.5;
-/// Units of a refinement over the whole file.
+/// Fewest units of a refinement over the whole file.
 const STEPS: u64 = 256;
-/// Rows counted together.
+/// Rows that are counted together.
 const CHUNK: usize = 64;
-/// One class: a quarter of an octave, in the unit of [`Scales`].
+/// Width of a class, a quarter of an octave, in the unit of [`Scales`].
 const CLASS: i32 = 1 << 14;
 
-/// The mode of a tensor, and what that needs.
+/// The mode of a tensor, with what it requires.
 pub enum Coding {
-    /// Stored or under Zstandard.
+    /// Stored or compressed with Zstandard.
     Bytes,
     /// Exact floats under scale classes.
     Float(TensorHeader),
-    /// Lattice integers; classes and tables are chosen when all of them are known.
+    /// Lattice integers; their classes and tables are chosen once all integers are known.
     Lattice(Grid),
 }
 
@@ -43,18 +43,18 @@ pub struct Plan {
     pub coding: Coding,
     /// The matrix and its tiles.
     pub tiles: Matrix,
-    /// Bytes that it is expected to take, tensor header, lane states and padding included.
+    /// Forecast of its size in bytes, including tensor header, lane states and padding.
     pub bytes: u64,
 }
 
 impl Plan {
-    /// `bits`: what the elements are expected to take; `head_bytes`: what the tensor header does.
+    /// Creates a plan. `bits` is the forecast of the elements, `header_bytes` that of the tensor header.
     fn new(matrix: &MatrixView, coding: Coding, bits: u64, header_bytes: u64) -> Result<Plan, MatrixError> {
         let millibits = bits.saturating_mul(1000) / matrix.len().max(1) as u64;
         Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, coding, bits, header_bytes)
     }
 
-    /// As [`Plan::new`], its tiles made for units of `millibits` / 1000 bits an element and `target` bytes.
+    /// Like [`Plan::new`], with tiles for units of `target` bytes at `millibits` / 1000 bits per element.
     fn with_tiles_for(
         millibits: u64,
         target: u64,
@@ -66,8 +66,8 @@ impl Plan {
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
         let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype, target);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
-        // A tensor header is padded to 16 bytes: on average by half of that. A tile has its lengths, lane states, which carry three
-        // bytes less than they take, and padding.
+        // A tensor header is padded to 16 bytes, by 8 on average. A tile has its lengths, padding, and lane states,
+        // which carry three bytes less than they take.
         let has_header = !matches!(coding, Coding::Bytes);
         let header_bytes = if has_header { header_bytes + 8 } else { 0 };
         let tile_bytes = if has_header { 9 + 32 * 3 + 8 } else { 8 };
@@ -75,8 +75,8 @@ impl Plan {
         Ok(Plan { coding, tiles, bytes })
     }
 
-    /// The plan of a tensor that is stored or goes under Zstandard. Its rate, which decides the size of its tiles, is that of some rows
-    /// from its beginning, middle and end.
+    /// Plans a tensor that is stored or compressed with Zstandard. The size of its tiles follows from its rate, which
+    /// is estimated from parts of its beginning, middle and end.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
@@ -94,7 +94,7 @@ impl Plan {
         Plan::new(matrix, Coding::Bytes, bits as u64, 0)
     }
 
-    /// The plan of a tensor whose floats are kept exactly.
+    /// Plans a tensor whose floats are kept exactly.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
@@ -115,9 +115,11 @@ impl Plan {
         Plan::new(matrix, Coding::Float(header), bits, header_bytes)
     }
 
-    /// The plan of a tensor coded on a lattice, expected to have this rate. `refined`: with refinements, whose units are
-    /// the smallest, in a file of so many weights: there are [`STEPS`] of them at least, if that does not make them too small,
-    /// so that sizes between layers can be met.
+    /// Plans a tensor on a lattice, with a forecast of its rate.
+    ///
+    /// `refined` is the number of weights of a file with refinements, whose units are the smallest. If that does not
+    /// make them too small, tiles are chosen such that there are at least [`STEPS`] units per refinement, to meet sizes
+    /// between layers.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
@@ -135,8 +137,8 @@ impl Plan {
     }
 }
 
-/// Class indices of rows and columns, each rounded, whose sum is about `4 log2(scale)` and the offset, given in the unit of
-/// [`Scales`].
+/// Returns class indices of rows and columns, each rounded, whose sum is about `4 log2(scale)` plus `offset`. The
+/// offset is in the unit of [`Scales`].
 fn classes(scales: &Scales, offset: i32) -> (Vec<i16>, Vec<i16>) {
     let class = |log: i32, offset: i32| (log + offset + CLASS / 2).div_euclid(CLASS) as i16;
     (scales.rows.iter().map(|&l| class(l, offset)).collect(), scales.columns.iter().map(|&l| class(l, 0)).collect())
@@ -156,7 +158,7 @@ fn count(matrix: &MatrixView, layout: FloatLayout, rows: &[i16], columns: &[i16]
     (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(empty, Counts::merged)
 }
 
-/// Can a tensor of this dtype be coded on the lattice?
+/// Returns whether a tensor of this dtype can be coded on a lattice.
 pub fn has_lattice(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
 }

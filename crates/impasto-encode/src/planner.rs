@@ -1,4 +1,4 @@
-//! Plans for all tensors, and the step at which they make a file of the wanted size.
+//! Plans of all tensors, and the search for the step that gives the requested size.
 
 use impasto_checkpoint::Checkpoint;
 use impasto_container::manifest_length;
@@ -18,16 +18,16 @@ pub struct Planner<'a> {
     pub assets: Vec<CodedAsset>,
     pub options: &'a Options,
     pub watch: Watch<'a>,
-    /// In a lossy file: the bytes of each tensor that is kept exactly, which are the same at every step.
+    /// The bytes of each tensor that is kept exactly in a lossy file; they are the same at every step.
     kept: Vec<Option<u64>>,
     rates: Rates,
 }
 
 impl<'a> Planner<'a> {
-    /// Looks through a checkpoint and codes its assets.
+    /// Analyzes a checkpoint and codes its assets.
     ///
     /// # Errors
-    /// A tensor or an asset that cannot be coded.
+    /// If a tensor or an asset cannot be coded.
     pub fn new(
         checkpoint: &'a Checkpoint,
         options: &'a Options,
@@ -44,8 +44,8 @@ impl<'a> Planner<'a> {
         Ok(planner)
     }
 
-    /// Bytes that a tensor takes with what aligns its units, if it is kept exactly in a lossy file. They are found by coding it, since
-    /// Zstandard has no forecast: a mask of zeros and ones takes next to nothing.
+    /// Returns the bytes, with alignment, of a tensor that is kept exactly in a lossy file. The tensor is coded to find
+    /// out, since Zstandard cannot be forecast: a mask of zeros and ones takes almost nothing.
     fn kept_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
         if self.inputs.is_lossy(tensor) {
             return Ok(None);
@@ -61,10 +61,11 @@ impl<'a> Planner<'a> {
         Ok(Some(bytes))
     }
 
-    /// Plans for all tensors; `None` for those that are tied. With loss at a global step, or without.
+    /// Returns plans of all tensors, `None` for tied ones. `step` is the global step; with `None`, all tensors are kept
+    /// exactly.
     ///
     /// # Errors
-    /// A tensor that the format cannot hold, or whose covariance is broken.
+    /// If the format cannot hold a tensor, or a covariance is invalid.
     pub fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
         (0..self.inputs.len()).map(|i| self.plan(i, step)).collect()
     }
@@ -97,7 +98,7 @@ impl<'a> Planner<'a> {
         Ok(Some(plan))
     }
 
-    /// Bytes that a lossy file may have.
+    /// Returns the largest permitted size of a lossy file.
     pub fn target_bytes(&self) -> u64 {
         match self.options.target {
             Target::Lossless => u64::MAX,
@@ -106,15 +107,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Bytes of a file of so many bits over all weights.
+    /// Returns the size of a file with `bits` bits per weight.
     pub fn bytes_at(&self, bits: f64) -> u64 {
         (bits * self.inputs.weights() as f64 / 8.0) as u64
     }
 
-    /// The global step at which the file is forecast to have `target` bytes.
+    /// Returns the global step at which the forecast of the file is `target` bytes.
     ///
     /// # Errors
-    /// A size that no step gives, or nothing that is coded with loss.
+    /// If no step gives this size, or no tensor is coded with loss.
     pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
         let lossy_weights = self.inputs.lossy_weights();
         if lossy_weights == 0 {
@@ -137,7 +138,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The length of the file that plans give, units forecast rather than coded.
+    /// Returns the forecast length of the file with these plans.
     fn forecast(&self, plans: &[Option<Plan>]) -> u64 {
         let (objects, slots) = layout(&self.assets, &self.inputs.tensors, plans);
         let assets: u64 = self.assets.iter().map(|asset| asset.bytes() + 8).sum();

@@ -1,32 +1,33 @@
-//! Hitting a size: one number, the step relative to each tensor's weights, is moved until the file has the wanted bytes.
+//! Rate control: one number, the global step, is adjusted until the file has the requested size.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::arithmetic::{exp2, log2};
 
-/// Finest and coarsest relative step that are tried, as powers of two.
+/// Finest and coarsest global step that are tried, as powers of two.
 const FINEST: f64 = -19.0;
 const COARSEST: f64 = 8.0;
 
-/// A bracket so narrow, in octaves, means that the size jumps inside it.
+/// If the bracket is narrower than this, in octaves, the size jumps inside it.
 const NARROW: f64 = 1e-6;
-/// Times that a file is coded to meet a size.
+/// How many times a file is coded, at most, to meet a size.
 pub const TRIES: usize = 8;
-/// A forecast aims below the wanted size by one part in so many.
+/// A forecast aims below the requested size by one part in this many.
 const SLACK: u64 = 1000;
 
-/// Where in the bytes up to `target` a search aims: what is coded at a forecast step is off by a few parts in 1000.
+/// Returns the size to aim at, a little below `target`: the coded size differs from the forecast by a few parts in
+/// 1000.
 pub fn aim(target: u64) -> u64 {
     target - target / SLACK
 }
 
-/// Is a file of `length` bytes at most `target`, and at least 99.5% of it?
+/// Returns whether `length` is at most `target`, and at least 99.5% of it.
 pub fn meets(length: u64, target: u64) -> bool {
     length <= target && length >= target - target / 200
 }
 
-/// Steps that are known to be too fine and not too fine, in octaves.
+/// Steps known to be too fine (`low`) and fine enough (`high`), as powers of two.
 #[derive(Default)]
 struct Bracket {
     low: Option<f64>,
@@ -34,7 +35,7 @@ struct Bracket {
 }
 
 impl Bracket {
-    /// Takes note of a step.
+    /// Records a step.
     fn note(&mut self, at: f64, too_fine: bool) {
         if too_fine {
             self.low = Some(at);
@@ -43,7 +44,7 @@ impl Bracket {
         }
     }
 
-    /// The next step to try: the guess, or the middle where that leaves the bracket.
+    /// Returns the next step to try: the guess, or the middle of the bracket if the guess is outside.
     fn next(&self, guess: f64) -> f64 {
         match (self.low, self.high) {
             (Some(low), Some(high)) if !(low < guess && guess < high) => (low + high) / 2.0,
@@ -52,25 +53,25 @@ impl Bracket {
     }
 }
 
-/// A step that is corrected by what was coded at it: the forecast is good to a few parts in 1000, the coded size tells the rest.
+/// A step that is corrected by coded sizes, since a forecast is only accurate to a few parts in 1000.
 pub struct Correction {
     step: f64,
     bracket: Bracket,
 }
 
 impl Correction {
-    /// From a step that was forecast.
+    /// Starts with a forecast step.
     pub fn new(step: f64) -> Self {
         Correction { step, bracket: Bracket::default() }
     }
 
-    /// The step to try now.
+    /// Returns the step to try.
     pub fn step(&self) -> f64 {
         self.step
     }
 
-    /// Makes the step coarser by `octaves`, or the middle of what is known; it was `too_fine` or not. Returns by how many octaves it became
-    /// finer.
+    /// Makes the step coarser by `octaves`, or moves it to the middle of the bracket. `too_fine` says whether the
+    /// current step is. Returns by how many octaves the step became finer.
     pub fn correct(&mut self, octaves: f64, too_fine: bool) -> f64 {
         let at = log2(self.step);
         self.bracket.note(at, too_fine);
@@ -80,20 +81,22 @@ impl Correction {
     }
 }
 
-/// What a search ended with.
+/// The result of a search.
 #[derive(Debug, PartialEq)]
 pub enum Found {
-    /// A relative step whose size is at most the target, and close to it.
+    /// A step whose size is at most the target, and close to it.
     Step(f64),
-    /// Even the coarsest step gives more bytes: these.
+    /// Even the coarsest step gives more than the target: this many bytes.
     LeastIs(u64),
-    /// Even the finest step gives fewer bytes: these.
+    /// Even the finest step gives less than the target: this many bytes.
     MostIs(u64),
 }
 
-/// The finest relative step whose `size` is at most `target` and at least `target - slack`; or the nearest one below, if sizes jump.
+/// Searches for the finest relative step whose `size` is at most `target` and at least `target - slack`, or is the
+/// nearest one below if sizes jump.
 ///
-/// `size` falls as the step grows, about one bit a weight for each octave; `weights` is the number of weights that it concerns.
+/// `size` falls as the step grows, by about one bit per weight and octave; `weights` is the number of weights that it
+/// depends on.
 ///
 /// # Errors
 /// Those of `size`.
@@ -122,7 +125,7 @@ pub fn search<E>(
         {
             return Ok(Found::Step(exp2(high)));
         }
-        // One bit a weight for each octave, aiming at the middle of the slack.
+        // One bit per weight for each octave. The aim is the middle of the slack.
         let aim = target.saturating_sub(slack / 2) as f64;
         let guess = at + (bytes as f64 - aim) * 8.0 / weights.max(1) as f64;
         at = bracket.next(guess).clamp(FINEST, COARSEST);
@@ -133,23 +136,23 @@ pub fn search<E>(
     })
 }
 
-/// What a tensor takes.
+/// The rate of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// Bits a weight, without the tensor header.
+    /// Bits per weight, without the tensor header.
     pub bits: f64,
     /// Bytes of the tensor header.
     pub header_bytes: f64,
 }
 
-/// Rates of tensors at steps that are half octaves apart, measured once; between two of them a rate is nearly straight.
+/// Rates of tensors, measured once at steps half an octave apart; between these, a rate is nearly linear.
 #[derive(Default)]
 pub struct Rates {
     measured: Mutex<HashMap<(usize, i32), Rate>>,
 }
 
 impl Rates {
-    /// The rate of a tensor at a global step; `measure` gives it at one of the steps that are kept.
+    /// Returns the rate of a tensor at a global step. `measure` measures it at a step.
     pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Rate) -> Rate {
         let log = log2(step) * 2.0;
         let below = log.floor();
@@ -172,7 +175,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bytes of a million weights at a relative step: 2.05 bits less its logarithm, at least nothing, and 1000 more.
+    /// Bytes of a million weights at a relative step: 2.05 bits minus the logarithm of the step, at least nearly 0,
+    /// plus 1000 bytes.
     fn gaussian(step: f64) -> Result<u64, ()> {
         Ok(1000 + (125_000.0 * (2.05 - step.log2()).max(0.001)) as u64)
     }

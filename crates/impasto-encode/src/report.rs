@@ -1,4 +1,4 @@
-//! What an encoding made.
+//! The result of an encoding.
 
 use impasto_container::{Summary, Writer};
 use impasto_core::Mode;
@@ -8,7 +8,7 @@ use crate::error::EncodeError;
 use crate::inputs::Inputs;
 use crate::model::Tensor;
 
-/// What became of a tensor.
+/// The result for a tensor.
 #[derive(Clone, Debug)]
 pub struct TensorReport {
     /// Its name.
@@ -17,14 +17,14 @@ pub struct TensorReport {
     pub dtype: String,
     /// Its shape.
     pub shape: Vec<u64>,
-    /// The mode that most of its bytes are in; `None` for a tied tensor, which takes none.
+    /// The mode of most of its bytes; `None` for a tied tensor, which has no units.
     pub mode: Option<Mode>,
     /// Bytes of its units.
     pub bytes: u64,
 }
 
 impl TensorReport {
-    /// How it is coded, in a word: the name of [`TensorReport::mode`], or `tied`.
+    /// Returns the name of [`TensorReport::mode`], or `tied`.
     pub fn coded_as(&self) -> String {
         self.mode.map_or("tied".to_owned(), |mode| mode.to_string())
     }
@@ -38,35 +38,35 @@ impl TensorReport {
 /// A layer of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerReport {
-    /// It is the first so many units of the file.
+    /// Number of units of the file up to the end of the layer.
     pub units: u32,
     /// Bytes of a file of these units.
     pub bytes: u64,
 }
 
-/// What an encoding made.
+/// The result of an encoding.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Lengths and root of the file.
     pub summary: Summary,
     /// Every tensor, in the order of the file.
     pub tensors: Vec<TensorReport>,
-    /// Its layers, the coarsest first; none in a file without.
+    /// Its layers, the coarsest first; empty for a file without layers.
     pub layers: Vec<LayerReport>,
     /// Bytes of the coded assets.
     pub asset_bytes: u64,
-    /// Distinct weights: those of tied tensors are counted once.
+    /// Number of weights; those of tied tensors count once.
     pub weights: u64,
-    /// Bytes of the distinct tensors in the checkpoint.
+    /// Bytes of the tensors before coding, in the file's dtypes; tied ones count once.
     pub raw_bytes: u64,
-    /// The global step: what the steps of each lossy tensor are relative to (without statistics, over the root mean square of its weights);
-    /// `None` for a lossless file.
+    /// The global step, to which the steps of each lossy tensor are relative (without statistics, also to the root mean
+    /// square of its weights); `None` for a lossless file.
     pub relative_step: Option<f64>,
-    /// Tensors that were kept exactly in a lossy file since they hold weights that are not finite.
+    /// Tensors of a lossy file that were kept exactly because they contain NaN or infinity.
     pub non_finite: Vec<String>,
 }
 
-/// A file that is coded but has not its name yet; dropped, it leaves nothing.
+/// A coded file before it gets its name. Dropping it removes the file.
 pub(crate) struct Coded {
     pub writer: Writer,
     /// Bytes of the file.
@@ -80,7 +80,7 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
-    /// What there is to say of a file without layers whose units are written, but for its length.
+    /// Creates the result for a file without layers whose units are written; the caller sets its length.
     pub fn new(inputs: &Inputs, assets: &[CodedAsset], writer: Writer, tensors: Vec<TensorReport>) -> Self {
         let distinct = inputs.tensors.iter().filter(|t| t.same_as.is_none());
         Coded {

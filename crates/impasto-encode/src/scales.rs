@@ -1,31 +1,32 @@
 //! Row and column scales of a matrix: the standard deviation of an element is modelled as `row * column`.
 //!
-//! Sums have a fixed order (rows in chunks of [`CHUNK`], chunks in turn), so the scales do not depend on the number of threads.
+//! Sums have a fixed order (rows within chunks of [`CHUNK`], then chunks), so they do not depend on the number of
+//! threads.
 
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
 use crate::matrix::MatrixView;
 
-/// Rows summed together.
+/// Rows that are summed together.
 const CHUNK: usize = 64;
-/// Chunks summed side by side.
+/// Chunks that are summed in parallel.
 const TOGETHER: usize = 64;
-/// Fewer elements than this along a row or a column do not tell its scale.
+/// Fewest elements of a row or column that give it a scale.
 pub const ENOUGH: usize = 16;
-/// Rounds of fitting rows to columns and columns to rows.
+/// Iterations of fitting rows to columns and columns to rows.
 const ROUNDS: usize = 2;
-/// Stands for the scale of a row or column of zeros, as a power of two.
+/// Scale of a row or column of zeros, as a power of two.
 const NOTHING: i32 = -150;
 
-/// Scales of the rows and columns of a matrix, as `log2` in units of 2^-16.
+/// Scales of the rows and columns of a matrix: `log2` in units of 2^-16.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scales {
-    /// One for each row; the size of the weights is here.
+    /// One per row. They include the overall scale.
     pub rows: Vec<i32>,
-    /// One for each column, about 0.
+    /// One per column, near 0.
     pub columns: Vec<i32>,
-    /// Mean square of the finite weights.
+    /// Mean square of the weights; those that are not finite count as 0.
     pub mean_square: f64,
     /// Number of weights that are NaN or infinite.
     pub non_finite: u64,
@@ -54,7 +55,7 @@ pub fn fit(matrix: &MatrixView) -> Scales {
     if n >= ENOUGH {
         columns = last.columns;
     }
-    // The scale is the root of the mean square: half its logarithm.
+    // The scale is the square root of the mean square: half its logarithm.
     let log = |square: f64| log2_fixed(square).map_or(NOTHING << 16, |l| (l / 2).max(NOTHING << 16));
     let square = last.square / (n * m).max(1) as f64;
     Scales {
@@ -65,13 +66,14 @@ pub fn fit(matrix: &MatrixView) -> Scales {
     }
 }
 
-/// Sums over all rows; those of columns divided by the number of rows.
+/// Sums over all rows; the sums of columns are divided by the number of rows.
 fn pass(matrix: &MatrixView, columns: &[f64]) -> Sums {
     let (n, m) = (matrix.rows, matrix.columns);
     let inverse: Vec<f64> = columns.iter().map(|&c| if c > 0.0 { 1.0 / c } else { 0.0 }).collect();
     let mut all = Sums { rows: Vec::with_capacity(n), columns: vec![0.0; m], square: 0.0, non_finite: 0 };
     let chunks: Vec<usize> = (0..n.div_ceil(CHUNK)).collect();
-    // Some chunks at a time, so that their sums take little memory; added in order, so that they are the same for any number of threads.
+    // A limited number of chunks at once bounds memory. They are added in order, so that the result does not depend on
+    // the number of threads.
     for some in chunks.chunks(TOGETHER) {
         let part = |&i: &usize| sums(matrix, i * CHUNK..((i + 1) * CHUNK).min(n), &inverse);
         for chunk in some.par_iter().map(part).collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! The tables of a tensor: a parametric shape, which costs nothing to send, or tables spelled out.
+//! The choice of a tensor's tables: a parametric shape, which costs nothing to send, or explicit tables.
 
 use std::convert::Infallible;
 
@@ -8,7 +8,7 @@ use impasto_codec::tables::{COST_ONE, SHAPES, parametric, write_explicit};
 
 use crate::trial::{Tool, Trial, choose};
 
-/// A shape by its number.
+/// The parametric shape with this number.
 struct Parametric(u8);
 
 impl Tool<Counts, Shape, Infallible> for Parametric {
@@ -22,7 +22,7 @@ impl Tool<Counts, Shape, Infallible> for Parametric {
     }
 }
 
-/// Tables fitted to the counts and sent.
+/// Tables fitted to the counts and sent explicitly.
 struct Explicit;
 
 impl Tool<Counts, Shape, Infallible> for Explicit {
@@ -39,9 +39,9 @@ impl Tool<Counts, Shape, Infallible> for Explicit {
     }
 }
 
-/// The cheapest tables, and what the symbols and these tables cost in bits (rounded up).
+/// Returns the cheapest tables, and the cost of the symbols and the tables in bits, rounded up.
 pub fn best_shape(counts: &Counts) -> (Shape, u64) {
-    // Of equal ones the last shape.
+    // Reversed, so that the last of equal shapes wins.
     let shapes: Vec<Parametric> = (0..SHAPES as u8).rev().map(Parametric).collect();
     let tools: Vec<&dyn Tool<Counts, Shape, Infallible>> =
         shapes.iter().map(|shape| shape as _).chain([&Explicit as _]).collect();
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// What is promised is what the coder makes of it.
+    /// The forecast cost equals the coded size.
     #[test]
     fn costs_are_coded_sizes() {
         for kind in [Kind::Float, Kind::Lattice] {

@@ -1,4 +1,4 @@
-//! What is set aside for a while: an unlinked temporary file.
+//! Temporary storage: an unlinked file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 
 use impasto_checkpoint::CheckpointError;
 
-/// Bytes that are read or written at a time.
+/// Bytes that are read or written at once.
 const BUFFER: usize = 1 << 18;
 
-/// Bytes, one piece after another; they are gone when it is dropped or the program dies.
+/// Pieces of bytes in a temporary file, which is deleted on drop and when the process dies.
 pub struct Spool {
     file: BufWriter<File>,
     beside: PathBuf,
     end: u64,
 }
 
-/// Where in a [`Spool`] bytes lie that were pushed together.
+/// The place of bytes in a [`Spool`] that were pushed together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
     first: u64,
-    /// Its bytes.
+    /// Number of bytes.
     pub length: usize,
 }
 
 impl Spool {
-    /// In the folder of `path`.
+    /// Creates a temporary file in the folder of `path`.
     pub fn beside(path: &Path) -> Result<Spool, CheckpointError> {
         let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let file = tempfile::tempfile_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
@@ -40,18 +40,18 @@ impl Spool {
         Ok(Span { first, length: bytes.len() })
     }
 
-    /// Puts the bytes of a span in `out`, in place of what is there.
+    /// Replaces `out` by the bytes of a span.
     pub fn read(&mut self, span: Span, out: &mut Vec<u8>) -> Result<(), CheckpointError> {
         out.resize(span.length, 0);
         self.read_at(span.first, out)
     }
 
-    /// Where the next bytes will lie.
+    /// Returns the offset of the next bytes to be pushed.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Fills `out` with the bytes from `first` on, all of them pushed before.
+    /// Fills `out` with the bytes from offset `first` on, which must have been pushed.
     pub fn read_at(&mut self, first: u64, out: &mut [u8]) -> Result<(), CheckpointError> {
         let mut read = || -> io::Result<()> {
             self.file.flush()?;

@@ -1,19 +1,20 @@
-//! How a matrix is cut into tiles: near squares that code to a wanted size.
+//! Divides a matrix into tiles: nearly square ones that code to a given size.
 
 use impasto_codec::rans::LANES;
 use impasto_container::geometry::max_tile_elements;
 use impasto_core::DType;
 
-/// What a tile should code to, and the least. Units of at least 32 KB keep lane states, hashes and padding small.
+/// Target size of a coded tile, and the smallest target. In units of at least 32 KB, the overhead of lane states,
+/// hashes and padding is small.
 pub const TARGET_BYTES: u64 = 88 << 10;
 pub const LEAST_TARGET: u64 = 32 << 10;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
 
-/// Rows and columns of the tiles of a `rows` x `columns` matrix of `dtype` whose elements take about `millibits` / 1000 bits
-/// each, to code to about `target` bytes.
+/// Returns the rows and columns of the tiles of a `rows` x `columns` matrix of `dtype`, such that a tile codes to about
+/// `target` bytes at `millibits` / 1000 bits per element.
 pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target: u64) -> (u64, u64) {
-    // Parts that leave no sliver may be twice as large as what is aimed at.
+    // A part may be twice the target, to avoid a sliver.
     let largest = max_tile_elements(dtype);
     let most = largest / 2;
     let area = (target * 8000 / millibits.max(1)).clamp(1, most);
@@ -21,7 +22,7 @@ pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target:
         return (rows.max(1), columns.max(1));
     }
     let side = area.isqrt().max(UNIT);
-    // A matrix with fewer rows than the side has longer tiles.
+    // If the matrix has fewer rows than the side, its tiles are wider.
     let wanted = if rows < side { area / rows.max(1) } else { side };
     let tile_columns = part(columns, wanted, UNIT, most);
     let across = tile_columns.min(columns).max(1);
@@ -29,8 +30,9 @@ pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target:
     (tile_rows, tile_columns)
 }
 
-/// The size of a part when `length` is cut into parts of at least `wanted`, or of all of it: a multiple of `unit`, at most `most`, the
-/// last part at least half of the others. Nearly equal parts, or else the next larger size that leaves no sliver.
+/// Returns the size of the parts into which `length` is divided: a multiple of `unit`, at most `most` and, if possible,
+/// at least `wanted`, with a last part at least half as large as the others. Nearly equal parts are preferred;
+/// otherwise the next larger size without a sliver.
 fn part(length: u64, wanted: u64, unit: u64, most: u64) -> u64 {
     let length = length.max(1);
     let parts = (length / wanted.max(1)).max(1);
@@ -59,7 +61,7 @@ mod tests {
         assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
     }
 
-    /// Blocks are large: a constant tensor of them must still keep to the bytes of a tile.
+    /// Blocks are large: tiles of constant blocks must also stay within the byte limit of a tile.
     #[test]
     fn blocks_are_bounded_by_bytes() {
         for dtype in DType::BLOCKS {
@@ -74,8 +76,8 @@ mod tests {
             let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16, TARGET_BYTES);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
-            // Every tile, those at the edges too, codes to 16 KB at least, or to a quarter of what the largest tile does if that
-            // is less; a matrix that is too small is one tile.
+            // Every tile, also at the edges, codes to at least 16 KB, or to a quarter of the largest tile if that is
+            // less. A small matrix is one tile.
             let last = |length: u64, part: u64| if length.is_multiple_of(part) { part } else { length % part };
             let smallest = last(rows, r) * last(columns, c) * millibits / 8000;
             prop_assert!((r >= rows && c >= columns) || smallest >= (16 << 10).min((MAX_TILE_ELEMENTS / 2) * millibits / 8000 / 4), "{} x {}: {}", r, c, smallest);

@@ -1,7 +1,7 @@
-//! The tools that code a tile, and which of them are tried on it.
+//! The tools that code a tile, and the choice of tools to try.
 //!
-//! A file that keeps floats exactly tries scale classes and Zstandard. A lossy one has the lattice; bytes stand in where it cannot code.
-//! Further tools join the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
+//! In an exact file, these are scale classes and Zstandard. In a lossy file it is the lattice, with raw bytes for what
+//! it cannot code. Further tools go into the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
 
 use std::cell::OnceCell;
 
@@ -14,23 +14,23 @@ use crate::layers::Nested;
 use crate::matrix::MatrixView;
 use crate::trial::{Tool, Trial, choose};
 
-/// Compression levels of Zstandard: for tensors, and to see whether it is worth while.
+/// Zstandard compression levels: for tensors, and to test whether compression pays.
 pub const TENSOR_LEVEL: i32 = 9;
 const SAMPLE_LEVEL: i32 = 1;
 /// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
 const SAMPLE: usize = 16 << 10;
-/// A bit of a byte, in the unit of [`Trial::bits`].
+/// One byte, in the unit of [`Trial::bits`].
 const BYTE: u64 = 8 << 16;
 
-/// The units of a tile: one for each layer from the base up, each with its mode.
+/// The units of a tile, one per layer from the base up, with their modes.
 pub type Units = Vec<(Mode, Vec<u8>)>;
 
-/// Bits of units.
+/// Returns the size of units, in the unit of [`Trial::bits`].
 fn bits(units: &Units) -> u64 {
     units.iter().map(|(_, unit)| unit.len() as u64 * BYTE).sum()
 }
 
-/// A tile that is to be coded.
+/// A tile to be coded.
 pub struct Tile<'a> {
     matrix: &'a MatrixView<'a>,
     place: &'a Place,
@@ -38,12 +38,12 @@ pub struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// At a place of a matrix.
+    /// Creates the tile at a place of a matrix.
     pub fn new(matrix: &'a MatrixView, place: &'a Place) -> Self {
         Tile { matrix, place, elements: OnceCell::new() }
     }
 
-    /// Its elements, row by row; they are gathered once.
+    /// Returns its elements, row-major. They are gathered on the first call.
     fn elements(&self) -> &[u8] {
         self.elements.get_or_init(|| {
             let mut out = Vec::with_capacity(self.place.elements() * self.matrix.dtype.size());
@@ -55,10 +55,10 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// Codes a tile whose elements are kept: as floats under scale classes (with an `encoder` for them), or as bytes.
+/// Codes a tile exactly: as floats under scale classes (if there is an `encoder` for them) or as bytes.
 ///
 /// # Errors
-/// If the compression library fails.
+/// If Zstandard fails.
 pub fn code_exact<'a>(tile: &Tile<'a>, encoder: Option<&TileEncoder>) -> Result<Units, CodecError> {
     let float = encoder.map(Floats);
     let tools: [Option<&dyn Tool<Tile<'a>, Units, CodecError>>; 2] =
@@ -66,10 +66,10 @@ pub fn code_exact<'a>(tile: &Tile<'a>, encoder: Option<&TileEncoder>) -> Result<
     decide(&tools.into_iter().flatten().collect::<Vec<_>>(), tile)
 }
 
-/// Codes a tile by a lossy tool, or as bytes where that cannot code it.
+/// Codes a tile with a lossy tool, or as bytes if that tool cannot code it.
 ///
 /// # Errors
-/// If the compression library fails.
+/// If Zstandard fails.
 pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &dyn Tool<Tile<'a>, Units, CodecError>) -> Result<Units, CodecError> {
     decide(&[lossy, &StandIn(Bytes)], tile)
 }
@@ -78,7 +78,7 @@ fn decide<'a>(tools: &[&dyn Tool<Tile<'a>, Units, CodecError>], tile: &Tile<'a>)
     Ok(choose(tools, tile, LAMBDA.into())?.map_or(vec![], |trial| trial.outcome))
 }
 
-/// Mode float.
+/// The tool for mode float.
 struct Floats<'a>(&'a TileEncoder<'a>);
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Floats<'_> {
@@ -93,7 +93,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Floats<'_> {
     }
 }
 
-/// Zstandard, or stored where that is not larger: for tiles of zeros or of repeated rows, and all that is no float.
+/// The tool for Zstandard, or stored if that is not larger. It suits tiles of zeros or repeated rows, and all dtypes
+/// without a float layout.
 struct Bytes;
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Bytes {
@@ -116,7 +117,7 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Bytes {
     }
 }
 
-/// A tool for what the others cannot code.
+/// A tool that is tried only if no other tool can code the subject.
 struct StandIn<T>(T);
 
 impl<S, T, E, I: Tool<S, T, E>> Tool<S, T, E> for StandIn<I> {
@@ -125,7 +126,7 @@ impl<S, T, E, I: Tool<S, T, E>> Tool<S, T, E> for StandIn<I> {
     }
 }
 
-/// Mode lattice: integers that are chosen for the whole matrix.
+/// The tool for mode lattice, with integers that were chosen for the whole matrix.
 pub struct Lattice<'a> {
     pub encoder: &'a TileEncoder<'a>,
     pub integers: &'a Integers,
@@ -145,7 +146,7 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
     }
 }
 
-/// All layers of a tensor in layers.
+/// The tool for all layers of a layered tensor.
 pub struct Layered<'a> {
     pub nested: &'a Nested<'a>,
     pub segments: usize,
@@ -172,7 +173,7 @@ mod tests {
 
     const PLACE: Place = Place { rows: 0..64, columns: 0..256 };
 
-    /// The mode of a tile of BF16 weights of about 2^-r in row `r`.
+    /// Returns the mode that is chosen for a tile of BF16 weights, under classes for weights of about 2^-r in row `r`.
     fn coded(weight: impl Fn(usize, usize) -> u16) -> Mode {
         let (rows, columns) = (PLACE.rows.len(), PLACE.columns.len());
         let bytes: Vec<u8> = (0..rows * columns).flat_map(|i| weight(i / columns, i % columns).to_le_bytes()).collect();

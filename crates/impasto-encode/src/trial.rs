@@ -1,33 +1,34 @@
-//! Mode decision: several tools try one thing, and the one of least `J = D + lambda R` is kept.
+//! Mode decision: several tools try the same subject, and the one with the least `J = D + lambda R` is kept.
 //!
-//! What is tried is a tile ([`crate::tools`]) or the tables of a tensor ([`crate::shapes`]). A tool says what the result errs by, `D`, and
-//! what it costs exactly, `R`; nothing is written until its outcome is taken, so a trial that loses leaves no trace.
+//! The subject is a tile ([`crate::tools`]) or the tables of a tensor ([`crate::shapes`]). A tool reports the error `D`
+//! of its result and its exact cost `R`. Nothing is written before an outcome is chosen, so a losing trial has no
+//! effect.
 //!
-//! **To add a tool for tiles**, implement [`Tool`] for it in a module beside [`crate::tools`], and add it to the list of `exact_tools` or
-//! `lossy_tools` there: no other place decides how a tile is coded.
+//! **To add a tool for tiles**, implement [`Tool`] in a module next to [`crate::tools`], and add it to the list in
+//! `code_exact` or `code_lossy` there. No other place decides how a tile is coded.
 
-/// What a tool made of something.
+/// The result of a tool.
 pub struct Trial<'t, T> {
-    /// Bits that it takes, in 2^-16 bit.
+    /// Its cost, in units of 2^-16 bit.
     pub bits: u64,
-    /// What is kept if it wins: units, tables.
+    /// What is kept if it wins, such as units or tables.
     pub outcome: T,
-    /// What it errs by; called where tools have to be compared.
+    /// Computes its error; called only when tools are compared.
     distortion: Box<dyn Fn() -> f64 + 't>,
 }
 
 impl<'t, T> Trial<'t, T> {
-    /// One that errs by nothing.
+    /// Creates a trial without error.
     pub fn exact(bits: u64, outcome: T) -> Self {
         Self::lossy(bits, outcome, || 0.0)
     }
 
-    /// One that errs by `distortion`, in the unit that `lambda` of [`choose`] has for a bit.
+    /// Creates a trial with an error `distortion`, in the unit that `lambda` of [`choose`] weighs against a bit.
     pub fn lossy(bits: u64, outcome: T, distortion: impl Fn() -> f64 + 't) -> Self {
         Trial { bits, outcome, distortion: Box::new(distortion) }
     }
 
-    /// `D + lambda R`.
+    /// Returns `D + lambda R`.
     fn cost(&self, lambda: f64) -> f64 {
         (self.distortion)() + lambda * (self.bits as f64 / 65536.0)
     }
@@ -35,18 +36,19 @@ impl<'t, T> Trial<'t, T> {
 
 /// A way to code an `S`; its outcome is a `T`.
 pub trait Tool<S, T, E> {
-    /// Tries it. `best`: the best trial so far, for tools that see cheaply that they will not be better, or that only stand in.
-    /// `None` if the tool cannot code this, or sees that it is no better.
+    /// Tries to code `subject`. `best` is the best trial so far, for tools that can tell cheaply that they are no
+    /// better, or that are only a fallback. Returns `None` if the tool cannot code the subject, or is no better.
     ///
     /// # Errors
-    /// Its own; they end the decision.
+    /// Those of the tool. They end the decision.
     fn attempt<'t>(&'t self, subject: &'t S, best: Option<&Trial<T>>) -> Result<Option<Trial<'t, T>>, E>;
 }
 
-/// The best trial of all tools, at `lambda` units of distortion for a bit; of equal ones the first. `None` if no tool can code it.
+/// Returns the best trial of all tools, at `lambda` units of distortion per bit; among equal ones, the first. `None` if
+/// no tool can code the subject.
 ///
 /// # Errors
-/// The first of a tool.
+/// The first error of a tool.
 pub fn choose<'t, S, T, E>(
     tools: &[&'t dyn Tool<S, T, E>],
     subject: &'t S,
@@ -67,7 +69,7 @@ pub fn choose<'t, S, T, E>(
 mod tests {
     use super::*;
 
-    /// Rounds numbers to a multiple of itself, and says how many bits of a byte that leaves.
+    /// Rounds numbers down to multiples of `self.0`, and reports how many bits per number that leaves.
     struct Multiple(u8);
 
     impl Tool<Vec<u8>, Vec<u8>, &'static str> for Multiple {

@@ -1,4 +1,4 @@
-//! A file without layers: plans to units, and units to the container in their order.
+//! A file without layers: codes plans to units, and writes these in order.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::plan::{Coding, Plan};
 use crate::planner::Planner;
 use crate::report::{Coded, TensorReport};
 
-/// Codes everything into a file that has not its name yet.
+/// Codes everything into a file, which gets its name when the result finishes.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -50,7 +50,7 @@ pub fn write(planner: &Planner, path: &Path, plans: &[Option<Plan>]) -> Result<C
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
 }
 
-/// The integers of a tensor on the lattice, and their tensor header.
+/// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
     let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };

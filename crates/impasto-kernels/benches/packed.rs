@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use impasto_kernels::Pool;
-use impasto_kernels::packed::{Activations, RowGroup, ColumnOrder, Kernel, PackedMatrix, Scratch};
+use impasto_kernels::packed::{Activations, ColumnOrder, Kernel, PackedMatrix, RowGroup, Scratch};
 use random::Rng;
 
 /// Distribution of the integers in a benchmark.

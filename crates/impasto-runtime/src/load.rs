@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use impasto_kernels::Pool;
 use impasto_kernels::dense::DenseMatrix;
-use impasto_kernels::packed::{Arena, RowGroup, ColumnOrder, PackError, PackedMatrix};
+use impasto_kernels::packed::{Arena, ColumnOrder, PackError, PackedMatrix, RowGroup};
 use impasto_model::graph::tensor;
 use impasto_model::{Failure, Halves, LatticeRows, LatticeTensor, ModelError, Result, WeightSource};
 use serde::Serialize;

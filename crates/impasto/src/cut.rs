@@ -1,39 +1,39 @@
-//! Taking less of a file: which units a cut keeps, and how large a file of them is.
+//! Cuts: which units of a file are used, and the size of a file with only these.
 
 use impasto_container::{LayerMark, Source, UnitState, file_length, manifest_length};
 
 use crate::error::FileError;
 use crate::file::File;
 
-/// How much of a file to take. The base, which is the units of layer 0, is always taken.
+/// How much of a file is used. The base, which is the units of layer 0, is always used.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cut {
-    /// The longest run of units, from the first on, that with the base makes a file of at most so many bytes.
+    /// The longest prefix of the units that, with the base, makes a file of at most this many bytes.
     Bytes(u64),
-    /// The same in bits of the file over all weights, as [`File::weights`] counts them.
+    /// The same in bits of the file per weight, as counted by [`File::weights`].
     BitsPerWeight(f64),
-    /// Layer number so much of the file, from 1: the units that the file says it consists of.
+    /// The units of the layer with this number (from 1) in the file's layer table.
     Layer(usize),
-    /// Of each tensor the units of the layer that stands with the first of these words which its name (or that of a tensor tied to it)
-    /// contains; all units of a tensor that has none. The empty word stands for tensors that have no other.
+    /// For each tensor, a layer by name: the first word that is part of its name (or of a tied tensor's name) selects
+    /// the layer. The empty word is the default; without it, other tensors keep all units.
     Parts(Vec<(String, usize)>),
 }
 
-/// A layer of a file, all coarser ones included.
+/// A layer of a file, including all coarser ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// It is the first so many units of the file.
+    /// Number of units of the file up to the end of the layer.
     pub units: u32,
-    /// Bytes of a file cut at it.
+    /// Bytes of a file cut at this layer.
     pub bytes: u64,
-    /// KL divergence from the original in nats a position, where the encoder measured it.
+    /// KL divergence from the original in nats per token, if it was measured.
     pub kld: Option<f32>,
-    /// Are all its units there?
+    /// Whether all its units are present.
     pub is_whole: bool,
 }
 
 impl<S: Source> File<S> {
-    /// The layers that the file says it has, coarsest first; empty if it does not say.
+    /// Returns the layers in the file's layer table, the coarsest first; empty if there is none.
     pub fn layers(&self) -> Vec<Layer> {
         let layer = |mark: &LayerMark| {
             let first = |unit: usize| unit < mark.units as usize;
@@ -45,20 +45,20 @@ impl<S: Source> File<S> {
         self.reader.marks().iter().map(layer).collect()
     }
 
-    /// Reads no more than a cut takes from now on, and of that no more than an earlier cut took.
+    /// Limits all later reads to a cut, in addition to earlier cuts.
     ///
     /// # Errors
-    /// If the base alone is too large, there is no such layer, or no tensor has a name that contains a word.
+    /// If the base is larger than the cut, the layer does not exist, or no tensor's name contains a word.
     pub fn cut(&mut self, cut: &Cut) -> Result<(), FileError> {
         let keep = self.kept(cut)?;
         self.reader.keep(keep);
         Ok(())
     }
 
-    /// For each unit whether a cut keeps it: all of layer 0, and of those above that are there what it takes.
+    /// Returns for each unit whether a cut keeps it: always in layer 0, and above only if it is also present.
     ///
     /// # Errors
-    /// If the base alone is too large, there is no such layer, or no tensor has a name that contains a word.
+    /// If the base is larger than the cut, the layer does not exist, or no tensor's name contains a word.
     pub(crate) fn kept(&self, cut: &Cut) -> Result<Vec<bool>, FileError> {
         match cut {
             Cut::Bytes(bytes) => self.within(*bytes),
@@ -76,14 +76,15 @@ impl<S: Source> File<S> {
         }
     }
 
-    /// The units of the longest prefix that fits.
+    /// Keeps the longest prefix that fits.
     fn within(&self, bytes: u64) -> Result<Vec<bool>, FileError> {
         let base = self.bytes_of(&self.keep_where(|_| false));
         if base > bytes {
             let base_bits = base as f64 * 8.0 / self.weights().max(1) as f64;
             return Err(FileError::Budget { file: self.reader.name().to_owned(), bytes, base, base_bits });
         }
-        // A longer prefix makes no smaller file. `most` units fit, `least` do not, or are more than there are.
+        // A longer prefix never gives a smaller file. `most` units fit; `least` units do not fit, or exceed those of
+        // the file.
         let (mut most, mut least) = (0, self.reader.units().len() as u32 + 1);
         while least - most > 1 {
             let middle = most + (least - most) / 2;
@@ -92,7 +93,7 @@ impl<S: Source> File<S> {
         Ok(self.keep_where(|unit| unit < most))
     }
 
-    /// Units of a layer, by its number from 1.
+    /// Returns the number of units of a layer, which is numbered from 1.
     fn mark(&self, layer: usize) -> Result<u32, FileError> {
         let marks = self.reader.marks();
         let mark = layer.checked_sub(1).and_then(|n| marks.get(n));
@@ -100,7 +101,7 @@ impl<S: Source> File<S> {
         mark.map(|mark| mark.units).ok_or_else(missing)
     }
 
-    /// For each object how many of the first units of the file may be its own; `None` for all.
+    /// Returns the limit on the unit index for each object; `None` for no limit.
     fn limits(&self, parts: &[(String, usize)]) -> Result<Vec<Option<u32>>, FileError> {
         let (words, default): (Vec<_>, Vec<_>) = parts.iter().partition(|(word, _)| !word.is_empty());
         let objects = self.reader.objects();
@@ -129,17 +130,17 @@ impl<S: Source> File<S> {
         self.reader.unit_state(unit).is_ok_and(|state| state == UnitState::Present)
     }
 
-    /// The marks that say of a file of the units that are kept what they say of this: all units before them are kept.
+    /// Returns the marks that remain valid in a file of the kept units: those before which every unit is kept.
     pub(crate) fn marks_of(&self, keep: &[bool]) -> Vec<LayerMark> {
         let whole = keep.iter().take_while(|&&kept| kept).count();
         self.reader.marks().iter().filter(|mark| mark.units as usize <= whole).copied().collect()
     }
 
-    /// Bytes of a file of the units that are kept.
+    /// Returns the length of a file of the kept units.
     fn bytes_of(&self, keep: &[bool]) -> u64 {
         let kept = || self.reader.units().iter().zip(keep).filter(|(_, keep)| **keep).map(|(unit, _)| unit.length);
         let manifest = manifest_length(self.reader.objects(), kept().count(), &self.marks_of(keep));
-        // Units that are in a file are not too long.
+        // This cannot overflow: the units are those of an existing file.
         file_length(manifest, kept()).unwrap_or(u64::MAX)
     }
 }

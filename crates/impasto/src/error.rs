@@ -1,4 +1,4 @@
-//! What can go wrong when a file is read.
+//! Errors of reading a file.
 
 use impasto_checkpoint::CheckpointError;
 use impasto_codec::CodecError;
@@ -6,57 +6,57 @@ use impasto_container::ContainerError;
 use impasto_core::Mode;
 use thiserror::Error;
 
-/// A file that cannot be read, or not wholly.
+/// An error of reading, cutting or exporting a file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The container is broken, or a unit is absent or damaged.
+    /// The container is invalid, or a unit is absent or damaged.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// A unit is whole but does not follow the format.
+    /// A unit has the right hash but violates the format.
     #[error("{file}: {unit}: {error}")]
     Codec {
         /// The file.
         file: String,
-        /// The unit, its tensor and place.
+        /// The unit, with its tensor and place.
         unit: String,
-        /// The rule that it breaks.
+        /// The rule that it violates.
         error: CodecError,
     },
-    /// No tensor or asset of that name.
+    /// There is no tensor with that name.
     #[error("{file}: there is no tensor {name:?}")]
     NoTensor {
         /// The file.
         file: String,
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
-    /// A tensor would need more memory than allowed.
+    /// A tensor or asset would exceed the memory limit.
     #[error("{file}: {name:?} takes {bytes} bytes, more than the limit of {limit} (SPEC 11.1)")]
     MemoryLimit {
         /// The file.
         file: String,
-        /// Tensor or asset.
+        /// Name of the tensor or asset.
         name: String,
-        /// Bytes that it takes.
+        /// Its length in bytes.
         bytes: u64,
-        /// Bytes allowed.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The memory to read a tensor into is not of its size.
-    #[error("{file}: {name:?} takes {bytes} bytes, and {given} are given")]
+    /// The output buffer has the wrong length.
+    #[error("{file}: {name:?} has {bytes} bytes, but the buffer has {given}")]
     Length {
         /// The file.
         file: String,
-        /// Tensor or asset.
+        /// Name of the tensor or asset.
         name: String,
-        /// Bytes that it takes.
+        /// Its length in bytes.
         bytes: u64,
-        /// Bytes given.
+        /// Length of the buffer in bytes.
         given: u64,
     },
-    /// Tiles are coded in a mode that this program does not know; they may be right.
-    #[error("{file}: {name:?} is coded in mode {mode}, which this version does not know (SPEC 3.6.1)")]
+    /// Tiles have a coding mode that this version does not support. They may be valid.
+    #[error("{file}: {name:?} is coded in mode {mode}, which this version does not support (SPEC 3.6.1)")]
     UnknownMode {
         /// The file.
         file: String,
@@ -65,29 +65,29 @@ pub enum FileError {
         /// The mode.
         mode: Mode,
     },
-    /// The base alone is larger than what may be taken of the file.
+    /// The base is larger than the budget.
     #[error("{file}: {bytes} bytes are too few: the base takes {base} ({base_bits:.3} bits per weight)")]
     Budget {
         /// The file.
         file: String,
-        /// Bytes allowed.
+        /// The budget in bytes.
         bytes: u64,
-        /// Bytes of a file of the base.
+        /// Length of a file of the base, in bytes.
         base: u64,
-        /// The same in bits over all weights.
+        /// The same in bits per weight.
         base_bits: f64,
     },
-    /// No layer of that number.
+    /// There is no layer with that number.
     #[error("{file}: there is no layer {layer}: the file has {}", layers_shown(*layers))]
     NoLayer {
         /// The file.
         file: String,
-        /// The number asked for, from 1.
+        /// The requested number, from 1.
         layer: usize,
-        /// How many layers the file has.
+        /// The number of layers of the file.
         layers: usize,
     },
-    /// No tensor is meant by a word.
+    /// No tensor's name contains the word.
     #[error("{file}: there is no tensor whose name contains {word:?}")]
     NoPart {
         /// The file.
@@ -95,8 +95,8 @@ pub enum FileError {
         /// The word.
         word: String,
     },
-    /// An object of which only the name is known cannot be copied.
-    #[error("{file}: {name:?} is of class {class}, which this version does not know and cannot copy (SPEC 3.4)")]
+    /// An object of unknown class cannot be copied.
+    #[error("{file}: {name:?} is of class {class}, which this version cannot copy (SPEC 3.4)")]
     UnknownClass {
         /// The file.
         file: String,
@@ -105,22 +105,22 @@ pub enum FileError {
         /// Its class.
         class: u8,
     },
-    /// Two parts of the file would be written to the same path.
-    #[error("{file}: two of its parts are called {name:?} and would be written to the same path")]
+    /// Two outputs have the same path.
+    #[error("{file}: two files named {name:?} would be written to the same path")]
     SamePath {
         /// The file.
         file: String,
         /// The name.
         name: String,
     },
-    /// A file is there already where one would be written.
-    #[error("{path}: it is there already, and replacing it (--force) was not asked for")]
+    /// The output file exists.
+    #[error("{path}: it already exists (use --force to replace it)")]
     Exists {
         /// The path.
         path: String,
     },
-    /// The tensor has no binary32 values.
-    #[error("{file}: tensor {name:?} is {dtype}, which has no weights to run")]
+    /// The tensor has no float values.
+    #[error("{file}: tensor {name:?} is {dtype}, which has no float values")]
     NotFloat {
         /// The file.
         file: String,
@@ -129,21 +129,21 @@ pub enum FileError {
         /// Its dtype.
         dtype: String,
     },
-    /// The model cannot be written in the wanted form.
+    /// The model cannot be written in the requested format.
     #[error("{file}: it cannot be written as {form}: {rule}")]
     Form {
         /// The file.
         file: String,
-        /// The form.
+        /// The format.
         form: &'static str,
-        /// Why.
+        /// The reason.
         rule: String,
     },
     /// The checkpoint cannot be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A shard's header in the file does not fit its tensors.
-    #[error("{file}: asset {asset:?} does not describe tensors of this file: {rule}")]
+    /// A shard's header does not match the tensors of the file.
+    #[error("{file}: asset {asset:?} does not match the tensors of this file: {rule}")]
     ShardHeader {
         /// The file.
         file: String,

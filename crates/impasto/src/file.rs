@@ -1,4 +1,4 @@
-//! An open .impasto file: its tensors and its assets.
+//! An open .impasto file: its tensors and assets.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use impasto_core::{Isa, IsaError, Mode};
 use crate::error::FileError;
 use crate::tensor::Tensor;
 
-/// Most bytes that one tensor may take in memory, unless [`File::set_memory_limit`] says otherwise: 16 GiB.
+/// Default limit on the memory of a tensor, in bytes (16 GiB); see [`File::set_memory_limit`].
 pub const MEMORY_LIMIT: u64 = 16 << 30;
 
 /// An open .impasto file over any [`Source`] of bytes.
@@ -20,31 +20,33 @@ pub struct File<S = MmapSource> {
 }
 
 impl File<MmapSource> {
-    /// Opens a file by memory map and checks its header and manifest.
+    /// Maps a file and checks its header and manifest.
+    ///
+    /// A cut file can be opened: absent layers only make weights coarser, and an absent unit of the base is an error
+    /// when it is needed.
     ///
     /// # Errors
-    /// If it is not an .impasto file, or a broken one. A cut file opens: what is absent of its layers makes
-    /// weights coarser, and only where the base is absent is it an error, when it is needed.
+    /// If it is not a valid .impasto file.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Ok(File::new(Reader::<MmapSource>::open_file(path, &Limits::default())?))
     }
 }
 
 impl<S: Source> File<S> {
-    /// A file over a reader that is already open.
+    /// Creates a file over an open reader.
     pub fn new(reader: Reader<S>) -> Self {
         File { reader, isa: Isa::best(), memory_limit: MEMORY_LIMIT }
     }
 
-    /// Sets how many bytes one tensor may take. (An asset may take 256 MiB at most, as when it is encoded.)
+    /// Sets the limit on the memory of a tensor, in bytes. (Assets are limited to 256 MiB, as in encoding.)
     pub fn set_memory_limit(&mut self, bytes: u64) {
         self.memory_limit = bytes;
     }
 
-    /// Sets which instructions decode; [`Isa::best`] if this is not called. The bytes are the same with all of them.
+    /// Sets the instruction set for decoding; the default is [`Isa::best`]. Results do not depend on it.
     ///
     /// # Errors
-    /// If this processor lacks them.
+    /// If this processor does not support it.
     pub fn set_isa(&mut self, isa: Isa) -> Result<(), IsaError> {
         if !isa.is_available() {
             return Err(IsaError::Lacking(isa));
@@ -53,33 +55,33 @@ impl<S: Source> File<S> {
         Ok(())
     }
 
-    /// The container: manifest, units, hashes.
+    /// Returns the container: manifest, units, hashes.
     pub fn reader(&self) -> &Reader<S> {
         &self.reader
     }
 
-    /// Names of the tensors, in the order of the file.
+    /// Returns the names of the tensors, in the order of the file.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.reader.objects().iter().filter(|o| o.tensor().is_some()).map(|o| o.name.as_str())
     }
 
-    /// Names of the assets, in the order of the file.
+    /// Returns the names of the assets, in the order of the file.
     pub fn asset_names(&self) -> impl Iterator<Item = &str> {
         let assets = self.reader.objects().iter().filter(|o| matches!(o.kind, ObjectKind::Asset { .. }));
         assets.map(|o| o.name.as_str())
     }
 
-    /// What the manifest says of a tensor.
+    /// Returns the description of a tensor in the manifest.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such tensor.
     pub fn meta(&self, name: &str) -> Result<&TensorMeta, FileError> {
         let object = self.reader.find_tensor(name).and_then(|n| self.reader.objects().get(n as usize));
         object.and_then(Object::tensor).ok_or_else(|| self.missing(name))
     }
 
-    /// Are the bits of a tensor those of the checkpoint, as far as the file is there? (Every row of tiles reaches an exact layer or has no
-    /// tile in mode lattice.)
+    /// Returns whether a tensor has the bits of the checkpoint, given the units that are present: whether every tile
+    /// row reaches an exact layer or has no tile in mode lattice.
     pub fn is_exact(&self, name: &str) -> bool {
         let reader = &self.reader;
         let Some(object) = reader.find_tensor(name) else { return false };
@@ -92,24 +94,25 @@ impl<S: Source> File<S> {
         })
     }
 
-    /// Weights of all tensors, tied ones counted once: what bits per weight are over.
+    /// Returns the number of weights of all tensors, which bits per weight refer to. Tied tensors count once.
     pub fn weights(&self) -> u64 {
         let own = self.reader.objects().iter().filter_map(Object::tensor).filter(|meta| meta.tied.is_none());
         own.fold(0, |sum, meta| sum.saturating_add(meta.weights()))
     }
 
-    /// A tensor by name; tied ones have the units of their original. Reads and checks its tensor header in layer 0.
+    /// Opens a tensor by name, and reads and checks its tensor header in layer 0. A tied tensor has the units of its
+    /// original.
     ///
     /// # Errors
-    /// If there is none, its tensor header is absent, damaged or broken, or a tile has an unknown mode.
+    /// If there is no such tensor, its tensor header is absent, damaged or invalid, or a tile has an unknown mode.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_, S>, FileError> {
         self.object(self.reader.find_tensor(name).ok_or_else(|| self.missing(name))?)
     }
 
-    /// An asset by name, whole; `None` if there is none.
+    /// Reads an asset by name; `None` if there is none.
     ///
     /// # Errors
-    /// If a unit of it is absent, damaged or broken, or it is larger than 256 MiB.
+    /// If one of its units is absent, damaged or invalid, or it is larger than 256 MiB.
     pub fn asset(&self, name: &str) -> Result<Option<Vec<u8>>, FileError> {
         self.reader.find_asset(name).map(|object| self.object(object)?.bytes()).transpose()
     }
@@ -118,7 +121,7 @@ impl<S: Source> File<S> {
         FileError::NoTensor { file: self.reader.name().to_owned(), name: name.to_owned() }
     }
 
-    /// An object by number.
+    /// Opens an object by number.
     pub(crate) fn object(&self, number: u32) -> Result<Tensor<'_, S>, FileError> {
         Tensor::new(self, number)
     }

@@ -1,4 +1,4 @@
-//! Tensors of a file as the runtime takes them: as integers, or coded as they lie in the file.
+//! Tensors of a file in the forms that the runtime takes: as integers, or coded as in the file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::FileError;
 use crate::file::File;
 use crate::tensor::{Headers, Recent, Tensor};
 
-/// A tensor on the lattice, to be read as integers.
+/// A tensor on a lattice, read as integers.
 pub struct Integers<'a, S> {
     tensor: Tensor<'a, S>,
     decoder: Arc<TileDecoder>,
@@ -23,7 +23,7 @@ pub struct Integers<'a, S> {
 }
 
 impl<'a, S: Source> Integers<'a, S> {
-    /// Those of `tensor`; `None` if it is not on the lattice, or no matrix.
+    /// Opens the integers of `tensor`; `None` if it is not on a lattice or not a matrix.
     pub fn new(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
         let Some(shape) = matrix_shape(&tensor).filter(|_| tensor.is_lattice()) else { return Ok(None) };
         let decoder = tensor.finest()?;
@@ -53,20 +53,20 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
         &self.column_widths
     }
 
-    fn bands(&self) -> Vec<Range<usize>> {
-        bands(&self.tensor)
+    fn tile_rows(&self) -> Vec<Range<usize>> {
+        tile_rows(&self.tensor)
     }
 
-    fn read(&self, band: usize, out: &mut LatticeRows) -> Result<(), Failure> {
-        let (tensor, rows) = (&self.tensor, rows_of(&self.tensor, band));
-        tensor.integers(&self.decoder, band as u64, &mut out.integers)?;
+    fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure> {
+        let (tensor, rows) = (&self.tensor, rows_of(&self.tensor, tile_row));
+        tensor.integers(&self.decoder, tile_row as u64, &mut out.integers)?;
         let headers: Vec<&TensorHeader> = self.decoder.headers().collect();
         let level = usize::from(tensor.level(rows.start as u64));
         let base = headers.first().and_then(|header| Some((header, header.steps()?)));
-        // An exact layer above the level has no step, and `new` has seen that no band reaches one.
+        // An exact layer above the level has no step, but `new` checked that no band reaches one.
         let step = headers.get(level).and_then(|header| header.step());
         let Some(((header, steps), (step, offset))) = base.zip(step) else {
-            return Err("a row of tiles has no step".into());
+            return Err("a tile row has no step".into());
         };
         let row_steps = match &steps.rows {
             Some(array) => array.slice(rows.clone()).into_iter().map(|i| step * scale(i)).collect(),
@@ -90,12 +90,13 @@ pub struct Coded<S> {
 }
 
 impl<S: Source> Coded<S> {
-    /// Object number `number` of `file`; `None` if it is no matrix of floats. Tensors of a file share the `recent` decoders.
+    /// Opens object `number` of `file`; `None` if it is not a matrix of floats. The tensors of a file share the
+    /// `recent` decoders.
     pub fn new(file: &Arc<File<S>>, number: u32, recent: &Arc<Recent>) -> Result<Option<Self>, FileError> {
         let tensor = file.object(number)?;
         let float = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::Bf16);
         let Some(shape) = matrix_shape(&tensor).filter(|_| float) else { return Ok(None) };
-        let (headers, tile_rows) = (tensor.headers()?, bands(&tensor));
+        let (headers, tile_rows) = (tensor.headers()?, tile_rows(&tensor));
         Ok(Some(Coded { file: file.clone(), number, shape, headers, recent: recent.clone(), tile_rows }))
     }
 }
@@ -127,7 +128,7 @@ impl<S: Source> CodedTensor for Coded<S> {
     }
 }
 
-/// Outputs and inputs of a tensor that is coded in the matrix that it is.
+/// Returns the outputs and inputs of a tensor that is coded as the matrix that it is.
 fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
     let &[rows, columns] = tensor.shape() else { return None };
     let matrix = tensor.matrix();
@@ -135,20 +136,20 @@ fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
     Some([usize::try_from(rows).ok()?, usize::try_from(columns).ok()?]).filter(|_| same)
 }
 
-/// The rows of each row of tiles.
-fn bands<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
+/// Returns the rows of each tile row.
+fn tile_rows<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
     let height = tensor.matrix().tile_rows().max(1);
     (0..tensor.matrix().rows().div_ceil(height) as usize).map(|band| rows_of(tensor, band)).collect()
 }
 
-/// The rows of row of tiles number `band`.
+/// Returns the rows of tile row `band`.
 fn rows_of<S: Source>(tensor: &Tensor<'_, S>, band: usize) -> Range<usize> {
     let (rows, height) = (tensor.matrix().rows() as usize, tensor.matrix().tile_rows().max(1) as usize);
     let first = band.saturating_mul(height).min(rows);
     first..first.saturating_add(height).min(rows)
 }
 
-/// The number of a tensor, tied ones resolved.
+/// Returns the number of a tensor, or of its original if it is tied.
 pub fn number<S: Source>(file: &File<S>, name: &str) -> Option<u32> {
     let found = file.reader().find_tensor(name)?;
     file.reader().objects().get(found as usize).and_then(Object::tensor)?;

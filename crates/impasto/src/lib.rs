@@ -1,9 +1,9 @@
-//! Neural network weights in few bytes: make `.impasto` files, read any part of them, run a model from them.
+//! Compressed neural network weights: encode `.impasto` files, read any part of them, run models from them.
 //!
 //! # Read
 //!
-//! A file is mapped into memory; a tensor is decoded when it is asked for, and a *band* of it (some rows, some columns) reads
-//! the units of that band alone. What is damaged is an error that names the unit.
+//! A file is mapped into memory, and a tensor is decoded on request. A *band* of a tensor (some rows, some columns)
+//! reads only the units of that band. Damage is an error that names the unit.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -21,13 +21,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A file in layers holds coarser models within it: [`File::cut`] reads less of it, [`truncate`] makes a smaller file of it,
-//! [`export`](mod@export) gives a checkpoint back, [`verify`](mod@verify) checks every unit.
+//! A layered file contains coarser models: [`File::cut`] limits how much of it is read, and [`truncate`] writes a
+//! smaller file. [`export`](mod@export) restores a checkpoint, and [`verify`](mod@verify) checks every unit.
 //!
 //! # Encode
 //!
-//! [`mod@encode`] makes a file of a [`Checkpoint`]: a Hugging Face folder, a safetensors file or a GGUF. With statistics of a
-//! text, which [`mod@calibrate`] collects, a lossy file loses where the model feels it least.
+//! [`mod@encode`] makes a file from a [`Checkpoint`]: a Hugging Face folder, a safetensors file or a GGUF. With
+//! statistics of a text, from [`mod@calibrate`], a lossy file has its errors where they affect the model least.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -47,7 +47,7 @@
 //!
 //! # Run
 //!
-//! [`run`](mod@run) generates text from the compressed weights. Pieces of text come as soon as they are certain.
+//! [`run`](mod@run) generates text from the compressed weights and streams it as it is generated.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -74,14 +74,14 @@
 //!
 //! # Features
 //!
-//! | feature | gives |
+//! | feature | enables |
 //! |---|---|
 //! | `encode` | [`mod@encode`] and [`mod@calibrate`] |
 //! | `run` | [`mod@run`] |
 //! | `gguf` | GGUF files as checkpoints and as exports |
 //!
-//! All are on by default. Without them a program reads, verifies, decodes, truncates and exports safetensors, and compiles
-//! neither calibration nor tokenizer, templates and matrix products.
+//! All features are on by default. Without them, the crate reads, verifies, decodes, truncates and exports safetensors;
+//! calibration, tokenizer, templates and matrix products are not compiled.
 
 mod cut;
 mod error;
@@ -106,7 +106,7 @@ pub use view::{Origin, View};
 #[cfg(any(feature = "encode", feature = "run"))]
 pub use weights::{CheckpointWeights, FileWeights};
 
-/// What a file is made of: types of the container, the codec and their vocabulary that stand in the signatures of this crate.
+/// The parts of a file: types of the container, the codec and the core that occur in the signatures of this crate.
 pub mod format {
     pub use impasto_codec::{Body, CodecError, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
     pub use impasto_container::{
@@ -117,7 +117,7 @@ pub mod format {
     pub use impasto_core::{DType, Isa, IsaError, Mode};
 }
 
-/// Making files of checkpoints.
+/// Encoding checkpoints to files.
 #[cfg(feature = "encode")]
 pub mod encode {
     pub use impasto_encode::{
@@ -126,7 +126,7 @@ pub mod encode {
     };
 }
 
-/// Statistics of a model on a text, by which a lossy file is made better.
+/// Measuring statistics of a model on a text, which improve lossy files.
 #[cfg(feature = "encode")]
 pub mod calibrate {
     pub use impasto_encode::statistics::{Group, Linear};
@@ -134,7 +134,7 @@ pub mod calibrate {
     pub use impasto_model::WeightSource;
 }
 
-/// Running a model: network, tokenizer, chat template, generation.
+/// Running models: network, tokenizer, chat template, generation.
 #[cfg(feature = "run")]
 pub mod run {
     pub use impasto_kernels::kv::KvError;

@@ -1,4 +1,4 @@
-//! A tensor of an open file, whole or by bands.
+//! Tensors of an open file, read whole or by bands.
 
 #[cfg(any(feature = "encode", feature = "run"))]
 mod integers;
@@ -18,10 +18,10 @@ use rayon::prelude::*;
 use crate::error::FileError;
 use crate::file::File;
 
-/// A tensor (or asset) of an open file, its tensor header in layer 0 read.
+/// A tensor (or asset) of an open file, with its tensor header in layer 0 read.
 ///
-/// Each row of tiles is read at the finest level that the units allow which are there (SPEC 12.3); the tensor headers of layers are read when a row
-/// is that needs them.
+/// Each tile row is read at its level, the finest that the present units allow (SPEC 12.3). The tensor headers of
+/// further layers are read when a row first needs them.
 pub struct Tensor<'a, S = MmapSource> {
     file: &'a File<S>,
     number: u32,
@@ -30,13 +30,13 @@ pub struct Tensor<'a, S = MmapSource> {
     matrix: Matrix,
     tiles: &'a [u32],
     base: Arc<TileDecoder>,
-    /// The decoder of the finest level that was needed so far.
+    /// The decoder of the finest level needed so far.
     finer: Mutex<Option<(u8, Arc<TileDecoder>)>>,
-    /// Most bytes that it may take.
+    /// Limit on its memory, in bytes.
     limit: u64,
 }
 
-/// How tiles are read: up to a level, by a decoder that has the tensor headers for it, of units that were fetched.
+/// How to read tiles: up to a level, with a decoder that has the tensor headers for it, from fetched units.
 struct Reading<'d, S> {
     decoder: &'d TileDecoder,
     level: u8,
@@ -44,7 +44,7 @@ struct Reading<'d, S> {
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
-    /// Object number `number` of a file.
+    /// Opens object `number` of a file.
     pub(crate) fn new(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
         let tensor = Tensor::with(file, number, || Ok(Arc::new(decoder(file, number, 0)?)))?;
         let modes = tensor.tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
@@ -55,7 +55,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         Ok(tensor)
     }
 
-    /// Object number `number` of a file, to be decoded in layer 0 by `base`.
+    /// Opens object `number` of a file; `base` decodes its layer 0.
     fn with(
         file: &'a File<S>,
         number: u32,
@@ -73,38 +73,38 @@ impl<'a, S: Source> Tensor<'a, S> {
         Ok(Tensor { file, number, object, dtype, matrix, tiles, base, finer: Mutex::default(), limit })
     }
 
-    /// Its dtype.
+    /// Returns its dtype.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Its shape in weights; empty for an asset.
+    /// Returns its shape in weights; empty for an asset.
     pub fn shape(&self) -> &[u64] {
         self.object.tensor().map_or(&[], |meta| &meta.dims)
     }
 
-    /// The matrix that it is coded as.
+    /// Returns the matrix that it is coded as.
     pub fn matrix(&self) -> &Matrix {
         &self.matrix
     }
 
-    /// Its tensor header in layer 0, if it is coded in mode float or lattice.
+    /// Returns its tensor header in layer 0, if it is coded in mode float or lattice.
     pub fn header(&self) -> Option<&TensorHeader> {
         self.base.header()
     }
 
-    /// Are its bits those of the checkpoint? As [`File::is_exact`].
+    /// Returns whether its bits are those of the checkpoint, like [`File::is_exact`].
     pub fn is_exact(&self) -> bool {
         self.file.is_exact(&self.object.name)
     }
 
-    /// The layer up to which a row of its matrix is read: 0 for the base.
+    /// Returns the layer up to which a row of its matrix is read; 0 for the base.
     pub fn level(&self, row: u64) -> u8 {
         self.file.reader.level(self.number, row / self.matrix.tile_rows())
     }
 
-    /// Bands of about `bytes` each, as [`Tensor::band`] takes them, whose bytes one after another are those of the tensor: whole rows of
-    /// tiles, or parts of a single row.
+    /// Splits the tensor into bands of about `bytes` each, for [`Tensor::band`]. Their bytes in sequence are those of
+    /// the tensor. A band is whole tile rows, or a part of a single row.
     pub fn bands(&self, bytes: u64) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<S> {
         let (rows, columns) = (self.matrix.rows(), self.matrix.cols());
         let size = self.dtype.size() as u64;
@@ -125,8 +125,9 @@ impl<'a, S: Source> Tensor<'a, S> {
         across.into_iter().flatten().chain(down.into_iter().flatten())
     }
 
-    /// Decodes every tile and forgets it, each up to the last of its layers that is there, tensor header and tile, as `there` says of units. (A row
-    /// of tiles may only be read at a lower level, but its units must be right all the same.)
+    /// Decodes every tile up to its last present layer, and discards the result. A layer of a tile is present if
+    /// `there` holds for its tensor header and its tile. (A tile row may be read only at a lower level, but all its
+    /// units must be valid.)
     pub(crate) fn check(&self, there: &(dyn Fn(u32) -> bool + Sync)) -> Result<(), FileError> {
         let reader = &self.file.reader;
         let layers = (1..=reader.layers_of(self.number)).map_while(|layer| reader.layer_of(self.number, layer));
@@ -144,19 +145,21 @@ impl<'a, S: Source> Tensor<'a, S> {
         })
     }
 
-    /// All its bytes, little-endian, row-major.
+    /// Returns all its bytes, little-endian, row-major.
     ///
     /// # Errors
-    /// If a unit of the base is absent, a unit that is needed is damaged or broken, or the memory limit would be exceeded.
+    /// If a unit of the base is absent, a needed unit is damaged or invalid, or the memory limit would be exceeded.
     pub fn bytes(&self) -> Result<Vec<u8>, FileError> {
         self.band(0..self.matrix.rows(), 0..self.matrix.cols())
     }
 
-    /// The bytes of a band of rows and columns of its matrix, row-major, counted in elements (blocks for a block dtype). Reads only the tiles that meet the band (SPEC 4.4); what of the
-    /// band lies outside the matrix is left out.
+    /// Returns the bytes of a band of rows and columns of its matrix, row-major.
+    ///
+    /// Rows and columns are counted in elements (blocks for a block dtype). Only tiles that meet the band are read
+    /// (SPEC 4.4). Parts of the band outside the matrix are omitted.
     ///
     /// # Errors
-    /// As [`Tensor::bytes`].
+    /// As for [`Tensor::bytes`].
     pub fn band(&self, rows: Range<u64>, columns: Range<u64>) -> Result<Vec<u8>, FileError> {
         let rows = rows.start.min(self.matrix.rows())..rows.end.min(self.matrix.rows());
         let columns = columns.start.min(self.matrix.cols())..columns.end.min(self.matrix.cols());
@@ -165,12 +168,12 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
         let stride = (columns.end - columns.start) * self.dtype.size() as u64;
         let bytes = stride.saturating_mul(rows.end - rows.start);
-        // Asked first, since an allocation that fails would end the program.
+        // Checked first, because a failed allocation would abort the program.
         if bytes > self.limit || Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
             let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
             return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
         }
-        // Absent units are found before memory is taken for them.
+        // Absent units are found before memory is allocated.
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
             let unit = self.tiles[tile as usize];
             if self.file.reader.unit_state(unit)? == UnitState::Absent {
@@ -182,10 +185,10 @@ impl<'a, S: Source> Tensor<'a, S> {
         Ok(out)
     }
 
-    /// [`Tensor::bytes`] into memory that is already there: `out` has exactly that length.
+    /// Decodes the tensor like [`Tensor::bytes`], but into `out`, which must have that length.
     ///
     /// # Errors
-    /// As [`Tensor::bytes`], or if `out` has another length; `out` may be partly overwritten.
+    /// As for [`Tensor::bytes`], or if `out` has a different length. `out` may be partly overwritten.
     pub fn read_into(&self, out: &mut [u8]) -> Result<(), FileError> {
         let bytes = u128::from(self.matrix.rows()) * u128::from(self.matrix.cols()) * self.dtype.size() as u128;
         if out.len() as u128 != bytes {
@@ -199,7 +202,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.fill(0..self.matrix.rows(), 0..self.matrix.cols(), out, stride)
     }
 
-    /// Decodes a band that is not empty into `out`, rows of tiles side by side.
+    /// Decodes a non-empty band into `out`, tile rows in parallel.
     fn fill(&self, rows: Range<u64>, columns: Range<u64>, out: &mut [u8], stride: usize) -> Result<(), FileError> {
         let height = self.matrix.tile_rows();
         let mut rest = out;
@@ -222,13 +225,13 @@ impl<'a, S: Source> Tensor<'a, S> {
         })
     }
 
-    /// The units up to a level of the tiles that meet a band.
+    /// Returns the units of the tiles that meet a band, up to a level.
     fn units_meeting(&self, level: u8, rows: &Range<u64>, columns: &Range<u64>) -> Vec<u32> {
         let tiles = self.matrix.tiles_meeting(rows.clone(), columns.clone());
         tiles.flat_map(|tile| self.units_of_tile(level, tile)).collect()
     }
 
-    /// The units of a tile up to a level, from layer 0 up.
+    /// Returns the units of a tile up to a level, from layer 0 up.
     fn units_of_tile(&self, level: u8, tile: u32) -> Vec<u32> {
         let reader = &self.file.reader;
         let base = self.tiles[tile as usize];
@@ -238,7 +241,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         [base].into_iter().chain(finer).collect()
     }
 
-    /// A decoder for levels up to `level`.
+    /// Returns a decoder for levels up to `level`.
     fn decoder(&self, level: u8) -> Result<Arc<TileDecoder>, FileError> {
         if level == 0 {
             return Ok(self.base.clone());
@@ -250,7 +253,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
     }
 
-    /// Decodes a band whose rows lie in one row of tiles into `out`.
+    /// Decodes a band within one tile row into `out`.
     fn row_of_tiles(
         &self,
         reading: &Reading<'_, S>,
@@ -269,7 +272,7 @@ impl<'a, S: Source> Tensor<'a, S> {
                 self.decode(reading, tile, &place, &mut out[at..], stride)?;
                 continue;
             }
-            // Only a part of the tile is wanted: decode it aside.
+            // Only a part of the tile is needed: decode it to a temporary buffer.
             let width = place.columns.len() * size;
             let mut whole = vec![0; place.rows.len() * width];
             self.decode(reading, tile, &place, &mut whole, width)?;
@@ -285,7 +288,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         Ok(())
     }
 
-    /// Decodes a tile at a level whose units it has.
+    /// Decodes a tile at a level, for which all units are present.
     fn decode(
         &self,
         reading: &Reading<'_, S>,
@@ -297,7 +300,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.with_units(reading, tile, |units| reading.decoder.decode(units, place, out, stride))
     }
 
-    /// Hands the units of a tile up to a level to `decode`, their hashes checked; an error of it names the unit that is broken.
+    /// Checks the hashes of a tile's units up to a level and passes them to `decode`. Its error names the invalid unit.
     fn with_units(
         &self,
         reading: &Reading<'_, S>,
@@ -311,13 +314,13 @@ impl<'a, S: Source> Tensor<'a, S> {
         let units: Vec<Unit> =
             numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit), bytes }).collect();
         let Err(error) = decode(&units) else { return Ok(()) };
-        // The broken unit is the first with which the tile does not decode.
+        // The invalid unit is the first with which the tile does not decode.
         let broken = (1..units.len()).find(|&n| decode(&units[..n]).is_err());
         Err(self.file.broken(numbers[broken.unwrap_or(units.len()) - 1], error))
     }
 }
 
-/// A decoder for the tiles of an object up to layer `level`: reads and checks the tensor headers of these layers.
+/// Reads and checks the tensor headers of an object up to layer `level`, and returns a decoder for its tiles.
 fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDecoder, FileError> {
     let missing = || file.missing(file.reader.objects().get(number as usize).map_or("", |object| &object.name));
     let matrix = file.reader.matrix(number).ok_or_else(missing)?;
@@ -331,7 +334,7 @@ fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDeco
     };
     let headers = units.iter().map(read).collect::<Result<Vec<_>, FileError>>()?;
     TileDecoder::new(dtype, headers, file.isa).map_err(|error| {
-        // The broken tensor header is the first with which there is no decoder.
+        // The invalid tensor header is the first with which there is no decoder.
         let below = level.checked_sub(1).and_then(|below| decoder(file, number, below).err());
         below.unwrap_or_else(|| file.broken(units.last().copied().unwrap_or_default(), error))
     })

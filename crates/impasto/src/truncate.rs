@@ -1,4 +1,4 @@
-//! A smaller file of the units that a cut keeps: they are copied, nothing is coded again.
+//! Truncation: writes a smaller file with the units that a cut keeps. Units are copied, not coded again.
 
 use std::path::Path;
 
@@ -8,21 +8,23 @@ use crate::cut::Cut;
 use crate::error::FileError;
 use crate::file::File;
 
-/// Writes the units that a cut keeps, of those that `file` has and earlier cuts kept, into a file of their own at `path`: written beside it,
-/// then renamed, so `path` may be the file itself. Layers whose units are all kept stay layers of the new file.
+/// Writes the present units that a cut (and earlier cuts) of `file` keeps to a new file at `path`.
+///
+/// The new file is written to a temporary file that is then renamed, so `path` may be the file itself. Layers of which
+/// every unit is kept remain layers of the new file.
 ///
 /// # Errors
-/// As [`File::cut`]; if a unit is damaged, or absent and of the base; if an object is of a class that this version does not know, and so
-/// cannot be copied; if the new file cannot be written. Then what was at `path` stays.
+/// As for [`File::cut`]; if a unit is damaged; if a unit of the base is absent; if an object has an unknown class, and
+/// so cannot be copied; or if the new file cannot be written. What was at `path` then stays.
 pub fn truncate<S: Source>(file: &File<S>, cut: &Cut, path: &Path) -> Result<Summary, FileError> {
     let keep = file.kept(cut)?;
     copy(file, &keep, file.marks_of(&keep), path)
 }
 
-/// Writes all units of a file again, to `path`, with a KL divergence for each of its layers, in nats a position.
+/// Writes all units of a file to `path`, with a KL divergence for each of its layers, in nats per token.
 ///
 /// # Errors
-/// As [`truncate`]; if there are more or fewer layers than divergences.
+/// As for [`truncate`], and if the number of layers differs from that of `klds`.
 pub fn record_klds<S: Source>(file: &File<S>, klds: &[f32], path: &Path) -> Result<Summary, FileError> {
     let marks = file.reader().marks();
     if marks.len() != klds.len() {

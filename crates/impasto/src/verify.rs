@@ -1,4 +1,4 @@
-//! Checking a file: every unit's hash, and that every tensor and asset decodes.
+//! Verification: checks the hash of every unit, and that every tensor and asset decodes.
 
 use std::collections::HashSet;
 
@@ -9,30 +9,32 @@ use rayon::prelude::*;
 use crate::error::FileError;
 use crate::file::File;
 
-/// What is wrong with a file; nothing, if all lists are empty.
+/// The result of verification; the file is good if all lists are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Units in the manifest.
+    /// Number of units in the manifest.
     pub units: usize,
-    /// Units that lie behind the end of a cut file, named.
+    /// Descriptions of units after the end of a cut file.
     pub absent: Vec<String>,
-    /// Units that are there with a wrong hash, named.
+    /// Descriptions of units with a wrong hash.
     pub damaged: Vec<String>,
-    /// Tensors and assets whose units are whole but do not decode, with the reason.
+    /// Errors of tensors and assets whose units have the right hashes but do not decode.
     pub broken: Vec<String>,
-    /// Tensors and assets in a coding mode that this version does not know: it cannot tell whether they are right.
+    /// Errors of tensors and assets in a coding mode that this version does not support. They may be valid.
     pub unreadable: Vec<String>,
 }
 
 impl Verdict {
-    /// Is everything there and right?
+    /// Returns whether everything is present and valid.
     pub fn is_good(&self) -> bool {
         self.absent.is_empty() && self.damaged.is_empty() && self.broken.is_empty() && self.unreadable.is_empty()
     }
 }
 
-/// Checks the hash of every unit, then decodes every tensor and asset whose base is there, each tile with the layers that are. Memory is that
-/// of one tile for each thread.
+/// Checks the hash of every unit, then decodes every tensor and asset whose base is present, each tile with its present
+/// layers.
+///
+/// Memory is that of one tile per thread.
 ///
 /// # Errors
 /// If the file cannot be read at all.
@@ -62,7 +64,7 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
             Err(error) => verdict.broken.push(error.to_string()),
         }
     }
-    // Heads of layers are checked with their tiles; here are those that no tile needs.
+    // Tensor headers of layers are checked with their tiles; these are the ones that no tile needs.
     let headers =
         (0u32..).zip(reader.units()).filter(|(unit, entry)| entry.is_header() && entry.layer > 0 && good(*unit));
     let needed: HashSet<u32> = (0..reader.objects().len() as u32)
@@ -76,11 +78,11 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     Ok(verdict)
 }
 
-/// Does a tensor header in a layer above 0 follow SPEC 6?
+/// Checks a tensor header in a layer above 0 against SPEC 6.
 fn check_header<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Result<(), FileError> {
     let reader = file.reader();
     let dtype = reader.objects().get(entry.object as usize).and_then(Object::dtype);
-    // Nothing is known of the tensor headers of an object of unknown class.
+    // Nothing is known about the tensor headers of an object of unknown class.
     let (Some(dtype), Some(matrix)) = (dtype, reader.matrix(entry.object)) else { return Ok(()) };
     let header = TensorHeader::read(&reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
     let broken = |error| file.broken(unit, error);

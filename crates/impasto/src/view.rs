@@ -1,7 +1,7 @@
-//! Tensors as a Hugging Face folder has them, whatever holds them.
+//! Tensors as they are in a Hugging Face folder, for files and checkpoints in any format.
 //!
-//! A file or checkpoint made of a GGUF has the GGUF's names, the order of its rows and its blocks. This view gives the
-//! names, rows and values of transformers; of everything else it gives what is there.
+//! A file or checkpoint from a GGUF has the GGUF's names, row order and blocks. This view gives the names, rows and
+//! values of transformers; other tensors are unchanged.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,23 @@ use impasto_container::{HEADER_SUFFIX, Source};
 use crate::error::FileError;
 use crate::file::File;
 
-/// Where a tensor of the view comes from.
+/// The source of a tensor of the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Its name in the file or checkpoint.
     pub name: String,
-    /// What it goes through.
+    /// How its rows or values differ from the view.
     pub change: Change,
 }
 
-/// The tensors of a file or checkpoint by their Hugging Face names.
+/// The tensors of a file or checkpoint, by their Hugging Face names.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     origins: BTreeMap<String, Origin>,
 }
 
 impl View {
-    /// Of a checkpoint.
+    /// Creates the view of a checkpoint.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> View {
         let tensors = checkpoint.tensors().iter().map(|t| (t.name.as_str(), &t.shape[..]));
         #[cfg(feature = "gguf")]
@@ -39,10 +39,10 @@ impl View {
         View::plain(tensors)
     }
 
-    /// Of a file. One that keeps a GGUF exactly has the GGUF's metadata in the asset of its header.
+    /// Creates the view of a file. A file that keeps a GGUF exactly has the GGUF's metadata in an asset, its header.
     ///
     /// # Errors
-    /// If that asset cannot be read, is no header of a GGUF, or is one and the feature `gguf` is off.
+    /// If that asset cannot be read or is not a GGUF header, or if it is one but the feature `gguf` is off.
     pub fn of_file<S: Source>(file: &File<S>) -> Result<View, FileError> {
         let tensors = file.reader().objects().iter().filter_map(|o| Some((o.name.as_str(), &o.tensor()?.dims[..])));
         #[cfg(feature = "gguf")]
@@ -56,13 +56,13 @@ impl View {
         Ok(View::plain(tensors))
     }
 
-    /// Every tensor as it is.
+    /// Returns all tensors unchanged.
     fn plain<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>) -> View {
         let origin = |(own, _): (&str, _)| (own.to_owned(), Origin { name: own.to_owned(), change: Change::None });
         View { origins: tensors.map(origin).collect() }
     }
 
-    /// The tensors of a GGUF.
+    /// Returns the tensors of a GGUF, translated.
     #[cfg(feature = "gguf")]
     fn translated<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>, names: &NameMap) -> View {
         let origin = |(own, shape): (&str, &[u64])| {
@@ -72,23 +72,24 @@ impl View {
         View { origins: tensors.filter_map(origin).collect() }
     }
 
-    /// Where the tensor of a Hugging Face name comes from.
+    /// Returns the source of the tensor with a Hugging Face name.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         self.origins.get(name)
     }
 
-    /// Names and origins, sorted by name.
+    /// Returns names and sources, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Origin)> {
         self.origins.iter().map(|(name, origin)| (name.as_str(), origin))
     }
 
-    /// Is every tensor what is there, under its own name?
+    /// Returns whether all tensors are unchanged, names included.
     pub fn is_plain(&self) -> bool {
         self.origins.iter().all(|(name, origin)| *name == origin.name && origin.change == Change::None)
     }
 }
 
-/// The metadata of the GGUF that a file keeps exactly, of a split one those of its first part; `None` if it keeps none.
+/// Returns the metadata of the GGUF that a file keeps exactly (of the first part, if it was split); `None` if it keeps
+/// none.
 ///
 /// # Errors
 /// If the header cannot be read.
@@ -98,9 +99,9 @@ pub fn gguf_metadata<S: Source>(file: &File<S>) -> Result<Option<Metadata>, File
     Ok(Some(gguf::parse_detached_header(&header, name)?.metadata))
 }
 
-/// The first asset that holds the header of a GGUF, and its bytes.
+/// Returns the first asset that is a GGUF header, and its bytes.
 fn gguf_header<S: Source>(file: &File<S>) -> Result<Option<(&str, Vec<u8>)>, FileError> {
-    // Parts are numbered, so the first of the sorted names is the first part.
+    // Parts are numbered, so the first name in the file's order, which is sorted, is the first part.
     for name in file.asset_names().filter(|name| name.ends_with(HEADER_SUFFIX)) {
         if let Some(header) = file.asset(name)?.filter(|header| Format::of(header) == Format::Gguf) {
             return Ok(Some((name, header)));

@@ -1,4 +1,4 @@
-//! Files and checkpoints as sources of a model's weights.
+//! Files and checkpoints as weight sources for models.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::view::View;
 const ASSETS: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
-/// The weights of an .impasto file, its small assets read at once so that a damaged one is an error and not a missing one.
+/// The weights of an .impasto file. Assets are read at once, so that damage is an error rather than a missing asset.
 pub struct FileWeights<S> {
     file: Arc<File<S>>,
     view: View,
@@ -28,10 +28,10 @@ pub struct FileWeights<S> {
 }
 
 impl<S: Source> FileWeights<S> {
-    /// Reads the assets. The file stays open as long as a model that runs from its coded form.
+    /// Reads the assets. The file stays open as long as models use its coded weights.
     ///
     /// # Errors
-    /// If one is there but cannot be read.
+    /// If an asset exists but cannot be read.
     pub fn new(file: impl Into<Arc<File<S>>>) -> Result<Self, FileError> {
         let file = file.into();
         let mut assets = HashMap::new();
@@ -44,13 +44,13 @@ impl<S: Source> FileWeights<S> {
         Ok(FileWeights { file, view, assets, recent: Arc::default() })
     }
 
-    /// The tensor behind a name and what it goes through.
+    /// Returns the tensor with a Hugging Face name, and its change.
     fn tensor(&self, name: &str) -> Result<(Tensor<'_, S>, Change), FileError> {
         let origin = self.view.origin(name).ok_or_else(|| self.file.missing(name))?;
         Ok((self.file.tensor(&origin.name)?, origin.change))
     }
 
-    /// The number of the tensor behind a name, if it is the tensor itself that is wanted.
+    /// Returns the number of the tensor with a Hugging Face name, if it needs no change.
     fn unchanged(&self, name: &str) -> Option<u32> {
         let origin = self.view.origin(name).filter(|origin| origin.change == Change::None)?;
         lattice::number(&self.file, &origin.name)
@@ -100,7 +100,7 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
     }
 }
 
-/// The elements of a 16-bit dtype by their bits.
+/// Returns the bits of the elements of a 16-bit dtype.
 fn halves(dtype: DType, bytes: &[u8]) -> Option<Halves> {
     let bits = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
     match dtype {
@@ -117,7 +117,7 @@ pub struct CheckpointWeights<'a> {
 }
 
 impl<'a> CheckpointWeights<'a> {
-    /// Those of `checkpoint`.
+    /// Creates the source for a checkpoint.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
         CheckpointWeights { checkpoint, view: View::of_checkpoint(checkpoint) }
     }
@@ -134,7 +134,7 @@ impl WeightSource for CheckpointWeights<'_> {
         let values = hf_values(tensor.dtype, self.checkpoint.bytes(tensor), columns(&tensor.shape), origin.change);
         self.checkpoint.release(tensor);
         let dtype = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
-        values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no weights to run").into())
+        values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no float values").into())
     }
 
     fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
@@ -150,7 +150,7 @@ impl WeightSource for CheckpointWeights<'_> {
     }
 }
 
-/// The values of elements, as many rows of `columns` weights as there are, in transformers' order. `None` for dtypes that are no floats.
+/// Converts elements to values in transformers' order; rows have `columns` weights. `None` if the dtype is not a float.
 fn hf_values(dtype: DType, bytes: &[u8], columns: usize, change: Change) -> Option<Vec<f32>> {
     let mut own = Vec::new();
     if !values::to_f32(dtype, bytes, &mut own) {
@@ -159,7 +159,7 @@ fn hf_values(dtype: DType, bytes: &[u8], columns: usize, change: Change) -> Opti
     Some(translate(own, columns, Way::ToHf(change)))
 }
 
-/// Weights in a row.
+/// Returns the number of weights in a row.
 fn columns(shape: &[u64]) -> usize {
     shape.last().map_or(1, |&n| n as usize)
 }

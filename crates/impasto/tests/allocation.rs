@@ -1,6 +1,6 @@
-//! A token takes no memory but pages of keys and values.
+//! Generating a token allocates nothing but pages of keys and values.
 
-#[allow(dead_code)] // Others use the rest.
+#[allow(dead_code)] // Other tests use the rest.
 #[path = "it/support/mod.rs"]
 mod support;
 
@@ -15,21 +15,21 @@ use impasto_model::sampling::SamplingParams;
 use impasto_runtime::{Model, RunOptions};
 use support::{encode_to, open, tiny};
 
-/// Counts what is asked of the system's allocator, by all threads.
+/// Counts allocations of all threads by the system allocator.
 struct Counting;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: it is the system's allocator.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as asked.
+        // SAFETY: the caller upholds the contract of `alloc`, which is that of the system allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as asked.
+        // SAFETY: the caller upholds the contract of `dealloc`, and `System` allocated the pointer in `alloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -55,9 +55,10 @@ fn tokens_allocate_nothing() {
         }
         COUNT.load(Ordering::Relaxed) - before
     };
-    // The first tokens take the memory that stays; a worker does so with its first task, whenever it comes by one.
+    // The first tokens allocate the memory that is kept; each worker does so with its first task, which may come at any
+    // time.
     run(1);
-    // The last token of a sequence is run again when it is truncated; the second page stays.
+    // Truncating a sequence makes its last token run again; the second page stays.
     let taken: Vec<usize> = (0..3).map(|_| run(PAGE + 2)).collect();
     assert!(taken.contains(&0), "{taken:?}");
 }

@@ -1,13 +1,13 @@
-//! Reading numbers, strings and values from bytes that may say anything.
+//! Reads numbers, strings and values from untrusted bytes.
 
 use super::rules::GgufRule;
 use super::value::{Array, Value, ValueType};
 
-/// How deep arrays may stand in arrays. (llama.cpp takes none at all.)
+/// Deepest nesting of arrays. (llama.cpp supports none.)
 const MAX_DEPTH: usize = 8;
 
-/// A place in the bytes. What is declared is compared with what is left before memory is taken for it, so memory is a
-/// small multiple of the bytes.
+/// A position in the bytes. Declared lengths are compared with the remaining bytes before memory is allocated, so
+/// memory is bounded by a small multiple of the bytes.
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
     len: usize,
@@ -18,7 +18,7 @@ impl<'a> Cursor<'a> {
         Cursor { rest: bytes, len: bytes.len() }
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub fn position(&self) -> u64 {
         (self.len - self.rest.len()) as u64
     }
@@ -42,13 +42,13 @@ impl<'a> Cursor<'a> {
         self.array_of(part).map(u64::from_le_bytes)
     }
 
-    /// How many things follow, of at least `least` bytes each.
+    /// Reads a count of things of at least `least` bytes each.
     pub fn count(&mut self, things: &'static str, least: u64) -> Result<usize, GgufRule> {
         let count = self.u64("a count")?;
         self.fitting(things, count, least)
     }
 
-    /// A count, if so many things of at least `least` bytes each fit into the bytes that are left.
+    /// Returns a count as `usize` if that many things of at least `least` bytes each fit into the remaining bytes.
     pub fn fitting(&self, things: &'static str, count: u64, least: u64) -> Result<usize, GgufRule> {
         let left = self.left();
         match usize::try_from(count) {
@@ -66,7 +66,7 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// A key or a name.
+    /// Reads a key or a name.
     pub fn text(&mut self, part: &'static str, max: usize) -> Result<&'a str, GgufRule> {
         let bytes = self.string(part)?;
         if bytes.is_empty() || bytes.len() > max {
@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(bytes).map_err(|_| GgufRule::Utf8(part))
     }
 
-    /// The type of a value, then the value.
+    /// Reads a type, then a value of that type.
     pub fn value(&mut self) -> Result<Value, GgufRule> {
         const PART: &str = "a value";
         Ok(match self.value_type()? {
@@ -100,7 +100,7 @@ impl<'a> Cursor<'a> {
         ValueType::from_number(number).ok_or(GgufRule::ValueType(number))
     }
 
-    /// The type of the values of an array, their number, then the values.
+    /// Reads the type of an array's values, their number, then the values.
     fn array(&mut self, depth: usize) -> Result<Array, GgufRule> {
         if depth > MAX_DEPTH {
             return Err(GgufRule::Deep { max: MAX_DEPTH });
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
             ValueType::F64 => Array::F64(self.numbers(f64::from_le_bytes)?),
             ValueType::Bool => Array::Bool(self.many(1, |cursor| truth(cursor.array_of("a value")?))?),
             ValueType::String => Array::String(self.many(8, |cursor| cursor.string("a string").map(<[u8]>::to_vec))?),
-            // An array is at least its type and its count.
+            // An array has at least a type and a count.
             ValueType::Array => Array::Array(self.many(12, |cursor| cursor.array(depth + 1))?),
         })
     }
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         self.many(N as u64, |cursor| cursor.array_of("a value").map(from))
     }
 
-    /// A count, then as many values of at least `least` bytes.
+    /// Reads a count, then that many values of at least `least` bytes.
     fn many<T>(
         &mut self,
         least: u64,

@@ -1,4 +1,4 @@
-//! The header of a GGUF file, version 3: writing.
+//! Writes the header of a GGUF file, version 3.
 
 use super::header::alignment;
 use super::metadata::Metadata;
@@ -13,15 +13,16 @@ use crate::tensor::TensorSpec;
 /// The version that is written.
 const VERSION: u32 = 3;
 
-/// What ggml takes: dimensions of a tensor, and bytes of its name.
+/// Limits of ggml: dimensions of a tensor, and bytes of its name.
 const GGML_DIMS: u64 = 4;
 const GGML_NAME: u64 = 63;
 
-/// The header for tensors that follow each other in the given order, padding included; `file_name` goes into the messages.
+/// Encodes a header, including its padding, for tensors that are stored in the given order. `file_name` is for error
+/// messages.
 ///
 /// # Errors
-/// What ggml would refuse: an alignment that is none, a type that it does not have, too many dimensions, a name that is too
-/// long, a size that overflows. The rest is for [`parse_header`](super::parse_header) to check: keys and names may come twice.
+/// If ggml would refuse the file: invalid alignment, unknown type, too many dimensions, a name that is too long, or a
+/// size that overflows. Duplicate keys and names are left for [`parse_header`](super::parse_header) to find.
 pub fn encode_header(metadata: &Metadata, tensors: &[TensorSpec], file_name: &str) -> Result<Vec<u8>, CheckpointError> {
     let alignment = alignment(metadata).map_err(|rule| CheckpointError::header(file_name, rule.into()))?;
     let mut out = MAGIC.to_vec();

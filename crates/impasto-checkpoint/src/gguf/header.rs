@@ -1,7 +1,7 @@
-//! The header of a GGUF file, versions 2 and 3: checked reading.
+//! Reads and checks the header of a GGUF file, version 2 or 3.
 //!
-//! Layout (gguf.md of ggml): magic, version, count of tensors, count of pairs; the pairs; an entry for each tensor with
-//! name, extents (fastest first), type and offset; padding up to the alignment; the data.
+//! Layout (gguf.md of ggml): magic, version, number of tensors, number of pairs; key-value pairs; for each tensor, its
+//! name, dimensions (fastest first), type and offset; padding to the alignment; data.
 
 use std::ops::Range;
 
@@ -16,49 +16,48 @@ use crate::rules::{HeaderRule, TensorRule};
 use crate::shard::MAGIC;
 use crate::tensor::{TensorInfo, TensorSpec, check_layout, check_names};
 
-/// The key of the alignment of the data.
+/// The key of the data alignment.
 pub(super) const ALIGNMENT: &str = "general.alignment";
 
-/// The alignment of a file that names none.
+/// The alignment if the file does not specify one.
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The largest alignment in bytes, which bounds the padding of a tensor.
+/// Largest alignment in bytes; bounds the padding of a tensor.
 const MAX_ALIGNMENT: u64 = 1 << 16;
 
-/// The longest key, as in the specification.
+/// Largest length of a key in bytes, from the specification.
 const MAX_KEY: usize = 65535;
 
-/// The longest name of a tensor. (ggml takes 63 bytes.)
+/// Largest length of a tensor name in bytes. (ggml allows 63.)
 const MAX_NAME: usize = 4096;
 
-/// The most dimensions of a tensor. (ggml takes 4.)
+/// Most dimensions of a tensor. (ggml allows 4.)
 const MAX_DIMS: usize = 16;
 
-/// A header that keeps every rule: the tensors fill the data without overlap, and between them is padding only.
+/// A valid header: the tensors cover the data without overlap, with only padding between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// Version of the format, 2 or 3.
     pub version: u32,
-    /// The pairs in file order.
+    /// The key-value pairs in file order.
     pub metadata: Metadata,
-    /// The tensors in the order of their bytes, `shard` being 0.
+    /// The tensors in the order of their data. `shard` is 0.
     pub tensors: Vec<TensorInfo>,
-    /// Every tensor begins at a multiple of this, counted from the begin of the data.
+    /// Every tensor starts at a multiple of this many bytes from the start of the data.
     pub alignment: u64,
-    /// Where the data begins in the file: the header, padding included.
+    /// Offset of the data in the file: the length of the header, including padding.
     pub data_start: u64,
 }
 
 /// Parses and checks the header of a GGUF file.
 ///
-/// `bytes` is the file or any part of it that begins at its begin and holds the header; `file_len` is the length of the
-/// whole file in bytes; `file_name` goes into the messages. Memory is bounded by a small multiple of the header's bytes
-/// that are really there.
+/// `bytes` is a prefix of the file that contains the header, `file_len` is the length of the whole file in bytes, and
+/// `file_name` is for error messages. Memory is bounded by a small multiple of the bytes that the header actually has.
 ///
-/// A tensor of a type that this crate does not know ends where the next one begins, the last at the end of the file.
+/// A tensor of unknown type ends where the next one starts; the last one ends at the end of the file.
 ///
 /// # Errors
-/// The first rule that the header breaks.
+/// If the header violates a rule.
 pub fn parse_header(bytes: &[u8], file_len: u64, file_name: &str) -> Result<Header, CheckpointError> {
     let file = &bytes[..bytes.len().min(usize::try_from(file_len).unwrap_or(usize::MAX))];
     let raw = RawHeader::read(file, file_name)?;
@@ -66,25 +65,25 @@ pub fn parse_header(bytes: &[u8], file_len: u64, file_name: &str) -> Result<Head
     let held = file_len.saturating_sub(data_start);
     let mut header = raw.check(held, held, file_name)?;
     let covered = header.covered();
-    // The end may be padded.
+    // There may be padding at the end.
     if held > covered.next_multiple_of(header.alignment) {
         return Err(CheckpointError::header(file_name, HeaderRule::Uncovered { covered, held }));
     }
-    // Without data the padding of the header may be missing.
+    // The padding of the header may be missing if there is no data.
     header.data_start = data_start.min(file_len);
     Ok(header)
 }
 
-/// Parses the raw header of a file whose data is elsewhere, [`Shard::header`](crate::Shard::header): the data is as long
-/// as the tensors say. A last tensor of an unknown type does not say it, and has no bytes here.
+/// Parses a raw header, [`Shard::header`](crate::Shard::header), without the data: its length follows from the tensors.
+/// A last tensor of unknown type is taken to be empty.
 ///
 /// # Errors
-/// As [`parse_header`]; bytes after the header are one too.
+/// As for [`parse_header`], and if bytes follow the header.
 pub fn parse_detached_header(bytes: &[u8], file_name: &str) -> Result<Header, CheckpointError> {
     parse_header_for(bytes, &[], file_name)
 }
 
-/// As [`parse_detached_header`]; what the header does not say of the last tensor, one of these does.
+/// Like [`parse_detached_header`], but takes the length of a last tensor of unknown type from `given`.
 pub(crate) fn parse_header_for(bytes: &[u8], given: &[TensorSpec], file_name: &str) -> Result<Header, CheckpointError> {
     let raw = RawHeader::read(bytes, file_name)?;
     let last = raw.entries.iter().filter(|entry| entry.kind.is_open()).max_by_key(|entry| entry.offset);
@@ -108,23 +107,23 @@ pub(crate) fn parse_header_for(bytes: &[u8], given: &[TensorSpec], file_name: &s
 }
 
 impl Header {
-    /// Bytes of data up to the end of the last tensor.
+    /// Returns the bytes of data up to the end of the last tensor.
     fn covered(&self) -> u64 {
         self.tensors.last().map_or(0, |t| t.offsets.end)
     }
 }
 
-/// The entry of a tensor, only its spelling checked.
+/// The entry of a tensor, with only its syntax checked.
 struct RawEntry {
     name: String,
-    /// Slowest first.
+    /// Slowest dimension first.
     shape: Vec<u64>,
     kind: GgmlType,
     offset: u64,
 }
 
 impl RawEntry {
-    /// Where its bytes lie, before `held`. Where its type does not tell, they go on to `end`.
+    /// Returns its byte range, which must end at or before `held`. A tensor of unknown type extends to `end`.
     fn range(&self, end: u64, held: u64) -> Result<Range<u64>, TensorRule> {
         let begin = self.offset;
         let end = match self.kind.byte_len(&self.shape)? {
@@ -141,7 +140,7 @@ struct RawHeader {
     metadata: Metadata,
     entries: Vec<RawEntry>,
     alignment: u64,
-    /// Where it ends, without padding.
+    /// Length without padding.
     end: u64,
 }
 
@@ -161,14 +160,14 @@ impl RawHeader {
         })
     }
 
-    /// The error names the tensor whose entry it is in.
+    /// On error, also returns the tensor whose entry is invalid.
     fn parse(cursor: &mut Cursor) -> Result<RawHeader, (Option<String>, GgufRule)> {
         let start = |cursor: &mut Cursor| {
             let version = version(cursor)?;
             let tensors = cursor.u64("the count of tensors")?;
             let metadata = metadata(cursor)?;
             let alignment = alignment(&metadata)?;
-            // The least entry is of a name of one byte and no extents.
+            // The smallest entry has a name of one byte and no dimensions.
             Ok((version, metadata, alignment, cursor.fitting("tensors", tensors, 25)?))
         };
         let (version, metadata, alignment, tensors) = start(cursor).map_err(|rule| (None, rule))?;
@@ -182,11 +181,11 @@ impl RawHeader {
     }
 
     fn data_start(&self) -> u64 {
-        // The end is a length in memory, the alignment small.
+        // This cannot overflow: `end` is a length in memory, and the alignment is small.
         self.end.next_multiple_of(self.alignment)
     }
 
-    /// Checks the tensors. No byte of them may lie past `held`; what goes on to the end of the data does so to `open_end`.
+    /// Checks the tensors, which must end at or before `held`. A last tensor of unknown type extends to `open_end`.
     fn check(self, held: u64, open_end: u64, file_name: &str) -> Result<Header, CheckpointError> {
         let data_start = self.data_start();
         let mut begins: Vec<u64> = self.entries.iter().map(|entry| entry.offset).collect();
@@ -218,7 +217,7 @@ fn version(cursor: &mut Cursor) -> Result<u32, GgufRule> {
 }
 
 fn metadata(cursor: &mut Cursor) -> Result<Metadata, GgufRule> {
-    // The least pair is of a key of one byte, a type, and a value of one byte.
+    // The smallest pair has a key of one byte, a type, and a value of one byte.
     let count = cursor.count("pairs of metadata", 14)?;
     let mut pairs = Vec::with_capacity(count);
     for _ in 0..count {
@@ -234,7 +233,7 @@ fn metadata(cursor: &mut Cursor) -> Result<Metadata, GgufRule> {
     }
 }
 
-/// The alignment that the metadata name, or the default.
+/// Returns the alignment in the metadata, or the default.
 pub(super) fn alignment(metadata: &Metadata) -> Result<u64, GgufRule> {
     match metadata.get(ALIGNMENT) {
         None => Ok(DEFAULT_ALIGNMENT),
@@ -252,7 +251,7 @@ fn entry(cursor: &mut Cursor, name: &str) -> Result<RawEntry, GgufRule> {
     }
     let mut shape = Vec::with_capacity(dims as usize);
     for _ in 0..dims {
-        shape.push(cursor.u64("an extent")?);
+        shape.push(cursor.u64("a dimension")?);
     }
     shape.reverse();
     let kind = GgmlType::of(cursor.u32("the type of a tensor")?);

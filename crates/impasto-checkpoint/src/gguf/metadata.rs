@@ -2,42 +2,42 @@
 
 use super::value::{Array, Value};
 
-/// The pairs of a GGUF file in file order, keys unique.
+/// The key-value pairs of a GGUF file in file order. Keys are unique.
 ///
-/// The typed getters give `None` both for a key that is not there and for a value of another type; [`get`](Metadata::get)
-/// tells them apart.
+/// The typed getters return `None` both for an absent key and for a value of another type; [`get`](Metadata::get)
+/// distinguishes these.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
     pairs: Vec<(String, Value)>,
 }
 
 impl Metadata {
-    /// No pairs.
+    /// Creates empty metadata.
     pub fn new() -> Metadata {
         Metadata::default()
     }
 
-    /// The pairs as they are: the caller has seen to it that no key comes twice.
+    /// Wraps pairs whose keys the caller has checked to be unique.
     pub(crate) fn from_unique(pairs: Vec<(String, Value)>) -> Metadata {
         Metadata { pairs }
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Are there no pairs?
+    /// Returns whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// The pairs in order.
+    /// Returns the pairs in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// Sets the value of a key: in its old place if it is there, else at the end.
+    /// Sets the value of a key, in its place if the key is present, or else at the end.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
         match self.pairs.iter_mut().find(|(k, _)| *k == key) {
@@ -46,13 +46,13 @@ impl Metadata {
         }
     }
 
-    /// Takes a key out, the others stay in order.
+    /// Removes a key; the others stay in order.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let place = self.pairs.iter().position(|(k, _)| k == key)?;
         Some(self.pairs.remove(place).1)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
@@ -64,27 +64,27 @@ impl Metadata {
         }
     }
 
-    /// A string that is UTF-8.
+    /// Returns a string that is valid UTF-8.
     pub fn str(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
 
-    /// An integer of any type, if it is not negative.
+    /// Returns an integer of any type that is not negative.
     pub fn u64(&self, key: &str) -> Option<u64> {
         self.get(key)?.as_u64()
     }
 
-    /// A float of either type.
+    /// Returns a float of either type.
     pub fn f64(&self, key: &str) -> Option<f64> {
         self.get(key)?.as_f64()
     }
 
-    /// A truth value.
+    /// Returns a boolean.
     pub fn bool(&self, key: &str) -> Option<bool> {
         self.get(key)?.as_bool()
     }
 
-    /// An array of strings, as the bytes they are.
+    /// Returns an array of strings as bytes.
     pub fn byte_strings(&self, key: &str) -> Option<&[Vec<u8>]> {
         match self.array(key)? {
             Array::String(list) => Some(list),
@@ -92,12 +92,12 @@ impl Metadata {
         }
     }
 
-    /// An array of strings that are all UTF-8.
+    /// Returns an array of strings that are all valid UTF-8.
     pub fn strings(&self, key: &str) -> Option<Vec<&str>> {
         self.byte_strings(key)?.iter().map(|bytes| std::str::from_utf8(bytes).ok()).collect()
     }
 
-    /// An array of floats of 32 bits.
+    /// Returns an array of 32-bit floats.
     pub fn f32s(&self, key: &str) -> Option<&[f32]> {
         match self.array(key)? {
             Array::F32(list) => Some(list),
@@ -105,17 +105,17 @@ impl Metadata {
         }
     }
 
-    /// An array of integers of any type, if all fit.
+    /// Returns an array of integers of any type that all fit `u32`.
     pub fn u32s(&self, key: &str) -> Option<Vec<u32>> {
         self.array(key)?.integers()
     }
 
-    /// An array of integers of any type, if all fit.
+    /// Returns an array of integers of any type that all fit `i32`.
     pub fn i32s(&self, key: &str) -> Option<Vec<i32>> {
         self.array(key)?.integers()
     }
 
-    /// An array of truth values.
+    /// Returns an array of booleans.
     pub fn bools(&self, key: &str) -> Option<&[bool]> {
         match self.array(key)? {
             Array::Bool(list) => Some(list),
@@ -125,7 +125,7 @@ impl Metadata {
 }
 
 impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Metadata {
-    /// Of a key that comes twice the last value counts.
+    /// If a key occurs twice, its last value is used.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Metadata {
         let mut metadata = Metadata::new();
         pairs.into_iter().for_each(|(key, value)| metadata.insert(key, value));

@@ -1,8 +1,9 @@
 //! GGUF, the format of ggml and llama.cpp.
 //!
-//! [`parse_header`] checks everything before the data; [`Checkpoint::open`](crate::Checkpoint::open) maps the file, or all parts
-//! of one that is split. [`TensorWriter::gguf`](crate::TensorWriter::gguf) writes one. A tensor of a type that has a
-//! [`DType`](impasto_core::DType) is plain or of blocks; every other type of ggml, known here or not, is opaque under its name.
+//! [`parse_header`] checks everything before the data. [`Checkpoint::open`](crate::Checkpoint::open) maps a file, or
+//! all parts of a split one, and [`TensorWriter::gguf`](crate::TensorWriter::gguf) writes one. Tensors of types with a
+//! [`DType`](impasto_core::DType) are plain or blocks; all other types of ggml, known or not, are opaque under their
+//! names.
 
 mod cursor;
 mod encode;

@@ -1,4 +1,4 @@
-//! A GGUF as a checkpoint: its parts together, its metadata translated to assets.
+//! Opens a GGUF as a checkpoint: maps its parts and translates its metadata to assets.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::error::{CheckpointError, shown};
 use crate::shard::Format;
 
 impl Checkpoint {
-    /// A GGUF file, with all other parts if it is one of several.
+    /// Opens a GGUF file, with all parts if it is split.
     pub(crate) fn gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let name = name_of(path, "model.gguf");
         let (mut checkpoint, mut metadata) = Checkpoint::of_shards([(path, &*name)], Format::Gguf)?;
@@ -23,14 +23,14 @@ impl Checkpoint {
         let metadata = metadata.into_iter().next().unwrap_or_default();
         match hf::assets(&metadata, &checkpoint) {
             Ok(made) => (checkpoint.assets, checkpoint.notes) = (made.assets, made.notes),
-            // The weights can be kept all the same.
+            // The weights are usable without assets.
             Err(rule) => checkpoint.notes.push(rule.to_string()),
         }
         checkpoint.metadata = Some(metadata);
         Ok(checkpoint)
     }
 
-    /// All parts of a GGUF, given the path and name of one.
+    /// Opens all parts of a GGUF, given the path and name of one.
     fn parts(path: &Path, name: &str, part: Part) -> Result<(Checkpoint, Vec<Metadata>), CheckpointError> {
         let broken = |path: &Path, rule: SplitRule| CheckpointError::header(&shown(path), rule.into());
         let names = part.names(name);
@@ -54,7 +54,7 @@ impl Checkpoint {
     }
 }
 
-/// What translating the metadata of a GGUF asks about its tensors.
+/// The tensors of a GGUF, for the translation of its metadata.
 impl hf::Tensors for Checkpoint {
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
         self.tensor(name).map(|tensor| tensor.shape.clone())

@@ -1,97 +1,97 @@
-//! The rules that a GGUF file must keep, each with its line of a message.
+//! The rules of GGUF files, each with a one-line message.
 
-/// What the bytes before the data must satisfy.
+/// A rule for the bytes before the data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GgufRule {
-    /// Something else.
+    /// The file does not start with the magic.
     #[error("it does not begin with \"GGUF\"")]
     NoMagic,
-    /// The bytes of its numbers run the other way.
+    /// The file is big-endian.
     #[error("big-endian GGUF, which is not supported")]
     BigEndian,
-    /// A version of another layout.
+    /// The version is not supported.
     #[error("version {0} of GGUF; supported are 2 and 3")]
     Version(u32),
-    /// A part reaches past the bytes there are.
+    /// A part extends past the end of the bytes.
     #[error("cut short: {part} needs {needed} bytes, {left} follow")]
     CutShort {
-        /// What was to be read.
+        /// The part.
         part: &'static str,
         /// Its length in bytes.
         needed: u64,
-        /// Bytes from its begin.
+        /// Remaining bytes, from the start of the part.
         left: u64,
     },
-    /// More things than the bytes could hold.
+    /// A count is larger than the remaining bytes allow.
     #[error("cut short: {count} {things} declared, {left} bytes follow")]
     Count {
         /// What is counted.
         things: &'static str,
         /// The declared number.
         count: u64,
-        /// Bytes from the first of them.
+        /// Remaining bytes, from the first of them.
         left: u64,
     },
-    /// The header is not finished within the limit.
+    /// The header exceeds the limit.
     #[error("header of more than {max} bytes")]
     TooLong {
         /// The limit in bytes.
         max: u64,
     },
-    /// A key or name of no bytes or too many.
+    /// A key or name is empty or too long.
     #[error("{part} of {len} bytes, allowed are 1 to {max}")]
     Length {
-        /// What it is.
+        /// Key or name.
         part: &'static str,
-        /// Its bytes.
+        /// Its length in bytes.
         len: u64,
         /// The limit in bytes.
         max: u64,
     },
-    /// Keys and names are UTF-8.
+    /// A key or name is not UTF-8.
     #[error("{0} is not UTF-8")]
     Utf8(&'static str),
-    /// A number that stands for no type of values.
+    /// A value has an unknown type.
     #[error("values of type {0}, which GGUF does not have")]
     ValueType(u32),
-    /// Neither true nor false.
-    #[error("a truth value of {0}, allowed are 0 and 1")]
+    /// A boolean is neither 0 nor 1.
+    #[error("a boolean of {0}; allowed are 0 and 1")]
     Truth(u8),
-    /// Arrays in arrays without end.
+    /// Arrays are nested too deeply.
     #[error("arrays nested more than {max} deep")]
     Deep {
         /// The limit.
         max: usize,
     },
-    /// Two pairs of one key.
-    #[error("key \"{0}\" comes twice")]
+    /// A key occurs twice.
+    #[error("key \"{0}\" occurs twice")]
     DuplicateKey(String),
-    /// The data cannot be aligned like that.
+    /// The alignment is invalid.
     #[error("general.alignment must be of type u32 and a power of two, at most {max}")]
     Alignment {
         /// The limit in bytes.
         max: u64,
     },
-    /// A tensor of too many dimensions.
+    /// A tensor has too many dimensions.
     #[error("{dims} dimensions, at most {max} are allowed")]
     Dims {
-        /// Its dimensions.
+        /// Its number of dimensions.
         dims: u64,
         /// The limit.
         max: u64,
     },
-    /// A rule broken in the value of a key.
+    /// The value of a key violates a rule.
     #[error("key \"{key}\": {rule}")]
     Key {
-        /// The key, made printable.
+        /// The key, escaped for display.
         key: String,
         /// What is wrong.
         rule: Box<GgufRule>,
     },
-    /// A rule broken in the entry of a tensor whose name is not known.
+    /// The entry of a tensor violates a rule before its name is known.
     #[error("tensor {index}: {rule}")]
     Entry {
-        /// Its place in the file, from 0.
+        /// Index of the entry in the file, from 0.
         index: u64,
         /// What is wrong.
         rule: Box<GgufRule>,
@@ -99,7 +99,7 @@ pub enum GgufRule {
 }
 
 impl GgufRule {
-    /// Would more bytes mend it?
+    /// Returns whether more bytes might fix the error.
     pub(super) fn is_cut(&self) -> bool {
         match self {
             GgufRule::CutShort { .. } | GgufRule::Count { .. } => true,
@@ -109,49 +109,49 @@ impl GgufRule {
     }
 }
 
-/// What the parts of a split file must satisfy.
+/// A rule for the parts of a split file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitRule {
-    /// The numbers make no sense.
-    #[error("split.no {no} and split.count {count} name no part")]
+    /// The numbers are invalid.
+    #[error("split.no {no} and split.count {count} are not a valid part")]
     NoPart {
-        /// The place of the part, from 0.
+        /// The index of the part, from 0.
         no: u64,
-        /// How many parts there are.
+        /// The number of parts.
         count: u64,
     },
-    /// The metadata place it elsewhere than its name.
+    /// The name does not match the part in the metadata.
     #[error("it is part {part} of {count}, so its name must end in \"{suffix}\"")]
     Name {
-        /// The place of the part, from 1.
+        /// The number of the part, from 1.
         part: u64,
-        /// How many parts there are.
+        /// The number of parts.
         count: u64,
-        /// What the name must end in.
+        /// The required end of the name.
         suffix: String,
     },
-    /// Its name says that it is a part, the metadata do not.
-    #[error("by its name it is one part of {count}, by its metadata a whole file")]
+    /// The name is that of a part, but the metadata are those of a whole file.
+    #[error("its name is that of one of {count} parts, but its metadata are those of a whole file")]
     Whole {
-        /// How many parts the name says there are.
+        /// The number of parts in the name.
         count: u64,
     },
-    /// A part is not there.
+    /// A part is missing.
     #[error("it is one part of {count}, and \"{missing}\" is missing")]
     Missing {
-        /// How many parts there are.
+        /// The number of parts.
         count: u64,
-        /// The file name of the part.
+        /// The file name of the missing part.
         missing: String,
     },
-    /// The parts hold more or fewer tensors than they should.
+    /// The number of tensors in all parts differs from the metadata.
     #[error("its {count} parts hold {held} tensors, split.tensors.count says {declared}")]
     Tensors {
-        /// How many parts there are.
+        /// The number of parts.
         count: u64,
-        /// Tensors of all parts.
+        /// The number of tensors in all parts.
         held: u64,
-        /// Tensors that there should be.
+        /// The number of tensors in the metadata.
         declared: u64,
     },
 }

@@ -1,5 +1,5 @@
-//! GGUF files in several parts: `NAME-00001-of-00003.gguf`, each a GGUF file of its own. The first has the metadata of the
-//! model; every part says in `split.no` (from 0) and `split.count` which one it is (gguf-split of llama.cpp).
+//! Split GGUF files: `NAME-00001-of-00003.gguf`, each a GGUF file itself. The first one has the metadata of the model.
+//! In each part, `split.no` (from 0) and `split.count` tell which part it is (gguf-split of llama.cpp).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ const NO: &str = "split.no";
 const COUNT: &str = "split.count";
 const TENSORS: &str = "split.tensors.count";
 
-/// The most parts: what the five digits of a name hold.
+/// Most parts: the largest number with the five digits of a name.
 const MAX_PARTS: u64 = 99_999;
 
-/// What every GGUF file of a folder ends in.
+/// The extension of a GGUF file in a folder.
 const EXTENSION: &str = ".gguf";
 
-/// How the name of a part ends; `part` counts from 1.
+/// Returns the end of a part's name; `part` counts from 1.
 fn suffix(part: u64, count: u64) -> String {
     format!("-{part:05}-of-{count:05}{EXTENSION}")
 }
 
-/// The name of a part before the suffix, and how many parts the suffix says there are.
+/// Returns the name of a part without the suffix, and the number of parts in the suffix.
 fn stem_and_count(name: &str) -> Option<(&str, u64)> {
     let (stem, suffix) = name.split_at_checked(name.len().checked_sub(suffix(1, 1).len())?)?;
     let (part, count) = suffix.strip_prefix('-')?.strip_suffix(EXTENSION)?.split_once("-of-")?;
@@ -32,7 +32,7 @@ fn stem_and_count(name: &str) -> Option<(&str, u64)> {
     Some((stem, count))
 }
 
-/// Which part of how many a file is.
+/// The part of a split file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     /// From 0.
@@ -41,9 +41,9 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// What the metadata say, if the name of the file agrees; `None` for a whole file.
+    /// Reads the part from the metadata, and checks it against the file name. Returns `None` for a whole file.
     pub fn of(metadata: &Metadata, name: &str) -> Result<Option<Part>, SplitRule> {
-        // A value of another type is no number of parts.
+        // A value of another type is not a valid number.
         let number = |key, absent| metadata.get(key).map_or(absent, |value| value.as_u64().unwrap_or(u64::MAX));
         let (no, count) = (number(NO, 0), number(COUNT, 1));
         let named = stem_and_count(name);
@@ -63,18 +63,18 @@ impl Part {
         Ok(Some(Part { no, count }))
     }
 
-    /// The names of all parts, given that of this one.
+    /// Returns the names of all parts, given the name of this one.
     pub fn names(self, name: &str) -> Vec<String> {
         let stem = stem_and_count(name).map_or(name, |(stem, _)| stem);
         (1..=self.count).map(|part| format!("{stem}{}", suffix(part, self.count))).collect()
     }
 
-    /// That a part of this name is not there.
+    /// Returns the error that the part with this name is missing.
     pub fn missing(self, name: &str) -> SplitRule {
         SplitRule::Missing { count: self.count, missing: one_line(name) }
     }
 
-    /// All parts together hold as many tensors as the metadata of the first say, if they do.
+    /// Checks the number of tensors in all parts against the metadata of the first part, if these have it.
     pub fn check_tensors(self, metadata: &Metadata, held: u64) -> Result<(), SplitRule> {
         match metadata.u64(TENSORS) {
             Some(declared) if declared != held => Err(SplitRule::Tensors { count: self.count, held, declared }),
@@ -83,12 +83,12 @@ impl Part {
     }
 }
 
-/// The GGUF file of a folder: the only one, or the first part of the only set of parts. `None` if there is none.
+/// Returns the GGUF file of a folder: the only one, or the first part of the only split file. `None` if there is none.
 pub(crate) fn only_file(folder: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let io = |error| CheckpointError::io(folder, error);
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
-        // A name that is not UTF-8 could not be given back.
+        // A name that is not UTF-8 could not be restored.
         if let Ok(name) = entry.map_err(io)?.file_name().into_string()
             && name.ends_with(EXTENSION)
         {

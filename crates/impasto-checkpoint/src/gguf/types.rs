@@ -1,11 +1,11 @@
-//! The types of ggml: their numbers in a GGUF file, and what a tensor of them takes.
+//! The types of ggml: their numbers in a GGUF file, and the sizes of their blocks.
 
 use impasto_core::DType;
 
 use crate::rules::TensorRule;
 use crate::tensor::{TensorSpec, byte_count};
 
-/// The types of a weight an element.
+/// Types with one weight per element.
 const PLAIN: [(u32, DType); 8] = [
     (0, DType::F32),
     (1, DType::F16),
@@ -17,12 +17,12 @@ const PLAIN: [(u32, DType); 8] = [
     (30, DType::Bf16),
 ];
 
-/// The code of a block dtype is ggml's number and this.
+/// Offset from ggml's number of a block type to its dtype code.
 const BLOCK_CODE: u32 = 64;
 
-/// The types that no dtype stands for: number, name, weights and bytes of a block, as the Python package gguf has them.
+/// Types without a dtype: number, name, and weights and bytes of a block, as in the Python package gguf.
 ///
-/// Left out is Q8_1, which never stands in a file: ggml and that package differ in its size.
+/// Q8_1 is omitted: it does not occur in files, and ggml and that package disagree on its size.
 const OPAQUE: [(u32, &str, u64, u64); 14] = [
     (15, "Q8_K", 256, 292),
     (16, "IQ2_XXS", 256, 66),
@@ -40,21 +40,21 @@ const OPAQUE: [(u32, &str, u64, u64); 14] = [
     (41, "Q1_0", 128, 18),
 ];
 
-/// What stands before the number in the name of a type that has no other.
+/// Prefix of the number in the name of an unknown type.
 const NAMELESS: &str = "GGML_";
 
-/// A type of ggml as this crate shows it.
+/// A type of ggml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GgmlType {
     pub dtype: DType,
     /// The name of an opaque type.
     pub name: Option<String>,
-    /// Weights and bytes of an element; `None` where they are not known.
+    /// Weights and bytes of an element; `None` if unknown.
     size: Option<(u64, u64)>,
 }
 
 impl GgmlType {
-    /// The type of a number; every number has one.
+    /// Returns the type with a number; every number has one.
     pub fn of(number: u32) -> GgmlType {
         let plain = PLAIN.iter().find(|(n, _)| *n == number).map(|(_, dtype)| *dtype);
         let block = || DType::BLOCKS.into_iter().find(|dtype| *dtype as u32 == number.saturating_add(BLOCK_CODE));
@@ -70,12 +70,12 @@ impl GgmlType {
         }
     }
 
-    /// Does only the file tell how long a tensor of it is?
+    /// Returns whether the length of a tensor of this type is known only from the file.
     pub fn is_open(&self) -> bool {
         self.size.is_none()
     }
 
-    /// Bytes of a tensor of a shape, slowest extent first; `None` if the type does not tell.
+    /// Returns the bytes of a tensor with a shape, slowest dimension first; `None` if the type does not determine it.
     pub fn byte_len(&self, shape: &[u64]) -> Result<Option<u64>, TensorRule> {
         match self.size {
             Some((weights, bytes)) => byte_count(shape, weights, bytes).map(Some),
@@ -84,7 +84,7 @@ impl GgmlType {
     }
 }
 
-/// The number of a tensor's type, if ggml has it.
+/// Returns ggml's number for the type of a tensor.
 pub(super) fn number(tensor: &TensorSpec) -> Result<u32, TensorRule> {
     let name = tensor.opaque.as_ref().map_or(tensor.dtype.name(), |opaque| &opaque.name);
     let number = match &tensor.opaque {

@@ -1,9 +1,9 @@
-//! The typed values of the metadata of a GGUF file.
+//! The typed values in the metadata of a GGUF file.
 
-/// The type of a value. The number is the one in the file.
+/// The type of a value. The discriminant is its number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum ValueType {
     U8 = 0,
     I8 = 1,
@@ -37,15 +37,15 @@ impl ValueType {
         ValueType::F64,
     ];
 
-    /// The type of a number in the file.
+    /// Returns the type with a number in the file.
     pub(super) fn from_number(number: u32) -> Option<ValueType> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 }
 
-/// A value. Strings are bytes: the format asks for UTF-8, and some files hold tokens that are not.
+/// A value. Strings are bytes: the format requires UTF-8, but some files contain tokens that are not.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -62,9 +62,9 @@ pub enum Value {
     F64(f64),
 }
 
-/// An array: values of one type, which an empty one has too. Arrays in an array may differ in type.
+/// An array of values of one type, which an empty array has too. Arrays within an array may differ in type.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // The names say it.
+#[allow(missing_docs)] // The names are self-explanatory.
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -81,7 +81,7 @@ pub enum Array {
     F64(Vec<f64>),
 }
 
-/// `$body` for the `$list` of an array, whatever its type.
+/// Evaluates `$body` with `$list` bound to the values of an array of any type.
 macro_rules! of_any_type {
     ($array:expr, $list:ident => $body:expr) => {
         match $array {
@@ -103,17 +103,17 @@ macro_rules! of_any_type {
 }
 
 impl Array {
-    /// How many values it has.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         of_any_type!(self, list => list.len())
     }
 
-    /// Has it no values?
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The type of its values.
+    /// Returns the type of the values.
     pub fn element_type(&self) -> ValueType {
         match self {
             Array::U8(_) => ValueType::U8,
@@ -132,7 +132,7 @@ impl Array {
         }
     }
 
-    /// The values as integers, if they are integers that fit into `T`.
+    /// Returns the values as integers, if they are integers that all fit `T`.
     pub(super) fn integers<T: TryFrom<i128>>(&self) -> Option<Vec<T>> {
         fn fit<S: Copy + Into<i128>, T: TryFrom<i128>>(list: &[S]) -> Option<Vec<T>> {
             list.iter().map(|&n| T::try_from(n.into()).ok()).collect()
@@ -152,7 +152,7 @@ impl Array {
 }
 
 impl Value {
-    /// Its type.
+    /// Returns the type of the value.
     pub fn value_type(&self) -> ValueType {
         match self {
             Value::U8(_) => ValueType::U8,
@@ -171,7 +171,7 @@ impl Value {
         }
     }
 
-    /// The text of a string that is UTF-8.
+    /// Returns a string that is valid UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::String(bytes) => std::str::from_utf8(bytes).ok(),
@@ -179,7 +179,7 @@ impl Value {
         }
     }
 
-    /// An integer of any type, if it is not negative.
+    /// Returns an integer of any type that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Value::U8(n) => Some(n.into()),
@@ -194,7 +194,7 @@ impl Value {
         }
     }
 
-    /// A float of either type.
+    /// Returns a float of either type.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Value::F32(x) => Some(x.into()),
@@ -203,7 +203,7 @@ impl Value {
         }
     }
 
-    /// A truth value.
+    /// Returns a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         match *self {
             Value::Bool(truth) => Some(truth),
@@ -227,7 +227,7 @@ macro_rules! from {
     )*};
 }
 
-// (A list of u8 would be taken for a string, so neither has one.)
+// There is none for u8, because a list of u8 could be mistaken for a string.
 from!(I8 i8, U16 u16, I16 i16, U32 u32, I32 i32, F32 f32, Bool bool, U64 u64, I64 i64, F64 f64);
 
 impl From<&str> for Value {

@@ -1,4 +1,4 @@
-//! Folders: single and sharded weights, what rides along, and folders that break a rule.
+//! Folders: single and sharded weights, assets, and invalid folders.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
-/// The message of a folder with these files, the folder's own path replaced by "DIR".
+/// Returns the error message for a folder with these files, with the folder's path replaced by "DIR".
 fn refused(files: &[(&str, Vec<u8>)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in files {
@@ -37,7 +37,7 @@ fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
 
 #[test]
 fn tensors_do_not_depend_on_sharding() {
-    // Bytewise order: capitals, digits and "é" differ from any locale's order.
+    // Bytewise order of capitals, digits and "é" differs from that of any locale.
     let (a, b, c, d): (&[u8], &[u8], &[u8], &[u8]) = (b"first", b"second!", b"", b"4");
     let single = tempfile::tempdir().unwrap();
     write(single.path(), "model.safetensors", shard_of(&[("w.10", a), ("w.9", b), ("B", c), ("é", d)]));
@@ -46,7 +46,7 @@ fn tensors_do_not_depend_on_sharding() {
     write(sharded.path(), "m-2.safetensors", shard_of(&[("é", d), ("w.10", a)]));
     write(sharded.path(), "sub/m-1.safetensors", shard_of(&[("w.9", b), ("B", c)]));
     let map = [("é", "m-2.safetensors"), ("w.10", "m-2.safetensors"), ("w.9", "sub/m-1.safetensors")];
-    // "B" is in a shard but not in the index; it belongs to the checkpoint all the same.
+    // "B" is in a shard but not in the index; it is still part of the checkpoint.
     write(sharded.path(), INDEX, index_of(&map));
 
     let (one, two) = (Checkpoint::open(single.path()).unwrap(), Checkpoint::open(sharded.path()).unwrap());
@@ -110,7 +110,7 @@ fn an_asset_too_large_is_refused_unread() {
     let file = fs::File::options().write(true).open(dir.path().join("tokenizer.json")).unwrap();
     file.set_len(MAX_ASSET_BYTES + 1).unwrap();
     let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
-    assert!(message.ends_with("tokenizer.json: 268435457 bytes; a file that rides along may have at most 268435456"));
+    assert!(message.ends_with("tokenizer.json: 268435457 bytes, more than the limit of 268435456 for an asset"));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn folders_that_break_a_rule() {
             r#"{"weight_map":{"a":1}}"#,
             "not a shard index: invalid type: integer `1`, expected a string at line 1 column 20",
         ),
-        (r#"{"weight_map":{}}"#, "the index names no shard"),
+        (r#"{"weight_map":{}}"#, "the index has no shards"),
         (r#"{"weight_map":{"a":"s","b":"s","a":"t"}}"#, "tensor \"a\": named twice"),
     ] {
         assert_eq!(refused(&[(INDEX, json.into())]), format!("DIR/{INDEX}: {expected}"));
@@ -155,7 +155,7 @@ fn folders_that_break_a_rule() {
     }
     assert_eq!(
         refused(&[index(&[("a", "s")]), ("s", shard_of(&[("b", b"1")]))]),
-        format!("DIR/{INDEX}: tensor \"a\": the index places it in \"s\", which does not hold it")
+        format!("DIR/{INDEX}: tensor \"a\": the index places it in \"s\", which does not contain it")
     );
     assert_eq!(
         refused(&[
@@ -163,7 +163,7 @@ fn folders_that_break_a_rule() {
             ("s", shard_of(&[("b", b"1"), ("a", b"1")])),
             ("t", shard_of(&[]))
         ]),
-        format!("DIR/{INDEX}: tensor \"b\": the index places it in \"t\", which does not hold it")
+        format!("DIR/{INDEX}: tensor \"b\": the index places it in \"t\", which does not contain it")
     );
     assert_eq!(
         refused(&[
@@ -171,7 +171,7 @@ fn folders_that_break_a_rule() {
             ("s", shard_of(&[("a", b"1")])),
             ("t", shard_of(&[("b", b"1"), ("a", b"1")]))
         ]),
-        format!("DIR/{INDEX}: tensor \"a\": held by two shards, \"s\" and \"t\"")
+        format!("DIR/{INDEX}: tensor \"a\": it is in two shards, \"s\" and \"t\"")
     );
     assert_eq!(
         refused(&[index(&[("a", "s")]), ("s", b"1234".to_vec())]),
@@ -203,7 +203,7 @@ fn links_are_followed_and_loops_end() {
     fs::create_dir(&folder).unwrap();
     symlink("../blobs/1", folder.join("model.safetensors")).unwrap();
     assert_eq!(Checkpoint::open(&folder).unwrap().tensors().len(), 1);
-    // A link that leads nowhere is not the same as no weights.
+    // A dangling link is an error, and does not count as missing weights.
     fs::remove_file(dir.path().join("blobs/1")).unwrap();
     assert!(message(&folder).contains("model.safetensors: No such file"));
 

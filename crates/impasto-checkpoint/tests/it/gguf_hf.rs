@@ -1,5 +1,5 @@
-//! Translation between GGUF and Hugging Face folders, against tiny models of each architecture that
-//! tools/make_gguf_goldens.py made with transformers, tokenizers, sentencepiece and gguf.
+//! Translation between GGUF and Hugging Face folders, tested with tiny models of each architecture that
+//! tools/make_gguf_goldens.py created with transformers, tokenizers, sentencepiece and gguf.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ fn original(name: &str) -> Vec<Asset> {
     ["config.json", "tokenizer.json", "tokenizer_config.json"].map(read).into()
 }
 
-/// The tensors of the original folder, as far as the translation looks at them.
+/// The tensors of the original folder that the translation looks at.
 fn hf_tensors(name: &str) -> Table {
     let config = json_of(&golden(name).join("config.json"));
     let mut table = Table::default();
@@ -38,7 +38,7 @@ fn hf_tensors(name: &str) -> Table {
     table
 }
 
-/// The tensors that the GGUF has once the metadata is written: those of the golden, and the factors.
+/// The tensors of the GGUF after its metadata is written: those of the golden file, and the factors.
 fn gguf_tensors(checkpoint: &Checkpoint, factors: &[(String, Vec<f32>)]) -> Table {
     let mut table = Table::default();
     for tensor in checkpoint.tensors().iter().filter(|tensor| !NameMap::is_in_config(&tensor.name)) {
@@ -48,7 +48,7 @@ fn gguf_tensors(checkpoint: &Checkpoint, factors: &[(String, Vec<f32>)]) -> Tabl
     table
 }
 
-/// The rebuilt files are those of the original: the fields of config.json, and tokens in and out.
+/// Asserts that the rebuilt files equal the original ones: the fields of config.json, encoding and decoding of tokens.
 fn assert_same(name: &str, made: &Assets) {
     assert_eq!(made.notes, [""; 0], "{name}");
     let expected = json_of(&golden(name).join("expected.json"));
@@ -88,10 +88,11 @@ fn a_folder_gives_metadata_that_give_the_folder_back() {
     }
 }
 
-/// Every key that llama.cpp's converter writes stands in ours, with the same type and value.
+/// Every key that llama.cpp's converter writes must be in our metadata, with the same type and value.
 #[test]
 fn metadata_are_those_of_the_converter() {
-    // Names for people; sizes that our metadata spell out; the window of Mistral, of which llama.cpp knows nothing.
+    // Our metadata may have more keys: model names, sizes that llama.cpp infers, and the window of Mistral, which it
+    // ignores.
     for name in GOLDENS {
         let checkpoint = opened(name);
         let theirs = checkpoint.metadata().unwrap();
@@ -99,7 +100,7 @@ fn metadata_are_those_of_the_converter() {
         for (key, value) in theirs.iter() {
             let ours = made.metadata.get(key).unwrap_or_else(|| panic!("{name}: {key}"));
             match (key, value, ours) {
-                // sentencepiece counts on where a token cannot be merged, which says nothing.
+                // Only the order of scores matters; sentencepiece also numbers tokens that cannot be merged.
                 ("tokenizer.ggml.scores", Value::Array(Array::F32(theirs)), Value::Array(Array::F32(ours))) => {
                     assert_eq!(ranks(theirs, &made.metadata), ranks(ours, &made.metadata), "{name}");
                 }
@@ -117,7 +118,7 @@ fn metadata_are_those_of_the_converter() {
     }
 }
 
-/// The normal tokens of several characters in the order in which scores merge them.
+/// Returns the normal tokens of several characters, in the order in which scores merge them.
 fn ranks(scores: &[f32], metadata: &Metadata) -> Vec<usize> {
     let tokens = metadata.strings("tokenizer.ggml.tokens").unwrap();
     let types = metadata.i32s("tokenizer.ggml.token_type").unwrap();
@@ -126,7 +127,8 @@ fn ranks(scores: &[f32], metadata: &Metadata) -> Vec<usize> {
     order
 }
 
-/// SmolLM 3 and Qwen 3 share tokenizers with models that have goldens; their configurations go there and back.
+/// Architectures without golden files: their configurations survive a round trip. (Their tokenizers are tested with
+/// other models.)
 #[test]
 fn configurations_without_a_golden_go_there_and_back() {
     let ramp: Vec<f64> = (1..17).map(f64::from).collect();
@@ -142,7 +144,7 @@ fn configurations_without_a_golden_go_there_and_back() {
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": vec![1.0; 16], "long_factor": ramp,
             "original_max_position_embeddings": 1024}}),
-        // A tensor of divisors that is no Llama 3's.
+        // A tensor of divisors other than Llama 3's.
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": ramp,
             "long_factor": ramp, "attention_factor": 1.0,
@@ -186,7 +188,7 @@ fn several_chat_templates_go_there_and_back() {
     let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors)).unwrap();
     let config: Json = serde_json::from_slice(back.get("tokenizer_config.json").unwrap()).unwrap();
     assert_eq!(config["chat_template"], list);
-    // The file of its own goes before.
+    // A separate file takes precedence.
     assets.push(Asset { name: "chat_template.jinja".into(), bytes: b"three".to_vec() });
     let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
     assert_eq!(made.metadata.str("tokenizer.chat_template"), Some("three"));
@@ -203,7 +205,7 @@ fn a_tokenizer_json_that_a_gguf_holds_is_taken_as_it_is() {
 
 #[test]
 fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
-    // heads x 2 x head_dim/2, the last two swapped: for 2 heads of 6 rows.
+    // Reshape to heads x 2 x head_dim/2 and swap the last two, for 2 heads of 6 rows.
     let change = Change::HeadRows { head_dim: 6 };
     let gguf: Vec<u64> = (0..12).map(|row| change.hf_row(row)).collect();
     assert_eq!(gguf, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);

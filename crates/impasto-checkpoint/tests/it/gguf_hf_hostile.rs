@@ -1,4 +1,4 @@
-//! Metadata and assets that lie: an error or a note that names the key or the asset and the rule, never a panic.
+//! Invalid metadata and assets: an error or a note names the key or the asset and the rule, without a panic.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn original(name: &str) -> Vec<Asset> {
     ["config.json", "tokenizer.json", "tokenizer_config.json"].map(read).into()
 }
 
-/// What goes wrong with one key set, or taken out (`None`).
+/// Returns the notes or the error after one key is set, or removed (`None`).
 fn broken(name: &str, key: &str, value: Option<Value>) -> Result<Vec<String>, TranslationRule> {
     let checkpoint = opened(name);
     let mut metadata = checkpoint.metadata().unwrap().clone();
@@ -54,7 +54,7 @@ fn broken_keys_are_named_with_the_rule() {
         ("llama3", "llama.attention.head_count_kv", Some(3u32.into()), "3 does not divide the head count 2"),
         ("qwen2", "qwen2.embedding_length", Some(17u32.into()), "17 is not a multiple of the head count 2"),
         ("llama3", "llama.rope.freq_base", Some(0f32.into()), "\"llama.rope.freq_base\": 0 is not positive"),
-        ("llama3", "llama.rope.freq_base", Some(f32::NAN.into()), "NaN is not a number"),
+        ("llama3", "llama.rope.freq_base", Some(f32::NAN.into()), "NaN is not finite"),
         ("llama3", "llama.attention.layer_norm_rms_epsilon", Some((-1f32).into()), "-1 is not positive"),
         ("llama3", "general.architecture", Some(7u32.into()), "\"general.architecture\" is of type U32"),
         ("llama3", tokens, None, "\"tokenizer.ggml.tokens\" is missing"),
@@ -69,10 +69,10 @@ fn broken_keys_are_named_with_the_rule() {
         ("llama3", "tokenizer.ggml.token_type", Some(vec![1.0f32].into()), "not an array of integers"),
         ("llama3", "tokenizer.ggml.merges", None, "\"tokenizer.ggml.merges\" is missing"),
         ("llama3", "tokenizer.ggml.merges", Some(vec!["ab".to_owned()].into()), "merge 0 \"ab\" is not a pair"),
-        ("llama3", "tokenizer.ggml.merges", Some(vec!["t ☃".to_owned()].into()), "\"☃\" is no token"),
-        ("llama3", "tokenizer.ggml.bos_token_id", Some(388u32.into()), "388 is no token of 388"),
+        ("llama3", "tokenizer.ggml.merges", Some(vec!["t ☃".to_owned()].into()), "\"☃\" is not a token"),
+        ("llama3", "tokenizer.ggml.bos_token_id", Some(388u32.into()), "388 is not the id of one of 388 tokens"),
         ("phi3", "tokenizer.ggml.scores", Some(vec![0f32; 3].into()), "3 entries for"),
-        ("phi3", "tokenizer.ggml.add_bos_token", Some(Value::U8(1)), "not a truth value"),
+        ("phi3", "tokenizer.ggml.add_bos_token", Some(Value::U8(1)), "not a boolean"),
         ("gemma3", "gemma3.attention.sliding_window_pattern", Some(0u32.into()), "a period of 0"),
         ("gemma3", "gemma3.attention.sliding_window_pattern", Some(vec![true].into()), "1 entries for 7 blocks"),
     ];
@@ -94,7 +94,7 @@ fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
         ("llama.rope.dimension_count", 32u32.into(), "no config.json: 32 of 64 dimensions of a head rotated"),
         ("llama.rope.scaling.factor", 2f32.into(), "no config.json: rotary factors and a scaling factor at once"),
         ("tokenizer.ggml.pre", "default".into(), "no tokenizer.json: pre-tokenizer \"default\" is not known"),
-        ("tokenizer.ggml.model", "t5".into(), "no tokenizer.json: tokenizers of the kind \"t5\" are not known"),
+        ("tokenizer.ggml.model", "t5".into(), "no tokenizer.json: tokenizer model \"t5\" is not known"),
     ];
     for (key, value, note) in cases {
         assert_eq!(broken("llama3", key, Some(value)).unwrap(), [note]);
@@ -141,7 +141,7 @@ fn rotary_factors_that_do_not_fit_are_errors_that_name_the_tensor() {
     assert!(error.contains("rotary factors must be F32"), "{error}");
 }
 
-/// Values of all types, small, large and strange.
+/// Values of all types, small, large and unusual.
 fn strange_values() -> Vec<Value> {
     let empty_strings: Vec<String> = Vec::new();
     vec![
@@ -188,7 +188,7 @@ fn any_value_of_any_key_is_translated_or_refused() {
                 let _ = NameMap::of_gguf(&metadata);
                 if let Ok(made) = hf::assets(&metadata, &checkpoint) {
                     translated += 1;
-                    // What is made is sound, whatever was said.
+                    // Every asset is well-formed, whatever the metadata.
                     for asset in &made.assets {
                         serde_json::from_slice::<Json>(&asset.bytes).unwrap();
                     }
@@ -241,7 +241,7 @@ fn any_value_of_any_field_is_translated_or_refused() {
                         translated += 1;
                         let mut written = Table::default();
                         made.factors.iter().for_each(|(name, values)| written.add_values(name, values));
-                        // What is written can be read again, if only to be refused.
+                        // The result can be read back, or is refused without a panic.
                         let _ = hf::assets(&made.metadata, &written);
                     }
                 }
@@ -251,7 +251,7 @@ fn any_value_of_any_field_is_translated_or_refused() {
     assert!(translated > 100, "{translated}");
 }
 
-/// Places in a JSON value as pointers, to a depth; of a long list or table the first few.
+/// Returns pointers to the places in a JSON value, to a depth; only the first few of a long list or object.
 fn paths(value: &Json, depth: usize) -> Vec<String> {
     let children: Vec<(String, &Json)> = match value {
         Json::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), value)).collect(),
@@ -286,16 +286,16 @@ fn assets_that_gguf_cannot_say_are_refused_by_name() {
         hf::metadata(&assets, &Table::default(), "x", 1).unwrap_err().to_string()
     };
     let cases = [
-        ("llama3", 0, "/model_type", json!("mamba"), "model_type \"mamba\" has no GGUF form"),
+        ("llama3", 0, "/model_type", json!("mamba"), "model_type \"mamba\" has no known GGUF form"),
         ("llama3", 0, "/hidden_size", json!(null), "config.json: \"hidden_size\" is missing"),
         ("llama3", 0, "/num_attention_heads", json!(0), "config.json: \"num_attention_heads\" is 0"),
         ("llama3", 0, "/hidden_act", json!("relu"), "activation \"relu\""),
         ("llama3", 0, "/vocab_size", json!(100), "has no id below 100, the rows of the embedding"),
         ("llama3", 0, "/rope_parameters/rope_type", json!("dynamic"), "rotary scaling of type \"dynamic\""),
-        ("llama3", 0, "/quantization_config", json!({}), "quantized in its own way"),
+        ("llama3", 0, "/quantization_config", json!({}), "a checkpoint with a quantization_config"),
         ("qwen2", 0, "/use_sliding_window", json!(true), "a sliding window"),
         ("phi3", 0, "/rope_parameters/long_factor", json!([1.0]), "\"long_factor\" has 1 entries, 3 are needed"),
-        ("llama3", 0, "/rms_norm_eps", json!(1e60), "\"attention.layer_norm_rms_epsilon\" would be 1e60"),
+        ("llama3", 0, "/rms_norm_eps", json!(1e60), "\"attention.layer_norm_rms_epsilon\" is 1e60"),
         (
             "phi3",
             0,
@@ -303,15 +303,21 @@ fn assets_that_gguf_cannot_say_are_refused_by_name() {
             json!([1.0, -2.0, 3.0]),
             "\"long_factor\" has a factor that is not",
         ),
-        ("gemma3", 0, "/query_pre_attn_scalar", json!(7), "query_pre_attn_scalar 7: GGUF cannot say it"),
-        ("llama3", 1, "/normalizer", json!({"type": "Lowercase"}), "known for the normalizer"),
-        ("llama3", 1, "/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("x"), "known for the pre_tokenizer"),
-        ("llama3", 1, "/model/type", json!("WordPiece"), "a tokenizer of the kind WordPiece"),
+        ("gemma3", 0, "/query_pre_attn_scalar", json!(7), "query_pre_attn_scalar 7: GGUF cannot store it"),
+        ("llama3", 1, "/normalizer", json!({"type": "Lowercase"}), "no known GGUF name for the normalizer"),
+        (
+            "llama3",
+            1,
+            "/pre_tokenizer/pretokenizers/0/pattern/Regex",
+            json!("x"),
+            "no known GGUF name for the pre_tokenizer",
+        ),
+        ("llama3", 1, "/model/type", json!("WordPiece"), "a tokenizer of type WordPiece"),
         ("llama3", 1, "/model/merges/0", json!(["a"]), "tokenizer.json: merge 0 is not a pair"),
-        ("llama3", 1, "/added_tokens/0/id", json!(3), "do not go together one to one"),
+        ("llama3", 1, "/added_tokens/0/id", json!(3), "one of them occurs twice"),
         ("llama3", 1, "/post_processor", json!({"type": "BertProcessing"}), "post_processor"),
-        ("phi3", 1, "/model/merges", json!([]), "are not merged, where sentencepiece would"),
-        ("phi3", 1, "/normalizer", json!({"type": "NFKC"}), "falls back to bytes with normalizer"),
+        ("phi3", 1, "/model/merges", json!([]), "are not merged, but sentencepiece would merge them"),
+        ("phi3", 1, "/normalizer", json!({"type": "NFKC"}), "a tokenizer with byte fallback, normalizer"),
     ];
     for (name, file, path, value, message) in cases {
         let error = change(name, file, path, value);

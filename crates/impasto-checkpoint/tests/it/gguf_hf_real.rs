@@ -1,7 +1,7 @@
-//! Translation of real files. IMPASTO_MODELS names a folder with `smollm2-135m-q4_1.gguf` and the folder
-//! `smollm2-135m-continuous` it was made from; IMPASTO_TEXT a text (wikitext-2 valid); IMPASTO_VOCABS the folder
-//! `models` of llama.cpp's sources, whose `ggml-vocab-*.gguf` come with texts and the ids that the original tokenizers
-//! gave. What is not set is skipped with a printed line.
+//! Translation of real files. IMPASTO_MODELS is a folder with `smollm2-135m-q4_1.gguf` and the folder
+//! `smollm2-135m-continuous` that it was converted from. IMPASTO_TEXT is a text (wikitext-2 valid). IMPASTO_VOCABS is
+//! the folder `models` of llama.cpp's sources, whose `ggml-vocab-*.gguf` come with texts and the ids of the original
+//! tokenizers. Tests whose variable is not set are skipped with a message.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ fn asset<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a [u8] {
     &checkpoint.assets().iter().find(|asset| asset.name == name).unwrap_or_else(|| panic!("{name}")).bytes
 }
 
-/// The metadata of a model with this tokenizer; all its sizes but the vocabulary are made up.
+/// Returns the metadata of a model with this tokenizer. All sizes except that of the vocabulary are arbitrary.
 fn metadata_of(tokenizer: &[u8], rows: usize) -> Metadata {
     let config = json!({
         "model_type": "llama", "vocab_size": rows, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1,
@@ -91,7 +91,7 @@ fn a_real_gguf_has_the_config_and_the_tokens_of_the_folder_it_was_made_from() {
             }
         }
     }
-    // And the folder gives the vocabulary of the GGUF.
+    // The folder also gives the vocabulary of the GGUF.
     let made = metadata_of(&std::fs::read(folder.join("tokenizer.json")).unwrap(), 49152);
     let metadata = checkpoint.metadata().unwrap();
     for key in ["model", "pre", "tokens", "token_type", "merges", "add_bos_token"] {
@@ -109,7 +109,7 @@ fn a_real_gguf_has_the_config_and_the_tokens_of_the_folder_it_was_made_from() {
     }
 }
 
-/// llama.cpp's own test files: texts and the ids that transformers gave them, without special tokens.
+/// llama.cpp's own test files: texts, and their ids by transformers, without special tokens.
 #[test]
 fn real_vocabularies_give_the_ids_that_their_original_tokenizers_gave() {
     const NAMES: [&str; 7] = ["llama-spm", "phi-3", "llama-bpe", "qwen2", "gpt-2", "starcoder", "refact"];
@@ -135,7 +135,7 @@ fn real_vocabularies_give_the_ids_that_their_original_tokenizers_gave() {
         }
         assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
 
-        // From tokenizer.json to a vocabulary and back, the tokenizer stays the same.
+        // A round trip through GGUF metadata preserves the tokenizer.
         let metadata = checkpoint.metadata().unwrap();
         let json = asset(&checkpoint, "tokenizer.json");
         let made = metadata_of(json, metadata.strings("tokenizer.ggml.tokens").unwrap().len());

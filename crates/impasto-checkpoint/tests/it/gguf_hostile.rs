@@ -1,17 +1,17 @@
-//! GGUF files that break a rule: one clear line each, the file and the tensor or key named.
+//! Invalid GGUF files: each error is one clear line that names the file and the tensor or key.
 
 use crate::common::gguf::{array, entry, file_of, pair, pair_u32, sample, string};
 use impasto_checkpoint::{Checkpoint, gguf};
 use proptest::prelude::*;
 
-/// The sample with `bytes` at a place.
+/// Returns the sample with `bytes` at an offset.
 fn patched(at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = sample();
     file[at..at + bytes.len()].copy_from_slice(bytes);
     file
 }
 
-/// Each case: the file and what the message must say after the file's name.
+/// The cases: a file, and the start of the message after the file name.
 fn cases() -> Vec<(Vec<u8>, String)> {
     const HEADER: usize = 24;
     let of_pair = |pair: Vec<u8>| file_of(&[pair], &[], &[]);
@@ -43,8 +43,8 @@ fn cases() -> Vec<(Vec<u8>, String)> {
         (patched(HEADER + 8, b"\xff"), "key is not UTF-8"),
         (of_pair(pair("k", 13, &[1])), "key \"k\": values of type 13, which GGUF does not have"),
         (of_pair(pair("k", u32::MAX, &[1])), "key \"k\": values of type 4294967295, which GGUF does not have"),
-        (of_pair(pair("k", 7, &[2])), "key \"k\": a truth value of 2, allowed are 0 and 1"),
-        (of_pair(pair("k", 9, &array(7, 2, &[1, 3]))), "key \"k\": a truth value of 3, allowed are 0 and 1"),
+        (of_pair(pair("k", 7, &[2])), "key \"k\": a boolean of 2; allowed are 0 and 1"),
+        (of_pair(pair("k", 9, &array(7, 2, &[1, 3]))), "key \"k\": a boolean of 3; allowed are 0 and 1"),
         (of_pair(pair("k\n", 8, &huge)), "key \"k\\n\": cut short: a string needs 18446744073709551615 bytes, "),
         (
             of_pair(pair("k", 9, &array(12, u64::MAX / 8, &[]))),
@@ -55,7 +55,7 @@ fn cases() -> Vec<(Vec<u8>, String)> {
         (of_pair(pair("k", 9, &array(9, 1000, &[]))), "key \"k\": cut short: 1000 values declared, "),
         (of_pair(pair("k", 9, &array(13, 0, &[]))), "key \"k\": values of type 13, which GGUF does not have"),
         (of_pair(pair("k", 9, &nested)), "key \"k\": arrays nested more than 8 deep"),
-        (file_of(&[pair_u32("k", 1), pair_u32("l", 1), pair_u32("k", 1)], &[], &[]), "key \"k\" comes twice"),
+        (file_of(&[pair_u32("k", 1), pair_u32("l", 1), pair_u32("k", 1)], &[], &[]), "key \"k\" occurs twice"),
         (of_pair(pair("general.alignment", 10, &32u64.to_le_bytes())), alignment),
         (of_pair(pair_u32("general.alignment", 0)), alignment),
         (of_pair(pair_u32("general.alignment", 48)), alignment),
@@ -73,10 +73,10 @@ fn cases() -> Vec<(Vec<u8>, String)> {
         (of_entry(entry("w", &[0, 1 << 32, 1 << 32, 1 << 32], 0, 0), 4), overflow),
         (of_entry(entry("w", &[1 << 61], 28, 0), 4), overflow),
         (of_entry(entry("w", &[1 << 32, 1 << 32], 99, 0), 4), overflow),
-        (of_entry(entry("w", &[33], 8, 0), 64), "tensor \"w\": rows of 33 weights, which make no blocks of 32"),
-        (of_entry(entry("w", &[16, 2], 8, 0), 64), "tensor \"w\": rows of 16 weights, which make no blocks of 32"),
-        (of_entry(entry("w", &[], 8, 0), 64), "tensor \"w\": rows of 1 weights, which make no blocks of 32"),
-        (of_entry(entry("w", &[128], 16, 0), 64), "tensor \"w\": rows of 128 weights, which make no blocks of 256"),
+        (of_entry(entry("w", &[33], 8, 0), 64), "tensor \"w\": rows of 33 weights are not whole blocks of 32"),
+        (of_entry(entry("w", &[16, 2], 8, 0), 64), "tensor \"w\": rows of 16 weights are not whole blocks of 32"),
+        (of_entry(entry("w", &[], 8, 0), 64), "tensor \"w\": rows of 1 weights are not whole blocks of 32"),
+        (of_entry(entry("w", &[128], 16, 0), 64), "tensor \"w\": rows of 128 weights are not whole blocks of 256"),
         (of_entry(entry("w", &[9], 24, 0), 8), "tensor \"w\": ends at 9, past the end of the data at 8"),
         (
             of_entry(entry("w", &[1 << 40], 24, 0), 8),
@@ -140,7 +140,7 @@ fn a_message_stays_short() {
     assert!(message.contains("17 dimensions") && message.len() < 1000, "{} bytes", message.len());
 }
 
-/// A header may have as many bytes as one of safetensors; a file may have more.
+/// A header is limited to the length of a safetensors header; a file may be longer.
 #[test]
 fn a_header_over_the_limit_is_refused() {
     const MANY: u64 = 100_000_100;
@@ -153,7 +153,7 @@ fn a_header_over_the_limit_is_refused() {
     assert!(message.ends_with("long.gguf: header of more than 100000000 bytes"), "{message}");
 }
 
-/// What is behind the last tensor is padding; what is before its end is not.
+/// Bytes after the last tensor are padding and may be missing; bytes before its end may not.
 #[test]
 fn every_truncation_of_what_counts_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
@@ -170,7 +170,7 @@ fn every_truncation_of_what_counts_is_an_error() {
     }
 }
 
-/// A prefix is enough, as long as it holds the header.
+/// A prefix that contains the header is sufficient.
 #[test]
 fn the_header_is_parsed_from_a_prefix() {
     let file = sample();
@@ -185,7 +185,7 @@ fn the_header_is_parsed_from_a_prefix() {
     gguf::parse_header(&file, start as u64 - 40, "f").expect_err("a file shorter than its header");
 }
 
-/// What parses lies inside the file and keeps apart.
+/// Checks that the tensors of a valid header are inside the file and do not overlap.
 fn holds_together(file: &[u8]) {
     let Ok(header) = gguf::parse_header(file, file.len() as u64, "f") else { return };
     let mut end = 0;

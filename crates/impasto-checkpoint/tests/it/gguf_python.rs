@@ -1,7 +1,7 @@
-//! The Python package gguf reads what this crate writes, and the other way round.
+//! The Python package gguf reads what this crate writes, and vice versa.
 //!
-//! `IMPASTO_PYTHON` names an interpreter that has the package; without it this is skipped, and said so; with
-//! `IMPASTO_REQUIRE_PYTHON=1` that is a failure. `IMPASTO_MODELS` names a folder with real models.
+//! `IMPASTO_PYTHON` is an interpreter with the package; without it, the tests are skipped with a message, or fail if
+//! `IMPASTO_REQUIRE_PYTHON=1`. `IMPASTO_MODELS` is a folder with real models.
 
 use std::env;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Checkpoint, Opaque, TensorInfo, TensorSpec, write_gguf};
 use impasto_core::DType;
 
-/// The interpreter, if there is one.
+/// Returns the interpreter, if there is one.
 fn python() -> Option<PathBuf> {
     let found = env::var_os("IMPASTO_PYTHON").map(PathBuf::from);
     let has_package = |program: &PathBuf| {
@@ -28,7 +28,7 @@ fn python() -> Option<PathBuf> {
     usable
 }
 
-/// Runs the script beside this file; returns what it prints.
+/// Runs `tests/gguf_package.py` and returns its output.
 fn run(python: &Path, command: &str, path: &Path) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf_package.py");
     let output = Command::new(python).arg("-B").arg(script).arg(command).arg(path).output().unwrap();
@@ -40,7 +40,7 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A value as its type and the hexadecimal digits of its bytes.
+/// Formats a value as its type and the hexadecimal digits of its bytes.
 fn shown(value: &Value) -> String {
     let digits = match value {
         Value::U8(n) => hex(n.to_le_bytes()),
@@ -81,7 +81,7 @@ fn shown_all(array: &Array) -> String {
     digits.join(",")
 }
 
-/// Every key, value and tensor, as the script prints them.
+/// Lists all keys, values and tensors like the script.
 fn listing(checkpoint: &Checkpoint) -> String {
     let mut out = String::new();
     for (key, value) in checkpoint.metadata().unwrap().iter() {

@@ -1,4 +1,4 @@
-//! GGUF files: what is written is read back, and a file comes back from its header and its tensors.
+//! GGUF files: written files are read back, and a file is restored from its header and its tensors.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const PLAIN: [DType; 8] =
     [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I8, DType::I16, DType::I32, DType::I64];
 
-/// Opaque types: name, weights and bytes of a block; for one that nobody knows, the bytes stand for themselves.
+/// Opaque types: name, weights per block and bytes per block.
 const OPAQUE: [(&str, u64, u64); 4] = [("IQ2_XXS", 256, 66), ("MXFP4", 32, 17), ("IQ1_M", 256, 56), ("TQ1_0", 256, 54)];
 
 fn any_array(depth: u32) -> BoxedStrategy<Array> {
@@ -57,7 +57,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// A tensor of any type of ggml: rows of whole blocks, at most 4 extents, some of them 0.
+/// A tensor of any ggml type: rows of whole blocks, at most 4 dimensions, some of them 0.
 fn any_tensor() -> impl Strategy<Value = TensorSpec> {
     let rows = || prop::collection::vec(0u64..4, 0..4);
     let plain = (prop::sample::select(&PLAIN[..]), rows()).prop_map(|(dtype, shape)| TensorSpec::new("", dtype, shape));
@@ -71,14 +71,14 @@ fn any_tensor() -> impl Strategy<Value = TensorSpec> {
             let bytes = rows * blocks * size;
             TensorSpec::opaque("", [rows, blocks * weights], Opaque { name: name.into(), bytes })
         });
-    // Nobody knows it, so its length goes on to the next tensor.
+    // An unknown type: its data extends to the next tensor.
     let unknown = (0u32..100, 1u64..4).prop_map(|(number, lines)| {
         TensorSpec::opaque("", [7, 5], Opaque { name: format!("GGML_{}", 1000 + number), bytes: 64 * lines })
     });
     prop_oneof![3 => plain, 3 => blocks, 1 => opaque, 1 => unknown]
 }
 
-/// The data of a tensor: bytes that differ.
+/// Returns pseudo-random data for a tensor.
 fn data_of(spec: &TensorSpec, seed: u64) -> Vec<u8> {
     let mut state = seed ^ spec.name.len() as u64;
     let mut byte = || {
@@ -88,7 +88,7 @@ fn data_of(spec: &TensorSpec, seed: u64) -> Vec<u8> {
     (0..spec.byte_len().unwrap()).map(|_| byte()).collect()
 }
 
-/// The file again from its header and its tensors.
+/// Restores a file from its header and its tensors.
 fn copy_of(checkpoint: &Checkpoint, chunk: usize) -> Result<Vec<u8>, CheckpointError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("copy.gguf");
@@ -157,7 +157,8 @@ proptest! {
     }
 }
 
-/// Entries not in the order of the data, version 2, bits of NaN in the metadata, padding of the header not zero.
+/// Entries not in the order of the data, version 2, a NaN with a payload in the metadata, nonzero padding of the
+/// header.
 #[test]
 fn a_foreign_header_is_rebuilt_byte_for_byte() {
     let nan = 0x7FA0_1234u32;
@@ -177,7 +178,7 @@ fn a_foreign_header_is_rebuilt_byte_for_byte() {
     assert_eq!(copy_of(&checkpoint, 7).unwrap(), file);
 }
 
-/// Of a file that is not canonical the tensors come back, but not every byte.
+/// A file that is not canonical restores its tensors, but not every byte.
 #[test]
 fn padding_tells_whether_the_file_comes_back() {
     let file = sample();
@@ -190,7 +191,7 @@ fn padding_tells_whether_the_file_comes_back() {
         let (_dir, checkpoint) = open(&odd);
         assert_eq!(copy_of(&checkpoint, 1000).unwrap(), file);
     }
-    // Of a tensor, not of the padding.
+    // A byte of a tensor, not of the padding.
     let mut other = file.clone();
     other[start + 7] = 1;
     assert!(canonical(&other));
@@ -200,7 +201,7 @@ fn padding_tells_whether_the_file_comes_back() {
     let (_dir, checkpoint) = open(&unpadded);
     assert_eq!(copy_of(&checkpoint, 1).unwrap(), [&unpadded[..], &[0; 29]].concat());
 
-    // Metadata alone; the padding of the header may be missing then.
+    // Metadata without tensors: the padding of the header may be missing.
     let lone = file_of(&[pair_u32("k", 1)], &[], &[]);
     for len in [24 + 17, lone.len() - 1, lone.len()] {
         let (_dir, checkpoint) = open(&lone[..len]);
@@ -210,7 +211,7 @@ fn padding_tells_whether_the_file_comes_back() {
     }
 }
 
-/// A type that nobody knows goes on to the next tensor, the last one to the end of the file.
+/// Data of an unknown type extends to the next tensor or, for the last one, to the end of the file.
 #[test]
 fn unknown_types_are_kept() {
     let entries = [entry("a", &[100, 3], 1234, 0), entry("b", &[4], 0, 64), entry("c", &[9], 77, 96)];
@@ -248,14 +249,14 @@ fn a_raw_header_must_fit_the_tensors() {
     let only = std::slice::from_ref;
     assert_eq!(
         refused(&raw, only(&a)),
-        "tensor \"b\": the raw header has it, but it is not among the tensors to write"
+        "tensor \"b\": the raw header contains it, but it is not among the tensors to write"
     );
     let c = TensorSpec::new("c", DType::F16, [3]);
-    assert_eq!(refused(&raw, &[a.clone(), b.clone(), c]), "tensor \"c\": the raw header lacks it");
+    assert_eq!(refused(&raw, &[a.clone(), b.clone(), c]), "tensor \"c\": the raw header does not contain it");
     let wide = TensorSpec::new("a", DType::Q4_0, [64]);
     assert_eq!(
         refused(&raw, &[wide, b.clone()]),
-        "tensor \"a\": the raw header says Q4_0 [2, 32], to be written is Q4_0 [64]"
+        "tensor \"a\": the raw header has Q4_0 [2, 32], the tensor to write is Q4_0 [64]"
     );
     assert_eq!(refused(&raw[..raw.len() - 1], &[a, b]), "cut short: the header needs 128 bytes, 127 follow");
     let unknown = file_of(&[], &[entry("u", &[1], 99, 0)], &[]);
@@ -289,11 +290,11 @@ fn tensors_that_make_no_file_are_refused() {
     assert_eq!(refused(bytes("a", &[u64::MAX])), "tensor \"a\": the byte count of its shape overflows 64 bits");
     assert_eq!(
         refused(TensorSpec::new("a", DType::Q6K, [128])),
-        "tensor \"a\": rows of 128 weights, which make no blocks of 256"
+        "tensor \"a\": rows of 128 weights are not whole blocks of 256"
     );
     assert_eq!(
         refused(TensorSpec::opaque("a", [256], Opaque { name: "IQ2_XXS".into(), bytes: 65 })),
-        "tensor \"a\": the raw header says IQ2_XXS [256] of 66 bytes, to be written is IQ2_XXS [256] of 65 bytes"
+        "tensor \"a\": the raw header has IQ2_XXS [256] of 66 bytes, the tensor to write is IQ2_XXS [256] of 65 bytes"
     );
     let odd: Metadata = [("general.alignment", 33u32)].into_iter().collect();
     assert_eq!(refused_with(&odd, &[]), "general.alignment must be of type u32 and a power of two, at most 65536");
@@ -318,7 +319,7 @@ fn a_file_that_is_not_finished_leaves_nothing() {
     assert_eq!(entries(dir.path()), 0);
 }
 
-/// A safetensors file is canonical, too.
+/// Safetensors files are also canonical.
 #[test]
 fn formats_are_told_apart_by_content() {
     let dir = tempfile::tempdir().unwrap();

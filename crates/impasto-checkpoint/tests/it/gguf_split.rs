@@ -1,4 +1,4 @@
-//! GGUF files in several parts, and folders that hold GGUF files.
+//! Split GGUF files, and folders with GGUF files.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ const ONE: &str = "m-00001-of-00003.gguf";
 const TWO: &str = "m-00002-of-00003.gguf";
 const THREE: &str = "m-00003-of-00003.gguf";
 
-/// A part: its place from 0, then one tensor of bytes a name.
+/// Builds a part with index `no` (from 0) and a tensor of 4 bytes for each name.
 fn part(no: u16, count: u16, names: &[&str]) -> Vec<u8> {
     let mut pairs = vec![pair("split.no", 2, &no.to_le_bytes()), pair("split.count", 2, &count.to_le_bytes())];
     if no == 0 {
@@ -23,7 +23,7 @@ fn part(no: u16, count: u16, names: &[&str]) -> Vec<u8> {
     file_of(&pairs, &entries, &data)
 }
 
-/// The first part has no tensors, as gguf-split can be asked to write it.
+/// A split file whose first part has no tensors, as gguf-split can write it.
 fn set() -> Vec<(&'static str, Vec<u8>)> {
     vec![(ONE, part(0, 3, &[])), (TWO, part(1, 3, &["c", "a"])), (THREE, part(2, 3, &["b"]))]
 }
@@ -36,7 +36,8 @@ fn folder(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
     dir
 }
 
-/// The message for a file of a folder (the folder itself for ""), the folder's own path replaced by "DIR".
+/// Returns the error message for a file of a folder ("" for the folder itself), with the folder's path replaced by
+/// "DIR".
 fn refused(files: &[(&str, Vec<u8>)], name: &str) -> String {
     let dir = folder(files);
     let path = if name.is_empty() { dir.path().to_owned() } else { dir.path().join(name) };
@@ -59,7 +60,7 @@ fn any_part_opens_all_and_so_does_the_folder() {
             checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.shard, checkpoint.bytes(t))).collect();
         assert_eq!(tensors, [("a", 1, &b"aaaa"[..]), ("b", 2, b"bbbb"), ("c", 1, b"cccc")]);
     }
-    // Alone it would be a model that lacks most of its weights.
+    // A part alone would be a model without most of its weights.
     let error = Checkpoint::open(Path::new(&folder(&set()[1..]).path().join(THREE))).unwrap_err().to_string();
     assert!(error.ends_with("it is one part of 3, and \"m-00001-of-00003.gguf\" is missing"), "{error}");
 }
@@ -82,15 +83,15 @@ fn sets_that_break_a_rule() {
     );
     assert_eq!(
         refused(&with(2, THREE, sample()), THREE),
-        format!("DIR/{THREE}: by its name it is one part of 3, by its metadata a whole file")
+        format!("DIR/{THREE}: its name is that of one of 3 parts, but its metadata are those of a whole file")
     );
     assert_eq!(
         refused(&with(2, THREE, sample()), ONE),
-        format!("DIR/{THREE}: by its name it is one part of 3, by its metadata a whole file")
+        format!("DIR/{THREE}: its name is that of one of 3 parts, but its metadata are those of a whole file")
     );
     assert_eq!(
         refused(&with(2, THREE, part(2, 3, &["c"])), TWO),
-        format!("DIR/{TWO}: tensor \"c\": held by two shards, \"{TWO}\" and \"{THREE}\"")
+        format!("DIR/{TWO}: tensor \"c\": it is in two shards, \"{TWO}\" and \"{THREE}\"")
     );
     assert_eq!(
         refused(&with(2, THREE, part(2, 3, &["b", "d"])), TWO),
@@ -98,12 +99,12 @@ fn sets_that_break_a_rule() {
     );
     assert_eq!(
         refused(&with(2, THREE, part(3, 3, &["b"])), THREE),
-        format!("DIR/{THREE}: split.no 3 and split.count 3 name no part")
+        format!("DIR/{THREE}: split.no 3 and split.count 3 are not a valid part")
     );
     let wrong_type = file_of(&[pair("split.count", 6, &2f32.to_le_bytes())], &[], &[]);
     assert_eq!(
         refused(&with(2, THREE, wrong_type), THREE),
-        format!("DIR/{THREE}: split.no 0 and split.count 18446744073709551615 name no part")
+        format!("DIR/{THREE}: split.no 0 and split.count 18446744073709551615 are not a valid part")
     );
     assert_eq!(
         refused(&with(2, THREE, shard_of(&[("b", b"1")])), ONE),
@@ -129,10 +130,10 @@ fn folders_choose_safetensors_first_and_one_gguf_else() {
 
     let mut several = set();
     several.push(("z.gguf", sample()));
-    let expected = "several GGUF files, \"m-00001-of-00003.gguf\" and \"z.gguf\" among them; name one of them";
+    let expected = "several GGUF files, such as \"m-00001-of-00003.gguf\" and \"z.gguf\": open one of them";
     assert_eq!(refused(&several, ""), format!("DIR: {expected}"));
     let two = [("a.gguf", sample()), ("b.gguf", sample())];
-    assert_eq!(refused(&two, ""), "DIR: several GGUF files, \"a.gguf\" and \"b.gguf\" among them; name one of them");
+    assert_eq!(refused(&two, ""), "DIR: several GGUF files, such as \"a.gguf\" and \"b.gguf\": open one of them");
     let of_others = [(ONE, part(0, 3, &[])), ("m-00001-of-00002.gguf", part(0, 2, &[]))];
     assert!(refused(&of_others, "").contains("several GGUF files"));
     assert_eq!(

@@ -1,11 +1,11 @@
-//! Files that break a rule: one clear line each, the file and the tensor named.
+//! Invalid files: each error is one clear line that names the file and the tensor.
 
 use crate::common::{entry, file_of, shard_of};
 use impasto_checkpoint::{Checkpoint, parse_header};
 use impasto_core::DType;
 use proptest::prelude::*;
 
-/// Each case: the file and what the message must say after the file's name.
+/// The cases: a file, and the start of the message after the file name.
 fn cases() -> Vec<(Vec<u8>, &'static str)> {
     let one = |json: &str| file_of(json, &[0; 8]);
     let tensor = |body: &str| one(&format!(r#"{{"w":{{{body}}}}}"#));
@@ -38,7 +38,7 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             one(r#"{"__metadata__":{},"__metadata__":{}}"#),
             "__metadata__ is not a map from strings to strings: duplicate field `__metadata__`",
         ),
-        (one(r#"{"__metadata__":{"a":"1","b":"","a":"2"}}"#), "__metadata__ names \"a\" twice"),
+        (one(r#"{"__metadata__":{"a":"1","b":"","a":"2"}}"#), "__metadata__ has the key \"a\" twice"),
         (tensor(""), "tensor \"w\": unreadable entry: missing field `dtype`"),
         (one(r#"{"w":["U8",[8],[0,8]]}"#), "tensor \"w\": unreadable entry: invalid type: sequence"),
         (
@@ -81,7 +81,7 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
             one(r#"{"w":{"dtype":"F4","shape":[14],"data_offsets":[0,7]}}"#),
             "the tensors cover 7 bytes of data, the file holds 8",
         ),
-        (tensor(r#""dtype":"U8","shape":[8],"data_offsets":[8,0]"#), "tensor \"w\": data_offsets [8, 0] run backwards"),
+        (tensor(r#""dtype":"U8","shape":[8],"data_offsets":[8,0]"#), "tensor \"w\": data_offsets [8, 0] are reversed"),
         (
             tensor(r#""dtype":"F32","shape":[3],"data_offsets":[0,8]"#),
             "tensor \"w\": shape and dtype need 12 bytes, data_offsets hold 8",
@@ -160,7 +160,7 @@ fn deep_nesting_does_not_exhaust_the_stack() {
     }
 }
 
-/// A prefix is enough, as long as it holds the header.
+/// A prefix that contains the header is sufficient.
 #[test]
 fn the_header_is_parsed_from_a_prefix() {
     let file = shard_of(&[("a", &[1; 100]), ("b", &[2; 50])]);
@@ -186,13 +186,13 @@ fn every_truncation_is_an_error() {
     Checkpoint::open(&path).unwrap();
 }
 
-/// What we accept, the reference implementation accepts, and both read the same tensors.
+/// Checks that the reference implementation accepts what we accept, and that both read the same tensors.
 fn agrees_with_the_reference(file: &[u8]) {
     let Ok(ours) = parse_header(file, file.len() as u64, "f") else {
         return;
     };
     let theirs = match safetensors::SafeTensors::deserialize(file) {
-        // Dtypes that the reference does not know are bytes to us.
+        // Dtypes unknown to the reference are opaque here.
         Err(_) if ours.tensors.iter().any(|t| t.dtype == DType::Opaque) => return,
         theirs => theirs.expect("the reference refuses what we accept"),
     };

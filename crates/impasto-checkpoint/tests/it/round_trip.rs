@@ -1,4 +1,4 @@
-//! What is written is read back, by this crate and by the reference implementation.
+//! Written files are read back, by this crate and by the reference implementation.
 
 use crate::common::{entries, file_of};
 use impasto_checkpoint::{Checkpoint, Opaque, TensorSpec, TensorWriter, parse_header, write_safetensors};
@@ -9,7 +9,7 @@ fn spec(name: &str, dtype: DType, shape: &[u64]) -> TensorSpec {
     TensorSpec::new(name, dtype, shape)
 }
 
-/// Tensors of any plain dtype and 0 to 3 extents (some of them 0), with unique names of any characters.
+/// Tensors of any plain dtype with 0 to 3 dimensions (some of them 0) and unique names with any characters.
 fn any_tensors() -> impl Strategy<Value = Vec<(TensorSpec, Vec<u8>)>> {
     let tensor = (prop::sample::select(&DType::PLAIN[..]), prop::collection::vec(0u64..5, 0..4));
     let named = prop::collection::btree_map("\\PC{0,8}|[a-z\"\\\\\n]{1,4}", tensor, 0..8);
@@ -62,7 +62,7 @@ proptest! {
             prop_assert_eq!(reference.tensor(&spec.name).unwrap().data(), bytes.as_slice());
         }
 
-        // The same file again from its raw header, in chunks that know nothing of tensors.
+        // Restores the file from its raw header, in chunks that ignore tensor boundaries.
         let copy = dir.path().join("copy.safetensors");
         let specs: Vec<_> = checkpoint.tensors().iter().map(TensorSpec::from).collect();
         let mut writer = TensorWriter::with_header(&copy, checkpoint.shards()[0].header(), &specs).unwrap();
@@ -77,8 +77,8 @@ proptest! {
     }
 }
 
-/// Spelling that no writer of ours would choose: other field order, spaces, padding, bytes not in
-/// the order of the names or of the entries, a field of another name.
+/// A header that our writer would not produce: other order of fields, spaces, padding, data not in the order of names
+/// or of entries, an unknown field.
 #[test]
 fn a_foreign_header_is_rebuilt_byte_for_byte() {
     let json = concat!(
@@ -98,7 +98,7 @@ fn a_foreign_header_is_rebuilt_byte_for_byte() {
     assert_eq!(std::fs::read(&path).unwrap(), file);
 }
 
-/// Elements of 4 and 6 bits, and a dtype that nobody knows: the reference reads back what it knows of them.
+/// Elements of 4 and 6 bits, and an unknown dtype: the reference reads back those that it knows.
 #[test]
 fn dtypes_of_others_are_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -142,25 +142,31 @@ fn a_raw_header_must_fit_the_tensors() {
         error.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&error).to_owned()
     };
     assert_eq!(refused(&raw, std::slice::from_ref(&a)), "tensor \"b\": ends at 5, past the end of the data at 4");
-    assert_eq!(refused(&raw, &[a.clone(), spec("c", DType::U8, &[])]), "tensor \"c\": the raw header lacks it");
+    assert_eq!(
+        refused(&raw, &[a.clone(), spec("c", DType::U8, &[])]),
+        "tensor \"c\": the raw header does not contain it"
+    );
     assert_eq!(refused(&raw, &[a.clone(), a.clone()]), "the tensors cover 5 bytes of data, the file holds 8");
     assert_eq!(
         refused(&raw, &[spec("a", DType::Bf16, &[2]), b.clone()]),
-        "tensor \"a\": the raw header says F16 [2], to be written is BF16 [2]"
+        "tensor \"a\": the raw header has F16 [2], the tensor to write is BF16 [2]"
     );
     assert_eq!(
         refused(&raw, &[spec("a", DType::F16, &[2, 1]), b.clone()]),
-        "tensor \"a\": the raw header says F16 [2], to be written is F16 [2, 1]"
+        "tensor \"a\": the raw header has F16 [2], the tensor to write is F16 [2, 1]"
     );
     let empty = file_of(r#"{"z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#, &[]);
-    assert_eq!(refused(&empty, &[]), "tensor \"z\": the raw header has it, but it is not among the tensors to write");
+    assert_eq!(
+        refused(&empty, &[]),
+        "tensor \"z\": the raw header contains it, but it is not among the tensors to write"
+    );
     let trailing = [raw.clone(), vec![b' '; 2]].concat();
     assert_eq!(refused(&trailing, &[a.clone(), b.clone()]), "the tensors cover 5 bytes of data, the file holds 7");
-    // Bytes after the header that are as many as a tensor lacks: the lengths agree, the tensors do not.
+    // Trailing bytes as long as a missing tensor: the lengths agree, but the tensors do not.
     let trailing = [raw.clone(), vec![b' ']].concat();
     assert_eq!(
         refused(&trailing, std::slice::from_ref(&a)),
-        "tensor \"b\": the raw header has it, but it is not among the tensors to write"
+        "tensor \"b\": the raw header contains it, but it is not among the tensors to write"
     );
     let cut = format!("header of {} bytes declared, 32 bytes follow", raw.len() - 8);
     assert_eq!(refused(&raw[..40], &[a.clone(), b.clone()]), cut);
@@ -215,9 +221,9 @@ fn tensors_that_make_no_file_are_refused() {
     let half = TensorSpec { opaque: None, ..TensorSpec::opaque("b", [1], Opaque { name: "F4".into(), bytes: 1 }) };
     assert!(refused(&[half]).ends_with("tensor \"b\": safetensors has no type opaque"));
     let both = TensorSpec { dtype: DType::U8, ..TensorSpec::opaque("b", [1], Opaque { name: "F4".into(), bytes: 1 }) };
-    assert!(refused(&[both]).ends_with("tensor \"b\": dtype and name of the type do not go together"));
+    assert!(refused(&[both]).ends_with("tensor \"b\": its dtype and the name of its type contradict each other"));
     let taken = TensorSpec::opaque("b", [3], Opaque { name: "F16".into(), bytes: 6 });
-    assert!(refused(&[taken]).ends_with("the raw header says F16 [3], to be written is F16 [3] of 6 bytes"));
+    assert!(refused(&[taken]).ends_with("the raw header has F16 [3], the tensor to write is F16 [3] of 6 bytes"));
     let error = write_safetensors(&path, None, &[(spec("a", DType::F32, &[2]), b"1234")]).unwrap_err().to_string();
     assert!(error.ends_with("tensor \"a\": shape and dtype need 8 bytes, data_offsets hold 4"), "{error}");
 }

@@ -1,50 +1,53 @@
-//! The damping of a covariance, found on tokens that it was not made of.
+//! Search for the damping of a covariance, on tokens that the covariance is not computed from.
 //!
-//! Rounding with feedback through the damped covariance `H = L L^T`, at steps `c / L_ii`, leaves errors `e` for which the
-//! entries of `e L` are independent, each of variance `c^2 / 12`. On other tokens, of covariance `G`, such an error costs
-//! `tr(L^-1 G L^-T) c^2 / 12`, and the rate is the mean of `log2(L_ii / c)` but for a constant. So at equal rate the cost
-//! is as
+//! Let `H = L L^T` be the damped covariance. Rounding with error feedback through `H`, at steps `c / L_ii`, leaves
+//! errors `e` for which the entries of `e L` are independent with variance `c^2 / 12`. On other tokens, with covariance
+//! `G`, this error costs `tr(L^-1 G L^-T) c^2 / 12`. Up to a constant, the rate is the mean of `log2(L_ii / c)`. At
+//! equal rate, the logarithm of the cost is therefore
 //!
-//! `log tr(L^-1 G L^-T) / n + mean log L_ii^2`,
+//! `log tr(L^-1 G L^-T) / n + mean log L_ii^2`
 //!
-//! which no weight enters: one factorisation for each damping that is tried.
+//! up to a constant. The weights do not occur in it, so each damping that is tried takes one factorization.
 
 use impasto_model::ModelError;
 
 use super::sums::zeros;
 use crate::feedback::cholesky;
 
-/// Dampings tried, as shares of the mean diagonal: this many powers of 10 from [`LEAST`] on, four to a decade.
+/// Number of dampings to choose from, as shares of the mean diagonal: four per decade from 10^[`LEAST`] up.
 pub const STEPS: usize = 15;
-/// Logarithm to base 10 of the least.
+/// Logarithm to base 10 of the smallest damping.
 const LEAST: f64 = -4.0;
-/// Where to begin when nothing is known: 0.01. Below it the cost may be nearly flat, with a second minimum.
+/// Step of the search to start from by default: damping 0.01. The cost may be nearly flat below it, with a second
+/// minimum.
 pub const USUAL: usize = 8;
-/// A lower damping must lower the cost by this at each step, in nats. Where the cost is flat the higher one is safer: with
-/// little damping, directions that no token showed take errors without limit, and one token that has them is spoilt.
+/// Each step to a lower damping must lower the cost by this much, in nats. Where the cost is flat, the higher damping
+/// is safer: with little damping, the errors are unbounded in directions that no calibration token covers, and one
+/// token in that direction has a wrong output.
 const WORTH: f64 = 0.004;
-/// Tokens held back that are looked at, evenly spread if there are more.
+/// Most held-out tokens that are used; if there are more, these are evenly spread.
 const TOKENS: usize = 512;
 
-/// The damping of a step of the search.
+/// Returns the damping of a step of the search.
 pub fn damping(step: usize) -> f64 {
     10f64.powf(LEAST + step as f64 / 4.0)
 }
 
-/// The damping at which rounding costs least on tokens held back.
+/// The damping at which rounding costs least on held-out tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Found {
-    /// Its step.
+    /// Its step of the search.
     pub step: usize,
-    /// The cost of rounding there, over what the damped covariance would have it: 1 if the tokens were as forecast.
+    /// Cost of rounding on the held-out tokens over the cost that the damped covariance predicts; 1 if the prediction
+    /// holds.
     pub held_back: f64,
 }
 
-/// Searches from the step `start`, or from [`USUAL`] if that is above it, for the damping of `sum / tokens` (n x n, lower
-/// triangle) on the inputs `held`, rows of n.
+/// Searches for the damping of the covariance `sum / tokens` (n x n, lower triangle) on the held-out inputs `held`
+/// (rows of n), starting at step `start` or [`USUAL`], whichever is higher.
 ///
 /// # Errors
-/// If there is no room for the factor.
+/// If memory for the factor cannot be allocated.
 pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) -> Result<Found, ModelError> {
     let rows = held.len().checked_div(n).unwrap_or(0);
     let taken = rows.min(TOKENS);
@@ -52,7 +55,7 @@ pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) 
     let mut matrix: Vec<f64> = zeros(size, "the factor of a covariance")?;
     let scale = 1.0 / tokens.max(1) as f64;
     let mean = (0..n).map(|i| f64::from(sum[i * n + i])).sum::<f64>() * scale / n.max(1) as f64;
-    // An input that is always 0 has no part in this, whatever the damping.
+    // Inputs that are always 0 are excluded, whatever the damping.
     let live: Vec<usize> = (0..n).filter(|&i| sum[i * n + i] > 0.0).collect();
     let mut ratio = [f64::NAN; STEPS];
     let mut cost = |step: usize| {
@@ -78,8 +81,8 @@ pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) 
     Ok(Found { step, held_back: ratio[step] })
 }
 
-/// The least of a function of `0..count` that falls to its minimum and rises behind it, from `start` on; or, below
-/// `start`, where it stops to fall by [`WORTH`] a step.
+/// Returns the minimum of a function on `0..count` that falls and then rises, searching from `start`. Below `start` the
+/// search ends where a step gains no more than [`WORTH`].
 fn descend(start: usize, count: usize, cost: &mut dyn FnMut(usize) -> f64) -> usize {
     let (mut best, mut least) = (start, cost(start));
     let up: Vec<usize> = (start + 1..count).collect();
@@ -103,7 +106,7 @@ fn descend(start: usize, count: usize, cost: &mut dyn FnMut(usize) -> f64) -> us
 mod tests {
     use super::*;
 
-    /// A matrix of numbers from -1/2 to 1/2.
+    /// A random matrix with entries from -1/2 to 1/2.
     fn random(rows: usize, columns: usize) -> Vec<f64> {
         let mut state = 7u64;
         let mut next = || {
@@ -127,19 +130,19 @@ mod tests {
         (0..n).map(|i| h[i * n + i]).sum()
     }
 
-    /// The cost has its minimum where the damped covariance is that of the tokens held back: at a damping of d, if the
-    /// covariance lacks d times its mean diagonal.
+    /// The cost is lowest where the damped covariance equals that of the held-out tokens: at damping d, if the
+    /// covariance is short of d times its mean diagonal.
     #[test]
     fn finds_what_the_covariance_lacks() {
         let n = 24;
-        // In half of all directions.
+        // Rank n/2.
         let sum = gram(&random(n / 2, n), n);
         for step in [4, 7, 8, 9, 11] {
             let lacks = damping(step) * trace(&sum, n) / n as f64;
             let mut factor = sum.clone();
             (0..n).for_each(|i| factor[i * n + i] += lacks);
             assert!(cholesky(&mut factor, n));
-            // The columns of the factor: tokens of that covariance.
+            // The columns of the factor, scaled, are tokens with that covariance.
             let held: Vec<f64> = (0..n * n)
                 .map(|at| if at % n < at / n { 0.0 } else { factor[at % n * n + at / n] * (n as f64).sqrt() })
                 .collect();
@@ -152,8 +155,8 @@ mod tests {
         }
     }
 
-    /// Few tokens of independent inputs: the covariance is all noise, and the more damping the better. Many tokens: hardly
-    /// any is needed.
+    /// With few tokens of independent inputs, the covariance is mostly noise, and more damping is better. With many
+    /// tokens, little is needed.
     #[test]
     fn noise_is_damped() {
         let n = 32;
@@ -180,7 +183,7 @@ mod tests {
         let without: Vec<f64> = rows.iter().enumerate().filter(|(at, _)| at % n != 3).map(|(_, &x)| x).collect();
         let smaller = search(&narrow(&gram(&without, n - 1)), 50, &narrow(&without), n - 1, USUAL).expect("room");
         assert!(found.step.abs_diff(smaller.step) <= 1, "{found:?} {smaller:?}");
-        // Nothing at all, or not a number, ends the search all the same.
+        // The search also ends with sums of zeros or NaN.
         assert_eq!(search(&[0.0; 4], 1, &[1.0, 2.0], 2, 9).expect("room").step, 9);
         assert_eq!(search(&[f32::NAN; 4], 1, &[1.0, 2.0], 2, 9).expect("room").step, 9);
     }
@@ -199,7 +202,7 @@ mod tests {
             }
         }
         assert_eq!(descend(4, 9, &mut |_| f64::NAN), 4);
-        // Where it is flat, the higher one.
+        // Where the cost is flat, the higher damping wins.
         assert_eq!(descend(4, 9, &mut |step| step as f64 * WORTH / 2.0), 4);
         assert_eq!(descend(4, 9, &mut |step| step as f64 * -WORTH / 2.0), 8);
     }

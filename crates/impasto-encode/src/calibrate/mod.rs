@@ -1,13 +1,13 @@
-//! Calibration: what the linear layers of a model see on a text, and how much errors of their outputs weigh.
+//! Calibration: measures the inputs of a model's linear layers on a text, and how much errors of their outputs matter.
 //!
-//! Of each input the mean of `x x^T` is kept, of each output the diagonal of the Fisher information: the mean square of
-//! the gradient of `-log p(y)`, `y` drawn from the model itself. An error `e` of the outputs costs about
-//! `1/2 sum g^2 e^2` in KL divergence (the second-order expansion of the divergence at its minimum), so with the
-//! covariance of the inputs the cost of a change of the weights is known before it is made.
+//! For each input it computes the mean of `x x^T`, and for each output the diagonal of the Fisher information: the mean
+//! square of the gradient of `-log p(y)`, with `y` drawn from the model. An error `e` of the outputs costs about
+//! `1/2 sum g^2 e^2` in KL divergence (its second-order expansion at the minimum). Together with the covariance of the
+//! inputs, this predicts the cost of a change of the weights.
 //!
-//! All windows of the text go through the model together, one block at a time, and back again. Memory holds the ends of
-//! the model, one block, the residual streams of all windows, the covariances of a sublayer, and the activations of
-//! some windows; what the backward pass needs is kept in a file ([`spill`]).
+//! All windows of the text pass through the model together, one block at a time, forward and then backward. Memory
+//! holds the embedding and output projection, one block, the residual streams of all windows, the covariances of a
+//! sublayer, and the activations of some windows. What the backward pass needs is in a temporary file ([`spill`]).
 
 mod damping;
 mod result;
@@ -30,23 +30,23 @@ pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, Rows, zeros};
 pub(crate) use sums::{Group, Sums};
 
-/// Seed of the labels that are drawn.
+/// Seed for drawing the labels `y`.
 const SEED: u64 = 1;
-/// One in so many windows is held back, to find the dampings on.
+/// One in this many windows is held out, to search the dampings on.
 const HELD_BACK: usize = 8;
 
-/// How much of a text is used, and how.
+/// How much of a text calibration uses, and its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalibrateOptions {
     /// Most tokens for the covariances.
     pub tokens: usize,
-    /// Most tokens, the first of these, for the gradients; a token costs three times as much here as there.
+    /// Most tokens for the gradients, taken from the start of these. A token costs three times as much here.
     pub gradient_tokens: usize,
-    /// Tokens in a window, which begins with an empty context.
+    /// Tokens per window. Each window starts with an empty context.
     pub window: usize,
-    /// Threads; 0 for as many as the machine has. The statistics do not depend on it.
+    /// Number of threads; 0 means one per core. The statistics do not depend on it.
     pub threads: usize,
-    /// Most memory that it may take, roughly; no limit when `None`.
+    /// Approximate limit on memory, in bytes; `None` for no limit.
     pub memory_limit: Option<u64>,
 }
 
@@ -56,26 +56,27 @@ impl Default for CalibrateOptions {
     }
 }
 
-/// What calibration is doing, for those who watch.
+/// Progress of a calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calibrating {
-    /// Forwards through a block: its number from 0, and how many there are.
+    /// Forward pass through a block: its index, and the number of blocks.
     Forward(usize, usize),
-    /// Forwards and backwards through the output projection.
+    /// Forward and backward pass through the output projection.
     OutputProjection,
-    /// Backwards through a block: its number from 0, and how many there are.
+    /// Backward pass through a block: its index, and the number of blocks.
     Backward(usize, usize),
-    /// Writing the file.
+    /// Writing the file of statistics.
     Writing,
 }
 
-/// Runs `tokens` through a model, a window at a time (what is left over at the end is not used), and writes the
-/// statistics to `path`. `weights` are those of `checkpoint`; blocks are loaded one at a time, twice each. `text` is the
-/// hash of the text. `watch` hears what is done next, and may end it.
+/// Measures statistics of a model on `tokens` and writes them to `path`.
+///
+/// Tokens are evaluated in windows; a last, incomplete window is ignored. `weights` must be those of `checkpoint`; each
+/// block is loaded twice. `text` is the hash of the text. `watch` is called before each stage and can cancel.
 ///
 /// # Errors
-/// If there is no whole window, the model cannot run it, it takes more memory than allowed, or the file cannot be
-/// written, or [`EncodeError::Cancelled`]; then what was at `path` stays.
+/// If there is no complete window, the model cannot run the text, memory would exceed the limit, the file cannot be
+/// written, or `watch` cancels ([`EncodeError::Cancelled`]). What was at `path` then stays.
 pub fn calibrate(
     checkpoint: &Checkpoint,
     weights: &dyn WeightSource,
@@ -135,8 +136,8 @@ pub fn calibrate(
     result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
 }
 
-/// About the bytes that calibration takes: ends and a block of the model, streams, covariances of a sublayer,
-/// activations of a piece, some logits.
+/// Estimates the memory that calibration takes, in bytes: embedding, output projection and one block of the model,
+/// residual streams, covariances of a sublayer, activations of a batch, and some logits.
 fn memory(config: &DecoderConfig, window: usize, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
     let wide = |n: usize| n as u128;
     let (hidden, inner) = (wide(config.hidden_size), wide(config.intermediate_size.max(config.query_width())));
@@ -153,7 +154,7 @@ fn memory(config: &DecoderConfig, window: usize, tokens: usize, gradient_tokens:
     u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }
 
-/// What is known of the inputs of a group when its covariance lies in the file.
+/// What is known of a group's input once its covariance is in the temporary file.
 struct Settled {
     names: Vec<String>,
     inputs: usize,
@@ -164,18 +165,19 @@ struct Settled {
     held_back: Option<f64>,
 }
 
-/// A calibration on its way.
+/// A calibration in progress.
 struct Run<'a> {
     frame: &'a Frame,
-    /// The windows, and those held back if there are any.
+    /// The windows for the covariances and, if there are any, the held-out windows.
     walks: Vec<Walk>,
-    /// Values of the streams, the first of them, that the backward pass needs.
+    /// Number of leading values of the residual streams that the backward pass needs.
     kept: usize,
-    /// These before each sublayer, and behind the last.
+    /// These values before each sublayer and after the last one.
     streams: Vec<Stretch>,
-    /// By name.
+    /// By the name of the group.
     groups: BTreeMap<String, Settled>,
-    /// The last steps of damping found, for each input of a block by its place there, and for that of the output projection.
+    /// The last damping step found for each input, by its position in a block; `None` for the input of the output
+    /// projection.
     steps: HashMap<Option<usize>, usize>,
     spill: Spill,
 }
@@ -203,14 +205,14 @@ impl Run<'_> {
         self.keep_streams()
     }
 
-    /// The input of the output projection; the streams are not needed any more.
+    /// Observes the input of the output projection and frees the residual streams.
     fn head(&mut self) -> Result<(), EncodeError> {
         self.observe([self.frame.head()], [None], |frame, walk, probe| walk.finish(frame, probe))?;
         self.walks.clear();
         Ok(())
     }
 
-    /// Sets aside what the backward pass needs of the streams.
+    /// Saves what the backward pass needs of the residual streams.
     fn keep_streams(&mut self) -> Result<(), EncodeError> {
         let mut left = self.kept;
         let parts = self.walks.iter().map(|walk| {
@@ -222,8 +224,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Shows the inputs of `layers` in all windows to a probe, and settles their covariances. `kinds`: the number
-    /// of each of these inputs among those of its block.
+    /// Observes the inputs of `layers` in all windows and settles their covariances. `kinds` are the positions of these
+    /// inputs in their block, as in `steps`.
     fn observe<'l>(
         &mut self,
         layers: impl IntoIterator<Item = LinearInfo<'l>>,
@@ -245,7 +247,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Finds the damping of a group, adds the inputs held back to its sum, and puts its covariance into the file.
+    /// Finds the damping of a group, adds the held-out inputs to its sum, and writes its covariance to the temporary
+    /// file.
     fn settle(&mut self, mut group: Group, held: &[f32], kind: Option<usize>) -> Result<(), EncodeError> {
         let Some(name) = group.names.first().cloned() else { return Ok(()) };
         let n = group.inputs;
@@ -277,7 +280,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// From the output projection back to the embedding, over `tokens`.
+    /// Runs the backward pass over `tokens`, from the output projection to the embedding.
     fn backward(
         &mut self,
         weights: &dyn WeightSource,
@@ -305,7 +308,7 @@ impl Run<'_> {
     }
 }
 
-/// A hash of all tensors: names, dtypes, shapes and bytes.
+/// Returns a hash of the names, dtypes, shapes and bytes of all tensors.
 pub fn model_hash(checkpoint: &Checkpoint) -> blake3::Hash {
     let hash = |tensor: &impasto_checkpoint::TensorInfo| {
         let hash = blake3::hash(checkpoint.bytes(tensor));

@@ -1,4 +1,4 @@
-//! From sums to the file of statistics.
+//! Turns sums into the file of statistics.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,8 @@ use super::sums::Fisher;
 use crate::error::EncodeError;
 use crate::statistics::{self, Group, Info, Linear};
 
-/// Writes what was found: means, sensitivities, weights of rows. `ends`: the names of embedding and output projection.
+/// Computes means, sensitivities and row weights, and writes them. `ends` are the names of the embedding and the output
+/// projection.
 pub fn write(
     path: &Path,
     mut info: Info,
@@ -23,7 +24,7 @@ pub fn write(
     let embedded = mean_over(&fisher.embedding);
     let (mut rows, mut linears) = (BTreeMap::new(), BTreeMap::new());
     for (input, group) in &groups {
-        // A covariance of inputs that are always 0 says nothing.
+        // A covariance of inputs that are always 0 contains no information.
         let used = group.mean_square > 0.0;
         for name in &group.names {
             let Some(sums) = fisher.outputs.get(name) else { continue };
@@ -31,7 +32,8 @@ pub fn write(
             let sensitivity = mean_of(&weights) / 2.0;
             let mut damping = if used { group.damping } else { 0.0 };
             if name == embedding && used && sensitivity > 0.0 {
-                // A tied matrix errs twice: in the logits through the covariance, in the embedding as it is.
+                // Errors of a tied matrix matter twice: in the logits, through the covariance, and in the embedding,
+                // directly.
                 let ratio = mean_of(&embedded) / mean_of(&weights);
                 damping += ratio / group.mean_square.max(f64::MIN_POSITIVE);
                 if ratio > 0.0 && embedded.len() == weights.len() {
@@ -76,7 +78,7 @@ fn mean_of(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// Values over their mean.
+/// Divides values by their mean.
 fn relative(values: &[f64]) -> Vec<f32> {
     let mean = mean_of(values).max(f64::MIN_POSITIVE);
     values.iter().map(|v| (v / mean) as f32).collect()

@@ -1,4 +1,4 @@
-//! What is set aside while a model is calibrated: a [`Spool`] of values, beside the statistics.
+//! Temporary storage of values during calibration: a [`Spool`] in the folder of the statistics.
 
 use std::path::Path;
 
@@ -6,23 +6,23 @@ use impasto_checkpoint::CheckpointError;
 
 use crate::spool::Spool;
 
-/// Bytes of values that are converted or read at a time.
+/// Bytes of values that are converted or read at once.
 const BUFFER: usize = 1 << 16;
 
-/// Values one part after another, little-endian; they are gone when it is dropped or the program dies.
+/// Values in a temporary file, little-endian. The file is deleted on drop and when the process dies.
 pub struct Spill(Spool);
 
-/// Where in a [`Spill`] values lie that were pushed together.
+/// The place of values in a [`Spill`] that were pushed together.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch {
-    /// Its first byte.
+    /// Offset in the file, in bytes.
     first: u64,
-    /// How many there are.
+    /// Number of values.
     pub values: u64,
 }
 
 impl Spill {
-    /// A file in the folder of `path`, which is made if it is missing.
+    /// Creates a temporary file in the folder of `path`, and the folder if it does not exist.
     pub fn beside(path: &Path) -> Result<Spill, CheckpointError> {
         let folder = path.parent().unwrap_or(path);
         std::fs::create_dir_all(folder).map_err(|error| CheckpointError::io(folder, error))?;
@@ -41,7 +41,7 @@ impl Spill {
         Ok(Stretch { first, values: (self.0.end() - first) / size_of::<f32>() as u64 })
     }
 
-    /// Puts the values of a place in `values`, which is as long.
+    /// Reads the values at a place into `values`, which must have that many elements.
     pub fn read(&mut self, place: Stretch, values: &mut [f32]) -> Result<(), CheckpointError> {
         assert_eq!(values.len() as u64, place.values);
         let mut left = values;
@@ -53,7 +53,7 @@ impl Spill {
         })
     }
 
-    /// Hands the bytes of a place to `sink`, little-endian, whole values at a time.
+    /// Passes the bytes at a place to `sink`, little-endian, whole values at a time.
     pub fn bytes(
         &mut self,
         place: Stretch,
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(read(places[1]), values[3..150_000]);
         assert_eq!(read(places[0]), values[..3]);
         assert!(read(places[2]).is_empty());
-        // On at the end, of several parts.
+        // A push after reads, in several parts.
         let place = spill.push([&values[150_000..199_000], &values[199_000..]]).expect("room");
         assert_eq!(place.values, 50_000);
         let mut last = vec![0.0; 50_000];

@@ -1,14 +1,14 @@
-//! What is summed over tokens.
+//! Sums over tokens.
 
 use std::collections::BTreeMap;
 
 use impasto_model::{GradientProbe, LinearInfo, ModelError, Probe, add_gram};
 use rayon::prelude::*;
 
-/// Outputs whose sums a task makes.
+/// Outputs whose sums are computed by one task.
 const OUTPUTS: usize = 256;
 
-/// Room for `count` values, all 0.
+/// Allocates `count` zeros, or returns [`ModelError::Memory`].
 pub fn zeros<T: Clone + Default>(count: Option<usize>, what: &'static str) -> Result<Vec<T>, ModelError> {
     let bytes = count.map_or(u64::MAX, |count| (count as u64).saturating_mul(size_of::<T>() as u64));
     let mut values = Vec::new();
@@ -17,15 +17,15 @@ pub fn zeros<T: Clone + Default>(count: Option<usize>, what: &'static str) -> Re
     Ok(values)
 }
 
-/// Linear layers that share an input, and the sum of `x x^T` over the tokens that it had.
+/// Linear layers that share an input, and the sum of `x x^T` over its tokens.
 pub struct Group {
-    /// The layers; the first names the group.
+    /// Names of the layers; the first one is the name of the group.
     pub names: Vec<String>,
     /// Number of inputs, n.
     pub inputs: usize,
-    /// n x n, row-major; the lower triangle is what counts.
+    /// n x n, row-major; only the lower triangle is used.
     pub sum: Vec<f32>,
-    /// Tokens.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
@@ -33,10 +33,10 @@ pub struct Group {
 pub struct Sums(pub Vec<Group>);
 
 impl Sums {
-    /// Of these layers, those of one input next to each other.
+    /// Creates empty sums for these layers; layers with the same input must be adjacent.
     ///
     /// # Errors
-    /// If there is no room for the sums.
+    /// If memory for the sums cannot be allocated.
     pub fn of<'a>(layers: impl IntoIterator<Item = LinearInfo<'a>>) -> Result<Sums, ModelError> {
         let mut groups: Vec<(usize, Group)> = Vec::new();
         for LinearInfo { name, inputs, input, .. } in layers {
@@ -64,7 +64,7 @@ impl Probe for Sums {
     }
 }
 
-/// The inputs themselves, by the first layer that takes them: tokens x inputs.
+/// The inputs themselves, tokens x inputs, by the name of the first layer that takes them.
 #[derive(Default)]
 pub struct Rows(pub BTreeMap<String, Vec<f32>>);
 
@@ -78,13 +78,13 @@ impl Probe for Rows {
 
 /// Sums of squared gradients.
 pub struct Fisher {
-    /// By output of each layer; of the output projection its exact Fisher information.
+    /// By layer, for each output; for the output projection, its exact Fisher information.
     pub outputs: BTreeMap<String, Vec<f64>>,
-    /// Mean over the width, by token.
+    /// By token of the vocabulary: the mean over the width of the embedding.
     pub embedding: Vec<f64>,
 }
 
-/// Adds to `sums` what `term` makes of each column of `rows`, row after row.
+/// Adds `term` of each entry of `rows` to the sum of its column, in the order of the rows.
 fn add_columns(sums: &mut [f64], rows: &[f32], term: impl Fn(f64) -> f64 + Sync) {
     let width = sums.len().max(1);
     sums.par_chunks_mut(OUTPUTS).enumerate().for_each(|(part, sums)| {
@@ -96,7 +96,7 @@ fn add_columns(sums: &mut [f64], rows: &[f32], term: impl Fn(f64) -> f64 + Sync)
 }
 
 impl Fisher {
-    /// For a vocabulary of this size.
+    /// Creates sums for a vocabulary of this size.
     pub fn new(vocabulary: usize) -> Fisher {
         Fisher { outputs: BTreeMap::new(), embedding: vec![0.0; vocabulary] }
     }
@@ -107,7 +107,7 @@ impl Fisher {
 }
 
 impl Probe for Fisher {
-    /// Inputs went by on the way forwards.
+    /// Inputs are recorded in the forward pass only.
     fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
 }
 

@@ -1,22 +1,22 @@
-//! Cholesky factorisation in a fixed order of operations.
+//! Cholesky factorization in a fixed order of operations.
 
 use rayon::prelude::*;
 
 use super::multiply::{Row, WIDTH, multiply_add};
 
-/// Factors a symmetric positive definite matrix, `H = L L^T` with `L` lower triangular.
+/// Factors a symmetric positive definite matrix, `H = L L^T` with `L` lower triangular, in place.
 ///
-/// `h`: `n * n`, row-major; its lower triangle is replaced by `L`, what lies above the diagonal is left alone. Rows may
-/// follow, a matrix `X` of `n` columns, which is replaced by `X L^-T`. Columns are taken [`WIDTH`] at a time: what the
-/// columns before contribute is one product, rows side by side.
+/// `h` is `n * n`, row-major. Its lower triangle becomes `L`; the entries above the diagonal are unchanged. Rows of a
+/// matrix `X` with `n` columns may follow; they become `X L^-T`. Columns are processed [`WIDTH`] at a time, and the
+/// contribution of all earlier columns is one matrix product.
 ///
-/// False, with `h` half replaced, if a pivot is not above 0 or not finite.
+/// Returns false, with `h` partly overwritten, if a pivot is not positive or not finite.
 pub fn cholesky(h: &mut [f64], n: usize) -> bool {
     assert!(h.len() >= n * n && h.len().is_multiple_of(n.max(1)));
     let mut panel: Vec<Row<f64>> = Vec::new();
     for first in (0..n).step_by(WIDTH) {
         let width = WIDTH.min(n - first);
-        // The rows of the panel's columns, transposed and negated: row k is what column k gives to each of them.
+        // The rows of the panel's columns, transposed and negated: row k holds the factors of column k.
         panel.clear();
         panel
             .extend((0..first).map(|k| std::array::from_fn(|j| if j < width { -h[(first + j) * n + k] } else { 0.0 })));
@@ -28,7 +28,7 @@ pub fn cholesky(h: &mut [f64], n: usize) -> bool {
                 row[first..first + width].iter_mut().zip(sum).for_each(|(h, s)| *h += s);
             }
         });
-        // The block on the diagonal, then the rows below it by substitution.
+        // The diagonal block first, then the rows below it by substitution.
         for j in first..first + width {
             let mut pivot = h[j * n + j];
             for k in first..j {
@@ -52,7 +52,7 @@ pub fn cholesky(h: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// As [`substitute`] for the `width` entries from `first` on in up to [`WIDTH`] rows side by side; `block` begins with row
+/// Like [`substitute`], for the `width` entries from `first` on in up to [`WIDTH`] rows at once. `block` starts at row
 /// `first` of `L`.
 fn substitute_rows(rows: &mut [f64], block: &[f64], n: usize, first: usize, width: usize) {
     let mut entries: [Row<f64>; WIDTH] = [[0.0; WIDTH]; WIDTH];
@@ -73,7 +73,7 @@ fn substitute_rows(rows: &mut [f64], block: &[f64], n: usize, first: usize, widt
     }
 }
 
-/// Entry `j` of a row of `L`, given the entries before it from `first` on and row `j` of `L`.
+/// Computes entry `j` of a row of `L` from its entries `first..j` and row `j` of `L`.
 fn substitute(row: &mut [f64], pivot_row: &[f64], first: usize, j: usize) {
     let mut sum = row[j];
     for k in first..j {

@@ -1,9 +1,9 @@
-//! The covariance of a matrix' inputs, factored.
+//! The factored covariance of a matrix's inputs.
 
 use super::cholesky::cholesky;
 use super::multiply::{Row, WIDTH, multiply_add};
 
-/// The covariance of a matrix' inputs in the form that rounding uses.
+/// The covariance of a matrix's inputs, in the form that rounding uses.
 pub struct Feedback {
     pub(super) n: usize,
     /// `n * n`, row-major: entry (i, j) is `L_ji / L_ii` for j > i, else 0.
@@ -13,8 +13,8 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Of a covariance, `n * n` and symmetric (the lower triangle is read), plus `damping` times its mean diagonal on
-    /// the diagonal. `None` if that is not positive definite, or not of this size.
+    /// Factors a covariance (`n * n`, row-major; the lower triangle is read) after adding `damping` times its mean
+    /// diagonal to the diagonal. Returns `None` if the result is not positive definite, or if the size is not `n * n`.
     pub fn new(covariance: &[f32], n: usize, damping: f64) -> Option<Feedback> {
         if covariance.len() != n.checked_mul(n)? {
             return None;
@@ -33,18 +33,18 @@ impl Feedback {
         Some(Feedback { n, coefficients, diagonal })
     }
 
-    /// No covariance: rounding to nearest.
+    /// Creates the identity covariance, which means rounding to nearest.
     pub fn none(n: usize) -> Feedback {
         Feedback { n, coefficients: vec![], diagonal: vec![1.0; n] }
     }
 
-    /// Number of inputs.
+    /// Returns the number of inputs.
     pub fn inputs(&self) -> usize {
         self.n
     }
 
-    /// The squared error of the outputs, `|e L|^2`, summed over up to [`WIDTH`] rows `e` of errors, row-major
-    /// (further rows do not count).
+    /// Returns the squared error of the outputs, `|e L|^2`, summed over the rows `e` of `errors` (row-major). At most
+    /// [`WIDTH`] rows are used; others are ignored.
     pub fn square(&self, errors: &[f32]) -> f64 {
         let errors = side_by_side(errors, self.n);
         let mut sums = errors.clone();
@@ -56,13 +56,13 @@ impl Feedback {
         sums.iter().zip(&self.diagonal).map(column).sum()
     }
 
-    /// `L_ii`: how much an error of column `i` weighs once the columns before have made good what they can.
+    /// Returns `L_ii`: the weight of an error in column `i`, given the best correction by the columns before it.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal
     }
 }
 
-/// Up to [`WIDTH`] rows, `n` numbers each, column by column, rows side by side. Rows that are not there are zeros.
+/// Transposes up to [`WIDTH`] rows of `n` numbers: one [`Row`] per column. Missing rows are zeros.
 pub(super) fn side_by_side(rows: &[f32], n: usize) -> Vec<Row<f32>> {
     let mut columns: Vec<Row<f32>> = vec![[0.0; WIDTH]; n];
     for (lane, row) in rows.chunks_exact(n.max(1)).take(WIDTH).enumerate() {

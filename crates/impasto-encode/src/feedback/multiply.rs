@@ -1,12 +1,12 @@
-//! The product that Cholesky factorisation and error feedback spend their time in.
+//! The matrix product at the core of Cholesky factorization and error feedback.
 //!
-//! Every result is a sum in a fixed order of products, each operation rounded by itself: no fused multiply-add, and the
-//! lanes of a vector are different results, never parts of one sum. So it is the same on every processor, whatever the
-//! width of its vectors; the copies below differ in speed only.
+//! Each result is a sum of products in a fixed order, and each operation is rounded separately: there is no fused
+//! multiply-add, and the lanes of a vector are separate results, never parts of one sum. Results are therefore the same
+//! on every processor and for every vector width; the versions below differ only in speed.
 
 use std::ops::{AddAssign, Mul};
 
-/// Results side by side in a row of the product.
+/// Results in a row of the product.
 pub const WIDTH: usize = 16;
 /// Rows of the product that are accumulated together.
 const TALL: usize = 8;
@@ -14,23 +14,24 @@ const TALL: usize = 8;
 /// A row of [`WIDTH`] numbers.
 pub type Row<T> = [T; WIDTH];
 
-/// A number that is multiplied: `f32` or `f64`.
+/// A number: `f32` or `f64`.
 pub trait Real: Copy + Mul<Output = Self> + AddAssign + Send + Sync {}
 impl Real for f32 {}
 impl Real for f64 {}
 
-/// Adds to `out[i]` the sum over `k` of `a[i * stride + k] * b[k]`, `k` ascending, sums added last.
+/// Adds to each `out[i]` the sum over `k` of `a[i * stride + k] * b[k]`. Each sum is computed first, with `k`
+/// ascending.
 ///
-/// `out`: as many rows as are wanted; `a`: of row `i`, the `b.len()` numbers from `i * stride`.
+/// Row `i` of `a` is the `b.len()` numbers from `i * stride` on. `zero` is the zero of `T`.
 pub fn multiply_add<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512F.
+            // SAFETY: the processor supports AVX-512F, as just checked.
             return unsafe { avx512(out, a, stride, b, zero) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
+            // SAFETY: the processor supports AVX2, as just checked.
             return unsafe { avx2(out, a, stride, b, zero) };
         }
     }
@@ -92,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The same bits as the plainest loop, whatever the processor.
+        /// The same bits as the simplest loop, on any processor.
         #[test]
         fn equals_its_definition(rows in 0usize..20, n in 0usize..40, spare in 0usize..3, seed in 0u64..1000) {
             let mut state = seed * 77 + 1;

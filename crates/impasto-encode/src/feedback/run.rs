@@ -1,28 +1,28 @@
-//! Rounding rows with error feedback, a column at a time.
+//! Rounds rows with error feedback, column by column.
 
 use super::covariance::{Feedback, side_by_side};
 use super::multiply::{Row, WIDTH, multiply_add};
 
-/// Columns rounded one by one before their errors go to all columns before them in one product.
+/// Columns that are rounded before their errors are propagated to all earlier columns in one product.
 const BLOCK: usize = 64;
 
-/// How a target becomes an integer, and the integer a weight.
+/// Turns a target into an integer, and the integer into a weight.
 pub trait Rounding: Sync {
-    /// Rounds the targets of column `column` in the rows from `row` on: integers to `z`, and their weights as a decoder
-    /// gives them to `weights`.
+    /// Rounds the targets of column `column` in the rows from `row` on. Writes the integers to `z`, and to `weights`
+    /// what a decoder makes of them.
     fn round(&self, column: usize, row: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>);
 }
 
-/// The rounding of up to [`WIDTH`] rows, under way: columns are rounded from the last to the first, and what each errs by moves the
-/// targets of those before it.
+/// The rounding of up to [`WIDTH`] rows in progress. Columns are rounded from last to first; the error of each column
+/// corrects the targets of the columns before it.
 ///
-/// It can stop at any column. A [`Checkpoint`] taken there leads back, so that a block of columns can be rounded by several rules, or
-/// with several steps, and the best one kept. Where it stops does not change a bit of the result.
+/// A run can stop at any column. A [`Checkpoint`] taken there restores that state, so several rules or steps can be
+/// tried on a block of columns and the best one kept. The result is bit for bit the same wherever the run stops.
 ///
 /// ```
 /// use impasto_encode::feedback::{Feedback, Rounding, RoundingRun, Row};
 ///
-/// /// To the nearest multiple of a step.
+/// /// Rounds to the nearest multiple of a step.
 /// struct Nearest(f32);
 ///
 /// impl Rounding for Nearest {
@@ -34,7 +34,7 @@ pub trait Rounding: Sync {
 ///     }
 /// }
 ///
-/// // Two inputs that mostly go together: what one weight errs by, the other makes good.
+/// // Two correlated inputs: one weight compensates for the error of the other.
 /// let feedback = Feedback::new(&[1.0, 0.9, 0.9, 1.0], 2, 0.0).expect("positive definite");
 /// let mut run = RoundingRun::new(&feedback, &[0.3, 0.4], 0, 1.0).expect("one row of two weights");
 ///
@@ -43,42 +43,45 @@ pub trait Rounding: Sync {
 /// run.round_to(0, &Nearest(1.0));
 /// assert_eq!(run.integers(), [1, 0]); // 0.3 + 0.9 * 0.4 is nearer to 1
 ///
-/// run.roll_back(&checkpoint); // again, with a finer step for the first column
+/// run.roll_back(&checkpoint); // try a finer step for the first column
 /// run.round_to(0, &Nearest(0.5));
 /// assert_eq!(run.integers(), [1, 0]);
 /// ```
 pub struct RoundingRun<'a> {
     feedback: &'a Feedback,
-    /// Number of the first row.
+    /// Index of the first row.
     first: usize,
-    /// How many rows there are.
+    /// Number of rows.
     rows: usize,
-    /// How much of each error the columns before it make good.
+    /// Share of each error that the columns before it compensate.
     kept: f32,
     weights: Vec<Row<f32>>,
-    /// Weights, moved against the errors of all blocks that are done.
+    /// Weights, corrected for the errors of all completed blocks.
     targets: Vec<Row<f32>>,
     z: Vec<Row<i32>>,
-    /// Errors of the columns from `start` on that have not gone to the blocks before: those from `next` to the block's end are known.
+    /// Errors of the current block, whose first column is `start`: known from column `next` on, and not yet propagated
+    /// to earlier blocks.
     errors: [Row<f32>; BLOCK],
-    /// Columns before this one are to be rounded.
+    /// Columns before this one are not yet rounded.
     next: usize,
 }
 
-/// Where a [`RoundingRun`] stood: the errors still pending and the integers so far.
+/// The state of a [`RoundingRun`]: the integers so far, and the errors not yet propagated.
 #[derive(Clone)]
 pub struct Checkpoint {
-    /// Of the columns that were to be rounded, and the integers of the others.
+    /// Targets of the columns that are not yet rounded; `z` has the integers of the others.
     targets: Vec<Row<f32>>,
     z: Vec<Row<i32>>,
     errors: [Row<f32>; BLOCK],
 }
 
 impl<'a> RoundingRun<'a> {
-    /// Begins at the last column.
+    /// Starts a run at the last column.
     ///
-    /// `weights`: up to [`WIDTH`] rows of [`Feedback::inputs`] weights each, row-major; `first`: the number of the first of these rows, for
-    /// the [`Rounding`]; `kept`: how much of each error the columns before it make good, 1 for all. `None` for other numbers of weights.
+    /// `weights` are up to [`WIDTH`] rows of [`Feedback::inputs`] weights, row-major. `first` is the index of the first
+    /// of these rows, which is passed to the [`Rounding`]. `kept` is the share of each error that the columns before it
+    /// compensate; 1 for all of it. Returns `None` if `weights` is not a whole number of rows or more than [`WIDTH`]
+    /// rows.
     pub fn new(feedback: &'a Feedback, weights: &[f32], first: usize, kept: f32) -> Option<Self> {
         let n = feedback.n;
         let rows = weights.len() / n.max(1);
@@ -99,12 +102,12 @@ impl<'a> RoundingRun<'a> {
         })
     }
 
-    /// How many columns are still to be rounded: the first ones.
+    /// Returns the number of columns that are not yet rounded, which are the first ones.
     pub fn remaining(&self) -> usize {
         self.next
     }
 
-    /// Rounds columns from the last that remains down to `column`.
+    /// Rounds the remaining columns, from last to first, down to and including `column`.
     pub fn round_to(&mut self, column: usize, rounding: &impl Rounding) {
         let Feedback { n, coefficients, .. } = self.feedback;
         while self.next > column {
@@ -114,7 +117,7 @@ impl<'a> RoundingRun<'a> {
             for i in (start.max(column)..self.next).rev() {
                 let mut target = [self.targets[i]];
                 if !coefficients.is_empty() {
-                    // The columns of this block that are rounded already.
+                    // Errors of the columns of this block that are already rounded.
                     let row = &coefficients[i * n + i + 1..i * n + end];
                     multiply_add(&mut target, row, *n, &self.errors[i + 1 - start..end - start], 0.0);
                 }
@@ -131,14 +134,14 @@ impl<'a> RoundingRun<'a> {
         }
     }
 
-    /// Where the run stands. It holds 64 bytes for each column, and 4 KB.
+    /// Returns the state of the run. It takes 64 bytes per column, and 4 KB.
     pub fn checkpoint(&self) -> Checkpoint {
         let (targets, z) = (self.targets[..self.next].to_vec(), self.z[self.next..].to_vec());
         Checkpoint { targets, z, errors: self.errors }
     }
 
-    /// Goes back, or forward, to where a run over these weights stood. False, and nothing changes, if the checkpoint is of another number
-    /// of columns.
+    /// Returns to the state of a checkpoint, earlier or later, of a run over the same weights. Returns false and
+    /// changes nothing if the checkpoint has a different number of columns.
     pub fn roll_back(&mut self, to: &Checkpoint) -> bool {
         let next = to.targets.len();
         if next + to.z.len() != self.feedback.n {
@@ -150,14 +153,14 @@ impl<'a> RoundingRun<'a> {
         true
     }
 
-    /// The integers, row by row; 0 in the columns that remain.
+    /// Returns the integers, row-major; columns that are not yet rounded are 0.
     pub fn integers(&self) -> Vec<i32> {
         let mut out = vec![0; self.rows * self.feedback.n];
         self.write(&mut out);
         out
     }
 
-    /// Writes the integers of the columns that are rounded, row by row.
+    /// Writes the integers of the rounded columns to `out`, row-major.
     fn write(&self, out: &mut [i32]) {
         for (lane, row) in out.chunks_exact_mut(self.feedback.n.max(1)).take(self.rows).enumerate() {
             row.iter_mut().zip(&self.z).skip(self.next).for_each(|(out, z)| *out = z[lane]);
@@ -165,9 +168,12 @@ impl<'a> RoundingRun<'a> {
     }
 }
 
-/// Rounds up to [`WIDTH`] rows in one go.
+/// Rounds up to [`WIDTH`] rows at once.
 ///
-/// The first arguments as for [`RoundingRun::new`]; `out`: an integer for each weight, row-major.
+/// The first arguments are those of [`RoundingRun::new`]. `out` receives an integer for each weight, row-major.
+///
+/// # Panics
+/// If there are more than [`WIDTH`] rows, an incomplete row, or if `out` has another length than `weights`.
 pub(crate) fn round_rows(
     feedback: &Feedback,
     weights: &[f32],
@@ -188,7 +194,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// To the nearest multiple of each column's step.
+    /// Rounds to the nearest multiple of each column's step.
     struct Nearest(Vec<f32>);
 
     impl Rounding for Nearest {
@@ -209,15 +215,15 @@ mod tests {
         (0..n).map(|_| next()).collect()
     }
 
-    /// `x x^T` of inputs that hang together.
+    /// `x x^T` of correlated inputs.
     fn covariance(n: usize) -> Vec<f32> {
         let mix = random(n * n, 3);
         let entry = |i: usize, j: usize| (0..n).map(|k| mix[i * n + k] * mix[j * n + k]).sum::<f32>();
         (0..n * n).map(|x| entry(x / n, x % n)).collect()
     }
 
-    /// What feedback is for: every entry of `(W - V) L` stays within half of the common step, so the error is as planned
-    /// whatever the covariance; rounding each weight by itself does far worse.
+    /// The purpose of feedback: every entry of `(W - V) L` is at most half of the common step, so the error is as
+    /// predicted, whatever the covariance. Without feedback it would be much larger.
     #[test]
     fn every_column_errs_by_half_a_step_at_most() {
         for n in [1, 5, 63, 64, 65, 150] {
@@ -263,7 +269,7 @@ mod tests {
     }
 
     proptest! {
-        /// Stops, trials by another rule and roll backs leave no trace: not a bit differs.
+        /// Stops, trials with another rule, and rollbacks do not change a bit.
         #[test]
         fn roll_backs_leave_no_trace(
             n in 1usize..200, rows in 1usize..=16, stops in prop::collection::vec((0usize..200, 0usize..200, any::<bool>()), 0..8), kept in 0.0f32..1.0,

@@ -1,4 +1,4 @@
-//! Classes of rows and columns for integers that are known.
+//! Fits classes of rows and columns to known integers.
 
 use impasto_codec::Kind;
 use impasto_codec::header::MAX_PLANE;
@@ -9,24 +9,25 @@ use crate::scales::ENOUGH;
 
 /// Rows that are summed together.
 const CHUNK: usize = 64;
-/// How far from where the mean square puts it the class of a row or column is looked for.
+/// How far the class of a row or column may be from the one that its mean square suggests.
 const REACH: i32 = 3;
 
-/// Raw bits of each integer, and the classes of rows and columns under which the rest costs least.
+/// The number of plane bits of each integer, and the classes of rows and columns at which the rest costs least.
 pub struct Classes {
     pub plane: u8,
     pub rows: Vec<i16>,
     pub columns: Vec<i16>,
 }
 
-/// Fits classes to integers, `columns` a row: one set for each number of plane bits that may be the best.
+/// Fits classes to integers, `columns` per row: one set for each number of plane bits that may be the best one.
 ///
-/// A plane costs every element a bit, an escape the few that need one: rows and columns that are rare may or may not be worth a plane.
+/// A plane costs one bit for every element; an escape costs more, but only where it occurs. A few rows or columns with
+/// large integers may or may not be worth a plane.
 pub fn fit_classes(costs: &Costs, z: &[i32], columns: usize) -> Vec<Classes> {
     let squares = mean_squares(z, columns);
     let widest = |of: fn(&[f64]) -> f64| of(&squares.0) * of(&squares.1);
     let largest = costs.mean_squares()[CLASSES - 1];
-    // What the widest class cannot hold goes to the plane: a bit is a factor of 4 of the mean square.
+    // The plane holds what exceeds the widest class: one bit is a factor of 4 in the mean square.
     let plane = |widest: f64| {
         let holds = |&plane: &u8| widest <= largest * 4f64.powi(plane.into());
         (0..MAX_PLANE).find(holds).unwrap_or(MAX_PLANE)
@@ -51,11 +52,11 @@ fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>)
     let squares = costs.mean_squares();
     let shrink = 4f64.powi(-i32::from(plane));
     let nearest = |square: f64| {
-        // Between two classes at their geometric middle.
+        // The boundary between two classes is their geometric mean.
         let above = squares.windows(2).take_while(|pair| square * square > pair[0] * pair[1]);
         above.count() as i32
     };
-    // Classes add up where mean squares multiply: the column's is taken beside a typical row.
+    // Classes add where mean squares multiply, so a column's class is computed relative to a typical row.
     let mut sorted = row_squares.clone();
     sorted.sort_unstable_by(f64::total_cmp);
     let typical_row = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0) * shrink;
@@ -66,7 +67,7 @@ fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>)
     let clamp = |t: i32| t.clamp(0, Kind::Lattice.max_class()) as usize;
     let offsets = (2 * REACH + 1) as usize;
     for _ in 0..2 {
-        // Each column's class beside the rows', then each row's beside the columns'.
+        // The class of each column given those of the rows, then of each row given those of the columns.
         let chunk = |chunk: usize| {
             let mut sums = vec![0u64; offsets * columns];
             for (r, &row) in row_classes.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
@@ -108,20 +109,21 @@ fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>)
     Classes { plane, rows: narrow(row_classes), columns: narrow(column_classes) }
 }
 
-/// The largest but for one in fifty.
+/// Returns the 98th percentile.
 fn nearly_largest(squares: &[f64]) -> f64 {
     let mut sorted = squares.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get((sorted.len() * 49 / 50).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
-/// The offset of least cost; the nearest to none where several cost the same.
+/// Returns the offset of least cost; among equal ones, the nearest to 0.
 fn cheapest(sums: &[u64]) -> i32 {
     let by_cost = (-REACH..).zip(sums).min_by_key(|&(offset, &cost)| (cost, offset.abs()));
     by_cost.map_or(0, |(offset, _)| offset)
 }
 
-/// The mean square of integers as row x column: of each row, and of each column relative to the rows.
+/// Models the mean squares of integers as row x column: returns that of each row, and that of each column relative to
+/// the rows.
 ///
 /// Sums have a fixed order, so they do not depend on the number of threads.
 fn mean_squares(z: &[i32], columns: usize) -> (Vec<f64>, Vec<f64>) {

@@ -1,4 +1,4 @@
-//! What an integer costs under a class, before the tables of its tensor are known.
+//! Costs of integers by class, before the tables of the tensor are known.
 
 use impasto_codec::Kind;
 use impasto_codec::class::class;
@@ -6,21 +6,21 @@ use impasto_codec::rans::{escape_code, symbol};
 use impasto_codec::tables::{COST_ONE, ESCAPE, parametric, symbol_cost};
 use impasto_core::varint;
 
-/// Classes of kind lattice.
+/// Number of classes of kind lattice.
 pub const CLASSES: usize = Kind::Lattice.max_class() as usize + 1;
-/// Magnitudes that have an entry; larger ones are computed.
+/// Magnitudes with a table entry; costs of larger ones are computed.
 const MAGNITUDES: usize = 256;
-/// The shape that stands for all: between the Gaussian and the heavier tails.
+/// The parametric shape used for all tensors: between the Gaussian and the heavier tails.
 const TYPICAL: u8 = 1;
 
-/// Costs in 2^-16 bit by class and magnitude, those of both signs averaged.
+/// Costs by class and magnitude, in units of 2^-16 bit, averaged over both signs.
 pub struct Costs {
     frequencies: Vec<[u64; impasto_codec::tables::SYMBOLS]>,
     table: Vec<[u32; MAGNITUDES]>,
 }
 
 impl Costs {
-    /// Of the parametric shape that fits most tensors best.
+    /// Returns the costs under the parametric shape that fits most tensors best.
     pub fn typical() -> Costs {
         let dearest = 64 * COST_ONE;
         let tables = parametric(Kind::Lattice, TYPICAL).unwrap_or_default();
@@ -39,7 +39,7 @@ impl Costs {
         self.frequencies[class.table][s] + (u64::from(class.low_bits) + escaped) * COST_ONE
     }
 
-    /// Cost of `z` in class `t`, in 2^-16 bit.
+    /// Returns the cost of `z` in class `t`, in units of 2^-16 bit.
     pub fn of(&self, t: usize, z: i32) -> u64 {
         match self.table[t].get(z.unsigned_abs() as usize) {
             Some(&cost) => u64::from(cost),
@@ -47,7 +47,8 @@ impl Costs {
         }
     }
 
-    /// For each class and magnitude `a`, how much cheaper `a - 1` is than `a`, in bits (0 for `a` of 0).
+    /// For each class and magnitude `a`, returns how many bits `a - 1` is cheaper than `a`; 0 if it is not, or if `a`
+    /// is 0.
     pub fn savings(&self) -> Vec<[f32; MAGNITUDES]> {
         let step = |costs: &[u32; MAGNITUDES], a: usize| match a {
             0 => 0.0,
@@ -56,11 +57,11 @@ impl Costs {
         self.table.iter().map(|costs| std::array::from_fn(|a| step(costs, a).max(0.0))).collect()
     }
 
-    /// Mean square of the integers of each class.
+    /// Returns the mean square of the integers of each class.
     pub fn mean_squares(&self) -> Vec<f64> {
         let mean = |t: usize| {
             let class = class(Kind::Lattice, t as i32, 0);
-            // 2048 slots shared out: a frequency is 2^-cost.
+            // The relative frequency of a symbol is 2^-cost.
             let weights = self.frequencies[class.table].map(|c| crate::arithmetic::exp2(-(c as f64) / 65536.0));
             let width = f64::from(1u32 << class.low_bits);
             let square = |s: usize| ((s as f64 - 31.0) * width).powi(2);

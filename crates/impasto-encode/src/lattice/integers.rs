@@ -14,32 +14,32 @@ use crate::rate::Rate;
 use crate::scales::Scales;
 use crate::shapes::best_shape;
 
-/// Rows that are rounded side by side.
+/// Rows that are rounded together.
 const SIDE_BY_SIDE: usize = 16;
-/// Rows of a sample: an eighth of them, but at least so many.
+/// Fewest rows of a sample, which otherwise has an eighth of all rows.
 const LEAST_SAMPLE: usize = 256;
-/// `lambda` over the square of the step at equal slopes and high rate: an octave of the step is a bit and a factor of 4
-/// of the error `step^2 / 12`, so the slope is `2 ln 2 / 12`.
+/// `lambda` over the square of the step, at equal slopes and high rate. Halving the step costs one bit and divides the
+/// error `step^2 / 12` by 4, so the slope is `2 ln 2 / 12`.
 pub const LAMBDA: f32 = 0.1155;
 
-/// Which rows are rounded.
+/// The rows to round.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Rows {
     All,
-    /// Some, evenly spread.
+    /// Some rows, evenly spread.
     Sample,
 }
 
-/// Integers of all or some rows of a matrix.
+/// Integers of all rows of a matrix or of a sample.
 pub struct Integers {
-    /// Row by row.
+    /// Row-major.
     pub z: Vec<i32>,
-    /// The share of the matrix' rows that was rounded.
+    /// Share of the rows that was rounded.
     pub share: f64,
     columns: usize,
 }
 
-/// Rounds a matrix to a grid with feedback, integers chosen by error and cost.
+/// Rounds a matrix to a grid with feedback; integers are chosen by error and cost.
 pub fn round(
     matrix: &MatrixView,
     scales: &Scales,
@@ -54,7 +54,7 @@ pub fn round(
         Rows::All => chunks,
         Rows::Sample => chunks.min((chunks / 8).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
     };
-    // The classes that the weights' scales and the steps give, four an octave; class 15 is a deviation of one step.
+    // Classes from scales and steps, four per octave. In class 15 the standard deviation is one step.
     let log_step = log2_fixed(f64::from(grid.step)).unwrap_or(0);
     let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
         let class = |(i, &log): (usize, &i32)| {
@@ -91,12 +91,12 @@ pub fn round(
 }
 
 impl Integers {
-    /// All rows of a matrix.
+    /// Wraps the integers of all rows of a matrix, row-major.
     pub fn whole(z: Vec<i32>, columns: usize) -> Integers {
         Integers { z, share: 1.0, columns }
     }
 
-    /// The tensor header under which they cost least, and what they cost under it in bits, tables included.
+    /// Returns the tensor header at which the integers cost least, and their cost in bits, including the tables.
     pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
         let header = |classes: Classes| {
@@ -131,16 +131,16 @@ impl Integers {
         rows.fold(empty, count).reduce(empty, Counts::merged)
     }
 
-    /// What the whole matrix takes, if its other rows are as those that were rounded.
+    /// Returns the rate of the whole matrix, assuming that its other rows are like those that were rounded.
     pub fn rate(&self, grid: &Grid, costs: &Costs) -> Rate {
         let (header, bits) = self.header(grid, costs);
         let bits = bits as f64 / self.z.len().max(1) as f64;
-        // Row arrays grow with the rows: about half a byte a row.
+        // Row arrays grow with the rows, by about half a byte each.
         let rows = self.z.len() as f64 / self.columns.max(1) as f64;
         Rate { bits, header_bytes: header.to_bytes().len() as f64 + 0.5 * rows * (1.0 / self.share.max(1e-9) - 1.0) }
     }
 
-    /// The weights that a decoder makes of them, if they are all rows.
+    /// Returns the weights that a decoder makes of the integers, which must be those of all rows.
     pub fn weights(&self, dtype: DType, grid: &Grid) -> Vec<f32> {
         let n = self.columns.max(1);
         let rounder = Rounder::new(dtype, grid, self.z.len() / n, n, None);
@@ -148,7 +148,7 @@ impl Integers {
         self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 
-    /// What the weights of a tile err by, in squared steps: the unit of [`LAMBDA`].
+    /// Returns the squared error of the weights of a tile, in units of squared steps (the unit of [`LAMBDA`]).
     pub fn distortion(&self, matrix: &MatrixView, grid: &Grid, place: &Place) -> f64 {
         let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, self.columns, None);
         let mut weights = Vec::new();
@@ -163,7 +163,7 @@ impl Integers {
         sum
     }
 
-    /// The integers of a tile, row by row.
+    /// Returns the integers of a tile, row-major.
     pub fn tile(&self, place: &Place) -> Vec<i32> {
         let row = |r: usize| &self.z[r * self.columns..][place.columns.clone()];
         place.rows.clone().flat_map(row).copied().collect()

@@ -1,4 +1,4 @@
-//! A matrix on the lattice: its steps, its integers, their classes.
+//! A matrix on a lattice: its steps, integers and classes.
 
 mod classes;
 mod costs;

@@ -1,4 +1,4 @@
-//! Targets to integers, by distance and by cost.
+//! Rounds targets to integers, by distance and cost.
 
 use impasto_core::{
     DType,
@@ -8,28 +8,28 @@ use impasto_core::{
 use super::costs::CLASSES;
 use crate::feedback::Rounding;
 
-/// Rows that are rounded side by side.
+/// A column of rows that are rounded together.
 type Row<T> = [T; 16];
 
-/// Steps of a matrix: that of row `r` and column `c` is `step * scale(rows[r]) * scale(columns[c])` (SPEC 10.2).
+/// The steps of a matrix: `step * scale(rows[r]) * scale(columns[c])` in row `r` and column `c` (SPEC 10.2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
-    /// Finite and above 0.
+    /// Finite and positive.
     pub step: f32,
-    /// Empty where rows do not differ.
+    /// Empty if all rows have the same step.
     pub rows: Vec<i16>,
-    /// Empty where columns do not differ.
+    /// Empty if all columns have the same step.
     pub columns: Vec<i16>,
 }
 
-/// The steps of a [`Grid`], multiplied out: that of row `r` and column `c` is `rows[r] * columns[c]`.
+/// The steps of a [`Grid`], multiplied out: `rows[r] * columns[c]` in row `r` and column `c`.
 pub struct Factors {
     pub rows: Vec<f32>,
     pub columns: Vec<f32>,
 }
 
 impl Grid {
-    /// The steps of a matrix of `rows` x `columns`.
+    /// Returns the steps of a `rows` x `columns` matrix.
     pub fn factors(&self, rows: usize, columns: usize) -> Factors {
         let factors = |indices: &[i16], n: usize| match indices {
             [] => vec![1.0; n],
@@ -41,37 +41,37 @@ impl Grid {
     }
 }
 
-/// Rounds to the integer of least `distance^2 + lambda * bits`, of the nearest and the one below it.
+/// Rounds to the nearest integer or the next smaller magnitude, whichever has the least `distance^2 + lambda * bits`.
 pub struct Rounder<'a> {
     dtype: DType,
-    /// Step of each row and column, as factors.
+    /// Factors of the step by row and by column.
     rows: Vec<f32>,
     columns: Vec<f32>,
-    /// The largest weight that `dtype` holds.
+    /// The largest finite weight of `dtype`.
     largest: f32,
-    /// By class and magnitude: the fraction, from -0.5 to 0.5, below which the smaller magnitude is taken.
+    /// `None` rounds to nearest.
     thresholds: Option<Thresholds<'a>>,
 }
 
-/// Where the smaller magnitude is the better one.
+/// The thresholds at which a [`Rounder`] prefers the smaller magnitude.
 pub struct Thresholds<'a> {
-    /// By class and magnitude.
+    /// By class and magnitude: the fraction, from -0.5 to 0, below which the smaller magnitude is better.
     pub table: &'a [Vec<f32>],
-    /// Classes of the rows, and of the columns.
+    /// Classes of the rows and of the columns.
     pub rows: &'a [i16],
     pub columns: &'a [i16],
 }
 
-/// Thresholds by class and magnitude for `lambda`, in squared steps a bit.
+/// Computes thresholds by class and magnitude. `lambda` is in squared steps per bit.
 pub fn thresholds(savings: &[[f32; 256]], lambda: f32) -> Vec<Vec<f32>> {
-    // With f the fraction above the nearest integer, the one below is (1 + f)^2 - f^2 = 1 + 2 f further in square. It is
-    // taken only from below the nearest, so that no weight moves by more than a step.
+    // Let f be the fraction above the nearest integer. The squared distance to the next smaller one is larger by (1 +
+    // f)^2 - f^2 = 1 + 2 f. The limit of 0 keeps every weight within one step of its target.
     let limit = |&bits: &f32| ((lambda * bits - 1.0) / 2.0).min(0.0);
     savings.iter().map(|by_size| by_size.iter().map(limit).collect()).collect()
 }
 
 impl<'a> Rounder<'a> {
-    /// For a matrix of `dtype` (F32, F16 or BF16), `rows` x `columns`.
+    /// Creates a rounder for a `rows` x `columns` matrix of `dtype` (F32, F16 or BF16).
     pub fn new(dtype: DType, grid: &Grid, rows: usize, columns: usize, thresholds: Option<Thresholds<'a>>) -> Self {
         let Factors { rows, columns } = grid.factors(rows, columns);
         let largest = match dtype {
@@ -82,17 +82,17 @@ impl<'a> Rounder<'a> {
         Rounder { dtype, rows, columns, largest, thresholds }
     }
 
-    /// The weight that a decoder makes of `z` in a row and column.
+    /// Returns the weight that a decoder makes of `z` in a row and column.
     pub fn weight_at(&self, row: usize, column: usize, z: i32) -> f32 {
         self.weight(z, self.columns[column], self.rows[row])
     }
 
-    /// The step in a row and column.
+    /// Returns the step in a row and column.
     pub fn step_at(&self, row: usize, column: usize) -> f32 {
         self.columns[column] * self.rows[row]
     }
 
-    /// The weight that a decoder makes of `z` (SPEC 10.3).
+    /// Returns the weight that a decoder makes of `z` (SPEC 10.3).
     fn weight(&self, z: i32, column: f32, row: f32) -> f32 {
         lattice::round(self.dtype, lattice::weight(z, 0.0, column, row))
     }
@@ -123,7 +123,7 @@ impl Rounding for Rounder<'_> {
         }
         for lane in 0..16 {
             weights[lane] = self.weight(z[lane], factor, row[lane]);
-            // Rounding up must not make an infinity of a large weight.
+            // Rounding up must not turn a large weight into infinity.
             while !weights[lane].is_finite() && z[lane] != 0 {
                 z[lane] -= z[lane].signum();
                 weights[lane] = self.weight(z[lane], factor, row[lane]);

@@ -1,4 +1,4 @@
-//! Units of all layers, set aside until their order is known.
+//! Codes the units of all layers and stores them until their order is known.
 
 use std::path::Path;
 
@@ -21,14 +21,14 @@ use crate::planner::Planner;
 use crate::report::TensorReport;
 use crate::tools::{Layered, Tile, code_lossy};
 
-/// Tile rows coded together: bounds memory.
+/// Tile rows that are coded together; bounds memory.
 const BATCH: usize = 64;
 
-/// Codes everything: the top layer at a global step, and so many `octaves` from each layer's steps to those of the next finer one, from the
-/// top down.
+/// Codes everything: the top layer at a global step, and the steps of each coarser layer `octaves` above those of the
+/// next finer one, from the top down.
 ///
 /// # Errors
-/// If coding or setting aside fails.
+/// If coding fails, or writing to the temporary file.
 pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> Result<Aside, EncodeError> {
     let Planner { inputs, assets, .. } = planner;
     let plans = planner.plans(Some(step))?;
@@ -67,7 +67,7 @@ fn slot(object: usize, tile: u32, layer: usize, is_header: bool) -> UnitSlot {
     UnitSlot { object: object as u32, tile, layer: layer as u8, is_header }
 }
 
-/// Codes a tensor that is kept exactly, in the base; gives the mode of most of its bytes, and all of them.
+/// Codes a tensor that is kept exactly, into the base. Returns the mode of most of its bytes, and their number.
 fn set_exact_aside(
     planner: &Planner,
     aside: &mut Aside,
@@ -98,7 +98,7 @@ struct Destination<'a> {
 }
 
 impl Destination<'_> {
-    /// Codes a tensor on the lattice, in all layers; gives its bytes.
+    /// Codes all layers of a tensor on the lattice. Returns the number of bytes.
     fn set_lattice_aside(
         &self,
         aside: &mut Aside,

@@ -1,20 +1,20 @@
-//! The factors of refinements: whole numbers that meet, over all tensors, what is wanted between two layers.
+//! The factors of refinements: integers whose mean over all tensors meets the requested ratio of two layers' steps.
 
 use crate::arithmetic::{exp2, log2};
 
 /// Largest factor of a refinement (SPEC 6).
 const MOST: f64 = 64.0;
 
-/// For each tensor, given by its weights if it is coded with loss, its factors from the top down: whole numbers whose mean
-/// logarithm over the weights comes to `octaves`.
+/// Returns the factors of each tensor, from the top down. `tensors` gives the number of weights of each tensor that is
+/// coded with loss. The mean logarithm of the factors, over all weights, approximates `octaves`.
 pub fn factors(tensors: impl Iterator<Item = Option<u64>>, octaves: &[f64]) -> Vec<Vec<u8>> {
-    // What each layer has had too much of so far, in octaves of all weights.
+    // Excess of each layer so far, in octaves times weights.
     let mut over = vec![0.0; octaves.len()];
     let factor = |weights: f64, over: &mut f64, octaves: f64| {
         let ideal = exp2(octaves).clamp(2.0, MOST);
         let octaves = log2(ideal);
         let excess = |factor: f64, over: f64| over + weights * (log2(factor) - octaves);
-        // The two beside what is wanted, so that no tensor makes good what a large one has too much of.
+        // Only the two integers next to the ideal, so that no tensor has to compensate for the excess of a large one.
         let (below, above) = (ideal.floor(), ideal.ceil());
         let best = if excess(below, *over).abs() <= excess(above, *over).abs() { below } else { above };
         *over = excess(best, *over);

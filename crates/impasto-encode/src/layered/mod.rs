@@ -1,8 +1,9 @@
-//! A file in layers.
+//! Layered files.
 //!
-//! Steps of the top layer come from its size, as in a file without layers; those of coarser layers from theirs. A factor is a
-//! whole number, so tensors take the one below or the one above what is wanted, such that together they meet it (`factors`). All
-//! units are coded and set aside (`code`), then written in the order of what they are worth.
+//! The steps of the top layer follow from its size, as in a file without layers, and those of coarser layers from
+//! theirs. A factor is an integer, so each tensor takes the integer below or above the ideal one, such that the mean is
+//! right (`factors`). All units are coded and stored in a temporary file (`code`), then written in order of gain per
+//! byte.
 
 mod code;
 mod factors;
@@ -21,16 +22,16 @@ use crate::report::{Coded, LayerReport, Report};
 
 use code::set_aside;
 
-/// What a refinement costs beside a file without layers, at a feedback of [`USUAL_FEEDBACK`], in bits a weight.
+/// Bits per weight that a refinement costs over a file without layers, at a feedback of [`USUAL_FEEDBACK`].
 const OVERHEAD: f64 = 0.05;
 const USUAL_FEEDBACK: f64 = 0.25;
-/// Most refinements: integers of as many halvings still fit their 32 bits.
+/// Most refinements: after this many halvings of the step, integers still fit 32 bits.
 const MOST_REFINEMENTS: usize = 15;
 
-/// Codes a file in layers.
+/// Codes a layered file.
 ///
 /// # Errors
-/// Sizes that are out of order or cannot be met; if coding or writing fails.
+/// If sizes are not ascending or cannot be met, or if coding or writing fails.
 pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let layers = &planner.options.layers;
     let top = planner.target_bytes();
@@ -41,7 +42,7 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let mut search = Correction::new(planner.find_step(top.saturating_sub(overhead as u64))?);
     let below = wanted.iter().map(|&bytes| planner.find_step(bytes).map(log2)).collect::<Result<Vec<f64>, _>>()?;
     let logs: Vec<f64> = below.into_iter().chain([log2(search.step())]).collect();
-    // How many octaves there are from each layer's steps to those of the next finer one, from the top down.
+    // Octaves from each layer's steps to those of the next finer one, from the top down.
     let mut octaves: Vec<f64> = logs.windows(2).rev().map(|pair| pair[0] - pair[1]).collect();
     for _ in 0..TRIES {
         let mut aside = set_aside(planner, path, search.step(), &octaves)?;
@@ -60,7 +61,7 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
         if !meets {
             let coarser = bits(lossy, top);
             let finer = search.correct(coarser, coarser > 0.0);
-            // Coarser layers stay where they are.
+            // The steps of the coarser layers stay the same.
             if let Some(first) = octaves.first_mut() {
                 *first += finer;
             }
@@ -69,7 +70,7 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     Err(EncodeError::Missed { wanted: top })
 }
 
-/// Bytes of the layers below the top one, the coarsest first.
+/// Returns the sizes of the layers below the top one in bytes, the coarsest first.
 fn wanted(planner: &Planner, top: u64) -> Result<Vec<u64>, EncodeError> {
     let layers = &planner.options.layers;
     let bytes = |&extent: &Extent| match extent {
@@ -86,7 +87,7 @@ fn wanted(planner: &Planner, top: u64) -> Result<Vec<u64>, EncodeError> {
     Ok(wanted)
 }
 
-/// Writes the units in their order, with the marks of the wanted layers.
+/// Writes the units in order, with the marks of the requested layers.
 fn write_ordered(
     planner: &Planner,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The tensor header of an exact layer: how far the weights are from those of the layer below.
+//! The tensor header of an exact layer, which codes how far the weights are from those of the layer below.
 
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::syntax::{ExactRow, Sums, exact_row};
@@ -10,26 +10,26 @@ use crate::arithmetic::log2_fixed;
 use crate::lattice::Grid;
 use crate::shapes::best_shape;
 
-/// Mantissa bits that classes are made for; a float's further ones are raw.
+/// Mantissa bits that are coded under classes; further ones are raw.
 const MANTISSA: u32 = 7;
 /// Rows that are summed together.
 const CHUNK: usize = 64;
-/// A class, a quarter of an octave, in 2^-16 octaves.
+/// Width of a class, a quarter of an octave, in units of 2^-16 octave.
 const CLASS: i32 = 1 << 14;
-/// Class of a deviation of one unit in the last place.
+/// Class in which the standard deviation is one unit in the last place.
 const UNIT_CLASS: i32 = 4;
 
-/// A matrix beside its prediction.
+/// A matrix with its prediction by the layer below.
 pub struct Predicted<'a> {
-    /// Of its elements; one with a float layout.
+    /// The dtype of the elements, which has a float layout.
     pub dtype: DType,
     pub layout: FloatLayout,
-    /// Steps of the layer below, which tell rows apart.
+    /// Steps of the layer below, which give the scales of rows.
     pub grid: &'a Grid,
-    /// Integers of the layer below, row by row.
+    /// Integers of the layer below, row-major.
     pub z: &'a [i32],
     pub columns: usize,
-    /// Elements as the layer below gives them, and as they are: little-endian, row by row.
+    /// Elements as decoded from the layer below, and the original ones: little-endian, row-major.
     pub predicted: &'a [u8],
     pub elements: &'a [u8],
 }
@@ -46,11 +46,11 @@ impl Predicted<'_> {
         ExactRow { z: &self.z[r * n..(r + 1) * n], predicted, elements }
     }
 
-    /// The tensor header under which it is coded.
+    /// Returns the tensor header of the exact layer.
     pub fn header(&self) -> TensorHeader {
         let FloatLayout { exponent, mantissa, .. } = self.layout;
         let plane = mantissa.saturating_sub(MANTISSA) as u8;
-        // A deviation `s` of a weight of exponent field `e` is `s 2^(bias + M - e)` units in the last place.
+        // For a weight with exponent field `e`, a deviation `s` is `s 2^(bias + M - e)` units in the last place.
         let bias = (1 << (exponent - 1)) - 1;
         let base = 4 * (bias + (mantissa as i32 - i32::from(plane))) + UNIT_CLASS;
         let row_steps = if self.grid.rows.is_empty() { vec![0; self.rows()] } else { self.grid.rows.clone() };
@@ -82,7 +82,7 @@ impl Predicted<'_> {
         row_classes.par_iter().enumerate().fold(empty, count).reduce(empty, Counts::merged)
     }
 
-    /// Mean square of the deviations of each column, relative to the rows' steps. Sums have a fixed order.
+    /// Returns the mean square of each column's deviations, relative to the row steps. Sums have a fixed order.
     fn deviations(&self, row_steps: &[i16]) -> Vec<f64> {
         let rows = self.rows();
         let chunk = |chunk: usize| {

@@ -1,7 +1,8 @@
-//! Layers: a tensor's integers at every layer, nested in those of the top one, and their units.
+//! The layers of a tensor: integers nested in those of the top layer, and their units.
 //!
-//! The integers of the top layer are those of a file without layers (`lattice`); coarser ones are made of them (`nest`).
-//! Units are made for one tensor at a time, set aside, and put in the order of what they are worth (`order`).
+//! The integers of the top layer are those of a file without layers (`lattice`). Coarser ones are derived from them
+//! (`nest`). Units are coded one tensor at a time, stored in a temporary file, and then put in order of gain per byte
+//! (`order`).
 
 mod exact;
 mod nest;
@@ -24,27 +25,27 @@ use crate::matrix::MatrixView;
 
 pub use order::{Increment, order};
 
-/// Share of its rows that a tile row's error is measured on, and the least number of rows.
+/// The error of a tile row is measured on one in `SAMPLE` of its rows, and on at least `LEAST_ROWS`.
 const SAMPLE: usize = 16;
 const LEAST_ROWS: usize = 4;
 
-/// Layers of a file beside the lossy one that its size or rate is of.
+/// The layers of a file besides the lossy one that has the requested size or rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layers {
-    /// Coarser layers, the coarsest first: cumulative sizes of the file.
+    /// Cumulative sizes of the file at the coarser layers, the coarsest first.
     pub below: Vec<Extent>,
-    /// An exact layer on top.
+    /// Whether there is an exact layer on top.
     pub exact: bool,
-    /// How much of the feedback of errors coarser layers keep, 0 to 1: more makes them better and the whole larger.
+    /// Share of error feedback in coarser layers, 0 to 1. More feedback makes them better and the whole file larger.
     pub feedback: f32,
 }
 
-/// A size of a file.
+/// The size of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
     /// In bytes.
     Size(u64),
-    /// In bits of file over all weights.
+    /// In bits of the file over all weights.
     BitsPerWeight(f64),
 }
 
@@ -55,18 +56,18 @@ impl Default for Layers {
 }
 
 impl Layers {
-    /// Is there more than one?
+    /// Returns whether the file has more than one layer.
     pub fn any(&self) -> bool {
         self.exact || !self.below.is_empty()
     }
 }
 
-/// A layer of a tensor on a lattice of its own.
+/// A layer of a tensor, with its own lattice.
 struct NestedLayer {
     header: TensorHeader,
     integers: Integers,
     grid: Grid,
-    /// That of the tensor header: in 256ths of a step.
+    /// Offset of the tensor header, in 256ths of a step.
     offset: u8,
 }
 
@@ -86,7 +87,8 @@ struct Exact {
 }
 
 impl<'a> Nested<'a> {
-    /// Coarser layers in the integers `top` of a tensor on a grid: `factors` from the finest refinement to the coarsest.
+    /// Derives coarser layers from the integers `top` of a tensor on a grid. `factors` are those of the refinements,
+    /// from finest to coarsest.
     pub fn new(
         tensor: &'a LossyTensor<'a>,
         top: Integers,
@@ -95,7 +97,7 @@ impl<'a> Nested<'a> {
         options: &Layers,
     ) -> Nested<'a> {
         let LossyTensor { matrix, feedback, costs, .. } = tensor;
-        // From the top down: the integers of each layer, and how the next finer one is made of them.
+        // From the top down: integers, grid and offset of each layer, and the refinements that lead back up.
         let mut chain: Vec<(Integers, Grid, u8)> = vec![(top, grid.clone(), 0)];
         let mut refinements = Vec::new();
         for &factor in factors {
@@ -104,7 +106,7 @@ impl<'a> Nested<'a> {
             let coarse_offset = nest::offset(&fine.z, factor);
             let steps = grid.factors(matrix.rows, matrix.columns);
             let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback);
-            // SPEC 12.4: finite in every row.
+            // The steps of all rows must be finite (SPEC 12.4).
             let largest = grid.rows.iter().max().map_or(1.0, |&index| scale(index.into())).max(1.0);
             let grid = Grid { step: (grid.step * f32::from(factor)).min(f32::MAX / largest), ..grid.clone() };
             chain.push((Integers::whole(z, matrix.columns), grid, coarse_offset));
@@ -147,17 +149,17 @@ impl<'a> Nested<'a> {
         Nested { tensor, lattices, exact }
     }
 
-    /// Number of layers.
+    /// Returns the number of layers.
     pub fn layers(&self) -> usize {
         self.lattices.len() + usize::from(self.exact.is_some())
     }
 
-    /// The tensor headers of its layers.
+    /// Returns the tensor headers of all layers, the base first.
     pub fn headers(&self) -> impl Iterator<Item = &TensorHeader> {
         self.lattices.iter().map(|layer| &layer.header).chain(self.exact.as_ref().map(|exact| &exact.header))
     }
 
-    /// The unit of a tile in each layer, with its mode. `None` where the lattice cannot code the tile.
+    /// Returns the unit of a tile in each layer, with its mode, or `None` if the lattice cannot code the tile.
     pub fn tile(&self, place: &Place, segments: usize) -> Option<Vec<(Mode, Vec<u8>)>> {
         let parts: Vec<Vec<i32>> = self.lattices.iter().map(|layer| layer.integers.tile(place)).collect();
         let mut units = Vec::with_capacity(self.layers());
@@ -182,7 +184,7 @@ impl<'a> Nested<'a> {
         Some(units)
     }
 
-    /// What the weights of a tile err by in the top layer, in its squared steps.
+    /// Returns the squared error of a tile in the top layer, in squared steps of that layer.
     pub fn distortion(&self, place: &Place) -> f64 {
         match self.lattices.last() {
             Some(top) if self.exact.is_none() => top.integers.distortion(&self.tensor.matrix, &top.grid, place),
@@ -190,8 +192,8 @@ impl<'a> Nested<'a> {
         }
     }
 
-    /// The error of a tile row in each layer, weighted as the metric says (but for the tensor's own factor): measured on some of its rows.
-    /// It is 0 in an exact layer.
+    /// Returns the error of a tile row in each layer, weighted by the metric except for the tensor's own factor, and
+    /// estimated from some of its rows. It is 0 in an exact layer.
     pub fn errors(&self, rows: std::ops::Range<usize>) -> Vec<f64> {
         let LossyTensor { feedback, metric, .. } = self.tensor;
         let count = rows.len().div_ceil(SAMPLE).max(LEAST_ROWS).min(rows.len());
@@ -207,7 +209,7 @@ impl<'a> Nested<'a> {
                 let mut differences = Vec::with_capacity(some.len() * n);
                 for &r in some {
                     self.tensor.matrix.weights(r, &mut weights);
-                    // A row's error counts as the inverse square of its step (`metric`).
+                    // A row's error is weighted by the inverse square of its step (`metric`).
                     let row_weight = scale(-i32::from(metric.rows.get(r).copied().unwrap_or(0)));
                     let z = &layer.integers.z[r * n..(r + 1) * n];
                     let coded = z.iter().zip(&columns).map(|(&z, &column)| weight(z, offset, column, factors[r]));
@@ -225,7 +227,7 @@ impl<'a> Nested<'a> {
 }
 
 impl Exact {
-    /// On top of the finest of `lattices`. `None` if the dtype has no float layout.
+    /// Creates an exact layer above the finest of `lattices`, or returns `None` if the dtype has no float layout.
     fn new(matrix: &MatrixView, lattices: &[NestedLayer]) -> Option<Exact> {
         let layout: FloatLayout = matrix.dtype.float_layout()?;
         let top = lattices.last()?;
@@ -251,7 +253,7 @@ impl Exact {
     }
 }
 
-/// How many classes wider integers become when their step is divided by `factor`.
+/// Returns how many classes wider the integers become when their step is divided by `factor`.
 fn classes_of(factor: u8) -> i16 {
     ((log2_fixed(factor.into()).unwrap_or(0) + (1 << 13)) >> 14) as i16
 }

@@ -1,8 +1,8 @@
 //! Coarser lattices inside a finer one.
 //!
-//! From the top down: the integers of a layer are made of those of the next finer one, rounded with a part of the feedback.
-//! With all of it the layer is as good as one that stands alone, but says less of the finer integers, which then cost
-//! more; with none of it they nest exactly.
+//! From the top down, the integers of each layer are rounded from those of the next finer one, with a part of the error
+//! feedback. With full feedback a layer is as good as one that is coded alone, but predicts the finer integers less
+//! well, so they cost more. Without feedback the integers nest exactly.
 
 use impasto_core::lattice;
 use rayon::prelude::*;
@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use crate::feedback::{Feedback, Rounding, WIDTH, round_rows};
 use crate::lattice::Factors;
 
-/// Parts of a step that an offset counts (SPEC 6).
+/// Fractions of a step that an offset counts (SPEC 6).
 const PARTS: f64 = 256.0;
 
-/// Where integers of a coarser lattice stand for weights: the mean of those that become it by rounding toward 0 from a
-/// middle, in 256ths of a step. An odd factor has no middle, and no offset.
+/// Returns the offset of a coarser lattice, in 256ths of a step: the mean distance, outward, from a coarse point other
+/// than 0 to the finer integers that are rounded to it. Midpoints round toward 0, which makes it positive. An odd
+/// factor has no midpoints and no offset.
 pub fn offset(fine: &[i32], factor: u8) -> u8 {
     let m = i64::from(factor);
     if m % 2 == 1 {
@@ -26,19 +27,19 @@ pub fn offset(fine: &[i32], factor: u8) -> u8 {
         if coarse > 0 { (sum + size - coarse * m, count + 1) } else { (sum, count) }
     };
     let add = |a: (i64, i64), b: (i64, i64)| (a.0 + b.0, a.1 + b.1);
-    // Integer sums: any order gives the same.
+    // Sums of integers do not depend on their order.
     let (sum, count) = fine.par_iter().fold(|| (0, 0), sums).reduce(|| (0, 0), add);
     let parts = sum as f64 / (count * m).max(1) as f64 * PARTS;
     (parts + 0.5).clamp(0.0, 127.0) as u8
 }
 
-/// `size / m` to the nearest integer, from a middle down.
+/// Divides `size` by `m`, rounding to nearest and midpoints down.
 fn nearest_down(size: i64, m: i64) -> i64 {
     (2 * size + m - 1) / (2 * m)
 }
 
-/// The integers of the lattice `factor` times as coarse as that of `fine`, row by row as there; `kept` of each error is
-/// made good by the columns before it.
+/// Returns the integers of the lattice `factor` times as coarse as that of `fine`, row-major like `fine`. Columns
+/// compensate the share `kept` of each error of the columns after them.
 pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback: &Feedback, kept: f32) -> Vec<i32> {
     let n = factors.columns.len();
     let mut coarse = vec![0; fine.len()];
@@ -49,7 +50,7 @@ pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback
         factors,
         factor: f32::from(factor),
         offset: lattice::offset_in_steps(offset),
-        // Halfway between a middle and the next finer integer: so a middle goes down, feedback or not.
+        // Half a fine step, so that midpoints round toward 0 even if feedback moves them a little.
         bias: if factor.is_multiple_of(2) { 0.5 / f32::from(factor) } else { 0.0 },
     };
     let chunks = coarse.par_chunks_mut(n * WIDTH).zip(fine.par_chunks(n * WIDTH)).enumerate();
@@ -100,7 +101,7 @@ mod tests {
         Factors { rows: vec![0.5; rows], columns: vec![1.0; columns] }
     }
 
-    /// Without feedback every integer lies in the cell of its coarser one, and a middle goes toward 0.
+    /// Without feedback, every integer is in the interval of its coarser one, and midpoints round toward 0.
     #[test]
     fn nests_exactly_without_feedback() {
         let fine: Vec<i32> = (-40..40).collect();

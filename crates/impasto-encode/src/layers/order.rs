@@ -1,33 +1,33 @@
-//! The order of units: by quality gained for each byte, over the whole model.
+//! The order of units: by quality gained per byte, over the whole model.
 //!
-//! An increment of a tile row is worth what it takes from the model's error over what it takes of the file. Those of one tile row come
-//! in their order: one that gains more a byte than the one before it counts together with that (the convex hull of the
-//! tile row's rate and distortion, as in JPEG 2000's EBCOT: Taubman, IEEE Trans. Image Processing 9(7), 2000).
+//! The value of an increment is the reduction of the model's error over its bytes. The increments of a tile row stay in
+//! order: one that gains more per byte than the one before it counts together with it (the convex hull of rate and
+//! distortion, as in JPEG 2000's EBCOT: Taubman, IEEE Trans. Image Processing 9(7), 2000).
 
-/// What one layer adds to one tile row: all its units there.
+/// What one layer adds to a tile row: all its units there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Increment {
-    /// What it takes from the error of the model; what counts is the ratio between increments.
+    /// Reduction of the model's error; only the ratio between increments matters.
     pub gain: f64,
     /// Bytes of its units.
     pub bytes: u64,
 }
 
-/// The order of all increments of all tile rows, best first: number of the tile row, number of the increment in it.
+/// Orders all increments of all tile rows, best first. Returns pairs of tile row and increment indices.
 pub fn order(tile_rows: &[Vec<Increment>]) -> Vec<(usize, usize)> {
     let mut all: Vec<(f64, usize, usize)> = Vec::new();
     for (tile_row, increments) in tile_rows.iter().enumerate() {
         let slopes = hull(increments);
         all.extend(slopes.into_iter().enumerate().map(|(increment, slope)| (slope, tile_row, increment)));
     }
-    // Slopes of one tile row never climb, so equal ones leave increments in their order.
+    // Slopes of a tile row never increase, so comparing equal ones by increment first keeps its increments in order.
     all.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.2, a.1).cmp(&(b.2, b.1))));
     all.into_iter().map(|(_, tile_row, increment)| (tile_row, increment)).collect()
 }
 
-/// The slope of each increment on the convex hull: never more than that of the one before.
+/// Returns the slope of each increment on the convex hull; it is never more than that of the one before.
 fn hull(increments: &[Increment]) -> Vec<f64> {
-    // Runs of increments that count together: gain, bytes, how many.
+    // Runs of increments that count together: gain, bytes, number.
     let mut runs: Vec<(f64, f64, usize)> = Vec::new();
     for increment in increments {
         let gain = if increment.gain.is_finite() { increment.gain } else { 0.0 };

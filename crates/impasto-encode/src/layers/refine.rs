@@ -1,4 +1,5 @@
-//! The tensor header of a refinement: groups of scale, and tables fitted to what its integers say beyond those of the layer below.
+//! The tensor header of a refinement: scale groups, and tables fitted to what its integers add to those of the layer
+//! below.
 
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::syntax::{Sums, refinement_row};
@@ -6,15 +7,16 @@ use impasto_codec::{Body, IndexArray, Kind, Refinement, TensorHeader};
 use rayon::prelude::*;
 
 use crate::shapes::best_shape;
-/// The group (SPEC 13.1) of an integer whose deviation is a step; it has the class [`UNIT_CLASS`].
+/// The group (SPEC 13.1) of integers with a standard deviation of one step, whose class is [`UNIT_CLASS`].
 const MIDDLE: i32 = 5;
 const UNIT_CLASS: i32 = 15;
-/// How many classes, four an octave, make a group: narrow groups fit better, wide ones have fewer tables to spell out.
+/// Candidate widths of a group, in classes (four per octave): narrow groups fit better, wide ones need fewer explicit
+/// tables.
 const WIDTHS: [i32; 3] = [2, 4, 64];
-/// Rows whose scales differ by less than this many classes are taken to have one.
+/// Rows whose classes have a smaller standard deviation than this share one class.
 const SPREAD: f64 = 1.5;
 
-/// Integers of a layer beside those of the layer below, both row by row, under the classes of the scale of the latter (SPEC 7.4).
+/// Integers of a layer and of the layer below, both row-major, with the classes of the scale of the latter (SPEC 7.4).
 pub struct Refined<'a> {
     pub refinement: Refinement,
     pub coarse: &'a [i32],
@@ -24,7 +26,7 @@ pub struct Refined<'a> {
 }
 
 impl Refined<'_> {
-    /// The tensor header under which they cost least.
+    /// Returns the tensor header at which the integers cost least.
     pub fn header(&self) -> TensorHeader {
         let rows = evened(self.row_classes);
         let headers = WIDTHS.map(|width| {
@@ -65,7 +67,7 @@ impl Refined<'_> {
     }
 }
 
-/// Their mean for all, unless they differ enough to be worth sending.
+/// Replaces all classes by their mean, unless they differ enough to be worth sending.
 fn evened(classes: &[i16]) -> Vec<i16> {
     let n = classes.len().max(1) as f64;
     let mean = classes.iter().map(|&class| f64::from(class)).sum::<f64>() / n;

@@ -12,7 +12,7 @@ use crate::scales::fit;
 const ROWS: usize = 70;
 const COLUMNS: usize = 96;
 
-/// Weights with a sign of their own for zero, tiny and large ones among them.
+/// Weights that include negative zeros, tiny ones and large ones.
 fn elements(dtype: DType) -> Vec<u8> {
     let mut state = 7u64;
     let mut next = || {
@@ -34,7 +34,7 @@ fn elements(dtype: DType) -> Vec<u8> {
     weights.flat_map(bytes).collect()
 }
 
-/// Inputs of which neighbours hang together.
+/// The covariance of inputs with correlated neighbours.
 fn feedback() -> Feedback {
     let entry = |i: usize, j: usize| 0.9f32.powi(i.abs_diff(j) as i32) * (1.0 + (i % 5) as f32);
     let covariance: Vec<f32> =
@@ -48,7 +48,7 @@ fn grid() -> Grid {
     Grid { step: 0.02, rows, columns }
 }
 
-/// Every layer of every dtype: the lossy top is what a file without layers has, and the exact one gives the bits back.
+/// For every dtype, the lossy top layer equals a file without layers, and the exact layer restores every bit.
 #[test]
 fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
     let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
@@ -91,19 +91,19 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
         };
         assert_eq!(decoded(4), of_tile(&single), "{dtype:?}");
         assert_eq!(decoded(5), of_tile(&elements), "{dtype:?}");
-        // Each layer is better than the one before.
         let errors = nested.errors(0..ROWS);
         assert!(errors.windows(2).all(|pair| pair[0] > 2.0 * pair[1]), "{errors:?}");
         assert_eq!(errors[4], 0.0);
         assert_eq!(nested.distortion(&place), 0.0, "the top is exact");
         let top = top();
-        // Half a step and a bit: now and then the cheaper integer is taken, and large weights are rounded to the dtype.
+        // More than the 1/12 of rounding to nearest: a cheaper integer is chosen now and then, and large weights are
+        // rounded to the dtype.
         let mean = top.distortion(&matrix, &grid, &place) / place.elements() as f64;
         assert!((0.05..0.3).contains(&mean), "{dtype:?}: {mean} squared steps a weight");
     }
 }
 
-/// The knob: more feedback, a better base and dearer refinements.
+/// More feedback gives a better base and larger refinements.
 #[test]
 fn feedback_makes_the_base_better() {
     let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());

@@ -1,13 +1,13 @@
-//! The rules of a file of statistics. What passes cannot lead the encoder astray further than to a bad file.
+//! Validation of a file of statistics. A file that passes can at worst lead to a poor encoding.
 
 use impasto_checkpoint::{Checkpoint, TensorInfo};
 use impasto_core::DType;
 
 use super::{Group, INFO, Info, Linear, VERSION, covariance_name, rows_name, values};
 
-/// Longest `info` that is read, in bytes.
+/// Largest length of `info`, in bytes.
 const LONGEST: usize = 1 << 26;
-/// How far a covariance may exceed the product of the two deviations, by rounding.
+/// Relative amount by which rounding may make a covariance exceed the product of the two standard deviations.
 const SLACK: f64 = 1e-3;
 
 fn ensure(good: bool, rule: impl FnOnce() -> String) -> Result<(), String> {
@@ -26,20 +26,20 @@ pub fn info(file: &Checkpoint) -> Result<Info, String> {
     }
     let tensor = file.tensor(INFO).ok_or("it has no tensor \"info\"")?;
     let json = file.bytes(tensor);
-    ensure(json.len() <= LONGEST, || format!("info: {} bytes are more than {LONGEST}", json.len()))?;
+    ensure(json.len() <= LONGEST, || format!("info: it has {} bytes, the limit is {LONGEST}", json.len()))?;
     let broken = |error| format!("info: {error}");
     let Version { version } = serde_json::from_slice(json).map_err(broken)?;
-    ensure(version == VERSION, || format!("version {version}: only {VERSION} is known"))?;
+    ensure(version == VERSION, || format!("version {version} is not supported: only {VERSION} is"))?;
     serde_json::from_slice(json).map_err(broken)
 }
 
-/// Checks everything else.
+/// Validates everything except the tensor `info` itself.
 pub fn all(file: &Checkpoint, info: &Info) -> Result<(), String> {
     ensure(info.window > 0 && info.tokens > 0 && info.gradient_tokens > 0, || {
-        "info: window, tokens and gradient_tokens are above 0".into()
+        "info: window, tokens and gradient_tokens must be above 0".into()
     })?;
     ensure(info.gradient_tokens <= info.tokens && info.held_back_tokens < info.tokens, || {
-        "info: gradient_tokens and held_back_tokens are among the tokens".into()
+        "info: gradient_tokens must be at most tokens, and held_back_tokens below tokens".into()
     })?;
     for (name, group) in &info.groups {
         let broken = |rule: String| format!("group {name:?}: {rule}");
@@ -54,13 +54,13 @@ pub fn all(file: &Checkpoint, info: &Info) -> Result<(), String> {
         let name = rows_name(name);
         if file.tensor(&name).is_some() {
             let good = values(file, vector(file, &name)?).all(|w| not_negative(f64::from(w)));
-            ensure(good, || format!("tensor {name:?}: weights are finite and not negative"))?;
+            ensure(good, || format!("tensor {name:?}: weights must be finite and not negative"))?;
         }
     }
     Ok(())
 }
 
-/// The vector of F32 of a name.
+/// Returns the F32 vector with a name.
 fn vector<'a>(file: &'a Checkpoint, name: &str) -> Result<&'a TensorInfo, String> {
     let tensor = file.tensor(name).ok_or_else(|| format!("it has no tensor {name:?}"))?;
     let good = tensor.dtype == DType::F32 && tensor.shape.len() == 1;
@@ -69,25 +69,25 @@ fn vector<'a>(file: &'a Checkpoint, name: &str) -> Result<&'a TensorInfo, String
 }
 
 fn numbers(group: &Group, tokens: u64) -> Result<(), String> {
-    ensure(group.inputs > 0, || "inputs are above 0".into())?;
-    ensure((1..=tokens).contains(&group.tokens), || "its tokens are among those of the text".into())?;
+    ensure(group.inputs > 0, || "inputs must be above 0".into())?;
+    ensure((1..=tokens).contains(&group.tokens), || "tokens must be from 1 to those of the text".into())?;
     let held_back = group.held_back.is_none_or(not_negative);
-    ensure(not_negative(group.damping) && held_back, || "damping and held_back are finite and not negative".into())
+    ensure(not_negative(group.damping) && held_back, || "damping and held_back must be finite and not negative".into())
 }
 
 fn layer(info: &Info, linear: &Linear) -> Result<(), String> {
     ensure(not_negative(linear.damping) && not_negative(linear.sensitivity), || {
-        "damping and sensitivity are finite and not negative".into()
+        "damping and sensitivity must be finite and not negative".into()
     })?;
-    ensure(linear.tokens <= info.tokens, || "its tokens are among those of the text".into())?;
+    ensure(linear.tokens <= info.tokens, || "tokens must be at most those of the text".into())?;
     match &linear.input {
         Some(input) if !info.groups.contains_key(input) => Err(format!("there is no group {input:?}")),
         _ => Ok(()),
     }
 }
 
-/// A covariance of `inputs`: as long as its triangle, finite, not negative on the diagonal nor zero all over, and no input
-/// more alike to another than to itself.
+/// Validates the covariance of `inputs`: its length is that of a lower triangle, its values are finite, its diagonal is
+/// not negative and not all 0, and no entry exceeds the product of the two standard deviations.
 fn covariance(file: &Checkpoint, tensor: &TensorInfo, inputs: u64) -> Result<(), String> {
     let length = tensor.shape.first().copied().unwrap_or(0);
     let twice = inputs.checked_add(1).and_then(|next| inputs.checked_mul(next));
@@ -100,7 +100,9 @@ fn covariance(file: &Checkpoint, tensor: &TensorInfo, inputs: u64) -> Result<(),
     for i in 0..inputs {
         let row: Vec<f64> = values.by_ref().take(deviations.len()).collect();
         let own = values.next().unwrap_or(f64::NAN);
-        ensure(not_negative(own), || format!("entry ({i}, {i}) is {own}: the diagonal is finite and not negative"))?;
+        ensure(not_negative(own), || {
+            format!("entry ({i}, {i}) is {own}: the diagonal must be finite and not negative")
+        })?;
         let own = own.sqrt();
         let odd = row.iter().zip(&deviations).position(|(x, other)| {
             let most = own * other * (1.0 + SLACK) + f64::from(f32::MIN_POSITIVE);

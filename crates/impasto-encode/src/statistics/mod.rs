@@ -1,8 +1,8 @@
-//! Statistics of a model on a text: what its linear layers see, and how much their errors weigh.
+//! Statistics of a model on a text: the inputs of its linear layers, and how much errors of their outputs matter.
 //!
-//! They lie in a safetensors file: `covariance.G`, F32, the lower triangle of the mean of `x x^T` over all tokens, row by
-//! row, for each group `G` of linear layers that share an input; `rows.T`, F32, the weight of each row of tensor `T` over
-//! their mean; `info`, U8, JSON as [`Info`].
+//! They are stored in a safetensors file. `covariance.G` (F32) is the lower triangle of the mean of `x x^T` over all
+//! tokens, row-major, for each group `G` of linear layers that share an input. `rows.T` (F32) has the weight of each
+//! row of tensor `T`, relative to their mean. `info` (U8) is JSON: [`Info`].
 
 mod check;
 mod write;
@@ -20,7 +20,7 @@ pub(crate) use write::write;
 pub const VERSION: u32 = 2;
 const INFO: &str = "info";
 
-/// What the statistics are of, and of each linear layer what is not a matrix.
+/// The origin of the statistics, and everything about groups and linear layers that is not a matrix or a vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Info {
     /// Version of the layout.
@@ -29,17 +29,17 @@ pub struct Info {
     pub model: String,
     /// BLAKE3 of the text, hexadecimal.
     pub text: String,
-    /// Tokens in a window; each window began with an empty context.
+    /// Tokens per window. Each window started with an empty context.
     pub window: u64,
-    /// Tokens that went through the model.
+    /// Tokens that were evaluated.
     pub tokens: u64,
-    /// Tokens, the first of these, that gradients were made of.
+    /// Tokens for the gradients, taken from the start of these.
     pub gradient_tokens: u64,
-    /// Tokens, the last of these, that were held back while the dampings were found.
+    /// Held-out tokens, taken from the end of these, on which the dampings were searched.
     pub held_back_tokens: u64,
-    /// Groups of linear layers that share an input, by the name of the first of them.
+    /// Groups of linear layers that share an input, by the name of their first layer.
     pub groups: BTreeMap<String, Group>,
-    /// Linear layers by the name of their tensor.
+    /// Linear layers, by the name of their tensor.
     pub linears: BTreeMap<String, Linear>,
 }
 
@@ -48,31 +48,31 @@ pub struct Info {
 pub struct Group {
     /// Number of inputs, n.
     pub inputs: u64,
-    /// Tokens that the covariance is over: those that went through these layers.
+    /// Tokens that the covariance is the mean over: those that passed through these layers.
     pub tokens: u64,
-    /// The damping that was found, as a share of the mean diagonal.
+    /// Damping found by the search, as a share of the mean diagonal.
     pub damping: f64,
-    /// On the tokens held back, the error of rounding with the covariance of the others, over the error that this
-    /// covariance would have it: 1 if they were as forecast. None if nothing was held back.
+    /// Error of rounding with the covariance of the other tokens, measured on the held-out tokens, over the error that
+    /// this covariance predicts; 1 if the prediction holds. `None` if nothing was held out.
     pub held_back: Option<f64>,
 }
 
 /// A linear layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Linear {
-    /// The group whose covariance its input has; none for an embedding, whose input is one row, and where the input was
-    /// always 0.
+    /// The group with the covariance of its input. `None` for an embedding, whose input is one row, and for inputs that
+    /// were always 0.
     pub input: Option<String>,
-    /// Added to the diagonal of the covariance, as a share of its mean: what was found for the group, and for a tied
-    /// embedding what its errors as an embedding weigh.
+    /// Damping, as a share of the mean diagonal of the covariance: that of the group, plus, for a tied embedding, the
+    /// weight of its errors as an embedding.
     pub damping: f64,
-    /// KL divergence in nats for each unit of mean square error of the output, summed over outputs.
+    /// KL divergence in nats per unit of mean square error of the output, summed over outputs.
     pub sensitivity: f64,
-    /// Tokens that went through it.
+    /// Tokens that passed through it.
     pub tokens: u64,
 }
 
-/// An opened file of statistics.
+/// An open file of statistics.
 pub struct Statistics {
     file: Checkpoint,
     name: String,
@@ -80,10 +80,10 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Opens a file and checks all that is in it: that every group has its covariance, every number its range.
+    /// Opens a file and validates it: every group has its covariance, and every number is in range.
     ///
     /// # Errors
-    /// If it is not a safetensors file or not one of statistics.
+    /// If it is not a safetensors file, or not a valid file of statistics.
     pub fn open(path: &Path) -> Result<Statistics, EncodeError> {
         let name = path.display().to_string();
         let file = Checkpoint::open(path)?;
@@ -93,22 +93,23 @@ impl Statistics {
         }
     }
 
-    /// What they are of.
+    /// Returns everything that is not a matrix or a vector.
     pub fn info(&self) -> &Info {
         &self.info
     }
 
-    /// Name of the file.
+    /// Returns the name of the file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Number of inputs of a group, if its covariance is there.
+    /// Returns the number of inputs of a group, or `None` if there is no such group.
     pub fn inputs(&self, group: &str) -> Option<usize> {
         usize::try_from(self.info.groups.get(group)?.inputs).ok()
     }
 
-    /// The covariance of a group: `n * n`, row-major, its lower triangle filled.
+    /// Returns the number of inputs n of a group and its covariance: `n * n`, row-major, with only the lower triangle
+    /// filled.
     pub fn covariance(&self, group: &str) -> Option<(usize, Vec<f32>)> {
         let n = self.inputs(group)?;
         let tensor = self.file.tensor(&covariance_name(group))?;
@@ -121,7 +122,7 @@ impl Statistics {
         Some((n, matrix))
     }
 
-    /// Mean square of the inputs of a group.
+    /// Returns the mean square of the inputs of a group.
     pub fn mean_square(&self, group: &str) -> Option<f64> {
         let n = self.inputs(group)?;
         let tensor = self.file.tensor(&covariance_name(group))?;
@@ -129,7 +130,7 @@ impl Statistics {
         Some(diagonal.sum::<f64>() / n.max(1) as f64)
     }
 
-    /// Weights of the rows of a tensor, if they differ.
+    /// Returns the row weights of a tensor, or `None` if the file has none.
     pub fn rows(&self, tensor: &str) -> Option<Vec<f32>> {
         let tensor = self.file.tensor(&rows_name(tensor))?;
         Some(values(&self.file, tensor).collect())

@@ -1,4 +1,4 @@
-//! Writing a file of statistics.
+//! Writes a file of statistics.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,14 +9,14 @@ use impasto_core::DType;
 use super::{INFO, Info, covariance_name, rows_name};
 use crate::error::EncodeError;
 
-/// Takes bytes.
+/// A function that takes bytes.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
-/// Writes statistics to `path`: the weights `rows` by tensor, and for each group of `info` what `covariance` gives for it,
-/// the lower triangle row by row, little-endian.
+/// Writes statistics to `path`. `rows` has the row weights by tensor. `covariance` is called for each group of `info`
+/// and writes the lower triangle to its sink: F32, row-major, little-endian.
 ///
 /// # Errors
-/// If the file cannot be written; then what was at `path` stays.
+/// If the file cannot be written. What was at `path` then stays.
 pub fn write(
     path: &Path,
     info: &Info,

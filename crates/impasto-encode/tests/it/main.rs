@@ -1,3 +1,3 @@
-//! Integration tests, all in one program.
+//! Integration tests, in one binary.
 
 mod statistics;

@@ -1,4 +1,4 @@
-//! Files of statistics that break a rule: each is refused with a line that names file, tensor and rule.
+//! Invalid files of statistics: each is refused with a line that names file, tensor and rule.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use impasto_encode::Statistics;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A file of one group of two inputs, and two layers.
+/// A file with one group of two inputs, and two layers.
 struct Parts {
     info: Value,
     covariance: Vec<f32>,
@@ -71,18 +71,18 @@ fn a_good_file() {
 #[test]
 fn numbers_out_of_range() {
     let cases: &[(&str, Value, &str)] = &[
-        ("/version", json!(1), "version 1: only 2 is known"),
-        ("/version", json!(3), "version 3: only 2 is known"),
+        ("/version", json!(1), "version 1 is not supported: only 2 is"),
+        ("/version", json!(3), "version 3 is not supported: only 2 is"),
         ("/version", json!("2"), "info: invalid type"),
         ("/tokens", json!(0), "above 0"),
         ("/window", json!(0), "above 0"),
         ("/gradient_tokens", json!(0), "above 0"),
-        ("/gradient_tokens", json!(101), "among the tokens"),
-        ("/held_back_tokens", json!(100), "among the tokens"),
+        ("/gradient_tokens", json!(101), "gradient_tokens must be at most tokens"),
+        ("/held_back_tokens", json!(100), "gradient_tokens must be at most tokens"),
         ("/tokens", json!(-1), "info: invalid value"),
-        ("/tokens", json!(80), "group \"q\": its tokens are among"),
-        ("/groups/q/tokens", json!(0), "group \"q\": its tokens are among"),
-        ("/groups/q/inputs", json!(0), "group \"q\": inputs are above 0"),
+        ("/tokens", json!(80), "group \"q\": tokens must be from 1"),
+        ("/groups/q/tokens", json!(0), "group \"q\": tokens must be from 1"),
+        ("/groups/q/inputs", json!(0), "group \"q\": inputs must be above 0"),
         ("/groups/q/inputs", json!(3), "tensor \"covariance.q\": 3 values are not the lower triangle of 3 x 3"),
         ("/groups/q/inputs", json!(u64::MAX), "are not the lower triangle"),
         ("/groups/q/inputs", json!(1u64 << 32), "are not the lower triangle"),
@@ -91,7 +91,7 @@ fn numbers_out_of_range() {
         ("/groups/q/held_back", json!(-1.0), "group \"q\": damping and held_back"),
         ("/linears/k/damping", json!(-1e-9), "layer \"k\": damping"),
         ("/linears/k/sensitivity", json!(-2.0), "layer \"k\": damping and sensitivity"),
-        ("/linears/k/tokens", json!(101), "layer \"k\": its tokens are among"),
+        ("/linears/k/tokens", json!(101), "layer \"k\": tokens must be at most"),
         ("/linears/k/input", json!("other"), "layer \"k\": there is no group \"other\""),
         ("/groups", json!([]), "info: invalid type"),
     ];
@@ -106,7 +106,7 @@ fn numbers_out_of_range() {
 #[test]
 fn values_out_of_range() {
     let cases: &[(&[f32], &str)] = &[
-        (&[-1.0, 0.5, 4.0], "entry (0, 0) is -1: the diagonal is finite and not negative"),
+        (&[-1.0, 0.5, 4.0], "entry (0, 0) is -1: the diagonal must be finite and not negative"),
         (&[1.0, 0.5, f32::INFINITY], "entry (1, 1) is inf: the diagonal"),
         (&[f32::NAN, 0.5, 1.0], "entry (0, 0) is NaN: the diagonal"),
         (&[1.0, f32::NAN, 4.0], "entry (1, 0) is NaN: more than the diagonal allows"),
@@ -123,7 +123,7 @@ fn values_out_of_range() {
     }
     for rows in [[1.0, -0.5], [f32::NAN, 1.0], [f32::INFINITY, 1.0]] {
         let error = refused(&Parts { rows: rows.to_vec(), ..Parts::good() }, "");
-        assert!(error.contains("tensor \"rows.k\": weights are finite and not negative"), "{error}");
+        assert!(error.contains("tensor \"rows.k\": weights must be finite and not negative"), "{error}");
     }
 }
 

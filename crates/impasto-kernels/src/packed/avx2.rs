@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, Panel, PanelMut};
-use super::row_group::Strip;
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, WIDEST, low};
 use super::fixes::{Fixes, sum_floats};
+use super::row_group::Strip;
 
 /// Rows per register.
 const HALF: usize = STRIP / 2;

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::ColumnOrder;
 use super::activations::{FloatPanel, Panel, PanelMut};
-use super::row_group::{RowGroup, Strip};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, low};
 use super::fixes::{Fixes, sum_floats};
+use super::row_group::{RowGroup, Strip};
 
 /// Independent chains of additions, which hide the latency of the products.
 const CHAINS: usize = 2;

@@ -1,8 +1,8 @@
 //! The contribution of outliers to sums, common to all kernels.
 
 use super::activations::{FloatPanel, Panel};
-use super::row_group::{Outlier, Strip};
 use super::cell::{BLOCK, GROUP, QUAD, STRIP};
+use super::row_group::{Outlier, Strip};
 
 /// Integer sums over outliers for each block of columns and each token of a panel, one per row of a strip.
 #[derive(Debug, Default)]

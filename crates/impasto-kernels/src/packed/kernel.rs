@@ -7,9 +7,9 @@ use impasto_core::Isa;
 
 use super::ColumnOrder;
 use super::activations::{self, FloatPanel, PANEL, Panel, PanelMut};
-use super::row_group::{RowGroup, Strip};
 use super::cell::{Line, STRIP};
 use super::fixes::Fixes;
+use super::row_group::{RowGroup, Strip};
 use super::scalar;
 
 #[cfg(target_arch = "x86_64")]

@@ -21,13 +21,13 @@ mod arena;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod row_group;
 mod cell;
 mod columns;
 mod error;
 mod fixes;
 mod kernel;
 mod multiply;
+mod row_group;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -41,11 +41,11 @@ use impasto_core::lattice;
 
 pub use activations::Activations;
 pub use arena::Arena;
-pub use row_group::RowGroup;
 pub use columns::ColumnOrder;
 pub use error::PackError;
 pub use kernel::Kernel;
 pub use multiply::Scratch;
+pub use row_group::RowGroup;
 
 use crate::Pool;
 use cell::STRIP;

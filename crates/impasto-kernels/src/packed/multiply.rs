@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{FloatPanel, PANEL, Panel, PanelMut};
-use super::row_group::{RowGroup, Strip};
 use super::cell::{BLOCK_GROUPS, GROUP, Line, QUAD, STRIP};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
+use super::row_group::{RowGroup, Strip};
 use super::{Activations, ColumnOrder, Kernel, PackedMatrix, Pool, SHARE};
 use crate::parts::Parts;
 

@@ -1,9 +1,9 @@
 //! The portable kernels, which are the reference for the others.
 
 use super::activations::{FloatPanel, Panel};
-use super::row_group::Strip;
 use super::cell::{self, BLOCK_GROUPS, CELL, GROUP, QUAD, STRIP, VECTORS};
 use super::fixes::{Fixes, sum_floats};
+use super::row_group::Strip;
 
 /// Calls `each` with the group and the integers of each cell of a strip, in the order of their bytes.
 fn for_each_cell(strip: Strip, mut each: impl FnMut(usize, &[i16; CELL])) {

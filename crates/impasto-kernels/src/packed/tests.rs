@@ -304,7 +304,8 @@ fn refusals() {
     assert_eq!(pack(&[0, 0, 0, 0, -(1 << 24), 9], &[1.0; 2], &[0; 2]), PackError::Integers { row: 1 });
     assert_eq!(pack(&[i32::MIN; 3], &[1.0], &[0]), PackError::Integers { row: 0 });
     assert!(matches!(pack(&[0; 3], &[f32::NAN], &[0]), PackError::Step { what: "row", index: 0, .. }));
-    let group = RowGroup::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0], 0).unwrap();
+    let group =
+        RowGroup::pack(&[0; 3], &ColumnOrder::new(&[1.0, 1.0, 2.0], &[0; 3]).unwrap(), &[1.0], &[0], 0).unwrap();
     assert_eq!(PackedMatrix::new(columns, vec![group]).unwrap_err(), PackError::OtherColumns(0));
 }
 

@@ -8,10 +8,10 @@ use std::arch::x86_64::*;
 
 use super::activations::Panel;
 use super::avx512::{broadcast, store, unpack};
-use super::row_group::Strip;
 use super::cell::{self, BLOCK, BLOCK_GROUPS, Line, QUAD, STRIP, VECTORS, WIDEST};
 use super::fixes::Fixes;
 use super::kernel::STRIPS;
+use super::row_group::Strip;
 
 /// Writes the integers of a strip plus 128 to lines `index`, `index + strips`, ... of `out`. The parts of far outliers
 /// beyond 8 bits are not included.

@@ -1,4 +1,4 @@
-//! Files about clauses 6 to 10: tensor headers, classes, segments, floats, lattice.
+//! Files for SPEC 6 to 10: tensor headers, classes, segments, floats, lattice.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use impasto_core::DType;
 use super::numbers::{Random, bell_floats, float_header, lattice_header, pack};
 use super::set::{Matrix, Set};
 
-/// Tables in the tensor header: table 1 gives the escape no frequency, others are left out and so are nothing but escapes.
+/// Explicit tables: the escape has no frequency in table 1, and omitted tables code nothing but escapes.
 pub fn explicit_tables() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(8));
     let sides = (12, 64);
@@ -40,7 +40,7 @@ pub fn explicit_tables() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Every shape, and in each every table and every number of low bits.
+/// Every shape, with every table and every number of low bits.
 pub fn shapes(kind: Kind) -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(9));
     for shape in 0..5u8 {
@@ -61,7 +61,7 @@ pub fn shapes(kind: Kind) -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// One segment, some, as many as can be; the lower tile has fewer rows than that.
+/// One segment, several, and as many as possible; the lower tile has fewer rows than segments.
 pub fn segments() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(10));
     let dtype = DType::Bf16;
@@ -74,7 +74,7 @@ pub fn segments() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Values that no table reaches, extremes of i32 among them.
+/// Values outside of every table, including the extremes of i32.
 pub fn escapes() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(11));
     let matrix = Matrix { dtype: DType::F32, sides: (8, 70), tile: (8, 70) };
@@ -82,7 +82,7 @@ pub fn escapes() -> Result<Set, Box<dyn Error>> {
     set.floats("float", &matrix, &float_header(DType::F32, Shape::Parametric(0), 0, matrix.sides), 2, &wild)?;
     let edges = [i32::MIN, i32::MAX, i32::MIN + 1, i32::MAX - 1, 1 << 30, -(1 << 30), 1 << 24, (1 << 24) + 1, 0, -1];
     for (name, plane, class) in [("lattice", 0, 20), ("lattice-of-low-bits", 0, 43), ("lattice-of-plane", 20, 0)] {
-        // Some rows hold hardly anything else, others an escape here and there.
+        // Some rows have almost only escapes, others a few.
         let z: Vec<i32> =
             (0..8 * 70).map(|i| if i % 70 <= i / 70 * 9 { edges[i % 10] } else { (i % 5) as i32 }).collect();
         set.lattice(name, &matrix, &lattice_header(Shape::Parametric(4), plane, 1e-6, vec![class; 8]), 2, &z)?;
@@ -90,7 +90,8 @@ pub fn escapes() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Zeros, subnormals, infinities and NaN payloads of both signs; every pattern of 8 bits, every 61st of 16; and common values.
+/// Zeros, subnormals, infinities and NaN payloads of both signs; every 8-bit pattern, every 61st 16-bit pattern; and
+/// common values.
 pub fn floats(dtype: DType) -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(12));
     let layout = dtype.float_layout().ok_or("no float")?;
@@ -114,7 +115,7 @@ pub fn floats(dtype: DType) -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// From the smallest subnormals to infinity, where the dtype has few exponents.
+/// From the smallest subnormals to infinity, if the dtype has few exponents.
 pub fn lattice(dtype: DType) -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(13));
     let matrix = Matrix { dtype, sides: (30, 100), tile: (16, 64) };

@@ -1,4 +1,4 @@
-//! Files about clauses 3 to 5: objects, tiles, modes of bytes.
+//! Files for SPEC 3 to 5: objects, tiles, byte modes.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use impasto_core::{DType, Mode};
 use super::numbers::{Random, bell_floats, float_header, pack};
 use super::set::{Matrix, Set};
 
-/// Assets of several pieces, one empty, one that does not compress.
+/// Assets with several pieces, an empty one, and one that does not compress.
 pub fn assets() -> Result<Set, Box<dyn Error>> {
     let mut set = Set::default();
     let (text, noise) = (b"{\"words\": \"again and again and again\"}\n".repeat(9), Random(1).bytes(100));
@@ -32,12 +32,12 @@ pub fn tied() -> Result<Set, Box<dyn Error>> {
     let header = float_header(DType::Bf16, Shape::Parametric(0), -5, matrix.sides);
     set.floats("embed", &matrix, &header, 2, &pack(DType::Bf16, &patterns))?;
     set.tensor_of("head", &matrix, vec![24, 40], 1, Some(0));
-    // Other tiles are no matter: the units are those of the original.
+    // Its tiles differ, which does not matter: the units are those of the original.
     set.tensor_of("other", &Matrix { tile: (1, 64), ..matrix }, vec![24, 40], 0, Some(0));
     Ok(set)
 }
 
-/// Noise of every dtype.
+/// Noise in every dtype.
 pub fn dtypes() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(3));
     let mut names: Vec<_> = DType::PLAIN.iter().map(|&dtype| (dtype.name(), dtype)).collect();
@@ -50,7 +50,7 @@ pub fn dtypes() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Noise in blocks of every block dtype: tiles along both sides, ragged; one block; blocks of experts; no blocks.
+/// Noise in every block dtype: ragged tiles along both sides; a single block; blocks of experts; no blocks.
 pub fn blocks() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(16));
     let mut names: Vec<_> = DType::BLOCKS.iter().map(|&dtype| (dtype.name(), dtype)).collect();
@@ -73,7 +73,8 @@ pub fn blocks() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Dtypes without a code: as many bytes as their dims would have it, or not; none; in tiles, one of them ragged.
+/// Dtypes without a code: with as many bytes as their dims suggest, or with others; empty; in tiles, one of them
+/// ragged.
 pub fn opaque() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(17));
     set.opaque("F4", "F4", vec![6, 32], 32, &random.bytes(96))?;
@@ -99,7 +100,7 @@ pub fn scalar_and_empty() -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Tiles that are cut off at the lower and right edge.
+/// Tiles that are truncated at the lower and right edges.
 pub fn ragged_tiles() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(6));
     let dtype = DType::Bf16;
@@ -133,20 +134,20 @@ pub fn zstd() -> Result<Set, Box<dyn Error>> {
     all_zstd(set)
 }
 
-/// Byte planes of blocks: many planes, of few bytes.
+/// Byte planes of blocks: many planes with few bytes.
 pub fn zstd_of_blocks() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(18));
     for (name, dtype) in [("a", DType::Q4_0), ("b", DType::Q8_0), ("c", DType::Q6K)] {
         let matrix = Matrix { dtype, sides: (5, 40), tile: (4, 32) };
         set.tensor(name, &matrix);
-        // The first bytes as of a scale, which hardly changes; the others of small numbers.
+        // The first two bytes are like a scale, which hardly changes; the others are like small numbers.
         let byte = |i: usize| if i % dtype.size() < 2 { 60 } else { 7 * (i % 3) as u8 + random.below(3) as u8 };
         set.bytes(&matrix, &(0..200 * dtype.size()).map(byte).collect::<Vec<u8>>())?;
     }
     all_zstd(set)
 }
 
-/// The set, if no unit is in another mode.
+/// Returns the set, or an error if a unit is not in mode zstd.
 fn all_zstd(set: Set) -> Result<Set, Box<dyn Error>> {
     match set.units.iter().all(|(_, mode, _)| *mode == Mode::ZSTD) {
         true => Ok(set),

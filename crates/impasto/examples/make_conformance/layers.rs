@@ -1,4 +1,4 @@
-//! Files about clauses 12 to 14: refinements and exact layers.
+//! Files for SPEC 12 to 14: refinements and exact layers.
 
 use std::error::Error;
 
@@ -15,10 +15,10 @@ use impasto_core::{
 use super::numbers::{Random, bell_floats, bits_of, lattice_header, pack};
 use super::set::{Done, Matrix, Set};
 
-/// A tensor in the making: its elements, and its integers so far.
+/// A tensor under construction: its elements, and its integers so far.
 struct Layered {
     matrix: Matrix,
-    /// Bits of the elements, and their values; 0 in place of what is not finite.
+    /// Bits of the elements, and their values, with 0 for those that are not finite.
     bits: Vec<u32>,
     values: Vec<f32>,
     base: Steps,
@@ -28,12 +28,13 @@ struct Layered {
     z: Vec<i32>,
 }
 
-/// What an index array of the base holds for a row or a column.
+/// Returns the scale of a row or a column from an index array of the base.
 fn index(array: &Option<IndexArray>, i: usize) -> f32 {
     array.as_ref().map_or(1.0, |array| scale(array.get(i)))
 }
 
-/// Explicit tables fitted to values of these classes. In every other one the escape stands in for some.
+/// Returns explicit tables fitted to values of these classes. In every other table, some symbols are replaced by the
+/// escape.
 fn tables(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
     let mut counts = vec![[0; SYMBOLS]; kind.tables()];
     for (t, value) in coded {
@@ -44,13 +45,13 @@ fn tables(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
         counts[SYMBOLS - 1] += 1 + counts[33..SYMBOLS - 1].iter().sum::<u64>();
         counts[33..SYMBOLS - 1].fill(0);
     }
-    // A table that no value needs codes nothing but escapes; the others can code any value.
+    // An unused table codes nothing but escapes; the others can code any value.
     counts.iter_mut().for_each(|counts| counts[SYMBOLS - 1] += 1);
     Shape::Explicit(counts.iter().map(fit).collect())
 }
 
 impl Layered {
-    /// Adds a tensor of these elements with its base: a lattice of about `step`.
+    /// Adds a tensor with these elements and its base: a lattice with about the given step.
     fn new(set: &mut Set, name: &str, matrix: Matrix, bits: Vec<u32>, base: Steps) -> Result<Layered, Box<dyn Error>> {
         let mut values = Vec::new();
         to_f32(matrix.dtype, &pack(matrix.dtype, &bits), &mut values);
@@ -65,14 +66,14 @@ impl Layered {
         Ok(layered)
     }
 
-    /// The nearest integers at the step of this layer.
+    /// Returns the nearest integers at the step of this layer.
     fn integers(&self) -> Vec<i32> {
         let columns = self.matrix.sides.1;
         let step = |i: usize| self.step * index(&self.base.rows, i / columns) * index(&self.base.columns, i % columns);
         self.values.iter().enumerate().map(|(i, &w)| quantize(w, 1.0 / step(i))).collect()
     }
 
-    /// The weights of this layer as bytes.
+    /// Returns the weights of this layer as bytes.
     fn weights(&self) -> Vec<u8> {
         let columns: Vec<f32> = (0..self.matrix.sides.1).map(|c| index(&self.base.columns, c)).collect();
         let row = |(r, z): (usize, &[i32])| {
@@ -84,7 +85,7 @@ impl Layered {
         self.z.chunks_exact(columns.len()).enumerate().flat_map(row).collect()
     }
 
-    /// A tensor header without steps, and for each element the sum of its classes.
+    /// Returns a tensor header without steps, and the sum of classes for each element.
     fn header(&self, body: Body, first: i16) -> (TensorHeader, Vec<i32>) {
         let (rows, columns) = self.matrix.sides;
         let row_classes = IndexArray::new((0..rows).map(|r| first + r as i16 % 4).collect());
@@ -119,7 +120,7 @@ impl Layered {
             let bytes = weights[i * dtype.size()..(i + 1) * dtype.size()].iter().rev();
             bytes.fold(0u32, |bits, &byte| bits << 8 | u32::from(byte))
         };
-        // Four classes an octave above the error of a weight, half a step, counted in the floats about it.
+        // Classes, four per octave, for the error of a weight (half a step), in units of the floats near it.
         let octave = ((self.step.to_bits() >> 23) as i16 - 127) + (1 << (layout.exponent - 1)) - 1;
         let first = 4 * (octave + layout.mantissa as i16 - i16::from(plane)) + 9;
         let (mut header, sums) = self.header(Body::Exact, first);
@@ -134,7 +135,7 @@ impl Layered {
     }
 }
 
-/// Floats of deviation 2^-3, among them zeros, subnormals, infinities and NaNs.
+/// Floats with standard deviation 2^-3, with zeros, subnormals, infinities and NaNs among them.
 fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
     let mut bits = bell_floats(dtype, -3, n, random);
     let sign = 1 << (8 * dtype.size() - 1);
@@ -150,7 +151,7 @@ fn steps(step: f32, offset: u8, rows: Option<IndexArray>, columns: Option<IndexA
     Steps { step, offset, rows, columns }
 }
 
-/// Factors odd and even, with and without an offset; steps of rows and columns are those of the base.
+/// Odd and even factors, with and without offset; row and column steps are those of the base.
 pub fn refinements(dtype: DType) -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(19));
     let matrix = Matrix { dtype, sides: (40, 100), tile: (16, 64) };
@@ -188,7 +189,7 @@ pub fn exact_layers(dtype: DType) -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-/// Tensors of different numbers of layers, one layer of all after another, and a record that says so.
+/// Tensors with different numbers of layers, ordered by layer, with a layer table.
 pub fn layers() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(21));
     for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {

@@ -1,7 +1,8 @@
-//! Writes the files of the conformance set that the codec and the encoder make: golden files of the bitstream.
+//! Writes the golden files of the conformance set that are made with the codec and the encoder.
 //!
-//! `cargo run -p impasto --example make_conformance` writes into `conformance/files`. Running it again gives the same bytes; the test
-//! `conformance` holds them to it. Names begin with the clause of `docs/SPEC.md` that a file is about.
+//! `cargo run -p impasto --example make_conformance` writes to `conformance/files`. The output is deterministic, and
+//! the test `conformance` compares it with the committed files. File names begin with the clause of `docs/SPEC.md` that
+//! they test.
 
 mod codings;
 mod containers;
@@ -23,7 +24,7 @@ use self::containers::*;
 use self::layers::*;
 use self::set::{Done, Set};
 
-/// The repository's root.
+/// The root of the repository.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -33,7 +34,7 @@ fn main() -> Done {
     make(&root().join("conformance/files"))
 }
 
-/// Writes all files into `folder`.
+/// Writes all files to `folder`.
 ///
 /// # Errors
 /// If something cannot be coded or written.
@@ -75,7 +76,7 @@ pub fn make(folder: &Path) -> Done {
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
 const LATTICES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
-/// What the encoder makes of a few tensors of the tiny model, one of them tied.
+/// Encodes a few tensors of the tiny model, one of them tied.
 fn encoded(path: &Path, target: Target) -> Done {
     let tiny = Checkpoint::open(&root().join("assets/tiny"))?;
     let folder = tempfile::tempdir()?;

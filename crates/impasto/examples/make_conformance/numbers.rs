@@ -1,9 +1,9 @@
-//! Pseudo-random weights, and tensor headers that suit them.
+//! Pseudo-random weights, and tensor headers for them.
 
 use impasto_codec::{Body, IndexArray, Shape, Steps, TensorHeader};
 use impasto_core::{DType, FloatLayout};
 
-/// Pseudo-random numbers (xorshift, Marsaglia 2003): integers only, so that they are the same everywhere.
+/// Pseudo-random numbers (xorshift, Marsaglia 2003), from integers only so that they are the same on every machine.
 pub struct Random(pub u64);
 
 impl Random {
@@ -22,15 +22,15 @@ impl Random {
         (0..n).map(|_| (self.next() >> 32) as u8).collect()
     }
 
-    /// About normal, of deviation 64: a sum of eight.
+    /// Returns an approximately normal number with standard deviation 64: a sum of eight uniform ones.
     pub fn bell(&mut self) -> i64 {
         (0..8).map(|_| self.below(79) - 39).sum()
     }
 
-    /// Integers for a lattice whose row `r` has class `class(r)`.
+    /// Returns integers for a lattice in which row `r` has class `class(r)`.
     pub fn integers(&mut self, sides: (usize, usize), class: impl Fn(usize) -> i64) -> Vec<i32> {
         let mut row = |r: usize| {
-            // 2^((class - 15) / 4), in quarters of an octave (SPEC 7.4).
+            // 2^((class - 15) / 4), linear within an octave (SPEC 7.4).
             let (octave, quarter) = ((class(r) - 15).div_euclid(4), (class(r) - 15).rem_euclid(4));
             let scale = (4 + quarter) << (octave + 16);
             (0..sides.1).map(|_| ((self.bell() * scale) >> 24) as i32).collect::<Vec<_>>()
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// The bits of a binary32 as bits of a dtype, cut short for those of 8 bits.
+/// Returns the bits of a binary32 value in a dtype; truncated for 8-bit dtypes.
 pub fn bits_of(dtype: DType, value: f32) -> u32 {
     match dtype {
         DType::F32 => value.to_bits(),
@@ -50,12 +50,12 @@ pub fn bits_of(dtype: DType, value: f32) -> u32 {
     }
 }
 
-/// Bit patterns as bytes.
+/// Packs bit patterns as bytes.
 pub fn pack(dtype: DType, patterns: &[u32]) -> Vec<u8> {
     patterns.iter().flat_map(|p| p.to_le_bytes().into_iter().take(dtype.size())).collect()
 }
 
-/// A tensor header of kind float for values of about 2^`octave`.
+/// Returns a tensor header of kind float for values of about 2^`octave`.
 pub fn float_header(dtype: DType, shape: Shape, octave: i16, sides: (usize, usize)) -> TensorHeader {
     let layout = dtype.float_layout().unwrap_or(FloatLayout { exponent: 8, mantissa: 7 });
     let center = 4 * ((1 << (layout.exponent - 1)) - 1 + octave);
@@ -64,14 +64,14 @@ pub fn float_header(dtype: DType, shape: Shape, octave: i16, sides: (usize, usiz
     TensorHeader { shape, plane: layout.raw_bits() as u8, row_classes, column_classes, body: Body::Float }
 }
 
-/// A tensor header of kind lattice without steps of rows or columns.
+/// Returns a tensor header of kind lattice without row and column steps.
 pub fn lattice_header(shape: Shape, plane: u8, step: f32, row_classes: Vec<i16>) -> TensorHeader {
     let body = Body::Lattice(Steps { step, offset: 0, rows: None, columns: None });
     let row_classes = IndexArray::new(row_classes);
     TensorHeader { shape, plane, row_classes, column_classes: IndexArray::Constant(0), body }
 }
 
-/// `n` floats of deviation 2^`octave`.
+/// Returns `n` floats with standard deviation 2^`octave`.
 pub fn bell_floats(dtype: DType, octave: i32, n: usize, random: &mut Random) -> Vec<u32> {
     let scale = f32::from_bits(((127 + octave - 6) as u32) << 23);
     (0..n).map(|_| bits_of(dtype, random.bell() as f32 * scale)).collect()

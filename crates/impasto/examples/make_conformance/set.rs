@@ -1,4 +1,4 @@
-//! A file in the making.
+//! A file under construction.
 
 use std::error::Error;
 use std::path::Path;
@@ -8,19 +8,19 @@ use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_container::{LayerMark, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
 use impasto_core::{DType, Mode, Place};
 
-/// The outcome of what may fail.
+/// The result of a fallible step.
 pub type Done = Result<(), Box<dyn Error>>;
 
-/// A file in the making: objects in ascending order, and their units.
+/// A file under construction: objects in ascending order, and their units.
 #[derive(Default)]
 pub struct Set {
     objects: Vec<Object>,
     pub units: Vec<(UnitSlot, Mode, Vec<u8>)>,
-    /// Where its layers end, if it says so.
+    /// The ends of its layers; empty for no layer table.
     pub marks: Vec<LayerMark>,
 }
 
-/// A matrix to be coded: dtype, sides, sides of a tile.
+/// A matrix to be coded: dtype, rows and columns, rows and columns of a tile.
 #[derive(Clone, Copy)]
 pub struct Matrix {
     pub dtype: DType,
@@ -39,7 +39,7 @@ impl Matrix {
             .collect()
     }
 
-    /// What of `all`, row-major with `size` entries an element, lies in a tile.
+    /// Returns the part of `all` in a tile; `all` is row-major with `size` entries per element.
     fn cut<T: Copy>(&self, all: &[T], size: usize, place: &Place) -> Vec<T> {
         let row =
             |r| &all[(r * self.sides.1 + place.columns.start) * size..(r * self.sides.1 + place.columns.end) * size];
@@ -53,25 +53,25 @@ impl Set {
         self.objects.push(Object { name: name.to_owned(), kind });
     }
 
-    /// A unit in layer 0 of the object added last.
+    /// Adds a unit in layer 0 to the last object.
     pub fn unit(&mut self, tile: usize, mode: Mode, bytes: Vec<u8>) {
         self.unit_above(0, tile, mode, bytes);
     }
 
-    /// A unit in any layer of the object added last.
+    /// Adds a unit in any layer to the last object.
     pub fn unit_above(&mut self, layer: u8, tile: usize, mode: Mode, bytes: Vec<u8>) {
         let object = self.objects.len() as u32 - 1;
         let slot = UnitSlot { object, tile: tile as u32, layer, is_header: mode == Mode::TENSOR_HEADER };
         self.units.push((slot, mode, bytes));
     }
 
-    /// Adds a tensor of two dims, without units.
+    /// Adds a tensor with two dims, without units.
     pub fn tensor(&mut self, name: &str, matrix: &Matrix) {
         let dims = vec![matrix.sides.0 as u64, (matrix.sides.1 * matrix.dtype.weights()) as u64];
         self.tensor_of(name, matrix, dims, 1, None);
     }
 
-    /// Adds a tensor of any dims, perhaps tied, without units.
+    /// Adds a tensor with any dims, possibly tied, without units.
     pub fn tensor_of(&mut self, name: &str, matrix: &Matrix, dims: Vec<u64>, split: usize, tied: Option<u32>) {
         let (tile_rows, tile_cols) = (matrix.tile.0 as u64, matrix.tile.1 as u64);
         let dtype = matrix.dtype;
@@ -90,7 +90,7 @@ impl Set {
         self.bytes(&Matrix { dtype: DType::Opaque, sides: (1, content.len()), tile: (1, tile) }, content)
     }
 
-    /// Units in mode stored or zstd, whichever is smaller, for the tensor added last.
+    /// Adds units to the last tensor, in mode stored or zstd, whichever is smaller.
     pub fn bytes(&mut self, matrix: &Matrix, elements: &[u8]) -> Done {
         for (i, place) in matrix.places().iter().enumerate() {
             let part = matrix.cut(elements, matrix.dtype.size(), place);
@@ -119,7 +119,7 @@ impl Set {
         Ok(())
     }
 
-    /// Adds a tensor in mode lattice of the integers `z`.
+    /// Adds a tensor in mode lattice with integers `z`.
     pub fn lattice(&mut self, name: &str, matrix: &Matrix, header: &TensorHeader, segments: usize, z: &[i32]) -> Done {
         self.tensor(name, matrix);
         self.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
@@ -131,7 +131,7 @@ impl Set {
         Ok(())
     }
 
-    /// Adds a layer to the tensor added last: the integers `below` become `z`.
+    /// Adds a layer to the last tensor that refines the integers `below` to `z`.
     pub fn refinement(&mut self, layer: u8, matrix: &Matrix, header: &TensorHeader, below: &[i32], z: &[i32]) -> Done {
         self.unit_above(layer, 0, Mode::TENSOR_HEADER, header.to_bytes());
         for (i, place) in matrix.places().iter().enumerate() {
@@ -142,7 +142,7 @@ impl Set {
         Ok(())
     }
 
-    /// Adds an exact layer to the tensor added last, above integers `z` and their weights.
+    /// Adds an exact layer to the last tensor, above integers `z` with these weights.
     pub fn exact(
         &mut self,
         layer: u8,
@@ -163,7 +163,7 @@ impl Set {
         Ok(())
     }
 
-    /// Orders the units by layer, and says where each layer ends.
+    /// Sorts the units by layer, and sets the end of each layer.
     pub fn by_layer(&mut self) {
         self.units.sort_by_key(|(slot, ..)| slot.layer);
         let layers = self.units.iter().map(|(slot, ..)| slot.layer).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A new GGUF, for llama.cpp and what reads its files.
+//! Export to a new GGUF file, for llama.cpp and other programs that read GGUF.
 
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, FromAssets, NameMap, Tensors};
@@ -12,15 +12,15 @@ use crate::error::FileError;
 use crate::file::File;
 use crate::view::gguf_metadata;
 
-/// What the file is called if no name is given.
+/// The default file name.
 const WEIGHTS: &str = "model.gguf";
-/// The type of most matrices, as llama.cpp numbers it.
+/// The key for the type of most matrices, with llama.cpp's numbers.
 const FILE_TYPE: &str = "general.file_type";
-/// Assets that the metadata are made of.
+/// Assets that the metadata are built from.
 const ASSETS: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
-/// The type of the matrices of a GGUF.
+/// The type of the matrices in a GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GgufType {
     /// IEEE binary32.
@@ -29,9 +29,9 @@ pub enum GgufType {
     F16,
     /// bfloat16.
     Bf16,
-    /// 8-bit, a scale for 32 weights.
+    /// 8-bit integers with one scale per 32 weights.
     Q8_0,
-    /// 4-bit, a scale for 32 weights.
+    /// 4-bit integers with one scale per 32 weights.
     Q4_0,
 }
 
@@ -46,7 +46,7 @@ impl GgufType {
         }
     }
 
-    /// llama.cpp's number for a file of this type (`llama_ftype`).
+    /// Returns llama.cpp's number for a file of this type (`llama_ftype`).
     fn file_type(self) -> u32 {
         match self {
             GgufType::F32 => 0,
@@ -57,8 +57,8 @@ impl GgufType {
         }
     }
 
-    /// The type for a tensor of these dims: vectors stay binary32, which llama.cpp wants of norms and biases; rows that are no whole
-    /// number of blocks become binary16.
+    /// Returns the type of a tensor with these dims. Vectors stay binary32, as llama.cpp requires for norms and biases.
+    /// If rows are not whole blocks, the type is binary16.
     fn of(self, dims: &[u64]) -> DType {
         let dtype = self.dtype();
         match dims {
@@ -69,7 +69,7 @@ impl GgufType {
     }
 }
 
-/// A GGUF of all tensors.
+/// Plans a GGUF with all tensors.
 pub fn contents<S: Source>(
     file: &File<S>,
     name: Option<&str>,
@@ -85,7 +85,7 @@ pub fn contents<S: Source>(
     Ok(Contents { outputs: vec![output], assets: vec![], identical: false, notes })
 }
 
-/// The type that most weights have: binary32, binary16 or bfloat16.
+/// Returns the type of most weights: binary32, binary16 or bfloat16.
 fn usual<S: Source>(file: &File<S>) -> GgufType {
     let weights = |dtype: DType| -> u64 {
         let tensors = file.reader().objects().iter().filter_map(|object| object.tensor());
@@ -97,10 +97,10 @@ fn usual<S: Source>(file: &File<S>) -> GgufType {
 
 type Parts = (Metadata, Vec<Part>, Vec<String>);
 
-/// The tensors of a GGUF in another type.
+/// Plans the tensors of a GGUF with another type.
 fn again<S: Source>(file: &File<S>, mut metadata: Metadata, wanted: GgufType) -> Result<Parts, FileError> {
     metadata.insert(FILE_TYPE, wanted.file_type());
-    // What was split is whole again.
+    // The output is one file, even if the input was split.
     for key in ["split.no", "split.count", "split.tensors.count"] {
         metadata.remove(key);
     }
@@ -112,7 +112,7 @@ fn again<S: Source>(file: &File<S>, mut metadata: Metadata, wanted: GgufType) ->
     Ok((metadata, parts, vec![]))
 }
 
-/// The tensors of a Hugging Face folder under the names, in the order and with the values of a GGUF.
+/// Plans the tensors of a Hugging Face folder with the names, row order and values of a GGUF.
 fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Result<Parts, FileError> {
     let broken = |rule: String| FileError::Form { file: file.reader().name().to_owned(), form: "GGUF", rule };
     let mut assets = Vec::new();
@@ -124,16 +124,17 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
     let made_of = hf::metadata(&assets, &Shapes(file), model, wanted.file_type());
     let FromAssets { metadata, factors, notes } = made_of.map_err(|rule| broken(rule.to_string()))?;
     let config = assets.iter().find(|asset| asset.name == "config.json").map_or(&[][..], |asset| &asset.bytes);
-    let names = NameMap::of_config(config).ok_or_else(|| broken("its names in a GGUF are not known".to_owned()))?;
+    let names =
+        NameMap::of_config(config).ok_or_else(|| broken("its tensor names in GGUF are not known".to_owned()))?;
     let mut parts = Vec::new();
     for name in file.tensor_names() {
         let meta = file.meta(name)?;
         if meta.tied.is_some() && name == "lm_head.weight" {
-            // llama.cpp takes the embedding where there is no output matrix.
+            // llama.cpp uses the embedding if there is no output matrix.
             continue;
         }
         let Some(mapped) = names.to_gguf(name) else {
-            return Err(broken(format!("tensor {name:?} has no place in a GGUF of this architecture")));
+            return Err(broken(format!("tensor {name:?} has no equivalent in a GGUF of this architecture")));
         };
         parts.push(made(&mapped.name, name, &meta.dims, wanted, mapped.change));
     }
@@ -150,7 +151,7 @@ fn made(new: &str, own: &str, dims: &[u64], wanted: GgufType, change: Change) ->
     Part { spec, content: Content::Tensor(own.to_owned(), Way::ToGguf(change)) }
 }
 
-/// The tensors as the translation asks for them.
+/// The tensors of a file, for the translation to GGUF.
 struct Shapes<'a, S>(&'a File<S>);
 
 impl<S: Source> Tensors for Shapes<'_, S> {

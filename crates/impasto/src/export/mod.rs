@@ -1,4 +1,4 @@
-//! A file back to a checkpoint: the one that it was made of, a Hugging Face folder, or a GGUF.
+//! Exports a file as a checkpoint: the original one, a Hugging Face folder, or a GGUF.
 
 #[cfg(feature = "gguf")]
 mod gguf;
@@ -22,30 +22,30 @@ use part::Part;
 use crate::error::FileError;
 use crate::file::File;
 
-/// What to write.
+/// The format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The files that the checkpoint had, if the file keeps them exactly; else a Hugging Face folder.
+    /// The files of the original checkpoint if they are kept exactly, else a Hugging Face folder.
     Original,
-    /// A Hugging Face folder: tensors of a GGUF under the names, in the order and with the values of transformers. If the file keeps
-    /// safetensors shards exactly, these.
+    /// A Hugging Face folder, in which tensors of a GGUF have the names, row order and values of transformers. If
+    /// safetensors shards are kept exactly, these are restored.
     Safetensors,
-    /// A GGUF, its matrices in this type; `None` for the type that most of them have. If none is given and the file keeps a GGUF exactly,
-    /// that one.
+    /// A GGUF with matrices of this type. With `None`, the original GGUF is restored if it is kept exactly; otherwise,
+    /// matrices get the type of most weights.
     #[cfg(feature = "gguf")]
     Gguf(Option<GgufType>),
 }
 
-/// What an export wrote.
+/// The result of an export.
 #[derive(Clone, Debug, Default)]
 pub struct Exported {
-    /// Files, in the order written.
+    /// The files, in the order in which they were written.
     pub files: Vec<PathBuf>,
     /// Bytes of tensors.
     pub tensor_bytes: u64,
-    /// Do the weights' files have the headers and tensors of the checkpoint's, byte for byte?
+    /// Whether the weight files have the original headers and tensors, byte for byte.
     pub identical: bool,
-    /// What the new form cannot say, one line each.
+    /// What the new format cannot express, one line each.
     pub notes: Vec<String>,
 }
 
@@ -56,9 +56,9 @@ struct Output {
     parts: Vec<Part>,
 }
 
-/// What stands before the tensors.
+/// The header of a file.
 enum Begin {
-    /// A header as it was.
+    /// The original header.
     Raw(Vec<u8>),
     /// A new safetensors header.
     Safetensors,
@@ -75,14 +75,15 @@ struct Contents {
     notes: Vec<String>,
 }
 
-/// Writes a checkpoint of the wanted form into `folder`, which is created if it is not there; `name` is that of the file of a GGUF.
+/// Writes a checkpoint in the given format to `folder`, which is created if it does not exist. `name` is the file name
+/// of a GGUF.
 ///
-/// Everything is written to a temporary folder inside `folder` first, and moved when it is complete. Files that are there already are an
-/// error unless `replace` is set. `watch` hears the name of each tensor.
+/// Everything is first written to a temporary folder inside `folder`, and moved when it is complete. Existing files are
+/// an error unless `replace` is set. `watch` is called with the name of each tensor after it is written.
 ///
 /// # Errors
-/// If a unit is absent, damaged or broken, the form cannot hold the model, two parts of the file claim the same path, or a file cannot be
-/// written; then `folder` is as it was.
+/// If a unit is absent, damaged or invalid, the format cannot hold the model, two files would have the same path, or on
+/// an I/O error. `folder` is then unchanged, unless moving the files fails halfway.
 pub fn export<S: Source>(
     file: &File<S>,
     folder: &Path,
@@ -120,7 +121,7 @@ pub fn export<S: Source>(
         Ok((files, tensor_bytes))
     });
     if moved.is_err() && created {
-        // Only if it is empty; the error that led here is the one to tell.
+        // This fails if the folder is not empty. The earlier error is the one to report.
         let _ = fs::remove_dir(folder);
     }
     let (files, tensor_bytes) = moved?;
@@ -140,7 +141,7 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
         Form::Gguf(_) => original.is_gguf,
     };
     if let Some(original) = original.filter(fits) {
-        // The assets of a GGUF were made of its header.
+        // The assets of a GGUF are derived from its header, so they are not files.
         let assets = if original.is_gguf { vec![] } else { assets(file) };
         let mut outputs = original.outputs;
         if let (Some(name), [only]) = (name, &mut outputs[..]) {
@@ -160,12 +161,12 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
     }
 }
 
-/// The assets that are files of a folder.
+/// Returns the assets that are files of a folder.
 fn assets<S: Source>(file: &File<S>) -> Vec<String> {
     file.asset_names().filter(|name| !name.ends_with(HEADER_SUFFIX)).map(String::from).collect()
 }
 
-/// Writes everything into a temporary folder. Returns it, and the bytes of tensors.
+/// Writes everything to a temporary folder. Returns the folder and the bytes of tensors.
 fn stage<S: Source>(
     file: &File<S>,
     folder: &Path,

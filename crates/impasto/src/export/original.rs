@@ -1,4 +1,4 @@
-//! The files that the checkpoint had.
+//! Restores the original files of the checkpoint.
 
 use std::collections::HashSet;
 
@@ -10,15 +10,15 @@ use super::{Begin, Output};
 use crate::error::FileError;
 use crate::file::File;
 
-/// The checkpoint's own files of tensors.
+/// The original weight files of the checkpoint.
 pub struct Original {
-    /// One for each file.
+    /// One output per file.
     pub outputs: Vec<Output>,
-    /// Are they GGUFs?
+    /// Whether they are GGUF files.
     pub is_gguf: bool,
 }
 
-/// The files whose headers the file keeps, if they hold all its tensors and every tensor is exact.
+/// Returns the files whose headers are kept, if these cover all tensors and every tensor is exact.
 pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError> {
     if !file.tensor_names().all(|name| file.is_exact(name)) {
         return Ok(None);
@@ -49,7 +49,7 @@ pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError
             let meta = file.meta(&info.name)?;
             let other = info.type_name.as_deref() != meta.opaque.as_ref().map(|opaque| opaque.name.as_str());
             if meta.dtype != info.dtype || meta.dims != info.shape || other {
-                return Err(misfit(format!("tensor {:?} has another dtype or shape", info.name)));
+                return Err(misfit(format!("tensor {:?} has a different dtype or shape", info.name)));
             }
             if !described.insert(info.name.clone()) {
                 return Err(misfit(format!("tensor {:?} is in two shards", info.name)));

@@ -1,4 +1,4 @@
-//! One tensor on its way out: as it is, or translated.
+//! The export of a single tensor: copied or translated.
 
 use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::{Source, TensorMeta};
@@ -7,23 +7,23 @@ use impasto_core::{DType, blocks, values};
 use crate::error::FileError;
 use crate::file::File;
 
-/// Bytes of a tensor that are decoded before they are written: bounds the memory of a large tensor.
+/// Bytes of a tensor that are decoded before they are written; bounds memory for large tensors.
 const BAND_BYTES: u64 = 64 << 20;
 
-/// What a tensor goes through.
+/// How a tensor is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Nothing: its bytes are copied.
+    /// Not at all: its bytes are copied.
     AsItIs,
-    /// From a GGUF's order and values to those of transformers.
+    /// From the order and values of a GGUF to those of transformers.
     ToHf(Change),
-    /// From those of transformers to a GGUF's.
+    /// From the order and values of transformers to those of a GGUF.
     #[cfg(feature = "gguf")]
     ToGguf(Change),
 }
 
 impl Way {
-    /// What differs between the two sides.
+    /// Returns the difference between the two formats.
     fn change(self) -> Change {
         match self {
             Way::AsItIs => Change::None,
@@ -36,22 +36,22 @@ impl Way {
 
 /// A tensor to be written.
 pub struct Part {
-    /// What it is in the new file.
+    /// Its description in the new file.
     pub spec: TensorSpec,
     /// Its elements.
     pub content: Content,
 }
 
-/// Where the elements come from.
+/// The source of the elements.
 pub enum Content {
-    /// A tensor of the file, and what it goes through.
+    /// A tensor of the file, and its translation.
     Tensor(String, Way),
-    /// Values of their own, of dtype F32.
+    /// New values with dtype F32.
     #[cfg(feature = "gguf")]
     Values(Vec<f32>),
 }
 
-/// What to write for a tensor that is copied.
+/// Returns the description of a tensor that is copied.
 pub fn spec(name: &str, meta: &TensorMeta) -> TensorSpec {
     match &meta.opaque {
         None => TensorSpec::new(name, meta.dtype, meta.dims.clone()),
@@ -63,12 +63,12 @@ pub fn spec(name: &str, meta: &TensorMeta) -> TensorSpec {
 }
 
 impl Part {
-    /// A tensor that is copied.
+    /// Plans to copy a tensor.
     pub fn copy(name: &str, meta: &TensorMeta) -> Part {
         Part { spec: spec(name, meta), content: Content::Tensor(name.to_owned(), Way::AsItIs) }
     }
 
-    /// Gives the bytes of the new tensor to `write`, piece by piece.
+    /// Writes the bytes of the new tensor in pieces.
     pub fn write<S: Source>(
         &self,
         file: &File<S>,
@@ -90,7 +90,7 @@ impl Part {
             return Ok(());
         }
         let width = columns as usize * tensor.dtype().weights();
-        // Whole attention heads at a time, since rows move within them.
+        // Whole attention heads at a time, since rows move within heads.
         let head = match way.change() {
             Change::HeadRows { head_dim } => head_dim.max(1),
             _ => 1,
@@ -112,9 +112,10 @@ impl Part {
     }
 }
 
-/// Weights in the order and with the values of the other side; whole attention heads, `width` a row.
+/// Converts weights to the order and values of the other format. They must be whole attention heads, with `width`
+/// weights per row.
 pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
-    // Where row `r` of the result lies.
+    // The source row of row `r` of the result.
     let moved: Box<dyn Fn(u64) -> u64> = match way {
         Way::ToHf(change) => {
             change.values_to_hf(&mut weights);
@@ -134,7 +135,8 @@ pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
     (0..rows).flat_map(|r| &weights[moved(r) as usize * width..][..width]).copied().collect()
 }
 
-/// Weights as elements of a dtype: F32, F16, BF16 (rounded to nearest even) or a block dtype that can be quantized to.
+/// Converts weights to elements of a dtype: F32, F16, BF16 (rounded to nearest even), or a block dtype with a
+/// quantizer.
 fn to_bytes(dtype: DType, weights: &[f32]) -> Vec<u8> {
     match dtype {
         DType::F16 => weights.iter().flat_map(|&w| half::f16::from_f32(w).to_le_bytes()).collect(),
@@ -143,7 +145,7 @@ fn to_bytes(dtype: DType, weights: &[f32]) -> Vec<u8> {
         _ => {
             let mut out = Vec::new();
             let known = blocks::quantize(dtype, weights, &mut out);
-            debug_assert!(known, "{dtype:?} is not one that an export asks for");
+            debug_assert!(known, "{dtype:?} has no quantizer");
             out
         }
     }

@@ -1,4 +1,4 @@
-//! A new safetensors file.
+//! Export to a new safetensors file.
 
 use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::Source;
@@ -10,10 +10,10 @@ use crate::error::FileError;
 use crate::file::File;
 use crate::view::View;
 
-/// Where the weights go.
+/// The file name of the weights.
 const WEIGHTS: &str = "model.safetensors";
 
-/// All tensors in one file, those of a GGUF as transformers has them.
+/// Plans one file with all tensors; those of a GGUF are translated to transformers.
 pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
     let view = View::of_file(file)?;
     let part = |(name, origin): (&str, &crate::view::Origin)| {
@@ -24,7 +24,7 @@ pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
             part.spec.name = name.to_owned();
             return Ok(part);
         }
-        // Values that are made are binary32, unless they only move.
+        // Computed values are binary32; rows that only move keep their dtype.
         let moved = !blocks && matches!(origin.change, Change::HeadRows { .. });
         let dtype = if moved { meta.dtype } else { DType::F32 };
         let spec = TensorSpec::new(name, dtype, meta.dims.clone());

@@ -1,4 +1,4 @@
-//! What a runtime reads of a tensor: integers on the lattice, row of tiles by row of tiles.
+//! Access to a tensor for the runtime: integers or weights of a lattice, one tile row at a time.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,10 +13,10 @@ use super::{Reading, Tensor};
 use crate::error::FileError;
 use crate::file::File;
 
-/// Tensors whose decoders are kept: those of one product, and of the next where threads are not at the same place.
+/// Number of tensors whose decoders are kept: those of one product, and of the next if threads are not in step.
 const RECENT: usize = 8;
 
-/// The tensor headers of an object, read and checked; a file and they are a tensor again.
+/// The checked tensor headers of an object, from which a [`Tensor`] can be opened again without reading.
 pub(crate) struct Headers {
     dtype: DType,
     isa: Isa,
@@ -26,19 +26,19 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Bytes that they take in memory.
+    /// Returns the memory that they take, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.layers.iter().map(TensorHeader::memory_bytes).sum()
     }
 }
 
-/// Decoders of the tensors that were read last, by number. The tables of one are as large as the units of a small tensor, too
-/// large to be kept for all, and are wanted for each of its tile rows.
+/// Decoders of the most recently read tensors, by number. The tables of a decoder are as large as the units of a small
+/// tensor, too large to keep for all tensors, but they are needed for each tile row.
 #[derive(Default)]
 pub(crate) struct Recent(Mutex<VecDeque<(u32, Arc<TileDecoder>)>>);
 
 impl Recent {
-    /// The decoder of object number `number`, whose headers are these.
+    /// Returns the decoder of object `number`, which has these headers.
     fn decoder(&self, number: u32, headers: &Headers) -> Result<Arc<TileDecoder>, CodecError> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, decoder)) = recent.iter().find(|(of, _)| *of == number) {
@@ -52,7 +52,7 @@ impl Recent {
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
-    /// Object number `number` of a file, whose headers are these: nothing is read.
+    /// Opens object `number` of a file, which has these headers. Nothing is read.
     pub(crate) fn of_headers(
         file: &'a File<S>,
         number: u32,
@@ -64,26 +64,26 @@ impl<'a, S: Source> Tensor<'a, S> {
         Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))
     }
 
-    /// Its tensor headers, for every level that it can be read at.
+    /// Returns its tensor headers, for every level at which it can be read.
     pub(crate) fn headers(&self) -> Result<Headers, FileError> {
         let layers = self.finest()?.headers().cloned().collect();
         Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level() })
     }
 
-    /// The weights of rows that are all those of one tile row, as bytes of its dtype, on this thread alone.
+    /// Returns the weights of one whole tile row, given by its rows, as bytes of its dtype. Runs on this thread only.
     pub(crate) fn tile_row(&self, headers: &Headers, rows: Range<u64>) -> Result<Vec<u8>, FileError> {
         let columns = 0..self.matrix.cols();
         let stride = self.matrix.cols() as usize * self.dtype.size();
         let level = self.level(rows.start).min(headers.level);
         let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
         let mut out = vec![0; (rows.end - rows.start) as usize * stride];
-        // Tensors of headers have the decoder of the finest level, which decodes the coarser ones as well.
+        // A tensor from headers has the decoder of the finest level, which also decodes the coarser ones.
         let reading = Reading { decoder: &self.base, level, units: &units };
         self.row_of_tiles(&reading, rows, columns, &mut out, stride)?;
         Ok(out)
     }
 
-    /// Is every row of tiles read as integers on the lattice, and not as exact elements?
+    /// Returns whether every tile row is read as integers on the lattice, rather than as exact elements.
     pub(crate) fn is_lattice(&self) -> bool {
         let reader = &self.file.reader;
         let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
@@ -95,19 +95,19 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
     }
 
-    /// A decoder for the finest level of any row of tiles.
+    /// Returns a decoder for the finest level of any tile row.
     pub(crate) fn finest(&self) -> Result<Arc<TileDecoder>, FileError> {
         self.decoder(self.finest_level())
     }
 
-    /// The finest level of any row of tiles.
+    /// Returns the finest level of any tile row.
     fn finest_level(&self) -> u8 {
         let height = self.matrix.tile_rows().max(1);
         let rows = (0..self.matrix.rows()).step_by(height as usize);
         rows.map(|row| self.level(row)).max().unwrap_or(0)
     }
 
-    /// Says that rows of the matrix will not be read again soon, so that their units may leave memory.
+    /// Advises that rows of the matrix will not be read again soon, so that their units can leave memory.
     pub(crate) fn release(&self, rows: Range<u64>) {
         let reader = &self.file.reader;
         for unit in reader.units_of_band(self.number, rows, 0..self.matrix.cols()).unwrap_or_default() {
@@ -115,7 +115,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
     }
 
-    /// The integers of the rows of tiles number `row`, row-major over all columns, in `out` in place of what it holds.
+    /// Replaces `out` by the integers of tile row `row`, row-major over all columns.
     pub(crate) fn integers(&self, decoder: &TileDecoder, row: u64, out: &mut Vec<i32>) -> Result<(), FileError> {
         let height = self.matrix.tile_rows().max(1);
         let rows = row * height..((row + 1) * height).min(self.matrix.rows());
@@ -123,7 +123,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let count = (rows.end - rows.start).saturating_mul(width as u64);
         let bytes = count.saturating_mul(size_of::<i32>() as u64);
         out.clear();
-        // Asked first, since an allocation that fails would end the program.
+        // Checked first, because a failed allocation would abort the program.
         if bytes > self.limit || out.try_reserve_exact(count as usize).is_err() {
             let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
             return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });

@@ -1,4 +1,4 @@
-//! Bands: which bytes of the file are touched to read a part of a tensor, and what the units cost.
+//! Bands: which bytes of the file are read for a part of a tensor, and the size of its units.
 
 use std::fs;
 use std::ops::Range;
@@ -12,14 +12,14 @@ use impasto_core::DType;
 
 type Counted = Arc<CountingSource<Vec<u8>>>;
 
-/// Opens a file over a counting source and gives the source as well.
+/// Opens a file over a counting source, and also returns the source.
 fn counted(bytes: Vec<u8>) -> (File<Counted>, Counted) {
     let source = Arc::new(CountingSource::new(bytes));
     let reader = Reader::open(Arc::clone(&source), "counted", &Limits::default()).expect("a good file");
     (File::new(reader), source)
 }
 
-/// Ranges as [`CountingSource::touched`] gives them.
+/// Merges ranges like [`CountingSource::touched`].
 fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_by_key(|r| r.start);
     let mut out: Vec<Range<u64>> = Vec::new();
@@ -90,7 +90,7 @@ fn a_band_touches_its_tiles_only() {
                 let met: Vec<u32> = (0..matrix.tile_count())
                     .filter(|&tile| {
                         let rect = matrix.tile(tile).expect("a tile");
-                        // It overlaps the band, so it lies beyond it by less than itself at each edge.
+                        // A tile that overlaps the band extends past each edge by less than its own size.
                         rect.rows.start < r.end
                             && r.start < rect.rows.end
                             && rect.cols.start < c.end
@@ -106,7 +106,7 @@ fn a_band_touches_its_tiles_only() {
     }
 }
 
-/// Parts outside the matrix are left out, as SPEC 4.4 has it.
+/// Parts outside the matrix are omitted, as SPEC 4.4 requires.
 #[test]
 fn bands_end_with_the_matrix() {
     let model = Model::single(vec![Tensor::weights("w", DType::Bf16, &[70, 64], 1)]);

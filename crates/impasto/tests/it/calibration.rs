@@ -1,4 +1,4 @@
-//! Calibration, end to end: statistics of the tiny model on one text make a better file, measured on another.
+//! Calibration, end to end: statistics of the tiny model on one text improve a file, as measured on another text.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -13,16 +13,16 @@ use impasto_model::WeightSource;
 use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
-/// Of one kind throughout, so that its beginning is fit to calibrate on and its end to measure on.
+/// Homogeneous, so that its beginning can be used for calibration and its end for measurement.
 const TEXT: &str = include_str!("../../../../assets/calibration/text.txt");
-/// Characters at the end to measure on.
+/// Length of the end that is measured, in characters.
 const MEASURED: usize = 14_000;
 
 fn model(source: &dyn WeightSource) -> Model {
     Model::load(source, &RunOptions::float()).expect("a model")
 }
 
-/// Statistics on the beginning of the text.
+/// Measures statistics on the beginning of the text.
 fn statistics(folder: &TempDir) -> Statistics {
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let tiny = model(&CheckpointWeights::new(&checkpoint));

@@ -1,4 +1,4 @@
-//! Whoever watches may end an encoding or a calibration; nothing is left behind.
+//! Callbacks can cancel an encoding or a calibration; nothing is left behind.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use impasto::calibrate::{CalibrateOptions, calibrate};
 use impasto::encode::{EncodeError, Extent, Layers, Options, Target, encode};
 use impasto::{Checkpoint, CheckpointWeights};
 
-/// Goes on so many times.
+/// Returns a callback that continues `left` times.
 fn steps(left: usize) -> impl Fn() -> ControlFlow<()> {
     let heard = AtomicUsize::new(0);
     move || {
@@ -48,7 +48,8 @@ fn a_cancelled_calibration_leaves_the_old_file() {
     let weights = CheckpointWeights::new(&checkpoint);
     let options = CalibrateOptions { window: 16, ..CalibrateOptions::default() };
     let tokens: Vec<u32> = (1..65).collect();
-    // The six blocks forwards, the output projection, backwards, and before the file is written.
+    // During the forward pass over six blocks, the output projection, the backward pass, and before the file is
+    // written.
     for left in [0, 3, 6, 8, 13] {
         let go_on = steps(left);
         let hash = blake3::hash(b"text");

@@ -1,7 +1,7 @@
-//! The conformance set: what `conformance/README.md` says of a reader, and that the second decoder agrees.
+//! The conformance set: this reader fulfils `conformance/README.md`, and the second decoder agrees.
 //!
-//! `IMPASTO_PYTHON` names the Python interpreter (else `python3`). Without one, or without its Zstandard library, what needs them is
-//! skipped, and said so; with `IMPASTO_REQUIRE_PYTHON=1` that is a failure.
+//! `IMPASTO_PYTHON` is the Python interpreter (default `python3`). Without it, or without its Zstandard library, the
+//! tests that need them are skipped with a message, or fail if `IMPASTO_REQUIRE_PYTHON=1`.
 
 #[path = "../../examples/make_conformance/main.rs"]
 mod make_conformance;
@@ -27,7 +27,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The files of a folder of the set, by name.
+/// Returns the files of a folder of the set, sorted by name.
 fn files_in(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("conformance").join(folder)).expect("the conformance set");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).collect();
@@ -39,7 +39,7 @@ fn stem(path: &Path) -> &str {
     path.file_stem().and_then(|stem| stem.to_str()).expect("a name")
 }
 
-/// A name as the listing of the naive decoder has it.
+/// Formats a name as in the listing of the naive decoder.
 fn percent(name: &str) -> String {
     name.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"_.-~/".contains(&byte) {
@@ -51,7 +51,7 @@ fn percent(name: &str) -> String {
     })
 }
 
-/// A dtype as that listing has it.
+/// Formats a dtype as in that listing.
 fn dtype(meta: &TensorMeta) -> String {
     match &meta.opaque {
         Some(opaque) => format!("opaque:{}", percent(&opaque.name)),
@@ -59,7 +59,7 @@ fn dtype(meta: &TensorMeta) -> String {
     }
 }
 
-/// What the naive decoder prints, as this reader sees it; and the errors of objects that it cannot decode.
+/// Returns what the naive decoder should print for a file, and the errors of objects that cannot be decoded.
 fn listing(path: &Path, isa: Isa) -> (String, Vec<FileError>) {
     let mut file = File::open(path).unwrap_or_else(|error| panic!("{error}"));
     file.set_isa(isa).expect("available");
@@ -85,7 +85,7 @@ fn listing(path: &Path, isa: Isa) -> (String, Vec<FileError>) {
     (lines, errors)
 }
 
-/// The clauses that a message cites.
+/// Returns the clauses that a message cites.
 fn clauses(message: &str) -> Vec<String> {
     let cited = message.split("(SPEC ").skip(1).filter_map(|rest| rest.split(')').next());
     cited.flat_map(|list| list.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
@@ -99,7 +99,7 @@ fn committed_files_are_those_that_the_codec_makes() {
     for entry in fs::read_dir(folder.path()).expect("read") {
         let entry = entry.expect("entry");
         let committed = fs::read(root().join("conformance/files").join(entry.file_name())).expect("a committed file");
-        assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has other bytes", entry.file_name());
+        assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has different bytes", entry.file_name());
         made += 1;
     }
     assert_eq!(made, 33);
@@ -162,7 +162,7 @@ struct Python {
 }
 
 impl Python {
-    /// The interpreter, if there is one.
+    /// Returns the interpreter, if there is one.
     fn find() -> Option<Python> {
         let program = env::var_os("IMPASTO_PYTHON").unwrap_or_else(|| "python3".into());
         let required = env::var("IMPASTO_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
@@ -181,8 +181,8 @@ except ImportError:
                 Some(Python { program, has_zstd })
             }
             _ => {
-                assert!(!required, "{program:?} is no Python 3.10");
-                eprintln!("SKIPPED: {program:?} is no Python 3.10; the naive decoder is not compared");
+                assert!(!required, "{program:?} is not Python 3.10 or later");
+                eprintln!("SKIPPED: {program:?} is not Python 3.10 or later; the naive decoder is not compared");
                 None
             }
         }
@@ -194,8 +194,8 @@ except ImportError:
         command.output().expect("run the interpreter")
     }
 
-    /// Runs the naive decoder on a file and compares what it prints with what this reader decodes. Returns how many objects it left out
-    /// for want of a Zstandard library.
+    /// Runs the naive decoder on a file and compares its output with what this reader decodes. Returns the number of
+    /// objects that it skipped because there is no Zstandard library.
     fn compare(&self, path: &Path) -> usize {
         let (lines, errors) = listing(path, Isa::best());
         let output = self.run(&["naive_decoder.py", path.to_str().expect("a path")]);
@@ -227,7 +227,7 @@ fn the_naive_decoder_agrees_on_the_set() {
     if left_out > 0 {
         eprintln!("SKIPPED: {left_out} objects that need Zstandard");
     }
-    // What is refused, why, and that the odd and broken files are those that its generator makes.
+    // Also checks which files are refused and why, and that the odd and broken files are those of their generator.
     let output = python.run(&["-m", "unittest", "test_conformance_set"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

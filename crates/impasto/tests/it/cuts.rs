@@ -1,4 +1,4 @@
-//! Taking less of a file: what a cut keeps, and files of it.
+//! Cuts: which units a cut keeps, and the files that it gives.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use impasto::{Cut, File, FileError, truncate};
 use impasto_container::{ContainerError, LayerMark, Limits, Object, ObjectKind, Reader, UnitSlot};
 use impasto_core::{DType, Mode};
 
-/// The first so many units of a file, the marks among them with it.
+/// Returns the first `n` units of a file, with the marks among them.
 fn prefix(layered: &Layered, units: usize) -> Layered {
     let mut prefix = layered.clone();
     prefix.units.truncate(units);
@@ -36,7 +36,7 @@ fn view(bytes: &[u8]) -> File<&[u8]> {
     File::new(Reader::open(bytes, "a.impasto", &Limits::default()).expect("opens"))
 }
 
-/// All weights of a file, and whether they are exact.
+/// Returns all weights of a file, and whether they are exact.
 fn weights(file: &File<&[u8]>) -> Vec<(String, Vec<u8>, bool)> {
     let all = |name: &str| {
         (name.to_owned(), file.tensor(name).expect("tensor header").bytes().expect("units"), file.is_exact(name))
@@ -44,7 +44,7 @@ fn weights(file: &File<&[u8]>) -> Vec<(String, Vec<u8>, bool)> {
     file.tensor_names().map(all).collect()
 }
 
-/// The same cut read in place.
+/// Returns the file with the same cut applied on reading.
 fn cut<'a>(bytes: &'a [u8], how: &Cut) -> File<&'a [u8]> {
     let mut file = view(bytes);
     file.cut(how).expect("cuts");
@@ -96,11 +96,11 @@ fn layers_are_those_that_the_file_marks() {
         let how = Cut::Layer(n + 1);
         assert!(truncated(&file, &how).expect("is there") == expected, "layer {}", n + 1);
         assert_eq!(weights(&cut(&bytes, &how)), weights(&view(&expected)));
-        // A file cut at a mark has its mark, so it can be truncated there again.
+        // A file cut at a mark contains that mark, so it can be truncated there again.
         assert_eq!(view(&expected).layers()[..], layers[..=n]);
     }
     assert_eq!(layers.last().map(|layer| layer.bytes), Some(bytes.len() as u64));
-    // Cut, the file lacks units of the upper layers.
+    // A file whose end is cut off lacks units of the upper layers.
     let end = file.reader().unit_range(layers[1].units - 1).expect("a unit").end;
     let whole: Vec<bool> = view(&bytes[..end as usize]).layers().iter().map(|layer| layer.is_whole).collect();
     assert_eq!(whole, [true, true, false, false, false]);
@@ -146,7 +146,7 @@ fn parts_take_their_units_of_different_layers() {
                 _ => u32::MAX,
             }),
         ),
-        // The first word counts; the others keep everything.
+        // The first matching word applies; other tensors keep everything.
         (
             parts(&[("mlp.up", 4), ("mlp", 1)]),
             expected(&|name| match name {
@@ -157,7 +157,7 @@ fn parts_take_their_units_of_different_layers() {
         ),
         (parts(&[("", 2), ("attn", 4)]), expected(&|name| if name == "attn.q" { units(4) } else { units(2) })),
         (parts(&[("", 2)]), expected(&|_| units(2))),
-        // The units of a tied tensor are those of the other.
+        // The units of a tied tensor are those of the other one.
         (parts(&[("tied", 1)]), expected(&|name| if name == "attn.q" { units(1) } else { u32::MAX })),
         (parts(&[]), bytes.clone()),
     ];
@@ -169,7 +169,7 @@ fn parts_take_their_units_of_different_layers() {
     assert_eq!(error, "a.impasto: there is no tensor whose name contains \"atn\"");
     let error = truncated(&file, &parts(&[("attn", 7)])).expect_err("no such layer").to_string();
     assert!(error.contains("there is no layer 7"), "{error}");
-    // An asset has no layers to choose from.
+    // An asset has no layers.
     assert!(matches!(truncated(&file, &parts(&[("config", 1)])), Err(FileError::NoPart { .. })));
 }
 
@@ -186,7 +186,7 @@ fn truncating_twice_is_truncating_once() {
         let once = truncated(&view(&bytes), &Cut::Bytes(second)).expect("fits");
         let larger = truncated(&view(&bytes), &Cut::Bytes(first)).expect("fits");
         assert!(truncated(&view(&larger), &Cut::Bytes(second)).expect("fits") == once);
-        // The same of a file that was cut where it stands, and of one that ends too early.
+        // The same holds if the input is cut on reading, or ends too early.
         assert!(truncated(&cut(&bytes, &Cut::Bytes(first)), &Cut::Bytes(second)).expect("fits") == once);
         let file = view(&bytes);
         let units = view(&larger).reader().units().len() as u32;
@@ -196,12 +196,12 @@ fn truncating_twice_is_truncating_once() {
         assert_eq!(weights(&view(&early)), weights(&view(&bytes[..odd])));
         assert!(!view(&early).reader().is_cut());
         assert!(truncated(&view(&early), &Cut::Bytes(second)).expect("fits") == once);
-        // A cut does not give back what an earlier one took.
+        // A cut does not restore what an earlier one removed.
         let mut twice = cut(&bytes, &Cut::Bytes(second));
         twice.cut(&Cut::Bytes(first)).expect("fits");
         assert_eq!(weights(&twice), weights(&view(&once)));
     }
-    // Different cuts after each other keep what both keep.
+    // Successive cuts keep what both keep.
     let mut both = cut(&bytes, &Cut::Parts(vec![("attn".into(), 2)]));
     both.cut(&Cut::Layer(3)).expect("cuts");
     let whole = truncated(&both, &Cut::Bytes(u64::MAX)).expect("fits");
@@ -224,28 +224,25 @@ fn what_cannot_be_copied_leaves_the_old_file() {
         assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 1);
         error
     };
-    // A damaged unit, if it is taken.
+    // A damaged unit, if it is kept.
     let last = layered.units.len() as u32 - 1;
     let mut damaged = bytes.clone();
     damaged[file.reader().unit_range(last).expect("a unit").start as usize] ^= 1;
     let error = refused(&damaged, &Cut::Layer(5));
     assert!(matches!(error, FileError::Container(ContainerError::Damaged { unit, .. }) if unit == last), "{error}");
     assert!(truncated(&view(&damaged), &Cut::Layer(4)).is_ok());
-    // An absent one of the base, whatever is taken.
+    // An absent unit of the base, for any cut.
     let in_base = file.reader().unit_range(base(&layered) as u32 - 1).expect("a unit").start;
     let error = refused(&bytes[..in_base as usize], &Cut::Layer(1));
     assert!(matches!(error, FileError::Container(ContainerError::Absent { .. })), "{error}");
     refused(&bytes, &Cut::Layer(9));
     refused(&bytes, &Cut::Bytes(100));
-    // An object of which this version only knows the name.
+    // An object of unknown class.
     let mut later = Layered::default();
     later.stored(&Tensor::weights("norm", DType::F32, &[5], 4));
     later.objects.push(Object { name: "later".into(), kind: ObjectKind::Unknown(9) });
     let error = refused(&later.bytes(), &Cut::Bytes(u64::MAX)).to_string();
-    assert_eq!(
-        error,
-        "a.impasto: \"later\" is of class 9, which this version does not know and cannot copy (SPEC 3.4)"
-    );
+    assert_eq!(error, "a.impasto: \"later\" is of class 9, which this version cannot copy (SPEC 3.4)");
     let nowhere = truncate(&file, &Cut::Layer(2), Path::new("/nowhere/at/all")).expect_err("no folder");
     assert!(matches!(nowhere, FileError::Container(ContainerError::Io { .. })), "{nowhere}");
 }
@@ -259,18 +256,18 @@ fn a_file_may_take_its_own_place() {
     let file = open(&path);
     truncate(&file, &Cut::Layer(2), &path).expect("fits");
     assert!(fs::read(&path).expect("reads") == prefix(&layered, layered.marks[1].units as usize).bytes());
-    // The old one is still open, and whole.
+    // The old file is still open and complete.
     assert!(file.tensor_names().all(|name| file.tensor(name).and_then(|tensor| tensor.bytes()).is_ok()));
 }
 
-/// Units in modes that this version does not know are copied as they are, and marks may stand anywhere.
+/// Units in unknown modes are copied unchanged, and marks may be anywhere.
 #[test]
 fn odd_files_are_truncated_too() {
     let mut layered = Layered::default();
     layered.lattice(&Tensor::weights("w", DType::Bf16, &[20, 33], 5), 0.02, &[3], false, &[]);
     let slot = |tile, layer| UnitSlot { object: 0, tile, layer, is_header: false };
     let unknown = |slot| crate::support::layered::Unit { slot, mode: Mode(99), bytes: b"later".to_vec() };
-    // The base is not first, and a mark lies within it.
+    // The base is not first, and a mark is inside it.
     let (above, mut units): (Vec<_>, Vec<_>) = layered.units.iter().cloned().partition(|unit| unit.slot.layer > 0);
     units.splice(1..1, [above[0].clone(), unknown(slot(1, 7))]);
     units.extend(above[1..].iter().cloned());

@@ -1,4 +1,4 @@
-//! Cut and damaged files: what is whole decodes, the rest is named, and no weight is ever silently wrong.
+//! Cut and damaged files: intact tensors decode, other tensors are named, and no weight is ever silently wrong.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn tensors() -> Vec<Tensor> {
     ]
 }
 
-/// The bytes of a file of these tensors.
+/// Returns the bytes of a file with these tensors.
 fn encoded(model: &Model, target: Target) -> Vec<u8> {
     model.encode("a.impasto", target).expect("encodes");
     fs::read(model.file("a.impasto")).expect("reads")
@@ -31,7 +31,7 @@ fn try_open(bytes: &[u8]) -> Result<File<&[u8]>, ContainerError> {
     Ok(File::new(Reader::open(bytes, "cut.impasto", &Limits::default())?))
 }
 
-/// Names and content of all that a good file holds.
+/// Returns the names and contents of everything in a valid file.
 fn content(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let file = try_open(bytes).expect("a good file");
     let tensors =
@@ -117,7 +117,7 @@ fn no_flipped_bit_makes_a_wrong_weight() {
         let good = content(&bytes);
         let (mut random, mut refused, mut harmless) = (Random(seed), 0, 0);
         for i in 0..1000 {
-            // Every bit of the header, which has few, then any bit.
+            // Every bit of the header, which is short, then random bits.
             let bit = if i < 512 { i } else { random.below(bytes.len() as u64 * 8) as usize };
             bytes[bit / 8] ^= 1 << (bit % 8);
             match try_open(&bytes) {
@@ -137,13 +137,13 @@ fn no_flipped_bit_makes_a_wrong_weight() {
             }
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        // The minor version, and bytes between units, are all that may change unseen.
+        // Only the minor version and bytes between units can change undetected.
         assert!(refused > 450 && harmless < 40, "{refused} refused, {harmless} harmless");
     }
 }
 
-/// Of a trained model, 10,000 bits: each is refused, or found in one unit whose tensor is then an error, or is padding. All other units
-/// keep their hashes, so their bytes.
+/// Flips 10,000 bits of a trained model's file. Each flip makes the file invalid, or damages one unit, whose tensor is
+/// then an error, or is in padding. All other units keep their hashes and so their bytes.
 #[test]
 fn ten_thousand_flipped_bits_of_a_real_model_are_found() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -174,6 +174,6 @@ fn ten_thousand_flipped_bits_of_a_real_model_are_found() {
         }
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
-    // The manifest is 0.14% of the file, padding less.
+    // The manifest is 0.14% of the file, and padding is less.
     assert!((2..60).contains(&refused) && harmless < 20, "{refused} refused, {harmless} harmless");
 }

@@ -1,4 +1,5 @@
-//! Files in layers as the encoder makes them: sizes are met, the exact layer gives the bits back, bytes do not depend on threads.
+//! Layered files from the encoder: sizes are met, the exact layer restores every bit, and bytes do not depend on
+//! threads.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -21,7 +22,7 @@ fn encode_in(model: &Path, file: &Path, options: &Options) -> Result<Report, Enc
     encode(&Checkpoint::open(model).expect("a good checkpoint"), file, options, &|_| ControlFlow::Continue(()))
 }
 
-/// The squared difference of all tensors from those of the checkpoint.
+/// Returns the squared difference of all tensors from those of the checkpoint.
 fn error(file: &File, checkpoint: &Checkpoint) -> f64 {
     let of_tensor = |name: &str| {
         let tensor = file.tensor(name).expect("a tensor");
@@ -43,7 +44,7 @@ fn layers_of_the_tiny_model_meet_their_sizes_and_end_in_its_bits() {
     let mut before = f64::INFINITY;
     for (n, (layer, bits)) in (1..).zip(report.layers.iter().zip(BITS)) {
         let wanted = bits * report.weights as f64 / 8.0;
-        // Lower layers end where a band does.
+        // Lower layers end between increments, so they may be smaller.
         let least = if n == 3 { 0.995 } else { 0.9 };
         assert!(layer.bytes as f64 <= wanted && layer.bytes as f64 >= wanted * least, "{layer:?} for {wanted}");
         let cut = folder.path().join("cut.impasto");
@@ -75,7 +76,7 @@ fn every_float_comes_back() {
             Tensor::noise("f.noise", DType::I8, &[70, 90], 5),
             Tensor::new("g.zero", dtype, &[80, 80], vec![0; 6400 * dtype.size()]),
         ];
-        // Weights far from their neighbours, zeros of both signs, subnormals: no prediction is near.
+        // Weights far from their neighbours, zeros of both signs, subnormals: values that are predicted badly.
         let size = dtype.size();
         for (at, bits) in [(0u32, 1u32), (7, 0x8000_8000), (900, 0x4100_4700), (1500, 0xC180_C701)] {
             let at = at as usize * size;
@@ -83,7 +84,7 @@ fn every_float_comes_back() {
         }
         let model = Model::single(tensors);
         let file = model.file("a.impasto");
-        // Noise and what is not finite are kept exactly from the base on.
+        // Tensors of noise, and those with non-finite values, are exact already in the base.
         encode_in(&model.path, &file, &options(&[7.0, 9.0], true)).expect("encodes");
         let restored = model.file("restored");
         decode(&open(&file), &restored, false).expect("decodes");

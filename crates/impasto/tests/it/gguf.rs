@@ -1,4 +1,4 @@
-//! GGUF in and out: files that come back byte for byte, tensors that come out as transformers has them, and new GGUFs.
+//! GGUF in and out: files that are restored byte for byte, tensors in the form of transformers, and new GGUF files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use impasto_model::{Want, WeightSource};
 use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
-/// A GGUF of the tiny model with its matrices in `dtype`, made of the parts that an export is not made of.
+/// Writes a GGUF of the tiny model with matrices in `dtype`, without the code of the export.
 fn tiny_gguf(path: &Path, dtype: DType) {
     struct Shapes<'a>(&'a Checkpoint);
     impl Tensors for Shapes<'_> {
@@ -59,7 +59,7 @@ fn encoded(model: &Path, folder: &TempDir, target: Target) -> File {
     open(&path)
 }
 
-/// Names and values of all tensors of a Hugging Face folder.
+/// Returns names and values of all tensors of a Hugging Face folder.
 fn values(folder: &Path) -> Vec<(String, Vec<f32>)> {
     let checkpoint = Checkpoint::open(folder).expect("a folder");
     let source = CheckpointWeights::new(&checkpoint);
@@ -83,7 +83,7 @@ fn a_quantized_gguf_comes_back_and_is_smaller() {
     }
 }
 
-/// As transformers has them: from the GGUF, from a file that keeps its blocks, and from one with loss, the names and rows agree.
+/// Names and rows agree with those of transformers: from the GGUF, from a file with its blocks, and from a lossy file.
 #[test]
 fn a_gguf_is_seen_as_a_hugging_face_folder() {
     let folder = TempDir::new().expect("a folder");
@@ -102,10 +102,10 @@ fn a_gguf_is_seen_as_a_hugging_face_folder() {
     let exact = encoded(&model, &folder, Target::Lossless);
     let out = folder.path().join("hf");
     export(&exact, &out, None, Form::Safetensors, false, &|_| ()).expect("decodes");
-    // Half a step of 127 to either side, and the rounding of the scale to binary16.
+    // Half a step of a range of +-127 steps, plus the rounding of the scale to binary16.
     near(&values(&out), 0.0042);
 
-    // Of the GGUF, the exact file and the folder come the same logits.
+    // The GGUF, the exact file and the folder give the same logits.
     let tokens: Vec<u32> = (0..40).map(|i| i * 37 % 4096).collect();
     let logits = |source: &dyn WeightSource| {
         let model = Model::load(source, &RunOptions::float()).expect("a model");
@@ -156,7 +156,7 @@ fn a_folder_becomes_a_gguf() {
     }
 }
 
-/// A GGUF of every type, also those that nobody knows, of an architecture that nobody runs.
+/// Writes a GGUF with every type, including unknown ones, and an unsupported architecture.
 fn zoo(path: &Path) {
     let mut random = Random(7);
     let mut tensors = Vec::new();
@@ -195,7 +195,7 @@ fn every_type_survives_also_of_unknown_models() {
     let error =
         Model::load(&FileWeights::new(file.clone()).expect("assets"), &RunOptions::float()).err().expect("no graph");
     assert!(error.to_string().contains("config.json"), "{error}");
-    // With loss, floats lose and all else stays.
+    // In a lossy file, only floats change.
     let lossy = encoded(&model, &folder, Target::BitsPerWeight(19.2));
     for name in ["I8.70", "I32.3", "IQ2_XXS", "TQ1_0"] {
         let bytes = |file: &File| file.tensor(name).expect("a tensor").bytes().expect("bytes");

@@ -1,4 +1,4 @@
-//! Layered files: at any cut they give the weights of the units that are there, and what is wrong with one is named.
+//! Layered files: at any cut they give the weights of the units that are present, and an invalid unit is named.
 
 use crate::support::layered::{Layered, Unit, sample};
 use crate::support::{Random, Tensor};
@@ -15,7 +15,7 @@ fn open(bytes: &[u8]) -> File<&[u8]> {
     try_open(bytes).expect("opens")
 }
 
-/// Every object of a file is what it must be if the units for which `there` is true are.
+/// Checks that every object has the value that follows from the present units, for which `there` is true.
 fn check<S: Source>(layered: &Layered, file: &File<S>, there: &dyn Fn(usize) -> bool) {
     for (number, object) in (0..).zip(&layered.objects) {
         let name = &object.name;
@@ -63,7 +63,7 @@ fn every_prefix_decodes_to_its_whole_units() {
         let cut = open(&bytes[..length as usize]);
         let there = |unit: usize| ends[unit] <= length;
         check(&layered, &cut, &there);
-        // Behind the base all opens and runs, and what is there is right.
+        // Beyond the base, every cut file opens and runs, and its units are valid.
         let verdict = verify(&cut).expect("reads");
         assert!(verdict.damaged.is_empty() && verdict.broken.is_empty(), "{verdict:?}");
         assert_eq!(verdict.absent.len(), (0..ends.len()).filter(|&unit| !there(unit)).count());
@@ -114,7 +114,7 @@ fn bands_are_those_of_the_whole_and_touch_their_units_only() {
     }
 }
 
-/// The file with a bit of a unit turned, whose hash is not made again.
+/// Returns the file with one bit of a unit flipped, and its hash unchanged.
 fn damaged(bytes: &[u8], file: &File<&[u8]>, unit: u32) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[file.reader().unit_range(unit).expect("a unit").start as usize] ^= 16;
@@ -135,7 +135,7 @@ fn a_damaged_unit_of_a_layer_is_an_error_that_names_it_and_an_absent_one_is_none
         let error = file.tensor(&name).and_then(|tensor| tensor.bytes()).expect_err("damaged").to_string();
         assert!(error.starts_with(&format!("cut.impasto: {place} is damaged")), "{error}");
         assert_eq!(verify(&file).expect("reads").damaged, [place.as_str()]);
-        // Other tensors, and rows of tiles that do not need it, are not concerned.
+        // Other tensors, and tile rows that do not need the unit, are not affected.
         for other in file.tensor_names().filter(|other| *other != name && (*other != "tied" || name != "attn.q")) {
             assert!(file.tensor(other).and_then(|tensor| tensor.bytes()).is_ok());
         }
@@ -143,19 +143,19 @@ fn a_damaged_unit_of_a_layer_is_an_error_that_names_it_and_an_absent_one_is_none
         let columns = tensor.matrix().cols();
         let across = tensor.matrix().tiles_across();
         for row in 0..tensor.matrix().rows().div_ceil(16) {
-            // All rows of the file are at their highest level.
+            // All tile rows are read at their highest level.
             let stored = name == "mlp.up" && row == 0;
             let concerned = !stored && (unit.slot.is_header || u64::from(unit.slot.tile / across) == row);
             assert_eq!(tensor.band(16 * row..16 * row + 1, 0..columns).is_err(), concerned, "{place}, row {row}");
         }
-        // Cut behind the base, it is not there to be damaged.
+        // If the file is cut before the unit, it is absent rather than damaged.
         let end = whole.reader().unit_range(number).expect("a unit").start as usize;
         let cut = open(&damaged[..end]);
         assert!(cut.tensor(&name).and_then(|tensor| tensor.bytes()).is_ok());
     }
 }
 
-/// The sample with units changed before they are hashed.
+/// Returns the sample with units changed before they are hashed.
 fn changed(change: impl Fn(&mut Unit)) -> Vec<u8> {
     let mut layered = sample();
     layered.units.iter_mut().for_each(change);
@@ -202,7 +202,7 @@ fn units_that_break_the_format_are_named() {
         assert!(file.tensor("mlp.down").and_then(|tensor| tensor.bytes()).is_ok());
     }
 
-    // Heads of two layers exchanged: each is right by itself.
+    // Swapped tensor headers of two layers: each is valid on its own.
     let layered = sample();
     let header =
         |layer| layered.units.iter().find(|unit| at(unit, 1, layer) && unit.slot.is_header).expect("a tensor header");
@@ -217,11 +217,11 @@ fn units_that_break_the_format_are_named() {
     assert!(error.contains("(tensor header, layer 3 of \"attn.q\")") && error.contains("(SPEC 6, 12.2)"), "{error}");
 }
 
-/// What a row of tiles is not read by, since another of its tiles is not there, must be right all the same.
+/// A unit must be valid even if its tile row is read at a lower level because another tile is absent.
 #[test]
 fn verify_decodes_units_above_the_level() {
     let mut layered = sample();
-    // The last unit is a tile of some layer; without it its row of tiles stays a layer below.
+    // The last unit is a tile of some layer; without it, its tile row is one level lower.
     let broken = layered.units.len() - 2;
     assert!(layered.units[broken..].iter().all(|unit| unit.mode == Mode::EXACT && unit.slot.object == 1));
     layered.units[broken].bytes.push(0);

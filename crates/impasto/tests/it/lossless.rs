@@ -1,4 +1,4 @@
-//! Without loss: every bit of every tensor, and the checkpoint's files byte for byte.
+//! Lossless files: every bit of every tensor, and the files of the checkpoint byte for byte.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use impasto::verify::verify;
 use impasto::{Checkpoint, File};
 use impasto_container::Source;
 
-/// Every tensor of a file is bit for bit that of the model.
+/// Checks that every tensor of a file is bit for bit that of the model.
 fn assert_exact(file: &File, tensors: &[Tensor]) {
     assert_eq!(file.tensor_names().count(), tensors.len());
     for tensor in tensors {
@@ -18,7 +18,7 @@ fn assert_exact(file: &File, tensors: &[Tensor]) {
     }
 }
 
-/// What decoding writes are the files of the folder, byte for byte.
+/// Checks that decoding writes the files of the folder, byte for byte.
 fn assert_gives_back(file: &File, original: &std::path::Path) {
     let out = tempfile::tempdir().expect("a folder");
     let exported = decode(file, out.path(), false).expect("a good file");
@@ -79,7 +79,7 @@ fn a_lone_file_comes_back_under_its_name() {
     assert!(listing(&out) == [("a model, v1.safetensors".to_owned(), fs::read(&lone).expect("reads"))]);
 }
 
-/// Names that some systems do not allow cannot be given back; the tensors still can.
+/// File names that some systems do not allow are not restored; the tensors are.
 #[cfg(unix)]
 #[test]
 fn a_lone_file_of_an_odd_name_decodes() {
@@ -120,7 +120,7 @@ fn the_number_of_threads_changes_nothing() {
     }
 }
 
-/// Lossy files do not know of shards. Lossless ones keep the shards' headers, but the tensors' units are the same.
+/// Lossy files do not keep shards. Lossless ones keep the headers of the shards, but the units of tensors are the same.
 #[test]
 fn shards_change_nothing_of_the_tensors() {
     let tensors: Vec<Tensor> = zoo().into_iter().filter(|t| t.dtype.float_layout().is_some()).collect();
@@ -170,7 +170,7 @@ fn repeated_tensors_are_stored_once() {
     }
 }
 
-/// A file that is there twice is mapped, not read: this is only to show that a `Source` in memory gives the same.
+/// A `Source` in memory gives the same as a mapped file.
 #[test]
 fn a_file_in_memory_reads_as_one_on_disk() {
     let model = Model::single(zoo());

@@ -1,4 +1,4 @@
-//! Integration tests, all in one program but for those that watch the memory of theirs.
+//! Integration tests, in one binary except those that measure the memory of their process.
 
 mod bands;
 mod calibration;

@@ -1,5 +1,5 @@
-//! Tensors of every dtype and odd shape, and of dtypes that nobody knows, through a file: lossless ones bit for bit, and beside lossy
-//! ones exactly.
+//! Tensors of every dtype and odd shape, and of unknown dtypes, survive encoding bit for bit: in lossless files, and as
+//! exact tensors in lossy files.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ use impasto_checkpoint::{Opaque, TensorSpec, write_safetensors};
 use impasto_core::DType;
 use tempfile::TempDir;
 
-/// Scalars, vectors, single rows and columns, nothing in any place, experts, a convolution, many dims.
+/// Scalars, vectors, single rows and columns, empty dims at every position, experts, a convolution, many dims.
 const SHAPES: [&[u64]; 12] = [
     &[],
     &[0],
@@ -32,7 +32,7 @@ const SHAPES: [&[u64]; 12] = [
 /// A tensor of the checkpoint and its bytes.
 type Entry = (TensorSpec, Vec<u8>);
 
-/// Every plain dtype in every shape. Some weights are as they occur, so that they could be coded with loss; the rest is noise.
+/// Every plain dtype in every shape. Some have realistic weights, which could be coded with loss; others are noise.
 fn plain() -> Vec<Entry> {
     let of = |dtype: DType| {
         SHAPES.iter().enumerate().map(move |(i, shape)| {
@@ -47,8 +47,8 @@ fn plain() -> Vec<Entry> {
     DType::PLAIN.into_iter().flat_map(of).collect()
 }
 
-/// Dtypes without a code: elements below a byte, odd lengths, none; the same bytes under the same dtype (tied) and another; one of many
-/// tiles; a name of ggml's, which means nothing here; the longest name.
+/// Dtypes without a code: sub-byte elements, odd lengths, empty; the same bytes with the same dtype (tied) and with
+/// another one; one with many tiles; a ggml name, which has no meaning here; the longest name.
 fn unknown() -> Vec<Entry> {
     let long = "é".repeat(32);
     let dtypes: [(&str, &[u64], usize); 12] = [
@@ -84,7 +84,7 @@ fn entry(name: &str, dtype: &str, shape: &[u64], bytes: Vec<u8>) -> Entry {
     (TensorSpec::opaque(name, shape, opaque), bytes)
 }
 
-/// One safetensors file, with room for files beside it.
+/// A safetensors file, in a folder with room for other files.
 struct Case {
     folder: TempDir,
     path: PathBuf,
@@ -117,7 +117,7 @@ impl Case {
     }
 }
 
-/// The file says of the tensor what the checkpoint did, and gives its bytes whole and in bands.
+/// Checks that the file has the metadata of the checkpoint's tensor, and gives its bytes whole and in bands.
 fn assert_exact(file: &File, (spec, bytes): &Entry) {
     let name = &spec.name;
     assert_described(file, spec);
@@ -137,7 +137,7 @@ fn assert_described(file: &File, spec: &TensorSpec) {
     assert_eq!(opaque, spec.opaque.as_ref().map(|opaque| (&opaque.name[..], opaque.bytes)), "{}", spec.name);
 }
 
-/// The safetensors file at `path` has the same tensors, and the same bytes in those of `exact`.
+/// Checks that the safetensors file at `path` has the same tensors, and the same bytes for those in `exact`.
 fn assert_given_back(path: &Path, tensors: &[Entry], exact: &HashSet<&str>) {
     let checkpoint = Checkpoint::open(path).expect("a safetensors file");
     assert_eq!(checkpoint.tensors().len(), tensors.len());
@@ -155,7 +155,7 @@ fn odd_tensors_survive_losslessly() {
     case.tensors.iter().for_each(|entry| assert_exact(&file, entry));
     assert!(fs::read(case.export(&file)).expect("reads") == fs::read(&case.path).expect("reads"));
 
-    // The same bytes are held once, if they are of the same dtype and shape.
+    // Equal bytes are stored once if dtype and shape are equal.
     let tied = |name: &str| file.meta(name).expect("a tensor").tied.is_some();
     let (first, again) = (tied("unknown.0"), tied("unknown.again"));
     assert!(first != again && !tied("unknown.other") && !tied("unknown.flat"));
@@ -165,7 +165,7 @@ fn weights(spec: &TensorSpec) -> u64 {
     spec.shape.iter().product()
 }
 
-/// Is a tensor one that a lossy file rounds: a matrix of enough floats?
+/// Returns whether a lossy file rounds the tensor: whether it is a matrix with enough floats.
 fn is_large((spec, _): &Entry) -> bool {
     matches!(spec.dtype, DType::F32 | DType::F16 | DType::Bf16) && spec.shape.len() > 1 && weights(spec) >= 4096
 }
@@ -175,7 +175,7 @@ fn odd_tensors_survive_beside_lossy_ones() {
     let linear = Tensor::weights("linear", DType::F32, &[600, 1000], 1);
     let linear = (TensorSpec::new("linear", linear.dtype, linear.shape), linear.bytes);
     let case = Case::new([plain(), unknown(), vec![linear]].concat());
-    // What is exact takes its bytes whatever the rate (but for the zeros); about 4 bits are left for every other weight.
+    // Exact tensors keep their size at any rate (except for zeros), and about 4 bits remain for every other weight.
     let kept: u64 = case.tensors.iter().filter(|entry| !is_large(entry)).map(|(_, bytes)| bytes.len() as u64).sum();
     let lossy: u64 = case.tensors.iter().filter(|entry| is_large(entry)).map(|(spec, _)| weights(spec)).sum();
     let file = case.encode(Target::Size(kept - 500_000 + lossy / 2));

@@ -1,4 +1,5 @@
-//! What the container costs on models of real shapes. With `IMPASTO_MODELS` (a folder of checkpoints) these are measured too.
+//! Container overhead for models with realistic shapes. With `IMPASTO_MODELS` (a folder of checkpoints), those are also
+//! measured.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,7 @@ use crate::support::{Model, Tensor, encode_to, open};
 use impasto::encode::Target;
 use impasto_core::DType;
 
-/// A Llama of about 20 M weights with the layers of a 135 M one.
+/// A Llama with about 20 M weights and the layer shapes of a 135 M model.
 fn llama() -> Model {
     let (hidden, inner, kv) = (576, 1536, 192);
     let mut tensors = vec![Tensor::weights("model.embed_tokens.weight", DType::Bf16, &[8192, hidden], 1)];
@@ -28,7 +29,7 @@ fn llama() -> Model {
     Model::single(tensors)
 }
 
-/// Checks the file of a model at a target; `name` is for messages.
+/// Checks the file of a model at a target. `name` is for messages.
 fn check(name: &str, model: &Path, file: &Path, target: Target) {
     encode_to(model, file, target, 0).unwrap_or_else(|e| panic!("{name}: {e}"));
     let file = open(file);
@@ -37,7 +38,7 @@ fn check(name: &str, model: &Path, file: &Path, target: Target) {
     let units: u64 = reader.units().iter().map(|u| u64::from(u.length)).sum();
     let (overhead, manifest) = (length - units, reader.header().manifest_length);
     let percent = |part: u64| 100.0 * part as f64 / length as f64;
-    // Lane states are inside the units, but are no payload either.
+    // Lane states are inside the units, but they are not payload.
     let floats = reader.units().iter().filter(|u| u.mode.needs_header()).count() as u64;
     let lanes = 128 * floats;
     println!(

@@ -1,4 +1,4 @@
-//! With loss: the wanted size is met from below, and each weight is as close as the step promises.
+//! Lossy files: the requested size is met from below, and each weight is as close as the step promises.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn bits_per_weight_are_met_on_the_tiny_model() {
     }
 }
 
-/// Shapes of a small sentence model, in binary32.
+/// The shapes of a small sentence model in binary32.
 fn sentence_model(dtype: DType) -> Model {
     let mut tensors = vec![Tensor::weights("embeddings.word.weight", dtype, &[2000, 384], 1)];
     for layer in 0..2 {
@@ -89,7 +89,7 @@ fn sizes_that_cannot_be_met_leave_no_file() {
             (_, other) => panic!("{target:?}: {other:?}"),
         }
     }
-    // What is named as the least is about enough.
+    // The size that the error names as the least is about enough.
     model.encode("a.impasto", Target::Size(least + least / 4)).expect("just above the least");
     let before = fs::read(model.file("a.impasto")).expect("reads");
     model.encode("a.impasto", Target::Size(20)).expect_err("too small");
@@ -98,7 +98,8 @@ fn sizes_that_cannot_be_met_leave_no_file() {
     assert_eq!(left.iter().filter(|name| !name.starts_with("model/")).collect::<Vec<_>>(), ["a.impasto"]);
 }
 
-/// Buffers that pack to next to nothing must not be taken for their raw size: a causal mask is as large as a weight matrix.
+/// The forecast must not assume the raw size for buffers that compress well: a causal mask is as large as a weight
+/// matrix.
 #[test]
 fn buffers_that_pack_well_do_not_spoil_the_forecast() {
     let mut tensors = vec![Tensor::weights("w", DType::Bf16, &[512, 512], 1)];
@@ -145,10 +146,10 @@ fn tensors_that_are_not_finite_stay_exact_and_are_named() {
     }
 }
 
-/// A step, half a unit in the last place of the dtype, and what the products round: of the nearest multiple and the one below it, the
-/// encoder takes the one that is worth its bits.
+/// Checks that each weight is within one step (the encoder takes the nearest multiple or the next smaller magnitude,
+/// whichever costs less), plus rounding to the dtype and in the products.
 fn assert_as_promised(model: &Model, bits: f64) {
-    // Where the size jumps, a rate near by.
+    // If the size jumps at this rate, a rate nearby is tried.
     let near = (0..12).map(|i| bits * 1.013f64.powi(i));
     let mut coded = near.map(|bits| model.encode("a.impasto", Target::BitsPerWeight(bits)));
     let missed = |r: &Result<Report, EncodeError>| matches!(r, Err(EncodeError::Missed { .. }));
@@ -176,7 +177,7 @@ fn assert_as_promised(model: &Model, bits: f64) {
             let (w, v) = (f64::from(w), f64::from(v));
             let rounding = v.abs() * 0.5f64.powi(mantissa + 1) + smallest / 2.0 + w.abs() * 0.5f64.powi(22);
             assert!(v.is_finite(), "{} {bits} bits, weight {i}: {w} became {v}, step {step}", tensor.name);
-            // Never more than half a step outward, and where the nearest multiple would be infinite, the one below.
+            // At most half a step outward; if the nearest multiple would be infinite, the next smaller magnitude.
             let most = if v.abs() > w.abs() { step / 2.0 } else { step };
             assert!(
                 (w - v).abs() <= most + rounding && (v == 0.0 || (v < 0.0) == (w < 0.0)),
@@ -194,7 +195,7 @@ fn each_weight_is_within_a_step() {
         let shapes: [&[u64]; 5] = [&[192, 160], &[1, 9000], &[9000, 1], &[48, 40, 3], &[4, 48, 64]];
         let mut tensors: Vec<Tensor> =
             shapes.iter().enumerate().map(|(i, s)| Tensor::weights(&format!("w{i}"), dtype, s, i as u64)).collect();
-        // One value everywhere, and a few large among many small.
+        // A constant tensor, and one with a few large weights among many small ones.
         tensors.push(Tensor::floats("constant", dtype, &[80, 80], vec![0.75; 6400]));
         let mut random = Random(3);
         let outliers = (0..10_000).map(|i| random.gaussian() * if i % 999 == 0 { 300.0 } else { 0.01 });
@@ -206,7 +207,7 @@ fn each_weight_is_within_a_step() {
     }
 }
 
-/// Rounding to the lattice must not make an infinity of a weight, nor lose a tensor of tiny ones.
+/// Rounding to the lattice must not turn a weight into infinity, nor fail for a tensor of tiny weights.
 #[test]
 fn the_largest_and_the_smallest_weights_are_as_promised() {
     for (dtype, largest, smallest) in [
@@ -220,7 +221,7 @@ fn the_largest_and_the_smallest_weights_are_as_promised() {
         for (name, values) in [("large", large), ("small", small)] {
             let model = Model::single(vec![Tensor::floats(name, dtype, &[300, 300], values)]);
             for bits in [2.0, 3.1, 5.0] {
-                // Subnormals carry fewer bits than are asked for.
+                // Subnormals have fewer bits than requested.
                 if name == "large" || model.encode("a.impasto", Target::BitsPerWeight(bits)).is_ok() {
                     assert_as_promised(&model, bits);
                 }

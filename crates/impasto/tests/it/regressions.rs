@@ -1,4 +1,4 @@
-//! Every file that is kept of the fuzzers goes through the code that they fuzz.
+//! Every saved fuzzer input is run through the code of its fuzz target.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Running files in their residences, beside the reference in binary32.
+//! Running files in each residence, compared with the binary32 reference.
 
 use std::borrow::Cow;
 use std::io;
@@ -18,7 +18,8 @@ const TOKENS: [u32; 40] = [
     11, 50, 13, 222, 35, 10, 144, 15, 81, 14, 27,
 ];
 
-/// An encoding of tiny, its weights as 32-bit floats, with layers below `bits` and an exact one on top where it says so.
+/// Encodes the tiny model with 32-bit float weights at `bits`, with layers `below` it and, if `exact`, an exact layer
+/// on top.
 fn encoded(folder: &Path, bits: f64, below: &[f64], exact: bool) -> File {
     let path = folder.join("tiny.impasto");
     let below = below.iter().map(|&bits| Extent::BitsPerWeight(bits)).collect();
@@ -40,7 +41,7 @@ fn float() -> RunOptions {
     RunOptions { threads: 2, ..RunOptions::float() }
 }
 
-/// Packed, with nothing rounded beside the weights.
+/// Packed residence in which only the weights are rounded.
 fn packed() -> RunOptions {
     let kv = KvLayout::uniform(KvFormat::F32);
     RunOptions { threads: 2, kv, activations: Activations::F32, ..RunOptions::default() }
@@ -55,21 +56,21 @@ fn logits(model: &Model) -> Vec<f32> {
     model.network().forward(&mut cache, &TOKENS, Want::All).expect("runs")
 }
 
-/// Root mean square of the difference over that of the reference.
+/// Returns the root mean square of the difference over that of the reference.
 fn error(got: &[f32], reference: &[f32]) -> f64 {
     let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
     let difference = square(&mut got.iter().zip(reference).map(|(a, b)| a - b));
     (difference / square(&mut reference.iter().copied())).sqrt()
 }
 
-/// What sums in another order may differ by.
+/// Tolerance for a different order of summation.
 const ORDER: f64 = 1e-5;
 
 #[test]
 fn residences_agree_on_every_layer() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut file = encoded(folder.path(), 5.0, &[2.5, 3.5], true);
-    // In the middle of a layer, some groups are at one level and some at another.
+    // In the middle of a layer, tile rows are at two different levels.
     let cuts = [None, Some(Cut::BitsPerWeight(4.2)), Some(Cut::Layer(3)), Some(Cut::Layer(2)), Some(Cut::Layer(1))];
     for cut in cuts {
         if let Some(cut) = &cut {
@@ -83,7 +84,7 @@ fn residences_agree_on_every_layer() {
         let worst = (error(&logits(&ours), &reference), error(&logits(&coded), &reference));
         println!("{cut:?}: packed {:.1e}, coded {:.1e}, {} bytes", worst.0, worst.1, ours.memory_bytes());
         assert!(worst.0 < ORDER && worst.1 < ORDER, "{cut:?}: {worst:?}");
-        // The exact file has no integers left; packed ones take a byte a weight at most.
+        // The exact file has no integers; packed ones take at most a byte per weight.
         let bytes = shared.weights() as usize;
         assert_eq!(ours.memory_bytes() > bytes, cut.is_none(), "{cut:?}: {} bytes", ours.memory_bytes());
         file = Arc::try_unwrap(shared).unwrap_or_else(|shared| {
@@ -112,7 +113,7 @@ fn rounding_costs_what_it_says() {
 
 #[test]
 fn packed_integers_are_those_of_the_file() {
-    use impasto_kernels::packed::{RowGroup, ColumnOrder, PackedMatrix};
+    use impasto_kernels::packed::{ColumnOrder, PackedMatrix, RowGroup};
     let folder = tempfile::tempdir().expect("a folder");
     let file = encoded(folder.path(), 4.0, &[], false);
     let weights = FileWeights::new(file).expect("assets");
@@ -137,7 +138,7 @@ fn packed_integers_are_those_of_the_file() {
             packed.integers(r, &mut integers);
             assert_eq!(integers, all[r * inputs..(r + 1) * inputs], "{name} row {r}");
             packed.row(r, &mut row);
-            // The same product, in another order.
+            // The same product in a different order.
             let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() * 2.0 * f32::EPSILON;
             assert!(row.iter().zip(&values[r * inputs..]).all(close), "{name} row {r}");
         }
@@ -146,7 +147,7 @@ fn packed_integers_are_those_of_the_file() {
     assert_eq!(matrices, 3);
 }
 
-/// A file in memory that remembers what was given back.
+/// A file in memory that records which ranges are released.
 struct Recording {
     bytes: Vec<u8>,
     released: Mutex<Vec<Range<u64>>>,
@@ -189,7 +190,7 @@ fn packing_gives_coded_units_back() {
         for unit in reader.units_of_band(object, 0..matrix.rows(), 0..matrix.cols()).expect("units") {
             let range = reader.unit_range(unit).expect("a place");
             assert!(found.contains(&range), "{}", reader.unit_place(unit));
-            // What runs coded reads them with each token.
+            // Units that run coded are read for each token.
             assert!(!coded.contains(&range) || matrix.rows() == 1, "{}", reader.unit_place(unit));
             units += 1;
         }
@@ -211,7 +212,7 @@ fn halves_are_the_bits_of_the_file() {
     assert!(bits.iter().map(|&b| f32::from_bits(u32::from(b) << 16)).eq(values));
 }
 
-/// The network of the packed model, however the tokens come.
+/// The packed network gives the same results however tokens are split into passes.
 #[test]
 fn sequences_run_alone_together_and_in_pieces() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -227,7 +228,7 @@ fn sequences_run_alone_together_and_in_pieces() {
             let other = load(&file, &RunOptions { threads, ..options.clone() });
             assert!(logits(&other) == all, "{threads} threads give other bits");
         }
-        // One token after another, and after going back.
+        // One token at a time, and again after truncation.
         let (mut cache, mut one) = (net.new_cache(0).expect("a cache"), Vec::new());
         for (t, token) in TOKENS.iter().enumerate() {
             net.next_logits(&mut cache, &[*token], &mut one).expect("runs");
@@ -237,7 +238,7 @@ fn sequences_run_alone_together_and_in_pieces() {
         net.next_logits(&mut cache, &TOKENS[11..30], &mut one).expect("runs");
         assert!(error(&one, row(29)) < 1e-3);
         assert_eq!(cache.tokens(), &TOKENS[..30]);
-        // Three sequences of different lengths together.
+        // Three sequences of different lengths in one pass.
         let lengths = [40, 3, 17];
         let mut caches: Vec<KvCache> = lengths.iter().map(|_| net.new_cache(0).expect("a cache")).collect();
         let mut batch: Vec<(&mut KvCache, &[u32])> =
@@ -251,7 +252,7 @@ fn sequences_run_alone_together_and_in_pieces() {
     }
 }
 
-/// Longer than what runs together at a time.
+/// A prompt longer than the tokens of one pass.
 #[test]
 fn a_long_prompt_runs_in_pieces() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -304,7 +305,7 @@ fn what_cannot_run_is_refused_and_the_cache_stays() {
     let between = (least + model.memory_bytes()) / 2;
     assert!(matches!(limited(Residence::Packed, between), Err(RuntimeError::Model(ModelError::MemoryLimit { .. }))));
     let tight = limited(Residence::Coded, between).expect("fits");
-    // Keys and values have the same limit, and say so.
+    // Keys and values count toward the same limit, and the error says so.
     let room = tight.network().new_cache(0).and_then(|mut cache| {
         let many = vec![1; tight.network().max_context()];
         tight.network().hidden(&mut cache, &many, Want::LastOnly).map(|_| ())
@@ -312,7 +313,7 @@ fn what_cannot_run_is_refused_and_the_cache_stays() {
     println!("{room:?}");
 }
 
-/// A file whose weights break in the middle is refused when it is loaded, in each residence, by the tensor's name.
+/// A file with a damaged unit is refused on loading, in each residence, with the name of the tensor.
 #[test]
 fn a_damaged_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! What must not happen to a user's files, and what a small file must not cost.
+//! Safety: what must not happen to a user's files, and what a small file must not cost.
 
 use std::fs;
 
@@ -51,7 +51,7 @@ fn a_damaged_last_shard_leaves_nothing() {
     assert!(listing(&out).is_empty());
 }
 
-/// One small unit stands for many tiles of zeros.
+/// Writes a file in which one small unit represents many tiles of zeros.
 fn bomb(path: &std::path::Path, kind: ObjectKind, tile_bytes: usize, tiles: u32) {
     let objects = vec![Object { name: "config.json".into(), kind }];
     let slots = (0..tiles).map(|tile| UnitSlot { object: 0, tile, layer: 0, is_header: false }).collect();

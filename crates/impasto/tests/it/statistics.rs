@@ -1,4 +1,4 @@
-//! Statistics that are made block by block are those that one window after another gives, whatever the threads.
+//! Statistics that are computed block by block equal those of one window at a time, for any number of threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use impasto_model::decoder::{Decoder, Labels};
 use impasto_model::{GradientProbe, Probe, WeightSource};
 use tempfile::TempDir;
 
-/// The sums, in binary64.
+/// Sums in binary64.
 #[derive(Default)]
 struct Sums {
-    /// By the first of the layers: `width * width`.
+    /// By the name of the first layer with the input: the width, and `width * width` sums.
     covariances: BTreeMap<String, (usize, Vec<f64>)>,
     outputs: BTreeMap<String, Vec<f64>>,
     embedding: BTreeMap<u32, f64>,
@@ -61,11 +61,11 @@ impl GradientProbe for Sums {
     }
 }
 
-/// A model in a folder.
+/// A folder with a model.
 struct Folder(TempDir);
 
 impl Folder {
-    /// A family of the runtime's tests: its configuration, and weights drawn here.
+    /// Writes a family of the runtime's tests: its configuration, with random weights.
     fn family(name: &str) -> Folder {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../impasto-model/tests/golden/families").join(name);
         let read = |file| fs::read_to_string(golden.join(file)).expect("a file");
@@ -92,7 +92,7 @@ impl Folder {
     }
 }
 
-/// Calibrates the model of a folder; gives the path of the statistics, and what was heard on the way.
+/// Calibrates the model of a folder. Returns the path of the statistics and the progress that was reported.
 fn measure(
     model: &Path,
     tokens: &[u32],
@@ -119,7 +119,7 @@ fn close(got: f64, expected: f64, scale: f64) -> bool {
     (got - expected).abs() <= 1e-4 * scale
 }
 
-/// Statistics of a model on `windows` windows, gradients on `backwards` of them, against the sums one window at a time.
+/// Compares the statistics of a model, with gradients from `backwards` windows, with sums of one window at a time.
 fn compare(model: &Path, tokens: &[u32], window: usize, backwards: usize) {
     let folder = TempDir::new().expect("a folder");
     let options = CalibrateOptions { window, gradient_tokens: backwards * window, threads: 3, ..Default::default() };
@@ -141,7 +141,7 @@ fn compare(model: &Path, tokens: &[u32], window: usize, backwards: usize) {
         if i < backwards {
             decoder.backward(tokens, Labels::Sampled { seed: 1 + i as u64 }, &mut seen).expect("runs");
         }
-        // Inputs of all windows, gradients of the first.
+        // Inputs of all windows, gradients of the first ones.
         decoder.backward(tokens, Labels::Sampled { seed: 0 }, &mut all).expect("runs");
     }
     let (covered, backwards) = ((windows * window) as f64, (backwards * window) as f64);
@@ -176,7 +176,8 @@ fn compare(model: &Path, tokens: &[u32], window: usize, backwards: usize) {
         let damping = info.groups[group].damping;
         let rows = statistics.rows(linear.name).expect("rows");
         if tied && linear.name == embedding {
-            // Both uses: rows by the mean of both, the covariance plus what the embedding adds to it.
+            // Both uses of a tied matrix: row weights are the mean of both, and the damping includes what the embedding
+            // adds.
             let ratio = mean_of(&embedded) / mean_of(sums);
             let added = ratio / statistics.mean_square(group).expect("it");
             assert!(close(found.damping, damping + added, added));
@@ -218,7 +219,7 @@ fn tiny_in_pieces() {
 
 #[test]
 fn families() {
-    // Norms before, behind and inside, capped scores and logits, local attention; biases; fused layers; an untied head.
+    // Norms before, after and inside; capped scores and logits, local attention; biases; fused layers; an untied head.
     for name in ["gemma2", "qwen2", "phi3"] {
         let model = Folder::family(name);
         compare(model.0.path(), &tokens(16 * 12 + 5, 96), 12, 16);

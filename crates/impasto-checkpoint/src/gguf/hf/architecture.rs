@@ -1,4 +1,4 @@
-//! The architectures that have a name on both sides.
+//! The architectures that have a name in both formats.
 
 /// An architecture of the Llama family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,19 +11,19 @@ pub enum Architecture {
     Qwen3,
     /// Gemma 1.
     Gemma,
-    /// Gemma 2: norms before and after, soft caps.
+    /// Gemma 2: norms before and after each sublayer, soft caps.
     Gemma2,
-    /// Gemma 3, its text part: norms before and after, local and global attention.
+    /// The text part of Gemma 3: norms before and after each sublayer, local and global attention.
     Gemma3,
     /// Phi 3 and 4: fused projections.
     Phi3,
-    /// SmolLM 3: no positions in every fourth block.
+    /// SmolLM 3: no rotary positions in every fourth block.
     SmolLm3,
 }
 
 use Architecture::*;
 
-/// Architecture, its name in GGUF, `model_type` and class of its `config.json`.
+/// For each architecture: its name in GGUF, and the `model_type` and class in its `config.json`.
 const NAMES: [(Architecture, &str, &str, &str); 8] = [
     (Llama, "llama", "llama", "LlamaForCausalLM"),
     (Qwen2, "qwen2", "qwen2", "Qwen2ForCausalLM"),
@@ -35,37 +35,37 @@ const NAMES: [(Architecture, &str, &str, &str); 8] = [
     (SmolLm3, "smollm3", "smollm3", "SmolLM3ForCausalLM"),
 ];
 
-/// Mistral is a Llama with, sometimes, a sliding window; GGUF calls both llama.
+/// Mistral is a Llama, sometimes with a sliding window. Both are called `llama` in GGUF.
 pub(super) const MISTRAL: (&str, &str) = ("mistral", "MistralForCausalLM");
 
 impl Architecture {
-    /// The architecture that GGUF gives this name (`general.architecture`).
+    /// Returns the architecture with this name in GGUF (`general.architecture`).
     pub fn from_gguf(name: &str) -> Option<Architecture> {
         NAMES.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
-    /// The architecture of a `model_type` of `config.json`.
+    /// Returns the architecture with this `model_type` in `config.json`.
     pub fn from_model_type(model_type: &str) -> Option<Architecture> {
         let model_type = if model_type == MISTRAL.0 { "llama" } else { model_type };
         NAMES.iter().find(|row| row.2 == model_type).map(|row| row.0)
     }
 
-    /// Its name in GGUF, the prefix of its keys.
+    /// Returns its name in GGUF, which is also the prefix of its keys.
     pub fn gguf_name(self) -> &'static str {
         self.row().1
     }
 
-    /// Its `model_type` and its class in `config.json`.
+    /// Returns its `model_type` and its class in `config.json`.
     pub(super) fn hf_names(self) -> (&'static str, &'static str) {
         (self.row().2, self.row().3)
     }
 
-    /// Gemma 1, 2 or 3.
+    /// Returns whether this is Gemma 1, 2 or 3.
     pub(super) fn is_gemma(self) -> bool {
         matches!(self, Gemma | Gemma2 | Gemma3)
     }
 
-    /// Whether q and k lie in GGUF with the two halves of a head interleaved, as its rotation of neighbours asks.
+    /// Returns whether the two halves of a q or k head are interleaved in GGUF, for its rotation of adjacent rows.
     pub(super) fn interleaves_heads(self) -> bool {
         matches!(self, Llama | SmolLm3)
     }

@@ -1,4 +1,4 @@
-//! `gpt2`: byte-level BPE from tokens and merges.
+//! The tokenizer model `gpt2`: byte-level BPE from tokens and merges.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -7,8 +7,8 @@ use super::rules::TranslationRule;
 use super::tokenizer::Parts;
 use super::vocabulary::{MERGES, Vocabulary};
 
-/// The parts of `tokenizer.json`. All tokens stand in the model's vocabulary, added ones too: so their ids are spelled
-/// out rather than counted.
+/// Builds the parts of `tokenizer.json`. The model's vocabulary contains all tokens, including added ones, so that
+/// their ids are explicit.
 pub(super) fn parts(vocabulary: &Vocabulary, pre: &Pre, merges: &[&str]) -> Result<Parts, TranslationRule> {
     let ids = vocabulary.ids(|token| token.text.into())?;
     let mut pairs = Vec::with_capacity(merges.len());
@@ -17,7 +17,7 @@ pub(super) fn parts(vocabulary: &Vocabulary, pre: &Pre, merges: &[&str]) -> Resu
         let (left, right) = split(merge).ok_or_else(|| broken(format!("\"{merge}\" is not a pair")))?;
         let merged = [left, right].concat();
         if let Some(stranger) = [left, right, &merged].into_iter().find(|text| !ids.contains_key(*text)) {
-            return Err(broken(format!("\"{merge}\": \"{stranger}\" is no token")));
+            return Err(broken(format!("\"{merge}\": \"{stranger}\" is not a token")));
         }
         pairs.push(json!([left, right]));
     }
@@ -29,7 +29,7 @@ pub(super) fn parts(vocabulary: &Vocabulary, pre: &Pre, merges: &[&str]) -> Resu
     })
 }
 
-/// A BPE model; with an unknown token, of the kind that falls back to bytes.
+/// Builds a BPE model. One with an unknown token falls back to bytes.
 pub(super) fn model(
     vocabulary: impl Iterator<Item = (String, u32)>,
     merges: Vec<Json>,
@@ -51,7 +51,7 @@ pub(super) fn model(
     })
 }
 
-/// The two sides of a merge: at the first space that is not its first character.
+/// Splits a merge at the first space that is not its first character.
 fn split(merge: &str) -> Option<(&str, &str)> {
     let space = merge.char_indices().skip(1).find(|&(_, c)| c == ' ')?.0;
     let (left, right) = (merge.get(..space)?, merge.get(space + 1..)?);

@@ -1,4 +1,4 @@
-//! `config.json` from the keys of the architecture.
+//! Builds `config.json` from the keys of the architecture.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -9,15 +9,15 @@ use super::rules::TranslationRule;
 use super::tokenizer::Tokenizer;
 use super::{Tensors, json, rope};
 
-/// Largest size of any one dimension: far above any model, and products of two fit into 64 bits.
+/// Largest size of a dimension: far above any model, and small enough that a product of two fits 64 bits.
 pub(super) const MAX_SIZE: u64 = 1 << 31;
-/// Largest number of blocks; lists with an entry a block are built from it.
+/// Largest number of blocks; bounds the lists with an entry per block.
 pub(super) const MAX_BLOCKS: u64 = 1 << 16;
 
-/// Blocks in a period of Gemma's pattern, the last of them global.
+/// Period of Gemma 3's attention pattern, in blocks. The last block of each period is global.
 pub(super) const GEMMA3_PERIOD: u64 = 6;
-/// The largest Gemma 3 and 2 scale their scores by the width per head instead of the head's; GGUF does not say so, and
-/// llama.cpp tells them by their number of blocks.
+/// The largest Gemma 3 and 2 scale attention scores by hidden size over number of heads instead of the head dimension.
+/// GGUF does not store this; llama.cpp recognizes them by their number of blocks.
 pub(super) const GEMMA3_27B_BLOCKS: u64 = 62;
 pub(super) const GEMMA2_27B_BLOCKS: u64 = 46;
 
@@ -27,14 +27,14 @@ pub(super) struct Heads {
     pub count: u64,
     /// Key and value heads.
     pub kv_count: u64,
-    /// Width of each.
+    /// Width of each head.
     pub dim: u64,
     /// Width of the residual stream.
     pub hidden: u64,
 }
 
 impl Heads {
-    /// From the keys; defaults as in llama.cpp.
+    /// Reads the shape from the keys, with the defaults of llama.cpp.
     pub fn read(keys: &Keys) -> Result<Heads, TranslationRule> {
         let hidden = keys.needed_count("embedding_length", MAX_SIZE)?;
         let count = keys.needed_count("attention.head_count", MAX_SIZE)?;
@@ -58,7 +58,7 @@ impl Heads {
     }
 }
 
-/// The bytes of `config.json`.
+/// Builds the bytes of `config.json`.
 pub(super) fn config(
     keys: &Keys,
     tensors: &dyn Tensors,
@@ -109,7 +109,7 @@ pub(super) fn config(
     json::pretty(&Json::Object(config)).map(Some)
 }
 
-/// The fields that not all architectures have.
+/// Returns the fields that only some architectures have.
 fn own_fields(
     keys: &Keys,
     tensors: &dyn Tensors,
@@ -150,17 +150,18 @@ fn own_fields(
     })
 }
 
-/// The width of local attention; 0 stands for none.
+/// Returns the window of local attention; 0 means none.
 fn window(keys: &Keys) -> Result<Option<u64>, TranslationRule> {
     Ok(keys.u64(&keys.own("attention.sliding_window"))?.filter(|&window| window > 0))
 }
 
-/// Which blocks of SmolLM 3 have positions: 1 or 0 each, 0 in every fourth, as llama.cpp has it fixed.
+/// Returns, for each block of SmolLM 3, 1 if it has rotary positions, else 0: in every fourth block, which llama.cpp
+/// hard-codes.
 pub(super) fn positioned_blocks(blocks: u64) -> Vec<u8> {
     (1..=blocks).map(|block| u8::from(block % 4 != 0)).collect()
 }
 
-/// Rows of the embedding; where the tensor is not there, what the keys say.
+/// Returns the rows of the embedding, or the size in the keys if that tensor is absent.
 fn vocab_size(keys: &Keys, tensors: &dyn Tensors, tokenizer: Option<&Tokenizer>) -> Result<u64, TranslationRule> {
     if let Some(rows) = tensors.shape("token_embd.weight").and_then(|shape| shape.first().copied()) {
         return Ok(rows);
@@ -170,7 +171,7 @@ fn vocab_size(keys: &Keys, tensors: &dyn Tensors, tokenizer: Option<&Tokenizer>)
     keys.required(&keys.own("vocab_size"), size)
 }
 
-/// Whether the matrices of the first block have biases: all of them or none.
+/// Returns whether the matrices of the first block have biases, which must be all of them or none.
 fn has_biases(tensors: &dyn Tensors, names: &[&str]) -> Result<bool, TranslationRule> {
     let there = names.iter().filter(|name| tensors.shape(&format!("blk.0.{name}.bias")).is_some()).count();
     if there == 0 || there == names.len() {
@@ -183,7 +184,7 @@ fn has_biases(tensors: &dyn Tensors, names: &[&str]) -> Result<bool, Translation
     )))
 }
 
-/// What Gemma 2 and 3 have besides: scale of the scores, soft caps, local and global attention.
+/// Returns the additional fields of Gemma 2 and 3: scale of the scores, soft caps, local and global attention.
 fn gemma(
     keys: &Keys,
     architecture: Architecture,
@@ -206,8 +207,8 @@ fn gemma(
     ])
 }
 
-/// Which blocks look back through the window only. The key `attention.sliding_window_pattern` is either a list or a
-/// period whose last block is global.
+/// Returns which blocks have local attention. The key `attention.sliding_window_pattern` is either a list or a period
+/// whose last block is global.
 fn local_blocks(keys: &Keys, blocks: u64, window: Option<u64>, period: u64) -> Result<Vec<bool>, TranslationRule> {
     let key = keys.own("attention.sliding_window_pattern");
     if window.is_none() {

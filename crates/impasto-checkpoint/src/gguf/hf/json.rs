@@ -1,4 +1,4 @@
-//! JSON, in and out.
+//! Reading and writing JSON.
 
 use std::borrow::Cow;
 
@@ -7,26 +7,26 @@ use serde_json::{Map, Value as Json};
 use super::rules::TranslationRule;
 use crate::Asset;
 
-/// Text with a line for each field, as a person reads it.
+/// Writes JSON with indentation, one field per line.
 pub(super) fn pretty(json: &Json) -> Result<Vec<u8>, TranslationRule> {
     let text = serde_json::to_vec_pretty(json);
     text.map_err(|error| TranslationRule::unsupported(format!("cannot be written as JSON: {error}")))
 }
 
-/// Text without a byte too many.
+/// Writes JSON without white space.
 pub(super) fn compact(json: &Json) -> Result<Vec<u8>, TranslationRule> {
     let text = serde_json::to_vec(json);
     text.map_err(|error| TranslationRule::unsupported(format!("cannot be written as JSON: {error}")))
 }
 
-/// An asset that is a JSON object, with messages that name the asset and the field.
+/// An asset that is a JSON object. Error messages name the asset and the field.
 pub(super) struct Object<'a> {
     asset: &'static str,
     fields: Cow<'a, Map<String, Json>>,
 }
 
 impl Object<'_> {
-    /// `Ok(None)` if there is no such asset.
+    /// Returns `Ok(None)` if there is no such asset.
     pub fn of(assets: &[Asset], asset: &'static str) -> Result<Option<Object<'static>>, TranslationRule> {
         super::find(assets, asset).map(|bytes| Object::parse(asset, bytes)).transpose()
     }
@@ -39,7 +39,7 @@ impl Object<'_> {
         }
     }
 
-    /// A field that is an object; `None` where it is absent or null.
+    /// Returns a field that is an object, or `None` if it is absent or null.
     pub fn object(&self, key: &str) -> Result<Option<Object<'_>>, TranslationRule> {
         match self.get(key) {
             None => Ok(None),
@@ -48,17 +48,17 @@ impl Object<'_> {
         }
     }
 
-    /// The same object again.
+    /// Borrows the same object.
     pub fn borrowed(&self) -> Object<'_> {
         Object { asset: self.asset, fields: Cow::Borrowed(&self.fields) }
     }
 
-    /// Whether a field is there, null or not.
+    /// Returns whether a field is present, null or not.
     pub fn says(&self, key: &str) -> bool {
         self.fields.contains_key(key)
     }
 
-    /// A field that is there and not null.
+    /// Returns a field that is present and not null.
     pub fn get(&self, key: &str) -> Option<&Json> {
         self.fields.get(key).filter(|value| !value.is_null())
     }
@@ -70,14 +70,14 @@ impl Object<'_> {
         }
     }
 
-    /// A count that GGUF writes with 32 bits.
+    /// Returns a count that fits the 32 bits of GGUF.
     pub fn u32(&self, key: &str) -> Result<Option<u32>, TranslationRule> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
         number.map(Some).ok_or_else(|| self.broken(key, format!("is {value}, not a count of 32 bits")))
     }
 
-    /// A number; JSON has no others than finite ones.
+    /// Returns a number, which is finite since JSON has no other numbers.
     pub fn f64(&self, key: &str) -> Result<Option<f64>, TranslationRule> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.broken(key, "is not a number"))
@@ -85,17 +85,17 @@ impl Object<'_> {
 
     pub fn bool(&self, key: &str) -> Result<Option<bool>, TranslationRule> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| self.broken(key, "is not a truth value"))
+        value.as_bool().map(Some).ok_or_else(|| self.broken(key, "is not a boolean"))
     }
 
-    /// A list of numbers.
+    /// Returns a list of numbers.
     pub fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>, TranslationRule> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_array().and_then(|list| list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect());
         list.map(Some).ok_or_else(|| self.broken(key, "is not a list of numbers"))
     }
 
-    /// A token id or a list of them, `None` for those that are no id.
+    /// Returns a token id, or the ids in a list; invalid entries are skipped.
     pub fn ids(&self, key: &str) -> Vec<u32> {
         let id = |value: &Json| value.as_u64().and_then(|n| u32::try_from(n).ok());
         match self.get(key) {
@@ -105,7 +105,7 @@ impl Object<'_> {
         }
     }
 
-    /// The field must be there.
+    /// Returns the value of a required field.
     pub fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T, TranslationRule> {
         value.ok_or_else(|| self.broken(key, "is missing"))
     }

@@ -1,4 +1,4 @@
-//! Typed reading of metadata: an absent key and a key of a wrong type are two things.
+//! Typed access to metadata, which distinguishes absent keys from keys with another type.
 
 use crate::gguf::{Metadata, Value};
 
@@ -7,10 +7,10 @@ use super::{ARCHITECTURE, Architecture};
 
 type Result<T> = std::result::Result<T, TranslationRule>;
 
-/// The metadata of one file with the prefix of its architecture.
+/// The metadata of a file, and the name of its architecture.
 pub(super) struct Keys<'a> {
     metadata: &'a Metadata,
-    /// `general.architecture`, empty where it is missing.
+    /// `general.architecture`, or empty if it is absent.
     name: &'a str,
 }
 
@@ -19,19 +19,19 @@ impl<'a> Keys<'a> {
         Keys { metadata, name: metadata.str(ARCHITECTURE).unwrap_or_default() }
     }
 
-    /// The architecture; unsupported where it is not known.
+    /// Returns the architecture; `Unsupported` if it is not known.
     pub fn architecture(&self) -> Result<Architecture> {
         let name = self.required(ARCHITECTURE, self.str(ARCHITECTURE)?)?;
         let unknown = || TranslationRule::unsupported(format!("architecture \"{name}\" is not known"));
         Architecture::from_gguf(name).ok_or_else(unknown)
     }
 
-    /// The full name of a key of the architecture: `llama.block_count` for `block_count`.
+    /// Returns the full name of a key of the architecture, such as `llama.block_count` for `block_count`.
     pub fn own(&self, key: &str) -> String {
         format!("{}.{key}", self.name)
     }
 
-    /// The value, or the rule that the key is missing.
+    /// Returns the value, or an error that the key is missing.
     pub fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| TranslationRule::Missing(key.to_owned()))
     }
@@ -45,13 +45,13 @@ impl<'a> Keys<'a> {
     }
 
     pub fn bool(&self, key: &str) -> Result<Option<bool>> {
-        self.read(key, "a truth value", Value::as_bool)
+        self.read(key, "a boolean", Value::as_bool)
     }
 
-    /// A finite float.
+    /// Returns a finite float.
     pub fn f64(&self, key: &str) -> Result<Option<f64>> {
         match self.read(key, "a float", Value::as_f64)? {
-            Some(x) if !x.is_finite() => Err(TranslationRule::value(key, format!("{x} is not a number"))),
+            Some(x) if !x.is_finite() => Err(TranslationRule::value(key, format!("{x} is not finite"))),
             other => Ok(other.map(shortest)),
         }
     }
@@ -76,12 +76,12 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// An array of truth values, if the key holds an array at all.
+    /// Returns an array of booleans, or `None` if the key is absent or has another type.
     pub fn bools(&self, key: &str) -> Option<&'a [bool]> {
         self.metadata.bools(key)
     }
 
-    /// An array of strings, each UTF-8.
+    /// Returns an array of strings, which must all be UTF-8.
     pub fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         let Some(list) = self.metadata.byte_strings(key) else {
@@ -93,8 +93,8 @@ impl<'a> Keys<'a> {
         list.iter().enumerate().map(text).collect::<Result<Vec<_>>>().map(Some)
     }
 
-    /// A size of the architecture that counts something: in `1..=max`. Where it is an array, one entry a block, all
-    /// must be equal.
+    /// Returns a count of the architecture, which must be in `1..=max`. An array must have equal entries, one per
+    /// block.
     pub fn count(&self, key: &str, max: u64) -> Result<Option<u64>> {
         let key = self.own(key);
         let count = match self.metadata.get(&key) {
@@ -119,13 +119,13 @@ impl<'a> Keys<'a> {
         Ok(Some(count))
     }
 
-    /// A [`Keys::count`] that must be there.
+    /// Returns a [`Keys::count`] that is required.
     pub fn needed_count(&self, key: &str, max: u64) -> Result<u64> {
         let count = self.count(key, max)?;
         self.required(&self.own(key), count)
     }
 
-    /// The names and values of keys that begin with a prefix.
+    /// Returns the names and values of keys with a prefix.
     pub fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
         let prefix = prefix.to_owned();
         self.metadata.iter().filter(move |(key, _)| key.starts_with(&prefix))
@@ -142,7 +142,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The number that someone wrote before it became a binary32: 1e-5, where the nearest binary32 is 9.99999974737875e-6.
+/// Returns the shortest decimal number that rounds to the same binary32: 1e-5 instead of 9.99999974737875e-6.
 pub(super) fn shortest(x: f64) -> f64 {
     let short = x as f32;
     if f64::from(short) == x { short.to_string().parse().unwrap_or(x) } else { x }

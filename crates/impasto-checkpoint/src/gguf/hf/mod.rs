@@ -1,21 +1,21 @@
-//! Translation between GGUF and Hugging Face folders: metadata to assets and back, tensor names and layouts.
+//! Translation between GGUF and Hugging Face folders: metadata and assets, tensor names and layouts.
 //!
-//! GGUF keeps in typed pairs what a Hugging Face folder keeps in JSON files. [`assets`] makes the files from the pairs,
-//! [`metadata`] the pairs from the files, and a [`NameMap`] tells which tensor is which, and what was done to its rows
-//! or values on the way ([`Change`]).
+//! A GGUF stores as typed key-value pairs what a Hugging Face folder stores as JSON files. [`assets`] builds the files
+//! from the pairs, and [`metadata`] the pairs from the files. A [`NameMap`] maps tensor names, and tells how the rows
+//! or values of a tensor differ ([`Change`]).
 //!
-//! Translated are the architectures of [`Architecture`] and the tokenizers named `gpt2` and `llama`. What else a file
-//! may say is not guessed at: the asset is left out and a note says why ([`Assets::notes`]), so that a model is
-//! refused by name rather than run on wrong tokens. A file that contradicts itself is an error.
+//! The architectures of [`Architecture`] and the tokenizer models `gpt2` and `llama` are translated. For anything else
+//! the asset is omitted, and a note says why ([`Assets::notes`]): it is better to refuse a model than to run it with
+//! wrong tokens. A file that contradicts itself is an error.
 //!
-//! Facts about keys, token types and pre-tokenizers: the GGUF specification of the ggml project, and llama.cpp's
-//! loader and converter (`llama-vocab.cpp`, `llama-model.cpp`, `convert_hf_to_gguf.py`).
+//! Sources for keys, token types and pre-tokenizers: the GGUF specification of the ggml project, and llama.cpp's loader
+//! and converter (`llama-vocab.cpp`, `llama-model.cpp`, `convert_hf_to_gguf.py`).
 //!
 //! ```text
 //! Metadata --+--> keys (typed) --+--> config (sizes), rope --------------------------> config.json
 //!            |                   +--> vocabulary --+--> pre, bpe (gpt2) --+--> json --> tokenizer.json
 //!            |                                     +--> spm (llama) ------+
-//!            +-- to_gguf (the way back: sizes, vocab) <-- config.json, tokenizer.json, tokenizer_config.json
+//!            +-- to_gguf (reverse: sizes, vocab) <-- config.json, tokenizer.json, tokenizer_config.json
 //! ```
 
 mod architecture;
@@ -43,17 +43,17 @@ use crate::Asset;
 use crate::gguf::Metadata;
 use keys::Keys;
 
-/// What the translation asks about the tensors, by the names that the side it comes from gives them.
+/// What the translation needs to know about tensors, by their names in the source format.
 pub trait Tensors {
-    /// The extents of a tensor, slowest first, in weights; `None` if there is none of this name.
+    /// Returns the dimensions of a tensor in weights, slowest first, or `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<u64>>;
 
-    /// The values of a small binary32 tensor; `None` if there is none of this name, or of another dtype. Asked for
-    /// rotary factors only.
+    /// Returns the values of a small binary32 tensor, or `None` if there is no such tensor or its dtype differs. Used
+    /// only for rotary factors.
     fn values(&self, name: &str) -> Option<Vec<f32>>;
 }
 
-/// The files of a Hugging Face folder, as far as a GGUF file tells them.
+/// The files of a Hugging Face folder that can be derived from a GGUF file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assets {
     /// Sorted by name.
@@ -63,12 +63,12 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// The bytes of an asset.
+    /// Returns the bytes of an asset.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         find(&self.assets, name)
     }
 
-    /// Takes in an asset, or the note that it cannot be.
+    /// Adds an asset, or a note that it is unsupported.
     fn add(&mut self, name: &str, made: Result<Option<Vec<u8>>, TranslationRule>) -> Result<(), TranslationRule> {
         match made {
             Ok(Some(bytes)) => self.assets.push(Asset { name: name.to_owned(), bytes }),
@@ -86,22 +86,22 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
-/// The architecture of a GGUF file.
+/// The key of a GGUF's architecture.
 const ARCHITECTURE: &str = "general.architecture";
 
 fn find<'a>(assets: &'a [Asset], name: &str) -> Option<&'a [u8]> {
     assets.iter().find(|asset| asset.name == name).map(|asset| asset.bytes.as_slice())
 }
 
-/// The files that a Hugging Face folder of this model would have: `config.json`, `generation_config.json`,
-/// `tokenizer.json`, `tokenizer_config.json` (with the chat template).
+/// Builds the assets of a Hugging Face folder for a GGUF: `config.json`, `generation_config.json`, `tokenizer.json` and
+/// `tokenizer_config.json` (with the chat template).
 ///
-/// `tensors` has the names of the GGUF. Memory and time are bounded by a multiple of the metadata's bytes (see
-/// the limits on tokens in [`TranslationRule`]).
+/// `tensors` uses the names in the GGUF. Memory and time are bounded by a multiple of the length of the metadata, since
+/// tokens and their lengths are limited.
 ///
 /// # Errors
-/// A key of a known architecture or tokenizer that is missing, of a wrong type or out of range. An architecture or
-/// tokenizer that is not known is no error but a note.
+/// If a key of a known architecture or tokenizer is missing, has the wrong type, or is out of range. An unknown
+/// architecture or tokenizer is not an error but a note.
 pub fn assets(metadata: &Metadata, tensors: &dyn Tensors) -> Result<Assets, TranslationRule> {
     let mut made = Assets::default();
     let keys = Keys::new(metadata);

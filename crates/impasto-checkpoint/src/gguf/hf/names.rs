@@ -1,4 +1,4 @@
-//! Tensor names on both sides, and what a tensor goes through between them.
+//! Tensor names in both formats, and how the tensors differ.
 
 use crate::change::Change;
 use crate::gguf::Metadata;
@@ -7,16 +7,16 @@ use super::Architecture::{self, *};
 use super::keys::Keys;
 use super::{config, to_gguf};
 
-/// A tensor's name on the other side, and its change.
+/// The name of a tensor in the other format, and its change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {
-    /// The name.
+    /// The name in the other format.
     pub name: String,
-    /// What rows or values go through.
+    /// The difference in rows or values.
     pub change: Change,
 }
 
-/// Names of one model. A name that it does not know stays as it is.
+/// The tensor names of one model. Unknown names are the same in both formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameMap {
     architecture: Architecture,
@@ -27,7 +27,7 @@ pub struct NameMap {
 const MODEL: [(&str, &str); 3] =
     [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
-/// Tensors of each block that all architectures call alike, where they have them.
+/// Tensors of each block whose names are the same in all architectures that have them.
 const BLOCK: [(&str, &str); 10] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -41,7 +41,7 @@ const BLOCK: [(&str, &str); 10] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// The norm before the MLP where there is one before and none after.
+/// The norm before the MLP, in architectures with none after it.
 const PLAIN_NORM: [(&str, &str); 1] = [("ffn_norm", "post_attention_layernorm")];
 
 /// The norms of Gemma 2 and 3.
@@ -51,42 +51,42 @@ const SANDWICH_NORMS: [(&str, &str); 3] = [
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-/// The fused projections of Phi 3. They go before [`BLOCK`], where `ffn_up` is another tensor.
+/// The fused projections of Phi 3. They take precedence over [`BLOCK`], where `ffn_up` is a different tensor.
 const FUSED: [(&str, &str); 2] = [("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
 
-/// Rotary factors: tensors in GGUF, lists in `config.json`.
+/// Rotary factors, which are tensors in GGUF and lists in `config.json`.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 pub(super) const ROPE_LONG: &str = "rope_factors_long.weight";
 pub(super) const ROPE_SHORT: &str = "rope_factors_short.weight";
 
 impl NameMap {
-    /// The names of a model of this architecture whose heads are `head_dim` wide. `None` if the width makes no sense:
-    /// zero, or odd where heads are interleaved.
+    /// Returns the names of a model with this architecture and head dimension, or `None` if the head dimension is
+    /// invalid: zero, or odd for interleaved heads.
     pub fn new(architecture: Architecture, head_dim: u64) -> Option<NameMap> {
         let sound = head_dim > 0 && (head_dim.is_multiple_of(2) || !architecture.interleaves_heads());
         sound.then_some(NameMap { architecture, head_dim })
     }
 
-    /// The names of a GGUF file's model; `None` if [`assets`](super::assets) has no `config.json` for it.
+    /// Returns the names of a GGUF file's model, or `None` if [`assets`](super::assets) has no `config.json` for it.
     pub fn of_gguf(metadata: &Metadata) -> Option<NameMap> {
         let keys = Keys::new(metadata);
         let heads = config::Heads::read(&keys).ok()?;
         NameMap::new(keys.architecture().ok()?, heads.dim)
     }
 
-    /// The names of the model that a `config.json` describes; `None` if [`metadata`](super::metadata) cannot translate
-    /// it.
+    /// Returns the names of the model that a `config.json` describes, or `None` if [`metadata`](super::metadata) cannot
+    /// translate it.
     pub fn of_config(config: &[u8]) -> Option<NameMap> {
         let (architecture, head_dim) = to_gguf::head_dim(config).ok()?;
         NameMap::new(architecture, head_dim)
     }
 
-    /// The architecture.
+    /// Returns the architecture.
     pub fn architecture(&self) -> Architecture {
         self.architecture
     }
 
-    /// The Hugging Face name of a GGUF tensor.
+    /// Returns the Hugging Face name of a GGUF tensor.
     pub fn to_hf(&self, gguf: &str) -> Option<Mapped> {
         let (stem, kind) = split_kind(gguf)?;
         let name = match block_and_rest(stem, "blk.") {
@@ -96,7 +96,7 @@ impl NameMap {
         Some(Mapped { change: self.change(gguf), name })
     }
 
-    /// The GGUF name of a Hugging Face tensor.
+    /// Returns the GGUF name of a Hugging Face tensor.
     pub fn to_gguf(&self, hf: &str) -> Option<Mapped> {
         let (stem, kind) = split_kind(hf)?;
         let name = match block_and_rest(stem, "model.layers.") {
@@ -106,21 +106,21 @@ impl NameMap {
         Some(Mapped { change: self.change(&name), name })
     }
 
-    /// The Hugging Face name and the change of a GGUF tensor of this shape; its own name where the map does not know it. `None`
-    /// where a Hugging Face folder holds its values in `config.json`.
+    /// Returns the Hugging Face name and the change of a GGUF tensor with this shape; an unknown tensor keeps its name.
+    /// Returns `None` if a Hugging Face folder stores its values in `config.json`.
     pub fn hf_tensor(&self, gguf: &str, shape: &[u64]) -> Option<Mapped> {
         if NameMap::is_in_config(gguf) {
             return None;
         }
         let rows = shape.split_last().map_or(1, |(_, rows)| rows.iter().product());
-        // The rows of a vector are its elements: what permutes them is not a matrix' change.
+        // The rows of a vector are its elements, so a change of matrix rows does not apply.
         let fits =
             |change: Change| change.fits(rows) && (shape.len() > 1 || !matches!(change, Change::HeadRows { .. }));
         let mapped = self.to_hf(gguf).filter(|mapped| fits(mapped.change));
         Some(mapped.unwrap_or_else(|| Mapped { name: gguf.to_owned(), change: Change::None }))
     }
 
-    /// Whether a GGUF tensor has no counterpart because `config.json` holds its values: the rotary factors.
+    /// Returns whether a GGUF tensor has no counterpart because `config.json` contains its values (rotary factors).
     pub fn is_in_config(gguf: &str) -> bool {
         [ROPE_FREQS, ROPE_LONG, ROPE_SHORT].contains(&gguf)
     }
@@ -131,7 +131,7 @@ impl NameMap {
             Gemma2 | Gemma3 => (&[], &SANDWICH_NORMS),
             Phi3 => (&FUSED, &PLAIN_NORM),
         };
-        // An architecture's own name for a tensor of ggml hides the common one.
+        // An architecture-specific name for a GGUF tensor overrides the common one.
         let hidden = |row: &&(&'static str, _)| !own.iter().any(|mine: &(&str, &str)| mine.0 == row.0);
         own.iter().chain(norms).chain(BLOCK.iter().filter(hidden)).copied().find(|row| is_it(row))
     }
@@ -149,12 +149,12 @@ impl NameMap {
     }
 }
 
-/// `blk.3.attn_q` and `weight` of `blk.3.attn_q.weight`.
+/// Splits `blk.3.attn_q.weight` into `blk.3.attn_q` and `weight`.
 fn split_kind(name: &str) -> Option<(&str, &str)> {
     name.rsplit_once('.').filter(|(_, kind)| ["weight", "bias"].contains(kind))
 }
 
-/// The block's number, written as numbers are, and the name within the block.
+/// Splits off the block index, which must be in canonical decimal form, from the name within the block.
 fn block_and_rest<'a>(stem: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let (block, rest) = stem.strip_prefix(prefix)?.split_once('.')?;
     let plain = block.parse::<u32>().is_ok_and(|n| n.to_string() == block);

@@ -1,34 +1,34 @@
-//! Pre-tokenizers of `gpt2` vocabularies: the name in GGUF, and what `tokenizer.json` says.
+//! Pre-tokenizers of `gpt2` vocabularies: their names in GGUF and their form in `tokenizer.json`.
 //!
-//! The names and which of them are the same are llama.cpp's (`llama-vocab.cpp`); the expressions are those of the
-//! models' own `tokenizer.json`. A name that is not here is refused: a wrong pre-tokenizer gives wrong tokens, and
-//! nothing shows it. That holds for `default` too, which converters wrote when they did not know.
+//! The names, and which of them are synonyms, are from llama.cpp (`llama-vocab.cpp`); the expressions are from the
+//! models' own `tokenizer.json`. Unknown names are refused, since a wrong pre-tokenizer silently produces wrong tokens.
+//! This includes `default`, which converters write for unknown pre-tokenizers.
 
 use serde_json::{Value as Json, json};
 
 use super::rules::TranslationRule;
 
-/// A pre-tokenizer with what goes along with it.
+/// A pre-tokenizer and its related settings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pre {
-    /// Names in GGUF; the first is written.
+    /// Names in GGUF; the first one is used for writing.
     names: &'static [&'static str],
-    /// How text is cut.
+    /// How text is split.
     pieces: Pieces,
-    /// Whether text is composed first (Unicode NFC).
+    /// Whether text is first normalized to Unicode NFC.
     pub composes: bool,
-    /// Whether a piece that is a token is taken as it is.
+    /// Whether a piece that is a token is used without merges.
     pub ignores_merges: bool,
-    /// Whether texts begin with the begin token if the file says nothing.
+    /// Whether texts start with the BOS token by default.
     pub adds_bos: bool,
 }
 
-/// How text is cut into pieces, within which merges happen.
+/// How text is split into the pieces that merges work on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pieces {
-    /// By the expression of GPT-2, which is built into tokenizers.
+    /// By the expression of GPT-2, which is built into the library tokenizers.
     Gpt2,
-    /// Each digit by itself, then as GPT-2.
+    /// Into single digits, then like GPT-2.
     DigitsThenGpt2,
     /// By an expression.
     Expression(&'static str),
@@ -36,14 +36,14 @@ enum Pieces {
 
 use Pieces::*;
 
-/// Llama 3 and cl100k: numbers in threes.
+/// Llama 3 and cl100k: numbers in groups of three digits.
 const NUMBERS_IN_THREES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Qwen 2: each digit by itself.
+/// Qwen 2: single digits.
 const SINGLE_DIGITS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Mistral's tekken: words by case, each digit by itself.
+/// Mistral's tekken: words by case, single digits.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// o200k, Phi 4 mini: words by case, numbers in threes.
+/// o200k, Phi 4 mini: words by case, numbers in groups of three digits.
 const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const fn pre(names: &'static [&'static str], pieces: Pieces) -> Pre {
@@ -56,7 +56,7 @@ const KNOWN: [Pre; 7] = [
         adds_bos: true,
         ..pre(&["llama-bpe", "llama3", "llama-v3"], Expression(NUMBERS_IN_THREES))
     },
-    // Phi 4 is among these.
+    // Includes Phi 4.
     pre(&["dbrx", "smaug-bpe"], Expression(NUMBERS_IN_THREES)),
     Pre { composes: true, ..pre(&["qwen2", "deepseek-r1-qwen"], Expression(SINGLE_DIGITS)) },
     Pre { ignores_merges: true, adds_bos: true, ..pre(&["tekken"], Expression(TEKKEN)) },
@@ -66,7 +66,7 @@ const KNOWN: [Pre; 7] = [
 ];
 
 impl Pre {
-    /// The pre-tokenizer of a name in GGUF.
+    /// Returns the pre-tokenizer with a name in GGUF.
     pub fn of_gguf(name: Option<&str>) -> Result<&'static Pre, TranslationRule> {
         let Some(name) = name else {
             return Err(TranslationRule::unsupported("the file does not name its pre-tokenizer (an old conversion)"));
@@ -75,21 +75,21 @@ impl Pre {
         KNOWN.iter().find(|pre| pre.names.contains(&name)).ok_or_else(unknown)
     }
 
-    /// The pre-tokenizer that a `tokenizer.json` has.
+    /// Returns the pre-tokenizer of a `tokenizer.json`.
     pub fn of_json(
         normalizer: &Json,
         pre_tokenizer: &Json,
         ignores_merges: bool,
     ) -> Result<&'static Pre, TranslationRule> {
         let unknown = |what: &str, json: &Json| {
-            TranslationRule::unsupported(format!("GGUF has no name that is known for the {what} {json}"))
+            TranslationRule::unsupported(format!("there is no known GGUF name for the {what} {json}"))
         };
         let composes = match normalizer {
             Json::Null => false,
             _ if normalizer["type"] == "NFC" => true,
             _ => return Err(unknown("normalizer", normalizer)),
         };
-        // llama.cpp never composes, so a model that does not may bear the name of one that does.
+        // llama.cpp never normalizes, so a model without NFC can use the name of a pre-tokenizer with it.
         let fits = |pre: &&Pre| {
             pieces_of(pre_tokenizer) == Some(pre.pieces)
                 && pre.ignores_merges == ignores_merges
@@ -98,17 +98,17 @@ impl Pre {
         KNOWN.iter().find(fits).ok_or_else(|| unknown("pre_tokenizer", pre_tokenizer))
     }
 
-    /// The name that is written into GGUF.
+    /// Returns the name to write to GGUF.
     pub fn name(&self) -> &'static str {
         self.names[0]
     }
 
-    /// `normalizer` of `tokenizer.json`.
+    /// Returns the `normalizer` of `tokenizer.json`.
     pub fn normalizer(&self) -> Json {
         if self.composes { json!({"type": "NFC"}) } else { Json::Null }
     }
 
-    /// `pre_tokenizer` of `tokenizer.json`.
+    /// Returns the `pre_tokenizer` of `tokenizer.json`.
     pub fn pre_tokenizer(&self) -> Json {
         let bytes = |use_regex: bool| byte_level(false, use_regex);
         match self.pieces {
@@ -122,7 +122,7 @@ impl Pre {
     }
 }
 
-/// The step that turns bytes into characters, as pre-tokenizer and as decoder.
+/// Returns the step that maps bytes to characters, for a pre-tokenizer or a decoder.
 pub(super) fn byte_level(add_prefix_space: bool, use_regex: bool) -> Json {
     json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": use_regex})
 }
@@ -131,14 +131,14 @@ fn sequence<const N: usize>(steps: [Json; N]) -> Json {
     json!({"type": "Sequence", "pretokenizers": steps.to_vec()})
 }
 
-/// How a `pre_tokenizer` cuts, if it is one of those known. `trim_offsets` changes no token.
+/// Returns how a `pre_tokenizer` splits text, or `None` if it is unknown. `trim_offsets` has no effect on tokens.
 fn pieces_of(pre_tokenizer: &Json) -> Option<Pieces> {
     let steps: Vec<&Json> = match &pre_tokenizer["pretokenizers"] {
         Json::Array(steps) => steps.iter().collect(),
         _ => vec![pre_tokenizer],
     };
     let (last, before) = steps.split_last()?;
-    // The field is missing in tokenizers older than it; then it is true.
+    // Older tokenizers lack this field, and its default is true.
     let by_gpt2 = last["use_regex"].as_bool().unwrap_or(true);
     if last["type"] != "ByteLevel" || last["add_prefix_space"] != false {
         return None;
@@ -157,7 +157,8 @@ fn pieces_of(pre_tokenizer: &Json) -> Option<Pieces> {
     }
 }
 
-/// Whether each match becomes a piece. The expressions match all of a text, so what is between matches is empty.
+/// Returns whether each match becomes a piece. The expressions match every part of a text, so there is nothing between
+/// matches.
 fn keeps_matches(split: &Json) -> bool {
     split["behavior"] == "Isolated" || split["behavior"] == "Removed" && split["invert"] == true
 }

@@ -1,8 +1,8 @@
-//! Rotary positions: keys and factor tensors to `rope_theta` and `rope_scaling`.
+//! Rotary embedding: converts keys and factor tensors to `rope_theta` and `rope_scaling`.
 //!
-//! Llama 3 scales its frequencies by a formula of four numbers, of which a GGUF file holds only the result, a tensor of
-//! divisors. The numbers are recovered ([`Llama3::fit`]); divisors that no such numbers give become the `longrope`
-//! of transformers with both lists the same and attention unscaled, which divides the frequencies by them too.
+//! Llama 3 scales its frequencies by a formula with four parameters. A GGUF file contains only the result, a tensor of
+//! divisors, and the parameters are recovered from it ([`Llama3::fit`]). Other divisors become transformers' `longrope`
+//! with the same list for short and long texts and unscaled attention, which also divides the frequencies by the list.
 
 use serde_json::{Value as Json, json};
 
@@ -14,10 +14,10 @@ use super::{Architecture, Tensors};
 
 type Fields = Vec<(&'static str, Json)>;
 
-/// Theta where the file says nothing, as in llama.cpp.
+/// Default theta, as in llama.cpp.
 pub(super) const DEFAULT_THETA: f64 = 10_000.0;
 
-/// The rotary fields of `config.json`.
+/// Returns the rotary fields of `config.json`.
 pub(super) fn read(
     keys: &Keys,
     tensors: &dyn Tensors,
@@ -32,7 +32,7 @@ pub(super) fn read(
         fields.push(("rope_local_base_freq", json!(positive(keys, "rope.freq_base_swa")?.unwrap_or(DEFAULT_THETA))));
     }
     if rotated != heads.dim {
-        // Only these heads keep a part that is not rotated.
+        // Of the supported architectures, only Phi 3 has heads that are partly rotated.
         if architecture != Architecture::Phi3 {
             let what = format!("{rotated} of {} dimensions of a head rotated", heads.dim);
             return Err(TranslationRule::unsupported(what));
@@ -46,7 +46,12 @@ pub(super) fn read(
     let by_tensor = match (factors(tensors, ROPE_LONG, rotated)?, factors(tensors, ROPE_SHORT, rotated)?) {
         (Some(long), Some(short)) => Some(longrope(keys, &long, &short, original.unwrap_or(context), context)?),
         (None, None) => factors(tensors, ROPE_FREQS, rotated)?.and_then(|divisors| divided(&divisors, theta, context)),
-        _ => return Err(TranslationRule::tensor(ROPE_LONG, "rotary factors for short or for long texts only")),
+        _ => {
+            return Err(TranslationRule::tensor(
+                ROPE_LONG,
+                "there are rotary factors for only one of short and long texts",
+            ));
+        }
     };
     let scaling = match (by_tensor, by_type(keys, original)?) {
         (Some(_), Some(_)) => return Err(TranslationRule::unsupported("rotary factors and a scaling factor at once")),
@@ -56,7 +61,7 @@ pub(super) fn read(
     Ok(fields)
 }
 
-/// A positive float.
+/// Returns a positive float.
 fn positive(keys: &Keys, key: &str) -> Result<Option<f64>, TranslationRule> {
     let key = keys.own(key);
     match keys.f64(&key)? {
@@ -65,7 +70,7 @@ fn positive(keys: &Keys, key: &str) -> Result<Option<f64>, TranslationRule> {
     }
 }
 
-/// A tensor of factors, one for each pair of rotated dimensions.
+/// Returns a tensor of factors, one per pair of rotated dimensions.
 fn factors(tensors: &dyn Tensors, name: &str, rotated: u64) -> Result<Option<Vec<f32>>, TranslationRule> {
     let Some(shape) = tensors.shape(name) else { return Ok(None) };
     if shape != [rotated / 2] {
@@ -81,7 +86,7 @@ fn factors(tensors: &dyn Tensors, name: &str, rotated: u64) -> Result<Option<Vec
     Ok(Some(values))
 }
 
-/// The scaling that the keys alone describe. The type is linear unless it is said, as in llama.cpp.
+/// Returns the scaling that the keys alone describe. The default type is linear, as in llama.cpp.
 fn by_type(keys: &Keys, original: Option<u64>) -> Result<Option<Json>, TranslationRule> {
     let kind = keys.str(&keys.own("rope.scaling.type"))?.unwrap_or("linear");
     let factor = match positive_or_zero(keys, "rope.scaling.factor")? {
@@ -108,7 +113,7 @@ fn by_type(keys: &Keys, original: Option<u64>) -> Result<Option<Json>, Translati
     }
 }
 
-/// The parameters of YaRN on both sides.
+/// The parameters of YaRN: key in GGUF, field in `rope_scaling`.
 pub(super) const YARN: [(&str, &str); 3] = [
     ("rope.scaling.yarn_beta_fast", "beta_fast"),
     ("rope.scaling.yarn_beta_slow", "beta_slow"),
@@ -123,7 +128,7 @@ fn positive_or_zero(keys: &Keys, key: &str) -> Result<Option<f64>, TranslationRu
     }
 }
 
-/// What transformers scales attention by under longrope if nothing is said (`modeling_rope_utils.py`; LongRoPE, arXiv
+/// Returns the default attention factor of longrope in transformers (`modeling_rope_utils.py`; LongRoPE, arXiv
 /// 2402.13753, section 3.3).
 pub(super) fn longrope_attention(context: f64, original: f64) -> f64 {
     let scale = context / original;
@@ -150,7 +155,7 @@ fn longrope_json(long: &[f32], short: &[f32], original: u64) -> Json {
     })
 }
 
-/// Frequencies divided by a tensor.
+/// Converts a tensor of frequency divisors.
 fn divided(divisors: &[f32], theta: f64, context: u64) -> Option<Json> {
     if divisors.iter().all(|&x| x == 1.0) {
         return None;
@@ -171,34 +176,34 @@ fn divided(divisors: &[f32], theta: f64, context: u64) -> Option<Json> {
     })
 }
 
-/// The scaling of Llama 3: long waves are stretched by `factor`, short ones stay, those between go over smoothly.
+/// The frequency scaling of Llama 3: long wavelengths are stretched by `factor`, short ones are unchanged, and those
+/// between are interpolated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Llama3 {
     pub factor: f64,
-    /// A wave longer than `original / low` is long.
+    /// Wavelengths above `original / low` are long.
     pub low: f64,
-    /// A wave shorter than `original / high` is short.
+    /// Wavelengths below `original / high` are short.
     pub high: f64,
-    /// The context length before.
+    /// The context length of pretraining, before scaling.
     pub original: f64,
 }
 
 impl Llama3 {
-    /// How well recovered numbers must reproduce the divisors, relative: a few steps of the binary32 arithmetic that
-    /// made them.
+    /// Relative tolerance for the divisors that recovered parameters give: a few units in the last place of binary32.
     const TOLERANCE: f64 = 4e-6;
 
-    /// The number that was written, where arithmetic left it a little beside.
+    /// Rounds to a multiple of 1/64, to recover a published parameter from an inexact result.
     fn round(x: f64) -> f64 {
         (x * 64.0).round() / 64.0
     }
 
-    /// The divisor of each frequency `theta^(-i / pairs)`.
+    /// Returns the divisor of each frequency `theta^(-i / pairs)`.
     ///
     /// Source: `_compute_llama3_parameters` in transformers' `modeling_rope_utils.py`.
     pub fn divisors(&self, theta: f64, pairs: usize) -> Vec<f64> {
         let divisor = |i: usize| {
-            // Waves of the original context: how often one goes into it.
+            // Number of wavelengths in the original context.
             let waves = self.original * theta.powf(-(i as f64) / pairs as f64) / std::f64::consts::TAU;
             let smooth = ((waves - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
             1.0 / ((1.0 - smooth) / self.factor + smooth)
@@ -206,11 +211,11 @@ impl Llama3 {
         (0..pairs).map(divisor).collect()
     }
 
-    /// The numbers that give these divisors, if there are any.
+    /// Recovers the parameters that give these divisors, if there are any.
     ///
-    /// The longest wave's divisor is the factor. Between short and long the reciprocal of the divisor is linear in the
-    /// frequency, and two points give the line. Multiplying `low`, `high` and `original` by the same number changes
-    /// nothing, so `low` is 1, as in every Llama.
+    /// The divisor of the longest wavelength is the factor. Between long and short wavelengths, the reciprocal of the
+    /// divisor is linear in the frequency, and two points determine the line. Only the ratios of `low`, `high` and
+    /// `original` matter, so `low` is set to 1, as in all Llama models.
     pub fn fit(divisors: &[f32], theta: f64) -> Option<Llama3> {
         let pairs = divisors.len();
         let largest = shortest(f64::from(divisors.iter().copied().fold(1.0, f32::max)));
@@ -227,7 +232,7 @@ impl Llama3 {
         if fits(&published) {
             return Some(published);
         }
-        // (frequency in turns, smooth) of the divisors between 1 and the factor.
+        // (frequency in turns, smooth) for the divisors between 1 and the factor.
         let between: Vec<(f64, f64)> = divisors
             .iter()
             .enumerate()
@@ -258,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_numbers_of_llama_3_come_back_from_its_divisors() {
-        // Llama 3.1 8B, 3.2 1B; and numbers that nobody published.
+        // Llama 3.1 8B and 3.2 1B, and two sets of unpublished parameters.
         for (factor, high, original, theta, pairs) in [
             (8.0, 4.0, 8192.0, 5e5, 64),
             (32.0, 4.0, 8192.0, 5e5, 32),
@@ -268,7 +273,7 @@ mod tests {
             let numbers = Llama3 { factor, low: 1.0, high, original };
             assert_eq!(Llama3::fit(&divisors(numbers, theta, pairs), theta), Some(numbers));
         }
-        // A low other than 1 comes back as the same scaling, with low 1.
+        // A `low` other than 1 gives the same scaling with `low` 1.
         let twice = Llama3 { factor: 8.0, low: 2.0, high: 8.0, original: 16384.0 };
         let once = Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
         assert_eq!(Llama3::fit(&divisors(twice, 5e5, 64), 5e5), Some(once));

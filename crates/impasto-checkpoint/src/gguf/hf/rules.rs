@@ -1,25 +1,25 @@
-//! What metadata and assets must satisfy to be translated, each with its line of a message.
+//! Errors of translation, each with a one-line message.
 
 use crate::error::one_line;
 use crate::gguf::Value;
 
-/// Why GGUF metadata could not be turned into Hugging Face assets, or assets into metadata.
+/// A reason why metadata cannot be translated to assets, or assets to metadata.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TranslationRule {
-    /// A key that the model cannot be without.
+    /// A required key is missing.
     #[error("metadata \"{0}\" is missing")]
     Missing(String),
-    /// A value of another type.
+    /// A value has the wrong type.
     #[error("metadata \"{key}\" is of type {found}, not {wanted}")]
     Type {
         /// The key.
         key: String,
-        /// The type it has.
+        /// Its type.
         found: String,
-        /// What it must be.
+        /// The required type.
         wanted: &'static str,
     },
-    /// A value of the right type that makes no sense.
+    /// A value has the right type but is invalid.
     #[error("metadata \"{key}\": {rule}")]
     Value {
         /// The key.
@@ -27,7 +27,7 @@ pub enum TranslationRule {
         /// What is wrong.
         rule: String,
     },
-    /// A tensor that contradicts the metadata or the assets.
+    /// A tensor contradicts the metadata or the assets.
     #[error("tensor \"{tensor}\": {rule}")]
     Tensor {
         /// The tensor.
@@ -35,7 +35,7 @@ pub enum TranslationRule {
         /// What is wrong.
         rule: String,
     },
-    /// An asset that does not parse, lacks something or contradicts itself.
+    /// An asset does not parse, is incomplete, or contradicts itself.
     #[error("{asset}: {rule}")]
     Asset {
         /// The asset.
@@ -43,7 +43,7 @@ pub enum TranslationRule {
         /// What is wrong.
         rule: String,
     },
-    /// Sound as far as it is known, but nothing that can be said in the other form.
+    /// The input is valid as far as known, but has no equivalent in the other format.
     #[error("{0}")]
     Unsupported(String),
 }

@@ -1,4 +1,4 @@
-//! Tokens with a role: begin, end, padding.
+//! Special tokens: beginning, end, padding.
 
 use serde_json::{Value as Json, json};
 
@@ -15,39 +15,42 @@ pub(super) const EOM: &str = "tokenizer.ggml.eom_token_id";
 pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub(super) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
-/// Texts of tokens that end a turn or a text in the models of these architectures. llama.cpp stops at them whatever
-/// the file says (`special_eog_ids` in `llama-vocab.cpp`), and the `generation_config.json` of the models lists them.
+/// Texts of tokens that end a turn or a text in the supported models. llama.cpp stops at these in any file
+/// (`special_eog_ids` in `llama-vocab.cpp`), and the models list them in `generation_config.json`.
 const ENDS: [&str; 8] =
     ["<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<EOT>"];
 
-/// The ids of tokens with a role.
+/// The ids of special tokens.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Special {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub unk: Option<u32>,
     pub pad: Option<u32>,
-    /// Further tokens that end a turn.
+    /// Other tokens that end a turn.
     turns: Vec<u32>,
     pub add_bos: bool,
     pub add_eos: bool,
 }
 
-/// What holds where a file says nothing, as in llama.cpp.
+/// Values for absent keys, as in llama.cpp.
 pub(super) struct Defaults {
-    /// Ids of begin, end and unknown.
+    /// Ids of BOS, EOS and the unknown token.
     pub ids: [Option<u32>; 3],
     pub add_bos: bool,
 }
 
 impl Special {
-    /// From the keys. Ids must be below `count`, where it is known.
+    /// Reads the ids from the keys. They must be below `count`, if given.
     pub fn read(keys: &Keys, count: Option<usize>, defaults: &Defaults) -> Result<Special, TranslationRule> {
         let id = |key: &str, default: Option<u32>| match keys.u64(key)? {
             None => Ok(default.filter(|&id| count.is_none_or(|count| (id as usize) < count))),
             Some(id) => match u32::try_from(id) {
                 Ok(id) if count.is_none_or(|count| (id as usize) < count) => Ok(Some(id)),
-                _ => Err(TranslationRule::value(key, format!("{id} is no token of {}", count.unwrap_or(0)))),
+                _ => Err(TranslationRule::value(
+                    key,
+                    format!("{id} is not the id of one of {} tokens", count.unwrap_or(0)),
+                )),
             },
         };
         let [bos, eos, unk] = defaults.ids;
@@ -71,7 +74,7 @@ impl Special {
         Ok(special)
     }
 
-    /// The ids that end a text: the end token first, then those that end a turn.
+    /// Returns the ids that end a text: EOS first, then those that end a turn.
     pub fn ends(&self, vocabulary: &Vocabulary) -> Vec<u32> {
         let by_text = vocabulary.iter().filter(|token| token.kind != Kind::Normal && ENDS.contains(&token.text));
         let mut ends = Vec::new();
@@ -83,7 +86,7 @@ impl Special {
         ends
     }
 
-    /// The fields of `config.json`.
+    /// Returns the fields of `config.json`.
     pub fn config(&self) -> Vec<(&'static str, Json)> {
         let ids = [("bos_token_id", self.bos), ("eos_token_id", self.eos), ("pad_token_id", self.pad)];
         ids.into_iter().filter_map(|(key, id)| Some((key, json!(id?)))).collect()

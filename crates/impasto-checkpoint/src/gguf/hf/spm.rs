@@ -1,8 +1,9 @@
-//! `llama`: the merges of sentencepiece, by score, written as BPE with byte fallback.
+//! The tokenizer model `llama`: SentencePiece merges, ordered by score, as BPE with byte fallback.
 //!
-//! A sentencepiece BPE model joins, again and again, the two neighbours whose join has the best score. tokenizers wants
-//! a ranked list of pairs: every way to make a token from two tokens, by the score of the token, best first. This is the
-//! list that transformers makes from a sentencepiece model (`generate_merges` in `convert_slow_tokenizer.py`).
+//! A SentencePiece BPE model repeatedly joins the two adjacent tokens whose result has the best score. The library
+//! tokenizers requires a ranked list of pairs: all ways to split a token into two tokens, by the score of the token,
+//! best first. transformers makes the same list from a SentencePiece model (`generate_merges` in
+//! `convert_slow_tokenizer.py`).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -15,20 +16,21 @@ use super::rules::TranslationRule;
 use super::tokenizer::Parts;
 use super::vocabulary::{Kind, SCORES, TOKENS, Token, UNDERLINE, Vocabulary};
 
-/// The longest token in bytes that merges are looked for in; it bounds the time, which is quadratic in it.
+/// Longest token, in bytes, whose merges are searched; bounds the time, which is quadratic in it.
 const MAX_PIECE: usize = 512;
 
 pub(super) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const REMOVE_EXTRA_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 
-/// What a vocabulary of this kind has besides its tokens.
+/// Settings of this kind of vocabulary besides the tokens.
 pub(super) struct Spm<'a> {
     scores: Option<&'a [f32]>,
     add_space_prefix: bool,
     removes_spaces: bool,
 }
 
-/// A token as `tokenizer.json` spells it. User-defined tokens hold spaces in GGUF, where all others hold [`UNDERLINE`].
+/// Returns the text of a token in `tokenizer.json`. In GGUF, user-defined tokens contain spaces, and all others
+/// [`UNDERLINE`].
 pub(super) fn spelled(token: Token<'_>) -> Cow<'_, str> {
     if token.kind == Kind::UserDefined { token.text.replace(' ', UNDERLINE).into() } else { token.text.into() }
 }
@@ -52,7 +54,7 @@ impl<'a> Spm<'a> {
         })
     }
 
-    /// The parts of `tokenizer.json`.
+    /// Builds the parts of `tokenizer.json`.
     pub fn parts(&self, vocabulary: &Vocabulary, unk: Option<u32>) -> Result<Parts, TranslationRule> {
         if self.removes_spaces {
             return Err(TranslationRule::unsupported("the tokenizer removes spaces"));
@@ -64,7 +66,7 @@ impl<'a> Spm<'a> {
         let piece = |token: Token<'_>| {
             let score = match token.kind {
                 Kind::Normal => *scores.get(token.id as usize)?,
-                // Found before anything is merged.
+                // Matched before anything is merged.
                 Kind::UserDefined => f32::INFINITY,
                 _ => return None,
             };
@@ -107,14 +109,14 @@ impl<'a> Spm<'a> {
     }
 }
 
-/// A token that merges can make; it goes with its text.
+/// A token that merges can produce, without its text.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
     pub id: u32,
     pub score: f32,
 }
 
-/// Scores that are all the same order nothing: some converters write them for want of better.
+/// Refuses equal scores, which some converters write as placeholders and which give no order.
 fn check_scores(pieces: &[(Piece, &str)]) -> Result<(), TranslationRule> {
     let is_made = |&&(piece, text): &&(Piece, &str)| piece.score.is_finite() && text.chars().nth(1).is_some();
     let mut scores = pieces.iter().filter(is_made).map(|(piece, _)| piece.score);
@@ -126,7 +128,8 @@ fn check_scores(pieces: &[(Piece, &str)]) -> Result<(), TranslationRule> {
     Ok(())
 }
 
-/// Every pair of pieces that joins to a piece: by score of the join, best first; then the longer left side first.
+/// Returns every pair of pieces whose concatenation is a piece, by the score of the result, best first; among equal
+/// scores, the longer left side first.
 pub(super) fn merges<'p>(pieces: &[(Piece, &'p str)]) -> Result<Vec<(&'p str, &'p str)>, TranslationRule> {
     let known: HashSet<&str> = pieces.iter().map(|&(_, text)| text).collect();
     let mut found = Vec::new();
@@ -143,7 +146,7 @@ pub(super) fn merges<'p>(pieces: &[(Piece, &'p str)]) -> Result<Vec<(&'p str, &'
             }
         }
     }
-    // Zero has one sign here: adding 0 makes -0 into 0.
+    // Adding 0 turns -0 into 0, so that both compare equal.
     found.sort_by(|a, b| (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then((b.1, b.2).cmp(&(a.1, a.2))));
     Ok(found.into_iter().map(|(_, _, _, left, right)| (left, right)).collect())
 }

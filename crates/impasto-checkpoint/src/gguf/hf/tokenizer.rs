@@ -1,4 +1,4 @@
-//! `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` from the keys of the tokenizer.
+//! Builds `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` from the keys of the tokenizer.
 
 use std::borrow::Cow;
 
@@ -16,13 +16,13 @@ pub(super) const PRE: &str = "tokenizer.ggml.pre";
 pub(super) const HUGGING_FACE: &str = "tokenizer.huggingface.json";
 pub(super) const CHAT: &str = "tokenizer.chat_template";
 
-/// How text becomes tokens.
+/// The kind of tokenizer.
 enum Model<'a> {
     /// `gpt2`: merges over bytes, within the pieces of a pre-tokenizer.
     Bpe { pre: Result<&'static Pre, TranslationRule>, merges: Vec<&'a str> },
-    /// `llama`: merges by score over characters.
+    /// `llama`: merges by score, over characters.
     Spm(spm::Spm<'a>),
-    /// Another, of this name.
+    /// Another kind, with this name.
     Other(&'a str),
 }
 
@@ -31,14 +31,14 @@ pub(super) struct Tokenizer<'a> {
     model: Model<'a>,
     vocabulary: Vocabulary<'a>,
     special: Special,
-    /// The whole `tokenizer.json`, where the file has it.
+    /// The whole `tokenizer.json`, if the file contains it.
     original: Option<&'a str>,
-    /// Whether special tokens swallow the space after them.
+    /// Whether special tokens absorb the white space after them.
     strips: bool,
     context: Option<u64>,
 }
 
-/// What the models differ in; the rest of `tokenizer.json` is the same.
+/// The parts of `tokenizer.json` that depend on the kind of tokenizer.
 pub(super) struct Parts {
     pub normalizer: Json,
     pub pre_tokenizer: Json,
@@ -47,7 +47,7 @@ pub(super) struct Parts {
 }
 
 impl<'a> Tokenizer<'a> {
-    /// From the keys; `None` where the file has no tokenizer.
+    /// Reads the tokenizer from the keys; `None` if the file has none.
     pub fn read(keys: &Keys<'a>) -> Result<Option<Tokenizer<'a>>, TranslationRule> {
         let name = match keys.str(MODEL)? {
             None | Some("no_vocab" | "none") => return Ok(None),
@@ -79,7 +79,7 @@ impl<'a> Tokenizer<'a> {
         }))
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids.
     pub fn token_count(&self) -> usize {
         self.vocabulary.len()
     }
@@ -88,7 +88,7 @@ impl<'a> Tokenizer<'a> {
         &self.special
     }
 
-    /// The bytes of `generation_config.json`.
+    /// Builds the bytes of `generation_config.json`.
     pub fn generation_config(&self) -> Result<Option<Vec<u8>>, TranslationRule> {
         let mut config: Map<_, _> = self.special.config().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let ends = self.special.ends(&self.vocabulary);
@@ -98,7 +98,7 @@ impl<'a> Tokenizer<'a> {
         if config.is_empty() { Ok(None) } else { json::pretty(&Json::Object(config)).map(Some) }
     }
 
-    /// The bytes of `tokenizer.json`.
+    /// Builds the bytes of `tokenizer.json`.
     pub fn json(&self) -> Result<Option<Vec<u8>>, TranslationRule> {
         if let Some(original) = self.original {
             json::Object::parse(super::TOKENIZER, original.as_bytes())?;
@@ -108,7 +108,7 @@ impl<'a> Tokenizer<'a> {
             Model::Bpe { pre, merges } => bpe::parts(&self.vocabulary, pre.clone()?, merges)?,
             Model::Spm(spm) => spm.parts(&self.vocabulary, self.special.unk)?,
             Model::Other(name) => {
-                return Err(TranslationRule::unsupported(format!("tokenizers of the kind \"{name}\" are not known")));
+                return Err(TranslationRule::unsupported(format!("tokenizer model \"{name}\" is not known")));
             }
         };
         let json = json!({
@@ -125,7 +125,7 @@ impl<'a> Tokenizer<'a> {
         json::compact(&json).map(Some)
     }
 
-    /// The bytes of `tokenizer_config.json`.
+    /// Builds the bytes of `tokenizer_config.json`.
     pub fn config(&self, keys: &Keys) -> Result<Option<Vec<u8>>, TranslationRule> {
         let mut config = Map::new();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
@@ -176,7 +176,7 @@ impl<'a> Tokenizer<'a> {
         }
     }
 
-    /// The tokens put before and after each text.
+    /// Returns the step that adds tokens before and after each text.
     fn post_processor(&self) -> Json {
         let token = |wanted: bool, id: Option<u32>| {
             let id = id.filter(|_| wanted)?;
@@ -207,7 +207,7 @@ impl<'a> Tokenizer<'a> {
     }
 }
 
-/// The template, or where there are several, the list of them as in transformers.
+/// Returns the template or, if there are several, a list of them as in transformers.
 fn chat_template(keys: &Keys) -> Result<Option<Json>, TranslationRule> {
     let default = keys.str(CHAT)?;
     let prefix = format!("{CHAT}.");

@@ -1,4 +1,4 @@
-//! The tokens of a GGUF file and what each is.
+//! The tokens of a GGUF file and their types.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,38 +11,38 @@ pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 pub(super) const SCORES: &str = "tokenizer.ggml.scores";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 
-/// Most tokens that are translated, an order of magnitude above any vocabulary.
+/// Most tokens that are translated, an order of magnitude above any real vocabulary.
 pub(super) const MAX_TOKENS: usize = 1 << 22;
 
-/// The space of sentencepiece.
+/// SentencePiece's symbol for a space.
 pub(super) const UNDERLINE: &str = "\u{2581}";
 
-/// What a token is. The numbers are those of `llama_token_type`.
+/// The type of a token. The numbers are those of `llama_token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(super) enum Kind {
-    /// Made from text by merges.
+    /// Produced from text by merges.
     Normal = 1,
-    /// Stands for what has no token.
+    /// Represents text without a token.
     Unknown = 2,
-    /// Steers the model; not part of any text.
+    /// Controls the model and is not part of any text.
     Control = 3,
-    /// Found in text before anything is merged.
+    /// Matched in text before anything is merged.
     UserDefined = 4,
-    /// Stands for nothing.
+    /// Not used.
     Unused = 5,
-    /// One byte of what has no token.
+    /// Represents one byte of text without a token.
     Byte = 6,
 }
 
 impl Kind {
     fn of(number: i32) -> Kind {
         use Kind::*;
-        // llama.cpp gives any other number no meaning either.
+        // llama.cpp also ignores other numbers.
         [Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|&kind| kind as i32 == number).unwrap_or(Normal)
     }
 
-    /// Whether the text of a token is looked for as a whole, before anything is merged.
+    /// Returns whether the token is matched as a whole, before anything is merged.
     pub fn is_added(self) -> bool {
         matches!(self, Kind::Unknown | Kind::Control | Kind::UserDefined)
     }
@@ -55,7 +55,7 @@ pub(super) struct Vocabulary<'a> {
     kinds: Vec<Kind>,
 }
 
-/// A token that stands for something.
+/// A token that is not a placeholder.
 #[derive(Clone, Copy)]
 pub(super) struct Token<'a> {
     pub id: u32,
@@ -63,7 +63,7 @@ pub(super) struct Token<'a> {
     pub kind: Kind,
 }
 
-/// The text that fills a place of the vocabulary that has no token, as llama.cpp's converter writes it.
+/// Returns the text of an id without a token, as llama.cpp's converter writes it.
 pub(super) fn padding(id: usize) -> String {
     format!("[PAD{id}]")
 }
@@ -85,17 +85,17 @@ impl<'a> Vocabulary<'a> {
         Ok(Vocabulary { tokens, kinds })
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The text of an id.
+    /// Returns the text of an id.
     pub fn text(&self, id: u32) -> Option<&'a str> {
         self.tokens.get(id as usize).copied()
     }
 
-    /// The tokens in order of their ids, without those that only fill places.
+    /// Returns the tokens in the order of their ids, without placeholders.
     pub fn iter(&self) -> impl Iterator<Item = Token<'a>> {
         let tokens = self.tokens.iter().zip(&self.kinds).enumerate();
         let fills = |id: usize, text: &str, kind: Kind| {
@@ -108,7 +108,7 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    /// The ids of texts, as `spelled` in `tokenizer.json`; no text twice.
+    /// Returns the ids of all texts, as `spelled` in `tokenizer.json`. The texts must be distinct.
     pub fn ids(
         &self,
         spelled: impl Fn(Token<'a>) -> Cow<'a, str>,

@@ -1,4 +1,4 @@
-//! What the tests of the translation share: tensors in a table, tokenizers, comparison of JSON.
+//! Shared parts of the translation tests: a table of tensors, tokenizers, comparison of JSON.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use impasto_checkpoint::gguf::hf::Tensors;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-/// Tensors by name: shape, and values where they matter.
+/// Tensors by name: their shapes, and values where they matter.
 #[derive(Default)]
 pub struct Table(BTreeMap<String, (Vec<u64>, Option<Vec<f32>>)>);
 
@@ -30,7 +30,7 @@ impl Tensors for Table {
     }
 }
 
-/// Each field of `expected` stands in `made`; numbers may differ by the rounding of a binary32.
+/// Asserts that `made` has each field of `expected`; numbers may differ by binary32 rounding.
 pub fn assert_fields(what: &str, made: &Value, expected: &Value) {
     for (key, value) in expected.as_object().unwrap() {
         assert!(same(&made[key], value), "{what}: {key}: {} and not {value}", made[key]);
@@ -40,7 +40,7 @@ pub fn assert_fields(what: &str, made: &Value, expected: &Value) {
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => {
-            // What is written as a count must be one again: readers of config.json insist on it.
+            // An integer must be written as one: readers of config.json require it.
             let integers = a.is_u64() || !b.is_u64();
             let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
             integers && (a == b || (a / b - 1.0).abs() < 1e-7)
@@ -61,7 +61,7 @@ pub fn ids(tokenizer: &Tokenizer, text: &str, special: bool) -> Vec<u32> {
     tokenizer.encode_fast(text, special).unwrap().get_ids().to_vec()
 }
 
-/// The text of ids, special tokens left out.
+/// Returns the text of ids, without special tokens.
 pub fn decoded(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     tokenizer.decode(ids, true).unwrap()
 }

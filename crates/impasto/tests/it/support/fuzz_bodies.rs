@@ -1,8 +1,9 @@
-//! What the fuzz targets do with their input. `fuzz/` runs it under libFuzzer, `tests/it/regressions.rs` over the files kept of it.
+//! The bodies of the fuzz targets. `fuzz/` runs them under libFuzzer, and `tests/it/regressions.rs` on the saved
+//! inputs.
 //!
-//! Any input must come back from each function: no panic, memory and time in proportion to the input. What parses must also hold
-//! together, and every instruction set must give the same.
-#![allow(dead_code)] // Each user takes a part.
+//! Each function must return for any input, without a panic, and with memory and time in proportion to the input.
+//! Parsed values must also be consistent, and all instruction sets must give the same results.
+#![allow(dead_code)] // Each user needs only a part.
 
 use std::ops::Range;
 
@@ -18,10 +19,10 @@ use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 use impasto_core::{DType, Isa, Mode, Place, varint};
 
-/// A function over the bytes of a fuzzer.
+/// The body of a fuzz target, which takes the bytes of the fuzzer.
 pub type Body = fn(&[u8]);
 
-/// Every target by its name.
+/// Every target, by name.
 pub const TARGETS: [(&str, Body); 7] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
@@ -32,10 +33,10 @@ pub const TARGETS: [(&str, Body); 7] = [
     ("entropy", entropy),
 ];
 
-/// Bytes that one tensor may take while fuzzing.
+/// Memory limit for a tensor while fuzzing, in bytes.
 const MEMORY: u64 = 4 << 20;
 
-/// The input as the header of a safetensors file: as it is, and as the JSON alone.
+/// Parses the input as the header of a safetensors file, both as it is and as the JSON alone.
 pub fn safetensors(data: &[u8]) {
     match parse_header(data, data.len() as u64, "fuzz") {
         Ok(header) => whole_header(&header, data.len() as u64),
@@ -56,7 +57,7 @@ pub fn safetensors(data: &[u8]) {
     }
 }
 
-/// The tensors lie one after the other, fill the data, and have the bytes that their shapes say.
+/// Checks that the tensors are contiguous, fill the data, and have the sizes of their shapes.
 fn whole_header(header: &Safetensors, file_len: u64) {
     let mut at = 0;
     for tensor in &header.tensors {
@@ -71,7 +72,7 @@ fn whole_header(header: &Safetensors, file_len: u64) {
     assert_eq!(at, file_len - header.data_start);
 }
 
-/// The input as a GGUF file; its header alone; its header written again; its metadata as those of a model.
+/// Parses the input as a GGUF file and as its header alone, writes its header again, and translates its metadata.
 pub fn gguf(data: &[u8]) {
     let header = match gguf::parse_header(data, data.len() as u64, "fuzz") {
         Ok(header) => header,
@@ -100,7 +101,7 @@ pub fn gguf(data: &[u8]) {
         Err(error) => one_line(&error),
         Ok(written) => {
             let again = gguf::parse_detached_header(&written, "fuzz").expect("what was read can be written");
-            // Of metadata only the bytes can be compared: NaN is not itself.
+            // Metadata is compared as bytes, because NaN does not equal itself.
             assert_eq!(gguf::encode_header(&again.metadata, &specs, "fuzz").expect("the same"), written);
         }
     }
@@ -110,7 +111,7 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// Tensors of a header, without data.
+/// The tensors of a header, without data.
 struct Listed<'a>(&'a [TensorInfo]);
 
 impl hf::Tensors for Listed<'_> {
@@ -124,7 +125,7 @@ impl hf::Tensors for Listed<'_> {
     }
 }
 
-/// The input as a file, and as the manifest of one.
+/// Parses the input as a file, and as a manifest alone.
 pub fn container(data: &[u8]) {
     match fuzz_open(data) {
         Ok(reader) => walk(&reader),
@@ -143,7 +144,7 @@ pub fn container(data: &[u8]) {
     }
 }
 
-/// A file that ends with its manifest.
+/// Returns a file that ends with its manifest.
 fn header_of(manifest: &[u8], layout: &Layout) -> Vec<u8> {
     let header = Header {
         minor: 0,
@@ -154,7 +155,7 @@ fn header_of(manifest: &[u8], layout: &Layout) -> Vec<u8> {
     [&header.to_bytes()[..], manifest].concat()
 }
 
-/// Asks a reader for all that it knows.
+/// Calls every method of a reader.
 fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
     for unit in 0..reader.units().len() as u32 {
         let health = reader.verify_unit(unit).expect("a unit of the manifest");
@@ -176,7 +177,7 @@ fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
     }
 }
 
-/// The input as a file whose hashes fit, so that what is behind them is reached.
+/// Corrects the hashes of the input, so that the code after the hash checks is reached, and reads it as a file.
 pub fn file(data: &[u8]) {
     let Some(patched) = with_hashes(data) else { return };
     let reader = match Reader::open(patched, "fuzz", &Limits::default()) {
@@ -217,7 +218,7 @@ pub fn file(data: &[u8]) {
     assert!(verdict.damaged.is_empty(), "the hashes were set right: {:?}", verdict.damaged);
 }
 
-/// A band of a matrix of `columns` elements of `size` bytes a row.
+/// Returns a band of a matrix with rows of `columns` elements of `size` bytes.
 pub fn cut(bytes: &[u8], columns: u64, size: u64, rows: Range<u64>, band: Range<u64>) -> Vec<u8> {
     let row = |r: u64| {
         let begin = ((r * columns + band.start) * size) as usize;
@@ -226,7 +227,7 @@ pub fn cut(bytes: &[u8], columns: u64, size: u64, rows: Range<u64>, band: Range<
     rows.flat_map(|r| row(r).to_vec()).collect()
 }
 
-/// A file with the hashes of the units that are there, the root and the lengths set right. `None` if there is no manifest to set.
+/// Returns the file with correct hashes of its present units, root and lengths; `None` if its manifest is invalid.
 pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
     let declared = u64::from_le_bytes(*data.get(16..24)?.first_chunk()?);
     let rest = data.get(Header::SIZE..)?;
@@ -238,7 +239,7 @@ pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
         let bytes = data.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
         entry.hash = bytes.map_or([0; 16], unit_hash);
     }
-    // The manifest is written anew, shorter if it had records that are skipped; the units move with it.
+    // The manifest is written again, and is shorter if unknown records were skipped; the units move with it.
     let bytes = manifest.to_bytes();
     let places = Layout::new(&manifest, bytes.len() as u64).ok()?;
     let mut out = header_of(&bytes, &places);
@@ -251,24 +252,24 @@ pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The dtypes that a tile may have, in the order of their numbers in an input.
+/// The dtypes of a tile, in the order of their numbers in an input.
 fn dtypes() -> Vec<DType> {
     [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()
 }
 
-/// The dtype of a number, whatever it is.
+/// Returns the dtype with a number; every number gives one.
 fn dtype_of(number: u8) -> DType {
     let dtypes = dtypes();
     dtypes[usize::from(number) % dtypes.len()]
 }
 
-/// The place of a tile: first row, rows, first column, columns; at least one of each, and not too many.
+/// Reads the place of a tile: first row, rows, first column, columns; at least one of each, and not too many.
 fn place_of([top, height, left, width]: [u8; 4]) -> Place {
     let (top, left) = (usize::from(top), usize::from(left));
     Place { rows: top..top + usize::from(height).clamp(1, 32), columns: left..left + usize::from(width).clamp(1, 130) }
 }
 
-/// The input as a tile: dtype, mode, geometry, tensor header, unit. See [`tile_input`].
+/// Decodes the input as a tile: dtype, mode, geometry, tensor header, unit. See [`tile_input`].
 pub fn tile(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, mode, place @ .., pad]) = take::<7>(&mut rest) else { return };
@@ -308,7 +309,7 @@ pub fn tile(data: &[u8]) {
     drop(same_everywhere(decode));
 }
 
-/// An input of [`tile`].
+/// Returns an input of [`tile`].
 pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: &[u8]) -> Vec<u8> {
     let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
     let (top, left) = (place.rows.start as u8, place.columns.start as u8);
@@ -317,8 +318,8 @@ pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: 
     [&out, header, unit].concat()
 }
 
-/// The input as the layers of a tile, from layer 0 up: dtype and geometry, then for each layer the mode, the tensor header and the unit. See
-/// [`layers_input`].
+/// Decodes the input as the layers of a tile, from layer 0 up: dtype and geometry, then the mode, tensor header and
+/// unit of each layer. See [`layers_input`].
 pub fn layers(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, place @ ..]) = take::<5>(&mut rest) else { return };
@@ -344,7 +345,8 @@ pub fn layers(data: &[u8]) {
             let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
             let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
             let found = decoder.integers(&units[..n], &place, &mut integers);
-            // What decodes to weights has integers; the exact layer on top of them can be broken alone.
+            // If a tile decodes to weights, it also decodes to integers; an exact layer above them may be invalid on
+            // its own.
             assert!(result.is_err() || found.is_ok() || units[0].mode != Mode::LATTICE);
             result.map(|()| (out, integers))
         };
@@ -353,7 +355,7 @@ pub fn layers(data: &[u8]) {
     drop(same_everywhere(decode));
 }
 
-/// An input of [`layers`].
+/// Returns an input of [`layers`].
 pub fn layers_input(dtype: DType, place: &Place, layers: &[(Mode, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
     let (top, left) = (place.rows.start as u8, place.columns.start as u8);
@@ -366,7 +368,7 @@ pub fn layers_input(dtype: DType, place: &Place, layers: &[(Mode, Vec<u8>, Vec<u
     out
 }
 
-/// The input as a segment to decode (see [`entropy_input`]), and as values to code and decode.
+/// Uses the input as a segment to decode (see [`entropy_input`]), and as values to encode and decode.
 pub fn entropy(data: &[u8]) {
     let mut rest = data;
     let Some([kind, shape, width, height]) = take(&mut rest) else { return };
@@ -386,7 +388,7 @@ pub fn entropy(data: &[u8]) {
     if let Some((states, words)) = rest.split_at_checked(4 * LANES) {
         let mut lanes = [0; LANES];
         lanes.iter_mut().zip(states.as_chunks::<4>().0).for_each(|(x, &b)| *x = u32::from_le_bytes(b));
-        // An odd byte is no word: the container of a unit gives words only.
+        // An odd last byte is not a word; units of the container give whole words only.
         let words = &words[..words.len() & !1];
         let allowed = lanes.iter().all(|&x| x >= LOW);
         assert_eq!(decode_all(&lut, lanes, words, rows, columns).is_some(), allowed);
@@ -394,7 +396,7 @@ pub fn entropy(data: &[u8]) {
     round_trip(kind, &tables, &lut, rows, columns, rest);
 }
 
-/// An input of [`entropy`] with the tables of a shape.
+/// Returns an input of [`entropy`] with the tables of a shape.
 pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], states: &[u32], words: &[u16]) -> Vec<u8> {
     let mut out = vec![kind as u8, shape, columns.len() as u8, rows.len() as u8];
     out.extend(rows.iter().chain(columns).flat_map(|c| c.to_le_bytes()));
@@ -403,10 +405,10 @@ pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], state
     out
 }
 
-/// Values of rows, `None` for an escape; `None` in place of rows where the words end.
+/// Values of rows, with `None` for an escape; `None` instead of rows after the words end.
 type Values = Option<Vec<Option<i32>>>;
 
-/// What a decoder makes of a segment that it gets `batch` rows at a time, and whether it ended as it must.
+/// Decodes a segment `batch` rows at a time. Returns the values, and whether the segment ended as required.
 fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) -> (Vec<Values>, bool) {
     let columns = Columns::new(columns.to_vec());
     let mut decoded = Vec::new();
@@ -426,8 +428,8 @@ fn segment(mut decoder: Decoder, rows: &[i32], columns: &[i32], batch: usize) ->
     (decoded, decoder.is_finished())
 }
 
-/// Decodes a segment with every instruction set and in batches of several sizes. `None` if a lane state is not allowed; else the values of all
-/// rows, and whether it ended as it must.
+/// Decodes a segment with every instruction set and in batches of several sizes. Returns `None` if a lane state is not
+/// allowed; otherwise the values of all rows, and whether the segment ended as required.
 fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], columns: &[i32]) -> Option<(Values, bool)> {
     let mut results = Vec::new();
     for batch in [1, 3, rows.len()] {
@@ -440,10 +442,10 @@ fn decode_all(lut: &Lut, lanes: [u32; LANES], words: &[u8], rows: &[i32], column
     results.pop()
 }
 
-/// Codes bytes as values and decodes them with every instruction set.
+/// Encodes bytes as values, and decodes them with every instruction set.
 fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], columns: &[i32], bytes: &[u8]) {
     let value = |i: usize| match bytes.get(i * 2..i * 2 + 2) {
-        // Most values small, some anywhere.
+        // Most values are small, some are arbitrary.
         Some(&[a, b]) if b < 240 => i32::from(a as i8) >> (b & 7),
         Some(&[a, b]) => i32::from_le_bytes([a, b, a, b]),
         _ => 0,
@@ -467,7 +469,7 @@ fn round_trip(kind: Kind, tables: &[Frequencies], lut: &Lut, rows: &[i32], colum
     assert!(escapes.is_empty());
 }
 
-/// Runs `decode` with every instruction set of this processor: all must give the same.
+/// Runs `decode` with every instruction set of this processor, which must all give the same result.
 fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Isa) -> T) -> T {
     let scalar = decode(Isa::Scalar);
     for isa in Isa::available() {
@@ -476,7 +478,7 @@ fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Isa) -
     scalar
 }
 
-/// Messages are one line, however hostile the names in them.
+/// Checks that a message is one line, even if it contains untrusted names.
 fn one_line(error: &impl std::fmt::Display) {
     let message = error.to_string();
     assert!(!message.is_empty() && !message.contains(char::is_control), "{message:?}");

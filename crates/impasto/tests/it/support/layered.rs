@@ -1,4 +1,4 @@
-//! Layered files put together by hand from the codec and the container, with what their weights must be at every level.
+//! Layered files assembled by hand from codec and container, with the weights that they must have at every level.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use impasto_core::{
 
 use super::{Random, Tensor};
 
-/// A tile at most.
+/// The largest tile.
 pub const TILE: (u64, u64) = (16, 32);
 
-/// A unit in its place.
+/// A unit in its slot.
 #[derive(Clone, Debug)]
 pub struct Unit {
     pub slot: UnitSlot,
@@ -24,22 +24,22 @@ pub struct Unit {
     pub bytes: Vec<u8>,
 }
 
-/// A file, its units in order.
+/// A file with its units in order.
 #[derive(Clone, Default)]
 pub struct Layered {
     pub objects: Vec<Object>,
     pub units: Vec<Unit>,
     pub marks: Vec<LayerMark>,
-    /// For each object its elements at each level, the base first; a single entry if it has no layers.
+    /// For each object, its elements at each level, the base first; a single entry if it has no layers.
     pub levels: Vec<Vec<Vec<u8>>>,
 }
 
-/// Tables in which every symbol is as likely.
+/// Returns tables in which all symbols are equally likely.
 fn even(tables: usize) -> Shape {
     Shape::Explicit(vec![Frequencies([(TOTAL as usize / SYMBOLS) as u16; SYMBOLS]); tables])
 }
 
-/// The elements of a tile, of `size` entries each.
+/// Returns the elements of a tile, with `size` entries each.
 fn cut<T: Copy>(all: &[T], columns: usize, size: usize, place: &Place) -> Vec<T> {
     let row = |r: usize| &all[(r * columns + place.columns.start) * size..(r * columns + place.columns.end) * size];
     place.rows.clone().flat_map(row).copied().collect()
@@ -56,14 +56,14 @@ impl Layered {
         self.units.push(Unit { slot, mode, bytes });
     }
 
-    /// An asset, stored.
+    /// Adds a stored asset.
     pub fn asset(&mut self, name: &str, bytes: &[u8]) {
         let object = self.add(name, ObjectKind::Asset { length: bytes.len() as u64, piece: 1 << 20 });
         self.unit(object, 0, 0, Mode::STORED, bytes.to_vec());
         self.levels.push(vec![bytes.to_vec()]);
     }
 
-    /// A tensor, stored, in tiles of 16 x 32.
+    /// Adds a stored tensor in tiles of 16 x 32.
     pub fn stored(&mut self, tensor: &Tensor) {
         let meta = meta(tensor, None);
         let object = self.add(&tensor.name, ObjectKind::Tensor(meta));
@@ -75,14 +75,15 @@ impl Layered {
         self.levels.push(vec![tensor.bytes.clone()]);
     }
 
-    /// The tensor of object `to` again.
+    /// Adds a tensor that is tied to object `to`.
     pub fn tied(&mut self, name: &str, to: u32) {
         let ObjectKind::Tensor(original) = self.objects[to as usize].kind.clone() else { panic!("a tensor") };
         self.add(name, ObjectKind::Tensor(TensorMeta { tied: Some(to), ..original }));
         self.levels.push(self.levels[to as usize].clone());
     }
 
-    /// A tensor on a lattice of `step`, refined by `factors`, then exact if wanted. The tiles of `stored` are stored instead.
+    /// Adds a tensor on a lattice of `step`, refined by `factors` and, if `exact`, with an exact layer. The tiles in
+    /// `stored` are stored instead.
     pub fn lattice(&mut self, tensor: &Tensor, step: f32, factors: &[u8], exact: bool, stored: &[usize]) {
         let object = self.add(&tensor.name, ObjectKind::Tensor(meta(tensor, None)));
         let (matrix, columns) = matrix(tensor);
@@ -153,12 +154,14 @@ impl Layered {
         self.levels.push(levels);
     }
 
-    /// Puts the units above the base in an order drawn from a seed: rows of tiles stay together, coarser ones and tensor headers before finer ones.
+    /// Shuffles the units above the base: tile rows stay together, and coarser layers and tensor headers precede what
+    /// needs them.
     pub fn shuffle(&mut self, seed: u64) {
         let mut random = Random(seed);
         let across = |object: u32| self.objects[object as usize].matrix().expect("fits").expect("known").tiles_across();
         let (mut base, mut above): (Vec<Unit>, Vec<Unit>) = self.units.drain(..).partition(|unit| unit.slot.layer == 0);
-        // A key for each row of tiles and layer, larger than in the layer below; that of a tensor header is the least of its layer.
+        // A key for each tile row and layer, larger than in the layer below; that of a tensor header is the least of
+        // its layer.
         let mut keys = std::collections::HashMap::new();
         for unit in above.iter().filter(|unit| !unit.slot.is_header) {
             let UnitSlot { object, layer, tile, .. } = unit.slot;
@@ -177,7 +180,7 @@ impl Layered {
         self.units = base;
     }
 
-    /// Marks the base, all units, and `between` as many marks at even distances.
+    /// Adds marks at the base, at all units, and at `between` evenly spaced positions between these.
     pub fn mark(&mut self, between: u32) {
         let base = self.units.iter().filter(|unit| unit.slot.layer == 0).count() as u32;
         let above = self.units.len() as u32 - base;
@@ -194,15 +197,15 @@ impl Layered {
         writer.finish().expect("a legal file")
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
         let folder = tempfile::tempdir().expect("a folder");
         self.write(&folder.path().join("a"));
         std::fs::read(folder.path().join("a")).expect("reads")
     }
 
-    /// For each row of tiles of an object the level at which SPEC 12.3 has it read, if the units for which `there` is true are there;
-    /// `None` if a unit of the base is not.
+    /// Returns the level of each tile row of an object by SPEC 12.3, given the present units, for which `there` is
+    /// true; `None` if a unit of the base is absent.
     pub fn rows_at(&self, object: u32, there: &dyn Fn(usize) -> bool) -> Option<Vec<usize>> {
         let own = self.objects[object as usize].tied().unwrap_or(object);
         let of_object = || self.units.iter().enumerate().filter(move |(_, unit)| unit.slot.object == own);
@@ -223,7 +226,7 @@ impl Layered {
         complete.then(|| (0..tiles / across.max(1)).map(level).collect())
     }
 
-    /// The elements of an object at these levels of its rows of tiles.
+    /// Returns the elements of an object at these levels of its tile rows.
     pub fn elements(&self, object: u32, rows: &[usize]) -> Vec<u8> {
         let levels = &self.levels[object as usize];
         let matrix = self.objects[object as usize].matrix().expect("fits").expect("known");
@@ -238,7 +241,7 @@ impl Layered {
     }
 }
 
-/// A tensor header with even tables and row and column classes that vary about `class`.
+/// Returns a tensor header with even tables, and row and column classes near `class`.
 fn header(kind: Kind, body: Body, class: i16) -> TensorHeader {
     let tables = match kind {
         Kind::Float => 4,
@@ -266,7 +269,8 @@ fn places(matrix: &Matrix) -> Vec<Place> {
     (0..matrix.tile_count()).filter_map(|tile| Some(Place::from(matrix.tile(tile)?))).collect()
 }
 
-/// Tensors of every kind of float and number of layers, an asset, a vector and a tied tensor; marks at the base, between, and at the end.
+/// A file with tensors of all float dtypes and different numbers of layers, an asset, a vector and a tied tensor; marks
+/// at the base, at the end, and between.
 pub fn sample() -> Layered {
     let mut file = Layered::default();
     file.asset("config.json", b"{}");

@@ -1,4 +1,4 @@
-//! Checkpoints for the tests: drawn from a seed, written as a Hugging Face folder, encoded.
+//! Checkpoints for tests: generated from a seed, written as a Hugging Face folder, encoded.
 
 pub mod fuzz_bodies;
 pub mod layered;
@@ -16,7 +16,7 @@ use impasto_container::Source;
 use impasto_core::DType;
 use tempfile::TempDir;
 
-/// A small generator, the same everywhere (SplitMix64).
+/// A small random number generator that is the same on all machines (SplitMix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -28,12 +28,12 @@ impl Random {
         x ^ x >> 31
     }
 
-    /// From 0 to `end` - 1.
+    /// Returns a number from 0 to `end` - 1.
     pub fn below(&mut self, end: u64) -> u64 {
         self.bits() % end.max(1)
     }
 
-    /// About a standard Gaussian: eight uniform numbers.
+    /// Returns an approximately standard normal number: a sum of eight uniform ones.
     pub fn gaussian(&mut self) -> f32 {
         let sum: f64 = (0..8).map(|_| self.bits() as f64 / u64::MAX as f64 - 0.5).sum();
         (sum * (1.5f64).sqrt()) as f32
@@ -56,12 +56,12 @@ impl Tensor {
         tensor
     }
 
-    /// Floats of a dtype.
+    /// Creates a tensor from floats.
     pub fn floats(name: &str, dtype: DType, shape: &[u64], values: impl IntoIterator<Item = f32>) -> Tensor {
         Tensor::new(name, dtype, shape, to_bytes(dtype, values))
     }
 
-    /// Weights as they occur: Gaussian under row and column scales.
+    /// Creates realistic weights: Gaussian with row and column scales.
     pub fn weights(name: &str, dtype: DType, shape: &[u64], seed: u64) -> Tensor {
         let mut random = Random(seed);
         let columns = shape.last().copied().unwrap_or(1).max(1) as usize;
@@ -76,7 +76,7 @@ impl Tensor {
         Tensor::floats(name, dtype, shape, values)
     }
 
-    /// Any bits.
+    /// Creates a tensor with random bits.
     pub fn noise(name: &str, dtype: DType, shape: &[u64], seed: u64) -> Tensor {
         let mut random = Random(seed);
         let n = shape.iter().product::<u64>() as usize * dtype.size();
@@ -112,7 +112,7 @@ pub fn to_values(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     }
 }
 
-/// A checkpoint in a temporary folder, with room for files beside it.
+/// A checkpoint in a temporary folder, with room for other files.
 pub struct Model {
     pub folder: TempDir,
     pub path: PathBuf,
@@ -120,14 +120,14 @@ pub struct Model {
 }
 
 impl Model {
-    /// In one `model.safetensors`.
+    /// Writes one `model.safetensors`.
     pub fn single(tensors: Vec<Tensor>) -> Model {
         let model = Model::empty(tensors);
         write(&model.path.join("model.safetensors"), &model.tensors.iter().collect::<Vec<_>>());
         model
     }
 
-    /// In `shards` files with an index, the tensors dealt out in turn.
+    /// Writes `shards` files with an index, and distributes the tensors round-robin.
     pub fn sharded(tensors: Vec<Tensor>, shards: usize) -> Model {
         let model = Model::empty(tensors);
         let name = |i: usize| format!("model-{:05}-of-{shards:05}.safetensors", i + 1);
@@ -151,7 +151,7 @@ impl Model {
         Model { folder, path, tensors }
     }
 
-    /// The tiny model with its weights as 32-bit floats, so that those of a lattice are rounded by nothing.
+    /// Writes the tiny model with 32-bit float weights, so that lattice weights are not rounded to a dtype.
     pub fn wide_tiny() -> Model {
         let tiny = Checkpoint::open(&tiny()).expect("the tiny model");
         let wide = |t: &impasto_checkpoint::TensorInfo| {
@@ -164,7 +164,7 @@ impl Model {
         model
     }
 
-    /// Where a file of this name goes.
+    /// Returns the path of a file with this name.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -183,7 +183,7 @@ pub fn encode_to(model: &Path, file: &Path, target: Target, threads: usize) -> R
     encode(&checkpoint, file, &Options { threads, ..Options::new(target) }, &|_| ControlFlow::Continue(()))
 }
 
-/// Writes the checkpoint that a file was made of.
+/// Restores the checkpoint of a file.
 pub fn decode<S: Source>(file: &File<S>, folder: &Path, replace: bool) -> Result<Exported, FileError> {
     export(file, folder, None, Form::Original, replace, &|_| ())
 }
@@ -194,7 +194,7 @@ fn write(path: &Path, tensors: &[&Tensor]) {
     write_safetensors(path, Some(&[("format".into(), "pt".into())]), &tensors).expect("a shard");
 }
 
-/// The tiny model that the command carries.
+/// Returns the path of the tiny model that is built into the command.
 pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/tiny")
 }
@@ -203,7 +203,7 @@ pub fn open(path: &Path) -> File {
     File::open(path).expect("a good file")
 }
 
-/// Files below a folder with their content, by relative name.
+/// Returns the files below a folder with their contents, by relative name.
 pub fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -219,7 +219,7 @@ pub fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Tensors of every dtype, shape and content that might need a case of its own.
+/// Returns tensors with every dtype, shape and content that might be a special case.
 pub fn zoo() -> Vec<Tensor> {
     let mut tensors = Vec::new();
     for (i, dtype) in DType::PLAIN.into_iter().enumerate() {
@@ -250,7 +250,7 @@ pub fn zoo() -> Vec<Tensor> {
     tensors
 }
 
-/// Weights among which lie NaNs with payloads, infinities, both zeros, subnormals and the largest numbers.
+/// Returns weights that include NaNs with payloads, infinities, both zeros, subnormals and the largest numbers.
 pub fn special(name: &str, dtype: DType) -> Tensor {
     let mut tensor = Tensor::weights(name, dtype, &[100, 70], 9);
     let (size, mut random) = (dtype.size(), Random(10));

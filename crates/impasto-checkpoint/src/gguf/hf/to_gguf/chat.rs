@@ -1,4 +1,4 @@
-//! The chat template, or several.
+//! Chat templates.
 
 use serde_json::Value as Json;
 
@@ -9,10 +9,10 @@ use crate::gguf::hf::rules::TranslationRule;
 use crate::gguf::hf::tokenizer::CHAT;
 use crate::gguf::hf::{CHAT_TEMPLATE, TOKENIZER_CONFIG, find};
 
-/// The names of the templates besides the default one.
+/// The names of the templates other than the default.
 const NAMES: &str = "tokenizer.chat_templates";
 
-/// Writes the template of `chat_template.jinja`, else those of `tokenizer_config.json`.
+/// Writes the template of `chat_template.jinja` or, without that, those of `tokenizer_config.json`.
 pub(super) fn write(
     assets: &[Asset],
     tokenizer_config: Option<&Object>,

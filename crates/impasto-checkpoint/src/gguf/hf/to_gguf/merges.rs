@@ -1,4 +1,4 @@
-//! The merges of a `tokenizer.json`, and the scores that give them back.
+//! The merges of a `tokenizer.json`, and scores that reproduce them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::gguf::hf::rules::TranslationRule;
 use crate::gguf::hf::spm::{self, Piece};
 use crate::gguf::hf::vocabulary::Kind;
 
-/// The merges by rank. Older files write a pair as one string with a space between.
+/// Reads the merges by rank. Older files have a pair as one string with a space.
 pub(super) fn read<'a>(model: &'a Object) -> Result<Vec<(&'a str, &'a str)>, TranslationRule> {
     let broken = |rank: usize| TranslationRule::asset(TOKENIZER, format!("merge {rank} is not a pair of tokens"));
     let Some(merges) = model.get("merges") else { return Ok(Vec::new()) };
@@ -29,29 +29,30 @@ fn text_pair(merge: &Json) -> Option<(&str, &str)> {
     }
 }
 
-/// Scores such that joining by score is merging by rank.
+/// Scores such that merging by score equals merging by rank.
 pub(super) struct Scores {
     /// The score of each normal token.
     pub by_id: HashMap<u32, f32>,
-    /// Whether the merges are ranked as `spm` ranks them again; else merges to tokens of the same score change places.
+    /// Whether the module `spm` gives the merges the same ranks; otherwise merges to tokens with the same score are
+    /// reordered.
     pub exact: bool,
 }
 
-/// The scores of normal tokens, given all tokens with their ids and kinds.
+/// Computes scores of normal tokens from all tokens with their ids and kinds.
 ///
-/// sentencepiece joins any two tokens whose join is a token, so the merges must be all such pairs: that holds for every
-/// list made from a sentencepiece model; another one would be cut otherwise by llama.cpp, and is refused. Tokens whose
-/// merges lie among each other have the same score.
+/// SentencePiece joins any two tokens whose concatenation is a token, so the merges must be exactly these pairs, as in
+/// every list made from a SentencePiece model. Other lists are refused, since llama.cpp would tokenize differently. If
+/// the ranks of two tokens' merges overlap, the tokens get the same score.
 pub(super) fn scores(tokens: &[(u32, &str, Kind)], merges: &[(&str, &str)]) -> Result<Scores, TranslationRule> {
     let ids: HashMap<&str, (u32, Kind)> = tokens.iter().map(|&(id, text, kind)| (text, (id, kind))).collect();
     let mut made = Vec::with_capacity(merges.len());
     for (rank, (left, right)) in merges.iter().enumerate() {
         let joined = [*left, *right].concat();
         let Some(&(id, kind)) = ids.get(joined.as_str()) else {
-            let rule = format!("merge {rank} gives \"{joined}\", which is no token");
+            let rule = format!("merge {rank} gives \"{joined}\", which is not a token");
             return Err(TranslationRule::asset(TOKENIZER, rule));
         };
-        // Added tokens are found before anything is merged.
+        // Added tokens are matched before anything is merged.
         if kind == Kind::Normal {
             made.push((id, (*left, *right)));
         }
@@ -68,8 +69,8 @@ pub(super) fn scores(tokens: &[(u32, &str, Kind)], merges: &[(&str, &str)]) -> R
     Ok(Scores { by_id, exact })
 }
 
-/// Falling scores for the tokens that merges make, in order of rank; the same one while the ranks of a token and of
-/// another overlap.
+/// Returns decreasing scores for the tokens that merges produce, by rank. Tokens whose ranks overlap have the same
+/// score.
 fn by_rank(made: impl Iterator<Item = u32> + Clone) -> HashMap<u32, f32> {
     let last: HashMap<u32, usize> = made.clone().zip(0..).collect();
     let mut scores = HashMap::new();
@@ -84,7 +85,7 @@ fn by_rank(made: impl Iterator<Item = u32> + Clone) -> HashMap<u32, f32> {
     scores
 }
 
-/// Refuses pairs that sentencepiece would join and the file does not; tells whether the order is the same too.
+/// Refuses missing pairs that SentencePiece would join. Returns whether the order is also the same.
 fn check(
     tokens: &[(u32, &str, Kind)],
     made: &[(u32, (&str, &str))],
@@ -106,7 +107,7 @@ fn check(
             continue;
         }
         if !written.contains(&(left, right)) {
-            let what = format!("\"{left}\" and \"{right}\" are not merged, where sentencepiece would");
+            let what = format!("\"{left}\" and \"{right}\" are not merged, but sentencepiece would merge them");
             return Err(TranslationRule::unsupported(what));
         }
         exact &= in_order.next() == Some((left, right));

@@ -1,8 +1,8 @@
-//! The way back: GGUF metadata from the files of a Hugging Face folder.
+//! GGUF metadata from the files of a Hugging Face folder.
 //!
-//! Written is what llama.cpp's converter writes (`convert_hf_to_gguf.py`), with the same types: counts and ids are U32,
-//! other numbers F32. What GGUF or llama.cpp cannot say of a model is refused, because the file would open and
-//! compute something else.
+//! Keys and types are those of llama.cpp's converter (`convert_hf_to_gguf.py`): counts and ids are U32, other numbers
+//! F32. A model that GGUF or llama.cpp cannot represent is refused, because the file would load but compute something
+//! else.
 
 mod chat;
 mod merges;
@@ -20,14 +20,14 @@ use super::json::Object;
 use super::rules::TranslationRule;
 use super::{ARCHITECTURE, Architecture, CONFIG, TOKENIZER, TOKENIZER_CONFIG, Tensors};
 
-/// What a GGUF file says before its tensors, and the tensors that a Hugging Face folder holds as JSON.
+/// GGUF metadata, and the tensors that a Hugging Face folder stores as JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FromAssets {
     /// All keys.
     pub metadata: Metadata,
-    /// Rotary factors: 1-D tensors of binary32, to be written beside those of the checkpoint.
+    /// Rotary factors: 1-D binary32 tensors, to be written in addition to those of the checkpoint.
     pub factors: Vec<(String, Vec<f32>)>,
-    /// What llama.cpp does otherwise, one line each.
+    /// Differences in llama.cpp, one line each.
     pub notes: Vec<String>,
 }
 
@@ -37,25 +37,27 @@ impl FromAssets {
         self.metadata.insert(format!("{}.{key}", architecture.gguf_name()), value);
     }
 
-    /// Sets a key of the architecture to a number, which GGUF writes as a binary32.
+    /// Sets a key of the architecture to a number, which GGUF stores as binary32.
     fn set_f32(&mut self, architecture: Architecture, key: &str, value: f64) -> Result<(), TranslationRule> {
         let short = value as f32;
         if !short.is_finite() {
-            return Err(TranslationRule::unsupported(format!("\"{key}\" would be {value:e}, beyond 32 bits")));
+            return Err(TranslationRule::unsupported(format!(
+                "\"{key}\" is {value:e}, which 32 bits cannot represent"
+            )));
         }
         self.set(architecture, key, short);
         Ok(())
     }
 }
 
-/// The metadata of a GGUF file for a model given by its assets: `config.json`, `tokenizer.json` and, if they are there,
+/// Builds GGUF metadata from the assets of a model: `config.json`, `tokenizer.json` and, if present,
 /// `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`.
 ///
-/// `tensors` has the names of the Hugging Face folder; `name` is the model's, for people to read; `file_type` is
+/// `tensors` uses the names in the Hugging Face folder; `name` is the model's name for display; `file_type` is
 /// llama.cpp's number for the dtype of most tensors (`llama_ftype`: 0 F32, 1 F16, 2 Q4_0, 7 Q8_0, 32 BF16).
 ///
 /// # Errors
-/// An asset that is missing or broken, and what cannot be said in GGUF.
+/// If an asset is missing or invalid, or GGUF cannot represent the model.
 pub fn metadata(
     assets: &[Asset],
     tensors: &dyn Tensors,
@@ -83,7 +85,7 @@ pub fn metadata(
     Ok(made)
 }
 
-/// Architecture and width of a head that a `config.json` says.
+/// Returns the architecture and the head dimension in a `config.json`.
 pub(super) fn head_dim(config: &[u8]) -> Result<(Architecture, u64), TranslationRule> {
     let config = Object::parse(CONFIG, config)?;
     let architecture = sizes::architecture(&config)?;

@@ -1,4 +1,4 @@
-//! Tokens with a role, and what is put around a text.
+//! Special tokens, and the tokens that are added around a text.
 
 use serde_json::Value as Json;
 
@@ -11,7 +11,7 @@ use crate::gguf::hf::special::{ADD_BOS, ADD_EOS, BOS, EOS, EOT, PAD, UNK};
 
 use super::tokens::Tokens;
 
-/// Writes the ids with a role. A token that `tokenizer_config.json` names goes before an id in `config.json`.
+/// Writes the ids of special tokens. A token in `tokenizer_config.json` has precedence over an id in `config.json`.
 pub(super) fn write(
     assets: &[Asset],
     tokenizer: &Object,
@@ -23,7 +23,7 @@ pub(super) fn write(
     let (before, after) = template(tokenizer.get("post_processor").unwrap_or(&Json::Null))?;
     let named = |key: &str| {
         let token = tokenizer_config?.get(key)?;
-        // Either its text, or an object with its text.
+        // A token is either its text or an object with its text.
         tokens.id(token.as_str().or_else(|| token["content"].as_str())?)
     };
     let id_of = |text: Option<&str>| text.and_then(|text| tokens.id(text));
@@ -35,8 +35,10 @@ pub(super) fn write(
     let eos = role("eos").or(id_of(after));
     for (text, id, place) in [(before, bos, "before"), (after, eos, "after")] {
         if text.is_some() && id_of(text) != id {
-            let what =
-                format!("\"{}\" {place} each text, which is not the token of that role", text.unwrap_or_default());
+            let what = format!(
+                "\"{}\" is added {place} each text, but it is not the special token for that",
+                text.unwrap_or_default()
+            );
             return Err(TranslationRule::unsupported(what));
         }
     }
@@ -58,7 +60,7 @@ fn unknown(tokenizer: &Object) -> Result<Option<String>, TranslationRule> {
     model.map_or(Ok(None), |model| Ok(model.str("unk_token")?.map(str::to_owned)))
 }
 
-/// The tokens that a post-processor puts before and after a text.
+/// Returns the tokens that a post-processor adds before and after a text.
 fn template(processor: &Json) -> Result<(Option<&str>, Option<&str>), TranslationRule> {
     let unsupported = || TranslationRule::unsupported(format!("post_processor {processor}"));
     match processor["type"].as_str() {
@@ -83,7 +85,7 @@ fn template(processor: &Json) -> Result<(Option<&str>, Option<&str>), Translatio
     }
 }
 
-/// The one special token of these steps, if there is any step.
+/// Returns the special token of these steps, of which there may be at most one.
 fn token<'a>(
     steps: Option<&'a [Json]>,
     unsupported: &dyn Fn() -> TranslationRule,

@@ -1,21 +1,21 @@
-//! The space that tokenizers of sentencepiece's kind put before a text.
+//! The space that SentencePiece-like tokenizers add before a text.
 
 use serde_json::Value as Json;
 
 use crate::gguf::hf::rules::TranslationRule;
 use crate::gguf::hf::vocabulary::UNDERLINE;
 
-/// Where a space is put before the text.
+/// Where a space is added.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefix {
     Never,
-    /// At the begin of the text.
+    /// At the start of the text.
     First,
-    /// After special tokens too.
+    /// Also after special tokens.
     Always,
 }
 
-/// The prefix of a tokenizer of sentencepiece's kind; others are refused.
+/// Returns the prefix of a SentencePiece-like tokenizer; others are refused.
 pub(super) fn space_prefix(normalizer: &Json, pre_tokenizer: &Json) -> Result<Prefix, TranslationRule> {
     let is_replace =
         |step: &Json| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == UNDERLINE;
@@ -25,7 +25,7 @@ pub(super) fn space_prefix(normalizer: &Json, pre_tokenizer: &Json) -> Result<Pr
         (_, Json::Null) => Vec::new(),
         (_, one) => vec![one],
     };
-    // After the replacement there is no space left to split at.
+    // After the replacement there are no spaces to split at.
     let splits_nothing =
         pre_tokenizer.is_null() || pre_tokenizer["type"] == "Split" && pre_tokenizer["pattern"]["String"] == " ";
     let metaspace = pre_tokenizer["type"] == "Metaspace"
@@ -40,7 +40,8 @@ pub(super) fn space_prefix(normalizer: &Json, pre_tokenizer: &Json) -> Result<Pr
             _ => Ok(Prefix::Always),
         },
         _ => {
-            let what = format!("a tokenizer that falls back to bytes with normalizer {normalizer} and {pre_tokenizer}");
+            let what =
+                format!("a tokenizer with byte fallback, normalizer {normalizer} and pre-tokenizer {pre_tokenizer}");
             Err(TranslationRule::unsupported(what))
         }
     }

@@ -1,4 +1,4 @@
-//! Rotary positions: `rope_theta`, `rope_scaling` or `rope_parameters` as keys and tensors of factors.
+//! Rotary embedding: converts `rope_theta`, `rope_scaling` or `rope_parameters` to keys and factor tensors.
 
 use crate::gguf::hf::Architecture::{self, *};
 use crate::gguf::hf::json::Object;
@@ -9,16 +9,16 @@ use crate::gguf::hf::rules::TranslationRule;
 use super::FromAssets;
 use super::sizes::Heads;
 
-/// Theta of Gemma 3's global blocks, and of SmolLM 3, where the file says nothing, as in transformers.
+/// Default theta of Gemma 3's global blocks and of SmolLM 3, as in transformers.
 const GEMMA3_THETA: f64 = 1e6;
 const SMOLLM3_THETA: f64 = 2e6;
 
-/// The rotary part of `config.json` in either dialect: fields at the top (`rope_theta`, `rope_scaling`), or all in
+/// The rotary part of `config.json`, in either form: fields at the top level (`rope_theta`, `rope_scaling`), or
 /// `rope_parameters`, which for Gemma 3 has a part for each kind of attention.
 struct Rotary<'a> {
     theta: f64,
     local_theta: f64,
-    /// What scales the frequencies, if anything.
+    /// Frequency scaling, if any.
     scaling: Option<Object<'a>>,
 }
 
@@ -105,14 +105,14 @@ pub(super) fn write(config: &Object, architecture: Architecture, made: &mut From
             };
             let divisors: Vec<f32> = llama3.divisors(rotary.theta, pairs).into_iter().map(|x| x as f32).collect();
             if divisors.iter().any(|x| !x.is_finite() || *x <= 0.0) {
-                return Err(scaling.broken("factor", "and the numbers beside it give no finite frequencies"));
+                return Err(scaling.broken("factor", "gives no finite frequencies with the other parameters"));
             }
             made.factors.push((ROPE_FREQS.to_owned(), divisors));
         }
         "longrope" | "su" if matches!(architecture, Llama | Phi3) => {
             longrope(&scaling, architecture, pairs, context, original, made)?;
         }
-        // The first Phi 3 said so and meant longrope.
+        // The first Phi 3 configurations use this name for longrope.
         "yarn" if architecture == Phi3 => longrope(&scaling, architecture, pairs, context, original, made)?,
         "yarn" => {
             made.set(architecture, "rope.scaling.type", "yarn");
@@ -132,7 +132,7 @@ pub(super) fn write(config: &Object, architecture: Architecture, made: &mut From
     Ok(())
 }
 
-/// Two lists of divisors, one for short and one for long texts; or one tensor where they are the same.
+/// Writes two lists of divisors, for short and for long texts; or one tensor if they are equal.
 fn longrope(
     scaling: &Object,
     architecture: Architecture,

@@ -1,4 +1,4 @@
-//! Sizes and constants of `config.json` as keys of the architecture.
+//! Converts sizes and constants of `config.json` to keys of the architecture.
 
 use crate::gguf::hf::Architecture::{self, *};
 use crate::gguf::hf::Tensors;
@@ -10,14 +10,13 @@ use super::FromAssets;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// The architecture of a `config.json`.
+/// Returns the architecture of a `config.json`.
 pub(super) fn architecture(config: &Object) -> Result<Architecture, TranslationRule> {
     let model_type = config.needed("model_type", config.str("model_type")?)?;
     if config.get("quantization_config").is_some() {
-        return Err(TranslationRule::unsupported("a checkpoint that is quantized in its own way"));
+        return Err(TranslationRule::unsupported("a checkpoint with a quantization_config"));
     }
-    let unknown =
-        || TranslationRule::unsupported(format!("model_type \"{model_type}\" has no GGUF form that is known"));
+    let unknown = || TranslationRule::unsupported(format!("model_type \"{model_type}\" has no known GGUF form"));
     Architecture::from_model_type(model_type).ok_or_else(unknown)
 }
 
@@ -37,7 +36,7 @@ impl Heads {
             Some(0) => return Err(config.broken("num_key_value_heads", "is 0")),
             other => other.unwrap_or(heads),
         };
-        // The defaults of the configuration classes in transformers, where a file may leave them out.
+        // Defaults of the configuration classes in transformers.
         let usual = match architecture {
             Gemma | Gemma2 | Gemma3 => Some(256),
             Qwen3 => Some(128),
@@ -47,13 +46,13 @@ impl Heads {
             Some(0) => return Err(config.broken("head_dim", "is 0")),
             Some(dim) => dim,
             None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(config.broken("hidden_size", format!("is {hidden}, no multiple of {heads} heads"))),
+            None => return Err(config.broken("hidden_size", format!("is {hidden}, not a multiple of {heads} heads"))),
         };
         Ok(Heads { count: heads, kv_count, dim, hidden })
     }
 }
 
-/// Writes the keys; returns the rows of the embedding.
+/// Writes the keys. Returns the number of rows of the embedding.
 pub(super) fn write(
     config: &Object,
     architecture: Architecture,
@@ -63,9 +62,8 @@ pub(super) fn write(
     let heads = Heads::read(config, architecture)?;
     let blocks = count(config, "num_hidden_layers")?;
     let rows = match tensors.shape(EMBEDDING).and_then(|shape| shape.first().copied()) {
-        Some(rows) => u32::try_from(rows).map_err(|_| {
-            TranslationRule::tensor(EMBEDDING, format!("{rows} rows are more tokens than 32 bits count"))
-        })?,
+        Some(rows) => u32::try_from(rows)
+            .map_err(|_| TranslationRule::tensor(EMBEDDING, format!("{rows} rows exceed a 32-bit count of tokens")))?,
         None => count(config, "vocab_size")?,
     };
     if u64::from(blocks) > MAX_BLOCKS {
@@ -91,12 +89,12 @@ pub(super) fn write(
         Llama => {
             if let Some(window) = window {
                 made.set(architecture, "attention.sliding_window", window);
-                made.notes.push(format!("llama.cpp does not keep to the sliding window of {window} tokens"));
+                made.notes.push(format!("llama.cpp ignores the sliding window of {window} tokens"));
             }
         }
         Qwen2 | Qwen3 => no_window(config)?,
         SmolLm3 => smollm3(config, blocks)?,
-        // llama.cpp's converter says 0 for none.
+        // llama.cpp's converter writes 0 for no window.
         Phi3 => made.set(architecture, "attention.sliding_window", window.unwrap_or(0)),
         Gemma => {}
         Gemma2 | Gemma3 => gemma(config, architecture, &heads, blocks, window, made)?,
@@ -104,7 +102,7 @@ pub(super) fn write(
     Ok(rows)
 }
 
-/// The width of local attention; what the classes of transformers take where a file leaves it out.
+/// Returns the window of local attention; if absent, the default of the configuration class in transformers.
 fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
     let usual = match config.str("model_type")? {
         Some("mistral" | "gemma2" | "gemma3_text") if !config.says("sliding_window") => Some(4096),
@@ -115,12 +113,12 @@ fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
 
 fn no_window(config: &Object) -> Result<(), TranslationRule> {
     if config.bool("use_sliding_window")?.unwrap_or(false) {
-        return Err(TranslationRule::unsupported("a sliding window, which GGUF cannot say of this architecture"));
+        return Err(TranslationRule::unsupported("a sliding window, which GGUF cannot express for this architecture"));
     }
     Ok(())
 }
 
-/// llama.cpp leaves positions out of every fourth block, and of no other.
+/// Checks that rotary positions are omitted in every fourth block and no other, which llama.cpp hard-codes.
 fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
     no_window(config)?;
     let interval = config.u32("no_rope_layer_interval")?.unwrap_or(4);
@@ -132,11 +130,11 @@ fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
     if fits {
         Ok(())
     } else {
-        Err(TranslationRule::unsupported("positions left out of other blocks than every fourth"))
+        Err(TranslationRule::unsupported("rotary positions omitted in blocks other than every fourth"))
     }
 }
 
-/// A count that must be there and not 0.
+/// Returns a required count, which must not be 0.
 fn count(config: &Object, key: &str) -> Result<u32, TranslationRule> {
     match config.needed(key, config.u32(key)?)? {
         0 => Err(config.broken(key, "is 0")),
@@ -144,13 +142,13 @@ fn count(config: &Object, key: &str) -> Result<u32, TranslationRule> {
     }
 }
 
-/// GGUF does not name the activation: each architecture has its own.
+/// Checks the activation: GGUF does not store it, since each architecture has its own.
 fn check_activation(config: &Object, architecture: Architecture) -> Result<(), TranslationRule> {
     let activation = match config.str("hidden_activation")? {
         Some(activation) => Some(activation),
         None => config.str("hidden_act")?,
     };
-    // Gemma's first configurations say gelu and mean the tanh form.
+    // Gemma's first configurations say gelu but mean the tanh approximation.
     let usual: &[&str] = if architecture.is_gemma() { &["gelu_pytorch_tanh", "gelu"] } else { &["silu"] };
     match activation {
         Some(activation) if !usual.contains(&activation) => {
@@ -160,7 +158,7 @@ fn check_activation(config: &Object, architecture: Architecture) -> Result<(), T
     }
 }
 
-/// What Gemma 2 and 3 have besides.
+/// Writes the additional keys of Gemma 2 and 3.
 fn gemma(
     config: &Object,
     architecture: Architecture,
@@ -173,17 +171,17 @@ fn gemma(
     let implied = if u64::from(blocks) == large { heads.hidden / heads.count } else { heads.dim };
     let scale = config.f64("query_pre_attn_scalar")?.unwrap_or(256.0);
     if scale != f64::from(implied) {
-        let what = format!("query_pre_attn_scalar {scale}: GGUF cannot say it, and llama.cpp takes {implied}");
+        let what = format!("query_pre_attn_scalar {scale}: GGUF cannot store it, and llama.cpp uses {implied}");
         return Err(TranslationRule::unsupported(what));
     }
     if config.bool("use_bidirectional_attention")?.unwrap_or(false) {
-        return Err(TranslationRule::unsupported("attention in both directions"));
+        return Err(TranslationRule::unsupported("bidirectional attention"));
     }
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         match config.f64(key)? {
             Some(_) if architecture == Gemma3 && key.starts_with("attn") => {
                 return Err(TranslationRule::unsupported(
-                    "attn_logit_softcapping, which llama.cpp does not do for Gemma 3",
+                    "attn_logit_softcapping, which llama.cpp does not support for Gemma 3",
                 ));
             }
             Some(cap) => made.set_f32(architecture, key, cap)?,
@@ -193,7 +191,7 @@ fn gemma(
     let period = if architecture == Gemma3 { GEMMA3_PERIOD } else { 2 };
     let local = local_blocks(config, blocks, period)?;
     let Some(window) = window.filter(|_| local.contains(&true)) else {
-        // Without the key all blocks are global.
+        // Without the key, all blocks are global.
         return Ok(());
     };
     made.set(architecture, "attention.sliding_window", window);
@@ -204,7 +202,7 @@ fn gemma(
     Ok(())
 }
 
-/// Which blocks are local: `layer_types`, or in older files a period.
+/// Returns which blocks are local: `layer_types` or, in older files, a period.
 fn local_blocks(config: &Object, blocks: u32, period: u64) -> Result<Vec<bool>, TranslationRule> {
     let Some(types) = config.get("layer_types") else {
         let period = match config.u32("sliding_window_pattern")? {
@@ -219,7 +217,7 @@ fn local_blocks(config: &Object, blocks: u32, period: u64) -> Result<Vec<bool>, 
     let local = |kind: &serde_json::Value| match kind.as_str() {
         Some("sliding_attention") => Ok(true),
         Some("full_attention") => Ok(false),
-        _ => Err(config.broken("layer_types", format!("has {kind}"))),
+        _ => Err(config.broken("layer_types", format!("has an entry {kind}"))),
     };
     types.iter().map(local).collect()
 }

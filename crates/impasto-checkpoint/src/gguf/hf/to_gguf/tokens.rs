@@ -1,4 +1,4 @@
-//! The tokens of a `tokenizer.json` by id.
+//! The tokens of a `tokenizer.json`, by id.
 
 use std::collections::HashMap;
 
@@ -15,14 +15,14 @@ pub(super) struct Token {
     pub kind: Kind,
 }
 
-/// As many places as the embedding has rows, some of them empty.
+/// The token of each row of the embedding; some rows have none.
 pub(super) struct Tokens {
     by_id: Vec<Option<Token>>,
     ids: HashMap<String, u32>,
 }
 
 impl Tokens {
-    /// The vocabulary of the model and the added tokens. Of a token in both the added one counts.
+    /// Reads the vocabulary of the model and the added tokens, which have precedence.
     pub fn read(tokenizer: &Object, model: &Object, rows: u32) -> Result<Tokens, TranslationRule> {
         if rows as usize > MAX_TOKENS {
             return Err(TranslationRule::unsupported(format!("{rows} tokens, at most {MAX_TOKENS}")));
@@ -61,28 +61,28 @@ impl Tokens {
         let other_text = place.as_ref().is_some_and(|there| there.text != text);
         let other_id = self.ids.insert(text.to_owned(), id).is_some_and(|there| there != id);
         if other_text || other_id {
-            return Err(broken(&format!("token \"{text}\" and id {id} do not go together one to one")));
+            return Err(broken(&format!("token \"{text}\" and id {id}: one of them occurs twice")));
         }
         *place = Some(Token { text: text.to_owned(), kind });
         Ok(())
     }
 
-    /// The places in order.
+    /// Returns the token of each row.
     pub fn places(&self) -> &[Option<Token>] {
         &self.by_id
     }
 
-    /// The tokens in order of their ids.
+    /// Returns the tokens in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Token)> {
         self.by_id.iter().enumerate().filter_map(|(id, token)| Some((id as u32, token.as_ref()?)))
     }
 
-    /// The id of a text.
+    /// Returns the id of a text.
     pub fn id(&self, text: &str) -> Option<u32> {
         self.ids.get(text).copied()
     }
 
-    /// Whether an id has a token.
+    /// Returns whether there is a token with this id.
     pub fn has(&self, id: u32) -> bool {
         self.by_id.get(id as usize).is_some_and(Option::is_some)
     }
@@ -92,13 +92,13 @@ fn broken(rule: &str) -> TranslationRule {
     TranslationRule::asset(TOKENIZER, rule)
 }
 
-/// `<0x00>` to `<0xFF>`.
+/// Returns whether a token is one of `<0x00>` to `<0xFF>`.
 fn is_byte(text: &str) -> bool {
     let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 
-/// Tokens that are not marked special and steer the model all the same, by llama.cpp's list.
+/// Returns whether a token is a control token without the flag `special`, by llama.cpp's list.
 fn looks_special(text: &str) -> bool {
     let between = |open, close| text.starts_with(open) && text.ends_with(close);
     ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&text)

@@ -1,4 +1,4 @@
-//! `tokenizer.json` as tokens, types, and merges or scores.
+//! Converts `tokenizer.json` to tokens, types, and merges or scores.
 
 use serde_json::Value as Json;
 
@@ -14,7 +14,7 @@ use super::merges;
 use super::prefix::{Prefix, space_prefix};
 use super::tokens::{Token, Tokens};
 
-/// Scores that llama.cpp's converter gives tokens that are not merged.
+/// Scores that llama.cpp's converter gives to tokens that are not merged.
 const ADDED_SCORE: f32 = -1000.0;
 const PADDING_SCORE: f32 = -10_000.0;
 
@@ -24,7 +24,7 @@ pub(super) fn write(tokenizer: &Object, rows: u32, made: &mut FromAssets) -> Res
     let model = tokenizer.needed("model", model)?;
     let kind = model.str("type")?.unwrap_or("BPE");
     if kind != "BPE" {
-        return Err(TranslationRule::unsupported(format!("a tokenizer of the kind {kind}")));
+        return Err(TranslationRule::unsupported(format!("a tokenizer of type {kind}")));
     }
     let tokens = Tokens::read(tokenizer, &model, rows)?;
     let merges = merges::read(&model)?;
@@ -40,13 +40,13 @@ pub(super) fn write(tokenizer: &Object, rows: u32, made: &mut FromAssets) -> Res
     Ok(tokens)
 }
 
-/// What happens to a text before merges.
+/// The processing of a text before merges.
 struct Steps<'a> {
     normalizer: &'a Json,
     pre_tokenizer: &'a Json,
 }
 
-/// A vocabulary of sentencepiece's kind, `llama`.
+/// Writes a SentencePiece-like vocabulary (`llama`).
 fn write_pieces(
     tokens: &Tokens,
     merges: &[(&str, &str)],
@@ -55,12 +55,12 @@ fn write_pieces(
 ) -> Result<(), TranslationRule> {
     let prefix = space_prefix(steps.normalizer, steps.pre_tokenizer)?;
     if prefix == Prefix::First {
-        made.notes.push("llama.cpp puts a space after special tokens too, not only at the begin of a text".into());
+        made.notes.push("llama.cpp adds a space after special tokens too, not only at the start of a text".into());
     }
     let texts: Vec<(u32, &str, Kind)> = tokens.iter().map(|(id, t)| (id, t.text.as_str(), t.kind)).collect();
     let scores = merges::scores(&texts, merges)?;
     if !scores.exact {
-        made.notes.push("merges of equal score are in another order than sentencepiece's".into());
+        made.notes.push("merges of equal score are in a different order than in sentencepiece".into());
     }
     let score = |(id, token): (usize, &Option<Token>)| match token.as_ref().map(|token| token.kind) {
         None => PADDING_SCORE,
@@ -76,7 +76,7 @@ fn write_pieces(
     Ok(())
 }
 
-/// A vocabulary over bytes, `gpt2`.
+/// Writes a byte-level vocabulary (`gpt2`).
 fn write_bytes(
     tokens: &Tokens,
     merges: &[(&str, &str)],
@@ -89,7 +89,7 @@ fn write_bytes(
         return Err(TranslationRule::unsupported(format!("a merge with a space, \"{left}\" and \"{right}\"")));
     }
     if pre.composes {
-        made.notes.push("llama.cpp takes text as it comes, where the tokenizer composes it (Unicode NFC)".into());
+        made.notes.push("llama.cpp does not normalize text to Unicode NFC, as this tokenizer does".into());
     }
     made.metadata.insert(MODEL, "gpt2");
     made.metadata.insert(PRE, pre.name());
@@ -106,7 +106,8 @@ fn write_tokens(tokens: &Tokens, spelled: impl Fn(&Token) -> String, made: &mut 
     made.metadata.insert(TOKEN_TYPE, tokens.places().iter().map(kind).collect::<Vec<i32>>());
 }
 
-/// A token as GGUF spells it: user-defined ones with spaces, since llama.cpp looks for them in the text as it comes.
+/// Returns the text of a token in GGUF. User-defined tokens contain spaces, since llama.cpp searches for them in the
+/// raw text.
 fn spelled(token: &Token, sentencepiece: bool) -> String {
     if sentencepiece && token.kind == Kind::UserDefined {
         token.text.replace(UNDERLINE, " ")
