@@ -88,7 +88,7 @@ pub enum FormatError {
     #[error("unit {unit}: {length} bytes, more than 2^28 (SPEC 3.6)")]
     UnitLength { unit: usize, length: u32 },
     #[error("unit {unit}: the tile of a tensor header is {tile}, not 0 (SPEC 3.6.2)")]
-    HeadTile { unit: usize, tile: u32 },
+    HeaderTile { unit: usize, tile: u32 },
     #[error("unit {unit}: there is no object {object} (SPEC 3.6.2)")]
     UnitObject { unit: usize, object: u32 },
     #[error("unit {unit} belongs to {name}, which is tied (SPEC 3.6.2)")]

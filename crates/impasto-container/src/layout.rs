@@ -197,7 +197,7 @@ fn check_unit<'a>(
     // For an object of unknown class, the number of tiles is unknown, so the field cannot be checked.
     if let Some(matrix) = matrix {
         if entry.is_header() && tile != 0 {
-            return Err(FormatError::HeadTile { unit, tile });
+            return Err(FormatError::HeaderTile { unit, tile });
         }
         let tiles = matrix.tile_count();
         if tile >= tiles {

@@ -81,7 +81,7 @@ fn tables_of_layers() {
         ("two tensor headers in layer 1", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 2, 1)], twice(5, 7)),
         ("a tile twice", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 1, 5, 1), (0, 0, 6, 1)], twice(6, 8)),
         ("a tile twice, once to be skipped", vec![(0, 0, 2, 1), (0, 0, 5, 1), (0, 0, 99, 1)], twice(6, 7)),
-        ("a tensor header with a tile", vec![(0, 3, 2, 1)], F::HeadTile { unit: 5, tile: 3 }),
+        ("a tensor header with a tile", vec![(0, 3, 2, 1)], F::HeaderTile { unit: 5, tile: 3 }),
         ("a tile after the last", vec![(0, 4, 5, 1)], F::UnitTile { unit: 5, tile: 4, name: w(), tiles: 4 }),
     ];
     check(cases.into_iter().map(|(what, more, rule)| (what, vec![grid(), on_lattice(&more)], rule)).collect());

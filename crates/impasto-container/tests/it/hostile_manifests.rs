@@ -210,7 +210,7 @@ fn manifests() {
             vec![void("a"), units(&[(0, 0, 2, 0)])],
             F::UnitTile { unit: 0, tile: 0, name: t("a"), tiles: 0 },
         ),
-        ("a tensor header with a tile", vec![grid(), units(&[(0, 1, 2, 0)])], F::HeadTile { unit: 0, tile: 1 }),
+        ("a tensor header with a tile", vec![grid(), units(&[(0, 1, 2, 0)])], F::HeaderTile { unit: 0, tile: 1 }),
         (
             "a tile twice, none missing",
             vec![asset("a", 4, 4), units(&[(0, 0, 0, 0), (0, 0, 1, 0)])],
