@@ -206,21 +206,24 @@ unsafe fn multiply_rows(
 fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
     let (m, n) = (x.len() / inputs, w.len() / inputs);
     assert_eq!(out.len(), m * n, "room for the products");
+    // The transposed product: gemm-f32 writes columns. (The crate `gemm` would do this, and compile products of binary64
+    // and of complex numbers too.)
+    //
     // SAFETY: `x` holds m rows and `w` n rows of `inputs` elements, `out` m rows of n. `out` is mutably borrowed, so it
     // aliases neither. Strides of slices fit isize.
     unsafe {
-        gemm::gemm(
-            m,
+        gemm_f32::gemm::f32::get_gemm_fn()(
             n,
+            m,
             inputs,
             out.as_mut_ptr(),
-            1,
             n as isize,
+            1,
             false,
-            x.as_ptr(),
+            w.as_ptr(),
             1,
             inputs as isize,
-            w.as_ptr(),
+            x.as_ptr(),
             inputs as isize,
             1,
             0.0,
@@ -228,7 +231,7 @@ fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Matrix products in binary32: a safe wrapper of the `gemm` crate.
+//! Matrix products in binary32: a safe wrapper of the crate `gemm-f32`.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ pub(crate) enum Threads {
     Rayon(usize),
 }
 
-impl From<Threads> for gemm::Parallelism {
+impl From<Threads> for gemm_common::Parallelism {
     fn from(threads: Threads) -> Self {
         match threads {
             Threads::One => Self::None,
@@ -103,24 +103,27 @@ fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_
     assert_eq!(k, b.layout.rows, "inner dimensions must match");
     let layout = Layout { rows: m, cols: n, row_stride: out_stride, col_stride: 1 };
     assert!(out_stride >= n && layout.span() <= out.len(), "output extends past its slice");
+    // The transposed product: gemm-f32 writes columns. (The crate `gemm` would do this, and compile products of binary64
+    // and of complex numbers too.)
+    //
     // SAFETY: `Mat::new` and the assertion above keep every element of the three matrices inside its slice. Rows of
     // `out` do not overlap, and `out` is borrowed mutably, so it aliases neither operand. Strides fit isize because
     // slices do.
     unsafe {
-        gemm::gemm(
-            m,
+        gemm_f32::gemm::f32::get_gemm_fn()(
             n,
+            m,
             k,
             out.as_mut_ptr(),
-            1,
             out_stride as isize,
+            1,
             add,
-            a.data.as_ptr(),
-            a.layout.col_stride as isize,
-            a.layout.row_stride as isize,
             b.data.as_ptr(),
-            b.layout.col_stride as isize,
             b.layout.row_stride as isize,
+            b.layout.col_stride as isize,
+            a.data.as_ptr(),
+            a.layout.row_stride as isize,
+            a.layout.col_stride as isize,
             if add { 1.0 } else { 0.0 },
             alpha,
             false,

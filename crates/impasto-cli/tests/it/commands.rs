@@ -154,14 +154,14 @@ fn calibrate_and_encode_with_what_it_measured() {
 fn encode_calibrates_by_itself() {
     let at = Workplace::new();
     at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(100));
-    let some = ["--calibration-tokens", "1024"];
+    let some = ["--calibration-tokens", "512"];
     let ways: [&[&str]; 6] = [
         &["--uncalibrated"],
         &some,
-        &["--calibration", "text.txt", "--calibration-tokens", "1024"],
-        &["--calibration-tokens", "1024", "--sequential"],
-        &["--calibration-tokens", "1024", "--floors", "conservative"],
-        &["--calibration-tokens", "1024", "--floors", "aggressive"],
+        &["--calibration", "text.txt", "--calibration-tokens", "512"],
+        &["--calibration-tokens", "512", "--sequential"],
+        &["--calibration-tokens", "512", "--floors", "conservative"],
+        &["--calibration-tokens", "512", "--floors", "aggressive"],
     ];
     let mut roots = Vec::new();
     for way in ways {

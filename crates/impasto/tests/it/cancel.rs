@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{listing, tiny};
+use crate::support::{few_of_tiny, listing, tiny};
 use impasto::calibrate::{CalibrateOptions, calibrate};
 use impasto::encode::{EncodeError, Extent, Layers, Options, Target, encode};
 use impasto::{Checkpoint, CheckpointWeights};
@@ -23,7 +23,8 @@ fn a_cancelled_encoding_leaves_the_old_file() {
     let path = folder.path().join("a.impasto");
     fs::write(&path, b"old").expect("writes");
     let before = listing(folder.path());
-    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let model = few_of_tiny();
+    let checkpoint = Checkpoint::open(&model.path).expect("a checkpoint");
     let lossy = Options::new(Target::BitsPerWeight(4.0));
     let below = vec![Extent::BitsPerWeight(3.0)];
     let layered = Options { layers: Layers { below, ..Layers::default() }, ..lossy.clone() };

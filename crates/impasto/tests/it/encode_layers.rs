@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::support::{Model, Tensor, decode, listing, open, tiny};
+use crate::support::{Model, Tensor, decode, few_of_tiny, listing, open, tiny};
 use impasto::encode::{EncodeError, Extent, Layers, Options, Report, Target, encode};
 use impasto::{Checkpoint, Cut, File, truncate};
 use impasto_core::DType;
@@ -94,10 +94,10 @@ fn every_float_comes_back() {
 
 #[test]
 fn bytes_do_not_depend_on_threads() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let model = few_of_tiny();
     let bytes = |threads: usize| {
-        let path = folder.path().join(format!("{threads}.impasto"));
-        encode_in(&tiny(), &path, &Options { threads, ..options(&BITS, true) }).expect("encodes");
+        let path = model.file(&format!("{threads}.impasto"));
+        encode_in(&model.path, &path, &Options { threads, ..options(&BITS, true) }).expect("encodes");
         fs::read(path).expect("a file")
     };
     assert!(bytes(1) == bytes(3));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Model, Tensor, decode, encode_to, listing, open, tiny, zoo};
+use crate::support::{Model, Tensor, decode, encode_to, few_of_tiny, listing, open, tiny, zoo};
 use impasto::encode::Target;
 use impasto::verify::verify;
 use impasto::{Checkpoint, File};
@@ -108,12 +108,11 @@ fn the_number_of_threads_changes_nothing() {
             .collect();
         assert!(files[0] == files[1] && files[0] == files[2], "{target:?}");
     }
+    let model = few_of_tiny();
     for bits in [2.0, 5.0] {
-        let folder = tempfile::tempdir().expect("a folder");
         let encode = |threads| {
-            let path = folder.path().join("tiny.impasto");
-            encode_to(&tiny(), &path, Target::BitsPerWeight(bits), threads).expect("encodes");
-            fs::read(path).expect("reads")
+            model.encode_with("a.impasto", Target::BitsPerWeight(bits), threads).expect("encodes");
+            fs::read(model.file("a.impasto")).expect("reads")
         };
         let one = encode(1);
         assert!(one == encode(2) && one == encode(7), "{bits}");

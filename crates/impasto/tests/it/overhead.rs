@@ -85,8 +85,12 @@ fn the_container_is_small_on_real_models() {
         if !path.join("config.json").is_file() {
             continue;
         }
-        for target in [Target::Lossless, Target::BitsPerWeight(4.0)] {
-            check(&path.display().to_string(), &path, &scratch.path().join("a.impasto"), target);
+        let name = path.display().to_string();
+        check(&name, &path, &scratch.path().join("a.impasto"), Target::Lossless);
+        // The generated model has the shapes of the large ones, whose lossy coding takes a minute.
+        let bytes = std::fs::metadata(path.join("model.safetensors")).map_or(u64::MAX, |weights| weights.len());
+        if bytes < 100 << 20 {
+            check(&name, &path, &scratch.path().join("a.impasto"), Target::BitsPerWeight(4.0));
         }
     }
 }

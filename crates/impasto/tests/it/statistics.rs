@@ -214,7 +214,7 @@ fn tokens(count: u32, vocabulary: u32) -> Vec<u32> {
 
 #[test]
 fn tiny_in_pieces() {
-    compare(&tiny(), &tokens(19 * 160 + 50, 4093), 160, 5);
+    compare(&tiny(), &tokens(19 * 48 + 20, 4093), 48, 5);
 }
 
 #[test]

@@ -199,6 +199,15 @@ pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/tiny")
 }
 
+/// Some matrices of the tiny model, with a sixth of its weights: for tests that encode many times.
+pub fn few_of_tiny() -> Model {
+    let checkpoint = impasto::Checkpoint::open(&tiny()).expect("the tiny model");
+    let few = checkpoint.tensors().iter().filter(|tensor| tensor.name.contains("layers.0."));
+    let few = few.map(|t| Tensor::new(&t.name, t.dtype, &t.shape, checkpoint.bytes(t).to_vec()));
+    let rows = Tensor::weights("model.embed_tokens.weight", DType::Bf16, &[512, 192], 1);
+    Model::single(few.chain([rows]).collect())
+}
+
 pub fn open(path: &Path) -> File {
     File::open(path).expect("a good file")
 }
