@@ -42,7 +42,7 @@ fn bad_files() {
         ("magic", damaged(1), 3, "not an Impasto file"),
         ("major", damaged(8), 3, "major version"),
         ("short", good[..50].to_vec(), 3, "too few for a header"),
-        ("manifest", damaged(100), 3, "manifest does not have the hash"),
+        ("manifest", damaged(100), 3, "the hash of the manifest is not the one in the header"),
         ("cut-early", good[..200].to_vec(), 3, "reaches past the end"),
         ("cut", good[..good.len() / 2].to_vec(), 5, "is absent"),
         ("damaged", damaged(good.len() / 2), 4, "is damaged"),
@@ -127,8 +127,10 @@ fn a_wrong_instruction_level() {
 #[test]
 fn sizes_that_cannot_be_met() {
     let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
-    at.run(&["encode", &tiny(), "-o", "a", "--size", "2KB", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"])
+        .fails(6, "are too few: the smallest file");
+    at.run(&["encode", &tiny(), "-o", "a", "--size", "2KB", "--uncalibrated"])
+        .fails(6, "are too few: the smallest file");
     at.run(&["encode", &tiny(), "-o", "a", "--size", "80MB", "--uncalibrated"]).fails(6, "--lossless");
     assert_eq!(at.left(), [] as [&str; 0]);
 }
@@ -152,7 +154,8 @@ fn places_that_cannot_be_written() {
 fn an_old_file_is_replaced_at_once_or_stays() {
     let at = Workplace::new();
     at.write("a", "the old file");
-    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"]).fails(6, "too small");
+    at.run(&["encode", &tiny(), "-o", "a", "--bpw", "0.05", "--uncalibrated"])
+        .fails(6, "are too few: the smallest file");
     assert_eq!(fs::read(at.path("a")).expect("reads"), b"the old file");
     at.run(&["encode", &tiny(), "-o", "a", "--bpw", "3", "--uncalibrated"]).ok();
     at.run(&["verify", "a"]).ok();

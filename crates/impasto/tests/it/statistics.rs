@@ -214,7 +214,7 @@ fn tokens(count: u32, vocabulary: u32) -> Vec<u32> {
 
 #[test]
 fn tiny_in_pieces() {
-    compare(&tiny(), &tokens(19 * 48 + 20, 4093), 48, 5);
+    compare(&tiny(), &tokens(19 * 24 + 20, 4093), 24, 5);
 }
 
 #[test]
