@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::layers::LAYERED;
 use crate::support::{Workplace, impasto, tiny};
 
 /// Number of times at which each command is killed, spread over slightly more than its duration.
@@ -54,13 +55,13 @@ fn kill_everywhere(at: &Workplace, args: &[&str]) {
 fn a_killed_encoding_leaves_no_half_file() {
     let at = Workplace::new();
     fs::create_dir(at.path("tmp")).expect("a folder");
-    kill_everywhere(&at, &["encode", &tiny(), "--layers", "4,lossless", "--uncalibrated"]);
+    kill_everywhere(&at, &["encode", &tiny(), "--bpw", "4", "--uncalibrated"]);
 }
 
 #[test]
 fn a_killed_truncation_leaves_no_half_file() {
     let at = Workplace::new();
     fs::create_dir(at.path("tmp")).expect("a folder");
-    at.run(&["encode", &tiny(), "-o", "layered", "--layers", "4,lossless", "--uncalibrated"]).ok();
+    fs::write(at.path("layered"), &*LAYERED).expect("writes");
     kill_everywhere(&at, &["truncate", "layered", "--layer", "2"]);
 }

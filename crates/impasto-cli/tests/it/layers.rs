@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::support::{Ran, Workplace, tiny};
 
 /// The tiny model in three layers.
-static LAYERED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub static LAYERED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let at = Workplace::new();
     at.run(&["encode", &tiny(), "-o", "a.impasto", "--layers", "2.5,4,lossless", "--uncalibrated"]).ok();
     fs::read(at.path("a.impasto")).expect("reads")
@@ -209,7 +209,7 @@ fn what_cannot_be_taken_is_said() {
 fn what_is_measured_is_in_the_file() {
     let at = Workplace::new();
     let words =
-        ["encode", &tiny(), "-o", "a.impasto", "--layers", "3,5,lossless", "--uncalibrated", "--measure", "--json"];
+        ["encode", &tiny(), "-o", "a.impasto", "--layers", "4,lossless", "--uncalibrated", "--measure", "--json"];
     let made = at.run(&words).json();
     let shown = at.run(&["inspect", "a.impasto", "--json"]).json();
     assert_eq!(made["root"], shown["root"]);
@@ -218,10 +218,7 @@ fn what_is_measured_is_in_the_file() {
     };
     let measured = klds(&shown);
     assert_eq!(measured, klds(&made));
-    assert!(
-        measured.len() == 3 && measured[0] > 5.0 * measured[1] && measured[1] > 0.0 && measured[2] == 0.0,
-        "{measured:?}"
-    );
+    assert!(measured.len() == 2 && measured[0] > 0.01 && measured[1] == 0.0, "{measured:?}");
     at.run(&["verify", "a.impasto"]).ok();
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::support::{Tensor, open, tiny};
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics, calibrate};
@@ -22,8 +23,9 @@ fn model(source: &dyn WeightSource) -> Model {
     Model::load(source, &RunOptions::float()).expect("a model")
 }
 
-/// Measures statistics on the beginning of the text.
-fn statistics(folder: &TempDir) -> Statistics {
+/// Statistics of the beginning of the text.
+static STATISTICS: LazyLock<Statistics> = LazyLock::new(|| {
+    let folder = TempDir::new().expect("a folder");
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let tiny = model(&CheckpointWeights::new(&checkpoint));
     let mut tokens = tiny.tokenizer().expect("a tokenizer").encode(TEXT, true).expect("tokens");
@@ -37,7 +39,7 @@ fn statistics(folder: &TempDir) -> Statistics {
     assert_eq!((info.tokens, info.held_back_tokens, info.linears.len()), (2048, 256, 6 * 7 + 1));
     assert!(info.linears.values().all(|linear| linear.sensitivity > 0.0));
     Statistics::open(&path).expect("what was written")
-}
+});
 
 fn encoded(path: &Path, bits: f64, threads: usize, statistics: Option<&Statistics>) -> Result<Vec<u8>, EncodeError> {
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
@@ -50,7 +52,6 @@ fn encoded(path: &Path, bits: f64, threads: usize, statistics: Option<&Statistic
 #[test]
 fn calibrated_files_are_better_and_the_same_for_any_threads() {
     let folder = TempDir::new().expect("a folder");
-    let statistics = statistics(&folder);
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let original = model(&CheckpointWeights::new(&checkpoint));
     let end = TEXT.char_indices().nth_back(MEASURED).map_or(TEXT, |(at, _)| &TEXT[at..]);
@@ -64,22 +65,21 @@ fn calibrated_files_are_better_and_the_same_for_any_threads() {
         let divergence = kld(original.network(), coded.network(), &text, &options, &mut |_| ());
         (divergence.expect("scores").mean.value, bytes)
     };
-    let ((plain, _), (calibrated, bytes)) = (divergence(None), divergence(Some(&statistics)));
+    let ((plain, _), (calibrated, bytes)) = (divergence(None), divergence(Some(&STATISTICS)));
     println!("KLD at 4.5 bits: {plain:.4} without, {calibrated:.4} with statistics");
     assert!(calibrated < 0.6 * plain, "{calibrated} against {plain}");
 
-    assert!(bytes == encoded(&path, 4.5, 1, Some(&statistics)).expect("encodes"));
+    assert!(bytes == encoded(&path, 4.5, 1, Some(&STATISTICS)).expect("encodes"));
 }
 
 #[test]
 fn statistics_of_another_model_are_refused() {
     let folder = TempDir::new().expect("a folder");
-    let statistics = statistics(&folder);
     let other = crate::support::Model::single(vec![Tensor::weights("w", impasto_core::DType::Bf16, &[128, 128], 1)]);
     let checkpoint = Checkpoint::open(&other.path).expect("a checkpoint");
     let options = Options::new(Target::BitsPerWeight(8.0));
     let path = folder.path().join("x.impasto");
-    let calibrated = Calibrated { statistics: &statistics, sequential: None };
+    let calibrated = Calibrated { statistics: &STATISTICS, sequential: None };
     let refused = encode_calibrated(&checkpoint, &path, &options, Some(&calibrated), &|_| ControlFlow::Continue(()));
     assert!(matches!(refused, Err(EncodeError::OtherModel { .. })));
     let shown = Statistics::open(&tiny()).err().expect("no statistics").to_string();
