@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 
-/// An instruction set that kernels are written for. Every kernel gives bit-identical results with each of them.
+/// An instruction set that kernels are written for. Every kernel gives bit-identical results with each of them. (Products
+/// of float matrices by `gemm-f32` are not among them: they choose their own instructions.)
 ///
 /// Displayed and parsed as `scalar`, `avx2`, `avx512`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

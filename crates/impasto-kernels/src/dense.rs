@@ -283,7 +283,7 @@ mod tests {
     use impasto_core::rng::SplitMix64;
 
     #[test]
-    fn dots_are_the_same_bits_at_every_level() {
+    fn dots_are_the_same_bits_with_every_isa() {
         let mut rng = SplitMix64::new(3);
         for length in [0, 1, 31, 32, 33, 576, 1001] {
             let mut random = || (0..length).map(|_| rng.next_f64() as f32 - 0.5).collect::<Vec<f32>>();

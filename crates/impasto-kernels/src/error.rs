@@ -5,6 +5,6 @@
 #[non_exhaustive]
 pub enum KernelError {
     /// The thread pool could not be built.
-    #[error("threads: {0}")]
+    #[error("cannot start threads: {0}")]
     Threads(String),
 }

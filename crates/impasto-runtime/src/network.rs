@@ -211,7 +211,7 @@ impl Runtime {
         room.turn(&self.config.ropes, pieces);
         weights.blocks.iter().try_for_each(|block| {
             let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index };
-            block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.steps, &mut pass))
+            block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.ops, &mut pass))
         })
     }
 
@@ -274,8 +274,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Runs the tokens of all sequences, [`PREFILL`] at a time, and returns the wanted rows of each. After an error, the
-    /// caches may hold some of the tokens.
+    /// Runs the tokens of all sequences, [`PREFILL`] at a time, and returns the wanted rows of each. After an error,
+    /// the caches may hold some of the tokens.
     fn hidden_by_pieces(
         &self,
         weights: &Weights,

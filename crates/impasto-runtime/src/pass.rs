@@ -1,4 +1,4 @@
-//! Runs the steps of a sublayer with fast kernels, for tokens of several sequences at once.
+//! Runs the operations of a sublayer with fast kernels, for tokens of several sequences at once.
 
 use std::sync::Arc;
 

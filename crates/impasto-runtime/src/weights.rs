@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use impasto_kernels::Pool;
+use impasto_kernels::{KernelError, Pool};
 use impasto_model::graph::{Block, Ends, check_shape};
 use impasto_model::{ModelError, Result, WeightSource};
 
@@ -91,7 +91,10 @@ impl Runtime {
             _ => Ok(()),
         };
         admit(shape[0].saturating_mul(shape[1]) / 8)?;
-        let pool = Pool::new(1).map_err(|error| ModelError::Threads(error.to_string()))?;
+        let pool = Pool::new(1).map_err(|error| match error {
+            KernelError::Threads(reason) => ModelError::Threads(reason),
+            other => ModelError::Threads(other.to_string()),
+        })?;
         let (decode, pack, warnings) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
         let loader = MatrixLoader {
             source,

@@ -1,7 +1,7 @@
 //! The reference decoder: a decoder-only transformer in binary32.
 //!
-//! It runs the steps of the network's description ([`crate::graph`]) with kernels written for clarity: each value is a
-//! separate matrix, and the `gemm` crate computes the products.
+//! It runs the operations of the network's description ([`crate::graph`]) with kernels written for clarity: each value
+//! is a separate matrix, and the `gemm` crate computes the products.
 //!
 //! A [`Decoder`] holds all weights and runs a text. A [`Frame`] holds everything but the blocks; with it, a [`Walk`]
 //! takes many windows forward through one block after another, and a [`WalkBack`] takes their gradients backward.
@@ -152,7 +152,7 @@ impl Decoder {
         for (index, block) in self.blocks.iter().enumerate() {
             let over = Over::After { store, block: index, past };
             let mut pass = Pass::new(&mut x, over, &tables, self.frame.threads, watch);
-            block.sublayers.iter().for_each(|sublayer| pass.run(&sublayer.steps));
+            block.sublayers.iter().for_each(|sublayer| pass.run(&sublayer.ops));
         }
         cache.advance(tokens, context);
         Ok(x)

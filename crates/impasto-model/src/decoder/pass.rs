@@ -1,4 +1,4 @@
-//! Runs the steps of a sublayer with the reference kernels.
+//! Runs the operations of a sublayer with the reference kernels.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use super::elementwise::{add, gated, rms_norm, rope};
 use super::layer::{Layer, Watch, split};
 use crate::cache::Plain;
 use crate::config::Activation;
-use crate::graph::{self, Attention, Backend, Rotation, Step, Value};
+use crate::graph::{self, Attention, Backend, Op, Rotation, Value};
 use crate::product::Threads;
 
 /// The tokens of a pass.
@@ -27,7 +27,7 @@ pub(super) enum Over<'a> {
     },
 }
 
-/// A pass over some tokens: what steps need besides weights, and the values that they compute.
+/// A pass over some tokens: what operations need besides weights, and the values that they compute.
 pub(super) struct Pass<'a, 'w, 'p> {
     /// The residual stream, tokens x hidden size.
     stream: &'a mut [f32],
@@ -57,15 +57,15 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         Self { keep: true, ..self }
     }
 
-    pub(super) fn run<'s>(&mut self, steps: impl IntoIterator<Item = &'s Step<Layer, Vec<f32>>>) {
-        let Ok(()) = graph::run(steps, self);
+    pub(super) fn run<'s>(&mut self, ops: impl IntoIterator<Item = &'s Op<Layer, Vec<f32>>>) {
+        let Ok(()) = graph::run(ops, self);
     }
 
     fn place(&self, value: Value) -> usize {
         if self.keep { value.id } else { value.slot }
     }
 
-    /// A value that an earlier step computed, or the residual stream.
+    /// A value that an earlier operation computed, or the residual stream.
     pub(super) fn get(&self, value: Value) -> &[f32] {
         match self.place(value) {
             0 => self.stream,
@@ -73,9 +73,9 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         }
     }
 
-    /// Passes the input of a step's linear layers to the probe.
-    pub(super) fn show(&mut self, step: &Step<Layer, Vec<f32>>) {
-        if let Step::Linear { x, layers, .. } = step {
+    /// Passes the input of an operation's linear layers to the probe.
+    pub(super) fn show(&mut self, op: &Op<Layer, Vec<f32>>) {
+        if let Op::Linear { x, layers, .. } = op {
             self.show_input(*x, layers);
         }
     }
@@ -97,7 +97,7 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         Ok(())
     }
 
-    /// The buffer in which `y` is computed in place: `x` itself, or a copy if a later step needs `x`.
+    /// The buffer in which `y` is computed in place: `x` itself, or a copy if a later operation needs `x`.
     fn take(&mut self, x: Value, y: Value) -> Vec<f32> {
         match self.place(x) {
             place if place > 0 && place == self.place(y) => std::mem::take(&mut self.values[place]),

@@ -110,8 +110,8 @@ impl Walk {
             for piece in pieces(self.window, self.width, self.stream.len()) {
                 let (mut x, mut watch) = (self.stream[piece].to_vec(), Watch(Some(&mut *probe)));
                 let mut pass = Pass::new(&mut x, Over::Windows(self.window), &tables, frame.threads, &mut watch);
-                pass.run(&sublayer.steps[..last]);
-                pass.show(&sublayer.steps[last]);
+                pass.run(&sublayer.ops[..last]);
+                pass.show(&sublayer.ops[last]);
             }
         });
     }
@@ -121,13 +121,13 @@ impl Walk {
     /// # Panics
     /// If `block` does not belong to `frame` or has no sublayer with this index.
     pub fn advance(&mut self, frame: &Frame, block: &Block, sublayer: usize, mut probe: Option<&mut dyn Probe>) {
-        let steps = &block.sublayers[sublayer].steps;
+        let ops = &block.sublayers[sublayer].ops;
         let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
                 let watch = &mut Watch(probe.as_mut().map(|probe| &mut **probe as &mut dyn Probe));
                 let over = Over::Windows(self.window);
-                Pass::new(&mut self.stream[piece], over, &tables, frame.threads, watch).run(steps);
+                Pass::new(&mut self.stream[piece], over, &tables, frame.threads, watch).run(ops);
             }
         });
     }

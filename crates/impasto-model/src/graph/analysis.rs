@@ -1,40 +1,38 @@
-//! Analysis of a sublayer's steps: where values are stored, and which values gradients need.
+//! Analysis of a sublayer's operations: where values are stored, and which values gradients need.
 
-use super::{Network, Step, Sublayer, Value};
+use super::{Network, Op, Sublayer, Value};
 
 impl Network {
     /// Number of slots that the sublayers need, including that of the residual stream.
     pub fn slots(&self) -> usize {
-        let steps = self.blocks.iter().flat_map(|block| &block.sublayers).flat_map(|sublayer| &sublayer.steps);
-        1 + steps.flat_map(Step::outputs).map(|value| value.slot).max().unwrap_or(0)
+        let ops = self.blocks.iter().flat_map(|block| &block.sublayers).flat_map(|sublayer| &sublayer.ops);
+        1 + ops.flat_map(Op::outputs).map(|value| value.slot).max().unwrap_or(0)
     }
 }
 
 impl<L, V> Sublayer<L, V> {
     /// Number of values, including the residual stream.
     pub fn values(&self) -> usize {
-        1 + self.steps.iter().flat_map(Step::outputs).map(|value| value.id).max().unwrap_or(0)
+        1 + self.ops.iter().flat_map(Op::outputs).map(|value| value.id).max().unwrap_or(0)
     }
 
-    /// Assigns a slot to each value: that of its input if the step can work in place and no later step needs the input,
-    /// otherwise the lowest free slot.
+    /// Assigns a slot to each value: that of its input if the operation can work in place and no later operation needs
+    /// the input, otherwise the lowest free slot.
     pub(super) fn assign_slots(&mut self) {
         let mut last = vec![0; self.values()];
-        for (at, step) in self.steps.iter().enumerate() {
-            step.inputs().for_each(|value| last[value.id] = at);
+        for (at, op) in self.ops.iter().enumerate() {
+            op.inputs().for_each(|value| last[value.id] = at);
         }
         let mut slots = vec![0; last.len()];
         // The value in each slot. Slot 0 is reserved for the residual stream.
         let mut taken: Vec<Option<usize>> = vec![Some(0)];
-        for (at, step) in self.steps.iter().enumerate() {
+        for (at, op) in self.ops.iter().enumerate() {
             let ends_here = |value: &Value| value.id != 0 && last[value.id] == at;
-            let in_place = match step {
-                Step::Norm { x, .. } | Step::Rotate { x, .. } | Step::Gate { gate: x, .. } => {
-                    Some(*x).filter(ends_here)
-                }
+            let in_place = match op {
+                Op::Norm { x, .. } | Op::Rotate { x, .. } | Op::Gate { gate: x, .. } => Some(*x).filter(ends_here),
                 _ => None,
             };
-            for y in step.outputs() {
+            for y in op.outputs() {
                 let slot = match in_place {
                     Some(x) => slots[x.id],
                     None => taken.iter().position(Option::is_none).unwrap_or(taken.len()),
@@ -43,44 +41,44 @@ impl<L, V> Sublayer<L, V> {
                 taken[slot] = Some(y.id);
                 slots[y.id] = slot;
             }
-            for x in step.inputs().filter(ends_here) {
-                // A step that works in place has already put its output in this slot.
+            for x in op.inputs().filter(ends_here) {
+                // An operation that works in place has already put its output in this slot.
                 if taken[slots[x.id]] == Some(x.id) {
                     taken[slots[x.id]] = None;
                 }
             }
         }
-        for value in self.steps.iter_mut().flat_map(Step::values_mut) {
+        for value in self.ops.iter_mut().flat_map(Op::values_mut) {
             value.slot = slots[value.id];
         }
     }
 
-    /// For each step, whether the backward pass must recompute it, because gradients depend on its output.
+    /// For each operation, whether the backward pass must recompute it, because gradients depend on its output.
     pub fn needed_backward(&self) -> Vec<bool> {
         let mut needed = vec![false; self.values()];
-        for step in &self.steps {
-            step.values_of_gradient().for_each(|value| needed[value.id] = true);
+        for op in &self.ops {
+            op.values_of_gradient().for_each(|value| needed[value.id] = true);
         }
-        let mut steps: Vec<bool> = self
-            .steps
+        let mut ops: Vec<bool> = self
+            .ops
             .iter()
             .rev()
-            .map(|step| {
-                let wanted = step.outputs().iter().any(|value| needed[value.id]);
+            .map(|op| {
+                let wanted = op.outputs().iter().any(|value| needed[value.id]);
                 if wanted {
-                    step.inputs().for_each(|value| needed[value.id] = true);
+                    op.inputs().for_each(|value| needed[value.id] = true);
                 }
                 wanted
             })
             .collect();
-        steps.reverse();
-        steps
+        ops.reverse();
+        ops
     }
 }
 
-impl<L, V> Step<L, V> {
-    /// The inputs whose values the gradient of the step depends on. Products with weights and rotations are linear and
-    /// need none.
+impl<L, V> Op<L, V> {
+    /// The inputs whose values the gradient of the operation depends on. Products with weights and rotations are linear
+    /// and need none.
     fn values_of_gradient(&self) -> impl Iterator<Item = Value> {
         let depends = matches!(self, Self::Norm { .. } | Self::Attend { .. } | Self::Gate { .. });
         self.inputs().filter(move |_| depends)

@@ -1,20 +1,20 @@
 //! Builds the description of a network from its configuration. Tensor names are those of transformers.
 
-use super::{Attention, Block, Ends, LinearSpec, Network, Rotation, Step, Sublayer, Value, VectorSpec};
+use super::{Attention, Block, Ends, LinearSpec, Network, Op, Rotation, Sublayer, Value, VectorSpec};
 use crate::config::{Activation, DecoderConfig};
 
-/// Collects the steps of a sublayer.
+/// Collects the operations of a sublayer.
 struct Builder<'a> {
     config: &'a DecoderConfig,
     /// Prefix of the names of the block's tensors.
     prefix: String,
-    steps: Vec<Step<LinearSpec, VectorSpec>>,
+    ops: Vec<Op<LinearSpec, VectorSpec>>,
     values: usize,
 }
 
 impl<'a> Builder<'a> {
     fn new(config: &'a DecoderConfig, prefix: &str, block: usize) -> Self {
-        Self { config, prefix: format!("{prefix}layers.{block}."), steps: Vec::new(), values: 1 }
+        Self { config, prefix: format!("{prefix}layers.{block}."), ops: Vec::new(), values: 1 }
     }
 
     /// The residual stream.
@@ -22,7 +22,7 @@ impl<'a> Builder<'a> {
         Value { id: 0, slot: 0, width: self.config.hidden_size }
     }
 
-    /// A new value, the output of the next step.
+    /// A new value, the output of the next operation.
     fn value(&mut self, width: usize) -> Value {
         let id = self.values;
         self.values += 1;
@@ -33,7 +33,7 @@ impl<'a> Builder<'a> {
     fn norm(&mut self, x: Value, part: &str, width: usize) -> Value {
         let y = self.value(x.width);
         let weight = vector(self.config, format!("{}{part}.weight", self.prefix), width);
-        self.steps.push(Step::Norm { x, y, weight, eps: self.config.rms_norm_eps });
+        self.ops.push(Op::Norm { x, y, weight, eps: self.config.rms_norm_eps });
         y
     }
 
@@ -45,7 +45,7 @@ impl<'a> Builder<'a> {
         };
         let layers = parts.map(layer).into();
         let y = parts.map(|(_, outputs)| self.value(outputs));
-        self.steps.push(Step::Linear { x, layers, y: y.into() });
+        self.ops.push(Op::Linear { x, layers, y: y.into() });
         y
     }
 
@@ -63,7 +63,7 @@ impl<'a> Builder<'a> {
         let widths = parts.map(|(_, outputs)| outputs);
         let [wide] = self.linear(x, [(fused, widths.iter().sum())], bias);
         let y = widths.map(|width| self.value(width));
-        self.steps.push(Step::Split { x: wide, y: y.into() });
+        self.ops.push(Op::Split { x: wide, y: y.into() });
         y
     }
 
@@ -73,8 +73,8 @@ impl<'a> Builder<'a> {
             true => self.norm(x, post, x.width),
             false => x,
         };
-        self.steps.push(Step::Add { x });
-        let mut sublayer = Sublayer { steps: self.steps };
+        self.ops.push(Op::Add { x });
+        let mut sublayer = Sublayer { ops: self.ops };
         sublayer.assign_slots();
         sublayer
     }
@@ -96,7 +96,7 @@ fn attention(config: &DecoderConfig, prefix: &str, block: usize) -> Sublayer {
         }
         if let Some(rope) = config.blocks[block].rope {
             let y = b.value(heads.width);
-            b.steps.push(Step::Rotate { x: *heads, y, by: Rotation { rope, dim: config.ropes[rope].dim, head } });
+            b.ops.push(Op::Rotate { x: *heads, y, by: Rotation { rope, dim: config.ropes[rope].dim, head } });
             *heads = y;
         }
     }
@@ -109,7 +109,7 @@ fn attention(config: &DecoderConfig, prefix: &str, block: usize) -> Sublayer {
         softcap: config.attention_softcap,
         window: config.blocks[block].window,
     };
-    b.steps.push(Step::Attend { q, k, v, y: mixed, how });
+    b.ops.push(Op::Attend { q, k, v, y: mixed, how });
     let [out] = b.linear(mixed, [("self_attn.o_proj", config.hidden_size)], config.biases.output);
     b.finish(out, "post_attention_layernorm")
 }
@@ -125,7 +125,7 @@ fn mlp(config: &DecoderConfig, prefix: &str, block: usize) -> Sublayer {
     let [gate, up] = b.projections(normed, parts, "mlp.gate_up_proj", bias);
     let gated = b.value(inner);
     let activation: Activation = config.activation;
-    b.steps.push(Step::Gate { gate, up, y: gated, activation });
+    b.ops.push(Op::Gate { gate, up, y: gated, activation });
     let [out] = b.linear(gated, [("mlp.down_proj", config.hidden_size)], bias);
     b.finish(out, "post_feedforward_layernorm")
 }

@@ -1,31 +1,32 @@
-//! The description of a network as data: its tensors, and the steps that it computes with them.
+//! The description of a network as data: its tensors, and the operations that it computes with them.
 //!
 //! This is the only description of an architecture. It is built once, from the configuration ([`describe`]), and
 //! everything else follows it: loading takes names and shapes from it, the reference and the fast runtime [`run`] its
-//! steps with their own kernels ([`Backend`]), calibration runs them one sublayer at a time, and the backward pass
+//! operations with their own kernels ([`Backend`]), calibration runs them one sublayer at a time, and the backward pass
 //! takes them in reverse.
 //!
 //! ```text
 //! Network -> Ends: embedding, last norm, output projection
-//!         -> Block -> Sublayer -> Step, Step, ..., Add      x = x + f(x), x being the residual stream
+//!         -> Block -> Sublayer -> Op, Op, ..., Add      x = x + f(x), x being the residual stream
 //! ```
 //!
-//! A sublayer (Vaswani et al., arXiv 1706.03762) is a sequence of [`Step`]s over numbered [`Value`]s, each computed by
-//! one step. All types are generic over the type of a linear layer and that of a weight vector: specifications
+//! A sublayer (Vaswani et al., arXiv 1706.03762) is a sequence of [`Op`]s over numbered [`Value`]s, each computed by
+//! one operation. All types are generic over the type of a linear layer and that of a weight vector: specifications
 //! ([`LinearSpec`], [`VectorSpec`]) in a description, the weights themselves in a loaded network ([`Block::try_map`]).
 //! A loaded network is therefore its own description, and the two cannot disagree.
 //!
 //! # Adding an architecture
 //!
-//! An architecture with the same steps in another order (norms elsewhere, attention and MLP in parallel, another gate)
-//! needs a row in `config/family.rs` and, if its blocks are built in a new way, a branch in `build.rs`. An architecture
-//! with a new operation adds a variant of [`Step`] and a method of [`Backend`]; the compiler then reports every place
-//! that must handle it:
+//! An architecture with the same operations in another order (norms elsewhere, attention and MLP in parallel, another
+//! gate) needs a row in `config/family.rs` and, if its blocks are built in a new way, a branch in `build.rs`. An
+//! architecture with a new operation adds a variant of [`Op`] and a method of [`Backend`]; the compiler then reports
+//! every place that must handle it:
 //!
-//! * *Mixture of experts*: a step with a router and, for each expert, a gated MLP; it routes each token to a few
-//!   experts. If the step has its layers as `L` and `V`, as all steps do, then loading, packing and calibration find
+//! * *Mixture of experts*: an operation with a router and, for each expert, a gated MLP; it routes each token to a few
+//!   experts. If the operation has its layers as `L` and `V`, as all do, then loading, packing and calibration find
 //!   them.
-//! * *Convolutions and state-space layers*: a step each, in a sublayer in place of attention. Their state is stored
+//! * *Convolutions and state-space layers*: an operation each, in a sublayer in place of attention. Their state is
+//! stored
 //!   with keys and values in the network's [`KvStorage`](crate::cache::KvStorage), by block.
 //! * *Latent attention*: existing linear layers and norms compute queries, keys and values from the latent value;
 //!   [`Attention`] gets a width of values that differs from that of keys.
@@ -36,11 +37,11 @@
 mod analysis;
 mod build;
 mod load;
-mod step;
+mod op;
 
 pub use build::describe;
 pub use load::{Loader, check_shape, names, tensor};
-pub use step::{Attention, Backend, Rotation, Step, Value, run};
+pub use op::{Attention, Backend, Op, Rotation, Value, run};
 
 /// A network, with linear layers of type `L` and weight vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,8 +83,8 @@ pub struct Block<L = LinearSpec, V = VectorSpec> {
 /// A part of a block that reads the residual stream and adds to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sublayer<L = LinearSpec, V = VectorSpec> {
-    /// The steps, in order; the last is an [`Step::Add`].
-    pub steps: Vec<Step<L, V>>,
+    /// The operations, in order; the last is an [`Op::Add`].
+    pub ops: Vec<Op<L, V>>,
 }
 
 /// A linear layer, y = W x + b.
@@ -161,15 +162,15 @@ impl<L, V> Ends<L, V> {
 impl<L, V> Sublayer<L, V> {
     /// The linear layers, grouped by the input that they share, in the order in which they run.
     pub fn groups(&self) -> impl Iterator<Item = &[L]> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::Linear { layers, .. } => Some(layers.as_slice()),
+        self.ops.iter().filter_map(|op| match op {
+            Op::Linear { layers, .. } => Some(layers.as_slice()),
             _ => None,
         })
     }
 
-    /// Index of the last step of linear layers.
+    /// Index of the last operation of linear layers.
     pub fn last_linear(&self) -> Option<usize> {
-        self.steps.iter().rposition(|step| matches!(step, Step::Linear { .. }))
+        self.ops.iter().rposition(|op| matches!(op, Op::Linear { .. }))
     }
 }
 
@@ -181,18 +182,18 @@ impl<L, V> Block<L, V> {
 
     /// The linear layers, mutably.
     pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut L> {
-        let steps = self.sublayers.iter_mut().flat_map(|sublayer| &mut sublayer.steps);
-        steps.flat_map(|step| match step {
-            Step::Linear { layers, .. } => layers.as_mut_slice(),
+        let ops = self.sublayers.iter_mut().flat_map(|sublayer| &mut sublayer.ops);
+        ops.flat_map(|op| match op {
+            Op::Linear { layers, .. } => layers.as_mut_slice(),
             _ => &mut [],
         })
     }
 
     /// The vectors of weights in the order in which they are used.
     pub fn vectors(&self) -> impl Iterator<Item = &V> {
-        let steps = self.sublayers.iter().flat_map(|sublayer| &sublayer.steps);
-        steps.filter_map(|step| match step {
-            Step::Norm { weight, .. } => Some(weight),
+        let ops = self.sublayers.iter().flat_map(|sublayer| &sublayer.ops);
+        ops.filter_map(|op| match op {
+            Op::Norm { weight, .. } => Some(weight),
             _ => None,
         })
     }
@@ -212,8 +213,8 @@ impl<L, V> Block<L, V> {
         mut vector: impl FnMut(&V) -> Result<W, E>,
     ) -> Result<Block<M, W>, E> {
         let mut sublayer = |sublayer: &Sublayer<L, V>| {
-            let steps = sublayer.steps.iter().map(|step| step.try_map(&mut linear, &mut vector));
-            Ok(Sublayer { steps: steps.collect::<Result<_, E>>()? })
+            let ops = sublayer.ops.iter().map(|op| op.try_map(&mut linear, &mut vector));
+            Ok(Sublayer { ops: ops.collect::<Result<_, E>>()? })
         };
         let sublayers = self.sublayers.iter().map(&mut sublayer).collect::<Result<_, E>>()?;
         Ok(Block { index: self.index, first_input: self.first_input, sublayers })

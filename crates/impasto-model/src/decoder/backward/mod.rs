@@ -1,14 +1,14 @@
 //! The backward pass: gradients of the loss with respect to activations. Weights are constant.
 //!
 //! A window runs forward once, and the residual stream before each sublayer is kept: 2 x blocks x tokens x hidden size
-//! values, and nothing else. The backward pass takes the steps of each sublayer in reverse and first recomputes the
-//! values that gradients depend on. This excludes the last product and the attention itself, unless a norm follows
+//! values, and nothing else. The backward pass takes the operations of each sublayer in reverse and first recomputes
+//! the values that gradients depend on. This excludes the last product and the attention itself, unless a norm follows
 //! them. A function `f_backward` takes the gradient of the result of `f` and returns that of its input.
 
 mod attention;
 mod elementwise;
 mod head;
-mod steps;
+mod ops;
 mod walk;
 
 use super::layer::Watch;
@@ -65,9 +65,9 @@ impl Frame {
 }
 
 impl Decoder {
-    /// Runs the window `tokens` forward and backward, from an empty context. The loss, in nats, is the sum over positions
-    /// t of -ln p(label t | tokens 0..=t). `probe` receives the inputs of the linear layers and the gradients of their
-    /// outputs.
+    /// Runs the window `tokens` forward and backward, from an empty context. The loss, in nats, is the sum over
+    /// positions t of -ln p(label t | tokens 0..=t). `probe` receives the inputs of the linear layers and the gradients
+    /// of their outputs.
     ///
     /// With [`Labels::Sampled`], the mean of a squared gradient over many windows is the diagonal F of the Fisher
     /// information: an error d in that output costs a KL divergence of about F d^2 / 2 (Martens, arXiv 1412.1193,
@@ -91,7 +91,7 @@ impl Decoder {
             for sublayer in sublayers() {
                 kept.extend_from_slice(&x);
                 let over = Over::Windows(tokens.len());
-                Pass::new(&mut x, over, &tables, frame.threads, watch).run(&sublayer.steps);
+                Pass::new(&mut x, over, &tables, frame.threads, watch).run(&sublayer.ops);
             }
             watch.show(std::slice::from_ref(frame.ends.projection()), &frame.normed(&x));
 

@@ -1,4 +1,4 @@
-use super::super::{Block, Step, describe};
+use super::super::{Block, Op, describe};
 use crate::config::DecoderConfig;
 
 /// A block of the network of a configuration with these options.
@@ -14,25 +14,25 @@ const LLAMA: &str = r#""model_type": "llama""#;
 const PHI3: &str = r#""model_type": "phi3""#;
 const GEMMA3: &str = r#""model_type": "gemma3_text", "sliding_window": 4"#;
 
-/// No step overwrites a value that is still to be read, except in place.
+/// No operation overwrites a value that is still to be read, except in place.
 #[test]
 fn slots_hold_values_as_long_as_they_are_needed() {
     for options in [LLAMA, PHI3, GEMMA3] {
         for sublayer in block(options).sublayers {
-            let steps = &sublayer.steps;
+            let ops = &sublayer.ops;
             let mut lies = vec![Some(0); 1];
-            for (at, step) in steps.iter().enumerate() {
-                for x in step.inputs() {
-                    assert_eq!(lies[x.slot], Some(x.id), "{step:?} reads another value");
+            for (at, op) in ops.iter().enumerate() {
+                for x in op.inputs() {
+                    assert_eq!(lies[x.slot], Some(x.id), "{op:?} reads another value");
                 }
-                for y in step.outputs() {
+                for y in op.outputs() {
                     assert_ne!(y.slot, 0, "slot 0 is reserved for the residual stream");
                     lies.resize(lies.len().max(y.slot + 1), None);
                     let lost = lies[y.slot].replace(y.id);
-                    let later = steps[at + 1..].iter().flat_map(|step| step.inputs()).any(|x| Some(x.id) == lost);
-                    assert!(!later, "{step:?} overwrites a value that is still to be read");
+                    let later = ops[at + 1..].iter().flat_map(|op| op.inputs()).any(|x| Some(x.id) == lost);
+                    assert!(!later, "{op:?} overwrites a value that is still to be read");
                 }
-                let outputs = step.outputs().iter().map(|y| y.slot);
+                let outputs = op.outputs().iter().map(|y| y.slot);
                 assert_eq!(outputs.clone().collect::<std::collections::BTreeSet<_>>().len(), outputs.len());
             }
             assert!(lies.len() <= 5, "{} slots", lies.len());
@@ -62,6 +62,6 @@ fn inputs_are_counted_through_the_network() {
     assert_eq!((block.first_input, block.inputs(), block.layers().count()), (4, 4, 7));
     let mlp = &block.sublayers[1];
     assert_eq!(mlp.last_linear(), Some(3));
-    let Step::Linear { x, layers, .. } = &mlp.steps[3] else { panic!("{mlp:?}") };
+    let Op::Linear { x, layers, .. } = &mlp.ops[3] else { panic!("{mlp:?}") };
     assert_eq!((x.width, layers[0].name.as_str()), (20, "model.layers.1.mlp.down_proj.weight"));
 }

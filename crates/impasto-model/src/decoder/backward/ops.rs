@@ -1,4 +1,4 @@
-//! The backward pass of a sublayer: each step turns the gradient of its output into that of its inputs.
+//! The backward pass of a sublayer: each operation turns the gradient of its output into that of its inputs.
 
 use rayon::prelude::*;
 
@@ -9,14 +9,14 @@ use crate::decoder::elementwise::add;
 use crate::decoder::layer::{Layer, Watch, join};
 use crate::decoder::pass::{Over, Pass};
 use crate::decoder::{Frame, Sublayer};
-use crate::graph::{Attention, Step, Value};
+use crate::graph::{Attention, Op, Value};
 
 /// Gradients with respect to the values of a sublayer.
 struct Gradients<'a> {
     /// Of the residual stream: at first after the sublayer, in the end before it.
     stream: &'a mut [f32],
-    /// Of the other values, by id; empty before the first reader adds to it and after the step that made the value took
-    /// it.
+    /// Of the other values, by id; empty before the first reader adds to it and after the operation that made the value
+    /// took it.
     values: Vec<Vec<f32>>,
 }
 
@@ -51,36 +51,36 @@ impl Frame {
         let (mut x, mut watch) = (x.to_vec(), Watch(None));
         let mut pass = Pass::new(&mut x, Over::Windows(window), tables, self.threads, &mut watch).keeping();
         let needed = sublayer.needed_backward();
-        pass.run(sublayer.steps.iter().zip(needed).filter_map(|(step, needed)| needed.then_some(step)));
+        pass.run(sublayer.ops.iter().zip(needed).filter_map(|(op, needed)| needed.then_some(op)));
 
         let mut gradients = Gradients { stream: gradient, values: vec![Vec::new(); sublayer.values()] };
-        for step in sublayer.steps.iter().rev() {
-            match step {
-                Step::Add { x } => gradients.add(*x, gradients.stream.to_vec()),
-                Step::Norm { x, y, weight, eps } => {
+        for op in sublayer.ops.iter().rev() {
+            match op {
+                Op::Add { x } => gradients.add(*x, gradients.stream.to_vec()),
+                Op::Norm { x, y, weight, eps } => {
                     let gradient = gradients.take(y);
                     gradients.add(*x, rms_norm_backward(pass.get(*x), weight, *eps, &gradient));
                 }
-                Step::Linear { x, layers, y } => {
+                Op::Linear { x, layers, y } => {
                     let outputs: Vec<_> = y.iter().map(|y| gradients.take(y)).collect();
                     gradients.add(*x, self.linear_backward(layers, &outputs, probe));
                 }
-                Step::Split { x, y } => {
+                Op::Split { x, y } => {
                     let (parts, widths): (Vec<_>, Vec<_>) = y.iter().map(|y| (gradients.take(y), y.width)).unzip();
                     gradients.add(*x, join(&parts, &widths));
                 }
-                Step::Rotate { x, y, by } => {
+                Op::Rotate { x, y, by } => {
                     let mut gradient = gradients.take(y);
                     rope_backward(&mut gradient, by.head, x.width, by.dim, &tables[by.rope]);
                     gradients.add(*x, gradient);
                 }
-                Step::Attend { q, k, v, y, how } => {
+                Op::Attend { q, k, v, y, how } => {
                     let gradient = gradients.take(y);
                     let inputs = [q, k, v].map(|x| (pass.get(*x), x.width * window));
                     let by = attend_backward(inputs, how, &gradient);
                     [q, k, v].into_iter().zip(by).for_each(|(x, gradient)| gradients.add(*x, gradient));
                 }
-                Step::Gate { gate, up, y, activation } => {
+                Op::Gate { gate, up, y, activation } => {
                     let gradient = gradients.take(y);
                     let [mut by_gate, mut by_up] = [gate, up].map(|x| pass.get(*x).to_vec());
                     gated_backward(&mut by_gate, &mut by_up, y.width, *activation, &gradient);

@@ -1,14 +1,14 @@
-//! The steps of a sublayer, and the backend that runs them.
+//! The operations of a sublayer, and the backend that runs them.
 
 use crate::config::Activation;
 
 /// A matrix that a sublayer computes: tokens x `width`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// Index in the sublayer; 0 is the residual stream. Each value is computed by one step.
+    /// Index in the sublayer; 0 is the residual stream. Each value is computed by one operation.
     pub id: usize,
     /// Index of the buffer for the value: values with the same slot are never needed at the same time. Slot 0 is the
-    /// residual stream alone. A step whose input and output share a slot works in place.
+    /// residual stream alone. An operation whose input and output share a slot works in place.
     pub slot: usize,
     /// Columns.
     pub width: usize,
@@ -49,9 +49,9 @@ pub struct Rotation {
     pub head: usize,
 }
 
-/// A step: its inputs, its outputs and its weights, with linear layers of type `L` and vectors of type `V`.
+/// An operation: its inputs, its outputs and its weights, with linear layers of type `L` and vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step<L, V> {
+pub enum Op<L, V> {
     /// y = RMSNorm(x) (Zhang and Sennrich, arXiv 1910.07467). Each piece of a row, as wide as `weight`, is divided by
     /// the square root of its mean square plus `eps`, and multiplied by `weight`.
     Norm {
@@ -120,8 +120,8 @@ pub enum Step<L, V> {
     },
 }
 
-impl<L, V> Step<L, V> {
-    /// The values that the step reads. [`Step::Add`] also changes the residual stream.
+impl<L, V> Op<L, V> {
+    /// The values that the operation reads. [`Op::Add`] also changes the residual stream.
     pub fn inputs(&self) -> impl Iterator<Item = Value> {
         let [a, b, c] = match *self {
             Self::Attend { q, k, v, .. } => [Some(q), Some(k), Some(v)],
@@ -135,7 +135,7 @@ impl<L, V> Step<L, V> {
         [a, b, c].into_iter().flatten()
     }
 
-    /// The values that the step computes.
+    /// The values that the operation computes.
     pub fn outputs(&self) -> &[Value] {
         match self {
             Self::Linear { y, .. } | Self::Split { y, .. } => y,
@@ -150,23 +150,23 @@ impl<L, V> Step<L, V> {
         &self,
         linear: &mut impl FnMut(&L) -> Result<M, E>,
         vector: &mut impl FnMut(&V) -> Result<W, E>,
-    ) -> Result<Step<M, W>, E> {
+    ) -> Result<Op<M, W>, E> {
         Ok(match self {
-            &Self::Norm { x, y, ref weight, eps } => Step::Norm { x, y, weight: vector(weight)?, eps },
+            &Self::Norm { x, y, ref weight, eps } => Op::Norm { x, y, weight: vector(weight)?, eps },
             Self::Linear { x, layers, y } => {
                 let layers = layers.iter().map(linear).collect::<Result<_, E>>()?;
-                Step::Linear { x: *x, layers, y: y.clone() }
+                Op::Linear { x: *x, layers, y: y.clone() }
             }
-            Self::Split { x, y } => Step::Split { x: *x, y: y.clone() },
-            &Self::Rotate { x, y, by } => Step::Rotate { x, y, by },
-            &Self::Attend { q, k, v, y, how } => Step::Attend { q, k, v, y, how },
-            &Self::Gate { gate, up, y, activation } => Step::Gate { gate, up, y, activation },
-            &Self::Add { x } => Step::Add { x },
+            Self::Split { x, y } => Op::Split { x: *x, y: y.clone() },
+            &Self::Rotate { x, y, by } => Op::Rotate { x, y, by },
+            &Self::Attend { q, k, v, y, how } => Op::Attend { q, k, v, y, how },
+            &Self::Gate { gate, up, y, activation } => Op::Gate { gate, up, y, activation },
+            &Self::Add { x } => Op::Add { x },
         })
     }
 }
 
-/// Runs steps and stores their values. Each method runs the [`Step`] of the same name.
+/// Runs operations and stores their values. Each method runs the [`Op`] of the same name.
 ///
 /// A backend is created for one pass; it also has the tokens, their positions, and the earlier keys and values.
 pub trait Backend {
@@ -174,71 +174,71 @@ pub trait Backend {
     type Linear;
     /// A vector of weights.
     type Vector;
-    /// The error of a step.
+    /// The error of an operation.
     type Error;
 
-    /// [`Step::Norm`].
+    /// [`Op::Norm`].
     ///
     /// # Errors
     /// Those of the backend.
     fn norm(&mut self, x: Value, weight: &Self::Vector, eps: f32, y: Value) -> Result<(), Self::Error>;
 
-    /// [`Step::Linear`].
+    /// [`Op::Linear`].
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn linear(&mut self, x: Value, layers: &[Self::Linear], y: &[Value]) -> Result<(), Self::Error>;
 
-    /// [`Step::Split`].
+    /// [`Op::Split`].
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn split(&mut self, x: Value, y: &[Value]) -> Result<(), Self::Error>;
 
-    /// [`Step::Rotate`].
+    /// [`Op::Rotate`].
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn rotate(&mut self, x: Value, by: Rotation, y: Value) -> Result<(), Self::Error>;
 
-    /// [`Step::Attend`]; `qkv` is queries, keys and values.
+    /// [`Op::Attend`]; `qkv` is queries, keys and values.
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn attend(&mut self, qkv: [Value; 3], how: &Attention, y: Value) -> Result<(), Self::Error>;
 
-    /// [`Step::Gate`].
+    /// [`Op::Gate`].
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn gate(&mut self, gate: Value, up: Value, activation: Activation, y: Value) -> Result<(), Self::Error>;
 
-    /// [`Step::Add`].
+    /// [`Op::Add`].
     ///
     /// # Errors
     /// See [`Backend::norm`].
     fn add(&mut self, x: Value) -> Result<(), Self::Error>;
 }
 
-/// Runs `steps`, which may be part of a sublayer.
+/// Runs `ops`, which may be part of a sublayer.
 ///
 /// # Errors
 /// The first error of `backend`.
 pub fn run<'s, B: Backend>(
-    steps: impl IntoIterator<Item = &'s Step<B::Linear, B::Vector>>,
+    ops: impl IntoIterator<Item = &'s Op<B::Linear, B::Vector>>,
     backend: &mut B,
 ) -> Result<(), B::Error>
 where
     B::Linear: 's,
     B::Vector: 's,
 {
-    steps.into_iter().try_for_each(|step| match step {
-        Step::Norm { x, y, weight, eps } => backend.norm(*x, weight, *eps, *y),
-        Step::Linear { x, layers, y } => backend.linear(*x, layers, y),
-        Step::Split { x, y } => backend.split(*x, y),
-        Step::Rotate { x, y, by } => backend.rotate(*x, *by, *y),
-        Step::Attend { q, k, v, y, how } => backend.attend([*q, *k, *v], how, *y),
-        Step::Gate { gate, up, y, activation } => backend.gate(*gate, *up, *activation, *y),
-        Step::Add { x } => backend.add(*x),
+    ops.into_iter().try_for_each(|op| match op {
+        Op::Norm { x, y, weight, eps } => backend.norm(*x, weight, *eps, *y),
+        Op::Linear { x, layers, y } => backend.linear(*x, layers, y),
+        Op::Split { x, y } => backend.split(*x, y),
+        Op::Rotate { x, y, by } => backend.rotate(*x, *by, *y),
+        Op::Attend { q, k, v, y, how } => backend.attend([*q, *k, *v], how, *y),
+        Op::Gate { gate, up, y, activation } => backend.gate(*gate, *up, *activation, *y),
+        Op::Add { x } => backend.add(*x),
     })
 }
