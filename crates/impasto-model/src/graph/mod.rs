@@ -26,8 +26,7 @@
 //!   experts. If the operation has its layers as `L` and `V`, as all do, then loading, packing and calibration find
 //!   them.
 //! * *Convolutions and state-space layers*: an operation each, in a sublayer in place of attention. Their state is
-//! stored
-//!   with keys and values in the network's [`KvStorage`](crate::cache::KvStorage), by block.
+//!   stored with keys and values in the network's [`KvStorage`](crate::cache::KvStorage), by block.
 //! * *Latent attention*: existing linear layers and norms compute queries, keys and values from the latent value;
 //!   [`Attention`] gets a width of values that differs from that of keys.
 //!
