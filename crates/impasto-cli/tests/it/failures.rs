@@ -91,6 +91,7 @@ fn bad_texts_and_options() {
         &["encode", &model, "-o", "a", "--size", "80XB"],
         &["encode", &model, "-o", "a", "--bpw", "-3"],
         &["encode", &model, "-o", "a", "--bpw", "nan"],
+        &["run", &model, "-p", "x", "--unknown"],
         &["encode", &model, "-o", "a", "--bpw", "3", "--lossless"],
         &["encode", &model, "-o", "a", "--bpw", "3", "--uncalibrated", "--sequential"],
         &["encode", &model, "-o", "a", "--threads", "100000"],
@@ -103,6 +104,31 @@ fn bad_texts_and_options() {
         assert!(failed.out.is_empty() && !failed.err.is_empty() && !failed.err.contains("panicked"), "{args:?}");
     }
     assert_eq!(at.left(), ["binary", "short"]);
+}
+
+/// Text may begin with a dash, and a negative number is a value out of range, not an option.
+#[test]
+fn values_that_begin_with_a_dash() {
+    let at = Workplace::new();
+    let model = tiny();
+    let run = |rest: &[&str]| at.run(&[&["run", &model, "-n", "1"], rest].concat());
+    for prompt in ["- eggs", "-hello", "--raw", "-1"] {
+        run(&["-p", prompt, "--stop", "---", "--stop", "-n"]).ok();
+    }
+    run(&["-p", "x", "--system", "- be kind"]).fails(3, "chat template");
+    run(&["-p", "x", "--temperature", "-1"]).fails(2, "temperature = -1");
+    run(&["-p", "x", "--top-p", "-0.5"]).fails(2, "top-p = -0.5");
+    for (args, says) in [
+        (&["run", &model, "-p", "x", "-n", "-1"][..], "not a whole number from 0 on"),
+        (&["run", &model, "-p", "x", "--seed", "-1"], "not a whole number from 0 on"),
+        (&["run", &model, "-p", "x", "--threads", "-1"], "not a number from 0 to 1024"),
+        (&["encode", &model, "-o", "a", "--bpw", "-3"], "not a number above 0"),
+        (&["encode", &model, "-o", "a", "--size", "-3"], "not a size above 0"),
+        (&["bench", "run", &model, "-n", "-4"], "not a number from 0 to 16777216"),
+    ] {
+        let failed = at.run(args);
+        assert!(failed.code == Some(2) && failed.err.contains(says), "{args:?}: {}", failed.err);
+    }
 }
 
 /// The variable for the instruction set works like an option: an invalid value is not ignored.
