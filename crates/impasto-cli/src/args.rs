@@ -104,7 +104,7 @@ pub enum Command {
 pub struct Encode {
     /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// The file to write. An existing file is replaced once the new one is complete.
+    /// The file to write. Missing folders are made; an existing file is replaced once the new one is complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Encode losslessly (the default).
@@ -213,7 +213,7 @@ pub struct Calibrate {
     /// A UTF-8 text file. Do not use the text that quality will be measured on.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// The statistics file to write.
+    /// The statistics file to write. Missing folders are made.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Maximum number of tokens of the text to use.
@@ -239,7 +239,7 @@ pub struct Decode {
     /// weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
-    /// The folder to write. For a GGUF, a path that ends in .gguf names the file.
+    /// The folder to write, which is made if it is missing. For a GGUF, a path that ends in .gguf names the file.
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
     /// Overwrite existing files.
@@ -282,7 +282,8 @@ pub enum GgufType {
 pub struct Truncate {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The file to write; may be the input. An existing file is replaced once the new one is complete.
+    /// The file to write; may be the input. Missing folders are made; an existing file is replaced once the new one is
+    /// complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// How much of the file to use.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
 use impasto::{Checkpoint, CheckpointWeights};
+use impasto_core::files;
 use impasto_text::Tokenizer;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -19,6 +20,7 @@ use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     let begun = Instant::now();
+    let _folders = files::prepare(&command.output).with_context(|| command.output.display().to_string())?;
     let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
     let checkpoint = Checkpoint::open(&command.model)?;
     let weights = CheckpointWeights::new(&checkpoint);

@@ -10,6 +10,7 @@ use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights};
+use impasto_core::files;
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource};
 use indicatif::ProgressBar;
@@ -125,6 +126,7 @@ pub struct Way<'a> {
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let Way { model, output, measure: measured } = way;
+    let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);

@@ -164,9 +164,16 @@ fn sizes_that_cannot_be_met() {
 #[test]
 fn places_that_cannot_be_written() {
     let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "nowhere/a"]).fails(1, "nowhere/a: ");
     fs::create_dir(at.path("folder")).expect("a folder");
-    at.run(&["encode", &tiny(), "-o", "folder"]).fails(1, "folder: ");
+    at.write("text", "x");
+    for output in ["folder", "folder/", "new/"] {
+        let says = format!("impasto: {output}: it is the path of a folder: name a file in it");
+        at.run(&["encode", &tiny(), "-o", output, "--bpw", "4"]).fails(1, &says);
+        at.run(&["calibrate", &tiny(), "--text", "text", "-o", output]).fails(1, &says);
+    }
+    // Nothing stays of a folder that was made for nothing.
+    at.run(&["encode", &tiny(), "-o", "new/deep/a", "--size", "2KB", "--uncalibrated"]).fails(6, "are too few");
+    fs::remove_file(at.path("text")).expect("removes");
     at.run(&["encode", &tiny(), "-o", "a"]).ok();
     at.write("file", "x");
     at.run(&["decode", "a", "-o", "file/out"]).fails(1, "file/out");

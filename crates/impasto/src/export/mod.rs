@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
 use impasto_container::{HEADER_SUFFIX, Source};
+use impasto_core::files::MadeFolders;
 
 #[cfg(feature = "gguf")]
 pub use gguf::GgufType;
@@ -105,26 +106,16 @@ pub fn export<S: Source>(
             return Err(FileError::Exists { path: path.display().to_string() });
         }
     }
-    let io = |error| CheckpointError::io(folder, error);
-    let created = !folder.exists();
-    fs::create_dir_all(folder).map_err(io)?;
-    let staged = stage(file, folder, &contents, watch);
-    let moved = staged.and_then(|(staging, tensor_bytes)| {
-        let mut files = Vec::new();
-        for &name in &names {
-            let to = join_inside(folder, name)?;
-            let parent = to.parent().unwrap_or(folder);
-            let moved = fs::create_dir_all(parent).and_then(|()| fs::rename(staging.path().join(name), &to));
-            moved.map_err(|error| CheckpointError::io(&to, error))?;
-            files.push(to);
-        }
-        Ok((files, tensor_bytes))
-    });
-    if moved.is_err() && created {
-        // This fails if the folder is not empty. The earlier error is the one to report.
-        let _ = fs::remove_dir(folder);
+    let _made = MadeFolders::make(folder).map_err(|error| CheckpointError::io(folder, error))?;
+    let (staging, tensor_bytes) = stage(file, folder, &contents, watch)?;
+    let mut files = Vec::new();
+    for &name in &names {
+        let to = join_inside(folder, name)?;
+        let parent = to.parent().unwrap_or(folder);
+        let moved = fs::create_dir_all(parent).and_then(|()| fs::rename(staging.path().join(name), &to));
+        moved.map_err(|error| CheckpointError::io(&to, error))?;
+        files.push(to);
     }
-    let (files, tensor_bytes) = moved?;
     Ok(Exported { files, tensor_bytes, identical: contents.identical, notes: contents.notes })
 }
 
