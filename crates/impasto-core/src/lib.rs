@@ -12,6 +12,7 @@
 //! | [`mode`] | coding modes of units ([`Mode`]) | 5 |
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
 //! | [`isa`] | instruction sets of kernels ([`Isa`]) | |
+//! | [`kind`] | what a file is, told from its first bytes ([`FileKind`]) | |
 //! | `files` | atomically written files, memory maps (feature `files`) | |
 //! | [`rng`] | a random stream that is the same on every platform | |
 //!
@@ -28,6 +29,7 @@ pub mod dtype;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod isa;
+pub mod kind;
 pub mod lattice;
 pub mod mode;
 mod place;
@@ -37,5 +39,6 @@ pub mod varint;
 
 pub use dtype::{DType, FloatLayout};
 pub use isa::{Isa, IsaError};
+pub use kind::FileKind;
 pub use mode::Mode;
 pub use place::Place;

@@ -20,7 +20,7 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
-use crate::model::tokenizer;
+use crate::model::{explained, tokenizer};
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
@@ -142,8 +142,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let source =
         Source { args, checkpoint: &checkpoint, weights: &weights, folder: folder.path(), progress: &progress };
-    let Guidance { statistics, tokens } =
-        source.guidance(guide, &mut notes).with_context(|| model.display().to_string())?;
+    let Guidance { statistics, tokens } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }

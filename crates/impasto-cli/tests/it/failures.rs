@@ -9,6 +9,9 @@ fn bad_checkpoints() {
     let at = Workplace::new();
     at.write("empty", "");
     at.write("words", "this is no safetensors file at all");
+    for name in ["pointer", "pointer.gguf"] {
+        at.write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n");
+    }
     fs::create_dir(at.path("folder")).expect("a folder");
     at.write("folder/config.json", "{}");
     fs::create_dir(at.path("half")).expect("a folder");
@@ -16,7 +19,9 @@ fn bad_checkpoints() {
     fs::write(at.path("half/model.safetensors"), &whole[..whole.len() / 2]).expect("writes");
     for (input, code, says) in [
         ("empty", 3, "empty: the file is empty"),
-        ("words", 3, "words: "),
+        ("words", 3, "words: it is text, not a safetensors file"),
+        ("pointer", 3, "pointer: it is a Git LFS pointer, not a safetensors file: `git lfs pull` fetches the file"),
+        ("pointer.gguf", 3, "pointer.gguf: it is a Git LFS pointer, not a GGUF file"),
         ("folder", 3, "folder: no weights"),
         ("half", 3, "model.safetensors"),
         ("missing", 1, "missing: No such file"),
@@ -25,6 +30,23 @@ fn bad_checkpoints() {
         at.run(&["run", input, "-p", "x"]).fails(code, says);
         assert!(!at.path("a.impasto").exists());
     }
+}
+
+/// Of a model whose weights are named in place of its folder, the other files are not taken; the messages say so.
+#[test]
+fn weights_named_in_place_of_their_folder() {
+    let at = Workplace::new();
+    let weights = format!("{}/model.safetensors", tiny());
+    let says = format!("for the whole model, give the folder {}", tiny());
+    let ran = at.run(&["run", &weights, "-p", "x"]);
+    ran.fails(3, "config.json: not found");
+    assert!(ran.err.contains(&says), "{}", ran.err);
+    at.write("text", "x");
+    at.run(&["calibrate", &weights, "--text", "text", "-o", "s"]).fails(3, &says);
+    let ran = at.run(&["encode", &weights, "-o", "a"]).ok();
+    assert!(ran.err.starts_with("note: ") && ran.err.contains(&says), "{}", ran.err);
+    fs::copy(&weights, at.path("alone")).expect("a copy");
+    assert!(at.run(&["encode", "alone", "-o", "a"]).ok().err.is_empty());
 }
 
 #[test]
@@ -46,7 +68,13 @@ fn bad_files() {
         ("cut-early", good[..200].to_vec(), 3, "reaches past the end"),
         ("cut", good[..good.len() / 2].to_vec(), 5, "is absent"),
         ("damaged", damaged(good.len() / 2), 4, "is damaged"),
-        ("weights", fs::read(format!("{}/model.safetensors", tiny())).expect("reads"), 3, "not an Impasto file"),
+        (
+            "weights",
+            fs::read(format!("{}/model.safetensors", tiny())).expect("reads"),
+            3,
+            "it is a safetensors file, not an Impasto file",
+        ),
+        ("page", b"<!DOCTYPE html><html><body>404".to_vec(), 3, "it is a web page, not an Impasto file"),
     ] {
         fs::write(at.path(name), bytes).expect("writes");
         let prefix = format!("impasto: {name}: ");
@@ -68,6 +96,8 @@ fn bad_files() {
         }
     }
     at.run(&["verify", "missing"]).fails(1, "missing: No such file");
+    at.run(&["encode", "good", "-o", "again"]).fails(3, "good: it is an Impasto file, not a safetensors file");
+    at.run(&["inspect", &tiny()]).fails(1, "tiny: it is a folder, not a file");
 }
 
 #[test]
