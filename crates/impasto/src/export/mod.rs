@@ -6,7 +6,7 @@ mod original;
 pub(crate) mod part;
 mod safetensors;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -180,9 +180,10 @@ fn stage<S: Source>(
             #[cfg(feature = "gguf")]
             Begin::Gguf(metadata) => TensorWriter::gguf(&path, metadata, &specs)?,
         };
+        let parts: HashMap<&str, &Part> = output.parts.iter().map(|part| (part.spec.name.as_str(), part)).collect();
         let order: Vec<String> = writer.tensors().iter().map(|t| t.name.clone()).collect();
         for name in order {
-            let Some(part) = output.parts.iter().find(|part| part.spec.name == name) else { continue };
+            let Some(part) = parts.get(name.as_str()) else { continue };
             part.write(file, &mut |piece| {
                 bytes += piece.len() as u64;
                 Ok(writer.write(piece)?)
