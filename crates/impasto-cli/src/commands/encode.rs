@@ -10,7 +10,7 @@ use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights};
-use impasto_core::files;
+use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource};
 use indicatif::ProgressBar;
@@ -139,10 +139,8 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         ControlFlow::Continue(())
     };
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
-    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let source =
-        Source { args, checkpoint: &checkpoint, weights: &weights, folder: folder.path(), progress: &progress };
-    let Guidance { statistics, tokens } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
+    let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    let Guidance { statistics, tokens, _folder } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }
@@ -168,8 +166,8 @@ struct Source<'a> {
     args: &'a Args,
     checkpoint: &'a Checkpoint,
     weights: &'a CheckpointWeights<'a>,
-    /// The folder for temporary statistics.
-    folder: &'a Path,
+    /// The file to be written; temporary statistics lie beside it.
+    output: &'a Path,
     progress: &'a ProgressBar,
 }
 
@@ -179,10 +177,13 @@ struct Guidance {
     statistics: Option<Statistics>,
     /// The tokens that the statistics were computed from, if the inputs of blocks are to come from coded blocks.
     tokens: Option<Vec<u32>>,
+    /// The folder of temporary statistics, which are mapped.
+    _folder: Option<TemporaryFolder>,
 }
 
 impl Source<'_> {
     fn guidance(&self, guide: &Guide, notes: &mut Vec<String>) -> anyhow::Result<Guidance> {
+        let mut folder = None;
         let (statistics, text) = match guide {
             Guide::None => return Ok(Guidance::default()),
             Guide::Statistics { file, sequential } => (Statistics::open(file)?, sequential.as_deref()),
@@ -193,7 +194,9 @@ impl Source<'_> {
                 }
                 Err(error) => return Err(error),
                 Ok(context) => {
-                    let path = self.folder.join("statistics.safetensors");
+                    let made = TemporaryFolder::beside(self.output);
+                    let made = made.with_context(|| format!("{}: a folder beside it", self.output.display()))?;
+                    let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
                     calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress)?;
@@ -201,13 +204,15 @@ impl Source<'_> {
                 }
             },
         };
-        let Some(text) = text else { return Ok(Guidance { statistics: Some(statistics), tokens: None }) };
+        let Some(text) = text else {
+            return Ok(Guidance { statistics: Some(statistics), tokens: None, _folder: folder });
+        };
         if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
             let rule = "--sequential needs the text that the statistics were computed from; pass it with --calibration";
             return Err(UsageError(rule).into());
         }
         let tokens = tokenizer(self.weights)?.encode(text, true)?;
-        Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens) })
+        Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens), _folder: folder })
     }
 }
 

@@ -213,6 +213,20 @@ fn places_that_cannot_be_written() {
     at.run(&["encode", &tiny(), "-o", "/proc/a"]).fails(1, "/proc/a: ");
 }
 
+/// Temporary data lies beside the output, so the system's folder for it may be missing or small.
+#[test]
+fn the_folder_for_temporary_files_is_not_needed() {
+    let at = Workplace::new();
+    let encode = |options: &[&str]| {
+        let mut command = impasto(&[&["encode", &tiny(), "-o", "a"], options].concat());
+        Ran::of(command.current_dir(at.path("")).env("TMPDIR", "/nonexistent").output().expect("starts")).ok();
+    };
+    encode(&[]);
+    encode(&["--bpw", "4", "--calibration-tokens", "512", "--sequential"]);
+    encode(&["--layers", "2.5,4", "--uncalibrated"]);
+    assert_eq!(at.left(), ["a"]);
+}
+
 #[test]
 fn an_old_file_is_replaced_at_once_or_stays() {
     let at = Workplace::new();

@@ -11,7 +11,7 @@ use std::path::Path;
 use memmap2::Mmap;
 
 pub use atomic::{AtomicFile, prepare};
-pub use folders::MadeFolders;
+pub use folders::{MadeFolders, TemporaryFolder};
 
 /// Returns the folder that contains `path`.
 pub fn folder_of(path: &Path) -> &Path {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
 use impasto_container::{HEADER_SUFFIX, Source};
-use impasto_core::files::MadeFolders;
+use impasto_core::files::TemporaryFolder;
 
 #[cfg(feature = "gguf")]
 pub use gguf::GgufType;
@@ -106,7 +106,6 @@ pub fn export<S: Source>(
             return Err(FileError::Exists { path: path.display().to_string() });
         }
     }
-    let _made = MadeFolders::make(folder).map_err(|error| CheckpointError::io(folder, error))?;
     let (staging, tensor_bytes) = stage(file, folder, &contents, watch)?;
     let mut files = Vec::new();
     for &name in &names {
@@ -163,9 +162,8 @@ fn stage<S: Source>(
     folder: &Path,
     contents: &Contents,
     watch: &(dyn Fn(&str) + Sync),
-) -> Result<(tempfile::TempDir, u64), FileError> {
-    let staging = tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder);
-    let staging = staging.map_err(|error| CheckpointError::io(folder, error))?;
+) -> Result<(TemporaryFolder, u64), FileError> {
+    let staging = TemporaryFolder::create_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
     for name in &contents.assets {
         atomic_write(staging.path(), name, &file.asset(name)?.unwrap_or_default())?;
     }
