@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::temporary::{self as list, Kind, Listed};
 use super::{MadeFolders, folder_of};
 
 /// A file that is written atomically: to a temporary file in the folder of its destination, which
@@ -13,6 +14,7 @@ use super::{MadeFolders, folder_of};
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,
+    _listed: Listed,
     destination: PathBuf,
     /// Dropped last, since they must be empty by then to be removed.
     _folders: MadeFolders,
@@ -50,8 +52,9 @@ impl AtomicFile {
         // masked by the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(folder_of(destination)).map_err(without_path)?;
-        Ok(AtomicFile { temporary, destination: destination.to_owned(), _folders: folders })
+        let make = || builder.tempfile_in(folder_of(destination)).map_err(without_path);
+        let (temporary, listed) = list::make(Kind::File, make, |file| file.path().to_owned())?;
+        Ok(AtomicFile { temporary, _listed: listed, destination: destination.to_owned(), _folders: folders })
     }
 
     /// Returns the destination path.
@@ -66,7 +69,10 @@ impl AtomicFile {
     /// unchanged.
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
-        self.temporary.persist(&self.destination).map_err(|refused| refused.error)?;
+        let held = list::lock();
+        let renamed = self.temporary.persist(&self.destination).map_err(|refused| refused.error);
+        drop(held);
+        renamed?;
         // The rename is durable only after the folder is synced. Not every file system supports that, so errors are
         // ignored.
         #[cfg(unix)]

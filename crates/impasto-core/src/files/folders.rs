@@ -8,12 +8,13 @@ use tempfile::TempDir;
 
 use super::atomic::without_path;
 use super::folder_of;
+use super::temporary::{self as list, Kind, Listed};
 
 /// The folders that were missing on the path of an output. When this is dropped, those that are still empty are removed.
 #[derive(Debug)]
 pub struct MadeFolders {
     /// The deepest first.
-    folders: Vec<PathBuf>,
+    folders: Vec<(PathBuf, Listed)>,
 }
 
 impl MadeFolders {
@@ -23,15 +24,20 @@ impl MadeFolders {
     /// Errors of the operating system.
     pub fn make(folder: &Path) -> io::Result<MadeFolders> {
         let is_missing = |folder: &&Path| *folder != Path::new("") && !folder.exists();
-        let made = MadeFolders { folders: folder.ancestors().take_while(is_missing).map(Path::to_owned).collect() };
-        fs::create_dir_all(folder)?;
+        let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+        let mut made = MadeFolders { folders: vec![] };
+        for &folder in missing.iter().rev() {
+            let make = || fs::create_dir_all(folder);
+            let ((), listed) = list::make(Kind::EmptyFolder, make, |()| folder.to_owned())?;
+            made.folders.insert(0, (folder.to_owned(), listed));
+        }
         Ok(made)
     }
 }
 
 impl Drop for MadeFolders {
     fn drop(&mut self) {
-        for folder in &self.folders {
+        for (folder, _) in &self.folders {
             // This fails if something is in the folder, which then stays.
             let _ = fs::remove_dir(folder);
         }
@@ -42,6 +48,7 @@ impl Drop for MadeFolders {
 #[derive(Debug)]
 pub struct TemporaryFolder {
     folder: TempDir,
+    _listed: Listed,
     /// Dropped last, since they must be empty by then to be removed.
     _folders: MadeFolders,
 }
@@ -53,8 +60,9 @@ impl TemporaryFolder {
     /// Errors of the operating system.
     pub fn create_in(folder: &Path) -> io::Result<TemporaryFolder> {
         let folders = MadeFolders::make(folder)?;
-        let folder = tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder).map_err(without_path)?;
-        Ok(TemporaryFolder { folder, _folders: folders })
+        let make = || tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder).map_err(without_path);
+        let (folder, listed) = list::make(Kind::Folder, make, |folder| folder.path().to_owned())?;
+        Ok(TemporaryFolder { folder, _listed: listed, _folders: folders })
     }
 
     /// Makes a temporary folder in the folder of `path`.

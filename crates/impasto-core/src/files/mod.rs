@@ -2,6 +2,7 @@
 
 mod atomic;
 mod folders;
+mod temporary;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use memmap2::Mmap;
 
 pub use atomic::{AtomicFile, prepare};
 pub use folders::{MadeFolders, TemporaryFolder};
+pub use temporary::remove_temporary;
 
 /// Returns the folder that contains `path`.
 pub fn folder_of(path: &Path) -> &Path {
