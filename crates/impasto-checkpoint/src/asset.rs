@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use impasto_core::FileKind;
+
 use crate::error::{CheckpointError, shown};
 use crate::shard::open_regular;
 
@@ -74,6 +76,9 @@ pub(crate) fn read_asset(folder: &Path, name: &str) -> Result<Asset, CheckpointE
     file.take(MAX_ASSET_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_ASSET_BYTES {
         return Err(too_large(bytes.len() as u64));
+    }
+    if FileKind::of(&bytes) == Some(FileKind::LfsPointer) {
+        return Err(CheckpointError::LfsPointer { path: shown(&path) });
     }
     Ok(Asset { name: name.to_owned(), bytes })
 }

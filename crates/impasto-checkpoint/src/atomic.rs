@@ -1,6 +1,5 @@
 //! Files that appear either completely or not at all.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -37,13 +36,13 @@ pub fn atomic_write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Check
 
 /// Starts an atomic file; missing folders are created.
 pub(crate) fn begin(destination: &Path) -> Result<AtomicFile, CheckpointError> {
-    let folder = destination.parent().filter(|folder| *folder != Path::new(""));
-    let created = folder.map_or(Ok(()), fs::create_dir_all);
-    created.and_then(|()| AtomicFile::create(destination)).map_err(|error| CheckpointError::io(destination, error))
+    AtomicFile::create(destination).map_err(|error| CheckpointError::io(destination, error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[cfg(unix)]

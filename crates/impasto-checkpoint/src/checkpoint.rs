@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
+use impasto_core::files::folder_of;
+
 use crate::asset::{Asset, INDEX, is_there, read_asset, read_assets};
 use crate::atomic::join_inside;
 use crate::error::{CheckpointError, one_line, shown};
@@ -32,8 +34,8 @@ impl Checkpoint {
     ///
     /// In a folder, `model.safetensors` has precedence over `model.safetensors.index.json`, as in transformers, and
     /// both over a GGUF, of which there may be only one. Tensors that a shard contains but the index does not list are
-    /// included. Any part of a split GGUF opens all parts. A single safetensors file has no assets, even if there are
-    /// some in its folder; those of a GGUF come from its metadata only.
+    /// included. Any part of a split GGUF opens all parts. A single safetensors file has no assets; if there are
+    /// some in its folder, a note says so. Those of a GGUF come from its metadata only.
     ///
     /// The files are mapped, and must not change while the checkpoint is open.
     ///
@@ -43,7 +45,7 @@ impl Checkpoint {
         let kind = fs::metadata(path).map_err(|error| CheckpointError::io(path, error))?;
         if !kind.is_dir() {
             return match Format::of_file(path)? {
-                Format::Safetensors => Checkpoint::single(path, &name_of(path, SINGLE), Vec::new()),
+                Format::Safetensors => Checkpoint::alone(path),
                 Format::Gguf => Checkpoint::gguf(path),
             };
         }
@@ -106,7 +108,8 @@ impl Checkpoint {
         self.metadata.as_ref()
     }
 
-    /// Returns why assets could not be derived from a GGUF, one line each.
+    /// Returns what the checkpoint lacks and why, one line each: assets that could not be derived from a GGUF, or that
+    /// lie beside a single safetensors file.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -143,6 +146,20 @@ impl Checkpoint {
     fn single(path: &Path, name: &str, assets: Vec<Asset>) -> Result<Checkpoint, CheckpointError> {
         let (checkpoint, _) = Checkpoint::of_shards([(path, name)], Format::Safetensors)?;
         Ok(Checkpoint { assets, ..checkpoint })
+    }
+
+    /// Opens a safetensors file without its folder. If the folder is that of a model, a note says so.
+    fn alone(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let mut checkpoint = Checkpoint::single(path, &name_of(path, SINGLE), Vec::new())?;
+        let folder = folder_of(path);
+        if is_there(&folder.join("config.json"))? {
+            let (file, folder) = (shown(path), shown(folder));
+            let note = format!(
+                "{file}: the files beside it, such as config.json, are not taken: for the whole model, give the folder {folder}"
+            );
+            checkpoint.notes.push(note);
+        }
+        Ok(checkpoint)
     }
 
     fn sharded(folder: &Path) -> Result<Checkpoint, CheckpointError> {

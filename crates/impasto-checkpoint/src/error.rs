@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use impasto_core::FileKind;
+
 use crate::rules::{HeaderRule, IndexRule, TensorRule};
 
 /// An error of reading or writing a checkpoint.
@@ -19,6 +21,12 @@ pub enum CheckpointError {
     /// A folder, pipe or device where a file is required.
     #[error("{path}: not a regular file")]
     NotAFile {
+        /// Its path.
+        path: String,
+    },
+    /// An asset that Git LFS has not fetched.
+    #[error("{path}: it is {kind}, not the file{advice}", kind = FileKind::LfsPointer, advice = FileKind::LfsPointer.advice())]
+    LfsPointer {
         /// Its path.
         path: String,
     },

@@ -1,6 +1,6 @@
 //! Reads, checks and writes safetensors headers.
 
-use impasto_core::DType;
+use impasto_core::{DType, FileKind};
 
 use crate::error::{CheckpointError, one_line};
 use crate::json::{METADATA, Place, RawEntry, parse_raw_header};
@@ -87,6 +87,7 @@ fn parse(bytes: &[u8], file_len: u64, file_name: &str) -> Result<(Header, u64), 
 
 /// Returns the JSON text between the length field and the data.
 fn header_text(bytes: &[u8], file_len: u64) -> Result<&str, HeaderRule> {
+    HeaderRule::check_kind(bytes, FileKind::Safetensors)?;
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(match bytes.len() {
             0 => HeaderRule::Empty,

@@ -1,5 +1,7 @@
 //! The rules of headers, tensors and shard indexes, each with a one-line message.
 
+use impasto_core::FileKind;
+
 #[cfg(feature = "gguf")]
 use crate::gguf::{GgufRule, SplitRule};
 
@@ -9,6 +11,14 @@ pub enum HeaderRule {
     /// The file is empty.
     #[error("the file is empty")]
     Empty,
+    /// The file is of another kind.
+    #[error("it is {kind}, not {wanted}{}", kind.advice())]
+    OtherKind {
+        /// What it is.
+        kind: FileKind,
+        /// What it should be.
+        wanted: FileKind,
+    },
     /// The file is shorter than the length field of the header.
     #[error("{len} bytes; a safetensors file begins with 8 bytes that hold the length of its header")]
     Short {
@@ -62,6 +72,16 @@ pub enum HeaderRule {
     #[cfg(feature = "gguf")]
     #[error(transparent)]
     Split(#[from] SplitRule),
+}
+
+impl HeaderRule {
+    /// Checks that a file that begins with these bytes does not look like one of another kind.
+    pub(crate) fn check_kind(begin: &[u8], wanted: FileKind) -> Result<(), HeaderRule> {
+        match FileKind::of(begin) {
+            Some(kind) if kind != wanted => Err(HeaderRule::OtherKind { kind, wanted }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A rule for a tensor. Positions are bytes from the start of the data.

@@ -1,8 +1,9 @@
 //! The command-line arguments.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Arg, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use impasto::encode::Extent;
 
@@ -21,12 +22,13 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
-/// 6 the requested size cannot be reached.
+/// 6 the requested size cannot be reached. A signal (Ctrl-C, SIGTERM, SIGHUP) ends the command without temporary files.
 ///
 /// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
 /// the processor supports.
 #[derive(Parser)]
 #[command(name = "impasto", version, propagate_version = true, max_term_width = 100)]
+#[command(mut_args(with_negative_numbers), mut_subcommands(with_negative_numbers_in))]
 pub struct Args {
     /// Number of threads; 0 uses all processors. Output does not depend on the thread count.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
@@ -44,6 +46,17 @@ pub struct Args {
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Lets an option take a negative number, so that the rule for its value is reported and not an unknown option.
+fn with_negative_numbers(arg: Arg) -> Arg {
+    let is_option = !arg.is_positional() && arg.get_action().takes_values();
+    if is_option { arg.allow_negative_numbers(true) } else { arg }
+}
+
+/// [`with_negative_numbers`] for all options of a command and its subcommands.
+fn with_negative_numbers_in(command: clap::Command) -> clap::Command {
+    command.mut_args(with_negative_numbers).mut_subcommands(with_negative_numbers_in)
 }
 
 /// The command to run.
@@ -91,14 +104,16 @@ pub enum Command {
 pub struct Encode {
     /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// The file to write. An existing file is replaced once the new one is complete.
+    /// The file to write. Missing folders are made; an existing file is replaced once the new one is complete. Temporary
+    /// data lies beside it: the file itself, for --layers once more, and for calibration about ten times the size of a
+    /// 16-bit model.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Encode losslessly (the default).
     #[arg(long, group = "target")]
     pub lossless: bool,
     /// Bits per weight of the whole file: at most this, within 0.5%.
-    #[arg(long, group = "target", value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
+    #[arg(long, group = "target", value_name = "BITS", value_parser = parse_bits)]
     pub bpw: Option<f64>,
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: at most this, within 0.5%.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
@@ -121,7 +136,7 @@ pub struct Encode {
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
     /// Maximum number of tokens of the text to use [default: 32768].
-    #[arg(long, value_name = "N", conflicts_with = "statistics")]
+    #[arg(long, value_name = "N", conflicts_with = "statistics", value_parser = parse_whole::<usize>)]
     pub calibration_tokens: Option<usize>,
     /// Use the statistics in this file (from `impasto calibrate`) instead of calibrating.
     #[arg(long, value_name = "FILE")]
@@ -200,17 +215,17 @@ pub struct Calibrate {
     /// A UTF-8 text file. Do not use the text that quality will be measured on.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// The statistics file to write.
+    /// The statistics file to write. Missing folders are made.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Maximum number of tokens of the text to use.
-    #[arg(long, default_value_t = CALIBRATION_TOKENS, value_name = "N")]
+    #[arg(long, default_value_t = CALIBRATION_TOKENS, value_name = "N", value_parser = parse_whole::<usize>)]
     pub tokens: usize,
     /// Number of these tokens, from the start, to compute gradients on; each of them takes three times as long.
-    #[arg(long, default_value_t = GRADIENT_TOKENS, value_name = "N")]
+    #[arg(long, default_value_t = GRADIENT_TOKENS, value_name = "N", value_parser = parse_whole::<usize>)]
     pub gradient_tokens: usize,
     /// Tokens per window.
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = parse_whole::<usize>)]
     pub ctx: usize,
 }
 
@@ -226,7 +241,7 @@ pub struct Decode {
     /// weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
-    /// The folder to write. For a GGUF, a path that ends in .gguf names the file.
+    /// The folder to write, which is made if it is missing. For a GGUF, a path that ends in .gguf names the file.
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
     /// Overwrite existing files.
@@ -269,7 +284,8 @@ pub enum GgufType {
 pub struct Truncate {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The file to write; may be the input. An existing file is replaced once the new one is complete.
+    /// The file to write; may be the input. Missing folders are made; an existing file is replaced once the new one is
+    /// complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// How much of the file to use.
@@ -300,22 +316,22 @@ pub struct Run {
     /// An .impasto file or a checkpoint.
     pub model: PathBuf,
     /// The text to continue, or the user message if the model has a chat template.
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: String,
     /// Continue the prompt verbatim, without the chat template.
     #[arg(long)]
     pub raw: bool,
     /// System message for the chat template.
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "raw")]
     pub system: Option<String>,
     /// Maximum number of tokens to generate.
-    #[arg(short = 'n', long, default_value_t = 128, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 128, value_name = "N", value_parser = parse_whole::<usize>)]
     pub max_tokens: usize,
     /// Sampling options.
     #[command(flatten)]
     pub sampling: Sampling,
     /// Stop before this text; may be repeated.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// How much of the file to use.
     #[command(flatten)]
@@ -331,16 +347,16 @@ pub struct Chat {
     /// An .impasto file or a checkpoint of a model with a chat template.
     pub model: PathBuf,
     /// System message.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Maximum number of tokens per answer.
-    #[arg(short = 'n', long, default_value_t = 1024, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 1024, value_name = "N", value_parser = parse_whole::<usize>)]
     pub max_tokens: usize,
     /// Sampling options.
     #[command(flatten)]
     pub sampling: Sampling,
     /// Stop an answer before this text; may be repeated.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// How much of the file to use.
     #[command(flatten)]
@@ -357,7 +373,7 @@ pub struct Sampling {
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     pub temperature: f32,
     /// Sample from the K most likely tokens; 0 for all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", value_parser = parse_whole::<usize>)]
     pub top_k: usize,
     /// Sample from the most likely tokens whose probabilities add up to P.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
@@ -369,7 +385,7 @@ pub struct Sampling {
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     pub repetition_penalty: f32,
     /// Random seed.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_whole::<u64>)]
     pub seed: u64,
 }
 
@@ -436,10 +452,10 @@ pub struct Text {
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
     /// Tokens per window.
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = parse_whole::<usize>)]
     pub ctx: usize,
     /// Score only the first N windows.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_whole::<usize>)]
     pub windows: Option<usize>,
     /// Tokens of a window to score.
     #[arg(long, value_enum, default_value_t = Score::All)]
@@ -511,6 +527,11 @@ pub enum TableFormat {
     Json,
     /// Comma-separated values.
     Csv,
+}
+
+/// Parses a whole number.
+fn parse_whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "not a whole number from 0 on".to_owned())
 }
 
 /// Parses a number of tokens. The limit prevents overflow of their sums.

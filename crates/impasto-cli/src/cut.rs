@@ -18,7 +18,7 @@ pub struct CutArgs {
     #[arg(long, value_name = "N|KEY=N,...", value_parser = parse_layer)]
     pub layer: Option<Cut>,
     /// Use only the first part of the file, up to this many bits per weight.
-    #[arg(long, value_name = "BITS", value_parser = parse_bits, allow_negative_numbers = true)]
+    #[arg(long, value_name = "BITS", value_parser = parse_bits)]
     pub bpw: Option<f64>,
 }
 

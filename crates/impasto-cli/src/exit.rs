@@ -92,6 +92,14 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     if error.chain().any(|cause| of_model(cause).is_some()) { Code::Invalid } else { Code::System }
 }
 
+/// Whether an error means that a model lacks an asset.
+pub fn is_missing_asset(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_model = of_model(cause).is_some_and(|error| matches!(error, ModelError::MissingAsset { .. }));
+        of_model || of_text(cause).is_some_and(|error| matches!(error, TextError::MissingAsset { .. }))
+    })
+}
+
 /// The error of a network, also when another crate wraps it.
 fn of_model<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a ModelError> {
     match (cause.downcast_ref(), cause.downcast_ref()) {

@@ -11,6 +11,7 @@ mod model;
 mod output;
 mod progress;
 mod running;
+mod signals;
 
 use anyhow::Context;
 use args::{Args, Command};
@@ -18,6 +19,7 @@ use clap::Parser;
 use impasto_core::Isa;
 
 fn main() -> std::process::ExitCode {
+    signals::watch();
     let args = Args::parse();
     match run(&args) {
         Ok(code) => code.into(),

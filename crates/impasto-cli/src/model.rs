@@ -11,7 +11,7 @@ use impasto_runtime::{Model, Residence, RunOptions};
 use impasto_text::{TextError, Tokenizer};
 
 use crate::args::Args;
-use crate::exit::UsageError;
+use crate::exit::{UsageError, is_missing_asset};
 use crate::memory;
 use crate::output::shown;
 use crate::progress::bar;
@@ -38,22 +38,37 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     spinner.set_message(format!("loading {}", path.display()));
     let model = if is_impasto(path)? {
         let file = open(args, path, cut)?;
-        Model::load(&FileWeights::new(file)?, options)
+        Model::load(&FileWeights::new(file)?, options).with_context(|| path.display().to_string())
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {
         return Err(UsageError("--residence coded is for .impasto files only").into());
     } else {
         let checkpoint = Checkpoint::open(path)?;
-        Model::load(&CheckpointWeights::new(&checkpoint), options)
+        let model = Model::load(&CheckpointWeights::new(&checkpoint), options);
+        explained(model.map_err(Into::into), path, &checkpoint)
     };
     spinner.finish_and_clear();
     give_back();
-    let model = model.with_context(|| path.display().to_string())?;
+    let model = model?;
     for warning in model.warnings() {
         eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));
     }
     Ok(model)
+}
+
+/// Names the model in an error. If an asset is missing, the notes of the checkpoint tell why.
+pub fn explained<T>(result: anyhow::Result<T>, path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<T> {
+    result.map_err(|error| {
+        let prefix = format!("{}: ", path.display());
+        let notes = checkpoint.notes().iter().map(|note| note.strip_prefix(&prefix).unwrap_or(note));
+        let (path, notes) = (path.display(), notes.collect::<Vec<_>>().join("; "));
+        let message = match is_missing_asset(&error) && !notes.is_empty() {
+            true => format!("{path}: {error}; {notes}"),
+            false => path.to_string(),
+        };
+        error.context(message)
+    })
 }
 
 /// Returns memory that loading freed to the system; the allocator would keep it.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use impasto_core::Mode;
+use impasto_core::{FileKind, Mode};
 use thiserror::Error;
 
 /// Error: bytes, or the objects and units to be written, violate a rule of the format.
@@ -15,6 +15,8 @@ pub enum FormatError {
     NoHeader { length: u64 },
     #[error("not an Impasto file: the magic differs (SPEC 2.1)")]
     Magic,
+    #[error("it is {0}, not an Impasto file{advice} (SPEC 2.1)", advice = .0.advice())]
+    OtherKind(FileKind),
     #[error("major version {major} is not supported, only 1 is (SPEC 2.1)")]
     Major { major: u16 },
     #[error("flags {flags:#010x} are not supported (SPEC 2.1)")]

@@ -1,5 +1,7 @@
 //! The first 64 bytes of a file (SPEC 2).
 
+use impasto_core::FileKind;
+
 use crate::error::FormatError;
 use crate::fields::{Field, table};
 
@@ -53,7 +55,7 @@ impl Header {
         let length = bytes.len() as u64;
         // Checked before the length, so that a short file of another type is reported as such.
         if bytes.iter().zip(&MAGIC).any(|(a, b)| a != b) {
-            return Err(FormatError::Magic);
+            return Err(FileKind::of(bytes).map_or(FormatError::Magic, FormatError::OtherKind));
         }
         let table = Table::take(&mut bytes).ok_or(FormatError::NoHeader { length })?;
         if table.magic != MAGIC {
@@ -130,6 +132,7 @@ mod tests {
             let bytes = &[&MAGIC[..], &[0; 56]].concat()[..length];
             assert_eq!(Header::read(bytes), Err(FormatError::NoHeader { length: length as u64 }));
         }
-        assert_eq!(Header::read(b"GGUF"), Err(FormatError::Magic));
+        assert_eq!(Header::read(b"GGUF"), Err(FormatError::OtherKind(FileKind::Gguf)));
+        assert_eq!(Header::read(b"\x88IMP"), Err(FormatError::Magic));
     }
 }

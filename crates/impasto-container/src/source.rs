@@ -111,7 +111,11 @@ impl MmapSource {
     /// If the file cannot be opened or is not a regular file.
     pub fn open(path: &Path) -> io::Result<MmapSource> {
         // Checked before the file is opened, because opening a pipe blocks until it has a writer.
-        if !std::fs::metadata(path)?.is_file() {
+        let metadata = std::fs::metadata(path)?;
+        if metadata.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder, not a file"));
+        }
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let file = File::open(path)?;
@@ -272,7 +276,7 @@ mod tests {
         assert_eq!(&empty.read_at(0, 0).unwrap()[..], b"");
         assert!(empty.read_at(0, 1).is_err());
         let error = MmapSource::open(dir.path()).unwrap_err();
-        assert_eq!(error.to_string(), "not a regular file");
+        assert_eq!(error.to_string(), "it is a folder, not a file");
         let error = MmapSource::open(&dir.path().join("none")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

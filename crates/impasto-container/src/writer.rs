@@ -60,7 +60,7 @@ pub struct Writer {
 
 impl Writer {
     /// Creates a file of `objects`, in ascending order of [`Object::key`]. Its units will be those of `slots`, in that
-    /// order. `layers` goes into the layers record; if it is empty, there is no such record.
+    /// order. `layers` goes into the layers record; if it is empty, there is no such record. Missing folders are made.
     ///
     /// # Errors
     /// If objects, slots or layers violate SPEC 3 or 4, or the operating system reports an error.

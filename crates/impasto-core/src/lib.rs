@@ -8,10 +8,12 @@
 //! | [`dtype`] | element types, and the bit fields of floats ([`FloatLayout`]) | 3.5, 9, 14 |
 //! | [`values`] | conversion of elements to binary32 | 3.5 |
 //! | [`blocks`] | ggml's blocks of quantized weights, to and from binary32 | 3.5.1 |
+//! | [`json`] | JSON as Python writes it | |
 //! | [`lattice`] | reconstruction of weights from integers | 10.2, 10.3, 12.4 |
 //! | [`mode`] | coding modes of units ([`Mode`]) | 5 |
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
 //! | [`isa`] | instruction sets of kernels ([`Isa`]) | |
+//! | [`kind`] | what a file is, told from its first bytes ([`FileKind`]) | |
 //! | `files` | atomically written files, memory maps (feature `files`) | |
 //! | [`rng`] | a random stream that is the same on every platform | |
 //!
@@ -28,6 +30,8 @@ pub mod dtype;
 #[cfg(feature = "files")]
 pub mod files;
 pub mod isa;
+pub mod json;
+pub mod kind;
 pub mod lattice;
 pub mod mode;
 mod place;
@@ -37,5 +41,6 @@ pub mod varint;
 
 pub use dtype::{DType, FloatLayout};
 pub use isa::{Isa, IsaError};
+pub use kind::FileKind;
 pub use mode::Mode;
 pub use place::Place;

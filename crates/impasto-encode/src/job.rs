@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use impasto_checkpoint::{Checkpoint, CheckpointError, Format};
+use impasto_core::files::TemporaryFolder;
 
 use crate::calibrate::model_hash;
 use crate::drift::drifted;
@@ -17,7 +18,7 @@ use crate::write::write;
 
 /// Encodes a checkpoint to a file at `path`.
 ///
-/// The file is written atomically: to a temporary file that is then renamed. `watch` is called before each stage and
+/// The file is written atomically: to a temporary file that is then renamed. Other temporary data lies beside it, too. `watch` is called before each stage and
 /// can cancel with [`EncodeError::Cancelled`].
 ///
 /// # Errors
@@ -62,7 +63,7 @@ pub fn encode_calibrated(
         else {
             return run(&planner, path);
         };
-        let folder = tempfile::tempdir().map_err(|error| CheckpointError::io(path, error))?;
+        let folder = TemporaryFolder::beside(path).map_err(|error| CheckpointError::io(path, error))?;
         let file = folder.path().join("statistics.safetensors");
         drifted(&planner, planner.find_step(planner.target_bytes())?, statistics, sequential, &file)?;
         drop(planner);

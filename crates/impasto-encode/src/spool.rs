@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use impasto_checkpoint::CheckpointError;
+use impasto_core::files::{MadeFolders, folder_of};
 
 /// Bytes that are read or written at once.
 const BUFFER: usize = 1 << 18;
@@ -14,6 +15,7 @@ pub struct Spool {
     file: BufWriter<File>,
     beside: PathBuf,
     end: u64,
+    _folders: MadeFolders,
 }
 
 /// The place of bytes in a [`Spool`] that were pushed together.
@@ -25,11 +27,13 @@ pub struct Span {
 }
 
 impl Spool {
-    /// Creates a temporary file in the folder of `path`.
+    /// Creates a temporary file in the folder of `path`, and the folder if it is missing.
     pub fn beside(path: &Path) -> Result<Spool, CheckpointError> {
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let file = tempfile::tempfile_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
-        Ok(Spool { file: BufWriter::with_capacity(BUFFER, file), beside: folder.to_owned(), end: 0 })
+        let folder = folder_of(path);
+        let io = |error| CheckpointError::io(folder, error);
+        let folders = MadeFolders::make(folder).map_err(io)?;
+        let file = BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder).map_err(io)?);
+        Ok(Spool { file, beside: folder.to_owned(), end: 0, _folders: folders })
     }
 
     /// Appends bytes.

@@ -8,6 +8,7 @@
 use std::sync::Mutex;
 use std::time::SystemTime;
 
+use impasto_core::json::finite;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
@@ -121,7 +122,7 @@ impl ChatTemplate {
     /// not parse.
     pub fn from_assets(tokenizer_config: Option<&[u8]>, template_file: Option<&[u8]>) -> Result<Self> {
         let config: TokenizerConfig = match tokenizer_config {
-            Some(json) => serde_json::from_slice(json).map_err(|e| TextError::asset(TOKENIZER_CONFIG, e))?,
+            Some(json) => serde_json::from_slice(&finite(json)).map_err(|e| TextError::asset(TOKENIZER_CONFIG, e))?,
             None => TokenizerConfig::default(),
         };
         let file = template_file.map(std::str::from_utf8).transpose();

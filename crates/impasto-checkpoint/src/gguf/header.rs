@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use impasto_core::FileKind;
+
 use super::cursor::Cursor;
 use super::metadata::Metadata;
 use super::rules::GgufRule;
@@ -149,6 +151,7 @@ impl RawHeader {
         if bytes.is_empty() {
             return Err(CheckpointError::header(file_name, HeaderRule::Empty));
         }
+        HeaderRule::check_kind(bytes, FileKind::Gguf).map_err(|rule| CheckpointError::header(file_name, rule))?;
         let limit = bytes.len().min(MAX_HEADER_BYTES as usize);
         RawHeader::parse(&mut Cursor::new(&bytes[..limit])).map_err(|(tensor, rule)| {
             let over = limit < bytes.len() && rule.is_cut();

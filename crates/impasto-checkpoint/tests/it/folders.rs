@@ -126,6 +126,12 @@ fn folders_that_break_a_rule() {
         "DIR/config.json: not a regular file"
     );
 
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n".to_vec();
+    assert_eq!(
+        refused(&[("model.safetensors", shard_of(&[])), ("tokenizer.json", pointer)]),
+        "DIR/tokenizer.json: it is a Git LFS pointer, not the file: `git lfs pull` fetches the file"
+    );
+
     for (json, expected) in [
         ("", "not a shard index: it does not begin with '{'"),
         ("[{}]", "not a shard index: it does not begin with '{'"),

@@ -13,6 +13,16 @@ fn cases() -> Vec<(Vec<u8>, &'static str)> {
     let with_len = |len: u64| [&len.to_le_bytes()[..], b"{}"].concat();
     vec![
         (vec![], "the file is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n".to_vec(),
+            "it is a Git LFS pointer, not a safetensors file: `git lfs pull` fetches the file",
+        ),
+        (b"<!DOCTYPE html><html><body>404".to_vec(), "it is a web page, not a safetensors file"),
+        (
+            b"PK\x03\x04\0\0\x08\x08".to_vec(),
+            "it is a zip archive (PyTorch?), not a safetensors file: convert it to safetensors",
+        ),
+        (b"\x89IMP\r\n\x1a\n\x01\0".to_vec(), "it is an Impasto file, not a safetensors file"),
         (vec![1, 2, 3], "3 bytes; a safetensors file begins with 8 bytes that hold the length of its header"),
         (with_len(0), "the header does not begin with '{'"),
         (with_len(3), "header of 3 bytes declared, 2 bytes follow"),

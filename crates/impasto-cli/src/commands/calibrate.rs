@@ -7,18 +7,20 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
 use impasto::{Checkpoint, CheckpointWeights};
+use impasto_core::files;
 use impasto_text::Tokenizer;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::args::{Args, Calibrate};
 use crate::exit::Code;
-use crate::model::{memory_limit, tokenizer};
+use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{print, print_json};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     let begun = Instant::now();
+    let _folders = files::prepare(&command.output).with_context(|| command.output.display().to_string())?;
     let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
     let checkpoint = Checkpoint::open(&command.model)?;
     let weights = CheckpointWeights::new(&checkpoint);
@@ -30,7 +32,7 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     };
     let progress = bar(args, 0);
     let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress);
-    let info = info.with_context(|| command.model.display().to_string())?;
+    let info = explained(info, &command.model, &checkpoint)?;
     progress.finish_and_clear();
     let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
     let matrices = info.linears.len();

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use impasto_model::{CausalLm, ModelError, Session};
@@ -15,11 +14,7 @@ use crate::args::{Args, Chat};
 use crate::exit::Code;
 use crate::model::load;
 use crate::output::{print, print_json};
-
-/// Whether Ctrl-C was pressed while the model generates.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// Whether the model is generating.
-static WRITING: AtomicBool = AtomicBool::new(false);
+use crate::signals::Interruptible;
 
 const HELP: &str = "\
 /system TEXT  set the system message (remove it without TEXT) and start over
@@ -59,12 +54,6 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
         messages: Vec::new(),
         model: &model,
     };
-    let ended = ctrlc::set_handler(|| {
-        if !WRITING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    });
-    ended.context("cannot handle Ctrl-C")?;
     let (stdin, quiet) = (std::io::stdin(), args.quiet || args.json || !std::io::stdin().is_terminal());
     if !quiet {
         eprintln!("{}: type a message, or /help for the commands.", command.model.display());
@@ -108,10 +97,7 @@ impl Talk<'_> {
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
         let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
         let prompt = self.model.tokenizer()?.encode(&self.template.render(&messages, &options)?, false)?;
-        INTERRUPTED.store(false, Ordering::SeqCst);
-        WRITING.store(true, Ordering::SeqCst);
         let generation = self.write(&prompt, silent);
-        WRITING.store(false, Ordering::SeqCst);
         let generation = generation.inspect_err(|error| {
             if error.downcast_ref().is_some_and(is_full) {
                 self.messages.pop();
@@ -127,7 +113,8 @@ impl Talk<'_> {
     /// Continues the prompt until it ends or is interrupted. Tokens that the session already has are not evaluated
     /// again.
     fn write(&mut self, prompt: &[u32], silent: bool) -> anyhow::Result<Generation> {
-        let interrupted = || INTERRUPTED.load(Ordering::SeqCst);
+        let interruptible = Interruptible::begin();
+        let interrupted = || interruptible.is_interrupted();
         self.session.restart(prompt).map_err(RuntimeError::from)?;
         let mut stream = Stream::new(&mut self.session, self.model.tokenizer()?, &self.options)?;
         stream.prefill(&mut |_| if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })?;

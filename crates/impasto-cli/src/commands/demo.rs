@@ -3,6 +3,7 @@
 use anyhow::Context;
 use impasto::Cut;
 use impasto::encode::{Extent, Layers, Options, Target};
+use impasto_core::files::TemporaryFolder;
 use impasto_runtime::{GenerateOptions, Residence};
 
 use super::encode::{Guide, Way, encode_to};
@@ -32,7 +33,9 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     if args.json {
         anyhow::bail!("demo does not support --json");
     }
-    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
+    let place = std::env::temp_dir();
+    let folder = TemporaryFolder::create_in(&place);
+    let folder = folder.with_context(|| format!("{}: a temporary folder (TMPDIR moves it)", place.display()))?;
     let model = folder.path().join("tiny");
     std::fs::create_dir(&model)?;
     for (name, bytes) in TINY {

@@ -10,6 +10,7 @@ use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights};
+use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource};
 use indicatif::ProgressBar;
@@ -19,7 +20,7 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
-use crate::model::tokenizer;
+use crate::model::{explained, tokenizer};
 use crate::output::{bytes, print, print_json, print_notes, table};
 use crate::progress::bar;
 
@@ -125,6 +126,7 @@ pub struct Way<'a> {
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
     let Way { model, output, measure: measured } = way;
+    let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
@@ -137,11 +139,8 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         ControlFlow::Continue(())
     };
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
-    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let source =
-        Source { args, checkpoint: &checkpoint, weights: &weights, folder: folder.path(), progress: &progress };
-    let Guidance { statistics, tokens } =
-        source.guidance(guide, &mut notes).with_context(|| model.display().to_string())?;
+    let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    let Guidance { statistics, tokens, _folder } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }
@@ -167,8 +166,8 @@ struct Source<'a> {
     args: &'a Args,
     checkpoint: &'a Checkpoint,
     weights: &'a CheckpointWeights<'a>,
-    /// The folder for temporary statistics.
-    folder: &'a Path,
+    /// The file to be written; temporary statistics lie beside it.
+    output: &'a Path,
     progress: &'a ProgressBar,
 }
 
@@ -178,10 +177,13 @@ struct Guidance {
     statistics: Option<Statistics>,
     /// The tokens that the statistics were computed from, if the inputs of blocks are to come from coded blocks.
     tokens: Option<Vec<u32>>,
+    /// The folder of temporary statistics, which are mapped.
+    _folder: Option<TemporaryFolder>,
 }
 
 impl Source<'_> {
     fn guidance(&self, guide: &Guide, notes: &mut Vec<String>) -> anyhow::Result<Guidance> {
+        let mut folder = None;
         let (statistics, text) = match guide {
             Guide::None => return Ok(Guidance::default()),
             Guide::Statistics { file, sequential } => (Statistics::open(file)?, sequential.as_deref()),
@@ -192,7 +194,9 @@ impl Source<'_> {
                 }
                 Err(error) => return Err(error),
                 Ok(context) => {
-                    let path = self.folder.join("statistics.safetensors");
+                    let made = TemporaryFolder::beside(self.output);
+                    let made = made.with_context(|| format!("{}: a folder beside it", self.output.display()))?;
+                    let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
                     calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress)?;
@@ -200,13 +204,15 @@ impl Source<'_> {
                 }
             },
         };
-        let Some(text) = text else { return Ok(Guidance { statistics: Some(statistics), tokens: None }) };
+        let Some(text) = text else {
+            return Ok(Guidance { statistics: Some(statistics), tokens: None, _folder: folder });
+        };
         if statistics.info().text != blake3::hash(text.as_bytes()).to_hex().as_str() {
             let rule = "--sequential needs the text that the statistics were computed from; pass it with --calibration";
             return Err(UsageError(rule).into());
         }
         let tokens = tokenizer(self.weights)?.encode(text, true)?;
-        Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens) })
+        Ok(Guidance { statistics: Some(statistics), tokens: Some(tokens), _folder: folder })
     }
 }
 

@@ -212,6 +212,31 @@ fn a_model_that_cannot_run_is_not_calibrated() {
     at.run(&["encode", "model", "-o", "b.impasto", "--bpw", "4", "--calibration", "text.txt"]).fails(3, "bert");
 }
 
+/// Python writes infinity and NaN into JSON; fields with them count as not given.
+#[test]
+fn json_as_python_writes_it() {
+    let at = Workplace::new();
+    std::fs::create_dir(at.path("model")).expect("a folder");
+    for name in
+        ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    {
+        fs::copy(Path::new(&tiny()).join(name), at.path("model").join(name)).expect("a copy");
+    }
+    for (name, fields) in [
+        ("config.json", r#"{"time_step_limit": [0.0, Infinity], "rope_scaling": NaN,"#),
+        ("generation_config.json", r#"{"temperature": NaN,"#),
+        ("tokenizer_config.json", r#"{"model_max_length": -Infinity,"#),
+    ] {
+        let text = fs::read_to_string(at.path("model").join(name)).expect("reads");
+        fs::write(at.path("model").join(name), text.replacen('{', fields, 1)).expect("writes");
+    }
+    let said = |model: &str| at.run(&["run", model, "-p", "Once upon a time", "-n", "5"]).ok().out;
+    assert_eq!(said("model"), said(&tiny()));
+    let encoded = at.run(&["encode", "model", "-o", "a", "--bpw", "4", "--calibration-tokens", "512"]).ok();
+    assert!(!encoded.err.contains("not calibrated"), "{}", encoded.err);
+    at.run(&["decode", "a", "--to", "gguf", "-o", "a.gguf"]).ok();
+}
+
 #[test]
 fn a_model_runs_in_every_residence() {
     let at = Workplace::new();

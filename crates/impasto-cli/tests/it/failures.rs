@@ -9,6 +9,9 @@ fn bad_checkpoints() {
     let at = Workplace::new();
     at.write("empty", "");
     at.write("words", "this is no safetensors file at all");
+    for name in ["pointer", "pointer.gguf"] {
+        at.write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n");
+    }
     fs::create_dir(at.path("folder")).expect("a folder");
     at.write("folder/config.json", "{}");
     fs::create_dir(at.path("half")).expect("a folder");
@@ -16,7 +19,9 @@ fn bad_checkpoints() {
     fs::write(at.path("half/model.safetensors"), &whole[..whole.len() / 2]).expect("writes");
     for (input, code, says) in [
         ("empty", 3, "empty: the file is empty"),
-        ("words", 3, "words: "),
+        ("words", 3, "words: it is text, not a safetensors file"),
+        ("pointer", 3, "pointer: it is a Git LFS pointer, not a safetensors file: `git lfs pull` fetches the file"),
+        ("pointer.gguf", 3, "pointer.gguf: it is a Git LFS pointer, not a GGUF file"),
         ("folder", 3, "folder: no weights"),
         ("half", 3, "model.safetensors"),
         ("missing", 1, "missing: No such file"),
@@ -25,6 +30,23 @@ fn bad_checkpoints() {
         at.run(&["run", input, "-p", "x"]).fails(code, says);
         assert!(!at.path("a.impasto").exists());
     }
+}
+
+/// Of a model whose weights are named in place of its folder, the other files are not taken; the messages say so.
+#[test]
+fn weights_named_in_place_of_their_folder() {
+    let at = Workplace::new();
+    let weights = format!("{}/model.safetensors", tiny());
+    let says = format!("for the whole model, give the folder {}", tiny());
+    let ran = at.run(&["run", &weights, "-p", "x"]);
+    ran.fails(3, "config.json: not found");
+    assert!(ran.err.contains(&says), "{}", ran.err);
+    at.write("text", "x");
+    at.run(&["calibrate", &weights, "--text", "text", "-o", "s"]).fails(3, &says);
+    let ran = at.run(&["encode", &weights, "-o", "a"]).ok();
+    assert!(ran.err.starts_with("note: ") && ran.err.contains(&says), "{}", ran.err);
+    fs::copy(&weights, at.path("alone")).expect("a copy");
+    assert!(at.run(&["encode", "alone", "-o", "a"]).ok().err.is_empty());
 }
 
 #[test]
@@ -46,7 +68,13 @@ fn bad_files() {
         ("cut-early", good[..200].to_vec(), 3, "reaches past the end"),
         ("cut", good[..good.len() / 2].to_vec(), 5, "is absent"),
         ("damaged", damaged(good.len() / 2), 4, "is damaged"),
-        ("weights", fs::read(format!("{}/model.safetensors", tiny())).expect("reads"), 3, "not an Impasto file"),
+        (
+            "weights",
+            fs::read(format!("{}/model.safetensors", tiny())).expect("reads"),
+            3,
+            "it is a safetensors file, not an Impasto file",
+        ),
+        ("page", b"<!DOCTYPE html><html><body>404".to_vec(), 3, "it is a web page, not an Impasto file"),
     ] {
         fs::write(at.path(name), bytes).expect("writes");
         let prefix = format!("impasto: {name}: ");
@@ -68,6 +96,8 @@ fn bad_files() {
         }
     }
     at.run(&["verify", "missing"]).fails(1, "missing: No such file");
+    at.run(&["encode", "good", "-o", "again"]).fails(3, "good: it is an Impasto file, not a safetensors file");
+    at.run(&["inspect", &tiny()]).fails(1, "tiny: it is a folder, not a file");
 }
 
 #[test]
@@ -91,6 +121,7 @@ fn bad_texts_and_options() {
         &["encode", &model, "-o", "a", "--size", "80XB"],
         &["encode", &model, "-o", "a", "--bpw", "-3"],
         &["encode", &model, "-o", "a", "--bpw", "nan"],
+        &["run", &model, "-p", "x", "--unknown"],
         &["encode", &model, "-o", "a", "--bpw", "3", "--lossless"],
         &["encode", &model, "-o", "a", "--bpw", "3", "--uncalibrated", "--sequential"],
         &["encode", &model, "-o", "a", "--threads", "100000"],
@@ -103,6 +134,31 @@ fn bad_texts_and_options() {
         assert!(failed.out.is_empty() && !failed.err.is_empty() && !failed.err.contains("panicked"), "{args:?}");
     }
     assert_eq!(at.left(), ["binary", "short"]);
+}
+
+/// Text may begin with a dash, and a negative number is a value out of range, not an option.
+#[test]
+fn values_that_begin_with_a_dash() {
+    let at = Workplace::new();
+    let model = tiny();
+    let run = |rest: &[&str]| at.run(&[&["run", &model, "-n", "1"], rest].concat());
+    for prompt in ["- eggs", "-hello", "--raw", "-1"] {
+        run(&["-p", prompt, "--stop", "---", "--stop", "-n"]).ok();
+    }
+    run(&["-p", "x", "--system", "- be kind"]).fails(3, "chat template");
+    run(&["-p", "x", "--temperature", "-1"]).fails(2, "temperature = -1");
+    run(&["-p", "x", "--top-p", "-0.5"]).fails(2, "top-p = -0.5");
+    for (args, says) in [
+        (&["run", &model, "-p", "x", "-n", "-1"][..], "not a whole number from 0 on"),
+        (&["run", &model, "-p", "x", "--seed", "-1"], "not a whole number from 0 on"),
+        (&["run", &model, "-p", "x", "--threads", "-1"], "not a number from 0 to 1024"),
+        (&["encode", &model, "-o", "a", "--bpw", "-3"], "not a number above 0"),
+        (&["encode", &model, "-o", "a", "--size", "-3"], "not a size above 0"),
+        (&["bench", "run", &model, "-n", "-4"], "not a number from 0 to 16777216"),
+    ] {
+        let failed = at.run(args);
+        assert!(failed.code == Some(2) && failed.err.contains(says), "{args:?}: {}", failed.err);
+    }
 }
 
 /// The variable for the instruction set works like an option: an invalid value is not ignored.
@@ -138,9 +194,16 @@ fn sizes_that_cannot_be_met() {
 #[test]
 fn places_that_cannot_be_written() {
     let at = Workplace::new();
-    at.run(&["encode", &tiny(), "-o", "nowhere/a"]).fails(1, "nowhere/a: ");
     fs::create_dir(at.path("folder")).expect("a folder");
-    at.run(&["encode", &tiny(), "-o", "folder"]).fails(1, "folder: ");
+    at.write("text", "x");
+    for output in ["folder", "folder/", "new/"] {
+        let says = format!("impasto: {output}: it is the path of a folder: name a file in it");
+        at.run(&["encode", &tiny(), "-o", output, "--bpw", "4"]).fails(1, &says);
+        at.run(&["calibrate", &tiny(), "--text", "text", "-o", output]).fails(1, &says);
+    }
+    // Nothing stays of a folder that was made for nothing.
+    at.run(&["encode", &tiny(), "-o", "new/deep/a", "--size", "2KB", "--uncalibrated"]).fails(6, "are too few");
+    fs::remove_file(at.path("text")).expect("removes");
     at.run(&["encode", &tiny(), "-o", "a"]).ok();
     at.write("file", "x");
     at.run(&["decode", "a", "-o", "file/out"]).fails(1, "file/out");
@@ -148,6 +211,20 @@ fn places_that_cannot_be_written() {
     assert_eq!(at.left(), ["a", "file", "folder"]);
     #[cfg(target_os = "linux")]
     at.run(&["encode", &tiny(), "-o", "/proc/a"]).fails(1, "/proc/a: ");
+}
+
+/// Temporary data lies beside the output, so the system's folder for it may be missing or small.
+#[test]
+fn the_folder_for_temporary_files_is_not_needed() {
+    let at = Workplace::new();
+    let encode = |options: &[&str]| {
+        let mut command = impasto(&[&["encode", &tiny(), "-o", "a"], options].concat());
+        Ran::of(command.current_dir(at.path("")).env("TMPDIR", "/nonexistent").output().expect("starts")).ok();
+    };
+    encode(&[]);
+    encode(&["--bpw", "4", "--calibration-tokens", "512", "--sequential"]);
+    encode(&["--layers", "2.5,4", "--uncalibrated"]);
+    assert_eq!(at.left(), ["a"]);
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! A command that is killed at any time leaves the previous output file, or the complete new one.
+//! A command that is killed at any time leaves the previous output file, or the complete new one. A signal that it can
+//! catch leaves no temporary files either.
 #![cfg(unix)]
 
 use std::fs;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::layers::LAYERED;
@@ -64,4 +67,75 @@ fn a_killed_truncation_leaves_no_half_file() {
     fs::create_dir(at.path("tmp")).expect("a folder");
     fs::write(at.path("layered"), &*LAYERED).expect("writes");
     kill_everywhere(&at, &["truncate", "layered", "--layer", "2"]);
+}
+
+/// The hidden files and folders in a folder, at any depth.
+fn hidden(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return vec![] };
+    let inside = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let own = name.starts_with('.').then_some(name);
+        own.into_iter().chain(hidden(&entry.path())).collect::<Vec<_>>()
+    };
+    entries.flatten().flat_map(inside).collect()
+}
+
+/// Starts a command in the folder.
+fn start(at: &Workplace, mut command: Command) -> Child {
+    command.current_dir(at.path("")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+}
+
+/// Waits until the command has a temporary file or folder, and sends it a signal. Returns whether it had one.
+fn signal(at: &Workplace, child: &mut Child, name: &str) -> bool {
+    while hidden(&at.path("")).is_empty() {
+        if child.try_wait().expect("a process").is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().expect("starts").success());
+    true
+}
+
+#[test]
+fn a_signal_leaves_no_temporary_files() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "whole"]).ok();
+    let model = tiny();
+    for (args, must_be_caught) in [
+        (&["encode", &model, "-o", "new/deep/a", "--bpw", "4"][..], true),
+        (&["encode", &model, "-o", "new/deep/a", "--bpw", "4", "--uncalibrated"], true),
+        (&["decode", "whole", "-o", "new/deep/folder"], false),
+    ] {
+        for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+            let mut child = start(&at, impasto(args));
+            let caught = signal(&at, &mut child, name);
+            let status = child.wait().expect("ends");
+            assert_eq!(hidden(&at.path("")), [] as [&str; 0], "{args:?} {name}");
+            if status.success() {
+                // It was done before the signal came.
+                assert!(!must_be_caught, "{args:?} {name}");
+                fs::remove_dir_all(at.path("new")).expect("removes");
+                continue;
+            }
+            assert!(caught && status.signal() == Some(number), "{args:?} {name}: {status:?}");
+            // Decoding may have been about to move its files.
+            assert!(!must_be_caught || at.left() == ["whole"], "{args:?} {name}: {:?}", at.left());
+            let _ = fs::remove_dir_all(at.path("new"));
+        }
+    }
+}
+
+/// What the caller ignores stays ignored, as nohup expects.
+#[test]
+fn an_ignored_signal_does_not_end_the_command() {
+    let at = Workplace::new();
+    let mut command = Command::new("sh");
+    let shell = r#"trap "" HUP; exec "$0" encode "$1" -o a --bpw 4 --uncalibrated"#;
+    command.args(["-c", shell, env!("CARGO_BIN_EXE_impasto"), &tiny()]);
+    let mut child = start(&at, command);
+    assert!(signal(&at, &mut child, "HUP"));
+    assert!(child.wait().expect("ends").success());
+    at.run(&["verify", "a"]).ok();
 }

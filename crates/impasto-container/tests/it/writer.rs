@@ -146,13 +146,15 @@ fn a_destination_that_cannot_be_written_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let content = small();
     let create = |path: &Path| Writer::create(path, content.objects.clone(), content.slots(), vec![]);
-    let error = create(&dir.path().join("none/a")).unwrap_err();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let error = create(&dir.path().join("file/a")).unwrap_err();
     assert!(matches!(error, ContainerError::Io { .. }), "{error}");
+    fs::remove_file(dir.path().join("file")).unwrap();
 
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
     let error = create(&taken).unwrap_err().to_string();
-    assert!(error.contains("taken: ") && error.contains("not a regular file"), "{error}");
+    assert!(error.contains("taken: it is the path of a folder"), "{error}");
     // The same if the folder is created after the writer.
     let mut writer = create(&dir.path().join("late")).unwrap();
     content.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());

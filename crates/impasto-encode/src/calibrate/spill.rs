@@ -22,10 +22,8 @@ pub struct Stretch {
 }
 
 impl Spill {
-    /// Creates a temporary file in the folder of `path`, and the folder if it does not exist.
+    /// Creates a temporary file in the folder of `path`, and the folder if it is missing.
     pub fn beside(path: &Path) -> Result<Spill, CheckpointError> {
-        let folder = path.parent().unwrap_or(path);
-        std::fs::create_dir_all(folder).map_err(|error| CheckpointError::io(folder, error))?;
         Spool::beside(path).map(Spill)
     }
 

@@ -1,5 +1,6 @@
 //! The unvalidated contents of `config.json`, and the family that it names.
 
+use impasto_core::json;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -106,8 +107,8 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> std::resul
     T::deserialize(value).map(Some)
 }
 
-pub(super) fn parse<T: for<'a> Deserialize<'a>>(name: &'static str, json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|e| ModelError::asset(name, e))
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(name: &'static str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(&json::finite(bytes)).map_err(|e| ModelError::asset(name, e))
 }
 
 /// Finds the family that matches both `model_type` and `architectures`. One of them may be absent.

@@ -6,7 +6,7 @@ mod original;
 pub(crate) mod part;
 mod safetensors;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
 use impasto_container::{HEADER_SUFFIX, Source};
+use impasto_core::files::TemporaryFolder;
 
 #[cfg(feature = "gguf")]
 pub use gguf::GgufType;
@@ -105,26 +106,15 @@ pub fn export<S: Source>(
             return Err(FileError::Exists { path: path.display().to_string() });
         }
     }
-    let io = |error| CheckpointError::io(folder, error);
-    let created = !folder.exists();
-    fs::create_dir_all(folder).map_err(io)?;
-    let staged = stage(file, folder, &contents, watch);
-    let moved = staged.and_then(|(staging, tensor_bytes)| {
-        let mut files = Vec::new();
-        for &name in &names {
-            let to = join_inside(folder, name)?;
-            let parent = to.parent().unwrap_or(folder);
-            let moved = fs::create_dir_all(parent).and_then(|()| fs::rename(staging.path().join(name), &to));
-            moved.map_err(|error| CheckpointError::io(&to, error))?;
-            files.push(to);
-        }
-        Ok((files, tensor_bytes))
-    });
-    if moved.is_err() && created {
-        // This fails if the folder is not empty. The earlier error is the one to report.
-        let _ = fs::remove_dir(folder);
+    let (staging, tensor_bytes) = stage(file, folder, &contents, watch)?;
+    let mut files = Vec::new();
+    for &name in &names {
+        let to = join_inside(folder, name)?;
+        let parent = to.parent().unwrap_or(folder);
+        let moved = fs::create_dir_all(parent).and_then(|()| fs::rename(staging.path().join(name), &to));
+        moved.map_err(|error| CheckpointError::io(&to, error))?;
+        files.push(to);
     }
-    let (files, tensor_bytes) = moved?;
     Ok(Exported { files, tensor_bytes, identical: contents.identical, notes: contents.notes })
 }
 
@@ -172,9 +162,8 @@ fn stage<S: Source>(
     folder: &Path,
     contents: &Contents,
     watch: &(dyn Fn(&str) + Sync),
-) -> Result<(tempfile::TempDir, u64), FileError> {
-    let staging = tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder);
-    let staging = staging.map_err(|error| CheckpointError::io(folder, error))?;
+) -> Result<(TemporaryFolder, u64), FileError> {
+    let staging = TemporaryFolder::create_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
     for name in &contents.assets {
         atomic_write(staging.path(), name, &file.asset(name)?.unwrap_or_default())?;
     }
@@ -189,9 +178,10 @@ fn stage<S: Source>(
             #[cfg(feature = "gguf")]
             Begin::Gguf(metadata) => TensorWriter::gguf(&path, metadata, &specs)?,
         };
+        let parts: HashMap<&str, &Part> = output.parts.iter().map(|part| (part.spec.name.as_str(), part)).collect();
         let order: Vec<String> = writer.tensors().iter().map(|t| t.name.clone()).collect();
         for name in order {
-            let Some(part) = output.parts.iter().find(|part| part.spec.name == name) else { continue };
+            let Some(part) = parts.get(name.as_str()) else { continue };
             part.write(file, &mut |piece| {
                 bytes += piece.len() as u64;
                 Ok(writer.write(piece)?)

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use impasto_core::json::finite;
 use serde_json::{Map, Value as Json};
 
 use super::rules::TranslationRule;
@@ -32,7 +33,7 @@ impl Object<'_> {
     }
 
     pub fn parse(asset: &'static str, bytes: &[u8]) -> Result<Object<'static>, TranslationRule> {
-        match serde_json::from_slice(bytes) {
+        match serde_json::from_slice(&finite(bytes)) {
             Ok(Json::Object(fields)) => Ok(Object { asset, fields: Cow::Owned(fields) }),
             Ok(_) => Err(TranslationRule::asset(asset, "not an object")),
             Err(error) => Err(TranslationRule::asset(asset, error)),

@@ -1,0 +1,137 @@
+//! Ctrl-C and the other signals that tell a process to end: temporary files are removed first.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use impasto_core::files;
+
+/// Whether there is work that Ctrl-C interrupts in place of the process.
+static INTERRUPTIBLE: AtomicBool = AtomicBool::new(false);
+/// Whether that work was interrupted.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Work that the first Ctrl-C interrupts; a second one ends the process. There is one at a time.
+pub struct Interruptible(());
+
+impl Interruptible {
+    /// Begins such work, which ends when the result is dropped.
+    pub fn begin() -> Interruptible {
+        INTERRUPTED.store(false, Ordering::SeqCst);
+        INTERRUPTIBLE.store(true, Ordering::SeqCst);
+        Interruptible(())
+    }
+
+    /// Returns whether it was interrupted.
+    pub fn is_interrupted(&self) -> bool {
+        INTERRUPTED.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Interruptible {
+    fn drop(&mut self) {
+        INTERRUPTIBLE.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Interrupts the work in progress. Returns `false` if there is none, or it was interrupted before.
+fn interrupt() -> bool {
+    INTERRUPTIBLE.load(Ordering::SeqCst) && !INTERRUPTED.swap(true, Ordering::SeqCst)
+}
+
+/// Watches for the signals in a thread. Must be called before other threads start. If the system refuses, signals end
+/// the process as usual.
+#[cfg(unix)]
+pub fn watch() {
+    let signals = unix::Signals::block([libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
+    let wait = move || {
+        loop {
+            let signal = signals.wait();
+            if signal != libc::SIGINT || !interrupt() {
+                files::remove_temporary();
+                unix::end(signal);
+            }
+        }
+    };
+    if std::thread::Builder::new().name("signals".to_owned()).spawn(wait).is_err() {
+        signals.unblock();
+    }
+}
+
+/// Watches for Ctrl-C. If the system refuses, it ends the process as usual.
+#[cfg(not(unix))]
+pub fn watch() {
+    let handler = || {
+        if !interrupt() {
+            files::remove_temporary();
+            std::process::exit(130);
+        }
+    };
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// The system calls.
+#[cfg(unix)]
+mod unix {
+    use std::mem::MaybeUninit;
+    use std::ptr;
+
+    use libc::c_int;
+
+    /// Blocked signals: they do not end the process, but wait for [`Signals::wait`].
+    #[derive(Clone, Copy)]
+    pub struct Signals(libc::sigset_t);
+
+    impl Signals {
+        /// Blocks signals in this thread and those that it starts, except signals that the process was started to ignore,
+        /// as nohup does.
+        pub fn block(signals: [c_int; 3]) -> Signals {
+            let mut set = MaybeUninit::uninit();
+            // SAFETY: sigemptyset initializes the set, and sigaddset changes it.
+            let set = unsafe {
+                libc::sigemptyset(set.as_mut_ptr());
+                signals.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| {
+                    libc::sigaddset(set.as_mut_ptr(), signal);
+                });
+                set.assume_init()
+            };
+            // SAFETY: the set is valid, and the mask before is not asked for.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+            Signals(set)
+        }
+
+        /// Lets the signals end the process again.
+        pub fn unblock(&self) {
+            // SAFETY: the set is valid, and the mask before is not asked for.
+            unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.0, ptr::null_mut()) };
+        }
+
+        /// Waits for one of the signals.
+        pub fn wait(&self) -> c_int {
+            let mut signal = 0;
+            // SAFETY: the set is valid, and `signal` can be written.
+            while unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } != 0 {}
+            signal
+        }
+    }
+
+    /// Ends the process as the signal does by default, so that its parent sees the cause.
+    pub fn end(signal: c_int) -> ! {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initializes the set, and sigaddset changes it; the signal is unblocked in this thread only.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+            libc::raise(signal);
+        }
+        std::process::exit(128 + signal)
+    }
+
+    fn is_ignored(signal: c_int) -> bool {
+        let mut action = MaybeUninit::uninit();
+        // SAFETY: without a new action, sigaction only writes the present one, which is read if it succeeds.
+        unsafe {
+            libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    }
+}
