@@ -217,8 +217,17 @@ fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
             let (hf, gguf) = (head * head_dim + half * (head_dim / 2) + j, head * head_dim + 2 * j + half);
             assert_eq!((change.gguf_row(hf), change.hf_row(gguf)), (gguf, hf));
         }
-        assert!(change.fits(heads * head_dim) && !change.fits(heads * head_dim + 1));
+        let rows = heads * head_dim;
+        assert!(change.fits(&[rows, 3]) && !change.fits(&[rows + 1, 3]) && !change.fits(&[rows]));
     }
+    // The elements of a vector are reordered like rows.
+    let change = Change::HeadElements { head_dim: 6 };
+    let mut values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    change.values_to_gguf(&mut values);
+    assert_eq!(values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 6.0, 9.0, 7.0, 10.0, 8.0, 11.0]);
+    change.values_to_hf(&mut values);
+    assert!(values.into_iter().eq((0..12).map(|i| i as f32)) && change.gguf_row(7) == 7);
+    assert!(change.fits(&[12]) && !change.fits(&[13]) && !change.fits(&[12, 1]));
     let mut values = [0.5, -1.0];
     Change::PlusOne.values_to_gguf(&mut values);
     assert_eq!((values, Change::PlusOne.gguf_row(7)), ([1.5, 0.0], 7));
@@ -228,7 +237,7 @@ fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
 
 #[test]
 fn names_go_both_ways() {
-    let heads = Change::HeadRows { head_dim: 8 };
+    let (heads, elements) = (Change::HeadRows { head_dim: 8 }, Change::HeadElements { head_dim: 8 });
     let (none, plus) = (Change::None, Change::PlusOne);
     use Architecture::*;
     let cases = [
@@ -237,7 +246,7 @@ fn names_go_both_ways() {
         (Llama, "output_norm.weight", "model.norm.weight", none),
         (Llama, "blk.11.attn_q.weight", "model.layers.11.self_attn.q_proj.weight", heads),
         (SmolLm3, "blk.0.attn_k.weight", "model.layers.0.self_attn.k_proj.weight", heads),
-        (Llama, "blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias", heads),
+        (Llama, "blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias", elements),
         (Llama, "blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight", none),
         (Llama, "blk.0.ffn_norm.weight", "model.layers.0.post_attention_layernorm.weight", none),
         (Qwen2, "blk.0.attn_q.bias", "model.layers.0.self_attn.q_proj.bias", none),

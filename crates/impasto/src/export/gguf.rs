@@ -136,6 +136,10 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
         let Some(mapped) = names.to_gguf(name) else {
             return Err(broken(format!("tensor {name:?} has no equivalent in a GGUF of this architecture")));
         };
+        if !mapped.change.fits(&meta.dims) {
+            let dims = &meta.dims;
+            return Err(broken(format!("tensor {name:?}: its shape {dims:?} is not that of whole attention heads")));
+        }
         parts.push(made(&mapped.name, name, &meta.dims, wanted, mapped.change));
     }
     let factor = |(name, values): (String, Vec<f32>)| {

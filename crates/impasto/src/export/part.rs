@@ -90,9 +90,9 @@ impl Part {
             return Ok(());
         }
         let width = columns as usize * tensor.dtype().weights();
-        // Whole attention heads at a time, since rows move within heads.
+        // Whole attention heads at a time, since rows and elements move within heads.
         let head = match way.change() {
-            Change::HeadRows { head_dim } => head_dim.max(1),
+            Change::HeadRows { head_dim } | Change::HeadElements { head_dim } => head_dim.max(1),
             _ => 1,
         };
         let heads = (BAND_BYTES / (width as u64 * 4).max(1) / head).max(1);
