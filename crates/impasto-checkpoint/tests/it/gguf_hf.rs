@@ -178,6 +178,25 @@ fn configurations_without_a_golden_go_there_and_back() {
     }
 }
 
+/// Returns the configuration that a golden's metadata give with these keys in addition, and without rotary factors.
+fn config_with(name: &str, keys: &[(&str, Value)]) -> Json {
+    let checkpoint = opened(name);
+    let mut metadata = checkpoint.metadata().unwrap().clone();
+    keys.iter().for_each(|(key, value)| metadata.insert(*key, value.clone()));
+    let made = hf::assets(&metadata, &gguf_tensors(&checkpoint, &[])).unwrap();
+    serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
+}
+
+#[test]
+fn an_attention_factor_multiplies_the_one_of_yarn() {
+    let yarn = [("qwen2.rope.scaling.type", Value::from("yarn")), ("qwen2.rope.scaling.factor", 4f32.into())];
+    assert_eq!(config_with("qwen2", &yarn)["rope_scaling"]["attention_factor"], json!(null));
+    let [kind, factor] = yarn;
+    let config = config_with("qwen2", &[kind, factor, ("qwen2.rope.scaling.attn_factor", 0.5f32.into())]);
+    // 0.5 (0.1 ln 4 + 1).
+    assert_fields("yarn", &config["rope_scaling"], &json!({"factor": 4.0, "attention_factor": 0.569_314_72}));
+}
+
 #[test]
 fn several_chat_templates_go_there_and_back() {
     let mut assets = original("llama3");

@@ -90,6 +90,12 @@ fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
     let cases = [
         ("general.architecture", Value::from("mamba"), "no config.json: architecture \"mamba\" is not known"),
         ("llama.expert_count", 8u32.into(), "no config.json: a mixture of experts"),
+        ("llama.attention.causal", false.into(), "no config.json: attention that is not causal (an encoder)"),
+        (
+            "llama.rope.scaling.attn_factor",
+            0.5f32.into(),
+            "no config.json: \"llama.rope.scaling.attn_factor\" is 0.5 without YaRN or LongRoPE",
+        ),
         ("llama.attention.value_length", 32u32.into(), "no config.json: keys and values of different widths"),
         ("llama.rope.dimension_count", 32u32.into(), "no config.json: 32 of 64 dimensions of a head rotated"),
         ("llama.rope.scaling.factor", 2f32.into(), "no config.json: rotary factors and a scaling factor at once"),
@@ -98,6 +104,10 @@ fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
     ];
     for (key, value, note) in cases {
         assert_eq!(broken("llama3", key, Some(value)).unwrap(), [note]);
+    }
+    // Values that say what is usual.
+    for (key, value) in [("llama.attention.causal", true.into()), ("llama.rope.scaling.attn_factor", 1f32.into())] {
+        assert_eq!(broken("llama3", key, Some(value)).unwrap(), [""; 0]);
     }
     assert_eq!(
         broken("llama3", "tokenizer.ggml.model", None).unwrap(),

@@ -68,6 +68,9 @@ pub(super) fn config(
     if keys.u64(&keys.own("expert_count"))?.is_some_and(|experts| experts > 0) {
         return Err(TranslationRule::unsupported("a mixture of experts"));
     }
+    if keys.bool(&keys.own("attention.causal"))? == Some(false) {
+        return Err(TranslationRule::unsupported("attention that is not causal (an encoder)"));
+    }
     let heads = Heads::read(keys)?;
     let blocks = keys.needed_count("block_count", MAX_BLOCKS)?;
     let context = keys.needed_count("context_length", MAX_SIZE)?;
