@@ -197,6 +197,45 @@ fn an_attention_factor_multiplies_the_one_of_yarn() {
     assert_fields("yarn", &config["rope_scaling"], &json!({"factor": 4.0, "attention_factor": 0.569_314_72}));
 }
 
+/// What a Gemma 2 has if its configuration or metadata do not say otherwise.
+#[test]
+fn gemma_2_has_soft_caps_and_a_window() {
+    let config = |fields: Json| {
+        let mut config = json!({
+            "model_type": "gemma2", "vocab_size": 388, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 8192
+        });
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let mut assets = original("llama3");
+        assets[0].bytes = config.to_string().into_bytes();
+        hf::metadata(&assets, &Table::default(), "Tiny", 1)
+    };
+    let usual = json!({
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096,
+        "layer_types": ["sliding_attention", "full_attention"]
+    });
+    let back = |metadata: &Metadata| -> Json {
+        let made = hf::assets(metadata, &Table::default()).unwrap();
+        serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
+    };
+    let mut metadata = config(json!({})).unwrap().metadata;
+    assert_eq!(metadata.f64("gemma2.attn_logit_softcapping"), Some(50.0));
+    assert_eq!(metadata.f64("gemma2.final_logit_softcapping"), Some(30.0));
+    assert_fields("written", &back(&metadata), &usual);
+    for key in ["attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"] {
+        metadata.remove(&format!("gemma2.{key}")).unwrap();
+    }
+    assert_fields("absent", &back(&metadata), &usual);
+
+    // No window is one of the whole context; no caps are refused.
+    let none = config(json!({"sliding_window": null})).unwrap().metadata;
+    assert_eq!(none.u64("gemma2.attention.sliding_window"), Some(8192));
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        let error = config(json!({key: null})).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"{key}\": null: GGUF cannot say it")), "{error}");
+    }
+}
+
 #[test]
 fn several_chat_templates_go_there_and_back() {
     let mut assets = original("llama3");
