@@ -116,3 +116,23 @@ fn heads_that_are_not_whole_are_an_error() {
     let error = to_gguf(&model, GgufType::F32).expect_err("no whole heads").to_string();
     assert!(error.contains(&bias.name) && error.contains("whole attention heads"), "{error}");
 }
+
+/// transformers ignores tensors that the configuration does not ask for; llama.cpp would use biases and refuse others.
+#[test]
+fn tensors_that_the_configuration_does_not_use_are_left_out() {
+    let buffer = Tensor::weights(&format!("{LAYER}self_attn.rotary_emb.inv_freq"), DType::F32, &[4], 1);
+    let model = llama(json!({}), biases().into_iter().chain([buffer]).collect());
+    let exported = to_gguf(&model, GgufType::F32).expect("a GGUF");
+    assert_eq!(
+        exported.notes,
+        ["left out, because config.json does not use it: model.layers.0.self_attn.k_proj.bias and 4 more"]
+    );
+    let checkpoint = Checkpoint::open(&model.file("x.gguf")).expect("a GGUF");
+    let names: Vec<&str> = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    assert!(names.len() == 11 && !names.iter().any(|name| name.ends_with("bias") || name.contains("rotary")));
+    assert!(logits_of(&model.file("x.gguf")) == logits_of(&model.path));
+
+    let model = llama(json!({"attention_bias": true}), vec![]);
+    let error = to_gguf(&model, GgufType::F32).expect_err("no biases").to_string();
+    assert!(error.contains("asks for tensor \"model.layers.0.self_attn.k_proj.bias\""), "{error}");
+}
