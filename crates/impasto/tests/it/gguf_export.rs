@@ -136,3 +136,32 @@ fn tensors_that_the_configuration_does_not_use_are_left_out() {
     let error = to_gguf(&model, GgufType::F32).expect_err("no biases").to_string();
     assert!(error.contains("asks for tensor \"model.layers.0.self_attn.k_proj.bias\""), "{error}");
 }
+
+/// A weight that a type cannot hold is an error that names the tensor, and no file is written.
+#[test]
+fn weights_beyond_the_range_of_a_type_are_refused() {
+    use GgufType::*;
+    let name = format!("{LAYER}mlp.down_proj.weight");
+    let export_with = |weight: f32, wanted: GgufType| {
+        let mut values = vec![0.5; 32 * 64];
+        values[100] = weight;
+        let model = llama(json!({}), vec![Tensor::floats(&name, DType::F32, &[32, 64], values)]);
+        let result = to_gguf(&model, wanted);
+        assert_eq!(result.is_ok(), model.file("x.gguf").exists());
+        result.map_err(|error| error.to_string())
+    };
+    // For each type, the largest magnitude that it holds and one that it does not.
+    let cases = [
+        (F16, 65_519.0, 65_520.0),
+        (Q8_0, 65_519.0 * 127.0, 65_520.0 * 127.0),
+        (Q4_0, -65_519.0 * 8.0, -65_520.0 * 8.0),
+        (Q4_0, 0.0, f32::NAN),
+        (Bf16, f32::from_bits(0x7F7F_7FFF), f32::MAX),
+    ];
+    for (wanted, held, lost) in cases {
+        export_with(held, wanted).expect("a GGUF");
+        let error = export_with(lost, wanted).expect_err("too large");
+        assert!(error.contains(&format!("tensor {name:?} has a weight of {lost:e}")), "{wanted:?}: {error}");
+    }
+    export_with(f32::MAX, F32).expect("a GGUF");
+}
