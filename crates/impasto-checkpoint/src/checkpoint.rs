@@ -24,6 +24,8 @@ pub struct Checkpoint {
     pub(crate) assets: Vec<Asset>,
     #[cfg(feature = "gguf")]
     pub(crate) metadata: Option<Metadata>,
+    /// Names of assets that could not be derived from a GGUF, and why.
+    pub(crate) absent: Vec<(&'static str, String)>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -106,9 +108,14 @@ impl Checkpoint {
         self.metadata.as_ref()
     }
 
-    /// Returns why assets could not be derived from a GGUF, one line each.
+    /// Returns notes on assets that could not be derived from a GGUF, and on keys that were ignored, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Returns why an asset could not be derived from a GGUF; `None` if it is there, or was not expected.
+    pub fn why_absent(&self, asset: &str) -> Option<&str> {
+        self.absent.iter().find(|(name, _)| *name == asset).map(|(_, why)| why.as_str())
     }
 
     /// Returns the files that contain the tensors, sorted by name.
@@ -135,6 +142,7 @@ impl Checkpoint {
             assets: Vec::new(),
             #[cfg(feature = "gguf")]
             metadata: None,
+            absent: Vec::new(),
             notes: Vec::new(),
         };
         Ok((checkpoint, metadata))

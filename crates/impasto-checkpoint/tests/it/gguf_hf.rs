@@ -50,7 +50,7 @@ fn gguf_tensors(checkpoint: &Checkpoint, factors: &[(String, Vec<f32>)]) -> Tabl
 
 /// Asserts that the rebuilt files equal the original ones: the fields of config.json, encoding and decoding of tokens.
 fn assert_same(name: &str, made: &Assets) {
-    assert_eq!(made.notes, [""; 0], "{name}");
+    assert_eq!(made.notes(), [""; 0], "{name}");
     let expected = json_of(&golden(name).join("expected.json"));
     let config: Json = serde_json::from_slice(made.get("config.json").unwrap()).unwrap();
     assert_fields(name, &config, &expected["config"]);
@@ -73,7 +73,7 @@ fn assert_same(name: &str, made: &Assets) {
 fn a_gguf_gives_the_files_of_the_folder_it_was_made_from() {
     for name in GOLDENS {
         let checkpoint = opened(name);
-        let made = hf::assets(checkpoint.metadata().unwrap(), &checkpoint).unwrap();
+        let made = hf::assets(checkpoint.metadata().unwrap(), &checkpoint);
         assert_eq!(made.assets, checkpoint.assets());
         assert_same(name, &made);
     }
@@ -84,7 +84,7 @@ fn a_folder_gives_metadata_that_give_the_folder_back() {
     for name in GOLDENS {
         let made = hf::metadata(&original(name), &hf_tensors(name), "Tiny", 1).unwrap();
         let tensors = gguf_tensors(&opened(name), &made.factors);
-        assert_same(name, &hf::assets(&made.metadata, &tensors).unwrap());
+        assert_same(name, &hf::assets(&made.metadata, &tensors));
     }
 }
 
@@ -171,8 +171,8 @@ fn configurations_without_a_golden_go_there_and_back() {
             }
         }
         made.factors.iter().for_each(|(name, values)| tensors.add_values(name, values));
-        let back = hf::assets(&made.metadata, &tensors).unwrap();
-        assert_eq!(back.notes, [""; 0], "{case}");
+        let back = hf::assets(&made.metadata, &tensors);
+        assert_eq!(back.notes(), [""; 0], "{case}");
         let back: Json = serde_json::from_slice(back.get("config.json").unwrap()).unwrap();
         assert_fields(&case.to_string(), &back, &config);
     }
@@ -183,7 +183,7 @@ fn config_with(name: &str, keys: &[(&str, Value)]) -> Json {
     let checkpoint = opened(name);
     let mut metadata = checkpoint.metadata().unwrap().clone();
     keys.iter().for_each(|(key, value)| metadata.insert(*key, value.clone()));
-    let made = hf::assets(&metadata, &gguf_tensors(&checkpoint, &[])).unwrap();
+    let made = hf::assets(&metadata, &gguf_tensors(&checkpoint, &[]));
     serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
 }
 
@@ -215,7 +215,7 @@ fn gemma_2_has_soft_caps_and_a_window() {
         "layer_types": ["sliding_attention", "full_attention"]
     });
     let back = |metadata: &Metadata| -> Json {
-        let made = hf::assets(metadata, &Table::default()).unwrap();
+        let made = hf::assets(metadata, &Table::default());
         serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
     };
     let mut metadata = config(json!({})).unwrap().metadata;
@@ -243,7 +243,7 @@ fn several_chat_templates_go_there_and_back() {
     assets[2].bytes = json!({"chat_template": list}).to_string().into_bytes();
     let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
     assert_eq!(made.metadata.strings("tokenizer.chat_templates"), Some(vec!["tool_use"]));
-    let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors)).unwrap();
+    let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors));
     let config: Json = serde_json::from_slice(back.get("tokenizer_config.json").unwrap()).unwrap();
     assert_eq!(config["chat_template"], list);
     // A separate file takes precedence.
@@ -258,7 +258,7 @@ fn a_tokenizer_json_that_a_gguf_holds_is_taken_as_it_is() {
     let mut metadata = checkpoint.metadata().unwrap().clone();
     let json = String::from_utf8(original("phi3")[1].bytes.clone()).unwrap();
     metadata.insert("tokenizer.huggingface.json", json.as_str());
-    assert_eq!(hf::assets(&metadata, &checkpoint).unwrap().get("tokenizer.json"), Some(json.as_bytes()));
+    assert_eq!(hf::assets(&metadata, &checkpoint).get("tokenizer.json"), Some(json.as_bytes()));
 }
 
 #[test]

@@ -187,8 +187,8 @@ fn made(new: &str, own: &str, dims: &[u64], wanted: GgufType, change: Change) ->
     Part { spec, content: Content::Tensor(own.to_owned(), Way::ToGguf(change)) }
 }
 
-/// The tensors of a file, for the translation to GGUF.
-struct Shapes<'a, S>(&'a File<S>);
+/// The tensors of a file, for the translation of assets.
+pub struct Shapes<'a, S>(pub &'a File<S>);
 
 impl<S: Source> Tensors for Shapes<'_, S> {
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
