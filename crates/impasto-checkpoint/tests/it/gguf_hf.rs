@@ -144,6 +144,8 @@ fn configurations_without_a_golden_go_there_and_back() {
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": vec![1.0; 16], "long_factor": ramp,
             "original_max_position_embeddings": 1024}}),
+        json!({"model_type": "llama", "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "attention_factor": 0.7}}),
         // A tensor of divisors other than Llama 3's.
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": ramp,
@@ -195,6 +197,39 @@ fn an_attention_factor_multiplies_the_one_of_yarn() {
     let config = config_with("qwen2", &[kind, factor, ("qwen2.rope.scaling.attn_factor", 0.5f32.into())]);
     // 0.5 (0.1 ln 4 + 1).
     assert_fields("yarn", &config["rope_scaling"], &json!({"factor": 4.0, "attention_factor": 0.569_314_72}));
+
+    // The other way: the factor of a folder, divided by YaRN's own.
+    let written = |fields: Json| {
+        let mut assets = original("qwen2");
+        let mut config: Json = serde_json::from_slice(&assets[0].bytes).unwrap();
+        let object = config["rope_parameters"].as_object_mut().unwrap();
+        object.extend(fields.as_object().unwrap().clone());
+        assets[0].bytes = config.to_string().into_bytes();
+        hf::metadata(&assets, &Table::default(), "Tiny", 1).map(|made| {
+            let yarn = made.metadata.str("qwen2.rope.scaling.type") == Some("yarn");
+            assert!(yarn && made.metadata.iter().all(|(key, _)| !key.contains("yarn_")));
+            made.metadata.f64("qwen2.rope.scaling.attn_factor")
+        })
+    };
+    let usual = 0.1 * 4f64.ln() + 1.0;
+    for (fields, factor) in [
+        (json!({}), None),
+        (json!({"beta_fast": 32, "beta_slow": 1.0, "truncate": true, "mscale": 0.5}), None),
+        (json!({"attention_factor": 0.7}), Some(0.7 / usual)),
+        (json!({"mscale": 1.0, "mscale_all_dim": 0.8}), Some(1.0 / (0.08 * 4f64.ln() + 1.0))),
+    ] {
+        let found = written(fields.clone()).unwrap();
+        let near = found.zip(factor).is_some_and(|(found, factor)| (found - factor).abs() < 1e-7);
+        assert!(near || found.is_none() && factor.is_none(), "{fields}: {found:?}");
+    }
+    for (fields, rule) in [
+        (json!({"beta_fast": 8}), "YaRN with \"beta_fast\" 8, where llama.cpp always uses 32"),
+        (json!({"beta_slow": 4.5}), "YaRN with \"beta_slow\" 4.5"),
+        (json!({"truncate": false}), "YaRN with \"truncate\": false"),
+    ] {
+        let error = written(fields).unwrap_err().to_string();
+        assert!(error.contains(rule), "{error}");
+    }
 }
 
 /// What a Gemma 2 has if its configuration or metadata do not say otherwise.

@@ -121,7 +121,7 @@ fn by_type(keys: &Keys, original: Option<u64>) -> Result<Option<Json>, Translati
                 }
             }
             if let Some(attention) = positive(keys, ATTENTION)?.filter(|&attention| attention != 1.0) {
-                yarn["attention_factor"] = json!(shortest(f64::from((attention * yarn_attention(factor)) as f32)));
+                yarn["attention_factor"] = json!(shortest(f64::from((attention * yarn_attention(factor, 1.0)) as f32)));
             }
             Ok(Some(yarn))
         }
@@ -132,13 +132,14 @@ fn by_type(keys: &Keys, original: Option<u64>) -> Result<Option<Json>, Translati
 /// The key of a factor on sines and cosines. For YaRN, it is one on YaRN's own factor.
 pub(super) const ATTENTION: &str = "rope.scaling.attn_factor";
 
-/// Returns YaRN's own factor on sines and cosines (arXiv 2309.00071, section 3.4).
-pub(super) fn yarn_attention(factor: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
+/// Returns YaRN's own factor on sines and cosines (arXiv 2309.00071, section 3.4), for a `scale` that is usually 1.
+pub(super) fn yarn_attention(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }
 
-/// The parameters of YaRN: key in GGUF, field in `rope_scaling`.
-pub(super) const YARN: [(&str, &str); 3] = [
+/// Other parameters of YaRN: key in GGUF, field in `rope_scaling`. llama.cpp ignores these keys for most architectures, so
+/// they are read but not written.
+const YARN: [(&str, &str); 3] = [
     ("rope.scaling.yarn_beta_fast", "beta_fast"),
     ("rope.scaling.yarn_beta_slow", "beta_slow"),
     ("rope.scaling.yarn_attn_factor", "attention_factor"),
