@@ -26,6 +26,8 @@ pub struct Checkpoint {
     pub(crate) assets: Vec<Asset>,
     #[cfg(feature = "gguf")]
     pub(crate) metadata: Option<Metadata>,
+    /// Names of assets that could not be derived from a GGUF, and why.
+    pub(crate) absent: Vec<(&'static str, String)>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -108,10 +110,15 @@ impl Checkpoint {
         self.metadata.as_ref()
     }
 
-    /// Returns what the checkpoint lacks and why, one line each: assets that could not be derived from a GGUF, or that
-    /// lie beside a single safetensors file.
+    /// Returns what the checkpoint lacks and why, one line each: assets that could not be derived from a GGUF, keys that
+    /// were ignored, and assets that lie beside a single safetensors file.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Returns why an asset could not be derived from a GGUF; `None` if it is there, or was not expected.
+    pub fn why_absent(&self, asset: &str) -> Option<&str> {
+        self.absent.iter().find(|(name, _)| *name == asset).map(|(_, why)| why.as_str())
     }
 
     /// Returns the files that contain the tensors, sorted by name.
@@ -138,6 +145,7 @@ impl Checkpoint {
             assets: Vec::new(),
             #[cfg(feature = "gguf")]
             metadata: None,
+            absent: Vec::new(),
             notes: Vec::new(),
         };
         Ok((checkpoint, metadata))

@@ -50,7 +50,7 @@ impl<'a> MatrixView<'a> {
 
     /// Returns whether values or dtype differ from those of the checkpoint.
     fn is_made(&self) -> bool {
-        self.stored != self.dtype || self.change == Change::PlusOne
+        self.stored != self.dtype || self.change.is_within_rows()
     }
 
     /// Replaces `out` by the weights of row `r`; by nothing if the dtype is not a float.

@@ -21,6 +21,12 @@ pub trait WeightSource {
     /// `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`.
     fn asset(&self, name: &str) -> Option<Vec<u8>>;
 
+    /// Returns why there is no asset `name`, in one line, if the source knows.
+    fn why_absent(&self, name: &str) -> Option<String> {
+        _ = name;
+        None
+    }
+
     /// Returns the matrix `name` as integers on a scalar lattice, if it is one.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     tokenizer_config: Option<Vec<u8>>,
     template_file: Option<Vec<u8>>,
+    /// Why there is no tokenizer or no chat template, if the source knows.
+    absent: [Option<String>; 2],
     eos: Vec<u32>,
     times: LoadTimes,
 }
@@ -68,7 +70,10 @@ impl Model {
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
         let begun = Instant::now();
         let why = "a model cannot run without it";
-        let json = source.asset(CONFIG).ok_or(ModelError::MissingAsset { name: CONFIG, why })?;
+        let json = source.asset(CONFIG).ok_or_else(|| match source.why_absent(CONFIG) {
+            Some(reason) => ModelError::BadAsset { name: CONFIG, reason },
+            None => ModelError::MissingAsset { name: CONFIG, why },
+        })?;
         let config = DecoderConfig::from_json(&json)?;
         if let (Residence::Float, Some(limit), Some(bytes)) =
             (options.residence, options.memory_limit, config.weight_bytes())
@@ -81,12 +86,13 @@ impl Model {
         let assets = begun.elapsed().as_secs_f64();
         let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
+        let absent = [tokenizer::FILE, TEMPLATE_FILE].map(|name| source.why_absent(name));
         let times = match &network {
             Network::Float(_) => LoadTimes::default(),
             Network::Runtime(runtime) => runtime.load_times(),
         };
         let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
-        Ok(Self { network, tokenizer, tokenizer_config, template_file, eos, times })
+        Ok(Self { network, tokenizer, tokenizer_config, template_file, absent, eos, times })
     }
 
     /// The network.
@@ -174,16 +180,23 @@ impl Model {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`TextError::MissingAsset`] if the source has none.
+    /// [`TextError::MissingAsset`] if the source has none, or [`TextError::BadAsset`] if it also knows why.
     pub fn tokenizer(&self) -> Result<&Tokenizer, TextError> {
-        self.tokenizer.as_ref().ok_or_else(Tokenizer::missing)
+        let [why, _] = &self.absent;
+        self.tokenizer.as_ref().ok_or_else(|| match why.clone() {
+            Some(reason) => TextError::BadAsset { name: tokenizer::FILE, reason },
+            None => Tokenizer::missing(),
+        })
     }
 
     /// Parses the chat template. An invalid template is therefore not an error for plain text.
     ///
     /// # Errors
-    /// Those of [`ChatTemplate::from_assets`].
+    /// Those of [`ChatTemplate::from_assets`], and [`TextError::BadAsset`] if the source has none and knows why.
     pub fn chat_template(&self) -> Result<ChatTemplate, TextError> {
+        if let [_, Some(reason)] = self.absent.clone() {
+            return Err(TextError::BadAsset { name: TEMPLATE_FILE, reason });
+        }
         ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
     }
 

@@ -129,6 +129,18 @@ pub enum FileError {
         /// Its dtype.
         dtype: String,
     },
+    /// A weight is too large for the requested dtype.
+    #[error("{file}: tensor {tensor:?} has a weight of {value:e}, which {dtype} cannot hold; F32 can")]
+    Range {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The weight.
+        value: f32,
+        /// The dtype.
+        dtype: &'static str,
+    },
     /// The model cannot be written in the requested format.
     #[error("{file}: it cannot be written as {form}: {rule}")]
     Form {

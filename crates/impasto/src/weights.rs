@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(feature = "gguf")]
+use impasto_checkpoint::gguf::hf;
 use impasto_checkpoint::{Change, Checkpoint};
 use impasto_container::Source;
 use impasto_core::{DType, values};
 use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
+#[cfg(feature = "gguf")]
+use crate::export::gguf::Shapes;
 use crate::export::part::{Way, translate};
 use crate::file::File;
 use crate::lattice;
@@ -77,6 +81,14 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         self.assets.get(name).cloned()
     }
 
+    /// Tells what the translation of a GGUF that is kept exactly could not derive.
+    #[cfg(feature = "gguf")]
+    fn why_absent(&self, name: &str) -> Option<String> {
+        let metadata = crate::view::gguf_metadata(&self.file).ok()??;
+        let absent = hf::assets(&metadata, &Shapes(&*self.file)).absent;
+        absent.into_iter().find(|(asset, _)| *asset == name).map(|(_, why)| why)
+    }
+
     fn lattice(&self, name: &str) -> Result<Option<Box<dyn LatticeTensor + '_>>, Failure> {
         let Some(number) = self.unchanged(name) else { return Ok(None) };
         Ok(lattice::Integers::new(self.file.object(number)?)?.map(|integers| Box::new(integers) as _))
@@ -143,6 +155,10 @@ impl WeightSource for CheckpointWeights<'_> {
         let found = halves(tensor.dtype, self.checkpoint.bytes(tensor));
         self.checkpoint.release(tensor);
         Ok(found)
+    }
+
+    fn why_absent(&self, name: &str) -> Option<String> {
+        self.checkpoint.why_absent(name).map(str::to_owned)
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {

@@ -21,11 +21,9 @@ impl Checkpoint {
             (checkpoint, metadata) = Checkpoint::parts(path, &name, part)?;
         }
         let metadata = metadata.into_iter().next().unwrap_or_default();
-        match hf::assets(&metadata, &checkpoint) {
-            Ok(made) => (checkpoint.assets, checkpoint.notes) = (made.assets, made.notes),
-            // The weights are usable without assets.
-            Err(rule) => checkpoint.notes.push(rule.to_string()),
-        }
+        let made = hf::assets(&metadata, &checkpoint);
+        checkpoint.notes = made.notes();
+        (checkpoint.assets, checkpoint.absent) = (made.assets, made.absent);
         checkpoint.metadata = Some(metadata);
         Ok(checkpoint)
     }

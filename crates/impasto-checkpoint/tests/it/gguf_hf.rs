@@ -50,7 +50,7 @@ fn gguf_tensors(checkpoint: &Checkpoint, factors: &[(String, Vec<f32>)]) -> Tabl
 
 /// Asserts that the rebuilt files equal the original ones: the fields of config.json, encoding and decoding of tokens.
 fn assert_same(name: &str, made: &Assets) {
-    assert_eq!(made.notes, [""; 0], "{name}");
+    assert_eq!(made.notes(), [""; 0], "{name}");
     let expected = json_of(&golden(name).join("expected.json"));
     let config: Json = serde_json::from_slice(made.get("config.json").unwrap()).unwrap();
     assert_fields(name, &config, &expected["config"]);
@@ -73,7 +73,7 @@ fn assert_same(name: &str, made: &Assets) {
 fn a_gguf_gives_the_files_of_the_folder_it_was_made_from() {
     for name in GOLDENS {
         let checkpoint = opened(name);
-        let made = hf::assets(checkpoint.metadata().unwrap(), &checkpoint).unwrap();
+        let made = hf::assets(checkpoint.metadata().unwrap(), &checkpoint);
         assert_eq!(made.assets, checkpoint.assets());
         assert_same(name, &made);
     }
@@ -84,7 +84,7 @@ fn a_folder_gives_metadata_that_give_the_folder_back() {
     for name in GOLDENS {
         let made = hf::metadata(&original(name), &hf_tensors(name), "Tiny", 1).unwrap();
         let tensors = gguf_tensors(&opened(name), &made.factors);
-        assert_same(name, &hf::assets(&made.metadata, &tensors).unwrap());
+        assert_same(name, &hf::assets(&made.metadata, &tensors));
     }
 }
 
@@ -144,6 +144,8 @@ fn configurations_without_a_golden_go_there_and_back() {
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": vec![1.0; 16], "long_factor": ramp,
             "original_max_position_embeddings": 1024}}),
+        json!({"model_type": "llama", "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "attention_factor": 0.7}}),
         // A tensor of divisors other than Llama 3's.
         json!({"model_type": "llama", "rope_scaling": {
             "rope_type": "longrope", "short_factor": ramp,
@@ -171,10 +173,101 @@ fn configurations_without_a_golden_go_there_and_back() {
             }
         }
         made.factors.iter().for_each(|(name, values)| tensors.add_values(name, values));
-        let back = hf::assets(&made.metadata, &tensors).unwrap();
-        assert_eq!(back.notes, [""; 0], "{case}");
+        let back = hf::assets(&made.metadata, &tensors);
+        assert_eq!(back.notes(), [""; 0], "{case}");
         let back: Json = serde_json::from_slice(back.get("config.json").unwrap()).unwrap();
         assert_fields(&case.to_string(), &back, &config);
+    }
+}
+
+/// Returns the configuration that a golden's metadata give with these keys in addition, and without rotary factors.
+fn config_with(name: &str, keys: &[(&str, Value)]) -> Json {
+    let checkpoint = opened(name);
+    let mut metadata = checkpoint.metadata().unwrap().clone();
+    keys.iter().for_each(|(key, value)| metadata.insert(*key, value.clone()));
+    let made = hf::assets(&metadata, &gguf_tensors(&checkpoint, &[]));
+    serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
+}
+
+#[test]
+fn an_attention_factor_multiplies_the_one_of_yarn() {
+    let yarn = [("qwen2.rope.scaling.type", Value::from("yarn")), ("qwen2.rope.scaling.factor", 4f32.into())];
+    assert_eq!(config_with("qwen2", &yarn)["rope_scaling"]["attention_factor"], json!(null));
+    let [kind, factor] = yarn;
+    let config = config_with("qwen2", &[kind, factor, ("qwen2.rope.scaling.attn_factor", 0.5f32.into())]);
+    // 0.5 (0.1 ln 4 + 1).
+    assert_fields("yarn", &config["rope_scaling"], &json!({"factor": 4.0, "attention_factor": 0.569_314_72}));
+
+    // The other way: the factor of a folder, divided by YaRN's own.
+    let written = |fields: Json| {
+        let mut assets = original("qwen2");
+        let mut config: Json = serde_json::from_slice(&assets[0].bytes).unwrap();
+        let object = config["rope_parameters"].as_object_mut().unwrap();
+        object.extend(fields.as_object().unwrap().clone());
+        assets[0].bytes = config.to_string().into_bytes();
+        hf::metadata(&assets, &Table::default(), "Tiny", 1).map(|made| {
+            let yarn = made.metadata.str("qwen2.rope.scaling.type") == Some("yarn");
+            assert!(yarn && made.metadata.iter().all(|(key, _)| !key.contains("yarn_")));
+            made.metadata.f64("qwen2.rope.scaling.attn_factor")
+        })
+    };
+    let usual = 0.1 * 4f64.ln() + 1.0;
+    for (fields, factor) in [
+        (json!({}), None),
+        (json!({"beta_fast": 32, "beta_slow": 1.0, "truncate": true, "mscale": 0.5}), None),
+        (json!({"attention_factor": 0.7}), Some(0.7 / usual)),
+        (json!({"mscale": 1.0, "mscale_all_dim": 0.8}), Some(1.0 / (0.08 * 4f64.ln() + 1.0))),
+    ] {
+        let found = written(fields.clone()).unwrap();
+        let near = found.zip(factor).is_some_and(|(found, factor)| (found - factor).abs() < 1e-7);
+        assert!(near || found.is_none() && factor.is_none(), "{fields}: {found:?}");
+    }
+    for (fields, rule) in [
+        (json!({"beta_fast": 8}), "YaRN with \"beta_fast\" 8, where llama.cpp always uses 32"),
+        (json!({"beta_slow": 4.5}), "YaRN with \"beta_slow\" 4.5"),
+        (json!({"truncate": false}), "YaRN with \"truncate\": false"),
+    ] {
+        let error = written(fields).unwrap_err().to_string();
+        assert!(error.contains(rule), "{error}");
+    }
+}
+
+/// What a Gemma 2 has if its configuration or metadata do not say otherwise.
+#[test]
+fn gemma_2_has_soft_caps_and_a_window() {
+    let config = |fields: Json| {
+        let mut config = json!({
+            "model_type": "gemma2", "vocab_size": 388, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 8192
+        });
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let mut assets = original("llama3");
+        assets[0].bytes = config.to_string().into_bytes();
+        hf::metadata(&assets, &Table::default(), "Tiny", 1)
+    };
+    let usual = json!({
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096,
+        "layer_types": ["sliding_attention", "full_attention"]
+    });
+    let back = |metadata: &Metadata| -> Json {
+        let made = hf::assets(metadata, &Table::default());
+        serde_json::from_slice(made.get("config.json").unwrap()).unwrap()
+    };
+    let mut metadata = config(json!({})).unwrap().metadata;
+    assert_eq!(metadata.f64("gemma2.attn_logit_softcapping"), Some(50.0));
+    assert_eq!(metadata.f64("gemma2.final_logit_softcapping"), Some(30.0));
+    assert_fields("written", &back(&metadata), &usual);
+    for key in ["attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"] {
+        metadata.remove(&format!("gemma2.{key}")).unwrap();
+    }
+    assert_fields("absent", &back(&metadata), &usual);
+
+    // No window is one of the whole context; no caps are refused.
+    let none = config(json!({"sliding_window": null})).unwrap().metadata;
+    assert_eq!(none.u64("gemma2.attention.sliding_window"), Some(8192));
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        let error = config(json!({key: null})).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"{key}\": null: GGUF cannot say it")), "{error}");
     }
 }
 
@@ -185,7 +278,7 @@ fn several_chat_templates_go_there_and_back() {
     assets[2].bytes = json!({"chat_template": list}).to_string().into_bytes();
     let made = hf::metadata(&assets, &Table::default(), "Tiny", 1).unwrap();
     assert_eq!(made.metadata.strings("tokenizer.chat_templates"), Some(vec!["tool_use"]));
-    let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors)).unwrap();
+    let back = hf::assets(&made.metadata, &gguf_tensors(&opened("llama3"), &made.factors));
     let config: Json = serde_json::from_slice(back.get("tokenizer_config.json").unwrap()).unwrap();
     assert_eq!(config["chat_template"], list);
     // A separate file takes precedence.
@@ -200,7 +293,7 @@ fn a_tokenizer_json_that_a_gguf_holds_is_taken_as_it_is() {
     let mut metadata = checkpoint.metadata().unwrap().clone();
     let json = String::from_utf8(original("phi3")[1].bytes.clone()).unwrap();
     metadata.insert("tokenizer.huggingface.json", json.as_str());
-    assert_eq!(hf::assets(&metadata, &checkpoint).unwrap().get("tokenizer.json"), Some(json.as_bytes()));
+    assert_eq!(hf::assets(&metadata, &checkpoint).get("tokenizer.json"), Some(json.as_bytes()));
 }
 
 #[test]
@@ -217,8 +310,17 @@ fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
             let (hf, gguf) = (head * head_dim + half * (head_dim / 2) + j, head * head_dim + 2 * j + half);
             assert_eq!((change.gguf_row(hf), change.hf_row(gguf)), (gguf, hf));
         }
-        assert!(change.fits(heads * head_dim) && !change.fits(heads * head_dim + 1));
+        let rows = heads * head_dim;
+        assert!(change.fits(&[rows, 3]) && !change.fits(&[rows + 1, 3]) && !change.fits(&[rows]));
     }
+    // The elements of a vector are reordered like rows.
+    let change = Change::HeadElements { head_dim: 6 };
+    let mut values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    change.values_to_gguf(&mut values);
+    assert_eq!(values, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 6.0, 9.0, 7.0, 10.0, 8.0, 11.0]);
+    change.values_to_hf(&mut values);
+    assert!(values.into_iter().eq((0..12).map(|i| i as f32)) && change.gguf_row(7) == 7);
+    assert!(change.fits(&[12]) && !change.fits(&[13]) && !change.fits(&[12, 1]));
     let mut values = [0.5, -1.0];
     Change::PlusOne.values_to_gguf(&mut values);
     assert_eq!((values, Change::PlusOne.gguf_row(7)), ([1.5, 0.0], 7));
@@ -228,7 +330,7 @@ fn each_row_of_a_head_goes_where_the_two_halves_interleave() {
 
 #[test]
 fn names_go_both_ways() {
-    let heads = Change::HeadRows { head_dim: 8 };
+    let (heads, elements) = (Change::HeadRows { head_dim: 8 }, Change::HeadElements { head_dim: 8 });
     let (none, plus) = (Change::None, Change::PlusOne);
     use Architecture::*;
     let cases = [
@@ -237,7 +339,7 @@ fn names_go_both_ways() {
         (Llama, "output_norm.weight", "model.norm.weight", none),
         (Llama, "blk.11.attn_q.weight", "model.layers.11.self_attn.q_proj.weight", heads),
         (SmolLm3, "blk.0.attn_k.weight", "model.layers.0.self_attn.k_proj.weight", heads),
-        (Llama, "blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias", heads),
+        (Llama, "blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias", elements),
         (Llama, "blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight", none),
         (Llama, "blk.0.ffn_norm.weight", "model.layers.0.post_attention_layernorm.weight", none),
         (Qwen2, "blk.0.attn_q.bias", "model.layers.0.self_attn.q_proj.bias", none),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::hf::Table;
-use impasto_checkpoint::gguf::hf::{self, NameMap, TranslationRule};
+use impasto_checkpoint::gguf::hf::{self, NameMap};
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Asset, Checkpoint};
 use serde_json::{Value as Json, json};
@@ -24,15 +24,15 @@ fn original(name: &str) -> Vec<Asset> {
     ["config.json", "tokenizer.json", "tokenizer_config.json"].map(read).into()
 }
 
-/// Returns the notes or the error after one key is set, or removed (`None`).
-fn broken(name: &str, key: &str, value: Option<Value>) -> Result<Vec<String>, TranslationRule> {
+/// Returns the notes after one key is set, or removed (`None`).
+fn broken(name: &str, key: &str, value: Option<Value>) -> Vec<String> {
     let checkpoint = opened(name);
     let mut metadata = checkpoint.metadata().unwrap().clone();
     match value {
         Some(value) => metadata.insert(key, value),
         None => drop(metadata.remove(key)),
     }
-    hf::assets(&metadata, &checkpoint).map(|made| made.notes)
+    hf::assets(&metadata, &checkpoint).notes()
 }
 
 #[test]
@@ -77,10 +77,7 @@ fn broken_keys_are_named_with_the_rule() {
         ("gemma3", "gemma3.attention.sliding_window_pattern", Some(vec![true].into()), "1 entries for 7 blocks"),
     ];
     for (name, key, value, message) in cases {
-        let error = match broken(name, key, value) {
-            Err(rule) => rule.to_string(),
-            Ok(notes) => notes.join("; "),
-        };
+        let error = broken(name, key, value).join("; ");
         assert!(error.contains(message), "{name} {key}: {error}");
     }
 }
@@ -90,6 +87,12 @@ fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
     let cases = [
         ("general.architecture", Value::from("mamba"), "no config.json: architecture \"mamba\" is not known"),
         ("llama.expert_count", 8u32.into(), "no config.json: a mixture of experts"),
+        ("llama.attention.causal", false.into(), "no config.json: attention that is not causal (an encoder)"),
+        (
+            "llama.rope.scaling.attn_factor",
+            0.5f32.into(),
+            "no config.json: \"llama.rope.scaling.attn_factor\" is 0.5 without YaRN or LongRoPE",
+        ),
         ("llama.attention.value_length", 32u32.into(), "no config.json: keys and values of different widths"),
         ("llama.rope.dimension_count", 32u32.into(), "no config.json: 32 of 64 dimensions of a head rotated"),
         ("llama.rope.scaling.factor", 2f32.into(), "no config.json: rotary factors and a scaling factor at once"),
@@ -97,16 +100,55 @@ fn what_is_not_known_is_a_note_and_leaves_the_other_files() {
         ("tokenizer.ggml.model", "t5".into(), "no tokenizer.json: tokenizer model \"t5\" is not known"),
     ];
     for (key, value, note) in cases {
-        assert_eq!(broken("llama3", key, Some(value)).unwrap(), [note]);
+        assert_eq!(broken("llama3", key, Some(value)), [note]);
     }
-    assert_eq!(
-        broken("llama3", "tokenizer.ggml.model", None).unwrap(),
-        ["no tokenizer.json: the file has no tokenizer"]
-    );
+    // Values that say what is usual.
+    for (key, value) in [("llama.attention.causal", true.into()), ("llama.rope.scaling.attn_factor", 1f32.into())] {
+        assert_eq!(broken("llama3", key, Some(value)), [""; 0]);
+    }
+    assert_eq!(broken("llama3", "tokenizer.ggml.model", None), ["no tokenizer.json: the file has no tokenizer"]);
     let same: Vec<f32> = vec![-1000.0; opened("phi3").metadata().unwrap().f32s("tokenizer.ggml.scores").unwrap().len()];
-    let notes = broken("phi3", "tokenizer.ggml.scores", Some(same.into())).unwrap();
+    let notes = broken("phi3", "tokenizer.ggml.scores", Some(same.into()));
     assert!(notes.len() == 1 && notes[0].contains("all tokens have the same score"), "{notes:?}");
-    assert!(broken("phi3", "tokenizer.ggml.scores", None).unwrap()[0].contains("the tokens have no scores"));
+    assert!(broken("phi3", "tokenizer.ggml.scores", None)[0].contains("the tokens have no scores"));
+}
+
+#[test]
+fn an_id_that_text_does_not_need_is_ignored_if_it_is_no_token() {
+    for key in ["padding_token_id", "eot_token_id", "eom_token_id"].map(|key| format!("tokenizer.ggml.{key}")) {
+        for id in [388, u32::MAX] {
+            let rule = format!("metadata \"{key}\": {id} is not the id of one of 388 tokens, so it is ignored");
+            assert_eq!(broken("llama3", &key, Some(id.into())), [rule]);
+        }
+    }
+}
+
+#[test]
+fn what_is_broken_is_left_out_alone() {
+    let left = |key: &str, value: Option<Value>| {
+        let checkpoint = opened("llama3");
+        let mut metadata = checkpoint.metadata().unwrap().clone();
+        match value {
+            Some(value) => metadata.insert(key, value),
+            None => drop(metadata.remove(key)),
+        }
+        let made = hf::assets(&metadata, &checkpoint);
+        let absent: Vec<&str> = made.absent.iter().map(|(name, _)| *name).collect();
+        let left: Vec<String> = made.assets.into_iter().map(|asset| asset.name).collect();
+        (left.join(" "), absent.join(" "))
+    };
+    let tokenizer = "generation_config.json tokenizer.json tokenizer_config.json";
+    let all = format!("config.json {tokenizer}");
+    let latin = Value::String(b"caf\xE9".to_vec());
+    let cases = [
+        ("llama.block_count", None, tokenizer, "config.json"),
+        ("tokenizer.ggml.bos_token_id", Some(u32::MAX.into()), "config.json", "tokenizer.json"),
+        ("tokenizer.ggml.pre", None, "config.json generation_config.json tokenizer_config.json", "tokenizer.json"),
+        ("tokenizer.chat_template", Some(latin), &all, "chat_template.jinja"),
+    ];
+    for (key, value, there, absent) in cases {
+        assert_eq!(left(key, value), (there.into(), absent.into()), "{key}");
+    }
 }
 
 #[test]
@@ -116,7 +158,7 @@ fn tokens_that_are_written_twice_or_too_long_are_errors() {
     let with = |id: usize, text: String| {
         let mut tokens: Vec<String> = tokens.iter().map(|&text| text.to_owned()).collect();
         tokens[id] = text;
-        broken("phi3", "tokenizer.ggml.tokens", Some(tokens.into())).unwrap_err().to_string()
+        broken("phi3", "tokenizer.ggml.tokens", Some(tokens.into())).join("; ")
     };
     assert!(with(300, tokens[301].to_owned()).contains("tokens 300 and 301 are both"));
     assert!(with(300, "x".repeat(600)).contains("token 300 has 600 bytes, at most 512 can be merged"));
@@ -132,13 +174,13 @@ fn rotary_factors_that_do_not_fit_are_errors_that_name_the_tensor() {
     ] {
         let mut tensors = Table::default();
         tensors.add_values("rope_freqs.weight", &values);
-        let error = hf::assets(checkpoint.metadata().unwrap(), &tensors).unwrap_err().to_string();
-        assert!(error.contains(message), "{error}");
+        let notes = hf::assets(checkpoint.metadata().unwrap(), &tensors).notes();
+        assert!(notes.len() == 1 && notes[0].contains(message), "{notes:?}");
     }
     let mut tensors = Table::default();
     tensors.add("rope_freqs.weight", &[32]);
-    let error = hf::assets(checkpoint.metadata().unwrap(), &tensors).unwrap_err().to_string();
-    assert!(error.contains("rotary factors must be F32"), "{error}");
+    let notes = hf::assets(checkpoint.metadata().unwrap(), &tensors).notes();
+    assert!(notes.len() == 1 && notes[0].contains("rotary factors must be F32"), "{notes:?}");
 }
 
 /// Values of all types, small, large and unusual.
@@ -186,22 +228,21 @@ fn any_value_of_any_key_is_translated_or_refused() {
                     None => drop(metadata.remove(&key)),
                 }
                 let _ = NameMap::of_gguf(&metadata);
-                if let Ok(made) = hf::assets(&metadata, &checkpoint) {
-                    translated += 1;
-                    // Every asset is well-formed, whatever the metadata.
-                    for asset in &made.assets {
-                        serde_json::from_slice::<Json>(&asset.bytes).unwrap();
-                    }
-                    if let Some(json) = made.get("tokenizer.json").filter(|_| key.starts_with("tokenizer")) {
-                        let tokenizer = Tokenizer::from_bytes(json).unwrap_or_else(|e| panic!("{name} {key}: {e}"));
-                        tokenizer.encode("a  b 12\n", true).unwrap();
-                    }
+                let made = hf::assets(&metadata, &checkpoint);
+                translated += made.assets.len();
+                // Every asset is well-formed, whatever the metadata.
+                for asset in &made.assets {
+                    serde_json::from_slice::<Json>(&asset.bytes).unwrap();
+                }
+                if let Some(json) = made.get("tokenizer.json").filter(|_| key.starts_with("tokenizer")) {
+                    let tokenizer = Tokenizer::from_bytes(json).unwrap_or_else(|e| panic!("{name} {key}: {e}"));
+                    tokenizer.encode("a  b 12\n", true).unwrap();
                 }
             }
         }
     }
-    assert!(translated > 100, "{translated}");
-    hf::assets(&Metadata::new(), &Table::default()).unwrap_err();
+    assert!(translated > 400, "{translated}");
+    assert!(hf::assets(&Metadata::new(), &Table::default()).assets.is_empty());
 }
 
 #[test]

@@ -46,8 +46,10 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
+    let name = || command.model.display().to_string();
+    model.tokenizer().with_context(name)?;
     let mut talk = Talk {
-        template: model.chat_template()?,
+        template: model.chat_template().with_context(name)?,
         session: model.session(options.sampling)?,
         options,
         system: command.system.clone(),

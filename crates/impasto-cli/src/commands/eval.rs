@@ -9,6 +9,7 @@ use impasto::Cut;
 use impasto_eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
 use impasto_eval::{Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity};
 use impasto_runtime::{Model, Residence, RunOptions};
+use impasto_text::Tokenizer;
 use serde_json::json;
 
 use crate::args::{Args, Eval, Score, Text};
@@ -21,7 +22,7 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
     match what {
         Eval::Ppl { model, text, cut, running } => {
             let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float)?)?;
-            let (tokens, options) = prepare(args, &loaded, text)?;
+            let (tokens, options) = prepare(args, model, &loaded, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
             let result =
@@ -36,7 +37,7 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
         Eval::Kld { model, reference, text, cut, running } => {
             let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float)?)?;
             let original = load_float(args, reference, None)?;
-            let (tokens, options) = prepare(args, &original, text)?;
+            let (tokens, options) = prepare(args, reference, &original, text)?;
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
             let result = kld(original.network(), loaded.network(), &tokens, &options, &mut on_progress);
@@ -67,8 +68,9 @@ fn run_tasks(
     // Report errors in task files before loading models.
     let tasks: Vec<Task> = tasks.iter().map(|path| read_task(path, limit)).collect::<anyhow::Result<_>>()?;
     let loaded = load(args, model, cut.as_ref(), options)?;
-    let original = reference.map(|path| load_float(args, path, None)).transpose()?;
-    let (original, loaded) = (original.as_ref().map(subject).transpose()?, subject(&loaded)?);
+    let original = reference.map(|path| Ok::<_, anyhow::Error>((path, load_float(args, path, None)?))).transpose()?;
+    let original = original.as_ref().map(|(path, original)| subject(path, original)).transpose()?;
+    let loaded = subject(model, &loaded)?;
     let items = tasks.iter().map(|task| task.items.len() as u64).sum();
     let progress = bar(args, items);
     let mut on_progress = |p: TaskProgress<'_>| {
@@ -92,15 +94,20 @@ fn read_task(path: &Path, limit: Option<usize>) -> anyhow::Result<Task> {
     Ok(Task::read(&name, BufReader::new(file), limit)?)
 }
 
-fn subject(model: &Model) -> anyhow::Result<Subject<'_>> {
-    Ok(Subject::new(model.network(), model.tokenizer()?, model.eos())?)
+/// Returns the tokenizer of the model at `path`.
+fn tokenizer<'a>(path: &Path, model: &'a Model) -> anyhow::Result<&'a Tokenizer> {
+    model.tokenizer().with_context(|| path.display().to_string())
+}
+
+fn subject<'a>(path: &Path, model: &'a Model) -> anyhow::Result<Subject<'a>> {
+    Ok(Subject::new(model.network(), tokenizer(path, model)?, model.eos())?)
 }
 
 fn name_of(text: &Text) -> String {
     text.text.display().to_string()
 }
 
-fn prepare(args: &Args, model: &Model, text: &Text) -> anyhow::Result<(EvalText, EvalOptions)> {
+fn prepare(args: &Args, path: &Path, model: &Model, text: &Text) -> anyhow::Result<(EvalText, EvalOptions)> {
     let name = || name_of(text);
     let content = std::fs::read_to_string(&text.text).with_context(name)?;
     let score = match text.score {
@@ -108,7 +115,7 @@ fn prepare(args: &Args, model: &Model, text: &Text) -> anyhow::Result<(EvalText,
         Score::SecondHalf => Scored::SecondHalf,
     };
     let options = EvalOptions { ctx: text.ctx, score, windows: text.windows, threads: args.threads };
-    Ok((EvalText::new(model.tokenizer()?, &content).with_context(name)?, options))
+    Ok((EvalText::new(tokenizer(path, model)?, &content).with_context(name)?, options))
 }
 
 fn message(p: Progress) -> String {

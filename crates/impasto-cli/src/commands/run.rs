@@ -4,6 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use anyhow::Context;
 use impasto_model::sampling::SamplingParams;
 use impasto_runtime::{GenerateOptions, Generation, Model, Residence};
 use impasto_text::{ChatOptions, Message, TextError};
@@ -18,7 +19,7 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
-    let prompt = prompt(&model, command)?;
+    let prompt = prompt(&model, command).with_context(|| command.model.display().to_string())?;
     let generation = if args.json {
         model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(()))?
     } else {

@@ -64,6 +64,30 @@ fn a_type_is_for_a_gguf() {
     assert_eq!(at.left(), ["a.impasto", "bare.impasto"]);
 }
 
+/// Where a GGUF has no tokenizer because its pre-tokenizer is not known, the error says so, with the path of the file.
+#[test]
+fn the_reason_for_a_missing_tokenizer_is_shown() {
+    let at = Workplace::new();
+    at.run(&["encode", &tiny(), "-o", "a.impasto"]).ok();
+    at.run(&["decode", "a.impasto", "--to", "gguf", "-o", "x.gguf"]).ok();
+    let mut gguf = fs::read(at.path("x.gguf")).expect("a GGUF");
+    let key = b"tokenizer.ggml.pre";
+    let place = gguf.windows(key.len()).position(|bytes| bytes == key).expect("the key");
+    // The type and the length of the string follow the key.
+    let name = &mut gguf[place + key.len() + 12..][..5];
+    assert_eq!(name, b"gpt-2");
+    name.copy_from_slice(b"gpt-9");
+    fs::write(at.path("y.gguf"), gguf).expect("writes");
+    let reason = "y.gguf: tokenizer.json: pre-tokenizer \"gpt-9\" is not known";
+    fs::write(at.path("text"), "Once upon a time").expect("writes");
+    at.run(&["run", "y.gguf", "-p", "Once", "-n", "1"]).fails(3, reason);
+    at.run(&["chat", "y.gguf"]).fails(3, reason);
+    at.run(&["encode", "y.gguf", "-o", "y.impasto"]).ok();
+    at.run(&["run", "y.impasto", "-p", "Once", "-n", "1"]).fails(3, &reason.replace("y.gguf", "y.impasto"));
+    at.run(&["eval", "ppl", "y.gguf", "--text", "text"]).fails(3, reason);
+    at.run(&["eval", "kld", "x.gguf", "--reference", "y.gguf", "--text", "text"]).fails(3, reason);
+}
+
 /// A GGUF with one F32 tensor of two ones, of an unknown architecture.
 fn strange_gguf() -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();

@@ -228,6 +228,14 @@ impl Network {
         layers.sum::<u128>() + vectors.map(|vector| vector.width as u128).sum::<u128>()
     }
 
+    /// Names of all tensors.
+    pub fn tensor_names(&self) -> impl Iterator<Item = String> {
+        let layers = self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers());
+        let of_layer = |layer: &LinearSpec| [Some(layer.name.clone()), layer.bias.then(|| layer.bias_name())];
+        let vectors = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
+        layers.flat_map(of_layer).flatten().chain(vectors.map(|vector| vector.name.clone()))
+    }
+
     /// Whether the network has no weights.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,7 +1,7 @@
 //! Exports a file as a checkpoint: the original one, a Hugging Face folder, or a GGUF.
 
 #[cfg(feature = "gguf")]
-mod gguf;
+pub(crate) mod gguf;
 mod original;
 pub(crate) mod part;
 mod safetensors;

@@ -90,9 +90,9 @@ impl Part {
             return Ok(());
         }
         let width = columns as usize * tensor.dtype().weights();
-        // Whole attention heads at a time, since rows move within heads.
+        // Whole attention heads at a time, since rows and elements move within heads.
         let head = match way.change() {
-            Change::HeadRows { head_dim } => head_dim.max(1),
+            Change::HeadRows { head_dim } | Change::HeadElements { head_dim } => head_dim.max(1),
             _ => 1,
         };
         let heads = (BAND_BYTES / (width as u64 * 4).max(1) / head).max(1);
@@ -105,7 +105,12 @@ impl Part {
                 let dtype = file.meta(name)?.dtype_name().to_owned();
                 return Err(FileError::NotFloat { file: file.reader().name().to_owned(), name: name.clone(), dtype });
             }
-            write(&to_bytes(self.spec.dtype, &translate(weights, width, way)))?;
+            let weights = translate(weights, width, way);
+            if let Some(value) = beyond(self.spec.dtype, &weights) {
+                let (tensor, dtype) = (name.clone(), self.spec.dtype.name());
+                return Err(FileError::Range { file: file.reader().name().to_owned(), tensor, value, dtype });
+            }
+            write(&to_bytes(self.spec.dtype, &weights))?;
             from = to;
         }
         Ok(())
@@ -133,6 +138,22 @@ pub fn translate(mut weights: Vec<f32>, width: usize, way: Way) -> Vec<f32> {
     }
     let rows = (weights.len() / width.max(1)) as u64;
     (0..rows).flat_map(|r| &weights[moved(r) as usize * width..][..width]).copied().collect()
+}
+
+/// Returns the first weight that a dtype loses because it is too large: a finite one that would become infinite, or one
+/// that would make the scale of its block infinite or NaN, and with it all weights of the block.
+fn beyond(dtype: DType, weights: &[f32]) -> Option<f32> {
+    /// The smallest magnitude that rounds to an infinite binary16.
+    const F16: f32 = 65_520.0;
+    let lost = |w: f32| match dtype {
+        DType::F16 => w.is_finite() && w.abs() >= F16,
+        DType::Bf16 => w.is_finite() && half::bf16::from_f32(w).is_infinite(),
+        // The scale is the largest magnitude divided by the largest integer.
+        DType::Q8_0 => w.is_nan() || w.abs() >= F16 * 127.0,
+        DType::Q4_0 => w.is_nan() || w.abs() >= F16 * 8.0,
+        _ => false,
+    };
+    weights.iter().copied().find(|&w| lost(w))
 }
 
 /// Converts weights to elements of a dtype: F32, F16, BF16 (rounded to nearest even), or a block dtype with a

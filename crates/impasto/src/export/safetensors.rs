@@ -24,8 +24,9 @@ pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
             part.spec.name = name.to_owned();
             return Ok(part);
         }
-        // Computed values are binary32; rows that only move keep their dtype.
-        let moved = !blocks && matches!(origin.change, Change::HeadRows { .. });
+        // Computed values are binary32; those that only move keep their dtype.
+        let moved = matches!(origin.change, Change::HeadRows { .. } | Change::HeadElements { .. })
+            && matches!(meta.dtype, DType::F32 | DType::F16 | DType::Bf16);
         let dtype = if moved { meta.dtype } else { DType::F32 };
         let spec = TensorSpec::new(name, dtype, meta.dims.clone());
         Ok(Part { spec, content: Content::Tensor(origin.name.clone(), Way::ToHf(origin.change)) })

@@ -8,6 +8,7 @@ mod cuts;
 mod damage;
 mod encode_layers;
 mod gguf;
+mod gguf_export;
 mod layers;
 mod lossless;
 mod odd_shapes;

@@ -21,6 +21,12 @@ pub(super) const GEMMA3_PERIOD: u64 = 6;
 pub(super) const GEMMA3_27B_BLOCKS: u64 = 62;
 pub(super) const GEMMA2_27B_BLOCKS: u64 = 46;
 
+/// The soft caps of Gemma 2 and 3, of attention scores and of logits: the key, which is also the field, and the cap that
+/// Gemma 2 has if it is absent, in llama.cpp as in transformers.
+pub(super) const SOFTCAPS: [(&str, f64); 2] = [("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)];
+/// The window of local attention that Gemma 2 has if the key is absent.
+const GEMMA2_WINDOW: u64 = 4096;
+
 /// The shape of attention.
 pub(super) struct Heads {
     /// Query heads.
@@ -68,6 +74,9 @@ pub(super) fn config(
     if keys.u64(&keys.own("expert_count"))?.is_some_and(|experts| experts > 0) {
         return Err(TranslationRule::unsupported("a mixture of experts"));
     }
+    if keys.bool(&keys.own("attention.causal"))? == Some(false) {
+        return Err(TranslationRule::unsupported("attention that is not causal (an encoder)"));
+    }
     let heads = Heads::read(keys)?;
     let blocks = keys.needed_count("block_count", MAX_BLOCKS)?;
     let context = keys.needed_count("context_length", MAX_SIZE)?;
@@ -78,7 +87,7 @@ pub(super) fn config(
     }
 
     let names = match architecture {
-        Llama if window(keys)?.is_some() => MISTRAL,
+        Llama if window(keys, architecture)?.is_some() => MISTRAL,
         _ => architecture.hf_names(),
     };
     let mut config = Map::new();
@@ -117,7 +126,7 @@ fn own_fields(
     heads: &Heads,
     blocks: u64,
 ) -> Result<Vec<(&'static str, Json)>, TranslationRule> {
-    let window = window(keys)?;
+    let window = window(keys, architecture)?;
     let attention = || has_biases(tensors, &["attn_q", "attn_k", "attn_v", "attn_output"]);
     let mlp = || has_biases(tensors, &["ffn_gate", "ffn_up", "ffn_down"]);
     Ok(match architecture {
@@ -151,8 +160,9 @@ fn own_fields(
 }
 
 /// Returns the window of local attention; 0 means none.
-fn window(keys: &Keys) -> Result<Option<u64>, TranslationRule> {
-    Ok(keys.u64(&keys.own("attention.sliding_window"))?.filter(|&window| window > 0))
+fn window(keys: &Keys, architecture: Architecture) -> Result<Option<u64>, TranslationRule> {
+    let usual = (architecture == Gemma2).then_some(GEMMA2_WINDOW);
+    Ok(keys.u64(&keys.own("attention.sliding_window"))?.or(usual).filter(|&window| window > 0))
 }
 
 /// Returns, for each block of SmolLM 3, 1 if it has rotary positions, else 0: in every fourth block, which llama.cpp
@@ -197,14 +207,17 @@ fn gemma(
     let scale = if blocks == large { heads.hidden / heads.count } else { heads.dim };
     let local = local_blocks(keys, blocks, window, period)?;
     let kind = |&local: &bool| if local { "sliding_attention" } else { "full_attention" };
-    Ok(vec![
+    let mut fields = vec![
         ("attention_bias", json!(false)),
         ("query_pre_attn_scalar", json!(scale)),
-        ("attn_logit_softcapping", json!(keys.f64(&keys.own("attn_logit_softcapping"))?)),
-        ("final_logit_softcapping", json!(keys.f64(&keys.own("final_logit_softcapping"))?)),
         ("sliding_window", json!(window)),
         ("layer_types", json!(local.iter().map(kind).collect::<Vec<_>>())),
-    ])
+    ];
+    for (key, usual) in SOFTCAPS {
+        let usual = (architecture == Gemma2).then_some(usual);
+        fields.push((key, json!(keys.f64(&keys.own(key))?.or(usual))));
+    }
+    Ok(fields)
 }
 
 /// Returns which blocks have local attention. The key `attention.sliding_window_pattern` is either a list or a period

@@ -37,7 +37,11 @@ impl<'a> Keys<'a> {
     }
 
     pub fn str(&self, key: &str) -> Result<Option<&'a str>> {
-        self.read(key, "a string of UTF-8", Value::as_str)
+        if let Some(Value::String(bytes)) = self.metadata.get(key) {
+            let text = std::str::from_utf8(bytes);
+            return text.map(Some).map_err(|_| TranslationRule::value(key, "it is not UTF-8"));
+        }
+        self.read(key, "a string", Value::as_str)
     }
 
     pub fn u64(&self, key: &str) -> Result<Option<u64>> {

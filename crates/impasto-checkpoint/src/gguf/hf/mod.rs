@@ -4,9 +4,9 @@
 //! from the pairs, and [`metadata`] the pairs from the files. A [`NameMap`] maps tensor names, and tells how the rows
 //! or values of a tensor differ ([`Change`]).
 //!
-//! The architectures of [`Architecture`] and the tokenizer models `gpt2` and `llama` are translated. For anything else
-//! the asset is omitted, and a note says why ([`Assets::notes`]): it is better to refuse a model than to run it with
-//! wrong tokens. A file that contradicts itself is an error.
+//! The architectures of [`Architecture`] and the tokenizer models `gpt2` and `llama` are translated. For anything else,
+//! and where a file contradicts itself, the asset is omitted, and [`Assets::absent`] says why: it is better to refuse a
+//! model than to run it with wrong tokens.
 //!
 //! Sources for keys, token types and pre-tokenizers: the GGUF specification of the ggml project, and llama.cpp's loader
 //! and converter (`llama-vocab.cpp`, `llama-model.cpp`, `convert_hf_to_gguf.py`).
@@ -42,6 +42,7 @@ pub use to_gguf::{FromAssets, metadata};
 use crate::Asset;
 use crate::gguf::Metadata;
 use keys::Keys;
+use tokenizer::Tokenizer;
 
 /// What the translation needs to know about tensors, by their names in the source format.
 pub trait Tensors {
@@ -56,10 +57,12 @@ pub trait Tensors {
 /// The files of a Hugging Face folder that can be derived from a GGUF file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assets {
-    /// Sorted by name.
+    /// The files, sorted by name.
     pub assets: Vec<Asset>,
-    /// Why an asset is missing, one line each.
-    pub notes: Vec<String>,
+    /// The names of files that could not be derived, and why, one line each.
+    pub absent: Vec<(&'static str, String)>,
+    /// What was ignored, one line each.
+    pub ignored: Vec<String>,
 }
 
 impl Assets {
@@ -68,15 +71,19 @@ impl Assets {
         find(&self.assets, name)
     }
 
-    /// Adds an asset, or a note that it is unsupported.
-    fn add(&mut self, name: &str, made: Result<Option<Vec<u8>>, TranslationRule>) -> Result<(), TranslationRule> {
+    /// Returns notes on what is absent and what was ignored, one line each.
+    pub fn notes(&self) -> Vec<String> {
+        let absent = self.absent.iter().map(|(name, why)| format!("no {name}: {why}"));
+        absent.chain(self.ignored.iter().cloned()).collect()
+    }
+
+    /// Adds an asset, or the reason why it is absent.
+    fn add(&mut self, name: &'static str, made: Result<Option<Vec<u8>>, TranslationRule>) {
         match made {
             Ok(Some(bytes)) => self.assets.push(Asset { name: name.to_owned(), bytes }),
             Ok(None) => {}
-            Err(TranslationRule::Unsupported(why)) => self.notes.push(format!("no {name}: {why}")),
-            Err(broken) => return Err(broken),
+            Err(rule) => self.absent.push((name, rule.to_string())),
         }
-        Ok(())
     }
 }
 
@@ -96,23 +103,27 @@ fn find<'a>(assets: &'a [Asset], name: &str) -> Option<&'a [u8]> {
 /// Builds the assets of a Hugging Face folder for a GGUF: `config.json`, `generation_config.json`, `tokenizer.json` and
 /// `tokenizer_config.json` (with the chat template).
 ///
+/// An asset whose architecture or tokenizer is not known, or that needs a key which is missing, has the wrong type or is
+/// out of range, is absent alone; the others do not depend on it.
+///
 /// `tensors` uses the names in the GGUF. Memory and time are bounded by a multiple of the length of the metadata, since
 /// tokens and their lengths are limited.
-///
-/// # Errors
-/// If a key of a known architecture or tokenizer is missing, has the wrong type, or is out of range. An unknown
-/// architecture or tokenizer is not an error but a note.
-pub fn assets(metadata: &Metadata, tensors: &dyn Tensors) -> Result<Assets, TranslationRule> {
+pub fn assets(metadata: &Metadata, tensors: &dyn Tensors) -> Assets {
     let mut made = Assets::default();
     let keys = Keys::new(metadata);
-    let tokenizer = tokenizer::Tokenizer::read(&keys)?;
-    made.add(CONFIG, config::config(&keys, tensors, tokenizer.as_ref()))?;
-    if let Some(tokenizer) = tokenizer {
-        made.add(GENERATION_CONFIG, tokenizer.generation_config())?;
-        made.add(TOKENIZER, tokenizer.json())?;
-        made.add(TOKENIZER_CONFIG, tokenizer.config(&keys))?;
-    } else {
-        made.notes.push(format!("no {TOKENIZER}: the file has no tokenizer"));
+    let none = || TranslationRule::unsupported("the file has no tokenizer");
+    let tokenizer = Tokenizer::read(&keys).and_then(|tokenizer| tokenizer.ok_or_else(none));
+    made.add(CONFIG, config::config(&keys, tensors, tokenizer.as_ref().ok()));
+    match tokenizer {
+        Ok(tokenizer) => {
+            made.ignored.extend_from_slice(&tokenizer.special().ignored);
+            made.add(GENERATION_CONFIG, tokenizer.generation_config());
+            made.add(TOKENIZER, tokenizer.json());
+            let template = tokenizer::chat_template(&keys);
+            made.add(TOKENIZER_CONFIG, tokenizer.config(template.as_ref().ok().and_then(Option::as_ref)));
+            made.add(CHAT_TEMPLATE, template.map(|_| None));
+        }
+        Err(rule) => made.add(TOKENIZER, Err(rule)),
     }
-    Ok(made)
+    made
 }

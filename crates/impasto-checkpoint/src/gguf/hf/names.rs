@@ -112,11 +112,7 @@ impl NameMap {
         if NameMap::is_in_config(gguf) {
             return None;
         }
-        let rows = shape.split_last().map_or(1, |(_, rows)| rows.iter().product());
-        // The rows of a vector are its elements, so a change of matrix rows does not apply.
-        let fits =
-            |change: Change| change.fits(rows) && (shape.len() > 1 || !matches!(change, Change::HeadRows { .. }));
-        let mapped = self.to_hf(gguf).filter(|mapped| fits(mapped.change));
+        let mapped = self.to_hf(gguf).filter(|mapped| mapped.change.fits(shape));
         Some(mapped.unwrap_or_else(|| Mapped { name: gguf.to_owned(), change: Change::None }))
     }
 
@@ -137,12 +133,13 @@ impl NameMap {
     }
 
     fn change(&self, gguf: &str) -> Change {
-        let (stem, _) = split_kind(gguf).unwrap_or((gguf, ""));
-        let last = stem.rsplit('.').next().unwrap_or(stem);
+        let (stem, kind) = split_kind(gguf).unwrap_or((gguf, ""));
+        let (last, head_dim) = (stem.rsplit('.').next().unwrap_or(stem), self.head_dim);
         match last {
-            "attn_q" | "attn_k" if self.architecture.interleaves_heads() => {
-                Change::HeadRows { head_dim: self.head_dim }
-            }
+            "attn_q" | "attn_k" if self.architecture.interleaves_heads() => match kind {
+                "bias" => Change::HeadElements { head_dim },
+                _ => Change::HeadRows { head_dim },
+            },
             _ if self.architecture.is_gemma() && last.ends_with("norm") => Change::PlusOne,
             _ => Change::None,
         }

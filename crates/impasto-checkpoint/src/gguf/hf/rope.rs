@@ -57,8 +57,21 @@ pub(super) fn read(
         (Some(_), Some(_)) => return Err(TranslationRule::unsupported("rotary factors and a scaling factor at once")),
         (by_tensor, by_type) => by_tensor.or(by_type),
     };
+    check_attention(keys, tensors, scaling.as_ref())?;
     fields.extend(scaling.map(|scaling| ("rope_scaling", scaling)));
     Ok(fields)
+}
+
+/// Checks that a factor on sines and cosines is one that the scaling reads: of YaRN, or of two lists of divisors.
+fn check_attention(keys: &Keys, tensors: &dyn Tensors, scaling: Option<&Json>) -> Result<(), TranslationRule> {
+    let read = tensors.shape(ROPE_LONG).is_some() || scaling.is_some_and(|scaling| scaling["rope_type"] == "yarn");
+    match positive(keys, ATTENTION)? {
+        Some(factor) if factor != 1.0 && !read => {
+            let rule = format!("\"{}\" is {factor} without YaRN or LongRoPE", keys.own(ATTENTION));
+            Err(TranslationRule::unsupported(rule))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns a positive float.
@@ -107,14 +120,26 @@ fn by_type(keys: &Keys, original: Option<u64>) -> Result<Option<Json>, Translati
                     yarn[field] = json!(value);
                 }
             }
+            if let Some(attention) = positive(keys, ATTENTION)?.filter(|&attention| attention != 1.0) {
+                yarn["attention_factor"] = json!(shortest(f64::from((attention * yarn_attention(factor, 1.0)) as f32)));
+            }
             Ok(Some(yarn))
         }
         (kind, _) => Err(TranslationRule::unsupported(format!("rotary scaling of type \"{kind}\""))),
     }
 }
 
-/// The parameters of YaRN: key in GGUF, field in `rope_scaling`.
-pub(super) const YARN: [(&str, &str); 3] = [
+/// The key of a factor on sines and cosines. For YaRN, it is one on YaRN's own factor.
+pub(super) const ATTENTION: &str = "rope.scaling.attn_factor";
+
+/// Returns YaRN's own factor on sines and cosines (arXiv 2309.00071, section 3.4), for a `scale` that is usually 1.
+pub(super) fn yarn_attention(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+}
+
+/// Other parameters of YaRN: key in GGUF, field in `rope_scaling`. llama.cpp ignores these keys for most architectures, so
+/// they are read but not written.
+const YARN: [(&str, &str); 3] = [
     ("rope.scaling.yarn_beta_fast", "beta_fast"),
     ("rope.scaling.yarn_beta_slow", "beta_slow"),
     ("rope.scaling.yarn_attn_factor", "attention_factor"),
@@ -137,7 +162,7 @@ pub(super) fn longrope_attention(context: f64, original: f64) -> f64 {
 
 fn longrope(keys: &Keys, long: &[f32], short: &[f32], original: u64, context: u64) -> Result<Json, TranslationRule> {
     let usual = longrope_attention(context as f64, original as f64);
-    let attention = positive(keys, "rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let attention = positive(keys, ATTENTION)?.unwrap_or(1.0);
     let mut scaling = longrope_json(long, short, original);
     if (attention - usual).abs() > 1e-6 {
         scaling["attention_factor"] = json!(attention);

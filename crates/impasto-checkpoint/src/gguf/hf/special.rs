@@ -31,6 +31,9 @@ pub(super) struct Special {
     turns: Vec<u32>,
     pub add_bos: bool,
     pub add_eos: bool,
+    /// Ids that are not those of tokens and that text does not need, one line each. They count as absent, as in
+    /// llama.cpp.
+    pub ignored: Vec<String>,
 }
 
 /// Values for absent keys, as in llama.cpp.
@@ -53,15 +56,24 @@ impl Special {
                 )),
             },
         };
+        let mut ignored = Vec::new();
+        let mut optional = |key: &str| match id(key, None) {
+            Err(rule @ TranslationRule::Value { .. }) => {
+                ignored.push(format!("{rule}, so it is ignored"));
+                Ok(None)
+            }
+            other => other,
+        };
         let [bos, eos, unk] = defaults.ids;
         let special = Special {
             bos: id(BOS, bos)?,
             eos: id(EOS, eos)?,
             unk: id(UNK, unk)?,
-            pad: id(PAD, None)?,
-            turns: [id(EOT, None)?, id(EOM, None)?].into_iter().flatten().collect(),
+            pad: optional(PAD)?,
+            turns: [optional(EOT)?, optional(EOM)?].into_iter().flatten().collect(),
             add_bos: keys.bool(ADD_BOS)?.unwrap_or(defaults.add_bos),
             add_eos: keys.bool(ADD_EOS)?.unwrap_or(false),
+            ignored,
         };
         for (wanted, there, key, id) in [
             (special.add_bos, special.bos.is_some(), ADD_BOS, BOS),

@@ -126,7 +126,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// Builds the bytes of `tokenizer_config.json`.
-    pub fn config(&self, keys: &Keys) -> Result<Option<Vec<u8>>, TranslationRule> {
+    pub fn config(&self, chat_template: Option<&Json>) -> Result<Option<Vec<u8>>, TranslationRule> {
         let mut config = Map::new();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         let special = &self.special;
@@ -146,8 +146,8 @@ impl<'a> Tokenizer<'a> {
         if let Some(context) = self.context {
             config.insert("model_max_length".into(), json!(context));
         }
-        if let Some(template) = chat_template(keys)? {
-            config.insert("chat_template".into(), template);
+        if let Some(template) = chat_template {
+            config.insert("chat_template".into(), template.clone());
         }
         json::pretty(&Json::Object(config)).map(Some)
     }
@@ -208,7 +208,7 @@ impl<'a> Tokenizer<'a> {
 }
 
 /// Returns the template or, if there are several, a list of them as in transformers.
-fn chat_template(keys: &Keys) -> Result<Option<Json>, TranslationRule> {
+pub(super) fn chat_template(keys: &Keys) -> Result<Option<Json>, TranslationRule> {
     let default = keys.str(CHAT)?;
     let prefix = format!("{CHAT}.");
     let mut named = Vec::new();

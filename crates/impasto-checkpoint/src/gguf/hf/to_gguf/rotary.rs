@@ -3,7 +3,7 @@
 use crate::gguf::hf::Architecture::{self, *};
 use crate::gguf::hf::json::Object;
 use crate::gguf::hf::names::{ROPE_FREQS, ROPE_LONG, ROPE_SHORT};
-use crate::gguf::hf::rope::{DEFAULT_THETA, Llama3, YARN, longrope_attention};
+use crate::gguf::hf::rope::{ATTENTION, DEFAULT_THETA, Llama3, longrope_attention, yarn_attention};
 use crate::gguf::hf::rules::TranslationRule;
 
 use super::FromAssets;
@@ -115,19 +115,45 @@ pub(super) fn write(config: &Object, architecture: Architecture, made: &mut From
         // The first Phi 3 configurations use this name for longrope.
         "yarn" if architecture == Phi3 => longrope(&scaling, architecture, pairs, context, original, made)?,
         "yarn" => {
-            made.set(architecture, "rope.scaling.type", "yarn");
-            made.set_f32(architecture, "rope.scaling.factor", factor()?)?;
             made.set(architecture, "rope.scaling.original_context_length", original.unwrap_or(context));
-            for (key, field) in YARN {
-                if let Some(value) = scaling.f64(field)? {
-                    made.set_f32(architecture, key, value)?;
-                }
-            }
+            yarn(&scaling, architecture, factor()?, made)?;
         }
         other => {
             let what = format!("rotary scaling of type \"{other}\" for the architecture {}", architecture.gguf_name());
             return Err(TranslationRule::unsupported(what));
         }
+    }
+    Ok(())
+}
+
+/// Writes the type and factors of YaRN. Its other parameters must be those that llama.cpp has for all models.
+fn yarn(
+    scaling: &Object,
+    architecture: Architecture,
+    factor: f64,
+    made: &mut FromAssets,
+) -> Result<(), TranslationRule> {
+    for (field, usual) in [("beta_fast", 32.0), ("beta_slow", 1.0)] {
+        // transformers takes 0 for absent.
+        if let Some(other) = scaling.f64(field)?.filter(|&beta| beta != usual && beta != 0.0) {
+            let what = format!("YaRN with \"{field}\" {other}, where llama.cpp always uses {usual}");
+            return Err(TranslationRule::unsupported(what));
+        }
+    }
+    if scaling.bool("truncate")? == Some(false) {
+        return Err(TranslationRule::unsupported("YaRN with \"truncate\": false, which llama.cpp does not know"));
+    }
+    let scale = |field| Ok::<_, TranslationRule>(scaling.f64(field)?.filter(|&scale| scale != 0.0));
+    let usual = yarn_attention(factor, 1.0);
+    let attention = match (scaling.f64("attention_factor")?, scale("mscale")?, scale("mscale_all_dim")?) {
+        (Some(given), _, _) => given,
+        (None, Some(scale), Some(all)) => yarn_attention(factor, scale) / yarn_attention(factor, all),
+        _ => usual,
+    };
+    made.set(architecture, "rope.scaling.type", "yarn");
+    made.set_f32(architecture, "rope.scaling.factor", factor)?;
+    if attention != usual {
+        made.set_f32(architecture, ATTENTION, attention / usual)?;
     }
     Ok(())
 }
@@ -163,7 +189,7 @@ fn longrope(
     }
     made.set(architecture, "rope.scaling.type", "longrope");
     made.set(architecture, "rope.scaling.original_context_length", original);
-    made.set_f32(architecture, "rope.scaling.attn_factor", attention)?;
+    made.set_f32(architecture, ATTENTION, attention)?;
     made.factors.push((ROPE_LONG.to_owned(), long));
     made.factors.push((ROPE_SHORT.to_owned(), short));
     Ok(())

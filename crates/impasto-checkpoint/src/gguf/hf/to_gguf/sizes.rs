@@ -2,7 +2,9 @@
 
 use crate::gguf::hf::Architecture::{self, *};
 use crate::gguf::hf::Tensors;
-use crate::gguf::hf::config::{GEMMA2_27B_BLOCKS, GEMMA3_27B_BLOCKS, GEMMA3_PERIOD, MAX_BLOCKS, positioned_blocks};
+use crate::gguf::hf::config::{
+    GEMMA2_27B_BLOCKS, GEMMA3_27B_BLOCKS, GEMMA3_PERIOD, MAX_BLOCKS, SOFTCAPS, positioned_blocks,
+};
 use crate::gguf::hf::json::Object;
 use crate::gguf::hf::rules::TranslationRule;
 
@@ -177,7 +179,27 @@ fn gemma(
     if config.bool("use_bidirectional_attention")?.unwrap_or(false) {
         return Err(TranslationRule::unsupported("bidirectional attention"));
     }
-    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+    softcaps(config, architecture, made)?;
+    let period = if architecture == Gemma3 { GEMMA3_PERIOD } else { 2 };
+    let local = local_blocks(config, blocks, period)?;
+    let window = match window.filter(|_| local.contains(&true)) {
+        Some(window) => window,
+        // Without the key, blocks of Gemma 2 are local all the same; a window of the whole context is none.
+        None if architecture == Gemma2 => count(config, "max_position_embeddings")?,
+        // Without the key, all blocks of Gemma 3 are global.
+        None => return Ok(()),
+    };
+    made.set(architecture, "attention.sliding_window", window);
+    let usual = (1..=u64::from(blocks)).map(|block| block % period != 0);
+    if !usual.eq(local.iter().copied()) {
+        made.set(architecture, "attention.sliding_window_pattern", local);
+    }
+    Ok(())
+}
+
+/// Writes the soft caps of Gemma 2 and 3.
+fn softcaps(config: &Object, architecture: Architecture, made: &mut FromAssets) -> Result<(), TranslationRule> {
+    for (key, usual) in SOFTCAPS {
         match config.f64(key)? {
             Some(_) if architecture == Gemma3 && key.starts_with("attn") => {
                 return Err(TranslationRule::unsupported(
@@ -185,19 +207,13 @@ fn gemma(
                 ));
             }
             Some(cap) => made.set_f32(architecture, key, cap)?,
-            None => {}
+            None if architecture == Gemma3 => {}
+            None if config.says(key) => {
+                let what = format!("\"{key}\": null: GGUF cannot say it, and llama.cpp caps a Gemma 2 at {usual}");
+                return Err(TranslationRule::unsupported(what));
+            }
+            None => made.set_f32(architecture, key, usual)?,
         }
-    }
-    let period = if architecture == Gemma3 { GEMMA3_PERIOD } else { 2 };
-    let local = local_blocks(config, blocks, period)?;
-    let Some(window) = window.filter(|_| local.contains(&true)) else {
-        // Without the key, all blocks are global.
-        return Ok(());
-    };
-    made.set(architecture, "attention.sliding_window", window);
-    let usual = (1..=u64::from(blocks)).map(|block| block % period != 0);
-    if !usual.eq(local.iter().copied()) {
-        made.set(architecture, "attention.sliding_window_pattern", local);
     }
     Ok(())
 }
