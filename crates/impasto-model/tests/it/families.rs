@@ -33,6 +33,19 @@ fn tokens_one_at_a_time() {
     }
 }
 
+/// A checkpoint that was saved from the base class has names without a prefix.
+#[test]
+fn names_without_a_prefix() {
+    for (name, prefix) in [("llama3", "model."), ("gemma2", "model."), ("gemma3", "model.")] {
+        let mut family = Family::open(name);
+        let bare = |(name, tensor): (String, _)| (name.strip_prefix(prefix).unwrap_or(&name).to_owned(), tensor);
+        family.table.tensors = std::mem::take(&mut family.table.tensors).into_iter().map(bare).collect();
+        assert!(!family.table.tensors.keys().any(|name| name.starts_with(prefix)));
+        let worst = error_of(&family, &load(&family.table, 1));
+        assert!(worst < TOLERANCE, "{name}: {worst:.1e}");
+    }
+}
+
 /// The memory limit uses the size from the configuration.
 #[test]
 fn sizes() {
