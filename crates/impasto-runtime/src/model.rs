@@ -187,7 +187,7 @@ impl Model {
         ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
     }
 
-    /// The end-of-sequence token ids.
+    /// The end-of-sequence token ids of the configuration.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
@@ -195,6 +195,17 @@ impl Model {
     /// Returns options for greedy generation that ends at the model's end-of-sequence tokens.
     pub fn generate_options(&self) -> GenerateOptions {
         GenerateOptions { eos: self.eos.clone(), ..GenerateOptions::default() }
+    }
+
+    /// Returns options for greedy generation of an answer in a conversation. It ends like those of
+    /// [`Self::generate_options`], and at the end-of-sequence token of the tokenizer: `generation_config.json` may be
+    /// that of a base model, which does not know the end of a turn.
+    pub fn chat_options(&self, template: &ChatTemplate) -> GenerateOptions {
+        let mut options = self.generate_options();
+        let turn = template.eos_token().zip(self.tokenizer.as_ref());
+        let turn = turn.and_then(|(token, tokenizer)| tokenizer.token_to_id(token));
+        options.eos.extend(turn.filter(|id| !self.eos.contains(id)));
+        options
     }
 
     /// Continues `prompt`; see [`generate`].

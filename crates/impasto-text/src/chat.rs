@@ -99,6 +99,11 @@ impl ChatTemplate {
         Self::new(template, config.special_tokens()?)
     }
 
+    /// The model's end-of-sequence token, as text. In a conversation it ends a turn.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.special_tokens.get("eos_token")?.as_str()
+    }
+
     /// Renders the conversation. Tokenize the result without adding special tokens: the template contains them.
     ///
     /// # Errors
