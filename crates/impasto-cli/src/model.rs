@@ -50,6 +50,9 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     spinner.finish_and_clear();
     give_back();
     let model = model.with_context(|| path.display().to_string())?;
+    for note in model.notes() {
+        eprintln!("note: {}: {note}", path.display());
+    }
     for warning in model.warnings() {
         eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));
     }

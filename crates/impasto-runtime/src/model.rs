@@ -8,6 +8,7 @@ use impasto_kernels::kv::KvLayout;
 use impasto_kernels::packed::Activations;
 use impasto_model::config::{CONFIG, DecoderConfig, eos_token_ids};
 use impasto_model::decoder::Decoder;
+use impasto_model::graph;
 use impasto_model::sampling::SamplingParams;
 use impasto_model::{CausalLm, ModelError, Session, WeightSource};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
@@ -50,6 +51,7 @@ pub struct Model {
     tokenizer_config: Option<Vec<u8>>,
     template_file: Option<Vec<u8>>,
     eos: Vec<u32>,
+    notes: Vec<String>,
     times: LoadTimes,
 }
 
@@ -79,6 +81,7 @@ impl Model {
         let eos = eos_token_ids(source)?;
         let tokenizer = source.asset(tokenizer::FILE).map(|json| Tokenizer::from_json(&json)).transpose()?;
         let assets = begun.elapsed().as_secs_f64();
+        let tied = config.tie_word_embeddings;
         let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let times = match &network {
@@ -86,7 +89,11 @@ impl Model {
             Network::Runtime(runtime) => runtime.load_times(),
         };
         let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
-        Ok(Self { network, tokenizer, tokenizer_config, template_file, eos, times })
+        let mut model = Self { network, tokenizer, tokenizer_config, template_file, eos, notes: Vec::new(), times };
+        if tied && !model.config().tie_word_embeddings {
+            model.notes.push(graph::OWN_OUTPUT.into());
+        }
+        Ok(model)
     }
 
     /// The network.
@@ -164,6 +171,11 @@ impl Model {
     /// How long loading took.
     pub fn load_times(&self) -> LoadTimes {
         self.times
+    }
+
+    /// What the model does other than its configuration says, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Warnings about matrices that could not be packed and take more memory.

@@ -25,8 +25,12 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
         stream(&model, &prompt, &options)?
     };
     if args.json {
-        let load =
-            json!({ "times": model.load_times(), "weight_bytes": model.memory_bytes(), "warnings": model.warnings() });
+        let load = json!({
+            "times": model.load_times(),
+            "weight_bytes": model.memory_bytes(),
+            "warnings": model.warnings(),
+            "notes": model.notes(),
+        });
         print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load }))?;
     } else if !args.quiet {
         report(&command.model, &model, &generation);
