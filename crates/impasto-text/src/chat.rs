@@ -1,11 +1,11 @@
 //! Chat templates: render messages to the text that a model was trained to continue.
 //!
 //! A template is Jinja as in transformers: blocks are trimmed; `raise_exception` and `strftime_now` are functions;
-//! `tojson` has the keywords of `json.dumps` and does not escape HTML characters; Python's methods on strings, lists and
-//! dictionaries work, and `%` after a string literal; loops support `break` and `continue`; `{% generation %}` tags have
-//! no effect. The variables are `messages`, `add_generation_prompt`, the model's special tokens (`bos_token`,
-//! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless [`ChatOptions::variables`]
-//! has them. The number of instructions is limited, so a hostile template cannot run forever.
+//! `tojson` has the keywords of `json.dumps` and does not escape HTML characters; Python's methods on strings, lists
+//! and dictionaries work, and `%` after a string literal; loops support `break` and `continue`; `{% generation %}` tags
+//! have no effect. The variables are `messages`, `add_generation_prompt`, the model's special tokens (`bos_token`,
+//! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless
+//! [`ChatOptions::variables`] has them. The number of instructions is limited, so a hostile template cannot run forever.
 
 mod config;
 mod json;

@@ -23,12 +23,12 @@ fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'
     config.names.iter().find(present).or(config.names.first()).copied().unwrap_or(("", ""))
 }
 
-/// Describes the network of a configuration by the tensors of a source. A configuration with a tied embedding is changed
-/// to one without if the source has an output projection that differs from the embedding, as in transformers 5.
+/// Describes the network of a configuration by the tensors of a source. A configuration with a tied embedding is
+/// changed to one without if the source has an output projection that differs from the embedding, as in transformers 5.
 ///
 /// # Errors
-/// [`ModelError::UnusedTensors`] if layers have tensors that the network does not use, so that their weights have another
-/// meaning; [`ModelError::Tensor`] if the source cannot compare tensors.
+/// [`ModelError::UnusedTensors`] if layers have tensors that the network does not use, so that their weights have
+/// another meaning; [`ModelError::Tensor`] if the source cannot compare tensors.
 pub fn describe_source(source: &dyn WeightSource, config: &mut DecoderConfig) -> Result<Network> {
     let (prefix, output) = names(source, config);
     if config.tie_word_embeddings && source.shape(output).is_some() {
