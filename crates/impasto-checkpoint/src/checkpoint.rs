@@ -6,7 +6,7 @@ use std::path::Path;
 
 use impasto_core::files::folder_of;
 
-use crate::asset::{Asset, INDEX, is_there, read_asset, read_assets};
+use crate::asset::{Asset, Files, INDEX, is_there, read_asset};
 use crate::atomic::join_inside;
 use crate::error::{CheckpointError, one_line, shown};
 use crate::gguf::Metadata;
@@ -52,7 +52,8 @@ impl Checkpoint {
             };
         }
         if is_there(&path.join(SINGLE))? {
-            Checkpoint::single(&path.join(SINGLE), SINGLE, read_assets(path)?)
+            let files = Files::of(path)?;
+            Ok(Checkpoint::single(&path.join(SINGLE), SINGLE, files.assets()?)?.of_folder(&files))
         } else if is_there(&path.join(INDEX))? {
             Checkpoint::sharded(path)
         } else {
@@ -111,7 +112,7 @@ impl Checkpoint {
     }
 
     /// Returns what the checkpoint lacks and why, one line each: assets that could not be derived from a GGUF, keys that
-    /// were ignored, and assets that lie beside a single safetensors file.
+    /// were ignored, files of the folder that are not part of it, and assets that are next to a single safetensors file.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -189,10 +190,21 @@ impl Checkpoint {
         checkpoint.check_distinct(&index_name)?;
         checkpoint.check_against(&index, &index_name)?;
 
-        checkpoint.assets = read_assets(folder)?;
+        let files = Files::of(folder)?;
+        checkpoint.assets = files.assets()?;
         checkpoint.assets.push(index_asset);
         checkpoint.assets.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(checkpoint)
+        Ok(checkpoint.of_folder(&files))
+    }
+
+    /// Notes which files of the folder are not part of the checkpoint.
+    fn of_folder(mut self, files: &Files) -> Checkpoint {
+        let kept = self.shards.iter().map(Shard::name).chain(self.assets.iter().map(|asset| asset.name.as_str()));
+        // An entry that ends with `/` is a folder, which may have shards.
+        let is_kept = |name: &str| kept.clone().any(|k| k == name || name.ends_with('/') && k.starts_with(name));
+        let note = files.left_out(is_kept);
+        self.notes.extend(note);
+        self
     }
 
     /// Opens a GGUF file.

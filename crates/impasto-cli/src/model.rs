@@ -51,6 +51,9 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     spinner.finish_and_clear();
     give_back();
     let model = model?;
+    for note in model.notes() {
+        eprintln!("note: {}: {note}", path.display());
+    }
     for warning in model.warnings() {
         eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));
     }

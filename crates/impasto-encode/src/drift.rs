@@ -10,7 +10,7 @@ use std::path::Path;
 
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Frame, Walk};
-use impasto_model::{ModelError, WeightSource};
+use impasto_model::{Failure, ModelError, WeightSource};
 
 use crate::calibrate::{Group, Spill, Stretch, Sums};
 use crate::error::{EncodeError, heard};
@@ -43,7 +43,11 @@ impl WeightSource for CodedEnds<'_> {
         self.source.shape(name)
     }
 
-    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
+    fn is_same(&self, a: &str, b: &str) -> Result<bool, Failure> {
+        self.source.is_same(a, b)
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
         match coded_weights(self.planner, name, self.step, None)? {
             Some(weights) => Ok(weights),
             None => self.source.load_f32(name),

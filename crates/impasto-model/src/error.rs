@@ -42,6 +42,12 @@ pub enum ModelError {
     /// The architecture is supported, but not one of its options.
     #[error("config.json: cannot run {0} yet; encode, decode and verify work")]
     Unsupported(String),
+    /// Linear layers have tensors that the network does not use, such as the scales of quantized weights.
+    #[error("cannot run quantized weights yet: no layer uses the tensors {names}; encode, decode and verify work")]
+    UnusedTensors {
+        /// The names, separated by commas.
+        names: String,
+    },
     /// A tensor that the configuration requires is missing.
     #[error("tensor {name}: missing; expected shape {expected:?}")]
     MissingTensor {

@@ -11,6 +11,20 @@ pub trait WeightSource {
     /// Returns the shape of the tensor `name`, outermost dimension first, or `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<u64>>;
 
+    /// Returns the names of all tensors. A source that leaves out some, as this default does all, only loses the check
+    /// that the network uses them.
+    fn tensor_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns whether the tensors `a` and `b` have the same shape and values.
+    ///
+    /// # Errors
+    /// As [`WeightSource::load_f32`].
+    fn is_same(&self, a: &str, b: &str) -> Result<bool, Failure> {
+        Ok(self.shape(a) == self.shape(b) && self.load_f32(a)? == self.load_f32(b)?)
+    }
+
     /// Returns the values of the tensor `name` in row-major order, widened or rounded to binary32.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use impasto_kernels::kv::KvLayout;
 use impasto_kernels::packed::Activations;
 use impasto_model::config::{CONFIG, DecoderConfig, eos_token_ids};
 use impasto_model::decoder::Decoder;
+use impasto_model::graph;
 use impasto_model::sampling::SamplingParams;
 use impasto_model::{CausalLm, ModelError, Session, WeightSource};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
@@ -52,6 +53,7 @@ pub struct Model {
     /// Why there is no tokenizer or no chat template, if the source knows.
     absent: [Option<String>; 2],
     eos: Vec<u32>,
+    notes: Vec<String>,
     times: LoadTimes,
 }
 
@@ -84,6 +86,7 @@ impl Model {
         let eos = eos_token_ids(source)?;
         let tokenizer = source.asset(tokenizer::FILE).map(|json| Tokenizer::from_json(&json)).transpose()?;
         let assets = begun.elapsed().as_secs_f64();
+        let tied = config.tie_word_embeddings;
         let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let absent = [tokenizer::FILE, TEMPLATE_FILE].map(|name| source.why_absent(name));
@@ -92,7 +95,12 @@ impl Model {
             Network::Runtime(runtime) => runtime.load_times(),
         };
         let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
-        Ok(Self { network, tokenizer, tokenizer_config, template_file, absent, eos, times })
+        let mut model =
+            Self { network, tokenizer, tokenizer_config, template_file, absent, eos, notes: Vec::new(), times };
+        if tied && !model.config().tie_word_embeddings {
+            model.notes.push(graph::OWN_OUTPUT.into());
+        }
+        Ok(model)
     }
 
     /// The network.
@@ -172,6 +180,11 @@ impl Model {
         self.times
     }
 
+    /// What the model does other than its configuration says, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Warnings about matrices that could not be packed and take more memory.
     pub fn warnings(&self) -> &[LoadWarning] {
         self.runtime().map_or(&[], Runtime::warnings)
@@ -200,7 +213,7 @@ impl Model {
         ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
     }
 
-    /// The end-of-sequence token ids.
+    /// The end-of-sequence token ids of the configuration.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
@@ -208,6 +221,17 @@ impl Model {
     /// Returns options for greedy generation that ends at the model's end-of-sequence tokens.
     pub fn generate_options(&self) -> GenerateOptions {
         GenerateOptions { eos: self.eos.clone(), ..GenerateOptions::default() }
+    }
+
+    /// Returns options for greedy generation of an answer in a conversation. It ends like those of
+    /// [`Self::generate_options`], and at the end-of-sequence token of the tokenizer: `generation_config.json` may be
+    /// that of a base model, which does not know the end of a turn.
+    pub fn chat_options(&self, template: &ChatTemplate) -> GenerateOptions {
+        let mut options = self.generate_options();
+        let turn = template.eos_token().zip(self.tokenizer.as_ref());
+        let turn = turn.and_then(|(token, tokenizer)| tokenizer.token_to_id(token));
+        options.eos.extend(turn.filter(|id| !self.eos.contains(id)));
+        options
     }
 
     /// Continues `prompt`; see [`generate`].

@@ -71,7 +71,7 @@ impl Runtime {
     /// cannot be started.
     pub fn load(
         source: &dyn WeightSource,
-        config: DecoderConfig,
+        mut config: DecoderConfig,
         options: &RuntimeOptions,
     ) -> Result<Self, RuntimeError> {
         let begun = Instant::now();
@@ -105,7 +105,7 @@ impl Runtime {
             used.set(used.get() + linear.memory_bytes());
             Ok(Arc::new(linear))
         };
-        let network = graph::describe(&config, graph::names(source, &config));
+        let network = graph::describe_source(source, &mut config)?;
         let weights = Loader::new(source, &make);
         let ends = weights.ends(&network.ends)?;
         let blocks = network.blocks.iter().map(|block| weights.block(block)).collect::<Result<_, _>>()?;

@@ -82,6 +82,11 @@ impl View {
         self.origins.iter().map(|(name, origin)| (name.as_str(), origin))
     }
 
+    /// Returns the names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.origins.keys().cloned().collect()
+    }
+
     /// Returns whether all tensors are unchanged, names included.
     pub fn is_plain(&self) -> bool {
         self.origins.iter().all(|(name, origin)| *name == origin.name && origin.change == Change::None)

@@ -66,6 +66,16 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         Some(self.file.meta(&self.view.origin(name)?.name).ok()?.dims.clone())
     }
 
+    fn tensor_names(&self) -> Vec<String> {
+        self.view.names()
+    }
+
+    /// Tensors of one shape whose values are the same are tied, since the encoder looks for them.
+    fn is_same(&self, a: &str, b: &str) -> Result<bool, Failure> {
+        let number = |name| lattice::number(&self.file, &self.view.origin(name)?.name);
+        Ok(self.shape(a) == self.shape(b) && number(a) == number(b))
+    }
+
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
         let (tensor, change) = self.tensor(name)?;
         let values = hf_values(tensor.dtype(), &tensor.bytes()?, columns(tensor.shape()), change);
@@ -138,6 +148,22 @@ impl<'a> CheckpointWeights<'a> {
 impl WeightSource for CheckpointWeights<'_> {
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
         self.checkpoint.tensor(&self.view.origin(name)?.name).map(|t| t.shape.clone())
+    }
+
+    fn tensor_names(&self) -> Vec<String> {
+        self.view.names()
+    }
+
+    fn is_same(&self, a: &str, b: &str) -> Result<bool, Failure> {
+        let find = |name: &str| {
+            let origin = self.view.origin(name)?;
+            Some((self.checkpoint.tensor(&origin.name)?, origin.change))
+        };
+        let Some(((a, change), (b, other))) = find(a).zip(find(b)) else { return Ok(false) };
+        let alike = (&a.shape, a.dtype, &a.type_name, change) == (&b.shape, b.dtype, &b.type_name, other);
+        let same = alike && self.checkpoint.bytes(a) == self.checkpoint.bytes(b);
+        [a, b].iter().for_each(|tensor| self.checkpoint.release(tensor));
+        Ok(same)
     }
 
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {

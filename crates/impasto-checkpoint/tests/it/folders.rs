@@ -56,6 +56,7 @@ fn tensors_do_not_depend_on_sharding() {
     assert_eq!(rows(&one).iter().map(|r| r.0).collect::<Vec<_>>(), ["B", "w.10", "w.9", "é"]);
     assert_eq!(two.shards().iter().map(|s| s.name()).collect::<Vec<_>>(), ["m-2.safetensors", "sub/m-1.safetensors"]);
     assert_eq!(two.assets()[0].name, INDEX);
+    assert!(one.notes().is_empty() && two.notes().is_empty(), "{:?}", two.notes());
     for tensor in two.tensors() {
         assert_eq!(two.tensor(&tensor.name), Some(tensor));
         two.release(tensor);
@@ -71,17 +72,22 @@ fn assets_ride_along() {
     let names = [
         "1_Pooling/config.json",
         "added_tokens.json",
+        "additional_chat_templates/tool_use.jinja",
         "chat_template.jinja",
         "config.json",
         "config_sentence_transformers.json",
         "generation_config.json",
         "merges.txt",
+        "modeling_own.py",
         "modules.json",
+        "params.json",
         "preprocessor_config.json",
+        "quantize_config.json",
         "sentence_bert_config.json",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer.model",
+        "tokenizer.model.v3",
         "tokenizer_config.json",
         "vocab.json",
         "vocab.txt",
@@ -89,7 +95,8 @@ fn assets_ride_along() {
     for name in names.iter().rev() {
         write(dir.path(), name, format!("content of {name}"));
     }
-    for name in ["README.md", "model-other.safetensors", ".gitattributes", INDEX] {
+    let left = ["2_Dense/model.safetensors", "README.md", "a/b/c.json", "model-other.safetensors", INDEX];
+    for name in left.iter().chain(&[".gitattributes", ".cache/x.json"]) {
         write(dir.path(), name, "stays");
     }
     let folder = Checkpoint::open(dir.path()).unwrap();
@@ -97,8 +104,16 @@ fn assets_ride_along() {
     for asset in folder.assets() {
         assert_eq!(asset.bytes, format!("content of {}", asset.name).as_bytes());
     }
+    let note = "not kept of the folder: 2_Dense/model.safetensors (5 bytes), README.md (5 bytes), a/b/, \
+        model-other.safetensors (5 bytes), model.safetensors.index.json (5 bytes)";
+    assert_eq!(folder.notes(), [note]);
+    for n in 0..20 {
+        write(dir.path(), &format!("{n:02}.bin"), "");
+    }
+    let many = Checkpoint::open(dir.path()).unwrap();
+    assert!(many.notes()[0].ends_with("15.bin (0 bytes), and 9 more"), "{:?}", many.notes());
     let lone = Checkpoint::open(&dir.path().join("model.safetensors")).unwrap();
-    assert!(lone.assets().is_empty());
+    assert!(lone.assets().is_empty() && lone.notes().is_empty());
     assert_eq!(lone.shards()[0].name(), "model.safetensors");
 }
 

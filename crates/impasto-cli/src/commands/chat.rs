@@ -9,7 +9,7 @@ use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeErro
 use impasto_text::{ChatOptions, ChatTemplate, Message};
 use serde_json::json;
 
-use super::run::generate_options;
+use super::run::with_limits;
 use crate::args::{Args, Chat};
 use crate::exit::Code;
 use crate::model::load;
@@ -45,11 +45,12 @@ struct Talk<'a> {
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
-    let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
     let name = || command.model.display().to_string();
     model.tokenizer().with_context(name)?;
+    let template = model.chat_template().with_context(name)?;
+    let options = with_limits(model.chat_options(&template), command.max_tokens, &command.sampling, &command.stop);
     let mut talk = Talk {
-        template: model.chat_template().with_context(name)?,
+        template,
         session: model.session(options.sampling)?,
         options,
         system: command.system.clone(),

@@ -12,7 +12,7 @@ use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequent
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
-use impasto_model::{ModelError, WeightSource};
+use impasto_model::{ModelError, WeightSource, graph};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -187,7 +187,7 @@ impl Source<'_> {
         let (statistics, text) = match guide {
             Guide::None => return Ok(Guidance::default()),
             Guide::Statistics { file, sequential } => (Statistics::open(file)?, sequential.as_deref()),
-            Guide::Text { text, tokens, sequential, given } => match runs(self.weights) {
+            Guide::Text { text, tokens, sequential, given } => match runs(self.weights, notes) {
                 Err(error) if !given && !sequential => {
                     notes.push(format!("not calibrated, because the model cannot run: {error}"));
                     return Ok(Guidance::default());
@@ -217,12 +217,17 @@ impl Source<'_> {
 }
 
 /// Returns the context length of a model, after checking that it can run and has a tokenizer.
-fn runs(weights: &dyn WeightSource) -> anyhow::Result<usize> {
+fn runs(weights: &dyn WeightSource, notes: &mut Vec<String>) -> anyhow::Result<usize> {
     let config = weights.asset("config.json");
     let config =
         config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot run without it" })?;
-    let config = DecoderConfig::from_json(&config)?;
+    let mut config = DecoderConfig::from_json(&config)?;
     tokenizer(weights)?;
+    let tied = config.tie_word_embeddings;
+    graph::describe_source(weights, &mut config)?;
+    if tied && !config.tie_word_embeddings {
+        notes.push(graph::OWN_OUTPUT.into());
+    }
     Ok(config.max_position_embeddings)
 }
 

@@ -18,16 +18,20 @@ use crate::output::{bytes, print, print_json};
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
-    let options = generate_options(&model, command.max_tokens, &command.sampling, &command.stop);
-    let prompt = prompt(&model, command).with_context(|| command.model.display().to_string())?;
+    let (prompt, options) = prompt(&model, command).with_context(|| command.model.display().to_string())?;
+    let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
     let generation = if args.json {
         model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(()))?
     } else {
         stream(&model, &prompt, &options)?
     };
     if args.json {
-        let load =
-            json!({ "times": model.load_times(), "weight_bytes": model.memory_bytes(), "warnings": model.warnings() });
+        let load = json!({
+            "times": model.load_times(),
+            "weight_bytes": model.memory_bytes(),
+            "warnings": model.warnings(),
+            "notes": model.notes(),
+        });
         print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load }))?;
     } else if !args.quiet {
         report(&command.model, &model, &generation);
@@ -77,8 +81,9 @@ fn report(path: &Path, model: &Model, generation: &Generation) {
     );
 }
 
-/// The tokens of the prompt: through the chat template, if there is one and `--raw` is not given.
-fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
+/// The tokens of the prompt, and where its continuation ends: through the chat template, if there is one and `--raw` is
+/// not given.
+fn prompt(model: &Model, command: &Run) -> anyhow::Result<(Vec<u32>, GenerateOptions)> {
     let tokenizer = model.tokenizer()?;
     let template = match model.chat_template() {
         _ if command.raw => None,
@@ -87,15 +92,23 @@ fn prompt(model: &Model, command: &Run) -> anyhow::Result<Vec<u32>> {
         Err(TextError::MissingAsset { .. }) if command.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };
-    let Some(template) = template else { return Ok(tokenizer.encode(&command.prompt, true)?) };
+    let Some(template) = template else {
+        return Ok((tokenizer.encode(&command.prompt, true)?, model.generate_options()));
+    };
     let system = command.system.iter().map(|text| Message::new("system", text));
     let messages: Vec<Message> = system.chain([Message::new("user", &command.prompt)]).collect();
     let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
-    Ok(tokenizer.encode(&template.render(&messages, &options)?, false)?)
+    let prompt = tokenizer.encode(&template.render(&messages, &options)?, false)?;
+    Ok((prompt, model.chat_options(&template)))
 }
 
-/// Options for generation that ends at the model's end-of-sequence tokens.
-pub fn generate_options(model: &Model, max_tokens: usize, sampling: &Sampling, stop: &[String]) -> GenerateOptions {
+/// Adds what the command line says to the model's options.
+pub fn with_limits(
+    options: GenerateOptions,
+    max_tokens: usize,
+    sampling: &Sampling,
+    stop: &[String],
+) -> GenerateOptions {
     let sampling = SamplingParams {
         temperature: sampling.temperature,
         top_k: sampling.top_k,
@@ -104,5 +117,5 @@ pub fn generate_options(model: &Model, max_tokens: usize, sampling: &Sampling, s
         repetition_penalty: sampling.repetition_penalty,
         seed: sampling.seed,
     };
-    GenerateOptions { max_tokens, sampling, stop: stop.to_vec(), ..model.generate_options() }
+    GenerateOptions { max_tokens, sampling, stop: stop.to_vec(), ..options }
 }

@@ -128,7 +128,8 @@ const LLAMA: Family = Family {
     attention_softcap: Cap::Never,
     logit_softcap: Cap::Never,
     multimodal: false,
-    names: &[("model.", "lm_head.weight")],
+    // A checkpoint of the base class has no prefix.
+    names: &[("model.", "lm_head.weight"), ("", "lm_head.weight")],
     defaults: Defaults {
         vocab_size: None,
         num_heads: None,
@@ -250,7 +251,11 @@ const GEMMA3: Family = Family {
     model_type: "gemma3",
     architecture: "Gemma3ForConditionalGeneration",
     multimodal: true,
-    names: &[("language_model.model.", "language_model.lm_head.weight"), ("model.language_model.", "lm_head.weight")],
+    names: &[
+        ("language_model.model.", "language_model.lm_head.weight"),
+        ("model.language_model.", "lm_head.weight"),
+        ("language_model.", "lm_head.weight"),
+    ],
     ..GEMMA3_TEXT
 };
 

@@ -28,7 +28,7 @@ impl Frame {
     ///
     /// # Errors
     /// A tensor that is missing, has the wrong shape or cannot be read; threads that cannot be started.
-    pub fn load(source: &dyn WeightSource, config: DecoderConfig, threads: usize) -> Result<Self> {
+    pub fn load(source: &dyn WeightSource, mut config: DecoderConfig, threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
@@ -37,7 +37,7 @@ impl Frame {
             1 => Threads::One,
             n => Threads::Rayon(n),
         };
-        let network = graph::describe(&config, graph::names(source, &config));
+        let network = graph::describe_source(source, &mut config)?;
         let ends = Loader::new(source, &|spec, bias| float(source, spec, bias)).ends(&network.ends)?;
         Ok(Self { config, blocks: network.blocks, ends, pool, threads })
     }

@@ -136,7 +136,7 @@ pub fn describe(config: &DecoderConfig, names: (&str, &str)) -> Network {
     let ((prefix, output), hidden) = (names, config.hidden_size);
     let matrix = |name: String| LinearSpec { name, outputs: config.vocab_size, inputs: hidden, bias: false };
     let ends = Ends {
-        embedding: matrix(super::load::embedding(prefix)),
+        embedding: matrix(super::source::embedding(prefix)),
         scale: config.embedding_scale(),
         norm: vector(config, format!("{prefix}norm.weight"), hidden),
         eps: config.rms_norm_eps,

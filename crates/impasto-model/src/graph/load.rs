@@ -1,7 +1,6 @@
 //! Loads weights by the names and shapes of a description.
 
 use super::{Block, Ends, LinearSpec, VectorSpec};
-use crate::config::DecoderConfig;
 use crate::{ModelError, Result, WeightSource};
 
 /// Checks that tensor `name` has the `expected` shape.
@@ -28,16 +27,6 @@ pub fn tensor(source: &dyn WeightSource, name: &str, expected: &[usize]) -> Resu
         return Err(ModelError::count(name, values.len(), expected));
     }
     Ok(values)
-}
-
-pub(super) fn embedding(prefix: &str) -> String {
-    format!("{prefix}embed_tokens.weight")
-}
-
-/// Returns the prefix of the tensor names of this source, and the name of its output projection.
-pub fn names(source: &dyn WeightSource, config: &DecoderConfig) -> (&'static str, &'static str) {
-    let present = |(prefix, _): &&(&'static str, _)| source.shape(&embedding(prefix)).is_some();
-    config.names.iter().find(present).or(config.names.first()).copied().unwrap_or(("", ""))
 }
 
 /// Creates a linear layer from its description and its bias; called after its shape was checked.

@@ -37,10 +37,12 @@ mod analysis;
 mod build;
 mod load;
 mod op;
+mod source;
 
 pub use build::describe;
-pub use load::{Loader, check_shape, names, tensor};
+pub use load::{Loader, check_shape, tensor};
 pub use op::{Attention, Backend, Op, Rotation, Value, run};
+pub use source::{OWN_OUTPUT, describe_source};
 
 /// A network, with linear layers of type `L` and weight vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@ use crate::support::transformers::{TOLERANCE, error_of, one_token_at_a_time};
 use crate::support::{Family, Table, decoder};
 use impasto_model::config::{Activation, DecoderConfig, eos_token_ids};
 use impasto_model::decoder::Decoder;
+use impasto_model::{CausalLm, Want};
 use serde_json::{Value, json};
 
 fn load(table: &Table, threads: usize) -> Decoder {
@@ -31,6 +32,41 @@ fn tokens_one_at_a_time() {
         let net = load(&family.table, 2);
         one_token_at_a_time(&family, &net, net.config());
     }
+}
+
+/// A checkpoint that was saved from the base class has names without a prefix.
+#[test]
+fn names_without_a_prefix() {
+    for (name, prefix) in [("llama3", "model."), ("gemma2", "model."), ("gemma3", "model.")] {
+        let mut family = Family::open(name);
+        let bare = |(name, tensor): (String, _)| (name.strip_prefix(prefix).unwrap_or(&name).to_owned(), tensor);
+        family.table.tensors = std::mem::take(&mut family.table.tensors).into_iter().map(bare).collect();
+        assert!(!family.table.tensors.keys().any(|name| name.starts_with(prefix)));
+        let worst = error_of(&family, &load(&family.table, 1));
+        assert!(worst < TOLERANCE, "{name}: {worst:.1e}");
+    }
+}
+
+/// An output projection beside a tied embedding is used if it differs, as in transformers 5.
+#[test]
+fn a_tied_model_with_an_output_projection_of_its_own() {
+    let family = Family::open("llama-linear");
+    let (head, embedding) = ("lm_head.weight", &family.table.tensors["model.embed_tokens.weight"]);
+    let with_head = |tied: bool, values: Vec<f32>| {
+        let mut table = family.with_config(|config| config["tie_word_embeddings"] = tied.into());
+        table.tensors.insert(head.into(), (embedding.0.clone(), values));
+        load(&table, 1)
+    };
+    let logits = |model: &Decoder| {
+        let mut cache = model.new_cache(0).unwrap();
+        model.forward(&mut cache, &family.tokens, Want::All).unwrap()
+    };
+    let same = with_head(true, embedding.1.clone());
+    assert!(same.config().tie_word_embeddings && logits(&same) == logits(&load(&family.table, 1)));
+    let reversed: Vec<f32> = embedding.1.iter().rev().copied().collect();
+    let (own, untied) = (with_head(true, reversed.clone()), with_head(false, reversed));
+    assert!(!own.config().tie_word_embeddings && own.linears().last().unwrap().name == head);
+    assert!(logits(&own) == logits(&untied) && logits(&own) != logits(&same));
 }
 
 /// The memory limit uses the size from the configuration.

@@ -41,6 +41,32 @@ fn tensors() {
     }
 }
 
+/// Without its scales, a quantized weight has another value.
+#[test]
+fn tensors_that_no_layer_uses() {
+    let good = Folder::golden("random-untied").table();
+    let with = |names: &[&str]| {
+        let mut table = good.clone();
+        table.tensors.extend(names.iter().map(|name| (name.to_string(), (vec![1], vec![0.5]))));
+        table
+    };
+    let layer = |part: &str| format!("model.layers.0.self_attn.q_proj.{part}");
+    for part in
+        ["weight_scale", "weight_scale_inv", "input_scale", "scales", "qzeros", "weight.absmax", "lora_A.weight"]
+    {
+        let name = layer(part);
+        assert!(refusal(&with(&[&name])).contains(&format!("no layer uses the tensors {name};")), "{name}");
+    }
+    assert!(refusal(&with(&["lm_head.weight_scale"])).contains("lm_head.weight_scale"));
+    let many: Vec<String> = ["a", "b", "c", "d", "e"].map(layer).into();
+    let error = refusal(&with(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(error.contains("q_proj.c and 2 more;") && !error.contains("q_proj.d"), "{error}");
+    // These change nothing in transformers either.
+    for name in [&layer("bias"), "model.layers.0.self_attn.rotary_emb.inv_freq", "model.mtp.weight_scale"] {
+        assert!(load(&with(&[name])).is_ok(), "{name}");
+    }
+}
+
 #[test]
 fn configurations() {
     let table = Folder::golden("random-untied").table();

@@ -51,6 +51,24 @@ fn the_seed_decides_the_text() {
     assert_ne!(run(1, 1), run(2, 1));
 }
 
+/// In a conversation, the end-of-sequence token of the tokenizer ends a turn too.
+#[test]
+fn a_turn_ends_where_the_tokenizer_says() {
+    let mut table = Folder::tiny().table();
+    let mut ends = |eos: &str| {
+        let config = format!(r#"{{"eos_token": {eos}, "chat_template": "{{{{ messages[0].content }}}}"}}"#);
+        table.assets.insert("tokenizer_config.json".into(), config.into_bytes());
+        let model = Model::load(&table, &RunOptions::float()).unwrap();
+        assert_eq!((model.eos(), &model.generate_options().eos[..]), (&[0][..], &[0][..]));
+        (model.chat_options(&model.chat_template().unwrap()).eos, model.tokenizer().unwrap().token_to_id("a").unwrap())
+    };
+    let (eos, a) = ends(r#"{"content": "a"}"#);
+    assert_eq!(eos, [0, a]);
+    for same in ["null", r#""<|endoftext|>""#, r#""no such token""#] {
+        assert_eq!(ends(same).0, [0], "{same}");
+    }
+}
+
 #[test]
 fn ways_to_end() {
     let model = tiny();

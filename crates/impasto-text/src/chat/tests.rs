@@ -1,8 +1,14 @@
 use super::*;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// A template with the special tokens `bos_token` and `eos_token`.
+fn with_tokens(text: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
+    let tokens = [("bos_token", bos), ("eos_token", eos)];
+    ChatTemplate::new(text, tokens.map(|(name, token)| (name.to_owned(), token.into())).into_iter().collect())
+}
+
 fn template(text: &str) -> ChatTemplate {
-    ChatTemplate::new(text, "<s>", "</s>").unwrap()
+    with_tokens(text, "<s>", "</s>").unwrap()
 }
 
 fn render(text: &str) -> Result<String> {
@@ -16,7 +22,7 @@ fn as_transformers_renders() {
     assert!(cases.iter().any(|c| c["name"] == "smollm2"));
     for case in cases {
         let text = |key: &str| case[key].as_str().unwrap();
-        let template = ChatTemplate::new(text("template"), text("bos_token"), text("eos_token")).unwrap();
+        let template = with_tokens(text("template"), text("bos_token"), text("eos_token")).unwrap();
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
         let options = ChatOptions {
             add_generation_prompt: case["add_generation_prompt"].as_bool().unwrap(),
@@ -68,8 +74,143 @@ fn hostile_templates_end() {
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     assert!(matches!(render(recursive), Err(TextError::Chat(_))));
     for broken in ["{% for %}", "{% generation", "{{ x", "{% generation %}{% for %}"] {
-        assert!(matches!(ChatTemplate::new(broken, "", ""), Err(TextError::Chat(_))), "{broken}");
+        assert!(matches!(with_tokens(broken, "", ""), Err(TextError::Chat(_))), "{broken}");
     }
+}
+
+#[test]
+fn tools_and_documents_are_none() {
+    for (text, expected) in [
+        ("{% if tools is not none %}tools {% endif %}{{ messages[0].content }}", "hi"),
+        ("{{ tools is defined }} {{ documents is none }} {{ documents }}", "True True None"),
+        ("{{ tools is iterable and tools|length > 0 }} {{ tools or 'no tools' }}", "False no tools"),
+        ("{{ unset is defined }} {{ unset is none }} {{ unset is iterable }}", "False False True"),
+    ] {
+        assert_eq!(render(text).unwrap(), expected, "{text}");
+    }
+    let variables = [("tools".to_owned(), serde_json::json!([{"name": "f"}]))].into_iter().collect();
+    let options = ChatOptions { variables, ..Default::default() };
+    assert_eq!(template("{% if tools %}{{ tools[0].name }}{% endif %}").render(&[], &options).unwrap(), "f");
+}
+
+/// The expected texts are those of Python's `json.dumps`.
+#[test]
+fn json_as_python_writes_it() {
+    for (arguments, expected) in [
+        ("", r#"{"b": 1, "a": ["é", ""]}"#),
+        ("ensure_ascii=False", r#"{"b": 1, "a": ["é", ""]}"#),
+        ("ensure_ascii=True", r#"{"b": 1, "a": ["\u00e9", ""]}"#),
+        ("separators=(',', ':')", r#"{"b":1,"a":["é",""]}"#),
+        ("sort_keys=True", r#"{"a": ["é", ""], "b": 1}"#),
+        ("indent=1", "{\n \"b\": 1,\n \"a\": [\n  \"é\",\n  \"\"\n ]\n}"),
+        ("indent='-', separators=(';', '=')", "{\n-\"b\"=1;\n-\"a\"=[\n--\"é\";\n--\"\"\n-]\n}"),
+    ] {
+        let text = format!("{{{{ {{'b': 1, 'a': ['é', '']}}|tojson({arguments}) }}}}");
+        assert_eq!(render(&text).unwrap(), expected, "{text}");
+    }
+    let numbers = render("{{ [[], {}, 1e20, 1e-7, 2.0]|tojson(indent=0) }}").unwrap();
+    assert_eq!(numbers, "[\n[],\n{},\n1e+20,\n1e-07,\n2.0\n]");
+    assert_eq!(render("{{ '𝄞\u{7f}'|tojson(ensure_ascii=True) }}").unwrap(), r#""\ud834\udd1e\u007f""#);
+    for arguments in ["spaces=1", "separators=(',',)", "indent=1.5"] {
+        let refused = render(&format!("{{{{ 1|tojson({arguments}) }}}}"));
+        assert!(matches!(refused, Err(TextError::Chat(_))), "{arguments}");
+    }
+}
+
+#[test]
+fn percent_formats_strings() {
+    for (text, expected) in [
+        ("{{ '%s-%d' % ('a', 3) }}", "a-3"),
+        ("{{- '%s!' % messages[0].content|upper ~ '?' -}}", "HI!?"),
+        ("{% set x = '%02d' % -7 %}{{ x }}{{ 7 % 4 }}{{ '%' }}", "-73%"),
+        (
+            "{% if '%s' % 'a' == 'a' %}yes{% endif %}{% if 'a' %}, {{ ['%s' % 1, '%%' % ()]|join }}{% endif %}",
+            "yes, 1%",
+        ),
+        ("{{ '%s %s' % ('a', '%s' % ('b' ~ 'c')) }}{# 'a' % #}", "a bc"),
+        ("'%s' % 1 {", "'%s' % 1 {"),
+    ] {
+        assert_eq!(render(text).unwrap(), expected, "{text}");
+    }
+    assert!(matches!(render("{{ '%s %s' % 'a' }}"), Err(TextError::Chat(_))));
+    let nested = format!("{{{{ {} }}}}", "'a' % (".repeat(100_000));
+    assert!(matches!(with_tokens(&nested, "", ""), Err(TextError::Chat(_))));
+}
+
+/// The expected texts are those of CPython.
+#[test]
+fn methods_of_strings_and_lists() {
+    for (text, expected) in [
+        ("'abc'.removeprefix('a') ~ 'abc'.removesuffix('c') ~ 'abc'.removeprefix('b')", "bcababc"),
+        (
+            "'abcb'.index('b') ~ 'abcb'.rindex('b') ~ 'éb'.find('b') ~ 'abcb'.find('b', 2) ~ 'ab'.rfind('b', 0, -1)",
+            "1313-1",
+        ),
+        ("'a,b,c'.rsplit(',', 1)|list ~ 'a,b,c'.split(',', maxsplit=1)|list", "['a,b', 'c']['a', 'b,c']"),
+        (
+            "' a  b c '.split() ~ ' a  b c '.split(none, 1) ~ ' a  b c '.rsplit(maxsplit=1)",
+            "['a', 'b', 'c']['a', 'b c '][' a  b', 'c']",
+        ),
+        (
+            "'a=b=c'.partition('=') ~ 'a=b=c'.rpartition('=') ~ 'a'.rpartition('=')",
+            "('a', '=', 'b=c')('a=b', '=', 'c')('', '', 'a')",
+        ),
+        (
+            "'a'.ljust(3, '.') ~ 'a'.rjust(3) ~ 'a'.center(4, '-') ~ '-7'.zfill(4) ~ 'ab'.center(5, '-')",
+            "a..  a-a---007--ab-",
+        ),
+        ("'aB'.swapcase() ~ 'AB'.casefold() ~ '12'.isdecimal() ~ ''.isdecimal()", "AbabTrueFalse"),
+        ("[1, 2].index(2) ~ [1].copy() ~ {'a': 1}.copy().get('a') ~ {}.get('a', 2) ~ ' x '.strip()", "1[1]12x"),
+    ] {
+        assert_eq!(render(&format!("{{{{ {text} }}}}")).unwrap(), expected, "{text}");
+    }
+    for text in [
+        "'a'.index('b')",
+        "[1].index(2)",
+        "'a'.split('')",
+        "'a'.ljust(1000000000000)",
+        "'a'.ljust(3, 'ab')",
+        "'a'.fly()",
+    ] {
+        assert!(matches!(render(&format!("{{{{ {text} }}}}")), Err(TextError::Chat(_))), "{text}");
+    }
+}
+
+#[test]
+fn tests_of_values() {
+    let text = "{% for x in [raise_exception, 'a', none, unset, [], {}, 1] %}\
+        {{ x is callable }} {{ x is sequence }} {{ x is iterable }}{{ ' ' if not loop.last }}{% endfor %}";
+    let rows = [
+        "True False False",
+        "False True True",
+        "False False False",
+        "True True True",
+        "False True True",
+        "False True True",
+        "False False False",
+    ];
+    assert_eq!(render(text).unwrap(), rows.join(" "));
+}
+
+#[test]
+fn special_tokens_are_variables() {
+    let config = r#"{"pad_token": "P", "unk_token": {"content": "U"}, "bos_token": null,
+        "additional_special_tokens": ["X", {"content": "Y"}], "extra_special_tokens": {"image_token": "I"},
+        "chat_template": "{{ pad_token ~ unk_token ~ image_token ~ additional_special_tokens[1] }} {{ bos_token is defined }}"}"#;
+    let template = ChatTemplate::from_assets(Some(config.as_bytes()), None).unwrap();
+    assert_eq!(template.render(&[], &ChatOptions::default()).unwrap(), "PUIY False");
+    let wrong = r#"{"pad_token": 3, "chat_template": ""}"#;
+    let error = ChatTemplate::from_assets(Some(wrong.as_bytes()), None).unwrap_err().to_string();
+    assert!(error.starts_with("tokenizer_config.json: pad_token: "), "{error}");
+}
+
+#[test]
+fn named_templates_without_a_default() {
+    let config = r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "rag", "template": "r"}]}"#;
+    let error = ChatTemplate::from_assets(Some(config.as_bytes()), None).unwrap_err();
+    assert!(matches!(error, TextError::BadAsset { .. }));
+    assert!(error.to_string().contains("tool_use, rag"), "{error}");
+    assert!(ChatTemplate::from_assets(Some(config.as_bytes()), Some(b"file")).is_ok());
 }
 
 #[test]

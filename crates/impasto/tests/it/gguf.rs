@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Random, decode, encode_to, open, tiny};
+use crate::support::{Random, Tensor, decode, encode_to, open, tiny};
 use half::f16;
 use impasto::encode::Target;
 use impasto::export::{Form, GgufType, export};
@@ -122,6 +122,35 @@ fn a_gguf_is_seen_as_a_hugging_face_folder() {
     export(&lossy, &out, None, Form::Original, false, &|_| ()).expect("decodes");
     near(&values(&out), 0.05);
     assert!(out.join("tokenizer.json").is_file() && out.join("config.json").is_file());
+}
+
+/// An output projection of its own, in a model that should have none, is used from every format.
+#[test]
+fn an_output_projection_beside_a_tied_embedding() {
+    let mut tensors = crate::support::Model::wide_tiny().tensors;
+    let embedding = tensors.iter().find(|t| t.name == "model.embed_tokens.weight").expect("an embedding");
+    let mut values = embedding.values();
+    values.reverse();
+    tensors.push(Tensor::floats("lm_head.weight", DType::F32, &embedding.shape.clone(), values));
+    let made = crate::support::Model::single(tensors);
+    for asset in Checkpoint::open(&tiny()).expect("the tiny model").assets() {
+        fs::write(made.path.join(&asset.name), &asset.bytes).expect("an asset");
+    }
+    let folder = TempDir::new().expect("a folder");
+    let file = encoded(&made.path, &folder, Target::Lossless);
+    let gguf = folder.path().join("t.gguf");
+    export(&file, folder.path(), Some("t.gguf"), Form::Gguf(Some(GgufType::F32)), false, &|_| ()).expect("a GGUF");
+    let logits = |source: &dyn WeightSource| {
+        let model = Model::load(source, &RunOptions::float()).expect("a model");
+        let mut cache = model.network().new_cache(0).expect("a cache");
+        (model.network().forward(&mut cache, &[5, 17, 300], Want::All).expect("logits"), model.notes().to_vec())
+    };
+    let checkpoint = |path: &Path| logits(&CheckpointWeights::new(&Checkpoint::open(path).expect("a checkpoint")));
+    let ((expected, notes), tied) = (checkpoint(&made.path), checkpoint(&tiny()));
+    assert!(expected != tied.0 && tied.1.is_empty());
+    assert!(notes.len() == 1 && notes[0].contains("tie_word_embeddings"), "{notes:?}");
+    assert_eq!(logits(&FileWeights::new(file).expect("assets")), (expected.clone(), notes));
+    assert_eq!(checkpoint(&gguf), (expected, vec![]), "its own configuration has no tie");
 }
 
 #[test]

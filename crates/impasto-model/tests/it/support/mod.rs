@@ -162,6 +162,10 @@ pub struct Table {
 }
 
 impl WeightSource for Table {
+    fn tensor_names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
     fn shape(&self, name: &str) -> Option<Vec<u64>> {
         Some(self.tensors.get(name)?.0.clone())
     }
