@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,6 +85,20 @@ fn start(at: &Workplace, mut command: Command) -> Child {
     command.current_dir(at.path("")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
 }
 
+/// Restores the default actions of signals. The caller of the tests may ignore some, as shells do for background jobs.
+fn with_default_signals(mut command: Command) -> Command {
+    let restore = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: the default is a valid action of these signals.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `signal` is all that is called between fork and exec, and it is async-signal-safe.
+    unsafe { command.pre_exec(restore) };
+    command
+}
+
 /// Waits until the command has a temporary file or folder, and sends it a signal. Returns whether it had one.
 fn signal(at: &Workplace, child: &mut Child, name: &str) -> bool {
     while hidden(&at.path("")).is_empty() {
@@ -109,7 +123,7 @@ fn a_signal_leaves_no_temporary_files() {
         (&["decode", "whole", "-o", "new/deep/folder"], false),
     ] {
         for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
-            let mut child = start(&at, impasto(args));
+            let mut child = start(&at, with_default_signals(impasto(args)));
             let caught = signal(&at, &mut child, name);
             let status = child.wait().expect("ends");
             assert_eq!(hidden(&at.path("")), [] as [&str; 0], "{args:?} {name}");
