@@ -75,7 +75,7 @@ impl<'a> Files<'a> {
         if left.len() > NAMED {
             list.push(format!("and {} more", left.len() - NAMED));
         }
-        (!list.is_empty()).then(|| format!("not kept of the folder: {}", list.join(", ")))
+        (!list.is_empty()).then(|| format!("files of the folder that are left out: {}", list.join(", ")))
     }
 }
 

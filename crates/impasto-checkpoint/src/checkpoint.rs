@@ -164,7 +164,8 @@ impl Checkpoint {
         if is_there(&folder.join("config.json"))? {
             let (file, folder) = (shown(path), shown(folder));
             let note = format!(
-                "{file}: the files beside it, such as config.json, are not taken: for the whole model, give the folder {folder}"
+                "{file}: only this file is read, without config.json and the other files of the folder; for the whole \
+                 model, give {folder}"
             );
             checkpoint.notes.push(note);
         }

@@ -16,7 +16,7 @@ use crate::rules::HeaderRule;
 use crate::tensor::TensorInfo;
 
 /// The first bytes of a GGUF file.
-pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+pub(crate) const MAGIC: &[u8; 4] = &impasto_core::FileKind::GGUF_MAGIC;
 
 /// The format of a file of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

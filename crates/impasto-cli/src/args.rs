@@ -22,7 +22,7 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
-/// 6 the requested size cannot be reached. A signal (Ctrl-C, SIGTERM, SIGHUP) ends the command without temporary files.
+/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first.
 ///
 /// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
 /// the processor supports.
@@ -104,9 +104,9 @@ pub enum Command {
 pub struct Encode {
     /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
-    /// The file to write. Missing folders are made; an existing file is replaced once the new one is complete. Temporary
-    /// data lies beside it: the file itself, for --layers once more, and for calibration about ten times the size of a
-    /// 16-bit model.
+    /// The file to write. Missing folders are created. An existing file is replaced once the new one is complete.
+    /// Temporary files are created next to it: as large as the output, twice as large with --layers, and for calibration
+    /// about ten times the size of a 16-bit model.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Encode losslessly (the default).

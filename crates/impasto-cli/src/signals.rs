@@ -1,10 +1,10 @@
-//! Ctrl-C and the other signals that tell a process to end: temporary files are removed first.
+//! Removes temporary files when Ctrl-C or another signal ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use impasto_core::files;
 
-/// Whether there is work that Ctrl-C interrupts in place of the process.
+/// Whether the first Ctrl-C interrupts work and not the process.
 static INTERRUPTIBLE: AtomicBool = AtomicBool::new(false);
 /// Whether that work was interrupted.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -93,14 +93,14 @@ mod unix {
                 });
                 set.assume_init()
             };
-            // SAFETY: the set is valid, and the mask before is not asked for.
+            // SAFETY: the set is valid, and the previous mask is not requested.
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
             Signals(set)
         }
 
         /// Lets the signals end the process again.
         pub fn unblock(&self) {
-            // SAFETY: the set is valid, and the mask before is not asked for.
+            // SAFETY: the set is valid, and the previous mask is not requested.
             unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.0, ptr::null_mut()) };
         }
 

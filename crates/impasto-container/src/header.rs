@@ -7,7 +7,7 @@ use crate::fields::{Field, table};
 
 /// The first eight bytes of every file. The high bit, the line endings and the control character reveal transfers that
 /// alter text.
-pub const MAGIC: [u8; 8] = *b"\x89IMP\r\n\x1a\n";
+pub const MAGIC: [u8; 8] = FileKind::IMPASTO_MAGIC;
 
 /// The major version that this crate reads and writes.
 pub const MAJOR: u16 = 1;

@@ -1,8 +1,8 @@
-//! What a file is, told from its first bytes: explains why it is not what a reader expects.
+//! Detects the type of a file from its first bytes, to say what it is if it is not what a reader expects.
 
 use std::fmt;
 
-/// A kind of file that is often met where another is expected.
+/// A type of file that is often found in place of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// An .impasto file.
@@ -24,6 +24,11 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// The first bytes of an .impasto file (SPEC 2.1).
+    pub const IMPASTO_MAGIC: [u8; 8] = *b"\x89IMP\r\n\x1a\n";
+    /// The first bytes of a GGUF file.
+    pub const GGUF_MAGIC: [u8; 4] = *b"GGUF";
+
     /// Returns the kind of a file that begins with these bytes, if it is known. The first 64 bytes suffice.
     pub fn of(begin: &[u8]) -> Option<FileKind> {
         let begin = &begin[..begin.len().min(64)];
@@ -31,8 +36,8 @@ impl FileKind {
         Some(match begin {
             // A header of less than 4 GiB. This comes first, since its length may look like anything.
             [_, _, _, _, 0, 0, 0, 0, b'{', ..] => FileKind::Safetensors,
-            [b'\x89', b'I', b'M', b'P', b'\r', b'\n', b'\x1a', b'\n', ..] => FileKind::Impasto,
-            [b'G', b'G', b'U', b'F', ..] => FileKind::Gguf,
+            _ if begin.starts_with(&FileKind::IMPASTO_MAGIC) => FileKind::Impasto,
+            _ if begin.starts_with(&FileKind::GGUF_MAGIC) => FileKind::Gguf,
             [b'P', b'K', 3, 4, ..] => FileKind::Zip,
             [0x80, 2..=5, ..] => FileKind::Pickle,
             _ if begin.starts_with(b"version https://git-lfs") => FileKind::LfsPointer,

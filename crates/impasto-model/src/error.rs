@@ -43,7 +43,10 @@ pub enum ModelError {
     #[error("config.json: cannot run {0} yet; encode, decode and verify work")]
     Unsupported(String),
     /// Linear layers have tensors that the network does not use, such as the scales of quantized weights.
-    #[error("cannot run quantized weights yet: no layer uses the tensors {names}; encode, decode and verify work")]
+    #[error(
+        "cannot run this model: no layer uses the tensors {names}, which may be scales of quantized weights; encode, \
+         decode and verify work"
+    )]
     UnusedTensors {
         /// The names, separated by commas.
         names: String,

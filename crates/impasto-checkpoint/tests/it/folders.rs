@@ -104,7 +104,7 @@ fn assets_ride_along() {
     for asset in folder.assets() {
         assert_eq!(asset.bytes, format!("content of {}", asset.name).as_bytes());
     }
-    let note = "not kept of the folder: 2_Dense/model.safetensors (5 bytes), README.md (5 bytes), a/b/, \
+    let note = "files of the folder that are left out: 2_Dense/model.safetensors (5 bytes), README.md (5 bytes), a/b/, \
         model-other.safetensors (5 bytes), model.safetensors.index.json (5 bytes)";
     assert_eq!(folder.notes(), [note]);
     for n in 0..20 {

@@ -267,7 +267,7 @@ fn gemma_2_has_soft_caps_and_a_window() {
     assert_eq!(none.u64("gemma2.attention.sliding_window"), Some(8192));
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         let error = config(json!({key: null})).unwrap_err().to_string();
-        assert!(error.contains(&format!("\"{key}\": null: GGUF cannot say it")), "{error}");
+        assert!(error.contains(&format!("\"{key}\": null: GGUF cannot express it")), "{error}");
     }
 }
 

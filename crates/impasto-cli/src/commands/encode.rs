@@ -166,7 +166,7 @@ struct Source<'a> {
     args: &'a Args,
     checkpoint: &'a Checkpoint,
     weights: &'a CheckpointWeights<'a>,
-    /// The file to be written; temporary statistics lie beside it.
+    /// The file to be written; temporary statistics are stored next to it.
     output: &'a Path,
     progress: &'a ProgressBar,
 }
@@ -195,7 +195,8 @@ impl Source<'_> {
                 Err(error) => return Err(error),
                 Ok(context) => {
                     let made = TemporaryFolder::beside(self.output);
-                    let made = made.with_context(|| format!("{}: a folder beside it", self.output.display()))?;
+                    let made =
+                        made.with_context(|| format!("{}: a temporary folder next to it", self.output.display()))?;
                     let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };

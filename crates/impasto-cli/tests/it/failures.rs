@@ -37,7 +37,7 @@ fn bad_checkpoints() {
 fn weights_named_in_place_of_their_folder() {
     let at = Workplace::new();
     let weights = format!("{}/model.safetensors", tiny());
-    let says = format!("for the whole model, give the folder {}", tiny());
+    let says = format!("for the whole model, give {}", tiny());
     let ran = at.run(&["run", &weights, "-p", "x"]);
     ran.fails(3, "config.json: not found");
     assert!(ran.err.contains(&says), "{}", ran.err);
@@ -197,7 +197,7 @@ fn places_that_cannot_be_written() {
     fs::create_dir(at.path("folder")).expect("a folder");
     at.write("text", "x");
     for output in ["folder", "folder/", "new/"] {
-        let says = format!("impasto: {output}: it is the path of a folder: name a file in it");
+        let says = format!("impasto: {output}: it is a folder; give the path of a file");
         at.run(&["encode", &tiny(), "-o", output, "--bpw", "4"]).fails(1, &says);
         at.run(&["calibrate", &tiny(), "--text", "text", "-o", output]).fails(1, &says);
     }

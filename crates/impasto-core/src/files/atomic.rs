@@ -29,7 +29,7 @@ pub struct AtomicFile {
 pub fn prepare(destination: &Path) -> io::Result<MadeFolders> {
     let ends_as_folder = destination.as_os_str().as_encoded_bytes().ends_with(b"/");
     if ends_as_folder || destination.is_dir() {
-        let rule = "it is the path of a folder: name a file in it";
+        let rule = "it is a folder; give the path of a file";
         return Err(io::Error::new(io::ErrorKind::IsADirectory, rule));
     }
     if fs::metadata(destination).is_ok_and(|there| !there.is_file()) {
@@ -148,7 +148,7 @@ mod tests {
         for path in [root.path().to_owned(), root.path().join("new/")] {
             let error = AtomicFile::create(&path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
-            assert_eq!(error.to_string(), "it is the path of a folder: name a file in it");
+            assert_eq!(error.to_string(), "it is a folder; give the path of a file");
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

@@ -73,7 +73,7 @@ impl TokenizerConfig {
         let default = list.iter().find(|named| named.name == DEFAULT).map(|named| named.template.as_str());
         if default.is_none() && !list.is_empty() {
             let names: Vec<&str> = list.iter().map(|named| named.name.as_str()).collect();
-            let reason = format!("chat_template has the names {}, and none is {DEFAULT:?}", names.join(", "));
+            let reason = format!("chat_template has templates named {}, but none named {DEFAULT:?}", names.join(", "));
             return Err(TextError::asset(TOKENIZER_CONFIG, reason));
         }
         Ok(default)

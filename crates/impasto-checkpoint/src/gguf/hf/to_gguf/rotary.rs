@@ -141,7 +141,7 @@ fn yarn(
         }
     }
     if scaling.bool("truncate")? == Some(false) {
-        return Err(TranslationRule::unsupported("YaRN with \"truncate\": false, which llama.cpp does not know"));
+        return Err(TranslationRule::unsupported("YaRN with \"truncate\": false, which llama.cpp does not support"));
     }
     let scale = |field| Ok::<_, TranslationRule>(scaling.f64(field)?.filter(|&scale| scale != 0.0));
     let usual = yarn_attention(factor, 1.0);

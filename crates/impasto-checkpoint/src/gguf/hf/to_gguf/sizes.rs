@@ -184,7 +184,7 @@ fn gemma(
     let local = local_blocks(config, blocks, period)?;
     let window = match window.filter(|_| local.contains(&true)) {
         Some(window) => window,
-        // Without the key, blocks of Gemma 2 are local all the same; a window of the whole context is none.
+        // Without the key, llama.cpp uses a window for Gemma 2; one as long as the context has no effect.
         None if architecture == Gemma2 => count(config, "max_position_embeddings")?,
         // Without the key, all blocks of Gemma 3 are global.
         None => return Ok(()),
@@ -209,7 +209,7 @@ fn softcaps(config: &Object, architecture: Architecture, made: &mut FromAssets) 
             Some(cap) => made.set_f32(architecture, key, cap)?,
             None if architecture == Gemma3 => {}
             None if config.says(key) => {
-                let what = format!("\"{key}\": null: GGUF cannot say it, and llama.cpp caps a Gemma 2 at {usual}");
+                let what = format!("\"{key}\": null: GGUF cannot express it, and llama.cpp would use {usual}");
                 return Err(TranslationRule::unsupported(what));
             }
             None => made.set_f32(architecture, key, usual)?,
