@@ -60,6 +60,7 @@ fn reserve<T>(data: &mut Vec<T>, additional: usize) -> Result<()> {
     data.try_reserve(additional).map_err(|_| ModelError::Memory { what: "key/value cache", bytes })
 }
 
+#[cfg(feature = "decoder")]
 impl Plain {
     /// Whether the store has `blocks` blocks of this width.
     pub(crate) fn fits(&self, blocks: usize, width: usize) -> bool {

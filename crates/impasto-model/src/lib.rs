@@ -13,16 +13,18 @@
 //! the network ([`graph`]), which [`decoder::Decoder`] and faster networks run. A [`Probe`] receives the inputs of
 //! linear layers, a [`GradientProbe`] also the gradients of their outputs.
 //!
-//! All arithmetic is binary32, with products by the `gemm` crate. Faster networks (`impasto-runtime`) are compared with
+//! All arithmetic is binary32, with products by the `gemm-f32` crate. Faster networks (`impasto-runtime`) are compared with
 //! this reference.
 
 pub mod cache;
 pub mod config;
+#[cfg(feature = "decoder")]
 pub mod decoder;
 mod error;
 pub mod graph;
 mod network;
 mod probe;
+#[cfg(feature = "decoder")]
 mod product;
 pub mod sampling;
 mod session;
@@ -32,6 +34,7 @@ pub use cache::KvCache;
 pub use error::{ModelError, Result};
 pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
+#[cfg(feature = "decoder")]
 pub use product::add_gram;
 pub use session::{PREFILL, Prefill, Session, Step};
 pub use source::{CodedTensor, Failure, Halves, LatticeRows, LatticeTensor, WeightSource};
