@@ -154,7 +154,7 @@ fn a_destination_that_cannot_be_written_is_an_error() {
     let taken = dir.path().join("taken");
     fs::create_dir(&taken).unwrap();
     let error = create(&taken).unwrap_err().to_string();
-    assert!(error.contains("taken: it is the path of a folder"), "{error}");
+    assert!(error.contains("taken: it is a folder; give the path of a file"), "{error}");
     // The same if the folder is created after the writer.
     let mut writer = create(&dir.path().join("late")).unwrap();
     content.units.iter().for_each(|unit| writer.push(unit.mode, &unit.bytes).unwrap());
