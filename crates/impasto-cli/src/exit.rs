@@ -78,7 +78,11 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 _ => return Code::Invalid,
             }
         } else if let Some(error) = of_text(cause) {
-            return if matches!(error, TextError::BadOption { .. }) { Code::Usage } else { Code::Invalid };
+            return match error {
+                TextError::BadOption { .. } => Code::Usage,
+                TextError::System { .. } => Code::System,
+                _ => Code::Invalid,
+            };
         } else if let Some(RuntimeError::Kernel(_)) = cause.downcast_ref() {
             return Code::System;
         } else if cause.is::<RuntimeError>() || cause.is::<EvalError>() {

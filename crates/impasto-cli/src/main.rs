@@ -12,13 +12,18 @@ mod output;
 mod progress;
 mod running;
 mod signals;
+mod template;
 
 use anyhow::Context;
 use args::{Args, Command};
 use clap::Parser;
 use impasto_core::Isa;
+use impasto_text::TemplateWorker;
 
 fn main() -> std::process::ExitCode {
+    if template::is_wanted() {
+        return TemplateWorker::serve();
+    }
     signals::watch();
     let args = Args::parse();
     match run(&args) {

@@ -72,6 +72,7 @@ impl Running {
             residence,
             activations: activations.unwrap_or_default(),
             kv: self.kv.clone().unwrap_or_default(),
+            template_worker: Some(crate::template::worker()),
         })
     }
 }

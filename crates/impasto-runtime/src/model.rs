@@ -12,7 +12,7 @@ use impasto_model::graph;
 use impasto_model::sampling::SamplingParams;
 use impasto_model::{CausalLm, ModelError, Session, WeightSource};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
-use impasto_text::{ChatTemplate, TextError, Tokenizer, tokenizer};
+use impasto_text::{ChatTemplate, TemplateWorker, TextError, Tokenizer, tokenizer};
 
 use crate::{
     GenerateOptions, Generation, LoadTimes, LoadWarning, Residence, Result, Runtime, RuntimeOptions, Stream, generate,
@@ -35,6 +35,9 @@ pub struct RunOptions {
     pub activations: Activations,
     /// The formats of keys and values; residence `Float` ignores it.
     pub kv: KvLayout,
+    /// The command that runs the chat template in a process of its own. `None` runs it in this process, which a hostile
+    /// template can end; see [`impasto_text::chat`].
+    pub template_worker: Option<TemplateWorker>,
 }
 
 impl RunOptions {
@@ -50,6 +53,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     tokenizer_config: Option<Vec<u8>>,
     template_file: Option<Vec<u8>>,
+    template_worker: Option<TemplateWorker>,
     /// Why there is no tokenizer or no chat template, if the source knows.
     absent: [Option<String>; 2],
     eos: Vec<u32>,
@@ -95,8 +99,10 @@ impl Model {
             Network::Runtime(runtime) => runtime.load_times(),
         };
         let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
+        let template_worker = options.template_worker.clone();
+        let notes = Vec::new();
         let mut model =
-            Self { network, tokenizer, tokenizer_config, template_file, absent, eos, notes: Vec::new(), times };
+            Self { network, tokenizer, tokenizer_config, template_file, template_worker, absent, eos, notes, times };
         if tied && !model.config().tie_word_embeddings {
             model.notes.push(graph::OWN_OUTPUT.into());
         }
@@ -210,7 +216,8 @@ impl Model {
         if let [_, Some(reason)] = self.absent.clone() {
             return Err(TextError::BadAsset { name: TEMPLATE_FILE, reason });
         }
-        ChatTemplate::from_assets(self.tokenizer_config.as_deref(), self.template_file.as_deref())
+        let (config, file) = (self.tokenizer_config.as_deref(), self.template_file.as_deref());
+        ChatTemplate::from_assets(config, file, self.template_worker.as_ref())
     }
 
     /// The end-of-sequence token ids of the configuration.

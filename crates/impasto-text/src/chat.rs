@@ -5,35 +5,37 @@
 //! and dictionaries work, and `%` after a string literal; loops support `break` and `continue`; `{% generation %}` tags
 //! have no effect. The variables are `messages`, `add_generation_prompt`, the model's special tokens (`bos_token`,
 //! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless
-//! [`ChatOptions::variables`] has them. The number of instructions is limited, so a hostile template cannot run forever.
+//! [`ChatOptions::variables`] has them.
+//!
+//! A template is code of a stranger. With a [`TemplateWorker`], it is parsed and rendered in a process of its own with
+//! limits of memory, stack and time, so it ends, whatever it tries, and harms nobody. Without one, it runs in this process:
+//! the length of the text, of each tag and the nesting are limited, so parsing never overflows the stack, and the number of
+//! instructions and the length of the result are, but a hostile template can still exhaust memory or the stack, which ends
+//! the process, or run for minutes.
 
 mod config;
+mod engine;
 mod json;
+mod limits;
+mod percent;
 mod python;
 mod source;
+mod worker;
 
-use std::sync::Mutex;
 use std::time::SystemTime;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::{Result, TextError};
 use config::TokenizerConfig;
+use engine::{Job, chat_error};
+pub use worker::TemplateWorker;
 
 /// The file with a model's special tokens and, in most models, its chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The file with only a chat template. It takes precedence over [`TOKENIZER_CONFIG`].
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
-
-/// Limit of template instructions per rendering: enough for thousands of messages in any known template, and a fraction
-/// of a second.
-const FUEL: u64 = 5_000_000;
-/// Longest rendered conversation, in bytes.
-const MAX_OUTPUT: usize = 64 << 20;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,29 +67,40 @@ pub struct ChatOptions {
 /// A model's chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
+    /// The rewritten text, which has passed the checks.
     template: String,
     special_tokens: Map<String, serde_json::Value>,
+    worker: Option<TemplateWorker>,
 }
 
 impl ChatTemplate {
-    /// Parses a template. The special tokens are variables of it, such as `bos_token`.
+    /// Parses a template, in the worker if there is one. The special tokens are variables of it, such as `bos_token`.
     ///
     /// # Errors
-    /// [`TextError::Chat`] if it does not parse.
-    pub fn new(template: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
-        let this = Self { template: source::rewritten(template), special_tokens };
-        this.environment(None)?;
+    /// [`TextError::Chat`] if it does not parse, [`TextError::ChatLimit`] if it exceeds a limit, [`TextError::System`] if
+    /// the system does not let it run.
+    pub fn new(
+        template: &str,
+        special_tokens: Map<String, serde_json::Value>,
+        worker: Option<&TemplateWorker>,
+    ) -> Result<Self> {
+        let this = Self { template: source::rewritten(template)?, special_tokens, worker: worker.cloned() };
+        this.run(None, None)?;
         Ok(this)
     }
 
     /// Finds and parses a model's template: the file `chat_template.jinja`, or else `chat_template` in
     /// `tokenizer_config.json`, which is a single template, or a list with a template named `default`. The arguments
-    /// are the bytes of the two files.
+    /// are the bytes of the two files, and where to run the template.
     ///
     /// # Errors
-    /// [`TextError::MissingAsset`] if there is no template; [`TextError::BadAsset`] or [`TextError::Chat`] if it does
-    /// not parse, or if there are several and none is the default.
-    pub fn from_assets(tokenizer_config: Option<&[u8]>, template_file: Option<&[u8]>) -> Result<Self> {
+    /// [`TextError::MissingAsset`] if there is no template; [`TextError::BadAsset`] if a file is invalid, or if there are
+    /// several templates and none is the default; those of [`ChatTemplate::new`].
+    pub fn from_assets(
+        tokenizer_config: Option<&[u8]>,
+        template_file: Option<&[u8]>,
+        worker: Option<&TemplateWorker>,
+    ) -> Result<Self> {
         let config = TokenizerConfig::parse(tokenizer_config)?;
         let file = template_file.map(std::str::from_utf8).transpose();
         let template = match file.map_err(|e| TextError::asset(TEMPLATE_FILE, e))? {
@@ -96,7 +109,7 @@ impl ChatTemplate {
         };
         let why = "the model has no chat template, so it takes only plain text";
         let template = template.ok_or(TextError::MissingAsset { name: TEMPLATE_FILE, why })?;
-        Self::new(template, config.special_tokens()?)
+        Self::new(template, config.special_tokens()?, worker)
     }
 
     /// The model's end-of-sequence token, as text. In a conversation it ends a turn.
@@ -107,75 +120,24 @@ impl ChatTemplate {
     /// Renders the conversation. Tokenize the result without adding special tokens: the template contains them.
     ///
     /// # Errors
-    /// [`TextError::Chat`] if the template raises an exception, fails or exceeds a limit.
+    /// [`TextError::Chat`] if the template raises an exception or fails, [`TextError::ChatLimit`] if it exceeds a limit,
+    /// [`TextError::System`] if the system does not let it run.
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String> {
-        let env = self.environment(options.now)?;
-        let mut context = self.special_tokens.clone();
-        context.extend(["tools", "documents"].map(|name| (name.into(), serde_json::Value::Null)));
-        context.extend(options.variables.clone());
+        let mut variables = self.special_tokens.clone();
+        variables.extend(["tools", "documents"].map(|name| (name.into(), serde_json::Value::Null)));
+        variables.extend(options.variables.clone());
         let messages = serde_json::to_value(messages).map_err(chat_error)?;
-        context.insert("messages".into(), messages);
-        context.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
-        let mut out = Bounded(Vec::new());
-        let template = env.get_template("chat").map_err(chat_error)?;
-        template.render_captured_to(Value::from(Serde(context)), &mut out).map_err(chat_error)?;
-        String::from_utf8(out.0).map_err(chat_error)
+        variables.insert("messages".into(), messages);
+        variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
+        self.run(Some(variables), options.now)
     }
 
-    fn environment(&self, now: Option<SystemTime>) -> Result<Environment<'_>> {
-        let mut env = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        env.set_syntax(syntax.map_err(chat_error)?);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_fuel(Some(FUEL));
-        python::extend(&mut env);
-        env.add_filter("tojson", json::to_json);
-        env.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let now = Mutex::new(now);
-        env.add_function("strftime_now", move |format: String| -> Result<String, minijinja::Error> {
-            // All calls in one rendering use the same time.
-            let mut now = now.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let now = *now.get_or_insert_with(SystemTime::now);
-            strftime(now, &format).map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
-        });
-        env.add_template("chat", &self.template).map_err(chat_error)?;
-        Ok(env)
-    }
-}
-
-/// Formats the error and its causes on one line.
-fn chat_error(error: impl std::error::Error) -> TextError {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        line = format!("{line}: {e}");
-        cause = e.source();
-    }
-    TextError::Chat(line.replace('\n', " "))
-}
-
-/// Formats `time` in UTC, with the directives of C and Python. An unknown directive is an error that names it.
-fn strftime(time: SystemTime, format: &str) -> Result<String, jiff::Error> {
-    let time = jiff::Timestamp::try_from(time)?.to_zoned(jiff::tz::TimeZone::UTC);
-    jiff::fmt::strtime::format(format, &time)
-}
-
-/// A writer that fails beyond [`MAX_OUTPUT`].
-struct Bounded(Vec<u8>);
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() > MAX_OUTPUT - self.0.len() {
-            return Err(std::io::Error::other("the rendered conversation is too long"));
+    fn run(&self, variables: Option<Map<String, serde_json::Value>>, now: Option<SystemTime>) -> Result<String> {
+        let job = Job { template: self.template.clone(), variables, now };
+        match &self.worker {
+            Some(worker) => worker.run(&job),
+            None => job.run(),
         }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

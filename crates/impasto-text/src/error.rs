@@ -39,10 +39,25 @@ pub enum TextError {
     /// The chat template failed, or rejected the conversation.
     #[error("chat template: {0}")]
     Chat(String),
+    /// The chat template exceeds a limit of its text, or of the memory, stack or time for it.
+    #[error("chat template: {0}")]
+    ChatLimit(String),
+    /// The system refused what was needed to run a chat template.
+    #[error("{what}: {error}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// The reason that the system gave.
+        error: std::io::Error,
+    },
 }
 
 impl TextError {
     pub(crate) fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::BadAsset { name, reason: reason.to_string() }
+    }
+
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| Self::System { what, error }
     }
 }

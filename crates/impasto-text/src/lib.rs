@@ -6,14 +6,15 @@
 //! ```
 //!
 //! All of this is read from assets of a model: `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
-//! They are untrusted input: an invalid asset is an error, and the run time of a template is limited.
+//! They are untrusted input: an invalid asset is an error. A template can be run in a process with limits
+//! ([`TemplateWorker`]).
 
 pub mod chat;
 mod error;
 pub mod stop;
 pub mod tokenizer;
 
-pub use chat::{ChatOptions, ChatTemplate, Message};
+pub use chat::{ChatOptions, ChatTemplate, Message, TemplateWorker};
 pub use error::{Result, TextError};
 pub use stop::{StopMatcher, Stopped};
 pub use tokenizer::{TextStream, Tokenizer};

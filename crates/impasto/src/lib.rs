@@ -147,5 +147,5 @@ pub mod run {
         Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Replacement,
         Residence, RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason, Stream, generate, stream,
     };
-    pub use impasto_text::{ChatOptions, ChatTemplate, Message, TextError, TextStream, Tokenizer};
+    pub use impasto_text::{ChatOptions, ChatTemplate, Message, TemplateWorker, TextError, TextStream, Tokenizer};
 }

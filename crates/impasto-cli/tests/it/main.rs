@@ -8,3 +8,4 @@ mod kill;
 mod layers;
 mod support;
 mod tasks;
+mod templates;

@@ -1,11 +1,10 @@
 //! What templates expect of Python's values and minijinja's do not have: methods, and the answers of some tests.
 
-use minijinja::formatting::{self, FormatStyle};
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::source::PERCENT;
+use super::percent::{PERCENT, percent};
 
 /// Widest padding, in characters.
 const MAX_WIDTH: usize = 1 << 16;
@@ -14,17 +13,17 @@ const MAX_WIDTH: usize = 1 << 16;
 pub(super) fn extend(env: &mut Environment) {
     env.set_unknown_method_callback(method);
     env.add_filter(PERCENT, percent);
-    env.add_test("callable", |value: &Value| matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined));
+    env.add_test("callable", is_callable);
     env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     env.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
     });
 }
 
-/// `format % value`: a tuple has one value for each field.
-fn percent(format: &str, value: &Value) -> Result<String, Error> {
-    let values = value.downcast_object_ref::<Tuple>().map_or(std::slice::from_ref(value), |tuple| &tuple[..]);
-    formatting::format(FormatStyle::Printf, format, values)
+/// Functions, macros and, as in jinja2, values that are not defined. The type of macros is private to minijinja.
+fn is_callable(value: &Value) -> bool {
+    let is_macro = || value.as_object().is_some_and(|object| object.type_name().ends_with("::Macro"));
+    matches!(value.kind(), ValueKind::Plain | ValueKind::Undefined) || is_macro()
 }
 
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {

@@ -1,10 +1,11 @@
+use super::engine::strftime;
 use super::*;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A template with the special tokens `bos_token` and `eos_token`.
 fn with_tokens(text: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
     let tokens = [("bos_token", bos), ("eos_token", eos)];
-    ChatTemplate::new(text, tokens.map(|(name, token)| (name.to_owned(), token.into())).into_iter().collect())
+    ChatTemplate::new(text, tokens.map(|(name, token)| (name.to_owned(), token.into())).into_iter().collect(), None)
 }
 
 fn template(text: &str) -> ChatTemplate {
@@ -68,9 +69,9 @@ fn dates_that_cannot_be_written() {
 #[test]
 fn hostile_templates_end() {
     let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(matches!(render(nested), Err(TextError::Chat(_))));
+    assert!(matches!(render(nested), Err(TextError::ChatLimit(_))));
     let long = "{% for a in range(9999) %}{{ 'x' * 99999 }}{% endfor %}";
-    assert!(matches!(render(long), Err(TextError::Chat(_))));
+    assert!(matches!(render(long), Err(TextError::ChatLimit(_))));
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     assert!(matches!(render(recursive), Err(TextError::Chat(_))));
     for broken in ["{% for %}", "{% generation", "{{ x", "{% generation %}{% for %}"] {
@@ -134,7 +135,106 @@ fn percent_formats_strings() {
     }
     assert!(matches!(render("{{ '%s %s' % 'a' }}"), Err(TextError::Chat(_))));
     let nested = format!("{{{{ {} }}}}", "'a' % (".repeat(100_000));
-    assert!(matches!(with_tokens(&nested, "", ""), Err(TextError::Chat(_))));
+    assert!(matches!(with_tokens(&nested, "", ""), Err(TextError::ChatLimit(_))));
+}
+
+/// The operator decides by its left operand at run time, and binds as in Python.
+#[test]
+fn percent_of_values() {
+    for (text, expected) in [
+        ("{% set f = '%s!' %}{{ f % 'a' }} {{ f|trim % 'b' ~ 'c' }}", "a! b!c"),
+        ("{% set ns = namespace(f='<%s|%s>') %}{{ ns.f % (1, 2 + 3) }}", "<1|5>"),
+        ("{{ ('%s' ~ '%s') % ('a', 'b') }} {{ ['%s'][0] % [1, 2] }}", "ab [1, 2]"),
+        (
+            "{{ 7 % 4 }} {{ -7 % 4 }} {{ 7 % -4 }} {{ 7.5 % 2 }} {{ 3 * 5 % 4 }} {{ 2 ** 3 % 5 }} {{ 9 % 2 ** 2 }}",
+            "3 1 -1 1.5 3 3 1",
+        ),
+        (
+            "{{ 3 + 5 % 4 * 2 }} {{ 20 % 7 % 4 }} {{ 20 % (7 % 4) }} {{ 2 * (3 % 2) % 2 }} {{ [5 % 3, 7 % 4] }}",
+            "5 2 2 0 [2, 3]",
+        ),
+        ("{% for x in range(4) %}{% if loop.index0 % 2 == 0 %}{{ x }}{% endif %}{% endfor %}", "02"),
+        (
+            "{{ 'odd' if 3 % 2 else 'even' }} {{ not 4 % 2 }} {{ 5 % 3 in [2] }} {{ {'a': 5 % 3}['a'] }}",
+            "odd True True 2",
+        ),
+        ("{{ '%s' 'x' % 'a' }} {{ '%s' % 'b' 'c' }} {{ '%s' % {'a': {'b': 1}}.a.b }}", "ax bc 1"),
+    ] {
+        assert_eq!(render(text).unwrap(), expected, "{text}");
+    }
+    for text in
+        ["{{ 1 % 0 }}", "{{ [] % 2 }}", "{% set f = '%d' %}{{ f % 'a' }}", "{{ % 2 }}", "{{ 2 % }}", "{{ 2) % 3 }}"]
+    {
+        assert!(template_error(text).starts_with("chat template: "), "{text}");
+    }
+}
+
+fn template_error(text: &str) -> String {
+    match with_tokens(text, "", "") {
+        Err(error) => error.to_string(),
+        Ok(template) => template.render(&[], &ChatOptions::default()).unwrap_err().to_string(),
+    }
+}
+
+#[test]
+fn text_that_is_not_code_stays() {
+    for text in [
+        "{% raw %}{{ '%s' % a }}{% generation %}{% endraw %}",
+        "{%- raw -%}{% raw %}{{ 'x' % 1{%- endraw %}",
+        "{#}{{ '%s' % 1 }}#}",
+        "a % b { % } {{ '{% raw %}' }} 'x' % 1",
+    ] {
+        assert_eq!(source::rewritten(text).unwrap(), text);
+    }
+    assert_eq!(
+        render("{% raw %}{{ '%s' % a }}{% generation %}{% endraw %}").unwrap(),
+        "{{ '%s' % a }}{% generation %}"
+    );
+    assert_eq!(render("{% raw %}{% endraw %}{{ '%s' % 1 }}").unwrap(), "1");
+}
+
+/// What the checks let pass is parsed without an overflow of the stack, and what they refuse names the limit.
+#[test]
+fn long_chains() {
+    let most = source::MAX_TOKENS;
+    for (start, part, end, tokens) in [
+        ("", "not ", "a", 1),
+        ("a", " + a", "", 2),
+        ("a", " ~ a", "", 2),
+        ("a", " % a", "", 2),
+        ("a", " ** a", "", 2),
+        ("a", " and a", "", 2),
+        ("a", "|upper", "", 2),
+        ("a", ".b", "", 2),
+        ("a", "()", "", 2),
+        ("a", "[0]", "", 3),
+        ("", "-", "a", 1),
+        ("a", " if b else a", "", 4),
+        ("a", " is a", "", 2),
+        ("a", " < a", "", 2),
+        ("", "(", "a", 1),
+        ("", "[", "a", 1),
+        ("", "f(", "a", 2),
+        ("", "{1:", "a", 3),
+    ] {
+        let chain = |count: usize| format!("{{{{ {start}{}{end} }}}}", part.repeat(count));
+        // It parses, or the parser refuses it.
+        let _ = with_tokens(&chain((most - 1) / tokens), "", "");
+        let long = template_error(&chain(100_000 / part.len()));
+        assert!(long.contains("longer than the limit of 2000 tokens"), "{part}: {long}");
+    }
+    let blocks = |start: &str, part: &str, count: usize| format!("{start}{}", part.repeat(count));
+    for (start, part) in
+        [("", "{% if a %}"), ("{% if a %}", "{% elif a %}"), ("", "{% for a in b %}"), ("", "{% set a %}")]
+    {
+        assert!(matches!(with_tokens(&blocks(start, part, source::MAX_BLOCKS - 1), "", ""), Err(TextError::Chat(_))));
+        let deep = template_error(&blocks(start, part, 10_000));
+        assert!(deep.contains("more than 200 blocks within each other"), "{deep}");
+    }
+    let elif = format!("{{% if false %}}{}{{% endif %}}{{{{ 1 }}}}", "{% elif false %}".repeat(source::MAX_BLOCKS - 1));
+    assert_eq!(render(&elif.repeat(3)).unwrap(), "111");
+    let large = " ".repeat(source::MAX_SOURCE + 1);
+    assert!(template_error(&large).contains("1048577 bytes"));
 }
 
 /// The expected texts are those of CPython.
@@ -190,6 +290,9 @@ fn tests_of_values() {
         "False False False",
     ];
     assert_eq!(render(text).unwrap(), rows.join(" "));
+    let macros = "{% macro m() %}{{ caller is callable }}{% endmacro %}{{ m is callable }} {% call m() %}{% endcall %} \
+        {{ namespace() is callable }} {{ namespace is callable }} {{ {} is callable }} {{ 'a' is callable }}";
+    assert_eq!(render(macros).unwrap(), "True True False True False False");
 }
 
 #[test]
@@ -197,26 +300,26 @@ fn special_tokens_are_variables() {
     let config = r#"{"pad_token": "P", "unk_token": {"content": "U"}, "bos_token": null,
         "additional_special_tokens": ["X", {"content": "Y"}], "extra_special_tokens": {"image_token": "I"},
         "chat_template": "{{ pad_token ~ unk_token ~ image_token ~ additional_special_tokens[1] }} {{ bos_token is defined }}"}"#;
-    let template = ChatTemplate::from_assets(Some(config.as_bytes()), None).unwrap();
+    let template = ChatTemplate::from_assets(Some(config.as_bytes()), None, None).unwrap();
     assert_eq!(template.render(&[], &ChatOptions::default()).unwrap(), "PUIY False");
     let wrong = r#"{"pad_token": 3, "chat_template": ""}"#;
-    let error = ChatTemplate::from_assets(Some(wrong.as_bytes()), None).unwrap_err().to_string();
+    let error = ChatTemplate::from_assets(Some(wrong.as_bytes()), None, None).unwrap_err().to_string();
     assert!(error.starts_with("tokenizer_config.json: pad_token: "), "{error}");
 }
 
 #[test]
 fn named_templates_without_a_default() {
     let config = r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "rag", "template": "r"}]}"#;
-    let error = ChatTemplate::from_assets(Some(config.as_bytes()), None).unwrap_err();
+    let error = ChatTemplate::from_assets(Some(config.as_bytes()), None, None).unwrap_err();
     assert!(matches!(error, TextError::BadAsset { .. }));
     assert!(error.to_string().contains("tool_use, rag"), "{error}");
-    assert!(ChatTemplate::from_assets(Some(config.as_bytes()), Some(b"file")).is_ok());
+    assert!(ChatTemplate::from_assets(Some(config.as_bytes()), Some(b"file"), None).is_ok());
 }
 
 #[test]
 fn where_the_template_comes_from() {
     let from = |config: Option<&str>, file: Option<&str>| {
-        ChatTemplate::from_assets(config.map(str::as_bytes), file.map(str::as_bytes))
+        ChatTemplate::from_assets(config.map(str::as_bytes), file.map(str::as_bytes), None)
     };
     let messages = [Message::new("user", "hi")];
     let text = |t: ChatTemplate| t.render(&messages, &ChatOptions::default()).unwrap();
@@ -230,6 +333,6 @@ fn where_the_template_comes_from() {
         assert!(matches!(from(absent, None), Err(TextError::MissingAsset { .. })));
     }
     assert!(matches!(from(Some("{"), None), Err(TextError::BadAsset { .. })));
-    let not_text = ChatTemplate::from_assets(None, Some(&[0xff]));
+    let not_text = ChatTemplate::from_assets(None, Some(&[0xff]), None);
     assert!(matches!(not_text, Err(TextError::BadAsset { .. })));
 }

@@ -36,7 +36,8 @@ fn chat_template() {
         "chat_template": [{"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}"}]
     });
     let mut refused = 0;
-    tamper(&good, &mut |config| match ChatTemplate::from_assets(Some(&serde_json::to_vec(config).unwrap()), None) {
+    let load = |config: &Value| ChatTemplate::from_assets(Some(&serde_json::to_vec(config).unwrap()), None, None);
+    tamper(&good, &mut |config| match load(config) {
         Ok(template) => drop(template.render(&[Message::new("user", "hi")], &ChatOptions::default())),
         Err(_) => refused += 1,
     });
