@@ -74,6 +74,17 @@ def broken_containers():
     broken("3.4.3-too-many-weights-of-blocks", tensor("x", "Q4_0", [2 ** 40, 2 ** 9], 1, 1, 32))
     broken("3.4.3-too-many-opaque-bytes", tensor("x", (b"F4", 2 ** 48 + 1), [0], 0, 1, 32))
     broken("3.4.3-too-many-opaque-weights", tensor("x", (b"F4", 1), [2 ** 49], 0, 1, 32))
+
+    def assets(*names):
+        file = File()
+        for name in names:
+            file.asset(name, b"x", 1)
+        return file
+    for name, bad in (("a-dot", b".git/config"), ("two-dots", b"a/../b"), ("an-empty-part", b"a//b"), ("a-slash-first", b"/a"),
+                      ("a-backslash", b"a\\b"), ("a-colon", b"C:a"), ("an-escape", b"a\x1b[31m"),
+                      ("a-control-above-127", b"a\xc2\x9bm")):
+        put(BROKEN, "3.4.4-name-with-" + name, assets(bad))
+    put(BROKEN, "3.4.4-a-file-and-a-folder", assets(b"a", b"a-b", b"a/b"))
     for name, code in (("18", 18), ("65", 65), ("126", 126), ("128", 128)):
         broken("3.5-dtype-" + name, tensor("x", code, [0], 1, 1, 1))
     broken("3.5.1-blocks-without-dims", tensor("x", "Q8_0", [], 0, 1, 1))

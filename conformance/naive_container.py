@@ -193,6 +193,7 @@ def read_manifest(manifest):
     need(units is not None, "3.3", "no units record")
     marks = [0, *(marks or []), len(units)]
     need(marks == sorted(marks), "3.7", f"the layers end at units {marks[1:-1]} of {len(units)}")
+    check_folders({obj.name for obj in objects if obj.cls == ASSET})
     check_units(objects, units)
     for obj in objects:
         check_base(obj)
@@ -215,11 +216,23 @@ def read_object(record, objects):
     if cls == ASSET:
         length, piece = record.varint(), record.varint()
         need(length <= 1 << 48, "3.4.3", f"asset {obj.name!r} is longer than 2^48")
+        for part in obj.name.split("/"):
+            need(part and part[0] != "." and not any(c in "\\:" or ord(c) < 32 or 127 <= ord(c) < 160 for c in part),
+                 "3.4.4", f"{obj.name!r} is not a name for an asset")
         obj.dtype, obj.size = "U8", 1
         obj.set_matrix(1, length, 1, piece)  # 4.1
     elif cls == TENSOR:
         read_tensor(obj, record, objects)
     return obj
+
+
+def check_folders(assets):
+    """No name of an asset is that of a folder of another: 3.4.4."""
+    for name in assets:
+        parts = name.split("/")
+        for n in range(1, len(parts)):
+            folder = "/".join(parts[:n])
+            need(folder not in assets, "3.4.4", f"{folder!r} is an asset and a folder of {name!r}")
 
 
 def read_tensor(obj, record, objects):

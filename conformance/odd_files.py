@@ -39,7 +39,7 @@ def odd_containers():
     file.objects[0] += b"left over"
     put(ODD, "3.4-bytes-left-over", file)
     file = File()
-    for i, (name, prefix) in enumerate((("a\u00e9", None), ("a\u00eb", None), ("a\u00eb/..", 0), ("a\u00ec", 1))):
+    for i, (name, prefix) in enumerate((("a\u00e9", None), ("a\u00eb", None), ("a\u00eb..", 0), ("a\u00ec", 1))):
         file.asset(name, bytes([i]), 1) if prefix is None else file.add(0, name, varint(1) + varint(1), prefix=prefix)
     file.units = [[i, 0, STORED, 0, 0, 1, bytes([65 + i])] for i in range(4)]
     put(ODD, "3.4-prefixes", file)

@@ -340,6 +340,18 @@ class Refused(unittest.TestCase):
         file.spoil_manifest = lambda m: b"\x82\x02\x00\x00"
         self.refuse("3.6.1", file)
 
+    def test_names_of_assets(self):
+        def file(*names):
+            file = File()
+            for name in names:
+                file.asset(name, b"x", 1)
+            return file
+        for name in (b".", b".a", b"a/.b", b"a/", b"\x00", b"a\x7f", b"a\xc2\x80", b"\\", b":"):
+            self.refuse("3.4.4", file(name))
+        self.refuse("3.4.4", file(b"a", b"a-", b"a/b/c"))
+        names = ("a", "a-/b", "a..b", "ab/c", "\xa0")
+        self.assertEqual(decoded(file(*names).build()), dict.fromkeys(names, b"x"))
+
     def test_names(self):
         for clause, name, prefix in (("3.4.1", b"", 0), ("3.4.1", b"z" * 4097, 0), ("3.4.1", b"x\xff", 0),
                                      ("3.4.1", b"w", 0), ("3.4.1", b"v", 0), ("3.4", b"x", 1)):

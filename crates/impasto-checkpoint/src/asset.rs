@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use impasto_core::FileKind;
+use impasto_core::name::is_plain;
 
-use crate::atomic::join_inside;
 use crate::error::{CheckpointError, one_line, shown};
 use crate::shard::open_regular;
 
@@ -103,7 +103,7 @@ fn is_asset(name: &str) -> bool {
     };
     let weights = name.ends_with(INDEXES);
     // A name that was not UTF-8 has replacement characters.
-    let plain = !name.contains(char::REPLACEMENT_CHARACTER) && join_inside(Path::new(""), name).is_ok();
+    let plain = !name.contains(char::REPLACEMENT_CHARACTER) && is_plain(name);
     kind && !weights && plain && !name.starts_with("README")
 }
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use impasto_core::files::folder_of;
+use impasto_core::name;
 
 use crate::asset::{Asset, Files, INDEX, is_there, read_asset};
-use crate::atomic::join_inside;
 use crate::error::{CheckpointError, one_line, shown};
 use crate::gguf::Metadata;
 use crate::index::ShardIndex;
@@ -178,13 +178,16 @@ impl Checkpoint {
         let index = ShardIndex::parse(&index_asset.bytes, &index_name)?;
 
         let mut files = Vec::new();
-        for name in index.shard_names() {
+        for shard in index.shard_names() {
             let broken = |rule| CheckpointError::index(&index_name, rule);
-            let path = join_inside(folder, name).map_err(|_| broken(IndexRule::Escapes(one_line(name))))?;
-            if !is_there(&path)? {
-                return Err(broken(IndexRule::Missing(one_line(name))));
+            if !name::is_plain(shard) {
+                return Err(broken(IndexRule::Escapes(one_line(shard))));
             }
-            files.push((path, name));
+            let path = folder.join(shard);
+            if !is_there(&path)? {
+                return Err(broken(IndexRule::Missing(one_line(shard))));
+            }
+            files.push((path, shard));
         }
         let files = files.iter().map(|(path, name)| (path.as_path(), *name));
         let (mut checkpoint, _) = Checkpoint::of_shards(files, Format::Safetensors)?;
@@ -241,6 +244,6 @@ impl Checkpoint {
 /// Returns the name of a single file, or `usual` if that name is not valid on every system and so could not be
 /// restored.
 pub(crate) fn name_of<'a>(path: &'a Path, usual: &'static str) -> Cow<'a, str> {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    if join_inside(Path::new(""), &name).is_ok() { name } else { usual.into() }
+    let own = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    if name::is_plain(&own) { own } else { usual.into() }
 }

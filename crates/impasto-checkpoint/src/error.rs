@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use impasto_core::name::is_unsafe;
+
 use impasto_core::FileKind;
 
 use crate::rules::{HeaderRule, IndexRule, TensorRule};
@@ -149,7 +151,7 @@ pub(crate) fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if is_unsafe(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);

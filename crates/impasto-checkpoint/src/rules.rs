@@ -211,7 +211,7 @@ pub enum IndexRule {
     /// The index has no tensors.
     #[error("the index has no shards")]
     Empty,
-    /// The name of a shard might escape the folder.
+    /// The name of a shard might escape the folder, or is hidden.
     #[error("shard \"{0}\": not a plain relative path inside the folder")]
     Escapes(String),
     /// A shard is missing.

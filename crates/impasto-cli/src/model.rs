@@ -52,7 +52,7 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     give_back();
     let model = model?;
     for note in model.notes() {
-        eprintln!("note: {}: {note}", path.display());
+        eprintln!("note: {}: {}", path.display(), shown(note));
     }
     for warning in model.warnings() {
         eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));

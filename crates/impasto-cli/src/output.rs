@@ -2,17 +2,28 @@
 
 use std::io::{ErrorKind, Write};
 
-/// Writes text to stdout.
+use impasto_core::name::is_unsafe;
+
+/// Writes text to stdout. Characters from names in files that must not reach a terminal are replaced.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    let safe = text.replace(|c| is_unsafe(c) && !matches!(c, '\n' | '\t'), "\u{FFFD}");
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(safe.as_bytes())?;
     out.flush()?;
     Ok(())
 }
 
 /// Writes a JSON value and a line break to stdout.
 pub fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    let mut text = String::new();
+    for c in format!("{value:#}\n").chars() {
+        // Those that JSON does not escape are in strings, and have four digits.
+        match is_unsafe(c) && c != '\n' {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+    }
+    print(&text)
 }
 
 /// Whether the reader of stdout has closed it, which is not an error.
@@ -28,12 +39,12 @@ pub fn message(error: &anyhow::Error) -> String {
             message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
         }
     }
-    message.replace(char::is_control, " ")
+    message.replace(is_unsafe, " ")
 }
 
 /// Makes a name from a file safe to print on a terminal line.
 pub fn shown(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    name.replace(is_unsafe, "\u{FFFD}")
 }
 
 /// Writes notes to stderr: information for the user that is not an error.

@@ -17,6 +17,9 @@ pub fn bar(args: &Args, total: u64) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(form) {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
+    // The ticks come from a thread. Nobody sees them if stderr is no terminal, and where no thread can start, the bar panics.
+    if !bar.is_hidden() && std::thread::Builder::new().spawn(|| ()).is_ok() {
+        bar.enable_steady_tick(Duration::from_millis(200));
+    }
     bar
 }

@@ -1,4 +1,5 @@
-//! Removes temporary files when Ctrl-C or another signal ends the process.
+//! Removes temporary files when Ctrl-C or another signal ends the process. A file above the system's limit of size is an
+//! error and not a signal.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,6 +42,7 @@ fn interrupt() -> bool {
 /// the process as usual.
 #[cfg(unix)]
 pub fn watch() {
+    unix::ignore(libc::SIGXFSZ);
     let signals = unix::Signals::block([libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let wait = move || {
         loop {
@@ -111,6 +113,12 @@ mod unix {
             while unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } != 0 {}
             signal
         }
+    }
+
+    /// Ignores a signal, so that the call that causes it returns an error.
+    pub fn ignore(signal: c_int) {
+        // SAFETY: to ignore the signal is a valid action.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 
     /// Ends the process as the signal does by default, so that its parent sees the cause.

@@ -65,6 +65,13 @@ pub enum FormatError {
     Tied { name: String, to: u32, what: &'static str },
     #[error("{name}: more than 2^48 weights or bytes, or at least 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
+    #[error(
+        "{name}: not a name for an asset: each part between `/` must be there, without a dot at its start, `\\`, `:` or a control \
+         character (SPEC 3.4.4)"
+    )]
+    AssetName { name: String },
+    #[error("{first} and {second} cannot both be assets: the first would be a file and a folder (SPEC 3.4.4)")]
+    AssetFolder { first: String, second: String },
     #[error("{name}: dtype code {code} is unknown (SPEC 3.5)")]
     Dtype { name: String, code: u8 },
     #[error("{name}: split {split} of {ndim} dims leaves no dim for the blocks (SPEC 3.5.1)")]

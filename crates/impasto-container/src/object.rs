@@ -1,5 +1,6 @@
 //! Objects: the tensors and assets of a file (SPEC 3.4).
 
+use impasto_core::name::is_plain;
 use impasto_core::{DType, varint};
 
 use crate::cursor::Cursor;
@@ -180,11 +181,29 @@ pub(crate) fn check_objects(objects: &[Object]) -> Result<Vec<Option<Matrix>>, F
         if before.is_some_and(|before| before.key() >= object.key()) {
             return Err(FormatError::Order { name: shown(&object.name) });
         }
+        if object.class() == ASSET && !is_plain(&object.name) {
+            return Err(FormatError::AssetName { name: shown(&object.name) });
+        }
         check_tie(objects, number, object)?;
         matrices.push(object.matrix()?);
         before = Some(object);
     }
+    check_folders(objects)?;
     Ok(matrices)
+}
+
+/// Checks that no asset has the name of a folder of another (SPEC 3.4.4).
+fn check_folders(objects: &[Object]) -> Result<(), FormatError> {
+    let mut names: Vec<&str> = objects.iter().take_while(|o| o.class() == ASSET).map(|o| o.name.as_str()).collect();
+    // What is in a folder follows the folder's name if `/` comes before all other characters.
+    let by_parts = |name: &str| name.bytes().map(|byte| if byte == b'/' { 0 } else { byte }).collect::<Vec<_>>();
+    names.sort_by_cached_key(|name| by_parts(name));
+    for pair in names.windows(2) {
+        if pair[1].strip_prefix(pair[0]).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(FormatError::AssetFolder { first: shown(pair[0]), second: shown(pair[1]) });
+        }
+    }
+    Ok(())
 }
 
 /// Checks SPEC 3.4.2. A tie points to an earlier object that is not tied, so chains and cycles are impossible.

@@ -14,6 +14,7 @@
 //! | [`varint`] | LEB128 and zigzag | 1.2, 1.3 |
 //! | [`isa`] | instruction sets of kernels ([`Isa`]) | |
 //! | [`kind`] | what a file is, told from its first bytes ([`FileKind`]) | |
+//! | [`name`] | names of files, and characters that a terminal must not see | 3.4.4 |
 //! | `files` | atomically written files, memory maps (feature `files`) | |
 //! | [`rng`] | a random stream that is the same on every platform | |
 //!
@@ -34,6 +35,7 @@ pub mod json;
 pub mod kind;
 pub mod lattice;
 pub mod mode;
+pub mod name;
 mod place;
 pub mod rng;
 pub mod values;

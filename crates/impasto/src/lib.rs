@@ -89,6 +89,7 @@ pub mod export;
 mod file;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod lattice;
+mod left_out;
 mod tensor;
 mod truncate;
 pub mod verify;
@@ -100,6 +101,7 @@ pub use cut::{Cut, Layer};
 pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
+pub use left_out::LeftOut;
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};

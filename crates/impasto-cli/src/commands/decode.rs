@@ -1,7 +1,9 @@
 //! `impasto decode`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use impasto::LeftOut;
 use impasto::export::{Form, GgufType, export};
 use serde_json::json;
 
@@ -12,6 +14,9 @@ use crate::model::open;
 use crate::output::{bytes, print, print_json, print_notes};
 use crate::progress::bar;
 
+/// Most tensors that a note names.
+const NAMED: usize = 8;
+
 pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
     let form = form(command)?;
     let (folder, name) = target(&command.output, form);
@@ -21,10 +26,15 @@ pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
     let exported = with_threads(args, || export(&file, &folder, name.as_deref(), form, command.force, &watch))??;
     progress.finish_and_clear();
     print_notes(&exported.notes);
+    let left = file.left_out();
+    print_notes(&left_out_notes(&command.file, file.reader().header().file_length, &left));
     if args.json {
+        let left =
+            left.iter().map(|l| json!({ "name": l.name, "level": l.level, "layers": l.layers, "bytes": l.bytes }));
         let files: Vec<_> = exported.files.iter().map(|f| f.display().to_string()).collect();
         print_json(&json!({
             "files": files, "tensor_bytes": exported.tensor_bytes, "identical": exported.identical, "notes": exported.notes,
+            "left_out": left.collect::<Vec<_>>(),
         }))?;
     } else {
         let how =
@@ -33,6 +43,23 @@ pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
         print(&format!("{}: {n} files, {size} of tensors, {how}\n", command.output.display()))?;
     }
     Ok(Code::Success)
+}
+
+/// Tells which tensors are below their highest level, and how much of the file was not used.
+fn left_out_notes(file: &Path, file_bytes: u64, left: &[LeftOut]) -> Vec<String> {
+    let mut levels = BTreeMap::<_, Vec<&LeftOut>>::new();
+    left.iter().for_each(|tensor| levels.entry((tensor.level, tensor.layers)).or_default().push(tensor));
+    let sum = |tensors: &[&LeftOut]| bytes(tensors.iter().map(|tensor| tensor.bytes).sum());
+    let of_level = |((level, layers), tensors): (&(u8, u8), &Vec<&LeftOut>)| {
+        let names: Vec<&str> = tensors.iter().take(NAMED).map(|tensor| tensor.name.as_str()).collect();
+        let more = if tensors.len() > NAMED { format!(" and {} more", tensors.len() - NAMED) } else { String::new() };
+        let reached = if *level == 0 { "only the base".to_owned() } else { format!("level {level}") };
+        format!("{reached}, and not level {layers}, in all rows, without {}: {}{more}", sum(tensors), names.join(", "))
+    };
+    let all: Vec<&LeftOut> = left.iter().collect();
+    let first = format!("{}: {} of {} are left out", file.display(), sum(&all), bytes(file_bytes));
+    let lines = std::iter::once(first).chain(levels.iter().map(of_level));
+    lines.take(if left.is_empty() { 0 } else { usize::MAX }).collect()
 }
 
 fn form(command: &Decode) -> anyhow::Result<Form> {

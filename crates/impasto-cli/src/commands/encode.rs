@@ -21,7 +21,7 @@ use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, tokenizer};
-use crate::output::{bytes, print, print_json, print_notes, table};
+use crate::output::{bytes, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
@@ -134,7 +134,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         match step {
             Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
             Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
-            Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {name}")),
+            Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {}", shown(name))),
         }
         ControlFlow::Continue(())
     };

@@ -111,7 +111,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             Some(_) => String::new(),
             None => format!("{:.3}", bytes as f64 * 8.0 / line.elements.max(1) as f64),
         };
-        let kind = if line.tensor { line.dtype.clone() } else { "asset".to_owned() };
+        let kind = if line.tensor { shown(&line.dtype) } else { "asset".to_owned() };
         let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {}", shown(name)));
         let by_level = match line.levels[..] {
             [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),

@@ -243,16 +243,34 @@ fn an_old_file_is_replaced_at_once_or_stays() {
 #[test]
 fn names_do_not_reach_the_terminal_raw() {
     let at = Workplace::new();
-    let json = r#"{"\u001b[31m\nsecond":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
-    let file = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[1, 2]].concat();
+    let raw = ['\u{1b}', '\u{9b}', '\u{7f}', '\u{202e}'];
+    let json = r#"{"\u001b[31m\nsecond\u009b31m\u007f\u202e":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},
+        "x":{"dtype":"\u001b[31mF4\u009b\nthird","shape":[4],"data_offsets":[2,4]}}"#;
+    let file = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[1, 2, 3, 4]].concat();
     fs::write(at.path("red.safetensors"), file).expect("writes");
     at.run(&["encode", "red.safetensors", "-o", "a"]).ok();
-    for args in [&["inspect", "a", "--tensors"][..], &["verify", "a"], &["inspect", "a", "--json"]] {
-        let shown = at.run(args).ok().out;
-        assert!(!shown.contains('\u{1b}') && !shown.contains("\nsecond"), "{shown:?}");
-    }
     let length = fs::metadata(at.path("a")).expect("a file").len() as usize;
     fs::write(at.path("cut"), &fs::read(at.path("a")).expect("reads")[..length - 1]).expect("writes");
-    let verified = at.run(&["verify", "cut"]);
-    assert!(verified.code == Some(5) && !verified.out.contains('\u{1b}'), "{:?}", verified.out);
+    for file in ["a", "cut"] {
+        for args in [
+            &["inspect", file, "--tensors"][..],
+            &["verify", file],
+            &["inspect", file, "--json"],
+            &["verify", file, "--json"],
+        ] {
+            let shown = at.run(args);
+            assert_eq!(shown.code, Some(if file == "cut" && args[0] == "verify" { 5 } else { 0 }), "{shown:?}");
+            let all = format!("{}{}", shown.out, shown.err);
+            assert!(!all.contains(raw) && !all.contains("\nsecond") && !all.contains("\nthird"), "{all:?}");
+            if args.contains(&"--json") {
+                let value: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
+                assert!(
+                    args[0] != "inspect" || value["objects"].to_string().contains('\u{9b}'),
+                    "names are whole in JSON"
+                );
+            }
+        }
+        let decoded = at.run(&["decode", file, "-o", file.repeat(2).as_str(), "--to", "safetensors"]);
+        assert!(!decoded.err.contains(raw) && !decoded.out.contains(raw), "{decoded:?}");
+    }
 }

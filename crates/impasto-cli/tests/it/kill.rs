@@ -49,6 +49,9 @@ fn kill_everywhere(at: &Workplace, args: &[&str]) {
         let lanes: Vec<_> = (0..LANES).map(|n| scope.spawn(move || lane(n).filter(|done| *done).count())).collect();
         lanes.into_iter().map(|lane| lane.join().expect("every point holds")).sum()
     });
+    // The next run in the same folder takes away what the killed ones could not.
+    at.run(&[args, &["-o", "whole"]].concat()).ok();
+    assert_eq!(hidden(&at.path("")), [] as [&str; 0]);
     println!("{}: {done} of {POINTS} were done when killed; one takes {takes:?}", args[0]);
     // The first point is right after the start.
     assert!(done < POINTS as usize);
@@ -139,6 +142,22 @@ fn a_signal_leaves_no_temporary_files() {
             let _ = fs::remove_dir_all(at.path("new"));
         }
     }
+}
+
+/// A run takes nothing away from another that lives.
+#[test]
+fn a_running_command_keeps_its_temporary_files() {
+    let at = Workplace::new();
+    let model = tiny();
+    let mut child = start(&at, impasto(&["encode", &model, "-o", "slow", "--bpw", "4"]));
+    while hidden(&at.path("")).is_empty() {
+        assert!(child.try_wait().expect("a process").is_none(), "it has temporary files before it ends");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    at.run(&["encode", &model, "-o", "fast"]).ok();
+    assert!(child.wait().expect("ends").success());
+    at.run(&["verify", "slow"]).ok();
+    assert_eq!(at.left(), ["fast", "slow"]);
 }
 
 /// What the caller ignores stays ignored, as nohup expects.

@@ -259,3 +259,31 @@ fn layers_that_cannot_be_are_said() {
     assert!(knob.err.contains("--layers"), "{}", knob.err);
     assert_eq!(fs::read_dir(at.path("")).expect("a folder").count(), 0);
 }
+
+/// `decode` of a part of a layered file says what it leaves out, in words and in JSON.
+#[test]
+fn what_decode_leaves_out() {
+    let at = Workplace::new();
+    fs::write(at.path("a"), &*LAYERED).expect("writes");
+    let whole = at.run(&["decode", "a", "-o", "whole"]).ok();
+    assert!(!whole.err.contains("left out"), "{}", whole.err);
+    let base = at.run(&["inspect", "a", "--json"]).json()["layers"][0]["bytes"].as_u64().expect("a size") as usize;
+    fs::write(at.path("cut"), &LAYERED[..base + (LAYERED.len() - base) / 2]).expect("writes");
+    for args in [&["decode", "cut", "-o", "b"][..], &["decode", "a", "--layer", "1", "-o", "c"]] {
+        let cut = at.run(&[args, &["--json"]].concat());
+        let value = cut.json();
+        let left = value["left_out"].as_array().expect("a list");
+        assert!(!left.is_empty());
+        let mut bytes = 0;
+        for tensor in left {
+            let (level, layers) =
+                (tensor["level"].as_u64().expect("a level"), tensor["layers"].as_u64().expect("a number"));
+            assert!(level < layers, "{tensor}");
+            bytes += tensor["bytes"].as_u64().expect("bytes");
+        }
+        assert!(bytes > 0 && bytes < LAYERED.len() as u64);
+        let first = left[0]["name"].as_str().expect("a name");
+        let said = at.run(&[args, &["--force"]].concat()).ok().err;
+        assert!(said.contains(" are left out") && said.contains(first), "{said}");
+    }
+}

@@ -6,6 +6,7 @@ mod failures;
 mod gguf;
 mod kill;
 mod layers;
+mod limits;
 mod support;
 mod tasks;
 mod templates;

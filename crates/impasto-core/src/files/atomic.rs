@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::temporary::{self as list, Kind, Listed};
-use super::{MadeFolders, folder_of};
+use super::{MadeFolders, folder_of, orphans};
 
 /// A file that is written atomically: to a temporary file in the folder of its destination, which
-/// [`AtomicFile::commit`] renames. Dropping it without a commit removes the temporary file.
+/// [`AtomicFile::commit`] renames. Dropping it without a commit removes the temporary file. If the process is killed, the
+/// next one that makes a temporary file or folder in this folder removes it (on Unix).
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,
@@ -47,12 +48,16 @@ impl AtomicFile {
     pub fn create(destination: &Path) -> io::Result<AtomicFile> {
         let folders = prepare(destination)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".impasto-").suffix(".tmp");
+        builder.prefix(orphans::PREFIX).suffix(orphans::SUFFIX);
         // Temporary files are private by default; this one becomes an ordinary file, so it gets the usual mode 0666,
         // masked by the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let make = || builder.tempfile_in(folder_of(destination)).map_err(without_path);
+        let folder = folder_of(destination);
+        orphans::remove(folder);
+        let make = || {
+            orphans::owned(|| builder.tempfile_in(folder).map_err(without_path), |file| orphans::own(file.as_file()))
+        };
         let (temporary, listed) = list::make(Kind::File, make, |file| file.path().to_owned())?;
         Ok(AtomicFile { temporary, _listed: listed, destination: destination.to_owned(), _folders: folders })
     }

@@ -1,14 +1,14 @@
 //! Folders that are made for an output, or for the time that it takes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::atomic::without_path;
-use super::folder_of;
 use super::temporary::{self as list, Kind, Listed};
+use super::{folder_of, orphans};
 
 /// The folders that were missing on the path of an output. When this is dropped, those that are still empty are removed.
 #[derive(Debug)]
@@ -44,11 +44,14 @@ impl Drop for MadeFolders {
     }
 }
 
-/// A folder for temporary data, which is removed with everything in it when this is dropped.
+/// A folder for temporary data, which is removed with everything in it when this is dropped. If the process is killed, the
+/// next one that makes a temporary file or folder in the same place removes it (on Unix).
 #[derive(Debug)]
 pub struct TemporaryFolder {
     folder: TempDir,
     _listed: Listed,
+    /// Held open, and thereby locked.
+    _owned: Option<File>,
     /// Dropped last, since they must be empty by then to be removed.
     _folders: MadeFolders,
 }
@@ -60,9 +63,20 @@ impl TemporaryFolder {
     /// Errors of the operating system.
     pub fn create_in(folder: &Path) -> io::Result<TemporaryFolder> {
         let folders = MadeFolders::make(folder)?;
-        let make = || tempfile::Builder::new().prefix(".impasto-").tempdir_in(folder).map_err(without_path);
+        orphans::remove(folder);
+        let mut owned = None;
+        let make = || {
+            orphans::owned(
+                || tempfile::Builder::new().prefix(orphans::PREFIX).tempdir_in(folder).map_err(without_path),
+                |folder| {
+                    // Not every system opens folders.
+                    owned = File::open(folder.path()).ok();
+                    owned.as_ref().is_none_or(orphans::own)
+                },
+            )
+        };
         let (folder, listed) = list::make(Kind::Folder, make, |folder| folder.path().to_owned())?;
-        Ok(TemporaryFolder { folder, _listed: listed, _folders: folders })
+        Ok(TemporaryFolder { folder, _listed: listed, _owned: owned, _folders: folders })
     }
 
     /// Makes a temporary folder in the folder of `path`.

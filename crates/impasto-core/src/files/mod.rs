@@ -2,6 +2,7 @@
 
 mod atomic;
 mod folders;
+mod orphans;
 mod temporary;
 
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! The list of what must not outlast the process: drops remove it, and [`remove_temporary`] if the process is told to end.
+//! The list of what must not outlast the process: drops remove it, [`remove_temporary`] if the process is told to end, and
+//! [`super::orphans`] in a later process if it had no chance to.
 
 use std::io;
 use std::path::PathBuf;
