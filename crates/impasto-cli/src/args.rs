@@ -22,7 +22,8 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
-/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first.
+/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. What a killed
+/// command leaves is removed by the next one that writes to the same folder.
 ///
 /// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
 /// the processor supports.

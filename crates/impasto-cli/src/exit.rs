@@ -5,6 +5,7 @@ use std::fmt;
 
 use impasto::encode::EncodeError;
 use impasto::{CheckpointError, FileError};
+use impasto_codec::CodecError;
 use impasto_container::ContainerError;
 use impasto_core::IsaError;
 use impasto_eval::EvalError;
@@ -62,7 +63,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 EncodeError::TooSmall { .. } | EncodeError::TooLarge { .. } | EncodeError::Missed { .. } => Code::Size,
                 EncodeError::Checkpoint(error) => of_checkpoint(error),
                 EncodeError::Container(error) => of_container(error),
-                EncodeError::Threads(..) => Code::System,
+                EncodeError::Threads(..) | EncodeError::Codec { error: CodecError::Memory, .. } => Code::System,
+                EncodeError::Model(error) => of_network(error),
                 EncodeError::LayerOrder | EncodeError::Layers { .. } | EncodeError::ExactGguf => Code::Usage,
                 _ => Code::Invalid,
             };
@@ -74,8 +76,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             match error {
                 // The next cause is the error of the weight source.
                 ModelError::Tensor { .. } if error.source().is_some() => {}
-                ModelError::BadOption { .. } => return Code::Usage,
-                _ => return Code::Invalid,
+                error => return of_network(error),
             }
         } else if let Some(error) = of_text(cause) {
             return match error {
@@ -120,8 +121,17 @@ fn of_text<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TextError> {
     }
 }
 
+fn of_network(error: &ModelError) -> Code {
+    match error {
+        ModelError::BadOption { .. } => Code::Usage,
+        ModelError::Threads(..) | ModelError::Memory { .. } => Code::System,
+        _ => Code::Invalid,
+    }
+}
+
 fn of_file(error: &FileError) -> Code {
     match error {
+        FileError::Threads { .. } | FileError::Codec { error: CodecError::Memory, .. } => Code::System,
         FileError::Container(error) => of_container(error),
         FileError::Checkpoint(error) => of_checkpoint(error),
         FileError::Exists { .. } => Code::System,

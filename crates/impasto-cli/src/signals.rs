@@ -1,5 +1,5 @@
 //! Removes temporary files when Ctrl-C or another signal ends the process. A file above the system's limit of size is an
-//! error and not a signal.
+//! error and not a signal, and so is memory that cannot be allocated.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,6 +43,7 @@ fn interrupt() -> bool {
 #[cfg(unix)]
 pub fn watch() {
     unix::ignore(libc::SIGXFSZ);
+    unix::exit_at_abort();
     let signals = unix::Signals::block([libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let wait = move || {
         loop {
@@ -76,7 +77,10 @@ mod unix {
     use std::mem::MaybeUninit;
     use std::ptr;
 
+    use impasto_core::files;
     use libc::c_int;
+
+    use crate::exit::Code;
 
     /// Blocked signals: they do not end the process, but wait for [`Signals::wait`].
     #[derive(Clone, Copy)]
@@ -121,8 +125,32 @@ mod unix {
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 
+    /// Lets the process end with an exit code, and without temporary files, when it aborts itself: it does so if memory cannot
+    /// be allocated, after it has said so.
+    pub fn exit_at_abort() {
+        extern "C" fn aborted(signal: c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+            // SAFETY: the system passes a valid `info`; the signal was sent with a process number.
+            if unsafe { (*info).si_pid() != libc::getpid() } {
+                end(signal);
+            }
+            // The thread called `abort` itself, so it is in no system call and does not hold the allocator's locks.
+            files::try_remove_temporary();
+            // SAFETY: this does not return.
+            unsafe { libc::_exit(Code::System as c_int) }
+        }
+        // SAFETY: an all-zero action is valid, and the handler takes these three arguments.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = aborted as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            libc::sigaction(libc::SIGABRT, &raw const action, ptr::null_mut());
+        }
+    }
+
     /// Ends the process as the signal does by default, so that its parent sees the cause.
     pub fn end(signal: c_int) -> ! {
+        // SAFETY: the default is a valid action of every signal.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset initializes the set, and sigaddset changes it; the signal is unblocked in this thread only.
         unsafe {

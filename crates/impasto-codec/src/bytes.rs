@@ -21,7 +21,6 @@ fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
 /// # Errors
 /// If the library fails.
 pub fn compress(elements: &[u8], size: usize, compression: i32) -> Result<Vec<u8>, CodecError> {
-    let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
     let mut compressor = zstd::bulk::Compressor::new(compression).map_err(failed)?;
     let planes;
     let content = if size == 1 {
@@ -33,12 +32,18 @@ pub fn compress(elements: &[u8], size: usize, compression: i32) -> Result<Vec<u8
     compressor.compress(content).map_err(failed)
 }
 
+fn failed(error: std::io::Error) -> CodecError {
+    // The negated number of `ZSTD_error_memory_allocation`, which the bindings do not name.
+    let memory = zstd::zstd_safe::get_error_name(64usize.wrapping_neg());
+    let reason = error.to_string();
+    if reason == memory { CodecError::Memory } else { CodecError::Zstd(reason) }
+}
+
 /// Decodes a unit in mode zstd into `out`, which holds elements of `size` bytes.
 ///
 /// # Errors
 /// If the frame is damaged or its content is not exactly `out.len()` bytes.
 pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecError> {
-    let failed = |e: std::io::Error| CodecError::Zstd(e.to_string());
     let frame =
         zstd::zstd_safe::find_frame_compressed_size(unit).map_err(|_| CodecError::Zstd("no whole frame".into()))?;
     if frame != unit.len() {
@@ -73,6 +78,14 @@ mod tests {
         fn never_panics(unit: Vec<u8>) {
             let _ = decompress(&unit, 2, &mut [0; 64]);
         }
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_no_damage() {
+        let name = zstd::zstd_safe::get_error_name(64usize.wrapping_neg());
+        assert_eq!(name, "Allocation error : not enough memory");
+        assert_eq!(failed(std::io::Error::other(name)), CodecError::Memory);
+        assert!(matches!(failed(std::io::Error::other("Unknown frame")), CodecError::Zstd(_)));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum CodecError {
     /// A Zstandard frame is damaged or has the wrong size.
     #[error("Zstandard frame: {0} (SPEC 5.1)")]
     Zstd(String),
+    /// Memory for a Zstandard frame could not be allocated.
+    #[error("out of memory for a Zstandard frame")]
+    Memory,
     /// A stored unit has the wrong size.
     #[error("stored unit has {found} bytes, its tile has {wanted} (SPEC 5.2)")]
     StoredSize {

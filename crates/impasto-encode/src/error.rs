@@ -135,8 +135,8 @@ pub enum EncodeError {
     #[error("cancelled")]
     Cancelled,
     /// The thread pool cannot be started.
-    #[error("cannot start {0} threads: {1}")]
-    Threads(usize, String),
+    #[error("cannot start threads: {0}")]
+    Threads(String),
 }
 
 /// Returns [`EncodeError::Cancelled`] if a watcher breaks.

@@ -56,7 +56,7 @@ pub fn encode_calibrated(
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| EncodeError::Threads(options.threads, e.to_string()))?;
+    let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
     pool.install(|| {
         let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))

@@ -43,6 +43,12 @@ pub enum FileError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Threads cannot be started.
+    #[error("cannot start threads: {reason}")]
+    Threads {
+        /// The reason that the system gave.
+        reason: String,
+    },
     /// The output buffer has the wrong length.
     #[error("{file}: {name:?} has {bytes} bytes, but the buffer has {given}")]
     Length {

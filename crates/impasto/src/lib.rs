@@ -91,6 +91,8 @@ mod file;
 mod lattice;
 mod left_out;
 mod tensor;
+#[cfg(any(feature = "encode", feature = "run"))]
+mod threads;
 mod truncate;
 pub mod verify;
 mod view;

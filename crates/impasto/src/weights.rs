@@ -17,6 +17,7 @@ use crate::export::part::{Way, translate};
 use crate::file::File;
 use crate::lattice;
 use crate::tensor::{Recent, Tensor};
+use crate::threads;
 use crate::view::View;
 
 /// Assets that a model needs to run.
@@ -35,8 +36,9 @@ impl<S: Source> FileWeights<S> {
     /// Reads the assets. The file stays open as long as models use its coded weights.
     ///
     /// # Errors
-    /// If an asset exists but cannot be read.
+    /// If an asset exists but cannot be read, or threads cannot be started.
     pub fn new(file: impl Into<Arc<File<S>>>) -> Result<Self, FileError> {
+        threads::start()?;
         let file = file.into();
         let mut assets = HashMap::new();
         for name in ASSETS {

@@ -13,6 +13,7 @@ pub mod run;
 pub mod truncate;
 pub mod verify;
 
+use anyhow::Context;
 use clap::CommandFactory;
 
 use crate::args::Args;
@@ -28,6 +29,6 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<Code> {
 
 /// Runs `work` on a pool with the requested number of threads.
 fn with_threads<T: Send>(args: &Args, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().context("cannot start threads")?;
     Ok(pool.install(work))
 }

@@ -149,7 +149,7 @@ fn a_signal_leaves_no_temporary_files() {
 fn a_running_command_keeps_its_temporary_files() {
     let at = Workplace::new();
     let model = tiny();
-    let mut child = start(&at, impasto(&["encode", &model, "-o", "slow", "--bpw", "4"]));
+    let mut child = start(&at, impasto(&["encode", &model, "-o", "slow", "--bpw", "4", "--uncalibrated"]));
     while hidden(&at.path("")).is_empty() {
         assert!(child.try_wait().expect("a process").is_none(), "it has temporary files before it ends");
         std::thread::sleep(Duration::from_millis(1));

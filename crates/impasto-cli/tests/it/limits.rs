@@ -84,11 +84,10 @@ fn no_thread_can_start() {
         &["calibrate", "model", "--text", "text", "-o", "out/s"],
     ] {
         let ran = limited(&at, libc::RLIMIT_NPROC, 0, args);
-        println!("{args:?}: {:?} {}", ran.code, ran.err.trim_end());
         if ran.code == Some(0) {
             continue;
         }
-        ran.fails(1, "Resource temporarily unavailable");
+        ran.fails(1, "cannot start threads: Resource temporarily unavailable");
         assert_eq!(fs::read_dir(at.path("out")).expect("a folder").count(), 0, "{args:?}");
     }
 }
@@ -99,18 +98,20 @@ fn memory_runs_out() {
     let at = Workplace::new();
     at.run(&["encode", &tiny(), "-o", "whole"]).ok();
     let model = tiny();
-    for mebibytes in [96, 128, 160, 200, 256, 320, 400, 512] {
+    for mebibytes in [36, 44, 52, 64] {
         for args in [
             &["inspect", "whole"][..],
             &["verify", "whole"],
             &["encode", &model, "-o", "a"],
-            &["decode", "whole", "-o", "b", "--force"],
-            &["run", "whole", "-p", "x", "-n", "2"],
+            &["encode", &model, "-o", "a", "--bpw", "4", "--uncalibrated"],
+            &["run", &model, "-p", "x", "-n", "2"],
         ] {
             let ran = limited(&at, libc::RLIMIT_AS, mebibytes << 20, args);
-            println!("{mebibytes} MiB {args:?}: {:?} {}", ran.code, ran.err.trim_end());
-            assert!(ran.code.is_none_or(|code| code <= 1), "{ran:?}");
-            assert!(!ran.err.contains("panicked"), "{ran:?}");
+            // Below what its code and libraries take, the system does not start it.
+            let started = ran.code.is_some_and(|code| code != 127);
+            assert!(!started || matches!(ran.code, Some(0 | 1)), "{mebibytes} {args:?}: {ran:?}");
+            assert!(!ran.err.contains("panicked"), "{mebibytes} {args:?}: {ran:?}");
+            assert!(at.left().iter().all(|name| !name.starts_with('.')), "{args:?}: {:?}", at.left());
         }
     }
 }

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 
 pub use atomic::{AtomicFile, prepare};
 pub use folders::{MadeFolders, TemporaryFolder};
-pub use temporary::remove_temporary;
+pub use temporary::{remove_temporary, try_remove_temporary};
 
 /// Returns the folder that contains `path`.
 pub fn folder_of(path: &Path) -> &Path {

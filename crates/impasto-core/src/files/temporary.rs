@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::{fs, mem};
 
 /// What is at the path of an entry.
@@ -56,7 +56,19 @@ impl Drop for Listed {
 ///
 /// For the handler of a signal that ends the process. It must run in a thread of its own, since this function locks.
 pub fn remove_temporary() {
-    let mut list = lock();
+    remove_all(lock());
+}
+
+/// As [`remove_temporary`], in a thread that may be at one of these files itself: does nothing then.
+pub fn try_remove_temporary() {
+    match LIST.try_lock() {
+        Ok(list) => remove_all(list),
+        Err(TryLockError::Poisoned(list)) => remove_all(list.into_inner()),
+        Err(TryLockError::WouldBlock) => {}
+    }
+}
+
+fn remove_all(mut list: MutexGuard<'static, Vec<(Kind, PathBuf)>>) {
     for (kind, path) in list.drain(..).rev() {
         // What cannot be removed stays; there is nobody to tell.
         let _ = match kind {

@@ -20,7 +20,7 @@ pub fn run(args: &Args, path: &Path, repeat: u32) -> anyhow::Result<Code> {
         .collect();
     let mut memory: Vec<Vec<u8>> = Vec::new();
     for name in &names {
-        memory.push(file.tensor(name)?.bytes()?);
+        memory.push(with_threads(args, || file.tensor(name)?.bytes())??);
     }
     let size: u64 = memory.iter().map(|m| m.len() as u64).sum();
     let mut decode = || {
