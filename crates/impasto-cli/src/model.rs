@@ -90,7 +90,7 @@ pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result
 
 /// Loads the tokenizer of a model.
 pub fn tokenizer(weights: &dyn WeightSource) -> Result<Tokenizer, TextError> {
-    Tokenizer::from_asset(weights.asset(impasto_text::tokenizer::FILE).as_deref())
+    Tokenizer::load(|name| weights.asset(name))?.ok_or_else(Tokenizer::missing)
 }
 
 /// Whether the file at `path` starts like an .impasto file.

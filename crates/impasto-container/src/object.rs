@@ -16,6 +16,9 @@ pub const MAX_NAME: u64 = 4096;
 /// byte for byte (SPEC 3.4.4). The name of the asset is the name of the file, then this suffix.
 pub const HEADER_SUFFIX: &str = "#header";
 
+/// The suffix of an asset that is another form of the asset with the rest of its name, and faster to read (SPEC 3.4.5).
+pub const COMPILED_SUFFIX: &str = "#compiled";
+
 const ASSET: u8 = 0;
 const TENSOR: u8 = 1;
 

@@ -3,18 +3,21 @@
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_codec::{CodecError, TensorHeader};
-use impasto_container::{ContainerError, HEADER_SUFFIX};
+use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
 use crate::error::EncodeError;
 use crate::lattice::Integers;
 use crate::matrix::MatrixView;
+use crate::options::Options;
 use crate::plan::{Coding, Plan};
 use crate::tools::{Lattice, Tile, code_exact, code_lossy};
 
 /// Size of a piece of an asset, in bytes.
 pub const PIECE: u64 = 4 << 20;
+/// The asset that may have a compiled form.
+const TOKENIZER: &str = "tokenizer.json";
 /// Zstandard compression level for assets, which are small and always read whole.
 const ASSET_LEVEL: i32 = 18;
 /// Tiles that are coded before any of them is written; bounds memory for large tensors.
@@ -39,24 +42,35 @@ impl CodedAsset {
 
 /// Codes the assets of a checkpoint, sorted by name.
 ///
-/// An `exact` file also keeps the headers of its shards. Any other file drops the index of the shards, since it would
+/// An exact file also keeps the headers of its shards. Any other file drops the index of the shards, since it would
 /// refer to missing files.
 ///
 /// # Errors
 /// If Zstandard fails.
-pub fn code_assets(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<CodedAsset>, EncodeError> {
+pub fn code_assets(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<CodedAsset>, EncodeError> {
+    let exact = options.is_exact();
     let shards = checkpoint.shards().iter().filter(|_| exact);
     let headers = shards.map(|shard| (format!("{}{HEADER_SUFFIX}", shard.name()), shard.header()));
     let kept = checkpoint.assets().iter().filter(|asset| exact || !asset.name.ends_with(".safetensors.index.json"));
-    let mut assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
-    assets.sort();
-    let coded = assets.into_par_iter().map(|(name, bytes)| {
-        let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, ASSET_LEVEL));
-        let pieces = pieces.collect::<Result<Vec<_>, _>>();
-        let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
-        Ok(CodedAsset { name, length: bytes.len() as u64, pieces })
-    });
-    coded.collect()
+    let assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
+    let coded = assets.into_par_iter().map(|(name, bytes)| code_asset(name, bytes));
+    let mut coded = coded.collect::<Result<Vec<_>, _>>()?;
+    let tokenizer = coded.iter().find(|asset| asset.name == TOKENIZER);
+    if let Some((tokenizer, form)) = tokenizer.zip(options.compiled_tokenizer.as_deref()) {
+        // It says which tokenizer.json it is of, by the hashes of its units.
+        let hashes = tokenizer.pieces.iter().flat_map(|(_, unit)| unit_hash(unit));
+        let bytes: Vec<u8> = hashes.chain(form.iter().copied()).collect();
+        coded.push(code_asset(format!("{TOKENIZER}{COMPILED_SUFFIX}"), &bytes)?);
+    }
+    coded.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(coded)
+}
+
+fn code_asset(name: String, bytes: &[u8]) -> Result<CodedAsset, EncodeError> {
+    let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, ASSET_LEVEL));
+    let pieces = pieces.collect::<Result<Vec<_>, _>>();
+    let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
+    Ok(CodedAsset { name, length: bytes.len() as u64, pieces })
 }
 
 /// Codes a tensor and pushes its units. Returns the mode of most of its bytes, and their number.

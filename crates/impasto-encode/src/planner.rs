@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
         statistics: Option<&'a Statistics>,
         watch: Watch<'a>,
     ) -> Result<Self, EncodeError> {
-        let assets = || code_assets(checkpoint, options.is_exact());
+        let assets = || code_assets(checkpoint, options);
         let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics));
         let (assets, inputs) = (assets?, inputs?);
         let mut planner = Planner { inputs, assets, options, watch, kept: vec![], rates: Rates::default() };

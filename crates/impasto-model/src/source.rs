@@ -32,7 +32,8 @@ pub trait WeightSource {
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure>;
 
     /// Returns the bytes of an asset, or `None` if there is no such asset. Requested names are `config.json`,
-    /// `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`.
+    /// `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`, and
+    /// `tokenizer.json#compiled`, which a source may have in addition.
     fn asset(&self, name: &str) -> Option<Vec<u8>>;
 
     /// Returns why there is no asset `name`, in one line, if the source knows.

@@ -88,12 +88,13 @@ impl Model {
             return Err(ModelError::MemoryLimit { bytes: bytes as u64, limit }.into());
         }
         let eos = eos_token_ids(source)?;
-        let tokenizer = source.asset(tokenizer::FILE).map(|json| Tokenizer::from_json(&json)).transpose()?;
+        let tokenizer = Tokenizer::load(|name| source.asset(name))?;
         let assets = begun.elapsed().as_secs_f64();
         let tied = config.tie_word_embeddings;
         let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
-        let absent = [tokenizer::FILE, TEMPLATE_FILE].map(|name| source.why_absent(name));
+        let why_no_tokenizer = tokenizer.is_none().then(|| source.why_absent(tokenizer::FILE)).flatten();
+        let absent = [why_no_tokenizer, source.why_absent(TEMPLATE_FILE)];
         let times = match &network {
             Network::Float(_) => LoadTimes::default(),
             Network::Runtime(runtime) => runtime.load_times(),

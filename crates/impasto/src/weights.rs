@@ -6,7 +6,7 @@ use std::sync::Arc;
 #[cfg(feature = "gguf")]
 use impasto_checkpoint::gguf::hf;
 use impasto_checkpoint::{Change, Checkpoint};
-use impasto_container::Source;
+use impasto_container::{COMPILED_SUFFIX, Source};
 use impasto_core::{DType, values};
 use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
@@ -22,13 +22,16 @@ use crate::view::View;
 
 /// Assets that a model needs to run.
 const ASSETS: [&str; 5] =
-    ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+    ["config.json", TOKENIZER, "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+/// The asset that may have a compiled form.
+const TOKENIZER: &str = "tokenizer.json";
 
-/// The weights of an .impasto file. Assets are read at once, so that damage is an error rather than a missing asset.
+/// The weights of an .impasto file. Assets are read at once, so that damage is an error rather than a missing asset: all
+/// but `tokenizer.json`, if the file has its compiled form, `tokenizer.json#compiled`.
 pub struct FileWeights<S> {
     file: Arc<File<S>>,
     view: View,
-    assets: HashMap<&'static str, Vec<u8>>,
+    assets: HashMap<String, Vec<u8>>,
     recent: Arc<Recent>,
 }
 
@@ -41,11 +44,13 @@ impl<S: Source> FileWeights<S> {
         threads::start()?;
         let file = file.into();
         let mut assets = HashMap::new();
+        let compiled = compiled(&file, TOKENIZER);
         for name in ASSETS {
-            if let Some(bytes) = file.asset(name)? {
-                assets.insert(name, bytes);
+            if compiled.is_none() || name != TOKENIZER {
+                assets.extend(file.asset(name)?.map(|bytes| (name.to_owned(), bytes)));
             }
         }
+        assets.extend(compiled);
         let view = View::of_file(&file)?;
         Ok(FileWeights { file, view, assets, recent: Arc::default() })
     }
@@ -90,15 +95,23 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
-        self.assets.get(name).cloned()
+        let later = || self.file.asset(TOKENIZER).ok().flatten().filter(|_| name == TOKENIZER);
+        self.assets.get(name).cloned().or_else(later)
     }
 
-    /// Tells what the translation of a GGUF that is kept exactly could not derive.
-    #[cfg(feature = "gguf")]
+    /// Tells what damage hides, and what the translation of a GGUF that is kept exactly could not derive.
     fn why_absent(&self, name: &str) -> Option<String> {
-        let metadata = crate::view::gguf_metadata(&self.file).ok()??;
-        let absent = hf::assets(&metadata, &Shapes(&*self.file)).absent;
-        absent.into_iter().find(|(asset, _)| *asset == name).map(|(_, why)| why)
+        if let Err(error) = self.file.asset(name) {
+            return Some(error.to_string());
+        }
+        #[cfg(feature = "gguf")]
+        {
+            let metadata = crate::view::gguf_metadata(&self.file).ok()??;
+            let absent = hf::assets(&metadata, &Shapes(&*self.file)).absent;
+            absent.into_iter().find(|(asset, _)| *asset == name).map(|(_, why)| why)
+        }
+        #[cfg(not(feature = "gguf"))]
+        None
     }
 
     fn lattice(&self, name: &str) -> Result<Option<Box<dyn LatticeTensor + '_>>, Failure> {
@@ -122,6 +135,23 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         let Some(number) = self.unchanged(name) else { return Ok(None) };
         Ok(lattice::Coded::new(&self.file, number, &self.recent)?.map(|coded| Arc::new(coded) as _))
     }
+}
+
+/// Returns the name and the bytes of the compiled form of an asset, if it is readable and is that of this asset (SPEC
+/// 3.4.5).
+fn compiled<S: Source>(file: &File<S>, name: &str) -> Option<(String, Vec<u8>)> {
+    let reader = file.reader();
+    let form = format!("{name}{COMPILED_SUFFIX}");
+    reader.find_asset(&form)?;
+    let tiles = reader.units_of(reader.find_asset(name)?)?.tiles;
+    let hashes: Option<Vec<_>> = tiles.iter().map(|&unit| Some(reader.units().get(unit as usize)?.hash)).collect();
+    let mut bytes = file.asset(&form).ok()??;
+    let hashes = hashes?.concat();
+    if !bytes.starts_with(&hashes) {
+        return None;
+    }
+    bytes.drain(..hashes.len());
+    Some((form, bytes))
 }
 
 /// Returns the bits of the elements of a 16-bit dtype.

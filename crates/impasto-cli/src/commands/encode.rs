@@ -13,6 +13,7 @@ use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
+use impasto_text::tokenizer::{self, NotCompiled};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -145,7 +146,9 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }
     });
-    let report = encode_calibrated(&checkpoint, output, options, calibrated.as_ref(), &watch);
+    let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
+    let options = Options { compiled_tokenizer, ..options.clone() };
+    let report = encode_calibrated(&checkpoint, output, &options, calibrated.as_ref(), &watch);
     let mut report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
     let mut klds = vec![];
@@ -159,6 +162,21 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         print(&to_text(&report, &klds, output, begun.elapsed().as_secs_f64()))?;
     }
     Ok(report)
+}
+
+/// Returns the compiled form of the tokenizer, if it is worth its bytes and does the same to the calibration text.
+fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec<String>) -> Option<Vec<u8>> {
+    let given = match guide {
+        Guide::Text { text, .. } | Guide::Statistics { sequential: Some(text), .. } => Some(&**text),
+        Guide::None | Guide::Statistics { .. } => None,
+    };
+    let samples: Vec<&str> = [impasto::calibrate::TEXT].into_iter().chain(given).collect();
+    let form = tokenizer::compile(&weights.asset(tokenizer::FILE)?, &samples);
+    if form == Err(NotCompiled::Differs) {
+        let why = "its compiled form would give other tokens than the library tokenizers, so it is left out";
+        notes.push(format!("{}: {why}", tokenizer::FILE));
+    }
+    form.ok()
 }
 
 /// The model to encode, and what its calibration needs.

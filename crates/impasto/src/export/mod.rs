@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "gguf")]
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write, join_inside};
-use impasto_container::{HEADER_SUFFIX, Source};
+use impasto_container::{COMPILED_SUFFIX, HEADER_SUFFIX, Source};
 use impasto_core::files::TemporaryFolder;
 
 #[cfg(feature = "gguf")]
@@ -153,7 +153,8 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
 
 /// Returns the assets that are files of a folder.
 fn assets<S: Source>(file: &File<S>) -> Vec<String> {
-    file.asset_names().filter(|name| !name.ends_with(HEADER_SUFFIX)).map(String::from).collect()
+    let is_file = |name: &&str| ![HEADER_SUFFIX, COMPILED_SUFFIX].iter().any(|suffix| name.ends_with(suffix));
+    file.asset_names().filter(is_file).map(String::from).collect()
 }
 
 /// Writes everything to a temporary folder. Returns the folder and the bytes of tensors.

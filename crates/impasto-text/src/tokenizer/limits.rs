@@ -1,0 +1,105 @@
+//! Bounds on what a tokenizer may cost. `tokenizer.json` is untrusted, and the library runs whatever it describes: its
+//! panics are caught here, and the steps that we run check the growth and the time of a call between any two of them.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+/// Bytes that the steps of a call may add to a text: this many times its length, and [`FIXED_GROWTH`].
+const GROWTH: usize = 32;
+const FIXED_GROWTH: usize = 1 << 16;
+/// Time of a call: this, and [`TIME_PER_BYTE`]. Usual tokenizers take less than a microsecond a byte.
+const TIME: Duration = Duration::from_secs(2);
+const TIME_PER_BYTE: Duration = Duration::from_micros(20);
+
+/// What is left for the call that runs on a thread.
+struct Left {
+    bytes: usize,
+    end: Instant,
+    /// The first bound that was exceeded. The library ignores some errors, so it is kept here.
+    broken: Option<String>,
+}
+
+thread_local! {
+    static LEFT: RefCell<Option<Left>> = const { RefCell::new(None) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a call on a text of `length` bytes within bounds. A panic, and a bound that is exceeded, are errors.
+///
+/// # Errors
+/// Those of `call`; a bound that is exceeded; a panic.
+pub fn bounded<T>(length: usize, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    let time = TIME_PER_BYTE.saturating_mul(u32::try_from(length).unwrap_or(u32::MAX));
+    let bytes = length.saturating_mul(GROWTH).saturating_add(FIXED_GROWTH);
+    let left = Left { bytes, end: Instant::now() + TIME + time, broken: None };
+    let outer = LEFT.replace(Some(left));
+    let result = without_panic(call);
+    let left = LEFT.replace(outer);
+    match left.and_then(|left| left.broken) {
+        Some(rule) => Err(rule),
+        None => result.and_then(|result| result.map_err(|error| error.to_string())),
+    }
+}
+
+/// Turns a panic into an error, and prints nothing.
+fn without_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(outer);
+    result.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        format!("the library tokenizers fails on it ({})", text.lines().next().unwrap_or_default())
+    })
+}
+
+/// Counts `bytes` that a step adds to the text, or is about to add.
+///
+/// # Errors
+/// If a step before or this one exceeds a bound.
+pub fn grow(bytes: usize) -> tokenizers::Result<()> {
+    check(|left| match left.bytes.checked_sub(bytes) {
+        Some(after) => {
+            left.bytes = after;
+            Ok(())
+        }
+        None => Err(format!("its steps make a text more than {GROWTH} times as long")),
+    })
+}
+
+/// Checks the time.
+///
+/// # Errors
+/// As [`grow`].
+pub fn check_time() -> tokenizers::Result<()> {
+    check(|left| match Instant::now() < left.end {
+        true => Ok(()),
+        false => Err(format!("its steps take more than {} s on a text", TIME.as_secs())),
+    })
+}
+
+/// Gives the call up.
+pub fn fail(rule: &str) -> tokenizers::Error {
+    check(|_| Err(rule.to_owned())).err().unwrap_or_else(|| rule.into())
+}
+
+fn check(step: impl FnOnce(&mut Left) -> Result<(), String>) -> tokenizers::Result<()> {
+    LEFT.with_borrow_mut(|left| {
+        let Some(left) = left else { return Ok(()) };
+        if left.broken.is_none() {
+            left.broken = step(left).err();
+        }
+        left.broken.clone().map_or(Ok(()), |rule| Err(rule.into()))
+    })
+}
