@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf container file tile layers entropy}
+targets=${*:-safetensors gguf container file tile layers entropy tokenizer}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -23,6 +23,7 @@ sources() {
     container) echo impasto-container/src ;;
     file) echo impasto/src impasto-container/src impasto-codec/src ;;
     tile | layers | entropy) echo impasto-codec/src ;;
+    tokenizer) echo impasto-text/src/tokenizer ;;
     esac
 }
 

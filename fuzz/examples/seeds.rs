@@ -26,7 +26,72 @@ fn main() -> Done {
     files(folder)?;
     tiles(&folder.join("tile"))?;
     layers(&folder.join("layers"))?;
-    entropy(&folder.join("entropy"))
+    entropy(&folder.join("entropy"))?;
+    tokenizers(&folder.join("tokenizer"))
+}
+
+/// One tokenizer for each kind of model and of step, and compiled forms of two of them.
+fn tokenizers(folder: &Path) -> Done {
+    let bytes = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}"#;
+    let bpe = r#""model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"Ġ":3,"Ġa":4},"merges":["a b",["Ġ","a"]]}"#;
+    let fallback = r#""model":{"type":"BPE","unk_token":"?","fuse_unk":true,"byte_fallback":true,
+        "vocab":{"?":0,"a":1,"▁":2,"▁a":3,"<0xC3>":4,"<0xA9>":5},"merges":["▁ a"]}"#;
+    let added = r#""added_tokens":[{"id":7,"content":"<s>","single_word":false,"lstrip":true,"rstrip":false,"normalized":false,"special":true},
+        {"id":8,"content":"É","single_word":true,"lstrip":false,"rstrip":true,"normalized":true,"special":false}]"#;
+    let replace = r#"{"type":"Replace","pattern":{"String":" "},"content":"▁"}"#;
+    let seeds = [
+        ("bytes", format!(r#"{{{bpe},"pre_tokenizer":{bytes},"decoder":{bytes},"post_processor":{bytes}}}"#)),
+        (
+            "split",
+            format!(
+                r#"{{{bpe},{added},"normalizer":{{"type":"NFC"}},"pre_tokenizer":{{"type":"Sequence","pretokenizers":[
+                {{"type":"Split","pattern":{{"Regex":"\\s+(?!\\S)|\\s+|\\p{{L}}+"}},"behavior":"Isolated","invert":false}},
+                {{"type":"Digits","individual_digits":true}},{bytes}]}}}}"#
+            ),
+        ),
+        (
+            "fallback",
+            format!(
+                r#"{{{fallback},{added},"normalizer":{{"type":"Sequence","normalizers":[{{"type":"Prepend","prepend":"▁"}},{replace}]}},
+                "decoder":{{"type":"Sequence","decoders":[{{"type":"ByteFallback"}},{{"type":"Fuse"}},
+                {{"type":"Strip","content":" ","start":1,"stop":0}}]}},"post_processor":{{"type":"TemplateProcessing",
+                "single":[{{"SpecialToken":{{"id":"<s>","type_id":0}}}},{{"Sequence":{{"id":"A","type_id":0}}}}],
+                "pair":[{{"Sequence":{{"id":"A","type_id":0}}}}],"special_tokens":{{"<s>":{{"id":"<s>","ids":[7],"tokens":["<s>"]}}}}}}}}"#
+            ),
+        ),
+        (
+            "metaspace",
+            format!(
+                r#"{{{fallback},"pre_tokenizer":{{"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":false}},
+                "decoder":{{"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":false}}}}"#
+            ),
+        ),
+        (
+            "words",
+            r###"{"model":{"type":"WordPiece","unk_token":"?","continuing_subword_prefix":"##","max_input_chars_per_word":9,
+            "vocab":{"?":0,"a":1,"##a":2}},"normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,
+            "strip_accents":null,"lowercase":true},"pre_tokenizer":{"type":"BertPreTokenizer"},
+            "decoder":{"type":"WordPiece","prefix":"##","cleanup":true}}"###.into(),
+        ),
+        (
+            "unigram",
+            r#"{"model":{"type":"Unigram","unk_id":0,"vocab":[["?",0.0],["a",-1.5],["ab",-2.0]]},
+            "normalizer":{"type":"Precompiled","precompiled_charsmap":"BAAAAAAAAABhAA=="}}"#.into(),
+        ),
+    ];
+    for (name, json) in &seeds {
+        put(folder, name, &[json.as_bytes(), b"\xFF a<s>b ab \xC3\xA9 12\n\n a"].concat())?;
+    }
+    let forms: [(&str, &str, &[u8]); 2] = [
+        ("compiled", r#"{"model":{}}"#, &[5, 3, 4, 2, 1, 1, 0, 1, 2, b'a', b'b', b'a', b'b', 8, 1]),
+        ("compiled_fallback", r#"{"model":{"byte_fallback":true,"unk_token":"a"}}"#, &[2, 2, 0, 1, 1, b'a', b'b']),
+    ];
+    for (name, settings, tables) in forms {
+        let (counts, tables) = tables.split_at(3);
+        let form = [&[1, settings.len() as u8], counts, settings.as_bytes(), tables, b"\xFFab"].concat();
+        put(folder, name, &form)?;
+    }
+    Ok(())
 }
 
 fn put(folder: &Path, name: &str, bytes: &[u8]) -> Done {

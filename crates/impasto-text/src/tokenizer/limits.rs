@@ -13,6 +13,9 @@ const FIXED_GROWTH: usize = 1 << 16;
 const TIME: Duration = Duration::from_secs(2);
 const TIME_PER_BYTE: Duration = Duration::from_micros(20);
 
+/// Longest message in characters.
+const MAX_MESSAGE: usize = 300;
+
 /// What is left for the call that runs on a thread.
 struct Left {
     bytes: usize,
@@ -39,8 +42,15 @@ pub fn bounded<T>(length: usize, call: impl FnOnce() -> tokenizers::Result<T>) -
     let left = LEFT.replace(outer);
     match left.and_then(|left| left.broken) {
         Some(rule) => Err(rule),
-        None => result.and_then(|result| result.map_err(|error| error.to_string())),
+        None => result.and_then(|result| result.map_err(|error| one_line(&error.to_string()))),
     }
+}
+
+/// Messages of libraries may have several lines, and quote what they were given.
+fn one_line(message: &str) -> String {
+    let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().take(MAX_MESSAGE).collect()
 }
 
 /// Turns a panic into an error, and prints nothing.
@@ -60,7 +70,7 @@ fn without_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        format!("the library tokenizers fails on it ({})", text.lines().next().unwrap_or_default())
+        format!("the library tokenizers fails on it ({})", one_line(text))
     })
 }
 

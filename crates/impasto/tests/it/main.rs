@@ -19,3 +19,4 @@ mod runtime;
 mod safety;
 mod statistics;
 mod support;
+mod tokenizer;

@@ -18,12 +18,13 @@ use impasto_codec::{CodecError, Kind, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 use impasto_core::{DType, Isa, Mode, Place, varint};
+use impasto_text::Tokenizer;
 
 /// The body of a fuzz target, which takes the bytes of the fuzzer.
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("container", container),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Body); 7] = [
     ("tile", tile),
     ("layers", layers),
     ("entropy", entropy),
+    ("tokenizer", tokenizer),
 ];
 
 /// Memory limit for a tensor while fuzzing, in bytes.
@@ -479,6 +481,31 @@ fn same_everywhere<T: PartialEq + std::fmt::Debug>(mut decode: impl FnMut(Isa) -
 fn one_line(error: &impl std::fmt::Display) {
     let message = error.to_string();
     assert!(!message.is_empty() && !message.contains(char::is_control), "{message:?}");
+}
+
+/// Takes the input as a `tokenizer.json` or, if it does not begin with a brace, as a compiled form; the bytes after the
+/// last 0xFF are a text, and ids.
+pub fn tokenizer(data: &[u8]) {
+    let end = data.iter().rposition(|&byte| byte == 0xFF).unwrap_or(data.len());
+    let (asset, rest) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let loaded = match asset.first() {
+        Some(b'{') => Tokenizer::from_json(asset),
+        _ => Tokenizer::from_compiled(asset),
+    };
+    let tokenizer = match loaded {
+        Ok(tokenizer) => tokenizer,
+        Err(error) => return one_line(&error),
+    };
+    let text = String::from_utf8_lossy(rest);
+    let ids = tokenizer.encode(&text, true).unwrap_or_else(|error| {
+        one_line(&error);
+        rest.iter().map(|&byte| byte.into()).collect()
+    });
+    let decoded = tokenizer.decode(&ids, true);
+    assert_eq!(tokenizer.decode(&ids, true).ok(), decoded.as_ref().ok().cloned(), "twice");
+    decoded.err().iter().for_each(one_line);
+    let mut stream = tokenizer.stream(&ids);
+    ids.iter().take(16).for_each(|&id| drop(stream.push(id)));
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
