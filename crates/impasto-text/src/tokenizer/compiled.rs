@@ -49,7 +49,7 @@ pub fn compile(json: &[u8], samples: &[&str]) -> Result<Vec<u8>, NotCompiled> {
     let invalid = |error: String| NotCompiled::Invalid(error);
     let made = bounded(json.len(), || write(json)).map_err(invalid)?.ok_or(NotCompiled::Model)?;
     let tokenizer = Tokenizer::from_compiled(&made).map_err(|error| invalid(error.to_string()))?;
-    let reference = bounded(json.len(), || Ok(tokenizers::Tokenizer::from_bytes(json)?)).map_err(invalid)?;
+    let reference = bounded(json.len(), || tokenizers::Tokenizer::from_bytes(json)).map_err(invalid)?;
     let added = reference.get_added_tokens_decoder();
     let added = added.values().map(|token| format!("{0} a{0}{0}", token.content)).collect::<String>();
     let texts = samples.iter().copied().chain([ODD, &added]);
