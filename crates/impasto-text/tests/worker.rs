@@ -84,10 +84,6 @@ const ATTACKS: &[(&str, &str)] = &[
         "limit of",
     ),
     (
-        "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('b', 'bb') %}{% endfor %}",
-        "limit of",
-    ),
-    (
         "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = (ns.s + ns.s)|list %}{% endfor %}",
         "limit of",
     ),
@@ -125,14 +121,8 @@ const ATTACKS: &[(&str, &str)] = &[
     ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ""),
     ("{% macro m(x) %}{% for y in [1] %}{{ m([x, x]) }}{% endfor %}{% endmacro %}{{ m(1) }}", ""),
     ("{% for i in range(100000) %}{% set x = range(100000)|list|sort %}{% endfor %}", ""),
-    ("{% for i in range(1000) %}{% set x = range(100000)|map('string')|sort %}{% endfor %}", "limit of"),
     ("{% for i in range(100000) %}{% set x = range(100000)|unique|list %}{% endfor %}", "limit of"),
-    ("{% for i in range(100000) %}{% set x = range(100000)|sum %}{% endfor %}", "limit of"),
     ("{% set l = range(100000)|list %}{% for i in l %}{% if -1 in l %}{% endif %}{% endfor %}", "limit of"),
-    (
-        "{% set s = 'a' * 10**6 %}{% for i in range(100000) %}{% set x = s.count('aab') + s.find('b') %}{% endfor %}",
-        "limit of",
-    ),
     ("{% include 'chat' %}", ""),
     ("{% extends 'chat' %}", ""),
     ("{% import 'chat' as c %}{{ c }}", ""),

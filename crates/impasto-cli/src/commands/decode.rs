@@ -47,19 +47,22 @@ pub fn run(args: &Args, command: &Decode) -> anyhow::Result<Code> {
 
 /// Tells which tensors are below their highest level, and how much of the file was not used.
 fn left_out_notes(file: &Path, file_bytes: u64, left: &[LeftOut]) -> Vec<String> {
+    if left.is_empty() {
+        return vec![];
+    }
     let mut levels = BTreeMap::<_, Vec<&LeftOut>>::new();
     left.iter().for_each(|tensor| levels.entry((tensor.level, tensor.layers)).or_default().push(tensor));
     let sum = |tensors: &[&LeftOut]| bytes(tensors.iter().map(|tensor| tensor.bytes).sum());
     let of_level = |((level, layers), tensors): (&(u8, u8), &Vec<&LeftOut>)| {
         let names: Vec<&str> = tensors.iter().take(NAMED).map(|tensor| tensor.name.as_str()).collect();
         let more = if tensors.len() > NAMED { format!(" and {} more", tensors.len() - NAMED) } else { String::new() };
-        let reached = if *level == 0 { "only the base".to_owned() } else { format!("level {level}") };
-        format!("{reached}, and not level {layers}, in all rows, without {}: {}{more}", sum(tensors), names.join(", "))
+        let (n, without) = (tensors.len(), sum(tensors));
+        let base = if *level == 0 { " (the base)" } else { "" };
+        format!("{n} tensors up to level {level}{base} of {layers}, without {without}: {}{more}", names.join(", "))
     };
     let all: Vec<&LeftOut> = left.iter().collect();
     let first = format!("{}: {} of {} are left out", file.display(), sum(&all), bytes(file_bytes));
-    let lines = std::iter::once(first).chain(levels.iter().map(of_level));
-    lines.take(if left.is_empty() { 0 } else { usize::MAX }).collect()
+    std::iter::once(first).chain(levels.iter().map(of_level)).collect()
 }
 
 fn form(command: &Decode) -> anyhow::Result<Form> {

@@ -1,6 +1,6 @@
 //! Headers, limits and other properties for which a reader must refuse a file.
 
-use crate::common::raw::{asset, refusal, units};
+use crate::common::raw::{asset, refusal, tensor, units};
 use crate::common::{Content, Unit, open, small, with_header};
 use impasto_container::{ContainerError, FormatError as F, Header, Limits, Manifest, Reader};
 use impasto_core::Mode;
@@ -68,9 +68,25 @@ fn what_is_over_the_limits_is_refused() {
 
 #[test]
 fn names_in_messages_stay_on_one_line() {
-    let manifest = [asset("a\nb", 5, 0), units(&[])].concat();
+    let manifest = [tensor("a\nb", 126, &[]), units(&[])].concat();
     let error = open(&with_header(&manifest, 0)).unwrap_err().to_string();
-    assert_eq!(error, "t.impasto: \"a\\nb\": piece is 0 (SPEC 3.4)");
+    assert_eq!(error, "t.impasto: \"a\\nb\": dtype code 126 is unknown (SPEC 3.5)");
+}
+
+#[test]
+fn names_of_assets_are_paths_in_a_folder() {
+    let of = |names: &[&str]| {
+        let mut manifest: Vec<u8> = names.iter().flat_map(|name| asset(name, 0, 1)).collect();
+        manifest.extend(units(&[]));
+        open(&with_header(&manifest, 64 + manifest.len() as u64)).map(drop).map_err(|error| error.to_string())
+    };
+    for name in [".git/config", "a/../b", "a/", "a\\b", "a:b", "a\u{1b}[31m", "\u{9b}"] {
+        let error = of(&[name]).unwrap_err();
+        assert!(error.contains("not a name for an asset") && !error.contains(char::is_control), "{error:?}");
+    }
+    let error = of(&["a", "a-b", "a/b"]).unwrap_err();
+    assert!(error.starts_with("t.impasto: \"a\" and \"a/b\" cannot both be assets"), "{error}");
+    of(&["a", "a-/b", "a..b", "ab/c", "é/x y"]).unwrap();
 }
 
 #[test]

@@ -40,10 +40,10 @@ mod unix {
         limit(libc::RLIMIT_CORE, 0, 0)?;
         limit(libc::RLIMIT_CPU, SECONDS, SECONDS + 1)?;
         limit(libc::RLIMIT_DATA, memory, memory)?;
-        // Elsewhere, RLIMIT_DATA does not count what is mapped. On Linux, the allocator reserves addresses that it does not
-        // use, which this one would count.
-        #[cfg(not(target_os = "linux"))]
-        limit(libc::RLIMIT_AS, memory.saturating_mul(4), memory.saturating_mul(4))?;
+        // These count in RLIMIT_DATA only what the program requests in the old way (and some refuse the other limit, or ignore
+        // it). On Linux, the other limit would count the addresses that the allocator reserves.
+        #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "netbsd"))]
+        let _ = limit(libc::RLIMIT_AS, memory.saturating_mul(4), memory.saturating_mul(4));
         end_at_overflow();
         Ok(())
     }

@@ -47,7 +47,10 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
     let tie = prop_oneof![2 => Just(None), 1 => any::<Index>().prop_map(Some)];
     btree_map(name, (kind(), tie), 0..12).prop_map(|named| {
         let mut sorted = BTreeMap::new();
-        for (name, (kind, tie)) in named {
+        for (mut name, (kind, tie)) in named {
+            if let ObjectKind::Asset { .. } = kind {
+                name = name.replace(|c: char| !c.is_alphanumeric(), "_");
+            }
             let object = Object { name, kind };
             sorted.insert((object.class(), object.name.clone()), (object, tie));
         }
