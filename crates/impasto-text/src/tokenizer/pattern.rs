@@ -13,8 +13,6 @@ const MAX_PATTERN: usize = 1 << 12;
 const MAX_PROGRAM: usize = 4 << 20;
 /// Steps of a search that goes back, at one place of a text. Patterns of real tokenizers take a few.
 const MAX_STEPS: usize = 20_000;
-/// Searches between two looks at the clock.
-const SEARCHES: usize = 16;
 
 /// A pattern as `tokenizer.json` has it.
 #[derive(Deserialize)]
@@ -55,13 +53,10 @@ impl Pattern {
     }
 
     /// Finds the first match at or after a place.
-    fn find(&self, text: &str, from: usize, clock: &mut usize) -> Result<Option<(usize, usize)>> {
+    fn find(&self, text: &str, from: usize) -> Result<Option<(usize, usize)>> {
         let mut at = from;
         loop {
-            if clock.is_multiple_of(SEARCHES) {
-                limits::check_time()?;
-            }
-            *clock += 1;
+            limits::check_time()?;
             let found = self.regex.find_from_pos(text, at);
             let found = found.map_err(|_| limits::fail("a pattern takes too many steps on a text"))?;
             match found {
@@ -91,9 +86,9 @@ impl Splits for &Pattern {
             return Ok(vec![((0, 0), false)]);
         }
         let (mut pieces, mut covered) = (Vec::new(), 0);
-        let (mut from, mut last, mut clock) = (0, None, 0);
+        let (mut from, mut last) = (0, None);
         while from <= text.len() {
-            let Some((start, end)) = self.find(text, from, &mut clock)? else { break };
+            let Some((start, end)) = self.find(text, from)? else { break };
             from = if start == end { next(text, end) } else { end };
             if start == end && last == Some(end) {
                 continue;
