@@ -42,6 +42,25 @@ impl BitWriter {
         }
     }
 
+    /// Appends the low `bits` bits of each value; `bits` is at most 32.
+    pub fn put_all(&mut self, values: &[i32], bits: u32) {
+        // Eight fields are as many bytes as a field has bits. They are joined at once if two halves of them fit into
+        // 64 bits each.
+        let (groups, rest) = if self.held == 0 && bits <= 16 { values.as_chunks::<8>() } else { (&[][..], values) };
+        let mask = ((1u64 << bits) - 1) as u32;
+        let joined = |half: &[i32]| half.iter().rev().fold(0, |all, &v| all << bits | u64::from(v as u32 & mask));
+        let mut end = self.bytes.len();
+        self.bytes.resize(end + groups.len() * bits as usize + 16, 0);
+        for group in groups {
+            let (first, second) = group.split_at(4);
+            let word = u128::from(joined(first)) | u128::from(joined(second)) << (4 * bits);
+            self.bytes[end..end + 16].copy_from_slice(&word.to_le_bytes());
+            end += bits as usize;
+        }
+        self.bytes.truncate(end);
+        rest.iter().for_each(|&value| self.put(value as u32, bits));
+    }
+
     /// Pads the string with 0 bits to a byte.
     pub fn align(&mut self) {
         let bytes = self.hold.to_le_bytes();
@@ -116,6 +135,22 @@ mod tests {
             }
             prop_assert_eq!(reader.bytes_read(), bytes.len());
             prop_assert_eq!(reader.take(8), None);
+        }
+
+        #[test]
+        fn many_fields_at_once(
+            lists in prop::collection::vec((0u32..=32, prop::collection::vec(any::<i32>(), 0..40)), 0..5),
+        ) {
+            let (mut one_by_one, mut at_once) = (BitWriter::default(), BitWriter::default());
+            for (bits, values) in &lists {
+                values.iter().for_each(|&value| one_by_one.put(value as u32, *bits));
+                at_once.put_all(values, *bits);
+                if bits % 2 == 0 {
+                    one_by_one.align();
+                    at_once.align();
+                }
+            }
+            prop_assert_eq!(at_once.finish(), one_by_one.finish());
         }
     }
 }

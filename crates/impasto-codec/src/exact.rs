@@ -49,6 +49,7 @@ pub fn element(layout: FloatLayout, r: i32, z: i32, p: u32, u: i32) -> u32 {
 }
 
 /// Returns the `u` nearest to 0 that gives `element`: the inverse of [`element()`].
+#[inline(always)]
 pub fn residual(layout: FloatLayout, r: i32, z: i32, p: u32, element: u32) -> i32 {
     let (magnitude, sign) = (layout.magnitude(element), layout.sign(element));
     if z == 0 {

@@ -23,6 +23,7 @@ pub fn fine(factor: u8, coarse: i32, d: i32) -> i32 {
 }
 
 /// Returns the `d` that gives `fine`: the inverse of [`fine()`].
+#[inline(always)]
 pub fn residual(factor: u8, coarse: i32, fine: i32) -> i32 {
     let d = fine.wrapping_sub(coarse.wrapping_mul(factor.into()));
     if coarse < 0 { d.wrapping_neg() } else { d }
@@ -32,6 +33,14 @@ at_each_isa! {
     /// Replaces the groups of a row by classes. `coarse`: the integers of the row in the layer below.
     pub(crate) fn classes_of_row(groups: &mut [i32], coarse: &[i32]) {
         groups.iter_mut().zip(coarse).for_each(|(group, &coarse)| *group = class(*group, coarse));
+    }
+}
+
+at_each_isa! {
+    /// Computes the residuals that turn the integers of a row in the layer below into those of this layer.
+    pub(crate) fn residuals_of_row(factor: u8, coarse: &[i32], fine: &[i32], out: &mut [i32]) {
+        let integers = coarse.iter().zip(fine);
+        out.iter_mut().zip(integers).for_each(|(d, (&coarse, &fine))| *d = residual(factor, coarse, fine));
     }
 }
 

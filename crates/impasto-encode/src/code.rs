@@ -18,8 +18,9 @@ use crate::tools::{Lattice, Tile, code_exact, code_lossy};
 pub const PIECE: u64 = 4 << 20;
 /// The asset that may have a compiled form.
 const TOKENIZER: &str = "tokenizer.json";
-/// Zstandard compression level for assets, which are small and always read whole.
+/// Zstandard compression levels for assets. A lossy file takes long to encode, and assets are a larger part of it.
 const ASSET_LEVEL: i32 = 18;
+const EXACT_ASSET_LEVEL: i32 = 9;
 /// Tiles that are coded before any of them is written; bounds memory for large tensors.
 const BATCH: usize = 64;
 
@@ -53,21 +54,22 @@ pub fn code_assets(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<Cod
     let headers = shards.map(|shard| (format!("{}{HEADER_SUFFIX}", shard.name()), shard.header()));
     let kept = checkpoint.assets().iter().filter(|asset| exact || !asset.name.ends_with(".safetensors.index.json"));
     let assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
-    let coded = assets.into_par_iter().map(|(name, bytes)| code_asset(name, bytes));
+    let level = if exact { EXACT_ASSET_LEVEL } else { ASSET_LEVEL };
+    let coded = assets.into_par_iter().map(|(name, bytes)| code_asset(name, bytes, level));
     let mut coded = coded.collect::<Result<Vec<_>, _>>()?;
     let tokenizer = coded.iter().find(|asset| asset.name == TOKENIZER);
     if let Some((tokenizer, form)) = tokenizer.zip(options.compiled_tokenizer.as_deref()) {
         // It says which tokenizer.json it is of, by the hashes of its units.
         let hashes = tokenizer.pieces.iter().flat_map(|(_, unit)| unit_hash(unit));
         let bytes: Vec<u8> = hashes.chain(form.iter().copied()).collect();
-        coded.push(code_asset(format!("{TOKENIZER}{COMPILED_SUFFIX}"), &bytes)?);
+        coded.push(code_asset(format!("{TOKENIZER}{COMPILED_SUFFIX}"), &bytes, level)?);
     }
     coded.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(coded)
 }
 
-fn code_asset(name: String, bytes: &[u8]) -> Result<CodedAsset, EncodeError> {
-    let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, ASSET_LEVEL));
+fn code_asset(name: String, bytes: &[u8], level: i32) -> Result<CodedAsset, EncodeError> {
+    let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, level));
     let pieces = pieces.collect::<Result<Vec<_>, _>>();
     let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
     Ok(CodedAsset { name, length: bytes.len() as u64, pieces })

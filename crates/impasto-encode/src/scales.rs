@@ -3,6 +3,7 @@
 //! Sums have a fixed order (rows within chunks of [`CHUNK`], then chunks), so they do not depend on the number of
 //! threads.
 
+use impasto_core::{Isa, at_each_isa};
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
@@ -88,25 +89,49 @@ fn pass(matrix: &MatrixView, columns: &[f64]) -> Sums {
 
 fn sums(matrix: &MatrixView, rows: std::ops::Range<usize>, inverse: &[f64]) -> Sums {
     let mut sums = Sums { rows: Vec::new(), columns: vec![0.0; matrix.columns], square: 0.0, non_finite: 0 };
-    let mut w = Vec::new();
+    let (isa, mut w) = (Isa::best(), Vec::new());
     for r in rows {
         matrix.weights(r, &mut w);
-        for w in &mut w {
-            if !w.is_finite() {
-                sums.non_finite += 1;
-                *w = 0.0;
-            }
-        }
-        let row: f64 = w.iter().zip(inverse).map(|(&w, &c)| f64::from(w) * f64::from(w) * c).sum();
-        let row = row / matrix.columns.max(1) as f64;
+        let (square, weighted, non_finite) = squares(isa, &mut w, inverse);
+        let row = weighted / matrix.columns.max(1) as f64;
         sums.rows.push(row);
-        let per_row = if row > 0.0 { 1.0 / row } else { 0.0 };
-        for (sum, &w) in sums.columns.iter_mut().zip(&w) {
-            *sum += f64::from(w) * f64::from(w) * per_row;
+        sums.square += square;
+        sums.non_finite += non_finite;
+        if row > 0.0 {
+            add_squares(isa, &w, 1.0 / row, &mut sums.columns);
         }
-        sums.square += w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
     }
     sums
+}
+
+/// Partial sums of a row, so that the compiler can use vectors without a change of the order of any sum.
+const LANES: usize = 16;
+
+at_each_isa! {
+    /// Replaces weights that are not finite by 0. Returns the sum of squares of a row, the same with weights `inverse`,
+    /// and the number of weights replaced.
+    fn squares(w: &mut [f32], inverse: &[f64]) -> (f64, f64, u64) {
+        let (mut plain, mut weighted, mut non_finite) = ([0.0; LANES], [0.0; LANES], 0);
+        for (w, inverse) in w.chunks_mut(LANES).zip(inverse.chunks(LANES)) {
+            let sums = plain.iter_mut().zip(&mut weighted);
+            for ((w, &inverse), (plain, weighted)) in w.iter_mut().zip(inverse).zip(sums) {
+                let finite = w.is_finite();
+                non_finite += u32::from(!finite);
+                *w = if finite { *w } else { 0.0 };
+                let square = f64::from(*w) * f64::from(*w);
+                *plain += square;
+                *weighted += square * inverse;
+            }
+        }
+        (plain.iter().sum(), weighted.iter().sum(), non_finite.into())
+    }
+}
+
+at_each_isa! {
+    /// Adds the squares of a row, times `factor`, to the sums of the columns.
+    fn add_squares(w: &[f32], factor: f64, columns: &mut [f64]) {
+        columns.iter_mut().zip(w).for_each(|(sum, &w)| *sum += f64::from(w) * f64::from(w) * factor);
+    }
 }
 
 #[cfg(test)]

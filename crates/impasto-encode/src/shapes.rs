@@ -53,7 +53,6 @@ pub fn best_shape(counts: &Counts) -> (Shape, u64) {
 #[cfg(test)]
 mod tests {
     use impasto_codec::Kind;
-    use impasto_codec::class::class;
     use impasto_codec::rans::{LANES, encode_segment};
     use impasto_codec::sink::SymbolSink;
 
@@ -77,9 +76,7 @@ mod tests {
                 .collect();
             let mut counts = Counts::new(kind);
             for (&row, values) in rows.iter().zip(values.chunks_exact(columns.len())) {
-                for (&column, &value) in columns.iter().zip(values) {
-                    counts.symbol(class(kind, row, column), value);
-                }
+                counts.symbols(&columns.iter().map(|&column| row + column).collect::<Vec<_>>(), values);
             }
             let (shape, bits) = best_shape(&counts);
             let (tables, spelled) = match shape {

@@ -3,7 +3,7 @@
 use impasto_core::varint;
 
 use super::LANES;
-use crate::class::{Class, Kind, class};
+use crate::class::{Class, Kind};
 use crate::sink::{CodingTables, Recorder, SymbolSink};
 use crate::tables::{ESCAPE, Frequencies};
 
@@ -24,10 +24,10 @@ pub struct Segment {
 pub fn symbol(class: Class, value: i32) -> (usize, u32) {
     let b = class.low_bits;
     let shifted = value.wrapping_add((1 << b) >> 1);
-    match usize::try_from((shifted >> b).wrapping_sub(class.offset)) {
-        Ok(s) if s < ESCAPE => (s, shifted as u32 & ((1 << b) - 1)),
-        _ => (ESCAPE, 0),
-    }
+    let (symbol, low) = ((shifted >> b).wrapping_sub(class.offset) as u32, shifted as u32 & ((1 << b) - 1));
+    // Without a branch, so that loops over many values become vectors. Negative symbols are above all others here.
+    let is_escape = symbol >= ESCAPE as u32;
+    (if is_escape { ESCAPE } else { symbol as usize }, if is_escape { 0 } else { low })
 }
 
 /// Returns the integer that is stored as a varint for an escape (SPEC 8.5).
@@ -61,9 +61,8 @@ pub fn encode_segment(
     let tables = CodingTables::new(kind, tables);
     let mut recorder = Recorder::new(&tables, columns.len(), values.len());
     for (&row, values) in rows.iter().zip(values.chunks(columns.len().max(1))) {
-        for (&column, &value) in columns.iter().zip(values) {
-            recorder.symbol(class(kind, row, column), value);
-        }
+        let classes: Vec<i32> = columns.iter().map(|&column| row + column).collect();
+        recorder.symbols(&classes, values);
         recorder.end_row();
     }
     recorder.segment()

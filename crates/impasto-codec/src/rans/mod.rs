@@ -8,9 +8,11 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod code;
 mod encode;
 mod scalar;
 
+pub(crate) use code::{Coded, code};
 pub use encode::{Segment, encode_segment, escape_code, escape_value, symbol};
 
 use crate::class::Kind;

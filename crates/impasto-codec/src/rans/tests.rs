@@ -178,7 +178,7 @@ fn columns_can_change_from_row_to_row() {
         let coder = CodingTables::new(kind, &tables);
         let mut recorder = Recorder::new(&coder, width, values.len());
         for (r, values) in values.chunks_exact(width).enumerate() {
-            values.iter().enumerate().for_each(|(c, &v)| recorder.symbol(crate::class::class(kind, class(r, c), 0), v));
+            recorder.symbols(&(0..width).map(|c| class(r, c)).collect::<Vec<_>>(), values);
             recorder.end_row();
         }
         let segment = recorder.segment().expect("escapes have frequencies");

@@ -3,9 +3,10 @@
 use impasto_core::varint;
 
 use super::SymbolSink;
-use crate::class::{Class, Kind};
-use crate::rans::{LANES, escape_code, symbol};
-use crate::tables::{COST_ONE, ESCAPE, Frequencies, SYMBOLS, symbol_cost};
+use super::slot::in_batches;
+use crate::class::Kind;
+use crate::rans::{LANES, escape_code};
+use crate::tables::{COST_ONE, ESCAPE, Frequencies, symbol_cost};
 
 /// Code lengths of all symbols in all tables of a kind.
 pub struct Prices {
@@ -126,27 +127,27 @@ impl<'a> Cost<'a> {
 }
 
 impl SymbolSink for Cost<'_> {
-    #[inline(always)]
-    fn symbol(&mut self, class: Class, value: i32) {
-        let (s, _) = symbol(class, value);
-        let prices = &self.prices.of[class.table * SYMBOLS..][..SYMBOLS];
-        let mut price = prices[s];
-        if s == ESCAPE || price == NO_CODE {
-            price = prices[ESCAPE];
-            self.stuck |= price == NO_CODE;
-            self.escape_bytes += varint::len(escape_code(self.prices.kind, value)) as u64;
-        }
-        self.lanes[self.lane] += u64::from(price) + u64::from(class.low_bits) * COST_ONE;
-        self.lane = (self.lane + 1) % LANES;
-        self.symbols[class.low_bits as usize & 7] += 1;
+    fn symbols(&mut self, classes: &[i32], values: &[i32]) {
+        let Prices { kind, of } = self.prices;
+        in_batches(*kind, classes, values, |slots, values| {
+            for (slot, &value) in slots.iter().zip(values) {
+                let mut price = of[slot.index()];
+                if slot.is_escape() || price == NO_CODE {
+                    price = of[slot.index() | ESCAPE];
+                    self.stuck |= price == NO_CODE;
+                    self.escape_bytes += varint::len(escape_code(*kind, value)) as u64;
+                }
+                self.lanes[self.lane] += u64::from(price) + u64::from(slot.low_bits()) * COST_ONE;
+                self.lane = (self.lane + 1) % LANES;
+                self.symbols[slot.low_bits() as usize] += 1;
+            }
+        });
     }
 
-    #[inline(always)]
-    fn raw(&mut self, _: u32, bits: u32) {
-        self.plane_bits += u64::from(bits);
+    fn raw(&mut self, fields: &[i32], bits: u32) {
+        self.plane_bits += fields.len() as u64 * u64::from(bits);
     }
 
-    #[inline(always)]
     fn end_row(&mut self) {
         self.plane_bytes += self.plane_bits.div_ceil(8);
         (self.plane_bits, self.lane) = (0, 0);

@@ -3,8 +3,9 @@
 use impasto_core::varint;
 
 use super::SymbolSink;
-use crate::class::{Class, Kind};
-use crate::rans::{escape_code, symbol};
+use super::slot::in_batches;
+use crate::class::Kind;
+use crate::rans::escape_code;
 use crate::tables::{COST_ONE, ESCAPE, Frequencies, SYMBOLS, fit, symbol_cost};
 
 /// Number of occurrences of each symbol in each table.
@@ -75,23 +76,24 @@ impl Counts {
 }
 
 impl SymbolSink for Counts {
-    #[inline(always)]
-    fn symbol(&mut self, class: Class, value: i32) {
-        let (symbol, _) = symbol(class, value);
-        self.symbols[class.table][symbol] += 1;
-        self.raw_bits += u64::from(class.low_bits);
-        if symbol == ESCAPE {
-            self.escape_bytes += varint::len(escape_code(self.kind, value)) as u64;
-        }
+    fn symbols(&mut self, classes: &[i32], values: &[i32]) {
+        let Counts { kind, symbols, raw_bits, escape_bytes } = self;
+        let counts = symbols.as_flattened_mut();
+        in_batches(*kind, classes, values, |slots, values| {
+            slots.iter().for_each(|slot| counts[slot.index()] += 1);
+            *raw_bits += u64::from(slots.iter().map(|slot| slot.low_bits()).sum::<u32>());
+            if slots.iter().any(|slot| slot.is_escape()) {
+                let escapes = slots.iter().zip(values).filter(|(slot, _)| slot.is_escape());
+                *escape_bytes += escapes.map(|(_, &v)| varint::len(escape_code(*kind, v)) as u64).sum::<u64>();
+            }
+        });
     }
 
-    #[inline(always)]
-    fn raw(&mut self, _: u32, bits: u32) {
-        self.raw_bits += u64::from(bits);
+    fn raw(&mut self, fields: &[i32], bits: u32) {
+        self.raw_bits += fields.len() as u64 * u64::from(bits);
     }
 
     /// Does nothing: counts are of a whole tensor, while the padding of planes depends on its tiles.
-    #[inline(always)]
     fn end_row(&mut self) {}
 }
 

@@ -15,21 +15,25 @@
 mod cost;
 mod counts;
 mod record;
+mod slot;
 
 pub use cost::{Cost, Prices};
 pub use counts::Counts;
 pub use record::{Checkpoint, CodingTables, Recorder};
 
-use crate::class::Class;
-
-/// Receives the symbols of a tile, row by row, in the order in which a decoder reads them.
+/// Receives the symbols of a tile, row by row, in the order in which a decoder reads them. All symbols of a sink are of
+/// one kind.
 pub trait SymbolSink {
-    /// Receives an entropy-coded value. If it is outside the range of the symbols of its class, it is coded as an
-    /// escape.
-    fn symbol(&mut self, class: Class, value: i32);
+    /// Receives the entropy-coded values of the next elements of the row, and the sums of row class and column class
+    /// under which they are coded (`t` of SPEC 7.1, before it is clamped). A value outside the range of the symbols of
+    /// its class is coded as an escape.
+    ///
+    /// # Panics
+    /// If `classes` and `values` differ in length.
+    fn symbols(&mut self, classes: &[i32], values: &[i32]);
 
-    /// Receives the low `bits` bits of `field` (at most 32) for the plane.
-    fn raw(&mut self, field: u32, bits: u32);
+    /// Receives the low `bits` bits (at most 32) of each of the next fields of the plane.
+    fn raw(&mut self, fields: &[i32], bits: u32);
 
     /// Ends the row: the plane is padded to a byte, and the next symbol belongs to lane 0.
     fn end_row(&mut self);

@@ -1,28 +1,33 @@
 //! The coding sink: records the symbols in order, then codes them in reverse.
 
-use impasto_core::varint;
+use impasto_core::{Isa, varint};
 
 use super::SymbolSink;
+use super::slot::in_batches;
 use crate::bits::{BitMark, BitWriter};
-use crate::class::{Class, Kind};
-use crate::rans::{LANES, LOW, Segment, escape_code, symbol};
-use crate::tables::{ESCAPE, Frequencies, SYMBOLS, TABLE_BITS};
+use crate::class::Kind;
+use crate::rans::{Coded, LANES, LOW, Segment, code, escape_code};
+use crate::tables::{ESCAPE, Frequencies, SYMBOLS};
+
+/// Number of slots of the kind with the most tables.
+const SLOTS: usize = 32 * SYMBOLS;
 
 /// Frequencies of all tables of a kind, in the form for coding.
 pub struct CodingTables {
     kind: Kind,
-    /// By table and symbol: the frequency in the low half, the symbol's start in the high half.
-    slots: Vec<u32>,
+    /// By table and symbol; [`Coded::NONE`] for a symbol without a frequency, and beyond the tables.
+    slots: Box<[Coded; SLOTS]>,
 }
 
 impl CodingTables {
     /// Lays out `tables`, one for each table number of `kind`; each must sum to [`crate::tables::TOTAL`].
     pub fn new(kind: Kind, tables: &[Frequencies]) -> Self {
-        let slots = |table: &Frequencies| {
-            let starts = table.starts();
-            std::array::from_fn::<u32, SYMBOLS, _>(|s| u32::from(table.0[s]) | u32::from(starts[s]) << 16)
-        };
-        CodingTables { kind, slots: tables.iter().flat_map(slots).collect() }
+        let mut slots = Box::new([Coded::NONE; SLOTS]);
+        for (slots, table) in slots.chunks_exact_mut(SYMBOLS).zip(tables) {
+            let symbols = table.0.iter().zip(table.starts());
+            slots.iter_mut().zip(symbols).for_each(|(slot, (&frequency, start))| *slot = Coded::new(frequency, start));
+        }
+        CodingTables { kind, slots }
     }
 
     /// Returns the kind of values that the tables code.
@@ -31,18 +36,12 @@ impl CodingTables {
     }
 }
 
-/// Bit positions in a record: the end of its slot, and the start of its low bits. The number of low bits is in between.
-const SLOT_BITS: u32 = 11;
-const LOW_AT: u32 = 16;
-const ESCAPE_SLOT: usize = ESCAPE;
-
 /// Records the symbols of a tile, then codes them segment by segment.
 pub struct Recorder<'a> {
     tables: &'a CodingTables,
     width: usize,
-    /// For each element of the current segment: its slot in the tables (bits 0 to 10), the number of its low bits (11
-    /// to 13), and its low bits (from 16).
-    records: Vec<u32>,
+    /// The elements of the current segment.
+    records: Vec<Coded>,
     /// Varints of the escapes of the current segment.
     escapes: Vec<u8>,
     plane: BitWriter,
@@ -86,7 +85,8 @@ impl<'a> Recorder<'a> {
         if self.stuck {
             return None;
         }
-        let (states, words) = code(&self.tables.slots, self.width, &self.records);
+        let (mut states, mut words) = ([LOW; LANES], Vec::new());
+        code(Isa::best(), self.width, &self.records, &mut states, &mut words);
         self.records.clear();
         Some(Segment { states, words, escapes: std::mem::take(&mut self.escapes) })
     }
@@ -98,49 +98,31 @@ impl<'a> Recorder<'a> {
 }
 
 impl SymbolSink for Recorder<'_> {
-    #[inline(always)]
-    fn symbol(&mut self, class: Class, value: i32) {
-        let (s, mut low) = symbol(class, value);
-        let mut slot = class.table * SYMBOLS + s;
-        if s == ESCAPE || self.tables.slots[slot] as u16 == 0 {
-            slot |= ESCAPE_SLOT;
-            low = 0;
-            varint::write(&mut self.escapes, escape_code(self.tables.kind, value));
-            self.stuck |= self.tables.slots[slot] as u16 == 0;
-        }
-        self.records.push(slot as u32 | class.low_bits << SLOT_BITS | low << LOW_AT);
+    fn symbols(&mut self, classes: &[i32], values: &[i32]) {
+        let CodingTables { kind, slots } = self.tables;
+        in_batches(*kind, classes, values, |found, values| {
+            let start = self.records.len();
+            self.records.extend(found.iter().map(|slot| slots[slot.index()].with_low(slot.low_bits(), slot.low())));
+            let has_escape = found.iter().any(|slot| slot.is_escape());
+            if !has_escape && self.records[start..].iter().all(|record| !record.is_none()) {
+                return;
+            }
+            for ((record, slot), &value) in self.records[start..].iter_mut().zip(found).zip(values) {
+                if record.is_none() || slot.is_escape() {
+                    let escape = slots[slot.index() | ESCAPE];
+                    *record = escape.with_low(slot.low_bits(), 0);
+                    self.stuck |= escape.is_none();
+                    varint::write(&mut self.escapes, escape_code(*kind, value));
+                }
+            }
+        });
     }
 
-    #[inline(always)]
-    fn raw(&mut self, field: u32, bits: u32) {
-        self.plane.put(field, bits);
+    fn raw(&mut self, fields: &[i32], bits: u32) {
+        self.plane.put_all(fields, bits);
     }
 
-    #[inline(always)]
     fn end_row(&mut self) {
         self.plane.align();
     }
-}
-
-/// Codes records of rows of `width` in reverse, so that a decoder runs forwards. Returns the lane states and the words,
-/// in decoding order.
-fn code(slots: &[u32], width: usize, records: &[u32]) -> ([u32; LANES], Vec<u16>) {
-    let mut states = [LOW; LANES];
-    let mut words = Vec::new();
-    for row in records.chunks_exact(width.max(1)).rev() {
-        for (c, &record) in row.iter().enumerate().rev() {
-            let slot = slots[(record & ((1 << SLOT_BITS) - 1)) as usize];
-            let (frequency, start) = (slot & 0xFFFF, slot >> 16);
-            let (b, low) = (record >> SLOT_BITS & 7, record >> LOW_AT);
-            let x = &mut states[c % LANES];
-            if u64::from(*x) >= u64::from(frequency) << (32 - TABLE_BITS - b) {
-                words.push(*x as u16);
-                *x >>= 16;
-            }
-            let y = (*x / frequency) << TABLE_BITS | (start + *x % frequency);
-            *x = y << b | low;
-        }
-    }
-    words.reverse();
-    (states, words)
 }

@@ -128,7 +128,9 @@ impl<'a> TileEncoder<'a> {
         }
         for segment in &segments {
             out.extend(segment.states.iter().flat_map(|x| x.to_le_bytes()));
-            out.extend(segment.words.iter().flat_map(|w| w.to_le_bytes()));
+            let start = out.len();
+            out.resize(start + 2 * segment.words.len(), 0);
+            out[start..].as_chunks_mut().0.iter_mut().zip(&segment.words).for_each(|(b, w)| *b = w.to_le_bytes());
             out.extend(&segment.escapes);
         }
         out.extend(plane);

@@ -4,11 +4,15 @@
 //! symbols of a tensor, costs a tile, and codes it. To add a mode with classes, add a function here and a variant of
 //! [`super::Content`].
 
-use impasto_core::FloatLayout;
+use std::ops::Range;
 
-use crate::class::{Kind, class};
+use impasto_core::{FloatLayout, Isa, at_each_isa};
+
 use crate::sink::SymbolSink;
 use crate::{exact, refinement};
+
+/// Number of elements that are passed to a sink at once.
+const BATCH: usize = 256;
 
 /// Classes of a row and of the columns. The class of an element is computed from the sum of the two.
 #[derive(Clone, Copy, Debug)]
@@ -19,53 +23,83 @@ pub struct Sums<'a> {
     pub columns: &'a [i32],
 }
 
-impl Sums<'_> {
+/// What a sink receives for some neighbouring elements of a row.
+struct Batch {
+    isa: Isa,
+    classes: [i32; BATCH],
+    values: [i32; BATCH],
+    raw: [i32; BATCH],
+}
+
+impl Batch {
+    /// Passes a row to a sink. `split` fills the batch, whose classes are the sums, for the elements in a range.
+    /// `raw_bits` of each raw field go to the plane.
     #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = i32> {
-        self.columns.iter().map(|&column| self.row + column)
+    fn row(sink: &mut impl SymbolSink, sums: Sums, raw_bits: u32, split: impl Fn(&mut Batch, Range<usize>)) {
+        let mut batch = Batch { isa: Isa::best(), classes: [0; BATCH], values: [0; BATCH], raw: [0; BATCH] };
+        for (i, columns) in sums.columns.chunks(BATCH).enumerate() {
+            let n = columns.len();
+            add(batch.isa, sums.row, columns, &mut batch.classes[..n]);
+            split(&mut batch, i * BATCH..i * BATCH + n);
+            sink.symbols(&batch.classes[..n], &batch.values[..n]);
+            sink.raw(&batch.raw[..n], raw_bits);
+        }
+        sink.end_row();
+    }
+}
+
+at_each_isa! {
+    fn add(row: i32, columns: &[i32], sums: &mut [i32]) {
+        sums.iter_mut().zip(columns).for_each(|(sum, &column)| *sum = row + column);
     }
 }
 
 /// Mode float. `row` holds little-endian floats of `layout`.
-#[inline]
 pub fn float_row(sink: &mut impl SymbolSink, layout: FloatLayout, sums: Sums, row: &[u8]) {
-    match layout.size() {
-        1 => float_elements::<1>(sink, layout, sums, row),
-        2 => float_elements::<2>(sink, layout, sums, row),
-        _ => float_elements::<4>(sink, layout, sums, row),
+    Batch::row(sink, sums, layout.raw_bits(), |batch, elements| {
+        let (n, size) = (elements.len(), layout.size());
+        let row = &row[elements.start * size..elements.end * size];
+        split_floats(batch.isa, layout, row, &mut batch.values[..n], &mut batch.raw[..n]);
+    });
+}
+
+at_each_isa! {
+    fn split_floats(layout: FloatLayout, row: &[u8], values: &mut [i32], raw: &mut [i32]) {
+        match layout.size() {
+            1 => split_floats_of::<1>(layout, row, values, raw),
+            2 => split_floats_of::<2>(layout, row, values, raw),
+            _ => split_floats_of::<4>(layout, row, values, raw),
+        }
     }
-    sink.end_row();
 }
 
 #[inline(always)]
-fn float_elements<const N: usize>(sink: &mut impl SymbolSink, layout: FloatLayout, sums: Sums, row: &[u8]) {
-    for (sum, &element) in sums.iter().zip(row.as_chunks::<N>().0) {
-        let (value, raw) = layout.split(bits(element));
-        sink.symbol(class(Kind::Float, sum, 0), value as i32);
-        sink.raw(raw, layout.raw_bits());
+fn split_floats_of<const N: usize>(layout: FloatLayout, row: &[u8], values: &mut [i32], raw: &mut [i32]) {
+    for ((&element, value), raw) in row.as_chunks::<N>().0.iter().zip(values).zip(raw) {
+        let split = layout.split(bits(element));
+        (*value, *raw) = (split.0 as i32, split.1 as i32);
     }
 }
 
 /// Mode lattice. `z` holds the integers of the row; the low `plane` bits of each are raw.
-#[inline]
 pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32]) {
     let plane = u32::from(plane);
-    for (sum, &z) in sums.iter().zip(z) {
-        sink.symbol(class(Kind::Lattice, sum, 0), z >> plane);
-        sink.raw(z as u32, plane);
-    }
-    sink.end_row();
+    Batch::row(sink, sums, plane, |batch, elements| {
+        let z = &z[elements];
+        batch.raw[..z.len()].copy_from_slice(z);
+        batch.values.iter_mut().zip(z).for_each(|(value, &z)| *value = z >> plane);
+    });
 }
 
 /// Mode refinement. Codes the residuals that turn the integers `coarse` of the layer below into `fine`, whose steps are
 /// `factor` times as small.
-#[inline]
 pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse: &[i32], fine: &[i32]) {
-    for ((sum, &coarse), &fine) in sums.iter().zip(coarse).zip(fine) {
-        let class = class(Kind::Refinement, refinement::class(sum, coarse), 0);
-        sink.symbol(class, refinement::residual(factor, coarse, fine));
-    }
-    sink.end_row();
+    Batch::row(sink, sums, 0, |batch, elements| {
+        let (coarse, fine) = (&coarse[elements.clone()], &fine[elements]);
+        let n = coarse.len();
+        refinement::classes_of_row(batch.isa, &mut batch.classes[..n], coarse);
+        refinement::residuals_of_row(batch.isa, factor, coarse, fine, &mut batch.values[..n]);
+    });
 }
 
 /// The input for a row in mode exact; each field has one entry per element of the row.
@@ -81,31 +115,36 @@ pub struct ExactRow<'a> {
 
 /// Mode exact. Codes the differences between the bits of floats of `layout` and the weights of the layer below; the low
 /// `plane` bits of each are raw.
-#[inline]
 pub fn exact_row(sink: &mut impl SymbolSink, layout: FloatLayout, plane: u8, sums: Sums, row: ExactRow) {
-    match layout.size() {
-        1 => exact_elements::<1>(sink, layout, plane, sums, row),
-        2 => exact_elements::<2>(sink, layout, plane, sums, row),
-        _ => exact_elements::<4>(sink, layout, plane, sums, row),
+    let ExactRow { z, predicted, elements: floats } = row;
+    Batch::row(sink, sums, plane.into(), |batch, elements| {
+        let size = layout.size();
+        let bytes = elements.start * size..elements.end * size;
+        let row = ExactRow { z: &z[elements], predicted: &predicted[bytes.clone()], elements: &floats[bytes] };
+        let Batch { isa, classes, values, raw } = batch;
+        split_exact(*isa, layout, row, classes, raw);
+        values.iter_mut().zip(&*raw).take(row.z.len()).for_each(|(value, &raw)| *value = raw >> plane);
+    });
+}
+
+at_each_isa! {
+    /// Replaces sums of classes by classes, and writes the residuals to `residuals`.
+    fn split_exact(layout: FloatLayout, row: ExactRow, classes: &mut [i32], residuals: &mut [i32]) {
+        match layout.size() {
+            1 => split_exact_of::<1>(layout, row, classes, residuals),
+            2 => split_exact_of::<2>(layout, row, classes, residuals),
+            _ => split_exact_of::<4>(layout, row, classes, residuals),
+        }
     }
-    sink.end_row();
 }
 
 #[inline(always)]
-fn exact_elements<const N: usize>(
-    sink: &mut impl SymbolSink,
-    layout: FloatLayout,
-    plane: u8,
-    sums: Sums,
-    row: ExactRow,
-) {
-    let plane = u32::from(plane);
+fn split_exact_of<const N: usize>(layout: FloatLayout, row: ExactRow, classes: &mut [i32], residuals: &mut [i32]) {
     let floats = row.predicted.as_chunks::<N>().0.iter().zip(row.elements.as_chunks::<N>().0);
-    for ((sum, &z), (&predicted, &element)) in sums.iter().zip(row.z).zip(floats) {
+    for (((class, residual), &z), (&predicted, &element)) in classes.iter_mut().zip(residuals).zip(row.z).zip(floats) {
         let predicted = bits(predicted);
-        let residual = exact::residual(layout, sum, z, predicted, bits(element));
-        sink.symbol(class(Kind::Exact, exact::class(layout, sum, z, predicted), 0), residual >> plane);
-        sink.raw(residual as u32, plane);
+        *residual = exact::residual(layout, *class, z, predicted, bits(element));
+        *class = exact::class(layout, *class, z, predicted);
     }
 }
 

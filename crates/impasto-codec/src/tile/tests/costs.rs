@@ -146,17 +146,14 @@ fn what_cannot_be_coded_has_no_cost() {
 /// Dropping the clone of a cost, or rolling back a recording, undoes a trial completely.
 #[test]
 fn trials_are_taken_back() {
-    use crate::class::class;
     use crate::sink::{CodingTables, Recorder};
 
     let tables = parametric(Kind::Lattice, 2).expect("shape");
     let (prices, coding) = (Prices::new(Kind::Lattice, &tables), CodingTables::new(Kind::Lattice, &tables));
     let rows: Vec<Vec<i32>> = (0..8).map(|r| (0..70).map(|c| (r * 31 + c * c) % 400 - 200).collect()).collect();
     fn hand(sink: &mut impl SymbolSink, row: &[i32], t: i32) {
-        row.iter().for_each(|&z| {
-            sink.symbol(class(Kind::Lattice, t, 0), z >> 3);
-            sink.raw(z as u32, 3);
-        });
+        sink.symbols(&vec![t; row.len()], &row.iter().map(|&z| z >> 3).collect::<Vec<_>>());
+        sink.raw(row, 3);
         sink.end_row();
     }
     let (mut straight, mut tried) = (Recorder::new(&coding, 70, 0), Recorder::new(&coding, 70, 0));
@@ -165,7 +162,7 @@ fn trials_are_taken_back() {
         hand(&mut straight, row, 20);
         let before = (tried.checkpoint(), cost.fractional_bits());
         hand(&mut tried, &rows[7 - r], 3);
-        tried.raw(5, 3);
+        tried.raw(&[5], 3);
         tried.roll_back(before.0);
         hand(&mut cost.clone(), &rows[7 - r], 3);
         assert_eq!(cost.fractional_bits(), before.1);
