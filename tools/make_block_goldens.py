@@ -31,6 +31,17 @@ SCALES = {
     "Q5_K": [0, 2],
     "Q6_K": [208],
     "IQ4_NL": [0],
+    "IQ4_XS": [0],
+    "IQ1_S": [0],
+    "IQ1_M": [],
+    "IQ2_XXS": [0],
+    "IQ2_XS": [0],
+    "IQ2_S": [0],
+    "IQ3_XXS": [0],
+    "IQ3_S": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
+    "MXFP4": [],
 }
 # Zeros, least and largest subnormals, least normal, largest, infinities, quiet and signalling NaN, an ordinary one.
 EXTREMES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFD01, 0x1234]

@@ -188,7 +188,7 @@ fn gguf(folder: &Path) -> Done {
     let plain = plain.map(|dtype| TensorSpec::new(dtype.name(), dtype, [2, 3]));
     let blocks = DType::BLOCKS.map(|dtype| TensorSpec::new(dtype.name(), dtype, [2, dtype.weights() as u64]));
     let opaque = |name: &str, bytes| TensorSpec::opaque(name, [256], Opaque { name: name.into(), bytes });
-    let opaque = [opaque("IQ2_XXS", 66), opaque("GGML_99", 64), opaque("GGML_5", 10)];
+    let opaque = [opaque("Q8_K", 292), opaque("GGML_99", 64), opaque("GGML_5", 10)];
     let split: Metadata = [("split.no", 1u16), ("split.count", 3), ("split.tensors.count", 4)].into_iter().collect();
     let whole = write(&values, &plain)?;
     put(folder, "lists", &write(&lists, &blocks)?)?;

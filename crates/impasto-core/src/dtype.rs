@@ -62,8 +62,30 @@ pub enum DType {
     Q5K = 77,
     /// Block of 256 weights: 6-bit integers, 16 quantized scales.
     Q6K = 78,
+    /// Block of 256 weights: indices of groups of 8 weights in a grid, signs, 4-bit scales; 2.06 bits per weight.
+    Iq2Xxs = 80,
+    /// As IQ2_XXS, with a larger grid; 2.31 bits per weight.
+    Iq2Xs = 81,
+    /// Block of 256 weights: indices of groups of 4 weights in a grid, signs, 4-bit scales; 3.06 bits per weight.
+    Iq3Xxs = 82,
+    /// Block of 256 weights: indices of groups of 8 weights in a grid of -1, 0 and 1, 3-bit scales; 1.56 bits per weight.
+    Iq1S = 83,
     /// Block of 32 weights: 4-bit indices into a table of 16 fixed values, and a scale.
     Iq4Nl = 84,
+    /// As IQ3_XXS, with a larger grid; 3.44 bits per weight.
+    Iq3S = 85,
+    /// As IQ2_XXS, with a larger grid; 2.56 bits per weight.
+    Iq2S = 86,
+    /// Block of 256 weights: 4-bit indices into a table of 16 fixed values, 6-bit scales.
+    Iq4Xs = 87,
+    /// As IQ1_S, with more scales; 1.75 bits per weight.
+    Iq1M = 93,
+    /// Block of 256 weights: five digits of base 3 in a byte, and a scale.
+    Tq1_0 = 98,
+    /// Block of 256 weights: 2-bit integers -1, 0 and 1, and a scale.
+    Tq2_0 = 99,
+    /// Block of 32 weights: 4-bit floats (E2M1), and a power of two as the scale.
+    Mxfp4 = 103,
     /// Any other dtype, kept as bytes.
     Opaque = 127,
 }
@@ -100,7 +122,7 @@ impl DType {
     ];
 
     /// The block dtypes, in the order of their codes.
-    pub const BLOCKS: [DType; 11] = [
+    pub const BLOCKS: [DType; 22] = [
         DType::Q4_0,
         DType::Q4_1,
         DType::Q5_0,
@@ -111,7 +133,18 @@ impl DType {
         DType::Q4K,
         DType::Q5K,
         DType::Q6K,
+        DType::Iq2Xxs,
+        DType::Iq2Xs,
+        DType::Iq3Xxs,
+        DType::Iq1S,
         DType::Iq4Nl,
+        DType::Iq3S,
+        DType::Iq2S,
+        DType::Iq4Xs,
+        DType::Iq1M,
+        DType::Tq1_0,
+        DType::Tq2_0,
+        DType::Mxfp4,
     ];
 
     /// Returns the dtype with the given code in the file, if there is one.
@@ -120,11 +153,16 @@ impl DType {
         all.into_iter().find(|d| *d as u8 == code)
     }
 
+    /// Returns whether elements are blocks of weights.
+    pub fn is_block(self) -> bool {
+        Self::BLOCKS.contains(&self)
+    }
+
     /// Returns the number of weights in one element: 32 or 256 for a block dtype, otherwise 1.
     pub fn weights(self) -> usize {
         match self {
-            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Iq4Nl => 32,
-            DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => 256,
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Iq4Nl | DType::Mxfp4 => 32,
+            _ if self.is_block() => 256,
             _ => 1,
         }
     }
@@ -143,7 +181,18 @@ impl DType {
             DType::Q4K => 144,
             DType::Q5K => 176,
             DType::Q6K => 210,
+            DType::Iq2Xxs => 66,
+            DType::Iq2Xs => 74,
+            DType::Iq3Xxs => 98,
+            DType::Iq1S => 50,
             DType::Iq4Nl => 18,
+            DType::Iq3S => 110,
+            DType::Iq2S => 82,
+            DType::Iq4Xs => 136,
+            DType::Iq1M => 56,
+            DType::Tq1_0 => 54,
+            DType::Tq2_0 => 66,
+            DType::Mxfp4 => 17,
             DType::F8E4M3 | DType::F8E5M2 | DType::F8E8M0 | DType::U8 | DType::I8 | DType::Bool => 1,
             DType::F16 | DType::Bf16 | DType::U16 | DType::I16 => 2,
             DType::F32 | DType::U32 | DType::I32 => 4,
@@ -165,8 +214,18 @@ impl DType {
             DType::Q4K => "Q4_K",
             DType::Q5K => "Q5_K",
             DType::Q6K => "Q6_K",
+            DType::Iq2Xxs => "IQ2_XXS",
+            DType::Iq2Xs => "IQ2_XS",
+            DType::Iq3Xxs => "IQ3_XXS",
+            DType::Iq1S => "IQ1_S",
             DType::Iq4Nl => "IQ4_NL",
-
+            DType::Iq3S => "IQ3_S",
+            DType::Iq2S => "IQ2_S",
+            DType::Iq4Xs => "IQ4_XS",
+            DType::Iq1M => "IQ1_M",
+            DType::Tq1_0 => "TQ1_0",
+            DType::Tq2_0 => "TQ2_0",
+            DType::Mxfp4 => "MXFP4",
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::Bf16 => "BF16",

@@ -11,8 +11,8 @@ use crate::dtype::DType;
 /// opaque). Conversion is exact, except that F64 is rounded to nearest even.
 ///
 /// F8_E4M3 has no infinities and is NaN at 0x7F and 0xFF; F8_E5M2 follows the conventions of IEEE 754 (arXiv
-/// 2209.05433). An incomplete element at the end of `bytes` is ignored. The values take at most 13 bytes of memory per
-/// input byte (Q2_K).
+/// 2209.05433). An incomplete element at the end of `bytes` is ignored. The values take at most 21 bytes of memory per
+/// input byte (IQ1_S).
 pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
     let pairs = || bytes.as_chunks::<2>().0.iter();
     match dtype {
@@ -23,7 +23,7 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
         DType::F8E4M3 => out.extend(bytes.iter().map(|&b| from_e4m3(b))),
         // An F8_E5M2 is the upper byte of a binary16.
         DType::F8E5M2 => out.extend(bytes.iter().map(|&b| f16::from_le_bytes([0, b]).to_f32())),
-        _ if DType::BLOCKS.contains(&dtype) => {
+        _ if dtype.is_block() => {
             let (blocks, start) = (bytes.len() / dtype.size(), out.len());
             out.resize(start + blocks * dtype.weights(), 0.0);
             return blocks::dequantize(dtype, &bytes[..blocks * dtype.size()], &mut out[start..]);

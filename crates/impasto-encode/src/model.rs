@@ -39,7 +39,7 @@ impl<'a> Tensor<'a> {
     #[cfg(feature = "gguf")]
     fn translated(info: &'a TensorInfo, Mapped { name, change }: Mapped) -> Self {
         let mut tensor = Tensor { name, change, ..Tensor::as_it_is(info) };
-        if DType::BLOCKS.contains(&info.dtype) || change.is_within_rows() {
+        if info.dtype.is_block() || change.is_within_rows() {
             tensor.dtype = DType::F32;
         }
         tensor

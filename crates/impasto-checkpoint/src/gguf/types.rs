@@ -23,22 +23,7 @@ const BLOCK_CODE: u32 = 64;
 /// Types without a dtype: number, name, and weights and bytes of a block, as in the Python package gguf.
 ///
 /// Q8_1 is omitted: it does not occur in files, and ggml and that package disagree on its size.
-const OPAQUE: [(u32, &str, u64, u64); 14] = [
-    (15, "Q8_K", 256, 292),
-    (16, "IQ2_XXS", 256, 66),
-    (17, "IQ2_XS", 256, 74),
-    (18, "IQ3_XXS", 256, 98),
-    (19, "IQ1_S", 256, 50),
-    (21, "IQ3_S", 256, 110),
-    (22, "IQ2_S", 256, 82),
-    (23, "IQ4_XS", 256, 136),
-    (29, "IQ1_M", 256, 56),
-    (34, "TQ1_0", 256, 54),
-    (35, "TQ2_0", 256, 66),
-    (39, "MXFP4", 32, 17),
-    (40, "NVFP4", 64, 36),
-    (41, "Q1_0", 128, 18),
-];
+const OPAQUE: [(u32, &str, u64, u64); 3] = [(15, "Q8_K", 256, 292), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18)];
 
 /// Prefix of the number in the name of an unknown type.
 const NAMELESS: &str = "GGML_";
@@ -92,7 +77,7 @@ pub(super) fn number(tensor: &TensorSpec) -> Result<u32, TensorRule> {
             let known = OPAQUE.iter().find(|(_, name, ..)| *name == opaque.name).map(|(number, ..)| *number);
             known.or_else(|| opaque.name.strip_prefix(NAMELESS)?.parse().ok())
         }
-        None if DType::BLOCKS.contains(&tensor.dtype) => Some(tensor.dtype as u32 - BLOCK_CODE),
+        None if tensor.dtype.is_block() => Some(tensor.dtype as u32 - BLOCK_CODE),
         None => PLAIN.iter().find(|(_, dtype)| *dtype == tensor.dtype).map(|(number, _)| *number),
     };
     number.ok_or_else(|| TensorRule::NoSuchType { format: "GGUF", dtype: name.to_owned() })

@@ -151,8 +151,8 @@ fn what_is_written_the_package_reads() {
     metadata.insert("floats", vec![0.25f64, -1e300]);
     let opaque = |name: &str, bytes| Opaque { name: name.into(), bytes };
     let mut specs = vec![
-        TensorSpec::opaque("opaque.iq", [2, 512], opaque("IQ3_S", 440)),
-        TensorSpec::opaque("opaque.mx", [2, 64], opaque("MXFP4", 68)),
+        TensorSpec::opaque("opaque.nv", [2, 128], opaque("NVFP4", 144)),
+        TensorSpec::opaque("opaque.q8", [2, 512], opaque("Q8_K", 1168)),
         TensorSpec::new("void", DType::F16, [0, 3]),
     ];
     for dtype in DType::BLOCKS {

@@ -15,7 +15,7 @@ const PLAIN: [DType; 8] =
     [DType::F32, DType::F16, DType::Bf16, DType::F64, DType::I8, DType::I16, DType::I32, DType::I64];
 
 /// Opaque types: name, weights per block and bytes per block.
-const OPAQUE: [(&str, u64, u64); 4] = [("IQ2_XXS", 256, 66), ("MXFP4", 32, 17), ("IQ1_M", 256, 56), ("TQ1_0", 256, 54)];
+const OPAQUE: [(&str, u64, u64); 3] = [("Q8_K", 256, 292), ("NVFP4", 64, 36), ("Q1_0", 128, 18)];
 
 fn any_array(depth: u32) -> BoxedStrategy<Array> {
     use prop::collection::vec;
@@ -293,8 +293,8 @@ fn tensors_that_make_no_file_are_refused() {
         "tensor \"a\": rows of 128 weights are not whole blocks of 256"
     );
     assert_eq!(
-        refused(TensorSpec::opaque("a", [256], Opaque { name: "IQ2_XXS".into(), bytes: 65 })),
-        "tensor \"a\": the raw header has IQ2_XXS [256] of 66 bytes, the tensor to write is IQ2_XXS [256] of 65 bytes"
+        refused(TensorSpec::opaque("a", [64], Opaque { name: "NVFP4".into(), bytes: 35 })),
+        "tensor \"a\": the raw header has NVFP4 [64] of 36 bytes, the tensor to write is NVFP4 [64] of 35 bytes"
     );
     let odd: Metadata = [("general.alignment", 33u32)].into_iter().collect();
     assert_eq!(refused_with(&odd, &[]), "general.alignment must be of type u32 and a power of two, at most 65536");

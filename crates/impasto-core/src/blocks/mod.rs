@@ -9,11 +9,18 @@
 //! | | Q4_1, Q5_1 | scale x integer + minimum |
 //! | kquants | Q3_K, Q6_K | (scale x scale of the group) x integer |
 //! | | Q2_K, Q4_K, Q5_K | (scale x scale of the group) x integer - (scale of minimums x minimum of the group) |
-//! | iq4nl | IQ4_NL | scale x one of 16 fixed integers |
+//! | iq4 | IQ4_NL, MXFP4 | scale x one of 16 fixed integers |
+//! | | IQ4_XS | (scale x scale of the group) x one of 16 fixed integers |
+//! | iq | IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S | (scale x scale of the group) x integer of a grid, with a sign |
+//! | | IQ1_S, IQ1_M | (scale x scale of the group) x (integer of a grid + shift of the group) |
+//! | ternary | TQ1_0, TQ2_0 | scale x -1, 0 or 1 |
 
-mod iq4nl;
+mod grids;
+mod iq;
+mod iq4;
 mod kquants;
 mod simple;
+mod ternary;
 
 use half::f16;
 
@@ -35,7 +42,18 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> bool {
         DType::Q4K => each(bytes, out, kquants::q4_k),
         DType::Q5K => each(bytes, out, kquants::q5_k),
         DType::Q6K => each(bytes, out, kquants::q6_k),
-        DType::Iq4Nl => each(bytes, out, iq4nl::iq4_nl),
+        DType::Iq2Xxs => each(bytes, out, iq::iq2_xxs),
+        DType::Iq2Xs => each(bytes, out, iq::iq2_xs),
+        DType::Iq3Xxs => each(bytes, out, iq::iq3_xxs),
+        DType::Iq1S => each(bytes, out, iq::iq1_s),
+        DType::Iq4Nl => each(bytes, out, iq4::iq4_nl),
+        DType::Iq3S => each(bytes, out, iq::iq3_s),
+        DType::Iq2S => each(bytes, out, iq::iq2_s),
+        DType::Iq4Xs => each(bytes, out, iq4::iq4_xs),
+        DType::Iq1M => each(bytes, out, iq::iq1_m),
+        DType::Tq1_0 => each(bytes, out, ternary::tq1_0),
+        DType::Tq2_0 => each(bytes, out, ternary::tq2_0),
+        DType::Mxfp4 => each(bytes, out, iq4::mxfp4),
         _ => false,
     }
 }

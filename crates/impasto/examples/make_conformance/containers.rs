@@ -79,7 +79,7 @@ pub fn opaque() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(17));
     set.opaque("F4", "F4", vec![6, 32], 32, &random.bytes(96))?;
     set.opaque("F6_E2M3", "F6_E2M3", vec![4, 10], 64, &random.bytes(30))?;
-    set.opaque("IQ2_XXS", "IQ2_XXS", vec![2, 2, 256], 96, &random.bytes(264))?;
+    set.opaque("NVFP4", "NVFP4", vec![2, 2, 64], 96, &random.bytes(144))?;
     set.opaque("scalar", "F8_E4M3FNUZ", vec![], 1, &random.bytes(1))?;
     set.opaque("text", "GGML_41", vec![1000], 1024, &b"much the same, ".repeat(99))?;
     set.opaque("void", "C128", vec![3, 0, 5], 32, &[])?;

@@ -18,7 +18,7 @@ pub fn output<S: Source>(file: &File<S>) -> Result<Output, FileError> {
     let view = View::of_file(file)?;
     let part = |(name, origin): (&str, &crate::view::Origin)| {
         let meta = file.meta(&origin.name)?;
-        let blocks = DType::BLOCKS.contains(&meta.dtype);
+        let blocks = meta.dtype.is_block();
         if !blocks && origin.change == Change::None {
             let mut part = Part::copy(&origin.name, meta);
             part.spec.name = name.to_owned();

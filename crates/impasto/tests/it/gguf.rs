@@ -201,9 +201,9 @@ fn zoo(path: &Path) {
     }
     let weights: Vec<u8> = (0..1024 * 256).flat_map(|_| f16::from_f32(random.gaussian()).to_le_bytes()).collect();
     tensors.push((TensorSpec::new("weights", DType::F16, [1024, 256]), weights));
-    for (name, bytes) in [("IQ2_XXS", 66), ("TQ1_0", 54)] {
+    for (name, weights, bytes) in [("Q8_K", 256, 292), ("NVFP4", 64, 36)] {
         let opaque = Opaque { name: name.to_owned(), bytes };
-        let spec = TensorSpec::opaque(name, [256], opaque);
+        let spec = TensorSpec::opaque(name, [weights], opaque);
         tensors.push((spec, (0..bytes).map(|_| random.below(256) as u8).collect()));
     }
     let mut metadata = Metadata::new();
@@ -226,7 +226,7 @@ fn every_type_survives_also_of_unknown_models() {
     assert!(error.to_string().contains("config.json"), "{error}");
     // In a lossy file, only floats change.
     let lossy = encoded(&model, &folder, Target::BitsPerWeight(19.2));
-    for name in ["I8.70", "I32.3", "IQ2_XXS", "TQ1_0"] {
+    for name in ["I8.70", "I32.3", "Q8_K", "NVFP4"] {
         let bytes = |file: &File| file.tensor(name).expect("a tensor").bytes().expect("bytes");
         assert_eq!(bytes(&lossy), bytes(&file), "{name}");
     }
