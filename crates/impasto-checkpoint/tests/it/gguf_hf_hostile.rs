@@ -336,11 +336,11 @@ fn assets_that_gguf_cannot_say_are_refused_by_name() {
         ("llama3", 0, "/model_type", json!("mamba"), "model_type \"mamba\" has no known GGUF form"),
         ("llama3", 0, "/hidden_size", json!(null), "config.json: \"hidden_size\" is missing"),
         ("llama3", 0, "/num_attention_heads", json!(0), "config.json: \"num_attention_heads\" is 0"),
-        ("llama3", 0, "/hidden_act", json!("relu"), "activation \"relu\""),
+        ("llama3", 0, "/hidden_act", json!("relu"), "\"hidden_act\": \"relu\""),
         ("llama3", 0, "/vocab_size", json!(100), "has no id below 100, the rows of the embedding"),
-        ("llama3", 0, "/rope_parameters/rope_type", json!("dynamic"), "rotary scaling of type \"dynamic\""),
+        ("llama3", 0, "/rope_parameters/rope_type", json!("dynamic"), "\"rope_type\": \"dynamic\""),
         ("llama3", 0, "/quantization_config", json!({}), "a checkpoint with a quantization_config"),
-        ("qwen2", 0, "/use_sliding_window", json!(true), "a sliding window"),
+        ("qwen2", 0, "/use_sliding_window", json!(true), "\"use_sliding_window\": true"),
         ("phi3", 0, "/rope_parameters/long_factor", json!([1.0]), "\"long_factor\" has 1 entries, 3 are needed"),
         ("llama3", 0, "/rms_norm_eps", json!(1e60), "\"attention.layer_norm_rms_epsilon\" is 1e60"),
         (
@@ -350,7 +350,7 @@ fn assets_that_gguf_cannot_say_are_refused_by_name() {
             json!([1.0, -2.0, 3.0]),
             "\"long_factor\" has a factor that is not",
         ),
-        ("gemma3", 0, "/query_pre_attn_scalar", json!(7), "query_pre_attn_scalar 7: GGUF cannot store it"),
+        ("gemma3", 0, "/query_pre_attn_scalar", json!(7), "\"query_pre_attn_scalar\" 7: GGUF cannot store it"),
         ("llama3", 1, "/normalizer", json!({"type": "Lowercase"}), "no known GGUF name for the normalizer"),
         (
             "llama3",

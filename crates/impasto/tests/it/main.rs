@@ -3,6 +3,7 @@
 mod bands;
 mod calibration;
 mod cancel;
+mod config_matrix;
 mod conformance;
 mod cuts;
 mod damage;

@@ -12,6 +12,8 @@ use super::sizes::Heads;
 /// Default theta of Gemma 3's global blocks and of SmolLM 3, as in transformers.
 const GEMMA3_THETA: f64 = 1e6;
 const SMOLLM3_THETA: f64 = 2e6;
+/// Default context length of Phi 3 in training.
+const PHI3_ORIGINAL: u32 = 4096;
 
 /// The rotary part of `config.json`, in either form: fields at the top level (`rope_theta`, `rope_scaling`), or
 /// `rope_parameters`, which for Gemma 3 has a part for each kind of attention.
@@ -75,9 +77,11 @@ pub(super) fn write(config: &Object, architecture: Architecture, made: &mut From
     }
     let context = config.u32("max_position_embeddings")?;
     let context = config.needed("max_position_embeddings", context)?;
-    let original = match rotary.scaling.as_ref().map_or(Ok(None), |s| s.u32("original_max_position_embeddings"))? {
+    // As in transformers, whose class for Phi 3 always has the field at the top level.
+    let usual = (architecture == Phi3).then_some(PHI3_ORIGINAL);
+    let original = match config.u32("original_max_position_embeddings")?.or(usual) {
         Some(original) => Some(original),
-        None => config.u32("original_max_position_embeddings")?,
+        None => rotary.scaling.as_ref().map_or(Ok(None), |s| s.u32("original_max_position_embeddings"))?,
     };
     if architecture == Phi3 {
         made.set(architecture, "rope.scaling.original_context_length", original.unwrap_or(context));
@@ -119,7 +123,7 @@ pub(super) fn write(config: &Object, architecture: Architecture, made: &mut From
             yarn(&scaling, architecture, factor()?, made)?;
         }
         other => {
-            let what = format!("rotary scaling of type \"{other}\" for the architecture {}", architecture.gguf_name());
+            let what = format!("\"rope_type\": \"{other}\" for the architecture {}", architecture.gguf_name());
             return Err(TranslationRule::unsupported(what));
         }
     }

@@ -72,6 +72,7 @@ pub(super) fn write(
         return Err(config.broken("num_hidden_layers", format!("is {blocks}, more than {MAX_BLOCKS}")));
     }
     check_activation(config, architecture)?;
+    check_llama_cpp(config, architecture, &heads)?;
     let eps = config.f64("rms_norm_eps")?.unwrap_or(if architecture == Phi3 { 1e-5 } else { 1e-6 });
 
     let mut set = |key: &str, value: u32| made.set(architecture, key, value);
@@ -104,9 +105,31 @@ pub(super) fn write(
     Ok(rows)
 }
 
-/// Returns the window of local attention; if absent, the default of the configuration class in transformers.
+/// Checks what llama.cpp takes for granted: the tensors of an architecture and their shapes.
+fn check_llama_cpp(config: &Object, architecture: Architecture, heads: &Heads) -> Result<(), TranslationRule> {
+    let name = architecture.gguf_name();
+    for key in ["attention_bias", "mlp_bias"] {
+        if architecture != Llama && config.bool(key)? == Some(true) {
+            let what = format!("\"{key}\": true, since llama.cpp does not have all these biases for {name}");
+            return Err(TranslationRule::unsupported(what));
+        }
+    }
+    let Heads { count, dim, hidden, .. } = *heads;
+    if matches!(architecture, Qwen2 | Phi3) && u64::from(count) * u64::from(dim) != u64::from(hidden) {
+        let what = format!(
+            "\"num_attention_heads\" {count} times \"head_dim\" {dim} is not \"hidden_size\" {hidden}, as llama.cpp \
+             requires for {name}"
+        );
+        return Err(TranslationRule::unsupported(what));
+    }
+    Ok(())
+}
+
+/// Returns the window of local attention; if absent, the default of the configuration class in transformers, which
+/// ignores the key for Llama.
 fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
     let usual = match config.str("model_type")? {
+        Some("llama") => return Ok(None),
         Some("mistral" | "gemma2" | "gemma3_text") if !config.says("sliding_window") => Some(4096),
         _ => None,
     };
@@ -115,7 +138,8 @@ fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
 
 fn no_window(config: &Object) -> Result<(), TranslationRule> {
     if config.bool("use_sliding_window")?.unwrap_or(false) {
-        return Err(TranslationRule::unsupported("a sliding window, which GGUF cannot express for this architecture"));
+        let what = "\"use_sliding_window\": true, which GGUF cannot express for this architecture";
+        return Err(TranslationRule::unsupported(what));
     }
     Ok(())
 }
@@ -125,15 +149,15 @@ fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
     no_window(config)?;
     let interval = config.u32("no_rope_layer_interval")?.unwrap_or(4);
     let fixed = || serde_json::json!(positioned_blocks(blocks.into()));
-    let fits = match config.get("no_rope_layers") {
-        Some(list) => *list == fixed(),
-        None => interval == 4,
+    let (key, fits) = match config.get("no_rope_layers") {
+        Some(list) => ("no_rope_layers", *list == fixed()),
+        None => ("no_rope_layer_interval", interval == 4),
     };
     if fits {
-        Ok(())
-    } else {
-        Err(TranslationRule::unsupported("rotary positions omitted in blocks other than every fourth"))
+        return Ok(());
     }
+    let what = format!("\"{key}\" that omits rotary positions in other blocks than every fourth, as llama.cpp does");
+    Err(TranslationRule::unsupported(what))
 }
 
 /// Returns a required count, which must not be 0.
@@ -146,15 +170,16 @@ fn count(config: &Object, key: &str) -> Result<u32, TranslationRule> {
 
 /// Checks the activation: GGUF does not store it, since each architecture has its own.
 fn check_activation(config: &Object, architecture: Architecture) -> Result<(), TranslationRule> {
-    let activation = match config.str("hidden_activation")? {
-        Some(activation) => Some(activation),
-        None => config.str("hidden_act")?,
+    let (key, activation) = match config.str("hidden_activation")? {
+        Some(activation) => ("hidden_activation", Some(activation)),
+        None => ("hidden_act", config.str("hidden_act")?),
     };
     // Gemma's first configurations say gelu but mean the tanh approximation.
     let usual: &[&str] = if architecture.is_gemma() { &["gelu_pytorch_tanh", "gelu"] } else { &["silu"] };
     match activation {
         Some(activation) if !usual.contains(&activation) => {
-            Err(TranslationRule::unsupported(format!("activation \"{activation}\"")))
+            let what = format!("\"{key}\": \"{activation}\", since llama.cpp always uses {} here", usual[0]);
+            Err(TranslationRule::unsupported(what))
         }
         _ => Ok(()),
     }
@@ -173,7 +198,10 @@ fn gemma(
     let implied = if u64::from(blocks) == large { heads.hidden / heads.count } else { heads.dim };
     let scale = config.f64("query_pre_attn_scalar")?.unwrap_or(256.0);
     if scale != f64::from(implied) {
-        let what = format!("query_pre_attn_scalar {scale}: GGUF cannot store it, and llama.cpp uses {implied}");
+        let what = format!(
+            "\"query_pre_attn_scalar\" {scale}: GGUF cannot store it, and llama.cpp uses {implied}, which follows from \
+             \"head_dim\" or \"hidden_size\""
+        );
         return Err(TranslationRule::unsupported(what));
     }
     if config.bool("use_bidirectional_attention")?.unwrap_or(false) {
