@@ -139,6 +139,19 @@ def broken_containers():
     file = floats()
     file.units.pop(0)
     put(BROKEN, "3.6.3-no-head", file)
+    # Each unit is valid; together they expand to a little more than 2^28 bytes.
+    zeros = frame(b"\xa0" + struct.pack("<I", 1 << 24), *[(0, 1 << 17)] * 128)
+
+    def expanding(tiles, ties):
+        def add(file):
+            file.tensor("x", "U8", [tiles, 1 << 24], 1, 1, 1 << 24)
+            for tile in range(tiles):
+                file.unit(2, tile, ZSTD, zeros)
+            for tie in range(ties):
+                file.tensor(f"y{tie}", "U8", [tiles, 1 << 24], 1, 1, 1 << 24, tied=3)
+        return add
+    broken("11.3-tiles", expanding(17, 0))
+    broken("11.3-ties", expanding(4, 4))
     broken("11.2-damaged", lambda file: file.build()[:-1] + b"x")
 
 

@@ -99,8 +99,8 @@ def align(position):
     return ceil_div(position, 16) * 16
 
 
-def read_file(data):
-    """Objects and units of the file: clauses 2 and 3."""
+def read_file(data, allow_expansion=False):
+    """Objects and units of the file: clauses 2 and 3, and the bound of 11.3."""
     need(data[:8] == b"\x89IMP\r\n\x1a\n", "2.1", "not an Impasto file")
     header = Reader(data[8:64], "2", "the file header")
     major, _minor, flags = (header.number(code) for code in "HHI")
@@ -119,7 +119,27 @@ def read_file(data):
         end = unit.start + unit.length
         unit.present = end <= min(len(data), file_length)
     need(file_length == end, "2.5", f"file_length is {file_length}, but the last unit ends at {end}")
+    expanded = expanded_bytes(objects)
+    held = 64 + manifest_length + sum(unit.length for unit in units if unit.present)
+    need(allow_expansion or expanded <= max(1 << 28, 512 * held), "11.3",
+         f"the file's {held} bytes expand to {expanded}, which --allow-expansion allows")
     return objects, units
+
+
+def expanded_bytes(objects):
+    """What the units that are present expand to: 11.3."""
+    total, base = 0, {}
+    for obj in objects:
+        if not obj.known:
+            continue
+        base[obj] = base.get(obj.tied, 0)
+        total += base[obj]  # of a tied tensor: it has no units of its own
+        for (layer, is_head, tile), unit in obj.units.items():
+            if unit.present:
+                height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
+                base[obj] += 0 if layer else height * width * obj.size
+                total += 1 << 16 if is_head else height * width * obj.size
+    return total
 
 
 # ------------------------------------------------------------------------------------------------------- 3 Manifest

@@ -68,10 +68,10 @@ def file_path(folder, name):
     return folder / file
 
 
-def decode(data):
+def decode(data, allow_expansion=False):
     """Decode a file: yields its objects in order, each with its bytes or the reason why there are none."""
     shapes = read_shapes(TABLES.read_text(encoding="utf-8"))
-    objects, _ = read_file(data)
+    objects, _ = read_file(data, allow_expansion)
     sources = {obj.tied for obj in objects if obj.tied}
     kept = {}  # contents that a tied tensor needs again
     for obj in objects:
@@ -90,10 +90,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Decode an Impasto file slowly and check it against docs/SPEC.md.")
     parser.add_argument("file", type=Path)
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="also write the decoded bytes here")
+    parser.add_argument("--allow-expansion", action="store_true", help="read a file that expands beyond SPEC 11.3")
     options = parser.parse_args(arguments)
     missing = set()
     try:
-        for obj, content in decode(options.file.read_bytes()):
+        for obj, content in decode(options.file.read_bytes(), options.allow_expansion):
             if isinstance(content, str):
                 missing.add(content)
                 print(f"{safe(obj.name, '/')} is {content}", file=sys.stderr)

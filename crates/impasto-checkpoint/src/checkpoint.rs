@@ -39,7 +39,8 @@ impl Checkpoint {
     /// included. Any part of a split GGUF opens all parts. A single safetensors file has no assets; if there are
     /// some in its folder, a note says so. Those of a GGUF come from its metadata only.
     ///
-    /// The files are mapped, and must not change while the checkpoint is open.
+    /// The files are mapped, and must not change while the checkpoint is open. If one becomes shorter,
+    /// [`Checkpoint::check`] returns an error.
     ///
     /// # Errors
     /// On an I/O error, or if a file violates a rule of its format.
@@ -87,6 +88,26 @@ impl Checkpoint {
     /// May panic if the tensor belongs to another checkpoint.
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
         self.shards[tensor.shard].bytes(tensor)
+    }
+
+    /// Returns an error if a file became shorter, so that [`Checkpoint::bytes`] may have been zeros. Users of the bytes
+    /// call this when they are done, before they use results.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    pub fn check(&self) -> Result<(), CheckpointError> {
+        self.shards.iter().try_for_each(Shard::check)
+    }
+
+    /// Like [`Checkpoint::check`], for the file of a tensor of this checkpoint only.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    ///
+    /// # Panics
+    /// May panic if the tensor belongs to another checkpoint.
+    pub fn check_file_of(&self, tensor: &TensorInfo) -> Result<(), CheckpointError> {
+        self.shards[tensor.shard].check()
     }
 
     /// Advises the operating system that the bytes of a tensor of this checkpoint are not needed for now.

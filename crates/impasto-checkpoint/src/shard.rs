@@ -6,8 +6,7 @@ use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use impasto_core::files;
-use memmap2::Mmap;
+use impasto_core::files::Map;
 
 use crate::error::{CheckpointError, shown};
 use crate::gguf::Metadata;
@@ -52,7 +51,7 @@ pub struct Shard {
     name: String,
     path: PathBuf,
     format: Format,
-    map: Mmap,
+    map: Map,
     data_start: usize,
     /// The ranges of the data that belong to no tensor.
     padding: Vec<Range<u64>>,
@@ -77,22 +76,11 @@ impl Shard {
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(CheckpointError::header(&shown(path), HeaderRule::Empty));
         }
-        let map = files::map(&file).map_err(io)?;
+        let map = Map::new(&file, path).map_err(io)?;
         let file_len = map.len() as u64;
-        let (contents, data_start, alignment) = match format {
-            Format::Safetensors => {
-                let header = parse_header(&map, file_len, &shown(path))?;
-                (Contents { tensors: header.tensors, metadata: None }, header.data_start, 1)
-            }
-            #[cfg(not(feature = "gguf"))]
-            Format::Gguf => return Err(CheckpointError::NoGguf { file: shown(path) }),
-            #[cfg(feature = "gguf")]
-            Format::Gguf => {
-                let header = crate::gguf::parse_header(&map, file_len, &shown(path))?;
-                let contents = Contents { tensors: header.tensors, metadata: Some(header.metadata) };
-                (contents, header.data_start, header.alignment)
-            }
-        };
+        let parsed = parse(&map, format, &shown(path));
+        map.check().map_err(io)?;
+        let (contents, data_start, alignment) = parsed?;
         let held = file_len - data_start;
         let mut shard = Shard {
             name: name.to_owned(),
@@ -160,10 +148,33 @@ impl Shard {
         &self.data()[tensor.offsets.start as usize..tensor.offsets.end as usize]
     }
 
+    /// Returns an error if the file became shorter, so that bytes of it may have been read as zeros.
+    pub(crate) fn check(&self) -> Result<(), CheckpointError> {
+        self.map.check().map_err(|error| CheckpointError::io(&self.path, error))
+    }
+
     /// Advises the operating system that the pages of a tensor are not needed.
     pub(crate) fn release(&self, tensor: &TensorInfo) {
         let start = self.data_start as u64;
-        files::release(&self.map, start + tensor.offsets.start..start + tensor.offsets.end);
+        self.map.release(start + tensor.offsets.start..start + tensor.offsets.end);
+    }
+}
+
+/// Parses the header of a whole file. Also returns the start of the data, and the alignment of its end.
+fn parse(bytes: &[u8], format: Format, name: &str) -> Result<(Contents, u64, u64), CheckpointError> {
+    match format {
+        Format::Safetensors => {
+            let header = parse_header(bytes, bytes.len() as u64, name)?;
+            Ok((Contents { tensors: header.tensors, metadata: None }, header.data_start, 1))
+        }
+        #[cfg(not(feature = "gguf"))]
+        Format::Gguf => Err(CheckpointError::NoGguf { file: name.to_owned() }),
+        #[cfg(feature = "gguf")]
+        Format::Gguf => {
+            let header = crate::gguf::parse_header(bytes, bytes.len() as u64, name)?;
+            let contents = Contents { tensors: header.tensors, metadata: Some(header.metadata) };
+            Ok((contents, header.data_start, header.alignment))
+        }
     }
 }
 

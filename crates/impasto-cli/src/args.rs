@@ -38,6 +38,10 @@ pub struct Args {
     /// memory, or of the control group's limit].
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
+    /// Read .impasto files that expand to more than 256 MiB and more than 512 times their size. Without this, they are
+    /// refused, because a small file could take hours to decode or fill the disk.
+    #[arg(long, global = true)]
+    pub allow_expansion: bool,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,

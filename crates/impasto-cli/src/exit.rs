@@ -134,7 +134,7 @@ fn of_file(error: &FileError) -> Code {
         FileError::Threads { .. } | FileError::Codec { error: CodecError::Memory, .. } => Code::System,
         FileError::Container(error) => of_container(error),
         FileError::Checkpoint(error) => of_checkpoint(error),
-        FileError::Exists { .. } => Code::System,
+        FileError::Exists { .. } | FileError::NoMemory { .. } => Code::System,
         FileError::Budget { .. } => Code::Size,
         FileError::NoLayer { .. } | FileError::NoPart { .. } => Code::Usage,
         _ => Code::Invalid,

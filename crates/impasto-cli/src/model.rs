@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
+use impasto_container::Limits;
 use impasto_container::header::MAGIC;
 use impasto_model::WeightSource;
 use impasto_runtime::{Model, Residence, RunOptions};
@@ -17,10 +18,20 @@ use crate::output::shown;
 use crate::progress::bar;
 use crate::running::Running;
 
-/// Opens an .impasto file with the memory limit of the command line, and applies `cut`.
+/// Opens an .impasto file with the limits of the command line, and applies `cut`.
 pub fn open(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
-    let mut file = File::open(path)?;
-    file.set_memory_limit(memory_limit(args));
+    open_within(args, args.allow_expansion, path, cut)
+}
+
+/// Opens an .impasto file like [`open`], however much it expands to. For commands that do not decode.
+pub fn open_coded(args: &Args, path: &Path) -> anyhow::Result<File> {
+    open_within(args, true, path, None)
+}
+
+fn open_within(args: &Args, allow_expansion: bool, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
+    let memory = memory_limit(args);
+    let mut file = File::open_within(path, &Limits { allow_expansion, ..Limits::within(memory) })?;
+    file.set_memory_limit(memory);
     if let Some(cut) = cut {
         file.cut(cut)?;
     }

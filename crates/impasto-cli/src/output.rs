@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
+use impasto_container::Summary;
 use impasto_core::name::is_unsafe;
 
 /// Writes text to stdout. Characters from names in files that must not reach a terminal are replaced.
@@ -45,6 +46,13 @@ pub fn message(error: &anyhow::Error) -> String {
 /// Makes a name from a file safe to print on a terminal line.
 pub fn shown(name: &str) -> String {
     name.replace(is_unsafe, "\u{FFFD}")
+}
+
+/// Returns a note if a file that was written expands to more than commands read without an option.
+pub fn expansion_note(summary: &Summary) -> Option<String> {
+    let expanded = summary.expansion.expanded;
+    let is_within = summary.expansion.is_within();
+    (!is_within).then(|| format!("the file expands to {}, so reading it needs --allow-expansion", bytes(expanded)))
 }
 
 /// Writes notes to stderr: information for the user that is not an error.

@@ -7,10 +7,11 @@ fn to_planes(elements: &[u8], size: usize) -> Vec<u8> {
     (0..size).flat_map(|b| elements.iter().skip(b).step_by(size).copied()).collect()
 }
 
-fn from_planes(planes: &[u8], size: usize, out: &mut [u8]) {
-    let n = out.len() / size;
-    for (b, plane) in planes.chunks_exact(n).enumerate() {
-        for (element, &byte) in out.chunks_exact_mut(size).zip(plane) {
+/// Writes row `r` of a tile of elements of `size` bytes, given as byte planes, to `row`.
+pub fn from_planes(planes: &[u8], size: usize, r: usize, row: &mut [u8]) {
+    let width = row.len() / size;
+    for (b, plane) in planes.chunks_exact(planes.len() / size).enumerate() {
+        for (element, &byte) in row.chunks_exact_mut(size).zip(&plane[r * width..]) {
             element[b] = byte;
         }
     }
@@ -39,24 +40,23 @@ fn failed(error: std::io::Error) -> CodecError {
     if reason == memory { CodecError::Memory } else { CodecError::Zstd(reason) }
 }
 
-/// Decodes a unit in mode zstd into `out`, which holds elements of `size` bytes.
+/// Decompresses a unit in mode zstd with `wanted` bytes of elements, and returns them as byte planes.
 ///
 /// # Errors
-/// If the frame is damaged or its content is not exactly `out.len()` bytes.
-pub fn decompress(unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), CodecError> {
+/// If the frame is damaged or its content is not exactly that many bytes.
+pub fn decompress(unit: &[u8], wanted: usize) -> Result<Vec<u8>, CodecError> {
     let frame =
         zstd::zstd_safe::find_frame_compressed_size(unit).map_err(|_| CodecError::Zstd("no whole frame".into()))?;
     if frame != unit.len() {
         return Err(CodecError::TrailingBytes(unit.len() - frame, "5.1"));
     }
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(failed)?;
-    let mut planes = vec![0; out.len()];
+    let mut planes = vec![0; wanted];
     let n = decompressor.decompress_to_buffer(unit, &mut planes).map_err(failed)?;
-    if n != out.len() {
-        return Err(CodecError::Zstd(format!("the content is {n} bytes, but the tile has {}", out.len())));
+    if n != wanted {
+        return Err(CodecError::Zstd(format!("the content is {n} bytes, but the tile has {wanted}")));
     }
-    from_planes(&planes, size, out);
-    Ok(())
+    Ok(planes)
 }
 
 #[cfg(test)]
@@ -69,14 +69,18 @@ mod tests {
         fn round_trip(n in 1usize..500, size in prop::sample::select(vec![1usize, 2, 4, 8]), seed: u8) {
             let elements: Vec<u8> = (0..n * size).map(|i| (i * i % 251) as u8 ^ seed).collect();
             let unit = compress(&elements, size, 3)?;
-            let mut out = vec![0; elements.len()];
-            decompress(&unit, size, &mut out)?;
-            prop_assert_eq!(out, elements);
+            let planes = decompress(&unit, elements.len())?;
+            for rows in [1, n] {
+                let mut out = vec![0; elements.len()];
+                let rows = out.chunks_exact_mut(n / rows * size).enumerate();
+                rows.for_each(|(r, row)| from_planes(&planes, size, r, row));
+                prop_assert_eq!(&out, &elements);
+            }
         }
 
         #[test]
         fn never_panics(unit: Vec<u8>) {
-            let _ = decompress(&unit, 2, &mut [0; 64]);
+            let _ = decompress(&unit, 64);
         }
     }
 
@@ -91,11 +95,11 @@ mod tests {
     #[test]
     fn refuses_wrong_sizes() {
         let mut unit = compress(&[7; 100], 1, 3).expect("compress");
-        assert!(decompress(&unit, 1, &mut [0; 99]).is_err());
-        assert!(decompress(&unit, 1, &mut [0; 101]).is_err());
+        assert!(decompress(&unit, 99).is_err());
+        assert!(decompress(&unit, 101).is_err());
         unit.push(0);
-        assert_eq!(decompress(&unit, 1, &mut [0; 100]), Err(CodecError::TrailingBytes(1, "5.1")));
+        assert_eq!(decompress(&unit, 100), Err(CodecError::TrailingBytes(1, "5.1")));
         unit.truncate(unit.len() - 2);
-        assert!(decompress(&unit, 1, &mut [0; 100]).is_err());
+        assert!(decompress(&unit, 100).is_err());
     }
 }

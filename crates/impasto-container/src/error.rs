@@ -31,6 +31,10 @@ pub enum FormatError {
     FileLength { declared: u64, end: u64 },
     #[error("{what}: {value} is over the limit of this reader, {limit} (SPEC 11.1)")]
     OverLimit { what: &'static str, value: u64, limit: u64 },
+    #[error(
+        "it expands to {expanded} bytes, {share} of them for {name}: more than 2^28, and more than 512 times its own {present} bytes (SPEC 11.3); if you trust it, --allow-expansion lifts this bound"
+    )]
+    Expansion { expanded: u64, present: u64, name: String, share: u64 },
 
     #[error("the varint at byte {at} of the manifest is malformed (SPEC 1.2)")]
     Varint { at: usize },

@@ -27,6 +27,7 @@
 mod above;
 mod cursor;
 pub mod error;
+pub mod expansion;
 mod fields;
 pub mod geometry;
 pub mod header;
@@ -45,6 +46,7 @@ pub mod writer;
 
 pub use above::LayerUnits;
 pub use error::{ContainerError, FormatError};
+pub use expansion::Expansion;
 pub use geometry::{Matrix, MatrixError, TileRect};
 pub use header::Header;
 pub use layers::LayerMark;

@@ -1,4 +1,4 @@
-//! Limits to the memory that reading a manifest takes (SPEC 11.1).
+//! Limits to what reading a file takes (SPEC 11.1, 11.3).
 
 use crate::error::FormatError;
 
@@ -15,11 +15,30 @@ pub struct Limits {
     pub max_objects: u64,
     /// Largest total length of the names in bytes. Names share prefixes, so a few bytes can expand to 4096.
     pub max_name_bytes: u64,
+    /// Whether a file may expand to more than SPEC 11.3 allows. A small file may then take a lot of time to decode, and a
+    /// lot of disk when it is exported.
+    pub allow_expansion: bool,
 }
+
+impl Limits {
+    /// The default limits, or less, so that opening a file takes at most `memory` bytes.
+    pub fn within(memory: u64) -> Limits {
+        let most = Limits::default();
+        Limits {
+            max_manifest: most.max_manifest.min(memory / 4),
+            max_objects: most.max_objects.min(memory / 4 / OBJECT),
+            max_name_bytes: most.max_name_bytes.min(memory / 4),
+            ..most
+        }
+    }
+}
+
+/// Bytes of memory that an object takes besides its name.
+const OBJECT: u64 = 600;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_manifest: 1 << 28, max_objects: 1 << 20, max_name_bytes: 1 << 26 }
+        Limits { max_manifest: 1 << 28, max_objects: 1 << 20, max_name_bytes: 1 << 26, allow_expansion: false }
     }
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{ContainerError, FormatError, shown};
+use crate::expansion::Expansion;
 use crate::geometry::Matrix;
 use crate::header::Header;
 use crate::layers::LayerMark;
@@ -33,6 +34,7 @@ pub struct Reader<S> {
     pub(crate) layout: Layout,
     /// The choice of [`Reader::keep`], by unit.
     keep: Vec<bool>,
+    allow_expansion: bool,
 }
 
 /// Whether the bytes of a unit are available (SPEC 2.5).
@@ -75,15 +77,25 @@ impl<S: Source> Reader<S> {
     /// manifest opens too. `name` is the name of the file in messages.
     ///
     /// # Errors
-    /// If the file violates SPEC 2 to 4, 12.1 or 12.2, exceeds `limits`, or cannot be read.
+    /// If the file violates SPEC 2 to 4, 12.1 or 12.2, exceeds `limits`, among them the bound of SPEC 11.3, or cannot be
+    /// read.
     pub fn open(source: S, name: impl Into<String>, limits: &Limits) -> Result<Reader<S>, ContainerError> {
         let name = name.into();
-        match read_manifest(&source, limits) {
+        let read = read_manifest(&source, limits);
+        if let Err(error) = source.check() {
+            return Err(ContainerError::Io { file: name, error });
+        }
+        match read {
             Ok((header, manifest, layout)) => {
                 let (length, count) = (source.len(), manifest.units.len());
                 let has = |unit| layout.places().unit(unit).is_some_and(|range| source.has(&range));
                 let (present, verified) = (UnitSet::of(count, has), UnitSet::new(count));
-                Ok(Reader { source, name, length, present, verified, header, manifest, layout, keep: vec![] })
+                let allow_expansion = limits.allow_expansion;
+                let keep = vec![];
+                let reader =
+                    Reader { source, name, length, present, verified, header, manifest, layout, keep, allow_expansion };
+                reader.check_expansion()?;
+                Ok(reader)
             }
             Err(OpenError::Io(error)) => Err(ContainerError::Io { file: name, error }),
             Err(OpenError::Format(rule)) => Err(ContainerError::Format { file: name, rule }),
@@ -132,9 +144,26 @@ impl<S: Source> Reader<S> {
     }
 
     /// Asks the source again which units are available, so that units that it has received since can be read.
-    pub fn refresh(&mut self) {
+    ///
+    /// # Errors
+    /// If they expand to too much, as in [`Reader::open`].
+    pub fn refresh(&mut self) -> Result<(), ContainerError> {
         let has = |unit| self.unit_range(unit).is_some_and(|range| self.source.has(&range));
         (self.present, self.length) = (UnitSet::of(self.units().len(), has), self.source.len());
+        self.check_expansion()
+    }
+
+    /// Returns what the present units expand to.
+    pub fn expansion(&self) -> Expansion {
+        Expansion::new(&self.manifest, self.header.manifest_end(), &self.layout, |unit| self.present.contains(unit))
+    }
+
+    fn check_expansion(&self) -> Result<(), ContainerError> {
+        if self.allow_expansion {
+            return Ok(());
+        }
+        let checked = self.expansion().check(self.objects());
+        checked.map_err(|rule| ContainerError::Format { file: self.name.clone(), rule })
     }
 
     /// Returns the number of the tensor called `name`.
@@ -248,7 +277,18 @@ impl<S: Source> Reader<S> {
         }
         self.verified.remove(unit);
         let bytes = read_exact(&self.source, range.start, range.end - range.start).map_err(|error| self.io(error))?;
-        Ok(if self.is_good(unit, &bytes) { UnitHealth::Good } else { UnitHealth::Damaged })
+        let good = self.is_good(unit, &bytes);
+        self.check_source()?;
+        Ok(if good { UnitHealth::Good } else { UnitHealth::Damaged })
+    }
+
+    /// Returns an error if the source cannot stand by bytes that it returned ([`Source::check`]). Users of units call
+    /// this when they are done with them, before they use results.
+    ///
+    /// # Errors
+    /// [`ContainerError::Io`].
+    pub fn check_source(&self) -> Result<(), ContainerError> {
+        self.source.check().map_err(|error| self.io(error))
     }
 
     fn range(&self, unit: u32) -> Result<Range<u64>, ContainerError> {
@@ -272,6 +312,7 @@ impl<S: Source> Reader<S> {
             return Ok(());
         }
         if !self.is_good(unit, bytes) {
+            self.check_source()?;
             return Err(ContainerError::Damaged { file: self.name.clone(), unit, place: self.unit_place(unit) });
         }
         Ok(())

@@ -8,8 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use impasto_core::files;
-use memmap2::Mmap;
+use impasto_core::files::Map;
 
 /// Bytes with random access, readable by several threads at once.
 pub trait Source: Send + Sync {
@@ -43,6 +42,15 @@ pub trait Source: Send + Sync {
     /// as a file that is being downloaded, should override it.
     fn has(&self, range: &Range<u64>) -> bool {
         range.end <= self.len()
+    }
+
+    /// Returns an error if the source cannot stand by bytes that it returned, for example because a mapped file became
+    /// shorter. Users of borrowed bytes ask when they are done with them.
+    ///
+    /// # Errors
+    /// What happened to the source.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Advises the source that bytes will not be read again soon, so that it can free their memory. They can still be
@@ -86,6 +94,10 @@ macro_rules! through {
                 Source::has(&**self, range)
             }
 
+            fn check(&self) -> io::Result<()> {
+                Source::check(&**self)
+            }
+
             fn release(&self, range: Range<u64>) {
                 Source::release(&**self, range);
             }
@@ -102,7 +114,7 @@ through! {
 
 /// A memory-mapped file. Pages are read at the first access, and the system may evict them.
 #[derive(Debug)]
-pub struct MmapSource(Mmap);
+pub struct MmapSource(Map);
 
 impl MmapSource {
     /// Maps the file at `path`.
@@ -119,7 +131,7 @@ impl MmapSource {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let file = File::open(path)?;
-        Ok(MmapSource(files::map(&file)?))
+        Ok(MmapSource(Map::new(&file, path)?))
     }
 }
 
@@ -132,8 +144,12 @@ impl Source for MmapSource {
         self.0[..].read_at(offset, len)
     }
 
+    fn check(&self) -> io::Result<()> {
+        self.0.check()
+    }
+
     fn release(&self, range: Range<u64>) {
-        files::release(&self.0, range);
+        self.0.release(range);
     }
 }
 
@@ -207,6 +223,10 @@ impl<S: Source> Source for CountingSource<S> {
 
     fn has(&self, range: &Range<u64>) -> bool {
         self.inner.has(range)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.inner.check()
     }
 
     fn release(&self, range: Range<u64>) {

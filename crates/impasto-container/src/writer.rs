@@ -7,6 +7,7 @@ use impasto_core::Mode;
 use impasto_core::files::AtomicFile;
 
 use crate::error::{ContainerError, FormatError};
+use crate::expansion::Expansion;
 use crate::header::{Header, MAX_MANIFEST, MINOR};
 use crate::layers::{LayerMark, check_marks};
 use crate::layout::{Layout, Places, align};
@@ -41,6 +42,8 @@ pub struct Summary {
     pub unit_bytes: u64,
     /// The hash of the manifest.
     pub root: [u8; 32],
+    /// What the file expands to; readers may refuse one that is not within the bound.
+    pub expansion: Expansion,
 }
 
 /// A file that is being written. It is a temporary file in the folder of the destination, which [`Writer::finish`]
@@ -143,12 +146,14 @@ impl Writer {
             return Err(self.wrong_count(self.pushed));
         }
         let name = self.destination.display().to_string();
-        Layout::new(&self.manifest, self.manifest_length)
+        let layout = Layout::new(&self.manifest, self.manifest_length)
             .map_err(|rule| ContainerError::Format { file: name.clone(), rule })?;
-        self.commit().map_err(|error| ContainerError::Io { file: name, error })
+        let manifest_end = Header::SIZE as u64 + self.manifest_length;
+        let expansion = Expansion::new(&self.manifest, manifest_end, &layout, |_| true);
+        self.commit(expansion).map_err(|error| ContainerError::Io { file: name, error })
     }
 
-    fn commit(mut self) -> io::Result<Summary> {
+    fn commit(mut self, expansion: Expansion) -> io::Result<Summary> {
         let manifest = self.manifest.to_bytes();
         let header = Header {
             minor: MINOR,
@@ -170,6 +175,7 @@ impl Writer {
             units: self.pushed,
             unit_bytes: self.unit_bytes,
             root: header.root,
+            expansion,
         })
     }
 

@@ -19,6 +19,7 @@ use crate::statistics::Statistics;
 /// All tensors of the file.
 pub struct Inputs<'a> {
     checkpoint: &'a Checkpoint,
+    statistics: Option<&'a Statistics>,
     /// In the order of the file.
     pub tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
@@ -79,11 +80,12 @@ impl<'a> Inputs<'a> {
         let metrics = if lossless {
             vec![]
         } else {
-            let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| is_usual(t, s))?)));
+            let usual = |t: &Tensor, s: &Scales| is_usual(t, s) && !t.matrix(checkpoint).is_constant();
+            let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
         let feedbacks = Feedbacks::new(statistics);
-        Ok(Inputs { checkpoint, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
+        Ok(Inputs { checkpoint, statistics, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
     }
 
     /// Returns the number of tensors.
@@ -99,6 +101,12 @@ impl<'a> Inputs<'a> {
     /// Returns the scales of a tensor that has a float layout, is large enough and not tied.
     pub fn scales(&self, tensor: usize) -> Option<&Scales> {
         self.scales[tensor].as_ref()
+    }
+
+    /// Returns an error if a file became shorter while it was read, so that everything made from it may be wrong.
+    pub fn check(&self) -> Result<(), EncodeError> {
+        self.checkpoint.check()?;
+        self.statistics.map_or(Ok(()), Statistics::check)
     }
 
     /// Releases the mapped memory of a tensor.

@@ -51,13 +51,13 @@ pub fn encode_calibrated(
     }
     let calibrated = calibrated.filter(|_| options.target != Target::Lossless);
     if let Some(Calibrated { statistics, .. }) = calibrated
-        && statistics.info().model != model_hash(checkpoint).to_hex().as_str()
+        && statistics.info().model != model_hash(checkpoint)?.to_hex().as_str()
     {
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
-    pool.install(|| {
+    let encoded = pool.install(|| {
         let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
         else {
@@ -68,7 +68,12 @@ pub fn encode_calibrated(
         drifted(&planner, planner.find_step(planner.target_bytes())?, statistics, sequential, &file)?;
         drop(planner);
         run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), watch)?, path)
-    })
+    });
+    // That a file became shorter explains any other error.
+    if encoded.is_err() {
+        checkpoint.check()?;
+    }
+    encoded
 }
 
 /// Returns whether `path` is a file of the checkpoint, which the rename would destroy.

@@ -103,6 +103,17 @@ impl<'a> MatrixView<'a> {
     pub fn len(&self) -> usize {
         self.rows * self.columns
     }
+
+    /// Returns whether all elements are the same, which usually takes a look at two of them.
+    pub fn is_constant(&self) -> bool {
+        is_constant(self.bytes, self.stored)
+    }
+}
+
+/// Returns whether all elements of `dtype` are the same.
+pub fn is_constant(bytes: &[u8], dtype: DType) -> bool {
+    let size = dtype.size().min(bytes.len());
+    bytes[size..] == bytes[..bytes.len() - size]
 }
 
 /// Returns whether a float tensor contains NaN or infinity; false for other dtypes.
@@ -139,6 +150,12 @@ mod tests {
         assert_eq!(split(&[7, 9]), 1);
         assert_eq!(split(&[384, 80, 3]), 1, "a convolution");
         assert_eq!(split(&[8, 512, 128]), 2, "experts");
+    }
+
+    #[test]
+    fn constants() {
+        assert!(is_constant(&[1, 2, 1, 2, 1, 2], DType::Bf16) && !is_constant(&[1, 2, 1, 2, 1, 3], DType::Bf16));
+        assert!(!is_constant(&[1, 2, 1, 2], DType::U8) && is_constant(&[5], DType::U8) && is_constant(&[], DType::F32));
     }
 
     #[test]

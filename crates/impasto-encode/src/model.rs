@@ -9,7 +9,8 @@ use impasto_core::DType;
 use rayon::prelude::*;
 
 use crate::error::EncodeError;
-use crate::matrix::{MatrixView, split};
+use crate::matrix::{MatrixView, is_constant, split};
+use crate::tiles::EMPTY_TILE;
 
 /// A tensor of the file.
 pub struct Tensor<'a> {
@@ -125,6 +126,9 @@ fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
 }
 
 /// Finds repeated tensors: the same bytes with the same interpretation.
+///
+/// Large ones whose elements are all the same are not tied: they code to almost nothing anyway, and ties to them would let
+/// the file expand to more than readers allow (SPEC 11.3).
 fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     type Kind<'a> = (DType, Option<&'a str>, Change, &'a [u64]);
     fn kind<'a>(t: &Tensor<'a>) -> Kind<'a> {
@@ -136,8 +140,10 @@ fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     }
     // Only tensors of the same kind can be equal, so others need no hash.
     let hash = |tensor: &Tensor| {
-        (alike[&kind(tensor)] > 1 && tensor.info.byte_len() > 0).then(|| {
-            let hash = blake3::hash(checkpoint.bytes(tensor.info));
+        let bytes = checkpoint.bytes(tensor.info);
+        let is_empty = bytes.is_empty() || bytes.len() as u64 > EMPTY_TILE && is_constant(bytes, tensor.info.dtype);
+        (alike[&kind(tensor)] > 1 && !is_empty).then(|| {
+            let hash = blake3::hash(bytes);
             checkpoint.release(tensor.info);
             hash
         })

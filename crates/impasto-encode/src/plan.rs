@@ -4,6 +4,7 @@ use impasto_codec::sink::Counts;
 use impasto_codec::tile::encode_bytes;
 use impasto_codec::tile::syntax::{Sums, float_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
+use impasto_container::expansion::RATIO;
 use impasto_container::{Matrix, MatrixError};
 use impasto_core::{DType, FloatLayout};
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
 use crate::shapes::best_shape;
-use crate::tiles::{LEAST_TARGET, TARGET_BYTES, tile_shape};
+use crate::tiles::{LEAST_TARGET, TARGET_BYTES, empty_tile_shape, tile_shape};
 use crate::tools::TENSOR_LEVEL;
 
 /// Bytes of each part of a tensor that is compressed to estimate its rate.
@@ -22,6 +23,8 @@ const SAMPLE: usize = 128 << 10;
 const REFINEMENT_BITS: f64 = 1.5;
 /// Fewest units of a refinement over the whole file.
 const STEPS: u64 = 256;
+/// Approximate bytes of the unit of a tile that codes to almost nothing, padded.
+const EMPTY_UNIT: u64 = 32;
 /// Rows that are counted together.
 const CHUNK: usize = 64;
 /// Width of a class, a quarter of an octave, in the unit of [`Scales`].
@@ -92,6 +95,22 @@ impl Plan {
         let coded = encode_bytes(&sample, matrix.dtype, TENSOR_LEVEL).map_or(sample.len(), |(_, unit)| unit.len());
         let bits = (elements * size) as u128 * 8 * coded as u128 / sample.len() as u128;
         Plan::new(matrix, Coding::Bytes, bits as u64, 0)
+    }
+
+    /// Returns the plan, with smaller tiles if it is that of a tensor that codes to almost nothing, so that it expands no
+    /// more than readers allow (SPEC 11.3).
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn paying(self, matrix: &MatrixView) -> Result<Plan, MatrixError> {
+        let raw = matrix.len() as u64 * matrix.dtype.size() as u64;
+        if raw <= self.bytes.saturating_mul(RATIO / 2) || !matches!(self.coding, Coding::Bytes) {
+            return Ok(self);
+        }
+        let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
+        let (tile_rows, tile_columns) = empty_tile_shape(rows, columns, matrix.dtype);
+        let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
+        Ok(Plan { tiles, bytes: self.bytes + u64::from(tiles.tile_count()) * EMPTY_UNIT, ..self })
     }
 
     /// Plans a tensor whose floats are kept exactly.

@@ -1,12 +1,14 @@
 //! Plans of all tensors, and the search for the step that gives the requested size.
 
 use impasto_checkpoint::Checkpoint;
+use impasto_container::expansion::{ALWAYS, RATIO};
 use impasto_container::manifest_length;
 
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::layout::layout;
+use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Progress, Target, Watch};
 use crate::plan::Plan;
 use crate::rate::{Found, Rates, aim, search};
@@ -67,7 +69,25 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// If the format cannot hold a tensor, or a covariance is invalid.
     pub fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
-        (0..self.inputs.len()).map(|i| self.plan(i, step)).collect()
+        let mut plans = (0..self.inputs.len()).map(|i| self.plan(i, step)).collect::<Result<Vec<_>, _>>()?;
+        if self.expands_too_much(&plans) {
+            for (i, plan) in plans.iter_mut().enumerate() {
+                let paying = plan.take().map(|plan| plan.paying(&self.inputs.matrix(i))).transpose();
+                *plan = paying.map_err(|_| self.unfit(i))?;
+            }
+        }
+        Ok(plans)
+    }
+
+    /// Returns whether a file with these plans would expand to more than readers allow (SPEC 11.3).
+    fn expands_too_much(&self, plans: &[Option<Plan>]) -> bool {
+        let raw: u64 = self.inputs.tensors.iter().map(Tensor::raw_bytes).sum();
+        raw > ALWAYS.max(self.forecast(plans).saturating_mul(RATIO / 2))
+    }
+
+    fn unfit(&self, tensor: usize) -> EncodeError {
+        let rule = "the format cannot hold its tiles (SPEC 4.2)";
+        EncodeError::Tensor { tensor: self.inputs.tensors[tensor].name.clone(), rule }
     }
 
     fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
@@ -86,11 +106,10 @@ impl<'a> Planner<'a> {
                 let rate = self.rates.at(tensor, step, |step| lossy.rate(step));
                 Plan::lattice(&matrix, lossy.grid(step), rate, refined)
             }
-            (Some(scales), Some(layout), None) => Plan::float(&matrix, layout, scales),
+            (Some(scales), Some(layout), None) if !matrix.is_constant() => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),
         };
-        let rule = "the format cannot hold its tiles (SPEC 4.2)";
-        let mut plan = plan.map_err(|_| EncodeError::Tensor { tensor: inputs.tensors[tensor].name.clone(), rule })?;
+        let mut plan = plan.map_err(|_| self.unfit(tensor))?;
         if let Some(&Some(bytes)) = self.kept.get(tensor) {
             plan.bytes = bytes;
         }

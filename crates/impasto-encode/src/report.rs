@@ -67,7 +67,8 @@ pub struct Report {
 }
 
 /// A coded file before it gets its name. Dropping it removes the file.
-pub(crate) struct Coded {
+pub(crate) struct Coded<'a> {
+    pub inputs: &'a Inputs<'a>,
     pub writer: Writer,
     /// Bytes of the file.
     pub length: u64,
@@ -79,11 +80,12 @@ pub(crate) struct Coded {
     pub non_finite: Vec<String>,
 }
 
-impl Coded {
+impl<'a> Coded<'a> {
     /// Creates the result for a file without layers whose units are written; the caller sets its length.
-    pub fn new(inputs: &Inputs, assets: &[CodedAsset], writer: Writer, tensors: Vec<TensorReport>) -> Self {
+    pub fn new(inputs: &'a Inputs<'a>, assets: &[CodedAsset], writer: Writer, tensors: Vec<TensorReport>) -> Self {
         let distinct = inputs.tensors.iter().filter(|t| t.same_as.is_none());
         Coded {
+            inputs,
             writer,
             length: 0,
             tensors,
@@ -95,8 +97,9 @@ impl Coded {
         }
     }
 
-    /// Gives the file its name.
+    /// Gives the file its name, if the inputs are still whole.
     pub fn finish(self, relative_step: Option<f64>) -> Result<Report, EncodeError> {
+        self.inputs.check()?;
         Ok(Report {
             summary: self.writer.finish()?,
             tensors: self.tensors,

@@ -1,15 +1,27 @@
 //! Divides a matrix into tiles: nearly square ones that code to a given size.
 
 use impasto_codec::rans::LANES;
+use impasto_container::UnitEntry;
+use impasto_container::expansion::RATIO;
 use impasto_container::geometry::max_tile_elements;
+use impasto_container::unit::ALIGNMENT;
 use impasto_core::DType;
 
 /// Target size of a coded tile, and the smallest target. In units of at least 32 KB, the overhead of lane states,
 /// hashes and padding is small.
 pub const TARGET_BYTES: u64 = 88 << 10;
 pub const LEAST_TARGET: u64 = 32 << 10;
+/// Bytes of a tile that codes to almost nothing. Its entry in the manifest and its unit, padded, are then enough for it to
+/// expand no more than readers allow (SPEC 11.3), even if it is twice as large.
+pub const EMPTY_TILE: u64 = RATIO * (UnitEntry::SIZE as u64 + ALIGNMENT) / 2;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
+
+/// Returns the rows and columns of the tiles of a matrix that codes to almost nothing.
+pub fn empty_tile_shape(rows: u64, columns: u64, dtype: DType) -> (u64, u64) {
+    let millibits = dtype.size() as u64 * 8000;
+    tile_shape(rows, columns, millibits, dtype, EMPTY_TILE)
+}
 
 /// Returns the rows and columns of the tiles of a `rows` x `columns` matrix of `dtype`, such that a tile codes to about
 /// `target` bytes at `millibits` / 1000 bits per element.
@@ -71,6 +83,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn tiles_that_code_to_nothing_pay_for_themselves(rows in 1u64..100_000, columns in 1u64..100_000, n in 0usize..28) {
+            let dtype = [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()[n % 27];
+            let (r, c) = empty_tile_shape(rows, columns, dtype);
+            let bytes = r.min(rows) * c.min(columns) * dtype.size() as u64;
+            prop_assert!(c >= columns || c.is_multiple_of(32));
+            prop_assert!(bytes <= RATIO * (UnitEntry::SIZE as u64 + ALIGNMENT), "{} x {}: {}", r, c, bytes);
+        }
+
         #[test]
         fn tiles_are_legal_and_not_small(rows in 1u64..100_000, columns in 1u64..100_000, millibits in 50u64..64_000) {
             let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16, TARGET_BYTES);

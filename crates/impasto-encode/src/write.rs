@@ -19,7 +19,7 @@ use crate::report::{Coded, TensorReport};
 ///
 /// # Errors
 /// If coding or writing fails.
-pub fn write(planner: &Planner, path: &Path, plans: &[Option<Plan>]) -> Result<Coded, EncodeError> {
+pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> Result<Coded<'a>, EncodeError> {
     let Planner { inputs, assets, options, .. } = planner;
     let (objects, slots) = layout(assets, &inputs.tensors, plans);
     let mut lengths = Vec::with_capacity(slots.len());

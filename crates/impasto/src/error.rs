@@ -32,13 +32,13 @@ pub enum FileError {
         name: String,
     },
     /// A tensor or asset would exceed the memory limit.
-    #[error("{file}: {name:?} takes {bytes} bytes, more than the limit of {limit} (SPEC 11.1)")]
+    #[error("{file}: {name:?} takes {bytes} bytes of memory, more than the limit of {limit} (SPEC 11.1)")]
     MemoryLimit {
         /// The file.
         file: String,
         /// Name of the tensor or asset.
         name: String,
-        /// Its length in bytes.
+        /// The bytes of memory that it takes.
         bytes: u64,
         /// The limit in bytes.
         limit: u64,
@@ -48,6 +48,16 @@ pub enum FileError {
     Threads {
         /// The reason that the system gave.
         reason: String,
+    },
+    /// The system does not have the memory.
+    #[error("{file}: the system does not have the {bytes} bytes of memory that {name:?} takes")]
+    NoMemory {
+        /// The file.
+        file: String,
+        /// Name of the tensor or asset.
+        name: String,
+        /// The bytes of memory that it takes.
+        bytes: u64,
     },
     /// The output buffer has the wrong length.
     #[error("{file}: {name:?} has {bytes} bytes, but the buffer has {given}")]

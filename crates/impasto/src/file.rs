@@ -26,9 +26,17 @@ impl File<MmapSource> {
     /// when it is needed.
     ///
     /// # Errors
-    /// If it is not a valid .impasto file.
+    /// If it is not a valid .impasto file, or exceeds the default [`Limits`].
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        Ok(File::new(Reader::<MmapSource>::open_file(path, &Limits::default())?))
+        File::open_within(path, &Limits::default())
+    }
+
+    /// Opens a file like [`File::open`], with limits to what opening may take and to what its units may expand to.
+    ///
+    /// # Errors
+    /// If it is not a valid .impasto file, or exceeds `limits`.
+    pub fn open_within(path: &Path, limits: &Limits) -> Result<Self, FileError> {
+        Ok(File::new(Reader::<MmapSource>::open_file(path, limits)?))
     }
 }
 
@@ -38,7 +46,9 @@ impl<S: Source> File<S> {
         File { reader, isa: Isa::best(), memory_limit: MEMORY_LIMIT }
     }
 
-    /// Sets the limit on the memory of a tensor, in bytes. (Assets are limited to 256 MiB, as in encoding.)
+    /// Sets the limit on the memory that reading a tensor or an asset takes, in bytes: its elements, its tensor headers and
+    /// working memory. Fewer tiles are decoded at once if the limit requires it. (Assets are also limited to 256 MiB, as in
+    /// encoding.)
     pub fn set_memory_limit(&mut self, bytes: u64) {
         self.memory_limit = bytes;
     }
@@ -124,6 +134,26 @@ impl<S: Source> File<S> {
     /// Opens an object by number.
     pub(crate) fn object(&self, number: u32) -> Result<Tensor<'_, S>, FileError> {
         Tensor::new(self, number)
+    }
+
+    /// Passes on a result, unless the file cannot stand by the bytes that it was made from.
+    pub(crate) fn settled<T>(&self, result: Result<T, FileError>) -> Result<T, FileError> {
+        self.reader.check_source()?;
+        result
+    }
+
+    /// Returns an error if `bytes` bytes for an object are more than the limit.
+    pub(crate) fn within_memory(&self, number: u32, bytes: u64, limit: u64) -> Result<(), FileError> {
+        if bytes <= limit {
+            return Ok(());
+        }
+        let name = self.reader.objects().get(number as usize).map_or(String::new(), |object| object.name.clone());
+        Err(FileError::MemoryLimit { file: self.reader.name().to_owned(), name, bytes, limit })
+    }
+
+    /// The error that the system does not have the memory for an object.
+    pub(crate) fn no_memory(&self, object: &Object, bytes: u64) -> FileError {
+        FileError::NoMemory { file: self.reader.name().to_owned(), name: object.name.clone(), bytes }
     }
 
     pub(crate) fn broken(&self, unit: u32, error: CodecError) -> FileError {

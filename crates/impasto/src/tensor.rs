@@ -36,6 +36,14 @@ pub struct Tensor<'a, S = MmapSource> {
     limit: u64,
 }
 
+/// Bytes of memory that decoding takes for each column and row of a tile: classes, integers and steps of 32 bits.
+const LINE_BYTES: u64 = 64;
+/// Bytes of memory that the tables of a tensor header take at most, and that its entries take for each byte of it.
+const TABLE_BYTES: u64 = 256 << 10;
+const ENTRY_BYTES: u64 = 16;
+/// Most tiles or tile rows that are decoded at once, far more than there are threads.
+const MOST_AT_ONCE: usize = 1 << 16;
+
 /// How to read tiles: up to a level, with a decoder that has the tensor headers for it, from fetched units.
 struct Reading<'d, S> {
     decoder: &'d TileDecoder,
@@ -68,7 +76,8 @@ impl<'a, S: Source> Tensor<'a, S> {
         let dtype = object.dtype().ok_or_else(missing)?;
         let matrix = *file.reader.matrix(number).ok_or_else(missing)?;
         let tiles = file.reader.units_of(number).ok_or_else(missing)?.tiles;
-        let limit = if object.tensor().is_some() { file.memory_limit } else { MAX_ASSET_BYTES };
+        let most = if object.tensor().is_some() { u64::MAX } else { MAX_ASSET_BYTES };
+        let limit = file.memory_limit.min(most);
         let base = base()?;
         Ok(Tensor { file, number, object, dtype, matrix, tiles, base, finer: Mutex::default(), limit })
     }
@@ -103,9 +112,10 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.file.reader.level(self.number, row / self.matrix.tile_rows())
     }
 
-    /// Splits the tensor into bands of about `bytes` each, for [`Tensor::band`]. Their bytes in sequence are those of
-    /// the tensor. A band is whole tile rows, or a part of a single row.
+    /// Splits the tensor into bands of about `bytes` each (less, if the memory limit requires it), for [`Tensor::band`].
+    /// Their bytes in sequence are those of the tensor. A band is whole tile rows, or a part of a single row.
     pub fn bands(&self, bytes: u64) -> impl Iterator<Item = (Range<u64>, Range<u64>)> + use<S> {
+        let bytes = bytes.min(self.limit / 2);
         let (rows, columns) = (self.matrix.rows(), self.matrix.cols());
         let size = self.dtype.size() as u64;
         let parts = |length: u64, tile: u64, element: u64| {
@@ -133,7 +143,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let layers = (1..=reader.layers_of(self.number)).map_while(|layer| reader.layer_of(self.number, layer));
         let layers = layers.take_while(|layer| there(layer.header)).count() as u8;
         let decoder = self.decoder(layers)?;
-        (0..self.matrix.tile_count()).into_par_iter().try_for_each_init(Vec::new, |scratch, tile| {
+        let check = |scratch: &mut Vec<u8>, tile| {
             let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
             let place = Place::from(rect.clone());
             scratch.resize(place.elements() * self.dtype.size(), 0);
@@ -142,7 +152,50 @@ impl<'a, S: Source> Tensor<'a, S> {
             let units = reader.fetch(&self.units_of_tile(level, tile))?;
             let reading = Reading { decoder: &decoder, level, units: &units };
             self.decode(&reading, tile, &place, scratch, place.columns.len() * self.dtype.size())
-        })
+        };
+        let at_once = self.at_once(0, self.tile_bytes() + self.working_bytes())?;
+        let tiles = self.matrix.tile_count();
+        let checked = (0..tiles).step_by(at_once).try_for_each(|from| {
+            let to = from.saturating_add(at_once as u32).min(tiles);
+            (from..to).into_par_iter().try_for_each_init(Vec::new, check)
+        });
+        self.file.settled(checked)
+    }
+
+    /// Returns the bytes of a whole tile.
+    fn tile_bytes(&self) -> u64 {
+        let (height, width) = self.tile_sides();
+        height * width * self.dtype.size() as u64
+    }
+
+    /// Returns the rows and columns of a whole tile, which hold at most 2^24 elements; 0 if there are no tiles.
+    fn tile_sides(&self) -> (u64, u64) {
+        if self.matrix.tile_count() == 0 {
+            return (0, 0);
+        }
+        (self.matrix.tile_rows().min(self.matrix.rows()), self.matrix.tile_cols().min(self.matrix.cols()))
+    }
+
+    /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, a few rows
+    /// in other modes.
+    fn working_bytes(&self) -> u64 {
+        let units = self.file.reader.units();
+        let (height, width) = self.tile_sides();
+        let of_mode = |mode| match mode {
+            Mode::STORED => 0,
+            Mode::ZSTD => self.tile_bytes(),
+            _ => (height + width) * LINE_BYTES,
+        };
+        self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0)
+    }
+
+    /// Returns how many jobs that take `each` bytes of memory can run at once beside `fixed` bytes.
+    ///
+    /// # Errors
+    /// If that is not even one.
+    fn at_once(&self, fixed: u64, each: u64) -> Result<usize, FileError> {
+        self.file.within_memory(self.number, fixed.saturating_add(each), self.limit)?;
+        Ok(usize::try_from((self.limit - fixed) / each.max(1)).unwrap_or(usize::MAX).clamp(1, MOST_AT_ONCE))
     }
 
     /// Returns all its bytes, little-endian, row-major.
@@ -169,9 +222,9 @@ impl<'a, S: Source> Tensor<'a, S> {
         let stride = (columns.end - columns.start) * self.dtype.size() as u64;
         let bytes = stride.saturating_mul(rows.end - rows.start);
         // Checked first, because a failed allocation would abort the program.
-        if bytes > self.limit || Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
-            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
-            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
+        self.file.within_memory(self.number, bytes, self.limit)?;
+        if Vec::<u8>::new().try_reserve_exact(bytes as usize).is_err() {
+            return Err(self.file.no_memory(self.object, bytes));
         }
         // Absent units are found before memory is allocated.
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
@@ -204,7 +257,7 @@ impl<'a, S: Source> Tensor<'a, S> {
 
     /// Decodes a non-empty band into `out`, tile rows in parallel.
     fn fill(&self, rows: Range<u64>, columns: Range<u64>, out: &mut [u8], stride: usize) -> Result<(), FileError> {
-        let height = self.matrix.tile_rows();
+        let (height, bytes) = (self.matrix.tile_rows(), out.len() as u64);
         let mut rest = out;
         let mut jobs = Vec::new();
         let mut from = rows.start;
@@ -219,10 +272,22 @@ impl<'a, S: Source> Tensor<'a, S> {
         let numbers: Vec<u32> =
             jobs.iter().flat_map(|(level, rows, _)| self.units_meeting(*level, rows, &columns)).collect();
         let units = self.file.reader.fetch(&numbers)?;
-        jobs.into_par_iter().try_for_each(|(level, rows, part)| {
-            let reading = Reading { decoder: &decoder, level, units: &units };
-            self.row_of_tiles(&reading, rows, columns.clone(), part, stride)
-        })
+        // A tile of which only a part is needed is decoded to memory of its own.
+        let at_once = self.at_once(bytes, self.tile_bytes() + self.working_bytes())?;
+        let decoded = loop {
+            if jobs.is_empty() {
+                break Ok(());
+            }
+            let some: Vec<_> = jobs.drain(..at_once.min(jobs.len())).collect();
+            let decoded = some.into_par_iter().try_for_each(|(level, rows, part)| {
+                let reading = Reading { decoder: &decoder, level, units: &units };
+                self.row_of_tiles(&reading, rows, columns.clone(), part, stride)
+            });
+            if decoded.is_err() {
+                break decoded;
+            }
+        };
+        self.file.settled(decoded)
     }
 
     /// Returns the units of the tiles that meet a band, up to a level.
@@ -314,9 +379,10 @@ impl<'a, S: Source> Tensor<'a, S> {
         let units: Vec<Unit> =
             numbers.iter().zip(&bytes).map(|(&unit, bytes)| Unit { mode: mode(unit), bytes }).collect();
         let Err(error) = decode(&units) else { return Ok(()) };
-        // The invalid unit is the first with which the tile does not decode.
-        let broken = (1..units.len()).find(|&n| decode(&units[..n]).is_err());
-        Err(self.file.broken(numbers[broken.unwrap_or(units.len()) - 1], error))
+        // The invalid unit is the first with which the tile does not decode; nor does it with any more.
+        let counts: Vec<usize> = (1..units.len()).collect();
+        let broken = counts.partition_point(|&n| decode(&units[..n]).is_ok());
+        Err(self.file.broken(numbers[broken], error))
     }
 }
 
@@ -328,14 +394,16 @@ fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDeco
     let base = file.reader.units_of(number).and_then(|units| units.header);
     let above = (1..=level).filter_map(|layer| file.reader.layer_of(number, layer)).map(|layer| layer.header);
     let units: Vec<u32> = base.into_iter().chain(above).collect();
+    let length = |&unit: &u32| file.reader.unit_range(unit).map_or(0, |range| range.end - range.start);
+    let memory = units.iter().map(|unit| TABLE_BYTES + ENTRY_BYTES * length(unit)).sum();
+    file.within_memory(number, memory, file.memory_limit)?;
     let read = |&unit: &u32| {
         let header = TensorHeader::read(&file.reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
         header.map_err(|error| file.broken(unit, error))
     };
-    let headers = units.iter().map(read).collect::<Result<Vec<_>, FileError>>()?;
-    TileDecoder::new(dtype, headers, file.isa).map_err(|error| {
-        // The invalid tensor header is the first with which there is no decoder.
-        let below = level.checked_sub(1).and_then(|below| decoder(file, number, below).err());
-        below.unwrap_or_else(|| file.broken(units.last().copied().unwrap_or_default(), error))
-    })
+    let headers = file.settled(units.iter().map(read).collect::<Result<Vec<_>, FileError>>())?;
+    let broken =
+        |(layer, error): (usize, CodecError)| file.broken(units.get(layer).copied().unwrap_or_default(), error);
+    TileDecoder::check(dtype, &headers).map_err(broken)?;
+    TileDecoder::new(dtype, headers, file.isa).map_err(|error| broken((0, error)))
 }

@@ -50,8 +50,7 @@ fn copy<S: Source>(file: &File<S>, keep: &[bool], marks: Vec<LayerMark>, path: &
     };
     let slots = kept().map(slot).collect();
     let mut writer = Writer::create(path, reader.objects().to_vec(), slots, marks)?;
-    for (number, unit) in kept() {
-        writer.push(unit.mode, &reader.read_unit(number)?)?;
-    }
+    let copied = kept().try_for_each(|(number, unit)| Ok(writer.push(unit.mode, &reader.read_unit(number)?)?));
+    file.settled(copied)?;
     Ok(writer.finish()?)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use impasto_codec::{CodecError, Kind, TensorHeader};
-use impasto_container::{Object, Source, UnitEntry, UnitHealth};
+use impasto_container::{ContainerError, Object, Source, UnitEntry, UnitHealth};
 use rayon::prelude::*;
 
 use crate::error::FileError;
@@ -34,10 +34,10 @@ impl Verdict {
 /// Checks the hash of every unit, then decodes every tensor and asset whose base is present, each tile with its present
 /// layers.
 ///
-/// Memory is that of one tile per thread.
+/// Memory is that of one or two tiles per thread.
 ///
 /// # Errors
-/// If the file cannot be read at all.
+/// If the file cannot be read, or one tile takes more than the memory limit.
 pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     let reader = file.reader();
     let units = reader.units().len();
@@ -60,6 +60,11 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
         let checked = file.object(n as u32).and_then(|object| object.check(&good));
         match checked {
             Ok(()) => {}
+            Err(
+                error @ (FileError::MemoryLimit { .. }
+                | FileError::NoMemory { .. }
+                | FileError::Container(ContainerError::Io { .. })),
+            ) => return Err(error),
             Err(error @ FileError::UnknownMode { .. }) => verdict.unreadable.push(error.to_string()),
             Err(error) => verdict.broken.push(error.to_string()),
         }

@@ -194,7 +194,10 @@ impl WeightSource for CheckpointWeights<'_> {
         let Some(((a, change), (b, other))) = find(a).zip(find(b)) else { return Ok(false) };
         let alike = (&a.shape, a.dtype, &a.type_name, change) == (&b.shape, b.dtype, &b.type_name, other);
         let same = alike && self.checkpoint.bytes(a) == self.checkpoint.bytes(b);
-        [a, b].iter().for_each(|tensor| self.checkpoint.release(tensor));
+        for tensor in [a, b] {
+            self.checkpoint.check_file_of(tensor)?;
+            self.checkpoint.release(tensor);
+        }
         Ok(same)
     }
 
@@ -202,6 +205,7 @@ impl WeightSource for CheckpointWeights<'_> {
         let found = self.view.origin(name).and_then(|origin| Some((origin, self.checkpoint.tensor(&origin.name)?)));
         let (origin, tensor) = found.ok_or_else(|| format!("there is no tensor {name:?}"))?;
         let values = hf_values(tensor.dtype, self.checkpoint.bytes(tensor), columns(&tensor.shape), origin.change);
+        self.checkpoint.check_file_of(tensor)?;
         self.checkpoint.release(tensor);
         let dtype = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
         values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no float values").into())
@@ -211,6 +215,7 @@ impl WeightSource for CheckpointWeights<'_> {
         let origin = self.view.origin(name).filter(|origin| origin.change == Change::None);
         let Some(tensor) = origin.and_then(|origin| self.checkpoint.tensor(&origin.name)) else { return Ok(None) };
         let found = halves(tensor.dtype, self.checkpoint.bytes(tensor));
+        self.checkpoint.check_file_of(tensor)?;
         self.checkpoint.release(tensor);
         Ok(found)
     }

@@ -22,7 +22,7 @@ use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, tokenizer};
-use crate::output::{bytes, print, print_json, print_notes, shown, table};
+use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
@@ -155,6 +155,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     if let Some(text) = measured {
         (report.summary, klds) = measure(args, model, output, text)?;
     }
+    notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
     if args.json {
         print_json(&to_json(&report, &klds, &notes, output))?;

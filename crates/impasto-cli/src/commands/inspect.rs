@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
 use crate::exit::Code;
-use crate::model::open;
+use crate::model::open_coded;
 use crate::output::{bytes, print, print_json, shown, table};
 
 /// An object of the file, with the size of its units.
@@ -31,7 +31,7 @@ impl Line {
 }
 
 pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
-    let file = open(args, &command.file, None)?;
+    let file = open_coded(args, &command.file)?;
     let reader = file.reader();
     let mut units: Vec<Vec<&UnitEntry>> = vec![vec![]; reader.objects().len()];
     for unit in reader.units() {
@@ -66,6 +66,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let header = reader.header();
     let root: String = reader.root().iter().map(|b| format!("{b:02x}")).collect();
     let bits = bits_per_weight(header.file_length, weights);
+    let expansion = reader.expansion();
     if args.json {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
@@ -74,6 +75,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "version": [1, header.minor],
             "bytes": header.file_length, "manifest_bytes": header.manifest_length, "cut": reader.is_cut(),
+            "expanded_bytes": expansion.expanded,
             "units": reader.units().len(), "weights": weights, "bits_per_weight": bits,
             "layers": layers.iter().map(|l| layer_value(l, weights)).collect::<Vec<_>>(), "levels": level_values(reader.units()),
             "objects": lines.iter().map(object).collect::<Vec<_>>(),
@@ -86,6 +88,10 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         bytes(header.file_length),
         if reader.is_cut() { ", cut: some units are absent" } else { "" },
     );
+    if !expansion.is_within() {
+        let (expanded, present) = (bytes(expansion.expanded), bytes(expansion.present));
+        text.push_str(&format!("expands from {present} to {expanded}: other commands need --allow-expansion\n"));
+    }
     let payload: u64 = reader.units().iter().map(|u| u64::from(u.length)).sum();
     let overhead = header.file_length - payload;
     text.push_str(&format!(

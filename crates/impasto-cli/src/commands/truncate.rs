@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::args::{Args, Truncate};
 use crate::exit::{Code, UsageError};
 use crate::model::open;
-use crate::output::{bytes, print, print_json};
+use crate::output::{bytes, expansion_note, print, print_json, print_notes};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Truncate) -> anyhow::Result<Code> {
@@ -16,6 +16,7 @@ pub fn run(args: &Args, command: &Truncate) -> anyhow::Result<Code> {
     spinner.set_message(format!("copying {}", command.file.display()));
     let summary = truncate(&file, &cut, &command.output)?;
     spinner.finish_and_clear();
+    print_notes(&expansion_note(&summary).into_iter().collect::<Vec<_>>());
     let (units, of) = (summary.units, file.reader().units().len());
     let bits = summary.file_length as f64 * 8.0 / file.weights().max(1) as f64;
     if args.json {

@@ -49,6 +49,43 @@ fn weights_named_in_place_of_their_folder() {
     assert!(at.run(&["encode", "alone", "-o", "a"]).ok().err.is_empty());
 }
 
+/// A file of 10 KB that stands for 272 MiB.
+#[test]
+fn expanding_files() {
+    let at = Workplace::new();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/broken/11.3-tiles.impasto");
+    let file = file.display().to_string();
+    let says = "for \"x\": more than 2^28, and more than 512 times its own 9714 bytes (SPEC 11.3)";
+    for command in [
+        &["verify", &file][..],
+        &["decode", &file, "-o", "out"],
+        &["truncate", &file, "-o", "out", "--budget", "1MB"],
+        &["run", &file, "-p", "x"],
+        &["chat", &file],
+        &["eval", "ppl", &file, "--text", "text"],
+        &["eval", "kld", &tiny(), "--reference", &file, "--text", "text"],
+        &["bench", "decode", &file],
+        &["bench", "run", &file],
+    ] {
+        at.write("text", &"Hello. ".repeat(1000));
+        let ran = at.run(command);
+        ran.fails(3, says);
+        assert!(
+            ran.err.contains("11.3-tiles.impasto: it expands to 285212694 bytes, 285212672 of them"),
+            "{}",
+            ran.err
+        );
+        assert!(ran.err.contains("--allow-expansion"), "{}", ran.err);
+        assert!(!at.path("out").exists());
+    }
+    // It is a valid file, for those who want it.
+    let shown = at.run(&["inspect", &file]).ok().out;
+    assert!(shown.contains("expands from 9.7 KB to 285.2 MB: other commands need --allow-expansion"), "{shown}");
+    at.run(&["verify", &file, "--allow-expansion"]).ok();
+    let small = ["verify", &file, "--allow-expansion", "--memory-limit", "16MB"];
+    at.run(&small).fails(3, "\"x\" takes 33554432 bytes of memory, more than the limit of 16000000 (SPEC 11.1)");
+}
+
 #[test]
 fn bad_files() {
     let at = Workplace::new();

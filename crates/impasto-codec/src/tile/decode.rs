@@ -41,23 +41,33 @@ impl TileDecoder {
     /// If a tensor header violates SPEC 6 for this dtype, is in a layer where its kind is not allowed (SPEC 6, 12.2),
     /// or has steps that are not finite (SPEC 12.4).
     pub fn new(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
+        TileDecoder::check(dtype, &headers).map_err(|(_, error)| error)?;
+        Ok(TileDecoder { dtype, isa, layers: headers.into_iter().map(Layer::new).collect() })
+    }
+
+    /// Checks tensor headers as [`TileDecoder::new`] does.
+    ///
+    /// # Errors
+    /// The number of the first invalid one, and its error.
+    pub fn check(dtype: DType, headers: &[TensorHeader]) -> Result<(), (usize, CodecError)> {
+        let row_steps = headers.first().and_then(TensorHeader::steps).and_then(|steps| steps.rows.as_ref());
         let mut below = None;
         for (layer, header) in headers.iter().enumerate() {
-            header.check(dtype)?;
+            let at = |error| (layer, error);
+            header.check(dtype).map_err(at)?;
             let fits = match header.kind() {
                 Kind::Float | Kind::Lattice => below.is_none(),
                 Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
             };
             if !fits {
-                return Err(CodecError::HeaderLayer { layer, kind: header.kind().mode() });
+                return Err(at(CodecError::HeaderLayer { layer, kind: header.kind().mode() }));
+            }
+            if let Some((step, _)) = header.step().filter(|_| layer > 0) {
+                check_row_steps(step, row_steps, "12.4").map_err(at)?;
             }
             below = Some(header.kind());
         }
-        let row_steps = headers.first().and_then(TensorHeader::steps).and_then(|steps| steps.rows.as_ref());
-        for (step, _) in headers.iter().skip(1).filter_map(TensorHeader::step) {
-            check_row_steps(step, row_steps, "12.4")?;
-        }
-        Ok(TileDecoder { dtype, isa, layers: headers.into_iter().map(Layer::new).collect() })
+        Ok(())
     }
 
     /// Returns the tensor header of layer 0.
@@ -101,9 +111,9 @@ impl TileDecoder {
             Mode::STORED if base.bytes.len() == wanted => rows.fill(base.bytes),
             Mode::STORED => return Err(CodecError::StoredSize { found: base.bytes.len(), wanted }),
             Mode::ZSTD => {
-                let mut elements = vec![0; wanted];
-                bytes::decompress(base.bytes, self.dtype.size(), &mut elements)?;
-                rows.fill(&elements);
+                let size = self.dtype.size();
+                let planes = bytes::decompress(base.bytes, wanted)?;
+                (0..place.rows.len()).for_each(|r| bytes::from_planes(&planes, size, r, rows.row(r)));
             }
             Mode::FLOAT => self.decode_float(base, place, rows)?,
             Mode::REFINEMENT | Mode::EXACT => return Err(CodecError::TileLayer { layer: 0, mode: base.mode }),

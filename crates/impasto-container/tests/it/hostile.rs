@@ -53,7 +53,7 @@ fn what_is_over_the_limits_is_refused() {
     let content = small();
     let names: u64 = content.objects.iter().map(|object| object.name.len() as u64).sum();
     let (manifest, objects) = (content.manifest().to_bytes().len() as u64, content.objects.len() as u64);
-    let exact = Limits { max_manifest: manifest, max_objects: objects, max_name_bytes: names };
+    let exact = Limits { max_manifest: manifest, max_objects: objects, max_name_bytes: names, ..Limits::default() };
     assert!(Reader::open(&file[..], "t.impasto", &exact).is_ok());
     for (limits, what, value) in [
         (Limits { max_manifest: manifest - 1, ..exact.clone() }, "bytes of manifest", manifest),

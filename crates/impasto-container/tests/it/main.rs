@@ -3,6 +3,7 @@
 mod bands;
 mod common;
 mod damage;
+mod expansion;
 mod hostile;
 mod hostile_dtypes;
 mod hostile_layers;

@@ -60,7 +60,7 @@ fn units_come_in_any_order() {
     assert!(error.contains("unit 0"), "{error}");
     source.missing.lock().unwrap().clear();
     assert_eq!(reader.unit_state(first).unwrap(), UnitState::Absent, "until the source is asked again");
-    reader.refresh();
+    reader.refresh().unwrap();
     assert_eq!(reader.read_unit(first).unwrap(), whole.read_unit(first).unwrap());
 }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use impasto_checkpoint::Checkpoint;
+use impasto_checkpoint::{Checkpoint, CheckpointError};
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Block, Frame, Walk, WalkBack};
 use impasto_model::{LinearInfo, ModelError, Probe, WeightSource, add_gram};
@@ -124,7 +124,7 @@ pub fn calibrate(
     heard(watch(Calibrating::Writing))?;
     let info = Info {
         version: statistics::VERSION,
-        model: model_hash(checkpoint).to_hex().to_string(),
+        model: model_hash(checkpoint)?.to_hex().to_string(),
         text: text.to_hex().to_string(),
         window: window as u64,
         tokens: tokens.len() as u64,
@@ -309,7 +309,10 @@ impl Run<'_> {
 }
 
 /// Returns a hash of the names, dtypes, shapes and bytes of all tensors.
-pub fn model_hash(checkpoint: &Checkpoint) -> blake3::Hash {
+///
+/// # Errors
+/// If a file became shorter.
+pub fn model_hash(checkpoint: &Checkpoint) -> Result<blake3::Hash, CheckpointError> {
     let hash = |tensor: &impasto_checkpoint::TensorInfo| {
         let hash = blake3::hash(checkpoint.bytes(tensor));
         checkpoint.release(tensor);
@@ -317,5 +320,6 @@ pub fn model_hash(checkpoint: &Checkpoint) -> blake3::Hash {
         format!("{:?} {type_name} {:?} {hash}\n", tensor.name, tensor.shape)
     };
     let lines: Vec<String> = checkpoint.tensors().par_iter().map(hash).collect();
-    blake3::hash(lines.concat().as_bytes())
+    checkpoint.check()?;
+    Ok(blake3::hash(lines.concat().as_bytes()))
 }

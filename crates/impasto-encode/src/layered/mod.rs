@@ -88,13 +88,13 @@ fn wanted(planner: &Planner, top: u64) -> Result<Vec<u64>, EncodeError> {
 }
 
 /// Writes the units in order, with the marks of the requested layers.
-fn write_ordered(
-    planner: &Planner,
+fn write_ordered<'a>(
+    planner: &'a Planner,
     path: &Path,
     aside: &mut Aside,
     ordered: &Ordered,
     wanted: &[u64],
-) -> Result<Coded, EncodeError> {
+) -> Result<Coded<'a>, EncodeError> {
     let count = wanted.len() + 2;
     let mut ends =
         wanted.iter().map(|&bytes| aside.most_within(ordered, bytes, count)).collect::<Result<Vec<_>, _>>()?;

@@ -103,6 +103,14 @@ impl Statistics {
         &self.name
     }
 
+    /// Returns an error if the file became shorter, so that numbers may have been read as zeros.
+    ///
+    /// # Errors
+    /// [`impasto_checkpoint::CheckpointError::Io`].
+    pub fn check(&self) -> Result<(), EncodeError> {
+        Ok(self.file.check()?)
+    }
+
     /// Returns the number of inputs of a group, or `None` if there is no such group.
     pub fn inputs(&self, group: &str) -> Option<usize> {
         usize::try_from(self.info.groups.get(group)?.inputs).ok()

@@ -95,7 +95,8 @@ impl Part {
             Change::HeadRows { head_dim } | Change::HeadElements { head_dim } => head_dim.max(1),
             _ => 1,
         };
-        let heads = (BAND_BYTES / (width as u64 * 4).max(1) / head).max(1);
+        let band_bytes = BAND_BYTES.min(file.memory_limit / 8);
+        let heads = (band_bytes / (width as u64 * 4).max(1) / head).max(1);
         let mut from = 0;
         while from < rows && columns > 0 {
             let to = from.saturating_add(heads * head).min(rows);

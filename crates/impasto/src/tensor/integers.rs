@@ -76,11 +76,13 @@ impl<'a, S: Source> Tensor<'a, S> {
         let stride = self.matrix.cols() as usize * self.dtype.size();
         let level = self.level(rows.start).min(headers.level);
         let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
-        let mut out = vec![0; (rows.end - rows.start) as usize * stride];
+        let bytes = (rows.end - rows.start).saturating_mul(stride as u64);
+        self.file.within_memory(self.number, bytes.saturating_add(self.working_bytes()), self.limit)?;
+        let mut out = vec![0; bytes as usize];
         // A tensor from headers has the decoder of the finest level, which also decodes the coarser ones.
         let reading = Reading { decoder: &self.base, level, units: &units };
-        self.row_of_tiles(&reading, rows, columns, &mut out, stride)?;
-        Ok(out)
+        let decoded = self.row_of_tiles(&reading, rows, columns, &mut out, stride);
+        self.file.settled(decoded.map(|()| out))
     }
 
     /// Returns whether every tile row is read as integers on the lattice, rather than as exact elements.
@@ -123,24 +125,27 @@ impl<'a, S: Source> Tensor<'a, S> {
         let count = (rows.end - rows.start).saturating_mul(width as u64);
         let bytes = count.saturating_mul(size_of::<i32>() as u64);
         out.clear();
+        let (tile_height, tile_width) = self.tile_sides();
+        let working = tile_height * tile_width * size_of::<i32>() as u64 + self.working_bytes();
         // Checked first, because a failed allocation would abort the program.
-        if bytes > self.limit || out.try_reserve_exact(count as usize).is_err() {
-            let (file, name) = (self.file.reader.name().to_owned(), self.object.name.clone());
-            return Err(FileError::MemoryLimit { file, name, bytes, limit: self.limit });
+        self.file.within_memory(self.number, bytes.saturating_add(working), self.limit)?;
+        if out.try_reserve_exact(count as usize).is_err() {
+            return Err(self.file.no_memory(self.object, bytes));
         }
         out.resize(count as usize, 0);
         let reader = &self.file.reader;
         let units = reader.fetch(&self.units_meeting(level, &rows, &(0..self.matrix.cols())))?;
         let reading = Reading { decoder, level, units: &units };
         let mut part = Vec::new();
-        for tile in self.matrix.tiles_meeting(rows, 0..self.matrix.cols()) {
-            let Some(rect) = self.matrix.tile(tile) else { continue };
+        let decoded = self.matrix.tiles_meeting(rows, 0..self.matrix.cols()).try_for_each(|tile| {
+            let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
             let place = Place::from(rect);
             part.resize(place.elements(), 0);
             self.with_units(&reading, tile, |units| decoder.integers(units, &place, &mut part))?;
             let lines = out.chunks_exact_mut(width).zip(part.chunks_exact(place.columns.len()));
             lines.for_each(|(out, part)| out[place.columns.clone()].copy_from_slice(part));
-        }
-        Ok(())
+            Ok(())
+        });
+        self.file.settled(decoded)
     }
 }

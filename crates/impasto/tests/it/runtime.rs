@@ -94,6 +94,28 @@ fn residences_agree_on_every_layer() {
     }
 }
 
+/// Under coded residence, every pass reads the file.
+#[test]
+#[cfg(unix)]
+fn a_file_that_becomes_shorter_is_an_error_of_the_pass() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(encoded(folder.path(), 5.0, &[], false));
+    let model = load(&file, &RunOptions { residence: Residence::Coded, ..packed() });
+    logits(&model);
+    let path = folder.path().join("tiny.impasto");
+    let length = std::fs::metadata(&path).expect("there").len();
+    std::fs::OpenOptions::new().write(true).open(&path).expect("opens").set_len(length / 2).expect("shortens");
+    let mut cache = model.network().new_cache(0).expect("a cache");
+    let error = model.network().forward(&mut cache, &TOKENS, Want::All).expect_err("it is shorter");
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    assert!(message.contains("tiny.impasto: it became shorter while it was read"), "{message}");
+}
+
 #[test]
 fn rounding_costs_what_it_says() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,0 +1,76 @@
+//! The bound on what the units of a file expand to (SPEC 11.3).
+
+use crate::error::{FormatError, shown};
+use crate::layout::Layout;
+use crate::manifest::Manifest;
+use crate::object::Object;
+
+/// Any file may expand to this many bytes.
+pub const ALWAYS: u64 = 1 << 28;
+/// Bytes that a file may expand to for each of its own.
+pub const RATIO: u64 = 512;
+/// Bytes that a tensor header counts for, because tables are made from it.
+pub const HEADER: u64 = 1 << 16;
+
+/// What the units of a file expand to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// Bytes of the elements of all present tiles, in every layer, and of the tensors that are tied to them; with a
+    /// surcharge for tensor headers.
+    pub expanded: u64,
+    /// Bytes of the header, the manifest and the present units.
+    pub present: u64,
+    /// The object that expands to most, and its bytes.
+    most: Option<(usize, u64)>,
+}
+
+impl Expansion {
+    /// Sums up the units of a file for which `is_present` holds. Time and memory are linear in the manifest.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        manifest_end: u64,
+        layout: &Layout,
+        is_present: impl Fn(u32) -> bool,
+    ) -> Expansion {
+        let size = |object: usize| manifest.objects[object].dtype().map_or(0, |dtype| dtype.size() as u64);
+        let mut present = manifest_end;
+        // For each object, the bytes of its tiles in layer 0, and those of everything.
+        let mut bytes = vec![(0u64, 0u64); manifest.objects.len()];
+        for (_, entry) in (0u32..).zip(&manifest.units).filter(|(unit, _)| is_present(*unit)) {
+            present += u64::from(entry.length);
+            let object = entry.object as usize;
+            let Some(matrix) = layout.matrix(entry.object) else { continue };
+            let own = match matrix.tile(entry.tile) {
+                _ if entry.is_header() => HEADER,
+                Some(tile) => tile.height() as u64 * tile.width() as u64 * size(object),
+                None => 0,
+            };
+            let (base, all) = &mut bytes[object];
+            *all = all.saturating_add(own);
+            if entry.layer == 0 && !entry.is_header() {
+                *base = base.saturating_add(own);
+            }
+        }
+        for (object, to) in manifest.objects.iter().enumerate().filter_map(|(n, object)| Some((n, object.tied()?))) {
+            bytes[object].1 = bytes[to as usize].0;
+        }
+        let expanded = bytes.iter().fold(0u64, |sum, (_, all)| sum.saturating_add(*all));
+        let most = (0..).zip(&bytes).map(|(object, (_, all))| (object, *all)).max_by_key(|(_, all)| *all);
+        Expansion { expanded, present, most }
+    }
+
+    /// Returns whether it is within the bound.
+    pub fn is_within(&self) -> bool {
+        self.expanded <= ALWAYS.max(self.present.saturating_mul(RATIO))
+    }
+
+    /// Returns an error if it is not within the bound.
+    pub(crate) fn check(&self, objects: &[Object]) -> Result<(), FormatError> {
+        if self.is_within() {
+            return Ok(());
+        }
+        let (object, share) = self.most.unwrap_or_default();
+        let name = objects.get(object).map_or(String::new(), |object| shown(&object.name));
+        Err(FormatError::Expansion { expanded: self.expanded, present: self.present, name, share })
+    }
+}
