@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf container file tile layers entropy tokenizer}
+targets=${*:-safetensors gguf config container file tile layers entropy tokenizer}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -20,6 +20,7 @@ sources() {
     case $1 in
     safetensors) echo impasto-checkpoint/src/header.rs impasto-checkpoint/src/json.rs impasto-checkpoint/src/tensor.rs ;;
     gguf) for file in cursor.rs header.rs types.rs encode.rs hf; do echo "impasto-checkpoint/src/gguf/$file"; done ;;
+    config) echo impasto-model/src/config impasto-model/src/graph impasto-text/src/chat/config.rs impasto-checkpoint/src/gguf/hf/to_gguf ;;
     container) echo impasto-container/src ;;
     file) echo impasto/src impasto-container/src impasto-codec/src ;;
     tile | layers | entropy) echo impasto-codec/src ;;

@@ -23,6 +23,7 @@ fn main() -> Done {
     let folder = Path::new(&folder);
     safetensors(&folder.join("safetensors"))?;
     gguf(&folder.join("gguf"))?;
+    config(&folder.join("config"))?;
     files(folder)?;
     tiles(&folder.join("tile"))?;
     layers(&folder.join("layers"))?;
@@ -139,6 +140,59 @@ fn safetensors(folder: &Path) -> Done {
         put(folder, name, json.as_bytes())?;
         let file = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[0; 12]].concat();
         put(folder, &format!("{name}.file"), &file)?;
+    }
+    Ok(())
+}
+
+/// Configurations of models of several families, with their options.
+fn config(folder: &Path) -> Done {
+    let sizes =
+        r#""hidden_size":64,"intermediate_size":96,"num_attention_heads":4,"num_hidden_layers":2,"vocab_size":3"#;
+    let families = [
+        (
+            "llama",
+            r#""model_type":"llama","num_key_value_heads":2,"attention_bias":true,"rms_norm_eps":1e-5,
+            "rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
+            "original_max_position_embeddings":8192},"rope_theta":500000.0,"tie_word_embeddings":true"#,
+        ),
+        ("linear", r#""model_type":"llama","rope_scaling":{"type":"linear","factor":2},"mlp_bias":true"#),
+        ("mistral", r#""model_type":"mistral","sliding_window":16,"head_dim":16,"num_key_value_heads":1"#),
+        (
+            "qwen2",
+            r#""model_type":"qwen2","use_sliding_window":true,"sliding_window":8,"max_window_layers":1,
+            "rope_parameters":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":32,"rope_theta":1e6}"#,
+        ),
+        ("qwen3", r#""model_type":"qwen3","head_dim":32,"layer_types":["full_attention","full_attention"]"#),
+        (
+            "phi3",
+            r#""model_type":"phi3","partial_rotary_factor":0.75,"original_max_position_embeddings":32,
+            "max_position_embeddings":64,"rope_scaling":{"type":"longrope","short_factor":[1,1,1,1,1,1],
+            "long_factor":[1,2,3,4,5,6]}"#,
+        ),
+        ("smollm3", r#""model_type":"smollm3","no_rope_layers":[1,0],"no_rope_layer_interval":4"#),
+        ("gemma", r#""model_type":"gemma","head_dim":16,"hidden_activation":"gelu_pytorch_tanh""#),
+        (
+            "gemma2",
+            r#""model_type":"gemma2","attn_logit_softcapping":50.0,"final_logit_softcapping":30.0,
+            "query_pre_attn_scalar":16,"sliding_window":8,"head_dim":16"#,
+        ),
+        (
+            "gemma3",
+            r#""model_type":"gemma3_text","sliding_window_pattern":2,"rope_local_base_freq":10000.0,
+            "rope_theta":1000000.0,"query_pre_attn_scalar":16,"head_dim":16,"sliding_window":8"#,
+        ),
+        ("unknown", r#""model_type":"mamba","dtype":"bfloat16","quantization_config":{"bits":4}"#),
+    ];
+    let generation = r#"{"eos_token_id":[1,2],"bos_token_id":0,"temperature":0.5,"top_p":Infinity}"#;
+    let tokenizer = r#"{"bos_token":"a","eos_token":{"content":"b","special":true},"add_bos_token":true,
+        "extra_special_tokens":{"image_token":"ab"},"additional_special_tokens":["ab"],"chat_template":
+        [{"name":"default","template":"{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"name":"tool_use","template":"{{ tools | tojson }}"}]}"#;
+    for (name, options) in families {
+        put(folder, name, format!("{{{sizes},{options}}}\0{generation}\0{tokenizer}").as_bytes())?;
+        put(folder, &format!("{name}.alone"), format!("{{{sizes},{options}}}").as_bytes())?;
+        let text = format!(r#"{{"model_type":"wrapped","text_config":{{{sizes},{options}}},"eos_token_id":1}}"#);
+        put(folder, &format!("{name}.text"), text.as_bytes())?;
     }
     Ok(())
 }

@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use impasto::File;
 use impasto::verify::verify;
+use impasto::{File, FileError};
 use impasto_checkpoint::gguf::{self, hf};
-use impasto_checkpoint::{Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
+use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
@@ -18,7 +18,9 @@ use impasto_codec::{CodecError, Kind, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 use impasto_core::{DType, Isa, Mode, Place, varint};
-use impasto_text::Tokenizer;
+use impasto_model::config::{DecoderConfig, eos_token_ids};
+use impasto_model::{Failure, WeightSource, graph};
+use impasto_text::{ChatTemplate, Tokenizer};
 
 /// The body of a fuzz target, which takes the bytes of the fuzzer.
 pub type Body = fn(&[u8]);
@@ -27,6 +29,7 @@ pub type Body = fn(&[u8]);
 pub const TARGETS: [(&str, Body); 8] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
+    ("config", config),
     ("container", container),
     ("file", file),
     ("tile", tile),
@@ -107,7 +110,75 @@ pub fn gguf(data: &[u8]) {
             assert_eq!(gguf::encode_header(&again.metadata, &specs, "fuzz").expect("the same"), written);
         }
     }
-    hf::assets(&header.metadata, &Listed(&header.tensors)).notes().iter().for_each(one_line);
+    let assets = hf::assets(&header.metadata, &Listed(&header.tensors));
+    assets.notes().iter().for_each(one_line);
+    let json = CONFIGURATION.map(|name| assets.get(name).unwrap_or_default().to_vec());
+    configuration(&json, &Listed(&header.tensors));
+}
+
+/// The files that configure a model.
+const CONFIGURATION: [&str; 3] = ["config.json", "generation_config.json", "tokenizer_config.json"];
+/// A tokenizer that goes with any of them.
+const TOKENIZER: &[u8] = br#"{"added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}"#;
+
+/// Takes the input as the files that configure a model, separated by zero bytes.
+pub fn config(data: &[u8]) {
+    let mut files = data.split(|&byte| byte == 0);
+    configuration(&CONFIGURATION.map(|_| files.next().unwrap_or_default().to_vec()), &Listed(&[]));
+}
+
+/// The files that configure a model; an empty one is absent.
+struct Configuration<'a>(&'a [Vec<u8>; 3]);
+
+impl WeightSource for Configuration<'_> {
+    fn shape(&self, _: &str) -> Option<Vec<u64>> {
+        None
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
+        Err(format!("{name:?} has no weights").into())
+    }
+
+    fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        let file = &self.0[CONFIGURATION.iter().position(|file| *file == name)?];
+        (!file.is_empty()).then(|| file.clone())
+    }
+}
+
+/// Reads the files that configure a model, describes its network, and translates them to the metadata of a GGUF.
+fn configuration(files: &[Vec<u8>; 3], tensors: &Listed) {
+    match DecoderConfig::from_json(&files[0]) {
+        Err(error) => one_line(&error),
+        Ok(mut config) => {
+            assert!(config.weight_bytes().is_some() && config.num_heads.is_multiple_of(config.num_kv_heads));
+            for rope in &config.ropes {
+                let frequencies = rope.frequencies(config.max_position_embeddings);
+                assert_eq!(frequencies.len(), rope.dim / 2);
+            }
+            match graph::describe_source(&Configuration(files), &mut config) {
+                Err(error) => one_line(&error),
+                Ok(network) => assert_eq!(network.blocks.len(), config.blocks.len()),
+            }
+        }
+    }
+    if let Err(error) = eos_token_ids(&Configuration(files)) {
+        one_line(&error);
+    }
+    if let Err(error) = ChatTemplate::from_assets(Some(&files[2]), None) {
+        one_line(&error);
+    }
+    let mut assets = vec![Asset { name: "tokenizer.json".into(), bytes: TOKENIZER.to_vec() }];
+    let given = CONFIGURATION.iter().zip(files).filter(|(_, bytes)| !bytes.is_empty());
+    assets.extend(given.map(|(name, bytes)| Asset { name: (*name).into(), bytes: bytes.clone() }));
+    match hf::metadata(&assets, tensors, "fuzz", 0) {
+        Err(error) => one_line(&error),
+        Ok(made) => {
+            made.notes.iter().for_each(one_line);
+            // What is written can be read.
+            let header = gguf::encode_header(&made.metadata, &[], "fuzz").expect("metadata that was made");
+            gguf::parse_detached_header(&header, "fuzz").expect("a header that was written");
+        }
+    }
 }
 
 /// The tensors of a header, without data.
@@ -168,7 +239,9 @@ fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
         assert_eq!(units.tiles.len(), matrix.tile_count() as usize);
         let (rows, columns) = (matrix.rows(), matrix.cols());
         let corner = reader.units_of_band(object, rows / 2..rows / 2 + 1, 0..columns / 2 + 1).expect("known");
-        assert!(corner.len() <= units.tiles.len() + 1);
+        // In each layer, the tiles and the tensor header.
+        let layers = 1 + usize::from(reader.layers_of(object));
+        assert!(corner.len() <= (units.tiles.len() + 1) * layers);
         if let Some(rect) = matrix.tile_count().checked_sub(1).and_then(|last| matrix.tile(last)) {
             assert_eq!((rect.rows.end, rect.cols.end), (rows, columns));
             assert!((rect.height() as u64) * (rect.width() as u64) <= 1 << 24);
@@ -213,8 +286,11 @@ pub fn file(data: &[u8]) {
             one_line(&error);
         }
     }
-    let verdict = verify(&file).expect("memory does not fail");
-    assert!(verdict.damaged.is_empty(), "the hashes were set right: {:?}", verdict.damaged);
+    match verify(&file) {
+        Err(error @ FileError::MemoryLimit { .. }) => one_line(&error),
+        Err(error) => panic!("memory does not fail: {error}"),
+        Ok(verdict) => assert!(verdict.damaged.is_empty(), "the hashes were set right: {:?}", verdict.damaged),
+    }
 }
 
 /// Returns a band of a matrix with rows of `columns` elements of `size` bytes.
