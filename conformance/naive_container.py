@@ -95,8 +95,8 @@ def ceil_div(a, b):
 
 # ----------------------------------------------------------------------------------------------------------- 2 File
 
-def align(position):
-    return ceil_div(position, 16) * 16
+def align(position, unit=16):
+    return ceil_div(position, unit) * unit
 
 
 def read_file(data, allow_expansion=False):
@@ -135,10 +135,11 @@ def expanded_bytes(objects):
         base[obj] = base.get(obj.tied, 0)
         total += base[obj]  # of a tied tensor: it has no units of its own
         for (layer, is_head, tile), unit in obj.units.items():
-            if unit.present:
+            if unit.present and unit.mode <= EXACT:
                 height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
-                base[obj] += 0 if layer else height * width * obj.size
-                total += 1 << 16 if is_head else height * width * obj.size
+                size = height * (align(width, 32) if unit.mode > HEAD else width) * obj.size
+                base[obj] += 0 if layer else size
+                total += 1 << 16 if is_head else size
     return total
 
 

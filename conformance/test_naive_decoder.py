@@ -18,12 +18,13 @@ import naive_decoder as naive
 from blake3 import blake3
 from minimal_encoder import (Coder, File, SIZE, coded_file, cut, layered_file, pack, same, tiles_of, varint,
                              weights)
-from naive_container import FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, read_file
+from naive_container import (FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, expanded_bytes,
+                             read_file)
 from small_files import layered, layered_coders, layered_integers
 
 
-def decoded(data):
-    return {obj.name: content for obj, content in naive.decode(data)}
+def decoded(data, **options):
+    return {obj.name: content for obj, content in naive.decode(data, **options)}
 
 
 # ------------------------------------------------------------------------------------------------------ exact decoding
@@ -402,7 +403,18 @@ class Refused(unittest.TestCase):
         file.tensor("w", "U8", [2 ** 33], 0, 1, 2 ** 24)
         for i in range(2 ** 9):
             file.unit(0, i, ZSTD, b"")
-        self.refuse("11.1", file)
+        self.refuse("11.3", file)
+        with self.assertRaises(Broken) as caught:
+            decoded(file.build(), allow_expansion=True)
+        self.assertTrue(str(caught.exception).startswith("SPEC 11.1:"), str(caught.exception))
+
+    def test_expansion(self):
+        # Two rows of two tiles, the second of 8 columns, in four layers with their heads.
+        objects, _ = read_file(layered().build())
+        self.assertEqual(expanded_bytes(objects), 4 * (6 * (32 + 32) * 2 + 2 ** 16))
+        file = self.file()
+        file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
+        self.assertEqual(expanded_bytes(read_file(file.build())[0]), 10 + 12 + 12)
 
     def test_units(self):
         def entry(number, position, value):

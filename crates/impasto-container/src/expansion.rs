@@ -12,6 +12,9 @@ pub const RATIO: u64 = 512;
 /// Bytes that a tensor header counts for, because tables are made from it.
 pub const HEADER: u64 = 1 << 16;
 
+/// Elements of a row that are decoded together (SPEC 8.2).
+const LANES: u64 = 32;
+
 /// What the units of a file expand to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expansion {
@@ -39,9 +42,13 @@ impl Expansion {
         for (_, entry) in (0u32..).zip(&manifest.units).filter(|(unit, _)| is_present(*unit)) {
             present += u64::from(entry.length);
             let object = entry.object as usize;
-            let Some(matrix) = layout.matrix(entry.object) else { continue };
+            let Some(matrix) = layout.matrix(entry.object).filter(|_| entry.mode.is_known()) else { continue };
             let own = match matrix.tile(entry.tile) {
                 _ if entry.is_header() => HEADER,
+                // A row takes as long to decode as one that fills all lanes.
+                Some(tile) if entry.mode.needs_header() => {
+                    tile.height() as u64 * (tile.width() as u64).next_multiple_of(LANES) * size(object)
+                }
                 Some(tile) => tile.height() as u64 * tile.width() as u64 * size(object),
                 None => 0,
             };

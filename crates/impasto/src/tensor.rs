@@ -36,8 +36,10 @@ pub struct Tensor<'a, S = MmapSource> {
     limit: u64,
 }
 
-/// Bytes of memory that decoding takes for each column and row of a tile: classes, integers and steps of 32 bits.
-const LINE_BYTES: u64 = 64;
+/// Bytes of memory that decoding takes for each row of a tile, for its class, and for each column: classes, integers and
+/// steps of 32 bits.
+const ROW_BYTES: u64 = 8;
+const COLUMN_BYTES: u64 = 64;
 /// Bytes of memory that the tables of a tensor header take at most, and that its entries take for each byte of it.
 const TABLE_BYTES: u64 = 256 << 10;
 const ENTRY_BYTES: u64 = 16;
@@ -184,7 +186,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let of_mode = |mode| match mode {
             Mode::STORED => 0,
             Mode::ZSTD => self.tile_bytes(),
-            _ => (height + width) * LINE_BYTES,
+            _ => height * ROW_BYTES + width * COLUMN_BYTES,
         };
         self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0)
     }

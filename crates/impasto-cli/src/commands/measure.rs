@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Context;
-use impasto::{Cut, File, record_klds};
+use impasto::{Cut, record_klds};
 use impasto_container::Summary;
 use impasto_eval::{EvalOptions, EvalText, Progress, Score, kld};
 
 use crate::args::Args;
-use crate::model::{load_float, open};
+use crate::model::{load_float, open, open_coded};
 use crate::progress::bar;
 
 /// Number of windows that are scored, and the length of each in tokens.
@@ -25,7 +25,7 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
     };
     let original = load_float(args, model, None)?;
     let text = EvalText::new(original.tokenizer()?, &text).context("the text for --measure")?;
-    let layers = File::open(output)?.layers().len();
+    let layers = open_coded(args, output)?.layers().len();
     let progress = bar(args, 0);
     let mut klds = Vec::with_capacity(layers);
     for layer in 1..=layers {
@@ -43,7 +43,7 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
         let result = kld(original.network(), coded.network(), &text, &options, &mut on_progress);
         klds.push(result.context("the text for --measure")?.mean.value as f32);
     }
-    let summary = record_klds(&File::open(output)?, &klds, output)?;
+    let summary = record_klds(&open_coded(args, output)?, &klds, output)?;
     progress.finish_and_clear();
     Ok((summary, klds))
 }

@@ -83,6 +83,30 @@ fn layers_headers_and_ties_count() {
     assert!(open(&tied.to_file()).is_err());
 }
 
+/// Narrow rows take as much time as rows that fill the lanes.
+#[test]
+fn rows_count_whole_lanes_if_they_are_coded() {
+    let dims = |columns| TensorMeta {
+        dtype: DType::Bf16,
+        opaque: None,
+        dims: vec![1000, columns],
+        split: 1,
+        tile_rows: 1000,
+        tile_cols: 32,
+        tied: None,
+    };
+    let content = |columns, mode| Content {
+        objects: vec![Object { name: "wide".into(), kind: ObjectKind::Tensor(dims(columns)) }],
+        units: vec![unit(0, 0, 0, Mode::TENSOR_HEADER, 1), unit(0, 0, 0, mode, 1)],
+        layers: vec![],
+    };
+    for (columns, mode, lanes) in
+        [(1, Mode::FLOAT, 32), (32, Mode::FLOAT, 32), (1, Mode::ZSTD, 1), (31, Mode::STORED, 31)]
+    {
+        assert_eq!(expanded(&content(columns, mode)), HEADER + 1000 * lanes * 2);
+    }
+}
+
 /// What is absent takes no time, and gives no right to expand either.
 #[test]
 fn only_present_units_count() {

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use impasto::FileError;
 use rayon::prelude::*;
 use serde_json::json;
 
 use crate::args::Args;
 use crate::commands::with_threads;
 use crate::exit::Code;
-use crate::model::open;
+use crate::model::{memory_limit, open};
 use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, path: &Path, repeat: u32) -> anyhow::Result<Code> {
@@ -18,6 +19,16 @@ pub fn run(args: &Args, path: &Path, repeat: u32) -> anyhow::Result<Code> {
         .tensor_names()
         .filter(|name| file.reader().find_tensor(name).is_some_and(|t| file.reader().resolve(t) == t))
         .collect();
+    let reader = file.reader();
+    let own = |name: &&str| {
+        let object = reader.find_tensor(name)?;
+        Some(reader.matrix(object)?.elements() * reader.objects().get(object as usize)?.dtype()?.size() as u64)
+    };
+    let (needed, limit) = (names.iter().filter_map(own).fold(0, u64::saturating_add), memory_limit(args));
+    if needed > limit {
+        let (file, name) = (path.display().to_string(), "all tensors".to_owned());
+        return Err(FileError::MemoryLimit { file, name, bytes: needed, limit }.into());
+    }
     let mut memory: Vec<Vec<u8>> = Vec::new();
     for name in &names {
         memory.push(with_threads(args, || file.tensor(name)?.bytes())??);
