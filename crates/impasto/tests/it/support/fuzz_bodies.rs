@@ -26,7 +26,7 @@ use impasto_text::{ChatTemplate, Tokenizer};
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -164,7 +164,8 @@ fn configuration(files: &[Vec<u8>; 3], tensors: &Listed) {
     if let Err(error) = eos_token_ids(&Configuration(files)) {
         one_line(&error);
     }
-    if let Err(error) = ChatTemplate::from_assets(Some(&files[2]), None) {
+    // Templates that come with it are programs, which only run in a process of their own.
+    if let Err(error) = ChatTemplate::from_assets(Some(&files[2]), Some(b"{{ messages }}"), None) {
         one_line(&error);
     }
     let mut assets = vec![Asset { name: "tokenizer.json".into(), bytes: TOKENIZER.to_vec() }];
