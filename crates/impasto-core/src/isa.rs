@@ -16,7 +16,7 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2 and POPCNT.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL and VBMI.
+    /// x86-64 with AVX-512 F, BW, DQ and VL. Kernels that need more of it check for that.
     Avx512,
 }
 
@@ -101,7 +101,6 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("popcnt")
             }
             #[cfg(not(target_arch = "x86_64"))]

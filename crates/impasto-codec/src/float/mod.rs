@@ -31,9 +31,9 @@ impl Joiner {
     pub fn new(isa: Isa, layout: FloatLayout) -> Joiner {
         let kernel = match isa.or_scalar() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Kernel::Avx512(avx512::Fields::new(layout)),
+            Isa::Avx512 if is_x86_feature_detected!("avx512vbmi") => Kernel::Avx512(avx512::Fields::new(layout)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Kernel::Avx2(avx2::Fields::new(layout)),
+            Isa::Avx2 | Isa::Avx512 => Kernel::Avx2(avx2::Fields::new(layout)),
             _ => Kernel::Scalar,
         };
         Joiner { layout, kernel }
