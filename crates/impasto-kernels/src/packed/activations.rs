@@ -81,7 +81,7 @@ impl PanelMut<'_> {
 ///
 /// If the inverse would be infinite (all magnitudes below about 10^-37), the block is treated as zeros.
 #[inline(always)]
-fn scale(values: &[f32]) -> (f32, f32) {
+pub(crate) fn scale(values: &[f32]) -> (f32, f32) {
     const LARGEST: f32 = 127.0;
     // Compared as integers, magnitudes have the order of the floats, with NaN above all.
     let most = values.iter().fold(0, |most, x| most.max(x.to_bits() & (u32::MAX >> 1)));
@@ -98,7 +98,7 @@ fn scale(values: &[f32]) -> (f32, f32) {
 
 /// Rounds a float of magnitude below 2^22 to the nearest integer, ties to even, and returns the low 8 bits.
 #[inline(always)]
-fn round(x: f32) -> i8 {
+pub(crate) fn round(x: f32) -> i8 {
     // 1.5 * 2^23: the sum has an ulp of 1, so its lowest bits are the integer.
     const MAGIC: f32 = 12_582_912.0;
     (x + MAGIC).to_bits() as i8

@@ -1,7 +1,7 @@
-//! Memory in huge pages for packed strips.
+//! Memory in huge pages for the weights of a model.
 //!
 //! A token reads all weights once. With pages of 4 KB, every 64th line would need a page walk, and hardware prefetchers
-//! do not cross page boundaries. Therefore the strips of all matrices are stored in a few large blocks, which the
+//! do not cross page boundaries. Therefore the weights of all matrices are stored in a few large blocks, which the
 //! system may back with pages of 2 MB.
 
 use std::ops::{Deref, Range};
@@ -14,7 +14,7 @@ use super::cell::Line;
 /// Size of a block in bytes, unless one allocation needs more. Pages that are never written take no memory.
 const BLOCK: usize = 64 << 20;
 
-/// Allocator of the strips of a model's matrices.
+/// Allocator of a model's matrices.
 #[derive(Debug, Default)]
 pub struct Arena(Mutex<Option<(Arc<Block>, usize)>>);
 
@@ -35,7 +35,7 @@ unsafe impl Sync for Block {}
 
 /// The lines of strips.
 #[derive(Debug)]
-pub(super) enum Lines {
+pub(crate) enum Lines {
     /// In their own allocation.
     Own(Vec<Line>),
     /// In an arena.
@@ -44,7 +44,7 @@ pub(super) enum Lines {
 
 /// A part of a block, which it keeps alive.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     block: Arc<Block>,
     part: Range<usize>,
 }
@@ -56,12 +56,22 @@ impl Arena {
     }
 
     /// Moves lines into the arena. If the system refuses memory, they stay in their own allocation.
-    pub(super) fn keep(&self, lines: Vec<Line>) -> Lines {
+    pub(crate) fn keep(&self, lines: Vec<Line>) -> Lines {
         let Some(kept) = self.part(lines.len()) else { return Lines::Own(lines) };
         // SAFETY: the part is inside the block, and `part` returns no part twice. A line is plain bytes, aligned to 64,
         // as pages are.
         unsafe { kept.block.start.add(kept.part.start).copy_from_nonoverlapping(lines.as_ptr(), lines.len()) };
         Lines::Kept(kept)
+    }
+
+    /// Copies bytes into the arena, with zeros up to the end of the last line; `None` if the system refuses memory.
+    pub(crate) fn copy(&self, bytes: &[u8]) -> Option<Lines> {
+        let kept = self.part(bytes.len().div_ceil(size_of::<Line>()))?;
+        // SAFETY: as above; the rest of the last line was never written, so it has the zeros of new pages.
+        unsafe {
+            kept.block.start.add(kept.part.start).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        };
+        Some(Lines::Kept(kept))
     }
 
     /// Allocates a part of `lines` lines.
@@ -116,6 +126,12 @@ mod tests {
             assert!(matches!(kept, Lines::Kept(_)));
             assert!(kept.len() == n && kept.iter().zip(lines(i as u8, n)).all(|(a, b)| a.0 == b.0), "part {i}");
         }
+        let bytes: Vec<u8> = (0..130).collect();
+        let copied = arena.copy(&bytes).expect("memory");
+        assert_eq!(
+            (copied.len(), bytemuck::cast_slice::<Line, u8>(&copied)),
+            (3, &[&bytes[..], &[0; 62]].concat()[..])
+        );
         drop(arena);
         assert_eq!(kept[2][999].0[0], 2 ^ 999u32 as u8);
     }

@@ -140,7 +140,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
 /// # Safety
 /// The processor supports AVX2. `at` points to `width` lines, 1 to 8; `half` is 0 or 1.
 #[inline(always)]
-unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] {
+pub(crate) unsafe fn unpack(at: *const Line, width: u8, half: usize) -> [__m256i; VECTORS] {
     // SAFETY: the caller guarantees the same for `unpack_width`.
     unsafe {
         match width {
@@ -210,14 +210,14 @@ unsafe fn load(at: *const Line, half: usize) -> __m256i {
 /// Returns the sums of four products of unsigned and signed bytes in each lane. Sums of two products must fit 16 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot(u: __m256i, q: __m256i) -> __m256i {
+pub(crate) fn dot(u: __m256i, q: __m256i) -> __m256i {
     _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), _mm256_set1_epi16(1))
 }
 
 /// Like [`dot`], for signed bytes; `q` must not be -128.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn signed_dot(z: __m256i, q: __m256i) -> __m256i {
+pub(crate) fn signed_dot(z: __m256i, q: __m256i) -> __m256i {
     dot(_mm256_abs_epi8(z), _mm256_sign_epi8(q, z))
 }
 

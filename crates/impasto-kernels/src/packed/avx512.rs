@@ -172,7 +172,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
 /// # Safety
 /// The processor supports AVX-512 F and BW. `at` points to `width` lines, 1 to 8.
 #[inline(always)]
-pub(super) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
+pub(crate) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
     // SAFETY: the caller guarantees the same for `unpack_width`.
     unsafe {
         match width {

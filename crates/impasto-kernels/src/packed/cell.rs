@@ -10,15 +10,15 @@
 //! `v % w`, and one shift and one mask extract it. Few vectors are in several [`Piece`]s.
 
 /// Rows of a strip: the 32-bit lanes of a 512-bit register.
-pub(super) const STRIP: usize = 16;
+pub(crate) const STRIP: usize = 16;
 /// Columns of a group.
-pub(super) const GROUP: usize = 32;
+pub(crate) const GROUP: usize = 32;
 /// Columns whose activations are multiplied by one instruction.
-pub(super) const QUAD: usize = 4;
+pub(crate) const QUAD: usize = 4;
 /// Vectors of a cell.
-pub(super) const VECTORS: usize = GROUP / QUAD;
+pub(crate) const VECTORS: usize = GROUP / QUAD;
 /// Integers of a cell.
-pub(super) const CELL: usize = STRIP * GROUP;
+pub(crate) const CELL: usize = STRIP * GROUP;
 /// Columns whose activations share a scale. The integer sum over a block is below 128 * 32767 * 127 < 2^31.
 pub(super) const BLOCK: usize = 128;
 /// Groups of a block.
@@ -29,7 +29,7 @@ pub(super) const WIDEST: u8 = 8;
 /// A line of 64 bytes; a cell of width `w` takes `w` lines.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub [u8; 64]);
+pub(crate) struct Line(pub [u8; 64]);
 
 impl Default for Line {
     fn default() -> Self {
@@ -137,7 +137,7 @@ pub(super) const fn low(bits: usize) -> u8 {
 
 /// Appends a cell. `values` are integers plus bias, below `2^width`.
 #[inline(always)]
-pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
+pub(crate) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
     let vectors = values.as_chunks::<64>().0;
     let first = lines.len();
     lines.resize(first + usize::from(width), Line::default());
@@ -150,7 +150,7 @@ pub(super) fn pack(values: &[u8; CELL], width: u8, lines: &mut Vec<Line>) {
 
 /// Writes the integers plus bias of a cell to `values`, in the order of [`pack`]. `lines` are the lines of the cell.
 #[inline(always)]
-pub(super) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
+pub(crate) fn unpack(lines: &[Line], width: u8, values: &mut [u8; CELL]) {
     values.fill(0);
     let vectors = values.as_chunks_mut::<64>().0;
     for &Piece { vector, to, line, from, bits } in PIECES[usize::from(width)].all() {

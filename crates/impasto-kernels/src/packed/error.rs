@@ -1,5 +1,6 @@
 //! Errors of packing.
 
+use impasto_core::DType;
 use thiserror::Error;
 
 /// Error: integers cannot be packed, or row groups do not form a matrix. The caller adds the name of the tensor.
@@ -41,13 +42,16 @@ pub enum PackError {
         /// The step.
         value: f32,
     },
+    /// Blocks of this dtype have no packed form.
+    #[error("blocks of {} have no packed form", .0.name())]
+    Dtype(DType),
     /// A row group was packed with another column order than that of the matrix.
     #[error("row group {0} was packed with another order of columns")]
     OtherColumns(usize),
 }
 
 impl PackError {
-    pub(super) fn check_count(what: &'static str, found: usize, expected: usize) -> Result<(), PackError> {
+    pub(crate) fn check_count(what: &'static str, found: usize, expected: usize) -> Result<(), PackError> {
         if found == expected { Ok(()) } else { Err(PackError::Count { what, found, expected }) }
     }
 

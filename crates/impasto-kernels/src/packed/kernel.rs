@@ -17,10 +17,10 @@ use super::{avx2, avx512, unpacked};
 
 /// The instructions that packed products use. All kernels give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel(Kind);
+pub struct Kernel(pub(crate) Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -73,6 +73,17 @@ impl Kernel {
         let mut kernels: Vec<_> = Isa::available().into_iter().map(Kernel::of).collect();
         kernels.dedup();
         kernels
+    }
+
+    /// Returns the instruction set.
+    pub(crate) fn isa(self) -> Isa {
+        match self.0 {
+            Kind::Scalar => Isa::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => Isa::Avx512,
+        }
     }
 
     /// Returns whether strips are unpacked before they are multiplied ([`Kernel::unpack`], [`Kernel::unpacked`]).

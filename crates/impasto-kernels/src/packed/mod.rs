@@ -15,17 +15,17 @@
 //! the entropy of the integers, and that read determines its time. `cell` describes the layout of a cell, `avx512` its
 //! multiplication.
 
-mod activations;
-mod arena;
+pub(crate) mod activations;
+pub(crate) mod arena;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
-mod cell;
+pub(crate) mod avx512;
+pub(crate) mod cell;
 mod columns;
 mod error;
 mod fixes;
-mod kernel;
+pub(crate) mod kernel;
 mod multiply;
 mod row_group;
 mod scalar;

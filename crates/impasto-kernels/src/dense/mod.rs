@@ -1,21 +1,26 @@
 //! Products with weights stored as 16-bit or 32-bit floats, or decoded during the product: tensors that are not packed.
 
-use std::ops::Range;
+mod dot;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use std::ops::{Deref, Range};
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use impasto_core::Isa;
 
 use crate::Pool;
+use crate::packed::Arena;
+use crate::packed::arena::Lines;
 use crate::parts::Parts;
 use crate::workers::{Buffers, Workers};
 
 /// From this number of tokens on, products use matrix multiplication; below it, a dot product per output and token.
 const MANY: usize = 4;
-/// Rows that a task multiplies together.
+/// Rows that are multiplied together.
 const STRIP: usize = 32;
-/// Number of partial sums of a dot product, fixed so that all instruction sets add in the same order.
-const LANES: usize = 32;
+/// The largest number of tasks per thread. Tasks even out differences in the speed of threads; taking one has a cost.
+const TASKS: usize = 8;
 
 /// A matrix of floats, outputs x inputs, row-major.
 pub struct DenseMatrix {
@@ -25,10 +30,39 @@ pub struct DenseMatrix {
 }
 
 enum Values {
-    F32(Vec<f32>),
+    F32(Words<f32>),
     /// The bits of the floats, as in `F16`.
-    Bf16(Vec<u16>),
-    F16(Vec<u16>),
+    Bf16(Words<u16>),
+    F16(Words<u16>),
+}
+
+/// The elements of a matrix.
+enum Words<T> {
+    /// In their own allocation.
+    Own(Vec<T>),
+    /// This many in an arena.
+    Kept(Lines, usize),
+}
+
+impl<T: NoUninit + AnyBitPattern> Words<T> {
+    /// Moves the elements into an arena, unless the system refuses memory.
+    fn keep_in(self, arena: &Arena) -> Words<T> {
+        match arena.copy(bytemuck::cast_slice(&self)) {
+            Some(lines) => Words::Kept(lines, self.len()),
+            None => self,
+        }
+    }
+}
+
+impl<T: AnyBitPattern> Deref for Words<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Words::Own(words) => words,
+            Words::Kept(lines, count) => &bytemuck::cast_slice(lines)[..*count],
+        }
+    }
 }
 
 impl DenseMatrix {
@@ -38,7 +72,7 @@ impl DenseMatrix {
     /// If there are not `outputs * inputs` weights.
     pub fn new(weights: Vec<f32>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(weights.len()), outputs.checked_mul(inputs), "weights");
-        DenseMatrix { values: Values::F32(weights), outputs, inputs }
+        DenseMatrix { values: Values::F32(Words::Own(weights)), outputs, inputs }
     }
 
     /// Creates a matrix of bfloat16, given as bits.
@@ -47,7 +81,7 @@ impl DenseMatrix {
     /// If there are not `outputs * inputs` weights.
     pub fn of_bf16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
-        DenseMatrix { values: Values::Bf16(bits), outputs, inputs }
+        DenseMatrix { values: Values::Bf16(Words::Own(bits)), outputs, inputs }
     }
 
     /// Creates a matrix of binary16, given as bits.
@@ -56,7 +90,17 @@ impl DenseMatrix {
     /// If there are not `outputs * inputs` weights.
     pub fn of_f16(bits: Vec<u16>, outputs: usize, inputs: usize) -> Self {
         assert_eq!(Some(bits.len()), outputs.checked_mul(inputs), "weights");
-        DenseMatrix { values: Values::F16(bits), outputs, inputs }
+        DenseMatrix { values: Values::F16(Words::Own(bits)), outputs, inputs }
+    }
+
+    /// Moves the weights into an arena, whose huge pages make products of few tokens faster.
+    pub fn keep_in(self, arena: &Arena) -> Self {
+        let values = match self.values {
+            Values::F32(weights) => Values::F32(weights.keep_in(arena)),
+            Values::Bf16(bits) => Values::Bf16(bits.keep_in(arena)),
+            Values::F16(bits) => Values::F16(bits.keep_in(arena)),
+        };
+        DenseMatrix { values, ..self }
     }
 
     /// Returns the numbers of outputs and inputs.
@@ -67,8 +111,8 @@ impl DenseMatrix {
     /// Returns the memory of the weights in bytes.
     pub fn memory_bytes(&self) -> usize {
         match &self.values {
-            Values::F32(weights) => size_of_val(weights.as_slice()),
-            Values::Bf16(bits) | Values::F16(bits) => size_of_val(bits.as_slice()),
+            Values::F32(weights) => size_of_val(&weights[..]),
+            Values::Bf16(bits) | Values::F16(bits) => size_of_val(&bits[..]),
         }
     }
 
@@ -77,7 +121,7 @@ impl DenseMatrix {
     /// # Panics
     /// If there is no such row, or `out` has another length.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        self.widen(row..row + 1, out);
+        self.widen(row..row + 1, out, Isa::best());
     }
 
     /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
@@ -86,35 +130,62 @@ impl DenseMatrix {
     /// If `out` is too short.
     pub fn multiply(&self, x: &[f32], out: &mut [f32], stride: usize, workers: &Workers, pool: &Pool) {
         let out = Parts::new(out);
-        pool.run(self.outputs.div_ceil(STRIP), &|worker, strip| {
-            let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
-            workers.with(worker, |Buffers { weights, outputs }| {
-                let weights = self.widened(rows.clone(), weights);
-                // SAFETY: strips are disjoint rows.
-                unsafe { multiply_rows(weights, rows, x, self.inputs, &out, stride, outputs, workers.isa()) };
+        let strips = self.outputs.div_ceil(STRIP);
+        let tasks = strips.min(TASKS * pool.threads());
+        pool.run(tasks, &|worker, task| {
+            workers.with(worker, |buffers| {
+                for strip in strips * task / tasks..strips * (task + 1) / tasks {
+                    let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
+                    // SAFETY: strips are disjoint rows.
+                    unsafe { self.multiply_rows(rows, x, &out, stride, buffers, workers.isa()) };
+                }
             });
         });
     }
 
-    /// Returns some rows as binary32: borrowed if they are stored so, otherwise converted into `buffer`.
-    fn widened<'a>(&'a self, rows: Range<usize>, buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        let (start, length) = (rows.start * self.inputs, rows.len() * self.inputs);
-        if let Values::F32(weights) = &self.values {
-            return &weights[start..start + length];
+    /// Computes the outputs `rows` for each row of `x`. Few tokens are multiplied straight from the stored weights.
+    ///
+    /// # Safety
+    /// As for [`multiply_rows`].
+    unsafe fn multiply_rows(
+        &self,
+        rows: Range<usize>,
+        x: &[f32],
+        out: &Parts<f32>,
+        stride: usize,
+        Buffers { weights: buffer, outputs }: &mut Buffers,
+        isa: Isa,
+    ) {
+        let inputs = self.inputs;
+        let range = rows.start * inputs..rows.end * inputs;
+        // SAFETY: the caller guarantees the same for these functions.
+        unsafe {
+            match &self.values {
+                Values::F32(weights) => multiply_rows(&weights[range], rows, x, inputs, out, stride, outputs, isa),
+                Values::Bf16(bits) if x.len() / inputs < MANY => {
+                    let weights = bits[range].reinterpret_cast::<bf16>();
+                    multiply_few(weights, rows, x, inputs, out, stride, outputs, isa);
+                }
+                Values::F16(bits) if x.len() / inputs < MANY => {
+                    let weights = bits[range].reinterpret_cast::<f16>();
+                    multiply_few(weights, rows, x, inputs, out, stride, outputs, isa);
+                }
+                Values::Bf16(_) | Values::F16(_) => {
+                    buffer.resize(buffer.len().max(range.len()), 0.0);
+                    let weights = &mut buffer[..range.len()];
+                    self.widen(rows.clone(), weights, isa);
+                    multiply_rows(weights, rows, x, inputs, out, stride, outputs, isa);
+                }
+            }
         }
-        if buffer.len() < length {
-            buffer.resize(length, 0.0);
-        }
-        self.widen(rows, &mut buffer[..length]);
-        &buffer[..length]
     }
 
-    fn widen(&self, rows: Range<usize>, out: &mut [f32]) {
+    fn widen(&self, rows: Range<usize>, out: &mut [f32], isa: Isa) {
         let range = rows.start * self.inputs..rows.end * self.inputs;
         match &self.values {
             Values::F32(weights) => out.copy_from_slice(&weights[range]),
-            Values::Bf16(bits) => bits[range].reinterpret_cast::<bf16>().convert_to_f32_slice(out),
-            Values::F16(bits) => bits[range].reinterpret_cast::<f16>().convert_to_f32_slice(out),
+            Values::Bf16(bits) => dot::widen(isa, bits[range].reinterpret_cast::<bf16>(), out),
+            Values::F16(bits) => dot::widen(isa, bits[range].reinterpret_cast::<f16>(), out),
         }
     }
 }
@@ -175,7 +246,7 @@ pub fn multiply_parts<E: Send>(
 /// # Safety
 /// Nothing else may refer to these outputs in `out`, for any row of `x`.
 #[allow(clippy::too_many_arguments)]
-unsafe fn multiply_rows(
+pub(crate) unsafe fn multiply_rows(
     weights: &[f32],
     rows: Range<usize>,
     x: &[f32],
@@ -185,19 +256,48 @@ unsafe fn multiply_rows(
     buffer: &mut Vec<f32>,
     isa: Isa,
 ) {
-    let (tokens, count) = (x.len() / inputs, rows.len());
-    buffer.resize(tokens * count, 0.0);
-    if tokens >= MANY {
-        product(x, weights, inputs, buffer);
-    } else {
-        for (x, out) in x.chunks_exact(inputs).zip(buffer.chunks_exact_mut(count)) {
-            out.iter_mut().zip(weights.chunks_exact(inputs)).for_each(|(out, w)| *out = dot(isa, w, x));
-        }
+    if x.len() / inputs < MANY {
+        // SAFETY: the caller guarantees the same.
+        return unsafe { multiply_few(weights, rows, x, inputs, out, stride, buffer, isa) };
     }
-    for (t, values) in buffer.chunks_exact(count).enumerate() {
+    buffer.resize(x.len() / inputs * rows.len(), 0.0);
+    product(x, weights, inputs, buffer);
+    // SAFETY: the caller guarantees the same.
+    unsafe { copy(buffer, rows, out, stride) };
+}
+
+/// Like [`multiply_rows`], with a dot product per output and token, for weights of any format.
+///
+/// # Safety
+/// As for [`multiply_rows`].
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply_few<W: dot::Format>(
+    weights: &[W],
+    rows: Range<usize>,
+    x: &[f32],
+    inputs: usize,
+    out: &Parts<f32>,
+    stride: usize,
+    buffer: &mut Vec<f32>,
+    isa: Isa,
+) {
+    buffer.resize(x.len() / inputs * rows.len(), 0.0);
+    for (x, out) in x.chunks_exact(inputs).zip(buffer.chunks_exact_mut(rows.len())) {
+        dot::rows(isa, weights, x, out);
+    }
+    // SAFETY: the caller guarantees the same.
+    unsafe { copy(buffer, rows, out, stride) };
+}
+
+/// Copies the outputs `rows` of all tokens to their places, which are `stride` elements apart.
+///
+/// # Safety
+/// As for [`multiply_rows`].
+unsafe fn copy(values: &[f32], rows: Range<usize>, out: &Parts<f32>, stride: usize) {
+    for (t, values) in values.chunks_exact(rows.len()).enumerate() {
         let at = t * stride + rows.start;
         // SAFETY: the caller guarantees exclusive access to these elements.
-        unsafe { out.part(at..at + count) }.copy_from_slice(values);
+        unsafe { out.part(at..at + rows.len()) }.copy_from_slice(values);
     }
 }
 
@@ -236,66 +336,10 @@ fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
     }
 }
 
-/// Returns the dot product. It uses [`LANES`] partial sums by position, added in order at the end, so all instruction
-/// sets give the same bits.
-fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
-    #[inline(always)]
-    fn portable(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0f32; LANES];
-        let (a, b) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        for (a, b) in a.0.iter().zip(b.0) {
-            for i in 0..LANES {
-                sums[i] = a[i].mul_add(b[i], sums[i]);
-            }
-        }
-        for (i, (a, b)) in a.1.iter().zip(b.1).enumerate() {
-            sums[i] = a.mul_add(*b, sums[i]);
-        }
-        sums.iter().sum()
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn avx2(a: &[f32], b: &[f32]) -> f32 {
-        portable(a, b)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    fn avx512(a: &[f32], b: &[f32]) -> f32 {
-        portable(a, b)
-    }
-
-    match isa.or_scalar() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
-        Isa::Avx512 if is_x86_feature_detected!("fma") => unsafe { avx512(a, b) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above, for AVX2.
-        Isa::Avx2 if is_x86_feature_detected!("fma") => unsafe { avx2(a, b) },
-        _ => portable(a, b),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use impasto_core::rng::SplitMix64;
-
-    #[test]
-    fn dots_are_the_same_bits_with_every_isa() {
-        let mut rng = SplitMix64::new(3);
-        for length in [0, 1, 31, 32, 33, 576, 1001] {
-            let mut random = || (0..length).map(|_| rng.next_f64() as f32 - 0.5).collect::<Vec<f32>>();
-            let (a, b) = (random(), random());
-            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let scalar = dot(Isa::Scalar, &a, &b);
-            assert!((f64::from(scalar) - exact).abs() < 1e-5);
-            for isa in Isa::available() {
-                assert_eq!(dot(isa, &a, &b).to_bits(), scalar.to_bits(), "{isa}");
-            }
-        }
-    }
 
     #[test]
     fn products_of_every_format() {
@@ -304,10 +348,11 @@ mod tests {
         let f32s: Vec<f32> = (0..outputs * inputs).map(|_| bf16::from_f64(rng.next_f64() - 0.5).to_f32()).collect();
         let bf16s = f32s.iter().map(|&w| bf16::from_f32(w).to_bits()).collect();
         let f16s = f32s.iter().map(|&w| f16::from_f32(w).to_bits()).collect();
+        let arena = Arena::new();
         let matrices = [
             DenseMatrix::new(f32s.clone(), outputs, inputs),
-            DenseMatrix::of_bf16(bf16s, outputs, inputs),
-            DenseMatrix::of_f16(f16s, outputs, inputs),
+            DenseMatrix::of_bf16(bf16s, outputs, inputs).keep_in(&arena),
+            DenseMatrix::of_f16(f16s, outputs, inputs).keep_in(&arena),
         ];
         for tokens in [1, 3, 4, 9] {
             let x: Vec<f32> = (0..tokens * inputs).map(|_| rng.next_f64() as f32 - 0.5).collect();
