@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`pool`] | thread pool that runs the tasks of one product at a time |
 //! | [`packed`] | products with weights stored as integers of a few bits |
+//! | [`blocks`] | products with the blocks of ggml, as a GGUF file stores them |
 //! | [`dense`] | products with weights stored as 16-bit or 32-bit floats, or decoded during the product |
 //! | [`kv`] | attention over paged keys and values |
 //! | [`elementwise`] | all other operations of a transformer block |
@@ -12,6 +13,7 @@
 //! `impasto-runtime` runs them. Each kernel for an instruction set has a scalar reference; [`impasto_core::Isa`]
 //! selects among them. Results do not depend on the number of threads.
 
+pub mod blocks;
 pub mod dense;
 pub mod elementwise;
 mod error;

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use impasto_core::DType;
+
 /// The error of a source.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -60,6 +62,16 @@ pub trait WeightSource {
         Ok(None)
     }
 
+    /// Returns the blocks of the matrix `name`, as they are stored, if they are of a dtype that has a form
+    /// ([`Form::of`](impasto_core::blocks::apart::Form::of)).
+    ///
+    /// # Errors
+    /// As [`WeightSource::load_f32`].
+    fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {
+        _ = name;
+        Ok(None)
+    }
+
     /// Returns the matrix `name` in coded form, to be decoded in every product, if the source supports it.
     ///
     /// # Errors
@@ -77,6 +89,15 @@ pub enum Halves {
     Bf16(Vec<u16>),
     /// binary16.
     F16(Vec<u16>),
+}
+
+/// The blocks of a matrix, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// Their dtype.
+    pub dtype: DType,
+    /// Their bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), with integers z

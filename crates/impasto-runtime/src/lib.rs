@@ -1,13 +1,13 @@
 //! Runs a model: a fast network, its tokenizer and its chat template.
 //!
 //! [`Runtime`] is the network that `impasto-model` describes. Its matrices are in memory in one of the *residences*:
-//! packed into integers of few bits, entropy-coded as in the file, or (if the weights are not on a lattice) as floats
-//! of 16 or 32 bits. Keys and values are stored in pages. A token allocates nothing but pages. The kernels are in
-//! `impasto-kernels`.
+//! packed into integers of few bits or blocks of ggml, entropy-coded as in the file, or (if the weights are neither on a
+//! lattice nor blocks) as floats of 16 or 32 bits. Keys and values are stored in pages. A token allocates nothing but
+//! pages. The kernels are in `impasto-kernels`.
 //!
 //! ```text
-//! WeightSource --load--> matrix: packed | coded | dense --\
-//! tokens --network--> products, norms, attention over kv --+--> logits --Session--> tokens --Stream--> text
+//! WeightSource --load--> matrix: packed | blocks | coded | dense --\
+//! tokens --network--> products, norms, attention over kv ----------+--> logits --Session--> tokens --Stream--> text
 //!                     all on the threads of one pool
 //! ```
 //!

@@ -6,10 +6,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use impasto_kernels::Pool;
+use impasto_kernels::blocks::BlockMatrix;
 use impasto_kernels::dense::DenseMatrix;
 use impasto_kernels::packed::{Arena, ColumnOrder, PackError, PackedMatrix, RowGroup};
 use impasto_model::graph::tensor;
-use impasto_model::{Failure, Halves, LatticeRows, LatticeTensor, ModelError, Result, WeightSource};
+use impasto_model::{Blocks, Failure, Halves, LatticeRows, LatticeTensor, ModelError, Result, WeightSource};
 use serde::Serialize;
 
 use crate::matrix::{Matrix, check_decodes};
@@ -18,7 +19,7 @@ use crate::matrix::{Matrix, check_decodes};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Residence {
-    /// Packed integers of few bits; floats of 16 or 32 bits for tensors that are not on a lattice.
+    /// Packed integers of few bits, or blocks of ggml; floats of 16 or 32 bits for other tensors.
     #[default]
     Packed,
     /// Entropy-coded as in the file, decoded in each product.
@@ -94,7 +95,13 @@ impl MatrixLoader<'_> {
                 Err(error) => refused = Some(error.to_string()),
             }
         }
-        let dense = self.dense(name, [outputs, inputs])?;
+        if let Some(Blocks { dtype, bytes }) = timed(self.decode, || self.source.load_blocks(name)).map_err(failed)? {
+            (self.admit)(bytes.len())?;
+            let packed =
+                timed(self.pack, || BlockMatrix::pack(dtype, &bytes, [outputs, inputs], self.arena, self.pool));
+            return packed.map(Matrix::Blocks).map_err(|error| failed(error.into()));
+        }
+        let dense = self.dense(name, [outputs, inputs])?.keep_in(self.arena);
         if let Some(reason) = refused {
             let extra_bytes = dense.memory_bytes().saturating_sub(outputs * inputs) as u64;
             let warning = LoadWarning { tensor: name.into(), reason, extra_bytes };

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use impasto_kernels::blocks::{self, BlockMatrix};
 use impasto_kernels::dense::{DenseMatrix, Part, multiply_parts};
-use impasto_kernels::packed::{Activations, Kernel, PackedMatrix, Scratch};
+use impasto_kernels::packed::{self, Activations, Kernel, PackedMatrix};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::{CodedTensor, Failure, ModelError, Result};
 
@@ -14,6 +15,8 @@ pub(super) enum Matrix {
     Dense(DenseMatrix),
     /// Packed integers.
     Packed(PackedMatrix),
+    /// Packed blocks of ggml.
+    Blocks(BlockMatrix),
     /// Entropy-coded; decoded in each product.
     Coded(Arc<dyn CodedTensor>),
 }
@@ -34,11 +37,19 @@ pub(super) struct Tools {
     pub(super) workers: Workers,
 }
 
+/// Working memory of products.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    packed: packed::Scratch,
+    blocks: blocks::Scratch,
+}
+
 impl Linear {
     pub(super) fn inputs(&self) -> usize {
         match &self.matrix {
             Matrix::Dense(dense) => dense.shape()[1],
             Matrix::Packed(packed) => packed.inputs(),
+            Matrix::Blocks(blocks) => blocks.inputs(),
             Matrix::Coded(coded) => coded.shape()[1],
         }
     }
@@ -47,6 +58,7 @@ impl Linear {
         match &self.matrix {
             Matrix::Dense(dense) => dense.shape()[0],
             Matrix::Packed(packed) => packed.outputs(),
+            Matrix::Blocks(blocks) => blocks.outputs(),
             Matrix::Coded(coded) => coded.shape()[0],
         }
     }
@@ -56,6 +68,7 @@ impl Linear {
         let matrix = match &self.matrix {
             Matrix::Dense(dense) => dense.memory_bytes(),
             Matrix::Packed(packed) => packed.memory_bytes(),
+            Matrix::Blocks(blocks) => blocks.memory_bytes(),
             Matrix::Coded(coded) => coded.memory_bytes(),
         };
         matrix + self.bias.as_deref().map_or(0, size_of_val)
@@ -70,7 +83,20 @@ impl Linear {
         match &self.matrix {
             Matrix::Dense(dense) => dense.multiply(x, out, outputs, &tools.workers, &tools.pool),
             Matrix::Packed(packed) => {
-                packed.multiply(tools.kernel, tools.activations, x, tokens, out, outputs, scratch, &tools.pool);
+                packed.multiply(
+                    tools.kernel,
+                    tools.activations,
+                    x,
+                    tokens,
+                    out,
+                    outputs,
+                    &mut scratch.packed,
+                    &tools.pool,
+                );
+            }
+            Matrix::Blocks(blocks) => {
+                let Tools { pool, kernel, activations, workers } = tools;
+                blocks.multiply(*kernel, *activations, x, out, outputs, &mut scratch.blocks, workers, pool);
             }
             Matrix::Coded(coded) => {
                 multiply_coded(&[&**coded], x, &mut [&mut *out], tools).map_err(|(_, source)| self.failed(source))?
@@ -96,6 +122,7 @@ impl Linear {
         match &self.matrix {
             Matrix::Dense(dense) => places.for_each(|(row, out)| dense.row(row, out)),
             Matrix::Packed(packed) => places.for_each(|(row, out)| packed.row(row, out)),
+            Matrix::Blocks(blocks) => places.for_each(|(row, out)| blocks.row(row, out)),
             Matrix::Coded(coded) => rows_of_coded(&**coded, places.collect()).map_err(|source| self.failed(source))?,
         }
         Ok(())
@@ -120,7 +147,7 @@ pub(super) fn multiply_all(
 ) -> Result<()> {
     let coded = layers.iter().map(|layer| match &layer.matrix {
         Matrix::Coded(coded) => Some(&**coded),
-        Matrix::Dense(_) | Matrix::Packed(_) => None,
+        Matrix::Dense(_) | Matrix::Packed(_) | Matrix::Blocks(_) => None,
     });
     let Some(coded) = coded.collect::<Option<Vec<_>>>() else {
         return layers.iter().zip(outs).try_for_each(|(layer, out)| layer.multiply(x, out, tools, scratch));

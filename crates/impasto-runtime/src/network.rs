@@ -9,7 +9,7 @@ use std::time::Instant;
 use impasto_core::Isa;
 use impasto_kernels::elementwise::{rms_norm, softcap};
 use impasto_kernels::kv::{KvLayout, KvStore, Pages};
-use impasto_kernels::packed::{self, Activations, Arena, Kernel, Packing};
+use impasto_kernels::packed::{Activations, Arena, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::config::{DecoderConfig, Rope};
 use impasto_model::graph::{self, LinearSpec, Loader};
@@ -17,7 +17,7 @@ use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightS
 
 use crate::RuntimeError;
 use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
-use crate::matrix::{Linear, Matrix, Tools};
+use crate::matrix::{Linear, Matrix, Scratch, Tools};
 use crate::paged::{Paged, failed};
 use crate::pass::{Pass, Piece, Room, sized};
 use crate::room::Rooms;
@@ -260,13 +260,7 @@ impl Runtime {
     }
 
     /// Computes the logits of normalized rows.
-    fn project_logits(
-        &self,
-        weights: &Weights,
-        rows: &[f32],
-        logits: &mut [f32],
-        scratch: &mut packed::Scratch,
-    ) -> Result<()> {
+    fn project_logits(&self, weights: &Weights, rows: &[f32], logits: &mut [f32], scratch: &mut Scratch) -> Result<()> {
         weights.ends.projection().multiply(rows, logits, &self.tools, scratch)?;
         if let Some(cap) = weights.ends.softcap {
             softcap(logits, cap);
@@ -362,7 +356,7 @@ impl CausalLm for Runtime {
 
     fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
-        self.project_logits(&self.weights(), hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().packed)?;
+        self.project_logits(&self.weights(), hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().products)?;
         Ok(logits)
     }
 
@@ -380,11 +374,11 @@ impl CausalLm for Runtime {
                 return Err(error);
             }
         }
-        let Room { slots, normed, packed, .. } = room;
+        let Room { slots, normed, products, .. } = room;
         let row = self
             .normed(weights, &slots[0][last * width..(last + 1) * width], normed)
             .inspect_err(|_| cache.truncate(before))?;
         logits.resize(self.config.vocab_size, 0.0);
-        self.project_logits(weights, row, logits, packed).inspect_err(|_| cache.truncate(before))
+        self.project_logits(weights, row, logits, products).inspect_err(|_| cache.truncate(before))
     }
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use impasto_kernels::elementwise::{add, gated, gelu_tanh, rms_norm, rms_norm_in_place, rope, silu};
 use impasto_kernels::kv::{self, AttentionShape};
-use impasto_kernels::packed;
 use impasto_model::config::{Activation, Rope};
 use impasto_model::graph::{Attention, Backend, Rotation, Value};
 use impasto_model::{KvCache, ModelError, Result};
 
-use crate::matrix::{Linear, Matrix, Tools, multiply_all};
+use crate::matrix::{Linear, Matrix, Scratch, Tools, multiply_all};
 use crate::paged::{Paged, failed};
 
 /// The tokens of one sequence in a pass.
@@ -31,7 +30,7 @@ pub(crate) struct Room {
     tables: Vec<Vec<(f32, f32)>>,
     /// Frequencies of each set, and whether they are for a long context.
     frequencies: Vec<(bool, Vec<f32>)>,
-    pub(crate) packed: packed::Scratch,
+    pub(crate) products: Scratch,
     attention: kv::Scratch,
 }
 
@@ -103,13 +102,13 @@ impl Pass<'_, '_> {
     /// them.
     fn linear_coded(&mut self, x: Value, layers: &[Arc<Linear>], y: &[Value]) -> Result<()> {
         let tokens = self.tokens;
-        let Room { slots, packed, .. } = &mut *self.room;
+        let Room { slots, products, .. } = &mut *self.room;
         let mut buffers: Vec<Vec<f32>> = y.iter().map(|y| std::mem::take(&mut slots[y.slot])).collect();
         let sizes = buffers.iter_mut().zip(y).map(|(buffer, y)| sized(buffer, tokens * y.width));
         let outs: Result<Vec<&mut [f32]>> = sizes.collect();
         let layers: Vec<&Linear> = layers.iter().map(|layer| &**layer).collect();
         let x = &slots[x.slot][..tokens * x.width];
-        let result = outs.and_then(|mut outs| multiply_all(&layers, x, &mut outs, self.tools, packed));
+        let result = outs.and_then(|mut outs| multiply_all(&layers, x, &mut outs, self.tools, products));
         y.iter().zip(buffers).for_each(|(y, buffer)| slots[y.slot] = buffer);
         result
     }
@@ -141,8 +140,8 @@ impl Backend for Pass<'_, '_> {
         }
         layers.iter().zip(y).try_for_each(|(layer, &y)| {
             self.make(y, |pass, out| {
-                let Room { slots, packed, .. } = &mut *pass.room;
-                layer.multiply(&slots[x.slot][..pass.tokens * x.width], out, pass.tools, packed)
+                let Room { slots, products, .. } = &mut *pass.room;
+                layer.multiply(&slots[x.slot][..pass.tokens * x.width], out, pass.tools, products)
             })
         })
     }

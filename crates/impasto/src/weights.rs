@@ -1,5 +1,6 @@
 //! Files and checkpoints as weight sources for models.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use std::sync::Arc;
 use impasto_checkpoint::gguf::hf;
 use impasto_checkpoint::{Change, Checkpoint};
 use impasto_container::{COMPILED_SUFFIX, Source};
+use impasto_core::blocks::apart::Form;
 use impasto_core::{DType, values};
-use impasto_model::{CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
+use impasto_model::{Blocks, CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
 #[cfg(feature = "gguf")]
@@ -59,6 +61,23 @@ impl<S: Source> FileWeights<S> {
     fn tensor(&self, name: &str) -> Result<(Tensor<'_, S>, Change), FileError> {
         let origin = self.view.origin(name).ok_or_else(|| self.file.missing(name))?;
         Ok((self.file.tensor(&origin.name)?, origin.change))
+    }
+
+    /// Calls `take` with the dtype and the rows of a tensor in transformers' order; returns `None` unless `wanted` says
+    /// that its dtype is wanted, and if rows differ within.
+    fn rows<R>(
+        &self,
+        name: &str,
+        wanted: fn(DType) -> bool,
+        take: impl FnOnce(DType, Cow<[u8]>) -> R,
+    ) -> Result<Option<R>, FileError> {
+        let (tensor, change) = self.tensor(name)?;
+        if !wanted(tensor.dtype()) || change.is_within_rows() {
+            return Ok(None);
+        }
+        let bytes = tensor.bytes()?;
+        tensor.release(0..tensor.matrix().rows());
+        Ok(Some(take(tensor.dtype(), hf_rows(bytes.into(), tensor.shape(), change))))
     }
 
     /// Returns the number of the tensor with a Hugging Face name, if it needs no change.
@@ -120,15 +139,11 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
     }
 
     fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
-        let Some(number) = self.unchanged(name) else { return Ok(None) };
-        let tensor = self.file.object(number)?;
-        let is_half = matches!(tensor.dtype(), DType::Bf16 | DType::F16);
-        if !is_half {
-            return Ok(None);
-        }
-        let found = halves(tensor.dtype(), &tensor.bytes()?);
-        tensor.release(0..tensor.matrix().rows());
-        Ok(found)
+        Ok(self.rows(name, is_half, |dtype, bytes| halves(dtype, &bytes))?.flatten())
+    }
+
+    fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {
+        Ok(self.rows(name, has_form, |dtype, bytes| Blocks { dtype, bytes: bytes.into() })?)
     }
 
     fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {
@@ -154,6 +169,27 @@ fn compiled<S: Source>(file: &File<S>, name: &str) -> Option<(String, Vec<u8>)> 
     Some((form, bytes))
 }
 
+/// Returns whether elements are 16-bit floats.
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::Bf16 | DType::F16)
+}
+
+/// Returns whether elements are blocks that can be taken apart.
+fn has_form(dtype: DType) -> bool {
+    Form::of(dtype).is_some()
+}
+
+/// Returns the rows of a tensor of `shape` in transformers' order. Rows must not differ within.
+fn hf_rows<'a>(bytes: Cow<'a, [u8]>, shape: &[u64], change: Change) -> Cow<'a, [u8]> {
+    let rows = shape.first().map_or(0, |&rows| rows as usize);
+    if rows == 0 || !matches!(change, Change::HeadRows { .. }) {
+        return bytes;
+    }
+    let length = bytes.len() / rows;
+    let row = |row: usize| &bytes[change.gguf_row(row as u64) as usize * length..][..length];
+    (0..rows).flat_map(row).copied().collect()
+}
+
 /// Returns the bits of the elements of a 16-bit dtype.
 fn halves(dtype: DType, bytes: &[u8]) -> Option<Halves> {
     let bits = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
@@ -174,6 +210,23 @@ impl<'a> CheckpointWeights<'a> {
     /// Creates the source for a checkpoint.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
         CheckpointWeights { checkpoint, view: View::of_checkpoint(checkpoint) }
+    }
+
+    /// As [`FileWeights::rows`].
+    fn rows<R>(
+        &self,
+        name: &str,
+        wanted: fn(DType) -> bool,
+        take: impl FnOnce(DType, Cow<[u8]>) -> R,
+    ) -> Result<Option<R>, Failure> {
+        let origin = self.view.origin(name).filter(|origin| !origin.change.is_within_rows());
+        let tensor = origin.and_then(|origin| Some((self.checkpoint.tensor(&origin.name)?, origin.change)));
+        let Some((tensor, change)) = tensor.filter(|(tensor, _)| wanted(tensor.dtype)) else { return Ok(None) };
+        let rows = hf_rows(self.checkpoint.bytes(tensor).into(), &tensor.shape, change);
+        let taken = take(tensor.dtype, rows);
+        self.checkpoint.check_file_of(tensor)?;
+        self.checkpoint.release(tensor);
+        Ok(Some(taken))
     }
 }
 
@@ -212,12 +265,11 @@ impl WeightSource for CheckpointWeights<'_> {
     }
 
     fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
-        let origin = self.view.origin(name).filter(|origin| origin.change == Change::None);
-        let Some(tensor) = origin.and_then(|origin| self.checkpoint.tensor(&origin.name)) else { return Ok(None) };
-        let found = halves(tensor.dtype, self.checkpoint.bytes(tensor));
-        self.checkpoint.check_file_of(tensor)?;
-        self.checkpoint.release(tensor);
-        Ok(found)
+        Ok(self.rows(name, is_half, |dtype, bytes| halves(dtype, &bytes))?.flatten())
+    }
+
+    fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {
+        Ok(self.rows(name, has_form, |dtype, bytes| Blocks { dtype, bytes: bytes.into() })?)
     }
 
     fn why_absent(&self, name: &str) -> Option<String> {

@@ -75,14 +75,14 @@ pub(super) fn q6_k(block: &[u8; 210], out: &mut Weights) {
 }
 
 /// Returns the position of the 2-bit fields of the `i`-th 16 weights: the first byte, and the shift within each byte.
-fn two_bits(i: usize) -> (usize, usize) {
+pub(super) fn two_bits(i: usize) -> (usize, usize) {
     (i / 8 * 32 + i % 2 * 16, i % 8 / 2 * 2)
 }
 
 /// Returns the `i`-th scale and minimum of Q4_K and Q5_K. Those with `i` from 0 to 3 are the low 6 bits of bytes 0 to 3
 /// and 4 to 7. Those with `i` from 4 to 7 have their low 4 bits in bytes 8 to 11, and their top 2 bits in the top 2
 /// bits of bytes 0 to 7.
-fn six_bits(bytes: &[u8], i: usize) -> (u8, u8) {
+pub(super) fn six_bits(bytes: &[u8], i: usize) -> (u8, u8) {
     if i < 4 {
         (bytes[i] & 63, bytes[4 + i] & 63)
     } else {

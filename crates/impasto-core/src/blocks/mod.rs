@@ -15,6 +15,7 @@
 //! | | IQ1_S, IQ1_M | (scale x scale of the group) x (integer of a grid + shift of the group) |
 //! | ternary | TQ1_0, TQ2_0 | scale x -1, 0 or 1 |
 
+pub mod apart;
 mod grids;
 mod iq;
 mod iq4;

@@ -43,7 +43,7 @@ fn fields(bytes: &[u8], top: u32, out: &mut Weights, weight: impl Fn(u8) -> f32)
     }
 }
 
-fn top_bits(bytes: &[u8]) -> u32 {
+pub(super) fn top_bits(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |bits, &b| bits << 8 | u32::from(b))
 }
 

@@ -1,0 +1,228 @@
+//! The kernels: one token times strips, and many tokens times strips that were unpacked to bytes.
+//!
+//! For each group of columns in order, the sum of products of integers, times the scale of the row, times the scale of
+//! the activations, is added in binary32; then, if groups have minimums, the minimum times the sum of the activations.
+
+use impasto_core::blocks::apart::Scales;
+
+use super::activations::Panel;
+use super::kinds::{Algorithm, Kind};
+use super::lanes::Lanes;
+use super::strip::{Shape, places, shares_bytes};
+use crate::packed::cell::{Line, QUAD, STRIP, VECTORS};
+
+/// Computes the products of strips, which are one after another in `lines`, with one token. `out` has an element for
+/// each row; the last strip may have fewer than 16 rows.
+pub(super) struct Single<'a> {
+    pub shape: &'a Shape,
+    pub lines: &'a [Line],
+    pub panel: Panel<'a>,
+    pub out: &'a mut [f32],
+}
+
+impl Algorithm for Single<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, K: Kind>(self, lanes: L) {
+        let Single { shape, lines, panel, out } = self;
+        for (strip, out) in lines.chunks_exact(shape.lines()).zip(out.chunks_mut(STRIP)) {
+            let mut sums = Line::default();
+            lanes.store_floats(&mut sums, single::<L, K>(lanes, shape, strip, panel));
+            let sums: [f32; STRIP] = bytemuck::cast(sums);
+            out.copy_from_slice(&sums[..out.len()]);
+        }
+    }
+}
+
+/// Multiplies a strip by one token.
+#[inline(always)]
+fn single<L: Lanes, K: Kind>(lanes: L, shape: &Shape, strip: &[Line], panel: Panel) -> L::Floats {
+    let (cells, scales) = shape.split(strip);
+    let cells = cells.chunks_exact(K::BITS.into());
+    let quads = panel.quads.as_chunks::<VECTORS>().0;
+    let mut result = lanes.floats(0.0);
+    for (number, ((cell, quads), &of_token)) in cells.zip(quads).zip(panel.scales).enumerate() {
+        let u = factors::<L, K>(lanes, cell);
+        for sub in 0..K::SUBS {
+            let group = number * K::SUBS + sub;
+            // Two chains of additions, which hide the latency of the products.
+            let mut sums = [start::<L, K>(lanes, panel.starts[group]), lanes.ints(0)];
+            for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
+                sums[v % 2] = dot::<L, K>(lanes, sums[v % 2], u[v], &quads[v]);
+            }
+            let sum = lanes.add(sums[0], sums[1]);
+            let (scale, minimum) = scales_of::<L, K>(lanes, scales, group);
+            result = lanes.fma(lanes.mul(lanes.to_floats(sum), scale), lanes.floats(of_token), result);
+            if K::MINIMUM {
+                result = lanes.fma(minimum, lanes.floats(panel.sums[group]), result);
+            }
+        }
+    }
+    result
+}
+
+/// Returns the first term of a sum of products.
+#[inline(always)]
+fn start<L: Lanes, K: Kind>(lanes: L, start: i32) -> L::Ints {
+    lanes.ints(if K::WIDE && L::CENTRED { 0 } else { start })
+}
+
+#[inline(always)]
+fn dot<L: Lanes, K: Kind>(lanes: L, sum: L::Ints, u: L::Ints, q: &[i8; QUAD]) -> L::Ints {
+    if K::WIDE { lanes.wide_dot(sum, u, q) } else { lanes.dot(sum, u, q) }
+}
+
+/// Returns the factors of the activations in a cell: its integers, or the values of the table plus 128.
+#[inline(always)]
+fn factors<L: Lanes, K: Kind>(lanes: L, cell: &[Line]) -> [L::Ints; VECTORS] {
+    let mut u = lanes.unpack(cell, K::BITS);
+    if K::FORM.table.is_some() {
+        // A loop, because closures that `map` calls would not be compiled for the instructions.
+        for u in &mut u {
+            *u = lanes.look_up(const { &K::TABLE }, *u);
+        }
+    }
+    u
+}
+
+/// Returns the scales and the minimums of a group.
+#[inline(always)]
+fn scales_of<L: Lanes, K: Kind>(lanes: L, bytes: &[u8], group: usize) -> (L::Floats, L::Floats) {
+    let places = places(&K::FORM, group);
+    let half = |at: usize| lanes.halves(bytes[at..].first_chunk().expect("scales of all rows"));
+    let bytes = |at: usize| bytes[at..].first_chunk().expect("scales of all rows");
+    match K::FORM.scales {
+        Scales::Block => (half(places.scale), lanes.floats(0.0)),
+        Scales::BlockMinimum => (half(places.scale), half(places.minimum)),
+        Scales::Group => (lanes.mul(half(places.scale), lanes.signed(bytes(places.of_group))), lanes.floats(0.0)),
+        Scales::GroupMinimum => {
+            let (scale, minimum) = if shares_bytes(&K::FORM) {
+                let both = bytes(places.of_group);
+                (lanes.nibbles(both, false), lanes.nibbles(both, true))
+            } else {
+                // They have 6 bits, so they are the same as signed bytes.
+                (lanes.signed(bytes(places.of_group)), lanes.signed(bytes(places.minimum_of_group)))
+            };
+            (lanes.mul(half(places.scale), scale), lanes.mul(half(places.minimum), minimum))
+        }
+    }
+}
+
+/// Writes the factors of a strip to lines `index`, `index + strips`, ... of `factors`, one line for each vector, and the
+/// scales of its groups, each followed by the minimums if there are any, to those of `scales`.
+pub(super) struct Unpack<'a> {
+    pub shape: &'a Shape,
+    pub strip: &'a [Line],
+    pub index: usize,
+    pub strips: usize,
+    pub factors: &'a mut [Line],
+    pub scales: &'a mut [Line],
+}
+
+impl Algorithm for Unpack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, K: Kind>(self, lanes: L) {
+        let Unpack { shape, strip, index, strips, factors: to_factors, scales: to_scales } = self;
+        let (cells, bytes) = shape.split(strip);
+        let cells = cells.chunks_exact(K::BITS.into());
+        for (cell, to) in cells.zip(to_factors.chunks_exact_mut(VECTORS * strips)) {
+            let u = factors::<L, K>(lanes, cell);
+            to.iter_mut().skip(index).step_by(strips).zip(u).for_each(|(line, u)| lanes.store(line, u));
+        }
+        let per_group = if K::MINIMUM { 2 } else { 1 };
+        for (group, to) in to_scales.chunks_exact_mut(per_group * strips).enumerate() {
+            let (scale, minimum) = scales_of::<L, K>(lanes, bytes, group);
+            lanes.store_floats(&mut to[index], scale);
+            if K::MINIMUM {
+                lanes.store_floats(&mut to[strips + index], minimum);
+            }
+        }
+    }
+}
+
+/// Computes the products of [`Lanes::STRIPS`] strips that [`Unpack`] unpacked with the tokens of a panel: for each strip, a line of sums
+/// for each token.
+pub(super) struct Many<'a> {
+    /// The number of tokens: 2, 4 or 6, at most [`Lanes::PANEL`].
+    pub tokens: usize,
+    pub factors: &'a [Line],
+    pub scales: &'a [Line],
+    pub panel: Panel<'a>,
+    pub out: &'a mut [Line],
+}
+
+impl Algorithm for Many<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, K: Kind>(self, lanes: L) {
+        match (L::STRIPS, self.tokens) {
+            (1, 2) => self.multiply::<L, K, 1, 2>(lanes),
+            (2, 2) => self.multiply::<L, K, 2, 2>(lanes),
+            (2, 4) => self.multiply::<L, K, 2, 4>(lanes),
+            (2, 6) => self.multiply::<L, K, 2, 6>(lanes),
+            (_, tokens) => unreachable!("a panel of {tokens} tokens"),
+        }
+    }
+}
+
+impl Many<'_> {
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "with plain indices the sums stay in registers")]
+    fn multiply<L: Lanes, K: Kind, const S: usize, const T: usize>(self, lanes: L) {
+        let factors = self.factors.as_chunks::<S>().0.as_chunks::<VECTORS>().0;
+        let quads = self.panel.quads.as_chunks::<T>().0.as_chunks::<VECTORS>().0;
+        let of_tokens = self.panel.scales.as_chunks::<T>().0;
+        let (starts, token_sums) = (self.panel.starts.as_chunks::<T>().0, self.panel.sums.as_chunks::<T>().0);
+        let per_group = if K::MINIMUM { 2 } else { 1 };
+        let scales = self.scales.as_chunks::<S>().0;
+        let mut results = [[lanes.floats(0.0); T]; S];
+        for (number, ((factors, quads), of_tokens)) in factors.iter().zip(quads).zip(of_tokens).enumerate() {
+            for sub in 0..K::SUBS {
+                let group = number * K::SUBS + sub;
+                let mut sums = [[lanes.ints(0); T]; S];
+                let starts = &starts[group];
+                for t in 0..T {
+                    let start = start::<L, K>(lanes, starts[t]);
+                    for s in 0..S {
+                        sums[s][t] = start;
+                    }
+                }
+                for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
+                    let mut u = [lanes.ints(0); S];
+                    for s in 0..S {
+                        u[s] = lanes.load(&factors[v][s]);
+                    }
+                    for t in 0..T {
+                        for s in 0..S {
+                            sums[s][t] = dot::<L, K>(lanes, sums[s][t], u[s], &quads[v][t]);
+                        }
+                    }
+                }
+                let scales = &scales[group * per_group..][..per_group];
+                for s in 0..S {
+                    let scale = lanes.load_floats(&scales[0][s]);
+                    for t in 0..T {
+                        let sum = lanes.mul(lanes.to_floats(sums[s][t]), scale);
+                        results[s][t] = lanes.fma(sum, lanes.floats(of_tokens[t]), results[s][t]);
+                    }
+                }
+                if K::MINIMUM {
+                    let token_sums = &token_sums[group];
+                    for s in 0..S {
+                        let minimum = lanes.load_floats(&scales[per_group - 1][s]);
+                        for t in 0..T {
+                            results[s][t] = lanes.fma(minimum, lanes.floats(token_sums[t]), results[s][t]);
+                        }
+                    }
+                }
+            }
+        }
+        for (out, results) in self.out.as_chunks_mut::<T>().0.iter_mut().zip(results) {
+            out.iter_mut().zip(results).for_each(|(out, result)| lanes.store_floats(out, result));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The layout of a strip: cells, then the scales of the groups.
+//!
+//! Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the minimum of a block,
+//! bytes for those of a group. In order:
+//!
+//! | scales | for each block |
+//! |---|---|
+//! | `Block` | scales |
+//! | `BlockMinimum` | scales, minimums |
+//! | `Group` | scales; for each group, its scales |
+//! | `GroupMinimum` | scales, minimums with the opposite sign; for each group, its scales; for each group, its minimums |
+//!
+//! Scales and minimums of groups of 16 have 4 bits each and share a byte, scales in its low half.
+
+use std::ops::Range;
+
+use half::f16;
+use impasto_core::blocks::apart::{Form, Parts, Scales};
+use impasto_core::{DType, at_each_isa};
+
+use super::kinds::bias;
+use crate::packed::cell::{self, CELL, GROUP, Line, QUAD, STRIP};
+
+/// Bytes of the binary16 of all rows.
+const HALVES: usize = STRIP * size_of::<u16>();
+/// Bytes of the bytes of all rows.
+const BYTES: usize = STRIP;
+
+/// The layout of the strips of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub form: Form,
+    pub inputs: usize,
+}
+
+/// The positions of the scales of a group, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places {
+    /// The scales of the block.
+    pub scale: usize,
+    /// The minimums of the block.
+    pub minimum: usize,
+    /// The scales of the group.
+    pub of_group: usize,
+    /// The minimums of the group, if they are not in the bytes of the scales.
+    pub minimum_of_group: usize,
+}
+
+impl Shape {
+    pub(super) fn new(form: Form, inputs: usize) -> Shape {
+        Shape { form, inputs }
+    }
+
+    /// Returns the number of cells of a strip.
+    pub(super) fn cells(&self) -> usize {
+        self.inputs / GROUP
+    }
+
+    /// Returns the number of groups with scales of their own.
+    pub(super) fn groups(&self) -> usize {
+        self.inputs / self.form.group
+    }
+
+    /// Returns whether groups have minimums.
+    pub(super) fn has_minimums(&self) -> bool {
+        matches!(self.form.scales, Scales::BlockMinimum | Scales::GroupMinimum)
+    }
+
+    /// Returns the number of lines of a strip.
+    pub(super) fn lines(&self) -> usize {
+        let blocks = match self.form.scales {
+            Scales::Block | Scales::BlockMinimum => self.groups(),
+            Scales::Group | Scales::GroupMinimum => self.inputs / 256,
+        };
+        self.cells() * usize::from(self.form.bits) + (blocks * stride(&self.form)).div_ceil(size_of::<Line>())
+    }
+
+    /// Divides the lines of a strip into cells and the bytes of the scales.
+    #[inline(always)]
+    pub(super) fn split<'a>(&self, strip: &'a [Line]) -> (&'a [Line], &'a [u8]) {
+        let (cells, scales) = strip.split_at(self.cells() * usize::from(self.form.bits));
+        (cells, bytemuck::cast_slice(scales))
+    }
+}
+
+/// Returns the bytes of the scales of a block.
+const fn stride(form: &Form) -> usize {
+    let groups = 256 / form.group;
+    match form.scales {
+        Scales::Block => HALVES,
+        Scales::BlockMinimum => 2 * HALVES,
+        Scales::Group => HALVES + groups * BYTES,
+        Scales::GroupMinimum if shares_bytes(form) => 2 * HALVES + groups * BYTES,
+        Scales::GroupMinimum => 2 * HALVES + 2 * groups * BYTES,
+    }
+}
+
+/// Returns whether the scale and the minimum of a group share a byte.
+pub(super) const fn shares_bytes(form: &Form) -> bool {
+    matches!(form.scales, Scales::GroupMinimum) && form.group == 16
+}
+
+/// Returns the positions of the scales of a group.
+#[inline(always)]
+pub(super) const fn places(form: &Form, group: usize) -> Places {
+    let none = Places { scale: 0, minimum: 0, of_group: 0, minimum_of_group: 0 };
+    let groups = 256 / form.group;
+    match form.scales {
+        Scales::Block | Scales::BlockMinimum => {
+            let at = group * stride(form);
+            Places { scale: at, minimum: at + HALVES, ..none }
+        }
+        Scales::Group => {
+            let at = group / groups * stride(form);
+            Places { scale: at, of_group: at + HALVES + group % groups * BYTES, ..none }
+        }
+        Scales::GroupMinimum => {
+            let (at, within) = (group / groups * stride(form), group % groups * BYTES);
+            let of_group = at + 2 * HALVES + within;
+            Places { scale: at, minimum: at + HALVES, of_group, minimum_of_group: of_group + groups * BYTES }
+        }
+    }
+}
+
+at_each_isa! {
+    /// Appends the lines of a strip. `rows` are the blocks of at most 16 rows; missing rows are zeros.
+    pub(super) fn pack(dtype: DType, shape: &Shape, rows: &[&[u8]], lines: &mut Vec<Line>) {
+        let form = &shape.form;
+        let per_block = dtype.weights();
+        let start = lines.len();
+        let mut scales = vec![Line::default(); shape.lines() - shape.cells() * usize::from(form.bits)];
+        let mut cells = [[0u8; CELL]; 256 / GROUP];
+        let mut parts = Parts::default();
+        lines.reserve(shape.lines());
+        for block in 0..shape.inputs / per_block {
+            for (lane, row) in rows.iter().enumerate() {
+                parts.read(dtype, &row[block * dtype.size()..][..dtype.size()]);
+                for (cell, integers) in cells.iter_mut().zip(parts.integers[..per_block].as_chunks::<GROUP>().0) {
+                    for (vector, quad) in cell.as_chunks_mut::<64>().0.iter_mut().zip(integers.as_chunks::<QUAD>().0) {
+                        vector[lane * QUAD..][..QUAD].copy_from_slice(quad);
+                    }
+                }
+                let groups = per_block / form.group;
+                for of_block in 0..groups {
+                    put_scales(form, block * groups + of_block, of_block, lane, &parts, bytemuck::cast_slice_mut(&mut scales));
+                }
+            }
+            cells[..per_block / GROUP].iter().for_each(|values| cell::pack(values, form.bits, lines));
+        }
+        lines.append(&mut scales);
+        debug_assert_eq!(lines.len() - start, shape.lines());
+    }
+}
+
+/// Stores the scales of a group of one row. `of_block` is its number within its block.
+#[inline(always)]
+fn put_scales(form: &Form, group: usize, of_block: usize, lane: usize, parts: &Parts, out: &mut [u8]) {
+    let places = places(form, group);
+    let mut put_half = |at: usize, bits: u16| out[at + 2 * lane..][..2].copy_from_slice(&bits.to_ne_bytes());
+    put_half(places.scale, parts.scale);
+    match form.scales {
+        Scales::Block | Scales::Group => {}
+        Scales::BlockMinimum => put_half(places.minimum, parts.minimum),
+        Scales::GroupMinimum => put_half(places.minimum, parts.minimum ^ 0x8000),
+    }
+    let (scale, minimum) = (parts.scales[of_block] as u8, parts.minimums[of_block]);
+    match form.scales {
+        Scales::Block | Scales::BlockMinimum => {}
+        Scales::Group => out[places.of_group + lane] = scale,
+        Scales::GroupMinimum if shares_bytes(form) => out[places.of_group + lane] = scale | minimum << 4,
+        Scales::GroupMinimum => {
+            out[places.of_group + lane] = scale;
+            out[places.minimum_of_group + lane] = minimum;
+        }
+    }
+}
+
+/// Returns the scale and the minimum of a group of one row.
+fn scales(form: &Form, bytes: &[u8], group: usize, lane: usize) -> (f32, f32) {
+    let places = places(form, group);
+    let half = |at: usize| f16::from_ne_bytes([bytes[at + 2 * lane], bytes[at + 2 * lane + 1]]).to_f32();
+    let of_group = || bytes[places.of_group + lane];
+    match form.scales {
+        Scales::Block => (half(places.scale), 0.0),
+        Scales::BlockMinimum => (half(places.scale), half(places.minimum)),
+        Scales::Group => (half(places.scale) * f32::from(of_group() as i8), 0.0),
+        Scales::GroupMinimum => {
+            let (scale, minimum) = match shares_bytes(form) {
+                true => (of_group() & 15, of_group() >> 4),
+                false => (of_group(), bytes[places.minimum_of_group + lane]),
+            };
+            (half(places.scale) * f32::from(scale), half(places.minimum) * f32::from(minimum))
+        }
+    }
+}
+
+/// Writes the weights of some rows of a strip: rows x inputs.
+pub(super) fn weights(shape: &Shape, strip: &[Line], rows: Range<usize>, out: &mut [f32]) {
+    let (cells, bytes) = shape.split(strip);
+    let form = &shape.form;
+    let mut values = [0u8; CELL];
+    for (number, cell) in cells.chunks_exact(form.bits.into()).enumerate() {
+        cell::unpack(cell, form.bits, &mut values);
+        for (row, out) in rows.clone().zip(out.chunks_exact_mut(shape.inputs)) {
+            let out = &mut out[number * GROUP..][..GROUP];
+            for (sub, out) in out.chunks_exact_mut(form.group).enumerate() {
+                let (scale, minimum) = scales(form, bytes, number * (GROUP / form.group) + sub, row);
+                for (i, out) in out.iter_mut().enumerate() {
+                    let column = sub * form.group + i;
+                    let integer = values[column / QUAD * 64 + row * QUAD + column % QUAD];
+                    let value = match &form.table {
+                        Some(table) => i32::from(table[usize::from(integer)]),
+                        None => i32::from(integer) - bias(form),
+                    };
+                    *out = match form.scales {
+                        Scales::Block | Scales::Group => scale * value as f32,
+                        Scales::BlockMinimum | Scales::GroupMinimum => scale * value as f32 + minimum,
+                    };
+                }
+            }
+        }
+    }
+}
