@@ -8,7 +8,7 @@ use impasto_core::blocks::apart::Scales;
 use super::activations::Panel;
 use super::kinds::{Algorithm, Kind};
 use super::lanes::Lanes;
-use super::strip::{Shape, places, shares_bytes};
+use super::strip::{Runs, Shape, places, shares_bytes};
 use crate::packed::cell::{Line, QUAD, STRIP, VECTORS};
 
 /// Computes the products of strips, which are one after another in `lines`, with one token. `out` has an element for
@@ -38,25 +38,27 @@ impl Algorithm for Single<'_> {
 /// Multiplies a strip by one token.
 #[inline(always)]
 fn single<L: Lanes, K: Kind>(lanes: L, shape: &Shape, strip: &[Line], panel: Panel) -> L::Floats {
-    let (cells, scales) = shape.split(strip);
-    let cells = cells.chunks_exact(K::BITS.into());
     let quads = panel.quads.as_chunks::<VECTORS>().0;
     let mut result = lanes.floats(0.0);
-    for (number, ((cell, quads), &of_token)) in cells.zip(quads).zip(panel.scales).enumerate() {
-        let u = factors::<L, K>(lanes, cell);
-        for sub in 0..K::SUBS {
-            let group = number * K::SUBS + sub;
-            // Two chains of additions, which hide the latency of the products.
-            let mut sums = [start::<L, K>(lanes, panel.starts[group]), lanes.ints(0)];
-            for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
-                sums[v % 2] = dot::<L, K>(lanes, sums[v % 2], u[v], &quads[v]);
+    let mut number = 0;
+    for (scales, cells) in Runs::new(const { &K::FORM }, shape.inputs, strip) {
+        for (of_run, cell) in cells.chunks_exact(K::BITS.into()).enumerate() {
+            let (u, quads) = (factors::<L, K>(lanes, cell), &quads[number]);
+            for sub in 0..K::SUBS {
+                let group = number * K::SUBS + sub;
+                // Two chains of additions, which hide the latency of the products.
+                let mut sums = [start::<L, K>(lanes, panel.starts[group]), lanes.ints(0)];
+                for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
+                    sums[v % 2] = dot::<L, K>(lanes, sums[v % 2], u[v], &quads[v]);
+                }
+                let sum = lanes.to_floats(lanes.add(sums[0], sums[1]));
+                let (scale, minimum) = scales_of::<L, K>(lanes, scales, of_run * K::SUBS + sub);
+                result = lanes.fma(lanes.mul(sum, scale), lanes.floats(panel.scales[number]), result);
+                if K::MINIMUM {
+                    result = lanes.fma(minimum, lanes.floats(panel.sums[group]), result);
+                }
             }
-            let sum = lanes.add(sums[0], sums[1]);
-            let (scale, minimum) = scales_of::<L, K>(lanes, scales, group);
-            result = lanes.fma(lanes.mul(lanes.to_floats(sum), scale), lanes.floats(of_token), result);
-            if K::MINIMUM {
-                result = lanes.fma(minimum, lanes.floats(panel.sums[group]), result);
-            }
+            number += 1;
         }
     }
     result
@@ -86,7 +88,7 @@ fn factors<L: Lanes, K: Kind>(lanes: L, cell: &[Line]) -> [L::Ints; VECTORS] {
     u
 }
 
-/// Returns the scales and the minimums of a group.
+/// Returns the scales and the minimums of a group, given its number within its run.
 #[inline(always)]
 fn scales_of<L: Lanes, K: Kind>(lanes: L, bytes: &[u8], group: usize) -> (L::Floats, L::Floats) {
     let places = places(&K::FORM, group);
@@ -126,18 +128,23 @@ impl Algorithm for Unpack<'_> {
     #[inline(always)]
     fn run<L: Lanes, K: Kind>(self, lanes: L) {
         let Unpack { shape, strip, index, strips, factors: to_factors, scales: to_scales } = self;
-        let (cells, bytes) = shape.split(strip);
-        let cells = cells.chunks_exact(K::BITS.into());
-        for (cell, to) in cells.zip(to_factors.chunks_exact_mut(VECTORS * strips)) {
-            let u = factors::<L, K>(lanes, cell);
-            to.iter_mut().skip(index).step_by(strips).zip(u).for_each(|(line, u)| lanes.store(line, u));
-        }
         let per_group = if K::MINIMUM { 2 } else { 1 };
-        for (group, to) in to_scales.chunks_exact_mut(per_group * strips).enumerate() {
-            let (scale, minimum) = scales_of::<L, K>(lanes, bytes, group);
-            lanes.store_floats(&mut to[index], scale);
-            if K::MINIMUM {
-                lanes.store_floats(&mut to[strips + index], minimum);
+        let mut to_factors = to_factors.chunks_exact_mut(VECTORS * strips);
+        let mut to_scales = to_scales.chunks_exact_mut(per_group * strips);
+        for (bytes, cells) in Runs::new(const { &K::FORM }, shape.inputs, strip) {
+            let cells = cells.chunks_exact(K::BITS.into());
+            for (group, to) in to_scales.by_ref().take(cells.len() * K::SUBS).enumerate() {
+                let (scale, minimum) = scales_of::<L, K>(lanes, bytes, group);
+                lanes.store_floats(&mut to[index], scale);
+                if K::MINIMUM {
+                    lanes.store_floats(&mut to[strips + index], minimum);
+                }
+            }
+            for (cell, to) in cells.zip(to_factors.by_ref()) {
+                let u = factors::<L, K>(lanes, cell);
+                for v in 0..VECTORS {
+                    lanes.store(&mut to[v * strips + index], u[v]);
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The layout of a strip: cells, then the scales of the groups.
+//! The layout of a strip: for every few cells, the scales of their groups, then the cells.
 //!
-//! Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the minimum of a block,
-//! bytes for those of a group. In order:
+//! So a strip is read from its begin to its end. The cells that belong together are a *run*: as many as have scales of
+//! whole lines. Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the minimum
+//! of a block, bytes for those of a group. In order:
 //!
 //! | scales | for each block |
 //! |---|---|
@@ -67,19 +68,66 @@ impl Shape {
     }
 
     /// Returns the number of lines of a strip.
-    pub(super) fn lines(&self) -> usize {
-        let blocks = match self.form.scales {
-            Scales::Block | Scales::BlockMinimum => self.groups(),
-            Scales::Group | Scales::GroupMinimum => self.inputs / 256,
-        };
-        self.cells() * usize::from(self.form.bits) + (blocks * stride(&self.form)).div_ceil(size_of::<Line>())
-    }
-
-    /// Divides the lines of a strip into cells and the bytes of the scales.
     #[inline(always)]
-    pub(super) fn split<'a>(&self, strip: &'a [Line]) -> (&'a [Line], &'a [u8]) {
-        let (cells, scales) = strip.split_at(self.cells() * usize::from(self.form.bits));
-        (cells, bytemuck::cast_slice(scales))
+    pub(super) fn lines(&self) -> usize {
+        let (form, run) = (&self.form, run(&self.form));
+        let rest = self.cells() % run;
+        self.cells() / run * lines(form, run) + lines(form, rest)
+    }
+}
+
+/// Returns the number of cells of a run; the last of a strip may have fewer.
+const fn run(form: &Form) -> usize {
+    match form.scales {
+        Scales::Block => 2,
+        Scales::BlockMinimum => 1,
+        Scales::Group => 16,
+        Scales::GroupMinimum => 8,
+    }
+}
+
+/// Returns the number of lines of a run of `cells` cells.
+const fn lines(form: &Form, cells: usize) -> usize {
+    cells * form.bits as usize + scale_lines(form, cells)
+}
+
+/// Returns the number of lines of the scales of a run of `cells` cells.
+const fn scale_lines(form: &Form, cells: usize) -> usize {
+    let blocks = match form.scales {
+        Scales::Block | Scales::BlockMinimum => cells,
+        Scales::Group | Scales::GroupMinimum => cells * GROUP / 256,
+    };
+    (blocks * stride(form)).div_ceil(size_of::<Line>())
+}
+
+/// The runs of a strip: the bytes of the scales, and the cells.
+pub(super) struct Runs<'a> {
+    form: &'a Form,
+    cells: usize,
+    rest: &'a [Line],
+}
+
+impl<'a> Runs<'a> {
+    /// `inputs` is the number of columns.
+    #[inline(always)]
+    pub(super) fn new(form: &'a Form, inputs: usize, strip: &'a [Line]) -> Runs<'a> {
+        Runs { form, cells: inputs / GROUP, rest: strip }
+    }
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = (&'a [u8], &'a [Line]);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let cells = run(self.form).min(self.cells);
+        if cells == 0 {
+            return None;
+        }
+        let (now, rest) = self.rest.split_at(lines(self.form, cells));
+        (self.cells, self.rest) = (self.cells - cells, rest);
+        let (scales, cells) = now.split_at(scale_lines(self.form, cells));
+        Some((bytemuck::cast_slice(scales), cells))
     }
 }
 
@@ -100,7 +148,7 @@ pub(super) const fn shares_bytes(form: &Form) -> bool {
     matches!(form.scales, Scales::GroupMinimum) && form.group == 16
 }
 
-/// Returns the positions of the scales of a group.
+/// Returns the positions of the scales of a group, given its number within its run.
 #[inline(always)]
 pub(super) const fn places(form: &Form, group: usize) -> Places {
     let none = Places { scale: 0, minimum: 0, of_group: 0, minimum_of_group: 0 };
@@ -126,51 +174,62 @@ at_each_isa! {
     /// Appends the lines of a strip. `rows` are the blocks of at most 16 rows; missing rows are zeros.
     pub(super) fn pack(dtype: DType, shape: &Shape, rows: &[&[u8]], lines: &mut Vec<Line>) {
         let form = &shape.form;
-        let per_block = dtype.weights();
-        let start = lines.len();
-        let mut scales = vec![Line::default(); shape.lines() - shape.cells() * usize::from(form.bits)];
+        let (of_block, start) = (dtype.weights() / GROUP, lines.len());
         let mut cells = [[0u8; CELL]; 256 / GROUP];
         let mut parts = Parts::default();
         lines.reserve(shape.lines());
-        for block in 0..shape.inputs / per_block {
-            for (lane, row) in rows.iter().enumerate() {
-                parts.read(dtype, &row[block * dtype.size()..][..dtype.size()]);
-                for (cell, integers) in cells.iter_mut().zip(parts.integers[..per_block].as_chunks::<GROUP>().0) {
-                    for (vector, quad) in cell.as_chunks_mut::<64>().0.iter_mut().zip(integers.as_chunks::<QUAD>().0) {
-                        vector[lane * QUAD..][..QUAD].copy_from_slice(quad);
-                    }
+        for first in (0..shape.cells()).step_by(run(form)) {
+            let last = shape.cells().min(first + run(form));
+            let at = lines.len();
+            lines.resize(at + scale_lines(form, last - first), Line::default());
+            for cell in (first..last).step_by(of_block) {
+                let scales = bytemuck::cast_slice_mut(&mut lines[at..]);
+                for (lane, row) in rows.iter().enumerate() {
+                    parts.read(dtype, &row[cell / of_block * dtype.size()..][..dtype.size()]);
+                    put_integers(&parts, lane, &mut cells[..of_block]);
+                    put_scales(form, (cell - first) * GROUP / form.group, lane, &parts, scales);
                 }
-                let groups = per_block / form.group;
-                for of_block in 0..groups {
-                    put_scales(form, block * groups + of_block, of_block, lane, &parts, bytemuck::cast_slice_mut(&mut scales));
-                }
+                cells[..of_block].iter().for_each(|values| cell::pack(values, form.bits, lines));
             }
-            cells[..per_block / GROUP].iter().for_each(|values| cell::pack(values, form.bits, lines));
         }
-        lines.append(&mut scales);
         debug_assert_eq!(lines.len() - start, shape.lines());
     }
 }
 
-/// Stores the scales of a group of one row. `of_block` is its number within its block.
+/// Stores the integers of a block of one row.
 #[inline(always)]
-fn put_scales(form: &Form, group: usize, of_block: usize, lane: usize, parts: &Parts, out: &mut [u8]) {
-    let places = places(form, group);
+fn put_integers(parts: &Parts, lane: usize, cells: &mut [[u8; CELL]]) {
+    for (cell, integers) in cells.iter_mut().zip(parts.integers.as_chunks::<GROUP>().0) {
+        for (vector, quad) in cell.as_chunks_mut::<64>().0.iter_mut().zip(integers.as_chunks::<QUAD>().0) {
+            vector[lane * QUAD..][..QUAD].copy_from_slice(quad);
+        }
+    }
+}
+
+/// Stores the scales of a block of one row. `first` is the number of its first group within its run.
+#[inline(always)]
+fn put_scales(form: &Form, first: usize, lane: usize, parts: &Parts, out: &mut [u8]) {
+    let at = places(form, first);
     let mut put_half = |at: usize, bits: u16| out[at + 2 * lane..][..2].copy_from_slice(&bits.to_ne_bytes());
-    put_half(places.scale, parts.scale);
+    put_half(at.scale, parts.scale);
     match form.scales {
         Scales::Block | Scales::Group => {}
-        Scales::BlockMinimum => put_half(places.minimum, parts.minimum),
-        Scales::GroupMinimum => put_half(places.minimum, parts.minimum ^ 0x8000),
+        Scales::BlockMinimum => put_half(at.minimum, parts.minimum),
+        Scales::GroupMinimum => put_half(at.minimum, parts.minimum ^ 0x8000),
     }
-    let (scale, minimum) = (parts.scales[of_block] as u8, parts.minimums[of_block]);
-    match form.scales {
-        Scales::Block | Scales::BlockMinimum => {}
-        Scales::Group => out[places.of_group + lane] = scale,
-        Scales::GroupMinimum if shares_bytes(form) => out[places.of_group + lane] = scale | minimum << 4,
-        Scales::GroupMinimum => {
-            out[places.of_group + lane] = scale;
-            out[places.minimum_of_group + lane] = minimum;
+    if matches!(form.scales, Scales::Block | Scales::BlockMinimum) {
+        return;
+    }
+    for of_block in 0..256 / form.group {
+        let at = places(form, first + of_block);
+        let (scale, minimum) = (parts.scales[of_block] as u8, parts.minimums[of_block]);
+        if shares_bytes(form) {
+            out[at.of_group + lane] = scale | minimum << 4;
+            continue;
+        }
+        out[at.of_group + lane] = scale;
+        if matches!(form.scales, Scales::GroupMinimum) {
+            out[at.minimum_of_group + lane] = minimum;
         }
     }
 }
@@ -196,28 +255,36 @@ fn scales(form: &Form, bytes: &[u8], group: usize, lane: usize) -> (f32, f32) {
 
 /// Writes the weights of some rows of a strip: rows x inputs.
 pub(super) fn weights(shape: &Shape, strip: &[Line], rows: Range<usize>, out: &mut [f32]) {
-    let (cells, bytes) = shape.split(strip);
     let form = &shape.form;
     let mut values = [0u8; CELL];
-    for (number, cell) in cells.chunks_exact(form.bits.into()).enumerate() {
-        cell::unpack(cell, form.bits, &mut values);
-        for (row, out) in rows.clone().zip(out.chunks_exact_mut(shape.inputs)) {
-            let out = &mut out[number * GROUP..][..GROUP];
-            for (sub, out) in out.chunks_exact_mut(form.group).enumerate() {
-                let (scale, minimum) = scales(form, bytes, number * (GROUP / form.group) + sub, row);
-                for (i, out) in out.iter_mut().enumerate() {
-                    let column = sub * form.group + i;
-                    let integer = values[column / QUAD * 64 + row * QUAD + column % QUAD];
-                    let value = match &form.table {
-                        Some(table) => i32::from(table[usize::from(integer)]),
-                        None => i32::from(integer) - bias(form),
-                    };
-                    *out = match form.scales {
-                        Scales::Block | Scales::Group => scale * value as f32,
-                        Scales::BlockMinimum | Scales::GroupMinimum => scale * value as f32 + minimum,
-                    };
+    let mut column = 0;
+    for (bytes, cells) in Runs::new(form, shape.inputs, strip) {
+        for (number, cell) in cells.chunks_exact(form.bits.into()).enumerate() {
+            cell::unpack(cell, form.bits, &mut values);
+            for (row, out) in rows.clone().zip(out.chunks_exact_mut(shape.inputs)) {
+                let out = &mut out[column..][..GROUP];
+                for (sub, out) in out.chunks_exact_mut(form.group).enumerate() {
+                    let (scale, minimum) = scales(form, bytes, number * (GROUP / form.group) + sub, row);
+                    let integer = |i: usize| values[i / QUAD * 64 + row * QUAD + i % QUAD];
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = weight(form, integer(sub * form.group + i), scale, minimum);
+                    }
                 }
             }
+            column += GROUP;
         }
+    }
+}
+
+/// Returns the weight of an integer.
+#[inline(always)]
+fn weight(form: &Form, integer: u8, scale: f32, minimum: f32) -> f32 {
+    let value = match &form.table {
+        Some(table) => i32::from(table[usize::from(integer)]),
+        None => i32::from(integer) - bias(form),
+    };
+    match form.scales {
+        Scales::Block | Scales::Group => scale * value as f32,
+        Scales::BlockMinimum | Scales::GroupMinimum => scale * value as f32 + minimum,
     }
 }
