@@ -28,7 +28,7 @@ pub struct Running {
 /// Form of the weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ResidenceArg {
-    /// Integers of few bits; 16-bit or 32-bit floats for tensors that are not quantized.
+    /// Integers of few bits, or the blocks of a GGUF; 16-bit or 32-bit floats for tensors that are not quantized.
     Packed,
     /// Compressed as in the file, decoded on every use: least memory, slow.
     Coded,

@@ -92,27 +92,42 @@ fn factors<L: Lanes, K: Kind>(lanes: L, cell: &[Line]) -> [L::Ints; VECTORS] {
 #[inline(always)]
 fn scales_of<L: Lanes, K: Kind>(lanes: L, bytes: &[u8], group: usize) -> (L::Floats, L::Floats) {
     let places = places(&K::FORM, group);
-    let half = |at: usize| lanes.halves(bytes[at..].first_chunk().expect("scales of all rows"));
-    let bytes = |at: usize| bytes[at..].first_chunk().expect("scales of all rows");
     match K::FORM.scales {
-        Scales::Block => (half(places.scale), lanes.floats(0.0)),
-        Scales::BlockMinimum => (half(places.scale), half(places.minimum)),
-        Scales::Group => (lanes.mul(half(places.scale), lanes.signed(bytes(places.of_group))), lanes.floats(0.0)),
+        Scales::Block => (half(lanes, bytes, places.scale), lanes.floats(0.0)),
+        Scales::BlockMinimum => (half(lanes, bytes, places.scale), half(lanes, bytes, places.minimum)),
+        Scales::Group => {
+            let of_group = lanes.signed(of_rows(bytes, places.of_group));
+            (lanes.mul(half(lanes, bytes, places.scale), of_group), lanes.floats(0.0))
+        }
         Scales::GroupMinimum => {
             let (scale, minimum) = if shares_bytes(&K::FORM) {
-                let both = bytes(places.of_group);
+                let both = of_rows(bytes, places.of_group);
                 (lanes.nibbles(both, false), lanes.nibbles(both, true))
             } else {
                 // They have 6 bits, so they are the same as signed bytes.
-                (lanes.signed(bytes(places.of_group)), lanes.signed(bytes(places.minimum_of_group)))
+                let [scale, minimum] = [places.of_group, places.minimum_of_group];
+                (lanes.signed(of_rows(bytes, scale)), lanes.signed(of_rows(bytes, minimum)))
             };
-            (lanes.mul(half(places.scale), scale), lanes.mul(half(places.minimum), minimum))
+            let (of_block, minimum_of_block) = (half(lanes, bytes, places.scale), half(lanes, bytes, places.minimum));
+            (lanes.mul(of_block, scale), lanes.mul(minimum_of_block, minimum))
         }
     }
 }
 
-/// Writes the factors of a strip to lines `index`, `index + strips`, ... of `factors`, one line for each vector, and the
-/// scales of its groups, each followed by the minimums if there are any, to those of `scales`.
+/// Returns the binary16 of all rows at a position.
+#[inline(always)]
+fn half<L: Lanes>(lanes: L, bytes: &[u8], at: usize) -> L::Floats {
+    lanes.halves(bytes[at..].first_chunk().expect("scales of all rows"))
+}
+
+/// Returns the bytes of all rows at a position.
+#[inline(always)]
+fn of_rows(bytes: &[u8], at: usize) -> &[u8; STRIP] {
+    bytes[at..].first_chunk().expect("scales of all rows")
+}
+
+/// Writes the factors of a strip to lines `index`, `index + strips`, ... of `factors`, one line for each vector, and
+/// the scales of its groups, each followed by the minimums if there are any, to those of `scales`.
 pub(super) struct Unpack<'a> {
     pub shape: &'a Shape,
     pub strip: &'a [Line],
@@ -150,8 +165,8 @@ impl Algorithm for Unpack<'_> {
     }
 }
 
-/// Computes the products of [`Lanes::STRIPS`] strips that [`Unpack`] unpacked with the tokens of a panel: for each strip, a line of sums
-/// for each token.
+/// Computes the products of [`Lanes::STRIPS`] strips that [`Unpack`] unpacked with the tokens of a panel: for each
+/// strip, a line of sums for each token.
 pub(super) struct Many<'a> {
     /// The number of tokens: 2, 4 or 6, at most [`Lanes::PANEL`].
     pub tokens: usize,

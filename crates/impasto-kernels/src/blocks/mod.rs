@@ -7,7 +7,7 @@
 //! gives the same bits, for any number of threads and tokens.
 //!
 //! ```text
-//! matrix -> strip (16 rows) -> run of cells (16 x 32 integers, as in `packed`) and the scales of their groups (`strip`)
+//! matrix -> strip (16 rows) -> a few cells (16 x 32 integers, as in `packed`), with the scales of their groups
 //! ```
 //!
 //! One token is multiplied straight from the cells; more, by strips that are unpacked to bytes once.

@@ -1,15 +1,15 @@
 //! The layout of a strip: for every few cells, the scales of their groups, then the cells.
 //!
-//! So a strip is read from its begin to its end. The cells that belong together are a *run*: as many as have scales of
-//! whole lines. Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the minimum
-//! of a block, bytes for those of a group. In order:
+//! So a strip is read from one end to the other. The cells that belong together are a *run*: as many as have scales of
+//! whole lines. Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the
+//! minimum of a block, bytes for those of a group. In order:
 //!
 //! | scales | for each block |
 //! |---|---|
 //! | `Block` | scales |
 //! | `BlockMinimum` | scales, minimums |
 //! | `Group` | scales; for each group, its scales |
-//! | `GroupMinimum` | scales, minimums with the opposite sign; for each group, its scales; for each group, its minimums |
+//! | `GroupMinimum` | scales, negated minimums; for each group, its scales; for each group, its minimums |
 //!
 //! Scales and minimums of groups of 16 have 4 bits each and share a byte, scales in its low half.
 

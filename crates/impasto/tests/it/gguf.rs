@@ -4,19 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, Tensor, decode, encode_to, open, tiny};
-use half::f16;
+use half::{bf16, f16};
 use impasto::encode::Target;
 use impasto::export::{Form, GgufType, export};
 use impasto::{Checkpoint, CheckpointWeights, File, FileWeights};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Tensors};
 use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
-use impasto_core::{DType, blocks};
+use impasto_core::DType;
+use impasto_core::blocks::{self, apart};
 use impasto_model::{Want, WeightSource};
-use impasto_runtime::{Model, RunOptions};
+use impasto_runtime::{Activations, KvFormat, KvLayout, Model, RunOptions};
 use tempfile::TempDir;
 
-/// Writes a GGUF of the tiny model with matrices in `dtype`, without the code of the export.
+/// Writes a GGUF of the tiny model with matrices in `dtype`, without the code of the export. `dtype` is a float, or one
+/// that the reference quantizes to.
 fn tiny_gguf(path: &Path, dtype: DType) {
     struct Shapes<'a>(&'a Checkpoint);
     impl Tensors for Shapes<'_> {
@@ -44,8 +46,11 @@ fn tiny_gguf(path: &Path, dtype: DType) {
         let moved: Vec<f32> = (0..rows).flat_map(|r| &weights[row(r) * width..][..width]).copied().collect();
         let mut bytes = Vec::new();
         let dtype = if matrix { dtype } else { DType::F32 };
-        if !blocks::quantize(dtype, &moved, &mut bytes) {
-            bytes = moved.iter().flat_map(|w| w.to_le_bytes()).collect();
+        match dtype {
+            DType::F16 => bytes = moved.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
+            DType::Bf16 => bytes = moved.iter().flat_map(|&w| bf16::from_f32(w).to_le_bytes()).collect(),
+            DType::F32 => bytes = moved.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            _ => assert!(blocks::quantize(dtype, &moved, &mut bytes), "{dtype:?}"),
         }
         tensors.push((TensorSpec::new(mapped.name, dtype, info.shape.clone()), bytes));
     }
@@ -122,6 +127,48 @@ fn a_gguf_is_seen_as_a_hugging_face_folder() {
     export(&lossy, &out, None, Form::Original, false, &|_| ()).expect("decodes");
     near(&values(&out), 0.05);
     assert!(out.join("tokenizer.json").is_file() && out.join("config.json").is_file());
+}
+
+/// The blocks and the 16-bit floats of a GGUF, and of a file that keeps it exactly, run as they are: their memory is
+/// theirs, and their logits are those of their values.
+#[test]
+fn a_gguf_runs_at_its_own_size() {
+    let tokens: Vec<u32> = (0..40).map(|i| i * 37 % 4096).collect();
+    let logits = |model: &Model| {
+        let mut cache = model.network().new_cache(tokens.len()).expect("a cache");
+        model.network().forward(&mut cache, &tokens, Want::All).expect("logits")
+    };
+    let error = |got: &[f32], reference: &[f32]| {
+        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x) * f64::from(x)).sum::<f64>();
+        let difference = square(&mut got.iter().zip(reference).map(|(a, b)| a - b));
+        (difference / square(&mut reference.iter().copied())).sqrt()
+    };
+    for dtype in [DType::Q4_0, DType::Q5_1, DType::F16] {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("tiny.gguf");
+        tiny_gguf(&path, dtype);
+        let checkpoint = Checkpoint::open(&path).expect("a GGUF");
+        let file = encoded(&path, &folder, Target::Lossless);
+        let of_gguf = CheckpointWeights::new(&checkpoint);
+        let of_file = FileWeights::new(file).expect("assets");
+        let reference = logits(&Model::load(&of_gguf, &RunOptions::float()).expect("a model"));
+        let kv = KvLayout::uniform(KvFormat::F32);
+        for source in [&of_gguf as &dyn WeightSource, &of_file] {
+            let run = |activations| {
+                let options = RunOptions { activations, kv: kv.clone(), threads: 2, ..RunOptions::default() };
+                Model::load(source, &options).expect("a model")
+            };
+            let model = run(Activations::Int8);
+            let bytes: usize = checkpoint.tensors().iter().map(|tensor| checkpoint.bytes(tensor).len()).sum();
+            let ratio = model.memory_bytes() as f64 / bytes as f64;
+            assert!((0.99..1.05).contains(&ratio), "{dtype:?}: {ratio}");
+            // A different order of summation; and the rounding of activations.
+            let (exact, rounded) =
+                (error(&logits(&run(Activations::F32)), &reference), error(&logits(&model), &reference));
+            println!("{dtype:?}: memory {ratio:.3}, errors {exact:.1e} and {rounded:.1e}");
+            assert!(exact < 1e-5 && rounded < 0.02, "{dtype:?}: {exact}, {rounded}");
+        }
+    }
 }
 
 /// An output projection of its own, in a model that should have none, is used from every format.
@@ -224,6 +271,17 @@ fn every_type_survives_also_of_unknown_models() {
     let error =
         Model::load(&FileWeights::new(file.clone()).expect("assets"), &RunOptions::float()).err().expect("no graph");
     assert!(error.to_string().contains("config.json"), "{error}");
+    // Blocks are given as they are, if they can be taken apart.
+    let weights = FileWeights::new(file.clone()).expect("assets");
+    for dtype in DType::BLOCKS.into_iter().filter(|&dtype| apart::Form::of(dtype).is_some()) {
+        let name = format!("{}.70", dtype.name());
+        let found = weights.load_blocks(&name).expect("reads").expect("blocks");
+        let mut values = vec![0.0; found.bytes.len() / dtype.size() * dtype.weights()];
+        assert!(found.dtype == dtype && blocks::dequantize(dtype, &found.bytes, &mut values));
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+        assert!(bits(values) == bits(weights.load_f32(&name).expect("values")), "{name}");
+    }
+    assert_eq!(weights.load_blocks("F16.70").expect("reads"), None);
     // In a lossy file, only floats change.
     let lossy = encoded(&model, &folder, Target::BitsPerWeight(19.2));
     for name in ["I8.70", "I32.3", "Q8_K", "NVFP4"] {
