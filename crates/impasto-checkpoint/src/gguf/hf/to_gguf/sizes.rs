@@ -156,7 +156,7 @@ fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
     if fits {
         return Ok(());
     }
-    let what = format!("\"{key}\" that omits rotary positions in other blocks than every fourth, as llama.cpp does");
+    let what = format!("\"{key}\" that omits rotary positions in blocks other than every fourth, as llama.cpp does");
     Err(TranslationRule::unsupported(what))
 }
 
