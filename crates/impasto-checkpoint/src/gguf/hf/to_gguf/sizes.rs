@@ -92,13 +92,16 @@ pub(super) fn write(
         Llama => {
             if let Some(window) = window {
                 made.set(architecture, "attention.sliding_window", window);
-                made.notes.push(format!("llama.cpp ignores the sliding window of {window} tokens"));
+                made.notes.push(ignored(window));
             }
         }
         Qwen2 | Qwen3 => no_window(config)?,
         SmolLm3 => smollm3(config, blocks)?,
-        // llama.cpp's converter writes 0 for no window.
-        Phi3 => made.set(architecture, "attention.sliding_window", window.unwrap_or(0)),
+        Phi3 => {
+            // llama.cpp's converter writes 0 for no window.
+            made.set(architecture, "attention.sliding_window", window.unwrap_or(0));
+            made.notes.extend(window.map(ignored));
+        }
         Gemma => {}
         Gemma2 | Gemma3 => gemma(config, architecture, &heads, blocks, window, made)?,
     }
@@ -113,6 +116,10 @@ fn check_llama_cpp(config: &Object, architecture: Architecture, heads: &Heads) -
             let what = format!("\"{key}\": true, since llama.cpp does not have all these biases for {name}");
             return Err(TranslationRule::unsupported(what));
         }
+    }
+    if matches!(architecture, Gemma | Gemma2) && config.bool("tie_word_embeddings")? == Some(false) {
+        let what = format!("\"tie_word_embeddings\": false, since llama.cpp has no output projection for {name}");
+        return Err(TranslationRule::unsupported(what));
     }
     let Heads { count, dim, hidden, .. } = *heads;
     if matches!(architecture, Qwen2 | Phi3) && u64::from(count) * u64::from(dim) != u64::from(hidden) {
@@ -134,6 +141,11 @@ fn window(config: &Object) -> Result<Option<u32>, TranslationRule> {
         _ => None,
     };
     Ok(config.u32("sliding_window")?.or(usual).filter(|&window| window > 0))
+}
+
+/// Returns the note for a window that only other programs use.
+fn ignored(window: u32) -> String {
+    format!("llama.cpp ignores the \"sliding_window\" of {window} tokens")
 }
 
 fn no_window(config: &Object) -> Result<(), TranslationRule> {
