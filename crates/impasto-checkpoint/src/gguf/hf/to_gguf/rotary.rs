@@ -157,6 +157,11 @@ fn yarn(
     made.set(architecture, "rope.scaling.type", "yarn");
     made.set_f32(architecture, "rope.scaling.factor", factor)?;
     if attention != usual {
+        if architecture == Gemma3 {
+            let what =
+                "YaRN with an \"attention_factor\" or \"mscale\", which llama.cpp would also apply to local attention";
+            return Err(TranslationRule::unsupported(what));
+        }
         made.set_f32(architecture, ATTENTION, attention / usual)?;
     }
     Ok(())

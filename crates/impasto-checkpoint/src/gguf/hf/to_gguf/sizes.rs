@@ -222,6 +222,10 @@ fn gemma(
     softcaps(config, architecture, made)?;
     let period = if architecture == Gemma3 { GEMMA3_PERIOD } else { 2 };
     let local = local_blocks(config, blocks, period)?;
+    if architecture == Gemma2 && !local.contains(&true) {
+        let what = "\"layer_types\" without sliding attention, which llama.cpp does not accept for gemma2";
+        return Err(TranslationRule::unsupported(what));
+    }
     let window = match window.filter(|_| local.contains(&true)) {
         Some(window) => window,
         // Without the key, llama.cpp uses a window for Gemma 2; one as long as the context has no effect.
