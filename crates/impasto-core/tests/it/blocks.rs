@@ -192,7 +192,9 @@ for name, length in zip(sys.argv[2::2], sys.argv[3::2]):
     sys.stdout.buffer.write(struct.pack('<Q', len(out)) + out)";
     let mut command = Command::new(python);
     command.args(["-c", PROGRAM, operation]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    inputs.iter().for_each(|(dtype, input)| drop(command.args([dtype.name(), &input.len().to_string()])));
+    for (dtype, input) in inputs {
+        command.args([dtype.name(), &input.len().to_string()]);
+    }
     let mut child = command.spawn().expect("run the interpreter");
     let mut stdin = child.stdin.take().expect("piped");
     let output = thread::scope(|scope| {
