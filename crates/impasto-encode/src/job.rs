@@ -18,8 +18,8 @@ use crate::write::write;
 
 /// Encodes a checkpoint to a file at `path`.
 ///
-/// The file is written atomically: to a temporary file that is then renamed. Other temporary data lies beside it, too. `watch` is called before each stage and
-/// can cancel with [`EncodeError::Cancelled`].
+/// The file is written atomically: to a temporary file that is then renamed. Other temporary data is next to it, too.
+/// `watch` is called before each stage and can cancel with [`EncodeError::Cancelled`].
 ///
 /// # Errors
 /// [`EncodeError`]. What was at `path` then stays.

@@ -141,7 +141,7 @@ fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     // Only tensors of the same kind can be equal, so others need no hash.
     let hash = |tensor: &Tensor| {
         let bytes = checkpoint.bytes(tensor.info);
-        let is_empty = bytes.is_empty() || bytes.len() as u64 > EMPTY_TILE / 2 && is_constant(bytes, tensor.info.dtype);
+        let is_empty = bytes.is_empty() || bytes.len() as u64 > EMPTY_TILE && is_constant(bytes, tensor.info.dtype);
         (alike[&kind(tensor)] > 1 && !is_empty).then(|| {
             let hash = blake3::hash(bytes);
             checkpoint.release(tensor.info);

@@ -11,9 +11,9 @@ use impasto_core::DType;
 /// hashes and padding is small.
 pub const TARGET_BYTES: u64 = 88 << 10;
 pub const LEAST_TARGET: u64 = 32 << 10;
-/// Bytes of a tile that codes to almost nothing. Its entry in the manifest and its unit, padded, are then enough for it to
-/// expand no more than readers allow (SPEC 11.3).
-pub const EMPTY_TILE: u64 = RATIO * (UnitEntry::SIZE as u64 + ALIGNMENT);
+/// The largest number of bytes in a tile that codes to almost nothing: half of what readers allow for its entry in the
+/// manifest and a unit of 16 bytes (SPEC 11.3), since the unit may be shorter.
+pub const EMPTY_TILE: u64 = RATIO * (UnitEntry::SIZE as u64 + ALIGNMENT) / 2;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
 

@@ -363,6 +363,9 @@ fn names_go_both_ways() {
         assert_eq!(map.to_hf(gguf), Some(Mapped { name: hf.into(), change }), "{architecture:?} {gguf}");
         assert_eq!(map.to_gguf(hf), Some(Mapped { name: gguf.into(), change }), "{architecture:?} {hf}");
     }
+    // llama.cpp would not load a Gemma 1 or 2 with an output projection.
+    let held = [Gemma, Gemma2, Gemma3].map(|a| NameMap::new(a, 8).unwrap().to_gguf("lm_head.weight").is_some());
+    assert_eq!(held, [false, false, true]);
     let map = NameMap::new(Llama, 8).unwrap();
     let strange = [
         "rope_freqs.weight",

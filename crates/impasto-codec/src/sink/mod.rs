@@ -20,6 +20,7 @@ mod slot;
 pub use cost::{Cost, Prices};
 pub use counts::Counts;
 pub use record::{Checkpoint, CodingTables, Recorder};
+pub(crate) use slot::BATCH;
 
 /// Receives the symbols of a tile, row by row, in the order in which a decoder reads them. All symbols of a sink are of
 /// one kind.

@@ -6,7 +6,7 @@ use crate::class::{Kind, class};
 use crate::rans::symbol;
 use crate::tables::{ESCAPE, SYMBOLS};
 
-/// Number of elements whose slots a sink computes at once.
+/// Number of elements that are passed to a sink, and whose slots it computes, at once.
 pub const BATCH: usize = 256;
 
 /// Bit positions in a [`Slot`].

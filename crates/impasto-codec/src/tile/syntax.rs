@@ -8,11 +8,8 @@ use std::ops::Range;
 
 use impasto_core::{FloatLayout, Isa, at_each_isa};
 
-use crate::sink::SymbolSink;
+use crate::sink::{BATCH, SymbolSink};
 use crate::{exact, refinement};
-
-/// Number of elements that are passed to a sink at once.
-const BATCH: usize = 256;
 
 /// Classes of a row and of the columns. The class of an element is computed from the sum of the two.
 #[derive(Clone, Copy, Debug)]

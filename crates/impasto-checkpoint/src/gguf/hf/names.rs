@@ -101,6 +101,8 @@ impl NameMap {
         let (stem, kind) = split_kind(hf)?;
         let name = match block_and_rest(stem, "model.layers.") {
             Some((block, rest)) => format!("blk.{block}.{}.{kind}", self.block_row(|row| row.1 == rest)?.0),
+            // llama.cpp has no output projection for Gemma 1 and 2.
+            None if stem == "lm_head" && matches!(self.architecture, Gemma | Gemma2) => return None,
             None => format!("{}.{kind}", MODEL.iter().find(|row| row.1 == stem)?.0),
         };
         Some(Mapped { change: self.change(&name), name })

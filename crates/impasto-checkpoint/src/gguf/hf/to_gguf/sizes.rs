@@ -113,12 +113,13 @@ fn check_llama_cpp(config: &Object, architecture: Architecture, heads: &Heads) -
     let name = architecture.gguf_name();
     for key in ["attention_bias", "mlp_bias"] {
         if architecture != Llama && config.bool(key)? == Some(true) {
-            let what = format!("\"{key}\": true, since llama.cpp does not have all these biases for {name}");
+            let what = format!("\"{key}\": true, which llama.cpp does not support for {name}");
             return Err(TranslationRule::unsupported(what));
         }
     }
     if matches!(architecture, Gemma | Gemma2) && config.bool("tie_word_embeddings")? == Some(false) {
-        let what = format!("\"tie_word_embeddings\": false, since llama.cpp has no output projection for {name}");
+        let what =
+            format!("\"tie_word_embeddings\": false, since llama.cpp has no separate output projection for {name}");
         return Err(TranslationRule::unsupported(what));
     }
     let Heads { count, dim, hidden, .. } = *heads;
@@ -168,7 +169,7 @@ fn smollm3(config: &Object, blocks: u32) -> Result<(), TranslationRule> {
     if fits {
         return Ok(());
     }
-    let what = format!("\"{key}\" that omits rotary positions in blocks other than every fourth, as llama.cpp does");
+    let what = format!("\"{key}\": llama.cpp omits rotary positions in every fourth block and in no other");
     Err(TranslationRule::unsupported(what))
 }
 
@@ -190,7 +191,7 @@ fn check_activation(config: &Object, architecture: Architecture) -> Result<(), T
     let usual: &[&str] = if architecture.is_gemma() { &["gelu_pytorch_tanh", "gelu"] } else { &["silu"] };
     match activation {
         Some(activation) if !usual.contains(&activation) => {
-            let what = format!("\"{key}\": \"{activation}\", since llama.cpp always uses {} here", usual[0]);
+            let what = format!("\"{key}\": \"{activation}\", where llama.cpp always uses {}", usual[0]);
             Err(TranslationRule::unsupported(what))
         }
         _ => Ok(()),
