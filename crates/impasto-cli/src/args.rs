@@ -22,8 +22,8 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
-/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. What a killed
-/// command leaves is removed by the next one that writes to the same folder.
+/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
+/// command is killed, the next one that writes to the same folder removes its temporary files (on Unix).
 ///
 /// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
 /// the processor supports.
@@ -220,7 +220,7 @@ pub struct Calibrate {
     /// A UTF-8 text file. Do not use the text that quality will be measured on.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// The statistics file to write. Missing folders are made.
+    /// The statistics file to write. Missing folders are created.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Maximum number of tokens of the text to use.
@@ -246,7 +246,7 @@ pub struct Decode {
     /// weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
-    /// The folder to write, which is made if it is missing. For a GGUF, a path that ends in .gguf names the file.
+    /// The folder to write, which is created if it is missing. For a GGUF, a path that ends in .gguf names the file.
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
     /// Overwrite existing files.
@@ -289,7 +289,7 @@ pub enum GgufType {
 pub struct Truncate {
     /// The .impasto file.
     pub file: PathBuf,
-    /// The file to write; may be the input. Missing folders are made; an existing file is replaced once the new one is
+    /// The file to write; may be the input. Missing folders are created; an existing file is replaced once the new one is
     /// complete.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -536,7 +536,7 @@ pub enum TableFormat {
 
 /// Parses a whole number.
 fn parse_whole<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| "not a whole number from 0 on".to_owned())
+    text.parse().map_err(|_| "not a whole number, 0 or above".to_owned())
 }
 
 /// Parses a number of tokens. The limit prevents overflow of their sums.

@@ -70,11 +70,11 @@ pub enum FormatError {
     #[error("{name}: more than 2^48 weights or bytes, or at least 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
     #[error(
-        "{name}: not a name for an asset: each part between `/` must be there, without a dot at its start, `\\`, `:` or a control \
-         character (SPEC 3.4.4)"
+        "{name}: not a name for an asset: no part between `/` may be empty, begin with a dot, or contain `\\`, `:` or a \
+         control character (SPEC 3.4.4)"
     )]
     AssetName { name: String },
-    #[error("{first} and {second} cannot both be assets: the first would be a file and a folder (SPEC 3.4.4)")]
+    #[error("{first} and {second} cannot both be assets: the first would be both a file and a folder (SPEC 3.4.4)")]
     AssetFolder { first: String, second: String },
     #[error("{name}: dtype code {code} is unknown (SPEC 3.5)")]
     Dtype { name: String, code: u8 },

@@ -66,12 +66,14 @@ pub fn encode_calibrated(
         let folder = TemporaryFolder::beside(path).map_err(|error| CheckpointError::io(path, error))?;
         let file = folder.path().join("statistics.safetensors");
         drifted(&planner, planner.find_step(planner.target_bytes())?, statistics, sequential, &file)?;
+        planner.inputs.check()?;
         drop(planner);
         run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), watch)?, path)
     });
     // That a file became shorter explains any other error.
     if encoded.is_err() {
         checkpoint.check()?;
+        calibrated.map_or(Ok(()), |calibrated| calibrated.statistics.check())?;
     }
     encoded
 }

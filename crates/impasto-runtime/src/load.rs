@@ -22,7 +22,7 @@ pub enum Residence {
     /// Packed integers of few bits, or blocks of ggml; floats of 16 or 32 bits for other tensors.
     #[default]
     Packed,
-    /// Entropy-coded as in the file, decoded in each product.
+    /// Entropy-coded as in the file, decoded in each product; blocks of ggml as they are.
     Coded,
     /// Binary32: the reference.
     Float,

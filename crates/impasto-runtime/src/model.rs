@@ -94,7 +94,8 @@ impl Model {
         let network = Network::load(source, config, options)?;
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let why_no_tokenizer = tokenizer.is_none().then(|| source.why_absent(tokenizer::FILE)).flatten();
-        let absent = [why_no_tokenizer, source.why_absent(TEMPLATE_FILE)];
+        let why_no_template = template_file.is_none().then(|| source.why_absent(TEMPLATE_FILE)).flatten();
+        let absent = [why_no_tokenizer, why_no_template];
         let times = match &network {
             Network::Float(_) => LoadTimes::default(),
             Network::Runtime(runtime) => runtime.load_times(),

@@ -119,13 +119,15 @@ impl Runtime {
         };
         let workers = Workers::new(pool.threads(), Isa::best());
         let rooms = Rooms::new(pool.threads());
+        // In the other residences nothing rounds activations, blocks included.
+        let activations = if residence == Residence::Packed { options.activations } else { Activations::F32 };
         Ok(Self {
             max_context: config.max_position_embeddings,
             slots: network.slots(),
             config,
             weights: RwLock::new(Arc::new(Weights { ends, blocks })),
             arena,
-            tools: Tools { pool, kernel: Kernel::best(), activations: options.activations, workers },
+            tools: Tools { pool, kernel: Kernel::best(), activations, workers },
             residence,
             kv: options.kv.clone(),
             pages: Pages::new(options.memory_limit),

@@ -7,8 +7,8 @@
 //! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless
 //! [`ChatOptions::variables`] has them.
 //!
-//! A template is code of a stranger. With a [`TemplateWorker`], it is parsed and rendered in a process of its own with
-//! limits of memory, stack and time, so it ends, whatever it tries, and harms nobody. Without one, it runs in this process:
+//! A template is a stranger's code. With a [`TemplateWorker`], it is parsed and rendered in a process of its own with
+//! limits of memory, stack and time, so it ends and does no harm, whatever it tries. Without one, it runs in this process:
 //! the length of the text, of each tag and the nesting are limited, so parsing never overflows the stack, and the number of
 //! instructions and the length of the result are, but a hostile template can still exhaust memory or the stack, which ends
 //! the process, or run for minutes.

@@ -63,8 +63,8 @@ impl<S: Source> FileWeights<S> {
         Ok((self.file.tensor(&origin.name)?, origin.change))
     }
 
-    /// Calls `take` with the dtype and the rows of a tensor in transformers' order; returns `None` unless `wanted` says
-    /// that its dtype is wanted, and if rows differ within.
+    /// Calls `take` with the dtype and the rows of a tensor in transformers' order. Returns `None` if its dtype is not
+    /// `wanted`, or if transformers' rows differ in more than their order.
     fn rows<R>(
         &self,
         name: &str,
@@ -114,7 +114,7 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
-        let later = || self.file.asset(TOKENIZER).ok().flatten().filter(|_| name == TOKENIZER);
+        let later = || if name == TOKENIZER { self.file.asset(name).ok().flatten() } else { None };
         self.assets.get(name).cloned().or_else(later)
     }
 

@@ -58,7 +58,9 @@ fn left_out_notes(file: &Path, file_bytes: u64, left: &[LeftOut]) -> Vec<String>
         let more = if tensors.len() > NAMED { format!(" and {} more", tensors.len() - NAMED) } else { String::new() };
         let (n, without) = (tensors.len(), sum(tensors));
         let base = if *level == 0 { " (the base)" } else { "" };
-        format!("{n} tensors up to level {level}{base} of {layers}, without {without}: {}{more}", names.join(", "))
+        let tensors = if n == 1 { "tensor" } else { "tensors" };
+        let names = names.join(", ");
+        format!("{n} {tensors} decoded at level {level}{base} of {layers}, {without} not used: {names}{more}")
     };
     let all: Vec<&LeftOut> = left.iter().collect();
     let first = format!("{}: {} of {} are left out", file.display(), sum(&all), bytes(file_bytes));

@@ -82,6 +82,8 @@ fn expanding_files() {
     let shown = at.run(&["inspect", &file]).ok().out;
     assert!(shown.contains("expands from 9697 B to 285.21 MB: other commands need --allow-expansion"), "{shown}");
     at.run(&["verify", &file, "--allow-expansion"]).ok();
+    let cut = at.run(&["truncate", &file, "-o", "out", "--budget", "1MB", "--allow-expansion"]).ok();
+    assert!(cut.err.contains("so reading it needs --allow-expansion"), "{}", cut.err);
     let small = ["verify", &file, "--allow-expansion", "--memory-limit", "16MB"];
     at.run(&small).fails(3, "\"x\" takes 33554432 bytes of memory, more than the limit of 16000000 (SPEC 11.1)");
 }
@@ -186,8 +188,8 @@ fn values_that_begin_with_a_dash() {
     run(&["-p", "x", "--temperature", "-1"]).fails(2, "temperature = -1");
     run(&["-p", "x", "--top-p", "-0.5"]).fails(2, "top-p = -0.5");
     for (args, says) in [
-        (&["run", &model, "-p", "x", "-n", "-1"][..], "not a whole number from 0 on"),
-        (&["run", &model, "-p", "x", "--seed", "-1"], "not a whole number from 0 on"),
+        (&["run", &model, "-p", "x", "-n", "-1"][..], "not a whole number, 0 or above"),
+        (&["run", &model, "-p", "x", "--seed", "-1"], "not a whole number, 0 or above"),
         (&["run", &model, "-p", "x", "--threads", "-1"], "not a number from 0 to 1024"),
         (&["encode", &model, "-o", "a", "--bpw", "-3"], "not a number above 0"),
         (&["encode", &model, "-o", "a", "--size", "-3"], "not a size above 0"),

@@ -35,7 +35,8 @@ pub struct Form {
     pub scales: Scales,
 }
 
-/// The parts of a block. Those that its dtype does not have are 0.
+/// The parts of a block, of up to 256 weights and 16 groups. [`Parts::read`] leaves those that a dtype does not have as
+/// they were; by default they are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// The integer of each weight.
@@ -51,7 +52,12 @@ pub struct Parts {
 }
 
 impl Form {
-    /// Returns the form of a dtype; `None` if it has none, which is so for all dtypes without blocks.
+    /// Returns whether groups have minimums.
+    pub const fn has_minimums(&self) -> bool {
+        matches!(self.scales, Scales::BlockMinimum | Scales::GroupMinimum)
+    }
+
+    /// Returns the form of a dtype; `None` for plain dtypes, and for blocks that cannot be taken apart.
     pub const fn of(dtype: DType) -> Option<Form> {
         const fn form(bits: u8, bias: u8, group: usize, scales: Scales) -> Option<Form> {
             Some(Form { bits, bias, table: None, group, scales })
@@ -91,19 +97,19 @@ impl Parts {
         match dtype {
             DType::Q4_0 | DType::Iq4Nl => {
                 self.scale = half(0);
-                self.halves(&block[2..], 0);
+                self.nibbles(&block[2..], 0);
             }
             DType::Q4_1 => {
                 (self.scale, self.minimum) = (half(0), half(2));
-                self.halves(&block[4..], 0);
+                self.nibbles(&block[4..], 0);
             }
             DType::Q5_0 => {
                 self.scale = half(0);
-                self.halves(&block[6..], simple::top_bits(&block[2..6]));
+                self.nibbles(&block[6..], simple::top_bits(&block[2..6]));
             }
             DType::Q5_1 => {
                 (self.scale, self.minimum) = (half(0), half(2));
-                self.halves(&block[8..], simple::top_bits(&block[4..8]));
+                self.nibbles(&block[8..], simple::top_bits(&block[4..8]));
             }
             DType::Q8_0 => {
                 self.scale = half(0);
@@ -118,7 +124,7 @@ impl Parts {
     }
 
     /// 4-bit fields of 32 weights, with fifth bits from `top`.
-    fn halves(&mut self, bytes: &[u8], top: u32) {
+    fn nibbles(&mut self, bytes: &[u8], top: u32) {
         let fifth = |i: usize| (top >> i & 1) as u8 * 16;
         for (i, byte) in bytes.iter().enumerate() {
             self.integers[i] = byte & 15 | fifth(i);

@@ -31,8 +31,11 @@ static PREVIOUS: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 pub struct Guard(&'static Place);
 
 impl Guard {
-    /// Guards the addresses of a map of a file, which must stay mapped while the guard exists.
-    pub fn new(range: Range<*const u8>) -> Guard {
+    /// Guards the addresses of a map of a file.
+    ///
+    /// # Safety
+    /// The range must be that of a map, which stays mapped while the guard exists.
+    pub unsafe fn new(range: Range<*const u8>) -> Guard {
         PREVIOUS.get_or_init(install);
         let place = UNUSED.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(new_place);
         place.is_lost.store(false, Ordering::SeqCst);
@@ -85,10 +88,14 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     // SAFETY: with SA_SIGINFO the system passes a valid structure, which has an address for this signal.
     let address = unsafe { (*info).si_addr() }.addr();
     match place_of(address) {
-        Some(place) if replace(address, place.end.load(Ordering::SeqCst)) => {
+        Some(place) => {
+            // Marked first: as soon as the zeros are there, another thread may read them and check the map.
             place.is_lost.store(true, Ordering::SeqCst);
+            if !replace(address, place.end.load(Ordering::SeqCst)) {
+                pass_on(signal, info, context);
+            }
         }
-        _ => pass_on(signal, info, context),
+        None => pass_on(signal, info, context),
     }
 }
 
@@ -99,7 +106,8 @@ fn place_of(address: usize) -> Option<&'static Place> {
         // SAFETY: the pointer is null or that of a place, and places are never freed.
         let place: &'static Place = unsafe { next.as_ref() }?;
         let (start, end) = (place.start.load(Ordering::SeqCst), place.end.load(Ordering::SeqCst));
-        if (start..end).contains(&address) {
+        // If another map has taken the place in between, its start differs.
+        if (start..end).contains(&address) && place.start.load(Ordering::SeqCst) == start {
             return Some(place);
         }
         next = place.next.load(Ordering::SeqCst);

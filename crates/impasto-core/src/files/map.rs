@@ -34,7 +34,8 @@ impl Map {
         let map = unsafe { Mmap::map(file)? };
         Ok(Map {
             #[cfg(unix)]
-            guard: super::fault::Guard::new(map.as_ptr_range()),
+            // SAFETY: the range is that of the map. Fields are dropped in order, so the guard goes before the map.
+            guard: unsafe { super::fault::Guard::new(map.as_ptr_range()) },
             map,
             path: path.to_owned(),
             id,

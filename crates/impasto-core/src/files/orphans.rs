@@ -54,7 +54,9 @@ pub(super) fn remove(folder: &Path) {
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
-        if !entry.file_name().to_str().is_some_and(|name| is_temporary(name, kind.is_dir())) || kind.is_symlink() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| is_temporary(name, kind.is_dir()));
+        // Links lead elsewhere, and to open a pipe would block.
+        if !is_ours || !(kind.is_dir() || kind.is_file()) {
             continue;
         }
         let path = entry.path();

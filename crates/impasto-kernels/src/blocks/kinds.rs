@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use impasto_core::DType;
-use impasto_core::blocks::apart::{Form, Scales};
+use impasto_core::blocks::apart::Form;
 
 use super::lanes::{self, Lanes, OnLanes};
 use crate::packed::Kernel;
@@ -20,7 +20,7 @@ pub(super) trait Kind {
     /// Vectors of a cell in such a group.
     const VECTORS: usize = VECTORS / Self::SUBS;
     /// Whether groups have a minimum.
-    const MINIMUM: bool = matches!(Self::FORM.scales, Scales::BlockMinimum | Scales::GroupMinimum);
+    const MINIMUM: bool = Self::FORM.has_minimums();
     /// The values of the table plus 128.
     const TABLE: [u8; 16] = match Self::FORM.table {
         Some(table) => plus_128(table),

@@ -21,6 +21,8 @@ mod strip;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use impasto_core::blocks::apart::Form;
 use impasto_core::{DType, Isa};
 
@@ -68,11 +70,14 @@ impl BlockMatrix {
         PackError::check_count("columns of whole blocks", inputs, inputs - over)?;
         PackError::check_count("blocks", bytes.len() / dtype.size(), outputs.saturating_mul(inputs / dtype.weights()))?;
         PackError::check_count("bytes of whole blocks", bytes.len(), bytes.len() / dtype.size() * dtype.size())?;
+        if inputs == 0 {
+            PackError::check_count("rows without columns", outputs, 0)?;
+        }
         let shape = Shape::new(form, inputs);
         let row_bytes = inputs / dtype.weights() * dtype.size();
         let row = |row: usize| &bytes[row * row_bytes..][..row_bytes];
         let count = outputs.div_ceil(STRIP * TOGETHER);
-        let strips: Vec<std::sync::OnceLock<Lines>> = (0..count).map(|_| std::sync::OnceLock::new()).collect();
+        let strips: Vec<OnceLock<Lines>> = (0..count).map(|_| OnceLock::new()).collect();
         pool.run(count, &|_, i| {
             let mut lines = Vec::new();
             for first in (i * TOGETHER * STRIP..outputs.min((i + 1) * TOGETHER * STRIP)).step_by(STRIP) {
@@ -81,7 +86,7 @@ impl BlockMatrix {
             }
             strips[i].get_or_init(|| arena.keep(lines));
         });
-        let strips = strips.into_iter().filter_map(std::sync::OnceLock::into_inner).collect();
+        let strips = strips.into_iter().filter_map(OnceLock::into_inner).collect();
         Ok(BlockMatrix { dtype, shape, outputs, strips })
     }
 

@@ -10,15 +10,13 @@ use super::lanes::{self, Lanes, OnLanes};
 use super::{BlockMatrix, TOGETHER, strip};
 use crate::dense;
 use crate::packed::cell::{GROUP, Line, QUAD, STRIP, VECTORS};
-use crate::packed::{Activations, Kernel};
+use crate::packed::{Activations, Kernel, SHARE};
 use crate::parts::Parts;
 use crate::workers::Buffers;
 use crate::{Pool, Workers};
 
 /// The largest number of shares per thread. Shares even out differences in the speed of threads; taking one has a cost.
 const SHARES: usize = 8;
-/// The smallest number of bytes that a share reads.
-const SHARE: usize = 1 << 15;
 
 /// Working memory of products. It grows to the needs of the largest product and is reused.
 #[derive(Debug, Default)]
@@ -253,13 +251,12 @@ impl BlockMatrix {
         let Worker { factors, scales, results } = worker;
         let (dtype, shape, tokens) = (self.dtype, &self.shape, panels.width);
         let lines = shape.inputs / GROUP * VECTORS * strips;
-        let of_scales = shape.groups() * strips * if shape.has_minimums() { 2 } else { 1 };
+        let of_scales = shape.groups() * strips * if shape.form.has_minimums() { 2 } else { 1 };
         grow(factors, lines);
         grow(scales, of_scales);
         grow(results, strips * tokens);
         let (factors, scales) = (&mut factors[..lines], &mut scales[..of_scales]);
-        // If the last strips are fewer, the others still hold finite or infinite floats of earlier ones, whose products
-        // are not used.
+        // If the last strips are fewer, the others still hold earlier values, whose products are not used.
         for (index, strip) in together.clone().enumerate() {
             let strip = self.strip(strip);
             kinds::run(kernel, dtype, Unpack { shape, strip, index, strips, factors, scales });

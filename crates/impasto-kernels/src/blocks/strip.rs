@@ -62,11 +62,6 @@ impl Shape {
         self.inputs / self.form.group
     }
 
-    /// Returns whether groups have minimums.
-    pub(super) fn has_minimums(&self) -> bool {
-        matches!(self.form.scales, Scales::BlockMinimum | Scales::GroupMinimum)
-    }
-
     /// Returns the number of lines of a strip.
     #[inline(always)]
     pub(super) fn lines(&self) -> usize {

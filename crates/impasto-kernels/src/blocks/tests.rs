@@ -109,6 +109,21 @@ fn rows_are_the_weights() {
 }
 
 #[test]
+fn every_kernel_has_its_own_lanes() {
+    struct Name;
+    impl lanes::OnLanes for Name {
+        type Output = &'static str;
+
+        fn run<L: lanes::Lanes>(self, _: L) -> &'static str {
+            std::any::type_name::<L>()
+        }
+    }
+    let mut names: Vec<_> = Kernel::available().into_iter().map(|kernel| lanes::run(kernel, Name)).collect();
+    names.dedup();
+    assert_eq!(names.len(), Kernel::available().len(), "{names:?}");
+}
+
+#[test]
 fn products_are_the_same_bits_with_every_kernel_and_number_of_threads() {
     let mut rng = SplitMix64::new(2);
     let mut scratch = Scratch::default();

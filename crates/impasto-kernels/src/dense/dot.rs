@@ -94,7 +94,7 @@ impl Format for f16 {
 /// give the same bits.
 ///
 /// # Panics
-/// If `w` is not one row of the length of `x` for each element of `out`.
+/// Unless `w` has one row for each element of `out`, each as long as `x`.
 pub(super) fn rows<W: Format>(isa: Isa, w: &[W], x: &[f32], out: &mut [f32]) {
     assert_eq!(w.len(), x.len() * out.len(), "rows of weights");
     let each = w.chunks_exact(x.len().max(1)).zip(out);

@@ -9,10 +9,11 @@ pub(super) const PANEL: usize = 6;
 /// Precision of the activations in a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// Multiplied by the steps of their columns, then rounded to 8 bits, with one scale per block of 128 columns.
+    /// Rounded to 8 bits. With packed integers, after multiplication by the steps of their columns, with one scale per
+    /// 128 columns; with [blocks](crate::blocks), with one scale per 32 columns.
     #[default]
     Int8,
-    /// Multiplied by the steps of their columns, in binary32.
+    /// In binary32; with packed integers, multiplied by the steps of their columns.
     F32,
 }
 

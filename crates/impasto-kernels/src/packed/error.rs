@@ -3,7 +3,7 @@
 use impasto_core::DType;
 use thiserror::Error;
 
-/// Error: integers cannot be packed, or row groups do not form a matrix. The caller adds the name of the tensor.
+/// Error: integers or blocks cannot be packed, or row groups do not form a matrix. The caller adds the name of the tensor.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum PackError {
     /// A number of elements does not match the shape.

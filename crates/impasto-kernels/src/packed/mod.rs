@@ -54,7 +54,7 @@ use cell::STRIP;
 pub const ACTIVATION_BLOCK: usize = cell::BLOCK;
 
 /// The smallest number of bytes that a share of a product reads.
-const SHARE: usize = 1 << 15;
+pub(crate) const SHARE: usize = 1 << 15;
 
 /// A packed matrix.
 #[derive(Debug)]

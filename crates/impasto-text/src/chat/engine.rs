@@ -44,7 +44,7 @@ impl Job {
             let thread = thread::Builder::new().name("template".to_owned()).stack_size(STACK);
             let started =
                 thread.spawn_scoped(scope, || self.run_here()).map_err(TextError::system("cannot start a thread"))?;
-            // Such as for a capacity that no address reaches.
+            // It panics, for example, for a capacity beyond the address space.
             started.join().unwrap_or_else(|_| Err(TextError::Chat("the template library panicked".to_owned())))
         })
     }

@@ -28,7 +28,7 @@ pub(super) fn with_percent(code: &str) -> String {
         return code.to_owned();
     }
     let mut written = Written::default();
-    let mut levels = vec![Level::default()];
+    let (mut level, mut outer) = (Level::default(), Vec::new());
     let mut rest = code;
     for token in tokens(code) {
         rest = &rest[token.len()..];
@@ -36,7 +36,6 @@ pub(super) fn with_percent(code: &str) -> String {
             written.push(token);
             continue;
         }
-        let Some(level) = levels.last_mut() else { unreachable!() };
         level.end_before(token, &mut written);
         match token {
             "%" if level.complete => level.percent(&mut written),
@@ -46,16 +45,21 @@ pub(super) fn with_percent(code: &str) -> String {
             }
         }
         match token {
-            "(" | "[" | "{" => levels.push(Level::default()),
-            ")" | "]" | "}" if levels.len() > 1 => {
-                levels.pop();
-                levels.iter_mut().next_back().into_iter().for_each(|level| level.complete = true);
+            "(" | "[" | "{" => {
+                let inner = Level { start: written.tokens.len(), ..Level::default() };
+                outer.push(std::mem::replace(&mut level, inner));
+            }
+            ")" | "]" | "}" => {
+                if let Some(around) = outer.pop() {
+                    level = Level { complete: true, ..around };
+                }
             }
             _ => {}
         }
     }
     // What is left over starts with a string literal without an end, which the parser refuses.
-    levels.iter_mut().rev().for_each(|level| level.end(&mut written));
+    level.end(&mut written);
+    outer.iter_mut().rev().for_each(|level| level.end(&mut written));
     written.text() + rest
 }
 

@@ -27,7 +27,8 @@ pub(super) fn rewritten(template: &str) -> Result<String> {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
         let end = match tag.as_bytes().get(1) {
-            Some(b'%') => raw_end(tag).or_else(|| end(tag, "%}")),
+            Some(b'%') if basic_tag(tag, "raw").is_some() => raw_end(tag),
+            Some(b'%') => end(tag, "%}"),
             Some(b'{') => end(tag, "}}"),
             Some(b'#') => tag[2..].find("#}").map(|at| at + 4),
             _ => Some(1),

@@ -74,6 +74,7 @@ fn hostile_templates_end() {
     assert!(matches!(render(long), Err(TextError::ChatLimit(_))));
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     assert!(matches!(render(recursive), Err(TextError::Chat(_))));
+    assert!(with_tokens(&"{%raw%}".repeat(149_000), "", "").is_err());
     for broken in ["{% for %}", "{% generation", "{{ x", "{% generation %}{% for %}"] {
         assert!(matches!(with_tokens(broken, "", ""), Err(TextError::Chat(_))), "{broken}");
     }
@@ -153,6 +154,7 @@ fn percent_of_values() {
             "{{ 3 + 5 % 4 * 2 }} {{ 20 % 7 % 4 }} {{ 20 % (7 % 4) }} {{ 2 * (3 % 2) % 2 }} {{ [5 % 3, 7 % 4] }}",
             "5 2 2 0 [2, 3]",
         ),
+        ("{{ [1, 2, 3][2 * 2 % 3] }} {{ range(3 * 5 % 4)|list }} {{ 1 + (-7 % 4) }}", "2 [0, 1, 2] 2"),
         ("{% for x in range(4) %}{% if loop.index0 % 2 == 0 %}{{ x }}{% endif %}{% endfor %}", "02"),
         (
             "{{ 'odd' if 3 % 2 else 'even' }} {{ not 4 % 2 }} {{ 5 % 3 in [2] }} {{ {'a': 5 % 3}['a'] }}",

@@ -1,7 +1,7 @@
 //! Rendering in a process of its own, whose memory, stack and time the system limits.
 //!
-//! A template is a program of a stranger, and no interpreter that we know of counts bytes and stack as it counts
-//! instructions. A process can be limited whatever it tries, and its end harms nobody.
+//! A template is a stranger's program, and its interpreter counts instructions, but neither bytes nor stack. A process
+//! can be limited whatever the template tries, and its end does no harm.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -60,7 +60,7 @@ impl TemplateWorker {
             Err(TextError::ChatLimit(message)) => (code::EXCEEDED, message),
             Err(error) => (code::SYSTEM, error.to_string()),
         };
-        // Who has stopped reading does not need the answer.
+        // A caller that has stopped reading does not need the answer.
         let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
         code.into()
     }

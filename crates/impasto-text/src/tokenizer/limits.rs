@@ -122,7 +122,7 @@ fn processor_time() -> Duration {
     BEGUN.elapsed()
 }
 
-/// Gives the call up.
+/// Abandons the call with this rule as its error.
 pub fn fail(rule: &str) -> tokenizers::Error {
     check(|_| Err(rule.to_owned())).err().unwrap_or_else(|| rule.into())
 }

@@ -37,11 +37,11 @@ fn check_nested(json: &Value, depth: usize) -> Result<()> {
         }
         _ => (0, 0),
     };
-    match () {
-        () if texts > 1 => Err("a template that repeats the text".into()),
-        () if steps.count().max(pieces).max(ids.max().unwrap_or(0)) > MAX_PIECES => {
-            Err(format!("a template or a sequence of more than {MAX_PIECES} pieces").into())
-        }
-        () => Ok(()),
+    if texts > 1 {
+        return Err("a template that repeats the text".into());
     }
+    if steps.count().max(pieces).max(ids.max().unwrap_or(0)) > MAX_PIECES {
+        return Err(format!("a template or a sequence of more than {MAX_PIECES} pieces").into());
+    }
+    Ok(())
 }

@@ -178,8 +178,10 @@ fn used(config: &[u8]) -> Option<HashSet<String>> {
 /// file.
 fn left_out(unused: &[&str]) -> Option<String> {
     let (first, others) = unused.split_first()?;
-    let rest = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-    Some(format!("left out, because config.json does not use it: {first}{rest}"))
+    Some(match others.len() {
+        0 => format!("left out, because config.json does not use it: {first}"),
+        more => format!("left out, because config.json does not use them: {first} and {more} more"),
+    })
 }
 
 fn made(new: &str, own: &str, dims: &[u64], wanted: GgufType, change: Change) -> Part {

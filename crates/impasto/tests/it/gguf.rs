@@ -14,7 +14,7 @@ use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
 use impasto_core::DType;
 use impasto_core::blocks::{self, apart};
 use impasto_model::{Want, WeightSource};
-use impasto_runtime::{Activations, KvFormat, KvLayout, Model, RunOptions};
+use impasto_runtime::{Activations, KvFormat, KvLayout, Model, Residence, RunOptions};
 use tempfile::TempDir;
 
 /// Writes a GGUF of the tiny model with matrices in `dtype`, without the code of the export. `dtype` is a float, or one
@@ -165,6 +165,9 @@ fn a_gguf_runs_at_its_own_size() {
             // A different order of summation; and the rounding of activations.
             let (exact, rounded) =
                 (error(&logits(&run(Activations::F32)), &reference), error(&logits(&model), &reference));
+            let coded = RunOptions { residence: Residence::Coded, kv: kv.clone(), threads: 2, ..RunOptions::default() };
+            let coded = error(&logits(&Model::load(source, &coded).expect("a model")), &reference);
+            assert!(coded < 1e-5, "{dtype:?}: {coded}");
             println!("{dtype:?}: memory {ratio:.3}, errors {exact:.1e} and {rounded:.1e}");
             assert!(exact < 1e-5 && rounded < 0.02, "{dtype:?}: {exact}, {rounded}");
         }

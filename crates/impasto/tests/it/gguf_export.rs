@@ -125,7 +125,7 @@ fn tensors_that_the_configuration_does_not_use_are_left_out() {
     let exported = to_gguf(&model, GgufType::F32).expect("a GGUF");
     assert_eq!(
         exported.notes,
-        ["left out, because config.json does not use it: model.layers.0.self_attn.k_proj.bias and 4 more"]
+        ["left out, because config.json does not use them: model.layers.0.self_attn.k_proj.bias and 4 more"]
     );
     let checkpoint = Checkpoint::open(&model.file("x.gguf")).expect("a GGUF");
     let names: Vec<&str> = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).collect();

@@ -71,7 +71,7 @@ lanes! {
     }
 
     fn unpack(cell: &[Line], width: u8) -> [Ints; VECTORS] {
-        assert!(cell.len() == usize::from(width));
+        assert!(matches!(width, 1..=8) && cell.len() == usize::from(width));
         let (low, high) = (avx2::unpack(cell.as_ptr(), width, 0), avx2::unpack(cell.as_ptr(), width, 1));
         let mut u = [[_mm256_setzero_si256(); 2]; VECTORS];
         for v in 0..VECTORS {

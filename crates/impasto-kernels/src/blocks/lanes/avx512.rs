@@ -41,7 +41,7 @@ lanes! {
     }
 
     fn unpack(cell: &[Line], width: u8) -> [__m512i; VECTORS] {
-        assert!(cell.len() == usize::from(width));
+        assert!(matches!(width, 1..=8) && cell.len() == usize::from(width));
         avx512::unpack(cell.as_ptr(), width)
     }
 

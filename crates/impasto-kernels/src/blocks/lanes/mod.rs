@@ -111,8 +111,9 @@ pub(super) fn panel(kernel: Kernel) -> usize {
 ///
 /// This is the only unsafe code of the lanes. It is sound because
 /// - a token is only created by `detect`, on a processor that has the features, and every method requires a token;
-/// - every pointer passed to an intrinsic comes from a reference to an array of as many bytes as the intrinsic reads or
-///   writes, and the intrinsic accepts any alignment; or it goes to `unpack`, after a check that the cell is whole.
+/// - every pointer passed to an intrinsic comes from a reference to an array, inside which all bytes lie that the
+///   intrinsic reads or writes, and the intrinsic accepts any alignment; or it goes to `unpack`, after a check that the
+///   cell is whole.
 #[cfg(target_arch = "x86_64")]
 macro_rules! lanes {
     (

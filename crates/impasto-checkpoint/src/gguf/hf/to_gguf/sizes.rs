@@ -112,7 +112,9 @@ pub(super) fn write(
 fn check_llama_cpp(config: &Object, architecture: Architecture, heads: &Heads) -> Result<(), TranslationRule> {
     let name = architecture.gguf_name();
     for key in ["attention_bias", "mlp_bias"] {
-        if architecture != Llama && config.bool(key)? == Some(true) {
+        // Qwen 2 always has biases of queries, keys and values, whatever its configuration says.
+        let is_ignored = architecture == Qwen2 && key == "attention_bias";
+        if architecture != Llama && !is_ignored && config.bool(key)? == Some(true) {
             let what = format!("\"{key}\": true, which llama.cpp does not support for {name}");
             return Err(TranslationRule::unsupported(what));
         }
