@@ -7,7 +7,7 @@ use impasto_text::Tokenizer;
 use serde_json::{Value, json};
 
 /// Far more than any of these takes, and less than each would without bounds.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(180);
 
 fn tokenizer(parts: Value) -> Value {
     let mut tokenizer = json!({
