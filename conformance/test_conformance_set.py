@@ -1,11 +1,13 @@
 """The naive decoder on the conformance set, and the set against its generator. Run `python3 -m unittest` in this
 folder."""
 
+import json
 import unittest
 from pathlib import Path
 
 import make_files
 import naive_decoder
+import naive_tokenizer
 from naive_container import Broken
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +38,32 @@ class ConformanceSet(unittest.TestCase):
                             self.skipTest(content)
                 clause = path.stem.split("-")[0]
                 self.assertTrue(str(caught.exception).startswith(f"SPEC {clause}:"), str(caught.exception))
+
+    def test_compiled_tokenizers(self):
+        def assets(name):
+            return dict(naive_decoder.decode((HERE / "files" / f"{name}.impasto").read_bytes()))
+
+        other = assets("3.4.5-form-of-another-tokenizer")
+        self.assertIsNone(naive_tokenizer.compiled(other))
+        objects = assets("15-compiled-tokenizer")
+        form = naive_tokenizer.compiled(objects)
+        source = json.loads(next(content for obj, content in objects.items() if obj.name == naive_tokenizer.NAME))
+        vocab, merges = source["model"].pop("vocab"), source["model"].pop("merges")
+        merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+        self.assertEqual((form.vocab, form.merges), (vocab, merges))
+        # The settings name options that the source leaves at their defaults.
+        settings = {key: value for key, value in form.settings.items() if key in source}
+        settings["model"] = {key: value for key, value in form.settings["model"].items() if key in source["model"]}
+        del source["truncation"]
+        self.assertEqual(settings, source)
+
+    def test_forms_that_a_reader_ignores(self):
+        # The tokens are "a" and "ab"; the merge of "a" and "b" needs a third.
+        form = bytes([1, 2, 2, 3, 1]) + b"{}" + bytes([1, 2]) + b"aab" + bytes([2, 1])
+        for form, clause in ((form, "15.2"), (b"\2" + form[1:], "15.1"), (form[:-1], "15.1")):
+            with self.assertRaises(Broken) as caught:
+                naive_tokenizer.read_compiled(form)
+            self.assertTrue(str(caught.exception).startswith(f"SPEC {clause}:"), str(caught.exception))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,44 @@ fn main() -> Done {
     tiles(&folder.join("tile"))?;
     layers(&folder.join("layers"))?;
     entropy(&folder.join("entropy"))?;
-    tokenizers(&folder.join("tokenizer"))
+    tokenizers(&folder.join("tokenizer"))?;
+    templates(&folder.join("template"))
+}
+
+/// Chat templates with the tags, filters, methods and operators that are checked or rewritten.
+fn templates(folder: &Path) -> Done {
+    let seeds = [
+        (
+            "loop",
+            "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m.content | trim }}{% if loop.last %}{% break %}{% endif %}{% endfor %}",
+        ),
+        ("branches", "{%- if n > 3 -%}a{%- elif x is defined and not list -%}b{%- else -%}c{%- endif -%}"),
+        ("percent", "{{ '%5.2f and %-4s|%03d %x %%' % (x, list[1], n, n) }}{{ '%(a)r' % map }}"),
+        ("tojson", "{{ map | tojson(indent=2, sort_keys=true) }}{{ list | tojson(separators=(',', ':')) }}"),
+        (
+            "methods",
+            "{{ messages[0].content.split(' ')[1:] }}{{ ' a '.strip().upper().replace('A', 'bb') }}{{ map.items() }}",
+        ),
+        (
+            "tags",
+            "{% generation %}{% set y = n ~ 1 %}{{ y }}{% endgeneration %}{% raw %}{{ x % y }}{% endraw %}{# note #}",
+        ),
+        ("functions", "{{ strftime_now('%d %b %Y') }}{{ raise_exception('no ' + messages[1]['role']) }}"),
+        (
+            "filters",
+            "{{ list | join(', ') | title }}{{ map | dictsort }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+        ),
+        ("macro", "{% macro f(a, b=1) %}{{ a }}{% if b %}{{ f(a, 0) }}{% endif %}{% endmacro %}{{ f('x') }}"),
+        (
+            "namespace",
+            "{% set ns = namespace(i=0) %}{% for m in messages %}{% set ns.i = ns.i + 1 %}{% endfor %}{{ ns.i }}",
+        ),
+        ("unclosed", "{% raw %}{{ 'a"),
+    ];
+    for (name, text) in seeds {
+        put(folder, name, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// One tokenizer for each kind of model and of step, and compiled forms of two of them.

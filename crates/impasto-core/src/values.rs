@@ -2,8 +2,10 @@
 
 use half::{bf16, f16};
 
+use crate::at_each_isa;
 use crate::blocks;
 use crate::dtype::DType;
+use crate::isa::Isa;
 
 /// Appends the values of little-endian elements of a float or block dtype to `out`.
 ///
@@ -18,7 +20,11 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
     match dtype {
         DType::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b))),
         DType::F16 => out.extend(pairs().map(|&b| f16::from_le_bytes(b).to_f32())),
-        DType::Bf16 => out.extend(pairs().map(|&b| bf16::from_le_bytes(b).to_f32())),
+        DType::Bf16 => {
+            let start = out.len();
+            out.resize(start + bytes.len() / 2, 0.0);
+            from_bf16(Isa::best(), bytes.as_chunks().0, &mut out[start..]);
+        }
         DType::F64 => out.extend(bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32)),
         DType::F8E4M3 => out.extend(bytes.iter().map(|&b| from_e4m3(b))),
         // An F8_E5M2 is the upper byte of a binary16.
@@ -31,6 +37,12 @@ pub fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) -> bool {
         _ => return false,
     }
     true
+}
+
+at_each_isa! {
+    fn from_bf16(floats: &[[u8; 2]], out: &mut [f32]) {
+        out.iter_mut().zip(floats).for_each(|(out, &b)| *out = bf16::from_le_bytes(b).to_f32());
+    }
 }
 
 /// Returns the value of an F8_E4M3. Its exponent and mantissa, placed in a binary32, give the value times 2^-120,

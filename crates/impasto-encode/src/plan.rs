@@ -27,6 +27,9 @@ const STEPS: u64 = 256;
 const EMPTY_UNIT: u64 = 32;
 /// Rows that are counted together.
 const CHUNK: usize = 64;
+/// Elements that give the tables of a tensor; and the smallest part of them that is counted.
+const SAMPLED: usize = 1 << 17;
+const MOST_PARTS: usize = 16;
 /// Width of a class, a quarter of an octave, in the unit of [`Scales`].
 const CLASS: i32 = 1 << 14;
 
@@ -164,17 +167,20 @@ fn classes(scales: &Scales, offset: i32) -> (Vec<i16>, Vec<i16>) {
 }
 
 /// Counts the symbols of a matrix of floats.
+/// Counts the symbols of a sample of the rows; of all rows, unless there are many elements.
 fn count(matrix: &MatrixView, layout: FloatLayout, rows: &[i16], columns: &[i16]) -> Counts {
     let columns: Vec<i32> = columns.iter().map(|&c| i32::from(c)).collect();
+    let parts = (matrix.len() / SAMPLED).clamp(1, MOST_PARTS);
     let chunk = |i: usize| {
         let mut counts = Counts::new(Kind::Float);
-        for (r, &row) in rows.iter().enumerate().skip(i * CHUNK).take(CHUNK) {
+        for (r, &row) in rows.iter().enumerate().skip(i * CHUNK).take(CHUNK).step_by(parts) {
             float_row(&mut counts, layout, Sums { row: row.into(), columns: &columns }, &matrix.row(r));
         }
         counts
     };
     let empty = || Counts::new(Kind::Float);
-    (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(empty, Counts::merged)
+    let counts = (0..matrix.rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(empty, Counts::merged);
+    if parts > 1 { counts.of_sample(parts as u64) } else { counts }
 }
 
 /// Returns whether a tensor of this dtype can be coded on a lattice.

@@ -6,27 +6,25 @@ use impasto_core::FloatLayout;
 
 /// The permutation that moves the raw fields of 16 elements to their lanes; the same for all rows of a tile.
 ///
-/// A group of 16 fields is `2 q` bytes and begins at a byte, since a field has `q` bits. Field `j` lies within 4 bytes
-/// from byte `j q / 8` on (`q` is at most 22). A byte permutation moves these bytes to lane `j`, and a shift aligns the
-/// field.
+/// A group of 16 fields is `q` words of 16 bits and begins at a byte, since a field has `q` bits. If `q` is at most 17,
+/// field `j` lies within two words from word `j q / 16` on. A permutation moves these words to lane `j`, and a shift
+/// aligns the field.
 #[derive(Clone)]
 pub(super) struct Fields {
-    bytes: [u8; 64],
+    words: [u16; 32],
     shifts: [u32; 16],
 }
 
 impl Fields {
-    /// Creates the permutation for a layout.
-    pub(super) fn new(layout: FloatLayout) -> Fields {
-        let q = layout.raw_bits() as usize;
-        let mut fields = Fields { bytes: [0; 64], shifts: [0; 16] };
-        for j in 0..16 {
-            fields.shifts[j] = (j * q % 8) as u32;
-            for b in 0..4 {
-                fields.bytes[4 * j + b] = (j * q / 8 + b) as u8;
-            }
+    /// Creates the permutation for a layout; `None` if its raw fields are longer than 17 bits.
+    pub(super) fn new(layout: FloatLayout) -> Option<Fields> {
+        let q = layout.raw_bits() as u16;
+        let mut fields = Fields { words: [0; 32], shifts: [0; 16] };
+        for (j, (words, shift)) in (0..).zip(fields.words.as_chunks_mut::<2>().0.iter_mut().zip(&mut fields.shifts)) {
+            *words = [j * q / 16, j * q / 16 + 1];
+            *shift = u32::from(j * q % 16);
         }
-        fields
+        (q <= 17).then_some(fields)
     }
 }
 
@@ -35,7 +33,7 @@ impl Fields {
 /// # Safety
 /// The processor supports the target features below; `fields` was created for `layout`; `out` holds `v.len()` floats,
 /// and `plane` as many fields.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], plane: &[u8], out: &mut [u8]) -> usize {
     let q = layout.raw_bits() as usize;
     let low_bits = layout.mantissa - 2;
@@ -46,11 +44,11 @@ pub(super) unsafe fn join_row(fields: &Fields, layout: FloatLayout, v: &[i32], p
     // SAFETY: group g reads 16 values and, under its mask, the 2 q bytes of its 16 fields; it writes 16 floats. There
     // are at least 16 * groups of each.
     unsafe {
-        let bytes = _mm512_loadu_si512(fields.bytes.as_ptr().cast());
+        let words = _mm512_loadu_si512(fields.words.as_ptr().cast());
         let shifts = _mm512_loadu_si512(fields.shifts.as_ptr().cast());
         for g in 0..groups {
             let at = plane.as_ptr().add(2 * q * g).cast();
-            let raw = _mm512_permutexvar_epi8(bytes, _mm512_maskz_loadu_epi8(group_mask, at));
+            let raw = _mm512_permutexvar_epi16(words, _mm512_maskz_loadu_epi8(group_mask, at));
             let raw = _mm512_and_si512(_mm512_srlv_epi32(raw, shifts), set((1 << q) - 1));
             let value = _mm512_and_si512(
                 _mm512_loadu_si512(v.as_ptr().add(16 * g).cast()),

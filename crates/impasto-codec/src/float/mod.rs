@@ -29,11 +29,13 @@ enum Kernel {
 impl Joiner {
     /// Creates a joiner for floats of `layout`.
     pub fn new(isa: Isa, layout: FloatLayout) -> Joiner {
+        #[cfg(target_arch = "x86_64")]
+        let avx2 = || Kernel::Avx2(avx2::Fields::new(layout));
         let kernel = match isa.or_scalar() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if is_x86_feature_detected!("avx512vbmi") => Kernel::Avx512(avx512::Fields::new(layout)),
+            Isa::Avx512 => avx512::Fields::new(layout).map_or_else(avx2, Kernel::Avx512),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => Kernel::Avx2(avx2::Fields::new(layout)),
+            Isa::Avx2 => avx2(),
             _ => Kernel::Scalar,
         };
         Joiner { layout, kernel }

@@ -7,6 +7,9 @@ use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
 
+/// Number of steps between two looks at the escapes.
+const BLOCK: usize = 64;
+
 impl Decoder<'_> {
     /// Decodes rows, as `rows_scalar` does.
     ///
@@ -31,6 +34,10 @@ impl Decoder<'_> {
         }
     }
 
+    /// `rows_avx512` for one kind.
+    ///
+    /// # Safety
+    /// As for `rows_avx512`; `KIND` is the kind of the tables.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
     unsafe fn rows_of<const KIND: u8>(
@@ -40,26 +47,102 @@ impl Decoder<'_> {
         values: &mut [i32],
         escapes: &mut Vec<u32>,
     ) -> Result<(), OutOfWords> {
+        let kind = self.lut.kind();
+        for (r, &row) in rows.iter().enumerate() {
+            let first = r * columns.padded();
+            let values = &mut values[first..first + columns.padded()];
+            // SAFETY: the caller guarantees what `row` requires. A row is decoded as plain only if `is_plain` says so.
+            unsafe {
+                if columns.is_plain(kind, row) {
+                    self.row::<KIND, true>(row, columns, values, first, escapes)?;
+                } else {
+                    self.row::<KIND, false>(row, columns, values, first, escapes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a row, whose first value has index `first` among all. `PLAIN`: none of its classes is clamped or has low
+    /// bits.
+    ///
+    /// # Safety
+    /// The processor supports the target features below; `KIND` is the kind of the tables;
+    /// `values.len() == columns.padded()`. If `PLAIN`, [`Columns::is_plain`] is true of the row.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+    unsafe fn row<const KIND: u8, const PLAIN: bool>(
+        &mut self,
+        row: i32,
+        columns: &Columns,
+        values: &mut [i32],
+        first: usize,
+        escapes: &mut Vec<u32>,
+    ) -> Result<(), OutOfWords> {
         let slots = self.lut.slots().as_ptr().cast();
-        let end = self.words.len() / 2;
-        let words = self.words.as_ptr().cast::<u16>();
-        let (stride, width) = (columns.padded(), columns.width);
         let (classes, values) = (columns.classes.as_ptr(), values.as_mut_ptr());
-        // SAFETY: `states` holds 32 u32. `columns` and each row of `values` hold `stride` elements, a multiple of 32
-        // that is at least `width`. Rows are decoded as plain only if `is_plain` says so.
+        let (words, end, mut used) = (self.words.as_ptr().cast::<u16>(), self.words.len() / 2, self.used);
+        // The lanes with an escape, as bits, for each step of a block. They are gone through after the block: a call in
+        // the inner loop would cost the states their registers.
+        let mut found = [0u32; BLOCK];
+        // SAFETY: there are 32 states. `classes` and `values` hold `width` elements, rounded up to a multiple of 32, and
+        // are read and written in whole steps of 32. A step of the inner loop loads at most 32 words, which are there;
+        // other steps load only words that exist. The caller guarantees what `step` requires.
         unsafe {
+            let row = _mm512_set1_epi32(row);
             let states = self.states.as_mut_ptr();
             let mut x = [_mm512_loadu_si512(states.cast()), _mm512_loadu_si512(states.add(16).cast())];
-            let mut used = self.used;
-            for (r, &row) in rows.iter().enumerate() {
-                let values = values.add(r * stride);
-                let mut steps = Steps { slots, words, end, used, columns: classes, values, first: r * stride, x };
-                if columns.is_plain(self.lut.kind(), row) {
-                    steps.row::<KIND, true>(row, width, escapes)?;
-                } else {
-                    steps.row::<KIND, false>(row, width, escapes)?;
+            for block in (0..columns.width).step_by(BLOCK * LANES) {
+                let block_end = columns.width.min(block + BLOCK * LANES);
+                let (mut c, mut any) = (block, 0);
+                while c + LANES <= block_end && end - used >= LANES {
+                    let mut of_step = 0;
+                    for half in 0..2 {
+                        let at = c + 16 * half;
+                        let class = _mm512_add_epi32(row, _mm512_loadu_si512(classes.add(at).cast()));
+                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, x[half]);
+                        _mm512_storeu_si512(values.add(at).cast(), value);
+                        let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
+                        x[half] = renormalized(next, low, _mm256_loadu_si256(words.add(used).cast()));
+                        used += low.count_ones() as usize;
+                        of_step |= u32::from(escape) << (16 * half);
+                    }
+                    found[(c - block) / LANES] = of_step;
+                    any |= of_step;
+                    c += LANES;
                 }
-                (x, used) = (steps.x, steps.used);
+                // The last step of a row may be shorter, and the words that are left fewer than a step may take.
+                for c in (c..block_end).step_by(LANES) {
+                    let active = u32::MAX >> (LANES - (block_end - c).min(LANES));
+                    let mut of_step = 0;
+                    for half in 0..2 {
+                        let (at, active) = (c + 16 * half, (active >> (16 * half)) as u16);
+                        let class = _mm512_add_epi32(row, _mm512_loadu_si512(classes.add(at).cast()));
+                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, x[half]);
+                        _mm512_storeu_si512(values.add(at).cast(), value);
+                        let low = _mm512_mask_cmplt_epu32_mask(active, next, _mm512_set1_epi32(LOW as i32));
+                        let left = end - used;
+                        if low.count_ones() as usize > left {
+                            return Err(OutOfWords);
+                        }
+                        let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                        let loaded = _mm256_maskz_loadu_epi16(exist, words.add(used).cast());
+                        x[half] = _mm512_mask_mov_epi32(x[half], active, renormalized(next, low, loaded));
+                        used += low.count_ones() as usize;
+                        of_step |= u32::from(escape & active) << (16 * half);
+                    }
+                    found[(c - block) / LANES] = of_step;
+                    any |= of_step;
+                }
+                if any != 0 {
+                    let steps = (block_end - block).div_ceil(LANES);
+                    for (at, mut lanes) in (first + block..).step_by(LANES).zip(found).take(steps) {
+                        while lanes != 0 {
+                            escapes.push(at as u32 + lanes.trailing_zeros());
+                            lanes &= lanes - 1;
+                        }
+                    }
+                }
             }
             _mm512_storeu_si512(states.cast(), x[0]);
             _mm512_storeu_si512(states.add(16).cast(), x[1]);
@@ -69,78 +152,12 @@ impl Decoder<'_> {
     }
 }
 
-/// The state of decoding a row. A step reads and changes it in registers.
-struct Steps {
-    slots: *const i32,
-    words: *const u16,
-    /// Number of words, and number of words read.
-    end: usize,
-    used: usize,
-    columns: *const i32,
-    values: *mut i32,
-    /// Index of the row's first value among all values.
-    first: usize,
-    x: [__m512i; 2],
-}
-
-impl Steps {
-    /// Decodes a row. `PLAIN`: none of its classes is clamped or has low bits.
-    ///
-    /// # Safety
-    /// The processor supports the target features below. `columns` and `values` hold `width` elements, rounded up to a
-    /// multiple of 32. `words` holds `end` words, of which `used` have been read. `slots` points to all slots of the
-    /// kind's tables. If `PLAIN`, [`Columns::is_plain`] is true of the row.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-    unsafe fn row<const KIND: u8, const PLAIN: bool>(
-        &mut self,
-        row: i32,
-        width: usize,
-        escapes: &mut Vec<u32>,
-    ) -> Result<(), OutOfWords> {
-        let row = _mm512_set1_epi32(row);
-        let [mut x0, mut x1] = self.x;
-        let mut used = self.used;
-        // SAFETY: columns and values are read and written in whole steps of 32 elements, to which they are padded. A
-        // step loads words without a mask only if there are 32 more; otherwise the mask covers only words that exist.
-        // The caller guarantees what `step` requires.
-        unsafe {
-            for c in (0..width).step_by(LANES) {
-                let active = u32::MAX >> (LANES - (width - c).min(LANES));
-                let whole = active == u32::MAX && self.end - used >= LANES;
-                for (half, x) in [&mut x0, &mut x1].into_iter().enumerate() {
-                    let at = c + 16 * half;
-                    let classes = _mm512_add_epi32(row, _mm512_loadu_si512(self.columns.add(at).cast()));
-                    let (value, next, escape) = step::<KIND, PLAIN>(self.slots, classes, *x);
-                    _mm512_storeu_si512(self.values.add(at).cast(), value);
-                    let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
-                    let at_words = self.words.add(used);
-                    let (active, low, loaded) = if whole {
-                        (u16::MAX, low, _mm256_loadu_si256(at_words.cast()))
-                    } else {
-                        let active = (active >> (16 * half)) as u16;
-                        let (low, left) = (low & active, self.end - used);
-                        if low.count_ones() as usize > left {
-                            return Err(OutOfWords);
-                        }
-                        let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
-                        (active, low, _mm256_maskz_loadu_epi16(exist, at_words.cast()))
-                    };
-                    let taken = _mm512_maskz_expand_epi32(low, _mm512_cvtepu16_epi32(loaded));
-                    let next = _mm512_mask_or_epi32(next, low, _mm512_slli_epi32::<16>(next), taken);
-                    *x = if whole { next } else { _mm512_mask_mov_epi32(*x, active, next) };
-                    used += low.count_ones() as usize;
-                    let mut found = escape & active;
-                    while found != 0 {
-                        escapes.push((self.first + at) as u32 + found.trailing_zeros());
-                        found &= found - 1;
-                    }
-                }
-            }
-        }
-        (self.x, self.used) = ([x0, x1], used);
-        Ok(())
-    }
+/// Returns the states `x` after the lanes `low` have each taken one of the words `loaded`, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn renormalized(x: __m512i, low: __mmask16, loaded: __m256i) -> __m512i {
+    let taken = _mm512_maskz_expand_epi32(low, _mm512_cvtepu16_epi32(loaded));
+    _mm512_mask_or_epi32(x, low, _mm512_slli_epi32::<16>(x), taken)
 }
 
 /// Decodes one symbol in each of 16 lanes. Returns the values, the states before renormalization, and the lanes with an

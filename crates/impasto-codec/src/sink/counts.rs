@@ -37,6 +37,18 @@ impl Counts {
         self
     }
 
+    /// Returns the counts of a whole of which these are a sample, one part in `parts`. Symbols that are not in the sample
+    /// can be escapes: every table gets one.
+    pub fn of_sample(mut self, parts: u64) -> Counts {
+        for table in &mut self.symbols {
+            table.iter_mut().for_each(|n| *n *= parts);
+            table[ESCAPE] = table[ESCAPE].max(1);
+        }
+        self.raw_bits *= parts;
+        self.escape_bytes *= parts;
+        self
+    }
+
     /// Returns the cost under `tables`, one for each table number of the kind, in 2^-16 bit. A symbol without a
     /// frequency is coded as an escape.
     pub fn cost(&self, tables: &[Frequencies]) -> u64 {
@@ -82,7 +94,8 @@ impl SymbolSink for Counts {
         in_batches(*kind, classes, values, |slots, values| {
             slots.iter().for_each(|slot| counts[slot.index()] += 1);
             *raw_bits += u64::from(slots.iter().map(|slot| slot.low_bits()).sum::<u32>());
-            if slots.iter().any(|slot| slot.is_escape()) {
+            // Without an early exit, so that the loop becomes vectors.
+            if slots.iter().fold(false, |any, slot| any | slot.is_escape()) {
                 let escapes = slots.iter().zip(values).filter(|(slot, _)| slot.is_escape());
                 *escape_bytes += escapes.map(|(_, &v)| varint::len(escape_code(*kind, v)) as u64).sum::<u64>();
             }

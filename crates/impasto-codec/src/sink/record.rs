@@ -1,9 +1,9 @@
 //! The coding sink: records the symbols in order, then codes them in reverse.
 
-use impasto_core::{Isa, varint};
+use impasto_core::{Isa, at_each_isa, varint};
 
 use super::SymbolSink;
-use super::slot::in_batches;
+use super::slot::{Slot, in_batches};
 use crate::bits::{BitMark, BitWriter};
 use crate::class::Kind;
 use crate::rans::{Coded, LANES, LOW, Segment, code, escape_code};
@@ -97,17 +97,31 @@ impl<'a> Recorder<'a> {
     }
 }
 
+at_each_isa! {
+    /// Looks up symbols. Returns whether one is an escape or has no frequency.
+    fn look_up(table: &[Coded; SLOTS], slots: &[Slot], records: &mut [Coded]) -> bool {
+        // Without an early exit, so that the loop becomes vectors.
+        let mut is_rare = false;
+        for (record, slot) in records.iter_mut().zip(slots) {
+            let symbol = table[slot.index()];
+            is_rare |= slot.is_escape() | symbol.is_none();
+            *record = symbol.with_low(slot.low_bits(), slot.low());
+        }
+        is_rare
+    }
+}
+
 impl SymbolSink for Recorder<'_> {
     fn symbols(&mut self, classes: &[i32], values: &[i32]) {
         let CodingTables { kind, slots } = self.tables;
         in_batches(*kind, classes, values, |found, values| {
             let start = self.records.len();
-            self.records.extend(found.iter().map(|slot| slots[slot.index()].with_low(slot.low_bits(), slot.low())));
-            let has_escape = found.iter().any(|slot| slot.is_escape());
-            if !has_escape && self.records[start..].iter().all(|record| !record.is_none()) {
+            self.records.resize(start + found.len(), Coded::NONE);
+            let records = &mut self.records[start..];
+            if !look_up(Isa::best(), slots, found, records) {
                 return;
             }
-            for ((record, slot), &value) in self.records[start..].iter_mut().zip(found).zip(values) {
+            for ((record, slot), &value) in records.iter_mut().zip(found).zip(values) {
                 if record.is_none() || slot.is_escape() {
                     let escape = slots[slot.index() | ESCAPE];
                     *record = escape.with_low(slot.low_bits(), 0);

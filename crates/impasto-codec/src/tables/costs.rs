@@ -1,6 +1,6 @@
 //! Code lengths in fixed point, so that every choice by cost is the same on every machine.
 
-use super::TABLE_BITS;
+use super::{TABLE_BITS, TOTAL};
 
 /// One bit, in units of 2^-16 bit.
 pub const COST_ONE: u64 = 1 << 16;
@@ -30,7 +30,17 @@ pub const fn log2_q16(n: u64) -> u64 {
 /// Returns the cost of a symbol of frequency `f` out of 2048, in units of 2^-16 bit; `None` if `f` is 0, so that the
 /// table cannot code it.
 pub fn symbol_cost(f: u16) -> Option<u64> {
-    (f > 0).then(|| (u64::from(TABLE_BITS) << 16) - log2_q16(u64::from(f)))
+    /// By frequency, since fitting tables asks for many costs.
+    static COSTS: [u32; TOTAL as usize + 1] = {
+        let mut costs = [0; TOTAL as usize + 1];
+        let mut f = 1;
+        while f < costs.len() {
+            costs[f] = (TABLE_BITS << 16) - log2_q16(f as u64) as u32;
+            f += 1;
+        }
+        costs
+    };
+    (f > 0).then(|| COSTS[usize::from(f)].into())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use impasto_core::varint;
 
-use super::{ESCAPE, Frequencies, SYMBOLS, TOTAL, log2_q16};
+use super::{ESCAPE, Frequencies, SYMBOLS, TOTAL, symbol_cost};
 use crate::class::Kind;
 use crate::error::CodecError;
 
@@ -71,8 +71,8 @@ pub fn fit(counts: &[u64; SYMBOLS]) -> Frequencies {
     let mut f = counts.map(|c| if c == 0 { 0 } else { share(c).max(1) });
     // Add or remove one slot at a time, where it costs least, until the sum is right. Costs are in 2^-16 bits, times
     // counts.
-    let step =
-        |c: u64, from: u16, to: u16| u128::from(c) * u128::from(log2_q16(u64::from(to)) - log2_q16(u64::from(from)));
+    let cost = |f: u16| symbol_cost(f).unwrap_or(0);
+    let step = |c: u64, from: u16, to: u16| u128::from(c) * u128::from(cost(from) - cost(to));
     loop {
         let sum: u32 = f.iter().map(|&f| u32::from(f)).sum();
         let used = (0..SYMBOLS).filter(|&s| f[s] > 0);

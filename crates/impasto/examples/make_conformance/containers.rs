@@ -5,7 +5,9 @@ use std::error::Error;
 use impasto_codec::Shape;
 use impasto_codec::tile::encode_bytes;
 use impasto_container::ObjectKind;
+use impasto_container::unit::unit_hash;
 use impasto_core::{DType, Mode};
+use impasto_text::tokenizer::{COMPILED, FILE, compile};
 
 use super::numbers::{Random, bell_floats, float_header, pack};
 use super::set::{Matrix, Set};
@@ -15,12 +17,38 @@ pub fn assets() -> Result<Set, Box<dyn Error>> {
     let mut set = Set::default();
     let (text, noise) = (b"{\"words\": \"again and again and again\"}\n".repeat(9), Random(1).bytes(100));
     for (name, bytes, piece) in [("a/b.json", &text[..], 128), ("empty", &[], 7), ("noise", &noise, 1 << 22)] {
-        set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece });
-        for (i, part) in bytes.chunks(piece as usize).enumerate() {
-            let (mode, unit) = encode_bytes(part, DType::U8, 19)?;
-            set.unit(i, mode, unit);
-        }
+        asset(&mut set, name, bytes, piece)?;
     }
+    Ok(set)
+}
+
+/// Adds an asset in pieces. Returns the hashes of its units.
+fn asset(set: &mut Set, name: &str, bytes: &[u8], piece: u64) -> Result<Vec<u8>, Box<dyn Error>> {
+    set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece });
+    let mut hashes = Vec::new();
+    for (i, part) in bytes.chunks(piece as usize).enumerate() {
+        let (mode, unit) = encode_bytes(part, DType::U8, 19)?;
+        hashes.extend(unit_hash(&unit));
+        set.unit(i, mode, unit);
+    }
+    Ok(hashes)
+}
+
+/// A tokenizer in several pieces and its compiled form, which is that of another tokenizer unless `belongs`.
+pub fn compiled_tokenizer(belongs: bool) -> Result<Set, Box<dyn Error>> {
+    let json = r#"{"added_tokens":[{"id":9,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,
+        "normalized":false,"special":true}],"normalizer":{"type":"Replace","pattern":{"String":" "},"content":"▁"},
+        "truncation":null,"model":{"type":"BPE","unk_token":"?","byte_fallback":true,"vocab":{"?":0,"e":1,"é":2,"▁":3,
+        "▁é":7,"<0xC3>":5,"ee":6,"ée":4,"▁ée":8},"merges":[["▁","é"],["e","e"],["é","e"],["▁é","e"]]}}"#;
+    // Smaller ones are not compiled.
+    let json = json.to_owned() + &" ".repeat(4 << 20);
+    let mut set = Set::default();
+    let mut form = asset(&mut set, FILE, json.as_bytes(), 1 << 20)?;
+    if !belongs {
+        form[17] ^= 1;
+    }
+    form.extend(compile(json.as_bytes(), &["éeé ée"]).map_err(|error| format!("{error:?}"))?);
+    asset(&mut set, COMPILED, &form, 150)?;
     Ok(set)
 }
 

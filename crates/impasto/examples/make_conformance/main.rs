@@ -69,6 +69,8 @@ pub fn make(folder: &Path) -> Done {
         write(&format!("13-refinement-{name}"), refinements(dtype)?)?;
         write(&format!("14-exact-{name}"), exact_layers(dtype)?)?;
     }
+    write("3.4.5-form-of-another-tokenizer", compiled_tokenizer(false)?)?;
+    write("15-compiled-tokenizer", compiled_tokenizer(true)?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

@@ -11,7 +11,7 @@ use impasto::verify::verify;
 use impasto::{File, FileError};
 use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
-use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
+use impasto_codec::rans::{Columns, Decoder, LANES, LOW, Rows, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{CodecError, Kind, TensorHeader};
@@ -20,13 +20,13 @@ use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, Un
 use impasto_core::{DType, Isa, Mode, Place, varint};
 use impasto_model::config::{DecoderConfig, eos_token_ids};
 use impasto_model::{Failure, WeightSource, graph};
-use impasto_text::{ChatTemplate, Tokenizer};
+use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
 
 /// The body of a fuzz target, which takes the bytes of the fuzzer.
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 9] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -36,6 +36,7 @@ pub const TARGETS: [(&str, Body); 9] = [
     ("layers", layers),
     ("entropy", entropy),
     ("tokenizer", tokenizer),
+    ("template", template),
 ];
 
 /// Memory limit for a tensor while fuzzing, in bytes.
@@ -589,4 +590,28 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*taken)
+}
+
+/// Parses the input as a chat template, and renders it if it is too small to exhaust memory. (Larger ones are rendered in
+/// a limited process, which a fuzzer cannot see into.)
+pub fn template(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let template = match ChatTemplate::new(text, serde_json::Map::new(), None) {
+        Ok(template) => template,
+        Err(error) => return one_line(&error),
+    };
+    let has_large_numbers = text.split(|c: char| !c.is_ascii_digit()).any(|number| number.len() > 3);
+    if text.len() > 256
+        || has_large_numbers
+        || ["*", "for", "macro", "call", "namespace"].iter().any(|s| text.contains(s))
+    {
+        return;
+    }
+    let messages = [Message::new("user", "a\u{e9} %s <b>"), Message::new("assistant", " two\nlines ")];
+    let variables = serde_json::json!({"n": 12, "x": -1.5, "list": [1, "b", null], "map": {"b": 1, "a": true}});
+    let variables = variables.as_object().expect("an object").clone();
+    let options = ChatOptions { variables, ..ChatOptions::default() };
+    if let Err(error) = template.render(&messages, &options) {
+        one_line(&error);
+    }
 }
