@@ -2,7 +2,7 @@
 """A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
 
 `naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
-to 14, all in its order; numbers in comments are clauses. README.md describes the output.
+to 14, `naive_tokenizer` clause 15, all in its order; numbers in comments are clauses. README.md describes the output.
 """
 
 import argparse

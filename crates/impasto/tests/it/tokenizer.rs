@@ -89,3 +89,19 @@ fn the_form_of_another_tokenizer_is_ignored() {
     file.write(&path);
     assert_eq!(assets(&path).asset(COMPILED), None);
 }
+
+/// The files of the conformance set hold one tokenizer. One of them has the form of another.
+#[test]
+fn the_conformance_set_has_both() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/files");
+    for (name, has_form) in [("15-compiled-tokenizer", true), ("3.4.5-form-of-another-tokenizer", false)] {
+        let weights = assets(&folder.join(format!("{name}.impasto")));
+        assert_eq!(weights.asset(COMPILED).is_some(), has_form, "{name}");
+        let json = Tokenizer::from_json(&weights.asset(FILE).expect("there")).unwrap();
+        let loaded = Tokenizer::load(|name| weights.asset(name)).unwrap().expect("a tokenizer");
+        for (text, ids) in [("eeé ée", vec![6, 2, 8]), ("<s>é", vec![9, 2]), (" e", vec![3, 1])] {
+            assert_eq!(loaded.encode(text, false).unwrap(), ids, "{name}: {text}");
+            assert_eq!(json.encode(text, false).unwrap(), ids, "{name}: {text}");
+        }
+    }
+}

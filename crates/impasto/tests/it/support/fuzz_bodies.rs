@@ -11,7 +11,7 @@ use impasto::verify::verify;
 use impasto::{File, FileError};
 use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
-use impasto_codec::rans::{Columns, Decoder, LANES, LOW, Rows, encode_segment, escape_value};
+use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{CodecError, Kind, TensorHeader};
