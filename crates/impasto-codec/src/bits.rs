@@ -45,16 +45,22 @@ impl BitWriter {
     /// Appends the low `bits` bits of each value; `bits` is at most 32.
     pub fn put_all(&mut self, values: &[i32], bits: u32) {
         // Eight fields are as many bytes as a field has bits. They are joined at once if two halves of them fit into
-        // 64 bits each.
+        // 64 bits each: in pairs, which do not wait for one another.
         let (groups, rest) = if self.held == 0 && bits <= 16 { values.as_chunks::<8>() } else { (&[][..], values) };
         let mask = ((1u64 << bits) - 1) as u32;
-        let joined = |half: &[i32]| half.iter().rev().fold(0, |all, &v| all << bits | u64::from(v as u32 & mask));
+        let pair = |low: i32, high: i32| (low as u32 & mask) | (high as u32 & mask) << bits;
+        let four = |low: u32, high: u32| u64::from(low) | u64::from(high) << (2 * bits);
         let mut end = self.bytes.len();
         self.bytes.resize(end + groups.len() * bits as usize + 16, 0);
-        for group in groups {
-            let (first, second) = group.split_at(4);
-            let word = u128::from(joined(first)) | u128::from(joined(second)) << (4 * bits);
-            self.bytes[end..end + 16].copy_from_slice(&word.to_le_bytes());
+        let out = &mut self.bytes[..];
+        for &[a, b, c, d, e, f, g, h] in groups {
+            let (first, second) = (four(pair(a, b), pair(c, d)), four(pair(e, f), pair(g, h)));
+            if bits <= 8 {
+                out[end..end + 8].copy_from_slice(&(first | second << (4 * bits)).to_le_bytes());
+            } else {
+                let word = u128::from(first) | u128::from(second) << (4 * bits);
+                out[end..end + 16].copy_from_slice(&word.to_le_bytes());
+            }
             end += bits as usize;
         }
         self.bytes.truncate(end);

@@ -111,19 +111,37 @@ at_each_isa! {
     /// Replaces weights that are not finite by 0. Returns the sum of squares of a row, the same with weights `inverse`,
     /// and the number of weights replaced.
     fn squares(w: &mut [f32], inverse: &[f64]) -> (f64, f64, u64) {
-        let (mut plain, mut weighted, mut non_finite) = ([0.0; LANES], [0.0; LANES], 0);
-        for (w, inverse) in w.chunks_mut(LANES).zip(inverse.chunks(LANES)) {
-            let sums = plain.iter_mut().zip(&mut weighted);
-            for ((w, &inverse), (plain, weighted)) in w.iter_mut().zip(inverse).zip(sums) {
-                let finite = w.is_finite();
-                non_finite += u32::from(!finite);
-                *w = if finite { *w } else { 0.0 };
-                let square = f64::from(*w) * f64::from(*w);
-                *plain += square;
-                *weighted += square * inverse;
-            }
+        let mut sums = Squares::default();
+        // Most of the row has a known number of lanes, which the compiler needs for vectors.
+        let (chunks, rest) = w.as_chunks_mut::<LANES>();
+        let (inverses, inverse_rest) = inverse.as_chunks::<LANES>();
+        chunks.iter_mut().zip(inverses).for_each(|(w, inverse)| sums.add(w, inverse));
+        sums.add(rest, inverse_rest);
+        (sums.plain.iter().sum(), sums.weighted.iter().sum(), sums.non_finite.iter().map(|&n| u64::from(n)).sum())
+    }
+}
+
+/// Partial sums of [`squares`].
+#[derive(Default)]
+struct Squares {
+    plain: [f64; LANES],
+    weighted: [f64; LANES],
+    non_finite: [u32; LANES],
+}
+
+impl Squares {
+    /// Adds at most [`LANES`] weights.
+    #[inline(always)]
+    fn add(&mut self, w: &mut [f32], inverse: &[f64]) {
+        let sums = self.plain.iter_mut().zip(&mut self.weighted).zip(&mut self.non_finite);
+        for ((w, &inverse), ((plain, weighted), non_finite)) in w.iter_mut().zip(inverse).zip(sums) {
+            let finite = w.is_finite();
+            *non_finite += u32::from(!finite);
+            *w = if finite { *w } else { 0.0 };
+            let square = f64::from(*w) * f64::from(*w);
+            *plain += square;
+            *weighted += square * inverse;
         }
-        (plain.iter().sum(), weighted.iter().sum(), non_finite.into())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The AVX-512 decoder: 16 lanes per vector, two vectors per step.
+//! The AVX-512 kernels of decoder and coder: 16 lanes per vector, two vectors per step.
 
 use std::arch::x86_64::*;
 
@@ -208,4 +208,27 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
         _mm512_add_epi32(symbol, _mm512_sub_epi32(_mm512_and_si512(t, set(!3)), set(48)))
     };
     (value, next, _mm512_cmpeq_epi32_mask(symbol, set(ESCAPE as i32)))
+}
+
+/// `emit` of the coder.
+///
+/// # Safety
+/// The processor supports the target features below.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn emit(states: &[u32; LANES], emits: &[u32; LANES], room: &mut [u16; LANES]) -> usize {
+    let mut end = LANES;
+    for (states, emits) in states.as_chunks::<16>().0.iter().zip(emits.as_chunks::<16>().0).rev() {
+        // SAFETY: both hold 16 lanes. The `n` words go before `end`, which leaves the other 16 their place.
+        unsafe {
+            let emits = _mm512_loadu_si512(emits.as_ptr().cast());
+            let emits = _mm512_test_epi32_mask(emits, emits);
+            let n = emits.count_ones() as usize;
+            let kept = _mm512_maskz_compress_epi32(emits, _mm512_loadu_si512(states.as_ptr().cast()));
+            end -= n;
+            let first = ((1u32 << n) - 1) as u16;
+            _mm512_mask_cvtepi32_storeu_epi16(room.as_mut_ptr().add(end).cast(), first, kept);
+        }
+    }
+    LANES - end
 }

@@ -1,6 +1,6 @@
 //! The coder: it codes the symbols of a segment in reverse, so that a decoder runs forwards (SPEC 8.3).
 
-use impasto_core::at_each_isa;
+use impasto_core::Isa;
 
 use super::LANES;
 use crate::tables::TABLE_BITS;
@@ -69,41 +69,84 @@ fn quotient(x: u32, frequency: u32) -> u32 {
     rounded.wrapping_sub(u32::from(remainder < 0))
 }
 
-at_each_isa! {
-    /// Codes rows of `width` symbols, each of which has a frequency, in reverse. Changes the lane states from those at
-    /// the end of the rows to those at their start, and replaces `words` by the words in decoding order.
-    pub fn code(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
-        // A symbol emits at most one word. Each word is written, and then kept or not, so there is room for one more.
-        words.clear();
-        words.resize(symbols.len() + 1, 0);
-        let mut first = words.len();
-        for row in symbols.chunks_exact(width.max(1)).rev() {
-            let (steps, rest) = row.as_chunks::<LANES>();
-            for (x, symbol) in states.iter_mut().zip(rest).rev() {
-                words[first - 1] = *x as u16;
-                let emits;
-                (*x, emits) = symbol.push(*x);
-                first -= usize::from(emits);
-            }
-            for step in steps.iter().rev() {
-                let (before, mut emits) = (*states, [0u32; LANES]);
-                for ((x, emits), symbol) in states.iter_mut().zip(&mut emits).zip(step) {
-                    let (after, emits_word) = symbol.push(*x);
-                    (*x, *emits) = (after, emits_word.into());
-                }
-                for (&x, &emits) in before.iter().zip(&emits).rev() {
-                    words[first - 1] = x as u16;
-                    first -= emits as usize;
-                }
-            }
-        }
-        words.drain(..first);
+/// Codes rows of `width` symbols, each of which has a frequency, in reverse. Changes the lane states from those at the
+/// end of the rows to those at their start, and replaces `words` by the words in decoding order.
+pub fn code(isa: Isa, width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
+    match isa.or_scalar() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `or_scalar` returns this variant only if the processor supports these instructions.
+        Isa::Avx512 => unsafe { code_avx512(width, symbols, states, words) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { code_avx2(width, symbols, states, words) },
+        _ => code_with(width, symbols, states, words, emit),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn code_avx2(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
+    code_with(width, symbols, states, words, emit);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn code_avx512(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
+    code_with(width, symbols, states, words, |states, emits, room| {
+        // SAFETY: this function has the target features.
+        unsafe { super::avx512::emit(states, emits, room) }
+    });
+}
+
+/// The same at each instruction set: vectors of lanes, but for `emit`, which is [`emit`] or its equal.
+#[inline(always)]
+fn code_with(
+    width: usize,
+    symbols: &[Coded],
+    states: &mut [u32; LANES],
+    words: &mut Vec<u16>,
+    emit: impl Fn(&[u32; LANES], &[u32; LANES], &mut [u16; LANES]) -> usize,
+) {
+    // A symbol emits at most one word. A step has room for a word of each lane, even if it is the last one.
+    words.clear();
+    words.resize(symbols.len() + LANES, 0);
+    let mut first = words.len();
+    for row in symbols.chunks_exact(width.max(1)).rev() {
+        let (steps, rest) = row.as_chunks::<LANES>();
+        for (x, symbol) in states.iter_mut().zip(rest).rev() {
+            words[first - 1] = *x as u16;
+            let emits;
+            (*x, emits) = symbol.push(*x);
+            first -= usize::from(emits);
+        }
+        for step in steps.iter().rev() {
+            let (before, mut emits) = (*states, [0u32; LANES]);
+            for ((x, emits), symbol) in states.iter_mut().zip(&mut emits).zip(step) {
+                let (after, emits_word) = symbol.push(*x);
+                (*x, *emits) = (after, emits_word.into());
+            }
+            let Some(room) = words[..first].last_chunk_mut() else { continue };
+            first -= emit(&before, &emits, room);
+        }
+    }
+    words.drain(..first);
+}
+
+/// Writes the low words of the states that emit one to the end of `room`, in order. Returns how many. The rest of `room`
+/// is unspecified.
+#[inline(always)]
+fn emit(states: &[u32; LANES], emits: &[u32; LANES], room: &mut [u16; LANES]) -> usize {
+    let mut start = LANES;
+    for (&x, &emits) in states.iter().zip(emits).rev() {
+        // Written, and then kept or not. The index needs no check: it is below the number of lanes.
+        room[start.wrapping_sub(1) % LANES] = x as u16;
+        start -= emits as usize;
+    }
+    LANES - start
 }
 
 #[cfg(test)]
 mod tests {
-    use impasto_core::Isa;
     use proptest::prelude::*;
 
     use super::*;

@@ -3,7 +3,7 @@
 use impasto_core::{Isa, at_each_isa, varint};
 
 use super::SymbolSink;
-use super::slot::{Slot, in_batches};
+use super::slot::{BATCH, Slot, in_batches};
 use crate::bits::{BitMark, BitWriter};
 use crate::class::Kind;
 use crate::rans::{Coded, LANES, LOW, Segment, code, escape_code};
@@ -116,12 +116,13 @@ impl SymbolSink for Recorder<'_> {
         let CodingTables { kind, slots } = self.tables;
         in_batches(*kind, classes, values, |found, values| {
             let start = self.records.len();
-            self.records.resize(start + found.len(), Coded::NONE);
-            let records = &mut self.records[start..];
-            if !look_up(Isa::best(), slots, found, records) {
+            let mut buffer = [Coded::NONE; BATCH];
+            let is_rare = look_up(Isa::best(), slots, found, &mut buffer);
+            self.records.extend_from_slice(&buffer[..found.len()]);
+            if !is_rare {
                 return;
             }
-            for ((record, slot), &value) in records.iter_mut().zip(found).zip(values) {
+            for ((record, slot), &value) in self.records[start..].iter_mut().zip(found).zip(values) {
                 if record.is_none() || slot.is_escape() {
                     let escape = slots[slot.index() | ESCAPE];
                     *record = escape.with_low(slot.low_bits(), 0);
