@@ -83,7 +83,7 @@ pub(crate) fn add_product(out: &mut [f32], out_stride: usize, alpha: f32, a: Mat
 pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
     /// Rows of the result per product. A product computes columns up to the diagonal of its last row; smaller panels
     /// waste less work above the diagonal.
-    const PANEL: usize = 256;
+    const PANEL: usize = 192;
     let count = rows.len().checked_div(width).unwrap_or(0);
     if count == 0 {
         return;

@@ -1,13 +1,15 @@
 //! Causal grouped-query attention.
 
+use impasto_core::Isa;
 use rayon::prelude::*;
 
 use super::elementwise::softcap;
+use super::exp::exponentials;
 use crate::graph::Attention;
 use crate::product::{Mat, Threads, product};
 
 /// Queries per task. A task holds one block of scores (QUERIES x visible tokens), never tokens x tokens.
-const QUERIES: usize = 32;
+const QUERIES: usize = 128;
 
 impl Attention {
     /// Turns capped scores into attention weights, in place: softmax over the tokens that the query sees, 0 elsewhere.
@@ -25,13 +27,7 @@ impl Attention {
 
 /// Softmax of one row in place.
 fn softmax(row: &mut [f32]) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in row.iter_mut() {
-        *x = (*x - max).exp();
-        sum += *x;
-    }
-    let scale = 1.0 / sum;
+    let scale = (1.0 / exponentials(Isa::best(), row)) as f32;
     row.iter_mut().for_each(|x| *x *= scale);
 }
 

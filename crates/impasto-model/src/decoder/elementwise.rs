@@ -1,7 +1,9 @@
 //! The operations of a block that are not matrix products. Rows run in parallel on the current Rayon pool.
 
+use impasto_core::{Isa, at_each_isa};
 use rayon::prelude::*;
 
+use super::exp::{capped, exp, tanh};
 use crate::config::{Activation, Rope};
 
 /// `x += y`.
@@ -27,28 +29,35 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 
 /// `x = cap * tanh(x / cap)`.
 pub(super) fn softcap(x: &mut [f32], cap: f32) {
-    x.iter_mut().for_each(|x| *x = (*x / cap).tanh() * cap);
+    capped(Isa::best(), x, cap);
 }
 
+#[inline(always)]
 fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
+    x / (1.0 + exp(-x))
 }
 
+#[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     const SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-    0.5 * x * (1.0 + (SCALE * (x + 0.044715 * (x * x * x))).tanh())
+    0.5 * x * (1.0 + tanh(SCALE * (x + 0.044715 * (x * x * x))))
+}
+
+at_each_isa! {
+    fn gated_row(gate: &mut [f32], up: &[f32], activation: Activation) {
+        let values = gate.iter_mut().zip(up);
+        match activation {
+            Activation::Silu => values.for_each(|(g, u)| *g = silu(*g) * u),
+            Activation::GeluTanh => values.for_each(|(g, u)| *g = gelu_tanh(*g) * u),
+        }
+    }
 }
 
 /// Gated linear unit (Shazeer, arXiv 2002.05202): `gate = activation(gate) * up`. Rows have `width` elements.
 pub(super) fn gated(gate: &mut [f32], up: &[f32], width: usize, activation: Activation) {
-    fn apply(gate: &mut [f32], up: &[f32], width: usize, f: impl Fn(f32) -> f32 + Sync) {
-        let rows = gate.par_chunks_mut(width).zip(up.par_chunks(width));
-        rows.for_each(|(gate, up)| gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u));
-    }
-    match activation {
-        Activation::Silu => apply(gate, up, width, silu),
-        Activation::GeluTanh => apply(gate, up, width, gelu_tanh),
-    }
+    let isa = Isa::best();
+    let rows = gate.par_chunks_mut(width).zip(up.par_chunks(width));
+    rows.for_each(|(gate, up)| gated_row(isa, gate, up, activation));
 }
 
 /// Cosine and sine of each rotary angle for `tokens` positions from `past` on, in a context of `total` tokens: tokens x

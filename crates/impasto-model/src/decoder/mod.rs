@@ -9,6 +9,7 @@
 mod attention;
 mod backward;
 mod elementwise;
+mod exp;
 mod frame;
 mod layer;
 mod pass;

@@ -8,7 +8,7 @@ use crate::graph::Attention;
 use crate::product::{Mat, Threads, add_product, product};
 
 /// Queries per block. A task holds two blocks of scores (QUERIES x visible tokens), never tokens x tokens.
-const QUERIES: usize = 64;
+const QUERIES: usize = 128;
 
 /// Dot product, summed in an order that vectorizes.
 fn dot(a: &[f32], b: &[f32]) -> f32 {

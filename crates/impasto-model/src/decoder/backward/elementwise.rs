@@ -1,8 +1,10 @@
 //! Gradients of the operations that are not matrix products. Rows run in parallel on the current Rayon pool.
 
+use impasto_core::{Isa, at_each_isa};
 use rayon::prelude::*;
 
 use crate::config::Activation;
+use crate::decoder::exp::{exp, tanh};
 
 /// Returns the gradient of `x` in `rms_norm(x, weight, eps)`, given that of the result.
 ///
@@ -48,36 +50,42 @@ pub(super) fn softcap_slope(capped: f32, cap: f32) -> f32 {
 }
 
 /// x / (1 + exp(-x)) and its slope.
+#[inline(always)]
 fn silu(x: f32) -> (f32, f32) {
-    let sigmoid = 1.0 / (1.0 + (-x).exp());
+    let sigmoid = 1.0 / (1.0 + exp(-x));
     (x * sigmoid, sigmoid * (1.0 + x * (1.0 - sigmoid)))
 }
 
 /// The tanh approximation of GELU, and its slope.
+#[inline(always)]
 fn gelu_tanh(x: f32) -> (f32, f32) {
     const SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
     const CUBIC: f32 = 0.044715;
-    let tanh = (SCALE * (x + CUBIC * (x * x * x))).tanh();
+    let tanh = tanh(SCALE * (x + CUBIC * (x * x * x)));
     let slope = (1.0 - tanh) * (1.0 + tanh) * SCALE * (1.0 + 3.0 * CUBIC * (x * x));
     (0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh + x * slope))
+}
+
+at_each_isa! {
+    fn gated_row_backward(gate: &mut [f32], up: &mut [f32], gradient: &[f32], activation: Activation) {
+        #[inline(always)]
+        fn both(gate: &mut f32, up: &mut f32, g: f32, (value, slope): (f32, f32)) {
+            (*gate, *up) = (g * *up * slope, g * value);
+        }
+        let values = gate.iter_mut().zip(up).zip(gradient);
+        match activation {
+            Activation::Silu => values.for_each(|((gate, up), g)| both(gate, up, *g, silu(*gate))),
+            Activation::GeluTanh => values.for_each(|((gate, up), g)| both(gate, up, *g, gelu_tanh(*gate))),
+        }
+    }
 }
 
 /// Replaces `gate` and `up` by their gradients, given the gradient of activation(gate) * up. Rows have `width`
 /// elements.
 pub(super) fn gated_backward(gate: &mut [f32], up: &mut [f32], width: usize, activation: Activation, gradient: &[f32]) {
-    fn apply(gate: &mut [f32], up: &mut [f32], width: usize, gradient: &[f32], f: impl Fn(f32) -> (f32, f32) + Sync) {
-        let rows = gate.par_chunks_mut(width).zip(up.par_chunks_mut(width)).zip(gradient.par_chunks(width));
-        rows.for_each(|((gate, up), gradient)| {
-            for ((gate, up), g) in gate.iter_mut().zip(up).zip(gradient) {
-                let (value, slope) = f(*gate);
-                (*gate, *up) = (g * *up * slope, g * value);
-            }
-        });
-    }
-    match activation {
-        Activation::Silu => apply(gate, up, width, gradient, silu),
-        Activation::GeluTanh => apply(gate, up, width, gradient, gelu_tanh),
-    }
+    let isa = Isa::best();
+    let rows = gate.par_chunks_mut(width).zip(up.par_chunks_mut(width)).zip(gradient.par_chunks(width));
+    rows.for_each(|((gate, up), gradient)| gated_row_backward(isa, gate, up, gradient, activation));
 }
 
 #[cfg(test)]

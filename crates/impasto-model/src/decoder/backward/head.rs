@@ -6,7 +6,9 @@ use super::Labels;
 use super::elementwise::softcap_slope;
 use crate::decoder::Frame;
 use crate::decoder::elementwise::softcap;
+use crate::decoder::exp::exponentials;
 use crate::{GradientProbe, ModelError, Result};
+use impasto_core::Isa;
 use impasto_core::rng::SplitMix64;
 
 /// Largest number of logits in memory at once, unless one row is longer: 64 MiB, and as much again for their Fisher
@@ -36,10 +38,7 @@ impl Labels<'_> {
 
 /// Applies softmax to one row in place and returns the row's label; `None` if the logits are not finite.
 fn predict(row: &mut [f32], label: Label) -> Option<usize> {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|x| *x = (*x - max).exp());
-    // A large vocabulary has many small terms, so the sum is in binary64.
-    let sum = row.iter().map(|&x| f64::from(x)).sum::<f64>();
+    let sum = exponentials(Isa::best(), row);
     if !sum.is_finite() {
         return None;
     }
