@@ -22,7 +22,7 @@ const TOKENIZER: &str = "tokenizer.json";
 const ASSET_LEVEL: i32 = 18;
 const EXACT_ASSET_LEVEL: i32 = 9;
 /// Tiles that are coded before any of them is written; bounds memory for large tensors.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// An asset and its units.
 pub struct CodedAsset {

@@ -112,11 +112,25 @@ pub enum EncodeError {
         /// Tokens per window.
         window: usize,
     },
+    /// A tensor would exceed the memory limit while it is coded.
+    #[error("tensor {tensor:?}: its encoding takes about {needed} bytes, more than the limit of {limit}")]
+    TensorMemory {
+        /// Name of the tensor that takes most.
+        tensor: String,
+        /// Estimated memory, in bytes.
+        needed: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// Calibration would exceed the memory limit.
-    #[error("calibration takes about {needed} bytes, more than the limit of {limit}: use fewer tokens")]
+    #[error(
+        "calibration takes about {needed} bytes, more than the limit of {limit}: use fewer tokens (one window takes {least})"
+    )]
     Memory {
         /// Estimated memory, in bytes.
         needed: u64,
+        /// The same for a text of one window.
+        least: u64,
         /// The limit, in bytes.
         limit: u64,
     },

@@ -8,6 +8,7 @@ use crate::error::EncodeError;
 use crate::feedback::Feedback;
 use crate::lattice::{Costs, Grid, Integers, Rows, round};
 use crate::matrix::{MatrixView, has_non_finite};
+use crate::memory;
 use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Target};
@@ -61,7 +62,7 @@ impl<'a> Inputs<'a> {
     /// Finds the tensors of a checkpoint and fits their scales and metrics.
     ///
     /// # Errors
-    /// If the format cannot hold a tensor.
+    /// If the format cannot hold a tensor, or memory would exceed its limit.
     pub fn new(
         checkpoint: &'a Checkpoint,
         options: &Options,
@@ -84,7 +85,10 @@ impl<'a> Inputs<'a> {
             let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
-        let feedbacks = Feedbacks::new(statistics);
+        let metric = |i: usize| metrics.get(i).and_then(Option::as_ref);
+        let entries = tensors.iter().zip(&scales).enumerate();
+        let entries: Vec<_> = entries.map(|(i, (tensor, scales))| (tensor, scales.as_ref(), metric(i))).collect();
+        let feedbacks = Feedbacks::new(statistics, memory::room(&entries, options)?);
         Ok(Inputs { checkpoint, statistics, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
     }
 

@@ -8,6 +8,7 @@
 //! | `inputs` | the input: tensors as matrices (`matrix`), the scales of their weights (`scales`), their metrics
 //! (`metric`) |
 //! | `planner`, `plan` | mode, tables and tiles of each tensor, with a forecast of its size |
+//! | `memory` | what encoding holds in memory, within a limit |
 //! | `rate` | the search for the step that meets a size: by forecasts, then by coded files |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
@@ -36,6 +37,7 @@ mod layered;
 mod layers;
 mod layout;
 mod matrix;
+mod memory;
 mod metric;
 mod model;
 mod options;

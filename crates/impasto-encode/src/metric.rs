@@ -13,8 +13,6 @@ use crate::model::Tensor;
 use crate::scales::Scales;
 use crate::statistics::Statistics;
 
-/// Largest total size of cached covariance factors, in bytes.
-const CACHE: usize = 1 << 29;
 /// A step index counts 16ths of an octave: the shift that gets it from a logarithm in units of 2^-16 octave.
 const INDEX_SHIFT: u32 = 12;
 /// Largest step index (SPEC 6).
@@ -153,16 +151,23 @@ pub fn row_steps(weights: &[f32], floor: f64) -> Vec<i16> {
     weights.iter().map(|w| index(w).clamp(-MOST, MOST) as i16).collect()
 }
 
+/// Returns the bytes of the factor of a covariance of `n` inputs.
+pub fn factor_bytes(n: usize) -> u64 {
+    (n as u64).saturating_mul(n as u64).saturating_mul(size_of::<f32>() as u64)
+}
+
 /// A cache of factored covariances.
 pub struct Feedbacks<'a> {
     statistics: Option<&'a Statistics>,
+    /// Largest total size of those that are kept besides the last one, in bytes.
+    room: u64,
     kept: Mutex<VecDeque<(String, u64, Arc<Feedback>)>>,
 }
 
 impl<'a> Feedbacks<'a> {
-    /// Creates an empty cache for these statistics.
-    pub fn new(statistics: Option<&'a Statistics>) -> Self {
-        Feedbacks { statistics, kept: Mutex::default() }
+    /// Creates an empty cache for these statistics, of `room` bytes besides the last covariance.
+    pub fn new(statistics: Option<&'a Statistics>, room: u64) -> Self {
+        Feedbacks { statistics, room, kept: Mutex::default() }
     }
 
     /// Returns the feedback for a tensor with `columns` inputs; the identity if its metric has no covariance.
@@ -189,14 +194,16 @@ impl<'a> Feedbacks<'a> {
         if let Some(found) = lock().iter().find(|kept| key(kept)) {
             return Some(found.2.clone());
         }
-        let (n, covariance) = statistics.covariance(group)?;
-        let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
+        // Room is made first, since factoring takes four times as much as the factor.
+        let bytes = |kept: &(String, u64, Arc<Feedback>)| factor_bytes(kept.2.inputs());
         let mut kept = lock();
-        kept.push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
-        let bytes = |f: &Feedback| f.inputs() * f.inputs() * size_of::<f32>();
-        while kept.len() > 1 && kept.iter().map(|kept| bytes(&kept.2)).sum::<usize>() > CACHE {
+        while kept.iter().map(bytes).sum::<u64>() > self.room {
             kept.pop_front();
         }
+        drop(kept);
+        let (n, covariance) = statistics.covariance(group)?;
+        let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
+        lock().push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
         Some(feedback)
     }
 }

@@ -36,13 +36,16 @@ pub struct Options {
     pub layers: Layers,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
+    /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
+    /// depend on it.
+    pub memory_limit: Option<u64>,
 }
 
 impl Options {
     /// Returns the default options for a target.
     pub fn new(target: Target) -> Options {
         let (floors, layers) = (Floors::default(), Layers::default());
-        Options { target, threads: 0, segments: 1, floors, layers, compiled_tokenizer: None }
+        Options { target, threads: 0, segments: 1, floors, layers, compiled_tokenizer: None, memory_limit: None }
     }
 
     /// Returns whether the file restores every bit of the checkpoint.

@@ -21,7 +21,7 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
-use crate::model::{explained, tokenizer};
+use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
 
@@ -147,7 +147,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         Calibrated { statistics, sequential }
     });
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
-    let options = Options { compiled_tokenizer, ..options.clone() };
+    let options = Options { compiled_tokenizer, memory_limit: Some(memory_limit(args)), ..options.clone() };
     let report = encode_calibrated(&checkpoint, output, &options, calibrated.as_ref(), &watch);
     let mut report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();

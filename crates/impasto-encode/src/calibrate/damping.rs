@@ -10,6 +10,7 @@
 //! up to a constant. The weights do not occur in it, so each damping that is tried takes one factorization.
 
 use impasto_model::ModelError;
+use rayon::prelude::*;
 
 use super::sums::zeros;
 use crate::feedback::cholesky;
@@ -26,7 +27,7 @@ pub const USUAL: usize = 8;
 /// token in that direction has a wrong output.
 const WORTH: f64 = 0.004;
 /// Most held-out tokens that are used; if there are more, these are evenly spread.
-const TOKENS: usize = 512;
+pub const TOKENS: usize = 512;
 
 /// Returns the damping of a step of the search.
 pub fn damping(step: usize) -> f64 {
@@ -60,14 +61,14 @@ pub fn search(sum: &[f32], tokens: usize, held: &[f32], n: usize, start: usize) 
     let mut ratio = [f64::NAN; STEPS];
     let mut cost = |step: usize| {
         let (square, below) = matrix.split_at_mut(n * n);
-        square.iter_mut().zip(sum).for_each(|(h, &s)| *h = f64::from(s) * scale);
-        for i in 0..n {
-            square[i * n + i] += damping(step) * mean;
-        }
-        for (at, row) in below.chunks_exact_mut(n.max(1)).enumerate() {
+        square.par_chunks_mut(n.max(1)).zip(sum.par_chunks(n.max(1))).enumerate().for_each(|(i, (h, s))| {
+            h[..=i].iter_mut().zip(s).for_each(|(h, &s)| *h = f64::from(s) * scale);
+            h[i] += damping(step) * mean;
+        });
+        below.par_chunks_mut(n.max(1)).enumerate().for_each(|(at, row)| {
             let token = at * rows / taken;
             row.iter_mut().zip(&held[token * n..]).for_each(|(row, &x)| *row = f64::from(x));
-        }
+        });
         if !cholesky(&mut matrix, n) {
             return f64::INFINITY;
         }

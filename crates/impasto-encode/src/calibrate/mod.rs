@@ -10,6 +10,7 @@
 //! sublayer, and the activations of some windows. What the backward pass needs is in a temporary file ([`spill`]).
 
 mod damping;
+mod memory;
 mod result;
 mod spill;
 mod sums;
@@ -26,6 +27,7 @@ use rayon::prelude::*;
 
 use crate::error::{EncodeError, heard};
 use crate::statistics::{self, Info};
+use memory::memory;
 pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, Rows, zeros};
 pub(crate) use sums::{Group, Sums};
@@ -96,9 +98,9 @@ pub fn calibrate(
     let config = DecoderConfig::from_json(&json)?;
     let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
     let backwards = (options.gradient_tokens / window).clamp(1, count);
-    let needed = memory(&config, window, count * window, backwards * window, held_back * window);
+    let needed = memory(&config, window, [count, backwards, held_back]);
     if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
-        return Err(EncodeError::Memory { needed, limit });
+        return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0]), limit });
     }
 
     let (tokens, gradient_tokens) = (&tokens[..count * window], &tokens[..backwards * window]);
@@ -134,24 +136,6 @@ pub fn calibrate(
         linears: BTreeMap::new(),
     };
     result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
-}
-
-/// Estimates the memory that calibration takes, in bytes: embedding, output projection and one block of the model,
-/// residual streams, covariances of a sublayer, activations of a batch, and some logits.
-fn memory(config: &DecoderConfig, window: usize, tokens: usize, gradient_tokens: usize, held_back: usize) -> u64 {
-    let wide = |n: usize| n as u128;
-    let (hidden, inner) = (wide(config.hidden_size), wide(config.intermediate_size.max(config.query_width())));
-    let vocab = wide(config.vocab_size);
-    let ends = vocab * hidden * if config.tie_word_embeddings { 1 } else { 2 };
-    let all = config.weight_bytes().map_or(u128::MAX, wide) / 4;
-    let block = all.saturating_sub(ends) / wide(config.blocks.len().max(1));
-    let streams = hidden * wide(tokens + 2 * gradient_tokens) + (hidden + inner) * wide(held_back);
-    // A sum in binary32, and its factor in binary64.
-    let covariance = 3 * inner.max(hidden) * inner.max(hidden) + hidden * hidden;
-    let activations = wide(window.max(2048).min(tokens)) * (4 * inner + 8 * hidden);
-    let logits = 2 * vocab.max(1 << 24);
-    let values = ends + block + streams + covariance + activations + logits;
-    u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }
 
 /// What is known of a group's input once its covariance is in the temporary file.

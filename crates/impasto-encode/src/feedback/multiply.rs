@@ -1,10 +1,10 @@
 //! The matrix product at the core of Cholesky factorization and error feedback.
 //!
-//! Each result is a sum of products in a fixed order, and each operation is rounded separately: there is no fused
-//! multiply-add, and the lanes of a vector are separate results, never parts of one sum. Results are therefore the same
-//! on every processor and for every vector width; the versions below differ only in speed.
+//! Each result is a sum of products in a fixed order. Each product is added by a fused multiply-add, which IEEE 754
+//! defines to the bit, and the lanes of a vector are separate results, never parts of one sum. Results are therefore the
+//! same on every processor and for every vector width; the versions below differ only in speed.
 
-use std::ops::{AddAssign, Mul};
+use std::ops::AddAssign;
 
 /// Results in a row of the product.
 pub const WIDTH: usize = 16;
@@ -15,9 +15,24 @@ const TALL: usize = 8;
 pub type Row<T> = [T; WIDTH];
 
 /// A number: `f32` or `f64`.
-pub trait Real: Copy + Mul<Output = Self> + AddAssign + Send + Sync {}
-impl Real for f32 {}
-impl Real for f64 {}
+pub trait Real: Copy + AddAssign + Send + Sync {
+    /// Returns `self + a * b`, rounded once.
+    fn plus(self, a: Self, b: Self) -> Self;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn plus(self, a: f32, b: f32) -> f32 {
+        a.mul_add(b, self)
+    }
+}
+
+impl Real for f64 {
+    #[inline(always)]
+    fn plus(self, a: f64, b: f64) -> f64 {
+        a.mul_add(b, self)
+    }
+}
 
 /// Adds to each `out[i]` the sum over `k` of `a[i * stride + k] * b[k]`. Each sum is computed first, with `k`
 /// ascending.
@@ -30,8 +45,8 @@ pub fn multiply_add<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Ro
             // SAFETY: the processor supports AVX-512F, as just checked.
             return unsafe { avx512(out, a, stride, b, zero) };
         }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor supports AVX2, as just checked.
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor supports AVX2 and FMA, as just checked.
             return unsafe { avx2(out, a, stride, b, zero) };
         }
     }
@@ -45,7 +60,7 @@ fn avx512<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zer
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn avx2<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
     portable(out, a, stride, b, zero);
 }
@@ -62,7 +77,7 @@ fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], z
             for (sum, row) in sums.iter_mut().zip(rows) {
                 let a = row[k];
                 for (sum, &b) in sum.iter_mut().zip(b) {
-                    *sum += a * b;
+                    *sum = sum.plus(a, b);
                 }
             }
         }
@@ -78,7 +93,7 @@ fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], z
         let mut sum = [zero; WIDTH];
         for (&a, b) in row.iter().zip(b) {
             for (sum, &b) in sum.iter_mut().zip(b) {
-                *sum += a * b;
+                *sum = sum.plus(a, b);
             }
         }
         for (out, sum) in out.iter_mut().zip(sum) {
@@ -110,7 +125,7 @@ mod tests {
                 for (lane, value) in row.iter_mut().enumerate() {
                     let mut sum = 0.0f32;
                     for k in 0..n {
-                        sum += a[i * stride + k] * b[k][lane];
+                        sum = a[i * stride + k].mul_add(b[k][lane], sum);
                     }
                     *value += sum;
                 }

@@ -1,16 +1,13 @@
 //! Fits classes of rows and columns to known integers.
 
-use impasto_codec::Kind;
 use impasto_codec::header::MAX_PLANE;
 use rayon::prelude::*;
 
-use super::costs::{CLASSES, Costs};
+use super::costs::{CLASSES, Costs, REACH, SHIFTS};
 use crate::scales::ENOUGH;
 
-/// Rows that are summed together.
+/// Rows, or columns, that are summed together.
 const CHUNK: usize = 64;
-/// How far the class of a row or column may be from the one that its mean square suggests.
-const REACH: i32 = 3;
 
 /// The number of plane bits of each integer, and the classes of rows and columns at which the rest costs least.
 pub struct Classes {
@@ -63,44 +60,47 @@ fn fit_at(costs: &Costs, z: &[i32], columns: usize, found: &(Vec<f64>, Vec<f64>)
     let base = nearest(typical_row);
     let mut column_classes: Vec<i32> = column_squares.iter().map(|&c| nearest(typical_row * c) - base).collect();
     let mut row_classes: Vec<i32> = row_squares.iter().map(|&r| nearest(r * shrink)).collect();
-    let value = |r: usize, c: usize| z[r * columns + c] >> plane;
-    let clamp = |t: i32| t.clamp(0, Kind::Lattice.max_class()) as usize;
-    let offsets = (2 * REACH + 1) as usize;
+    let by_magnitude = costs.by_magnitude();
     for _ in 0..2 {
-        // The class of each column given those of the rows, then of each row given those of the columns.
+        // The class of each column given those of the rows, then of each row given those of the columns. The class of a
+        // row or column may be up to REACH from the one that its mean square suggests.
         let chunk = |chunk: usize| {
-            let mut sums = vec![0u64; offsets * columns];
+            let mut sums = vec![[0u32; SHIFTS]; columns];
             for (r, &row) in row_classes.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
-                for (c, sums) in sums.chunks_exact_mut(offsets).enumerate() {
-                    let t = row + column_classes[c];
-                    let z = value(r, c);
-                    sums.iter_mut().zip(-REACH..).for_each(|(sum, o)| *sum += costs.of(clamp(t + o), z));
+                let z = &z[r * columns..][..columns];
+                for ((sums, &column), z) in sums.iter_mut().zip(&column_classes).zip(z) {
+                    by_magnitude.add(sums, row + column, z >> plane);
                 }
             }
-            sums
+            sums.into_iter().map(|sums| sums.map(u64::from)).collect::<Vec<_>>()
         };
-        let add = |mut a: Vec<u64>, b: Vec<u64>| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        let add = |mut a: Vec<[u64; SHIFTS]>, b: Vec<[u64; SHIFTS]>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| add_to(a, b));
             a
         };
-        let sums = (0..rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(|| vec![0; offsets * columns], add);
+        let none = || vec![[0; SHIFTS]; columns];
+        let sums = (0..rows.div_ceil(CHUNK)).into_par_iter().map(chunk).reduce(none, add);
         if rows >= ENOUGH {
-            for (class, sums) in column_classes.iter_mut().zip(sums.chunks_exact(offsets)) {
-                *class += cheapest(sums);
-            }
+            column_classes.iter_mut().zip(&sums).for_each(|(class, sums)| *class += cheapest(sums));
         }
         let row_sums = |(r, &class): (usize, &i32)| {
-            let mut sums = vec![0u64; offsets];
-            for (c, &column) in column_classes.iter().enumerate() {
-                let (t, z) = (class + column, value(r, c));
-                sums.iter_mut().zip(-REACH..).for_each(|(sum, o)| *sum += costs.of(clamp(t + o), z));
+            let mut sums = [0u64; SHIFTS];
+            let z = &z[r * columns..][..columns];
+            for (z, classes) in z.chunks(CHUNK).zip(column_classes.chunks(CHUNK)) {
+                let mut part = [0; SHIFTS];
+                z.iter().zip(classes).for_each(|(z, &column)| by_magnitude.add(&mut part, class + column, z >> plane));
+                add_to(&mut sums, part.map(u64::from));
             }
             sums
         };
         if columns >= ENOUGH {
             row_classes.par_iter_mut().enumerate().for_each(|(r, class)| *class += cheapest(&row_sums((r, class))));
         } else {
-            let sums = row_classes.par_iter().enumerate().map(row_sums).reduce(|| vec![0; offsets], add);
+            let add = |mut a: [u64; SHIFTS], b: [u64; SHIFTS]| {
+                add_to(&mut a, b);
+                a
+            };
+            let sums = row_classes.par_iter().enumerate().map(row_sums).reduce(|| [0; SHIFTS], add);
             let offset = cheapest(&sums);
             row_classes.iter_mut().for_each(|class| *class += offset);
         }
@@ -116,10 +116,15 @@ fn nearly_largest(squares: &[f64]) -> f64 {
     sorted.get((sorted.len() * 49 / 50).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
-/// Returns the offset of least cost; among equal ones, the nearest to 0.
-fn cheapest(sums: &[u64]) -> i32 {
-    let by_cost = (-REACH..).zip(sums).min_by_key(|&(offset, &cost)| (cost, offset.abs()));
-    by_cost.map_or(0, |(offset, _)| offset)
+fn add_to(sums: &mut [u64; SHIFTS], more: [u64; SHIFTS]) {
+    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+/// Returns the shift of least cost; among equal ones, the nearest to 0.
+fn cheapest(sums: &[u64; SHIFTS]) -> i32 {
+    let reach = REACH as i32;
+    let by_cost = (-reach..=reach).zip(sums).min_by_key(|&(shift, &cost)| (cost, shift.abs()));
+    by_cost.map_or(0, |(shift, _)| shift)
 }
 
 /// Models the mean squares of integers as row x column: returns that of each row, and that of each column relative to

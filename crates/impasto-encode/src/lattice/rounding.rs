@@ -1,7 +1,7 @@
 //! Rounds targets to integers, by distance and cost.
 
 use impasto_core::{
-    DType,
+    DType, Isa, at_each_isa,
     lattice::{self, scale},
 };
 
@@ -98,19 +98,38 @@ impl<'a> Rounder<'a> {
     }
 }
 
+at_each_isa! {
+    /// Divides targets by their steps, which are `column` times those of the rows, and rounds to the nearest integers.
+    /// `fraction` becomes the distance from these, positive away from zero.
+    fn nearest(
+        targets: &Row<f32>, column: f32, rows: &Row<f32>, largest: f32, z: &mut Row<i32>, fraction: &mut Row<f32>,
+    ) {
+        for lane in 0..16 {
+            let x = targets[lane].clamp(-largest, largest) / (column * rows[lane]);
+            let whole = x.round_ties_even();
+            z[lane] = whole as i32;
+            fraction[lane] = (x - whole) * whole.signum();
+        }
+    }
+}
+
+at_each_isa! {
+    /// The weights that a decoder makes of integers.
+    fn reconstruct(dtype: DType, z: &Row<i32>, column: f32, rows: &Row<f32>, weights: &mut Row<f32>) {
+        for lane in 0..16 {
+            weights[lane] = lattice::round(dtype, lattice::weight(z[lane], 0.0, column, rows[lane]));
+        }
+    }
+}
+
 impl Rounding for Rounder<'_> {
     fn round(&self, column: usize, first: usize, targets: &Row<f32>, z: &mut Row<i32>, weights: &mut Row<f32>) {
         let factor = self.columns[column];
         let count = (self.rows.len() - first).min(16);
         let mut row = [1.0; 16];
         row[..count].copy_from_slice(&self.rows[first..first + count]);
-        let mut fraction = [0.0; 16];
-        for lane in 0..16 {
-            let x = targets[lane].clamp(-self.largest, self.largest) / (factor * row[lane]);
-            let whole = x.round_ties_even();
-            z[lane] = whole as i32;
-            fraction[lane] = (x - whole) * whole.signum();
-        }
+        let (isa, mut fraction) = (Isa::best(), [0.0; 16]);
+        nearest(isa, targets, factor, &row, self.largest, z, &mut fraction);
         if let Some(thresholds) = &self.thresholds {
             let class = i32::from(thresholds.columns[column]);
             for lane in 0..count {
@@ -121,8 +140,8 @@ impl Rounding for Rounder<'_> {
                 }
             }
         }
+        reconstruct(isa, self.dtype, z, factor, &row, weights);
         for lane in 0..16 {
-            weights[lane] = self.weight(z[lane], factor, row[lane]);
             // Rounding up must not turn a large weight into infinity.
             while !weights[lane].is_finite() && z[lane] != 0 {
                 z[lane] -= z[lane].signum();

@@ -1,0 +1,57 @@
+//! The memory of lossy encoding: what it needs, and what a limit leaves for factored covariances.
+//!
+//! Estimates are upper bounds of what is allocated. They leave out the assets, such as the tokenizer, and mapped files, whose pages
+//! the system can take back.
+
+use crate::code::BATCH;
+use crate::error::EncodeError;
+use crate::metric::{Metric, factor_bytes};
+use crate::model::Tensor;
+use crate::options::Options;
+use crate::scales::Scales;
+use crate::tiles::TARGET_BYTES;
+
+/// Largest total size of factored covariances that are kept, in bytes.
+const MOST_KEPT: u64 = 1 << 29;
+/// Bytes that a thread works with while it codes a tile.
+const TILE_WORK: u64 = 16 << 20;
+/// Bytes per row, and per column for each thread: classes, steps, sums of costs, rows that are rounded together.
+const PER_ROW: u64 = 64;
+const PER_COLUMN: u64 = 512;
+
+/// A tensor that is coded with loss, or kept exactly (without a metric).
+pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
+
+/// Returns how many bytes of factored covariances may be kept.
+///
+/// Everything else is the scales of all tensors, and the largest tensor. The latter is either the
+/// factoring of its covariance, of n inputs: 16 n^2 bytes; or the factor, 4 n^2, with the integers of all its layers, 4
+/// bytes per weight and layer, and the tiles in work.
+///
+/// # Errors
+/// [`EncodeError::TensorMemory`] if all this is more than the limit.
+pub fn room(tensors: &[Entry], options: &Options) -> Result<u64, EncodeError> {
+    let limit = options.memory_limit.unwrap_or(u64::MAX);
+    let sides = |(_, scales, _): &Entry| scales.map_or((0, 0), |s| (s.rows.len() as u64, s.columns.len() as u64));
+    let base: u64 = tensors.iter().map(sides).map(|(rows, columns)| 8 * (rows + columns)).sum();
+    let most = tensors.iter().map(|entry| (one(entry, sides(entry), options), &entry.0.name)).max();
+    let (largest, name) = most.map_or((0, ""), |(bytes, name)| (bytes, name.as_str()));
+    let needed = base.saturating_add(largest);
+    match limit.checked_sub(needed) {
+        Some(left) => Ok(left.min(MOST_KEPT)),
+        None => Err(EncodeError::TensorMemory { tensor: name.to_owned(), needed, limit }),
+    }
+}
+
+/// The bytes that a tensor takes while it is coded.
+fn one(&(tensor, _, metric): &Entry, (rows, columns): (u64, u64), options: &Options) -> u64 {
+    let threads = rayon::current_num_threads() as u64;
+    let (raw, weights) = (tensor.raw_bytes(), tensor.weights());
+    let tiles = (BATCH as u64 * 2 * TARGET_BYTES + threads * TILE_WORK).min(32 * weights.max(raw));
+    let Some(metric) = metric else { return tiles };
+    let layers = 1 + options.layers.below.len() as u64;
+    let exact = if options.layers.exact { raw } else { 0 };
+    let factor = metric.input.as_ref().map_or(0, |_| factor_bytes(columns as usize));
+    let integers = weights.saturating_mul(4 * layers) + exact + PER_ROW * rows + PER_COLUMN * threads * columns;
+    (4 * factor).max(factor + integers + tiles)
+}
