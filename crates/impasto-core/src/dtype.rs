@@ -168,7 +168,7 @@ impl DType {
     }
 
     /// Returns the size of one element in bytes: of a weight, or of a block; 1 for opaque.
-    pub fn size(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             DType::Opaque => 1,
             DType::Q4_0 => 18,

@@ -1,10 +1,11 @@
-//! Blocks taken apart, for products that use the integers and the scales as they are.
+//! Blocks taken apart into integers and scales.
 //!
-//! A weight is `s * (integer - bias) + m`, or `s * table[integer]`. See [`Scales`] for `s` and `m`, which are rounded to
-//! binary32, as the product and the sum are. This is what [`dequantize`](super::dequantize) computes.
+//! A weight is `s * (integer - bias) + m`, or `s * table[integer]`, where `s` and `m` belong to a group of weights; see
+//! [`Scales`]. They are rounded to binary32, as the product and the sum are.
 
-use super::kquants::{six_bits, two_bits};
-use super::{iq4, simple};
+use half::f16;
+
+use super::{iq, iq4, kquants, simple, ternary};
 use crate::dtype::DType;
 
 /// The scales of the weights of a block.
@@ -14,6 +15,8 @@ pub enum Scales {
     Block,
     /// `s` is the scale of the block, `m` its minimum.
     BlockMinimum,
+    /// `s` is a power of two, whose exponent plus 128 is the scale of the block; `m` is 0.
+    Exponent,
     /// `s` is the scale of the block times that of the group; `m` is 0.
     Group,
     /// `s` is the scale of the block times that of the group. `-m` is the minimum of the block times that of the group.
@@ -29,10 +32,14 @@ pub struct Form {
     pub bias: u8,
     /// The values of the integers, if they are indices.
     pub table: Option<[i8; 16]>,
-    /// The number of weights in a group.
+    /// The number of weights in a block.
+    pub block: usize,
+    /// The number of weights in a group, 16 or 32.
     pub group: usize,
     /// The scales.
     pub scales: Scales,
+    /// `s` is divided by two so many times.
+    pub halvings: u8,
 }
 
 /// The parts of a block, of up to 256 weights and 16 groups. [`Parts::read`] leaves those that a dtype does not have as
@@ -41,7 +48,7 @@ pub struct Form {
 pub struct Parts {
     /// The integer of each weight.
     pub integers: [u8; 256],
-    /// Scale of the block: the bits of a binary16.
+    /// Scale of the block: the bits of a binary16, or an exponent.
     pub scale: u16,
     /// Minimum of the block: the bits of a binary16.
     pub minimum: u16,
@@ -52,31 +59,83 @@ pub struct Parts {
 }
 
 impl Form {
+    /// Returns the form of a dtype; `None` if it is not a block dtype.
+    pub const fn of(dtype: DType) -> Option<Form> {
+        const fn form(bits: u8, bias: u8, block: usize, group: usize, scales: Scales) -> Option<Form> {
+            Some(Form { bits, bias, table: None, block, group, scales, halvings: 0 })
+        }
+        const fn table(table: [i8; 16], block: usize, scales: Scales) -> Option<Form> {
+            Some(Form { bits: 4, bias: 0, table: Some(table), block, group: 32, scales, halvings: 0 })
+        }
+        const fn grid(group: usize, halvings: u8) -> Option<Form> {
+            let scales = Scales::Group;
+            Some(Form { bits: 8, bias: 128, table: None, block: 256, group, scales, halvings })
+        }
+        match dtype {
+            DType::Q4_0 => form(4, 8, 32, 32, Scales::Block),
+            DType::Q4_1 => form(4, 0, 32, 32, Scales::BlockMinimum),
+            DType::Q5_0 => form(5, 16, 32, 32, Scales::Block),
+            DType::Q5_1 => form(5, 0, 32, 32, Scales::BlockMinimum),
+            DType::Q8_0 => form(8, 128, 32, 32, Scales::Block),
+            DType::Q2K => form(2, 0, 256, 16, Scales::GroupMinimum),
+            DType::Q3K => form(3, 4, 256, 16, Scales::Group),
+            DType::Q4K => form(4, 0, 256, 32, Scales::GroupMinimum),
+            DType::Q5K => form(5, 0, 256, 32, Scales::GroupMinimum),
+            DType::Q6K => form(6, 32, 256, 16, Scales::Group),
+            DType::Iq4Nl => table(iq4::VALUES, 32, Scales::Block),
+            DType::Iq4Xs => table(iq4::VALUES, 256, Scales::Group),
+            DType::Mxfp4 => table(iq4::E2M1, 32, Scales::Exponent),
+            DType::Tq1_0 => form(8, 128, 256, 32, Scales::Block),
+            DType::Tq2_0 => form(2, 1, 256, 32, Scales::Block),
+            DType::Iq1S | DType::Iq2Xxs => grid(32, 3),
+            DType::Iq1M | DType::Iq2Xs | DType::Iq2S => grid(16, 3),
+            DType::Iq3Xxs => grid(32, 2),
+            DType::Iq3S => grid(32, 0),
+            _ => None,
+        }
+    }
+
     /// Returns whether groups have minimums.
     pub const fn has_minimums(&self) -> bool {
         matches!(self.scales, Scales::BlockMinimum | Scales::GroupMinimum)
     }
 
-    /// Returns the form of a dtype; `None` for plain dtypes, and for blocks that cannot be taken apart.
-    pub const fn of(dtype: DType) -> Option<Form> {
-        const fn form(bits: u8, bias: u8, group: usize, scales: Scales) -> Option<Form> {
-            Some(Form { bits, bias, table: None, group, scales })
-        }
-        match dtype {
-            DType::Q4_0 => form(4, 8, 32, Scales::Block),
-            DType::Q4_1 => form(4, 0, 32, Scales::BlockMinimum),
-            DType::Q5_0 => form(5, 16, 32, Scales::Block),
-            DType::Q5_1 => form(5, 0, 32, Scales::BlockMinimum),
-            DType::Q8_0 => form(8, 128, 32, Scales::Block),
-            DType::Q2K => form(2, 0, 16, Scales::GroupMinimum),
-            DType::Q3K => form(3, 4, 16, Scales::Group),
-            DType::Q4K => form(4, 0, 32, Scales::GroupMinimum),
-            DType::Q5K => form(5, 0, 32, Scales::GroupMinimum),
-            DType::Q6K => form(6, 32, 16, Scales::Group),
-            DType::Iq4Nl => Some(Form { bits: 4, bias: 0, table: Some(iq4::VALUES), group: 32, scales: Scales::Block }),
-            _ => None,
+    /// Returns `s` and `m` of each group.
+    #[inline(always)]
+    pub fn scales(self, parts: &Parts) -> impl Iterator<Item = (f32, f32)> {
+        let (d, m) = match self.scales {
+            Scales::Exponent => (power(parts.scale as u8), 0.0),
+            _ => (f16::from_bits(parts.scale).to_f32(), f16::from_bits(parts.minimum).to_f32()),
+        };
+        let of_groups = parts.scales.iter().zip(&parts.minimums).take(self.block / self.group);
+        of_groups.map(move |(&scale, &minimum)| match self.scales {
+            Scales::Block | Scales::Exponent => (d, 0.0),
+            Scales::BlockMinimum => (d, m),
+            // Halving is exact.
+            Scales::Group => (d * f32::from(scale) / f32::from(1u8 << self.halvings), 0.0),
+            Scales::GroupMinimum => (d * f32::from(scale), -(m * f32::from(minimum))),
+        })
+    }
+
+    /// Writes the weights of a block.
+    pub(super) fn weights(&self, parts: &Parts, out: &mut [f32]) {
+        let groups = parts.integers.chunks_exact(self.group).zip(out.chunks_exact_mut(self.group));
+        for ((integers, out), (s, m)) in groups.zip(self.scales(parts)) {
+            let weights = out.iter_mut().zip(integers);
+            match &self.table {
+                Some(table) => weights.for_each(|(w, &i)| *w = s * f32::from(table[usize::from(i & 15)])),
+                None if self.has_minimums() => weights.for_each(|(w, &i)| *w = s * f32::from(i) + m),
+                None => weights.for_each(|(w, &i)| *w = s * (f32::from(i) - f32::from(self.bias))),
+            }
         }
     }
+}
+
+/// Returns 2^(exponent - 128), which is subnormal for the two smallest exponents.
+#[inline]
+pub fn power(exponent: u8) -> f32 {
+    let exponent = u32::from(exponent);
+    f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
 }
 
 impl Default for Parts {
@@ -90,138 +149,75 @@ impl Parts {
     /// its blocks.
     #[inline]
     pub fn read(&mut self, dtype: DType, block: &[u8]) -> bool {
-        if Form::of(dtype).is_none() || block.len() != dtype.size() {
-            return false;
+        #[inline(always)]
+        fn read<const B: usize>(parts: &mut Parts, block: &[u8], read: impl Fn(&mut Parts, &[u8; B])) -> bool {
+            block.try_into().map(|block| read(parts, block)).is_ok()
         }
-        let half = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
         match dtype {
-            DType::Q4_0 | DType::Iq4Nl => {
-                self.scale = half(0);
-                self.nibbles(&block[2..], 0);
-            }
-            DType::Q4_1 => {
-                (self.scale, self.minimum) = (half(0), half(2));
-                self.nibbles(&block[4..], 0);
-            }
-            DType::Q5_0 => {
-                self.scale = half(0);
-                self.nibbles(&block[6..], simple::top_bits(&block[2..6]));
-            }
-            DType::Q5_1 => {
-                (self.scale, self.minimum) = (half(0), half(2));
-                self.nibbles(&block[8..], simple::top_bits(&block[4..8]));
-            }
-            DType::Q8_0 => {
-                self.scale = half(0);
-                self.integers.iter_mut().zip(&block[2..]).for_each(|(integer, byte)| *integer = byte ^ 128);
-            }
-            DType::Q2K => self.q2_k(block),
-            DType::Q3K => self.q3_k(block),
-            DType::Q4K | DType::Q5K => self.q4_k_or_q5_k(dtype, block),
-            _ => self.q6_k(block),
-        }
-        true
-    }
-
-    /// 4-bit fields of 32 weights, with fifth bits from `top`.
-    fn nibbles(&mut self, bytes: &[u8], top: u32) {
-        let fifth = |i: usize| (top >> i & 1) as u8 * 16;
-        for (i, byte) in bytes.iter().enumerate() {
-            self.integers[i] = byte & 15 | fifth(i);
-            self.integers[i + 16] = byte >> 4 | fifth(i + 16);
+            DType::Q4_0 | DType::Iq4Nl => read(self, block, simple::q4_0),
+            DType::Q4_1 => read(self, block, simple::q4_1),
+            DType::Q5_0 => read(self, block, simple::q5_0),
+            DType::Q5_1 => read(self, block, simple::q5_1),
+            DType::Q8_0 => read(self, block, simple::q8_0),
+            DType::Q2K => read(self, block, kquants::q2_k),
+            DType::Q3K => read(self, block, kquants::q3_k),
+            DType::Q4K => read(self, block, kquants::q4_k),
+            DType::Q5K => read(self, block, kquants::q5_k),
+            DType::Q6K => read(self, block, kquants::q6_k),
+            DType::Iq2Xxs => read(self, block, iq::iq2_xxs),
+            DType::Iq2Xs => read(self, block, iq::iq2_xs),
+            DType::Iq3Xxs => read(self, block, iq::iq3_xxs),
+            DType::Iq1S => read(self, block, iq::iq1_s),
+            DType::Iq3S => read(self, block, iq::iq3_s),
+            DType::Iq2S => read(self, block, iq::iq2_s),
+            DType::Iq4Xs => read(self, block, iq4::iq4_xs),
+            DType::Iq1M => read(self, block, iq::iq1_m),
+            DType::Tq1_0 => read(self, block, ternary::tq1_0),
+            DType::Tq2_0 => read(self, block, ternary::tq2_0),
+            DType::Mxfp4 => read(self, block, iq4::mxfp4),
+            _ => false,
         }
     }
+}
 
-    fn q2_k(&mut self, block: &[u8]) {
-        for (i, (out, &scale)) in self.integers.as_chunks_mut::<16>().0.iter_mut().zip(&block[..16]).enumerate() {
-            (self.scales[i], self.minimums[i]) = ((scale & 15) as i8, scale >> 4);
-            let (from, shift) = two_bits(i);
-            out.iter_mut().zip(&block[16 + from..]).for_each(|(integer, q)| *integer = q >> shift & 3);
-        }
-        self.scale = u16::from_le_bytes([block[80], block[81]]);
-        self.minimum = u16::from_le_bytes([block[82], block[83]]);
-    }
-
-    fn q3_k(&mut self, block: &[u8]) {
-        let (top, qs, scales) = (&block[..32], &block[32..96], &block[96..108]);
-        for (i, out) in self.integers.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let scale = scales[i % 8] >> (4 * (i / 8)) & 15 | (scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4;
-            self.scales[i] = scale as i8 - 32;
-            let (from, shift) = two_bits(i);
-            for ((integer, q), top) in out.iter_mut().zip(&qs[from..]).zip(&top[i % 2 * 16..]) {
-                *integer = q >> shift & 3 | (top >> (i / 2) & 1) << 2;
-            }
-        }
-        self.scale = u16::from_le_bytes([block[108], block[109]]);
-    }
-
-    fn q4_k_or_q5_k(&mut self, dtype: DType, block: &[u8]) {
-        let (scales, rest) = block[4..].split_at(12);
-        let (top, qs) = if dtype == DType::Q5K { rest.split_at(32) } else { (&[0; 32][..], rest) };
-        for (i, out) in self.integers.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (scale, least) = six_bits(scales, i);
-            (self.scales[i], self.minimums[i]) = (scale as i8, least);
-            let (qs, shift) = (&qs[i / 2 * 32..], i % 2 * 4);
-            for ((integer, q), top) in out.iter_mut().zip(qs).zip(top) {
-                *integer = q >> shift & 15 | (top >> i & 1) << 4;
-            }
-        }
-        self.scale = u16::from_le_bytes([block[0], block[1]]);
-        self.minimum = u16::from_le_bytes([block[2], block[3]]);
-    }
-
-    fn q6_k(&mut self, block: &[u8]) {
-        let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-        for (i, (out, &scale)) in self.integers.as_chunks_mut::<16>().0.iter_mut().zip(scales).enumerate() {
-            self.scales[i] = scale as i8;
-            let (low, low_shift) = (&low[i / 8 * 64 + i % 4 * 16..], i % 8 / 4 * 4);
-            let (from, high_shift) = two_bits(i);
-            for ((integer, low), high) in out.iter_mut().zip(low).zip(&high[from..]) {
-                *integer = low >> low_shift & 15 | (high >> high_shift & 3) << 4;
-            }
-        }
-        self.scale = u16::from_le_bytes([block[208], block[209]]);
+/// Writes 4-bit fields of 32 weights: the low half of byte `i` is that of weight `i`, the high half that of weight
+/// `i + 16`.
+#[inline(always)]
+pub(super) fn halves(bytes: &[u8], out: &mut [u8]) {
+    let (low, high) = out.split_at_mut(16);
+    for ((&byte, low), high) in bytes.iter().zip(low).zip(high) {
+        (*low, *high) = (byte & 15, byte >> 4);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::dequantize;
     use crate::rng::SplitMix64;
-    use half::f16;
 
     #[test]
-    fn parts_make_the_weights() {
+    fn every_block_dtype_has_a_form_whose_integers_fit() {
         let mut rng = SplitMix64::new(5);
         for dtype in DType::BLOCKS {
-            let Some(form) = Form::of(dtype) else { continue };
+            let form = Form::of(dtype).expect("a form");
+            assert_eq!(form.block, dtype.weights());
             for _ in 0..50 {
                 let block: Vec<u8> = (0..dtype.size()).map(|_| rng.next_u64() as u8).collect();
-                let mut weights = vec![0.0; dtype.weights()];
-                assert!(dequantize(dtype, &block, &mut weights));
                 let mut parts = Parts::default();
                 assert!(parts.read(dtype, &block));
-                let (d, m) = (f16::from_bits(parts.scale).to_f32(), f16::from_bits(parts.minimum).to_f32());
-                for (i, weight) in weights.into_iter().enumerate() {
-                    let (integer, group) = (parts.integers[i], i / form.group);
-                    assert!(u32::from(integer) < 1 << form.bits);
-                    let value = form.table.map_or(i32::from(integer) - i32::from(form.bias), |table| {
-                        i32::from(table[usize::from(integer)])
-                    });
-                    let (s, least) = (f32::from(parts.scales[group]), f32::from(parts.minimums[group]));
-                    let made = match form.scales {
-                        Scales::Block => d * value as f32,
-                        Scales::BlockMinimum => d * value as f32 + m,
-                        Scales::Group => d * s * value as f32,
-                        Scales::GroupMinimum => d * s * value as f32 - m * least,
-                    };
-                    let same = made.to_bits() == weight.to_bits() || made.is_nan() && weight.is_nan();
-                    assert!(same, "{} weight {i}: {made} {weight}", dtype.name());
-                }
+                assert!(parts.integers.iter().all(|&integer| u32::from(integer) < 1 << form.bits));
+                assert!(parts.integers[form.block..].iter().all(|&integer| integer == 0));
             }
-            assert!(!Parts::default().read(dtype, &[0; 17]));
+            let mut parts = Parts::default();
+            assert!(!parts.read(dtype, &[9; 19]) && parts == Parts::default());
         }
-        assert!(!Parts::default().read(DType::F16, &[0; 2]));
+        assert!(Form::of(DType::F16).is_none() && !Parts::default().read(DType::F16, &[0; 2]));
+    }
+
+    #[test]
+    fn exponents_are_powers_of_two() {
+        for exponent in 0..=255 {
+            assert_eq!(f64::from(power(exponent)), 2f64.powi(i32::from(exponent) - 128));
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! | iq4 | IQ4_NL, MXFP4 | scale x one of 16 fixed integers |
 //! | | IQ4_XS | (scale x scale of the group) x one of 16 fixed integers |
 //! | iq | IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S | (scale x scale of the group) x integer of a grid, with a sign |
-//! | | IQ1_S, IQ1_M | (scale x scale of the group) x (integer of a grid + shift of the group) |
+//! | | IQ1_S, IQ1_M | (scale x scale of the group) x (integer of a grid + shift of 8 weights) |
 //! | ternary | TQ1_0, TQ2_0 | scale x -1, 0 or 1 |
 
 pub mod apart;
@@ -26,37 +26,24 @@ mod ternary;
 use half::f16;
 
 use crate::dtype::DType;
+use apart::{Form, Parts};
 
 /// Dequantizes whole blocks of `dtype` into `out`, which holds one entry per weight.
 ///
 /// Returns `false` and writes nothing if `dtype` is not in [`DType::BLOCKS`], `bytes` is not a whole number of blocks,
 /// or `out` does not have exactly their number of weights.
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> bool {
-    match dtype {
-        DType::Q4_0 => each(bytes, out, simple::q4_0),
-        DType::Q4_1 => each(bytes, out, simple::q4_1),
-        DType::Q5_0 => each(bytes, out, simple::q5_0),
-        DType::Q5_1 => each(bytes, out, simple::q5_1),
-        DType::Q8_0 => each(bytes, out, simple::q8_0),
-        DType::Q2K => each(bytes, out, kquants::q2_k),
-        DType::Q3K => each(bytes, out, kquants::q3_k),
-        DType::Q4K => each(bytes, out, kquants::q4_k),
-        DType::Q5K => each(bytes, out, kquants::q5_k),
-        DType::Q6K => each(bytes, out, kquants::q6_k),
-        DType::Iq2Xxs => each(bytes, out, iq::iq2_xxs),
-        DType::Iq2Xs => each(bytes, out, iq::iq2_xs),
-        DType::Iq3Xxs => each(bytes, out, iq::iq3_xxs),
-        DType::Iq1S => each(bytes, out, iq::iq1_s),
-        DType::Iq4Nl => each(bytes, out, iq4::iq4_nl),
-        DType::Iq3S => each(bytes, out, iq::iq3_s),
-        DType::Iq2S => each(bytes, out, iq::iq2_s),
-        DType::Iq4Xs => each(bytes, out, iq4::iq4_xs),
-        DType::Iq1M => each(bytes, out, iq::iq1_m),
-        DType::Tq1_0 => each(bytes, out, ternary::tq1_0),
-        DType::Tq2_0 => each(bytes, out, ternary::tq2_0),
-        DType::Mxfp4 => each(bytes, out, iq4::mxfp4),
-        _ => false,
+    let Some(form) = Form::of(dtype) else { return false };
+    let count = bytes.len() / dtype.size();
+    if bytes.len() != count * dtype.size() || out.len() != count * form.block {
+        return false;
     }
+    let mut parts = Parts::default();
+    for (block, out) in bytes.chunks_exact(dtype.size()).zip(out.chunks_exact_mut(form.block)) {
+        parts.read(dtype, block);
+        form.weights(&parts, out);
+    }
+    true
 }
 
 /// Quantizes `weights` and appends the blocks of `dtype` to `out`.
@@ -78,21 +65,6 @@ pub fn quantize(dtype: DType, weights: &[f32], out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Calls `block` for each block of `B` bytes and its `W` weights. Returns `false` and calls nothing if the numbers of
-/// blocks differ or anything is left over.
-fn each<const B: usize, const W: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    block: impl Fn(&[u8; B], &mut [f32; W]),
-) -> bool {
-    let ((blocks, bytes_over), (weights, weights_over)) = (bytes.as_chunks(), out.as_chunks_mut());
-    let fits = bytes_over.is_empty() && weights_over.is_empty() && blocks.len() == weights.len();
-    if fits {
-        blocks.iter().zip(weights).for_each(|(bytes, weights)| block(bytes, weights));
-    }
-    fits
-}
-
 /// Appends the result of `block` for every `W` weights. Returns `false` and appends nothing if weights are left over.
 fn each_back<const B: usize, const W: usize>(
     weights: &[f32],
@@ -107,9 +79,12 @@ fn each_back<const B: usize, const W: usize>(
     over.is_empty()
 }
 
-/// Returns the binary16 at bytes `at` and `at + 1`.
-fn f16_at(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
 }
 
 /// Returns the bytes of the nearest binary16, ties to even; of the default quiet NaN for every NaN.

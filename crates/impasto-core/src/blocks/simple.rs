@@ -4,47 +4,44 @@
 //! (bit `i` of a u32 belongs to weight `i`); then the integers. In the 4-bit and 5-bit types, the low half of byte `i`
 //! belongs to weight `i` and the high half to weight `i + 16`; in Q8_0 each integer is a byte.
 
-use super::{f16_at, to_f16};
+use super::apart::{Parts, halves};
+use super::{to_f16, u16_at, u32_at};
 
 type Weights = [f32; 32];
 
-pub(super) fn q4_0(block: &[u8; 18], out: &mut Weights) {
-    let d = f16_at(block, 0);
-    fields(&block[2..], 0, out, |q| d * (f32::from(q) - 8.0));
+/// Also IQ4_NL.
+pub(super) fn q4_0(parts: &mut Parts, block: &[u8; 18]) {
+    parts.scale = u16_at(block, 0);
+    fields(parts, &block[2..], 0);
 }
 
-pub(super) fn q4_1(block: &[u8; 20], out: &mut Weights) {
-    let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-    fields(&block[4..], 0, out, |q| d * f32::from(q) + m);
+pub(super) fn q4_1(parts: &mut Parts, block: &[u8; 20]) {
+    (parts.scale, parts.minimum) = (u16_at(block, 0), u16_at(block, 2));
+    fields(parts, &block[4..], 0);
 }
 
-pub(super) fn q5_0(block: &[u8; 22], out: &mut Weights) {
-    let d = f16_at(block, 0);
-    fields(&block[6..], top_bits(&block[2..6]), out, |q| d * (f32::from(q) - 16.0));
+pub(super) fn q5_0(parts: &mut Parts, block: &[u8; 22]) {
+    parts.scale = u16_at(block, 0);
+    fields(parts, &block[6..], u32_at(block, 2));
 }
 
-pub(super) fn q5_1(block: &[u8; 24], out: &mut Weights) {
-    let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-    fields(&block[8..], top_bits(&block[4..8]), out, |q| d * f32::from(q) + m);
+pub(super) fn q5_1(parts: &mut Parts, block: &[u8; 24]) {
+    (parts.scale, parts.minimum) = (u16_at(block, 0), u16_at(block, 2));
+    fields(parts, &block[8..], u32_at(block, 4));
 }
 
-pub(super) fn q8_0(block: &[u8; 34], out: &mut Weights) {
-    let d = f16_at(block, 0);
-    out.iter_mut().zip(&block[2..]).for_each(|(w, &q)| *w = f32::from(q as i8) * d);
+/// Integers plus 128.
+pub(super) fn q8_0(parts: &mut Parts, block: &[u8; 34]) {
+    parts.scale = u16_at(block, 0);
+    parts.integers.iter_mut().zip(&block[2..]).for_each(|(integer, byte)| *integer = byte ^ 128);
 }
 
-/// Dequantizes 4-bit fields (16 bytes) with fifth bits from `top`.
-fn fields(bytes: &[u8], top: u32, out: &mut Weights, weight: impl Fn(u8) -> f32) {
-    let fifth = |i: usize| (top >> i & 1) as u8 * 16;
-    let (low, high) = out.split_at_mut(16);
-    for (i, ((&byte, low), high)) in bytes.iter().zip(low).zip(high).enumerate() {
-        *low = weight(byte & 15 | fifth(i));
-        *high = weight(byte >> 4 | fifth(i + 16));
-    }
-}
-
-pub(super) fn top_bits(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |bits, &b| bits << 8 | u32::from(b))
+/// Reads 4-bit fields (16 bytes) with fifth bits from `top`.
+#[inline(always)]
+fn fields(parts: &mut Parts, bytes: &[u8], top: u32) {
+    let out = &mut parts.integers[..32];
+    halves(bytes, out);
+    out.iter_mut().enumerate().for_each(|(i, integer)| *integer |= (top >> i & 1) as u8 * 16);
 }
 
 pub(super) fn to_q4_0(weights: &Weights) -> [u8; 18] {
