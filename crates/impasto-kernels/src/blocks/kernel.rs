@@ -3,17 +3,23 @@
 //! For each group of columns in order, the sum of products of integers, times the scale of the row, times the scale of
 //! the activations, is added in binary32; then, if groups have minimums, the minimum times the sum of the activations.
 
+use impasto_core::Isa;
 use impasto_core::blocks::apart::Scales;
 
 use super::activations::Panel;
 use super::kinds::{Algorithm, Kind};
 use super::lanes::Lanes;
 use super::strip::{Runs, Shape, places, shares_bytes};
-use crate::packed::cell::{Line, QUAD, STRIP, VECTORS};
+use super::whole::{self, Open};
+use crate::packed::cell::{GROUP, Line, QUAD, STRIP, VECTORS};
+
+/// The largest number of groups of a cell.
+const MOST_SUBS: usize = GROUP / 16;
 
 /// Computes the products of strips, which are one after another in `lines`, with one token. `out` has an element for
 /// each row; the last strip may have fewer than 16 rows.
 pub(super) struct Single<'a> {
+    pub isa: Isa,
     pub shape: &'a Shape,
     pub lines: &'a [Line],
     pub panel: Panel<'a>,
@@ -25,10 +31,10 @@ impl Algorithm for Single<'_> {
 
     #[inline(always)]
     fn run<L: Lanes, K: Kind>(self, lanes: L) {
-        let Single { shape, lines, panel, out } = self;
+        let Single { isa, shape, lines, panel, out } = self;
         for (strip, out) in lines.chunks_exact(shape.lines()).zip(out.chunks_mut(STRIP)) {
             let mut sums = Line::default();
-            lanes.store_floats(&mut sums, single::<L, K>(lanes, shape, strip, panel));
+            lanes.store_floats(&mut sums, single::<L, K>(lanes, isa, shape, strip, panel));
             let sums: [f32; STRIP] = bytemuck::cast(sums);
             out.copy_from_slice(&sums[..out.len()]);
         }
@@ -37,28 +43,64 @@ impl Algorithm for Single<'_> {
 
 /// Multiplies a strip by one token.
 #[inline(always)]
-fn single<L: Lanes, K: Kind>(lanes: L, shape: &Shape, strip: &[Line], panel: Panel) -> L::Floats {
-    let quads = panel.quads.as_chunks::<VECTORS>().0;
+fn single<L: Lanes, K: Kind>(lanes: L, isa: Isa, shape: &Shape, strip: &[Line], panel: Panel) -> L::Floats {
     let mut result = lanes.floats(0.0);
     let mut number = 0;
+    if K::KEPT {
+        let mut opened = Open::default();
+        for blocks in whole::blocks(shape, strip) {
+            whole::open(isa, shape, blocks, &mut opened);
+            for (cell, scales) in opened.cells.iter().zip(opened.scales.chunks_exact(K::SUBS)) {
+                let mut u = [lanes.ints(0); VECTORS];
+                for v in 0..VECTORS {
+                    u[v] = lanes.load(&cell[v]);
+                }
+                let mut of_groups = [(lanes.floats(0.0), lanes.floats(0.0)); MOST_SUBS];
+                for (of_group, scale) in of_groups.iter_mut().zip(scales) {
+                    of_group.0 = lanes.load_floats(scale);
+                }
+                result = cell_product::<L, K>(lanes, panel, number, u, of_groups, result);
+                number += 1;
+            }
+        }
+        return result;
+    }
     for (scales, cells) in Runs::new(const { &K::FORM }, shape.inputs, strip) {
         for (of_run, cell) in cells.chunks_exact(K::BITS.into()).enumerate() {
-            let (u, quads) = (factors::<L, K>(lanes, cell), &quads[number]);
-            for sub in 0..K::SUBS {
-                let group = number * K::SUBS + sub;
-                // Two chains of additions, which hide the latency of the products.
-                let mut sums = [start::<L, K>(lanes, panel.starts[group]), lanes.ints(0)];
-                for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
-                    sums[v % 2] = dot::<L, K>(lanes, sums[v % 2], u[v], &quads[v]);
-                }
-                let sum = lanes.to_floats(lanes.add(sums[0], sums[1]));
-                let (scale, minimum) = scales_of::<L, K>(lanes, scales, of_run * K::SUBS + sub);
-                result = lanes.fma(lanes.mul(sum, scale), lanes.floats(panel.scales[number]), result);
-                if K::MINIMUM {
-                    result = lanes.fma(minimum, lanes.floats(panel.sums[group]), result);
-                }
+            let u = factors::<L, K>(lanes, cell);
+            let mut of_groups = [(lanes.floats(0.0), lanes.floats(0.0)); MOST_SUBS];
+            for (sub, of_group) in of_groups.iter_mut().enumerate().take(K::SUBS) {
+                *of_group = scales_of::<L, K>(lanes, scales, of_run * K::SUBS + sub);
             }
+            result = cell_product::<L, K>(lanes, panel, number, u, of_groups, result);
             number += 1;
+        }
+    }
+    result
+}
+
+/// Adds the product of cell `number` of a strip, given its factors and the scales and minimums of its groups.
+#[inline(always)]
+fn cell_product<L: Lanes, K: Kind>(
+    lanes: L,
+    panel: Panel,
+    number: usize,
+    u: [L::Ints; VECTORS],
+    of_groups: [(L::Floats, L::Floats); MOST_SUBS],
+    mut result: L::Floats,
+) -> L::Floats {
+    let quads = &panel.quads.as_chunks::<VECTORS>().0[number];
+    for (sub, (scale, minimum)) in of_groups.into_iter().enumerate().take(K::SUBS) {
+        let group = number * K::SUBS + sub;
+        // Two chains of additions, which hide the latency of the products.
+        let mut sums = [start::<L, K>(lanes, panel.starts[group]), lanes.ints(0)];
+        for v in sub * K::VECTORS..(sub + 1) * K::VECTORS {
+            sums[v % 2] = dot::<L, K>(lanes, sums[v % 2], u[v], &quads[v]);
+        }
+        let sum = lanes.to_floats(lanes.add(sums[0], sums[1]));
+        result = lanes.fma(lanes.mul(sum, scale), lanes.floats(panel.scales[number]), result);
+        if K::MINIMUM {
+            result = lanes.fma(minimum, lanes.floats(panel.sums[group]), result);
         }
     }
     result
@@ -95,6 +137,7 @@ fn scales_of<L: Lanes, K: Kind>(lanes: L, bytes: &[u8], group: usize) -> (L::Flo
     match K::FORM.scales {
         Scales::Block => (half(lanes, bytes, places.scale), lanes.floats(0.0)),
         Scales::BlockMinimum => (half(lanes, bytes, places.scale), half(lanes, bytes, places.minimum)),
+        Scales::Exponent => (lanes.powers(of_rows(bytes, places.scale)), lanes.floats(0.0)),
         Scales::Group => {
             let of_group = lanes.signed(of_rows(bytes, places.of_group));
             (lanes.mul(half(lanes, bytes, places.scale), of_group), lanes.floats(0.0))
@@ -129,6 +172,7 @@ fn of_rows(bytes: &[u8], at: usize) -> &[u8; STRIP] {
 /// Writes the factors of a strip to lines `index`, `index + strips`, ... of `factors`, one line for each vector, and
 /// the scales of its groups, each followed by the minimums if there are any, to those of `scales`.
 pub(super) struct Unpack<'a> {
+    pub isa: Isa,
     pub shape: &'a Shape,
     pub strip: &'a [Line],
     pub index: usize,
@@ -142,10 +186,22 @@ impl Algorithm for Unpack<'_> {
 
     #[inline(always)]
     fn run<L: Lanes, K: Kind>(self, lanes: L) {
-        let Unpack { shape, strip, index, strips, factors: to_factors, scales: to_scales } = self;
+        let Unpack { isa, shape, strip, index, strips, factors: to_factors, scales: to_scales } = self;
         let per_group = if K::MINIMUM { 2 } else { 1 };
         let mut to_factors = to_factors.chunks_exact_mut(VECTORS * strips);
         let mut to_scales = to_scales.chunks_exact_mut(per_group * strips);
+        if K::KEPT {
+            let mut opened = Open::default();
+            for blocks in whole::blocks(shape, strip) {
+                whole::open(isa, shape, blocks, &mut opened);
+                let scales = opened.scales.iter().take(whole::CELLS * K::SUBS);
+                scales.zip(&mut to_scales).for_each(|(scales, to)| to[index] = *scales);
+                for (cell, to) in opened.cells.iter().zip(&mut to_factors) {
+                    cell.iter().enumerate().for_each(|(v, line)| to[v * strips + index] = *line);
+                }
+            }
+            return;
+        }
         for (bytes, cells) in Runs::new(const { &K::FORM }, shape.inputs, strip) {
             let cells = cells.chunks_exact(K::BITS.into());
             for (group, to) in to_scales.by_ref().take(cells.len() * K::SUBS).enumerate() {

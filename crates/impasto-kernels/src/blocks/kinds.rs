@@ -6,12 +6,15 @@ use impasto_core::DType;
 use impasto_core::blocks::apart::Form;
 
 use super::lanes::{self, Lanes, OnLanes};
+use super::strip::keeps_blocks;
 use crate::packed::Kernel;
 use crate::packed::cell::{GROUP, VECTORS};
 
 /// A block dtype.
 pub(super) trait Kind {
     const FORM: Form;
+    /// Whether strips keep the blocks as they are.
+    const KEPT: bool;
 
     /// Bits of an integer.
     const BITS: u8 = Self::FORM.bits;
@@ -51,9 +54,10 @@ impl<K: Kind, A: Algorithm> OnLanes for OfKind<K, A> {
     }
 }
 
-/// Defines the types, and the choice among them.
+/// Defines the types, and the choice among them. Dtypes that are kept as blocks share a type if their groups have the
+/// same size, since kernels see them opened: as bytes with a bias of 128.
 macro_rules! kinds {
-    ($($name:ident)*) => {
+    ($($name:ident $(| $other:ident)*,)*) => {
         $(
             struct $name;
 
@@ -62,20 +66,27 @@ macro_rules! kinds {
                     Some(form) => form,
                     None => panic!("a dtype without a form"),
                 };
+                const KEPT: bool = keeps_blocks(DType::$name, &Self::FORM);
             }
         )*
 
         /// Runs an algorithm with the instructions of a kernel, for a dtype that has a form.
         pub(super) fn run<A: Algorithm>(kernel: Kernel, dtype: DType, algorithm: A) -> A::Output {
             match dtype {
-                $(DType::$name => lanes::run(kernel, OfKind::<$name, A>(algorithm, PhantomData)),)*
+                $(DType::$name $(| DType::$other)* => {
+                    lanes::run(kernel, OfKind::<$name, A>(algorithm, PhantomData))
+                })*
                 other => unreachable!("{} has no form", other.name()),
             }
         }
     };
 }
 
-kinds!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K Iq4Nl);
+kinds! {
+    Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl, Iq4Xs, Tq2_0, Mxfp4,
+    Iq1S | Iq2Xxs | Iq3Xxs | Iq3S | Tq1_0,
+    Iq1M | Iq2Xs | Iq2S,
+}
 
 const fn plus_128(table: [i8; 16]) -> [u8; 16] {
     let mut moved = [0; 16];
@@ -100,14 +111,19 @@ mod tests {
     fn every_form_has_its_kind() {
         struct FormOf;
         impl Algorithm for FormOf {
-            type Output = Form;
-            fn run<L: Lanes, K: Kind>(self, _: L) -> Form {
-                K::FORM
+            type Output = (Form, bool);
+            fn run<L: Lanes, K: Kind>(self, _: L) -> (Form, bool) {
+                (K::FORM, K::KEPT)
             }
         }
         for dtype in DType::BLOCKS {
-            if let Some(form) = Form::of(dtype) {
-                assert_eq!(run(Kernel::best(), dtype, FormOf), form);
+            let form = Form::of(dtype).expect("blocks");
+            let (found, kept) = run(Kernel::best(), dtype, FormOf);
+            assert_eq!(kept, keeps_blocks(dtype, &form));
+            if kept {
+                assert_eq!((found.group, bias(&found), bias(&form)), (form.group, 128, 128));
+            } else {
+                assert_eq!(found, form);
             }
         }
     }

@@ -10,7 +10,8 @@
 //! matrix -> strip (16 rows) -> a few cells (16 x 32 integers, as in `packed`), with the scales of their groups
 //! ```
 //!
-//! One token is multiplied straight from the cells; more, by strips that are unpacked to bytes once.
+//! One token is multiplied straight from the cells; more, by strips that are unpacked to bytes once. Blocks that are
+//! smaller than cells stay as they are until they are multiplied.
 
 mod activations;
 mod kernel;
@@ -20,6 +21,7 @@ mod multiply;
 mod strip;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::sync::OnceLock;
 
@@ -40,7 +42,6 @@ const TOGETHER: usize = 16;
 /// A matrix of blocks, outputs x inputs.
 #[derive(Debug)]
 pub struct BlockMatrix {
-    dtype: DType,
     shape: Shape,
     outputs: usize,
     /// The strips, [`TOGETHER`] at a time.
@@ -73,7 +74,7 @@ impl BlockMatrix {
         if inputs == 0 {
             PackError::check_count("rows without columns", outputs, 0)?;
         }
-        let shape = Shape::new(form, inputs);
+        let shape = Shape::new(dtype, form, inputs);
         let row_bytes = inputs / dtype.weights() * dtype.size();
         let row = |row: usize| &bytes[row * row_bytes..][..row_bytes];
         let count = outputs.div_ceil(STRIP * TOGETHER);
@@ -82,17 +83,17 @@ impl BlockMatrix {
             let mut lines = Vec::new();
             for first in (i * TOGETHER * STRIP..outputs.min((i + 1) * TOGETHER * STRIP)).step_by(STRIP) {
                 let rows: Vec<&[u8]> = (first..outputs.min(first + STRIP)).map(row).collect();
-                strip::pack(Isa::best(), dtype, &shape, &rows, &mut lines);
+                strip::pack(Isa::best(), &shape, &rows, &mut lines);
             }
             strips[i].get_or_init(|| arena.keep(lines));
         });
         let strips = strips.into_iter().filter_map(OnceLock::into_inner).collect();
-        Ok(BlockMatrix { dtype, shape, outputs, strips })
+        Ok(BlockMatrix { shape, outputs, strips })
     }
 
     /// Returns the dtype of the blocks.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.shape.dtype
     }
 
     /// Returns the number of rows.

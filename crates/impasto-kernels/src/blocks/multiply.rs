@@ -230,7 +230,7 @@ impl BlockMatrix {
             let lines = &lines[..(end - first) * self.shape.lines()];
             // SAFETY: strips are disjoint rows, and each is multiplied by one worker.
             let out = unsafe { out.part(first * STRIP..self.outputs.min(end * STRIP)) };
-            kinds::run(kernel, self.dtype, Single { shape: &self.shape, lines, panel, out });
+            kinds::run(kernel, self.shape.dtype, Single { isa: kernel.isa(), shape: &self.shape, lines, panel, out });
             first = end;
         }
     }
@@ -249,7 +249,7 @@ impl BlockMatrix {
         stride: usize,
     ) {
         let Worker { factors, scales, results } = worker;
-        let (dtype, shape, tokens) = (self.dtype, &self.shape, panels.width);
+        let (dtype, shape, tokens) = (self.shape.dtype, &self.shape, panels.width);
         let lines = shape.inputs / GROUP * VECTORS * strips;
         let of_scales = shape.groups() * strips * if shape.form.has_minimums() { 2 } else { 1 };
         grow(factors, lines);
@@ -259,7 +259,8 @@ impl BlockMatrix {
         // If the last strips are fewer, the others still hold earlier values, whose products are not used.
         for (index, strip) in together.clone().enumerate() {
             let strip = self.strip(strip);
-            kinds::run(kernel, dtype, Unpack { shape, strip, index, strips, factors, scales });
+            let isa = kernel.isa();
+            kinds::run(kernel, dtype, Unpack { isa, shape, strip, index, strips, factors, scales });
         }
         for index in 0..panels.count() {
             let (panel, results) = (self.panel(scratch, panels, index), &mut results[..strips * tokens]);

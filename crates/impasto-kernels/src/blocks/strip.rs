@@ -2,24 +2,28 @@
 //!
 //! So a strip is read from one end to the other. The cells that belong together are a *run*: as many as have scales of
 //! whole lines. Scales are stored as in the blocks, those of 16 rows side by side: binary16 for the scale and the
-//! minimum of a block, bytes for those of a group. In order:
+//! minimum of a block, bytes for exponents and those of a group. In order:
 //!
 //! | scales | for each block |
 //! |---|---|
 //! | `Block` | scales |
 //! | `BlockMinimum` | scales, minimums |
+//! | `Exponent` | scales |
 //! | `Group` | scales; for each group, its scales |
 //! | `GroupMinimum` | scales, negated minimums; for each group, its scales; for each group, its minimums |
 //!
 //! Scales and minimums of groups of 16 have 4 bits each and share a byte, scales in its low half.
+//!
+//! A strip of a dtype that [keeps its blocks](keeps_blocks) has other lines: see [`whole`](super::whole).
 
 use std::ops::Range;
 
 use half::f16;
-use impasto_core::blocks::apart::{Form, Parts, Scales};
+use impasto_core::blocks::apart::{Form, Parts, Scales, power};
 use impasto_core::{DType, at_each_isa};
 
 use super::kinds::bias;
+use super::whole;
 use crate::packed::cell::{self, CELL, GROUP, Line, QUAD, STRIP};
 
 /// Bytes of the binary16 of all rows.
@@ -30,6 +34,7 @@ const BYTES: usize = STRIP;
 /// The layout of the strips of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
+    pub dtype: DType,
     pub form: Form,
     pub inputs: usize,
 }
@@ -48,8 +53,13 @@ pub(super) struct Places {
 }
 
 impl Shape {
-    pub(super) fn new(form: Form, inputs: usize) -> Shape {
-        Shape { form, inputs }
+    pub(super) fn new(dtype: DType, form: Form, inputs: usize) -> Shape {
+        Shape { dtype, form, inputs }
+    }
+
+    /// Returns whether the strips keep the blocks as they are.
+    pub(super) fn keeps_blocks(&self) -> bool {
+        keeps_blocks(self.dtype, &self.form)
     }
 
     /// Returns the number of cells of a strip.
@@ -65,17 +75,26 @@ impl Shape {
     /// Returns the number of lines of a strip.
     #[inline(always)]
     pub(super) fn lines(&self) -> usize {
+        if self.keeps_blocks() {
+            return whole::lines(self);
+        }
         let (form, run) = (&self.form, run(&self.form));
         let rest = self.cells() % run;
         self.cells() / run * lines(form, run) + lines(form, rest)
     }
 }
 
+/// Returns whether blocks take less memory as they are than their integers alone would take in cells.
+pub(super) const fn keeps_blocks(dtype: DType, form: &Form) -> bool {
+    form.bits as usize * form.block / 8 > dtype.size()
+}
+
 /// Returns the number of cells of a run; the last of a strip may have fewer.
 const fn run(form: &Form) -> usize {
     match form.scales {
-        Scales::Block => 2,
+        Scales::Block => 2 * form.block / GROUP,
         Scales::BlockMinimum => 1,
+        Scales::Exponent => 4,
         Scales::Group => 16,
         Scales::GroupMinimum => 8,
     }
@@ -88,11 +107,7 @@ const fn lines(form: &Form, cells: usize) -> usize {
 
 /// Returns the number of lines of the scales of a run of `cells` cells.
 const fn scale_lines(form: &Form, cells: usize) -> usize {
-    let blocks = match form.scales {
-        Scales::Block | Scales::BlockMinimum => cells,
-        Scales::Group | Scales::GroupMinimum => cells * GROUP / 256,
-    };
-    (blocks * stride(form)).div_ceil(size_of::<Line>())
+    (cells * GROUP / form.block * stride(form)).div_ceil(size_of::<Line>())
 }
 
 /// The runs of a strip: the bytes of the scales, and the cells.
@@ -128,10 +143,11 @@ impl<'a> Iterator for Runs<'a> {
 
 /// Returns the bytes of the scales of a block.
 const fn stride(form: &Form) -> usize {
-    let groups = 256 / form.group;
+    let groups = form.block / form.group;
     match form.scales {
         Scales::Block => HALVES,
         Scales::BlockMinimum => 2 * HALVES,
+        Scales::Exponent => BYTES,
         Scales::Group => HALVES + groups * BYTES,
         Scales::GroupMinimum if shares_bytes(form) => 2 * HALVES + groups * BYTES,
         Scales::GroupMinimum => 2 * HALVES + 2 * groups * BYTES,
@@ -146,30 +162,28 @@ pub(super) const fn shares_bytes(form: &Form) -> bool {
 /// Returns the positions of the scales of a group, given its number within its run.
 #[inline(always)]
 pub(super) const fn places(form: &Form, group: usize) -> Places {
-    let none = Places { scale: 0, minimum: 0, of_group: 0, minimum_of_group: 0 };
-    let groups = 256 / form.group;
+    let groups = form.block / form.group;
+    let (at, within) = (group / groups * stride(form), group % groups * BYTES);
+    let none = Places { scale: at, minimum: 0, of_group: 0, minimum_of_group: 0 };
     match form.scales {
-        Scales::Block | Scales::BlockMinimum => {
-            let at = group * stride(form);
-            Places { scale: at, minimum: at + HALVES, ..none }
-        }
-        Scales::Group => {
-            let at = group / groups * stride(form);
-            Places { scale: at, of_group: at + HALVES + group % groups * BYTES, ..none }
-        }
+        Scales::Block | Scales::Exponent => none,
+        Scales::BlockMinimum => Places { minimum: at + HALVES, ..none },
+        Scales::Group => Places { of_group: at + HALVES + within, ..none },
         Scales::GroupMinimum => {
-            let (at, within) = (group / groups * stride(form), group % groups * BYTES);
             let of_group = at + 2 * HALVES + within;
-            Places { scale: at, minimum: at + HALVES, of_group, minimum_of_group: of_group + groups * BYTES }
+            Places { minimum: at + HALVES, of_group, minimum_of_group: of_group + groups * BYTES, ..none }
         }
     }
 }
 
 at_each_isa! {
     /// Appends the lines of a strip. `rows` are the blocks of at most 16 rows; missing rows are zeros.
-    pub(super) fn pack(dtype: DType, shape: &Shape, rows: &[&[u8]], lines: &mut Vec<Line>) {
-        let form = &shape.form;
-        let (of_block, start) = (dtype.weights() / GROUP, lines.len());
+    pub(super) fn pack(shape: &Shape, rows: &[&[u8]], lines: &mut Vec<Line>) {
+        if shape.keeps_blocks() {
+            return whole::pack(shape, rows, lines);
+        }
+        let Shape { dtype, form, .. } = shape;
+        let (of_block, start) = (form.block / GROUP, lines.len());
         let mut cells = [[0u8; CELL]; 256 / GROUP];
         let mut parts = Parts::default();
         lines.reserve(shape.lines());
@@ -180,7 +194,7 @@ at_each_isa! {
             for cell in (first..last).step_by(of_block) {
                 let scales = bytemuck::cast_slice_mut(&mut lines[at..]);
                 for (lane, row) in rows.iter().enumerate() {
-                    parts.read(dtype, &row[cell / of_block * dtype.size()..][..dtype.size()]);
+                    parts.read(*dtype, &row[cell / of_block * dtype.size()..][..dtype.size()]);
                     put_integers(&parts, lane, &mut cells[..of_block]);
                     put_scales(form, (cell - first) * GROUP / form.group, lane, &parts, scales);
                 }
@@ -193,7 +207,7 @@ at_each_isa! {
 
 /// Stores the integers of a block of one row.
 #[inline(always)]
-fn put_integers(parts: &Parts, lane: usize, cells: &mut [[u8; CELL]]) {
+pub(super) fn put_integers(parts: &Parts, lane: usize, cells: &mut [[u8; CELL]]) {
     for (cell, integers) in cells.iter_mut().zip(parts.integers.as_chunks::<GROUP>().0) {
         for (vector, quad) in cell.as_chunks_mut::<64>().0.iter_mut().zip(integers.as_chunks::<QUAD>().0) {
             vector[lane * QUAD..][..QUAD].copy_from_slice(quad);
@@ -206,16 +220,23 @@ fn put_integers(parts: &Parts, lane: usize, cells: &mut [[u8; CELL]]) {
 fn put_scales(form: &Form, first: usize, lane: usize, parts: &Parts, out: &mut [u8]) {
     let at = places(form, first);
     let mut put_half = |at: usize, bits: u16| out[at + 2 * lane..][..2].copy_from_slice(&bits.to_ne_bytes());
-    put_half(at.scale, parts.scale);
     match form.scales {
-        Scales::Block | Scales::Group => {}
-        Scales::BlockMinimum => put_half(at.minimum, parts.minimum),
-        Scales::GroupMinimum => put_half(at.minimum, parts.minimum ^ 0x8000),
+        Scales::Block => return put_half(at.scale, parts.scale),
+        Scales::BlockMinimum => {
+            put_half(at.scale, parts.scale);
+            return put_half(at.minimum, parts.minimum);
+        }
+        Scales::Exponent => {
+            out[at.scale + lane] = parts.scale as u8;
+            return;
+        }
+        Scales::Group => put_half(at.scale, parts.scale),
+        Scales::GroupMinimum => {
+            put_half(at.scale, parts.scale);
+            put_half(at.minimum, parts.minimum ^ 0x8000);
+        }
     }
-    if matches!(form.scales, Scales::Block | Scales::BlockMinimum) {
-        return;
-    }
-    for of_block in 0..256 / form.group {
+    for of_block in 0..form.block / form.group {
         let at = places(form, first + of_block);
         let (scale, minimum) = (parts.scales[of_block] as u8, parts.minimums[of_block]);
         if shares_bytes(form) {
@@ -237,6 +258,7 @@ fn scales(form: &Form, bytes: &[u8], group: usize, lane: usize) -> (f32, f32) {
     match form.scales {
         Scales::Block => (half(places.scale), 0.0),
         Scales::BlockMinimum => (half(places.scale), half(places.minimum)),
+        Scales::Exponent => (power(bytes[places.scale + lane]), 0.0),
         Scales::Group => (half(places.scale) * f32::from(of_group() as i8), 0.0),
         Scales::GroupMinimum => {
             let (scale, minimum) = match shares_bytes(form) {
@@ -250,6 +272,9 @@ fn scales(form: &Form, bytes: &[u8], group: usize, lane: usize) -> (f32, f32) {
 
 /// Writes the weights of some rows of a strip: rows x inputs.
 pub(super) fn weights(shape: &Shape, strip: &[Line], rows: Range<usize>, out: &mut [f32]) {
+    if shape.keeps_blocks() {
+        return whole::weights(shape, strip, rows, out);
+    }
     let form = &shape.form;
     let mut values = [0u8; CELL];
     let mut column = 0;
@@ -279,7 +304,7 @@ fn weight(form: &Form, integer: u8, scale: f32, minimum: f32) -> f32 {
         None => i32::from(integer) - bias(form),
     };
     match form.scales {
-        Scales::Block | Scales::Group => scale * value as f32,
+        Scales::Block | Scales::Exponent | Scales::Group => scale * value as f32,
         Scales::BlockMinimum | Scales::GroupMinimum => scale * value as f32 + minimum,
     }
 }

@@ -5,9 +5,8 @@ use half::f16;
 use impasto_core::blocks::dequantize;
 use impasto_core::rng::SplitMix64;
 
-/// The dtypes that can be packed.
 fn dtypes() -> impl Iterator<Item = DType> {
-    DType::BLOCKS.into_iter().filter(|&dtype| BlockMatrix::packs(dtype))
+    DType::BLOCKS.into_iter()
 }
 
 /// Random blocks whose scales and minimums are finite.
@@ -19,12 +18,25 @@ fn blocks(dtype: DType, count: usize, rng: &mut SplitMix64) -> Vec<u8> {
         DType::Q2K => &[80, 82],
         DType::Q3K => &[108],
         DType::Q6K => &[208],
+        DType::Tq1_0 => &[52],
+        DType::Tq2_0 => &[64],
+        DType::Iq1M | DType::Mxfp4 => &[],
         _ => &[0],
     };
     for block in bytes.chunks_exact_mut(dtype.size()) {
+        let scale = |rng: &mut SplitMix64| f16::from_f64((rng.next_f64() - 0.3) * 0.01);
         for &at in halves {
-            let scale = f16::from_f64((rng.next_f64() - 0.3) * 0.01);
-            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            block[at..at + 2].copy_from_slice(&scale(rng).to_le_bytes());
+        }
+        match dtype {
+            // The smallest power is subnormal.
+            DType::Mxfp4 => block[0] = [0, 1, 2, 118, 119, 120, 121, 122][usize::from(block[0] % 8)],
+            DType::Iq1M => {
+                let scale = scale(rng).to_bits();
+                let part = |i: usize| (scale >> (4 * i) & 15) as u8 * 16;
+                (0..4).for_each(|i| block[49 + 2 * i] = block[49 + 2 * i] & 15 | part(i));
+            }
+            _ => {}
         }
     }
     bytes

@@ -16,6 +16,17 @@ fn quad(q: &[i8; QUAD]) -> __m256i {
     _mm256_set1_epi32(i32::from_ne_bytes(bytemuck::cast(*q)))
 }
 
+/// Converts exponents plus 128 to powers of two.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn powers(exponents: __m256i) -> __m256 {
+    let one = _mm256_set1_epi32(1);
+    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(exponents, one));
+    // 2^-128 or 2^-127, which are subnormal.
+    let least = _mm256_slli_epi32::<21>(_mm256_add_epi32(_mm256_min_epi32(exponents, one), one));
+    _mm256_castsi256_ps(_mm256_max_epi32(normal, least))
+}
+
 lanes! {
     /// AVX2, FMA and F16C.
     Avx2, "avx2,fma,f16c", "avx2" && "fma" && "f16c";
@@ -68,6 +79,11 @@ lanes! {
         let bytes = _mm_and_si128(moved, _mm_set1_epi8(15));
         let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
         [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+    }
+
+    fn powers(from: &[u8; STRIP]) -> Floats {
+        let bytes = _mm_loadu_si128(from.as_ptr().cast());
+        [powers(_mm256_cvtepu8_epi32(bytes)), powers(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)))]
     }
 
     fn unpack(cell: &[Line], width: u8) -> [Ints; VECTORS] {

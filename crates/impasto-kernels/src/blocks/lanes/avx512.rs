@@ -40,6 +40,14 @@ lanes! {
         _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(15)))
     }
 
+    fn powers(from: &[u8; STRIP]) -> __m512 {
+        let (one, exponents) = (_mm512_set1_epi32(1), _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())));
+        let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(exponents, one));
+        // 2^-128 or 2^-127, which are subnormal.
+        let least = _mm512_slli_epi32::<21>(_mm512_add_epi32(_mm512_min_epi32(exponents, one), one));
+        _mm512_castsi512_ps(_mm512_max_epi32(normal, least))
+    }
+
     fn unpack(cell: &[Line], width: u8) -> [__m512i; VECTORS] {
         assert!(matches!(width, 1..=8) && cell.len() == usize::from(width));
         avx512::unpack(cell.as_ptr(), width)

@@ -48,6 +48,8 @@ pub(super) trait Lanes: Copy {
     fn signed(self, from: &[u8; STRIP]) -> Self::Floats;
     /// Converts unsigned bytes: their low halves, or their high halves.
     fn nibbles(self, from: &[u8; STRIP], high: bool) -> Self::Floats;
+    /// Converts exponents plus 128 to powers of two.
+    fn powers(self, from: &[u8; STRIP]) -> Self::Floats;
     /// Unpacks a cell, which has `width` lines, 1 to 8.
     fn unpack(self, cell: &[Line], width: u8) -> [Self::Ints; VECTORS];
     /// Returns the entries of a table whose indices are the bytes of `v`, which are below 16.

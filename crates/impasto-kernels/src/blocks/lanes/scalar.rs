@@ -1,6 +1,7 @@
 //! Portable lanes, which are the reference for the others.
 
 use half::f16;
+use impasto_core::blocks::apart::power;
 
 use super::{Lanes, OnLanes};
 use crate::packed::cell::{self, CELL, Line, QUAD, STRIP, VECTORS};
@@ -62,6 +63,10 @@ impl Lanes for Scalar {
 
     fn nibbles(self, from: &[u8; STRIP], high: bool) -> Floats {
         from.map(|b| f32::from(if high { b >> 4 } else { b & 15 }))
+    }
+
+    fn powers(self, from: &[u8; STRIP]) -> Floats {
+        from.map(power)
     }
 
     fn unpack(self, cell: &[Line], width: u8) -> [Ints; VECTORS] {
