@@ -4,7 +4,7 @@ import math
 import struct
 
 from minimal_encoder import Coder, File, coded_file, explicit, same, varint
-from naive_container import EXACT, FLOAT, HEAD, LATTICE, REFINEMENT, STORED, ZSTD
+from naive_container import EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, ZSTD
 from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
 
 BROKEN = {}  # by name
@@ -246,6 +246,35 @@ def spoil_escape(j, states, words, escapes):
         escapes[first] = varint(2 ** 32)
 
 
+def of_blocks(dtype="F32", cols=64, tile_cols=64, code=103, plane=0, heads=bytes(range(68)), rest=b""):
+    """A file with one tensor of blocks above a lattice: in both layers a head, then the tiles."""
+    base = Coder(LATTICE, dtype, 2, cols, step=0.5)
+    file = coded_file(base, [[0] * cols] * 2, 2, tile_cols)
+    head = Coder(EXACT, dtype, 2, cols, shape=255, tables={0: NARROW}).head
+    file.unit(0, 0, HEAD, bytes([OF_BLOCKS, 255, plane, 0, code]) + head[4:], layer=1)
+    content = frame(b"\x20" + bytes([len(heads)]), heads)
+    for tile in range(cols // tile_cols):
+        file.unit(0, tile, OF_BLOCKS, struct.pack("<I", len(content)) + content + rest, layer=1)
+    return file
+
+
+def broken_blocks():
+    put(BROKEN, "5.1-heads-of-blocks-too-short", of_blocks(heads=bytes(67)))
+    put(BROKEN, "5.3-layer-of-blocks-of-f16", of_blocks(dtype="F16"))
+    put(BROKEN, "6-dtype-of-blocks-without-blocks", of_blocks(code=1))
+    put(BROKEN, "6-plane-of-blocks", of_blocks(plane=1))
+    file = of_blocks()
+    file.units[1][2] = OF_BLOCKS
+    put(BROKEN, "12.1-blocks-in-layer-0", file)
+    file = of_blocks()
+    for unit in file.units[2:]:
+        file.unit(*unit[:3], unit[6], layer=2)
+    put(BROKEN, "12.2-above-blocks", file)
+    put(BROKEN, "16.1-columns-in-part", of_blocks(code=76))
+    put(BROKEN, "16.1-tiles-in-part", of_blocks(cols=512, tile_cols=128, code=76))
+    put(BROKEN, "16.2-bytes-left-over", of_blocks(rest=b"\0"))
+
+
 def broken_codings():
     def zstd(name, content):
         file = File()
@@ -306,7 +335,7 @@ def broken_codings():
             content = content[:at] + new + content[at + length:]
         replace(file, 0, content)
         put(BROKEN, name, file)
-    head("6-kind-7", floats(), (0, 1, b"\7"))
+    head("6-kind-8", floats(), (0, 1, b"\x08"))
     head("6-shape-5", floats(), (1, 1, b"\5"))
     head("6-plane-of-a-float", floats(), (2, 1, b"\7"))
     head("6-plane-21", lattice(), (2, 1, b"\x15"))

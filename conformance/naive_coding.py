@@ -5,8 +5,8 @@ import math
 import re
 import struct
 
-from naive_container import (EXACT, FLOAT, FLOATS, LATTICE, REFINEMENT, ZSTD, Bits, Broken, Reader, ceil_div,
-                             check_dtype, fields, need, unzigzag)
+from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits, Broken,
+                             Reader, ceil_div, check_dtype, fields, need, unzigzag)
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
 MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
@@ -96,7 +96,7 @@ class Each(list):
         return set(self)
 
 
-TABLES = {FLOAT: 4, LATTICE: 24, REFINEMENT: 24, EXACT: 32}  # 6.2
+TABLES = {FLOAT: 4, LATTICE: 24, REFINEMENT: 24, EXACT: 32, OF_BLOCKS: 32}  # 6.2
 
 
 class Head:
@@ -105,17 +105,22 @@ class Head:
         self.what = head.what
         self.kind, shape, self.plane, flags = head.u8(), head.u8(), head.u8(), head.u8()
         need(self.kind in TABLES, "6", f"{head.what} has kind {self.kind}")
-        need((unit.layer > 0) == (self.kind in (REFINEMENT, EXACT)), "6",
+        need((unit.layer > 0) == (self.kind in ABOVE), "6",
              f"{head.what} has kind {self.kind} in layer {unit.layer}")
         check_dtype(obj, self.kind)
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
-        planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0]}.get(self.kind, range(21))
+        planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
         need(flags & ~{LATTICE: 7, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
         self.offset, self.row_steps, self.column_steps = 0, Same(0), Same(0)
         if self.kind == REFINEMENT:
             self.factor = head.u8()
             need(2 <= self.factor <= 64, "6", f"{head.what} has factor {self.factor}")
+        if self.kind == OF_BLOCKS:
+            code = head.u8()
+            need(code in BLOCKS, "6", f"{head.what} has blocks of dtype {code}")
+            self.blocks = BLOCKS[code]
+            need(obj.cols % self.blocks[2] == 0, "16.1", f"{obj.name!r} is not whole blocks")
         if self.kind in (LATTICE, REFINEMENT):
             self.step = head.number("f")
             need(math.isfinite(self.step) and self.step > 0, "6", f"the step of {head.what} is {self.step}")
@@ -139,8 +144,8 @@ class Head:
             self.classes = [(tables[t % 4], 0, 4 * (t >> 2) - 48) for t in range(1024)]
             return
         self.classes = []
-        for t in range({LATTICE: 44, REFINEMENT: 24, EXACT: 32}[self.kind]):  # 7.3, 10.1, 13.2, 14.2
-            b = {LATTICE: max(0, (t >> 2) - 5), REFINEMENT: 0, EXACT: max(0, (t + 1 >> 2) - 3)}[self.kind]
+        for t in range({LATTICE: 44, REFINEMENT: 24}.get(self.kind, 32)):  # 7.3, 10.1, 13.2, 14.2, 16.4
+            b = {LATTICE: max(0, (t >> 2) - 5), REFINEMENT: 0}.get(self.kind, max(0, (t + 1 >> 2) - 3))
             table = tables[t - 4 * b if self.kind == LATTICE else t]
             self.classes.append((table, b, -31 * 2 ** b - (2 ** b >> 1)))
 

@@ -2,7 +2,8 @@
 """A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
 
 `naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
-to 14, `naive_tokenizer` clause 15, all in its order; numbers in comments are clauses. README.md describes the output.
+to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, all in its order; numbers in comments are clauses.
+README.md describes the output.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 from naive_coding import Head, read_shapes
-from naive_container import ASSET, EXACT, HEAD, Broken, need, read_file
+from naive_container import ASSET, HEAD, LATTICE, OF_BLOCKS, Broken, need, read_file
 from naive_layers import band_level, read_layers, tile_layers
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
@@ -25,13 +26,12 @@ def read_object_bytes(obj, data, shapes):
     """The bytes of an object that is not tied, or why there are none: "absent" or "unreadable"."""
     base = [unit for unit in obj.units.values() if unit.layer == 0]
     state = None
-    if any(unit.mode > EXACT for unit in base):  # 3.6.1
+    if any(unit.mode > OF_BLOCKS for unit in base):  # 3.6.1
         state = "unreadable"
     elif not all(unit.present for unit in base):  # 2.5
         state = "absent"
     size = obj.rows * obj.cols * obj.size
     need(size <= MEMORY_LIMIT, "11.1", f"{obj.name!r} has {size} bytes, over this decoder's limit")
-    out = bytearray(0 if state else size)
 
     def read(unit):
         content = data[unit.start:unit.start + unit.length]
@@ -41,17 +41,25 @@ def read_object_bytes(obj, data, shapes):
     heads = {layer: Head(obj, unit, read(unit), shapes)
              for (layer, is_head, _), unit in obj.units.items() if is_head and unit.present}
     levels = [band_level(obj, band) for band in range(obj.tiles // max(1, obj.tiles_across))]
+    of_blocks = next((layer for layer, head in heads.items() if head.kind == OF_BLOCKS), None)
+    obj.shown, weights, element = obj.dtype or "", 1, obj.size
+    if of_blocks and all(level == of_blocks for level in levels) and all(u.mode in (HEAD, LATTICE) for u in base):
+        obj.shown, element, weights = heads[of_blocks].blocks  # the blocks, instead of their weights
+    elif of_blocks:
+        levels = [min(level, of_blocks - 1) for level in levels]
+    row_bytes = obj.cols // weights * element
+    out = bytearray(0 if state else obj.rows * row_bytes)
     for unit in sorted(base, key=lambda unit: unit.number):
-        if not unit.present or unit.mode == HEAD or unit.mode > EXACT:
+        if not unit.present or unit.mode == HEAD or unit.mode > OF_BLOCKS:
             continue
         units = tile_layers(obj, unit.tile)
         layers = read_layers(obj, units, [read(unit) for unit in units], heads)
         if state is None:
-            row0, col0, _, width = obj.tile_box(unit.tile)
+            row0, col0, _, _ = obj.tile_box(unit.tile)
             level = levels[unit.tile // obj.tiles_across] if len(layers) > 1 else 0
             for r, row in enumerate(layers[level], row0):
-                start = (r * obj.cols + col0) * obj.size
-                out[start:start + width * obj.size] = row
+                start = r * row_bytes + col0 // weights * element
+                out[start:start + len(row)] = row
     return state or bytes(out)
 
 
@@ -83,6 +91,8 @@ def decode(data, allow_expansion=False):
             content = NO_ZSTD
         if obj in sources:
             kept[obj] = content
+        if obj.tied:
+            obj.shown = obj.tied.shown
         yield obj, content
 
 
@@ -103,7 +113,7 @@ def main(arguments=None):
             if obj.cls == ASSET:
                 print("asset", safe(obj.name, "/"), len(content), digest)
             else:
-                dtype = obj.dtype if obj.type is None else f"{obj.dtype}:{safe(obj.type, '/')}"
+                dtype = obj.shown if obj.type is None else f"{obj.dtype}:{safe(obj.type, '/')}"
                 print(safe(obj.name, "/"), dtype, "x".join(map(str, obj.dims)) or "scalar", digest)
             if options.output:
                 folder = options.output / "assets" if obj.cls == ASSET else options.output

@@ -1,9 +1,10 @@
-"""Clauses 12 to 14 of docs/SPEC.md: layers that refine the tiles of layer 0."""
+"""Clauses 12 to 14 and 16 of docs/SPEC.md: layers that refine the tiles of layer 0."""
 
 import struct
 
+from naive_blocks import block_rows
 from naive_coding import clamp, join_plane, lattice_rows, pack_bits, read_coded, read_tile, signed
-from naive_container import FLOATS, LATTICE, REFINEMENT
+from naive_container import EXACT, FLOATS, LATTICE, REFINEMENT
 
 
 # ---------------------------------------------------------------------------------------------------------- 12 Layers
@@ -26,7 +27,8 @@ def band_level(obj, band):
 
 
 def read_layers(obj, units, contents, heads):
-    """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements."""
+    """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements; of its
+    blocks in a layer of blocks."""
     rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):
@@ -34,8 +36,10 @@ def read_layers(obj, units, contents, heads):
         if unit.mode == REFINEMENT:
             z = refined(obj, unit, head, content, z)
             rows = lattice_rows(obj, unit, heads[0], head, z, "12.4")
-        else:
+        elif unit.mode == EXACT:
             rows = exact_rows(obj, unit, head, content, z, rows)
+        else:
+            rows = block_rows(obj, unit, head, content, rows)
         levels.append(rows)
     return levels
 

@@ -472,7 +472,35 @@ fn layers(folder: &Path) -> Done {
         units.push((Mode::EXACT, exact.to_bytes(), unit));
         put(folder, dtype.name(), &layers_input(dtype, &place, &units))?;
     }
+    for blocks in [DType::Q4_1, DType::Q5_0, DType::Iq4Nl] {
+        blocks_over_a_lattice(folder, blocks)?;
+    }
     Ok(())
+}
+
+/// A tile of blocks.
+fn blocks_over_a_lattice(folder: &Path, dtype: DType) -> Done {
+    let place = Place { rows: 1..4, columns: 32..96 };
+    let n = place.elements();
+    let header = |body, shape, class| TensorHeader {
+        shape,
+        plane: 0,
+        row_classes: IndexArray::Constant(class),
+        column_classes: IndexArray::Constant(3),
+        body,
+    };
+    let steps = Steps { step: 0.25, offset: 7, rows: None, columns: None };
+    let base = header(Body::Lattice(steps), Shape::Parametric(1), 9);
+    let tables = parametric(Kind::Lattice, 2).unwrap_or_default().into_iter().cycle();
+    let tables = Shape::Explicit(tables.take(Kind::Exact.tables()).collect());
+    let top = header(Body::Blocks(dtype), tables, 4 * 127);
+    let z: Vec<i32> = noise(n).iter().map(|&b| i32::from(b as i8) >> 4).collect();
+    let blocks: Vec<u8> = noise(n / dtype.weights() * dtype.size()).iter().map(|b| b & 0xBB).collect();
+    let base_unit = TileEncoder::new(&base, 2).lattice(&place, &z).ok_or("no code")?;
+    let below: Vec<f32> = z.iter().map(|&z| 0.25 * z as f32).collect();
+    let unit = TileEncoder::new(&top, 1).blocks(&place, &below, &blocks, 1)?.ok_or("no code")?;
+    let units = [(Mode::LATTICE, base.to_bytes(), base_unit), (Mode::BLOCKS, top.to_bytes(), unit)];
+    put(folder, dtype.name(), &layers_input(DType::F32, &place, &units))
 }
 
 fn entropy(folder: &Path) -> Done {

@@ -60,6 +60,8 @@ pub enum Body {
     Refinement(Refinement),
     /// No further fields.
     Exact,
+    /// The dtype of the blocks.
+    Blocks(DType),
 }
 
 /// The tensor header of one layer of a tensor, coded as a matrix of `rows` x `columns`.
@@ -78,13 +80,21 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// Returns the kind of the tiles that use this tensor header.
+    /// Returns the mode of the tiles that use this tensor header.
+    pub fn mode(&self) -> Mode {
+        match self.body {
+            Body::Blocks(_) => Mode::BLOCKS,
+            _ => self.kind().mode(),
+        }
+    }
+
+    /// Returns the kind of the values of these tiles.
     pub fn kind(&self) -> Kind {
         match self.body {
             Body::Float => Kind::Float,
             Body::Lattice(_) => Kind::Lattice,
             Body::Refinement(_) => Kind::Refinement,
-            Body::Exact => Kind::Exact,
+            Body::Exact | Body::Blocks(_) => Kind::Exact,
         }
     }
 
@@ -101,7 +111,7 @@ impl TensorHeader {
         match &self.body {
             Body::Lattice(steps) => Some((steps.step, steps.offset)),
             Body::Refinement(refinement) => Some((refinement.step, refinement.offset)),
-            Body::Float | Body::Exact => None,
+            Body::Float | Body::Exact | Body::Blocks(_) => None,
         }
     }
 
@@ -119,7 +129,7 @@ impl TensorHeader {
     /// # Errors
     /// The first field that violates SPEC 6.
     pub fn check(&self, dtype: DType) -> Result<(), CodecError> {
-        check_plane(self.kind(), dtype, self.plane)?;
+        check_plane(self.mode(), dtype, self.plane)?;
         if let Some((step, offset)) = self.step() {
             check_step(step)?;
             if offset > MAX_OFFSET {
@@ -134,6 +144,7 @@ impl TensorHeader {
                 }
                 check_row_steps(steps.step, steps.rows.as_ref(), "10.3")?;
             }
+            Body::Blocks(blocks) => check_blocks(*blocks)?,
             Body::Float | Body::Exact => {}
         }
         let tables = self.tables();
@@ -190,9 +201,12 @@ impl TensorHeader {
         let flag = |bit: u8, present: bool| if present { bit } else { 0 };
         let flags =
             flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some()) | flag(OFFSET, offset != 0);
-        let mut out = vec![self.kind().mode().0, shape, self.plane, flags];
+        let mut out = vec![self.mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
+        }
+        if let Body::Blocks(dtype) = self.body {
+            out.push(dtype as u8);
         }
         if let Some((step, _)) = self.step() {
             out.extend(step.to_le_bytes());
@@ -217,11 +231,14 @@ impl TensorHeader {
     pub fn read(bytes: &[u8], dtype: DType, rows: u64, columns: u64) -> Result<TensorHeader, CodecError> {
         let mut rest = bytes;
         let [kind, shape, plane, flags] = take(&mut rest, "tensor header")?;
-        let kind = Kind::from_mode(Mode(kind)).ok_or(field("kind", kind, "it must be 3 to 6"))?;
-        check_plane(kind, dtype, plane)?;
+        let mode = Mode(kind);
+        let of_mode = Kind::from_mode(if mode == Mode::BLOCKS { Mode::EXACT } else { mode });
+        let kind = of_mode.ok_or(field("kind", kind, "it must be 3 to 7"))?;
+        check_plane(mode, dtype, plane)?;
         if flags & !meaningful(kind) != 0 {
             return Err(field("flags", flags, "an undefined bit is set"));
         }
+        let blocks = if mode == Mode::BLOCKS { Some(read_blocks(&mut rest, columns)?) } else { None };
         let factor = if kind == Kind::Refinement { read_factor(&mut rest)? } else { 0 };
         let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
         let offset = if flags & OFFSET != 0 { read_offset(&mut rest)? } else { 0 };
@@ -236,7 +253,7 @@ impl TensorHeader {
                 Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps })
             }
             Kind::Refinement => Body::Refinement(Refinement { factor, step, offset }),
-            Kind::Exact => Body::Exact,
+            Kind::Exact => blocks.map_or(Body::Exact, Body::Blocks),
         };
         let shape = match shape {
             EXPLICIT => Shape::Explicit(read_explicit(kind, &mut rest)?),
@@ -263,18 +280,20 @@ fn meaningful(kind: Kind) -> u8 {
     }
 }
 
-fn check_plane(kind: Kind, dtype: DType, plane: u8) -> Result<(), CodecError> {
-    let unfit = CodecError::ModeDtype { mode: kind.mode(), dtype };
-    if kind == Kind::Float {
+fn check_plane(mode: Mode, dtype: DType, plane: u8) -> Result<(), CodecError> {
+    let unfit = CodecError::ModeDtype { mode, dtype };
+    if mode == Mode::FLOAT {
         return match dtype.float_layout() {
             None => Err(unfit),
             Some(layout) if u32::from(plane) == layout.mantissa - 1 => Ok(()),
             Some(_) => Err(field("plane", plane, "it must be one less than the mantissa bits of the dtype")),
         };
     }
-    match kind {
+    match mode {
+        Mode::BLOCKS if dtype != DType::F32 => Err(unfit),
+        Mode::BLOCKS if plane != 0 => Err(field("plane", plane, "it must be 0 in kind blocks")),
         _ if !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16) => Err(unfit),
-        Kind::Refinement if plane != 0 => Err(field("plane", plane, "it must be 0 in a refinement")),
+        Mode::REFINEMENT if plane != 0 => Err(field("plane", plane, "it must be 0 in a refinement")),
         _ if plane > MAX_PLANE => Err(field("plane", plane, "it must be at most 20")),
         _ => Ok(()),
     }
@@ -316,6 +335,23 @@ fn check_step_indices(array: &IndexArray) -> Result<(), CodecError> {
 fn read_factor(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     let [factor] = take(bytes, "factor")?;
     check_factor(factor).map(|()| factor)
+}
+
+fn check_blocks(dtype: DType) -> Result<(), CodecError> {
+    let rule = "it must be the code of a block dtype";
+    if dtype.is_block() { Ok(()) } else { Err(field("blocks", dtype as u8, rule)) }
+}
+
+/// Reads the dtype of blocks, of which the columns must be a whole number.
+fn read_blocks(bytes: &mut &[u8], columns: u64) -> Result<DType, CodecError> {
+    let [code] = take(bytes, "blocks")?;
+    let dtype = DType::from_code(code).filter(|dtype| dtype.is_block());
+    let dtype = dtype.ok_or(field("blocks", code, "it must be the code of a block dtype"))?;
+    if !columns.is_multiple_of(dtype.weights() as u64) {
+        let rule = "they must be whole blocks";
+        return Err(CodecError::Field { field: "columns", value: columns, rule, clause: "16.1" });
+    }
+    Ok(dtype)
 }
 
 fn read_step(bytes: &mut &[u8]) -> Result<f32, CodecError> {

@@ -1,9 +1,10 @@
 //! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice.
 //!
 //! This crate knows neither files nor models: it turns a tile of a matrix into the bytes of a unit, and back. The
-//! format is defined by `docs/SPEC.md`, clauses 5 to 10 and 12 to 14; modules use its terms.
+//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14 and 16; modules use its terms.
 
 pub mod bits;
+pub mod blocks;
 mod bytes;
 pub mod class;
 mod error;

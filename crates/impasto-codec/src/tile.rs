@@ -1,5 +1,6 @@
-//! Tiles: coding a rectangle of a matrix to the bytes of a unit, and decoding it (SPEC 5, 8, 12 to 14).
+//! Tiles: coding a rectangle of a matrix to the bytes of a unit, and decoding it (SPEC 5, 8, 12 to 14, 16).
 
+mod blocks;
 mod coded;
 mod decode;
 mod encode;

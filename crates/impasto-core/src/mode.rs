@@ -24,8 +24,11 @@ impl Mode {
     /// The original bits, coded given the integers of the layer below; needs a tensor header.
     pub const EXACT: Mode = Mode(6);
 
+    /// The original blocks of a block dtype, coded given the weights of the layer below; needs a tensor header.
+    pub const BLOCKS: Mode = Mode(7);
+
     /// The modes of this version with their names; the index is the number of the mode.
-    pub const KNOWN: [(Mode, &str); 7] = [
+    pub const KNOWN: [(Mode, &str); 8] = [
         (Mode::STORED, "stored"),
         (Mode::ZSTD, "zstd"),
         (Mode::TENSOR_HEADER, "tensor header"),
@@ -33,6 +36,7 @@ impl Mode {
         (Mode::LATTICE, "lattice"),
         (Mode::REFINEMENT, "refinement"),
         (Mode::EXACT, "exact"),
+        (Mode::BLOCKS, "blocks"),
     ];
 
     /// Returns the name, or `None` if this version does not define the mode.
@@ -52,7 +56,12 @@ impl Mode {
 
     /// Returns whether a tile in this mode refines another, and so occurs only in layers above 0 (SPEC 12.1).
     pub fn is_above(self) -> bool {
-        matches!(self, Mode::REFINEMENT | Mode::EXACT)
+        matches!(self, Mode::REFINEMENT) || self.is_exact_layer()
+    }
+
+    /// Returns whether a tile in this mode gives the bits of the checkpoint, on top of other layers.
+    pub fn is_exact_layer(self) -> bool {
+        matches!(self, Mode::EXACT | Mode::BLOCKS)
     }
 }
 
@@ -74,7 +83,7 @@ mod tests {
         for (i, (mode, name)) in Mode::KNOWN.into_iter().enumerate() {
             assert_eq!((usize::from(mode.0), mode.to_string().as_str()), (i, name));
         }
-        assert_eq!(Mode(7).name(), None);
+        assert_eq!(Mode(8).name(), None);
         assert_eq!(Mode(255).to_string(), "255");
     }
 }

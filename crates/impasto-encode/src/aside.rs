@@ -32,7 +32,7 @@ pub struct TileRow {
 impl TileRow {
     /// Returns the number of lossy layers above the base.
     fn lossy(&self) -> usize {
-        let exact = |units: &[Unit]| units.iter().any(|unit| unit.mode == Mode::EXACT);
+        let exact = |units: &[Unit]| units.iter().any(|unit| unit.mode.is_exact_layer());
         self.layers.iter().take_while(|units| !exact(units)).count()
     }
 }

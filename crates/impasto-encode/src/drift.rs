@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use impasto_checkpoint::Change;
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Frame, Walk};
 use impasto_model::{Failure, ModelError, WeightSource};
@@ -131,8 +132,9 @@ fn coded_weights(
     group: Option<&Group>,
 ) -> Result<Option<Vec<f32>>, EncodeError> {
     let inputs = &planner.inputs;
-    let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
+    let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.hf_name == name) else { return Ok(None) };
     let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
+    let change = inputs.tensors[tensor].rows;
     let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
     // The steps stay those of the statistics, since the file will have them.
     let grid = lossy.grid(step);
@@ -142,5 +144,10 @@ fn coded_weights(
     }
     let weights = lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid);
     inputs.release(tensor);
-    Ok(Some(weights))
+    let columns = lossy.matrix.columns;
+    if change == Change::None {
+        return Ok(Some(weights));
+    }
+    let row = |r: usize| &weights[change.gguf_row(r as u64) as usize * columns..][..columns];
+    Ok(Some((0..lossy.matrix.rows).flat_map(row).copied().collect()))
 }

@@ -74,11 +74,6 @@ pub enum EncodeError {
         /// Largest number of lossy layers.
         most: usize,
     },
-    /// An exact layer on a GGUF. Lossy coding changes its blocks to floats and the order of its rows.
-    #[error(
-        "no layer on top of lossy ones can restore a GGUF, because they translate its blocks: use --lossless, or omit the layer `lossless`"
-    )]
-    ExactGguf,
     /// The file would violate the format.
     #[error("cannot lay out the file: {0}")]
     Layout(String),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
+use impasto_core::DType;
 
 use crate::error::EncodeError;
 use crate::feedback::Feedback;
@@ -21,6 +22,8 @@ use crate::statistics::Statistics;
 pub struct Inputs<'a> {
     checkpoint: &'a Checkpoint,
     statistics: Option<&'a Statistics>,
+    /// Whether the file restores every bit of the checkpoint.
+    pub is_exact: bool,
     /// In the order of the file.
     pub tensors: Vec<Tensor<'a>>,
     /// The scales of each tensor that has a float layout, is large enough and not tied.
@@ -69,7 +72,13 @@ impl<'a> Inputs<'a> {
         statistics: Option<&'a Statistics>,
     ) -> Result<Self, EncodeError> {
         let lossless = options.target == Target::Lossless;
-        let tensors = tensors(checkpoint, lossless)?;
+        let is_exact = options.is_exact();
+        let mut tensors = tensors(checkpoint, is_exact)?;
+        if options.layers.exact {
+            // Their lower layers are floats.
+            let blocks = tensors.iter_mut().filter(|tensor| tensor.dtype.is_block());
+            blocks.for_each(|tensor| tensor.dtype = DType::F32);
+        }
         let scale = |tensor: &Tensor| {
             let matrix = tensor.matrix(checkpoint);
             let floats = matrix.dtype.float_layout().is_some() && matrix.len() >= LEAST_WEIGHTS;
@@ -77,7 +86,7 @@ impl<'a> Inputs<'a> {
             checkpoint.release(tensor.info);
             scales
         };
-        let scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
+        let mut scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
         let metrics = if lossless {
             vec![]
         } else {
@@ -85,11 +94,14 @@ impl<'a> Inputs<'a> {
             let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
+        if options.layers.exact {
+            keep_blocks(&mut tensors, &mut scales, &metrics);
+        }
         let metric = |i: usize| metrics.get(i).and_then(Option::as_ref);
         let entries = tensors.iter().zip(&scales).enumerate();
         let entries: Vec<_> = entries.map(|(i, (tensor, scales))| (tensor, scales.as_ref(), metric(i))).collect();
         let feedbacks = Feedbacks::new(statistics, memory::room(&entries, options)?);
-        Ok(Inputs { checkpoint, statistics, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
+        Ok(Inputs { checkpoint, statistics, is_exact, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
     }
 
     /// Returns the number of tensors.
@@ -153,6 +165,16 @@ impl<'a> Inputs<'a> {
             None => self.tensors[*i].same_as.is_none() && has_non_finite(&self.matrix(*i)),
         };
         (0..self.len()).filter(holds).map(|i| self.tensors[i].name.clone()).collect()
+    }
+}
+
+/// Turns the tensors that have no lower layers back into blocks, and those that are tied to them.
+fn keep_blocks(tensors: &mut [Tensor], scales: &mut [Option<Scales>], metrics: &[Option<Metric>]) {
+    let keeps: Vec<bool> = tensors.iter().enumerate().map(|(i, t)| metrics[t.same_as.unwrap_or(i)].is_none()).collect();
+    for ((tensor, scales), keeps) in tensors.iter_mut().zip(scales).zip(keeps) {
+        if keeps && tensor.is_of_blocks() {
+            (tensor.dtype, *scales) = (tensor.info.dtype, None);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use impasto_checkpoint::{Checkpoint, CheckpointError, Format};
+use impasto_checkpoint::{Checkpoint, CheckpointError};
 use impasto_core::files::TemporaryFolder;
 
 use crate::calibrate::model_hash;
@@ -45,9 +45,6 @@ pub fn encode_calibrated(
 ) -> Result<Report, EncodeError> {
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
-    }
-    if options.layers.exact && checkpoint.shards().iter().any(|shard| shard.format() == Format::Gguf) {
-        return Err(EncodeError::ExactGguf);
     }
     let calibrated = calibrated.filter(|_| options.target != Target::Lossless);
     if let Some(Calibrated { statistics, .. }) = calibrated

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use impasto_checkpoint::Change;
+use impasto_codec::rans::LANES;
 use impasto_core::{DType, values};
 
 /// A tensor as a matrix of `rows` x `columns` elements (SPEC 4.1). The elements are those of the checkpoint or, if a
@@ -64,6 +65,22 @@ impl<'a> MatrixView<'a> {
         let start = out.len();
         values::to_f32(self.stored, self.stored_row(r), out);
         self.change.values_to_hf(&mut out[start..]);
+    }
+
+    /// Returns the dtype of the blocks that these floats are made of, if they are.
+    pub fn made_of_blocks(&self) -> Option<DType> {
+        Some(self.stored).filter(|stored| stored.is_block() && self.dtype != *stored)
+    }
+
+    /// Returns after how many columns tiles may end: whole blocks, of which the matrix is made, and lanes.
+    pub fn unit(&self) -> usize {
+        self.made_of_blocks().map_or(LANES, |dtype| dtype.weights().max(LANES))
+    }
+
+    /// Returns the blocks of columns `columns` of row `r`, of which these floats are made.
+    pub fn blocks(&self, r: usize, columns: Range<usize>) -> &'a [u8] {
+        let bytes = |column: usize| column / self.stored.weights() * self.stored.size();
+        &self.stored_row(r)[bytes(columns.start)..bytes(columns.end)]
     }
 
     /// Returns the elements of columns `columns` of row `r`, as bytes.

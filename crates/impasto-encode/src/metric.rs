@@ -108,14 +108,16 @@ pub fn metrics(
         let size = scales.mean_square.sqrt();
         let plain = Metric { input: None, relative: size, rows: vec![] };
         let Some((statistics, linear)) = statistics
-            .and_then(|s| Some((s, s.info().linears.get(&tensor.name)?)))
+            .and_then(|s| Some((s, s.info().linears.get(&tensor.hf_name)?)))
             .filter(|(_, l)| l.sensitivity > 0.0)
         else {
             // Not measured, or not used by the text (such as an expert without tokens).
             return Some((plain, None));
         };
-        let rows = statistics.rows(&tensor.name).filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first());
-        let rows = rows.map_or(vec![], |rows| row_steps(&rows, floors.row()));
+        let rows = statistics.rows(&tensor.hf_name);
+        let rows = rows.filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first()).unwrap_or_default();
+        let ordered: Vec<f32> = (0..rows.len()).map(|r| rows[tensor.rows.hf_row(r as u64) as usize]).collect();
+        let rows = if rows.is_empty() { vec![] } else { row_steps(&ordered, floors.row()) };
         let input = linear.input.clone().map(|input| (input, linear.damping));
         let relative = (1.0 / linear.sensitivity).sqrt();
         // The step relative to the scales: that of the inputs takes the place of L_ii.

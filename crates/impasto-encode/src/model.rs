@@ -22,6 +22,10 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     /// What turns the checkpoint's elements into those of the file.
     pub change: Change,
+    /// Its name in transformers, which statistics use.
+    pub hf_name: String,
+    /// How its rows in the file differ from those in transformers.
+    pub rows: Change,
     /// Number of dims that form the rows.
     pub split: usize,
     /// Index (in the same list) of the first tensor with the same bytes, if that is another one.
@@ -33,13 +37,32 @@ impl<'a> Tensor<'a> {
     fn as_it_is(info: &'a TensorInfo) -> Self {
         let split = if info.dtype == DType::Opaque { 0 } else { split(&info.shape) };
         let (name, dtype) = (info.name.clone(), info.dtype);
-        Tensor { info, name, dtype, change: Change::None, split, same_as: None }
+        Tensor {
+            info,
+            hf_name: name.clone(),
+            name,
+            dtype,
+            change: Change::None,
+            rows: Change::None,
+            split,
+            same_as: None,
+        }
+    }
+
+    /// A tensor of a GGUF that is kept as it is.
+    #[cfg(feature = "gguf")]
+    fn of_gguf(info: &'a TensorInfo, names: &NameMap) -> Self {
+        let tensor = Tensor::as_it_is(info);
+        match names.hf_tensor(&info.name, &info.shape) {
+            Some(Mapped { name, change }) => Tensor { hf_name: name, rows: change, ..tensor },
+            None => tensor,
+        }
     }
 
     /// A tensor of a GGUF with the name, row order and values that it has in transformers. Blocks become floats.
     #[cfg(feature = "gguf")]
     fn translated(info: &'a TensorInfo, Mapped { name, change }: Mapped) -> Self {
-        let mut tensor = Tensor { name, change, ..Tensor::as_it_is(info) };
+        let mut tensor = Tensor { hf_name: name.clone(), name, change, ..Tensor::as_it_is(info) };
         if info.dtype.is_block() || change.is_within_rows() {
             tensor.dtype = DType::F32;
         }
@@ -58,6 +81,11 @@ impl<'a> Tensor<'a> {
         };
         let bytes = checkpoint.bytes(self.info);
         MatrixView { bytes, stored: self.info.dtype, change: self.change, dtype: self.dtype, rows, columns }
+    }
+
+    /// Returns whether its weights are floats in the file, made of blocks.
+    pub fn is_of_blocks(&self) -> bool {
+        self.info.dtype.is_block() && !self.dtype.is_block()
     }
 
     /// Returns the number of weights.
@@ -88,8 +116,7 @@ fn fits(shape: &[u64]) -> bool {
 /// # Errors
 /// If the format cannot hold a tensor.
 pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, EncodeError> {
-    let mut tensors: Vec<Tensor> =
-        if exact { checkpoint.tensors().iter().map(Tensor::as_it_is).collect() } else { of_hf(checkpoint) };
+    let mut tensors: Vec<Tensor> = if exact { kept(checkpoint) } else { of_hf(checkpoint) };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let broken = |name: &str, rule| Err(EncodeError::Tensor { tensor: name.to_owned(), rule });
     for (i, Tensor { name, info, .. }) in tensors.iter().enumerate() {
@@ -108,6 +135,15 @@ pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, 
     }
     find_repeated(checkpoint, &mut tensors);
     Ok(tensors)
+}
+
+/// Returns the tensors as they are.
+fn kept(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
+    #[cfg(feature = "gguf")]
+    if let Some(names) = checkpoint.metadata().and_then(NameMap::of_gguf) {
+        return checkpoint.tensors().iter().map(|info| Tensor::of_gguf(info, &names)).collect();
+    }
+    checkpoint.tensors().iter().map(Tensor::as_it_is).collect()
 }
 
 /// Returns the tensors as they are in a Hugging Face folder.

@@ -70,7 +70,8 @@ impl Plan {
         header_bytes: u64,
     ) -> Result<Plan, MatrixError> {
         let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
-        let (tile_rows, tile_columns) = tile_shape(rows, columns, millibits, matrix.dtype, target);
+        let (tile_rows, tile_columns) =
+            tile_shape(rows, columns, millibits, matrix.dtype, target, matrix.unit() as u64);
         let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
         // A tensor header is padded to 16 bytes, by 8 on average. A tile has its lengths, padding, and lane states,
         // which carry three bytes less than they take.

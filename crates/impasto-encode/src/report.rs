@@ -57,7 +57,8 @@ pub struct Report {
     pub asset_bytes: u64,
     /// Number of weights; those of tied tensors count once.
     pub weights: u64,
-    /// Bytes of the tensors before coding, in the file's dtypes; tied ones count once.
+    /// Bytes of the tensors before coding, in the file's dtypes, or those of the checkpoint if the file restores it; tied
+    /// ones count once.
     pub raw_bytes: u64,
     /// The global step, to which the steps of each lossy tensor are relative (without statistics, also to the root mean
     /// square of its weights); `None` for a lossless file.
@@ -92,7 +93,7 @@ impl<'a> Coded<'a> {
             layers: vec![],
             asset_bytes: assets.iter().map(CodedAsset::bytes).sum(),
             weights: inputs.weights(),
-            raw_bytes: distinct.map(Tensor::raw_bytes).sum(),
+            raw_bytes: distinct.map(|t| if inputs.is_exact { t.info.byte_len() } else { t.raw_bytes() }).sum(),
             non_finite: inputs.non_finite(),
         }
     }

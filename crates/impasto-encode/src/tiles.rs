@@ -26,8 +26,8 @@ pub fn empty_tile_shape(rows: u64, columns: u64, dtype: DType) -> (u64, u64) {
 }
 
 /// Returns the rows and columns of the tiles of a `rows` x `columns` matrix of `dtype`, such that a tile codes to about
-/// `target` bytes at `millibits` / 1000 bits per element.
-pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target: u64) -> (u64, u64) {
+/// `target` bytes at `millibits` / 1000 bits per element. The columns of a tile are a multiple of `unit`, or all.
+pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target: u64, unit: u64) -> (u64, u64) {
     // A part may be twice the target, to avoid a sliver.
     let largest = max_tile_elements(dtype);
     let most = largest / 2;
@@ -35,10 +35,10 @@ pub fn tile_shape(rows: u64, columns: u64, millibits: u64, dtype: DType, target:
     if rows.saturating_mul(columns) <= area * 3 / 2 {
         return (rows.max(1), columns.max(1));
     }
-    let side = area.isqrt().max(UNIT);
+    let side = area.isqrt().max(unit);
     // If the matrix has fewer rows than the side, its tiles are wider.
     let wanted = if rows < side { area / rows.max(1) } else { side };
-    let tile_columns = part(columns, wanted, UNIT, most);
+    let tile_columns = part(columns, wanted, unit, most);
     let across = tile_columns.min(columns).max(1);
     let tile_rows = part(rows, area.div_ceil(across), 1, largest / across);
     (tile_rows, tile_columns)
@@ -65,13 +65,17 @@ mod tests {
 
     #[test]
     fn tiles_of_real_matrices() {
-        assert_eq!(tile_shape(576, 576, 10_500, DType::Bf16, TARGET_BYTES), (288, 288));
-        assert_eq!(tile_shape(1536, 576, 10_500, DType::Bf16, TARGET_BYTES), (256, 288));
-        assert_eq!(tile_shape(192, 576, 3_300, DType::Bf16, TARGET_BYTES), (192, 576), "small enough to be one tile");
-        assert_eq!(tile_shape(1, 576, 8_000, DType::Bf16, TARGET_BYTES), (1, 576));
-        let (rows, columns) = tile_shape(1967, 8530, 50, DType::Bf16, TARGET_BYTES);
+        assert_eq!(tile_shape(576, 576, 10_500, DType::Bf16, TARGET_BYTES, UNIT), (288, 288));
+        assert_eq!(tile_shape(1536, 576, 10_500, DType::Bf16, TARGET_BYTES, UNIT), (256, 288));
+        assert_eq!(
+            tile_shape(192, 576, 3_300, DType::Bf16, TARGET_BYTES, UNIT),
+            (192, 576),
+            "small enough to be one tile"
+        );
+        assert_eq!(tile_shape(1, 576, 8_000, DType::Bf16, TARGET_BYTES, UNIT), (1, 576));
+        let (rows, columns) = tile_shape(1967, 8530, 50, DType::Bf16, TARGET_BYTES, UNIT);
         assert!(rows * columns <= MAX_TILE_ELEMENTS, "a constant matrix");
-        let (rows, columns) = tile_shape(154, 49_761, 29_076, DType::Bf16, TARGET_BYTES);
+        let (rows, columns) = tile_shape(154, 49_761, 29_076, DType::Bf16, TARGET_BYTES, UNIT);
         assert!(rows == 154 && 49_761 % columns > columns / 2, "a last tile that is not a sliver");
     }
 
@@ -79,7 +83,7 @@ mod tests {
     #[test]
     fn blocks_are_bounded_by_bytes() {
         for dtype in DType::BLOCKS {
-            let (rows, columns) = tile_shape(40_000, 4_096, 50, dtype, TARGET_BYTES);
+            let (rows, columns) = tile_shape(40_000, 4_096, 50, dtype, TARGET_BYTES, UNIT);
             assert!(rows * columns <= max_tile_elements(dtype), "{dtype:?}");
         }
     }
@@ -96,7 +100,7 @@ mod tests {
 
         #[test]
         fn tiles_are_legal_and_not_small(rows in 1u64..100_000, columns in 1u64..100_000, millibits in 50u64..64_000) {
-            let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16, TARGET_BYTES);
+            let (r, c) = tile_shape(rows, columns, millibits, DType::Bf16, TARGET_BYTES, UNIT);
             prop_assert!(c >= columns || c.is_multiple_of(32));
             prop_assert!(r.min(rows) * c.min(columns) <= 1 << 24);
             // Every tile, also at the edges, codes to at least 16 KB, or to a quarter of the largest tile if that is

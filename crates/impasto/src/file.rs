@@ -100,7 +100,7 @@ impl<S: Source> File<S> {
         let across = matrix.tiles_across().max(1) as usize;
         (0..).zip(units.tiles.chunks(across)).all(|(row, tiles)| {
             let layer = || reader.layer_of(object, reader.level(object, row));
-            !tiles.iter().any(on_lattice) || layer().is_some_and(|layer| layer.mode == Mode::EXACT)
+            !tiles.iter().any(on_lattice) || layer().is_some_and(|layer| layer.mode.is_exact_layer())
         })
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{CodecError, TensorHeader};
-use impasto_container::{Fetched, Matrix, MmapSource, Object, Source, UnitState};
+use impasto_container::{Fetched, LayerUnits, Matrix, MmapSource, Object, Source, UnitState};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
@@ -178,8 +178,8 @@ impl<'a, S: Source> Tensor<'a, S> {
         (self.matrix.tile_rows().min(self.matrix.rows()), self.matrix.tile_cols().min(self.matrix.cols()))
     }
 
-    /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, a few rows
-    /// in other modes.
+    /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, the heads of
+    /// its blocks and a few rows in mode blocks, a few rows in other modes.
     fn working_bytes(&self) -> u64 {
         let units = self.file.reader.units();
         let (height, width) = self.tile_sides();
@@ -188,7 +188,11 @@ impl<'a, S: Source> Tensor<'a, S> {
             Mode::ZSTD => self.tile_bytes(),
             _ => height * ROW_BYTES + width * COLUMN_BYTES,
         };
-        self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0)
+        let base = self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0);
+        let reader = &self.file.reader;
+        let top = reader.layer_of(self.number, reader.layers_of(self.number));
+        // Blocks are smaller than their weights.
+        base + if top.is_some_and(|layer| layer.mode == Mode::BLOCKS) { self.tile_bytes() } else { 0 }
     }
 
     /// Returns how many jobs that take `each` bytes of memory can run at once beside `fixed` bytes.
@@ -255,6 +259,64 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
         let stride = self.matrix.cols() as usize * self.dtype.size();
         self.fill(0..self.matrix.rows(), 0..self.matrix.cols(), out, stride)
+    }
+
+    /// Returns the dtype of the blocks that it is made of, if the units that are present restore all of them (SPEC 16).
+    ///
+    /// # Errors
+    /// If a tensor header is damaged or invalid.
+    pub fn block_dtype(&self) -> Result<Option<DType>, FileError> {
+        let reader = &self.file.reader;
+        let level = self.level(0);
+        let is_of_blocks = |layer: LayerUnits<'_>| layer.mode == Mode::BLOCKS;
+        let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
+        let is_whole = || self.is_exact() && self.tiles.iter().all(on_lattice);
+        if !reader.layer_of(self.number, level).is_some_and(is_of_blocks) || !is_whole() {
+            return Ok(None);
+        }
+        Ok(self.decoder(level)?.block_dtype())
+    }
+
+    /// Returns the number of its tile rows.
+    pub fn tile_rows(&self) -> u64 {
+        self.matrix.rows().div_ceil(self.matrix.tile_rows())
+    }
+
+    /// Returns the blocks of some tile rows, row by row; nothing if [`Tensor::block_dtype`] is `None`.
+    ///
+    /// # Errors
+    /// As for [`Tensor::bytes`].
+    pub fn blocks(&self, tile_rows: Range<u64>) -> Result<Vec<u8>, FileError> {
+        let Some(dtype) = self.block_dtype()? else { return Ok(vec![]) };
+        let (height, columns) = (self.matrix.tile_rows(), self.matrix.cols());
+        let of_columns = |columns: u64| columns as usize / dtype.weights() * dtype.size();
+        let tile_rows = tile_rows.start..tile_rows.end.min(self.tile_rows());
+        let row = |tile_row: u64| tile_row.saturating_mul(height).min(self.matrix.rows());
+        let stride = of_columns(columns);
+        let bytes = (row(tile_rows.end) - row(tile_rows.start)).saturating_mul(stride as u64);
+        if bytes == 0 {
+            return Ok(vec![]);
+        }
+        self.file.within_memory(self.number, bytes.saturating_add(self.working_bytes()), self.limit)?;
+        let mut out = Vec::new();
+        out.try_reserve_exact(bytes as usize).map_err(|_| self.file.no_memory(self.object, bytes))?;
+        out.resize(bytes as usize, 0);
+        let level = self.level(row(tile_rows.start));
+        let decoder = self.decoder(level)?;
+        let units = self.units_meeting(level, &(row(tile_rows.start)..row(tile_rows.end)), &(0..columns));
+        let units = self.file.reader.fetch(&units)?;
+        let reading = Reading { decoder: &decoder, level, units: &units };
+        let decoded = out.par_chunks_mut(stride * height.min(self.matrix.rows()) as usize).enumerate();
+        let decoded = decoded.try_for_each(|(i, part)| {
+            let tile_row = tile_rows.start + i as u64;
+            self.matrix.tiles_meeting(row(tile_row)..row(tile_row + 1), 0..columns).try_for_each(|tile| {
+                let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
+                let (at, place) = (of_columns(rect.cols.start), Place::from(rect));
+                self.with_units(&reading, tile, |units| decoder.blocks(units, &place, &mut part[at..], stride))
+            })
+        });
+        self.file.settled(decoded)?;
+        Ok(out)
     }
 
     /// Decodes a non-empty band into `out`, tile rows in parallel.

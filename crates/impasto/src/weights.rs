@@ -72,12 +72,14 @@ impl<S: Source> FileWeights<S> {
         take: impl FnOnce(DType, Cow<[u8]>) -> R,
     ) -> Result<Option<R>, FileError> {
         let (tensor, change) = self.tensor(name)?;
-        if !wanted(tensor.dtype()) || change.is_within_rows() {
+        let blocks = tensor.block_dtype()?;
+        let dtype = blocks.unwrap_or(tensor.dtype());
+        if !wanted(dtype) || change.is_within_rows() {
             return Ok(None);
         }
-        let bytes = tensor.bytes()?;
+        let bytes = if blocks.is_some() { tensor.blocks(0..tensor.tile_rows())? } else { tensor.bytes()? };
         tensor.release(0..tensor.matrix().rows());
-        Ok(Some(take(tensor.dtype(), hf_rows(bytes.into(), tensor.shape(), change))))
+        Ok(Some(take(dtype, hf_rows(bytes.into(), tensor.shape(), change))))
     }
 
     /// Returns the number of the tensor with a Hugging Face name, if it needs no change.

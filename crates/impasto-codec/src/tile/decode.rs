@@ -1,10 +1,11 @@
 //! Decoding the tiles of a tensor, up to a given layer.
 
 use impasto_core::{
-    DType, FloatLayout, Isa, Mode, Place,
+    DType, FloatLayout, Isa, Mode, Place, blocks,
     lattice::{reconstruct_row_at, scale},
 };
 
+use super::blocks::Blocks;
 use super::coded::{Coded, Layer, join_plane};
 use crate::bytes;
 use crate::class::Kind;
@@ -60,7 +61,7 @@ impl TileDecoder {
                 Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
             };
             if !fits {
-                return Err(at(CodecError::HeaderLayer { layer, kind: header.kind().mode() }));
+                return Err(at(CodecError::HeaderLayer { layer, kind: header.mode() }));
             }
             if let Some((step, _)) = header.step().filter(|_| layer > 0) {
                 check_row_steps(step, row_steps, "12.4").map_err(at)?;
@@ -116,7 +117,7 @@ impl TileDecoder {
                 (0..place.rows.len()).for_each(|r| bytes::from_planes(&planes, size, r, rows.row(r)));
             }
             Mode::FLOAT => self.decode_float(base, place, rows)?,
-            Mode::REFINEMENT | Mode::EXACT => return Err(CodecError::TileLayer { layer: 0, mode: base.mode }),
+            mode if mode.is_above() => return Err(CodecError::TileLayer { layer: 0, mode }),
             other => return Err(CodecError::UnknownMode(other)),
         }
         Ok(())
@@ -137,13 +138,40 @@ impl TileDecoder {
             return Ok(());
         }
         let above = match above.split_last() {
-            Some((last, below)) if last.mode == Mode::EXACT => below,
+            Some((last, below)) if last.mode.is_exact_layer() => below,
             _ => above,
         };
         self.lattice_rows(base, above, place, |r, z| {
             out[r * width..(r + 1) * width].copy_from_slice(z);
             Ok(())
         })
+    }
+
+    /// Decodes the blocks of a tile (SPEC 16), row by row, into `out`. `units` is as in [`TileDecoder::decode`], and ends
+    /// with a unit in mode blocks. Rows are `stride` bytes apart.
+    ///
+    /// # Errors
+    /// As for [`TileDecoder::decode`].
+    pub fn blocks(&self, units: &[Unit], place: &Place, out: &mut [u8], stride: usize) -> Result<(), CodecError> {
+        let (&base, above) = self.check_call(units, place)?;
+        if place.elements() == 0 {
+            return Ok(());
+        }
+        let row_bytes = self.block_dtype().map_or(0, |dtype| place.columns.len() / dtype.weights() * dtype.size());
+        let room = place.rows.len().saturating_sub(1).saturating_mul(stride).saturating_add(row_bytes);
+        if stride < row_bytes || out.len() < room {
+            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
+        }
+        let mut rows = Rows { out, stride, row_bytes };
+        self.block_rows(base, above, place, |r, _, blocks| rows.row(r).copy_from_slice(blocks))
+    }
+
+    /// Returns the dtype of the blocks, if the last layer is one of blocks.
+    pub fn block_dtype(&self) -> Option<DType> {
+        match self.layers.last()?.header.body {
+            Body::Blocks(dtype) => Some(dtype),
+            _ => None,
+        }
     }
 
     /// Splits off the unit in layer 0. Checks that there is one, and that the place is inside the matrix.
@@ -159,19 +187,19 @@ impl TileDecoder {
         Ok(split)
     }
 
-    /// Returns layer number `layer`, if it is of kind `kind`.
-    fn layer(&self, layer: usize, kind: Kind) -> Result<&Layer, CodecError> {
-        let found = self.layers.get(layer).filter(|layer| layer.header.kind() == kind);
-        found.ok_or(CodecError::MissingHeader(kind.mode()))
+    /// Returns layer number `layer`, if it is for tiles in mode `mode`.
+    fn layer(&self, layer: usize, mode: Mode) -> Result<&Layer, CodecError> {
+        let found = self.layers.get(layer).filter(|layer| layer.header.mode() == mode);
+        found.ok_or(CodecError::MissingHeader(mode))
     }
 
-    fn float_layout(&self, kind: Kind) -> Result<FloatLayout, CodecError> {
-        self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode: kind.mode(), dtype: self.dtype })
+    fn float_layout(&self, mode: Mode) -> Result<FloatLayout, CodecError> {
+        self.dtype.float_layout().ok_or(CodecError::ModeDtype { mode, dtype: self.dtype })
     }
 
     fn decode_float(&self, unit: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
-        let layer = self.layer(0, Kind::Float)?;
-        let joiner = float::Joiner::new(self.isa, self.float_layout(Kind::Float)?);
+        let layer = self.layer(0, Mode::FLOAT)?;
+        let joiner = float::Joiner::new(self.isa, self.float_layout(Mode::FLOAT)?);
         base_rows(self.isa, layer, unit.bytes, place, |r, v, plane| {
             joiner.row(v, plane, out.row(r));
             Ok(())
@@ -182,28 +210,69 @@ impl TileDecoder {
     /// exact.
     fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let (refinements, mut exact) = match above.split_last() {
+            Some((last, _)) if last.mode == Mode::BLOCKS => {
+                let mut weights = vec![0.0; place.columns.len()];
+                return self.block_rows(base, above, place, |r, dtype, blocks| {
+                    blocks::dequantize(dtype, blocks, &mut weights);
+                    let bytes = out.row(r).as_chunks_mut().0.iter_mut();
+                    bytes.zip(&weights).for_each(|(bytes, weight)| *bytes = weight.to_le_bytes());
+                });
+            }
             Some((last, refinements)) if last.mode == Mode::EXACT => {
-                let layer = self.layer(above.len(), Kind::Exact)?;
-                let elements = Exact::new(self.isa, layer, self.float_layout(Kind::Exact)?, last.bytes, place)?;
+                let layer = self.layer(above.len(), Mode::EXACT)?;
+                let elements = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, last.bytes, place)?;
                 (refinements, Some(elements))
             }
             _ => (above, None),
         };
+        let weights = self.reconstruction(refinements, place)?;
+        self.lattice_rows(base, refinements, place, |r, z| {
+            let out = out.row(r);
+            weights.row(r, z, out);
+            exact.as_mut().map_or(Ok(()), |exact| exact.row(z, out))
+        })
+    }
+
+    /// Decodes a tile whose last unit is in mode blocks, and calls `row_done` with the number of each row, the dtype and
+    /// the blocks.
+    fn block_rows(
+        &self,
+        base: Unit,
+        above: &[Unit],
+        place: &Place,
+        mut row_done: impl FnMut(usize, DType, &[u8]),
+    ) -> Result<(), CodecError> {
+        let missing = || CodecError::MissingHeader(Mode::BLOCKS);
+        let (last, refinements) =
+            above.split_last().filter(|(last, _)| last.mode == Mode::BLOCKS).ok_or_else(missing)?;
+        let layer = self.layer(above.len(), Mode::BLOCKS)?;
+        let Body::Blocks(dtype) = layer.header.body else { return Err(missing()) };
+        let mut blocks = Blocks::new(self.isa, layer, dtype, last.bytes, place)?;
+        let weights = self.reconstruction(refinements, place)?;
+        let mut below = vec![0; place.columns.len() * self.dtype.size()];
+        self.lattice_rows(base, refinements, place, |r, z| {
+            weights.row(r, z, &mut below);
+            row_done(r, dtype, blocks.row(&below)?);
+            Ok(())
+        })
+    }
+
+    /// Returns what turns the integers of a tile in the layer of the last of its `refinements` into weights.
+    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Reconstruction, CodecError> {
         let missing = CodecError::MissingHeader(Mode::LATTICE);
-        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Kind::Lattice)?.header.body else {
+        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Mode::LATTICE)?.header.body else {
             return Err(missing);
         };
         let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
-        let columns: Vec<f32> = match columns {
+        let columns = match columns {
             Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; place.columns.len()],
         };
-        let row_scale = |r: usize| rows.as_ref().map_or(1.0, |steps| scale(steps.get(place.rows.start + r)));
-        self.lattice_rows(base, refinements, place, |r, z| {
-            let (row, out) = (step * row_scale(r), out.row(r));
-            reconstruct_row_at(self.isa, self.dtype, z, offset, &columns, row, out);
-            exact.as_mut().map_or(Ok(()), |exact| exact.row(z, out))
-        })
+        let rows = match rows {
+            Some(steps) => steps.slice(place.rows.clone()).into_iter().map(|row| step * scale(row)).collect(),
+            None => vec![step; place.rows.len()],
+        };
+        Ok(Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns })
     }
 
     /// Decodes the integers of a tile up to the last of its `refinements`, and calls `row_done` with the number and the
@@ -218,13 +287,13 @@ impl TileDecoder {
         if base.mode != Mode::LATTICE {
             return Err(CodecError::TileLayer { layer: 0, mode: base.mode });
         }
-        let layer = self.layer(0, Kind::Lattice)?;
+        let layer = self.layer(0, Mode::LATTICE)?;
         let mut finer = Vec::with_capacity(refinements.len());
         for (layer, unit) in (1..).zip(refinements) {
             if unit.mode != Mode::REFINEMENT {
                 return Err(CodecError::TileLayer { layer, mode: unit.mode });
             }
-            let layer = self.layer(layer, Kind::Refinement)?;
+            let layer = self.layer(layer, Mode::REFINEMENT)?;
             let Body::Refinement(header) = layer.header.body else { continue };
             finer.push((header.factor, Above::new(self.isa, layer, unit.bytes, place)?));
         }
@@ -240,6 +309,23 @@ impl TileDecoder {
             }
             row_done(r, z)
         })
+    }
+}
+
+/// The steps of a tile.
+struct Reconstruction {
+    isa: Isa,
+    dtype: DType,
+    offset: u8,
+    /// The step of each row, and the scale of each column.
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+}
+
+impl Reconstruction {
+    /// Writes the weights of row `r` of the tile, whose integers are `z`.
+    fn row(&self, r: usize, z: &[i32], out: &mut [u8]) {
+        reconstruct_row_at(self.isa, self.dtype, z, self.offset, &self.columns, self.rows[r], out);
     }
 }
 
@@ -290,14 +376,14 @@ fn base_rows(
 }
 
 /// Working memory for decoding a row of a layer above 0; layers can share it.
-struct Buffer {
-    classes: Columns,
+pub(super) struct Buffer {
+    pub classes: Columns,
     values: Vec<i32>,
     escaped: Vec<u32>,
 }
 
 impl Buffer {
-    fn new(width: usize) -> Self {
+    pub fn new(width: usize) -> Self {
         let classes = Columns::new(vec![0; width]);
         let values = vec![0; classes.padded()];
         Buffer { classes, values, escaped: Vec::new() }
@@ -305,7 +391,7 @@ impl Buffer {
 }
 
 /// A tile of a layer above 0. It is decoded row by row, because its classes depend on the layer below.
-struct Above<'a> {
+pub(super) struct Above<'a> {
     isa: Isa,
     header: &'a TensorHeader,
     coded: Coded<'a>,
@@ -315,19 +401,23 @@ struct Above<'a> {
 }
 
 impl<'a> Above<'a> {
-    fn new(isa: Isa, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
+    pub fn new(isa: Isa, layer: &'a Layer, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
         let coded = Coded::new(isa, layer, unit, place)?;
         Ok(Above { isa, header: &layer.header, coded, place: place.clone(), row: 0 })
     }
 
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Writes the sums of row class and column class for the next row.
-    fn sums(&self, out: &mut [i32]) {
+    pub fn sums(&self, out: &mut [i32]) {
         let of_row = self.header.row_classes.get(self.place.rows.start + self.row);
         self.header.column_classes.sums(self.isa, of_row, self.place.columns.clone(), out);
     }
 
     /// Decodes the values of the next row, under the classes in the buffer.
-    fn row<'b>(&mut self, buffer: &'b mut Buffer) -> Result<&'b [i32], CodecError> {
+    pub fn row<'b>(&mut self, buffer: &'b mut Buffer) -> Result<&'b [i32], CodecError> {
         self.coded.rows(&[0], &buffer.classes, &mut buffer.values, &mut buffer.escaped)?;
         let values = &mut buffer.values[..self.place.columns.len()];
         join_plane(self.header.plane, self.coded.plane(self.row), values);

@@ -2,10 +2,13 @@
 
 use std::sync::OnceLock;
 
+use impasto_core::blocks::fields::{append_head, fields, head_bytes};
 use impasto_core::{DType, FloatLayout, Place};
 
-use super::syntax::{ExactRow, Sums, exact_row, float_row, lattice_row, refinement_row};
+use super::syntax::{ExactRow, Sums, blocks_row, exact_row, float_row, lattice_row, refinement_row};
 use super::{MAX_SEGMENTS, segment_rows};
+use crate::bytes;
+use crate::error::CodecError;
 use crate::header::{Body, TensorHeader};
 use crate::rans::Segment;
 use crate::sink::{CodingTables, Cost, Prices, Recorder, SymbolSink};
@@ -43,6 +46,15 @@ pub enum Content<'a> {
         /// Little-endian floats.
         elements: &'a [u8],
     },
+    /// Mode blocks, without the heads.
+    Blocks {
+        /// The dtype of the blocks.
+        dtype: DType,
+        /// Weights of the layer below.
+        below: &'a [f32],
+        /// Blocks.
+        blocks: &'a [u8],
+    },
 }
 
 impl Content<'_> {
@@ -57,6 +69,9 @@ impl Content<'_> {
             (Content::Exact { layout, z, predicted, elements }, Body::Exact) => {
                 let bytes = n * layout.size();
                 z.len() == n && predicted.len() == bytes && elements.len() == bytes
+            }
+            (Content::Blocks { dtype, below, blocks }, Body::Blocks(wanted)) => {
+                dtype == wanted && below.len() == n && blocks.len() * dtype.weights() == n * dtype.size()
             }
             _ => false,
         }
@@ -82,6 +97,10 @@ impl Content<'_> {
                 let bytes = bytes(layout);
                 let row = ExactRow { z: &z[elements], predicted: &predicted[bytes.clone()], elements: &floats[bytes] };
                 exact_row(sink, layout, header.plane, sums, row);
+            }
+            Content::Blocks { dtype, below, blocks } => {
+                let bytes = width / dtype.weights() * dtype.size();
+                blocks_row(sink, dtype, sums, &below[elements], &blocks[r * bytes..(r + 1) * bytes]);
             }
         }
     }
@@ -188,6 +207,33 @@ impl<'a> TileEncoder<'a> {
     /// [`TileEncoder::encode`], or if the dtype has no float layout.
     pub fn exact(&self, dtype: DType, place: &Place, z: &[i32], predicted: &[u8], elements: &[u8]) -> Option<Vec<u8>> {
         self.encode(place, &Content::Exact { layout: dtype.float_layout()?, z, predicted, elements })
+    }
+}
+
+impl TileEncoder<'_> {
+    /// Codes the blocks of a tile, given the weights `below` of the layer below, everything row by row. Heads are
+    /// compressed at a Zstandard level. Returns `None` in the same cases as [`TileEncoder::encode`].
+    ///
+    /// # Errors
+    /// If Zstandard fails.
+    pub fn blocks(
+        &self,
+        place: &Place,
+        below: &[f32],
+        blocks: &[u8],
+        compression: i32,
+    ) -> Result<Option<Vec<u8>>, CodecError> {
+        let Body::Blocks(dtype) = self.header.body else { return Ok(None) };
+        let mut heads = Vec::with_capacity(blocks.len() / dtype.size() * head_bytes(dtype));
+        blocks.chunks_exact(dtype.size()).for_each(|block| append_head(dtype, block, &mut heads));
+        let frame = bytes::compress(&heads, head_bytes(dtype), compression)?;
+        let mut unit = (frame.len() as u32).to_le_bytes().to_vec();
+        unit.extend(frame);
+        if !fields(dtype).is_empty() {
+            let Some(integers) = self.encode(place, &Content::Blocks { dtype, below, blocks }) else { return Ok(None) };
+            unit.extend(integers);
+        }
+        Ok(Some(unit))
     }
 }
 

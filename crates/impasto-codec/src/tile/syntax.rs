@@ -1,4 +1,4 @@
-//! The syntax of a tile in each mode: its values, their classes and the raw bits (SPEC 9, 10, 13, 14).
+//! The syntax of a tile in each mode: its values, their classes and the raw bits (SPEC 9, 10, 13, 14, 16).
 //!
 //! Each mode is one function that passes a row to a [`SymbolSink`]. The same function, with different sinks, counts the
 //! symbols of a tensor, costs a tile, and codes it. To add a mode with classes, add a function here and a variant of
@@ -6,8 +6,10 @@
 
 use std::ops::Range;
 
-use impasto_core::{FloatLayout, Isa, at_each_isa};
+use impasto_core::blocks::apart::Form;
+use impasto_core::{DType, FloatLayout, Isa, at_each_isa};
 
+use crate::blocks::{self, BlockRow};
 use crate::sink::{BATCH, SymbolSink};
 use crate::{exact, refinement};
 
@@ -121,6 +123,22 @@ pub fn exact_row(sink: &mut impl SymbolSink, layout: FloatLayout, plane: u8, sum
         let Batch { isa, classes, values, raw } = batch;
         split_exact(*isa, layout, row, classes, raw);
         values.iter_mut().zip(&*raw).take(row.z.len()).for_each(|(value, &raw)| *value = raw >> plane);
+    });
+}
+
+/// Mode blocks. Codes how far the integers of `blocks`, which are of `dtype`, are from those that come nearest to the
+/// weights `below` of the layer below. Passes nothing if `dtype` is not a block dtype.
+pub fn blocks_row(sink: &mut impl SymbolSink, dtype: DType, sums: Sums, below: &[f32], blocks: &[u8]) {
+    let Some(form) = Form::of(dtype) else { return };
+    let mut row = BlockRow::default();
+    row.read(dtype, &form, blocks);
+    Batch::row(sink, sums, 0, |batch, elements| {
+        let of_batch = batch.classes.iter_mut().zip(&mut batch.values);
+        for (i, (class, value)) in elements.zip(of_batch) {
+            let scales = row.scales[i / form.group];
+            *value = i32::from(row.integers[i]) - blocks::predicted(&form, below[i], scales);
+            *class = blocks::class(*class, scales.0);
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
 use crate::tables::{Frequencies, SHAPES};
 
+mod blocks;
 mod costs;
 mod layers;
 

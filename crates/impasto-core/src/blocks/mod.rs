@@ -16,6 +16,7 @@
 //! | ternary | TQ1_0, TQ2_0 | scale x -1, 0 or 1 |
 
 pub mod apart;
+pub mod fields;
 mod grids;
 mod iq;
 mod iq4;

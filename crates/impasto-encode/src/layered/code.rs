@@ -124,7 +124,14 @@ impl Destination<'_> {
         let tool = Layered { nested: &nested, segments: options.segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
-                let tile = |(_, place): &(u32, Place)| code_lossy(&Tile::new(&lossy.matrix, place), &tool);
+                let tile = |(_, place): &(u32, Place)| {
+                    let units = code_lossy(&Tile::new(&lossy.matrix, place), &tool)?;
+                    // Bytes would be those of floats.
+                    if nested.ends_in_blocks() && units.len() != nested.layers() {
+                        return Err(CodecError::Call("a tile of blocks has integers that cannot be coded"));
+                    }
+                    Ok(units)
+                };
                 let units = tiles.par_iter().map(tile).collect::<Result<Vec<_>, CodecError>>()?;
                 Ok((units, nested.errors(tiles[0].1.rows.clone())))
             };

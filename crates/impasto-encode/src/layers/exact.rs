@@ -1,7 +1,7 @@
 //! The tensor header of an exact layer, which codes how far the weights are from those of the layer below.
 
 use impasto_codec::sink::Counts;
-use impasto_codec::tile::syntax::{ExactRow, Sums, exact_row};
+use impasto_codec::tile::syntax::{ExactRow, Sums, blocks_row, exact_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_core::{DType, FloatLayout, lattice::scale, values};
 use rayon::prelude::*;
@@ -53,6 +53,24 @@ impl Predicted<'_> {
         // For a weight with exponent field `e`, a deviation `s` is `s 2^(bias + M - e)` units in the last place.
         let bias = (1 << (exponent - 1)) - 1;
         let base = 4 * (bias + (mantissa as i32 - i32::from(plane))) + UNIT_CLASS;
+        let (row_classes, column_classes) = self.classes(base);
+        let count =
+            |counts: &mut Counts, sums: Sums, r: usize| exact_row(counts, self.layout, plane, sums, self.row(r));
+        header(plane, row_classes, column_classes, Body::Exact, count)
+    }
+
+    /// Returns the tensor header of a layer of blocks, of which the elements are made. `row` returns those of a row.
+    pub fn header_of_blocks<'b>(&self, dtype: DType, row: impl Fn(usize) -> &'b [u8] + Sync) -> TensorHeader {
+        // For a scale with exponent field `e`, a deviation `s` is `s 2^(127 - e)` steps.
+        let (row_classes, column_classes) = self.classes(4 * 127 + UNIT_CLASS);
+        let count = |counts: &mut Counts, sums: Sums, r: usize| {
+            blocks_row(counts, dtype, sums, &floats(self.row(r).predicted), row(r));
+        };
+        header(0, row_classes, column_classes, Body::Blocks(dtype), count)
+    }
+
+    /// Returns the classes of rows and columns; `base` is that of a column with deviations of 1.
+    fn classes(&self, base: i32) -> (Vec<i16>, Vec<i16>) {
         let row_steps = if self.grid.rows.is_empty() { vec![0; self.rows()] } else { self.grid.rows.clone() };
         let row_classes: Vec<i16> = row_steps.iter().map(|&step| (step + 2) >> 2).collect();
         let column = |&square: &f64| match log2_fixed(square) {
@@ -61,25 +79,8 @@ impl Predicted<'_> {
             None => 0,
         };
         let narrow = |class: i32| class.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-        let column_classes: Vec<i16> = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
-        let (shape, _) = best_shape(&self.count(plane, &row_classes, &column_classes));
-        TensorHeader {
-            shape,
-            plane,
-            row_classes: IndexArray::new(row_classes),
-            column_classes: IndexArray::new(column_classes),
-            body: Body::Exact,
-        }
-    }
-
-    fn count(&self, plane: u8, row_classes: &[i16], column_classes: &[i16]) -> Counts {
-        let columns: Vec<i32> = column_classes.iter().map(|&c| i32::from(c)).collect();
-        let count = |mut counts: Counts, (r, &row): (usize, &i16)| {
-            exact_row(&mut counts, self.layout, plane, Sums { row: row.into(), columns: &columns }, self.row(r));
-            counts
-        };
-        let empty = || Counts::new(Kind::Exact);
-        row_classes.par_iter().enumerate().fold(empty, count).reduce(empty, Counts::merged)
+        let column_classes = self.deviations(&row_steps).iter().map(|d| narrow(column(d))).collect();
+        (row_classes, column_classes)
     }
 
     /// Returns the mean square of each column's deviations, relative to the row steps. Sums have a fixed order.
@@ -109,4 +110,29 @@ impl Predicted<'_> {
         }
         squares
     }
+}
+
+/// Returns a tensor header with tables for the symbols that `count` counts in each row.
+fn header(
+    plane: u8,
+    row_classes: Vec<i16>,
+    column_classes: Vec<i16>,
+    body: Body,
+    count: impl Fn(&mut Counts, Sums, usize) + Sync,
+) -> TensorHeader {
+    let columns: Vec<i32> = column_classes.iter().map(|&c| i32::from(c)).collect();
+    let add = |mut counts: Counts, (r, &row): (usize, &i16)| {
+        count(&mut counts, Sums { row: row.into(), columns: &columns }, r);
+        counts
+    };
+    let empty = || Counts::new(Kind::Exact);
+    let counts = row_classes.par_iter().enumerate().fold(empty, add).reduce(empty, Counts::merged);
+    let (shape, _) = best_shape(&counts);
+    let (row_classes, column_classes) = (IndexArray::new(row_classes), IndexArray::new(column_classes));
+    TensorHeader { shape, plane, row_classes, column_classes, body }
+}
+
+/// Returns little-endian binary32.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }

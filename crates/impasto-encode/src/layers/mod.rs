@@ -22,6 +22,7 @@ use crate::feedback::WIDTH;
 use crate::inputs::LossyTensor;
 use crate::lattice::{Factors, Grid, Integers};
 use crate::matrix::MatrixView;
+use crate::tools::TENSOR_LEVEL;
 
 pub use order::{Increment, order};
 
@@ -177,11 +178,24 @@ impl<'a> Nested<'a> {
             let width = place.columns.len() * dtype.size();
             let predicted: Vec<u8> =
                 place.rows.clone().flat_map(|r| &exact.predicted[bytes(r)..][..width]).copied().collect();
-            let rows = place.rows.clone().map(|r| self.tensor.matrix.part(r, place.columns.clone()));
+            let matrix = &self.tensor.matrix;
+            if matches!(exact.header.body, Body::Blocks(_)) {
+                let rows = place.rows.clone();
+                let blocks: Vec<u8> = rows.flat_map(|r| matrix.blocks(r, place.columns.clone())).copied().collect();
+                let unit = encoder.blocks(place, &exact::floats(&predicted), &blocks, TENSOR_LEVEL);
+                units.push((Mode::BLOCKS, unit.ok()??));
+                return Some(units);
+            }
+            let rows = place.rows.clone().map(|r| matrix.part(r, place.columns.clone()));
             let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
             units.push((Mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
         }
         Some(units)
+    }
+
+    /// Returns whether the top layer is one of blocks.
+    pub fn ends_in_blocks(&self) -> bool {
+        self.exact.as_ref().is_some_and(|exact| matches!(exact.header.body, Body::Blocks(_)))
     }
 
     /// Returns the squared error of a tile in the top layer, in squared steps of that layer.
@@ -248,7 +262,10 @@ impl Exact {
             predicted: &predicted,
             elements: &elements,
         };
-        let header = layer.header();
+        let header = match matrix.made_of_blocks() {
+            Some(dtype) => layer.header_of_blocks(dtype, |r| matrix.blocks(r, 0..matrix.columns)),
+            None => layer.header(),
+        };
         Some(Exact { header, predicted })
     }
 }

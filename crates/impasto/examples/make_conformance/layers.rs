@@ -1,13 +1,15 @@
-//! Files for SPEC 12 to 14: refinements and exact layers.
+//! Files for SPEC 12 to 14 and 16: refinements, exact layers and layers of blocks.
 
 use std::error::Error;
 
 use impasto_codec::class::class;
 use impasto_codec::rans::symbol;
+use impasto_codec::sink::SymbolSink;
 use impasto_codec::tables::{SYMBOLS, fit};
+use impasto_codec::tile::syntax::{Sums, blocks_row};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
 use impasto_core::{
-    DType,
+    DType, blocks,
     lattice::{quantize, reconstruct_row, scale},
     values::to_f32,
 };
@@ -135,6 +137,40 @@ impl Layered {
     }
 }
 
+impl Layered {
+    /// Adds a layer of blocks, of which the elements are the weights.
+    fn blocks(mut self, set: &mut Set, dtype: DType, blocks: &[u8]) -> Done {
+        self.layer += 1;
+        let mut below = Vec::new();
+        to_f32(DType::F32, &self.weights(), &mut below);
+        let octave = (self.step.to_bits() >> 23) as i16;
+        let (mut header, _) = self.header(Body::Blocks(dtype), 4 * octave - 4);
+        let columns = self.matrix.sides.1;
+        let classes: Vec<i32> = (0..columns).map(|c| header.column_classes.get(c)).collect();
+        let (mut pairs, bytes) = (Pairs::default(), columns / dtype.weights() * dtype.size());
+        for (r, (below, blocks)) in below.chunks_exact(columns).zip(blocks.chunks_exact(bytes)).enumerate() {
+            let sums = Sums { row: header.row_classes.get(r), columns: &classes };
+            blocks_row(&mut pairs, dtype, sums, below, blocks);
+        }
+        header.shape = tables(Kind::Exact, pairs.0.into_iter());
+        set.blocks(self.layer, &self.matrix, &header, dtype, &below, blocks)
+    }
+}
+
+/// The classes and values of elements.
+#[derive(Default)]
+struct Pairs(Vec<(i32, i32)>);
+
+impl SymbolSink for Pairs {
+    fn symbols(&mut self, classes: &[i32], values: &[i32]) {
+        self.0.extend(classes.iter().copied().zip(values.iter().copied()));
+    }
+
+    fn raw(&mut self, _: &[i32], _: u32) {}
+
+    fn end_row(&mut self) {}
+}
+
 /// Floats with standard deviation 2^-3, with zeros, subnormals, infinities and NaNs among them.
 fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
     let mut bits = bell_floats(dtype, -3, n, random);
@@ -185,6 +221,32 @@ pub fn exact_layers(dtype: DType) -> Result<Set, Box<dyn Error>> {
             layered.refine(&mut set, factor, offset)?;
         }
         layered.exact(&mut set, plane)?;
+    }
+    Ok(set)
+}
+
+/// Blocks of every dtype, above a base or a refinement. Their scales are ordinary in even rows, and anything in others.
+pub fn blocks_over_a_lattice() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(22));
+    let mut dtypes = DType::BLOCKS;
+    dtypes.sort_by_key(|dtype| dtype.name());
+    for (n, dtype) in dtypes.into_iter().enumerate() {
+        let (rows, columns) = (3, 3 * dtype.weights());
+        let matrix = Matrix { dtype: DType::F32, sides: (rows, columns), tile: (2, 2 * dtype.weights()) };
+        let of_row = 3 * dtype.size();
+        // The highest exponents of binary16 have bits that the mask clears.
+        let byte = |i: usize, random: &mut Random| {
+            random.below(256) as u8 & if (i / of_row).is_multiple_of(2) { 0xBB } else { 0xFF }
+        };
+        let bytes: Vec<u8> = (0..rows * of_row).map(|i| byte(i, &mut random)).collect();
+        let mut weights = vec![0.0; rows * columns];
+        blocks::dequantize(dtype, &bytes, &mut weights);
+        let bits = weights.iter().map(|weight| weight.to_bits()).collect();
+        let mut layered = Layered::new(&mut set, dtype.name(), matrix, bits, steps(0.25, 5, None, None))?;
+        if n % 3 == 0 {
+            layered.refine(&mut set, 7, 9)?;
+        }
+        layered.blocks(&mut set, dtype, &bytes)?;
     }
     Ok(set)
 }

@@ -71,6 +71,7 @@ pub fn make(folder: &Path) -> Done {
     }
     write("3.4.5-form-of-another-tokenizer", compiled_tokenizer(false)?)?;
     write("15-compiled-tokenizer", compiled_tokenizer(true)?)?;
+    write("16-blocks", blocks_over_a_lattice()?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

@@ -163,6 +163,28 @@ impl Set {
         Ok(())
     }
 
+    /// Adds a layer of blocks of `dtype` to the last tensor, given the weights below.
+    pub fn blocks(
+        &mut self,
+        layer: u8,
+        matrix: &Matrix,
+        header: &TensorHeader,
+        dtype: DType,
+        below: &[f32],
+        blocks: &[u8],
+    ) -> Done {
+        self.unit_above(layer, 0, Mode::TENSOR_HEADER, header.to_bytes());
+        let of_block = dtype.weights();
+        let in_blocks = Matrix { sides: (matrix.sides.0, matrix.sides.1 / of_block), ..*matrix };
+        for (i, place) in matrix.places().iter().enumerate() {
+            let columns = place.columns.start / of_block..place.columns.end / of_block;
+            let part = in_blocks.cut(blocks, dtype.size(), &Place { rows: place.rows.clone(), columns });
+            let unit = TileEncoder::new(header, 2).blocks(place, &matrix.cut(below, 1, place), &part, 9)?;
+            self.unit_above(layer, i, Mode::BLOCKS, unit.ok_or("no escape")?);
+        }
+        Ok(())
+    }
+
     /// Sorts the units by layer, and sets the end of each layer.
     pub fn by_layer(&mut self) {
         self.units.sort_by_key(|(slot, ..)| slot.layer);

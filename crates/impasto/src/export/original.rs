@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use impasto_checkpoint::{Format, parse_detached_header};
 use impasto_container::{HEADER_SUFFIX, Source};
 
-use super::part::{Part, spec};
+use super::part::Part;
 use super::{Begin, Output};
 use crate::error::FileError;
 use crate::file::File;
@@ -48,13 +48,17 @@ pub fn original<S: Source>(file: &File<S>) -> Result<Option<Original>, FileError
         for info in infos {
             let meta = file.meta(&info.name)?;
             let other = info.type_name.as_deref() != meta.opaque.as_ref().map(|opaque| opaque.name.as_str());
-            if meta.dtype != info.dtype || meta.dims != info.shape || other {
+            let blocks = if meta.dtype == info.dtype { None } else { file.tensor(&info.name)?.block_dtype()? };
+            if blocks.unwrap_or(meta.dtype) != info.dtype || meta.dims != info.shape || other {
                 return Err(misfit(format!("tensor {:?} has a different dtype or shape", info.name)));
             }
             if !described.insert(info.name.clone()) {
                 return Err(misfit(format!("tensor {:?} is in two shards", info.name)));
             }
-            parts.push(Part { spec: spec(&info.name, meta), ..Part::copy(&info.name, meta) });
+            parts.push(match blocks {
+                Some(dtype) => Part::blocks(&info.name, meta, dtype),
+                None => Part::copy(&info.name, meta),
+            });
         }
         outputs.push(Output { name: name.to_owned(), begin: Begin::Raw(header), parts });
     }

@@ -46,6 +46,8 @@ pub struct Part {
 pub enum Content {
     /// A tensor of the file, and its translation.
     Tensor(String, Way),
+    /// The blocks of a tensor of the file.
+    Blocks(String),
     /// New values with dtype F32.
     #[cfg(feature = "gguf")]
     Values(Vec<f32>),
@@ -68,6 +70,12 @@ impl Part {
         Part { spec: spec(name, meta), content: Content::Tensor(name.to_owned(), Way::AsItIs) }
     }
 
+    /// Plans to copy the blocks, of `dtype`, that a tensor is made of.
+    pub fn blocks(name: &str, meta: &TensorMeta, dtype: DType) -> Part {
+        let spec = TensorSpec::new(name, dtype, meta.dims.clone());
+        Part { spec, content: Content::Blocks(name.to_owned()) }
+    }
+
     /// Writes the bytes of the new tensor in pieces.
     pub fn write<S: Source>(
         &self,
@@ -78,6 +86,15 @@ impl Part {
             #[cfg(feature = "gguf")]
             Content::Values(values) => {
                 return write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+            }
+            Content::Blocks(name) => {
+                let tensor = file.tensor(name)?;
+                let of_tile_row = tensor.matrix().tile_rows().saturating_mul(tensor.matrix().cols());
+                let together = (BAND_BYTES / of_tile_row.max(1)).max(1);
+                for first in (0..tensor.tile_rows()).step_by(together as usize) {
+                    write(&tensor.blocks(first..first.saturating_add(together))?)?;
+                }
+                return Ok(());
             }
             Content::Tensor(name, way) => (name, *way),
         };

@@ -91,7 +91,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
         let exact = |band: u64| {
             let layer = reader.layer_of(self.number, reader.level(self.number, band));
-            layer.is_some_and(|layer| layer.mode == Mode::EXACT)
+            layer.is_some_and(|layer| layer.mode.is_exact_layer())
         };
         let across = u64::from(self.matrix.tiles_across().max(1));
         self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)

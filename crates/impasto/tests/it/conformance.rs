@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use impasto::encode::{Options, Target, encode};
 use impasto::verify::verify;
-use impasto::{Checkpoint, File, FileError};
+use impasto::{Checkpoint, File, FileError, Tensor};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_container::{ObjectKind, TensorMeta};
 use impasto_core::Isa;
@@ -51,11 +51,12 @@ fn percent(name: &str) -> String {
     })
 }
 
-/// Formats a dtype as in that listing.
-fn dtype(meta: &TensorMeta) -> String {
-    match &meta.opaque {
-        Some(opaque) => format!("opaque:{}", percent(&opaque.name)),
-        None => meta.dtype.name().to_owned(),
+/// Returns the dtype of a tensor as in that listing, and its bytes: its blocks if they are restored.
+fn shown(tensor: &Tensor<'_>, meta: &TensorMeta) -> Result<(String, Vec<u8>), FileError> {
+    match (&meta.opaque, tensor.block_dtype()?) {
+        (Some(opaque), _) => Ok((format!("opaque:{}", percent(&opaque.name)), tensor.bytes()?)),
+        (None, Some(dtype)) => Ok((dtype.name().to_owned(), tensor.blocks(0..tensor.tile_rows())?)),
+        (None, None) => Ok((meta.dtype.name().to_owned(), tensor.bytes()?)),
     }
 }
 
@@ -71,11 +72,13 @@ fn listing(path: &Path, isa: Isa) -> (String, Vec<FileError>) {
                 let bytes = bytes.expect("an asset that is in the manifest");
                 format!("asset {} {length} {:x}", percent(&object.name), Sha256::digest(bytes))
             }),
-            ObjectKind::Tensor(meta) => file.tensor(&object.name).and_then(|tensor| tensor.bytes()).map(|bytes| {
-                let dims: Vec<String> = meta.dims.iter().map(u64::to_string).collect();
-                let dims = if dims.is_empty() { "scalar".to_owned() } else { dims.join("x") };
-                format!("{} {} {dims} {:x}", percent(&object.name), dtype(meta), Sha256::digest(bytes))
-            }),
+            ObjectKind::Tensor(meta) => {
+                file.tensor(&object.name).and_then(|t| shown(&t, meta)).map(|(dtype, bytes)| {
+                    let dims: Vec<String> = meta.dims.iter().map(u64::to_string).collect();
+                    let dims = if dims.is_empty() { "scalar".to_owned() } else { dims.join("x") };
+                    format!("{} {dtype} {dims} {:x}", percent(&object.name), Sha256::digest(bytes))
+                })
+            }
         };
         match line {
             Ok(line) => writeln!(lines, "{line}").expect("a string"),
@@ -102,7 +105,7 @@ fn committed_files_are_those_that_the_codec_makes() {
         assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has different bytes", entry.file_name());
         made += 1;
     }
-    assert_eq!(made, 33);
+    assert_eq!(made, 36);
 }
 
 #[test]

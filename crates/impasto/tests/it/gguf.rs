@@ -1,13 +1,14 @@
 //! GGUF in and out: files that are restored byte for byte, tensors in the form of transformers, and new GGUF files.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Random, Tensor, decode, encode_to, open, tiny};
 use half::{bf16, f16};
-use impasto::encode::Target;
+use impasto::encode::{Extent, Layers, Options, Target, encode};
 use impasto::export::{Form, GgufType, export};
-use impasto::{Checkpoint, CheckpointWeights, File, FileWeights};
+use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, truncate};
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, Tensors};
 use impasto_checkpoint::{Asset, Opaque, TensorSpec, write_gguf};
@@ -63,6 +64,8 @@ fn tiny_gguf(path: &Path, dtype: DType) {
             DType::Tq2_0 => Some(64),
             DType::Iq1S | DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S => Some(0),
             DType::Iq3Xxs | DType::Iq3S | DType::Iq4Nl | DType::Iq4Xs => Some(0),
+            DType::Q3K => Some(108),
+            DType::Q6K => Some(208),
             _ => None,
         };
         let dtype = match random_scale {
@@ -223,6 +226,49 @@ fn tables_grids_and_ternary_blocks_run_at_their_own_size() {
         let source = CheckpointWeights::new(&checkpoint);
         let reference = logits(&Model::load(&source, &RunOptions::float()).expect("a model"));
         assert_runs_at_its_own_size(&source, &checkpoint, &reference, dtype);
+    }
+}
+
+/// A layered file of a GGUF runs and decodes as the GGUF if it is whole, and otherwise as its lossy layers.
+#[test]
+fn layers_over_a_gguf_end_in_its_bytes() {
+    let folder = TempDir::new().expect("a folder");
+    let (model, path) = (folder.path().join("tiny.gguf"), folder.path().join("a.impasto"));
+    // Matrices of Q6_K, of Q8_0, and vectors of F32.
+    tiny_gguf(&model, DType::Q6K);
+    let checkpoint = Checkpoint::open(&model).expect("a GGUF");
+    let layers = Layers { below: vec![Extent::BitsPerWeight(3.0)], exact: true, ..Layers::default() };
+    let options = Options { layers, ..Options::new(Target::BitsPerWeight(4.0)) };
+    let report = encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect("encodes");
+    let length = |path: &Path| fs::metadata(path).expect("a file").len();
+    // Blocks are coded given the layers below, which would otherwise be needed beside them.
+    assert!(length(&path) < length(&model) + report.layers[1].bytes / 2, "{}", length(&path));
+    let file = open(&path);
+    let out = folder.path().join("whole");
+    assert!(decode(&file, &out, false).expect("decodes").identical);
+    assert!(fs::read(&model).expect("bytes") == fs::read(out.join("tiny.gguf")).expect("bytes"));
+    let of_file = FileWeights::new(file).expect("assets");
+    let of_gguf = CheckpointWeights::new(&checkpoint);
+    for name in of_gguf.tensor_names() {
+        let blocks = of_gguf.load_blocks(&name).expect("reads");
+        assert_eq!(of_file.load_blocks(&name).expect("reads"), blocks, "{name}");
+        assert!(of_file.load_f32(&name).expect("reads") == of_gguf.load_f32(&name).expect("reads"), "{name}");
+    }
+    for (layer, most) in [(1, 0.5), (2, 0.3)] {
+        let cut = folder.path().join(format!("{layer}.impasto"));
+        truncate(&open(&path), &Cut::Layer(layer), &cut).expect("truncates");
+        assert!(length(&cut) <= report.layers[layer - 1].bytes);
+        let file = open(&cut);
+        let out = folder.path().join(layer.to_string());
+        assert!(!decode(&file, &out, false).expect("decodes").identical);
+        let (lossy, wanted) = (values(&out), of_gguf.tensor_names());
+        assert!(lossy.iter().map(|(name, _)| name).eq(&wanted) && out.join("config.json").is_file());
+        for (name, found) in &lossy {
+            let off = error(found, &of_gguf.load_f32(name).expect("reads"));
+            assert!(off < most, "{name} in layer {layer}: {off}");
+        }
+        assert!(of_gguf.load_f32(&wanted[0]).expect("reads") != lossy[0].1);
+        Model::load(&FileWeights::new(file).expect("assets"), &RunOptions::default()).expect("a model");
     }
 }
 
