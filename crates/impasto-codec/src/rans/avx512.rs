@@ -97,13 +97,13 @@ impl Decoder<'_> {
                 let (mut c, mut any) = (block, 0);
                 while c + LANES <= block_end && end - used >= LANES {
                     let mut of_step = 0;
-                    for half in 0..2 {
+                    for (half, x) in x.iter_mut().enumerate() {
                         let at = c + 16 * half;
                         let class = _mm512_add_epi32(row, _mm512_loadu_si512(classes.add(at).cast()));
-                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, x[half]);
+                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, *x);
                         _mm512_storeu_si512(values.add(at).cast(), value);
                         let low = _mm512_cmplt_epu32_mask(next, _mm512_set1_epi32(LOW as i32));
-                        x[half] = renormalized(next, low, _mm256_loadu_si256(words.add(used).cast()));
+                        *x = renormalized(next, low, _mm256_loadu_si256(words.add(used).cast()));
                         used += low.count_ones() as usize;
                         of_step |= u32::from(escape) << (16 * half);
                     }
@@ -115,10 +115,10 @@ impl Decoder<'_> {
                 for c in (c..block_end).step_by(LANES) {
                     let active = u32::MAX >> (LANES - (block_end - c).min(LANES));
                     let mut of_step = 0;
-                    for half in 0..2 {
+                    for (half, x) in x.iter_mut().enumerate() {
                         let (at, active) = (c + 16 * half, (active >> (16 * half)) as u16);
                         let class = _mm512_add_epi32(row, _mm512_loadu_si512(classes.add(at).cast()));
-                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, x[half]);
+                        let (value, next, escape) = step::<KIND, PLAIN>(slots, class, *x);
                         _mm512_storeu_si512(values.add(at).cast(), value);
                         let low = _mm512_mask_cmplt_epu32_mask(active, next, _mm512_set1_epi32(LOW as i32));
                         let left = end - used;
@@ -127,7 +127,7 @@ impl Decoder<'_> {
                         }
                         let exist = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
                         let loaded = _mm256_maskz_loadu_epi16(exist, words.add(used).cast());
-                        x[half] = _mm512_mask_mov_epi32(x[half], active, renormalized(next, low, loaded));
+                        *x = _mm512_mask_mov_epi32(*x, active, renormalized(next, low, loaded));
                         used += low.count_ones() as usize;
                         of_step |= u32::from(escape & active) << (16 * half);
                     }
