@@ -14,7 +14,7 @@ use super::damping;
 ///   the held-out inputs and the factor of a covariance in 64-bit floats;
 /// - output projection: streams and gradients, with two blocks of logits;
 /// - backward: a block, streams and gradients, and the activations of a piece with their gradients.
-pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3]) -> u64 {
+pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3], threads: usize) -> u64 {
     let wide = |n: usize| n as u128;
     let [all, backwards, held] = windows.map(|count| wide(count) * wide(window));
     let (hidden, attention) = (wide(config.hidden_size), wide(config.query_width()));
@@ -27,7 +27,7 @@ pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3]) -> u64
     // and transposes make.
     let piece = wide(window.max(2048)).min(all.max(wide(window)));
     let values = piece * (3 * hidden + 4 * inner) + block;
-    let scores = 2 * wide(rayon::current_num_threads()) * 128 * wide(window);
+    let scores = 2 * wide(threads) * 128 * wide(window);
 
     let sums = hidden * hidden + inner * inner;
     let factor = 2 * (inner + held.min(wide(damping::TOKENS))) * inner;

@@ -98,9 +98,11 @@ pub fn calibrate(
     let config = DecoderConfig::from_json(&json)?;
     let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
     let backwards = (options.gradient_tokens / window).clamp(1, count);
-    let needed = memory(&config, window, [count, backwards, held_back]);
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if options.threads == 0 { processors() } else { options.threads };
+    let needed = memory(&config, window, [count, backwards, held_back], threads);
     if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
-        return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0]), limit });
+        return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0], threads), limit });
     }
 
     let (tokens, gradient_tokens) = (&tokens[..count * window], &tokens[..backwards * window]);

@@ -82,7 +82,7 @@ fn modes_of_tile(code: u8, exact: Option<u8>) -> Vec<Mode> {
         0 => Mode::STORED,
         1 => Mode::ZSTD,
         2 => Mode::FLOAT,
-        3 => Mode(code.max(7)),
+        3 => Mode(code.max(8)),
         _ => Mode::LATTICE,
     };
     if base != Mode::LATTICE {
