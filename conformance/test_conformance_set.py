@@ -41,7 +41,10 @@ class ConformanceSet(unittest.TestCase):
 
     def test_compiled_tokenizers(self):
         def assets(name):
-            return dict(naive_decoder.decode((HERE / "files" / f"{name}.impasto").read_bytes()))
+            objects = dict(naive_decoder.decode((HERE / "files" / f"{name}.impasto").read_bytes()))
+            if naive_decoder.NO_ZSTD in objects.values():
+                self.skipTest(naive_decoder.NO_ZSTD)
+            return objects
 
         other = assets("3.4.5-form-of-another-tokenizer")
         self.assertIsNone(naive_tokenizer.compiled(other))

@@ -4,47 +4,16 @@
 #[allow(dead_code)] // Other tests use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[path = "../../impasto-core/tests/support/heap.rs"]
+mod heap;
 
 use common::gguf::{array, entry, file_of, pair, string};
 use impasto_checkpoint::gguf::parse_header;
 
-/// The system allocator, with a count of allocated bytes.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn took(bytes: usize) {
-    PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-}
-
-// SAFETY: every call is forwarded unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        took(layout.size());
-        // SAFETY: the caller upholds the contract of `alloc`, which is that of the system allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller upholds the contract of `dealloc`, and the pointer was allocated by `System` in `alloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Returns the peak of allocated bytes while a file is parsed, and whether it is valid.
 fn peak(file: &[u8]) -> (usize, bool) {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let parsed = parse_header(file, file.len() as u64, "f").is_ok();
-    (PEAK.load(Relaxed) - before, parsed)
+    let (is_valid, peak) = heap::peak(|| parse_header(file, file.len() as u64, "f").is_ok());
+    (peak, is_valid)
 }
 
 #[test]

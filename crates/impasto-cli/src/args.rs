@@ -34,8 +34,8 @@ pub struct Args {
     /// Number of threads; 0 uses all processors. Output does not depend on the thread count.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = parse_threads)]
     pub threads: usize,
-    /// Limit on the memory of a tensor, a calibration or a running model, such as 8GiB [default: three quarters of the machine's
-    /// memory, or of the control group's limit].
+    /// Limit on the memory of a tensor, a calibration, lossy encoding or a running model, such as 8GiB [default: three
+    /// quarters of the machine's memory, or of the control group's limit].
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// Read .impasto files that expand to more than 256 MiB and more than 512 times their size. Without this, they are

@@ -338,15 +338,17 @@ fn read_factor(bytes: &mut &[u8]) -> Result<u8, CodecError> {
 }
 
 fn check_blocks(dtype: DType) -> Result<(), CodecError> {
-    let rule = "it must be the code of a block dtype";
-    if dtype.is_block() { Ok(()) } else { Err(field("blocks", dtype as u8, rule)) }
+    if dtype.is_block() { Ok(()) } else { Err(not_blocks(dtype as u8)) }
+}
+
+fn not_blocks(code: u8) -> CodecError {
+    field("blocks", code, "it must be the code of a block dtype")
 }
 
 /// Reads the dtype of blocks, of which the columns must be a whole number.
 fn read_blocks(bytes: &mut &[u8], columns: u64) -> Result<DType, CodecError> {
     let [code] = take(bytes, "blocks")?;
-    let dtype = DType::from_code(code).filter(|dtype| dtype.is_block());
-    let dtype = dtype.ok_or(field("blocks", code, "it must be the code of a block dtype"))?;
+    let dtype = DType::from_code(code).filter(|dtype| dtype.is_block()).ok_or(not_blocks(code))?;
     if !columns.is_multiple_of(dtype.weights() as u64) {
         let rule = "they must be whole blocks";
         return Err(CodecError::Field { field: "columns", value: columns, rule, clause: "16.1" });

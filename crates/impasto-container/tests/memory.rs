@@ -3,45 +3,19 @@
 #[allow(dead_code)] // Others use the rest.
 #[path = "it/common/mod.rs"]
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[path = "../../impasto-core/tests/support/heap.rs"]
+mod heap;
 
 use common::raw::{asset, object, opaque, record, tensor, units, varints};
 use common::{open, with_header};
 use impasto_container::ContainerError;
 use impasto_container::FormatError as F;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-struct Watched;
-
-// SAFETY: all calls are forwarded to the system allocator; only sizes are counted.
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
-
 /// Returns the error of opening `bytes`, and the peak number of bytes allocated.
 fn cost(bytes: &[u8]) -> (F, usize) {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    match open(bytes) {
-        Err(ContainerError::Format { rule, .. }) => (rule, PEAK.load(Relaxed) - before),
-        other => panic!("{other:?}"),
+    match heap::peak(|| open(bytes).map(|_| ())) {
+        (Err(ContainerError::Format { rule, .. }), peak) => (rule, peak),
+        (other, _) => panic!("{other:?}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The memory of lossy encoding: what it needs, and what a limit leaves for factored covariances.
 //!
-//! Estimates are upper bounds of what is allocated. They leave out the assets, such as the tokenizer, and mapped files, whose pages
-//! the system can take back.
+//! Estimates are upper bounds of what is allocated. They leave out the assets, such as the tokenizer, and mapped files,
+//! whose pages the system can take back.
 
 use crate::code::BATCH;
 use crate::error::EncodeError;
@@ -24,9 +24,9 @@ pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 
 /// Returns how many bytes of factored covariances may be kept.
 ///
-/// Everything else is the scales of all tensors, and the largest tensor. The latter is either the
-/// factoring of its covariance, of n inputs: 16 n^2 bytes; or the factor, 4 n^2, with the integers of all its layers, 4
-/// bytes per weight and layer, and the tiles in work.
+/// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, either
+/// 16 n^2 bytes while its covariance is factored; or 4 n^2 bytes for the factor, 4 bytes per weight and layer for its
+/// integers, and the tiles that are being coded.
 ///
 /// # Errors
 /// [`EncodeError::TensorMemory`] if all this is more than the limit.

@@ -27,7 +27,7 @@ const STEPS: u64 = 256;
 const EMPTY_UNIT: u64 = 32;
 /// Rows that are counted together.
 const CHUNK: usize = 64;
-/// Elements that give the tables of a tensor; and the smallest part of them that is counted.
+/// About so many elements of a tensor are counted to fit its tables, but at least one row in [`MOST_PARTS`].
 const SAMPLED: usize = 1 << 17;
 const MOST_PARTS: usize = 16;
 /// Width of a class, a quarter of an octave, in the unit of [`Scales`].

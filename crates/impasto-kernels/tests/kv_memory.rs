@@ -1,33 +1,12 @@
 //! A token allocates nothing if the store has room for it.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../../impasto-core/tests/support/heap.rs"]
+mod heap;
 
+use heap::allocations;
 use impasto_core::Isa;
 use impasto_kernels::Pool;
 use impasto_kernels::kv::{AttentionShape, KvFormat, KvStore, Pages, Scratch, attend};
-
-/// The system allocator, with a count of the calls.
-struct Counting;
-
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all calls are forwarded to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller upholds the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_token_allocates_nothing() {
@@ -46,11 +25,11 @@ fn a_token_allocates_nothing() {
         };
         // The first passes grow the working memory, and finally split the context into parts.
         (0..600).for_each(|_| pass(&mut store));
-        let before = CALLS.load(Ordering::Relaxed);
+        let before = allocations();
         (0..40).for_each(|_| pass(&mut store));
-        assert_eq!(CALLS.load(Ordering::Relaxed), before, "{format}");
+        assert_eq!(allocations(), before, "{format}");
         pass(&mut store);
-        assert!(CALLS.load(Ordering::Relaxed) > before, "a page is counted");
+        assert!(allocations() > before, "a page is counted");
         assert!(out.iter().all(|x| (x - 0.5).abs() < 0.01), "{format} {out:?}");
     }
 }

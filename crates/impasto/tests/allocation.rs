@@ -1,12 +1,12 @@
 //! Generating a token allocates nothing but pages of keys and values.
 
+#[path = "../../impasto-core/tests/support/heap.rs"]
+mod heap;
 #[allow(dead_code)] // Other tests use the rest.
 #[path = "it/support/mod.rs"]
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use heap::allocations;
 use impasto::FileWeights;
 use impasto::encode::Target;
 use impasto_kernels::kv::PAGE;
@@ -14,28 +14,6 @@ use impasto_model::Session;
 use impasto_model::sampling::SamplingParams;
 use impasto_runtime::{Model, RunOptions};
 use support::{encode_to, open, tiny};
-
-/// Counts allocations of all threads by the system allocator.
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is forwarded unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller upholds the contract of `alloc`, which is that of the system allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller upholds the contract of `dealloc`, and `System` allocated the pointer in `alloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn tokens_allocate_nothing() {
@@ -49,11 +27,11 @@ fn tokens_allocate_nothing() {
     session.extend(&[1]).expect("a token");
     let mut run = |from: usize| {
         session.truncate(from);
-        let before = COUNT.load(Ordering::Relaxed);
+        let before = allocations();
         while session.tokens().len() < 2 * PAGE {
             session.step().expect("runs");
         }
-        COUNT.load(Ordering::Relaxed) - before
+        allocations() - before
     };
     // The first tokens allocate the memory that is kept; each worker does so with its first task, which may come at any
     // time.

@@ -1,45 +1,15 @@
 //! Calibration and encoding keep to their memory limits. This test has its own process, so that nothing else allocates.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../impasto-core/tests/support/heap.rs"]
+mod heap;
+
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use heap::peak;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics, calibrate};
 use impasto::encode::{EncodeError, Options, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights};
-
-/// The system allocator, with a count of allocated bytes.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is forwarded unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller upholds the contract of `alloc`, which is that of the system allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller upholds the contract of `dealloc`, and the pointer was allocated by `System` in `alloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Returns the result of a job, and the peak of what it allocated.
-fn peak<T>(job: impl FnOnce() -> T) -> (T, u64) {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = job();
-    (result, (PEAK.load(Relaxed) - before) as u64)
-}
 
 #[test]
 fn limits_are_kept_and_not_far_above_what_is_taken() {
@@ -59,6 +29,7 @@ fn limits_are_kept_and_not_far_above_what_is_taken() {
         assert!(matches!(measure(windows, needed - 1), Err(EncodeError::Memory { .. })));
         let (done, taken) = peak(|| measure(windows, needed));
         done.expect("the limit is enough");
+        let taken = taken as u64;
         println!("calibration, {windows} windows: {taken} of {needed} bytes");
         assert!(taken <= needed && needed < 3 * taken, "{windows} windows take {taken} bytes, not {needed}");
         assert!(least <= needed && (windows > 1 || least == needed));
@@ -77,6 +48,7 @@ fn limits_are_kept_and_not_far_above_what_is_taken() {
     let Err(EncodeError::TensorMemory { needed, .. }) = encode(Some(1)) else { panic!("a byte is enough") };
     assert!(matches!(encode(Some(needed - 1)), Err(EncodeError::TensorMemory { .. })));
     let (coded, taken) = peak(|| encode(Some(needed)));
+    let taken = taken as u64;
     // Assets are not counted: each is held as it is and coded.
     let assets: u64 = checkpoint.assets().iter().map(|asset| asset.bytes.len() as u64).sum();
     println!("encoding: {taken} of {needed} bytes, assets {assets}");

@@ -6,6 +6,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 use std::time::Duration;
 
+use super::processor_time::processor_time;
+
 /// Bytes that the steps of a call may add to a text: this many times its length, and [`FIXED_GROWTH`].
 const GROWTH: usize = 32;
 const FIXED_GROWTH: usize = 1 << 16;
@@ -104,22 +106,6 @@ pub fn check_time() -> tokenizers::Result<()> {
         }
         Ok(())
     })
-}
-
-/// Processor time of this thread. Unlike a clock, it does not run while the machine does other work.
-#[cfg(unix)]
-fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writing, and the clock exists for every thread.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Time since the first call, where the processor time of a thread is not known.
-#[cfg(not(unix))]
-fn processor_time() -> Duration {
-    static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    BEGUN.elapsed()
 }
 
 /// Abandons the call with this rule as its error.

@@ -12,6 +12,7 @@ mod json;
 mod limits;
 mod pattern;
 mod pipeline;
+mod processor_time;
 mod steps;
 mod stream;
 mod template;

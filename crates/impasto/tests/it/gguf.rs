@@ -173,8 +173,15 @@ fn error(got: &[f32], reference: &[f32]) -> f64 {
     (difference / square(&mut reference.iter().copied())).sqrt()
 }
 
-/// Asserts that a model runs at the size of the GGUF, with the logits of its values.
-fn assert_runs_at_its_own_size(source: &dyn WeightSource, checkpoint: &Checkpoint, reference: &[f32], dtype: DType) {
+/// Asserts that a model runs at the size of the GGUF, with the logits of its values; 8-bit activations may change them by
+/// `most`.
+fn assert_runs_at_its_own_size(
+    source: &dyn WeightSource,
+    checkpoint: &Checkpoint,
+    reference: &[f32],
+    dtype: DType,
+    most: f64,
+) {
     let run = |activations| {
         let kv = KvLayout::uniform(KvFormat::F32);
         let options = RunOptions { activations, kv, threads: 2, ..RunOptions::default() };
@@ -187,15 +194,17 @@ fn assert_runs_at_its_own_size(source: &dyn WeightSource, checkpoint: &Checkpoin
     // A different order of summation; and the rounding of activations.
     let (exact, rounded) = (error(&logits(&run(Activations::F32)), reference), error(&logits(&model), reference));
     println!("{dtype:?}: memory {ratio:.3}, errors {exact:.1e} and {rounded:.1e}");
-    // Weights that were not trained are more sensitive.
-    assert!(exact < 1e-5 && rounded < 0.04, "{dtype:?}: {exact}, {rounded}");
+    assert!(exact < 1e-5 && rounded < most, "{dtype:?}: {exact}, {rounded}");
 }
 
 /// The blocks and the 16-bit floats of a GGUF, and of a file that keeps it exactly, run as they are: their memory is
 /// theirs, and their logits are those of their values.
 #[test]
 fn a_gguf_runs_at_its_own_size() {
-    for dtype in [DType::Q4_0, DType::Q5_1, DType::Iq3S, DType::F16] {
+    // Random weights are more sensitive than trained ones.
+    let (trained, random) = (0.02, 0.04);
+    for (dtype, most) in [(DType::Q4_0, trained), (DType::Q5_1, trained), (DType::Iq3S, random), (DType::F16, trained)]
+    {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("tiny.gguf");
         tiny_gguf(&path, dtype);
@@ -205,7 +214,7 @@ fn a_gguf_runs_at_its_own_size() {
         let of_file = FileWeights::new(file).expect("assets");
         let reference = logits(&Model::load(&of_gguf, &RunOptions::float()).expect("a model"));
         for source in [&of_gguf as &dyn WeightSource, &of_file] {
-            assert_runs_at_its_own_size(source, &checkpoint, &reference, dtype);
+            assert_runs_at_its_own_size(source, &checkpoint, &reference, dtype, most);
             let kv = KvLayout::uniform(KvFormat::F32);
             let coded = RunOptions { residence: Residence::Coded, kv, threads: 2, ..RunOptions::default() };
             let coded = error(&logits(&Model::load(source, &coded).expect("a model")), &reference);
@@ -225,7 +234,7 @@ fn tables_grids_and_ternary_blocks_run_at_their_own_size() {
         assert!(checkpoint.tensors().iter().any(|tensor| tensor.dtype == dtype));
         let source = CheckpointWeights::new(&checkpoint);
         let reference = logits(&Model::load(&source, &RunOptions::float()).expect("a model"));
-        assert_runs_at_its_own_size(&source, &checkpoint, &reference, dtype);
+        assert_runs_at_its_own_size(&source, &checkpoint, &reference, dtype, 0.04);
     }
 }
 
