@@ -8,8 +8,9 @@ use impasto_core::DType;
 /// The error of a source.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A source of a model's weights and assets: a checkpoint, an `.impasto` file, or a test.
-pub trait WeightSource {
+/// A source of a model's weights and assets: a checkpoint, an `.impasto` file, or a test. Threads read from it at the same
+/// time.
+pub trait WeightSource: Sync {
     /// Returns the shape of the tensor `name`, outermost dimension first, or `None` if there is no such tensor.
     fn shape(&self, name: &str) -> Option<Vec<u64>>;
 
@@ -53,11 +54,11 @@ pub trait WeightSource {
         Ok(None)
     }
 
-    /// Returns the tensor `name` if its elements are 16-bit floats.
+    /// Returns the matrix `name` if its elements are 16-bit floats.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
-    fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
+    fn halves(&self, name: &str) -> Result<Option<Box<dyn HalfTensor + '_>>, Failure> {
         _ = name;
         Ok(None)
     }
@@ -82,13 +83,22 @@ pub trait WeightSource {
     }
 }
 
-/// The bits of 16-bit floats, row-major.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Halves {
-    /// bfloat16.
-    Bf16(Vec<u16>),
-    /// binary16.
-    F16(Vec<u16>),
+/// A matrix of 16-bit floats.
+pub trait HalfTensor: Send + Sync {
+    /// Their dtype: [`DType::Bf16`] or [`DType::F16`].
+    fn dtype(&self) -> DType;
+
+    /// Outputs and inputs.
+    fn shape(&self) -> [usize; 2];
+
+    /// Ranges of rows that are read together, in order; they cover all rows.
+    fn tile_rows(&self) -> Vec<Range<usize>>;
+
+    /// Writes the bits of the tile row with index `tile_row` to `out`: rows x inputs, row-major.
+    ///
+    /// # Errors
+    /// As [`WeightSource::load_f32`]; `out` has another length.
+    fn read(&self, tile_row: usize, out: &mut [u16]) -> Result<(), Failure>;
 }
 
 /// The blocks of a matrix, row by row.
@@ -102,7 +112,7 @@ pub struct Blocks {
 
 /// A matrix on a scalar lattice: W\[r\]\[c\] = row step x column step x (z + offset / 256 away from 0), with integers z
 /// (SPEC 10.3).
-pub trait LatticeTensor: Sync {
+pub trait LatticeTensor: Send + Sync {
     /// Outputs and inputs.
     fn shape(&self) -> [usize; 2];
 

@@ -88,10 +88,13 @@ impl Model {
             return Err(ModelError::MemoryLimit { bytes: bytes as u64, limit }.into());
         }
         let eos = eos_token_ids(source)?;
-        let tokenizer = Tokenizer::load(|name| source.asset(name))?;
-        let assets = begun.elapsed().as_secs_f64();
         let tied = config.tie_word_embeddings;
-        let network = Network::load(source, config, options)?;
+        let ((tokenizer, assets), network) = beside(
+            options.threads != 1,
+            || (Tokenizer::load(|name| source.asset(name)), begun.elapsed().as_secs_f64()),
+            || Network::load(source, config, options),
+        );
+        let (tokenizer, network) = (tokenizer?, network?);
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let why_no_tokenizer = tokenizer.is_none().then(|| source.why_absent(tokenizer::FILE)).flatten();
         let why_no_template = template_file.is_none().then(|| source.why_absent(TEMPLATE_FILE)).flatten();
@@ -271,6 +274,16 @@ impl Model {
             Network::Runtime(runtime) => runtime.memory_bytes(),
         }
     }
+}
+
+/// Computes `first` and `second`, on a thread of its own for `first` if `parallel` and one can be started.
+fn beside<A: Send, B>(parallel: bool, first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let thread = parallel.then(|| std::thread::Builder::new().spawn_scoped(scope, &first).ok()).flatten();
+        let Some(thread) = thread else { return (first(), second()) };
+        let second = second();
+        (thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
 }
 
 impl Network {

@@ -1,9 +1,9 @@
 //! The fast network: runs the description in [`impasto_model::graph`] on packed or coded weights.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use impasto_core::Isa;
@@ -12,11 +12,11 @@ use impasto_kernels::kv::{KvLayout, KvStore, Pages};
 use impasto_kernels::packed::{Activations, Arena, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::config::{DecoderConfig, Rope};
-use impasto_model::graph::{self, LinearSpec, Loader};
+use impasto_model::graph::{self, LinearSpec, Loader, check_shape};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
 
 use crate::RuntimeError;
-use crate::load::{LoadTimes, LoadWarning, MatrixLoader, Residence};
+use crate::load::{Budget, LoadTimes, LoadWarning, MatrixLoader, Residence, Wanted};
 use crate::matrix::{Linear, Matrix, Scratch, Tools};
 use crate::paged::{Paged, failed};
 use crate::pass::{Pass, Piece, Room, sized};
@@ -77,46 +77,28 @@ impl Runtime {
         let begun = Instant::now();
         options.kv.check(config.blocks.len())?;
         let pool = Pool::new(options.threads)?;
-        let (decode, pack) = (AtomicU64::new(0), AtomicU64::new(0));
-        let warnings = Mutex::default();
-        let RuntimeOptions { residence, memory_limit: limit, .. } = *options;
-        let arena = Arena::new();
-        let used = Cell::new(0usize);
-        let admit = |bytes: usize| match used.get().saturating_add(bytes) {
-            bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
-            _ => Ok(()),
-        };
-        let loader = MatrixLoader {
-            source,
-            residence,
-            pool: &pool,
-            arena: &arena,
-            admit: &admit,
-            decode: &decode,
-            pack: &pack,
-            warnings: &warnings,
-        };
-        let make = |spec: &LinearSpec, bias| {
-            let shape = [spec.outputs, spec.inputs];
-            // A packed weight takes about one bit or more.
-            admit(shape[0].saturating_mul(shape[1]) / 8)?;
-            let linear = Linear { matrix: loader.matrix(&spec.name, shape)?, name: spec.name.clone(), bias };
-            admit(linear.memory_bytes())?;
-            used.set(used.get() + linear.memory_bytes());
-            Ok(Arc::new(linear))
-        };
+        let (residence, arena) = (options.residence, Arena::new());
         let network = graph::describe_source(source, &mut config)?;
+        let specs = || network.ends.layers().chain(network.blocks.iter().flat_map(graph::Block::layers));
+        specs().try_for_each(|spec| check_shape(source, &spec.name, &[spec.outputs, spec.inputs]))?;
+        let budget = Budget::new(options.memory_limit, 0);
+        let loader = MatrixLoader::new(source, residence, &pool, &arena, &budget);
+        let wanted: Vec<Wanted> =
+            specs().map(|spec| Wanted { name: &spec.name, shape: [spec.outputs, spec.inputs] }).collect();
+        let matrices = loader.load(&wanted)?;
+        let matrices = RefCell::new(wanted.iter().map(|wanted| wanted.name).zip(matrices).collect::<HashMap<_, _>>());
+        let make = |spec: &LinearSpec, bias: Option<Vec<f32>>| {
+            budget.spend(bias.as_deref().map_or(0, size_of_val))?;
+            let loaded = matrices.borrow_mut().remove(&*spec.name);
+            let matrix = loaded.ok_or_else(|| ModelError::NoLinear { name: spec.name.clone() })?;
+            Ok(Arc::new(Linear { matrix, name: spec.name.clone(), bias }))
+        };
         let weights = Loader::new(source, &make);
         let ends = weights.ends(&network.ends)?;
         let blocks = network.blocks.iter().map(|block| weights.block(block)).collect::<Result<_, _>>()?;
-        let seconds = |nanoseconds: &AtomicU64| nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
-        let times = LoadTimes {
-            seconds: begun.elapsed().as_secs_f64(),
-            assets: 0.0,
-            decode: seconds(&decode),
-            pack: seconds(&pack),
-            threads: pool.threads(),
-        };
+        let ([decode, pack], warnings) = loader.finish();
+        let times =
+            LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets: 0.0, decode, pack, threads: pool.threads() };
         let workers = Workers::new(pool.threads(), Isa::best());
         let rooms = Rooms::new(pool.threads());
         // In the other residences nothing rounds activations, blocks included.
@@ -133,7 +115,7 @@ impl Runtime {
             pages: Pages::new(options.memory_limit),
             rooms,
             times,
-            warnings: warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
+            warnings,
         })
     }
 

@@ -1,14 +1,13 @@
 //! The weights of a network, and their exchange at run time.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use impasto_kernels::{KernelError, Pool};
 use impasto_model::graph::{Block, Ends, check_shape};
 use impasto_model::{ModelError, Result, WeightSource};
 
 use crate::Runtime;
-use crate::load::{LoadWarning, MatrixLoader};
+use crate::load::{Budget, LoadWarning, MatrixLoader, Wanted};
 use crate::matrix::Linear;
 
 /// All weights. A pass keeps the set that was current when it started.
@@ -86,29 +85,16 @@ impl Runtime {
         let shape = [old.outputs(), old.inputs()];
         check_shape(source, name, &shape)?;
         let (used, limit) = (weights.memory_bytes(), self.pages.limit());
-        let admit = |bytes: usize| match used.saturating_add(bytes) {
-            bytes if bytes > limit => Err(ModelError::MemoryLimit { bytes: bytes as u64, limit: limit as u64 }),
-            _ => Ok(()),
-        };
-        admit(shape[0].saturating_mul(shape[1]) / 8)?;
+        let budget = Budget::new(limit, used);
         let pool = Pool::new(1).map_err(|error| match error {
             KernelError::Threads(reason) => ModelError::Threads(reason),
             other => ModelError::Threads(other.to_string()),
         })?;
-        let (decode, pack, warnings) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let loader = MatrixLoader {
-            source,
-            residence: self.residence,
-            pool: &pool,
-            arena: &self.arena,
-            admit: &admit,
-            decode: &decode,
-            pack: &pack,
-            warnings: &warnings,
-        };
-        let linear = Linear { name: name.into(), matrix: loader.matrix(name, shape)?, bias: old.bias.clone() };
-        admit(linear.memory_bytes())?;
-        let warning = warnings.into_inner().unwrap_or_else(PoisonError::into_inner).pop();
+        let loader = MatrixLoader::new(source, self.residence, &pool, &self.arena, &budget);
+        let matrix = loader.load(&[Wanted { name, shape }])?.pop();
+        let matrix = matrix.ok_or_else(|| ModelError::NoLinear { name: name.into() })?;
+        let linear = Linear { name: name.into(), matrix, bias: old.bias.clone() };
+        let warning = loader.finish().1.pop();
         Ok(Replacement { linear: Arc::new(linear), warning })
     }
 

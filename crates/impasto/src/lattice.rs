@@ -129,7 +129,7 @@ impl<S: Source> CodedTensor for Coded<S> {
 }
 
 /// Returns the outputs and inputs of a tensor that is coded as the matrix that it is.
-fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
+pub fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
     let &[rows, columns] = tensor.shape() else { return None };
     let matrix = tensor.matrix();
     let same = (matrix.rows(), matrix.cols()) == (rows, columns) && rows > 0 && columns > 0;
@@ -137,13 +137,13 @@ fn matrix_shape<S: Source>(tensor: &Tensor<'_, S>) -> Option<[usize; 2]> {
 }
 
 /// Returns the rows of each tile row.
-fn tile_rows<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
+pub fn tile_rows<S: Source>(tensor: &Tensor<'_, S>) -> Vec<Range<usize>> {
     let height = tensor.matrix().tile_rows().max(1);
     (0..tensor.matrix().rows().div_ceil(height) as usize).map(|band| rows_of(tensor, band)).collect()
 }
 
 /// Returns the rows of tile row `band`.
-fn rows_of<S: Source>(tensor: &Tensor<'_, S>, band: usize) -> Range<usize> {
+pub fn rows_of<S: Source>(tensor: &Tensor<'_, S>, band: usize) -> Range<usize> {
     let (rows, height) = (tensor.matrix().rows() as usize, tensor.matrix().tile_rows().max(1) as usize);
     let first = band.saturating_mul(height).min(rows);
     first..first.saturating_add(height).min(rows)

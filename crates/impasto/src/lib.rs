@@ -88,6 +88,8 @@ mod error;
 pub mod export;
 mod file;
 #[cfg(any(feature = "encode", feature = "run"))]
+mod halves;
+#[cfg(any(feature = "encode", feature = "run"))]
 mod lattice;
 mod left_out;
 mod tensor;
@@ -144,7 +146,7 @@ pub mod run {
     pub use impasto_kernels::kv::KvError;
     pub use impasto_model::sampling::SamplingParams;
     pub use impasto_model::{
-        CausalLm, CodedTensor, Failure, Halves, Hidden, KvCache, LatticeRows, LatticeTensor, ModelError, Prefill,
+        CausalLm, CodedTensor, Failure, HalfTensor, Hidden, KvCache, LatticeRows, LatticeTensor, ModelError, Prefill,
         Session, Step, Want, WeightSource, config::DecoderConfig, decoder::Decoder,
     };
     pub use impasto_runtime::{

@@ -10,13 +10,14 @@ use impasto_checkpoint::{Change, Checkpoint};
 use impasto_container::{COMPILED_SUFFIX, Source};
 use impasto_core::blocks::apart::Form;
 use impasto_core::{DType, values};
-use impasto_model::{Blocks, CodedTensor, Failure, Halves, LatticeTensor, WeightSource};
+use impasto_model::{Blocks, CodedTensor, Failure, HalfTensor, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
 #[cfg(feature = "gguf")]
 use crate::export::gguf::Shapes;
 use crate::export::part::{Way, translate};
 use crate::file::File;
+use crate::halves::{CheckpointHalves, FileHalves};
 use crate::lattice;
 use crate::tensor::{Recent, Tensor};
 use crate::threads;
@@ -140,8 +141,9 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         Ok(lattice::Integers::new(self.file.object(number)?)?.map(|integers| Box::new(integers) as _))
     }
 
-    fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
-        Ok(self.rows(name, is_half, |dtype, bytes| halves(dtype, &bytes))?.flatten())
+    fn halves(&self, name: &str) -> Result<Option<Box<dyn HalfTensor + '_>>, Failure> {
+        let (tensor, change) = self.tensor(name)?;
+        Ok(FileHalves::new(tensor, change)?.map(|halves| Box::new(halves) as _))
     }
 
     fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {
@@ -171,18 +173,13 @@ fn compiled<S: Source>(file: &File<S>, name: &str) -> Option<(String, Vec<u8>)> 
     Some((form, bytes))
 }
 
-/// Returns whether elements are 16-bit floats.
-fn is_half(dtype: DType) -> bool {
-    matches!(dtype, DType::Bf16 | DType::F16)
-}
-
 /// Returns whether elements are blocks that can be taken apart.
 fn has_form(dtype: DType) -> bool {
     Form::of(dtype).is_some()
 }
 
 /// Returns the rows of a tensor of `shape` in transformers' order. Rows must not differ within.
-fn hf_rows<'a>(bytes: Cow<'a, [u8]>, shape: &[u64], change: Change) -> Cow<'a, [u8]> {
+pub(crate) fn hf_rows<'a>(bytes: Cow<'a, [u8]>, shape: &[u64], change: Change) -> Cow<'a, [u8]> {
     let rows = shape.first().map_or(0, |&rows| rows as usize);
     if rows == 0 || !matches!(change, Change::HeadRows { .. }) {
         return bytes;
@@ -190,16 +187,6 @@ fn hf_rows<'a>(bytes: Cow<'a, [u8]>, shape: &[u64], change: Change) -> Cow<'a, [
     let length = bytes.len() / rows;
     let row = |row: usize| &bytes[change.gguf_row(row as u64) as usize * length..][..length];
     (0..rows).flat_map(row).copied().collect()
-}
-
-/// Returns the bits of the elements of a 16-bit dtype.
-fn halves(dtype: DType, bytes: &[u8]) -> Option<Halves> {
-    let bits = || bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
-    match dtype {
-        DType::Bf16 => Some(Halves::Bf16(bits())),
-        DType::F16 => Some(Halves::F16(bits())),
-        _ => None,
-    }
 }
 
 /// The weights of a checkpoint.
@@ -266,8 +253,11 @@ impl WeightSource for CheckpointWeights<'_> {
         values.ok_or_else(|| format!("tensor {name:?} is {dtype}, which has no float values").into())
     }
 
-    fn load_half(&self, name: &str) -> Result<Option<Halves>, Failure> {
-        Ok(self.rows(name, is_half, |dtype, bytes| halves(dtype, &bytes))?.flatten())
+    fn halves(&self, name: &str) -> Result<Option<Box<dyn HalfTensor + '_>>, Failure> {
+        let origin = self.view.origin(name);
+        let found = origin.and_then(|origin| Some((self.checkpoint.tensor(&origin.name)?, origin.change)));
+        let halves = found.and_then(|(tensor, change)| CheckpointHalves::new(self.checkpoint, tensor, change));
+        Ok(halves.map(|halves| Box::new(halves) as _))
     }
 
     fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {

@@ -124,25 +124,25 @@ impl TileDecoder {
     }
 
     /// Decodes the integers of a tile, row by row (SPEC 10.1, 13.2), in the highest layer of `units` that has integers.
-    /// `units` is as in [`TileDecoder::decode`]; `out` has one entry per element.
+    /// `units` is as in [`TileDecoder::decode`]; rows begin `stride` entries apart in `out`.
     ///
     /// # Errors
     /// As for [`TileDecoder::decode`].
-    pub fn integers(&self, units: &[Unit], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
+    pub fn integers(&self, units: &[Unit], place: &Place, out: &mut [i32], stride: usize) -> Result<(), CodecError> {
         let (&base, above) = self.check_call(units, place)?;
-        if out.len() != place.elements() {
-            return Err(CodecError::Call("the output does not have one entry per element of the tile"));
-        }
         let width = place.columns.len();
-        if out.is_empty() {
+        if place.elements() == 0 {
             return Ok(());
+        }
+        if stride < width || out.len() < (place.rows.len() - 1).saturating_mul(stride).saturating_add(width) {
+            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
         }
         let above = match above.split_last() {
             Some((last, below)) if last.mode.is_exact_layer() => below,
             _ => above,
         };
         self.lattice_rows(base, above, place, |r, z| {
-            out[r * width..(r + 1) * width].copy_from_slice(z);
+            out[r * stride..][..width].copy_from_slice(z);
             Ok(())
         })
     }

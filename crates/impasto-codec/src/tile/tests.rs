@@ -88,9 +88,13 @@ proptest! {
         let mut weights = Vec::new();
         for isa in Isa::available() {
             let decoder = decoder(dtype, &header, isa);
-            let mut integers = vec![0; z.len()];
-            decoder.integers(&units, &place, &mut integers)?;
-            prop_assert_eq!(&integers, &z);
+            let (width, stride) = (place.columns.len(), place.columns.len() + 3);
+            let mut integers = vec![7; place.rows.len() * stride];
+            decoder.integers(&units, &place, &mut integers, stride)?;
+            for (row, z) in integers.chunks_exact(stride).zip(z.chunks_exact(width)) {
+                prop_assert_eq!(&row[..width], z);
+                prop_assert_eq!(&row[width..], &[7; 3], "entries between rows were touched");
+            }
             let mut out = vec![0; z.len() * dtype.size()];
             decoder.decode(&units, &place, &mut out, place.columns.len() * dtype.size())?;
             weights.push(out);
@@ -176,8 +180,10 @@ fn wrong_calls_are_refused() {
     let is_call = |result: Result<(), CodecError>| assert!(matches!(result, Err(CodecError::Call(_))), "{result:?}");
     decoder.decode(&units, &place, &mut [0; 12], 4).unwrap();
     is_call(decoder.decode(&[], &place, &mut [0; 12], 4));
-    is_call(decoder.integers(&[], &place, &mut [0; 6]));
-    is_call(decoder.integers(&units, &place, &mut [0; 5]));
+    is_call(decoder.integers(&[], &place, &mut [0; 6], 2));
+    is_call(decoder.integers(&units, &place, &mut [0; 5], 2));
+    is_call(decoder.integers(&units, &place, &mut [0; 6], 1));
+    is_call(decoder.integers(&units, &place, &mut [0; 6], usize::MAX));
     is_call(decoder.decode(&units, &place, &mut [0; 11], 4));
     is_call(decoder.decode(&units, &place, &mut [0; 12], 3));
     is_call(decoder.decode(&units, &place, &mut [0; 12], usize::MAX));

@@ -1,6 +1,7 @@
 //! Products with weights stored as 16-bit or 32-bit floats, or decoded during the product: tensors that are not packed.
 
 mod dot;
+mod halves;
 
 use std::ops::{Deref, Range};
 
@@ -8,6 +9,8 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use impasto_core::Isa;
+
+pub use halves::HalfRows;
 
 use crate::Pool;
 use crate::packed::Arena;

@@ -27,8 +27,8 @@ struct Block {
     _map: MmapMut,
 }
 
-// SAFETY: a part is written only by the thread that allocates it (`Arena::keep`), before any other thread can refer to
-// it.
+// SAFETY: a part is written only by the thread that allocates it, before any other thread can refer to it, or through
+// `Kept::range`, whose callers keep threads apart.
 unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
@@ -74,6 +74,12 @@ impl Arena {
         Some(Lines::Kept(kept))
     }
 
+    /// Allocates zeros, in whole lines; `None` if the system refuses memory.
+    pub(crate) fn zeros(&self, bytes: usize) -> Option<Kept> {
+        // No part is returned twice, and new pages hold zeros.
+        self.part(bytes.div_ceil(size_of::<Line>()))
+    }
+
     /// Allocates a part of `lines` lines.
     fn part(&self, lines: usize) -> Option<Kept> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,6 +90,26 @@ impl Arena {
         let part = *used..*used + lines;
         *used = part.end;
         Some(Kept { block: block.clone(), part })
+    }
+}
+
+impl Kept {
+    /// Returns a range of its bytes, to be written.
+    ///
+    /// # Panics
+    /// If the range extends past its end.
+    ///
+    /// # Safety
+    /// Nothing else refers to these bytes as long as the slice lives.
+    #[allow(clippy::mut_from_ref, reason = "callers guarantee that ranges do not overlap")]
+    pub(crate) unsafe fn range(&self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.part.len() * size_of::<Line>(), "range within the part");
+        // SAFETY: the range is inside the part and the part inside the block, which `self` keeps alive. The caller
+        // guarantees that nothing else refers to these bytes.
+        unsafe {
+            let start = self.block.start.add(self.part.start).cast::<u8>();
+            std::slice::from_raw_parts_mut(start.add(range.start), range.len())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A row group: some rows of a matrix that are packed together.
 
-use impasto_core::Isa;
+use impasto_core::{Isa, at_each_isa};
 
 use super::arena::{Arena, Lines};
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
@@ -94,9 +94,12 @@ impl RowGroup {
             lanes[row as usize] = lane as u32;
         }
         let (mut lines, mut starts) = (Vec::new(), vec![0]);
-        let mut strip = Packer { cells: vec![0; columns.padded() * STRIP], ..Packer::default() };
+        let mut strip = Packer { row: vec![0; width], cells: vec![0; columns.padded() * STRIP], ..Packer::default() };
         for rows in order.chunks(STRIP) {
-            strip.cells.fill(0);
+            // The rows of a whole strip replace everything but padding, which is 0.
+            if rows.len() < STRIP {
+                strip.cells.fill(0);
+            }
             strip.rest.clear();
             for (lane, &row) in rows.iter().enumerate() {
                 let row = row as usize;
@@ -285,7 +288,9 @@ impl<'a> Strip<'a> {
 /// A strip that is being packed, with working memory.
 #[derive(Default)]
 struct Packer {
-    /// Integers in the order of cells, clamped to 16 bits.
+    /// The integers of a row, clamped to 16 bits.
+    row: Vec<i16>,
+    /// Those of the strip, in the order of cells.
     cells: Vec<i16>,
     /// The parts beyond 16 bits: position, row, difference.
     rest: Vec<(usize, usize, i32)>,
@@ -300,12 +305,17 @@ struct Packer {
 impl Packer {
     /// Puts the integers of a row in lane `lane`; returns `None` if sums of their products overflow.
     fn permute(&mut self, z: &[i32], order: &[u32], lane: usize) -> Option<()> {
-        for (vector, order) in self.cells.as_chunks_mut::<64>().0.iter_mut().zip(order.chunks(QUAD)) {
-            for (value, &column) in vector[lane * QUAD..][..QUAD].iter_mut().zip(order) {
-                *value = z[column as usize].clamp(-LARGEST, LARGEST) as i16;
-            }
+        let largest = narrow(Isa::best(), z, &mut self.row);
+        let (quads, rest) = order.as_chunks::<QUAD>();
+        let mut vectors =
+            self.cells.as_chunks_mut::<64>().0.iter_mut().map(|vector| &mut vector[lane * QUAD..][..QUAD]);
+        let at = |column: u32| self.row[column as usize];
+        for (&[a, b, c, d], vector) in quads.iter().zip(&mut vectors) {
+            vector.copy_from_slice(&[at(a), at(b), at(c), at(d)]);
         }
-        let largest = z.iter().fold(0, |most, z| most.max(z.unsigned_abs()));
+        if let Some(vector) = vectors.next() {
+            vector.iter_mut().zip(rest).for_each(|(value, &column)| *value = at(column));
+        }
         if largest > LARGEST as u32 {
             let sum = |block: &[u32]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
             if order.chunks(BLOCK).any(|block| sum(block) > BLOCK_LARGEST) {
@@ -357,7 +367,7 @@ impl Packer {
     /// The loops over cells, in a form that the compiler vectorizes.
     #[inline(always)]
     fn pack_cells(&mut self) {
-        let Packer { cells, rest, paths, widths, outliers, far, ends, packed } = self;
+        let Packer { cells, rest, paths, widths, outliers, far, ends, packed, .. } = self;
         let cells = cells.as_chunks::<CELL>().0;
         for values in [&mut *outliers, &mut *ends] {
             values.clear();
@@ -397,6 +407,16 @@ impl Packer {
             outliers.append(far);
             ends.push(outliers.len() as u32);
         }
+    }
+}
+
+at_each_isa! {
+    /// Clamps the integers of a row to 16 bits, and returns their largest magnitude.
+    fn narrow(z: &[i32], row: &mut [i16]) -> u32 {
+        row.iter_mut().zip(z).fold(0, |most, (value, &z)| {
+            *value = z.clamp(-LARGEST, LARGEST) as i16;
+            most.max(z.unsigned_abs())
+        })
     }
 }
 

@@ -72,17 +72,43 @@ impl<'a, S: Source> Tensor<'a, S> {
 
     /// Returns the weights of one whole tile row, given by its rows, as bytes of its dtype. Runs on this thread only.
     pub(crate) fn tile_row(&self, headers: &Headers, rows: Range<u64>) -> Result<Vec<u8>, FileError> {
-        let columns = 0..self.matrix.cols();
-        let stride = self.matrix.cols() as usize * self.dtype.size();
         let level = self.level(rows.start).min(headers.level);
-        let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
-        let bytes = (rows.end - rows.start).saturating_mul(stride as u64);
+        let bytes = (rows.end - rows.start).saturating_mul(self.stride() as u64);
         self.file.within_memory(self.number, bytes.saturating_add(self.working_bytes()), self.limit)?;
         let mut out = vec![0; bytes as usize];
         // A tensor from headers has the decoder of the finest level, which also decodes the coarser ones.
-        let reading = Reading { decoder: &self.base, level, units: &units };
-        let decoded = self.row_of_tiles(&reading, rows, columns, &mut out, stride);
-        self.file.settled(decoded.map(|()| out))
+        self.decode_tile_row(&self.base, level, rows, &mut out).map(|()| out)
+    }
+
+    /// Writes the weights of one whole tile row, given by its rows, to `out`, as bytes of its dtype. `decoder` is that of
+    /// the finest level. Runs on this thread only.
+    pub(crate) fn tile_row_into(
+        &self,
+        decoder: &TileDecoder,
+        rows: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), FileError> {
+        self.file.within_memory(self.number, (out.len() as u64).saturating_add(self.working_bytes()), self.limit)?;
+        self.decode_tile_row(decoder, self.level(rows.start), rows, out)
+    }
+
+    fn decode_tile_row(
+        &self,
+        decoder: &TileDecoder,
+        level: u8,
+        rows: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), FileError> {
+        let columns = 0..self.matrix.cols();
+        let units = self.file.reader.fetch(&self.units_meeting(level, &rows, &columns))?;
+        let reading = Reading { decoder, level, units: &units };
+        let decoded = self.row_of_tiles(&reading, rows, columns, out, self.stride());
+        self.file.settled(decoded)
+    }
+
+    /// Returns the bytes of a row of its matrix.
+    fn stride(&self) -> usize {
+        self.matrix.cols() as usize * self.dtype.size()
     }
 
     /// Returns whether every tile row is read as integers on the lattice, rather than as exact elements.
@@ -124,27 +150,21 @@ impl<'a, S: Source> Tensor<'a, S> {
         let (width, level) = (self.matrix.cols() as usize, self.level(rows.start));
         let count = (rows.end - rows.start).saturating_mul(width as u64);
         let bytes = count.saturating_mul(size_of::<i32>() as u64);
-        out.clear();
-        let (tile_height, tile_width) = self.tile_sides();
-        let working = tile_height * tile_width * size_of::<i32>() as u64 + self.working_bytes();
         // Checked first, because a failed allocation would abort the program.
-        self.file.within_memory(self.number, bytes.saturating_add(working), self.limit)?;
-        if out.try_reserve_exact(count as usize).is_err() {
+        self.file.within_memory(self.number, bytes.saturating_add(self.working_bytes()), self.limit)?;
+        let more = (count as usize).saturating_sub(out.len());
+        if out.try_reserve_exact(more).is_err() {
             return Err(self.file.no_memory(self.object, bytes));
         }
         out.resize(count as usize, 0);
         let reader = &self.file.reader;
         let units = reader.fetch(&self.units_meeting(level, &rows, &(0..self.matrix.cols())))?;
         let reading = Reading { decoder, level, units: &units };
-        let mut part = Vec::new();
         let decoded = self.matrix.tiles_meeting(rows, 0..self.matrix.cols()).try_for_each(|tile| {
             let Some(rect) = self.matrix.tile(tile) else { return Ok(()) };
             let place = Place::from(rect);
-            part.resize(place.elements(), 0);
-            self.with_units(&reading, tile, |units| decoder.integers(units, &place, &mut part))?;
-            let lines = out.chunks_exact_mut(width).zip(part.chunks_exact(place.columns.len()));
-            lines.for_each(|(out, part)| out[place.columns.clone()].copy_from_slice(part));
-            Ok(())
+            let out = &mut out[place.columns.start..];
+            self.with_units(&reading, tile, |units| decoder.integers(units, &place, out, width))
         });
         self.file.settled(decoded)
     }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{open, tiny};
 use impasto::encode::{Extent, Layers, Options, Target, encode};
-use impasto::{Checkpoint, Cut, File, FileWeights};
+use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
-use impasto_model::{Halves, KvCache, LatticeRows, ModelError, Want, WeightSource};
+use impasto_core::DType;
+use impasto_model::{KvCache, LatticeRows, ModelError, Want, WeightSource};
 use impasto_runtime::{Activations, KvFormat, KvLayout, Model, Residence, RunOptions, RuntimeError};
 
 const TOKENS: [u32; 40] = [
@@ -229,9 +230,22 @@ fn halves_are_the_bits_of_the_file() {
     let weights = FileWeights::new(open(&path)).expect("assets");
     let name = "model.layers.0.self_attn.q_proj.weight";
     assert!(weights.lattice(name).expect("reads").is_none());
-    let Some(Halves::Bf16(bits)) = weights.load_half(name).expect("reads") else { panic!("tiny is bf16") };
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny opens");
+    let original = CheckpointWeights::new(&checkpoint);
     let values = weights.load_f32(name).expect("loads");
-    assert!(bits.iter().map(|&b| f32::from_bits(u32::from(b) << 16)).eq(values));
+    for source in [&weights as &dyn WeightSource, &original] {
+        let halves = source.halves(name).expect("reads").expect("tiny is bf16");
+        assert_eq!(halves.dtype(), DType::Bf16);
+        let [_, inputs] = halves.shape();
+        let mut bits = Vec::new();
+        for (tile_row, rows) in halves.tile_rows().into_iter().enumerate() {
+            let mut part = vec![0; rows.len() * inputs];
+            halves.read(tile_row, &mut part).expect("reads");
+            assert!(halves.read(tile_row, &mut part[1..]).is_err());
+            bits.append(&mut part);
+        }
+        assert!(bits.iter().map(|&b| f32::from_bits(u32::from(b) << 16)).eq(values.iter().copied()));
+    }
 }
 
 /// The packed network gives the same results however tokens are split into passes.

@@ -157,7 +157,7 @@ proptest! {
                 decoder.decode(&units[..=k], &layered.place, &mut out, layered.row_bytes())?;
                 prop_assert_eq!(&out, &layered.elements[k], "layer {} at {}", k, isa);
                 let mut z = vec![0; layered.place.elements()];
-                decoder.integers(&units[..=k], &layered.place, &mut z)?;
+                decoder.integers(&units[..=k], &layered.place, &mut z, layered.place.columns.len())?;
                 prop_assert_eq!(&z, &layered.integers[k.min(layered.integers.len() - 1)]);
             }
         }
@@ -247,7 +247,7 @@ fn modes_have_their_layers() {
     let stored = Unit { mode: Mode::STORED, bytes: &[0; 30] };
     let decoded = decoder.decode(&[stored, units[1]], &layered.place, &mut [0; 30], 10);
     assert_eq!(decoded, Err(CodecError::TileLayer { layer: 1, mode: Mode(5) }));
-    let decoded = decoder.integers(&[stored], &layered.place, &mut [0; 15]);
+    let decoded = decoder.integers(&[stored], &layered.place, &mut [0; 15], 5);
     assert_eq!(decoded, Err(CodecError::TileLayer { layer: 0, mode: Mode(0) }));
     // Mode exact below a refinement.
     let headers = layered.headers[..3].to_vec();

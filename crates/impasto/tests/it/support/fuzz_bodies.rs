@@ -377,7 +377,8 @@ pub fn tile(data: &[u8]) {
             assert!(row[row_bytes..].iter().all(|&b| b == 0xA5), "bytes between rows were touched");
         }
         let mut integers = vec![0; place.elements()];
-        let lattice = (mode == Mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers));
+        let lattice =
+            (mode == Mode::LATTICE).then(|| decoder.integers(&units, &place, &mut integers, place.columns.len()));
         if let Some(lattice) = &lattice {
             assert_eq!(lattice.is_ok(), result.is_ok());
         }
@@ -421,7 +422,7 @@ pub fn layers(data: &[u8]) {
         let up_to = |n: usize| {
             let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
             let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
-            let found = decoder.integers(&units[..n], &place, &mut integers);
+            let found = decoder.integers(&units[..n], &place, &mut integers, place.columns.len());
             // If a tile decodes to weights, it also decodes to integers; an exact layer above them may be invalid on
             // its own.
             assert!(result.is_err() || found.is_ok() || units[0].mode != Mode::LATTICE);
