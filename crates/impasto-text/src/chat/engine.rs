@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::SystemTime;
 
+use impasto_core::name::is_unsafe;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
@@ -110,7 +111,15 @@ pub(super) fn chat_error(error: impl std::error::Error) -> TextError {
         line.truncate(end);
         line.push_str("...");
     }
-    TextError::Chat(line.replace('\n', " "))
+    let mut shown = String::new();
+    for c in line.chars() {
+        match c {
+            '\n' => shown.push(' '),
+            c if is_unsafe(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    TextError::Chat(shown)
 }
 
 /// Formats `time` in UTC, with the directives of C and Python. An unknown directive is an error that names it.
