@@ -23,12 +23,17 @@ pub(super) fn choose(cells: &[[i16; CELL]], paths: &mut Vec<[u8; CHOICES]>, widt
     for cell in cells {
         let (cheapest, least) = cheapest(&costs);
         let mut from = [0; CHOICES];
+        let mut outliers = u16::MAX;
         for (width, (cost, from)) in costs.iter_mut().zip(&mut from).enumerate() {
+            // What fits a width fits every wider one.
+            if outliers > 0 {
+                outliers = beyond(cell, width as u8);
+            }
             *from = width as u8;
             if !paths.is_empty() && least + CHANGE < *cost {
                 (*from, *cost) = (cheapest as u8, least + CHANGE);
             }
-            *cost += OUTLIER * u32::from(beyond(cell, width as u8)) + (width * size_of::<Line>()) as u32;
+            *cost += OUTLIER * u32::from(outliers) + (width * size_of::<Line>()) as u32;
         }
         paths.push(from);
     }
