@@ -44,6 +44,10 @@ impl BitWriter {
 
     /// Appends the low `bits` bits of each value; `bits` is at most 32.
     pub fn put_all(&mut self, values: &[i32], bits: u32) {
+        if self.held == 0 && bits == 8 {
+            self.bytes.extend(values.iter().map(|&value| value as u8));
+            return;
+        }
         // Eight fields are as many bytes as a field has bits. They are joined at once if two halves of them fit into
         // 64 bits each: in pairs, which do not wait for one another.
         let (groups, rest) = if self.held == 0 && bits <= 16 { values.as_chunks::<8>() } else { (&[][..], values) };

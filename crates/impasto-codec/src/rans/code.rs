@@ -70,9 +70,21 @@ fn quotient(x: u32, frequency: u32) -> u32 {
 }
 
 /// Codes rows of `width` symbols, each of which has a frequency, in reverse. Changes the lane states from those at the
-/// end of the rows to those at their start, and replaces `words` by the words in decoding order.
-pub fn code(isa: Isa, width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
-    match isa.or_scalar() {
+/// end of the rows to those at their start, and returns the words in decoding order. `room` is working memory.
+pub fn code<'w>(
+    isa: Isa,
+    width: usize,
+    symbols: &[Coded],
+    states: &mut [u32; LANES],
+    room: &'w mut Vec<u16>,
+) -> &'w [u16] {
+    // A symbol emits at most one word. A step has room for a word of each lane, even if it is the last one.
+    let most = symbols.len() + LANES;
+    if room.len() < most {
+        room.resize(most, 0);
+    }
+    let words = &mut room[..most];
+    let first = match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `or_scalar` returns this variant only if the processor supports these instructions.
         Isa::Avx512 => unsafe { code_avx512(width, symbols, states, words) },
@@ -80,36 +92,35 @@ pub fn code(isa: Isa, width: usize, symbols: &[Coded], states: &mut [u32; LANES]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { code_avx2(width, symbols, states, words) },
         _ => code_with(width, symbols, states, words, emit),
-    }
+    };
+    &words[first..]
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn code_avx2(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
-    code_with(width, symbols, states, words, emit);
+fn code_avx2(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut [u16]) -> usize {
+    code_with(width, symbols, states, words, emit)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn code_avx512(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut Vec<u16>) {
+fn code_avx512(width: usize, symbols: &[Coded], states: &mut [u32; LANES], words: &mut [u16]) -> usize {
     code_with(width, symbols, states, words, |states, emits, room| {
         // SAFETY: this function has the target features.
         unsafe { super::avx512::emit(states, emits, room) }
-    });
+    })
 }
 
-/// The same at each instruction set: vectors of lanes, but for `emit`, which is [`emit`] or its equal.
+/// The same at each instruction set: vectors of lanes, but for `emit`, which is [`emit`] or its equal. Writes the words to
+/// the end of `words`, and returns where they begin.
 #[inline(always)]
 fn code_with(
     width: usize,
     symbols: &[Coded],
     states: &mut [u32; LANES],
-    words: &mut Vec<u16>,
+    words: &mut [u16],
     emit: impl Fn(&[u32; LANES], &[u32; LANES], &mut [u16; LANES]) -> usize,
-) {
-    // A symbol emits at most one word. A step has room for a word of each lane, even if it is the last one.
-    words.clear();
-    words.resize(symbols.len() + LANES, 0);
+) -> usize {
     let mut first = words.len();
     for row in symbols.chunks_exact(width.max(1)).rev() {
         let (steps, rest) = row.as_chunks::<LANES>();
@@ -129,7 +140,7 @@ fn code_with(
             first -= emit(&before, &emits, room);
         }
     }
-    words.drain(..first);
+    first
 }
 
 /// Writes the low words of the states that emit one to the end of `room`, in order. Returns how many. The rest of `room`
@@ -203,9 +214,9 @@ mod tests {
                 .map(|&(frequency, start, bits, low)| Coded::new(frequency as u16, start as u16).with_low(bits, low))
                 .collect();
             for isa in Isa::available() {
-                let (mut found, mut emitted) = ([LOW; LANES], vec![7]);
-                code(isa, width, &coded, &mut found, &mut emitted);
-                prop_assert_eq!(&emitted, &words);
+                let (mut found, mut room) = ([LOW; LANES], vec![7; 300]);
+                let emitted = code(isa, width, &coded, &mut found, &mut room);
+                prop_assert_eq!(emitted, &words);
                 prop_assert_eq!(found, states);
             }
         }

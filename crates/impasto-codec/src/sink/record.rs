@@ -3,7 +3,7 @@
 use impasto_core::{Isa, at_each_isa, varint};
 
 use super::SymbolSink;
-use super::slot::{BATCH, Slot, in_batches};
+use super::slot::{Slot, in_batches};
 use crate::bits::{BitMark, BitWriter};
 use crate::class::Kind;
 use crate::rans::{Coded, LANES, LOW, Segment, code, escape_code};
@@ -40,8 +40,11 @@ impl CodingTables {
 pub struct Recorder<'a> {
     tables: &'a CodingTables,
     width: usize,
-    /// The elements of the current segment.
+    /// The elements of the current segment: the first `recorded`. The others are room for more.
     records: Vec<Coded>,
+    recorded: usize,
+    /// Working memory for the words of a segment.
+    words: Vec<u16>,
     /// Varints of the escapes of the current segment.
     escapes: Vec<u8>,
     plane: BitWriter,
@@ -61,19 +64,20 @@ pub struct Checkpoint {
 impl<'a> Recorder<'a> {
     /// Creates a recorder for tiles of `width` columns, with capacity for segments of `elements` elements.
     pub fn new(tables: &'a CodingTables, width: usize, elements: usize) -> Self {
-        let records = Vec::with_capacity(elements);
-        Recorder { tables, width, records, escapes: Vec::new(), plane: BitWriter::default(), stuck: false }
+        let (records, words) = (vec![Coded::NONE; elements], Vec::new());
+        let (escapes, plane) = (Vec::new(), BitWriter::default());
+        Recorder { tables, width, records, recorded: 0, words, escapes, plane, stuck: false }
     }
 
     /// Returns the current position in this segment.
     pub fn checkpoint(&self) -> Checkpoint {
-        let (records, escapes, plane) = (self.records.len(), self.escapes.len(), self.plane.mark());
+        let (records, escapes, plane) = (self.recorded, self.escapes.len(), self.plane.mark());
         Checkpoint { records, escapes, plane, stuck: self.stuck }
     }
 
     /// Removes what was recorded after a checkpoint in the same segment.
     pub fn roll_back(&mut self, to: Checkpoint) {
-        self.records.truncate(to.records);
+        self.recorded = to.records;
         self.escapes.truncate(to.escapes);
         self.plane.roll_back(to.plane);
         self.stuck = to.stuck;
@@ -85,9 +89,10 @@ impl<'a> Recorder<'a> {
         if self.stuck {
             return None;
         }
-        let (mut states, mut words) = ([LOW; LANES], Vec::new());
-        code(Isa::best(), self.width, &self.records, &mut states, &mut words);
-        self.records.clear();
+        let mut states = [LOW; LANES];
+        let records = &self.records[..self.recorded];
+        let words = code(Isa::best(), self.width, records, &mut states, &mut self.words).to_vec();
+        self.recorded = 0;
         Some(Segment { states, words, escapes: std::mem::take(&mut self.escapes) })
     }
 
@@ -115,14 +120,16 @@ impl SymbolSink for Recorder<'_> {
     fn symbols(&mut self, classes: &[i32], values: &[i32]) {
         let CodingTables { kind, slots } = self.tables;
         in_batches(*kind, classes, values, |found, values| {
-            let start = self.records.len();
-            let mut buffer = [Coded::NONE; BATCH];
-            let is_rare = look_up(Isa::best(), slots, found, &mut buffer);
-            self.records.extend_from_slice(&buffer[..found.len()]);
-            if !is_rare {
+            let start = self.recorded;
+            self.recorded += found.len();
+            if self.records.len() < self.recorded {
+                self.records.resize(self.recorded, Coded::NONE);
+            }
+            let records = &mut self.records[start..self.recorded];
+            if !look_up(Isa::best(), slots, found, records) {
                 return;
             }
-            for ((record, slot), &value) in self.records[start..].iter_mut().zip(found).zip(values) {
+            for ((record, slot), &value) in records.iter_mut().zip(found).zip(values) {
                 if record.is_none() || slot.is_escape() {
                     let escape = slots[slot.index() | ESCAPE];
                     *record = escape.with_low(slot.low_bits(), 0);

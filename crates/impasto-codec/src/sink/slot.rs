@@ -1,13 +1,15 @@
 //! Symbols as indices into all tables of a kind, computed for many elements at once.
 
-use impasto_core::at_each_isa;
+use std::cell::RefCell;
+
+use impasto_core::{Isa, at_each_isa};
 
 use crate::class::{Kind, class};
 use crate::rans::symbol;
 use crate::tables::{ESCAPE, SYMBOLS};
 
 /// Number of elements that are passed to a sink, and whose slots it computes, at once.
-pub const BATCH: usize = 256;
+pub const BATCH: usize = 512;
 
 /// Bit positions in a [`Slot`].
 const LOW_BITS_AT: u32 = 11;
@@ -72,19 +74,23 @@ fn slots_of(kind: Kind, classes: &[i32], values: &[i32], out: &mut [Slot]) {
 /// Calls `each` with the slots of up to [`BATCH`] elements and their values, until all elements are done.
 #[inline(always)]
 pub fn in_batches(kind: Kind, classes: &[i32], values: &[i32], mut each: impl FnMut(&[Slot], &[i32])) {
-    assert_eq!(classes.len(), values.len());
-    let isa = impasto_core::Isa::best();
-    let mut buffer = [Slot::default(); BATCH];
-    for (classes, values) in classes.chunks(BATCH).zip(values.chunks(BATCH)) {
-        let found = &mut buffer[..values.len()];
-        slots(isa, kind, classes, values, found);
-        each(found, values);
+    thread_local! {
+        /// Working memory. Clearing it for each call would take longer than the slots.
+        static BUFFER: RefCell<[Slot; BATCH]> = const { RefCell::new([Slot(0); BATCH]) };
     }
+    assert_eq!(classes.len(), values.len());
+    let isa = Isa::best();
+    BUFFER.with_borrow_mut(|buffer| {
+        for (classes, values) in classes.chunks(BATCH).zip(values.chunks(BATCH)) {
+            let found = &mut buffer[..values.len()];
+            slots(isa, kind, classes, values, found);
+            each(found, values);
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
-    use impasto_core::Isa;
     use proptest::prelude::*;
 
     use super::*;

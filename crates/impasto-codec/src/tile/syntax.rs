@@ -4,6 +4,7 @@
 //! symbols of a tensor, costs a tile, and codes it. To add a mode with classes, add a function here and a variant of
 //! [`super::Content`].
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use impasto_core::blocks::apart::Form;
@@ -24,7 +25,6 @@ pub struct Sums<'a> {
 
 /// What a sink receives for some neighbouring elements of a row.
 struct Batch {
-    isa: Isa,
     classes: [i32; BATCH],
     values: [i32; BATCH],
     raw: [i32; BATCH],
@@ -34,15 +34,22 @@ impl Batch {
     /// Passes a row to a sink. `split` fills the batch, whose classes are the sums, for the elements in a range.
     /// `raw_bits` of each raw field go to the plane.
     #[inline(always)]
-    fn row(sink: &mut impl SymbolSink, sums: Sums, raw_bits: u32, split: impl Fn(&mut Batch, Range<usize>)) {
-        let mut batch = Batch { isa: Isa::best(), classes: [0; BATCH], values: [0; BATCH], raw: [0; BATCH] };
-        for (i, columns) in sums.columns.chunks(BATCH).enumerate() {
-            let n = columns.len();
-            add(batch.isa, sums.row, columns, &mut batch.classes[..n]);
-            split(&mut batch, i * BATCH..i * BATCH + n);
-            sink.symbols(&batch.classes[..n], &batch.values[..n]);
-            sink.raw(&batch.raw[..n], raw_bits);
+    fn row(sink: &mut impl SymbolSink, sums: Sums, raw_bits: u32, split: impl Fn(Isa, &mut Batch, Range<usize>)) {
+        thread_local! {
+            /// Working memory. Clearing it for each row would take as long as all the rest.
+            static BUFFER: RefCell<Batch> =
+                const { RefCell::new(Batch { classes: [0; BATCH], values: [0; BATCH], raw: [0; BATCH] }) };
         }
+        let isa = Isa::best();
+        BUFFER.with_borrow_mut(|batch| {
+            for (i, columns) in sums.columns.chunks(BATCH).enumerate() {
+                let n = columns.len();
+                add(isa, sums.row, columns, &mut batch.classes[..n]);
+                split(isa, batch, i * BATCH..i * BATCH + n);
+                sink.symbols(&batch.classes[..n], &batch.values[..n]);
+                sink.raw(&batch.raw[..n], raw_bits);
+            }
+        });
         sink.end_row();
     }
 }
@@ -55,10 +62,10 @@ at_each_isa! {
 
 /// Mode float. `row` holds little-endian floats of `layout`.
 pub fn float_row(sink: &mut impl SymbolSink, layout: FloatLayout, sums: Sums, row: &[u8]) {
-    Batch::row(sink, sums, layout.raw_bits(), |batch, elements| {
+    Batch::row(sink, sums, layout.raw_bits(), |isa, batch, elements| {
         let (n, size) = (elements.len(), layout.size());
         let row = &row[elements.start * size..elements.end * size];
-        split_floats(batch.isa, layout, row, &mut batch.values[..n], &mut batch.raw[..n]);
+        split_floats(isa, layout, row, &mut batch.values[..n], &mut batch.raw[..n]);
     });
 }
 
@@ -83,7 +90,7 @@ fn split_floats_of<const N: usize>(layout: FloatLayout, row: &[u8], values: &mut
 /// Mode lattice. `z` holds the integers of the row; the low `plane` bits of each are raw.
 pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32]) {
     let plane = u32::from(plane);
-    Batch::row(sink, sums, plane, |batch, elements| {
+    Batch::row(sink, sums, plane, |_, batch, elements| {
         let z = &z[elements];
         batch.raw[..z.len()].copy_from_slice(z);
         batch.values.iter_mut().zip(z).for_each(|(value, &z)| *value = z >> plane);
@@ -93,11 +100,11 @@ pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32])
 /// Mode refinement. Codes the residuals that turn the integers `coarse` of the layer below into `fine`, whose steps are
 /// `factor` times as small.
 pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse: &[i32], fine: &[i32]) {
-    Batch::row(sink, sums, 0, |batch, elements| {
+    Batch::row(sink, sums, 0, |isa, batch, elements| {
         let (coarse, fine) = (&coarse[elements.clone()], &fine[elements]);
         let n = coarse.len();
-        refinement::classes_of_row(batch.isa, &mut batch.classes[..n], coarse);
-        refinement::residuals_of_row(batch.isa, factor, coarse, fine, &mut batch.values[..n]);
+        refinement::classes_of_row(isa, &mut batch.classes[..n], coarse);
+        refinement::residuals_of_row(isa, factor, coarse, fine, &mut batch.values[..n]);
     });
 }
 
@@ -116,12 +123,12 @@ pub struct ExactRow<'a> {
 /// `plane` bits of each are raw.
 pub fn exact_row(sink: &mut impl SymbolSink, layout: FloatLayout, plane: u8, sums: Sums, row: ExactRow) {
     let ExactRow { z, predicted, elements: floats } = row;
-    Batch::row(sink, sums, plane.into(), |batch, elements| {
+    Batch::row(sink, sums, plane.into(), |isa, batch, elements| {
         let size = layout.size();
         let bytes = elements.start * size..elements.end * size;
         let row = ExactRow { z: &z[elements], predicted: &predicted[bytes.clone()], elements: &floats[bytes] };
-        let Batch { isa, classes, values, raw } = batch;
-        split_exact(*isa, layout, row, classes, raw);
+        let Batch { classes, values, raw } = batch;
+        split_exact(isa, layout, row, classes, raw);
         values.iter_mut().zip(&*raw).take(row.z.len()).for_each(|(value, &raw)| *value = raw >> plane);
     });
 }
@@ -132,7 +139,7 @@ pub fn blocks_row(sink: &mut impl SymbolSink, dtype: DType, sums: Sums, below: &
     let Some(form) = Form::of(dtype) else { return };
     let mut row = BlockRow::default();
     row.read(dtype, &form, blocks);
-    Batch::row(sink, sums, 0, |batch, elements| {
+    Batch::row(sink, sums, 0, |_, batch, elements| {
         let of_batch = batch.classes.iter_mut().zip(&mut batch.values);
         for (i, (class, value)) in elements.zip(of_batch) {
             let scales = row.scales[i / form.group];
