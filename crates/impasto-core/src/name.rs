@@ -1,4 +1,6 @@
-//! Names of files that come from a file of a stranger.
+//! Names and texts that come from a file of a stranger.
+
+use std::fmt::{self, Display, Formatter, Write};
 
 /// Whether a name is that of a file in a folder on every system (SPEC 3.4.4): parts separated by `/`, of which none is empty,
 /// begins with a dot, or contains a backslash, a colon or a control character. Names with a dot belong to the system and to
@@ -12,6 +14,28 @@ pub fn is_plain(name: &str) -> bool {
 /// text around it.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Formats a text for a message of one line: [unsafe](is_unsafe) characters are escaped, and line breaks become spaces.
+///
+/// ```
+/// use impasto_core::name::shown;
+/// assert_eq!(shown("two\nlines, \u{1b}[31mred").to_string(), "two lines, \\u{1b}[31mred");
+/// ```
+pub fn shown(text: &(impl AsRef<str> + ?Sized)) -> impl Display + '_ {
+    Shown(text.as_ref())
+}
+
+struct Shown<'a>(&'a str);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\n' => f.write_char(' '),
+            c if is_unsafe(c) => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
+        })
+    }
 }
 
 #[cfg(test)]

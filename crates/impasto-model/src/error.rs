@@ -1,5 +1,7 @@
 //! The crate's errors.
 
+use impasto_core::name::shown;
+
 /// A result with [`ModelError`].
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;
 
@@ -24,7 +26,7 @@ pub enum ModelError {
         limit: u64,
     },
     /// An asset is invalid.
-    #[error("{name}: {reason}")]
+    #[error("{name}: {}", shown(.reason))]
     BadAsset {
         /// File name of the asset.
         name: &'static str,
@@ -32,7 +34,7 @@ pub enum ModelError {
         reason: String,
     },
     /// The architecture is not supported.
-    #[error("cannot run architecture {name}, only {known}; encode, decode and verify work")]
+    #[error("cannot run architecture {}, only {known}; encode, decode and verify work", shown(.name))]
     Architecture {
         /// The architecture, as config.json names it.
         name: String,
@@ -40,19 +42,20 @@ pub enum ModelError {
         known: String,
     },
     /// The architecture is supported, but not one of its options.
-    #[error("config.json: cannot run {0} yet; encode, decode and verify work")]
+    #[error("config.json: cannot run {} yet; encode, decode and verify work", shown(.0))]
     Unsupported(String),
     /// Linear layers have tensors that the network does not use, such as the scales of quantized weights.
     #[error(
-        "cannot run this model: no layer uses the tensors {names}, which may be scales of quantized weights; encode, \
-         decode and verify work"
+        "cannot run this model: no layer uses the tensors {}, which may be scales of quantized weights; encode, \
+         decode and verify work",
+        shown(.names)
     )]
     UnusedTensors {
         /// The names, separated by commas.
         names: String,
     },
     /// A tensor that the configuration requires is missing.
-    #[error("tensor {name}: missing; expected shape {expected:?}")]
+    #[error("tensor {}: missing; expected shape {expected:?}", shown(.name))]
     MissingTensor {
         /// Tensor name.
         name: String,
@@ -60,7 +63,7 @@ pub enum ModelError {
         expected: Vec<u64>,
     },
     /// A tensor's shape is not the one that the configuration requires.
-    #[error("tensor {name}: shape {found:?}, but config.json requires {expected:?}")]
+    #[error("tensor {}: shape {found:?}, but config.json requires {expected:?}", shown(.name))]
     Shape {
         /// Tensor name.
         name: String,
@@ -70,7 +73,7 @@ pub enum ModelError {
         expected: Vec<u64>,
     },
     /// The source failed to provide a tensor, or provided a number of values that does not match its shape.
-    #[error("tensor {name}: {source}")]
+    #[error("tensor {}: {}", shown(.name), shown(&.source.to_string()))]
     Tensor {
         /// Tensor name.
         name: String,
@@ -79,7 +82,7 @@ pub enum ModelError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There is no linear layer of that name.
-    #[error("the model has no linear layer {name}")]
+    #[error("the model has no linear layer {}", shown(.name))]
     NoLinear {
         /// The requested name.
         name: String,
@@ -127,7 +130,7 @@ pub enum ModelError {
         rows: usize,
     },
     /// An option is out of range.
-    #[error("{name} = {value}: {rule}")]
+    #[error("{name} = {}: {rule}", shown(.value))]
     BadOption {
         /// Name of the option.
         name: &'static str,

@@ -1,5 +1,7 @@
 //! The crate's errors.
 
+use impasto_core::name::shown;
+
 /// A result with [`TextError`].
 pub type Result<T, E = TextError> = std::result::Result<T, E>;
 
@@ -16,7 +18,7 @@ pub enum TextError {
         why: &'static str,
     },
     /// An asset is invalid.
-    #[error("{name}: {reason}")]
+    #[error("{name}: {}", shown(.reason))]
     BadAsset {
         /// File name of the asset.
         name: &'static str,
@@ -24,7 +26,7 @@ pub enum TextError {
         reason: String,
     },
     /// An option is out of range.
-    #[error("{name} = {value}: {rule}")]
+    #[error("{name} = {}: {rule}", shown(.value))]
     BadOption {
         /// Name of the option.
         name: &'static str,
@@ -34,13 +36,13 @@ pub enum TextError {
         rule: &'static str,
     },
     /// The tokenizer failed on a text or a token.
-    #[error("tokenizer: {0}")]
+    #[error("tokenizer: {}", shown(.0))]
     Tokenizer(String),
     /// The chat template failed, or rejected the conversation.
-    #[error("chat template: {0}")]
+    #[error("chat template: {}", shown(.0))]
     Chat(String),
     /// The chat template exceeds a limit of its text, or of the memory, stack or time for it.
-    #[error("chat template: {0}")]
+    #[error("chat template: {}", shown(.0))]
     ChatLimit(String),
     /// The system refused what was needed to run a chat template.
     #[error("{what}: {error}")]

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::SystemTime;
 
-use impasto_core::name::is_unsafe;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
@@ -95,8 +94,8 @@ fn environment<'a>(now: Option<SystemTime>) -> Result<Environment<'a>> {
     Ok(env)
 }
 
-/// Formats the error and its causes on one line. A template that includes itself has the same cause many times, and one
-/// that raises an exception chooses the message, so each cause is written once, and the line has a limit.
+/// Joins the error and its causes. A template that includes itself has the same cause many times, and one
+/// that raises an exception chooses the message, so each cause is written once, and the length has a limit.
 pub(super) fn chat_error(error: impl std::error::Error) -> TextError {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -111,15 +110,7 @@ pub(super) fn chat_error(error: impl std::error::Error) -> TextError {
         line.truncate(end);
         line.push_str("...");
     }
-    let mut shown = String::new();
-    for c in line.chars() {
-        match c {
-            '\n' => shown.push(' '),
-            c if is_unsafe(c) => shown.extend(c.escape_default()),
-            c => shown.push(c),
-        }
-    }
-    TextError::Chat(shown)
+    TextError::Chat(line)
 }
 
 /// Formats `time` in UTC, with the directives of C and Python. An unknown directive is an error that names it.
