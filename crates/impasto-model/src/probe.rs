@@ -10,7 +10,7 @@ pub trait Probe: Send {
     /// projection, only the requested positions are passed. Tokens that are evaluated again, because LongRoPE changes
     /// their positions, are not passed again.
     ///
-    /// A `Walk` passes whole windows, one at a time, and all windows before it advances to the next sublayer.
+    /// A `Walk` passes pieces of whole windows, and all pieces before it advances to the next sublayer.
     fn linear(&mut self, names: &[&str], x: &[f32], width: usize);
 }
 
@@ -29,7 +29,7 @@ pub trait GradientProbe: Probe {
     fn head(&mut self, name: &str, fisher: &[f32], outputs: usize);
 
     /// The gradient of the output of the linear layer `name` of a block: rows of `outputs` values, one per token of the
-    /// window. Layers that share an input come in the order of `Decoder::linears`, inputs in reverse order.
+    /// window or piece. Layers that share an input come in the order of `Decoder::linears`, inputs in reverse order.
     fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize);
 
     /// The gradient of the embeddings of `tokens`: rows of `width` values, one per token.

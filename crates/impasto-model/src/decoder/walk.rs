@@ -2,18 +2,14 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::layer::{Layer, Watch};
+use super::layer::Watch;
 use super::pass::{Over, Pass};
 use super::{Block, Frame};
-use crate::graph::Op;
 use crate::network::check_tokens;
-use crate::product::Threads;
 use crate::{ModelError, Probe, Result};
 
-/// Tokens that run through a sublayer at a time; one window if that is longer. It bounds the working memory. The windows
-/// of a piece run in parallel.
+/// Tokens that run through a sublayer at a time; one window if that is longer. It bounds the working memory and fixes
+/// the order of sums over tokens.
 const PIECE: usize = 2048;
 
 /// The residual streams of many windows, which run through a decoder one sublayer at a time.
@@ -57,64 +53,16 @@ fn together(window: usize) -> usize {
     (PIECE / window).max(1)
 }
 
+/// The tables of rotary positions for a piece; every window starts at position 0.
+pub(super) fn piece_tables(frame: &Frame, window: usize) -> Vec<Vec<(f32, f32)>> {
+    let tables = frame.rope_tables(0, window, window);
+    tables.into_iter().map(|table| table.repeat(together(window))).collect()
+}
+
 /// The range of values of each piece of a stream of `values` values, `width` per token.
 pub(super) fn pieces(window: usize, width: usize, values: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
     let size = together(window) * window * width;
     (0..values).step_by(size).map(move |start| start..values.min(start + size))
-}
-
-/// The number of threads for each window of a piece of `windows` windows.
-pub(super) fn threads_each(frame: &Frame, windows: usize) -> Threads {
-    match frame.threads {
-        Threads::Rayon(n) if n > windows => Threads::Rayon(n / windows.max(1)),
-        _ => Threads::One,
-    }
-}
-
-/// The inputs of linear layers that a window showed.
-#[derive(Default)]
-struct Record(Vec<(Vec<String>, Vec<f32>, usize)>);
-
-impl Probe for Record {
-    fn linear(&mut self, names: &[&str], x: &[f32], width: usize) {
-        self.0.push((names.iter().map(|&name| name.to_owned()).collect(), x.to_vec(), width));
-    }
-}
-
-impl Record {
-    /// Passes the inputs on.
-    fn show(&self, probe: &mut dyn Probe) {
-        for (names, x, width) in &self.0 {
-            probe.linear(&names.iter().map(String::as_str).collect::<Vec<_>>(), x, *width);
-        }
-    }
-}
-
-/// Runs operations on the windows of a piece, in parallel. `probe` receives their inputs, window by window, and then that
-/// of the operation `last`.
-fn run_piece(
-    frame: &Frame,
-    (piece, window): (&mut [f32], usize),
-    ops: &[Op<Layer, Vec<f32>>],
-    last: Option<&Op<Layer, Vec<f32>>>,
-    probe: Option<&mut (dyn Probe + '_)>,
-) {
-    let size = window * frame.config.hidden_size;
-    let threads = threads_each(frame, piece.len() / size);
-    let tables = frame.rope_tables(0, window, window);
-    let is_watched = probe.is_some();
-    let records = piece.par_chunks_mut(size).map(|x| {
-        let mut record = is_watched.then(Record::default);
-        let mut watch = Watch(record.as_mut().map(|record| record as &mut dyn Probe));
-        let mut pass = Pass::new(x, Over::Windows(window), &tables, threads, &mut watch);
-        pass.run(ops);
-        last.into_iter().for_each(|op| pass.show(op));
-        record
-    });
-    let records: Vec<Option<Record>> = records.collect();
-    if let Some(probe) = probe {
-        records.iter().flatten().for_each(|record| record.show(probe));
-    }
 }
 
 impl Walk {
@@ -149,19 +97,21 @@ impl Walk {
         &self.stream
     }
 
-    /// Passes `probe` the inputs of the linear layers of a sublayer, without advancing. Windows come in order; each shows
-    /// all inputs of the sublayer, as in [`Probe::linear`].
+    /// Passes `probe` the inputs of the linear layers of a sublayer, without advancing. Pieces of whole windows come in
+    /// order; each piece shows all inputs of the sublayer, as in [`Probe::linear`].
     ///
     /// # Panics
     /// If `block` does not belong to `frame` or has no sublayer with this index.
     pub fn observe(&self, frame: &Frame, block: &Block, sublayer: usize, probe: &mut dyn Probe) {
         let sublayer = &block.sublayers[sublayer];
         let Some(last) = sublayer.last_linear() else { return };
+        let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
-                let mut x = self.stream[piece].to_vec();
-                let (before, last) = (&sublayer.ops[..last], &sublayer.ops[last]);
-                run_piece(frame, (&mut x, self.window), before, Some(last), Some(&mut *probe));
+                let (mut x, mut watch) = (self.stream[piece].to_vec(), Watch(Some(&mut *probe)));
+                let mut pass = Pass::new(&mut x, Over::Windows(self.window), &tables, frame.threads, &mut watch);
+                pass.run(&sublayer.ops[..last]);
+                pass.show(&sublayer.ops[last]);
             }
         });
     }
@@ -172,10 +122,12 @@ impl Walk {
     /// If `block` does not belong to `frame` or has no sublayer with this index.
     pub fn advance(&mut self, frame: &Frame, block: &Block, sublayer: usize, mut probe: Option<&mut dyn Probe>) {
         let ops = &block.sublayers[sublayer].ops;
+        let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
             for piece in pieces(self.window, self.width, self.stream.len()) {
-                let probe = probe.as_mut().map(|probe| &mut **probe as &mut dyn Probe);
-                run_piece(frame, (&mut self.stream[piece], self.window), ops, None, probe);
+                let watch = &mut Watch(probe.as_mut().map(|probe| &mut **probe as &mut dyn Probe));
+                let over = Over::Windows(self.window);
+                Pass::new(&mut self.stream[piece], over, &tables, frame.threads, watch).run(ops);
             }
         });
     }

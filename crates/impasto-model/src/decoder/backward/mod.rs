@@ -98,8 +98,7 @@ impl Decoder {
             let mut gradient = frame.stream_gradient(&x, &labels.rows(tokens.len()), probe)?;
             let kept: Vec<_> = sublayers().zip(kept.chunks_exact(stream)).collect();
             for (sublayer, x) in kept.into_iter().rev() {
-                let record = frame.sublayer_backward(sublayer, &tables, x, tokens.len(), &mut gradient, frame.threads);
-                record.show(probe);
+                frame.sublayer_backward(sublayer, &tables, x, tokens.len(), &mut gradient, probe);
             }
             frame.embedding_backward(tokens, gradient, probe);
             Ok(())

@@ -4,13 +4,12 @@ use rayon::prelude::*;
 
 use super::attention::attention_backward;
 use super::elementwise::{gated_backward, rms_norm_backward, rope_backward};
-use super::walk::Record;
+use crate::GradientProbe;
 use crate::decoder::elementwise::add;
 use crate::decoder::layer::{Layer, Watch, join};
 use crate::decoder::pass::{Over, Pass};
 use crate::decoder::{Frame, Sublayer};
 use crate::graph::{Attention, Op, Value};
-use crate::product::Threads;
 
 /// Gradients with respect to the values of a sublayer.
 struct Gradients<'a> {
@@ -39,7 +38,7 @@ impl Gradients<'_> {
 
 impl Frame {
     /// Turns the gradient of the residual stream after a sublayer into that before it. `x` is the input of the
-    /// sublayer, whole windows of `window` tokens. Returns the gradients of the outputs of its linear layers.
+    /// sublayer, whole windows of `window` tokens. `probe` receives the gradients of the outputs of its linear layers.
     pub(super) fn sublayer_backward(
         &self,
         sublayer: &Sublayer,
@@ -47,10 +46,10 @@ impl Frame {
         x: &[f32],
         window: usize,
         gradient: &mut [f32],
-        threads: Threads,
-    ) -> Record {
-        let (mut x, mut watch, mut record) = (x.to_vec(), Watch(None), Record::default());
-        let mut pass = Pass::new(&mut x, Over::Windows(window), tables, threads, &mut watch).keeping();
+        probe: &mut dyn GradientProbe,
+    ) {
+        let (mut x, mut watch) = (x.to_vec(), Watch(None));
+        let mut pass = Pass::new(&mut x, Over::Windows(window), tables, self.threads, &mut watch).keeping();
         let needed = sublayer.needed_backward();
         pass.run(sublayer.ops.iter().zip(needed).filter_map(|(op, needed)| needed.then_some(op)));
 
@@ -63,8 +62,8 @@ impl Frame {
                     gradients.add(*x, rms_norm_backward(pass.get(*x), weight, *eps, &gradient));
                 }
                 Op::Linear { x, layers, y } => {
-                    let outputs = y.iter().map(|y| gradients.take(y)).collect();
-                    gradients.add(*x, linear_backward(layers, outputs, threads, &mut record));
+                    let outputs: Vec<_> = y.iter().map(|y| gradients.take(y)).collect();
+                    gradients.add(*x, self.linear_backward(layers, &outputs, probe));
                 }
                 Op::Split { x, y } => {
                     let (parts, widths): (Vec<_>, Vec<_>) = y.iter().map(|y| (gradients.take(y), y.width)).unzip();
@@ -90,20 +89,20 @@ impl Frame {
                 }
             }
         }
-        record
     }
-}
 
-/// Returns the gradient of the input of `layers`, rows x inputs, given those of their outputs, which go to `record`.
-fn linear_backward(layers: &[Layer], gradients: Vec<Vec<f32>>, threads: Threads, record: &mut Record) -> Vec<f32> {
-    let mut input = Vec::new();
-    for (layer, gradient) in layers.iter().zip(gradients) {
-        let [outputs, inputs] = layer.linear.shape();
-        input.resize(gradient.len() / outputs * inputs, 0.0);
-        layer.linear.backward(&gradient, &mut input, threads);
-        record.push(&layer.name, gradient, outputs);
+    /// Returns the gradient of the input of `layers`, rows x inputs, given those of their outputs, which `probe`
+    /// receives.
+    fn linear_backward(&self, layers: &[Layer], gradients: &[Vec<f32>], probe: &mut dyn GradientProbe) -> Vec<f32> {
+        let mut input = Vec::new();
+        for (layer, gradient) in layers.iter().zip(gradients) {
+            let [outputs, inputs] = layer.linear.shape();
+            probe.linear_gradient(&layer.name, gradient, outputs);
+            input.resize(gradient.len() / outputs * inputs, 0.0);
+            layer.linear.backward(gradient, &mut input, self.threads);
+        }
+        input
     }
-    input
 }
 
 /// Gradients of queries, keys and values, given the gradient of the attention output, for each window separately.

@@ -1,27 +1,9 @@
 //! The backward pass over many windows together, block by block.
 
-use rayon::prelude::*;
-
 use super::Labels;
-use crate::decoder::walk::{pieces, room, threads_each};
+use crate::decoder::walk::{piece_tables, pieces, room};
 use crate::decoder::{Block, Frame};
 use crate::{GradientProbe, Result};
-
-/// The gradients of the outputs of linear layers in a window.
-#[derive(Default)]
-pub(super) struct Record(Vec<(String, Vec<f32>, usize)>);
-
-impl Record {
-    /// Adds the gradient of the outputs of layer `name`: rows of `outputs` values.
-    pub(super) fn push(&mut self, name: &str, gradient: Vec<f32>, outputs: usize) {
-        self.0.push((name.to_owned(), gradient, outputs));
-    }
-
-    /// Passes the gradients on.
-    pub(super) fn show(&self, probe: &mut dyn GradientProbe) {
-        self.0.iter().for_each(|(name, gradient, outputs)| probe.linear_gradient(name, gradient, *outputs));
-    }
-}
 
 /// The backward pass of a [`Walk`](crate::decoder::Walk): the gradients of its residual streams.
 ///
@@ -59,7 +41,7 @@ impl WalkBack {
     }
 
     /// Goes back through the sublayer with index `sublayer` of `block`; `stream` is the residual streams before it.
-    /// `probe` receives the gradients of the outputs of its layers, window by window, as in
+    /// `probe` receives the gradients of the outputs of its layers, piece by piece, as in
     /// [`GradientProbe::linear_gradient`].
     ///
     /// # Panics
@@ -74,15 +56,12 @@ impl WalkBack {
         probe: &mut dyn GradientProbe,
     ) {
         assert_eq!(stream.len(), self.gradient.len(), "the streams must have the length passed to `new`");
-        let (size, tables) = (self.window * self.width, frame.rope_tables(0, self.window, self.window));
+        let tables = piece_tables(frame, self.window);
         frame.pool.install(|| {
             let sublayer = &block.sublayers[sublayer];
             for piece in pieces(self.window, self.width, stream.len()) {
-                let threads = threads_each(frame, piece.len() / size);
-                let windows = stream[piece.clone()].par_chunks(size).zip(self.gradient[piece].par_chunks_mut(size));
-                let records = windows
-                    .map(|(x, gradient)| frame.sublayer_backward(sublayer, &tables, x, self.window, gradient, threads));
-                records.collect::<Vec<_>>().iter().for_each(|record| record.show(probe));
+                let (x, gradient) = (&stream[piece.clone()], &mut self.gradient[piece]);
+                frame.sublayer_backward(sublayer, &tables, x, self.window, gradient, probe);
             }
         });
     }
