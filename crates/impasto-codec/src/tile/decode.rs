@@ -11,7 +11,7 @@ use crate::bytes;
 use crate::class::Kind;
 use crate::error::CodecError;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
-use crate::rans::Columns;
+use crate::rans::{Columns, LANES};
 use crate::{exact, float, refinement};
 
 /// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
@@ -141,6 +141,10 @@ impl TileDecoder {
             Some((last, below)) if last.mode.is_exact_layer() => below,
             _ => above,
         };
+        // Rows without padding are decoded where they go.
+        if base.mode == Mode::LATTICE && above.is_empty() && stride == width && width.is_multiple_of(LANES) {
+            return base_integers(self.isa, self.layer(0, Mode::LATTICE)?, base.bytes, place, out);
+        }
         self.lattice_rows(base, above, place, |r, z| {
             out[r * stride..][..width].copy_from_slice(z);
             Ok(())
@@ -369,6 +373,26 @@ fn base_rows(
         coded.rows(rows, &columns, values, &mut escaped)?;
         for (r, values) in (first..).zip(values.chunks_exact_mut(columns.padded())) {
             row_done(r, &mut values[..width], coded.plane(r))?;
+        }
+        first += rows.len();
+    }
+    Ok(())
+}
+
+/// Decodes the integers of a unit in mode lattice to `out`, one after the other. The columns are a multiple of the lanes.
+fn base_integers(isa: Isa, layer: &Layer, unit: &[u8], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
+    let (height, width) = (place.rows.len(), place.columns.len());
+    let mut coded = Coded::new(isa, layer, unit, place)?;
+    let rows = layer.header.row_classes.slice(place.rows.clone());
+    let columns = Columns::new(layer.header.column_classes.slice(place.columns.clone()));
+    let mut escaped = Vec::new();
+    let mut first = 0;
+    while first < height {
+        let rows = &rows[first..first + coded.rows_at_once(height)];
+        let values = &mut out[first * width..(first + rows.len()) * width];
+        coded.rows(rows, &columns, values, &mut escaped)?;
+        for (r, values) in (first..).zip(values.chunks_exact_mut(width)) {
+            join_plane(layer.header.plane, coded.plane(r), values);
         }
         first += rows.len();
     }

@@ -26,6 +26,7 @@ mod columns;
 mod error;
 mod fixes;
 pub(crate) mod kernel;
+mod lane;
 mod multiply;
 mod row_group;
 mod scalar;

@@ -1,18 +1,16 @@
 //! A row group: some rows of a matrix that are packed together.
 
-use impasto_core::{Isa, at_each_isa};
+use impasto_core::Isa;
 
 use super::arena::{Arena, Lines};
 use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
-use super::widths::{CHOICES, beyond, choose};
+use super::lane::{self, LARGEST};
+use super::widths::{CHOICES, choose};
 use super::{ColumnOrder, PackError};
 
 /// Number of columns that the index of an outlier spans.
 const SEGMENT: usize = 1 << 12;
 const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
-
-/// The largest magnitude of an integer in a cell, and of the difference in an outlier.
-const LARGEST: i32 = i16::MAX as i32;
 
 /// The largest sum of the magnitudes of a row's integers in one block. Sums of their products with 8-bit integers then
 /// fit 32 bits.
@@ -103,7 +101,7 @@ impl RowGroup {
             strip.rest.clear();
             for (lane, &row) in rows.iter().enumerate() {
                 let row = row as usize;
-                strip.permute(&z[row * width..][..width], columns.order(), lane).ok_or(PackError::Integers { row })?;
+                strip.permute(&z[row * width..][..width], columns, lane).ok_or(PackError::Integers { row })?;
             }
             strip.pack(rows, row_steps, &mut lines);
             PackError::check_most("lines of a row group", lines.len(), u32::MAX as usize)?;
@@ -288,9 +286,9 @@ impl<'a> Strip<'a> {
 /// A strip that is being packed, with working memory.
 #[derive(Default)]
 struct Packer {
-    /// The integers of a row, clamped to 16 bits.
+    /// Working memory for the integers of a row.
     row: Vec<i16>,
-    /// Those of the strip, in the order of cells.
+    /// Integers in the order of cells, clamped to 16 bits.
     cells: Vec<i16>,
     /// The parts beyond 16 bits: position, row, difference.
     rest: Vec<(usize, usize, i32)>,
@@ -304,18 +302,9 @@ struct Packer {
 
 impl Packer {
     /// Puts the integers of a row in lane `lane`; returns `None` if sums of their products overflow.
-    fn permute(&mut self, z: &[i32], order: &[u32], lane: usize) -> Option<()> {
-        let largest = narrow(Isa::best(), z, &mut self.row);
-        let (quads, rest) = order.as_chunks::<QUAD>();
-        let mut vectors =
-            self.cells.as_chunks_mut::<64>().0.iter_mut().map(|vector| &mut vector[lane * QUAD..][..QUAD]);
-        let at = |column: u32| self.row[column as usize];
-        for (&[a, b, c, d], vector) in quads.iter().zip(&mut vectors) {
-            vector.copy_from_slice(&[at(a), at(b), at(c), at(d)]);
-        }
-        if let Some(vector) = vectors.next() {
-            vector.iter_mut().zip(rest).for_each(|(value, &column)| *value = at(column));
-        }
+    fn permute(&mut self, z: &[i32], columns: &ColumnOrder, lane: usize) -> Option<()> {
+        let (vectors, order) = (self.cells.as_chunks_mut::<64>().0, columns.order());
+        let largest = lane::fill(Isa::best(), z, columns, vectors, lane, &mut self.row);
         if largest > LARGEST as u32 {
             let sum = |block: &[u32]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
             if order.chunks(BLOCK).any(|block| sum(block) > BLOCK_LARGEST) {
@@ -390,10 +379,15 @@ impl Packer {
                     *value = z.clamp(least, most).wrapping_sub(least) as u8;
                 }
                 cell::pack(&values, width, packed);
-                if beyond(cell, width) > 0 {
-                    for (i, &z) in cell.iter().enumerate().filter(|&(_, &z)| z < least || z > most) {
-                        let column = group * GROUP + i / 64 * QUAD + i % QUAD;
-                        let outlier = pack_outlier(column, i % 64 / QUAD, z - z.clamp(least, most));
+                for (vector, values) in cell.as_chunks::<64>().0.iter().enumerate() {
+                    let is_outlier = |z: i16| z < least || z > most;
+                    // Without an early exit, so that the loop becomes vectors. Few vectors have outliers.
+                    if !values.iter().fold(false, |any, &z| any | is_outlier(z)) {
+                        continue;
+                    }
+                    for (i, &z) in values.iter().enumerate().filter(|&(_, &z)| is_outlier(z)) {
+                        let column = group * GROUP + vector * QUAD + i % QUAD;
+                        let outlier = pack_outlier(column, i / QUAD, z - z.clamp(least, most));
                         if i8::try_from(z).is_ok() { outliers.push(outlier) } else { far.push(outlier) }
                     }
                 }
@@ -407,16 +401,6 @@ impl Packer {
             outliers.append(far);
             ends.push(outliers.len() as u32);
         }
-    }
-}
-
-at_each_isa! {
-    /// Clamps the integers of a row to 16 bits, and returns their largest magnitude.
-    fn narrow(z: &[i32], row: &mut [i16]) -> u32 {
-        row.iter_mut().zip(z).fold(0, |most, (value, &z)| {
-            *value = z.clamp(-LARGEST, LARGEST) as i16;
-            most.max(z.unsigned_abs())
-        })
     }
 }
 

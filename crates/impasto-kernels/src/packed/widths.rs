@@ -54,7 +54,7 @@ fn cheapest(costs: &[u32; CHOICES]) -> (usize, u32) {
 
 /// Returns the number of integers that do not fit a width.
 #[inline(always)]
-pub(super) fn beyond(cell: &[i16; CELL], width: u8) -> u16 {
+fn beyond(cell: &[i16; CELL], width: u8) -> u16 {
     let (least, most) = (-cell::bias(width) as i16, cell::most(width) as i16);
     cell.iter().map(|&z| u16::from(z < least) | u16::from(z > most)).sum()
 }
