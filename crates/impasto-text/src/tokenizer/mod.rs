@@ -20,7 +20,7 @@ mod vocabulary;
 
 use crate::{Result, TextError};
 pub use compiled::{NotCompiled, compile};
-use limits::bounded;
+use limits::{bounded, grow};
 use pipeline::Pipeline;
 pub use stream::TextStream;
 
@@ -110,7 +110,12 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::BadAsset`] if the decoder rejects the tokens, or exceeds the time and memory that their number allows.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        bounded(ids.len() * TOKEN, || self.0.decode(ids, skip_special)).map_err(|rule| TextError::asset(FILE, rule))
+        let decoded = bounded(ids.len().saturating_mul(TOKEN), || {
+            // The library first gathers the texts of all tokens, which may be long.
+            ids.iter().try_for_each(|&id| grow(self.0.id_to_token(id).map_or(0, |token| token.len())))?;
+            self.0.decode(ids, skip_special)
+        });
+        decoded.map_err(|rule| TextError::asset(FILE, rule))
     }
 
     /// Returns a decoder for tokens that follow `prompt`, one at a time. It leaves out special tokens.

@@ -68,6 +68,22 @@ fn other_panics_stay_panics() {
     assert!(std::panic::catch_unwind(|| panic!("as ever")).is_err());
 }
 
+/// 10^5 tokens of 2^20 bytes, in the vocabulary and added to it.
+#[test]
+fn long_tokens_are_not_gathered_without_end() {
+    let long = "a".repeat(1 << 20);
+    let model = json!({"type": "BPE", "vocab": {"b": 0, long.clone(): 1}, "merges": []});
+    let added = json!([{"id": 2, "content": format!("{long}b"), "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": false}]);
+    let json = tokenizer(json!({"model": model, "added_tokens": added})).to_string();
+    let tokenizer = Tokenizer::from_json(json.as_bytes()).expect("a tokenizer");
+    for id in [1, 2] {
+        let error = tokenizer.decode(&vec![id; 100_000], false).expect_err("10^11 bytes").to_string();
+        assert!(error.contains("more than 32 times as long"), "{error}");
+    }
+    assert_eq!(tokenizer.decode(&[0; 1000], false).expect("short").matches('b').count(), 1000);
+}
+
 #[test]
 fn steps_that_make_a_text_ever_longer_are_refused() {
     let longer = |times: usize| {
