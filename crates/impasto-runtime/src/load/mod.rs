@@ -3,6 +3,8 @@
 mod budget;
 mod parts;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -169,82 +171,4 @@ fn timed<R>(nanoseconds: &AtomicU64, work: impl FnOnce() -> R) -> R {
     let result = work();
     nanoseconds.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ops::Range;
-
-    use impasto_model::{Failure, LatticeRows, LatticeTensor};
-
-    use super::*;
-
-    /// Two rows of integers. Those of the second row are `largest`.
-    struct Rows {
-        largest: i32,
-    }
-
-    const INPUTS: usize = 40;
-
-    impl LatticeTensor for Rows {
-        fn shape(&self) -> [usize; 2] {
-            [2, INPUTS]
-        }
-
-        fn column_steps(&self) -> &[f32] {
-            &[1.0; INPUTS]
-        }
-
-        fn column_widths(&self) -> &[i32] {
-            &[0; INPUTS]
-        }
-
-        fn tile_rows(&self) -> Vec<Range<usize>> {
-            vec![0..1, 1..2]
-        }
-
-        fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure> {
-            let integers = vec![if tile_row == 0 { 1 } else { self.largest }; INPUTS];
-            *out = LatticeRows { integers, row_steps: vec![1.0], row_widths: vec![0], offset: 0 };
-            Ok(())
-        }
-    }
-
-    impl WeightSource for Rows {
-        fn shape(&self, _: &str) -> Option<Vec<u64>> {
-            Some(vec![2, INPUTS as u64])
-        }
-
-        fn load_f32(&self, _: &str) -> Result<Vec<f32>, Failure> {
-            Ok(vec![1.0; 2 * INPUTS])
-        }
-
-        fn asset(&self, _: &str) -> Option<Vec<u8>> {
-            None
-        }
-
-        fn lattice(&self, _: &str) -> Result<Option<Box<dyn LatticeTensor + '_>>, Failure> {
-            Ok(Some(Box::new(Rows { ..*self })))
-        }
-    }
-
-    fn load(largest: i32) -> (Matrix, Vec<LoadWarning>) {
-        let (pool, arena, budget) = (Pool::new(1).unwrap(), Arena::new(), Budget::new(usize::MAX, 0));
-        let source = Rows { largest };
-        let loader = MatrixLoader::new(&source, Residence::Packed, &pool, &arena, &budget);
-        let matrix = loader.load(&[Wanted { name: "up", shape: [2, INPUTS] }]).unwrap().pop().unwrap();
-        (matrix, loader.finish().1)
-    }
-
-    #[test]
-    fn what_cannot_be_packed_is_said() {
-        let (matrix, warnings) = load(3);
-        assert!(matches!(matrix, Matrix::Packed(_)));
-        assert_eq!(warnings, []);
-        let (matrix, warnings) = load(1 << 30);
-        assert!(matches!(matrix, Matrix::Dense(_)));
-        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-        assert_eq!((&*warning.tensor, warning.extra_bytes), ("up", 3 * 2 * INPUTS as u64));
-        assert!(warning.to_string().contains("do not fit 32 bits"), "{warning}");
-    }
 }
