@@ -3,8 +3,9 @@
 import math
 import struct
 
-from minimal_encoder import Coder, File, coded_file, explicit, same, varint
-from naive_container import EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, ZSTD
+import naive_transform
+from minimal_encoder import Chosen, Coder, File, coded_file, explicit, same, transform_unit, varint
+from naive_container import EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
 from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
 
 BROKEN = {}  # by name
@@ -273,6 +274,63 @@ def broken_blocks():
     put(BROKEN, "16.1-columns-in-part", of_blocks(code=76))
     put(BROKEN, "16.1-tiles-in-part", of_blocks(cols=512, tile_cols=128, code=76))
     put(BROKEN, "16.2-bytes-left-over", of_blocks(rest=b"\0"))
+
+
+def broken_transforms():
+    def plain(name, *_):
+        """Blocks of prediction 0, without levels."""
+        return 0
+
+    def broken(name, unit=None, mode=TRANSFORM, head=None, **options):
+        coder = Coder(LATTICE, "F32", 4, 5, **{"step": 1.0, **options})
+        file = File()
+        file.tensor("w", "F32", [4, 5], 1, 4, 32)
+        file.unit(0, 0, HEAD, head or coder.head)
+        file.unit(0, 0, mode, transform_unit(4, 5, plain) if unit is None else unit)
+        put(BROKEN, name, file)
+    good = transform_unit(4, 5, plain)
+    broken("6-transform-under-a-head-of-floats", head=Coder(FLOAT, "F32", 4, 5).head)
+    broken("11.1-transform-without-code", good[:4])
+    broken("11.1-code-cut", good[:-1])
+    broken("17.1-flags", b"\2" + good[1:])
+    broken("17.2-step-infinite", good[:1] + b"\x7f" + good[2:], step=1e38)
+    broken("17.2-row-step-infinite", good[:1] + b"\x7f" + good[2:], step=1e36, row_steps=[0, 0, 0, 16])
+    broken("17.3-bytes-left-over", good + b"\0")
+    broken("17.3-code-does-not-end-at-0", (int.from_bytes(good, "big") + 1).to_bytes(len(good), "big"))
+
+    class Enough(Exception):
+        pass
+
+    def until(stop, ones):
+        """A code that is 1 in the decisions named, up to the first that `stop` names, and from there on."""
+        def choose(name, *under):
+            if name == stop:
+                raise Enough
+            return name in ones
+        code = Chosen(choose, 1)
+        try:
+            naive_transform.Tile(4, 5, 0, code, "").read()
+        except Enough:
+            pass
+        code.low <<= 8 * 200
+        code.length += 200
+        code.end()
+        return b"\0\0" + code.code
+    broken("17.5-prediction-7", until("prediction", ()))
+    broken("17.6-level-too-large", until("end", ("coded",)))
+    file = File()
+    file.tensor("w", "F8_E4M3", [4, 5], 1, 4, 32)
+    file.unit(0, 0, HEAD, Coder(LATTICE, "F32", 4, 5, step=1.0).head)
+    file.unit(0, 0, TRANSFORM, good)
+    put(BROKEN, "5.3-transform-of-f8", file)
+    file = File()
+    file.tensor("w", "F32", [4, 5], 1, 4, 32)
+    file.unit(0, 0, TRANSFORM, good)
+    put(BROKEN, "3.6.3-transform-without-head", file)
+    file = lattice()
+    file.unit(0, 0, HEAD, file.units[0][6], layer=1)
+    file.unit(0, 0, TRANSFORM, good, layer=1)
+    put(BROKEN, "12.1-transform-above-the-base", file)
 
 
 def broken_codings():

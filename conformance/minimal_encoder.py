@@ -5,6 +5,7 @@ import struct
 from fractions import Fraction
 
 import naive_coding as coding
+import naive_transform
 from blake3 import blake3
 from naive_container import BLOCKS, EXACT, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, REFINEMENT, STORED
 from naive_decoder import TABLES
@@ -56,6 +57,36 @@ def explicit(tables):
         listed = frequencies[used[0]:used[-1] + 1]
         out += bytes([used[0], len(listed)]) + b"".join(map(varint, listed)) + varint(frequencies[63])
     return out
+
+
+class Chosen(naive_transform.Decisions):
+    """The encoder of 17.3: decisions are those that `choose` makes for their name and values, even ones are `even`."""
+
+    def __init__(self, choose, even):
+        self.choose, self.even_bit = choose, even
+        self.low, self.length, self.range, self.probabilities, self.wanted = 0, 4, (1 << 32) - 1, {}, None
+
+    def bit(self, *under):
+        self.wanted = self.choose(*under)
+        return super().bit(*under)
+
+    def decide(self, bound):
+        one, self.wanted = self.even_bit if self.wanted is None else self.wanted, None
+        self.low += 0 if one else bound
+        self.range = bound if one else self.range - bound
+        while self.range < 1 << 24:
+            self.low, self.range, self.length = self.low << 8, self.range << 8, self.length + 1
+        return int(one)
+
+    def end(self):
+        self.code = self.low.to_bytes(self.length, "big")
+
+
+def transform_unit(height, width, choose, flags=0, step_index=0, even=0):
+    """A unit in mode transform (17), from its decisions."""
+    tile = naive_transform.Tile(height, width, flags & 1, Chosen(choose, even), "the unit")
+    tile.read()
+    return struct.pack("<Bb", flags, step_index) + tile.decisions.code
 
 
 class Coder:

@@ -5,8 +5,8 @@ import math
 import re
 import struct
 
-from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits, Broken,
-                             Reader, ceil_div, check_dtype, fields, need, unzigzag)
+from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, TRANSFORM, ZSTD, Bits,
+                             Broken, Reader, ceil_div, check_dtype, fields, need, unzigzag)
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
 MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
@@ -23,6 +23,9 @@ def read_tile(obj, unit, data, head):
     if unit.mode == LATTICE:
         z = lattice_integers(obj, unit, head, data)
         return lattice_rows(obj, unit, head, head, z, "10.3"), z
+    if unit.mode == TRANSFORM:
+        from naive_transform import transform_rows  # which imports this module
+        return transform_rows(obj, unit, data, head), None
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
         data = bytearray(len(planes))
@@ -349,14 +352,21 @@ def lattice_integers(obj, unit, head, data):
 def lattice_rows(obj, unit, base, head, z, clause):
     """Rows of weights, as bytes: 10.3. Steps of rows and columns are those of `base`, the head of layer 0; step and
     offset are those of `head`. `clause` asks that steps are finite."""
+    # Of binary64, so exact: float(z) has 24 bits and is below 2^32, the offset is a multiple of 2^-8.
+    y = [[x + (x > 0) * head.offset / 256 - (x < 0) * head.offset / 256 for x in f32_list(line)] for line in z]
+    return weight_rows(obj, unit, base, head.step, head.step, y, clause)
+
+
+def weight_rows(obj, unit, base, largest, step, numbers, clause):
+    """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2. Steps of rows and columns are those of `base`.
+    `clause` asks that `largest` times those of rows is finite."""
     row0, col0, _, width = obj.tile_box(unit.tile)
-    row_scales = {i: f32(head.step * scale(i)) for i in base.row_steps.values()}
-    need(all(map(math.isfinite, row_scales.values())), clause, f"the step of a row of {head.what} is not finite")
+    finite = all(math.isfinite(f32(largest * scale(i))) for i in base.row_steps.values())
+    need(finite, clause, f"the step of a row of {base.what} is not finite")
+    row_scales = {i: f32(step * scale(i)) for i in base.row_steps.values()}
     column_scales = [scale(base.column_steps[c]) for c in range(col0, col0 + width)]
     rows = []
-    for r, line in enumerate(z, row0):
-        # Of binary64, so exact: float(z) has 24 bits and is below 2^32, the offset is a multiple of 2^-8.
-        y = [x + (x > 0) * head.offset / 256 - (x < 0) * head.offset / 256 for x in f32_list(line)]
+    for r, y in enumerate(numbers, row0):
         w = f32_list([a * b for a, b in zip(f32_list(y), column_scales)])
         w = f32_list([a * row_scales[base.row_steps[r]] for a in w])
         if obj.dtype == "BF16":

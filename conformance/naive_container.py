@@ -7,7 +7,7 @@ import struct
 
 from blake3 import blake3
 
-STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS = range(8)  # 5
+STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS, TRANSFORM = range(9)  # 5
 ABOVE = REFINEMENT, EXACT, OF_BLOCKS  # 12.1
 ASSET, TENSOR = 0, 1  # 3.4
 
@@ -136,7 +136,7 @@ def expanded_bytes(objects):
         base[obj] = base.get(obj.tied, 0)
         total += base[obj]  # of a tied tensor: it has no units of its own
         for (layer, is_head, tile), unit in obj.units.items():
-            if unit.present and unit.mode <= OF_BLOCKS:
+            if unit.present and unit.mode <= TRANSFORM:
                 height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
                 size = height * (align(width, 32) if unit.mode > HEAD else width) * obj.size
                 base[obj] += 0 if layer else size
@@ -345,17 +345,17 @@ def check_units(objects, units):
             need(obj.tiles > 0, "3.6.2", f"{unit} is a head of {obj.name!r}, which has no tiles")
         else:
             need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
-        if unit.layer == 0 or unit.mode <= OF_BLOCKS:  # 3.6.1
+        if unit.layer == 0 or unit.mode <= TRANSFORM:  # 3.6.1
             obj.units[unit.layer, unit.mode == HEAD, unit.tile] = unit
             check_mode(obj, unit)
 
 
 def check_mode(obj, unit):
-    if unit.mode != HEAD and unit.mode <= OF_BLOCKS:
+    if unit.mode != HEAD and unit.mode <= TRANSFORM:
         need((unit.layer > 0) == (unit.mode in ABOVE), "12.1",
              f"{unit} of {obj.name!r} has mode {unit.mode} in layer {unit.layer}")
     if obj.cls == ASSET:
-        need(not HEAD <= unit.mode <= OF_BLOCKS, "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
+        need(not HEAD <= unit.mode <= TRANSFORM, "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
     check_dtype(obj, unit.mode)
     if unit.mode == STORED:
         _, _, height, width = obj.tile_box(unit.tile)
@@ -365,7 +365,7 @@ def check_mode(obj, unit):
 def check_dtype(obj, mode):
     need(mode != FLOAT or obj.dtype in FLOATS, "5.3", f"mode float for dtype {obj.dtype}, {obj.name!r}")
     need(mode != OF_BLOCKS or obj.dtype == "F32", "5.3", f"mode blocks for dtype {obj.dtype}, {obj.name!r}")
-    need(mode not in (LATTICE, REFINEMENT, EXACT) or obj.dtype in ("F32", "F16", "BF16"), "5.3",
+    need(mode not in (LATTICE, REFINEMENT, EXACT, TRANSFORM) or obj.dtype in ("F32", "F16", "BF16"), "5.3",
          f"mode {mode} for dtype {obj.dtype}, {obj.name!r}")
 
 
@@ -375,8 +375,8 @@ def check_base(obj):
         return
     tiles = [unit for (layer, head, _), unit in obj.units.items() if layer == 0 and not head]
     need(len(tiles) == obj.tiles, "3.6.3", f"{obj.name!r} has {len(tiles)} tiles of {obj.tiles}")
-    coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE)]
-    need(len({unit.mode for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float and lattice")
+    coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE, TRANSFORM)]
+    need(len({unit.mode == FLOAT for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float with lattice or transform")
     check_head(obj, 0, coded)
 
 

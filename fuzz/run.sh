@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf config container file tile layers entropy tokenizer template}
+targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -24,6 +24,7 @@ sources() {
     container) echo impasto-container/src ;;
     file) echo impasto/src impasto-container/src impasto-codec/src ;;
     tile | layers | entropy) echo impasto-codec/src ;;
+    transform) echo impasto-codec/src/transform ;;
     tokenizer) echo impasto-text/src/tokenizer ;;
     template) echo impasto-text/src/chat ;;
     esac

@@ -14,7 +14,8 @@ use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
 use impasto_core::{DType, Isa, Mode, Place};
-use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input};
+use impasto_encode::transform::{Request, code};
+use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input, transform_input};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -28,6 +29,7 @@ fn main() -> Done {
     tiles(&folder.join("tile"))?;
     layers(&folder.join("layers"))?;
     entropy(&folder.join("entropy"))?;
+    transforms(&folder.join("transform"))?;
     tokenizers(&folder.join("tokenizer"))?;
     templates(&folder.join("template"))
 }
@@ -501,6 +503,21 @@ fn blocks_over_a_lattice(folder: &Path, dtype: DType) -> Done {
     let unit = TileEncoder::new(&top, 1).blocks(&place, &below, &blocks, 1)?.ok_or("no code")?;
     let units = [(Mode::LATTICE, base.to_bytes(), base_unit), (Mode::BLOCKS, top.to_bytes(), unit)];
     put(folder, dtype.name(), &layers_input(DType::F32, &place, &units))
+}
+
+/// Smooth tiles, coded with all tools and without dependent quantization.
+fn transforms(folder: &Path) -> Done {
+    for (n, (height, width, set)) in [(64u8, 64u8, "all"), (30, 100, "-trellis"), (9, 5, "all")].into_iter().enumerate()
+    {
+        let waves = (0..u32::from(height) * u32::from(width)).map(|i| {
+            let (r, c) = (i / u32::from(width), i % u32::from(width));
+            (r as f32 / 7.0).sin() * 9.0 + (r * c % 5) as f32 + if c > 40 { 20.0 } else { 0.0 }
+        });
+        let values: Vec<f32> = waves.collect();
+        let coded = code(&Request::new(&values, width.into(), set.parse()?))?;
+        put(folder, &format!("{n}"), &transform_input(height, width, n as u8, &coded.unit))?;
+    }
+    Ok(())
 }
 
 fn entropy(folder: &Path) -> Done {

@@ -155,6 +155,10 @@ pub struct Encode {
     /// Minimum precision for rarely used tensors and rows [default: balanced].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub floors: Option<FloorsArg>,
+    /// Tools of mode transform, which codes smooth tensors like pictures: `all`, `none`, or changes to `all` such as
+    /// `-dct,-halves`, or to `none` such as `none,+quarters,+dct` [default: all].
+    #[arg(long, value_name = "SET", allow_hyphen_values = true)]
+    pub tools: Option<impasto::encode::Tools>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,

@@ -1,7 +1,7 @@
-//! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice.
+//! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice, transforms.
 //!
 //! This crate knows neither files nor models: it turns a tile of a matrix into the bytes of a unit, and back. The
-//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14 and 16; modules use its terms.
+//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14, 16 and 17; modules use its terms.
 
 pub mod bits;
 pub mod blocks;
@@ -17,6 +17,7 @@ pub mod refinement;
 pub mod sink;
 pub mod tables;
 pub mod tile;
+pub mod transform;
 
 pub use class::Kind;
 pub use error::CodecError;

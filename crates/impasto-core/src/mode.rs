@@ -23,12 +23,13 @@ impl Mode {
     pub const REFINEMENT: Mode = Mode(5);
     /// The original bits, coded given the integers of the layer below; needs a tensor header.
     pub const EXACT: Mode = Mode(6);
-
     /// The original blocks of a block dtype, coded given the weights of the layer below; needs a tensor header.
     pub const BLOCKS: Mode = Mode(7);
+    /// Blocks that are predicted and transformed; needs the tensor header of a lattice.
+    pub const TRANSFORM: Mode = Mode(8);
 
     /// The modes of this version with their names; the index is the number of the mode.
-    pub const KNOWN: [(Mode, &str); 8] = [
+    pub const KNOWN: [(Mode, &str); 9] = [
         (Mode::STORED, "stored"),
         (Mode::ZSTD, "zstd"),
         (Mode::TENSOR_HEADER, "tensor header"),
@@ -37,6 +38,7 @@ impl Mode {
         (Mode::REFINEMENT, "refinement"),
         (Mode::EXACT, "exact"),
         (Mode::BLOCKS, "blocks"),
+        (Mode::TRANSFORM, "transform"),
     ];
 
     /// Returns the name, or `None` if this version does not define the mode.
@@ -51,7 +53,7 @@ impl Mode {
 
     /// Returns whether decoding a tile in this mode requires the tensor header of its object and layer.
     pub fn needs_header(self) -> bool {
-        matches!(self, Mode::FLOAT | Mode::LATTICE) || self.is_above()
+        matches!(self, Mode::FLOAT | Mode::LATTICE | Mode::TRANSFORM) || self.is_above()
     }
 
     /// Returns whether a tile in this mode refines another, and so occurs only in layers above 0 (SPEC 12.1).
@@ -83,7 +85,7 @@ mod tests {
         for (i, (mode, name)) in Mode::KNOWN.into_iter().enumerate() {
             assert_eq!((usize::from(mode.0), mode.to_string().as_str()), (i, name));
         }
-        assert_eq!(Mode(8).name(), None);
+        assert_eq!(Mode(9).name(), None);
         assert_eq!(Mode(255).to_string(), "255");
     }
 }

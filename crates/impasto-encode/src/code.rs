@@ -2,7 +2,7 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
-use impasto_codec::{CodecError, TensorHeader};
+use impasto_codec::{CodecError, IndexArray, Shape, TensorHeader};
 use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use crate::lattice::Integers;
 use crate::matrix::MatrixView;
 use crate::options::Options;
 use crate::plan::{Coding, Plan};
-use crate::tools::{Lattice, Tile, code_exact, code_lossy};
+use crate::tools::{Lattice, Tile, Transform, code_exact, code_lossy};
 
 /// Size of a piece of an asset, in bytes.
 pub const PIECE: u64 = 4 << 20;
@@ -86,34 +86,46 @@ pub fn code_tensor(
     matrix: &MatrixView,
     plan: &Plan,
     integers: Option<&(Integers, TensorHeader)>,
-    segments: usize,
+    options: &Options,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(Mode, u64), EncodeError> {
-    const MODES: [Mode; 4] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE];
+    const MODES: [Mode; 5] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE, Mode::TRANSFORM];
     let mut by_mode = MODES.map(|mode| (mode, 0));
     let header = match &plan.coding {
         Coding::Bytes => None,
         Coding::Float(header) => Some(header),
-        Coding::Lattice(_) => integers.map(|(_, header)| header),
+        Coding::Lattice(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
     };
-    let encoder = header.map(|header| TileEncoder::new(header, segments));
+    let encoder = header.map(|header| TileEncoder::new(header, options.segments));
     let mut header_bytes = 0;
-    if let Some(header) = header {
+    let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
+    let places: Vec<Place> = tiles.map(Place::from).collect();
+    // Whether the header needs classes is known once all tiles are coded, if these may be in mode transform.
+    let is_open = matches!(plan.coding, Coding::Transform(_));
+    if let Some(header) = header.filter(|_| !is_open) {
         let bytes = header.to_bytes();
         header_bytes = bytes.len() as u64;
         push(Mode::TENSOR_HEADER, &bytes)?;
     }
-    let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
-    let places: Vec<Place> = tiles.map(Place::from).collect();
-    for batch in places.chunks(BATCH) {
+    for batch in places.chunks(if is_open { usize::MAX } else { BATCH }) {
         let units = batch.par_iter().map(|place| match (&plan.coding, &encoder, integers) {
             (Coding::Lattice(grid), Some(encoder), Some((integers, _))) => {
-                code_lossy(&Tile::new(matrix, place), &Lattice { encoder, integers, grid })
+                code_lossy(&Tile::new(matrix, place), &[&Lattice { encoder, integers, grid }])
+            }
+            (Coding::Transform(grid), Some(encoder), Some((integers, _))) => {
+                let lattice = Lattice { encoder, integers, grid };
+                code_lossy(&Tile::new(matrix, place), &[&lattice, &Transform { grid, tools: options.tools }])
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });
         let units = units.collect::<Result<Vec<_>, CodecError>>();
         let units = units.map_err(|error| EncodeError::Codec { tensor: name.to_owned(), error })?;
+        if let Some(header) = header.filter(|_| is_open) {
+            let needs_classes = units.iter().flatten().any(|(mode, _)| *mode == Mode::LATTICE);
+            let bytes = if needs_classes { header.to_bytes() } else { without_classes(header).to_bytes() };
+            header_bytes = bytes.len() as u64;
+            push(Mode::TENSOR_HEADER, &bytes)?;
+        }
         for (mode, bytes) in units.into_iter().flatten() {
             by_mode.iter_mut().filter(|(m, _)| *m == mode).for_each(|(_, sum)| *sum += bytes.len() as u64);
             push(mode, &bytes)?;
@@ -121,4 +133,15 @@ pub fn code_tensor(
     }
     let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
     Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
+}
+
+/// Returns a tensor header with the steps of another, for tiles that need nothing else.
+fn without_classes(header: &TensorHeader) -> TensorHeader {
+    TensorHeader {
+        shape: Shape::Parametric(0),
+        plane: 0,
+        row_classes: IndexArray::Constant(0),
+        column_classes: IndexArray::Constant(0),
+        body: header.body.clone(),
+    }
 }

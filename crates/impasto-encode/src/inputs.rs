@@ -14,9 +14,10 @@ use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Target};
 use crate::plan::has_lattice;
-use crate::rate::Rate;
+use crate::rate::Measured;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
+use crate::transform::{self, Tools};
 
 /// All tensors of the file.
 pub struct Inputs<'a> {
@@ -32,6 +33,8 @@ pub struct Inputs<'a> {
     metrics: Vec<Option<Metric>>,
     feedbacks: Feedbacks<'a>,
     costs: Costs,
+    /// Tools of mode transform, for each tensor that may gain by them.
+    tools: Vec<Option<Tools>>,
 }
 
 /// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
@@ -41,6 +44,8 @@ pub struct LossyTensor<'a> {
     pub metric: &'a Metric,
     pub feedback: Arc<Feedback>,
     pub costs: &'a Costs,
+    /// Tools of mode transform, if it may gain by them.
+    pub tools: Option<Tools>,
 }
 
 impl LossyTensor<'_> {
@@ -54,10 +59,12 @@ impl LossyTensor<'_> {
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
     }
 
-    /// Returns its rate at a global step, measured on some of its rows.
-    pub fn rate(&self, step: f64) -> Rate {
+    /// Returns its rates at a global step, measured on some of its rows.
+    pub fn measure(&self, step: f64) -> Measured {
         let grid = self.grid(step);
-        self.round(&grid, Rows::Sample).rate(&grid, self.costs)
+        let lattice = self.round(&grid, Rows::Sample).rate(&grid, self.costs);
+        let transform = self.tools.and_then(|tools| transform::measure(&self.matrix, &grid, tools));
+        Measured { lattice, transform }
     }
 }
 
@@ -101,7 +108,20 @@ impl<'a> Inputs<'a> {
         let entries = tensors.iter().zip(&scales).enumerate();
         let entries: Vec<_> = entries.map(|(i, (tensor, scales))| (tensor, scales.as_ref(), metric(i))).collect();
         let feedbacks = Feedbacks::new(statistics, memory::room(&entries, options)?);
-        Ok(Inputs { checkpoint, statistics, is_exact, tensors, scales, metrics, feedbacks, costs: Costs::typical() })
+        let costs = Costs::typical();
+        let mut inputs =
+            Inputs { checkpoint, statistics, is_exact, tensors, scales, metrics, feedbacks, costs, tools: vec![] };
+        if !options.layers.any() && options.tools != Tools::NONE {
+            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(options.tools)).collect();
+        }
+        Ok(inputs)
+    }
+
+    /// Returns whether transforms may gain on a tensor. Error feedback leaves them nothing: it needs the lattice.
+    fn may_gain(&self, tensor: usize) -> bool {
+        let metric = self.metrics.get(tensor).and_then(Option::as_ref).filter(|metric| metric.input.is_none());
+        let scales = self.scales(tensor).filter(|_| metric.is_some());
+        scales.is_some_and(|scales| transform::may_gain(&self.matrix(tensor), scales.mean_square))
     }
 
     /// Returns the number of tensors.
@@ -145,7 +165,8 @@ impl<'a> Inputs<'a> {
         let Some(scales) = self.scales(tensor) else { return Ok(None) };
         let matrix = self.matrix(tensor);
         let feedback = self.feedbacks.of(metric, matrix.columns)?;
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs }))
+        let tools = self.tools.get(tensor).copied().flatten();
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs, tools }))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

@@ -13,6 +13,7 @@
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
+//! | [`transform`] | the encoder of mode transform |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
@@ -52,6 +53,7 @@ pub mod statistics;
 mod text;
 mod tiles;
 mod tools;
+pub mod transform;
 mod trial;
 mod write;
 

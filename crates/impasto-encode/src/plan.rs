@@ -30,6 +30,9 @@ const CHUNK: usize = 64;
 /// About so many elements of a tensor are counted to fit its tables, but at least one row in [`MOST_PARTS`].
 const SAMPLED: usize = 1 << 17;
 const MOST_PARTS: usize = 16;
+/// Fewest bits per weight that the size of tiles with transforms is made for, so that what codes them
+/// fits the memory of a tile.
+const LEAST_BITS: f64 = 2.0;
 /// Width of a class, a quarter of an octave, in the unit of [`Scales`].
 const CLASS: i32 = 1 << 14;
 
@@ -41,6 +44,8 @@ pub enum Coding {
     Float(TensorHeader),
     /// Lattice integers; their classes and tables are chosen once all integers are known.
     Lattice(Grid),
+    /// Lattice integers or transforms, whichever are cheaper, tile by tile.
+    Transform(Grid),
 }
 
 /// How a tensor will be coded.
@@ -136,6 +141,16 @@ impl Plan {
         };
         let header_bytes = header.to_bytes().len() as u64;
         Plan::new(matrix, Coding::Float(header), bits, header_bytes)
+    }
+
+    /// Plans a tensor whose tiles are on a lattice or have transforms, with a forecast of its rate.
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn transform(matrix: &MatrixView, grid: Grid, rate: Rate) -> Result<Plan, MatrixError> {
+        let (bits, header_bytes) = ((rate.bits * matrix.len() as f64) as u64, rate.header_bytes as u64);
+        let millibits = (rate.bits.max(LEAST_BITS) * 1000.0) as u64;
+        Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, Coding::Transform(grid), bits, header_bytes)
     }
 
     /// Plans a tensor on a lattice, with a forecast of its rate.

@@ -55,7 +55,7 @@ impl<'a> Planner<'a> {
         let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
         let mut bytes = 0;
         let (name, matrix) = (&self.inputs.tensors[tensor].name, self.inputs.matrix(tensor));
-        code_tensor(name, &matrix, &plan, None, self.options.segments, &mut |_, unit: &[u8]| {
+        code_tensor(name, &matrix, &plan, None, self.options, &mut |_, unit: &[u8]| {
             bytes += unit.len().next_multiple_of(16) as u64;
             Ok(())
         })?;
@@ -103,8 +103,11 @@ impl<'a> Planner<'a> {
         let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), lossy) {
             (_, _, Some((lossy, step))) => {
                 let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
-                let rate = self.rates.at(tensor, step, |step| lossy.rate(step));
-                Plan::lattice(&matrix, lossy.grid(step), rate, refined)
+                let measured = self.rates.at(tensor, step, |step| lossy.measure(step));
+                match measured.transform.filter(|transform| transform.gain > 0.0) {
+                    Some(transform) => Plan::transform(&matrix, lossy.grid(step), transform.rate),
+                    None => Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined),
+                }
             }
             (Some(scales), Some(layout), None) if !matrix.is_constant() => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),

@@ -145,15 +145,33 @@ pub struct Rate {
     pub header_bytes: f64,
 }
 
+/// What is measured of a tensor at a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Its rate on the lattice.
+    pub lattice: Rate,
+    /// Its rate with transforms, if they may pay.
+    pub transform: Option<Transformed>,
+}
+
+/// The rate of a tensor whose tiles may be in mode transform.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transformed {
+    /// Its rate.
+    pub rate: Rate,
+    /// What transforms gain in `D + lambda R`, in bits per weight.
+    pub gain: f64,
+}
+
 /// Rates of tensors, measured once at steps half an octave apart; between these, a rate is nearly linear.
 #[derive(Default)]
 pub struct Rates {
-    measured: Mutex<HashMap<(usize, i32), Rate>>,
+    measured: Mutex<HashMap<(usize, i32), Measured>>,
 }
 
 impl Rates {
-    /// Returns the rate of a tensor at a global step. `measure` measures it at a step.
-    pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Rate) -> Rate {
+    /// Returns the rates of a tensor at a global step. `measure` measures them at a step.
+    pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Measured) -> Measured {
         let log = log2(step) * 2.0;
         let below = log.floor();
         let [a, b] = [below as i32, below as i32 + 1].map(|at| {
@@ -166,7 +184,15 @@ impl Rates {
             })
         });
         let between = |a: f64, b: f64| a + (b - a) * (log - below);
-        Rate { bits: between(a.bits, b.bits), header_bytes: between(a.header_bytes, b.header_bytes) }
+        let rate = |a: Rate, b: Rate| Rate {
+            bits: between(a.bits, b.bits),
+            header_bytes: between(a.header_bytes, b.header_bytes),
+        };
+        let transformed = |(a, b): (Transformed, Transformed)| Transformed {
+            rate: rate(a.rate, b.rate),
+            gain: between(a.gain, b.gain),
+        };
+        Measured { lattice: rate(a.lattice, b.lattice), transform: a.transform.zip(b.transform).map(transformed) }
     }
 }
 

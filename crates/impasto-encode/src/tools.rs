@@ -1,7 +1,7 @@
 //! The tools that code a tile, and the choice of tools to try.
 //!
-//! In an exact file, these are scale classes and Zstandard. In a lossy file it is the lattice, with raw bytes for what
-//! it cannot code. Further tools go into the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
+//! In an exact file, these are scale classes and Zstandard. In a lossy file it is the lattice, on some
+//! tensors also transforms, with raw bytes for what they cannot code. Further tools go into the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
 
 use std::cell::OnceCell;
 
@@ -12,6 +12,7 @@ use impasto_core::{Mode, Place};
 use crate::lattice::{Grid, Integers, LAMBDA};
 use crate::layers::Nested;
 use crate::matrix::MatrixView;
+use crate::transform::{self, Tools};
 use crate::trial::{Tool, Trial, choose};
 
 /// Zstandard compression levels: for tensors, and to test whether compression pays.
@@ -66,12 +67,12 @@ pub fn code_exact<'a>(tile: &Tile<'a>, encoder: Option<&TileEncoder>) -> Result<
     decide(&tools.into_iter().flatten().collect::<Vec<_>>(), tile)
 }
 
-/// Codes a tile with a lossy tool, or as bytes if that tool cannot code it.
+/// Codes a tile with the best lossy tool, or as bytes if no tool can code it.
 ///
 /// # Errors
 /// If Zstandard fails.
-pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &dyn Tool<Tile<'a>, Units, CodecError>) -> Result<Units, CodecError> {
-    decide(&[lossy, &StandIn(Bytes)], tile)
+pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &[&dyn Tool<Tile<'a>, Units, CodecError>]) -> Result<Units, CodecError> {
+    decide(&[lossy, &[&StandIn(Bytes)]].concat(), tile)
 }
 
 fn decide<'a>(tools: &[&dyn Tool<Tile<'a>, Units, CodecError>], tile: &Tile<'a>) -> Result<Units, CodecError> {
@@ -143,6 +144,26 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
         let distortion = || self.integers.distortion(tile.matrix, self.grid, tile.place);
         let units = unit.map(|unit| vec![(Mode::LATTICE, unit)]);
         Ok(units.map(|units| Trial::lossy(bits(&units), units, distortion)))
+    }
+}
+
+/// The tool for mode transform.
+pub struct Transform<'a> {
+    pub grid: &'a Grid,
+    pub tools: Tools,
+}
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let Some((unit, distortion)) = transform::code_tile(tile.matrix, self.grid, tile.place, self.tools) else {
+            return Ok(None);
+        };
+        let units = vec![(Mode::TRANSFORM, unit)];
+        Ok(Some(Trial::lossy(bits(&units), units, move || distortion)))
     }
 }
 

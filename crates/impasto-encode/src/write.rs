@@ -37,9 +37,9 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {
-                let integers = integers(planner, i, plan)?;
+                let lattice = integers(planner, i, plan)?;
                 let matrix = inputs.matrix(i);
-                let coded = code_tensor(&tensor.name, &matrix, plan, integers.as_ref(), options.segments, &mut push)?;
+                let coded = code_tensor(&tensor.name, &matrix, plan, lattice.as_ref(), options, &mut push)?;
                 (Some(coded.0), coded.1)
             }
         };
@@ -52,7 +52,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
 
 /// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
-    let Coding::Lattice(grid) = &plan.coding else { return Ok(None) };
+    let (Coding::Lattice(grid) | Coding::Transform(grid)) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
     let integers = lossy.round(grid, Rows::All);
     let (header, _) = integers.header(grid, lossy.costs);

@@ -43,6 +43,8 @@ const COLUMN_BYTES: u64 = 64;
 /// Bytes of memory that the tables of a tensor header take at most, and that its entries take for each byte of it.
 const TABLE_BYTES: u64 = 256 << 10;
 const ENTRY_BYTES: u64 = 16;
+/// Bytes of memory that decoding a tile in mode transform takes besides its samples.
+const TRANSFORM_BYTES: u64 = 256 << 10;
 /// Most tiles or tile rows that are decoded at once, far more than there are threads.
 const MOST_AT_ONCE: usize = 1 << 16;
 
@@ -99,7 +101,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         &self.matrix
     }
 
-    /// Returns its tensor header in layer 0, if it is coded in mode float or lattice.
+    /// Returns its tensor header in layer 0, if it is coded in mode float, lattice or transform.
     pub fn header(&self) -> Option<&TensorHeader> {
         self.base.header()
     }
@@ -179,13 +181,14 @@ impl<'a, S: Source> Tensor<'a, S> {
     }
 
     /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, the heads of
-    /// its blocks and a few rows in mode blocks, a few rows in other modes.
+    /// its blocks and a few rows in mode blocks, its samples in mode transform, a few rows in other modes.
     fn working_bytes(&self) -> u64 {
         let units = self.file.reader.units();
         let (height, width) = self.tile_sides();
         let of_mode = |mode| match mode {
             Mode::STORED => 0,
             Mode::ZSTD => self.tile_bytes(),
+            Mode::TRANSFORM => TRANSFORM_BYTES + height.next_multiple_of(4) * width.next_multiple_of(4) * 4,
             _ => height * ROW_BYTES + width * COLUMN_BYTES,
         };
         let base = self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0);

@@ -35,8 +35,11 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    let options =
-        Options { threads: args.threads, segments: command.segments.into(), floors, layers, ..Options::new(target) };
+    if command.tools.is_some() && (target == Target::Lossless || layers.any()) {
+        return Err(UsageError("--tools is for lossy files without layers: use --bpw or --size").into());
+    }
+    let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
+    let options = Options { threads: args.threads, segments, floors, layers, tools, ..Options::new(target) };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     let way = Way { model: &command.model, output: &command.output, measure };

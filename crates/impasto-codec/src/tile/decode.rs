@@ -11,8 +11,9 @@ use crate::bytes;
 use crate::class::Kind;
 use crate::error::CodecError;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
+use crate::index::IndexArray;
 use crate::rans::{Columns, LANES};
-use crate::{exact, float, refinement};
+use crate::{exact, float, refinement, transform};
 
 /// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
 const BATCH: usize = 2048;
@@ -117,6 +118,7 @@ impl TileDecoder {
                 (0..place.rows.len()).for_each(|r| bytes::from_planes(&planes, size, r, rows.row(r)));
             }
             Mode::FLOAT => self.decode_float(base, place, rows)?,
+            Mode::TRANSFORM => self.decode_transform(base, place, rows)?,
             mode if mode.is_above() => return Err(CodecError::TileLayer { layer: 0, mode }),
             other => return Err(CodecError::UnknownMode(other)),
         }
@@ -210,6 +212,19 @@ impl TileDecoder {
         })
     }
 
+    /// Decodes the weights of a tile in mode transform.
+    fn decode_transform(&self, base: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let steps = self.header().and_then(TensorHeader::steps).ok_or(CodecError::MissingHeader(Mode::TRANSFORM))?;
+        let (parameters, samples) = transform::decode(base.bytes, place.rows.len(), place.columns.len())?;
+        let step = parameters.step(steps.step);
+        check_row_steps(step, steps.rows.as_ref(), "17.2")?;
+        let weights = self.at_step(step * transform::UNIT, 0, (steps.rows.as_ref(), steps.columns.as_ref()), place);
+        for (r, row) in samples.rows().take(place.rows.len()).enumerate() {
+            weights.row(r, &row[..place.columns.len()], out.row(r));
+        }
+        Ok(())
+    }
+
     /// Decodes the weights of a tile in mode lattice, or its elements if the last of the units `above` is in mode
     /// exact.
     fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
@@ -268,6 +283,18 @@ impl TileDecoder {
             return Err(missing);
         };
         let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
+        Ok(self.at_step(step, offset, (rows.as_ref(), columns.as_ref()), place))
+    }
+
+    /// Returns what turns integers into weights at a step, with the row and column steps of `steps`.
+    fn at_step(
+        &self,
+        step: f32,
+        offset: u8,
+        steps: (Option<&IndexArray>, Option<&IndexArray>),
+        place: &Place,
+    ) -> Reconstruction {
+        let (rows, columns) = steps;
         let columns = match columns {
             Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; place.columns.len()],
@@ -276,7 +303,7 @@ impl TileDecoder {
             Some(steps) => steps.slice(place.rows.clone()).into_iter().map(|row| step * scale(row)).collect(),
             None => vec![step; place.rows.len()],
         };
-        Ok(Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns })
+        Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns }
     }
 
     /// Decodes the integers of a tile up to the last of its `refinements`, and calls `row_done` with the number and the

@@ -81,7 +81,7 @@ fn set_exact_aside(
         Ok(())
     };
     let (name, matrix) = (&inputs.tensors[tensor].name, inputs.matrix(tensor));
-    let coded = code_tensor(name, &matrix, plan, None, options.segments, &mut push)?;
+    let coded = code_tensor(name, &matrix, plan, None, options, &mut push)?;
     let headers = units.iter().take_while(|(mode, _)| *mode == Mode::TENSOR_HEADER).count();
     for (n, (mode, bytes)) in units.iter().enumerate() {
         let slot = slot(assets.len() + tensor, n.saturating_sub(headers) as u32, 0, n < headers);
@@ -125,7 +125,7 @@ impl Destination<'_> {
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
                 let tile = |(_, place): &(u32, Place)| {
-                    let units = code_lossy(&Tile::new(&lossy.matrix, place), &tool)?;
+                    let units = code_lossy(&Tile::new(&lossy.matrix, place), &[&tool])?;
                     // Bytes would be those of floats.
                     if nested.ends_in_blocks() && units.len() != nested.layers() {
                         return Err(CodecError::Call("a tile of blocks has integers that cannot be coded"));

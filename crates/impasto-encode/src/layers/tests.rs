@@ -57,7 +57,14 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
         let elements = elements(dtype);
         let matrix = MatrixView::plain(&elements, dtype, ROWS, COLUMNS);
         let scales = fit(&matrix);
-        let lossy = LossyTensor { matrix, scales: &scales, metric: &metric, feedback: feedback.clone(), costs: &costs };
+        let lossy = LossyTensor {
+            matrix,
+            scales: &scales,
+            metric: &metric,
+            feedback: feedback.clone(),
+            costs: &costs,
+            tools: None,
+        };
         let top = || lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
         let nested = Nested::new(&lossy, top(), &grid, &[3, 2, 4], &options);
@@ -110,7 +117,7 @@ fn feedback_makes_the_base_better() {
     let elements = elements(DType::F32);
     let matrix = MatrixView::plain(&elements, DType::F32, ROWS, COLUMNS);
     let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
-    let lossy = LossyTensor { matrix, scales: &fit(&matrix), metric: &metric, feedback, costs: &costs };
+    let lossy = LossyTensor { matrix, scales: &fit(&matrix), metric: &metric, feedback, costs: &costs, tools: None };
     let measured = |kept: f32| {
         let top = lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: false, feedback: kept };

@@ -9,6 +9,7 @@ mod containers;
 mod layers;
 mod numbers;
 mod set;
+mod transforms;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use self::codings::*;
 use self::containers::*;
 use self::layers::*;
 use self::set::{Done, Set};
+use self::transforms::transforms;
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -72,6 +74,9 @@ pub fn make(folder: &Path) -> Done {
     write("3.4.5-form-of-another-tokenizer", compiled_tokenizer(false)?)?;
     write("15-compiled-tokenizer", compiled_tokenizer(true)?)?;
     write("16-blocks", blocks_over_a_lattice()?)?;
+    for dtype in LATTICES {
+        write(&format!("17-transform-{}", dtype.name().to_lowercase()), transforms(dtype)?)?;
+    }
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

@@ -21,3 +21,4 @@ mod safety;
 mod statistics;
 mod support;
 mod tokenizer;
+mod transform;

@@ -14,7 +14,7 @@ use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, p
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
-use impasto_codec::{CodecError, Kind, TensorHeader};
+use impasto_codec::{Body as HeaderBody, CodecError, IndexArray, Kind, Shape, Steps, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 use impasto_core::{DType, Isa, Mode, Place, varint};
@@ -26,7 +26,7 @@ use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 11] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -35,6 +35,7 @@ pub const TARGETS: [(&str, Body); 10] = [
     ("tile", tile),
     ("layers", layers),
     ("entropy", entropy),
+    ("transform", transform),
     ("tokenizer", tokenizer),
     ("template", template),
 ];
@@ -481,6 +482,44 @@ pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], state
     out.extend(states.iter().flat_map(|x| x.to_le_bytes()));
     out.extend(words.iter().flat_map(|w| w.to_le_bytes()));
     out
+}
+
+/// Decodes the input as a unit in mode transform, after the sides of its tile and the dtype (see [`transform_input`]).
+pub fn transform(data: &[u8]) {
+    let mut rest = data;
+    let Some([height, width, dtype]) = take(&mut rest) else { return };
+    let (height, width) = (usize::from(height).clamp(1, 130), usize::from(width).clamp(1, 130));
+    let dtype = [DType::F32, DType::F16, DType::Bf16][usize::from(dtype) % 3];
+    let decoded = impasto_codec::transform::decode(rest, height, width);
+    let header = TensorHeader {
+        shape: Shape::Parametric(0),
+        plane: 0,
+        row_classes: IndexArray::Constant(0),
+        column_classes: IndexArray::Constant(0),
+        body: HeaderBody::Lattice(Steps { step: 1e30, offset: 0, rows: None, columns: Some(IndexArray::Constant(7)) }),
+    };
+    let place = Place { rows: 0..height, columns: 0..width };
+    let weights = |isa| {
+        let decoder = TileDecoder::new(dtype, vec![header.clone()], isa).expect("a tensor header");
+        let mut out = vec![0; height * width * dtype.size()];
+        let unit = [Unit { mode: Mode::TRANSFORM, bytes: rest }];
+        decoder.decode(&unit, &place, &mut out, width * dtype.size()).map(|()| out)
+    };
+    let all: Vec<_> = Isa::available().into_iter().map(weights).collect();
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+    let Ok((_, samples)) = decoded else {
+        one_line(&all[0].as_ref().expect_err("the unit is invalid"));
+        return;
+    };
+    assert!(samples.values.iter().all(|sample| sample.unsigned_abs() <= 1 << 29));
+    // The code ends where it says.
+    assert!(impasto_codec::transform::decode(&[rest, &[0]].concat(), height, width).is_err());
+    assert!(impasto_codec::transform::decode(&rest[..rest.len() - 1], height, width).is_err());
+}
+
+/// Returns an input of [`transform`].
+pub fn transform_input(height: u8, width: u8, dtype: u8, unit: &[u8]) -> Vec<u8> {
+    [&[height, width, dtype], unit].concat()
 }
 
 /// Values of rows, with `None` for an escape; `None` instead of rows after the words end.

@@ -1,0 +1,28 @@
+//! Tiles in mode transform (SPEC 17): blocks that are predicted, transformed, quantized and coded under contexts, as in
+//! picture codecs. They suit what is smooth or structured, such as position embeddings.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`arithmetic`] | adaptive binary arithmetic coding: [`Coder`](arithmetic::Coder) is what syntax is written against |
+//! | [`tree`] | the partition into blocks, and their choices |
+//! | [`samples`] | the samples of a tile, and predictions from them |
+//! | [`basis`] | transforms |
+//! | [`scan`], [`levels`] | quantized coefficients: their order, their contexts, their points |
+//! | [`prices`] | what levels cost, for an encoder |
+//! | [`tile`] | a whole unit |
+//!
+//! An encoder finds a [`Node`](tree::Node) for each superblock; `impasto-encode` has one.
+
+pub mod arithmetic;
+pub mod basis;
+pub mod levels;
+pub mod prices;
+pub mod samples;
+pub mod scan;
+pub mod tile;
+pub mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use tile::{Parameters, TileWriter, UNIT, decode};

@@ -1,0 +1,184 @@
+//! Whole tiles: random partitions and levels, hostile bytes, wrong calls.
+
+use impasto_core::{DType, Isa, Mode, Place};
+use proptest::prelude::*;
+
+use super::basis::Kind;
+use super::samples::{Area, Prediction, Samples};
+use super::tree::{Block, Node, Split, Workspace, is_outside, patches, reconstruct, superblocks};
+use super::{Parameters, TileWriter, decode};
+use crate::error::CodecError;
+use crate::header::{Body, Shape, Steps, TensorHeader};
+use crate::index::IndexArray;
+use crate::tile::{TileDecoder, Unit};
+
+/// Numbers that decide a tile: an endless repetition of some bytes.
+struct Choices<'a>(std::iter::Cycle<std::slice::Iter<'a, u8>>);
+
+impl Choices<'_> {
+    fn below(&mut self, n: usize) -> usize {
+        usize::from(*self.0.next().expect("bytes")) % n
+    }
+
+    fn node(&mut self, area: Area, sides: [usize; 2]) -> Node {
+        let allowed = Split::allowed(area);
+        let choice = if self.below(3) == 0 { allowed[self.below(allowed.len())] } else { Split::None };
+        let split = Split::forced(area, sides).unwrap_or(choice);
+        if split == Split::None {
+            return Node::Block(self.block(area));
+        }
+        let parts = split.parts(area).filter(|&part| !is_outside(part, sides));
+        Node::Split(split, parts.map(|part| self.node(part, sides)).collect())
+    }
+
+    fn block(&mut self, area: Area) -> Block {
+        let kinds = [Kind::ALL[self.below(4)], Kind::ALL[self.below(4)]];
+        let prediction = match Prediction::ALL[self.below(7)] {
+            Prediction::Linear(_) => Prediction::Linear([self.below(64) as i8 - 32, self.below(64) as i8 - 32]),
+            other => other,
+        };
+        let levels = |patch: Area| {
+            let mut levels: Vec<i32> = (0..1 << (patch.logs[0] + patch.logs[1]))
+                .map(|_| match self.below(12) {
+                    0 => self.below(200) as i32 - 100,
+                    1 => (self.below(256) << 14) as i32 - (1 << 21),
+                    2..6 => self.below(5) as i32 - 2,
+                    _ => 0,
+                })
+                .collect();
+            if self.below(4) == 0 || levels.iter().all(|&level| level == 0) {
+                levels.clear();
+            }
+            levels
+        };
+        Block { prediction, kinds, patches: patches(area).map(levels).collect() }
+    }
+}
+
+/// Reconstructs what a node says, without coding it.
+fn apply(node: &Node, area: Area, dependent: bool, samples: &mut Samples) {
+    match node {
+        Node::Block(block) => {
+            for (patch, levels) in patches(area).zip(&block.patches) {
+                let levels = (!levels.is_empty()).then_some((block.kinds, &levels[..]));
+                reconstruct(samples, patch, block.prediction, levels, dependent, &mut Workspace::default());
+            }
+        }
+        Node::Split(split, parts) => {
+            let sides = samples.sides;
+            let areas = split.parts(area).filter(|&part| !is_outside(part, sides));
+            areas.zip(parts).for_each(|(area, part)| apply(part, area, dependent, samples));
+        }
+    }
+}
+
+fn coded(choices: &[u8], height: usize, width: usize, parameters: Parameters) -> (Vec<u8>, Samples) {
+    let (mut writer, mut samples) = (TileWriter::new(parameters), Samples::new(height, width));
+    let (mut choices, sides) = (Choices(choices.iter().cycle()), samples.sides);
+    for area in superblocks(sides) {
+        let node = choices.node(area, sides);
+        writer.push(area, sides, &node).expect("codes");
+        apply(&node, area, parameters.dependent, &mut samples);
+    }
+    (writer.finish(), samples)
+}
+
+fn header(step: f32, rows: Option<IndexArray>) -> TensorHeader {
+    TensorHeader {
+        shape: Shape::Parametric(0),
+        plane: 0,
+        row_classes: IndexArray::Constant(0),
+        column_classes: IndexArray::Constant(0),
+        body: Body::Lattice(Steps { step, offset: 0, rows, columns: Some(IndexArray::Constant(-5)) }),
+    }
+}
+
+proptest! {
+    #[test]
+    fn tiles_survive(
+        choices in prop::collection::vec(any::<u8>(), 1..500),
+        height in 1usize..140,
+        width in 1usize..140,
+        dependent: bool,
+        step_index: i8,
+    ) {
+        let parameters = Parameters { dependent, step_index };
+        let (unit, samples) = coded(&choices, height, width, parameters);
+        prop_assert_eq!(decode(&unit, height, width)?, (parameters, samples));
+        prop_assert!(decode(&unit[..unit.len() - 1], height, width).is_err());
+        prop_assert!(decode(&[&unit[..], &[0]].concat(), height, width).is_err());
+    }
+
+    /// Damage gives an error or samples, the same weights with every instruction set, never a panic.
+    #[test]
+    fn damage_never_panics(
+        choices in prop::collection::vec(any::<u8>(), 1..300),
+        bytes in prop::collection::vec(any::<u8>(), 1..300),
+        at: prop::sample::Index,
+        dependent: bool,
+    ) {
+        let (mut unit, _) = coded(&choices, 40, 72, Parameters { dependent, step_index: 3 });
+        let at = at.index(unit.len());
+        unit.truncate(at);
+        unit.extend(&bytes);
+        let place = Place { rows: 0..40, columns: 0..72 };
+        let results: Vec<_> = Isa::available().into_iter().map(|isa| {
+            let decoder = TileDecoder::new(DType::F16, vec![header(0.5, None)], isa).expect("a tensor header");
+            let mut out = vec![0; 40 * 72 * 2];
+            decoder.decode(&[Unit { mode: Mode::TRANSFORM, bytes: &unit }], &place, &mut out, 144).map(|()| out)
+        }).collect();
+        prop_assert!(results.windows(2).all(|r| r[0] == r[1]));
+    }
+}
+
+#[test]
+fn weights_are_samples_times_steps() {
+    let parameters = Parameters { dependent: false, step_index: 16 };
+    let mut writer = TileWriter::new(parameters);
+    let area = superblocks([4, 4]).next().expect("one");
+    let levels = (0..16).map(|i| i - 8).collect();
+    let block = Block { prediction: Prediction::Zero, kinds: [Kind::Identity; 2], patches: vec![levels] };
+    let quarters = |node| Node::Split(Split::Quarters, vec![node]);
+    let node = (0..4).fold(Node::Block(block), |node, _| quarters(node));
+    writer.push(area, [4, 4], &node).expect("codes");
+    let unit = writer.finish();
+    let decoder = |header| TileDecoder::new(DType::F32, vec![header], Isa::Scalar).expect("a tensor header");
+    let decode = |header, unit: &[u8]| {
+        let mut out = vec![0; 2 * 3 * 4];
+        let place = Place { rows: 1..3, columns: 0..3 };
+        decoder(header).decode(&[Unit { mode: Mode::TRANSFORM, bytes: unit }], &place, &mut out, 12)?;
+        Ok::<_, CodecError>(out.as_chunks().0.iter().map(|&w| f32::from_le_bytes(w)).collect::<Vec<_>>())
+    };
+    let rows = Some(IndexArray::new(vec![0, 16, 32]));
+    let column = impasto_core::lattice::scale(-5);
+    let wanted: Vec<f32> = [-8.0, -7.0, -6.0, -4.0 * 2.0, -3.0 * 2.0, -2.0 * 2.0].map(|w| w * column * 4.0).to_vec();
+    assert_eq!(decode(header(1.0, rows.clone()), &unit), Ok(wanted));
+    let error = decode(header(6e37, rows.clone()), &unit).expect_err("an infinite step");
+    assert!(error.to_string().contains("17.2"), "{error}");
+    let error = decode(header(1.0, rows), &[&[2], &unit[1..]].concat()).expect_err("flags");
+    assert!(error.to_string().contains("17.1"), "{error}");
+}
+
+/// A tile needs a header of kind lattice, and a node the shape of its area.
+#[test]
+fn wrong_calls_are_refused() {
+    let place = Place { rows: 0..4, columns: 0..4 };
+    let unit = [Unit { mode: Mode::TRANSFORM, bytes: &[0; 20] }];
+    let decoder = TileDecoder::new(DType::F32, vec![], Isa::Scalar).expect("no tensor header");
+    let missing = CodecError::MissingHeader(Mode::TRANSFORM);
+    assert_eq!(decoder.decode(&unit, &place, &mut [0; 64], 16), Err(missing));
+    let above = [unit[0], Unit { mode: Mode::REFINEMENT, bytes: &[] }];
+    let decoder = TileDecoder::new(DType::F32, vec![header(1.0, None)], Isa::Scalar).expect("a tensor header");
+    let error = decoder.decode(&above, &place, &mut [0; 64], 16).expect_err("a refinement of no integers");
+    assert!(error.to_string().contains("12.1"), "{error}");
+    let mut writer = TileWriter::new(Parameters { dependent: true, step_index: 0 });
+    let sides = [64, 64];
+    let area = superblocks(sides).next().expect("one");
+    let block =
+        |n| Node::Block(Block { prediction: Prediction::Dc, kinds: [Kind::Dct; 2], patches: vec![vec![1; n]; 4] });
+    assert!(matches!(writer.push(area, sides, &block(9)), Err(CodecError::Call(_))));
+    assert!(matches!(writer.push(area, sides, &Node::Split(Split::Rows, vec![])), Err(CodecError::Call(_))));
+    assert!(matches!(writer.push(area, [60, 64], &block(1024)), Err(CodecError::Call(_))));
+    let one = Node::Block(Block { prediction: Prediction::Dc, kinds: [Kind::Dct; 2], patches: vec![] });
+    assert!(matches!(writer.push(area, sides, &one), Err(CodecError::Call(_))));
+}

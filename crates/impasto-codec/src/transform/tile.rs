@@ -1,0 +1,181 @@
+//! A unit in mode transform: its parameters, and the code of its superblocks (SPEC 17.1).
+
+use impasto_core::lattice::scale;
+
+use super::arithmetic::{Decoder, Encoder, Probability};
+use super::levels::{self, Means};
+use super::samples::{Area, Samples};
+use super::scan::Form;
+use super::tree::{self, Block, Node, SLOTS, Split, Workspace};
+use crate::error::CodecError;
+
+/// The flag of dependent quantization.
+const DEPENDENT: u8 = 1;
+
+/// A sample of 1, in steps.
+pub const UNIT: f32 = 1.0 / 256.0;
+
+/// The parameters of a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// Whether the points of a level depend on the levels before it.
+    pub dependent: bool,
+    /// The step of the tile over that of its tensor header, in sixteenths of an octave.
+    pub step_index: i8,
+}
+
+impl Parameters {
+    /// Returns the step of the tile, given that of the tensor header (SPEC 17.2).
+    pub fn step(self, step: f32) -> f32 {
+        step * scale(self.step_index.into())
+    }
+}
+
+/// Writes the unit of a tile, superblock by superblock.
+pub struct TileWriter {
+    parameters: Parameters,
+    encoder: Encoder,
+    means: Means,
+}
+
+impl TileWriter {
+    /// Begins a unit.
+    pub fn new(parameters: Parameters) -> Self {
+        TileWriter { parameters, encoder: Encoder::new(SLOTS), means: Means::new() }
+    }
+
+    /// Returns the probabilities and the means as they are now.
+    pub fn model(&self) -> (&[Probability], &Means) {
+        (self.encoder.probabilities(), &self.means)
+    }
+
+    /// Writes the next part of samples with these sides.
+    ///
+    /// # Errors
+    /// [`CodecError::Call`] if the node does not fit the area; a level that is too large. The unit is then of no use.
+    pub fn push(&mut self, area: Area, sides: [usize; 2], node: &Node) -> Result<(), CodecError> {
+        let unfit = CodecError::Call("the partition does not fit the tile");
+        let forced = Split::forced(area, sides);
+        let split = match node {
+            Node::Block(_) => Split::None,
+            Node::Split(split, _) => *split,
+        };
+        match forced {
+            Some(forced) if forced != split => return Err(unfit),
+            Some(_) => {}
+            None if !Split::allowed(area).contains(&split) => return Err(unfit),
+            None => drop(tree::split(&mut self.encoder, area, split)?),
+        }
+        match node {
+            Node::Block(block) => self.push_block(area, block),
+            Node::Split(_, parts) => {
+                let areas: Vec<Area> = split.parts(area).filter(|&part| !tree::is_outside(part, sides)).collect();
+                if areas.len() != parts.len() {
+                    return Err(unfit);
+                }
+                areas.into_iter().zip(parts).try_for_each(|(area, part)| self.push(area, sides, part))
+            }
+        }
+    }
+
+    fn push_block(&mut self, area: Area, block: &Block) -> Result<(), CodecError> {
+        if tree::patches(area).count() != block.patches.len() {
+            return Err(CodecError::Call("a block needs the levels of each of its patches"));
+        }
+        let mut sent = false;
+        tree::prediction(&mut self.encoder, area, block.prediction)?;
+        for (patch, levels) in tree::patches(area).zip(&block.patches) {
+            if !levels::coded(&mut self.encoder, patch.logs, !levels.is_empty())? {
+                continue;
+            }
+            let form = Form::new(patch.logs, block.kinds);
+            if levels.len() != form.coefficients() || levels.iter().all(|&level| level == 0) {
+                return Err(CodecError::Call("a coded patch needs one level per sample, not all of them 0"));
+            }
+            if !std::mem::replace(&mut sent, true) {
+                tree::kinds(&mut self.encoder, block.prediction, block.kinds)?;
+            }
+            let mut same = levels.clone();
+            levels::levels(&mut self.encoder, form, &self.means, self.parameters.dependent, &mut same)?;
+            self.means.update(form, levels);
+        }
+        Ok(())
+    }
+
+    /// Returns the unit.
+    pub fn finish(self) -> Vec<u8> {
+        let flags = if self.parameters.dependent { DEPENDENT } else { 0 };
+        let mut out = vec![flags, self.parameters.step_index as u8];
+        out.extend(self.encoder.finish());
+        out
+    }
+}
+
+/// Decodes the unit of a tile of `height` x `width` elements.
+///
+/// Memory is in proportion to the tile; time to its elements and to the bytes of the unit.
+///
+/// # Errors
+/// If the unit violates SPEC 17.
+pub fn decode(unit: &[u8], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
+    let ([flags, step], code) = unit.split_first_chunk().ok_or(CodecError::Truncated("parameters"))?;
+    if flags & !DEPENDENT != 0 {
+        let rule = "an undefined bit is set";
+        return Err(CodecError::Field { field: "flags", value: u64::from(*flags), rule, clause: "17.1" });
+    }
+    let parameters = Parameters { dependent: flags & DEPENDENT != 0, step_index: *step as i8 };
+    let mut reader = Reader {
+        dependent: parameters.dependent,
+        decoder: Decoder::new(SLOTS, code)?,
+        means: Means::new(),
+        samples: Samples::new(height, width),
+        work: Workspace::default(),
+    };
+    tree::superblocks(reader.samples.sides).try_for_each(|area| reader.area(area))?;
+    reader.decoder.finish()?;
+    Ok((parameters, reader.samples))
+}
+
+struct Reader<'a> {
+    dependent: bool,
+    decoder: Decoder<'a>,
+    means: Means,
+    samples: Samples,
+    work: Workspace,
+}
+
+impl Reader<'_> {
+    /// Decodes an area. Recursion ends, because parts are smaller.
+    fn area(&mut self, area: Area) -> Result<(), CodecError> {
+        if tree::is_outside(area, self.samples.sides) {
+            return Ok(());
+        }
+        let split = match Split::forced(area, self.samples.sides) {
+            Some(split) => split,
+            None => tree::split(&mut self.decoder, area, Split::None)?,
+        };
+        if split == Split::None { self.block(area) } else { split.parts(area).try_for_each(|part| self.area(part)) }
+    }
+
+    fn block(&mut self, area: Area) -> Result<(), CodecError> {
+        let prediction = tree::prediction(&mut self.decoder, area, tree::FIRST_PREDICTION)?;
+        let mut kinds = None;
+        for patch in tree::patches(area) {
+            if !levels::coded(&mut self.decoder, patch.logs, false)? {
+                tree::reconstruct(&mut self.samples, patch, prediction, None, self.dependent, &mut self.work);
+                continue;
+            }
+            let kinds = match kinds {
+                Some(kinds) => kinds,
+                None => *kinds.insert(tree::kinds(&mut self.decoder, prediction, tree::FIRST_KINDS)?),
+            };
+            let form = Form::new(patch.logs, kinds);
+            let mut found = vec![0; form.coefficients()];
+            levels::levels(&mut self.decoder, form, &self.means, self.dependent, &mut found)?;
+            self.means.update(form, &found);
+            let levels = Some((kinds, &found[..]));
+            tree::reconstruct(&mut self.samples, patch, prediction, levels, self.dependent, &mut self.work);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! The forward transform of a block, in binary32: a decoder does not need it.
+
+use impasto_codec::transform::basis::{Kind, basis};
+use impasto_core::{Isa, at_each_isa};
+
+at_each_isa! {
+    /// Adds up `2^logs[0]` rows of `2^logs[1]` values, times the entries of a transposed matrix.
+    fn of_columns(logs: [u32; 2], matrix: &[f32], values: &[f32], out: &mut [f32]) {
+        let [height, width] = logs.map(|log| 1usize << log);
+        for (row, factors) in values.chunks_exact(width).zip(matrix.chunks_exact(height)) {
+            for (to, &factor) in out.chunks_exact_mut(width).zip(factors) {
+                to.iter_mut().zip(row).for_each(|(to, value)| *to += factor * value);
+            }
+        }
+    }
+}
+
+at_each_isa! {
+    /// Likewise, columns.
+    fn of_rows(logs: [u32; 2], matrix: &[f32], values: &[f32], out: &mut [f32]) {
+        let width = 1usize << logs[1];
+        for (to, row) in out.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
+            for (&value, factors) in row.iter().zip(matrix.chunks_exact(width)) {
+                to.iter_mut().zip(factors).for_each(|(to, factor)| *to += value * factor);
+            }
+        }
+    }
+}
+
+/// Replaces `out` by the coefficients of the columns of a block of `2^logs[0]` rows of `2^logs[1]` values.
+pub fn columns(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    if kind == Kind::Identity {
+        return out.extend_from_slice(values);
+    }
+    out.resize(values.len(), 0.0);
+    of_columns(Isa::best(), logs, &basis(kind, logs[0]).transposed, values, out);
+}
+
+/// Likewise, of the rows.
+pub fn rows(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    if kind == Kind::Identity {
+        return out.extend_from_slice(values);
+    }
+    out.resize(values.len(), 0.0);
+    of_rows(Isa::best(), logs, &basis(kind, logs[1]).transposed, values, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use impasto_codec::transform::basis::{Workspace, inverse};
+
+    use super::*;
+
+    #[test]
+    fn is_undone_by_the_inverse() {
+        for (n, kind) in Kind::ALL.into_iter().enumerate() {
+            let (logs, kinds) = ([2 + n as u32 % 4, 5 - n as u32 % 3], [kind, Kind::ALL[(n + 1) % 4]]);
+            let values: Vec<f32> =
+                (0..1 << (logs[0] + logs[1])).map(|i: i32| ((i * 37 + i * i) % 1000) as f32).collect();
+            let (mut between, mut out) = (Vec::new(), Vec::new());
+            columns(kinds[0], logs, &values, &mut between);
+            rows(kinds[1], logs, &between, &mut out);
+            let coefficients: Vec<i64> = out.iter().map(|&c| c.round() as i64).collect();
+            let mut work = Workspace::default();
+            let back = inverse(kinds, logs, &coefficients, &mut work);
+            assert!(back.iter().zip(&values).all(|(b, v)| (*b as f32 - v).abs() < 4.0), "{kinds:?} {logs:?}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The encoder of mode transform (SPEC 17).
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`tools`] | switches |
+//! | `search` | the partition of a superblock, and the choices of its blocks, by exact cost |
+//! | `candidates` | which choices are worth an exact cost |
+//! | `quantize` | levels by error and cost |
+//! | `forward` | forward transforms |
+//! | `tile` | a whole tile |
+//! | `job` | which tensors may gain, and their tiles |
+
+mod candidates;
+mod forward;
+mod job;
+mod quantize;
+mod search;
+mod tile;
+mod tools;
+
+pub(crate) use job::{code_tile, may_gain, measure};
+pub use tile::{Coded, Effort, Request, code};
+pub use tools::{Tools, TransformTool};

@@ -1,0 +1,88 @@
+//! Mode transform in files: where it is taken, what it saves, and that it changes nothing elsewhere.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use impasto::encode::{Options, Report, Target, Tools, encode};
+use impasto::{Checkpoint, File};
+use impasto_checkpoint::{TensorSpec, write_safetensors};
+use impasto_core::{DType, Mode};
+
+/// A number from -1 to 1.
+fn noise(i: usize) -> f32 {
+    let mut x = i as u64;
+    for _ in 0..4 {
+        x = (x ^ x >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+const ROWS: usize = 150;
+const COLUMNS: usize = 98;
+
+/// Positions that are smooth along the rows, and a matrix of noise.
+fn checkpoint(folder: &Path) -> Checkpoint {
+    let wave = |i: usize| (i / COLUMNS) as f32 / (9.0 + (i % COLUMNS) as f32 / 9.0);
+    let smooth = (0..ROWS * COLUMNS).map(|i| (wave(i) + 3.0 * noise(i % COLUMNS)).sin() + 0.05 * noise(i));
+    let positions: Vec<u8> = smooth.flat_map(f32::to_le_bytes).collect();
+    let noisy: Vec<u8> = (0..ROWS * COLUMNS).map(noise).flat_map(f32::to_le_bytes).collect();
+    let shape = vec![ROWS as u64, COLUMNS as u64];
+    let spec = |name: &str| TensorSpec::new(name.to_owned(), DType::F32, shape.clone());
+    let tensors = [(spec("noise.weight"), &noisy[..]), (spec("positions.weight"), &positions[..])];
+    write_safetensors(&folder.join("model.safetensors"), None, &tensors).expect("written");
+    Checkpoint::open(folder).expect("a checkpoint")
+}
+
+fn encoded(checkpoint: &Checkpoint, path: &Path, tools: Tools, threads: usize) -> Report {
+    let options = Options { tools, threads, ..Options::new(Target::BitsPerWeight(5.0)) };
+    encode(checkpoint, path, &options, &|_| ControlFlow::Continue(())).expect("encodes")
+}
+
+#[test]
+fn smooth_tensors_are_transformed_and_others_are_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoint = checkpoint(folder.path());
+    let [with, without, again] = ["with", "without", "again"].map(|name| folder.path().join(name));
+    let report = encoded(&checkpoint, &with, Tools::ALL, 1);
+    let modes: Vec<_> = report.tensors.iter().map(|tensor| tensor.mode).collect();
+    assert_eq!(modes, [Some(Mode::LATTICE), Some(Mode::TRANSFORM)]);
+    // What the smooth tensor saves makes the step of both finer, at the same size.
+    let plain = encoded(&checkpoint, &without, Tools::NONE, 1);
+    assert!(plain.tensors.iter().all(|tensor| tensor.mode == Some(Mode::LATTICE)));
+    let (fine, coarse) = (report.relative_step.expect("a step"), plain.relative_step.expect("a step"));
+    assert!(fine < 0.6 * coarse, "{fine} {coarse}");
+    encoded(&checkpoint, &again, Tools::ALL, 2);
+    let bytes = |path: &Path| std::fs::read(path).expect("a file");
+    assert!(bytes(&with) == bytes(&again), "the number of threads matters");
+
+    // Weights are within the error of their step, and any rows of them are the same as all.
+    let file = File::open(&with).expect("opens");
+    let original = checkpoint.tensor("positions.weight").map(|info| checkpoint.bytes(info).to_vec()).expect("a tensor");
+    let tensor = file.tensor("positions.weight").expect("a tensor");
+    let decoded = tensor.bytes().expect("decodes");
+    let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
+    let (original, weights) = (floats(&original), floats(&decoded));
+    let error = original.iter().zip(&weights).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+    let power = original.iter().map(|a| f64::from(*a).powi(2)).sum::<f64>();
+    assert!((error / power).sqrt() < 0.35 * fine, "{} {fine}", (error / power).sqrt());
+    let band = tensor.band(70..73, 5..50).expect("decodes");
+    let part: Vec<u8> =
+        (70..73).flat_map(|r| decoded[(r * COLUMNS + 5) * 4..(r * COLUMNS + 50) * 4].to_vec()).collect();
+    assert_eq!(band, part);
+}
+
+/// A file on which transforms earn nothing is the same as without them.
+#[test]
+fn nothing_changes_where_nothing_is_smooth() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let noisy: Vec<u8> = (0..96 * 128).map(noise).flat_map(f32::to_le_bytes).collect();
+    let spec = TensorSpec::new("noise.weight".to_owned(), DType::F32, vec![96, 128]);
+    write_safetensors(&folder.path().join("model.safetensors"), None, &[(spec, &noisy[..])]).expect("written");
+    let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
+    let files = [Tools::ALL, Tools::NONE].map(|tools| {
+        let path = folder.path().join("file");
+        encoded(&checkpoint, &path, tools, 1);
+        std::fs::read(path).expect("a file")
+    });
+    assert!(files[0] == files[1]);
+}
