@@ -159,7 +159,7 @@ pub struct Measured {
 pub struct Transformed {
     /// Its rate.
     pub rate: Rate,
-    /// What transforms gain in `D + lambda R`, in bits per weight.
+    /// What transforms gain in `D + lambda R`, in bits per weight, above what they must.
     pub gain: f64,
 }
 

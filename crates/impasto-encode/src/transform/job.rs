@@ -16,6 +16,11 @@ const BLOCKS: usize = 32;
 const BLOCK_LOG: u32 = 5;
 /// Bits per weight that blocks must seem to gain. On noise, the best of several transforms seems to gain half of this.
 const LEAST_GAIN: f32 = 0.08;
+/// Largest number of weights of a tensor: the search takes microseconds for each.
+const MOST_WEIGHTS: usize = 1 << 22;
+/// Bits per weight that a part of a tensor must gain when it is coded. Dependent quantization alone gains 0.12 on any tensor,
+/// which is not worth the time of the search.
+const LEAST_MEASURED: f64 = 0.2;
 /// Standard deviation of the weights of a probe, in steps.
 const DEVIATION: f32 = 4.0;
 /// Weights of the part of a tensor that is coded to measure a gain.
@@ -34,7 +39,7 @@ pub fn may_gain(matrix: &MatrixView, mean_square: f64) -> bool {
     let log = |side: usize| side.checked_ilog2().unwrap_or(0).min(BLOCK_LOG);
     let logs = [log(matrix.rows), log(matrix.columns)];
     let [height, width] = logs.map(|log| 1usize << log);
-    if logs.iter().any(|&log| log < LEAST_LOG) {
+    if logs.iter().any(|&log| log < LEAST_LOG) || matrix.len() > MOST_WEIGHTS {
         return false;
     }
     let scale = DEVIATION / mean_square.sqrt().max(f64::from(f32::MIN_POSITIVE)) as f32;
@@ -100,7 +105,7 @@ fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<Vec<f
 }
 
 /// Measures the rate of a matrix with transforms, on a part of it, and what they gain over the same without. `None` if
-/// mode transform cannot hold it.
+/// mode transform cannot hold it; what it gains is counted from [`LEAST_MEASURED`] up.
 pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transformed> {
     let width = matrix.columns.min(SAMPLE_COLUMNS);
     let height = (SAMPLE / width.max(1)).max(SAMPLE_ROWS).min(matrix.rows);
@@ -117,7 +122,7 @@ pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transfo
     };
     let ((_, plain), (bits, cost)) = (cost(Tools::NONE.with(TransformTool::Rdoq, true))?, cost(tools)?);
     let rate = Rate { bits, header_bytes: HEADER_BYTES + 0.5 * (grid.rows.len() + grid.columns.len()) as f64 };
-    Some(Transformed { rate, gain: plain - cost })
+    Some(Transformed { rate, gain: plain - cost - LEAST_MEASURED })
 }
 
 /// Codes a tile. Returns its unit, and its error in squared steps; `None` if mode transform cannot code it.
