@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`tools`] | switches |
+//! | `tools` | switches: [`Tools`] |
 //! | `search` | the partition of a superblock, and the choices of its blocks, by exact cost |
 //! | `candidates` | which choices are worth an exact cost |
 //! | `quantize` | levels by error and cost |
