@@ -728,7 +728,7 @@ class CommandLine(unittest.TestCase):
 
     def test_unknown_mode(self):
         file = self.file()
-        file.units[3][2] = 8
+        file.units[3][2] = naive_container.TRANSFORM + 1
         code, out, err, _ = self.run_on(file.build())
         self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
 

@@ -121,7 +121,9 @@ impl<'a> Inputs<'a> {
     fn may_gain(&self, tensor: usize) -> bool {
         let metric = self.metrics.get(tensor).and_then(Option::as_ref).filter(|metric| metric.input.is_none());
         let scales = self.scales(tensor).filter(|_| metric.is_some());
-        scales.is_some_and(|scales| transform::may_gain(&self.matrix(tensor), scales.mean_square))
+        let gains = scales.is_some_and(|scales| transform::may_gain(&self.matrix(tensor), scales.mean_square));
+        self.release(tensor);
+        gains
     }
 
     /// Returns the number of tensors.
