@@ -14,6 +14,7 @@ use crate::planner::Planner;
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::Report;
 use crate::statistics::Statistics;
+use crate::transform::Tools;
 use crate::write::write;
 
 /// Encodes a checkpoint to a file at `path`.
@@ -54,7 +55,7 @@ pub fn encode_calibrated(
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
-    let encoded = pool.install(|| {
+    let attempt = |options: &Options| {
         let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
         else {
@@ -66,6 +67,13 @@ pub fn encode_calibrated(
         planner.inputs.check()?;
         drop(planner);
         run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), watch)?, path)
+    };
+    let encoded = pool.install(|| match attempt(options) {
+        // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.
+        Err(EncodeError::Missed { .. }) if options.tools != Tools::NONE => {
+            attempt(&Options { tools: Tools::NONE, ..options.clone() })
+        }
+        encoded => encoded,
     });
     // That a file became shorter explains any other error.
     if encoded.is_err() {
