@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use impasto_core::name::is_unsafe;
+use impasto_core::name;
 
 use impasto_core::FileKind;
 
@@ -145,19 +145,10 @@ pub(crate) fn shown(path: &Path) -> String {
 /// Escapes control and line-breaking characters of untrusted text for a message, and truncates it to 300 characters.
 pub(crate) fn one_line(text: &str) -> String {
     const MAX: usize = 300;
-    let mut line = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == MAX {
-            line.push('…');
-            break;
-        }
-        if is_unsafe(c) {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", name::shown(&text[..end])),
+        None => name::shown(text).to_string(),
     }
-    line
 }
 
 #[cfg(test)]

@@ -16,11 +16,11 @@ pub fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Formats a text for a message of one line: [unsafe](is_unsafe) characters are escaped, and line breaks become spaces.
+/// Formats a text for a message of one line: [unsafe](is_unsafe) characters, line breaks included, are escaped.
 ///
 /// ```
 /// use impasto_core::name::shown;
-/// assert_eq!(shown("two\nlines, \u{1b}[31mred").to_string(), "two lines, \\u{1b}[31mred");
+/// assert_eq!(shown("two\nlines, \u{1b}[31mred").to_string(), "two\\nlines, \\u{1b}[31mred");
 /// ```
 pub fn shown(text: &(impl AsRef<str> + ?Sized)) -> impl Display + '_ {
     Shown(text.as_ref())
@@ -31,7 +31,6 @@ struct Shown<'a>(&'a str);
 impl Display for Shown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
-            '\n' => f.write_char(' '),
             c if is_unsafe(c) => write!(f, "{}", c.escape_default()),
             c => f.write_char(c),
         })

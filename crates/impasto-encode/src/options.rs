@@ -35,7 +35,8 @@ pub struct Options {
     pub floors: Floors,
     /// Layers below and above the lossy one that has the size `target`.
     pub layers: Layers,
-    /// Tools of mode transform that may be used in a lossy file without layers.
+    /// Tools of mode transform that may be used in a lossy file without layers. If the size jumps over `target` because of
+    /// them, none is used.
     pub tools: Tools,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,

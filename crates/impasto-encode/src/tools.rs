@@ -1,7 +1,8 @@
 //! The tools that code a tile, and the choice of tools to try.
 //!
-//! In an exact file, these are scale classes and Zstandard. In a lossy file it is the lattice, on some
-//! tensors also transforms, with raw bytes for what they cannot code. Further tools go into the lists of [`code_exact`] and [`code_lossy`]; see [`crate::trial`].
+//! In an exact file, these are scale classes and Zstandard. In a lossy file it is the lattice, on some tensors also
+//! transforms, with raw bytes for what they cannot code. Further tools go into the lists of [`code_exact`] and
+//! [`code_lossy`]; see [`crate::trial`].
 
 use std::cell::OnceCell;
 

@@ -29,22 +29,22 @@ at_each_isa! {
 
 /// Replaces `out` by the coefficients of the columns of a block of `2^logs[0]` rows of `2^logs[1]` values.
 pub fn columns(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
-    out.clear();
-    if kind == Kind::Identity {
-        return out.extend_from_slice(values);
-    }
-    out.resize(values.len(), 0.0);
-    of_columns(Isa::best(), logs, &basis(kind, logs[0]).transposed, values, out);
+    transform(kind, values, out, |out| of_columns(Isa::best(), logs, &basis(kind, logs[0]).transposed, values, out));
 }
 
 /// Likewise, of the rows.
 pub fn rows(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
+    transform(kind, values, out, |out| of_rows(Isa::best(), logs, &basis(kind, logs[1]).transposed, values, out));
+}
+
+/// Replaces `out` by the values, if that is the transform, or by what `add` adds to as many zeros.
+fn transform(kind: Kind, values: &[f32], out: &mut Vec<f32>, add: impl FnOnce(&mut [f32])) {
     out.clear();
     if kind == Kind::Identity {
         return out.extend_from_slice(values);
     }
     out.resize(values.len(), 0.0);
-    of_rows(Isa::best(), logs, &basis(kind, logs[1]).transposed, values, out);
+    add(out);
 }
 
 #[cfg(test)]

@@ -111,9 +111,11 @@ fn perform<'a>(
     }
     // The last worker that lets go of the parts owns them.
     let Some(parts) = Arc::into_inner(parts) else { return Ok(()) };
-    let found = parts.finish(loader)?;
-    let mut state = lock(state);
-    state.found[index].get_or_insert(found);
+    let is_refused = lock(state).found[index].is_some();
+    if !is_refused {
+        let found = parts.finish(loader)?;
+        lock(state).found[index] = Some(found);
+    }
     Ok(())
 }
 

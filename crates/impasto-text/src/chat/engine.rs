@@ -94,7 +94,7 @@ fn environment<'a>(now: Option<SystemTime>) -> Result<Environment<'a>> {
     Ok(env)
 }
 
-/// Joins the error and its causes. A template that includes itself has the same cause many times, and one
+/// Joins the error and its causes on one line. A template that includes itself has the same cause many times, and one
 /// that raises an exception chooses the message, so each cause is written once, and the length has a limit.
 pub(super) fn chat_error(error: impl std::error::Error) -> TextError {
     let mut line = error.to_string();
@@ -110,7 +110,7 @@ pub(super) fn chat_error(error: impl std::error::Error) -> TextError {
         line.truncate(end);
         line.push_str("...");
     }
-    TextError::Chat(line)
+    TextError::Chat(line.replace('\n', " "))
 }
 
 /// Formats `time` in UTC, with the directives of C and Python. An unknown directive is an error that names it.
