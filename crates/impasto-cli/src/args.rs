@@ -159,9 +159,24 @@ pub struct Encode {
     /// `-dct,-halves`, or to `none` such as `none,+quarters,+dct` [default: all].
     #[arg(long, value_name = "SET", allow_hyphen_values = true)]
     pub tools: Option<impasto::encode::Tools>,
+    /// How much time the search among these tools may take [default: normal].
+    #[arg(long, value_enum, value_name = "PRESET")]
+    pub effort: Option<EffortArg>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// The values of `--effort`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EffortArg {
+    /// A fifth of the time, and files that are hardly larger.
+    Fast,
+    /// The usual search.
+    #[default]
+    Normal,
+    /// A few times the time, for another percent of the tensors that are coded like pictures.
+    Best,
 }
 
 /// The layers of `--layers`.

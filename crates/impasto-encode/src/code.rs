@@ -114,7 +114,8 @@ pub fn code_tensor(
             }
             (Coding::Transform(grid), Some(encoder), Some((integers, _))) => {
                 let lattice = Lattice { encoder, integers, grid };
-                code_lossy(&Tile::new(matrix, place), &[&lattice, &Transform { grid, tools: options.tools }])
+                let Options { tools, effort, .. } = *options;
+                code_lossy(&Tile::new(matrix, place), &[&lattice, &Transform { grid, tools, effort }])
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });

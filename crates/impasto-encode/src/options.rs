@@ -6,7 +6,7 @@ use crate::drift::Sequential;
 use crate::layers::Layers;
 use crate::metric::Floors;
 use crate::statistics::Statistics;
-use crate::transform::Tools;
+use crate::transform::{Effort, Tools};
 
 /// Tensors with fewer weights are stored or compressed with Zstandard, since a tensor header would not pay.
 pub const LEAST_WEIGHTS: usize = 4096;
@@ -38,6 +38,8 @@ pub struct Options {
     /// Tools of mode transform that may be used in a lossy file without layers. If the size jumps over `target` because of
     /// them, none is used.
     pub tools: Tools,
+    /// How much time the search among these tools may take.
+    pub effort: Effort,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -48,8 +50,17 @@ pub struct Options {
 impl Options {
     /// Returns the default options for a target.
     pub fn new(target: Target) -> Options {
-        let (floors, layers, tools) = (Floors::default(), Layers::default(), Tools::ALL);
-        Options { target, threads: 0, segments: 1, floors, layers, tools, compiled_tokenizer: None, memory_limit: None }
+        Options {
+            target,
+            threads: 0,
+            segments: 1,
+            floors: Floors::default(),
+            layers: Layers::default(),
+            tools: Tools::ALL,
+            effort: Effort::default(),
+            compiled_tokenizer: None,
+            memory_limit: None,
+        }
     }
 
     /// Returns whether the file restores every bit of the checkpoint.

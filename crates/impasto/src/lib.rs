@@ -126,7 +126,7 @@ pub mod format {
 /// Encoding checkpoints to files.
 #[cfg(feature = "encode")]
 pub mod encode {
-    pub use impasto_encode::transform::{Tools, TransformTool};
+    pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
         EncodeError, Extent, Floors, LayerReport, Layers, Options, Progress, Report, Sequential, Target, TensorReport,
         Watch, encode, encode_calibrated,

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
-use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
+use impasto::encode::{
+    Effort, Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated,
+};
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -19,7 +21,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
+use crate::args::{Args, CALIBRATION_TOKENS, EffortArg, Encode, FloorsArg, LayersArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
@@ -35,11 +37,16 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    if command.tools.is_some() && (target == Target::Lossless || layers.any()) {
-        return Err(UsageError("--tools is for lossy files without layers: use --bpw or --size").into());
+    if (command.tools.is_some() || command.effort.is_some()) && (target == Target::Lossless || layers.any()) {
+        return Err(UsageError("--tools and --effort are for lossy files without layers: use --bpw or --size").into());
     }
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
-    let options = Options { threads: args.threads, segments, floors, layers, tools, ..Options::new(target) };
+    let effort = match command.effort.unwrap_or_default() {
+        EffortArg::Fast => Effort::Fast,
+        EffortArg::Normal => Effort::Normal,
+        EffortArg::Best => Effort::Best,
+    };
+    let options = Options { threads: args.threads, segments, floors, layers, tools, effort, ..Options::new(target) };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     let way = Way { model: &command.model, output: &command.output, measure };

@@ -5,6 +5,7 @@ use impasto_codec::transform::samples::Prediction;
 use impasto_core::{Isa, at_each_isa};
 
 use super::forward;
+use super::near::Near;
 use super::tools::{Tools, TransformTool};
 
 /// Transforms of columns with which all transforms of rows are looked at.
@@ -73,33 +74,38 @@ pub fn kinds(tools: Tools) -> impl Iterator<Item = Kind> + Clone {
 }
 
 impl Candidates {
-    /// Returns the `count` best choices, the best first. `residual` writes what a prediction leaves of the block; `fitted`
-    /// is a prediction that was made for it.
+    /// Returns the `count` best choices for a block with estimates of their bits, the best first. `target` is what is to
+    /// be predicted, in steps, and `near` its neighbours; `fitted` is a prediction that was made for it. `residual` writes
+    /// what a prediction leaves.
     pub fn best(
         &mut self,
         tools: Tools,
-        logs: [u32; 2],
         count: usize,
+        block: (&[f32], &Near),
         fitted: Option<Prediction>,
         residual: impl Fn(Prediction, &mut Vec<f32>, &mut Vec<i64>),
-    ) -> Vec<Candidate> {
+    ) -> Vec<(f32, Candidate)> {
         let Candidates { residual: values, predicted, between, out } = self;
+        let ((target, near), logs) = (block, block.1.logs);
         let plain = [kinds(tools).next().unwrap_or(Kind::Identity); 2];
+        let side = |prediction| if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
         let mut all: Vec<(f32, Candidate)> = Vec::new();
-        for prediction in predictions(tools).chain(fitted) {
-            residual(prediction, values, predicted);
-            let side = if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
-            all.push((side + estimate(values), Candidate { prediction, kinds: [Kind::Identity; 2] }));
-            if plain != [Kind::Identity; 2] {
-                forward::columns(plain[0], logs, values, between);
-                forward::rows(plain[1], logs, between, out);
-                all.push((side + estimate(out), Candidate { prediction, kinds: plain }));
+        // Transforms are linear: those of a prediction, which is a sum of few products of a column and a row, are
+        // subtracted from that of the target.
+        let mut transformed = Vec::new();
+        for kinds in [[Kind::Identity; 2], plain].into_iter().take(if plain[0] == Kind::Identity { 1 } else { 2 }) {
+            forward::columns(kinds[0], logs, target, between);
+            forward::rows(kinds[1], logs, between, &mut transformed);
+            for prediction in predictions(tools).chain(fitted) {
+                out.clear();
+                out.extend_from_slice(&transformed);
+                near.subtract(prediction, kinds, out);
+                all.push((side(prediction) + estimate(out), Candidate { prediction, kinds }));
             }
         }
         let better = |a: &(f32, Candidate), b: &(f32, Candidate)| a.0.total_cmp(&b.0);
         all.sort_by(better);
         let prediction = all[0].1.prediction;
-        let side = if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
         residual(prediction, values, predicted);
         let mut of_columns: Vec<(f32, Kind)> = Vec::new();
         for kind in kinds(tools) {
@@ -113,10 +119,11 @@ impl Candidates {
                 kinds(tools).filter(|&second| [first, second] != plain && [first, second] != [Kind::Identity; 2])
             {
                 forward::rows(second, logs, between, out);
-                all.push((side + estimate(out), Candidate { prediction, kinds: [first, second] }));
+                all.push((side(prediction) + estimate(out), Candidate { prediction, kinds: [first, second] }));
             }
         }
         all.sort_by(better);
-        all.into_iter().take(count).map(|(_, candidate)| candidate).collect()
+        all.truncate(count);
+        all
     }
 }

@@ -24,7 +24,7 @@ const LEAST_MEASURED: f64 = 0.2;
 /// Standard deviation of the weights of a probe, in steps.
 const DEVIATION: f32 = 4.0;
 /// Weights of the part of a tensor that is coded to measure a gain.
-const SAMPLE: usize = 1 << 16;
+const SAMPLE: usize = 1 << 15;
 /// Fewest rows and most columns of that part.
 const SAMPLE_ROWS: usize = 64;
 const SAMPLE_COLUMNS: usize = 1024;
@@ -126,11 +126,17 @@ pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transfo
 }
 
 /// Codes a tile. Returns its unit, and its error in squared steps; `None` if mode transform cannot code it.
-pub fn code_tile(matrix: &MatrixView, grid: &Grid, place: &Place, tools: Tools) -> Option<(Vec<u8>, f64)> {
+pub fn code_tile(
+    matrix: &MatrixView,
+    grid: &Grid,
+    place: &Place,
+    tools: Tools,
+    effort: Effort,
+) -> Option<(Vec<u8>, f64)> {
     let factors = grid.factors(matrix.rows, matrix.columns);
     let values = scaled(matrix, &factors, place)?;
     let width = place.columns.len();
-    let coded = code(&Request::new(&values, width, tools)).ok()?;
+    let coded = code(&Request { effort, ..Request::new(&values, width, tools) }).ok()?;
     let mut distortion = 0.0;
     for (i, (x, y)) in values.iter().zip(&coded.values).enumerate() {
         let (r, c) = (place.rows.start + i / width, place.columns.start + i % width);
@@ -178,9 +184,9 @@ mod tests {
         let gain = measure(&view(&wave), &grid, Tools::ALL).expect("measured").gain;
         assert!(gain > 1.0, "{gain}");
         let place = Place { rows: 0..128, columns: 0..96 };
-        let (unit, error) = code_tile(&view(&wave), &grid, &place, Tools::ALL).expect("coded");
+        let (unit, error) = code_tile(&view(&wave), &grid, &place, Tools::ALL, Effort::Normal).expect("coded");
         assert!(unit.len() < 128 * 96 / 4 && error / (128.0 * 96.0) < 0.15, "{} {error}", unit.len());
         let tiny = Grid { step: 1e-9, rows: vec![], columns: vec![] };
-        assert!(code_tile(&view(&wave), &tiny, &place, Tools::ALL).is_none());
+        assert!(code_tile(&view(&wave), &tiny, &place, Tools::ALL, Effort::Normal).is_none());
     }
 }

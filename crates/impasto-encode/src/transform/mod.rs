@@ -5,6 +5,7 @@
 //! | `tools` | switches: [`Tools`] |
 //! | `search` | the partition of a superblock, and the choices of its blocks, by exact cost |
 //! | `candidates` | which choices are worth an exact cost |
+//! | `near` | transforms of predictions |
 //! | `quantize` | levels by error and cost |
 //! | `forward` | forward transforms |
 //! | `tile` | a whole tile |
@@ -13,6 +14,7 @@
 mod candidates;
 mod forward;
 mod job;
+mod near;
 mod quantize;
 mod search;
 mod tile;

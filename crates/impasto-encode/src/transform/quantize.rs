@@ -28,6 +28,57 @@ struct Path {
 const START: u8 = 4;
 const NO_PATH: Path = Path { cost: f32::INFINITY, from: START, level: 0 };
 
+/// A level of a coefficient, with what it adds to the cost.
+#[derive(Clone, Copy)]
+struct Choice {
+    cost: f32,
+    level: u32,
+}
+
+/// The best even and the best odd level of a coefficient.
+struct Choices {
+    of_parity: [Choice; 2],
+}
+
+impl Choices {
+    const NONE: Choices = Choices { of_parity: [Choice { cost: f32::INFINITY, level: 0 }; 2] };
+
+    /// Returns the choices for a coefficient of magnitude `size`, in an even or an odd state: the two nearest levels, and 0
+    /// if it is near.
+    #[inline(always)]
+    fn new(prices: &Prices, context: Context, odd: bool, size: f32, lambda: f32) -> Choices {
+        let half = if odd { 0.5 } else { 0.0 };
+        let nearest = ((size + half) as u32).min(MOST - 1);
+        let mut choices = Choices::NONE;
+        let tried = [nearest, nearest + 1, 0];
+        for &level in &tried[..if nearest > 0 && nearest <= 2 { 3 } else { 2 }] {
+            let point = level as f32 - if level > 0 { half } else { 0.0 };
+            choices.offer(level, (size - point).powi(2) + lambda * prices.level(context, odd, level));
+        }
+        choices
+    }
+
+    /// Likewise, for the first coefficient that is coded, which is not 0.
+    #[inline(always)]
+    fn first(prices: &Prices, context: Context, size: f32, lambda: f32) -> Choices {
+        let nearest = (size as u32).min(MOST - 1);
+        let mut choices = Choices::NONE;
+        for level in nearest.max(1)..=nearest + 1 {
+            let bits = prices.magnitude(context, false, level - 1) + 1.0;
+            choices.offer(level, (size - level as f32).powi(2) + lambda * bits);
+        }
+        choices
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, level: u32, cost: f32) {
+        let best = &mut self.of_parity[(level & 1) as usize];
+        if cost < best.cost {
+            *best = Choice { cost, level };
+        }
+    }
+}
+
 /// Working memory.
 #[derive(Default)]
 pub struct Workspace {
@@ -67,36 +118,35 @@ impl Quantizer {
         work.paths.clear();
         work.paths.resize(last + 1, [NO_PATH; 4]);
         let lambda = if self.by_cost { self.lambda } else { 0.0 };
-        let states = if self.dependent { 4 } else { 1 };
-        let next = |state: usize, level: u32| {
-            if self.dependent { usize::from(NEXT[state][(level & 1) as usize]) } else { 0 }
-        };
         // The error of what comes after the first coefficient that is not 0.
         let mut skipped: f32 = scan[last + 1..].iter().map(|&p| coefficients[usize::from(p)].powi(2)).sum();
         let mut before = [NO_PATH; 4];
         for i in (0..=last).rev() {
             let (size, context) = (coefficients[usize::from(scan[i])].abs(), work.contexts[i]);
+            let even = Choices::new(prices, context, false, size, lambda);
+            let end = skipped + lambda * prices.end(area, i + 1);
+            let first = Choices::first(prices, context, size, lambda);
             let mut after = [NO_PATH; 4];
-            let mut offer = |path: Path, to: usize| {
-                if path.cost < after[to].cost {
-                    after[to] = path;
+            let mut offer = |from: u8, cost: f32, choice: Choice, to: usize| {
+                let cost = cost + choice.cost;
+                if cost < after[to].cost {
+                    after[to] = Path { cost, from, level: choice.level };
                 }
             };
-            let nearest = (size as u32).min(MOST - 1);
-            for level in [nearest, nearest + 1].into_iter().filter(|&level| level > 0) {
-                let error = (size - level as f32).powi(2);
-                let bits = prices.magnitude(context, false, level - 1) + 1.0 + prices.end(area, i + 1);
-                offer(Path { cost: skipped + error + lambda * bits, from: START, level }, next(0, level));
-            }
-            for state in (0..states).filter(|&state| before[state].cost < f32::INFINITY) {
-                let (odd, half) = if state >= 2 { (true, 0.5) } else { (false, 0.0) };
-                let nearest = ((size + half) as u32).min(MOST - 1);
-                let tried = [nearest, nearest + 1, 0];
-                for &level in &tried[..if nearest > 0 && nearest <= 2 { 3 } else { 2 }] {
-                    let point = level as f32 - if level > 0 { half } else { 0.0 };
-                    let cost = before[state].cost + (size - point).powi(2) + lambda * prices.level(context, odd, level);
-                    offer(Path { cost, from: state as u8, level }, next(state, level));
+            if self.dependent {
+                let odd = Choices::new(prices, context, true, size, lambda);
+                for (parity, &choice) in first.of_parity.iter().enumerate() {
+                    offer(START, end, choice, usize::from(NEXT[0][parity]));
                 }
+                for (state, path) in before.iter().enumerate() {
+                    let choices = if state >= 2 { &odd } else { &even };
+                    for (parity, &choice) in choices.of_parity.iter().enumerate() {
+                        offer(state as u8, path.cost, choice, usize::from(NEXT[state][parity]));
+                    }
+                }
+            } else {
+                first.of_parity.into_iter().for_each(|choice| offer(START, end, choice, 0));
+                even.of_parity.into_iter().for_each(|choice| offer(0, before[0].cost, choice, 0));
             }
             skipped += size * size;
             work.paths[i] = after;

@@ -1,7 +1,7 @@
 //! The partition of a superblock and the choices of its blocks, by `D + lambda R`.
 
 use impasto_codec::transform::arithmetic::{Price, Probability};
-use impasto_codec::transform::basis::{Kind, MOST_LOG};
+use impasto_codec::transform::basis::MOST_LOG;
 use impasto_codec::transform::levels::{self, Means};
 use impasto_codec::transform::prices::Prices;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
@@ -10,6 +10,7 @@ use impasto_codec::transform::tree::{self, Block, Node, Split};
 use impasto_codec::transform::{Parameters, UNIT};
 
 use super::candidates::{Candidate, Candidates};
+use super::near::Near;
 use super::quantize::{self, Quantizer};
 use super::tools::{Tools, TransformTool};
 
@@ -26,8 +27,12 @@ pub struct Goal<'a> {
     pub quantizer: Quantizer,
     /// Tools that are on.
     pub tools: Tools,
-    /// Choices of a block whose exact cost is computed.
+    /// Choices of a block whose exact cost is computed, at most.
     pub tried: usize,
+    /// Estimated bits of a choice, relative to the best one, up to which it is tried.
+    pub most_worse: f32,
+    /// Estimated bits of two halves, relative to those of the block, up to which they are tried.
+    pub most_halves: f32,
 }
 
 /// The model by which rates are computed; it stays as it is during a superblock.
@@ -48,6 +53,8 @@ pub struct Search<'a> {
 /// Working memory.
 #[derive(Default)]
 struct Workspace {
+    target: Vec<f32>,
+    near: Near,
     residual: Vec<f32>,
     predicted: Vec<i64>,
     between: Vec<f32>,
@@ -75,7 +82,7 @@ impl<'a> Search<'a> {
         }
         let lambda = self.goal.quantizer.lambda;
         let price = |split| lambda * bits(rates, |price| drop(tree::split(price, area, split)));
-        let (block, cost) = self.block(rates, area);
+        let (block, cost, estimate) = self.block(rates, area);
         let is_coded = block.patches.iter().any(|levels| !levels.is_empty());
         let mut best = (Node::Block(block), cost + price(Split::None));
         if !is_coded || !may_split {
@@ -83,7 +90,7 @@ impl<'a> Search<'a> {
         }
         let mut kept = self.copy(area);
         for &split in Split::allowed(area) {
-            if !self.tries(area, split) {
+            if !self.tries(area, split) || split != Split::Quarters && !self.promises(area, split, estimate) {
                 continue;
             }
             let own = price(split);
@@ -113,6 +120,13 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Returns whether two halves look cheaper than the block, whose bits are estimated. The neighbours of the second half
+    /// are samples of the block.
+    fn promises(&mut self, area: Area, split: Split, estimate: f32) -> bool {
+        let halves: f32 = split.parts(area).map(|part| self.candidates(part)[0].0).sum();
+        halves < self.goal.most_halves * estimate
+    }
+
     /// Finds the best nodes for the parts of an area; `None` as soon as they cost more than `limit`. Without a limit, the
     /// split is not a choice. Halves that are one are not split again.
     fn parts(&mut self, rates: &Rates, area: Area, split: Split, limit: Option<f32>) -> Option<(Node, f32)> {
@@ -132,32 +146,39 @@ impl<'a> Search<'a> {
         Some((Node::Split(split, parts), sum))
     }
 
-    /// Finds the best choices of a block, and sets its samples.
-    fn block(&mut self, rates: &Rates, area: Area) -> (Block, f32) {
+    /// Returns the choices of a block that look cheapest, with estimates of their bits; at least one.
+    fn candidates(&mut self, area: Area) -> Vec<(f32, Candidate)> {
         let patch = tree::patches(area).next().unwrap_or(area);
-        let candidates = {
-            let (goal, samples) = (self.goal, &self.samples);
-            let residual = |prediction, out: &mut Vec<f32>, predicted: &mut Vec<i64>| {
-                residual(goal, samples, patch, prediction, predicted, out)
-            };
-            let fitted = if goal.tools.has(TransformTool::Linear) { fit(goal, samples, patch) } else { None };
-            self.work.candidates.best(goal.tools, patch.logs, goal.tried, fitted, residual)
-        };
-        let mut best: Option<(Block, f32)> = None;
-        let several = candidates.len() > 1;
-        for candidate in candidates {
-            let found = self.try_block(rates, area, candidate);
-            if best.as_ref().is_none_or(|(_, cost)| found.1 < *cost) {
-                best = Some(found);
+        let (goal, samples) = (self.goal, &self.samples);
+        let Workspace { target, predicted, near, candidates, .. } = &mut self.work;
+        near.read(samples, patch, predicted);
+        target.clear();
+        for r in 0..patch.sides()[0] {
+            target.extend_from_slice(wanted(goal, samples, patch, r));
+        }
+        let fitted = if goal.tools.has(TransformTool::Linear) { fit(goal, samples, patch) } else { None };
+        candidates.best(goal.tools, goal.tried.max(1), (target, near), fitted, |prediction, out, predicted| {
+            residual(goal, samples, patch, prediction, predicted, out)
+        })
+    }
+
+    /// Finds the best choices of a block, and sets its samples. Returns also an estimate of its bits.
+    fn block(&mut self, rates: &Rates, area: Area) -> (Block, f32, f32) {
+        let mut candidates = self.candidates(area);
+        let estimate = candidates[0].0;
+        candidates.retain(|(other, _)| *other <= self.goal.most_worse * estimate);
+        let (block, cost) = self.try_block(rates, area, candidates[0].1);
+        let mut best = (block, cost, estimate);
+        for (_, candidate) in &candidates[1..] {
+            let (block, cost) = self.try_block(rates, area, *candidate);
+            if cost < best.1 {
+                best = (block, cost, estimate);
             }
         }
-        let (block, cost) = best.unwrap_or_else(|| {
-            self.try_block(rates, area, Candidate { prediction: Prediction::Zero, kinds: [Kind::Identity; 2] })
-        });
-        if several {
-            self.reconstruct(area, &block);
+        if candidates.len() > 1 {
+            self.reconstruct(area, &best.0);
         }
-        (block, cost)
+        best
     }
 
     /// Codes a block with given choices, and sets its samples. Returns its exact cost under the rates.
@@ -217,7 +238,7 @@ impl<'a> Search<'a> {
 /// Returns the linear prediction that leaves the least square of an area; `None` if its factors are those of another
 /// prediction, or its neighbours are 0.
 fn fit(goal: &Goal, samples: &Samples, area: Area) -> Option<Prediction> {
-    let (stride, [_, width]) = (samples.sides[1], area.sides());
+    let width = area.sides()[1];
     let mut predicted = Vec::new();
     samples.predict(Prediction::Top, area, &mut predicted);
     let top: Vec<f32> = predicted[..width].iter().map(|&x| x as f32 * UNIT).collect();
@@ -226,8 +247,7 @@ fn fit(goal: &Goal, samples: &Samples, area: Area) -> Option<Prediction> {
     // Sums of products: of the neighbours with themselves and each other, and with what is wanted.
     let (mut tt, mut ll, mut tl, mut t, mut l) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
     for (r, left) in left.iter().enumerate() {
-        let target = &goal.target[(area.at[0] + r) * stride + area.at[1]..][..width];
-        for (x, top) in target.iter().zip(&top) {
+        for (x, top) in wanted(goal, samples, area, r).iter().zip(&top) {
             (tt, ll, tl) = (tt + top * top, ll + left * left, tl + top * left);
             (t, l) = (t + top * x, l + left * x);
         }
@@ -245,6 +265,11 @@ fn fit(goal: &Goal, samples: &Samples, area: Area) -> Option<Prediction> {
     (!is_other).then_some(Prediction::Linear(factors))
 }
 
+/// Returns row `r` of an area as it is wanted, in steps.
+fn wanted<'a>(goal: &Goal<'a>, samples: &Samples, area: Area, r: usize) -> &'a [f32] {
+    &goal.target[(area.at[0] + r) * samples.sides[1] + area.at[1]..][..area.sides()[1]]
+}
+
 /// Replaces `out` by what a prediction leaves of an area, in steps.
 fn residual(
     goal: &Goal,
@@ -254,12 +279,13 @@ fn residual(
     predicted: &mut Vec<i64>,
     out: &mut Vec<f32>,
 ) {
-    let (stride, width) = (samples.sides[1], area.sides()[1]);
+    let width = area.sides()[1];
     samples.predict(prediction, area, predicted);
     out.clear();
     for (r, row) in predicted.chunks_exact(width).enumerate() {
-        let target = &goal.target[(area.at[0] + r) * stride + area.at[1]..][..width];
-        out.extend(target.iter().zip(row).map(|(target, &predicted)| target - predicted as f32 * UNIT));
+        out.extend(
+            wanted(goal, samples, area, r).iter().zip(row).map(|(target, &predicted)| target - predicted as f32 * UNIT),
+        );
     }
 }
 

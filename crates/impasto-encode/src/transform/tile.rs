@@ -2,8 +2,8 @@
 
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
-use impasto_codec::transform::samples::Samples;
-use impasto_codec::transform::{Parameters, TileWriter, prices, tree};
+use impasto_codec::transform::samples::{self, Area, Samples};
+use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, tree};
 
 use super::quantize::Quantizer;
 use super::search::{Goal, Rates, Search};
@@ -13,6 +13,11 @@ use crate::lattice::LAMBDA;
 /// The step of a tile over that of its lattice, in sixteenths of an octave. Dependent quantization has less error at the
 /// same step, so the best step is larger.
 const DEPENDENT_STEP: i8 = 2;
+
+/// Superblocks that probabilities are learned from, and the number of the first one whose rates are those of the tile so
+/// far, which then know more.
+const LEARNED: usize = 16;
+const OWN: usize = 4;
 
 /// A tile to be coded.
 #[derive(Clone, Copy, Debug)]
@@ -33,20 +38,24 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Creates a request as the encoder makes it: at the slope of the lattice, with the step that suits the tools, and
-    /// full effort.
+    /// normal effort.
     pub fn new(values: &'a [f32], width: usize, tools: Tools) -> Self {
         let step_index = if tools.has(TransformTool::Trellis) { DEPENDENT_STEP } else { 0 };
-        Request { values, width, step_index, lambda: LAMBDA, tools, effort: Effort::Full }
+        Request { values, width, step_index, lambda: LAMBDA, tools, effort: Effort::Normal }
     }
 }
 
 /// How much time the search for a tile may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Effort {
-    /// One pass, one choice of each block at its exact cost, no halves: for a forecast.
+    /// One choice of each block at its exact cost, no halves: about a fifth of the time of [`Effort::Normal`].
     Fast,
-    /// Two passes, two choices of each block; the second pass knows what the first has learned.
-    Full,
+    /// Up to two choices of each block, halves where they look good, and rates that are learned first, from a part of the
+    /// tile.
+    #[default]
+    Normal,
+    /// Up to four choices of each block, all halves, and rates that are learned from the whole tile first.
+    Best,
 }
 
 /// A coded tile.
@@ -72,38 +81,74 @@ pub fn code(request: &Request) -> Result<Coded, CodecError> {
         lambda: lambda / (step * step),
     };
     let target = padded(values, width, step);
-    let fast =
-        Goal { target: &target, parameters, quantizer, tools: tools.with(TransformTool::Halves, false), tried: 1 };
-    let (learned, mut samples, mut unit) = pass(&fast, height, width, None)?;
-    if effort == Effort::Full {
-        let goal = Goal { tools, tried: 2, ..fast };
-        (_, samples, unit) = pass(&goal, height, width, Some(&learned))?;
-    }
+    let fast = Goal {
+        target: &target,
+        parameters,
+        quantizer,
+        tools: tools.with(TransformTool::Halves, false),
+        tried: 1,
+        most_worse: 1.0,
+        most_halves: 0.0,
+    };
+    let learned = |superblocks| learn(&fast, superblocks, height, width);
+    let (samples, unit) = match effort {
+        Effort::Fast => pass(&fast, height, width, None)?,
+        Effort::Normal => {
+            let goal = Goal { tools, tried: 2, most_worse: 1.03, most_halves: 1.0, ..fast };
+            pass(&goal, height, width, Some(&learned(LEARNED)?))?
+        }
+        Effort::Best => {
+            let goal = Goal { tools, tried: 4, most_worse: 1.2, most_halves: f32::INFINITY, ..fast };
+            pass(&goal, height, width, Some(&learned(usize::MAX)?))?
+        }
+    };
     let rows = samples.rows().take(height);
     let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step / 256.0))).collect();
     Ok(Coded { unit, values })
 }
 
-/// Codes a tile once. Rates are those that were `learned`, or, if nothing was, those of the tile so far. Returns also what
-/// it has learned.
+/// Learns probabilities from about so many superblocks of a tile. Neighbours that are not coded are as wanted.
+fn learn(goal: &Goal, superblocks: usize, height: usize, width: usize) -> Result<Vec<Probability>, CodecError> {
+    let mut writer = TileWriter::new(goal.parameters);
+    let mut search = Search::new(goal, height, width);
+    let most = samples::MOST as f32;
+    for (sample, target) in search.samples.values.iter_mut().zip(goal.target) {
+        *sample = (target / UNIT).round().clamp(-most, most) as i32;
+    }
+    let sides = search.samples.sides;
+    let all = tree::superblocks(sides).count();
+    for area in tree::superblocks(sides).step_by((all / superblocks).max(1)) {
+        search_superblock(&mut writer, &mut search, area, None)?;
+    }
+    Ok(writer.model().0.to_vec())
+}
+
+/// Codes a tile. Rates are those of the tile so far, at first those of `learned` probabilities, if there are any.
 fn pass(
     goal: &Goal,
     height: usize,
     width: usize,
     learned: Option<&[Probability]>,
-) -> Result<(Vec<Probability>, Samples, Vec<u8>), CodecError> {
+) -> Result<(Samples, Vec<u8>), CodecError> {
     let mut writer = TileWriter::new(goal.parameters);
     let mut search = Search::new(goal, height, width);
-    let sides = search.samples.sides;
-    for area in tree::superblocks(sides) {
-        let (probabilities, means) = writer.model();
-        let probabilities = learned.unwrap_or(probabilities);
-        let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), means };
-        let (node, _) = search.area(&rates, area);
-        writer.push(area, sides, &node)?;
+    for (i, area) in tree::superblocks(search.samples.sides).enumerate() {
+        search_superblock(&mut writer, &mut search, area, learned.filter(|_| i < OWN))?;
     }
-    let learned = writer.model().0.to_vec();
-    Ok((learned, search.samples, writer.finish()))
+    Ok((search.samples, writer.finish()))
+}
+
+fn search_superblock(
+    writer: &mut TileWriter,
+    search: &mut Search,
+    area: Area,
+    learned: Option<&[Probability]>,
+) -> Result<(), CodecError> {
+    let (probabilities, means) = writer.model();
+    let probabilities = learned.unwrap_or(probabilities);
+    let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), means };
+    let (node, _) = search.area(&rates, area);
+    writer.push(area, search.samples.sides, &node)
 }
 
 /// Returns values over a step, with the last ones of rows and columns repeated up to multiples of 4.
