@@ -22,6 +22,18 @@ pub enum Target {
     BitsPerWeight(f64),
 }
 
+/// How a lossy file is coded as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// Each tensor and tile with the tool that suits it best.
+    #[default]
+    Best,
+    /// As JPEG codes a picture: every tensor that can be coded with loss in blocks of 8 x 8, with a DCT, by run lengths,
+    /// after its rows and columns are put in an order in which neighbours are alike, if that pays. There is no search and
+    /// no calibration.
+    Jpeg,
+}
+
 /// Options of an encoding.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,6 +50,8 @@ pub struct Options {
     /// Tools of mode transform that may be used in a lossy file without layers. If the size jumps over `target` because of
     /// them, none is used.
     pub tools: Tools,
+    /// How a lossy file is coded; [`Preset::Jpeg`] has tools of its own.
+    pub preset: Preset,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -48,8 +62,9 @@ pub struct Options {
 impl Options {
     /// Returns the default options for a target.
     pub fn new(target: Target) -> Options {
-        let (floors, layers, tools) = (Floors::default(), Layers::default(), Tools::ALL);
-        Options { target, threads: 0, segments: 1, floors, layers, tools, compiled_tokenizer: None, memory_limit: None }
+        let (floors, layers, tools, preset) = (Floors::default(), Layers::default(), Tools::ALL, Preset::default());
+        let (compiled_tokenizer, memory_limit) = (None, None);
+        Options { target, threads: 0, segments: 1, floors, layers, tools, preset, compiled_tokenizer, memory_limit }
     }
 
     /// Returns whether the file restores every bit of the checkpoint.

@@ -13,7 +13,7 @@ use impasto_core::{Mode, Place};
 use crate::lattice::{Grid, Integers, LAMBDA};
 use crate::layers::Nested;
 use crate::matrix::MatrixView;
-use crate::transform::{self, Tools};
+use crate::transform::{self, Effort, Tools};
 use crate::trial::{Tool, Trial, choose};
 
 /// Zstandard compression levels: for tensors, and to test whether compression pays.
@@ -152,6 +152,7 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
 pub struct Transform<'a> {
     pub grid: &'a Grid,
     pub tools: Tools,
+    pub effort: Effort,
 }
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
@@ -160,9 +161,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
         tile: &'t Tile<'a>,
         _: Option<&Trial<Units>>,
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
-        let Some((unit, distortion)) = transform::code_tile(tile.matrix, self.grid, tile.place, self.tools) else {
-            return Ok(None);
-        };
+        let coded = transform::code_tile(tile.matrix, self.grid, tile.place, self.tools, self.effort);
+        let Some((unit, distortion)) = coded else { return Ok(None) };
         let units = vec![(Mode::TRANSFORM, unit)];
         Ok(Some(Trial::lossy(bits(&units), units, move || distortion)))
     }

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
-use impasto::encode::{Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated};
+use impasto::encode::{
+    Extent, Floors, Layers, Options, Preset, Progress, Report, Sequential, Target, encode_calibrated,
+};
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -19,7 +21,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg};
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, PresetArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
@@ -38,8 +40,15 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.tools.is_some() && (target == Target::Lossless || layers.any()) {
         return Err(UsageError("--tools is for lossy files without layers: use --bpw or --size").into());
     }
+    if command.preset.is_some() && target == Target::Lossless {
+        return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
+    }
+    let preset = match command.preset {
+        Some(PresetArg::Jpeg) => Preset::Jpeg,
+        None => Preset::Best,
+    };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
-    let options = Options { threads: args.threads, segments, floors, layers, tools, ..Options::new(target) };
+    let options = Options { threads: args.threads, segments, floors, layers, tools, preset, ..Options::new(target) };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     let way = Way { model: &command.model, output: &command.output, measure };
@@ -101,7 +110,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
         None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
     };
     match &command.statistics {
-        _ if command.uncalibrated => Ok(Guide::None),
+        _ if command.uncalibrated || command.preset.is_some() => Ok(Guide::None),
         Some(_) if given && !command.sequential => {
             Err(UsageError("--calibration has no effect with --statistics, unless --sequential is given").into())
         }

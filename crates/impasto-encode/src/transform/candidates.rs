@@ -1,6 +1,7 @@
 //! Fast pre-selection: the predictions and transforms of a block whose coefficients look cheapest.
 
 use impasto_codec::transform::basis::Kind;
+use impasto_codec::transform::learned::Bases;
 use impasto_codec::transform::samples::Prediction;
 use impasto_core::{Isa, at_each_isa};
 
@@ -65,7 +66,7 @@ pub fn predictions(tools: Tools) -> impl Iterator<Item = Prediction> {
 /// Returns the transforms that are on.
 pub fn kinds(tools: Tools) -> impl Iterator<Item = Kind> + Clone {
     Kind::ALL.into_iter().filter(move |kind| match kind {
-        Kind::Identity => true,
+        Kind::Identity | Kind::Learned => true,
         Kind::Dct => tools.has(TransformTool::Dct),
         Kind::Dst => tools.has(TransformTool::Dst),
         Kind::Hadamard => tools.has(TransformTool::Hadamard),
@@ -77,13 +78,14 @@ impl Candidates {
     /// is a prediction that was made for it.
     pub fn best(
         &mut self,
-        tools: Tools,
+        (tools, bases): (Tools, &Bases),
         logs: [u32; 2],
         count: usize,
         fitted: Option<Prediction>,
         residual: impl Fn(Prediction, &mut Vec<f32>, &mut Vec<i64>),
     ) -> Vec<Candidate> {
         let Candidates { residual: values, predicted, between, out } = self;
+        let of_side = |side: usize| kinds(tools).chain(bases.fits(side, logs[side]).then_some(Kind::Learned));
         let plain = [kinds(tools).next().unwrap_or(Kind::Identity); 2];
         let mut all: Vec<(f32, Candidate)> = Vec::new();
         for prediction in predictions(tools).chain(fitted) {
@@ -91,8 +93,8 @@ impl Candidates {
             let side = if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
             all.push((side + estimate(values), Candidate { prediction, kinds: [Kind::Identity; 2] }));
             if plain != [Kind::Identity; 2] {
-                forward::columns(plain[0], logs, values, between);
-                forward::rows(plain[1], logs, between, out);
+                forward::columns(bases, plain[0], logs, values, between);
+                forward::rows(bases, plain[1], logs, between, out);
                 all.push((side + estimate(out), Candidate { prediction, kinds: plain }));
             }
         }
@@ -102,17 +104,17 @@ impl Candidates {
         let side = if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
         residual(prediction, values, predicted);
         let mut of_columns: Vec<(f32, Kind)> = Vec::new();
-        for kind in kinds(tools) {
-            forward::columns(kind, logs, values, between);
+        for kind in of_side(0) {
+            forward::columns(bases, kind, logs, values, between);
             of_columns.push((estimate(between), kind));
         }
         of_columns.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, first) in of_columns.into_iter().take(KINDS) {
-            forward::columns(first, logs, values, between);
+            forward::columns(bases, first, logs, values, between);
             for second in
-                kinds(tools).filter(|&second| [first, second] != plain && [first, second] != [Kind::Identity; 2])
+                of_side(1).filter(|&second| [first, second] != plain && [first, second] != [Kind::Identity; 2])
             {
-                forward::rows(second, logs, between, out);
+                forward::rows(bases, second, logs, between, out);
                 all.push((side + estimate(out), Candidate { prediction, kinds: [first, second] }));
             }
         }

@@ -1,6 +1,7 @@
 //! Mode transform in an encoding job: on which tensors it may gain, what it would gain at a step, and the unit of a tile.
 
 use impasto_codec::transform::basis::{Kind, LEAST_LOG};
+use impasto_codec::transform::learned::Bases;
 use impasto_core::{Place, lattice};
 
 use super::candidates::estimate;
@@ -76,11 +77,11 @@ fn bits(logs: [u32; 2], coefficients: &[f32]) -> f32 {
 /// Returns about the bits that the best of some transforms and predictions gain on a block.
 fn gain(logs: [u32; 2], values: &[f32]) -> f32 {
     let width = 1usize << logs[1];
-    let (mut between, mut out) = (Vec::new(), Vec::new());
+    let (bases, mut between, mut out) = (Bases::default(), Vec::new(), Vec::new());
     let kinds = [[Kind::Dct, Kind::Dct], [Kind::Dct, Kind::Identity], [Kind::Identity, Kind::Dct]];
     let transformed = kinds.map(|kinds| {
-        forward::columns(kinds[0], logs, values, &mut between);
-        forward::rows(kinds[1], logs, &between, &mut out);
+        forward::columns(&bases, kinds[0], logs, values, &mut between);
+        forward::rows(&bases, kinds[1], logs, &between, &mut out);
         bits(logs, &out)
     });
     // Differences from the row above, of all rows but the first; likewise of columns.
@@ -95,7 +96,7 @@ fn gain(logs: [u32; 2], values: &[f32]) -> f32 {
 }
 
 /// The weights of a place over their steps; `None` if mode transform cannot hold them.
-fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<Vec<f32>> {
+pub fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<Vec<f32>> {
     let (mut row, mut out) = (Vec::new(), Vec::with_capacity(place.elements()));
     for r in place.rows.clone() {
         matrix.weights(r, &mut row);
@@ -126,11 +127,17 @@ pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transfo
 }
 
 /// Codes a tile. Returns its unit, and its error in squared steps; `None` if mode transform cannot code it.
-pub fn code_tile(matrix: &MatrixView, grid: &Grid, place: &Place, tools: Tools) -> Option<(Vec<u8>, f64)> {
+pub fn code_tile(
+    matrix: &MatrixView,
+    grid: &Grid,
+    place: &Place,
+    tools: Tools,
+    effort: Effort,
+) -> Option<(Vec<u8>, f64)> {
     let factors = grid.factors(matrix.rows, matrix.columns);
     let values = scaled(matrix, &factors, place)?;
     let width = place.columns.len();
-    let coded = code(&Request::new(&values, width, tools)).ok()?;
+    let coded = code(&Request { effort, ..Request::new(&values, width, tools) }).ok()?;
     let mut distortion = 0.0;
     for (i, (x, y)) in values.iter().zip(&coded.values).enumerate() {
         let (r, c) = (place.rows.start + i / width, place.columns.start + i % width);
@@ -178,9 +185,9 @@ mod tests {
         let gain = measure(&view(&wave), &grid, Tools::ALL).expect("measured").gain;
         assert!(gain > 1.0, "{gain}");
         let place = Place { rows: 0..128, columns: 0..96 };
-        let (unit, error) = code_tile(&view(&wave), &grid, &place, Tools::ALL).expect("coded");
+        let (unit, error) = code_tile(&view(&wave), &grid, &place, Tools::ALL, Effort::Full).expect("coded");
         assert!(unit.len() < 128 * 96 / 4 && error / (128.0 * 96.0) < 0.15, "{} {error}", unit.len());
         let tiny = Grid { step: 1e-9, rows: vec![], columns: vec![] };
-        assert!(code_tile(&view(&wave), &tiny, &place, Tools::ALL).is_none());
+        assert!(code_tile(&view(&wave), &tiny, &place, Tools::ALL, Effort::Full).is_none());
     }
 }

@@ -3,11 +3,12 @@
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
 use impasto_codec::transform::samples::Samples;
-use impasto_codec::transform::{Parameters, TileWriter, prices, tree};
+use impasto_codec::transform::{Parameters, TileWriter, prices, runs, tree};
 
 use super::quantize::Quantizer;
 use super::search::{Goal, Rates, Search};
 use super::tools::{Tools, TransformTool};
+use super::variants::{self, Variant};
 use crate::lattice::LAMBDA;
 
 /// The step of a tile over that of its lattice, in sixteenths of an octave. Dependent quantization has less error at the
@@ -47,6 +48,8 @@ pub enum Effort {
     Fast,
     /// Two passes, two choices of each block; the second pass knows what the first has learned.
     Full,
+    /// One pass without a search, as in JPEG: blocks of 8 x 8 with a DCT, coded by run lengths.
+    Jpeg,
 }
 
 /// A coded tile.
@@ -57,48 +60,87 @@ pub struct Coded {
     pub values: Vec<f32>,
 }
 
-/// Codes a tile.
+/// Codes a tile: as it is, and in the ways that the tools allow besides, one of which is kept if it costs less.
 ///
 /// # Errors
 /// If a level is too large.
 pub fn code(request: &Request) -> Result<Coded, CodecError> {
-    let Request { values, width, step_index, lambda, tools, effort } = *request;
-    let parameters = Parameters { dependent: tools.has(TransformTool::Trellis), step_index };
+    let Request { values, width, tools, effort, .. } = *request;
+    let first = Variant { runs: effort == Effort::Jpeg, ..Variant::default() };
+    let plain = first.clone();
+    let mut of_plain = None;
+    let (variant, (coded, learned), _) = variants::best(values, width, tools, first, |variant| {
+        let (coded, learned) = attempt(request, variant, None)?;
+        of_plain.get_or_insert_with(|| learned.clone());
+        let cost = request.cost(&coded);
+        Ok(((coded, learned), cost))
+    })?;
+    if effort != Effort::Full {
+        return Ok(coded);
+    }
+    let (best, _) = attempt(request, &variant, Some(&learned))?;
+    if variant == plain {
+        return Ok(best);
+    }
+    // What is better in one pass may be worse in the end.
+    let (other, _) = attempt(request, &plain, of_plain.as_deref())?;
+    Ok(if request.cost(&other) <= request.cost(&best) { other } else { best })
+}
+
+impl Request<'_> {
+    /// Returns `D + lambda R` of a coded tile, in squared steps of the tensor header.
+    fn cost(&self, coded: &Coded) -> f64 {
+        let error = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+        let distortion = self.values.iter().zip(&coded.values).map(error).sum::<f64>();
+        distortion + f64::from(self.lambda) * coded.unit.len() as f64 * 8.0
+    }
+}
+
+/// Codes a variant of a tile in one pass: a fast one, or, with what that has learned, a full one. Returns also what it has
+/// learned.
+fn attempt(
+    request: &Request,
+    variant: &Variant,
+    learned: Option<&[Probability]>,
+) -> Result<(Coded, Vec<Probability>), CodecError> {
+    let Request { values, width, lambda, tools, effort, .. } = *request;
+    let has_trellis = tools.has(TransformTool::Trellis);
+    let dependent = has_trellis && !variant.runs;
+    // The step of a request is that which suits its tools.
+    let finer = if has_trellis && variant.runs { DEPENDENT_STEP } else { 0 };
+    let step_index = request.step_index.saturating_sub(finer);
+    let parameters = Parameters { dependent, runs: variant.runs, step_index };
     let step = parameters.step(1.0);
     let height = values.len() / width.max(1);
-    let quantizer = Quantizer {
-        dependent: parameters.dependent,
-        by_cost: tools.has(TransformTool::Rdoq),
-        lambda: lambda / (step * step),
-    };
-    let target = padded(values, width, step);
-    let fast =
-        Goal { target: &target, parameters, quantizer, tools: tools.with(TransformTool::Halves, false), tried: 1 };
-    let (learned, mut samples, mut unit) = pass(&fast, height, width, None)?;
-    if effort == Effort::Full {
-        let goal = Goal { tools, tried: 2, ..fast };
-        (_, samples, unit) = pass(&goal, height, width, Some(&learned))?;
-    }
+    let quantizer = Quantizer { dependent, by_cost: tools.has(TransformTool::Rdoq), lambda: lambda / (step * step) };
+    let (bases, tried, is_full) = (&variant.setup.bases, if learned.is_some() { 2 } else { 1 }, learned.is_some());
+    let target = padded(&variant.ordered(values, width), width, step);
+    let tools = if is_full { tools } else { tools.with(TransformTool::Halves, false) };
+    let fixed = effort == Effort::Jpeg;
+    let goal = Goal { target: &target, parameters, bases, quantizer, tools, tried, fixed };
+    let (learned, mut samples, unit) = pass(&goal, variant, [height, width], learned)?;
+    variant.setup.restore(&mut samples);
     let rows = samples.rows().take(height);
     let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step / 256.0))).collect();
-    Ok(Coded { unit, values })
+    Ok((Coded { unit, values }, learned))
 }
 
 /// Codes a tile once. Rates are those that were `learned`, or, if nothing was, those of the tile so far. Returns also what
 /// it has learned.
 fn pass(
     goal: &Goal,
-    height: usize,
-    width: usize,
+    variant: &Variant,
+    [height, width]: [usize; 2],
     learned: Option<&[Probability]>,
 ) -> Result<(Vec<Probability>, Samples, Vec<u8>), CodecError> {
-    let mut writer = TileWriter::new(goal.parameters);
+    let mut writer = TileWriter::with_setup(goal.parameters, variant.setup.clone(), [height, width])?;
     let mut search = Search::new(goal, height, width);
     let sides = search.samples.sides;
     for area in tree::superblocks(sides) {
         let (probabilities, means) = writer.model();
         let probabilities = learned.unwrap_or(probabilities);
-        let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), means };
+        let runs = variant.runs.then(|| runs::Prices::new(probabilities));
+        let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), runs, means };
         let (node, _) = search.area(&rates, area);
         writer.push(area, sides, &node)?;
     }
