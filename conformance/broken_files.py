@@ -292,7 +292,10 @@ def broken_transforms():
     broken("6-transform-under-a-head-of-floats", head=Coder(FLOAT, "F32", 4, 5).head)
     broken("11.1-transform-without-code", good[:4])
     broken("11.1-code-cut", good[:-1])
-    broken("17.1-flags", b"\2" + good[1:])
+    broken("17.1-flags", b"\x80" + good[1:])
+    broken("17.8-runs-with-dependent-quantization", b"\3" + good[1:])
+    broken("11.1-permutation-cut", b"\x0c" + bytes(5))
+    broken("11.1-learned-transform-cut", b"\x10" + bytes(5))
     broken("17.2-step-infinite", good[:1] + b"\x7f" + good[2:], step=1e38)
     broken("17.2-row-step-infinite", good[:1] + b"\x7f" + good[2:], step=1e36, row_steps=[0, 0, 0, 16])
     broken("17.3-bytes-left-over", good + b"\0")
@@ -301,7 +304,7 @@ def broken_transforms():
     class Enough(Exception):
         pass
 
-    def until(stop, ones):
+    def until(stop, ones, flags=0):
         """A code that is 1 in the decisions named, up to the first that `stop` names, and from there on."""
         def choose(name, *under):
             if name == stop:
@@ -309,15 +312,16 @@ def broken_transforms():
             return name in ones
         code = Chosen(choose, 1)
         try:
-            naive_transform.Tile(4, 5, 0, code, "").read()
+            naive_transform.Tile(4, 5, flags, code, "").read()
         except Enough:
             pass
         code.low <<= 8 * 200
         code.length += 200
         code.end()
-        return b"\0\0" + code.code
+        return bytes([flags, 0]) + code.code
     broken("17.5-prediction-7", until("prediction", ()))
     broken("17.6-level-too-large", until("end", ("coded",)))
+    broken("17.8-run-past-the-end", until("longer", ("coded",), naive_transform.RUNS))
     file = File()
     file.tensor("w", "F8_E4M3", [4, 5], 1, 4, 32)
     file.unit(0, 0, HEAD, Coder(LATTICE, "F32", 4, 5, step=1.0).head)

@@ -84,7 +84,7 @@ class Chosen(naive_transform.Decisions):
 
 def transform_unit(height, width, choose, flags=0, step_index=0, even=0):
     """A unit in mode transform (17), from its decisions."""
-    tile = naive_transform.Tile(height, width, flags & 1, Chosen(choose, even), "the unit")
+    tile = naive_transform.Tile(height, width, flags, Chosen(choose, even), "the unit")
     tile.read()
     return struct.pack("<Bb", flags, step_index) + tile.decisions.code
 

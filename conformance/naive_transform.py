@@ -6,8 +6,9 @@ import math
 from naive_coding import clamp, f32, f32_list, scale, weight_rows
 from naive_container import LATTICE, Reader, need
 
-DCT, DST, IDENTITY, HADAMARD = range(4)  # 17.5
-GATHERS = DCT, DST  # 17.6
+DCT, DST, IDENTITY, HADAMARD, LEARNED = range(5)  # 17.5, 17.10
+GATHERS = DCT, DST, LEARNED  # 17.6
+DEPENDENT, RUNS, ROWS, COLUMNS, LEARNED_COLUMNS, LEARNED_ROWS = (1 << bit for bit in range(6))  # 17.1
 
 
 def transform_rows(obj, unit, data, head):
@@ -16,11 +17,12 @@ def transform_rows(obj, unit, data, head):
     _, _, height, width = obj.tile_box(unit.tile)
     reader = Reader(data, "11.1", f"{unit}")
     flags, index = reader.u8(), reader.number("b")
-    need(flags < 2, "17.1", f"{unit} has flags {flags}")
-    tile = Tile(height, width, flags & 1, Decisions(reader, unit), unit)
+    need(flags < 64, "17.1", f"{unit} has flags {flags}")
+    need(not (flags & DEPENDENT and flags & RUNS), "17.8", f"{unit} has flags {flags}")
+    tile = Tile(height, width, flags, Decisions(reader, unit), unit)
     tile.read()
     s = f32(head.step * scale(index))
-    samples = [f32_list(row[:width]) for row in tile.samples[:height]]
+    samples = [f32_list(row) for row in tile.weights()]
     return weight_rows(obj, unit, head, s, f32(s / 256), samples, "17.2")
 
 
@@ -67,6 +69,28 @@ class Decisions:
             number = number << 1 | bit
         return number
 
+    def below(self, l):
+        """A number below `l`: 17.9."""
+        k = log2(l)
+        u = (2 << k) - l
+        x = self.even(k)
+        return x if x < u else 2 * x + self.even(1) - u
+
+    def permutation(self, n):
+        places = list(range(n))
+        for i in range(n):
+            j = i + self.below(n - i)
+            places[i], places[j] = places[j], places[i]
+        return places
+
+    def learned(self):
+        """The matrix of a learned transform: 17.10."""
+        n = 4 << self.even(2)
+        def entry():
+            number = self.even(13)
+            return 16 * (number - (1 << 13) if number >= 1 << 12 else number)
+        return [[entry() for _ in range(n)] for _ in range(n)]
+
     def end(self):
         need(self.reader.at_end(), "17.3", f"{self.unit} has bytes left over")
         need(self.code == 0, "17.3", f"the code of {self.unit} ends at {self.code}")
@@ -79,17 +103,29 @@ def log2(n):
 
 
 class Tile:
-    def __init__(self, height, width, dependent, decisions, unit):
+    def __init__(self, height, width, flags, decisions, unit):
+        self.height, self.width = height, width
         self.sides = -(-height // 4) * 4, -(-width // 4) * 4
         self.samples = [[0] * self.sides[1] for _ in range(self.sides[0])]
-        self.dependent, self.decisions, self.unit = dependent, decisions, unit
+        self.flags, self.decisions, self.unit = flags, decisions, unit
         self.means = {}  # by form: the number of patches, and the means by place
+        self.rows = decisions.permutation(height) if flags & ROWS else range(height)
+        self.columns = decisions.permutation(width) if flags & COLUMNS else range(width)
+        self.learned = [decisions.learned() if flags & flag else () for flag in (LEARNED_COLUMNS, LEARNED_ROWS)]
 
     def read(self):
         for y in range(0, self.sides[0], 64):
             for x in range(0, self.sides[1], 64):
                 self.area(y, x, 64, 64)
         self.decisions.end()
+
+    def weights(self):
+        """The samples at their places in the tile: 17.9."""
+        out = [[0] * self.width for _ in range(self.height)]
+        for r, to in enumerate(self.rows):
+            for c, across in enumerate(self.columns):
+                out[to][across] = self.samples[r][c]
+        return out
 
     def area(self, y, x, h, w):
         if y >= self.sides[0] or x >= self.sides[1]:
@@ -125,13 +161,21 @@ class Tile:
                 residual = [[0] * size[1] for _ in range(size[0])]
                 if d.bit("coded", log2(size[0]) + log2(size[1])):
                     if kinds is None:
-                        columns = d.tree(2, "columns", prediction)
-                        kinds = columns, d.tree(2, "rows", columns)
-                    residual = transformed(kinds, self.levels(*size, kinds))
+                        columns = self.kind(0, size[0], "columns", prediction)
+                        kinds = columns, self.kind(1, size[1], "rows", columns)
+                    Q = (self.runs if self.flags & RUNS else self.levels)(*size, kinds)
+                    matrices = [self.learned[side] if kinds[side] == LEARNED else matrix(kinds[side], size[side])
+                                for side in (0, 1)]
+                    residual = transformed(*matrices, Q)
                 predicted = self.predicted(i, j, *size, prediction, factors)
                 for r, lines in enumerate(zip(predicted, residual)):
                     line = [clamp(p + q, -1 << 29, 1 << 29) for p, q in zip(*lines)]
                     self.samples[i + r][j:j + size[1]] = line
+
+    def kind(self, side, n, *under):
+        if len(self.learned[side]) == n and self.decisions.bit("learned", side):
+            return LEARNED
+        return self.decisions.tree(2, *under)
 
     def predicted(self, y, x, h, w, prediction, factors):
         T = self.samples[y - 1][x:x + w] if y else None
@@ -156,32 +200,61 @@ class Tile:
 
     def levels(self, h, w, kinds):
         """The coefficients of a coded patch, by row and column."""
-        d, gathers = self.decisions, tuple(kind in GATHERS for kind in kinds)
-        form = h, w, gathers
+        form = h, w, tuple(kind in GATHERS for kind in kinds)
         order = scan(form)
-        count, means = self.means.get(form, (0, None))
+        means = self.means.get(form, (0, None))[1]
         level, Q, state = [[0] * w for _ in range(h)], [[0] * w for _ in range(h)], 0
         end = self.end_of_levels(h, w)
         for i in reversed(range(end)):
             r, c = order[i]
-            x, g = expected(level, r, c, means)
-            b = max(0, log2(max(x, 1)) - 5)
-            y = x >> b
-            size = (2 * log2(y) - 1 + (y >> log2(y) - 1) % 2 if y >= 2 else 0) + 2 * (b > 0)
-            last = i == end - 1
-            magnitude = self.magnitude((size, g), b, state >= 2) + last
-            need(magnitude < 1 << 22, "17.6", f"{self.unit} has a level of {magnitude}")
-            negative = d.even(1) if magnitude else 0
-            level[r][c] = -magnitude if negative else magnitude
+            context = context_of(near(level, r, c), means and means[r][c] >> 4)
+            level[r][c] = self.level(context, state >= 2, i == end - 1)
+            magnitude = abs(level[r][c])
             point = 256 * magnitude - 128 * (state >= 2 and magnitude > 0)
-            Q[r][c] = -point if negative else point
-            if self.dependent:
+            Q[r][c] = -point if level[r][c] < 0 else point
+            if self.flags & DEPENDENT:
                 state = ((0, 2, 1, 3), (2, 0, 3, 1))[magnitude % 2][state]
+        self.update(form, level)
+        return Q
+
+    def update(self, form, level):
+        """Changes the means of a form."""
+        zeros = [[0] * form[1] for _ in range(form[0])]
+        count, means = self.means.get(form, (0, zeros))
         shift = min(4, log2(count + 1))
-        means = means or [[0] * w for _ in range(h)]
         self.means[form] = count + 1, [[M + (256 * abs(n) - M >> shift) for M, n in zip(*lines)]
                                        for lines in zip(means, level)]
-        return Q
+
+    def level(self, context, odd, least):
+        """A level whose magnitude is at least `least`."""
+        magnitude = self.magnitude(*context, odd) + least
+        need(magnitude < 1 << 22, "17.6", f"{self.unit} has a level of {magnitude}")
+        return -magnitude if magnitude and self.decisions.even(1) else magnitude
+
+    # ---------------------------------------------------------------------------------------------------- 17.8 Runs
+
+    def runs(self, h, w, kinds):
+        """The coefficients of a coded patch, by row and column."""
+        d, form = self.decisions, (h, w, tuple(kind in GATHERS for kind in kinds))
+        order, level, p, m, n = scan(form), [[0] * w for _ in range(h)], 0, 0, 0
+        means = self.means.get(form, (0, None))[1]
+        while True:
+            q = h * w - p
+            c = 10 + q if q <= 3 else p.bit_length()
+            if p and (not q or d.bit("end of runs", log2(h * w), c, min(2, m))):
+                break
+            k = 0
+            while k < log2(q) and d.bit("longer", c, min(2, m), k):
+                k += 1
+            r = ((2 + d.bit("run", k) << k - 1) + d.even(k - 1) if k else 1) - 1
+            need(r < q, "17.8", f"{self.unit} has a run of {r} where {q} places are left")
+            row, column = order[p + r]
+            E = means and means[row][column] >> 4
+            N = (32 * m + 16 * n) // 3 if n else 16 * m if m else 16 if means is None else E
+            level[row][column] = self.level(context_of(N, E), False, 1)
+            p, m, n = p + r + 1, abs(level[row][column]), m
+        self.update(form, level)
+        return [[256 * z for z in line] for line in level]
 
     def end_of_levels(self, h, w):
         d, A = self.decisions, log2(h) + log2(w)
@@ -191,6 +264,7 @@ class Tile:
         return 1 + (2 + d.bit("digit", A, k) << k - 2 | d.even(k - 2))
 
     def magnitude(self, context, b, odd):
+        """A number under a context, with `b` low bits."""
         d = self.decisions
         t = 0
         while t < 14 and (d.bit("larger", context, t, odd) if t == 0 else d.bit("larger", context, min(t, 10))):
@@ -210,18 +284,23 @@ def scan(form):
     return sorted(((r, c) for r in range(h) for c in range(w)), key=key.get(gathers))
 
 
-def expected(level, r, c, means):
-    """What is expected of a level, and how well its neighbours agree with earlier patches."""
+def near(level, r, c):
+    """What the neighbours of a level let expect of it."""
     total = weight = 0
     for i, j, factor in ((0, 1, 2), (1, 0, 2), (1, 1, 1), (0, 2, 1), (2, 0, 1)):
         if r + i < len(level) and c + j < len(level[0]):
             total += factor * abs(level[r + i][c + j])
             weight += factor
-    N = 16 * total // weight if weight else 0
-    if means is None:
-        return N, 1
-    E = means[r][c] >> 4
-    return N + E >> 1, 0 if 2 * N < E else 2 if N > 2 * E else 1
+    return 16 * total // weight if weight else 0
+
+
+def context_of(N, E):
+    """The context of a level, and its number of low bits. `E` is the mean of earlier patches, if there are any."""
+    x, g = (N, 1) if E is None else (N + E >> 1, 0 if 2 * N < E else 2 if N > 2 * E else 1)
+    b = max(0, log2(max(x, 1)) - 5)
+    y = x >> b
+    size = (2 * log2(y) - 1 + (y >> log2(y) - 1) % 2 if y >= 2 else 0) + 2 * (b > 0)
+    return (size, g), b
 
 
 # ------------------------------------------------------------------------------------------------- 17.7 Residual
@@ -240,9 +319,9 @@ def matrix(kind, n):
     return [[round(65536 * entry(k, i)) for i in range(n)] for k in range(n)]
 
 
-def transformed(kinds, Q):
+def transformed(columns, rows, Q):
+    """By the matrices of columns and of rows."""
     h, w = len(Q), len(Q[0])
-    columns, rows = matrix(kinds[0], h), matrix(kinds[1], w)
     used = [u for u in range(h) if any(Q[u])]
     P = [[sum(columns[u][r] * Q[u][v] for u in used) + 32768 >> 16 for v in range(w)] for r in range(h)]
     return [[sum(vector[c] * p for vector, p in zip(rows, line) if p) + 32768 >> 16 for c in range(w)] for line in P]

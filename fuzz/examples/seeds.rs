@@ -14,7 +14,7 @@ use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
 use impasto_core::{DType, Isa, Mode, Place};
-use impasto_encode::transform::{Request, code};
+use impasto_encode::transform::{Effort, Request, code};
 use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input, transform_input};
 
 type Done = Result<(), Box<dyn Error>>;
@@ -505,16 +505,23 @@ fn blocks_over_a_lattice(folder: &Path, dtype: DType) -> Done {
     put(folder, dtype.name(), &layers_input(DType::F32, &place, &units))
 }
 
-/// Smooth tiles, coded with all tools and without dependent quantization.
+/// Smooth tiles, coded with all tools, without dependent quantization, and by run lengths; and one whose rows are shuffled.
 fn transforms(folder: &Path) -> Done {
-    for (n, (height, width, set)) in [(64u8, 64u8, "all"), (30, 100, "-trellis"), (9, 5, "all")].into_iter().enumerate()
-    {
+    let tiles = [
+        (64u8, 64u8, "all", 1),
+        (30, 100, "-trellis", 1),
+        (9, 5, "all", 1),
+        (60, 40, "none,+dct,+runs", 1),
+        (96, 90, "all", 37),
+    ];
+    for (n, (height, width, set, shuffle)) in tiles.into_iter().enumerate() {
         let waves = (0..u32::from(height) * u32::from(width)).map(|i| {
-            let (r, c) = (i / u32::from(width), i % u32::from(width));
+            let (r, c) = (i / u32::from(width) * shuffle % u32::from(height), i % u32::from(width));
             (r as f32 / 7.0).sin() * 9.0 + (r * c % 5) as f32 + if c > 40 { 20.0 } else { 0.0 }
         });
         let values: Vec<f32> = waves.collect();
-        let coded = code(&Request::new(&values, width.into(), set.parse()?))?;
+        let effort = if n == 3 { Effort::Jpeg } else { Effort::Full };
+        let coded = code(&Request { effort, ..Request::new(&values, width.into(), set.parse()?) })?;
         put(folder, &format!("{n}"), &transform_input(height, width, n as u8, &coded.unit))?;
     }
     Ok(())

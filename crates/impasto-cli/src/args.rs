@@ -162,6 +162,12 @@ pub struct Encode {
     /// How much time the search among these tools may take [default: normal].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub effort: Option<EffortArg>,
+    /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
+    /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
+    #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
+        "lossless", "layers", "tools", "calibration", "calibration_tokens", "statistics", "sequential", "floors", "segments",
+    ])]
+    pub preset: Option<PresetArg>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
@@ -177,6 +183,13 @@ pub enum EffortArg {
     Normal,
     /// A few times the time, for another percent of the tensors that are coded like pictures.
     Best,
+}
+
+/// The presets of `--preset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PresetArg {
+    /// As JPEG codes a picture.
+    Jpeg,
 }
 
 /// The layers of `--layers`.

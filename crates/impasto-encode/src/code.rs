@@ -2,7 +2,7 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
-use impasto_codec::{CodecError, IndexArray, Shape, TensorHeader};
+use impasto_codec::{CodecError, TensorHeader};
 use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -13,6 +13,7 @@ use crate::matrix::MatrixView;
 use crate::options::Options;
 use crate::plan::{Coding, Plan};
 use crate::tools::{Lattice, Tile, Transform, code_exact, code_lossy};
+use crate::transform::{Effort, Tools};
 
 /// Size of a piece of an asset, in bytes.
 pub const PIECE: u64 = 4 << 20;
@@ -93,7 +94,7 @@ pub fn code_tensor(
     let mut by_mode = MODES.map(|mode| (mode, 0));
     let header = match &plan.coding {
         Coding::Bytes => None,
-        Coding::Float(header) => Some(header),
+        Coding::Float(header) | Coding::Jpeg(_, header) => Some(header),
         Coding::Lattice(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
     };
     let encoder = header.map(|header| TileEncoder::new(header, options.segments));
@@ -115,7 +116,12 @@ pub fn code_tensor(
             (Coding::Transform(grid), Some(encoder), Some((integers, _))) => {
                 let lattice = Lattice { encoder, integers, grid };
                 let Options { tools, effort, .. } = *options;
-                code_lossy(&Tile::new(matrix, place), &[&lattice, &Transform { grid, tools, effort }])
+                let transform = Transform { grid, tools, effort };
+                code_lossy(&Tile::new(matrix, place), &[&lattice, &transform])
+            }
+            (Coding::Jpeg(grid, _), ..) => {
+                let jpeg = Transform { grid, tools: Tools::JPEG, effort: Effort::Jpeg };
+                code_lossy(&Tile::new(matrix, place), &[&jpeg])
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });
@@ -123,7 +129,10 @@ pub fn code_tensor(
         let units = units.map_err(|error| EncodeError::Codec { tensor: name.to_owned(), error })?;
         if let Some(header) = header.filter(|_| is_open) {
             let needs_classes = units.iter().flatten().any(|(mode, _)| *mode == Mode::LATTICE);
-            let bytes = if needs_classes { header.to_bytes() } else { without_classes(header).to_bytes() };
+            let bytes = match &plan.coding {
+                Coding::Transform(grid) if !needs_classes => grid.header().to_bytes(),
+                _ => header.to_bytes(),
+            };
             header_bytes = bytes.len() as u64;
             push(Mode::TENSOR_HEADER, &bytes)?;
         }
@@ -134,15 +143,4 @@ pub fn code_tensor(
     }
     let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
     Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
-}
-
-/// Returns a tensor header with the steps of another, for tiles that need nothing else.
-fn without_classes(header: &TensorHeader) -> TensorHeader {
-    TensorHeader {
-        shape: Shape::Parametric(0),
-        plane: 0,
-        row_classes: IndexArray::Constant(0),
-        column_classes: IndexArray::Constant(0),
-        body: header.body.clone(),
-    }
 }

@@ -65,6 +65,9 @@ pub enum EncodeError {
         /// Requested bytes.
         wanted: u64,
     },
+    /// The preset of JPEG has no place for another option.
+    #[error("the preset jpeg is for lossy files without layers and without calibration")]
+    Preset,
     /// Layers are not in ascending order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,

@@ -12,9 +12,9 @@ use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
 use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
-use crate::options::{LEAST_WEIGHTS, Options, Target};
-use crate::plan::has_lattice;
-use crate::rate::Measured;
+use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
+use crate::plan::{Plan, has_lattice};
+use crate::rate::{Measured, Transformed};
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
 use crate::transform::{self, Tools};
@@ -35,6 +35,7 @@ pub struct Inputs<'a> {
     costs: Costs,
     /// Tools of mode transform, for each tensor that may gain by them.
     tools: Vec<Option<Tools>>,
+    preset: Preset,
 }
 
 /// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
@@ -46,6 +47,8 @@ pub struct LossyTensor<'a> {
     pub costs: &'a Costs,
     /// Tools of mode transform, if it may gain by them.
     pub tools: Option<Tools>,
+    /// How the file is coded.
+    pub preset: Preset,
 }
 
 impl LossyTensor<'_> {
@@ -62,6 +65,12 @@ impl LossyTensor<'_> {
     /// Returns its rates at a global step, measured on some of its rows.
     pub fn measure(&self, step: f64) -> Measured {
         let grid = self.grid(step);
+        if self.preset == Preset::Jpeg {
+            let place = Plan::jpeg_tile(&self.matrix);
+            if let Some(rate) = transform::measure_jpeg(&self.matrix, &grid, &place) {
+                return Measured { lattice: rate, transform: Some(Transformed { rate, gain: 1.0 }) };
+            }
+        }
         let lattice = self.round(&grid, Rows::Sample).rate(&grid, self.costs);
         let transform = self.tools.and_then(|tools| transform::measure(&self.matrix, &grid, tools));
         Measured { lattice, transform }
@@ -108,10 +117,20 @@ impl<'a> Inputs<'a> {
         let entries = tensors.iter().zip(&scales).enumerate();
         let entries: Vec<_> = entries.map(|(i, (tensor, scales))| (tensor, scales.as_ref(), metric(i))).collect();
         let feedbacks = Feedbacks::new(statistics, memory::room(&entries, options)?);
-        let costs = Costs::typical();
-        let mut inputs =
-            Inputs { checkpoint, statistics, is_exact, tensors, scales, metrics, feedbacks, costs, tools: vec![] };
-        if !options.layers.any() && options.tools != Tools::NONE {
+        let (costs, preset) = (Costs::typical(), options.preset);
+        let mut inputs = Inputs {
+            checkpoint,
+            statistics,
+            is_exact,
+            tensors,
+            scales,
+            metrics,
+            feedbacks,
+            costs,
+            tools: vec![],
+            preset,
+        };
+        if !options.layers.any() && options.tools != Tools::NONE && preset == Preset::Best {
             inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(options.tools)).collect();
         }
         Ok(inputs)
@@ -168,7 +187,7 @@ impl<'a> Inputs<'a> {
         let matrix = self.matrix(tensor);
         let feedback = self.feedbacks.of(metric, matrix.columns)?;
         let tools = self.tools.get(tensor).copied().flatten();
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs, tools }))
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs, tools, preset: self.preset }))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

@@ -9,7 +9,7 @@ use crate::calibrate::model_hash;
 use crate::drift::drifted;
 use crate::error::EncodeError;
 use crate::layered;
-use crate::options::{Calibrated, Options, Target, Watch};
+use crate::options::{Calibrated, Options, Preset, Target, Watch};
 use crate::planner::Planner;
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::Report;
@@ -53,6 +53,10 @@ pub fn encode_calibrated(
     {
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
+    let is_jpeg = options.preset == Preset::Jpeg;
+    if is_jpeg && (options.target == Target::Lossless || options.layers.any() || calibrated.is_some()) {
+        return Err(EncodeError::Preset);
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
     let attempt = |options: &Options| {
@@ -70,7 +74,7 @@ pub fn encode_calibrated(
     };
     let encoded = pool.install(|| match attempt(options) {
         // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.
-        Err(EncodeError::Missed { .. }) if options.tools != Tools::NONE => {
+        Err(EncodeError::Missed { .. }) if options.tools != Tools::NONE && !is_jpeg => {
             attempt(&Options { tools: Tools::NONE, ..options.clone() })
         }
         encoded => encoded,

@@ -63,7 +63,7 @@ pub use error::EncodeError;
 pub use job::{encode, encode_calibrated};
 pub use layers::{Extent, Layers};
 pub use metric::Floors;
-pub use options::{Calibrated, LEAST_WEIGHTS, Options, Progress, Target, Watch};
+pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

@@ -22,6 +22,18 @@ pub enum Target {
     BitsPerWeight(f64),
 }
 
+/// How a lossy file is coded as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// Each tensor and tile with the tool that suits it best.
+    #[default]
+    Best,
+    /// As JPEG codes a picture: every tensor that can be coded with loss in blocks of 8 x 8, with a DCT, by run lengths,
+    /// after its rows and columns are put in an order in which neighbours are alike, if that pays. There is no search and
+    /// no calibration.
+    Jpeg,
+}
+
 /// Options of an encoding.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,6 +52,8 @@ pub struct Options {
     pub tools: Tools,
     /// How much time the search among these tools may take.
     pub effort: Effort,
+    /// How a lossy file is coded; [`Preset::Jpeg`] has tools of its own.
+    pub preset: Preset,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -58,6 +72,7 @@ impl Options {
             layers: Layers::default(),
             tools: Tools::ALL,
             effort: Effort::default(),
+            preset: Preset::default(),
             compiled_tokenizer: None,
             memory_limit: None,
         }

@@ -6,7 +6,7 @@ use impasto_codec::tile::syntax::{Sums, float_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_container::expansion::RATIO;
 use impasto_container::{Matrix, MatrixError};
-use impasto_core::{DType, FloatLayout};
+use impasto_core::{DType, FloatLayout, Place};
 use rayon::prelude::*;
 
 use crate::lattice::Grid;
@@ -33,6 +33,8 @@ const MOST_PARTS: usize = 16;
 /// Fewest bits per weight that the size of tiles with transforms is made for, so that what codes them
 /// fits the memory of a tile.
 const LEAST_BITS: f64 = 2.0;
+/// Bits per weight that the size of tiles is made for that are coded as in JPEG, in 1000ths: one size at all rates.
+const JPEG_MILLIBITS: u64 = 4000;
 /// Width of a class, a quarter of an octave, in the unit of [`Scales`].
 const CLASS: i32 = 1 << 14;
 
@@ -46,6 +48,8 @@ pub enum Coding {
     Lattice(Grid),
     /// Lattice integers or transforms, whichever are cheaper, tile by tile.
     Transform(Grid),
+    /// Blocks as in JPEG.
+    Jpeg(Grid, TensorHeader),
 }
 
 /// How a tensor will be coded.
@@ -82,7 +86,8 @@ impl Plan {
         // which carry three bytes less than they take.
         let has_header = !matches!(coding, Coding::Bytes);
         let header_bytes = if has_header { header_bytes + 8 } else { 0 };
-        let tile_bytes = if has_header { 9 + 32 * 3 + 8 } else { 8 };
+        let has_lanes = has_header && !matches!(coding, Coding::Jpeg(..));
+        let tile_bytes = if has_lanes { 9 + 32 * 3 + 8 } else { 8 };
         let bytes = bits.div_ceil(8) + header_bytes + u64::from(tiles.tile_count()) * tile_bytes;
         Ok(Plan { coding, tiles, bytes })
     }
@@ -151,6 +156,29 @@ impl Plan {
         let (bits, header_bytes) = ((rate.bits * matrix.len() as f64) as u64, rate.header_bytes as u64);
         let millibits = (rate.bits.max(LEAST_BITS) * 1000.0) as u64;
         Plan::with_tiles_for(millibits, TARGET_BYTES, matrix, Coding::Transform(grid), bits, header_bytes)
+    }
+
+    /// Plans a tensor whose tiles are coded as in JPEG, with a forecast of its rate.
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn jpeg(matrix: &MatrixView, grid: Grid, rate: Rate) -> Result<Plan, MatrixError> {
+        let (bits, header_bytes) = ((rate.bits * matrix.len() as f64) as u64, rate.header_bytes as u64);
+        let header = grid.header();
+        let coding = Coding::Jpeg(grid, header);
+        Plan::with_tiles_for(JPEG_MILLIBITS, TARGET_BYTES, matrix, coding, bits, header_bytes)
+    }
+
+    /// Returns the place of the tile in the middle of a matrix whose tiles are coded as in JPEG.
+    pub fn jpeg_tile(matrix: &MatrixView) -> Place {
+        let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
+        let (height, width) =
+            tile_shape(rows, columns, JPEG_MILLIBITS, matrix.dtype, TARGET_BYTES, matrix.unit() as u64);
+        let part = |length: u64, tile: u64| {
+            let start = length / tile / 2 * tile;
+            start as usize..(start + tile).min(length) as usize
+        };
+        Place { rows: part(rows, height.min(rows)), columns: part(columns, width.min(columns)) }
     }
 
     /// Plans a tensor on a lattice, with a forecast of its rate.

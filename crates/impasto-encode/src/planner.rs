@@ -9,7 +9,7 @@ use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::layout::layout;
 use crate::model::Tensor;
-use crate::options::{LEAST_WEIGHTS, Options, Progress, Target, Watch};
+use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 use crate::plan::Plan;
 use crate::rate::{Found, Rates, aim, search};
 use crate::statistics::Statistics;
@@ -105,6 +105,9 @@ impl<'a> Planner<'a> {
                 let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
                 let measured = self.rates.at(tensor, step, |step| lossy.measure(step));
                 match measured.transform.filter(|transform| transform.gain > 0.0) {
+                    Some(transform) if self.options.preset == Preset::Jpeg => {
+                        Plan::jpeg(&matrix, lossy.grid(step), transform.rate)
+                    }
                     Some(transform) => Plan::transform(&matrix, lossy.grid(step), transform.rate),
                     None => Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined),
                 }

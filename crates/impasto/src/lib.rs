@@ -128,8 +128,8 @@ pub mod format {
 pub mod encode {
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
-        EncodeError, Extent, Floors, LayerReport, Layers, Options, Progress, Report, Sequential, Target, TensorReport,
-        Watch, encode, encode_calibrated,
+        EncodeError, Extent, Floors, LayerReport, Layers, Options, Preset, Progress, Report, Sequential, Target,
+        TensorReport, Watch, encode, encode_calibrated,
     };
 }
 

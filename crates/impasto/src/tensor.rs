@@ -43,8 +43,10 @@ const COLUMN_BYTES: u64 = 64;
 /// Bytes of memory that the tables of a tensor header take at most, and that its entries take for each byte of it.
 const TABLE_BYTES: u64 = 256 << 10;
 const ENTRY_BYTES: u64 = 16;
-/// Bytes of memory that decoding a tile in mode transform takes besides its samples.
+/// Bytes of memory that decoding a tile in mode transform takes besides its samples, and for each row and column, for its
+/// place.
 const TRANSFORM_BYTES: u64 = 256 << 10;
+const ORDER_BYTES: u64 = 8;
 /// Most tiles or tile rows that are decoded at once, far more than there are threads.
 const MOST_AT_ONCE: usize = 1 << 16;
 
@@ -188,7 +190,10 @@ impl<'a, S: Source> Tensor<'a, S> {
         let of_mode = |mode| match mode {
             Mode::STORED => 0,
             Mode::ZSTD => self.tile_bytes(),
-            Mode::TRANSFORM => TRANSFORM_BYTES + height.next_multiple_of(4) * width.next_multiple_of(4) * 4,
+            Mode::TRANSFORM => {
+                let samples = height.next_multiple_of(4) * width.next_multiple_of(4);
+                TRANSFORM_BYTES + samples * 4 + (height + width) * ORDER_BYTES
+            }
             _ => height * ROW_BYTES + width * COLUMN_BYTES,
         };
         let base = self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0);

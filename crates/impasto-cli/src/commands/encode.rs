@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Effort, Extent, Floors, Layers, Options, Progress, Report, Sequential, Target, encode_calibrated,
+    Effort, Extent, Floors, Layers, Options, Preset, Progress, Report, Sequential, Target, encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
-use crate::args::{Args, CALIBRATION_TOKENS, EffortArg, Encode, FloorsArg, LayersArg};
+use crate::args::{Args, CALIBRATION_TOKENS, EffortArg, Encode, FloorsArg, LayersArg, PresetArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
@@ -40,13 +40,21 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if (command.tools.is_some() || command.effort.is_some()) && (target == Target::Lossless || layers.any()) {
         return Err(UsageError("--tools and --effort are for lossy files without layers: use --bpw or --size").into());
     }
+    if command.preset.is_some() && target == Target::Lossless {
+        return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
+    }
+    let preset = match command.preset {
+        Some(PresetArg::Jpeg) => Preset::Jpeg,
+        None => Preset::Best,
+    };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = match command.effort.unwrap_or_default() {
         EffortArg::Fast => Effort::Fast,
         EffortArg::Normal => Effort::Normal,
         EffortArg::Best => Effort::Best,
     };
-    let options = Options { threads: args.threads, segments, floors, layers, tools, effort, ..Options::new(target) };
+    let own = Options { tools, effort, preset, ..Options::new(target) };
+    let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     let way = Way { model: &command.model, output: &command.output, measure };
@@ -108,7 +116,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
         None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
     };
     match &command.statistics {
-        _ if command.uncalibrated => Ok(Guide::None),
+        _ if command.uncalibrated || command.preset.is_some() => Ok(Guide::None),
         Some(_) if given && !command.sequential => {
             Err(UsageError("--calibration has no effect with --statistics, unless --sequential is given").into())
         }

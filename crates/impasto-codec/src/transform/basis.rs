@@ -3,8 +3,10 @@
 use std::f64::consts::PI;
 use std::sync::OnceLock;
 
+use super::learned::Bases;
+
 /// One in the matrices, as a shift.
-const ONE: u32 = 16;
+pub(super) const ONE: u32 = 16;
 /// Sides of transforms, as logarithms: 4 to 32.
 pub const LEAST_LOG: u32 = 2;
 /// See [`LEAST_LOG`].
@@ -21,15 +23,17 @@ pub enum Kind {
     Identity,
     /// Walsh-Hadamard transform: for steps.
     Hadamard,
+    /// The one that is sent in the unit ([`super::learned`]).
+    Learned,
 }
 
 impl Kind {
-    /// All transforms, in the order of their numbers in the file.
+    /// All transforms that every tile has, in the order of their numbers in the file.
     pub const ALL: [Kind; 4] = [Kind::Dct, Kind::Dst, Kind::Identity, Kind::Hadamard];
 
     /// Returns whether it gathers what is smooth in the first coefficients.
     pub fn gathers(self) -> bool {
-        matches!(self, Kind::Dct | Kind::Dst)
+        matches!(self, Kind::Dct | Kind::Dst | Kind::Learned)
     }
 
     /// Returns entry `n` of basis vector `k` of `size`.
@@ -42,13 +46,14 @@ impl Kind {
                 let m = 2.0 * s + 1.0;
                 (4.0 / m).sqrt() * (PI * (2.0 * fk + 1.0) * (fn_ + 1.0) / m).sin()
             }
-            Kind::Identity => f64::from(u8::from(k == n)),
+            Kind::Identity | Kind::Learned => f64::from(u8::from(k == n)),
             Kind::Hadamard => (1.0 / s).sqrt() * if (k & n).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 },
         }
     }
 }
 
 /// The matrix of a transform: `size` basis vectors, one after the other.
+#[derive(Clone, Debug)]
 pub struct Basis {
     /// In units of 2^-16.
     integers: Vec<i64>,
@@ -56,7 +61,15 @@ pub struct Basis {
     pub transposed: Vec<f32>,
 }
 
-/// Returns the matrix of a transform of `2^log` values.
+impl Basis {
+    pub(super) fn new(size: usize, integers: Vec<i64>) -> Basis {
+        let entry = |i: usize| (integers[i % size * size + i / size] as f64 / f64::from(1u32 << ONE)) as f32;
+        let transposed = (0..size * size).map(entry).collect();
+        Basis { integers, transposed }
+    }
+}
+
+/// Returns the matrix of a transform of `2^log` values that every tile has.
 ///
 /// # Panics
 /// If there is no such size.
@@ -68,10 +81,7 @@ pub fn basis(kind: Kind, log: u32) -> &'static Basis {
         let make = |(kind, size): (Kind, usize)| {
             // No entry is near a tie, so the last digits of the C library's cosine do not matter.
             let entries = (0..size * size).map(|i| (kind.entry(size, i / size, i % size) * one).round());
-            let integers: Vec<i64> = entries.map(|entry| entry as i64).collect();
-            let entry = |i: usize| (integers[i % size * size + i / size] as f64 / one) as f32;
-            let transposed = (0..size * size).map(entry).collect();
-            Basis { integers, transposed }
+            Basis::new(size, entries.map(|entry| entry as i64).collect())
         };
         Kind::ALL.into_iter().flat_map(sizes).map(make).collect()
     });
@@ -87,7 +97,13 @@ pub struct Workspace {
 
 /// Returns the residual of a block of `2^logs[0]` rows and `2^logs[1]` columns with these coefficients, which are at most
 /// 2^31 in magnitude. First its columns are transformed, then its rows; each sum is rounded.
-pub fn inverse<'w>(kinds: [Kind; 2], logs: [u32; 2], coefficients: &[i64], work: &'w mut Workspace) -> &'w [i64] {
+pub fn inverse<'w>(
+    bases: &Bases,
+    kinds: [Kind; 2],
+    logs: [u32; 2],
+    coefficients: &[i64],
+    work: &'w mut Workspace,
+) -> &'w [i64] {
     let [height, width] = logs.map(|log| 1usize << log);
     let Workspace { between, out } = work;
     between.clear();
@@ -95,7 +111,7 @@ pub fn inverse<'w>(kinds: [Kind; 2], logs: [u32; 2], coefficients: &[i64], work:
     if kinds[0] == Kind::Identity {
         between.copy_from_slice(coefficients);
     } else {
-        let matrix = &basis(kinds[0], logs[0]).integers;
+        let matrix = &bases.of(0, kinds[0], logs[0]).integers;
         for (from, vector) in coefficients.chunks_exact(width).zip(matrix.chunks_exact(height)) {
             if from.iter().any(|&c| c != 0) {
                 for (to, &factor) in between.chunks_exact_mut(width).zip(vector) {
@@ -110,7 +126,7 @@ pub fn inverse<'w>(kinds: [Kind; 2], logs: [u32; 2], coefficients: &[i64], work:
     }
     out.clear();
     out.resize(height * width, 0);
-    let matrix = &basis(kinds[1], logs[1]).integers;
+    let matrix = &bases.of(1, kinds[1], logs[1]).integers;
     for (to, from) in out.chunks_exact_mut(width).zip(between.chunks_exact(width)) {
         for (&c, vector) in from.iter().zip(matrix.chunks_exact(width)).filter(|(c, _)| **c != 0) {
             to.iter_mut().zip(vector).for_each(|(to, &factor)| *to += c * factor);
@@ -179,7 +195,7 @@ mod tests {
             };
             let wanted: Vec<i64> = (0..height * width).map(|i| out(i / width, i % width)).collect();
             let mut work = Workspace::default();
-            prop_assert_eq!(inverse(kinds, logs, &coefficients, &mut work), wanted);
+            prop_assert_eq!(inverse(&Bases::default(), kinds, logs, &coefficients, &mut work), wanted);
         }
     }
 }

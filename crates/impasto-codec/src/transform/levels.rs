@@ -14,7 +14,7 @@ const DECISIONS: usize = 10;
 const SIZES: usize = 13;
 pub(super) const CONTEXTS: usize = SIZES * 3;
 /// Logarithms of the number of coefficients: 4 to 10.
-const AREAS: usize = 7;
+pub(super) const AREAS: usize = 7;
 
 /// Where the probabilities of levels begin among all of a tile.
 pub const FIRST: usize = 0;
@@ -59,7 +59,7 @@ impl Means {
     }
 
     /// Returns the means of a form, in 256ths; `None` before its first block.
-    fn of(&self, form: Form) -> Option<&[u32]> {
+    pub fn of(&self, form: Form) -> Option<&[u32]> {
         Some(&self.forms[form.number()].of_place[..]).filter(|means| !means.is_empty())
     }
 }
@@ -77,6 +77,38 @@ pub struct Context {
     pub(super) number: usize,
     /// Low bits that are coded without a model.
     pub(super) low: u32,
+}
+
+impl Context {
+    /// Returns the context of a level by the magnitude of those near it, in 16ths, and its mean in earlier blocks of the same
+    /// form, in 256ths.
+    pub(super) fn of(near: u32, mean: Option<u32>) -> Context {
+        let (expected, agreement) = match mean {
+            None => (near, 1),
+            Some(mean) => {
+                let mean = mean >> 4;
+                let agreement = if 2 * near < mean {
+                    0
+                } else if near > 2 * mean {
+                    2
+                } else {
+                    1
+                };
+                ((near + mean) / 2, agreement)
+            }
+        };
+        let low = (expected.max(1).ilog2()).saturating_sub(5);
+        let scaled = expected >> low;
+        let size = match scaled {
+            0..2 => 0,
+            _ => {
+                let log = scaled.ilog2();
+                (2 * log - 1 + (scaled >> (log - 1) & 1)) as usize
+            }
+        };
+        let size = size + if low > 0 { 2 } else { 0 };
+        Context { number: size * 3 + agreement, low }
+    }
 }
 
 /// Magnitudes of the levels of a block that are known so far, and what is expected of the others.
@@ -116,31 +148,7 @@ impl<'a> Expectation<'a> {
         let weight = [0, 2, 3][down.min(2)] + [0, 2, 3][right.min(2)] + u32::from(down > 0 && right > 0);
         // In 16ths.
         let near = (16 * sum).checked_div(weight).unwrap_or(0);
-        let (expected, agreement) = match self.means {
-            None => (near, 1),
-            Some(means) => {
-                let mean = means[place] >> 4;
-                let agreement = if 2 * near < mean {
-                    0
-                } else if near > 2 * mean {
-                    2
-                } else {
-                    1
-                };
-                ((near + mean) / 2, agreement)
-            }
-        };
-        let low = (expected.max(1).ilog2()).saturating_sub(5);
-        let scaled = expected >> low;
-        let size = match scaled {
-            0..2 => 0,
-            _ => {
-                let log = scaled.ilog2();
-                (2 * log - 1 + (scaled >> (log - 1) & 1)) as usize
-            }
-        };
-        let size = size + if low > 0 { 2 } else { 0 };
-        Context { number: size * 3 + agreement, low }
+        Context::of(near, self.means.map(|means| means[place]))
     }
 }
 
@@ -169,6 +177,20 @@ pub fn magnitude<C: Coder>(coder: &mut C, context: Context, odd: bool, magnitude
     }
     let found = high.checked_shl(low).filter(|found| found >> low == high).unwrap_or(u32::MAX);
     Ok(found | coder.raw(magnitude & ((1 << low) - 1), low)?)
+}
+
+/// Codes the sign of a level with a magnitude, and returns the level.
+///
+/// # Errors
+/// Those of the coder, or a magnitude that is too large.
+#[inline(always)]
+pub(super) fn signed<C: Coder>(coder: &mut C, size: u32, negative: bool) -> Result<i32, CodecError> {
+    if size > MOST {
+        let rule = "its magnitude must be below 2^22";
+        return Err(CodecError::Field { field: "level", value: size.into(), rule, clause: "17.6" });
+    }
+    let negative = size > 0 && coder.raw(u32::from(negative), 1)? == 1;
+    Ok(if negative { -(size as i32) } else { size as i32 })
 }
 
 /// Codes a number of any size: its bits, after their number.
@@ -237,12 +259,7 @@ pub fn levels<C: Coder>(
         let least = u32::from(i + 1 == count);
         let wanted = level.unsigned_abs().wrapping_sub(least);
         let size = magnitude(coder, context, dependent && state >= 2, wanted)?.saturating_add(least);
-        if size > MOST {
-            let rule = "its magnitude must be below 2^22";
-            return Err(CodecError::Field { field: "level", value: size.into(), rule, clause: "17.6" });
-        }
-        let negative = size > 0 && coder.raw(u32::from(level < 0), 1)? == 1;
-        levels[place] = if negative { -(size as i32) } else { size as i32 };
+        levels[place] = signed(coder, size, level < 0)?;
         expectation.set(place, levels[place]);
         if dependent {
             state = usize::from(NEXT[state][(size & 1) as usize]);

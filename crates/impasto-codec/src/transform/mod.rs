@@ -6,8 +6,11 @@
 //! | [`arithmetic`] | adaptive binary arithmetic coding: [`Coder`](arithmetic::Coder) is what syntax is written against |
 //! | [`tree`] | the partition into blocks, and their choices |
 //! | [`samples`] | the samples of a tile, and predictions from them |
-//! | [`basis`] | transforms |
+//! | [`basis`], [`learned`] | transforms: those that every tile has, and those that are sent |
 //! | [`scan`], [`levels`] | quantized coefficients: their order, their contexts, their points |
+//! | [`runs`] | the same by run lengths, as in JPEG |
+//! | [`order`] | permutations of rows and columns |
+//! | [`setup`] | what a unit has before its superblocks: permutations, learned transforms |
 //! | [`prices`] | what levels cost, for an encoder |
 //! | [`tile`] | a whole unit |
 //!
@@ -15,14 +18,19 @@
 
 pub mod arithmetic;
 pub mod basis;
+pub mod learned;
 pub mod levels;
+pub mod order;
 pub mod prices;
+pub mod runs;
 pub mod samples;
 pub mod scan;
+pub mod setup;
 pub mod tile;
 pub mod tree;
 
 #[cfg(test)]
 mod tests;
 
+pub use setup::Setup;
 pub use tile::{Parameters, TileWriter, UNIT, decode};

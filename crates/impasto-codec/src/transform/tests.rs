@@ -3,8 +3,11 @@
 use impasto_core::{DType, Isa, Mode, Place};
 use proptest::prelude::*;
 
-use super::basis::Kind;
+use super::basis::{Kind, MOST_LOG};
+use super::learned::{Bases, Learned};
+use super::order::Order;
 use super::samples::{Area, Prediction, Samples};
+use super::setup::Setup;
 use super::tree::{Block, Node, Split, Workspace, is_outside, patches, reconstruct, superblocks};
 use super::{Parameters, TileWriter, decode};
 use crate::error::CodecError;
@@ -13,11 +16,29 @@ use crate::index::IndexArray;
 use crate::tile::{TileDecoder, Unit};
 
 /// Numbers that decide a tile: an endless repetition of some bytes.
-struct Choices<'a>(std::iter::Cycle<std::slice::Iter<'a, u8>>);
+struct Choices<'a> {
+    bytes: std::iter::Cycle<std::slice::Iter<'a, u8>>,
+    bases: Bases,
+}
 
 impl Choices<'_> {
     fn below(&mut self, n: usize) -> usize {
-        usize::from(*self.0.next().expect("bytes")) % n
+        usize::from(*self.bytes.next().expect("bytes")) % n
+    }
+
+    /// A setup for a tile of these sides; each part of it is there in half of all cases.
+    fn setup(&mut self, sides: [usize; 2]) -> Setup {
+        let orders = sides.map(|count| {
+            (self.below(2) == 0)
+                .then(|| super::order::tests::shuffled(count, |n| (self.below(256) << 8 | self.below(256)) % n))
+        });
+        let bases = Bases::new([0; 2].map(|_| {
+            let (there, log) = (self.below(2) == 0, 2 + self.below(4) as u32);
+            let vectors: Vec<f32> = (0..1 << (2 * log)).map(|_| self.below(256) as f32 / 128.0 - 1.0).collect();
+            there.then(|| Learned::new(log, &vectors).expect("a size"))
+        }));
+        self.bases = bases.clone();
+        Setup { orders, bases }
     }
 
     fn node(&mut self, area: Area, sides: [usize; 2]) -> Node {
@@ -32,7 +53,13 @@ impl Choices<'_> {
     }
 
     fn block(&mut self, area: Area) -> Block {
-        let kinds = [Kind::ALL[self.below(4)], Kind::ALL[self.below(4)]];
+        let mut kinds = [Kind::ALL[self.below(4)], Kind::ALL[self.below(4)]];
+        let logs = area.logs.map(|log| log.min(MOST_LOG));
+        for side in 0..2 {
+            if self.bases.fits(side, logs[side]) && self.below(2) == 0 {
+                kinds[side] = Kind::Learned;
+            }
+        }
         let prediction = match Prediction::ALL[self.below(7)] {
             Prediction::Linear(_) => Prediction::Linear([self.below(64) as i8 - 32, self.below(64) as i8 - 32]),
             other => other,
@@ -56,30 +83,34 @@ impl Choices<'_> {
 }
 
 /// Reconstructs what a node says, without coding it.
-fn apply(node: &Node, area: Area, dependent: bool, samples: &mut Samples) {
+fn apply(node: &Node, area: Area, bases: &Bases, dependent: bool, samples: &mut Samples) {
     match node {
         Node::Block(block) => {
             for (patch, levels) in patches(area).zip(&block.patches) {
                 let levels = (!levels.is_empty()).then_some((block.kinds, &levels[..]));
-                reconstruct(samples, patch, block.prediction, levels, dependent, &mut Workspace::default());
+                reconstruct(samples, bases, patch, block.prediction, levels, dependent, &mut Workspace::default());
             }
         }
         Node::Split(split, parts) => {
             let sides = samples.sides;
             let areas = split.parts(area).filter(|&part| !is_outside(part, sides));
-            areas.zip(parts).for_each(|(area, part)| apply(part, area, dependent, samples));
+            areas.zip(parts).for_each(|(area, part)| apply(part, area, bases, dependent, samples));
         }
     }
 }
 
 fn coded(choices: &[u8], height: usize, width: usize, parameters: Parameters) -> (Vec<u8>, Samples) {
-    let (mut writer, mut samples) = (TileWriter::new(parameters), Samples::new(height, width));
-    let (mut choices, sides) = (Choices(choices.iter().cycle()), samples.sides);
+    let mut choices = Choices { bytes: choices.iter().cycle(), bases: Bases::default() };
+    let setup = if choices.below(3) == 0 { Setup::default() } else { choices.setup([height, width]) };
+    let mut writer = TileWriter::with_setup(parameters, setup.clone(), [height, width]).expect("a setup");
+    let mut samples = Samples::new(height, width);
+    let sides = samples.sides;
     for area in superblocks(sides) {
         let node = choices.node(area, sides);
         writer.push(area, sides, &node).expect("codes");
-        apply(&node, area, parameters.dependent, &mut samples);
+        apply(&node, area, &setup.bases, parameters.dependent, &mut samples);
     }
+    setup.restore(&mut samples);
     (writer.finish(), samples)
 }
 
@@ -99,10 +130,10 @@ proptest! {
         choices in prop::collection::vec(any::<u8>(), 1..500),
         height in 1usize..140,
         width in 1usize..140,
-        dependent: bool,
+        levels in 0..3,
         step_index: i8,
     ) {
-        let parameters = Parameters { dependent, step_index };
+        let parameters = Parameters { dependent: levels == 1, runs: levels == 2, step_index };
         let (unit, samples) = coded(&choices, height, width, parameters);
         prop_assert_eq!(decode(&unit, height, width)?, (parameters, samples));
         prop_assert!(decode(&unit[..unit.len() - 1], height, width).is_err());
@@ -115,9 +146,9 @@ proptest! {
         choices in prop::collection::vec(any::<u8>(), 1..300),
         bytes in prop::collection::vec(any::<u8>(), 1..300),
         at: prop::sample::Index,
-        dependent: bool,
+        levels in 0..3,
     ) {
-        let (mut unit, _) = coded(&choices, 40, 72, Parameters { dependent, step_index: 3 });
+        let (mut unit, _) = coded(&choices, 40, 72, Parameters { dependent: levels == 1, runs: levels == 2, step_index: 3 });
         let at = at.index(unit.len());
         unit.truncate(at);
         unit.extend(&bytes);
@@ -133,7 +164,7 @@ proptest! {
 
 #[test]
 fn weights_are_samples_times_steps() {
-    let parameters = Parameters { dependent: false, step_index: 16 };
+    let parameters = Parameters { step_index: 16, ..Parameters::default() };
     let mut writer = TileWriter::new(parameters);
     let area = superblocks([4, 4]).next().expect("one");
     let levels = (0..16).map(|i| i - 8).collect();
@@ -155,8 +186,10 @@ fn weights_are_samples_times_steps() {
     assert_eq!(decode(header(1.0, rows.clone()), &unit), Ok(wanted));
     let error = decode(header(6e37, rows.clone()), &unit).expect_err("an infinite step");
     assert!(error.to_string().contains("17.2"), "{error}");
-    let error = decode(header(1.0, rows), &[&[2], &unit[1..]].concat()).expect_err("flags");
+    let error = decode(header(1.0, rows), &[&[0x80], &unit[1..]].concat()).expect_err("flags");
     assert!(error.to_string().contains("17.1"), "{error}");
+    let error = decode(header(1.0, None), &[&[3], &unit[1..]].concat()).expect_err("flags");
+    assert!(error.to_string().contains("17.8"), "{error}");
 }
 
 /// A tile needs a header of kind lattice, and a node the shape of its area.
@@ -171,7 +204,7 @@ fn wrong_calls_are_refused() {
     let decoder = TileDecoder::new(DType::F32, vec![header(1.0, None)], Isa::Scalar).expect("a tensor header");
     let error = decoder.decode(&above, &place, &mut [0; 64], 16).expect_err("a refinement of no integers");
     assert!(error.to_string().contains("12.1"), "{error}");
-    let mut writer = TileWriter::new(Parameters { dependent: true, step_index: 0 });
+    let mut writer = TileWriter::new(Parameters { dependent: true, ..Parameters::default() });
     let sides = [64, 64];
     let area = superblocks(sides).next().expect("one");
     let block =
@@ -181,4 +214,6 @@ fn wrong_calls_are_refused() {
     assert!(matches!(writer.push(area, [60, 64], &block(1024)), Err(CodecError::Call(_))));
     let one = Node::Block(Block { prediction: Prediction::Dc, kinds: [Kind::Dct; 2], patches: vec![] });
     assert!(matches!(writer.push(area, sides, &one), Err(CodecError::Call(_))));
+    let setup = Setup { orders: [None, Order::new(vec![0, 1, 2])], ..Setup::default() };
+    assert!(matches!(TileWriter::with_setup(Parameters::default(), setup, [4, 4]), Err(CodecError::Call(_))));
 }

@@ -2,24 +2,31 @@
 
 use impasto_core::lattice::scale;
 
-use super::arithmetic::{Decoder, Encoder, Probability};
+use super::arithmetic::{Coder, Decoder, Encoder, Probability};
+use super::learned::Bases;
 use super::levels::{self, Means};
+use super::order::Order;
+use super::runs;
 use super::samples::{Area, Samples};
 use super::scan::Form;
+use super::setup::{self, Setup};
 use super::tree::{self, Block, Node, SLOTS, Split, Workspace};
 use crate::error::CodecError;
 
-/// The flag of dependent quantization.
+/// The flags of dependent quantization, and of levels by runs.
 const DEPENDENT: u8 = 1;
+const RUNS: u8 = 1 << 1;
 
 /// A sample of 1, in steps.
 pub const UNIT: f32 = 1.0 / 256.0;
 
 /// The parameters of a tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// Whether the points of a level depend on the levels before it.
     pub dependent: bool,
+    /// Whether levels are coded by runs of zeros along the scan; not with `dependent`.
+    pub runs: bool,
     /// The step of the tile over that of its tensor header, in sixteenths of an octave.
     pub step_index: i8,
 }
@@ -29,19 +36,45 @@ impl Parameters {
     pub fn step(self, step: f32) -> f32 {
         step * scale(self.step_index.into())
     }
+
+    /// Codes the levels of a patch.
+    fn levels<C: Coder>(self, coder: &mut C, form: Form, means: &Means, of: &mut [i32]) -> Result<(), CodecError> {
+        if self.runs {
+            runs::levels(coder, form, means, of)
+        } else {
+            levels::levels(coder, form, means, self.dependent, of)
+        }
+    }
 }
 
 /// Writes the unit of a tile, superblock by superblock.
 pub struct TileWriter {
     parameters: Parameters,
+    setup: Setup,
     encoder: Encoder,
     means: Means,
 }
 
 impl TileWriter {
-    /// Begins a unit.
+    /// Begins a unit without anything before its superblocks.
     pub fn new(parameters: Parameters) -> Self {
-        TileWriter { parameters, encoder: Encoder::new(SLOTS), means: Means::new() }
+        let (setup, means) = Default::default();
+        TileWriter { parameters, setup, encoder: Encoder::new(SLOTS), means }
+    }
+
+    /// Begins a unit for a tile of height and width `sides`. Its samples are coded in the orders of the setup.
+    ///
+    /// # Errors
+    /// [`CodecError::Call`] if an order is not one of that many rows or columns.
+    pub fn with_setup(parameters: Parameters, setup: Setup, sides: [usize; 2]) -> Result<Self, CodecError> {
+        let fits =
+            |(order, count): (&Option<Order>, usize)| order.as_ref().is_none_or(|order| order.places().len() == count);
+        if !setup.orders.iter().zip(sides).all(fits) {
+            return Err(CodecError::Call("an order has one place for each row or column of the tile"));
+        }
+        let mut writer = TileWriter::new(parameters);
+        Setup::code(&mut writer.encoder, setup.flags(), sides, &setup)?;
+        Ok(TileWriter { setup, ..writer })
     }
 
     /// Returns the probabilities and the means as they are now.
@@ -93,10 +126,9 @@ impl TileWriter {
                 return Err(CodecError::Call("a coded patch needs one level per sample, not all of them 0"));
             }
             if !std::mem::replace(&mut sent, true) {
-                tree::kinds(&mut self.encoder, block.prediction, block.kinds)?;
+                tree::kinds(&mut self.encoder, &self.setup.bases, patch.logs, block.prediction, block.kinds)?;
             }
-            let mut same = levels.clone();
-            levels::levels(&mut self.encoder, form, &self.means, self.parameters.dependent, &mut same)?;
+            self.parameters.levels(&mut self.encoder, form, &self.means, &mut levels.clone())?;
             self.means.update(form, levels);
         }
         Ok(())
@@ -104,7 +136,8 @@ impl TileWriter {
 
     /// Returns the unit.
     pub fn finish(self) -> Vec<u8> {
-        let flags = if self.parameters.dependent { DEPENDENT } else { 0 };
+        let Parameters { dependent, runs, .. } = self.parameters;
+        let flags = (u8::from(dependent) * DEPENDENT) | (u8::from(runs) * RUNS) | self.setup.flags();
         let mut out = vec![flags, self.parameters.step_index as u8];
         out.extend(self.encoder.finish());
         out
@@ -119,25 +152,29 @@ impl TileWriter {
 /// If the unit violates SPEC 17.
 pub fn decode(unit: &[u8], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
     let ([flags, step], code) = unit.split_first_chunk().ok_or(CodecError::Truncated("parameters"))?;
-    if flags & !DEPENDENT != 0 {
-        let rule = "an undefined bit is set";
-        return Err(CodecError::Field { field: "flags", value: u64::from(*flags), rule, clause: "17.1" });
+    let refuse = |rule, clause| Err(CodecError::Field { field: "flags", value: u64::from(*flags), rule, clause });
+    if flags & !(DEPENDENT | RUNS | setup::FLAGS) != 0 {
+        return refuse("an undefined bit is set", "17.1");
     }
-    let parameters = Parameters { dependent: flags & DEPENDENT != 0, step_index: *step as i8 };
-    let mut reader = Reader {
-        dependent: parameters.dependent,
-        decoder: Decoder::new(SLOTS, code)?,
-        means: Means::new(),
-        samples: Samples::new(height, width),
-        work: Workspace::default(),
-    };
+    let [dependent, runs] = [DEPENDENT, RUNS].map(|flag| flags & flag != 0);
+    if dependent && runs {
+        return refuse("levels by runs do not have dependent quantization", "17.8");
+    }
+    let parameters = Parameters { dependent, runs, step_index: *step as i8 };
+    let mut decoder = Decoder::new(SLOTS, code)?;
+    let setup = Setup::code(&mut decoder, *flags, [height, width], &Setup::default())?;
+    let (samples, work) = (Samples::new(height, width), Workspace::default());
+    let mut reader = Reader { parameters, bases: &setup.bases, decoder, means: Means::new(), samples, work };
     tree::superblocks(reader.samples.sides).try_for_each(|area| reader.area(area))?;
-    reader.decoder.finish()?;
-    Ok((parameters, reader.samples))
+    let Reader { decoder, mut samples, .. } = reader;
+    decoder.finish()?;
+    setup.restore(&mut samples);
+    Ok((parameters, samples))
 }
 
 struct Reader<'a> {
-    dependent: bool,
+    parameters: Parameters,
+    bases: &'a Bases,
     decoder: Decoder<'a>,
     means: Means,
     samples: Samples,
@@ -159,22 +196,22 @@ impl Reader<'_> {
 
     fn block(&mut self, area: Area) -> Result<(), CodecError> {
         let prediction = tree::prediction(&mut self.decoder, area, tree::FIRST_PREDICTION)?;
+        let Reader { parameters, bases, decoder, means, samples, work } = self;
         let mut kinds = None;
         for patch in tree::patches(area) {
-            if !levels::coded(&mut self.decoder, patch.logs, false)? {
-                tree::reconstruct(&mut self.samples, patch, prediction, None, self.dependent, &mut self.work);
+            if !levels::coded(decoder, patch.logs, false)? {
+                tree::reconstruct(samples, bases, patch, prediction, None, parameters.dependent, work);
                 continue;
             }
             let kinds = match kinds {
                 Some(kinds) => kinds,
-                None => *kinds.insert(tree::kinds(&mut self.decoder, prediction, tree::FIRST_KINDS)?),
+                None => *kinds.insert(tree::kinds(decoder, bases, patch.logs, prediction, tree::FIRST_KINDS)?),
             };
             let form = Form::new(patch.logs, kinds);
             let mut found = vec![0; form.coefficients()];
-            levels::levels(&mut self.decoder, form, &self.means, self.dependent, &mut found)?;
-            self.means.update(form, &found);
-            let levels = Some((kinds, &found[..]));
-            tree::reconstruct(&mut self.samples, patch, prediction, levels, self.dependent, &mut self.work);
+            parameters.levels(decoder, form, means, &mut found)?;
+            means.update(form, &found);
+            tree::reconstruct(samples, bases, patch, prediction, Some((kinds, &found)), parameters.dependent, work);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::arithmetic::Coder;
 use super::basis::{Kind, LEAST_LOG};
+use super::learned::Bases;
 use super::levels;
 use super::samples::{Area, Prediction, Samples};
 use crate::error::CodecError;
@@ -16,8 +17,11 @@ const PREDICTION: usize = ACROSS + 25;
 const FACTORS: usize = PREDICTION + 3 * 8;
 const ROW_KIND: usize = FACTORS + 2 * 64;
 const COLUMN_KIND: usize = ROW_KIND + Prediction::ALL.len() * 4;
+const LEARNED: usize = COLUMN_KIND + 5 * 4;
+/// Where the probabilities of this module end.
+pub(super) const AFTER: usize = LEARNED + 2;
 /// Number of probabilities of a tile.
-pub const SLOTS: usize = COLUMN_KIND + 16;
+pub const SLOTS: usize = super::runs::AFTER;
 
 /// What a decoder passes to [`prediction`] and [`kinds`], which then ignore it.
 pub const FIRST_PREDICTION: Prediction = Prediction::Zero;
@@ -125,14 +129,25 @@ pub fn prediction<C: Coder>(coder: &mut C, area: Area, wanted: Prediction) -> Re
     Ok(Prediction::Linear([of_top, of_left].map(|factor| factor as i8 - 32)))
 }
 
-/// Codes the transforms of the columns and of the rows of a block.
+/// Codes the transforms of the columns and of the rows of a block whose patches have these sides.
 ///
 /// # Errors
 /// Those of the coder.
-pub fn kinds<C: Coder>(coder: &mut C, prediction: Prediction, kinds: [Kind; 2]) -> Result<[Kind; 2], CodecError> {
-    let of_columns = number(coder, ROW_KIND + prediction.number() * 4, 2, kinds[0] as usize)?;
-    let of_rows = number(coder, COLUMN_KIND + of_columns * 4, 2, kinds[1] as usize)?;
-    Ok([Kind::ALL[of_columns], Kind::ALL[of_rows]])
+pub fn kinds<C: Coder>(
+    coder: &mut C,
+    bases: &Bases,
+    logs: [u32; 2],
+    prediction: Prediction,
+    kinds: [Kind; 2],
+) -> Result<[Kind; 2], CodecError> {
+    let mut kind = |side: usize, first: usize| -> Result<Kind, CodecError> {
+        if bases.fits(side, logs[side]) && coder.bit(LEARNED + side, kinds[side] == Kind::Learned)? {
+            return Ok(Kind::Learned);
+        }
+        Ok(Kind::ALL[number(coder, first, 2, kinds[side] as usize)?])
+    };
+    let of_columns = kind(0, ROW_KIND + prediction.number() * 4)?;
+    Ok([of_columns, kind(1, COLUMN_KIND + of_columns as usize * 4)?])
 }
 
 /// Codes a number of `bits` bits, each under the probability of those above it.
@@ -185,6 +200,7 @@ pub struct Workspace {
 /// Reconstructs a patch from its levels; `None` if all are 0.
 pub fn reconstruct(
     samples: &mut Samples,
+    bases: &Bases,
     area: Area,
     prediction: Prediction,
     levels_of: Option<([Kind; 2], &[i32])>,
@@ -199,7 +215,7 @@ pub fn reconstruct(
         return samples.set(area, predicted, coefficients);
     };
     levels::coefficients(super::scan::Form::new(area.logs, kinds), dependent, found, coefficients);
-    samples.set(area, predicted, super::basis::inverse(kinds, area.logs, coefficients, inverse));
+    samples.set(area, predicted, super::basis::inverse(bases, kinds, area.logs, coefficients, inverse));
 }
 
 #[cfg(test)]

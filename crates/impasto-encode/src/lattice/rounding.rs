@@ -1,5 +1,6 @@
 //! Rounds targets to integers, by distance and cost.
 
+use impasto_codec::{Body, IndexArray, Shape, Steps, TensorHeader};
 use impasto_core::{
     DType, Isa, at_each_isa,
     lattice::{self, scale},
@@ -29,6 +30,19 @@ pub struct Factors {
 }
 
 impl Grid {
+    /// Returns a tensor header with these steps, without classes: for tiles in mode transform.
+    pub fn header(&self) -> TensorHeader {
+        let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
+        let (rows, columns) = (steps(&self.rows), steps(&self.columns));
+        TensorHeader {
+            shape: Shape::Parametric(0),
+            plane: 0,
+            row_classes: IndexArray::Constant(0),
+            column_classes: IndexArray::Constant(0),
+            body: Body::Lattice(Steps { step: self.step, offset: 0, rows, columns }),
+        }
+    }
+
     /// Returns the steps of a `rows` x `columns` matrix.
     pub fn factors(&self, rows: usize, columns: usize) -> Factors {
         let factors = |indices: &[i16], n: usize| match indices {

@@ -7,6 +7,7 @@ use super::*;
 use crate::feedback::Feedback;
 use crate::lattice::{Costs, Rows};
 use crate::metric::Metric;
+use crate::options::Preset;
 use crate::scales::fit;
 
 const ROWS: usize = 70;
@@ -64,6 +65,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             feedback: feedback.clone(),
             costs: &costs,
             tools: None,
+            preset: Preset::Best,
         };
         let top = || lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
@@ -117,7 +119,15 @@ fn feedback_makes_the_base_better() {
     let elements = elements(DType::F32);
     let matrix = MatrixView::plain(&elements, DType::F32, ROWS, COLUMNS);
     let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
-    let lossy = LossyTensor { matrix, scales: &fit(&matrix), metric: &metric, feedback, costs: &costs, tools: None };
+    let lossy = LossyTensor {
+        matrix,
+        scales: &fit(&matrix),
+        metric: &metric,
+        feedback,
+        costs: &costs,
+        tools: None,
+        preset: Preset::Best,
+    };
     let measured = |kept: f32| {
         let top = lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: false, feedback: kept };

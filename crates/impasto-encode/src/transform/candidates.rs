@@ -1,6 +1,7 @@
 //! Fast pre-selection: the predictions and transforms of a block whose coefficients look cheapest.
 
 use impasto_codec::transform::basis::Kind;
+use impasto_codec::transform::learned::Bases;
 use impasto_codec::transform::samples::Prediction;
 use impasto_core::{Isa, at_each_isa};
 
@@ -66,7 +67,7 @@ pub fn predictions(tools: Tools) -> impl Iterator<Item = Prediction> {
 /// Returns the transforms that are on.
 pub fn kinds(tools: Tools) -> impl Iterator<Item = Kind> + Clone {
     Kind::ALL.into_iter().filter(move |kind| match kind {
-        Kind::Identity => true,
+        Kind::Identity | Kind::Learned => true,
         Kind::Dct => tools.has(TransformTool::Dct),
         Kind::Dst => tools.has(TransformTool::Dst),
         Kind::Hadamard => tools.has(TransformTool::Hadamard),
@@ -79,7 +80,7 @@ impl Candidates {
     /// what a prediction leaves.
     pub fn best(
         &mut self,
-        tools: Tools,
+        (tools, bases): (Tools, &Bases),
         count: usize,
         block: (&[f32], &Near),
         fitted: Option<Prediction>,
@@ -87,6 +88,7 @@ impl Candidates {
     ) -> Vec<(f32, Candidate)> {
         let Candidates { residual: values, predicted, between, out } = self;
         let ((target, near), logs) = (block, block.1.logs);
+        let of_side = |side: usize| kinds(tools).chain(bases.fits(side, logs[side]).then_some(Kind::Learned));
         let plain = [kinds(tools).next().unwrap_or(Kind::Identity); 2];
         let side = |prediction| if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
         let mut all: Vec<(f32, Candidate)> = Vec::new();
@@ -94,12 +96,12 @@ impl Candidates {
         // subtracted from that of the target.
         let mut transformed = Vec::new();
         for kinds in [[Kind::Identity; 2], plain].into_iter().take(if plain[0] == Kind::Identity { 1 } else { 2 }) {
-            forward::columns(kinds[0], logs, target, between);
-            forward::rows(kinds[1], logs, between, &mut transformed);
+            forward::columns(bases, kinds[0], logs, target, between);
+            forward::rows(bases, kinds[1], logs, between, &mut transformed);
             for prediction in predictions(tools).chain(fitted) {
                 out.clear();
                 out.extend_from_slice(&transformed);
-                near.subtract(prediction, kinds, out);
+                near.subtract(bases, prediction, kinds, out);
                 all.push((side(prediction) + estimate(out), Candidate { prediction, kinds }));
             }
         }
@@ -108,17 +110,17 @@ impl Candidates {
         let prediction = all[0].1.prediction;
         residual(prediction, values, predicted);
         let mut of_columns: Vec<(f32, Kind)> = Vec::new();
-        for kind in kinds(tools) {
-            forward::columns(kind, logs, values, between);
+        for kind in of_side(0) {
+            forward::columns(bases, kind, logs, values, between);
             of_columns.push((estimate(between), kind));
         }
         of_columns.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, first) in of_columns.into_iter().take(KINDS) {
-            forward::columns(first, logs, values, between);
+            forward::columns(bases, first, logs, values, between);
             for second in
-                kinds(tools).filter(|&second| [first, second] != plain && [first, second] != [Kind::Identity; 2])
+                of_side(1).filter(|&second| [first, second] != plain && [first, second] != [Kind::Identity; 2])
             {
-                forward::rows(second, logs, between, out);
+                forward::rows(bases, second, logs, between, out);
                 all.push((side(prediction) + estimate(out), Candidate { prediction, kinds: [first, second] }));
             }
         }

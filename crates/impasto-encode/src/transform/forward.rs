@@ -1,6 +1,7 @@
 //! The forward transform of a block, in binary32: a decoder does not need it.
 
-use impasto_codec::transform::basis::{Kind, basis};
+use impasto_codec::transform::basis::Kind;
+use impasto_codec::transform::learned::Bases;
 use impasto_core::{Isa, at_each_isa};
 
 at_each_isa! {
@@ -28,13 +29,15 @@ at_each_isa! {
 }
 
 /// Replaces `out` by the coefficients of the columns of a block of `2^logs[0]` rows of `2^logs[1]` values.
-pub fn columns(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
-    transform(kind, values, out, |out| of_columns(Isa::best(), logs, &basis(kind, logs[0]).transposed, values, out));
+pub fn columns(bases: &Bases, kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
+    let matrix = &bases.of(0, kind, logs[0]).transposed;
+    transform(kind, values, out, |out| of_columns(Isa::best(), logs, matrix, values, out));
 }
 
 /// Likewise, of the rows.
-pub fn rows(kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
-    transform(kind, values, out, |out| of_rows(Isa::best(), logs, &basis(kind, logs[1]).transposed, values, out));
+pub fn rows(bases: &Bases, kind: Kind, logs: [u32; 2], values: &[f32], out: &mut Vec<f32>) {
+    let matrix = &bases.of(1, kind, logs[1]).transposed;
+    transform(kind, values, out, |out| of_rows(Isa::best(), logs, matrix, values, out));
 }
 
 /// Replaces `out` by the values, if that is the transform, or by what `add` adds to as many zeros.
@@ -59,12 +62,12 @@ mod tests {
             let (logs, kinds) = ([2 + n as u32 % 4, 5 - n as u32 % 3], [kind, Kind::ALL[(n + 1) % 4]]);
             let values: Vec<f32> =
                 (0..1 << (logs[0] + logs[1])).map(|i: i32| ((i * 37 + i * i) % 1000) as f32).collect();
-            let (mut between, mut out) = (Vec::new(), Vec::new());
-            columns(kinds[0], logs, &values, &mut between);
-            rows(kinds[1], logs, &between, &mut out);
+            let (bases, mut between, mut out) = (Bases::default(), Vec::new(), Vec::new());
+            columns(&bases, kinds[0], logs, &values, &mut between);
+            rows(&bases, kinds[1], logs, &between, &mut out);
             let coefficients: Vec<i64> = out.iter().map(|&c| c.round() as i64).collect();
             let mut work = Workspace::default();
-            let back = inverse(kinds, logs, &coefficients, &mut work);
+            let back = inverse(&bases, kinds, logs, &coefficients, &mut work);
             assert!(back.iter().zip(&values).all(|(b, v)| (*b as f32 - v).abs() < 4.0), "{kinds:?} {logs:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Mode transform in an encoding job: on which tensors it may gain, what it would gain at a step, and the unit of a tile.
 
 use impasto_codec::transform::basis::{Kind, LEAST_LOG};
+use impasto_codec::transform::learned::Bases;
 use impasto_core::{Place, lattice};
 
 use super::candidates::estimate;
@@ -76,11 +77,11 @@ fn bits(logs: [u32; 2], coefficients: &[f32]) -> f32 {
 /// Returns about the bits that the best of some transforms and predictions gain on a block.
 fn gain(logs: [u32; 2], values: &[f32]) -> f32 {
     let width = 1usize << logs[1];
-    let (mut between, mut out) = (Vec::new(), Vec::new());
+    let (bases, mut between, mut out) = (Bases::default(), Vec::new(), Vec::new());
     let kinds = [[Kind::Dct, Kind::Dct], [Kind::Dct, Kind::Identity], [Kind::Identity, Kind::Dct]];
     let transformed = kinds.map(|kinds| {
-        forward::columns(kinds[0], logs, values, &mut between);
-        forward::rows(kinds[1], logs, &between, &mut out);
+        forward::columns(&bases, kinds[0], logs, values, &mut between);
+        forward::rows(&bases, kinds[1], logs, &between, &mut out);
         bits(logs, &out)
     });
     // Differences from the row above, of all rows but the first; likewise of columns.
@@ -95,7 +96,7 @@ fn gain(logs: [u32; 2], values: &[f32]) -> f32 {
 }
 
 /// The weights of a place over their steps; `None` if mode transform cannot hold them.
-fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<Vec<f32>> {
+pub fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<Vec<f32>> {
     let (mut row, mut out) = (Vec::new(), Vec::with_capacity(place.elements()));
     for r in place.rows.clone() {
         matrix.weights(r, &mut row);

@@ -6,20 +6,29 @@
 //! | `search` | the partition of a superblock, and the choices of its blocks, by exact cost |
 //! | `candidates` | which choices are worth an exact cost |
 //! | `near` | transforms of predictions |
-//! | `quantize` | levels by error and cost |
+//! | `quantize`, `runs` | levels by error and cost |
 //! | `forward` | forward transforms |
+//! | `orders`, `klt` | orders of rows and columns, learned transforms |
+//! | `variants` | which of these a tile is coded with |
 //! | `tile` | a whole tile |
 //! | `job` | which tensors may gain, and their tiles |
+//! | `jpeg` | the preset that codes every tensor as JPEG does |
 
 mod candidates;
 mod forward;
 mod job;
+mod jpeg;
+mod klt;
 mod near;
+mod orders;
 mod quantize;
+mod runs;
 mod search;
 mod tile;
 mod tools;
+mod variants;
 
 pub(crate) use job::{code_tile, may_gain, measure};
+pub(crate) use jpeg::measure as measure_jpeg;
 pub use tile::{Coded, Effort, Request, code};
 pub use tools::{Tools, TransformTool};

@@ -3,6 +3,7 @@
 
 use impasto_codec::transform::UNIT;
 use impasto_codec::transform::basis::Kind;
+use impasto_codec::transform::learned::Bases;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
 
 use super::forward;
@@ -37,12 +38,12 @@ impl Near {
     }
 
     /// Subtracts the transform of a prediction from coefficients, row-major.
-    pub fn subtract(&self, prediction: Prediction, kinds: [Kind; 2], coefficients: &mut [f32]) {
+    pub fn subtract(&self, bases: &Bases, prediction: Prediction, kinds: [Kind; 2], coefficients: &mut [f32]) {
         let (mut column, mut row) = (Vec::new(), Vec::new());
         for [of_rows, of_columns] in self.products(prediction) {
             // A single column is transformed as a row, which is the faster one.
-            forward::rows(kinds[0], [0, self.logs[0]], &of_rows, &mut column);
-            forward::rows(kinds[1], [0, self.logs[1]], &of_columns, &mut row);
+            forward::rows(bases, kinds[0], [0, self.logs[0]], &of_rows, &mut column);
+            forward::rows(bases, kinds[1], [0, self.logs[1]], &of_columns, &mut row);
             for (to, &factor) in coefficients.chunks_exact_mut(row.len()).zip(&column).filter(|(_, f)| **f != 0.0) {
                 to.iter_mut().zip(&row).for_each(|(to, value)| *to -= factor * value);
             }
@@ -95,7 +96,7 @@ mod tests {
         for (i, value) in samples.values.iter_mut().enumerate() {
             *value = (i as i32 * 7919 % 5000) - 2500;
         }
-        let (mut predicted, mut near) = (Vec::new(), Near::default());
+        let (bases, mut predicted, mut near) = (Bases::default(), Vec::new(), Near::default());
         for (at, logs) in [([4, 8], [2, 3]), ([0, 8], [3, 2]), ([8, 0], [3, 4]), ([0, 0], [2, 2])] {
             let area = Area { at, logs };
             near.read(&samples, area, &mut predicted);
@@ -104,9 +105,9 @@ mod tests {
                 let wanted: Vec<f32> = predicted.iter().map(|&x| x as f32 * UNIT).collect();
                 for kinds in [[Kind::Identity; 2], [Kind::Dct; 2], [Kind::Dst, Kind::Hadamard]] {
                     let (mut between, mut coefficients) = (Vec::new(), Vec::new());
-                    forward::columns(kinds[0], logs, &wanted, &mut between);
-                    forward::rows(kinds[1], logs, &between, &mut coefficients);
-                    near.subtract(prediction, kinds, &mut coefficients);
+                    forward::columns(&bases, kinds[0], logs, &wanted, &mut between);
+                    forward::rows(&bases, kinds[1], logs, &between, &mut coefficients);
+                    near.subtract(&bases, prediction, kinds, &mut coefficients);
                     let square: f32 = coefficients.iter().map(|c| c * c).sum();
                     assert!(square < 1e-4 * wanted.len() as f32, "{prediction:?} {kinds:?} {area:?}: {square}");
                 }

@@ -1,9 +1,11 @@
 //! The partition of a superblock and the choices of its blocks, by `D + lambda R`.
 
 use impasto_codec::transform::arithmetic::{Price, Probability};
-use impasto_codec::transform::basis::MOST_LOG;
+use impasto_codec::transform::basis::{Kind, MOST_LOG};
+use impasto_codec::transform::learned::Bases;
 use impasto_codec::transform::levels::{self, Means};
 use impasto_codec::transform::prices::Prices;
+use impasto_codec::transform::runs;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
 use impasto_codec::transform::scan::Form;
 use impasto_codec::transform::tree::{self, Block, Node, Split};
@@ -16,6 +18,8 @@ use super::tools::{Tools, TransformTool};
 
 /// The smallest side that splits lead to, as a logarithm.
 const LEAST_LOG: u32 = 3;
+/// The side of blocks without a search, as a logarithm.
+const FIXED_LOG: u32 = 3;
 
 /// What a tile is to become.
 pub struct Goal<'a> {
@@ -23,6 +27,8 @@ pub struct Goal<'a> {
     pub target: &'a [f32],
     /// Parameters of the tile.
     pub parameters: Parameters,
+    /// Transforms of the tile.
+    pub bases: &'a Bases,
     /// How levels are chosen.
     pub quantizer: Quantizer,
     /// Tools that are on.
@@ -33,12 +39,16 @@ pub struct Goal<'a> {
     pub most_worse: f32,
     /// Estimated bits of two halves, relative to those of the block, up to which they are tried.
     pub most_halves: f32,
+    /// Whether blocks are 8 x 8 and have a DCT, without a search.
+    pub fixed: bool,
 }
 
 /// The model by which rates are computed; it stays as it is during a superblock.
 pub struct Rates<'a> {
     pub probabilities: &'a [Probability],
     pub prices: Prices,
+    /// Those of runs, if levels are coded by runs.
+    pub runs: Option<runs::Prices>,
     pub means: &'a Means,
 }
 
@@ -60,6 +70,7 @@ struct Workspace {
     between: Vec<f32>,
     coefficients: Vec<f32>,
     quantize: quantize::Workspace,
+    by_runs: super::runs::Workspace,
     reconstruct: tree::Workspace,
     candidates: Candidates,
 }
@@ -79,6 +90,9 @@ impl<'a> Search<'a> {
     fn split(&mut self, rates: &Rates, area: Area, may_split: bool) -> (Node, f32) {
         if let Some(split) = Split::forced(area, self.samples.sides) {
             return self.parts(rates, area, split, None).unwrap_or((Node::Split(split, vec![]), 0.0));
+        }
+        if self.goal.fixed {
+            return self.fixed(rates, area);
         }
         let lambda = self.goal.quantizer.lambda;
         let price = |split| lambda * bits(rates, |price| drop(tree::split(price, area, split)));
@@ -103,6 +117,27 @@ impl<'a> Search<'a> {
         }
         self.paste(area, &kept);
         best
+    }
+
+    /// Splits an area into blocks of 8 x 8 with a DCT, predicted by 0 or by the mean of their neighbours.
+    fn fixed(&mut self, rates: &Rates, area: Area) -> (Node, f32) {
+        if area.logs.iter().any(|&log| log > FIXED_LOG) {
+            let split = match area.logs.map(|log| log > FIXED_LOG) {
+                [true, false] => Split::Rows,
+                [false, true] => Split::Columns,
+                _ => Split::Quarters,
+            };
+            return self.parts(rates, area, split, None).unwrap_or((Node::Split(split, vec![]), 0.0));
+        }
+        let mut energy = |prediction| {
+            let Workspace { residual: values, predicted, .. } = &mut self.work;
+            residual(self.goal, &self.samples, area, prediction, predicted, values);
+            values.iter().map(|x| x * x).sum::<f32>()
+        };
+        let is_dc = self.goal.tools.has(TransformTool::Dc) && energy(Prediction::Dc) < energy(Prediction::Zero);
+        let prediction = if is_dc { Prediction::Dc } else { Prediction::Zero };
+        let (block, cost) = self.try_block(rates, area, Candidate { prediction, kinds: [Kind::Dct; 2] });
+        (Node::Block(block), cost)
     }
 
     /// Returns whether a split is worth a trial.
@@ -157,9 +192,13 @@ impl<'a> Search<'a> {
             target.extend_from_slice(wanted(goal, samples, patch, r));
         }
         let fitted = if goal.tools.has(TransformTool::Linear) { fit(goal, samples, patch) } else { None };
-        candidates.best(goal.tools, goal.tried.max(1), (target, near), fitted, |prediction, out, predicted| {
-            residual(goal, samples, patch, prediction, predicted, out)
-        })
+        candidates.best(
+            (goal.tools, goal.bases),
+            goal.tried.max(1),
+            (target, near),
+            fitted,
+            |prediction, out, predicted| residual(goal, samples, patch, prediction, predicted, out),
+        )
     }
 
     /// Finds the best choices of a block, and sets its samples. Returns also an estimate of its bits.
@@ -188,19 +227,26 @@ impl<'a> Search<'a> {
         let mut cost = lambda * bits(rates, |price| drop(tree::prediction(price, area, prediction)));
         let (mut all, mut sent) = (Vec::new(), false);
         for patch in tree::patches(area) {
-            let Workspace { residual: values, predicted, between, coefficients, quantize, .. } = &mut self.work;
+            let Workspace { residual: values, predicted, between, coefficients, quantize, by_runs, .. } =
+                &mut self.work;
             residual(self.goal, &self.samples, patch, prediction, predicted, values);
-            super::forward::columns(kinds[0], patch.logs, values, between);
-            super::forward::rows(kinds[1], patch.logs, between, coefficients);
+            super::forward::columns(self.goal.bases, kinds[0], patch.logs, values, between);
+            super::forward::rows(self.goal.bases, kinds[1], patch.logs, between, coefficients);
             let form = Form::new(patch.logs, kinds);
-            let mut found = Vec::new();
-            let own =
-                self.goal.quantizer.quantize(form, rates.means, &rates.prices, coefficients, &mut found, quantize);
+            let (mut found, quantizer) = (Vec::new(), self.goal.quantizer);
+            let own = match &rates.runs {
+                None => quantizer.quantize(form, rates.means, &rates.prices, coefficients, &mut found, quantize),
+                Some(runs) => {
+                    let prices = (&rates.prices, runs);
+                    quantizer.quantize_runs(form, rates.means, prices, coefficients, &mut found, by_runs)
+                }
+            };
             let energy: f32 = coefficients.iter().map(|c| c * c).sum();
             let coded = found.iter().any(|&level| level != 0);
             let flag = |coded| lambda * bits(rates, |price| drop(levels::coded(price, patch.logs, coded)));
-            let once =
-                if sent { 0.0 } else { lambda * bits(rates, |price| drop(tree::kinds(price, prediction, kinds))) };
+            let bases = self.goal.bases;
+            let choice = |price: &mut Price| drop(tree::kinds(price, bases, patch.logs, prediction, kinds));
+            let once = if sent { 0.0 } else { lambda * bits(rates, choice) };
             let (with, without) = (own + flag(true) + once, energy + flag(false));
             if coded && (with < without || !self.goal.quantizer.by_cost) {
                 (cost, sent) = (cost + with, true);
@@ -210,7 +256,8 @@ impl<'a> Search<'a> {
             }
             let levels = (!found.is_empty()).then_some((kinds, &found[..]));
             let dependent = self.goal.parameters.dependent;
-            tree::reconstruct(&mut self.samples, patch, prediction, levels, dependent, &mut self.work.reconstruct);
+            let work = &mut self.work.reconstruct;
+            tree::reconstruct(&mut self.samples, bases, patch, prediction, levels, dependent, work);
             all.push(found);
         }
         (Block { prediction, kinds, patches: all }, cost)
@@ -220,7 +267,7 @@ impl<'a> Search<'a> {
         for (patch, levels) in tree::patches(area).zip(&block.patches) {
             let levels = (!levels.is_empty()).then_some((block.kinds, &levels[..]));
             let (dependent, work) = (self.goal.parameters.dependent, &mut self.work.reconstruct);
-            tree::reconstruct(&mut self.samples, patch, block.prediction, levels, dependent, work);
+            tree::reconstruct(&mut self.samples, self.goal.bases, patch, block.prediction, levels, dependent, work);
         }
     }
 

@@ -3,11 +3,12 @@
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
 use impasto_codec::transform::samples::{self, Area, Samples};
-use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, tree};
+use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, runs, tree};
 
 use super::quantize::Quantizer;
 use super::search::{Goal, Rates, Search};
 use super::tools::{Tools, TransformTool};
+use super::variants::{self, Variant};
 use crate::lattice::LAMBDA;
 
 /// The step of a tile over that of its lattice, in sixteenths of an octave. Dependent quantization has less error at the
@@ -56,6 +57,8 @@ pub enum Effort {
     Normal,
     /// Up to four choices of each block, all halves, and rates that are learned from the whole tile first.
     Best,
+    /// One pass without a search, as in JPEG: blocks of 8 x 8 with a DCT, coded by run lengths.
+    Jpeg,
 }
 
 /// A coded tile.
@@ -66,89 +69,163 @@ pub struct Coded {
     pub values: Vec<f32>,
 }
 
-/// Codes a tile.
+/// Codes a tile: as it is, and in the ways that the tools allow besides, one of which is kept if it costs less.
 ///
 /// # Errors
 /// If a level is too large.
 pub fn code(request: &Request) -> Result<Coded, CodecError> {
-    let Request { values, width, step_index, lambda, tools, effort } = *request;
-    let parameters = Parameters { dependent: tools.has(TransformTool::Trellis), step_index };
-    let step = parameters.step(1.0);
-    let height = values.len() / width.max(1);
-    let quantizer = Quantizer {
-        dependent: parameters.dependent,
-        by_cost: tools.has(TransformTool::Rdoq),
-        lambda: lambda / (step * step),
-    };
-    let target = padded(values, width, step);
-    let fast = Goal {
-        target: &target,
-        parameters,
-        quantizer,
-        tools: tools.with(TransformTool::Halves, false),
-        tried: 1,
-        most_worse: 1.0,
-        most_halves: 0.0,
-    };
-    let learned = |superblocks| learn(&fast, superblocks, height, width);
-    let (samples, unit) = match effort {
-        Effort::Fast => pass(&fast, height, width, None)?,
-        Effort::Normal => {
-            let goal = Goal { tools, tried: 2, most_worse: 1.03, most_halves: 1.0, ..fast };
-            pass(&goal, height, width, Some(&learned(LEARNED)?))?
+    let Request { values, width, tools, .. } = *request;
+    let first = Variant { runs: request.effort == Effort::Jpeg, ..Variant::default() };
+    let superblocks = match request.effort {
+        Effort::Fast | Effort::Jpeg => {
+            // Run lengths seldom gain on dependent quantization, and would take as much time again.
+            let tools =
+                tools.with(TransformTool::Runs, tools.has(TransformTool::Runs) && !tools.has(TransformTool::Trellis));
+            let (_, coded, _) = variants::best(values, width, tools, first, |variant| {
+                let coded = Attempt::new(request, variant).pass(None)?;
+                let cost = request.cost(&coded);
+                Ok((coded, cost))
+            })?;
+            return Ok(coded);
         }
-        Effort::Best => {
-            let goal = Goal { tools, tried: 4, most_worse: 1.2, most_halves: f32::INFINITY, ..fast };
-            pass(&goal, height, width, Some(&learned(usize::MAX)?))?
-        }
+        Effort::Normal => LEARNED,
+        Effort::Best => usize::MAX,
     };
-    let rows = samples.rows().take(height);
-    let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step / 256.0))).collect();
-    Ok(Coded { unit, values })
+    let plain = first.clone();
+    let mut of_plain = None;
+    let (variant, learned, _) = variants::best(values, width, tools, first, |variant| {
+        let (learned, cost) = Attempt::new(request, variant).learn(superblocks)?;
+        of_plain.get_or_insert_with(|| learned.clone());
+        Ok((learned, cost))
+    })?;
+    let best = Attempt::new(request, &variant).pass(Some(&learned))?;
+    if variant == plain {
+        return Ok(best);
+    }
+    // What is better on a part may be worse in the end.
+    let other = Attempt::new(request, &plain).pass(of_plain.as_deref())?;
+    Ok(if request.cost(&other) <= request.cost(&best) { other } else { best })
 }
 
-/// Learns probabilities from about so many superblocks of a tile. Neighbours that are not coded are as wanted.
-fn learn(goal: &Goal, superblocks: usize, height: usize, width: usize) -> Result<Vec<Probability>, CodecError> {
-    let mut writer = TileWriter::new(goal.parameters);
-    let mut search = Search::new(goal, height, width);
-    let most = samples::MOST as f32;
-    for (sample, target) in search.samples.values.iter_mut().zip(goal.target) {
-        *sample = (target / UNIT).round().clamp(-most, most) as i32;
+impl Request<'_> {
+    /// Returns `D + lambda R` of a coded tile, in squared steps of the tensor header.
+    fn cost(&self, coded: &Coded) -> f64 {
+        let error = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+        let distortion = self.values.iter().zip(&coded.values).map(error).sum::<f64>();
+        distortion + f64::from(self.lambda) * coded.unit.len() as f64 * 8.0
     }
-    let sides = search.samples.sides;
-    let all = tree::superblocks(sides).count();
-    for area in tree::superblocks(sides).step_by((all / superblocks).max(1)) {
-        search_superblock(&mut writer, &mut search, area, None)?;
-    }
-    Ok(writer.model().0.to_vec())
 }
 
-/// Codes a tile. Rates are those of the tile so far, at first those of `learned` probabilities, if there are any.
-fn pass(
-    goal: &Goal,
-    height: usize,
-    width: usize,
-    learned: Option<&[Probability]>,
-) -> Result<(Samples, Vec<u8>), CodecError> {
-    let mut writer = TileWriter::new(goal.parameters);
-    let mut search = Search::new(goal, height, width);
-    for (i, area) in tree::superblocks(search.samples.sides).enumerate() {
-        search_superblock(&mut writer, &mut search, area, learned.filter(|_| i < OWN))?;
-    }
-    Ok((search.samples, writer.finish()))
+/// A variant of a tile that is to be coded.
+struct Attempt<'a> {
+    request: &'a Request<'a>,
+    variant: &'a Variant,
+    parameters: Parameters,
+    /// The samples in steps of the tile, in the order of the variant.
+    target: Vec<f32>,
+    sides: [usize; 2],
 }
 
-fn search_superblock(
-    writer: &mut TileWriter,
-    search: &mut Search,
-    area: Area,
-    learned: Option<&[Probability]>,
-) -> Result<(), CodecError> {
-    let (probabilities, means) = writer.model();
-    let probabilities = learned.unwrap_or(probabilities);
-    let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), means };
-    let (node, _) = search.area(&rates, area);
-    writer.push(area, search.samples.sides, &node)
+impl<'a> Attempt<'a> {
+    fn new(request: &'a Request<'a>, variant: &'a Variant) -> Self {
+        let Request { values, width, tools, .. } = *request;
+        let has_trellis = tools.has(TransformTool::Trellis);
+        // The step of a request is that which suits its tools.
+        let finer = if has_trellis && variant.runs { DEPENDENT_STEP } else { 0 };
+        let parameters = Parameters {
+            dependent: has_trellis && !variant.runs,
+            runs: variant.runs,
+            step_index: request.step_index.saturating_sub(finer),
+        };
+        let target = padded(&variant.ordered(values, width), width, parameters.step(1.0));
+        Attempt { request, variant, parameters, target, sides: [values.len() / width.max(1), width] }
+    }
+
+    /// Returns the goal of a search that is as thorough as `effort`.
+    fn goal(&self, effort: Effort) -> Goal<'_> {
+        let Request { tools, lambda, .. } = *self.request;
+        let step = self.parameters.step(1.0);
+        let (tried, most_worse, most_halves) = match effort {
+            Effort::Fast | Effort::Jpeg => (1, 1.0, 0.0),
+            Effort::Normal => (2, 1.03, 1.0),
+            Effort::Best => (4, 1.2, f32::INFINITY),
+        };
+        Goal {
+            target: &self.target,
+            parameters: self.parameters,
+            bases: &self.variant.setup.bases,
+            quantizer: Quantizer {
+                dependent: self.parameters.dependent,
+                by_cost: tools.has(TransformTool::Rdoq),
+                lambda: lambda / (step * step),
+            },
+            tools: tools.with(TransformTool::Halves, most_halves > 0.0 && tools.has(TransformTool::Halves)),
+            tried,
+            most_worse,
+            most_halves,
+            fixed: effort == Effort::Jpeg,
+        }
+    }
+
+    fn writer(&self) -> Result<TileWriter, CodecError> {
+        TileWriter::with_setup(self.parameters, self.variant.setup.clone(), self.sides)
+    }
+
+    /// Learns probabilities from about so many superblocks, searched fast. Neighbours that are not coded are as wanted.
+    /// Returns also about what the tile costs, in squared steps of the tensor header.
+    fn learn(&self, superblocks: usize) -> Result<(Vec<Probability>, f64), CodecError> {
+        let goal = self.goal(Effort::Fast);
+        let (mut writer, [height, width]) = (self.writer()?, self.sides);
+        let setup = self.writer()?.finish().len() as f64 * 8.0;
+        let mut search = Search::new(&goal, height, width);
+        let most = samples::MOST as f32;
+        for (sample, target) in search.samples.values.iter_mut().zip(&self.target) {
+            *sample = (target / UNIT).round().clamp(-most, most) as i32;
+        }
+        let sides = search.samples.sides;
+        let all = tree::superblocks(sides).count();
+        let (mut searched, mut cost) = (0, 0.0);
+        for area in tree::superblocks(sides).step_by((all / superblocks).max(1)) {
+            cost += f64::from(self.superblock(&mut writer, &mut search, area, None)?);
+            searched += 1;
+        }
+        let step = f64::from(self.parameters.step(1.0));
+        let of_all = cost * step * step * all as f64 / searched.max(1) as f64;
+        Ok((writer.model().0.to_vec(), of_all + f64::from(self.request.lambda) * setup))
+    }
+
+    /// Codes the tile. Rates are those of the tile so far, at first those of `learned` probabilities, if there are any.
+    fn pass(&self, learned: Option<&[Probability]>) -> Result<Coded, CodecError> {
+        let goal = self.goal(self.request.effort);
+        let (mut writer, [height, width]) = (self.writer()?, self.sides);
+        let mut search = Search::new(&goal, height, width);
+        for (i, area) in tree::superblocks(search.samples.sides).enumerate() {
+            self.superblock(&mut writer, &mut search, area, learned.filter(|_| i < OWN))?;
+        }
+        let mut samples = search.samples;
+        self.variant.setup.restore(&mut samples);
+        let step = self.parameters.step(1.0);
+        let rows = samples.rows().take(height);
+        let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step * UNIT))).collect();
+        Ok(Coded { unit: writer.finish(), values })
+    }
+
+    /// Codes a superblock. Returns its cost, in squared steps of the tile.
+    fn superblock(
+        &self,
+        writer: &mut TileWriter,
+        search: &mut Search,
+        area: Area,
+        learned: Option<&[Probability]>,
+    ) -> Result<f32, CodecError> {
+        let (probabilities, means) = writer.model();
+        let probabilities = learned.unwrap_or(probabilities);
+        let runs = self.parameters.runs.then(|| runs::Prices::new(probabilities));
+        let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), runs, means };
+        let (node, cost) = search.area(&rates, area);
+        writer.push(area, search.samples.sides, &node)?;
+        Ok(cost)
+    }
 }
 
 /// Returns values over a step, with the last ones of rows and columns repeated up to multiples of 4.

@@ -33,11 +33,19 @@ pub enum TransformTool {
     Rdoq,
     /// Dependent quantization: points that depend on the levels before, chosen by a trellis.
     Trellis,
+    /// Levels coded by run lengths along the scan.
+    Runs,
+    /// Rows of a tile in another order.
+    RowOrder,
+    /// Columns of a tile in another order.
+    ColumnOrder,
+    /// Transforms learned from a tile (Karhunen-Loève).
+    Klt,
 }
 
 impl TransformTool {
     /// All tools with their names.
-    pub const ALL: [(TransformTool, &'static str); 13] = [
+    pub const ALL: [(TransformTool, &'static str); 17] = [
         (TransformTool::Quarters, "quarters"),
         (TransformTool::Halves, "halves"),
         (TransformTool::Dc, "dc"),
@@ -51,6 +59,10 @@ impl TransformTool {
         (TransformTool::Hadamard, "hadamard"),
         (TransformTool::Rdoq, "rdoq"),
         (TransformTool::Trellis, "trellis"),
+        (TransformTool::Runs, "runs"),
+        (TransformTool::RowOrder, "row-order"),
+        (TransformTool::ColumnOrder, "column-order"),
+        (TransformTool::Klt, "klt"),
     ];
 }
 
@@ -58,13 +70,26 @@ impl TransformTool {
 ///
 /// Without any tool, mode transform is not tried at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tools(u16);
+pub struct Tools(u32);
 
 impl Tools {
     /// Every tool.
     pub const ALL: Tools = Tools((1 << TransformTool::ALL.len()) - 1);
     /// No tool.
     pub const NONE: Tools = Tools(0);
+
+    /// Those of the preset of JPEG.
+    pub const JPEG: Tools = {
+        use TransformTool::{ColumnOrder, Dc, Dct, Rdoq, RowOrder, Runs};
+        Tools(
+            1 << Dc as u32
+                | 1 << Dct as u32
+                | 1 << Rdoq as u32
+                | 1 << Runs as u32
+                | 1 << RowOrder as u32
+                | 1 << ColumnOrder as u32,
+        )
+    };
 
     /// Returns whether a tool is in the set.
     pub fn has(self, tool: TransformTool) -> bool {
@@ -141,6 +166,7 @@ mod tests {
             parsed("-dct,-halves").map(|t| (t.has(TransformTool::Dct), t.has(TransformTool::Top))),
             Ok((false, true))
         );
+        assert_eq!(parsed("-row-order").map(|t| t.has(TransformTool::RowOrder)), Ok(false));
         assert_eq!(parsed("none,+dct").map(|t| t.to_string()).as_deref(), Ok("none,+dct"));
         assert_eq!(parsed("all,-dct,+dct").map(|t| t.to_string()).as_deref(), Ok("all"));
         for text in ["", "dct", "+dtc", "-dct,all", "é", "+é", "none,"] {

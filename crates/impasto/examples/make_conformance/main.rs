@@ -24,7 +24,7 @@ use self::codings::*;
 use self::containers::*;
 use self::layers::*;
 use self::set::{Done, Set};
-use self::transforms::transforms;
+use self::transforms::{Flags, flagged, transforms};
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -77,6 +77,9 @@ pub fn make(folder: &Path) -> Done {
     for dtype in LATTICES {
         write(&format!("17-transform-{}", dtype.name().to_lowercase()), transforms(dtype)?)?;
     }
+    write("17.8-runs", flagged(Flags::Runs)?)?;
+    write("17.9-permutations", flagged(Flags::Orders)?)?;
+    write("17.10-learned-transforms", flagged(Flags::Bases)?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

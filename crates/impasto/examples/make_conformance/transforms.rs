@@ -1,12 +1,14 @@
-//! Files for SPEC 17: partitions, predictions, transforms and levels of all kinds.
+//! Files for SPEC 17: partitions, predictions, transforms, levels and orders of all kinds.
 
 use std::error::Error;
 
-use impasto_codec::transform::basis::Kind;
+use impasto_codec::transform::basis::{Kind, MOST_LOG};
+use impasto_codec::transform::learned::{Bases, Learned};
+use impasto_codec::transform::order::Order;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
 use impasto_codec::transform::tree::{Block, Node, Split, is_outside, patches, superblocks};
-use impasto_codec::transform::{Parameters, TileWriter};
-use impasto_codec::{Body, IndexArray, Shape, Steps};
+use impasto_codec::transform::{Parameters, Setup, TileWriter};
+use impasto_codec::{Body, CodecError, IndexArray, Shape, Steps};
 use impasto_core::{DType, Mode};
 
 use super::numbers::{Random, lattice_header};
@@ -26,8 +28,8 @@ pub fn transforms(dtype: DType) -> Result<Set, Box<dyn Error>> {
     });
     set.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
     for (i, (height, width)) in [(70, 96), (70, 74), (70, 96), (70, 74), (10, 96)].into_iter().enumerate() {
-        let parameters = Parameters { dependent: i % 2 == 0, step_index: [3, -128, 127, 0, -7][i] };
-        set.unit(i, Mode::TRANSFORM, tile(parameters, height, width, &mut random)?);
+        let parameters = Parameters { dependent: i % 2 == 0, step_index: [3, -128, 127, 0, -7][i], runs: false };
+        set.unit(i, Mode::TRANSFORM, tile(parameters, Setup::default(), [height, width], &mut random)?);
     }
     let place = impasto_core::Place { rows: 140..150, columns: 96..170 };
     let z = random.integers((10, 74), |_| 20);
@@ -36,30 +38,81 @@ pub fn transforms(dtype: DType) -> Result<Set, Box<dyn Error>> {
     Ok(set)
 }
 
-fn tile(parameters: Parameters, height: usize, width: usize, random: &mut Random) -> Result<Vec<u8>, Box<dyn Error>> {
-    let (mut writer, sides) = (TileWriter::new(parameters), Samples::new(height, width).sides);
+/// Flags of a unit that a file is about (SPEC 17.1).
+#[derive(Clone, Copy, PartialEq)]
+pub enum Flags {
+    /// Levels by runs.
+    Runs,
+    /// Rows and columns in another order.
+    Orders,
+    /// Learned transforms.
+    Bases,
+}
+
+/// Tiles with the given flags, alone and with all others.
+pub fn flagged(flags: Flags) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(29 + flags as u64));
+    set.tensor("transform", &Matrix { dtype: DType::F32, sides: (78, 137), tile: (70, 96) });
+    set.unit(0, Mode::TENSOR_HEADER, lattice_header(Shape::Parametric(1), 0, 0.5, vec![20; 78]).to_bytes());
+    for (i, sides) in [[70, 96], [70, 41], [8, 96], [8, 41]].into_iter().enumerate() {
+        let parameters = Parameters { runs: i % 2 == 0 && (flags == Flags::Runs || i > 1), ..Parameters::default() };
+        let is = |of: Flags, side: usize| if flags == of { i < 2 || i - 2 == side } else { i == 3 };
+        let orders = [0, 1].map(|side| is(Flags::Orders, side).then(|| order(sides[side], &mut random)).flatten());
+        let learned =
+            [0, 1].map(|side| is(Flags::Bases, side).then(|| learned(2 + (i + side) as u32 % 4, &mut random)));
+        let [columns, rows] = learned;
+        let bases = Bases::new([columns.transpose()?, rows.transpose()?]);
+        set.unit(i, Mode::TRANSFORM, tile(parameters, Setup { orders, bases }, sides, &mut random)?);
+    }
+    Ok(set)
+}
+
+fn order(count: usize, random: &mut Random) -> Option<Order> {
+    let mut places: Vec<u32> = (0..count as u32).collect();
+    (1..count).for_each(|i| places.swap(i, random.below(i as u64 + 1) as usize));
+    Order::new(places)
+}
+
+fn learned(log: u32, random: &mut Random) -> Result<Learned, CodecError> {
+    let entries: Vec<f32> = (0..1 << (2 * log)).map(|_| random.below(8192) as f32 / 4096.0 - 1.0).collect();
+    Learned::new(log, &entries)
+}
+
+fn tile(
+    parameters: Parameters,
+    setup: Setup,
+    sides: [usize; 2],
+    random: &mut Random,
+) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut writer = TileWriter::with_setup(parameters, setup.clone(), sides)?;
+    let sides = Samples::new(sides[0], sides[1]).sides;
     for area in superblocks(sides) {
-        writer.push(area, sides, &node(area, sides, random))?;
+        writer.push(area, sides, &node(area, sides, &setup.bases, random))?;
     }
     Ok(writer.finish())
 }
 
-fn node(area: Area, sides: [usize; 2], random: &mut Random) -> Node {
+fn node(area: Area, sides: [usize; 2], bases: &Bases, random: &mut Random) -> Node {
     let allowed = Split::allowed(area);
     // Large blocks are rarely left whole.
     let whole = random.below(64) >= 1 << area.logs[0].max(area.logs[1]) >> 1;
     let choice = if whole { Split::None } else { allowed[random.below(allowed.len() as u64) as usize] };
     let split = Split::forced(area, sides).unwrap_or(choice);
     if split == Split::None {
-        return Node::Block(block(area, random));
+        return Node::Block(block(area, bases, random));
     }
     let parts: Vec<Area> = split.parts(area).filter(|&part| !is_outside(part, sides)).collect();
-    Node::Split(split, parts.into_iter().map(|part| node(part, sides, random)).collect())
+    Node::Split(split, parts.into_iter().map(|part| node(part, sides, bases, random)).collect())
 }
 
-fn block(area: Area, random: &mut Random) -> Block {
+fn block(area: Area, bases: &Bases, random: &mut Random) -> Block {
     let mut kind = || Kind::ALL[random.below(4) as usize];
-    let kinds = [kind(), kind()];
+    let mut kinds = [kind(), kind()];
+    for side in 0..2 {
+        if bases.fits(side, area.logs[side].min(MOST_LOG)) && random.below(2) == 0 {
+            kinds[side] = Kind::Learned;
+        }
+    }
     let prediction = match Prediction::ALL[random.below(7) as usize] {
         Prediction::Linear(_) => Prediction::Linear([0; 2].map(|_| (random.below(64) - 32) as i8)),
         other => other,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::support::{open, tiny};
-use impasto::encode::{Extent, Layers, Options, Target, encode};
+use impasto::encode::{Extent, Layers, Options, Preset, Target, encode};
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
 use impasto_core::DType;
@@ -92,6 +92,29 @@ fn residences_agree_on_every_layer() {
             drop((ours, coded));
             Arc::try_unwrap(shared).ok().expect("the models are gone")
         });
+    }
+}
+
+/// A file of the preset of JPEG runs from its units: a tile is decoded and transformed in each product.
+#[test]
+fn a_jpeg_file_runs_coded_and_packed_as_its_floats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    let options = Options { preset: Preset::Jpeg, ..Options::new(Target::BitsPerWeight(5.0)) };
+    encode_with(&tiny(), &path, &options);
+    let file = Arc::new(open(&path));
+    let projection = file.tensor("model.layers.0.mlp.up_proj.weight").expect("a tensor");
+    assert!(projection.header().is_some());
+    let reference = load(&file, &float());
+    let wanted = logits(&reference);
+    for residence in [Residence::Coded, Residence::Packed] {
+        let model = load(&file, &RunOptions { residence, ..packed() });
+        let error = error(&logits(&model), &wanted);
+        assert!(error < ORDER, "{residence:?}: {error}");
+        // Weights are 16-bit floats, or the units of the file.
+        let share = model.memory_bytes() as f64 / reference.memory_bytes() as f64;
+        let (least, most) = if residence == Residence::Coded { (0.1, 0.4) } else { (0.45, 0.6) };
+        assert!(least < share && share < most, "{residence:?}: {share}");
     }
 }
 

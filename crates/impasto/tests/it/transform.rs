@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use impasto::encode::{Options, Report, Target, Tools, encode};
+use impasto::encode::{Extent, Layers, Options, Preset, Report, Target, Tools, encode};
 use impasto::{Checkpoint, File};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_core::{DType, Mode};
@@ -85,4 +85,39 @@ fn nothing_changes_where_nothing_is_smooth() {
         std::fs::read(path).expect("a file")
     });
     assert!(files[0] == files[1]);
+}
+
+/// The preset of JPEG codes every matrix in blocks, noise too, at the requested size.
+#[test]
+fn the_preset_of_jpeg_codes_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoint = checkpoint(folder.path());
+    let path = folder.path().join("jpeg");
+    let jpeg = |bits: f64, threads| {
+        let options = Options { preset: Preset::Jpeg, threads, ..Options::new(Target::BitsPerWeight(bits)) };
+        let report = encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect("encodes");
+        (report, std::fs::read(&path).expect("a file"))
+    };
+    for bits in [2.0, 5.0] {
+        let (report, bytes) = jpeg(bits, 1);
+        assert!(report.tensors.iter().all(|tensor| tensor.mode == Some(Mode::TRANSFORM)));
+        let target = bits * (2 * ROWS * COLUMNS) as f64 / 8.0;
+        assert!(bytes.len() as f64 <= target && bytes.len() as f64 >= 0.995 * target, "{} {target}", bytes.len());
+        assert!(bytes == jpeg(bits, 2).1, "the number of threads matters");
+    }
+    let file = File::open(&path).expect("opens");
+    for name in ["noise.weight", "positions.weight"] {
+        let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
+        let weights = floats(&file.tensor(name).expect("a tensor").bytes().expect("decodes"));
+        let original = floats(checkpoint.tensor(name).map(|info| checkpoint.bytes(info)).expect("a tensor"));
+        let error = original.iter().zip(&weights).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        let power = original.iter().map(|a| f64::from(*a).powi(2)).sum::<f64>();
+        assert!(error < 0.003 * power, "{name}: {}", error / power);
+    }
+    let layers = Layers { below: vec![Extent::BitsPerWeight(2.0)], ..Layers::default() };
+    for options in [Options::new(Target::Lossless), Options { layers, ..Options::new(Target::BitsPerWeight(5.0)) }] {
+        let options = Options { preset: Preset::Jpeg, ..options };
+        let error = encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect_err("refused");
+        assert!(error.to_string().contains("the preset jpeg is for lossy files without layers"), "{error}");
+    }
 }

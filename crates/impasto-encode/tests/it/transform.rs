@@ -1,0 +1,101 @@
+//! What variants of a tile earn in mode transform: orders, learned transforms, run lengths; and that they never cost.
+
+use impasto_codec::transform::decode;
+use impasto_encode::transform::{Coded, Effort, Request, Tools, code};
+
+const HEIGHT: usize = 120;
+const WIDTH: usize = 104;
+
+fn noise(i: usize) -> f32 {
+    let mut x = i as u64;
+    for _ in 0..4 {
+        x = (x ^ x >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+fn tile(value: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    (0..HEIGHT * WIDTH).map(|i| value(i / WIDTH, i % WIDTH) + 0.3 * noise(i)).collect()
+}
+
+fn wave(r: usize, c: usize) -> f32 {
+    12.0 * (r as f32 / 11.0 + (c as f32 / 17.0).sin()).sin() + c as f32 / 9.0
+}
+
+/// Rows, and columns, in an order that looks random.
+fn shuffled() -> Vec<f32> {
+    tile(|r, c| wave(r * 77 % HEIGHT, c * 57 % WIDTH))
+}
+
+/// Parts of 8 rows, each a mixture of two patterns.
+fn patterns() -> Vec<f32> {
+    tile(|r, c| {
+        9.0 * (noise(r % 8 + 900) * noise(c + r / 8 * 500) + noise(r % 8 + 950) * noise(c + r / 8 * 700 + 5000))
+    })
+}
+
+/// Almost nothing: a few lone values.
+fn sparse() -> Vec<f32> {
+    tile(|r, c| if noise(r * WIDTH + c + 77) > 0.97 { 8.0 } else { 0.0 })
+}
+
+/// Codes a tile, and checks that a decoder finds what is reported. Returns it with its cost.
+fn coded(values: &[f32], tools: &str, effort: Effort) -> (Coded, f64) {
+    let tools: Tools = tools.parse().expect("tools");
+    let request = Request { effort, ..Request::new(values, WIDTH, tools) };
+    let coded = code(&request).expect("codes");
+    let (parameters, samples) = decode(&coded.unit, HEIGHT, WIDTH).expect("decodes");
+    let step = parameters.step(1.0) / 256.0;
+    let decoded: Vec<f32> = samples.rows().flat_map(|row| row[..WIDTH].iter().map(|&x| x as f32 * step)).collect();
+    assert_eq!(decoded[..HEIGHT * WIDTH], coded.values);
+    let error: f64 = values.iter().zip(&coded.values).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let cost = error + f64::from(request.lambda) * coded.unit.len() as f64 * 8.0;
+    (coded, cost)
+}
+
+/// Flags of a unit: SPEC 17.1.
+fn flags(coded: &Coded) -> u8 {
+    coded.unit[0]
+}
+
+#[test]
+fn orders_earn_on_shuffled_tiles() {
+    let values = shuffled();
+    let ((with, _), (without, _)) =
+        (coded(&values, "all", Effort::Fast), coded(&values, "-row-order,-column-order", Effort::Fast));
+    assert!(flags(&with) & 0b1100 == 0b1100 && flags(&without) & 0b1100 == 0);
+    assert!(with.unit.len() * 3 < without.unit.len() * 2, "{} {}", with.unit.len(), without.unit.len());
+    let (rows, _) = coded(&values, "-column-order", Effort::Fast);
+    assert_eq!(flags(&rows) & 0b1100, 0b100);
+}
+
+#[test]
+fn learned_transforms_earn_on_patterns() {
+    let values = patterns();
+    let ((with, cost), (without, other)) = (
+        coded(&values, "-row-order,-column-order", Effort::Fast),
+        coded(&values, "-row-order,-column-order,-klt", Effort::Fast),
+    );
+    assert!(flags(&with) & 0b1_0000 != 0 && flags(&without) & 0b11_0000 == 0);
+    assert!(cost < 0.9 * other, "{cost} {other}");
+}
+
+#[test]
+fn nothing_costs_more_with_variants() {
+    const NONE: &str = "-runs,-row-order,-column-order,-klt";
+    for values in [tile(wave), shuffled(), patterns(), sparse(), tile(|_, _| 0.0)] {
+        let ((_, with), (_, without)) = (coded(&values, "all", Effort::Fast), coded(&values, NONE, Effort::Fast));
+        assert!(with <= without, "{with} {without}");
+    }
+    let values = patterns();
+    let ((_, with), (_, without)) = (coded(&values, "all", Effort::Normal), coded(&values, NONE, Effort::Normal));
+    assert!(with <= without, "{with} {without}");
+}
+
+#[test]
+fn jpeg_codes_by_runs() {
+    let (smooth, _) = coded(&tile(wave), "none,+dct,+dc,+rdoq,+runs", Effort::Jpeg);
+    let (noisy, _) = coded(&tile(|r, c| 8.0 * noise(r * WIDTH + c)), "none,+dct,+dc,+rdoq,+runs", Effort::Jpeg);
+    assert!(flags(&smooth) == 2 && flags(&noisy) == 2);
+    assert!(smooth.unit.len() * 2 < noisy.unit.len(), "{} {}", smooth.unit.len(), noisy.unit.len());
+}
