@@ -20,6 +20,9 @@ const DEPENDENT_STEP: i8 = 2;
 const LEARNED: usize = 16;
 const OWN: usize = 4;
 
+/// What a variant must cost on a part of a tile, relative to the plain one, to be certain to be better.
+const CLEAR: f64 = 0.98;
+
 /// A tile to be coded.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -93,17 +96,17 @@ pub fn code(request: &Request) -> Result<Coded, CodecError> {
     };
     let plain = first.clone();
     let mut of_plain = None;
-    let (variant, learned, _) = variants::best(values, width, tools, first, |variant| {
+    let (variant, learned, cost) = variants::best(values, width, tools, first, |variant| {
         let (learned, cost) = Attempt::new(request, variant).learn(superblocks)?;
-        of_plain.get_or_insert_with(|| learned.clone());
+        of_plain.get_or_insert_with(|| (learned.clone(), cost));
         Ok((learned, cost))
     })?;
     let best = Attempt::new(request, &variant).pass(Some(&learned))?;
-    if variant == plain {
+    let Some((learned, _)) = of_plain.filter(|(_, of_plain)| variant != plain && cost > CLEAR * of_plain) else {
         return Ok(best);
-    }
-    // What is better on a part may be worse in the end.
-    let other = Attempt::new(request, &plain).pass(of_plain.as_deref())?;
+    };
+    // What is a little better on a part may be worse in the end.
+    let other = Attempt::new(request, &plain).pass(Some(&learned))?;
     Ok(if request.cost(&other) <= request.cost(&best) { other } else { best })
 }
 

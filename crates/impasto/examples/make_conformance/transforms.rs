@@ -108,9 +108,9 @@ fn node(area: Area, sides: [usize; 2], bases: &Bases, random: &mut Random) -> No
 fn block(area: Area, bases: &Bases, random: &mut Random) -> Block {
     let mut kind = || Kind::ALL[random.below(4) as usize];
     let mut kinds = [kind(), kind()];
-    for side in 0..2 {
+    for (side, kind) in kinds.iter_mut().enumerate() {
         if bases.fits(side, area.logs[side].min(MOST_LOG)) && random.below(2) == 0 {
-            kinds[side] = Kind::Learned;
+            *kind = Kind::Learned;
         }
     }
     let prediction = match Prediction::ALL[random.below(7) as usize] {
