@@ -507,8 +507,15 @@ fn blocks_over_a_lattice(folder: &Path, dtype: DType) -> Done {
 
 /// Smooth tiles, coded with all tools and without dependent quantization.
 fn transforms(folder: &Path) -> Done {
-    for (n, (height, width, set)) in [(64u8, 64u8, "all"), (30, 100, "-trellis"), (9, 5, "all")].into_iter().enumerate()
-    {
+    let cases = [
+        (64u8, 64u8, "all"),
+        (30, 100, "-trellis"),
+        (9, 5, "all"),
+        (50, 33, "none,+cdf97"),
+        (31, 70, "none,+cdf53"),
+        (1, 90, "none,+cdf97"),
+    ];
+    for (n, (height, width, set)) in cases.into_iter().enumerate() {
         let waves = (0..u32::from(height) * u32::from(width)).map(|i| {
             let (r, c) = (i / u32::from(width), i % u32::from(width));
             (r as f32 / 7.0).sin() * 9.0 + (r * c % 5) as f32 + if c > 40 { 20.0 } else { 0.0 }

@@ -1,5 +1,6 @@
 //! Rounds targets to integers, by distance and cost.
 
+use impasto_codec::{IndexArray, Steps};
 use impasto_core::{
     DType, Isa, at_each_isa,
     lattice::{self, scale},
@@ -29,6 +30,12 @@ pub struct Factors {
 }
 
 impl Grid {
+    /// Returns its steps as in a tensor header.
+    pub fn steps(&self) -> Steps {
+        let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
+        Steps { step: self.step, offset: 0, rows: steps(&self.rows), columns: steps(&self.columns) }
+    }
+
     /// Returns the steps of a `rows` x `columns` matrix.
     pub fn factors(&self, rows: usize, columns: usize) -> Factors {
         let factors = |indices: &[i16], n: usize| match indices {

@@ -8,6 +8,7 @@
 //! | `near` | transforms of predictions |
 //! | `quantize` | levels by error and cost |
 //! | `forward` | forward transforms |
+//! | `planes` | wavelet coefficients in planes |
 //! | `tile` | a whole tile |
 //! | `job` | which tensors may gain, and their tiles |
 
@@ -15,11 +16,12 @@ mod candidates;
 mod forward;
 mod job;
 mod near;
+mod planes;
 mod quantize;
 mod search;
 mod tile;
 mod tools;
 
-pub(crate) use job::{code_tile, may_gain, measure};
+pub(crate) use job::{code_layers, code_tile, may_gain, measure};
 pub use tile::{Coded, Effort, Request, code};
 pub use tools::{Tools, TransformTool};

@@ -3,8 +3,10 @@
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
 use impasto_codec::transform::samples::{self, Area, Samples};
+use impasto_codec::transform::wavelet::Filter;
 use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, tree};
 
+use super::planes;
 use super::quantize::Quantizer;
 use super::search::{Goal, Rates, Search};
 use super::tools::{Tools, TransformTool};
@@ -66,11 +68,40 @@ pub struct Coded {
     pub values: Vec<f32>,
 }
 
-/// Codes a tile.
+/// Codes a tile: in blocks or in planes, whichever has the least `D + lambda R`. Blocks are not tried if only tools of
+/// planes are on.
 ///
 /// # Errors
 /// If a level is too large.
 pub fn code(request: &Request) -> Result<Coded, CodecError> {
+    let filters = [(TransformTool::Cdf53, Filter::Cdf53), (TransformTool::Cdf97, Filter::Cdf97)];
+    let filters = filters.into_iter().filter(|(tool, _)| request.tools.has(*tool)).map(|(_, filter)| filter);
+    let filters: Vec<Filter> = filters.collect();
+    if filters.is_empty() {
+        return blocks(request);
+    }
+    let in_planes = planes::code(request.values, request.width, &filters);
+    if request.tools.without(Tools::PLANES) == Tools::NONE {
+        return in_planes;
+    }
+    let in_blocks = blocks(request)?;
+    Ok(match in_planes {
+        Ok(in_planes) if in_planes.cost(request) < in_blocks.cost(request) => in_planes,
+        _ => in_blocks,
+    })
+}
+
+impl Coded {
+    /// Returns `D + lambda R` in squared steps of the tensor header.
+    fn cost(&self, request: &Request) -> f64 {
+        let error = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+        let distortion = request.values.iter().zip(&self.values).map(error).sum::<f64>();
+        distortion + f64::from(request.lambda) * 8.0 * self.unit.len() as f64
+    }
+}
+
+/// Codes a tile in blocks.
+fn blocks(request: &Request) -> Result<Coded, CodecError> {
     let Request { values, width, step_index, lambda, tools, effort } = *request;
     let parameters = Parameters { dependent: tools.has(TransformTool::Trellis), step_index };
     let step = parameters.step(1.0);
@@ -102,9 +133,13 @@ pub fn code(request: &Request) -> Result<Coded, CodecError> {
             pass(&goal, height, width, Some(&learned(usize::MAX)?))?
         }
     };
-    let rows = samples.rows().take(height);
-    let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step / 256.0))).collect();
-    Ok(Coded { unit, values })
+    Ok(Coded { unit, values: decoded_values(&samples, [height, width], step) })
+}
+
+/// Returns the values of a tile of these sides whose step is given in steps of the tensor header.
+pub fn decoded_values(samples: &Samples, sides: [usize; 2], step: f32) -> Vec<f32> {
+    let rows = samples.rows().take(sides[0]);
+    rows.flat_map(|row| row[..sides[1]].iter().map(|&x| x as f32 * (step / 256.0))).collect()
 }
 
 /// Learns probabilities from about so many superblocks of a tile. Neighbours that are not coded are as wanted.

@@ -33,11 +33,15 @@ pub enum TransformTool {
     Rdoq,
     /// Dependent quantization: points that depend on the levels before, chosen by a trellis.
     Trellis,
+    /// Wavelet transform of the whole tile with the filter 5/3, in planes with zerotrees, instead of blocks.
+    Cdf53,
+    /// Likewise, with the filter 9/7.
+    Cdf97,
 }
 
 impl TransformTool {
     /// All tools with their names.
-    pub const ALL: [(TransformTool, &'static str); 13] = [
+    pub const ALL: [(TransformTool, &'static str); 15] = [
         (TransformTool::Quarters, "quarters"),
         (TransformTool::Halves, "halves"),
         (TransformTool::Dc, "dc"),
@@ -51,6 +55,8 @@ impl TransformTool {
         (TransformTool::Hadamard, "hadamard"),
         (TransformTool::Rdoq, "rdoq"),
         (TransformTool::Trellis, "trellis"),
+        (TransformTool::Cdf53, "cdf53"),
+        (TransformTool::Cdf97, "cdf97"),
     ];
 }
 
@@ -58,13 +64,28 @@ impl TransformTool {
 ///
 /// Without any tool, mode transform is not tried at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tools(u16);
+pub struct Tools(u32);
 
 impl Tools {
     /// Every tool.
     pub const ALL: Tools = Tools((1 << TransformTool::ALL.len()) - 1);
     /// No tool.
     pub const NONE: Tools = Tools(0);
+
+    /// The tools that code a whole tile in planes, instead of blocks.
+    pub const PLANES: Tools = Tools(1 << TransformTool::Cdf53 as u8 | 1 << TransformTool::Cdf97 as u8);
+
+    /// Returns the tools that are in both sets.
+    #[must_use]
+    pub fn and(self, other: Tools) -> Tools {
+        Tools(self.0 & other.0)
+    }
+
+    /// Returns the tools that are in this set only.
+    #[must_use]
+    pub fn without(self, other: Tools) -> Tools {
+        Tools(self.0 & !other.0)
+    }
 
     /// Returns whether a tool is in the set.
     pub fn has(self, tool: TransformTool) -> bool {
