@@ -2,7 +2,7 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
-use impasto_codec::{CodecError, IndexArray, Shape, TensorHeader};
+use impasto_codec::{Body, CodecError, IndexArray, Shape, TensorHeader};
 use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -138,11 +138,11 @@ pub fn code_tensor(
 
 /// Returns a tensor header with the steps of another, for tiles that need nothing else.
 fn without_classes(header: &TensorHeader) -> TensorHeader {
-    TensorHeader {
-        shape: Shape::Parametric(0),
-        plane: 0,
-        row_classes: IndexArray::Constant(0),
-        column_classes: IndexArray::Constant(0),
-        body: header.body.clone(),
-    }
+    plain_header(Shape::Parametric(0), header.body.clone())
+}
+
+/// Returns a tensor header without classes.
+pub fn plain_header(shape: Shape, body: Body) -> TensorHeader {
+    let none = IndexArray::Constant(0);
+    TensorHeader { shape, plane: 0, row_classes: none.clone(), column_classes: none, body }
 }

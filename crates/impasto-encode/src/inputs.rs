@@ -111,8 +111,14 @@ impl<'a> Inputs<'a> {
         let costs = Costs::typical();
         let mut inputs =
             Inputs { checkpoint, statistics, is_exact, tensors, scales, metrics, feedbacks, costs, tools: vec![] };
-        if !options.layers.any() && options.tools != Tools::NONE {
-            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(options.tools)).collect();
+        // Layers are planes of a tile; an exact layer needs the lattice below it.
+        let tools = match &options.layers {
+            layers if layers.exact => Tools::NONE,
+            layers if layers.any() => options.tools.and(Tools::PLANES),
+            _ => options.tools,
+        };
+        if tools != Tools::NONE {
+            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(tools)).collect();
         }
         Ok(inputs)
     }
