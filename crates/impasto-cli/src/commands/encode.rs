@@ -37,10 +37,13 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    if (command.tools.is_some() || command.effort.is_some()) && (target == Target::Lossless || layers.exact) {
-        let rule = "--tools and --effort are for lossy files without an exact layer: use --bpw, --size or --layers";
-        return Err(UsageError(rule).into());
+    if command.tools.is_some() && (target == Target::Lossless || layers.exact) {
+        return Err(
+            UsageError("--tools is for lossy files without an exact layer: use --bpw, --size or --layers").into()
+        );
     }
+    if command.effort.is_some() && (target == Target::Lossless || layers.any()) {
+        return Err(UsageError("--effort is for lossy files without layers: use --bpw or --size").into());
     }
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = match command.effort.unwrap_or_default() {
