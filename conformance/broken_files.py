@@ -4,7 +4,7 @@ import math
 import struct
 
 import naive_transform
-from minimal_encoder import Chosen, Coder, File, coded_file, explicit, same, transform_unit, varint
+from minimal_encoder import Chosen, Coder, File, coded_file, explicit, planes_unit, same, transform_unit, varint
 from naive_container import EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
 from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
 
@@ -334,7 +334,59 @@ def broken_transforms():
     file = lattice()
     file.unit(0, 0, HEAD, file.units[0][6], layer=1)
     file.unit(0, 0, TRANSFORM, good, layer=1)
-    put(BROKEN, "12.1-transform-above-the-base", file)
+    put(BROKEN, "12.2-transform-above-a-lattice", file)
+
+
+def broken_planes():
+    def zeros(*_):
+        return 0
+
+    def file_of(*units, above=REFINEMENT):
+        base = Coder(LATTICE, "F32", 4, 5, step=1.0)
+        file = File()
+        file.tensor("w", "F32", [4, 5], 1, 4, 32)
+        file.unit(0, 0, HEAD, base.head)
+        for layer, unit in enumerate(units):
+            if layer:
+                head = Coder(above, "F32", 4, 5, shape=255, tables={}, factor=2, step=1.0).head
+                file.unit(0, 0, HEAD, head, layer=layer)
+            file.unit(0, 0, TRANSFORM, unit, layer=layer)
+        return file
+
+    def broken(name, *units, **options):
+        put(BROKEN, name, file_of(*units, **options))
+    good = planes_unit(4, 5, zeros, levels=0x22, planes=3)  # 9 bytes, then the planes
+    first, above = planes_unit(4, 5, zeros, levels=0x22, planes=3, count=1), good[:1] + b"\1\2\1\1" + good[-2:]
+    assert len(good) == 14 and good[8:11] == b"\1\1\1", good
+    file_of(good).build(), file_of(first, above).build()
+
+    def edit(at, *new):
+        return good[:at] + bytes(new) + good[at + len(new):]
+    broken("17.20-flags-with-planes", edit(0, 65))
+    broken("17.20-bytes-left-over", good + b"\0")
+    broken("17.20-more-planes-than-there-are", edit(6, 2))
+    broken("11.1-planes-without-a-count", good[:7])
+    broken("11.1-plane-past-the-end", edit(10, 2))
+    broken("11.1-plane-empty", edit(10, 0)[:-1])
+    broken("1.2-size-of-a-plane-not-shortest", good[:10] + b"\x81\0" + good[11:])
+    broken("17.21-form", edit(2, 4))
+    broken("17.21-halvings-of-rows", edit(3, 0x23))
+    broken("17.21-halvings-of-columns", edit(3, 0x42))
+    broken("17.21-planes", edit(6, 31))
+    broken("17.21-planes-with-a-step", edit(5, 16, 30))
+    broken("11.1-steps-of-bands-missing", edit(2, 2)[:9])
+    broken("17.24-bytes-left-over", good[:10] + b"\2" + good[11:] + b"\0")
+    broken("17.26-flags-above", first, b"\1" + above[1:])
+    broken("17.26-planes-below", first, above[:1] + b"\2" + above[2:])
+    broken("17.20-more-planes-than-there-are-above", first, above[:2] + b"\3\1\1\1" + bytes(3))
+    broken("17.26-above-blocks", transform_unit(4, 5, zeros), above)
+    broken("6-transform-under-a-head-of-exact", first, above, above=EXACT)
+    file = file_of(first, above)
+    file.units[2][2], file.units[3][2] = HEAD, REFINEMENT
+    put(BROKEN, "12.2-refinement-above-planes", file)
+    file = file_of(first, above)
+    del file.units[2]
+    put(BROKEN, "3.6.3-planes-above-without-head", file)
 
 
 def broken_codings():

@@ -5,9 +5,11 @@ import struct
 from fractions import Fraction
 
 import naive_coding as coding
+import naive_planes
 import naive_transform
 from blake3 import blake3
-from naive_container import BLOCKS, EXACT, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, REFINEMENT, STORED
+from naive_container import (BLOCKS, EXACT, FLOAT, FLOATS, HEAD, LATTICE, OPAQUE, PLAIN, REFINEMENT, STORED,
+                             Reader)
 from naive_decoder import TABLES
 
 SHAPES = coding.read_shapes(TABLES.read_text(encoding="utf-8"))
@@ -81,12 +83,31 @@ class Chosen(naive_transform.Decisions):
     def end(self):
         self.code = self.low.to_bytes(self.length, "big")
 
+    def short_end(self):
+        """A code without its last 3 bytes (17.24)."""
+        return (self.low + (1 << 24) - 1 >> 24).to_bytes(self.length - 3, "big")
+
 
 def transform_unit(height, width, choose, flags=0, step_index=0, even=0):
     """A unit in mode transform (17), from its decisions."""
     tile = naive_transform.Tile(height, width, flags, Chosen(choose, even), "the unit")
     tile.read()
     return struct.pack("<Bb", flags, step_index) + tile.decisions.code
+
+
+def planes_unit(height, width, choose, form=0, levels=0, point=128, steps=b"\0", planes=1, count=None):
+    """A unit of planes in layer 0 (17.20), from its decisions; `count` planes of all."""
+    head = struct.pack("<BbBBB", naive_planes.PLANES, 0, form, levels, point) + steps + bytes([planes])
+    parsed = naive_planes.Form(Reader(head, "", ""), height, width, "the unit")
+    codes, probabilities = [], {}
+    for p in reversed(range(planes)):
+        d = Chosen(choose, 0)
+        d.probabilities = probabilities
+        for band in parsed.bands:
+            band.plane(d, p)
+        codes.append(d.short_end())
+    codes = codes[:count]
+    return head + bytes([len(codes)]) + b"".join(varint(len(code)) for code in codes) + b"".join(codes)
 
 
 class Coder:

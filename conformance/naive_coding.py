@@ -5,7 +5,7 @@ import math
 import re
 import struct
 
-from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, TRANSFORM, ZSTD, Bits,
+from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits,
                              Broken, Reader, ceil_div, check_dtype, fields, need, unzigzag)
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
@@ -15,7 +15,7 @@ MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
 # --------------------------------------------------------------------------------------------------- 5 Coding modes
 
 def read_tile(obj, unit, data, head):
-    """A tile of layer 0: its rows, each the bytes of its elements; and its integers by row and column, or None in
+    """A tile of layer 0 in another mode than transform: its rows, each the bytes of its elements; and its integers by row and column, or None in
     another mode than lattice."""
     _, _, height, width = obj.tile_box(unit.tile)
     if unit.mode == FLOAT:
@@ -23,9 +23,6 @@ def read_tile(obj, unit, data, head):
     if unit.mode == LATTICE:
         z = lattice_integers(obj, unit, head, data)
         return lattice_rows(obj, unit, head, head, z, "10.3"), z
-    if unit.mode == TRANSFORM:
-        from naive_transform import transform_rows  # which imports this module
-        return transform_rows(obj, unit, data, head), None
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
         data = bytearray(len(planes))

@@ -352,7 +352,7 @@ def check_units(objects, units):
 
 def check_mode(obj, unit):
     if unit.mode != HEAD and unit.mode <= TRANSFORM:
-        need((unit.layer > 0) == (unit.mode in ABOVE), "12.1",
+        need(unit.mode == TRANSFORM or (unit.layer > 0) == (unit.mode in ABOVE), "12.1",
              f"{unit} of {obj.name!r} has mode {unit.mode} in layer {unit.layer}")
     if obj.cls == ASSET:
         need(not HEAD <= unit.mode <= TRANSFORM, "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
@@ -387,7 +387,8 @@ def check_layers(obj):
         for unit in tiles:
             for k in range(layer):
                 below = obj.units.get((k, False, unit.tile))
-                need(below and below.number < unit.number and below.mode == (REFINEMENT if k else LATTICE), "12.2",
+                wanted = TRANSFORM if unit.mode == TRANSFORM else REFINEMENT if k else LATTICE
+                need(below and below.number < unit.number and below.mode == wanted, "12.2",
                      f"{unit} of {obj.name!r}, in layer {layer}, has no tile to make finer in layer {k}")
         need(len({unit.mode for unit in tiles}) <= 1, "12.2", f"layer {layer} of {obj.name!r} has tiles of two modes")
         check_head(obj, layer, tiles)

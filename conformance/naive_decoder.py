@@ -2,7 +2,8 @@
 """A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
 
 `naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
-to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, `naive_transform` clause 17, all in its order; numbers in comments are clauses.
+to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, `naive_transform` and `naive_planes` clause 17, all in its
+order; numbers in comments are clauses.
 README.md describes the output.
 """
 
@@ -56,7 +57,7 @@ def read_object_bytes(obj, data, shapes):
         layers = read_layers(obj, units, [read(unit) for unit in units], heads)
         if state is None:
             row0, col0, _, _ = obj.tile_box(unit.tile)
-            level = levels[unit.tile // obj.tiles_across] if len(layers) > 1 else 0
+            level = min(levels[unit.tile // obj.tiles_across], len(layers) - 1)
             for r, row in enumerate(layers[level], row0):
                 start = r * row_bytes + col0 // weights * element
                 out[start:start + len(row)] = row

@@ -4,7 +4,8 @@ import struct
 
 from naive_blocks import block_rows
 from naive_coding import clamp, join_plane, lattice_rows, pack_bits, read_coded, read_tile, signed
-from naive_container import EXACT, FLOATS, LATTICE, REFINEMENT
+from naive_container import EXACT, FLOATS, LATTICE, REFINEMENT, TRANSFORM, need
+from naive_transform import transform_rows
 
 
 # ---------------------------------------------------------------------------------------------------------- 12 Layers
@@ -12,7 +13,7 @@ from naive_container import EXACT, FLOATS, LATTICE, REFINEMENT
 def tile_layers(obj, tile):
     """The units of a tile from layer 0 up, as far as they are there, with their heads."""
     units = [obj.units[0, False, tile]]
-    while units[0].mode == LATTICE:
+    while units[0].mode in (LATTICE, TRANSFORM):
         unit, head = (obj.units.get((len(units), is_head, 0 if is_head else tile)) for is_head in (False, True))
         if not (unit and unit.present and head and head.present):
             break
@@ -23,12 +24,28 @@ def tile_layers(obj, tile):
 def band_level(obj, band):
     """The level of a row of tiles: 12.3."""
     tiles = range(band * obj.tiles_across, (band + 1) * obj.tiles_across)
-    return min((len(tile_layers(obj, t)) - 1 for t in tiles if obj.units[0, False, t].mode == LATTICE), default=0)
+    refined = [t for t in tiles if obj.units[0, False, t].mode == LATTICE or
+               obj.units[0, False, t].mode == TRANSFORM and (1, False, t) in obj.units]
+    level = 0
+    while refined and all(reaches(obj, t, level + 1) for t in refined):
+        level += 1
+    return level
+
+
+def reaches(obj, tile, layer):
+    """Whether a tile that is refined, and its head, are there in a layer; one in mode transform may end below it."""
+    unit, head = obj.units.get((layer, False, tile)), obj.units.get((layer, True, 0))
+    may_end = obj.units[0, False, tile].mode == TRANSFORM
+    return bool(head and head.present and (unit.present if unit else may_end))
 
 
 def read_layers(obj, units, contents, heads):
     """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements; of its
     blocks in a layer of blocks."""
+    if units[0].mode == TRANSFORM:
+        for unit in units[1:]:
+            need(heads[unit.layer].kind == REFINEMENT, "6", f"{unit} has mode transform, but no head of kind 5")
+        return [transform_rows(obj, units[:n], contents[:n], heads.get(0)) for n in range(1, len(units) + 1)]
     rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):

@@ -1,29 +1,39 @@
-"""Clause 17 of docs/SPEC.md: tiles in mode transform."""
+"""Clause 17 of docs/SPEC.md: tiles in mode transform; those of planes are in `naive_planes`."""
 
 import functools
 import math
 
 from naive_coding import clamp, f32, f32_list, scale, weight_rows
 from naive_container import LATTICE, Reader, need
+from naive_planes import PLANES, read_planes
 
 DCT, DST, IDENTITY, HADAMARD, LEARNED = range(5)  # 17.5, 17.10
 GATHERS = DCT, DST, LEARNED  # 17.6
 DEPENDENT, RUNS, ROWS, COLUMNS, LEARNED_COLUMNS, LEARNED_ROWS = (1 << bit for bit in range(6))  # 17.1
 
 
-def transform_rows(obj, unit, data, head):
-    """The rows of weights of a tile, as bytes: 17.1, 17.2."""
-    need(head is not None and head.kind == LATTICE, "6", f"{unit} has mode transform, but no head of kind 4")
-    _, _, height, width = obj.tile_box(unit.tile)
-    reader = Reader(data, "11.1", f"{unit}")
-    flags, index = reader.u8(), reader.number("b")
-    need(flags < 64, "17.1", f"{unit} has flags {flags}")
-    need(not (flags & DEPENDENT and flags & RUNS), "17.8", f"{unit} has flags {flags}")
-    tile = Tile(height, width, flags, Decisions(reader, unit), unit)
-    tile.read()
+def transform_rows(obj, units, contents, head):
+    """The rows of weights of a tile, as bytes, from its units in layers 0 and up: 17.1, 17.2."""
+    need(head is not None and head.kind == LATTICE, "6", f"{units[0]} has mode transform, but no head of kind 4")
+    _, _, height, width = obj.tile_box(units[0].tile)
+    index, samples = read_samples(units, contents, height, width)
     s = f32(head.step * scale(index))
-    samples = [f32_list(row) for row in tile.weights()]
-    return weight_rows(obj, unit, head, s, f32(s / 256), samples, "17.2")
+    samples = [f32_list(row[:width]) for row in samples[:height]]
+    return weight_rows(obj, units[0], head, s, f32(s / 256), samples, "17.2")
+
+
+def read_samples(units, contents, height, width):
+    """The step index and the samples of a tile."""
+    reader = Reader(contents[0], "11.1", f"{units[0]}")
+    flags, index = reader.u8(), reader.number("b")
+    if flags & PLANES:
+        return read_planes(units, contents, height, width, Decisions)
+    need(len(units) == 1, "17.26", f"{units[0]} has no planes, but there are layers above")
+    need(flags < 64, "17.1", f"{units[0]} has flags {flags}")
+    need(not (flags & DEPENDENT and flags & RUNS), "17.8", f"{units[0]} has flags {flags}")
+    tile = Tile(height, width, flags, Decisions(reader, units[0]), units[0])
+    tile.read()
+    return index, tile.weights()
 
 
 # ------------------------------------------------------------------------------------------------ 17.3 Arithmetic code

@@ -513,6 +513,9 @@ fn transforms(folder: &Path) -> Done {
         (9, 5, "all", 1),
         (60, 40, "none,+dct,+runs", 1),
         (96, 90, "all", 37),
+        (50, 33, "none,+cdf97", 1),
+        (31, 70, "none,+cdf53", 1),
+        (1, 90, "none,+cdf97", 1),
     ];
     for (n, (height, width, set, shuffle)) in tiles.into_iter().enumerate() {
         let waves = (0..u32::from(height) * u32::from(width)).map(|i| {

@@ -156,7 +156,8 @@ pub struct Encode {
     #[arg(long, value_enum, value_name = "PRESET")]
     pub floors: Option<FloorsArg>,
     /// Tools of mode transform, which codes smooth tensors like pictures: `all`, `none`, or changes to `all` such as
-    /// `-dct,-halves`, or to `none` such as `none,+quarters,+dct` [default: all].
+    /// `-dct,-halves`, or to `none` such as `none,+quarters,+dct` [default: all]. In a layered file, only `cdf53` and
+    /// `cdf97` are used.
     #[arg(long, value_name = "SET", allow_hyphen_values = true)]
     pub tools: Option<impasto::encode::Tools>,
     /// How much time the search among these tools may take [default: normal].

@@ -89,7 +89,7 @@ pub enum CodecError {
     },
     /// A tile is in a layer where its mode is not allowed.
     #[error(
-        "a tile in mode {mode} is not allowed in layer {layer}: only refinements follow lattice in layer 0, and exact only comes last (SPEC 12.1, 12.2)"
+        "a tile in mode {mode} is not allowed in layer {layer}: only refinements follow lattice in layer 0, only transform follows transform, and exact only comes last (SPEC 12.1, 12.2)"
     )]
     TileLayer {
         /// The layer.

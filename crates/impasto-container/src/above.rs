@@ -11,7 +11,7 @@ use crate::unit::UnitEntry;
 /// The tiles of one object in one layer above 0, except those in modes unknown to this version.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerUnits<'a> {
-    /// The mode of all these tiles: refinement or exact.
+    /// The mode of all these tiles: refinement, exact, blocks or transform.
     pub mode: Mode,
     /// The unit of the tensor header.
     pub header: u32,
@@ -102,6 +102,7 @@ impl Above {
                 1 => (base(object, tile), Mode::LATTICE),
                 _ => (below.and_then(|units| units.tile(tile)), Mode::REFINEMENT),
             };
+            let wanted = if own == Mode::TRANSFORM { own } else { wanted };
             if coarser.is_none_or(|coarser| coarser > unit || entry(coarser).mode != wanted) {
                 return Err(FormatError::NothingBelow { unit: unit as usize, tile, name: name(), layer });
             }

@@ -203,7 +203,7 @@ fn check_unit<'a>(
         if tile >= tiles {
             return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
         }
-        if entry.mode.is_known() && !entry.is_header() && entry.mode.is_above() != (layer > 0) {
+        if entry.mode.is_known() && !entry.is_header() && !entry.mode.occurs_in(layer) {
             return Err(FormatError::LayerMode { unit, name: name(), mode: entry.mode.0, layer });
         }
     }

@@ -21,7 +21,7 @@ impl<S: Source> Reader<S> {
     }
 
     /// Returns the level of a tile row of object number `object` (SPEC 12.3); `tile_row` is counted from the top.
-    /// Returns 0 if none of its tiles is in mode lattice, since the row is then the same at every level.
+    /// Returns 0 if none of its tiles is refined, since the row is then the same at every level.
     pub fn level(&self, object: u32, tile_row: u64) -> u8 {
         let (Some(units), Some(matrix)) = (self.units_of(object), self.matrix(object)) else { return 0 };
         let layers = self.layers_of(object);
@@ -32,15 +32,23 @@ impl<S: Source> Reader<S> {
         let across = matrix.tiles_across() as usize;
         let first = usize::try_from(tile_row).map_or(usize::MAX, |row| row.saturating_mul(across));
         let row = units.tiles.get(first..).unwrap_or_default().iter().take(across);
-        let on_lattice = |unit: &u32| self.units().get(*unit as usize).is_some_and(|unit| unit.mode == Mode::LATTICE);
-        let lattice = row.enumerate().filter(|(_, unit)| on_lattice(unit)).map(|(i, _)| (first + i) as u32);
-        let lattice: Vec<u32> = lattice.collect();
-        if lattice.is_empty() {
+        let above = self.layer_of(object, 1);
+        // Not all tiles in mode transform are refined; one that is may have fewer layers than the tensor.
+        let refined: Vec<(u32, bool)> = row
+            .enumerate()
+            .filter_map(|(i, unit)| Some(((first + i) as u32, self.units().get(*unit as usize)?.mode)))
+            .filter(|&(tile, mode)| match mode {
+                Mode::TRANSFORM => above.as_ref().is_some_and(|layer| layer.tile(tile).is_some()),
+                _ => mode == Mode::LATTICE,
+            })
+            .map(|(tile, mode)| (tile, mode == Mode::LATTICE))
+            .collect();
+        if refined.is_empty() {
             return 0;
         }
         let there = |layer: LayerUnits<'_>| {
-            self.is_present(layer.header)
-                && lattice.iter().all(|&tile| layer.tile(tile).is_some_and(|unit| self.is_present(unit)))
+            let present = |&(tile, must): &(u32, bool)| layer.tile(tile).map_or(!must, |unit| self.is_present(unit));
+            self.is_present(layer.header) && refined.iter().all(present)
         };
         (1..=layers).take_while(|&layer| self.layer_of(object, layer).is_some_and(there)).last().unwrap_or(0)
     }

@@ -56,9 +56,19 @@ impl Mode {
         matches!(self, Mode::FLOAT | Mode::LATTICE | Mode::TRANSFORM) || self.is_above()
     }
 
-    /// Returns whether a tile in this mode refines another, and so occurs only in layers above 0 (SPEC 12.1).
+    /// Returns whether a tile in this mode always refines another, and so occurs only in layers above 0 (SPEC 12.1).
     pub fn is_above(self) -> bool {
         matches!(self, Mode::REFINEMENT) || self.is_exact_layer()
+    }
+
+    /// Returns whether a tile in this mode may be in a layer (SPEC 12.1).
+    pub fn occurs_in(self, layer: u8) -> bool {
+        self == Mode::TRANSFORM || self.is_above() == (layer > 0)
+    }
+
+    /// Returns whether a tile in this mode may have layers above it that make it finer.
+    pub fn may_be_refined(self) -> bool {
+        matches!(self, Mode::LATTICE | Mode::REFINEMENT | Mode::TRANSFORM)
     }
 
     /// Returns whether a tile in this mode gives the bits of the checkpoint, on top of other layers.

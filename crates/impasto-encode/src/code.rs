@@ -2,7 +2,7 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
-use impasto_codec::{CodecError, TensorHeader};
+use impasto_codec::{Body, CodecError, IndexArray, Shape, TensorHeader};
 use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -143,4 +143,10 @@ pub fn code_tensor(
     }
     let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
     Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
+}
+
+/// Returns a tensor header without classes.
+pub fn plain_header(shape: Shape, body: Body) -> TensorHeader {
+    let none = IndexArray::Constant(0);
+    TensorHeader { shape, plane: 0, row_classes: none.clone(), column_classes: none, body }
 }

@@ -130,8 +130,15 @@ impl<'a> Inputs<'a> {
             tools: vec![],
             preset,
         };
-        if !options.layers.any() && options.tools != Tools::NONE && preset == Preset::Best {
-            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(options.tools)).collect();
+        // Layers are planes of a tile; an exact layer needs the lattice below it.
+        let tools = match &options.layers {
+            layers if layers.exact => Tools::NONE,
+            _ if preset != Preset::Best => Tools::NONE,
+            layers if layers.any() => options.tools.and(Tools::PLANES),
+            _ => options.tools,
+        };
+        if tools != Tools::NONE {
+            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(tools)).collect();
         }
         Ok(inputs)
     }

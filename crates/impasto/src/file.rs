@@ -91,16 +91,17 @@ impl<S: Source> File<S> {
     }
 
     /// Returns whether a tensor has the bits of the checkpoint, given the units that are present: whether every tile
-    /// row reaches an exact layer or has no tile in mode lattice.
+    /// row reaches an exact layer or has no tile in mode lattice or transform.
     pub fn is_exact(&self, name: &str) -> bool {
         let reader = &self.reader;
         let Some(object) = reader.find_tensor(name) else { return false };
         let (Some(units), Some(matrix)) = (reader.units_of(object), reader.matrix(object)) else { return false };
-        let on_lattice = |&tile: &u32| reader.units().get(tile as usize).is_some_and(|unit| unit.mode == Mode::LATTICE);
+        let mode = |tile: u32| reader.units().get(tile as usize).map(|unit| unit.mode);
+        let is_lossy = |&tile: &u32| matches!(mode(tile), Some(Mode::LATTICE | Mode::TRANSFORM));
         let across = matrix.tiles_across().max(1) as usize;
         (0..).zip(units.tiles.chunks(across)).all(|(row, tiles)| {
             let layer = || reader.layer_of(object, reader.level(object, row));
-            !tiles.iter().any(on_lattice) || layer().is_some_and(|layer| layer.mode.is_exact_layer())
+            !tiles.iter().any(is_lossy) || layer().is_some_and(|layer| layer.mode.is_exact_layer())
         })
     }
 

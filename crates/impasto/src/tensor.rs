@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{TileDecoder, Unit};
-use impasto_codec::{CodecError, TensorHeader};
+use impasto_codec::{CodecError, TensorHeader, transform};
 use impasto_container::{Fetched, LayerUnits, Matrix, MmapSource, Object, Source, UnitState};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -191,8 +191,7 @@ impl<'a, S: Source> Tensor<'a, S> {
             Mode::STORED => 0,
             Mode::ZSTD => self.tile_bytes(),
             Mode::TRANSFORM => {
-                let samples = height.next_multiple_of(4) * width.next_multiple_of(4);
-                TRANSFORM_BYTES + samples * 4 + (height + width) * ORDER_BYTES
+                TRANSFORM_BYTES + transform::memory_bytes(height, width) + (height + width) * ORDER_BYTES
             }
             _ => height * ROW_BYTES + width * COLUMN_BYTES,
         };
@@ -372,8 +371,8 @@ impl<'a, S: Source> Tensor<'a, S> {
     fn units_of_tile(&self, level: u8, tile: u32) -> Vec<u32> {
         let reader = &self.file.reader;
         let base = self.tiles[tile as usize];
-        // A tile that is not on the lattice is the same at every level.
-        let above = 1..=if reader.units()[base as usize].mode == Mode::LATTICE { level } else { 0 };
+        // A tile in another mode is the same at every level.
+        let above = 1..=if reader.units()[base as usize].mode.may_be_refined() { level } else { 0 };
         let finer = above.filter_map(|layer| reader.layer_of(self.number, layer)?.tile(tile));
         [base].into_iter().chain(finer).collect()
     }

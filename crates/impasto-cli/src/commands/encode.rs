@@ -37,8 +37,13 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    if (command.tools.is_some() || command.effort.is_some()) && (target == Target::Lossless || layers.any()) {
-        return Err(UsageError("--tools and --effort are for lossy files without layers: use --bpw or --size").into());
+    if command.tools.is_some() && (target == Target::Lossless || layers.exact) {
+        return Err(
+            UsageError("--tools is for lossy files without an exact layer: use --bpw, --size or --layers").into()
+        );
+    }
+    if command.effort.is_some() && (target == Target::Lossless || layers.any()) {
+        return Err(UsageError("--effort is for lossy files without layers: use --bpw or --size").into());
     }
     if command.preset.is_some() && target == Target::Lossless {
         return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());

@@ -106,6 +106,9 @@ impl TileDecoder {
         if base.mode == Mode::LATTICE {
             return self.decode_lattice(base, above, place, rows);
         }
+        if base.mode == Mode::TRANSFORM {
+            return self.decode_transform(base, above, place, rows);
+        }
         if let Some(unit) = above.first() {
             return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
         }
@@ -118,7 +121,6 @@ impl TileDecoder {
                 (0..place.rows.len()).for_each(|r| bytes::from_planes(&planes, size, r, rows.row(r)));
             }
             Mode::FLOAT => self.decode_float(base, place, rows)?,
-            Mode::TRANSFORM => self.decode_transform(base, place, rows)?,
             mode if mode.is_above() => return Err(CodecError::TileLayer { layer: 0, mode }),
             other => return Err(CodecError::UnknownMode(other)),
         }
@@ -212,10 +214,19 @@ impl TileDecoder {
         })
     }
 
-    /// Decodes the weights of a tile in mode transform.
-    fn decode_transform(&self, base: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
-        let steps = self.header().and_then(TensorHeader::steps).ok_or(CodecError::MissingHeader(Mode::TRANSFORM))?;
-        let (parameters, samples) = transform::decode(base.bytes, place.rows.len(), place.columns.len())?;
+    /// Decodes the weights of a tile in mode transform, in all its layers.
+    fn decode_transform(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let missing = || CodecError::MissingHeader(Mode::TRANSFORM);
+        let steps = self.header().and_then(TensorHeader::steps).ok_or_else(missing)?;
+        let mut units = vec![base.bytes];
+        for (layer, unit) in (1..).zip(above) {
+            if unit.mode != Mode::TRANSFORM {
+                return Err(CodecError::TileLayer { layer, mode: unit.mode });
+            }
+            self.layer(layer, Mode::REFINEMENT).map_err(|_| missing())?;
+            units.push(unit.bytes);
+        }
+        let (parameters, samples) = transform::decode_layers(&units, place.rows.len(), place.columns.len())?;
         let step = parameters.step(steps.step);
         check_row_steps(step, steps.rows.as_ref(), "17.2")?;
         let weights = self.at_step(step * transform::UNIT, 0, (steps.rows.as_ref(), steps.columns.as_ref()), place);

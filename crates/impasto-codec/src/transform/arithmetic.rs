@@ -5,6 +5,8 @@ use crate::tables::log2_q16;
 
 /// Bits read before the first decision.
 const START: usize = 4;
+/// Bytes that a short code leaves out at its end.
+const IMPLIED: usize = 3;
 /// The range is kept at or above this.
 const LEAST_RANGE: u32 = 1 << 24;
 /// Rates of the two estimates of a probability, as shifts.
@@ -105,11 +107,30 @@ impl Encoder {
         &self.probabilities
     }
 
+    /// Creates an encoder with these probabilities.
+    pub fn with(probabilities: Vec<Probability>) -> Self {
+        Encoder { probabilities, ..Encoder::new(0) }
+    }
+
     /// Returns the bytes.
     pub fn finish(mut self) -> Vec<u8> {
+        self.end();
+        self.out
+    }
+
+    /// Returns the bytes without the last [`IMPLIED`], which are 0, and the probabilities.
+    pub fn finish_short(mut self) -> (Vec<u8>, Vec<Probability>) {
+        // The range holds a number of which all but the highest byte is 0.
+        self.low = (self.low + u64::from(LEAST_RANGE - 1)) & !u64::from(LEAST_RANGE - 1);
+        self.end();
+        self.out.truncate(self.out.len() - IMPLIED);
+        (self.out, self.probabilities)
+    }
+
+    fn end(&mut self) {
         (0..=START).for_each(|_| self.shift());
         // The first byte is always 0: nothing is above the range that coding begins with.
-        self.out.split_off(1)
+        self.out.remove(0);
     }
 
     fn narrow(&mut self, bound: u32, bit: bool) {
@@ -164,6 +185,8 @@ fn bound(range: u32, probability: Probability) -> u32 {
 pub struct Decoder<'a> {
     probabilities: Vec<Probability>,
     rest: &'a [u8],
+    /// Bytes 0 that follow the rest.
+    implied: usize,
     /// The value that is read, relative to the lower end of the range.
     code: u32,
     range: u32,
@@ -178,7 +201,31 @@ impl<'a> Decoder<'a> {
         let (start, rest) = bytes.split_first_chunk().ok_or(CodecError::Truncated("arithmetic code"))?;
         let start: &[u8; START] = start;
         let probabilities = vec![Probability::HALF; slots];
-        Ok(Decoder { probabilities, rest, code: u32::from_be_bytes(*start), range: u32::MAX })
+        Ok(Decoder { probabilities, rest, implied: 0, code: u32::from_be_bytes(*start), range: u32::MAX })
+    }
+
+    /// Creates a decoder of a short code with these probabilities: [`Encoder::finish_short`].
+    ///
+    /// # Errors
+    /// If there are no bytes.
+    pub fn short(probabilities: Vec<Probability>, bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let mut start = [0; START];
+        let taken = bytes.len().min(START);
+        let (first, rest) = bytes.split_at(taken);
+        start[..taken].copy_from_slice(first);
+        let implied = (IMPLIED + taken).checked_sub(START).ok_or(CodecError::Truncated("arithmetic code"))?;
+        Ok(Decoder { probabilities, rest, implied, code: u32::from_be_bytes(start), range: u32::MAX })
+    }
+
+    /// Checks that a short code ends here. Returns the probabilities.
+    ///
+    /// # Errors
+    /// If bytes are left over.
+    pub fn finish_short(self) -> Result<Vec<Probability>, CodecError> {
+        match self.rest.len() + self.implied {
+            0 => Ok(self.probabilities),
+            left => Err(CodecError::TrailingBytes(left, "17.24")),
+        }
     }
 
     /// Checks that the code ends here.
@@ -202,8 +249,16 @@ impl<'a> Decoder<'a> {
             self.range -= bound;
         }
         while self.range < LEAST_RANGE {
-            let (&byte, rest) = self.rest.split_first().ok_or(CodecError::Truncated("arithmetic code"))?;
-            self.rest = rest;
+            let byte = match self.rest.split_first() {
+                Some((&byte, rest)) => {
+                    self.rest = rest;
+                    byte
+                }
+                None => {
+                    self.implied = self.implied.checked_sub(1).ok_or(CodecError::Truncated("arithmetic code"))?;
+                    0
+                }
+            };
             self.code = self.code << 8 | u32::from(byte);
             self.range <<= 8;
         }
@@ -294,6 +349,44 @@ mod tests {
                 decoder.finish()
             });
             prop_assert!(decoded.is_err(), "cut to {} of {}", cut.len(), bytes.len());
+        }
+    }
+
+    proptest! {
+        /// Short codes survive one after the other, with the same probabilities; a byte more does not.
+        #[test]
+        fn short_codes_survive(all in prop::collection::vec(parts(), 1..4)) {
+            let mut probabilities = vec![Probability::HALF; 3];
+            let mut of_decoder = probabilities.clone();
+            for parts in &all {
+                let mut encoder = Encoder::with(probabilities);
+                code(&mut encoder, parts).expect("codes");
+                let bytes;
+                (bytes, probabilities) = encoder.finish_short();
+                let decoded = |bytes: &[u8], of: Vec<Probability>| {
+                    let mut decoder = Decoder::short(of, bytes)?;
+                    let mut found = Vec::new();
+                    for part in parts {
+                        found.push(match *part {
+                            Part::Bit(slot, bit) => u32::from(decoder.bit(slot, !bit)?),
+                            Part::Raw(bits, count) => decoder.raw(!bits, count)?,
+                        });
+                    }
+                    Ok::<_, CodecError>((found, decoder.finish_short()?))
+                };
+                prop_assert!(decoded(&[&bytes[..], &[0]].concat(), of_decoder.clone()).is_err());
+                // Fewer bytes are another code, which may end where they end, but not with the same bits.
+                let shorter = decoded(&bytes[..bytes.len() - 1], of_decoder.clone()).map(|(found, _)| found);
+                let (found, after) = decoded(&bytes, of_decoder)?;
+                prop_assert!(shorter.as_ref() != Ok(&found));
+                let wanted: Vec<u32> = parts.iter().map(|part| match *part {
+                    Part::Bit(_, bit) => bit.into(),
+                    Part::Raw(bits, _) => bits,
+                }).collect();
+                prop_assert_eq!(found, wanted);
+                prop_assert_eq!(&after, &probabilities);
+                of_decoder = after;
+            }
         }
     }
 

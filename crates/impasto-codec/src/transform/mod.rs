@@ -13,24 +13,30 @@
 //! | [`setup`] | what a unit has before its superblocks: permutations, learned transforms |
 //! | [`prices`] | what levels cost, for an encoder |
 //! | [`tile`] | a whole unit |
+//! | [`wavelet`], [`bands`] | wavelet transforms of a whole tile: filters; bands and trees |
+//! | [`planes`], [`progressive`] | wavelet coefficients in planes; units that can be cut after any plane |
 //!
 //! An encoder finds a [`Node`](tree::Node) for each superblock; `impasto-encode` has one.
 
 pub mod arithmetic;
+pub mod bands;
 pub mod basis;
 pub mod learned;
 pub mod levels;
 pub mod order;
+pub mod planes;
 pub mod prices;
+pub mod progressive;
 pub mod runs;
 pub mod samples;
 pub mod scan;
 pub mod setup;
 pub mod tile;
 pub mod tree;
+pub mod wavelet;
 
 #[cfg(test)]
 mod tests;
 
 pub use setup::Setup;
-pub use tile::{Parameters, TileWriter, UNIT, decode};
+pub use tile::{Parameters, TileWriter, UNIT, decode, decode_layers, memory_bytes};

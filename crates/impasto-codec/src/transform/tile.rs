@@ -6,16 +6,21 @@ use super::arithmetic::{Coder, Decoder, Encoder, Probability};
 use super::learned::Bases;
 use super::levels::{self, Means};
 use super::order::Order;
+use super::progressive;
 use super::runs;
 use super::samples::{Area, Samples};
 use super::scan::Form;
 use super::setup::{self, Setup};
 use super::tree::{self, Block, Node, SLOTS, Split, Workspace};
+use super::wavelet::most_levels;
 use crate::error::CodecError;
 
 /// The flags of dependent quantization, and of levels by runs.
 const DEPENDENT: u8 = 1;
 const RUNS: u8 = 1 << 1;
+
+/// The flag of wavelet coefficients in planes, instead of blocks.
+pub(super) const PLANES: u8 = 1 << 6;
 
 /// A sample of 1, in steps.
 pub const UNIT: f32 = 1.0 / 256.0;
@@ -144,6 +149,16 @@ impl TileWriter {
     }
 }
 
+/// Returns the most bytes of memory that decoding a tile of these sides takes, in proportion to its elements: its samples,
+/// and with planes its coefficients, those of each band with a margin.
+pub fn memory_bytes(height: u64, width: u64) -> u64 {
+    let samples = height.next_multiple_of(4) * width.next_multiple_of(4) * 4;
+    // Each halving of the rows adds bands of twice the width at most, and so do columns.
+    let bands = |side: u64| 1 + 2 * u64::from(most_levels(side as usize));
+    let margins = 2 * (width * bands(height) + height * bands(width)) + 4 * (bands(height) + bands(width));
+    samples + height * width * 4 + (height * width + margins) * 5
+}
+
 /// Decodes the unit of a tile of `height` x `width` elements.
 ///
 /// Memory is in proportion to the tile; time to its elements and to the bytes of the unit.
@@ -151,8 +166,24 @@ impl TileWriter {
 /// # Errors
 /// If the unit violates SPEC 17.
 pub fn decode(unit: &[u8], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
+    decode_layers(&[unit], height, width)
+}
+
+/// Decodes the units of a tile of `height` x `width` elements, from layer 0 up; blocks have no layers above.
+///
+/// # Errors
+/// As for [`decode`].
+pub fn decode_layers(units: &[&[u8]], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
+    let (unit, above) = units.split_first().ok_or(CodecError::Call("a tile needs at least one unit"))?;
     let ([flags, step], code) = unit.split_first_chunk().ok_or(CodecError::Truncated("parameters"))?;
     let refuse = |rule, clause| Err(CodecError::Field { field: "flags", value: u64::from(*flags), rule, clause });
+    if flags & PLANES != 0 {
+        let (form, samples) = progressive::decode(units, height, width)?;
+        return Ok((Parameters { dependent: false, runs: false, step_index: form.step_index }, samples));
+    }
+    if !above.is_empty() {
+        return refuse("a tile in blocks has no planes to add to", "17.26");
+    }
     if flags & !(DEPENDENT | RUNS | setup::FLAGS) != 0 {
         return refuse("an undefined bit is set", "17.1");
     }

@@ -2,7 +2,7 @@
 
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::syntax::{Sums, lattice_row};
-use impasto_codec::{Body, IndexArray, Kind, Steps, TensorHeader};
+use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_core::{DType, Place};
 use rayon::prelude::*;
 
@@ -98,7 +98,6 @@ impl Integers {
 
     /// Returns the tensor header at which the integers cost least, and their cost in bits, including the tables.
     pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
-        let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
         let header = |classes: Classes| {
             let (shape, bits) = best_shape(&self.count(&classes));
             let header = TensorHeader {
@@ -106,12 +105,7 @@ impl Integers {
                 plane: classes.plane,
                 row_classes: IndexArray::new(classes.rows),
                 column_classes: IndexArray::new(classes.columns),
-                body: Body::Lattice(Steps {
-                    step: grid.step,
-                    offset: 0,
-                    rows: steps(&grid.rows),
-                    columns: steps(&grid.columns),
-                }),
+                body: Body::Lattice(grid.steps()),
             };
             (header, bits)
         };

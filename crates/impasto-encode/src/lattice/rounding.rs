@@ -7,6 +7,7 @@ use impasto_core::{
 };
 
 use super::costs::CLASSES;
+use crate::code::plain_header;
 use crate::feedback::Rounding;
 
 /// A column of rows that are rounded together.
@@ -32,15 +33,13 @@ pub struct Factors {
 impl Grid {
     /// Returns a tensor header with these steps, without classes: for tiles in mode transform.
     pub fn header(&self) -> TensorHeader {
+        plain_header(Shape::Parametric(0), Body::Lattice(self.steps()))
+    }
+
+    /// Returns its steps as in a tensor header.
+    pub fn steps(&self) -> Steps {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
-        let (rows, columns) = (steps(&self.rows), steps(&self.columns));
-        TensorHeader {
-            shape: Shape::Parametric(0),
-            plane: 0,
-            row_classes: IndexArray::Constant(0),
-            column_classes: IndexArray::Constant(0),
-            body: Body::Lattice(Steps { step: self.step, offset: 0, rows, columns }),
-        }
+        Steps { step: self.step, offset: 0, rows: steps(&self.rows), columns: steps(&self.columns) }
     }
 
     /// Returns the steps of a `rows` x `columns` matrix.

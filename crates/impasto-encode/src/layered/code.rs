@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use impasto_codec::CodecError;
+use impasto_codec::tables::Frequencies;
+use impasto_codec::{Body, CodecError, Kind, Refinement, Shape, TensorHeader};
 use impasto_container::UnitSlot;
+use impasto_core::lattice::scale;
 use impasto_core::{Mode, Place};
 use rayon::prelude::*;
 
 use super::factors::factors;
+use crate::arithmetic::log2;
 use crate::aside::{Aside, TileRow, Unit};
-use crate::code::code_tensor;
+use crate::code::{code_tensor, plain_header};
 use crate::error::{EncodeError, heard};
 use crate::inputs::LossyTensor;
 use crate::lattice::{Grid, Rows};
@@ -19,7 +22,8 @@ use crate::options::Progress;
 use crate::plan::{Coding, Plan};
 use crate::planner::Planner;
 use crate::report::TensorReport;
-use crate::tools::{Layered, Tile, code_lossy};
+use crate::tools::{Layered, Tile, Units, code_lossy};
+use crate::transform;
 
 /// Tile rows that are coded together; bounds memory.
 const BATCH: usize = 64;
@@ -47,9 +51,19 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
-                (Coding::Lattice(grid), Some(lossy)) => {
+                (Coding::Lattice(grid) | Coding::Transform(grid), Some(lossy)) => {
                     let target = Destination { planner, name: &tensor.name, object };
-                    (Some(Mode::LATTICE), target.set_lattice_aside(&mut aside, &lossy, plan, grid, &factors[i])?)
+                    let in_planes = match plan.coding {
+                        Coding::Transform(_) => planes(&lossy, plan, grid, &factors[i]),
+                        _ => None,
+                    };
+                    match in_planes {
+                        Some(coded) => (Some(Mode::TRANSFORM), target.push(&mut aside, &lossy, coded)?),
+                        None => {
+                            let bytes = target.set_lattice_aside(&mut aside, &lossy, plan, grid, &factors[i])?;
+                            (Some(Mode::LATTICE), bytes)
+                        }
+                    }
                 }
                 _ => {
                     let (mode, bytes) = set_exact_aside(planner, &mut aside, i, plan)?;
@@ -97,6 +111,52 @@ struct Destination<'a> {
     object: usize,
 }
 
+/// The layers of some tile rows of a tensor.
+struct CodedTensor {
+    headers: Vec<TensorHeader>,
+    rows: Vec<CodedRow>,
+}
+
+/// The units of each tile of a tile row, in each layer, and the error of the row in each layer.
+struct CodedRow {
+    tiles: Vec<(u32, Units)>,
+    errors: Vec<f64>,
+}
+
+fn places(plan: &Plan) -> Vec<(u32, Place)> {
+    (0..plan.tiles.tile_count()).filter_map(|tile| Some((tile, Place::from(plan.tiles.tile(tile)?)))).collect()
+}
+
+/// Codes a tensor in planes: a factor becomes as many planes as it has octaves, to the nearest, but at least one. `None` if
+/// planes cannot code a tile.
+fn planes(lossy: &LossyTensor, plan: &Plan, grid: &Grid, factors: &[u8]) -> Option<CodedTensor> {
+    let tools = lossy.tools?;
+    let octaves = |&factor: &u8| (log2(factor.into()).round() as usize).max(1);
+    let mut left_out: Vec<usize> = factors.iter().map(octaves).collect();
+    (1..left_out.len()).for_each(|i| left_out[i] += left_out[i - 1]);
+    left_out.reverse();
+    // What only the lattice needs is left empty; of headers above the base, mode transform uses nothing.
+    let above = || {
+        let body = Body::Refinement(Refinement { factor: 2, step: grid.step, offset: 0 });
+        plain_header(Shape::Explicit(vec![Frequencies::only_escape(); Kind::Refinement.tables()]), body)
+    };
+    let base = plain_header(Shape::Parametric(0), Body::Lattice(grid.steps()));
+    let headers = std::iter::once(base).chain(factors.iter().map(|_| above())).collect();
+    let row_weight = |r: usize| scale(-i32::from(lossy.metric.rows.get(r).copied().unwrap_or(0)));
+    let code = |(tile, place): &(u32, Place)| {
+        let layers = transform::code_layers(&lossy.matrix, grid, place, tools, &left_out, row_weight)?;
+        let (units, errors): (Vec<Vec<u8>>, Vec<f64>) = layers.into_iter().unzip();
+        Some((*tile, units.into_iter().map(|unit| (Mode::TRANSFORM, unit)).collect::<Units>(), errors))
+    };
+    let tiles = places(plan);
+    let rows = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).map(|row| {
+        let coded = row.par_iter().map(code).collect::<Option<Vec<_>>>()?;
+        let errors = (0..=factors.len()).map(|layer| coded.iter().map(|(.., errors)| errors[layer]).sum()).collect();
+        Some(CodedRow { tiles: coded.into_iter().map(|(tile, units, _)| (tile, units)).collect(), errors })
+    });
+    Some(CodedTensor { headers, rows: rows.collect::<Option<Vec<_>>>()? })
+}
+
 impl Destination<'_> {
     /// Codes all layers of a tensor on the lattice. Returns the number of bytes.
     fn set_lattice_aside(
@@ -109,51 +169,80 @@ impl Destination<'_> {
     ) -> Result<u64, EncodeError> {
         let options = self.planner.options;
         let nested = Nested::new(lossy, lossy.round(grid, Rows::All), grid, factors, &options.layers);
-        let mut bytes = 0;
-        let mut headers = Vec::new();
-        for (layer, header) in nested.headers().enumerate() {
-            let header = header.to_bytes();
-            bytes += header.len() as u64;
-            headers.push(aside.push(slot(self.object, 0, layer, true), Mode::TENSOR_HEADER, &header)?);
-        }
-        aside.base.push(headers.remove(0));
-        let tiles = (0..plan.tiles.tile_count()).filter_map(|tile| Some((tile, Place::from(plan.tiles.tile(tile)?))));
-        let tiles: Vec<(u32, Place)> = tiles.collect();
+        let (headers, mut bytes) = self.push_headers(aside, nested.headers())?;
+        let tiles = places(plan);
         let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
-        let weight = (1.0 / lossy.metric.relative).powi(2);
         let tool = Layered { nested: &nested, segments: options.segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
-                let tile = |(_, place): &(u32, Place)| {
+                let tile = |(tile, place): &(u32, Place)| {
                     let units = code_lossy(&Tile::new(&lossy.matrix, place), &[&tool])?;
                     // Bytes would be those of floats.
                     if nested.ends_in_blocks() && units.len() != nested.layers() {
                         return Err(CodecError::Call("a tile of blocks has integers that cannot be coded"));
                     }
-                    Ok(units)
+                    Ok((*tile, units))
                 };
                 let units = tiles.par_iter().map(tile).collect::<Result<Vec<_>, CodecError>>()?;
-                Ok((units, nested.errors(tiles[0].1.rows.clone())))
+                Ok(CodedRow { tiles: units, errors: nested.errors(tiles[0].1.rows.clone()) })
             };
             let coded: Result<Vec<_>, CodecError> = some.par_iter().map(code).collect();
             let coded = coded.map_err(|error| EncodeError::Codec { tensor: self.name.to_owned(), error })?;
-            for (tiles, (units, errors)) in some.iter().zip(coded) {
-                let mut layers = vec![vec![]; nested.layers()];
-                for ((tile, _), units) in tiles.iter().zip(units) {
-                    for (layer, (mode, unit)) in units.iter().enumerate() {
-                        bytes += unit.len() as u64;
-                        layers[layer].push(aside.push(slot(self.object, *tile, layer, false), *mode, unit)?);
-                    }
-                }
-                aside.base.append(&mut layers.remove(0));
-                let increment = |(pair, units): (&[f64], &Vec<Unit>)| Increment {
-                    gain: (pair[0] - pair[1]) * weight,
-                    bytes: units.iter().map(|unit| (unit.span.length as u64).next_multiple_of(16)).sum(),
-                };
-                let increments = errors.windows(2).zip(&layers).map(increment).collect();
-                aside.tile_rows.push(TileRow { headers: headers.clone(), layers, increments });
+            for row in coded {
+                bytes += self.push_row(aside, lossy, &headers, row)?;
             }
         }
+        Ok(bytes)
+    }
+
+    /// Pushes the units of a coded tensor. Returns the number of bytes.
+    fn push(&self, aside: &mut Aside, lossy: &LossyTensor, coded: CodedTensor) -> Result<u64, EncodeError> {
+        let (headers, mut bytes) = self.push_headers(aside, coded.headers.iter())?;
+        for row in coded.rows {
+            bytes += self.push_row(aside, lossy, &headers, row)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Pushes tensor headers, that of the base first. Returns the others, and the number of bytes.
+    fn push_headers<'h>(
+        &self,
+        aside: &mut Aside,
+        headers: impl Iterator<Item = &'h TensorHeader>,
+    ) -> Result<(Vec<Unit>, u64), EncodeError> {
+        let (mut units, mut bytes) = (Vec::new(), 0);
+        for (layer, header) in headers.enumerate() {
+            let header = header.to_bytes();
+            bytes += header.len() as u64;
+            units.push(aside.push(slot(self.object, 0, layer, true), Mode::TENSOR_HEADER, &header)?);
+        }
+        aside.base.push(units.remove(0));
+        Ok((units, bytes))
+    }
+
+    /// Pushes the units of a tile row. Returns the number of bytes.
+    fn push_row(
+        &self,
+        aside: &mut Aside,
+        lossy: &LossyTensor,
+        headers: &[Unit],
+        CodedRow { tiles, errors }: CodedRow,
+    ) -> Result<u64, EncodeError> {
+        let weight = (1.0 / lossy.metric.relative).powi(2);
+        let (mut layers, mut bytes) = (vec![vec![]; headers.len() + 1], 0);
+        for (tile, units) in tiles {
+            for (layer, (mode, unit)) in units.iter().enumerate() {
+                bytes += unit.len() as u64;
+                layers[layer].push(aside.push(slot(self.object, tile, layer, false), *mode, unit)?);
+            }
+        }
+        aside.base.append(&mut layers.remove(0));
+        let increment = |(pair, units): (&[f64], &Vec<Unit>)| Increment {
+            gain: (pair[0] - pair[1]) * weight,
+            bytes: units.iter().map(|unit| (unit.span.length as u64).next_multiple_of(16)).sum(),
+        };
+        let increments = errors.windows(2).zip(&layers).map(increment).collect();
+        aside.tile_rows.push(TileRow { headers: headers.to_vec(), layers, increments });
         Ok(bytes)
     }
 }

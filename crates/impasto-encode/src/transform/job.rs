@@ -2,11 +2,13 @@
 
 use impasto_codec::transform::basis::{Kind, LEAST_LOG};
 use impasto_codec::transform::learned::Bases;
-use impasto_core::{Place, lattice};
+use impasto_codec::transform::progressive;
+use impasto_core::Place;
+use impasto_core::lattice::{self, scale};
 
 use super::candidates::estimate;
 use super::forward;
-use super::tile::{Effort, Request, code};
+use super::tile::{Effort, Request, code, decoded_values};
 use super::tools::{Tools, TransformTool};
 use crate::lattice::{Factors, Grid, LAMBDA};
 use crate::matrix::MatrixView;
@@ -136,20 +138,60 @@ pub fn code_tile(
 ) -> Option<(Vec<u8>, f64)> {
     let factors = grid.factors(matrix.rows, matrix.columns);
     let values = scaled(matrix, &factors, place)?;
+    let coded = code(&Request { effort, ..Request::new(&values, place.columns.len(), tools) }).ok()?;
+    let distortion = error(matrix, &factors, place, &values, &coded.values, |_, step| step)?;
+    Some((coded.unit, distortion))
+}
+
+/// Codes a tile in planes, in layers: the base and all layers but the last end so many planes before the top one. Returns
+/// the unit of each, and the error of the weights up to it, those of each row times `row_weight`; `None` if planes cannot
+/// code it.
+pub fn code_layers(
+    matrix: &MatrixView,
+    grid: &Grid,
+    place: &Place,
+    tools: Tools,
+    left_out: &[usize],
+    row_weight: impl Fn(usize) -> f32,
+) -> Option<Vec<(Vec<u8>, f64)>> {
+    let factors = grid.factors(matrix.rows, matrix.columns);
+    let (values, [height, width]) = (scaled(matrix, &factors, place)?, [place.rows.len(), place.columns.len()]);
+    let coded = code(&Request::new(&values, width, tools.and(Tools::PLANES))).ok()?;
+    let all = progressive::planes(&coded.unit, height, width).ok()??;
+    let ends: Vec<usize> = left_out.iter().map(|&planes| all.saturating_sub(planes)).chain([all]).collect();
+    let units = progressive::split(&coded.unit, height, width, &ends).ok()?;
+    let errors = (1..=units.len()).map(|count| {
+        let units: Vec<&[u8]> = units[..count].iter().map(Vec::as_slice).collect();
+        let (form, samples) = progressive::decode(&units, height, width).ok()?;
+        let decoded = decoded_values(&samples, [height, width], scale(form.step_index.into()));
+        error(matrix, &factors, place, &values, &decoded, |r, _| 1.0 / row_weight(r))
+    });
+    let errors = errors.collect::<Option<Vec<f64>>>()?;
+    Some(units.into_iter().zip(errors).collect())
+}
+
+/// Returns the squared error of the weights that a decoder makes of the values of a tile, each over a unit that may depend
+/// on its row and its step; `None` if a weight is not finite.
+fn error(
+    matrix: &MatrixView,
+    factors: &Factors,
+    place: &Place,
+    values: &[f32],
+    coded: &[f32],
+    unit: impl Fn(usize, f32) -> f32,
+) -> Option<f64> {
     let width = place.columns.len();
-    let coded = code(&Request { effort, ..Request::new(&values, width, tools) }).ok()?;
-    let mut distortion = 0.0;
-    for (i, (x, y)) in values.iter().zip(&coded.values).enumerate() {
+    let mut sum = 0.0;
+    for (i, (x, y)) in values.iter().zip(coded).enumerate() {
         let (r, c) = (place.rows.start + i / width, place.columns.start + i % width);
         let step = factors.columns[c] * factors.rows[r];
-        // The weight that a decoder makes of it must be finite.
         let weight = lattice::round(matrix.dtype, y * step);
         if !weight.is_finite() {
             return None;
         }
-        distortion += f64::from(x - weight / step).powi(2);
+        sum += f64::from((x - weight / step) * (step / unit(r, step))).powi(2);
     }
-    Some((coded.unit, distortion))
+    Some(sum)
 }
 
 #[cfg(test)]

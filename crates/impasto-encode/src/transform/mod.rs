@@ -10,6 +10,7 @@
 //! | `forward` | forward transforms |
 //! | `orders`, `klt` | orders of rows and columns, learned transforms |
 //! | `variants` | which of these a tile is coded with |
+//! | `planes` | wavelet coefficients in planes |
 //! | `tile` | a whole tile |
 //! | `job` | which tensors may gain, and their tiles |
 //! | `jpeg` | the preset that codes every tensor as JPEG does |
@@ -21,6 +22,7 @@ mod jpeg;
 mod klt;
 mod near;
 mod orders;
+mod planes;
 mod quantize;
 mod runs;
 mod search;
@@ -28,7 +30,7 @@ mod tile;
 mod tools;
 mod variants;
 
-pub(crate) use job::{code_tile, may_gain, measure};
+pub(crate) use job::{code_layers, code_tile, may_gain, measure};
 pub(crate) use jpeg::measure as measure_jpeg;
 pub use tile::{Coded, Effort, Request, code};
 pub use tools::{Tools, TransformTool};

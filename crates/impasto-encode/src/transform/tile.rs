@@ -3,8 +3,10 @@
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
 use impasto_codec::transform::samples::{self, Area, Samples};
+use impasto_codec::transform::wavelet::Filter;
 use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, runs, tree};
 
+use super::planes;
 use super::quantize::Quantizer;
 use super::search::{Goal, Rates, Search};
 use super::tools::{Tools, TransformTool};
@@ -72,11 +74,31 @@ pub struct Coded {
     pub values: Vec<f32>,
 }
 
-/// Codes a tile: as it is, and in the ways that the tools allow besides, one of which is kept if it costs less.
+/// Codes a tile: in blocks or in planes, whichever has the least `D + lambda R`. Blocks are not tried if only tools of
+/// planes are on.
 ///
 /// # Errors
 /// If a level is too large.
 pub fn code(request: &Request) -> Result<Coded, CodecError> {
+    let filters = [(TransformTool::Cdf53, Filter::Cdf53), (TransformTool::Cdf97, Filter::Cdf97)];
+    let filters = filters.into_iter().filter(|(tool, _)| request.tools.has(*tool)).map(|(_, filter)| filter);
+    let filters: Vec<Filter> = filters.collect();
+    if filters.is_empty() {
+        return blocks(request);
+    }
+    let in_planes = planes::code(request.values, request.width, &filters);
+    if request.tools.without(Tools::PLANES) == Tools::NONE {
+        return in_planes;
+    }
+    let in_blocks = blocks(request)?;
+    Ok(match in_planes {
+        Ok(in_planes) if request.cost(&in_planes) < request.cost(&in_blocks) => in_planes,
+        _ => in_blocks,
+    })
+}
+
+/// Codes a tile in blocks: as it is, and in the ways that the tools allow besides, one of which is kept if it costs less.
+fn blocks(request: &Request) -> Result<Coded, CodecError> {
     let Request { values, width, tools, .. } = *request;
     let first = Variant { runs: request.effort == Effort::Jpeg, ..Variant::default() };
     let superblocks = match request.effort {
@@ -117,6 +139,12 @@ impl Request<'_> {
         let distortion = self.values.iter().zip(&coded.values).map(error).sum::<f64>();
         distortion + f64::from(self.lambda) * coded.unit.len() as f64 * 8.0
     }
+}
+
+/// Returns the values of a tile of these sides whose step is given in steps of the tensor header.
+pub fn decoded_values(samples: &Samples, sides: [usize; 2], step: f32) -> Vec<f32> {
+    let rows = samples.rows().take(sides[0]);
+    rows.flat_map(|row| row[..sides[1]].iter().map(|&x| x as f32 * (step * UNIT))).collect()
 }
 
 /// A variant of a tile that is to be coded.
@@ -207,9 +235,7 @@ impl<'a> Attempt<'a> {
         }
         let mut samples = search.samples;
         self.variant.setup.restore(&mut samples);
-        let step = self.parameters.step(1.0);
-        let rows = samples.rows().take(height);
-        let values = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * (step * UNIT))).collect();
+        let values = decoded_values(&samples, self.sides, self.parameters.step(1.0));
         Ok(Coded { unit: writer.finish(), values })
     }
 

@@ -41,11 +41,15 @@ pub enum TransformTool {
     ColumnOrder,
     /// Transforms learned from a tile (Karhunen-Loève).
     Klt,
+    /// Wavelet transform of the whole tile with the filter 5/3, in planes with zerotrees, instead of blocks.
+    Cdf53,
+    /// Likewise, with the filter 9/7.
+    Cdf97,
 }
 
 impl TransformTool {
     /// All tools with their names.
-    pub const ALL: [(TransformTool, &'static str); 17] = [
+    pub const ALL: [(TransformTool, &'static str); 19] = [
         (TransformTool::Quarters, "quarters"),
         (TransformTool::Halves, "halves"),
         (TransformTool::Dc, "dc"),
@@ -63,6 +67,8 @@ impl TransformTool {
         (TransformTool::RowOrder, "row-order"),
         (TransformTool::ColumnOrder, "column-order"),
         (TransformTool::Klt, "klt"),
+        (TransformTool::Cdf53, "cdf53"),
+        (TransformTool::Cdf97, "cdf97"),
     ];
 }
 
@@ -90,6 +96,20 @@ impl Tools {
                 | 1 << ColumnOrder as u32,
         )
     };
+    /// The tools that code a whole tile in planes, instead of blocks.
+    pub const PLANES: Tools = Tools(1 << TransformTool::Cdf53 as u8 | 1 << TransformTool::Cdf97 as u8);
+
+    /// Returns the tools that are in both sets.
+    #[must_use]
+    pub fn and(self, other: Tools) -> Tools {
+        Tools(self.0 & other.0)
+    }
+
+    /// Returns the tools that are in this set only.
+    #[must_use]
+    pub fn without(self, other: Tools) -> Tools {
+        Tools(self.0 & !other.0)
+    }
 
     /// Returns whether a tool is in the set.
     pub fn has(self, tool: TransformTool) -> bool {

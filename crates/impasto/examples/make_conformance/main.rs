@@ -8,6 +8,7 @@ mod codings;
 mod containers;
 mod layers;
 mod numbers;
+mod planes;
 mod set;
 mod transforms;
 
@@ -23,6 +24,7 @@ use impasto_core::DType;
 use self::codings::*;
 use self::containers::*;
 use self::layers::*;
+use self::planes::{layers_of_planes, planes_of_tiles};
 use self::set::{Done, Set};
 use self::transforms::{Flags, flagged, transforms};
 
@@ -80,6 +82,8 @@ pub fn make(folder: &Path) -> Done {
     write("17.8-runs", flagged(Flags::Runs)?)?;
     write("17.9-permutations", flagged(Flags::Orders)?)?;
     write("17.10-learned-transforms", flagged(Flags::Bases)?)?;
+    write("17.20-planes", planes_of_tiles()?)?;
+    write("17.26-layers-of-planes", layers_of_planes()?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

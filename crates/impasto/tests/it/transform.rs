@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use impasto::encode::{Extent, Layers, Options, Preset, Report, Target, Tools, encode};
-use impasto::{Checkpoint, File};
+use impasto::verify::verify;
+use impasto::{Checkpoint, Cut, File, truncate};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_core::{DType, Mode};
 
@@ -59,6 +60,7 @@ fn smooth_tensors_are_transformed_and_others_are_not() {
     let file = File::open(&with).expect("opens");
     let original = checkpoint.tensor("positions.weight").map(|info| checkpoint.bytes(info).to_vec()).expect("a tensor");
     let tensor = file.tensor("positions.weight").expect("a tensor");
+    assert!(!file.is_exact("positions.weight"));
     let decoded = tensor.bytes().expect("decodes");
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
     let (original, weights) = (floats(&original), floats(&decoded));
@@ -120,4 +122,42 @@ fn the_preset_of_jpeg_codes_everything() {
         let error = encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect_err("refused");
         assert!(error.to_string().contains("the preset jpeg is for lossy files without layers"), "{error}");
     }
+}
+
+/// In a layered file, layers of a smooth tensor are planes: each makes it finer, and a truncated file is as fine as its
+/// layer. An exact layer needs the lattice.
+#[test]
+fn layers_of_smooth_tensors_are_planes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoint = checkpoint(folder.path());
+    let path = folder.path().join("layers");
+    let layers = |exact| Layers { below: vec![Extent::BitsPerWeight(3.0)], exact, ..Layers::default() };
+    let options =
+        |tools, exact| Options { tools, threads: 1, layers: layers(exact), ..Options::new(Target::BitsPerWeight(5.0)) };
+    let written = |options: &Options| {
+        let report = encode(&checkpoint, &path, options, &|_| ControlFlow::Continue(())).expect("encodes");
+        report.tensors.iter().map(|tensor| tensor.mode).collect::<Vec<_>>()
+    };
+    assert_eq!(written(&options(Tools::ALL, true)), [Some(Mode::LATTICE); 2]);
+    let transforms_alone = Tools::ALL.without(Tools::PLANES);
+    assert_eq!(written(&options(transforms_alone, false)), [Some(Mode::LATTICE); 2]);
+    assert_eq!(written(&options(Tools::ALL, false)), [Some(Mode::LATTICE), Some(Mode::TRANSFORM)]);
+
+    let original = checkpoint.tensor("positions.weight").map(|info| checkpoint.bytes(info).to_vec()).expect("a tensor");
+    let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
+    let error = |file: &File| {
+        let weights = file.tensor("positions.weight").and_then(|tensor| tensor.bytes()).expect("decodes");
+        let pairs = floats(&original).into_iter().zip(floats(&weights));
+        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+    };
+    let whole = File::open(&path).expect("opens");
+    assert!(verify(&whole).expect("reads").is_good());
+    let level = |file: &File| file.tensor("positions.weight").expect("a tensor").level(0);
+    // The shortest file has the base alone.
+    let cut = folder.path().join("cut");
+    let least = (1..).map(|n| n * 64).find(|&bytes| truncate(&whole, &Cut::Bytes(bytes), &cut).is_ok());
+    let lower = File::open(&cut).expect("opens");
+    assert_eq!((level(&lower), level(&whole)), (0, 1), "{least:?}");
+    let (coarse, fine) = (error(&lower), error(&whole));
+    assert!(coarse > 3.0 * fine && fine < 1e-3 * original.len() as f64, "{coarse} {fine}");
 }

@@ -14,6 +14,7 @@ use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, p
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
+use impasto_codec::transform::progressive;
 use impasto_codec::{Body as HeaderBody, CodecError, IndexArray, Kind, Shape, Steps, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
@@ -512,6 +513,13 @@ pub fn transform(data: &[u8]) {
         return;
     };
     assert!(samples.values.iter().all(|sample| sample.unsigned_abs() <= 1 << 29));
+    // In one layer or two, the planes of a tile are the same.
+    if let Some(all) = progressive::planes(rest, height, width).expect("the unit is valid") {
+        let layers = progressive::split(rest, height, width, &[all / 2, all]).expect("two layers");
+        let [below, above] = &layers[..] else { panic!("not two layers") };
+        let together = impasto_codec::transform::decode_layers(&[below, above], height, width);
+        assert_eq!(together.expect("the layers are valid").1, samples);
+    }
     // The code ends where it says.
     assert!(impasto_codec::transform::decode(&[rest, &[0]].concat(), height, width).is_err());
     assert!(impasto_codec::transform::decode(&rest[..rest.len() - 1], height, width).is_err());
