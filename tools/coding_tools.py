@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What each tool of mode transform earns on tensors of models, as the table of docs/CODING_TOOLS.md:
-coding_tools.py EXAMPLE MODELS
+coding_tools.py EXAMPLE MODELS [TOOL...]
 
 EXAMPLE is the program `transform_curve` (`cargo build --release -p impasto-encode --example transform_curve`). MODELS is a
 folder with the models `all-minilm-l6-v2` and `whisper-tiny.en`. Needs the packages numpy, safetensors and scikit-image.
 
 Each tensor is coded with a step of a quarter of its standard deviation: with all tools, with each one left out, with
-none but RDOQ, and with each wavelet alone. Rates are in bits per weight at the error of all tools; a decibel of error is worth 0.166 bits.
+none but RDOQ, and with each wavelet alone. With TOOLs, rows of other tools are left out. Rates are in bits per weight at the error of all tools; a decibel of error is worth 0.166 bits.
 """
 
 import math
@@ -43,9 +43,10 @@ def coded(example, file, columns, tools, step):
     return tuple(map(float, line.split()[2:]))
 
 
-def main(example, models):
-    sets = {"all": "all"} | {f"without {tool}": f"-{tool}" for tool in TOOLS} | {"none": "none,+rdoq"}
-    sets |= {"without both wavelets": "-cdf53,-cdf97"} | {f"{tool} alone": f"none,+{tool}" for tool in WAVELETS}
+def main(example, models, *chosen):
+    sets = {"all": "all"} | {f"without {tool}": f"-{tool}" for tool in chosen or TOOLS} | {"none": "none,+rdoq"}
+    if not chosen or set(chosen) & set(WAVELETS):
+        sets |= {"without both wavelets": "-cdf53,-cdf97"} | {f"{tool} alone": f"none,+{tool}" for tool in WAVELETS}
     rates = {}
     for title, model, name in TENSORS:
         values = matrix(models, model, name)
