@@ -528,7 +528,7 @@ pub enum Analyze {
     /// A tool alone is on with what it needs to mean anything: a prediction or a transform with splits into quarters, splits
     /// with the cosine transform; all with RDOQ, which `none` has, too. A tensor earns if all tools save at least 0.2 bits
     /// per weight over the lattice, which is what the encoder wants. Where a tensor does not, tools are tried one by one on
-    /// a single tile only.
+    /// half a tile only.
     Tools(AnalyzeTools),
 }
 

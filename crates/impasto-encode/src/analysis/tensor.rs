@@ -23,6 +23,8 @@ use crate::transform::{self, Request, Tools};
 pub const LEAST_GAIN: f64 = 0.2;
 /// How many times as many weights are looked at where it saves that.
 const MORE: usize = 8;
+/// Fewest weights of a tile of which half is enough to look at tools one by one.
+const PARTED: usize = 128 * 128;
 /// Largest weight that is coded, in steps.
 const MOST: f32 = (1 << 20) as f32;
 /// Bits that a row or a column of a tensor header takes, about.
@@ -139,10 +141,16 @@ impl Subject<'_> {
             all_microseconds: rounded(point.microseconds),
             none_microseconds: rounded(plain.microseconds),
         });
-        // One by one, tools take most of the time; where they earn nothing, one tile says so.
-        let few = if earns { tiles.len() } else { 1 };
-        analysis.sampled_by_tool = tiles[..few].iter().map(|tile| tile.values.len()).sum();
-        analysis.tools = self.by_tool(&tiles[..few], &found[..few], all)?;
+        analysis.tools = if earns {
+            analysis.sampled_by_tool = analysis.sampled;
+            self.by_tool(&tiles, &found, all)?
+        } else {
+            // One by one, tools take most of the time. Where they earn nothing, a part of a tile says so.
+            let part: Vec<Tile> = tiles.first().map(|tile| self.tile(matrix, half(&tile.place))).into_iter().collect();
+            let found = part.iter().map(|tile| self.look(tile, all)).collect::<Result<Vec<Found>, _>>()?;
+            analysis.sampled_by_tool = part.iter().map(|tile| tile.values.len()).sum();
+            self.by_tool(&part, &found, all)?
+        };
         let described = tiles.into_iter().zip(found).map(|(tile, found)| described(tile, found));
         analysis.tiles = described.collect();
         analysis.shares = shares::shares(analysis.tiles.iter().flat_map(|tile| &tile.blocks));
@@ -238,6 +246,13 @@ impl Subject<'_> {
         let header = self.header_bits * tile.values.len() as f64;
         Ok(point(tile, bits as f64 + header, error * factor * factor, begun))
     }
+}
+
+/// Returns the upper half of a place of many weights.
+fn half(place: &Place) -> Place {
+    let Place { rows, columns } = place.clone();
+    let height = if place.elements() >= PARTED { rows.len().div_ceil(2) } else { rows.len() };
+    Place { rows: rows.start..rows.start + height, columns }
 }
 
 /// Codes all tiles; returns means over them, in a fixed order.

@@ -7,6 +7,7 @@
     element.append(...children);
     return element;
   };
+  const SVG = byId("blank").namespaceURI;
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   // Okabe and Ito's colours, which are told apart with any colour vision.
   const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999"];
@@ -30,6 +31,7 @@
     },
   };
 
+  data.tensors.forEach(({ tiles }) => tiles.sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1]));
   let tensor = null, tile = 0, overlay = "weights", cursor = null;
   const hiddenGroups = new Set();
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -66,22 +68,19 @@
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, width * scale * unit, height * scale * unit);
     const groups = OVERLAYS[overlay];
-    for (const block of blocks) {
+    for (const block of groups ? blocks : []) {
+      const name = groups.of(block);
+      if (hiddenGroups.has(name)) continue;
       const [row, column, h, w] = block;
-      if (groups) {
-        const name = groups.of(block);
-        if (!hiddenGroups.has(name)) {
-          context.globalAlpha = 0.55;
-          context.fillStyle = groups.colours[groups.names.indexOf(name)];
-          context.fillRect(column * unit, row * unit, w * unit, h * unit);
-          context.globalAlpha = 1;
-        }
-      }
-      if (byId("partition").checked) {
-        context.strokeStyle = dark.matches ? "rgba(255,255,255,.6)" : "rgba(0,0,0,.55)";
-        context.lineWidth = 1;
-        context.strokeRect(column * unit + 0.5, row * unit + 0.5, w * unit, h * unit);
-      }
+      context.globalAlpha = 0.55;
+      context.fillStyle = groups.colours[groups.names.indexOf(name)];
+      context.fillRect(column * unit, row * unit, w * unit, h * unit);
+    }
+    context.globalAlpha = 1;
+    context.strokeStyle = dark.matches ? "rgba(255,255,255,.5)" : "rgba(0,0,0,.45)";
+    context.lineWidth = 1;
+    for (const [row, column, h, w] of byId("partition").checked ? blocks : []) {
+      context.strokeRect(column * unit + 0.5, row * unit + 0.5, w * unit, h * unit);
     }
     const under = cursor && blocks.find(([r, c, h, w]) =>
       cursor[0] >= r && cursor[0] < r + h && cursor[1] >= c && cursor[1] < c + w);
@@ -136,9 +135,9 @@
 
   // A bar from 0 to a value, within a range that contains 0.
   function bar(value, [low, high], text, className) {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const svg = document.createElementNS(SVG, "svg");
     const add = (tag, attributes) => {
-      const element = svg.appendChild(document.createElementNS(svg.namespaceURI, tag));
+      const element = svg.appendChild(document.createElementNS(SVG, tag));
       Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
     };
     const at = (value) => (100 * (value - low)) / (high - low || 1);
@@ -171,9 +170,9 @@
   function drawMap() {
     const [rows, columns] = tensor.matrix, scale = 120 / Math.max(rows, columns);
     const sides = [rows, columns].map((side) => Math.max(6, side * scale));
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const svg = document.createElementNS(SVG, "svg");
     const add = (at, of, className) => {
-      const rect = svg.appendChild(document.createElementNS(svg.namespaceURI, "rect"));
+      const rect = svg.appendChild(document.createElementNS(SVG, "rect"));
       const place = { x: at[1] * sides[1] / columns, y: at[0] * sides[0] / rows,
         width: Math.max(2, of[1] * sides[1] / columns), height: Math.max(2, of[0] * sides[0] / rows), class: className };
       Object.entries(place).forEach(([name, value]) => rect.setAttribute(name, value));
