@@ -7,16 +7,17 @@ pub fn none(all: Tools) -> Tools {
     within(all, &[TransformTool::Rdoq])
 }
 
-/// Returns the tools without which a tool would mean nothing, as far as they are within `all`: a prediction needs blocks
-/// of a size that suits it, and a partition needs something that differs from block to block.
+/// Returns the tools without which a tool would mean nothing, as far as they are within `all`: a prediction or a transform
+/// needs blocks of a size that suits it, and a partition needs something that differs from block to block. Others are
+/// looked at next to the least that a picture codec has: quarters and the cosine transform.
 pub fn company(tool: TransformTool, all: Tools) -> Tools {
-    use TransformTool::{Dc, Dct, Dst, Hadamard, Halves, Left, Linear, Planar, Quarters, Rdoq, Sum, Top};
+    use TransformTool::{Dc, Dct, Dst, Hadamard, Left, Linear, Planar, Quarters, Rdoq, Sum, Top, Trellis};
     let needed: &[TransformTool] = match tool {
         Rdoq => &[],
+        Trellis => &[Rdoq],
         Quarters => &[Rdoq, Dct],
-        Halves => &[Rdoq, Quarters, Dct],
         Dc | Top | Left | Planar | Sum | Linear | Dct | Dst | Hadamard => &[Rdoq, Quarters],
-        TransformTool::Trellis => &[Rdoq],
+        _ => &[Rdoq, Quarters, Dct],
     };
     within(all, needed)
 }

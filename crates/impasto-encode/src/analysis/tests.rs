@@ -17,10 +17,13 @@ fn noise(i: usize) -> f32 {
     (0..8).map(|_| uniform()).sum::<f32>()
 }
 
+/// The weight in a row and column.
+type Weight = fn(usize, usize) -> f32;
+
 /// Writes a checkpoint of matrices of binary32.
-fn checkpoint(folder: &Path, tensors: &[(&str, &dyn Fn(usize, usize) -> f32)]) -> Checkpoint {
+fn checkpoint(folder: &Path, tensors: &[(&str, Weight)]) -> Checkpoint {
     let bytes = SIDE * SIDE * 4;
-    let entry = |(i, (name, _)): (usize, &(&str, _))| {
+    let entry = |(i, (name, _)): (usize, &(&str, Weight))| {
         format!(
             r#""{name}":{{"dtype":"F32","shape":[{SIDE},{SIDE}],"data_offsets":[{},{}]}}"#,
             i * bytes,
@@ -53,7 +56,7 @@ fn go(_: AnalysisProgress) -> ControlFlow<()> {
 #[test]
 fn smooth_tensors_earn_by_their_transforms_and_noise_by_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let checkpoint = checkpoint(folder.path(), &[("a.wave", &wave), ("b.noise", &noisy)]);
+    let checkpoint = checkpoint(folder.path(), &[("a.wave", wave), ("b.noise", noisy)]);
     let analysis = analyze(&checkpoint, &AnalysisOptions::default(), &go).expect("an analysis");
     let [smooth, noise] = &analysis.tensors[..] else { panic!("two tensors") };
     let (of_smooth, of_noise) = (smooth.rates.expect("rates"), noise.rates.expect("rates"));
@@ -77,7 +80,7 @@ fn smooth_tensors_earn_by_their_transforms_and_noise_by_nothing() {
 #[test]
 fn shares_and_blocks_cover_each_weight_once() {
     let folder = tempfile::tempdir().expect("a folder");
-    let checkpoint = checkpoint(folder.path(), &[("wave", &wave)]);
+    let checkpoint = checkpoint(folder.path(), &[("wave", wave)]);
     let tools = "none,+quarters,+dct,+left".parse().expect("tools");
     let analysis = analyze(&checkpoint, &AnalysisOptions { tools, ..Default::default() }, &go).expect("an analysis");
     assert_eq!(analysis.tools, ["quarters", "left", "dct"]);
@@ -102,7 +105,7 @@ fn shares_and_blocks_cover_each_weight_once() {
 #[test]
 fn results_do_not_depend_on_threads_and_wrong_requests_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
-    let checkpoint = checkpoint(folder.path(), &[("a.wave", &wave), ("b.noise", &noisy)]);
+    let checkpoint = checkpoint(folder.path(), &[("a.wave", wave), ("b.noise", noisy)]);
     let tools = "none,+dct".parse().expect("tools");
     let options = AnalysisOptions { tools, tensors: vec!["a.*".into()], ..Default::default() };
     let run = |threads| {
@@ -123,6 +126,19 @@ fn results_do_not_depend_on_threads_and_wrong_requests_are_errors() {
     assert!(message.starts_with("no step gives 90 bits per weight"), "{message}");
     let stop = |_: AnalysisProgress| ControlFlow::Break(());
     assert!(matches!(analyze(&checkpoint, &options, &stop), Err(EncodeError::Cancelled)));
+}
+
+/// At a step that makes a large weight more steps than mode transform can hold, there is nothing to say.
+#[test]
+fn a_tensor_that_mode_transform_cannot_hold_has_no_rates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spike: Weight = |r, c| if r + c == 0 { 30.0 } else { noisy(r, c) };
+    let checkpoint = checkpoint(folder.path(), &[("spike", spike)]);
+    let options = AnalysisOptions { bits_per_weight: 20.0, ..Default::default() };
+    let analysis = analyze(&checkpoint, &options, &go).expect("an analysis");
+    let tensor = &analysis.tensors[0];
+    assert!(tensor.rates.is_none() && !tensor.earns() && tensor.tools.is_empty(), "{tensor:?}");
+    assert_eq!(analysis.means(), None);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn tensor((index, tensor): (usize, &TensorAnalysis)) -> String {
         cells += &number(rates.gain(), format!("<span class=\"{class}\">{}</span>", signed(rates.gain())));
         cells += &number(tensor.transform_share, format!("{:.0}%", 100.0 * tensor.transform_share));
     } else {
-        cells += &number(f64::MIN, "-".into()).repeat(5);
+        cells += &number(-1e9, "-".into()).repeat(5);
     }
     let mut tools: Vec<_> = tensor.tools.iter().filter(|tool| tool.left_out >= LEAST).collect();
     tools.sort_by(|a, b| b.left_out.total_cmp(&a.left_out));
