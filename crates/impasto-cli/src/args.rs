@@ -199,6 +199,16 @@ pub enum PresetArg {
     Jpeg,
 }
 
+impl From<EffortArg> for impasto::encode::Effort {
+    fn from(effort: EffortArg) -> Self {
+        match effort {
+            EffortArg::Fast => impasto::encode::Effort::Fast,
+            EffortArg::Normal => impasto::encode::Effort::Normal,
+            EffortArg::Best => impasto::encode::Effort::Best,
+        }
+    }
+}
+
 /// The layers of `--layers`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayersArg {
@@ -547,6 +557,9 @@ pub struct AnalyzeTools {
     /// The tools to analyse, as for `encode`: what `all` stands for.
     #[arg(long, default_value = "all", value_name = "SET", allow_hyphen_values = true)]
     pub tools: impasto::encode::Tools,
+    /// How much time the search among them may take, as for `encode`.
+    #[arg(long, value_enum, value_name = "PRESET", default_value = "normal")]
+    pub effort: EffortArg,
     /// About the number of weights of a tensor to look at, in tiles of 128 x 128 that are spread over it; eight times as
     /// many where tools earn. A tensor with fewer weights is looked at whole.
     #[arg(long, default_value_t = 32768, value_name = "N", value_parser = parse_items)]

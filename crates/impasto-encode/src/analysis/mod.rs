@@ -32,7 +32,7 @@ use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::options::{LEAST_WEIGHTS, Options, Target};
 use crate::rate::{Found, Rates as MeasuredRates, search};
-use crate::transform::{Tools, TransformTool};
+use crate::transform::{Effort, Tools, TransformTool};
 
 /// Options of an analysis.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct AnalysisOptions {
     pub bits_per_weight: f64,
     /// The set that is called *all*. Its tools are looked at one by one.
     pub tools: Tools,
+    /// How much time the search for a tile may take.
+    pub effort: Effort,
     /// Patterns of which a tensor's name must match one; all tensors match if there is none. `*` stands for any
     /// characters.
     pub tensors: Vec<String>,
@@ -57,6 +59,7 @@ impl Default for AnalysisOptions {
         AnalysisOptions {
             bits_per_weight: 4.0,
             tools: Tools::ALL,
+            effort: Effort::default(),
             tensors: vec![],
             weights: 1 << 15,
             threads: 0,

@@ -128,7 +128,9 @@ pub struct TileAnalysis {
     pub transform: f64,
     /// Whether `D + lambda R` is less in mode transform than on the lattice.
     pub takes_transform: bool,
-    /// Its weights over their steps, row-major.
+    /// Tools that it is coded with as a whole.
+    pub ways: Vec<&'static str>,
+    /// Its weights over their steps, row-major, with rows and columns in the order in which they are coded.
     #[serde(skip)]
     pub values: Vec<f32>,
     /// Its blocks with all tools.

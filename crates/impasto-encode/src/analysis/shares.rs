@@ -7,6 +7,7 @@ use impasto_codec::transform::samples::{Area, Prediction, Samples};
 use impasto_codec::transform::tree::{self, Block, Node};
 
 use super::report::{BlockChoice, Share, Shares};
+use crate::transform::{Tools, TransformTool, Variant};
 
 /// What is said of a block without coefficients.
 const NOTHING: &str = "nothing";
@@ -29,7 +30,24 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Dst => "dst",
         Kind::Identity => "identity",
         Kind::Hadamard => "hadamard",
+        Kind::Learned => "learned",
     }
+}
+
+/// Returns the names of the tools that a tile as a whole is coded with.
+pub fn ways(variant: &Variant, tools: Tools) -> Vec<&'static str> {
+    let Variant { setup, runs } = variant;
+    let is_learned = [0, 1].iter().any(|&side| setup.bases.learned(side).is_some());
+    let is_used = |tool: TransformTool| match tool {
+        // Run lengths take the place of dependent quantization.
+        TransformTool::Trellis => !runs && tools.has(tool),
+        TransformTool::Runs => *runs,
+        TransformTool::RowOrder => setup.orders[0].is_some(),
+        TransformTool::ColumnOrder => setup.orders[1].is_some(),
+        TransformTool::Klt => is_learned,
+        _ => false,
+    };
+    TransformTool::ALL.into_iter().filter(|(tool, _)| is_used(*tool)).map(|(_, name)| name).collect()
 }
 
 /// Returns the blocks of a tile of `height` x `width` weights, given the nodes of its superblocks.

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use impasto_checkpoint::Change;
-use impasto_codec::transform::tree::Node;
 use impasto_core::{DType, Place, lattice};
 use rayon::prelude::*;
 
@@ -17,7 +16,7 @@ use crate::lattice::{Costs, Grid, LAMBDA, Rows, round};
 use crate::matrix::MatrixView;
 use crate::model::Tensor;
 use crate::scales::fit;
-use crate::transform::{self, Request, Tools};
+use crate::transform::{self, Coded, Effort, Request, Tools};
 
 /// Bits per weight that mode transform must save over the lattice to be worth its time, as for the encoder.
 pub const LEAST_GAIN: f64 = 0.2;
@@ -54,6 +53,7 @@ struct Subject<'a> {
     /// Bits per weight of the tensor header of a lattice.
     header_bits: f64,
     costs: &'a Costs,
+    effort: Effort,
     heard: &'a (dyn Fn() -> Result<(), EncodeError> + Sync),
 }
 
@@ -62,7 +62,7 @@ struct Found {
     all: Point,
     none: Point,
     lattice: Point,
-    nodes: Vec<Node>,
+    coded: Coded,
 }
 
 /// Analyses a tensor at a global step.
@@ -77,7 +77,7 @@ pub fn analyze(
     let header_bits = CLASS_BITS / matrix.rows.max(1) as f64 + CLASS_BITS / matrix.columns.max(1) as f64;
     // Without statistics, all rows and columns have the same step.
     let step = lossy.grid(step).step;
-    let subject = Subject { dtype: matrix.dtype, step, header_bits, costs: lossy.costs, heard };
+    let subject = Subject { dtype: matrix.dtype, step, header_bits, costs: lossy.costs, effort: options.effort, heard };
     let mut analysis = TensorAnalysis {
         name: tensor.name.clone(),
         dtype: matrix.dtype.name(),
@@ -151,7 +151,7 @@ impl Subject<'_> {
             analysis.sampled_by_tool = part.iter().map(|tile| tile.values.len()).sum();
             self.by_tool(&part, &found, all)?
         };
-        let described = tiles.into_iter().zip(found).map(|(tile, found)| described(tile, found));
+        let described = tiles.into_iter().zip(found).map(|(tile, found)| described(tile, found, all));
         analysis.tiles = described.collect();
         analysis.shares = shares::shares(analysis.tiles.iter().flat_map(|tile| &tile.blocks));
         let taken = analysis.tiles.iter().filter(|tile| tile.takes_transform).map(|tile| tile.values.len());
@@ -206,12 +206,12 @@ impl Subject<'_> {
             || rayon::join(|| self.transform(tile, all, 1.0), || self.transform(tile, sets::none(all), 1.0)),
             || self.lattice(tile, 1.0),
         );
-        let (all, nodes) = all?;
-        Ok(Found { all, none: none?.0, lattice: lattice?, nodes })
+        let (all, coded) = all?;
+        Ok(Found { all, none: none?.0, lattice: lattice?, coded })
     }
 
     /// Codes a tile in mode transform, at a multiple of the step.
-    fn transform(&self, tile: &Tile, tools: Tools, factor: f64) -> Result<(Point, Vec<Node>), Failure> {
+    fn transform(&self, tile: &Tile, tools: Tools, factor: f64) -> Result<(Point, Coded), Failure> {
         (self.heard)().map_err(Failure::Cancelled)?;
         let begun = Instant::now();
         let factor = factor as f32;
@@ -219,8 +219,8 @@ impl Subject<'_> {
         if !scaled.iter().all(|value| value.abs() <= MOST) {
             return Err(Failure::Unfit);
         }
-        let coded = transform::code(&Request::new(&scaled, tile.place.columns.len(), tools));
-        let coded = coded.map_err(|_| Failure::Unfit)?;
+        let request = Request { effort: self.effort, ..Request::new(&scaled, tile.place.columns.len(), tools) };
+        let coded = transform::code(&request).map_err(|_| Failure::Unfit)?;
         let (step, mut error) = (self.step * factor, 0.0);
         for (value, found) in tile.values.iter().zip(&coded.values) {
             error += f64::from(value - lattice::round(self.dtype, found * step) / self.step).powi(2);
@@ -228,7 +228,7 @@ impl Subject<'_> {
         if !error.is_finite() {
             return Err(Failure::Unfit);
         }
-        Ok((point(tile, coded.unit.len() as f64 * 8.0, error, begun), coded.nodes))
+        Ok((point(tile, coded.unit.len() as f64 * 8.0, error, begun), coded))
     }
 
     /// Codes a tile on the lattice, at a multiple of the step.
@@ -285,16 +285,18 @@ fn cost(point: &Point) -> f64 {
     point.error + f64::from(LAMBDA) * point.bits
 }
 
-fn described(tile: Tile, found: Found) -> TileAnalysis {
+fn described(tile: Tile, found: Found, all: Tools) -> TileAnalysis {
     let Tile { place, values, .. } = tile;
-    let blocks = shares::blocks(&found.nodes, place.rows.len(), place.columns.len());
+    let columns = place.columns.len();
+    let blocks = shares::blocks(&found.coded.nodes, place.rows.len(), place.columns.len());
     TileAnalysis {
         rows: place.rows,
         columns: place.columns,
         lattice: rounded(found.lattice.bits),
         transform: rounded(found.all.bits),
         takes_transform: cost(&found.all) < cost(&found.lattice),
-        values,
+        ways: shares::ways(&found.coded.variant, all),
+        values: found.coded.variant.ordered(&values, columns),
         blocks,
     }
 }

@@ -14,7 +14,7 @@ use impasto::analysis::{Analysis, AnalysisOptions, AnalysisProgress, analyze};
 use impasto_core::files::{self, AtomicFile};
 use serde::Serialize;
 
-use crate::args::{Analyze, AnalyzeTools, Args};
+use crate::args::{Analyze, AnalyzeTools, Args, EffortArg};
 use crate::exit::{Code, UsageError};
 use crate::model::memory_limit;
 use crate::output::{print, print_json, shown};
@@ -34,6 +34,7 @@ pub fn run(args: &Args, what: &Analyze) -> anyhow::Result<Code> {
     let options = AnalysisOptions {
         bits_per_weight: command.bpw,
         tools: command.tools,
+        effort: command.effort.into(),
         tensors: command.tensor.clone(),
         weights: command.weights,
         threads: args.threads,
@@ -113,6 +114,11 @@ fn command_line(command: &AnalyzeTools) -> String {
     if command.tools != impasto::encode::Tools::ALL {
         line += &format!(" --tools {}", command.tools);
     }
+    line += match command.effort {
+        EffortArg::Fast => " --effort fast",
+        EffortArg::Normal => "",
+        EffortArg::Best => " --effort best",
+    };
     command.tensor.iter().for_each(|name| line += &format!(" --tensor {}", quoted(name)));
     line
 }

@@ -164,7 +164,7 @@ fn data(analysis: &Analysis) -> String {
                 json!({
                     "at": [tile.rows.start, tile.columns.start], "sides": [tile.rows.len(), tile.columns.len()],
                     "px": picture.pixels, "w": picture.width, "s": picture.scale, "range": picture.range, "blocks": blocks,
-                    "lattice": tile.lattice, "transform": tile.transform, "takes": tile.takes_transform,
+                    "lattice": tile.lattice, "transform": tile.transform, "takes": tile.takes_transform, "ways": tile.ways,
                 })
             });
             let tiles: Vec<Value> = tiles.collect();

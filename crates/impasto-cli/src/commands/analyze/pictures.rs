@@ -83,7 +83,16 @@ mod tests {
     fn tile(rows: usize, columns: usize, value: impl Fn(usize) -> f32) -> TileAnalysis {
         let values = (0..rows * columns).map(value).collect();
         let (rows, columns) = (0..rows, 0..columns);
-        TileAnalysis { rows, columns, lattice: 0.0, transform: 0.0, takes_transform: false, values, blocks: vec![] }
+        TileAnalysis {
+            rows,
+            columns,
+            lattice: 0.0,
+            transform: 0.0,
+            takes_transform: false,
+            ways: vec![],
+            values,
+            blocks: vec![],
+        }
     }
 
     #[test]

@@ -187,7 +187,8 @@
     byId("map").replaceChildren(svg, make("p", { className: "note", textContent:
       `This tile takes ${tile.transform.toFixed(3)} bits per weight in mode transform and ${tile.lattice.toFixed(3)} on the ` +
       `lattice, at the step of the tensor. By error and rate together, ${tile.takes ? "mode transform" : "the lattice"} is ` +
-      "cheaper." }));
+      "cheaper." + (tile.ways.length ? ` The tile as a whole is coded with ${tile.ways.join(", ")}.` : "") +
+      (tile.ways.some((way) => way.endsWith("-order")) ? " The picture has its rows and columns in the order of coding." : "") }));
   }
 
   function drawAll() {
