@@ -205,12 +205,13 @@ fn about(tensor: &TensorAnalysis) -> String {
     };
     let cheaper = |tile: &&TileAnalysis| tile.takes_transform;
     format!(
-        "{rows} x {columns} weights ({}); {} looked at, {} of them tool by tool. All tools save {} bits per weight over the \
-         lattice; mode transform is cheaper on {} of {} tiles.",
+        "{rows} x {columns} weights ({}); {} looked at, {} of them tool by tool. With all tools, a weight takes {} bits \
+         {} than on the lattice; mode transform is cheaper on {} of {} tiles.",
         tensor.dtype,
         tensor.sampled,
         tensor.sampled_by_tool,
-        signed(rates.gain()),
+        format_args!("{:.3}", rates.gain().abs()),
+        if rates.gain() < 0.0 { "more" } else { "less" },
         tensor.tiles.iter().filter(cheaper).count(),
         tensor.tiles.len(),
     )
