@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use impasto_codec::transform::basis::Kind;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
 use impasto_codec::transform::tree::{self, Block, Node};
+use impasto_codec::transform::wavelet::Filter;
 
 use super::report::{BlockChoice, Share, Shares};
-use crate::transform::{Tools, TransformTool, Variant};
+use crate::transform::{Coded, Tools, TransformTool, Variant};
 
 /// What is said of a block without coefficients.
 const NOTHING: &str = "nothing";
@@ -34,9 +35,19 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
+fn filter_name(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Cdf53 => "cdf53",
+        Filter::Cdf97 => "cdf97",
+    }
+}
+
 /// Returns the names of the tools that a tile as a whole is coded with.
-pub fn ways(variant: &Variant, tools: Tools) -> Vec<&'static str> {
-    let Variant { setup, runs } = variant;
+pub fn ways(coded: &Coded, tools: Tools) -> Vec<&'static str> {
+    if let Some(filter) = coded.filter {
+        return vec![filter_name(filter)];
+    }
+    let Variant { setup, runs } = &coded.variant;
     let is_learned = [0, 1].iter().any(|&side| setup.bases.learned(side).is_some());
     let is_used = |tool: TransformTool| match tool {
         // Run lengths take the place of dependent quantization.
@@ -50,11 +61,16 @@ pub fn ways(variant: &Variant, tools: Tools) -> Vec<&'static str> {
     TransformTool::ALL.into_iter().filter(|(tool, _)| is_used(*tool)).map(|(_, name)| name).collect()
 }
 
-/// Returns the blocks of a tile of `height` x `width` weights, given the nodes of its superblocks.
-pub fn blocks(nodes: &[Node], height: usize, width: usize) -> Vec<BlockChoice> {
+/// Returns the blocks of a coded tile of `height` x `width` weights. In planes, it is one block.
+pub fn blocks(coded: &Coded, height: usize, width: usize) -> Vec<BlockChoice> {
+    if let Some(filter) = coded.filter {
+        let transforms = [filter_name(filter); 2];
+        let prediction = prediction_name(Prediction::Zero);
+        return vec![BlockChoice { at: [0, 0], sides: [height, width], prediction, transforms }];
+    }
     let sides = Samples::new(height, width).sides;
     let mut found = Vec::new();
-    for (area, node) in tree::superblocks(sides).zip(nodes) {
+    for (area, node) in tree::superblocks(sides).zip(&coded.nodes) {
         add(node, area, sides, [height, width], &mut found);
     }
     found

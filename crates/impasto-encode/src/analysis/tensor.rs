@@ -288,14 +288,14 @@ fn cost(point: &Point) -> f64 {
 fn described(tile: Tile, found: Found, all: Tools) -> TileAnalysis {
     let Tile { place, values, .. } = tile;
     let columns = place.columns.len();
-    let blocks = shares::blocks(&found.coded.nodes, place.rows.len(), place.columns.len());
+    let blocks = shares::blocks(&found.coded, place.rows.len(), place.columns.len());
     TileAnalysis {
         rows: place.rows,
         columns: place.columns,
         lattice: rounded(found.lattice.bits),
         transform: rounded(found.all.bits),
         takes_transform: cost(&found.all) < cost(&found.lattice),
-        ways: shares::ways(&found.coded.variant, all),
+        ways: shares::ways(&found.coded, all),
         values: found.coded.variant.ordered(&values, columns),
         blocks,
     }
