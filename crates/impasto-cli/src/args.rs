@@ -89,6 +89,12 @@ pub enum Command {
         #[command(subcommand)]
         what: Eval,
     },
+    /// Find out what earns bits on the tensors of a model.
+    Analyze {
+        /// What to analyse.
+        #[command(subcommand)]
+        what: Analyze,
+    },
     /// Measure speed.
     Bench {
         /// What to measure.
@@ -191,6 +197,16 @@ pub enum EffortArg {
 pub enum PresetArg {
     /// As JPEG codes a picture.
     Jpeg,
+}
+
+impl From<EffortArg> for impasto::encode::Effort {
+    fn from(effort: EffortArg) -> Self {
+        match effort {
+            EffortArg::Fast => impasto::encode::Effort::Fast,
+            EffortArg::Normal => impasto::encode::Effort::Normal,
+            EffortArg::Best => impasto::encode::Effort::Best,
+        }
+    }
 }
 
 /// The layers of `--layers`.
@@ -507,6 +523,56 @@ pub enum Score {
     All,
     /// Tokens with at least half a window of context.
     SecondHalf,
+}
+
+/// Analyses of a model.
+#[derive(Subcommand)]
+pub enum Analyze {
+    /// What the tools of picture codecs earn on each tensor: bits per weight on the lattice, in mode transform with all
+    /// tools, with none, with each one alone and with each one left out.
+    ///
+    /// All rates of a tensor are at equal error, weighed by the step of its lattice: each set of tools codes the same tiles
+    /// at the slope of the encoder (error per bit), and where its error differs from that of all tools by more than a
+    /// quarter of a decibel, again at steps searched until it does not. What is left is corrected by the slope of the curve.
+    ///
+    /// A tool alone is on with what it needs to mean anything: a prediction or a transform with splits into quarters, splits
+    /// with the cosine transform; all with RDOQ, which `none` has, too. A tensor earns if all tools save at least 0.2 bits
+    /// per weight over the lattice, which is what the encoder wants. Where a tensor does not, tools are tried one by one on
+    /// half a tile only.
+    Tools(AnalyzeTools),
+}
+
+/// Analyse tools.
+#[derive(clap::Args)]
+pub struct AnalyzeTools {
+    /// A Hugging Face folder, a safetensors file or a GGUF file.
+    pub model: PathBuf,
+    /// The rate that the step is set for: bits per weight on the lattice, over all tensors that are coded with loss.
+    #[arg(long, default_value_t = 4.0, value_name = "BITS", value_parser = parse_bits)]
+    pub bpw: f64,
+    /// Analyse only tensors of this name, in which `*` stands for any characters; may be repeated. The step is still that of
+    /// the whole model.
+    #[arg(long, value_name = "NAME")]
+    pub tensor: Vec<String>,
+    /// The tools to analyse, as for `encode`: what `all` stands for.
+    #[arg(long, default_value = "all", value_name = "SET", allow_hyphen_values = true)]
+    pub tools: impasto::encode::Tools,
+    /// How much time the search among them may take, as for `encode`.
+    #[arg(long, value_enum, value_name = "PRESET", default_value = "normal")]
+    pub effort: EffortArg,
+    /// About the number of weights of a tensor to look at, in tiles of 128 x 128 that are spread over it; eight times as
+    /// many where tools earn. A tensor with fewer weights is looked at whole.
+    #[arg(long, default_value_t = 32768, value_name = "N", value_parser = parse_items)]
+    pub weights: usize,
+    /// List every tensor, also those of large models on which nothing earns.
+    #[arg(long)]
+    pub all_tensors: bool,
+    /// Also write the results as JSON to this file. (--json prints them instead of the tables.)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Also write a page with pictures for a browser, which needs no network: weights, partitions, choices, what tools earn.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Measures of speed.

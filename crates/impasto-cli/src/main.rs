@@ -48,6 +48,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Run(command) => commands::run::run(args, command),
         Command::Chat(command) => commands::chat::run(args, command),
         Command::Eval { what } => commands::eval::run(args, what),
+        Command::Analyze { what } => commands::analyze::run(args, what),
         Command::Bench { what } => commands::bench::run(args, what),
         Command::Demo => commands::demo::run(args),
         Command::Completions { shell } => commands::completions(*shell),

@@ -88,6 +88,22 @@ pub enum EncodeError {
         /// Fewest weights of a lossy tensor.
         least: usize,
     },
+    /// The checkpoint has no tensor whose tools can be analysed.
+    #[error(
+        "no tensor can be coded with loss (F32, F16 or BF16, at least 2 dimensions and {least} weights), so there is nothing to analyse"
+    )]
+    NothingToAnalyze {
+        /// Fewest weights of a lossy tensor.
+        least: usize,
+    },
+    /// No step gives the requested rate.
+    #[error("no step gives {wanted} bits per weight; the nearest rate is {limit:.3}")]
+    NoRate {
+        /// Requested bits per weight.
+        wanted: f64,
+        /// The nearest rate.
+        limit: f64,
+    },
     /// The file of statistics violates a rule.
     #[error("{file}: {rule}")]
     Statistics {

@@ -14,6 +14,7 @@
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
 //! | [`transform`] | the encoder of mode transform |
+//! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
@@ -24,6 +25,7 @@
 //! The bytes of a file depend only on the checkpoint, the statistics and the options: sums have a fixed order, and
 //! logarithms are integers (`arithmetic`).
 
+pub mod analysis;
 mod arithmetic;
 mod aside;
 mod calibrate;

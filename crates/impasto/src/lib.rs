@@ -133,6 +133,15 @@ pub mod encode {
     };
 }
 
+/// Finding out what each tool of mode transform earns on the tensors of a checkpoint.
+#[cfg(feature = "encode")]
+pub mod analysis {
+    pub use impasto_encode::analysis::{
+        Analysis, AnalysisOptions, AnalysisProgress, AnalysisWatch, BlockChoice, Means, Rates, SCHEMA, Share, Shares,
+        TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans, analyze,
+    };
+}
+
 /// Measuring statistics of a model on a text, which improve lossy files.
 #[cfg(feature = "encode")]
 pub mod calibrate {

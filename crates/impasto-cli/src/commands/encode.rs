@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Effort, Extent, Floors, Layers, Options, Preset, Progress, Report, Sequential, Target, encode_calibrated,
+    Extent, Floors, Layers, Options, Preset, Progress, Report, Sequential, Target, encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
-use crate::args::{Args, CALIBRATION_TOKENS, EffortArg, Encode, FloorsArg, LayersArg, PresetArg};
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, PresetArg};
 use crate::exit::{Code, UsageError};
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
@@ -53,11 +53,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         None => Preset::Best,
     };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
-    let effort = match command.effort.unwrap_or_default() {
-        EffortArg::Fast => Effort::Fast,
-        EffortArg::Normal => Effort::Normal,
-        EffortArg::Best => Effort::Best,
-    };
+    let effort = command.effort.unwrap_or_default().into();
     let own = Options { tools, effort, preset, ..Options::new(target) };
     let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;

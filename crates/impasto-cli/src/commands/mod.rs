@@ -1,5 +1,6 @@
 //! The commands.
 
+pub mod analyze;
 pub mod bench;
 pub mod calibrate;
 pub mod chat;

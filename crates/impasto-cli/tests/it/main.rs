@@ -1,5 +1,6 @@
 //! Integration tests, all in one program.
 
+mod analyze;
 mod chat;
 mod commands;
 mod failures;

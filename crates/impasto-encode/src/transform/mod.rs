@@ -34,3 +34,4 @@ pub(crate) use job::{code_layers, code_tile, may_gain, measure};
 pub(crate) use jpeg::measure as measure_jpeg;
 pub use tile::{Coded, Effort, Request, code};
 pub use tools::{Tools, TransformTool};
+pub(crate) use variants::Variant;

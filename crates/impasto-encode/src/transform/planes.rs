@@ -10,6 +10,7 @@ use impasto_codec::transform::wavelet::{Filter, forward, halved, inverse, most_l
 
 use super::candidates::estimate;
 use super::tile::{Coded, decoded_values};
+use super::variants::Variant;
 use crate::arithmetic::log2;
 
 /// Most halvings of both sides, and of one side alone.
@@ -44,7 +45,8 @@ pub fn code(values: &[f32], width: usize, filters: &[Filter]) -> Result<Coded, C
     let integers: Vec<i32> = coefficients.into_iter().map(|c| c as i32).collect();
     let unit = encode(&mut form, sides, &integers)?;
     let (_, samples) = decode(&[&unit], sides[0], sides[1])?;
-    Ok(Coded { unit, values: decoded_values(&samples, sides, 1.0) })
+    let (values, filter) = (decoded_values(&samples, sides, 1.0), Some(form.filter));
+    Ok(Coded { unit, values, nodes: vec![], variant: Variant::default(), filter })
 }
 
 /// The coefficients of a tile over the steps of their bands.

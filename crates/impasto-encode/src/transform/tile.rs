@@ -3,6 +3,7 @@
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
 use impasto_codec::transform::samples::{self, Area, Samples};
+use impasto_codec::transform::tree::Node;
 use impasto_codec::transform::wavelet::Filter;
 use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, runs, tree};
 
@@ -72,6 +73,12 @@ pub struct Coded {
     pub unit: Vec<u8>,
     /// The weights that a decoder makes of it, over the steps of the tensor header.
     pub values: Vec<f32>,
+    /// The partition of each superblock, and the choices of its blocks; none in planes.
+    pub nodes: Vec<Node>,
+    /// How it is coded as a whole.
+    pub(crate) variant: Variant,
+    /// The filter, if it is coded in planes.
+    pub(crate) filter: Option<Filter>,
 }
 
 /// Codes a tile: in blocks or in planes, whichever has the least `D + lambda R`. Blocks are not tried if only tools of
@@ -217,7 +224,7 @@ impl<'a> Attempt<'a> {
         let all = tree::superblocks(sides).count();
         let (mut searched, mut cost) = (0, 0.0);
         for area in tree::superblocks(sides).step_by((all / superblocks).max(1)) {
-            cost += f64::from(self.superblock(&mut writer, &mut search, area, None)?);
+            cost += f64::from(self.superblock(&mut writer, &mut search, area, None)?.1);
             searched += 1;
         }
         let step = f64::from(self.parameters.step(1.0));
@@ -230,30 +237,31 @@ impl<'a> Attempt<'a> {
         let goal = self.goal(self.request.effort);
         let (mut writer, [height, width]) = (self.writer()?, self.sides);
         let mut search = Search::new(&goal, height, width);
+        let mut nodes = Vec::new();
         for (i, area) in tree::superblocks(search.samples.sides).enumerate() {
-            self.superblock(&mut writer, &mut search, area, learned.filter(|_| i < OWN))?;
+            nodes.push(self.superblock(&mut writer, &mut search, area, learned.filter(|_| i < OWN))?.0);
         }
         let mut samples = search.samples;
         self.variant.setup.restore(&mut samples);
         let values = decoded_values(&samples, self.sides, self.parameters.step(1.0));
-        Ok(Coded { unit: writer.finish(), values })
+        Ok(Coded { unit: writer.finish(), values, nodes, variant: self.variant.clone(), filter: None })
     }
 
-    /// Codes a superblock. Returns its cost, in squared steps of the tile.
+    /// Codes a superblock. Returns it with its cost, in squared steps of the tile.
     fn superblock(
         &self,
         writer: &mut TileWriter,
         search: &mut Search,
         area: Area,
         learned: Option<&[Probability]>,
-    ) -> Result<f32, CodecError> {
+    ) -> Result<(Node, f32), CodecError> {
         let (probabilities, means) = writer.model();
         let probabilities = learned.unwrap_or(probabilities);
         let runs = self.parameters.runs.then(|| runs::Prices::new(probabilities));
         let rates = Rates { probabilities, prices: prices::Prices::new(probabilities), runs, means };
         let (node, cost) = search.area(&rates, area);
         writer.push(area, search.samples.sides, &node)?;
-        Ok(cost)
+        Ok((node, cost))
     }
 }
 
