@@ -182,7 +182,7 @@ mod tests {
         let mut x = seed | 1;
         let mut next = || {
             x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            ((i64::from(x >> 4) * 2 * i64::from(most) >> 28) - i64::from(most)) as i32
+            (((i64::from(x >> 4) * 2 * i64::from(most)) >> 28) - i64::from(most)) as i32
         };
         (0..n).map(|_| next()).collect()
     }
