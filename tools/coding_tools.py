@@ -6,7 +6,8 @@ EXAMPLE is the program `transform_curve` (`cargo build --release -p impasto-enco
 folder with the models `all-minilm-l6-v2` and `whisper-tiny.en`. Needs the packages numpy, safetensors and scikit-image.
 
 Each tensor is coded with a step of a quarter of its standard deviation: with all tools, with each one left out, with
-none but RDOQ, and with each wavelet alone. With TOOLs, rows of other tools are left out. Rates are in bits per weight at the error of all tools; a decibel of error is worth 0.166 bits.
+none but RDOQ, and with each wavelet alone. With TOOLs, rows of other tools are left out. Rates are in bits per weight at
+the error of all tools; a decibel of error is worth 0.166 bits.
 """
 
 import math
@@ -18,19 +19,27 @@ import numpy as np
 import skimage.data
 from safetensors import safe_open
 
-TOOLS = "quarters halves dc top left planar sum linear dct dst hadamard rdoq trellis cdf53 cdf97".split()
+TOOLS = """quarters halves dc top left planar sum linear dct dst hadamard rdoq trellis
+           runs row-order column-order klt cdf53 cdf97""".split()
 WAVELETS = "cdf53 cdf97".split()
 TENSORS = [("MiniLM positions", "all-minilm-l6-v2", "embeddings.position_embeddings.weight"),
            ("whisper, decoder positions", "whisper-tiny.en", "model.decoder.embed_positions.weight"),
            ("whisper, encoder positions", "whisper-tiny.en", "model.encoder.embed_positions.weight"),
            ("whisper, first convolution", "whisper-tiny.en", "model.encoder.conv1.weight"),
            ("whisper, second convolution", "whisper-tiny.en", "model.encoder.conv2.weight"),
-           ("photograph (camera)", None, "camera")]
+           ("photograph (camera)", None, "camera"),
+           ("shuffled photograph", None, "shuffled"),
+           ("sparse", None, "sparse")]
 
 
 def matrix(models, model, name):
     if model is None:
-        return getattr(skimage.data, name)().astype("<f4") - 128
+        picture, random = skimage.data.camera().astype("<f4") - 128, np.random.default_rng(1)
+        if name == "shuffled":  # its rows and columns in a random order
+            return picture[random.permutation(512)][:, random.permutation(512)]
+        if name == "sparse":  # 1 in 50 values is not 0
+            return (random.normal(size=(512, 512)) * (random.random((512, 512)) < 0.02)).astype("<f4")
+        return picture
     with safe_open(f"{models}/{model}/model.safetensors", "np") as file:
         tensor = file.get_tensor(name).astype("<f4")
     return tensor.reshape(tensor.shape[0], -1)

@@ -131,6 +131,33 @@ fn a_closed_pipe_is_quiet() {
     }
 }
 
+/// A file of the preset of JPEG runs from its units; other options that it has no place for are refused.
+#[test]
+fn the_preset_of_jpeg() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--preset", "jpeg"], way].concat());
+    encode(&[]).fails(2, "--preset is for lossy files: use --bpw or --size");
+    for way in [
+        &["--lossless"][..],
+        &["--layers", "2,4"],
+        &["--bpw", "4", "--tools", "-dct"],
+        &["--bpw", "4", "--statistics", "s"],
+        &["--bpw", "4", "--sequential"],
+        &["--bpw", "4", "--segments", "2"],
+    ] {
+        let failed = encode(way);
+        assert!(failed.code == Some(2) && failed.err.contains("'--preset <PRESET>' cannot be used"), "{}", failed.err);
+    }
+    assert!(at.left().is_empty());
+    encode(&["--bpw", "5"]).ok();
+    let inspected = at.run(&["inspect", "a.impasto", "--tensors"]).ok();
+    assert!(inspected.out.contains("transform"), "{}", inspected.out);
+    let run = |residence| {
+        at.run(&["run", "a.impasto", "-p", "Once", "-n", "8", "--temperature", "0", "--residence", residence]).ok().out
+    };
+    assert_eq!(run("coded"), run("packed"));
+}
+
 #[test]
 fn calibrate_and_encode_with_what_it_measured() {
     let at = Workplace::new();
