@@ -172,7 +172,8 @@ pub struct Encode {
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
-        "lossless", "layers", "tools", "calibration", "calibration_tokens", "statistics", "sequential", "floors", "segments",
+        "lossless", "layers", "tools", "effort", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
+        "segments",
     ])]
     pub preset: Option<PresetArg>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.

@@ -141,6 +141,7 @@ fn the_preset_of_jpeg() {
         &["--lossless"][..],
         &["--layers", "2,4"],
         &["--bpw", "4", "--tools", "-dct"],
+        &["--bpw", "4", "--effort", "best"],
         &["--bpw", "4", "--statistics", "s"],
         &["--bpw", "4", "--sequential"],
         &["--bpw", "4", "--segments", "2"],
