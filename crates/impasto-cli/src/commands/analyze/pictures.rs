@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn levels_span_the_range() {
-        let picture = Picture::new(&tile(1, 3, |i| i as f32 - 1.0), 1);
-        assert_eq!((picture.range, &*picture.pixels), ([-1.0, 1.0], "Ag/"));
+        let picture = Picture::new(&tile(1, 3, |i| [-1.0, 0.1, 1.0][i]), 1);
+        assert_eq!((picture.range, &*picture.pixels), ([-1.0, 1.0], "Aj/"));
         let picture = Picture::new(&tile(2, 2, |i| 5.0 + i as f32), 1);
         assert_eq!((picture.range, &*picture.pixels), ([5.0, 8.0], "AVq/"));
         let picture = Picture::new(&tile(3, 3, |i| if i == 8 { 1.0 } else { -1.0 }), 2);
