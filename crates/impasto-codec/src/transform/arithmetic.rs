@@ -118,7 +118,7 @@ impl Encoder {
         self.out
     }
 
-    /// Returns the bytes without the last [`IMPLIED`], which are 0, and the probabilities.
+    /// Returns the bytes without the last `IMPLIED`, which are 0, and the probabilities.
     pub fn finish_short(mut self) -> (Vec<u8>, Vec<Probability>) {
         // The range holds a number of which all but the highest byte is 0.
         self.low = (self.low + u64::from(LEAST_RANGE - 1)) & !u64::from(LEAST_RANGE - 1);
