@@ -194,7 +194,7 @@ pub enum EffortArg {
 }
 
 /// The presets of `--preset`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PresetArg {
     /// As JPEG codes a picture.
     Jpeg,
@@ -559,11 +559,11 @@ pub struct AnalyzeTools {
     #[arg(long, default_value = "all", value_name = "SET", allow_hyphen_values = true)]
     pub tools: impasto::encode::Tools,
     /// How much time the search among them may take, as for `encode`.
-    #[arg(long, value_enum, value_name = "PRESET", default_value = "normal")]
+    #[arg(long, value_enum, value_name = "PRESET", default_value = "fast")]
     pub effort: EffortArg,
     /// About the number of weights of a tensor to look at, in tiles of 128 x 128 that are spread over it; eight times as
     /// many where tools earn. A tensor with fewer weights is looked at whole.
-    #[arg(long, default_value_t = 32768, value_name = "N", value_parser = parse_items)]
+    #[arg(long, default_value_t = 16384, value_name = "N", value_parser = parse_items)]
     pub weights: usize,
     /// List every tensor, also those of large models on which nothing earns.
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::matrix::MatrixView;
 use crate::options::Options;
 use crate::plan::{Coding, Plan};
 use crate::tools::{Lattice, Tile, Transform, code_exact, code_lossy};
-use crate::transform::{Effort, Tools};
+use crate::transform::{Request, jpeg_request};
 
 /// Size of a piece of an asset, in bytes.
 pub const PIECE: u64 = 4 << 20;
@@ -116,12 +116,12 @@ pub fn code_tensor(
             (Coding::Transform(grid), Some(encoder), Some((integers, _))) => {
                 let lattice = Lattice { encoder, integers, grid };
                 let Options { tools, effort, .. } = *options;
-                let transform = Transform { grid, tools, effort };
+                let request = Request { effort, ..Request::new(&[], 0, tools) };
+                let transform = Transform { grid, request };
                 code_lossy(&Tile::new(matrix, place), &[&lattice, &transform])
             }
             (Coding::Jpeg(grid, _), ..) => {
-                let jpeg = Transform { grid, tools: Tools::JPEG, effort: Effort::Jpeg };
-                code_lossy(&Tile::new(matrix, place), &[&jpeg])
+                code_lossy(&Tile::new(matrix, place), &[&Transform { grid, request: jpeg_request(&[], 0) }])
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });

@@ -68,6 +68,7 @@ impl LossyTensor<'_> {
         if self.preset == Preset::Jpeg {
             let place = Plan::jpeg_tile(&self.matrix);
             if let Some(rate) = transform::measure_jpeg(&self.matrix, &grid, &place) {
+                // The lattice is no choice, whatever its rate.
                 return Measured { lattice: rate, transform: Some(Transformed { rate, gain: 1.0 }) };
             }
         }

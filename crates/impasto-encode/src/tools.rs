@@ -13,7 +13,7 @@ use impasto_core::{Mode, Place};
 use crate::lattice::{Grid, Integers, LAMBDA};
 use crate::layers::Nested;
 use crate::matrix::MatrixView;
-use crate::transform::{self, Effort, Tools};
+use crate::transform::{self, Request};
 use crate::trial::{Tool, Trial, choose};
 
 /// Zstandard compression levels: for tensors, and to test whether compression pays.
@@ -151,8 +151,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
 /// The tool for mode transform.
 pub struct Transform<'a> {
     pub grid: &'a Grid,
-    pub tools: Tools,
-    pub effort: Effort,
+    /// How tiles are coded; their values and widths are filled in.
+    pub request: Request<'a>,
 }
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
@@ -161,10 +161,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
         tile: &'t Tile<'a>,
         _: Option<&Trial<Units>>,
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
-        let Transform { grid, tools, effort } = *self;
-        let Some((unit, distortion)) = transform::code_tile(tile.matrix, grid, tile.place, tools, effort) else {
-            return Ok(None);
-        };
+        let coded = transform::code_tile(tile.matrix, self.grid, tile.place, &self.request);
+        let Some((unit, distortion)) = coded else { return Ok(None) };
         let units = vec![(Mode::TRANSFORM, unit)];
         Ok(Some(Trial::lossy(bits(&units), units, move || distortion)))
     }

@@ -290,50 +290,11 @@ pub fn coefficients(form: Form, dependent: bool, levels: &[i32], out: &mut Vec<i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::arithmetic::{Decoder, Encoder, Price};
+    use crate::transform::arithmetic::{Decoder, Encoder};
     use crate::transform::basis::Kind;
     use proptest::prelude::*;
 
-    fn forms() -> impl Strategy<Value = Form> {
-        let kinds = prop::array::uniform2(prop::sample::select(Kind::ALL.to_vec()));
-        (prop::array::uniform2(2u32..=5), kinds).prop_map(|(logs, kinds)| Form::new(logs, kinds))
-    }
-
     proptest! {
-        /// Blocks of one tile survive, with small and large levels, and what they cost is what they are priced at.
-        #[test]
-        fn levels_survive(
-            forms in prop::collection::vec(forms(), 1..4),
-            noise in prop::collection::vec(prop_oneof![
-                6 => Just(0), 9 => -3i32..=3, 2 => -300i32..300, 1 => -(MOST as i32)..=MOST as i32
-            ], 1..200),
-            dependent: bool,
-        ) {
-            let (mut encoder, mut means) = (Encoder::new(AFTER), Means::new());
-            let blocks: Vec<(Form, Vec<i32>)> = forms.into_iter().enumerate().map(|(i, form)| {
-                let mut block: Vec<i32> = noise.iter().copied().cycle().skip(i).take(form.coefficients()).collect();
-                block[i % form.coefficients()] = 1;
-                (form, block)
-            }).collect();
-            for (form, block) in &blocks {
-                let mut same = block.clone();
-                let mut price = Price::new(encoder.probabilities());
-                levels(&mut price, *form, &means, dependent, &mut same)?;
-                levels(&mut encoder, *form, &means, dependent, &mut same)?;
-                prop_assert_eq!(block, &same);
-                means.update(*form, block);
-            }
-            let bytes = encoder.finish();
-            let (mut decoder, mut means) = (Decoder::new(AFTER, &bytes)?, Means::new());
-            for (form, block) in &blocks {
-                let mut found = vec![0; form.coefficients()];
-                levels(&mut decoder, *form, &means, dependent, &mut found)?;
-                prop_assert_eq!(block, &found);
-                means.update(*form, block);
-            }
-            decoder.finish()?;
-        }
-
         #[test]
         fn ends_survive(logs in prop::array::uniform2(2u32..=5), ends in prop::collection::vec(any::<prop::sample::Index>(), 1..50)) {
             let ends: Vec<usize> = ends.iter().map(|i| i.index(1 << (logs[0] + logs[1])) + 1).collect();
@@ -343,21 +304,6 @@ mod tests {
             let mut decoder = Decoder::new(AFTER, &bytes)?;
             for &count in &ends {
                 prop_assert_eq!(end(&mut decoder, logs, 1)?, count);
-            }
-        }
-
-        /// Hostile bytes give levels within their range, or an error.
-        #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 4..400), form in forms(), dependent: bool) {
-            let mut decoder = Decoder::new(AFTER, &bytes)?;
-            let mut means = Means::new();
-            for _ in 0..100 {
-                let mut found = vec![0; form.coefficients()];
-                if levels(&mut decoder, form, &means, dependent, &mut found).is_err() {
-                    return Ok(());
-                }
-                prop_assert!(found.iter().all(|level| level.unsigned_abs() <= MOST));
-                means.update(form, &found);
             }
         }
     }

@@ -157,63 +157,12 @@ impl Prices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::arithmetic::{Decoder, Encoder, Price};
+    use crate::transform::arithmetic::{Encoder, Price};
     use crate::transform::basis::Kind;
-    use crate::transform::levels::MOST;
     use crate::transform::tree::SLOTS;
     use proptest::prelude::*;
 
-    fn forms() -> impl Strategy<Value = Form> {
-        let kinds = prop::array::uniform2(prop::sample::select(Kind::ALL.to_vec()));
-        (prop::array::uniform2(2u32..=5), kinds).prop_map(|(logs, kinds)| Form::new(logs, kinds))
-    }
-
     proptest! {
-        #[test]
-        fn levels_survive(
-            forms in prop::collection::vec(forms(), 1..4),
-            noise in prop::collection::vec(prop_oneof![
-                9 => Just(0), 9 => -3i32..=3, 2 => -300i32..300, 1 => -(MOST as i32)..=MOST as i32
-            ], 1..300),
-        ) {
-            let (mut encoder, mut means) = (Encoder::new(SLOTS), Means::new());
-            let blocks: Vec<(Form, Vec<i32>)> = forms.into_iter().enumerate().map(|(i, form)| {
-                let mut block: Vec<i32> = noise.iter().copied().cycle().skip(i).take(form.coefficients()).collect();
-                block[i % form.coefficients()] = 1;
-                (form, block)
-            }).collect();
-            for (form, block) in &blocks {
-                let mut same = block.clone();
-                levels(&mut encoder, *form, &means, &mut same)?;
-                prop_assert_eq!(block, &same);
-                means.update(*form, block);
-            }
-            let bytes = encoder.finish();
-            let (mut decoder, mut means) = (Decoder::new(SLOTS, &bytes)?, Means::new());
-            for (form, block) in &blocks {
-                let mut found = vec![0; form.coefficients()];
-                levels(&mut decoder, *form, &means, &mut found)?;
-                prop_assert_eq!(block, &found);
-                means.update(*form, block);
-            }
-            decoder.finish()?;
-        }
-
-        /// Hostile bytes give levels within their range, or an error.
-        #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 4..400), form in forms()) {
-            let mut decoder = Decoder::new(SLOTS, &bytes)?;
-            let mut means = Means::new();
-            for _ in 0..100 {
-                let mut found = vec![0; form.coefficients()];
-                if levels(&mut decoder, form, &means, &mut found).is_err() {
-                    return Ok(());
-                }
-                prop_assert!(found.iter().all(|level| level.unsigned_abs() <= MOST));
-                means.update(form, &found);
-            }
-        }
-
         /// Tables agree with what the coder is priced at.
         #[test]
         fn tables_agree_with_the_coder(places in prop::collection::btree_set(0usize..64, 1..30), seed: u32) {

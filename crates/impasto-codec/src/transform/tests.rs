@@ -1,14 +1,17 @@
-//! Whole tiles: random partitions and levels, hostile bytes, wrong calls.
+//! Levels in each way to code them, and whole tiles: random partitions and levels, hostile bytes, wrong calls.
 
 use impasto_core::{DType, Isa, Mode, Place};
 use proptest::prelude::*;
 
+use super::arithmetic::{Decoder, Encoder, Price};
 use super::basis::{Kind, MOST_LOG};
 use super::learned::{Bases, Learned};
+use super::levels::{MOST, Means};
 use super::order::Order;
 use super::samples::{Area, Prediction, Samples};
+use super::scan::Form;
 use super::setup::Setup;
-use super::tree::{Block, Node, Split, Workspace, is_outside, patches, reconstruct, superblocks};
+use super::tree::{Block, Node, SLOTS, Split, Workspace, is_outside, patches, reconstruct, superblocks};
 use super::{Parameters, TileWriter, decode};
 use crate::error::CodecError;
 use crate::header::{Body, Shape, Steps, TensorHeader};
@@ -121,6 +124,67 @@ fn header(step: f32, rows: Option<IndexArray>) -> TensorHeader {
         row_classes: IndexArray::Constant(0),
         column_classes: IndexArray::Constant(0),
         body: Body::Lattice(Steps { step, offset: 0, rows, columns: Some(IndexArray::Constant(-5)) }),
+    }
+}
+
+/// Levels as they are, with dependent quantization, and by runs.
+fn ways() -> impl Strategy<Value = Parameters> {
+    let way = |(dependent, runs)| Parameters { dependent, runs, step_index: 0 };
+    prop::sample::select([(false, false), (true, false), (false, true)].map(way).to_vec())
+}
+
+fn forms() -> impl Strategy<Value = Form> {
+    let kinds = prop::array::uniform2(prop::sample::select(Kind::ALL.to_vec()));
+    (prop::array::uniform2(2u32..=5), kinds).prop_map(|(logs, kinds)| Form::new(logs, kinds))
+}
+
+proptest! {
+    /// Blocks of one tile survive, with small and large levels, and what they cost is what they are priced at.
+    #[test]
+    fn levels_survive(
+        way in ways(),
+        forms in prop::collection::vec(forms(), 1..4),
+        noise in prop::collection::vec(prop_oneof![
+            8 => Just(0), 9 => -3i32..=3, 2 => -300i32..300, 1 => -(MOST as i32)..=MOST as i32
+        ], 1..300),
+    ) {
+        let (mut encoder, mut means) = (Encoder::new(SLOTS), Means::new());
+        let blocks: Vec<(Form, Vec<i32>)> = forms.into_iter().enumerate().map(|(i, form)| {
+            let mut block: Vec<i32> = noise.iter().copied().cycle().skip(i).take(form.coefficients()).collect();
+            block[i % form.coefficients()] = 1;
+            (form, block)
+        }).collect();
+        for (form, block) in &blocks {
+            let mut same = block.clone();
+            let mut price = Price::new(encoder.probabilities());
+            way.levels(&mut price, *form, &means, &mut same)?;
+            way.levels(&mut encoder, *form, &means, &mut same)?;
+            prop_assert_eq!(block, &same);
+            means.update(*form, block);
+        }
+        let bytes = encoder.finish();
+        let (mut decoder, mut means) = (Decoder::new(SLOTS, &bytes)?, Means::new());
+        for (form, block) in &blocks {
+            let mut found = vec![0; form.coefficients()];
+            way.levels(&mut decoder, *form, &means, &mut found)?;
+            prop_assert_eq!(block, &found);
+            means.update(*form, block);
+        }
+        decoder.finish()?;
+    }
+
+    /// Hostile bytes give levels within their range, or an error.
+    #[test]
+    fn levels_of_any_bytes_end(way in ways(), bytes in prop::collection::vec(any::<u8>(), 4..400), form in forms()) {
+        let (mut decoder, mut means) = (Decoder::new(SLOTS, &bytes)?, Means::new());
+        for _ in 0..100 {
+            let mut found = vec![0; form.coefficients()];
+            if way.levels(&mut decoder, form, &means, &mut found).is_err() {
+                return Ok(());
+            }
+            prop_assert!(found.iter().all(|level| level.unsigned_abs() <= MOST));
+            means.update(form, &found);
+        }
     }
 }
 

@@ -42,8 +42,14 @@ impl Parameters {
         step * scale(self.step_index.into())
     }
 
-    /// Codes the levels of a patch.
-    fn levels<C: Coder>(self, coder: &mut C, form: Form, means: &Means, of: &mut [i32]) -> Result<(), CodecError> {
+    /// Codes the levels of a patch, of which at least one is not 0; a decoder finds them all 0.
+    pub(super) fn levels<C: Coder>(
+        self,
+        coder: &mut C,
+        form: Form,
+        means: &Means,
+        of: &mut [i32],
+    ) -> Result<(), CodecError> {
         if self.runs {
             runs::levels(coder, form, means, of)
         } else {

@@ -32,7 +32,7 @@ use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::options::{LEAST_WEIGHTS, Options, Target};
 use crate::rate::{Found, Rates as MeasuredRates, search};
-use crate::transform::{Effort, Tools, TransformTool};
+use crate::transform::{Effort, Tools};
 
 /// Options of an analysis.
 #[derive(Clone, Debug)]
@@ -59,9 +59,9 @@ impl Default for AnalysisOptions {
         AnalysisOptions {
             bits_per_weight: 4.0,
             tools: Tools::ALL,
-            effort: Effort::default(),
+            effort: Effort::Fast,
             tensors: vec![],
-            weights: 1 << 15,
+            weights: 1 << 14,
             threads: 0,
             memory_limit: None,
         }
@@ -115,8 +115,7 @@ fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<
         }
         inputs.release(i);
     }
-    let names = TransformTool::ALL.into_iter().filter(|(tool, _)| tools.has(*tool)).map(|(_, name)| name);
-    Ok(Analysis { schema: SCHEMA, bits_per_weight, relative_step: step, tools: names.collect(), tensors })
+    Ok(Analysis { schema: SCHEMA, bits_per_weight, relative_step: step, tools: sets::names(tools), tensors })
 }
 
 /// Returns the tensors that can be coded with loss and have a name that matches one of the patterns.

@@ -185,7 +185,7 @@ impl TensorAnalysis {
 
     /// Returns whether mode transform saves as much over the lattice as the encoder wants, to use it.
     pub fn earns(&self) -> bool {
-        self.rates.is_some_and(|rates| rates.gain() >= super::tensor::LEAST_GAIN)
+        self.rates.is_some_and(|rates| rates.gain() >= crate::transform::LEAST_MEASURED)
     }
 }
 

@@ -16,16 +16,12 @@ use crate::lattice::{Costs, Grid, LAMBDA, Rows, round};
 use crate::matrix::MatrixView;
 use crate::model::Tensor;
 use crate::scales::fit;
-use crate::transform::{self, Coded, Effort, Request, Tools};
+use crate::transform::{self, Coded, Effort, LEAST_MEASURED, MOST, Request, Tools};
 
-/// Bits per weight that mode transform must save over the lattice to be worth its time, as for the encoder.
-pub const LEAST_GAIN: f64 = 0.2;
 /// How many times as many weights are looked at where it saves that.
 const MORE: usize = 8;
 /// Fewest weights of a tile of which half is enough to look at tools one by one.
 const PARTED: usize = 128 * 128;
-/// Largest weight that is coded, in steps.
-const MOST: f32 = (1 << 20) as f32;
 /// Bits that a row or a column of a tensor header takes, about.
 const CLASS_BITS: f64 = 4.0;
 
@@ -118,7 +114,7 @@ impl Subject<'_> {
             let [all, lattice] = [mean(tiles, found, |f| f.all), mean(tiles, found, |f| f.lattice)];
             (cost(&lattice) - cost(&all)) / f64::from(LAMBDA)
         };
-        let earns = gain(&tiles, &found) >= LEAST_GAIN;
+        let earns = gain(&tiles, &found) >= LEAST_MEASURED;
         if earns && options.weights < matrix.len() {
             (tiles, found) = sampled(options.weights.saturating_mul(MORE))?;
         }

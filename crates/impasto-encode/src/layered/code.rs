@@ -140,8 +140,7 @@ fn planes(lossy: &LossyTensor, plan: &Plan, grid: &Grid, factors: &[u8]) -> Opti
         let body = Body::Refinement(Refinement { factor: 2, step: grid.step, offset: 0 });
         plain_header(Shape::Explicit(vec![Frequencies::only_escape(); Kind::Refinement.tables()]), body)
     };
-    let base = plain_header(Shape::Parametric(0), Body::Lattice(grid.steps()));
-    let headers = std::iter::once(base).chain(factors.iter().map(|_| above())).collect();
+    let headers = std::iter::once(grid.header()).chain(factors.iter().map(|_| above())).collect();
     let row_weight = |r: usize| scale(-i32::from(lossy.metric.rows.get(r).copied().unwrap_or(0)));
     let code = |(tile, place): &(u32, Place)| {
         let layers = transform::code_layers(&lossy.matrix, grid, place, tools, &left_out, row_weight)?;

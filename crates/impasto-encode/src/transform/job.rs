@@ -8,7 +8,7 @@ use impasto_core::lattice::{self, scale};
 
 use super::candidates::estimate;
 use super::forward;
-use super::tile::{Effort, Request, code, decoded_values};
+use super::tile::{Effort, MOST, Request, code, decoded_values};
 use super::tools::{Tools, TransformTool};
 use crate::lattice::{Factors, Grid, LAMBDA};
 use crate::matrix::MatrixView;
@@ -21,9 +21,9 @@ const BLOCK_LOG: u32 = 5;
 const LEAST_GAIN: f32 = 0.08;
 /// Largest number of weights of a tensor: the search takes microseconds for each.
 const MOST_WEIGHTS: usize = 1 << 22;
-/// Bits per weight that a part of a tensor must gain when it is coded. Dependent quantization alone gains 0.12 on any tensor,
-/// which is not worth the time of the search.
-const LEAST_MEASURED: f64 = 0.2;
+/// Bits per weight that mode transform must gain to be worth its time. Dependent quantization alone gains 0.12 on any tensor,
+/// which is not.
+pub const LEAST_MEASURED: f64 = 0.2;
 /// Standard deviation of the weights of a probe, in steps.
 const DEVIATION: f32 = 4.0;
 /// Weights of the part of a tensor that is coded to measure a gain.
@@ -31,8 +31,6 @@ const SAMPLE: usize = 1 << 15;
 /// Fewest rows and most columns of that part.
 const SAMPLE_ROWS: usize = 64;
 const SAMPLE_COLUMNS: usize = 1024;
-/// Largest weight that is coded, in steps.
-const MOST: f32 = (1 << 20) as f32;
 /// Bytes of the tensor header of a tensor without classes, about.
 const HEADER_BYTES: f64 = 24.0;
 
@@ -116,29 +114,27 @@ pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transfo
     let place = Place { rows: top..top + height, columns: left..left + width };
     let values = scaled(matrix, &grid.factors(matrix.rows, matrix.columns), &place)?;
     let cost = |tools: Tools| {
-        let coded = code(&Request { effort: Effort::Fast, ..Request::new(&values, width, tools) }).ok()?;
-        let error = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
-        let distortion = values.iter().zip(&coded.values).map(error).sum::<f64>();
-        let bits = coded.unit.len() as f64 * 8.0;
-        let weights = values.len() as f64;
-        Some((bits / weights, (bits + distortion / f64::from(LAMBDA)) / weights))
+        let request = Request { effort: Effort::Fast, ..Request::new(&values, width, tools) };
+        let coded = code(&request).ok()?;
+        let cost = request.cost(&coded) / f64::from(LAMBDA) / values.len() as f64;
+        Some((rate(grid, &coded.unit, values.len()), cost))
     };
-    let ((_, plain), (bits, cost)) = (cost(Tools::NONE.with(TransformTool::Rdoq, true))?, cost(tools)?);
-    let rate = Rate { bits, header_bytes: HEADER_BYTES + 0.5 * (grid.rows.len() + grid.columns.len()) as f64 };
+    let ((_, plain), (rate, cost)) = (cost(Tools::NONE.with(TransformTool::Rdoq, true))?, cost(tools)?);
     Some(Transformed { rate, gain: plain - cost - LEAST_MEASURED })
 }
 
-/// Codes a tile. Returns its unit, and its error in squared steps; `None` if mode transform cannot code it.
-pub fn code_tile(
-    matrix: &MatrixView,
-    grid: &Grid,
-    place: &Place,
-    tools: Tools,
-    effort: Effort,
-) -> Option<(Vec<u8>, f64)> {
+/// Returns the rate of a tensor of which so many weights have this unit.
+pub fn rate(grid: &Grid, unit: &[u8], weights: usize) -> Rate {
+    let bits = unit.len() as f64 * 8.0 / weights.max(1) as f64;
+    Rate { bits, header_bytes: HEADER_BYTES + 0.5 * (grid.rows.len() + grid.columns.len()) as f64 }
+}
+
+/// Codes a tile as `request` says, in which its values and its width are filled in. Returns its unit, and its error in squared
+/// steps; `None` if mode transform cannot code it.
+pub fn code_tile(matrix: &MatrixView, grid: &Grid, place: &Place, request: &Request) -> Option<(Vec<u8>, f64)> {
     let factors = grid.factors(matrix.rows, matrix.columns);
     let values = scaled(matrix, &factors, place)?;
-    let coded = code(&Request { effort, ..Request::new(&values, place.columns.len(), tools) }).ok()?;
+    let coded = code(&Request { values: &values, width: place.columns.len(), ..*request }).ok()?;
     let distortion = error(matrix, &factors, place, &values, &coded.values, |_, step| step)?;
     Some((coded.unit, distortion))
 }
@@ -195,7 +191,7 @@ fn error(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use impasto_core::DType;
 
     use super::*;
@@ -204,7 +200,8 @@ mod tests {
         (0..128 * 96).flat_map(|i| weight(i / 96, i % 96).to_le_bytes()).collect()
     }
 
-    fn noise(i: usize) -> f32 {
+    /// Numbers from -1 to 1 that look random.
+    pub fn noise(i: usize) -> f32 {
         let mut x = i as u64;
         for _ in 0..4 {
             x = (x ^ x >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -227,9 +224,10 @@ mod tests {
         let gain = measure(&view(&wave), &grid, Tools::ALL).expect("measured").gain;
         assert!(gain > 1.0, "{gain}");
         let place = Place { rows: 0..128, columns: 0..96 };
-        let (unit, error) = code_tile(&view(&wave), &grid, &place, Tools::ALL, Effort::Normal).expect("coded");
+        let all = &Request::new(&[], 0, Tools::ALL);
+        let (unit, error) = code_tile(&view(&wave), &grid, &place, all).expect("coded");
         assert!(unit.len() < 128 * 96 / 4 && error / (128.0 * 96.0) < 0.15, "{} {error}", unit.len());
         let tiny = Grid { step: 1e-9, rows: vec![], columns: vec![] };
-        assert!(code_tile(&view(&wave), &tiny, &place, Tools::ALL, Effort::Normal).is_none());
+        assert!(code_tile(&view(&wave), &tiny, &place, all).is_none());
     }
 }

@@ -91,15 +91,8 @@ fn eigenvectors(matrix: &[f64], n: usize) -> (Vec<f64>, Vec<f32>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::job::tests::noise;
     use super::*;
-
-    fn noise(i: usize) -> f32 {
-        let mut x = i as u64;
-        for _ in 0..4 {
-            x = (x ^ x >> 29).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        }
-        (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
 
     #[test]
     fn eigenvectors_diagonalize() {

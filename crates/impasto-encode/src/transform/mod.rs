@@ -30,8 +30,8 @@ mod tile;
 mod tools;
 mod variants;
 
-pub(crate) use job::{code_layers, code_tile, may_gain, measure};
-pub(crate) use jpeg::measure as measure_jpeg;
-pub use tile::{Coded, Effort, Request, code};
+pub(crate) use job::{LEAST_MEASURED, code_layers, code_tile, may_gain, measure};
+pub(crate) use jpeg::{measure as measure_jpeg, request as jpeg_request};
+pub use tile::{Coded, Effort, MOST, Request, code};
 pub use tools::{Tools, TransformTool};
 pub(crate) use variants::Variant;

@@ -9,7 +9,7 @@ use impasto_codec::transform::progressive::{Form, Steps, band_steps, decode, enc
 use impasto_codec::transform::wavelet::{Filter, forward, halved, inverse, most_levels};
 
 use super::candidates::estimate;
-use super::tile::{Coded, decoded_values};
+use super::tile::{Coded, MOST, decoded_values};
 use super::variants::Variant;
 use crate::arithmetic::log2;
 
@@ -21,8 +21,6 @@ const ALONE: u8 = 8;
 const INDEX: u8 = 120;
 /// Where in their interval coefficients are reconstructed, in 256ths: nearer to 0 than the middle, as they are denser there.
 const POINT: u8 = 112;
-/// Largest weight, in steps, whose coefficients are sure to have few enough planes.
-const MOST: f32 = (1 << 20) as f32;
 
 /// Codes a tile of weights over the steps of its tensor header, row-major, with the filter and the halvings that seem
 /// cheapest.

@@ -18,6 +18,9 @@ use crate::lattice::LAMBDA;
 /// same step, so the best step is larger.
 const DEPENDENT_STEP: i8 = 2;
 
+/// The largest value that is coded.
+pub const MOST: f32 = (1 << 20) as f32;
+
 /// Superblocks that probabilities are learned from, and the number of the first one whose rates are those of the tile so
 /// far, which then know more.
 const LEARNED: usize = 16;
@@ -41,6 +44,8 @@ pub struct Request<'a> {
     pub tools: Tools,
     /// How much time may be taken.
     pub effort: Effort,
+    /// Whether all blocks are as in JPEG, without a search: 8 x 8 with a DCT, coded by run lengths.
+    pub as_jpeg: bool,
 }
 
 impl<'a> Request<'a> {
@@ -48,14 +53,14 @@ impl<'a> Request<'a> {
     /// normal effort.
     pub fn new(values: &'a [f32], width: usize, tools: Tools) -> Self {
         let step_index = if tools.has(TransformTool::Trellis) { DEPENDENT_STEP } else { 0 };
-        Request { values, width, step_index, lambda: LAMBDA, tools, effort: Effort::Normal }
+        Request { values, width, step_index, lambda: LAMBDA, tools, effort: Effort::Normal, as_jpeg: false }
     }
 }
 
 /// How much time the search for a tile may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Effort {
-    /// One choice of each block at its exact cost, no halves: about a fifth of the time of [`Effort::Normal`].
+    /// One choice of each block at its exact cost, no halves, and no run lengths in place of dependent quantization.
     Fast,
     /// Up to two choices of each block, halves where they look good, and rates that are learned first, from a part of the
     /// tile.
@@ -63,8 +68,6 @@ pub enum Effort {
     Normal,
     /// Up to four choices of each block, all halves, and rates that are learned from the whole tile first.
     Best,
-    /// One pass without a search, as in JPEG: blocks of 8 x 8 with a DCT, coded by run lengths.
-    Jpeg,
 }
 
 /// A coded tile.
@@ -107,22 +110,18 @@ pub fn code(request: &Request) -> Result<Coded, CodecError> {
 /// Codes a tile in blocks: as it is, and in the ways that the tools allow besides, one of which is kept if it costs less.
 fn blocks(request: &Request) -> Result<Coded, CodecError> {
     let Request { values, width, tools, .. } = *request;
-    let first = Variant { runs: request.effort == Effort::Jpeg, ..Variant::default() };
-    let superblocks = match request.effort {
-        Effort::Fast | Effort::Jpeg => {
-            // Run lengths seldom gain on dependent quantization, and would take as much time again.
-            let tools =
-                tools.with(TransformTool::Runs, tools.has(TransformTool::Runs) && !tools.has(TransformTool::Trellis));
-            let (_, coded, _) = variants::best(values, width, tools, first, |variant| {
-                let coded = Attempt::new(request, variant).pass(None)?;
-                let cost = request.cost(&coded);
-                Ok((coded, cost))
-            })?;
-            return Ok(coded);
-        }
-        Effort::Normal => LEARNED,
-        Effort::Best => usize::MAX,
-    };
+    let first = Variant { runs: request.as_jpeg, ..Variant::default() };
+    if request.as_jpeg || request.effort == Effort::Fast {
+        // Run lengths seldom gain on dependent quantization, and would take as much time again.
+        let tools = if tools.has(TransformTool::Trellis) { tools.with(TransformTool::Runs, false) } else { tools };
+        let (_, coded, _) = variants::best(values, width, tools, first, |variant| {
+            let coded = Attempt::new(request, variant).pass(None)?;
+            let cost = request.cost(&coded);
+            Ok((coded, cost))
+        })?;
+        return Ok(coded);
+    }
+    let superblocks = if request.effort == Effort::Best { usize::MAX } else { LEARNED };
     let plain = first.clone();
     let mut of_plain = None;
     let (variant, learned, cost) = variants::best(values, width, tools, first, |variant| {
@@ -141,7 +140,7 @@ fn blocks(request: &Request) -> Result<Coded, CodecError> {
 
 impl Request<'_> {
     /// Returns `D + lambda R` of a coded tile, in squared steps of the tensor header.
-    fn cost(&self, coded: &Coded) -> f64 {
+    pub fn cost(&self, coded: &Coded) -> f64 {
         let error = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
         let distortion = self.values.iter().zip(&coded.values).map(error).sum::<f64>();
         distortion + f64::from(self.lambda) * coded.unit.len() as f64 * 8.0
@@ -184,7 +183,7 @@ impl<'a> Attempt<'a> {
         let Request { tools, lambda, .. } = *self.request;
         let step = self.parameters.step(1.0);
         let (tried, most_worse, most_halves) = match effort {
-            Effort::Fast | Effort::Jpeg => (1, 1.0, 0.0),
+            Effort::Fast => (1, 1.0, 0.0),
             Effort::Normal => (2, 1.03, 1.0),
             Effort::Best => (4, 1.2, f32::INFINITY),
         };
@@ -201,7 +200,7 @@ impl<'a> Attempt<'a> {
             tried,
             most_worse,
             most_halves,
-            fixed: effort == Effort::Jpeg,
+            fixed: self.request.as_jpeg,
         }
     }
 

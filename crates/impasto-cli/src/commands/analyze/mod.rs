@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use impasto::Checkpoint;
-use impasto::analysis::{Analysis, AnalysisOptions, AnalysisProgress, analyze};
+use impasto::analysis::{Analysis, AnalysisOptions, AnalysisProgress, TensorAnalysis, ToolAnalysis, analyze};
 use impasto_core::files::{self, AtomicFile};
 use serde::Serialize;
 
@@ -78,6 +78,17 @@ struct Result {
     analysis: Analysis,
 }
 
+/// Tools that are named next to a tensor, and what leaving one out must cost, in bits per weight.
+const NAMED: usize = 3;
+const LEAST: f64 = 0.01;
+
+/// Returns the tools that it costs most to leave out of a tensor, the first one most.
+fn named(tensor: &TensorAnalysis) -> impl Iterator<Item = &ToolAnalysis> {
+    let mut tools: Vec<_> = tensor.tools.iter().filter(|tool| tool.left_out >= LEAST).collect();
+    tools.sort_by(|a, b| b.left_out.total_cmp(&a.left_out));
+    tools.into_iter().take(NAMED)
+}
+
 /// A file to be written. It gets its name once it is complete.
 struct Destination<'a> {
     path: &'a Path,
@@ -116,7 +127,7 @@ fn command_line(command: &AnalyzeTools) -> String {
     }
     line += match command.effort {
         EffortArg::Fast => " --effort fast",
-        EffortArg::Normal => "",
+        EffortArg::Normal => " --effort normal",
         EffortArg::Best => " --effort best",
     };
     command.tensor.iter().for_each(|name| line += &format!(" --tensor {}", quoted(name)));

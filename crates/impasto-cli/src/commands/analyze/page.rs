@@ -3,16 +3,13 @@
 use impasto::analysis::{Analysis, BlockChoice, Means, Rates, TensorAnalysis, TileAnalysis, ToolMeans};
 use serde_json::{Value, json};
 
-use super::Result;
 use super::pictures::{Picture, scales};
+use super::{Result, named};
 use crate::output::shown;
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-/// Tools that are named next to a tensor, and what leaving one out must cost, in bits per weight.
-const NAMED: usize = 3;
-const LEAST: f64 = 0.01;
 
 /// Returns the page.
 pub fn html(result: &Result) -> String {
@@ -134,9 +131,7 @@ fn tensor((index, tensor): (usize, &TensorAnalysis)) -> String {
     } else {
         cells += &number(-1e9, "-".into()).repeat(5);
     }
-    let mut tools: Vec<_> = tensor.tools.iter().filter(|tool| tool.left_out >= LEAST).collect();
-    tools.sort_by(|a, b| b.left_out.total_cmp(&a.left_out));
-    let named = tools.iter().take(NAMED).map(|tool| format!("{} {}", tool.name, signed(tool.left_out)));
+    let named = named(tensor).map(|tool| format!("{} {}", tool.name, signed(tool.left_out)));
     let (named, earns) = (named.collect::<Vec<_>>().join(", "), if tensor.earns() { " data-earns" } else { "" });
     format!(
         "<tr data-tensor=\"{index}\"{earns}><td><button type=\"button\">{}</button></td>{cells}<td>{named}</td></tr>\n",

@@ -2,14 +2,11 @@
 
 use impasto::analysis::{Analysis, Means, Rates, TensorAnalysis};
 
+use super::named;
 use crate::output::{shown, table};
 
 /// Models with more tensors list those on which something earns.
 const FEW: usize = 40;
-/// Tools that are named next to a tensor.
-const NAMED: usize = 3;
-/// What leaving a tool out must cost, to be named, in bits per weight.
-const LEAST: f64 = 0.01;
 
 /// Returns tables of tensors and of tools.
 pub fn tables(analysis: &Analysis, every: bool) -> String {
@@ -57,9 +54,7 @@ fn tensor_row(tensor: &TensorAnalysis) -> Vec<String> {
     row.extend([rates.lattice, rates.none, rates.all].map(|bits| format!("{bits:.3}")));
     row.push(format!("{:+.3}", rates.gain()));
     row.push(format!("{:.0}%", 100.0 * tensor.transform_share));
-    let mut tools: Vec<_> = tensor.tools.iter().filter(|tool| tool.left_out >= LEAST).collect();
-    tools.sort_by(|a, b| b.left_out.total_cmp(&a.left_out));
-    let named = tools.iter().take(NAMED).map(|tool| format!("{} {:+.3}", tool.name, tool.left_out));
+    let named = named(tensor).map(|tool| format!("{} {:+.3}", tool.name, tool.left_out));
     row.push(named.collect::<Vec<_>>().join(", "));
     row
 }
