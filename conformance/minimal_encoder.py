@@ -84,7 +84,7 @@ class Chosen(naive_transform.Decisions):
         self.code = self.low.to_bytes(self.length, "big")
 
     def short_end(self):
-        """A code without its last 3 bytes (17.24)."""
+        """A code without its last 3 bytes (17.15)."""
         return (self.low + (1 << 24) - 1 >> 24).to_bytes(self.length - 3, "big")
 
 
@@ -96,7 +96,7 @@ def transform_unit(height, width, choose, flags=0, step_index=0, even=0):
 
 
 def planes_unit(height, width, choose, form=0, levels=0, point=128, steps=b"\0", planes=1, count=None):
-    """A unit of planes in layer 0 (17.20), from its decisions; `count` planes of all."""
+    """A unit of planes in layer 0 (17.11), from its decisions; `count` planes of all."""
     head = struct.pack("<BbBBB", naive_planes.PLANES, 0, form, levels, point) + steps + bytes([planes])
     parsed = naive_planes.Form(Reader(head, "", ""), height, width, "the unit")
     codes, probabilities = [], {}

@@ -1,4 +1,4 @@
-"""Clauses 17.20 to 17.26 of docs/SPEC.md: wavelet coefficients of a tile, plane by plane."""
+"""Clauses 17.11 to 17.17 of docs/SPEC.md: wavelet coefficients of a tile, plane by plane."""
 
 import struct
 
@@ -9,16 +9,16 @@ PLANES = 64  # the flag of 17.1
 
 
 class Form:
-    """The fields of a unit in layer 0 before its planes: 17.20, 17.21."""
+    """The fields of a unit in layer 0 before its planes: 17.11, 17.12."""
 
     def __init__(self, reader, height, width, unit):
         self.sides = height, width
         flags, self.index, form, levels, self.point = reader.u8(), reader.number("b"), *reader.take(3)
-        need(flags == PLANES, "17.20", f"{unit} has flags {flags}")
-        need(form < 4, "17.21", f"{unit} has form {form}")
+        need(flags == PLANES, "17.11", f"{unit} has flags {flags}")
+        need(form < 4, "17.12", f"{unit} has form {form}")
         self.reversible, self.levels = not form & 1, (levels & 15, levels >> 4)
         for side, halvings in zip(self.sides, self.levels):
-            need(halvings == 0 or halved(side, halvings - 1) > 1, "17.21", f"{unit} has {halvings} halvings of {side}")
+            need(halvings == 0 or halved(side, halvings - 1) > 1, "17.12", f"{unit} has {halvings} halvings of {side}")
         self.bands = bands(*self.sides, *self.levels)
         if form & 2:
             self.steps = list(reader.take(len(self.bands)))
@@ -27,7 +27,7 @@ class Form:
             self.steps = [max(0, step - 8 * sum(band.halvings)) for band in self.bands]
         self.planes = reader.u8()
         largest = max(self.steps) if form & 2 else step
-        need(self.planes + (largest >> 4) <= 30, "17.21", f"{unit} has {self.planes} planes, steps up to {largest}")
+        need(self.planes + (largest >> 4) <= 30, "17.12", f"{unit} has {self.planes} planes, steps up to {largest}")
 
 
 def read_planes(units, contents, height, width, decisions):
@@ -37,14 +37,14 @@ def read_planes(units, contents, height, width, decisions):
     left, probabilities = form.planes, {}
     for layer, (unit, content) in enumerate(zip(units, contents)):
         if layer:
-            reader = Reader(content, "11.1", f"{unit}")  # 17.26
+            reader = Reader(content, "11.1", f"{unit}")  # 17.17
             flags, below = reader.u8(), reader.u8()
-            need(flags == PLANES, "17.26", f"{unit} has flags {flags}")
-            need(below == form.planes - left, "17.26", f"{unit} follows {below} planes")
+            need(flags == PLANES, "17.17", f"{unit} has flags {flags}")
+            need(below == form.planes - left, "17.17", f"{unit} follows {below} planes")
         sizes = [reader.varint() for _ in range(reader.u8())]
         codes = [reader.take(size) for size in sizes]
-        need(reader.at_end(), "17.20", f"{unit} has bytes left over")
-        need(len(codes) <= left, "17.20", f"{unit} has {len(codes)} planes, of {left}")
+        need(reader.at_end(), "17.11", f"{unit} has bytes left over")
+        need(len(codes) <= left, "17.11", f"{unit} has {len(codes)} planes, of {left}")
         for code in codes:
             left -= 1
             need(len(code) > 0, "11.1", f"{unit} has an empty plane")
@@ -53,7 +53,7 @@ def read_planes(units, contents, height, width, decisions):
             d.probabilities = probabilities
             for band in form.bands:
                 band.plane(d, left)
-            need(bits.at_end(), "17.24", f"a plane of {unit} has bytes left over")
+            need(bits.at_end(), "17.15", f"a plane of {unit} has bytes left over")
     return form.index, samples(form, left)
 
 
@@ -61,7 +61,7 @@ def halved(n, times):
     return ceil_div(n, 1 << times)
 
 
-# ------------------------------------------------------------------------------------------------- 17.22, 17.23 Bands
+# ------------------------------------------------------------------------------------------------- 17.13, 17.14 Bands
 
 class Band:
     def __init__(self, rows, columns, high, halvings, parent):
@@ -87,7 +87,7 @@ class Band:
     def sign(self, r, c):
         return (-1 if self.negative[r][c] else 1) if self.at(self.m, r, c) else 0
 
-    # ------------------------------------------------------------------------------------------------- 17.24 Planes
+    # ------------------------------------------------------------------------------------------------- 17.15 Planes
 
     def plane(self, d, p):
         for r in range(len(self.rows)):
@@ -145,7 +145,7 @@ def bands(height, width, V, H):
     return out
 
 
-# ------------------------------------------------------------------------------------------------------ 17.25 Samples
+# ------------------------------------------------------------------------------------------------------ 17.16 Samples
 
 M = [struct.unpack("<I", struct.pack("<f", x))[0] % (1 << 23) + (1 << 23) for x in P]
 HALF = 1 << 15

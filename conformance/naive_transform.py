@@ -28,7 +28,7 @@ def read_samples(units, contents, height, width):
     flags, index = reader.u8(), reader.number("b")
     if flags & PLANES:
         return read_planes(units, contents, height, width, Decisions)
-    need(len(units) == 1, "17.26", f"{units[0]} has no planes, but there are layers above")
+    need(len(units) == 1, "17.17", f"{units[0]} has no planes, but there are layers above")
     need(flags < 64, "17.1", f"{units[0]} has flags {flags}")
     need(not (flags & DEPENDENT and flags & RUNS), "17.8", f"{units[0]} has flags {flags}")
     tile = Tile(height, width, flags, Decisions(reader, units[0]), units[0])

@@ -224,7 +224,7 @@ impl<'a> Decoder<'a> {
     pub fn finish_short(self) -> Result<Vec<Probability>, CodecError> {
         match self.rest.len() + self.implied {
             0 => Ok(self.probabilities),
-            left => Err(CodecError::TrailingBytes(left, "17.24")),
+            left => Err(CodecError::TrailingBytes(left, "17.15")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The bands of a wavelet transform, and the trees of their coefficients (SPEC 17.22, 17.23).
+//! The bands of a wavelet transform, and the trees of their coefficients (SPEC 17.13, 17.14).
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Wavelet coefficients, plane by plane (SPEC 17.24): whether a tree of them is significant, whether one is, its sign,
+//! Wavelet coefficients, plane by plane (SPEC 17.15): whether a tree of them is significant, whether one is, its sign,
 //! and further bits of those that are.
 
 use super::arithmetic::Coder;

@@ -1,4 +1,4 @@
-//! Units of wavelet coefficients in planes (SPEC 17.20 to 17.26). A unit can be cut after any plane, and its planes can be
+//! Units of wavelet coefficients in planes (SPEC 17.11 to 17.17). A unit can be cut after any plane, and its planes can be
 //! shared out among the layers of a file.
 
 use impasto_core::varint;
@@ -85,11 +85,11 @@ impl Form {
     /// Checks the form for a tile of these sides.
     ///
     /// # Errors
-    /// If it violates SPEC 17.21.
+    /// If it violates SPEC 17.12.
     pub fn check(&self, sides: [usize; 2]) -> Result<(), CodecError> {
         for (levels, side) in self.levels.into_iter().zip(sides) {
             if levels > most_levels(side) {
-                return Err(field("levels", levels.into(), "the side has not so many halvings", "17.21"));
+                return Err(field("levels", levels.into(), "the side has not so many halvings", "17.12"));
             }
         }
         let (steps, count) = match &self.steps {
@@ -105,7 +105,7 @@ impl Form {
                 "planes",
                 self.planes.into(),
                 "with the octaves of a step, at most 30 are allowed",
-                "17.21",
+                "17.12",
             ));
         }
         Ok(())
@@ -130,10 +130,10 @@ impl Form {
             rest.split_first_chunk().ok_or(CodecError::Truncated("form"))?;
         *rest = after;
         if flags != PLANES {
-            return Err(field("flags", flags.into(), "with planes, all other bits must be 0", "17.20"));
+            return Err(field("flags", flags.into(), "with planes, all other bits must be 0", "17.11"));
         }
         if form & !(IRREVERSIBLE | OWN_STEPS) != 0 {
-            return Err(field("form", form.into(), "an undefined bit is set", "17.21"));
+            return Err(field("form", form.into(), "an undefined bit is set", "17.12"));
         }
         let levels = [levels & MOST_LEVELS, levels >> 4];
         let mut found = Form {
@@ -166,7 +166,7 @@ impl<'a> Parts<'a> {
     fn above(unit: &'a [u8]) -> Result<Parts<'a>, CodecError> {
         let (&[flags, first], rest) = unit.split_first_chunk().ok_or(CodecError::Truncated("planes"))?;
         if flags != PLANES {
-            return Err(field("flags", flags.into(), "above layer 0 there are only planes", "17.26"));
+            return Err(field("flags", flags.into(), "above layer 0 there are only planes", "17.17"));
         }
         Parts::read(&[], first, rest)
     }
@@ -180,7 +180,7 @@ impl<'a> Parts<'a> {
             .map(|length| take(&mut rest, usize::try_from(length).unwrap_or(usize::MAX)))
             .collect::<Result<Vec<_>, _>>()?;
         if !rest.is_empty() {
-            return Err(CodecError::TrailingBytes(rest.len(), "17.20"));
+            return Err(CodecError::TrailingBytes(rest.len(), "17.11"));
         }
         Ok(Parts { form, first, planes })
     }
@@ -225,7 +225,7 @@ pub fn encode(form: &mut Form, sides: [usize; 2], coefficients: &[i32]) -> Resul
 /// Returns the number of planes of the unit of a tile in layer 0, or `None` if it has none: it is coded in blocks.
 ///
 /// # Errors
-/// If the unit violates SPEC 17.20 or 17.21.
+/// If the unit violates SPEC 17.11 or 17.12.
 pub fn planes(unit: &[u8], height: usize, width: usize) -> Result<Option<usize>, CodecError> {
     if unit.first().is_none_or(|flags| flags & PLANES == 0) {
         return Ok(None);
@@ -237,7 +237,7 @@ pub fn planes(unit: &[u8], height: usize, width: usize) -> Result<Option<usize>,
 /// ascend. Planes after the last one are left out; a single end cuts the unit.
 ///
 /// # Errors
-/// If the unit violates SPEC 17.20 or 17.21; [`CodecError::Call`] if the ends descend or are past the last plane.
+/// If the unit violates SPEC 17.11 or 17.12; [`CodecError::Call`] if the ends descend or are past the last plane.
 pub fn split(unit: &[u8], height: usize, width: usize, ends: &[usize]) -> Result<Vec<Vec<u8>>, CodecError> {
     let (_, Parts { form, planes, .. }) = Parts::base(unit, [height, width])?;
     let mut first = 0;
@@ -255,7 +255,7 @@ pub fn split(unit: &[u8], height: usize, width: usize, ends: &[usize]) -> Result
 /// Memory is in proportion to the tile; time to its elements and to the bytes of the units.
 ///
 /// # Errors
-/// If a unit violates SPEC 17.20 to 17.26; [`CodecError::Call`] if there is none.
+/// If a unit violates SPEC 17.11 to 17.17; [`CodecError::Call`] if there is none.
 pub fn decode(units: &[&[u8]], height: usize, width: usize) -> Result<(Form, Samples), CodecError> {
     let sides = [height, width];
     let (base, above) = units.split_first().ok_or(CodecError::Call("a tile needs at least one unit"))?;
@@ -267,10 +267,10 @@ pub fn decode(units: &[&[u8]], height: usize, width: usize) -> Result<(Form, Sam
     for parts in std::iter::once(Ok(base)).chain(above) {
         let parts = parts?;
         if form.planes - left != parts.first {
-            return Err(field("planes below", parts.first.into(), "the layers below have not so many", "17.26"));
+            return Err(field("planes below", parts.first.into(), "the layers below have not so many", "17.17"));
         }
         if parts.planes.len() > left.into() {
-            return Err(field("count", parts.planes.len() as u64, "the tile has not so many planes", "17.20"));
+            return Err(field("count", parts.planes.len() as u64, "the tile has not so many planes", "17.11"));
         }
         for bytes in parts.planes {
             left -= 1;
@@ -440,22 +440,22 @@ mod tests {
             assert!(error.contains(clause), "{error}, not {clause}");
         };
         let with = |at: usize, byte: u8| [&unit[..at], &[byte], &unit[at + 1..]].concat();
-        refused(&[&with(0, 65)], "17.20");
-        refused(&[&with(2, 5)], "17.21");
-        refused(&[&with(3, 0x24)], "17.21");
-        refused(&[&with(3, 0x42)], "17.21");
-        refused(&[&with(6, 25)], "17.21");
-        refused(&[&with(6, 2)], "17.20");
+        refused(&[&with(0, 65)], "17.11");
+        refused(&[&with(2, 5)], "17.12");
+        refused(&[&with(3, 0x24)], "17.12");
+        refused(&[&with(3, 0x42)], "17.12");
+        refused(&[&with(6, 25)], "17.12");
+        refused(&[&with(6, 2)], "17.11");
         refused(&[&with(8, unit[8] + 1)], "11.1");
-        refused(&[&[&unit[..], &[0]].concat()], "17.20");
+        refused(&[&[&unit[..], &[0]].concat()], "17.11");
         let layers = split(&unit, 8, 8, &[1, 2, 3]).expect("layers");
         let [a, b, c] = [0, 1, 2].map(|i| layers[i].as_slice());
-        refused(&[a, c], "17.26");
-        refused(&[a, &[&[0], &b[1..]].concat()], "17.26");
-        refused(&[a, b, c, c], "17.26");
-        refused(&[a, b, c, &[64, 3, 1, 1, 0]], "17.20");
+        refused(&[a, c], "17.17");
+        refused(&[a, &[&[0], &b[1..]].concat()], "17.17");
+        refused(&[a, b, c, c], "17.17");
+        refused(&[a, b, c, &[64, 3, 1, 1, 0]], "17.11");
         let long = [&unit[..8], &[unit[8] + 1], &unit[9..11], &[0], &unit[11..]].concat();
-        refused(&[&long], "17.24");
+        refused(&[&long], "17.15");
         assert!(encode(&mut form, sides, &[1 << 25; 64]).is_err(), "too many planes");
         assert!(encode(&mut form, sides, &[1; 63]).is_err());
         assert!(matches!(decode(&[], 8, 8), Err(CodecError::Call(_))));

@@ -188,7 +188,7 @@ pub fn decode_layers(units: &[&[u8]], height: usize, width: usize) -> Result<(Pa
         return Ok((Parameters { dependent: false, runs: false, step_index: form.step_index }, samples));
     }
     if !above.is_empty() {
-        return refuse("a tile in blocks has no planes to add to", "17.26");
+        return refuse("a tile in blocks has no planes to add to", "17.17");
     }
     if flags & !(DEPENDENT | RUNS | setup::FLAGS) != 0 {
         return refuse("an undefined bit is set", "17.1");

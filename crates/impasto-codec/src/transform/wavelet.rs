@@ -1,4 +1,4 @@
-//! Dyadic wavelet transforms of a whole tile, by lifting (SPEC 17.22, 17.25). Both filters are integer-exact.
+//! Dyadic wavelet transforms of a whole tile, by lifting (SPEC 17.13, 17.16). Both filters are integer-exact.
 //!
 //! Coefficients lie where the samples were: after a halving of the rows, the low-pass rows come first, then the
 //! high-pass rows; columns likewise. The next halving splits the low-pass rows and columns.

@@ -1,4 +1,4 @@
-//! The encoder of wavelet coefficients in planes (SPEC 17.20). It searches nothing but the direction of the halvings: the
+//! The encoder of wavelet coefficients in planes (SPEC 17.11). It searches nothing but the direction of the halvings: the
 //! dead zone of planes, twice as wide as other intervals, is about what choosing levels by their cost would leave.
 
 use std::sync::LazyLock;

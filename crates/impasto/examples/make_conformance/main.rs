@@ -82,8 +82,8 @@ pub fn make(folder: &Path) -> Done {
     write("17.8-runs", flagged(Flags::Runs)?)?;
     write("17.9-permutations", flagged(Flags::Orders)?)?;
     write("17.10-learned-transforms", flagged(Flags::Bases)?)?;
-    write("17.20-planes", planes_of_tiles()?)?;
-    write("17.26-layers-of-planes", layers_of_planes()?)?;
+    write("17.11-planes", planes_of_tiles()?)?;
+    write("17.17-layers-of-planes", layers_of_planes()?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

@@ -1,4 +1,4 @@
-//! Files for SPEC 17.20 to 17.26: both filters, odd sides, cut units, layers.
+//! Files for SPEC 17.11 to 17.17: both filters, odd sides, cut units, layers.
 
 use std::error::Error;
 
