@@ -523,8 +523,7 @@ fn transforms(folder: &Path) -> Done {
             (r as f32 / 7.0).sin() * 9.0 + (r * c % 5) as f32 + if c > 40 { 20.0 } else { 0.0 }
         });
         let values: Vec<f32> = waves.collect();
-        let effort = if n == 3 { Effort::Jpeg } else { Effort::Normal };
-        let coded = code(&Request { effort, ..Request::new(&values, width.into(), set.parse()?) })?;
+        let coded = code(&Request { as_jpeg: n == 3, ..Request::new(&values, width.into(), set.parse()?) })?;
         put(folder, &format!("{n}"), &transform_input(height, width, n as u8, &coded.unit))?;
     }
     Ok(())
