@@ -14,7 +14,7 @@ use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
 use impasto_core::{DType, Isa, Mode, Place};
-use impasto_encode::transform::{Effort, Request, code};
+use impasto_encode::transform::{Request, code};
 use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input, transform_input};
 
 type Done = Result<(), Box<dyn Error>>;

@@ -67,7 +67,7 @@ fn smooth_tensors_earn_by_their_transforms_and_noise_by_nothing() {
     assert!(!noise.earns(), "{of_noise:?}");
     for tool in &noise.tools {
         // Dependent quantization gains 0.1 bits on any tensor. Units of so few weights do not show more.
-        let most = if tool.name == "trellis" { 0.2 } else { 0.06 };
+        let most = if tool.name == "trellis" { 0.2 } else { 0.08 };
         assert!(tool.alone.abs() < most && tool.left_out.abs() < most, "{tool:?}");
     }
     // With means over both tensors, weighted alike.

