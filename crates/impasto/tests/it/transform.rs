@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use impasto::encode::{Extent, Layers, Options, Preset, Report, Target, Tools, encode};
+use impasto::encode::{Effort, Extent, Layers, Options, Preset, Report, Target, Tools, encode};
 use impasto::verify::verify;
 use impasto::{Checkpoint, Cut, File, truncate};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
@@ -71,6 +71,22 @@ fn smooth_tensors_are_transformed_and_others_are_not() {
     let part: Vec<u8> =
         (70..73).flat_map(|r| decoded[(r * COLUMNS + 5) * 4..(r * COLUMNS + 50) * 4].to_vec()).collect();
     assert_eq!(band, part);
+}
+
+/// The effort reaches the search: what it saves on a smooth tensor makes the step of the file finer.
+#[test]
+fn effort_makes_the_step_finer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoint = checkpoint(folder.path());
+    let step = |effort| {
+        let options = Options { effort, ..Options::new(Target::BitsPerWeight(5.0)) };
+        let path = folder.path().join("file");
+        let report = encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect("encodes");
+        assert_eq!(report.tensors[1].mode, Some(Mode::TRANSFORM));
+        report.relative_step.expect("a step")
+    };
+    let (fast, normal, best) = (step(Effort::Fast), step(Effort::Normal), step(Effort::Best));
+    assert!(normal < fast && best < fast && best != normal, "{fast} {normal} {best}");
 }
 
 /// A file on which transforms earn nothing is the same as without them.

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use impasto::Checkpoint;
-use impasto::analysis::{Analysis, AnalysisOptions, AnalysisProgress, TensorAnalysis, ToolAnalysis, analyze};
+use impasto::analysis::{
+    Analysis, AnalysisOptions, AnalysisProgress, TensorAnalysis, ToolAnalysis, ToolMeans, analyze,
+};
 use impasto_core::files::{self, AtomicFile};
 use serde::Serialize;
 
@@ -87,6 +89,13 @@ fn named(tensor: &TensorAnalysis) -> impl Iterator<Item = &ToolAnalysis> {
     let mut tools: Vec<_> = tensor.tools.iter().filter(|tool| tool.left_out >= LEAST).collect();
     tools.sort_by(|a, b| b.left_out.total_cmp(&a.left_out));
     tools.into_iter().take(NAMED)
+}
+
+/// Returns the tensor on which leaving out the n-th tool costs most, and how much; `None` if that is next to nothing.
+fn most<'a>(analysis: &'a Analysis, n: usize, tool: &ToolMeans) -> Option<(&'a str, f64)> {
+    let on = analysis.tensors.get(tool.most_on)?;
+    let cost = on.tools.get(n)?.left_out;
+    (cost >= LEAST).then_some((&on.name, cost))
 }
 
 /// A file to be written. It gets its name once it is complete.

@@ -4,7 +4,7 @@ use impasto::analysis::{Analysis, BlockChoice, Means, Rates, TensorAnalysis, Til
 use serde_json::{Value, json};
 
 use super::pictures::{Picture, scales};
-use super::{Result, named};
+use super::{Result, most, named};
 use crate::output::shown;
 
 const PAGE: &str = include_str!("page/page.html");
@@ -105,15 +105,13 @@ fn tools(analysis: &Analysis, means: &Means) -> String {
     };
     let (left_out, alone) = (range(|tool| tool.left_out), range(|tool| tool.alone));
     let row = |(n, tool): (usize, &ToolMeans)| {
-        let on = &analysis.tensors[tool.most_on];
-        let most = on.tools.get(n).map_or(0.0, |tool| tool.left_out);
+        let most = most(analysis, n, tool).map(|(name, cost)| format!("{} {}", signed(cost), escaped(name)));
         format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"wide\">{} {}</td></tr>\n",
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"wide\">{}</td></tr>\n",
             tool.name,
             bar(tool.left_out, left_out),
             bar(tool.alone, alone),
-            signed(most),
-            escaped(&on.name)
+            most.as_deref().unwrap_or("nowhere 0.01")
         )
     };
     means.tools.iter().enumerate().map(row).collect()

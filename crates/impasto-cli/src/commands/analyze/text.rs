@@ -2,7 +2,7 @@
 
 use impasto::analysis::{Analysis, Means, Rates, TensorAnalysis};
 
-use super::named;
+use super::{most, named};
 use crate::output::{shown, table};
 
 /// Models with more tensors list those on which something earns.
@@ -83,15 +83,14 @@ fn tool_rows(analysis: &Analysis, means: &Means) -> Vec<Vec<String>> {
     let mut rows =
         vec![["tool", "alone saves", "left out costs", "search without it", "most", "on"].map(String::from).to_vec()];
     rows.extend(means.tools.iter().enumerate().map(|(n, tool)| {
-        let on = &analysis.tensors[tool.most_on];
-        let most = on.tools.get(n).map_or(0.0, |tool| tool.left_out);
+        let most = most(analysis, n, tool);
         vec![
             tool.name.to_owned(),
             format!("{:+.3}", tool.alone),
             format!("{:+.3}", tool.left_out),
             format!("{:.1} us", tool.left_out_microseconds),
-            format!("{most:+.3}"),
-            shown(&on.name),
+            most.map_or_else(String::new, |(_, cost)| format!("{cost:+.3}")),
+            most.map_or_else(|| "nowhere 0.01".to_owned(), |(name, _)| shown(name)),
         ]
     }));
     rows
