@@ -94,7 +94,7 @@ fn hostile_names_are_escaped() {
     assert_eq!(json["tensors"][0]["name"], name);
     assert_eq!(
         json["command"],
-        "impasto analyze tools m.safetensors --bpw 4 --weights 32768 --tools none,+left,+dct,+rdoq"
+        "impasto analyze tools m.safetensors --bpw 4 --weights 16384 --tools none,+left,+dct,+rdoq --effort fast"
     );
     let page = fs::read_to_string(at.path("a.html")).expect("a page");
     assert!(!page.contains("alert(1)</script>") && !page.contains('\u{202e}'));
