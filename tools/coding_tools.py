@@ -22,9 +22,11 @@ from safetensors import safe_open
 TOOLS = """quarters halves dc top left planar sum linear dct dst hadamard rdoq trellis
            runs row-order column-order klt cdf53 cdf97""".split()
 WAVELETS = "cdf53 cdf97".split()
+BLOCKS = "whisper, encoder positions, without wavelets"
 TENSORS = [("MiniLM positions", "all-minilm-l6-v2", "embeddings.position_embeddings.weight"),
            ("whisper, decoder positions", "whisper-tiny.en", "model.decoder.embed_positions.weight"),
            ("whisper, encoder positions", "whisper-tiny.en", "model.encoder.embed_positions.weight"),
+           (BLOCKS, "whisper-tiny.en", "model.encoder.embed_positions.weight"),
            ("whisper, first convolution", "whisper-tiny.en", "model.encoder.conv1.weight"),
            ("whisper, second convolution", "whisper-tiny.en", "model.encoder.conv2.weight"),
            ("photograph (camera)", None, "camera"),
@@ -66,6 +68,8 @@ def main(example, models, *chosen):
             file.flush()
             reference = None
             for label, tools in sets.items():
+                if title == BLOCKS and not tools.startswith("none"):
+                    tools += ",-cdf53,-cdf97"
                 step = values.std() / 4
                 bits, error = coded(example, file.name, values.shape[1], tools, step)
                 reference = reference or error
