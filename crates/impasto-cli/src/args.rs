@@ -169,6 +169,11 @@ pub struct Encode {
     /// How much time the search among these tools may take [default: normal].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub effort: Option<EffortArg>,
+    /// Reorder the hidden units of MLPs and the attention heads, so that like ones are neighbours. The network computes the
+    /// same function, up to rounding. Not with a lossless file or layer, which keeps the order of the checkpoint
+    /// [default: none].
+    #[arg(long, value_enum, value_name = "BY")]
+    pub reorder: Option<ReorderArg>,
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
@@ -191,6 +196,40 @@ pub enum EffortArg {
     Normal,
     /// A few times the time, for another percent of the tensors that are coded like pictures.
     Best,
+}
+
+/// The values of `--reorder`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReorderArg {
+    /// Keep the order of the checkpoint.
+    #[default]
+    None,
+    /// By the sum of a unit's weights.
+    Sum,
+    /// By the sum of their squares.
+    Norm,
+    /// By the first principal component of all units.
+    Spectral,
+    /// After each unit, the nearest one of those that are left.
+    Chain,
+    /// By the mean square of a unit's values on the calibration text, ascending: error feedback begins with the most active
+    /// ones (act-order). Needs calibration.
+    Activation,
+}
+
+impl ReorderArg {
+    /// Returns what to order by, unless the order is kept.
+    pub fn by(self) -> Option<impasto::encode::ReorderBy> {
+        use impasto::encode::ReorderBy;
+        match self {
+            ReorderArg::None => None,
+            ReorderArg::Sum => Some(ReorderBy::Sum),
+            ReorderArg::Norm => Some(ReorderBy::Norm),
+            ReorderArg::Spectral => Some(ReorderBy::Spectral),
+            ReorderArg::Chain => Some(ReorderBy::Chain),
+            ReorderArg::Activation => Some(ReorderBy::Activation),
+        }
+    }
 }
 
 /// The presets of `--preset`.

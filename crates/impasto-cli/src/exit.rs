@@ -65,7 +65,10 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 EncodeError::Container(error) => of_container(error),
                 EncodeError::Threads(..) | EncodeError::Codec { error: CodecError::Memory, .. } => Code::System,
                 EncodeError::Model(error) => of_network(error),
-                EncodeError::LayerOrder | EncodeError::Layers { .. } => Code::Usage,
+                EncodeError::LayerOrder
+                | EncodeError::Layers { .. }
+                | EncodeError::ReorderExact
+                | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,
             };
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {

@@ -5,6 +5,7 @@
 //! its layers are coded with them, before the text continues through the coded sublayer (as in GPTQ, arXiv 2210.17323,
 //! section 4). All other statistics are kept.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use crate::lattice::Rows;
 use crate::metric::Metric;
 use crate::options::Progress;
 use crate::planner::Planner;
+use crate::reorder::reordered;
 use crate::statistics::{self, Statistics};
 
 /// The text on which drift is measured, and the weights of the model that it passes through.
@@ -134,20 +136,26 @@ fn coded_weights(
     let inputs = &planner.inputs;
     let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.hf_name == name) else { return Ok(None) };
     let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
-    let change = inputs.tensors[tensor].rows;
     let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
     // The steps stay those of the statistics, since the file will have them.
     let grid = lossy.grid(step);
     if let (Some(group), Metric { input: Some((_, damping)), .. }) = (group, lossy.metric) {
         let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };
-        lossy.feedback = Feedback::new(&group.sum, group.inputs, *damping).ok_or_else(broken)?.into();
+        let order = lossy.matrix.column_order();
+        let sum = order.map_or(Cow::Borrowed(&group.sum), |order| Cow::Owned(reordered(&group.sum, order)));
+        lossy.feedback = Feedback::new(&sum, group.inputs, *damping).ok_or_else(broken)?.into();
     }
     let weights = lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid);
     inputs.release(tensor);
-    let columns = lossy.matrix.columns;
-    if change == Change::None {
+    let moved = &inputs.tensors[tensor];
+    if moved.rows == Change::None && moved.order.is_none() {
         return Ok(Some(weights));
     }
-    let row = |r: usize| &weights[change.gguf_row(r as u64) as usize * columns..][..columns];
-    Ok(Some((0..lossy.matrix.rows).flat_map(row).copied().collect()))
+    let columns = lossy.matrix.columns;
+    let mut restored = vec![0.0; weights.len()];
+    for (r, row) in weights.chunks_exact(columns).enumerate() {
+        let to = &mut restored[moved.hf_row(r) * columns..][..columns];
+        row.iter().enumerate().for_each(|(c, &weight)| to[moved.hf_column(c)] = weight);
+    }
+    Ok(Some(restored))
 }

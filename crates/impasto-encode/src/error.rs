@@ -68,6 +68,17 @@ pub enum EncodeError {
     /// The preset of JPEG has no place for another option.
     #[error("the preset jpeg is for lossy files without layers and without calibration")]
     Preset,
+    /// Reordering has no place in a file that restores the checkpoint.
+    #[error(
+        "hidden units and heads cannot be reordered in a lossless file, or below a lossless layer: these restore the order of the checkpoint"
+    )]
+    ReorderExact,
+    /// An order by activation was requested without statistics.
+    #[error("an order by activation needs calibration, which measures the inputs of linear layers")]
+    ReorderUnmeasured,
+    /// The network has neither hidden units nor heads whose order is free.
+    #[error("this model has no hidden units or attention heads whose order is free")]
+    NothingToReorder,
     /// Layers are not in ascending order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,

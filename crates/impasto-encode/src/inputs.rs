@@ -15,6 +15,7 @@ use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::plan::{Plan, has_lattice};
 use crate::rate::{Measured, Transformed};
+use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
 use crate::transform::{self, Tools};
@@ -36,6 +37,8 @@ pub struct Inputs<'a> {
     /// Tools of mode transform, for each tensor that may gain by them.
     tools: Vec<Option<Tools>>,
     preset: Preset,
+    /// What was reordered.
+    pub reordered: Option<Reordered>,
 }
 
 /// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
@@ -85,12 +88,12 @@ impl<'a> Inputs<'a> {
     /// If the format cannot hold a tensor, or memory would exceed its limit.
     pub fn new(
         checkpoint: &'a Checkpoint,
-        options: &Options,
+        options: &'a Options,
         statistics: Option<&'a Statistics>,
     ) -> Result<Self, EncodeError> {
         let lossless = options.target == Target::Lossless;
         let is_exact = options.is_exact();
-        let mut tensors = tensors(checkpoint, is_exact)?;
+        let mut tensors = tensors(checkpoint, is_exact, options.reordering.as_deref())?;
         if options.layers.exact {
             // Their lower layers are floats.
             let blocks = tensors.iter_mut().filter(|tensor| tensor.dtype.is_block());
@@ -130,6 +133,7 @@ impl<'a> Inputs<'a> {
             costs,
             tools: vec![],
             preset,
+            reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
         // Layers are planes of a tile; an exact layer needs the lattice below it.
         let tools = match &options.layers {
@@ -193,7 +197,7 @@ impl<'a> Inputs<'a> {
         let Some(metric) = self.metrics.get(tensor).and_then(Option::as_ref) else { return Ok(None) };
         let Some(scales) = self.scales(tensor) else { return Ok(None) };
         let matrix = self.matrix(tensor);
-        let feedback = self.feedbacks.of(metric, matrix.columns)?;
+        let feedback = self.feedbacks.of(metric, matrix.columns, matrix.column_order())?;
         let tools = self.tools.get(tensor).copied().flatten();
         Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs, tools, preset: self.preset }))
     }

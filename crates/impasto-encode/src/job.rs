@@ -53,6 +53,9 @@ pub fn encode_calibrated(
     {
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
+    if options.reordering.is_some() && options.is_exact() {
+        return Err(EncodeError::ReorderExact);
+    }
     let is_jpeg = options.preset == Preset::Jpeg;
     if is_jpeg && (options.target == Target::Lossless || options.layers.any() || calibrated.is_some()) {
         return Err(EncodeError::Preset);

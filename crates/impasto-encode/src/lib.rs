@@ -14,6 +14,7 @@
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
 //! | [`transform`] | the encoder of mode transform |
+//! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
@@ -39,6 +40,7 @@ mod lattice;
 mod layered;
 mod layers;
 mod layout;
+mod lines;
 mod matrix;
 mod memory;
 mod metric;
@@ -47,6 +49,7 @@ mod options;
 mod plan;
 mod planner;
 mod rate;
+pub mod reorder;
 mod report;
 mod scales;
 mod shapes;

@@ -7,6 +7,8 @@ use impasto_checkpoint::Change;
 use impasto_codec::rans::LANES;
 use impasto_core::{DType, values};
 
+use crate::reorder::TensorOrder;
+
 /// A tensor as a matrix of `rows` x `columns` elements (SPEC 4.1). The elements are those of the checkpoint or, if a
 /// GGUF is translated, computed from them row by row: no tensor is translated as a whole.
 #[derive(Clone, Copy)]
@@ -17,6 +19,8 @@ pub struct MatrixView<'a> {
     pub stored: DType,
     /// What turns the checkpoint's elements into those of this matrix.
     pub change: Change,
+    /// The order of its rows and columns, after `change`; those of a file that is exact have none.
+    pub order: Option<&'a TensorOrder>,
     /// The dtype of this matrix's elements: `stored`, or F32.
     pub dtype: DType,
     /// Number of rows.
@@ -39,14 +43,20 @@ impl<'a> MatrixView<'a> {
     /// Creates a matrix with the elements of the checkpoint.
     #[cfg(test)]
     pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
-        MatrixView { bytes, stored: dtype, change: Change::None, dtype, rows, columns }
+        MatrixView { bytes, stored: dtype, change: Change::None, order: None, dtype, rows, columns }
     }
 
     /// The bytes in the checkpoint of row `r`.
     fn stored_row(&self, r: usize) -> &'a [u8] {
         let n = self.columns * self.dtype.weights() / self.stored.weights() * self.stored.size();
+        let r = self.order.and_then(|order| order.rows.as_ref()).map_or(r, |rows| rows[r] as usize);
         let r = self.change.gguf_row(r as u64) as usize;
         &self.bytes[r * n..(r + 1) * n]
+    }
+
+    /// Returns the index of each column before it was moved, if they were.
+    pub fn column_order(&self) -> Option<&'a [u32]> {
+        self.order?.columns.as_deref()
     }
 
     /// Returns whether values or dtype differ from those of the checkpoint.
@@ -65,6 +75,10 @@ impl<'a> MatrixView<'a> {
         let start = out.len();
         values::to_f32(self.stored, self.stored_row(r), out);
         self.change.values_to_hf(&mut out[start..]);
+        if let Some(order) = self.column_order() {
+            let before = out[start..].to_vec();
+            out[start..].iter_mut().zip(order).for_each(|(weight, &from)| *weight = before[from as usize]);
+        }
     }
 
     /// Returns the dtype of the blocks that these floats are made of, if they are.
@@ -90,8 +104,12 @@ impl<'a> MatrixView<'a> {
             self.weights(r, &mut weights);
             return Cow::Owned(weights[columns].iter().flat_map(|w| w.to_le_bytes()).collect());
         }
-        let size = self.dtype.size();
-        Cow::Borrowed(&self.stored_row(r)[columns.start * size..columns.end * size])
+        let (size, row) = (self.dtype.size(), self.stored_row(r));
+        if let Some(order) = self.column_order() {
+            let element = |&from: &u32| &row[from as usize * size..][..size];
+            return Cow::Owned(order[columns].iter().flat_map(element).copied().collect());
+        }
+        Cow::Borrowed(&row[columns.start * size..columns.end * size])
     }
 
     /// Returns the bytes of row `r`.
@@ -102,7 +120,7 @@ impl<'a> MatrixView<'a> {
     /// Returns elements `range` in row-major order, as bytes.
     pub fn elements(&self, range: Range<usize>) -> Cow<'a, [u8]> {
         let size = self.dtype.size();
-        if !self.is_made() && self.change == Change::None {
+        if !self.is_made() && self.change == Change::None && self.order.is_none() {
             return Cow::Borrowed(&self.bytes[range.start * size..range.end * size]);
         }
         let mut out = Vec::with_capacity(range.len() * size);
@@ -195,7 +213,8 @@ mod tests {
         let block = |r: u8| [&f16::ONE.to_le_bytes()[..], &[r; 32]].concat();
         let bytes: Vec<u8> = (0..8).flat_map(block).collect();
         let change = Change::HeadRows { head_dim: 4 };
-        let matrix = MatrixView { bytes: &bytes, stored: DType::Q8_0, change, dtype: DType::F32, rows: 8, columns: 32 };
+        let (stored, order) = (DType::Q8_0, None);
+        let matrix = MatrixView { bytes: &bytes, stored, change, order, dtype: DType::F32, rows: 8, columns: 32 };
         let mut w = Vec::new();
         let first: Vec<f32> = (0..8)
             .map(|r| {
@@ -208,5 +227,29 @@ mod tests {
         assert_eq!(&all[8 * 4 * 3..8 * 4 * 9], &matrix.elements(24..72)[..], "across rows");
         let kept = MatrixView { dtype: DType::Q8_0, columns: 1, ..matrix };
         assert_eq!(&kept.row(1)[..], &bytes[2 * 34..3 * 34], "blocks stay blocks");
+    }
+
+    /// Rows are moved after they are translated, and elements within them, whatever way they are read.
+    #[test]
+    fn an_order_moves_rows_and_columns() {
+        let order = TensorOrder { rows: Some(vec![1, 2, 0]), columns: Some(vec![3, 0, 1, 2]) };
+        let bytes: Vec<u8> = (0..12u16).flat_map(|i| f16::from_f32(i.into()).to_le_bytes()).collect();
+        let matrix = MatrixView { order: Some(&order), ..MatrixView::plain(&bytes, DType::F16, 3, 4) };
+        let expected = [7.0, 4.0, 5.0, 6.0, 11.0, 8.0, 9.0, 10.0, 3.0, 0.0, 1.0, 2.0];
+        let mut weights = vec![];
+        (0..3).for_each(|r| matrix.append_weights(r, &mut weights));
+        assert_eq!(weights, expected);
+        let floats =
+            |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect::<Vec<_>>();
+        assert_eq!(floats(&matrix.elements(0..12)), expected);
+        assert_eq!(floats(&matrix.elements(3..9)), expected[3..9]);
+        assert_eq!(floats(&matrix.part(1, 1..3)), expected[5..7]);
+        let heads = MatrixView { change: Change::HeadRows { head_dim: 2 }, rows: 2, ..matrix };
+        let order = TensorOrder { rows: Some(vec![1, 0]), columns: None };
+        let heads = MatrixView { order: Some(&order), ..heads };
+        assert_eq!(floats(&heads.elements(0..8)), [4.0, 5.0, 6.0, 7.0, 0.0, 1.0, 2.0, 3.0]);
+        let halves = MatrixView { change: Change::PlusOne, dtype: DType::F32, ..matrix };
+        let wide: Vec<f32> = halves.row(0).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        assert_eq!(wide, [6.0, 3.0, 4.0, 5.0]);
     }
 }

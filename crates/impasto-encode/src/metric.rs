@@ -10,6 +10,7 @@ use crate::error::EncodeError;
 use crate::feedback::Feedback;
 use crate::lattice::Grid;
 use crate::model::Tensor;
+use crate::reorder::reordered;
 use crate::scales::Scales;
 use crate::statistics::Statistics;
 
@@ -116,7 +117,7 @@ pub fn metrics(
         };
         let rows = statistics.rows(&tensor.hf_name);
         let rows = rows.filter(|rows| Some(&(rows.len() as u64)) == tensor.info.shape.first()).unwrap_or_default();
-        let ordered: Vec<f32> = (0..rows.len()).map(|r| rows[tensor.rows.hf_row(r as u64) as usize]).collect();
+        let ordered: Vec<f32> = (0..rows.len()).map(|r| rows[tensor.hf_row(r)]).collect();
         let rows = if rows.is_empty() { vec![] } else { row_steps(&ordered, floors.row()) };
         let input = linear.input.clone().map(|input| (input, linear.damping));
         let relative = (1.0 / linear.sensitivity).sqrt();
@@ -172,11 +173,12 @@ impl<'a> Feedbacks<'a> {
         Feedbacks { statistics, room, kept: Mutex::default() }
     }
 
-    /// Returns the feedback for a tensor with `columns` inputs; the identity if its metric has no covariance.
+    /// Returns the feedback for a tensor with `columns` inputs, which may be in another order than in the statistics; the
+    /// identity if its metric has no covariance. Tensors that share an input have the same order.
     ///
     /// # Errors
     /// If the covariance has another number of inputs, or cannot be factored.
-    pub fn of(&self, metric: &Metric, columns: usize) -> Result<Arc<Feedback>, EncodeError> {
+    pub fn of(&self, metric: &Metric, columns: usize, order: Option<&[u32]>) -> Result<Arc<Feedback>, EncodeError> {
         let Some((statistics, (group, damping))) = self.statistics.zip(metric.input.as_ref()) else {
             return Ok(Arc::new(Feedback::none(columns)));
         };
@@ -187,10 +189,16 @@ impl<'a> Feedbacks<'a> {
         if statistics.inputs(group) != Some(columns) {
             return Err(broken("a tensor with this input has a different number of columns"));
         }
-        self.factored(statistics, group, *damping).ok_or_else(|| broken("it is not positive definite"))
+        self.factored(statistics, group, *damping, order).ok_or_else(|| broken("it is not positive definite"))
     }
 
-    fn factored(&self, statistics: &Statistics, group: &str, damping: f64) -> Option<Arc<Feedback>> {
+    fn factored(
+        &self,
+        statistics: &Statistics,
+        group: &str,
+        damping: f64,
+        order: Option<&[u32]>,
+    ) -> Option<Arc<Feedback>> {
         let key = |kept: &(String, u64, Arc<Feedback>)| kept.0 == group && kept.1 == damping.to_bits();
         let lock = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(found) = lock().iter().find(|kept| key(kept)) {
@@ -203,7 +211,10 @@ impl<'a> Feedbacks<'a> {
             kept.pop_front();
         }
         drop(kept);
-        let (n, covariance) = statistics.covariance(group)?;
+        let (n, mut covariance) = statistics.covariance(group)?;
+        if let Some(order) = order {
+            covariance = reordered(&covariance, order);
+        }
         let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
         lock().push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
         Some(feedback)

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::EncodeError;
 use crate::matrix::{MatrixView, is_constant, split};
+use crate::reorder::{Reordering, TensorOrder};
 use crate::tiles::EMPTY_TILE;
 
 /// A tensor of the file.
@@ -26,6 +27,8 @@ pub struct Tensor<'a> {
     pub hf_name: String,
     /// How its rows in the file differ from those in transformers.
     pub rows: Change,
+    /// The order of its rows and columns in the file, of which `change` knows nothing.
+    pub order: Option<&'a TensorOrder>,
     /// Number of dims that form the rows.
     pub split: usize,
     /// Index (in the same list) of the first tensor with the same bytes, if that is another one.
@@ -44,6 +47,7 @@ impl<'a> Tensor<'a> {
             dtype,
             change: Change::None,
             rows: Change::None,
+            order: None,
             split,
             same_as: None,
         }
@@ -80,7 +84,20 @@ impl<'a> Tensor<'a> {
             }
         };
         let bytes = checkpoint.bytes(self.info);
-        MatrixView { bytes, stored: self.info.dtype, change: self.change, dtype: self.dtype, rows, columns }
+        let (stored, change, order) = (self.info.dtype, self.change, self.order);
+        MatrixView { bytes, stored, change, order, dtype: self.dtype, rows, columns }
+    }
+
+    /// Returns the index in transformers of row `row` of the file.
+    pub fn hf_row(&self, row: usize) -> usize {
+        let order = self.order.and_then(|order| order.rows.as_deref());
+        self.rows.hf_row(order.map_or(row, |order| order[row] as usize) as u64) as usize
+    }
+
+    /// Returns the index in transformers of column `column` of the file.
+    pub fn hf_column(&self, column: usize) -> usize {
+        let order = self.order.and_then(|order| order.columns.as_deref());
+        order.map_or(column, |order| order[column] as usize)
     }
 
     /// Returns whether its weights are floats in the file, made of blocks.
@@ -111,11 +128,15 @@ fn fits(shape: &[u64]) -> bool {
 }
 
 /// Returns the tensors of a checkpoint, with ties. Those of an `exact` file are kept as they are; otherwise, those of a
-/// GGUF are translated to their form in a Hugging Face folder.
+/// GGUF are translated to their form in a Hugging Face folder, and some may be reordered.
 ///
 /// # Errors
-/// If the format cannot hold a tensor.
-pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, EncodeError> {
+/// If the format cannot hold a tensor, or an order does not fit one.
+pub fn tensors<'a>(
+    checkpoint: &'a Checkpoint,
+    exact: bool,
+    reordering: Option<&'a Reordering>,
+) -> Result<Vec<Tensor<'a>>, EncodeError> {
     let mut tensors: Vec<Tensor> = if exact { kept(checkpoint) } else { of_hf(checkpoint) };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let broken = |name: &str, rule| Err(EncodeError::Tensor { tensor: name.to_owned(), rule });
@@ -132,6 +153,14 @@ pub fn tensors(checkpoint: &Checkpoint, exact: bool) -> Result<Vec<Tensor<'_>>, 
         if i > 0 && tensors[i - 1].name == *name {
             return broken(name, "two tensors of the GGUF have this name in a Hugging Face folder");
         }
+    }
+    for (name, order) in reordering.iter().flat_map(|reordering| reordering.tensors()) {
+        let found = tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name));
+        let tensor = found.ok().map(|i| &mut tensors[i]).filter(|tensor| order.fits(&tensor.info.shape));
+        let Some(tensor) = tensor else {
+            return broken(name, "the order of its rows or columns was made for another checkpoint");
+        };
+        tensor.order = Some(order);
     }
     find_repeated(checkpoint, &mut tensors);
     Ok(tensors)
@@ -161,14 +190,14 @@ fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
     checkpoint.tensors().iter().map(Tensor::as_it_is).collect()
 }
 
-/// Finds repeated tensors: the same bytes with the same interpretation.
+/// Finds repeated tensors: the same bytes with the same interpretation and order.
 ///
 /// Large ones whose elements are all the same are not tied: they code to almost nothing anyway, and ties to them would let
 /// the file expand to more than readers allow (SPEC 11.3).
 fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
-    type Kind<'a> = (DType, Option<&'a str>, Change, &'a [u64]);
+    type Kind<'a> = (DType, Option<&'a str>, Change, Option<&'a TensorOrder>, &'a [u64]);
     fn kind<'a>(t: &Tensor<'a>) -> Kind<'a> {
-        (t.info.dtype, t.info.type_name.as_deref(), t.change, &t.info.shape)
+        (t.info.dtype, t.info.type_name.as_deref(), t.change, t.order, &t.info.shape)
     }
     let mut alike: HashMap<Kind, usize> = HashMap::new();
     for tensor in tensors.iter() {

@@ -1,10 +1,12 @@
 //! Options and progress of an encoding.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::drift::Sequential;
 use crate::layers::Layers;
 use crate::metric::Floors;
+use crate::reorder::Reordering;
 use crate::statistics::Statistics;
 use crate::transform::{Effort, Tools};
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub effort: Effort,
     /// How a lossy file is coded; [`Preset::Jpeg`] has tools of its own.
     pub preset: Preset,
+    /// New orders of hidden units and attention heads, for a lossy file without an exact layer.
+    pub reordering: Option<Arc<Reordering>>,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -73,6 +77,7 @@ impl Options {
             tools: Tools::ALL,
             effort: Effort::default(),
             preset: Preset::default(),
+            reordering: None,
             compiled_tokenizer: None,
             memory_limit: None,
         }

@@ -7,6 +7,7 @@ use crate::code::CodedAsset;
 use crate::error::EncodeError;
 use crate::inputs::Inputs;
 use crate::model::Tensor;
+use crate::reorder::Reordered;
 
 /// The result for a tensor.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub struct Report {
     /// The global step, to which the steps of each lossy tensor are relative (without statistics, also to the root mean
     /// square of its weights); `None` for a lossless file.
     pub relative_step: Option<f64>,
+    /// What was reordered, if that was requested.
+    pub reordered: Option<Reordered>,
     /// Tensors of a lossy file that were kept exactly because they contain NaN or infinity.
     pub non_finite: Vec<String>,
 }
@@ -109,6 +112,7 @@ impl<'a> Coded<'a> {
             weights: self.weights,
             raw_bytes: self.raw_bytes,
             relative_step,
+            reordered: self.inputs.reordered,
             non_finite: if relative_step.is_some() { self.non_finite } else { vec![] },
         })
     }

@@ -126,6 +126,7 @@ pub mod format {
 /// Encoding checkpoints to files.
 #[cfg(feature = "encode")]
 pub mod encode {
+    pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
         EncodeError, Extent, Floors, LayerReport, Layers, Options, Preset, Progress, Report, Sequential, Target,

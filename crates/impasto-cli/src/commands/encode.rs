@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Extent, Floors, Layers, Options, Preset, Progress, Report, Sequential, Target, encode_calibrated,
+    Extent, Floors, Layers, Options, Preset, Progress, ReorderBy, Reordered, Reordering, Report, Sequential, Target,
+    encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
@@ -48,6 +50,15 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.preset.is_some() && target == Target::Lossless {
         return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
     }
+    let reorder = command.reorder.unwrap_or_default().by();
+    if reorder.is_some() && (target == Target::Lossless || layers.exact) {
+        let rule = "--reorder is not for a lossless file or layer, which keeps the order of the checkpoint: use --bpw, --size or \
+                    --layers without lossless";
+        return Err(UsageError(rule).into());
+    }
+    if reorder == Some(ReorderBy::Activation) && (command.uncalibrated || command.preset.is_some()) {
+        return Err(UsageError("--reorder activation needs calibration").into());
+    }
     let preset = match command.preset {
         Some(PresetArg::Jpeg) => Preset::Jpeg,
         None => Preset::Best,
@@ -58,7 +69,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
-    let way = Way { model: &command.model, output: &command.output, measure };
+    let way = Way { model: &command.model, output: &command.output, measure, reorder };
     let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
@@ -140,12 +151,14 @@ pub struct Way<'a> {
     pub output: &'a Path,
     /// Whether to measure the layers, and the text for it; the built-in text if there is none.
     pub measure: Option<Option<&'a Path>>,
+    /// What hidden units and heads are to be ordered by.
+    pub reorder: Option<ReorderBy>,
 }
 
 /// Encodes, with progress, and prints the result.
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
-    let Way { model, output, measure: measured } = way;
+    let Way { model, output, measure: measured, reorder } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
@@ -165,8 +178,15 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
         Calibrated { statistics, sequential }
     });
+    let memory = Some(memory_limit(args));
+    let reordering = reorder.map(|by| {
+        progress.set_message("reordering hidden units and heads");
+        let reordering = Reordering::new(&weights, by, statistics.as_ref(), memory);
+        explained(reordering.map_err(Into::into), model, &checkpoint)
+    });
+    let reordering = reordering.transpose()?.map(Arc::new);
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
-    let options = Options { compiled_tokenizer, memory_limit: Some(memory_limit(args)), ..options.clone() };
+    let options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
     let report = encode_calibrated(&checkpoint, output, &options, calibrated.as_ref(), &watch);
     let mut report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
@@ -309,6 +329,12 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
         "bits_per_weight": bits_per_weight(report),
         "layers": layers.collect::<Vec<_>>(),
         "relative_step": report.relative_step,
+        "reordered": report.reordered.map(|reordered| json!({
+            "by": reordered.by.name(),
+            "mlps": reordered.mlps,
+            "attentions": reordered.attentions,
+            "tensors": reordered.tensors,
+        })),
         "non_finite": report.non_finite,
         "notes": notes,
         "tensors": tensors.collect::<Vec<_>>(),
@@ -344,8 +370,14 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
         layers.iter_mut().for_each(|row| row.truncate(3));
     }
     let layers = if report.layers.is_empty() { String::new() } else { table(&layers) };
+    let reordered = report.reordered.map_or(String::new(), |Reordered { by, mlps, attentions, tensors }| {
+        let by = by.name();
+        format!(
+            "reordered by {by}: hidden units of {mlps} MLPs, heads of {attentions} attentions ({tensors} tensors)\n"
+        )
+    });
     format!(
-        "{}{layers}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
+        "{}{layers}{reordered}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
         table(&rows),
         output.display(),
         bytes(length),

@@ -159,6 +159,37 @@ fn the_preset_of_jpeg() {
     assert_eq!(run("coded"), run("packed"));
 }
 
+/// A reordered file says what was reordered, and computes the same; what has no place for it is refused.
+#[test]
+fn hidden_units_and_heads_in_another_order() {
+    let at = Workplace::new();
+    let encode = |model: &str, way: &[&str]| at.run(&[&["encode", model, "-o", "a.impasto"], way].concat());
+    let lossless = "--reorder is not for a lossless file or layer";
+    encode(&tiny(), &["--reorder", "norm"]).fails(2, lossless);
+    encode(&tiny(), &["--layers", "3,lossless", "--reorder", "norm"]).fails(2, lossless);
+    let unmeasured = "--reorder activation needs calibration";
+    encode(&tiny(), &["--bpw", "4", "--uncalibrated", "--reorder", "activation"]).fails(2, unmeasured);
+    encode(&tiny(), &["--bpw", "4", "--preset", "jpeg", "--reorder", "activation"]).fails(2, unmeasured);
+    // A file of weights alone does not say what network it is of.
+    let alone = format!("{}/model.safetensors", tiny());
+    encode(&alone, &["--bpw", "4", "--uncalibrated", "--reorder", "sum"]).fails(3, "config.json");
+    assert!(at.left().is_empty());
+
+    let way = ["--bpw", "6", "--uncalibrated", "--reorder"];
+    let kept = encode(&tiny(), &[&way[..], &["none", "--json"]].concat()).json();
+    assert!(kept["reordered"].is_null(), "{kept}");
+    let told = encode(&tiny(), &[&way[..], &["chain"]].concat()).ok();
+    assert!(told.out.contains("reordered by chain: hidden units of 6 MLPs, heads of "), "{}", told.out);
+    let report = encode(&tiny(), &[&way[..], &["chain", "--json"]].concat()).json();
+    assert_eq!((&report["reordered"]["by"], &report["reordered"]["mlps"]), (&"chain".into(), &6.into()), "{report}");
+    assert!(report["reordered"]["tensors"].as_u64() > Some(18), "{report}");
+    at.run(&["verify", "a.impasto"]).ok();
+    at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(20));
+    let kld = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "text.txt", "--ctx", "64", "--json"];
+    let scored = at.run(&kld).json();
+    assert!(scored["mean"].as_f64() < Some(0.02), "{scored}");
+}
+
 #[test]
 fn calibrate_and_encode_with_what_it_measured() {
     let at = Workplace::new();

@@ -233,7 +233,7 @@ impl Subject<'_> {
         let begun = Instant::now();
         let [rows, columns] = [tile.place.rows.len(), tile.place.columns.len()];
         let (bytes, dtype) = (&tile.bytes[..], self.dtype);
-        let matrix = MatrixView { bytes, stored: dtype, change: Change::None, dtype, rows, columns };
+        let matrix = MatrixView { bytes, stored: dtype, change: Change::None, order: None, dtype, rows, columns };
         let grid = Grid { step: self.step * factor as f32, rows: vec![], columns: vec![] };
         let feedback = Feedback::none(columns);
         let integers = round(&matrix, &fit(&matrix), &feedback, &grid, self.costs, Rows::All);

@@ -132,10 +132,15 @@ impl Statistics {
 
     /// Returns the mean square of the inputs of a group.
     pub fn mean_square(&self, group: &str) -> Option<f64> {
+        let squares = self.mean_squares(group)?;
+        Some(squares.iter().sum::<f64>() / squares.len().max(1) as f64)
+    }
+
+    /// Returns the mean square of each input of a group.
+    pub fn mean_squares(&self, group: &str) -> Option<Vec<f64>> {
         let n = self.inputs(group)?;
         let tensor = self.file.tensor(&covariance_name(group))?;
-        let diagonal = (0..n).filter_map(|i| Some(f64::from(value(&self.file, tensor, i * (i + 3) / 2)?)));
-        Some(diagonal.sum::<f64>() / n.max(1) as f64)
+        (0..n).map(|i| Some(f64::from(value(&self.file, tensor, i * (i + 3) / 2)?))).collect()
     }
 
     /// Returns the row weights of a tensor, or `None` if the file has none.

@@ -4,9 +4,9 @@ use impasto_codec::CodecError;
 use impasto_codec::transform::Setup;
 use impasto_codec::transform::learned::Bases;
 
-use super::klt;
-use super::orders::Lines;
 use super::tools::{Tools, TransformTool};
+use super::{klt, orders};
+use crate::lines::Lines;
 
 /// How a tile is coded as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,7 +54,7 @@ pub fn best<T>(
     };
     for (side, tool) in [TransformTool::RowOrder, TransformTool::ColumnOrder].into_iter().enumerate() {
         if tools.has(tool)
-            && let Some(order) = Lines::new(&best.0.ordered(values, width), width, side).best()
+            && let Some(order) = orders::best(&Lines::new(&best.0.ordered(values, width), width, side))
         {
             let mut variant = best.0.clone();
             variant.setup.orders[side] = Some(order);

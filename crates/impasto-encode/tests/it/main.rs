@@ -1,4 +1,8 @@
 //! Integration tests, in one binary.
 
+mod reorder;
 mod statistics;
+#[allow(dead_code, reason = "shared with the model's own tests")]
+#[path = "../../../impasto-model/tests/it/support/mod.rs"]
+mod support;
 mod transform;

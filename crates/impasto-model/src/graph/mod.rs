@@ -35,11 +35,13 @@
 
 mod analysis;
 mod build;
+mod hidden;
 mod load;
 mod op;
 mod source;
 
 pub use build::describe;
+pub use hidden::{Hidden, Maker};
 pub use load::{Loader, check_shape, tensor};
 pub use op::{Attention, Backend, Op, Rotation, Value, run};
 pub use source::{OWN_OUTPUT, describe_source};

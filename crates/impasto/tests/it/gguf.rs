@@ -33,7 +33,7 @@ fn random_blocks(dtype: DType, at: usize, count: usize, random: &mut Random) -> 
 
 /// Writes a GGUF of the tiny model with matrices in `dtype`, without the code of the export. `dtype` is a float, or one
 /// that the reference quantizes to; or matrices of whole blocks are random and the others in Q8_0.
-fn tiny_gguf(path: &Path, dtype: DType) {
+pub fn tiny_gguf(path: &Path, dtype: DType) {
     struct Shapes<'a>(&'a Checkpoint);
     impl Tensors for Shapes<'_> {
         fn shape(&self, name: &str) -> Option<Vec<u64>> {

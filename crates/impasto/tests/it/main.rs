@@ -16,6 +16,7 @@ mod odd_shapes;
 mod overhead;
 mod rates;
 mod regressions;
+mod reorder;
 mod runtime;
 mod safety;
 mod statistics;
