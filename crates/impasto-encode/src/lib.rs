@@ -16,6 +16,7 @@
 //! | [`transform`] | the encoder of mode transform |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
+//! | `decoded` | tensors as a decoder finds them, to predict others from them |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
 //! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
@@ -30,6 +31,7 @@ mod arithmetic;
 mod aside;
 mod calibrate;
 mod code;
+mod decoded;
 mod drift;
 mod error;
 pub mod feedback;
