@@ -1,6 +1,7 @@
 //! Finds the order of the units of a hidden value.
 
 use std::ops::Range;
+use std::slice;
 
 use impasto_model::WeightSource;
 use impasto_model::graph::{self, Hidden, LinearSpec};
@@ -53,7 +54,7 @@ impl<'a> Sorter<'a> {
                 graph::check_shape(self.source, &layer.bias_name(), &[layer.outputs])?;
             }
         }
-        let groups = self.orders(hidden, hidden.groups, &[0..hidden.groups])?.concat();
+        let groups = self.orders(hidden, hidden.groups, slice::from_ref(&(0..hidden.groups)))?.concat();
         let per_group = hidden.units / hidden.groups.max(1);
         if per_group == 1 {
             return Ok(groups);
