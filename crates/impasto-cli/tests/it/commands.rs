@@ -187,7 +187,7 @@ fn hidden_units_and_heads_in_another_order() {
     at.write("text.txt", &"Once upon a time there was a little dog who lived in a big house. ".repeat(20));
     let kld = ["eval", "kld", "a.impasto", "--reference", &tiny(), "--text", "text.txt", "--ctx", "64", "--json"];
     let scored = at.run(&kld).json();
-    assert!(scored["mean"].as_f64() < Some(0.02), "{scored}");
+    assert!(scored["kld"]["mean"]["value"].as_f64() < Some(0.02), "{scored}");
 }
 
 #[test]
