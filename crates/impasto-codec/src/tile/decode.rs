@@ -13,6 +13,7 @@ use crate::error::CodecError;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::index::IndexArray;
 use crate::rans::{Columns, LANES};
+use crate::transform::Reference;
 use crate::{exact, float, refinement, transform};
 
 /// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
@@ -92,6 +93,23 @@ impl TileDecoder {
     /// If a unit violates the format; [`CodecError::Call`] if `units` is empty, `out` is too small for the rows at that
     /// stride, or the place is outside the matrix of the tensor headers.
     pub fn decode(&self, units: &[Unit], place: &Place, out: &mut [u8], stride: usize) -> Result<(), CodecError> {
+        self.decode_predicted(units, None, place, out, stride)
+    }
+
+    /// Decodes a tile like [`TileDecoder::decode`], of a tensor with a reference (SPEC 3.4.6). `reference` holds the elements
+    /// of the reference's tile at the same place, at level 0, little-endian, row-major; [`transform::needs_reference`] says
+    /// whether a unit needs them.
+    ///
+    /// # Errors
+    /// As for [`TileDecoder::decode`]; [`CodecError::Call`] if there is not one element for each of the tile.
+    pub fn decode_predicted(
+        &self,
+        units: &[Unit],
+        reference: Option<&[u8]>,
+        place: &Place,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), CodecError> {
         let row_bytes = place.columns.len() * self.dtype.size();
         let wanted = place.rows.len().saturating_mul(row_bytes);
         if wanted == 0 {
@@ -107,7 +125,7 @@ impl TileDecoder {
             return self.decode_lattice(base, above, place, rows);
         }
         if base.mode == Mode::TRANSFORM {
-            return self.decode_transform(base, above, place, rows);
+            return self.decode_transform(base, above, reference, place, rows);
         }
         if let Some(unit) = above.first() {
             return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
@@ -215,7 +233,14 @@ impl TileDecoder {
     }
 
     /// Decodes the weights of a tile in mode transform, in all its layers.
-    fn decode_transform(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
+    fn decode_transform(
+        &self,
+        base: Unit,
+        above: &[Unit],
+        reference: Option<&[u8]>,
+        place: &Place,
+        mut out: Rows,
+    ) -> Result<(), CodecError> {
         let missing = || CodecError::MissingHeader(Mode::TRANSFORM);
         let steps = self.header().and_then(TensorHeader::steps).ok_or_else(missing)?;
         let mut units = vec![base.bytes];
@@ -226,7 +251,9 @@ impl TileDecoder {
             self.layer(layer, Mode::REFINEMENT).map_err(|_| missing())?;
             units.push(unit.bytes);
         }
-        let (parameters, samples) = transform::decode_layers(&units, place.rows.len(), place.columns.len())?;
+        let reference = reference.map(|elements| Reference { elements, dtype: self.dtype, steps, place });
+        let sides = [place.rows.len(), place.columns.len()];
+        let (parameters, samples) = transform::decode_layers(&units, sides, steps.step, reference.as_ref())?;
         let step = parameters.step(steps.step);
         check_row_steps(step, steps.rows.as_ref(), "17.2")?;
         let weights = self.at_step(step * transform::UNIT, 0, (steps.rows.as_ref(), steps.columns.as_ref()), place);

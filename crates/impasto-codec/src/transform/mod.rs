@@ -6,6 +6,7 @@
 //! | [`arithmetic`] | adaptive binary arithmetic coding: [`Coder`](arithmetic::Coder) is what syntax is written against |
 //! | [`tree`] | the partition into blocks, and their choices |
 //! | [`samples`] | the samples of a tile, and predictions from them |
+//! | [`co_located`] | samples of the tile at the same place of another tensor |
 //! | [`basis`], [`learned`] | transforms: those that every tile has, and those that are sent |
 //! | [`scan`], [`levels`] | quantized coefficients: their order, their contexts, their points |
 //! | [`runs`] | the same by run lengths, as in JPEG |
@@ -21,6 +22,7 @@
 pub mod arithmetic;
 pub mod bands;
 pub mod basis;
+pub mod co_located;
 pub mod learned;
 pub mod levels;
 pub mod order;
@@ -39,4 +41,5 @@ pub mod wavelet;
 mod tests;
 
 pub use setup::Setup;
+pub use co_located::{Reference, needs_reference};
 pub use tile::{Parameters, TileWriter, UNIT, decode, decode_layers, memory_bytes};

@@ -1,5 +1,7 @@
 //! The samples of a tile, and predictions from them (SPEC 17.4, 17.5).
 
+use std::ops::Range;
+
 /// The largest magnitude of a sample.
 pub const MOST: i64 = 1 << 29;
 
@@ -10,6 +12,8 @@ pub struct Samples {
     pub sides: [usize; 2],
     /// Row-major.
     pub values: Vec<i32>,
+    /// The same of the tile that blocks may be predicted from (SPEC 17.18); empty if there is none.
+    pub co_located: Vec<i32>,
 }
 
 /// A block: where it begins, and the logarithms of its height and width.
@@ -45,11 +49,13 @@ pub enum Prediction {
     Sum,
     /// By the sample above and that to the left, each times a factor that is coded, in 16ths: -32 to 31.
     Linear([i8; 2]),
+    /// By the sample at the same place of another tile, times a factor that is coded, in 16ths: -32 to 31.
+    CoLocated(i8),
 }
 
 impl Prediction {
-    /// All predictions, in the order of their numbers in the file; the last one with factors of 0.
-    pub const ALL: [Prediction; 7] = [
+    /// All predictions, in the order of their numbers in the file; those with factors have factors of 0.
+    pub const ALL: [Prediction; 8] = [
         Prediction::Zero,
         Prediction::Dc,
         Prediction::Top,
@@ -57,6 +63,7 @@ impl Prediction {
         Prediction::Planar,
         Prediction::Sum,
         Prediction::Linear([0; 2]),
+        Prediction::CoLocated(0),
     ];
 
     /// Returns its number in the file.
@@ -69,6 +76,7 @@ impl Prediction {
             Prediction::Planar => 4,
             Prediction::Sum => 5,
             Prediction::Linear(_) => 6,
+            Prediction::CoLocated(_) => 7,
         }
     }
 }
@@ -115,7 +123,7 @@ impl Samples {
     /// Creates samples of 0 for a tile of `height` x `width` elements.
     pub fn new(height: usize, width: usize) -> Samples {
         let sides = [height, width].map(|side| side.next_multiple_of(4));
-        Samples { sides, values: vec![0; sides[0] * sides[1]] }
+        Samples { sides, values: vec![0; sides[0] * sides[1]], co_located: vec![] }
     }
 
     fn at(&self, row: usize, column: usize) -> i64 {
@@ -124,8 +132,8 @@ impl Samples {
 
     /// Returns row `r` of an area.
     pub fn row_mut(&mut self, area: Area, r: usize) -> &mut [i32] {
-        let start = (area.at[0] + r) * self.sides[1] + area.at[1];
-        &mut self.values[start..start + area.sides()[1]]
+        let range = self.range(area, r);
+        &mut self.values[range]
     }
 
     /// Returns all rows.
@@ -135,11 +143,16 @@ impl Samples {
 
     /// Returns row `r` of an area.
     pub fn row(&self, area: Area, r: usize) -> &[i32] {
-        let start = (area.at[0] + r) * self.sides[1] + area.at[1];
-        &self.values[start..start + area.sides()[1]]
+        &self.values[self.range(area, r)]
     }
 
-    /// Replaces `out` by the prediction of an area, row-major.
+    /// Returns where the samples of row `r` of an area are.
+    fn range(&self, area: Area, r: usize) -> Range<usize> {
+        let start = (area.at[0] + r) * self.sides[1] + area.at[1];
+        start..start + area.sides()[1]
+    }
+
+    /// Replaces `out` by the prediction of an area, row-major. Without co-located samples, that by them is 0.
     pub fn predict(&self, prediction: Prediction, area: Area, out: &mut Vec<i64>) {
         let ([height, width], near) = (area.sides(), Neighbours { samples: self, area });
         out.clear();
@@ -176,6 +189,12 @@ impl Samples {
                     let left = near.left(r) * of_left + 8;
                     out.extend(top.iter().map(|&top| (top + left) >> 4));
                 }
+            }
+            Prediction::CoLocated(factor) => {
+                let row = |r: usize| self.co_located.get(self.range(area, r)).unwrap_or_default();
+                let rows = (0..height).flat_map(row);
+                out.extend(rows.map(|&sample| (i64::from(sample) * i64::from(factor) + 8) >> 4));
+                out.resize(height * width, 0);
             }
             Prediction::Sum => {
                 let (top, corner): (Vec<i64>, i64) = ((0..width).map(|c| near.top(c)).collect(), near.corner());
@@ -231,6 +250,22 @@ mod tests {
             assert_eq!(prediction.number(), number);
             assert_eq!(of(prediction, [0, 0]), [0; 16]);
         }
+    }
+
+    #[test]
+    fn co_located_samples_are_scaled_and_rounded() {
+        let mut samples = Samples::new(8, 8);
+        let area = Area { at: [4, 4], logs: [2, 2] };
+        let of = |samples: &Samples, factor| {
+            let mut out = Vec::new();
+            samples.predict(Prediction::CoLocated(factor), area, &mut out);
+            out
+        };
+        assert_eq!(of(&samples, 16), [0; 16], "there are none");
+        samples.co_located = (0..64).map(|i| if i == 45 { -3 } else { i }).collect();
+        assert_eq!(of(&samples, 16)[..8], [36, 37, 38, 39, 44, -3, 46, 47]);
+        assert_eq!(of(&samples, -32)[..8], [-72, -74, -76, -78, -88, 6, -92, -94]);
+        assert_eq!(of(&samples, 5)[4..6], [(44 * 5 + 8) >> 4, (-3 * 5 + 8) >> 4]);
     }
 
     #[test]

@@ -10,8 +10,6 @@ use crate::error::CodecError;
 /// Flags of what is there.
 const ORDERS: [u8; 2] = [1 << 2, 1 << 3];
 const BASES: [u8; 2] = [1 << 4, 1 << 5];
-/// All of them.
-pub(super) const FLAGS: u8 = ORDERS[0] | ORDERS[1] | BASES[0] | BASES[1];
 
 /// What a unit has before its superblocks; usually nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Levels in each way to code them, and whole tiles: random partitions and levels, hostile bytes, wrong calls.
 
+use impasto_core::lattice::scale;
 use impasto_core::{DType, Isa, Mode, Place};
 use proptest::prelude::*;
 
 use super::arithmetic::{Decoder, Encoder, Price};
 use super::basis::{Kind, MOST_LOG};
+use super::co_located::arranged;
 use super::learned::{Bases, Learned};
 use super::levels::{MOST, Means};
 use super::order::Order;
@@ -12,7 +14,7 @@ use super::samples::{Area, Prediction, Samples};
 use super::scan::Form;
 use super::setup::Setup;
 use super::tree::{Block, Node, SLOTS, Split, Workspace, is_outside, patches, reconstruct, superblocks};
-use super::{Parameters, TileWriter, decode};
+use super::{Parameters, Reference, TileWriter, decode, decode_layers, needs_reference};
 use crate::error::CodecError;
 use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
@@ -22,6 +24,8 @@ use crate::tile::{TileDecoder, Unit};
 struct Choices<'a> {
     bytes: std::iter::Cycle<std::slice::Iter<'a, u8>>,
     bases: Bases,
+    /// Whether blocks may be predicted from another tile.
+    co_located: bool,
 }
 
 impl Choices<'_> {
@@ -63,7 +67,8 @@ impl Choices<'_> {
                 kinds[side] = Kind::Learned;
             }
         }
-        let prediction = match Prediction::ALL[self.below(7)] {
+        let prediction = match Prediction::ALL[self.below(if self.co_located { 8 } else { 7 })] {
+            Prediction::CoLocated(_) => Prediction::CoLocated(self.below(64) as i8 - 32),
             Prediction::Linear(_) => Prediction::Linear([self.below(64) as i8 - 32, self.below(64) as i8 - 32]),
             other => other,
         };
@@ -103,16 +108,29 @@ fn apply(node: &Node, area: Area, bases: &Bases, dependent: bool, samples: &mut 
 }
 
 fn coded(choices: &[u8], height: usize, width: usize, parameters: Parameters) -> (Vec<u8>, Samples) {
-    let mut choices = Choices { bytes: choices.iter().cycle(), bases: Bases::default() };
+    coded_from(choices, [height, width], parameters, &[])
+}
+
+/// Codes random choices; blocks may be predicted from samples of another tile, if there are any.
+fn coded_from(
+    choices: &[u8],
+    [height, width]: [usize; 2],
+    parameters: Parameters,
+    co_located: &[i32],
+) -> (Vec<u8>, Samples) {
+    let bytes = choices.iter().cycle();
+    let mut choices = Choices { bytes, bases: Bases::default(), co_located: !co_located.is_empty() };
     let setup = if choices.below(3) == 0 { Setup::default() } else { choices.setup([height, width]) };
     let mut writer = TileWriter::with_setup(parameters, setup.clone(), [height, width]).expect("a setup");
     let mut samples = Samples::new(height, width);
+    samples.co_located = arranged(co_located, [height, width], &setup);
     let sides = samples.sides;
     for area in superblocks(sides) {
         let node = choices.node(area, sides);
         writer.push(area, sides, &node).expect("codes");
         apply(&node, area, &setup.bases, parameters.dependent, &mut samples);
     }
+    samples.co_located.clear();
     setup.restore(&mut samples);
     (writer.finish(), samples)
 }
@@ -204,6 +222,41 @@ proptest! {
         prop_assert!(decode(&[&unit[..], &[0]].concat(), height, width).is_err());
     }
 
+    /// Tiles survive of which blocks are predicted from another tile, whatever that is.
+    #[test]
+    fn co_located_tiles_survive(
+        choices in prop::collection::vec(any::<u8>(), 1..300),
+        others in prop::collection::vec(any::<u32>(), 1..40),
+        height in 1usize..90,
+        width in 1usize..90,
+        levels in 0..3,
+        step_index: i8,
+    ) {
+        let parameters = Parameters { dependent: levels == 1, runs: levels == 2, step_index };
+        // Bits of any floats, most of them a few steps.
+        let float = |(i, bits): (usize, &u32)| if i % 3 == 0 { f32::from_bits(*bits) } else { *bits as i32 as f32 * 1e-8 };
+        let floats = others.iter().enumerate().map(float).cycle().take(height * width);
+        let elements: Vec<u8> = floats.flat_map(f32::to_le_bytes).collect();
+        let header = header(0.5, Some(IndexArray::new((0..height as i16).collect())));
+        let steps = header.steps().expect("of kind lattice");
+        let place = Place { rows: 0..height, columns: 0..width };
+        let reference = Reference { elements: &elements, dtype: DType::F32, steps, place: &place };
+        let other = reference.samples(parameters.step(0.5));
+        prop_assert!(other.iter().all(|sample| sample.unsigned_abs() <= 1 << 29));
+        let (unit, samples) = coded_from(&choices, [height, width], parameters, &other);
+        let layers = |reference| decode_layers(&[&unit], [height, width], 0.5, reference);
+        prop_assert_eq!(layers(Some(&reference))?, (parameters, samples));
+        prop_assert_eq!(layers(None).is_err(), needs_reference(&unit));
+        let cut = Reference { elements: &elements[4..], ..reference };
+        prop_assert_eq!(layers(Some(&cut)).is_err(), needs_reference(&unit));
+        let mut out = vec![0; elements.len()];
+        let decoder = TileDecoder::new(DType::F32, vec![header.clone()], Isa::best())?;
+        let units = [Unit { mode: Mode::TRANSFORM, bytes: &unit }];
+        let decoded = decoder.decode_predicted(&units, Some(&elements), &place, &mut out, width * 4);
+        // At the largest steps, those of rows are not finite.
+        prop_assert!(decoded.is_ok() || !(parameters.step(0.5) * scale(height as i32 - 1)).is_finite());
+    }
+
     /// Damage gives an error or samples, the same weights with every instruction set, never a panic.
     #[test]
     fn damage_never_panics(
@@ -251,9 +304,27 @@ fn weights_are_samples_times_steps() {
     let error = decode(header(6e37, rows.clone()), &unit).expect_err("an infinite step");
     assert!(error.to_string().contains("17.2"), "{error}");
     let error = decode(header(1.0, rows), &[&[0x80], &unit[1..]].concat()).expect_err("flags");
-    assert!(error.to_string().contains("17.1"), "{error}");
+    assert!(error.to_string().contains("17.18"), "{error}");
     let error = decode(header(1.0, None), &[&[3], &unit[1..]].concat()).expect_err("flags");
     assert!(error.to_string().contains("17.8"), "{error}");
+}
+
+/// What lies between two samples is rounded to the even one; NaN is 0, and what is too large is clamped.
+#[test]
+fn a_reference_is_rounded_to_samples() {
+    let step = 2.0;
+    let values = [1.0, -3.0, 0.5, 1.5, -2.5, f32::NAN, f32::INFINITY, -1e30, 7.0, 7.0, 7.0, 7.0];
+    let elements: Vec<u8> = values.iter().flat_map(|value| (value * step / 256.0f32).to_le_bytes()).collect();
+    let rows = Some(IndexArray::new(vec![100, 0, 0, 16]));
+    let steps = Steps { step, offset: 0, rows, columns: Some(IndexArray::Constant(-16)) };
+    let place = Place { rows: 1..4, columns: 2..6 };
+    let reference = Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place };
+    assert_eq!(reference.samples(step), [2, -6, 1, 3, -5, 0, 1 << 29, -(1 << 29), 7, 7, 7, 7]);
+    assert_eq!(reference.samples(4.0 * step), [0, -2, 0, 1, -1, 0, 1 << 29, -(1 << 29), 2, 2, 2, 2]);
+    let setup = Setup { orders: [Order::new(vec![2, 0, 1]), None], ..Setup::default() };
+    let wanted = [7, 7, 7, 7, 2, -6, 1, 3, -5, 0, 9, 9, -5, 0, 9, 9];
+    let samples = [2, -6, 1, 3, -5, 0, 9, 9, 7, 7, 7, 7];
+    assert_eq!(arranged(&samples, [3, 4], &setup), wanted, "the last row is repeated");
 }
 
 /// A tile needs a header of kind lattice, and a node the shape of its area.

@@ -3,14 +3,15 @@
 use impasto_core::lattice::scale;
 
 use super::arithmetic::{Coder, Decoder, Encoder, Probability};
+use super::co_located::{CO_LOCATED, Reference, arranged};
 use super::learned::Bases;
 use super::levels::{self, Means};
 use super::order::Order;
 use super::progressive;
 use super::runs;
-use super::samples::{Area, Samples};
+use super::samples::{Area, Prediction, Samples};
 use super::scan::Form;
-use super::setup::{self, Setup};
+use super::setup::Setup;
 use super::tree::{self, Block, Node, SLOTS, Split, Workspace};
 use super::wavelet::most_levels;
 use crate::error::CodecError;
@@ -64,13 +65,15 @@ pub struct TileWriter {
     setup: Setup,
     encoder: Encoder,
     means: Means,
+    /// Whether a block is predicted from the reference.
+    is_co_located: bool,
 }
 
 impl TileWriter {
     /// Begins a unit without anything before its superblocks.
     pub fn new(parameters: Parameters) -> Self {
         let (setup, means) = Default::default();
-        TileWriter { parameters, setup, encoder: Encoder::new(SLOTS), means }
+        TileWriter { parameters, setup, encoder: Encoder::new(SLOTS), means, is_co_located: false }
     }
 
     /// Begins a unit for a tile of height and width `sides`. Its samples are coded in the orders of the setup.
@@ -127,6 +130,7 @@ impl TileWriter {
             return Err(CodecError::Call("a block needs the levels of each of its patches"));
         }
         let mut sent = false;
+        self.is_co_located |= matches!(block.prediction, Prediction::CoLocated(_));
         tree::prediction(&mut self.encoder, area, block.prediction)?;
         for (patch, levels) in tree::patches(area).zip(&block.patches) {
             if !levels::coded(&mut self.encoder, patch.logs, !levels.is_empty())? {
@@ -148,15 +152,16 @@ impl TileWriter {
     /// Returns the unit.
     pub fn finish(self) -> Vec<u8> {
         let Parameters { dependent, runs, .. } = self.parameters;
-        let flags = (u8::from(dependent) * DEPENDENT) | (u8::from(runs) * RUNS) | self.setup.flags();
-        let mut out = vec![flags, self.parameters.step_index as u8];
+        let flags = [(dependent, DEPENDENT), (runs, RUNS), (self.is_co_located, CO_LOCATED)];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum::<u8>();
+        let mut out = vec![flags | self.setup.flags(), self.parameters.step_index as u8];
         out.extend(self.encoder.finish());
         out
     }
 }
 
 /// Returns the most bytes of memory that decoding a tile of these sides takes, in proportion to its elements: its samples,
-/// and with planes its coefficients, those of each band with a margin.
+/// and with planes its coefficients, those of each band with a margin; those of the reference are not counted.
 pub fn memory_bytes(height: u64, width: u64) -> u64 {
     let samples = height.next_multiple_of(4) * width.next_multiple_of(4) * 4;
     // Each halving of the rows adds bands of twice the width at most, and so do columns.
@@ -165,23 +170,29 @@ pub fn memory_bytes(height: u64, width: u64) -> u64 {
     samples + height * width * 4 + (height * width + margins) * 5
 }
 
-/// Decodes the unit of a tile of `height` x `width` elements.
+/// Decodes the unit of a tile of `height` x `width` elements, of a tensor without a reference.
 ///
 /// Memory is in proportion to the tile; time to its elements and to the bytes of the unit.
 ///
 /// # Errors
 /// If the unit violates SPEC 17.
 pub fn decode(unit: &[u8], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
-    decode_layers(&[unit], height, width)
+    decode_layers(&[unit], [height, width], 1.0, None)
 }
 
-/// Decodes the units of a tile of `height` x `width` elements, from layer 0 up; blocks have no layers above.
+/// Decodes the units of a tile of height and width `sides`, from layer 0 up; blocks have no layers above. `step` is that of
+/// the tensor header, and `reference` what blocks may be predicted from.
 ///
 /// # Errors
-/// As for [`decode`].
-pub fn decode_layers(units: &[&[u8]], height: usize, width: usize) -> Result<(Parameters, Samples), CodecError> {
+/// As for [`decode`]; if the unit needs a reference, and there is none.
+pub fn decode_layers(
+    units: &[&[u8]],
+    [height, width]: [usize; 2],
+    step: f32,
+    reference: Option<&Reference>,
+) -> Result<(Parameters, Samples), CodecError> {
     let (unit, above) = units.split_first().ok_or(CodecError::Call("a tile needs at least one unit"))?;
-    let ([flags, step], code) = unit.split_first_chunk().ok_or(CodecError::Truncated("parameters"))?;
+    let ([flags, step_index], code) = unit.split_first_chunk().ok_or(CodecError::Truncated("parameters"))?;
     let refuse = |rule, clause| Err(CodecError::Field { field: "flags", value: u64::from(*flags), rule, clause });
     if flags & PLANES != 0 {
         let (form, samples) = progressive::decode(units, height, width)?;
@@ -190,27 +201,34 @@ pub fn decode_layers(units: &[&[u8]], height: usize, width: usize) -> Result<(Pa
     if !above.is_empty() {
         return refuse("a tile in blocks has no planes to add to", "17.17");
     }
-    if flags & !(DEPENDENT | RUNS | setup::FLAGS) != 0 {
-        return refuse("an undefined bit is set", "17.1");
-    }
-    let [dependent, runs] = [DEPENDENT, RUNS].map(|flag| flags & flag != 0);
+    let [dependent, runs, is_co_located] = [DEPENDENT, RUNS, CO_LOCATED].map(|flag| flags & flag != 0);
     if dependent && runs {
         return refuse("levels by runs do not have dependent quantization", "17.8");
     }
-    let parameters = Parameters { dependent, runs, step_index: *step as i8 };
+    let parameters = Parameters { dependent, runs, step_index: *step_index as i8 };
     let mut decoder = Decoder::new(SLOTS, code)?;
     let setup = Setup::code(&mut decoder, *flags, [height, width], &Setup::default())?;
-    let (samples, work) = (Samples::new(height, width), Workspace::default());
-    let mut reader = Reader { parameters, bases: &setup.bases, decoder, means: Means::new(), samples, work };
+    let (mut samples, work) = (Samples::new(height, width), Workspace::default());
+    if is_co_located {
+        let Some(reference) = reference else { return refuse("the tensor has no reference", "17.18") };
+        if reference.place.elements() != height * width || !reference.is_whole() {
+            return Err(CodecError::Call("the reference needs one element for each of the tile"));
+        }
+        samples.co_located = arranged(&reference.samples(parameters.step(step)), [height, width], &setup);
+    }
+    let bases = &setup.bases;
+    let mut reader = Reader { parameters, is_co_located, bases, decoder, means: Means::new(), samples, work };
     tree::superblocks(reader.samples.sides).try_for_each(|area| reader.area(area))?;
     let Reader { decoder, mut samples, .. } = reader;
     decoder.finish()?;
+    samples.co_located = vec![];
     setup.restore(&mut samples);
     Ok((parameters, samples))
 }
 
 struct Reader<'a> {
     parameters: Parameters,
+    is_co_located: bool,
     bases: &'a Bases,
     decoder: Decoder<'a>,
     means: Means,
@@ -233,7 +251,11 @@ impl Reader<'_> {
 
     fn block(&mut self, area: Area) -> Result<(), CodecError> {
         let prediction = tree::prediction(&mut self.decoder, area, tree::FIRST_PREDICTION)?;
-        let Reader { parameters, bases, decoder, means, samples, work } = self;
+        if matches!(prediction, Prediction::CoLocated(_)) && !self.is_co_located {
+            let (value, rule) = (prediction.number() as u64, "7 needs bit 7 of the flags");
+            return Err(CodecError::Field { field: "prediction", value, rule, clause: "17.5" });
+        }
+        let Reader { parameters, bases, decoder, means, samples, work, .. } = self;
         let mut kinds = None;
         for patch in tree::patches(area) {
             if !levels::coded(decoder, patch.logs, false)? {

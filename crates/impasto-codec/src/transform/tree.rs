@@ -15,7 +15,7 @@ const QUARTERS: usize = SPLIT + 25;
 const ACROSS: usize = QUARTERS + 25;
 const PREDICTION: usize = ACROSS + 25;
 const FACTORS: usize = PREDICTION + 3 * 8;
-const ROW_KIND: usize = FACTORS + 2 * 64;
+const ROW_KIND: usize = FACTORS + 3 * 64;
 const COLUMN_KIND: usize = ROW_KIND + Prediction::ALL.len() * 4;
 const LEARNED: usize = COLUMN_KIND + 5 * 4;
 /// Where the probabilities of this module end.
@@ -113,20 +113,20 @@ pub fn split<C: Coder>(coder: &mut C, area: Area, split: Split) -> Result<Split,
 /// Codes the prediction of a block.
 ///
 /// # Errors
-/// Those of the coder, or a number that no prediction has.
+/// Those of the coder.
 pub fn prediction<C: Coder>(coder: &mut C, area: Area, wanted: Prediction) -> Result<Prediction, CodecError> {
     let size = ((area.logs[0] + area.logs[1]) as usize / 2 - 2).min(2);
     let found = number(coder, PREDICTION + size * 8, 3, wanted.number())?;
-    let rule = "there are 7 predictions";
-    let error = CodecError::Field { field: "prediction", value: found as u64, rule, clause: "17.5" };
-    let prediction = Prediction::ALL.get(found).copied().ok_or(error)?;
-    if !matches!(prediction, Prediction::Linear(_)) {
-        return Ok(prediction);
-    }
-    let factors = if let Prediction::Linear(factors) = wanted { factors } else { [0; 2] };
-    let of_top = number(coder, FACTORS, 6, (i32::from(factors[0]) + 32) as usize)?;
-    let of_left = number(coder, FACTORS + 64, 6, (i32::from(factors[1]) + 32) as usize)?;
-    Ok(Prediction::Linear([of_top, of_left].map(|factor| factor as i8 - 32)))
+    let mut factor = |of: usize, factor: i8| -> Result<i8, CodecError> {
+        Ok(number(coder, FACTORS + of * 64, 6, (i32::from(factor) + 32) as usize)? as i8 - 32)
+    };
+    Ok(match (Prediction::ALL[found], wanted) {
+        (Prediction::Linear(_), Prediction::Linear([top, left])) => Prediction::Linear([factor(0, top)?, factor(1, left)?]),
+        (Prediction::Linear(none), _) => Prediction::Linear([factor(0, none[0])?, factor(1, none[1])?]),
+        (Prediction::CoLocated(_), Prediction::CoLocated(of)) => Prediction::CoLocated(factor(2, of)?),
+        (Prediction::CoLocated(none), _) => Prediction::CoLocated(factor(2, none)?),
+        (prediction, _) => prediction,
+    })
 }
 
 /// Codes the transforms of the columns and of the rows of a block whose patches have these sides.
