@@ -70,6 +70,25 @@ def broken_containers():
         file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
         file.tensor("y", "U16", [2, 3], 1, 1, 32, tied=3)
     broken("3.4.2-tied-to-tied", chain)
+    def refer(reference, name="x", dims=(2, 3), dtype="U16", split=1, tile=(1, 32), **options):
+        return lambda file: file.tensor(name, dtype, dims, split, *tile, reference=reference, **options) and None
+    for name, change in (("to-no-object", refer(9)), ("to-itself", refer(3)), ("to-an-asset", refer(1)),
+                         ("of-a-tied-tensor", refer(2, tied=2)), ("of-another-dtype", refer(2, dtype="F16")),
+                         ("of-other-dims", refer(2, dims=(3, 2))), ("of-other-tiles", refer(2, tile=(2, 32)))):
+        broken("3.4.6-reference-" + name, change)
+    broken("3.4.6-reference-of-another-split", lambda file: [
+        file.tensor("x", "U8", [1, 0], 1, 1, 32), file.tensor("y", "U8", [1, 0], 0, 1, 32, reference=3)] and None)
+    broken("3.4.6-reference-later", lambda file: [
+        refer(4)(file), file.tensor("y", "U16", [2, 3], 1, 1, 32, tied=2)] and None)
+    broken("3.4.6-reference-tied", lambda file: [
+        file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2), refer(3, "y")(file)] and None)
+
+    def referring(file):
+        refer(2)(file)
+        for unit in [unit for unit in file.units if unit[0] == 1]:
+            file.unit(2, *unit[1:3], unit[6])
+        refer(3, "y")(file)
+    broken("3.4.6-reference-with-a-reference", referring)
     broken("3.4.3-too-many-elements", tensor("x", "U8", [2 ** 30, 2 ** 19], 1, 1, 32))
     broken("3.4.3-too-many-columns", tensor("x", "U8", [0, 2 ** 63, 2], 1, 1, 32))
     broken("3.4.3-too-many-weights-of-blocks", tensor("x", "Q4_0", [2 ** 40, 2 ** 9], 1, 1, 32))
@@ -292,7 +311,7 @@ def broken_transforms():
     broken("6-transform-under-a-head-of-floats", head=Coder(FLOAT, "F32", 4, 5).head)
     broken("11.1-transform-without-code", good[:4])
     broken("11.1-code-cut", good[:-1])
-    broken("17.1-flags", b"\x80" + good[1:])
+    broken("17.18-no-reference", b"\x80" + good[1:])
     broken("17.8-runs-with-dependent-quantization", b"\3" + good[1:])
     broken("11.1-permutation-cut", b"\x0c" + bytes(5))
     broken("11.1-learned-transform-cut", b"\x10" + bytes(5))
@@ -320,6 +339,7 @@ def broken_transforms():
         code.end()
         return bytes([flags, 0]) + code.code
     broken("17.5-prediction-7", until("prediction", ()))
+    broken("17.11-flags-of-blocks", b"\xc0" + good[1:])
     broken("17.6-level-too-large", until("end", ("coded",)))
     broken("17.8-run-past-the-end", until("longer", ("coded",), naive_transform.RUNS))
     file = File()

@@ -90,7 +90,8 @@ class Chosen(naive_transform.Decisions):
 
 def transform_unit(height, width, choose, flags=0, step_index=0, even=0):
     """A unit in mode transform (17), from its decisions."""
-    tile = naive_transform.Tile(height, width, flags, Chosen(choose, even), "the unit")
+    zeros = [[0] * width for _ in range(height)]
+    tile = naive_transform.Tile(height, width, flags, Chosen(choose, even), "the unit", zeros)
     tile.read()
     return struct.pack("<Bb", flags, step_index) + tile.decisions.code
 
@@ -288,14 +289,14 @@ class File:
             self.unit(n, i // piece, STORED, data[i:i + piece])
         return n
 
-    def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, **options):
+    def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, reference=None, **options):
         """A tensor of a dtype by name or code; (type, bytes) is an opaque one."""
         if isinstance(dtype, tuple):
             kind, length = dtype
             code = bytes([OPAQUE]) + varint(len(kind)) + kind + varint(length)
         else:
             code = bytes([DTYPE_CODE.get(dtype, dtype)])
-        numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied]
+        numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied] + ([] if reference is None else [reference])
         return self.add(1, name, code + b"".join(map(varint, numbers)), **options)
 
     def unit(self, n, tile, mode, data, layer=0, reserved=0, length=None):

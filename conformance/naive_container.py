@@ -135,6 +135,7 @@ def expanded_bytes(objects):
             continue
         base[obj] = base.get(obj.tied, 0)
         total += base[obj]  # of a tied tensor: it has no units of its own
+        total += base.get((obj.tied or obj).reference, 0)
         for (layer, is_head, tile), unit in obj.units.items():
             if unit.present and unit.mode <= TRANSFORM:
                 height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
@@ -163,7 +164,7 @@ class Object:
     """An asset or a tensor as a matrix of tiles (4.1 to 4.3); of an unknown class only the name is known."""
 
     def __init__(self, cls, name):
-        self.cls, self.name, self.type, self.tied = cls, name, None, None
+        self.cls, self.name, self.type, self.tied, self.reference = cls, name, None, None, None
         self.units = {}  # (layer, is a head, tile): unit; above layer 0 none of an unknown mode
         self.known = cls in (ASSET, TENSOR)
 
@@ -295,6 +296,16 @@ def read_tensor(obj, record, objects):
         obj.tied = objects[tied - 1]
         need(obj.tied.cls == TENSOR and obj.tied.tied is None and obj.tied.alike == obj.alike, "3.4.2",
              f"{what} is tied to an object that does not suit it")
+    reference = 0 if record.at_end() else record.varint()
+    obj.tiling = split, tile_rows, tile_cols
+    if reference:
+        need(not tied, "3.4.6", f"{what} is tied and has a reference")
+        need(reference <= len(objects), "3.4.6", f"the reference of {what} is no earlier object")
+        obj.reference = objects[reference - 1]
+        need(obj.reference.cls == TENSOR and obj.reference.tied is None and obj.reference.reference is None, "3.4.6",
+             f"the reference of {what} is no tensor, tied, or has a reference itself")
+        need((obj.reference.alike, obj.reference.tiling) == (obj.alike, obj.tiling), "3.4.6",
+             f"the reference of {what} has another dtype, shape or tiling")
 
 
 def read_type(record, what):

@@ -8,6 +8,7 @@ README.md describes the output.
 """
 
 import argparse
+import functools
 import hashlib
 import sys
 import urllib.parse
@@ -23,13 +24,25 @@ MEMORY_LIMIT = 1 << 32  # bytes of one decoded object (11.1)
 NO_ZSTD = "not decoded: there is no Zstandard library"
 
 
+def layer_0(obj):
+    return [unit for unit in obj.units.values() if unit.layer == 0]
+
+
+def reference_units(obj):
+    """The units of the reference that tiles of an object may need: 4.4."""
+    needed = {(0, is_head, 0 if is_head else unit.tile) for unit in layer_0(obj) if unit.mode == TRANSFORM
+              for is_head in (False, True)}
+    return [unit for place, unit in obj.reference.units.items() if place in needed] if obj.reference else []
+
+
 def read_object_bytes(obj, data, shapes):
     """The bytes of an object that is not tied, or why there are none: "absent" or "unreadable"."""
-    base = [unit for unit in obj.units.values() if unit.layer == 0]
+    base = layer_0(obj)
+    others = reference_units(obj)
     state = None
-    if any(unit.mode > TRANSFORM for unit in base):  # 3.6.1
+    if any(unit.mode > TRANSFORM for unit in base + (layer_0(obj.reference) if obj.reference else [])):  # 3.6.1
         state = "unreadable"
-    elif not all(unit.present for unit in base):  # 2.5
+    elif not all(unit.present for unit in base + others):  # 2.5
         state = "absent"
     size = obj.rows * obj.cols * obj.size
     need(size <= MEMORY_LIMIT, "11.1", f"{obj.name!r} has {size} bytes, over this decoder's limit")
@@ -38,6 +51,14 @@ def read_object_bytes(obj, data, shapes):
         content = data[unit.start:unit.start + unit.length]
         need(blake3(content)[:16] == unit.hash, "11.2", f"{unit} of {obj.name!r} is damaged")
         return content
+
+    def reference_rows(tile):
+        """The rows of a tile of the reference at level 0: 17.18."""
+        other, units = obj.reference, obj.reference.units
+        need(all(unit.present for unit in others), "2.5", f"the reference of {obj.name!r} is absent")
+        of_head = {0: Head(other, units[0, True, 0], read(units[0, True, 0]), shapes)} if (0, True, 0) in units else {}
+        unit = units[0, False, tile]
+        return read_layers(other, [unit], [read(unit)], of_head)[0]
     # What is present is read even if other units are not, and above the level of its band too.
     heads = {layer: Head(obj, unit, read(unit), shapes)
              for (layer, is_head, _), unit in obj.units.items() if is_head and unit.present}
@@ -54,7 +75,8 @@ def read_object_bytes(obj, data, shapes):
         if not unit.present or unit.mode == HEAD or unit.mode > TRANSFORM:
             continue
         units = tile_layers(obj, unit.tile)
-        layers = read_layers(obj, units, [read(unit) for unit in units], heads)
+        reference = functools.partial(reference_rows, unit.tile) if obj.reference else None
+        layers = read_layers(obj, units, [read(unit) for unit in units], heads, reference)
         if state is None:
             row0, col0, _, _ = obj.tile_box(unit.tile)
             level = min(levels[unit.tile // obj.tiles_across], len(layers) - 1)

@@ -39,13 +39,14 @@ def reaches(obj, tile, layer):
     return bool(head and head.present and (unit.present if unit else may_end))
 
 
-def read_layers(obj, units, contents, heads):
+def read_layers(obj, units, contents, heads, reference=None):
     """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements; of its
-    blocks in a layer of blocks."""
+    blocks in a layer of blocks. `reference` returns the rows of the reference's tile, if there is a reference."""
     if units[0].mode == TRANSFORM:
         for unit in units[1:]:
             need(heads[unit.layer].kind == REFINEMENT, "6", f"{unit} has mode transform, but no head of kind 5")
-        return [transform_rows(obj, units[:n], contents[:n], heads.get(0)) for n in range(1, len(units) + 1)]
+        return [transform_rows(obj, units[:n], contents[:n], heads.get(0), reference)
+                for n in range(1, len(units) + 1)]
     rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import struct
 
 from naive_coding import clamp, f32, f32_list, scale, weight_rows
 from naive_container import LATTICE, Reader, need
@@ -10,28 +11,59 @@ from naive_planes import PLANES, read_planes
 DCT, DST, IDENTITY, HADAMARD, LEARNED = range(5)  # 17.5, 17.10
 GATHERS = DCT, DST, LEARNED  # 17.6
 DEPENDENT, RUNS, ROWS, COLUMNS, LEARNED_COLUMNS, LEARNED_ROWS = (1 << bit for bit in range(6))  # 17.1
+CO_LOCATED = 1 << 7
 
 
-def transform_rows(obj, units, contents, head):
-    """The rows of weights of a tile, as bytes, from its units in layers 0 and up: 17.1, 17.2."""
+def transform_rows(obj, units, contents, head, reference=None):
+    """The rows of weights of a tile, as bytes, from its units in layers 0 and up: 17.1, 17.2. `reference` returns the rows
+    of the reference's tile."""
     need(head is not None and head.kind == LATTICE, "6", f"{units[0]} has mode transform, but no head of kind 4")
     _, _, height, width = obj.tile_box(units[0].tile)
-    index, samples = read_samples(units, contents, height, width)
+
+    def co_located(step):
+        need(reference is not None, "17.18", f"{units[0]} needs a reference, but {obj.name!r} has none")
+        return co_located_samples(obj, units[0], head, step, reference())
+    index, samples = read_samples(units, contents, height, width, lambda index: co_located(f32(head.step * scale(index))))
     s = f32(head.step * scale(index))
     samples = [f32_list(row[:width]) for row in samples[:height]]
     return weight_rows(obj, units[0], head, s, f32(s / 256), samples, "17.2")
 
 
-def read_samples(units, contents, height, width):
-    """The step index and the samples of a tile."""
+def co_located_samples(obj, unit, head, step, rows):
+    """The rows of the reference's tile as samples of this one, whose step is given: 17.18."""
+    row0, col0, _, width = obj.tile_box(unit.tile)
+    columns = [scale(head.column_steps[c]) for c in range(col0, col0 + width)]
+    out = []
+    for r, row in enumerate(rows, row0):
+        if obj.dtype == "BF16":
+            row = b"".join(b"\0\0" + row[i:i + 2] for i in range(0, len(row), 2))
+        values = struct.unpack("<%d%s" % (width, "e" if obj.dtype == "F16" else "f"), row)
+        unit_of_row = f32(f32(step / 256) * scale(head.row_steps[r]))
+        out.append([rounded(divided(divided(v, column), unit_of_row)) for v, column in zip(values, columns)])
+    return out
+
+
+def divided(a, b):
+    """The quotient in binary32. One that is rounded to binary64 before has the same nearest number."""
+    if b == 0:
+        return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a)
+    return f32(a / b)
+
+
+def rounded(x):
+    return 0 if math.isnan(x) else clamp(x if math.isinf(x) else round(x), -1 << 29, 1 << 29)
+
+
+def read_samples(units, contents, height, width, co_located):
+    """The step index and the samples of a tile. `co_located` returns those of the reference at a step index."""
     reader = Reader(contents[0], "11.1", f"{units[0]}")
     flags, index = reader.u8(), reader.number("b")
     if flags & PLANES:
         return read_planes(units, contents, height, width, Decisions)
     need(len(units) == 1, "17.17", f"{units[0]} has no planes, but there are layers above")
-    need(flags < 64, "17.1", f"{units[0]} has flags {flags}")
     need(not (flags & DEPENDENT and flags & RUNS), "17.8", f"{units[0]} has flags {flags}")
-    tile = Tile(height, width, flags, Decisions(reader, units[0]), units[0])
+    others = co_located(index) if flags & CO_LOCATED else None
+    tile = Tile(height, width, flags, Decisions(reader, units[0]), units[0], others)
     tile.read()
     return index, tile.weights()
 
@@ -113,7 +145,7 @@ def log2(n):
 
 
 class Tile:
-    def __init__(self, height, width, flags, decisions, unit):
+    def __init__(self, height, width, flags, decisions, unit, others=None):
         self.height, self.width = height, width
         self.sides = -(-height // 4) * 4, -(-width // 4) * 4
         self.samples = [[0] * self.sides[1] for _ in range(self.sides[0])]
@@ -122,6 +154,10 @@ class Tile:
         self.rows = decisions.permutation(height) if flags & ROWS else range(height)
         self.columns = decisions.permutation(width) if flags & COLUMNS else range(width)
         self.learned = [decisions.learned() if flags & flag else () for flag in (LEARNED_COLUMNS, LEARNED_ROWS)]
+        if flags & CO_LOCATED:  # as they are decoded: 17.18
+            rows, columns = ([places[min(i, n - 1)] for i in range(side)] for places, n, side in
+                             ((self.rows, height, self.sides[0]), (self.columns, width, self.sides[1])))
+            self.others = [[others[r][c] for c in columns] for r in rows]
 
     def read(self):
         for y in range(0, self.sides[0], 64):
@@ -162,8 +198,8 @@ class Tile:
     def block(self, y, x, h, w):
         d = self.decisions
         prediction = d.tree(3, "prediction", min(2, (log2(h) + log2(w) >> 1) - 2))
-        need(prediction <= 6, "17.5", f"{self.unit} has prediction {prediction}")
-        factors = (d.tree(6, "f") - 32, d.tree(6, "g") - 32) if prediction == 6 else None
+        need(prediction != 7 or self.flags & CO_LOCATED, "17.5", f"{self.unit} has prediction {prediction}")
+        factors = [d.tree(6, name) - 32 for name in {6: "fg", 7: "e"}.get(prediction, "")]
         kinds = None
         for i in range(y, y + h, min(h, 32)):
             for j in range(x, x + w, min(w, 32)):
@@ -203,7 +239,8 @@ class Tile:
             right = (w - 1 - c) * L[r] + (c + 1) * T[w - 1]
             return down * w + right * h + h * w >> shift
         of = (lambda r, c: 0, lambda r, c: dc, lambda r, c: T[c], lambda r, c: L[r], planar,
-              lambda r, c: T[c] + L[r] - C, lambda r, c: T[c] * factors[0] + L[r] * factors[1] + 8 >> 4)[prediction]
+              lambda r, c: T[c] + L[r] - C, lambda r, c: T[c] * factors[0] + L[r] * factors[1] + 8 >> 4,
+              lambda r, c: self.others[y + r][x + c] * factors[0] + 8 >> 4)[prediction]
         return [[of(r, c) for c in range(w)] for r in range(h)]
 
     # -------------------------------------------------------------------------------------------------- 17.6 Levels

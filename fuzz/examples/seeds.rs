@@ -11,6 +11,7 @@ use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
 use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
+use impasto_codec::transform::Reference;
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
 use impasto_core::{DType, Isa, Mode, Place};
@@ -526,7 +527,15 @@ fn transforms(folder: &Path) -> Done {
         let coded = code(&Request { as_jpeg: n == 3, ..Request::new(&values, width.into(), set.parse()?) })?;
         put(folder, &format!("{n}"), &transform_input(height, width, n as u8, &coded.unit))?;
     }
-    Ok(())
+    // Blocks that are predicted from another tile. What is decoded does not depend on it, so a seed needs none of its own.
+    let (height, width, steps) = (33, 50, Steps { step: 1.0, offset: 0, rows: None, columns: None });
+    let other: Vec<f32> = noise(height * width).iter().map(|&b| f32::from(b) / 8.0).collect();
+    let elements: Vec<u8> = other.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let place = Place { rows: 0..height, columns: 0..width };
+    let reference = Some(Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place });
+    let values: Vec<f32> = other.iter().enumerate().map(|(i, x)| x + (i % 7) as f32 / 4.0).collect();
+    let coded = code(&Request { reference, ..Request::new(&values, width, "all".parse()?) })?;
+    put(folder, "reference", &transform_input(33, 50, 128, &coded.unit))
 }
 
 fn entropy(folder: &Path) -> Done {

@@ -67,6 +67,12 @@ pub enum FormatError {
     TiedForward { name: String, to: u64 },
     #[error("{name}: tied to object {to}, which is {what} (SPEC 3.4.2)")]
     Tied { name: String, to: u32, what: &'static str },
+    #[error("{name}: its reference is {to}, which is not an earlier object (SPEC 3.4.6)")]
+    ReferenceForward { name: String, to: u64 },
+    #[error("{name}: its reference is object {to}, which is {what} (SPEC 3.4.6)")]
+    Reference { name: String, to: u32, what: &'static str },
+    #[error("{name}: it is tied and has a reference (SPEC 3.4.6)")]
+    ReferenceOfTied { name: String },
     #[error("{name}: more than 2^48 weights or bytes, or at least 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
     #[error(

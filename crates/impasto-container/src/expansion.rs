@@ -18,8 +18,8 @@ const LANES: u64 = 32;
 /// What the units of a file expand to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expansion {
-    /// Bytes of the elements of all present tiles, in every layer, and of the tensors that are tied to them; with a
-    /// surcharge for tensor headers.
+    /// Bytes of the elements of all present tiles, in every layer, of the tensors that are tied to them, and of references
+    /// once more; with a surcharge for tensor headers.
     pub expanded: u64,
     /// Bytes of the header, the manifest and the present units.
     pub present: u64,
@@ -58,8 +58,12 @@ impl Expansion {
                 *base = base.saturating_add(own);
             }
         }
-        for (object, to) in manifest.objects.iter().enumerate().filter_map(|(n, object)| Some((n, object.tied()?))) {
-            bytes[object].1 = bytes[to as usize].0;
+        for (object, of) in manifest.objects.iter().enumerate() {
+            // What a tensor is tied to is decoded once more, and so is the reference of either.
+            let original = of.tied().map_or(Some(of), |to| manifest.objects.get(to as usize));
+            for to in of.tied().into_iter().chain(original.and_then(Object::reference)) {
+                bytes[object].1 = bytes[object].1.saturating_add(bytes[to as usize].0);
+            }
         }
         let expanded = bytes.iter().fold(0u64, |sum, (_, all)| sum.saturating_add(*all));
         let most = (0..).zip(&bytes).map(|(object, (_, all))| (object, *all)).max_by_key(|(_, all)| *all);

@@ -36,7 +36,7 @@ pub struct ObjectUnits<'a> {
     pub header: Option<u32>,
     /// The unit of each tile.
     pub tiles: &'a [u32],
-    /// Whether this version knows the modes of all these tiles.
+    /// Whether this version knows the modes of all these tiles, and of those of the reference.
     pub readable: bool,
 }
 
@@ -130,6 +130,9 @@ impl Layout {
                 return Err(FormatError::MissingHeader { name: name(entry), unit: unit as usize });
             }
             self.readable[object] &= entry.mode.is_known();
+        }
+        for (object, of) in manifest.objects.iter().enumerate() {
+            self.readable[object] &= of.reference().is_none_or(|reference| self.readable[reference as usize]);
         }
         // Skipped units are in no table, but they must not be duplicates either.
         let key = |unit: u32| {

@@ -54,7 +54,8 @@ impl<S: Source> Reader<S> {
     }
 
     /// Returns the units that are needed to read a band of the matrix of object number `object`, with each tile row at
-    /// its level: for each layer the tensor header, if there is one, then the tiles that intersect the band (SPEC 4.4).
+    /// its level: for each layer the tensor header, if there is one, then the tiles that intersect the band; after them those
+    /// of the reference, in layer 0, that the tiles may be predicted from (SPEC 4.4).
     /// Returns `None` in the same cases as [`Reader::units_of`].
     pub fn units_of_band(&self, object: u32, rows: Range<u64>, cols: Range<u64>) -> Option<Vec<u32>> {
         let units = self.units_of(object)?;
@@ -72,6 +73,11 @@ impl<S: Source> Reader<S> {
             met.push(units.header);
             let finer = tiles.iter().zip(&levels).filter(|&(_, &level)| level >= layer);
             met.extend(finer.filter_map(|(&tile, _)| units.tile(tile)));
+        }
+        let others: Vec<u32> = tiles.iter().filter_map(|&tile| self.reference_unit(object, tile)).collect();
+        if !others.is_empty() {
+            let header = self.reference_of(object).and_then(|reference| self.units_of(reference)?.header);
+            met.extend(header.into_iter().chain(others));
         }
         Some(met)
     }

@@ -75,6 +75,11 @@ impl Object {
         self.tensor().and_then(|meta| meta.tied)
     }
 
+    /// Returns the number of the object that tiles of this one may be predicted from, if there is one (SPEC 3.4.6).
+    pub fn reference(&self) -> Option<u32> {
+        self.tensor().and_then(|meta| meta.reference)
+    }
+
     /// Returns the dtype of the elements: U8 for an asset, `None` for an object of unknown class.
     pub fn dtype(&self) -> Option<DType> {
         match &self.kind {
@@ -188,6 +193,7 @@ pub(crate) fn check_objects(objects: &[Object]) -> Result<Vec<Option<Matrix>>, F
             return Err(FormatError::AssetName { name: shown(&object.name) });
         }
         check_tie(objects, number, object)?;
+        check_reference(objects, number, object)?;
         matrices.push(object.matrix()?);
         before = Some(object);
     }
@@ -226,6 +232,30 @@ fn check_tie(objects: &[Object], number: usize, object: &Object) -> Result<(), F
         Some(_) => return Ok(()),
     };
     Err(FormatError::Tied { name: name(), to, what })
+}
+
+/// Checks SPEC 3.4.6. A reference has none itself, so chains and cycles are impossible.
+fn check_reference(objects: &[Object], number: usize, object: &Object) -> Result<(), FormatError> {
+    let Some(meta) = object.tensor() else { return Ok(()) };
+    let Some(to) = meta.reference else { return Ok(()) };
+    let name = || shown(&object.name);
+    if meta.tied.is_some() {
+        return Err(FormatError::ReferenceOfTied { name: name() });
+    }
+    let Some(target) = objects[..number].get(to as usize) else {
+        return Err(FormatError::ReferenceForward { name: name(), to: u64::from(to) });
+    };
+    let tiles = |meta: &TensorMeta| (meta.split, meta.tile_rows, meta.tile_cols);
+    let what = match target.tensor() {
+        None => "not a tensor",
+        Some(target) if target.tied.is_some() => "tied",
+        Some(target) if target.reference.is_some() => "a tensor with a reference itself",
+        Some(target) if target.dtype != meta.dtype => "of another dtype",
+        Some(target) if target.dims != meta.dims => "of other dims",
+        Some(target) if tiles(target) != tiles(meta) => "of another split or other tiles",
+        Some(_) => return Ok(()),
+    };
+    Err(FormatError::Reference { name: name(), to, what })
 }
 
 /// Sums the memory that objects take and checks it against the limits.

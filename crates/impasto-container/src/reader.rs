@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use impasto_core::Mode;
+
 use crate::error::{ContainerError, FormatError, shown};
 use crate::expansion::Expansion;
 use crate::geometry::Matrix;
@@ -198,6 +200,20 @@ impl<S: Source> Reader<S> {
     /// no such object or its class is unknown.
     pub fn units_of(&self, object: u32) -> Option<ObjectUnits<'_>> {
         self.layout.own_units(self.resolve(object))
+    }
+
+    /// Returns the number of the tensor that tiles of object number `object`, or of the tensor that it is tied to, may be
+    /// predicted from (SPEC 3.4.6). That tensor has units of its own, and no reference itself.
+    pub fn reference_of(&self, object: u32) -> Option<u32> {
+        self.objects().get(self.resolve(object) as usize).and_then(Object::reference)
+    }
+
+    /// Returns the unit in layer 0 of a tile of that tensor, if tile number `tile` of object number `object` may be
+    /// predicted from it.
+    pub fn reference_unit(&self, object: u32, tile: u32) -> Option<u32> {
+        let unit = |object: u32| self.units_of(object)?.tiles.get(tile as usize).copied();
+        let mode = self.units().get(unit(object)? as usize)?.mode;
+        if mode == Mode::TRANSFORM { unit(self.reference_of(object)?) } else { None }
     }
 
     /// Returns the byte range of unit number `unit` in the file; `None` if there is no such unit.

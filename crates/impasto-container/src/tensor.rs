@@ -29,6 +29,8 @@ pub struct TensorMeta {
     pub tile_cols: u64,
     /// Number of the object that this tensor is tied to; `None` if it has its own units.
     pub tied: Option<u32>,
+    /// Number of the object that tiles of this tensor may be predicted from (SPEC 3.4.6).
+    pub reference: Option<u32>,
 }
 
 /// A dtype without a code in the format, and the length of a tensor of that dtype (SPEC 3.5.2).
@@ -111,14 +113,11 @@ impl TensorMeta {
             FormatError::Split { name: shown(name), split, ndim }
         })?;
         let (tile_rows, tile_cols) = (cursor.varint()?, cursor.varint()?);
-        let tied = match cursor.varint()?.checked_sub(1) {
-            None => None,
-            Some(to) => {
-                let forward = |_| FormatError::TiedForward { name: shown(name), to };
-                Some(u32::try_from(to).map_err(forward)?)
-            }
-        };
-        Ok(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied })
+        let forward = |to| FormatError::TiedForward { name: shown(name), to };
+        let tied = number(cursor.varint()?).map_err(forward)?;
+        let forward = |to| FormatError::ReferenceForward { name: shown(name), to };
+        let reference = if cursor.left() == 0 { None } else { number(cursor.varint()?).map_err(forward)? };
+        Ok(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied, reference })
     }
 
     /// Appends the fields of the tensor.
@@ -133,6 +132,9 @@ impl TensorMeta {
         varint::write(out, self.tile_rows);
         varint::write(out, self.tile_cols);
         varint::write(out, self.tied.map_or(0, |to| u64::from(to) + 1));
+        if let Some(to) = self.reference {
+            varint::write(out, u64::from(to) + 1);
+        }
     }
 }
 
@@ -152,6 +154,14 @@ impl Opaque {
         out.extend_from_slice(self.name.as_bytes());
         varint::write(out, self.bytes);
     }
+}
+
+/// Returns the number of an object from a field that is one more, or `None` if that is 0.
+///
+/// # Errors
+/// The number, if no object can have it.
+fn number(field: u64) -> Result<Option<u32>, u64> {
+    field.checked_sub(1).map(|to| u32::try_from(to).map_err(|_| to)).transpose()
 }
 
 /// Returns the name of an opaque dtype, if SPEC 3.5.2 allows it. `tensor` returns the name of the tensor, for messages.

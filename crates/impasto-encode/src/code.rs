@@ -78,7 +78,8 @@ fn code_asset(name: String, bytes: &[u8], level: i32) -> Result<CodedAsset, Enco
 
 /// Codes a tensor and pushes its units. Returns the mode of most of its bytes, and their number.
 ///
-/// `integers` are the integers and the tensor header of a tensor on the lattice.
+/// `integers` are the integers and the tensor header of a tensor on the lattice; `reference` are the elements of the one that
+/// tiles may be predicted from, row-major.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -87,6 +88,7 @@ pub fn code_tensor(
     matrix: &MatrixView,
     plan: &Plan,
     integers: Option<&(Integers, TensorHeader)>,
+    reference: Option<&[u8]>,
     options: &Options,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(Mode, u64), EncodeError> {
@@ -117,11 +119,12 @@ pub fn code_tensor(
                 let lattice = Lattice { encoder, integers, grid };
                 let Options { tools, effort, .. } = *options;
                 let request = Request { effort, ..Request::new(&[], 0, tools) };
-                let transform = Transform { grid, request };
+                let transform = Transform { grid, request, reference };
                 code_lossy(&Tile::new(matrix, place), &[&lattice, &transform])
             }
             (Coding::Jpeg(grid, _), ..) => {
-                code_lossy(&Tile::new(matrix, place), &[&Transform { grid, request: jpeg_request(&[], 0) }])
+                let transform = Transform { grid, request: jpeg_request(&[], 0), reference: None };
+                code_lossy(&Tile::new(matrix, place), &[&transform])
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });

@@ -1,5 +1,6 @@
 //! The input of an encoding: the tensors of a checkpoint, the scales of their weights, and the metrics of their errors.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
@@ -18,7 +19,7 @@ use crate::rate::{Measured, Transformed};
 use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
-use crate::transform::{self, Tools};
+use crate::transform::{self, Alike, Forecast, MOST_WEIGHTS, Tools, TransformTool};
 
 /// All tensors of the file.
 pub struct Inputs<'a> {
@@ -36,6 +37,8 @@ pub struct Inputs<'a> {
     costs: Costs,
     /// Tools of mode transform, for each tensor that may gain by them.
     tools: Vec<Option<Tools>>,
+    /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
+    references: Vec<Option<usize>>,
     preset: Preset,
     /// What was reordered.
     pub reordered: Option<Reordered>,
@@ -52,6 +55,8 @@ pub struct LossyTensor<'a> {
     pub tools: Option<Tools>,
     /// How the file is coded.
     pub preset: Preset,
+    /// The tensor that it may be predicted from, if there is one.
+    pub reference: Option<Box<LossyTensor<'a>>>,
 }
 
 impl LossyTensor<'_> {
@@ -65,6 +70,11 @@ impl LossyTensor<'_> {
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
     }
 
+    /// Returns the tensor that it may be predicted from at a global step, as it will be about.
+    pub fn forecast(&self, step: f64) -> Option<Forecast<'_>> {
+        self.reference.as_ref().map(|reference| Forecast { matrix: reference.matrix, grid: reference.grid(step) })
+    }
+
     /// Returns its rates at a global step, measured on some of its rows.
     pub fn measure(&self, step: f64) -> Measured {
         let grid = self.grid(step);
@@ -72,11 +82,16 @@ impl LossyTensor<'_> {
             let place = Plan::jpeg_tile(&self.matrix);
             if let Some(rate) = transform::measure_jpeg(&self.matrix, &grid, &place) {
                 // The lattice is no choice, whatever its rate.
-                return Measured { lattice: rate, transform: Some(Transformed { rate, gain: 1.0 }) };
+                return Measured {
+                    lattice: rate,
+                    transform: Some(Transformed { rate, gain: 1.0, is_predicted: false }),
+                };
             }
         }
         let lattice = self.round(&grid, Rows::Sample).rate(&grid, self.costs);
-        let transform = self.tools.and_then(|tools| transform::measure(&self.matrix, &grid, tools));
+        let reference = self.forecast(step);
+        let transform = |tools| transform::measure(&self.matrix, &grid, tools, reference.as_ref());
+        let transform = self.tools.and_then(transform);
         Measured { lattice, transform }
     }
 }
@@ -132,6 +147,7 @@ impl<'a> Inputs<'a> {
             feedbacks,
             costs,
             tools: vec![],
+            references: vec![],
             preset,
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
@@ -143,9 +159,43 @@ impl<'a> Inputs<'a> {
             _ => options.tools,
         };
         if tools != Tools::NONE {
-            inputs.tools = (0..inputs.len()).map(|i| inputs.may_gain(i).then_some(tools)).collect();
+            if tools.has(TransformTool::CoLocated) {
+                inputs.find_references();
+            }
+            let may_gain = |i: usize| inputs.reference(i).is_some() || inputs.may_gain(i);
+            inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         Ok(inputs)
+    }
+
+    /// Finds tensors that may be predicted from others. What error feedback codes is none of them, but may be a reference.
+    pub fn find_references(&mut self) {
+        type Kind = (DType, Vec<u64>, usize);
+        let mut found = vec![None; self.len()];
+        let mut alike: HashMap<Kind, (usize, Alike)> = HashMap::new();
+        let kind = |i: usize| {
+            let Tensor { dtype, split, info, .. } = &self.tensors[i];
+            (self.is_lossy(i) && self.matrix(i).len() <= MOST_WEIGHTS).then(|| (*dtype, info.shape.clone(), *split))
+        };
+        for kind in (0..self.len()).filter_map(kind) {
+            alike.entry(kind).or_default().0 += 1;
+        }
+        for (i, found) in found.iter_mut().enumerate() {
+            // One that is alone in its shape needs no look.
+            let Some((_, alike)) = kind(i).and_then(|kind| alike.get_mut(&kind)).filter(|(count, _)| *count > 1) else {
+                continue;
+            };
+            let has_feedback =
+                self.metrics.get(i).and_then(Option::as_ref).is_some_and(|metric| metric.input.is_some());
+            *found = alike.next(i, &self.matrix(i), has_feedback);
+            self.release(i);
+        }
+        self.references = found;
+    }
+
+    /// Returns the tensor that a tensor may be predicted from.
+    pub fn reference(&self, tensor: usize) -> Option<usize> {
+        self.references.get(tensor).copied().flatten()
     }
 
     /// Returns whether transforms may gain on a tensor. Error feedback leaves them nothing: it needs the lattice.
@@ -198,8 +248,10 @@ impl<'a> Inputs<'a> {
         let Some(scales) = self.scales(tensor) else { return Ok(None) };
         let matrix = self.matrix(tensor);
         let feedback = self.feedbacks.of(metric, matrix.columns, matrix.column_order())?;
-        let tools = self.tools.get(tensor).copied().flatten();
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs: &self.costs, tools, preset: self.preset }))
+        let (tools, costs, preset) = (self.tools.get(tensor).copied().flatten(), &self.costs, self.preset);
+        // A reference has none itself.
+        let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference }))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

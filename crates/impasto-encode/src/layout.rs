@@ -30,6 +30,7 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
             tile_rows,
             tile_cols,
             tied: tensor.same_as.map(|i| (assets.len() + i) as u32),
+            reference: plan.as_ref().and_then(|plan| plan.reference).map(|i| (assets.len() + i) as u32),
         };
         if let Some(plan) = plan {
             if !matches!(plan.coding, Coding::Bytes) {

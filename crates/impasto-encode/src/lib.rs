@@ -17,6 +17,7 @@
 //! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
+//! | `decoded` | tensors as a decoder finds them, to predict others from them |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
 //! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
@@ -31,6 +32,7 @@ mod arithmetic;
 mod aside;
 mod calibrate;
 mod code;
+mod decoded;
 mod drift;
 mod error;
 pub mod feedback;

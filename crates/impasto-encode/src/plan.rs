@@ -60,6 +60,8 @@ pub struct Plan {
     pub tiles: Matrix,
     /// Forecast of its size in bytes, including tensor header, lane states and padding.
     pub bytes: u64,
+    /// Number of the tensor that its tiles may be predicted from; it has the same tiles.
+    pub reference: Option<usize>,
 }
 
 impl Plan {
@@ -89,7 +91,7 @@ impl Plan {
         let has_lanes = has_header && !matches!(coding, Coding::Jpeg(..));
         let tile_bytes = if has_lanes { 9 + 32 * 3 + 8 } else { 8 };
         let bytes = bits.div_ceil(8) + header_bytes + u64::from(tiles.tile_count()) * tile_bytes;
-        Ok(Plan { coding, tiles, bytes })
+        Ok(Plan { coding, tiles, bytes, reference: None })
     }
 
     /// Plans a tensor that is stored or compressed with Zstandard. The size of its tiles follows from its rate, which

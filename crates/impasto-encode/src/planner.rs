@@ -2,7 +2,7 @@
 
 use impasto_checkpoint::Checkpoint;
 use impasto_container::expansion::{ALWAYS, RATIO};
-use impasto_container::manifest_length;
+use impasto_container::{Matrix, manifest_length};
 
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::{EncodeError, heard};
@@ -55,7 +55,7 @@ impl<'a> Planner<'a> {
         let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
         let mut bytes = 0;
         let (name, matrix) = (&self.inputs.tensors[tensor].name, self.inputs.matrix(tensor));
-        code_tensor(name, &matrix, &plan, None, self.options, &mut |_, unit: &[u8]| {
+        code_tensor(name, &matrix, &plan, None, None, self.options, &mut |_, unit: &[u8]| {
             bytes += unit.len().next_multiple_of(16) as u64;
             Ok(())
         })?;
@@ -75,6 +75,11 @@ impl<'a> Planner<'a> {
                 let paying = plan.take().map(|plan| plan.paying(&self.inputs.matrix(i))).transpose();
                 *plan = paying.map_err(|_| self.unfit(i))?;
             }
+        }
+        let tiles: Vec<Option<Matrix>> = plans.iter().map(|plan| plan.as_ref().map(|plan| plan.tiles)).collect();
+        for plan in plans.iter_mut().flatten() {
+            let of_reference = plan.reference.and_then(|reference| tiles[reference]);
+            plan.tiles = of_reference.unwrap_or(plan.tiles);
         }
         Ok(plans)
     }
@@ -108,7 +113,11 @@ impl<'a> Planner<'a> {
                     Some(transform) if self.options.preset == Preset::Jpeg => {
                         Plan::jpeg(&matrix, lossy.grid(step), transform.rate)
                     }
-                    Some(transform) => Plan::transform(&matrix, lossy.grid(step), transform.rate),
+                    Some(transform) => {
+                        let reference = inputs.reference(tensor).filter(|_| transform.is_predicted);
+                        let plan = Plan::transform(&matrix, lossy.grid(step), transform.rate);
+                        plan.map(|plan| Plan { reference, ..plan })
+                    }
                     None => Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined),
                 }
             }

@@ -161,6 +161,8 @@ pub struct Transformed {
     pub rate: Rate,
     /// What transforms gain in `D + lambda R`, in bits per weight, above what they must.
     pub gain: f64,
+    /// Whether a part of it is predicted from another tensor.
+    pub is_predicted: bool,
 }
 
 /// Rates of tensors, measured once at steps half an octave apart; between these, a rate is nearly linear.
@@ -191,6 +193,7 @@ impl Rates {
         let transformed = |(a, b): (Transformed, Transformed)| Transformed {
             rate: rate(a.rate, b.rate),
             gain: between(a.gain, b.gain),
+            is_predicted: a.is_predicted || b.is_predicted,
         };
         Measured { lattice: rate(a.lattice, b.lattice), transform: a.transform.zip(b.transform).map(transformed) }
     }

@@ -10,6 +10,7 @@ use impasto_codec::CodecError;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_core::{Mode, Place};
 
+use crate::decoded::part;
 use crate::lattice::{Grid, Integers, LAMBDA};
 use crate::layers::Nested;
 use crate::matrix::MatrixView;
@@ -151,8 +152,10 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
 /// The tool for mode transform.
 pub struct Transform<'a> {
     pub grid: &'a Grid,
-    /// How tiles are coded; their values and widths are filled in.
+    /// How tiles are coded; their values, widths and references are filled in.
     pub request: Request<'a>,
+    /// The elements of the matrix that its tiles may be predicted from, row-major, if there is one.
+    pub reference: Option<&'a [u8]>,
 }
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
@@ -161,7 +164,9 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Transform<'_> {
         tile: &'t Tile<'a>,
         _: Option<&Trial<Units>>,
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
-        let coded = transform::code_tile(tile.matrix, self.grid, tile.place, &self.request);
+        let MatrixView { dtype, columns, .. } = *tile.matrix;
+        let reference = self.reference.map(|elements| part(elements, dtype, columns, tile.place));
+        let coded = transform::code_tile(tile.matrix, self.grid, tile.place, &self.request, reference.as_deref());
         let Some((unit, distortion)) = coded else { return Ok(None) };
         let units = vec![(Mode::TRANSFORM, unit)];
         Ok(Some(Trial::lossy(bits(&units), units, move || distortion)))

@@ -7,6 +7,7 @@ use impasto_container::{Writer, measure};
 use impasto_core::Mode;
 
 use crate::code::code_tensor;
+use crate::decoded::{self, References};
 use crate::error::{EncodeError, heard};
 use crate::lattice::{Integers, Rows};
 use crate::layout::layout;
@@ -31,6 +32,9 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     for (mode, bytes) in assets.iter().flat_map(|asset| &asset.pieces) {
         push(*mode, bytes)?;
     }
+    let is_reference = |tensor: usize| plans.iter().flatten().any(|plan| plan.reference == Some(tensor));
+    let has_references = plans.iter().flatten().any(|plan| plan.reference.is_some());
+    let mut references = has_references.then(|| References::beside(path)).transpose()?;
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
@@ -39,7 +43,22 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             Some(plan) => {
                 let lattice = integers(planner, i, plan)?;
                 let matrix = inputs.matrix(i);
-                let coded = code_tensor(&tensor.name, &matrix, plan, lattice.as_ref(), options, &mut push)?;
+                let reference = plan.reference.zip(references.as_mut());
+                let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
+                let keeps = is_reference(i);
+                let mut units = Vec::new();
+                let mut push = |mode: Mode, bytes: &[u8]| {
+                    if keeps {
+                        units.push((mode, bytes.to_vec()));
+                    }
+                    push(mode, bytes)
+                };
+                let (name, lattice) = (&tensor.name, lattice.as_ref());
+                let coded = code_tensor(name, &matrix, plan, lattice, reference.as_deref(), options, &mut push)?;
+                if let Some(references) = references.as_mut().filter(|_| keeps) {
+                    let broken = |error| EncodeError::Codec { tensor: name.clone(), error };
+                    references.push(i, &decoded::elements(matrix.dtype, &plan.tiles, &units).map_err(broken)?)?;
+                }
                 (Some(coded.0), coded.1)
             }
         };

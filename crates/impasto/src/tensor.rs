@@ -30,6 +30,8 @@ pub struct Tensor<'a, S = MmapSource> {
     matrix: Matrix,
     tiles: &'a [u32],
     base: Arc<TileDecoder>,
+    /// The tensor that tiles may be predicted from, if there is one (SPEC 3.4.6). It has none itself.
+    reference: Option<Box<Tensor<'a, S>>>,
     /// The decoder of the finest level needed so far.
     finer: Mutex<Option<(u8, Arc<TileDecoder>)>>,
     /// Limit on its memory, in bytes.
@@ -58,8 +60,15 @@ struct Reading<'d, S> {
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
-    /// Opens object `number` of a file.
+    /// Opens object `number` of a file, and the tensor that its tiles may be predicted from.
     pub(crate) fn new(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
+        let tensor = Tensor::alone(file, number)?;
+        let reference = file.reader.reference_of(number).map(|reference| Tensor::alone(file, reference)).transpose()?;
+        Ok(Tensor { reference: reference.map(Box::new), ..tensor })
+    }
+
+    /// Opens object `number` of a file, without a reference.
+    fn alone(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
         let tensor = Tensor::with(file, number, || Ok(Arc::new(decoder(file, number, 0)?)))?;
         let modes = tensor.tiles.iter().map(|&tile| file.reader.units()[tile as usize].mode);
         if let Some(mode) = modes.clone().find(|mode| !mode.is_known()) {
@@ -69,7 +78,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         Ok(tensor)
     }
 
-    /// Opens object `number` of a file; `base` decodes its layer 0.
+    /// Opens object `number` of a file, without a reference; `base` decodes its layer 0.
     fn with(
         file: &'a File<S>,
         number: u32,
@@ -85,7 +94,8 @@ impl<'a, S: Source> Tensor<'a, S> {
         let most = if object.tensor().is_some() { u64::MAX } else { MAX_ASSET_BYTES };
         let limit = file.memory_limit.min(most);
         let base = base()?;
-        Ok(Tensor { file, number, object, dtype, matrix, tiles, base, finer: Mutex::default(), limit })
+        let (reference, finer) = (None, Mutex::default());
+        Ok(Tensor { file, number, object, dtype, matrix, tiles, base, reference, finer, limit })
     }
 
     /// Returns its dtype.
@@ -155,7 +165,7 @@ impl<'a, S: Source> Tensor<'a, S> {
             scratch.resize(place.elements() * self.dtype.size(), 0);
             let unit = |layer| reader.layer_of(self.number, layer).and_then(|units| units.tile(tile));
             let level = (1..=layers).take_while(|&layer| unit(layer).is_some_and(there)).count() as u8;
-            let units = reader.fetch(&self.units_of_tile(level, tile))?;
+            let units = reader.fetch(&self.units_for_tile(level, tile))?;
             let reading = Reading { decoder: &decoder, level, units: &units };
             self.decode(&reading, tile, &place, scratch, place.columns.len() * self.dtype.size())
         };
@@ -183,7 +193,8 @@ impl<'a, S: Source> Tensor<'a, S> {
     }
 
     /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, the heads of
-    /// its blocks and a few rows in mode blocks, its samples in mode transform, a few rows in other modes.
+    /// its blocks and a few rows in mode blocks, its samples in mode transform, a few rows in other modes; and the tile of the
+    /// reference, as elements and as samples.
     fn working_bytes(&self) -> u64 {
         let units = self.file.reader.units();
         let (height, width) = self.tile_sides();
@@ -198,8 +209,11 @@ impl<'a, S: Source> Tensor<'a, S> {
         let base = self.tiles.iter().map(|&unit| of_mode(units[unit as usize].mode)).max().unwrap_or(0);
         let reader = &self.file.reader;
         let top = reader.layer_of(self.number, reader.layers_of(self.number));
+        let (elements, samples) = (self.tile_bytes(), height * width * 2 * size_of::<i32>() as u64);
+        let of_reference = |reference: &Tensor<'_, S>| elements + samples + reference.working_bytes();
+        let reference = self.reference.as_deref().map_or(0, of_reference);
         // Blocks are smaller than their weights.
-        base + if top.is_some_and(|layer| layer.mode == Mode::BLOCKS) { self.tile_bytes() } else { 0 }
+        reference + base + if top.is_some_and(|layer| layer.mode == Mode::BLOCKS) { self.tile_bytes() } else { 0 }
     }
 
     /// Returns how many jobs that take `each` bytes of memory can run at once beside `fixed` bytes.
@@ -241,9 +255,10 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
         // Absent units are found before memory is allocated.
         for tile in self.matrix.tiles_meeting(rows.clone(), columns.clone()) {
-            let unit = self.tiles[tile as usize];
-            if self.file.reader.unit_state(unit)? == UnitState::Absent {
-                self.file.reader.read_unit(unit)?;
+            for unit in self.units_for_tile(0, tile) {
+                if self.file.reader.unit_state(unit)? == UnitState::Absent {
+                    self.file.reader.read_unit(unit)?;
+                }
             }
         }
         let mut out = vec![0; bytes as usize];
@@ -361,10 +376,17 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.file.settled(decoded)
     }
 
-    /// Returns the units of the tiles that meet a band, up to a level.
+    /// Returns the units that the tiles that meet a band need, up to a level.
     fn units_meeting(&self, level: u8, rows: &Range<u64>, columns: &Range<u64>) -> Vec<u32> {
         let tiles = self.matrix.tiles_meeting(rows.clone(), columns.clone());
-        tiles.flat_map(|tile| self.units_of_tile(level, tile)).collect()
+        tiles.flat_map(|tile| self.units_for_tile(level, tile)).collect()
+    }
+
+    /// Returns the units of a tile up to a level, and that of the reference that it may be predicted from.
+    fn units_for_tile(&self, level: u8, tile: u32) -> Vec<u32> {
+        let mut units = self.units_of_tile(level, tile);
+        units.extend(self.file.reader.reference_unit(self.number, tile));
+        units
     }
 
     /// Returns the units of a tile up to a level, from layer 0 up.
@@ -433,7 +455,24 @@ impl<'a, S: Source> Tensor<'a, S> {
         out: &mut [u8],
         stride: usize,
     ) -> Result<(), FileError> {
-        self.with_units(reading, tile, |units| reading.decoder.decode(units, place, out, stride))
+        let reference = self.reference_tile(reading, tile, place)?;
+        self.with_units(reading, tile, |units| {
+            reading.decoder.decode_predicted(units, reference.as_deref(), place, out, stride)
+        })
+    }
+
+    /// Decodes the tile of the reference that a tile is predicted from, at level 0, if it is predicted from one.
+    fn reference_tile(&self, reading: &Reading<'_, S>, tile: u32, place: &Place) -> Result<Option<Vec<u8>>, FileError> {
+        let Some(reference) = &self.reference else { return Ok(None) };
+        let may_need = self.file.reader.reference_unit(self.number, tile).is_some();
+        if !may_need || !transform::needs_reference(reading.units.unit(self.tiles[tile as usize])?) {
+            return Ok(None);
+        }
+        let stride = place.columns.len() * self.dtype.size();
+        let mut out = vec![0; place.rows.len() * stride];
+        let reading = Reading { decoder: &reference.base, level: 0, units: reading.units };
+        reference.decode(&reading, tile, place, &mut out, stride)?;
+        Ok(Some(out))
     }
 
     /// Checks the hashes of a tile's units up to a level and passes them to `decode`. Its error names the invalid unit.

@@ -31,7 +31,7 @@ impl Verdict {
     }
 }
 
-/// Checks the hash of every unit, then decodes every tensor and asset whose base is present, each tile with its present
+/// Checks the hash of every unit, then decodes every tensor and asset whose base is present (and that of its reference), each tile with its present
 /// layers.
 ///
 /// Memory is that of one or two tiles per thread.
@@ -49,10 +49,11 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     let mut verdict =
         Verdict { units, absent: named(UnitHealth::Absent), damaged: named(UnitHealth::Damaged), ..Verdict::default() };
     let good = |unit: u32| health.get(unit as usize) == Some(&UnitHealth::Good);
-    let whole = |object: u32| match reader.units_of(object) {
+    let own = |object: u32| match reader.units_of(object) {
         None => false,
         Some(units) => units.header.iter().chain(units.tiles).all(|&u| good(u)),
     };
+    let whole = |object: u32| own(object) && reader.reference_of(object).is_none_or(own);
     for (n, object) in reader.objects().iter().enumerate() {
         if object.tied().is_some() || !whole(n as u32) {
             continue;

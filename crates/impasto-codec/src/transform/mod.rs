@@ -40,6 +40,6 @@ pub mod wavelet;
 #[cfg(test)]
 mod tests;
 
-pub use setup::Setup;
 pub use co_located::{Reference, needs_reference};
+pub use setup::Setup;
 pub use tile::{Parameters, TileWriter, UNIT, decode, decode_layers, memory_bytes};

@@ -121,7 +121,9 @@ pub fn prediction<C: Coder>(coder: &mut C, area: Area, wanted: Prediction) -> Re
         Ok(number(coder, FACTORS + of * 64, 6, (i32::from(factor) + 32) as usize)? as i8 - 32)
     };
     Ok(match (Prediction::ALL[found], wanted) {
-        (Prediction::Linear(_), Prediction::Linear([top, left])) => Prediction::Linear([factor(0, top)?, factor(1, left)?]),
+        (Prediction::Linear(_), Prediction::Linear([top, left])) => {
+            Prediction::Linear([factor(0, top)?, factor(1, left)?])
+        }
         (Prediction::Linear(none), _) => Prediction::Linear([factor(0, none[0])?, factor(1, none[1])?]),
         (Prediction::CoLocated(_), Prediction::CoLocated(of)) => Prediction::CoLocated(factor(2, of)?),
         (Prediction::CoLocated(none), _) => Prediction::CoLocated(factor(2, none)?),

@@ -7,7 +7,16 @@ use impasto_core::{DType, Mode};
 /// A 100 x 300 matrix in tiles of 16 x 64, with a tensor header, between two other tensors.
 fn content() -> Content {
     let dims = vec![10, 10, 300];
-    let meta = TensorMeta { dtype: DType::F16, opaque: None, dims, split: 2, tile_rows: 16, tile_cols: 64, tied: None };
+    let meta = TensorMeta {
+        dtype: DType::F16,
+        opaque: None,
+        dims,
+        split: 2,
+        tile_rows: 16,
+        tile_cols: 64,
+        tied: None,
+        reference: None,
+    };
     let objects: Vec<Object> =
         ["a", "b", "c"].map(|name| Object { name: name.into(), kind: ObjectKind::Tensor(meta.clone()) }).into();
     let mut units = Vec::new();

@@ -32,7 +32,7 @@ use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::options::{LEAST_WEIGHTS, Options, Target};
 use crate::rate::{Found, Rates as MeasuredRates, search};
-use crate::transform::{Effort, Tools};
+use crate::transform::{Effort, Tools, TransformTool};
 
 /// Options of an analysis.
 #[derive(Clone, Debug)]
@@ -103,7 +103,10 @@ fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<
     // Tools of the encoder are off, because nothing is encoded.
     let target = Target::BitsPerWeight(bits_per_weight);
     let encoding = Options { threads, tools: Tools::NONE, memory_limit, ..Options::new(target) };
-    let inputs = Inputs::new(checkpoint, &encoding, None)?;
+    let mut inputs = Inputs::new(checkpoint, &encoding, None)?;
+    if tools.has(TransformTool::CoLocated) {
+        inputs.find_references();
+    }
     let chosen = chosen(&inputs, &options.tensors)?;
     let step = find_step(&inputs, bits_per_weight, watch)?;
     let mut tensors = Vec::new();

@@ -11,12 +11,12 @@ pub fn none(all: Tools) -> Tools {
 /// needs blocks of a size that suits it, and a partition needs something that differs from block to block. Others are
 /// looked at next to the least that a picture codec has: quarters and the cosine transform.
 pub fn company(tool: TransformTool, all: Tools) -> Tools {
-    use TransformTool::{Dc, Dct, Dst, Hadamard, Left, Linear, Planar, Quarters, Rdoq, Sum, Top, Trellis};
+    use TransformTool::{CoLocated, Dc, Dct, Dst, Hadamard, Left, Linear, Planar, Quarters, Rdoq, Sum, Top, Trellis};
     let needed: &[TransformTool] = match tool {
         Rdoq => &[],
         Trellis => &[Rdoq],
         Quarters => &[Rdoq, Dct],
-        Dc | Top | Left | Planar | Sum | Linear | Dct | Dst | Hadamard => &[Rdoq, Quarters],
+        Dc | Top | Left | Planar | Sum | Linear | CoLocated | Dct | Dst | Hadamard => &[Rdoq, Quarters],
         _ => &[Rdoq, Quarters, Dct],
     };
     within(all, needed)

@@ -22,6 +22,7 @@ fn prediction_name(prediction: Prediction) -> &'static str {
         Prediction::Planar => "planar",
         Prediction::Sum => "sum",
         Prediction::Linear(_) => "linear",
+        Prediction::CoLocated(_) => "co-located",
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use impasto_checkpoint::Change;
+use impasto_codec::Steps;
+use impasto_codec::transform::Reference;
 use impasto_core::{DType, Place, lattice};
 use rayon::prelude::*;
 
@@ -16,7 +18,7 @@ use crate::lattice::{Costs, Grid, LAMBDA, Rows, round};
 use crate::matrix::MatrixView;
 use crate::model::Tensor;
 use crate::scales::fit;
-use crate::transform::{self, Coded, Effort, LEAST_MEASURED, MOST, Request, Tools};
+use crate::transform::{self, Coded, Effort, Forecast, LEAST_MEASURED, MOST, Request, Tools};
 
 /// How many times as many weights are looked at where it saves that.
 const MORE: usize = 8;
@@ -40,6 +42,8 @@ struct Tile {
     bytes: Vec<u8>,
     /// Its weights over the step.
     values: Vec<f32>,
+    /// The elements of the tile that it may be predicted from, if there is one.
+    reference: Option<Vec<u8>>,
 }
 
 /// What all tiles of a tensor have in common.
@@ -50,6 +54,8 @@ struct Subject<'a> {
     header_bits: f64,
     costs: &'a Costs,
     effort: Effort,
+    /// What the tensor may be predicted from.
+    reference: Option<Forecast<'a>>,
     heard: &'a (dyn Fn() -> Result<(), EncodeError> + Sync),
 }
 
@@ -72,8 +78,9 @@ pub fn analyze(
     let matrix = &lossy.matrix;
     let header_bits = CLASS_BITS / matrix.rows.max(1) as f64 + CLASS_BITS / matrix.columns.max(1) as f64;
     // Without statistics, all rows and columns have the same step.
-    let step = lossy.grid(step).step;
-    let subject = Subject { dtype: matrix.dtype, step, header_bits, costs: lossy.costs, effort: options.effort, heard };
+    let (reference, step) = (lossy.forecast(step), lossy.grid(step).step);
+    let (dtype, costs, effort) = (matrix.dtype, lossy.costs, options.effort);
+    let subject = Subject { dtype, step, header_bits, costs, effort, reference, heard };
     let mut analysis = TensorAnalysis {
         name: tensor.name.clone(),
         dtype: matrix.dtype.name(),
@@ -193,7 +200,8 @@ impl Subject<'_> {
             matrix.weights(r, &mut row);
             values.extend(row[place.columns.clone()].iter().map(|weight| weight / self.step));
         }
-        Tile { place, bytes, values }
+        let reference = self.reference.as_ref().map(|reference| reference.elements(&place));
+        Tile { place, bytes, values, reference }
     }
 
     /// Codes a tile in the ways that each tile is looked at.
@@ -215,7 +223,10 @@ impl Subject<'_> {
         if !scaled.iter().all(|value| value.abs() <= MOST) {
             return Err(Failure::Unfit);
         }
-        let request = Request { effort: self.effort, ..Request::new(&scaled, tile.place.columns.len(), tools) };
+        let steps = Steps { step: self.step * factor, offset: 0, rows: None, columns: None };
+        let (dtype, place, elements) = (self.dtype, &tile.place, tile.reference.as_deref());
+        let reference = elements.map(|elements| Reference { elements, dtype, steps: &steps, place });
+        let request = Request { effort: self.effort, reference, ..Request::new(&scaled, place.columns.len(), tools) };
         let coded = transform::code(&request).map_err(|_| Failure::Unfit)?;
         let (step, mut error) = (self.step * factor, 0.0);
         for (value, found) in tile.values.iter().zip(&coded.values) {

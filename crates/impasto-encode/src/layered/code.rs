@@ -95,7 +95,7 @@ fn set_exact_aside(
         Ok(())
     };
     let (name, matrix) = (&inputs.tensors[tensor].name, inputs.matrix(tensor));
-    let coded = code_tensor(name, &matrix, plan, None, options, &mut push)?;
+    let coded = code_tensor(name, &matrix, plan, None, None, options, &mut push)?;
     let headers = units.iter().take_while(|(mode, _)| *mode == Mode::TENSOR_HEADER).count();
     for (n, (mode, bytes)) in units.iter().enumerate() {
         let slot = slot(assets.len() + tensor, n.saturating_sub(headers) as u32, 0, n < headers);

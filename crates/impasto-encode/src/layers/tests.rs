@@ -66,6 +66,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             costs: &costs,
             tools: None,
             preset: Preset::Best,
+            reference: None,
         };
         let top = || lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
@@ -127,6 +128,7 @@ fn feedback_makes_the_base_better() {
         costs: &costs,
         tools: None,
         preset: Preset::Best,
+        reference: None,
     };
     let measured = |kept: f32| {
         let top = lossy.round(&grid, Rows::All);

@@ -11,8 +11,9 @@ use super::tools::{Tools, TransformTool};
 
 /// Transforms of columns with which all transforms of rows are looked at.
 const KINDS: usize = 2;
-/// About the bits of the factors of a linear prediction.
+/// About the bits of the factors of a linear prediction, and of that of a co-located one.
 const FACTORS: f32 = 12.0;
+const FACTOR: f32 = 3.0;
 
 /// Choices of a block.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,8 +60,8 @@ pub fn predictions(tools: Tools) -> impl Iterator<Item = Prediction> {
         Prediction::Left => tools.has(TransformTool::Left),
         Prediction::Planar => tools.has(TransformTool::Planar),
         Prediction::Sum => tools.has(TransformTool::Sum),
-        // Its factors are fitted first.
-        Prediction::Linear(_) => false,
+        // Their factors are fitted first.
+        Prediction::Linear(_) | Prediction::CoLocated(_) => false,
     })
 }
 
@@ -76,21 +77,25 @@ pub fn kinds(tools: Tools) -> impl Iterator<Item = Kind> + Clone {
 
 impl Candidates {
     /// Returns the `count` best choices for a block with estimates of their bits, the best first. `target` is what is to
-    /// be predicted, in steps, and `near` its neighbours; `fitted` is a prediction that was made for it. `residual` writes
+    /// be predicted, in steps, and `near` its neighbours; `fitted` are predictions that were made for it. `residual` writes
     /// what a prediction leaves.
     pub fn best(
         &mut self,
         (tools, bases): (Tools, &Bases),
         count: usize,
         block: (&[f32], &Near),
-        fitted: Option<Prediction>,
+        fitted: &[Prediction],
         residual: impl Fn(Prediction, &mut Vec<f32>, &mut Vec<i64>),
     ) -> Vec<(f32, Candidate)> {
         let Candidates { residual: values, predicted, between, out } = self;
         let ((target, near), logs) = (block, block.1.logs);
         let of_side = |side: usize| kinds(tools).chain(bases.fits(side, logs[side]).then_some(Kind::Learned));
         let plain = [kinds(tools).next().unwrap_or(Kind::Identity); 2];
-        let side = |prediction| if matches!(prediction, Prediction::Linear(_)) { FACTORS } else { 0.0 };
+        let side = |prediction| match prediction {
+            Prediction::Linear(_) => FACTORS,
+            Prediction::CoLocated(_) => FACTOR,
+            _ => 0.0,
+        };
         let mut all: Vec<(f32, Candidate)> = Vec::new();
         // Transforms are linear: those of a prediction, which is a sum of few products of a column and a row, are
         // subtracted from that of the target.
@@ -98,10 +103,16 @@ impl Candidates {
         for kinds in [[Kind::Identity; 2], plain].into_iter().take(if plain[0] == Kind::Identity { 1 } else { 2 }) {
             forward::columns(bases, kinds[0], logs, target, between);
             forward::rows(bases, kinds[1], logs, between, &mut transformed);
-            for prediction in predictions(tools).chain(fitted) {
-                out.clear();
-                out.extend_from_slice(&transformed);
-                near.subtract(bases, prediction, kinds, out);
+            for prediction in predictions(tools).chain(fitted.iter().copied()) {
+                if let Prediction::CoLocated(_) = prediction {
+                    residual(prediction, values, predicted);
+                    forward::columns(bases, kinds[0], logs, values, between);
+                    forward::rows(bases, kinds[1], logs, between, out);
+                } else {
+                    out.clear();
+                    out.extend_from_slice(&transformed);
+                    near.subtract(bases, prediction, kinds, out);
+                }
                 all.push((side(prediction) + estimate(out), Candidate { prediction, kinds }));
             }
         }

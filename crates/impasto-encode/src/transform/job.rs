@@ -2,12 +2,13 @@
 
 use impasto_codec::transform::basis::{Kind, LEAST_LOG};
 use impasto_codec::transform::learned::Bases;
-use impasto_codec::transform::progressive;
+use impasto_codec::transform::{Reference, needs_reference, progressive};
 use impasto_core::Place;
 use impasto_core::lattice::{self, scale};
 
 use super::candidates::estimate;
 use super::forward;
+use super::references::Forecast;
 use super::tile::{Effort, MOST, Request, code, decoded_values};
 use super::tools::{Tools, TransformTool};
 use crate::lattice::{Factors, Grid, LAMBDA};
@@ -20,7 +21,7 @@ const BLOCK_LOG: u32 = 5;
 /// Bits per weight that blocks must seem to gain. On noise, the best of several transforms seems to gain half of this.
 const LEAST_GAIN: f32 = 0.08;
 /// Largest number of weights of a tensor: the search takes microseconds for each.
-const MOST_WEIGHTS: usize = 1 << 22;
+pub const MOST_WEIGHTS: usize = 1 << 22;
 /// Bits per weight that mode transform must gain to be worth its time. Dependent quantization alone gains 0.12 on any tensor,
 /// which is not.
 pub const LEAST_MEASURED: f64 = 0.2;
@@ -106,23 +107,28 @@ pub fn scaled(matrix: &MatrixView, factors: &Factors, place: &Place) -> Option<V
 }
 
 /// Measures the rate of a matrix with transforms, on a part of it, and what they gain over the same without. `None` if
-/// mode transform cannot hold it; what it gains is counted from [`LEAST_MEASURED`] up.
-pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools) -> Option<Transformed> {
+/// mode transform cannot hold it; what it gains is counted from [`LEAST_MEASURED`] up. `reference` is what it may be predicted
+/// from.
+pub fn measure(matrix: &MatrixView, grid: &Grid, tools: Tools, reference: Option<&Forecast>) -> Option<Transformed> {
     let width = matrix.columns.min(SAMPLE_COLUMNS);
     let height = (SAMPLE / width.max(1)).max(SAMPLE_ROWS).min(matrix.rows);
     let (top, left) = ((matrix.rows - height) / 2, (matrix.columns - width) / 2);
     let place = Place { rows: top..top + height, columns: left..left + width };
     let values = scaled(matrix, &grid.factors(matrix.rows, matrix.columns), &place)?;
+    let (elements, steps) = (reference.map(|reference| reference.elements(&place)), grid.steps());
+    let dtype = matrix.dtype;
+    let reference = elements.as_deref().map(|elements| Reference { elements, dtype, steps: &steps, place: &place });
     let cost = |tools: Tools| {
-        let request = Request { effort: Effort::Fast, ..Request::new(&values, width, tools) };
+        let request = Request { effort: Effort::Fast, reference, ..Request::new(&values, width, tools) };
         let coded = code(&request).ok()?;
         let cost = request.cost(&coded) / f64::from(LAMBDA) / values.len() as f64;
-        Some((rate(grid, &coded.unit, values.len()), cost))
+        Some((coded.unit, cost))
     };
     let (_, plain) = cost(Tools::NONE.with(TransformTool::Rdoq, true))?;
     let with = |tools| {
-        let (rate, cost) = cost(tools)?;
-        Some(Transformed { rate, gain: plain - cost - LEAST_MEASURED })
+        let (unit, cost) = cost(tools)?;
+        let rate = rate(grid, &unit, values.len());
+        Some(Transformed { rate, gain: plain - cost - LEAST_MEASURED, is_predicted: needs_reference(&unit) })
     };
     // Variants take most of the time. Where a tensor gains without them, the forecast can do without what they add.
     let found = with(tools.without(Tools::VARIANTS))?;
@@ -135,12 +141,21 @@ pub fn rate(grid: &Grid, unit: &[u8], weights: usize) -> Rate {
     Rate { bits, header_bytes: HEADER_BYTES + 0.5 * (grid.rows.len() + grid.columns.len()) as f64 }
 }
 
-/// Codes a tile as `request` says, in which its values and its width are filled in. Returns its unit, and its error in squared
-/// steps; `None` if mode transform cannot code it.
-pub fn code_tile(matrix: &MatrixView, grid: &Grid, place: &Place, request: &Request) -> Option<(Vec<u8>, f64)> {
+/// Codes a tile as `request` says, in which its values, its width and its reference are filled in; `reference` holds the
+/// elements of that, row-major, if there is one. Returns its unit, and its error in squared steps; `None` if mode transform
+/// cannot code it.
+pub fn code_tile(
+    matrix: &MatrixView,
+    grid: &Grid,
+    place: &Place,
+    request: &Request,
+    reference: Option<&[u8]>,
+) -> Option<(Vec<u8>, f64)> {
     let factors = grid.factors(matrix.rows, matrix.columns);
     let values = scaled(matrix, &factors, place)?;
-    let coded = code(&Request { values: &values, width: place.columns.len(), ..*request }).ok()?;
+    let (dtype, width, steps) = (matrix.dtype, place.columns.len(), grid.steps());
+    let reference = reference.map(|elements| Reference { elements, dtype, steps: &steps, place });
+    let coded = code(&Request { values: &values, width, reference, ..*request }).ok()?;
     let distortion = error(matrix, &factors, place, &values, &coded.values, |_, step| step)?;
     Some((coded.unit, distortion))
 }
@@ -227,13 +242,13 @@ pub(super) mod tests {
         assert!(may_gain(&view(&wave), square(&wave)));
         assert!(!may_gain(&view(&noisy), square(&noisy)));
         let grid = Grid { step: 0.1, rows: vec![], columns: vec![] };
-        let gain = measure(&view(&wave), &grid, Tools::ALL).expect("measured").gain;
+        let gain = measure(&view(&wave), &grid, Tools::ALL, None).expect("measured").gain;
         assert!(gain > 1.0, "{gain}");
         let place = Place { rows: 0..128, columns: 0..96 };
         let all = &Request::new(&[], 0, Tools::ALL);
-        let (unit, error) = code_tile(&view(&wave), &grid, &place, all).expect("coded");
+        let (unit, error) = code_tile(&view(&wave), &grid, &place, all, None).expect("coded");
         assert!(unit.len() < 128 * 96 / 4 && error / (128.0 * 96.0) < 0.15, "{} {error}", unit.len());
         let tiny = Grid { step: 1e-9, rows: vec![], columns: vec![] };
-        assert!(code_tile(&view(&wave), &tiny, &place, all).is_none());
+        assert!(code_tile(&view(&wave), &tiny, &place, all, None).is_none());
     }
 }

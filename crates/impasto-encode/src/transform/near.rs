@@ -60,7 +60,8 @@ impl Near {
         let falling = |side: usize| (0..side).map(|i| (side - 1 - i) as f32 / (2 * side) as f32).collect::<Vec<_>>();
         let rising = |side: usize, of: f32| (1..=side).map(|i| of * i as f32 / (2 * side) as f32).collect::<Vec<_>>();
         match prediction {
-            Prediction::Zero => vec![],
+            // One by another tile has no such form.
+            Prediction::Zero | Prediction::CoLocated(_) => vec![],
             Prediction::Dc => {
                 let mean = (top.iter().sum::<f32>() + left.iter().sum::<f32>()) / (height + width) as f32;
                 vec![[flat(height, 1.0), flat(width, mean)]]

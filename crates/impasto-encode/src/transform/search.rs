@@ -12,6 +12,7 @@ use impasto_codec::transform::tree::{self, Block, Node, Split};
 use impasto_codec::transform::{Parameters, UNIT};
 
 use super::candidates::{Candidate, Candidates};
+use super::fit;
 use super::near::Near;
 use super::quantize::{self, Quantizer};
 use super::tools::{Tools, TransformTool};
@@ -29,6 +30,8 @@ pub struct Goal<'a> {
     pub parameters: Parameters,
     /// Transforms of the tile.
     pub bases: &'a Bases,
+    /// Samples of the tile that blocks may be predicted from; empty if there is none.
+    pub co_located: &'a [i32],
     /// How levels are chosen.
     pub quantizer: Quantizer,
     /// Tools that are on.
@@ -78,7 +81,9 @@ struct Workspace {
 impl<'a> Search<'a> {
     /// Begins a tile of `height` x `width` elements.
     pub fn new(goal: &'a Goal<'a>, height: usize, width: usize) -> Self {
-        Search { goal, samples: Samples::new(height, width), work: Workspace::default() }
+        let mut samples = Samples::new(height, width);
+        samples.co_located = goal.co_located.to_vec();
+        Search { goal, samples, work: Workspace::default() }
     }
 
     /// Finds the best node for an area that has samples, and sets these. Returns it with its cost.
@@ -191,12 +196,18 @@ impl<'a> Search<'a> {
         for r in 0..patch.sides()[0] {
             target.extend_from_slice(wanted(goal, samples, patch, r));
         }
-        let fitted = if goal.tools.has(TransformTool::Linear) { fit(goal, samples, patch) } else { None };
+        let mut fitted = Vec::new();
+        if goal.tools.has(TransformTool::Linear) {
+            fitted.extend(fit::linear(samples, patch, target));
+        }
+        if !samples.co_located.is_empty() {
+            fitted.extend(fit::co_located(samples, patch, target));
+        }
         candidates.best(
             (goal.tools, goal.bases),
             goal.tried.max(1),
             (target, near),
-            fitted,
+            &fitted,
             |prediction, out, predicted| residual(goal, samples, patch, prediction, predicted, out),
         )
     }
@@ -280,36 +291,6 @@ impl<'a> Search<'a> {
             self.samples.row_mut(area, r).copy_from_slice(row);
         }
     }
-}
-
-/// Returns the linear prediction that leaves the least square of an area; `None` if its factors are those of another
-/// prediction, or its neighbours are 0.
-fn fit(goal: &Goal, samples: &Samples, area: Area) -> Option<Prediction> {
-    let width = area.sides()[1];
-    let mut predicted = Vec::new();
-    samples.predict(Prediction::Top, area, &mut predicted);
-    let top: Vec<f32> = predicted[..width].iter().map(|&x| x as f32 * UNIT).collect();
-    samples.predict(Prediction::Left, area, &mut predicted);
-    let left: Vec<f32> = predicted.iter().step_by(width).map(|&x| x as f32 * UNIT).collect();
-    // Sums of products: of the neighbours with themselves and each other, and with what is wanted.
-    let (mut tt, mut ll, mut tl, mut t, mut l) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
-    for (r, left) in left.iter().enumerate() {
-        for (x, top) in wanted(goal, samples, area, r).iter().zip(&top) {
-            (tt, ll, tl) = (tt + top * top, ll + left * left, tl + top * left);
-            (t, l) = (t + top * x, l + left * x);
-        }
-    }
-    let determinant = tt * ll - tl * tl;
-    let factors = if determinant > 1e-3 * tt * ll {
-        [(t * ll - l * tl) / determinant, (l * tt - t * tl) / determinant]
-    } else if tt > 0.0 {
-        [t / tt, 0.0]
-    } else {
-        return None;
-    };
-    let factors = factors.map(|factor| (factor * 16.0).round().clamp(-32.0, 31.0) as i8);
-    let is_other = matches!(factors, [0, 0] | [16, 0] | [0, 16]);
-    (!is_other).then_some(Prediction::Linear(factors))
 }
 
 /// Returns row `r` of an area as it is wanted, in steps.

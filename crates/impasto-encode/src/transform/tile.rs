@@ -2,10 +2,11 @@
 
 use impasto_codec::CodecError;
 use impasto_codec::transform::arithmetic::Probability;
+use impasto_codec::transform::co_located::arranged;
 use impasto_codec::transform::samples::{self, Area, Samples};
 use impasto_codec::transform::tree::Node;
 use impasto_codec::transform::wavelet::Filter;
-use impasto_codec::transform::{Parameters, TileWriter, UNIT, prices, runs, tree};
+use impasto_codec::transform::{Parameters, Reference, TileWriter, UNIT, prices, runs, tree};
 
 use super::planes;
 use super::quantize::Quantizer;
@@ -46,6 +47,8 @@ pub struct Request<'a> {
     pub effort: Effort,
     /// Whether all blocks are as in JPEG, without a search: 8 x 8 with a DCT, coded by run lengths.
     pub as_jpeg: bool,
+    /// The tile that blocks may be predicted from, if there is one.
+    pub reference: Option<Reference<'a>>,
 }
 
 impl<'a> Request<'a> {
@@ -53,7 +56,8 @@ impl<'a> Request<'a> {
     /// normal effort.
     pub fn new(values: &'a [f32], width: usize, tools: Tools) -> Self {
         let step_index = if tools.has(TransformTool::Trellis) { DEPENDENT_STEP } else { 0 };
-        Request { values, width, step_index, lambda: LAMBDA, tools, effort: Effort::Normal, as_jpeg: false }
+        let (effort, reference) = (Effort::Normal, None);
+        Request { values, width, step_index, lambda: LAMBDA, tools, effort, as_jpeg: false, reference }
     }
 }
 
@@ -160,6 +164,8 @@ struct Attempt<'a> {
     parameters: Parameters,
     /// The samples in steps of the tile, in the order of the variant.
     target: Vec<f32>,
+    /// Those that blocks may be predicted from, likewise; empty if there are none.
+    co_located: Vec<i32>,
     sides: [usize; 2],
 }
 
@@ -175,7 +181,11 @@ impl<'a> Attempt<'a> {
             step_index: request.step_index.saturating_sub(finer),
         };
         let target = padded(&variant.ordered(values, width), width, parameters.step(1.0));
-        Attempt { request, variant, parameters, target, sides: [values.len() / width.max(1), width] }
+        let sides = [values.len() / width.max(1), width];
+        let reference = request.reference.filter(|_| tools.has(TransformTool::CoLocated));
+        let samples = reference.map(|reference| reference.samples(parameters.step(reference.steps.step)));
+        let co_located = samples.map_or(vec![], |samples| arranged(&samples, sides, &variant.setup));
+        Attempt { request, variant, parameters, target, co_located, sides }
     }
 
     /// Returns the goal of a search that is as thorough as `effort`.
@@ -191,6 +201,7 @@ impl<'a> Attempt<'a> {
             target: &self.target,
             parameters: self.parameters,
             bases: &self.variant.setup.bases,
+            co_located: &self.co_located,
             quantizer: Quantizer {
                 dependent: self.parameters.dependent,
                 by_cost: tools.has(TransformTool::Rdoq),

@@ -45,11 +45,13 @@ pub enum TransformTool {
     Cdf53,
     /// Likewise, with the filter 9/7.
     Cdf97,
+    /// Prediction by the samples at the same place of another tensor, with a factor fitted to the block.
+    CoLocated,
 }
 
 impl TransformTool {
     /// All tools with their names.
-    pub const ALL: [(TransformTool, &'static str); 19] = [
+    pub const ALL: [(TransformTool, &'static str); 20] = [
         (TransformTool::Quarters, "quarters"),
         (TransformTool::Halves, "halves"),
         (TransformTool::Dc, "dc"),
@@ -69,6 +71,7 @@ impl TransformTool {
         (TransformTool::Klt, "klt"),
         (TransformTool::Cdf53, "cdf53"),
         (TransformTool::Cdf97, "cdf97"),
+        (TransformTool::CoLocated, "co-located"),
     ];
 }
 

@@ -1,7 +1,10 @@
 //! What variants of a tile earn in mode transform: orders, learned transforms, run lengths; and that they never cost.
 
-use impasto_codec::transform::decode;
+use impasto_codec::Steps;
+use impasto_codec::transform::{Reference, decode, decode_layers, needs_reference};
+use impasto_core::{DType, Place};
 use impasto_encode::transform::{Coded, Effort, Request, Tools, code};
+use proptest::prelude::*;
 
 const HEIGHT: usize = 120;
 const WIDTH: usize = 104;
@@ -111,4 +114,58 @@ fn jpeg_codes_by_runs() {
     let (smooth, noisy) = (jpeg(&tile(wave)), jpeg(&tile(|r, c| 8.0 * noise(r * WIDTH + c))));
     assert!(flags(&smooth) & 0b11_0011 == 2 && flags(&noisy) & 0b11_0011 == 2);
     assert!(smooth.unit.len() * 2 < noisy.unit.len(), "{} {}", smooth.unit.len(), noisy.unit.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// A decoder finds what the encoder says, whatever the reference; and prediction from it never costs more than its search
+    /// on its own is off.
+    #[test]
+    fn tiles_with_a_reference_survive(
+        height in 1usize..40,
+        width in 1usize..40,
+        seed in 0usize..1 << 30,
+        share in 0.0f32..1.5,
+        with_orders: bool,
+    ) {
+        let other: Vec<f32> = (0..height * width).map(|i| 6.0 * noise(i + seed)).collect();
+        let values: Vec<f32> =
+            other.iter().enumerate().map(|(i, x)| share * x + (1.5 - share) * noise(i + seed + 5000)).collect();
+        // Steps of the tensor are not 1, so values are in steps.
+        let steps = Steps { step: 0.25, offset: 0, rows: None, columns: None };
+        let elements: Vec<u8> = other.iter().flat_map(|x| (x * 0.25).to_le_bytes()).collect();
+        let place = Place { rows: 0..height, columns: 0..width };
+        let reference = Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place };
+        let tools: Tools = if with_orders { "all" } else { "-row-order,-column-order,-cdf53,-cdf97" }.parse().expect("tools");
+        let plain = Request { effort: Effort::Fast, ..Request::new(&values, width, tools) };
+        let request = Request { reference: Some(reference), ..plain };
+        let (coded, without) = (code(&request)?, code(&plain)?);
+        let (parameters, samples) = decode_layers(&[&coded.unit], [height, width], 0.25, Some(&reference))?;
+        let step = parameters.step(1.0) / 256.0;
+        let rows = samples.rows().take(height);
+        let decoded: Vec<f32> = rows.flat_map(|row| row[..width].iter().map(|&x| x as f32 * step)).collect();
+        prop_assert_eq!(&decoded, &coded.values);
+        prop_assert_eq!(decode(&coded.unit, height, width).is_err(), needs_reference(&coded.unit));
+        prop_assert!(!needs_reference(&without.unit));
+        prop_assert!(request.cost(&coded) <= 1.1 * plain.cost(&without) + 40.0);
+    }
+}
+
+/// A tile that is nearly that of the reference takes a small part of its bits.
+#[test]
+fn a_reference_earns_on_copies() {
+    let other: Vec<f32> = (0..HEIGHT * WIDTH).map(|i| 12.0 * noise(i)).collect();
+    let values: Vec<f32> = other.iter().enumerate().map(|(i, x)| 0.8 * x + 0.3 * noise(i + 70_000)).collect();
+    let steps = Steps { step: 1.0, offset: 0, rows: None, columns: None };
+    let elements: Vec<u8> = other.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let place = Place { rows: 0..HEIGHT, columns: 0..WIDTH };
+    let reference = Some(Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place });
+    let coded = |tools: &str| {
+        let tools: Tools = tools.parse().expect("tools");
+        code(&Request { effort: Effort::Fast, reference, ..Request::new(&values, WIDTH, tools) }).expect("codes")
+    };
+    let (with, without) = (coded("-row-order,-column-order,-klt"), coded("-row-order,-column-order,-klt,-co-located"));
+    assert!(flags(&with) & 0x80 != 0 && flags(&without) & 0x80 == 0);
+    assert!(with.unit.len() * 10 < without.unit.len(), "{} {}", with.unit.len(), without.unit.len());
 }

@@ -26,7 +26,7 @@ use self::containers::*;
 use self::layers::*;
 use self::planes::{layers_of_planes, planes_of_tiles};
 use self::set::{Done, Set};
-use self::transforms::{Flags, flagged, transforms};
+use self::transforms::{Flags, co_located, flagged, transforms};
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -84,6 +84,9 @@ pub fn make(folder: &Path) -> Done {
     write("17.10-learned-transforms", flagged(Flags::Bases)?)?;
     write("17.11-planes", planes_of_tiles()?)?;
     write("17.17-layers-of-planes", layers_of_planes()?)?;
+    for dtype in LATTICES {
+        write(&format!("17.18-co-located-{}", dtype.name().to_lowercase()), co_located(dtype)?)?;
+    }
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

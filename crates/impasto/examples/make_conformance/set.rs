@@ -71,13 +71,20 @@ impl Set {
         self.tensor_of(name, matrix, dims, 1, None);
     }
 
+    /// Lets tiles of the last tensor be predicted from another one.
+    pub fn refer(&mut self, to: usize) {
+        if let Some(ObjectKind::Tensor(meta)) = self.objects.last_mut().map(|object| &mut object.kind) {
+            meta.reference = Some(to as u32);
+        }
+    }
+
     /// Adds a tensor with any dims, possibly tied, without units.
     pub fn tensor_of(&mut self, name: &str, matrix: &Matrix, dims: Vec<u64>, split: usize, tied: Option<u32>) {
         let (tile_rows, tile_cols) = (matrix.tile.0 as u64, matrix.tile.1 as u64);
-        let dtype = matrix.dtype;
+        let (dtype, reference) = (matrix.dtype, None);
         self.object(
             name,
-            ObjectKind::Tensor(TensorMeta { dtype, opaque: None, dims, split, tile_rows, tile_cols, tied }),
+            ObjectKind::Tensor(TensorMeta { dtype, opaque: None, dims, split, tile_rows, tile_cols, tied, reference }),
         );
     }
 
@@ -85,7 +92,8 @@ impl Set {
     pub fn opaque(&mut self, name: &str, dtype: &str, dims: Vec<u64>, tile: usize, content: &[u8]) -> Done {
         let opaque = Some(Opaque { name: dtype.to_owned(), bytes: content.len() as u64 });
         let tile_cols = tile as u64;
-        let meta = TensorMeta { dtype: DType::Opaque, opaque, dims, split: 0, tile_rows: 1, tile_cols, tied: None };
+        let (dtype, reference) = (DType::Opaque, None);
+        let meta = TensorMeta { dtype, opaque, dims, split: 0, tile_rows: 1, tile_cols, tied: None, reference };
         self.object(name, ObjectKind::Tensor(meta));
         self.bytes(&Matrix { dtype: DType::Opaque, sides: (1, content.len()), tile: (1, tile) }, content)
     }

@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
+use impasto_codec::tables::Frequencies;
 use impasto_codec::transform::basis::{Kind, MOST_LOG};
 use impasto_codec::transform::learned::{Bases, Learned};
 use impasto_codec::transform::order::Order;
 use impasto_codec::transform::samples::{Area, Prediction, Samples};
 use impasto_codec::transform::tree::{Block, Node, Split, is_outside, patches, superblocks};
 use impasto_codec::transform::{Parameters, Setup, TileWriter};
-use impasto_codec::{Body, CodecError, IndexArray, Shape, Steps};
+use impasto_codec::{Body, CodecError, IndexArray, Refinement, Shape, Steps, TensorHeader};
 use impasto_core::{DType, Mode};
 
 use super::numbers::{Random, lattice_header};
@@ -35,6 +36,59 @@ pub fn transforms(dtype: DType) -> Result<Set, Box<dyn Error>> {
     let z = random.integers((10, 74), |_| 20);
     let unit = impasto_codec::tile::TileEncoder::new(&header, 1).lattice(&place, &z).ok_or("no escape")?;
     set.unit(5, Mode::LATTICE, unit);
+    Ok(set)
+}
+
+/// A tensor with tiles that are predicted from those of another one, which is on a lattice with a layer above, has transforms
+/// itself, or is any bytes. A further tensor is tied to it.
+pub fn co_located(dtype: DType) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(41 + dtype as u64));
+    let matrix = Matrix { dtype, sides: (37, 70), tile: (20, 64) };
+    let sides = [[20, 64], [20, 6], [17, 64], [17, 6]];
+    let mut header = lattice_header(Shape::Parametric(1), 0, 0.02, vec![20; 37]);
+    match dtype {
+        DType::F32 => {
+            // Any bits, among them those of NaN and of infinity.
+            set.tensor("a", &matrix);
+            let mut floats: Vec<u8> = (0..37 * 70).flat_map(|_| (random.next() as u32).to_le_bytes()).collect();
+            floats[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+            floats[80..84].copy_from_slice(&f32::NAN.to_le_bytes());
+            set.bytes(&matrix, &floats)?;
+        }
+        DType::F16 => {
+            set.tensor("a", &matrix);
+            set.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
+            for (i, sides) in sides.into_iter().enumerate() {
+                set.unit(i, Mode::TRANSFORM, tile(Parameters::default(), Setup::default(), sides, &mut random)?);
+            }
+        }
+        _ => {
+            let z = random.integers((37, 70), |_| 20);
+            set.lattice("a", &matrix, &header, 1, &z)?;
+            let body = Body::Refinement(Refinement { factor: 3, step: 0.007, offset: 0 });
+            let shape = Shape::Explicit(vec![Frequencies::only_escape(); 24]);
+            let above = TensorHeader { shape, body, ..header.clone() };
+            let finer: Vec<i32> = z.iter().map(|z| z * 3 + 1).collect();
+            set.refinement(1, &matrix, &above, &z, &finer)?;
+        }
+    }
+    header.body = Body::Lattice(Steps {
+        step: 0.01,
+        offset: 0,
+        rows: Some(IndexArray::new((0..37).map(|r| r % 40 - 20).collect())),
+        columns: Some(IndexArray::new((0..70).map(|c| c % 7).collect())),
+    });
+    set.tensor("b", &matrix);
+    set.refer(0);
+    set.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
+    for (i, sides) in sides.into_iter().enumerate() {
+        let parameters = Parameters { dependent: i % 2 == 0, step_index: [3, -128, 127, 0][i], runs: i == 1 };
+        let orders = [0, 1].map(|side| (i >> side & 1 == 1).then(|| order(sides[side], &mut random)).flatten());
+        let setup = Setup { orders, ..Setup::default() };
+        let unit = tile_of(parameters, setup, sides, &mut random, if i == 2 { 7 } else { 8 })?;
+        set.unit(i, Mode::TRANSFORM, unit);
+    }
+    set.tensor_of("c", &matrix, vec![37, 70], 1, Some(1));
     Ok(set)
 }
 
@@ -84,28 +138,39 @@ fn tile(
     sides: [usize; 2],
     random: &mut Random,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
+    tile_of(parameters, setup, sides, random, 7)
+}
+
+/// Codes a tile with the first `predictions` predictions.
+fn tile_of(
+    parameters: Parameters,
+    setup: Setup,
+    sides: [usize; 2],
+    random: &mut Random,
+    predictions: u64,
+) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut writer = TileWriter::with_setup(parameters, setup.clone(), sides)?;
     let sides = Samples::new(sides[0], sides[1]).sides;
     for area in superblocks(sides) {
-        writer.push(area, sides, &node(area, sides, &setup.bases, random))?;
+        writer.push(area, sides, &node(area, sides, &setup.bases, random, predictions))?;
     }
     Ok(writer.finish())
 }
 
-fn node(area: Area, sides: [usize; 2], bases: &Bases, random: &mut Random) -> Node {
+fn node(area: Area, sides: [usize; 2], bases: &Bases, random: &mut Random, predictions: u64) -> Node {
     let allowed = Split::allowed(area);
     // Large blocks are rarely left whole.
     let whole = random.below(64) >= 1 << area.logs[0].max(area.logs[1]) >> 1;
     let choice = if whole { Split::None } else { allowed[random.below(allowed.len() as u64) as usize] };
     let split = Split::forced(area, sides).unwrap_or(choice);
     if split == Split::None {
-        return Node::Block(block(area, bases, random));
+        return Node::Block(block(area, bases, random, predictions));
     }
     let parts: Vec<Area> = split.parts(area).filter(|&part| !is_outside(part, sides)).collect();
-    Node::Split(split, parts.into_iter().map(|part| node(part, sides, bases, random)).collect())
+    Node::Split(split, parts.into_iter().map(|part| node(part, sides, bases, random, predictions)).collect())
 }
 
-fn block(area: Area, bases: &Bases, random: &mut Random) -> Block {
+fn block(area: Area, bases: &Bases, random: &mut Random, predictions: u64) -> Block {
     let mut kind = || Kind::ALL[random.below(4) as usize];
     let mut kinds = [kind(), kind()];
     for (side, kind) in kinds.iter_mut().enumerate() {
@@ -113,7 +178,8 @@ fn block(area: Area, bases: &Bases, random: &mut Random) -> Block {
             *kind = Kind::Learned;
         }
     }
-    let prediction = match Prediction::ALL[random.below(7) as usize] {
+    let prediction = match Prediction::ALL[random.below(predictions) as usize] {
+        Prediction::CoLocated(_) => Prediction::CoLocated((random.below(64) - 32) as i8),
         Prediction::Linear(_) => Prediction::Linear([0; 2].map(|_| (random.below(64) - 32) as i8)),
         other => other,
     };

@@ -23,12 +23,15 @@ pub(crate) struct Headers {
     /// From layer 0 up to the finest level.
     layers: Vec<TensorHeader>,
     level: u8,
+    /// Those of the tensor that tiles may be predicted from, if there is one.
+    reference: Option<Box<Headers>>,
 }
 
 impl Headers {
     /// Returns the memory that they take, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.layers.iter().map(TensorHeader::memory_bytes).sum()
+        let own = self.layers.iter().map(TensorHeader::memory_bytes).sum::<usize>();
+        own + self.reference.as_ref().map_or(0, |reference| reference.memory_bytes())
     }
 }
 
@@ -61,13 +64,19 @@ impl<'a, S: Source> Tensor<'a, S> {
     ) -> Result<Self, FileError> {
         let broken =
             |error| file.broken(file.reader.units_of(number).and_then(|u| u.header).unwrap_or_default(), error);
-        Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))
+        let reference = match (&headers.reference, file.reader.reference_of(number)) {
+            (Some(headers), Some(number)) => Some(Box::new(Tensor::of_headers(file, number, headers, recent)?)),
+            _ => None,
+        };
+        let tensor = Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))?;
+        Ok(Tensor { reference, ..tensor })
     }
 
     /// Returns its tensor headers, for every level at which it can be read.
     pub(crate) fn headers(&self) -> Result<Headers, FileError> {
         let layers = self.finest()?.headers().cloned().collect();
-        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level() })
+        let reference = self.reference.as_ref().map(|reference| reference.headers().map(Box::new)).transpose()?;
+        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level(), reference })
     }
 
     /// Returns the weights of one whole tile row, given by its rows, as bytes of its dtype. Runs on this thread only.

@@ -3,6 +3,7 @@
 mod bands;
 mod calibration;
 mod cancel;
+mod co_located;
 mod config_matrix;
 mod conformance;
 mod cuts;

@@ -90,6 +90,7 @@ fn a_tensor_above_the_limit_is_refused_whole_and_read_by_bands() {
         tile_rows: 1,
         tile_cols: 1 << 22,
         tied: None,
+        reference: None,
     };
     bomb(&path, ObjectKind::Tensor(meta), 1 << 22, 16);
     let mut file = File::open(&path).expect("a legal file");
@@ -165,6 +166,7 @@ fn verification_keeps_to_the_memory_limit() {
         tile_rows: 1,
         tile_cols: width,
         tied: None,
+        reference: None,
     };
     bomb(&path, ObjectKind::Tensor(meta(1 << 22)), 1 << 22, 16);
     let mut file = File::open(&path).expect("within the bound");

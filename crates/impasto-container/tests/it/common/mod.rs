@@ -87,7 +87,16 @@ pub fn with_header(manifest: &[u8], file_length: u64) -> Vec<u8> {
 pub fn small() -> Content {
     let object = |name: &str, kind| Object { name: name.into(), kind };
     let tensor = |dtype, dims: &[u64], split, tile_rows, tile_cols, tied| {
-        ObjectKind::Tensor(TensorMeta { dtype, opaque: None, dims: dims.to_vec(), split, tile_rows, tile_cols, tied })
+        ObjectKind::Tensor(TensorMeta {
+            dtype,
+            opaque: None,
+            dims: dims.to_vec(),
+            split,
+            tile_rows,
+            tile_cols,
+            tied,
+            reference: None,
+        })
     };
     let objects = vec![
         object("config.json", ObjectKind::Asset { length: 7, piece: 4 }),

@@ -28,7 +28,16 @@ fn tensor() -> impl Strategy<Value = ObjectKind> {
             let splits = if is_opaque { 1 } else { dims.len() + usize::from(!blocks) };
             let opaque = is_opaque.then_some(Opaque { name, bytes });
             let split = split.index(splits);
-            ObjectKind::Tensor(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied: None })
+            ObjectKind::Tensor(TensorMeta {
+                dtype,
+                opaque,
+                dims,
+                split,
+                tile_rows,
+                tile_cols,
+                tied: None,
+                reference: None,
+            })
         },
     )
 }

@@ -14,7 +14,7 @@ use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, p
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
 use impasto_codec::tables::{Frequencies, Lut, parametric, read_explicit};
 use impasto_codec::tile::{TileDecoder, Unit};
-use impasto_codec::transform::progressive;
+use impasto_codec::transform::{Reference, decode_layers, progressive};
 use impasto_codec::{Body as HeaderBody, CodecError, IndexArray, Kind, Shape, Steps, TensorHeader};
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
@@ -243,8 +243,9 @@ fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
         assert_eq!(units.tiles.len(), matrix.tile_count() as usize);
         let (rows, columns) = (matrix.rows(), matrix.cols());
         let corner = reader.units_of_band(object, rows / 2..rows / 2 + 1, 0..columns / 2 + 1).expect("known");
-        // In each layer, the tiles and the tensor header.
-        let layers = 1 + usize::from(reader.layers_of(object));
+        // In each layer, and of the reference, the tiles and the tensor header.
+        let has_reference = reader.reference_of(object).is_some();
+        let layers = 1 + usize::from(reader.layers_of(object)) + usize::from(has_reference);
         assert!(corner.len() <= (units.tiles.len() + 1) * layers);
         if let Some(rect) = matrix.tile_count().checked_sub(1).and_then(|last| matrix.tile(last)) {
             assert_eq!((rect.rows.end, rect.cols.end), (rows, columns));
@@ -485,13 +486,14 @@ pub fn entropy_input(kind: Kind, shape: u8, rows: &[i16], columns: &[i16], state
     out
 }
 
-/// Decodes the input as a unit in mode transform, after the sides of its tile and the dtype (see [`transform_input`]).
+/// Decodes the input as a unit in mode transform, after the sides of its tile and the dtype (see [`transform_input`]); with a
+/// reference, whose elements are the bytes of the unit again, if the dtype is 128 more.
 pub fn transform(data: &[u8]) {
     let mut rest = data;
     let Some([height, width, dtype]) = take(&mut rest) else { return };
     let (height, width) = (usize::from(height).clamp(1, 130), usize::from(width).clamp(1, 130));
-    let dtype = [DType::F32, DType::F16, DType::Bf16][usize::from(dtype) % 3];
-    let decoded = impasto_codec::transform::decode(rest, height, width);
+    let has_reference = dtype & 128 != 0;
+    let dtype = [DType::F32, DType::F16, DType::Bf16][usize::from(dtype & 127) % 3];
     let header = TensorHeader {
         shape: Shape::Parametric(0),
         plane: 0,
@@ -500,11 +502,17 @@ pub fn transform(data: &[u8]) {
         body: HeaderBody::Lattice(Steps { step: 1e30, offset: 0, rows: None, columns: Some(IndexArray::Constant(7)) }),
     };
     let place = Place { rows: 0..height, columns: 0..width };
+    let bytes = rest.iter().copied().chain([0x40]).cycle();
+    let elements: Option<Vec<u8>> = has_reference.then(|| bytes.take(height * width * dtype.size()).collect());
+    let (elements, steps) = (elements.as_deref(), header.steps().expect("of kind lattice"));
+    let reference = elements.map(|elements| Reference { elements, dtype, steps, place: &place });
+    let decode = |unit: &[u8]| decode_layers(&[unit], [height, width], steps.step, reference.as_ref());
+    let decoded = decode(rest);
     let weights = |isa| {
         let decoder = TileDecoder::new(dtype, vec![header.clone()], isa).expect("a tensor header");
         let mut out = vec![0; height * width * dtype.size()];
         let unit = [Unit { mode: Mode::TRANSFORM, bytes: rest }];
-        decoder.decode(&unit, &place, &mut out, width * dtype.size()).map(|()| out)
+        decoder.decode_predicted(&unit, elements, &place, &mut out, width * dtype.size()).map(|()| out)
     };
     let all: Vec<_> = Isa::available().into_iter().map(weights).collect();
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
@@ -517,12 +525,12 @@ pub fn transform(data: &[u8]) {
     if let Some(all) = progressive::planes(rest, height, width).expect("the unit is valid") {
         let layers = progressive::split(rest, height, width, &[all / 2, all]).expect("two layers");
         let [below, above] = &layers[..] else { panic!("not two layers") };
-        let together = impasto_codec::transform::decode_layers(&[below, above], height, width);
+        let together = decode_layers(&[below, above], [height, width], 1.0, None);
         assert_eq!(together.expect("the layers are valid").1, samples);
     }
     // The code ends where it says.
-    assert!(impasto_codec::transform::decode(&[rest, &[0]].concat(), height, width).is_err());
-    assert!(impasto_codec::transform::decode(&rest[..rest.len() - 1], height, width).is_err());
+    assert!(decode(&[rest, &[0]].concat()).is_err());
+    assert!(decode(&rest[..rest.len() - 1]).is_err());
 }
 
 /// Returns an input of [`transform`].

@@ -256,7 +256,16 @@ fn header(kind: Kind, body: Body, class: i16) -> TensorHeader {
 fn meta(tensor: &Tensor, tied: Option<u32>) -> TensorMeta {
     let split = tensor.shape.len().min(1);
     let (tile_rows, tile_cols) = TILE;
-    TensorMeta { dtype: tensor.dtype, opaque: None, dims: tensor.shape.clone(), split, tile_rows, tile_cols, tied }
+    TensorMeta {
+        dtype: tensor.dtype,
+        opaque: None,
+        dims: tensor.shape.clone(),
+        split,
+        tile_rows,
+        tile_cols,
+        tied,
+        reference: None,
+    }
 }
 
 fn matrix(tensor: &Tensor) -> (Matrix, usize) {
