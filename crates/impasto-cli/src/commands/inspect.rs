@@ -22,6 +22,8 @@ struct Line {
     levels: Vec<u64>,
     elements: u64,
     tied: Option<String>,
+    /// The tensor that its tiles may be predicted from.
+    reference: Option<String>,
 }
 
 impl Line {
@@ -47,7 +49,8 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 ObjectKind::Asset { length, .. } => ("", vec![*length], false),
                 ObjectKind::Unknown(_) => ("unknown", vec![], false),
             };
-            let tied = object.tied().map(|t| reader.objects()[t as usize].name.clone());
+            let name = |number: u32| reader.objects()[number as usize].name.clone();
+            let (tied, reference) = (object.tied().map(name), object.reference().map(name));
             Line {
                 name: object.name.clone(),
                 tensor,
@@ -58,6 +61,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 units: units.len(),
                 levels: levels(units),
                 tied,
+                reference,
             }
         })
         .collect();
@@ -70,7 +74,8 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     if args.json {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
-                    "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied })
+                    "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
+                    "reference": l.reference })
         };
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "version": [1, header.minor],
@@ -118,7 +123,11 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             None => format!("{:.3}", bytes as f64 * 8.0 / line.elements.max(1) as f64),
         };
         let kind = if line.tensor { shown(&line.dtype) } else { "asset".to_owned() };
-        let mode = line.tied.as_ref().map_or(line.mode.clone(), |name| format!("tied to {}", shown(name)));
+        let mode = match (&line.tied, &line.reference) {
+            (Some(name), _) => format!("tied to {}", shown(name)),
+            (None, Some(name)) => format!("{}, predicted from {}", line.mode, shown(name)),
+            (None, None) => line.mode.clone(),
+        };
         let by_level = match line.levels[..] {
             [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),
             _ => String::new(),
