@@ -5,7 +5,8 @@ import struct
 
 import naive_transform
 from minimal_encoder import Chosen, Coder, File, coded_file, explicit, planes_unit, same, transform_unit, varint
-from naive_container import EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
+from minimal_digits import mask, string
+from naive_container import DIGITS, EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
 from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
 
 BROKEN = {}  # by name
@@ -407,6 +408,37 @@ def broken_planes():
     file = file_of(first, above)
     del file.units[2]
     put(BROKEN, "3.6.3-planes-above-without-head", file)
+
+
+def broken_digits():
+    def broken(name, unit, layer=0):
+        file = File()
+        file.tensor("w", "U8", [3, 4], 1, 3, 4)
+        file.unit(0, 0, DIGITS, unit)
+        file.unit(0, 0, DIGITS, unit, layer=layer) if layer else None
+        put(BROKEN, name, file)
+
+    def spoiled(change):
+        return b"\1" + string(range(200, 212), 1, change=change)
+    good = b"\1" + string(range(200, 212), 1)
+    table = good[1:2 + 2 + 32]
+    broken("11.1-digits-without-an-element", b"\0")
+    broken("11.1-words-of-digits-past-the-end", good[:-1])
+    broken("12.1-digits-above-the-base", good, layer=1)
+    broken("18.1-form-3", b"\3" + good[1:])
+    broken("18.1-bytes-left-over", good + b"\0")
+    broken("18.1-bytes-left-over-after-an-element", b"\0ab")
+    broken("18.1-bits-beyond-the-mask", b"\2a" + mask([1] * 16) + string([1] * 12, 1))
+    broken("18.2-no-table", b"\1\0" + good[2:])
+    broken("18.2-25-tables", b"\1\x19" + table[1:] * 25 + good[1 + len(table):])
+    broken("18.2-frequency-0", good.replace(table, table[:3] + b"\0\x80\2" + table[7:]))
+    broken("18.2-frequencies-2049", good.replace(table, table[:-2] + b"\x81\1"))
+    broken("18.2-table-that-does-not-exist", good.replace(table + b"\0\0", table + b"\0\1"))
+    broken("18.2-first-digit-after-another", good.replace(table + b"\0\0", table + b"\xff" + bytes(17)))
+    broken("8.4-lane-of-digits-starts-too-low", spoiled(lambda states, words: states.__setitem__(31, 0xFFFF)))
+    broken("8.4-lane-of-digits-ends-too-high", spoiled(lambda states, words: states.__setitem__(31, 0x10001)))
+    broken("8.4-a-word-of-digits-left-over", spoiled(lambda states, words: words.append(1)))
+    broken("8.4-digits-of-fewer-elements", b"\1" + string(range(200, 211), 1))
 
 
 def broken_codings():

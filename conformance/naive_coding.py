@@ -15,8 +15,8 @@ MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
 # --------------------------------------------------------------------------------------------------- 5 Coding modes
 
 def read_tile(obj, unit, data, head):
-    """A tile of layer 0 in another mode than transform: its rows, each the bytes of its elements; and its integers by row and column, or None in
-    another mode than lattice."""
+    """A tile of layer 0 in another mode than transform and digits: its rows, each the bytes of its elements; and its
+    integers by row and column, or None in another mode than lattice."""
     _, _, height, width = obj.tile_box(unit.tile)
     if unit.mode == FLOAT:
         return float_rows(obj, unit, head, data), None

@@ -7,7 +7,7 @@ import struct
 
 from blake3 import blake3
 
-STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS, TRANSFORM = range(9)  # 5
+STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS, TRANSFORM, DIGITS = range(10)  # 5
 ABOVE = REFINEMENT, EXACT, OF_BLOCKS  # 12.1
 ASSET, TENSOR = 0, 1  # 3.4
 
@@ -137,9 +137,9 @@ def expanded_bytes(objects):
         total += base[obj]  # of a tied tensor: it has no units of its own
         total += base.get((obj.tied or obj).reference, 0)
         for (layer, is_head, tile), unit in obj.units.items():
-            if unit.present and unit.mode <= TRANSFORM:
+            if unit.present and unit.mode <= DIGITS:
                 height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
-                size = height * (align(width, 32) if unit.mode > HEAD else width) * obj.size
+                size = height * (align(width, 32) if HEAD < unit.mode < DIGITS else width) * obj.size
                 base[obj] += 0 if layer else size
                 total += 1 << 16 if is_head else size
     return total
@@ -356,13 +356,13 @@ def check_units(objects, units):
             need(obj.tiles > 0, "3.6.2", f"{unit} is a head of {obj.name!r}, which has no tiles")
         else:
             need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
-        if unit.layer == 0 or unit.mode <= TRANSFORM:  # 3.6.1
+        if unit.layer == 0 or unit.mode <= DIGITS:  # 3.6.1
             obj.units[unit.layer, unit.mode == HEAD, unit.tile] = unit
             check_mode(obj, unit)
 
 
 def check_mode(obj, unit):
-    if unit.mode != HEAD and unit.mode <= TRANSFORM:
+    if unit.mode != HEAD and unit.mode <= DIGITS:
         need(unit.mode == TRANSFORM or (unit.layer > 0) == (unit.mode in ABOVE), "12.1",
              f"{unit} of {obj.name!r} has mode {unit.mode} in layer {unit.layer}")
     if obj.cls == ASSET:

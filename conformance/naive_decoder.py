@@ -2,8 +2,8 @@
 """A naive decoder and validator of the Impasto format, written from docs/SPEC.md and docs/SPEC-TABLES.md alone.
 
 `naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
-to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, `naive_transform` and `naive_planes` clause 17, all in its
-order; numbers in comments are clauses.
+to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, `naive_transform` and `naive_planes` clause 17,
+`naive_digits` clause 18, all in its order; numbers in comments are clauses.
 README.md describes the output.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blake3 import blake3
 from naive_coding import Head, read_shapes
-from naive_container import ASSET, HEAD, LATTICE, OF_BLOCKS, TRANSFORM, Broken, need, read_file
+from naive_container import ASSET, DIGITS, HEAD, LATTICE, OF_BLOCKS, Broken, need, read_file
 from naive_layers import band_level, read_layers, tile_layers
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
@@ -40,7 +40,7 @@ def read_object_bytes(obj, data, shapes):
     base = layer_0(obj)
     others = reference_units(obj)
     state = None
-    if any(unit.mode > TRANSFORM for unit in base + (layer_0(obj.reference) if obj.reference else [])):  # 3.6.1
+    if any(unit.mode > DIGITS for unit in base + (layer_0(obj.reference) if obj.reference else [])):  # 3.6.1
         state = "unreadable"
     elif not all(unit.present for unit in base + others):  # 2.5
         state = "absent"
@@ -72,7 +72,7 @@ def read_object_bytes(obj, data, shapes):
     row_bytes = obj.cols // weights * element
     out = bytearray(0 if state else obj.rows * row_bytes)
     for unit in sorted(base, key=lambda unit: unit.number):
-        if not unit.present or unit.mode == HEAD or unit.mode > TRANSFORM:
+        if not unit.present or unit.mode == HEAD or unit.mode > DIGITS:
             continue
         units = tile_layers(obj, unit.tile)
         reference = functools.partial(reference_rows, unit.tile) if obj.reference else None

@@ -4,7 +4,8 @@ import struct
 
 from naive_blocks import block_rows
 from naive_coding import clamp, join_plane, lattice_rows, pack_bits, read_coded, read_tile, signed
-from naive_container import EXACT, FLOATS, LATTICE, REFINEMENT, TRANSFORM, need
+from naive_container import DIGITS, EXACT, FLOATS, LATTICE, REFINEMENT, TRANSFORM, need
+from naive_digits import digit_rows
 from naive_transform import transform_rows
 
 
@@ -47,6 +48,8 @@ def read_layers(obj, units, contents, heads, reference=None):
             need(heads[unit.layer].kind == REFINEMENT, "6", f"{unit} has mode transform, but no head of kind 5")
         return [transform_rows(obj, units[:n], contents[:n], heads.get(0), reference)
                 for n in range(1, len(units) + 1)]
+    if units[0].mode == DIGITS:
+        return [digit_rows(obj, units[0], contents[0])]
     rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):

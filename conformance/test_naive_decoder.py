@@ -18,7 +18,8 @@ import naive_decoder as naive
 from blake3 import blake3
 from minimal_encoder import (Coder, File, SIZE, coded_file, cut, layered_file, pack, same, tiles_of, varint,
                              weights)
-from naive_container import (FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, expanded_bytes,
+from minimal_digits import EVEN, mask, string
+from naive_container import (DIGITS, FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, expanded_bytes,
                              read_file)
 from small_files import layered, layered_coders, layered_integers
 
@@ -125,6 +126,35 @@ class Exact(unittest.TestCase):
             file.units[0] = [0, 0, ZSTD, 0, 0, len(spoiled), spoiled]
             with self.assertRaisesRegex(Broken, "SPEC 5.1"):
                 decoded(file.build())
+
+    def test_digits(self):
+        pick, one = self.random.choice, [0] * 7 + [2048] + [0] * 8
+        uneven = [1, 0, 0, 900, 500, 300, 200, 100, 40, 1, 1, 1, 1, 1, 1, 1]
+        after = [3 * (d % 2) for d in range(16)]
+        for dtype, count, choices in (("U8", 1, [7]), ("I32", 1024, [0x34567834, 0x43]), ("BF16", 2100, range(65536)),
+                                      ("U64", 33, [2 ** 63]), ("Q4_0", 3, [1 << 143, 5])):
+            size = SIZE[dtype]
+            elements = [pick(choices) for _ in range(count)]
+            for tables, contexts in (([EVEN], [0] * 2 * size), ([EVEN, EVEN, one, EVEN], [1] + [after] * (2 * size - 1))):
+                unit = b"\1" + string(elements, size, tables, contexts)
+                self.check_digits(dtype, elements, unit)
+        elements = [pick([0x34, 0x43, 0x55]) for _ in range(3000)]
+        unit = string(elements, 1, [uneven])
+        self.assertLess(len(unit), 3000)
+        self.check_digits("U8", elements, b"\1" + unit)
+        self.check_digits("U16", [0x1234] * 9, b"\0\x34\x12")
+        bits = [self.random.randrange(2) for _ in range(1030)]
+        others = [self.random.randrange(1 << 32) for _ in range(sum(bits))]
+        rest = iter(others)
+        self.check_digits("F32", [next(rest) if bit else 5 for bit in bits],
+                          b"\2\5\0\0\0" + mask(bits) + string(others, 4))
+
+    def check_digits(self, dtype, elements, unit):
+        file, weights = File(), 32 if dtype == "Q4_0" else 1
+        file.tensor("w", dtype, [len(elements) * weights], 0, 1, len(elements))
+        file.unit(0, 0, DIGITS, unit)
+        data = b"".join(element.to_bytes(SIZE[dtype], "little") for element in elements)
+        self.assertEqual(decoded(file.build()), {"w": data})
 
     def test_zstd_frame_header(self):
         # One raw block each; the window is whatever the descriptor says.
@@ -728,7 +758,7 @@ class CommandLine(unittest.TestCase):
 
     def test_unknown_mode(self):
         file = self.file()
-        file.units[3][2] = naive_container.TRANSFORM + 1
+        file.units[3][2] = naive_container.DIGITS + 1
         code, out, err, _ = self.run_on(file.build())
         self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
 

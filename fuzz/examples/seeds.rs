@@ -8,6 +8,7 @@ use impasto::Checkpoint;
 use impasto::encode::{Options, Target, encode};
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
+use impasto_codec::digits;
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
 use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
@@ -404,6 +405,22 @@ fn tiles(folder: &Path) -> Done {
         }
         let (coded, unit) = encode_bytes(&elements, dtype, 3)?;
         put(folder, &format!("bytes.{}", dtype.name()), &tile_input(dtype, coded, &place, &[], &unit))?;
+    }
+    for dtype in [DType::U8, DType::I32, DType::Bf16, DType::Q4_0] {
+        // All, a mask, one value.
+        for (name, zeros) in [("all", 0), ("mask", 2), ("constant", 4)] {
+            let mut elements = noise(place.elements() * dtype.size());
+            for four in elements.chunks_mut(4 * dtype.size()) {
+                let end = four.len().min(zeros * dtype.size());
+                four[..end].fill(0);
+            }
+            let unit = digits::encode(&elements, dtype.size()).ok_or("no elements")?;
+            put(
+                folder,
+                &format!("digits.{name}.{}", dtype.name()),
+                &tile_input(dtype, Mode::DIGITS, &place, &[], &unit),
+            )?;
+        }
     }
     for dtype in [DType::Q4_0, DType::Q6K, DType::I64] {
         let (coded, unit) = encode_bytes(&noise(place.elements() * dtype.size()), dtype, 3)?;

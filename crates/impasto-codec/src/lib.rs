@@ -1,12 +1,13 @@
 //! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice, transforms.
 //!
 //! This crate knows neither files nor models: it turns a tile of a matrix into the bytes of a unit, and back. The
-//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14, 16 and 17; modules use its terms.
+//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14, 16 to 18; modules use its terms.
 
 pub mod bits;
 pub mod blocks;
 mod bytes;
 pub mod class;
+pub mod digits;
 mod error;
 pub mod exact;
 pub mod float;

@@ -27,9 +27,11 @@ impl Mode {
     pub const BLOCKS: Mode = Mode(7);
     /// Blocks that are predicted and transformed; needs the tensor header of a lattice.
     pub const TRANSFORM: Mode = Mode(8);
+    /// Digits of 4 bits, each under the one before, with a mask if one value is frequent.
+    pub const DIGITS: Mode = Mode(9);
 
     /// The modes of this version with their names; the index is the number of the mode.
-    pub const KNOWN: [(Mode, &str); 9] = [
+    pub const KNOWN: [(Mode, &str); 10] = [
         (Mode::STORED, "stored"),
         (Mode::ZSTD, "zstd"),
         (Mode::TENSOR_HEADER, "tensor header"),
@@ -39,6 +41,7 @@ impl Mode {
         (Mode::EXACT, "exact"),
         (Mode::BLOCKS, "blocks"),
         (Mode::TRANSFORM, "transform"),
+        (Mode::DIGITS, "digits"),
     ];
 
     /// Returns the name, or `None` if this version does not define the mode.
@@ -95,7 +98,7 @@ mod tests {
         for (i, (mode, name)) in Mode::KNOWN.into_iter().enumerate() {
             assert_eq!((usize::from(mode.0), mode.to_string().as_str()), (i, name));
         }
-        assert_eq!(Mode(9).name(), None);
+        assert_eq!(Mode(10).name(), None);
         assert_eq!(Mode(255).to_string(), "255");
     }
 }

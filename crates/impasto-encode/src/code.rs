@@ -92,7 +92,7 @@ pub fn code_tensor(
     options: &Options,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(Mode, u64), EncodeError> {
-    const MODES: [Mode; 5] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE, Mode::TRANSFORM];
+    const MODES: [Mode; 6] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE, Mode::TRANSFORM, Mode::DIGITS];
     let mut by_mode = MODES.map(|mode| (mode, 0));
     let header = match &plan.coding {
         Coding::Bytes => None,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{TileDecoder, Unit};
-use impasto_codec::{CodecError, TensorHeader, transform};
+use impasto_codec::{CodecError, TensorHeader, digits, transform};
 use impasto_container::{Fetched, LayerUnits, Matrix, MmapSource, Object, Source, UnitState};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
@@ -192,15 +192,16 @@ impl<'a, S: Source> Tensor<'a, S> {
         (self.matrix.tile_rows().min(self.matrix.rows()), self.matrix.tile_cols().min(self.matrix.cols()))
     }
 
-    /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, the heads of
-    /// its blocks and a few rows in mode blocks, its samples in mode transform, a few rows in other modes; and the tile of the
-    /// reference, as elements and as samples.
+    /// Returns the bytes of memory that decoding a tile takes besides its elements: a second tile in mode zstd, two and
+    /// tables in mode digits, the heads of its blocks and a few rows in mode blocks, its samples in mode transform, a few
+    /// rows in other modes; and the tile of the reference, as elements and as samples.
     fn working_bytes(&self) -> u64 {
         let units = self.file.reader.units();
         let (height, width) = self.tile_sides();
         let of_mode = |mode| match mode {
             Mode::STORED => 0,
             Mode::ZSTD => self.tile_bytes(),
+            Mode::DIGITS => 2 * self.tile_bytes() + digits::WORKING_BYTES,
             Mode::TRANSFORM => {
                 TRANSFORM_BYTES + transform::memory_bytes(height, width) + (height + width) * ORDER_BYTES
             }

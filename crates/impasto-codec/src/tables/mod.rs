@@ -76,13 +76,24 @@ impl Lut {
     /// If there is not one table for each table number of `kind`, or a table does not sum to [`TOTAL`].
     pub fn new(kind: Kind, tables: &[Frequencies]) -> Lut {
         assert_eq!(tables.len(), kind.tables());
-        let mut slots = Vec::with_capacity(tables.len() << TABLE_BITS);
+        Lut::partial(kind, tables)
+    }
+
+    /// Builds the lookup tables of the first table numbers of `kind`, for elements in no other class: those of others
+    /// would be 0 and use up words.
+    ///
+    /// # Panics
+    /// If there are more tables than `kind` has, or a table does not sum to [`TOTAL`].
+    pub(crate) fn partial(kind: Kind, tables: &[Frequencies]) -> Lut {
+        assert!(tables.len() <= kind.tables());
+        let mut slots = Vec::with_capacity(kind.tables() << TABLE_BITS);
         for table in tables {
             for (symbol, &f) in table.0.iter().enumerate() {
                 slots.extend((0..u32::from(f)).map(|i| symbol as u32 | u32::from(f) << 8 | i << 20));
             }
         }
         assert_eq!(slots.len(), tables.len() << TABLE_BITS);
+        slots.resize(kind.tables() << TABLE_BITS, 0);
         Lut { kind, slots }
     }
 

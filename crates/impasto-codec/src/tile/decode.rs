@@ -14,7 +14,7 @@ use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::index::IndexArray;
 use crate::rans::{Columns, LANES};
 use crate::transform::Reference;
-use crate::{exact, float, refinement, transform};
+use crate::{digits, exact, float, refinement, transform};
 
 /// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
 const BATCH: usize = 2048;
@@ -87,7 +87,7 @@ impl TileDecoder {
     /// unchanged.
     ///
     /// `units` holds the units of the tile, from layer 0 up to the layer to decode. Besides `out`, decoding needs
-    /// memory for a few rows, regardless of the number of layers, or for two tiles in mode zstd.
+    /// memory for a few rows, regardless of the number of layers, or for two tiles in modes zstd and digits.
     ///
     /// # Errors
     /// If a unit violates the format; [`CodecError::Call`] if `units` is empty, `out` is too small for the rows at that
@@ -139,6 +139,16 @@ impl TileDecoder {
                 (0..place.rows.len()).for_each(|r| bytes::from_planes(&planes, size, r, rows.row(r)));
             }
             Mode::FLOAT => self.decode_float(base, place, rows)?,
+            Mode::DIGITS => {
+                // Rows without padding are decoded where they go.
+                let size = self.dtype.size();
+                if stride == row_bytes {
+                    return digits::decode(self.isa, base.bytes, size, &mut rows.out[..wanted]);
+                }
+                let mut elements = vec![0; wanted];
+                digits::decode(self.isa, base.bytes, size, &mut elements)?;
+                rows.fill(&elements);
+            }
             mode if mode.is_above() => return Err(CodecError::TileLayer { layer: 0, mode }),
             other => return Err(CodecError::UnknownMode(other)),
         }

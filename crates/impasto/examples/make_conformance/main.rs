@@ -6,6 +6,7 @@
 
 mod codings;
 mod containers;
+mod digits;
 mod layers;
 mod numbers;
 mod planes;
@@ -23,6 +24,7 @@ use impasto_core::DType;
 
 use self::codings::*;
 use self::containers::*;
+use self::digits::digits_of_tensors;
 use self::layers::*;
 use self::planes::{layers_of_planes, planes_of_tiles};
 use self::set::{Done, Set};
@@ -87,6 +89,7 @@ pub fn make(folder: &Path) -> Done {
     for dtype in LATTICES {
         write(&format!("17.18-co-located-{}", dtype.name().to_lowercase()), co_located(dtype)?)?;
     }
+    write("18-digits", digits_of_tensors()?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

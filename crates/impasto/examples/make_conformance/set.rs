@@ -39,6 +39,11 @@ impl Matrix {
             .collect()
     }
 
+    /// Returns the elements of each tile.
+    pub fn parts(&self, elements: &[u8]) -> Vec<Vec<u8>> {
+        self.places().iter().map(|place| self.cut(elements, self.dtype.size(), place)).collect()
+    }
+
     /// Returns the part of `all` in a tile; `all` is row-major with `size` entries per element.
     fn cut<T: Copy>(&self, all: &[T], size: usize, place: &Place) -> Vec<T> {
         let row =

@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use crate::support::{Model, Tensor, decode, encode_to, few_of_tiny, listing, open, tiny, zoo};
+use crate::support::{Model, Random, Tensor, decode, encode_to, few_of_tiny, listing, open, tiny, zoo};
 use impasto::encode::Target;
 use impasto::verify::verify;
 use impasto::{Checkpoint, File};
 use impasto_container::Source;
-use impasto_core::DType;
+use impasto_core::{DType, Mode};
 
 /// Checks that every tensor of a file is bit for bit that of the model.
 fn assert_exact(file: &File, tensors: &[Tensor]) {
@@ -41,6 +41,53 @@ fn every_dtype_shape_and_bit_pattern_survives() {
     assert_gives_back(&file, &model.path);
     let verdict = verify(&file).expect("reads");
     assert!(verdict.is_good(), "{verdict:?}");
+}
+
+/// Packed integers, the scales of their groups, and a matrix pruned 2:4, as quantized checkpoints have them.
+fn quantized() -> Vec<Tensor> {
+    let mut random = Random(5);
+    let mut level = || (random.gaussian() * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
+    let packed: Vec<u8> = (0..64 * 192 * 4).map(|_| level() | level() << 4).collect();
+    let steps: Vec<u8> = (0..64 * 96).map(|_| 110 + level() / 2).collect();
+    let mut pruned = Tensor::weights("pruned.weight", DType::Bf16, &[128, 192], 6);
+    for (four, first) in pruned.bytes.chunks_exact_mut(8).zip((0..4).cycle()) {
+        // Two zeros in four, next to each other or apart.
+        four[2 * first..2 * first + 2].fill(0);
+        let second = (first + 1 + usize::from(level()) % 3) % 4;
+        four[2 * second..2 * second + 2].fill(0);
+    }
+    let ones = vec![0x77; 8 * 600 * 4];
+    vec![
+        Tensor::new("a.qweight", DType::I32, &[64, 192], packed),
+        Tensor::new("a.qzeros", DType::I32, &[8, 600], ones),
+        Tensor::new("b_scales", DType::U8, &[64, 96], steps),
+        pruned,
+    ]
+}
+
+#[test]
+fn what_is_quantized_or_pruned_is_coded_near_its_entropy() {
+    let model = Model::single(quantized());
+    let report = model.encode("a.impasto", Target::Lossless).expect("encodes");
+    let file = open(&model.file("a.impasto"));
+    assert_exact(&file, &model.tensors);
+    assert!(verify(&file).expect("reads").is_good());
+    let bits = |i: usize, unit: usize| report.tensors[i].bytes as f64 * 8.0 / unit as f64;
+    for (i, (name, unit, most)) in [
+        // A normal distribution of standard deviation 2 has 3.05 bits; an index has one digit.
+        ("a.qweight", 64 * 192 * 8, 3.2),
+        ("a.qzeros", 8 * 600, 0.1),
+        ("b_scales", 64 * 96, 2.6),
+        // One of 12 pairs in order per four weights; half of the 10.5 bits of others.
+        ("pruned.weight", 128 * 192, 6.6),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tensor = &report.tensors[i];
+        assert_eq!((&tensor.name[..], tensor.mode), (name, Some(Mode::DIGITS)));
+        assert!(bits(i, unit) < most, "{name}: {} bits", bits(i, unit));
+    }
 }
 
 #[test]
