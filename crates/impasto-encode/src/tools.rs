@@ -22,6 +22,10 @@ pub const TENSOR_LEVEL: i32 = 9;
 const SAMPLE_LEVEL: i32 = 1;
 /// Bytes of a tile that are tried at [`SAMPLE_LEVEL`].
 const SAMPLE: usize = 16 << 10;
+/// Elements of a tile of floats that are looked at first, and of a tile that is large enough for that: the classes of a small
+/// one may cost more than they save, also where the last digits are noise.
+const NOISE: usize = 2048;
+const LARGE: usize = 1 << 14;
 /// One byte, in the unit of [`Trial::bits`].
 const BYTE: u64 = 8 << 16;
 
@@ -133,7 +137,11 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Digits {
         if let Some(best) = best {
             // A sample needs fewer bits than the whole, since its contexts are few and its tables are not counted. On weights
             // that are neither quantized nor pruned, digits come within a percent of scale classes, but do not win.
-            let percent = if best.outcome.iter().any(|(mode, _)| *mode == Mode::FLOAT) { 97 } else { 100 };
+            let is_float = best.outcome.iter().any(|(mode, _)| *mode == Mode::FLOAT);
+            let percent = if is_float { 97 } else { 100 };
+            if is_float && elements.len() >= LARGE * size && digits::ends_in_noise(&elements[..NOISE * size], size) {
+                return Ok(None);
+            }
             let sample = &elements[..elements.len().min(SAMPLE / size.max(1) * size)];
             let least = u128::from(digits::estimate(sample, size)) * elements.len() as u128 * 100;
             if least >= u128::from(best.bits / BYTE) * sample.len() as u128 * percent {

@@ -6,7 +6,7 @@
 mod plan;
 mod string;
 
-pub use plan::estimate;
+pub use plan::{ends_in_noise, estimate};
 
 use impasto_core::Isa;
 

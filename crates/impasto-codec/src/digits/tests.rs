@@ -110,6 +110,14 @@ fn estimates_are_near_the_units() {
 }
 
 #[test]
+fn noise_is_told_from_what_is_pruned() {
+    let dense: Vec<u8> = noise(2048).flat_map(|x| (x as u16 & 0x80FF | 0x3F00).to_le_bytes()).collect();
+    assert!(ends_in_noise(&dense, 2) && !ends_in_noise(&pruned(2048), 2));
+    let wider: Vec<u8> = dense.chunks_exact(2).flat_map(|bf16| [0, 0, bf16[0], bf16[1]]).collect();
+    assert!(!ends_in_noise(&wider, 4), "binary32 that holds bf16");
+}
+
+#[test]
 fn bad_units_cite_their_clause() {
     let elements = pruned(4092);
     let good = encode(&elements, 2).expect("elements");
