@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blake3 import blake3
 from naive_coding import Head, read_shapes
-from naive_container import ASSET, DIGITS, HEAD, LATTICE, OF_BLOCKS, Broken, need, read_file
+from naive_container import ASSET, DIGITS, HEAD, LATTICE, OF_BLOCKS, TRANSFORM, Broken, need, read_file
 from naive_layers import band_level, read_layers, tile_layers
 
 TABLES = Path(__file__).resolve().parent.parent / "docs" / "SPEC-TABLES.md"
