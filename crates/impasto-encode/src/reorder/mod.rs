@@ -6,7 +6,7 @@
 //! order costs no bytes, and no reader has to know of it.
 //!
 //! Which tensors belong together is read from the description of the network
-//! ([`Hidden`](impasto_model::graph::Hidden)). Statistics keep the order of the checkpoint; they are reordered when they
+//! ([`Hidden`]). Statistics keep the order of the checkpoint; they are reordered when they
 //! are used.
 
 mod order;
