@@ -233,7 +233,7 @@ fn manifests() {
         ),
         (
             "a tile twice in a layer above",
-            vec![asset("a", 4, 4), units(&[(0, 0, 77, 1), (0, 0, 77, 2), (0, 0, 0, 0), (0, 0, 9, 1)])],
+            vec![asset("a", 4, 4), units(&[(0, 0, 77, 1), (0, 0, 77, 2), (0, 0, 0, 0), (0, 0, 78, 1)])],
             F::DuplicateUnit { first: 0, second: 3, name: t("a") },
         ),
         (
