@@ -194,7 +194,7 @@ pub enum EffortArg {
     /// The usual search.
     #[default]
     Normal,
-    /// Every choice of each block: a third more time, for at most another percent of what is coded like pictures.
+    /// Every choice of each block: nearly twice the time, for at most another percent of what is coded like pictures.
     Best,
 }
 
