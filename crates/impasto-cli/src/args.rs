@@ -169,11 +169,11 @@ pub struct Encode {
     /// How much time the search among these tools may take [default: normal].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub effort: Option<EffortArg>,
-    /// Reorder the hidden units of MLPs and the attention heads, so that like ones are neighbours. The network computes the
-    /// same function, up to rounding. Not with a lossless file or layer, which keeps the order of the checkpoint
-    /// [default: none].
-    #[arg(long, value_enum, value_name = "BY")]
-    pub reorder: Option<ReorderArg>,
+    /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
+    /// computes the same function, up to rounding. Not with a lossless file or layer, which keeps the order of the
+    /// checkpoint.
+    #[arg(long, value_enum, value_name = "BY", default_value = "none")]
+    pub reorder: ReorderArg,
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
@@ -189,31 +189,30 @@ pub struct Encode {
 /// The values of `--effort`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EffortArg {
-    /// One choice of each block: a fifth less time.
+    /// One choice for each block. Takes about a fifth less time, for files that are hardly worse.
     Fast,
     /// The usual search.
     #[default]
     Normal,
-    /// Every choice of each block: nearly twice the time, for at most another percent of what is coded like pictures.
+    /// Every choice for each block that may be best. Takes nearly twice the time, for files that are hardly better.
     Best,
 }
 
 /// The values of `--reorder`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReorderArg {
     /// Keep the order of the checkpoint.
-    #[default]
     None,
-    /// By the sum of a unit's weights.
+    /// By the sum of each unit's weights.
     Sum,
-    /// By the sum of their squares.
+    /// By the norm of each unit's weights.
     Norm,
     /// By the first principal component of all units.
     Spectral,
-    /// After each unit, the nearest one of those that are left.
+    /// As a chain: after each unit, the nearest of the remaining ones.
     Chain,
-    /// By the mean square of a unit's values on the calibration text, ascending: error feedback begins with the most active
-    /// ones (act-order). Needs calibration.
+    /// By activity on the calibration text, so that error feedback begins with the most active units (act-order). Needs
+    /// calibration.
     Activation,
 }
 

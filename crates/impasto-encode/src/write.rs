@@ -1,5 +1,6 @@
 //! A file without layers: codes plans to units, and writes these in order.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use impasto_codec::TensorHeader;
@@ -32,9 +33,8 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     for (mode, bytes) in assets.iter().flat_map(|asset| &asset.pieces) {
         push(*mode, bytes)?;
     }
-    let is_reference = |tensor: usize| plans.iter().flatten().any(|plan| plan.reference == Some(tensor));
-    let has_references = plans.iter().flatten().any(|plan| plan.reference.is_some());
-    let mut references = has_references.then(|| References::beside(path)).transpose()?;
+    let kept: HashSet<usize> = plans.iter().flatten().filter_map(|plan| plan.reference).collect();
+    let mut references = (!kept.is_empty()).then(|| References::beside(path)).transpose()?;
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
@@ -45,7 +45,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
                 let matrix = inputs.matrix(i);
                 let reference = plan.reference.zip(references.as_mut());
                 let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
-                let keeps = is_reference(i);
+                let keeps = kept.contains(&i);
                 let mut units = Vec::new();
                 let mut push = |mode: Mode, bytes: &[u8]| {
                     if keeps {

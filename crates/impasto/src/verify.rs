@@ -31,8 +31,8 @@ impl Verdict {
     }
 }
 
-/// Checks the hash of every unit, then decodes every tensor and asset whose base is present (and that of its reference), each tile with its present
-/// layers.
+/// Checks the hash of every unit, then decodes every tensor and asset whose base is present, and that of its reference;
+/// each tile with its present layers.
 ///
 /// Memory is that of one or two tiles per thread.
 ///

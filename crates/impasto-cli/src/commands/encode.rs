@@ -50,7 +50,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.preset.is_some() && target == Target::Lossless {
         return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
     }
-    let reorder = command.reorder.unwrap_or_default().by();
+    let reorder = command.reorder.by();
     if reorder.is_some() && (target == Target::Lossless || layers.exact) {
         let rule = "--reorder is not for a lossless file or layer, which keeps the order of the checkpoint: use --bpw, --size or \
                     --layers without lossless";

@@ -74,6 +74,10 @@ fn reports_on_the_tiny_model_are_sane_and_the_same() {
         assert_eq!(tools, ["left", "dct", "rdoq"]);
         assert!(tensor["tools"][1]["company"] == serde_json::json!(["rdoq"]), "quarters are not among all tools");
     }
+    // A tensor is named only where a tool earns something.
+    let most = |tool: usize| tensors.iter().filter_map(|t| t["tools"][tool]["left_out"].as_f64()).fold(0.0, f64::max);
+    let earns_nowhere = (0..3).any(|tool| most(tool) < 0.01);
+    assert_eq!([&out, &page].map(|text| text.contains("none by 0.01")), [earns_nowhere; 2], "{out}");
     // Nothing is loaded from elsewhere.
     let lower = page.to_lowercase();
     for outside in ["src=", "@import", "url(", "<link", "fetch(", "xmlhttprequest", "<iframe"] {

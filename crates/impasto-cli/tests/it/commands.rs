@@ -31,6 +31,21 @@ fn encode_verify_inspect_decode() {
     }
 }
 
+/// What a tensor is predicted from is named.
+#[test]
+fn inspect_names_references() {
+    let at = Workplace::new();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/files/17.18-co-located-f32.impasto");
+    let objects = at.run(&["inspect", file, "--json"]).json()["objects"].as_array().expect("objects").clone();
+    let (name, reference) = objects
+        .iter()
+        .find_map(|object| Some((object["name"].as_str()?, object["reference"].as_str()?)))
+        .expect("a tensor with a reference");
+    assert!(name != reference && objects.iter().any(|object| object["name"] == reference));
+    let text = at.run(&["inspect", file, "--tensors"]).ok().out;
+    assert!(text.contains(&format!("transform, predicted from {reference}")), "{text}");
+}
+
 #[test]
 fn json_has_its_fields() {
     let at = Workplace::new();

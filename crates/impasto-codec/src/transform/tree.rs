@@ -120,14 +120,12 @@ pub fn prediction<C: Coder>(coder: &mut C, area: Area, wanted: Prediction) -> Re
     let mut factor = |of: usize, factor: i8| -> Result<i8, CodecError> {
         Ok(number(coder, FACTORS + of * 64, 6, (i32::from(factor) + 32) as usize)? as i8 - 32)
     };
-    Ok(match (Prediction::ALL[found], wanted) {
-        (Prediction::Linear(_), Prediction::Linear([top, left])) => {
-            Prediction::Linear([factor(0, top)?, factor(1, left)?])
-        }
-        (Prediction::Linear(none), _) => Prediction::Linear([factor(0, none[0])?, factor(1, none[1])?]),
-        (Prediction::CoLocated(_), Prediction::CoLocated(of)) => Prediction::CoLocated(factor(2, of)?),
-        (Prediction::CoLocated(none), _) => Prediction::CoLocated(factor(2, none)?),
-        (prediction, _) => prediction,
+    // A decoder wants nothing in particular, and finds a prediction with factors of 0.
+    let prediction = Prediction::ALL[found];
+    Ok(match if prediction.number() == wanted.number() { wanted } else { prediction } {
+        Prediction::Linear([top, left]) => Prediction::Linear([factor(0, top)?, factor(1, left)?]),
+        Prediction::CoLocated(of) => Prediction::CoLocated(factor(2, of)?),
+        other => other,
     })
 }
 

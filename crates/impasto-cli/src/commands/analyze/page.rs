@@ -111,7 +111,7 @@ fn tools(analysis: &Analysis, means: &Means) -> String {
             tool.name,
             bar(tool.left_out, left_out),
             bar(tool.alone, alone),
-            most.as_deref().unwrap_or("nowhere 0.01")
+            most.as_deref().unwrap_or("none by 0.01")
         )
     };
     means.tools.iter().enumerate().map(row).collect()

@@ -90,7 +90,7 @@ fn tool_rows(analysis: &Analysis, means: &Means) -> Vec<Vec<String>> {
             format!("{:+.3}", tool.left_out),
             format!("{:.1} us", tool.left_out_microseconds),
             most.map_or_else(String::new, |(_, cost)| format!("{cost:+.3}")),
-            most.map_or_else(|| "nowhere 0.01".to_owned(), |(name, _)| shown(name)),
+            most.map_or_else(|| "none by 0.01".to_owned(), |(name, _)| shown(name)),
         ]
     }));
     rows
