@@ -506,7 +506,7 @@ def broken_codings():
     head("6-plane-of-a-float", floats(), (2, 1, b"\7"))
     head("6-plane-21", lattice(), (2, 1, b"\x15"))
     head("6-flags-of-a-float", floats(), (3, 1, b"\1"))
-    head("6-flags", lattice(), (3, 1, b"\x08"))
+    head("6-flags", lattice(), (3, 1, b"\x80"))
     for offset in (0, 128):
         head(f"6-offset-{offset}", lattice(offset=5), (8, 1, bytes([offset])))
     for name, step in (("0", 0.0), ("negative", -1.0), ("nan", math.nan), ("infinite", math.inf)):
@@ -528,6 +528,18 @@ def broken_codings():
                          ("6.2-symbol-63-listed", b"\1\0\0\0\1\x3f" + listed + b"\x20")):
         head(name, coded_file(coder, FLOATS, 4, 32), (10, 99, tables))
     head("10.3-row-step-infinite", lattice(row_steps=[0] * 4), (4, 4, struct.pack("<f", 3e38)), (14, 3, same(4)))
+    # The part begins at byte 14; its scale at 15, the factors of rows at 19, those of columns at 22.
+    def low_rank(*terms):
+        return lattice(low_rank=terms or [(1.0, [3] * 4, [5] * 5)])
+    head("6-low-rank-of-a-float", floats(), (3, 1, b"\x08"))
+    head("19.1-rank-0", low_rank(), (14, 1, b"\0"))
+    for name, scale in (("0", 0.0), ("negative", -1.0), ("nan", math.nan), ("infinite", math.inf)):
+        head(f"19.1-scale-{name}", low_rank(), (15, 4, struct.pack("<f", scale)))
+    head("19.1-row-factor-2048", low_rank(), (19, 3, same(2048)))
+    head("19.1-column-factor-below-2047", low_rank(), (22, 3, same(-2048)))
+    head("11.1-low-rank-part-cut", low_rank(), (24, 1, b""))
+    head("6-bytes-after-a-low-rank-part", low_rank(), (25, 0, b"\0"))
+    put(BROKEN, "19.2-terms-reach-2-127", low_rank(*[(1e33, [200] * 4, [-200] * 5)] * 5))
 
     def tile(name, change):
         file = floats()

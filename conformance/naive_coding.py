@@ -1,9 +1,10 @@
-"""Clauses 5 to 10 of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
+"""Clauses 5 to 10 and 19 of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
 
 import io
 import math
 import re
 import struct
+from fractions import Fraction
 
 from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits,
                              Broken, Reader, ceil_div, check_dtype, fields, need, unzigzag)
@@ -111,8 +112,8 @@ class Head:
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        need(flags & ~{LATTICE: 7, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
-        self.offset, self.row_steps, self.column_steps = 0, Same(0), Same(0)
+        need(flags & ~{LATTICE: 15, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
+        self.offset, self.row_steps, self.column_steps, self.low_rank = 0, Same(0), Same(0), []
         if self.kind == REFINEMENT:
             self.factor = head.u8()
             need(2 <= self.factor <= 64, "6", f"{head.what} has factor {self.factor}")
@@ -134,6 +135,8 @@ class Head:
             self.column_steps = index_array(head, obj.cols)
         for i in self.row_steps.values() | self.column_steps.values():
             need(-1024 <= i <= 1023, "6", f"{head.what} has step {i}")
+        if flags & 8:
+            self.low_rank = low_rank_part(head, obj)
         tables = shapes[self.kind, shape] if shape != 255 else explicit_tables(head, self.kind)
         need(head.at_end(), "6", f"{head.what} has bytes left over")
         self.set_classes([Table(frequencies) for frequencies in tables])
@@ -154,6 +157,22 @@ class Head:
         row0, col0, height, width = obj.tile_box(unit.tile)
         columns = [self.column_classes[c] for c in range(col0, col0 + width)]
         return [[self.row_classes[r] + c for c in columns] for r in range(row0, row0 + height)]
+
+
+def low_rank_part(head, obj):  # 19
+    """The terms: each a scale, factors of rows, and of columns."""
+    rank, terms = head.u8(), []
+    need(rank > 0, "19.1", f"{head.what} has a low-rank part of rank 0")
+    for _ in range(rank):
+        terms.append((head.number("f"), index_array(head, obj.rows), index_array(head, obj.cols)))
+    largest = []
+    for size, rows, columns in terms:
+        need(math.isfinite(size) and size > 0, "19.1", f"a term of {head.what} has scale {size}")
+        factors = [max((abs(i) for i in array.values()), default=0) for array in (rows, columns)]
+        need(max(factors) <= 2047, "19.1", f"a factor of {head.what} is {max(factors)}")
+        largest.append(Fraction(size) * factors[0] * factors[1])
+    need(sum(largest) < 2 ** 127, "19.2", f"the low-rank part of {head.what} may reach 2^127")
+    return terms
 
 
 def index_array(head, count):  # 6.1
@@ -355,7 +374,7 @@ def lattice_rows(obj, unit, base, head, z, clause):
 
 
 def weight_rows(obj, unit, base, largest, step, numbers, clause):
-    """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2. Steps of rows and columns are those of `base`.
+    """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2, 19.2. Steps of rows and columns are those of `base`.
     `clause` asks that `largest` times those of rows is finite."""
     row0, col0, _, width = obj.tile_box(unit.tile)
     finite = all(math.isfinite(f32(largest * scale(i))) for i in base.row_steps.values())
@@ -366,6 +385,13 @@ def weight_rows(obj, unit, base, largest, step, numbers, clause):
     for r, y in enumerate(numbers, row0):
         w = f32_list([a * b for a, b in zip(f32_list(y), column_scales)])
         w = f32_list([a * row_scales[base.row_steps[r]] for a in w])
+        d = [0.0] * width
+        for size, of_rows, of_columns in base.low_rank:  # 19.2
+            of_row = f32(of_rows[r] * size)
+            added = f32_list([of_row * of_columns[c] for c in range(col0, col0 + width)])
+            d = f32_list([a + b for a, b in zip(d, added)])
+        if base.low_rank:
+            w = f32_list([a + b for a, b in zip(w, d)])
         if obj.dtype == "BF16":
             words = struct.unpack("<%dI" % width, pack_floats(w, "f"))
             rows.append(pack_bits([n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words], 2))

@@ -436,12 +436,7 @@ fn tiles(folder: &Path) -> Done {
             plane,
             row_classes: IndexArray::new(rows.iter().map(|r| r - 15).collect()),
             column_classes: IndexArray::new(columns.clone()),
-            body: Body::Lattice(Steps {
-                step: 0.01,
-                offset: 0,
-                rows: Some(IndexArray::new(rows.clone())),
-                columns: explicit.then(|| IndexArray::new(columns.clone())),
-            }),
+            body: Body::Lattice(Steps { rows: Some(IndexArray::new(rows.clone())), columns: explicit.then(|| IndexArray::new(columns.clone())), ..Steps::new(0.01) }),
         };
         let z: Vec<i32> = noise(place.elements()).iter().map(|&b| i32::from(b as i8) << plane >> 3).collect();
         let unit = TileEncoder::new(&header, 2).lattice(&place, &z).ok_or("no code")?;
@@ -469,7 +464,7 @@ fn layers(folder: &Path) -> Done {
             let tables = parametric(Kind::Lattice, 2).unwrap_or_default();
             Shape::Explicit(tables.into_iter().cycle().take(kind.tables()).collect())
         };
-        let steps = Steps { step: 0.25, offset: 7, rows: Some(IndexArray::Constant(5)), columns: None };
+        let steps = Steps { offset: 7, rows: Some(IndexArray::Constant(5)), ..Steps::new(0.25) };
         let base = header(Body::Lattice(steps), Shape::Parametric(1), planes[0], 9);
         let z: Vec<i32> = noise(n).iter().map(|&b| i32::from(b as i8) >> 4).collect();
         let finer =
@@ -509,7 +504,7 @@ fn blocks_over_a_lattice(folder: &Path, dtype: DType) -> Done {
         column_classes: IndexArray::Constant(3),
         body,
     };
-    let steps = Steps { step: 0.25, offset: 7, rows: None, columns: None };
+    let steps = Steps { offset: 7, ..Steps::new(0.25) };
     let base = header(Body::Lattice(steps), Shape::Parametric(1), 9);
     let tables = parametric(Kind::Lattice, 2).unwrap_or_default().into_iter().cycle();
     let tables = Shape::Explicit(tables.take(Kind::Exact.tables()).collect());
@@ -545,7 +540,7 @@ fn transforms(folder: &Path) -> Done {
         put(folder, &format!("{n}"), &transform_input(height, width, n as u8, &coded.unit))?;
     }
     // Blocks that are predicted from another tile. What is decoded does not depend on it, so a seed needs none of its own.
-    let (height, width, steps) = (33, 50, Steps { step: 1.0, offset: 0, rows: None, columns: None });
+    let (height, width, steps) = (33, 50, Steps::new(1.0));
     let other: Vec<f32> = noise(height * width).iter().map(|&b| f32::from(b) / 8.0).collect();
     let elements: Vec<u8> = other.iter().flat_map(|x| x.to_le_bytes()).collect();
     let place = Place { rows: 0..height, columns: 0..width };

@@ -181,7 +181,7 @@ fn layers(c: &mut Criterion) {
         let rows = floats.chunks_exact(COLUMNS).zip(&row_steps);
         rows.flat_map(|(row, &i)| row.iter().map(move |&w| quantize(w, 1.0 / (step * scale(i.into()))))).collect()
     };
-    let steps = Steps { step: 1.0, offset: 0, rows: Some(IndexArray::new(row_steps.clone())), columns: None };
+    let steps = Steps { rows: Some(IndexArray::new(row_steps.clone())), ..Steps::new(1.0) };
     let mut headers = vec![header(Body::Lattice(steps), Shape::Parametric(0), 15)];
     let mut z = integers(1.0);
     let unit = TileEncoder::new(&headers[0], 1).lattice(&place, &z).expect("codes");

@@ -5,12 +5,14 @@ use impasto_core::{DType, Mode, Place, lattice::scale};
 use crate::class::Kind;
 use crate::error::CodecError;
 use crate::index::IndexArray;
+use crate::low_rank::LowRank;
 use crate::tables::{Frequencies, Lut, TOTAL, parametric, read_explicit, write_explicit};
 
 const EXPLICIT: u8 = 255;
 const ROW_STEPS: u8 = 1;
 const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
+const LOW_RANK: u8 = 8;
 /// Largest offset, in 256ths of a step.
 const MAX_OFFSET: u8 = 127;
 /// Largest number of raw bits per element in kinds lattice and exact.
@@ -36,6 +38,15 @@ pub struct Steps {
     pub rows: Option<IndexArray>,
     /// Log-scale index of each column, likewise.
     pub columns: Option<IndexArray>,
+    /// What is added to the weights of the lattice; there is a term at least (SPEC 19).
+    pub low_rank: Option<LowRank>,
+}
+
+impl Steps {
+    /// Returns the steps of a lattice with the same step everywhere, without an offset or a low-rank part.
+    pub fn new(step: f32) -> Steps {
+        Steps { step, offset: 0, rows: None, columns: None, low_rank: None }
+    }
 }
 
 /// The steps of a refinement relative to the layer below (SPEC 13). Row and column steps are those of layer 0.
@@ -143,6 +154,7 @@ impl TensorHeader {
                     check_step_indices(array)?;
                 }
                 check_row_steps(steps.step, steps.rows.as_ref(), "10.3")?;
+                steps.low_rank.as_ref().map_or(Ok(()), LowRank::check)?;
             }
             Body::Blocks(blocks) => check_blocks(*blocks)?,
             Body::Float | Body::Exact => {}
@@ -170,16 +182,19 @@ impl TensorHeader {
         };
         let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
         let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
-        size_of::<TensorHeader>() + tables + arrays.map(IndexArray::memory_bytes).sum::<usize>()
+        let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref()).map_or(0, LowRank::memory_bytes);
+        size_of::<TensorHeader>() + tables + low_rank + arrays.map(IndexArray::memory_bytes).sum::<usize>()
     }
 
     /// Returns whether there are classes, and steps if any, for every row and column of `place`.
     pub fn covers(&self, place: &Place) -> bool {
         let steps = self.steps();
+        let low_rank = steps.and_then(|steps| steps.low_rank.as_ref());
         let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref())];
         let columns = [Some(&self.column_classes), steps.and_then(|steps| steps.columns.as_ref())];
         rows.into_iter().flatten().all(|array| array.covers(place.rows.end))
             && columns.into_iter().flatten().all(|array| array.covers(place.columns.end))
+            && low_rank.is_none_or(|low_rank| low_rank.covers(place))
     }
 
     /// Returns the tables in the form for decoding.
@@ -199,8 +214,9 @@ impl TensorHeader {
         let arrays = self.steps().map_or([None, None], |steps| [steps.rows.as_ref(), steps.columns.as_ref()]);
         let offset = self.step().map_or(0, |(_, offset)| offset);
         let flag = |bit: u8, present: bool| if present { bit } else { 0 };
-        let flags =
-            flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some()) | flag(OFFSET, offset != 0);
+        let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref());
+        let steps = flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some());
+        let flags = steps | flag(OFFSET, offset != 0) | flag(LOW_RANK, low_rank.is_some());
         let mut out = vec![self.mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
@@ -217,6 +233,7 @@ impl TensorHeader {
         self.row_classes.write(&mut out);
         self.column_classes.write(&mut out);
         arrays.iter().flatten().for_each(|array| array.write(&mut out));
+        low_rank.iter().for_each(|low_rank| low_rank.write(&mut out));
         if let Shape::Explicit(tables) = &self.shape {
             write_explicit(&mut out, tables);
         }
@@ -246,11 +263,12 @@ impl TensorHeader {
         let column_classes = IndexArray::read(&mut rest, columns)?;
         let row_steps = if flags & ROW_STEPS != 0 { Some(read_steps(&mut rest, rows)?) } else { None };
         let column_steps = if flags & COLUMN_STEPS != 0 { Some(read_steps(&mut rest, columns)?) } else { None };
+        let low_rank = if flags & LOW_RANK != 0 { Some(LowRank::read(&mut rest, rows, columns)?) } else { None };
         let body = match kind {
             Kind::Float => Body::Float,
             Kind::Lattice => {
                 check_row_steps(step, row_steps.as_ref(), "10.3")?;
-                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps })
+                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank })
             }
             Kind::Refinement => Body::Refinement(Refinement { factor, step, offset }),
             Kind::Exact => blocks.map_or(Body::Exact, Body::Blocks),
@@ -275,7 +293,7 @@ fn field(field: &'static str, value: u8, rule: &'static str) -> CodecError {
 fn meaningful(kind: Kind) -> u8 {
     match kind {
         Kind::Float | Kind::Exact => 0,
-        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET,
+        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK,
         Kind::Refinement => OFFSET,
     }
 }

@@ -76,7 +76,12 @@ pub fn round(dtype: DType, w: f32) -> f32 {
 #[inline(always)]
 pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
     let offset = offset_in_steps(offset);
-    let weights = z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row));
+    write_row(dtype, z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row)), out);
+}
+
+/// Rounds weights to `dtype` and writes them as little-endian bytes.
+#[inline(always)]
+fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
     match dtype {
         DType::Bf16 => {
             out.as_chunks_mut().0.iter_mut().zip(weights).for_each(|(o, w)| *o = to_bf16(w).to_le_bytes());
@@ -93,6 +98,17 @@ at_each_isa! {
     /// [`reconstruct_row`] with the instructions of `isa`.
     pub fn reconstruct_row_at(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {
         reconstruct_row(dtype, z, offset, columns, row, out)
+    }
+}
+
+at_each_isa! {
+    /// Like [`reconstruct_row_at`], with what is added to each weight before it is rounded (SPEC 19.2).
+    pub fn reconstruct_sum_at(
+        dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, added: &[f32], out: &mut [u8],
+    ) {
+        let offset = offset_in_steps(offset);
+        let weights = z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row));
+        write_row(dtype, weights.zip(added).map(|(weight, added)| weight + added), out);
     }
 }
 

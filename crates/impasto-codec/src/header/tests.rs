@@ -8,7 +8,7 @@ fn lattice() -> TensorHeader {
         plane: 2,
         row_classes: IndexArray::new(vec![1, 2, 3]),
         column_classes: IndexArray::Constant(20),
-        body: Body::Lattice(Steps { step: 0.5, offset: 0, rows: Some(IndexArray::new(vec![-3, 0, 9])), columns: None }),
+        body: Body::Lattice(Steps { rows: Some(IndexArray::new(vec![-3, 0, 9])), ..Steps::new(0.5) }),
     }
 }
 
@@ -21,7 +21,7 @@ fn round_trip() {
         tables[n - 1] = parametric(Kind::Float, 0).expect("shape").swap_remove(0);
         Shape::Explicit(tables)
     };
-    let with_offset = Steps { step: 0.5, offset: 127, rows: None, columns: Some(IndexArray::Constant(-1024)) };
+    let with_offset = Steps { offset: 127, columns: Some(IndexArray::Constant(-1024)), ..Steps::new(0.5) };
     let with_offset = TensorHeader { body: Body::Lattice(with_offset), ..lattice() };
     let exact = TensorHeader { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
     let refinement = |factor, offset| {

@@ -2,7 +2,7 @@
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place, blocks,
-    lattice::{reconstruct_row_at, scale},
+    lattice::{reconstruct_row_at, reconstruct_sum_at, scale},
 };
 
 use super::blocks::Blocks;
@@ -11,7 +11,7 @@ use crate::bytes;
 use crate::class::Kind;
 use crate::error::CodecError;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
-use crate::index::IndexArray;
+use crate::low_rank::LowRank;
 use crate::rans::{Columns, LANES};
 use crate::transform::Reference;
 use crate::{digits, exact, float, refinement, transform};
@@ -266,7 +266,7 @@ impl TileDecoder {
         let (parameters, samples) = transform::decode_layers(&units, sides, steps.step, reference.as_ref())?;
         let step = parameters.step(steps.step);
         check_row_steps(step, steps.rows.as_ref(), "17.2")?;
-        let weights = self.at_step(step * transform::UNIT, 0, (steps.rows.as_ref(), steps.columns.as_ref()), place);
+        let mut weights = self.at_step(step * transform::UNIT, 0, steps, place);
         for (r, row) in samples.rows().take(place.rows.len()).enumerate() {
             weights.row(r, &row[..place.columns.len()], out.row(r));
         }
@@ -292,7 +292,7 @@ impl TileDecoder {
             }
             _ => (above, None),
         };
-        let weights = self.reconstruction(refinements, place)?;
+        let mut weights = self.reconstruction(refinements, place)?;
         self.lattice_rows(base, refinements, place, |r, z| {
             let out = out.row(r);
             weights.row(r, z, out);
@@ -315,7 +315,7 @@ impl TileDecoder {
         let layer = self.layer(above.len(), Mode::BLOCKS)?;
         let Body::Blocks(dtype) = layer.header.body else { return Err(missing()) };
         let mut blocks = Blocks::new(self.isa, layer, dtype, last.bytes, place)?;
-        let weights = self.reconstruction(refinements, place)?;
+        let mut weights = self.reconstruction(refinements, place)?;
         let mut below = vec![0; place.columns.len() * self.dtype.size()];
         self.lattice_rows(base, refinements, place, |r, z| {
             weights.row(r, z, &mut below);
@@ -325,33 +325,25 @@ impl TileDecoder {
     }
 
     /// Returns what turns the integers of a tile in the layer of the last of its `refinements` into weights.
-    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Reconstruction, CodecError> {
+    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Reconstruction<'_>, CodecError> {
         let missing = CodecError::MissingHeader(Mode::LATTICE);
-        let Body::Lattice(Steps { rows, columns, .. }) = &self.layer(0, Mode::LATTICE)?.header.body else {
-            return Err(missing);
-        };
+        let Body::Lattice(steps) = &self.layer(0, Mode::LATTICE)?.header.body else { return Err(missing) };
         let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
-        Ok(self.at_step(step, offset, (rows.as_ref(), columns.as_ref()), place))
+        Ok(self.at_step(step, offset, steps, place))
     }
 
-    /// Returns what turns integers into weights at a step, with the row and column steps of `steps`.
-    fn at_step(
-        &self,
-        step: f32,
-        offset: u8,
-        steps: (Option<&IndexArray>, Option<&IndexArray>),
-        place: &Place,
-    ) -> Reconstruction {
-        let (rows, columns) = steps;
-        let columns = match columns {
+    /// Returns what turns integers into weights at a step, with the row and column steps and the low-rank part of `steps`.
+    fn at_step<'s>(&self, step: f32, offset: u8, steps: &'s Steps, place: &Place) -> Reconstruction<'s> {
+        let columns = match &steps.columns {
             Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; place.columns.len()],
         };
-        let rows = match rows {
+        let rows = match &steps.rows {
             Some(steps) => steps.slice(place.rows.clone()).into_iter().map(|row| step * scale(row)).collect(),
             None => vec![step; place.rows.len()],
         };
-        Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns }
+        let (low_rank, place, added) = (steps.low_rank.as_ref(), place.clone(), Vec::new());
+        Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns, low_rank, place, added }
     }
 
     /// Decodes the integers of a tile up to the last of its `refinements`, and calls `row_done` with the number and the
@@ -391,20 +383,29 @@ impl TileDecoder {
     }
 }
 
-/// The steps of a tile.
-struct Reconstruction {
+/// The steps of a tile, and what is added to its weights.
+struct Reconstruction<'a> {
     isa: Isa,
     dtype: DType,
     offset: u8,
     /// The step of each row, and the scale of each column.
     rows: Vec<f32>,
     columns: Vec<f32>,
+    low_rank: Option<&'a LowRank>,
+    place: Place,
+    /// What the low-rank part adds to the current row.
+    added: Vec<f32>,
 }
 
-impl Reconstruction {
+impl Reconstruction<'_> {
     /// Writes the weights of row `r` of the tile, whose integers are `z`.
-    fn row(&self, r: usize, z: &[i32], out: &mut [u8]) {
-        reconstruct_row_at(self.isa, self.dtype, z, self.offset, &self.columns, self.rows[r], out);
+    fn row(&mut self, r: usize, z: &[i32], out: &mut [u8]) {
+        let Reconstruction { isa, dtype, offset, rows, columns, low_rank, place, added } = self;
+        let Some(low_rank) = low_rank else {
+            return reconstruct_row_at(*isa, *dtype, z, *offset, columns, rows[r], out);
+        };
+        low_rank.row(*isa, place.rows.start + r, place.columns.clone(), added);
+        reconstruct_sum_at(*isa, *dtype, z, *offset, columns, rows[r], added, out);
     }
 }
 

@@ -75,12 +75,7 @@ proptest! {
         noise in prop::collection::vec(prop_oneof![9 => -40i32..40, 1 => any::<i32>()], 1..300),
         steps in any::<(bool, bool)>(),
     ) {
-        let steps = Steps {
-            step: 0.125,
-            offset: 0,
-            rows: steps.0.then(|| IndexArray::new(rows.clone())),
-            columns: steps.1.then(|| IndexArray::new(columns.clone())),
-        };
+        let steps = Steps { rows: steps.0.then(|| IndexArray::new(rows.clone())), columns: steps.1.then(|| IndexArray::new(columns.clone())), ..Steps::new(0.125) };
         let mut header = float_header(DType::Bf16, 1, rows, columns);
         header.body = Body::Lattice(steps);
         header.plane = plane;
@@ -132,7 +127,7 @@ proptest! {
             let elements: Vec<u8> = (0..place.elements() * 2).map(|i| (i * 37) as u8 & 0x3F).collect();
             TileEncoder::new(&header, 2).float(DType::Bf16, &place, &elements)
         } else {
-            header.body = Body::Lattice(Steps { step: 0.5, offset: 3, rows: None, columns: None });
+            header.body = Body::Lattice(Steps { offset: 3, ..Steps::new(0.5) });
             header.plane = 3;
             let z: Vec<i32> = (0..place.elements() as i32).map(|i| i * 37 % 200 - 100).collect();
             TileEncoder::new(&header, 2).lattice(&place, &z)
@@ -200,7 +195,7 @@ fn wrong_calls_are_refused() {
 #[test]
 fn headers_that_do_not_fit_together_are_refused() {
     let good = float_header(DType::Bf16, 0, vec![1, 2, 3], vec![4, 5]);
-    let steps = |step, rows| Body::Lattice(Steps { step, offset: 0, rows, columns: None });
+    let steps = |step, rows| Body::Lattice(Steps { rows, ..Steps::new(step) });
     let lattice = |body| TensorHeader { plane: 0, body, ..good.clone() };
     let bad = [
         TensorHeader { plane: 7, ..good.clone() },
@@ -210,7 +205,7 @@ fn headers_that_do_not_fit_together_are_refused() {
         lattice(steps(0.0, None)),
         lattice(steps(f32::INFINITY, None)),
         lattice(steps(1.0, Some(IndexArray::Constant(1024)))),
-        lattice(Body::Lattice(Steps { step: 1.0, offset: 128, rows: None, columns: None })),
+        lattice(Body::Lattice(Steps { offset: 128, ..Steps::new(1.0) })),
         lattice(Body::Exact),
     ];
     for header in bad {

@@ -141,7 +141,7 @@ fn header(step: f32, rows: Option<IndexArray>) -> TensorHeader {
         plane: 0,
         row_classes: IndexArray::Constant(0),
         column_classes: IndexArray::Constant(0),
-        body: Body::Lattice(Steps { step, offset: 0, rows, columns: Some(IndexArray::Constant(-5)) }),
+        body: Body::Lattice(Steps { rows, columns: Some(IndexArray::Constant(-5)), ..Steps::new(step) }),
     }
 }
 
@@ -316,7 +316,7 @@ fn a_reference_is_rounded_to_samples() {
     let values = [1.0, -3.0, 0.5, 1.5, -2.5, f32::NAN, f32::INFINITY, -1e30, 7.0, 7.0, 7.0, 7.0];
     let elements: Vec<u8> = values.iter().flat_map(|value| (value * step / 256.0f32).to_le_bytes()).collect();
     let rows = Some(IndexArray::new(vec![100, 0, 0, 16]));
-    let steps = Steps { step, offset: 0, rows, columns: Some(IndexArray::Constant(-16)) };
+    let steps = Steps { rows, columns: Some(IndexArray::Constant(-16)), ..Steps::new(step) };
     let place = Place { rows: 1..4, columns: 2..6 };
     let reference = Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place };
     assert_eq!(reference.samples(step), [2, -6, 1, 3, -5, 0, 1 << 29, -(1 << 29), 7, 7, 7, 7]);

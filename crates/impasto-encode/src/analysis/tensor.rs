@@ -223,7 +223,7 @@ impl Subject<'_> {
         if !scaled.iter().all(|value| value.abs() <= MOST) {
             return Err(Failure::Unfit);
         }
-        let steps = Steps { step: self.step * factor, offset: 0, rows: None, columns: None };
+        let steps = Steps::new(self.step * factor);
         let (dtype, place, elements) = (self.dtype, &tile.place, tile.reference.as_deref());
         let reference = elements.map(|elements| Reference { elements, dtype, steps: &steps, place });
         let request = Request { effort: self.effort, reference, ..Request::new(&scaled, place.columns.len(), tools) };

@@ -39,7 +39,7 @@ impl Grid {
     /// Returns its steps as in a tensor header.
     pub fn steps(&self) -> Steps {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
-        Steps { step: self.step, offset: 0, rows: steps(&self.rows), columns: steps(&self.columns) }
+        Steps { rows: steps(&self.rows), columns: steps(&self.columns), ..Steps::new(self.step) }
     }
 
     /// Returns the steps of a `rows` x `columns` matrix.

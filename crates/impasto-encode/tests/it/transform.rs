@@ -133,7 +133,7 @@ proptest! {
         let values: Vec<f32> =
             other.iter().enumerate().map(|(i, x)| share * x + (1.5 - share) * noise(i + seed + 5000)).collect();
         // Steps of the tensor are not 1, so values are in steps.
-        let steps = Steps { step: 0.25, offset: 0, rows: None, columns: None };
+        let steps = Steps::new(0.25);
         let elements: Vec<u8> = other.iter().flat_map(|x| (x * 0.25).to_le_bytes()).collect();
         let place = Place { rows: 0..height, columns: 0..width };
         let reference = Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place };
@@ -157,7 +157,7 @@ proptest! {
 fn a_reference_earns_on_copies() {
     let other: Vec<f32> = (0..HEIGHT * WIDTH).map(|i| 12.0 * noise(i)).collect();
     let values: Vec<f32> = other.iter().enumerate().map(|(i, x)| 0.8 * x + 0.3 * noise(i + 70_000)).collect();
-    let steps = Steps { step: 1.0, offset: 0, rows: None, columns: None };
+    let steps = Steps::new(1.0);
     let elements: Vec<u8> = other.iter().flat_map(|x| x.to_le_bytes()).collect();
     let place = Place { rows: 0..HEIGHT, columns: 0..WIDTH };
     let reference = Some(Reference { elements: &elements, dtype: DType::F32, steps: &steps, place: &place });

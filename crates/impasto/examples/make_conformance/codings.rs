@@ -160,7 +160,7 @@ pub fn steps() -> Result<Set, Box<dyn Error>> {
     ] {
         let z = random.integers(sides, |r| 10 + r as i64 % 9);
         let mut header = lattice_header(Shape::Parametric(1), 0, step, (0..33).map(|r| 10 + r % 9).collect());
-        header.body = Body::Lattice(Steps { step, offset: 0, rows, columns });
+        header.body = Body::Lattice(Steps { rows, columns, ..Steps::new(step) });
         set.lattice(name, &Matrix { dtype, ..matrix }, &header, 1, &z)?;
     }
     Ok(set)

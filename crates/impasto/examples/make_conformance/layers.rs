@@ -1,21 +1,24 @@
-//! Files for SPEC 12 to 14 and 16: refinements, exact layers and layers of blocks.
+//! Files for SPEC 12 to 14, 16 and 19: refinements, exact layers, layers of blocks, low-rank parts below them.
 
 use std::error::Error;
 
 use impasto_codec::class::class;
+use impasto_codec::low_rank::{LowRank, Term};
 use impasto_codec::rans::symbol;
 use impasto_codec::sink::SymbolSink;
 use impasto_codec::tables::{SYMBOLS, fit};
 use impasto_codec::tile::syntax::{Sums, blocks_row};
+use impasto_codec::transform::{Parameters, Setup};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
 use impasto_core::{
-    DType, blocks,
-    lattice::{quantize, reconstruct_row, scale},
+    DType, Isa, Mode, blocks,
+    lattice::{quantize, reconstruct_row, reconstruct_sum_at, scale},
     values::to_f32,
 };
 
 use super::numbers::{Random, bell_floats, bits_of, lattice_header, pack};
 use super::set::{Done, Matrix, Set};
+use super::transforms::tile;
 
 /// A tensor under construction: its elements, and its integers so far.
 struct Layered {
@@ -72,7 +75,18 @@ impl Layered {
     fn integers(&self) -> Vec<i32> {
         let columns = self.matrix.sides.1;
         let step = |i: usize| self.step * index(&self.base.rows, i / columns) * index(&self.base.columns, i % columns);
-        self.values.iter().enumerate().map(|(i, &w)| quantize(w, 1.0 / step(i))).collect()
+        let added: Vec<f32> = (0..self.matrix.sides.0).flat_map(|r| self.added(r)).collect();
+        let rest = self.values.iter().zip(added).map(|(w, added)| w - added);
+        rest.enumerate().map(|(i, w)| quantize(w, 1.0 / step(i))).collect()
+    }
+
+    /// Returns what the low-rank part adds to the weights of a row.
+    fn added(&self, row: usize) -> Vec<f32> {
+        let columns = self.matrix.sides.1;
+        let mut added = vec![0.0; columns];
+        let parts = self.base.low_rank.iter();
+        parts.for_each(|part| part.row(Isa::Scalar, row, 0..columns, &mut added));
+        added
     }
 
     /// Returns the weights of this layer as bytes.
@@ -81,7 +95,14 @@ impl Layered {
         let row = |(r, z): (usize, &[i32])| {
             let mut out = vec![0; z.len() * self.matrix.dtype.size()];
             let row_step = self.step * index(&self.base.rows, r);
-            reconstruct_row(self.matrix.dtype, z, self.offset, &columns, row_step, &mut out);
+            let dtype = self.matrix.dtype;
+            match self.base.low_rank {
+                None => reconstruct_row(dtype, z, self.offset, &columns, row_step, &mut out),
+                Some(_) => {
+                    let added = self.added(r);
+                    reconstruct_sum_at(Isa::Scalar, dtype, z, self.offset, &columns, row_step, &added, &mut out);
+                }
+            }
             out
         };
         self.z.chunks_exact(columns.len()).enumerate().flat_map(row).collect()
@@ -184,7 +205,7 @@ fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
 }
 
 fn steps(step: f32, offset: u8, rows: Option<IndexArray>, columns: Option<IndexArray>) -> Steps {
-    Steps { step, offset, rows, columns }
+    Steps { offset, rows, columns, ..Steps::new(step) }
 }
 
 /// Odd and even factors, with and without offset; row and column steps are those of the base.
@@ -221,6 +242,44 @@ pub fn exact_layers(dtype: DType) -> Result<Set, Box<dyn Error>> {
             layered.refine(&mut set, factor, offset)?;
         }
         layered.exact(&mut set, plane)?;
+    }
+    Ok(set)
+}
+
+/// Low-rank parts of one term and of many, constant factors among them: below a refinement, an exact layer, and in a tensor
+/// with transforms.
+pub fn low_rank(dtype: DType) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(51));
+    let matrix = Matrix { dtype, sides: (21, 100), tile: (16, 64) };
+    let factors = |n: usize, most: u64, random: &mut Random| {
+        let factor = |_| (random.below(2 * most + 1) - most as i64) as i16;
+        IndexArray::new((0..n).map(factor).collect())
+    };
+    for (name, terms, step) in [("many", 17, 0.02), ("one", 1, 0.3), ("transform", 2, 0.02)] {
+        let term = |i: usize| Term {
+            scale: [1e-6, 3e-7, 2e-4][i % 3],
+            rows: if i % 4 == 1 { IndexArray::Constant(7) } else { factors(21, 2047 >> (i % 8), &mut random) },
+            columns: if i % 4 == 2 { IndexArray::Constant(-2047) } else { factors(100, 2047 >> (i % 5), &mut random) },
+        };
+        let terms = (0..terms).map(term).collect();
+        let rows = (name == "one").then(|| IndexArray::new((0..21).map(|r| 2 * r - 20).collect()));
+        let base = Steps { low_rank: Some(LowRank { terms }), ..steps(step, 5, rows, None) };
+        if name == "transform" {
+            set.tensor(name, &matrix);
+            let mut header = lattice_header(Shape::Parametric(1), 0, step, vec![20; 21]);
+            header.body = Body::Lattice(base);
+            set.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
+            for (i, sides) in [[16, 64], [16, 36], [5, 64], [5, 36]].into_iter().enumerate() {
+                set.unit(i, Mode::TRANSFORM, tile(Parameters::default(), Setup::default(), sides, &mut random)?);
+            }
+            continue;
+        }
+        let bits = elements(dtype, 2100, &mut random);
+        let mut layered = Layered::new(&mut set, name, matrix, bits, base)?;
+        layered.refine(&mut set, 7, 9)?;
+        if name == "many" {
+            layered.exact(&mut set, 0)?;
+        }
     }
     Ok(set)
 }

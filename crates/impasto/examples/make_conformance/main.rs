@@ -90,6 +90,9 @@ pub fn make(folder: &Path) -> Done {
         write(&format!("17.18-co-located-{}", dtype.name().to_lowercase()), co_located(dtype)?)?;
     }
     write("18-digits", digits_of_tensors()?)?;
+    for dtype in LATTICES {
+        write(&format!("19-low-rank-{}", dtype.name().to_lowercase()), low_rank(dtype)?)?;
+    }
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

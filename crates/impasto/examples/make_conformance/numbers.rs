@@ -66,7 +66,7 @@ pub fn float_header(dtype: DType, shape: Shape, octave: i16, sides: (usize, usiz
 
 /// Returns a tensor header of kind lattice without row and column steps.
 pub fn lattice_header(shape: Shape, plane: u8, step: f32, row_classes: Vec<i16>) -> TensorHeader {
-    let body = Body::Lattice(Steps { step, offset: 0, rows: None, columns: None });
+    let body = Body::Lattice(Steps::new(step));
     let row_classes = IndexArray::new(row_classes);
     TensorHeader { shape, plane, row_classes, column_classes: IndexArray::Constant(0), body }
 }

@@ -22,10 +22,9 @@ pub fn transforms(dtype: DType) -> Result<Set, Box<dyn Error>> {
     set.tensor("transform", &matrix);
     let mut header = lattice_header(Shape::Parametric(1), 0, 0.01, vec![20; 150]);
     header.body = Body::Lattice(Steps {
-        step: 0.01,
-        offset: 0,
         rows: Some(IndexArray::new((0..150).map(|r| r % 40 - 20).collect())),
         columns: Some(IndexArray::new((0..170).map(|c| c % 7).collect())),
+        ..Steps::new(0.01)
     });
     set.unit(0, Mode::TENSOR_HEADER, header.to_bytes());
     for (i, (height, width)) in [(70, 96), (70, 74), (70, 96), (70, 74), (10, 96)].into_iter().enumerate() {
@@ -73,10 +72,9 @@ pub fn co_located(dtype: DType) -> Result<Set, Box<dyn Error>> {
         }
     }
     header.body = Body::Lattice(Steps {
-        step: 0.01,
-        offset: 0,
         rows: Some(IndexArray::new((0..37).map(|r| r % 40 - 20).collect())),
         columns: Some(IndexArray::new((0..70).map(|c| c % 7).collect())),
+        ..Steps::new(0.01)
     });
     set.tensor("b", &matrix);
     set.refer(0);
@@ -132,7 +130,8 @@ fn learned(log: u32, random: &mut Random) -> Result<Learned, CodecError> {
     Learned::new(log, &entries)
 }
 
-fn tile(
+/// Codes a tile with random choices.
+pub fn tile(
     parameters: Parameters,
     setup: Setup,
     sides: [usize; 2],

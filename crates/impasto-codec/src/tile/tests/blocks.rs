@@ -30,7 +30,7 @@ impl Case {
             plane: 0,
             row_classes: classes(4, place.rows.end),
             column_classes: classes(2, place.columns.end),
-            body: Body::Lattice(Steps { step: 0.01, offset: 9, rows: None, columns: None }),
+            body: Body::Lattice(Steps { offset: 9, ..Steps::new(0.01) }),
         };
         let z: Vec<i32> = (0..height * width).map(|_| (rng.next_u64() % 9) as i32 - 4).collect();
         let below: Vec<f32> = z

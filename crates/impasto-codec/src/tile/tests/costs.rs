@@ -37,7 +37,7 @@ impl Owned {
         let (shape, plane, body) = match self.kind {
             Kind::Float => (Shape::Parametric(shape), layout.raw_bits() as u8, Body::Float),
             Kind::Lattice => {
-                let steps = Steps { step: 0.5, offset: 0, rows: None, columns: None };
+                let steps = Steps::new(0.5);
                 (Shape::Parametric(shape), plane, Body::Lattice(steps))
             }
             Kind::Refinement => {

@@ -70,10 +70,10 @@ impl Layered {
         let (n, width) = (place.elements(), place.columns.len());
         let mut noise = recipe.noise.iter().copied().cycle();
         let steps = Steps {
-            step,
             offset: 11,
             rows: recipe.row_steps.then(|| IndexArray::new(rows.clone())),
             columns: Some(IndexArray::new(columns.clone())),
+            ..Steps::new(step)
         };
         let header = |kind: Kind, plane, body| TensorHeader {
             shape: tables(kind),

@@ -499,7 +499,7 @@ pub fn transform(data: &[u8]) {
         plane: 0,
         row_classes: IndexArray::Constant(0),
         column_classes: IndexArray::Constant(0),
-        body: HeaderBody::Lattice(Steps { step: 1e30, offset: 0, rows: None, columns: Some(IndexArray::Constant(7)) }),
+        body: HeaderBody::Lattice(Steps { columns: Some(IndexArray::Constant(7)), ..Steps::new(1e30) }),
     };
     let place = Place { rows: 0..height, columns: 0..width };
     let bytes = rest.iter().copied().chain([0x40]).cycle();

@@ -117,7 +117,10 @@ impl Layered {
             let (kind, body) = match factor {
                 None => {
                     let (rows, columns) = (IndexArray::new(row_steps.clone()), IndexArray::new(column_steps.clone()));
-                    (Kind::Lattice, Body::Lattice(Steps { step, offset, rows: Some(rows), columns: Some(columns) }))
+                    (
+                        Kind::Lattice,
+                        Body::Lattice(Steps { offset, rows: Some(rows), columns: Some(columns), ..Steps::new(step) }),
+                    )
                 }
                 Some(factor) => (Kind::Refinement, Body::Refinement(Refinement { factor, step, offset })),
             };
