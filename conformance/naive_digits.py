@@ -13,12 +13,18 @@ def digit_rows(obj, unit, data):
     _, _, height, width = obj.tile_box(unit.tile)
     count, tile = height * width, Reader(data, "11.1", f"{unit}")
     form = tile.u8()
-    need(form <= 2, "18.1", f"{unit} has form {form}")
-    element = tile.take(obj.size) if form != 1 else None
+    need(form <= 3, "18.1", f"{unit} has form {form}")
+    element = tile.take(obj.size) if form in (0, 2) else None
     if form == 0:
         elements = [element] * count
     elif form == 1:
         elements = read_string(tile, obj.size, count)
+    elif form == 3:
+        last = tile.u8()
+        values = [tile.take(obj.size) for _ in range(last + 1)]
+        indices = [index[0] for index in read_string(tile, 1, count)]
+        need(max(indices) <= last, "18.1", f"{unit} has an index beyond its palette")
+        elements = [values[index] for index in indices]
     else:
         mask = b"".join(read_string(tile, 1, ceil_div(count, 8)))
         need(int.from_bytes(mask, "little") >> count == 0, "18.1", f"the mask of {unit} has a bit beyond its tile")

@@ -169,6 +169,11 @@ pub struct Encode {
     /// How much time the search among these tools may take [default: normal].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub effort: Option<EffortArg>,
+    /// What to code beside the lattice of a tensor. `auto`: a low-rank part of its weights, where that saves bits (a mean of all
+    /// rows, a merged adapter). `low-rank=R`: a matrix of rank R that approximates the error of rounding; not with layers.
+    /// [default: auto]
+    #[arg(long, value_name = "KIND")]
+    pub residual: Option<impasto::encode::Residual>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
     /// computes the same function, up to rounding. Not with a lossless file or layer, which keeps the order of the
     /// checkpoint.
@@ -177,7 +182,7 @@ pub struct Encode {
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
-        "lossless", "layers", "tools", "effort", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
+        "lossless", "layers", "tools", "effort", "residual", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
         "segments",
     ])]
     pub preset: Option<PresetArg>,

@@ -68,6 +68,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 EncodeError::LayerOrder
                 | EncodeError::Layers { .. }
                 | EncodeError::ReorderExact
+                | EncodeError::Residual
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,
             };

@@ -73,6 +73,9 @@ pub enum EncodeError {
         "hidden units and heads cannot be reordered in a lossless file, or below a lossless layer: these restore the order of the checkpoint"
     )]
     ReorderExact,
+    /// A part of the error of rounding was requested where there is no place for it.
+    #[error("a low-rank part of the error of rounding is for lossy files without layers, and not for the preset jpeg")]
+    Residual,
     /// An order by activation was requested without statistics.
     #[error("an order by activation needs calibration, which measures the inputs of linear layers")]
     ReorderUnmeasured,

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
+use impasto_codec::LowRank;
 use impasto_core::DType;
 
 use crate::error::EncodeError;
 use crate::feedback::Feedback;
 use crate::lattice::{Costs, Grid, Integers, Rows, round};
+use crate::low_rank::{self, Residual};
 use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
 use crate::metric::{Feedbacks, Metric, metrics};
@@ -40,6 +42,9 @@ pub struct Inputs<'a> {
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
     references: Vec<Option<usize>>,
     preset: Preset,
+    /// What is taken away from the weights of each tensor before they are rounded, since its tensor header adds it; empty if
+    /// that is nothing.
+    low_rank: Vec<Option<Arc<LowRank>>>,
     /// What was reordered.
     pub reordered: Option<Reordered>,
 }
@@ -57,12 +62,14 @@ pub struct LossyTensor<'a> {
     pub preset: Preset,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
+    /// What its tensor header adds to its weights; the matrix is without it.
+    pub low_rank: Option<Arc<LowRank>>,
 }
 
 impl LossyTensor<'_> {
     /// Returns its steps at a global step.
     pub fn grid(&self, step: f64) -> Grid {
-        self.metric.grid(&self.feedback, step)
+        Grid { low_rank: self.low_rank.clone(), ..self.metric.grid(&self.feedback, step) }
     }
 
     /// Returns its integers on a grid, chosen by error and cost.
@@ -149,12 +156,13 @@ impl<'a> Inputs<'a> {
             tools: vec![],
             references: vec![],
             preset,
+            low_rank: vec![],
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
         // Layers are planes of a tile; an exact layer needs the lattice below it.
         let tools = match &options.layers {
             layers if layers.exact => Tools::NONE,
-            _ if preset != Preset::Best => Tools::NONE,
+            _ if preset != Preset::Best || options.residual.rank().is_some() => Tools::NONE,
             layers if layers.any() => options.tools.and(Tools::PLANES),
             _ => options.tools,
         };
@@ -165,7 +173,47 @@ impl<'a> Inputs<'a> {
             let may_gain = |i: usize| inputs.reference(i).is_some() || inputs.may_gain(i);
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
+        if options.residual == Residual::Auto && !lossless && !options.layers.exact && preset == Preset::Best {
+            inputs.find_structure(options)?;
+        }
         Ok(inputs)
+    }
+
+    /// Finds tensors whose weights have a low-rank part that pays, and takes it away. If transforms may gain on one, too, it is
+    /// measured which gain more, at about the step that the file will have.
+    ///
+    /// # Errors
+    /// If a covariance is invalid.
+    fn find_structure(&mut self, options: &Options) -> Result<(), EncodeError> {
+        let rate = match options.target {
+            Target::Lossless => return Ok(()),
+            Target::BitsPerWeight(bits) => bits,
+            Target::Size(bytes) => bytes as f64 * 8.0 / self.weights().max(1) as f64,
+        };
+        let step = low_rank::step_at(rate);
+        self.low_rank = vec![None; self.len()];
+        for i in (0..self.len()).filter(|&i| self.is_lossy(i)).collect::<Vec<_>>() {
+            let structure = self.scales(i).and_then(|scales| low_rank::of_weights(&self.matrix(i), scales, rate));
+            if let Some((part, scales)) = structure {
+                let transformed = self.lossy(i)?.and_then(|tensor| {
+                    let transform = tensor.measure(step).transform.filter(|transform| transform.gain > 0.0);
+                    transform.map(|transform| transform.rate.all_bits(tensor.matrix.len()))
+                });
+                let whole = self.scales[i].replace(scales);
+                self.low_rank[i] = Some(Arc::new(part));
+                let on_lattice = self.lossy(i)?.map(|tensor| {
+                    let grid = tensor.grid(step);
+                    tensor.round(&grid, Rows::Sample).rate(&grid, tensor.costs).all_bits(tensor.matrix.len())
+                });
+                if transformed.zip(on_lattice).is_some_and(|(transformed, on_lattice)| transformed < on_lattice) {
+                    (self.scales[i], self.low_rank[i]) = (whole, None);
+                } else if let Some(tools) = self.tools.get_mut(i) {
+                    *tools = None;
+                }
+            }
+            self.release(i);
+        }
+        Ok(())
     }
 
     /// Finds tensors that may be predicted from others. What error feedback codes is none of them, but may be a reference.
@@ -212,9 +260,14 @@ impl<'a> Inputs<'a> {
         self.tensors.len()
     }
 
-    /// Returns a tensor as a matrix.
+    /// Returns a tensor as a matrix, less its low-rank part.
     pub fn matrix(&self, tensor: usize) -> MatrixView<'_> {
-        self.tensors[tensor].matrix(self.checkpoint)
+        MatrixView { less: self.low_rank(tensor), ..self.tensors[tensor].matrix(self.checkpoint) }
+    }
+
+    /// Returns what is taken away from the weights of a tensor before they are rounded.
+    pub fn low_rank(&self, tensor: usize) -> Option<&LowRank> {
+        self.low_rank.get(tensor).and_then(Option::as_deref)
     }
 
     /// Returns the scales of a tensor that has a float layout, is large enough and not tied.
@@ -251,7 +304,8 @@ impl<'a> Inputs<'a> {
         let (tools, costs, preset) = (self.tools.get(tensor).copied().flatten(), &self.costs, self.preset);
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference }))
+        let low_rank = self.low_rank.get(tensor).cloned().flatten();
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference, low_rank }))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

@@ -60,6 +60,9 @@ pub fn encode_calibrated(
     if is_jpeg && (options.target == Target::Lossless || options.layers.any() || calibrated.is_some()) {
         return Err(EncodeError::Preset);
     }
+    if options.residual.rank().is_some() && (options.target == Target::Lossless || options.layers.any() || is_jpeg) {
+        return Err(EncodeError::Residual);
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
     let attempt = |options: &Options| {

@@ -12,6 +12,7 @@
 //! | `rate` | the search for the step that meets a size: by forecasts, then by coded files |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
+//! | `low_rank`, `eigen` | low-rank parts of tensors: whether they pay, how their vectors are found |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
 //! | [`transform`] | the encoder of mode transform |
 //! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
@@ -34,6 +35,7 @@ mod calibrate;
 mod code;
 mod decoded;
 mod drift;
+mod eigen;
 mod error;
 pub mod feedback;
 mod inputs;
@@ -43,6 +45,7 @@ mod layered;
 mod layers;
 mod layout;
 mod lines;
+mod low_rank;
 mod matrix;
 mod memory;
 mod metric;
@@ -69,6 +72,7 @@ pub use drift::Sequential;
 pub use error::EncodeError;
 pub use job::{encode, encode_calibrated};
 pub use layers::{Extent, Layers};
+pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;
 pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 pub use report::{LayerReport, Report, TensorReport};

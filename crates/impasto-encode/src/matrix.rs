@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use impasto_checkpoint::Change;
+use impasto_codec::LowRank;
 use impasto_codec::rans::LANES;
-use impasto_core::{DType, values};
+use impasto_core::{DType, Isa, values};
 
 use crate::reorder::TensorOrder;
 
@@ -21,6 +22,8 @@ pub struct MatrixView<'a> {
     pub change: Change,
     /// The order of its rows and columns, after `change`; those of a file that is exact have none.
     pub order: Option<&'a TensorOrder>,
+    /// What is taken away from the weights, since the tensor header adds it; elements have it.
+    pub less: Option<&'a LowRank>,
     /// The dtype of this matrix's elements: `stored`, or F32.
     pub dtype: DType,
     /// Number of rows.
@@ -43,7 +46,7 @@ impl<'a> MatrixView<'a> {
     /// Creates a matrix with the elements of the checkpoint.
     #[cfg(test)]
     pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
-        MatrixView { bytes, stored: dtype, change: Change::None, order: None, dtype, rows, columns }
+        MatrixView { bytes, stored: dtype, change: Change::None, order: None, less: None, dtype, rows, columns }
     }
 
     /// The bytes in the checkpoint of row `r`.
@@ -70,7 +73,7 @@ impl<'a> MatrixView<'a> {
         self.append_weights(r, out);
     }
 
-    /// Appends the weights of row `r` to `out`.
+    /// Appends the weights of row `r` to `out`, less those of the low-rank part.
     pub fn append_weights(&self, r: usize, out: &mut Vec<f32>) {
         let start = out.len();
         values::to_f32(self.stored, self.stored_row(r), out);
@@ -78,6 +81,11 @@ impl<'a> MatrixView<'a> {
         if let Some(order) = self.column_order() {
             let before = out[start..].to_vec();
             out[start..].iter_mut().zip(order).for_each(|(weight, &from)| *weight = before[from as usize]);
+        }
+        if let Some(less) = self.less {
+            let mut taken = Vec::new();
+            less.row(Isa::best(), r, 0..self.columns, &mut taken);
+            out[start..].iter_mut().zip(taken).for_each(|(weight, taken)| *weight -= taken);
         }
     }
 
@@ -214,7 +222,8 @@ mod tests {
         let bytes: Vec<u8> = (0..8).flat_map(block).collect();
         let change = Change::HeadRows { head_dim: 4 };
         let (stored, order) = (DType::Q8_0, None);
-        let matrix = MatrixView { bytes: &bytes, stored, change, order, dtype: DType::F32, rows: 8, columns: 32 };
+        let matrix =
+            MatrixView { bytes: &bytes, stored, change, order, less: None, dtype: DType::F32, rows: 8, columns: 32 };
         let mut w = Vec::new();
         let first: Vec<f32> = (0..8)
             .map(|r| {

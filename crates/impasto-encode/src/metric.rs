@@ -82,6 +82,7 @@ impl Metric {
             step: (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX / largest.max(1.0)),
             rows: self.rows.clone(),
             columns: if columns.iter().all(|&i| i == 0) { vec![] } else { columns },
+            low_rank: None,
         }
     }
 }

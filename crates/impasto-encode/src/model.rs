@@ -85,7 +85,7 @@ impl<'a> Tensor<'a> {
         };
         let bytes = checkpoint.bytes(self.info);
         let (stored, change, order) = (self.info.dtype, self.change, self.order);
-        MatrixView { bytes, stored, change, order, dtype: self.dtype, rows, columns }
+        MatrixView { bytes, stored, change, order, less: None, dtype: self.dtype, rows, columns }
     }
 
     /// Returns the index in transformers of row `row` of the file.

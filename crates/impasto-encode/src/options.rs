@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::drift::Sequential;
 use crate::layers::Layers;
+use crate::low_rank::Residual;
 use crate::metric::Floors;
 use crate::reorder::Reordering;
 use crate::statistics::Statistics;
@@ -56,6 +57,8 @@ pub struct Options {
     pub effort: Effort,
     /// How a lossy file is coded; [`Preset::Jpeg`] has tools of its own.
     pub preset: Preset,
+    /// What is coded beside the lattice; without layers, unless it is [`Residual::Auto`], and never below an exact layer.
+    pub residual: Residual,
     /// New orders of hidden units and attention heads, for a lossy file without an exact layer.
     pub reordering: Option<Arc<Reordering>>,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
@@ -77,6 +80,7 @@ impl Options {
             tools: Tools::ALL,
             effort: Effort::default(),
             preset: Preset::default(),
+            residual: Residual::default(),
             reordering: None,
             compiled_tokenizer: None,
             memory_limit: None,

@@ -8,6 +8,7 @@ use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::layout::layout;
+use crate::low_rank::residual_bytes;
 use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 use crate::plan::Plan;
@@ -118,7 +119,12 @@ impl<'a> Planner<'a> {
                         let plan = Plan::transform(&matrix, lossy.grid(step), transform.rate);
                         plan.map(|plan| Plan { reference, ..plan })
                     }
-                    None => Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined),
+                    None => {
+                        let rank = self.options.residual.rank();
+                        let residual = rank.map_or(0, |rank| residual_bytes(rank, matrix.rows, matrix.columns));
+                        let plan = Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined);
+                        plan.map(|plan| Plan { bytes: plan.bytes + residual, ..plan })
+                    }
                 }
             }
             (Some(scales), Some(layout), None) if !matrix.is_constant() => Plan::float(&matrix, layout, scales),

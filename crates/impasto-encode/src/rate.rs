@@ -13,6 +13,8 @@ const COARSEST: f64 = 8.0;
 const NARROW: f64 = 1e-6;
 /// How many times a file is coded, at most, to meet a size.
 pub const TRIES: usize = 8;
+/// Least bits per weight and octave that a size changes by.
+const LEAST_SLOPE: f64 = 0.05;
 /// A forecast aims below the requested size by one part in this many.
 const SLACK: u64 = 1000;
 
@@ -57,12 +59,14 @@ impl Bracket {
 pub struct Correction {
     step: f64,
     bracket: Bracket,
+    /// The step before, as a power of two, and by how many octaves it seemed too fine.
+    last: Option<(f64, f64)>,
 }
 
 impl Correction {
     /// Starts with a forecast step.
     pub fn new(step: f64) -> Self {
-        Correction { step, bracket: Bracket::default() }
+        Correction { step, bracket: Bracket::default(), last: None }
     }
 
     /// Returns the step to try.
@@ -75,7 +79,11 @@ impl Correction {
     pub fn correct(&mut self, octaves: f64, too_fine: bool) -> f64 {
         let at = log2(self.step);
         self.bracket.note(at, too_fine);
-        let next = self.bracket.next(at + octaves);
+        // At low rates a size changes by less than a bit per weight and octave: two steps show by how much.
+        let measured = self.last.map(|(before, too_fine)| (too_fine - octaves) / (at - before));
+        let slope = measured.filter(|slope| *slope >= 0.0).map_or(1.0, |slope| slope.clamp(LEAST_SLOPE, 1.5));
+        self.last = Some((at, octaves));
+        let next = self.bracket.next(at + octaves / slope);
         self.step = exp2(next);
         at - next
     }
@@ -143,6 +151,13 @@ pub struct Rate {
     pub bits: f64,
     /// Bytes of the tensor header.
     pub header_bytes: f64,
+}
+
+impl Rate {
+    /// Returns the bits of a tensor of so many weights, with its tensor header.
+    pub fn all_bits(self, weights: usize) -> f64 {
+        self.bits * weights as f64 + 8.0 * self.header_bytes
+    }
 }
 
 /// What is measured of a tensor at a step.
@@ -220,6 +235,19 @@ mod tests {
                 }
                 other => prop_assert!(false, "{:?}", other),
             }
+        }
+    }
+
+    /// A size that changes by a tenth of a bit per weight and octave is met as fast as any other.
+    #[test]
+    fn corrections_learn_how_fast_a_size_changes() {
+        for slope in [0.1, 1.0, 1.3] {
+            let mut search = Correction::new(1.0);
+            let bits = |step: f64| -slope * (log2(step) - 0.4);
+            for _ in 0..4 {
+                search.correct(bits(search.step()), bits(search.step()) > 0.0);
+            }
+            assert!(bits(search.step()).abs() < 0.01 * slope, "{slope}: {}", search.step());
         }
     }
 

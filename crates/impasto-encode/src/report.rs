@@ -1,5 +1,6 @@
 //! The result of an encoding.
 
+use impasto_codec::LowRank;
 use impasto_container::{Summary, Writer};
 use impasto_core::Mode;
 
@@ -22,6 +23,8 @@ pub struct TensorReport {
     pub mode: Option<Mode>,
     /// Bytes of its units.
     pub bytes: u64,
+    /// Rank of the low-rank part of its tensor header; 0 if it has none.
+    pub rank: usize,
 }
 
 impl TensorReport {
@@ -30,9 +33,10 @@ impl TensorReport {
         self.mode.map_or("tied".to_owned(), |mode| mode.to_string())
     }
 
-    pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64) -> Self {
+    pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64, low_rank: Option<&LowRank>) -> Self {
+        let rank = low_rank.map_or(0, |low_rank| low_rank.terms.len());
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
-        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes }
+        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes, rank }
     }
 }
 

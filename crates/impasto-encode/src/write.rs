@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use impasto_codec::TensorHeader;
 use impasto_container::{Writer, measure};
@@ -10,8 +11,9 @@ use impasto_core::Mode;
 use crate::code::code_tensor;
 use crate::decoded::{self, References};
 use crate::error::{EncodeError, heard};
-use crate::lattice::{Integers, Rows};
+use crate::lattice::{Grid, Integers, Rows};
 use crate::layout::layout;
+use crate::low_rank::of_error;
 use crate::options::Progress;
 use crate::plan::{Coding, Plan};
 use crate::planner::Planner;
@@ -38,10 +40,12 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
+        let mut low_rank = None;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {
                 let lattice = integers(planner, i, plan)?;
+                low_rank = lattice.as_ref().and_then(|(_, header)| header.steps()?.low_rank.clone());
                 let matrix = inputs.matrix(i);
                 let reference = plan.reference.zip(references.as_mut());
                 let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
@@ -63,7 +67,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        reports.push(TensorReport::new(tensor, mode, bytes));
+        reports.push(TensorReport::new(tensor, mode, bytes, low_rank.as_ref()));
     }
     let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
@@ -74,6 +78,9 @@ fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Int
     let (Coding::Lattice(grid) | Coding::Transform(grid)) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
     let integers = lossy.round(grid, Rows::All);
+    let rank = planner.options.residual.rank();
+    let residual = rank.and_then(|rank| of_error(&lossy.matrix, &integers, grid, &lossy.feedback, rank));
+    let grid = &Grid { low_rank: residual.map(Arc::new).or(grid.low_rank.clone()), ..grid.clone() };
     let (header, _) = integers.header(grid, lossy.costs);
     Ok(Some((integers, header)))
 }

@@ -6,6 +6,7 @@
 //! | [`packed`] | products with weights stored as integers of a few bits |
 //! | [`blocks`] | products with the blocks of ggml, as a GGUF file stores them |
 //! | [`dense`] | products with weights stored as 16-bit or 32-bit floats, or decoded during the product |
+//! | [`low_rank`] | products with matrices of low rank, as two thin products |
 //! | [`kv`] | attention over paged keys and values |
 //! | [`elementwise`] | all other operations of a transformer block |
 //!
@@ -18,6 +19,7 @@ pub mod dense;
 pub mod elementwise;
 mod error;
 pub mod kv;
+pub mod low_rank;
 pub mod packed;
 mod parts;
 pub mod pool;

@@ -125,11 +125,27 @@ pub trait LatticeTensor: Send + Sync {
     /// Ranges of rows that are read together, in order; they cover all rows.
     fn tile_rows(&self) -> Vec<Range<usize>>;
 
+    /// A matrix of low rank that is added to that of the integers, if there is one.
+    fn low_rank(&self) -> Option<LowRankFactors> {
+        None
+    }
+
     /// Reads the tile row with index `tile_row`.
     ///
     /// # Errors
     /// As [`WeightSource::load_f32`].
     fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure>;
+}
+
+/// A matrix of low rank: the sum over k of left\[r\]\[k\] x scale\[k\] x right\[k\]\[c\] (SPEC 19). Factors are 2047 at most.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LowRankFactors {
+    /// Outputs x rank.
+    pub left: Vec<i16>,
+    /// One per term.
+    pub scales: Vec<f32>,
+    /// Rank x inputs.
+    pub right: Vec<i16>,
 }
 
 /// A tile row of a [`LatticeTensor`].

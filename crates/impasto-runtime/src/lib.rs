@@ -15,6 +15,7 @@
 
 mod error;
 mod generate;
+mod lattice;
 mod load;
 mod matrix;
 mod model;

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_kernels::blocks::{self, BlockMatrix};
 use impasto_kernels::dense::{DenseMatrix, Part, multiply_parts};
-use impasto_kernels::packed::{self, Activations, Kernel, PackedMatrix};
+use impasto_kernels::packed::{Activations, Kernel};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::{CodedTensor, Failure, ModelError, Result};
+
+use crate::lattice::{self, LatticeMatrix};
 
 /// A matrix, outputs x inputs.
 pub(super) enum Matrix {
     /// Floats.
     Dense(DenseMatrix),
-    /// Packed integers.
-    Packed(PackedMatrix),
+    /// Packed integers, with a low-rank part if there is one.
+    Packed(LatticeMatrix),
     /// Packed blocks of ggml.
     Blocks(BlockMatrix),
     /// Entropy-coded; decoded in each product.
@@ -40,7 +42,7 @@ pub(super) struct Tools {
 /// Working memory of products.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    packed: packed::Scratch,
+    lattice: lattice::Scratch,
     blocks: blocks::Scratch,
 }
 
@@ -48,7 +50,7 @@ impl Linear {
     pub(super) fn inputs(&self) -> usize {
         match &self.matrix {
             Matrix::Dense(dense) => dense.shape()[1],
-            Matrix::Packed(packed) => packed.inputs(),
+            Matrix::Packed(lattice) => lattice.packed.inputs(),
             Matrix::Blocks(blocks) => blocks.inputs(),
             Matrix::Coded(coded) => coded.shape()[1],
         }
@@ -57,7 +59,7 @@ impl Linear {
     pub(super) fn outputs(&self) -> usize {
         match &self.matrix {
             Matrix::Dense(dense) => dense.shape()[0],
-            Matrix::Packed(packed) => packed.outputs(),
+            Matrix::Packed(lattice) => lattice.packed.outputs(),
             Matrix::Blocks(blocks) => blocks.outputs(),
             Matrix::Coded(coded) => coded.shape()[0],
         }
@@ -67,7 +69,7 @@ impl Linear {
     pub(super) fn memory_bytes(&self) -> usize {
         let matrix = match &self.matrix {
             Matrix::Dense(dense) => dense.memory_bytes(),
-            Matrix::Packed(packed) => packed.memory_bytes(),
+            Matrix::Packed(lattice) => lattice.memory_bytes(),
             Matrix::Blocks(blocks) => blocks.memory_bytes(),
             Matrix::Coded(coded) => coded.memory_bytes(),
         };
@@ -79,21 +81,10 @@ impl Linear {
     /// # Errors
     /// If a coded matrix does not decode.
     pub(super) fn multiply(&self, x: &[f32], out: &mut [f32], tools: &Tools, scratch: &mut Scratch) -> Result<()> {
-        let (tokens, outputs) = (x.len() / self.inputs(), self.outputs());
+        let outputs = self.outputs();
         match &self.matrix {
             Matrix::Dense(dense) => dense.multiply(x, out, outputs, &tools.workers, &tools.pool),
-            Matrix::Packed(packed) => {
-                packed.multiply(
-                    tools.kernel,
-                    tools.activations,
-                    x,
-                    tokens,
-                    out,
-                    outputs,
-                    &mut scratch.packed,
-                    &tools.pool,
-                );
-            }
+            Matrix::Packed(lattice) => lattice.multiply(x, out, tools, &mut scratch.lattice),
             Matrix::Blocks(blocks) => {
                 let Tools { pool, kernel, activations, workers } = tools;
                 blocks.multiply(*kernel, *activations, x, out, outputs, &mut scratch.blocks, workers, pool);
@@ -121,7 +112,7 @@ impl Linear {
         let places = rows.zip(out.chunks_exact_mut(self.inputs()));
         match &self.matrix {
             Matrix::Dense(dense) => places.for_each(|(row, out)| dense.row(row, out)),
-            Matrix::Packed(packed) => places.for_each(|(row, out)| packed.row(row, out)),
+            Matrix::Packed(lattice) => places.for_each(|(row, out)| lattice.row(row, out)),
             Matrix::Blocks(blocks) => places.for_each(|(row, out)| blocks.row(row, out)),
             Matrix::Coded(coded) => rows_of_coded(&**coded, places.collect()).map_err(|source| self.failed(source))?,
         }

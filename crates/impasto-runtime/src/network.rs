@@ -153,8 +153,8 @@ impl Runtime {
     pub fn packing(&self) -> Packing {
         let mut sum = Packing::default();
         for linear in self.weights().linears() {
-            if let Matrix::Packed(packed) = &linear.matrix {
-                sum.add(packed.report());
+            if let Matrix::Packed(lattice) = &linear.matrix {
+                sum.add(lattice.packed.report());
             }
         }
         sum

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use impasto_codec::TensorHeader;
 use impasto_codec::tile::TileDecoder;
+use impasto_codec::{IndexArray, TensorHeader};
 use impasto_container::{Object, Source};
 use impasto_core::{DType, lattice::scale, values};
-use impasto_model::{CodedTensor, Failure, LatticeRows, LatticeTensor};
+use impasto_model::{CodedTensor, Failure, LatticeRows, LatticeTensor, LowRankFactors};
 
 use crate::error::FileError;
 use crate::file::File;
@@ -55,6 +55,19 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
 
     fn tile_rows(&self) -> Vec<Range<usize>> {
         tile_rows(&self.tensor)
+    }
+
+    fn low_rank(&self) -> Option<LowRankFactors> {
+        let part = self.decoder.header()?.steps()?.low_rank.as_ref()?;
+        let [rows, columns] = self.shape;
+        let factors =
+            |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|x| x as i16).collect::<Vec<_>>();
+        let of_rows: Vec<Vec<i16>> = part.terms.iter().map(|term| factors(&term.rows, rows)).collect();
+        Some(LowRankFactors {
+            left: (0..rows).flat_map(|row| of_rows.iter().map(move |factors| factors[row])).collect(),
+            scales: part.terms.iter().map(|term| term.scale).collect(),
+            right: part.terms.iter().flat_map(|term| factors(&term.columns, columns)).collect(),
+        })
     }
 
     fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure> {

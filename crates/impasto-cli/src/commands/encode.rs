@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Extent, Floors, Layers, Options, Preset, Progress, ReorderBy, Reordered, Reordering, Report, Sequential, Target,
-    encode_calibrated,
+    Extent, Floors, Layers, Options, Preset, Progress, ReorderBy, Reordered, Reordering, Report, Residual, Sequential,
+    Target, encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
@@ -50,6 +50,14 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.preset.is_some() && target == Target::Lossless {
         return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
     }
+    let residual = command.residual.unwrap_or_default();
+    if command.residual.is_some() && (target == Target::Lossless || layers.exact) {
+        let rule = "--residual is for lossy files without an exact layer: use --bpw, --size or --layers";
+        return Err(UsageError(rule).into());
+    }
+    if matches!(residual, Residual::LowRank(_)) && layers.any() {
+        return Err(UsageError("--residual low-rank=R is for files without layers: use --bpw or --size").into());
+    }
     let reorder = command.reorder.by();
     if reorder.is_some() && (target == Target::Lossless || layers.exact) {
         let rule = "--reorder is not for a lossless file or layer, which keeps the order of the checkpoint: use --bpw, --size or \
@@ -65,7 +73,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
-    let own = Options { tools, effort, preset, ..Options::new(target) };
+    let own = Options { tools, effort, preset, residual, ..Options::new(target) };
     let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
@@ -312,7 +320,7 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
     let tensors = report
         .tensors
         .iter()
-        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.coded_as(), "bytes": t.bytes }));
+        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.coded_as(), "rank": t.rank, "bytes": t.bytes }));
     let layers = report
         .layers
         .iter()
@@ -370,6 +378,11 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
         layers.iter_mut().for_each(|row| row.truncate(3));
     }
     let layers = if report.layers.is_empty() { String::new() } else { table(&layers) };
+    let ranks: Vec<usize> = report.tensors.iter().map(|tensor| tensor.rank).filter(|&rank| rank > 0).collect();
+    let low_rank = match ranks.iter().max() {
+        Some(most) => format!("low-rank parts in {} tensors, of rank {most} at most\n", ranks.len()),
+        None => String::new(),
+    };
     let reordered = report.reordered.map_or(String::new(), |Reordered { by, mlps, attentions, tensors }| {
         let by = by.name();
         format!(
@@ -377,7 +390,7 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
         )
     });
     format!(
-        "{}{layers}{reordered}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
+        "{}{layers}{low_rank}{reordered}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
         table(&rows),
         output.display(),
         bytes(length),

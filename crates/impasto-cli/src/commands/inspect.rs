@@ -1,7 +1,7 @@
 //! `impasto inspect`.
 
-use impasto::Layer;
-use impasto_container::{ObjectKind, UnitEntry};
+use impasto::{File, Layer};
+use impasto_container::{ObjectKind, Source, UnitEntry};
 use impasto_core::Mode;
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ struct Line {
     tied: Option<String>,
     /// The tensor that its tiles may be predicted from.
     reference: Option<String>,
+    /// The rank of its low-rank part; 0 if it has none, or its tensor header cannot be read.
+    rank: usize,
 }
 
 impl Line {
@@ -62,6 +64,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 levels: levels(units),
                 tied,
                 reference,
+                rank: if (command.tensors || args.json) && tensor { rank(&file, &object.name) } else { 0 },
             }
         })
         .collect();
@@ -75,7 +78,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
                     "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
-                    "reference": l.reference })
+                    "reference": l.reference, "rank": l.rank })
         };
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "version": [1, header.minor],
@@ -126,6 +129,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let mode = match (&line.tied, &line.reference) {
             (Some(name), _) => format!("tied to {}", shown(name)),
             (None, Some(name)) => format!("{}, predicted from {}", line.mode, shown(name)),
+            (None, None) if line.rank > 0 => format!("{}, rank {}", line.mode, line.rank),
             (None, None) => line.mode.clone(),
         };
         let by_level = match line.levels[..] {
@@ -142,6 +146,13 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     }
     print(&text)?;
     Ok(Code::Success)
+}
+
+/// Returns the rank of the low-rank part of a tensor; 0 if it has none, or its tensor header cannot be read.
+fn rank(file: &File<impl Source>, name: &str) -> usize {
+    let Ok(tensor) = file.tensor(name) else { return 0 };
+    let steps = tensor.header().and_then(|header| header.steps());
+    steps.and_then(|steps| steps.low_rank.as_ref()).map_or(0, |low_rank| low_rank.terms.len())
 }
 
 fn shown_mode(mode: Mode) -> String {

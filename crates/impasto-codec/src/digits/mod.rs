@@ -1,8 +1,10 @@
 //! Mode digits: elements as digits of 4 bits, for tensors that are quantized or pruned already (SPEC 18).
 //!
 //! Packed integers of 4 bits are digits; those of 2 bits are pairs in a digit, those of 8 bits pairs of digits. A tile
-//! whose elements are mostly one value, such as 0, has a mask, whose digits show a pattern such as 2:4.
+//! whose elements are mostly one value, such as 0, has a mask, whose digits show a pattern such as 2:4. One whose elements
+//! have few values has a palette of these.
 
+mod palette;
 mod plan;
 mod string;
 
@@ -11,12 +13,14 @@ pub use plan::{ends_in_noise, estimate};
 use impasto_core::Isa;
 
 use crate::error::CodecError;
+use palette::palette;
 use plan::Plan;
 
 /// Forms of a unit (SPEC 18.1).
 const CONSTANT: u8 = 0;
 const ALL: u8 = 1;
 const MASKED: u8 = 2;
+const PALETTE: u8 = 3;
 
 /// Bytes of memory that decoding a tile takes besides its elements and, if it has a mask, about as much again.
 pub const WORKING_BYTES: u64 = 1 << 19;
@@ -28,19 +32,33 @@ pub fn encode(elements: &[u8], size: usize) -> Option<Vec<u8>> {
         return Some([&[CONSTANT], first].concat());
     }
     let plain = Plan::new(elements, size);
+    let mut least = plain.bytes();
+    let mut best = None;
     if let Some((mask, others)) = masked(elements, size) {
         let plans = [Plan::new(&mask, 1), Plan::new(&others, size)];
-        if plans.iter().map(Plan::bytes).sum::<u64>() + (size as u64) < plain.bytes() {
+        let bytes = plans.iter().map(Plan::bytes).sum::<u64>() + size as u64;
+        if bytes < least {
             let mut unit = vec![MASKED];
             unit.resize(1 + size, 0);
             plans[0].write(&mask, &mut unit);
             plans[1].write(&others, &mut unit);
-            return Some(unit);
+            (least, best) = (bytes, Some(unit));
         }
     }
-    let mut unit = vec![ALL];
-    plain.write(elements, &mut unit);
-    Some(unit)
+    if let Some(palette) = palette(elements, size) {
+        let plan = Plan::new(&palette.indices, 1);
+        if plan.bytes() + (palette.values.len() as u64) < least {
+            let last = (palette.values.len() / size - 1) as u8;
+            let mut unit = [&[PALETTE, last], &palette.values[..]].concat();
+            plan.write(&palette.indices, &mut unit);
+            best = Some(unit);
+        }
+    }
+    best.or_else(|| {
+        let mut unit = vec![ALL];
+        plain.write(elements, &mut unit);
+        Some(unit)
+    })
 }
 
 /// Returns the mask of the elements that are not 0, and these elements; `None` if at most one in eight is 0, so that a
@@ -96,12 +114,43 @@ pub fn decode(isa: Isa, unit: &[u8], size: usize, out: &mut [u8]) -> Result<(), 
             string::decode(isa, &mut rest, size, &mut kept)?;
             spread(&mask, element, &kept, out);
         }
+        PALETTE => {
+            let (&last, after) = rest.split_first().ok_or(CodecError::Truncated("palette"))?;
+            let length = (usize::from(last) + 1) * size;
+            let (values, after) = after.split_at_checked(length).ok_or(CodecError::Truncated("palette"))?;
+            rest = after;
+            let mut indices = vec![0; out.len() / size];
+            string::decode(isa, &mut rest, 1, &mut indices)?;
+            if let Some(&beyond) = indices.iter().find(|&&index| index > last) {
+                let (value, rule) = (beyond.into(), "it must be an index of the palette");
+                return Err(CodecError::Field { field: "index", value, rule, clause: "18.1" });
+            }
+            paint(values, &indices, size, out);
+        }
         _ => {
-            let rule = "it must be 0, 1 or 2";
+            let rule = "it must be 0, 1, 2 or 3";
             return Err(CodecError::Field { field: "form", value: form.into(), rule, clause: "18.1" });
         }
     }
     if rest.is_empty() { Ok(()) } else { Err(CodecError::TrailingBytes(rest.len(), "18.1")) }
+}
+
+/// Writes the values of `size` bytes that the indices stand for.
+fn paint(values: &[u8], indices: &[u8], size: usize, out: &mut [u8]) {
+    match size {
+        2 => paint_of::<2>(values, indices, out),
+        4 => paint_of::<4>(values, indices, out),
+        _ => {
+            let value = |index: u8| &values[usize::from(index) * size..][..size];
+            out.chunks_exact_mut(size).zip(indices).for_each(|(place, &index)| place.copy_from_slice(value(index)));
+        }
+    }
+}
+
+fn paint_of<const N: usize>(values: &[u8], indices: &[u8], out: &mut [u8]) {
+    let mut all = [[0; N]; palette::MOST];
+    all.iter_mut().zip(values.as_chunks().0).for_each(|(place, value)| *place = *value);
+    out.as_chunks_mut().0.iter_mut().zip(indices).for_each(|(place, &index)| *place = all[usize::from(index)]);
 }
 
 /// Puts the `kept` elements in the places that the mask has a bit for, and `element` in the others.

@@ -1,5 +1,6 @@
 //! The tables and contexts of a string, chosen by cost.
 
+use super::palette::has_palette;
 use super::string::{Context, DIGITS, MOST_TABLES, write};
 use crate::rans::LANES;
 use crate::tables::{COST_ONE, Frequencies, SYMBOLS, fit, log2_q16, symbol_cost};
@@ -55,12 +56,17 @@ pub fn estimate(elements: &[u8], size: usize) -> u64 {
     };
     let plain = of_strings(elements, size);
     let masked = super::masked(elements, size).map(|(mask, kept)| of_strings(&mask, 1) + of_strings(&kept, size));
-    masked.map_or(plain, |masked| masked.min(plain)).div_ceil(8 * COST_ONE)
+    let palette = super::palette(elements, size).map(|palette| of_strings(&palette.indices, 1));
+    let least = [masked, palette].into_iter().flatten().fold(plain, u64::min);
+    least.div_ceil(8 * COST_ONE)
 }
 
 /// Returns whether the last digits of a sample of elements, of `size` bytes each, are noise, as the low bits of floats are
 /// unless these are quantized or pruned. This takes less time than [`estimate`].
 pub fn ends_in_noise(elements: &[u8], size: usize) -> bool {
+    if has_palette(elements, size) {
+        return false;
+    }
     let mut counts: Counts = [0; DIGITS];
     elements.chunks_exact(size).filter_map(<[u8]>::first).for_each(|byte| counts[usize::from(byte % 16)] += 1);
     // An entropy of 3.97 of 4 bits.

@@ -60,6 +60,28 @@ proptest! {
     }
 }
 
+/// Few values without any structure in their bits: the entropy of which one it is.
+#[test]
+fn few_values_are_a_palette() {
+    for (size, count) in [(2, 3), (2, 255), (4, 16), (8, 256)] {
+        let value = |index: u64| (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17).to_le_bytes();
+        let elements: Vec<u8> =
+            noise(1 << 16).flat_map(|x| value(x % count).into_iter().take(size).collect::<Vec<_>>()).collect();
+        let unit = encode(&elements, size).expect("elements");
+        assert_eq!(unit[0], PALETTE, "{size} {count}");
+        let bits = (unit.len() as f64 - (size as u64 * count) as f64) * 8.0 / f64::from(1 << 16);
+        assert!(bits < (count as f64).log2() * 1.01 + 0.02, "{bits} bits of {count} values");
+        assert!(!ends_in_noise(&elements[..2048 * size], size));
+        assert_eq!(decoded(&unit, size, elements.len()), Ok(elements));
+        let beyond = [
+            &[PALETTE, unit[1] - 1][..],
+            &unit[2..2 + size * (count as usize - 1)],
+            &unit[2 + size * count as usize..],
+        ];
+        assert!(decoded(&beyond.concat(), size, (1 << 16) * size).is_err(), "an index beyond the palette");
+    }
+}
+
 #[test]
 fn packed_integers_come_near_their_entropy() {
     for per_element in [2, 8] {

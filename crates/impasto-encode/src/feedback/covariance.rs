@@ -56,6 +56,33 @@ impl Feedback {
         sums.iter().zip(&self.diagonal).map(column).sum()
     }
 
+    /// Replaces up to [`WIDTH`] rows of errors `e` (row-major) by `e L`, in which squares are those of the outputs.
+    pub fn whiten(&self, errors: &mut [f32]) {
+        if self.coefficients.is_empty() {
+            return;
+        }
+        let columns = side_by_side(errors, self.n);
+        let mut sums = columns.clone();
+        multiply_add(&mut sums, &self.coefficients, self.n, &columns, 0.0);
+        for (lane, row) in errors.chunks_exact_mut(self.n.max(1)).take(WIDTH).enumerate() {
+            let columns = sums.iter().zip(&self.diagonal);
+            row.iter_mut().zip(columns).for_each(|(e, (sum, diagonal))| *e = (f64::from(sum[lane]) * diagonal) as f32);
+        }
+    }
+
+    /// Returns the row `e` whose `e L` is given.
+    pub fn unwhiten(&self, whitened: &[f64]) -> Vec<f64> {
+        let mut errors: Vec<f64> = whitened.iter().zip(&self.diagonal).map(|(x, diagonal)| x / diagonal).collect();
+        if self.coefficients.is_empty() {
+            return errors;
+        }
+        for i in (0..errors.len()).rev() {
+            let row = &self.coefficients[i * self.n + i + 1..(i + 1) * self.n];
+            errors[i] -= row.iter().zip(&errors[i + 1..]).map(|(&l, e)| f64::from(l) * e).sum::<f64>();
+        }
+        errors
+    }
+
     /// Returns `L_ii`: the weight of an error in column `i`, given the best correction by the columns before it.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal

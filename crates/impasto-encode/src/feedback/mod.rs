@@ -17,6 +17,7 @@ mod run;
 
 pub(crate) use cholesky::cholesky;
 pub use covariance::Feedback;
+pub(crate) use multiply::multiply_add;
 pub use multiply::{Row, WIDTH};
 pub(crate) use run::round_rows;
 pub use run::{Checkpoint, Rounding, RoundingRun};

@@ -3,7 +3,7 @@
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::syntax::{Sums, lattice_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
-use impasto_core::{DType, Place};
+use impasto_core::{DType, Isa, Place, lattice};
 use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
@@ -137,8 +137,13 @@ impl Integers {
     /// Returns the weights that a decoder makes of the integers, which must be those of all rows.
     pub fn weights(&self, dtype: DType, grid: &Grid) -> Vec<f32> {
         let n = self.columns.max(1);
-        let rounder = Rounder::new(dtype, grid, self.z.len() / n, n, None);
-        let row = |(r, z): (usize, &[i32])| (0..z.len()).map(|c| rounder.weight_at(r, c, z[c])).collect::<Vec<f32>>();
+        let factors = grid.factors(self.z.len() / n, n);
+        let row = |(r, z): (usize, &[i32])| {
+            let mut added = vec![0.0; z.len()];
+            grid.low_rank.iter().for_each(|part| part.row(Isa::best(), r, 0..z.len(), &mut added));
+            let weight = |c: usize| lattice::weight(z[c], 0.0, factors.columns[c], factors.rows[r]) + added[c];
+            (0..z.len()).map(|c| lattice::round(dtype, weight(c))).collect::<Vec<f32>>()
+        };
         self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 

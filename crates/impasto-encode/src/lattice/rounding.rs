@@ -1,6 +1,8 @@
 //! Rounds targets to integers, by distance and cost.
 
-use impasto_codec::{Body, IndexArray, Shape, Steps, TensorHeader};
+use std::sync::Arc;
+
+use impasto_codec::{Body, IndexArray, LowRank, Shape, Steps, TensorHeader};
 use impasto_core::{
     DType, Isa, at_each_isa,
     lattice::{self, scale},
@@ -22,6 +24,8 @@ pub struct Grid {
     pub rows: Vec<i16>,
     /// Empty if all columns have the same step.
     pub columns: Vec<i16>,
+    /// What the tensor header adds to the weights; it is taken away from the matrix that is rounded.
+    pub low_rank: Option<Arc<LowRank>>,
 }
 
 /// The steps of a [`Grid`], multiplied out: `rows[r] * columns[c]` in row `r` and column `c`.
@@ -39,7 +43,8 @@ impl Grid {
     /// Returns its steps as in a tensor header.
     pub fn steps(&self) -> Steps {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
-        Steps { rows: steps(&self.rows), columns: steps(&self.columns), ..Steps::new(self.step) }
+        let low_rank = self.low_rank.as_deref().cloned();
+        Steps { rows: steps(&self.rows), columns: steps(&self.columns), low_rank, ..Steps::new(self.step) }
     }
 
     /// Returns the steps of a `rows` x `columns` matrix.

@@ -72,7 +72,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
             },
         };
         inputs.release(i);
-        aside.tensors.push(TensorReport::new(tensor, mode, bytes));
+        aside.tensors.push(TensorReport::new(tensor, mode, bytes, inputs.low_rank(i)));
     }
     Ok(aside)
 }

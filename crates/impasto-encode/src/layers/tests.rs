@@ -46,7 +46,7 @@ fn feedback() -> Feedback {
 fn grid() -> Grid {
     let rows = (0..ROWS).map(|r| (r % 7) as i16 - 3).collect();
     let columns = (0..COLUMNS).map(|c| (c % 5) as i16 * 3).collect();
-    Grid { step: 0.02, rows, columns }
+    Grid { step: 0.02, rows, columns, low_rank: None }
 }
 
 /// For every dtype, the lossy top layer equals a file without layers, and the exact layer restores every bit.
@@ -67,6 +67,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             tools: None,
             preset: Preset::Best,
             reference: None,
+            low_rank: None,
         };
         let top = || lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
@@ -129,6 +130,7 @@ fn feedback_makes_the_base_better() {
         tools: None,
         preset: Preset::Best,
         reference: None,
+        low_rank: None,
     };
     let measured = |kept: f32| {
         let top = lossy.round(&grid, Rows::All);

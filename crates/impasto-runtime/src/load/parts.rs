@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use impasto_kernels::KernelError;
 use impasto_kernels::dense::{DenseMatrix, HalfRows};
+use impasto_kernels::low_rank::LowRankMatrix;
 use impasto_kernels::packed::{ColumnOrder, PackError, PackedMatrix, RowGroup};
-use impasto_model::{HalfTensor, LatticeRows, LatticeTensor, ModelError, Result};
+use impasto_model::{HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, ModelError, Result};
 
 use super::{MatrixLoader, Wanted, timed};
+use crate::lattice::LatticeMatrix;
 
 /// Integers on a lattice that are being read and packed.
 pub(super) struct LatticeParts<'a> {
@@ -59,8 +61,11 @@ impl<'a> LatticeParts<'a> {
     }
 
     /// Returns the matrix, all of whose parts were read.
-    pub(super) fn finish(self) -> Result<PackedMatrix, PackError> {
-        PackedMatrix::new(self.columns, self.groups.into_iter().filter_map(OnceLock::into_inner).collect())
+    pub(super) fn finish(self, loader: &MatrixLoader<'_>) -> Result<LatticeMatrix, PackError> {
+        let low_rank = self.tensor.low_rank();
+        let groups = self.groups.into_iter().filter_map(OnceLock::into_inner).collect();
+        let matrix = |LowRankFactors { left, scales, right }| LowRankMatrix::new(&left, scales, &right, loader.arena);
+        Ok(LatticeMatrix { packed: PackedMatrix::new(self.columns, groups)?, low_rank: low_rank.map(matrix) })
     }
 }
 

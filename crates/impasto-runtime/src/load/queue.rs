@@ -141,10 +141,10 @@ impl<'a> Parts<'a> {
     fn finish(self, loader: &MatrixLoader<'_>) -> Result<Found> {
         Ok(match self {
             Parts::Halves(halves) => Found::Matrix(Matrix::Dense(halves.finish())),
-            Parts::Lattice(lattice) => match lattice.finish() {
-                Ok(packed) => {
-                    loader.budget.spend(packed.memory_bytes())?;
-                    Found::Matrix(Matrix::Packed(packed))
+            Parts::Lattice(lattice) => match lattice.finish(loader) {
+                Ok(matrix) => {
+                    loader.budget.spend(matrix.memory_bytes())?;
+                    Found::Matrix(Matrix::Packed(matrix))
                 }
                 Err(error) => Found::Refused(error.to_string()),
             },

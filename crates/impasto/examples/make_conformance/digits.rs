@@ -1,4 +1,4 @@
-//! Files for SPEC 18: packed integers, bytes under contexts, masks, one value.
+//! Files for SPEC 18: packed integers, bytes under contexts, masks, palettes, one value.
 
 use impasto_codec::digits;
 use impasto_core::{DType, Mode};
@@ -32,6 +32,17 @@ pub fn digits_of_tensors() -> Result<Set, Box<dyn std::error::Error>> {
     tensor(&mut set, "d-pruned", matrix, &pack(DType::Bf16, &pruned))?;
     let ones = Matrix { dtype: DType::F64, sides: (9, 33), tile: (9, 32) };
     tensor(&mut set, "e-ones", ones, &1f64.to_le_bytes().repeat(9 * 33))?;
+    // Values whose bits have nothing in common, so that no digit says which the next one is.
+    let mut values = |n: usize, size: usize| (0..n).map(|_| random.bytes(size)).collect::<Vec<_>>();
+    for (name, dtype, values) in [
+        ("f-three", DType::Bf16, values(3, 2)),
+        ("g-many", DType::F32, values(200, 4)),
+        ("h-eight", DType::F64, values(8, 8)),
+    ] {
+        let index = |i: usize| i * i % 1009 * values.len() / 1009;
+        let elements: Vec<u8> = (0..60 * 70).flat_map(|i| values[index(i)].clone()).collect();
+        tensor(&mut set, name, Matrix { dtype, sides: (60, 70), tile: (60, 64) }, &elements)?;
+    }
     Ok(set)
 }
 

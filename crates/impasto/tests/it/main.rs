@@ -13,6 +13,7 @@ mod gguf;
 mod gguf_export;
 mod layers;
 mod lossless;
+mod low_rank;
 mod odd_shapes;
 mod overhead;
 mod rates;

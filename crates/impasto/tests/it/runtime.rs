@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::support::{open, tiny};
-use impasto::encode::{Extent, Layers, Options, Preset, Target, encode};
+use impasto::encode::{Extent, Layers, Options, Preset, Residual, Target, encode};
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
 use impasto_core::DType;
@@ -92,6 +92,42 @@ fn residences_agree_on_every_layer() {
             drop((ours, coded));
             Arc::try_unwrap(shared).ok().expect("the models are gone")
         });
+    }
+}
+
+/// Low-rank parts, of the weights in a file with layers and of the error of rounding, run as thin products beside the packed
+/// integers: the sums are those of the dense matrix.
+#[test]
+fn low_rank_parts_run_beside_packed_integers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    let model = &crate::support::Model::wide_tiny().path;
+    let own = || Options::new(Target::BitsPerWeight(4.0));
+    let layers = Layers { below: vec![Extent::BitsPerWeight(2.5)], ..Layers::default() };
+    for (options, least) in
+        [(Options { layers, ..own() }, 1), (Options { residual: Residual::LowRank(6), ..own() }, 40)]
+    {
+        encode_with(model, &path, &options);
+        let file = Arc::new(open(&path));
+        let names = (0..file.reader().objects().len()).filter_map(|i| {
+            let object = &file.reader().objects()[i];
+            object.tensor().filter(|meta| meta.tied.is_none()).map(|_| object.name.clone())
+        });
+        let parts = names.filter(|name| {
+            let tensor = file.tensor(name).expect("a tensor");
+            tensor.header().and_then(|header| header.steps()).is_some_and(|steps| steps.low_rank.is_some())
+        });
+        assert!(parts.count() >= least);
+        let reference = load(&file, &float());
+        let wanted = logits(&reference);
+        for residence in [Residence::Coded, Residence::Packed] {
+            let model = load(&file, &RunOptions { residence, ..packed() });
+            let error = error(&logits(&model), &wanted);
+            assert!(error < ORDER, "{residence:?}: {error}");
+            // The matrices stay packed, or coded.
+            let share = model.memory_bytes() as f64 / reference.memory_bytes() as f64;
+            assert!(share < 0.25, "{residence:?}: {share}");
+        }
     }
 }
 

@@ -1,0 +1,120 @@
+//! Products with a matrix of low rank, which is never made dense: two thin products.
+
+use half::f16;
+
+use crate::dense::DenseMatrix;
+use crate::packed::Arena;
+use crate::{Pool, Workers};
+
+/// A matrix `left * diagonal(scales) * right` of low rank, outputs x inputs.
+pub struct LowRankMatrix {
+    /// Outputs x rank.
+    left: DenseMatrix,
+    scales: Vec<f32>,
+    /// Rank x inputs.
+    right: DenseMatrix,
+}
+
+/// Working memory of products.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Products with the right factor, and with the left one.
+    terms: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+impl LowRankMatrix {
+    /// Creates a matrix from integer factors of magnitude 2048 or less, which binary16 holds exactly: `left` outputs x rank,
+    /// `right` rank x inputs, and a scale for each term.
+    ///
+    /// # Panics
+    /// If the factors are not whole rows.
+    pub fn new(left: &[i16], scales: Vec<f32>, right: &[i16], arena: &Arena) -> Self {
+        let rank = scales.len().max(1);
+        let halves = |factors: &[i16]| factors.iter().map(|&x| f16::from_f32(f32::from(x)).to_bits()).collect();
+        LowRankMatrix {
+            left: DenseMatrix::of_f16(halves(left), left.len() / rank, rank).keep_in(arena),
+            right: DenseMatrix::of_f16(halves(right), rank, right.len() / rank).keep_in(arena),
+            scales,
+        }
+    }
+
+    /// Returns the memory of the factors in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.left.memory_bytes() + self.right.memory_bytes() + size_of_val(&self.scales[..])
+    }
+
+    /// Adds `W x` for each row x of `x` to the rows of `out`: rows of `x` x outputs.
+    ///
+    /// # Panics
+    /// If `out` is too short.
+    pub fn multiply_add(&self, x: &[f32], out: &mut [f32], scratch: &mut Scratch, workers: &Workers, pool: &Pool) {
+        let ([outputs, rank], [_, inputs]) = (self.left.shape(), self.right.shape());
+        let tokens = x.len() / inputs.max(1);
+        let Scratch { terms, sums } = scratch;
+        terms.resize(terms.len().max(tokens * rank), 0.0);
+        sums.resize(sums.len().max(tokens * outputs), 0.0);
+        let (terms, sums) = (&mut terms[..tokens * rank], &mut sums[..tokens * outputs]);
+        self.right.multiply(x, terms, rank, workers, pool);
+        for row in terms.chunks_exact_mut(rank) {
+            row.iter_mut().zip(&self.scales).for_each(|(term, scale)| *term *= scale);
+        }
+        self.left.multiply(terms, sums, outputs, workers, pool);
+        out.iter_mut().zip(&*sums).for_each(|(out, sum)| *out += sum);
+    }
+
+    /// Adds the weights of row `row` to `out`, one per input.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has another length.
+    pub fn add_row(&self, row: usize, out: &mut [f32]) {
+        let (mut factors, mut term) = (vec![0.0; self.scales.len()], vec![0.0; out.len()]);
+        self.left.row(row, &mut factors);
+        for (k, (factor, scale)) in factors.iter().zip(&self.scales).enumerate() {
+            self.right.row(k, &mut term);
+            out.iter_mut().zip(&term).for_each(|(out, x)| *out += factor * scale * x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use impasto_core::Isa;
+    use impasto_core::rng::SplitMix64;
+
+    use super::*;
+
+    /// Every instruction set, few tokens and many: the sums of the dense product, which is computed in binary64.
+    #[test]
+    fn thin_products_equal_the_dense_one() {
+        let mut rng = SplitMix64::new(3);
+        let (outputs, inputs, rank) = (77, 50, 5);
+        let mut factors = |n: usize| -> Vec<i16> { (0..n).map(|_| (rng.next_u64() % 4095) as i16 - 2047).collect() };
+        let (left, right) = (factors(outputs * rank), factors(rank * inputs));
+        let scales: Vec<f32> = (0..rank).map(|k| 1e-4 * (k + 1) as f32).collect();
+        let weight = |r: usize, c: usize| -> f64 {
+            let term =
+                |k: usize| f64::from(left[r * rank + k]) * f64::from(scales[k]) * f64::from(right[k * inputs + c]);
+            (0..rank).map(term).sum()
+        };
+        let arena = Arena::new();
+        let matrix = LowRankMatrix::new(&left, scales.clone(), &right, &arena);
+        assert_eq!(matrix.memory_bytes(), 2 * rank * (outputs + inputs) + 4 * rank);
+        for (isa, tokens) in Isa::available().into_iter().flat_map(|isa| [1, 3, 4, 40].map(|tokens| (isa, tokens))) {
+            let (pool, workers) = (Pool::new(2).expect("threads"), Workers::new(2, isa));
+            let x: Vec<f32> = (0..tokens * inputs).map(|_| rng.next_f64() as f32 - 0.5).collect();
+            let mut out = vec![2.0; tokens * outputs];
+            let mut scratch = Scratch::default();
+            matrix.multiply_add(&x, &mut out, &mut scratch, &workers, &pool);
+            for (i, &y) in out.iter().enumerate() {
+                let (t, r) = (i / outputs, i % outputs);
+                let products = (0..inputs).map(|c| weight(r, c) * f64::from(x[t * inputs + c]));
+                let size: f64 = products.clone().map(f64::abs).sum();
+                assert!((f64::from(y) - 2.0 - products.sum::<f64>()).abs() < 1e-5 * (size + 1.0), "{isa:?} {t} {r}");
+            }
+        }
+        let mut row = vec![1.0; inputs];
+        matrix.add_row(outputs - 1, &mut row);
+        assert!((0..inputs).all(|c| (f64::from(row[c]) - 1.0 - weight(outputs - 1, c)).abs() < 1e-2));
+    }
+}
