@@ -19,7 +19,7 @@ pub struct Palette {
 pub fn palette(elements: &[u8], size: usize) -> Option<Palette> {
     let mut values = distinct(elements, size)?;
     values.sort_unstable();
-    let index: HashMap<u64, u8> = values.iter().zip(0..).map(|(&value, index)| (value, index)).collect();
+    let index: HashMap<u64, u8> = values.iter().zip(0..=u8::MAX).map(|(&value, index)| (value, index)).collect();
     Some(Palette {
         values: values.iter().flat_map(|value| value.to_le_bytes().into_iter().take(size)).collect(),
         indices: elements.chunks_exact(size).map(|element| index[&number(element)]).collect(),

@@ -149,7 +149,7 @@ fn bad_units_cite_their_clause() {
         change(&mut unit);
         decoded(&unit, 2, elements.len()).expect_err("it is refused").to_string()
     };
-    assert!(spoiled(&|unit| unit[0] = 3).contains("form is 3: it must be 0, 1 or 2 (SPEC 18.1)"));
+    assert!(spoiled(&|unit| unit[0] = 4).contains("form is 4: it must be 0, 1, 2 or 3 (SPEC 18.1)"));
     assert!(spoiled(&|unit| unit[3] = 0).contains("tables is 0: it must be 1 to 24 (SPEC 18.2)"));
     assert!(spoiled(&|unit| unit.push(0)).contains("1 bytes are left over"));
     assert!(spoiled(&|unit| unit.truncate(unit.len() - 1)).contains("ends inside its words"));
