@@ -7,7 +7,7 @@ use impasto_checkpoint::Checkpoint;
 use impasto_core::DType;
 
 use crate::error::EncodeError;
-use crate::feedback::Feedback;
+use crate::feedback::{Feedback, Pruner};
 use crate::lattice::{Costs, Grid, Integers, Rows, round};
 use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
@@ -15,6 +15,7 @@ use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::plan::{Plan, has_lattice};
+use crate::prune::{Pruning, Scores};
 use crate::rate::{Measured, Transformed};
 use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
@@ -40,6 +41,7 @@ pub struct Inputs<'a> {
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
     references: Vec<Option<usize>>,
     preset: Preset,
+    pruning: Option<&'a Pruning>,
     /// What was reordered.
     pub reordered: Option<Reordered>,
 }
@@ -55,6 +57,8 @@ pub struct LossyTensor<'a> {
     pub tools: Option<Tools>,
     /// How the file is coded.
     pub preset: Preset,
+    /// Which of its weights become 0, if some do.
+    pub pruning: Option<&'a Pruning>,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
 }
@@ -67,7 +71,9 @@ impl LossyTensor<'_> {
 
     /// Returns its integers on a grid, chosen by error and cost.
     pub fn round(&self, grid: &Grid, rows: Rows) -> Integers {
-        round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
+        let scores = self.pruning.map(|pruning| Scores::new(pruning, &self.feedback, &self.metric.rows));
+        let pruner = scores.as_ref().map(|scores| scores as &dyn Pruner);
+        round(&self.matrix, self.scales, &self.feedback, grid, self.costs, pruner, rows)
     }
 
     /// Returns the tensor that it may be predicted from at a global step, as it will be about.
@@ -149,8 +155,13 @@ impl<'a> Inputs<'a> {
             tools: vec![],
             references: vec![],
             preset,
+            pruning: options.pruning.as_ref(),
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
+        if let Some(pruning) = inputs.pruning {
+            let lossy = inputs.tensors.iter().enumerate().filter(|(i, _)| inputs.is_lossy(*i));
+            pruning.check(lossy.map(|(_, tensor)| tensor))?;
+        }
         // Layers are planes of a tile; an exact layer needs the lattice below it.
         let tools = match &options.layers {
             layers if layers.exact => Tools::NONE,
@@ -162,7 +173,8 @@ impl<'a> Inputs<'a> {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
             }
-            let may_gain = |i: usize| inputs.reference(i).is_some() || inputs.may_gain(i);
+            let may_gain =
+                |i: usize| inputs.pruning(i).is_none() && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         Ok(inputs)
@@ -251,7 +263,13 @@ impl<'a> Inputs<'a> {
         let (tools, costs, preset) = (self.tools.get(tensor).copied().flatten(), &self.costs, self.preset);
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference }))
+        let pruning = self.pruning(tensor);
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, pruning, reference }))
+    }
+
+    /// Returns how a tensor is pruned that is coded with loss, if it is.
+    pub fn pruning(&self, tensor: usize) -> Option<&'a Pruning> {
+        self.pruning.filter(|pruning| self.is_lossy(tensor) && pruning.includes(&self.tensors[tensor]))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

@@ -22,6 +22,8 @@ pub struct TensorReport {
     pub mode: Option<Mode>,
     /// Bytes of its units.
     pub bytes: u64,
+    /// The share of its integers, in the finest lossy layer, that are 0; `None` if it is not pruned.
+    pub zeros: Option<f64>,
 }
 
 impl TensorReport {
@@ -32,7 +34,7 @@ impl TensorReport {
 
     pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64) -> Self {
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
-        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes }
+        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes, zeros: None }
     }
 }
 

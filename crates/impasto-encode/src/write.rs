@@ -38,10 +38,12 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
+        let mut zeros = None;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {
                 let lattice = integers(planner, i, plan)?;
+                zeros = lattice.as_ref().filter(|_| inputs.pruning(i).is_some()).map(|(integers, _)| integers.zeros());
                 let matrix = inputs.matrix(i);
                 let reference = plan.reference.zip(references.as_mut());
                 let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
@@ -63,7 +65,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        reports.push(TensorReport::new(tensor, mode, bytes));
+        reports.push(TensorReport { zeros, ..TensorReport::new(tensor, mode, bytes) });
     }
     let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })

@@ -16,6 +16,14 @@ pub struct Classes {
     pub columns: Vec<i16>,
 }
 
+impl Classes {
+    /// Returns classes with `octaves` low bits less.
+    pub fn narrower(&self, octaves: i16) -> Classes {
+        let rows = self.rows.iter().map(|class| class.saturating_sub(4 * octaves)).collect();
+        Classes { plane: self.plane, rows, columns: self.columns.clone() }
+    }
+}
+
 /// Fits classes to integers, `columns` per row: one set for each number of plane bits that may be the best one.
 ///
 /// A plane costs one bit for every element; an escape costs more, but only where it occurs. A few rows or columns with

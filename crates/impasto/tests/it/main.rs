@@ -15,6 +15,7 @@ mod layers;
 mod lossless;
 mod odd_shapes;
 mod overhead;
+mod prune;
 mod rates;
 mod regressions;
 mod reorder;
