@@ -119,7 +119,8 @@ impl Integers {
         let mut classes = fit_classes(costs, &self.z, self.columns);
         if self.zeros() > MANY_ZEROS {
             let narrower = |classes: &Classes| (1..=NARROWER).map(|n| classes.narrower(n)).collect::<Vec<_>>();
-            let found: Vec<Classes> = classes.iter().flat_map(narrower).collect();
+            let wide = classes.iter().filter(|classes| classes.is_wide());
+            let found: Vec<Classes> = wide.flat_map(narrower).collect();
             classes.extend(found);
         }
         let headers = classes.into_iter().map(header);
