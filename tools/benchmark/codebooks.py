@@ -24,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-COUNT = 1 << 19
-ROUNDS = 12
+COUNT = 1 << 20
+VECTORS = 1 << 17
+ROUNDS = 10
 DEAD_ZONES = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)
 
 
@@ -144,8 +145,8 @@ def main():
     for wanted in (1, 2, 3, 4):
         show(f"E8, {wanted} bits", *at_rate(e8, wanted))
     for wide in (2, 4, 8):
-        fitting, measured = train.reshape(-1, wide), test.reshape(-1, wide)
-        for bits in (8, 10, 12):
+        fitting, measured = (part.reshape(-1, wide)[:VECTORS] for part in (train, test))
+        for bits in (8, 12) if wide > 2 else (8,):
             book, lengths = fit(fitting, 1 << bits, 0)
             back, length = coded(measured, book, lengths, 0)
             error = float(np.mean((measured - back) ** 2))
@@ -161,9 +162,10 @@ def main():
             if wanted * wide > 12:
                 continue
             by = 2 * np.log(2) * 1.42 * 4.0 ** -wanted
-            book, lengths = fit(fitting, 1 << 12, by)
+            size = min(12, wanted * wide + 4)
+            book, lengths = fit(fitting, 1 << size, by)
             back, length = coded(measured, book, lengths, by)
-            show(f"entropy-constrained, {wide} wide, 2^12", length / wide, float(np.mean((measured - back) ** 2)))
+            show(f"entropy-constrained, {wide} wide, 2^{size}", length / wide, float(np.mean((measured - back) ** 2)))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,12 @@ pub enum EncodeError {
         /// Name of the criterion.
         criterion: &'static str,
     },
+    /// A pattern of pruning violates its rule.
+    #[error("pruning: {rule}")]
+    PrunePattern {
+        /// The rule.
+        rule: String,
+    },
     /// No tensor that is coded with loss has a name that is to be pruned.
     #[error("no tensor that is coded with loss {rule}, so there is nothing to prune")]
     NothingToPrune {

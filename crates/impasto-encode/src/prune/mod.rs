@@ -10,6 +10,7 @@ mod scores;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::analysis::matches;
 use crate::error::EncodeError;
 use crate::model::Tensor;
 pub use scores::{KeepZeros, Scores};
@@ -77,22 +78,27 @@ pub struct Pruning {
 }
 
 impl Pruning {
-    /// Returns an error if none of the tensors that are coded with loss is pruned.
-    pub(crate) fn check<'a>(&self, mut lossy: impl Iterator<Item = &'a Tensor<'a>>) -> Result<(), EncodeError> {
-        if lossy.any(|tensor| self.includes(tensor)) {
-            return Ok(());
+    /// Returns an error if the pattern violates its rule, or if no tensor that is coded with loss is pruned or has one of
+    /// the names.
+    pub(crate) fn check<'a>(&self, lossy: impl Iterator<Item = &'a Tensor<'a>>) -> Result<(), EncodeError> {
+        self.pattern.check().map_err(|rule| EncodeError::PrunePattern { rule })?;
+        let lossy: Vec<&Tensor> = lossy.collect();
+        let nothing = |rule: String| Err(EncodeError::NothingToPrune { rule });
+        for pattern in &self.tensors {
+            if !lossy.iter().any(|tensor| matches(pattern, &tensor.name)) {
+                return nothing(format!("has a name that matches {pattern}"));
+            }
         }
-        let rule = match &self.tensors[..] {
-            [] => "has a name that is not that of an embedding or an output projection".to_owned(),
-            patterns => format!("has a name that matches {}", patterns.join(" or ")),
-        };
-        Err(EncodeError::NothingToPrune { rule })
+        match lossy.iter().any(|tensor| self.includes(tensor)) {
+            true => Ok(()),
+            false => nothing("has a name that is not that of an embedding or an output projection".into()),
+        }
     }
 
     /// Returns whether a tensor that is coded with loss is pruned.
     pub(crate) fn includes(&self, tensor: &Tensor) -> bool {
         if !self.tensors.is_empty() {
-            return self.tensors.iter().any(|pattern| crate::analysis::matches(pattern, &tensor.name));
+            return self.tensors.iter().any(|pattern| matches(pattern, &tensor.name));
         }
         let name = tensor.hf_name.to_ascii_lowercase();
         name != OUTPUT && !OTHERS.iter().any(|part| name.contains(part))
@@ -113,22 +119,31 @@ impl FromStr for Pruning {
     }
 }
 
+impl Pattern {
+    /// Returns its rule if it violates that.
+    fn check(self) -> Result<(), String> {
+        match self {
+            Pattern::Share(share) if share > 0.0 && share < 1.0 => Ok(()),
+            Pattern::Share(_) => Err("a share is above 0% and below 100%, such as 50%".into()),
+            Pattern::Groups { kept, of } if 1 <= kept && kept < of && of <= MOST => Ok(()),
+            Pattern::Groups { .. } => {
+                Err(format!("of a group N:M, N weights are kept: N is from 1 to M - 1, and M at most {MOST}"))
+            }
+        }
+    }
+}
+
 impl FromStr for Pattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Pattern, String> {
-        if let Some(percent) = text.strip_suffix('%') {
-            let share = percent.parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent < 100.0);
-            return share
-                .map(|percent| Pattern::Share(percent / 100.0))
-                .ok_or_else(|| "a share is above 0% and below 100%, such as 50%".into());
-        }
-        let groups = text.split_once(':').and_then(|(kept, of)| Some((kept.parse().ok()?, of.parse().ok()?)));
-        match groups {
-            Some((kept, of)) if 1 <= kept && kept < of && of <= MOST => Ok(Pattern::Groups { kept, of }),
-            Some(_) => Err(format!("of a group N:M, N weights are kept: N is from 1 to M - 1, and M at most {MOST}")),
-            None => Err("a pattern is a share such as 50%, or N:M such as 2:4".into()),
-        }
+        let share = || Some(Pattern::Share(text.strip_suffix('%')?.parse::<f64>().ok()? / 100.0));
+        let groups = || {
+            let (kept, of) = text.split_once(':')?;
+            Some(Pattern::Groups { kept: kept.parse().ok()?, of: of.parse().ok()? })
+        };
+        let pattern = share().or_else(groups).ok_or("a pattern is a share such as 50%, or N:M such as 2:4")?;
+        pattern.check().map(|()| pattern)
     }
 }
 

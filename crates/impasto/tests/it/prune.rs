@@ -8,7 +8,8 @@ use crate::reorder::{STATISTICS, TOKENS};
 use crate::support::{Model, Tensor, open, tiny};
 use impasto::calibrate::Calibrated;
 use impasto::encode::{
-    EncodeError, Extent, Layers, Options, Preset, Pruning, Report, Sequential, Target, encode_calibrated,
+    Criterion, EncodeError, Extent, Layers, Options, Pattern, Preset, Pruning, Report, Sequential, Target,
+    encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, truncate};
 use impasto_core::DType;
@@ -62,17 +63,17 @@ fn two_of_four_are_zero_in_the_decoded_weights() {
 #[test]
 fn shares_are_as_requested_whatever_the_number_of_threads() {
     let folder = tempfile::tempdir().expect("a folder");
-    for pruning in ["magnitude:50%", "wanda:25%", "sparsegpt:75%"] {
-        let bytes = |threads: usize| {
-            let path = folder.path().join("a.impasto");
-            let report = encoded(&path, &Options { threads, ..options(pruning, 4.0) }, false);
-            let share: f64 = pruning.split_once(':').expect("a share").1[..2].parse::<f64>().expect("a number") / 100.0;
-            let shares = zeros(&open(&path), &report, 1, 1);
-            assert!(shares.iter().all(|zeros| (share - 0.005..share + 0.08).contains(zeros)), "{pruning}: {shares:?}");
-            fs::read(path).expect("a file")
-        };
-        assert!(bytes(1) == bytes(3), "{pruning}");
-    }
+    let path = folder.path().join("a.impasto");
+    let bytes = |pruning: &str, threads: usize| {
+        let report = encoded(&path, &Options { threads, ..options(pruning, 4.0) }, false);
+        let share: f64 = pruning.split_once(':').expect("a share").1[..2].parse::<f64>().expect("a number") / 100.0;
+        let shares = zeros(&open(&path), &report, 1, 1);
+        assert!(shares.iter().all(|zeros| (share - 0.005..share + 0.08).contains(zeros)), "{pruning}: {shares:?}");
+        fs::read(&path).expect("a file")
+    };
+    bytes("magnitude:50%", 2);
+    bytes("wanda:25%", 2);
+    assert!(bytes("sparsegpt:75%", 1) == bytes("sparsegpt:75%", 3));
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn tensors_that_are_named_are_pruned() {
     };
     assert_eq!(pruned(&[]).expect("encodes"), ["a.down.weight", "a.up.weight"]);
     assert_eq!(pruned(&["*.up.*", "*embed*"]).expect("encodes"), ["a.embed_tokens.weight", "a.up.weight"]);
-    let refused: Result<_, EncodeError> = pruned(&["x*"]);
+    let refused: Result<_, EncodeError> = pruned(&["*.up.*", "x*"]);
     assert!(refused.expect_err("no such name").to_string().contains("matches x*, so there is nothing to prune"));
 }
 
@@ -135,6 +136,11 @@ fn what_cannot_be_pruned_is_refused() {
         Options { preset: Preset::Jpeg, ..magnitude },
     ] {
         assert!(matches!(refused(&options), EncodeError::PruneExact));
+    }
+    for pattern in [Pattern::Share(1.5), Pattern::Share(f64::NAN), Pattern::Groups { kept: 0, of: 0 }] {
+        let pruning = Pruning { criterion: Criterion::Magnitude, pattern, tensors: vec![] };
+        let refused = refused(&Options { pruning: Some(pruning), ..Options::new(Target::BitsPerWeight(5.0)) });
+        assert!(matches!(refused, EncodeError::PrunePattern { .. }), "{refused}");
     }
     let unmeasured = refused(&options("wanda:2:4", 5.0));
     assert!(unmeasured.to_string().contains("pruning by wanda needs calibration"), "{unmeasured}");
