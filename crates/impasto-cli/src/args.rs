@@ -179,6 +179,15 @@ pub struct Encode {
     /// checkpoint.
     #[arg(long, value_enum, value_name = "BY", default_value = "none")]
     pub reorder: ReorderArg,
+    /// Prune: make the weights 0 that a criterion finds least important. `magnitude`, `wanda` (with the norm of the input) or
+    /// `sparsegpt` (with the whole covariance; the last two need calibration), then how many: a share (`wanda:50%`), or at
+    /// most N of M neighbours that stay (`sparsegpt:2:4`). Embeddings and output projection are not pruned.
+    #[arg(long, value_name = "CRITERION:PATTERN", value_parser = str::parse::<impasto::encode::Pruning>)]
+    pub prune: Option<impasto::encode::Pruning>,
+    /// Prune the tensors with this name, in which `*` stands for any characters, instead of all linear layers of blocks.
+    /// May be repeated.
+    #[arg(long, value_name = "NAME", requires = "prune")]
+    pub prune_tensor: Vec<String>,
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [

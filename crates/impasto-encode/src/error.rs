@@ -82,6 +82,27 @@ pub enum EncodeError {
     /// The network has neither hidden units nor heads whose order is free.
     #[error("this model has no hidden units or attention heads whose order is free")]
     NothingToReorder,
+    /// Pruning has no place in a file that restores the checkpoint.
+    #[error("pruning is not for a lossless file or layer, which keeps every weight, nor for the preset jpeg")]
+    PruneExact,
+    /// A criterion was requested that needs the inputs of linear layers.
+    #[error("pruning by {criterion} needs calibration, which measures the inputs of linear layers")]
+    PruneUnmeasured {
+        /// Name of the criterion.
+        criterion: &'static str,
+    },
+    /// A pattern of pruning violates its rule.
+    #[error("pruning: {rule}")]
+    PrunePattern {
+        /// The rule.
+        rule: String,
+    },
+    /// No tensor that is coded with loss has a name that is to be pruned.
+    #[error("no tensor that is coded with loss {rule}, so there is nothing to prune")]
+    NothingToPrune {
+        /// What the names were to be like.
+        rule: String,
+    },
     /// Layers are not in ascending order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,

@@ -8,7 +8,7 @@ use impasto_codec::LowRank;
 use impasto_core::DType;
 
 use crate::error::EncodeError;
-use crate::feedback::Feedback;
+use crate::feedback::{Feedback, Pruner};
 use crate::lattice::{Costs, Grid, Integers, Rows, round};
 use crate::low_rank::{self, Residual};
 use crate::matrix::{MatrixView, has_non_finite};
@@ -17,6 +17,7 @@ use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::plan::{Plan, has_lattice};
+use crate::prune::{Pruning, Scores};
 use crate::rate::{Measured, Transformed};
 use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
@@ -45,6 +46,8 @@ pub struct Inputs<'a> {
     /// What is taken away from the weights of each tensor before they are rounded, since its tensor header adds it; empty if
     /// that is nothing.
     low_rank: Vec<Option<Arc<LowRank>>>,
+    residual: Residual,
+    pruning: Option<&'a Pruning>,
     /// What was reordered.
     pub reordered: Option<Reordered>,
 }
@@ -60,6 +63,8 @@ pub struct LossyTensor<'a> {
     pub tools: Option<Tools>,
     /// How the file is coded.
     pub preset: Preset,
+    /// Which of its weights become 0, if some do.
+    pub pruning: Option<&'a Pruning>,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
     /// What its tensor header adds to its weights; the matrix is without it.
@@ -74,7 +79,9 @@ impl LossyTensor<'_> {
 
     /// Returns its integers on a grid, chosen by error and cost.
     pub fn round(&self, grid: &Grid, rows: Rows) -> Integers {
-        round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
+        let scores = self.pruning.map(|pruning| Scores::new(pruning, &self.feedback, &self.metric.rows));
+        let pruner = scores.as_ref().map(|scores| scores as &dyn Pruner);
+        round(&self.matrix, self.scales, &self.feedback, grid, self.costs, pruner, rows)
     }
 
     /// Returns the tensor that it may be predicted from at a global step, as it will be about.
@@ -157,8 +164,14 @@ impl<'a> Inputs<'a> {
             references: vec![],
             preset,
             low_rank: vec![],
+            residual: options.residual,
+            pruning: options.pruning.as_ref(),
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
+        if let Some(pruning) = inputs.pruning {
+            let lossy = inputs.tensors.iter().enumerate().filter(|(i, _)| inputs.is_lossy(*i));
+            pruning.check(lossy.map(|(_, tensor)| tensor))?;
+        }
         // Layers are planes of a tile; an exact layer needs the lattice below it.
         let tools = match &options.layers {
             layers if layers.exact => Tools::NONE,
@@ -170,7 +183,8 @@ impl<'a> Inputs<'a> {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
             }
-            let may_gain = |i: usize| inputs.reference(i).is_some() || inputs.may_gain(i);
+            let may_gain =
+                |i: usize| inputs.pruning(i).is_none() && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         if options.residual == Residual::Auto && !lossless && !options.layers.exact && preset == Preset::Best {
@@ -192,7 +206,8 @@ impl<'a> Inputs<'a> {
         };
         let step = low_rank::step_at(rate);
         self.low_rank = vec![None; self.len()];
-        for i in (0..self.len()).filter(|&i| self.is_lossy(i)).collect::<Vec<_>>() {
+        let may_have = |i: &usize| self.is_lossy(*i) && self.pruning(*i).is_none();
+        for i in (0..self.len()).filter(may_have).collect::<Vec<_>>() {
             let structure = self.scales(i).and_then(|scales| low_rank::of_weights(&self.matrix(i), scales, rate));
             if let Some((part, scales)) = structure {
                 let transformed = self.lossy(i)?.and_then(|tensor| {
@@ -305,7 +320,19 @@ impl<'a> Inputs<'a> {
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
         let low_rank = self.low_rank.get(tensor).cloned().flatten();
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference, low_rank }))
+        let pruning = self.pruning(tensor);
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, pruning, reference, low_rank }))
+    }
+
+    /// Returns the rank of the part that approximates the error of rounding a tensor, if there is one. A pruned tensor has none,
+    /// since it would have no zeros.
+    pub fn residual_rank(&self, tensor: usize) -> Option<u8> {
+        self.residual.rank().filter(|_| self.is_lossy(tensor) && self.pruning(tensor).is_none())
+    }
+
+    /// Returns how a tensor is pruned that is coded with loss, if it is.
+    pub fn pruning(&self, tensor: usize) -> Option<&'a Pruning> {
+        self.pruning.filter(|pruning| self.is_lossy(tensor) && pruning.includes(&self.tensors[tensor]))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.

@@ -57,6 +57,14 @@ pub fn encode_calibrated(
         return Err(EncodeError::ReorderExact);
     }
     let is_jpeg = options.preset == Preset::Jpeg;
+    if let Some(pruning) = &options.pruning {
+        if options.is_exact() || is_jpeg {
+            return Err(EncodeError::PruneExact);
+        }
+        if pruning.criterion.needs_calibration() && calibrated.is_none() {
+            return Err(EncodeError::PruneUnmeasured { criterion: pruning.criterion.name() });
+        }
+    }
     if is_jpeg && (options.target == Target::Lossless || options.layers.any() || calibrated.is_some()) {
         return Err(EncodeError::Preset);
     }

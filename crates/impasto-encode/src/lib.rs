@@ -11,6 +11,7 @@
 //! | `memory` | what encoding holds in memory, within a limit |
 //! | `rate` | the search for the step that meets a size: by forecasts, then by coded files |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
+//! | `prune` | weights that become 0, by a criterion and a pattern |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `low_rank`, `eigen` | low-rank parts of tensors: whether they pay, how their vectors are found |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
@@ -53,6 +54,7 @@ mod model;
 mod options;
 mod plan;
 mod planner;
+mod prune;
 mod rate;
 pub mod reorder;
 mod report;
@@ -75,6 +77,7 @@ pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;
 pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
+pub use prune::{Criterion, Pattern, Pruning};
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

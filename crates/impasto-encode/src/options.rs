@@ -7,6 +7,7 @@ use crate::drift::Sequential;
 use crate::layers::Layers;
 use crate::low_rank::Residual;
 use crate::metric::Floors;
+use crate::prune::Pruning;
 use crate::reorder::Reordering;
 use crate::statistics::Statistics;
 use crate::transform::{Effort, Tools};
@@ -61,6 +62,8 @@ pub struct Options {
     pub residual: Residual,
     /// New orders of hidden units and attention heads, for a lossy file without an exact layer.
     pub reordering: Option<Arc<Reordering>>,
+    /// Which weights become 0, for a lossy file without an exact layer.
+    pub pruning: Option<Pruning>,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -82,6 +85,7 @@ impl Options {
             preset: Preset::default(),
             residual: Residual::default(),
             reordering: None,
+            pruning: None,
             compiled_tokenizer: None,
             memory_limit: None,
         }

@@ -120,7 +120,7 @@ impl<'a> Planner<'a> {
                         plan.map(|plan| Plan { reference, ..plan })
                     }
                     None => {
-                        let rank = self.options.residual.rank();
+                        let rank = inputs.residual_rank(tensor);
                         let residual = rank.map_or(0, |rank| residual_bytes(rank, matrix.rows, matrix.columns));
                         let plan = Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined);
                         plan.map(|plan| Plan { bytes: plan.bytes + residual, ..plan })

@@ -25,6 +25,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Rank of the low-rank part of its tensor header; 0 if it has none.
     pub rank: usize,
+    /// The share of its integers, in the finest lossy layer, that are 0; `None` if it is not pruned.
+    pub zeros: Option<f64>,
 }
 
 impl TensorReport {
@@ -36,7 +38,8 @@ impl TensorReport {
     pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64, low_rank: Option<&LowRank>) -> Self {
         let rank = low_rank.map_or(0, |low_rank| low_rank.terms.len());
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
-        TensorReport { name: tensor.name.clone(), dtype, shape: tensor.info.shape.clone(), mode, bytes, rank }
+        let (name, shape) = (tensor.name.clone(), tensor.info.shape.clone());
+        TensorReport { name, dtype, shape, mode, bytes, rank, zeros: None }
     }
 }
 

@@ -41,11 +41,13 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
         let mut low_rank = None;
+        let mut zeros = None;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {
                 let lattice = integers(planner, i, plan)?;
                 low_rank = lattice.as_ref().and_then(|(_, header)| header.steps()?.low_rank.clone());
+                zeros = lattice.as_ref().filter(|_| inputs.pruning(i).is_some()).map(|(integers, _)| integers.zeros());
                 let matrix = inputs.matrix(i);
                 let reference = plan.reference.zip(references.as_mut());
                 let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
@@ -67,7 +69,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        reports.push(TensorReport::new(tensor, mode, bytes, low_rank.as_ref()));
+        reports.push(TensorReport { zeros, ..TensorReport::new(tensor, mode, bytes, low_rank.as_ref()) });
     }
     let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
@@ -78,7 +80,7 @@ fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Int
     let (Coding::Lattice(grid) | Coding::Transform(grid)) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
     let integers = lossy.round(grid, Rows::All);
-    let rank = planner.options.residual.rank();
+    let rank = planner.inputs.residual_rank(tensor);
     let residual = rank.and_then(|rank| of_error(&lossy.matrix, &integers, grid, &lossy.feedback, rank));
     let grid = &Grid { low_rank: residual.map(Arc::new).or(grid.low_rank.clone()), ..grid.clone() };
     let (header, _) = integers.header(grid, lossy.costs);

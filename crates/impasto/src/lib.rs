@@ -129,8 +129,8 @@ pub mod encode {
     pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
-        EncodeError, Extent, Floors, LayerReport, Layers, Options, Preset, Progress, Report, Residual, ResidualError,
-        Sequential, Target, TensorReport, Watch, encode, encode_calibrated,
+        Criterion, EncodeError, Extent, Floors, LayerReport, Layers, Options, Pattern, Preset, Progress, Pruning,
+        Report, Residual, ResidualError, Sequential, Target, TensorReport, Watch, encode, encode_calibrated,
     };
 }
 

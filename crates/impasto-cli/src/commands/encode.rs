@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Extent, Floors, Layers, Options, Preset, Progress, ReorderBy, Reordered, Reordering, Report, Residual, Sequential,
-    Target, encode_calibrated,
+    Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy, Reordered, Reordering, Report, Residual,
+    Sequential, Target, encode_calibrated,
 };
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files::{self, TemporaryFolder};
@@ -67,13 +67,14 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if reorder == Some(ReorderBy::Activation) && (command.uncalibrated || command.preset.is_some()) {
         return Err(UsageError("--reorder activation needs calibration").into());
     }
+    let pruning = pruning(command, target, &layers)?;
     let preset = match command.preset {
         Some(PresetArg::Jpeg) => Preset::Jpeg,
         None => Preset::Best,
     };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
-    let own = Options { tools, effort, preset, residual, ..Options::new(target) };
+    let own = Options { tools, effort, preset, residual, pruning, ..Options::new(target) };
     let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
@@ -83,6 +84,20 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
     }
     Ok(Code::Success)
+}
+
+/// Returns how the file is pruned, if that was requested.
+fn pruning(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<Option<Pruning>> {
+    let Some(pruning) = &command.prune else { return Ok(None) };
+    if target == Target::Lossless || layers.exact || command.preset.is_some() {
+        let rule = "--prune is not for a lossless file or layer, which keeps every weight, nor for --preset: use --bpw, --size or \
+                    --layers without lossless";
+        return Err(UsageError(rule).into());
+    }
+    if command.uncalibrated && pruning.criterion.needs_calibration() {
+        return Err(UsageError("--prune wanda and --prune sparsegpt need calibration").into());
+    }
+    Ok(Some(Pruning { tensors: command.prune_tensor.clone(), ..pruning.clone() }))
 }
 
 /// The finest lossy layer, and the layers below and above it.
@@ -317,10 +332,12 @@ fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
 }
 
 fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> serde_json::Value {
-    let tensors = report
-        .tensors
-        .iter()
-        .map(|t| json!({ "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": t.coded_as(), "rank": t.rank, "bytes": t.bytes }));
+    let tensors = report.tensors.iter().map(|t| {
+        let (mode, rank, zeros) = (t.coded_as(), t.rank, t.zeros);
+        json!({
+            "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": mode, "rank": rank, "bytes": t.bytes, "zeros": zeros,
+        })
+    });
     let layers = report
         .layers
         .iter()
@@ -389,8 +406,9 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
             "reordered by {by}: hidden units of {mlps} MLPs, heads of {attentions} attentions ({tensors} tensors)\n"
         )
     });
+    let pruned = pruned(report);
     format!(
-        "{}{layers}{low_rank}{reordered}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
+        "{}{layers}{low_rank}{reordered}{pruned}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
         table(&rows),
         output.display(),
         bytes(length),
@@ -399,4 +417,19 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
         bits_per_weight(report),
         root(report),
     )
+}
+
+/// Returns a line about pruned tensors, if there are any.
+fn pruned(report: &Report) -> String {
+    let pruned: Vec<(f64, f64)> = report
+        .tensors
+        .iter()
+        .filter_map(|t| t.zeros.map(|zeros| (zeros, t.shape.iter().product::<u64>() as f64)))
+        .collect();
+    if pruned.is_empty() {
+        return String::new();
+    }
+    let weights: f64 = pruned.iter().map(|(_, weights)| weights).sum();
+    let zeros: f64 = pruned.iter().map(|(zeros, weights)| zeros * weights).sum();
+    format!("pruned: {} tensors, of whose weights {:.1}% are 0\n", pruned.len(), 100.0 * zeros / weights.max(1.0))
 }

@@ -174,6 +174,43 @@ fn the_preset_of_jpeg() {
     assert_eq!(run("coded"), run("packed"));
 }
 
+/// A pruned file says how many weights are 0, and runs; what cannot be pruned is refused by an error that names the rule.
+#[test]
+fn pruned_files() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto"], way].concat());
+    let lossless = "--prune is not for a lossless file or layer";
+    encode(&["--prune", "magnitude:2:4"]).fails(2, lossless);
+    encode(&["--layers", "3,lossless", "--prune", "magnitude:2:4"]).fails(2, lossless);
+    encode(&["--bpw", "4", "--preset", "jpeg", "--prune", "magnitude:2:4"]).fails(2, lossless);
+    encode(&["--bpw", "4", "--uncalibrated", "--prune", "wanda:2:4"]).fails(2, "need calibration");
+    for (way, rule) in [
+        ("obs:50%", "the criterion is none of magnitude, wanda, sparsegpt"),
+        ("wanda:4:4", "N is from 1 to M - 1"),
+        ("wanda:100%", "a share is above 0% and below 100%"),
+        ("wanda", "a criterion and a pattern"),
+    ] {
+        let ran = encode(&["--bpw", "4", "--prune", way]);
+        assert!(ran.code == Some(2) && ran.err.contains(rule), "{ran:?}");
+    }
+    let alone = encode(&["--bpw", "4", "--prune-tensor", "x"]);
+    assert!(alone.code == Some(2) && alone.err.contains("--prune <CRITERION:PATTERN>"), "{alone:?}");
+    let named = ["--bpw", "4", "--uncalibrated", "--prune", "magnitude:50%", "--prune-tensor"];
+    encode(&[&named[..], &["x*"]].concat()).fails(3, "matches x*, so there is nothing to prune");
+    assert!(at.left().is_empty());
+
+    let told = encode(&[&named[..], &["*.mlp.*", "--prune-tensor", "*.q_proj.*"]].concat()).ok();
+    assert!(told.out.contains("pruned: 24 tensors, of whose weights 5"), "{}", told.out);
+    let report = encode(&["--bpw", "4", "--uncalibrated", "--prune", "magnitude:2:4", "--json"]).json();
+    for tensor in report["tensors"].as_array().expect("tensors") {
+        let name = tensor["name"].as_str().expect("a name");
+        let is_linear = name.contains("_proj");
+        assert_eq!(tensor["zeros"].as_f64().is_some_and(|zeros| (0.5..0.6).contains(&zeros)), is_linear, "{tensor}");
+    }
+    at.run(&["verify", "a.impasto"]).ok();
+    at.run(&["run", "a.impasto", "-p", "Once", "-n", "4"]).ok();
+}
+
 /// A reordered file says what was reordered, and computes the same; what has no place for it is refused.
 #[test]
 fn hidden_units_and_heads_in_another_order() {

@@ -145,7 +145,7 @@ fn chosen(inputs: &Inputs, patterns: &[String]) -> Result<Vec<usize>, EncodeErro
 }
 
 /// Returns whether a name matches a pattern, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();

@@ -83,6 +83,15 @@ impl Feedback {
         errors
     }
 
+    /// Returns the mean square of each input, with the damping: the diagonal of `L L^T`.
+    pub fn mean_squares(&self) -> Vec<f64> {
+        let mut squares: Vec<f64> = self.diagonal.iter().map(|l| l * l).collect();
+        for (row, l) in self.coefficients.chunks_exact(self.n.max(1)).zip(&self.diagonal) {
+            squares.iter_mut().zip(row).for_each(|(square, &c)| *square += (f64::from(c) * l).powi(2));
+        }
+        squares
+    }
+
     /// Returns `L_ii`: the weight of an error in column `i`, given the best correction by the columns before it.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal

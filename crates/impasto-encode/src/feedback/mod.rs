@@ -8,16 +8,18 @@
 //! errors `e = w - v` of the later columns. With steps `c / L_ii` all entries have the same error.
 //!
 //! [`Feedback`] holds the factored covariance. [`RoundingRun`] rounds up to 16 rows; it can stop, save a checkpoint and
-//! roll back at any column. A [`Rounding`] turns targets into integers.
+//! roll back at any column. A [`Rounding`] turns targets into integers; a [`Pruner`] chooses those that are 0.
 
 mod cholesky;
 mod covariance;
 mod multiply;
+mod prune;
 mod run;
 
 pub(crate) use cholesky::cholesky;
 pub use covariance::Feedback;
 pub(crate) use multiply::multiply_add;
 pub use multiply::{Row, WIDTH};
-pub(crate) use run::round_rows;
+pub use prune::Pruner;
+pub(crate) use run::{BLOCK, round_rows};
 pub use run::{Checkpoint, Rounding, RoundingRun};

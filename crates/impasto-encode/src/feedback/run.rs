@@ -2,9 +2,10 @@
 
 use super::covariance::{Feedback, side_by_side};
 use super::multiply::{Row, WIDTH, multiply_add};
+use super::prune::Pruner;
 
 /// Columns that are rounded before their errors are propagated to all earlier columns in one product.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Turns a target into an integer, and the integer into a weight.
 pub trait Rounding: Sync {
@@ -55,10 +56,13 @@ pub struct RoundingRun<'a> {
     rows: usize,
     /// Share of each error that the columns before it compensate.
     kept: f32,
+    pruner: Option<&'a dyn Pruner>,
     weights: Vec<Row<f32>>,
     /// Weights, corrected for the errors of all completed blocks.
     targets: Vec<Row<f32>>,
     z: Vec<Row<i32>>,
+    /// Rows whose weight becomes 0, one bit each, in the columns of the groups that were chosen.
+    pruned: Vec<u16>,
     /// Errors of the current block, whose first column is `start`: known from column `next` on, and not yet propagated
     /// to earlier blocks.
     errors: [Row<f32>; BLOCK],
@@ -72,6 +76,7 @@ pub struct Checkpoint {
     /// Targets of the columns that are not yet rounded; `z` has the integers of the others.
     targets: Vec<Row<f32>>,
     z: Vec<Row<i32>>,
+    pruned: Vec<u16>,
     errors: [Row<f32>; BLOCK],
 }
 
@@ -94,12 +99,39 @@ impl<'a> RoundingRun<'a> {
             first,
             rows,
             kept,
+            pruner: None,
             weights: targets.clone(),
             targets,
             z: vec![[0; WIDTH]; n],
+            pruned: vec![0; n],
             errors: [[0.0; WIDTH]; BLOCK],
             next: n,
         })
+    }
+
+    /// Makes the weights 0 that a pruner chooses. Their errors are those of any rounding: earlier columns compensate them.
+    pub fn pruned_by(self, pruner: Option<&'a dyn Pruner>) -> Self {
+        RoundingRun { pruner, ..self }
+    }
+
+    /// Lets the pruner choose among the weights of the group that ends at column `last`, if one does. Columns up to `end`
+    /// belong to the current block.
+    fn prune(&mut self, last: usize, end: usize) {
+        let Some(pruner) = self.pruner else { return };
+        let Feedback { n, coefficients, .. } = self.feedback;
+        let first = pruner.group(last).min(last);
+        if last + 1 < *n && pruner.group(last + 1) == first {
+            return;
+        }
+        let mut targets = self.targets[first..=last].to_vec();
+        if !coefficients.is_empty() {
+            let start = end.saturating_sub(BLOCK);
+            let errors = &self.errors[last + 1 - start..end - start];
+            multiply_add(&mut targets, &coefficients[first * n + last + 1..], *n, errors, 0.0);
+        }
+        let rows = self.first..self.first + self.rows;
+        let weights = &self.weights[first..=last];
+        pruner.choose(rows, first..last + 1, weights, &targets, &mut self.pruned[first..=last]);
     }
 
     /// Returns the number of columns that are not yet rounded, which are the first ones.
@@ -115,6 +147,7 @@ impl<'a> RoundingRun<'a> {
             let end = n - (n - self.next) / BLOCK * BLOCK;
             let start = end.saturating_sub(BLOCK);
             for i in (start.max(column)..self.next).rev() {
+                self.prune(i, end);
                 let mut target = [self.targets[i]];
                 if !coefficients.is_empty() {
                     // Errors of the columns of this block that are already rounded.
@@ -123,6 +156,9 @@ impl<'a> RoundingRun<'a> {
                 }
                 let (z, mut v) = (&mut self.z[i], [0.0; WIDTH]);
                 rounding.round(i, self.first, &target[0], z, &mut v);
+                for lane in (0..WIDTH).filter(|lane| self.pruned[i] >> lane & 1 == 1) {
+                    (z[lane], v[lane]) = (0, 0.0);
+                }
                 let weights = &self.weights[i];
                 self.errors[i - start] = std::array::from_fn(|lane| (weights[lane] - v[lane]) * self.kept);
             }
@@ -134,10 +170,10 @@ impl<'a> RoundingRun<'a> {
         }
     }
 
-    /// Returns the state of the run. It takes 64 bytes per column, and 4 KB.
+    /// Returns the state of the run. It takes 66 bytes per column, and 4 KB.
     pub fn checkpoint(&self) -> Checkpoint {
         let (targets, z) = (self.targets[..self.next].to_vec(), self.z[self.next..].to_vec());
-        Checkpoint { targets, z, errors: self.errors }
+        Checkpoint { targets, z, pruned: self.pruned.clone(), errors: self.errors }
     }
 
     /// Returns to the state of a checkpoint, earlier or later, of a run over the same weights. Returns false and
@@ -149,6 +185,7 @@ impl<'a> RoundingRun<'a> {
         }
         self.targets[..next].copy_from_slice(&to.targets);
         self.z[next..].copy_from_slice(&to.z);
+        self.pruned.copy_from_slice(&to.pruned);
         (self.errors, self.next) = (to.errors, next);
         true
     }
@@ -170,7 +207,8 @@ impl<'a> RoundingRun<'a> {
 
 /// Rounds up to [`WIDTH`] rows at once.
 ///
-/// The first arguments are those of [`RoundingRun::new`]. `out` receives an integer for each weight, row-major.
+/// The first arguments are those of [`RoundingRun::new`] and [`RoundingRun::pruned_by`]. `out` receives an integer for each
+/// weight, row-major.
 ///
 /// # Panics
 /// If there are more than [`WIDTH`] rows, an incomplete row, or if `out` has another length than `weights`.
@@ -180,16 +218,19 @@ pub(crate) fn round_rows(
     first: usize,
     kept: f32,
     rounding: &impl Rounding,
+    pruner: Option<&dyn Pruner>,
     out: &mut [i32],
 ) {
     let run = RoundingRun::new(feedback, weights, first, kept).filter(|_| weights.len() == out.len());
-    let mut run = run.expect("at most 16 whole rows, and room for as many integers");
+    let mut run = run.expect("at most 16 whole rows, and room for as many integers").pruned_by(pruner);
     run.round_to(0, rounding);
     run.write(out);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::super::cholesky;
     use super::*;
     use proptest::prelude::*;
@@ -202,6 +243,53 @@ mod tests {
             for lane in 0..WIDTH {
                 z[lane] = (targets[lane] / self.0[column]).round_ties_even() as i32;
                 weights[lane] = z[lane] as f32 * self.0[column];
+            }
+        }
+    }
+
+    /// Groups of three columns, of each of which the least target becomes 0.
+    struct LeastOfThree;
+
+    impl Pruner for LeastOfThree {
+        fn group(&self, column: usize) -> usize {
+            column / 3 * 3
+        }
+
+        fn choose(&self, _: Range<usize>, _: Range<usize>, _: &[Row<f32>], targets: &[Row<f32>], pruned: &mut [u16]) {
+            pruned.fill(0);
+            for lane in 0..WIDTH {
+                let least =
+                    (0..targets.len()).min_by(|&a, &b| targets[a][lane].abs().total_cmp(&targets[b][lane].abs()));
+                least.into_iter().for_each(|least| pruned[least] |= 1 << lane);
+            }
+        }
+    }
+
+    /// A group is chosen by targets that are corrected for all columns after it, wherever blocks end.
+    #[test]
+    fn pruners_see_the_targets_that_are_rounded() {
+        for n in [1, 2, 3, 64, 67, 130] {
+            let feedback = Feedback::new(&covariance(n), n, 0.01).expect("definite");
+            let w = random(2 * n, 4);
+            let mut z = vec![0; w.len()];
+            round_rows(&feedback, &w, 0, 1.0, &Nearest(vec![1e-6; n]), Some(&LeastOfThree), &mut z);
+            for (w, z) in w.chunks_exact(n).zip(z.chunks_exact(n)) {
+                // By definition, in another order of sums.
+                let (mut errors, mut chosen) = (vec![0.0; n], 0);
+                let target = |errors: &[f64], i: usize, after: usize| {
+                    let c = |j: usize| f64::from(feedback.coefficients[i * n + j]);
+                    f64::from(w[i]) + (after..n).map(|j| errors[j] * c(j)).sum::<f64>()
+                };
+                for i in (0..n).rev() {
+                    if i == n - 1 || i % 3 == 2 {
+                        let size = |&j: &usize| target(&errors, j, i + 1).abs();
+                        chosen = (i / 3 * 3..=i).min_by(|a, b| size(a).total_cmp(&size(b))).expect("a column");
+                    }
+                    let v = if i == chosen { 0.0 } else { target(&errors, i, i + 1) };
+                    assert_eq!(z[i] == 0, i == chosen, "{n}: {i}");
+                    assert!((f64::from(z[i]) * 1e-6 - v).abs() < 1e-4, "{n}: {i}");
+                    errors[i] = f64::from(w[i]) - v;
+                }
             }
         }
     }
@@ -235,7 +323,7 @@ mod tests {
             let rows = 13;
             let w = random(rows * n, 8);
             let mut z = vec![0; rows * n];
-            round_rows(&feedback, &w, 0, 1.0, &Nearest(steps.clone()), &mut z);
+            round_rows(&feedback, &w, 0, 1.0, &Nearest(steps.clone()), None, &mut z);
             let mut l: Vec<f64> = h.iter().map(|&x| f64::from(x)).collect();
             let mean = (0..n).map(|i| l[i * n + i]).sum::<f64>() / n as f64;
             (0..n).for_each(|i| l[i * n + i] += damping * mean);
@@ -257,7 +345,7 @@ mod tests {
     fn without_covariance_it_is_rounding() {
         let w = random(16 * 70, 5);
         let mut z = vec![0; w.len()];
-        round_rows(&Feedback::none(70), &w, 0, 1.0, &Nearest(vec![0.01; 70]), &mut z);
+        round_rows(&Feedback::none(70), &w, 0, 1.0, &Nearest(vec![0.01; 70]), None, &mut z);
         assert!(w.iter().zip(&z).all(|(w, &z)| z == (w / 0.01).round_ties_even() as i32));
     }
 
@@ -272,14 +360,15 @@ mod tests {
         /// Stops, trials with another rule, and rollbacks do not change a bit.
         #[test]
         fn roll_backs_leave_no_trace(
-            n in 1usize..200, rows in 1usize..=16, stops in prop::collection::vec((0usize..200, 0usize..200, any::<bool>()), 0..8), kept in 0.0f32..1.0,
+            n in 1usize..200, prunes: bool, rows in 1usize..=16, stops in prop::collection::vec((0usize..200, 0usize..200, any::<bool>()), 0..8), kept in 0.0f32..1.0,
         ) {
             let feedback = Feedback::new(&covariance(n), n, 0.01).expect("definite");
             let w = random(rows * n, 21);
             let (rule, other) = (Nearest(vec![0.07; n]), Nearest(vec![0.011; n]));
+            let pruner = prunes.then_some(&LeastOfThree as &dyn Pruner);
             let mut straight = vec![0; w.len()];
-            round_rows(&feedback, &w, 0, kept, &rule, &mut straight);
-            let mut run = RoundingRun::new(&feedback, &w, 0, kept).expect("rows");
+            round_rows(&feedback, &w, 0, kept, &rule, pruner, &mut straight);
+            let mut run = RoundingRun::new(&feedback, &w, 0, kept).expect("rows").pruned_by(pruner);
             let mut older = run.checkpoint();
             for (column, trial, from_older) in stops {
                 run.round_to(column, &rule);

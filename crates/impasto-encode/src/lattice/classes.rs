@@ -6,6 +6,8 @@ use rayon::prelude::*;
 use super::costs::{CLASSES, Costs, REACH, SHIFTS};
 use crate::scales::ENOUGH;
 
+/// Elements have low bits from class 24 on (SPEC 7.3).
+const WIDE: i32 = 22;
 /// Rows, or columns, that are summed together.
 const CHUNK: usize = 64;
 
@@ -14,6 +16,24 @@ pub struct Classes {
     pub plane: u8,
     pub rows: Vec<i16>,
     pub columns: Vec<i16>,
+}
+
+impl Classes {
+    /// Returns whether a typical element has low bits, or nearly.
+    pub fn is_wide(&self) -> bool {
+        let middle = |classes: &[i16]| {
+            let mut sorted = classes.to_vec();
+            sorted.sort_unstable();
+            sorted.get(sorted.len() / 2).map_or(0, |&class| i32::from(class))
+        };
+        middle(&self.rows) + middle(&self.columns) >= WIDE
+    }
+
+    /// Returns classes with `octaves` low bits less.
+    pub fn narrower(&self, octaves: i16) -> Classes {
+        let rows = self.rows.iter().map(|class| class.saturating_sub(4 * octaves)).collect();
+        Classes { plane: self.plane, rows, columns: self.columns.clone() }
+    }
 }
 
 /// Fits classes to integers, `columns` per row: one set for each number of plane bits that may be the best one.

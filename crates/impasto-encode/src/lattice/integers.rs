@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
-use crate::feedback::{Feedback, round_rows};
+use crate::feedback::{Feedback, Pruner, round_rows};
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
@@ -21,6 +21,12 @@ const LEAST_SAMPLE: usize = 256;
 /// `lambda` over the square of the step, at equal slopes and high rate. Halving the step costs one bit and divides the
 /// error `step^2 / 12` by 4, so the slope is `2 ln 2 / 12`.
 pub const LAMBDA: f32 = 0.1155;
+
+/// Share of zeros from which classes are also tried that are narrower than the integers. The low bits of a wide class are
+/// raw, which costs most where one value is frequent; explicit tables fit any class.
+const MANY_ZEROS: f64 = 0.2;
+/// Most octaves by which they are narrower.
+const NARROWER: i16 = 3;
 
 /// The rows to round.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,13 +45,14 @@ pub struct Integers {
     columns: usize,
 }
 
-/// Rounds a matrix to a grid with feedback; integers are chosen by error and cost.
+/// Rounds a matrix to a grid with feedback; integers are chosen by error and cost, and are 0 where a pruner says so.
 pub fn round(
     matrix: &MatrixView,
     scales: &Scales,
     feedback: &Feedback,
     grid: &Grid,
     costs: &Costs,
+    pruner: Option<&dyn Pruner>,
     rows: Rows,
 ) -> Integers {
     let (n, m) = (matrix.columns, matrix.rows);
@@ -85,7 +92,7 @@ pub fn round(
         for r in first..first + z.len() / n.max(1) {
             matrix.append_weights(r, &mut w);
         }
-        round_rows(feedback, &w, first, 1.0, &rounder, z);
+        round_rows(feedback, &w, first, 1.0, &rounder, pruner, z);
     });
     Integers { z, share: total as f64 / m.max(1) as f64, columns: n }
 }
@@ -109,8 +116,21 @@ impl Integers {
             };
             (header, bits)
         };
-        let headers = fit_classes(costs, &self.z, self.columns).into_iter().map(header);
+        let mut classes = fit_classes(costs, &self.z, self.columns);
+        if self.zeros() > MANY_ZEROS {
+            let narrower = |classes: &Classes| (1..=NARROWER).map(|n| classes.narrower(n)).collect::<Vec<_>>();
+            let wide = classes.iter().filter(|classes| classes.is_wide());
+            let found: Vec<Classes> = wide.flat_map(narrower).collect();
+            classes.extend(found);
+        }
+        let headers = classes.into_iter().map(header);
         headers.min_by_key(|(_, bits)| *bits).expect("there is always a plane of 0 bits or more")
+    }
+
+    /// Returns the share of integers that are 0.
+    pub fn zeros(&self) -> f64 {
+        let zeros = self.z.par_iter().filter(|&&z| z == 0).count();
+        zeros as f64 / self.z.len().max(1) as f64
     }
 
     /// Counts the symbols under classes.

@@ -48,6 +48,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(&plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
         let object = assets.len() + i;
+        let mut zeros = None;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
@@ -60,7 +61,10 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
                     match in_planes {
                         Some(coded) => (Some(Mode::TRANSFORM), target.push(&mut aside, &lossy, coded)?),
                         None => {
-                            let bytes = target.set_lattice_aside(&mut aside, &lossy, plan, grid, &factors[i])?;
+                            let integers = lossy.round(grid, Rows::All);
+                            zeros = lossy.pruning.map(|_| integers.zeros());
+                            let nested = Nested::new(&lossy, integers, grid, &factors[i], &planner.options.layers);
+                            let bytes = target.set_lattice_aside(&mut aside, &lossy, plan, &nested)?;
                             (Some(Mode::LATTICE), bytes)
                         }
                     }
@@ -72,7 +76,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
             },
         };
         inputs.release(i);
-        aside.tensors.push(TensorReport::new(tensor, mode, bytes, inputs.low_rank(i)));
+        aside.tensors.push(TensorReport { zeros, ..TensorReport::new(tensor, mode, bytes, inputs.low_rank(i)) });
     }
     Ok(aside)
 }
@@ -163,15 +167,13 @@ impl Destination<'_> {
         aside: &mut Aside,
         lossy: &LossyTensor,
         plan: &Plan,
-        grid: &Grid,
-        factors: &[u8],
+        nested: &Nested,
     ) -> Result<u64, EncodeError> {
         let options = self.planner.options;
-        let nested = Nested::new(lossy, lossy.round(grid, Rows::All), grid, factors, &options.layers);
         let (headers, mut bytes) = self.push_headers(aside, nested.headers())?;
         let tiles = places(plan);
         let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
-        let tool = Layered { nested: &nested, segments: options.segments };
+        let tool = Layered { nested, segments: options.segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
                 let tile = |(tile, place): &(u32, Place)| {

@@ -18,10 +18,11 @@ use impasto_core::{
 use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
-use crate::feedback::WIDTH;
+use crate::feedback::{Pruner, WIDTH};
 use crate::inputs::LossyTensor;
 use crate::lattice::{Factors, Grid, Integers};
 use crate::matrix::MatrixView;
+use crate::prune::KeepZeros;
 use crate::tools::TENSOR_LEVEL;
 
 pub use order::{Increment, order};
@@ -98,6 +99,7 @@ impl<'a> Nested<'a> {
         options: &Layers,
     ) -> Nested<'a> {
         let LossyTensor { matrix, feedback, costs, .. } = tensor;
+        let zeros = tensor.pruning.map(|_| &KeepZeros as &dyn Pruner);
         // From the top down: integers, grid and offset of each layer, and the refinements that lead back up.
         let mut chain: Vec<(Integers, Grid, u8)> = vec![(top, grid.clone(), 0)];
         let mut refinements = Vec::new();
@@ -106,7 +108,7 @@ impl<'a> Nested<'a> {
             refinements.push(Refinement { factor, step: grid.step, offset: *offset });
             let coarse_offset = nest::offset(&fine.z, factor);
             let steps = grid.factors(matrix.rows, matrix.columns);
-            let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback);
+            let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback, zeros);
             // The steps of all rows must be finite (SPEC 12.4).
             let largest = grid.rows.iter().max().map_or(1.0, |&index| scale(index.into())).max(1.0);
             let grid = Grid { step: (grid.step * f32::from(factor)).min(f32::MAX / largest), ..grid.clone() };

@@ -7,7 +7,7 @@
 use impasto_core::lattice;
 use rayon::prelude::*;
 
-use crate::feedback::{Feedback, Rounding, WIDTH, round_rows};
+use crate::feedback::{Feedback, Pruner, Rounding, WIDTH, round_rows};
 use crate::lattice::Factors;
 
 /// Fractions of a step that an offset counts (SPEC 6).
@@ -39,8 +39,16 @@ fn nearest_down(size: i64, m: i64) -> i64 {
 }
 
 /// Returns the integers of the lattice `factor` times as coarse as that of `fine`, row-major like `fine`. Columns
-/// compensate the share `kept` of each error of the columns after them.
-pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback: &Feedback, kept: f32) -> Vec<i32> {
+/// compensate the share `kept` of each error of the columns after them. `zeros` chooses integers that are 0.
+pub fn coarsen(
+    fine: &[i32],
+    factors: &Factors,
+    factor: u8,
+    offset: u8,
+    feedback: &Feedback,
+    kept: f32,
+    zeros: Option<&dyn Pruner>,
+) -> Vec<i32> {
     let n = factors.columns.len();
     let mut coarse = vec![0; fine.len()];
     if n == 0 {
@@ -59,7 +67,7 @@ pub fn coarsen(fine: &[i32], factors: &Factors, factor: u8, offset: u8, feedback
         let rows = fine.chunks_exact(n).zip(&factors.rows[first..]);
         let weights = rows
             .flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row)));
-        round_rows(feedback, &weights.collect::<Vec<f32>>(), first, kept, &rounding, coarse);
+        round_rows(feedback, &weights.collect::<Vec<f32>>(), first, kept, &rounding, zeros, coarse);
     });
     coarse
 }
@@ -106,7 +114,7 @@ mod tests {
     fn nests_exactly_without_feedback() {
         let fine: Vec<i32> = (-40..40).collect();
         for factor in 2..=9u8 {
-            let coarse = coarsen(&fine, &plain(80, 1), factor, 3, &Feedback::none(80), 0.0);
+            let coarse = coarsen(&fine, &plain(80, 1), factor, 3, &Feedback::none(80), 0.0, None);
             for (&fine, &coarse) in fine.iter().zip(&coarse) {
                 let wanted = nearest_down(i64::from(fine).abs(), factor.into()) * i64::from(fine.signum());
                 assert_eq!(i64::from(coarse), wanted, "{fine} by {factor}");

@@ -66,6 +66,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             costs: &costs,
             tools: None,
             preset: Preset::Best,
+            pruning: None,
             reference: None,
             low_rank: None,
         };
@@ -129,6 +130,7 @@ fn feedback_makes_the_base_better() {
         costs: &costs,
         tools: None,
         preset: Preset::Best,
+        pruning: None,
         reference: None,
         low_rank: None,
     };

@@ -16,6 +16,7 @@ mod lossless;
 mod low_rank;
 mod odd_shapes;
 mod overhead;
+mod prune;
 mod rates;
 mod regressions;
 mod reorder;

@@ -18,7 +18,7 @@ use impasto_runtime::{Model, RunOptions};
 use tempfile::TempDir;
 
 /// Tokens that the tiny model is calibrated on.
-static TOKENS: LazyLock<Vec<u32>> = LazyLock::new(|| {
+pub static TOKENS: LazyLock<Vec<u32>> = LazyLock::new(|| {
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let model = Model::load(&CheckpointWeights::new(&checkpoint), &RunOptions::float()).expect("a model");
     let mut tokens = model.tokenizer().expect("a tokenizer").encode(impasto::calibrate::TEXT, true).expect("tokens");
@@ -27,7 +27,7 @@ static TOKENS: LazyLock<Vec<u32>> = LazyLock::new(|| {
 });
 
 /// Statistics of the tiny model.
-static STATISTICS: LazyLock<Statistics> = LazyLock::new(|| {
+pub static STATISTICS: LazyLock<Statistics> = LazyLock::new(|| {
     let folder = TempDir::new().expect("a folder");
     let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
     let (weights, path) = (CheckpointWeights::new(&checkpoint), folder.path().join("s.safetensors"));
