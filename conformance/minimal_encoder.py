@@ -115,7 +115,7 @@ class Coder:
     """What a mode with a head needs of a layer of a tensor: its classes and tables, and its head as bytes."""
 
     def __init__(self, kind, dtype, rows, cols, plane=None, shape=0, step=None, row_classes=None, column_classes=None,
-                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0):
+                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0, groups=None):
         self.kind, self.dtype, self.rows, self.cols = kind, dtype, rows, cols
         self.plane = (FLOATS[dtype][1] - 1 if kind == FLOAT else 0) if plane is None else plane
         self.factor, self.offset = factor, offset
@@ -123,10 +123,12 @@ class Coder:
         self.row_steps, self.column_steps, self.step = row_steps, column_steps, step and coding.f32(step)
         self.tables = SHAPES[kind, shape] if shape != 255 else \
             [tables.get(i, [0] * 63 + [2048]) for i in range(coding.TABLES[kind])]
-        flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2
+        flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2 | (groups is not None) << 4
+        format, width, scales = groups or (None, None, None)
         out = bytes([kind, shape, self.plane, flags]) + (bytes([factor]) if kind == REFINEMENT else b"")
         out += (struct.pack("<f", step) if kind in (LATTICE, REFINEMENT) else b"") + bytes([offset] if offset else [])
-        for array in (self.row_classes, self.column_classes, row_steps, column_steps):
+        out += bytes([format]) + varint(width) if groups else b""
+        for array in (self.row_classes, self.column_classes, scales, row_steps, column_steps):
             if array is not None:
                 out += same(array[0]) if len(set(array)) == 1 else rice(array, rice_k, sorted(array)[len(array) // 2])
         self.head = out + (explicit(tables) if shape == 255 else b"")
