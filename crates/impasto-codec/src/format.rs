@@ -142,7 +142,7 @@ fn check_width(format: Format, width: u64) -> Result<(), CodecError> {
 }
 
 /// What turns the integers of a tile with a format into weights.
-pub(crate) struct Dequantizer<'a> {
+pub struct Dequantizer<'a> {
     dtype: DType,
     groups: &'a Groups,
     values: Values,
@@ -150,13 +150,13 @@ pub(crate) struct Dequantizer<'a> {
 }
 
 impl<'a> Dequantizer<'a> {
-    /// Creates one for the tile at a place that the groups cover.
-    pub(crate) fn new(dtype: DType, groups: &'a Groups, place: &Place) -> Self {
+    /// Creates one for the tile at a place, which must lie inside the matrix of the groups.
+    pub fn new(dtype: DType, groups: &'a Groups, place: &Place) -> Self {
         Dequantizer { dtype, groups, values: Values::of(groups.format), place: place.clone() }
     }
 
-    /// Writes the weights of row `r` of the tile, whose integers are `z`.
-    pub(crate) fn row(&self, r: usize, z: &[i32], out: &mut [u8]) {
+    /// Writes the weights of row `r` of the tile, whose integers are `z`, as little-endian bytes of the dtype.
+    pub fn row(&self, r: usize, z: &[i32], out: &mut [u8]) {
         let Dequantizer { groups, place, .. } = self;
         let (form, size) = (groups.format.scale_form(), self.dtype.size());
         let first = (place.rows.start + r) * groups.across();

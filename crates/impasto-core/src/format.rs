@@ -1,5 +1,6 @@
 //! Formats: integers and small floats under the scales of groups, as inference engines read them (SPEC 20).
 
+use crate::at_each_isa;
 use crate::dtype::DType;
 use crate::lattice::round;
 
@@ -124,6 +125,14 @@ impl Format {
         }
     }
 
+    /// Returns the bits of a number in memory.
+    pub fn bits(self) -> u32 {
+        match self {
+            Format::Int4 | Format::Mxfp4 | Format::Nvfp4 => 4,
+            Format::Int8 | Format::Fp8E4M3 | Format::Fp8E5M2 => 8,
+        }
+    }
+
     /// Returns the form of the scales of its groups.
     pub fn scale_form(self) -> ScaleForm {
         match self {
@@ -168,18 +177,39 @@ impl Values {
         let last = self.values.len() as i32 - 1;
         self.values[z.saturating_sub(self.least).clamp(0, last) as usize]
     }
+}
 
-    /// Returns the integer whose value is nearest to `x`; of two that are equally near, the even one. `x` must not be a
-    /// NaN.
-    #[inline(always)]
-    pub fn nearest(&self, x: f32) -> i32 {
-        let above = self.values.partition_point(|&value| value < x);
-        let z = |index: usize| self.least + index as i32;
-        let (Some(&upper), Some(below)) = (self.values.get(above), above.checked_sub(1)) else {
-            return z(above.min(self.values.len() - 1));
-        };
-        let (down, up) = (x - self.values[below], upper - x);
-        if down < up || (down == up && z(below) & 1 == 0) { z(below) } else { z(above) }
+/// Returns the integer nearest to `x` in a range; of two that are equally near, the even one.
+#[inline(always)]
+fn nearest_integer(x: f32, (least, most): (i32, i32)) -> i32 {
+    (x.round_ties_even() as i32).clamp(least, most)
+}
+
+/// Returns the number, with the sign of `x`, of the small float nearest to `x`; of two that are equally near, the even one.
+/// `largest` is the largest of these floats, `mantissa` and `bias` are as in [`minifloat`].
+#[inline(always)]
+fn nearest_minifloat(x: f32, mantissa: u32, bias: i32, largest: f32) -> i32 {
+    let size = x.abs().min(largest);
+    let exponent = ((size.to_bits() >> 23) as i32 - 127).max(1 - bias);
+    // Between two powers of two, floats are evenly spaced, and below the first as after it.
+    let spacing = f32::from_bits(((127 + exponent - mantissa as i32) as u32) << 23);
+    let number = (size / spacing).round_ties_even() as i32 + ((exponent + bias - 1) << mantissa);
+    if x < 0.0 { -number } else { number }
+}
+
+at_each_isa! {
+    /// Writes to `z` the integers of a format whose values are nearest to `x`; of two that are equally near, the even one.
+    pub fn nearest(format: Format, x: &[f32], z: &mut [i32]) {
+        let pairs = z.iter_mut().zip(x);
+        match format {
+            Format::Int4 | Format::Int8 => {
+                let range = format.range();
+                pairs.for_each(|(z, &x)| *z = nearest_integer(x, range));
+            }
+            Format::Mxfp4 | Format::Nvfp4 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 1, 1, 6.0)),
+            Format::Fp8E4M3 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 3, 7, 448.0)),
+            Format::Fp8E5M2 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 2, 15, 57344.0)),
+        }
     }
 }
 
@@ -217,6 +247,7 @@ pub fn reconstruct_group(dtype: DType, values: &Values, z: &[i32], scale: f32, s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
     use crate::values::to_f32;
 
     #[test]
@@ -258,18 +289,35 @@ mod tests {
 
     #[test]
     fn the_nearest_value_is_found() {
+        let nearest_of = |format, x: &[f32]| {
+            let results = Isa::available().into_iter().map(|isa| {
+                let mut z = vec![0; x.len()];
+                nearest(isa, format, x, &mut z);
+                z
+            });
+            let mut results: Vec<Vec<i32>> = results.collect();
+            results.dedup();
+            assert_eq!(results.len(), 1, "instruction sets differ");
+            results.swap_remove(0)
+        };
         for format in Format::ALL {
-            let (values, (least, most)) = (Values::of(format), format.range());
-            for i in -2000..2000 {
-                let x = format.value(most) * i as f32 / 1500.0;
-                let found = (values.get(values.nearest(x)) - x).abs();
-                let best = (least..=most).map(|z| (format.value(z) - x).abs()).fold(f32::INFINITY, f32::min);
-                assert_eq!(found, best, "{format:?} {x}");
+            let (least, most) = format.range();
+            let far = (-2000..2000).map(|i| format.value(most) * i as f32 / 1500.0);
+            let near = (-2000..2000).map(|i| format.value(3) * i as f32 / 1500.0);
+            let x: Vec<f32> = far.chain(near).collect();
+            for (&x, z) in x.iter().zip(nearest_of(format, &x)) {
+                let distance = |z: i32| (format.value(z) - x).abs();
+                let best = (least..=most).map(distance).fold(f32::INFINITY, f32::min);
+                assert_eq!(distance(z), best, "{format:?} {x}");
+                assert!(
+                    z & 1 == 0 || (least..=most).all(|other| other == z || distance(other) > best),
+                    "{format:?} {x}"
+                );
             }
-            assert_eq!(values.nearest(f32::INFINITY), most);
-            assert_eq!(values.nearest(f32::NEG_INFINITY), least);
+            let extremes = [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-45, f32::NAN];
+            let found = nearest_of(format, &extremes);
+            assert_eq!(found[..5], [most, least, most, 0, 0], "{format:?}");
+            assert!((least..=most).contains(&found[5]), "{format:?}");
         }
-        let e2m1 = Values::of(Format::Mxfp4);
-        assert_eq!([0.25, 0.75, 2.5, 5.0, -5.0].map(|x| e2m1.nearest(x)), [0, 2, 4, 6, -6], "ties to even");
     }
 }

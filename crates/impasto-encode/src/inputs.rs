@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
-use impasto_core::DType;
+use impasto_codec::{Body, Groups};
+use impasto_core::{DType, Format};
 
 use crate::error::EncodeError;
 use crate::feedback::Feedback;
-use crate::lattice::{Costs, Grid, Integers, Rows, round};
+use crate::formats::{self, FormatRounder};
+use crate::lattice::{Costs, Grid, Integers, Rows, round, round_with};
 use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
 use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::plan::{Plan, has_lattice};
-use crate::rate::{Measured, Transformed};
+use crate::rate::{Measured, Rate, Transformed};
 use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
@@ -39,6 +41,8 @@ pub struct Inputs<'a> {
     tools: Vec<Option<Tools>>,
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
     references: Vec<Option<usize>>,
+    /// The format of each tensor that has one; empty for a lossless file.
+    formats: Vec<Option<Format>>,
     preset: Preset,
     /// What was reordered.
     pub reordered: Option<Reordered>,
@@ -55,6 +59,8 @@ pub struct LossyTensor<'a> {
     pub tools: Option<Tools>,
     /// How the file is coded.
     pub preset: Preset,
+    /// Its format, if it has one.
+    pub format: Option<Format>,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
 }
@@ -68,6 +74,28 @@ impl LossyTensor<'_> {
     /// Returns its integers on a grid, chosen by error and cost.
     pub fn round(&self, grid: &Grid, rows: Rows) -> Integers {
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, rows)
+    }
+
+    /// Returns the scales of its groups in a format.
+    pub fn groups(&self, format: Format) -> Groups {
+        let importance: Vec<f64> = self.feedback.diagonal().iter().map(|l| l * l).collect();
+        formats::groups(format, &self.matrix, &importance)
+    }
+
+    /// Returns what rounds it to a format.
+    pub fn rounder(&self, groups: &Groups) -> FormatRounder {
+        FormatRounder::new(self.matrix.dtype, groups, self.matrix.rows, self.matrix.columns)
+    }
+
+    /// Returns its integers in a format.
+    pub fn round_to_format(&self, groups: &Groups, rows: Rows) -> Integers {
+        round_with(&self.matrix, &self.feedback, &self.rounder(groups), rows)
+    }
+
+    /// Returns its rate in a format, measured on some of its rows.
+    pub fn measure_format(&self, format: Format) -> Rate {
+        let groups = self.groups(format);
+        self.round_to_format(&groups, Rows::Sample).rate(&Body::Format(groups), self.costs)
     }
 
     /// Returns the tensor that it may be predicted from at a global step, as it will be about.
@@ -88,7 +116,7 @@ impl LossyTensor<'_> {
                 };
             }
         }
-        let lattice = self.round(&grid, Rows::Sample).rate(&grid, self.costs);
+        let lattice = self.round(&grid, Rows::Sample).rate(&grid.body(), self.costs);
         let reference = self.forecast(step);
         let transform = |tools| transform::measure(&self.matrix, &grid, tools, reference.as_ref());
         let transform = self.tools.and_then(transform);
@@ -122,13 +150,23 @@ impl<'a> Inputs<'a> {
             scales
         };
         let mut scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
-        let metrics = if lossless {
+        let mut metrics = if lossless {
             vec![]
         } else {
             let usual = |t: &Tensor, s: &Scales| is_usual(t, s) && !t.matrix(checkpoint).is_constant();
             let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
+        let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.hf_name).collect();
+        let weights: Vec<u64> = tensors.iter().map(Tensor::weights).collect();
+        let formats = options.formats.of_tensors(&names, &weights, &metrics)?;
+        if options.target == Target::Formats {
+            metrics
+                .iter_mut()
+                .zip(&formats)
+                .filter(|(_, format)| format.is_none())
+                .for_each(|(metric, _)| *metric = None);
+        }
         if options.layers.exact {
             keep_blocks(&mut tensors, &mut scales, &metrics);
         }
@@ -148,6 +186,7 @@ impl<'a> Inputs<'a> {
             costs,
             tools: vec![],
             references: vec![],
+            formats,
             preset,
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
         };
@@ -162,7 +201,8 @@ impl<'a> Inputs<'a> {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
             }
-            let may_gain = |i: usize| inputs.reference(i).is_some() || inputs.may_gain(i);
+            let may_gain =
+                |i: usize| inputs.format(i).is_none() && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         Ok(inputs)
@@ -175,7 +215,8 @@ impl<'a> Inputs<'a> {
         let mut alike: HashMap<Kind, (usize, Alike)> = HashMap::new();
         let kind = |i: usize| {
             let Tensor { dtype, split, info, .. } = &self.tensors[i];
-            (self.is_lossy(i) && self.matrix(i).len() <= MOST_WEIGHTS).then(|| (*dtype, info.shape.clone(), *split))
+            (self.is_lossy(i) && self.format(i).is_none() && self.matrix(i).len() <= MOST_WEIGHTS)
+                .then(|| (*dtype, info.shape.clone(), *split))
         };
         for kind in (0..self.len()).filter_map(kind) {
             alike.entry(kind).or_default().0 += 1;
@@ -191,6 +232,11 @@ impl<'a> Inputs<'a> {
             self.release(i);
         }
         self.references = found;
+    }
+
+    /// Returns the format of a tensor, if it has one.
+    pub fn format(&self, tensor: usize) -> Option<Format> {
+        self.formats.get(tensor).copied().flatten()
     }
 
     /// Returns the tensor that a tensor may be predicted from.
@@ -238,6 +284,11 @@ impl<'a> Inputs<'a> {
         self.metrics.get(tensor).is_some_and(Option::is_some)
     }
 
+    /// Returns whether any tensor is coded with loss.
+    pub fn lossy_any(&self) -> bool {
+        self.metrics.iter().any(Option::is_some)
+    }
+
     /// Returns a tensor that is coded with loss, with the covariance in the statistics; `None` for a tensor that is
     /// kept exactly.
     ///
@@ -251,7 +302,8 @@ impl<'a> Inputs<'a> {
         let (tools, costs, preset) = (self.tools.get(tensor).copied().flatten(), &self.costs, self.preset);
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, reference }))
+        let format = self.format(tensor);
+        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, format, reference }))
     }
 
     /// Returns the number of weights of all tensors; tied ones count once.
@@ -259,9 +311,12 @@ impl<'a> Inputs<'a> {
         self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::weights).sum()
     }
 
-    /// Returns the number of weights of the tensors that are coded with loss.
+    /// Returns the number of weights of the tensors that are coded with loss, as fine as the size allows.
     pub fn lossy_weights(&self) -> u64 {
-        (0..self.len()).filter(|&i| self.is_lossy(i)).map(|i| self.tensors[i].weights()).sum()
+        (0..self.len())
+            .filter(|&i| self.is_lossy(i) && self.format(i).is_none())
+            .map(|i| self.tensors[i].weights())
+            .sum()
     }
 
     /// Returns the names of the tensors, of any size, that contain NaN or infinity.

@@ -13,6 +13,7 @@
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
+//! | `formats` | formats of engines as targets: which tensor gets which, scales of groups, rounding |
 //! | [`transform`] | the encoder of mode transform |
 //! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
@@ -36,6 +37,7 @@ mod decoded;
 mod drift;
 mod error;
 pub mod feedback;
+mod formats;
 mod inputs;
 mod job;
 mod lattice;
@@ -67,6 +69,7 @@ mod write;
 pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
 pub use drift::Sequential;
 pub use error::EncodeError;
+pub use formats::{Formats, FormatsError, Selector};
 pub use job::{encode, encode_calibrated};
 pub use layers::{Extent, Layers};
 pub use metric::Floors;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use impasto_codec::TensorHeader;
+use impasto_codec::{Body, TensorHeader};
 use impasto_container::{Writer, measure};
 use impasto_core::Mode;
 
@@ -63,7 +63,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        reports.push(TensorReport::new(tensor, mode, bytes));
+        reports.push(TensorReport::new(tensor, mode, inputs.format(i), bytes));
     }
     let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
@@ -71,9 +71,15 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
 
 /// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
-    let (Coding::Lattice(grid) | Coding::Transform(grid)) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
-    let integers = lossy.round(grid, Rows::All);
-    let (header, _) = integers.header(grid, lossy.costs);
+    let (integers, body) = match &plan.coding {
+        Coding::Lattice(grid) | Coding::Transform(grid) => (lossy.round(grid, Rows::All), grid.body()),
+        Coding::Format(format) => {
+            let groups = lossy.groups(*format);
+            (lossy.round_to_format(&groups, Rows::All), Body::Format(groups))
+        }
+        Coding::Bytes | Coding::Float(_) | Coding::Jpeg(..) => return Ok(None),
+    };
+    let (header, _) = integers.header(&body, lossy.costs);
     Ok(Some((integers, header)))
 }

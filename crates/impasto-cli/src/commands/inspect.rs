@@ -1,7 +1,7 @@
 //! `impasto inspect`.
 
-use impasto::Layer;
-use impasto_container::{ObjectKind, UnitEntry};
+use impasto::{File, Layer};
+use impasto_container::{ObjectKind, Source, UnitEntry};
 use impasto_core::Mode;
 use serde_json::{Value, json};
 
@@ -17,6 +17,8 @@ struct Line {
     dtype: String,
     shape: Vec<u64>,
     mode: String,
+    /// The name of its format, if it has one.
+    format: Option<&'static str>,
     units: usize,
     /// Bytes of its units by layer, the base first.
     levels: Vec<u64>,
@@ -39,7 +41,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     for unit in reader.units() {
         units[unit.object as usize].push(unit);
     }
-    let lines: Vec<Line> = reader
+    let mut lines: Vec<Line> = reader
         .objects()
         .iter()
         .zip(&units)
@@ -55,6 +57,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 name: object.name.clone(),
                 tensor,
                 dtype: dtype.to_owned(),
+                format: None,
                 elements: object.tensor().map_or_else(|| shape.iter().product(), |meta| meta.weights()),
                 shape,
                 mode: if tied.is_some() { "tied".into() } else { modes(units) },
@@ -65,6 +68,10 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             }
         })
         .collect();
+    if command.tensors || args.json {
+        let own = lines.iter_mut().filter(|line| line.tensor && line.tied.is_none());
+        own.for_each(|line| line.format = format(&file, &line.name));
+    }
     let weights = file.weights();
     let layers = file.layers();
     let header = reader.header();
@@ -73,7 +80,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let expansion = reader.expansion();
     if args.json {
         let object = |l: &Line| -> Value {
-            json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
+            json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode, "format": l.format,
                     "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
                     "reference": l.reference })
         };
@@ -126,7 +133,10 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let mode = match (&line.tied, &line.reference) {
             (Some(name), _) => format!("tied to {}", shown(name)),
             (None, Some(name)) => format!("{}, predicted from {}", line.mode, shown(name)),
-            (None, None) => line.mode.clone(),
+            (None, None) => match line.format {
+                Some(format) => format!("{} ({format})", line.mode),
+                None => line.mode.clone(),
+            },
         };
         let by_level = match line.levels[..] {
             [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),
@@ -142,6 +152,11 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     }
     print(&text)?;
     Ok(Code::Success)
+}
+
+/// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.
+fn format<S: Source>(file: &File<S>, tensor: &str) -> Option<&'static str> {
+    Some(file.tensor(tensor).ok()?.header()?.groups()?.format.name())
 }
 
 fn shown_mode(mode: Mode) -> String {

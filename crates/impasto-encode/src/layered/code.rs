@@ -34,9 +34,10 @@ const BATCH: usize = 64;
 /// # Errors
 /// If coding fails, or writing to the temporary file.
 pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> Result<Aside, EncodeError> {
-    let Planner { inputs, assets, .. } = planner;
+    let Planner { inputs, assets, options, .. } = planner;
     let plans = planner.plans(Some(step))?;
-    let weights = |i: usize| inputs.is_lossy(i).then(|| inputs.tensors[i].weights());
+    let has_layers = |i: usize| inputs.is_lossy(i) && inputs.format(i).is_none();
+    let weights = |i: usize| has_layers(i).then(|| inputs.tensors[i].weights());
     let factors = factors((0..inputs.len()).map(weights), octaves);
     let (objects, _) = layout(assets, &inputs.tensors, &plans);
     let mut aside = Aside::new(path, objects)?;
@@ -51,6 +52,13 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
+                (Coding::Format(format), Some(lossy)) => {
+                    let groups = lossy.groups(*format);
+                    let integers = lossy.round_to_format(&groups, Rows::All);
+                    let nested = Nested::of_format(&lossy, integers, groups, &options.layers);
+                    let target = Destination { planner, name: &tensor.name, object };
+                    (Some(Mode::LATTICE), target.set_nested_aside(&mut aside, &lossy, plan, &nested)?)
+                }
                 (Coding::Lattice(grid) | Coding::Transform(grid), Some(lossy)) => {
                     let target = Destination { planner, name: &tensor.name, object };
                     let in_planes = match plan.coding {
@@ -72,7 +80,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
             },
         };
         inputs.release(i);
-        aside.tensors.push(TensorReport::new(tensor, mode, bytes));
+        aside.tensors.push(TensorReport::new(tensor, mode, inputs.format(i), bytes));
     }
     Ok(aside)
 }
@@ -166,12 +174,23 @@ impl Destination<'_> {
         grid: &Grid,
         factors: &[u8],
     ) -> Result<u64, EncodeError> {
-        let options = self.planner.options;
-        let nested = Nested::new(lossy, lossy.round(grid, Rows::All), grid, factors, &options.layers);
+        let layers = &self.planner.options.layers;
+        let nested = Nested::new(lossy, lossy.round(grid, Rows::All), grid, factors, layers);
+        self.set_nested_aside(aside, lossy, plan, &nested)
+    }
+
+    /// Codes the layers of a tensor. Returns the number of bytes.
+    fn set_nested_aside(
+        &self,
+        aside: &mut Aside,
+        lossy: &LossyTensor,
+        plan: &Plan,
+        nested: &Nested,
+    ) -> Result<u64, EncodeError> {
         let (headers, mut bytes) = self.push_headers(aside, nested.headers())?;
         let tiles = places(plan);
         let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
-        let tool = Layered { nested: &nested, segments: options.segments };
+        let tool = Layered { nested, segments: self.planner.options.segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
                 let tile = |(tile, place): &(u32, Place)| {
