@@ -174,6 +174,34 @@ fn the_preset_of_jpeg() {
     assert_eq!(run("coded"), run("packed"));
 }
 
+/// A file in formats names them, runs, and is unpacked for engines; what has no place for them is refused.
+#[test]
+fn formats_of_engines() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--uncalibrated"], way].concat());
+    encode(&["--format", "fp4"]).fails(2, "use int4, int8, mxfp4, nvfp4, fp8, fp8-e5m2");
+    encode(&["--format", "heads=fp8"]).fails(2, "use all, linear, embeddings");
+    encode(&["--policy", "fast=fp8"]).fails(2, "the only policy is fragile=FORMAT");
+    encode(&["--layers", "lossless"]).fails(2, "there is no layer below `lossless`");
+    encode(&["--format", "mxfp4", "--lossless"]).fails(2, "");
+    encode(&["--format", "mxfp4", "--tools", "none"]).fails(2, "--tools is for lossy files");
+    let jpeg = at.run(&["encode", &tiny(), "-o", "a.impasto", "--preset", "jpeg", "--bpw", "4", "--format", "mxfp4"]);
+    assert_eq!(jpeg.code, Some(2), "{}", jpeg.err);
+    assert!(at.left().is_empty());
+    let encoded = encode(&["--format", "mlp=mxfp4,attention=fp8"]).ok();
+    assert!(encoded.out.contains("mxfp4") && encoded.out.contains("fp8"), "{}", encoded.out);
+    let inspected = at.run(&["inspect", "a.impasto", "--tensors"]).ok();
+    assert!(inspected.out.contains("lattice (mxfp4)") && inspected.out.contains("lattice (fp8)"), "{}", inspected.out);
+    let run = |residence| {
+        at.run(&["run", "a.impasto", "-p", "Once", "-n", "8", "--temperature", "0", "--residence", residence]).ok().out
+    };
+    assert_eq!(run("coded"), run("packed"));
+    at.run(&["decode", "a.impasto", "--to", "compressed-tensors", "-o", "out"]).ok();
+    at.run(&["encode", "out", "-o", "b.impasto"]).ok();
+    let exported = at.run(&["inspect", "b.impasto", "--tensors"]).ok();
+    assert!(exported.out.contains("weight_packed") && exported.out.contains("F8_E4M3"), "{}", exported.out);
+}
+
 /// A reordered file says what was reordered, and computes the same; what has no place for it is refused.
 #[test]
 fn hidden_units_and_heads_in_another_order() {

@@ -172,7 +172,8 @@ fn sizes_and_formats() {
     assert!(refused(with("all=int8", Target::Size(9_000_000))).contains("request none"));
     assert!(refused(with("int8", Target::Lossless)).contains("formats are for lossy files"));
     assert!(refused(Options::new(Target::Formats)).contains("needs a format"));
-    let unmeasured = Formats { fragile: Some(Format::Fp8E4M3), ..formats("int4") };
+    let mut unmeasured = formats("int4");
+    unmeasured.fragile = Some(Format::Fp8E4M3);
     assert!(refused(Options { formats: unmeasured, ..Options::new(Target::Formats) }).contains("calibration"));
     let below = Layers { below: vec![impasto::encode::Extent::BitsPerWeight(2.0)], ..Layers::default() };
     assert!(refused(Options { layers: below, ..with("int4", Target::Formats) }).contains("no layer below"));
