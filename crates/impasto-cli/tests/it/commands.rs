@@ -179,12 +179,19 @@ fn the_preset_of_jpeg() {
 fn formats_of_engines() {
     let at = Workplace::new();
     let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--uncalibrated"], way].concat());
-    encode(&["--format", "fp4"]).fails(2, "use int4, int8, mxfp4, nvfp4, fp8, fp8-e5m2");
-    encode(&["--format", "heads=fp8"]).fails(2, "use all, linear, embeddings");
-    encode(&["--policy", "fast=fp8"]).fails(2, "the only policy is fragile=FORMAT");
-    encode(&["--layers", "lossless"]).fails(2, "there is no layer below `lossless`");
-    encode(&["--format", "mxfp4", "--lossless"]).fails(2, "");
-    encode(&["--format", "mxfp4", "--tools", "none"]).fails(2, "--tools is for lossy files");
+    for (way, says) in [
+        (&["--format", "fp4"][..], "use int4, int8, mxfp4, nvfp4, fp8, fp8-e5m2"),
+        (&["--format", "heads=fp8"], "use all, linear, embeddings"),
+        (&["--policy", "fast=fp8"], "the only policy is fragile=FORMAT"),
+        (&["--layers", "lossless"], "there is no layer below `lossless`"),
+        (&["--format", "mxfp4", "--lossless"], "--format and --policy are for lossy files"),
+        (&["--format", "mxfp4", "--tools", "none"], "--tools is for lossy files"),
+        (&["--format", "all=mxfp4", "--bpw", "5"], "request none"),
+        (&["--policy", "fragile=fp8"], "known from calibration"),
+    ] {
+        let failed = encode(way);
+        assert!(failed.code != Some(0) && failed.err.contains(says), "{way:?}: {}", failed.err);
+    }
     let jpeg = at.run(&["encode", &tiny(), "-o", "a.impasto", "--preset", "jpeg", "--bpw", "4", "--format", "mxfp4"]);
     assert_eq!(jpeg.code, Some(2), "{}", jpeg.err);
     assert!(at.left().is_empty());

@@ -111,9 +111,12 @@ fn exports_have_the_weights_of_the_file() {
         let (tensors, config) = exported(&file, &folder.path().join("out"));
         let quantization = &config["quantization_config"];
         assert_eq!(quantization["format"], layout);
-        let targets = quantization["config_groups"]["group_0"]["targets"].as_array().expect("targets");
-        assert_eq!(targets.len(), 42);
-        for module in targets.iter().map(|module| module.as_str().expect("a name")) {
+        // In int4, groups have 64 or 128 weights, as the columns allow.
+        let groups = quantization["config_groups"].as_object().expect("groups");
+        let targets = groups.values().flat_map(|group| group["targets"].as_array().expect("targets"));
+        let targets: Vec<&str> = targets.map(|module| module.as_str().expect("a name")).collect();
+        assert_eq!((targets.len(), groups.len()), (42, if format == Format::Int4 { 2 } else { 1 }));
+        for module in targets {
             let weights = dequantized(&tensors, module, format);
             let wanted = file.tensor(&format!("{module}.weight")).expect("a tensor").bytes().expect("its bytes");
             let found: Vec<u8> = weights.iter().flat_map(|&w| half::bf16::from_f32(w).to_le_bytes()).collect();
