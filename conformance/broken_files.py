@@ -4,7 +4,7 @@ import math
 import struct
 
 import naive_transform
-from minimal_encoder import Chosen, Coder, File, coded_file, explicit, planes_unit, same, transform_unit, varint
+from minimal_encoder import Chosen, Coder, File, coded_file, explicit, layered_file, planes_unit, same, transform_unit, varint
 from minimal_digits import mask, string
 from naive_container import DIGITS, EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
 from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
@@ -294,6 +294,36 @@ def broken_blocks():
     put(BROKEN, "16.1-columns-in-part", of_blocks(code=76))
     put(BROKEN, "16.1-tiles-in-part", of_blocks(cols=512, tile_cols=128, code=76))
     put(BROKEN, "16.2-bytes-left-over", of_blocks(rest=b"\0"))
+
+
+def broken_formats():
+    def with_format(groups=(2, 3, [16256] * 8), step=1.0, dtype="BF16", **options):
+        return Coder(LATTICE, dtype, 4, 5, step=step, groups=groups, **options)
+
+    def broken(name, coder, mode=LATTICE):
+        file = coded_file(coder, [[0] * 5] * 4, 4, 32)
+        file.units[1][2] = mode
+        if mode == TRANSFORM:
+            replace(file, 1, transform_unit(4, 5, lambda name, *_: 0))
+        put(BROKEN, name, file)
+    broken("20.1-row-steps", with_format(row_steps=[1, 2, 3, 4]))
+    broken("20.1-column-steps", with_format(column_steps=[0] * 5))
+    broken("20.1-offset", with_format(offset=9))
+    broken("20.1-low-rank-part", with_format(low_rank=[(1.0, [3] * 4, [5] * 5)]))
+    broken("20.1-step-of-int8", with_format(step=0.5))
+    for code in (0, 7):
+        broken(f"20.1-format-{code}", with_format((code, 3, [16256] * 8)))
+    for name, code, width in (("mxfp4", 3, 16), ("nvfp4", 4, 32), ("nvfp4-of-rows", 4, 0)):
+        broken("20.1-groups-of-" + name, with_format((code, width, [100] * 4)))
+    for name, code, width, scale in (("negative", 2, 5, -1), ("infinite", 5, 5, 0x7F80), ("not-a-number-of-e8m0", 3, 32, 255),
+                                     ("not-a-number-of-e4m3", 4, 16, 127)):
+        broken("20.2-scale-" + name, with_format((code, width, [scale] * 4)))
+        broken(f"20.2-one-scale-{name}", with_format((code, width, [100, 100, scale, 100]), rice_k=11))
+    broken("11.1-group-scales-cut", with_format((2, 3, [1, 2, 3, 4])))
+    broken("20.4-transform", with_format(), TRANSFORM)
+    base, first, *_ = layered_coders(rows=4, cols=5)
+    file = layered_file([with_format((1, 0, [16256] * 4), dtype=base.dtype), first], [[[0] * 5] * 4] * 2, None, 4, 32)
+    put(BROKEN, "20.4-refinement", file)
 
 
 def broken_transforms():

@@ -115,7 +115,7 @@ class Coder:
     """What a mode with a head needs of a layer of a tensor: its classes and tables, and its head as bytes."""
 
     def __init__(self, kind, dtype, rows, cols, plane=None, shape=0, step=None, row_classes=None, column_classes=None,
-                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0, low_rank=()):
+                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0, low_rank=(), groups=None):
         self.kind, self.dtype, self.rows, self.cols = kind, dtype, rows, cols
         self.plane = (FLOATS[dtype][1] - 1 if kind == FLOAT else 0) if plane is None else plane
         self.factor, self.offset = factor, offset
@@ -123,12 +123,16 @@ class Coder:
         self.row_steps, self.column_steps, self.step = row_steps, column_steps, step and coding.f32(step)
         self.tables = SHAPES[kind, shape] if shape != 255 else \
             [tables.get(i, [0] * 63 + [2048]) for i in range(coding.TABLES[kind])]
-        flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2 | bool(low_rank) << 3
+        flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2 | bool(low_rank) << 3 | \
+            (groups is not None) << 4
+        format, width, scales = groups or (None, None, None)
         out = bytes([kind, shape, self.plane, flags]) + (bytes([factor]) if kind == REFINEMENT else b"")
         out += (struct.pack("<f", step) if kind in (LATTICE, REFINEMENT) else b"") + bytes([offset] if offset else [])
+        out += bytes([format]) + varint(width) if groups else b""
+
         def index(array):
             return same(array[0]) if len(set(array)) == 1 else rice(array, rice_k, sorted(array)[len(array) // 2])
-        for array in (self.row_classes, self.column_classes, row_steps, column_steps):
+        for array in (self.row_classes, self.column_classes, scales, row_steps, column_steps):
             out += b"" if array is None else index(array)
         out += bytes([len(low_rank)]) if low_rank else b""
         for size, rows_of_term, columns_of_term in low_rank:

@@ -1,4 +1,4 @@
-"""Clauses 5 to 10 and 19 of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
+"""Clauses 5 to 10, 19, and 20.3, of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
 
 import io
 import math
@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits,
                              Broken, Reader, ceil_div, check_dtype, fields, need, unzigzag)
+from naive_formats import Groups
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
 MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
@@ -23,6 +24,8 @@ def read_tile(obj, unit, data, head):
         return float_rows(obj, unit, head, data), None
     if unit.mode == LATTICE:
         z = lattice_integers(obj, unit, head, data)
+        if head.groups:
+            return format_rows(obj, unit, head.groups, z), z
         return lattice_rows(obj, unit, head, head, z, "10.3"), z
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
@@ -112,7 +115,7 @@ class Head:
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        need(flags & ~{LATTICE: 15, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
+        need(flags & ~{LATTICE: 31, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
         self.offset, self.row_steps, self.column_steps, self.low_rank = 0, Same(0), Same(0), []
         if self.kind == REFINEMENT:
             self.factor = head.u8()
@@ -128,7 +131,10 @@ class Head:
         if flags & 4:
             self.offset = head.u8()
             need(1 <= self.offset <= 127, "6", f"{head.what} has offset {self.offset}")
+        self.groups = Groups(head, obj.cols, self.step, flags) if flags & 16 else None
         self.row_classes, self.column_classes = index_array(head, obj.rows), index_array(head, obj.cols)
+        if self.groups:
+            self.groups.set_scales(index_array(head, obj.rows * self.groups.across))
         if flags & 1:
             self.row_steps = index_array(head, obj.rows)
         if flags & 2:
@@ -392,9 +398,23 @@ def weight_rows(obj, unit, base, largest, step, numbers, clause):
             d = f32_list([a + b for a, b in zip(d, added)])
         if base.low_rank:
             w = f32_list([a + b for a, b in zip(w, d)])
-        if obj.dtype == "BF16":
-            words = struct.unpack("<%dI" % width, pack_floats(w, "f"))
-            rows.append(pack_bits([n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words], 2))
-        else:
-            rows.append(pack_floats(w, "f" if obj.dtype == "F32" else "e"))
+        rows.append(elements_of(obj.dtype, w))
+    return rows
+
+
+def elements_of(dtype, w):
+    """Numbers of binary32, rounded to a dtype, as bytes."""
+    if dtype == "BF16":
+        words = struct.unpack("<%dI" % len(w), pack_floats(w, "f"))
+        return pack_bits([n + 0x7FFF + (n >> 16 & 1) >> 16 for n in words], 2)
+    return pack_floats(w, "f" if dtype == "F32" else "e")
+
+
+def format_rows(obj, unit, groups, z):
+    """Rows of weights of a tensor with a format, as bytes: 20.3."""
+    row0, col0, _, width = obj.tile_box(unit.tile)
+    rows = []
+    for r, line in enumerate(z, row0):
+        w = f32_list([groups.value(n) * groups.scale_at(r, c) for c, n in enumerate(line, col0)])
+        rows.append(elements_of(obj.dtype, f32_list([a * groups.step for a in w])))
     return rows

@@ -3,7 +3,7 @@
 
 `naive_container` has clauses 1 to 4 of the specification, `naive_coding` clauses 5 to 10, `naive_layers` clauses 12
 to 14, `naive_tokenizer` clause 15, `naive_blocks` clause 16, `naive_transform` and `naive_planes` clause 17,
-`naive_digits` clause 18, all in its order; numbers in comments are clauses.
+`naive_digits` clause 18, `naive_formats` clause 20, all in its order; numbers in comments are clauses.
 README.md describes the output.
 """
 

@@ -54,6 +54,7 @@ def read_layers(obj, units, contents, heads, reference=None):
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):
         head = heads[unit.layer]
+        need(not (heads[0].groups and head.kind == REFINEMENT), "20.4", f"{unit} is above a tensor with a format")
         if unit.mode == REFINEMENT:
             z = refined(obj, unit, head, content, z)
             rows = lattice_rows(obj, unit, heads[0], head, z, "12.4")

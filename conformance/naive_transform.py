@@ -18,6 +18,7 @@ def transform_rows(obj, units, contents, head, reference=None):
     """The rows of weights of a tile, as bytes, from its units in layers 0 and up: 17.1, 17.2. `reference` returns the rows
     of the reference's tile."""
     need(head is not None and head.kind == LATTICE, "6", f"{units[0]} has mode transform, but no head of kind 4")
+    need(not head.groups, "20.4", f"{units[0]} has mode transform, but its tensor has a format")
     _, _, height, width = obj.tile_box(units[0].tile)
 
     def co_located(step):

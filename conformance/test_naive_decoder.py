@@ -8,6 +8,7 @@ import random
 import struct
 import tempfile
 import unittest
+from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
@@ -45,6 +46,39 @@ class Exact(unittest.TestCase):
         expected = [[coder.weight(n, r, c) for c, n in enumerate(line)] for r, line in enumerate(z)]
         self.assertEqual(decoded(coded_file(coder, z, **options).build())["w"], pack(dtype, expected))
         return expected
+
+    def test_formats(self):
+        """Weights of every format in rational numbers, with integers out of range."""
+        tables = {"e2m1": [Fraction(n, 2) for n in (0, 1, 2, 3, 4, 6, 8, 12)]}
+        for name, E, M in (("e4m3", 4, 3), ("e5m2", 5, 2)):
+            bias = 2 ** (E - 1) - 1
+            tables[name] = [Fraction(m + (e > 0) * 2 ** M) * Fraction(2) ** (max(e, 1) - bias - M)
+                            for e in range(2 ** E) for m in range(2 ** M)]
+        for code, values, least, most, width, step in (
+                (1, None, -8, 7, 3, 1.0), (2, None, -128, 127, 0, 1.0), (3, tables["e2m1"], -7, 7, 32, 1.0),
+                (4, tables["e2m1"], -7, 7, 16, 0.7), (5, tables["e4m3"], -126, 126, 7, 1.0),
+                (6, tables["e5m2"], -123, 123, 100, 1.0)):
+            across = -(-40 // width) if width else 1
+            scales = [self.random.randrange({3: 255, 4: 127}.get(code, 0x7F80)) for _ in range(5 * across)]
+            z = [[self.random.choice((self.random.randrange(-200, 200), 0, 7, -7, 2 ** 31 - 1, -2 ** 31))
+                  for _ in range(40)] for _ in range(5)]
+            for dtype in ("BF16", "F16", "F32"):
+                coder = Coder(LATTICE, dtype, 5, 40, step=step, groups=(code, width, scales), rice_k=12)
+
+                def weight(n, r, c):
+                    n = max(least, min(n, most))
+                    value = Fraction(abs(n)) if values is None else values[abs(n)]
+                    i = scales[r * across + (c // width if width else 0)]
+                    scale = Fraction(2) ** (i - 127) if code == 3 else tables["e4m3"][i] if code == 4 else \
+                        Fraction(*coding.f32(struct.unpack("<f", struct.pack("<I", i << 16))[0]).as_integer_ratio())
+                    w = minimal_encoder.rounded(value * scale, 8, 23)
+                    w = w if w == math.inf else minimal_encoder.rounded(w * Fraction(coder.step), 8, 23)
+                    E, M = FLOATS[dtype]
+                    w = w if w == math.inf else minimal_encoder.rounded(w, E, M)
+                    return (n < 0) << E + M | minimal_encoder.float_bits(w, E, M)
+                expected = [[weight(n, r, c) for c, n in enumerate(line)] for r, line in enumerate(z)]
+                file = coded_file(coder, z, tile_rows=3, tile_cols=32)
+                self.assertEqual(decoded(file.build())["w"], pack(dtype, expected), (code, dtype))
 
     def test_blake3_vectors(self):
         # Of the test vectors published with BLAKE3: input byte i is i mod 251.

@@ -13,9 +13,9 @@ use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
 use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
 use impasto_codec::transform::Reference;
-use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
+use impasto_codec::{Body, Groups, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
 use impasto_container::{Header, Limits, Manifest};
-use impasto_core::{DType, Isa, Mode, Place};
+use impasto_core::{DType, Format, Isa, Mode, Place};
 use impasto_encode::transform::{Request, code};
 use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input, transform_input};
 
@@ -442,6 +442,23 @@ fn tiles(folder: &Path) -> Done {
         let unit = TileEncoder::new(&header, 2).lattice(&place, &z).ok_or("no code")?;
         let input = tile_input(dtype, Mode::LATTICE, &place, &header.to_bytes(), &unit);
         put(folder, &format!("lattice.{name}"), &input)?;
+    }
+    for format in Format::ALL {
+        let width = format.group().unwrap_or(8);
+        let across = (columns.len() as u64).div_ceil(width);
+        let scales = noise(rows.len() * across as usize).iter().map(|&b| i16::from(b) % 120).collect();
+        let groups = Groups::new(format, 1.0, width, columns.len() as u64, IndexArray::new(scales));
+        let header = TensorHeader {
+            shape: Shape::Parametric(0),
+            plane: 0,
+            row_classes: IndexArray::Constant(15),
+            column_classes: IndexArray::Constant(0),
+            body: Body::Format(groups),
+        };
+        let z: Vec<i32> = noise(place.elements()).iter().map(|&b| i32::from(b as i8) >> 3).collect();
+        let unit = TileEncoder::new(&header, 1).lattice(&place, &z).ok_or("no code")?;
+        let input = tile_input(DType::Bf16, Mode::LATTICE, &place, &header.to_bytes(), &unit);
+        put(folder, &format!("format.{}", format.name()), &input)?;
     }
     Ok(())
 }

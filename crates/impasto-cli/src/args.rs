@@ -134,6 +134,17 @@ pub struct Encode {
     /// 2.5,3.5,5,lossless.
     #[arg(long, group = "target", value_name = "LAYER,...", value_parser = parse_layers)]
     pub layers: Option<LayersArg>,
+    /// Code tensors as numbers that inference engines read: `int4`, `int8`, `mxfp4`, `nvfp4`, `fp8` (E4M3) or `fp8-e5m2`, for all
+    /// linear layers, or for sets of tensors: `mlp=mxfp4,attention=fp8,embeddings=int8`. Sets are all, linear, embeddings (and the
+    /// output projection), attention, mlp, q, k, v, o, gate, up and down; the narrowest decides. Other tensors are kept
+    /// exactly; with --bpw, --size or --layers, they are as precise as the size allows. With `--layers lossless`, an exact layer is
+    /// above the formats.
+    #[arg(long, value_name = "FORMAT,...")]
+    pub format: Option<impasto::encode::Formats>,
+    /// `fragile=FORMAT`: code the most fragile tensors in this format, those that raise the KL divergence most, per weight, when
+    /// weights err by a share of their size; as many as have 10% of the weights. Needs calibration.
+    #[arg(long, value_name = "POLICY", value_parser = parse_policy)]
+    pub policy: Option<impasto::Format>,
     /// Share of the error feedback that coarser layers use, 0 to 1: a larger share improves them and enlarges the whole
     /// file [default: 0.25].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
@@ -192,7 +203,7 @@ pub struct Encode {
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
         "lossless", "layers", "tools", "effort", "residual", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
-        "segments",
+        "segments", "format", "policy",
     ])]
     pub preset: Option<PresetArg>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
@@ -291,10 +302,15 @@ fn parse_layers(text: &str) -> Result<LayersArg, String> {
             word => layers.lossy.push(Extent::Size(parse_size(word)?)),
         }
     }
-    if layers.lossy.is_empty() {
-        return Err("there is no layer below `lossless`; use --lossless for a file without layers".into());
-    }
     Ok(layers)
+}
+
+fn parse_policy(text: &str) -> Result<impasto::Format, String> {
+    let Some(format) = text.strip_prefix("fragile=") else { return Err("the only policy is fragile=FORMAT".into()) };
+    impasto::Format::from_name(format).ok_or_else(|| {
+        let names = impasto::Format::ALL.map(impasto::Format::name).join(", ");
+        format!("{format:?} is no format: use {names}")
+    })
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {
@@ -364,6 +380,9 @@ pub struct Decode {
 pub enum Form {
     /// A Hugging Face folder with safetensors.
     Safetensors,
+    /// A Hugging Face folder in the layout of compressed-tensors, for vLLM and others: linear layers that were encoded with
+    /// --format keep their codes and scales, other tensors are floats.
+    CompressedTensors,
     /// A GGUF file, for llama.cpp.
     Gguf,
 }

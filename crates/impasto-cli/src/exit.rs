@@ -69,6 +69,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::Layers { .. }
                 | EncodeError::ReorderExact
                 | EncodeError::Residual
+                | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,
             };

@@ -42,6 +42,9 @@ pub enum CodecError {
     /// A step index of a row or column is out of range.
     #[error("a step index is outside -1024 to 1023 (SPEC 6)")]
     StepIndex,
+    /// A rule about formats is violated.
+    #[error("format: {0} (SPEC {1})")]
+    Format(&'static str, &'static str),
     /// The rANS stream of a segment is invalid.
     #[error("segment {segment}: {rule} (SPEC {clause})")]
     Segment {

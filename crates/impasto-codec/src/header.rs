@@ -4,6 +4,7 @@ use impasto_core::{DType, Mode, Place, lattice::scale};
 
 use crate::class::Kind;
 use crate::error::CodecError;
+use crate::format::Groups;
 use crate::index::IndexArray;
 use crate::low_rank::LowRank;
 use crate::tables::{Frequencies, Lut, TOTAL, parametric, read_explicit, write_explicit};
@@ -13,6 +14,7 @@ const ROW_STEPS: u8 = 1;
 const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
 const LOW_RANK: u8 = 8;
+const FORMAT: u8 = 16;
 /// Largest offset, in 256ths of a step.
 const MAX_OFFSET: u8 = 127;
 /// Largest number of raw bits per element in kinds lattice and exact.
@@ -67,6 +69,8 @@ pub enum Body {
     Float,
     /// Steps of the lattice.
     Lattice(Steps),
+    /// The format of the integers, which takes the place of steps (SPEC 20). The kind is that of a lattice.
+    Format(Groups),
     /// Steps, relative to the layer below.
     Refinement(Refinement),
     /// No further fields.
@@ -103,13 +107,13 @@ impl TensorHeader {
     pub fn kind(&self) -> Kind {
         match self.body {
             Body::Float => Kind::Float,
-            Body::Lattice(_) => Kind::Lattice,
+            Body::Lattice(_) | Body::Format(_) => Kind::Lattice,
             Body::Refinement(_) => Kind::Refinement,
             Body::Exact | Body::Blocks(_) => Kind::Exact,
         }
     }
 
-    /// Returns the steps in kind lattice, `None` in other kinds.
+    /// Returns the steps in kind lattice, `None` in other kinds and with a format.
     pub fn steps(&self) -> Option<&Steps> {
         match &self.body {
             Body::Lattice(steps) => Some(steps),
@@ -117,9 +121,18 @@ impl TensorHeader {
         }
     }
 
+    /// Returns the format and the scales of its groups, if the tensor has one.
+    pub fn groups(&self) -> Option<&Groups> {
+        match &self.body {
+            Body::Format(groups) => Some(groups),
+            _ => None,
+        }
+    }
+
     /// Returns the step of the tensor in this layer, and the offset, in kinds lattice and refinement.
     pub fn step(&self) -> Option<(f32, u8)> {
         match &self.body {
+            Body::Format(groups) => Some((groups.step, 0)),
             Body::Lattice(steps) => Some((steps.step, steps.offset)),
             Body::Refinement(refinement) => Some((refinement.step, refinement.offset)),
             Body::Float | Body::Exact | Body::Blocks(_) => None,
@@ -156,6 +169,7 @@ impl TensorHeader {
                 check_row_steps(steps.step, steps.rows.as_ref(), "10.3")?;
                 steps.low_rank.as_ref().map_or(Ok(()), LowRank::check)?;
             }
+            Body::Format(groups) => groups.check()?,
             Body::Blocks(blocks) => check_blocks(*blocks)?,
             Body::Float | Body::Exact => {}
         }
@@ -182,8 +196,10 @@ impl TensorHeader {
         };
         let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
         let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
+        let scales = self.groups().map_or(0, Groups::memory_bytes);
         let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref()).map_or(0, LowRank::memory_bytes);
-        size_of::<TensorHeader>() + tables + low_rank + arrays.map(IndexArray::memory_bytes).sum::<usize>()
+        let arrays = arrays.map(IndexArray::memory_bytes).sum::<usize>();
+        size_of::<TensorHeader>() + tables + scales + low_rank + arrays
     }
 
     /// Returns whether there are classes, and steps if any, for every row and column of `place`.
@@ -195,6 +211,7 @@ impl TensorHeader {
         rows.into_iter().flatten().all(|array| array.covers(place.rows.end))
             && columns.into_iter().flatten().all(|array| array.covers(place.columns.end))
             && low_rank.is_none_or(|low_rank| low_rank.covers(place))
+            && self.groups().is_none_or(|groups| groups.covers(place))
     }
 
     /// Returns the tables in the form for decoding.
@@ -215,8 +232,11 @@ impl TensorHeader {
         let offset = self.step().map_or(0, |(_, offset)| offset);
         let flag = |bit: u8, present: bool| if present { bit } else { 0 };
         let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref());
-        let steps = flag(ROW_STEPS, arrays[0].is_some()) | flag(COLUMN_STEPS, arrays[1].is_some());
-        let flags = steps | flag(OFFSET, offset != 0) | flag(LOW_RANK, low_rank.is_some());
+        let flags = flag(ROW_STEPS, arrays[0].is_some())
+            | flag(COLUMN_STEPS, arrays[1].is_some())
+            | flag(OFFSET, offset != 0)
+            | flag(LOW_RANK, low_rank.is_some())
+            | flag(FORMAT, self.groups().is_some());
         let mut out = vec![self.mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
@@ -230,8 +250,14 @@ impl TensorHeader {
         if offset != 0 {
             out.push(offset);
         }
+        if let Some(groups) = self.groups() {
+            groups.write_head(&mut out);
+        }
         self.row_classes.write(&mut out);
         self.column_classes.write(&mut out);
+        if let Some(groups) = self.groups() {
+            groups.write_scales(&mut out);
+        }
         arrays.iter().flatten().for_each(|array| array.write(&mut out));
         low_rank.iter().for_each(|low_rank| low_rank.write(&mut out));
         if let Shape::Explicit(tables) = &self.shape {
@@ -255,23 +281,35 @@ impl TensorHeader {
         if flags & !meaningful(kind) != 0 {
             return Err(field("flags", flags, "an undefined bit is set"));
         }
+        if flags & FORMAT != 0 && flags & (ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK) != 0 {
+            return Err(CodecError::Format(
+                "a format has neither row steps, column steps, an offset nor a low-rank part",
+                "20.1",
+            ));
+        }
         let blocks = if mode == Mode::BLOCKS { Some(read_blocks(&mut rest, columns)?) } else { None };
         let factor = if kind == Kind::Refinement { read_factor(&mut rest)? } else { 0 };
         let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
         let offset = if flags & OFFSET != 0 { read_offset(&mut rest)? } else { 0 };
+        let format = if flags & FORMAT != 0 { Some(Groups::read_head(&mut rest)?) } else { None };
         let row_classes = IndexArray::read(&mut rest, rows)?;
         let column_classes = IndexArray::read(&mut rest, columns)?;
+        let groups = match format {
+            Some(format) => Some(Groups::read_scales(&mut rest, format, step, rows, columns)?),
+            None => None,
+        };
         let row_steps = if flags & ROW_STEPS != 0 { Some(read_steps(&mut rest, rows)?) } else { None };
         let column_steps = if flags & COLUMN_STEPS != 0 { Some(read_steps(&mut rest, columns)?) } else { None };
         let low_rank = if flags & LOW_RANK != 0 { Some(LowRank::read(&mut rest, rows, columns)?) } else { None };
-        let body = match kind {
-            Kind::Float => Body::Float,
-            Kind::Lattice => {
+        let body = match (kind, groups) {
+            (_, Some(groups)) => Body::Format(groups),
+            (Kind::Float, _) => Body::Float,
+            (Kind::Lattice, _) => {
                 check_row_steps(step, row_steps.as_ref(), "10.3")?;
                 Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank })
             }
-            Kind::Refinement => Body::Refinement(Refinement { factor, step, offset }),
-            Kind::Exact => blocks.map_or(Body::Exact, Body::Blocks),
+            (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset }),
+            (Kind::Exact, _) => blocks.map_or(Body::Exact, Body::Blocks),
         };
         let shape = match shape {
             EXPLICIT => Shape::Explicit(read_explicit(kind, &mut rest)?),
@@ -293,7 +331,7 @@ fn field(field: &'static str, value: u8, rule: &'static str) -> CodecError {
 fn meaningful(kind: Kind) -> u8 {
     match kind {
         Kind::Float | Kind::Exact => 0,
-        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK,
+        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT,
         Kind::Refinement => OFFSET,
     }
 }

@@ -1,7 +1,7 @@
 //! Coding of tensors to units, and decoding: entropy coding, lossless floats, the lattice, transforms.
 //!
 //! This crate knows neither files nor models: it turns a tile of a matrix into the bytes of a unit, and back. The
-//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14, 16 to 19; modules use its terms.
+//! format is defined by `docs/SPEC.md`, clauses 5 to 10, 12 to 14, 16 to 20; modules use its terms.
 
 pub mod bits;
 pub mod blocks;
@@ -11,6 +11,7 @@ pub mod digits;
 mod error;
 pub mod exact;
 pub mod float;
+pub mod format;
 pub mod header;
 pub mod index;
 pub mod low_rank;
@@ -23,6 +24,7 @@ pub mod transform;
 
 pub use class::Kind;
 pub use error::CodecError;
+pub use format::Groups;
 pub use header::{Body, Refinement, Shape, Steps, TensorHeader};
 pub use index::IndexArray;
 pub use low_rank::LowRank;

@@ -59,6 +59,11 @@ impl LowRank {
         Err(field("rank", self.terms.len() as u64, "the sum of its terms may reach 2^127", "19.2"))
     }
 
+    /// Returns the number of its terms.
+    pub fn rank(&self) -> usize {
+        self.terms.len()
+    }
+
     /// Returns the bytes of memory that the factors take.
     pub fn memory_bytes(&self) -> usize {
         let arrays = self.terms.iter().flat_map(|term| [&term.rows, &term.columns]);

@@ -8,6 +8,7 @@
 //! | [`dtype`] | element types, and the bit fields of floats ([`FloatLayout`]) | 3.5, 9, 14 |
 //! | [`values`] | conversion of elements to binary32 | 3.5 |
 //! | [`blocks`] | ggml's blocks of quantized weights, to and from binary32 | 3.5.1 |
+//! | [`format`](mod@format) | formats of engines: integers and small floats under scales of groups ([`Format`]) | 20 |
 //! | [`json`] | JSON as Python writes it | |
 //! | [`lattice`] | reconstruction of weights from integers | 10.2, 10.3, 12.4 |
 //! | [`mode`] | coding modes of units ([`Mode`]) | 5 |
@@ -30,6 +31,7 @@ pub mod blocks;
 pub mod dtype;
 #[cfg(feature = "files")]
 pub mod files;
+pub mod format;
 pub mod isa;
 pub mod json;
 pub mod kind;
@@ -42,6 +44,7 @@ pub mod values;
 pub mod varint;
 
 pub use dtype::{DType, FloatLayout};
+pub use format::Format;
 pub use isa::{Isa, IsaError};
 pub use kind::FileKind;
 pub use mode::Mode;

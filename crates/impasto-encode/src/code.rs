@@ -12,7 +12,7 @@ use crate::lattice::Integers;
 use crate::matrix::MatrixView;
 use crate::options::Options;
 use crate::plan::{Coding, Plan};
-use crate::tools::{Lattice, Tile, Transform, code_exact, code_lossy};
+use crate::tools::{Lattice, OfFormat, Tile, Transform, code_exact, code_lossy};
 use crate::transform::{Request, jpeg_request};
 
 /// Size of a piece of an asset, in bytes.
@@ -97,7 +97,7 @@ pub fn code_tensor(
     let header = match &plan.coding {
         Coding::Bytes => None,
         Coding::Float(header) | Coding::Jpeg(_, header) => Some(header),
-        Coding::Lattice(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
+        Coding::Lattice(_) | Coding::Format(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
     };
     let encoder = header.map(|header| TileEncoder::new(header, options.segments));
     let mut header_bytes = 0;
@@ -114,6 +114,9 @@ pub fn code_tensor(
         let units = batch.par_iter().map(|place| match (&plan.coding, &encoder, integers) {
             (Coding::Lattice(grid), Some(encoder), Some((integers, _))) => {
                 code_lossy(&Tile::new(matrix, place), &[&Lattice { encoder, integers, grid }])
+            }
+            (Coding::Format(_), Some(encoder), Some((integers, _))) => {
+                code_lossy(&Tile::new(matrix, place), &[&OfFormat { encoder, integers }])
             }
             (Coding::Transform(grid), Some(encoder), Some((integers, _))) => {
                 let lattice = Lattice { encoder, integers, grid };

@@ -137,15 +137,19 @@ fn coded_weights(
     let Some(tensor) = inputs.tensors.iter().position(|tensor| tensor.hf_name == name) else { return Ok(None) };
     let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
     let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
-    // The steps stay those of the statistics, since the file will have them.
+    // Steps and scales stay those of the statistics, since the file will have them.
     let grid = lossy.grid(step);
+    let groups = lossy.format.map(|format| lossy.groups(format));
     if let (Some(group), Metric { input: Some((_, damping)), .. }) = (group, lossy.metric) {
         let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };
         let order = lossy.matrix.column_order();
         let sum = order.map_or(Cow::Borrowed(&group.sum), |order| Cow::Owned(reordered(&group.sum, order)));
         lossy.feedback = Feedback::new(&sum, group.inputs, *damping).ok_or_else(broken)?.into();
     }
-    let weights = lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid);
+    let weights = match groups {
+        Some(groups) => lossy.round_to_format(&groups, Rows::All).weights_of(&lossy.rounder(&groups)),
+        None => lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid),
+    };
     inputs.release(tensor);
     let moved = &inputs.tensors[tensor];
     if moved.rows == Change::None && moved.order.is_none() {

@@ -68,11 +68,35 @@ pub enum EncodeError {
     /// The preset of JPEG has no place for another option.
     #[error("the preset jpeg is for lossy files without layers and without calibration")]
     Preset,
+    /// Formats are lossy, and the preset of JPEG has no place for them.
+    #[error("formats are for lossy files, without the preset jpeg")]
+    FormatsLossless,
+    /// The target is that of formats, but there is none.
+    #[error("a file without a size needs a format")]
+    NoFormats,
+    /// A set of tensors gets a format, and is empty.
+    #[error("no tensor that can be coded with loss is in {set}, which has a format")]
+    FormatOfNothing {
+        /// The name of the set.
+        set: &'static str,
+    },
+    /// The most fragile tensors are not known.
+    #[error("which tensors are fragile is known from calibration, and no linear layer was measured")]
+    FragileUnmeasured,
+    /// Formats decide the size.
+    #[error("every tensor that can be coded with loss has a format, so these decide the size: request none")]
+    FormatsDecide,
+    /// Formats leave nothing to layers.
+    #[error("formats decide the size of all tensors, so there is no layer below theirs: use one lossy layer")]
+    FormatsBelow,
     /// Reordering has no place in a file that restores the checkpoint.
     #[error(
         "hidden units and heads cannot be reordered in a lossless file, or below a lossless layer: these restore the order of the checkpoint"
     )]
     ReorderExact,
+    /// Pruning and formats were both requested.
+    #[error("a file in formats cannot be pruned")]
+    PrunedFormats,
     /// A part of the error of rounding was requested where there is no place for it.
     #[error("a low-rank part of the error of rounding is for lossy files without layers, and not for the preset jpeg")]
     Residual,

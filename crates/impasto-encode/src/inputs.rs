@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::LowRank;
-use impasto_core::DType;
+use impasto_codec::{Body, Groups, LowRank};
+use impasto_core::{DType, Format};
 
 use crate::error::EncodeError;
 use crate::feedback::{Feedback, Pruner};
-use crate::lattice::{Costs, Grid, Integers, Rows, round};
+use crate::formats::{self, FormatRounder};
+use crate::lattice::{Costs, Grid, Integers, Rows, round, round_with};
 use crate::low_rank::{self, Residual};
 use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
@@ -18,7 +19,7 @@ use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::plan::{Plan, has_lattice};
 use crate::prune::{Pruning, Scores};
-use crate::rate::{Measured, Transformed};
+use crate::rate::{Measured, Rate, Transformed};
 use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
@@ -42,6 +43,8 @@ pub struct Inputs<'a> {
     tools: Vec<Option<Tools>>,
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
     references: Vec<Option<usize>>,
+    /// The format of each tensor that has one; empty for a lossless file.
+    formats: Vec<Option<Format>>,
     preset: Preset,
     /// What is taken away from the weights of each tensor before they are rounded, since its tensor header adds it; empty if
     /// that is nothing.
@@ -65,6 +68,8 @@ pub struct LossyTensor<'a> {
     pub preset: Preset,
     /// Which of its weights become 0, if some do.
     pub pruning: Option<&'a Pruning>,
+    /// Its format, if it has one.
+    pub format: Option<Format>,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
     /// What its tensor header adds to its weights; the matrix is without it.
@@ -82,6 +87,28 @@ impl LossyTensor<'_> {
         let scores = self.pruning.map(|pruning| Scores::new(pruning, &self.feedback, &self.metric.rows));
         let pruner = scores.as_ref().map(|scores| scores as &dyn Pruner);
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, pruner, rows)
+    }
+
+    /// Returns the scales of its groups in a format.
+    pub fn groups(&self, format: Format) -> Groups {
+        let importance: Vec<f64> = self.feedback.diagonal().iter().map(|l| l * l).collect();
+        formats::groups(format, &self.matrix, &importance)
+    }
+
+    /// Returns what rounds it to a format.
+    pub fn rounder(&self, groups: &Groups) -> FormatRounder {
+        FormatRounder::new(self.matrix.dtype, groups, self.matrix.rows, self.matrix.columns)
+    }
+
+    /// Returns its integers in a format.
+    pub fn round_to_format(&self, groups: &Groups, rows: Rows) -> Integers {
+        round_with(&self.matrix, &self.feedback, &self.rounder(groups), None, rows)
+    }
+
+    /// Returns its rate in a format, measured on some of its rows.
+    pub fn measure_format(&self, format: Format) -> Rate {
+        let groups = self.groups(format);
+        self.round_to_format(&groups, Rows::Sample).rate(&Body::Format(groups), self.costs)
     }
 
     /// Returns the tensor that it may be predicted from at a global step, as it will be about.
@@ -102,7 +129,7 @@ impl LossyTensor<'_> {
                 };
             }
         }
-        let lattice = self.round(&grid, Rows::Sample).rate(&grid, self.costs);
+        let lattice = self.round(&grid, Rows::Sample).rate(&grid.body(), self.costs);
         let reference = self.forecast(step);
         let transform = |tools| transform::measure(&self.matrix, &grid, tools, reference.as_ref());
         let transform = self.tools.and_then(transform);
@@ -136,13 +163,23 @@ impl<'a> Inputs<'a> {
             scales
         };
         let mut scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
-        let metrics = if lossless {
+        let mut metrics = if lossless {
             vec![]
         } else {
             let usual = |t: &Tensor, s: &Scales| is_usual(t, s) && !t.matrix(checkpoint).is_constant();
             let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
+        let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.hf_name).collect();
+        let weights: Vec<u64> = tensors.iter().map(Tensor::weights).collect();
+        let formats = options.formats.of_tensors(&names, &weights, &metrics)?;
+        if options.target == Target::Formats {
+            metrics
+                .iter_mut()
+                .zip(&formats)
+                .filter(|(_, format)| format.is_none())
+                .for_each(|(metric, _)| *metric = None);
+        }
         if options.layers.exact {
             keep_blocks(&mut tensors, &mut scales, &metrics);
         }
@@ -162,6 +199,7 @@ impl<'a> Inputs<'a> {
             costs,
             tools: vec![],
             references: vec![],
+            formats,
             preset,
             low_rank: vec![],
             residual: options.residual,
@@ -183,8 +221,7 @@ impl<'a> Inputs<'a> {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
             }
-            let may_gain =
-                |i: usize| inputs.pruning(i).is_none() && (inputs.reference(i).is_some() || inputs.may_gain(i));
+            let may_gain = |i: usize| inputs.is_free(i) && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         if options.residual == Residual::Auto && !lossless && !options.layers.exact && preset == Preset::Best {
@@ -200,13 +237,13 @@ impl<'a> Inputs<'a> {
     /// If a covariance is invalid.
     fn find_structure(&mut self, options: &Options) -> Result<(), EncodeError> {
         let rate = match options.target {
-            Target::Lossless => return Ok(()),
+            Target::Lossless | Target::Formats => return Ok(()),
             Target::BitsPerWeight(bits) => bits,
             Target::Size(bytes) => bytes as f64 * 8.0 / self.weights().max(1) as f64,
         };
         let step = low_rank::step_at(rate);
         self.low_rank = vec![None; self.len()];
-        let may_have = |i: &usize| self.is_lossy(*i) && self.pruning(*i).is_none();
+        let may_have = |i: &usize| self.is_lossy(*i) && self.is_free(*i);
         for i in (0..self.len()).filter(may_have).collect::<Vec<_>>() {
             let structure = self.scales(i).and_then(|scales| low_rank::of_weights(&self.matrix(i), scales, rate));
             if let Some((part, scales)) = structure {
@@ -218,7 +255,7 @@ impl<'a> Inputs<'a> {
                 self.low_rank[i] = Some(Arc::new(part));
                 let on_lattice = self.lossy(i)?.map(|tensor| {
                     let grid = tensor.grid(step);
-                    tensor.round(&grid, Rows::Sample).rate(&grid, tensor.costs).all_bits(tensor.matrix.len())
+                    tensor.round(&grid, Rows::Sample).rate(&grid.body(), tensor.costs).all_bits(tensor.matrix.len())
                 });
                 if transformed.zip(on_lattice).is_some_and(|(transformed, on_lattice)| transformed < on_lattice) {
                     (self.scales[i], self.low_rank[i]) = (whole, None);
@@ -238,7 +275,8 @@ impl<'a> Inputs<'a> {
         let mut alike: HashMap<Kind, (usize, Alike)> = HashMap::new();
         let kind = |i: usize| {
             let Tensor { dtype, split, info, .. } = &self.tensors[i];
-            (self.is_lossy(i) && self.matrix(i).len() <= MOST_WEIGHTS).then(|| (*dtype, info.shape.clone(), *split))
+            (self.is_lossy(i) && self.format(i).is_none() && self.matrix(i).len() <= MOST_WEIGHTS)
+                .then(|| (*dtype, info.shape.clone(), *split))
         };
         for kind in (0..self.len()).filter_map(kind) {
             alike.entry(kind).or_default().0 += 1;
@@ -254,6 +292,11 @@ impl<'a> Inputs<'a> {
             self.release(i);
         }
         self.references = found;
+    }
+
+    /// Returns the format of a tensor, if it has one.
+    pub fn format(&self, tensor: usize) -> Option<Format> {
+        self.formats.get(tensor).copied().flatten()
     }
 
     /// Returns the tensor that a tensor may be predicted from.
@@ -306,6 +349,11 @@ impl<'a> Inputs<'a> {
         self.metrics.get(tensor).is_some_and(Option::is_some)
     }
 
+    /// Returns whether any tensor is coded with loss.
+    pub fn lossy_any(&self) -> bool {
+        self.metrics.iter().any(Option::is_some)
+    }
+
     /// Returns a tensor that is coded with loss, with the covariance in the statistics; `None` for a tensor that is
     /// kept exactly.
     ///
@@ -319,15 +367,33 @@ impl<'a> Inputs<'a> {
         let (tools, costs, preset) = (self.tools.get(tensor).copied().flatten(), &self.costs, self.preset);
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
+        let format = self.format(tensor);
         let low_rank = self.low_rank.get(tensor).cloned().flatten();
         let pruning = self.pruning(tensor);
-        Ok(Some(LossyTensor { matrix, scales, metric, feedback, costs, tools, preset, pruning, reference, low_rank }))
+        Ok(Some(LossyTensor {
+            matrix,
+            scales,
+            metric,
+            feedback,
+            costs,
+            tools,
+            preset,
+            pruning,
+            format,
+            reference,
+            low_rank,
+        }))
+    }
+
+    /// Returns whether a tensor is neither pruned nor in a format, so that any tool may code it.
+    fn is_free(&self, tensor: usize) -> bool {
+        self.pruning(tensor).is_none() && self.format(tensor).is_none()
     }
 
     /// Returns the rank of the part that approximates the error of rounding a tensor, if there is one. A pruned tensor has none,
-    /// since it would have no zeros.
+    /// since it would have no zeros, and one with a format has none, since engines do not know of it.
     pub fn residual_rank(&self, tensor: usize) -> Option<u8> {
-        self.residual.rank().filter(|_| self.is_lossy(tensor) && self.pruning(tensor).is_none())
+        self.residual.rank().filter(|_| self.is_lossy(tensor) && self.is_free(tensor))
     }
 
     /// Returns how a tensor is pruned that is coded with loss, if it is.
@@ -340,9 +406,12 @@ impl<'a> Inputs<'a> {
         self.tensors.iter().filter(|t| t.same_as.is_none()).map(Tensor::weights).sum()
     }
 
-    /// Returns the number of weights of the tensors that are coded with loss.
+    /// Returns the number of weights of the tensors that are coded with loss, as fine as the size allows.
     pub fn lossy_weights(&self) -> u64 {
-        (0..self.len()).filter(|&i| self.is_lossy(i)).map(|i| self.tensors[i].weights()).sum()
+        (0..self.len())
+            .filter(|&i| self.is_lossy(i) && self.format(i).is_none())
+            .map(|i| self.tensors[i].weights())
+            .sum()
     }
 
     /// Returns the names of the tensors, of any size, that contain NaN or infinity.

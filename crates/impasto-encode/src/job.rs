@@ -71,6 +71,20 @@ pub fn encode_calibrated(
     if options.residual.rank().is_some() && (options.target == Target::Lossless || options.layers.any() || is_jpeg) {
         return Err(EncodeError::Residual);
     }
+    if !options.formats.is_empty() && (is_jpeg || options.target == Target::Lossless) {
+        return Err(EncodeError::FormatsLossless);
+    }
+    if !options.formats.is_empty() && options.pruning.is_some() {
+        return Err(EncodeError::PrunedFormats);
+    }
+    if options.target == Target::Formats {
+        if options.formats.is_empty() {
+            return Err(EncodeError::NoFormats);
+        }
+        if !options.layers.below.is_empty() {
+            return Err(EncodeError::FormatsBelow);
+        }
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
     let attempt = |options: &Options| {
@@ -81,7 +95,11 @@ pub fn encode_calibrated(
         };
         let folder = TemporaryFolder::beside(path).map_err(|error| CheckpointError::io(path, error))?;
         let file = folder.path().join("statistics.safetensors");
-        drifted(&planner, planner.find_step(planner.target_bytes())?, statistics, sequential, &file)?;
+        let step = match options.target {
+            Target::Formats => 1.0,
+            _ => planner.find_step(planner.target_bytes())?,
+        };
+        drifted(&planner, step, statistics, sequential, &file)?;
         planner.inputs.check()?;
         drop(planner);
         run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), watch)?, path)
@@ -112,6 +130,9 @@ fn run(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
         write(planner, path, &planner.plans(None)?)?.finish(None)
     } else if planner.options.layers.any() {
         layered::write(planner, path)
+    } else if planner.options.target == Target::Formats {
+        // No tensor depends on a step.
+        write(planner, path, &planner.plans(Some(1.0))?)?.finish(None)
     } else {
         write_to_size(planner, path)
     }

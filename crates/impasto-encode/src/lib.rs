@@ -15,6 +15,7 @@
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
 //! | `low_rank`, `eigen` | low-rank parts of tensors: whether they pay, how their vectors are found |
 //! | `trial`, `tools`, `shapes` | mode decision: tools that try a tile or tables, chosen by `D + lambda R` |
+//! | `formats` | formats of engines as targets: which tensor gets which, scales of groups, rounding |
 //! | [`transform`] | the encoder of mode transform |
 //! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
@@ -39,6 +40,7 @@ mod drift;
 mod eigen;
 mod error;
 pub mod feedback;
+mod formats;
 mod inputs;
 mod job;
 mod lattice;
@@ -72,6 +74,7 @@ mod write;
 pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
 pub use drift::Sequential;
 pub use error::EncodeError;
+pub use formats::{Formats, FormatsError, Selector};
 pub use job::{encode, encode_calibrated};
 pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};

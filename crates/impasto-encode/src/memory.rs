@@ -52,6 +52,9 @@ fn one(&(tensor, _, metric): &Entry, (rows, columns): (u64, u64), options: &Opti
     let layers = 1 + options.layers.below.len() as u64;
     let exact = if options.layers.exact { raw } else { 0 };
     let factor = metric.input.as_ref().map_or(0, |_| factor_bytes(columns as usize));
-    let integers = weights.saturating_mul(4 * layers) + exact + PER_ROW * rows + PER_COLUMN * threads * columns;
+    // The scales of groups of 16 weights, as indices and as floats.
+    let scales = if options.formats.is_empty() { 0 } else { weights.div_ceil(16) * 6 };
+    let integers =
+        weights.saturating_mul(4 * layers) + scales + exact + PER_ROW * rows + PER_COLUMN * threads * columns;
     (4 * factor).max(factor + integers + tiles)
 }

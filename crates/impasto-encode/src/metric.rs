@@ -63,6 +63,9 @@ pub struct Metric {
     pub relative: f64,
     /// Indices of the row steps; empty if all rows have the same step.
     pub rows: Vec<i16>,
+    /// Logarithm of its step relative to the scales of its weights and inputs, in octaves, as measured: the smaller, the more
+    /// fragile. `None` if it was not measured.
+    pub coarseness: Option<f64>,
 }
 
 impl Metric {
@@ -108,7 +111,7 @@ pub fn metrics(
     let metric = |tensor: &Option<(&Tensor, &Scales)>| {
         let (tensor, scales) = (*tensor)?;
         let size = scales.mean_square.sqrt();
-        let plain = Metric { input: None, relative: size, rows: vec![] };
+        let plain = Metric { input: None, relative: size, rows: vec![], coarseness: None };
         let Some((statistics, linear)) = statistics
             .and_then(|s| Some((s, s.info().linears.get(&tensor.hf_name)?)))
             .filter(|(_, l)| l.sensitivity > 0.0)
@@ -126,7 +129,7 @@ pub fn metrics(
         let inputs = linear.input.as_ref().and_then(|input| statistics.mean_square(input));
         let inputs = inputs.unwrap_or(1.0).max(f64::MIN_POSITIVE).sqrt();
         let measured = Measured { coarseness: log2(relative / (inputs * size)), weights: tensor.weights() as f64 };
-        Some((Metric { input, relative, rows }, Some(measured)))
+        Some((Metric { input, relative, rows, coarseness: Some(measured.coarseness) }, Some(measured)))
     };
     let found: Vec<_> = tensors.iter().map(metric).collect();
     // One factor brings measured and other steps to the same scale.
@@ -232,7 +235,7 @@ mod tests {
     fn steps_are_waterfilled() {
         let covariance = [1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 16.0];
         let feedback = Feedback::new(&covariance, 3, 0.0).expect("definite");
-        let metric = Metric { input: None, relative: 3.0, rows: vec![] };
+        let metric = Metric { input: None, relative: 3.0, rows: vec![], coarseness: None };
         let grid = metric.grid(&feedback, 0.5);
         let step = |column: usize| f64::from(grid.step) * f64::from(scale(grid.columns[column].into()));
         for (column, wanted) in [1.5, 0.75, 0.375].into_iter().enumerate() {
@@ -254,7 +257,7 @@ mod tests {
     /// The largest row step must be finite (SPEC 10.3).
     #[test]
     fn no_step_is_infinite() {
-        let metric = Metric { input: None, relative: 1e300, rows: vec![MOST as i16, 0] };
+        let metric = Metric { input: None, relative: 1e300, rows: vec![MOST as i16, 0], coarseness: None };
         let grid = metric.grid(&Feedback::none(1), 1.0);
         assert!((grid.step * scale(MOST)).is_finite() && grid.step > 0.0);
     }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::drift::Sequential;
+use crate::formats::Formats;
 use crate::layers::Layers;
 use crate::low_rank::Residual;
 use crate::metric::Floors;
@@ -24,6 +25,8 @@ pub enum Target {
     Size(u64),
     /// The same in bits of the file over all weights (tied tensors count once).
     BitsPerWeight(f64),
+    /// What [`Options::formats`] keeps; every bit of tensors without a format.
+    Formats,
 }
 
 /// How a lossy file is coded as a whole.
@@ -49,6 +52,9 @@ pub struct Options {
     pub segments: usize,
     /// Floors of precision against statistics.
     pub floors: Floors,
+    /// Formats of engines that tensors get. Those without one are on a lattice of their own, as fine as the size allows. There is
+    /// one lossy layer of a tensor with a format, in the base.
+    pub formats: Formats,
     /// Layers below and above the lossy one that has the size `target`.
     pub layers: Layers,
     /// Tools of mode transform that may be used in a lossy file without layers. If the size jumps over `target` because of
@@ -79,6 +85,7 @@ impl Options {
             threads: 0,
             segments: 1,
             floors: Floors::default(),
+            formats: Formats::default(),
             layers: Layers::default(),
             tools: Tools::ALL,
             effort: Effort::default(),

@@ -6,7 +6,7 @@ use impasto_codec::tile::syntax::{Sums, float_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_container::expansion::RATIO;
 use impasto_container::{Matrix, MatrixError};
-use impasto_core::{DType, FloatLayout, Place};
+use impasto_core::{DType, FloatLayout, Format, Place};
 use rayon::prelude::*;
 
 use crate::lattice::Grid;
@@ -46,6 +46,8 @@ pub enum Coding {
     Float(TensorHeader),
     /// Lattice integers; their classes and tables are chosen once all integers are known.
     Lattice(Grid),
+    /// Integers of a format, likewise.
+    Format(Format),
     /// Lattice integers or transforms, whichever are cheaper, tile by tile.
     Transform(Grid),
     /// Blocks as in JPEG.
@@ -148,6 +150,15 @@ impl Plan {
         };
         let header_bytes = header.to_bytes().len() as u64;
         Plan::new(matrix, Coding::Float(header), bits, header_bytes)
+    }
+
+    /// Plans a tensor with a format, with a forecast of its rate.
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn format(matrix: &MatrixView, format: Format, rate: Rate) -> Result<Plan, MatrixError> {
+        let bits = (rate.bits * matrix.len() as f64) as u64;
+        Plan::new(matrix, Coding::Format(format), bits, rate.header_bytes as u64)
     }
 
     /// Plans a tensor whose tiles are on a lattice or have transforms, with a forecast of its rate.

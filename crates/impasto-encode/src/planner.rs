@@ -12,7 +12,7 @@ use crate::low_rank::residual_bytes;
 use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 use crate::plan::Plan;
-use crate::rate::{Found, Rates, aim, search};
+use crate::rate::{Found, Rate, Rates, aim, search};
 use crate::statistics::Statistics;
 
 /// Plans a file.
@@ -23,6 +23,8 @@ pub struct Planner<'a> {
     pub watch: Watch<'a>,
     /// The bytes of each tensor that is kept exactly in a lossy file; they are the same at every step.
     kept: Vec<Option<u64>>,
+    /// The rate of each tensor with a format, likewise.
+    format_rates: Vec<Option<Rate>>,
     rates: Rates,
 }
 
@@ -40,11 +42,22 @@ impl<'a> Planner<'a> {
         let assets = || code_assets(checkpoint, options);
         let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics));
         let (assets, inputs) = (assets?, inputs?);
-        let mut planner = Planner { inputs, assets, options, watch, kept: vec![], rates: Rates::default() };
+        let mut planner =
+            Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates: Rates::default() };
         if options.target != Target::Lossless {
+            planner.format_rates =
+                (0..planner.inputs.len()).map(|i| planner.format_rate(i)).collect::<Result<_, _>>()?;
             planner.kept = (0..planner.inputs.len()).map(|i| planner.kept_bytes(i)).collect::<Result<_, _>>()?;
         }
         Ok(planner)
+    }
+
+    /// Returns the rate of a tensor in its format, if it has one.
+    fn format_rate(&self, tensor: usize) -> Result<Option<Rate>, EncodeError> {
+        let Some(format) = self.inputs.format(tensor) else { return Ok(None) };
+        let rate = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure_format(format));
+        self.inputs.release(tensor);
+        Ok(rate)
     }
 
     /// Returns the bytes, with alignment, of a tensor that is kept exactly in a lossy file. The tensor is coded to find
@@ -102,12 +115,15 @@ impl<'a> Planner<'a> {
             return Ok(None);
         }
         let matrix = inputs.matrix(tensor);
-        let lossy = match step {
+        let format_rate = self.format_rates.get(tensor).copied().flatten();
+        let in_format = step.and(inputs.format(tensor)).zip(format_rate);
+        let lossy = match step.filter(|_| in_format.is_none()) {
             Some(step) => inputs.lossy(tensor)?.map(|lossy| (lossy, step)),
             None => None,
         };
-        let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), lossy) {
-            (_, _, Some((lossy, step))) => {
+        let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), lossy, in_format) {
+            (.., Some((format, rate))) => Plan::format(&matrix, format, rate),
+            (_, _, Some((lossy, step)), _) => {
                 let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
                 let measured = self.rates.at(tensor, step, |step| lossy.measure(step));
                 match measured.transform.filter(|transform| transform.gain > 0.0) {
@@ -127,7 +143,7 @@ impl<'a> Planner<'a> {
                     }
                 }
             }
-            (Some(scales), Some(layout), None) if !matrix.is_constant() => Plan::float(&matrix, layout, scales),
+            (Some(scales), Some(layout), None, _) if !matrix.is_constant() => Plan::float(&matrix, layout, scales),
             _ => Plan::bytes(&matrix),
         };
         let mut plan = plan.map_err(|_| self.unfit(tensor))?;
@@ -141,7 +157,7 @@ impl<'a> Planner<'a> {
     /// Returns the largest permitted size of a lossy file.
     pub fn target_bytes(&self) -> u64 {
         match self.options.target {
-            Target::Lossless => u64::MAX,
+            Target::Lossless | Target::Formats => u64::MAX,
             Target::Size(bytes) => bytes,
             Target::BitsPerWeight(bits) => self.bytes_at(bits),
         }
@@ -159,7 +175,10 @@ impl<'a> Planner<'a> {
     pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
         let lossy_weights = self.inputs.lossy_weights();
         if lossy_weights == 0 {
-            return Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS });
+            return Err(match (0..self.inputs.len()).any(|i| self.inputs.format(i).is_some()) {
+                true => EncodeError::FormatsDecide,
+                false => EncodeError::NothingLossy { least: LEAST_WEIGHTS },
+            });
         }
         let mut pass = 0;
         let wanted = aim(target);

@@ -1,8 +1,7 @@
 //! The result of an encoding.
 
-use impasto_codec::LowRank;
 use impasto_container::{Summary, Writer};
-use impasto_core::Mode;
+use impasto_core::{Format, Mode};
 
 use crate::code::CodedAsset;
 use crate::error::EncodeError;
@@ -21,6 +20,8 @@ pub struct TensorReport {
     pub shape: Vec<u64>,
     /// The mode of most of its bytes; `None` for a tied tensor, which has no units.
     pub mode: Option<Mode>,
+    /// Its format, if it has one; its mode is then *lattice*.
+    pub format: Option<Format>,
     /// Bytes of its units.
     pub bytes: u64,
     /// Rank of the low-rank part of its tensor header; 0 if it has none.
@@ -30,16 +31,19 @@ pub struct TensorReport {
 }
 
 impl TensorReport {
-    /// Returns the name of [`TensorReport::mode`], or `tied`.
+    /// Returns the name of [`TensorReport::format`], else that of [`TensorReport::mode`], or `tied`.
     pub fn coded_as(&self) -> String {
-        self.mode.map_or("tied".to_owned(), |mode| mode.to_string())
+        match (self.mode, self.format) {
+            (None, _) => "tied".to_owned(),
+            (Some(Mode::LATTICE), Some(format)) => format.name().to_owned(),
+            (Some(mode), _) => mode.to_string(),
+        }
     }
 
-    pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64, low_rank: Option<&LowRank>) -> Self {
-        let rank = low_rank.map_or(0, |low_rank| low_rank.terms.len());
+    pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64) -> Self {
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
         let (name, shape) = (tensor.name.clone(), tensor.info.shape.clone());
-        TensorReport { name, dtype, shape, mode, bytes, rank, zeros: None }
+        TensorReport { name, dtype, shape, mode, format: None, bytes, rank: 0, zeros: None }
     }
 }
 
@@ -69,7 +73,7 @@ pub struct Report {
     /// ones count once.
     pub raw_bytes: u64,
     /// The global step, to which the steps of each lossy tensor are relative (without statistics, also to the root mean
-    /// square of its weights); `None` for a lossless file.
+    /// square of its weights); `None` for a file without a size.
     pub relative_step: Option<f64>,
     /// What was reordered, if that was requested.
     pub reordered: Option<Reordered>,
@@ -120,7 +124,7 @@ impl<'a> Coded<'a> {
             raw_bytes: self.raw_bytes,
             relative_step,
             reordered: self.inputs.reordered,
-            non_finite: if relative_step.is_some() { self.non_finite } else { vec![] },
+            non_finite: if self.inputs.lossy_any() { self.non_finite } else { vec![] },
         })
     }
 }

@@ -182,6 +182,24 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
     }
 }
 
+/// The tool for integers of a format, which were chosen for the whole matrix. No other tool competes with it.
+pub struct OfFormat<'a> {
+    pub encoder: &'a TileEncoder<'a>,
+    pub integers: &'a Integers,
+}
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for OfFormat<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let unit = self.encoder.lattice(tile.place, &self.integers.tile(tile.place));
+        let units = unit.map(|unit| vec![(Mode::LATTICE, unit)]);
+        Ok(units.map(|units| Trial::exact(bits(&units), units)))
+    }
+}
+
 /// The tool for mode transform.
 pub struct Transform<'a> {
     pub grid: &'a Grid,

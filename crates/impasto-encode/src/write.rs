@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use impasto_codec::TensorHeader;
+use impasto_codec::{Body, LowRank, TensorHeader};
 use impasto_container::{Writer, measure};
 use impasto_core::Mode;
 
@@ -69,7 +69,9 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        reports.push(TensorReport { zeros, ..TensorReport::new(tensor, mode, bytes, low_rank.as_ref()) });
+        let rank = low_rank.as_ref().map_or(0, LowRank::rank);
+        let report = TensorReport::new(tensor, mode, bytes);
+        reports.push(TensorReport { format: inputs.format(i), rank, zeros, ..report });
     }
     let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
@@ -77,12 +79,21 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
 
 /// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
-    let (Coding::Lattice(grid) | Coding::Transform(grid)) = &plan.coding else { return Ok(None) };
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
-    let integers = lossy.round(grid, Rows::All);
-    let rank = planner.inputs.residual_rank(tensor);
-    let residual = rank.and_then(|rank| of_error(&lossy.matrix, &integers, grid, &lossy.feedback, rank));
-    let grid = &Grid { low_rank: residual.map(Arc::new).or(grid.low_rank.clone()), ..grid.clone() };
-    let (header, _) = integers.header(grid, lossy.costs);
+    let (integers, body) = match &plan.coding {
+        Coding::Lattice(grid) | Coding::Transform(grid) => {
+            let integers = lossy.round(grid, Rows::All);
+            let rank = planner.inputs.residual_rank(tensor);
+            let residual = rank.and_then(|rank| of_error(&lossy.matrix, &integers, grid, &lossy.feedback, rank));
+            let grid = Grid { low_rank: residual.map(Arc::new).or(grid.low_rank.clone()), ..grid.clone() };
+            (integers, grid.body())
+        }
+        Coding::Format(format) => {
+            let groups = lossy.groups(*format);
+            (lossy.round_to_format(&groups, Rows::All), Body::Format(groups))
+        }
+        Coding::Bytes | Coding::Float(_) | Coding::Jpeg(..) => return Ok(None),
+    };
+    let (header, _) = integers.header(&body, lossy.costs);
     Ok(Some((integers, header)))
 }

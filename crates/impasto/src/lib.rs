@@ -105,6 +105,7 @@ pub use cut::{Cut, Layer};
 pub use error::FileError;
 pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
+pub use impasto_core::Format;
 pub use left_out::LeftOut;
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
@@ -129,8 +130,9 @@ pub mod encode {
     pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
-        Criterion, EncodeError, Extent, Floors, LayerReport, Layers, Options, Pattern, Preset, Progress, Pruning,
-        Report, Residual, ResidualError, Sequential, Target, TensorReport, Watch, encode, encode_calibrated,
+        Criterion, EncodeError, Extent, Floors, Formats, FormatsError, LayerReport, Layers, Options, Pattern, Preset,
+        Progress, Pruning, Report, Residual, ResidualError, Selector, Sequential, Target, TensorReport, Watch, encode,
+        encode_calibrated,
     };
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(any(feature = "encode", feature = "run"))]
 mod integers;
+mod lattice;
 #[cfg(any(feature = "encode", feature = "run"))]
 pub(crate) use integers::{Headers, Recent};
 

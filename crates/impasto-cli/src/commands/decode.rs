@@ -79,6 +79,7 @@ fn form(command: &Decode) -> anyhow::Result<Form> {
         (Some(args::Form::Gguf), wanted) => Form::Gguf(wanted),
         (_, Some(_)) => return Err(UsageError("--type is for --to gguf").into()),
         (Some(args::Form::Safetensors), None) => Form::Safetensors,
+        (Some(args::Form::CompressedTensors), None) => Form::CompressedTensors,
         (None, None) => Form::Original,
     })
 }
@@ -86,7 +87,10 @@ fn form(command: &Decode) -> anyhow::Result<Form> {
 /// The folder to write to, and the name of the file if one is given.
 fn target(output: &Path, form: Form) -> (PathBuf, Option<String>) {
     let is_file = output.extension().is_some_and(|end| end == "gguf") && !output.is_dir();
-    let name = output.file_name().and_then(|name| name.to_str()).filter(|_| is_file && form != Form::Safetensors);
+    let name = output
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|_| is_file && !matches!(form, Form::Safetensors | Form::CompressedTensors));
     match name {
         None => (output.to_owned(), None),
         Some(name) => {

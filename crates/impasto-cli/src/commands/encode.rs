@@ -13,7 +13,7 @@ use impasto::encode::{
     Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy, Reordered, Reordering, Report, Residual,
     Sequential, Target, encode_calibrated,
 };
-use impasto::{Checkpoint, CheckpointWeights};
+use impasto::{Checkpoint, CheckpointWeights, Format};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
@@ -33,18 +33,29 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
         return Err(UsageError("--layer-feedback and --measure require --layers").into());
     }
-    let (target, layers) = target(command);
+    let mut formats = command.format.clone().unwrap_or_default();
+    formats.fragile = command.policy;
+    let (target, layers) = target(command, !formats.is_empty());
+    if command.layers.as_ref().is_some_and(|layers| layers.lossy.is_empty()) && formats.is_empty() {
+        let rule = "there is no layer below `lossless`; use --lossless for a file without layers, or --format";
+        return Err(UsageError(rule).into());
+    }
+    if command.lossless && !formats.is_empty() {
+        return Err(UsageError("--format and --policy are for lossy files: leave out --lossless").into());
+    }
     let floors = match command.floors {
         Some(FloorsArg::Conservative) => Floors::Conservative,
         Some(FloorsArg::Balanced) | None => Floors::Balanced,
         Some(FloorsArg::Aggressive) => Floors::Aggressive,
     };
-    if command.tools.is_some() && (target == Target::Lossless || layers.exact) {
+    // What has neither a format nor a size is kept exactly.
+    let is_fixed = matches!(target, Target::Lossless | Target::Formats);
+    if command.tools.is_some() && (is_fixed || layers.exact) {
         return Err(
             UsageError("--tools is for lossy files without an exact layer: use --bpw, --size or --layers").into()
         );
     }
-    if command.effort.is_some() && (target == Target::Lossless || layers.any()) {
+    if command.effort.is_some() && (is_fixed || layers.any()) {
         return Err(UsageError("--effort is for lossy files without layers: use --bpw or --size").into());
     }
     if command.preset.is_some() && target == Target::Lossless {
@@ -74,7 +85,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
-    let own = Options { tools, effort, preset, residual, pruning, ..Options::new(target) };
+    let own = Options { tools, effort, preset, residual, pruning, formats, ..Options::new(target) };
     let options = Options { threads: args.threads, segments, floors, layers, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
@@ -100,8 +111,8 @@ fn pruning(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<
     Ok(Some(Pruning { tensors: command.prune_tensor.clone(), ..pruning.clone() }))
 }
 
-/// The finest lossy layer, and the layers below and above it.
-fn target(command: &Encode) -> (Target, Layers) {
+/// The finest lossy layer, and the layers below and above it. Formats are a target of their own.
+fn target(command: &Encode, has_formats: bool) -> (Target, Layers) {
     let target = |extent| match extent {
         Extent::BitsPerWeight(bits) => Target::BitsPerWeight(bits),
         Extent::Size(bytes) => Target::Size(bytes),
@@ -110,14 +121,17 @@ fn target(command: &Encode) -> (Target, Layers) {
     if let Some(feedback) = command.layer_feedback {
         layers.feedback = feedback;
     }
-    if let Some(LayersArg { lossy, exact }) = &command.layers
-        && let Some((&top, below)) = lossy.split_last()
-    {
-        (layers.below, layers.exact) = (below.to_vec(), *exact);
-        return (target(top), layers);
+    let without_size = if has_formats { Target::Formats } else { Target::Lossless };
+    if let Some(LayersArg { lossy, exact }) = &command.layers {
+        layers.exact = *exact;
+        if let Some((&top, below)) = lossy.split_last() {
+            layers.below = below.to_vec();
+            return (target(top), layers);
+        }
+        return (without_size, layers);
     }
     let extent = command.bpw.map(Extent::BitsPerWeight).or(command.size.map(Extent::Size));
-    (extent.map_or(Target::Lossless, target), layers)
+    (extent.map_or(without_size, target), layers)
 }
 
 /// How a lossy encoding decides where error matters least.
@@ -142,7 +156,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             || command.sequential
             || command.uncalibrated;
         return match lossy {
-            true => Err(UsageError("calibration is for lossy files: use --bpw, --size or --layers").into()),
+            true => Err(UsageError("calibration is for lossy files: use --bpw, --size, --layers or --format").into()),
             false => Ok(Guide::None),
         };
     }
@@ -333,9 +347,10 @@ fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
 
 fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> serde_json::Value {
     let tensors = report.tensors.iter().map(|t| {
-        let (mode, rank, zeros) = (t.coded_as(), t.rank, t.zeros);
+        let (mode, format, rank, zeros) = (t.coded_as(), t.format.map(Format::name), t.rank, t.zeros);
         json!({
-            "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": mode, "rank": rank, "bytes": t.bytes, "zeros": zeros,
+            "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": mode, "format": format, "rank": rank,
+            "bytes": t.bytes, "zeros": zeros,
         })
     });
     let layers = report

@@ -17,6 +17,8 @@ struct Line {
     dtype: String,
     shape: Vec<u64>,
     mode: String,
+    /// The name of its format, if it has one.
+    format: Option<&'static str>,
     units: usize,
     /// Bytes of its units by layer, the base first.
     levels: Vec<u64>,
@@ -41,7 +43,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     for unit in reader.units() {
         units[unit.object as usize].push(unit);
     }
-    let lines: Vec<Line> = reader
+    let mut lines: Vec<Line> = reader
         .objects()
         .iter()
         .zip(&units)
@@ -57,6 +59,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 name: object.name.clone(),
                 tensor,
                 dtype: dtype.to_owned(),
+                format: None,
                 elements: object.tensor().map_or_else(|| shape.iter().product(), |meta| meta.weights()),
                 shape,
                 mode: if tied.is_some() { "tied".into() } else { modes(units) },
@@ -68,6 +71,10 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             }
         })
         .collect();
+    if command.tensors || args.json {
+        let own = lines.iter_mut().filter(|line| line.tensor && line.tied.is_none());
+        own.for_each(|line| line.format = format(&file, &line.name));
+    }
     let weights = file.weights();
     let layers = file.layers();
     let header = reader.header();
@@ -76,7 +83,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let expansion = reader.expansion();
     if args.json {
         let object = |l: &Line| -> Value {
-            json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode,
+            json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode, "format": l.format,
                     "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
                     "reference": l.reference, "rank": l.rank })
         };
@@ -129,8 +136,11 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let mode = match (&line.tied, &line.reference) {
             (Some(name), _) => format!("tied to {}", shown(name)),
             (None, Some(name)) => format!("{}, predicted from {}", line.mode, shown(name)),
-            (None, None) if line.rank > 0 => format!("{}, rank {}", line.mode, line.rank),
-            (None, None) => line.mode.clone(),
+            (None, None) => match (line.format, line.rank) {
+                (Some(format), _) => format!("{} ({format})", line.mode),
+                (None, 0) => line.mode.clone(),
+                (None, rank) => format!("{}, rank {rank}", line.mode),
+            },
         };
         let by_level = match line.levels[..] {
             [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),
@@ -153,6 +163,11 @@ fn rank(file: &File<impl Source>, name: &str) -> usize {
     let Ok(tensor) = file.tensor(name) else { return 0 };
     let steps = tensor.header().and_then(|header| header.steps());
     steps.and_then(|steps| steps.low_rank.as_ref()).map_or(0, |low_rank| low_rank.terms.len())
+}
+
+/// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.
+fn format<S: Source>(file: &File<S>, tensor: &str) -> Option<&'static str> {
+    Some(file.tensor(tensor).ok()?.header()?.groups()?.format.name())
 }
 
 fn shown_mode(mode: Mode) -> String {

@@ -211,6 +211,41 @@ fn pruned_files() {
     at.run(&["run", "a.impasto", "-p", "Once", "-n", "4"]).ok();
 }
 
+/// A file in formats names them, runs, and is unpacked for engines; what has no place for them is refused.
+#[test]
+fn formats_of_engines() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--uncalibrated"], way].concat());
+    for (way, says) in [
+        (&["--format", "fp4"][..], "use int4, int8, mxfp4, nvfp4, fp8, fp8-e5m2"),
+        (&["--format", "heads=fp8"], "use all, linear, embeddings"),
+        (&["--policy", "fast=fp8"], "the only policy is fragile=FORMAT"),
+        (&["--layers", "lossless"], "there is no layer below `lossless`"),
+        (&["--format", "mxfp4", "--lossless"], "--format and --policy are for lossy files"),
+        (&["--format", "mxfp4", "--tools", "none"], "--tools is for lossy files"),
+        (&["--format", "all=mxfp4", "--bpw", "5"], "request none"),
+        (&["--policy", "fragile=fp8"], "known from calibration"),
+    ] {
+        let failed = encode(way);
+        assert!(failed.code != Some(0) && failed.err.contains(says), "{way:?}: {}", failed.err);
+    }
+    let jpeg = at.run(&["encode", &tiny(), "-o", "a.impasto", "--preset", "jpeg", "--bpw", "4", "--format", "mxfp4"]);
+    assert_eq!(jpeg.code, Some(2), "{}", jpeg.err);
+    assert!(at.left().is_empty());
+    let encoded = encode(&["--format", "mlp=mxfp4,attention=fp8"]).ok();
+    assert!(encoded.out.contains("mxfp4") && encoded.out.contains("fp8"), "{}", encoded.out);
+    let inspected = at.run(&["inspect", "a.impasto", "--tensors"]).ok();
+    assert!(inspected.out.contains("lattice (mxfp4)") && inspected.out.contains("lattice (fp8)"), "{}", inspected.out);
+    let run = |residence| {
+        at.run(&["run", "a.impasto", "-p", "Once", "-n", "8", "--temperature", "0", "--residence", residence]).ok().out
+    };
+    assert_eq!(run("coded"), run("packed"));
+    at.run(&["decode", "a.impasto", "--to", "compressed-tensors", "-o", "out"]).ok();
+    at.run(&["encode", "out", "-o", "b.impasto"]).ok();
+    let exported = at.run(&["inspect", "b.impasto", "--tensors"]).ok();
+    assert!(exported.out.contains("weight_packed") && exported.out.contains("F8_E4M3"), "{}", exported.out);
+}
+
 /// A reordered file says what was reordered, and computes the same; what has no place for it is refused.
 #[test]
 fn hidden_units_and_heads_in_another_order() {

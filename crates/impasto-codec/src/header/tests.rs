@@ -1,5 +1,6 @@
 use super::*;
 use crate::tables::SHAPES;
+use impasto_core::Format;
 use proptest::prelude::*;
 
 fn lattice() -> TensorHeader {
@@ -28,7 +29,18 @@ fn round_trip() {
         let body = Body::Refinement(Refinement { factor, step: 3e-9, offset });
         TensorHeader { shape: tables(24), plane: 0, body, ..lattice() }
     };
-    for header in [lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)] {
+    let format = |format, step, width, scales| TensorHeader {
+        body: Body::Format(Groups::new(format, step, width, 7, scales)),
+        ..lattice()
+    };
+    let formats = [
+        format(Format::Mxfp4, 1.0, 32, IndexArray::new(vec![127, 3, 254])),
+        format(Format::Nvfp4, 0.25, 16, IndexArray::Constant(0x7E)),
+        format(Format::Int4, 1.0, 4, IndexArray::new(vec![1, 2, 3, 4, 5, 0x7F7F])),
+        format(Format::Fp8E5M2, 1.0, 0, IndexArray::new(vec![9, 8, 7])),
+    ];
+    for header in formats.into_iter().chain([lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)])
+    {
         assert_eq!(TensorHeader::read(&header.to_bytes(), DType::Bf16, 3, 7), Ok(header));
     }
 }
@@ -56,6 +68,55 @@ fn refuses_what_the_spec_forbids() {
     let mut long = good.clone();
     long.push(0);
     assert_eq!(TensorHeader::read(&long, DType::Bf16, 3, 7), Err(CodecError::TrailingBytes(1, "6")));
+}
+
+/// Groups of 4 columns of int8, of which a row has two.
+#[test]
+fn refuses_what_the_spec_forbids_of_formats() {
+    let scales = IndexArray::new(vec![5, 6, 7, 8, 9, 10]);
+    let good =
+        TensorHeader { body: Body::Format(Groups::new(Format::Int8, 1.0, 4, 7, scales)), ..lattice() }.to_bytes();
+    let read = |bytes: &[u8]| TensorHeader::read(bytes, DType::Bf16, 3, 7);
+    assert!(read(&good).is_ok());
+    assert_eq!(good[8..10], [Format::Int8 as u8, 4], "format and group width");
+    let clause = |edits: &[(usize, u8)]| {
+        let mut bytes = good.clone();
+        edits.iter().for_each(|&(at, byte)| bytes[at] = byte);
+        read(&bytes).expect_err("refused").to_string().rsplit(' ').next().map(str::to_owned)
+    };
+    let rule_20_1 = Some("20.1)".to_owned());
+    for flags in [17, 18, 20] {
+        assert_eq!(clause(&[(3, flags)]), rule_20_1, "flags {flags}");
+    }
+    assert_eq!(clause(&[(3, 24)]), Some("6)".to_owned()));
+    for format in [0, 3, 4, 7, 255] {
+        assert_eq!(clause(&[(8, format)]), rule_20_1, "format {format}");
+    }
+    assert_eq!(clause(&[(7, 0x40)]), rule_20_1, "a step of 4");
+    let fits = [(8, Format::Nvfp4 as u8), (9, 16)];
+    assert!(clause(&fits).is_some(), "scales are more than there are groups");
+    for n in 0..good.len() {
+        assert!(read(&good[..n]).is_err(), "cut at {n}");
+    }
+    for (format, scale) in [(Format::Int8, -1), (Format::Fp8E4M3, 0x7F80), (Format::Mxfp4, 255), (Format::Nvfp4, 0x7F)]
+    {
+        let width = format.group().unwrap_or(0);
+        let groups = Groups::new(format, 1.0, width, 7, IndexArray::Constant(scale));
+        let header = TensorHeader { body: Body::Format(groups), ..lattice() };
+        let wanted = Err(CodecError::Format("the scale of a group is negative, infinite or not a number", "20.2"));
+        assert_eq!(header.check(DType::Bf16), wanted);
+        assert_eq!(read(&header.to_bytes()).map(|_| ()), wanted);
+    }
+}
+
+/// A header of a few bytes declares a matrix with more groups than a number counts.
+#[test]
+fn declared_groups_take_no_memory() {
+    let groups = Groups::new(Format::Int8, 1.0, 1, 7, IndexArray::Constant(5));
+    let bytes =
+        TensorHeader { body: Body::Format(groups), row_classes: IndexArray::Constant(1), ..lattice() }.to_bytes();
+    assert!(TensorHeader::read(&bytes, DType::Bf16, 1 << 40, 1 << 8).is_ok());
+    assert!(TensorHeader::read(&bytes, DType::Bf16, 1 << 40, 1 << 40).is_err());
 }
 
 /// A refinement of factor 3 and offset 5, with no tables but those of escapes.
@@ -100,5 +161,19 @@ proptest! {
     fn never_panics(kind in 3u8..8, mut bytes: Vec<u8>, rows: u64, columns: u64) {
         bytes.iter_mut().take(1).for_each(|byte| *byte = kind);
         let _ = TensorHeader::read(&bytes, DType::Bf16, rows, columns);
+    }
+
+    #[test]
+    fn formats_never_panic(format in 0u8..8, width in 0u8..40, mut bytes: Vec<u8>, rows in 0u64..40, columns in 0u64..40, place: [usize; 2]) {
+        let step = 1.0f32.to_le_bytes();
+        let mut head = vec![4, 0, 0, 16];
+        head.extend(step);
+        head.extend([format, width]);
+        head.append(&mut bytes);
+        if let Ok(header) = TensorHeader::read(&head, DType::Bf16, rows, columns) {
+            prop_assert_eq!(TensorHeader::read(&header.to_bytes(), DType::Bf16, rows, columns), Ok(header.clone()));
+            let [row, column] = place;
+            header.covers(&Place { rows: row..row.saturating_add(1), columns: column..column.saturating_add(1) });
+        }
     }
 }

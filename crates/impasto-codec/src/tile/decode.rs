@@ -10,6 +10,7 @@ use super::coded::{Coded, Layer, join_plane};
 use crate::bytes;
 use crate::class::Kind;
 use crate::error::CodecError;
+use crate::format::Dequantizer;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::low_rank::LowRank;
 use crate::rans::{Columns, LANES};
@@ -67,6 +68,9 @@ impl TileDecoder {
             }
             if let Some((step, _)) = header.step().filter(|_| layer > 0) {
                 check_row_steps(step, row_steps, "12.4").map_err(at)?;
+            }
+            if header.kind() == Kind::Refinement && headers[0].groups().is_some() {
+                return Err(at(CodecError::Format("a refinement above a tensor with a format", "20.4")));
             }
             below = Some(header.kind());
         }
@@ -252,6 +256,9 @@ impl TileDecoder {
         mut out: Rows,
     ) -> Result<(), CodecError> {
         let missing = || CodecError::MissingHeader(Mode::TRANSFORM);
+        if self.header().is_some_and(|header| header.groups().is_some()) {
+            return Err(CodecError::Format("a tile in mode transform of a tensor with a format", "20.4"));
+        }
         let steps = self.header().and_then(TensorHeader::steps).ok_or_else(missing)?;
         let mut units = vec![base.bytes];
         for (layer, unit) in (1..).zip(above) {
@@ -325,11 +332,15 @@ impl TileDecoder {
     }
 
     /// Returns what turns the integers of a tile in the layer of the last of its `refinements` into weights.
-    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Reconstruction<'_>, CodecError> {
+    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Weights<'_>, CodecError> {
         let missing = CodecError::MissingHeader(Mode::LATTICE);
-        let Body::Lattice(steps) = &self.layer(0, Mode::LATTICE)?.header.body else { return Err(missing) };
+        let base = &self.layer(0, Mode::LATTICE)?.header;
+        if let Some(groups) = base.groups() {
+            return Ok(Weights::Format(Dequantizer::new(self.dtype, groups, place)));
+        }
+        let Some(steps) = base.steps() else { return Err(missing) };
         let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
-        Ok(self.at_step(step, offset, steps, place))
+        Ok(Weights::Lattice(self.at_step(step, offset, steps, place)))
     }
 
     /// Returns what turns integers into weights at a step, with the row and column steps and the low-rank part of `steps`.
@@ -380,6 +391,22 @@ impl TileDecoder {
             }
             row_done(r, z)
         })
+    }
+}
+
+/// What turns the integers of a tile into weights.
+enum Weights<'a> {
+    Lattice(Reconstruction<'a>),
+    Format(Dequantizer<'a>),
+}
+
+impl Weights<'_> {
+    /// Writes the weights of row `r` of the tile, whose integers are `z`.
+    fn row(&mut self, r: usize, z: &[i32], out: &mut [u8]) {
+        match self {
+            Weights::Lattice(lattice) => lattice.row(r, z, out),
+            Weights::Format(format) => format.row(r, z, out),
+        }
     }
 }
 

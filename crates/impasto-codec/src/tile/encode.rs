@@ -64,7 +64,7 @@ impl Content<'_> {
             (Content::Float { layout, elements }, Body::Float) => {
                 elements.len() == n * layout.size() && u32::from(header.plane) == layout.raw_bits()
             }
-            (Content::Lattice { z }, Body::Lattice(_)) => z.len() == n,
+            (Content::Lattice { z }, Body::Lattice(_) | Body::Format(_)) => z.len() == n,
             (Content::Refinement { coarse, fine }, Body::Refinement(_)) => coarse.len() == n && fine.len() == n,
             (Content::Exact { layout, z, predicted, elements }, Body::Exact) => {
                 let bytes = n * layout.size();

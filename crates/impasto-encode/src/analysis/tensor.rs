@@ -249,7 +249,7 @@ impl Subject<'_> {
         let grid = Grid { step: self.step * factor as f32, rows: vec![], columns: vec![], low_rank: None };
         let feedback = Feedback::none(columns);
         let integers = round(&matrix, &fit(&matrix), &feedback, &grid, self.costs, None, Rows::All);
-        let (_, bits) = integers.header(&grid, self.costs);
+        let (_, bits) = integers.header(&grid.body(), self.costs);
         let error = integers.distortion(&matrix, &grid, &Place { rows: 0..rows, columns: 0..columns });
         let header = self.header_bits * tile.values.len() as f64;
         Ok(point(tile, bits as f64 + header, error * factor * factor, begun))

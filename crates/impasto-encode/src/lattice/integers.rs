@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
-use crate::feedback::{Feedback, Pruner, round_rows};
+use crate::feedback::{Feedback, Pruner, Rounding, round_rows};
+use crate::formats::FormatRounder;
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
@@ -55,12 +56,6 @@ pub fn round(
     pruner: Option<&dyn Pruner>,
     rows: Rows,
 ) -> Integers {
-    let (n, m) = (matrix.columns, matrix.rows);
-    let chunks = m.div_ceil(SIDE_BY_SIDE);
-    let wanted = match rows {
-        Rows::All => chunks,
-        Rows::Sample => chunks.min((chunks / 8).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
-    };
     // Classes from scales and steps, four per octave. In class 15 the standard deviation is one step.
     let log_step = log2_fixed(f64::from(grid.step)).unwrap_or(0);
     let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
@@ -74,7 +69,24 @@ pub fn round(
     let column_classes = classes(&scales.columns, &grid.columns, 0);
     let table = thresholds(&costs.savings(), LAMBDA);
     let thresholds = Thresholds { table: &table, rows: &row_classes, columns: &column_classes };
-    let rounder = Rounder::new(matrix.dtype, grid, m, n, Some(thresholds));
+    let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, Some(thresholds));
+    round_with(matrix, feedback, &rounder, pruner, rows)
+}
+
+/// Rounds a matrix with feedback.
+pub fn round_with(
+    matrix: &MatrixView,
+    feedback: &Feedback,
+    rounder: &impl Rounding,
+    pruner: Option<&dyn Pruner>,
+    rows: Rows,
+) -> Integers {
+    let (n, m) = (matrix.columns, matrix.rows);
+    let chunks = m.div_ceil(SIDE_BY_SIDE);
+    let wanted = match rows {
+        Rows::All => chunks,
+        Rows::Sample => chunks.min((chunks / 8).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
+    };
     let chosen: Vec<usize> = (0..wanted).map(|i| i * chunks / wanted.max(1)).collect();
     let lengths: Vec<usize> = chosen.iter().map(|&c| SIDE_BY_SIDE.min(m - c * SIDE_BY_SIDE)).collect();
     let total: usize = lengths.iter().sum();
@@ -92,7 +104,7 @@ pub fn round(
         for r in first..first + z.len() / n.max(1) {
             matrix.append_weights(r, &mut w);
         }
-        round_rows(feedback, &w, first, 1.0, &rounder, pruner, z);
+        round_rows(feedback, &w, first, 1.0, rounder, pruner, z);
     });
     Integers { z, share: total as f64 / m.max(1) as f64, columns: n }
 }
@@ -103,8 +115,8 @@ impl Integers {
         Integers { z, share: 1.0, columns }
     }
 
-    /// Returns the tensor header at which the integers cost least, and their cost in bits, including the tables.
-    pub fn header(&self, grid: &Grid, costs: &Costs) -> (TensorHeader, u64) {
+    /// Returns the tensor header with a body at which the integers cost least, and their cost in bits, including the tables.
+    pub fn header(&self, body: &Body, costs: &Costs) -> (TensorHeader, u64) {
         let header = |classes: Classes| {
             let (shape, bits) = best_shape(&self.count(&classes));
             let header = TensorHeader {
@@ -112,7 +124,7 @@ impl Integers {
                 plane: classes.plane,
                 row_classes: IndexArray::new(classes.rows),
                 column_classes: IndexArray::new(classes.columns),
-                body: Body::Lattice(grid.steps()),
+                body: body.clone(),
             };
             (header, bits)
         };
@@ -146,8 +158,8 @@ impl Integers {
     }
 
     /// Returns the rate of the whole matrix, assuming that its other rows are like those that were rounded.
-    pub fn rate(&self, grid: &Grid, costs: &Costs) -> Rate {
-        let (header, bits) = self.header(grid, costs);
+    pub fn rate(&self, body: &Body, costs: &Costs) -> Rate {
+        let (header, bits) = self.header(body, costs);
         let bits = bits as f64 / self.z.len().max(1) as f64;
         // Row arrays grow with the rows, by about half a byte each.
         let rows = self.z.len() as f64 / self.columns.max(1) as f64;
@@ -164,6 +176,13 @@ impl Integers {
             let weight = |c: usize| lattice::weight(z[c], 0.0, factors.columns[c], factors.rows[r]) + added[c];
             (0..z.len()).map(|c| lattice::round(dtype, weight(c))).collect::<Vec<f32>>()
         };
+        self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
+    }
+
+    /// Returns the weights that a decoder makes of the integers of a format, which must be those of all rows.
+    pub fn weights_of(&self, rounder: &FormatRounder) -> Vec<f32> {
+        let n = self.columns.max(1);
+        let row = |(r, z): (usize, &[i32])| (0..z.len()).map(|c| rounder.weight_at(r, c, z[c])).collect::<Vec<f32>>();
         self.z.par_chunks(n).enumerate().flat_map_iter(row).collect()
     }
 

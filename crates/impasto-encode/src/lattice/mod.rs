@@ -7,5 +7,5 @@ mod rounding;
 
 pub use classes::{Classes, fit_classes};
 pub use costs::Costs;
-pub use integers::{Integers, LAMBDA, Rows, round};
+pub use integers::{Integers, LAMBDA, Rows, round, round_with};
 pub use rounding::{Factors, Grid, Rounder, Thresholds, thresholds};

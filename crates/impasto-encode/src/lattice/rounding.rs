@@ -37,7 +37,12 @@ pub struct Factors {
 impl Grid {
     /// Returns a tensor header with these steps, without classes: for tiles in mode transform.
     pub fn header(&self) -> TensorHeader {
-        plain_header(Shape::Parametric(0), Body::Lattice(self.steps()))
+        plain_header(Shape::Parametric(0), self.body())
+    }
+
+    /// Returns its fields of a tensor header.
+    pub fn body(&self) -> Body {
+        Body::Lattice(self.steps())
     }
 
     /// Returns its steps as in a tensor header.

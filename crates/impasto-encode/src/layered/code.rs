@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use impasto_codec::tables::Frequencies;
-use impasto_codec::{Body, CodecError, Kind, Refinement, Shape, TensorHeader};
+use impasto_codec::{Body, CodecError, Kind, LowRank, Refinement, Shape, TensorHeader};
 use impasto_container::UnitSlot;
 use impasto_core::lattice::scale;
 use impasto_core::{Mode, Place};
@@ -34,9 +34,10 @@ const BATCH: usize = 64;
 /// # Errors
 /// If coding fails, or writing to the temporary file.
 pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> Result<Aside, EncodeError> {
-    let Planner { inputs, assets, .. } = planner;
+    let Planner { inputs, assets, options, .. } = planner;
     let plans = planner.plans(Some(step))?;
-    let weights = |i: usize| inputs.is_lossy(i).then(|| inputs.tensors[i].weights());
+    let has_layers = |i: usize| inputs.is_lossy(i) && inputs.format(i).is_none();
+    let weights = |i: usize| has_layers(i).then(|| inputs.tensors[i].weights());
     let factors = factors((0..inputs.len()).map(weights), octaves);
     let (objects, _) = layout(assets, &inputs.tensors, &plans);
     let mut aside = Aside::new(path, objects)?;
@@ -52,6 +53,13 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
+                (Coding::Format(format), Some(lossy)) => {
+                    let groups = lossy.groups(*format);
+                    let integers = lossy.round_to_format(&groups, Rows::All);
+                    let nested = Nested::of_format(&lossy, integers, groups, &options.layers);
+                    let target = Destination { planner, name: &tensor.name, object };
+                    (Some(Mode::LATTICE), target.set_lattice_aside(&mut aside, &lossy, plan, &nested)?)
+                }
                 (Coding::Lattice(grid) | Coding::Transform(grid), Some(lossy)) => {
                     let target = Destination { planner, name: &tensor.name, object };
                     let in_planes = match plan.coding {
@@ -76,7 +84,9 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
             },
         };
         inputs.release(i);
-        aside.tensors.push(TensorReport { zeros, ..TensorReport::new(tensor, mode, bytes, inputs.low_rank(i)) });
+        let report = TensorReport::new(tensor, mode, bytes);
+        let (format, rank) = (inputs.format(i), inputs.low_rank(i).map_or(0, LowRank::rank));
+        aside.tensors.push(TensorReport { format, rank, zeros, ..report });
     }
     Ok(aside)
 }
@@ -169,11 +179,10 @@ impl Destination<'_> {
         plan: &Plan,
         nested: &Nested,
     ) -> Result<u64, EncodeError> {
-        let options = self.planner.options;
         let (headers, mut bytes) = self.push_headers(aside, nested.headers())?;
         let tiles = places(plan);
         let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
-        let tool = Layered { nested, segments: options.segments };
+        let tool = Layered { nested, segments: self.planner.options.segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
                 let tile = |(tile, place): &(u32, Place)| {

@@ -16,6 +16,7 @@ use crate::arithmetic::log2;
 use crate::aside::{Aside, Ordered};
 use crate::error::EncodeError;
 use crate::layers::Extent;
+use crate::options::Target;
 use crate::planner::Planner;
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::{Coded, LayerReport, Report};
@@ -35,6 +36,12 @@ const MOST_REFINEMENTS: usize = 15;
 pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let layers = &planner.options.layers;
     let top = planner.target_bytes();
+    if planner.options.target == Target::Formats {
+        // No tensor depends on a step, and there is no layer below those of formats.
+        let mut aside = set_aside(planner, path, 1.0, &[])?;
+        let ordered = aside.ordered();
+        return write_ordered(planner, path, &mut aside, &ordered, &[])?.finish(None);
+    }
     let wanted = wanted(planner, top)?;
     let weights = planner.inputs.lossy_weights() as f64;
     let bits = |bytes: u64, wanted: u64| (bytes as f64 - aim(wanted) as f64) * 8.0 / weights;

@@ -9,8 +9,9 @@ mod nest;
 mod order;
 mod refine;
 
+use impasto_codec::format::Dequantizer;
 use impasto_codec::tile::TileEncoder;
-use impasto_codec::{Body, IndexArray, Refinement, TensorHeader};
+use impasto_codec::{Body, Groups, IndexArray, Refinement, TensorHeader};
 use impasto_core::{
     FloatLayout, Mode, Place,
     lattice::{offset_in_steps, reconstruct_row, scale, weight},
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::arithmetic::log2_fixed;
 use crate::feedback::{Pruner, WIDTH};
+use crate::formats::FormatRounder;
 use crate::inputs::LossyTensor;
 use crate::lattice::{Factors, Grid, Integers};
 use crate::matrix::MatrixView;
@@ -71,6 +73,8 @@ struct NestedLayer {
     grid: Grid,
     /// Offset of the tensor header, in 256ths of a step.
     offset: u8,
+    /// What takes the place of the lattice, if the tensor has a format.
+    format: Option<FormatRounder>,
 }
 
 /// A tensor in layers.
@@ -134,7 +138,7 @@ impl<'a> Nested<'a> {
                     header
                 }
                 None => {
-                    let (mut header, _) = integers.header(&grid, costs);
+                    let (mut header, _) = integers.header(&grid.body(), costs);
                     let plane = 4 * i16::from(header.plane);
                     let classes =
                         |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|class| class as i16);
@@ -146,9 +150,19 @@ impl<'a> Nested<'a> {
                     header
                 }
             };
-            lattices.push(NestedLayer { header, integers, grid, offset });
+            lattices.push(NestedLayer { header, integers, grid, offset, format: None });
         }
         let exact = options.exact.then(|| Exact::new(matrix, &lattices)).flatten();
+        Nested { tensor, lattices, exact }
+    }
+
+    /// Wraps the integers of a tensor with a format, which is its only lossy layer.
+    pub fn of_format(tensor: &'a LossyTensor<'a>, integers: Integers, groups: Groups, options: &Layers) -> Nested<'a> {
+        let format = Some(tensor.rounder(&groups));
+        let (header, _) = integers.header(&Body::Format(groups), tensor.costs);
+        let grid = Grid { step: 1.0, rows: vec![], columns: vec![], low_rank: None };
+        let lattices = vec![NestedLayer { header, integers, grid, offset: 0, format }];
+        let exact = options.exact.then(|| Exact::new(&tensor.matrix, &lattices)).flatten();
         Nested { tensor, lattices, exact }
     }
 
@@ -203,7 +217,10 @@ impl<'a> Nested<'a> {
     /// Returns the squared error of a tile in the top layer, in squared steps of that layer.
     pub fn distortion(&self, place: &Place) -> f64 {
         match self.lattices.last() {
-            Some(top) if self.exact.is_none() => top.integers.distortion(&self.tensor.matrix, &top.grid, place),
+            // No other tool competes with a format.
+            Some(top) if self.exact.is_none() && top.format.is_none() => {
+                top.integers.distortion(&self.tensor.matrix, &top.grid, place)
+            }
             _ => 0.0,
         }
     }
@@ -228,8 +245,11 @@ impl<'a> Nested<'a> {
                     // A row's error is weighted by the inverse square of its step (`metric`).
                     let row_weight = scale(-i32::from(metric.rows.get(r).copied().unwrap_or(0)));
                     let z = &layer.integers.z[r * n..(r + 1) * n];
-                    let coded = z.iter().zip(&columns).map(|(&z, &column)| weight(z, offset, column, factors[r]));
-                    differences.extend(weights.iter().zip(coded).map(|(&w, v)| (w - v) * row_weight));
+                    let coded = |c: usize| match &layer.format {
+                        Some(format) => format.weight_at(r, c, z[c]),
+                        None => weight(z[c], offset, columns[c], factors[r]),
+                    };
+                    differences.extend(weights.iter().enumerate().map(|(c, &w)| (w - coded(c)) * row_weight));
                 }
                 sum += feedback.square(&differences);
             }
@@ -254,6 +274,11 @@ impl Exact {
         out.zip(z.par_chunks(n)).zip(&rows).for_each(|((out, z), &row)| {
             reconstruct_row(matrix.dtype, z, top.offset, &columns, row, out);
         });
+        if let Some(groups) = top.header.groups() {
+            let format = Dequantizer::new(matrix.dtype, groups, &Place { rows: 0..matrix.rows, columns: 0..n });
+            let out = predicted.par_chunks_mut(n * matrix.dtype.size()).enumerate();
+            out.zip(z.par_chunks(n)).for_each(|((r, out), z)| format.row(r, z, out));
+        }
         let elements = matrix.elements(0..matrix.len());
         let layer = exact::Predicted {
             dtype: matrix.dtype,

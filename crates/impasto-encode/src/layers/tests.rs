@@ -53,7 +53,7 @@ fn grid() -> Grid {
 #[test]
 fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
     let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
-    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
+    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone(), coarseness: None };
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let elements = elements(dtype);
         let matrix = MatrixView::plain(&elements, dtype, ROWS, COLUMNS);
@@ -67,6 +67,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             tools: None,
             preset: Preset::Best,
             pruning: None,
+            format: None,
             reference: None,
             low_rank: None,
         };
@@ -121,7 +122,7 @@ fn feedback_makes_the_base_better() {
     let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
     let elements = elements(DType::F32);
     let matrix = MatrixView::plain(&elements, DType::F32, ROWS, COLUMNS);
-    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone() };
+    let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone(), coarseness: None };
     let lossy = LossyTensor {
         matrix,
         scales: &fit(&matrix),
@@ -131,6 +132,7 @@ fn feedback_makes_the_base_better() {
         tools: None,
         preset: Preset::Best,
         pruning: None,
+        format: None,
         reference: None,
         low_rank: None,
     };

@@ -7,6 +7,7 @@
 mod codings;
 mod containers;
 mod digits;
+mod formats;
 mod layers;
 mod numbers;
 mod planes;
@@ -25,6 +26,7 @@ use impasto_core::DType;
 use self::codings::*;
 use self::containers::*;
 use self::digits::digits_of_tensors;
+use self::formats::{exact_above_a_format, formats};
 use self::layers::*;
 use self::planes::{layers_of_planes, planes_of_tiles};
 use self::set::{Done, Set};
@@ -92,7 +94,9 @@ pub fn make(folder: &Path) -> Done {
     write("18-digits", digits_of_tensors()?)?;
     for dtype in LATTICES {
         write(&format!("19-low-rank-{}", dtype.name().to_lowercase()), low_rank(dtype)?)?;
+        write(&format!("20-formats-{}", dtype.name().to_lowercase()), formats(dtype)?)?;
     }
+    write("20.4-exact-above-a-format", exact_above_a_format()?)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

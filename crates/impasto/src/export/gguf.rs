@@ -1,6 +1,6 @@
 //! Export to a new GGUF file, for llama.cpp and other programs that read GGUF.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use impasto_checkpoint::gguf::Metadata;
 use impasto_checkpoint::gguf::hf::{self, FromAssets, NameMap, Tensors};
@@ -88,7 +88,7 @@ pub(super) fn contents<S: Source>(
         None => translated(file, file_name.trim_end_matches(".gguf"), wanted)?,
     };
     let output = Output { name: file_name.to_owned(), begin: Begin::Gguf(metadata), parts };
-    Ok(Contents { outputs: vec![output], assets: vec![], identical: false, notes })
+    Ok(Contents { outputs: vec![output], assets: vec![], changed: BTreeMap::new(), identical: false, notes })
 }
 
 /// Returns the type of most weights: binary32, binary16 or bfloat16.

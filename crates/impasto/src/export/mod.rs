@@ -1,12 +1,13 @@
-//! Exports a file as a checkpoint: the original one, a Hugging Face folder, or a GGUF.
+//! Exports a file as a checkpoint: the original one, a Hugging Face folder (of floats, or of formats of engines), or a GGUF.
 
+mod compressed;
 #[cfg(feature = "gguf")]
 pub(crate) mod gguf;
 mod original;
 pub(crate) mod part;
 mod safetensors;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,9 @@ pub enum Form {
     /// A Hugging Face folder, in which tensors of a GGUF have the names, row order and values of transformers. If
     /// safetensors shards are kept exactly, these are restored.
     Safetensors,
+    /// A Hugging Face folder in which linear layers with a format (SPEC 20) are in the layout of the library compressed-tensors,
+    /// as they are: what an engine computes from codes and scales are the weights of this file.
+    CompressedTensors,
     /// A GGUF with matrices of this type. With `None`, the original GGUF is restored if it is kept exactly; otherwise,
     /// matrices get the type of most weights.
     #[cfg(feature = "gguf")]
@@ -72,6 +76,8 @@ enum Begin {
 struct Contents {
     outputs: Vec<Output>,
     assets: Vec<String>,
+    /// New contents of assets.
+    changed: BTreeMap<String, Vec<u8>>,
     identical: bool,
     notes: Vec<String>,
 }
@@ -120,6 +126,7 @@ pub fn export<S: Source>(
 
 fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result<Contents, FileError> {
     let original = match form {
+        Form::CompressedTensors => return compressed::contents(file),
         #[cfg(feature = "gguf")]
         Form::Gguf(Some(_)) => None,
         _ => original::original(file)?,
@@ -127,6 +134,7 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
     let fits = |original: &original::Original| match form {
         Form::Original => true,
         Form::Safetensors => !original.is_gguf,
+        Form::CompressedTensors => false,
         #[cfg(feature = "gguf")]
         Form::Gguf(_) => original.is_gguf,
     };
@@ -137,7 +145,7 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
         if let (Some(name), [only]) = (name, &mut outputs[..]) {
             only.name = name.to_owned();
         }
-        return Ok(Contents { outputs, assets, identical: true, notes: vec![] });
+        return Ok(Contents { outputs, assets, changed: BTreeMap::new(), identical: true, notes: vec![] });
     }
     match form {
         #[cfg(feature = "gguf")]
@@ -145,6 +153,7 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
         _ => Ok(Contents {
             outputs: vec![safetensors::output(file)?],
             assets: assets(file),
+            changed: BTreeMap::new(),
             identical: false,
             notes: vec![],
         }),
@@ -166,7 +175,11 @@ fn stage<S: Source>(
 ) -> Result<(TemporaryFolder, u64), FileError> {
     let staging = TemporaryFolder::create_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
     for name in &contents.assets {
-        atomic_write(staging.path(), name, &file.asset(name)?.unwrap_or_default())?;
+        let bytes = match contents.changed.get(name) {
+            Some(bytes) => bytes.clone(),
+            None => file.asset(name)?.unwrap_or_default(),
+        };
+        atomic_write(staging.path(), name, &bytes)?;
     }
     let mut bytes = 0;
     for output in &contents.outputs {

@@ -4,6 +4,7 @@ use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::{Source, TensorMeta};
 use impasto_core::{DType, blocks, values};
 
+use super::compressed::{self, Piece};
 use crate::error::FileError;
 use crate::file::File;
 
@@ -48,6 +49,8 @@ pub enum Content {
     Tensor(String, Way),
     /// The blocks of a tensor of the file.
     Blocks(String),
+    /// A piece of a tensor of the file that has a format.
+    Format(String, Piece),
     /// New values with dtype F32.
     #[cfg(feature = "gguf")]
     Values(Vec<f32>),
@@ -96,6 +99,7 @@ impl Part {
                 }
                 return Ok(());
             }
+            Content::Format(name, piece) => return compressed::write(file, name, *piece, write),
             Content::Tensor(name, way) => (name, *way),
         };
         let tensor = file.tensor(name)?;

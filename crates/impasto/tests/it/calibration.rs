@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use crate::support::{Tensor, open, tiny};
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics, calibrate};
-use impasto::encode::{EncodeError, Options, Target, encode_calibrated};
+use impasto::encode::{EncodeError, Options, Sequential, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights, FileWeights};
 use impasto_eval::{EvalOptions, EvalText, kld};
 use impasto_model::WeightSource;
@@ -70,6 +70,56 @@ fn calibrated_files_are_better_and_the_same_for_any_threads() {
     assert!(calibrated < 0.6 * plain, "{calibrated} against {plain}");
 
     assert!(bytes == encoded(&path, 4.5, 1, Some(&STATISTICS)).expect("encodes"));
+}
+
+/// Error feedback pays in formats, too; the most fragile tensors have a format of their own; and the inputs of blocks may come
+/// from coded blocks.
+#[test]
+fn calibrated_formats_are_better() {
+    let folder = TempDir::new().expect("a folder");
+    let checkpoint = Checkpoint::open(&tiny()).expect("tiny");
+    let weights = CheckpointWeights::new(&checkpoint);
+    let original = model(&weights);
+    let end = TEXT.char_indices().nth_back(MEASURED).map_or(TEXT, |(at, _)| &TEXT[at..]);
+    let text = EvalText::new(original.tokenizer().expect("a tokenizer"), end).expect("tokens");
+    let path = folder.path().join("x.impasto");
+    let encode = |options: &Options, calibrated: Option<&Calibrated>| {
+        encode_calibrated(&checkpoint, &path, options, calibrated, &|_| ControlFlow::Continue(())).expect("encodes")
+    };
+    let divergence = || {
+        let coded = model(&FileWeights::new(open(&path)).expect("assets"));
+        let options = EvalOptions { ctx: 256, ..EvalOptions::default() };
+        kld(original.network(), coded.network(), &text, &options, &mut |_| ()).expect("scores").mean.value
+    };
+    let mut options = Options { formats: "mxfp4".parse().expect("a format"), ..Options::new(Target::Formats) };
+    let calibrated = Calibrated { statistics: &STATISTICS, sequential: None };
+    encode(&options, None);
+    let plain = divergence();
+    let report = encode(&options, Some(&calibrated));
+    let better = divergence();
+    println!("KLD in MXFP4: {plain:.4} without, {better:.4} with statistics");
+    assert!(better < 0.85 * plain, "{better} against {plain}");
+    assert_eq!(report.relative_step, None);
+
+    options.formats.fragile = Some(impasto::Format::Fp8E4M3);
+    let report = encode(&options, Some(&calibrated));
+    let fragile = divergence();
+    assert!(fragile < better, "{fragile} against {better}");
+    let of = |wanted: Option<impasto::Format>| {
+        let found = report
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.format.is_some() && wanted.is_none_or(|w| tensor.format == Some(w)));
+        found.map(|tensor| tensor.shape.iter().product::<u64>()).sum::<u64>() as f64
+    };
+    let share = of(Some(impasto::Format::Fp8E4M3)) / of(None);
+    assert!(share > 0.0 && share < 0.15, "{share} of the linear layers are fragile");
+
+    let tokens = original.tokenizer().expect("a tokenizer").encode(TEXT, true).expect("tokens");
+    let sequential = Some(Sequential { weights: &weights, tokens: &tokens });
+    encode(&options, Some(&Calibrated { statistics: &STATISTICS, sequential }));
+    let drifted = divergence();
+    assert!(drifted < plain, "{drifted} against {plain}");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn committed_files_are_those_that_the_codec_makes() {
         assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has different bytes", entry.file_name());
         made += 1;
     }
-    assert_eq!(made, 51);
+    assert_eq!(made, 55);
 }
 
 #[test]

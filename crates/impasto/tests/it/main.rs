@@ -9,6 +9,7 @@ mod conformance;
 mod cuts;
 mod damage;
 mod encode_layers;
+mod formats;
 mod gguf;
 mod gguf_export;
 mod layers;
