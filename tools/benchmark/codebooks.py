@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What codebooks of vectors gain over the scalar lattice: rates at equal mean square error.
 
-    tools/benchmark/codebooks.py [FOLDER PATTERN...]
+    tools/benchmark/codebooks.py [--wide 2,4,8] [FOLDER PATTERN...]
 
 Numbers are Gaussian noise, or with arguments the weights of the matrices of a checkpoint whose names match a pattern, each
 divided by the scales of its row and column. For each code the script prints its rate in bits a weight, its error in dB,
@@ -18,8 +18,8 @@ Codebooks are fitted to one half of the vectors and measured on the other. Needs
 and ml_dtypes.
 """
 
+import argparse
 import fnmatch
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy as np
 COUNT = 1 << 20
 VECTORS = 1 << 17
 ROUNDS = 10
+PART = 128  # vectors that are searched for at once, so that their scores stay in the cache
 DEAD_ZONES = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)
 
 
@@ -96,9 +97,13 @@ def e8(x, step, dead):
 
 def assign(vectors, book, lengths, by):
     """The entry with the least D + lambda R of each vector."""
-    constant = (book ** 2).sum(1) + by * lengths
-    parts = [(constant - 2 * part @ book.T).argmin(1) for part in np.array_split(vectors, max(1, len(vectors) // 4096))]
-    return np.concatenate(parts)
+    constant, turned = ((book ** 2).sum(1) + by * lengths).astype(np.float32), np.ascontiguousarray(-2 * book.T)
+    out = np.empty(len(vectors), np.int64)
+    for first in range(0, len(vectors), PART):
+        scores = vectors[first:first + PART] @ turned
+        scores += constant
+        out[first:first + PART] = scores.argmin(1)
+    return out
 
 
 def fit(vectors, size, by):
@@ -122,7 +127,11 @@ def coded(vectors, book, lengths, by):
 
 
 def main():
-    train, test = numbers(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wide", default="2,4,8", help="the lengths of vectors")
+    parser.add_argument("checkpoint", nargs="*", help="a folder, and patterns of names")
+    options = parser.parse_args()
+    train, test = numbers(options.checkpoint)
     print(f"{len(train)} numbers to fit to, {len(test)} to measure on")
     steps = np.geomspace(0.05, 3.5, 60)
     curves = [np.array([scalar(test, step, dead) for step in steps]).T for dead in DEAD_ZONES]
@@ -144,7 +153,7 @@ def main():
 
     for wanted in (1, 2, 3, 4):
         show(f"E8, {wanted} bits", *at_rate(e8, wanted))
-    for wide in (2, 4, 8):
+    for wide in map(int, options.wide.split(",")):
         fitting, measured = (part.reshape(-1, wide)[:VECTORS] for part in (train, test))
         for bits in (8, 12) if wide > 2 else (8,):
             book, lengths = fit(fitting, 1 << bits, 0)
