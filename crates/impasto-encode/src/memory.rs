@@ -18,15 +18,20 @@ const TILE_WORK: u64 = 16 << 20;
 /// Bytes per row, and per column for each thread: classes, steps, sums of costs, rows that are rounded together.
 const PER_ROW: u64 = 64;
 const PER_COLUMN: u64 = 512;
+/// Bytes per row and column while a low-rank part is sought: up to 64 vectors in binary64, twice. Nothing else of the tensor is
+/// in memory then.
+const PER_VECTORS: u64 = 1024;
+/// Bytes per weight of the error of rounding, whitened, and of the decoded weights, while it is approximated.
+const ERROR: u64 = 8;
 
 /// A tensor that is coded with loss, or kept exactly (without a metric).
 pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 
 /// Returns how many bytes of factored covariances may be kept.
 ///
-/// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, either
-/// 16 n^2 bytes while its covariance is factored; or 4 n^2 bytes for the factor, 4 bytes per weight and layer for its
-/// integers, and the tiles that are being coded.
+/// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, the most of:
+/// 16 n^2 bytes while its covariance is factored; 4 n^2 bytes for the factor, 4 bytes per weight and layer for its integers, and
+/// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part.
 ///
 /// # Errors
 /// [`EncodeError::TensorMemory`] if all this is more than the limit.
@@ -56,5 +61,7 @@ fn one(&(tensor, _, metric): &Entry, (rows, columns): (u64, u64), options: &Opti
     let scales = if options.formats.is_empty() { 0 } else { weights.div_ceil(16) * 6 };
     let integers =
         weights.saturating_mul(4 * layers) + scales + exact + PER_ROW * rows + PER_COLUMN * threads * columns;
-    (4 * factor).max(factor + integers + tiles)
+    let residual = options.residual.rank().map_or(0, |_| weights.saturating_mul(ERROR));
+    let vectors = PER_VECTORS * (rows + columns);
+    (4 * factor).max(factor + integers + residual.max(tiles)).max(vectors)
 }

@@ -59,7 +59,7 @@ pub fn of_weights(matrix: &MatrixView, scales: &Scales, rate: f64) -> Option<(Lo
             range.for_each(|row| read(row, out));
         });
         let weights = (rows * columns) as f64;
-        let (pairs, count, remainder) = choose(found, &up, weights, rate)?;
+        let Some((pairs, count, remainder)) = choose(found, &up, weights, rate) else { break };
         let Some(low_rank) = part(&pairs[..count], remainder) else { break };
         let left = fit(&MatrixView { less: Some(&low_rank), ..*matrix });
         let saved = rate_at(scales, scales, rate) - rate_at(&left, scales, rate);
