@@ -102,13 +102,18 @@ at_each_isa! {
 }
 
 at_each_isa! {
-    /// Like [`reconstruct_row_at`], with what is added to each weight before it is rounded (SPEC 19.2).
-    pub fn reconstruct_sum_at(
-        dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, added: &[f32], out: &mut [u8],
-    ) {
+    /// Adds the weights of one row of a tile, not rounded, to numbers that are added to them (SPEC 19.2).
+    pub fn add_row_at(z: &[i32], offset: u8, columns: &[f32], row: f32, sums: &mut [f32]) {
         let offset = offset_in_steps(offset);
         let weights = z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row));
-        write_row(dtype, weights.zip(added).map(|(weight, added)| weight + added), out);
+        sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+    }
+}
+
+at_each_isa! {
+    /// Rounds weights to `dtype` and writes them as little-endian bytes.
+    pub fn write_row_at(dtype: DType, weights: &[f32], out: &mut [u8]) {
+        write_row(dtype, weights.iter().copied(), out);
     }
 }
 

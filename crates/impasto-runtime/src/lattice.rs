@@ -8,7 +8,7 @@ use crate::matrix::Tools;
 /// A matrix on a lattice, outputs x inputs.
 pub(super) struct LatticeMatrix {
     pub(super) packed: PackedMatrix,
-    pub(super) low_rank: Option<LowRankMatrix>,
+    pub(super) low_rank: Option<Box<LowRankMatrix>>,
 }
 
 /// Working memory of products.
@@ -20,7 +20,7 @@ pub(super) struct Scratch {
 
 impl LatticeMatrix {
     pub(super) fn memory_bytes(&self) -> usize {
-        self.packed.memory_bytes() + self.low_rank.as_ref().map_or(0, LowRankMatrix::memory_bytes)
+        self.packed.memory_bytes() + self.low_rank.as_ref().map_or(0, |low_rank| low_rank.memory_bytes())
     }
 
     /// Computes `y = W x` for each row x of `x`. `out` is rows x outputs.

@@ -2,7 +2,7 @@
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place, blocks,
-    lattice::{reconstruct_row_at, reconstruct_sum_at, scale},
+    lattice::{add_row_at, reconstruct_row_at, scale, write_row_at},
 };
 
 use super::blocks::Blocks;
@@ -432,7 +432,8 @@ impl Reconstruction<'_> {
             return reconstruct_row_at(*isa, *dtype, z, *offset, columns, rows[r], out);
         };
         low_rank.row(*isa, place.rows.start + r, place.columns.clone(), added);
-        reconstruct_sum_at(*isa, *dtype, z, *offset, columns, rows[r], added, out);
+        add_row_at(*isa, z, *offset, columns, rows[r], added);
+        write_row_at(*isa, *dtype, added, out);
     }
 }
 

@@ -143,7 +143,7 @@ fn the_rate_is_that_of_the_mask_and_of_the_rest() {
         let grid = Grid { step, rows: vec![], columns: vec![], low_rank: None };
         let scores = Scores::new(&"magnitude:50%".parse().expect("valid"), &feedback, &[]);
         let integers = round(&matrix, &scales, &feedback, &grid, &costs, Some(&scores), Rows::All);
-        let bits = integers.rate(&grid, &costs).bits;
+        let bits = integers.rate(&grid.body(), &costs).bits;
         let entropy = entropy(&integers);
         assert!(bits < most * entropy, "step {step}: {bits} bits, entropy {entropy}");
     }

@@ -64,7 +64,8 @@ impl<'a> LatticeParts<'a> {
     pub(super) fn finish(self, loader: &MatrixLoader<'_>) -> Result<LatticeMatrix, PackError> {
         let low_rank = self.tensor.low_rank();
         let groups = self.groups.into_iter().filter_map(OnceLock::into_inner).collect();
-        let matrix = |LowRankFactors { left, scales, right }| LowRankMatrix::new(&left, scales, &right, loader.arena);
+        let matrix =
+            |LowRankFactors { left, scales, right }| Box::new(LowRankMatrix::new(&left, scales, &right, loader.arena));
         Ok(LatticeMatrix { packed: PackedMatrix::new(self.columns, groups)?, low_rank: low_rank.map(matrix) })
     }
 }

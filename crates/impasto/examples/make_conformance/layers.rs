@@ -12,7 +12,7 @@ use impasto_codec::transform::{Parameters, Setup};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
 use impasto_core::{
     DType, Isa, Mode, blocks,
-    lattice::{quantize, reconstruct_row, reconstruct_sum_at, scale},
+    lattice::{add_row_at, quantize, reconstruct_row, scale, write_row_at},
     values::to_f32,
 };
 
@@ -99,8 +99,9 @@ impl Layered {
             match self.base.low_rank {
                 None => reconstruct_row(dtype, z, self.offset, &columns, row_step, &mut out),
                 Some(_) => {
-                    let added = self.added(r);
-                    reconstruct_sum_at(Isa::Scalar, dtype, z, self.offset, &columns, row_step, &added, &mut out);
+                    let mut sums = self.added(r);
+                    add_row_at(Isa::Scalar, z, self.offset, &columns, row_step, &mut sums);
+                    write_row_at(Isa::Scalar, dtype, &sums, &mut out);
                 }
             }
             out
