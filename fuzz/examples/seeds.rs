@@ -9,6 +9,7 @@ use impasto::encode::{Options, Target, encode};
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::digits;
+use impasto_codec::low_rank::{LowRank, Term};
 use impasto_codec::rans::encode_segment;
 use impasto_codec::tables::parametric;
 use impasto_codec::tile::{TileDecoder, TileEncoder, Unit, encode_bytes};
@@ -429,6 +430,12 @@ fn tiles(folder: &Path) -> Done {
     for (name, dtype, plane, explicit) in
         [("plain", DType::Bf16, 0, false), ("plane", DType::F32, 5, false), ("explicit", DType::F16, 0, true)]
     {
+        // Two terms, one of them constant, beside explicit tables.
+        let factors = |n: usize| IndexArray::new(noise(n).iter().map(|&b| i16::from(b) - 128).collect());
+        let (of_rows, of_columns) = (factors(rows.len()), factors(columns.len()));
+        let constant = Term { scale: 0.5, rows: IndexArray::Constant(3), columns: of_columns.clone() };
+        let terms = vec![constant, Term { scale: 1e-4, rows: of_rows, columns: of_columns }];
+        let low_rank = explicit.then_some(LowRank { terms });
         let shape = Shape::Parametric(0);
         let explicit_tables = || parametric(Kind::Lattice, 2).map(Shape::Explicit);
         let header = TensorHeader {
@@ -436,7 +443,12 @@ fn tiles(folder: &Path) -> Done {
             plane,
             row_classes: IndexArray::new(rows.iter().map(|r| r - 15).collect()),
             column_classes: IndexArray::new(columns.clone()),
-            body: Body::Lattice(Steps { rows: Some(IndexArray::new(rows.clone())), columns: explicit.then(|| IndexArray::new(columns.clone())), ..Steps::new(0.01) }),
+            body: Body::Lattice(Steps {
+                rows: Some(IndexArray::new(rows.clone())),
+                columns: explicit.then(|| IndexArray::new(columns.clone())),
+                low_rank,
+                ..Steps::new(0.01)
+            }),
         };
         let z: Vec<i32> = noise(place.elements()).iter().map(|&b| i32::from(b as i8) << plane >> 3).collect();
         let unit = TileEncoder::new(&header, 2).lattice(&place, &z).ok_or("no code")?;

@@ -6,6 +6,9 @@ use crate::dense::DenseMatrix;
 use crate::packed::Arena;
 use crate::{Pool, Workers};
 
+/// The most terms of a matrix (SPEC 19.1).
+pub const MOST_RANK: usize = 255;
+
 /// A matrix `left * diagonal(scales) * right` of low rank, outputs x inputs.
 pub struct LowRankMatrix {
     /// Outputs x rank.
@@ -28,8 +31,9 @@ impl LowRankMatrix {
     /// `right` rank x inputs, and a scale for each term.
     ///
     /// # Panics
-    /// If the factors are not whole rows.
+    /// If the factors are not whole rows, or there are more than [`MOST_RANK`] terms.
     pub fn new(left: &[i16], scales: Vec<f32>, right: &[i16], arena: &Arena) -> Self {
+        assert!(scales.len() <= MOST_RANK, "{MOST_RANK} terms at most");
         let rank = scales.len().max(1);
         let halves = |factors: &[i16]| factors.iter().map(|&x| f16::from_f32(f32::from(x)).to_bits()).collect();
         LowRankMatrix {
@@ -63,16 +67,16 @@ impl LowRankMatrix {
         out.iter_mut().zip(&*sums).for_each(|(out, sum)| *out += sum);
     }
 
-    /// Adds the weights of row `row` to `out`, one per input.
+    /// Adds the weights of row `row` to `out`, one per input. Nothing is allocated.
     ///
     /// # Panics
     /// If there is no such row, or `out` has another length.
     pub fn add_row(&self, row: usize, out: &mut [f32]) {
-        let (mut factors, mut term) = (vec![0.0; self.scales.len()], vec![0.0; out.len()]);
-        self.left.row(row, &mut factors);
+        let mut factors = [0.0; MOST_RANK];
+        let factors = &mut factors[..self.scales.len()];
+        self.left.row(row, factors);
         for (k, (factor, scale)) in factors.iter().zip(&self.scales).enumerate() {
-            self.right.row(k, &mut term);
-            out.iter_mut().zip(&term).for_each(|(out, x)| *out += factor * scale * x);
+            self.right.add_row(k, factor * scale, out);
         }
     }
 }

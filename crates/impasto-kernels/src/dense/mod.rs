@@ -22,6 +22,8 @@ use crate::workers::{Buffers, Workers};
 const MANY: usize = 4;
 /// Rows that are multiplied together.
 const STRIP: usize = 32;
+/// Weights of a row that are widened at a time, on the stack.
+const CHUNK: usize = 256;
 /// The largest number of tasks per thread. Tasks even out differences in the speed of threads; taking one has a cost.
 const TASKS: usize = 8;
 
@@ -127,6 +129,21 @@ impl DenseMatrix {
         self.widen(row..row + 1, out, Isa::best());
     }
 
+    /// Adds `factor` times the weights of row `row` to `out`, one per input. Nothing is allocated.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has another length.
+    pub fn add_row(&self, row: usize, factor: f32, out: &mut [f32]) {
+        assert_eq!(out.len(), self.inputs, "one number per input");
+        let (mut buffer, isa) = ([0.0; CHUNK], Isa::best());
+        for (i, out) in out.chunks_mut(CHUNK).enumerate() {
+            let first = row * self.inputs + i * CHUNK;
+            let weights = &mut buffer[..out.len()];
+            self.widen_range(first..first + out.len(), weights, isa);
+            out.iter_mut().zip(&*weights).for_each(|(out, weight)| *out += factor * weight);
+        }
+    }
+
     /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
     ///
     /// # Panics
@@ -184,7 +201,11 @@ impl DenseMatrix {
     }
 
     fn widen(&self, rows: Range<usize>, out: &mut [f32], isa: Isa) {
-        let range = rows.start * self.inputs..rows.end * self.inputs;
+        self.widen_range(rows.start * self.inputs..rows.end * self.inputs, out, isa);
+    }
+
+    /// Writes the weights with some indices, row-major, to `out`.
+    fn widen_range(&self, range: Range<usize>, out: &mut [f32], isa: Isa) {
         match &self.values {
             Values::F32(weights) => out.copy_from_slice(&weights[range]),
             Values::Bf16(bits) => dot::widen(isa, bits[range].reinterpret_cast::<bf16>(), out),
@@ -375,6 +396,9 @@ mod tests {
                 }
                 let mut row = vec![0.0; inputs];
                 matrix.row(69, &mut row);
+                let mut sums = vec![1.0; inputs];
+                matrix.add_row(69, -2.0, &mut sums);
+                assert!(sums.iter().zip(&row).all(|(sum, w)| *sum == 1.0 - 2.0 * w));
                 assert!(row.iter().zip(&f32s[69 * inputs..]).all(|(a, b)| (a - b).abs() < 1e-6));
             }
         }
