@@ -24,12 +24,21 @@ def bfloat16(i):
     return struct.unpack("<f", struct.pack("<I", i << 16))[0]
 
 
+def e2m1(z):
+    return math.copysign(E2M1[abs(z)], z)
+
+
+def folded(magnitude):
+    """The value of an integer, from that of magnitude bits."""
+    return lambda z: math.copysign(magnitude(z + 128 >> 1), -1 if z % 2 else 1)
+
+
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E8M0_SCALES, E4M3_SCALES, BF16_SCALES = (power_of_two, 254), (e4m3, 126), (bfloat16, 32639)  # 20.2
-FORMATS = {  # 20.1: smallest and largest integer, value of an integer from 0 up, group width, scales
+FORMATS = {  # 20.1: smallest and largest integer, value of an integer, group width, scales
     1: (-8, 7, float, None, BF16_SCALES), 2: (-128, 127, float, None, BF16_SCALES),
-    3: (-7, 7, E2M1.__getitem__, 32, E8M0_SCALES), 4: (-7, 7, E2M1.__getitem__, 16, E4M3_SCALES),
-    5: (-126, 126, e4m3, None, BF16_SCALES), 6: (-123, 123, e5m2, None, BF16_SCALES)}
+    3: (-7, 7, e2m1, 32, E8M0_SCALES), 4: (-7, 7, e2m1, 16, E4M3_SCALES),
+    5: (-128, 125, folded(e4m3), None, BF16_SCALES), 6: (-128, 119, folded(e5m2), None, BF16_SCALES)}
 WITH_STEP = 4
 
 
@@ -41,7 +50,7 @@ class Groups:
         need(flags & 15 == 0, "20.1", f"{head.what} has a format and flags {flags}")
         code, self.width = head.u8(), head.varint()
         need(code in FORMATS, "20.1", f"{head.what} has format {code}")
-        self.least, self.most, self.positive, width, (self.scale, self.last) = FORMATS[code]
+        self.least, self.most, self.value_of, width, (self.scale, self.last) = FORMATS[code]
         need(width in (None, self.width), "20.1", f"{head.what} has groups of {self.width} columns")
         need(code == WITH_STEP or step == 1, "20.1", f"{head.what} has step {step}")
         self.across = ceil_div(cols, self.width) if self.width else 1
@@ -51,8 +60,12 @@ class Groups:
         need(all(0 <= i <= self.last for i in indices.values()), "20.2", f"a scale of {self.what} is no number from 0 up")
 
     def value(self, z):
-        z = max(self.least, min(z, self.most))
-        return math.copysign(self.positive(abs(z)), z)
+        return self.value_of(max(self.least, min(z, self.most)))
+
+    def signs(self, z):
+        """By row and column, what clause 14 takes for the integers: 20.4."""
+        values = [[self.value(n) for n in line] for line in z]
+        return [[(value > 0) - (value < 0) for value in line] for line in values]
 
     def scale_at(self, row, column):
         return self.scale(self.indices[row * self.across + (column // self.width if self.width else 0)])

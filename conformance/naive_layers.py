@@ -59,7 +59,8 @@ def read_layers(obj, units, contents, heads, reference=None):
             z = refined(obj, unit, head, content, z)
             rows = lattice_rows(obj, unit, heads[0], head, z, "12.4")
         elif unit.mode == EXACT:
-            rows = exact_rows(obj, unit, head, content, z, rows)
+            signs = heads[0].groups.signs(z) if heads[0].groups else z
+            rows = exact_rows(obj, unit, head, content, signs, rows)
         else:
             rows = block_rows(obj, unit, head, content, rows)
         levels.append(rows)

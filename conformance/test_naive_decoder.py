@@ -56,8 +56,8 @@ class Exact(unittest.TestCase):
                             for e in range(2 ** E) for m in range(2 ** M)]
         for code, values, least, most, width, step in (
                 (1, None, -8, 7, 3, 1.0), (2, None, -128, 127, 0, 1.0), (3, tables["e2m1"], -7, 7, 32, 1.0),
-                (4, tables["e2m1"], -7, 7, 16, 0.7), (5, tables["e4m3"], -126, 126, 7, 1.0),
-                (6, tables["e5m2"], -123, 123, 100, 1.0)):
+                (4, tables["e2m1"], -7, 7, 16, 0.7), (5, tables["e4m3"], -128, 125, 7, 1.0),
+                (6, tables["e5m2"], -128, 119, 100, 1.0)):
             across = -(-40 // width) if width else 1
             scales = [self.random.randrange({3: 255, 4: 127}.get(code, 0x7F80)) for _ in range(5 * across)]
             z = [[self.random.choice((self.random.randrange(-200, 200), 0, 7, -7, 2 ** 31 - 1, -2 ** 31))
@@ -67,6 +67,10 @@ class Exact(unittest.TestCase):
 
                 def weight(n, r, c):
                     n = max(least, min(n, most))
+                    if code in (5, 6):  # magnitude bits and sign
+                        n, negative = (n + 128) // 2, n % 2 == 1
+                    else:
+                        negative = n < 0
                     value = Fraction(abs(n)) if values is None else values[abs(n)]
                     i = scales[r * across + (c // width if width else 0)]
                     scale = Fraction(2) ** (i - 127) if code == 3 else tables["e4m3"][i] if code == 4 else \
@@ -75,7 +79,7 @@ class Exact(unittest.TestCase):
                     w = w if w == math.inf else minimal_encoder.rounded(w * Fraction(coder.step), 8, 23)
                     E, M = FLOATS[dtype]
                     w = w if w == math.inf else minimal_encoder.rounded(w, E, M)
-                    return (n < 0) << E + M | minimal_encoder.float_bits(w, E, M)
+                    return negative << E + M | minimal_encoder.float_bits(w, E, M)
                 expected = [[weight(n, r, c) for c, n in enumerate(line)] for r, line in enumerate(z)]
                 file = coded_file(coder, z, tile_rows=3, tile_cols=32)
                 self.assertEqual(decoded(file.build())["w"], pack(dtype, expected), (code, dtype))

@@ -155,6 +155,12 @@ impl<'a> Dequantizer<'a> {
         Dequantizer { dtype, groups, values: Values::of(groups.format), place: place.clone() }
     }
 
+    /// Replaces integers by the signs of their values, which is all that a layer above needs (SPEC 20.4).
+    pub fn signs(&self, z: &[i32], out: &mut Vec<i32>) {
+        out.clear();
+        out.extend(z.iter().map(|&z| self.values.sign(z)));
+    }
+
     /// Writes the weights of row `r` of the tile, whose integers are `z`, as little-endian bytes of the dtype.
     pub fn row(&self, r: usize, z: &[i32], out: &mut [u8]) {
         let Dequantizer { groups, place, .. } = self;

@@ -4,6 +4,10 @@ use crate::at_each_isa;
 use crate::dtype::DType;
 use crate::lattice::round;
 
+/// In FP8, the integer of a number is twice its magnitude bits, plus 1 if it is negative, less this: signs and low bits of the
+/// mantissa, which are random, are the low bits of integers, which cost a bit each on a lattice (SPEC 7.3).
+const FOLD: i32 = 128;
+
 /// How the integers of a tensor and the scales of its groups stand for numbers (SPEC 20.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -107,21 +111,56 @@ impl Format {
             Format::Int4 => (-8, 7),
             Format::Int8 => (-128, 127),
             Format::Mxfp4 | Format::Nvfp4 => (-7, 7),
-            Format::Fp8E4M3 => (-0x7E, 0x7E),
-            Format::Fp8E5M2 => (-0x7B, 0x7B),
+            Format::Fp8E4M3 => (-FOLD, 2 * 0x7E + 1 - FOLD),
+            Format::Fp8E5M2 => (-FOLD, 2 * 0x7B + 1 - FOLD),
+        }
+    }
+
+    /// Returns the largest value.
+    pub fn largest(self) -> f32 {
+        match self {
+            Format::Int4 => 7.0,
+            Format::Int8 => 127.0,
+            Format::Mxfp4 | Format::Nvfp4 => 6.0,
+            Format::Fp8E4M3 => 448.0,
+            Format::Fp8E5M2 => 57344.0,
+        }
+    }
+
+    /// Returns the bits of the number that an integer stands for, which is clamped to the range: two's complement, or a sign
+    /// above the magnitude.
+    pub fn code(self, z: i32) -> u8 {
+        let (least, most) = self.range();
+        let z = z.clamp(least, most);
+        match self {
+            Format::Int4 => z as u8 & 15,
+            Format::Int8 => z as u8,
+            Format::Mxfp4 | Format::Nvfp4 => z.unsigned_abs() as u8 | (if z < 0 { 8 } else { 0 }),
+            Format::Fp8E4M3 | Format::Fp8E5M2 => ((z + FOLD) >> 1) as u8 | (z as u8 & 1) << 7,
         }
     }
 
     /// Returns the value of an integer, which is clamped to the range.
     pub fn value(self, z: i32) -> f32 {
-        let (least, most) = self.range();
-        let z = z.clamp(least, most);
-        let signed = |magnitude: f32| if z < 0 { -magnitude } else { magnitude };
+        let code = self.code(z);
+        let float = |sign: u8, mantissa: u32, bias: i32| {
+            let magnitude = minifloat(i32::from(code & (sign - 1)), mantissa, bias);
+            if code & sign != 0 { -magnitude } else { magnitude }
+        };
         match self {
-            Format::Int4 | Format::Int8 => z as f32,
-            Format::Mxfp4 | Format::Nvfp4 => signed(minifloat(z.abs(), 1, 1)),
-            Format::Fp8E4M3 => signed(minifloat(z.abs(), 3, 7)),
-            Format::Fp8E5M2 => signed(minifloat(z.abs(), 2, 15)),
+            Format::Int4 => f32::from((code << 4) as i8 >> 4),
+            Format::Int8 => f32::from(code as i8),
+            Format::Mxfp4 | Format::Nvfp4 => float(8, 1, 1),
+            Format::Fp8E4M3 => float(0x80, 3, 7),
+            Format::Fp8E5M2 => float(0x80, 2, 15),
+        }
+    }
+
+    /// Returns the integer of the number that is next to that of `z` toward 0; that of 0 itself.
+    pub fn toward_zero(self, z: i32) -> i32 {
+        match self {
+            Format::Fp8E4M3 | Format::Fp8E5M2 => (z - 2).max(-FOLD),
+            _ => z - z.signum(),
         }
     }
 
@@ -177,6 +216,13 @@ impl Values {
         let last = self.values.len() as i32 - 1;
         self.values[z.saturating_sub(self.least).clamp(0, last) as usize]
     }
+
+    /// Returns the sign of the value of an integer: -1, 0 or 1 (SPEC 20.4).
+    #[inline(always)]
+    pub fn sign(&self, z: i32) -> i32 {
+        let value = self.get(z);
+        i32::from(value > 0.0) - i32::from(value < 0.0)
+    }
 }
 
 /// Returns the integer nearest to `x` in a range; of two that are equally near, the even one.
@@ -185,7 +231,7 @@ fn nearest_integer(x: f32, (least, most): (i32, i32)) -> i32 {
     (x.round_ties_even() as i32).clamp(least, most)
 }
 
-/// Returns the number, with the sign of `x`, of the small float nearest to `x`; of two that are equally near, the even one.
+/// Returns the magnitude bits, with the sign of `x`, of the small float nearest to `x`; of two that are equally near, the even one.
 /// `largest` is the largest of these floats, `mantissa` and `bias` are as in [`minifloat`].
 #[inline(always)]
 fn nearest_minifloat(x: f32, mantissa: u32, bias: i32, largest: f32) -> i32 {
@@ -195,6 +241,12 @@ fn nearest_minifloat(x: f32, mantissa: u32, bias: i32, largest: f32) -> i32 {
     let spacing = f32::from_bits(((127 + exponent - mantissa as i32) as u32) << 23);
     let number = (size / spacing).round_ties_even() as i32 + ((exponent + bias - 1) << mantissa);
     if x < 0.0 { -number } else { number }
+}
+
+/// Returns the integer of an FP8 number, given by its magnitude bits with its sign.
+#[inline(always)]
+fn folded(number: i32) -> i32 {
+    2 * number.abs() + i32::from(number < 0) - FOLD
 }
 
 at_each_isa! {
@@ -207,8 +259,8 @@ at_each_isa! {
                 pairs.for_each(|(z, &x)| *z = nearest_integer(x, range));
             }
             Format::Mxfp4 | Format::Nvfp4 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 1, 1, 6.0)),
-            Format::Fp8E4M3 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 3, 7, 448.0)),
-            Format::Fp8E5M2 => pairs.for_each(|(z, &x)| *z = nearest_minifloat(x, 2, 15, 57344.0)),
+            Format::Fp8E4M3 => pairs.for_each(|(z, &x)| *z = folded(nearest_minifloat(x, 3, 7, 448.0))),
+            Format::Fp8E5M2 => pairs.for_each(|(z, &x)| *z = folded(nearest_minifloat(x, 2, 15, 57344.0))),
         }
     }
 }
@@ -255,18 +307,33 @@ mod tests {
         let e2m1: Vec<f32> = (0..8).map(|z| Format::Nvfp4.value(z)).collect();
         assert_eq!(e2m1, [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
         assert_eq!(Format::Mxfp4.value(-6), -4.0);
-        assert_eq!((Format::Fp8E4M3.value(i32::MAX), Format::Fp8E4M3.value(i32::MIN)), (448.0, -448.0));
-        assert_eq!(
-            (Format::Fp8E5M2.value(500), Format::Int4.value(-9), Format::Int8.value(200)),
-            (57344.0, -8.0, 127.0)
-        );
+        assert_eq!([i32::MIN, -127, 124, i32::MAX].map(|z| Format::Fp8E4M3.value(z)), [0.0, -0.0, 448.0, -448.0]);
+        assert_eq!([118, 500].map(|z| Format::Fp8E5M2.value(z)), [57344.0, -57344.0]);
+        assert_eq!((Format::Int4.value(-9), Format::Int8.value(200)), (-8.0, 127.0));
         for (format, dtype) in [(Format::Fp8E4M3, DType::F8E4M3), (Format::Fp8E5M2, DType::F8E5M2)] {
             let (least, most) = format.range();
-            for z in least..=most {
-                let bits = z.unsigned_abs() as u8 | if z < 0 { 0x80 } else { 0 };
+            let mut codes: Vec<u8> = (least..=most).map(|z| format.code(z)).collect();
+            for (z, &code) in (least..=most).zip(&codes) {
                 let mut value = vec![];
-                assert!(to_f32(dtype, &[bits], &mut value));
-                assert_eq!(value, [format.value(z)], "{format:?} {z}");
+                assert!(to_f32(dtype, &[code], &mut value));
+                assert_eq!(value[0].to_bits(), format.value(z).to_bits(), "{format:?} {z}");
+            }
+            codes.sort_unstable();
+            codes.dedup();
+            assert_eq!(codes.len() as i32, most - least + 1, "every number once, -0 too");
+        }
+        for format in Format::ALL {
+            let (least, most) = format.range();
+            let largest = (least..=most).map(|z| format.value(z)).fold(0.0, f32::max);
+            assert_eq!(largest, format.largest());
+            for z in least..=most {
+                let below = format.value(format.toward_zero(z)).abs();
+                assert!(below < format.value(z).abs() || below == 0.0, "{format:?} {z}");
+                assert_eq!(
+                    Values::of(format).sign(z) as f32 * format.value(z).abs(),
+                    format.value(z) + 0.0,
+                    "{format:?} {z}"
+                );
             }
         }
     }
@@ -302,21 +369,23 @@ mod tests {
         };
         for format in Format::ALL {
             let (least, most) = format.range();
-            let far = (-2000..2000).map(|i| format.value(most) * i as f32 / 1500.0);
-            let near = (-2000..2000).map(|i| format.value(3) * i as f32 / 1500.0);
+            let far = (-2000..2000).map(|i| format.largest() * i as f32 / 1500.0);
+            let near = (-2000..2000).map(|i| format.largest() * i as f32 / 2e6);
             let x: Vec<f32> = far.chain(near).collect();
             for (&x, z) in x.iter().zip(nearest_of(format, &x)) {
                 let distance = |z: i32| (format.value(z) - x).abs();
                 let best = (least..=most).map(distance).fold(f32::INFINITY, f32::min);
                 assert_eq!(distance(z), best, "{format:?} {x}");
-                assert!(
-                    z & 1 == 0 || (least..=most).all(|other| other == z || distance(other) > best),
-                    "{format:?} {x}"
-                );
+                let is_same = |other: i32| format.value(other) == format.value(z);
+                let is_only = (least..=most).all(|other| is_same(other) || distance(other) > best);
+                assert!(is_only || format.code(z) & 1 == 0, "{format:?} {x}: ties to even");
             }
             let extremes = [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-45, f32::NAN];
             let found = nearest_of(format, &extremes);
-            assert_eq!(found[..5], [most, least, most, 0, 0], "{format:?}");
+            let values: Vec<f32> = found.iter().map(|&z| format.value(z)).collect();
+            let most_negative = (least..=most).map(|z| format.value(z)).fold(0.0, f32::min);
+            let largest = format.largest();
+            assert_eq!(values[..5], [largest, most_negative, largest, 0.0, 0.0], "{format:?}");
             assert!((least..=most).contains(&found[5]), "{format:?}");
         }
     }

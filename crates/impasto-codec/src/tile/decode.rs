@@ -300,10 +300,11 @@ impl TileDecoder {
             _ => (above, None),
         };
         let mut weights = self.reconstruction(refinements, place)?;
+        let mut signs = Vec::new();
         self.lattice_rows(base, refinements, place, |r, z| {
             let out = out.row(r);
             weights.row(r, z, out);
-            exact.as_mut().map_or(Ok(()), |exact| exact.row(z, out))
+            exact.as_mut().map_or(Ok(()), |exact| exact.row(weights.signs(z, &mut signs), out))
         })
     }
 
@@ -406,6 +407,17 @@ impl Weights<'_> {
         match self {
             Weights::Lattice(lattice) => lattice.row(r, z, out),
             Weights::Format(format) => format.row(r, z, out),
+        }
+    }
+
+    /// Returns integers with the signs of those of a row, for an exact layer. `room` is for them.
+    fn signs<'z>(&self, z: &'z [i32], room: &'z mut Vec<i32>) -> &'z [i32] {
+        match self {
+            Weights::Lattice(_) => z,
+            Weights::Format(format) => {
+                format.signs(z, room);
+                room
+            }
         }
     }
 }

@@ -37,6 +37,11 @@ impl FormatRounder {
         self.weight(z, self.scale_at(row, column))
     }
 
+    /// Returns the sign of the value of an integer.
+    pub fn sign(&self, z: i32) -> i32 {
+        self.values.sign(z)
+    }
+
     fn scale_at(&self, row: usize, column: usize) -> f32 {
         self.scales[row * self.across + column / self.width]
     }
@@ -60,8 +65,8 @@ impl Rounding for FormatRounder {
         for lane in 0..count {
             weights[lane] = self.weight(z[lane], scales[lane]);
             // Rounding up must not turn a large weight into infinity.
-            while !weights[lane].is_finite() && z[lane] != 0 {
-                z[lane] -= z[lane].signum();
+            while !weights[lane].is_finite() && self.values.sign(z[lane]) != 0 {
+                z[lane] = self.format.toward_zero(z[lane]);
                 weights[lane] = self.weight(z[lane], scales[lane]);
             }
         }

@@ -204,6 +204,9 @@ impl<'a> Nested<'a> {
             }
             let rows = place.rows.clone().map(|r| matrix.part(r, place.columns.clone()));
             let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
+            let format = self.lattices.last().and_then(|layer| layer.format.as_ref());
+            let signs: Option<Vec<i32>> = format.map(|format| z.iter().map(|&z| format.sign(z)).collect());
+            let z = signs.as_deref().unwrap_or(z);
             units.push((Mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
         }
         Some(units)
@@ -280,11 +283,12 @@ impl Exact {
             out.zip(z.par_chunks(n)).for_each(|((r, out), z)| format.row(r, z, out));
         }
         let elements = matrix.elements(0..matrix.len());
+        let signs: Option<Vec<i32>> = top.format.as_ref().map(|format| z.iter().map(|&z| format.sign(z)).collect());
         let layer = exact::Predicted {
             dtype: matrix.dtype,
             layout,
             grid: &top.grid,
-            z,
+            z: signs.as_ref().unwrap_or(z),
             columns: matrix.columns,
             predicted: &predicted,
             elements: &elements,

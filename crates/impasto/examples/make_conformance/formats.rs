@@ -5,6 +5,7 @@ use std::error::Error;
 use impasto_codec::tables::Frequencies;
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{Body, Groups, IndexArray, Kind, Shape, TensorHeader};
+use impasto_core::format::Values;
 use impasto_core::{DType, Format, Isa, Mode};
 
 use super::numbers::{Random, bell_floats, lattice_header, pack};
@@ -53,11 +54,17 @@ pub fn formats(dtype: DType) -> Result<Set, Box<dyn Error>> {
 /// An exact layer above a format.
 pub fn exact_above_a_format() -> Result<Set, Box<dyn Error>> {
     let (mut set, mut random) = (Set::default(), Random(32));
-    for dtype in [DType::Bf16, DType::F16, DType::F32] {
+    for (dtype, format) in [(DType::Bf16, Format::Mxfp4), (DType::F16, Format::Fp8E4M3), (DType::F32, Format::Int4)] {
         let matrix = Matrix { dtype, sides: (6, 64), tile: (6, 64) };
-        let scales = (0..12).map(|_| 123 + random.below(3) as i16).collect();
-        let groups = Groups::new(Format::Mxfp4, 1.0, 32, 64, IndexArray::new(scales));
-        let z: Vec<i32> = (0..6 * 64).map(|_| random.below(15) as i32 - 7).collect();
+        // From 2^-4 to about 2^-2; a few are 0.
+        let (form, (least, most)) = (format.scale_form(), format.range());
+        let middle = form.index_below(0.0625);
+        let scale = |i: i64, random: &mut Random| if i == 7 { 0 } else { middle + random.below(3) as i16 };
+        let scales = (0..12).map(|i| scale(i, &mut random)).collect();
+        let groups = Groups::new(format, 1.0, 32, 64, IndexArray::new(scales));
+        let z: Vec<i32> = (0..6 * 64).map(|_| least + random.below((most - least) as u64 + 1) as i32).collect();
+        let values = Values::of(format);
+        let signs: Vec<i32> = z.iter().map(|&z| values.sign(z)).collect();
         let header =
             TensorHeader { body: Body::Format(groups), ..lattice_header(Shape::Parametric(0), 0, 1.0, vec![22; 6]) };
         set.lattice(dtype.name(), &matrix, &header, 1, &z)?;
@@ -75,7 +82,7 @@ pub fn exact_above_a_format() -> Result<Set, Box<dyn Error>> {
             body: Body::Exact,
             ..lattice_header(Shape::Parametric(0), plane, 1.0, vec![4 * (bias + 4); 6])
         };
-        set.exact(1, &matrix, &exact, &z, &weights, &elements)?;
+        set.exact(1, &matrix, &exact, &signs, &weights, &elements)?;
     }
     set.by_layer();
     Ok(set)

@@ -210,16 +210,16 @@ pub fn write<S: Source>(
 
 /// Packs the integers of a row, of which those out of range count as the nearest inside.
 fn packed(format: Format, row: &[i32]) -> Vec<u8> {
-    let (least, most) = format.range();
-    let z = row.iter().map(|z| z.clamp(&least, &most));
-    let of_sign = |z: &i32, bit: u8| z.unsigned_abs() as u8 | if *z < 0 { bit } else { 0 };
+    let codes = row.iter().map(|&z| format.code(z));
     // Integers are biased, and rows end at a word of 32 bits; the first number is in the lowest bits.
     match format {
-        Format::Mxfp4 | Format::Nvfp4 => nibbles(z.map(|z| of_sign(z, 8))),
-        Format::Fp8E4M3 | Format::Fp8E5M2 => z.map(|z| of_sign(z, 0x80)).collect(),
+        Format::Mxfp4 | Format::Nvfp4 => nibbles(codes),
+        Format::Fp8E4M3 | Format::Fp8E5M2 => codes.collect(),
         Format::Int4 | Format::Int8 => {
-            let biased = z.map(|z| (z - least) as u8);
-            let mut bytes = if format == Format::Int4 { nibbles(biased) } else { biased.collect() };
+            let mut bytes = match format {
+                Format::Int4 => nibbles(codes.map(|code| code ^ 8)),
+                _ => codes.map(|code| code ^ 0x80).collect(),
+            };
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
         }

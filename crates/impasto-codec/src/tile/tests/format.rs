@@ -1,7 +1,7 @@
 //! Tiles with a format.
 
 use impasto_core::Format;
-use impasto_core::format::weight;
+use impasto_core::format::{Values, weight};
 use impasto_core::lattice::round;
 
 use super::*;
@@ -59,7 +59,9 @@ proptest! {
             shape: Shape::Explicit(vec![Frequencies::only_escape(); 32]), plane: 0, body: Body::Exact, ..base.clone()
         };
         let original: Vec<u8> = elements.iter().copied().cycle().take(wanted.len()).collect();
-        let above = TileEncoder::new(&exact, 1).exact(dtype, &place, &z, &wanted, &original).expect("codes");
+        let values = Values::of(format);
+        let signs: Vec<i32> = z.iter().map(|&z| values.sign(z)).collect();
+        let above = TileEncoder::new(&exact, 1).exact(dtype, &place, &signs, &wanted, &original).expect("codes");
         let units = [Unit { mode: Mode::LATTICE, bytes: &unit }, Unit { mode: Mode::EXACT, bytes: &above }];
         for isa in Isa::available() {
             let decoder = TileDecoder::new(dtype, vec![base.clone(), exact.clone()], isa)?;
