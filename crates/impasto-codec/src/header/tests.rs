@@ -85,10 +85,10 @@ fn refuses_what_the_spec_forbids_of_formats() {
         read(&bytes).expect_err("refused").to_string().rsplit(' ').next().map(str::to_owned)
     };
     let rule_20_1 = Some("20.1)".to_owned());
-    for flags in [17, 18, 20] {
+    for flags in [17, 18, 20, 24] {
         assert_eq!(clause(&[(3, flags)]), rule_20_1, "flags {flags}");
     }
-    assert_eq!(clause(&[(3, 24)]), Some("6)".to_owned()));
+    assert_eq!(clause(&[(3, 48)]), Some("6)".to_owned()));
     for format in [0, 3, 4, 7, 255] {
         assert_eq!(clause(&[(8, format)]), rule_20_1, "format {format}");
     }

@@ -30,6 +30,7 @@ pub use report::{
 
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
+use crate::low_rank::Residual;
 use crate::options::{LEAST_WEIGHTS, Options, Target};
 use crate::rate::{Found, Rates as MeasuredRates, search};
 use crate::transform::{Effort, Tools, TransformTool};
@@ -102,7 +103,8 @@ fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<
     let AnalysisOptions { bits_per_weight, tools, threads, memory_limit, .. } = *options;
     // Tools of the encoder are off, because nothing is encoded.
     let target = Target::BitsPerWeight(bits_per_weight);
-    let encoding = Options { threads, tools: Tools::NONE, memory_limit, ..Options::new(target) };
+    let plain = Options { tools: Tools::NONE, residual: Residual::None, ..Options::new(target) };
+    let encoding = Options { threads, memory_limit, ..plain };
     let mut inputs = Inputs::new(checkpoint, &encoding, None)?;
     if tools.has(TransformTool::CoLocated) {
         inputs.find_references();

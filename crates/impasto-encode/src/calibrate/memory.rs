@@ -4,6 +4,10 @@ use impasto_model::config::DecoderConfig;
 
 use super::damping;
 
+/// Numbers that a thread packs for a product: as many as fit the second-level cache of a processor, of 2 MiB at most on those
+/// that are common.
+const PACKED: u128 = 1 << 19;
+
 /// Returns an estimate of the memory that calibration takes, in bytes, without mapped files and the tokenizer. It is an
 /// upper bound of what is allocated, for blocks of the same size.
 ///
@@ -13,7 +17,9 @@ use super::damping;
 /// - forward: a block, the residual streams, the covariances of a sublayer, and either the activations of a piece, or
 ///   the held-out inputs and the factor of a covariance in 64-bit floats;
 /// - output projection: streams and gradients, with two blocks of logits;
-/// - backward: a block, streams and gradients, and the activations of a piece with their gradients.
+/// - backward: a block, streams and gradients, and the activations of a piece with their gradients;
+///
+/// and what products pack.
 pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3], threads: usize) -> u64 {
     let wide = |n: usize| n as u128;
     let [all, backwards, held] = windows.map(|count| wide(count) * wide(window));
@@ -35,6 +41,6 @@ pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3], thread
     let head = 2 * backwards * hidden + 2 * vocab.max(1 << 24).min(vocab * wide(window)) + 2 * wide(window) * hidden;
     let backward = block + 2 * backwards * hidden + 2 * (values + scores);
     let fisher = 2 * (2 * vocab + wide(config.blocks.len()) * (4 * hidden + 2 * attention + 3 * inner));
-    let values = ends + fisher + forward.max(head).max(backward);
+    let values = ends + fisher + wide(threads) * PACKED + forward.max(head).max(backward);
     u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use impasto::encode::{Effort, Extent, Layers, Options, Preset, Report, Target, Tools, encode};
+use impasto::encode::{Effort, Extent, Layers, Options, Preset, Report, Residual, Target, Tools, encode};
 use impasto::verify::verify;
 use impasto::{Checkpoint, Cut, File, truncate};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
@@ -35,7 +35,7 @@ fn checkpoint(folder: &Path) -> Checkpoint {
 }
 
 fn encoded(checkpoint: &Checkpoint, path: &Path, tools: Tools, threads: usize) -> Report {
-    let options = Options { tools, threads, ..Options::new(Target::BitsPerWeight(5.0)) };
+    let options = Options { tools, threads, residual: Residual::None, ..Options::new(Target::BitsPerWeight(5.0)) };
     encode(checkpoint, path, &options, &|_| ControlFlow::Continue(())).expect("encodes")
 }
 
