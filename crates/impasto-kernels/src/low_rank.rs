@@ -1,9 +1,11 @@
 //! Products with a matrix of low rank, which is never made dense: two thin products.
 
 use half::f16;
+use impasto_core::Isa;
 
 use crate::dense::DenseMatrix;
 use crate::packed::Arena;
+use crate::parts::Parts;
 use crate::{Pool, Workers};
 
 /// The most terms of a matrix (SPEC 19.1).
@@ -11,7 +13,7 @@ pub const MOST_RANK: usize = 255;
 
 /// A matrix `left * diagonal(scales) * right` of low rank, outputs x inputs.
 pub struct LowRankMatrix {
-    /// Outputs x rank.
+    /// The left factor, transposed: rank x outputs. Few terms are added to many outputs at once.
     left: DenseMatrix,
     scales: Vec<f32>,
     /// Rank x inputs.
@@ -21,9 +23,8 @@ pub struct LowRankMatrix {
 /// Working memory of products.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Products with the right factor, and with the left one.
+    /// Products with the right factor.
     terms: Vec<f32>,
-    sums: Vec<f32>,
 }
 
 impl LowRankMatrix {
@@ -35,10 +36,13 @@ impl LowRankMatrix {
     pub fn new(left: &[i16], scales: Vec<f32>, right: &[i16], arena: &Arena) -> Self {
         assert!(scales.len() <= MOST_RANK, "{MOST_RANK} terms at most");
         let rank = scales.len().max(1);
-        let halves = |factors: &[i16]| factors.iter().map(|&x| f16::from_f32(f32::from(x)).to_bits()).collect();
+        let half = |x: i16| f16::from_f32(f32::from(x)).to_bits();
+        let outputs = left.len() / rank;
+        let turned = (0..rank * outputs).map(|i| half(left[i % outputs * rank + i / outputs])).collect();
         LowRankMatrix {
-            left: DenseMatrix::of_f16(halves(left), left.len() / rank, rank).keep_in(arena),
-            right: DenseMatrix::of_f16(halves(right), rank, right.len() / rank).keep_in(arena),
+            left: DenseMatrix::of_f16(turned, rank, outputs).keep_in(arena),
+            right: DenseMatrix::of_f16(right.iter().map(|&x| half(x)).collect(), rank, right.len() / rank)
+                .keep_in(arena),
             scales,
         }
     }
@@ -53,18 +57,26 @@ impl LowRankMatrix {
     /// # Panics
     /// If `out` is too short.
     pub fn multiply_add(&self, x: &[f32], out: &mut [f32], scratch: &mut Scratch, workers: &Workers, pool: &Pool) {
-        let ([outputs, rank], [_, inputs]) = (self.left.shape(), self.right.shape());
+        let ([rank, outputs], [_, inputs]) = (self.left.shape(), self.right.shape());
         let tokens = x.len() / inputs.max(1);
-        let Scratch { terms, sums } = scratch;
+        let Scratch { terms } = scratch;
         terms.resize(terms.len().max(tokens * rank), 0.0);
-        sums.resize(sums.len().max(tokens * outputs), 0.0);
-        let (terms, sums) = (&mut terms[..tokens * rank], &mut sums[..tokens * outputs]);
+        let terms = &mut terms[..tokens * rank];
         self.right.multiply(x, terms, rank, workers, pool);
         for row in terms.chunks_exact_mut(rank) {
             row.iter_mut().zip(&self.scales).for_each(|(term, scale)| *term *= scale);
         }
-        self.left.multiply(terms, sums, outputs, workers, pool);
-        out.iter_mut().zip(&*sums).for_each(|(out, sum)| *out += sum);
+        let (out, terms) = (Parts::new(&mut out[..tokens * outputs]), &*terms);
+        let tasks = tokens.min(pool.threads());
+        pool.run(tasks, &|_, task| {
+            for token in tokens * task / tasks..tokens * (task + 1) / tasks {
+                // SAFETY: the outputs of tokens are disjoint, and each token belongs to one task.
+                let out = unsafe { out.part(token * outputs..(token + 1) * outputs) };
+                for (k, &term) in terms[token * rank..(token + 1) * rank].iter().enumerate() {
+                    self.left.add_row(k, term, workers.isa(), out);
+                }
+            }
+        });
     }
 
     /// Adds the weights of row `row` to `out`, one per input. Nothing is allocated.
@@ -72,18 +84,14 @@ impl LowRankMatrix {
     /// # Panics
     /// If there is no such row, or `out` has another length.
     pub fn add_row(&self, row: usize, out: &mut [f32]) {
-        let mut factors = [0.0; MOST_RANK];
-        let factors = &mut factors[..self.scales.len()];
-        self.left.row(row, factors);
-        for (k, (factor, scale)) in factors.iter().zip(&self.scales).enumerate() {
-            self.right.add_row(k, factor * scale, out);
+        for (k, scale) in self.scales.iter().enumerate() {
+            self.right.add_row(k, self.left.at(k, row) * scale, Isa::best(), out);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use impasto_core::Isa;
     use impasto_core::rng::SplitMix64;
 
     use super::*;

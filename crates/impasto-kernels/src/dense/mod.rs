@@ -129,13 +129,24 @@ impl DenseMatrix {
         self.widen(row..row + 1, out, Isa::best());
     }
 
+    /// Returns the weight in a row and a column.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn at(&self, row: usize, column: usize) -> f32 {
+        assert!(column < self.inputs, "a column");
+        let (mut weight, at) = ([0.0], row * self.inputs + column);
+        self.widen_range(at..at + 1, &mut weight, Isa::Scalar);
+        weight[0]
+    }
+
     /// Adds `factor` times the weights of row `row` to `out`, one per input. Nothing is allocated.
     ///
     /// # Panics
     /// If there is no such row, or `out` has another length.
-    pub fn add_row(&self, row: usize, factor: f32, out: &mut [f32]) {
+    pub fn add_row(&self, row: usize, factor: f32, isa: Isa, out: &mut [f32]) {
         assert_eq!(out.len(), self.inputs, "one number per input");
-        let (mut buffer, isa) = ([0.0; CHUNK], Isa::best());
+        let mut buffer = [0.0; CHUNK];
         for (i, out) in out.chunks_mut(CHUNK).enumerate() {
             let first = row * self.inputs + i * CHUNK;
             let weights = &mut buffer[..out.len()];
@@ -397,7 +408,8 @@ mod tests {
                 let mut row = vec![0.0; inputs];
                 matrix.row(69, &mut row);
                 let mut sums = vec![1.0; inputs];
-                matrix.add_row(69, -2.0, &mut sums);
+                matrix.add_row(69, -2.0, Isa::best(), &mut sums);
+                assert_eq!(matrix.at(69, 7), row[7]);
                 assert!(sums.iter().zip(&row).all(|(sum, w)| *sum == 1.0 - 2.0 * w));
                 assert!(row.iter().zip(&f32s[69 * inputs..]).all(|(a, b)| (a - b).abs() < 1e-6));
             }
