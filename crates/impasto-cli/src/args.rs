@@ -182,7 +182,7 @@ pub struct Encode {
     pub effort: Option<EffortArg>,
     /// What to code beside the lattice of a tensor. `auto`: a low-rank part of its weights, where that saves bits (a mean of all
     /// rows, a merged adapter). `low-rank=R`: a matrix of rank R that approximates the error of rounding; not with layers.
-    /// [default: auto]
+    /// Pruned tensors and tensors in a format have none [default: auto].
     #[arg(long, value_name = "KIND")]
     pub residual: Option<impasto::encode::Residual>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
@@ -193,7 +193,8 @@ pub struct Encode {
     /// Prune: make the weights 0 that a criterion finds least important. `magnitude`, `wanda` (with the norm of the input) or
     /// `sparsegpt` (with the whole covariance; the last two need calibration), then how many: a share (`wanda:50%`), or at
     /// most N of M neighbours that stay (`sparsegpt:2:4`). Embeddings and output projection are not pruned.
-    #[arg(long, value_name = "CRITERION:PATTERN", value_parser = str::parse::<impasto::encode::Pruning>)]
+    #[arg(long, value_name = "CRITERION:PATTERN", value_parser = str::parse::<impasto::encode::Pruning>,
+          conflicts_with_all = ["format", "policy"])]
     pub prune: Option<impasto::encode::Pruning>,
     /// Prune the tensors with this name, in which `*` stands for any characters, instead of all linear layers of blocks.
     /// May be repeated.

@@ -162,6 +162,12 @@ impl<S, T, E, I: Tool<S, T, E>> Tool<S, T, E> for StandIn<I> {
     }
 }
 
+/// Codes the integers of a tile in mode lattice.
+fn lattice_units(encoder: &TileEncoder, integers: &Integers, tile: &Tile) -> Option<Units> {
+    let unit = encoder.lattice(tile.place, &integers.tile(tile.place))?;
+    Some(vec![(Mode::LATTICE, unit)])
+}
+
 /// The tool for mode lattice, with integers that were chosen for the whole matrix.
 pub struct Lattice<'a> {
     pub encoder: &'a TileEncoder<'a>,
@@ -175,9 +181,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Lattice<'_> {
         tile: &'t Tile<'a>,
         _: Option<&Trial<Units>>,
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
-        let unit = self.encoder.lattice(tile.place, &self.integers.tile(tile.place));
         let distortion = || self.integers.distortion(tile.matrix, self.grid, tile.place);
-        let units = unit.map(|unit| vec![(Mode::LATTICE, unit)]);
+        let units = lattice_units(self.encoder, self.integers, tile);
         Ok(units.map(|units| Trial::lossy(bits(&units), units, distortion)))
     }
 }
@@ -194,8 +199,7 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for OfFormat<'_> {
         tile: &'t Tile<'a>,
         _: Option<&Trial<Units>>,
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
-        let unit = self.encoder.lattice(tile.place, &self.integers.tile(tile.place));
-        let units = unit.map(|unit| vec![(Mode::LATTICE, unit)]);
+        let units = lattice_units(self.encoder, self.integers, tile);
         Ok(units.map(|units| Trial::exact(bits(&units), units)))
     }
 }

@@ -125,7 +125,12 @@ pub trait LatticeTensor: Send + Sync {
     /// Ranges of rows that are read together, in order; they cover all rows.
     fn tile_rows(&self) -> Vec<Range<usize>>;
 
-    /// A matrix of low rank that is added to that of the integers, if there is one.
+    /// The rank of the matrix that is added to that of the integers; 0 if there is none.
+    fn rank(&self) -> usize {
+        0
+    }
+
+    /// That matrix, if there is one.
     fn low_rank(&self) -> Option<LowRankFactors> {
         None
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use impasto_codec::tile::TileDecoder;
-use impasto_codec::{IndexArray, TensorHeader};
+use impasto_codec::{IndexArray, LowRank, TensorHeader};
 use impasto_container::{Object, Source};
 use impasto_core::{DType, lattice::scale, values};
 use impasto_model::{CodedTensor, Failure, LatticeRows, LatticeTensor, LowRankFactors};
@@ -40,6 +40,13 @@ impl<'a, S: Source> Integers<'a, S> {
     }
 }
 
+impl<S> Integers<'_, S> {
+    /// Returns the low-rank part of the tensor header.
+    fn part(&self) -> Option<&LowRank> {
+        self.decoder.header()?.steps()?.low_rank.as_ref()
+    }
+}
+
 impl<S: Source> LatticeTensor for Integers<'_, S> {
     fn shape(&self) -> [usize; 2] {
         self.shape
@@ -57,8 +64,12 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
         tile_rows(&self.tensor)
     }
 
+    fn rank(&self) -> usize {
+        self.part().map_or(0, LowRank::rank)
+    }
+
     fn low_rank(&self) -> Option<LowRankFactors> {
-        let part = self.decoder.header()?.steps()?.low_rank.as_ref()?;
+        let part = self.part()?;
         let [rows, columns] = self.shape;
         let factors =
             |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|x| x as i16).collect::<Vec<_>>();

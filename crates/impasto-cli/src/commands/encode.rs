@@ -62,8 +62,8 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         return Err(UsageError("--preset is for lossy files: use --bpw or --size").into());
     }
     let residual = command.residual.unwrap_or_default();
-    if command.residual.is_some() && (target == Target::Lossless || layers.exact) {
-        let rule = "--residual is for lossy files without an exact layer: use --bpw, --size or --layers";
+    if command.residual.is_some() && (is_fixed || layers.exact) {
+        let rule = "--residual is for tensors on the lattice of a lossy file without an exact layer: use --bpw, --size or --layers";
         return Err(UsageError(rule).into());
     }
     if matches!(residual, Residual::LowRank(_)) && layers.any() {

@@ -211,6 +211,28 @@ fn pruned_files() {
     at.run(&["run", "a.impasto", "-p", "Once", "-n", "4"]).ok();
 }
 
+/// What has low-rank parts is said, by encode and by inspect; without them, nothing is.
+#[test]
+fn low_rank_parts() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| {
+        at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--uncalibrated"], way].concat()).ok()
+    };
+    let shown = || at.run(&["inspect", "a.impasto", "--tensors"]).ok().out;
+    assert!(encode(&[]).out.contains("low-rank parts in"));
+    assert!(shown().contains("lattice, rank "), "{}", shown());
+    let inspected = at.run(&["inspect", "a.impasto", "--json"]).json();
+    let objects = inspected["objects"].as_array().expect("objects");
+    let ranks: Vec<u64> = objects.iter().map(|object| object["rank"].as_u64().expect("a rank")).collect();
+    assert!(ranks.iter().any(|&rank| rank > 0) && ranks.contains(&0), "{ranks:?}");
+    let told = encode(&["--residual", "low-rank=2"]);
+    assert!(told.out.contains("of rank 2 at most"), "{}", told.out);
+    assert!(!encode(&["--residual", "none"]).out.contains("low-rank"));
+    assert!(!shown().contains("rank "));
+    at.run(&["encode", &tiny(), "-o", "b.impasto", "--lossless", "--residual", "auto"]).fails(2, "--residual is for");
+    at.run(&["encode", &tiny(), "-o", "b.impasto", "--bpw", "4", "--residual", "2:4"]).fails(2, "low-rank=R");
+}
+
 /// A file in formats names them, runs, and is unpacked for engines; what has no place for them is refused.
 #[test]
 fn formats_of_engines() {
@@ -223,6 +245,8 @@ fn formats_of_engines() {
         (&["--layers", "lossless"], "there is no layer below `lossless`"),
         (&["--format", "mxfp4", "--lossless"], "--format and --policy are for lossy files"),
         (&["--format", "mxfp4", "--tools", "none"], "--tools is for lossy files"),
+        (&["--format", "mxfp4", "--residual", "low-rank=4"], "--residual is for tensors on the lattice"),
+        (&["--format", "mxfp4", "--bpw", "4", "--prune", "magnitude:50%"], "cannot be used with"),
         (&["--format", "all=mxfp4", "--bpw", "5"], "request none"),
         (&["--policy", "fragile=fp8"], "known from calibration"),
     ] {

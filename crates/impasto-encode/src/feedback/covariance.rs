@@ -106,3 +106,28 @@ pub(super) fn side_by_side(rows: &[f32], n: usize) -> Vec<Row<f32>> {
     }
     columns
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Squares of whitened errors are those of the outputs, and any row is whitened from one that is found again.
+    #[test]
+    fn whitened_errors_have_the_squares_of_outputs() {
+        let n = 37;
+        let number = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 1023) as f32 / 512.0 - 1.0;
+        let entry = |i: usize, j: usize| (0..n).map(|k| number(i * n + k) * number(j * n + k)).sum::<f32>();
+        let covariance: Vec<f32> = (0..n * n).map(|x| entry(x / n, x % n)).collect();
+        for feedback in [Feedback::new(&covariance, n, 0.01).expect("definite"), Feedback::none(n)] {
+            let errors: Vec<f32> = (0..5 * n).map(|i| number(i + 9000)).collect();
+            let mut whitened = errors.clone();
+            feedback.whiten(&mut whitened);
+            let square: f64 = whitened.iter().map(|&x| f64::from(x).powi(2)).sum();
+            assert!((square / feedback.square(&errors) - 1.0).abs() < 1e-5);
+            for (row, errors) in whitened.chunks_exact(n).zip(errors.chunks_exact(n)) {
+                let found = feedback.unwhiten(&row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+                assert!(found.iter().zip(errors).all(|(a, &b)| (a - f64::from(b)).abs() < 1e-3), "{found:?}");
+            }
+        }
+    }
+}

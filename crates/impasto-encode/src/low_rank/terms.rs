@@ -3,6 +3,8 @@
 use impasto_codec::IndexArray;
 use impasto_codec::low_rank::{LowRank, MOST_FACTOR, Term};
 
+use crate::arithmetic::log2;
+
 /// Fewest levels on each side of 0.
 const LEAST: f64 = 7.0;
 /// What rounding a term's factors may add to what the part leaves, as a share of it.
@@ -58,7 +60,7 @@ pub fn bits<'a>(pairs: impl Iterator<Item = &'a Pair>, left: f64) -> f64 {
         // Deviations of a bell curve with as many levels as this vector has within its own.
         let mean = vector.iter().map(|x| x * x).sum::<f64>() / vector.len().max(1) as f64;
         let deviation = levels * mean.sqrt() / peak(vector).max(f64::MIN_POSITIVE);
-        vector.len() as f64 * (crate::arithmetic::log2(deviation.max(0.25)) + 2.05 + ENTRY_BITS) + 24.0
+        vector.len() as f64 * (log2(deviation.max(0.25)) + 2.05 + ENTRY_BITS) + 24.0
     };
     pairs.map(|pair| 32.0 + of_side(&pair.rows, pair.square) + of_side(&pair.columns, pair.square)).sum()
 }

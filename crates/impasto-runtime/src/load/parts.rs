@@ -32,6 +32,9 @@ impl<'a> LatticeParts<'a> {
         };
         // A packed weight takes about one bit or more.
         loader.budget.admit(outputs.saturating_mul(inputs) / 8)?;
+        // Factors are read as integers and kept as floats, of 16 bits each. A file may say in few bytes that all are equal.
+        let factors = tensor.rank().saturating_mul(outputs.saturating_add(inputs));
+        loader.budget.admit(factors.saturating_mul(2 * size_of::<u16>()))?;
         Ok(Some(ColumnOrder::new(tensor.column_steps(), tensor.column_widths()).map(|columns| {
             let groups = tensor.tile_rows().iter().map(|_| OnceLock::new()).collect();
             LatticeParts { name, tensor, columns, groups }

@@ -95,6 +95,18 @@ fn residences_agree_on_every_layer() {
     }
 }
 
+/// Runs a file coded and packed, with the logits of its floats. Returns the shares of their memory that its weights take.
+fn shares_of_floats(file: &Arc<File>) -> [f64; 2] {
+    let reference = load(file, &float());
+    let wanted = logits(&reference);
+    [Residence::Coded, Residence::Packed].map(|residence| {
+        let model = load(file, &RunOptions { residence, ..packed() });
+        let error = error(&logits(&model), &wanted);
+        assert!(error < ORDER, "{residence:?}: {error}");
+        model.memory_bytes() as f64 / reference.memory_bytes() as f64
+    })
+}
+
 /// Low-rank parts, of the weights in a file with layers and of the error of rounding, run as thin products beside the packed
 /// integers: the sums are those of the dense matrix.
 #[test]
@@ -118,16 +130,9 @@ fn low_rank_parts_run_beside_packed_integers() {
             tensor.header().and_then(|header| header.steps()).is_some_and(|steps| steps.low_rank.is_some())
         });
         assert!(parts.count() >= least);
-        let reference = load(&file, &float());
-        let wanted = logits(&reference);
-        for residence in [Residence::Coded, Residence::Packed] {
-            let model = load(&file, &RunOptions { residence, ..packed() });
-            let error = error(&logits(&model), &wanted);
-            assert!(error < ORDER, "{residence:?}: {error}");
-            // The matrices stay packed, or coded.
-            let share = model.memory_bytes() as f64 / reference.memory_bytes() as f64;
-            assert!(share < 0.25, "{residence:?}: {share}");
-        }
+        // The matrices stay packed, or coded.
+        let shares = shares_of_floats(&file);
+        assert!(shares.iter().all(|&share| share < 0.25), "{shares:?}");
     }
 }
 
@@ -141,17 +146,9 @@ fn a_jpeg_file_runs_coded_and_packed_as_its_floats() {
     let file = Arc::new(open(&path));
     let projection = file.tensor("model.layers.0.mlp.up_proj.weight").expect("a tensor");
     assert!(projection.header().is_some());
-    let reference = load(&file, &float());
-    let wanted = logits(&reference);
-    for residence in [Residence::Coded, Residence::Packed] {
-        let model = load(&file, &RunOptions { residence, ..packed() });
-        let error = error(&logits(&model), &wanted);
-        assert!(error < ORDER, "{residence:?}: {error}");
-        // Weights are 16-bit floats, or the units of the file.
-        let share = model.memory_bytes() as f64 / reference.memory_bytes() as f64;
-        let (least, most) = if residence == Residence::Coded { (0.1, 0.4) } else { (0.45, 0.6) };
-        assert!(least < share && share < most, "{residence:?}: {share}");
-    }
+    // Weights are the units of the file, or 16-bit floats.
+    let [coded, packed] = shares_of_floats(&file);
+    assert!((0.1..0.4).contains(&coded) && (0.45..0.6).contains(&packed), "{coded} {packed}");
 }
 
 /// Under coded residence, every pass reads the file.
