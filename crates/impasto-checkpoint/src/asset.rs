@@ -20,6 +20,8 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const ENDINGS: [&str; 6] = [".jinja", ".json", ".model", ".py", ".tiktoken", ".txt"];
 /// Endings of names in the folders of a folder: the modules of sentence-transformers, and further chat templates.
 const ENDINGS_WITHIN: [&str; 2] = [".jinja", "/config.json"];
+/// Files that say what a model is and what may be done with it.
+const CARDS: [&str; 5] = ["LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "README.md"];
 /// Ending of the indexes of shards, which describe files that are not assets.
 const INDEXES: &str = ".index.json";
 /// Most files that a note names.
@@ -92,7 +94,7 @@ fn entries(folder: &Path) -> Result<Vec<String>, CheckpointError> {
     Ok(names)
 }
 
-/// Returns whether a file with this name is kept: engines may read it, it has no weights, and it can be restored on
+/// Returns whether a file with this name is kept: engines or people may read it, it has no weights, and it can be restored on
 /// every system.
 fn is_asset(name: &str) -> bool {
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
@@ -104,7 +106,7 @@ fn is_asset(name: &str) -> bool {
     let weights = name.ends_with(INDEXES);
     // A name that was not UTF-8 has replacement characters.
     let plain = !name.contains(char::REPLACEMENT_CHARACTER) && is_plain(name);
-    kind && !weights && plain && !name.starts_with("README")
+    CARDS.contains(&name) || kind && !weights && plain && !name.starts_with("README")
 }
 
 /// Reads one file of the folder, of at most [`MAX_ASSET_BYTES`].

@@ -42,6 +42,11 @@ pub struct Args {
     /// refused, because a small file could take hours to decode or fill the disk.
     #[arg(long, global = true)]
     pub allow_expansion: bool,
+    /// The base of a delta. `encode` writes a delta of this .impasto file; other commands find the bases of the deltas that they
+    /// read here: a file, or a folder. May be repeated. They also look next to the delta, in IMPASTO_BASES (files and folders,
+    /// separated as in PATH), and in the cache folder, ~/.cache/impasto/bases.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub base: Vec<PathBuf>,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -207,6 +212,9 @@ pub struct Encode {
         "segments", "format", "policy",
     ])]
     pub preset: Option<PresetArg>,
+    /// Where the base of a delta may be found: a URL, or a path from the folder of the delta. May be repeated.
+    #[arg(long, value_name = "URL", requires = "base")]
+    pub mirror: Vec<String>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,

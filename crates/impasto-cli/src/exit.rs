@@ -142,6 +142,7 @@ fn of_file(error: &FileError) -> Code {
         FileError::Exists { .. } | FileError::NoMemory { .. } => Code::System,
         FileError::Budget { .. } => Code::Size,
         FileError::NoLayer { .. } | FileError::NoPart { .. } => Code::Usage,
+        FileError::NoBase { .. } => Code::Absent,
         _ => Code::Invalid,
     }
 }

@@ -1,6 +1,7 @@
 //! The command `impasto`.
 
 mod args;
+mod card;
 mod commands;
 mod cut;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
+use impasto::{Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
 use impasto_container::Limits;
 use impasto_container::header::MAGIC;
 use impasto_model::WeightSource;
@@ -30,8 +30,8 @@ pub fn open_coded(args: &Args, path: &Path) -> anyhow::Result<File> {
 
 fn open_within(args: &Args, allow_expansion: bool, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
     let memory = memory_limit(args);
-    let mut file = File::open_within(path, &Limits { allow_expansion, ..Limits::within(memory) })?;
-    file.set_memory_limit(memory);
+    let limits = Limits { allow_expansion, ..Limits::within(memory) };
+    let mut file = Bases::new(args.base.clone()).within(limits, memory).open(path)?;
     if let Some(cut) = cut {
         file.cut(cut)?;
     }

@@ -42,6 +42,12 @@ pub enum CodecError {
     /// A step index of a row or column is out of range.
     #[error("a step index is outside -1024 to 1023 (SPEC 6)")]
     StepIndex,
+    /// A tile in mode same is not empty.
+    #[error("a unit of {0} bytes in mode same, which has none (SPEC 21.5)")]
+    SameSize(usize),
+    /// A tensor that is predicted from a base has a format, or a layer of blocks.
+    #[error("a tensor header with a format or of blocks, of a tensor that is predicted from a base (SPEC 21.6)")]
+    DeltaHeader,
     /// A rule about formats is violated.
     #[error("format: {0} (SPEC {1})")]
     Format(&'static str, &'static str),

@@ -71,6 +71,18 @@ at_each_isa! {
 }
 
 at_each_isa! {
+    /// Replaces the content of `signs` by -1 for each negative float of a row of little-endian floats, and 1 for each other.
+    pub fn signs_of_row(layout: FloatLayout, row: &[u8], signs: &mut Vec<i32>) {
+        signs.clear();
+        let sign = |negative: bool| if negative { -1 } else { 1 };
+        match layout.size() {
+            2 => signs.extend(row.as_chunks().0.iter().map(|&b| sign(i16::from_le_bytes(b) < 0))),
+            _ => signs.extend(row.as_chunks().0.iter().map(|&b| sign(i32::from_le_bytes(b) < 0))),
+        }
+    }
+}
+
+at_each_isa! {
     /// Computes the classes of a row from the sums `r`.
     pub(crate) fn classes_of_row(layout: FloatLayout, r: &[i32], z: &[i32], p: &[u32], classes: &mut [i32]) {
         let found = r.iter().zip(z).zip(p).map(|((&r, &z), &p)| class(layout, r, z, p));

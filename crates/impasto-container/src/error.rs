@@ -73,6 +73,14 @@ pub enum FormatError {
     Reference { name: String, to: u32, what: &'static str },
     #[error("{name}: it is tied and has a reference (SPEC 3.4.6)")]
     ReferenceOfTied { name: String },
+    #[error("{name}: the usage of the base is {usage}, not 0 to 2 (SPEC 3.4)")]
+    BaseUsage { name: String, usage: u8 },
+    #[error("{name}: the name of the object of the base is not UTF-8 of at most 4096 bytes (SPEC 3.4.7)")]
+    BaseName { name: String },
+    #[error("{name}: it takes something from a base, and the file has none (SPEC 3.4.7)")]
+    NoBase { name: String },
+    #[error("{name}: it takes something from the base, but it is {what} (SPEC 3.4.7)")]
+    ObjectBase { name: String, what: &'static str },
     #[error("{name}: more than 2^48 weights or bytes, or at least 2^64 rows or columns (SPEC 3.4.3)")]
     Elements { name: String },
     #[error(
@@ -112,6 +120,8 @@ pub enum FormatError {
     UnitObject { unit: usize, object: u32 },
     #[error("unit {unit} belongs to {name}, which is tied (SPEC 3.6.2)")]
     UnitOfTied { unit: usize, name: String },
+    #[error("unit {unit} belongs to {name}, which is identical to an object of the base (SPEC 3.6.2)")]
+    UnitOfIdentical { unit: usize, name: String },
     #[error("unit {unit}: there is no tile {tile} in {name}, which has {tiles} (SPEC 3.6.2)")]
     UnitTile { unit: usize, tile: u32, name: String, tiles: u32 },
     #[error("units {first} and {second} are both for the same place in {name} (SPEC 3.6.2)")]
@@ -129,6 +139,15 @@ pub enum FormatError {
         "layer {layer} of the file: {units} units are fewer than in the previous layer, or more than the file has (SPEC 3.7)"
     )]
     LayerUnits { layer: usize, units: u64 },
+
+    #[error("there is a second base record, before byte {at} of the manifest (SPEC 21.1)")]
+    BaseTwice { at: usize },
+    #[error("the base has {count} mirrors, more than 64 (SPEC 21.1)")]
+    Mirrors { count: u64 },
+    #[error("the {field} of the base is not UTF-8, or is too short or too long (SPEC 21.1)")]
+    BaseText { field: &'static str },
+    #[error("unit {unit}: a tile of {name}, which is predicted from the base, in mode {mode} (SPEC 21.6)")]
+    DeltaMode { unit: usize, name: String, mode: u8 },
 
     #[error("{name}: {field} is 0 (SPEC 3.4)")]
     Zero { name: String, field: &'static str },

@@ -1,6 +1,9 @@
 //! The bound on what the units of a file expand to (SPEC 11.3).
 
+use impasto_core::Mode;
+
 use crate::error::{FormatError, shown};
+use crate::geometry::Matrix;
 use crate::layout::Layout;
 use crate::manifest::Manifest;
 use crate::object::Object;
@@ -23,6 +26,9 @@ pub struct Expansion {
     pub expanded: u64,
     /// Bytes of the header, the manifest and the present units.
     pub present: u64,
+    /// Bytes of the elements of objects that take something from the base, and of what they take. They count once the base is
+    /// there, together with its bytes.
+    pub from_base: u64,
     /// The object that expands to most, and its bytes.
     most: Option<(usize, u64)>,
 }
@@ -37,6 +43,10 @@ impl Expansion {
     ) -> Expansion {
         let size = |object: usize| manifest.objects[object].dtype().map_or(0, |dtype| dtype.size() as u64);
         let mut present = manifest_end;
+        let whole = |object: usize, matrix: &Matrix| (matrix.rows() * matrix.cols()).saturating_mul(size(object));
+        let identical = (0..).zip(&manifest.objects).filter(|(_, of)| of.is_identical());
+        let identical = identical.filter_map(|(object, _)| Some(whole(object, layout.matrix(object as u32)?)));
+        let mut from_base = identical.fold(0u64, u64::saturating_add);
         // For each object, the bytes of its tiles in layer 0, and those of everything.
         let mut bytes = vec![(0u64, 0u64); manifest.objects.len()];
         for (_, entry) in (0u32..).zip(&manifest.units).filter(|(unit, _)| is_present(*unit)) {
@@ -52,6 +62,12 @@ impl Expansion {
                 Some(tile) => tile.height() as u64 * tile.width() as u64 * size(object),
                 None => 0,
             };
+            if manifest.objects[object].is_delta() {
+                // It is of no use without the base, of which as much is decoded.
+                let both = if entry.mode == Mode::SAME { own } else { own.saturating_mul(2) };
+                from_base = from_base.saturating_add(both);
+                continue;
+            }
             let (base, all) = &mut bytes[object];
             *all = all.saturating_add(own);
             if entry.layer == 0 && !entry.is_header() {
@@ -67,7 +83,13 @@ impl Expansion {
         }
         let expanded = bytes.iter().fold(0u64, |sum, (_, all)| sum.saturating_add(*all));
         let most = (0..).zip(&bytes).map(|(object, (_, all))| (object, *all)).max_by_key(|(_, all)| *all);
-        Expansion { expanded, present, most }
+        Expansion { expanded, present, from_base, most }
+    }
+
+    /// Returns the expansion of a file with its base, of which `present` bytes are there.
+    pub(crate) fn over(&self, present: u64) -> Expansion {
+        let expanded = self.expanded.saturating_add(self.from_base);
+        Expansion { expanded, present: self.present.saturating_add(present), from_base: 0, most: self.most }
     }
 
     /// Returns whether it is within the bound.

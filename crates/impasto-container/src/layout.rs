@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use impasto_core::Mode;
+
 use crate::above::{Above, LayerUnits};
 use crate::error::{FormatError, shown};
 use crate::geometry::Matrix;
@@ -89,7 +91,7 @@ impl Layout {
             }
         }
         for (number, object) in manifest.objects.iter().enumerate() {
-            let own = self.matrices[number].filter(|_| object.tied().is_none());
+            let own = self.matrices[number].filter(|_| object.tied().is_none() && !object.is_identical());
             let tiles = own.map_or(0, |matrix| matrix.tile_count());
             if have[number] < tiles {
                 let name = shown(&object.name);
@@ -182,7 +184,7 @@ impl Layout {
     }
 }
 
-/// Checks the rules of SPEC 3.6, 3.6.2 and 12.1 about a single unit. Returns the matrix of its object.
+/// Checks the rules of SPEC 3.6, 3.6.2, 12.1 and 21.6 about a single unit. Returns the matrix of its object.
 fn check_unit<'a>(
     unit: usize,
     entry: &UnitEntry,
@@ -197,6 +199,13 @@ fn check_unit<'a>(
     if owner.tied().is_some() {
         return Err(FormatError::UnitOfTied { unit, name: name() });
     }
+    if owner.is_identical() {
+        return Err(FormatError::UnitOfIdentical { unit, name: name() });
+    }
+    let is_delta = owner.is_delta();
+    if is_delta && matches!(entry.mode, Mode::TRANSFORM | Mode::BLOCKS) {
+        return Err(FormatError::DeltaMode { unit, name: name(), mode: entry.mode.0 });
+    }
     // For an object of unknown class, the number of tiles is unknown, so the field cannot be checked.
     if let Some(matrix) = matrix {
         if entry.is_header() && tile != 0 {
@@ -206,7 +215,7 @@ fn check_unit<'a>(
         if tile >= tiles {
             return Err(FormatError::UnitTile { unit, tile, name: name(), tiles });
         }
-        if entry.mode.is_known() && !entry.is_header() && !entry.mode.occurs_in(layer) {
+        if entry.mode.is_known() && !entry.is_header() && !entry.mode.occurs_in(layer, is_delta) {
             return Err(FormatError::LayerMode { unit, name: name(), mode: entry.mode.0, layer });
         }
     }

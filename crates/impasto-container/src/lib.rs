@@ -9,7 +9,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("a.impasto");
-//! let kind = ObjectKind::Asset { length: 5, piece: 4096 };
+//! let kind = ObjectKind::Asset { length: 5, piece: 4096, base: None };
 //! let objects = vec![Object { name: "greeting".into(), kind }];
 //! let slots = vec![UnitSlot { object: 0, tile: 0, layer: 0, is_header: false }];
 //! let mut writer = Writer::create(&path, objects, slots, vec![])?;
@@ -25,6 +25,7 @@
 //! ```
 
 mod above;
+pub mod base;
 mod cursor;
 pub mod error;
 pub mod expansion;
@@ -45,6 +46,7 @@ pub mod unit;
 pub mod writer;
 
 pub use above::LayerUnits;
+pub use base::{Base, BaseLink, BaseUsage};
 pub use error::{ContainerError, FormatError};
 pub use expansion::Expansion;
 pub use geometry::{Matrix, MatrixError, TileRect};

@@ -2,6 +2,7 @@
 
 use impasto_core::varint;
 
+use crate::base::{Base, check_links};
 use crate::cursor::Cursor;
 use crate::error::FormatError;
 use crate::layers::{LayerMark, check_marks, read_marks, write_marks};
@@ -12,6 +13,7 @@ use crate::unit::UnitEntry;
 const LAYERS: u8 = 0x01;
 const OBJECT: u8 = 0x81;
 const UNITS: u8 = 0x82;
+const BASE: u8 = 0x83;
 
 /// Unknown records of this kind and above must not be skipped (SPEC 3.2).
 const CRITICAL: u8 = 0x80;
@@ -25,17 +27,19 @@ pub struct Manifest {
     pub units: Vec<UnitEntry>,
     /// The layers that the writer recorded, coarsest first; empty if there is no layers record.
     pub layers: Vec<LayerMark>,
+    /// The file that this one is a delta of, if it is one.
+    pub base: Option<Base>,
 }
 
 impl Manifest {
     /// Parses the records of a manifest.
     ///
     /// # Errors
-    /// If a record violates SPEC 3.1 to 3.6.1 or 3.7, or the manifest exceeds `limits`.
+    /// If a record violates SPEC 3.1 to 3.6.1, 3.7 or 21.1, or the manifest exceeds `limits`.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Manifest, FormatError> {
         let mut cursor = Cursor::new(bytes);
         let mut objects: Vec<Object> = Vec::new();
-        let (mut units, mut layers) = (None, None);
+        let (mut units, mut layers, mut base) = (None, None, None);
         let mut tally = Tally::new(limits);
         while cursor.left() > 0 {
             let kind: u8 = cursor.take()?;
@@ -54,6 +58,8 @@ impl Manifest {
                 UNITS => units = Some(read_units(payload)?),
                 LAYERS if layers.is_some() => return Err(FormatError::LayersTwice { at }),
                 LAYERS => layers = Some(read_marks(payload)?),
+                BASE if base.is_some() => return Err(FormatError::BaseTwice { at }),
+                BASE => base = Some(Base::read(payload)?),
                 CRITICAL.. => return Err(FormatError::UnknownRecord { kind, at }),
                 _ => {}
             }
@@ -61,28 +67,35 @@ impl Manifest {
         let units = units.ok_or(FormatError::NoUnits)?;
         let layers = layers.unwrap_or_default();
         check_marks(&layers, units.len())?;
-        Ok(Manifest { objects, units, layers })
+        check_links(&objects, base.as_ref())?;
+        Ok(Manifest { objects, units, layers, base })
     }
 
     /// Returns the bytes of the manifest.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = records_before_entries(&self.objects, self.units.len(), &self.layers);
+        let mut out = records_before_entries(&self.objects, self.units.len(), &self.layers, self.base.as_ref());
         out.reserve_exact(self.units.len() * UnitEntry::SIZE);
         self.units.iter().for_each(|unit| unit.write(&mut out));
         out
     }
 }
 
-/// Returns the length in bytes of a manifest of `objects`, any `units` units and `layers`. It does not depend on the
-/// content of the units, so it is known before they are coded.
-pub fn manifest_length(objects: &[Object], units: usize, layers: &[LayerMark]) -> u64 {
-    records_before_entries(objects, units, layers).len() as u64 + entries_length(units)
+/// Returns the length in bytes of a manifest of `objects`, any `units` units, `layers` and a base. It does not depend on
+/// the content of the units, so it is known before they are coded.
+pub fn manifest_length(objects: &[Object], units: usize, layers: &[LayerMark], base: Option<&Base>) -> u64 {
+    records_before_entries(objects, units, layers, base).len() as u64 + entries_length(units)
 }
 
-/// Returns the records of objects and layers, and the units record up to its first entry.
-fn records_before_entries(objects: &[Object], units: usize, layers: &[LayerMark]) -> Vec<u8> {
+/// Returns the records of the base, objects and layers, and the units record up to its first entry.
+fn records_before_entries(objects: &[Object], units: usize, layers: &[LayerMark], base: Option<&Base>) -> Vec<u8> {
     let (mut out, mut payload) = (Vec::new(), Vec::new());
     let mut before = "";
+    if let Some(base) = base {
+        base.write(&mut payload);
+        out.push(BASE);
+        varint::write(&mut out, payload.len() as u64);
+        out.extend_from_slice(&payload);
+    }
     for object in objects {
         payload.clear();
         object.write(before, &mut payload);

@@ -3,6 +3,7 @@
 use impasto_core::name::is_plain;
 use impasto_core::{DType, varint};
 
+use crate::base::{BaseLink, BaseUsage};
 use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
 use crate::geometry::{Matrix, MatrixError, max_tile_elements};
@@ -40,6 +41,8 @@ pub enum ObjectKind {
         length: u64,
         /// Bytes per tile.
         piece: u64,
+        /// The asset of the base that it is identical to, if it has no units (SPEC 3.4.7).
+        base: Option<BaseLink>,
     },
     /// A tensor.
     Tensor(TensorMeta),
@@ -80,6 +83,25 @@ impl Object {
         self.tensor().and_then(|meta| meta.reference)
     }
 
+    /// Returns what the object takes from the base, if it takes anything (SPEC 3.4.7).
+    pub fn base(&self) -> Option<&BaseLink> {
+        match &self.kind {
+            ObjectKind::Asset { base, .. } => base.as_ref(),
+            ObjectKind::Tensor(meta) => meta.base.as_ref(),
+            ObjectKind::Unknown(_) => None,
+        }
+    }
+
+    /// Returns whether the object is identical to one of the base, and has no units.
+    pub fn is_identical(&self) -> bool {
+        self.base().is_some_and(|base| base.usage == BaseUsage::Identical)
+    }
+
+    /// Returns whether tiles of the object may be predicted from the base.
+    pub fn is_delta(&self) -> bool {
+        self.base().is_some_and(|base| base.usage == BaseUsage::Predicted)
+    }
+
     /// Returns the dtype of the elements: U8 for an asset, `None` for an object of unknown class.
     pub fn dtype(&self) -> Option<DType> {
         match &self.kind {
@@ -96,7 +118,7 @@ impl Object {
     pub fn matrix(&self) -> Result<Option<Matrix>, FormatError> {
         let (rows, cols, tile_rows, tile_cols) = match &self.kind {
             ObjectKind::Unknown(_) => return Ok(None),
-            ObjectKind::Asset { length, piece } => (1, *length, 1, *piece),
+            ObjectKind::Asset { length, piece, .. } => (1, *length, 1, *piece),
             ObjectKind::Tensor(meta) => {
                 let (rows, cols) = meta.sides(&self.name)?;
                 (rows, cols, meta.tile_rows, meta.tile_cols)
@@ -135,7 +157,10 @@ impl Object {
         let class: u8 = cursor.take()?;
         let name = read_name(&mut cursor, number, before)?;
         let kind = match class {
-            ASSET => ObjectKind::Asset { length: cursor.varint()?, piece: cursor.varint()? },
+            ASSET => {
+                let (length, piece) = (cursor.varint()?, cursor.varint()?);
+                ObjectKind::Asset { length, piece, base: BaseLink::read(&mut cursor, &name)? }
+            }
             TENSOR => ObjectKind::Tensor(TensorMeta::read(&mut cursor, &name)?),
             _ => ObjectKind::Unknown(class),
         };
@@ -150,8 +175,19 @@ impl Object {
         varint::write(out, shared as u64);
         varint::write(out, rest.len() as u64);
         out.extend_from_slice(rest);
+        self.write_content(out);
+        if let ObjectKind::Tensor(meta) = &self.kind {
+            meta.write_links(out);
+        }
+        if let Some(base) = self.base() {
+            base.write(out);
+        }
+    }
+
+    /// Appends the fields that say what the content is: not the name, nor other objects.
+    pub(crate) fn write_content(&self, out: &mut Vec<u8>) {
         match &self.kind {
-            ObjectKind::Asset { length, piece } => {
+            ObjectKind::Asset { length, piece, .. } => {
                 varint::write(out, *length);
                 varint::write(out, *piece);
             }

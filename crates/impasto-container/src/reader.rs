@@ -7,6 +7,7 @@ use std::path::Path;
 
 use impasto_core::Mode;
 
+use crate::base::Base;
 use crate::error::{ContainerError, FormatError, shown};
 use crate::expansion::Expansion;
 use crate::geometry::Matrix;
@@ -124,6 +125,11 @@ impl<S: Source> Reader<S> {
         self.length < self.header.file_length
     }
 
+    /// Returns the file that this one is a delta of, if it is one (SPEC 21).
+    pub fn base(&self) -> Option<&Base> {
+        self.manifest.base.as_ref()
+    }
+
     /// Returns all objects; the index is the number of the object.
     pub fn objects(&self) -> &[Object] {
         &self.manifest.objects
@@ -158,6 +164,19 @@ impl<S: Source> Reader<S> {
     /// Returns what the present units expand to.
     pub fn expansion(&self) -> Expansion {
         Expansion::new(&self.manifest, self.header.manifest_end(), &self.layout, |unit| self.present.contains(unit))
+    }
+
+    /// Checks that what this file and its base expand to together is within the bound of SPEC 11.3. `present` is the number of
+    /// bytes of the base that are present.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_expansion_over(&self, present: u64) -> Result<(), ContainerError> {
+        if self.allow_expansion {
+            return Ok(());
+        }
+        let checked = self.expansion().over(present).check(self.objects());
+        checked.map_err(|rule| ContainerError::Format { file: self.name.clone(), rule })
     }
 
     fn check_expansion(&self) -> Result<(), ContainerError> {

@@ -2,6 +2,7 @@
 
 use impasto_core::{DType, varint};
 
+use crate::base::BaseLink;
 use crate::cursor::Cursor;
 use crate::error::{FormatError, shown};
 use crate::geometry::MAX_ELEMENTS;
@@ -31,6 +32,8 @@ pub struct TensorMeta {
     pub tied: Option<u32>,
     /// Number of the object that tiles of this tensor may be predicted from (SPEC 3.4.6).
     pub reference: Option<u32>,
+    /// The tensor of the base that this one is predicted from or identical to, if there is one (SPEC 3.4.7).
+    pub base: Option<BaseLink>,
 }
 
 /// A dtype without a code in the format, and the length of a tensor of that dtype (SPEC 3.5.2).
@@ -117,10 +120,11 @@ impl TensorMeta {
         let tied = number(cursor.varint()?).map_err(forward)?;
         let forward = |to| FormatError::ReferenceForward { name: shown(name), to };
         let reference = if cursor.left() == 0 { None } else { number(cursor.varint()?).map_err(forward)? };
-        Ok(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied, reference })
+        let base = BaseLink::read(cursor, name)?;
+        Ok(TensorMeta { dtype, opaque, dims, split, tile_rows, tile_cols, tied, reference, base })
     }
 
-    /// Appends the fields of the tensor.
+    /// Appends the fields of the tensor up to its tiles.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.push(self.dtype as u8);
         if let Some(opaque) = &self.opaque {
@@ -131,9 +135,14 @@ impl TensorMeta {
         varint::write(out, self.split as u64);
         varint::write(out, self.tile_rows);
         varint::write(out, self.tile_cols);
+    }
+
+    /// Appends the numbers of other objects.
+    pub(crate) fn write_links(&self, out: &mut Vec<u8>) {
         varint::write(out, self.tied.map_or(0, |to| u64::from(to) + 1));
-        if let Some(to) = self.reference {
-            varint::write(out, u64::from(to) + 1);
+        // A payload that ends before it stands for none.
+        if self.reference.is_some() || self.base.is_some() {
+            varint::write(out, self.reference.map_or(0, |to| u64::from(to) + 1));
         }
     }
 }

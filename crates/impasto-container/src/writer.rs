@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use impasto_core::Mode;
 use impasto_core::files::AtomicFile;
 
+use crate::base::{Base, check_links};
 use crate::error::{ContainerError, FormatError};
 use crate::expansion::Expansion;
 use crate::header::{Header, MAX_MANIFEST, MINOR};
@@ -73,15 +74,30 @@ impl Writer {
         slots: Vec<UnitSlot>,
         layers: Vec<LayerMark>,
     ) -> Result<Writer, ContainerError> {
+        Writer::create_over(path, None, objects, slots, layers)
+    }
+
+    /// Creates a file like [`Writer::create`]; a delta, if there is a base.
+    ///
+    /// # Errors
+    /// As for [`Writer::create`], or if the base violates SPEC 21.1.
+    pub fn create_over(
+        path: &Path,
+        base: Option<Base>,
+        objects: Vec<Object>,
+        slots: Vec<UnitSlot>,
+        layers: Vec<LayerMark>,
+    ) -> Result<Writer, ContainerError> {
         let name = || path.display().to_string();
         let rule = |rule| ContainerError::Format { file: name(), rule };
         let io = |error| ContainerError::Io { file: name(), error };
-        let length = manifest_length(&objects, slots.len(), &layers);
+        let length = manifest_length(&objects, slots.len(), &layers, base.as_ref());
         if length > MAX_MANIFEST {
             return Err(rule(FormatError::ManifestLength { length }));
         }
         check_marks(&layers, slots.len()).map_err(rule)?;
-        let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect(), layers };
+        check_links(&objects, base.as_ref()).map_err(rule)?;
+        let manifest = Manifest { objects, units: slots.iter().map(placeholder).collect(), layers, base };
         Layout::new(&manifest, length).map_err(rule)?;
 
         let end = Header::SIZE as u64 + length;
@@ -185,14 +201,19 @@ impl Writer {
     }
 }
 
-/// Returns the exact length in bytes of a file of `objects` and `layers` whose units have `lengths` bytes. Writes
+/// Returns the exact length in bytes of a file of `objects`, `layers` and a base whose units have `lengths` bytes. Writes
 /// nothing, and does not check the objects. To try many lengths, compute [`manifest_length`] once and call
 /// [`file_length`].
 ///
 /// # Errors
 /// If a unit is too long (SPEC 3.6).
-pub fn measure(objects: &[Object], lengths: &[u32], layers: &[LayerMark]) -> Result<u64, FormatError> {
-    file_length(manifest_length(objects, lengths.len(), layers), lengths.iter().copied())
+pub fn measure(
+    objects: &[Object],
+    lengths: &[u32],
+    layers: &[LayerMark],
+    base: Option<&Base>,
+) -> Result<u64, FormatError> {
+    file_length(manifest_length(objects, lengths.len(), layers, base), lengths.iter().copied())
 }
 
 /// Returns the exact length in bytes of a file with a manifest of `manifest_length` bytes and units of `lengths` bytes.

@@ -94,6 +94,13 @@ fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
     }
 }
 
+/// Adds the weights of a base to sums (SPEC 21.7); one that is not finite stays as it is.
+pub fn add_base(sums: &mut [f32], of_base: &[f32]) {
+    for (sum, &weight) in sums.iter_mut().zip(of_base) {
+        *sum = if weight.is_finite() { *sum + weight } else { weight };
+    }
+}
+
 at_each_isa! {
     /// [`reconstruct_row`] with the instructions of `isa`.
     pub fn reconstruct_row_at(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, out: &mut [u8]) {

@@ -29,9 +29,11 @@ impl Mode {
     pub const TRANSFORM: Mode = Mode(8);
     /// Digits of 4 bits, each under the one before, with a mask if one value is frequent.
     pub const DIGITS: Mode = Mode(9);
+    /// The elements of the base, unchanged; the unit is empty.
+    pub const SAME: Mode = Mode(10);
 
     /// The modes of this version with their names; the index is the number of the mode.
-    pub const KNOWN: [(Mode, &str); 10] = [
+    pub const KNOWN: [(Mode, &str); 11] = [
         (Mode::STORED, "stored"),
         (Mode::ZSTD, "zstd"),
         (Mode::TENSOR_HEADER, "tensor header"),
@@ -42,6 +44,7 @@ impl Mode {
         (Mode::BLOCKS, "blocks"),
         (Mode::TRANSFORM, "transform"),
         (Mode::DIGITS, "digits"),
+        (Mode::SAME, "same"),
     ];
 
     /// Returns the name, or `None` if this version does not define the mode.
@@ -64,9 +67,15 @@ impl Mode {
         matches!(self, Mode::REFINEMENT) || self.is_exact_layer()
     }
 
-    /// Returns whether a tile in this mode may be in a layer (SPEC 12.1).
-    pub fn occurs_in(self, layer: u8) -> bool {
-        self == Mode::TRANSFORM || self.is_above() == (layer > 0)
+    /// Returns whether a tile in this mode may be in a layer (SPEC 12.1). `is_delta` says whether its tensor is predicted from
+    /// a base: the base is then what an exact tile in layer 0 refines.
+    pub fn occurs_in(self, layer: u8, is_delta: bool) -> bool {
+        match self {
+            Mode::TRANSFORM => true,
+            Mode::SAME => is_delta && layer == 0,
+            Mode::EXACT if is_delta => true,
+            _ => self.is_above() == (layer > 0),
+        }
     }
 
     /// Returns whether a tile in this mode may have layers above it that make it finer.
@@ -98,7 +107,7 @@ mod tests {
         for (i, (mode, name)) in Mode::KNOWN.into_iter().enumerate() {
             assert_eq!((usize::from(mode.0), mode.to_string().as_str()), (i, name));
         }
-        assert_eq!(Mode(10).name(), None);
+        assert_eq!(Mode(11).name(), None);
         assert_eq!(Mode(255).to_string(), "255");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use impasto_container::{LayerMark, Object, UnitSlot, Writer, measure};
+use impasto_container::{Base, LayerMark, Object, UnitSlot, Writer, measure};
 use impasto_core::Mode;
 
 use crate::error::EncodeError;
@@ -40,6 +40,7 @@ impl TileRow {
 /// All units of a layered file.
 pub struct Aside {
     spool: Spool,
+    base_file: Option<Base>,
     pub objects: Vec<Object>,
     /// Units of assets, and the base, in the order of the file.
     pub base: Vec<Unit>,
@@ -48,9 +49,10 @@ pub struct Aside {
 }
 
 impl Aside {
-    /// Creates an empty collection for a file with these objects. The temporary file is in the folder of `path`.
-    pub fn new(path: &Path, objects: Vec<Object>) -> Result<Aside, EncodeError> {
-        Ok(Aside { spool: Spool::beside(path)?, objects, base: vec![], tile_rows: vec![], tensors: vec![] })
+    /// Creates an empty collection for a file with these objects, over `base_file` if there is one. The temporary file is in the
+    /// folder of `path`.
+    pub fn new(path: &Path, base_file: Option<Base>, objects: Vec<Object>) -> Result<Aside, EncodeError> {
+        Ok(Aside { spool: Spool::beside(path)?, base_file, objects, base: vec![], tile_rows: vec![], tensors: vec![] })
     }
 
     /// Appends a unit to the temporary file.
@@ -93,7 +95,8 @@ impl Aside {
         let lengths: Vec<u32> = ordered.units[..units].iter().map(|unit| unit.span.length as u32).collect();
         // These are the longest possible marks: the real ones take as many bytes or a few less.
         let marks = vec![LayerMark { units: units as u32, kld: None }; layers];
-        measure(&self.objects, &lengths, &marks).map_err(|rule| EncodeError::Layout(rule.to_string()))
+        measure(&self.objects, &lengths, &marks, self.base_file.as_ref())
+            .map_err(|rule| EncodeError::Layout(rule.to_string()))
     }
 
     /// Returns how many units, in whole increments, fit in a file of `bytes` bytes, but at least those of the base.
@@ -109,7 +112,7 @@ impl Aside {
     /// Writes all units. The file gets its name when the returned writer finishes.
     pub fn write(&mut self, path: &Path, ordered: &Ordered, marks: Vec<LayerMark>) -> Result<Writer, EncodeError> {
         let slots = ordered.units.iter().map(|unit| unit.slot).collect();
-        let mut writer = Writer::create(path, self.objects.clone(), slots, marks)?;
+        let mut writer = Writer::create_over(path, self.base_file.clone(), self.objects.clone(), slots, marks)?;
         let mut bytes = Vec::new();
         for unit in &ordered.units {
             self.spool.read(unit.span, &mut bytes)?;
@@ -134,7 +137,7 @@ mod tests {
 
     /// Two tensors, with two tile rows and one; each has a refinement and an exact layer above the base.
     fn aside(folder: &Path) -> Aside {
-        let mut aside = Aside::new(&folder.join("x"), vec![]).expect("a file");
+        let mut aside = Aside::new(&folder.join("x"), None, vec![]).expect("a file");
         let slot = |object, tile, layer, is_header| UnitSlot { object, tile, layer, is_header };
         aside.push_base(slot(0, 0, 0, false), Mode::STORED, &[9; 3]).expect("room");
         for (object, gains) in [(1, &[[3.0, 400.0], [30.0, 1.0]][..]), (2, &[[10.0, 2.0]])] {

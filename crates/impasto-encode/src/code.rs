@@ -3,16 +3,18 @@
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_codec::{Body, CodecError, IndexArray, Shape, TensorHeader};
-use impasto_container::{COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
+use impasto_container::{BaseLink, COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
+use crate::decoded::part;
 use crate::error::EncodeError;
 use crate::lattice::Integers;
 use crate::matrix::MatrixView;
 use crate::options::Options;
+use crate::over::Over;
 use crate::plan::{Coding, Plan};
-use crate::tools::{Lattice, OfFormat, Tile, Transform, code_exact, code_lossy};
+use crate::tools::{Lattice, OfFormat, Tile, Transform, code_delta, code_exact, code_lossy};
 use crate::transform::{Request, jpeg_request};
 
 /// Size of a piece of an asset, in bytes.
@@ -31,8 +33,10 @@ pub struct CodedAsset {
     pub name: String,
     /// Its bytes before coding.
     pub length: u64,
-    /// Its units.
+    /// Its units; none if it is identical to an asset of the base.
     pub pieces: Vec<(Mode, Vec<u8>)>,
+    /// That asset.
+    pub base: Option<BaseLink>,
 }
 
 impl CodedAsset {
@@ -49,17 +53,29 @@ impl CodedAsset {
 ///
 /// # Errors
 /// If Zstandard fails.
-pub fn code_assets(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<CodedAsset>, EncodeError> {
+pub fn code_assets(
+    checkpoint: &Checkpoint,
+    options: &Options,
+    over: Option<&Over>,
+) -> Result<Vec<CodedAsset>, EncodeError> {
     let exact = options.is_exact();
     let shards = checkpoint.shards().iter().filter(|_| exact);
     let headers = shards.map(|shard| (format!("{}{HEADER_SUFFIX}", shard.name()), shard.header()));
     let kept = checkpoint.assets().iter().filter(|asset| exact || !asset.name.ends_with(".safetensors.index.json"));
     let assets: Vec<(String, &[u8])> = kept.map(|a| (a.name.clone(), &a.bytes[..])).chain(headers).collect();
     let level = if exact { EXACT_ASSET_LEVEL } else { ASSET_LEVEL };
-    let coded = assets.into_par_iter().map(|(name, bytes)| code_asset(name, bytes, level));
+    let coded =
+        assets.into_par_iter().map(|(name, bytes)| match over.map(|over| over.asset(&name, bytes)).transpose()? {
+            Some(Some(link)) => Ok(CodedAsset { name, length: bytes.len() as u64, pieces: vec![], base: Some(link) }),
+            _ => code_asset(name, bytes, level),
+        });
     let mut coded = coded.collect::<Result<Vec<_>, _>>()?;
     let tokenizer = coded.iter().find(|asset| asset.name == TOKENIZER);
-    if let Some((tokenizer, form)) = tokenizer.zip(options.compiled_tokenizer.as_deref()) {
+    let form = options.compiled_tokenizer.as_deref();
+    let is_of_base = tokenizer.is_some_and(|asset| asset.base.is_some());
+    if let Some((over, form)) = over.filter(|_| is_of_base).zip(form) {
+        coded.extend(compiled_of_base(over, form)?);
+    } else if let Some((tokenizer, form)) = tokenizer.zip(form) {
         // It says which tokenizer.json it is of, by the hashes of its units.
         let hashes = tokenizer.pieces.iter().flat_map(|(_, unit)| unit_hash(unit));
         let bytes: Vec<u8> = hashes.chain(form.iter().copied()).collect();
@@ -69,17 +85,26 @@ pub fn code_assets(checkpoint: &Checkpoint, options: &Options) -> Result<Vec<Cod
     Ok(coded)
 }
 
+/// Returns the compiled form of the tokenizer of the base as an asset, if it is this one. (It begins with the hashes of units
+/// there.)
+fn compiled_of_base(over: &Over, form: &[u8]) -> Result<Option<CodedAsset>, EncodeError> {
+    let name = format!("{TOKENIZER}{COMPILED_SUFFIX}");
+    let Some(of_base) = over.asset_bytes(&name)?.filter(|of_base| of_base.ends_with(form)) else { return Ok(None) };
+    let base = over.asset(&name, &of_base)?;
+    Ok(Some(CodedAsset { name, length: of_base.len() as u64, pieces: vec![], base }))
+}
+
 fn code_asset(name: String, bytes: &[u8], level: i32) -> Result<CodedAsset, EncodeError> {
     let pieces = bytes.par_chunks(PIECE as usize).map(|piece| encode_bytes(piece, DType::U8, level));
     let pieces = pieces.collect::<Result<Vec<_>, _>>();
     let pieces = pieces.map_err(|error| EncodeError::Codec { tensor: name.clone(), error })?;
-    Ok(CodedAsset { name, length: bytes.len() as u64, pieces })
+    Ok(CodedAsset { name, length: bytes.len() as u64, pieces, base: None })
 }
 
 /// Codes a tensor and pushes its units. Returns the mode of most of its bytes, and their number.
 ///
-/// `integers` are the integers and the tensor header of a tensor on the lattice; `reference` are the elements of the one that
-/// tiles may be predicted from, row-major.
+/// `integers` are the integers and the tensor header of a tensor on the lattice; `reference` are the elements that
+/// tiles may be predicted from, row-major: those of another tensor, or of the base.
 ///
 /// # Errors
 /// If coding or writing fails.
@@ -92,11 +117,12 @@ pub fn code_tensor(
     options: &Options,
     push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
 ) -> Result<(Mode, u64), EncodeError> {
-    const MODES: [Mode; 6] = [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE, Mode::TRANSFORM, Mode::DIGITS];
+    const MODES: [Mode; 8] =
+        [Mode::STORED, Mode::ZSTD, Mode::FLOAT, Mode::LATTICE, Mode::TRANSFORM, Mode::DIGITS, Mode::SAME, Mode::EXACT];
     let mut by_mode = MODES.map(|mode| (mode, 0));
     let header = match &plan.coding {
         Coding::Bytes => None,
-        Coding::Float(header) | Coding::Jpeg(_, header) => Some(header),
+        Coding::Float(header) | Coding::Delta(header) | Coding::Jpeg(_, header) => Some(header),
         Coding::Lattice(_) | Coding::Format(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
     };
     let encoder = header.map(|header| TileEncoder::new(header, options.segments));
@@ -128,6 +154,10 @@ pub fn code_tensor(
             (Coding::Jpeg(grid, _), ..) => {
                 let transform = Transform { grid, request: jpeg_request(&[], 0), reference: None };
                 code_lossy(&Tile::new(matrix, place), &[&transform])
+            }
+            (Coding::Delta(_), Some(encoder), _) => {
+                let of_base = reference.map(|over| part(over, matrix.dtype, matrix.columns, place)).unwrap_or_default();
+                code_delta(&Tile::new(matrix, place), encoder, &of_base)
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });

@@ -28,6 +28,17 @@ pub enum EncodeError {
         /// The error of the codec.
         error: CodecError,
     },
+    /// The base of a delta cannot be read.
+    #[error("{tensor:?} in the base: {error}")]
+    Base {
+        /// Name of the tensor or asset.
+        tensor: String,
+        /// The error of reading it.
+        error: String,
+    },
+    /// An option cannot be used for a delta.
+    #[error("a file over a base cannot have {0}")]
+    OverBase(&'static str),
     /// The format cannot hold the tensor.
     #[error("tensor {tensor:?}: {rule}")]
     Tensor {

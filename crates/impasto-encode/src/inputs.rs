@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::{Body, Groups, LowRank};
+use impasto_container::{Base, MatrixError};
 use impasto_core::{DType, Format};
 
 use crate::error::EncodeError;
@@ -17,6 +18,7 @@ use crate::memory;
 use crate::metric::{Feedbacks, Metric, metrics};
 use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
+use crate::over::Over;
 use crate::plan::{Plan, has_lattice};
 use crate::prune::{Pruning, Scores};
 use crate::rate::{Measured, Rate, Transformed};
@@ -24,6 +26,9 @@ use crate::reorder::Reordered;
 use crate::scales::{Scales, fit};
 use crate::statistics::Statistics;
 use crate::transform::{self, Alike, Forecast, MOST_WEIGHTS, Tools, TransformTool};
+
+/// The mean square of differences from a base, relative to that of weights, below which these are coded over it.
+const WORTH: f64 = 0.5;
 
 /// All tensors of the file.
 pub struct Inputs<'a> {
@@ -53,6 +58,7 @@ pub struct Inputs<'a> {
     pruning: Option<&'a Pruning>,
     /// What was reordered.
     pub reordered: Option<Reordered>,
+    over: Option<&'a Over<'a>>,
 }
 
 /// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
@@ -138,7 +144,7 @@ impl LossyTensor<'_> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Finds the tensors of a checkpoint and fits their scales and metrics.
+    /// Finds the tensors of a checkpoint and fits their scales and metrics; `over` is what they take from a base.
     ///
     /// # Errors
     /// If the format cannot hold a tensor, or memory would exceed its limit.
@@ -146,6 +152,7 @@ impl<'a> Inputs<'a> {
         checkpoint: &'a Checkpoint,
         options: &'a Options,
         statistics: Option<&'a Statistics>,
+        over: Option<&'a Over<'a>>,
     ) -> Result<Self, EncodeError> {
         let lossless = options.target == Target::Lossless;
         let is_exact = options.is_exact();
@@ -155,19 +162,28 @@ impl<'a> Inputs<'a> {
             let blocks = tensors.iter_mut().filter(|tensor| tensor.dtype.is_block());
             blocks.for_each(|tensor| tensor.dtype = DType::F32);
         }
+        if let Some(over) = over {
+            over.give_to(&mut tensors);
+        }
         let scale = |tensor: &Tensor| {
             let matrix = tensor.matrix(checkpoint);
             let floats = matrix.dtype.float_layout().is_some() && matrix.len() >= LEAST_WEIGHTS;
-            let scales = (tensor.same_as.is_none() && floats).then(|| fit(&matrix));
+            let scales = (tensor.same_as.is_none() && !tensor.is_identical() && floats).then(|| fit(&matrix));
             checkpoint.release(tensor.info);
             scales
         };
         let mut scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
+        // What is coded with loss over a base has the scales of the differences.
+        let alone = if lossless { vec![] } else { difference_scales(checkpoint, &mut tensors, &mut scales) };
         let mut metrics = if lossless {
             vec![]
         } else {
             let usual = |t: &Tensor, s: &Scales| is_usual(t, s) && !t.matrix(checkpoint).is_constant();
-            let lossy = tensors.iter().zip(&scales).map(|(t, s)| Some((t, s.as_ref().filter(|s| usual(t, s))?)));
+            // How large a step may be depends on the weights, not on the differences.
+            let lossy = tensors.iter().zip(&scales).enumerate().map(|(i, (tensor, scales))| {
+                let scales = scales.as_ref().filter(|scales| usual(tensor, scales))?;
+                Some((tensor, alone.get(i).and_then(Option::as_ref).unwrap_or(scales)))
+            });
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
         };
         let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.hf_name).collect();
@@ -179,6 +195,11 @@ impl<'a> Inputs<'a> {
                 .zip(&formats)
                 .filter(|(_, format)| format.is_none())
                 .for_each(|(metric, _)| *metric = None);
+        }
+        for (i, alone) in alone.into_iter().enumerate() {
+            if alone.is_some() && metrics.get(i).is_some_and(Option::is_none) {
+                scales[i] = alone;
+            }
         }
         if options.layers.exact {
             keep_blocks(&mut tensors, &mut scales, &metrics);
@@ -205,6 +226,7 @@ impl<'a> Inputs<'a> {
             residual: options.residual,
             pruning: options.pruning.as_ref(),
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
+            over,
         };
         if let Some(pruning) = inputs.pruning {
             let lossy = inputs.tensors.iter().enumerate().filter(|(i, _)| inputs.is_lossy(*i));
@@ -221,7 +243,9 @@ impl<'a> Inputs<'a> {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
             }
-            let may_gain = |i: usize| inputs.is_free(i) && (inputs.reference(i).is_some() || inputs.may_gain(i));
+            // A tensor that is predicted from a base has no tiles in mode transform (SPEC 21.6).
+            let may = |i: usize| inputs.is_free(i) && inputs.tensors[i].over.is_none();
+            let may_gain = |i: usize| may(i) && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
         if options.residual == Residual::Auto && !lossless && !options.layers.exact && preset == Preset::Best {
@@ -275,8 +299,8 @@ impl<'a> Inputs<'a> {
         let mut alike: HashMap<Kind, (usize, Alike)> = HashMap::new();
         let kind = |i: usize| {
             let Tensor { dtype, split, info, .. } = &self.tensors[i];
-            (self.is_lossy(i) && self.format(i).is_none() && self.matrix(i).len() <= MOST_WEIGHTS)
-                .then(|| (*dtype, info.shape.clone(), *split))
+            let free = self.is_lossy(i) && self.format(i).is_none() && self.tensors[i].over.is_none();
+            (free && self.matrix(i).len() <= MOST_WEIGHTS).then(|| (*dtype, info.shape.clone(), *split))
         };
         for kind in (0..self.len()).filter_map(kind) {
             alike.entry(kind).or_default().0 += 1;
@@ -318,9 +342,32 @@ impl<'a> Inputs<'a> {
         self.tensors.len()
     }
 
-    /// Returns a tensor as a matrix, less its low-rank part.
+    /// Returns a tensor as a matrix, less its low-rank part, and less the base if it is coded with loss.
     pub fn matrix(&self, tensor: usize) -> MatrixView<'_> {
-        MatrixView { less: self.low_rank(tensor), ..self.tensors[tensor].matrix(self.checkpoint) }
+        let of = &self.tensors[tensor];
+        let over = of.over_elements().filter(|_| self.is_lossy(tensor));
+        MatrixView { less: self.low_rank(tensor), over, ..of.matrix(self.checkpoint) }
+    }
+
+    /// Returns the base of the file, if it has one.
+    pub fn base(&self) -> Option<&Base> {
+        self.over.map(|over| &over.record)
+    }
+
+    /// Returns a plan of a tensor that is kept exactly over the base, if it has one.
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn delta(&self, tensor: usize) -> Result<Option<Plan>, MatrixError> {
+        let of = &self.tensors[tensor];
+        let over = of.over.and_then(|over| Some((over.of_base.tiles, over.elements?)));
+        let matrix = of.matrix(self.checkpoint);
+        let Some(((tiles, over), layout)) = over.filter(|_| !self.is_lossy(tensor)).zip(matrix.dtype.float_layout())
+        else {
+            return Ok(None);
+        };
+        let scales = fit(&MatrixView { over: Some(over), ..matrix });
+        Plan::delta(&matrix, layout, over, &scales, tiles).map(Some)
     }
 
     /// Returns what is taken away from the weights of a tensor before they are rounded.
@@ -336,6 +383,7 @@ impl<'a> Inputs<'a> {
     /// Returns an error if a file became shorter while it was read, so that everything made from it may be wrong.
     pub fn check(&self) -> Result<(), EncodeError> {
         self.checkpoint.check()?;
+        self.over.map_or(Ok(()), Over::check)?;
         self.statistics.map_or(Ok(()), Statistics::check)
     }
 
@@ -418,10 +466,34 @@ impl<'a> Inputs<'a> {
     pub fn non_finite(&self) -> Vec<String> {
         let holds = |i: &usize| match self.scales(*i) {
             Some(scales) => scales.non_finite > 0,
-            None => self.tensors[*i].same_as.is_none() && has_non_finite(&self.matrix(*i)),
+            None => {
+                self.tensors[*i].same_as.is_none()
+                    && !self.tensors[*i].is_identical()
+                    && has_non_finite(&self.matrix(*i))
+            }
         };
         (0..self.len()).filter(holds).map(|i| self.tensors[i].name.clone()).collect()
     }
+}
+
+/// Replaces the scales of tensors that have a base by those of the differences, if these are smaller than the weights; otherwise
+/// the tensor has no base any more. Returns the scales that were replaced.
+fn difference_scales(
+    checkpoint: &Checkpoint,
+    tensors: &mut [Tensor],
+    scales: &mut [Option<Scales>],
+) -> Vec<Option<Scales>> {
+    let replace = |(tensor, scales): (&mut Tensor, &mut Option<Scales>)| {
+        let (over, alone) = tensor.over_elements().zip(scales.as_ref())?;
+        let of_differences = fit(&MatrixView { over: Some(over), ..tensor.matrix(checkpoint) });
+        checkpoint.release(tensor.info);
+        if of_differences.mean_square < alone.mean_square * WORTH && of_differences.non_finite == 0 {
+            return scales.replace(of_differences);
+        }
+        tensor.over = None;
+        None
+    };
+    tensors.iter_mut().zip(scales).map(replace).collect()
 }
 
 /// Turns the tensors that have no lower layers back into blocks, and those that are tied to them.

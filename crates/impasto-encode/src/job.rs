@@ -9,7 +9,9 @@ use crate::calibrate::model_hash;
 use crate::drift::drifted;
 use crate::error::EncodeError;
 use crate::layered;
+use crate::model::tensors;
 use crate::options::{Calibrated, Options, Preset, Target, Watch};
+use crate::over::Over;
 use crate::planner::Planner;
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::Report;
@@ -85,10 +87,28 @@ pub fn encode_calibrated(
             return Err(EncodeError::FormatsBelow);
         }
     }
+    if options.base.is_some() {
+        let refused = [
+            (!options.formats.is_empty(), "formats of engines (--format, --policy)"),
+            (is_jpeg, "--preset jpeg"),
+            (options.reordering.is_some(), "--reorder"),
+            (calibrated.is_some_and(|calibrated| calibrated.sequential.is_some()), "--sequential"),
+        ];
+        if let Some((_, what)) = refused.into_iter().find(|(is_so, _)| *is_so) {
+            return Err(EncodeError::OverBase(what));
+        }
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
+    let over = options.base.as_deref().map(|base| {
+        pool.install(|| {
+            let tensors = tensors(checkpoint, options.is_exact(), None)?;
+            Over::new(base, checkpoint, &tensors, path)
+        })
+    });
+    let over = over.transpose()?;
     let attempt = |options: &Options| {
-        let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), watch)?;
+        let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), over.as_ref(), watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
         else {
             return run(&planner, path);
@@ -102,7 +122,7 @@ pub fn encode_calibrated(
         drifted(&planner, step, statistics, sequential, &file)?;
         planner.inputs.check()?;
         drop(planner);
-        run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), watch)?, path)
+        run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), over.as_ref(), watch)?, path)
     };
     let encoded = pool.install(|| match attempt(options) {
         // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.

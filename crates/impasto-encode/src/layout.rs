@@ -14,14 +14,18 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
     for asset in assets {
         let object = objects.len() as u32;
         slots.extend((0..asset.pieces.len() as u32).map(|tile| UnitSlot { object, tile, layer: 0, is_header: false }));
-        let kind = ObjectKind::Asset { length: asset.length, piece: PIECE };
+        let kind = ObjectKind::Asset { length: asset.length, piece: PIECE, base: asset.base.clone() };
         objects.push(Object { name: asset.name.clone(), kind });
     }
-    for (tensor, plan) in tensors.iter().zip(plans) {
+    for (i, (tensor, plan)) in tensors.iter().zip(plans).enumerate() {
         let object = objects.len() as u32;
         // A tied tensor is the same matrix, so it has the same tiles.
         let original = tensor.same_as.map_or(plan, |i| &plans[i]).as_ref();
-        let (tile_rows, tile_cols) = original.map_or((1, 32), |plan| (plan.tiles.tile_rows(), plan.tiles.tile_cols()));
+        let (tile_rows, tile_cols) = match original {
+            Some(plan) => (plan.tiles.tile_rows(), plan.tiles.tile_cols()),
+            None => tensors[tensor.same_as.unwrap_or(i)].over.map_or((1, 32), |over| over.of_base.tiles),
+        };
+        let over = tensor.over.filter(|_| tensor.usage(plan.as_ref()).is_some());
         let meta = TensorMeta {
             dtype: tensor.dtype,
             opaque: tensor.info.type_name.clone().map(|name| Opaque { name, bytes: tensor.info.byte_len() }),
@@ -31,6 +35,7 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
             tile_cols,
             tied: tensor.same_as.map(|i| (assets.len() + i) as u32),
             reference: plan.as_ref().and_then(|plan| plan.reference).map(|i| (assets.len() + i) as u32),
+            base: over.map(|over| over.of_base.link.clone()),
         };
         if let Some(plan) = plan {
             if !matches!(plan.coding, Coding::Bytes) {

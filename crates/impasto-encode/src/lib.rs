@@ -21,6 +21,7 @@
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `decoded` | tensors as a decoder finds them, to predict others from them |
+//! | `over` | the base of a delta: which tensors are like those of it |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
 //! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
@@ -54,6 +55,7 @@ mod memory;
 mod metric;
 mod model;
 mod options;
+mod over;
 mod plan;
 mod planner;
 mod prune;
@@ -80,6 +82,7 @@ pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;
 pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
+pub use over::{BaseAsset, BaseError, BaseFile};
 pub use prune::{Criterion, Pattern, Pruning};
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};

@@ -24,6 +24,8 @@ pub struct MatrixView<'a> {
     pub order: Option<&'a TensorOrder>,
     /// What is taken away from the weights, since the tensor header adds it; elements have it.
     pub less: Option<&'a LowRank>,
+    /// The elements of the base, as many as there are here, which are taken away from the weights too.
+    pub over: Option<&'a [u8]>,
     /// The dtype of this matrix's elements: `stored`, or F32.
     pub dtype: DType,
     /// Number of rows.
@@ -46,7 +48,17 @@ impl<'a> MatrixView<'a> {
     /// Creates a matrix with the elements of the checkpoint.
     #[cfg(test)]
     pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
-        MatrixView { bytes, stored: dtype, change: Change::None, order: None, less: None, dtype, rows, columns }
+        MatrixView {
+            bytes,
+            stored: dtype,
+            change: Change::None,
+            order: None,
+            less: None,
+            over: None,
+            dtype,
+            rows,
+            columns,
+        }
     }
 
     /// The bytes in the checkpoint of row `r`.
@@ -73,7 +85,7 @@ impl<'a> MatrixView<'a> {
         self.append_weights(r, out);
     }
 
-    /// Appends the weights of row `r` to `out`, less those of the low-rank part.
+    /// Appends the weights of row `r` to `out`, less those of the base and of the low-rank part.
     pub fn append_weights(&self, r: usize, out: &mut Vec<f32>) {
         let start = out.len();
         values::to_f32(self.stored, self.stored_row(r), out);
@@ -81,6 +93,13 @@ impl<'a> MatrixView<'a> {
         if let Some(order) = self.column_order() {
             let before = out[start..].to_vec();
             out[start..].iter_mut().zip(order).for_each(|(weight, &from)| *weight = before[from as usize]);
+        }
+        if let Some(over) = self.over {
+            let (mut of_base, n) = (Vec::new(), self.columns * self.dtype.size());
+            values::to_f32(self.dtype, &over[r * n..(r + 1) * n], &mut of_base);
+            // One that is not finite takes the place of the weight (SPEC 21.7), whatever is added.
+            let finite = out[start..].iter_mut().zip(of_base).filter(|(_, of_base)| of_base.is_finite());
+            finite.for_each(|(weight, of_base)| *weight -= of_base);
         }
         if let Some(less) = self.less {
             let mut taken = Vec::new();
@@ -109,7 +128,7 @@ impl<'a> MatrixView<'a> {
     pub fn part(&self, r: usize, columns: Range<usize>) -> Cow<'a, [u8]> {
         if self.is_made() {
             let mut weights = Vec::with_capacity(self.columns);
-            self.weights(r, &mut weights);
+            MatrixView { over: None, less: None, ..*self }.weights(r, &mut weights);
             return Cow::Owned(weights[columns].iter().flat_map(|w| w.to_le_bytes()).collect());
         }
         let (size, row) = (self.dtype.size(), self.stored_row(r));
@@ -222,8 +241,17 @@ mod tests {
         let bytes: Vec<u8> = (0..8).flat_map(block).collect();
         let change = Change::HeadRows { head_dim: 4 };
         let (stored, order) = (DType::Q8_0, None);
-        let matrix =
-            MatrixView { bytes: &bytes, stored, change, order, less: None, dtype: DType::F32, rows: 8, columns: 32 };
+        let matrix = MatrixView {
+            bytes: &bytes,
+            stored,
+            change,
+            order,
+            less: None,
+            over: None,
+            dtype: DType::F32,
+            rows: 8,
+            columns: 32,
+        };
         let mut w = Vec::new();
         let first: Vec<f32> = (0..8)
             .map(|r| {

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 #[cfg(feature = "gguf")]
 use impasto_checkpoint::gguf::hf::{Mapped, NameMap};
 use impasto_checkpoint::{Change, Checkpoint, TensorInfo};
+use impasto_container::BaseUsage;
 use impasto_core::DType;
 use rayon::prelude::*;
 
 use crate::error::EncodeError;
 use crate::matrix::{MatrixView, is_constant, split};
+use crate::over::OverTensor;
+use crate::plan::Plan;
 use crate::reorder::{Reordering, TensorOrder};
 use crate::tiles::EMPTY_TILE;
 
@@ -33,6 +36,16 @@ pub struct Tensor<'a> {
     pub split: usize,
     /// Index (in the same list) of the first tensor with the same bytes, if that is another one.
     pub same_as: Option<usize>,
+    /// What it takes from the base, if the file has one.
+    pub over: Option<TensorOver<'a>>,
+}
+
+/// What a tensor takes from the base.
+#[derive(Clone, Copy)]
+pub struct TensorOver<'a> {
+    pub of_base: &'a OverTensor,
+    /// The elements that it is predicted from; `None` if it is identical.
+    pub elements: Option<&'a [u8]>,
 }
 
 impl<'a> Tensor<'a> {
@@ -50,6 +63,7 @@ impl<'a> Tensor<'a> {
             order: None,
             split,
             same_as: None,
+            over: None,
         }
     }
 
@@ -85,7 +99,24 @@ impl<'a> Tensor<'a> {
         };
         let bytes = checkpoint.bytes(self.info);
         let (stored, change, order) = (self.info.dtype, self.change, self.order);
-        MatrixView { bytes, stored, change, order, less: None, dtype: self.dtype, rows, columns }
+        MatrixView { bytes, stored, change, order, less: None, over: None, dtype: self.dtype, rows, columns }
+    }
+
+    /// Returns whether it is identical to a tensor of the base, and has no units.
+    pub fn is_identical(&self) -> bool {
+        self.over.is_some_and(|over| over.elements.is_none())
+    }
+
+    /// Returns what it takes from the base with this plan.
+    pub fn usage(&self, plan: Option<&Plan>) -> Option<BaseUsage> {
+        let over = self.over?;
+        let taken = over.elements.is_none() || plan.is_some_and(|plan| plan.is_over);
+        taken.then_some(over.of_base.link.usage)
+    }
+
+    /// Returns the elements of the base that it is predicted from.
+    pub fn over_elements(&self) -> Option<&'a [u8]> {
+        self.over.and_then(|over| over.elements)
     }
 
     /// Returns the index in transformers of row `row` of the file.

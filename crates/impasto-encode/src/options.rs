@@ -8,6 +8,7 @@ use crate::formats::Formats;
 use crate::layers::Layers;
 use crate::low_rank::Residual;
 use crate::metric::Floors;
+use crate::over::BaseFile;
 use crate::prune::Pruning;
 use crate::reorder::Reordering;
 use crate::statistics::Statistics;
@@ -70,6 +71,8 @@ pub struct Options {
     pub reordering: Option<Arc<Reordering>>,
     /// Which weights become 0, for a lossy file without an exact layer.
     pub pruning: Option<Pruning>,
+    /// The file that the new one is a delta of; `None` for a file of its own.
+    pub base: Option<Arc<dyn BaseFile>>,
     /// The compiled form of `tokenizer.json`, to be kept next to it: readers load it faster (SPEC 3.4.5).
     pub compiled_tokenizer: Option<Vec<u8>>,
     /// Approximate limit on memory, in bytes, without assets and mapped files; `None` for no limit. The file does not
@@ -93,6 +96,7 @@ impl Options {
             residual: Residual::default(),
             reordering: None,
             pruning: None,
+            base: None,
             compiled_tokenizer: None,
             memory_limit: None,
         }

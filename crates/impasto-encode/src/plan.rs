@@ -1,20 +1,22 @@
 //! Decisions about a tensor before it is coded: mode, tensor header, tiles.
 
+use impasto_codec::exact::signs_of_row;
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::encode_bytes;
-use impasto_codec::tile::syntax::{Sums, float_row};
+use impasto_codec::tile::syntax::{ExactRow, Sums, exact_row, float_row};
 use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
 use impasto_container::expansion::RATIO;
 use impasto_container::{Matrix, MatrixError};
-use impasto_core::{DType, FloatLayout, Format, Place};
+use impasto_core::{DType, FloatLayout, Format, Isa, Place};
 use rayon::prelude::*;
 
 use crate::lattice::Grid;
+use crate::layers::exact::{exact_class, exact_plane, header};
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
 use crate::shapes::best_shape;
-use crate::tiles::{LEAST_TARGET, TARGET_BYTES, empty_tile_shape, tile_shape};
+use crate::tiles::{LEAST_TARGET, TARGET_BYTES, delta_tile_shape, empty_tile_shape, tile_shape};
 use crate::tools::TENSOR_LEVEL;
 
 /// Bytes of each part of a tensor that is compressed to estimate its rate.
@@ -44,6 +46,8 @@ pub enum Coding {
     Bytes,
     /// Exact floats under scale classes.
     Float(TensorHeader),
+    /// Exact floats over those of the base.
+    Delta(TensorHeader),
     /// Lattice integers; their classes and tables are chosen once all integers are known.
     Lattice(Grid),
     /// Integers of a format, likewise.
@@ -64,6 +68,8 @@ pub struct Plan {
     pub bytes: u64,
     /// Number of the tensor that its tiles may be predicted from; it has the same tiles.
     pub reference: Option<usize>,
+    /// Whether its weights are coded over those of the base.
+    pub is_over: bool,
 }
 
 impl Plan {
@@ -93,7 +99,7 @@ impl Plan {
         let has_lanes = has_header && !matches!(coding, Coding::Jpeg(..));
         let tile_bytes = if has_lanes { 9 + 32 * 3 + 8 } else { 8 };
         let bytes = bits.div_ceil(8) + header_bytes + u64::from(tiles.tile_count()) * tile_bytes;
-        Ok(Plan { coding, tiles, bytes, reference: None })
+        Ok(Plan { coding, tiles, bytes, reference: None, is_over: matrix.over.is_some() })
     }
 
     /// Plans a tensor that is stored or compressed with Zstandard. The size of its tiles follows from its rate, which
@@ -213,6 +219,48 @@ impl Plan {
         let bits = rate.bits * matrix.len() as f64;
         let (bits, header_bytes) = (bits as u64, rate.header_bytes as u64);
         Plan::with_tiles_for((thinnest * 1000.0) as u64, target, matrix, Coding::Lattice(grid), bits, header_bytes)
+    }
+}
+
+impl Plan {
+    /// Plans a tensor that is kept exactly, over the elements `over` of the base; `tiles` are the rows and columns of those of
+    /// the base. `scales` are those of the differences.
+    ///
+    /// # Errors
+    /// If the format cannot hold the division into tiles.
+    pub fn delta(
+        matrix: &MatrixView,
+        layout: FloatLayout,
+        over: &[u8],
+        scales: &Scales,
+        tiles: (u64, u64),
+    ) -> Result<Plan, MatrixError> {
+        let with_plane = |plane: u8| {
+            let (row_classes, column_classes) = classes(scales, exact_class(layout, plane) * CLASS);
+            let (header, bits) = header(plane, row_classes, column_classes, Body::Exact, |counts, sums, r| {
+                let n = matrix.columns * matrix.dtype.size();
+                let (mut signs, predicted) = (Vec::new(), &over[r * n..(r + 1) * n]);
+                signs_of_row(Isa::best(), layout, predicted, &mut signs);
+                exact_row(counts, layout, plane, sums, ExactRow { z: &signs, predicted, elements: &matrix.row(r) });
+            });
+            // The plane is not under the tables.
+            (header, bits + u64::from(plane) * matrix.len() as u64)
+        };
+        // The more weights are unchanged, the more raw bits cost; the larger the differences, the less.
+        let most = exact_plane(layout);
+        let (mut header, mut bits) = with_plane(most);
+        for plane in [most / 2, 0].into_iter().filter(|&plane| plane < most) {
+            let (other, fewer) = with_plane(plane);
+            if fewer < bits {
+                (header, bits) = (other, fewer);
+            }
+        }
+        let header_bytes = header.to_bytes().len() as u64;
+        let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
+        let (tile_rows, tile_columns) = delta_tile_shape(rows, columns, tiles);
+        let tiles = Matrix::new(rows, columns, tile_rows, tile_columns)?;
+        let bytes = bits.div_ceil(8) + header_bytes + u64::from(tiles.tile_count()) * (9 + 32 * 3 + 8);
+        Ok(Plan { coding: Coding::Delta(header), tiles, bytes, reference: None, is_over: true })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::layout::layout;
 use crate::low_rank::residual_bytes;
 use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
+use crate::over::Over;
 use crate::plan::Plan;
 use crate::rate::{Found, Rate, Rates, aim, search};
 use crate::statistics::Statistics;
@@ -29,7 +30,7 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Analyzes a checkpoint and codes its assets.
+    /// Analyzes a checkpoint and codes its assets; `over` is what they take from a base.
     ///
     /// # Errors
     /// If a tensor or an asset cannot be coded.
@@ -37,10 +38,11 @@ impl<'a> Planner<'a> {
         checkpoint: &'a Checkpoint,
         options: &'a Options,
         statistics: Option<&'a Statistics>,
+        over: Option<&'a Over<'a>>,
         watch: Watch<'a>,
     ) -> Result<Self, EncodeError> {
-        let assets = || code_assets(checkpoint, options);
-        let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics));
+        let assets = || code_assets(checkpoint, options, over);
+        let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over));
         let (assets, inputs) = (assets?, inputs?);
         let mut planner =
             Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates: Rates::default() };
@@ -69,7 +71,8 @@ impl<'a> Planner<'a> {
         let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
         let mut bytes = 0;
         let (name, matrix) = (&self.inputs.tensors[tensor].name, self.inputs.matrix(tensor));
-        code_tensor(name, &matrix, &plan, None, None, self.options, &mut |_, unit: &[u8]| {
+        let over = self.inputs.tensors[tensor].over_elements();
+        code_tensor(name, &matrix, &plan, None, over, self.options, &mut |_, unit: &[u8]| {
             bytes += unit.len().next_multiple_of(16) as u64;
             Ok(())
         })?;
@@ -100,7 +103,9 @@ impl<'a> Planner<'a> {
 
     /// Returns whether a file with these plans would expand to more than readers allow (SPEC 11.3).
     fn expands_too_much(&self, plans: &[Option<Plan>]) -> bool {
-        let raw: u64 = self.inputs.tensors.iter().map(Tensor::raw_bytes).sum();
+        // What is over a base counts together with it.
+        let alone = |(i, _): &(usize, &Tensor)| !plans[*i].as_ref().is_none_or(|plan| plan.is_over);
+        let raw: u64 = self.inputs.tensors.iter().enumerate().filter(alone).map(|(_, tensor)| tensor.raw_bytes()).sum();
         raw > ALWAYS.max(self.forecast(plans).saturating_mul(RATIO / 2))
     }
 
@@ -111,7 +116,7 @@ impl<'a> Planner<'a> {
 
     fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
         let inputs = &self.inputs;
-        if inputs.tensors[tensor].same_as.is_some() {
+        if inputs.tensors[tensor].same_as.is_some() || inputs.tensors[tensor].is_identical() {
             return Ok(None);
         }
         let matrix = inputs.matrix(tensor);
@@ -147,6 +152,12 @@ impl<'a> Planner<'a> {
             _ => Plan::bytes(&matrix),
         };
         let mut plan = plan.map_err(|_| self.unfit(tensor))?;
+        if !plan.is_over
+            && let Some(delta) = inputs.delta(tensor).map_err(|_| self.unfit(tensor))?
+            && delta.bytes < plan.bytes
+        {
+            plan = delta;
+        }
         if let Some(&Some(bytes)) = self.kept.get(tensor) {
             plan.bytes = bytes;
         }
@@ -202,6 +213,6 @@ impl<'a> Planner<'a> {
         let (objects, slots) = layout(&self.assets, &self.inputs.tensors, plans);
         let assets: u64 = self.assets.iter().map(|asset| asset.bytes() + 8).sum();
         let tensors: u64 = plans.iter().flatten().map(|plan| plan.bytes).sum();
-        64 + manifest_length(&objects, slots.len(), &[]) + assets + tensors
+        64 + manifest_length(&objects, slots.len(), &[], self.inputs.base()) + assets + tensors
     }
 }

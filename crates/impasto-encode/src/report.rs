@@ -1,6 +1,6 @@
 //! The result of an encoding.
 
-use impasto_container::{Summary, Writer};
+use impasto_container::{BaseUsage, Summary, Writer};
 use impasto_core::{Format, Mode};
 
 use crate::code::CodedAsset;
@@ -26,14 +26,17 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Rank of the low-rank part of its tensor header; 0 if it has none.
     pub rank: usize,
+    /// What it takes from the base, if it does.
+    pub base: Option<BaseUsage>,
     /// The share of its integers, in the finest lossy layer, that are 0; `None` if it is not pruned.
     pub zeros: Option<f64>,
 }
 
 impl TensorReport {
-    /// Returns the name of [`TensorReport::format`], else that of [`TensorReport::mode`], or `tied`.
+    /// Returns the name of [`TensorReport::format`], else that of [`TensorReport::mode`], or `tied`, or that it is that of the base.
     pub fn coded_as(&self) -> String {
         match (self.mode, self.format) {
+            _ if self.base == Some(BaseUsage::Identical) => "same as in the base".to_owned(),
             (None, _) => "tied".to_owned(),
             (Some(Mode::LATTICE), Some(format)) => format.name().to_owned(),
             (Some(mode), _) => mode.to_string(),
@@ -43,7 +46,7 @@ impl TensorReport {
     pub(crate) fn new(tensor: &Tensor, mode: Option<Mode>, bytes: u64) -> Self {
         let dtype = tensor.info.type_name.clone().unwrap_or_else(|| tensor.dtype.name().to_owned());
         let (name, shape) = (tensor.name.clone(), tensor.info.shape.clone());
-        TensorReport { name, dtype, shape, mode, format: None, bytes, rank: 0, zeros: None }
+        TensorReport { name, dtype, shape, mode, format: None, bytes, rank: 0, base: None, zeros: None }
     }
 }
 

@@ -14,6 +14,9 @@ pub const LEAST_TARGET: u64 = 32 << 10;
 /// The largest number of bytes in a tile that codes to almost nothing: half of what readers allow for its entry in the
 /// manifest and a unit of 16 bytes (SPEC 11.3), since the unit may be shorter.
 pub const EMPTY_TILE: u64 = RATIO * (UnitEntry::SIZE as u64 + ALIGNMENT) / 2;
+/// About the elements of a tile of a delta, and the most. They code to little, but are decoded by one thread.
+const DELTA_TILE: u64 = 1 << 19;
+const MOST_DELTA: u64 = 1 << 22;
 /// Columns of a tile are a multiple of this (SPEC 4.2).
 const UNIT: u64 = LANES as u64;
 
@@ -23,6 +26,25 @@ pub fn empty_tile_shape(rows: u64, columns: u64, dtype: DType) -> (u64, u64) {
     let (rows, columns, most) = (rows.max(1), columns.max(1), (EMPTY_TILE / dtype.size() as u64).max(UNIT));
     let tile_columns = if columns <= most { columns } else { most / UNIT * UNIT };
     ((most / tile_columns).clamp(1, rows), tile_columns)
+}
+
+/// Returns the rows and columns of the tiles of a delta: whole tiles of the base, which are `tiles`, as many as make about
+/// [`DELTA_TILE`] elements, so that each of them is decoded once.
+pub fn delta_tile_shape(rows: u64, columns: u64, tiles: (u64, u64)) -> (u64, u64) {
+    let (rows, columns) = (rows.max(1), columns.max(1));
+    let (height, width) = (tiles.0.clamp(1, rows), tiles.1.max(1));
+    let whole = |length: u64, part: u64, most: u64| {
+        if length <= most { length } else { (most / part * part).max(part) }
+    };
+    let tile_columns = whole(columns, width, DELTA_TILE / height).min(columns);
+    // A base of other columns does not occur; a multiple of lanes is a rule all the same (SPEC 4.2).
+    let tile_columns =
+        if tile_columns < columns { tile_columns.next_multiple_of(UNIT).min(MOST_DELTA) } else { columns };
+    if tile_columns == columns && columns > MOST_DELTA {
+        return (1, MOST_DELTA);
+    }
+    let tile_rows = whole(rows, height, DELTA_TILE / tile_columns).clamp(1, (MOST_DELTA / tile_columns).max(1));
+    (tile_rows, tile_columns)
 }
 
 /// Returns the rows and columns of the tiles of a `rows` x `columns` matrix of `dtype`, such that a tile codes to about
@@ -88,7 +110,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn tiles_of_deltas_are_whole_tiles_of_the_base() {
+        assert_eq!(delta_tile_shape(576, 576, (288, 288)), (576, 576));
+        assert_eq!(delta_tile_shape(49_152, 576, (288, 288)), (864, 576));
+        assert_eq!(delta_tile_shape(1, 576, (1, 576)), (1, 576));
+        assert_eq!(delta_tile_shape(4096, 14_336, (280, 288)), (280, 1728));
+    }
+
     proptest! {
+        #[test]
+        fn tiles_of_deltas_are_legal(
+            rows in 1u64..100_000, columns in 1u64..9_000_000, height in 1u64..20_000, width in 1u64..300_000,
+        ) {
+            let (r, c) = delta_tile_shape(rows, columns, (height, width.next_multiple_of(32)));
+            prop_assert!(c >= columns || c.is_multiple_of(32));
+            prop_assert!(r.min(rows) * c.min(columns) <= MAX_TILE_ELEMENTS, "{} x {}", r, c);
+        }
+
         #[test]
         fn tiles_that_code_to_nothing_pay_for_themselves(rows in 1u64..100_000, columns in 1u64..100_000, n in 0usize..39) {
             let dtype = [&DType::PLAIN[..], &DType::BLOCKS[..]].concat()[n];

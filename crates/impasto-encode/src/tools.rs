@@ -6,9 +6,10 @@
 
 use std::cell::OnceCell;
 
+use impasto_codec::exact::signs_of_row;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
 use impasto_codec::{CodecError, digits};
-use impasto_core::{Mode, Place};
+use impasto_core::{Isa, Mode, Place};
 
 use crate::decoded::part;
 use crate::lattice::{Grid, Integers, LAMBDA};
@@ -81,6 +82,18 @@ pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &[&dyn Tool<Tile<'a>, Units, Codec
     decide(&[lossy, &[&StandIn(Bytes)]].concat(), tile)
 }
 
+/// Codes a tile over the elements `over` of the base there: as nothing, if they are the same, otherwise by their differences, or
+/// as bytes.
+///
+/// # Errors
+/// If Zstandard fails.
+pub fn code_delta(tile: &Tile, encoder: &TileEncoder, over: &[u8]) -> Result<Units, CodecError> {
+    if tile.elements() == over {
+        return Ok(vec![(Mode::SAME, vec![])]);
+    }
+    decide(&[&Differences { encoder, over }, &StandIn(Bytes)], tile)
+}
+
 fn decide<'a>(tools: &[&dyn Tool<Tile<'a>, Units, CodecError>], tile: &Tile<'a>) -> Result<Units, CodecError> {
     Ok(choose(tools, tile, LAMBDA.into())?.map_or(vec![], |trial| trial.outcome))
 }
@@ -96,6 +109,29 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Floats<'_> {
     ) -> Result<Option<Trial<'t, Units>>, CodecError> {
         let unit = self.0.float(tile.matrix.dtype, tile.place, tile.elements());
         let units = unit.map(|unit| vec![(Mode::FLOAT, unit)]);
+        Ok(units.map(|units| Trial::exact(bits(&units), units)))
+    }
+}
+
+/// The tool for mode exact over a base.
+struct Differences<'a> {
+    encoder: &'a TileEncoder<'a>,
+    /// The elements of the base at the place of the tile, row by row.
+    over: &'a [u8],
+}
+
+impl<'a> Tool<Tile<'a>, Units, CodecError> for Differences<'_> {
+    fn attempt<'t>(
+        &'t self,
+        tile: &'t Tile<'a>,
+        _: Option<&Trial<Units>>,
+    ) -> Result<Option<Trial<'t, Units>>, CodecError> {
+        let dtype = tile.matrix.dtype;
+        let Some(layout) = dtype.float_layout() else { return Ok(None) };
+        let mut signs = Vec::new();
+        signs_of_row(Isa::best(), layout, self.over, &mut signs);
+        let unit = self.encoder.exact(dtype, tile.place, &signs, self.over, tile.elements());
+        let units = unit.map(|unit| vec![(Mode::EXACT, unit)]);
         Ok(units.map(|units| Trial::exact(bits(&units), units)))
     }
 }

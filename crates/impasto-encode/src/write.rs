@@ -27,7 +27,7 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     let Planner { inputs, assets, options, .. } = planner;
     let (objects, slots) = layout(assets, &inputs.tensors, plans);
     let mut lengths = Vec::with_capacity(slots.len());
-    let mut writer = Writer::create(path, objects.clone(), slots, vec![])?;
+    let mut writer = Writer::create_over(path, inputs.base().cloned(), objects.clone(), slots, vec![])?;
     let mut push = |mode: Mode, bytes: &[u8]| {
         lengths.push(bytes.len() as u32);
         writer.push(mode, bytes)
@@ -60,7 +60,9 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
                     push(mode, bytes)
                 };
                 let (name, lattice) = (&tensor.name, lattice.as_ref());
-                let coded = code_tensor(name, &matrix, plan, lattice, reference.as_deref(), options, &mut push)?;
+                // A tensor has at most one of them.
+                let reference = reference.as_deref().or(tensor.over_elements());
+                let coded = code_tensor(name, &matrix, plan, lattice, reference, options, &mut push)?;
                 if let Some(references) = references.as_mut().filter(|_| keeps) {
                     let broken = |error| EncodeError::Codec { tensor: name.clone(), error };
                     references.push(i, &decoded::elements(matrix.dtype, &plan.tiles, &units).map_err(broken)?)?;
@@ -71,9 +73,11 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
         inputs.release(i);
         let rank = low_rank.as_ref().map_or(0, LowRank::rank);
         let report = TensorReport::new(tensor, mode, bytes);
-        reports.push(TensorReport { format: inputs.format(i), rank, zeros, ..report });
+        let base = tensor.usage(plan.as_ref());
+        reports.push(TensorReport { format: inputs.format(i), rank, zeros, base, ..report });
     }
-    let length = measure(&objects, &lengths, &[]).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
+    let length =
+        measure(&objects, &lengths, &[], inputs.base()).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
 }
 
@@ -92,7 +96,7 @@ fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Int
             let groups = lossy.groups(*format);
             (lossy.round_to_format(&groups, Rows::All), Body::Format(groups))
         }
-        Coding::Bytes | Coding::Float(_) | Coding::Jpeg(..) => return Ok(None),
+        Coding::Bytes | Coding::Float(_) | Coding::Delta(_) | Coding::Jpeg(..) => return Ok(None),
     };
     let (header, _) = integers.header(&body, lossy.costs);
     Ok(Some((integers, header)))

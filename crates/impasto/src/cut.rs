@@ -139,7 +139,7 @@ impl<S: Source> File<S> {
     /// Returns the length of a file of the kept units.
     fn bytes_of(&self, keep: &[bool]) -> u64 {
         let kept = || self.reader.units().iter().zip(keep).filter(|(_, keep)| **keep).map(|(unit, _)| unit.length);
-        let manifest = manifest_length(self.reader.objects(), kept().count(), &self.marks_of(keep));
+        let manifest = manifest_length(self.reader.objects(), kept().count(), &self.marks_of(keep), self.reader.base());
         // This cannot overflow: the units are those of an existing file.
         file_length(manifest, kept()).unwrap_or(u64::MAX)
     }

@@ -81,6 +81,50 @@ pub enum FileError {
         /// The mode.
         mode: Mode,
     },
+    /// The file is a delta, and the file that it is a delta of is not there.
+    #[error(
+        "{file}: it is a delta of {name:?} and needs that file, whose root is {root}: name it by --base, or put it next to this file{} (SPEC 21.1)",
+        mirrors_shown(mirrors)
+    )]
+    NoBase {
+        /// The file.
+        file: String,
+        /// The name of the base.
+        name: String,
+        /// The root of the base.
+        root: String,
+        /// Where it may be found, as the delta says.
+        mirrors: Vec<String>,
+    },
+    /// A base was given for a file that needs none.
+    #[error("{file}: it is not a delta, so it has no base (SPEC 21.1)")]
+    NotDelta {
+        /// The file.
+        file: String,
+    },
+    /// The base is another file than the one that the delta was made from.
+    #[error(transparent)]
+    WrongBase(Box<WrongBase>),
+    /// An object of the base does not fit that of the delta.
+    #[error("{file}: what {name:?} takes from {base} {what} (SPEC 21.2)")]
+    BaseObject {
+        /// The file.
+        file: String,
+        /// The tensor or asset.
+        name: String,
+        /// The base.
+        base: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// There are too many files in a chain of deltas.
+    #[error("{file}: it is the end of a chain of more than {most} files, each a delta of the next (SPEC 21.8)")]
+    Depth {
+        /// The file.
+        file: String,
+        /// The most files.
+        most: usize,
+    },
     /// The base is larger than the budget.
     #[error("{file}: {bytes} bytes are too few: the base takes {base} ({base_bits:.3} bits per weight)")]
     Budget {
@@ -180,6 +224,37 @@ pub enum FileError {
         /// What is wrong.
         rule: String,
     },
+}
+
+/// A file that is not the base of a delta.
+#[derive(Debug, Error)]
+#[error("{file}: {base} is not its base: it has the root {found}, not {wanted}, and differs in {} of the {objects} objects that the delta uses: {} (SPEC 21.2)", differing.len(), some(differing))]
+pub struct WrongBase {
+    /// The delta.
+    pub file: String,
+    /// The file that is not its base.
+    pub base: String,
+    /// The root that the delta names.
+    pub wanted: String,
+    /// The root of the file.
+    pub found: String,
+    /// The number of objects that take something from the base.
+    pub objects: usize,
+    /// Those of them that are another object there, or none.
+    pub differing: Vec<String>,
+}
+
+/// Shows the first of some names.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 3;
+    let shown: Vec<String> = names.iter().take(MOST).map(|name| format!("{name:?}")).collect();
+    let more = if names.len() > MOST { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn mirrors_shown(mirrors: &[String]) -> String {
+    let shown: Vec<String> = mirrors.iter().map(|mirror| format!("{mirror:?}")).collect();
+    if shown.is_empty() { String::new() } else { format!("; it may be found at {}", shown.join(", ")) }
 }
 
 fn layers_shown(layers: usize) -> String {

@@ -1,6 +1,7 @@
 //! An open .impasto file: its tensors and assets.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use impasto_codec::CodecError;
 use impasto_container::{Limits, MmapSource, Object, ObjectKind, Reader, Source, TensorMeta};
@@ -17,6 +18,8 @@ pub struct File<S = MmapSource> {
     pub(crate) reader: Reader<S>,
     pub(crate) isa: Isa,
     pub(crate) memory_limit: u64,
+    /// The file that this one is a delta of, once it is attached.
+    pub(crate) base: Option<Arc<File<S>>>,
 }
 
 impl File<MmapSource> {
@@ -43,7 +46,7 @@ impl File<MmapSource> {
 impl<S: Source> File<S> {
     /// Creates a file over an open reader.
     pub fn new(reader: Reader<S>) -> Self {
-        File { reader, isa: Isa::best(), memory_limit: MEMORY_LIMIT }
+        File { reader, isa: Isa::best(), memory_limit: MEMORY_LIMIT, base: None }
     }
 
     /// Sets the limit on the memory that reading a tensor or an asset takes, in bytes: its elements, its tensor headers and
@@ -91,7 +94,8 @@ impl<S: Source> File<S> {
     }
 
     /// Returns whether a tensor has the bits of the checkpoint, given the units that are present: whether every tile
-    /// row reaches an exact layer or has no tile in mode lattice or transform.
+    /// row reaches an exact layer or has no tile in mode lattice or transform. One that is identical to a tensor of the base
+    /// has them, even if the base was coded with loss: they are what the checkpoint had.
     pub fn is_exact(&self, name: &str) -> bool {
         let reader = &self.reader;
         let Some(object) = reader.find_tensor(name) else { return false };

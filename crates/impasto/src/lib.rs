@@ -83,6 +83,8 @@
 //! All features are on by default. Without them, the crate reads, verifies, decodes, truncates and exports safetensors;
 //! calibration, tokenizer, templates and matrix products are not compiled.
 
+mod base;
+mod bases;
 mod cut;
 mod error;
 pub mod export;
@@ -92,6 +94,8 @@ mod halves;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod lattice;
 mod left_out;
+#[cfg(feature = "encode")]
+mod over;
 mod tensor;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod threads;
@@ -101,8 +105,10 @@ mod view;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod weights;
 
+pub use base::{MAX_DEPTH, hex};
+pub use bases::Bases;
 pub use cut::{Cut, Layer};
-pub use error::FileError;
+pub use error::{FileError, WrongBase};
 pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
 pub use impasto_core::Format;
@@ -117,9 +123,9 @@ pub use weights::{CheckpointWeights, FileWeights};
 pub mod format {
     pub use impasto_codec::{Body, CodecError, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
     pub use impasto_container::{
-        ContainerError, CountingSource, Fetched, Header, LayerMark, LayerUnits, Limits, Matrix, MmapSource, Object,
-        ObjectKind, ObjectUnits, Opaque, Reader, Source, Summary, TensorMeta, TileRect, UnitEntry, UnitHealth,
-        UnitState,
+        Base, BaseLink, BaseUsage, ContainerError, CountingSource, Fetched, Header, LayerMark, LayerUnits, Limits,
+        Matrix, MmapSource, Object, ObjectKind, ObjectUnits, Opaque, Reader, Source, Summary, TensorMeta, TileRect,
+        UnitEntry, UnitHealth, UnitState,
     };
     pub use impasto_core::{DType, Isa, IsaError, Mode};
 }
@@ -127,6 +133,8 @@ pub mod format {
 /// Encoding checkpoints to files.
 #[cfg(feature = "encode")]
 pub mod encode {
+    pub use crate::over::EncodeBase;
+    pub use impasto_encode::BaseFile;
     pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{

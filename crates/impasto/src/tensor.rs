@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use impasto_checkpoint::MAX_ASSET_BYTES;
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_codec::{CodecError, TensorHeader, digits, transform};
-use impasto_container::{Fetched, LayerUnits, Matrix, MmapSource, Object, Source, UnitState};
-use impasto_core::{DType, Mode, Place};
+use impasto_container::{BaseUsage, Fetched, LayerUnits, Matrix, MmapSource, Object, Source, UnitState};
+use impasto_core::{DType, Isa, Mode, Place};
 use rayon::prelude::*;
 
+use crate::base::elements_at;
 use crate::error::FileError;
 use crate::file::File;
 
@@ -33,6 +34,10 @@ pub struct Tensor<'a, S = MmapSource> {
     base: Arc<TileDecoder>,
     /// The tensor that tiles may be predicted from, if there is one (SPEC 3.4.6). It has none itself.
     reference: Option<Box<Tensor<'a, S>>>,
+    /// The tensor of the base that tiles are predicted from, if there is one (SPEC 21).
+    over: Option<Box<Tensor<'a, S>>>,
+    /// The level at which it is read, if a delta names one.
+    fixed: Option<u8>,
     /// The decoder of the finest level needed so far.
     finer: Mutex<Option<(u8, Arc<TileDecoder>)>>,
     /// Limit on its memory, in bytes.
@@ -61,9 +66,15 @@ struct Reading<'d, S> {
 }
 
 impl<'a, S: Source> Tensor<'a, S> {
-    /// Opens object `number` of a file, and the tensor that its tiles may be predicted from.
+    /// Opens object `number` of a file, and the tensor that its tiles may be predicted from. If it is identical to an object of
+    /// the base, opens that one.
     pub(crate) fn new(file: &'a File<S>, number: u32) -> Result<Self, FileError> {
-        let tensor = Tensor::alone(file, number)?;
+        let over = match file.of_base(number)? {
+            Some((tensor, link)) if link.usage == BaseUsage::Identical => return Ok(tensor),
+            Some((tensor, _)) => Some(Box::new(tensor)),
+            None => None,
+        };
+        let tensor = Tensor { over, ..Tensor::alone(file, number)? };
         let reference = file.reader.reference_of(number).map(|reference| Tensor::alone(file, reference)).transpose()?;
         Ok(Tensor { reference: reference.map(Box::new), ..tensor })
     }
@@ -95,8 +106,24 @@ impl<'a, S: Source> Tensor<'a, S> {
         let most = if object.tensor().is_some() { u64::MAX } else { MAX_ASSET_BYTES };
         let limit = file.memory_limit.min(most);
         let base = base()?;
-        let (reference, finer) = (None, Mutex::default());
-        Ok(Tensor { file, number, object, dtype, matrix, tiles, base, reference, finer, limit })
+        let (reference, over, fixed, finer) = (None, None, None, Mutex::default());
+        Ok(Tensor { file, number, object, dtype, matrix, tiles, base, reference, over, fixed, finer, limit })
+    }
+
+    /// Has the tensor read at a level, whatever finer ones there are. One that is identical to a tensor of the base has the
+    /// level of that.
+    pub(crate) fn at_level(self, level: u8) -> Self {
+        Tensor { fixed: self.fixed.or(Some(level)), ..self }
+    }
+
+    /// Returns the instruction set that it is decoded with.
+    pub(crate) fn isa(&self) -> Isa {
+        self.file.isa
+    }
+
+    /// The error that the tensor cannot be used as it should.
+    pub(crate) fn unusable(&self, error: CodecError) -> FileError {
+        self.file.broken(self.tiles.first().copied().unwrap_or_default(), error)
     }
 
     /// Returns its dtype.
@@ -126,7 +153,46 @@ impl<'a, S: Source> Tensor<'a, S> {
 
     /// Returns the layer up to which a row of its matrix is read; 0 for the base.
     pub fn level(&self, row: u64) -> u8 {
-        self.file.reader.level(self.number, row / self.matrix.tile_rows())
+        let level = self.file.reader.level(self.number, row / self.matrix.tile_rows());
+        self.fixed.map_or(level, |fixed| fixed.min(level))
+    }
+
+    /// Returns the level of a row like [`Tensor::level`].
+    ///
+    /// # Errors
+    /// If a unit is absent that the level needs which a delta names.
+    fn level_there(&self, row: u64) -> Result<u8, FileError> {
+        let level = self.level(row);
+        let reader = &self.file.reader;
+        for layer in level.saturating_add(1)..=self.fixed.unwrap_or(0) {
+            let Some(units) = reader.layer_of(self.number, layer) else { break };
+            let tiles = self.matrix.tiles_meeting(row..row + 1, 0..self.matrix.cols());
+            let listed: Vec<u32> = tiles.filter_map(|tile| units.tile(tile)).collect();
+            if !listed.is_empty() {
+                reader.fetch(&[&[units.header], &listed[..]].concat())?;
+            }
+        }
+        Ok(level)
+    }
+
+    /// Decodes a band into `out`, row by row. Runs on this thread only.
+    ///
+    /// # Errors
+    /// As for [`Tensor::bytes`].
+    pub(crate) fn part(&self, rows: Range<u64>, columns: Range<u64>, out: &mut [u8]) -> Result<(), FileError> {
+        let stride = (columns.end - columns.start) as usize * self.dtype.size();
+        let (height, mut from) = (self.matrix.tile_rows(), rows.start);
+        while from < rows.end {
+            let to = (from / height + 1).saturating_mul(height).min(rows.end);
+            let level = self.level_there(from)?;
+            let decoder = self.decoder(level)?;
+            let units = self.file.reader.fetch(&self.units_meeting(level, &(from..to), &columns))?;
+            let reading = Reading { decoder: &decoder, level, units: &units };
+            let out = &mut out[(from - rows.start) as usize * stride..(to - rows.start) as usize * stride];
+            self.row_of_tiles(&reading, from..to, columns.clone(), out, stride)?;
+            from = to;
+        }
+        self.file.settled(Ok(()))
     }
 
     /// Splits the tensor into bands of about `bytes` each (less, if the memory limit requires it), for [`Tensor::band`].
@@ -214,6 +280,9 @@ impl<'a, S: Source> Tensor<'a, S> {
         let (elements, samples) = (self.tile_bytes(), height * width * 2 * size_of::<i32>() as u64);
         let of_reference = |reference: &Tensor<'_, S>| elements + samples + reference.working_bytes();
         let reference = self.reference.as_deref().map_or(0, of_reference);
+        // Of the base: its elements, as they are there and as they are here, and what decoding a tile takes.
+        let of_base = |base: &Tensor<'_, S>| elements * 5 + base.tile_bytes() + base.working_bytes();
+        let reference = reference + self.over.as_deref().map_or(0, of_base);
         // Blocks are smaller than their weights.
         reference + base + if top.is_some_and(|layer| layer.mode == Mode::BLOCKS) { self.tile_bytes() } else { 0 }
     }
@@ -353,7 +422,7 @@ impl<'a, S: Source> Tensor<'a, S> {
             let to = (from / height + 1).saturating_mul(height).min(rows.end);
             let (part, left) = std::mem::take(&mut rest).split_at_mut((to - from) as usize * stride);
             rest = left;
-            jobs.push((self.level(from), from..to, part));
+            jobs.push((self.level_there(from)?, from..to, part));
             from = to;
         }
         let decoder = self.decoder(jobs.iter().map(|(level, ..)| *level).max().unwrap_or(0))?;
@@ -463,8 +532,14 @@ impl<'a, S: Source> Tensor<'a, S> {
         })
     }
 
-    /// Decodes the tile of the reference that a tile is predicted from, at level 0, if it is predicted from one.
+    /// Decodes what a tile is predicted from, if it is predicted: the tile of the reference, at level 0, or the elements of the
+    /// base.
     fn reference_tile(&self, reading: &Reading<'_, S>, tile: u32, place: &Place) -> Result<Option<Vec<u8>>, FileError> {
+        if let Some(base) = &self.over {
+            let mode = self.file.reader.units()[self.tiles[tile as usize] as usize].mode;
+            let needed = reading.decoder.needs_base(mode);
+            return needed.then(|| elements_at(base, self.dtype, place)).transpose();
+        }
         let Some(reference) = &self.reference else { return Ok(None) };
         let may_need = self.file.reader.reference_unit(self.number, tile).is_some();
         if !may_need || !transform::needs_reference(reading.units.unit(self.tiles[tile as usize])?) {
@@ -516,6 +591,8 @@ fn decoder<S: Source>(file: &File<S>, number: u32, level: u8) -> Result<TileDeco
     let headers = file.settled(units.iter().map(read).collect::<Result<Vec<_>, FileError>>())?;
     let broken =
         |(layer, error): (usize, CodecError)| file.broken(units.get(layer).copied().unwrap_or_default(), error);
-    TileDecoder::check(dtype, &headers).map_err(broken)?;
-    TileDecoder::new(dtype, headers, file.isa).map_err(|error| broken((0, error)))
+    let is_delta = file.reader.objects().get(file.reader.resolve(number) as usize).is_some_and(Object::is_delta);
+    TileDecoder::check(dtype, &headers, is_delta).map_err(broken)?;
+    let made = if is_delta { TileDecoder::delta } else { TileDecoder::new };
+    made(dtype, headers, file.isa).map_err(|error| broken((0, error)))
 }

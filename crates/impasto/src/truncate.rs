@@ -49,7 +49,7 @@ fn copy<S: Source>(file: &File<S>, keep: &[bool], marks: Vec<LayerMark>, path: &
         is_header: unit.is_header(),
     };
     let slots = kept().map(slot).collect();
-    let mut writer = Writer::create(path, reader.objects().to_vec(), slots, marks)?;
+    let mut writer = Writer::create_over(path, reader.base().cloned(), reader.objects().to_vec(), slots, marks)?;
     let copied = kept().try_for_each(|(number, unit)| Ok(writer.push(unit.mode, &reader.read_unit(number)?)?));
     file.settled(copied)?;
     Ok(writer.finish()?)

@@ -158,11 +158,12 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
 
 /// Returns the name and the bytes of the compiled form of an asset, if it is readable and is that of this asset (SPEC
 /// 3.4.5).
-fn compiled<S: Source>(file: &File<S>, name: &str) -> Option<(String, Vec<u8>)> {
-    let reader = file.reader();
+fn compiled<S: Source>(file: &Arc<File<S>>, name: &str) -> Option<(String, Vec<u8>)> {
     let form = format!("{name}{COMPILED_SUFFIX}");
-    reader.find_asset(&form)?;
-    let tiles = reader.units_of(reader.find_asset(name)?)?.tiles;
+    file.reader().find_asset(&form)?;
+    let (home, number) = file.home(file.reader().find_asset(name)?);
+    let reader = home.reader();
+    let tiles = reader.units_of(number)?.tiles;
     let hashes: Option<Vec<_>> = tiles.iter().map(|&unit| Some(reader.units().get(unit as usize)?.hash)).collect();
     let mut bytes = file.asset(&form).ok()??;
     let hashes = hashes?.concat();

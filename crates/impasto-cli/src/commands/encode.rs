@@ -10,9 +10,10 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy, Reordered, Reordering, Report, Residual,
-    Sequential, Target, encode_calibrated,
+    BaseFile, EncodeBase, Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy, Reordered, Reordering,
+    Report, Residual, Sequential, Target, encode_calibrated,
 };
+use impasto::format::BaseUsage;
 use impasto::{Checkpoint, CheckpointWeights, Format};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -24,8 +25,9 @@ use serde_json::json;
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, PresetArg};
+use crate::card::{self, CARD};
 use crate::exit::{Code, UsageError};
-use crate::model::{explained, memory_limit, tokenizer};
+use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
 
@@ -86,7 +88,8 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
     let own = Options { tools, effort, preset, residual, pruning, formats, ..Options::new(target) };
-    let options = Options { threads: args.threads, segments, floors, layers, ..own };
+    let base = base(args, command)?;
+    let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     let way = Way { model: &command.model, output: &command.output, measure, reorder };
@@ -95,6 +98,17 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
     }
     Ok(Code::Success)
+}
+
+/// Returns the file that the new one is a delta of, if there is one.
+fn base(args: &Args, command: &Encode) -> anyhow::Result<Option<Arc<dyn BaseFile>>> {
+    let Some(path) = args.base.first() else { return Ok(None) };
+    let file = open(args, path, None)?;
+    let card = file.asset(CARD)?.unwrap_or_default();
+    let license = card::license(&String::from_utf8_lossy(&card)).unwrap_or_default();
+    let name = file.model_name();
+    let base = EncodeBase::new(Arc::new(file), name, license, command.mirror.clone())?;
+    Ok(Some(Arc::new(base)))
 }
 
 /// Returns how the file is pruned, if that was requested.
@@ -350,7 +364,7 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
         let (mode, format, rank, zeros) = (t.coded_as(), t.format.map(Format::name), t.rank, t.zeros);
         json!({
             "name": t.name, "dtype": t.dtype, "shape": t.shape, "mode": mode, "format": format, "rank": rank,
-            "bytes": t.bytes, "zeros": zeros,
+            "bytes": t.bytes, "zeros": zeros, "base": t.base.map(usage),
         })
     });
     let layers = report
@@ -379,6 +393,14 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
         "notes": notes,
         "tensors": tensors.collect::<Vec<_>>(),
     })
+}
+
+/// Returns the name of what a tensor takes from the base.
+fn usage(usage: BaseUsage) -> &'static str {
+    match usage {
+        BaseUsage::Predicted => "predicted",
+        BaseUsage::Identical => "identical",
+    }
 }
 
 fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String {

@@ -2,7 +2,8 @@
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place, blocks,
-    lattice::{add_row_at, reconstruct_row_at, scale, write_row_at},
+    lattice::{add_base, add_row_at, reconstruct_row_at, scale, write_row_at},
+    values,
 };
 
 use super::blocks::Blocks;
@@ -33,6 +34,8 @@ pub struct Unit<'a> {
 pub struct TileDecoder {
     dtype: DType,
     isa: Isa,
+    /// Whether the tensor is predicted from a base (SPEC 21).
+    is_delta: bool,
     /// In order, from layer 0 up.
     layers: Vec<Layer>,
 }
@@ -45,21 +48,39 @@ impl TileDecoder {
     /// If a tensor header violates SPEC 6 for this dtype, is in a layer where its kind is not allowed (SPEC 6, 12.2),
     /// or has steps that are not finite (SPEC 12.4).
     pub fn new(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
-        TileDecoder::check(dtype, &headers).map_err(|(_, error)| error)?;
-        Ok(TileDecoder { dtype, isa, layers: headers.into_iter().map(Layer::new).collect() })
+        TileDecoder::check(dtype, &headers, false).map_err(|(_, error)| error)?;
+        Ok(TileDecoder { dtype, isa, is_delta: false, layers: headers.into_iter().map(Layer::new).collect() })
     }
 
-    /// Checks tensor headers as [`TileDecoder::new`] does.
+    /// Creates a decoder for a tensor that is predicted from a base (SPEC 21); otherwise like [`TileDecoder::new`].
+    ///
+    /// # Errors
+    /// As for [`TileDecoder::new`], and if a tensor header violates SPEC 21.6.
+    pub fn delta(dtype: DType, headers: Vec<TensorHeader>, isa: Isa) -> Result<Self, CodecError> {
+        TileDecoder::check(dtype, &headers, true).map_err(|(_, error)| error)?;
+        Ok(TileDecoder { dtype, isa, is_delta: true, layers: headers.into_iter().map(Layer::new).collect() })
+    }
+
+    /// Returns whether a tile in this mode in layer 0 needs the elements of the base, or of the reference.
+    pub fn needs_base(&self, mode: Mode) -> bool {
+        self.is_delta && matches!(mode, Mode::SAME | Mode::EXACT | Mode::LATTICE)
+    }
+
+    /// Checks tensor headers as [`TileDecoder::new`] does, or as [`TileDecoder::delta`].
     ///
     /// # Errors
     /// The number of the first invalid one, and its error.
-    pub fn check(dtype: DType, headers: &[TensorHeader]) -> Result<(), (usize, CodecError)> {
+    pub fn check(dtype: DType, headers: &[TensorHeader], is_delta: bool) -> Result<(), (usize, CodecError)> {
         let row_steps = headers.first().and_then(TensorHeader::steps).and_then(|steps| steps.rows.as_ref());
         let mut below = None;
         for (layer, header) in headers.iter().enumerate() {
             let at = |error| (layer, error);
             header.check(dtype).map_err(at)?;
+            if is_delta && matches!(header.body, Body::Format(_) | Body::Blocks(_)) {
+                return Err(at(CodecError::DeltaHeader));
+            }
             let fits = match header.kind() {
+                Kind::Exact if is_delta && below.is_none() => true,
                 Kind::Float | Kind::Lattice => below.is_none(),
                 Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
             };
@@ -100,9 +121,9 @@ impl TileDecoder {
         self.decode_predicted(units, None, place, out, stride)
     }
 
-    /// Decodes a tile like [`TileDecoder::decode`], of a tensor with a reference (SPEC 3.4.6). `reference` holds the elements
-    /// of the reference's tile at the same place, at level 0, little-endian, row-major; [`transform::needs_reference`] says
-    /// whether a unit needs them.
+    /// Decodes a tile like [`TileDecoder::decode`], of a tensor with a reference (SPEC 3.4.6) or a base (SPEC 21).
+    /// `reference` holds the elements of the reference or the base at the same place, as this dtype, little-endian, row-major;
+    /// [`transform::needs_reference`] and [`TileDecoder::needs_base`] say whether a tile needs them.
     ///
     /// # Errors
     /// As for [`TileDecoder::decode`]; [`CodecError::Call`] if there is not one element for each of the tile.
@@ -125,8 +146,13 @@ impl TileDecoder {
             return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
         }
         let mut rows = Rows { out, stride, row_bytes };
+        let elements = match reference {
+            _ if !self.needs_base(base.mode) => None,
+            Some(elements) if elements.len() == wanted => Some(elements),
+            _ => return Err(CodecError::Call("a tile of a delta needs one element of the base for each of its own")),
+        };
         if base.mode == Mode::LATTICE {
-            return self.decode_lattice(base, above, place, rows);
+            return self.decode_lattice(base, above, elements, place, rows);
         }
         if base.mode == Mode::TRANSFORM {
             return self.decode_transform(base, above, reference, place, rows);
@@ -134,7 +160,19 @@ impl TileDecoder {
         if let Some(unit) = above.first() {
             return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
         }
-        match base.mode {
+        match (base.mode, elements) {
+            (Mode::SAME, Some(_)) if !base.bytes.is_empty() => return Err(CodecError::SameSize(base.bytes.len())),
+            (Mode::SAME, Some(elements)) => rows.fill(elements),
+            (Mode::EXACT, Some(elements)) => self.decode_over_base(base, elements, place, rows)?,
+            (mode, _) => self.decode_alone(mode, base, place, rows)?,
+        }
+        Ok(())
+    }
+
+    /// Decodes a tile in layer 0 that needs no other elements.
+    fn decode_alone(&self, mode: Mode, base: Unit, place: &Place, mut rows: Rows) -> Result<(), CodecError> {
+        let wanted = place.rows.len() * rows.row_bytes;
+        match mode {
             Mode::STORED if base.bytes.len() == wanted => rows.fill(base.bytes),
             Mode::STORED => return Err(CodecError::StoredSize { found: base.bytes.len(), wanted }),
             Mode::ZSTD => {
@@ -146,7 +184,7 @@ impl TileDecoder {
             Mode::DIGITS => {
                 // Rows without padding are decoded where they go.
                 let size = self.dtype.size();
-                if stride == row_bytes {
+                if rows.stride == rows.row_bytes {
                     return digits::decode(self.isa, base.bytes, size, &mut rows.out[..wanted]);
                 }
                 let mut elements = vec![0; wanted];
@@ -275,14 +313,33 @@ impl TileDecoder {
         check_row_steps(step, steps.rows.as_ref(), "17.2")?;
         let mut weights = self.at_step(step * transform::UNIT, 0, steps, place);
         for (r, row) in samples.rows().take(place.rows.len()).enumerate() {
-            weights.row(r, &row[..place.columns.len()], out.row(r));
+            weights.row(r, &row[..place.columns.len()], None, out.row(r));
+        }
+        Ok(())
+    }
+
+    /// Decodes a tile in mode exact in layer 0, which refines the elements of the base.
+    fn decode_over_base(&self, unit: Unit, elements: &[u8], place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let layer = self.layer(0, Mode::EXACT)?;
+        let mut exact = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, unit.bytes, place)?;
+        for (r, elements) in elements.chunks_exact(out.row_bytes).enumerate() {
+            let out = out.row(r);
+            out.copy_from_slice(elements);
+            exact.row_by_sign(out)?;
         }
         Ok(())
     }
 
     /// Decodes the weights of a tile in mode lattice, or its elements if the last of the units `above` is in mode
-    /// exact.
-    fn decode_lattice(&self, base: Unit, above: &[Unit], place: &Place, mut out: Rows) -> Result<(), CodecError> {
+    /// exact. `base_elements` are those of the base, if the tensor has one.
+    fn decode_lattice(
+        &self,
+        base: Unit,
+        above: &[Unit],
+        base_elements: Option<&[u8]>,
+        place: &Place,
+        mut out: Rows,
+    ) -> Result<(), CodecError> {
         let (refinements, mut exact) = match above.split_last() {
             Some((last, _)) if last.mode == Mode::BLOCKS => {
                 let mut weights = vec![0.0; place.columns.len()];
@@ -302,9 +359,14 @@ impl TileDecoder {
         let mut weights = self.reconstruction(refinements, place)?;
         let mut signs = Vec::new();
         self.lattice_rows(base, refinements, place, |r, z| {
+            let of_base = base_elements.map(|elements| &elements[r * out.row_bytes..][..out.row_bytes]);
             let out = out.row(r);
-            weights.row(r, z, out);
-            exact.as_mut().map_or(Ok(()), |exact| exact.row(weights.signs(z, &mut signs), out))
+            weights.row(r, z, of_base, out);
+            match &mut exact {
+                None => Ok(()),
+                Some(exact) if of_base.is_some() => exact.row_by_sign(out),
+                Some(exact) => exact.row(weights.signs(z, &mut signs), out),
+            }
         })
     }
 
@@ -326,7 +388,7 @@ impl TileDecoder {
         let mut weights = self.reconstruction(refinements, place)?;
         let mut below = vec![0; place.columns.len() * self.dtype.size()];
         self.lattice_rows(base, refinements, place, |r, z| {
-            weights.row(r, z, &mut below);
+            weights.row(r, z, None, &mut below);
             row_done(r, dtype, blocks.row(&below)?);
             Ok(())
         })
@@ -354,8 +416,9 @@ impl TileDecoder {
             Some(steps) => steps.slice(place.rows.clone()).into_iter().map(|row| step * scale(row)).collect(),
             None => vec![step; place.rows.len()],
         };
-        let (low_rank, place, added) = (steps.low_rank.as_ref(), place.clone(), Vec::new());
-        Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns, low_rank, place, added }
+        let (low_rank, place) = (steps.low_rank.as_ref(), place.clone());
+        let (added, of_base) = (Vec::new(), Vec::new());
+        Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns, low_rank, place, added, of_base }
     }
 
     /// Decodes the integers of a tile up to the last of its `refinements`, and calls `row_done` with the number and the
@@ -402,10 +465,11 @@ enum Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Writes the weights of row `r` of the tile, whose integers are `z`.
-    fn row(&mut self, r: usize, z: &[i32], out: &mut [u8]) {
+    /// Writes the weights of row `r` of the tile, whose integers are `z`, and of the base, whose elements are `base`.
+    fn row(&mut self, r: usize, z: &[i32], base: Option<&[u8]>, out: &mut [u8]) {
         match self {
-            Weights::Lattice(lattice) => lattice.row(r, z, out),
+            Weights::Lattice(lattice) => lattice.row(r, z, base, out),
+            // A tensor with a base has no format.
             Weights::Format(format) => format.row(r, z, out),
         }
     }
@@ -432,19 +496,31 @@ struct Reconstruction<'a> {
     columns: Vec<f32>,
     low_rank: Option<&'a LowRank>,
     place: Place,
-    /// What the low-rank part adds to the current row.
+    /// The sum of the low-rank part and the lattice in the current row, and the weights of the base there.
     added: Vec<f32>,
+    of_base: Vec<f32>,
 }
 
 impl Reconstruction<'_> {
-    /// Writes the weights of row `r` of the tile, whose integers are `z`.
-    fn row(&mut self, r: usize, z: &[i32], out: &mut [u8]) {
-        let Reconstruction { isa, dtype, offset, rows, columns, low_rank, place, added } = self;
-        let Some(low_rank) = low_rank else {
-            return reconstruct_row_at(*isa, *dtype, z, *offset, columns, rows[r], out);
-        };
-        low_rank.row(*isa, place.rows.start + r, place.columns.clone(), added);
+    /// Writes the weights of row `r` of the tile, whose integers are `z`, and of the base, whose elements are `base`.
+    fn row(&mut self, r: usize, z: &[i32], base: Option<&[u8]>, out: &mut [u8]) {
+        let Reconstruction { isa, dtype, offset, rows, columns, low_rank, place, added, of_base } = self;
+        match low_rank {
+            None if base.is_none() => {
+                return reconstruct_row_at(*isa, *dtype, z, *offset, columns, rows[r], out);
+            }
+            None => {
+                added.clear();
+                added.resize(z.len(), 0.0);
+            }
+            Some(low_rank) => low_rank.row(*isa, place.rows.start + r, place.columns.clone(), added),
+        }
         add_row_at(*isa, z, *offset, columns, rows[r], added);
+        if let Some(elements) = base {
+            of_base.clear();
+            values::to_f32(*dtype, elements, of_base);
+            add_base(added, of_base);
+        }
         write_row_at(*isa, *dtype, added, out);
     }
 }
@@ -575,18 +651,31 @@ struct Exact<'a> {
     predicted: Vec<u32>,
     /// Sums of row class and column class.
     sums: Vec<i32>,
+    /// Stand for the integers of the layer below if that is a base, which has none.
+    signs: Vec<i32>,
 }
 
 impl<'a> Exact<'a> {
     fn new(isa: Isa, layer: &'a Layer, layout: FloatLayout, unit: &'a [u8], place: &Place) -> Result<Self, CodecError> {
         let (above, width) = (Above::new(isa, layer, unit, place)?, place.columns.len());
-        Ok(Exact { above, layout, buffer: Buffer::new(width), predicted: Vec::new(), sums: vec![0; width] })
+        let (buffer, sums) = (Buffer::new(width), vec![0; width]);
+        Ok(Exact { above, layout, buffer, predicted: Vec::new(), sums, signs: Vec::new() })
+    }
+
+    /// Decodes the next row over the weights in `row`, which the elements replace. The sign of a weight is all that counts, of
+    /// 0 too (SPEC 21.6).
+    fn row_by_sign(&mut self, row: &mut [u8]) -> Result<(), CodecError> {
+        let mut signs = std::mem::take(&mut self.signs);
+        exact::signs_of_row(self.above.isa, self.layout, row, &mut signs);
+        let decoded = self.row(&signs, row);
+        self.signs = signs;
+        decoded
     }
 
     /// Decodes the next row. `z` are the integers of the layer below; `row` holds its weights, which the elements
     /// replace.
     fn row(&mut self, z: &[i32], row: &mut [u8]) -> Result<(), CodecError> {
-        let Exact { above, layout, buffer, predicted, sums } = self;
+        let Exact { above, layout, buffer, predicted, sums, .. } = self;
         let (layout, isa) = (*layout, above.isa);
         exact::bits_of_row(isa, layout, row, predicted);
         above.sums(sums);

@@ -16,6 +16,7 @@ fn content() -> Content {
         tile_cols: 64,
         tied: None,
         reference: None,
+        base: None,
     };
     let objects: Vec<Object> =
         ["a", "b", "c"].map(|name| Object { name: name.into(), kind: ObjectKind::Tensor(meta.clone()) }).into();

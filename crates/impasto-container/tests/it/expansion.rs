@@ -11,7 +11,17 @@ const TILE: u64 = 1 << 24;
 
 fn tensor(name: &str, dtype: DType, tiles: u64, tied: Option<u32>) -> Object {
     let dims = vec![tiles, TILE];
-    let meta = TensorMeta { dtype, opaque: None, dims, split: 1, tile_rows: 1, tile_cols: TILE, tied, reference: None };
+    let meta = TensorMeta {
+        dtype,
+        opaque: None,
+        dims,
+        split: 1,
+        tile_rows: 1,
+        tile_cols: TILE,
+        tied,
+        reference: None,
+        base: None,
+    };
     Object { name: name.into(), kind: ObjectKind::Tensor(meta) }
 }
 
@@ -95,6 +105,7 @@ fn rows_count_whole_lanes_if_they_are_coded() {
         tile_cols: 32,
         tied: None,
         reference: None,
+        base: None,
     };
     let content = |columns, mode| Content {
         objects: vec![Object { name: "wide".into(), kind: ObjectKind::Tensor(dims(columns)) }],

@@ -13,7 +13,7 @@ proptest! {
     fn a_manifest_comes_back(content in content()) {
         let manifest = content.manifest();
         let bytes = manifest.to_bytes();
-        prop_assert_eq!(manifest_length(&manifest.objects, manifest.units.len(), &manifest.layers), bytes.len() as u64);
+        prop_assert_eq!(manifest_length(&manifest.objects, manifest.units.len(), &manifest.layers, None), bytes.len() as u64);
         prop_assert_eq!(Manifest::parse(&bytes, &Limits::default()), Ok(manifest));
     }
 
@@ -27,7 +27,7 @@ proptest! {
 
         let lengths: Vec<u32> = content.units.iter().map(|unit| unit.bytes.len() as u32).collect();
         prop_assert_eq!(summary.file_length, file.len() as u64);
-        prop_assert_eq!(measure(&content.objects, &lengths, &content.layers), Ok(file.len() as u64));
+        prop_assert_eq!(measure(&content.objects, &lengths, &content.layers, None), Ok(file.len() as u64));
         prop_assert_eq!(summary.unit_bytes, lengths.iter().map(|&n| u64::from(n)).sum::<u64>());
         prop_assert_eq!(summary.units, lengths.len());
 

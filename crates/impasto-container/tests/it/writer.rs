@@ -175,16 +175,16 @@ fn an_empty_file_is_a_header_and_a_manifest() {
     let file = fs::read(&path).unwrap();
     assert_eq!((file.len(), &file[64..]), (67, &[0x82, 1, 0][..]));
     assert!(open(&file).unwrap().objects().is_empty());
-    assert_eq!(measure(&[], &[], &[]), Ok(67));
+    assert_eq!(measure(&[], &[], &[], None), Ok(67));
 }
 
 #[test]
 fn measuring_long_units_takes_no_memory_for_them() {
     let most = 1 << 28;
-    let length = measure(&[], &[most; 1000], &[]).unwrap();
+    let length = measure(&[], &[most; 1000], &[], None).unwrap();
     let manifest = 1 + 3 + 2 + 32 * 1000;
     assert_eq!(length, (64u64 + manifest).next_multiple_of(16) + 1000 * u64::from(most));
-    assert_eq!(measure(&[], &[1, most + 1], &[]), Err(FormatError::UnitLength { unit: 1, length: most + 1 }));
+    assert_eq!(measure(&[], &[1, most + 1], &[], None), Err(FormatError::UnitLength { unit: 1, length: most + 1 }));
 }
 
 #[cfg(unix)]

@@ -40,7 +40,7 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
     let weights = |i: usize| has_layers(i).then(|| inputs.tensors[i].weights());
     let factors = factors((0..inputs.len()).map(weights), octaves);
     let (objects, _) = layout(assets, &inputs.tensors, &plans);
-    let mut aside = Aside::new(path, objects)?;
+    let mut aside = Aside::new(path, inputs.base().cloned(), objects)?;
     for (object, asset) in assets.iter().enumerate() {
         for (tile, (mode, bytes)) in asset.pieces.iter().enumerate() {
             aside.push_base(slot(object, tile as u32, 0, false), *mode, bytes)?;
@@ -86,7 +86,8 @@ pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> 
         inputs.release(i);
         let report = TensorReport::new(tensor, mode, bytes);
         let (format, rank) = (inputs.format(i), inputs.low_rank(i).map_or(0, LowRank::rank));
-        aside.tensors.push(TensorReport { format, rank, zeros, ..report });
+        let base = tensor.usage(plan.as_ref());
+        aside.tensors.push(TensorReport { format, rank, zeros, base, ..report });
     }
     Ok(aside)
 }
@@ -109,7 +110,8 @@ fn set_exact_aside(
         Ok(())
     };
     let (name, matrix) = (&inputs.tensors[tensor].name, inputs.matrix(tensor));
-    let coded = code_tensor(name, &matrix, plan, None, None, options, &mut push)?;
+    let over = inputs.tensors[tensor].over_elements();
+    let coded = code_tensor(name, &matrix, plan, None, over, options, &mut push)?;
     let headers = units.iter().take_while(|(mode, _)| *mode == Mode::TENSOR_HEADER).count();
     for (n, (mode, bytes)) in units.iter().enumerate() {
         let slot = slot(assets.len() + tensor, n.saturating_sub(headers) as u32, 0, n < headers);

@@ -48,15 +48,11 @@ impl Predicted<'_> {
 
     /// Returns the tensor header of the exact layer.
     pub fn header(&self) -> TensorHeader {
-        let FloatLayout { exponent, mantissa, .. } = self.layout;
-        let plane = mantissa.saturating_sub(MANTISSA) as u8;
-        // For a weight with exponent field `e`, a deviation `s` is `s 2^(bias + M - e)` units in the last place.
-        let bias = (1 << (exponent - 1)) - 1;
-        let base = 4 * (bias + (mantissa as i32 - i32::from(plane))) + UNIT_CLASS;
-        let (row_classes, column_classes) = self.classes(base);
+        let plane = exact_plane(self.layout);
+        let (row_classes, column_classes) = self.classes(exact_class(self.layout, plane));
         let count =
             |counts: &mut Counts, sums: Sums, r: usize| exact_row(counts, self.layout, plane, sums, self.row(r));
-        header(plane, row_classes, column_classes, Body::Exact, count)
+        header(plane, row_classes, column_classes, Body::Exact, count).0
     }
 
     /// Returns the tensor header of a layer of blocks, of which the elements are made. `row` returns those of a row.
@@ -66,7 +62,7 @@ impl Predicted<'_> {
         let count = |counts: &mut Counts, sums: Sums, r: usize| {
             blocks_row(counts, dtype, sums, &floats(self.row(r).predicted), row(r));
         };
-        header(0, row_classes, column_classes, Body::Blocks(dtype), count)
+        header(0, row_classes, column_classes, Body::Blocks(dtype), count).0
     }
 
     /// Returns the classes of rows and columns; `base` is that of a column with deviations of 1.
@@ -112,14 +108,27 @@ impl Predicted<'_> {
     }
 }
 
-/// Returns a tensor header with tables for the symbols that `count` counts in each row.
-fn header(
+/// Returns the raw bits of an element in mode exact.
+pub fn exact_plane(layout: FloatLayout) -> u8 {
+    layout.mantissa.saturating_sub(MANTISSA) as u8
+}
+
+/// Returns the class of a row and column whose deviations from the layer below, or the base, are of size 1.
+pub fn exact_class(layout: FloatLayout, plane: u8) -> i32 {
+    // For a weight with exponent field `e`, a deviation `s` is `s 2^(bias + M - e)` units in the last place.
+    let bias = (1 << (layout.exponent - 1)) - 1;
+    4 * (bias + (layout.mantissa as i32 - i32::from(plane))) + UNIT_CLASS
+}
+
+/// Returns a tensor header with tables for the symbols that `count` counts in each row, and the cost of the symbols and the
+/// tables in bits.
+pub fn header(
     plane: u8,
     row_classes: Vec<i16>,
     column_classes: Vec<i16>,
     body: Body,
     count: impl Fn(&mut Counts, Sums, usize) + Sync,
-) -> TensorHeader {
+) -> (TensorHeader, u64) {
     let columns: Vec<i32> = column_classes.iter().map(|&c| i32::from(c)).collect();
     let add = |mut counts: Counts, (r, &row): (usize, &i16)| {
         count(&mut counts, Sums { row: row.into(), columns: &columns }, r);
@@ -127,9 +136,9 @@ fn header(
     };
     let empty = || Counts::new(Kind::Exact);
     let counts = row_classes.par_iter().enumerate().fold(empty, add).reduce(empty, Counts::merged);
-    let (shape, _) = best_shape(&counts);
+    let (shape, bits) = best_shape(&counts);
     let (row_classes, column_classes) = (IndexArray::new(row_classes), IndexArray::new(column_classes));
-    TensorHeader { shape, plane, row_classes, column_classes, body }
+    (TensorHeader { shape, plane, row_classes, column_classes, body }, bits)
 }
 
 /// Returns little-endian binary32.

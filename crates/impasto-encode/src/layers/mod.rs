@@ -4,17 +4,19 @@
 //! (`nest`). Units are coded one tensor at a time, stored in a temporary file, and then put in order of gain per byte
 //! (`order`).
 
-mod exact;
+pub mod exact;
 mod nest;
 mod order;
 mod refine;
 
+use impasto_codec::exact::signs_of_row;
 use impasto_codec::format::Dequantizer;
 use impasto_codec::tile::TileEncoder;
 use impasto_codec::{Body, Groups, IndexArray, Refinement, TensorHeader};
 use impasto_core::{
-    FloatLayout, Mode, Place,
-    lattice::{offset_in_steps, reconstruct_row, scale, weight},
+    DType, FloatLayout, Isa, Mode, Place,
+    lattice::{add_base, add_row_at, offset_in_steps, reconstruct_row, scale, weight, write_row_at},
+    values,
 };
 use rayon::prelude::*;
 
@@ -205,7 +207,11 @@ impl<'a> Nested<'a> {
             let rows = place.rows.clone().map(|r| matrix.part(r, place.columns.clone()));
             let elements: Vec<u8> = rows.flat_map(|row| row.into_owned()).collect();
             let format = self.lattices.last().and_then(|layer| layer.format.as_ref());
-            let signs: Option<Vec<i32>> = format.map(|format| z.iter().map(|&z| format.sign(z)).collect());
+            let mut signs: Option<Vec<i32>> = format.map(|format| z.iter().map(|&z| format.sign(z)).collect());
+            if let Some(layout) = dtype.float_layout().filter(|_| matrix.over.is_some()) {
+                // Over a base, the sign of the weight is all that counts (SPEC 21.6).
+                signs_of_row(Isa::best(), layout, &predicted, signs.insert(Vec::new()));
+            }
             let z = signs.as_deref().unwrap_or(z);
             units.push((Mode::EXACT, encoder.exact(dtype, place, z, &predicted, &elements)?));
         }
@@ -282,8 +288,21 @@ impl Exact {
             let out = predicted.par_chunks_mut(n * matrix.dtype.size()).enumerate();
             out.zip(z.par_chunks(n)).for_each(|((r, out), z)| format.row(r, z, out));
         }
+        if let Some(over) = matrix.over {
+            let size = matrix.dtype.size();
+            let out = predicted.par_chunks_mut(n * size).zip(over.par_chunks(n * size)).zip(z.par_chunks(n)).zip(&rows);
+            out.for_each(|(((out, over), z), &row)| {
+                reconstruct_over(matrix.dtype, z, top.offset, &columns, row, over, out)
+            });
+        }
         let elements = matrix.elements(0..matrix.len());
-        let signs: Option<Vec<i32>> = top.format.as_ref().map(|format| z.iter().map(|&z| format.sign(z)).collect());
+        let of_base = matrix.over.map(|_| {
+            let mut signs = Vec::new();
+            signs_of_row(Isa::best(), layout, &predicted, &mut signs);
+            signs
+        });
+        let signs: Option<Vec<i32>> =
+            of_base.or_else(|| top.format.as_ref().map(|format| z.iter().map(|&z| format.sign(z)).collect()));
         let layer = exact::Predicted {
             dtype: matrix.dtype,
             layout,
@@ -299,6 +318,15 @@ impl Exact {
         };
         Some(Exact { header, predicted })
     }
+}
+
+/// Writes the weights of a row on a lattice over a base, whose elements are `over`, as a decoder makes them (SPEC 21.7).
+fn reconstruct_over(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f32, over: &[u8], out: &mut [u8]) {
+    let (mut sums, mut of_base) = (vec![0.0; z.len()], Vec::with_capacity(z.len()));
+    add_row_at(Isa::best(), z, offset, columns, row, &mut sums);
+    values::to_f32(dtype, over, &mut of_base);
+    add_base(&mut sums, &of_base);
+    write_row_at(Isa::best(), dtype, &sums, out);
 }
 
 /// Returns how many classes wider the integers become when their step is divided by `factor`.

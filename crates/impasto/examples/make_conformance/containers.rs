@@ -24,7 +24,7 @@ pub fn assets() -> Result<Set, Box<dyn Error>> {
 
 /// Adds an asset in pieces. Returns the hashes of its units.
 fn asset(set: &mut Set, name: &str, bytes: &[u8], piece: u64) -> Result<Vec<u8>, Box<dyn Error>> {
-    set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece });
+    set.object(name, ObjectKind::Asset { length: bytes.len() as u64, piece, base: None });
     let mut hashes = Vec::new();
     for (i, part) in bytes.chunks(piece as usize).enumerate() {
         let (mode, unit) = encode_bytes(part, DType::U8, 19)?;

@@ -25,6 +25,7 @@ pub(crate) struct Headers {
     level: u8,
     /// Those of the tensor that tiles may be predicted from, if there is one.
     reference: Option<Box<Headers>>,
+    is_delta: bool,
 }
 
 impl Headers {
@@ -47,7 +48,8 @@ impl Recent {
         if let Some((_, decoder)) = recent.iter().find(|(of, _)| *of == number) {
             return Ok(decoder.clone());
         }
-        let decoder = Arc::new(TileDecoder::new(headers.dtype, headers.layers.clone(), headers.isa)?);
+        let made = if headers.is_delta { TileDecoder::delta } else { TileDecoder::new };
+        let decoder = Arc::new(made(headers.dtype, headers.layers.clone(), headers.isa)?);
         recent.truncate(RECENT - 1);
         recent.push_front((number, decoder.clone()));
         Ok(decoder)
@@ -68,15 +70,20 @@ impl<'a, S: Source> Tensor<'a, S> {
             (Some(headers), Some(number)) => Some(Box::new(Tensor::of_headers(file, number, headers, recent)?)),
             _ => None,
         };
+        let over = match headers.is_delta {
+            true => file.of_base(number)?.map(|(tensor, _)| Box::new(tensor)),
+            false => None,
+        };
         let tensor = Tensor::with(file, number, || recent.decoder(number, headers).map_err(broken))?;
-        Ok(Tensor { reference, ..tensor })
+        Ok(Tensor { reference, over, ..tensor })
     }
 
     /// Returns its tensor headers, for every level at which it can be read.
     pub(crate) fn headers(&self) -> Result<Headers, FileError> {
         let layers = self.finest()?.headers().cloned().collect();
         let reference = self.reference.as_ref().map(|reference| reference.headers().map(Box::new)).transpose()?;
-        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level(), reference })
+        let is_delta = self.over.is_some();
+        Ok(Headers { dtype: self.dtype, isa: self.file.isa, layers, level: self.finest_level(), reference, is_delta })
     }
 
     /// Returns the weights of one whole tile row, given by its rows, as bytes of its dtype. Runs on this thread only.

@@ -19,7 +19,7 @@ impl<S: Source> Tensor<'_, S> {
             layer.is_some_and(|layer| layer.mode.is_exact_layer())
         };
         let across = u64::from(self.matrix.tiles_across().max(1));
-        self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
+        self.over.is_none() && self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
     }
 
     /// Returns a decoder for the finest level of any tile row.

@@ -69,7 +69,7 @@ fn a_declared_asset_of_gigabytes_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("bomb.impasto");
     let piece = 1 << 24;
-    bomb(&path, ObjectKind::Asset { length: piece * 64, piece }, piece as usize, 64);
+    bomb(&path, ObjectKind::Asset { length: piece * 64, piece, base: None }, piece as usize, 64);
     assert!(fs::metadata(&path).expect("there").len() < 100_000);
     let error = File::open(&path).err().expect("1 GiB").to_string();
     assert!(error.contains("(SPEC 11.3)"), "{error}");
@@ -91,6 +91,7 @@ fn a_tensor_above_the_limit_is_refused_whole_and_read_by_bands() {
         tile_cols: 1 << 22,
         tied: None,
         reference: None,
+        base: None,
     };
     bomb(&path, ObjectKind::Tensor(meta), 1 << 22, 16);
     let mut file = File::open(&path).expect("a legal file");
@@ -167,6 +168,7 @@ fn verification_keeps_to_the_memory_limit() {
         tile_cols: width,
         tied: None,
         reference: None,
+        base: None,
     };
     bomb(&path, ObjectKind::Tensor(meta(1 << 22)), 1 << 22, 16);
     let mut file = File::open(&path).expect("within the bound");

@@ -37,7 +37,7 @@ impl Content {
             length: unit.bytes.len() as u32,
             hash: unit_hash(&unit.bytes),
         });
-        Manifest { objects: self.objects.clone(), units: units.collect(), layers: self.layers.clone() }
+        Manifest { objects: self.objects.clone(), units: units.collect(), layers: self.layers.clone(), base: None }
     }
 
     pub fn slots(&self) -> Vec<UnitSlot> {
@@ -96,10 +96,11 @@ pub fn small() -> Content {
             tile_cols,
             tied,
             reference: None,
+            base: None,
         })
     };
     let objects = vec![
-        object("config.json", ObjectKind::Asset { length: 7, piece: 4 }),
+        object("config.json", ObjectKind::Asset { length: 7, piece: 4, base: None }),
         object("embed.weight", tensor(DType::Bf16, &[3, 40], 1, 2, 32, None)),
         object("embed_out.weight", tensor(DType::Bf16, &[3, 40], 1, 3, 64, Some(1))),
         object("norm", tensor(DType::F32, &[5], 0, 1, 5, None)),

@@ -37,6 +37,7 @@ fn tensor() -> impl Strategy<Value = ObjectKind> {
                 tile_cols,
                 tied: None,
                 reference: None,
+                base: None,
             })
         },
     )
@@ -44,7 +45,7 @@ fn tensor() -> impl Strategy<Value = ObjectKind> {
 
 fn kind() -> impl Strategy<Value = ObjectKind> {
     prop_oneof![
-        2 => (0u64..5000, 500u64..6000).prop_map(|(length, piece)| ObjectKind::Asset { length, piece }),
+        2 => (0u64..5000, 500u64..6000).prop_map(|(length, piece)| ObjectKind::Asset { length, piece, base: None }),
         6 => tensor(),
         1 => (2u8..).prop_map(ObjectKind::Unknown),
     ]

@@ -58,7 +58,7 @@ impl Layered {
 
     /// Adds a stored asset.
     pub fn asset(&mut self, name: &str, bytes: &[u8]) {
-        let object = self.add(name, ObjectKind::Asset { length: bytes.len() as u64, piece: 1 << 20 });
+        let object = self.add(name, ObjectKind::Asset { length: bytes.len() as u64, piece: 1 << 20, base: None });
         self.unit(object, 0, 0, Mode::STORED, bytes.to_vec());
         self.levels.push(vec![bytes.to_vec()]);
     }
@@ -268,6 +268,7 @@ fn meta(tensor: &Tensor, tied: Option<u32>) -> TensorMeta {
         tile_cols,
         tied,
         reference: None,
+        base: None,
     }
 }
 
