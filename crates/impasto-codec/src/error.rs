@@ -48,6 +48,9 @@ pub enum CodecError {
     /// A tensor that is predicted from a base has a format, or a layer of blocks.
     #[error("a tensor header with a format or of blocks, of a tensor that is predicted from a base (SPEC 21.6)")]
     DeltaHeader,
+    /// A tensor header of exact floats has a low-rank part where there is no base below.
+    #[error("a low-rank part of kind 6, but not in layer 0 of a tensor that is predicted from a base (SPEC 6)")]
+    ExactOver,
     /// A rule about formats is violated.
     #[error("format: {0} (SPEC {1})")]
     Format(&'static str, &'static str),

@@ -75,6 +75,8 @@ pub enum Body {
     Refinement(Refinement),
     /// No further fields.
     Exact,
+    /// What is added to the base elements before exact floats are coded over them (SPEC 21.6). The kind is that of exact floats.
+    ExactOver(LowRank),
     /// The dtype of the blocks.
     Blocks(DType),
 }
@@ -109,7 +111,7 @@ impl TensorHeader {
             Body::Float => Kind::Float,
             Body::Lattice(_) | Body::Format(_) => Kind::Lattice,
             Body::Refinement(_) => Kind::Refinement,
-            Body::Exact | Body::Blocks(_) => Kind::Exact,
+            Body::Exact | Body::ExactOver(_) | Body::Blocks(_) => Kind::Exact,
         }
     }
 
@@ -117,6 +119,15 @@ impl TensorHeader {
     pub fn steps(&self) -> Option<&Steps> {
         match &self.body {
             Body::Lattice(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// Returns the low-rank part, if there is one (SPEC 19).
+    pub fn low_rank(&self) -> Option<&LowRank> {
+        match &self.body {
+            Body::Lattice(steps) => steps.low_rank.as_ref(),
+            Body::ExactOver(low_rank) => Some(low_rank),
             _ => None,
         }
     }
@@ -135,7 +146,7 @@ impl TensorHeader {
             Body::Format(groups) => Some((groups.step, 0)),
             Body::Lattice(steps) => Some((steps.step, steps.offset)),
             Body::Refinement(refinement) => Some((refinement.step, refinement.offset)),
-            Body::Float | Body::Exact | Body::Blocks(_) => None,
+            Body::Float | Body::Exact | Body::ExactOver(_) | Body::Blocks(_) => None,
         }
     }
 
@@ -171,6 +182,7 @@ impl TensorHeader {
             }
             Body::Format(groups) => groups.check()?,
             Body::Blocks(blocks) => check_blocks(*blocks)?,
+            Body::ExactOver(low_rank) => low_rank.check()?,
             Body::Float | Body::Exact => {}
         }
         let tables = self.tables();
@@ -197,7 +209,7 @@ impl TensorHeader {
         let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
         let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
         let scales = self.groups().map_or(0, Groups::memory_bytes);
-        let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref()).map_or(0, LowRank::memory_bytes);
+        let low_rank = self.low_rank().map_or(0, LowRank::memory_bytes);
         let arrays = arrays.map(IndexArray::memory_bytes).sum::<usize>();
         size_of::<TensorHeader>() + tables + scales + low_rank + arrays
     }
@@ -205,7 +217,7 @@ impl TensorHeader {
     /// Returns whether there are classes, and steps if any, for every row and column of `place`.
     pub fn covers(&self, place: &Place) -> bool {
         let steps = self.steps();
-        let low_rank = steps.and_then(|steps| steps.low_rank.as_ref());
+        let low_rank = self.low_rank();
         let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref())];
         let columns = [Some(&self.column_classes), steps.and_then(|steps| steps.columns.as_ref())];
         rows.into_iter().flatten().all(|array| array.covers(place.rows.end))
@@ -231,7 +243,7 @@ impl TensorHeader {
         let arrays = self.steps().map_or([None, None], |steps| [steps.rows.as_ref(), steps.columns.as_ref()]);
         let offset = self.step().map_or(0, |(_, offset)| offset);
         let flag = |bit: u8, present: bool| if present { bit } else { 0 };
-        let low_rank = self.steps().and_then(|steps| steps.low_rank.as_ref());
+        let low_rank = self.low_rank();
         let flags = flag(ROW_STEPS, arrays[0].is_some())
             | flag(COLUMN_STEPS, arrays[1].is_some())
             | flag(OFFSET, offset != 0)
@@ -278,7 +290,7 @@ impl TensorHeader {
         let of_mode = Kind::from_mode(if mode == Mode::BLOCKS { Mode::EXACT } else { mode });
         let kind = of_mode.ok_or(field("kind", kind, "it must be 3 to 7"))?;
         check_plane(mode, dtype, plane)?;
-        if flags & !meaningful(kind) != 0 {
+        if flags & !meaningful(mode, kind) != 0 {
             return Err(field("flags", flags, "an undefined bit is set"));
         }
         if flags & FORMAT != 0 && flags & (ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK) != 0 {
@@ -309,7 +321,11 @@ impl TensorHeader {
                 Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank })
             }
             (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset }),
-            (Kind::Exact, _) => blocks.map_or(Body::Exact, Body::Blocks),
+            (Kind::Exact, _) => match (blocks, low_rank) {
+                (Some(dtype), _) => Body::Blocks(dtype),
+                (None, Some(low_rank)) => Body::ExactOver(low_rank),
+                (None, None) => Body::Exact,
+            },
         };
         let shape = match shape {
             EXPLICIT => Shape::Explicit(read_explicit(kind, &mut rest)?),
@@ -327,9 +343,10 @@ fn field(field: &'static str, value: u8, rule: &'static str) -> CodecError {
     CodecError::Field { field, value: u64::from(value), rule, clause: "6" }
 }
 
-/// Returns the flags that are defined for a kind.
-fn meaningful(kind: Kind) -> u8 {
+/// Returns the flags that are defined for a kind, which serves tiles in `mode`.
+fn meaningful(mode: Mode, kind: Kind) -> u8 {
     match kind {
+        Kind::Exact if mode == Mode::EXACT => LOW_RANK,
         Kind::Float | Kind::Exact => 0,
         Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT,
         Kind::Refinement => OFFSET,

@@ -79,6 +79,9 @@ impl TileDecoder {
             if is_delta && matches!(header.body, Body::Format(_) | Body::Blocks(_)) {
                 return Err(at(CodecError::DeltaHeader));
             }
+            if matches!(header.body, Body::ExactOver(_)) && !(is_delta && layer == 0) {
+                return Err(at(CodecError::ExactOver));
+            }
             let fits = match header.kind() {
                 Kind::Exact if is_delta && below.is_none() => true,
                 Kind::Float | Kind::Lattice => below.is_none(),
@@ -322,9 +325,20 @@ impl TileDecoder {
     fn decode_over_base(&self, unit: Unit, elements: &[u8], place: &Place, mut out: Rows) -> Result<(), CodecError> {
         let layer = self.layer(0, Mode::EXACT)?;
         let mut exact = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, unit.bytes, place)?;
+        let low_rank = layer.header.low_rank();
+        let (mut sums, mut of_base) = (Vec::new(), Vec::new());
         for (r, elements) in elements.chunks_exact(out.row_bytes).enumerate() {
             let out = out.row(r);
-            out.copy_from_slice(elements);
+            match low_rank {
+                None => out.copy_from_slice(elements),
+                Some(low_rank) => {
+                    low_rank.row(self.isa, place.rows.start + r, place.columns.clone(), &mut sums);
+                    of_base.clear();
+                    values::to_f32(self.dtype, elements, &mut of_base);
+                    add_base(&mut sums, &of_base);
+                    write_row_at(self.isa, self.dtype, &sums, out);
+                }
+            }
             exact.row_by_sign(out)?;
         }
         Ok(())

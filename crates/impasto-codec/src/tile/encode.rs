@@ -66,7 +66,7 @@ impl Content<'_> {
             }
             (Content::Lattice { z }, Body::Lattice(_) | Body::Format(_)) => z.len() == n,
             (Content::Refinement { coarse, fine }, Body::Refinement(_)) => coarse.len() == n && fine.len() == n,
-            (Content::Exact { layout, z, predicted, elements }, Body::Exact) => {
+            (Content::Exact { layout, z, predicted, elements }, Body::Exact | Body::ExactOver(_)) => {
                 let bytes = n * layout.size();
                 z.len() == n && predicted.len() == bytes && elements.len() == bytes
             }
