@@ -148,8 +148,8 @@ pub mod encode {
 #[cfg(feature = "encode")]
 pub mod analysis {
     pub use impasto_encode::analysis::{
-        Analysis, AnalysisOptions, AnalysisProgress, AnalysisWatch, BlockChoice, Means, Rates, SCHEMA, Share, Shares,
-        TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans, analyze,
+        Analysis, AnalysisOptions, AnalysisProgress, AnalysisWatch, BlockChoice, LowRankAnalysis, Means, Rates, SCHEMA,
+        Share, Shares, TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans, analyze,
     };
 }
 
