@@ -8,6 +8,7 @@ mod config_matrix;
 mod conformance;
 mod cuts;
 mod damage;
+mod deltas;
 mod encode_layers;
 mod formats;
 mod gguf;
