@@ -12,7 +12,7 @@
 | lora-adapter | rank 8 on all linear layers, learning rate 2e-4, 150 steps; in the layout of PEFT, float32 | 38,400 |
 | lora-merged | the same adapter merged: W + (alpha / r) B A in float32, rounded to bfloat16 | |
 | vocabulary | 3 added tokens; only the embedding is trained, learning rate 1e-5, 25 steps | 6,400 |
-| steps/step_1 to step_5 | one run, learning rate 1e-5; a checkpoint every 20 steps | 25,600 |
+| steps/step_1 to step_5 | one run, learning rate 1e-5; a checkpoint every 10 steps | 12,800 |
 
 Trained weights are kept in float32 and rounded to bfloat16, in which the network computes (mixed precision). Each folder
 has model.safetensors in bfloat16, the configuration, the tokenizer and a model card with `base_model` and `license`. Seeds
@@ -208,11 +208,11 @@ def make_steps(base, out):
     model = base.model()
 
     def save(step):
-        if step % 20 == 0:
+        if step % 10 == 0:
             about = f"Step {step} of a run of all weights, AdamW, learning rate 1e-5, 256 tokens a step."
-            base.write_model(out / "steps" / f"step_{step // 20}", model, about)
+            base.write_model(out / "steps" / f"step_{step // 10}", model, about)
 
-    train(model, base.ids, 1e-5, 100, save)
+    train(model, base.ids, 1e-5, 50, save)
 
 
 MAKE = {"full": make_full, "rl": make_rl, "lora": make_lora, "vocabulary": make_vocabulary, "steps": make_steps}
