@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lossless coding of a fine-tune over its base: size and speed of Impasto, XOR with Zstandard, and zstd --patch-from.
+"""Lossless coding of a fine-tune over its base: size and speed of Impasto, XOR and BitX with Zstandard, zstd --patch-from.
 
     python -m venv v
     v/bin/pip install numpy zstandard
@@ -10,9 +10,10 @@ file, and MB of it coded and decoded per second of processor time (user and syst
 machine matters little). Every row is decoded again and compared byte by byte.
 
 - zstd: of the fine-tune alone.
-- xor: the bits of each tensor XOR those of the base's tensor of that name, then Zstandard, as ZipLLM does (arXiv
-  2505.06252). Where an embedding has more rows, its first rows are; what the base lacks stays as it is.
-- xor, planes: the same, low and high bytes of all 16-bit words apart, which is kinder to Zstandard.
+- xor: the bits of each tensor XOR those of the base's tensor of that name, then Zstandard. Where an embedding has more
+  rows, its first rows are; what the base lacks stays as it is.
+- BitX: the same, exponents of bfloat16 apart from signs and mantissas, as ZipLLM does (arXiv 2505.06252).
+- xor, bytes apart: high and low bytes of 16-bit words apart instead.
 - patch-from: the command `zstd --patch-from=BASE --long=31`, which finds matches in the base.
 - impasto: `encode FINE_TUNE --lossless`, without and with `--base`. The base is encoded first and not counted.
 
@@ -86,19 +87,26 @@ def xored(base, file, level):
                         lambda c: xor(base, np.frombuffer(decompress(c[0]), "u1")))
 
 
-def xor_in_planes(base, file, level):
+SPLITS = {  # of 16-bit words into two bytes, and back
+    "xor, bytes apart": (lambda x: (x >> 8, x), lambda high, low: high << 8 | low),
+    "BitX": (lambda x: (x >> 7, x >> 15 | x << 1), lambda exponents, others: exponents << 7 | others << 15 | others >> 1),
+}
+
+
+def split(name, base, file, level):
+    apart, together = SPLITS[name]
     compress, decompress = zstd(level)
 
     def encode(f):
         x = xor(base, f)
-        return [compress(np.ascontiguousarray(x[0::2])), compress(np.ascontiguousarray(x[1::2]))]
+        x, odd = x[:len(x) // 2 * 2].view("<u2"), x[len(x) // 2 * 2:]
+        return [compress(part.astype("u1")) for part in apart(x)] + [odd.tobytes()]
 
-    def decode(planes):
-        x = np.empty(len(file), "u1")
-        x[0::2], x[1::2] = (np.frombuffer(decompress(p), "u1") for p in planes)
-        return xor(base, x)
+    def decode(coded):
+        x = together(*(np.frombuffer(decompress(c), "u1").astype("<u2") for c in coded[:2]))
+        return xor(base, np.concatenate([x.view("u1"), np.frombuffer(coded[2], "u1")]))
 
-    return with_buffers(f"xor, planes, zstd -{level}", file, encode, decode)
+    return with_buffers(f"{name}, zstd -{level}", file, encode, decode)
 
 
 def command(*words):
@@ -137,7 +145,8 @@ def rows(args, base_path, path):
         if args.alone:
             yield alone(file, level)
         yield xored(base, file, level)
-        yield xor_in_planes(base, file, level)
+        for name in SPLITS:
+            yield split(name, base, file, level)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for level in args.levels if args.patch_levels is None else args.patch_levels:
