@@ -16,8 +16,8 @@
 
 Trained weights are kept in float32 and rounded to bfloat16, in which the network computes (mixed precision). Each folder
 has model.safetensors in bfloat16, the configuration, the tokenizer and a model card with `base_model` and `license`. Seeds
-are fixed, but sums of floats depend on the processor and the number of threads. Takes about half an hour on 2 cores;
-`OMP_NUM_THREADS=1` is faster where others use them too.
+are fixed, but sums of floats depend on the processor and the number of threads. Takes 20 minutes of one processor;
+`OMP_NUM_THREADS=1` is best where others use the machine too.
 """
 
 import argparse
