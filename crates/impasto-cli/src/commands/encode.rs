@@ -26,7 +26,7 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
-use crate::exit::{Code, UsageError};
+use crate::exit::{Code, LicenseError, UsageError};
 use crate::licenses::{self, Verdict};
 use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
@@ -130,16 +130,17 @@ fn check_license(base: &str, command: &Encode) -> anyhow::Result<()> {
         _ if how == LicenseCheck::Off => Ok(()),
         Verdict::Fine => Ok(()),
         Verdict::Unknown if how == LicenseCheck::Warn => Ok(()),
-        Verdict::Unknown => anyhow::bail!(
+        Verdict::Unknown => Err(LicenseError(format!(
             "{path}: the licence {own_shown} cannot be compared with that of the base, {base_shown}: one of them is not named in the \
              model card, or not in the table of licences"
-        ),
+        ))
+        .into()),
         Verdict::Incompatible(clause) => {
             let message = format!(
                 "{path}: the licence {own_shown} is not one that the base, under {base_shown}, allows: {clause}"
             );
             if how == LicenseCheck::Strict {
-                anyhow::bail!(message);
+                return Err(LicenseError(message).into());
             }
             eprintln!("warning: {message}");
             Ok(())
