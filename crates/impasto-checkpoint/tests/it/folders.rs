@@ -133,7 +133,7 @@ fn an_asset_too_large_is_refused_unread() {
 #[test]
 fn folders_that_break_a_rule() {
     let index = |map: &[(&str, &str)]| (INDEX, index_of(map).into_bytes());
-    let no_weights = "DIR: no weights: looked for model.safetensors, model.safetensors.index.json and a GGUF file";
+    let no_weights = "DIR: no weights: looked for model.safetensors, model.safetensors.index.json, adapter_model.safetensors and a GGUF file";
     assert_eq!(refused(&[]), no_weights);
     assert_eq!(refused(&[("config.json", b"{}".to_vec()), ("pytorch_model.bin", vec![])]), no_weights);
     assert_eq!(refused(&[("model.safetensors", vec![])]), "DIR/model.safetensors: the file is empty");

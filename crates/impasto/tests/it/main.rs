@@ -1,5 +1,6 @@
 //! Integration tests, in one binary except those that measure the memory of their process.
 
+mod adapters;
 mod bands;
 mod calibration;
 mod cancel;
