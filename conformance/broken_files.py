@@ -35,7 +35,7 @@ def broken_containers():
         file.add(0, "a", length + varint(1))
         put(BROKEN, name, file)
     broken("3.1-record-past-the-manifest", manifest(lambda m: m + b"\x05\x09abc"))
-    broken("3.2-unknown-record-needed", manifest(lambda m: m + b"\x83\x00"))
+    broken("3.2-unknown-record-needed", manifest(lambda m: m + b"\x84\x00"))
     broken("3.3-no-units-record", manifest(lambda m: b""))
     broken("3.3-two-units-records", manifest(lambda m: m + b"\x82\x01\x00"))
     broken("3.3-object-after-units", manifest(lambda m: m + b"\x81\x0b\x01\x00\x01x\x07\x01\x00\x00\x01\x01\x00"))

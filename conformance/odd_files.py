@@ -36,7 +36,7 @@ def odd_containers():
     put(ODD, "3.4-unknown-class", file)
     file = File()
     file.asset("a", b"abc", 3)
-    file.objects[0] += b"left over"
+    file.objects[0] += b"\0left over"
     put(ODD, "3.4-bytes-left-over", file)
     file = File()
     for i, (name, prefix) in enumerate((("a\u00e9", None), ("a\u00eb", None), ("a\u00eb..", 0), ("a\u00ec", 1))):
@@ -102,7 +102,7 @@ def odd_layers():
     # Cut in each layer: a row of tiles is read at the level that all its tiles reach.
     whole = layered().build()
     put(ODD, "12.3-layers", whole)
-    _, units = read_file(whole)
+    units = read_file(whole).units
     for name, present in (("base", 5), ("head-only", 6), ("refinement-in-part", 9), ("exact-in-part", 17),
                           ("exact-above", 18)):
         put(ODD, f"12.3-cut-{name}", whole[:units[present].start + 1])

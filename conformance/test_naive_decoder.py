@@ -123,7 +123,7 @@ class Exact(unittest.TestCase):
                 file.unit(n, i, STORED, b"".join(data[(r * cols + c0) * size:(r * cols + c1) * size]
                                                  for r in range(r0, r1)))
         file.tensor("h", (b"F4", 70), [140], 0, 1, 70, tied=6)
-        objects, _ = read_file(file.build())
+        objects = read_file(file.build()).objects
         self.assertEqual(decoded(file.build()), expected | {"h": expected["f"]})
         self.assertEqual({obj.name: obj.dtype for obj in objects}, dtypes | {"h": "opaque"})
         self.assertEqual([obj.type for obj in objects], [None] * 5 + ["F4"] * 3)
@@ -132,7 +132,7 @@ class Exact(unittest.TestCase):
         file, data, words = File(), self.random.randbytes(100), self.random.randbytes(6)
         file.asset("config.json", data, 48)
         file.asset("empty", b"", 1)
-        file.add(0, "x", varint(3) + varint(9) + b"left over")
+        file.add(0, "x", varint(3) + varint(9) + b"\0left over")
         file.unit(2, 0, STORED, b"abc")
         first = file.tensor("embed", "BF16", [3], 1, 3, 1)
         file.tensor("head", "BF16", [3], 0, 1, 3, tied=first + 1)
@@ -399,7 +399,7 @@ class Refused(unittest.TestCase):
             return spoil
         self.spoil("3.1", manifest(lambda m: m + b"\x05\x09abc"))
         self.spoil("3.1", manifest(lambda m: m + b"\x05"))
-        self.spoil("3.2", manifest(lambda m: m + b"\x83\x00"))
+        self.spoil("3.2", manifest(lambda m: m + b"\x84\x00"))
         self.spoil("3.3", manifest(lambda m: m + b"\x81\x08\x01\x00\x01x\x01\x00\x00\x01\x01\x00"))
         self.spoil("3.3", manifest(lambda m: m + b"\x82\x01\x00"))
         self.spoil("3.3", manifest(lambda m: b""))
@@ -478,11 +478,11 @@ class Refused(unittest.TestCase):
 
     def test_expansion(self):
         # Two rows of two tiles, the second of 8 columns, in four layers with their heads.
-        objects, _ = read_file(layered().build())
-        self.assertEqual(expanded_bytes(objects), 4 * (6 * (32 + 32) * 2 + 2 ** 16))
+        objects = read_file(layered().build()).objects
+        self.assertEqual(expanded_bytes(objects, False), 4 * (6 * (32 + 32) * 2 + 2 ** 16))
         file = self.file()
         file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
-        self.assertEqual(expanded_bytes(read_file(file.build())[0]), 10 + 12 + 12)
+        self.assertEqual(expanded_bytes(read_file(file.build()).objects, False), 10 + 12 + 12)
 
     def test_units(self):
         def entry(number, position, value):
@@ -648,7 +648,7 @@ class Layers(unittest.TestCase):
     def check(self, coders, z, patterns, tile_rows, tile_cols, segments=1):
         """Every level of a file of layers, cut after each."""
         data = layered_file(coders, z, patterns, tile_rows, tile_cols, segments).build()
-        _, units = read_file(data)
+        units = read_file(data).units
         for level in range(len(coders)):
             last = max(unit.number for unit in units if unit.layer == level)
             content = decoded(data[:units[last].start + units[last].length])["w"]
@@ -687,7 +687,7 @@ class Layers(unittest.TestCase):
     def test_cut_anywhere(self):
         file = layered(segments=2)
         data = file.build()
-        _, units = read_file(data)
+        units = read_file(data).units
         coders = layered_coders()
         z = layered_integers(coders)
         levels = [pack("BF16", weights(coders[:k + 1], z[:k + 1])) for k in range(3)] + [decoded(data)["w"]]
@@ -796,7 +796,7 @@ class CommandLine(unittest.TestCase):
 
     def test_unknown_mode(self):
         file = self.file()
-        file.units[3][2] = naive_container.DIGITS + 1
+        file.units[3][2] = naive_container.LAST_MODE + 1
         code, out, err, _ = self.run_on(file.build())
         self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
 
