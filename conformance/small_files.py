@@ -1,7 +1,11 @@
 """The small valid files that unusual and broken ones are made from."""
 
-from minimal_encoder import Coder, File, coded_file, layered_file, weights
-from naive_container import EXACT, FLOAT, LATTICE, REFINEMENT, STORED
+import functools
+import struct
+
+from minimal_encoder import Coder, File, base_record, coded_file, layered_file, pack, varint, weights
+from naive_bases import object_hash
+from naive_container import EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, PREDICTED, REFINEMENT, STORED, ZSTD, read_file
 
 
 def put(where, name, content):
@@ -89,3 +93,70 @@ def frame(head, *blocks):
         else:
             out += (last | 1 << 1 | block[1] << 3).to_bytes(3, "little") + bytes([block[0]])
     return out
+
+
+MANY = 1 << 24
+
+
+@functools.cache
+def small_base():
+    """A file that deltas are made of: bytes. Its tensors are of many dtypes, `w` is that of `layered`, `z` is large."""
+    file = File()
+    file.asset("asset", b"some bytes", 4)
+    stored = {"bf16": ("BF16", [4, 5], pack("BF16", FLOATS)), "f8": ("F8_E4M3", [4, 5], pack("F8_E4M3", BYTES)),
+              "opaque": ((b"F4", 7), [14], b"7 bytes"), "u16": ("U16", [2, 3], b"abcdefghijkl")}
+    for name, (dtype, dims, data) in stored.items():
+        opaque = isinstance(dtype, tuple)
+        n = file.tensor(name, dtype, dims, 0 if opaque else 1, 9, 32)
+        file.unit(n, 0, STORED, data)
+    n = file.tensor("w", "BF16", [6, 40], 1, 3, 32)
+    for _, tile, mode, layer, _, _, data in layered().units:
+        file.unit(n, tile, mode, data, layer=layer)
+    n = file.tensor("z", "U8", [MANY], 0, 1, MANY)
+    file.unit(n, 0, ZSTD, frame(b"\xa0" + struct.pack("<I", MANY), *[(0, 1 << 17)] * 128))
+    return file.build()
+
+
+@functools.cache
+def opened_base():
+    return read_file(small_base())
+
+
+def use_of(name, usage=PREDICTED, level=0, length=None, rename=b"", **spoiled):
+    """What an object takes from that of the small base with a name: 3.4."""
+    obj = next(obj for obj in opened_base().objects if obj.name == name)
+    fields = {"usage": usage, "level": level, "hash": object_hash(obj, level), **spoiled}
+    return bytes([fields["usage"], fields["level"]]) + fields["hash"] + varint(len(rename) if length is None else length) + rename
+
+
+def delta(root=None):
+    """A delta of the small base, without objects."""
+    file = File()
+    file.records_before = base_record(root or opened_base().root, b"small")
+    return file
+
+
+def small_delta():
+    """A delta with an asset and two tensors: one identical to a tensor of the base; one like it, unit 0 its head and unit 1
+    its tile in mode exact."""
+    file = delta()
+    file.asset("asset", b"", 1, length=10, use=use_of("asset", IDENTICAL))
+    file.tensor("bf16", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", IDENTICAL))
+    n = file.tensor("like", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", rename=b"bf16"))
+    coder = over_coder()
+    file.unit(n, 0, HEAD, coder.head)
+    file.unit(n, 0, EXACT, over_tile(coder))
+    return file
+
+
+def over_coder(rows=4, cols=5, dtype="BF16", **options):
+    """A coder of exact tiles near those of a base."""
+    tables = {t: NARROW for t in range(1, 32, 3)}
+    return Coder(EXACT, dtype, rows, cols, shape=255, row_classes=[4 * 127 + 9] * rows, tables=tables, **options)
+
+
+def over_tile(coder, elements=FLOATS):
+    """A tile over these elements; its own are near."""
+    signs = [[-1 if n >> 15 else 1 for n in line] for line in elements]
+    near = [[n + (3 * r + c) % 5 - 2 for c, n in enumerate(line)] for r, line in enumerate(elements)]
+    return coder.exact_tile(signs, elements, near)
