@@ -90,7 +90,9 @@ fn same_asset(set: &mut Set, base: &File, name: &str, bytes: &[u8]) -> Done {
 fn over(base: &File) -> Set {
     let mirrors = vec!["../somewhere/21-base.impasto".to_owned(), "https://example.com/é".to_owned()];
     let base = Base { root: *base.reader().root(), name: "a base".into(), license: "apache-2.0".into(), mirrors };
-    Set { base: Some(base), ..Set::default() }
+    let mut set = Set::default();
+    set.base = Some(base);
+    set
 }
 
 /// Objects that are identical to those of the base, with the same names and others.
@@ -173,7 +175,7 @@ fn same(base: &File) -> Result<Set, Box<dyn Error>> {
 /// Tensors over each level of one of the base, and over one that it does not have.
 fn levels(base: &File) -> Result<Set, Box<dyn Error>> {
     let mut set = over(base);
-    for level in [0, 1, 2, 3, 200] {
+    for level in [0, 1, 2, 200, 3] {
         let matrix = Matrix { dtype: DType::F32, sides: (22, 70), tile: (8, 64) };
         same_as(&mut set, base, &format!("level-{level}"), matrix, "layered", level)?;
     }
