@@ -705,6 +705,7 @@ def broken_bases():
     units = [(HEAD, blocks.head), (LATTICE, blocks.lattice_tile([[0] * 40] * 6))]
     file = predicted(None, "w", **over_w, units=units)
     file.unit(0, 0, HEAD, of_kind_7, layer=1)
+    file.unit(0, 0, REFINEMENT, b"", layer=1)
     put(BROKEN, "21.6-head-of-blocks", file)
     file = predicted(None, "w", **over_w, units=units)
     file.unit(0, 0, HEAD, of_kind_7, layer=1)
@@ -717,6 +718,7 @@ def broken_bases():
     tensor("6-low-rank-of-kind-6-without-a-base", units=[(HEAD, with_part.head), (STORED, bytes(40))])
     file = lattice("BF16")
     file.unit(0, 0, HEAD, with_part.head, layer=1)
+    file.unit(0, 0, EXACT, over_tile(with_part), layer=1)
     put(BROKEN, "6-low-rank-of-an-exact-layer", file)
     file = predicted(None, units=[(HEAD, heads[0]), (LATTICE, tile)])
     file.unit(0, 0, HEAD, with_part.head, layer=1)

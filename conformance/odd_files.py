@@ -9,7 +9,7 @@ from naive_bases import object_hash
 from naive_container import (FLOAT, HEAD, IDENTICAL, LATTICE, REFINEMENT, SAME, STORED, ZSTD, Reader, read_file,
                              unzigzag)
 from small_files import (FLOATS, NARROW, delta, floats, frame, lattice, layered, layered_coders, layered_integers,
-                         opened_base, plain, put, replace, small_base, small_delta, use_of)
+                         opened_base, plain, put, replace, rich_delta, small_base, small_delta, use_of)
 
 ODD = {}  # by name
 
@@ -171,8 +171,9 @@ def odd_bases():
     put(ODD, "21-small-base", small_base())
     put(ODD, "21-nothing-of-the-base", delta(root=bytes(32)))
     put(ODD, "21.6-small-delta", small_delta())
+    put(ODD, "21.7-small-delta", rich_delta())
     file = small_delta()
-    record = base_record(opened_base().root, b"small", b"mit", [b"m" * 4096] * 64, more=b"left over")
+    record = base_record(opened_base().root, b"small", b"mit", [b"m" * 4096] + [b"m"] * 63, more=b"left over")
     file.records_before, file.records_after = b"", record
     put(ODD, "21.1-base-record-at-the-end", file)
     # A base is the right one by its root, or by the hashes of its objects.

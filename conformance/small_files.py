@@ -5,7 +5,7 @@ import struct
 
 from minimal_encoder import Coder, File, base_record, coded_file, layered_file, pack, varint, weights
 from naive_bases import object_hash
-from naive_container import EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, PREDICTED, REFINEMENT, STORED, ZSTD, read_file
+from naive_container import EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, PREDICTED, REFINEMENT, SAME, STORED, ZSTD, read_file
 
 
 def put(where, name, content):
@@ -146,6 +146,26 @@ def small_delta():
     coder = over_coder()
     file.unit(n, 0, HEAD, coder.head)
     file.unit(n, 0, EXACT, over_tile(coder))
+    return file
+
+
+def rich_delta():
+    """A delta of lattices over the base, one with a low-rank part and steps, one below a refinement, and of tiles in mode same."""
+    file = delta()
+    terms = [(0.001, [3, -5, 7, 9], [2, 4, -6, 8, 10]), (0.25, [1] * 4, [-1] * 5)]
+    coder = Coder(LATTICE, "F32", 4, 5, step=0.01, plane=2, offset=20, low_rank=terms, row_steps=[-3, 0, 9, 40],
+                  column_steps=[5, 4, 3, 2, 1])
+    n = file.tensor("low-rank", "F32", [4, 5], 1, 4, 32, use=use_of("bf16", rename=b"bf16"))
+    file.unit(n, 0, HEAD, coder.head)
+    file.unit(n, 0, LATTICE, coder.lattice_tile(INTEGERS))
+    coders = layered_coders("F16", rows=8, factors=(3,), exact=False)
+    n = file.tensor("refined", "F16", [8, 40], 1, 8, 64, use=use_of("w", level=2, rename=b"w"))
+    for unit in layered_file(coders, layered_integers(coders), None, 8, 64).units:
+        file.unit(n, *unit[1:3], unit[6], layer=unit[3])
+    n = file.tensor("same", "F32", [8, 40], 1, 5, 32, use=use_of("w", level=3, rename=b"w"))
+    for tile in range(4):
+        file.unit(n, tile, SAME, b"")
+    file.tensor("tied", "F16", [8, 40], 1, 8, 64, tied=2)
     return file
 
 

@@ -17,11 +17,12 @@ import naive_coding as coding
 import naive_container
 import naive_decoder as naive
 from blake3 import blake3
-from minimal_encoder import (Coder, File, SIZE, coded_file, cut, layered_file, pack, same, tiles_of, varint,
+from minimal_encoder import (Coder, File, SIZE, base_record, coded_file, cut, layered_file, pack, same, tiles_of, varint,
                              weights)
 from minimal_digits import EVEN, mask, string
-from naive_container import (DIGITS, FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, expanded_bytes,
-                             read_file)
+from naive_bases import object_hash
+from naive_container import (DIGITS, EXACT, FLOAT, FLOATS, HEAD, IDENTICAL, LATTICE, PREDICTED, SAME, STORED, ZSTD, Broken,
+                             Reader, expanded_bytes, read_file)
 from small_files import layered, layered_coders, layered_integers
 
 
@@ -350,6 +351,172 @@ class Exact(unittest.TestCase):
         file.units[2][2], file.units[2][6] = STORED, pack("BF16", cut(matrix, 0, 32, 2, 33))
         file.units[2][5] = len(file.units[2][6])
         self.assertEqual(decoded(file.build())["w"], pack("BF16", matrix))
+
+
+# -------------------------------------------------------------------------------------------------------------- deltas
+
+class One:
+    """Finds one base, or those of these roots."""
+
+    def __init__(self, *files):
+        self.files = files
+
+    def find(self, base):
+        return next((file for file in self.files if file[32:64] == base.root), self.files[0] if self.files else None)
+
+
+class Deltas(unittest.TestCase):
+    def setUp(self):
+        self.random = random.Random(21)
+
+    def base(self, dtype, bits):
+        """A file with one tensor, and its object record's use by a delta."""
+        file = File()
+        file.tensor("w", dtype, [len(bits), len(bits[0])], 1, 2, 64)
+        for i, box in enumerate(tiles_of(len(bits), len(bits[0]), 2, 64)):
+            file.unit(0, i, STORED, pack(dtype, cut(bits, *box)))
+        data = file.build()
+        return data, bytes([PREDICTED, 0]) + object_hash(read_file(data).objects[0], 0) + b"\0"
+
+    def delta(self, base, use, dtype, sides, units, base_root=None):
+        file = File()
+        file.records_before = base_record(base_root or base[32:64])
+        file.tensor("w", dtype, sides, 1, sides[0], 64, use=use)
+        for mode, data, layer in units:
+            file.unit(0, 0, mode, data, layer=layer)
+        return file.build()
+
+    def floats(self, dtype, rows, cols):
+        """Bits of ordinary floats and of others, and their values."""
+        E, M = FLOATS[dtype]
+        special = [0, 1 << E + M, (1 << E) - 1 << M, ((1 << E) - 1 << M) + 1, (1 << E + M + 1) - 1, 1]
+        bits = [[special[(r * cols + c) // 7 % 6] if (r * cols + c) % 7 == 3 else
+                 self.random.randrange(2 ** (E - 1) - 9, 2 ** (E - 1) + 2) << M | self.random.randrange(2 ** M) |
+                 self.random.randrange(2) << E + M for c in range(cols)] for r in range(rows)]
+
+        def value(n):
+            e, m = n >> M & (1 << E) - 1, n % (1 << M)
+            if e == (1 << E) - 1:
+                return None
+            v = Fraction(m + (e > 0) * 2 ** M) * Fraction(2) ** (max(e, 1) - 2 ** (E - 1) + 1 - M)
+            return -v if n >> E + M else v
+        return bits, [[value(n) for n in line] for line in bits]
+
+    def test_lattice_over_a_base(self):
+        """Weights in rational numbers."""
+        for dtype in ("BF16", "F16", "F32"):
+            E, M = FLOATS[dtype]
+            bits, values = self.floats(dtype, 4, 10)
+            base, use = self.base(dtype, bits)
+            coder = Coder(LATTICE, dtype, 6, 10, step=0.01, offset=9, row_steps=[0, -9, 30, 1, 2, 3])
+            z = [[self.random.randrange(-9, 10) for _ in range(10)] for _ in range(6)]
+            data = self.delta(base, use, dtype, [6, 10], [(HEAD, coder.head, 0), (LATTICE, coder.lattice_tile(z), 0)])
+            # The weight before it is rounded is that of a tensor of F32.
+            exact = Coder(LATTICE, "F32", 6, 10, step=0.01, offset=9, row_steps=[0, -9, 30, 1, 2, 3])
+
+            def expected(r, c):
+                v = values[r][c] if r < 4 else Fraction(0)
+                if v is None:
+                    return bits[r][c]
+                w = struct.unpack("<f", struct.pack("<I", exact.weight(z[r][c], r, c)))[0]
+                total = minimal_encoder.rounded(minimal_encoder.rounded(Fraction(w) + v, 8, 23), E, M)
+                return (total < 0) << E + M | minimal_encoder.float_bits(abs(total), E, M)
+            self.assertEqual(decoded(data, bases=One(base))["w"],
+                             pack(dtype, [[expected(r, c) for c in range(10)] for r in range(6)]), dtype)
+
+    def test_exact_over_a_base(self):
+        """Any elements over any others, in layer 0 and above a lattice."""
+        for dtype, other in (("BF16", "BF16"), ("F16", "F16"), ("F32", "F32"), ("F32", "BF16")):
+            bits, _ = self.floats(other, 4, 10)
+            wanted, _ = self.floats(dtype, 6, 10)
+            base, use = self.base(other, bits)
+            n = 16 if other != dtype else 0
+            of_base = [[(bits[r][c] << n if r < 4 else 0) for c in range(10)] for r in range(6)]
+            if n:  # a NaN becomes 0
+                of_base = [[0 if p % 2 ** 31 > 0x7F800000 else p for p in line] for line in of_base]
+            signs = [[-1 if p >> 8 * SIZE[dtype] - 1 else 1 for p in line] for line in of_base]
+            coder = Coder(EXACT, dtype, 6, 10, shape=255, plane=3, row_classes=[500] * 6, column_classes=[3] * 10,
+                          tables={t: [32] * 64 for t in range(32)})
+            tile = coder.exact_tile(signs, of_base, wanted)
+            data = self.delta(base, use, dtype, [6, 10], [(HEAD, coder.head, 0), (EXACT, tile, 0)])
+            self.assertEqual(decoded(data, bases=One(base))["w"], pack(dtype, wanted), (dtype, other))
+            # Above a lattice of zeros, over the elements as they are (a sum with 0 is 0, not -0).
+            below = [[0 if p << 1 & (1 << 8 * SIZE[dtype]) - 1 == 0 else p for p in line] for line in of_base]
+            signs = [[-1 if p >> 8 * SIZE[dtype] - 1 else 1 for p in line] for line in below]
+            lattice = Coder(LATTICE, dtype, 6, 10, step=1.0)
+            data = self.delta(base, use, dtype, [6, 10], [
+                (HEAD, lattice.head, 0), (LATTICE, lattice.lattice_tile([[0] * 10] * 6), 0), (HEAD, coder.head, 1),
+                (EXACT, coder.exact_tile(signs, below, wanted), 1)])
+            self.assertEqual(decoded(data, bases=One(base))["w"], pack(dtype, wanted), (dtype, other))
+
+    def test_without_the_base_or_a_part_of_it(self):
+        bits, _ = self.floats("F32", 4, 10)
+        base, use = self.base("F32", bits)
+        data = self.delta(base, use, "F32", [2, 10], [(SAME, b"", 0)])
+        self.assertEqual(decoded(data), {"w": "without its base"})
+        # Its last two rows are not needed, its first two are.
+        self.assertEqual(decoded(data, bases=One(base[:-1])), {"w": pack("F32", bits[:2])})
+        self.assertEqual(decoded(data, bases=One(base[:-100])), {"w": "absent"})
+        whole = self.delta(base, use, "F32", [4, 10], [(SAME, b"", 0)])
+        self.assertEqual(decoded(whole, bases=One(base[:-1])), {"w": "absent"})
+        damaged = base[:-1] + bytes([base[-1] ^ 1])
+        with self.assertRaisesRegex(Broken, "SPEC 11.2"):
+            decoded(whole, bases=One(damaged))
+        # A tile that is stored needs no base, and is read without.
+        stored = self.delta(base, use, "F32", [4, 10], [(STORED, pack("F32", bits), 0)])
+        self.assertEqual(decoded(stored), {"w": pack("F32", bits)})
+
+    def test_chains(self):
+        bits, _ = self.floats("F32", 4, 10)
+        file, use = self.base("F32", bits)
+        files = [file]
+        for n in range(16):
+            use = bytes([PREDICTED, 0]) + object_hash(read_file(files[-1]).objects[0], 0) + b"\0"
+            files.append(self.delta(files[-1], use, "F32", [4, 10], [(SAME, b"", 0)]))
+        self.assertEqual(decoded(files[15], bases=One(*files))["w"], pack("F32", bits))
+        with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+            decoded(files[16], bases=One(*files))
+
+    def test_its_own_base(self):
+        """Files that take nothing from a base, or only what is in them, take any file for it, but not themselves."""
+        file = File()
+        file.records_before = base_record(bytes(32))
+        file.asset("a", b"text", 4)
+        plain = file.build()
+        link = bytes([IDENTICAL, 0]) + object_hash(read_file(plain).objects[0], 0) + b"\1a"
+        file.asset("b", b"", 1, length=4, use=link)
+        taking = file.build()
+        for data in (plain, taking):
+            with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+                decoded(data, bases=One(data))
+            with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+                decoded(data, bases=One(taking if data is plain else plain))
+        file.records_before = b""
+        file.objects.pop()
+        file.names.pop()
+        self.assertEqual(decoded(taking, bases=One(file.build())), {"a": b"text", "b": b"text"})
+
+    def test_hashes(self):
+        """The hash of an object depends on what its bytes depend on, and on nothing else."""
+        def hashes(file):
+            return [object_hash(read_file(file.build()).objects[0], level) for level in range(5)]
+        whole = hashes(layered())
+        self.assertEqual(len(set(whole)), 5)  # the level itself counts
+        file = layered()
+        file.units.sort(key=lambda unit: (unit[2] != HEAD, -unit[1], unit[3]))
+        self.assertEqual(hashes(file), whole)
+        file = layered()
+        file.unit(0, 0, HEAD, layered_coders()[3].head, layer=9)
+        file.unit(0, 0, 98, b"unknown", layer=4)
+        self.assertEqual(hashes(file), whole)
+        file = layered()
+        file.names[0], file.objects[0] = b"x", file.objects[0].replace(b"w", b"x")
+        self.assertEqual(hashes(file), whole)
+        for number, level in ((0, 0), (1, 0), (5, 1), (6, 1), (12, 2), (15, 3), (19, 3)):
+            file = layered()
+            content = file.units[number][6]
+            file.units[number][6] = content[:-1] + bytes([content[-1] ^ 1])
+            self.assertEqual([a == b for a, b in zip(hashes(file), whole)], [k < level for k in range(5)], number)
 
 
 # ------------------------------------------------------------------------------------------------------- broken files
