@@ -9,8 +9,8 @@ from minimal_encoder import (Chosen, Coder, File, base_record, coded_file, expli
 from minimal_digits import mask, string
 from naive_container import (DIGITS, EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, OF_BLOCKS, PREDICTED, REFINEMENT, SAME,
                              STORED, TRANSFORM, ZSTD)
-from small_files import (BYTES, FLOATS, MANY, NARROW, delta, floats, frame, lattice, layered, layered_coders, opened_base,
-                         over_coder, over_tile, plain, put, replace, small_delta, use_of)
+from small_files import (ANOTHER_ROOT, BYTES, FLOATS, MANY, NARROW, delta, floats, frame, lattice, layered,
+                         layered_coders, opened_base, over_coder, over_tile, plain, put, replace, small_delta, use_of)
 
 BROKEN = {}  # by name
 
@@ -699,15 +699,15 @@ def broken_bases():
     heads, tile = [coder.head for coder in whole], whole[0].lattice_tile([[0] * 5] * 4)
     predicted("21.6-transform", units=[(HEAD, heads[0]), (TRANSFORM, transform_unit(4, 5, lambda *_: 0))])
     predicted("21.6-format", units=[(HEAD, heads[1]), (LATTICE, tile)])
-    of_kind_7 = bytes([OF_BLOCKS, 255, 0, 0, 66]) + over_coder(4, 32, "F32").head[4:]
-    blocks = Coder(LATTICE, "F32", 6, 40, step=1.0)
-    over_w = {"dtype": "F32", "dims": (6, 40), "tile": (6, 64)}
-    units = [(HEAD, blocks.head), (LATTICE, blocks.lattice_tile([[0] * 40] * 6))]
-    file = predicted(None, "w", **over_w, units=units)
+    of_kind_7 = bytes([OF_BLOCKS, 255, 0, 0, 66]) + over_coder(2, 32, "F32").head[4:]
+    blocks = Coder(LATTICE, "F32", 2, 32, step=1.0)
+    wide = {"dtype": "F32", "dims": (2, 32), "tile": (2, 32)}
+    units = [(HEAD, blocks.head), (LATTICE, blocks.lattice_tile([[0] * 32] * 2))]
+    file = predicted(None, "f32", **wide, units=units)
     file.unit(0, 0, HEAD, of_kind_7, layer=1)
     file.unit(0, 0, REFINEMENT, b"", layer=1)
     put(BROKEN, "21.6-head-of-blocks", file)
-    file = predicted(None, "w", **over_w, units=units)
+    file = predicted(None, "f32", **wide, units=units)
     file.unit(0, 0, HEAD, of_kind_7, layer=1)
     file.unit(0, 0, OF_BLOCKS, b"", layer=1)
     put(BROKEN, "21.6-blocks", file)
@@ -738,7 +738,7 @@ def broken_bases():
     def another(name, change):
         """A delta of a base with another root."""
         file = small_delta()
-        file.records_before = base_record(bytes(32))
+        file.records_before = base_record(ANOTHER_ROOT)
         change(file)
         put(BROKEN, name, file)
     other = use_of("bf16", IDENTICAL, rename=b"bf16", hash=bytes(16))

@@ -35,7 +35,8 @@ def make():
     broken_files.BROKEN.clear()
     for step in (odd_files.odd_containers, odd_files.odd_layers, odd_files.odd_codings, odd_files.odd_bases,
                  broken_files.broken_containers, broken_files.broken_layers, broken_files.broken_blocks,
-                 broken_files.broken_transforms, broken_files.broken_planes, broken_files.broken_digits, broken_files.broken_formats,
+                 broken_files.broken_transforms, broken_files.broken_planes, broken_files.broken_digits,
+                 broken_files.broken_formats,
                  broken_files.broken_codings, broken_files.broken_bases):
         step()
     made = {"files": odd_files.ODD, "broken": broken_files.BROKEN}

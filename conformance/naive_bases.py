@@ -42,8 +42,8 @@ def check_base(file):
             need((other.alike, other.split) == (obj.alike, obj.split), "21.2", f"{obj.name!r} has not the dtype and shape of what it is identical to")
         else:
             need(other.cols == obj.cols, "21.2", f"{obj.name!r} has not the columns of its base object")
-            need(other.dtype == obj.dtype and other.type is None or obj.dtype in LATTICES and other.dtype in FLOATS, "21.2",
-                 f"{obj.name!r} has not the dtype of its base object")
+            fits = other.dtype == obj.dtype or obj.dtype in LATTICES and other.dtype in FLOATS
+            need(fits, "21.2", f"{obj.name!r} has not the dtype of its base object")
 
 
 def object_hash(obj, level):
@@ -53,8 +53,9 @@ def object_hash(obj, level):
     content += b"\1" + object_hash(obj.reference, 0) if obj.reference else b"\0"
     for layer in range(level + 1):
         head = obj.units.get((layer, True, 0))
-        tiles = sorted((tile, unit) for (k, is_head, tile), unit in obj.units.items() if k == layer and not is_head)
-        for unit in [head] * (head is not None and (layer == 0 or len(tiles) > 0)) + [unit for _, unit in tiles]:
+        tiles = [unit for (k, is_head, _), unit in obj.units.items() if k == layer and not is_head]
+        with_head = [head] if head and (layer == 0 or tiles) else []
+        for unit in with_head + sorted(tiles, key=lambda unit: unit.tile):
             content += unit.entry[4:]
     return blake3(content)[:16]
 

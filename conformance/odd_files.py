@@ -8,8 +8,8 @@ from minimal_encoder import (SIZE, Coder, File, base_record, coded_file, cut, la
 from naive_bases import object_hash
 from naive_container import (FLOAT, HEAD, IDENTICAL, LATTICE, REFINEMENT, SAME, STORED, ZSTD, Reader, read_file,
                              unzigzag)
-from small_files import (FLOATS, NARROW, delta, floats, frame, lattice, layered, layered_coders, layered_integers,
-                         opened_base, plain, put, replace, rich_delta, small_base, small_delta, use_of)
+from small_files import (ANOTHER_ROOT, FLOATS, NARROW, delta, floats, frame, lattice, layered, layered_coders,
+                         layered_integers, opened_base, plain, put, replace, rich_delta, small_base, small_delta, use_of)
 
 ODD = {}  # by name
 
@@ -169,7 +169,7 @@ def add_to_escapes(n):
 
 def odd_bases():
     put(ODD, "21-small-base", small_base())
-    put(ODD, "21-nothing-of-the-base", delta(root=bytes(32)))
+    put(ODD, "21-nothing-of-the-base", delta(ANOTHER_ROOT))
     put(ODD, "21.6-small-delta", small_delta())
     put(ODD, "21.7-small-delta", rich_delta())
     file = small_delta()
@@ -178,7 +178,7 @@ def odd_bases():
     put(ODD, "21.1-base-record-at-the-end", file)
     # A base is the right one by its root, or by the hashes of its objects.
     file = small_delta()
-    file.records_before = base_record(bytes(32))
+    file.records_before = base_record(ANOTHER_ROOT)
     put(ODD, "21.2-another-root", file)
     file = delta()
     file.tensor("bf16", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", IDENTICAL, hash=bytes(16)))

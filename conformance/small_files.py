@@ -29,6 +29,7 @@ def plain():
 
 
 FLOATS = [[0x3F80 + 9 * r + c for c in range(5)] for r in range(4)]
+WIDE = [[0x3F800000 + (r * 32 + c << 17) for c in range(32)] for r in range(2)]
 BYTES = [[5 * r + c for c in range(5)] for r in range(4)]
 INTEGERS = [[7 * r - 3 * c for c in range(5)] for r in range(4)]
 
@@ -103,7 +104,8 @@ def small_base():
     """A file that deltas are made of: bytes. Its tensors are of many dtypes, `w` is that of `layered`, `z` is large."""
     file = File()
     file.asset("asset", b"some bytes", 4)
-    stored = {"bf16": ("BF16", [4, 5], pack("BF16", FLOATS)), "f8": ("F8_E4M3", [4, 5], pack("F8_E4M3", BYTES)),
+    stored = {"bf16": ("BF16", [4, 5], pack("BF16", FLOATS)), "f32": ("F32", [2, 32], pack("F32", WIDE)),
+              "f8": ("F8_E4M3", [4, 5], pack("F8_E4M3", BYTES)),
               "opaque": ((b"F4", 7), [14], b"7 bytes"), "u16": ("U16", [2, 3], b"abcdefghijkl")}
     for name, (dtype, dims, data) in stored.items():
         opaque = isinstance(dtype, tuple)
@@ -122,11 +124,14 @@ def opened_base():
     return read_file(small_base())
 
 
-def use_of(name, usage=PREDICTED, level=0, length=None, rename=b"", **spoiled):
+def use_of(name, usage=PREDICTED, level=0, rename=b"", **spoiled):
     """What an object takes from that of the small base with a name: 3.4."""
     obj = next(obj for obj in opened_base().objects if obj.name == name)
     fields = {"usage": usage, "level": level, "hash": object_hash(obj, level), **spoiled}
-    return bytes([fields["usage"], fields["level"]]) + fields["hash"] + varint(len(rename) if length is None else length) + rename
+    return bytes([fields["usage"], fields["level"]]) + fields["hash"] + varint(len(rename)) + rename
+
+
+ANOTHER_ROOT = b"no file has this root anywhere  "
 
 
 def delta(root=None):
@@ -150,7 +155,8 @@ def small_delta():
 
 
 def rich_delta():
-    """A delta of lattices over the base, one with a low-rank part and steps, one below a refinement, and of tiles in mode same."""
+    """A delta of lattices over the base, one with a low-rank part and steps, one below a refinement, and of tiles in mode
+    same."""
     file = delta()
     terms = [(0.001, [3, -5, 7, 9], [2, 4, -6, 8, 10]), (0.25, [1] * 4, [-1] * 5)]
     coder = Coder(LATTICE, "F32", 4, 5, step=0.01, plane=2, offset=20, low_rank=terms, row_steps=[-3, 0, 9, 40],

@@ -45,7 +45,8 @@ impl Expansion {
         let mut present = manifest_end;
         let whole = |object: usize, matrix: &Matrix| (matrix.rows() * matrix.cols()).saturating_mul(size(object));
         let identical = (0..).zip(&manifest.objects).filter(|(_, of)| of.is_identical());
-        let identical = identical.filter_map(|(object, _)| Some((object, whole(object, layout.matrix(object as u32)?))));
+        let identical =
+            identical.filter_map(|(object, _)| Some((object, whole(object, layout.matrix(object as u32)?))));
         // For each object, the bytes of its tiles in layer 0, and those of everything.
         let mut bytes = vec![(0u64, 0u64); manifest.objects.len()];
         identical.for_each(|(object, whole)| bytes[object] = (whole, whole));

@@ -112,7 +112,17 @@ impl Set {
         let (dtype, reference) = (matrix.dtype, None);
         self.object(
             name,
-            ObjectKind::Tensor(TensorMeta { dtype, opaque: None, dims, split, tile_rows, tile_cols, tied, reference, base: None }),
+            ObjectKind::Tensor(TensorMeta {
+                dtype,
+                opaque: None,
+                dims,
+                split,
+                tile_rows,
+                tile_cols,
+                tied,
+                reference,
+                base: None,
+            }),
         );
     }
 
@@ -121,7 +131,8 @@ impl Set {
         let opaque = Some(Opaque { name: dtype.to_owned(), bytes: content.len() as u64 });
         let tile_cols = tile as u64;
         let (dtype, reference) = (DType::Opaque, None);
-        let meta = TensorMeta { dtype, opaque, dims, split: 0, tile_rows: 1, tile_cols, tied: None, reference, base: None };
+        let meta =
+            TensorMeta { dtype, opaque, dims, split: 0, tile_rows: 1, tile_cols, tied: None, reference, base: None };
         self.object(name, ObjectKind::Tensor(meta));
         self.bytes(&Matrix { dtype: DType::Opaque, sides: (1, content.len()), tile: (1, tile) }, content)
     }

@@ -327,7 +327,7 @@ pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
     let mut manifest = Manifest::parse(old, &Limits::default()).ok()?;
     let layout = Layout::new(&manifest, old.len() as u64).ok()?;
     if let Some(base) = &mut manifest.base {
-        base.root = Header::read(BASE.first_chunk()?).ok()?.root;
+        base.root = Header::read(BASE).ok()?.root;
     }
     for (unit, entry) in manifest.units.iter_mut().enumerate() {
         let range = layout.places().unit(unit as u32)?;
