@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import minimal_encoder
+import naive_bases
 import naive_coding as coding
 import naive_container
 import naive_decoder as naive
@@ -23,7 +24,7 @@ from minimal_digits import EVEN, mask, string
 from naive_bases import object_hash
 from naive_container import (DIGITS, EXACT, FLOAT, FLOATS, HEAD, IDENTICAL, LATTICE, PREDICTED, SAME, STORED, ZSTD, Broken,
                              Reader, expanded_bytes, read_file)
-from small_files import layered, layered_coders, layered_integers
+from small_files import layered, layered_coders, layered_integers, rich_delta, small_base, small_delta
 
 
 def decoded(data, **options):
@@ -874,14 +875,14 @@ class Fuzz(unittest.TestCase):
     def setUp(self):
         # Most units are the same in all the files, and hashing takes half the time.
         remembering = functools.lru_cache(maxsize=None)(blake3)
-        for module in (minimal_encoder, naive_container, naive):
+        for module in (minimal_encoder, naive_bases, naive_container, naive):
             patch = mock.patch.object(module, "blake3", remembering)
             patch.start()
             self.addCleanup(patch.stop)
 
     def attempt(self, data):
         try:
-            decoded(data)
+            decoded(data, bases=One(small_base()))
         except Broken:
             return 1
         return 0
@@ -893,10 +894,11 @@ class Fuzz(unittest.TestCase):
         classes = {"row_classes": [1, 18, 2, 21, 9, 35], "column_classes": list(range(40))}
         lattice = Coder(LATTICE, "F16", 6, 40, plane=2, step=0.5, row_steps=[1, -2, 3, -4, 5, -6], **classes)
         files = ((coded_file(Coder(FLOAT, "BF16", 6, 40, **classes), matrix, 3, 32, segments=2), 300),
-                 (coded_file(lattice, z, 3, 32, segments=2), 300), (layered(), 200))
+                 (coded_file(lattice, z, 3, 32, segments=2), 300), (layered(), 200), (small_delta(), 150),
+                 (rich_delta(), 150))
         for file, times in files:
             for _ in range(times):
-                unit = source.choice(file.units)
+                unit = source.choice([unit for unit in file.units if unit[6]])
                 good = unit[5:7]
                 unit[6] = spoiled(unit[6], source)
                 unit[5] = len(unit[6])
@@ -905,7 +907,7 @@ class Fuzz(unittest.TestCase):
                 file.spoil_manifest = lambda manifest: spoiled(manifest, source)
                 refused += self.attempt(file.build())
                 file.spoil_manifest = lambda manifest: manifest
-        self.assertGreater(refused, 800)
+        self.assertGreater(refused, 1000)
 
 
 def spoiled(data, source):
@@ -953,6 +955,24 @@ class CommandLine(unittest.TestCase):
         code, out, err, _ = self.run_on(data[:-1] + b"x")
         self.assertEqual((code, len(out), len(err)), (1, 2, 1))
         self.assertIn("SPEC 11.2", err[0])
+
+    def test_deltas(self):
+        data = small_delta().build()
+        code, out, err, _ = self.run_on(data)
+        self.assertEqual((code, out, err), (5, [], [f"{name} is without its base" for name in ("asset", "bf16", "like")]))
+        with tempfile.TemporaryDirectory() as folder:
+            base, path = (Path(folder) / name for name in ("base.impasto", "delta.impasto"))
+            base.write_bytes(small_base())
+            path.write_bytes(data)
+            with contextlib.redirect_stdout(io.StringIO()) as beside:
+                self.assertEqual(naive.main([str(path)]), 0)
+            other = Path(folder) / "folder"
+            other.mkdir()
+            base.rename(other / "base.impasto")
+            for where in (other, other / "base.impasto"):
+                with contextlib.redirect_stdout(io.StringIO()) as named:
+                    self.assertEqual(naive.main([str(path), "--base", str(where)]), 0)
+                self.assertEqual(named.getvalue(), beside.getvalue())
 
     def test_cut_anywhere(self):
         matrix = [[n * 3000 + m for m in range(40)] for n in range(4)]

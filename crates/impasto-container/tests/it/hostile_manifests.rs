@@ -282,7 +282,7 @@ fn manifests_at_the_bounds_are_read() {
     let second = [&name.as_bytes()[..4095], b"\xaa"].concat();
     let records = [
         record(0x00, b"skipped"),
-        object(0, 0, name.as_bytes(), &[&varints(&[0, u64::MAX])[..], b"left over"].concat()),
+        object(0, 0, name.as_bytes(), &[&varints(&[0, u64::MAX])[..], b"\0left over"].concat()),
         record(0x7f, b""),
         // Shares the first byte of a character with the previous name.
         object(0, 4095, b"\xaa", &varints(&[7, 4])),

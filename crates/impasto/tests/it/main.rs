@@ -1,6 +1,7 @@
 //! Integration tests, in one binary except those that measure the memory of their process.
 
 mod bands;
+mod bases;
 mod calibration;
 mod cancel;
 mod co_located;
