@@ -42,15 +42,20 @@ def numbers(arguments):
     for path in sorted(Path(arguments[0]).glob("*.safetensors")):
         for name, tensor in sorted(load_file(path).items()):
             if tensor.ndim == 2 and any(fnmatch.fnmatch(name, pattern) for pattern in arguments[1:]):
-                w = tensor.astype(np.float64)
-                for _ in range(2):
-                    w /= np.sqrt(np.mean(w ** 2, axis=1, keepdims=True))
-                    w /= np.sqrt(np.mean(w ** 2, axis=0, keepdims=True))
+                w = scaled(tensor.astype(np.float64))
                 whole = w.shape[1] // 8 * 8
                 rows.append(w[:, :whole].reshape(-1, 8))
     vectors = np.concatenate(rows).astype(np.float32)
     vectors = vectors[np.random.default_rng(1).permutation(len(vectors))][:COUNT // 4]
     return [half.ravel() for half in np.array_split(vectors[:len(vectors) // 2 * 2], 2)]
+
+
+def scaled(w):
+    """A matrix divided by the scales of its rows and columns: of mean square 1 in each, nearly."""
+    for _ in range(2):
+        w = w / np.sqrt(np.mean(w ** 2, axis=1, keepdims=True))
+        w = w / np.sqrt(np.mean(w ** 2, axis=0, keepdims=True))
+    return w
 
 
 def entropy(symbols):

@@ -17,6 +17,8 @@ use crate::tensor::TensorInfo;
 
 /// The weights file of a folder without shards.
 const SINGLE: &str = "model.safetensors";
+/// The only safetensors file in a folder of an adapter (PEFT).
+const ADAPTER: &str = "adapter_model.safetensors";
 
 /// An open checkpoint. Files are mapped, so memory holds only the pages that are used.
 #[derive(Debug)]
@@ -52,11 +54,16 @@ impl Checkpoint {
                 Format::Gguf => Checkpoint::gguf(path),
             };
         }
-        if is_there(&path.join(SINGLE))? {
+        let whole = |name: &str| {
             let files = Files::of(path)?;
-            Ok(Checkpoint::single(&path.join(SINGLE), SINGLE, files.assets()?)?.of_folder(&files))
+            Ok(Checkpoint::single(&path.join(name), name, files.assets()?)?.of_folder(&files))
+        };
+        if is_there(&path.join(SINGLE))? {
+            whole(SINGLE)
         } else if is_there(&path.join(INDEX))? {
             Checkpoint::sharded(path)
+        } else if is_there(&path.join(ADAPTER))? {
+            whole(ADAPTER)
         } else {
             Checkpoint::of_folder_without_safetensors(path)
         }

@@ -33,7 +33,9 @@ pub enum CheckpointError {
         path: String,
     },
     /// A folder without weights.
-    #[error("{folder}: no weights: looked for model.safetensors, model.safetensors.index.json and a GGUF file")]
+    #[error(
+        "{folder}: no weights: looked for model.safetensors, model.safetensors.index.json, adapter_model.safetensors and a GGUF file"
+    )]
     NoWeights {
         /// The folder.
         folder: String,

@@ -80,6 +80,10 @@ pub enum Command {
     Decode(Decode),
     /// Write a smaller file from a layered one, without re-encoding.
     Truncate(Truncate),
+    /// Turn a delta into a file of its own, with the same weights.
+    Flatten(Flatten),
+    /// Write a file, such as a delta, as a delta of another base, with the same weights.
+    Rebase(Rebase),
     /// Show the contents of a file.
     Inspect(Inspect),
     /// Check all hashes, and that every tensor decodes.
@@ -215,9 +219,24 @@ pub struct Encode {
     /// Where the base of a delta may be found: a URL, or a path from the folder of the delta. May be repeated.
     #[arg(long, value_name = "URL", requires = "base")]
     pub mirror: Vec<String>,
+    /// What to do if the licence of the base does not allow that of the fine-tune, as their model cards name them [default: warn].
+    #[arg(long, value_enum, value_name = "HOW", requires = "base")]
+    pub license_check: Option<LicenseCheck>,
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// The values of `--license-check`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LicenseCheck {
+    /// Do not look.
+    Off,
+    /// Print a warning.
+    #[default]
+    Warn,
+    /// Refuse. Licences that are not named, or not known, are refused too.
+    Strict,
 }
 
 /// The values of `--effort`.
@@ -426,6 +445,32 @@ pub struct Truncate {
     /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
+}
+
+/// Turn a delta into a file of its own, with the same weights.
+#[derive(clap::Args)]
+pub struct Flatten {
+    /// The delta. Its base is found as --base says.
+    pub file: PathBuf,
+    /// The lossless file to write. A temporary folder next to it holds the decoded model.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Write a file, such as a delta, as a delta of another base, with the same weights.
+#[derive(clap::Args)]
+pub struct Rebase {
+    /// The file. If it is a delta, its base is found as --base says.
+    pub file: PathBuf,
+    /// The .impasto file that becomes the base.
+    #[arg(long, value_name = "FILE")]
+    pub onto: PathBuf,
+    /// The delta to write, which keeps every bit. A temporary folder next to it holds the decoded model.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Where the new base may be found: a URL, or a path from the folder of the delta. May be repeated.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Vec<String>,
 }
 
 /// Show the contents of a file.

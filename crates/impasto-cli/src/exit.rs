@@ -39,6 +39,18 @@ impl From<Code> for std::process::ExitCode {
     }
 }
 
+/// A licence of a fine-tune that that of its base does not allow, with `--license-check strict`.
+#[derive(Debug)]
+pub struct LicenseError(pub String);
+
+impl fmt::Display for LicenseError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for LicenseError {}
+
 /// A combination of options that parses but is not valid.
 #[derive(Debug)]
 pub struct UsageError(pub &'static str);
@@ -56,6 +68,10 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if cause.is::<UsageError>() || cause.is::<IsaError>() {
             return Code::Usage;
+        } else if cause.is::<LicenseError>() {
+            return Code::Invalid;
+        } else if let Some(EncodeError::Base { error, .. }) = cause.downcast_ref() {
+            return error.downcast_ref::<FileError>().map_or(Code::System, of_file);
         } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);
         } else if let Some(error) = cause.downcast_ref::<EncodeError>() {
@@ -68,6 +84,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 EncodeError::LayerOrder
                 | EncodeError::Layers { .. }
                 | EncodeError::ReorderExact
+                | EncodeError::OverBase(_)
                 | EncodeError::Residual
                 | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,

@@ -7,6 +7,7 @@ mod cut;
 #[cfg(test)]
 mod docs;
 mod exit;
+mod licenses;
 mod memory;
 mod model;
 mod output;
@@ -44,6 +45,8 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Calibrate(command) => commands::calibrate::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),
         Command::Truncate(command) => commands::truncate::run(args, command),
+        Command::Flatten(command) => commands::rebase::flatten(args, command),
+        Command::Rebase(command) => commands::rebase::rebase(args, command),
         Command::Inspect(command) => commands::inspect::run(args, command),
         Command::Verify(command) => commands::verify::run(args, command),
         Command::Run(command) => commands::run::run(args, command),

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use impasto::{Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
+use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
 use impasto_container::Limits;
 use impasto_container::header::MAGIC;
 use impasto_model::WeightSource;
@@ -49,7 +49,11 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     spinner.set_message(format!("loading {}", path.display()));
     let model = if is_impasto(path)? {
         let file = open(args, path, cut)?;
-        Model::load(&FileWeights::new(file)?, options).with_context(|| path.display().to_string())
+        let loaded = match AdapterWeights::is_for(&file) {
+            true => Model::load(&AdapterWeights::new(file)?, options),
+            false => Model::load(&FileWeights::new(file)?, options),
+        };
+        loaded.with_context(|| path.display().to_string())
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {

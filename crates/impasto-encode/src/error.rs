@@ -7,6 +7,8 @@ use impasto_codec::CodecError;
 use impasto_container::ContainerError;
 use thiserror::Error;
 
+use crate::over::BaseError;
+
 /// An error of encoding or calibration. Whatever was at the destination stays.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -34,7 +36,7 @@ pub enum EncodeError {
         /// Name of the tensor or asset.
         tensor: String,
         /// The error of reading it.
-        error: String,
+        error: BaseError,
     },
     /// An option cannot be used for a delta.
     #[error("a file over a base cannot have {0}")]

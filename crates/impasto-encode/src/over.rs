@@ -102,7 +102,7 @@ impl<'a> Over<'a> {
             let Some((of_base, level, hash)) = file.tensor(&name) else { continue };
             let meta = meta(tensor);
             let fits = |usage| misfit(usage, &meta, &of_base).is_none();
-            let broken = |error: BaseError| EncodeError::Base { tensor: tensor.name.clone(), error: error.to_string() };
+            let broken = |error: BaseError| EncodeError::Base { tensor: tensor.name.clone(), error };
             let link = |usage| {
                 let name = (name != tensor.name).then(|| name.clone());
                 BaseLink { usage, level, hash, name }
@@ -153,7 +153,7 @@ impl<'a> Over<'a> {
     /// As said.
     pub fn check(&self) -> Result<(), EncodeError> {
         let checked = self.map.as_ref().map_or(Ok(()), Map::check);
-        checked.map_err(|error| EncodeError::Base { tensor: String::new(), error: error.to_string() })
+        checked.map_err(|error| EncodeError::Base { tensor: String::new(), error: error.into() })
     }
 
     /// Returns what a tensor takes from the base.
@@ -173,8 +173,7 @@ impl<'a> Over<'a> {
     /// If the base cannot be read.
     pub fn asset(&self, name: &str, bytes: &[u8]) -> Result<Option<BaseLink>, EncodeError> {
         let of_base = self.file.asset(name);
-        let of_base =
-            of_base.map_err(|error| EncodeError::Base { tensor: name.to_owned(), error: error.to_string() })?;
+        let of_base = of_base.map_err(|error| EncodeError::Base { tensor: name.to_owned(), error })?;
         let same = of_base.filter(|(of_base, _)| of_base == bytes);
         Ok(same.map(|(_, hash)| BaseLink { usage: BaseUsage::Identical, level: 0, hash, name: None }))
     }
@@ -185,8 +184,7 @@ impl<'a> Over<'a> {
     /// If the base cannot be read.
     pub fn asset_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, EncodeError> {
         let of_base = self.file.asset(name);
-        let of_base =
-            of_base.map_err(|error| EncodeError::Base { tensor: name.to_owned(), error: error.to_string() })?;
+        let of_base = of_base.map_err(|error| EncodeError::Base { tensor: name.to_owned(), error })?;
         Ok(of_base.map(|(bytes, _)| bytes))
     }
 }

@@ -237,14 +237,12 @@ impl Plan {
     ) -> Result<Plan, MatrixError> {
         let with_plane = |plane: u8| {
             let (row_classes, column_classes) = classes(scales, exact_class(layout, plane) * CLASS);
-            let (header, bits) = header(plane, row_classes, column_classes, Body::Exact, |counts, sums, r| {
+            header(plane, row_classes, column_classes, Body::Exact, |counts, sums, r| {
                 let n = matrix.columns * matrix.dtype.size();
                 let (mut signs, predicted) = (Vec::new(), &over[r * n..(r + 1) * n]);
                 signs_of_row(Isa::best(), layout, predicted, &mut signs);
                 exact_row(counts, layout, plane, sums, ExactRow { z: &signs, predicted, elements: &matrix.row(r) });
-            });
-            // The plane is not under the tables.
-            (header, bits + u64::from(plane) * matrix.len() as u64)
+            })
         };
         // The more weights are unchanged, the more raw bits cost; the larger the differences, the less.
         let most = exact_plane(layout);

@@ -105,6 +105,14 @@ pub enum FileError {
     /// The base is another file than the one that the delta was made from.
     #[error(transparent)]
     WrongBase(Box<WrongBase>),
+    /// An adapter cannot run, or does not fit its base.
+    #[error("{file}: the adapter cannot run: {rule}")]
+    Adapter {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        rule: String,
+    },
     /// An object of the base does not fit that of the delta.
     #[error("{file}: what {name:?} takes from {base} {what} (SPEC 21.2)")]
     BaseObject {

@@ -83,6 +83,8 @@
 //! All features are on by default. Without them, the crate reads, verifies, decodes, truncates and exports safetensors;
 //! calibration, tokenizer, templates and matrix products are not compiled.
 
+#[cfg(any(feature = "encode", feature = "run"))]
+mod adapter;
 mod base;
 mod bases;
 mod cut;
@@ -105,6 +107,8 @@ mod view;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod weights;
 
+#[cfg(any(feature = "encode", feature = "run"))]
+pub use adapter::AdapterWeights;
 pub use base::{MAX_DEPTH, hex};
 pub use bases::Bases;
 pub use cut::{Cut, Layer};
@@ -148,8 +152,8 @@ pub mod encode {
 #[cfg(feature = "encode")]
 pub mod analysis {
     pub use impasto_encode::analysis::{
-        Analysis, AnalysisOptions, AnalysisProgress, AnalysisWatch, BlockChoice, Means, Rates, SCHEMA, Share, Shares,
-        TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans, analyze,
+        Analysis, AnalysisOptions, AnalysisProgress, AnalysisWatch, BlockChoice, LowRankAnalysis, Means, Rates, SCHEMA,
+        Share, Shares, TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans, analyze,
     };
 }
 

@@ -32,12 +32,13 @@ impl Verdict {
 }
 
 /// Checks the hash of every unit, then decodes every tensor and asset whose base is present, and that of its reference;
-/// each tile with its present layers.
+/// each tile with its present layers. A delta needs its base for the latter.
 ///
 /// Memory is that of one or two tiles per thread.
 ///
 /// # Errors
-/// If the file cannot be read, or one tile takes more than the memory limit.
+/// If the file cannot be read, or one tile takes more than the memory limit; [`FileError::NoBase`] if all units of a delta are
+/// good, but its base is not attached.
 pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     let reader = file.reader();
     let units = reader.units().len();
@@ -48,6 +49,14 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     };
     let mut verdict =
         Verdict { units, absent: named(UnitHealth::Absent), damaged: named(UnitHealth::Damaged), ..Verdict::default() };
+    if let Err(error) = file.needs_no_base() {
+        // What can be said without the base is said first.
+        if verdict.is_good() {
+            return Err(error);
+        }
+        verdict.unreadable.push(error.to_string());
+        return Ok(verdict);
+    }
     let good = |unit: u32| health.get(unit as usize) == Some(&UnitHealth::Good);
     let own = |object: u32| match reader.units_of(object) {
         None => false,

@@ -71,6 +71,8 @@ fn assets_ride_along() {
     write(dir.path(), "model.safetensors", shard_of(&[("w", b"1")]));
     let names = [
         "1_Pooling/config.json",
+        "LICENSE",
+        "README.md",
         "added_tokens.json",
         "additional_chat_templates/tool_use.jinja",
         "chat_template.jinja",
@@ -95,7 +97,7 @@ fn assets_ride_along() {
     for name in names.iter().rev() {
         write(dir.path(), name, format!("content of {name}"));
     }
-    let left = ["2_Dense/model.safetensors", "README.md", "a/b/c.json", "model-other.safetensors", INDEX];
+    let left = ["2_Dense/model.safetensors", "README.txt", "a/b/c.json", "model-other.safetensors", INDEX];
     for name in left.iter().chain(&[".gitattributes", ".cache/x.json"]) {
         write(dir.path(), name, "stays");
     }
@@ -104,7 +106,7 @@ fn assets_ride_along() {
     for asset in folder.assets() {
         assert_eq!(asset.bytes, format!("content of {}", asset.name).as_bytes());
     }
-    let note = "files of the folder that are left out: 2_Dense/model.safetensors (5 bytes), README.md (5 bytes), a/b/, \
+    let note = "files of the folder that are left out: 2_Dense/model.safetensors (5 bytes), README.txt (5 bytes), a/b/, \
         model-other.safetensors (5 bytes), model.safetensors.index.json (5 bytes)";
     assert_eq!(folder.notes(), [note]);
     for n in 0..20 {
@@ -131,7 +133,7 @@ fn an_asset_too_large_is_refused_unread() {
 #[test]
 fn folders_that_break_a_rule() {
     let index = |map: &[(&str, &str)]| (INDEX, index_of(map).into_bytes());
-    let no_weights = "DIR: no weights: looked for model.safetensors, model.safetensors.index.json and a GGUF file";
+    let no_weights = "DIR: no weights: looked for model.safetensors, model.safetensors.index.json, adapter_model.safetensors and a GGUF file";
     assert_eq!(refused(&[]), no_weights);
     assert_eq!(refused(&[("config.json", b"{}".to_vec()), ("pytorch_model.bin", vec![])]), no_weights);
     assert_eq!(refused(&[("model.safetensors", vec![])]), "DIR/model.safetensors: the file is empty");

@@ -24,9 +24,10 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, PresetArg};
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
-use crate::exit::{Code, UsageError};
+use crate::exit::{Code, LicenseError, UsageError};
+use crate::licenses::{self, Verdict};
 use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
@@ -103,12 +104,48 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
 /// Returns the file that the new one is a delta of, if there is one.
 fn base(args: &Args, command: &Encode) -> anyhow::Result<Option<Arc<dyn BaseFile>>> {
     let Some(path) = args.base.first() else { return Ok(None) };
+    let base = open_base(args, path, &command.mirror)?;
+    check_license(&base.record().license, command)?;
+    Ok(Some(base))
+}
+
+/// Opens the file at `path` to encode deltas over it.
+pub fn open_base(args: &Args, path: &Path, mirrors: &[String]) -> anyhow::Result<Arc<dyn BaseFile>> {
     let file = open(args, path, None)?;
     let card = file.asset(CARD)?.unwrap_or_default();
     let license = card::license(&String::from_utf8_lossy(&card)).unwrap_or_default();
     let name = file.model_name();
-    let base = EncodeBase::new(Arc::new(file), name, license, command.mirror.clone())?;
-    Ok(Some(Arc::new(base)))
+    Ok(Arc::new(EncodeBase::new(Arc::new(file), name, license, mirrors.to_vec())?))
+}
+
+/// Compares the licence of the fine-tune with that of its base, as their model cards name them.
+fn check_license(base: &str, command: &Encode) -> anyhow::Result<()> {
+    let how = command.license_check.unwrap_or_default();
+    let card = std::fs::read(command.model.join(CARD)).unwrap_or_default();
+    let own = card::license(&String::from_utf8_lossy(&card)).unwrap_or_default();
+    let path = command.model.display();
+    let shown = |name: &str| if name.is_empty() { "none".to_owned() } else { shown(name) };
+    let (own_shown, base_shown) = (shown(&own), shown(base));
+    match licenses::check(base, &own) {
+        _ if how == LicenseCheck::Off => Ok(()),
+        Verdict::Fine => Ok(()),
+        Verdict::Unknown if how == LicenseCheck::Warn => Ok(()),
+        Verdict::Unknown => Err(LicenseError(format!(
+            "{path}: the licence {own_shown} cannot be compared with that of the base, {base_shown}: one of them is not named in the \
+             model card, or not in the table of licences"
+        ))
+        .into()),
+        Verdict::Incompatible(clause) => {
+            let message = format!(
+                "{path}: the licence {own_shown} is not one that the base, under {base_shown}, allows: {clause}"
+            );
+            if how == LicenseCheck::Strict {
+                return Err(LicenseError(message).into());
+            }
+            eprintln!("warning: {message}");
+            Ok(())
+        }
+    }
 }
 
 /// Returns how the file is pruned, if that was requested.
@@ -396,7 +433,7 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
 }
 
 /// Returns the name of what a tensor takes from the base.
-fn usage(usage: BaseUsage) -> &'static str {
+pub fn usage(usage: BaseUsage) -> &'static str {
     match usage {
         BaseUsage::Predicted => "predicted",
         BaseUsage::Identical => "identical",

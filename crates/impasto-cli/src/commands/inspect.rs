@@ -1,11 +1,12 @@
 //! `impasto inspect`.
 
 use impasto::{File, Layer};
-use impasto_container::{ObjectKind, Source, UnitEntry};
+use impasto_container::{Base, BaseUsage, ObjectKind, Source, UnitEntry};
 use impasto_core::Mode;
 use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
+use crate::commands::encode::usage as usage_name;
 use crate::exit::Code;
 use crate::model::open_coded;
 use crate::output::{bytes, print, print_json, shown, table};
@@ -26,6 +27,8 @@ struct Line {
     tied: Option<String>,
     /// The tensor that its tiles may be predicted from.
     reference: Option<String>,
+    /// What it takes from the base, and the name of the object there.
+    base: Option<(BaseUsage, String)>,
     /// The rank of its low-rank part; 0 if it has none, or its tensor header cannot be read.
     rank: usize,
 }
@@ -62,7 +65,12 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 format: None,
                 elements: object.tensor().map_or_else(|| shape.iter().product(), |meta| meta.weights()),
                 shape,
-                mode: if tied.is_some() { "tied".into() } else { modes(units) },
+                mode: match object.is_identical() {
+                    true => "same as in the base".into(),
+                    false if tied.is_some() => "tied".into(),
+                    false => modes(units),
+                },
+                base: object.base().map(|link| (link.usage, link.name.clone().unwrap_or(object.name.clone()))),
                 units: units.len(),
                 levels: levels(units),
                 tied,
@@ -85,12 +93,17 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode, "format": l.format,
                     "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
-                    "reference": l.reference, "rank": l.rank })
+                    "reference": l.reference, "rank": l.rank,
+                    "base": l.base.as_ref().map(|(usage, name)| json!({ "usage": usage_name(*usage), "name": name })) })
         };
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "version": [1, header.minor],
             "bytes": header.file_length, "manifest_bytes": header.manifest_length, "cut": reader.is_cut(),
             "expanded_bytes": expansion.expanded,
+            "base": reader.base().map(|base| json!({
+                "root": impasto::hex(&base.root), "name": base.name, "license": base.license, "mirrors": base.mirrors,
+                "attached": file.attached().map(|attached| attached.reader().name().to_owned()),
+            })),
             "units": reader.units().len(), "weights": weights, "bits_per_weight": bits,
             "layers": layers.iter().map(|l| layer_value(l, weights)).collect::<Vec<_>>(), "levels": level_values(reader.units()),
             "objects": lines.iter().map(object).collect::<Vec<_>>(),
@@ -103,6 +116,9 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         bytes(header.file_length),
         if reader.is_cut() { ", cut: some units are absent" } else { "" },
     );
+    if let Some(base) = reader.base() {
+        text.push_str(&base_text(&file, base));
+    }
     if !expansion.is_within() {
         let (expanded, present) = (bytes(expansion.expanded), bytes(expansion.present));
         text.push_str(&format!("expands from {present} to {expanded}: other commands need --allow-expansion\n"));
@@ -128,15 +144,17 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     ];
     for line in lines.iter().filter(|l| command.tensors || !l.tensor) {
         let shape = line.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
-        let bits = |bytes: u64| match line.tied {
-            Some(_) => String::new(),
-            None => format!("{:.3}", bytes as f64 * 8.0 / line.elements.max(1) as f64),
+        let is_elsewhere = matches!(line.base, Some((BaseUsage::Identical, _))) || line.tied.is_some();
+        let bits = |bytes: u64| match is_elsewhere {
+            true => String::new(),
+            false => format!("{:.3}", bytes as f64 * 8.0 / line.elements.max(1) as f64),
         };
         let kind = if line.tensor { shown(&line.dtype) } else { "asset".to_owned() };
         let mode = match (&line.tied, &line.reference) {
             (Some(name), _) => format!("tied to {}", shown(name)),
             (None, Some(name)) => format!("{}, predicted from {}", line.mode, shown(name)),
             (None, None) => match (line.format, line.rank) {
+                _ if line.base.is_some() => over_base(line),
                 (Some(format), _) => format!("{} ({format})", line.mode),
                 (None, 0) => line.mode.clone(),
                 (None, rank) => format!("{}, rank {rank}", line.mode),
@@ -158,11 +176,33 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
+/// Returns how an object that takes something from the base is coded.
+fn over_base(line: &Line) -> String {
+    let Some((usage, name)) = &line.base else { return line.mode.clone() };
+    let renamed = if *name == line.name { String::new() } else { format!(" ({})", shown(name)) };
+    let rank = if line.rank > 0 { format!(", rank {}", line.rank) } else { String::new() };
+    match usage {
+        BaseUsage::Identical => format!("{}{renamed}", line.mode),
+        BaseUsage::Predicted => format!("{}{rank}, over the base{renamed}", line.mode),
+    }
+}
+
+/// Returns lines about the base of a delta.
+fn base_text(file: &File<impl Source>, base: &Base) -> String {
+    let license = if base.license.is_empty() { String::new() } else { format!(", licence {}", shown(&base.license)) };
+    let found = match file.attached() {
+        Some(attached) => format!("found at {}", attached.reader().name()),
+        None => "not found: other commands need it, see --base".to_owned(),
+    };
+    let mirrors = base.mirrors.iter().map(|mirror| format!("mirror of the base: {}\n", shown(mirror)));
+    let root = impasto::hex(&base.root);
+    format!("a delta of {}{license}, root {root}: {found}\n{}", shown(&base.name), mirrors.collect::<String>())
+}
+
 /// Returns the rank of the low-rank part of a tensor; 0 if it has none, or its tensor header cannot be read.
 fn rank(file: &File<impl Source>, name: &str) -> usize {
     let Ok(tensor) = file.tensor(name) else { return 0 };
-    let steps = tensor.header().and_then(|header| header.steps());
-    steps.and_then(|steps| steps.low_rank.as_ref()).map_or(0, |low_rank| low_rank.terms.len())
+    tensor.header().and_then(|header| header.low_rank()).map_or(0, |low_rank| low_rank.terms.len())
 }
 
 /// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.

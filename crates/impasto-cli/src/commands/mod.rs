@@ -10,6 +10,7 @@ pub mod encode;
 pub mod eval;
 pub mod inspect;
 mod measure;
+pub mod rebase;
 pub mod run;
 pub mod truncate;
 pub mod verify;

@@ -44,7 +44,7 @@ const TOOLS: [&str; 2] = ["--tools", "none,+rdoq,+dct,+left"];
 fn reports_on_the_tiny_model_are_sane_and_the_same() {
     let at = Workplace::new();
     let model = tiny();
-    let args = [&["analyze", "tools", &model, "--weights", "4096", "--tensor", "*.0.self_attn.*"][..], &TOOLS].concat();
+    let args = [&["analyze", "tools", &model, "--weights", "4096", "--tensor", "*.5.self_attn.*"][..], &TOOLS].concat();
     let run = |report: &str, page: &str, threads: &str| {
         let more = ["--report", report, "--html", page, "--threads", threads];
         let ran = at.run(&[&args[..], &more].concat()).ok();
@@ -73,6 +73,15 @@ fn reports_on_the_tiny_model_are_sane_and_the_same() {
             tensor["tools"].as_array().expect("tools").iter().filter_map(|t| t["name"].as_str()).collect();
         assert_eq!(tools, ["left", "dct", "rdoq"]);
         assert!(tensor["tools"][1]["company"] == serde_json::json!(["rdoq"]), "quarters are not among all tools");
+    }
+    // Queries and keys of this layer have low-rank parts.
+    let parts: Vec<_> = tensors.iter().filter_map(|tensor| tensor["low_rank"].as_object()).collect();
+    assert!(!parts.is_empty(), "{report}");
+    for part in parts {
+        let (rank, saved) = (part["rank"].as_u64().expect("a rank"), part["saved"].as_f64().expect("bits"));
+        assert!(rank > 0 && (0.0..4.0).contains(&saved), "{part:?}");
+        let shown = format!("+{saved:.3}, rank {rank}");
+        assert!(out.contains(&shown) && page.contains(&shown), "{shown}");
     }
     // A tensor is named only where a tool earns something.
     let most = |tool: usize| tensors.iter().filter_map(|t| t["tools"][tool]["left_out"].as_f64()).fold(0.0, f64::max);

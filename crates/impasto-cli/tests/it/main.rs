@@ -3,6 +3,7 @@
 mod analyze;
 mod chat;
 mod commands;
+mod deltas;
 mod failures;
 mod gguf;
 mod kill;

@@ -1,4 +1,4 @@
-//! What each tool of mode transform earns on the tensors of a checkpoint: [`analyze`].
+//! What each tool of mode transform earns on the tensors of a checkpoint, and what a low-rank part does: [`analyze`].
 //!
 //! | module | contents |
 //! |---|---|
@@ -7,11 +7,13 @@
 //! | `sets` | the sets of tools that are compared |
 //! | `curve` | rates at equal error |
 //! | `shares` | how much of a tile each choice takes |
+//! | `low_rank` | the low-rank part of a tensor |
 //! | `tensor` | the analysis of a tensor |
 //!
 //! Nothing here decides how a file is coded; rates are those of units that the encoder makes.
 
 mod curve;
+mod low_rank;
 mod report;
 mod sample;
 mod sets;
@@ -25,7 +27,8 @@ use std::ops::ControlFlow;
 use impasto_checkpoint::Checkpoint;
 
 pub use report::{
-    Analysis, BlockChoice, Means, Rates, SCHEMA, Share, Shares, TensorAnalysis, TileAnalysis, ToolAnalysis, ToolMeans,
+    Analysis, BlockChoice, LowRankAnalysis, Means, Rates, SCHEMA, Share, Shares, TensorAnalysis, TileAnalysis,
+    ToolAnalysis, ToolMeans,
 };
 
 use crate::error::{EncodeError, heard};
@@ -101,7 +104,7 @@ pub fn analyze(
 
 fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<'_>) -> Result<Analysis, EncodeError> {
     let AnalysisOptions { bits_per_weight, tools, threads, memory_limit, .. } = *options;
-    // Tools of the encoder are off, because nothing is encoded.
+    // Tools of the encoder are off, because nothing is encoded; so are low-rank parts, which are looked at one by one.
     let target = Target::BitsPerWeight(bits_per_weight);
     let plain = Options { tools: Tools::NONE, residual: Residual::None, ..Options::new(target) };
     let encoding = Options { threads, memory_limit, ..plain };

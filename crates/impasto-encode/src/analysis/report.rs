@@ -48,6 +48,8 @@ pub struct TensorAnalysis {
     pub sampled_by_tool: usize,
     /// What each tool earns.
     pub tools: Vec<ToolAnalysis>,
+    /// Its low-rank part, if it has one that pays. All other fields are those of the tensor without.
+    pub low_rank: Option<LowRankAnalysis>,
     /// The tiles that were looked at.
     pub tiles: Vec<TileAnalysis>,
 }
@@ -91,6 +93,15 @@ pub struct ToolAnalysis {
     pub left_out_microseconds: f64,
     /// Of a search with it and its company.
     pub alone_microseconds: f64,
+}
+
+/// The low-rank part of a tensor (SPEC 19).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LowRankAnalysis {
+    /// Its number of terms.
+    pub rank: usize,
+    /// Bits per weight that it saves on the lattice at the same step, its factors paid.
+    pub saved: f64,
 }
 
 /// A choice and the share of the weights that it takes.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::curve::{Point, at_error};
 use super::report::{Rates, TensorAnalysis, TileAnalysis, ToolAnalysis};
-use super::{AnalysisOptions, sample, sets, shares};
+use super::{AnalysisOptions, low_rank, sample, sets, shares};
 use crate::error::EncodeError;
 use crate::feedback::Feedback;
 use crate::inputs::LossyTensor;
@@ -77,6 +77,7 @@ pub fn analyze(
 ) -> Result<TensorAnalysis, EncodeError> {
     let matrix = &lossy.matrix;
     let header_bits = CLASS_BITS / matrix.rows.max(1) as f64 + CLASS_BITS / matrix.columns.max(1) as f64;
+    let low_rank = low_rank::analyze(lossy, step, options.bits_per_weight);
     // Without statistics, all rows and columns have the same step.
     let (reference, step) = (lossy.forecast(step), lossy.grid(step).step);
     let (dtype, costs, effort) = (matrix.dtype, lossy.costs, options.effort);
@@ -93,6 +94,7 @@ pub fn analyze(
         transform_share: 0.0,
         sampled_by_tool: 0,
         tools: vec![],
+        low_rank,
         tiles: vec![],
     };
     match subject.fill(&mut analysis, matrix, options) {
@@ -319,6 +321,6 @@ fn described(tile: Tile, found: Found, all: Tools) -> TileAnalysis {
 }
 
 /// Rounds to four decimals; what is beyond is noise of the search.
-fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }

@@ -129,6 +129,21 @@ fn results_do_not_depend_on_threads_and_wrong_requests_are_errors() {
     assert!(matches!(analyze(&checkpoint, &options, &stop), Err(EncodeError::Cancelled)));
 }
 
+/// Rows with a mean in common have a part of rank 1; noise has none.
+#[test]
+fn low_rank_parts_are_found_and_pay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shifted: Weight = |r, c| noisy(r, c) + 8.0 * noise(c);
+    let checkpoint = checkpoint(folder.path(), &[("a.shifted", shifted), ("b.noise", noisy)]);
+    let tools = "none,+dct".parse().expect("tools");
+    let analysis = analyze(&checkpoint, &AnalysisOptions { tools, ..Default::default() }, &go).expect("an analysis");
+    let [shifted, noise] = &analysis.tensors[..] else { panic!("two tensors") };
+    let part = shifted.low_rank.expect("a mean");
+    // Without the mean, its weights are eighth parts: 3 bits less, of which the factors of so small a matrix take some.
+    assert!(part.rank == 1 && (1.5..3.0).contains(&part.saved), "{part:?}");
+    assert_eq!(noise.low_rank, None);
+}
+
 /// At a step that makes a large weight more steps than mode transform can hold, there is nothing to say.
 #[test]
 fn a_tensor_that_mode_transform_cannot_hold_has_no_rates() {

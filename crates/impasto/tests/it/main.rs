@@ -1,5 +1,6 @@
 //! Integration tests, in one binary except those that measure the memory of their process.
 
+mod adapters;
 mod bands;
 mod bases;
 mod calibration;
@@ -9,6 +10,7 @@ mod config_matrix;
 mod conformance;
 mod cuts;
 mod damage;
+mod deltas;
 mod encode_layers;
 mod formats;
 mod gguf;

@@ -129,6 +129,10 @@ fn tensor((index, tensor): (usize, &TensorAnalysis)) -> String {
     } else {
         cells += &number(-1e9, "-".into()).repeat(5);
     }
+    cells += &tensor.low_rank.map_or_else(
+        || number(-1e9, String::new()),
+        |part| number(part.saved, format!("{}, rank {}", signed(part.saved), part.rank)),
+    );
     let named = named(tensor).map(|tool| format!("{} {}", tool.name, signed(tool.left_out)));
     let (named, earns) = (named.collect::<Vec<_>>().join(", "), if tensor.earns() { " data-earns" } else { "" });
     format!(

@@ -5,18 +5,30 @@ use impasto::analysis::{Analysis, Means, Rates, TensorAnalysis};
 use super::{most, named};
 use crate::output::{shown, table};
 
-/// Models with more tensors list those on which something earns.
+/// Models with more tensors list those on which tools or a low-rank part earn.
 const FEW: usize = 40;
 
 /// Returns tables of tensors and of tools.
 pub fn tables(analysis: &Analysis, every: bool) -> String {
     let all: Vec<&TensorAnalysis> = analysis.tensors.iter().collect();
-    let (listed, others): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|tensor| every || analysis.tensors.len() <= FEW || tensor.earns());
+    let (listed, others): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|tensor| every || analysis.tensors.len() <= FEW || tensor.earns() || tensor.low_rank.is_some());
     let mut rows = vec![
-        ["tensor", "matrix", "sampled", "lattice", "none", "all", "gain", "in tiles", "leaving out costs most"]
-            .map(String::from)
-            .to_vec(),
+        [
+            "tensor",
+            "matrix",
+            "sampled",
+            "lattice",
+            "none",
+            "all",
+            "gain",
+            "in tiles",
+            "low rank",
+            "leaving out costs most",
+        ]
+        .map(String::from)
+        .to_vec(),
     ];
     rows.extend(listed.iter().map(|tensor| tensor_row(tensor)));
     rows.extend(others_row(&others));
@@ -54,6 +66,7 @@ fn tensor_row(tensor: &TensorAnalysis) -> Vec<String> {
     row.extend([rates.lattice, rates.none, rates.all].map(|bits| format!("{bits:.3}")));
     row.push(format!("{:+.3}", rates.gain()));
     row.push(format!("{:.0}%", 100.0 * tensor.transform_share));
+    row.push(tensor.low_rank.map_or_else(String::new, |part| format!("{:+.3}, rank {}", part.saved, part.rank)));
     let named = named(tensor).map(|tool| format!("{} {:+.3}", tool.name, tool.left_out));
     row.push(named.collect::<Vec<_>>().join(", "));
     row

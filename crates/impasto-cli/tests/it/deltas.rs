@@ -1,0 +1,136 @@
+//! Files over a base, as a user makes and reads them.
+
+use crate::support::{Workplace, tiny};
+
+/// A folder with the tiny model, of which one tensor was changed, and a model card.
+fn fine_tune(at: &Workplace, license: &str) {
+    let folder = at.path("tuned");
+    std::fs::create_dir(&folder).expect("a folder");
+    for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
+    }
+    let weights = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("the weights");
+    let start = bytes.len() - 40_000;
+    // The lowest bits of some weights.
+    bytes[start..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
+    std::fs::write(weights, bytes).expect("written");
+    std::fs::write(folder.join("README.md"), format!("---\nlicense: {license}\n---\n")).expect("written");
+}
+
+fn with_base(at: &Workplace, license: &str) {
+    let folder = at.path("model");
+    std::fs::create_dir(&folder).expect("a folder");
+    for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
+    }
+    std::fs::write(folder.join("README.md"), format!("---\nlicense: {license}\n---\n")).expect("written");
+    at.run(&["encode", "model", "-o", "base.impasto"]).ok();
+}
+
+#[test]
+fn a_fine_tune_is_a_small_file() {
+    let at = Workplace::new();
+    with_base(&at, "apache-2.0");
+    fine_tune(&at, "mit");
+    let encoded =
+        at.run(&["encode", "tuned", "--base", "base.impasto", "-o", "d.impasto", "--mirror", "https://a.example/b"]);
+    let encoded = encoded.ok();
+    assert!(encoded.out.contains("same as in the base") && encoded.err.is_empty(), "{} {}", encoded.out, encoded.err);
+    let size = |name: &str| std::fs::metadata(at.path(name)).expect("it").len();
+    assert!(size("d.impasto") * 50 < size("base.impasto"), "{} {}", size("d.impasto"), size("base.impasto"));
+    let shown = at.run(&["inspect", "d.impasto", "--tensors"]).ok().out;
+    for text in ["a delta of base, licence apache-2.0", "found at", "https://a.example/b", "exact, over the base"] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    let inspected = at.run(&["inspect", "d.impasto", "--json"]).json();
+    let root = at.run(&["inspect", "base.impasto", "--json"]).json()["root"].clone();
+    assert_eq!((&inspected["base"]["root"], &inspected["base"]["license"]), (&root, &"apache-2.0".into()));
+    at.run(&["verify", "d.impasto"]).ok();
+    at.run(&["decode", "d.impasto", "-o", "out"]).ok();
+    for name in ["model.safetensors", "config.json", "README.md"] {
+        let read = |folder: &str| std::fs::read(at.path(folder).join(name)).expect("a file");
+        assert!(read("out") == read("tuned"), "{name}");
+    }
+    let text = |file: &str| at.run(&["run", file, "-p", "Once", "--raw", "-n", "8", "-q"]).ok().out;
+    at.run(&["encode", "tuned", "-o", "alone.impasto"]).ok();
+    assert_eq!(text("d.impasto"), text("alone.impasto"));
+
+    // Without its base it is shown, but not read; where the base is can be said in two ways.
+    std::fs::create_dir(at.path("elsewhere")).expect("a folder");
+    std::fs::rename(at.path("base.impasto"), at.path("elsewhere/b.impasto")).expect("moved");
+    std::fs::rename(at.path("alone.impasto"), at.path("elsewhere/a.impasto")).expect("moved");
+    let missing = at.run(&["verify", "d.impasto"]);
+    missing.fails(5, "it may be found at \"https://a.example/b\"");
+    assert!(missing.err.contains(root.as_str().expect("a root")) && missing.err.contains("SPEC 21.1"), "{missing:?}");
+    assert!(at.run(&["inspect", "d.impasto"]).ok().out.contains("not found"));
+    at.run(&["verify", "d.impasto", "--base", "elsewhere/b.impasto"]).ok();
+    at.run(&["verify", "d.impasto", "--base", "elsewhere"]).ok();
+    let wrong = at.run(&["verify", "d.impasto", "--base", "elsewhere/a.impasto"]);
+    wrong.fails(3, "is not its base: it has the root");
+    assert!(wrong.err.contains("differs in") && wrong.err.contains(root.as_str().expect("a root")), "{wrong:?}");
+}
+
+#[test]
+fn flat_again_and_over_another_base() {
+    let at = Workplace::new();
+    with_base(&at, "mit");
+    fine_tune(&at, "mit");
+    let root = |name: &str| at.run(&["inspect", name, "--json"]).json()["root"].clone();
+    at.run(&["encode", "tuned", "-o", "alone.impasto"]).ok();
+    at.run(&["encode", "tuned", "--base", "base.impasto", "-o", "d.impasto"]).ok();
+    at.run(&["flatten", "d.impasto", "-o", "flat.impasto"]).ok();
+    assert_eq!(root("flat.impasto"), root("alone.impasto"));
+    at.run(&["rebase", "alone.impasto", "--onto", "base.impasto", "-o", "again.impasto"]).ok();
+    assert_eq!(root("again.impasto"), root("d.impasto"));
+    at.run(&["rebase", "base.impasto", "--onto", "d.impasto", "-o", "back.impasto"]).ok();
+    at.run(&["decode", "back.impasto", "-o", "out"]).ok();
+    let read = |folder: &str| std::fs::read(at.path(folder).join("model.safetensors")).expect("a file");
+    assert!(read("out") == read("model"));
+    at.run(&["flatten", "alone.impasto", "-o", "x.impasto"]).fails(2, "flat already");
+    assert!(!at.path("x.impasto").exists());
+}
+
+#[test]
+fn licences_are_compared() {
+    let at = Workplace::new();
+    with_base(&at, "llama3");
+    fine_tune(&at, "apache-2.0");
+    let encode =
+        |how: &[&str]| at.run(&[&["encode", "tuned", "--base", "base.impasto", "-o", "d.impasto"], how].concat());
+    let warned = encode(&[]).ok();
+    assert!(warned.err.starts_with("warning: ") && warned.err.contains("section 1.b.i"), "{}", warned.err);
+    assert!(encode(&["--license-check", "off"]).ok().err.is_empty());
+    std::fs::remove_file(at.path("d.impasto")).expect("removed");
+    encode(&["--license-check", "strict"]).fails(3, "section 1.b.i");
+    assert!(!at.path("d.impasto").exists());
+    std::fs::write(at.path("tuned/README.md"), "no front matter").expect("written");
+    assert!(encode(&[]).ok().err.is_empty());
+    encode(&["--license-check", "strict"]).fails(3, "cannot be compared");
+}
+
+#[test]
+fn bases_that_cannot_be() {
+    let at = Workplace::new();
+    with_base(&at, "mit");
+    fine_tune(&at, "mit");
+    let encode =
+        |base: &str, way: &[&str]| at.run(&[&["encode", "tuned", "--base", base, "-o", "d.impasto"], way].concat());
+    encode("model/model.safetensors", &[]).fails(3, "not an Impasto file");
+    encode("missing.impasto", &[]).fails(1, "missing.impasto");
+    let whole = std::fs::read(at.path("base.impasto")).expect("the base");
+    std::fs::write(at.path("cut.impasto"), &whole[..whole.len() / 2]).expect("written");
+    encode("cut.impasto", &[]).fails(5, "is absent");
+    let mut damaged = whole;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(at.path("damaged.impasto"), damaged).expect("written");
+    encode("damaged.impasto", &[]).fails(4, "is damaged");
+    encode("base.impasto", &["--format", "fp8", "--uncalibrated"]).fails(2, "a file over a base cannot have formats");
+    encode("base.impasto", &["--bpw", "1", "--sequential"]).fails(2, "--sequential");
+    assert!(!at.path("d.impasto").exists());
+    let mirror = at.run(&["encode", "tuned", "-o", "d.impasto", "--mirror", "x"]);
+    assert_eq!(mirror.code, Some(2), "{mirror:?}");
+}
