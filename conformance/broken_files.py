@@ -4,10 +4,13 @@ import math
 import struct
 
 import naive_transform
-from minimal_encoder import Chosen, Coder, File, coded_file, explicit, layered_file, planes_unit, same, transform_unit, varint
+from minimal_encoder import (Chosen, Coder, File, base_record, coded_file, explicit, layered_file, planes_unit, same,
+                             transform_unit, varint)
 from minimal_digits import mask, string
-from naive_container import DIGITS, EXACT, FLOAT, HEAD, LATTICE, OF_BLOCKS, REFINEMENT, STORED, TRANSFORM, ZSTD
-from small_files import BYTES, FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, plain, put, replace
+from naive_container import (DIGITS, EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, OF_BLOCKS, PREDICTED, REFINEMENT, SAME,
+                             STORED, TRANSFORM, ZSTD)
+from small_files import (ANOTHER_ROOT, BYTES, FLOATS, MANY, NARROW, delta, floats, frame, lattice, layered,
+                         layered_coders, opened_base, over_coder, over_tile, plain, put, replace, small_delta, use_of)
 
 BROKEN = {}  # by name
 
@@ -35,7 +38,7 @@ def broken_containers():
         file.add(0, "a", length + varint(1))
         put(BROKEN, name, file)
     broken("3.1-record-past-the-manifest", manifest(lambda m: m + b"\x05\x09abc"))
-    broken("3.2-unknown-record-needed", manifest(lambda m: m + b"\x83\x00"))
+    broken("3.2-unknown-record-needed", manifest(lambda m: m + b"\x84\x00"))
     broken("3.3-no-units-record", manifest(lambda m: b""))
     broken("3.3-two-units-records", manifest(lambda m: m + b"\x82\x01\x00"))
     broken("3.3-object-after-units", manifest(lambda m: m + b"\x81\x0b\x01\x00\x01x\x07\x01\x00\x00\x01\x01\x00"))
@@ -602,3 +605,182 @@ def broken_codings():
     segment("8.5-escape-too-large-of-a-lattice", first(varint(2 ** 32)),
             lambda change: lattice(z=[[10 ** 6] * 5] * 4, change=change))
     segment("1.2-escape-not-shortest", first(b"\x80\x00"), many)
+
+
+def broken_bases():
+    """Units 0 and 1 of `small_delta` are the head and the tile of object 2, which has base 1; objects 0 and 1 have base 2."""
+    root = opened_base().root
+
+    def broken(name, change=None):
+        file = small_delta()
+        change and change(file)
+        put(BROKEN, name, file)
+
+    def record(name, *fields, **more):
+        broken(name, lambda file: setattr(file, "records_before", base_record(root, *fields, **more)))
+    broken("21.1-two-records", lambda file: setattr(file, "records_after", file.records_before))
+    record("21.1-65-mirrors", b"", b"", [b"m"] * 65)
+    for field, name in enumerate(("name", "licence", "mirror")):
+        for what, text in (("too-long", b"x" * 4097), ("not-utf8", b"\xff")):
+            texts = [text if field == i else b"x" for i in range(3)]
+            record(f"21.1-{name}-{what}", *texts[:2], [texts[2]])
+    record("21.1-mirror-empty", b"", b"", [b""])
+    broken("3.1-base-record-cut-in-its-root", lambda file: setattr(file, "records_before", b"\x83\x1f" + bytes(31)))
+    record("3.1-base-record-cut-in-its-mirrors", b"", b"", [b"m"], count=2)
+
+    def tensor(name, use=b"", dtype="BF16", dims=(4, 5), split=1, tile=(4, 32), units=((SAME, b""),), **options):
+        """A delta with one tensor."""
+        file = delta()
+        n = file.tensor("t", dtype, dims, split, *tile, use=use, **options)
+        for mode, data in units:
+            file.unit(n, 0, mode, data)
+        if name is not None:
+            put(BROKEN, name, file)
+        return file
+
+    def predicted(name, of="bf16", **options):
+        return tensor(name, use_of(of, rename=of.encode()), **options)
+
+    def identical(name, of="bf16", **options):
+        return tensor(name, use_of(of, IDENTICAL, rename=of.encode()), units=(), **options)
+    for where, length in (("level", 1), ("hash", 17), ("length", 18), ("name", 21)):
+        tensor(f"3.1-base-cut-before-the-end-of-its-{where}", use_of("bf16", rename=b"bf16")[:length])
+    tensor("3.4-base-3", use_of("bf16", rename=b"bf16", usage=3))
+    tensor("3.4-name-in-the-base-too-long", use_of("bf16", rename=b"x" * 4097))
+    tensor("3.4-name-in-the-base-not-utf8", use_of("bf16", rename=b"\xff"))
+
+    broken("3.4.7-no-base-record", lambda file: setattr(file, "records_before", b""))
+
+    def asset(name, use, length=10, units=0):
+        file = delta()
+        file.asset("asset", bytes(units), 1, length=length, use=use)
+        put(BROKEN, name, file)
+    asset("3.4.7-asset-with-base-1", use_of("asset"))
+    asset("3.4.7-asset-at-level-1", use_of("asset", IDENTICAL, level=1))
+    asset("3.6.2-unit-of-an-identical-asset", use_of("asset", IDENTICAL), units=10)
+    opaque = {"dtype": (b"F4", 7), "dims": [14], "split": 0}
+    predicted("3.4.7-opaque-with-base-1", "opaque", **opaque)
+    broken("3.4.7-tied-with-a-base", lambda file: file.tensor(
+        "t", "BF16", [4, 5], 1, 4, 32, tied=2, use=use_of("bf16", IDENTICAL, rename=b"bf16")))
+
+    def refer(to, use=b""):
+        def change(file):
+            n = file.tensor("s", "BF16", [4, 5], 1, 4, 32)
+            file.unit(n, 0, STORED, bytes(40))
+            n = file.tensor("t", "BF16", [4, 5], 1, 4, 32, reference=to, use=use)
+            file.unit(n, 0, STORED, bytes(40))
+        return change
+    broken("3.4.7-reference-and-base", refer(4, use_of("bf16", rename=b"bf16")))
+    broken("3.4.6-reference-with-base-1", refer(3))
+    broken("3.4.6-reference-with-base-2", refer(2))
+    broken("3.6.2-unit-of-an-identical-tensor", lambda file: file.unit(1, 0, SAME, b""))
+    broken("3.6.2-head-of-an-identical-tensor", lambda file: file.unit(1, 0, HEAD, b""))
+    broken("3.6.3-no-head-before-exact-in-layer-0", lambda file: file.units.pop(0))
+    broken("3.6.3-no-unit-over-a-base", lambda file: file.units.pop())
+
+    tensor("12.1-same-without-a-base")
+    file = delta()
+    file.asset("asset", b"", 1, length=1)
+    file.unit(0, 0, SAME, b"")
+    put(BROKEN, "12.1-same-of-an-asset", file)
+    broken("12.1-same-in-layer-1", lambda file: file.unit(2, 0, SAME, b"", layer=1))
+
+    def above(file):
+        for unit in file.units[:2]:
+            file.unit(*unit[:3], unit[6], layer=1)
+    broken("12.2-exact-above-exact-in-layer-0", above)
+    file = predicted(None)
+    file.unit(0, 0, HEAD, over_coder().head, layer=1)
+    file.unit(0, 0, EXACT, over_tile(over_coder()), layer=1)
+    put(BROKEN, "12.2-exact-above-same", file)
+    predicted("21.5-same-with-a-byte", units=[(SAME, b"x")])
+
+    whole = [Coder(LATTICE, "BF16", 4, 5, step=1.0), Coder(LATTICE, "BF16", 4, 5, step=1.0, groups=(2, 3, [16256] * 8))]
+    heads, tile = [coder.head for coder in whole], whole[0].lattice_tile([[0] * 5] * 4)
+    predicted("21.6-transform", units=[(HEAD, heads[0]), (TRANSFORM, transform_unit(4, 5, lambda *_: 0))])
+    predicted("21.6-format", units=[(HEAD, heads[1]), (LATTICE, tile)])
+    of_kind_7 = bytes([OF_BLOCKS, 255, 0, 0, 66]) + over_coder(2, 32, "F32").head[4:]
+    blocks = Coder(LATTICE, "F32", 2, 32, step=1.0)
+    wide = {"dtype": "F32", "dims": (2, 32), "tile": (2, 32)}
+    units = [(HEAD, blocks.head), (LATTICE, blocks.lattice_tile([[0] * 32] * 2))]
+    file = predicted(None, "f32", **wide, units=units)
+    file.unit(0, 0, HEAD, of_kind_7, layer=1)
+    file.unit(0, 0, REFINEMENT, b"", layer=1)
+    put(BROKEN, "21.6-head-of-blocks", file)
+    file = predicted(None, "f32", **wide, units=units)
+    file.unit(0, 0, HEAD, of_kind_7, layer=1)
+    file.unit(0, 0, OF_BLOCKS, b"", layer=1)
+    put(BROKEN, "21.6-blocks", file)
+
+    low_rank = [(1.0, [3] * 4, [5] * 5)]
+    with_part = over_coder(low_rank=low_rank)
+    tensor("6-kind-6-in-layer-0", units=[(HEAD, over_coder().head), (STORED, bytes(40))])
+    tensor("6-low-rank-of-kind-6-without-a-base", units=[(HEAD, with_part.head), (STORED, bytes(40))])
+    file = lattice("BF16")
+    file.unit(0, 0, HEAD, with_part.head, layer=1)
+    file.unit(0, 0, EXACT, over_tile(with_part), layer=1)
+    put(BROKEN, "6-low-rank-of-an-exact-layer", file)
+    file = predicted(None, units=[(HEAD, heads[0]), (LATTICE, tile)])
+    file.unit(0, 0, HEAD, with_part.head, layer=1)
+    file.unit(0, 0, EXACT, over_tile(with_part), layer=1)
+    put(BROKEN, "6-low-rank-of-an-exact-layer-over-a-base", file)
+    predicted("6-flags-of-exact-in-layer-0",
+              units=[(HEAD, over_coder().head[:3] + b"\1" + over_coder().head[4:]), (EXACT, over_tile(over_coder()))])
+    predicted("6-exact-under-a-head-of-a-lattice", units=[(HEAD, heads[0]), (EXACT, over_tile(over_coder()))])
+    predicted("6-lattice-under-a-head-of-exact", units=[(HEAD, over_coder().head), (LATTICE, tile)])
+    head = with_part.head  # the part begins at byte 10
+    predicted("19.1-rank-0-over-a-base", units=[(HEAD, head[:10] + b"\0" + head[11:]), (EXACT, over_tile(with_part))])
+    predicted("5.3-exact-of-f8-over-a-base", dtype="F8_E4M3", of="f8",
+              units=[(HEAD, over_coder().head), (EXACT, over_tile(over_coder()))])
+    predicted("8-bytes-left-over-of-exact-in-layer-0",
+              units=[(HEAD, over_coder().head), (EXACT, over_tile(over_coder()) + b"\0")])
+
+    def another(name, change):
+        """A delta of a base with another root."""
+        file = small_delta()
+        file.records_before = base_record(ANOTHER_ROOT)
+        change(file)
+        put(BROKEN, name, file)
+    other = use_of("bf16", IDENTICAL, rename=b"bf16", hash=bytes(16))
+    another("21.2-another-base", lambda file: file.tensor("t", "BF16", [4, 5], 1, 4, 32, use=other))
+    other = use_of("bf16", IDENTICAL, rename=b"bf17")
+    another("21.2-another-base-without-an-object", lambda file: file.tensor("t", "BF16", [4, 5], 1, 4, 32, use=other))
+    other = use_of("bf16", IDENTICAL, rename=b"bf16", level=1, hash=use_of("bf16")[2:18])
+    another("21.2-another-level", lambda file: file.tensor("t", "BF16", [4, 5], 1, 4, 32, use=other))
+    other = use_of("bf16", IDENTICAL, rename=b"bf16")
+    another("21.2-another-base-of-other-dims", lambda file: file.tensor("t", "BF16", [5, 4], 1, 5, 32, use=other))
+
+    tensor("21.2-no-such-object", use_of("bf16", rename=b"bf17"))
+    tensor("21.2-object-of-another-class", use_of("bf16", rename=b"asset"))
+    predicted("21.2-other-columns", dims=(5, 4), tile=(5, 32))
+    predicted("21.2-another-dtype", dtype="I16")
+    predicted("21.2-floats-of-integers", "u16", dims=(2, 3))
+    predicted("21.2-f8-of-bf16", dtype="F8_E4M3")
+    predicted("21.2-floats-of-an-opaque-tensor", "opaque", dims=(2, 7), dtype="F32")
+    identical("21.2-identical-to-other-dims", dims=(2, 2, 5))
+    identical("21.2-identical-to-more-rows", dims=(3, 5))
+    identical("21.2-identical-to-another-split", split=0)
+    identical("21.2-identical-to-another-dtype", dtype="F16")
+    identical("21.2-identical-to-other-opaque-bytes", "opaque", dtype=(b"F4", 8), dims=[14], split=0)
+    identical("21.2-identical-to-another-type", "opaque", dtype=(b"F6", 7), dims=[14], split=0)
+    asset("21.2-identical-to-a-longer-asset", use_of("asset", IDENTICAL), length=9)
+
+    large = {"dtype": "U8", "dims": [MANY], "split": 0, "tile": (1, MANY)}
+
+    def expanding(name, first, count, add):
+        file = first
+        for i in range(count):
+            add(file, f"u{i:02}")
+        put(BROKEN, name, file)
+
+    def as_large(file, name, **options):
+        return file.tensor(name, "U8", [MANY], 0, 1, MANY, **options)
+    expanding("11.3-identical-objects", delta(), 17, lambda file, name: as_large(
+        file, name, use=use_of("z", IDENTICAL, rename=b"z")))
+    expanding("11.3-ties-to-an-identical-object", identical(None, "z", **large), 16,
+              lambda file, name: as_large(file, name, tied=1))
+    expanding("11.3-same", delta(), 17, lambda file, name: file.unit(as_large(
+        file, name, use=use_of("z", rename=b"z")), 0, SAME, b""))
+    zeros = b"\0\0"  # mode digits, one element everywhere
+    expanding("11.3-over-a-base", delta(), 9, lambda file, name: file.unit(as_large(
+        file, name, use=use_of("z", rename=b"z")), 0, DIGITS, zeros))

@@ -17,13 +17,14 @@ import naive_decoder
 import odd_files
 
 HERE = Path(__file__).resolve().parent
+SMALL_BASE = HERE / "files" / "21-small-base.impasto"  # of deltas whose base has another root
 
 
 def expected(path):
     """What the naive decoder prints for a file, or None where a Zstandard library is missing."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as err:
-        status = naive_decoder.main([str(path)])
+        status = naive_decoder.main([str(path), "--base", str(SMALL_BASE), "--base", str(HERE / "files")])
     assert status != 1, (path.name, err.getvalue())
     return None if status == 2 else out.getvalue()
 
@@ -32,10 +33,11 @@ def make():
     """All files: {"files/NAME": bytes, "broken/NAME": bytes}."""
     odd_files.ODD.clear()
     broken_files.BROKEN.clear()
-    for step in (odd_files.odd_containers, odd_files.odd_layers, odd_files.odd_codings,
+    for step in (odd_files.odd_containers, odd_files.odd_layers, odd_files.odd_codings, odd_files.odd_bases,
                  broken_files.broken_containers, broken_files.broken_layers, broken_files.broken_blocks,
-                 broken_files.broken_transforms, broken_files.broken_planes, broken_files.broken_digits, broken_files.broken_formats,
-                 broken_files.broken_codings):
+                 broken_files.broken_transforms, broken_files.broken_planes, broken_files.broken_digits,
+                 broken_files.broken_formats,
+                 broken_files.broken_codings, broken_files.broken_bases):
         step()
     made = {"files": odd_files.ODD, "broken": broken_files.BROKEN}
     return {f"{folder}/{name}.impasto": data for folder, files in made.items() for name, data in files.items()}

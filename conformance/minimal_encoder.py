@@ -17,6 +17,13 @@ DTYPE_CODE = {name: code for code, (name, *_) in (PLAIN | BLOCKS).items()}
 SIZE = {name: size for name, size, *_ in (PLAIN | BLOCKS).values()}
 
 
+def base_record(root, name=b"", licence=b"", mirrors=(), count=None, more=b""):
+    """A base record (21.1)."""
+    texts = [varint(len(text)) + text for text in (name, licence, *mirrors)]
+    payload = root + b"".join(texts[:2]) + varint(len(mirrors) if count is None else count) + b"".join(texts[2:]) + more
+    return b"\x83" + varint(len(payload)) + payload
+
+
 def varint(n):
     out = bytearray()
     while n >= 128:
@@ -277,7 +284,7 @@ class File:
 
     def __init__(self):
         self.objects, self.units, self.names = [], [], []
-        self.records_after = b""
+        self.records_before = self.records_after = b""
         self.header = {"magic": b"\x89IMP\r\n\x1a\n", "major": 1, "minor": 0, "flags": 0}
         self.spoil_manifest = lambda manifest: manifest
         self.spoil_hash = False
@@ -291,28 +298,29 @@ class File:
         self.names.append(name)
         return len(self.objects) - 1
 
-    def asset(self, name, data, piece, length=None):
-        n = self.add(0, name, varint(len(data) if length is None else length) + varint(piece))
+    def asset(self, name, data, piece, length=None, use=b""):
+        n = self.add(0, name, varint(len(data) if length is None else length) + varint(piece) + use)
         for i in range(0, len(data), piece):
             self.unit(n, i // piece, STORED, data[i:i + piece])
         return n
 
-    def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, reference=None, **options):
-        """A tensor of a dtype by name or code; (type, bytes) is an opaque one."""
+    def tensor(self, name, dtype, dims, split, tile_rows, tile_cols, tied=0, reference=None, use=b"", **options):
+        """A tensor of a dtype by name or code; (type, bytes) is an opaque one. `use` is what it takes from the base."""
         if isinstance(dtype, tuple):
             kind, length = dtype
             code = bytes([OPAQUE]) + varint(len(kind)) + kind + varint(length)
         else:
             code = bytes([DTYPE_CODE.get(dtype, dtype)])
-        numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied] + ([] if reference is None else [reference])
-        return self.add(1, name, code + b"".join(map(varint, numbers)), **options)
+        numbers = [len(dims), *dims, split, tile_rows, tile_cols, tied]
+        numbers += [reference or 0] if use or reference is not None else []
+        return self.add(1, name, code + b"".join(map(varint, numbers)) + use, **options)
 
     def unit(self, n, tile, mode, data, layer=0, reserved=0, length=None):
         self.units.append([n, tile, mode, layer, reserved, len(data) if length is None else length, data])
         return len(self.units) - 1
 
     def build(self):
-        manifest = b"".join(b"\x81" + varint(len(record)) + record for record in self.objects)
+        manifest = self.records_before + b"".join(b"\x81" + varint(len(record)) + record for record in self.objects)
         entries = b"".join(struct.pack("<IIBBHI", *unit[:6]) + blake3(unit[6])[:16] for unit in self.units)
         units = varint(len(self.units)) + entries
         manifest = self.spoil_manifest(manifest + b"\x82" + varint(len(units)) + units + self.records_after)

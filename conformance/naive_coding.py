@@ -1,4 +1,4 @@
-"""Clauses 5 to 10, 19, and 20.3, of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
+"""Clauses 5 to 10, 19, 20.3, and 21.7, of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
 
 import io
 import math
@@ -6,9 +6,9 @@ import re
 import struct
 from fractions import Fraction
 
-from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, REFINEMENT, ZSTD, Bits,
+from naive_container import (ABOVE, BLOCKS, EXACT, FLOAT, FLOATS, LATTICE, OF_BLOCKS, PREDICTED, REFINEMENT, ZSTD, Bits,
                              Broken, Reader, ceil_div, check_dtype, fields, need, unzigzag)
-from naive_formats import Groups
+from naive_formats import Groups, e4m3
 
 LANES, SYMBOLS, TOTAL, ESCAPE = 32, 64, 2048, 63  # 7.2, 8.2
 MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
@@ -16,9 +16,10 @@ MAX_WINDOW_LOG = 31  # the most that Zstandard libraries take; 5.1 sets no bound
 
 # --------------------------------------------------------------------------------------------------- 5 Coding modes
 
-def read_tile(obj, unit, data, head):
-    """A tile of layer 0 in another mode than transform and digits: its rows, each the bytes of its elements; and its
-    integers by row and column, or None in another mode than lattice."""
+def read_tile(obj, unit, data, head, elements):
+    """A tile of layer 0 in another mode than transform, digits, exact and same: its rows, each the bytes of its elements;
+    and its integers by row and column, or None in another mode than lattice. `elements` are the rows of base elements, if the
+    tensor has base 1."""
     _, _, height, width = obj.tile_box(unit.tile)
     if unit.mode == FLOAT:
         return float_rows(obj, unit, head, data), None
@@ -26,7 +27,7 @@ def read_tile(obj, unit, data, head):
         z = lattice_integers(obj, unit, head, data)
         if head.groups:
             return format_rows(obj, unit, head.groups, z), z
-        return lattice_rows(obj, unit, head, head, z, "10.3"), z
+        return lattice_rows(obj, unit, head, head, z, elements, "10.3"), z
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
         data = bytearray(len(planes))
@@ -109,13 +110,17 @@ class Head:
         self.what = head.what
         self.kind, shape, self.plane, flags = head.u8(), head.u8(), head.u8(), head.u8()
         need(self.kind in TABLES, "6", f"{head.what} has kind {self.kind}")
-        need((unit.layer > 0) == (self.kind in ABOVE), "6",
+        over_base = obj.usage == PREDICTED
+        need((unit.layer > 0) == (self.kind in ABOVE) or over_base and self.kind == EXACT, "6",
              f"{head.what} has kind {self.kind} in layer {unit.layer}")
+        need(not over_base or self.kind != OF_BLOCKS, "21.6", f"{head.what} has kind 7, and its tensor has a base")
         check_dtype(obj, self.kind)
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        need(flags & ~{LATTICE: 31, REFINEMENT: 4}.get(self.kind, 0) == 0, "6", f"{head.what} has flags {flags}")
+        allowed = {LATTICE: 31, REFINEMENT: 4, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
+        need(flags & ~allowed == 0, "6", f"{head.what} has flags {flags}")
+        need(not (over_base and flags & 16), "21.6", f"{head.what} has a format, and its tensor has a base")
         self.offset, self.row_steps, self.column_steps, self.low_rank = 0, Same(0), Same(0), []
         if self.kind == REFINEMENT:
             self.factor = head.u8()
@@ -371,17 +376,17 @@ def lattice_integers(obj, unit, head, data):
     return join_plane(head, *read_coded(obj, unit, data, head, classes))
 
 
-def lattice_rows(obj, unit, base, head, z, clause):
+def lattice_rows(obj, unit, base, head, z, elements, clause):
     """Rows of weights, as bytes: 10.3. Steps of rows and columns are those of `base`, the head of layer 0; step and
-    offset are those of `head`. `clause` asks that steps are finite."""
+    offset are those of `head`. `elements` are the rows of base elements, or None. `clause` asks that steps are finite."""
     # Of binary64, so exact: float(z) has 24 bits and is below 2^32, the offset is a multiple of 2^-8.
     y = [[x + (x > 0) * head.offset / 256 - (x < 0) * head.offset / 256 for x in f32_list(line)] for line in z]
-    return weight_rows(obj, unit, base, head.step, head.step, y, clause)
+    return weight_rows(obj, unit, base, head.step, head.step, y, clause, elements)
 
 
-def weight_rows(obj, unit, base, largest, step, numbers, clause):
-    """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2, 19.2. Steps of rows and columns are those of `base`.
-    `clause` asks that `largest` times those of rows is finite."""
+def weight_rows(obj, unit, base, largest, step, numbers, clause, elements=None):
+    """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2, 19.2, 21.7. Steps of rows and columns are those of
+    `base`. `clause` asks that `largest` times those of rows is finite. `elements` are the rows of base elements, or None."""
     row0, col0, _, width = obj.tile_box(unit.tile)
     finite = all(math.isfinite(f32(largest * scale(i))) for i in base.row_steps.values())
     need(finite, clause, f"the step of a row of {base.what} is not finite")
@@ -391,15 +396,39 @@ def weight_rows(obj, unit, base, largest, step, numbers, clause):
     for r, y in enumerate(numbers, row0):
         w = f32_list([a * b for a, b in zip(f32_list(y), column_scales)])
         w = f32_list([a * row_scales[base.row_steps[r]] for a in w])
-        d = [0.0] * width
-        for size, of_rows, of_columns in base.low_rank:  # 19.2
-            of_row = f32(of_rows[r] * size)
-            added = f32_list([of_row * of_columns[c] for c in range(col0, col0 + width)])
-            d = f32_list([a + b for a, b in zip(d, added)])
-        if base.low_rank:
-            w = f32_list([a + b for a, b in zip(w, d)])
-        rows.append(elements_of(obj.dtype, w))
+        if base.low_rank or elements:
+            w = f32_list([a + b for a, b in zip(w, low_rank_row(base, r, col0, width))])
+        rows.append(over_elements(obj.dtype, w, elements[r - row0]) if elements else elements_of(obj.dtype, w))
     return rows
+
+
+def low_rank_row(base, r, col0, width):
+    """What a low-rank part adds to a row of a tile: 19.2; zeros, if there is none."""
+    d = [0.0] * width
+    for size, of_rows, of_columns in base.low_rank:
+        of_row = f32(of_rows[r] * size)
+        added = f32_list([of_row * of_columns[c] for c in range(col0, col0 + width)])
+        d = f32_list([a + b for a, b in zip(d, added)])
+    return d
+
+
+def over_elements(dtype, w, elements):
+    """A row of weights as bytes: the sums of `w` and of base elements, unless these are infinite or NaNs: 21.7."""
+    size, v = len(elements) // len(w), values_of(dtype, elements)
+    sums = elements_of(dtype, f32_list([a + b if math.isfinite(b) else 0.0 for a, b in zip(w, v)]))
+    return b"".join((sums if math.isfinite(b) else elements)[i * size:(i + 1) * size] for i, b in enumerate(v))
+
+
+def values_of(dtype, data):
+    """The weights that elements of a dtype in FLOATS are, as numbers."""
+    if dtype == "BF16":
+        data = b"".join(b"\0\0" + data[i:i + 2] for i in range(0, len(data), 2))
+    if dtype == "F8_E4M3":
+        return [math.nan if n & 127 == 127 else math.copysign(e4m3(n & 127), -1 if n & 128 else 1) for n in data]
+    if dtype == "F8_E5M2":
+        data = b"".join(bytes([0, n]) for n in data)  # the upper byte of a binary16
+    code = "f" if dtype in ("F32", "BF16") else "e"
+    return list(struct.unpack("<%d%s" % (len(data) // struct.calcsize(code), code), data))
 
 
 def elements_of(dtype, w):

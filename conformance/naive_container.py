@@ -1,5 +1,5 @@
-"""Clauses 1 to 4 of docs/SPEC.md: fields, the file, its manifest, the division of tensors into tiles; and what 12.1 and
-12.2 require of units.
+"""Clauses 1 to 4 of docs/SPEC.md, and 21.1: fields, the file, its manifest, the division of tensors into tiles; and what
+12.1, 12.2 and 21.6 require of units.
 """
 
 import math
@@ -7,9 +7,11 @@ import struct
 
 from blake3 import blake3
 
-STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS, TRANSFORM, DIGITS = range(10)  # 5
+STORED, ZSTD, HEAD, FLOAT, LATTICE, REFINEMENT, EXACT, OF_BLOCKS, TRANSFORM, DIGITS, SAME = range(11)  # 5
+LAST_MODE = SAME
 ABOVE = REFINEMENT, EXACT, OF_BLOCKS  # 12.1
 ASSET, TENSOR = 0, 1  # 3.4
+PREDICTED, IDENTICAL = 1, 2  # 3.4: what an object takes from the base
 
 
 class Broken(Exception):
@@ -100,8 +102,17 @@ def align(position, unit=16):
     return ceil_div(position, unit) * unit
 
 
+class File:
+    """What a file says of itself: its root, its base record, if it is a delta, its objects and units."""
+
+    def __init__(self, data, root, objects, units, base):
+        self.data, self.root, self.objects, self.units, self.base = data, root, objects, units, base
+        self.held = None  # bytes that are present, without padding
+        self.over = None  # the base, opened
+
+
 def read_file(data, allow_expansion=False):
-    """Objects and units of the file: clauses 2 and 3, and the bound of 11.3."""
+    """The file as its header and its manifest describe it: clauses 2 and 3, and the bound of 11.3 without its base."""
     need(data[:8] == b"\x89IMP\r\n\x1a\n", "2.1", "not an Impasto file")
     header = Reader(data[8:64], "2", "the file header")
     major, _minor, flags = (header.number(code) for code in "HHI")
@@ -113,34 +124,43 @@ def read_file(data, allow_expansion=False):
     need(64 + manifest_length <= len(data), "2.2", "the manifest reaches past the end of the file")
     manifest = data[64:64 + manifest_length]
     need(blake3(manifest) == root, "2.3", "the manifest's hash is not the root")
-    objects, units = read_manifest(manifest)
+    file = File(data, root, *read_manifest(manifest))
+    objects, units = file.objects, file.units
     end = 64 + manifest_length
     for unit in units:  # 2.4
         unit.start = align(end)
         end = unit.start + unit.length
         unit.present = end <= min(len(data), file_length)
     need(file_length == end, "2.5", f"file_length is {file_length}, but the last unit ends at {end}")
-    expanded = expanded_bytes(objects)
-    held = 64 + manifest_length + sum(unit.length for unit in units if unit.present)
-    need(allow_expansion or expanded <= max(1 << 28, 512 * held), "11.3",
+    file.held = 64 + manifest_length + sum(unit.length for unit in units if unit.present)
+    if not allow_expansion:
+        check_expansion(expanded_bytes(objects, False), file.held)
+    return file
+
+
+def check_expansion(expanded, held):
+    need(expanded <= max(1 << 28, 512 * held), "11.3",
          f"the file's {held} bytes expand to {expanded}, which --allow-expansion allows")
-    return objects, units
 
 
-def expanded_bytes(objects):
-    """What the units that are present expand to: 11.3."""
-    total, base = 0, {}
+def expanded_bytes(objects, with_base):
+    """What the units that are present expand to, and what is taken from the base if it is there: 11.3."""
+    total, of_layer_0 = 0, {}
     for obj in objects:
-        if not obj.known:
+        if not obj.known or (obj.tied or obj).usage and not with_base:
             continue
-        base[obj] = base.get(obj.tied, 0)
-        total += base[obj]  # of a tied tensor: it has no units of its own
-        total += base.get((obj.tied or obj).reference, 0)
+        of_layer_0[obj] = of_layer_0.get(obj.tied, 0)
+        total += of_layer_0[obj]  # of a tied tensor: it has no units of its own
+        total += of_layer_0.get((obj.tied or obj).reference, 0)
+        if obj.usage == IDENTICAL:
+            of_layer_0[obj] = obj.rows * obj.cols * obj.size
+            total += of_layer_0[obj]
         for (layer, is_head, tile), unit in obj.units.items():
-            if unit.present and unit.mode <= DIGITS:
+            if unit.present and unit.mode <= LAST_MODE:
                 height, width = (0, 0) if is_head else obj.tile_box(tile)[2:]
                 size = height * (align(width, 32) if HEAD < unit.mode < DIGITS else width) * obj.size
-                base[obj] += 0 if layer else size
+                size *= 2 if obj.usage == PREDICTED and not layer and unit.mode != SAME else 1
+                of_layer_0[obj] += 0 if layer else size
                 total += 1 << 16 if is_head else size
     return total
 
@@ -165,6 +185,7 @@ class Object:
 
     def __init__(self, cls, name):
         self.cls, self.name, self.type, self.tied, self.reference = cls, name, None, None, None
+        self.usage, self.base_level, self.base_hash, self.base_name = 0, None, None, name  # what it takes from the base
         self.units = {}  # (layer, is a head, tile): unit; above layer 0 none of an unknown mode
         self.known = cls in (ASSET, TENSOR)
 
@@ -191,6 +212,7 @@ class Unit:
     """An entry of the units record (3.6)."""
 
     def __init__(self, number, entry):
+        self.entry = entry
         (self.object, self.tile, self.mode, self.layer, self.reserved, self.length,
          self.hash) = struct.unpack("<IIBBHI16s", entry)
         self.number = number
@@ -201,7 +223,7 @@ class Unit:
 
 def read_manifest(manifest):
     records = Reader(manifest, "3.1", "the manifest")
-    objects, units, marks = [], None, None
+    objects, units, marks, base = [], None, None, None
     while not records.at_end():
         kind, length = records.u8(), records.varint()
         payload = records.take(length)
@@ -211,6 +233,9 @@ def read_manifest(manifest):
         elif kind == 0x82:
             need(units is None, "3.3", "a second units record")
             units = read_units(Reader(payload, "3.6.1", "the units record"))
+        elif kind == 0x83:
+            need(base is None, "21.1", "a second base record")
+            base = Base(Reader(payload, "3.1", "the base record"))
         elif kind == 0x01:
             need(marks is None, "3.7", "a second layers record")
             marks = read_marks(Reader(payload, "3.1", "the layers record"))
@@ -219,12 +244,35 @@ def read_manifest(manifest):
     need(units is not None, "3.3", "no units record")
     marks = [0, *(marks or []), len(units)]
     need(marks == sorted(marks), "3.7", f"the layers end at units {marks[1:-1]} of {len(units)}")
+    for obj in objects:
+        need(base or not obj.usage, "3.4.7", f"{obj.name!r} has a base, the file has none")
     check_folders({obj.name for obj in objects if obj.cls == ASSET})
     check_units(objects, units)
     for obj in objects:
-        check_base(obj)
+        check_layer_0(obj)
         check_layers(obj)
-    return objects, units
+    return objects, units, base
+
+
+class Base:
+    """The base record: 21.1."""
+
+    def __init__(self, record):
+        self.root = record.take(32)
+        self.name, self.licence = (text(record, "21.1", what, 0) for what in ("the name of the base", "its licence"))
+        mirrors = record.varint()
+        need(mirrors <= 64, "21.1", f"the base has {mirrors} mirrors")
+        self.mirrors = [text(record, "21.1", "a mirror of the base", 1) for _ in range(mirrors)]
+
+
+def text(record, clause, what, least):
+    """A length, and as many bytes of UTF-8, of which there are at most 4096."""
+    length = record.varint()
+    need(least <= length <= 4096, clause, f"{what} has {length} bytes")
+    try:
+        return record.take(length).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Broken(clause, f"{what} is not UTF-8") from None
 
 
 def read_object(record, objects):
@@ -239,17 +287,35 @@ def read_object(record, objects):
     except UnicodeDecodeError:
         raise Broken("3.4.1", f"the name of {record.what} is not UTF-8") from None
     need(not objects or (objects[-1].cls, before) < (cls, name), "3.4.1", f"{obj.name!r} is not in ascending order")
+    start = record.pos
     if cls == ASSET:
         length, piece = record.varint(), record.varint()
+        obj.fields = record.data[start:record.pos]
         need(length <= 1 << 48, "3.4.3", f"asset {obj.name!r} is longer than 2^48")
         for part in obj.name.split("/"):
             need(part and part[0] != "." and not any(c in "\\:" or ord(c) < 32 or 127 <= ord(c) < 160 for c in part),
                  "3.4.4", f"{obj.name!r} is not a name for an asset")
         obj.dtype, obj.size = "U8", 1
         obj.set_matrix(1, length, 1, piece)  # 4.1
+        obj.alike, obj.split = length, 0
+        read_use(obj, record)
     elif cls == TENSOR:
         read_tensor(obj, record, objects)
     return obj
+
+
+def read_use(obj, record):
+    """What an object takes from the base: 3.4, 3.4.7."""
+    usage = 0 if record.at_end() else record.u8()
+    need(usage <= IDENTICAL, "3.4", f"{obj.name!r} has base {usage}")
+    if usage == 0:
+        return
+    obj.usage, obj.base_level, obj.base_hash = usage, record.u8(), record.take(16)
+    obj.base_name = text(record, "3.4", f"the name that {obj.name!r} has in the base", 0) or obj.name
+    may_predict = obj.cls == TENSOR and obj.type is None
+    need(usage == IDENTICAL or may_predict, "3.4.7", f"{obj.name!r} has base 1, and is an asset or opaque")
+    need(obj.cls == TENSOR or obj.base_level == 0, "3.4.7", f"asset {obj.name!r} has a base at level {obj.base_level}")
+    need(obj.tied is None and obj.reference is None, "3.4.7", f"{obj.name!r} is tied, or has a reference, and has a base")
 
 
 def check_folders(assets):
@@ -263,6 +329,7 @@ def check_folders(assets):
 
 def read_tensor(obj, record, objects):
     """The fields of a tensor: 3.4, 3.5."""
+    start = record.pos
     code, what = record.u8(), f"{obj.name!r}"
     weights, length = 1, None
     if code in PLAIN:
@@ -278,7 +345,9 @@ def read_tensor(obj, record, objects):
     need(ndim <= 16, "3.4", f"{what} has {ndim} dims")
     obj.dims = [record.varint() for _ in range(ndim)]
     need(math.prod(obj.dims) <= 1 << 48, "3.4.3", f"{what} has more than 2^48 weights")
-    split, tile_rows, tile_cols, tied = (record.varint() for _ in range(4))
+    split, tile_rows, tile_cols = (record.varint() for _ in range(3))
+    obj.fields = record.data[start:record.pos]  # from dtype to tile_cols
+    tied = record.varint()
     need(split <= ndim, "3.4", f"split of {what} is above ndim")
     rows, cols = math.prod(obj.dims[:split]), math.prod(obj.dims[split:])
     need(rows < 1 << 64 and cols < 1 << 64, "3.4.3", f"{what} has 2^64 rows or columns")
@@ -297,7 +366,7 @@ def read_tensor(obj, record, objects):
         need(obj.tied.cls == TENSOR and obj.tied.tied is None and obj.tied.alike == obj.alike, "3.4.2",
              f"{what} is tied to an object that does not suit it")
     reference = 0 if record.at_end() else record.varint()
-    obj.tiling = split, tile_rows, tile_cols
+    obj.split, obj.tiling = split, (split, tile_rows, tile_cols)
     if reference:
         need(not tied, "3.4.6", f"{what} is tied and has a reference")
         need(reference <= len(objects), "3.4.6", f"the reference of {what} is no earlier object")
@@ -306,6 +375,8 @@ def read_tensor(obj, record, objects):
              f"the reference of {what} is no tensor, tied, or has a reference itself")
         need((obj.reference.alike, obj.reference.tiling) == (obj.alike, obj.tiling), "3.4.6",
              f"the reference of {what} has another dtype, shape or tiling")
+        need(not obj.reference.usage, "3.4.6", f"the reference of {what} has a base")
+    read_use(obj, record)
 
 
 def read_type(record, what):
@@ -338,14 +409,15 @@ def read_marks(record):
 
 
 def check_units(objects, units):
-    """What units tell alone: 3.6, 5.2, 5.3, 12.1."""
+    """What units tell alone: 3.6, 5.2, 5.3, 12.1, 21.6."""
     seen = set()
     for unit in units:
         need(unit.reserved == 0, "3.6", f"the reserved field of {unit} is not 0")
         need(unit.length <= 1 << 28, "3.6", f"{unit} is longer than 2^28 bytes")
         need(unit.object < len(objects), "3.6.2", f"{unit} belongs to no object")
         obj = objects[unit.object]
-        need(obj.tied is None, "3.6.2", f"{unit} belongs to a tied object")
+        need(obj.tied is None and obj.usage != IDENTICAL, "3.6.2",
+             f"{unit} belongs to an object that is tied, or identical to one of the base")
         place = (unit.object, unit.layer, None if unit.mode == HEAD else unit.tile)
         need(place not in seen, "3.6.2", f"{unit} has the place of an earlier unit")
         seen.add(place)
@@ -356,15 +428,19 @@ def check_units(objects, units):
             need(obj.tiles > 0, "3.6.2", f"{unit} is a head of {obj.name!r}, which has no tiles")
         else:
             need(unit.tile < obj.tiles, "3.6.2", f"{unit} is for tile {unit.tile} of {obj.tiles}")
-        if unit.layer == 0 or unit.mode <= DIGITS:  # 3.6.1
+        if unit.layer == 0 or unit.mode <= LAST_MODE:  # 3.6.1
             obj.units[unit.layer, unit.mode == HEAD, unit.tile] = unit
             check_mode(obj, unit)
 
 
 def check_mode(obj, unit):
-    if unit.mode != HEAD and unit.mode <= DIGITS:
-        need(unit.mode == TRANSFORM or (unit.layer > 0) == (unit.mode in ABOVE), "12.1",
+    need(obj.usage != PREDICTED or unit.mode not in (TRANSFORM, OF_BLOCKS), "21.6",
+         f"{unit} of {obj.name!r}, which has a base, has mode {unit.mode}")
+    if unit.mode != HEAD and unit.mode <= LAST_MODE:
+        may_be_lowest = unit.mode == TRANSFORM or unit.mode == EXACT and obj.usage == PREDICTED
+        need(may_be_lowest or (unit.layer > 0) == (unit.mode in ABOVE), "12.1",
              f"{unit} of {obj.name!r} has mode {unit.mode} in layer {unit.layer}")
+        need(unit.mode != SAME or obj.usage == PREDICTED, "12.1", f"{unit} of {obj.name!r} has mode same, but no base")
     if obj.cls == ASSET:
         need(not HEAD <= unit.mode <= TRANSFORM, "5.3", f"{unit} of asset {obj.name!r} has mode {unit.mode}")
     check_dtype(obj, unit.mode)
@@ -380,15 +456,15 @@ def check_dtype(obj, mode):
          f"mode {mode} for dtype {obj.dtype}, {obj.name!r}")
 
 
-def check_base(obj):
+def check_layer_0(obj):
     """What the units of layer 0 are together: 3.6.3, 5.4."""
-    if not obj.known or obj.tied is not None:
+    if not obj.known or obj.tied is not None or obj.usage == IDENTICAL:
         return
     tiles = [unit for (layer, head, _), unit in obj.units.items() if layer == 0 and not head]
     need(len(tiles) == obj.tiles, "3.6.3", f"{obj.name!r} has {len(tiles)} tiles of {obj.tiles}")
     coded = [unit for unit in tiles if unit.mode in (FLOAT, LATTICE, TRANSFORM)]
     need(len({unit.mode == FLOAT for unit in coded}) <= 1, "5.4", f"{obj.name!r} mixes float with lattice or transform")
-    check_head(obj, 0, coded)
+    check_head(obj, 0, [unit for unit in tiles if unit in coded or unit.mode == EXACT])
 
 
 def check_layers(obj):

@@ -1,10 +1,11 @@
-"""Clauses 12 to 14 and 16 of docs/SPEC.md: layers that refine the tiles of layer 0."""
+"""Clauses 12 to 14, 16, and 21.5 to 21.7, of docs/SPEC.md: layers that refine the tiles of layer 0, or of a base."""
 
 import struct
 
 from naive_blocks import block_rows
-from naive_coding import clamp, join_plane, lattice_rows, pack_bits, read_coded, read_tile, signed
-from naive_container import DIGITS, EXACT, FLOATS, LATTICE, REFINEMENT, TRANSFORM, need
+from naive_coding import (clamp, join_plane, lattice_rows, low_rank_row, over_elements, pack_bits, read_coded, read_tile,
+                          signed)
+from naive_container import DIGITS, EXACT, FLOATS, LATTICE, REFINEMENT, SAME, TRANSFORM, need
 from naive_digits import digit_rows
 from naive_transform import transform_rows
 
@@ -22,27 +23,28 @@ def tile_layers(obj, tile):
     return units
 
 
-def band_level(obj, band):
+def band_level(obj, band, is_there=lambda unit: unit.present):
     """The level of a row of tiles: 12.3."""
     tiles = range(band * obj.tiles_across, (band + 1) * obj.tiles_across)
     refined = [t for t in tiles if obj.units[0, False, t].mode == LATTICE or
                obj.units[0, False, t].mode == TRANSFORM and (1, False, t) in obj.units]
     level = 0
-    while refined and all(reaches(obj, t, level + 1) for t in refined):
+    while refined and all(reaches(obj, t, level + 1, is_there) for t in refined):
         level += 1
     return level
 
 
-def reaches(obj, tile, layer):
+def reaches(obj, tile, layer, is_there):
     """Whether a tile that is refined, and its head, are there in a layer; one in mode transform may end below it."""
     unit, head = obj.units.get((layer, False, tile)), obj.units.get((layer, True, 0))
     may_end = obj.units[0, False, tile].mode == TRANSFORM
-    return bool(head and head.present and (unit.present if unit else may_end))
+    return bool(head and is_there(head) and (is_there(unit) if unit else may_end))
 
 
-def read_layers(obj, units, contents, heads, reference=None):
+def read_layers(obj, units, contents, heads, reference=None, elements=None):
     """The rows of a tile at every level up to that of the last of its units, each the bytes of its elements; of its
-    blocks in a layer of blocks. `reference` returns the rows of the reference's tile, if there is a reference."""
+    blocks in a layer of blocks. `reference` returns the rows of the reference's tile, if there is a reference; `elements` are
+    the rows of base elements, if the tensor has base 1 and the tile needs them."""
     if units[0].mode == TRANSFORM:
         for unit in units[1:]:
             need(heads[unit.layer].kind == REFINEMENT, "6", f"{unit} has mode transform, but no head of kind 5")
@@ -50,16 +52,22 @@ def read_layers(obj, units, contents, heads, reference=None):
                 for n in range(1, len(units) + 1)]
     if units[0].mode == DIGITS:
         return [digit_rows(obj, units[0], contents[0])]
-    rows, z = read_tile(obj, units[0], contents[0], heads.get(0))
+    if units[0].mode == SAME:
+        need(not contents[0], "21.5", f"{units[0]} has mode same and {len(contents[0])} bytes")
+        return [elements]
+    if units[0].mode == EXACT:
+        below = predicted_rows(obj, units[0], heads[0], elements)
+        return [exact_rows(obj, units[0], heads[0], contents[0], signs_of(obj, below), below)]
+    rows, z = read_tile(obj, units[0], contents[0], heads.get(0), elements)
     levels = [rows]
     for unit, content in zip(units[1:], contents[1:]):
         head = heads[unit.layer]
         need(not (heads[0].groups and head.kind == REFINEMENT), "20.4", f"{unit} is above a tensor with a format")
         if unit.mode == REFINEMENT:
             z = refined(obj, unit, head, content, z)
-            rows = lattice_rows(obj, unit, heads[0], head, z, "12.4")
+            rows = lattice_rows(obj, unit, heads[0], head, z, elements, "12.4")
         elif unit.mode == EXACT:
-            signs = heads[0].groups.signs(z) if heads[0].groups else z
+            signs = heads[0].groups.signs(z) if heads[0].groups else signs_of(obj, rows) if elements else z
             rows = exact_rows(obj, unit, head, content, signs, rows)
         else:
             rows = block_rows(obj, unit, head, content, rows)
@@ -97,3 +105,18 @@ def exact_rows(obj, unit, head, data, z, below):
         o = signed(P + u, bits)  # 14.4
         return (o if o >= 0 else -1 - o) + ((Z < 0) != (o < 0)) * sign
     return [pack_bits([element(*of) for of in zip(*lines)], obj.size) for lines in zip(sums, z, p, values)]
+
+
+# ---------------------------------------------------------------------------------------- 21.6 Mode exact over a base
+
+def predicted_rows(obj, unit, head, elements):
+    """The rows that an exact tile in layer 0 is coded over."""
+    row0, col0, _, width = obj.tile_box(unit.tile)
+    if not head.low_rank:
+        return elements
+    return [over_elements(obj.dtype, low_rank_row(head, r, col0, width), row) for r, row in enumerate(elements, row0)]
+
+
+def signs_of(obj, rows):
+    """What clause 14 takes for the integers: the signs of the elements, of 0 too."""
+    return [[-1 if row[i] & 128 else 1 for i in range(obj.size - 1, len(row), obj.size)] for row in rows]

@@ -3,10 +3,13 @@
 import math
 import struct
 
-from minimal_encoder import SIZE, Coder, File, coded_file, cut, layered_file, pack, varint, weights, zigzag
-from naive_container import FLOAT, HEAD, LATTICE, REFINEMENT, STORED, ZSTD, Reader, read_file, unzigzag
-from small_files import (FLOATS, NARROW, floats, frame, lattice, layered, layered_coders, layered_integers, plain, put,
-                         replace)
+from minimal_encoder import (SIZE, Coder, File, base_record, coded_file, cut, layered_file, pack, varint, weights,
+                             zigzag)
+from naive_bases import object_hash
+from naive_container import (FLOAT, HEAD, IDENTICAL, LATTICE, REFINEMENT, SAME, STORED, ZSTD, Reader, read_file,
+                             unzigzag)
+from small_files import (ANOTHER_ROOT, FLOATS, NARROW, delta, floats, frame, lattice, layered, layered_coders,
+                         layered_integers, opened_base, plain, put, replace, rich_delta, small_base, small_delta, use_of)
 
 ODD = {}  # by name
 
@@ -36,7 +39,7 @@ def odd_containers():
     put(ODD, "3.4-unknown-class", file)
     file = File()
     file.asset("a", b"abc", 3)
-    file.objects[0] += b"left over"
+    file.objects[0] += b"\0left over"
     put(ODD, "3.4-bytes-left-over", file)
     file = File()
     for i, (name, prefix) in enumerate((("a\u00e9", None), ("a\u00eb", None), ("a\u00eb..", 0), ("a\u00ec", 1))):
@@ -102,7 +105,7 @@ def odd_layers():
     # Cut in each layer: a row of tiles is read at the level that all its tiles reach.
     whole = layered().build()
     put(ODD, "12.3-layers", whole)
-    _, units = read_file(whole)
+    units = read_file(whole).units
     for name, present in (("base", 5), ("head-only", 6), ("refinement-in-part", 9), ("exact-in-part", 17),
                           ("exact-above", 18)):
         put(ODD, f"12.3-cut-{name}", whole[:units[present].start + 1])
@@ -162,6 +165,33 @@ def add_to_escapes(n):
                 value = unzigzag(Reader(escape, "1.2", "an escape").varint())
                 escapes[i] = varint(zigzag(value + (n if i % 2 else -n)))
     return change
+
+
+def odd_bases():
+    put(ODD, "21-small-base", small_base())
+    put(ODD, "21-nothing-of-the-base", delta(ANOTHER_ROOT))
+    put(ODD, "21.6-small-delta", small_delta())
+    put(ODD, "21.7-small-delta", rich_delta())
+    file = small_delta()
+    record = base_record(opened_base().root, b"small", b"mit", [b"m" * 4096] + [b"m"] * 63, more=b"left over")
+    file.records_before, file.records_after = b"", record
+    put(ODD, "21.1-base-record-at-the-end", file)
+    # A base is the right one by its root, or by the hashes of its objects.
+    file = small_delta()
+    file.records_before = base_record(ANOTHER_ROOT)
+    put(ODD, "21.2-another-root", file)
+    file = delta()
+    file.tensor("bf16", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", IDENTICAL, hash=bytes(16)))
+    put(ODD, "21.2-another-hash", file)
+    # Rows of tiles of the base that differ in level.
+    base = read_file(ODD["12.3-tiles-of-their-own-layers"])
+    file = delta(base.root)
+    for level in range(5):
+        link = bytes([1, level]) + object_hash(base.objects[0], level) + b"\1w"
+        n = file.tensor(f"level-{level}", "BF16", [6, 40], 1, 4, 64, use=link)
+        file.unit(n, 0, SAME, b"")
+        file.unit(n, 1, SAME, b"")
+    put(ODD, "21.4-rows-of-tiles-of-their-own-levels", file)
 
 
 def odd_codings():

@@ -1,7 +1,11 @@
 """The small valid files that unusual and broken ones are made from."""
 
-from minimal_encoder import Coder, File, coded_file, layered_file, weights
-from naive_container import EXACT, FLOAT, LATTICE, REFINEMENT, STORED
+import functools
+import struct
+
+from minimal_encoder import Coder, File, base_record, coded_file, layered_file, pack, varint, weights
+from naive_bases import object_hash
+from naive_container import EXACT, FLOAT, HEAD, IDENTICAL, LATTICE, PREDICTED, REFINEMENT, SAME, STORED, ZSTD, read_file
 
 
 def put(where, name, content):
@@ -25,6 +29,7 @@ def plain():
 
 
 FLOATS = [[0x3F80 + 9 * r + c for c in range(5)] for r in range(4)]
+WIDE = [[0x3F800000 + (r * 32 + c << 17) for c in range(32)] for r in range(2)]
 BYTES = [[5 * r + c for c in range(5)] for r in range(4)]
 INTEGERS = [[7 * r - 3 * c for c in range(5)] for r in range(4)]
 
@@ -89,3 +94,95 @@ def frame(head, *blocks):
         else:
             out += (last | 1 << 1 | block[1] << 3).to_bytes(3, "little") + bytes([block[0]])
     return out
+
+
+MANY = 1 << 24
+
+
+@functools.cache
+def small_base():
+    """A file that deltas are made of: bytes. Its tensors are of many dtypes, `w` is that of `layered`, `z` is large."""
+    file = File()
+    file.asset("asset", b"some bytes", 4)
+    stored = {"bf16": ("BF16", [4, 5], pack("BF16", FLOATS)), "f32": ("F32", [2, 32], pack("F32", WIDE)),
+              "f8": ("F8_E4M3", [4, 5], pack("F8_E4M3", BYTES)),
+              "opaque": ((b"F4", 7), [14], b"7 bytes"), "u16": ("U16", [2, 3], b"abcdefghijkl")}
+    for name, (dtype, dims, data) in stored.items():
+        opaque = isinstance(dtype, tuple)
+        n = file.tensor(name, dtype, dims, 0 if opaque else 1, 9, 32)
+        file.unit(n, 0, STORED, data)
+    n = file.tensor("w", "BF16", [6, 40], 1, 3, 32)
+    for _, tile, mode, layer, _, _, data in layered().units:
+        file.unit(n, tile, mode, data, layer=layer)
+    n = file.tensor("z", "U8", [MANY], 0, 1, MANY)
+    file.unit(n, 0, ZSTD, frame(b"\xa0" + struct.pack("<I", MANY), *[(0, 1 << 17)] * 128))
+    return file.build()
+
+
+@functools.cache
+def opened_base():
+    return read_file(small_base())
+
+
+def use_of(name, usage=PREDICTED, level=0, rename=b"", **spoiled):
+    """What an object takes from that of the small base with a name: 3.4."""
+    obj = next(obj for obj in opened_base().objects if obj.name == name)
+    fields = {"usage": usage, "level": level, "hash": object_hash(obj, level), **spoiled}
+    return bytes([fields["usage"], fields["level"]]) + fields["hash"] + varint(len(rename)) + rename
+
+
+ANOTHER_ROOT = b"no file has this root anywhere  "
+
+
+def delta(root=None):
+    """A delta of the small base, without objects."""
+    file = File()
+    file.records_before = base_record(root or opened_base().root, b"small")
+    return file
+
+
+def small_delta():
+    """A delta with an asset and two tensors: one identical to a tensor of the base; one like it, unit 0 its head and unit 1
+    its tile in mode exact."""
+    file = delta()
+    file.asset("asset", b"", 1, length=10, use=use_of("asset", IDENTICAL))
+    file.tensor("bf16", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", IDENTICAL))
+    n = file.tensor("like", "BF16", [4, 5], 1, 4, 32, use=use_of("bf16", rename=b"bf16"))
+    coder = over_coder()
+    file.unit(n, 0, HEAD, coder.head)
+    file.unit(n, 0, EXACT, over_tile(coder))
+    return file
+
+
+def rich_delta():
+    """A delta of lattices over the base, one with a low-rank part and steps, one below a refinement, and of tiles in mode
+    same."""
+    file = delta()
+    terms = [(0.001, [3, -5, 7, 9], [2, 4, -6, 8, 10]), (0.25, [1] * 4, [-1] * 5)]
+    coder = Coder(LATTICE, "F32", 4, 5, step=0.01, plane=2, offset=20, low_rank=terms, row_steps=[-3, 0, 9, 40],
+                  column_steps=[5, 4, 3, 2, 1])
+    n = file.tensor("low-rank", "F32", [4, 5], 1, 4, 32, use=use_of("bf16", rename=b"bf16"))
+    file.unit(n, 0, HEAD, coder.head)
+    file.unit(n, 0, LATTICE, coder.lattice_tile(INTEGERS))
+    coders = layered_coders("F16", rows=8, factors=(3,), exact=False)
+    n = file.tensor("refined", "F16", [8, 40], 1, 8, 64, use=use_of("w", level=2, rename=b"w"))
+    for unit in layered_file(coders, layered_integers(coders), None, 8, 64).units:
+        file.unit(n, *unit[1:3], unit[6], layer=unit[3])
+    n = file.tensor("same", "F32", [8, 40], 1, 5, 32, use=use_of("w", level=3, rename=b"w"))
+    for tile in range(4):
+        file.unit(n, tile, SAME, b"")
+    file.tensor("tied", "F16", [8, 40], 1, 8, 64, tied=2)
+    return file
+
+
+def over_coder(rows=4, cols=5, dtype="BF16", **options):
+    """A coder of exact tiles near those of a base."""
+    tables = {t: NARROW for t in range(1, 32, 3)}
+    return Coder(EXACT, dtype, rows, cols, shape=255, row_classes=[4 * 127 + 9] * rows, tables=tables, **options)
+
+
+def over_tile(coder, elements=FLOATS):
+    """A tile over these elements; its own are near."""
+    signs = [[-1 if n >> 15 else 1 for n in line] for line in elements]
+    near = [[n + (3 * r + c) % 5 - 2 for c, n in enumerate(line)] for r, line in enumerate(elements)]
+    return coder.exact_tile(signs, elements, near)

@@ -13,16 +13,18 @@ from pathlib import Path
 from unittest import mock
 
 import minimal_encoder
+import naive_bases
 import naive_coding as coding
 import naive_container
 import naive_decoder as naive
 from blake3 import blake3
-from minimal_encoder import (Coder, File, SIZE, coded_file, cut, layered_file, pack, same, tiles_of, varint,
+from minimal_encoder import (Coder, File, SIZE, base_record, coded_file, cut, layered_file, pack, same, tiles_of, varint,
                              weights)
 from minimal_digits import EVEN, mask, string
-from naive_container import (DIGITS, FLOAT, FLOATS, HEAD, LATTICE, STORED, ZSTD, Broken, Reader, expanded_bytes,
-                             read_file)
-from small_files import layered, layered_coders, layered_integers
+from naive_bases import object_hash
+from naive_container import (DIGITS, EXACT, FLOAT, FLOATS, HEAD, IDENTICAL, LATTICE, PREDICTED, SAME, STORED, ZSTD, Broken,
+                             Reader, expanded_bytes, read_file)
+from small_files import layered, layered_coders, layered_integers, rich_delta, small_base, small_delta
 
 
 def decoded(data, **options):
@@ -123,7 +125,7 @@ class Exact(unittest.TestCase):
                 file.unit(n, i, STORED, b"".join(data[(r * cols + c0) * size:(r * cols + c1) * size]
                                                  for r in range(r0, r1)))
         file.tensor("h", (b"F4", 70), [140], 0, 1, 70, tied=6)
-        objects, _ = read_file(file.build())
+        objects = read_file(file.build()).objects
         self.assertEqual(decoded(file.build()), expected | {"h": expected["f"]})
         self.assertEqual({obj.name: obj.dtype for obj in objects}, dtypes | {"h": "opaque"})
         self.assertEqual([obj.type for obj in objects], [None] * 5 + ["F4"] * 3)
@@ -132,7 +134,7 @@ class Exact(unittest.TestCase):
         file, data, words = File(), self.random.randbytes(100), self.random.randbytes(6)
         file.asset("config.json", data, 48)
         file.asset("empty", b"", 1)
-        file.add(0, "x", varint(3) + varint(9) + b"left over")
+        file.add(0, "x", varint(3) + varint(9) + b"\0left over")
         file.unit(2, 0, STORED, b"abc")
         first = file.tensor("embed", "BF16", [3], 1, 3, 1)
         file.tensor("head", "BF16", [3], 0, 1, 3, tied=first + 1)
@@ -352,6 +354,172 @@ class Exact(unittest.TestCase):
         self.assertEqual(decoded(file.build())["w"], pack("BF16", matrix))
 
 
+# -------------------------------------------------------------------------------------------------------------- deltas
+
+class One:
+    """Finds one base, or those of these roots."""
+
+    def __init__(self, *files):
+        self.files = files
+
+    def find(self, base):
+        return next((file for file in self.files if file[32:64] == base.root), self.files[0] if self.files else None)
+
+
+class Deltas(unittest.TestCase):
+    def setUp(self):
+        self.random = random.Random(21)
+
+    def base(self, dtype, bits):
+        """A file with one tensor, and its object record's use by a delta."""
+        file = File()
+        file.tensor("w", dtype, [len(bits), len(bits[0])], 1, 2, 64)
+        for i, box in enumerate(tiles_of(len(bits), len(bits[0]), 2, 64)):
+            file.unit(0, i, STORED, pack(dtype, cut(bits, *box)))
+        data = file.build()
+        return data, bytes([PREDICTED, 0]) + object_hash(read_file(data).objects[0], 0) + b"\0"
+
+    def delta(self, base, use, dtype, sides, units, base_root=None):
+        file = File()
+        file.records_before = base_record(base_root or base[32:64])
+        file.tensor("w", dtype, sides, 1, sides[0], 64, use=use)
+        for mode, data, layer in units:
+            file.unit(0, 0, mode, data, layer=layer)
+        return file.build()
+
+    def floats(self, dtype, rows, cols):
+        """Bits of ordinary floats and of others, and their values."""
+        E, M = FLOATS[dtype]
+        special = [0, 1 << E + M, (1 << E) - 1 << M, ((1 << E) - 1 << M) + 1, (1 << E + M + 1) - 1, 1]
+        bits = [[special[(r * cols + c) // 7 % 6] if (r * cols + c) % 7 == 3 else
+                 self.random.randrange(2 ** (E - 1) - 9, 2 ** (E - 1) + 2) << M | self.random.randrange(2 ** M) |
+                 self.random.randrange(2) << E + M for c in range(cols)] for r in range(rows)]
+
+        def value(n):
+            e, m = n >> M & (1 << E) - 1, n % (1 << M)
+            if e == (1 << E) - 1:
+                return None
+            v = Fraction(m + (e > 0) * 2 ** M) * Fraction(2) ** (max(e, 1) - 2 ** (E - 1) + 1 - M)
+            return -v if n >> E + M else v
+        return bits, [[value(n) for n in line] for line in bits]
+
+    def test_lattice_over_a_base(self):
+        """Weights in rational numbers."""
+        for dtype in ("BF16", "F16", "F32"):
+            E, M = FLOATS[dtype]
+            bits, values = self.floats(dtype, 4, 10)
+            base, use = self.base(dtype, bits)
+            coder = Coder(LATTICE, dtype, 6, 10, step=0.01, offset=9, row_steps=[0, -9, 30, 1, 2, 3])
+            z = [[self.random.randrange(-9, 10) for _ in range(10)] for _ in range(6)]
+            data = self.delta(base, use, dtype, [6, 10], [(HEAD, coder.head, 0), (LATTICE, coder.lattice_tile(z), 0)])
+            # The weight before it is rounded is that of a tensor of F32.
+            exact = Coder(LATTICE, "F32", 6, 10, step=0.01, offset=9, row_steps=[0, -9, 30, 1, 2, 3])
+
+            def expected(r, c):
+                v = values[r][c] if r < 4 else Fraction(0)
+                if v is None:
+                    return bits[r][c]
+                w = struct.unpack("<f", struct.pack("<I", exact.weight(z[r][c], r, c)))[0]
+                total = minimal_encoder.rounded(minimal_encoder.rounded(Fraction(w) + v, 8, 23), E, M)
+                return (total < 0) << E + M | minimal_encoder.float_bits(abs(total), E, M)
+            self.assertEqual(decoded(data, bases=One(base))["w"],
+                             pack(dtype, [[expected(r, c) for c in range(10)] for r in range(6)]), dtype)
+
+    def test_exact_over_a_base(self):
+        """Any elements over any others, in layer 0 and above a lattice."""
+        for dtype, other in (("BF16", "BF16"), ("F16", "F16"), ("F32", "F32"), ("F32", "BF16")):
+            bits, _ = self.floats(other, 4, 10)
+            wanted, _ = self.floats(dtype, 6, 10)
+            base, use = self.base(other, bits)
+            n = 16 if other != dtype else 0
+            of_base = [[(bits[r][c] << n if r < 4 else 0) for c in range(10)] for r in range(6)]
+            if n:  # a NaN becomes 0
+                of_base = [[0 if p % 2 ** 31 > 0x7F800000 else p for p in line] for line in of_base]
+            signs = [[-1 if p >> 8 * SIZE[dtype] - 1 else 1 for p in line] for line in of_base]
+            coder = Coder(EXACT, dtype, 6, 10, shape=255, plane=3, row_classes=[500] * 6, column_classes=[3] * 10,
+                          tables={t: [32] * 64 for t in range(32)})
+            tile = coder.exact_tile(signs, of_base, wanted)
+            data = self.delta(base, use, dtype, [6, 10], [(HEAD, coder.head, 0), (EXACT, tile, 0)])
+            self.assertEqual(decoded(data, bases=One(base))["w"], pack(dtype, wanted), (dtype, other))
+            # Above a lattice of zeros, over the elements as they are (a sum with 0 is 0, not -0).
+            below = [[0 if p << 1 & (1 << 8 * SIZE[dtype]) - 1 == 0 else p for p in line] for line in of_base]
+            signs = [[-1 if p >> 8 * SIZE[dtype] - 1 else 1 for p in line] for line in below]
+            lattice = Coder(LATTICE, dtype, 6, 10, step=1.0)
+            data = self.delta(base, use, dtype, [6, 10], [
+                (HEAD, lattice.head, 0), (LATTICE, lattice.lattice_tile([[0] * 10] * 6), 0), (HEAD, coder.head, 1),
+                (EXACT, coder.exact_tile(signs, below, wanted), 1)])
+            self.assertEqual(decoded(data, bases=One(base))["w"], pack(dtype, wanted), (dtype, other))
+
+    def test_without_the_base_or_a_part_of_it(self):
+        bits, _ = self.floats("F32", 4, 10)
+        base, use = self.base("F32", bits)
+        data = self.delta(base, use, "F32", [2, 10], [(SAME, b"", 0)])
+        self.assertEqual(decoded(data), {"w": "without its base"})
+        # Its last two rows are not needed, its first two are.
+        self.assertEqual(decoded(data, bases=One(base[:-1])), {"w": pack("F32", bits[:2])})
+        self.assertEqual(decoded(data, bases=One(base[:-100])), {"w": "absent"})
+        whole = self.delta(base, use, "F32", [4, 10], [(SAME, b"", 0)])
+        self.assertEqual(decoded(whole, bases=One(base[:-1])), {"w": "absent"})
+        damaged = base[:-1] + bytes([base[-1] ^ 1])
+        with self.assertRaisesRegex(Broken, "SPEC 11.2"):
+            decoded(whole, bases=One(damaged))
+        # A tile that is stored needs no base, and is read without.
+        stored = self.delta(base, use, "F32", [4, 10], [(STORED, pack("F32", bits), 0)])
+        self.assertEqual(decoded(stored), {"w": pack("F32", bits)})
+
+    def test_chains(self):
+        bits, _ = self.floats("F32", 4, 10)
+        file, use = self.base("F32", bits)
+        files = [file]
+        for n in range(16):
+            use = bytes([PREDICTED, 0]) + object_hash(read_file(files[-1]).objects[0], 0) + b"\0"
+            files.append(self.delta(files[-1], use, "F32", [4, 10], [(SAME, b"", 0)]))
+        self.assertEqual(decoded(files[15], bases=One(*files))["w"], pack("F32", bits))
+        with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+            decoded(files[16], bases=One(*files))
+
+    def test_its_own_base(self):
+        """Files that take nothing from a base, or only what is in them, take any file for it, but not themselves."""
+        file = File()
+        file.records_before = base_record(bytes(32))
+        file.asset("a", b"text", 4)
+        plain = file.build()
+        link = bytes([IDENTICAL, 0]) + object_hash(read_file(plain).objects[0], 0) + b"\1a"
+        file.asset("b", b"", 1, length=4, use=link)
+        taking = file.build()
+        for data in (plain, taking):
+            with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+                decoded(data, bases=One(data))
+            with self.assertRaisesRegex(Broken, "SPEC 21.8"):
+                decoded(data, bases=One(taking if data is plain else plain))
+        file.records_before = b""
+        file.objects.pop()
+        file.names.pop()
+        self.assertEqual(decoded(taking, bases=One(file.build())), {"a": b"text", "b": b"text"})
+
+    def test_hashes(self):
+        """The hash of an object depends on what its bytes depend on, and on nothing else."""
+        def hashes(file):
+            return [object_hash(read_file(file.build()).objects[0], level) for level in range(5)]
+        whole = hashes(layered())
+        self.assertEqual(len(set(whole)), 5)  # the level itself counts
+        file = layered()
+        file.units.sort(key=lambda unit: (unit[2] != HEAD, -unit[1], unit[3]))
+        self.assertEqual(hashes(file), whole)
+        file = layered()
+        file.unit(0, 0, HEAD, layered_coders()[3].head, layer=9)
+        file.unit(0, 0, 98, b"unknown", layer=4)
+        self.assertEqual(hashes(file), whole)
+        file = layered()
+        file.names[0], file.objects[0] = b"x", file.objects[0].replace(b"w", b"x")
+        self.assertEqual(hashes(file), whole)
+        for number, level in ((0, 0), (1, 0), (5, 1), (6, 1), (12, 2), (15, 3), (19, 3)):
+            file = layered()
+            content = file.units[number][6]
+            file.units[number][6] = content[:-1] + bytes([content[-1] ^ 1])
+            self.assertEqual([a == b for a, b in zip(hashes(file), whole)], [k < level for k in range(5)], number)
+
+
 # ------------------------------------------------------------------------------------------------------- broken files
 
 class Refused(unittest.TestCase):
@@ -399,7 +567,7 @@ class Refused(unittest.TestCase):
             return spoil
         self.spoil("3.1", manifest(lambda m: m + b"\x05\x09abc"))
         self.spoil("3.1", manifest(lambda m: m + b"\x05"))
-        self.spoil("3.2", manifest(lambda m: m + b"\x83\x00"))
+        self.spoil("3.2", manifest(lambda m: m + b"\x84\x00"))
         self.spoil("3.3", manifest(lambda m: m + b"\x81\x08\x01\x00\x01x\x01\x00\x00\x01\x01\x00"))
         self.spoil("3.3", manifest(lambda m: m + b"\x82\x01\x00"))
         self.spoil("3.3", manifest(lambda m: b""))
@@ -478,11 +646,11 @@ class Refused(unittest.TestCase):
 
     def test_expansion(self):
         # Two rows of two tiles, the second of 8 columns, in four layers with their heads.
-        objects, _ = read_file(layered().build())
-        self.assertEqual(expanded_bytes(objects), 4 * (6 * (32 + 32) * 2 + 2 ** 16))
+        objects = read_file(layered().build()).objects
+        self.assertEqual(expanded_bytes(objects, False), 4 * (6 * (32 + 32) * 2 + 2 ** 16))
         file = self.file()
         file.tensor("x", "U16", [2, 3], 1, 1, 32, tied=2)
-        self.assertEqual(expanded_bytes(read_file(file.build())[0]), 10 + 12 + 12)
+        self.assertEqual(expanded_bytes(read_file(file.build()).objects, False), 10 + 12 + 12)
 
     def test_units(self):
         def entry(number, position, value):
@@ -648,7 +816,7 @@ class Layers(unittest.TestCase):
     def check(self, coders, z, patterns, tile_rows, tile_cols, segments=1):
         """Every level of a file of layers, cut after each."""
         data = layered_file(coders, z, patterns, tile_rows, tile_cols, segments).build()
-        _, units = read_file(data)
+        units = read_file(data).units
         for level in range(len(coders)):
             last = max(unit.number for unit in units if unit.layer == level)
             content = decoded(data[:units[last].start + units[last].length])["w"]
@@ -687,7 +855,7 @@ class Layers(unittest.TestCase):
     def test_cut_anywhere(self):
         file = layered(segments=2)
         data = file.build()
-        _, units = read_file(data)
+        units = read_file(data).units
         coders = layered_coders()
         z = layered_integers(coders)
         levels = [pack("BF16", weights(coders[:k + 1], z[:k + 1])) for k in range(3)] + [decoded(data)["w"]]
@@ -707,14 +875,14 @@ class Fuzz(unittest.TestCase):
     def setUp(self):
         # Most units are the same in all the files, and hashing takes half the time.
         remembering = functools.lru_cache(maxsize=None)(blake3)
-        for module in (minimal_encoder, naive_container, naive):
+        for module in (minimal_encoder, naive_bases, naive_container, naive):
             patch = mock.patch.object(module, "blake3", remembering)
             patch.start()
             self.addCleanup(patch.stop)
 
     def attempt(self, data):
         try:
-            decoded(data)
+            decoded(data, bases=One(small_base()))
         except Broken:
             return 1
         return 0
@@ -726,10 +894,11 @@ class Fuzz(unittest.TestCase):
         classes = {"row_classes": [1, 18, 2, 21, 9, 35], "column_classes": list(range(40))}
         lattice = Coder(LATTICE, "F16", 6, 40, plane=2, step=0.5, row_steps=[1, -2, 3, -4, 5, -6], **classes)
         files = ((coded_file(Coder(FLOAT, "BF16", 6, 40, **classes), matrix, 3, 32, segments=2), 300),
-                 (coded_file(lattice, z, 3, 32, segments=2), 300), (layered(), 200))
+                 (coded_file(lattice, z, 3, 32, segments=2), 300), (layered(), 200), (small_delta(), 150),
+                 (rich_delta(), 150))
         for file, times in files:
             for _ in range(times):
-                unit = source.choice(file.units)
+                unit = source.choice([unit for unit in file.units if unit[6]])
                 good = unit[5:7]
                 unit[6] = spoiled(unit[6], source)
                 unit[5] = len(unit[6])
@@ -738,7 +907,7 @@ class Fuzz(unittest.TestCase):
                 file.spoil_manifest = lambda manifest: spoiled(manifest, source)
                 refused += self.attempt(file.build())
                 file.spoil_manifest = lambda manifest: manifest
-        self.assertGreater(refused, 800)
+        self.assertGreater(refused, 1000)
 
 
 def spoiled(data, source):
@@ -787,6 +956,24 @@ class CommandLine(unittest.TestCase):
         self.assertEqual((code, len(out), len(err)), (1, 2, 1))
         self.assertIn("SPEC 11.2", err[0])
 
+    def test_deltas(self):
+        data = small_delta().build()
+        code, out, err, _ = self.run_on(data)
+        self.assertEqual((code, out, err), (5, [], [f"{name} is without its base" for name in ("asset", "bf16", "like")]))
+        with tempfile.TemporaryDirectory() as folder:
+            base, path = (Path(folder) / name for name in ("base.impasto", "delta.impasto"))
+            base.write_bytes(small_base())
+            path.write_bytes(data)
+            with contextlib.redirect_stdout(io.StringIO()) as beside:
+                self.assertEqual(naive.main([str(path)]), 0)
+            other = Path(folder) / "folder"
+            other.mkdir()
+            base.rename(other / "base.impasto")
+            for where in (other, other / "base.impasto"):
+                with contextlib.redirect_stdout(io.StringIO()) as named:
+                    self.assertEqual(naive.main([str(path), "--base", str(where)]), 0)
+                self.assertEqual(named.getvalue(), beside.getvalue())
+
     def test_cut_anywhere(self):
         matrix = [[n * 3000 + m for m in range(40)] for n in range(4)]
         data = coded_file(Coder(FLOAT, "BF16", 4, 40), matrix, 2, 32).build()
@@ -796,7 +983,7 @@ class CommandLine(unittest.TestCase):
 
     def test_unknown_mode(self):
         file = self.file()
-        file.units[3][2] = naive_container.DIGITS + 1
+        file.units[3][2] = naive_container.LAST_MODE + 1
         code, out, err, _ = self.run_on(file.build())
         self.assertEqual((code, len(out), err), (4, 2, ["w is unreadable"]))
 

@@ -18,7 +18,7 @@ use impasto_codec::{Body, Groups, IndexArray, Kind, Refinement, Shape, Steps, Te
 use impasto_container::{Header, Limits, Manifest};
 use impasto_core::{DType, Format, Isa, Mode, Place};
 use impasto_encode::transform::{Request, code};
-use impasto_fuzz::bodies::{entropy_input, layers_input, tile_input, transform_input};
+use impasto_fuzz::bodies::{entropy_input, layers_input, layers_over, tile_input, tile_over, transform_input};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -29,6 +29,7 @@ fn main() -> Done {
     gguf(&folder.join("gguf"))?;
     config(&folder.join("config"))?;
     files(folder)?;
+    deltas(folder)?;
     tiles(&folder.join("tile"))?;
     layers(&folder.join("layers"))?;
     entropy(&folder.join("entropy"))?;
@@ -384,6 +385,20 @@ fn files(folder: &Path) -> Done {
     Ok(())
 }
 
+/// Deltas of the conformance set, of the base that the target `file` reads them with.
+fn deltas(folder: &Path) -> Done {
+    let set = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/files");
+    for name in ["21.6-small-delta", "21.7-small-delta", "21.2-another-root"] {
+        let bytes = fs::read(set.join(format!("{name}.impasto")))?;
+        let header = Header::read(&bytes)?;
+        put(&folder.join("file"), name, &bytes)?;
+        put(&folder.join("container"), name, &bytes)?;
+        let manifest = &bytes[Header::SIZE..header.manifest_end() as usize];
+        put(&folder.join("container"), &format!("{name}.manifest"), manifest)?;
+    }
+    Ok(())
+}
+
 fn tiles(folder: &Path) -> Done {
     let place = Place { rows: 3..9, columns: 5..75 };
     let rows: Vec<i16> = (0..9).map(|r| 30 + r % 4).collect();
@@ -454,7 +469,9 @@ fn tiles(folder: &Path) -> Done {
         let unit = TileEncoder::new(&header, 2).lattice(&place, &z).ok_or("no code")?;
         let input = tile_input(dtype, Mode::LATTICE, &place, &header.to_bytes(), &unit);
         put(folder, &format!("lattice.{name}"), &input)?;
+        put(folder, &format!("lattice.{name}.over"), &tile_over(input))?;
     }
+    put(folder, "same", &tile_over(tile_input(DType::I32, Mode::SAME, &place, &[], &[])))?;
     for format in Format::ALL {
         let width = format.group().unwrap_or(8);
         let across = (columns.len() as u64).div_ceil(width);
@@ -514,7 +531,12 @@ fn layers(folder: &Path) -> Done {
         elements.iter_mut().step_by(dtype.size()).zip(noise(n)).for_each(|(byte, b)| *byte ^= b & 15);
         let unit = TileEncoder::new(&exact, 3).exact(dtype, &place, &fine, &predicted, &elements).ok_or("no code")?;
         units.push((Mode::EXACT, exact.to_bytes(), unit));
-        put(folder, dtype.name(), &layers_input(dtype, &place, &units))?;
+        let input = layers_input(dtype, &place, &units);
+        put(folder, dtype.name(), &input)?;
+        put(folder, &format!("{}.over", dtype.name()), &layers_over(input))?;
+        // The exact layer alone, over a base.
+        let exact = layers_input(dtype, &place, &units[2..]);
+        put(folder, &format!("{}.exact", dtype.name()), &layers_over(exact))?;
     }
     for blocks in [DType::Q4_1, DType::Q5_0, DType::Iq4Nl] {
         blocks_over_a_lattice(folder, blocks)?;

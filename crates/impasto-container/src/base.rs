@@ -204,14 +204,17 @@ pub(crate) fn check_links(objects: &[Object], base: Option<&Base>) -> Result<(),
 pub fn misfit(usage: BaseUsage, meta: &TensorMeta, of: &TensorMeta) -> Option<&'static str> {
     let is_identical = usage == BaseUsage::Identical;
     let float = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::F8E4M3 | DType::F8E5M2);
-    let columns = |meta: &TensorMeta| meta.dims.get(meta.split..).map(|dims| dims.iter().product::<u64>());
+    let has_lattice = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::Bf16);
+    // 0 if any dim is, even if the product of others is too large for a u64.
+    let product = |dims: &[u64]| dims.iter().fold(1u64, |product, &dim| product.saturating_mul(dim));
+    let columns = |meta: &TensorMeta| meta.dims.get(meta.split..).map(product);
     if is_identical && (meta.dtype, &meta.opaque) != (of.dtype, &of.opaque) {
         Some("is of another dtype")
-    } else if is_identical && meta.dims != of.dims {
-        Some("is of other dims")
+    } else if is_identical && (&meta.dims, meta.split) != (&of.dims, of.split) {
+        Some("is of other dims, or split otherwise")
     } else if is_identical {
         None
-    } else if meta.dtype != of.dtype && !(float(meta.dtype) && float(of.dtype)) {
+    } else if meta.dtype != of.dtype && !(has_lattice(meta.dtype) && float(of.dtype)) {
         Some("is of a dtype that cannot be converted")
     } else if columns(meta) != columns(of) {
         Some("is a matrix of other columns")

@@ -75,7 +75,7 @@ pub enum FormatError {
     ReferenceOfTied { name: String },
     #[error("{name}: the usage of the base is {usage}, not 0 to 2 (SPEC 3.4)")]
     BaseUsage { name: String, usage: u8 },
-    #[error("{name}: the name of the object of the base is not UTF-8 of at most 4096 bytes (SPEC 3.4.7)")]
+    #[error("{name}: the name of the object of the base is not UTF-8 of at most 4096 bytes (SPEC 3.4)")]
     BaseName { name: String },
     #[error("{name}: it takes something from a base, and the file has none (SPEC 3.4.7)")]
     NoBase { name: String },

@@ -45,10 +45,11 @@ impl Expansion {
         let mut present = manifest_end;
         let whole = |object: usize, matrix: &Matrix| (matrix.rows() * matrix.cols()).saturating_mul(size(object));
         let identical = (0..).zip(&manifest.objects).filter(|(_, of)| of.is_identical());
-        let identical = identical.filter_map(|(object, _)| Some(whole(object, layout.matrix(object as u32)?)));
-        let mut from_base = identical.fold(0u64, u64::saturating_add);
+        let identical =
+            identical.filter_map(|(object, _)| Some((object, whole(object, layout.matrix(object as u32)?))));
         // For each object, the bytes of its tiles in layer 0, and those of everything.
         let mut bytes = vec![(0u64, 0u64); manifest.objects.len()];
+        identical.for_each(|(object, whole)| bytes[object] = (whole, whole));
         for (_, entry) in (0u32..).zip(&manifest.units).filter(|(unit, _)| is_present(*unit)) {
             present += u64::from(entry.length);
             let object = entry.object as usize;
@@ -62,15 +63,13 @@ impl Expansion {
                 Some(tile) => tile.height() as u64 * tile.width() as u64 * size(object),
                 None => 0,
             };
-            if manifest.objects[object].is_delta() {
-                // It is of no use without the base, of which as much is decoded.
-                let both = if entry.mode == Mode::SAME { own } else { own.saturating_mul(2) };
-                from_base = from_base.saturating_add(both);
-                continue;
-            }
+            let is_lowest = entry.layer == 0 && !entry.is_header();
+            // As much of the base is decoded, and in mode same nothing else.
+            let twice = manifest.objects[object].is_delta() && is_lowest && entry.mode != Mode::SAME;
+            let own = own.saturating_mul(1 + u64::from(twice));
             let (base, all) = &mut bytes[object];
             *all = all.saturating_add(own);
-            if entry.layer == 0 && !entry.is_header() {
+            if is_lowest {
                 *base = base.saturating_add(own);
             }
         }
@@ -81,7 +80,15 @@ impl Expansion {
                 bytes[object].1 = bytes[object].1.saturating_add(bytes[to as usize].0);
             }
         }
-        let expanded = bytes.iter().fold(0u64, |sum, (_, all)| sum.saturating_add(*all));
+        let takes_from_base = |object: usize| {
+            let of = &manifest.objects[object];
+            of.tied().map_or(Some(of), |to| manifest.objects.get(to as usize)).is_some_and(|of| of.base().is_some())
+        };
+        let sum = |from_base: bool| {
+            let counted = (0..).zip(&bytes).filter(|&(object, _)| takes_from_base(object) == from_base);
+            counted.fold(0u64, |sum, (_, (_, all))| sum.saturating_add(*all))
+        };
+        let (expanded, from_base) = (sum(false), sum(true));
         let most = (0..).zip(&bytes).map(|(object, (_, all))| (object, *all)).max_by_key(|(_, all)| *all);
         Expansion { expanded, present, from_base, most }
     }

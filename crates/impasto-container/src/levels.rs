@@ -23,6 +23,16 @@ impl<S: Source> Reader<S> {
     /// Returns the level of a tile row of object number `object` (SPEC 12.3); `tile_row` is counted from the top.
     /// Returns 0 if none of its tiles is refined, since the row is then the same at every level.
     pub fn level(&self, object: u32, tile_row: u64) -> u8 {
+        self.level_with(object, tile_row, |unit| self.is_present(unit))
+    }
+
+    /// Returns the level that a tile row of object number `object` has if all units are present. A delta names levels of its
+    /// base so (SPEC 21.4).
+    pub fn listed_level(&self, object: u32, tile_row: u64) -> u8 {
+        self.level_with(object, tile_row, |_| true)
+    }
+
+    fn level_with(&self, object: u32, tile_row: u64, is_present: impl Fn(u32) -> bool) -> u8 {
         let (Some(units), Some(matrix)) = (self.units_of(object), self.matrix(object)) else { return 0 };
         let layers = self.layers_of(object);
         if layers == 0 {
@@ -47,8 +57,8 @@ impl<S: Source> Reader<S> {
             return 0;
         }
         let there = |layer: LayerUnits<'_>| {
-            let present = |&(tile, must): &(u32, bool)| layer.tile(tile).map_or(!must, |unit| self.is_present(unit));
-            self.is_present(layer.header) && refined.iter().all(present)
+            let present = |&(tile, must): &(u32, bool)| layer.tile(tile).map_or(!must, &is_present);
+            is_present(layer.header) && refined.iter().all(present)
         };
         (1..=layers).take_while(|&layer| self.layer_of(object, layer).is_some_and(there)).last().unwrap_or(0)
     }

@@ -286,6 +286,7 @@ fn check_reference(objects: &[Object], number: usize, object: &Object) -> Result
         None => "not a tensor",
         Some(target) if target.tied.is_some() => "tied",
         Some(target) if target.reference.is_some() => "a tensor with a reference itself",
+        Some(target) if target.base.is_some() => "a tensor with a base",
         Some(target) if target.dtype != meta.dtype => "of another dtype",
         Some(target) if target.dims != meta.dims => "of other dims",
         Some(target) if tiles(target) != tiles(meta) => "of another split or other tiles",

@@ -68,7 +68,7 @@ impl<S: Source> File<S> {
                 what,
             };
             let number = find(&base, object, link).ok_or_else(|| wrong("is not there"))?;
-            let of_base = base.reader.objects().get(number as usize);
+            let of_base = base.reader.objects().get(base.reader.resolve(number) as usize);
             let fits = match (object.tensor(), of_base.and_then(Object::tensor)) {
                 (Some(meta), Some(of_base)) => misfit(link.usage, meta, of_base),
                 (None, None) => match (base.reader.matrix(number), self.matrix_of(object)) {

@@ -62,24 +62,25 @@ impl Bases {
     /// If a file is invalid, if a base is found but does not fit, or if the chain is too long. A base that is not found is an
     /// error only when it is needed.
     pub fn open(&self, path: &Path) -> Result<File<MmapSource>, FileError> {
-        self.open_at(path, MAX_DEPTH)
+        self.open_at(path, MAX_DEPTH, true)
     }
 
-    /// Opens a file that may have `depth` - 1 bases below it.
-    fn open_at(&self, path: &Path, depth: usize) -> Result<File<MmapSource>, FileError> {
+    /// Opens a file that may have `depth` - 1 bases below it. If none of the files has the root of its base and `may_try`, those
+    /// that the user named are tried; but not for the base of one that is tried, or there might be no end of it.
+    fn open_at(&self, path: &Path, depth: usize, may_try: bool) -> Result<File<MmapSource>, FileError> {
         let mut file = File::open_within(path, &self.limits)?;
         file.set_memory_limit(self.memory_limit);
         let Some(base) = file.base().cloned() else { return Ok(file) };
         let below = depth.checked_sub(1).filter(|&below| below > 0);
         let below = below.ok_or_else(|| FileError::Depth { file: path.display().to_string(), most: MAX_DEPTH })?;
         if let Some(found) = self.find(path, &base) {
-            file.attach(Arc::new(self.open_at(&found, below)?))?;
+            file.attach(Arc::new(self.open_at(&found, below, may_try)?))?;
             return Ok(file);
         }
         // None has the root. One that the user named may have the same tensors all the same: a shorter copy of it, say.
         let mut refused = None;
-        for named in self.named.iter().filter(|named| named.is_file() && !is_same(named, path)) {
-            match self.open_at(named, below).and_then(|named| file.attach(Arc::new(named))) {
+        for named in self.named.iter().filter(|named| may_try && named.is_file() && !is_same(named, path)) {
+            match self.open_at(named, below, false).and_then(|named| file.attach(Arc::new(named))) {
                 Ok(()) => return Ok(file),
                 Err(error) => refused = refused.or(Some(error)),
             }

@@ -153,26 +153,11 @@ impl<'a, S: Source> Tensor<'a, S> {
 
     /// Returns the layer up to which a row of its matrix is read; 0 for the base.
     pub fn level(&self, row: u64) -> u8 {
-        let level = self.file.reader.level(self.number, row / self.matrix.tile_rows());
-        self.fixed.map_or(level, |fixed| fixed.min(level))
-    }
-
-    /// Returns the level of a row like [`Tensor::level`].
-    ///
-    /// # Errors
-    /// If a unit is absent that the level needs which a delta names.
-    fn level_there(&self, row: u64) -> Result<u8, FileError> {
-        let level = self.level(row);
-        let reader = &self.file.reader;
-        for layer in level.saturating_add(1)..=self.fixed.unwrap_or(0) {
-            let Some(units) = reader.layer_of(self.number, layer) else { break };
-            let tiles = self.matrix.tiles_meeting(row..row + 1, 0..self.matrix.cols());
-            let listed: Vec<u32> = tiles.filter_map(|tile| units.tile(tile)).collect();
-            if !listed.is_empty() {
-                reader.fetch(&[&[units.header], &listed[..]].concat())?;
-            }
+        let (reader, tile_row) = (&self.file.reader, row / self.matrix.tile_rows());
+        match self.fixed {
+            None => reader.level(self.number, tile_row),
+            Some(fixed) => reader.listed_level(self.number, tile_row).min(fixed),
         }
-        Ok(level)
     }
 
     /// Decodes a band into `out`, row by row. Runs on this thread only.
@@ -184,7 +169,7 @@ impl<'a, S: Source> Tensor<'a, S> {
         let (height, mut from) = (self.matrix.tile_rows(), rows.start);
         while from < rows.end {
             let to = (from / height + 1).saturating_mul(height).min(rows.end);
-            let level = self.level_there(from)?;
+            let level = self.level(from);
             let decoder = self.decoder(level)?;
             let units = self.file.reader.fetch(&self.units_meeting(level, &(from..to), &columns))?;
             let reading = Reading { decoder: &decoder, level, units: &units };
@@ -422,7 +407,7 @@ impl<'a, S: Source> Tensor<'a, S> {
             let to = (from / height + 1).saturating_mul(height).min(rows.end);
             let (part, left) = std::mem::take(&mut rest).split_at_mut((to - from) as usize * stride);
             rest = left;
-            jobs.push((self.level_there(from)?, from..to, part));
+            jobs.push((self.level(from), from..to, part));
             from = to;
         }
         let decoder = self.decoder(jobs.iter().map(|(level, ..)| *level).max().unwrap_or(0))?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use impasto_codec::{CodecError, Kind, TensorHeader};
+use impasto_codec::{Body, CodecError, Kind, TensorHeader};
 use impasto_container::{ContainerError, Object, Source, UnitEntry, UnitHealth};
 use rayon::prelude::*;
 
@@ -93,15 +93,21 @@ pub fn verify<S: Source>(file: &File<S>) -> Result<Verdict, FileError> {
     Ok(verdict)
 }
 
-/// Checks a tensor header in a layer above 0 against SPEC 6.
+/// Checks a tensor header in a layer above 0 against SPEC 6 and 21.6.
 fn check_header<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Result<(), FileError> {
     let reader = file.reader();
-    let dtype = reader.objects().get(entry.object as usize).and_then(Object::dtype);
+    let object = reader.objects().get(entry.object as usize);
+    let is_delta = object.is_some_and(Object::is_delta);
     // Nothing is known about the tensor headers of an object of unknown class.
-    let (Some(dtype), Some(matrix)) = (dtype, reader.matrix(entry.object)) else { return Ok(()) };
+    let (Some(dtype), Some(matrix)) = (object.and_then(Object::dtype), reader.matrix(entry.object)) else {
+        return Ok(());
+    };
     let header = TensorHeader::read(&reader.read_unit(unit)?, dtype, matrix.rows(), matrix.cols());
     let broken = |error| file.broken(unit, error);
-    match header.map_err(broken)?.kind() {
+    let header = header.map_err(broken)?;
+    match header.kind() {
+        _ if matches!(header.body, Body::ExactOver(_)) => Err(broken(CodecError::ExactOver)),
+        _ if is_delta && matches!(header.body, Body::Blocks(_)) => Err(broken(CodecError::DeltaHeader)),
         Kind::Refinement | Kind::Exact => Ok(()),
         kind => Err(broken(CodecError::HeaderLayer { layer: entry.layer.into(), kind: kind.mode() })),
     }

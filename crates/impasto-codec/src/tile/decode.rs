@@ -335,8 +335,7 @@ impl TileDecoder {
                     low_rank.row(self.isa, place.rows.start + r, place.columns.clone(), &mut sums);
                     of_base.clear();
                     values::to_f32(self.dtype, elements, &mut of_base);
-                    add_base(&mut sums, &of_base);
-                    write_row_at(self.isa, self.dtype, &sums, out);
+                    write_over_base(self.isa, self.dtype, &mut sums, &of_base, elements, out);
                 }
             }
             exact.row_by_sign(out)?;
@@ -530,12 +529,25 @@ impl Reconstruction<'_> {
             Some(low_rank) => low_rank.row(*isa, place.rows.start + r, place.columns.clone(), added),
         }
         add_row_at(*isa, z, *offset, columns, rows[r], added);
-        if let Some(elements) = base {
-            of_base.clear();
-            values::to_f32(*dtype, elements, of_base);
-            add_base(added, of_base);
+        match base {
+            None => write_row_at(*isa, *dtype, added, out),
+            Some(elements) => {
+                of_base.clear();
+                values::to_f32(*dtype, elements, of_base);
+                write_over_base(*isa, *dtype, added, of_base, elements, out);
+            }
         }
-        write_row_at(*isa, *dtype, added, out);
+    }
+}
+
+/// Writes the sums of numbers and the weights of a base. Where these are not finite, its elements stay as they are (SPEC 21.7).
+fn write_over_base(isa: Isa, dtype: DType, sums: &mut [f32], of_base: &[f32], elements: &[u8], out: &mut [u8]) {
+    let size = dtype.size();
+    add_base(sums, of_base);
+    write_row_at(isa, dtype, sums, out);
+    // A conversion to F16 and back would change some NaNs.
+    for (i, _) in of_base.iter().enumerate().filter(|(_, weight)| !weight.is_finite()) {
+        out[i * size..][..size].copy_from_slice(&elements[i * size..][..size]);
     }
 }
 

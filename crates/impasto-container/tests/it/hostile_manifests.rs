@@ -16,7 +16,7 @@ fn manifests() {
         ("objects only", vec![void("a")], F::NoUnits),
         ("two units records", vec![none(), none()], F::UnitsTwice { at: 6 }),
         ("an object after the units", vec![none(), void("a")], F::ObjectAfterUnits { at: 16 }),
-        ("an unknown record that is needed", vec![record(0x83, b"xy"), none()], F::UnknownRecord { kind: 0x83, at: 4 }),
+        ("an unknown record that is needed", vec![record(0x84, b"xy"), none()], F::UnknownRecord { kind: 0x84, at: 4 }),
         ("the last kind of record", vec![record(0xff, b""), none()], F::UnknownRecord { kind: 0xff, at: 2 }),
         ("a byte after the last record", vec![none(), vec![0x00]], F::Cut { at: 4 }),
         ("a record past the end", vec![none(), vec![0x01, 5, 0, 0]], F::Cut { at: 5 }),
@@ -282,7 +282,7 @@ fn manifests_at_the_bounds_are_read() {
     let second = [&name.as_bytes()[..4095], b"\xaa"].concat();
     let records = [
         record(0x00, b"skipped"),
-        object(0, 0, name.as_bytes(), &[&varints(&[0, u64::MAX])[..], b"left over"].concat()),
+        object(0, 0, name.as_bytes(), &[&varints(&[0, u64::MAX])[..], b"\0left over"].concat()),
         record(0x7f, b""),
         // Shares the first byte of a character with the previous name.
         object(0, 4095, b"\xaa", &varints(&[7, 4])),

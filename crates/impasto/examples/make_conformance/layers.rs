@@ -12,7 +12,7 @@ use impasto_codec::transform::{Parameters, Setup};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader, exact, refinement};
 use impasto_core::{
     DType, Isa, Mode, blocks,
-    lattice::{add_row_at, quantize, reconstruct_row, scale, write_row_at},
+    lattice::{add_base, add_row_at, quantize, reconstruct_row, scale, write_row_at},
     values::to_f32,
 };
 
@@ -21,7 +21,7 @@ use super::set::{Done, Matrix, Set};
 use super::transforms::tile;
 
 /// A tensor under construction: its elements, and its integers so far.
-struct Layered {
+pub struct Layered {
     matrix: Matrix,
     /// Bits of the elements, and their values, with 0 for those that are not finite.
     bits: Vec<u32>,
@@ -31,6 +31,29 @@ struct Layered {
     step: f32,
     offset: u8,
     z: Vec<i32>,
+    /// The base elements (SPEC 21.4), if there is a base.
+    over: Option<Vec<u8>>,
+}
+
+/// Returns the weights that a row of base elements stands for.
+fn values_of_row(matrix: &Matrix, over: &[u8], row: usize) -> Vec<f32> {
+    let bytes = matrix.sides.1 * matrix.dtype.size();
+    let mut values = Vec::new();
+    to_f32(matrix.dtype, &over[row * bytes..(row + 1) * bytes], &mut values);
+    values
+}
+
+/// Returns a row of the sums of numbers and base elements, in the dtype (SPEC 21.7).
+fn over_row(matrix: &Matrix, over: &[u8], row: usize, mut sums: Vec<f32>) -> Vec<u8> {
+    let (size, values) = (matrix.dtype.size(), values_of_row(matrix, over, row));
+    let elements = &over[row * matrix.sides.1 * size..][..sums.len() * size];
+    let mut out = vec![0; elements.len()];
+    add_base(&mut sums, &values);
+    write_row_at(Isa::Scalar, matrix.dtype, &sums, &mut out);
+    for (i, _) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+        out[i * size..][..size].copy_from_slice(&elements[i * size..][..size]);
+    }
+    out
 }
 
 /// Returns the scale of a row or a column from an index array of the base.
@@ -57,12 +80,30 @@ fn tables(kind: Kind, coded: impl Iterator<Item = (i32, i32)>) -> Shape {
 
 impl Layered {
     /// Adds a tensor with these elements and its base: a lattice with about the given step.
-    fn new(set: &mut Set, name: &str, matrix: Matrix, bits: Vec<u32>, base: Steps) -> Result<Layered, Box<dyn Error>> {
+    pub fn new(
+        set: &mut Set,
+        name: &str,
+        matrix: Matrix,
+        bits: Vec<u32>,
+        base: Steps,
+    ) -> Result<Layered, Box<dyn Error>> {
+        Layered::over(set, name, matrix, bits, base, None)
+    }
+
+    /// Adds a tensor like [`Layered::new`], over base elements if there are any.
+    pub fn over(
+        set: &mut Set,
+        name: &str,
+        matrix: Matrix,
+        bits: Vec<u32>,
+        base: Steps,
+        over: Option<Vec<u8>>,
+    ) -> Result<Layered, Box<dyn Error>> {
         let mut values = Vec::new();
         to_f32(matrix.dtype, &pack(matrix.dtype, &bits), &mut values);
         values.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = 0.0);
         let (step, offset) = (base.step, base.offset);
-        let mut layered = Layered { matrix, bits, values, base, layer: 0, step, offset, z: vec![] };
+        let mut layered = Layered { matrix, bits, values, base, layer: 0, step, offset, z: vec![], over };
         layered.z = layered.integers();
         let row_classes = (0..matrix.sides.0).map(|r| 14 + r as i16 % 3).collect();
         let mut header = lattice_header(Shape::Parametric(1), 0, step, row_classes);
@@ -75,7 +116,14 @@ impl Layered {
     fn integers(&self) -> Vec<i32> {
         let columns = self.matrix.sides.1;
         let step = |i: usize| self.step * index(&self.base.rows, i / columns) * index(&self.base.columns, i % columns);
-        let added: Vec<f32> = (0..self.matrix.sides.0).flat_map(|r| self.added(r)).collect();
+        let whole = |r| {
+            let mut sums = self.added(r);
+            self.over.iter().for_each(|over| add_base(&mut sums, &values_of_row(&self.matrix, over, r)));
+            // What is not finite is that of the base.
+            sums.iter_mut().filter(|sum| !sum.is_finite()).for_each(|sum| *sum = 0.0);
+            sums
+        };
+        let added: Vec<f32> = (0..self.matrix.sides.0).flat_map(whole).collect();
         let rest = self.values.iter().zip(added).map(|(w, added)| w - added);
         rest.enumerate().map(|(i, w)| quantize(w, 1.0 / step(i))).collect()
     }
@@ -96,9 +144,14 @@ impl Layered {
             let mut out = vec![0; z.len() * self.matrix.dtype.size()];
             let row_step = self.step * index(&self.base.rows, r);
             let dtype = self.matrix.dtype;
-            match self.base.low_rank {
-                None => reconstruct_row(dtype, z, self.offset, &columns, row_step, &mut out),
-                Some(_) => {
+            match (&self.base.low_rank, &self.over) {
+                (None, None) => reconstruct_row(dtype, z, self.offset, &columns, row_step, &mut out),
+                (_, Some(over)) => {
+                    let mut sums = self.added(r);
+                    add_row_at(Isa::Scalar, z, self.offset, &columns, row_step, &mut sums);
+                    out = over_row(&self.matrix, over, r, sums);
+                }
+                (Some(_), None) => {
                     let mut sums = self.added(r);
                     add_row_at(Isa::Scalar, z, self.offset, &columns, row_step, &mut sums);
                     write_row_at(Isa::Scalar, dtype, &sums, &mut out);
@@ -120,7 +173,7 @@ impl Layered {
     }
 
     /// Adds a refinement.
-    fn refine(&mut self, set: &mut Set, factor: u8, offset: u8) -> Done {
+    pub fn refine(&mut self, set: &mut Set, factor: u8, offset: u8) -> Done {
         let below = std::mem::take(&mut self.z);
         (self.layer, self.step, self.offset) = (self.layer + 1, self.step / f32::from(factor), offset);
         self.z = self.integers();
@@ -135,11 +188,38 @@ impl Layered {
     }
 
     /// Adds an exact layer with a plane of `plane` bits.
-    fn exact(mut self, set: &mut Set, plane: u8) -> Done {
+    pub fn exact(mut self, set: &mut Set, plane: u8) -> Done {
         self.layer += 1;
+        let weights = self.weights();
+        self.exact_over(set, plane, Body::Exact, &weights)
+    }
+
+    /// Adds a tensor in mode exact over base elements; `step` is about how far they are from its own.
+    pub fn exact_in_layer_0(
+        set: &mut Set,
+        name: &str,
+        matrix: Matrix,
+        bits: Vec<u32>,
+        steps: Steps,
+        over: Vec<u8>,
+        plane: u8,
+    ) -> Done {
+        set.tensor(name, &matrix);
+        let (step, low_rank) = (steps.step, steps.low_rank.clone());
+        let mut tensor =
+            Layered { matrix, bits, values: vec![], base: steps, layer: 0, step, offset: 0, z: vec![], over: None };
+        let weights = match &low_rank {
+            None => over.clone(),
+            Some(_) => (0..matrix.sides.0).flat_map(|r| over_row(&matrix, &over, r, tensor.added(r))).collect(),
+        };
+        tensor.over = Some(over);
+        tensor.exact_over(set, plane, low_rank.map_or(Body::Exact, Body::ExactOver), &weights)
+    }
+
+    /// Adds units in mode exact over weights.
+    fn exact_over(self, set: &mut Set, plane: u8, body: Body, weights: &[u8]) -> Done {
         let dtype = self.matrix.dtype;
         let layout = dtype.float_layout().ok_or("no float")?;
-        let weights = self.weights();
         let bits_of_weight = |i: usize| {
             let bytes = weights[i * dtype.size()..(i + 1) * dtype.size()].iter().rev();
             bytes.fold(0u32, |bits, &byte| bits << 8 | u32::from(byte))
@@ -147,15 +227,19 @@ impl Layered {
         // Classes, four per octave, for the error of a weight (half a step), in units of the floats near it.
         let octave = ((self.step.to_bits() >> 23) as i16 - 127) + (1 << (layout.exponent - 1)) - 1;
         let first = 4 * (octave + layout.mantissa as i16 - i16::from(plane)) + 9;
-        let (mut header, sums) = self.header(Body::Exact, first);
+        let (mut header, sums) = self.header(body, first);
         header.plane = plane;
+        let mut z = self.z.clone();
+        if self.over.is_some() {
+            exact::signs_of_row(Isa::Scalar, layout, weights, &mut z);
+        }
         let coded = (0..sums.len()).map(|i| {
-            let (z, p) = (self.z[i], bits_of_weight(i));
+            let (z, p) = (z[i], bits_of_weight(i));
             let u = exact::residual(layout, sums[i], z, p, self.bits[i]);
             (exact::class(layout, sums[i], z, p), u >> plane)
         });
         header.shape = tables(Kind::Exact, coded);
-        set.exact(self.layer, &self.matrix, &header, &self.z, &weights, &pack(dtype, &self.bits))
+        set.exact(self.layer, &self.matrix, &header, &z, weights, &pack(dtype, &self.bits))
     }
 }
 
@@ -194,7 +278,7 @@ impl SymbolSink for Pairs {
 }
 
 /// Floats with standard deviation 2^-3, with zeros, subnormals, infinities and NaNs among them.
-fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
+pub fn elements(dtype: DType, n: usize, random: &mut Random) -> Vec<u32> {
     let mut bits = bell_floats(dtype, -3, n, random);
     let sign = 1 << (8 * dtype.size() - 1);
     let infinity = bits_of(dtype, f32::INFINITY);

@@ -6,6 +6,7 @@
 
 mod codings;
 mod containers;
+mod deltas;
 mod digits;
 mod formats;
 mod layers;
@@ -25,6 +26,7 @@ use impasto_core::DType;
 
 use self::codings::*;
 use self::containers::*;
+use self::deltas::deltas;
 use self::digits::digits_of_tensors;
 use self::formats::{exact_above_a_format, formats};
 use self::layers::*;
@@ -97,6 +99,7 @@ pub fn make(folder: &Path) -> Done {
         write(&format!("20-formats-{}", dtype.name().to_lowercase()), formats(dtype)?)?;
     }
     write("20.4-exact-above-a-format", exact_above_a_format()?)?;
+    deltas(folder)?;
     encoded(&folder.join("encoder-lossless.impasto"), Target::Lossless)?;
     encoded(&folder.join("encoder-4-bpw.impasto"), Target::BitsPerWeight(4.0))
 }

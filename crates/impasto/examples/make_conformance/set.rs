@@ -3,9 +3,12 @@
 use std::error::Error;
 use std::path::Path;
 
+use impasto::File;
 use impasto_codec::TensorHeader;
 use impasto_codec::tile::{TileEncoder, encode_bytes};
-use impasto_container::{LayerMark, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer};
+use impasto_container::{
+    Base, BaseLink, BaseUsage, LayerMark, Object, ObjectKind, Opaque, TensorMeta, UnitSlot, Writer,
+};
 use impasto_core::{DType, Mode, Place};
 
 /// The result of a fallible step.
@@ -18,6 +21,8 @@ pub struct Set {
     pub units: Vec<(UnitSlot, Mode, Vec<u8>)>,
     /// The ends of its layers; empty for no layer table.
     pub marks: Vec<LayerMark>,
+    /// The file that it is a delta of.
+    pub base: Option<Base>,
 }
 
 /// A matrix to be coded: dtype, rows and columns, rows and columns of a tile.
@@ -56,6 +61,24 @@ impl Set {
     /// Adds an object.
     pub fn object(&mut self, name: &str, kind: ObjectKind) {
         self.objects.push(Object { name: name.to_owned(), kind });
+    }
+
+    /// Lets the last object take something from that of `base` with a name, at a level.
+    pub fn take(&mut self, base: &File, usage: BaseUsage, name: &str, level: u8) -> Done {
+        let object = self.objects.last_mut().ok_or("no object")?;
+        let reader = base.reader();
+        let number = match &object.kind {
+            ObjectKind::Asset { .. } => reader.find_asset(name),
+            _ => reader.find_tensor(name),
+        };
+        let hash = number.and_then(|number| reader.object_hash(number, level)).ok_or("no such object")?;
+        let link = Some(BaseLink { usage, level, hash, name: (name != object.name).then(|| name.to_owned()) });
+        match &mut object.kind {
+            ObjectKind::Asset { base, .. } => *base = link,
+            ObjectKind::Tensor(meta) => meta.base = link,
+            ObjectKind::Unknown(_) => return Err("an object of unknown class".into()),
+        }
+        Ok(())
     }
 
     /// Adds a unit in layer 0 to the last object.
@@ -221,7 +244,7 @@ impl Set {
     /// Writes the file.
     pub fn write(self, path: &Path) -> Done {
         let slots = self.units.iter().map(|(slot, ..)| *slot).collect();
-        let mut writer = Writer::create(path, self.objects, slots, self.marks)?;
+        let mut writer = Writer::create_over(path, self.base, self.objects, slots, self.marks)?;
         for (_, mode, bytes) in &self.units {
             writer.push(*mode, bytes)?;
         }

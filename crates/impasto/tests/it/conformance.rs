@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use impasto::encode::{Options, Target, encode};
 use impasto::verify::verify;
-use impasto::{Checkpoint, File, FileError, Tensor};
+use impasto::{Bases, Checkpoint, File, FileError, Tensor};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_container::{ObjectKind, TensorMeta};
 use impasto_core::Isa;
@@ -60,9 +60,20 @@ fn shown(tensor: &Tensor<'_>, meta: &TensorMeta) -> Result<(String, Vec<u8>), Fi
     }
 }
 
+/// Where the bases of deltas of the set are: in one folder, by their roots. A small one has the same objects as the base of
+/// some deltas that name another root.
+fn bases() -> Vec<PathBuf> {
+    let folder = root().join("conformance/files");
+    vec![folder.join("21-small-base.impasto"), folder]
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    Bases::new(bases()).open(path)
+}
+
 /// Returns what the naive decoder should print for a file, and the errors of objects that cannot be decoded.
 fn listing(path: &Path, isa: Isa) -> (String, Vec<FileError>) {
-    let mut file = File::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let mut file = open(path).unwrap_or_else(|error| panic!("{error}"));
     file.set_isa(isa).expect("available");
     let (mut lines, mut errors) = (String::new(), vec![]);
     for object in file.reader().objects() {
@@ -105,7 +116,7 @@ fn committed_files_are_those_that_the_codec_makes() {
         assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has different bytes", entry.file_name());
         made += 1;
     }
-    assert_eq!(made, 55);
+    assert_eq!(made, 67);
 }
 
 #[test]
@@ -124,7 +135,7 @@ fn every_file_decodes_to_what_is_expected_at_every_level() {
             let partial = ["2.5-cut", "2.5-cut-after-the-head", "3.6.1-unknown-mode"].contains(&stem(path));
             assert_eq!(errors.is_empty(), !partial, "{} at {isa:?}: {errors:?}", stem(path));
         }
-        let mut verdict = verify(&File::open(path).expect("open")).expect("verify");
+        let mut verdict = verify(&open(path).expect("open")).expect("verify");
         if stem(path).starts_with("12.3-cut") {
             // Everything decodes, at lower levels.
             assert!(!verdict.absent.is_empty(), "{}", stem(path));
@@ -142,7 +153,7 @@ fn every_broken_file_is_refused_under_its_clause() {
     for path in &broken {
         let clause = stem(path).split_once('-').expect("a clause").0;
         for isa in Isa::available() {
-            let errors: Vec<String> = match File::open(path) {
+            let errors: Vec<String> = match open(path) {
                 Err(error) => vec![error.to_string()],
                 Ok(file) => {
                     let verdict = verify(&file).expect("verify");
@@ -201,7 +212,9 @@ except ImportError:
     /// objects that it skipped because there is no Zstandard library.
     fn compare(&self, path: &Path) -> usize {
         let (lines, errors) = listing(path, Isa::best());
-        let output = self.run(&["naive_decoder.py", path.to_str().expect("a path")]);
+        let bases: Vec<String> = bases().iter().map(|base| format!("--base={}", base.display())).collect();
+        let arguments = ["naive_decoder.py", path.to_str().expect("a path")];
+        let output = self.run(&arguments.into_iter().chain(bases.iter().map(String::as_str)).collect::<Vec<_>>());
         let (printed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let left_out = complaint.lines().filter(|line| line.ends_with("no Zstandard library")).count();
         assert!(left_out == 0 || !self.has_zstd, "{complaint}");

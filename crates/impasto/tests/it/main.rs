@@ -2,6 +2,7 @@
 
 mod adapters;
 mod bands;
+mod bases;
 mod calibration;
 mod cancel;
 mod co_located;

@@ -240,7 +240,8 @@ fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
     }
     for object in 0..reader.objects().len() as u32 {
         let (Some(matrix), Some(units)) = (reader.matrix(object), reader.units_of(object)) else { continue };
-        assert_eq!(units.tiles.len(), matrix.tile_count() as usize);
+        let is_identical = reader.objects()[reader.resolve(object) as usize].is_identical();
+        assert_eq!(units.tiles.len(), if is_identical { 0 } else { matrix.tile_count() as usize });
         let (rows, columns) = (matrix.rows(), matrix.cols());
         let corner = reader.units_of_band(object, rows / 2..rows / 2 + 1, 0..columns / 2 + 1).expect("known");
         // In each layer, and of the reference, the tiles and the tensor header.
@@ -254,7 +255,11 @@ fn walk<S: impasto_container::Source>(reader: &Reader<S>) {
     }
 }
 
-/// Corrects the hashes of the input, so that the code after the hash checks is reached, and reads it as a file.
+/// The base of every delta.
+const BASE: &[u8] = include_bytes!("../../../../../conformance/files/21-small-base.impasto");
+
+/// Corrects the hashes of the input, so that the code after the hash checks is reached, and reads it as a file; if it is a
+/// delta, with a base.
 pub fn file(data: &[u8]) {
     let Some(patched) = with_hashes(data) else { return };
     let reader = match Reader::open(patched, "fuzz", &Limits::default()) {
@@ -263,6 +268,12 @@ pub fn file(data: &[u8]) {
     };
     let mut file = File::new(reader);
     file.set_memory_limit(MEMORY);
+    if file.base().is_some() {
+        let base = Reader::open(BASE.to_vec(), "base", &Limits::default()).expect("a file of the conformance set");
+        if let Err(error) = file.attach(File::new(base)) {
+            one_line(&error);
+        }
+    }
     let (tensors, assets): (Vec<&str>, Vec<&str>) = (file.tensor_names().collect(), file.asset_names().collect());
     for name in tensors {
         let tensor = match file.tensor(name) {
@@ -307,13 +318,17 @@ pub fn cut(bytes: &[u8], columns: u64, size: u64, rows: Range<u64>, band: Range<
     rows.flat_map(|r| row(r).to_vec()).collect()
 }
 
-/// Returns the file with correct hashes of its present units, root and lengths; `None` if its manifest is invalid.
+/// Returns the file with correct hashes of its present units, roots and lengths; `None` if its manifest is invalid. The root of
+/// its base, if it has one, is that of [`BASE`].
 pub fn with_hashes(data: &[u8]) -> Option<Vec<u8>> {
     let declared = u64::from_le_bytes(*data.get(16..24)?.first_chunk()?);
     let rest = data.get(Header::SIZE..)?;
     let old = &rest[..rest.len().min(usize::try_from(declared).ok()?)];
     let mut manifest = Manifest::parse(old, &Limits::default()).ok()?;
     let layout = Layout::new(&manifest, old.len() as u64).ok()?;
+    if let Some(base) = &mut manifest.base {
+        base.root = Header::read(BASE).ok()?.root;
+    }
     for (unit, entry) in manifest.units.iter_mut().enumerate() {
         let range = layout.places().unit(unit as u32)?;
         let bytes = data.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
@@ -349,7 +364,17 @@ fn place_of([top, height, left, width]: [u8; 4]) -> Place {
     Place { rows: top..top + usize::from(height).clamp(1, 32), columns: left..left + usize::from(width).clamp(1, 130) }
 }
 
-/// Decodes the input as a tile: dtype, mode, geometry, tensor header, unit. See [`tile_input`].
+/// Returns what makes the decoder of a tile, and base elements for it, made of some bytes, if it is one of a delta.
+fn maker(is_delta: bool, dtype: DType, place: &Place, bytes: &[u8]) -> (Maker, Option<Vec<u8>>) {
+    let bytes = bytes.iter().rev().copied().chain([0x40]).cycle();
+    let elements = is_delta.then(|| bytes.take(place.elements() * dtype.size()).collect());
+    (if is_delta { TileDecoder::delta } else { TileDecoder::new }, elements)
+}
+
+type Maker = fn(DType, Vec<TensorHeader>, Isa) -> Result<TileDecoder, CodecError>;
+
+/// Decodes the input as a tile: dtype, mode, geometry, tensor header, unit; over a base, whose elements are the bytes of the unit
+/// again, if the last byte of the geometry is 128 more. See [`tile_input`].
 pub fn tile(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, mode, place @ .., pad]) = take::<7>(&mut rest) else { return };
@@ -369,13 +394,13 @@ pub fn tile(data: &[u8]) {
     };
     let row_bytes = place.columns.len() * dtype.size();
     let stride = row_bytes + usize::from(pad % 8);
+    let (make, elements) = maker(pad & DELTA != 0, dtype, &place, unit);
     let decode = |isa| {
-        let decoder = TileDecoder::new(dtype, header.clone().into_iter().collect(), isa)
-            .map_err(|error| one_line(&error))
-            .ok()?;
+        let headers = header.clone().into_iter().collect();
+        let decoder = make(dtype, headers, isa).map_err(|error| one_line(&error)).ok()?;
         let units = [Unit { mode, bytes: unit }];
         let mut out = vec![0xA5; place.rows.len() * stride];
-        let result = decoder.decode(&units, &place, &mut out, stride);
+        let result = decoder.decode_predicted(&units, elements.as_deref(), &place, &mut out, stride);
         for row in out.chunks_exact(stride) {
             assert!(row[row_bytes..].iter().all(|&b| b == 0xA5), "bytes between rows were touched");
         }
@@ -390,6 +415,21 @@ pub fn tile(data: &[u8]) {
     drop(same_everywhere(decode));
 }
 
+/// The bit of an input that says that a tile is over a base.
+const DELTA: u8 = 128;
+
+/// Returns an input of [`tile`] that is over a base, from one that is not.
+pub fn tile_over(mut input: Vec<u8>) -> Vec<u8> {
+    input[6] |= DELTA;
+    input
+}
+
+/// Returns an input of [`layers`] that is over a base, from one that is not.
+pub fn layers_over(mut input: Vec<u8>) -> Vec<u8> {
+    input[0] |= DELTA;
+    input
+}
+
 /// Returns an input of [`tile`].
 pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: &[u8]) -> Vec<u8> {
     let code = dtypes().iter().position(|&d| d == dtype).unwrap_or(0) as u8;
@@ -400,11 +440,12 @@ pub fn tile_input(dtype: DType, mode: Mode, place: &Place, header: &[u8], unit: 
 }
 
 /// Decodes the input as the layers of a tile, from layer 0 up: dtype and geometry, then the mode, tensor header and
-/// unit of each layer. See [`layers_input`].
+/// unit of each layer; over a base, whose elements are the bytes of these, if the dtype is 128 more. See [`layers_input`].
 pub fn layers(data: &[u8]) {
     let mut rest = data;
     let Some([dtype, place @ ..]) = take::<5>(&mut rest) else { return };
-    let (dtype, place) = (dtype_of(dtype), place_of(place));
+    let (is_delta, dtype, place) = (dtype & DELTA != 0, dtype_of(dtype & !DELTA), place_of(place));
+    let (make, elements) = maker(is_delta, dtype, &place, rest);
     let (mut headers, mut units) = (vec![], vec![]);
     while let Some([mode, header @ .., a, b]) = take::<5>(&mut rest) {
         let mut part = |length: [u8; 2]| {
@@ -421,10 +462,11 @@ pub fn layers(data: &[u8]) {
     }
     let row_bytes = place.columns.len() * dtype.size();
     let decode = |isa| {
-        let decoder = TileDecoder::new(dtype, headers.clone(), isa).inspect_err(one_line)?;
+        let decoder = make(dtype, headers.clone(), isa).inspect_err(one_line)?;
         let up_to = |n: usize| {
             let (mut out, mut integers) = (vec![0; place.rows.len() * row_bytes], vec![0; place.elements()]);
-            let result = decoder.decode(&units[..n], &place, &mut out, row_bytes).inspect_err(one_line);
+            let result = decoder.decode_predicted(&units[..n], elements.as_deref(), &place, &mut out, row_bytes);
+            let result = result.inspect_err(one_line);
             let found = decoder.integers(&units[..n], &place, &mut integers, place.columns.len());
             // If a tile decodes to weights, it also decodes to integers; an exact layer above them may be invalid on
             // its own.
