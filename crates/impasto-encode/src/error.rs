@@ -19,8 +19,8 @@ pub enum EncodeError {
     /// The file cannot be written.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// The destination is a file of the checkpoint.
-    #[error("{0}: the output would overwrite a file of the checkpoint")]
+    /// The destination is a file of the checkpoint, or of the base.
+    #[error("{0}: the output would overwrite a file of the checkpoint, or its base")]
     OverInput(String),
     /// A tensor or an asset cannot be coded.
     #[error("{tensor:?}: {error}")]

@@ -124,7 +124,11 @@ impl<S: Source + 'static> AdapterWeights<S> {
             let [down, up] = [tensor, &other].map(|name| matrix(&file, name));
             let ((down, [rank, inputs]), (up, [outputs, columns])) = (down?, up?);
             let wanted = base.shape(&weights).ok_or_else(|| rule(format!("there is no {weights:?} in the base")))?;
-            if wanted != [outputs as u64, inputs as u64] || columns != rank || rank == 0 || rank > 255 {
+            if wanted != [outputs as u64, inputs as u64]
+                || columns != rank
+                || rank * inputs * outputs == 0
+                || rank > 255
+            {
                 return Err(rule(format!(
                     "{tensor:?}: factors of {outputs} x {columns} and {rank} x {inputs} do not make {weights:?}, {wanted:?}"
                 )));

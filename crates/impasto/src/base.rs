@@ -1,5 +1,6 @@
 //! A file over its base: what of the base it takes, and how it is read (SPEC 21).
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,11 +45,18 @@ impl<S: Source> File<S> {
         }
         let links = || self.reader.objects().iter().filter_map(|object| Some((object, object.base()?)));
         if &pinned.root != base.reader.root() {
-            let differs = |&(object, link): &(&Object, &BaseLink)| {
+            // Many objects may name one of the base, whose hash takes time if it has many units.
+            let mut hashes = HashMap::new();
+            let mut differs = |object: &Object, link: &BaseLink| {
                 let number = find(&base, object, link);
-                number.and_then(|number| base.reader.object_hash(number, link.level)) != Some(link.hash)
+                let hash = |number| {
+                    let key = (number, link.level);
+                    *hashes.entry(key).or_insert_with(|| base.reader.object_hash(number, link.level))
+                };
+                number.and_then(hash) != Some(link.hash)
             };
-            let differing: Vec<String> = links().filter(differs).map(|(object, _)| object.name.clone()).collect();
+            let differing = links().filter(|(object, link)| differs(object, link));
+            let differing: Vec<String> = differing.map(|(object, _)| object.name.clone()).collect();
             if !differing.is_empty() {
                 return Err(FileError::WrongBase(Box::new(WrongBase {
                     file: self.reader.name().to_owned(),

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    BaseFile, EncodeBase, Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy, Reordered, Reordering,
-    Report, Residual, Sequential, Target, encode_calibrated,
+    BaseFile, EncodeBase, EncodeError, Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy,
+    Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
 };
 use impasto::format::BaseUsage;
 use impasto::{Checkpoint, CheckpointWeights, Format};
@@ -104,14 +104,23 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
 /// Returns the file that the new one is a delta of, if there is one.
 fn base(args: &Args, command: &Encode) -> anyhow::Result<Option<Arc<dyn BaseFile>>> {
     let Some(path) = args.base.first() else { return Ok(None) };
-    let base = open_base(args, path, &command.mirror)?;
+    let base = open_base(args, path, &command.mirror, &command.output)?;
     check_license(&base.record().license, command)?;
     Ok(Some(base))
 }
 
-/// Opens the file at `path` to encode deltas over it.
-pub fn open_base(args: &Args, path: &Path, mirrors: &[String]) -> anyhow::Result<Arc<dyn BaseFile>> {
+/// Opens the file at `path` to encode a delta over it, which goes to `output`.
+pub fn open_base(args: &Args, path: &Path, mirrors: &[String], output: &Path) -> anyhow::Result<Arc<dyn BaseFile>> {
     let file = open(args, path, None)?;
+    let mut below = Some(&file);
+    while let Some(file) = below {
+        let is_output =
+            |output: PathBuf| Path::new(file.reader().name()).canonicalize().is_ok_and(|base| base == output);
+        if output.canonicalize().is_ok_and(is_output) {
+            return Err(EncodeError::OverInput(output.display().to_string()).into());
+        }
+        below = file.attached().map(|attached| &**attached);
+    }
     let card = file.asset(CARD)?.unwrap_or_default();
     let license = card::license(&String::from_utf8_lossy(&card)).unwrap_or_default();
     let name = file.model_name();

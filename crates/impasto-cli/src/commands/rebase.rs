@@ -16,7 +16,7 @@ use crate::model::open;
 use crate::progress::bar;
 
 pub fn rebase(args: &Args, command: &Rebase) -> anyhow::Result<Code> {
-    let base = open_base(args, &command.onto, &command.mirror)?;
+    let base = open_base(args, &command.onto, &command.mirror, &command.output)?;
     again(args, &command.file, &command.output, Some(base))
 }
 

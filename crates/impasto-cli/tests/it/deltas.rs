@@ -131,6 +131,9 @@ fn bases_that_cannot_be() {
     encode("base.impasto", &["--format", "fp8", "--uncalibrated"]).fails(2, "a file over a base cannot have formats");
     encode("base.impasto", &["--bpw", "1", "--sequential"]).fails(2, "--sequential");
     assert!(!at.path("d.impasto").exists());
+    let over = at.run(&["encode", "tuned", "--base", "base.impasto", "-o", "base.impasto"]);
+    over.fails(3, "would overwrite");
+    at.run(&["verify", "base.impasto"]).ok();
     let mirror = at.run(&["encode", "tuned", "-o", "d.impasto", "--mirror", "x"]);
     assert_eq!(mirror.code, Some(2), "{mirror:?}");
 }

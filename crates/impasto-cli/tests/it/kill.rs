@@ -72,6 +72,14 @@ fn a_killed_truncation_leaves_no_half_file() {
     kill_everywhere(&at, &["truncate", "layered", "--layer", "2"]);
 }
 
+#[test]
+fn a_killed_delta_leaves_no_half_file() {
+    let at = Workplace::new();
+    fs::create_dir(at.path("tmp")).expect("a folder");
+    at.run(&["encode", &tiny(), "-o", "base.impasto", "--bpw", "4", "--uncalibrated"]).ok();
+    kill_everywhere(&at, &["encode", &tiny(), "--base", "base.impasto"]);
+}
+
 /// The hidden files and folders in a folder, at any depth.
 fn hidden(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return vec![] };
