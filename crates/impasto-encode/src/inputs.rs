@@ -6,7 +6,7 @@ use std::sync::Arc;
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::{Body, Groups, LowRank};
 use impasto_container::{Base, MatrixError};
-use impasto_core::{DType, Format};
+use impasto_core::{DType, Format, Place};
 
 use crate::error::EncodeError;
 use crate::feedback::{Feedback, Pruner};
@@ -366,8 +366,22 @@ impl<'a> Inputs<'a> {
         else {
             return Ok(None);
         };
-        let scales = fit(&MatrixView { over: Some(over), ..matrix });
-        Plan::delta(&matrix, layout, over, &scales, tiles).map(Some)
+        let plan = |predicted: &[u8], low_rank: Option<LowRank>| {
+            let scales = fit(&MatrixView { over: Some(predicted), ..matrix });
+            Plan::delta(&matrix, layout, predicted, low_rank, &scales, tiles)
+        };
+        let mut best = plan(over, None)?;
+        // What a lossy file keeps exactly is small, and planned often.
+        let parts = if self.lossy_any() { vec![] } else { low_rank::of_difference(&matrix, layout, over) };
+        for part in parts {
+            let place = Place { rows: 0..matrix.rows, columns: 0..matrix.columns };
+            let predicted = low_rank::predicted(&part, matrix.dtype, &place, over);
+            let other = plan(&predicted, Some(part))?;
+            if other.bytes < best.bytes {
+                best = other;
+            }
+        }
+        Ok(Some(best))
     }
 
     /// Returns what is taken away from the weights of a tensor before they are rounded.

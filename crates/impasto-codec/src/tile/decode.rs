@@ -326,17 +326,14 @@ impl TileDecoder {
         let layer = self.layer(0, Mode::EXACT)?;
         let mut exact = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, unit.bytes, place)?;
         let low_rank = layer.header.low_rank();
-        let (mut sums, mut of_base) = (Vec::new(), Vec::new());
+        let mut work = Default::default();
         for (r, elements) in elements.chunks_exact(out.row_bytes).enumerate() {
             let out = out.row(r);
             match low_rank {
                 None => out.copy_from_slice(elements),
                 Some(low_rank) => {
-                    low_rank.row(self.isa, place.rows.start + r, place.columns.clone(), &mut sums);
-                    of_base.clear();
-                    values::to_f32(self.dtype, elements, &mut of_base);
-                    add_base(&mut sums, &of_base);
-                    write_row_at(self.isa, self.dtype, &sums, out);
+                    let at = (place.rows.start + r, place.columns.clone());
+                    low_rank.add_to_base(self.isa, self.dtype, at, elements, out, &mut work);
                 }
             }
             exact.row_by_sign(out)?;
