@@ -7,6 +7,7 @@ use crate::matrix::MatrixView;
 
 /// Share of an interval on each side of it that is kept free, since factors are rounded later.
 const MARGIN: f64 = 0.02;
+const SLACK: f32 = (MARGIN / (1.0 - 2.0 * MARGIN)) as f32;
 /// Intervals that are looked at to find their usual length.
 const SAMPLE: usize = 4096;
 /// Least unit, whose inverse is finite in binary32.
@@ -60,6 +61,14 @@ impl Intervals {
         Intervals { rows: rows.len(), columns: columns.len(), stride, low, high, unit, changed }
     }
 
+    /// Returns whether a number is rounded to the element, which it also is in the margin of its interval.
+    pub fn has(&self, at: usize, x: f32) -> bool {
+        let (low, high) = (self.low[at], self.high[at]);
+        let margin = SLACK * (high - low);
+        // (An infinite margin is no number.)
+        !(x < low - margin || x > high + margin)
+    }
+
     /// Returns the middle of an interval, 0 if it is infinite.
     pub fn middle(&self, at: usize) -> f32 {
         if self.high[at].is_finite() { 0.5 * (self.low[at] + self.high[at]) } else { 0.0 }
@@ -101,7 +110,8 @@ mod tests {
         let layout = |dtype: DType| dtype.float_layout().expect("floats");
         let neighbours = |bits: u16, float: &dyn Fn(u16) -> f64| {
             let below = if bits & 0x7FFF == 0 { 0x8001 } else { bits - 1 };
-            let [mut ends] = [[below, bits & 0x8000 | (bits & 0x7FFF) + 1].map(|other| 0.5 * (float(bits) + float(other)))];
+            let [mut ends] =
+                [[below, bits & 0x8000 | (bits & 0x7FFF) + 1].map(|other| 0.5 * (float(bits) + float(other)))];
             ends.sort_by(f64::total_cmp);
             ends
         };

@@ -22,6 +22,8 @@ const MOST: usize = 16;
 const LEAST_SIDE: usize = 2 * MOST;
 /// Rows and columns of the sample that is looked at first.
 const SAMPLE: [usize; 2] = [256, 384];
+/// Rows and columns of the sample that the rank is found in.
+const RANK_SAMPLE: [usize; 2] = [256, 1024];
 /// Least share of the weights that are not those of the base: what changes few costs less than factors.
 const LEAST_CHANGED: f64 = 0.05;
 /// Share of these that a product of [`MOST`] terms may miss in the sample after one step. A merged adapter misses a tenth, a
@@ -30,7 +32,7 @@ const MOST_MISSED: f64 = 0.25;
 /// Most weights of a tensor whose adapter is sought; that takes 12 bytes of memory per weight.
 const MOST_WEIGHTS: usize = 1 << 28;
 /// Most steps, and where they end earlier: when this share of the weights is missed, or this share of those before.
-const STEPS: usize = 10;
+const STEPS: usize = 6;
 const LEAST_MISSED: f64 = 1e-3;
 const SLOW: f64 = 0.9;
 /// Weights, relative to those outside of their intervals, by which the others are held in the first steps and in later ones.
@@ -40,7 +42,7 @@ const MISSED_BITS: f64 = 9.0;
 const FACTOR_BITS: f64 = 9.0;
 /// Levels on each side of 0 of the largest factors; those of other terms have the same width.
 const MOST_LEVEL: f64 = MOST_FACTOR as f64;
-const LEVELS: [f64; 3] = [2047.0, 4094.0, 8188.0];
+const LEVELS: [f64; 2] = [2047.0, 4094.0];
 
 /// Returns low-rank parts that may pay for a tensor over the elements `over` of a base, which differ in how fine their factors are;
 /// none if it does not look like one with a merged adapter.
@@ -58,7 +60,7 @@ pub fn of_difference(matrix: &MatrixView, layout: FloatLayout, over: &[u8]) -> V
     if sample.changed < LEAST_CHANGED {
         return vec![];
     }
-    let found = leading_of(&sample);
+    let found = leading_of(&sample, MOST);
     if excess(&found, [sample.rows, sample.columns]) < LEAST_SHARE {
         return vec![];
     }
@@ -67,9 +69,11 @@ pub fn of_difference(matrix: &MatrixView, layout: FloatLayout, over: &[u8]) -> V
     if product.rank == 0 || product.outside(&sample) > MOST_MISSED * sample.changed {
         return vec![];
     }
+    let [some_rows, some_columns] = [spread(rows, RANK_SAMPLE[0]), spread(columns, RANK_SAMPLE[1])];
+    let rank = least(&Intervals::new(matrix, layout, over, &some_rows, &some_columns), [rows, columns]);
     let all = |length: usize| (0..length).collect::<Vec<_>>();
     let intervals = Intervals::new(matrix, layout, over, &all(rows), &all(columns));
-    let product = settled(least(Product::new(&leading_of(&intervals)), &intervals), &intervals);
+    let product = settled(Product::new(&leading_of(&intervals, rank)), &intervals);
     LEVELS.iter().filter_map(|&levels| on_lattice(product.clone(), levels, &intervals)).collect()
 }
 
@@ -85,22 +89,23 @@ pub fn predicted(low_rank: &LowRank, dtype: DType, place: &Place, over: &[u8]) -
     out
 }
 
-fn leading_of(at: &Intervals) -> Leading {
-    leading([at.rows, at.columns], MOST, |rows: Range<usize>, out: &mut Vec<f32>| {
+fn leading_of(at: &Intervals, rank: usize) -> Leading {
+    leading([at.rows, at.columns], rank, |rows: Range<usize>, out: &mut Vec<f32>| {
         let row = |r: usize| (r * at.stride..r * at.stride + at.columns).map(|i| at.middle(i));
         out.extend(rows.flat_map(row));
     })
 }
 
-/// Returns a product of as few terms as suffice, by bisection, in steps that improve it.
-fn least(mut best: Product, at: &Intervals) -> Product {
+/// Returns how many terms suffice for a matrix of these sides, by bisection on a sample of it.
+fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
+    let mut best = Product::new(&leading_of(at, MOST));
     best.step(at, Aim::Middle);
     best.step(at, Aim::Inside(HELD[0]));
     best.step(at, Aim::Inside(HELD[1]));
     best.balance();
     let cost = |product: &Product| {
-        let factors = product.rank * (at.rows + at.columns);
-        MISSED_BITS * product.outside(at) * (at.rows * at.columns) as f64 + FACTOR_BITS * factors as f64
+        let factors = product.rank * (rows + columns);
+        MISSED_BITS * product.outside(at) * (rows * columns) as f64 + FACTOR_BITS * factors as f64
     };
     let (mut too_few, mut least) = (0, cost(&best));
     while best.rank - too_few > 1 {
@@ -114,23 +119,21 @@ fn least(mut best: Product, at: &Intervals) -> Product {
             too_few = fewer.rank;
         }
     }
-    best
+    best.rank
 }
 
 /// Returns the product after steps that move it into its intervals.
 fn settled(mut product: Product, at: &Intervals) -> Product {
+    product.step(at, Aim::Middle);
     let mut missed = product.outside(at);
     for step in 0..STEPS {
-        if missed < LEAST_MISSED {
-            break;
-        }
         let mut next = product.clone();
-        next.step(at, Aim::Inside(HELD[(step + 2).min(HELD.len() - 1)]));
+        next.step(at, Aim::Inside(HELD[step.min(HELD.len() - 1)]));
         let left = next.outside(at);
         if left < missed {
             product = next;
         }
-        if left > SLOW * missed {
+        if left < LEAST_MISSED || left > SLOW * missed {
             break;
         }
         missed = left;
