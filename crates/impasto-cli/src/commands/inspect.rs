@@ -161,8 +161,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
 /// Returns the rank of the low-rank part of a tensor; 0 if it has none, or its tensor header cannot be read.
 fn rank(file: &File<impl Source>, name: &str) -> usize {
     let Ok(tensor) = file.tensor(name) else { return 0 };
-    let steps = tensor.header().and_then(|header| header.steps());
-    steps.and_then(|steps| steps.low_rank.as_ref()).map_or(0, |low_rank| low_rank.terms.len())
+    tensor.header().and_then(|header| header.low_rank()).map_or(0, |low_rank| low_rank.rank())
 }
 
 /// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.

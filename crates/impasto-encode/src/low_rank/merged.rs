@@ -171,3 +171,77 @@ fn on_lattice(mut product: Product, levels: f64, at: &Intervals) -> Option<LowRa
     let part = LowRank { terms: (0..n).map(term).collect() };
     part.check().is_ok().then_some(part)
 }
+
+#[cfg(test)]
+mod tests {
+    use impasto_core::lattice::round;
+    use impasto_core::rng::SplitMix64;
+
+    use super::*;
+
+    const SIDES: [usize; 2] = [240, 176];
+
+    fn bell(random: &mut SplitMix64) -> f32 {
+        ((0..6).map(|_| random.next_f64() - 0.5).sum::<f64>() * 0.03) as f32
+    }
+
+    fn bytes(weights: &[f32]) -> Vec<u8> {
+        weights.iter().flat_map(|w| ((round(DType::Bf16, *w).to_bits() >> 16) as u16).to_le_bytes()).collect()
+    }
+
+    /// The weights of a base as they are in BF16, and what `add` adds to each of them, rounded, as elements.
+    fn pair(add: impl Fn(usize, usize, &mut SplitMix64) -> f32) -> [Vec<u8>; 2] {
+        let mut random = SplitMix64::new(5);
+        let [rows, columns] = SIDES;
+        let base: Vec<f32> = (0..rows * columns).map(|_| round(DType::Bf16, bell(&mut random))).collect();
+        let tuned: Vec<f32> =
+            base.iter().enumerate().map(|(i, w)| w + add(i / columns, i % columns, &mut random)).collect();
+        [bytes(&base), bytes(&tuned)]
+    }
+
+    fn parts(base: &[u8], tuned: &[u8]) -> Vec<LowRank> {
+        let matrix = MatrixView::plain(tuned, DType::Bf16, SIDES[0], SIDES[1]);
+        of_difference(&matrix, DType::Bf16.float_layout().expect("floats"), base)
+    }
+
+    fn missed(a: &[u8], b: &[u8]) -> usize {
+        a.chunks_exact(2).zip(b.chunks_exact(2)).filter(|(a, b)| a != b).count()
+    }
+
+    /// Of a product of rank 4 that changes less than a unit in the last place on average, nearly all weights are predicted.
+    #[test]
+    fn a_merged_product_is_found() {
+        let mut random = SplitMix64::new(8);
+        let factors: Vec<f32> = (0..(SIDES[0] + SIDES[1]) * 4).map(|_| bell(&mut random)).collect();
+        let product = |r: usize, c: usize| -> f32 {
+            (0..4).map(|k| 0.2 * factors[r * 4 + k] * factors[(SIDES[0] + c) * 4 + k]).sum()
+        };
+        let [base, tuned] = pair(|r, c, _| product(r, c));
+        let changed = missed(&base, &tuned);
+        assert!((0.1..0.9).contains(&(changed as f64 / (SIDES[0] * SIDES[1]) as f64)), "{changed}");
+        let parts = parts(&base, &tuned);
+        assert_eq!(parts.len(), LEVELS.len());
+        let place = Place { rows: 0..SIDES[0], columns: 0..SIDES[1] };
+        for part in &parts {
+            assert_eq!(part.rank(), 4);
+            let left = missed(&predicted(part, DType::Bf16, &place, &base), &tuned);
+            assert!(left * 15 < changed, "{left} of {changed}");
+        }
+        // A place in the middle is predicted as it is in the whole.
+        let inner = Place { rows: 3..9, columns: 17..60 };
+        let cut = |elements: &[u8]| crate::decoded::part(elements, DType::Bf16, SIDES[1], &inner);
+        let whole = predicted(&parts[0], DType::Bf16, &place, &base);
+        assert_eq!(predicted(&parts[0], DType::Bf16, &inner, &cut(&base)), cut(&whole));
+    }
+
+    #[test]
+    fn noise_and_few_changes_are_no_product() {
+        let [base, noisy] = pair(|_, _, random| 3e-3 * bell(random));
+        assert!(missed(&base, &noisy) > 1000 && parts(&base, &noisy).is_empty());
+        let [base, some] = pair(|r, _, _| if r % 64 == 3 { 0.01 } else { 0.0 });
+        assert!(missed(&base, &some) > 100 && parts(&base, &some).is_empty());
+        assert!(parts(&base, &base).is_empty());
+        let of_nan = vec![0xFF; base.len()];
+        assert!(parts(&of_nan, &base).is_empty() && parts(&base, &of_nan).is_empty());
+    }
+}
