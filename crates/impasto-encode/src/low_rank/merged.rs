@@ -32,16 +32,17 @@ const MOST_MISSED: f64 = 0.25;
 /// Most weights of a tensor whose adapter is sought; that takes 12 bytes of memory per weight.
 const MOST_WEIGHTS: usize = 1 << 28;
 /// Most steps, and where they end earlier: when this share of the weights is missed, or this share of those before.
-const STEPS: usize = 6;
-const LEAST_MISSED: f64 = 1e-3;
+const STEPS: usize = 12;
+const LEAST_MISSED: f64 = 2.5e-3;
 const SLOW: f64 = 0.9;
 /// Weights, relative to those outside of their intervals, by which the others are held in the first steps and in later ones.
 const HELD: [f32; 4] = [0.3, 0.1, 0.03, 0.01];
 /// About the bits of a weight that is missed, and of a factor.
 const MISSED_BITS: f64 = 9.0;
 const FACTOR_BITS: f64 = 9.0;
-/// Levels on each side of 0 of the largest factors; those of other terms have the same width.
+/// The most levels on each side of 0 of a term's factors.
 const MOST_LEVEL: f64 = MOST_FACTOR as f64;
+/// Levels that the largest factors would have at the width of levels that all terms share, but for [`MOST_LEVEL`].
 const LEVELS: [f64; 2] = [2047.0, 4094.0];
 
 /// Returns low-rank parts that may pay for a tensor over the elements `over` of a base, which differ in how fine their factors are;
@@ -107,14 +108,16 @@ fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
         let factors = product.rank * (rows + columns);
         MISSED_BITS * product.outside(at) * (rows * columns) as f64 + FACTOR_BITS * factors as f64
     };
-    let (mut too_few, mut least) = (0, cost(&best));
+    let mut too_few = 0;
     while best.rank - too_few > 1 {
         let mut fewer = best.first((best.rank + too_few) / 2);
-        fewer.step(at, Aim::Inside(HELD[1]));
-        fewer.balance();
-        let other = cost(&fewer);
-        if other <= least {
-            (best, least) = (fewer, other);
+        // Both take a step, since terms that are weak are found late.
+        for product in [&mut best, &mut fewer] {
+            product.step(at, Aim::Inside(HELD[1]));
+            product.balance();
+        }
+        if cost(&fewer) <= cost(&best) {
+            best = fewer;
         } else {
             too_few = fewer.rank;
         }
