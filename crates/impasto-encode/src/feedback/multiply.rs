@@ -74,7 +74,6 @@ fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], z
         let rows: [&[T]; TALL] = std::array::from_fn(|i| &a[(first + i) * stride..][..n]);
         let mut sums = [[zero; WIDTH]; TALL];
         // Indices, since a call of `zip` here costs as much as the arithmetic where it is not inlined.
-        #[expect(clippy::needless_range_loop, reason = "see above")]
         for k in 0..n {
             for i in 0..TALL {
                 let a = rows[i][k];

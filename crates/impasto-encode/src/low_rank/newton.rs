@@ -133,7 +133,7 @@ impl Product {
             left.iter_mut().zip(&image).for_each(|(left, image)| *left -= length * image);
             let next = preconditioned(&left);
             let before = std::mem::replace(&mut square, dot(&left, &next));
-            if !(square > end) {
+            if square.is_nan() || square <= end {
                 break;
             }
             direction.iter_mut().zip(next).for_each(|(d, next)| *d = next + square / before * *d);
