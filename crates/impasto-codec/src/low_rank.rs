@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use impasto_core::{Isa, Place, at_each_isa};
+use impasto_core::lattice::write_over_base;
+use impasto_core::{DType, Isa, Place, at_each_isa, values};
 
 use crate::error::CodecError;
 use crate::index::IndexArray;
@@ -91,6 +92,27 @@ impl LowRank {
                 IndexArray::Values(factors) => add(isa, of_row, &factors[columns.clone()], out),
             }
         }
+    }
+
+    /// Writes the weights of a base plus what is added to them, rounded to `dtype` (SPEC 21.6), for some columns of row `row`, which
+    /// must lie inside the matrix that the part was read for.
+    ///
+    /// - `over`, `out`: an element of the base and one of the sum for each of these columns, little-endian
+    /// - `work`: what is reused from row to row
+    pub fn add_to_base(
+        &self,
+        isa: Isa,
+        dtype: DType,
+        (row, columns): (usize, Range<usize>),
+        over: &[u8],
+        out: &mut [u8],
+        work: &mut [Vec<f32>; 2],
+    ) {
+        let [sums, of_base] = work;
+        self.row(isa, row, columns, sums);
+        of_base.clear();
+        values::to_f32(dtype, over, of_base);
+        write_over_base(isa, dtype, sums, of_base, over, out);
     }
 
     /// Appends the part as in a tensor header.

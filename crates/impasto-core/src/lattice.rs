@@ -3,6 +3,7 @@
 
 use crate::at_each_isa;
 use crate::dtype::DType;
+use crate::isa::Isa;
 
 /// `2^(k / 16)`, rounded to binary32 (SPEC 10.2).
 const SIXTEENTHS: [u32; 16] = [
@@ -94,10 +95,24 @@ fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
     }
 }
 
-/// Adds the weights of a base to sums (SPEC 21.7); one that is not finite stays as it is.
-pub fn add_base(sums: &mut [f32], of_base: &[f32]) {
+/// Adds the weights of a base to sums; one that is not finite takes the place of the sum.
+fn add_base(sums: &mut [f32], of_base: &[f32]) {
     for (sum, &weight) in sums.iter_mut().zip(of_base) {
         *sum = if weight.is_finite() { *sum + weight } else { weight };
+    }
+}
+
+/// Rounds the sums of numbers and the weights of a base to `dtype`, and writes them. Where these are not finite, its elements
+/// stay as they are (SPEC 21.7).
+///
+/// - `of_base`, `elements`: the weights of the base and its elements, little-endian
+pub fn write_over_base(isa: Isa, dtype: DType, sums: &mut [f32], of_base: &[f32], elements: &[u8], out: &mut [u8]) {
+    let size = dtype.size();
+    add_base(sums, of_base);
+    write_row_at(isa, dtype, sums, out);
+    // A conversion to F16 and back would change some NaNs.
+    for (i, _) in of_base.iter().enumerate().filter(|(_, weight)| !weight.is_finite()) {
+        out[i * size..][..size].copy_from_slice(&elements[i * size..][..size]);
     }
 }
 

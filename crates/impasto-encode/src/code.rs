@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::decoded::part;
 use crate::error::EncodeError;
 use crate::lattice::Integers;
+use crate::low_rank::predicted;
 use crate::matrix::MatrixView;
 use crate::options::Options;
 use crate::over::Over;
@@ -157,7 +158,9 @@ pub fn code_tensor(
             }
             (Coding::Delta(_), Some(encoder), _) => {
                 let of_base = reference.map(|over| part(over, matrix.dtype, matrix.columns, place)).unwrap_or_default();
-                code_delta(&Tile::new(matrix, place), encoder, &of_base)
+                let low_rank = header.and_then(TensorHeader::low_rank);
+                let predicted = low_rank.map(|part| predicted(part, matrix.dtype, place, &of_base));
+                code_delta(&Tile::new(matrix, place), encoder, &of_base, predicted.as_deref().unwrap_or(&of_base))
             }
             _ => code_exact(&Tile::new(matrix, place), encoder.as_ref()),
         });

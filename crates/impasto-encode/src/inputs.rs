@@ -6,7 +6,7 @@ use std::sync::Arc;
 use impasto_checkpoint::Checkpoint;
 use impasto_codec::{Body, Groups, LowRank};
 use impasto_container::{Base, MatrixError};
-use impasto_core::{DType, Format};
+use impasto_core::{DType, Format, Place};
 
 use crate::error::EncodeError;
 use crate::feedback::{Feedback, Pruner};
@@ -29,6 +29,8 @@ use crate::transform::{self, Alike, Forecast, MOST_WEIGHTS, Tools, TransformTool
 
 /// The mean square of differences from a base, relative to that of weights, below which these are coded over it.
 const WORTH: f64 = 0.5;
+/// Octaves from the root of the mean square of differences that are nearly all 0 to those that are not.
+const RARE: i32 = 3;
 
 /// All tensors of the file.
 pub struct Inputs<'a> {
@@ -366,8 +368,22 @@ impl<'a> Inputs<'a> {
         else {
             return Ok(None);
         };
-        let scales = fit(&MatrixView { over: Some(over), ..matrix });
-        Plan::delta(&matrix, layout, over, &scales, tiles).map(Some)
+        let scales = |predicted: &[u8]| fit(&MatrixView { over: Some(predicted), ..matrix });
+        let mut best = Plan::delta(&matrix, layout, over, None, &scales(over), tiles)?;
+        // What a lossy file keeps exactly is small, and planned often.
+        let parts = if self.lossy_any() { vec![] } else { low_rank::of_difference(&matrix, layout, over) };
+        for part in parts {
+            let place = Place { rows: 0..matrix.rows, columns: 0..matrix.columns };
+            let predicted = low_rank::predicted(&part, matrix.dtype, &place, over);
+            let fitted = scales(&predicted);
+            for scales in [0, RARE].map(|octaves| fitted.alike(octaves)).into_iter().chain([fitted]) {
+                let other = Plan::delta(&matrix, layout, &predicted, Some(part.clone()), &scales, tiles)?;
+                if other.bytes < best.bytes {
+                    best = other;
+                }
+            }
+        }
+        Ok(Some(best))
     }
 
     /// Returns what is taken away from the weights of a tensor before they are rounded.

@@ -4,7 +4,7 @@ use impasto_codec::exact::signs_of_row;
 use impasto_codec::sink::Counts;
 use impasto_codec::tile::encode_bytes;
 use impasto_codec::tile::syntax::{ExactRow, Sums, exact_row, float_row};
-use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
+use impasto_codec::{Body, IndexArray, Kind, LowRank, TensorHeader};
 use impasto_container::expansion::RATIO;
 use impasto_container::{Matrix, MatrixError};
 use impasto_core::{DType, FloatLayout, Format, Isa, Place};
@@ -223,23 +223,25 @@ impl Plan {
 }
 
 impl Plan {
-    /// Plans a tensor that is kept exactly, over the elements `over` of the base; `tiles` are the rows and columns of those of
-    /// the base. `scales` are those of the differences.
+    /// Plans a tensor that is kept exactly, over elements that are predicted from the base: its own or, with `low_rank`, those to
+    /// which this part was added. `tiles` are the rows and columns of the tiles of the base. `scales` are those of the differences.
     ///
     /// # Errors
     /// If the format cannot hold the division into tiles.
     pub fn delta(
         matrix: &MatrixView,
         layout: FloatLayout,
-        over: &[u8],
+        predicted: &[u8],
+        low_rank: Option<LowRank>,
         scales: &Scales,
         tiles: (u64, u64),
     ) -> Result<Plan, MatrixError> {
+        let body = low_rank.map_or(Body::Exact, Body::ExactOver);
         let with_plane = |plane: u8| {
             let (row_classes, column_classes) = classes(scales, exact_class(layout, plane) * CLASS);
-            header(plane, row_classes, column_classes, Body::Exact, |counts, sums, r| {
+            header(plane, row_classes, column_classes, body.clone(), |counts, sums, r| {
                 let n = matrix.columns * matrix.dtype.size();
-                let (mut signs, predicted) = (Vec::new(), &over[r * n..(r + 1) * n]);
+                let (mut signs, predicted) = (Vec::new(), &predicted[r * n..(r + 1) * n]);
                 signs_of_row(Isa::best(), layout, predicted, &mut signs);
                 exact_row(counts, layout, plane, sums, ExactRow { z: &signs, predicted, elements: &matrix.row(r) });
             })

@@ -33,6 +33,14 @@ pub struct Scales {
     pub non_finite: u64,
 }
 
+impl Scales {
+    /// Returns scales that are the same for all rows and columns: the root of the mean square, times so many powers of two.
+    pub fn alike(&self, octaves: i32) -> Scales {
+        let log = log2_fixed(self.mean_square).map_or(NOTHING << 16, |l| (l / 2).max(NOTHING << 16));
+        Scales { rows: vec![log + (octaves << 16); self.rows.len()], columns: vec![0; self.columns.len()], ..*self }
+    }
+}
+
 /// Sums over a chunk of rows.
 struct Sums {
     /// Mean of `w^2 / column` for each row.

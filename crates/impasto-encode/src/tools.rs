@@ -82,16 +82,16 @@ pub fn code_lossy<'a>(tile: &Tile<'a>, lossy: &[&dyn Tool<Tile<'a>, Units, Codec
     decide(&[lossy, &[&StandIn(Bytes)]].concat(), tile)
 }
 
-/// Codes a tile over the elements `over` of the base there: as nothing, if they are the same, otherwise by their differences, or
-/// as bytes.
+/// Codes a tile over the elements `over` of the base there: as nothing, if they are the same, otherwise by the differences from
+/// those that are predicted from them, or as bytes.
 ///
 /// # Errors
 /// If Zstandard fails.
-pub fn code_delta(tile: &Tile, encoder: &TileEncoder, over: &[u8]) -> Result<Units, CodecError> {
+pub fn code_delta(tile: &Tile, encoder: &TileEncoder, over: &[u8], predicted: &[u8]) -> Result<Units, CodecError> {
     if tile.elements() == over {
         return Ok(vec![(Mode::SAME, vec![])]);
     }
-    decide(&[&Differences { encoder, over }, &StandIn(Bytes)], tile)
+    decide(&[&Differences { encoder, predicted }, &StandIn(Bytes)], tile)
 }
 
 fn decide<'a>(tools: &[&dyn Tool<Tile<'a>, Units, CodecError>], tile: &Tile<'a>) -> Result<Units, CodecError> {
@@ -116,8 +116,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Floats<'_> {
 /// The tool for mode exact over a base.
 struct Differences<'a> {
     encoder: &'a TileEncoder<'a>,
-    /// The elements of the base at the place of the tile, row by row.
-    over: &'a [u8],
+    /// The elements that are predicted from the base at the place of the tile, row by row.
+    predicted: &'a [u8],
 }
 
 impl<'a> Tool<Tile<'a>, Units, CodecError> for Differences<'_> {
@@ -129,8 +129,8 @@ impl<'a> Tool<Tile<'a>, Units, CodecError> for Differences<'_> {
         let dtype = tile.matrix.dtype;
         let Some(layout) = dtype.float_layout() else { return Ok(None) };
         let mut signs = Vec::new();
-        signs_of_row(Isa::best(), layout, self.over, &mut signs);
-        let unit = self.encoder.exact(dtype, tile.place, &signs, self.over, tile.elements());
+        signs_of_row(Isa::best(), layout, self.predicted, &mut signs);
+        let unit = self.encoder.exact(dtype, tile.place, &signs, self.predicted, tile.elements());
         let units = unit.map(|unit| vec![(Mode::EXACT, unit)]);
         Ok(units.map(|units| Trial::exact(bits(&units), units)))
     }

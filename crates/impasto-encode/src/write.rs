@@ -40,13 +40,17 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
     let mut reports = Vec::new();
     for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
         heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
-        let mut low_rank = None;
+        let mut rank = 0;
         let mut zeros = None;
         let (mode, bytes) = match plan {
             None => (None, 0),
             Some(plan) => {
                 let lattice = integers(planner, i, plan)?;
-                low_rank = lattice.as_ref().and_then(|(_, header)| header.steps()?.low_rank.clone());
+                let header = match &plan.coding {
+                    Coding::Delta(header) => Some(header),
+                    _ => lattice.as_ref().map(|(_, header)| header),
+                };
+                rank = header.and_then(TensorHeader::low_rank).map_or(0, LowRank::rank);
                 zeros = lattice.as_ref().filter(|_| inputs.pruning(i).is_some()).map(|(integers, _)| integers.zeros());
                 let matrix = inputs.matrix(i);
                 let reference = plan.reference.zip(references.as_mut());
@@ -71,7 +75,6 @@ pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> R
             }
         };
         inputs.release(i);
-        let rank = low_rank.as_ref().map_or(0, LowRank::rank);
         let report = TensorReport::new(tensor, mode, bytes);
         let base = tensor.usage(plan.as_ref());
         reports.push(TensorReport { format: inputs.format(i), rank, zeros, base, ..report });

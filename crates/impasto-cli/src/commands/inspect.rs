@@ -202,7 +202,7 @@ fn base_text(file: &File<impl Source>, base: &Base) -> String {
 /// Returns the rank of the low-rank part of a tensor; 0 if it has none, or its tensor header cannot be read.
 fn rank(file: &File<impl Source>, name: &str) -> usize {
     let Ok(tensor) = file.tensor(name) else { return 0 };
-    tensor.header().and_then(|header| header.low_rank()).map_or(0, |low_rank| low_rank.terms.len())
+    tensor.header().and_then(|header| header.low_rank()).map_or(0, |low_rank| low_rank.rank())
 }
 
 /// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.

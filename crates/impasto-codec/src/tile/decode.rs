@@ -2,7 +2,7 @@
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place, blocks,
-    lattice::{add_base, add_row_at, reconstruct_row_at, scale, write_row_at},
+    lattice::{add_row_at, reconstruct_row_at, scale, write_over_base, write_row_at},
     values,
 };
 
@@ -326,16 +326,14 @@ impl TileDecoder {
         let layer = self.layer(0, Mode::EXACT)?;
         let mut exact = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, unit.bytes, place)?;
         let low_rank = layer.header.low_rank();
-        let (mut sums, mut of_base) = (Vec::new(), Vec::new());
+        let mut work = Default::default();
         for (r, elements) in elements.chunks_exact(out.row_bytes).enumerate() {
             let out = out.row(r);
             match low_rank {
                 None => out.copy_from_slice(elements),
                 Some(low_rank) => {
-                    low_rank.row(self.isa, place.rows.start + r, place.columns.clone(), &mut sums);
-                    of_base.clear();
-                    values::to_f32(self.dtype, elements, &mut of_base);
-                    write_over_base(self.isa, self.dtype, &mut sums, &of_base, elements, out);
+                    let at = (place.rows.start + r, place.columns.clone());
+                    low_rank.add_to_base(self.isa, self.dtype, at, elements, out, &mut work);
                 }
             }
             exact.row_by_sign(out)?;
@@ -537,17 +535,6 @@ impl Reconstruction<'_> {
                 write_over_base(*isa, *dtype, added, of_base, elements, out);
             }
         }
-    }
-}
-
-/// Writes the sums of numbers and the weights of a base. Where these are not finite, its elements stay as they are (SPEC 21.7).
-fn write_over_base(isa: Isa, dtype: DType, sums: &mut [f32], of_base: &[f32], elements: &[u8], out: &mut [u8]) {
-    let size = dtype.size();
-    add_base(sums, of_base);
-    write_row_at(isa, dtype, sums, out);
-    // A conversion to F16 and back would change some NaNs.
-    for (i, _) in of_base.iter().enumerate().filter(|(_, weight)| !weight.is_finite()) {
-        out[i * size..][..size].copy_from_slice(&elements[i * size..][..size]);
     }
 }
 

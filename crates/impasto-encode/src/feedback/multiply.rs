@@ -73,11 +73,12 @@ fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], z
     for out in &mut groups {
         let rows: [&[T]; TALL] = std::array::from_fn(|i| &a[(first + i) * stride..][..n]);
         let mut sums = [[zero; WIDTH]; TALL];
-        for (k, b) in b.iter().enumerate() {
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                let a = row[k];
-                for (sum, &b) in sum.iter_mut().zip(b) {
-                    *sum = sum.plus(a, b);
+        // Indices, since a call of `zip` here costs as much as the arithmetic where it is not inlined.
+        for k in 0..n {
+            for i in 0..TALL {
+                let a = rows[i][k];
+                for lane in 0..WIDTH {
+                    sums[i][lane] = sums[i][lane].plus(a, b[k][lane]);
                 }
             }
         }

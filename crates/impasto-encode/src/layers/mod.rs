@@ -15,7 +15,7 @@ use impasto_codec::tile::TileEncoder;
 use impasto_codec::{Body, Groups, IndexArray, Refinement, TensorHeader};
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place,
-    lattice::{add_base, add_row_at, offset_in_steps, reconstruct_row, scale, weight, write_row_at},
+    lattice::{add_row_at, offset_in_steps, reconstruct_row, scale, weight, write_over_base},
     values,
 };
 use rayon::prelude::*;
@@ -325,8 +325,7 @@ fn reconstruct_over(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row: f
     let (mut sums, mut of_base) = (vec![0.0; z.len()], Vec::with_capacity(z.len()));
     add_row_at(Isa::best(), z, offset, columns, row, &mut sums);
     values::to_f32(dtype, over, &mut of_base);
-    add_base(&mut sums, &of_base);
-    write_row_at(Isa::best(), dtype, &sums, out);
+    write_over_base(Isa::best(), dtype, &mut sums, &of_base, over, out);
 }
 
 /// Returns how many classes wider the integers become when their step is divided by `factor`.

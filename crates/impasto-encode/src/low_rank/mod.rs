@@ -6,8 +6,14 @@
 //! | `terms` | vectors as factors on a lattice |
 //! | `structure` | the low-rank part of a tensor's weights, taken away before they are rounded, if that saves bits |
 //! | `residual` | that of what rounding left, in the metric of the error |
+//! | `merged` | that of an exact tensor over a base: an adapter that was merged |
+//! | `intervals`, `newton`, `solve` | where a merged product lies, and the steps that lead into these intervals |
 
+mod intervals;
+mod merged;
+mod newton;
 mod residual;
+mod solve;
 mod structure;
 mod subspace;
 mod terms;
@@ -16,6 +22,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+pub use merged::{of_difference, predicted};
 pub use residual::of_error;
 pub use structure::{of_weights, step_at};
 

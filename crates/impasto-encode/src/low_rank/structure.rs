@@ -15,7 +15,7 @@ use crate::scales::{Scales, fit};
 const SAMPLE: usize = 512;
 /// Values of a sample, and share of its square by which they must exceed those of noise.
 const PROBED: usize = 8;
-const LEAST_SHARE: f64 = 0.04;
+pub const LEAST_SHARE: f64 = 0.04;
 /// Most terms: at first, and if all of these pay.
 const MOST: [usize; 2] = [12, 60];
 /// Fewest bits per weight that parts are chosen for: a model that is made of them needs far fewer, and its steps are finer
@@ -75,7 +75,7 @@ pub fn of_weights(matrix: &MatrixView, scales: &Scales, rate: f64) -> Option<(Lo
 
 /// Returns the share of the square of a matrix that its leading values have more than those of noise, of which the largest
 /// is `sqrt(rows) + sqrt(columns)` deviations.
-fn excess(found: &Leading, [rows, columns]: [usize; 2]) -> f64 {
+pub fn excess(found: &Leading, [rows, columns]: [usize; 2]) -> f64 {
     let edge = ((rows as f64).sqrt() + (columns as f64).sqrt()).powi(2) / (rows * columns).max(1) as f64;
     let share = |value: f64| value * value / found.square.max(f64::MIN_POSITIVE);
     found.values.iter().map(|value| (share(value.value) - edge).max(0.0)).sum()

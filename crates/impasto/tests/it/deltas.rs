@@ -116,6 +116,44 @@ fn a_fine_tune_is_restored_from_its_base() {
     }
 }
 
+/// An adapter that was merged is found: its factors predict nearly all weights.
+#[test]
+fn a_merged_adapter_is_factors_and_few_corrections() {
+    let shape = [1200, 96];
+    let mut random = Random(31);
+    let factors: Vec<f32> = (0..2 * (1200 + 96)).map(|_| random.gaussian()).collect();
+    let pairs = [DType::Bf16, DType::F16].map(|dtype| {
+        let base = Tensor::weights(dtype.name(), dtype, &shape, 7);
+        let size = if dtype == DType::Bf16 { 1e-4 } else { 2e-5 };
+        let added = |i: usize| -> f32 {
+            (0..2).map(|k| factors[2 * (i / 96) + k] * factors[2 * (1200 + i % 96) + k] * size).sum()
+        };
+        let tuned: Vec<f32> = base.values().iter().enumerate().map(|(i, w)| w + added(i)).collect();
+        (base, Tensor::floats(dtype.name(), dtype, &shape, tuned))
+    });
+    let (base, tuned): (Vec<Tensor>, Vec<Tensor>) = pairs.into_iter().unzip();
+    let (at, model) = (Setting::new(base), Model::single(tuned));
+    let [delta, again] = ["delta.impasto", "again"].map(|name| at.path(name));
+    let report = lossless(&model, &delta, Some(&at.base));
+    for tensor in &report.tensors {
+        assert!(tensor.rank == 2 && tensor.base == Some(BaseUsage::Predicted), "{tensor:?}");
+        // One bit per weight.
+        assert!(tensor.bytes < 1200 * 96 / 8, "{tensor:?}");
+    }
+    assert_restores(&delta, &model);
+    encode_over(&model.path, &again, Some(&at.base), Options { threads: 1, ..Options::new(Target::Lossless) });
+    assert!(std::fs::read(&again).expect("it") == std::fs::read(&delta).expect("it"));
+    // Bands across tiles.
+    let file = open(&delta);
+    let tensor = file.tensor("BF16").expect("it");
+    let whole = tensor.bytes().expect("decodes");
+    for rows in [5..9, 250..900, 1190..1200] {
+        let part = tensor.band(rows.clone(), 3..40).expect("decodes");
+        let wanted = rows.flat_map(|r| whole[(r as usize * 96 + 3) * 2..(r as usize * 96 + 40) * 2].to_vec());
+        assert_eq!(part, wanted.collect::<Vec<u8>>());
+    }
+}
+
 /// Some rows are new, names begin otherwise, and weights have another dtype.
 #[test]
 fn what_differs_in_shape_name_or_dtype() {
