@@ -17,7 +17,7 @@ machine matters little). Every row is decoded again and compared byte by byte.
 - patch-from: the command `zstd --patch-from=BASE --long=31`, which finds matches in the base.
 - impasto: `encode FINE_TUNE --lossless`, without and with `--base`. The base is encoded first and not counted.
 
-For 269 MB, Zstandard at level 19 takes a minute of a processor after XOR, and `--patch-from` many minutes.
+For 269 MB, Zstandard at level 19 takes one to eight minutes of a processor after XOR, and `--patch-from` far longer.
 """
 
 import argparse

@@ -95,8 +95,8 @@ fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
     }
 }
 
-/// Adds the weights of a base to sums; one that is not finite takes the place of the sum.
-fn add_base(sums: &mut [f32], of_base: &[f32]) {
+/// Adds the weights of a base to sums; one that is not finite takes the place of the sum (SPEC 21.7).
+pub fn add_base(sums: &mut [f32], of_base: &[f32]) {
     for (sum, &weight) in sums.iter_mut().zip(of_base) {
         *sum = if weight.is_finite() { *sum + weight } else { weight };
     }

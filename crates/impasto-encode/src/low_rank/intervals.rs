@@ -111,7 +111,7 @@ mod tests {
         let neighbours = |bits: u16, float: &dyn Fn(u16) -> f64| {
             let below = if bits & 0x7FFF == 0 { 0x8001 } else { bits - 1 };
             let [mut ends] =
-                [[below, bits & 0x8000 | (bits & 0x7FFF) + 1].map(|other| 0.5 * (float(bits) + float(other)))];
+                [[below, bits & 0x8000 | ((bits & 0x7FFF) + 1)].map(|other| 0.5 * (float(bits) + float(other)))];
             ends.sort_by(f64::total_cmp);
             ends
         };
