@@ -138,6 +138,7 @@ impl<S: Source> File<S> {
 
     /// Returns the file and the number of an object's units: those of the base, or of the base's base, if it is identical to an
     /// object there.
+    #[cfg(any(feature = "encode", feature = "run"))]
     pub(crate) fn home(self: &Arc<Self>, number: u32) -> (Arc<File<S>>, u32) {
         let (mut file, mut number) = (self.clone(), number);
         loop {
