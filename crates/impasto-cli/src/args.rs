@@ -42,9 +42,10 @@ pub struct Args {
     /// refused, because a small file could take hours to decode or fill the disk.
     #[arg(long, global = true)]
     pub allow_expansion: bool,
-    /// The base of a delta. `encode` writes a delta of this .impasto file; other commands find the bases of the deltas that they
-    /// read here: a file, or a folder. May be repeated. They also look next to the delta, in IMPASTO_BASES (files and folders,
-    /// separated as in PATH), and in the cache folder, ~/.cache/impasto/bases.
+    /// `encode` writes a delta of this .impasto file, which becomes its base. Other commands look here for the bases of the deltas
+    /// that they read: in a file, or a folder. May be repeated (`encode` then looks in the others for the base of the first). Bases
+    /// are also found next to the delta, in IMPASTO_BASES (files and folders, separated as in PATH), and in the cache folder,
+    /// ~/.cache/impasto/bases.
     #[arg(long, global = true, value_name = "FILE")]
     pub base: Vec<PathBuf>,
     /// Print results as JSON.
@@ -125,8 +126,8 @@ pub struct Encode {
     /// A Hugging Face folder, a safetensors file or a GGUF file.
     pub model: PathBuf,
     /// The file to write. Missing folders are created. An existing file is replaced once the new one is complete.
-    /// Temporary files are created next to it: as large as the output, twice as large with --layers, and for calibration
-    /// about ten times the size of a 16-bit model.
+    /// Temporary files are created next to it: as large as the output, twice as large with --layers, for calibration
+    /// about ten times the size of a 16-bit model, and with --base the size of the decoded base.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Encode losslessly (the default).

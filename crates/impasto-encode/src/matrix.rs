@@ -45,8 +45,7 @@ pub fn split(dims: &[u64]) -> usize {
 }
 
 impl<'a> MatrixView<'a> {
-    /// Creates a matrix with the elements of the checkpoint.
-    #[cfg(test)]
+    /// Creates a matrix of elements as they are.
     pub fn plain(bytes: &'a [u8], dtype: DType, rows: usize, columns: usize) -> Self {
         MatrixView {
             bytes,

@@ -2,7 +2,7 @@
 //!
 //! The elements of the base are decoded once, to a temporary file that is mapped; further passes over the weights read them there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::File;
@@ -14,7 +14,7 @@ use impasto_checkpoint::{Checkpoint, CheckpointError};
 use impasto_container::base::misfit;
 use impasto_container::{Base, BaseLink, BaseUsage, Opaque, TensorMeta};
 use impasto_core::DType;
-use impasto_core::files::{Map, folder_of};
+use impasto_core::files::{MadeFolders, Map, folder_of};
 
 use crate::error::EncodeError;
 use crate::model::{Tensor, TensorOver};
@@ -93,7 +93,7 @@ impl<'a> Over<'a> {
     ) -> Result<Over<'a>, EncodeError> {
         let folder = folder_of(path);
         let io = |error| CheckpointError::io(folder, error);
-        let _folders = impasto_core::files::MadeFolders::make(folder).map_err(io)?;
+        let _folders = MadeFolders::make(folder).map_err(io)?;
         let mut spool = BufWriter::new(tempfile::tempfile_in(folder).map_err(io)?);
         let (mut end, mut found) = (0, HashMap::new());
         let names = Names::new(file.tensor_names(), tensors.iter().map(|tensor| tensor.name.as_str()));
@@ -228,7 +228,7 @@ fn is_identical(file: &dyn BaseFile, name: &str, checkpoint: &Checkpoint, tensor
 
 /// The names of tensors in the base. Programs that save a part of a model drop the first words of all names, or add some.
 struct Names {
-    of_base: std::collections::HashSet<String>,
+    of_base: HashSet<String>,
     /// What the names of the checkpoint have in front, and what those of the base have instead.
     prefix: (String, String),
 }
@@ -236,7 +236,7 @@ struct Names {
 impl Names {
     /// Finds what the names of most tensors begin with here and there.
     fn new<'n>(of_base: Vec<String>, own: impl Iterator<Item = &'n str>) -> Names {
-        let of_base: std::collections::HashSet<String> = of_base.into_iter().collect();
+        let of_base: HashSet<String> = of_base.into_iter().collect();
         let own: Vec<&str> = own.collect();
         let known = own.iter().filter(|name| of_base.contains(**name)).count();
         let mut names = Names { of_base, prefix: (String::new(), String::new()) };

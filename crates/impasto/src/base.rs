@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use impasto_codec::CodecError;
 use impasto_container::base::misfit;
-use impasto_container::{Base, BaseLink, MmapSource, Object, Source};
+use impasto_container::{Base, BaseLink, MmapSource, Object, ObjectKind, Source};
 use impasto_core::{DType, Place, lattice::write_row_at, values};
 
 use crate::error::{FileError, WrongBase};
@@ -79,7 +79,7 @@ impl<S: Source> File<S> {
             let of_base = base.reader.objects().get(base.reader.resolve(number) as usize);
             let fits = match (object.tensor(), of_base.and_then(Object::tensor)) {
                 (Some(meta), Some(of_base)) => misfit(link.usage, meta, of_base),
-                (None, None) => match (base.reader.matrix(number), self.matrix_of(object)) {
+                (None, None) => match (base.reader.matrix(number), asset_length(object)) {
                     (Some(there), Some(here)) if there.cols() == here => None,
                     _ => Some("is of another length"),
                 },
@@ -92,11 +92,6 @@ impl<S: Source> File<S> {
         self.reader.check_expansion_over(base.present_bytes())?;
         self.base = Some(base);
         Ok(())
-    }
-
-    /// Returns the length of an asset.
-    fn matrix_of(&self, object: &Object) -> Option<u64> {
-        Some(object.matrix().ok()??.cols())
     }
 
     /// Returns an error if it is a delta and its base is not attached.
@@ -137,7 +132,7 @@ impl<S: Source> File<S> {
     }
 
     /// Returns the file and the number of an object's units: those of the base, or of the base's base, if it is identical to an
-    /// object there.
+    /// object there. One that is read at a lower level than the object there has stays where it is.
     #[cfg(any(feature = "encode", feature = "run"))]
     pub(crate) fn home(self: &Arc<Self>, number: u32) -> (Arc<File<S>>, u32) {
         let (mut file, mut number) = (self.clone(), number);
@@ -162,6 +157,14 @@ impl File<MmapSource> {
     pub fn model_name(&self) -> String {
         let name = std::path::Path::new(self.reader.name()).file_stem();
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// Returns the length of an asset.
+fn asset_length(object: &Object) -> Option<u64> {
+    match object.kind {
+        ObjectKind::Asset { length, .. } => Some(length),
+        _ => None,
     }
 }
 

@@ -117,9 +117,13 @@ impl<S: Source> Coded<S> {
     /// Opens object `number` of `file`; `None` if it is not a matrix of floats. The tensors of a file share the
     /// `recent` decoders.
     pub fn new(file: &Arc<File<S>>, number: u32, recent: &Arc<Recent>) -> Result<Option<Self>, FileError> {
-        // What is identical to a tensor of the base stays coded there.
+        // What is identical to a tensor of the base stays coded there, unless it is read at a lower level than that.
         let (file, number) = &file.home(number);
-        let (tensor, number) = (file.object(number.to_owned())?, *number);
+        let number = *number;
+        if file.reader().objects().get(number as usize).is_some_and(Object::is_identical) {
+            return Ok(None);
+        }
+        let tensor = file.object(number)?;
         let float = matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::Bf16);
         let Some(shape) = matrix_shape(&tensor).filter(|_| float) else { return Ok(None) };
         let (headers, tile_rows) = (tensor.headers()?, tile_rows(&tensor));

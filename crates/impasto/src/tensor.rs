@@ -121,6 +121,11 @@ impl<'a, S: Source> Tensor<'a, S> {
         self.file.isa
     }
 
+    /// Returns whether a unit of its file is there.
+    pub(crate) fn has_unit(&self, unit: u32) -> bool {
+        self.file.reader.unit_state(unit).is_ok_and(|state| state == UnitState::Present)
+    }
+
     /// The error that the tensor cannot be used as it should.
     pub(crate) fn unusable(&self, error: CodecError) -> FileError {
         self.file.broken(self.tiles.first().copied().unwrap_or_default(), error)

@@ -388,7 +388,7 @@ fn runs(weights: &dyn WeightSource, notes: &mut Vec<String>) -> anyhow::Result<u
 }
 
 fn root(report: &Report) -> String {
-    report.summary.root.iter().map(|b| format!("{b:02x}")).collect()
+    impasto::hex(&report.summary.root)
 }
 
 fn bits_per_weight(report: &Report) -> f64 {

@@ -86,7 +86,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let weights = file.weights();
     let layers = file.layers();
     let header = reader.header();
-    let root: String = reader.root().iter().map(|b| format!("{b:02x}")).collect();
+    let root = impasto::hex(reader.root());
     let bits = bits_per_weight(header.file_length, weights);
     let expansion = reader.expansion();
     if args.json {

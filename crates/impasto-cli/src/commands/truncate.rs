@@ -20,7 +20,7 @@ pub fn run(args: &Args, command: &Truncate) -> anyhow::Result<Code> {
     let (units, of) = (summary.units, file.reader().units().len());
     let bits = summary.file_length as f64 * 8.0 / file.weights().max(1) as f64;
     if args.json {
-        let root: String = summary.root.iter().map(|b| format!("{b:02x}")).collect();
+        let root = impasto::hex(&summary.root);
         return print_json(&json!({
             "file": command.output.display().to_string(), "root": root, "bytes": summary.file_length,
             "bits_per_weight": bits, "units": units, "units_before": of,

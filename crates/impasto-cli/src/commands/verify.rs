@@ -16,7 +16,7 @@ pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
     spinner.set_message(format!("verifying {}", command.file.display()));
     let verdict = with_threads(args, || verify(&file))??;
     spinner.finish_and_clear();
-    let root: String = file.reader().root().iter().map(|b| format!("{b:02x}")).collect();
+    let root = impasto::hex(file.reader().root());
     if args.json {
         print_json(&json!({
             "file": command.file.display().to_string(), "root": root, "good": verdict.is_good(), "units": verdict.units,

@@ -1,32 +1,31 @@
 //! Files over a base, as a user makes and reads them.
 
-use crate::support::{Workplace, tiny};
+use crate::support::{Ran, Workplace, impasto, tiny};
 
-/// A folder with the tiny model, of which one tensor was changed, and a model card.
-fn fine_tune(at: &Workplace, license: &str) {
-    let folder = at.path("tuned");
+/// Copies the tiny model to a folder of this name, with a model card.
+fn copy_of_tiny(at: &Workplace, name: &str, license: &str) {
+    let folder = at.path(name);
     std::fs::create_dir(&folder).expect("a folder");
     for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
         let entry = entry.expect("an entry");
         std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
     }
-    let weights = folder.join("model.safetensors");
-    let mut bytes = std::fs::read(&weights).expect("the weights");
-    let start = bytes.len() - 40_000;
-    // The lowest bits of some weights.
-    bytes[start..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
-    std::fs::write(weights, bytes).expect("written");
     std::fs::write(folder.join("README.md"), format!("---\nlicense: {license}\n---\n")).expect("written");
 }
 
+/// Makes the folder `tuned`: the tiny model with the lowest bits of some weights changed.
+fn fine_tune(at: &Workplace, license: &str) {
+    copy_of_tiny(at, "tuned", license);
+    let weights = at.path("tuned/model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("the weights");
+    let start = bytes.len() - 40_000;
+    bytes[start..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
+    std::fs::write(weights, bytes).expect("written");
+}
+
+/// Makes the folder `model`, and its file.
 fn with_base(at: &Workplace, license: &str) {
-    let folder = at.path("model");
-    std::fs::create_dir(&folder).expect("a folder");
-    for entry in std::fs::read_dir(tiny()).expect("the tiny model") {
-        let entry = entry.expect("an entry");
-        std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
-    }
-    std::fs::write(folder.join("README.md"), format!("---\nlicense: {license}\n---\n")).expect("written");
+    copy_of_tiny(at, "model", license);
     at.run(&["encode", "model", "-o", "base.impasto"]).ok();
 }
 
@@ -68,6 +67,17 @@ fn a_fine_tune_is_a_small_file() {
     assert!(at.run(&["inspect", "d.impasto"]).ok().out.contains("not found"));
     at.run(&["verify", "d.impasto", "--base", "elsewhere/b.impasto"]).ok();
     at.run(&["verify", "d.impasto", "--base", "elsewhere"]).ok();
+    let verify_where = |variable: &str, value: &str| {
+        let mut command = impasto(&["verify", "d.impasto"]);
+        command.current_dir(at.path("")).env(variable, at.path(value));
+        Ran::of(command.output().expect("starts"))
+    };
+    verify_where("IMPASTO_BASES", "elsewhere").ok();
+    verify_where("XDG_CACHE_HOME", "cache").fails(5, "needs that file");
+    std::fs::create_dir_all(at.path("cache/impasto/bases")).expect("folders");
+    let by_root = format!("cache/impasto/bases/{}.impasto", root.as_str().expect("a root"));
+    std::fs::copy(at.path("elsewhere/b.impasto"), at.path(&by_root)).expect("copied");
+    verify_where("XDG_CACHE_HOME", "cache").ok();
     let wrong = at.run(&["verify", "d.impasto", "--base", "elsewhere/a.impasto"]);
     wrong.fails(3, "is not its base: it has the root");
     assert!(wrong.err.contains("differs in") && wrong.err.contains(root.as_str().expect("a root")), "{wrong:?}");

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use impasto_checkpoint::Change;
 use impasto_codec::Steps;
 use impasto_codec::transform::Reference;
 use impasto_core::{DType, Place, lattice};
@@ -246,17 +245,7 @@ impl Subject<'_> {
         let begun = Instant::now();
         let [rows, columns] = [tile.place.rows.len(), tile.place.columns.len()];
         let (bytes, dtype) = (&tile.bytes[..], self.dtype);
-        let matrix = MatrixView {
-            bytes,
-            stored: dtype,
-            change: Change::None,
-            order: None,
-            less: None,
-            over: None,
-            dtype,
-            rows,
-            columns,
-        };
+        let matrix = MatrixView::plain(bytes, dtype, rows, columns);
         let grid = Grid { step: self.step * factor as f32, rows: vec![], columns: vec![], low_rank: None };
         let feedback = Feedback::none(columns);
         let integers = round(&matrix, &fit(&matrix), &feedback, &grid, self.costs, None, Rows::All);

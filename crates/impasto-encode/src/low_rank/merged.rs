@@ -66,15 +66,22 @@ pub fn of_difference(matrix: &MatrixView, layout: FloatLayout, over: &[u8]) -> V
         return vec![];
     }
     let mut product = Product::new(&found);
+    if product.rank == 0 {
+        return vec![];
+    }
     product.step(&sample, Aim::Middle);
-    if product.rank == 0 || product.outside(&sample) > MOST_MISSED * sample.changed {
+    if product.outside(&sample) > MOST_MISSED * sample.changed {
         return vec![];
     }
     let [some_rows, some_columns] = [spread(rows, RANK_SAMPLE[0]), spread(columns, RANK_SAMPLE[1])];
     let rank = least(&Intervals::new(matrix, layout, over, &some_rows, &some_columns), [rows, columns]);
     let all = |length: usize| (0..length).collect::<Vec<_>>();
     let intervals = Intervals::new(matrix, layout, over, &all(rows), &all(columns));
-    let product = settled(Product::new(&leading_of(&intervals, rank)), &intervals);
+    let product = Product::new(&leading_of(&intervals, rank));
+    if product.rank == 0 {
+        return vec![];
+    }
+    let product = settled(product, &intervals);
     LEVELS.iter().filter_map(|&levels| on_lattice(product.clone(), levels, &intervals)).collect()
 }
 
@@ -97,9 +104,12 @@ fn leading_of(at: &Intervals, rank: usize) -> Leading {
     })
 }
 
-/// Returns how many terms suffice for a matrix of these sides, by bisection on a sample of it.
+/// Returns how many terms suffice for a matrix of these sides, by bisection on a sample of it; 0 if nothing changed there.
 fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
     let mut best = Product::new(&leading_of(at, MOST));
+    if best.rank == 0 {
+        return 0;
+    }
     best.step(at, Aim::Middle);
     best.step(at, Aim::Inside(HELD[0]));
     best.step(at, Aim::Inside(HELD[1]));
@@ -235,6 +245,23 @@ mod tests {
         let cut = |elements: &[u8]| crate::decoded::part(elements, DType::Bf16, SIDES[1], &inner);
         let whole = predicted(&parts[0], DType::Bf16, &place, &base);
         assert_eq!(predicted(&parts[0], DType::Bf16, &inner, &cut(&base)), cut(&whole));
+    }
+
+    /// Columns that the first sample has and the second one does not.
+    #[test]
+    fn a_product_that_a_sample_misses_is_none() {
+        let [rows, columns] = [64, 4000];
+        let of = |most: usize| (0..most).map(|i| i * columns / most).collect::<Vec<_>>();
+        let (first, second) = (of(SAMPLE[1]), of(RANK_SAMPLE[1]));
+        // No power of two, around which intervals are not even.
+        let base = vec![round(DType::Bf16, 0.0117); rows * columns];
+        let is_changed = |c: usize| first.contains(&c) && !second.contains(&c);
+        let tuned: Vec<f32> = (0..rows * columns)
+            .map(|i| base[i] + if is_changed(i % columns) { 0.01 * (1 + i / columns) as f32 } else { 0.0 })
+            .collect();
+        let (base, tuned) = (bytes(&base), bytes(&tuned));
+        let matrix = MatrixView::plain(&tuned, DType::Bf16, rows, columns);
+        assert!(of_difference(&matrix, DType::Bf16.float_layout().expect("floats"), &base).is_empty());
     }
 
     #[test]

@@ -355,3 +355,38 @@ fn odd_weights_of_a_base() {
     assert_eq!(report.tensors[0].base, Some(BaseUsage::Predicted));
     assert_restores(&path, &tuned);
 }
+
+/// What is identical to a tensor of a base that is cut is read at the level that was there, also when the base is whole; verifying
+/// the delta reads the base.
+#[test]
+fn identical_tensors_of_a_cut_base() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let model = Model::single(vec![Tensor::weights("a", DType::Bf16, &SHAPE, 5)]);
+    let layers = Layers { below: vec![Extent::BitsPerWeight(3.0)], exact: true, ..Layers::default() };
+    let layered = Options { layers, ..Options::new(Target::BitsPerWeight(6.0)) };
+    encode_over(&model.path, &path("base.impasto"), None, layered);
+    // The units of the first layer, but the manifest of all.
+    let whole = std::fs::read(path("base.impasto")).expect("it");
+    let end = open(&path("base.impasto")).layers()[0].units - 1;
+    let end = open(&path("base.impasto")).reader().unit_range(end).expect("a unit").end as usize;
+    std::fs::write(path("base.impasto"), &whole[..end]).expect("written");
+    let lossy = open(&path("base.impasto")).tensor("a").expect("it").bytes().expect("decodes");
+    let coarse = Model::single(vec![Tensor::new("a", DType::Bf16, &SHAPE, lossy.clone())]);
+    let report = lossless(&coarse, &path("delta.impasto"), Some(&path("base.impasto")));
+    assert_eq!(report.tensors[0].base, Some(BaseUsage::Identical));
+    for bytes in [&whole[..end], &whole] {
+        std::fs::write(path("base.impasto"), bytes).expect("written");
+        let file = Arc::new(open(&path("delta.impasto")));
+        assert!(verify(&*file).expect("reads").is_good());
+        assert!(file.tensor("a").expect("it").bytes().expect("decodes") == lossy);
+        let weights = FileWeights::new(file).expect("no assets");
+        assert_eq!(weights.load_f32("a").expect("floats"), coarse.tensors[0].values());
+        assert!(weights.coded("a").expect("opens").is_none(), "the units of the base would give another level");
+    }
+    let mut damaged = whole[..end].to_vec();
+    damaged[end - 1] ^= 1;
+    std::fs::write(path("base.impasto"), damaged).expect("written");
+    let verdict = verify(&open(&path("delta.impasto"))).expect("reads");
+    assert!(verdict.damaged.is_empty() && verdict.broken[0].contains("base.impasto"), "{verdict:?}");
+}
