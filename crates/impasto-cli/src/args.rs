@@ -723,6 +723,10 @@ pub struct BenchRun {
     /// .impasto files or checkpoints.
     #[arg(required = true)]
     pub models: Vec<PathBuf>,
+    /// A delta of the model (only one is allowed then), which shares the weights of that in memory: `weights` is what it takes in
+    /// addition. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub delta: Vec<PathBuf>,
     /// Prompt lengths in tokens (prefill); 0 for none.
     #[arg(short, long, default_value = "512", value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub prompt: Vec<usize>,

@@ -1,7 +1,7 @@
 //! Opens .impasto files and loads models.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
@@ -29,13 +29,18 @@ pub fn open_coded(args: &Args, path: &Path) -> anyhow::Result<File> {
 }
 
 fn open_within(args: &Args, allow_expansion: bool, path: &Path, cut: Option<&Cut>) -> anyhow::Result<File> {
-    let memory = memory_limit(args);
-    let limits = Limits { allow_expansion, ..Limits::within(memory) };
-    let mut file = Bases::new(args.base.clone()).within(limits, memory).open(path)?;
+    let mut file = bases(args, allow_expansion, vec![]).open(path)?;
     if let Some(cut) = cut {
         file.cut(cut)?;
     }
     Ok(file)
+}
+
+/// Where bases are found: first in those that are known, then where the command line says.
+fn bases(args: &Args, allow_expansion: bool, known: Vec<PathBuf>) -> Bases {
+    let memory = memory_limit(args);
+    let limits = Limits { allow_expansion, ..Limits::within(memory) };
+    Bases::new([known, args.base.clone()].concat()).within(limits, memory)
 }
 
 /// The memory limit from the command line, or three quarters of the available memory, or 16 GiB if that is unknown.
@@ -48,12 +53,8 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
     let model = if is_impasto(path)? {
-        let file = open(args, path, cut)?;
-        let loaded = match AdapterWeights::is_for(&file) {
-            true => Model::load(&AdapterWeights::new(file)?, options),
-            false => Model::load(&FileWeights::new(file)?, options),
-        };
-        loaded.with_context(|| path.display().to_string())
+        let weights = weights(open(args, path, cut)?)?;
+        Model::load(&*weights, options).with_context(|| path.display().to_string())
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {
@@ -66,13 +67,39 @@ pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -
     spinner.finish_and_clear();
     give_back();
     let model = model?;
+    report(&model, path);
+    Ok(model)
+}
+
+/// Returns the weights of a file, or those of its base with an adapter.
+fn weights(file: File) -> anyhow::Result<Box<dyn WeightSource>> {
+    Ok(match AdapterWeights::is_for(&file) {
+        true => Box::new(AdapterWeights::new(file)?),
+        false => Box::new(FileWeights::new(file)?),
+    })
+}
+
+/// Loads a delta of `base`, which was loaded from `base_path`, and shares its weights.
+pub fn load_over(args: &Args, base: &Model, base_path: &Path, path: &Path) -> anyhow::Result<Model> {
+    let spinner = bar(args, 0);
+    spinner.set_message(format!("loading {}", path.display()));
+    let file = bases(args, args.allow_expansion, vec![base_path.to_owned()]).open(path)?;
+    let model = base.load_over(&*weights(file)?).with_context(|| path.display().to_string());
+    spinner.finish_and_clear();
+    give_back();
+    let model = model?;
+    report(&model, path);
+    Ok(model)
+}
+
+/// Prints the notes and warnings of a model.
+fn report(model: &Model, path: &Path) {
     for note in model.notes() {
         eprintln!("note: {}: {}", path.display(), shown(note));
     }
     for warning in model.warnings() {
         eprintln!("warning: {}: {}", path.display(), shown(&warning.to_string()));
     }
-    Ok(model)
 }
 
 /// Names the model in an error. If an asset is missing, the notes of the checkpoint tell why.

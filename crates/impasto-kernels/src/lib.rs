@@ -7,6 +7,7 @@
 //! | [`blocks`] | products with the blocks of ggml, as a GGUF file stores them |
 //! | [`dense`] | products with weights stored as 16-bit or 32-bit floats, or decoded during the product |
 //! | [`low_rank`] | products with matrices of low rank, as two thin products |
+//! | [`sparse`] | products with matrices of few weights that are not 0 |
 //! | [`kv`] | attention over paged keys and values |
 //! | [`elementwise`] | all other operations of a transformer block |
 //!
@@ -23,6 +24,7 @@ pub mod low_rank;
 pub mod packed;
 mod parts;
 pub mod pool;
+pub mod sparse;
 mod workers;
 
 pub use error::KernelError;

@@ -47,16 +47,29 @@ impl LowRankMatrix {
         }
     }
 
+    /// Returns the numbers of outputs and inputs.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.left.shape()[1], self.right.shape()[1]]
+    }
+
     /// Returns the memory of the factors in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.left.memory_bytes() + self.right.memory_bytes() + size_of_val(&self.scales[..])
     }
 
-    /// Adds `W x` for each row x of `x` to the rows of `out`: rows of `x` x outputs.
+    /// Adds `W x` for each row x of `x` to the rows of `out`, which begin `stride` elements apart.
     ///
     /// # Panics
-    /// If `out` is too short.
-    pub fn multiply_add(&self, x: &[f32], out: &mut [f32], scratch: &mut Scratch, workers: &Workers, pool: &Pool) {
+    /// If `out` is too short, or `stride` is less than the number of outputs.
+    pub fn multiply_add(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        stride: usize,
+        scratch: &mut Scratch,
+        workers: &Workers,
+        pool: &Pool,
+    ) {
         let ([rank, outputs], [_, inputs]) = (self.left.shape(), self.right.shape());
         let tokens = x.len() / inputs.max(1);
         let Scratch { terms } = scratch;
@@ -66,12 +79,13 @@ impl LowRankMatrix {
         for row in terms.chunks_exact_mut(rank) {
             row.iter_mut().zip(&self.scales).for_each(|(term, scale)| *term *= scale);
         }
-        let (out, terms) = (Parts::new(&mut out[..tokens * outputs]), &*terms);
+        assert!(stride >= outputs, "the outputs of rows are apart");
+        let (out, terms) = (Parts::new(out), &*terms);
         let tasks = tokens.min(pool.threads());
         pool.run(tasks, &|_, task| {
             for token in tokens * task / tasks..tokens * (task + 1) / tasks {
                 // SAFETY: the outputs of tokens are disjoint, and each token belongs to one task.
-                let out = unsafe { out.part(token * outputs..(token + 1) * outputs) };
+                let out = unsafe { out.part(token * stride..token * stride + outputs) };
                 for (k, &term) in terms[token * rank..(token + 1) * rank].iter().enumerate() {
                     self.left.add_row(k, term, workers.isa(), out);
                 }
@@ -117,7 +131,7 @@ mod tests {
             let x: Vec<f32> = (0..tokens * inputs).map(|_| rng.next_f64() as f32 - 0.5).collect();
             let mut out = vec![2.0; tokens * outputs];
             let mut scratch = Scratch::default();
-            matrix.multiply_add(&x, &mut out, &mut scratch, &workers, &pool);
+            matrix.multiply_add(&x, &mut out, outputs, &mut scratch, &workers, &pool);
             for (i, &y) in out.iter().enumerate() {
                 let (t, r) = (i / outputs, i % outputs);
                 let products = (0..inputs).map(|c| weight(r, c) * f64::from(x[t * inputs + c]));

@@ -87,6 +87,11 @@ pub enum ModelError {
         /// The requested name.
         name: String,
     },
+    /// A delta cannot share weights with a model that is not its base, or not the whole of it.
+    #[error(
+        "the model in memory is not the base of this delta, or its weights are not those that the delta is read with"
+    )]
+    OtherBase,
     /// Memory could not be allocated.
     #[error("out of memory: {what} needs {bytes} bytes")]
     Memory {

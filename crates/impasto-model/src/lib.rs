@@ -37,4 +37,7 @@ pub use probe::{GradientProbe, LinearInfo, Probe};
 #[cfg(feature = "decoder")]
 pub use product::add_gram;
 pub use session::{PREFILL, Prefill, Session, Step};
-pub use source::{Blocks, CodedTensor, Failure, HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, WeightSource};
+pub use source::{
+    Blocks, CodedTensor, Difference, Failure, HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, SparseRows,
+    WeightSource,
+};

@@ -73,6 +73,37 @@ pub trait WeightSource: Sync {
         Ok(None)
     }
 
+    /// Returns what is the same for two sources exactly if all their weights are; `None` if the source does not know.
+    fn identity(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Returns the weights that these are a delta of, if they are one.
+    fn base(&self) -> Option<&dyn WeightSource> {
+        None
+    }
+
+    /// Returns the name of the matrix of the base that the matrix `name` is the same as, or differs from, if there is one.
+    fn name_in_base(&self, name: &str) -> Option<String> {
+        _ = name;
+        None
+    }
+
+    /// Returns how the matrix `name` differs from that of the base, if this takes much less memory than the matrix.
+    ///
+    /// # Errors
+    /// As [`WeightSource::load_f32`].
+    fn difference(&self, name: &str) -> Result<Option<Difference<'_>>, Failure> {
+        _ = name;
+        Ok(None)
+    }
+
+    /// Returns whether the asset `name` is that of the base.
+    fn is_asset_of_base(&self, name: &str) -> bool {
+        _ = name;
+        false
+    }
+
     /// Returns the matrix `name` in coded form, to be decoded in every product, if the source supports it.
     ///
     /// # Errors
@@ -140,6 +171,29 @@ pub trait LatticeTensor: Send + Sync {
     /// # Errors
     /// As [`WeightSource::load_f32`].
     fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure>;
+}
+
+/// How a matrix differs from one of a base: it is the sum of that and of the matrices that are here. It has as many columns, and may
+/// have more rows, in which that of the base is 0.
+#[derive(Default)]
+pub struct Difference<'a> {
+    /// Integers on a lattice.
+    pub lattice: Option<Box<dyn LatticeTensor + 'a>>,
+    /// A matrix of low rank.
+    pub low_rank: Option<LowRankFactors>,
+    /// A few weights.
+    pub sparse: Option<SparseRows>,
+}
+
+/// A matrix of few weights that are not 0.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SparseRows {
+    /// Where the entries of each row end.
+    pub ends: Vec<usize>,
+    /// The column of each entry.
+    pub columns: Vec<u16>,
+    /// The weight of each entry.
+    pub values: Vec<f32>,
 }
 
 /// A matrix of low rank: the sum over k of left\[r\]\[k\] x scale\[k\] x right\[k\]\[c\] (SPEC 19). Factors are 2047 at most.

@@ -15,7 +15,7 @@ pub(super) struct LatticeMatrix {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     packed: packed::Scratch,
-    low_rank: low_rank::Scratch,
+    pub(super) low_rank: low_rank::Scratch,
 }
 
 impl LatticeMatrix {
@@ -23,13 +23,13 @@ impl LatticeMatrix {
         self.packed.memory_bytes() + self.low_rank.as_ref().map_or(0, |low_rank| low_rank.memory_bytes())
     }
 
-    /// Computes `y = W x` for each row x of `x`. `out` is rows x outputs.
-    pub(super) fn multiply(&self, x: &[f32], out: &mut [f32], tools: &Tools, scratch: &mut Scratch) {
+    /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
+    pub(super) fn multiply(&self, x: &[f32], out: &mut [f32], stride: usize, tools: &Tools, scratch: &mut Scratch) {
         let Tools { pool, kernel, activations, workers } = tools;
-        let (tokens, outputs) = (x.len() / self.packed.inputs(), self.packed.outputs());
-        self.packed.multiply(*kernel, *activations, x, tokens, out, outputs, &mut scratch.packed, pool);
+        let tokens = x.len() / self.packed.inputs();
+        self.packed.multiply(*kernel, *activations, x, tokens, out, stride, &mut scratch.packed, pool);
         if let Some(low_rank) = &self.low_rank {
-            low_rank.multiply_add(x, out, &mut scratch.low_rank, workers, pool);
+            low_rank.multiply_add(x, out, stride, &mut scratch.low_rank, workers, pool);
         }
     }
 

@@ -20,6 +20,7 @@ mod load;
 mod matrix;
 mod model;
 mod network;
+mod over;
 mod paged;
 mod pass;
 mod room;

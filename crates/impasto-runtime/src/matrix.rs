@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use impasto_kernels::blocks::{self, BlockMatrix};
 use impasto_kernels::dense::{DenseMatrix, Part, multiply_parts};
-use impasto_kernels::packed::{Activations, Kernel};
+use impasto_kernels::packed::{Activations, Kernel, Packing};
 use impasto_kernels::{Pool, Workers};
 use impasto_model::{CodedTensor, Failure, ModelError, Result};
 
 use crate::lattice::{self, LatticeMatrix};
+use crate::over::OverMatrix;
 
 /// A matrix, outputs x inputs.
 pub(super) enum Matrix {
@@ -21,6 +22,8 @@ pub(super) enum Matrix {
     Blocks(BlockMatrix),
     /// Entropy-coded; decoded in each product.
     Coded(Arc<dyn CodedTensor>),
+    /// A matrix of a base and what is added to it.
+    Over(Box<OverMatrix>),
 }
 
 /// A linear layer.
@@ -42,38 +45,109 @@ pub(super) struct Tools {
 /// Working memory of products.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    lattice: lattice::Scratch,
-    blocks: blocks::Scratch,
+    pub(super) lattice: lattice::Scratch,
+    pub(super) blocks: blocks::Scratch,
+    /// The product with what is added to a matrix of a base.
+    pub(super) added: Vec<f32>,
 }
 
-impl Linear {
+impl Matrix {
     pub(super) fn inputs(&self) -> usize {
-        match &self.matrix {
+        match self {
             Matrix::Dense(dense) => dense.shape()[1],
             Matrix::Packed(lattice) => lattice.packed.inputs(),
             Matrix::Blocks(blocks) => blocks.inputs(),
             Matrix::Coded(coded) => coded.shape()[1],
+            Matrix::Over(over) => over.inputs(),
         }
     }
 
     pub(super) fn outputs(&self) -> usize {
-        match &self.matrix {
+        match self {
             Matrix::Dense(dense) => dense.shape()[0],
             Matrix::Packed(lattice) => lattice.packed.outputs(),
             Matrix::Blocks(blocks) => blocks.outputs(),
             Matrix::Coded(coded) => coded.shape()[0],
+            Matrix::Over(over) => over.outputs(),
         }
     }
 
-    /// Bytes of weights and bias.
+    /// Bytes in memory, without what is shared with another model.
     pub(super) fn memory_bytes(&self) -> usize {
-        let matrix = match &self.matrix {
+        match self {
             Matrix::Dense(dense) => dense.memory_bytes(),
             Matrix::Packed(lattice) => lattice.memory_bytes(),
             Matrix::Blocks(blocks) => blocks.memory_bytes(),
             Matrix::Coded(coded) => coded.memory_bytes(),
-        };
-        matrix + self.bias.as_deref().map_or(0, size_of_val)
+            Matrix::Over(over) => over.memory_bytes(),
+        }
+    }
+
+    /// Adds the statistics of its packed integers to `sum`.
+    pub(super) fn add_packing(&self, sum: &mut Packing) {
+        match self {
+            Matrix::Packed(lattice) => sum.add(lattice.packed.report()),
+            Matrix::Over(over) => over.add_packing(sum),
+            Matrix::Dense(_) | Matrix::Blocks(_) | Matrix::Coded(_) => {}
+        }
+    }
+
+    /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
+    ///
+    /// # Errors
+    /// If a coded matrix does not decode, or is asked for another stride than its outputs.
+    pub(super) fn multiply(
+        &self,
+        x: &[f32],
+        out: &mut [f32],
+        stride: usize,
+        tools: &Tools,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        let Tools { pool, kernel, activations, workers } = tools;
+        match self {
+            Matrix::Dense(dense) => dense.multiply(x, out, stride, workers, pool),
+            Matrix::Packed(lattice) => lattice.multiply(x, out, stride, tools, &mut scratch.lattice),
+            Matrix::Blocks(blocks) => {
+                blocks.multiply(*kernel, *activations, x, out, stride, &mut scratch.blocks, workers, pool);
+            }
+            Matrix::Coded(coded) if stride == self.outputs() => {
+                multiply_coded(&[&**coded], x, &mut [out], tools).map_err(|(_, source)| source)?;
+            }
+            Matrix::Coded(_) => return Err("a coded matrix has no room between its outputs".into()),
+            Matrix::Over(over) => over.multiply(x, out, stride, tools, scratch)?,
+        }
+        Ok(())
+    }
+
+    /// Writes the weights of row `row`, which must exist, to `out`, one per input. `buffer` is working memory.
+    ///
+    /// # Errors
+    /// If a coded matrix does not decode.
+    pub(super) fn row(&self, row: usize, out: &mut [f32], buffer: &mut Vec<f32>) -> Result<(), Failure> {
+        match self {
+            Matrix::Dense(dense) => dense.row(row, out),
+            Matrix::Packed(lattice) => lattice.row(row, out),
+            Matrix::Blocks(blocks) => blocks.row(row, out),
+            Matrix::Coded(coded) => rows_of_coded(&**coded, vec![(row, out)])?,
+            Matrix::Over(over) => over.row(row, out, buffer)?,
+        }
+        Ok(())
+    }
+}
+
+impl Linear {
+    pub(super) fn inputs(&self) -> usize {
+        self.matrix.inputs()
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.matrix.outputs()
+    }
+
+    /// Bytes of weights and bias, without what is shared with another model.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.matrix.memory_bytes() + self.bias.as_deref().map_or(0, size_of_val)
     }
 
     /// Computes `y = W x + b` for each row x of `x`. `out` is rows x outputs.
@@ -81,18 +155,8 @@ impl Linear {
     /// # Errors
     /// If a coded matrix does not decode.
     pub(super) fn multiply(&self, x: &[f32], out: &mut [f32], tools: &Tools, scratch: &mut Scratch) -> Result<()> {
-        let outputs = self.outputs();
-        match &self.matrix {
-            Matrix::Dense(dense) => dense.multiply(x, out, outputs, &tools.workers, &tools.pool),
-            Matrix::Packed(lattice) => lattice.multiply(x, out, tools, &mut scratch.lattice),
-            Matrix::Blocks(blocks) => {
-                let Tools { pool, kernel, activations, workers } = tools;
-                blocks.multiply(*kernel, *activations, x, out, outputs, &mut scratch.blocks, workers, pool);
-            }
-            Matrix::Coded(coded) => {
-                multiply_coded(&[&**coded], x, &mut [&mut *out], tools).map_err(|(_, source)| self.failed(source))?
-            }
-        }
+        let product = self.matrix.multiply(x, out, self.outputs(), tools, scratch);
+        product.map_err(|source| self.failed(source))?;
         self.add_bias(out);
         Ok(())
     }
@@ -108,15 +172,13 @@ impl Linear {
     ///
     /// # Errors
     /// If a coded matrix does not decode.
-    pub(super) fn rows(&self, rows: impl Iterator<Item = usize>, out: &mut [f32]) -> Result<()> {
-        let places = rows.zip(out.chunks_exact_mut(self.inputs()));
-        match &self.matrix {
-            Matrix::Dense(dense) => places.for_each(|(row, out)| dense.row(row, out)),
-            Matrix::Packed(lattice) => places.for_each(|(row, out)| lattice.row(row, out)),
-            Matrix::Blocks(blocks) => places.for_each(|(row, out)| blocks.row(row, out)),
-            Matrix::Coded(coded) => rows_of_coded(&**coded, places.collect()).map_err(|source| self.failed(source))?,
-        }
-        Ok(())
+    pub(super) fn rows(&self, rows: impl Iterator<Item = usize>, out: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+        let mut places = rows.zip(out.chunks_exact_mut(self.inputs()));
+        let copied = match &self.matrix {
+            Matrix::Coded(coded) => rows_of_coded(&**coded, places.collect()),
+            matrix => places.try_for_each(|(row, out)| matrix.row(row, out, &mut scratch.added)),
+        };
+        copied.map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: Failure) -> ModelError {
@@ -138,7 +200,7 @@ pub(super) fn multiply_all(
 ) -> Result<()> {
     let coded = layers.iter().map(|layer| match &layer.matrix {
         Matrix::Coded(coded) => Some(&**coded),
-        Matrix::Dense(_) | Matrix::Packed(_) | Matrix::Blocks(_) => None,
+        Matrix::Dense(_) | Matrix::Packed(_) | Matrix::Blocks(_) | Matrix::Over(_) => None,
     });
     let Some(coded) = coded.collect::<Option<Vec<_>>>() else {
         return layers.iter().zip(outs).try_for_each(|(layer, out)| layer.multiply(x, out, tools, scratch));

@@ -50,7 +50,7 @@ impl RunOptions {
 /// A model, its tokenizer and its chat template.
 pub struct Model {
     network: Network,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Arc<Tokenizer>>,
     tokenizer_config: Option<Vec<u8>>,
     template_file: Option<Vec<u8>>,
     template_worker: Option<TemplateWorker>,
@@ -74,6 +74,45 @@ impl Model {
     /// A missing or invalid `config.json`, a model above the memory limit, an unsupported architecture, weights that do
     /// not match the configuration, an invalid tokenizer.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
+        let check = |config: &DecoderConfig| match (options.residence, options.memory_limit, config.weight_bytes()) {
+            (Residence::Float, Some(limit), Some(bytes)) if bytes as u64 > limit => {
+                Err(ModelError::MemoryLimit { bytes: bytes as u64, limit })
+            }
+            _ => Ok(()),
+        };
+        let network = |config: DecoderConfig| {
+            check(&config)?;
+            Network::load(source, config, options)
+        };
+        Model::load_with(source, options.threads != 1, options.template_worker.clone(), None, network)
+    }
+
+    /// Loads a delta of this model, which shares what is the same in memory: see [`Runtime::load_over`]. The options are those
+    /// of this model.
+    ///
+    /// # Errors
+    /// [`ModelError::OtherBase`] if this model has not all weights of the base of `source`, some were exchanged, or it runs in
+    /// binary32; those of [`Model::load`].
+    pub fn load_over(&self, source: &dyn WeightSource) -> Result<Self> {
+        let runtime = self.runtime().ok_or(ModelError::OtherBase)?;
+        let tokenizer = self.tokenizer.clone().filter(|_| source.is_asset_of_base(tokenizer::FILE));
+        let network = |config: DecoderConfig| {
+            let mut network = runtime.load_over(source, config)?;
+            network.limit_context(self.network().max_context());
+            Ok(Network::Runtime(Arc::new(network)))
+        };
+        Model::load_with(source, self.threads() != 1, self.template_worker.clone(), tokenizer, network)
+    }
+
+    /// Loads a model, with a tokenizer that is in memory or its own, and the network that `load` returns for its
+    /// configuration.
+    fn load_with(
+        source: &dyn WeightSource,
+        parallel: bool,
+        template_worker: Option<TemplateWorker>,
+        tokenizer: Option<Arc<Tokenizer>>,
+        load: impl FnOnce(DecoderConfig) -> Result<Network>,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let why = "a model cannot run without it";
         let json = source.asset(CONFIG).ok_or_else(|| match source.why_absent(CONFIG) {
@@ -81,19 +120,14 @@ impl Model {
             None => ModelError::MissingAsset { name: CONFIG, why },
         })?;
         let config = DecoderConfig::from_json(&json)?;
-        if let (Residence::Float, Some(limit), Some(bytes)) =
-            (options.residence, options.memory_limit, config.weight_bytes())
-            && bytes as u64 > limit
-        {
-            return Err(ModelError::MemoryLimit { bytes: bytes as u64, limit }.into());
-        }
         let eos = eos_token_ids(source)?;
         let tied = config.tie_word_embeddings;
-        let ((tokenizer, assets), network) = beside(
-            options.threads != 1,
-            || (Tokenizer::load(|name| source.asset(name)), begun.elapsed().as_secs_f64()),
-            || Network::load(source, config, options),
-        );
+        let own = || match &tokenizer {
+            Some(tokenizer) => Ok(Some(tokenizer.clone())),
+            None => Tokenizer::load(|name| source.asset(name)).map(|own| own.map(Arc::new)),
+        };
+        let ((tokenizer, assets), network) =
+            beside(parallel, || (own(), begun.elapsed().as_secs_f64()), || load(config));
         let (tokenizer, network) = (tokenizer?, network?);
         let (tokenizer_config, template_file) = (source.asset(TOKENIZER_CONFIG), source.asset(TEMPLATE_FILE));
         let why_no_tokenizer = tokenizer.is_none().then(|| source.why_absent(tokenizer::FILE)).flatten();
@@ -104,7 +138,6 @@ impl Model {
             Network::Runtime(runtime) => runtime.load_times(),
         };
         let times = LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets, ..times };
-        let template_worker = options.template_worker.clone();
         let notes = Vec::new();
         let mut model =
             Self { network, tokenizer, tokenizer_config, template_file, template_worker, absent, eos, notes, times };
@@ -207,7 +240,7 @@ impl Model {
     /// [`TextError::MissingAsset`] if the source has none, or [`TextError::BadAsset`] if it also knows why.
     pub fn tokenizer(&self) -> Result<&Tokenizer, TextError> {
         let [why, _] = &self.absent;
-        self.tokenizer.as_ref().ok_or_else(|| match why.clone() {
+        self.tokenizer.as_deref().ok_or_else(|| match why.clone() {
             Some(reason) => TextError::BadAsset { name: tokenizer::FILE, reason },
             None => Tokenizer::missing(),
         })
@@ -240,7 +273,7 @@ impl Model {
     /// that of a base model, which does not know the end of a turn.
     pub fn chat_options(&self, template: &ChatTemplate) -> GenerateOptions {
         let mut options = self.generate_options();
-        let turn = template.eos_token().zip(self.tokenizer.as_ref());
+        let turn = template.eos_token().zip(self.tokenizer.as_deref());
         let turn = turn.and_then(|(token, tokenizer)| tokenizer.token_to_id(token));
         options.eos.extend(turn.filter(|id| !self.eos.contains(id)));
         options

@@ -17,7 +17,7 @@ use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightS
 
 use crate::RuntimeError;
 use crate::load::{Budget, LoadTimes, LoadWarning, MatrixLoader, Residence, Wanted};
-use crate::matrix::{Linear, Matrix, Scratch, Tools};
+use crate::matrix::{Linear, Scratch, Tools};
 use crate::paged::{Paged, failed};
 use crate::pass::{Pass, Piece, Room, sized};
 use crate::room::Rooms;
@@ -41,6 +41,16 @@ pub struct RuntimeOptions {
     pub threads: usize,
 }
 
+/// What a network may have in common with others.
+struct Shared {
+    tools: Arc<Tools>,
+    pages: Arc<Pages>,
+    residence: Residence,
+    kv: KvLayout,
+    /// The weights of the base.
+    weights: Option<Arc<Weights>>,
+}
+
 /// A decoder-only transformer with packed or coded weights.
 ///
 /// Any number of threads may run passes at the same time: each pass has its own working memory, all share one thread
@@ -53,7 +63,7 @@ pub struct Runtime {
     pub(crate) arena: Arena,
     /// Number of buffers for the values of a sublayer.
     slots: usize,
-    tools: Tools,
+    tools: Arc<Tools>,
     pub(crate) residence: Residence,
     kv: KvLayout,
     pub(crate) pages: Arc<Pages>,
@@ -71,18 +81,54 @@ impl Runtime {
     /// cannot be started.
     pub fn load(
         source: &dyn WeightSource,
-        mut config: DecoderConfig,
+        config: DecoderConfig,
         options: &RuntimeOptions,
     ) -> Result<Self, RuntimeError> {
-        let begun = Instant::now();
         options.kv.check(config.blocks.len())?;
         let pool = Pool::new(options.threads)?;
-        let (residence, arena) = (options.residence, Arena::new());
+        let workers = Workers::new(pool.threads(), Isa::best());
+        // In the other residences nothing rounds activations, blocks included.
+        let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
+        let shared = Shared {
+            tools: Arc::new(Tools { pool, kernel: Kernel::best(), activations, workers }),
+            pages: Pages::new(options.memory_limit),
+            residence: options.residence,
+            kv: options.kv.clone(),
+            weights: None,
+        };
+        Runtime::load_with(source, config, shared)
+    }
+
+    /// Loads a delta of this model, which keeps in memory only what it adds to the weights of this one: integers, low-rank parts,
+    /// and single weights that differ. What differs in most weights is kept whole. The threads are shared, and the memory limit;
+    /// that of weights counts those of this model and of the delta.
+    ///
+    /// Under the other residences than packed, no weights are shared in memory (coded ones are in the mapped files).
+    ///
+    /// # Errors
+    /// [`ModelError::OtherBase`] if this model has not all weights of the base of `source`, or some were exchanged; those of
+    /// [`Runtime::load`].
+    pub fn load_over(&self, source: &dyn WeightSource, config: DecoderConfig) -> Result<Self, RuntimeError> {
+        self.kv.check(config.blocks.len())?;
+        let weights = self.weights();
+        let base = source.base().and_then(|base| base.identity());
+        if base.is_none() || base != weights.identity {
+            return Err(ModelError::OtherBase.into());
+        }
+        let (tools, pages, residence) = (self.tools.clone(), self.pages.clone(), self.residence);
+        let weights = (residence == Residence::Packed).then_some(weights);
+        Runtime::load_with(source, config, Shared { tools, pages, residence, kv: self.kv.clone(), weights })
+    }
+
+    fn load_with(source: &dyn WeightSource, mut config: DecoderConfig, shared: Shared) -> Result<Self, RuntimeError> {
+        let begun = Instant::now();
+        let Shared { tools, pages, residence, kv, weights: of_base } = shared;
+        let (pool, arena) = (&tools.pool, Arena::new());
         let network = graph::describe_source(source, &mut config)?;
         let specs = || network.ends.layers().chain(network.blocks.iter().flat_map(graph::Block::layers));
         specs().try_for_each(|spec| check_shape(source, &spec.name, &[spec.outputs, spec.inputs]))?;
-        let budget = Budget::new(options.memory_limit, 0);
-        let loader = MatrixLoader::new(source, residence, &pool, &arena, &budget);
+        let budget = Budget::new(pages.limit(), of_base.as_ref().map_or(0, |weights| weights.memory_bytes()));
+        let loader = MatrixLoader::new(source, residence, pool, &arena, &budget).over(of_base.as_deref());
         let wanted: Vec<Wanted> =
             specs().map(|spec| Wanted { name: &spec.name, shape: [spec.outputs, spec.inputs] }).collect();
         let matrices = loader.load(&wanted)?;
@@ -99,21 +145,17 @@ impl Runtime {
         let ([decode, pack], warnings) = loader.finish();
         let times =
             LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets: 0.0, decode, pack, threads: pool.threads() };
-        let workers = Workers::new(pool.threads(), Isa::best());
-        let rooms = Rooms::new(pool.threads());
-        // In the other residences nothing rounds activations, blocks included.
-        let activations = if residence == Residence::Packed { options.activations } else { Activations::F32 };
         Ok(Self {
             max_context: config.max_position_embeddings,
             slots: network.slots(),
             config,
-            weights: RwLock::new(Arc::new(Weights { ends, blocks })),
+            weights: RwLock::new(Arc::new(Weights { identity: source.identity(), ends, blocks })),
             arena,
-            tools: Tools { pool, kernel: Kernel::best(), activations, workers },
+            rooms: Rooms::new(pool.threads()),
+            tools,
             residence,
-            kv: options.kv.clone(),
-            pages: Pages::new(options.memory_limit),
-            rooms,
+            kv,
+            pages,
             times,
             warnings,
         })
@@ -149,18 +191,14 @@ impl Runtime {
         self.tools.pool.threads()
     }
 
-    /// Memory statistics of all packed matrices together.
+    /// Memory statistics of all packed matrices together, without those that are shared with a base.
     pub fn packing(&self) -> Packing {
         let mut sum = Packing::default();
-        for linear in self.weights().linears() {
-            if let Matrix::Packed(lattice) = &linear.matrix {
-                sum.add(lattice.packed.report());
-            }
-        }
+        self.weights().linears().for_each(|linear| linear.matrix.add_packing(&mut sum));
         sum
     }
 
-    /// Bytes of all weights in memory.
+    /// Bytes of all weights in memory, without those that are shared with a base.
     pub fn memory_bytes(&self) -> usize {
         self.weights().memory_bytes()
     }
@@ -191,7 +229,8 @@ impl Runtime {
     fn run_blocks(&self, weights: &Weights, room: &mut Room, pieces: &mut [Piece<'_>]) -> Result<()> {
         let tokens: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
         room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
-        self.embed(weights, sized(&mut room.slots[0], tokens * self.config.hidden_size)?, pieces)?;
+        let Room { slots, products, .. } = room;
+        self.embed(weights, sized(&mut slots[0], tokens * self.config.hidden_size)?, pieces, products)?;
         room.turn(&self.config.ropes, pieces);
         weights.blocks.iter().try_for_each(|block| {
             let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index };
@@ -200,9 +239,9 @@ impl Runtime {
     }
 
     /// Writes the embeddings of all tokens to `x`.
-    fn embed(&self, weights: &Weights, x: &mut [f32], pieces: &[Piece<'_>]) -> Result<()> {
+    fn embed(&self, weights: &Weights, x: &mut [f32], pieces: &[Piece<'_>], scratch: &mut Scratch) -> Result<()> {
         let tokens = pieces.iter().flat_map(|piece| piece.tokens).map(|&token| token as usize);
-        weights.ends.embedding.rows(tokens, x)?;
+        weights.ends.embedding.rows(tokens, x, scratch)?;
         if let Some(scale) = weights.ends.scale {
             x.iter_mut().for_each(|x| *x *= scale);
         }

@@ -13,6 +13,8 @@ use crate::matrix::Linear;
 /// All weights. A pass keeps the set that was current when it started.
 #[derive(Clone)]
 pub(crate) struct Weights {
+    /// What the source says that it is, as long as no weights were exchanged.
+    pub(crate) identity: Option<[u8; 32]>,
     pub(crate) ends: Ends<Arc<Linear>, Vec<f32>>,
     pub(crate) blocks: Vec<Block<Arc<Linear>, Vec<f32>>>,
 }
@@ -28,12 +30,12 @@ impl Weights {
     }
 
     fn find_mut(&mut self, name: &str) -> Option<&mut Arc<Linear>> {
-        let Self { ends, blocks } = self;
+        let Self { ends, blocks, .. } = self;
         let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut());
         all.find(|linear| linear.name == name)
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory, without what is shared with another model.
     pub(crate) fn memory_bytes(&self) -> usize {
         let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
         self.linears().map(|linear| linear.memory_bytes()).sum::<usize>()
@@ -109,7 +111,7 @@ impl Runtime {
     /// shape. Nothing is then exchanged.
     pub fn exchange(&self, replacements: impl IntoIterator<Item = Replacement>) -> Result<()> {
         let mut current = self.weights_mut();
-        let mut weights = Weights::clone(&current);
+        let mut weights = Weights { identity: None, ..Weights::clone(&current) };
         for Replacement { linear, .. } in replacements {
             let Some(place) = weights.find_mut(&linear.name) else {
                 return Err(ModelError::NoLinear { name: linear.name.clone() });

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use impasto_container::Source;
 use impasto_core::{DType, values};
 use impasto_model::{
-    Blocks, CodedTensor, Failure, HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, WeightSource,
+    Blocks, CodedTensor, Difference, Failure, HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, WeightSource,
 };
 use serde_json::Value;
 
@@ -255,6 +255,27 @@ impl<S: Source + 'static> WeightSource for AdapterWeights<S> {
             Some(factors) => Box::new(AdaptedHalves { inner, factors }),
             None => inner,
         }))
+    }
+
+    fn identity(&self) -> Option<[u8; 32]> {
+        self.own.identity()
+    }
+
+    fn base(&self) -> Option<&dyn WeightSource> {
+        Some(&self.base)
+    }
+
+    fn name_in_base(&self, name: &str) -> Option<String> {
+        self.base.shape(name).map(|_| name.to_owned())
+    }
+
+    fn difference(&self, name: &str) -> Result<Option<Difference<'_>>, Failure> {
+        let low_rank = self.factors.get(name).map(|factors| factors.beside(None));
+        Ok(Some(Difference { low_rank, ..Difference::default() }))
+    }
+
+    fn is_asset_of_base(&self, name: &str) -> bool {
+        self.own.asset(name).is_none() || self.own.is_asset_of_base(name)
     }
 
     fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {

@@ -131,6 +131,16 @@ impl<S: Source> File<S> {
         Ok(Some((Tensor::new(base, there)?.at_level(link.level), link)))
     }
 
+    /// Returns the number of the object of the base that object number `number` takes something from, if that is read whole: a delta
+    /// may name a level below the finest one. Ties are resolved.
+    #[cfg(any(feature = "encode", feature = "run"))]
+    pub(crate) fn whole_of_base(&self, number: u32) -> Option<u32> {
+        let object = self.reader.objects().get(self.reader.resolve(number) as usize)?;
+        let (link, base) = (object.base()?, self.base.as_ref()?);
+        let there = base.reader.resolve(find(base, object, link)?);
+        (base.reader.layers_of(there) <= link.level).then_some(there)
+    }
+
     /// Returns the file and the number of an object's units: those of the base, or of the base's base, if it is identical to an
     /// object there. One that is read at a lower level than the object there has stays where it is.
     #[cfg(any(feature = "encode", feature = "run"))]

@@ -25,7 +25,16 @@ pub struct Integers<'a, S> {
 impl<'a, S: Source> Integers<'a, S> {
     /// Opens the integers of `tensor`; `None` if it is not on a lattice or not a matrix.
     pub fn new(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
-        let Some(shape) = matrix_shape(&tensor).filter(|_| tensor.is_lattice()) else { return Ok(None) };
+        if tensor.is_lattice() { Integers::of(tensor) } else { Ok(None) }
+    }
+
+    /// Opens the integers that `tensor` adds to that of the base; `None` if it does not, or is not a matrix.
+    pub fn added(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
+        if tensor.adds_integers() { Integers::of(tensor) } else { Ok(None) }
+    }
+
+    fn of(tensor: Tensor<'a, S>) -> Result<Option<Self>, FileError> {
+        let Some(shape) = matrix_shape(&tensor) else { return Ok(None) };
         let decoder = tensor.finest()?;
         let Some((header, steps)) = decoder.header().and_then(|header| Some((header, header.steps()?))) else {
             return Ok(None);
@@ -69,16 +78,7 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
     }
 
     fn low_rank(&self) -> Option<LowRankFactors> {
-        let part = self.part()?;
-        let [rows, columns] = self.shape;
-        let factors =
-            |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|x| x as i16).collect::<Vec<_>>();
-        let of_rows: Vec<Vec<i16>> = part.terms.iter().map(|term| factors(&term.rows, rows)).collect();
-        Some(LowRankFactors {
-            left: (0..rows).flat_map(|row| of_rows.iter().map(move |factors| factors[row])).collect(),
-            scales: part.terms.iter().map(|term| term.scale).collect(),
-            right: part.terms.iter().flat_map(|term| factors(&term.columns, columns)).collect(),
-        })
+        Some(factors(self.part()?, self.shape))
     }
 
     fn read(&self, tile_row: usize, out: &mut LatticeRows) -> Result<(), Failure> {
@@ -100,6 +100,17 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
         out.row_widths = header.row_classes.slice(rows.clone());
         tensor.release(rows.start as u64..rows.end as u64);
         Ok(())
+    }
+}
+
+/// Returns the factors of the low-rank part of a matrix.
+pub fn factors(part: &LowRank, [rows, columns]: [usize; 2]) -> LowRankFactors {
+    let factors = |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|x| x as i16).collect::<Vec<_>>();
+    let of_rows: Vec<Vec<i16>> = part.terms.iter().map(|term| factors(&term.rows, rows)).collect();
+    LowRankFactors {
+        left: (0..rows).flat_map(|row| of_rows.iter().map(move |factors| factors[row])).collect(),
+        scales: part.terms.iter().map(|term| term.scale).collect(),
+        right: part.terms.iter().flat_map(|term| factors(&term.columns, columns)).collect(),
     }
 }
 

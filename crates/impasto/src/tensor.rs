@@ -1,8 +1,12 @@
 //! Tensors of an open file, read whole or by bands.
 
 #[cfg(any(feature = "encode", feature = "run"))]
+mod difference;
+#[cfg(any(feature = "encode", feature = "run"))]
 mod integers;
 mod lattice;
+#[cfg(any(feature = "encode", feature = "run"))]
+pub(crate) use difference::FewWeights;
 #[cfg(any(feature = "encode", feature = "run"))]
 pub(crate) use integers::{Headers, Recent};
 

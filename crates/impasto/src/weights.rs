@@ -7,10 +7,10 @@ use std::sync::Arc;
 #[cfg(feature = "gguf")]
 use impasto_checkpoint::gguf::hf;
 use impasto_checkpoint::{Change, Checkpoint};
-use impasto_container::{COMPILED_SUFFIX, Source};
+use impasto_container::{COMPILED_SUFFIX, Object, Source, UnitState};
 use impasto_core::blocks::apart::Form;
 use impasto_core::{DType, values};
-use impasto_model::{Blocks, CodedTensor, Failure, HalfTensor, LatticeTensor, WeightSource};
+use impasto_model::{Blocks, CodedTensor, Difference, Failure, HalfTensor, LatticeTensor, WeightSource};
 
 use crate::error::FileError;
 #[cfg(feature = "gguf")]
@@ -19,7 +19,7 @@ use crate::export::part::{Way, translate};
 use crate::file::File;
 use crate::halves::{CheckpointHalves, FileHalves};
 use crate::lattice;
-use crate::tensor::{Recent, Tensor};
+use crate::tensor::{FewWeights, Recent, Tensor};
 use crate::threads;
 use crate::view::View;
 
@@ -36,6 +36,10 @@ pub struct FileWeights<S> {
     view: View,
     assets: HashMap<String, Vec<u8>>,
     recent: Arc<Recent>,
+    /// The weights of the file that this one is a delta of.
+    base: Option<Box<FileWeights<S>>>,
+    /// The names of the tensors that need no change, by number: those of ties are their originals'.
+    names: HashMap<u32, String>,
 }
 
 impl<S: Source> FileWeights<S> {
@@ -54,8 +58,22 @@ impl<S: Source> FileWeights<S> {
             }
         }
         assets.extend(compiled);
+        FileWeights::with(file, assets)
+    }
+
+    fn with(file: Arc<File<S>>, assets: HashMap<String, Vec<u8>>) -> Result<Self, FileError> {
         let view = View::of_file(&file)?;
-        Ok(FileWeights { file, view, assets, recent: Arc::default() })
+        let base = file.attached().cloned().map(|base| FileWeights::with(base, HashMap::new()).map(Box::new));
+        let mut names = HashMap::new();
+        for (name, origin) in view.iter().filter(|(_, origin)| origin.change == Change::None) {
+            let is_tied = file.meta(&origin.name).is_ok_and(|meta| meta.tied.is_some());
+            if let Some(number) =
+                lattice::number(&file, &origin.name).filter(|number| !is_tied || !names.contains_key(number))
+            {
+                names.insert(number, name.to_owned());
+            }
+        }
+        Ok(FileWeights { file, view, assets, recent: Arc::default(), base: base.transpose()?, names })
     }
 
     /// Returns the tensor with a Hugging Face name, and its change.
@@ -148,6 +166,49 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
 
     fn load_blocks(&self, name: &str) -> Result<Option<Blocks>, Failure> {
         Ok(self.rows(name, has_form, |dtype, bytes| Blocks { dtype, bytes: bytes.into() })?)
+    }
+
+    /// That of the whole file.
+    fn identity(&self) -> Option<[u8; 32]> {
+        let reader = self.file.reader();
+        let is_there = |(unit, _)| reader.unit_state(unit).is_ok_and(|state| state == UnitState::Present);
+        (0..).zip(reader.units()).all(is_there).then(|| *reader.root())
+    }
+
+    fn base(&self) -> Option<&dyn WeightSource> {
+        self.base.as_deref().map(|base| base as _)
+    }
+
+    fn name_in_base(&self, name: &str) -> Option<String> {
+        let base = self.base.as_deref()?;
+        base.names.get(&self.file.whole_of_base(self.unchanged(name)?)?).cloned()
+    }
+
+    fn difference(&self, name: &str) -> Result<Option<Difference<'_>>, Failure> {
+        let Some(number) = self.unchanged(name).filter(|&number| self.file.whole_of_base(number).is_some()) else {
+            return Ok(None);
+        };
+        let object = self.file.reader().objects().get(number as usize);
+        if object.is_some_and(Object::is_identical) {
+            return Ok(Some(Difference::default()));
+        }
+        if let Some(integers) = lattice::Integers::added(self.file.object(number)?)? {
+            return Ok(Some(Difference { lattice: Some(Box::new(integers)), ..Difference::default() }));
+        }
+        let tensor = self.file.object(number)?;
+        let (Some(shape), Some(FewWeights { rows, low_rank })) =
+            (lattice::matrix_shape(&tensor), tensor.few_weights()?)
+        else {
+            return Ok(None);
+        };
+        let low_rank = low_rank.map(|part| lattice::factors(part, shape));
+        Ok(Some(Difference { low_rank, sparse: Some(rows), lattice: None }))
+    }
+
+    fn is_asset_of_base(&self, name: &str) -> bool {
+        let reader = self.file.reader();
+        let object = reader.find_asset(name).and_then(|number| reader.objects().get(number as usize));
+        self.base.is_some() && object.is_some_and(Object::is_identical)
     }
 
     fn coded(&self, name: &str) -> Result<Option<Arc<dyn CodedTensor>>, Failure> {

@@ -2,6 +2,42 @@
 
 use crate::support::{Ran, Workplace, impasto, tiny};
 
+/// Deltas that share the weights of their base, measured beside it.
+#[test]
+fn deltas_are_measured_beside_their_base() {
+    let at = Workplace::new();
+    with_base(&at, "mit");
+    fine_tune(&at, "mit");
+    std::fs::create_dir(at.path("deltas")).expect("a folder");
+    at.run(&["encode", "tuned", "--base", "base.impasto", "-o", "deltas/exact.impasto"]).ok();
+    at.run(&[
+        "encode",
+        "tuned",
+        "--base",
+        "base.impasto",
+        "-o",
+        "deltas/lossy.impasto",
+        "--bpw",
+        "0.12",
+        "--uncalibrated",
+    ])
+    .ok();
+    let bench = ["bench", "run", "base.impasto", "--delta", "deltas/exact.impasto", "--delta", "deltas/lossy.impasto"];
+    let few = ["-p", "0", "-n", "2", "-r", "1"];
+    let rows = at.run(&[&bench[..], &few, &["--json"]].concat()).json();
+    let bytes = |row: usize| rows[row]["weight_bytes"].as_u64().expect("bytes");
+    assert!(bytes(1) * 10 < bytes(0) && bytes(2) * 4 < bytes(0), "{rows}");
+    assert_eq!((&rows[0]["over"], &rows[2]["over"]), (&serde_json::Value::Null, &"base.impasto".into()));
+    let table = at.run(&[&bench[..], &few].concat()).ok().out;
+    assert!(table.contains("| deltas/exact.impasto over base.impasto |"), "{table}");
+    let two = at.run(&["bench", "run", "base.impasto", "tuned", "--delta", "deltas/exact.impasto"]);
+    assert!(two.code == Some(2) && two.err.contains("--delta needs one model"), "{two:?}");
+    at.run(&["encode", "tuned", "-o", "other.impasto"]).ok();
+    let other = at.run(&["bench", "run", "other.impasto", "--delta", "deltas/exact.impasto", "--base", "base.impasto"]);
+    other.fails(3, "not the base of this delta");
+    assert!(other.err.contains("deltas/exact.impasto"), "{other:?}");
+}
+
 /// Copies the tiny model to a folder of this name, with a model card.
 fn copy_of_tiny(at: &Workplace, name: &str, license: &str) {
     let folder = at.path(name);

@@ -1,6 +1,7 @@
 //! Loads matrices from a source of weights into their residence.
 
 mod budget;
+mod of_base;
 mod parts;
 mod queue;
 #[cfg(test)]
@@ -20,9 +21,11 @@ use impasto_model::{Blocks, ModelError, Result, WeightSource};
 use serde::Serialize;
 
 pub(super) use budget::Budget;
+use of_base::OfBase;
 use parts::HalfParts;
 
 use crate::matrix::{Matrix, check_decodes};
+use crate::weights::Weights;
 
 /// The form of the weights in memory while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -86,6 +89,8 @@ pub(super) struct MatrixLoader<'a> {
     pool: &'a Pool,
     arena: &'a Arena,
     budget: &'a Budget,
+    /// The weights of the base in memory that matrices may be added to.
+    shared: Option<&'a Weights>,
     /// Nanoseconds of decoding and of packing, over all workers.
     decode: AtomicU64,
     pack: AtomicU64,
@@ -102,7 +107,27 @@ impl<'a> MatrixLoader<'a> {
         budget: &'a Budget,
     ) -> Self {
         let (decode, pack, warnings) = Default::default();
-        MatrixLoader { source, residence, pool, arena, budget, decode, pack, warnings }
+        MatrixLoader { source, residence, pool, arena, budget, shared: None, decode, pack, warnings }
+    }
+
+    /// Has matrices added to those of a base in memory.
+    pub(super) fn over(self, shared: Option<&'a Weights>) -> Self {
+        MatrixLoader { shared, ..self }
+    }
+
+    /// Creates a loader from another source, under the same budget.
+    fn of(&self, source: &'a dyn WeightSource) -> Self {
+        MatrixLoader::new(source, self.residence, self.pool, self.arena, self.budget)
+    }
+
+    /// Loads matrices as a part of what another loader does.
+    fn load_into(self, wanted: &[Wanted<'_>], other: &MatrixLoader<'_>) -> Result<Vec<Matrix>> {
+        let matrices = self.load(wanted)?;
+        other.decode.fetch_add(self.decode.into_inner(), Ordering::Relaxed);
+        other.pack.fetch_add(self.pack.into_inner(), Ordering::Relaxed);
+        let own = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        other.warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+        Ok(matrices)
     }
 
     /// Loads matrices, in order.
@@ -110,7 +135,11 @@ impl<'a> MatrixLoader<'a> {
     /// # Errors
     /// A tensor that cannot be read; matrices above the memory limit.
     pub(super) fn load(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Matrix>> {
-        let found = queue::load(self, wanted)?;
+        let of_base = match self.shared {
+            Some(weights) => OfBase::shared(weights),
+            None => OfBase::load(self, wanted)?,
+        };
+        let found = queue::load(self, wanted, &of_base)?;
         let rest = wanted.iter().zip(found).map(|(&wanted, found)| match found {
             queue::Found::Matrix(matrix) => Ok(matrix),
             queue::Found::Refused(reason) => self.whole(wanted, Some(reason)),

@@ -22,23 +22,27 @@ pub(super) struct LatticeParts<'a> {
 
 impl<'a> LatticeParts<'a> {
     /// Opens a matrix; `None` if it is not on a lattice. The inner error says why it cannot be packed.
-    pub(super) fn open(
+    pub(super) fn open(loader: &MatrixLoader<'a>, wanted: Wanted<'a>) -> Result<Option<Result<Self, PackError>>> {
+        let failed = |source| ModelError::Tensor { name: wanted.name.into(), source };
+        let tensor = timed(&loader.decode, || loader.source.lattice(wanted.name)).map_err(failed)?;
+        tensor.map(|tensor| LatticeParts::of(loader, wanted, tensor)).transpose()
+    }
+
+    /// Opens these integers. The inner error says why they cannot be packed.
+    pub(super) fn of(
         loader: &MatrixLoader<'a>,
         Wanted { name, shape: [outputs, inputs] }: Wanted<'a>,
-    ) -> Result<Option<Result<Self, PackError>>> {
-        let failed = |source| ModelError::Tensor { name: name.into(), source };
-        let Some(tensor) = timed(&loader.decode, || loader.source.lattice(name)).map_err(failed)? else {
-            return Ok(None);
-        };
+        tensor: Box<dyn LatticeTensor + 'a>,
+    ) -> Result<Result<Self, PackError>> {
         // A packed weight takes about one bit or more.
         loader.budget.admit(outputs.saturating_mul(inputs) / 8)?;
         // Factors are read as integers and kept as floats, of 16 bits each. A file may say in few bytes that all are equal.
         let factors = tensor.rank().saturating_mul(outputs.saturating_add(inputs));
         loader.budget.admit(factors.saturating_mul(2 * size_of::<u16>()))?;
-        Ok(Some(ColumnOrder::new(tensor.column_steps(), tensor.column_widths()).map(|columns| {
+        Ok(ColumnOrder::new(tensor.column_steps(), tensor.column_widths()).map(|columns| {
             let groups = tensor.tile_rows().iter().map(|_| OnceLock::new()).collect();
             LatticeParts { name, tensor, columns, groups }
-        })))
+        }))
     }
 
     pub(super) fn count(&self) -> usize {

@@ -6,8 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use impasto_model::{LatticeRows, ModelError, Result};
+use impasto_model::{Difference, LatticeRows, ModelError, Result};
 
+use super::of_base::{OfBase, Place};
 use super::parts::{HalfParts, LatticeParts};
 use super::{MatrixLoader, Residence, Wanted};
 use crate::matrix::Matrix;
@@ -26,6 +27,8 @@ pub(super) enum Found {
 enum Parts<'a> {
     Lattice(LatticeParts<'a>),
     Halves(HalfParts<'a>),
+    /// Integers that are added to a matrix of a base.
+    Added(LatticeParts<'a>, Box<Place<'a>>),
 }
 
 /// A matrix with parts that no worker has taken.
@@ -54,7 +57,7 @@ enum Task<'a> {
 ///
 /// # Errors
 /// A tensor that cannot be read; matrices above the memory limit.
-pub(super) fn load<'a>(loader: &MatrixLoader<'a>, wanted: &[Wanted<'a>]) -> Result<Vec<Found>> {
+pub(super) fn load<'a>(loader: &MatrixLoader<'a>, wanted: &[Wanted<'a>], of_base: &OfBase) -> Result<Vec<Found>> {
     let found = wanted.iter().map(|_| None).collect();
     let state = Mutex::new(State { open: Vec::new(), next: 0, found, failed: None });
     loader.pool.run(loader.pool.threads(), &|_, _| {
@@ -62,7 +65,7 @@ pub(super) fn load<'a>(loader: &MatrixLoader<'a>, wanted: &[Wanted<'a>]) -> Resu
         loop {
             let Some(task) = lock(&state).task(wanted.len()) else { return };
             let index = task.index();
-            if let Err(error) = perform(loader, wanted, task, &mut rows, &state) {
+            if let Err(error) = perform(loader, wanted, of_base, task, &mut rows, &state) {
                 lock(&state).fail(index, error);
             }
         }
@@ -81,6 +84,7 @@ fn lock<'s, 'a>(state: &'s Mutex<State<'a>>) -> MutexGuard<'s, State<'a>> {
 fn perform<'a>(
     loader: &MatrixLoader<'a>,
     wanted: &[Wanted<'a>],
+    of_base: &OfBase,
     task: Task<'a>,
     rows: &mut LatticeRows,
     state: &Mutex<State<'a>>,
@@ -88,7 +92,7 @@ fn perform<'a>(
     let (index, parts, part) = match task {
         Task::Read(index, parts, part) => (index, parts, part),
         Task::Open(index) => {
-            let opened = match Parts::open(loader, wanted[index])? {
+            let opened = match Parts::open(loader, wanted[index], of_base)? {
                 Ok(parts) if parts.count() == 0 => Err(parts.finish(loader)?),
                 opened => opened,
             };
@@ -102,7 +106,7 @@ fn perform<'a>(
     };
     match &*parts {
         Parts::Halves(halves) => halves.read(loader, part)?,
-        Parts::Lattice(lattice) => {
+        Parts::Lattice(lattice) | Parts::Added(lattice, _) => {
             if let Err(error) = lattice.read(loader, part, rows)? {
                 lock(state).refuse(index, error.to_string());
                 return Ok(());
@@ -121,9 +125,20 @@ fn perform<'a>(
 
 impl<'a> Parts<'a> {
     /// Opens a matrix, or says why it is not read in parts.
-    fn open(loader: &MatrixLoader<'a>, wanted: Wanted<'a>) -> Result<Result<Self, Found>> {
+    fn open(loader: &MatrixLoader<'a>, wanted: Wanted<'a>, of_base: &OfBase) -> Result<Result<Self, Found>> {
         if loader.residence == Residence::Coded {
             return Ok(Err(Found::Whole));
+        }
+        if let Some((place, difference)) = of_base.place(loader, wanted)? {
+            let Difference { lattice, low_rank, sparse } = difference;
+            let place = place.with(loader, low_rank, sparse)?;
+            return Ok(match lattice {
+                None => Err(Found::Matrix(place.fill(loader, None)?)),
+                Some(tensor) => match LatticeParts::of(loader, wanted, tensor)? {
+                    Ok(lattice) => Ok(Parts::Added(lattice, Box::new(place))),
+                    Err(error) => Err(Found::Refused(error.to_string())),
+                },
+            });
         }
         if let Some(lattice) = LatticeParts::open(loader, wanted)? {
             return Ok(lattice.map(Parts::Lattice).map_err(|error| Found::Refused(error.to_string())));
@@ -133,7 +148,7 @@ impl<'a> Parts<'a> {
 
     fn count(&self) -> usize {
         match self {
-            Parts::Lattice(lattice) => lattice.count(),
+            Parts::Lattice(lattice) | Parts::Added(lattice, _) => lattice.count(),
             Parts::Halves(halves) => halves.count(),
         }
     }
@@ -146,6 +161,10 @@ impl<'a> Parts<'a> {
                     loader.budget.spend(matrix.memory_bytes())?;
                     Found::Matrix(Matrix::Packed(matrix))
                 }
+                Err(error) => Found::Refused(error.to_string()),
+            },
+            Parts::Added(lattice, place) => match lattice.finish(loader) {
+                Ok(matrix) => Found::Matrix(place.fill(loader, Some(matrix))?),
                 Err(error) => Found::Refused(error.to_string()),
             },
         })

@@ -12,6 +12,15 @@ use crate::error::FileError;
 impl<S: Source> Tensor<'_, S> {
     /// Returns whether every tile row is read as integers on the lattice, rather than as exact elements.
     pub(crate) fn is_lattice(&self) -> bool {
+        self.over.is_none() && self.has_integers()
+    }
+
+    /// Returns whether every tile row is read as such integers that are added to the tensor of the base.
+    pub(crate) fn adds_integers(&self) -> bool {
+        self.over.is_some() && self.has_integers()
+    }
+
+    fn has_integers(&self) -> bool {
         let reader = &self.file.reader;
         let on_lattice = |&tile: &u32| reader.units()[tile as usize].mode == Mode::LATTICE;
         let exact = |band: u64| {
@@ -19,7 +28,7 @@ impl<S: Source> Tensor<'_, S> {
             layer.is_some_and(|layer| layer.mode.is_exact_layer())
         };
         let across = u64::from(self.matrix.tiles_across().max(1));
-        self.over.is_none() && self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
+        self.tiles.iter().all(on_lattice) && !(0..self.tiles.len() as u64 / across).any(exact)
     }
 
     /// Returns a decoder for the finest level of any tile row.

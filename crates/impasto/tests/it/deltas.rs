@@ -1,17 +1,16 @@
 //! Files over a base: what they take from it, every way to read them, and bases that are not the right one.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use impasto::calibrate::WeightSource;
-use impasto::encode::{EncodeBase, Extent, Layers, Options, Report, Target, encode};
+use impasto::encode::{Extent, Layers, Options, Report, Target};
 use impasto::format::BaseUsage;
 use impasto::verify::verify;
-use impasto::{Bases, Checkpoint, Cut, File, FileError, FileWeights, MAX_DEPTH, truncate};
+use impasto::{Bases, Cut, File, FileError, FileWeights, MAX_DEPTH, truncate};
 use impasto_core::{DType, Mode};
 
-use crate::support::{Model, Random, Tensor, decode, listing, to_bytes};
+use crate::support::{Model, Random, Tensor, decode, encode_over, listing, to_bytes};
 
 const SHAPE: [u64; 2] = [160, 96];
 
@@ -21,19 +20,6 @@ fn pair(name: &str, dtype: DType, seed: u64) -> (Tensor, Tensor) {
     let mut random = Random(seed + 100);
     let tuned: Vec<f32> = base.values().iter().map(|w| w + 2e-4 * random.gaussian()).collect();
     (base, Tensor::floats(name, dtype, &SHAPE, tuned))
-}
-
-/// Encodes a model over a base, if one is named, with these options.
-fn encode_over(model: &Path, path: &Path, base: Option<&Path>, options: Options) -> Report {
-    let base = base.map(|base| {
-        let file = Bases::default().open(base).expect("opens");
-        let name = file.model_name();
-        let base = EncodeBase::new(Arc::new(file), name, "mit".into(), vec![]).expect("complete");
-        Arc::new(base) as _
-    });
-    let checkpoint = Checkpoint::open(model).expect("a checkpoint");
-    let options = Options { base, ..options };
-    encode(&checkpoint, path, &options, &|_| ControlFlow::Continue(())).expect("encodes")
 }
 
 fn lossless(model: &Model, path: &Path, base: Option<&Path>) -> Report {

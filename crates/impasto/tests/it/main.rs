@@ -26,6 +26,7 @@ mod regressions;
 mod reorder;
 mod runtime;
 mod safety;
+mod sharing;
 mod statistics;
 mod support;
 mod tokenizer;

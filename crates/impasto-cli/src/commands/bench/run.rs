@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::{Args, BenchRun, TableFormat};
 use crate::exit::{Code, UsageError};
-use crate::model::load;
+use crate::model::{load, load_over};
 use crate::output::{bytes, print, print_json};
 use crate::progress::bar;
 
@@ -18,7 +18,9 @@ struct Row {
     model: String,
     residence: &'static str,
     threads: usize,
-    /// Bytes of the weights in memory.
+    /// The model whose weights it shares.
+    over: Option<String>,
+    /// Bytes of the weights in memory, without shared ones.
     weight_bytes: usize,
     /// Mean bits of a packed weight, and the number of outliers.
     packed_bits: Option<f64>,
@@ -56,6 +58,9 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
     if args.json && command.output.is_some_and(|format| format != TableFormat::Json) {
         return Err(UsageError("--json conflicts with --output md and --output csv").into());
     }
+    if !command.delta.is_empty() && command.models.len() > 1 {
+        return Err(UsageError("--delta needs one model, that of which all are deltas").into());
+    }
     let counts = if command.thread_counts.is_empty() { vec![args.threads] } else { command.thread_counts.clone() };
     let mut rows = Vec::new();
     for path in &command.models {
@@ -63,10 +68,18 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
             let mut options = command.running.options(args, Residence::Packed)?;
             options.threads = threads;
             let model = load(args, path, command.cut.cut().as_ref(), &options)?;
-            let progress = bar(args, (tests.len() * command.repeat as usize) as u64);
-            for &test in &tests {
-                progress.set_message(name(test));
-                rows.push(measure(&model, path, test, command.repeat, &mut || progress.inc(1))?);
+            // All are in memory before any is measured.
+            let deltas = command.delta.iter().map(|delta| load_over(args, &model, path, delta));
+            let deltas = deltas.collect::<anyhow::Result<Vec<Model>>>()?;
+            let models = [(&model, path)].into_iter().chain(deltas.iter().zip(&command.delta));
+            let progress = bar(args, ((1 + deltas.len()) * tests.len() * command.repeat as usize) as u64);
+            for (model, measured) in models {
+                let over = (measured != path).then(|| path.display().to_string());
+                for &test in &tests {
+                    progress.set_message(name(test));
+                    let row = measure(model, measured, test, command.repeat, &mut || progress.inc(1))?;
+                    rows.push(Row { over: over.clone(), ..row });
+                }
             }
             progress.finish_and_clear();
         }
@@ -118,6 +131,7 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
     let packing = model.runtime().map(|runtime| runtime.packing()).filter(|packing| packing.weights > 0);
     Ok(Row {
         model: path.display().to_string(),
+        over: None,
         residence: residence(model),
         threads: model.threads(),
         weight_bytes: model.memory_bytes(),
@@ -162,7 +176,11 @@ fn markdown(rows: &[Row]) -> String {
         let (weights, kv) = (bytes(row.weight_bytes as u64), bytes(row.kv_bytes as u64));
         let speed = format!("{:.2} ± {:.2}", row.mean, row.deviation);
         let load = format!("{:.2} s", row.load.seconds);
-        vec![row.model.clone(), row.residence.to_owned(), weights, kv, row.threads.to_string(), test(row), speed, load]
+        let model = match &row.over {
+            Some(base) => format!("{} over {base}", row.model),
+            None => row.model.clone(),
+        };
+        vec![model, row.residence.to_owned(), weights, kv, row.threads.to_string(), test(row), speed, load]
     };
     let cells = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let rule = "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |\n".to_owned();

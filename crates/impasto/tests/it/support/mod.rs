@@ -6,11 +6,12 @@ pub mod layered;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
-use impasto::encode::{EncodeError, Options, Report, Target, encode};
+use impasto::encode::{EncodeBase, EncodeError, Options, Report, Target, encode};
 use impasto::export::{Exported, Form, export};
-use impasto::{Checkpoint, File, FileError};
+use impasto::{Bases, Checkpoint, File, FileError};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_container::Source;
 use impasto_core::DType;
@@ -181,6 +182,19 @@ impl Model {
 pub fn encode_to(model: &Path, file: &Path, target: Target, threads: usize) -> Result<Report, EncodeError> {
     let checkpoint = Checkpoint::open(model).expect("a good checkpoint");
     encode(&checkpoint, file, &Options { threads, ..Options::new(target) }, &|_| ControlFlow::Continue(()))
+}
+
+/// Encodes a model over a base, if one is named, with these options.
+pub fn encode_over(model: &Path, path: &Path, base: Option<&Path>, options: Options) -> Report {
+    let base = base.map(|base| {
+        let file = Bases::default().open(base).expect("opens");
+        let name = file.model_name();
+        let base = EncodeBase::new(Arc::new(file), name, "mit".into(), vec![]).expect("complete");
+        Arc::new(base) as _
+    });
+    let checkpoint = Checkpoint::open(model).expect("a checkpoint");
+    let options = Options { base, ..options };
+    encode(&checkpoint, path, &options, &|_| ControlFlow::Continue(())).expect("encodes")
 }
 
 /// Restores the checkpoint of a file.
