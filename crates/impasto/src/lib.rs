@@ -171,8 +171,9 @@ pub mod run {
     pub use impasto_kernels::kv::KvError;
     pub use impasto_model::sampling::SamplingParams;
     pub use impasto_model::{
-        CausalLm, CodedTensor, Failure, HalfTensor, Hidden, KvCache, LatticeRows, LatticeTensor, ModelError, Prefill,
-        Session, Step, Want, WeightSource, config::DecoderConfig, decoder::Decoder,
+        CausalLm, CodedTensor, Difference, Failure, HalfTensor, Hidden, KvCache, LatticeRows, LatticeTensor,
+        LowRankFactors, ModelError, Prefill, Session, SparseRows, Step, Want, WeightSource, config::DecoderConfig,
+        decoder::Decoder,
     };
     pub use impasto_runtime::{
         Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Replacement,
