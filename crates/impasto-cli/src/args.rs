@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Arg, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use impasto::encode::Extent;
+use impasto_runtime::KvUpgrade;
 
 use crate::cut::CutArgs;
 use crate::running::Running;
@@ -520,6 +521,23 @@ pub struct Run {
     /// How to run the model.
     #[command(flatten)]
     pub running: Running,
+    /// How to run it while it arrives.
+    #[command(flatten)]
+    pub streaming: Streaming,
+}
+
+/// How to run a model while its file arrives.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "While the file arrives")]
+pub struct Streaming {
+    /// Begin when the first layer of the file is there, and refine the model while the rest arrives (the file is being downloaded
+    /// or copied, from its beginning to its end).
+    #[arg(long, conflicts_with_all = ["budget", "layer", "bpw"])]
+    pub stream: bool,
+    /// What becomes of the keys and values of earlier tokens when the model is refined: keep, recompute (in the background),
+    /// layers=N (those of the first N blocks) or residual (all, from the kept inputs of the blocks) [default: recompute].
+    #[arg(long, value_name = "HOW", requires = "stream")]
+    pub kv_upgrade: Option<KvUpgrade>,
 }
 
 /// Chat with a model.

@@ -8,6 +8,7 @@ mod cut;
 mod docs;
 mod exit;
 mod licenses;
+mod live;
 mod memory;
 mod model;
 mod output;

@@ -92,6 +92,9 @@ pub enum ModelError {
         "the model in memory is not the base of this delta, or its weights are not those that the delta is read with"
     )]
     OtherBase,
+    /// A cache has not kept the inputs of blocks.
+    #[error("the cache has not kept the inputs of blocks, from which its keys and values could be computed again")]
+    NoInputs,
     /// Memory could not be allocated.
     #[error("out of memory: {what} needs {bytes} bytes")]
     Memory {

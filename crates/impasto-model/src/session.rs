@@ -82,6 +82,15 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(Self { model, cache, tokens, sampler, logits: Vec::new(), logits_after: 0, report: None })
     }
 
+    /// Creates a sequence of the tokens in `cache`, which must be one of `model`.
+    ///
+    /// # Errors
+    /// Sampling options out of range.
+    pub fn with_cache(model: M, sampling: SamplingParams, cache: KvCache) -> Result<Self> {
+        let (sampler, tokens) = (Sampler::new(sampling)?, cache.tokens().to_vec());
+        Ok(Self { model, cache, tokens, sampler, logits: Vec::new(), logits_after: 0, report: None })
+    }
+
     /// The model.
     pub fn model(&self) -> &M::Target {
         &self.model
@@ -163,6 +172,14 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         if tokens < self.logits_after {
             self.logits_after = 0;
         }
+    }
+
+    /// Takes over keys and values of its first tokens that were computed elsewhere, in place of its own; what is missing to its
+    /// tokens is evaluated when it is needed. Logits that were computed are kept. If the cache has other tokens, these are removed.
+    pub fn adopt(&mut self, mut cache: KvCache) {
+        let known = self.tokens.iter().zip(cache.tokens()).take_while(|(a, b)| a == b).count();
+        cache.truncate(known);
+        self.cache = cache;
     }
 
     /// Returns a session with the same tokens and sampler state. With a paged cache, both share pages until one of them

@@ -101,8 +101,12 @@ pub struct Stream<'t, M, S = Session<M>> {
     stop: Option<StopReason>,
     /// Number of last tokens of `session` that are not part of the text: 1 after an end-of-sequence token, else 0.
     unwritten: usize,
+    before: Option<Before<'t, M>>,
     model: PhantomData<fn() -> M>,
 }
+
+/// What is called before each token.
+type Before<'t, M> = Box<dyn FnMut(&mut Session<M>) -> Result<()> + 't>;
 
 impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> {
     /// Creates a stream that continues the tokens of `session`, the prompt.
@@ -126,9 +130,15 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             over: false,
             stop: None,
             unwritten: 0,
+            before: None,
             model: PhantomData,
             session,
         })
+    }
+
+    /// Has `before` called with the session before each token is computed. An error ends the text.
+    pub fn before_each(self, before: impl FnMut(&mut Session<M>) -> Result<()> + 't) -> Self {
+        Stream { before: Some(Box::new(before)), ..self }
     }
 
     /// Evaluates the prompt. Without this call, the first piece evaluates it. `watch` is called with the progress and
@@ -190,6 +200,9 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
         } else if session.remaining() == 0 {
             StopReason::ContextFull
         } else {
+            if let Some(before) = &mut self.before {
+                before(session)?;
+            }
             let token = session.step()?.token;
             if !self.eos.contains(&token) {
                 let piece = self.decoder.push(token)?;

@@ -15,6 +15,7 @@
 
 mod error;
 mod generate;
+mod kv_upgrade;
 mod lattice;
 mod load;
 mod matrix;
@@ -23,6 +24,7 @@ mod network;
 mod over;
 mod paged;
 mod pass;
+mod refine;
 mod room;
 mod weights;
 
@@ -30,7 +32,9 @@ pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
 pub use impasto_kernels::packed::Activations;
+pub use kv_upgrade::{KvUpgrade, Upgrader};
 pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};
 pub use network::{Runtime, RuntimeOptions};
+pub use refine::{Refined, Refiner};
 pub use weights::Replacement;

@@ -195,6 +195,14 @@ impl Model {
         }
     }
 
+    /// The fast network, shared.
+    pub fn shared_runtime(&self) -> Option<Arc<Runtime>> {
+        match &self.network {
+            Network::Float(_) => None,
+            Network::Runtime(runtime) => Some(runtime.clone()),
+        }
+    }
+
     /// The configuration.
     pub fn config(&self) -> &DecoderConfig {
         match &self.network {
@@ -239,11 +247,23 @@ impl Model {
     /// # Errors
     /// [`TextError::MissingAsset`] if the source has none, or [`TextError::BadAsset`] if it also knows why.
     pub fn tokenizer(&self) -> Result<&Tokenizer, TextError> {
+        self.tokenizer.as_deref().ok_or_else(|| self.no_tokenizer())
+    }
+
+    /// The tokenizer, shared.
+    ///
+    /// # Errors
+    /// Those of [`Self::tokenizer`].
+    pub fn shared_tokenizer(&self) -> Result<Arc<Tokenizer>, TextError> {
+        self.tokenizer.clone().ok_or_else(|| self.no_tokenizer())
+    }
+
+    fn no_tokenizer(&self) -> TextError {
         let [why, _] = &self.absent;
-        self.tokenizer.as_deref().ok_or_else(|| match why.clone() {
+        match why.clone() {
             Some(reason) => TextError::BadAsset { name: tokenizer::FILE, reason },
             None => Tokenizer::missing(),
-        })
+        }
     }
 
     /// Parses the chat template. An invalid template is therefore not an error for plain text.

@@ -24,7 +24,7 @@ use crate::room::Rooms;
 use crate::weights::Weights;
 
 /// Tokens that run through the blocks at a time: bounds the working memory of a long prompt.
-const PREFILL: usize = 512;
+pub(crate) const PREFILL: usize = 512;
 
 /// Options for loading and running a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +68,7 @@ pub struct Runtime {
     kv: KvLayout,
     pub(crate) pages: Arc<Pages>,
     max_context: usize,
-    rooms: Rooms,
+    pub(crate) rooms: Rooms,
     times: LoadTimes,
     warnings: Vec<LoadWarning>,
 }
@@ -203,6 +203,10 @@ impl Runtime {
         self.weights().memory_bytes()
     }
 
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
     /// The current weights.
     pub(crate) fn weights(&self) -> Arc<Weights> {
         self.weights.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -216,7 +220,7 @@ impl Runtime {
     /// Runs `pieces`, at most [`PREFILL`] tokens in total, through the blocks. The residual stream after the last block
     /// is in the first slot, and the caches have the tokens. After an error the caches are unchanged.
     fn run(&self, weights: &Weights, room: &mut Room, pieces: &mut [Piece<'_>]) -> Result<()> {
-        let result = self.run_blocks(weights, room, pieces);
+        let result = self.run_blocks(weights, room, pieces, 0..weights.blocks.len());
         for piece in pieces {
             match &result {
                 Ok(()) => piece.cache.advance(piece.tokens, piece.context),
@@ -226,16 +230,37 @@ impl Runtime {
         result
     }
 
-    fn run_blocks(&self, weights: &Weights, room: &mut Room, pieces: &mut [Piece<'_>]) -> Result<()> {
-        let tokens: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
-        room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
+    /// Runs `pieces` through some blocks, and leaves the residual stream in the first slot.
+    pub(crate) fn run_blocks(
+        &self,
+        weights: &Weights,
+        room: &mut Room,
+        pieces: &mut [Piece<'_>],
+        blocks: Range<usize>,
+    ) -> Result<()> {
+        let (width, tokens) = (self.config.hidden_size, pieces.iter().map(|piece| piece.tokens.len()).sum::<usize>());
+        self.prepare_room(room, pieces);
         let Room { slots, products, .. } = room;
-        self.embed(weights, sized(&mut slots[0], tokens * self.config.hidden_size)?, pieces, products)?;
-        room.turn(&self.config.ropes, pieces);
-        weights.blocks.iter().try_for_each(|block| {
-            let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index };
+        self.embed(weights, sized(&mut slots[0], tokens * width)?, pieces, products)?;
+        weights.blocks[blocks].iter().try_for_each(|block| {
+            let mut at = 0;
+            for piece in pieces.iter_mut() {
+                let rows = at..at + piece.tokens.len() * width;
+                at = rows.end;
+                let Paged { inputs, .. } = piece.cache.store().ok_or(ModelError::ForeignCache)?;
+                if let Some(inputs) = inputs {
+                    inputs.append(block.index, &room.slots[0][rows])?;
+                }
+            }
+            let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index, only_append: false };
             block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.ops, &mut pass))
         })
+    }
+
+    /// Gets the working memory ready for pieces.
+    pub(crate) fn prepare_room(&self, room: &mut Room, pieces: &[Piece<'_>]) {
+        room.slots.resize_with(room.slots.len().max(self.slots), Vec::new);
+        room.turn(&self.config.ropes, pieces);
     }
 
     /// Writes the embeddings of all tokens to `x`.
@@ -251,7 +276,7 @@ impl Runtime {
     /// Checks the arguments and allocates memory in the cache.
     fn admit(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<()> {
         let shape = (self.config.blocks.len(), self.config.num_kv_heads, self.config.head_dim);
-        let fits = |Paged(store): &mut Paged| (store.blocks(), store.kv_heads(), store.head_dim()) == shape;
+        let fits = |Paged { store, .. }: &mut Paged| (store.blocks(), store.kv_heads(), store.head_dim()) == shape;
         if !cache.store().is_some_and(fits) {
             return Err(ModelError::ForeignCache);
         }
@@ -350,7 +375,7 @@ impl CausalLm for Runtime {
     fn new_cache(&self, tokens: usize) -> Result<KvCache> {
         let DecoderConfig { num_kv_heads, head_dim, .. } = self.config;
         let store = KvStore::new(self.pages.clone(), self.config.blocks.len(), num_kv_heads, head_dim, &self.kv);
-        let mut cache = KvCache::of(Box::new(Paged(store.map_err(failed)?)));
+        let mut cache = KvCache::of(Box::new(Paged { store: store.map_err(failed)?, inputs: None }));
         cache.reserve(tokens.min(self.max_context))?;
         Ok(cache)
     }

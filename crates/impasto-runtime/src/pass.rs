@@ -76,6 +76,8 @@ pub(crate) struct Pass<'a, 'p> {
     pub(crate) tokens: usize,
     /// Index of the block.
     pub(crate) block: usize,
+    /// Whether attention only stores keys and values.
+    pub(crate) only_append: bool,
 }
 
 impl Pass<'_, '_> {
@@ -174,8 +176,12 @@ impl Backend for Pass<'_, '_> {
             for piece in pass.pieces.iter_mut() {
                 let rows = at..at + piece.tokens.len();
                 let of = |value: Value| &slots[value.slot][rows.start * value.width..rows.end * value.width];
-                let Paged(store) = piece.cache.store().ok_or(ModelError::ForeignCache)?;
+                let Paged { store, .. } = piece.cache.store().ok_or(ModelError::ForeignCache)?;
                 store.append(pass.block, of(k), of(v));
+                if pass.only_append {
+                    at = rows.end;
+                    continue;
+                }
                 let (isa, pool) = (pass.tools.workers.isa(), &pass.tools.pool);
                 let out = &mut out[rows.start * y.width..rows.end * y.width];
                 kv::attend(isa, store, pass.block, of(q), &shape, out, attention, pool).map_err(failed)?;

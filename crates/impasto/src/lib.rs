@@ -85,6 +85,7 @@
 
 #[cfg(any(feature = "encode", feature = "run"))]
 mod adapter;
+mod arriving;
 mod base;
 mod bases;
 mod cut;
@@ -96,6 +97,8 @@ mod halves;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod lattice;
 mod left_out;
+#[cfg(feature = "run")]
+mod live;
 #[cfg(feature = "encode")]
 mod over;
 mod tensor;
@@ -109,6 +112,7 @@ mod weights;
 
 #[cfg(any(feature = "encode", feature = "run"))]
 pub use adapter::AdapterWeights;
+pub use arriving::{Arriving, Stage};
 pub use base::{MAX_DEPTH, hex};
 pub use bases::Bases;
 pub use cut::{Cut, Layer};
@@ -117,6 +121,8 @@ pub use file::{File, MEMORY_LIMIT};
 pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
 pub use impasto_core::Format;
 pub use left_out::LeftOut;
+#[cfg(feature = "run")]
+pub use live::{Live, LiveError};
 pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};
@@ -127,9 +133,9 @@ pub use weights::{CheckpointWeights, FileWeights};
 pub mod format {
     pub use impasto_codec::{Body, CodecError, IndexArray, Kind, Refinement, Shape, Steps, TensorHeader};
     pub use impasto_container::{
-        Base, BaseLink, BaseUsage, ContainerError, CountingSource, Fetched, Header, LayerMark, LayerUnits, Limits,
-        Matrix, MmapSource, Object, ObjectKind, ObjectUnits, Opaque, Reader, Source, Summary, TensorMeta, TileRect,
-        UnitEntry, UnitHealth, UnitState,
+        Base, BaseLink, BaseUsage, ContainerError, CountingSource, Fetched, GrowingSource, Header, LayerMark,
+        LayerUnits, Limits, Matrix, MmapSource, Object, ObjectKind, ObjectUnits, Opaque, Reader, Source, Summary,
+        TensorMeta, TileRect, UnitEntry, UnitHealth, UnitState,
     };
     pub use impasto_core::{DType, Isa, IsaError, Mode};
 }
@@ -176,8 +182,9 @@ pub mod run {
         decoder::Decoder,
     };
     pub use impasto_runtime::{
-        Activations, GenerateOptions, Generation, KvFormat, KvLayout, LoadTimes, LoadWarning, Model, Replacement,
-        Residence, RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason, Stream, generate, stream,
+        Activations, GenerateOptions, Generation, KvFormat, KvLayout, KvUpgrade, LoadTimes, LoadWarning, Model,
+        Refined, Refiner, Replacement, Residence, RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason,
+        Stream, generate, stream,
     };
     pub use impasto_text::{ChatOptions, ChatTemplate, Message, TemplateWorker, TextError, TextStream, Tokenizer};
 }

@@ -175,6 +175,20 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         (0..).zip(reader.units()).all(is_there).then(|| *reader.root())
     }
 
+    /// The number of units of the tensor that are there.
+    fn extent_of(&self, name: &str) -> u64 {
+        let reader = self.file.reader();
+        let number = self.view.origin(name).and_then(|origin| lattice::number(&self.file, &origin.name));
+        let Some((number, base)) = number.and_then(|number| Some((number, reader.units_of(number)?))) else { return 0 };
+        let above = (1..=reader.layers_of(number)).filter_map(|layer| reader.layer_of(number, layer));
+        let above = above.flat_map(|layer| {
+            let tiles = (0..base.tiles.len() as u32).filter_map(move |tile| layer.tile(tile));
+            [layer.header].into_iter().chain(tiles).collect::<Vec<_>>()
+        });
+        let units = base.header.into_iter().chain(base.tiles.iter().copied()).chain(above);
+        units.filter(|&unit| reader.unit_state(unit).is_ok_and(|state| state == UnitState::Present)).count() as u64
+    }
+
     fn base(&self) -> Option<&dyn WeightSource> {
         self.base.as_deref().map(|base| base as _)
     }

@@ -6,17 +6,21 @@ use std::path::Path;
 
 use anyhow::Context;
 use impasto_model::sampling::SamplingParams;
-use impasto_runtime::{GenerateOptions, Generation, Model, Residence};
+use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RunOptions, Stream};
 use impasto_text::{ChatOptions, Message, TextError};
 use serde_json::json;
 
 use crate::args::{Args, Run, Sampling};
 use crate::exit::Code;
+use crate::live::Arrival;
 use crate::model::load;
 use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
+    if command.streaming.stream {
+        return run_live(args, command, &options);
+    }
     let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
     let (prompt, options) = prompt(&model, command).with_context(|| command.model.display().to_string())?;
     let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
@@ -39,17 +43,57 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
+/// Runs a model while its file arrives.
+fn run_live(args: &Args, command: &Run, options: &RunOptions) -> anyhow::Result<Code> {
+    let path = &command.model;
+    let mut arrival = Arrival::begin(args, path, options, command.streaming.kv_upgrade)?;
+    let runtime = arrival.live.model().shared_runtime().context("the model has no fast network")?;
+    let tokenizer = arrival.live.model().shared_tokenizer()?;
+    let (prompt, options) = prompt(arrival.live.model(), command).with_context(|| path.display().to_string())?;
+    let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
+    let room = prompt.len().saturating_add(options.max_tokens.min(1024));
+    let mut session = arrival.session(&runtime, &options, room)?;
+    session.extend(&prompt)?;
+    let stream = Stream::new(session, &tokenizer, &options)?;
+    let mut stream = stream.before_each(|session| arrival.before_token(session));
+    let mut written = Ok(());
+    while let Some(piece) = stream.next() {
+        let piece = piece?;
+        if !args.json && written.is_ok() {
+            written = write(&piece);
+        }
+        if written.is_err() {
+            stream.cancel();
+        }
+    }
+    let generation = stream.finish();
+    written?;
+    if args.json {
+        print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "stream": arrival.json() }))?;
+        return Ok(Code::Success);
+    }
+    print("\n")?;
+    if !args.quiet {
+        report(path, arrival.live.model(), &generation);
+        arrival.report(path);
+    }
+    Ok(Code::Success)
+}
+
+/// Writes a piece of text at once.
+fn write(piece: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(piece.as_bytes()).and_then(|()| out.flush())
+}
+
 /// Generates text and writes it to stdout as it comes, with a line break at the end.
 pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyhow::Result<Generation> {
     let mut failed = None;
-    let generation = model.generate(prompt, options, &mut |piece| {
-        let mut out = std::io::stdout().lock();
-        match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+    let generation = model.generate(prompt, options, &mut |piece| match write(piece) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
         }
     })?;
     if let Some(error) = failed {

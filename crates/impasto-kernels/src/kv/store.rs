@@ -1,5 +1,6 @@
 //! Keys and values of one sequence.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::pages::{PAGE, Page, Pages};
@@ -187,7 +188,7 @@ impl KvStore {
     /// If they were not appended to every block.
     pub fn advance(&mut self, tokens: usize) {
         let len = self.len + tokens;
-        assert!(self.blocks.iter().all(|b| b.filled == len), "the tokens were appended to every block");
+        assert!(self.blocks.iter().all(|b| b.filled >= len), "the tokens were appended to every block");
         self.len = len;
     }
 
@@ -219,6 +220,19 @@ impl KvStore {
             len: self.len,
             work: vec![0.0; self.dim],
         }
+    }
+
+    /// Creates an empty sequence that has the keys and values of this one in all blocks but `blocks`: after the tokens were appended
+    /// to these blocks again, it can advance over them. Full pages stay shared.
+    pub fn again(&self, blocks: Range<usize>) -> Self {
+        let mut again = self.fork();
+        again.len = 0;
+        for block in again.blocks.iter_mut().take(blocks.end).skip(blocks.start) {
+            block.keys.pages.clear();
+            block.values.pages.clear();
+            block.filled = 0;
+        }
+        again
     }
 
     /// Writes the key and the value of a token, as they are stored, to `key` and `value`, heads * dim each.
