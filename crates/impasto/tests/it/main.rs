@@ -16,6 +16,7 @@ mod formats;
 mod gguf;
 mod gguf_export;
 mod layers;
+mod live;
 mod lossless;
 mod low_rank;
 mod odd_shapes;
