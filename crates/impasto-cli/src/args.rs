@@ -563,6 +563,9 @@ pub struct Chat {
     /// How to run the model.
     #[command(flatten)]
     pub running: Running,
+    /// How to run it while it arrives.
+    #[command(flatten)]
+    pub streaming: Streaming,
 }
 
 /// Sampling options.
@@ -733,6 +736,43 @@ pub enum Bench {
     },
     /// Run a model on dummy tokens: prefill and generation speed in tokens per second, mean and standard deviation.
     Run(Box<BenchRun>),
+    /// Exchange the weights of a running model for those of the whole file, and measure what becomes of earlier tokens' keys and
+    /// values (`run --stream --kv-upgrade`): KL divergence of the next tokens from a run that had the whole file from the
+    /// beginning, time and memory.
+    Upgrade(BenchUpgrade),
+}
+
+/// Exchange weights and measure.
+#[derive(clap::Args)]
+pub struct BenchUpgrade {
+    /// A layered .impasto file.
+    pub model: PathBuf,
+    /// A UTF-8 text file.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// The layer of the file that the past is computed with.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = parse_whole::<usize>)]
+    pub from: usize,
+    /// Tokens of the past.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub past: u32,
+    /// Tokens after the exchange.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub next: u32,
+    /// Windows of the text, each of past and next tokens.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub windows: u32,
+    /// What becomes of the keys and values.
+    #[arg(
+        long,
+        value_name = "HOW,...",
+        value_delimiter = ',',
+        default_value = "keep,layers=1,layers=5,layers=10,layers=20,residual,recompute"
+    )]
+    pub kv_upgrade: Vec<KvUpgrade>,
+    /// How to run the model.
+    #[command(flatten)]
+    pub running: Running,
 }
 
 /// Run a model and measure the time.

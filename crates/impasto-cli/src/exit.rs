@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use impasto::encode::EncodeError;
-use impasto::{CheckpointError, FileError};
+use impasto::{CheckpointError, FileError, LiveError};
 use impasto_codec::CodecError;
 use impasto_container::ContainerError;
 use impasto_core::IsaError;
@@ -74,6 +74,14 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return error.downcast_ref::<FileError>().map_or(Code::System, of_file);
         } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);
+        } else if let Some(error) = cause.downcast_ref::<LiveError>() {
+            match error {
+                LiveError::File(error) => return of_file(error),
+                LiveError::Residence => return Code::Usage,
+                LiveError::Delta { .. } => return Code::Invalid,
+                // The next causes are those of the error of the model.
+                LiveError::Run(_) | LiveError::Model(_) => {}
+            }
         } else if let Some(error) = cause.downcast_ref::<EncodeError>() {
             return match error {
                 EncodeError::TooSmall { .. } | EncodeError::TooLarge { .. } | EncodeError::Missed { .. } => Code::Size,
@@ -129,16 +137,20 @@ pub fn is_missing_asset(error: &anyhow::Error) -> bool {
 
 /// The error of a network, also when another crate wraps it.
 fn of_model<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a ModelError> {
-    match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(RuntimeError::Model(error)), _) | (_, Some(EvalError::Model(error))) => Some(error),
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(RuntimeError::Model(error)), ..)
+        | (_, Some(EvalError::Model(error)), _)
+        | (_, _, Some(LiveError::Model(error) | LiveError::Run(RuntimeError::Model(error)))) => Some(error),
         _ => cause.downcast_ref(),
     }
 }
 
 /// The error of a tokenizer or template, also when another crate wraps it.
 fn of_text<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TextError> {
-    match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(RuntimeError::Text(error)), _) | (_, Some(EvalError::Text(error))) => Some(error),
+    match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(RuntimeError::Text(error)), ..)
+        | (_, Some(EvalError::Text(error)), _)
+        | (_, _, Some(LiveError::Run(RuntimeError::Text(error)))) => Some(error),
         _ => cause.downcast_ref(),
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use impasto::format::{GrowingSource, Limits};
-use impasto::{Arriving, Live, Stage};
+use impasto::format::{GrowingSource, Limits, Source};
+use impasto::{Arriving, Cut, Live, Stage};
+use impasto_model::sampling::SamplingParams;
 use impasto_model::{CausalLm, Session};
-use impasto_runtime::{KvUpgrade, RunOptions, Runtime, RuntimeError, Upgrader};
+use impasto_runtime::{KvUpgrade, Model, RunOptions, RuntimeError, Upgrader};
 use serde::Serialize;
 
-use crate::args::Args;
-use crate::model::memory_limit;
+use crate::args::{Args, Streaming};
+use crate::model::{load, memory_limit};
 use crate::output::bytes;
 use crate::progress::bar;
 
@@ -37,10 +38,78 @@ pub struct Part {
     pub seconds: f64,
 }
 
-/// A model whose file arrives, and what its tokens were computed with.
-pub struct Arrival {
-    pub live: Live,
-    source: Arc<GrowingSource>,
+/// A model, whose file may be arriving.
+pub enum Loaded {
+    Whole(Box<Model>),
+    Arriving { live: Box<Live>, source: Arc<GrowingSource>, begun: Instant, how: KvUpgrade },
+}
+
+impl Loaded {
+    /// Loads a model like [`load`], or with `--stream` as soon as the first layer of its file is there.
+    pub fn begin(
+        args: &Args,
+        path: &Path,
+        cut: Option<&Cut>,
+        options: &RunOptions,
+        streaming: &Streaming,
+    ) -> anyhow::Result<Loaded> {
+        if !streaming.stream {
+            return Ok(Loaded::Whole(Box::new(load(args, path, cut, options)?)));
+        }
+        let (begun, name) = (Instant::now(), path.display().to_string());
+        let source = Arc::new(GrowingSource::open(path).with_context(|| name.clone())?);
+        let limits = Limits { allow_expansion: args.allow_expansion, ..Limits::within(memory_limit(args)) };
+        let arriving = Arriving::new(source.clone(), name.clone(), limits);
+        let stage = first_stage(args, &arriving, &name)?;
+        let live = Box::new(Live::start(arriving, stage, options).with_context(|| name)?);
+        let how = streaming.kv_upgrade.unwrap_or(KvUpgrade::Recompute);
+        Ok(Loaded::Arriving { live, source, begun, how })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        match self {
+            Loaded::Whole(model) => model,
+            Loaded::Arriving { live, .. } => live.model(),
+        }
+    }
+
+    /// What watches the tokens of a model whose file is arriving.
+    pub fn arrival(&self) -> Option<Arrival<'_>> {
+        let Loaded::Arriving { live, source, begun, how } = self else { return None };
+        let runtime = live.model().shared_runtime()?;
+        let (parts, upgraded) = (Vec::new(), live.stage().number);
+        let upgrader = Upgrader::new(runtime, *how);
+        Some(Arrival {
+            live,
+            source,
+            begun: *begun,
+            parts,
+            upgrader,
+            how: *how,
+            upgraded,
+            upgrades: 0,
+            announced: false,
+        })
+    }
+
+    /// Creates an empty session with room for `tokens` tokens.
+    pub fn session(&self, sampling: SamplingParams, tokens: usize) -> anyhow::Result<Session<&dyn CausalLm>> {
+        let network = self.model().network();
+        let mut cache = network.new_cache(tokens)?;
+        if let Loaded::Arriving { live, how: KvUpgrade::Residual, .. } = self
+            && let Some(runtime) = live.model().runtime()
+        {
+            runtime.keep_inputs(&mut cache)?;
+        }
+        Ok(Session::with_cache(network, sampling, cache)?)
+    }
+}
+
+/// Watches what the tokens of a model are computed with while its file arrives.
+pub struct Arrival<'l> {
+    live: &'l Live,
+    source: &'l GrowingSource,
     begun: Instant,
     parts: Vec<Part>,
     upgrader: Upgrader,
@@ -49,37 +118,11 @@ pub struct Arrival {
     upgraded: usize,
     /// How often keys and values were exchanged.
     upgrades: usize,
+    /// Whether it was said that the model is whole.
+    announced: bool,
 }
 
-impl Arrival {
-    /// Waits for the first layer of the file at `path`, and loads the model.
-    pub fn begin(args: &Args, path: &Path, options: &RunOptions, how: Option<KvUpgrade>) -> anyhow::Result<Arrival> {
-        let (begun, name) = (Instant::now(), path.display().to_string());
-        let source = Arc::new(GrowingSource::open(path).with_context(|| name.clone())?);
-        let limits = Limits { allow_expansion: args.allow_expansion, ..Limits::within(memory_limit(args)) };
-        let arriving = Arriving::new(source.clone(), name.clone(), limits);
-        let stage = first_stage(args, &arriving, &name)?;
-        let live = Live::start(arriving, stage, options).with_context(|| name.clone())?;
-        let runtime = live.model().shared_runtime().with_context(|| name)?;
-        let how = how.unwrap_or(KvUpgrade::Recompute);
-        let (parts, upgrader, upgraded) = (Vec::new(), Upgrader::new(runtime, how), stage.number);
-        Ok(Arrival { live, source, begun, parts, upgrader, how, upgraded, upgrades: 0 })
-    }
-
-    /// Creates an empty session with room for `tokens` tokens.
-    pub fn session<'m>(
-        &self,
-        runtime: &'m Runtime,
-        options: &impasto_runtime::GenerateOptions,
-        tokens: usize,
-    ) -> anyhow::Result<Session<&'m dyn CausalLm>> {
-        let mut cache = runtime.new_cache(tokens)?;
-        if self.how == KvUpgrade::Residual {
-            runtime.keep_inputs(&mut cache)?;
-        }
-        Ok(Session::with_cache(runtime as &dyn CausalLm, options.sampling, cache)?)
-    }
-
+impl Arrival<'_> {
     /// Notes what the next token of a session is computed with, and brings its keys and values to the stage of the weights.
     pub fn before_token(&mut self, session: &mut Session<&dyn CausalLm>) -> Result<(), RuntimeError> {
         self.upgrades += usize::from(self.upgrader.poll(session)?);
@@ -96,7 +139,7 @@ impl Arrival {
                 bytes: stage.bytes,
                 first_token: self.parts.iter().map(|part| part.tokens).sum(),
                 tokens: 1,
-                arrived: impasto_container::Source::len(&*self.source),
+                arrived: self.source.len(),
                 seconds: self.begun.elapsed().as_secs_f64(),
             }),
         }
@@ -107,12 +150,31 @@ impl Arrival {
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "parts": self.parts,
-            "arrived": impasto_container::Source::len(&*self.source),
+            "arrived": self.source.len(),
             "kv_upgrade": self.how.to_string(),
             "kv_upgrades": self.upgrades,
             "most_bytes_twice": self.live.most_bytes(),
             "error": self.live.error(),
         })
+    }
+
+    /// Forgets the tokens of an answer that has ended. Returns a line that says what they were computed with, unless that is the whole
+    /// file and was so before.
+    pub fn answered(&mut self) -> Option<String> {
+        let parts = std::mem::take(&mut self.parts);
+        let [first, last] = [parts.first()?, parts.last()?];
+        if first.stage == first.stages && self.announced {
+            return None;
+        }
+        self.announced = last.stage == last.stages;
+        let stages = if first.stage == last.stage {
+            last.stage.to_string()
+        } else {
+            format!("{} to {}", first.stage, last.stage)
+        };
+        let arrived = bytes(self.source.len());
+        let error = self.live.error().map_or(String::new(), |error| format!("; not refined further: {error}"));
+        Some(format!("[stage {stages} of {}, {arrived} of the file are there{error}]", last.stages))
     }
 
     /// Prints which quality gave which tokens.

@@ -57,6 +57,15 @@ fn score(reference: &[f32], model: &[f32], target: u32) -> impasto_model::Result
     })
 }
 
+/// Returns KL(reference || model) in nats for each row of logits, rows x `vocab` each.
+///
+/// # Errors
+/// If logits are not finite.
+pub fn row_divergences(reference: &[f32], model: &[f32], vocab: usize) -> Result<Vec<f64>> {
+    let rows = reference.chunks_exact(vocab.max(1)).zip(model.chunks_exact(vocab.max(1)));
+    rows.map(|(r, m)| Ok(divergence(r, log_sum_exp(r)?, m, log_sum_exp(m)?))).collect()
+}
+
 /// Measures the KL divergence of `model` from `reference` on `text`. Both models run on one window at a time.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// Returns the mean of `samples` and its standard error, sqrt(variance / n) with the unbiased variance.
-    pub(super) fn mean(samples: &[f64]) -> Self {
+    pub fn mean(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let value = samples.iter().sum::<f64>() / n;
         let squares = samples.iter().map(|x| (x - value) * (x - value)).sum::<f64>();

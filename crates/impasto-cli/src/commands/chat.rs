@@ -12,7 +12,7 @@ use serde_json::json;
 use super::run::with_limits;
 use crate::args::{Args, Chat};
 use crate::exit::Code;
-use crate::model::load;
+use crate::live::{Arrival, Loaded};
 use crate::output::{print, print_json};
 use crate::signals::Interruptible;
 
@@ -40,22 +40,25 @@ struct Talk<'a> {
     system: Option<String>,
     messages: Vec<Message>,
     session: Session<&'a dyn CausalLm>,
+    arrival: Option<Arrival<'a>>,
 }
 
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
-    let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
+    let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
+    let model = loaded.model();
     let name = || command.model.display().to_string();
     model.tokenizer().with_context(name)?;
     let template = model.chat_template().with_context(name)?;
     let options = with_limits(model.chat_options(&template), command.max_tokens, &command.sampling, &command.stop);
     let mut talk = Talk {
         template,
-        session: model.session(options.sampling)?,
+        session: loaded.session(options.sampling, 0)?,
+        arrival: loaded.arrival(),
         options,
         system: command.system.clone(),
         messages: Vec::new(),
-        model: &model,
+        model,
     };
     let (stdin, quiet) = (std::io::stdin(), args.quiet || args.json || !std::io::stdin().is_terminal());
     if !quiet {
@@ -82,10 +85,16 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
                     }
                     result => result?,
                 };
+                let stream = talk.arrival.as_ref().map(Arrival::json);
+                let news = talk.arrival.as_mut().and_then(Arrival::answered);
                 if args.json {
-                    print_json(&json!({ "generation": generation, "cached_tokens": talk.session.cache().len() }))?;
-                } else if !args.quiet && generation.stop == StopReason::ContextFull {
-                    eprintln!("The context is full; use /undo or /reset to make room.");
+                    let cached = talk.session.cache().len();
+                    print_json(&json!({ "generation": generation, "cached_tokens": cached, "stream": stream }))?;
+                } else if !args.quiet {
+                    news.iter().for_each(|line| eprintln!("{line}"));
+                    if generation.stop == StopReason::ContextFull {
+                        eprintln!("The context is full; use /undo or /reset to make room.");
+                    }
                 }
             }
         }
@@ -120,6 +129,9 @@ impl Talk<'_> {
         let interrupted = || interruptible.is_interrupted();
         self.session.restart(prompt).map_err(RuntimeError::from)?;
         let mut stream = Stream::new(&mut self.session, self.model.tokenizer()?, &self.options)?;
+        if let Some(arrival) = &mut self.arrival {
+            stream = stream.before_each(|session| arrival.before_token(session));
+        }
         stream.prefill(&mut |_| if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })?;
         while let Some(piece) = stream.next() {
             let piece = piece?;

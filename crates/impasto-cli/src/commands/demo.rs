@@ -51,7 +51,9 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;
         let options = GenerateOptions { max_tokens: 60, ..loaded.generate_options() };
-        stream(&loaded, &tokens, &options)?;
+        let mut session = loaded.session(options.sampling)?;
+        session.extend(&tokens)?;
+        stream(session, &loaded, &options, None, false)?;
     }
     Ok(Code::Success)
 }

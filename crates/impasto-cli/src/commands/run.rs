@@ -1,34 +1,30 @@
 //! `impasto run`.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Context;
 use impasto_model::sampling::SamplingParams;
-use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RunOptions, Stream};
+use impasto_model::{CausalLm, Session};
+use impasto_runtime::{GenerateOptions, Generation, Model, Residence, Stream};
 use impasto_text::{ChatOptions, Message, TextError};
 use serde_json::json;
 
 use crate::args::{Args, Run, Sampling};
 use crate::exit::Code;
-use crate::live::Arrival;
-use crate::model::load;
+use crate::live::{Arrival, Loaded};
 use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
-    if command.streaming.stream {
-        return run_live(args, command, &options);
-    }
-    let model = load(args, &command.model, command.cut.cut().as_ref(), &options)?;
-    let (prompt, options) = prompt(&model, command).with_context(|| command.model.display().to_string())?;
+    let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
+    let model = loaded.model();
+    let (prompt, options) = prompt(model, command).with_context(|| command.model.display().to_string())?;
     let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
-    let generation = if args.json {
-        model.generate(&prompt, &options, &mut |_| ControlFlow::Continue(()))?
-    } else {
-        stream(&model, &prompt, &options)?
-    };
+    let mut arrival = loaded.arrival();
+    let mut session = loaded.session(options.sampling, prompt.len().saturating_add(options.max_tokens.min(1024)))?;
+    session.extend(&prompt)?;
+    let generation = stream(session, model, &options, arrival.as_mut(), args.json)?;
     if args.json {
         let load = json!({
             "times": model.load_times(),
@@ -36,71 +32,39 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
             "warnings": model.warnings(),
             "notes": model.notes(),
         });
-        print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load }))?;
+        let arrival = arrival.map(|arrival| arrival.json());
+        print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load, "stream": arrival }))?;
     } else if !args.quiet {
-        report(&command.model, &model, &generation);
+        report(&command.model, model, &generation);
+        arrival.iter().for_each(|arrival| arrival.report(&command.model));
     }
     Ok(Code::Success)
 }
 
-/// Runs a model while its file arrives.
-fn run_live(args: &Args, command: &Run, options: &RunOptions) -> anyhow::Result<Code> {
-    let path = &command.model;
-    let mut arrival = Arrival::begin(args, path, options, command.streaming.kv_upgrade)?;
-    let runtime = arrival.live.model().shared_runtime().context("the model has no fast network")?;
-    let tokenizer = arrival.live.model().shared_tokenizer()?;
-    let (prompt, options) = prompt(arrival.live.model(), command).with_context(|| path.display().to_string())?;
-    let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
-    let room = prompt.len().saturating_add(options.max_tokens.min(1024));
-    let mut session = arrival.session(&runtime, &options, room)?;
-    session.extend(&prompt)?;
-    let stream = Stream::new(session, &tokenizer, &options)?;
-    let mut stream = stream.before_each(|session| arrival.before_token(session));
-    let mut written = Ok(());
-    while let Some(piece) = stream.next() {
+/// Continues the tokens of a session and writes the text to stdout as it comes, with a line break at the end, unless it is to
+/// be `silent`.
+pub fn stream<'m>(
+    session: Session<&'m dyn CausalLm>,
+    model: &'m Model,
+    options: &GenerateOptions,
+    arrival: Option<&mut Arrival<'_>>,
+    silent: bool,
+) -> anyhow::Result<Generation> {
+    let mut stream = Stream::new(session, model.tokenizer()?, options)?;
+    if let Some(arrival) = arrival {
+        stream = stream.before_each(|session| arrival.before_token(session));
+    }
+    for piece in &mut stream {
         let piece = piece?;
-        if !args.json && written.is_ok() {
-            written = write(&piece);
-        }
-        if written.is_err() {
-            stream.cancel();
+        if !silent {
+            let mut out = std::io::stdout().lock();
+            out.write_all(piece.as_bytes()).and_then(|()| out.flush())?;
         }
     }
-    let generation = stream.finish();
-    written?;
-    if args.json {
-        print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "stream": arrival.json() }))?;
-        return Ok(Code::Success);
+    if !silent {
+        print("\n")?;
     }
-    print("\n")?;
-    if !args.quiet {
-        report(path, arrival.live.model(), &generation);
-        arrival.report(path);
-    }
-    Ok(Code::Success)
-}
-
-/// Writes a piece of text at once.
-fn write(piece: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(piece.as_bytes()).and_then(|()| out.flush())
-}
-
-/// Generates text and writes it to stdout as it comes, with a line break at the end.
-pub fn stream(model: &Model, prompt: &[u32], options: &GenerateOptions) -> anyhow::Result<Generation> {
-    let mut failed = None;
-    let generation = model.generate(prompt, options, &mut |piece| match write(piece) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    print("\n")?;
-    Ok(generation)
+    Ok(stream.finish())
 }
 
 fn report(path: &Path, model: &Model, generation: &Generation) {

@@ -17,7 +17,11 @@ fn model(at: &Workplace) {
 }
 
 fn chat(at: &Workplace, options: &[&str], input: &[u8]) -> Ran {
-    let mut command = impasto(&[&["chat", "model", "-n", "6"], options].concat());
+    chat_with(at, "model", options, input)
+}
+
+fn chat_with(at: &Workplace, model: &str, options: &[&str], input: &[u8]) -> Ran {
+    let mut command = impasto(&[&["chat", model, "-n", "6"], options].concat());
     let command = command.current_dir(at.path(".")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("starts");
     child.stdin.take().expect("a pipe").write_all(input).expect("writes");
@@ -47,6 +51,23 @@ fn a_talk_goes_on_where_it_was() {
     assert!(prompt(&system[0]) > prompt(&two[0]));
     // Empty lines are ignored.
     assert!(said("\n\n").is_empty() && said("").is_empty());
+}
+
+/// With `--stream`, a file that is there gives the same answers, and says that it is whole once.
+#[test]
+fn a_talk_with_a_file_that_arrives() {
+    let at = Workplace::new();
+    model(&at);
+    at.run(&["encode", "model", "-o", "m.impasto", "--layers", "3,lossless", "--uncalibrated"]).ok();
+    let input = b"Tell me of a dog\nand a cat\n";
+    let plain = chat_with(&at, "m.impasto", &[], input).ok();
+    let live = chat_with(&at, "m.impasto", &["--stream"], input).ok();
+    assert_eq!(live.out, plain.out);
+    assert_eq!(live.err.matches("[stage 2 of 2, ").count(), 1, "{}", live.err);
+    let json = chat_with(&at, "m.impasto", &["--stream", "--json"], input).ok().out;
+    let answers = serde_json::Deserializer::from_str(&json).into_iter().map(|value| value.expect("JSON"));
+    let answers: Vec<serde_json::Value> = answers.collect();
+    assert!(answers.iter().all(|answer| answer["stream"]["parts"][0]["first_token"] == 0), "{answers:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod gguf;
 mod kill;
 mod layers;
 mod limits;
+mod live;
 mod support;
 mod tasks;
 mod templates;

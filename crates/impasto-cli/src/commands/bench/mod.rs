@@ -2,6 +2,7 @@
 
 mod decode;
 mod run;
+mod upgrade;
 
 use crate::args::{Args, Bench};
 use crate::exit::Code;
@@ -10,5 +11,6 @@ pub fn run(args: &Args, what: &Bench) -> anyhow::Result<Code> {
     match what {
         Bench::Decode { file, repeat } => decode::run(args, file, *repeat),
         Bench::Run(command) => run::run(args, command),
+        Bench::Upgrade(command) => upgrade::run(args, command),
     }
 }
