@@ -1,0 +1,245 @@
+//! Fetching a file: from what is there to what is wanted.
+
+use std::time::Instant;
+
+use impasto_container::{Header, Source};
+
+use crate::assemble::Assembler;
+use crate::error::FetchError;
+use crate::extent::Prefix;
+use crate::fetch::{Done, Goal, Request, Shared};
+use crate::get::{Getter, Tries};
+use crate::head::Head;
+use crate::part::{Found, Part};
+use crate::remote::Body;
+use crate::wait::Pace;
+use crate::window;
+
+/// Most times that a file is begun anew because it changed on the server.
+const MOST_BEGINNINGS: u32 = 3;
+
+/// Fetches a file.
+pub fn run(request: &Request, getter: &Getter, shared: &Shared) -> Result<Done, FetchError> {
+    let begun = Instant::now();
+    let mut found = Part::find(&request.file, &request.limits, &getter.cancel)?;
+    let mut was_there = None;
+    let mut beginnings = 0;
+    loop {
+        let mut head = Head::get(getter, &request.limits)?;
+        if let Some(wanted) = request.root.filter(|wanted| wanted != head.reader.root()) {
+            let (found, wanted) = (hex(head.reader.root()), hex(&wanted));
+            return Err(FetchError::WrongRoot { url: getter.shown(), found, wanted });
+        }
+        let wanted = Prefix::of(&head.reader, request.extent)?;
+        let mut part = take(request, getter, &head, found)?;
+        let before = *was_there.get_or_insert(part.length());
+        // A file that is cut there has no more to give.
+        let has = head.total.map_or(wanted.units, |total| head.reader.units_within(total));
+        let until = Prefix::of_units(&head.reader, wanted.units.min(has).max(part.units()));
+        shared.begun(&part, Goal { units: until.units, bytes: until.bytes, header: head.reader.header().clone() });
+        let brought = bring(getter, &mut head, &mut part, shared, until);
+        match brought {
+            Ok(()) => {
+                part.sync()?;
+                if part.units() < wanted.units {
+                    return Err(FetchError::Short {
+                        url: getter.shown(),
+                        has: head.total.unwrap_or(0),
+                        wants: wanted.bytes,
+                    });
+                }
+                let (received, retries) = getter.counts();
+                let marks = head.reader.marks();
+                return Ok(Done {
+                    url: getter.shown(),
+                    root: *part.root(),
+                    units: part.units(),
+                    units_of: head.reader.units().len() as u32,
+                    bytes: part.length(),
+                    bytes_of: head.reader.header().file_length,
+                    bytes_before: before,
+                    layers: marks.iter().filter(|mark| mark.units <= part.units()).count(),
+                    layers_of: marks.len(),
+                    base: head.reader.base().cloned(),
+                    received,
+                    requests: getter.remote.requests(),
+                    retries,
+                    time: begun.elapsed(),
+                });
+            }
+            Err(FetchError::Changed { url, what }) => {
+                beginnings += 1;
+                getter.set_version(None);
+                let root = root_there(getter)?;
+                let is_same = root == *part.root();
+                // Whoever reads the file already would wait for units that never come.
+                let is_free = part.units() == 0 && was_there == Some(part.length()) && !shared.is_read();
+                if beginnings > MOST_BEGINNINGS || !(is_same || is_free) {
+                    let what = match is_same {
+                        true => what,
+                        false => format!(
+                            "{what}; the root is {} now, and {} units of {} are kept in {}",
+                            hex(&root),
+                            part.units(),
+                            hex(part.root()),
+                            request.file.display()
+                        ),
+                    };
+                    return Err(FetchError::Changed { url, what });
+                }
+                if is_same {
+                    // Servers may disagree about the version of the same file.
+                    getter.ignore_versions();
+                }
+                found = if is_same { Found::Part(part) } else { Found::Other(part.into_file(), String::new()) };
+            }
+            Err(error) => {
+                // What is there is worth keeping, whatever happened.
+                let _ = part.sync();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Returns the root of the file that is there now.
+fn root_there(getter: &Getter) -> Result<[u8; 32], FetchError> {
+    let mut bytes = Vec::new();
+    let got = getter.bytes(0..Header::SIZE as u64, &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    });
+    got?;
+    let header = Header::read(&bytes);
+    header
+        .map(|header| header.root)
+        .map_err(|rule| impasto_container::ContainerError::Format { file: getter.shown(), rule }.into())
+}
+
+/// Continues the file that was found, or begins one.
+fn take(request: &Request, getter: &Getter, head: &Head, found: Found) -> Result<Part, FetchError> {
+    let file = || request.file.display().to_string();
+    match found {
+        Found::Nothing => Part::create(&request.file, head, None),
+        Found::Part(part) if part.root() == head.reader.root() => Ok(part),
+        Found::Part(part) if request.force => Part::create(&request.file, head, Some(&part.into_file())),
+        Found::Part(part) => Err(FetchError::OtherFile {
+            file: file(),
+            url: getter.shown(),
+            has: hex(part.root()),
+            root: hex(head.reader.root()),
+        }),
+        // Without a rule, it is one that this job has begun itself.
+        Found::Other(locked, rule) if request.force || rule.is_empty() => {
+            Part::create(&request.file, head, Some(&locked))
+        }
+        Found::Other(_, rule) => Err(FetchError::Occupied { file: file(), rule }),
+    }
+}
+
+/// Brings the units that are missing.
+fn bring(getter: &Getter, head: &mut Head, part: &mut Part, shared: &Shared, until: Prefix) -> Result<(), FetchError> {
+    if part.units() >= until.units {
+        return Ok(());
+    }
+    part.cut()?;
+    let mut rest = std::mem::take(&mut head.rest);
+    let after = head.bytes.len() as u64;
+    let stream = head.stream.take().map(|body| Stream { body, at: after + rest.len() as u64 });
+    let mut assembler = Assembler::new(getter, &head.reader, part, shared, until);
+    if let Some(skip) = assembler.at().checked_sub(after).filter(|skip| *skip < rest.len() as u64) {
+        rest.drain(..skip as usize);
+        assembler.push(&rest)?;
+    } else {
+        // There may be units without bytes.
+        assembler.push(&[])?;
+    }
+    if assembler.is_done() {
+        return Ok(());
+    }
+    if stream.is_some() {
+        return one_stream(getter, &mut assembler, stream);
+    }
+    let at = assembler.at();
+    let size = window::chunk_size(getter, until.bytes - at);
+    let first = head.reader.units_within(at);
+    let mut chunks = window::chunks(&head.reader, at, first..until.units, size);
+    let end = chunks.last().map_or(at, |chunk| chunk.end);
+    if end < until.bytes {
+        chunks.push(end..until.bytes);
+    }
+    match window::fetch(getter, &chunks, &mut |piece| assembler.push(piece)) {
+        Err(FetchError::NoRanges { .. }) => {
+            assembler.rewind();
+            one_stream(getter, &mut assembler, None)
+        }
+        done => done,
+    }
+}
+
+/// The rest of an answer with the whole file.
+struct Stream {
+    body: Box<dyn Body>,
+    /// The position of its next byte.
+    at: u64,
+}
+
+/// Brings the units from a server that only answers with the whole file. After a failure it must be read from its beginning.
+fn one_stream<S: Source>(
+    getter: &Getter,
+    assembler: &mut Assembler<'_, S>,
+    mut stream: Option<Stream>,
+) -> Result<(), FetchError> {
+    let mut tries = Tries::new(getter);
+    let mut furthest = assembler.at();
+    while !assembler.is_done() {
+        let read = read_stream(getter, assembler, stream.take());
+        match read {
+            Ok(()) if assembler.is_done() => {}
+            Ok(()) => {
+                tries.again(FetchError::Broken { url: getter.shown(), reason: "it ended too early".to_owned() })?;
+            }
+            // A damaged unit cannot be fetched alone. The assembler counts how often.
+            Err(FetchError::NoRanges { .. }) => {}
+            Err(error) => {
+                if assembler.at() > furthest && !matches!(error, FetchError::Slow { .. }) {
+                    furthest = assembler.at();
+                    tries.progress();
+                }
+                tries.again(error)?;
+            }
+        }
+        if !assembler.is_done() {
+            assembler.rewind();
+        }
+    }
+    Ok(())
+}
+
+/// Reads an answer with the whole file, a new one if there is none, up to the units that are wanted.
+fn read_stream<S: Source>(
+    getter: &Getter,
+    assembler: &mut Assembler<'_, S>,
+    stream: Option<Stream>,
+) -> Result<(), FetchError> {
+    let mut stream = match stream {
+        Some(stream) => stream,
+        None => Stream { body: getter.open(None)?.body, at: 0 },
+    };
+    let (mut pace, mut buffer) = (Pace::new(), vec![0; 1 << 16]);
+    while !assembler.is_done() {
+        let count = getter.read(&mut *stream.body, &mut pace, &mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        let skip = assembler.at().saturating_sub(stream.at).min(count as u64);
+        stream.at += count as u64;
+        assembler.push(&buffer[skip as usize..count])?;
+    }
+    Ok(())
+}
+
+/// Returns a hash as text.
+pub fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
