@@ -34,7 +34,7 @@ pub struct Bringer<'a> {
     /// The folder for those that are fetched. Their names there are their roots.
     pub folder: PathBuf,
     /// Finds the base of the delta at a path on this machine.
-    pub find: &'a dyn Fn(&Path, &Base) -> Option<PathBuf>,
+    pub find: &'a (dyn Fn(&Path, &Base) -> Option<PathBuf> + Sync),
     /// Limits for opening files.
     pub limits: Limits,
     /// How to fetch.
@@ -42,7 +42,7 @@ pub struct Bringer<'a> {
     /// What cancels the work.
     pub cancel: Cancel,
     /// What is told of it, for each base.
-    pub watch: &'a dyn Fn(&Base) -> Arc<dyn Watch>,
+    pub watch: &'a (dyn Fn(&Base) -> Arc<dyn Watch> + Sync),
 }
 
 /// Fetches the base of a delta, and the base of that, unless they are there. `from` is where the delta came from; its mirrors may be

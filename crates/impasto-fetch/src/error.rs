@@ -34,8 +34,8 @@ pub enum FetchError {
     Slow { url: String, bytes: u64, seconds: u64, least: u64 },
     #[error("{url}: the server answered {status}{}", status_advice(*status))]
     Status { url: String, status: u16, after: Option<Duration> },
-    #[error("{url}: {error}, after {tries} tries without progress")]
-    GaveUp { url: String, tries: u32, error: Box<FetchError> },
+    #[error("{error}, after {tries} tries without progress")]
+    GaveUp { tries: u32, error: Box<FetchError> },
     #[error("{url}: more than {most} redirects")]
     Redirects { url: String, most: usize },
     #[error("{url}: redirected in a circle, back to {to}")]

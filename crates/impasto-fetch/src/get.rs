@@ -191,10 +191,9 @@ impl<'a> Tries<'a> {
         }
         self.failures += 1;
         if self.failures >= self.getter.options.tries.max(1) {
-            let (url, tries) = (self.getter.shown(), self.failures);
-            return Err(match tries {
+            return Err(match self.failures {
                 1 => error,
-                tries => FetchError::GaveUp { url, tries, error: Box::new(error) },
+                tries => FetchError::GaveUp { tries, error: Box::new(error) },
             });
         }
         let asked = match &error {

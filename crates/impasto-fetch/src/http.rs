@@ -197,7 +197,7 @@ impl Remote for Http {
         let total = match (&wanted.range, is_range) {
             (Some(range), true) => self.part(range, &headers)?,
             (None, true) => return Err(FetchError::Status { url, status, after: None }),
-            (_, false) => body.content_length(),
+            (_, false) => headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()),
         };
         let body = HttpBody { reader: body.into_reader(), url };
         Ok(Answer { is_range, total, version, body: Box::new(body) })
