@@ -60,6 +60,7 @@ impl<'a, S: Source> Assembler<'a, S> {
     /// If a unit is damaged, also when it is fetched again; or cannot be written.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
         while !self.is_done() {
+            self.getter.cancel.check()?;
             let unit = self.part.units();
             let Some(place) = self.reader.unit_range(unit) else { break };
             // The bytes before a unit are 0, and are written as such.

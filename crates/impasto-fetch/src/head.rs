@@ -52,54 +52,68 @@ impl Head {
         getter.set_version(None);
         let mut answer = getter.open(Some(0..GUESS as u64))?;
         getter.set_version(Some(answer.version.clone()));
-        let mut bytes = Vec::new();
-        let mut pace = Pace::new();
-        let mut wanted = GUESS;
-        let mut buffer = vec![0; GUESS];
-        let length = loop {
-            let left = wanted.saturating_sub(bytes.len()).clamp(1, buffer.len());
-            let count = getter.read(&mut *answer.body, &mut pace, &mut buffer[..left])?;
-            bytes.extend_from_slice(&buffer[..count]);
-            let needs = needs(&bytes, &getter.shown(), limits)?;
-            if !answer.is_range {
-                // The rest of this answer is needed, too.
-                wanted = usize::try_from(needs).unwrap_or(usize::MAX);
-            }
-            if count == 0 || bytes.len() >= wanted {
-                break needs;
-            }
-        };
-        let missing = length.saturating_sub(bytes.len() as u64);
         let total = answer.total;
-        let short = |has| FetchError::Short { url: getter.shown(), has, wants: length };
+        let (mut bytes, mut pace, mut buffer) = (Vec::new(), Pace::new(), vec![0; GUESS]);
+        // An answer with the whole file is read as far as the manifest reaches.
+        let mut wanted = GUESS as u64;
+        while (bytes.len() as u64) < wanted {
+            let left = usize::try_from(wanted - bytes.len() as u64).unwrap_or(GUESS).min(GUESS);
+            match getter.read(&mut *answer.body, &mut pace, &mut buffer[..left]) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                // What came is kept.
+                Err(error) if error.is_temporary() && answer.is_range && !bytes.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+            let needed = needed(&bytes, getter, limits)?;
+            if !answer.is_range {
+                wanted = needed;
+            }
+        }
         let stream = match answer.is_range {
             true => {
-                if let Some(total) = total.filter(|total| *total < length) {
-                    return Err(short(total));
-                }
                 drop(answer);
-                let from = bytes.len() as u64;
-                getter.bytes(from..from + missing, &mut |part| {
-                    bytes.extend_from_slice(part);
-                    Ok(())
-                })?;
+                Head::complete(getter, limits, total, &mut bytes)?;
                 None
             }
-            false if missing > 0 && total.is_some() => return Err(short(bytes.len() as u64)),
-            false if missing > 0 => {
-                return Err(FetchError::Broken { url: getter.shown(), reason: "it ended too early".to_owned() });
+            false => {
+                let (url, has, wants) = (getter.shown(), bytes.len() as u64, needed(&bytes, getter, limits)?);
+                if has < wants {
+                    return Err(match total {
+                        Some(_) => FetchError::Short { url, has, wants },
+                        None => FetchError::Broken { url, reason: "it ended too early".to_owned() },
+                    });
+                }
+                Some(answer.body)
             }
-            false => Some(answer.body),
         };
-        let rest = bytes.split_off(usize::try_from(length).unwrap_or(bytes.len()).min(bytes.len()));
+        let length = usize::try_from(needed(&bytes, getter, limits)?).unwrap_or(usize::MAX);
+        let rest = bytes.split_off(length.min(bytes.len()));
         let bytes = Arc::new(bytes);
         Ok(Head { reader: Reader::open(bytes.clone(), getter.shown(), limits)?, bytes, rest, total, stream })
+    }
+
+    /// Gets what is missing of header and manifest.
+    fn complete(getter: &Getter, limits: &Limits, total: Option<u64>, bytes: &mut Vec<u8>) -> Result<(), FetchError> {
+        loop {
+            let (has, wants) = (bytes.len() as u64, needed(bytes, getter, limits)?);
+            if has >= wants {
+                return Ok(());
+            }
+            if let Some(has) = total.filter(|total| *total < wants) {
+                return Err(FetchError::Short { url: getter.shown(), has, wants });
+            }
+            getter.bytes(has..wants, &mut |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+        }
     }
 }
 
 /// Returns the length of header and manifest, as far as the bytes of a file say it.
-fn needs(bytes: &[u8], url: &str, limits: &Limits) -> Result<u64, FetchError> {
-    let wrong = |rule| FetchError::Container(ContainerError::Format { file: url.to_owned(), rule });
+fn needed(bytes: &[u8], getter: &Getter, limits: &Limits) -> Result<u64, FetchError> {
+    let wrong = |rule| FetchError::Container(ContainerError::Format { file: getter.shown(), rule });
     match Header::read(bytes) {
         // Its first bytes may be right.
         Err(FormatError::NoHeader { .. }) => Ok(Header::SIZE as u64),

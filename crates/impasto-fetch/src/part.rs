@@ -16,7 +16,7 @@ use crate::wait::Cancel;
 /// A file that is being fetched. It stays locked until this is dropped.
 pub struct Part {
     path: PathBuf,
-    file: File,
+    file: Locked,
     growing: Arc<Growing>,
     root: [u8; 32],
     /// Units that are there and verified.
@@ -32,7 +32,7 @@ pub enum Found {
     /// The beginning of an .impasto file.
     Part(Part),
     /// Another file, which is locked, and what is wrong with it.
-    Other(File, String),
+    Other(Locked, String),
 }
 
 impl Part {
@@ -53,9 +53,9 @@ impl Part {
             Ok(_) => {}
         }
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-        lock(&file, path)?;
+        let file = Locked::new(file, path)?;
         let growing = Arc::new(Growing::open(path).map_err(io)?);
-        growing.set_length(file.metadata().map_err(io)?.len());
+        growing.set_length(file.0.metadata().map_err(io)?.len());
         let opened = Reader::open(growing.clone(), path.display().to_string(), limits);
         let reader = match opened {
             Ok(reader) => reader,
@@ -79,7 +79,7 @@ impl Part {
     ///
     /// # Errors
     /// [`FetchError::Busy`] if another process creates it at the same time; errors of the operating system.
-    pub fn create(path: &Path, head: &Head, over: Option<&File>) -> Result<Part, FetchError> {
+    pub fn create(path: &Path, head: &Head, over: Option<&Locked>) -> Result<Part, FetchError> {
         let io = |error| FetchError::Io { file: path.display().to_string(), error };
         let length = head.bytes.len() as u64;
         let mut file = AtomicFile::create(path).map_err(io)?;
@@ -88,7 +88,7 @@ impl Part {
             io::ErrorKind::AlreadyExists => FetchError::Busy { file: path.display().to_string() },
             _ => io(error),
         })?;
-        lock(&file, path)?;
+        let file = Locked::new(file, path)?;
         let growing = Arc::new(Growing::open(path).map_err(io)?);
         growing.set_length(length);
         Ok(Part { path: path.to_owned(), file, growing, root: *head.reader.root(), units: 0, length })
@@ -149,30 +149,42 @@ impl Part {
     }
 
     /// Gives the open file away, so that another one can take its place.
-    pub fn into_file(self) -> File {
+    pub fn into_file(self) -> Locked {
         self.file
     }
 
     fn write(&mut self, work: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FetchError> {
-        work(&mut self.file).map_err(|error| FetchError::Io { file: self.path.display().to_string(), error })
+        work(&mut self.file.0).map_err(|error| FetchError::Io { file: self.path.display().to_string(), error })
     }
 }
 
-/// Locks an open file, which must still be the one at `path` afterwards.
-fn lock(file: &File, path: &Path) -> Result<(), FetchError> {
-    let busy = || FetchError::Busy { file: path.display().to_string() };
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => return Err(busy()),
-        // Where the file system has no locks, nobody else has one either.
-        Ok(()) | Err(TryLockError::Error(_)) => {}
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-        if id(file.metadata()) != id(std::fs::metadata(path)) {
-            return Err(busy());
+/// A file that no other process fetches at the same time.
+pub struct Locked(File);
+
+impl Locked {
+    /// Locks an open file, which must still be the one at `path` afterwards.
+    fn new(file: File, path: &Path) -> Result<Locked, FetchError> {
+        let busy = || FetchError::Busy { file: path.display().to_string() };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            // Where the file system has no locks, nobody else has one either.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
         }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let id = |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+            if id(file.metadata()) != id(std::fs::metadata(path)) {
+                return Err(busy());
+            }
+        }
+        Ok(Locked(file))
     }
-    Ok(())
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // To close the file would not be enough: a process that is being started has a copy of it for a moment.
+        let _ = self.0.unlock();
+    }
 }

@@ -102,17 +102,23 @@ pub fn open(bytes: &[u8]) -> Reader<&[u8]> {
     Reader::open(bytes, "f", &Request::new(Address::parse("file:f").unwrap(), "f").limits).unwrap()
 }
 
-/// Options for a server that is near: nothing takes longer than a moment.
+/// Options for a server that is near. Time is short between tries, but not until something is given up: machines may be busy.
 pub fn quick() -> Options {
     Options {
         chunk: 20_000,
-        connect: Duration::from_secs(2),
-        answer: Duration::from_millis(400),
-        stall: Duration::from_millis(400),
-        patience: Duration::from_millis(300),
         backoff: Duration::from_millis(4),
         longest_wait: Duration::from_millis(60),
         ..Options::default()
+    }
+}
+
+/// The same for a server that takes too long for an answer, or for more of it.
+pub fn impatient() -> Options {
+    Options {
+        answer: Duration::from_millis(400),
+        stall: Duration::from_millis(400),
+        patience: Duration::from_millis(300),
+        ..quick()
     }
 }
 

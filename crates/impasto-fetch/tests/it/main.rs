@@ -5,6 +5,7 @@ mod bases;
 mod files;
 mod growing;
 mod misbehaving;
+mod nginx;
 mod plain;
 mod resume;
 mod server;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use impasto_fetch::{FetchError, Options, Request};
 
-use crate::files::{Place, layered, open, quick, request, run, run_told};
+use crate::files::{Place, impatient, layered, open, quick, request, run, run_told};
 use crate::server::{Asked, Reply, Server};
 
 /// Fetches from a server, and checks that the file is whole.
@@ -258,7 +258,7 @@ fn a_slow_loris_of_a_body() {
     let server = Server::start(move |asked| Reply::file(&copy, asked).paced(1, Duration::from_millis(40)));
     let at = Place::new();
     let asked = request(&server.url("/m"), &at.path("f"));
-    let error = run(&Request { options: Options { tries: 2, least_rate: 100, ..quick() }, ..asked }).unwrap_err();
+    let error = run(&Request { options: Options { tries: 2, least_rate: 100, ..impatient() }, ..asked }).unwrap_err();
     assert!(error.to_string().contains("too slow"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
@@ -273,7 +273,7 @@ fn a_slow_loris_of_headers() {
     });
     let at = Place::new();
     let asked = request(&server.url("/m"), &at.path("f"));
-    let error = run(&Request { options: Options { tries: 1, ..quick() }, ..asked }).unwrap_err();
+    let error = run(&Request { options: Options { tries: 1, ..impatient() }, ..asked }).unwrap_err();
     assert!(matches!(&error, FetchError::Timeout { phase, .. } if phase.contains("answer")), "{error}");
 }
 
@@ -281,12 +281,14 @@ fn a_slow_loris_of_headers() {
 fn a_body_that_stalls() {
     let data = layered(49, 40, 3000);
     let copy = data.clone();
-    // Every connection stalls once.
-    let (_, done) = succeeds(&data, move |asked| {
+    let server = Server::start(move |asked| {
         let reply = Reply::file(&copy, asked);
         if asked.number == 3 { reply.paced(10_000, Duration::from_millis(900)) } else { reply }
     });
+    let at = Place::new();
+    let done = run(&Request { options: impatient(), ..request(&server.url("/m"), &at.path("f")) }).unwrap();
     assert!(done.retries >= 1, "{done:?}");
+    assert_eq!(at.holds(&data), data.len());
 }
 
 #[test]
@@ -295,7 +297,7 @@ fn no_answer() {
     let server = Server::start(|_| Reply { delay: Duration::from_millis(900), ..Reply::status(200) });
     let at = Place::new();
     let asked = request(&server.url("/m"), &at.path("f"));
-    let error = run(&Request { options: Options { tries: 1, ..quick() }, ..asked }).unwrap_err();
+    let error = run(&Request { options: Options { tries: 1, ..impatient() }, ..asked }).unwrap_err();
     assert!(matches!(&error, FetchError::Timeout { .. }), "{error}");
     assert!(!at.path("f").exists() && !data.is_empty());
     // Nobody listens.

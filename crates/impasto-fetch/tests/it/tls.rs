@@ -13,12 +13,16 @@ use crate::files::{Place, layered, quick, request, run};
 use crate::server::{Asked, Reply, Server, Wrap};
 
 /// A certificate authority, and a server with a certificate of it.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    /// The certificate to trust.
+    pub pem: String,
+    /// The certificate of the server and its key.
+    pub leaf_pem: String,
+    pub key_pem: String,
     config: Arc<ServerConfig>,
 }
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -30,7 +34,8 @@ fn authority() -> Authority {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
-    Authority { pem: root.pem(), config: Arc::new(config) }
+    let (leaf_pem, key_pem) = (leaf.pem(), leaf_key.serialize_pem());
+    Authority { pem: root.pem(), leaf_pem, key_pem, config: Arc::new(config) }
 }
 
 fn serve(authority: &Authority, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Server {
