@@ -53,7 +53,8 @@ impl Remote for Disk {
         }
         file.seek(SeekFrom::Start(range.start)).map_err(|error| self.io(error))?;
         let body = Part { bytes: file.take(range.end.saturating_sub(range.start)), path: self.path.clone() };
-        Ok(Answer { is_range: wanted.range.is_some(), total: Some(found.len()), version, body: Box::new(body) })
+        let (is_range, total) = (wanted.range.is_some(), Some(found.len()));
+        Ok(Answer { is_range, total, version, has_length: true, body: Box::new(body) })
     }
 
     fn stop(&self) {

@@ -153,7 +153,7 @@ impl Getter {
             *at += count as u64;
             sink(&buffer[..count])?;
         }
-        if *at == end {
+        if *at == end && answer.has_length {
             // Only a connection whose answer was read to its end is used again.
             let _ = answer.body.read(&mut buffer[..1]);
         }

@@ -194,13 +194,14 @@ impl Remote for Http {
             return Err(changed("it has another ETag or time"));
         }
         let is_range = status == 206;
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let total = match (&wanted.range, is_range) {
             (Some(range), true) => self.part(range, &headers)?,
             (None, true) => return Err(FetchError::Status { url, status, after: None }),
-            (_, false) => headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()),
+            (_, false) => length,
         };
         let body = HttpBody { reader: body.into_reader(), url };
-        Ok(Answer { is_range, total, version, body: Box::new(body) })
+        Ok(Answer { is_range, total, version, has_length: length.is_some(), body: Box::new(body) })
     }
 
     fn stop(&self) {

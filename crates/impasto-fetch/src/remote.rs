@@ -40,6 +40,8 @@ pub struct Answer {
     pub total: Option<u64>,
     /// The version of the file.
     pub version: Version,
+    /// Whether the end of the body is known without waiting for it.
+    pub has_length: bool,
     /// The bytes.
     pub body: Box<dyn Body>,
 }
