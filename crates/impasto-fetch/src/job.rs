@@ -144,7 +144,7 @@ fn bring(getter: &Getter, head: &mut Head, part: &mut Part, shared: &Shared, unt
     }
     part.cut()?;
     let mut rest = std::mem::take(&mut head.rest);
-    let after = head.bytes.len() as u64;
+    let after = head.bytes.len();
     let stream = head.stream.take().map(|body| Stream { body, at: after + rest.len() as u64 });
     let mut assembler = Assembler::new(getter, &head.reader, part, shared, until);
     if let Some(skip) = assembler.at().checked_sub(after).filter(|skip| *skip < rest.len() as u64) {
