@@ -5,13 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use impasto_container::{Base, Header, Limits};
+use impasto_container::{Base, GrowingSource, Header, Limits};
 
 use crate::address::{Address, environment};
 use crate::error::FetchError;
 use crate::extent::Extent;
 use crate::get::Getter;
-use crate::growing::Growing;
 use crate::job;
 use crate::options::Options;
 use crate::part::Part;
@@ -134,7 +133,7 @@ pub struct Shared {
 #[derive(Default)]
 struct State {
     progress: Progress,
-    growing: Option<Arc<Growing>>,
+    growing: Option<Arc<GrowingSource>>,
     /// Whether the file has been given to a reader.
     is_read: bool,
 }
@@ -236,7 +235,7 @@ impl Fetch {
     }
 
     /// Waits until header and manifest are there, and returns the file as a source that grows. `None` if the work is over before.
-    pub fn source(&self) -> Option<Arc<Growing>> {
+    pub fn source(&self) -> Option<Arc<GrowingSource>> {
         let waits = |state: &mut State| !state.progress.is_over && state.growing.is_none();
         let waited = self.shared.changed.wait_while(self.shared.lock(), waits);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);

@@ -31,7 +31,6 @@ mod error;
 mod extent;
 mod fetch;
 mod get;
-mod growing;
 mod head;
 mod http;
 mod hub;
@@ -50,7 +49,6 @@ pub use bases::{BaseFile, Bringer, bring_bases};
 pub use error::FetchError;
 pub use extent::{Extent, Prefix};
 pub use fetch::{Done, Fetch, Goal, Progress, Request, Watch, fetch};
-pub use growing::Growing;
 pub use hub::HubFile;
 pub use options::{Header, Options, Secret};
 #[cfg(feature = "s3")]

@@ -5,11 +5,10 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use impasto_container::{ContainerError, Limits, Reader, UnitHealth};
+use impasto_container::{ContainerError, GrowingSource, Limits, Reader, UnitHealth};
 use impasto_core::files::AtomicFile;
 
 use crate::error::FetchError;
-use crate::growing::Growing;
 use crate::head::Head;
 use crate::wait::Cancel;
 
@@ -17,7 +16,7 @@ use crate::wait::Cancel;
 pub struct Part {
     path: PathBuf,
     file: Locked,
-    growing: Arc<Growing>,
+    growing: Arc<GrowingSource>,
     root: [u8; 32],
     /// Units that are there and verified.
     units: u32,
@@ -54,8 +53,8 @@ impl Part {
         }
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
         let file = Locked::new(file, path)?;
-        let growing = Arc::new(Growing::open(path).map_err(io)?);
-        growing.set_length(file.0.metadata().map_err(io)?.len());
+        let growing = Arc::new(GrowingSource::open(path).map_err(io)?);
+        growing.limit(file.0.metadata().map_err(io)?.len());
         let opened = Reader::open(growing.clone(), path.display().to_string(), limits);
         let reader = match opened {
             Ok(reader) => reader,
@@ -71,7 +70,7 @@ impl Part {
             }
         }
         let (root, length) = (*reader.root(), reader.prefix_length(units));
-        growing.set_length(length);
+        growing.limit(length);
         Ok(Found::Part(Part { path: path.to_owned(), file, growing, root, units, length }))
     }
 
@@ -89,8 +88,8 @@ impl Part {
             _ => io(error),
         })?;
         let file = Locked::new(file, path)?;
-        let growing = Arc::new(Growing::open(path).map_err(io)?);
-        growing.set_length(length);
+        let growing = Arc::new(GrowingSource::open(path).map_err(io)?);
+        growing.limit(length);
         Ok(Part { path: path.to_owned(), file, growing, root: *head.reader.root(), units: 0, length })
     }
 
@@ -110,7 +109,7 @@ impl Part {
     }
 
     /// Returns the file as a source of bytes.
-    pub fn growing(&self) -> &Arc<Growing> {
+    pub fn growing(&self) -> &Arc<GrowingSource> {
         &self.growing
     }
 
@@ -136,7 +135,7 @@ impl Part {
         })?;
         self.units += 1;
         self.length = start + unit.len() as u64;
-        self.growing.set_length(self.length);
+        self.growing.limit(self.length);
         Ok(())
     }
 
