@@ -481,7 +481,7 @@ pub struct Fetch {
     #[arg(long)]
     pub force: bool,
     /// Ranges to fetch at once.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub connections: u8,
     /// Tries without progress before the command gives up.
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -247,7 +247,10 @@ fn failure(url: String, error: &ureq::Error) -> FetchError {
         ureq::Error::Io(_) | ureq::Error::Rustls(_) if reason.contains("certificate") => {
             FetchError::Tls { url, reason: format!("{reason} (see --ca-file)") }
         }
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => FetchError::Address { address: url, rule: reason },
+        // The reason may have the whole URL in it.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            FetchError::Address { address: url, rule: "it cannot be asked for over HTTP".to_owned() }
+        }
         ureq::Error::InvalidProxyUrl => {
             FetchError::Option { rule: "the proxy of the environment is not a URL".to_owned() }
         }

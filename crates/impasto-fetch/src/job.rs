@@ -129,8 +129,8 @@ fn take(request: &Request, getter: &Getter, head: &Head, found: Found) -> Result
             has: hex(part.root()),
             root: hex(head.reader.root()),
         }),
-        // Without a rule, it is one that this job has begun itself.
-        Found::Other(locked, rule) if request.force || rule.is_empty() => {
+        // Without a rule, it is one that this job has begun itself. One that ends within its manifest holds no unit.
+        Found::Other(locked, rule) if request.force || rule.is_empty() || locked.is_beginning_of(&head.bytes) => {
             Part::create(&request.file, head, Some(&locked))
         }
         Found::Other(_, rule) => Err(FetchError::Occupied { file: file(), rule }),

@@ -1,7 +1,9 @@
 //! The file that is written: at every moment a prefix of verified units.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom, Write};
+#[cfg(unix)]
+use std::fs::TryLockError;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,21 +165,33 @@ pub struct Locked(File);
 impl Locked {
     /// Locks an open file, which must still be the one at `path` afterwards.
     fn new(file: File, path: &Path) -> Result<Locked, FetchError> {
-        let busy = || FetchError::Busy { file: path.display().to_string() };
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(busy()),
-            // Where the file system has no locks, nobody else has one either.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
-        }
+        // Elsewhere, a lock would also keep others from reading.
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
+            let busy = || FetchError::Busy { file: path.display().to_string() };
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Err(busy()),
+                // Where the file system has no locks, nobody else has one either.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
             let id = |found: io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
             if id(file.metadata()) != id(std::fs::metadata(path)) {
                 return Err(busy());
             }
         }
+        #[cfg(not(unix))]
+        let _ = path;
         Ok(Locked(file))
+    }
+
+    /// Returns whether the file is the beginning of `bytes`, so that nothing is lost with it.
+    pub fn is_beginning_of(&self, bytes: &[u8]) -> bool {
+        let Ok(length) = self.0.metadata().map(|found| found.len()) else { return false };
+        let Some(bytes) = usize::try_from(length).ok().and_then(|length| bytes.get(..length)) else { return false };
+        let mut there = vec![0; bytes.len()];
+        let mut file = &self.0;
+        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut there)).is_ok() && there == bytes
     }
 }
 

@@ -1,17 +1,26 @@
 //! The little of RFC 3986 that is needed: parts of http(s) URLs, references relative to them, percent-encoding.
 
+use std::fmt;
+
 use ureq::http::Uri;
 
 use crate::error::FetchError;
 
 /// An absolute http or https URL without a user and a fragment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     text: String,
     is_https: bool,
     /// Host, and port if there is one, in lower case.
     authority: String,
     host: String,
+}
+
+/// Shows the URL without its query, which may be a secret.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Url({:?})", shown(&self.text))
+    }
 }
 
 impl Url {
@@ -210,6 +219,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         assert_eq!(shown("https://u:secret@h:1/p/q?sig=secret#x"), "https://h:1/p/q");
+        assert_eq!(format!("{:?}", url("https://h/p?sig=secret")), "Url(\"https://h/p\")");
         assert_eq!(shown("hf://o/r/f@main"), "hf://o/r/f@main");
         let error = Url::parse("https://u:secret@h/?key=secret").unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
