@@ -21,7 +21,7 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Results go to stdout, progress to stderr.
 ///
-/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
+/// Exit codes: 0 success; 1 system error (files, threads, memory, network); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
 /// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
 /// command is killed, the next one that writes to the same folder removes its temporary files (on Unix).

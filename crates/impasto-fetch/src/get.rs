@@ -14,6 +14,8 @@ use crate::wait::{Cancel, Pace, backoff};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 16;
+/// Bytes of a failed try that count as progress: a server that gives one byte at a time is not asked for ever.
+pub const STEP: u64 = 4096;
 
 /// Gets the bytes of one remote file.
 pub struct Getter {
@@ -123,8 +125,7 @@ impl Getter {
             match got {
                 Ok(()) => {}
                 Err(error) => {
-                    // A few bytes now and then are no progress.
-                    if at > before && !matches!(error, FetchError::Slow { .. }) {
+                    if at >= before + STEP && !matches!(error, FetchError::Slow { .. }) {
                         tries.progress();
                     }
                     tries.again(error)?;

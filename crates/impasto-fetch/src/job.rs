@@ -8,7 +8,7 @@ use crate::assemble::Assembler;
 use crate::error::FetchError;
 use crate::extent::Prefix;
 use crate::fetch::{Done, Goal, Request, Shared};
-use crate::get::{Getter, Tries};
+use crate::get::{Getter, STEP, Tries};
 use crate::head::Head;
 use crate::part::{Found, Part};
 use crate::remote::Body;
@@ -202,7 +202,7 @@ fn one_stream<S: Source>(
             // A damaged unit cannot be fetched alone. The assembler counts how often.
             Err(FetchError::NoRanges { .. }) => {}
             Err(error) => {
-                if assembler.at() > furthest && !matches!(error, FetchError::Slow { .. }) {
+                if assembler.at() >= furthest + STEP && !matches!(error, FetchError::Slow { .. }) {
                     furthest = assembler.at();
                     tries.progress();
                 }

@@ -38,6 +38,30 @@ pub fn chunk_size(getter: &Getter, bytes: u64) -> u64 {
     (bytes / getter.options.connections.max(1) as u64).max(LEAST).min(chunk)
 }
 
+/// Lets the threads of a window end when it is dropped.
+struct End<'a>(&'a Window<'a>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.getter.set_over(true);
+        self.0.changed.notify_all();
+    }
+}
+
+/// Reports a thread that ends by a panic, so that nobody waits for it.
+struct Fallen<'a>(&'a Window<'a>);
+
+impl Drop for Fallen<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let reason = "a thread that fetches ended too early".to_owned();
+            self.0.lock().error = Some(FetchError::Threads { reason });
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 /// What the threads share.
 #[derive(Default)]
 struct State {
@@ -72,6 +96,8 @@ pub fn fetch(getter: &Getter, chunks: &[Range<u64>], sink: Sink<'_>) -> Result<(
     let window = Window { getter, chunks, state: Mutex::default(), changed: Condvar::new() };
     let count = getter.options.connections.clamp(1, chunks.len().max(1));
     let done = thread::scope(|scope| {
+        // However the work ends, also by a panic of the sink, the threads end.
+        let _end = End(&window);
         let mut started = 0;
         for _ in 0..count {
             let work = || window.work();
@@ -81,9 +107,7 @@ pub fn fetch(getter: &Getter, chunks: &[Range<u64>], sink: Sink<'_>) -> Result<(
                 Err(_) => break,
             }
         }
-        let done = window.drain(sink);
-        window.end();
-        done
+        window.drain(sink)
     });
     getter.set_over(false);
     done
@@ -92,6 +116,7 @@ pub fn fetch(getter: &Getter, chunks: &[Range<u64>], sink: Sink<'_>) -> Result<(
 impl Window<'_> {
     /// Fetches ranges until none is left.
     fn work(&self) {
+        let _fallen = Fallen(self);
         while let Some((number, chunk)) = self.assign() {
             let put = &mut |piece: &[u8]| self.put(number, piece);
             let done = self.getter.bytes(chunk, put);
@@ -180,13 +205,6 @@ impl Window<'_> {
                 }
             }
         }
-    }
-
-    /// Lets the threads end.
-    fn end(&self) {
-        self.lock().is_over = true;
-        self.getter.set_over(true);
-        self.changed.notify_all();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -90,3 +90,20 @@ fn a_file_that_is_read_is_not_begun_anew() {
     assert!(matches!(fetch.join().unwrap_err(), FetchError::Changed { .. }));
     at.holds(&one);
 }
+
+/// A watch that fails ends the work, and nobody waits for it.
+#[test]
+fn a_watch_that_panics() {
+    struct Panics;
+    impl impasto_fetch::Watch for Panics {
+        fn arrived(&self, units: u32, _bytes: u64) {
+            assert!(units < 50, "as this test wants it");
+        }
+    }
+    let data = layered(64, 40, 3000);
+    let server = Server::of(&data);
+    let at = Place::new();
+    let fetch = Fetch::start(request(&server.url("/m"), &at.path("f")), Arc::new(Panics)).unwrap();
+    assert!(matches!(fetch.join().unwrap_err(), FetchError::Threads { .. }));
+    assert_eq!(at.holds(&data) as u64, open(&data).prefix_length(50));
+}

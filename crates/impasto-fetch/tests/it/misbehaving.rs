@@ -264,6 +264,18 @@ fn a_slow_loris_of_a_body() {
 }
 
 #[test]
+fn a_byte_for_each_request() {
+    let data = layered(57, 40, 3000);
+    let copy = data.clone();
+    let (server, error) = fails(&data, move |asked| {
+        let reply = Reply::file(&copy, asked);
+        if asked.number == 0 { reply } else { reply.cut(1) }
+    });
+    assert!(matches!(error, FetchError::GaveUp { tries: 6, .. }), "{error}");
+    assert!(server.asked().len() < 30);
+}
+
+#[test]
 fn a_slow_loris_of_headers() {
     let data = layered(48, 4, 300);
     let copy = data.clone();
