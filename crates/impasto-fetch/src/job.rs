@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use impasto_container::{Header, Source};
+use impasto_container::Source;
 
 use crate::assemble::Assembler;
 use crate::error::FetchError;
@@ -10,88 +10,48 @@ use crate::extent::Prefix;
 use crate::fetch::{Done, Goal, Request, Shared};
 use crate::get::{Getter, STEP, Tries};
 use crate::head::Head;
-use crate::part::{Found, Part};
+use crate::part::{Found, Locked, Part};
 use crate::remote::Body;
 use crate::wait::Pace;
 use crate::window;
 
-/// Most times that a file is begun anew because it changed on the server.
-const MOST_BEGINNINGS: u32 = 3;
+/// Most times that a file may change on the server, or its version.
+const MOST_CHANGES: u32 = 3;
 
 /// Fetches a file.
 pub fn run(request: &Request, getter: &Getter, shared: &Shared) -> Result<Done, FetchError> {
     let begun = Instant::now();
     let mut found = Part::find(&request.file, &request.limits, &getter.cancel)?;
-    let mut was_there = None;
-    let mut beginnings = 0;
+    let mut before = None;
+    let mut changes = 0;
     loop {
         let mut head = Head::get(getter, &request.limits)?;
-        if let Some(wanted) = request.root.filter(|wanted| wanted != head.reader.root()) {
-            let (found, wanted) = (hex(head.reader.root()), hex(&wanted));
+        let root = head.reader.root();
+        if let Some(wanted) = request.root.filter(|wanted| wanted != root) {
+            let (found, wanted) = (hex(root), hex(&wanted));
             return Err(FetchError::WrongRoot { url: getter.shown(), found, wanted });
         }
         let wanted = Prefix::of(&head.reader, request.extent)?;
         let mut part = take(request, getter, &head, found)?;
-        let before = *was_there.get_or_insert(part.length());
+        let before = *before.get_or_insert(part.length());
         // A file that is cut there has no more to give.
         let has = head.total.map_or(wanted.units, |total| head.reader.units_within(total));
         let until = Prefix::of_units(&head.reader, wanted.units.min(has).max(part.units()));
         shared.begun(&part, Goal { units: until.units, bytes: until.bytes, header: head.reader.header().clone() });
-        let brought = bring(getter, &mut head, &mut part, shared, until);
-        match brought {
+        match bring(getter, &mut head, &mut part, shared, until) {
             Ok(()) => {
                 part.sync()?;
                 if part.units() < wanted.units {
-                    return Err(FetchError::Short {
-                        url: getter.shown(),
-                        has: head.total.unwrap_or(0),
-                        wants: wanted.bytes,
-                    });
+                    let (url, has) = (getter.shown(), head.total.unwrap_or(0));
+                    return Err(FetchError::Short { url, has, wants: wanted.bytes });
                 }
-                let (received, retries) = getter.counts();
-                let marks = head.reader.marks();
-                return Ok(Done {
-                    url: getter.shown(),
-                    root: *part.root(),
-                    units: part.units(),
-                    units_of: head.reader.units().len() as u32,
-                    bytes: part.length(),
-                    bytes_of: head.reader.header().file_length,
-                    bytes_before: before,
-                    layers: marks.iter().filter(|mark| mark.units <= part.units()).count(),
-                    layers_of: marks.len(),
-                    base: head.reader.base().cloned(),
-                    received,
-                    requests: getter.remote.requests(),
-                    retries,
-                    time: begun.elapsed(),
-                });
+                return Ok(done(getter, &head, &part, before, begun));
             }
-            Err(FetchError::Changed { url, what }) => {
-                beginnings += 1;
-                getter.set_version(None);
-                let root = root_there(getter)?;
-                let is_same = root == *part.root();
+            Err(FetchError::Changed { what, .. }) if changes < MOST_CHANGES => {
+                changes += 1;
                 // Whoever reads the file already would wait for units that never come.
-                let is_free = part.units() == 0 && was_there == Some(part.length()) && !shared.is_read();
-                if beginnings > MOST_BEGINNINGS || !(is_same || is_free) {
-                    let what = match is_same {
-                        true => what,
-                        false => format!(
-                            "{what}; the root is {} now, and {} units of {} are kept in {}",
-                            hex(&root),
-                            part.units(),
-                            hex(part.root()),
-                            request.file.display()
-                        ),
-                    };
-                    return Err(FetchError::Changed { url, what });
-                }
-                if is_same {
-                    // Servers may disagree about the version of the same file.
-                    getter.ignore_versions();
-                }
-                found = if is_same { Found::Part(part) } else { Found::Other(part.into_file(), String::new()) };
+                let is_free = part.units() == 0 && !shared.is_read();
+                found = Found::Changed { part, is_free, what };
             }
             Err(error) => {
                 // What is there is worth keeping, whatever happened.
@@ -102,37 +62,53 @@ pub fn run(request: &Request, getter: &Getter, shared: &Shared) -> Result<Done, 
     }
 }
 
-/// Returns the root of the file that is there now.
-fn root_there(getter: &Getter) -> Result<[u8; 32], FetchError> {
-    let mut bytes = Vec::new();
-    let got = getter.bytes(0..Header::SIZE as u64, &mut |piece| {
-        bytes.extend_from_slice(piece);
-        Ok(())
-    });
-    got?;
-    let header = Header::read(&bytes);
-    header
-        .map(|header| header.root)
-        .map_err(|rule| impasto_container::ContainerError::Format { file: getter.shown(), rule }.into())
+fn done(getter: &Getter, head: &Head, part: &Part, bytes_before: u64, begun: Instant) -> Done {
+    let (received, retries) = getter.counts();
+    let marks = head.reader.marks();
+    Done {
+        url: getter.shown(),
+        root: *part.root(),
+        units: part.units(),
+        units_of: head.reader.units().len() as u32,
+        bytes: part.length(),
+        bytes_of: head.reader.header().file_length,
+        bytes_before,
+        layers: marks.iter().filter(|mark| mark.units <= part.units()).count(),
+        layers_of: marks.len(),
+        base: head.reader.base().cloned(),
+        received,
+        requests: getter.remote.requests(),
+        retries,
+        time: begun.elapsed(),
+    }
 }
 
 /// Continues the file that was found, or begins one.
 fn take(request: &Request, getter: &Getter, head: &Head, found: Found) -> Result<Part, FetchError> {
+    let root = head.reader.root();
     let file = || request.file.display().to_string();
+    let anew = |locked: &Locked| Part::create(&request.file, head, Some(locked));
     match found {
         Found::Nothing => Part::create(&request.file, head, None),
-        Found::Part(part) if part.root() == head.reader.root() => Ok(part),
-        Found::Part(part) if request.force => Part::create(&request.file, head, Some(&part.into_file())),
-        Found::Part(part) => Err(FetchError::OtherFile {
-            file: file(),
-            url: getter.shown(),
-            has: hex(part.root()),
-            root: hex(head.reader.root()),
-        }),
-        // Without a rule, it is one that this job has begun itself. One that ends within its manifest holds no unit.
-        Found::Other(locked, rule) if request.force || rule.is_empty() || locked.is_beginning_of(&head.bytes) => {
-            Part::create(&request.file, head, Some(&locked))
+        Found::Part(part) if part.root() == root => Ok(part),
+        Found::Part(part) if request.force => anew(&part.into_file()),
+        Found::Part(part) => {
+            let (url, has, root) = (getter.shown(), hex(part.root()), hex(root));
+            Err(FetchError::OtherFile { file: file(), url, has, root })
         }
+        // Servers may disagree about the version of the same file. From now on, only hashes count.
+        Found::Changed { part, .. } if part.root() == root => {
+            getter.ignore_versions();
+            Ok(part)
+        }
+        Found::Changed { part, is_free: true, .. } => anew(&part.into_file()),
+        Found::Changed { part, what, .. } => {
+            let (now, has, units) = (hex(root), hex(part.root()), part.units());
+            let what = format!("{what}; the root is {now} now, and {units} units of {has} are kept in {}", file());
+            Err(FetchError::Changed { url: getter.shown(), what })
+        }
+        // One that ends within its manifest holds no unit.
+        Found::Other(locked, _) if request.force || locked.is_beginning_of(&head.bytes) => anew(&locked),
         Found::Other(_, rule) => Err(FetchError::Occupied { file: file(), rule }),
     }
 }

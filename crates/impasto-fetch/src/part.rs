@@ -32,6 +32,15 @@ pub enum Found {
     Nothing,
     /// The beginning of an .impasto file.
     Part(Part),
+    /// The part of a file that has changed on its server since.
+    Changed {
+        /// The part.
+        part: Part,
+        /// Whether another file may take its place.
+        is_free: bool,
+        /// How the change was noticed.
+        what: String,
+    },
     /// Another file, which is locked, and what is wrong with it.
     Other(Locked, String),
 }

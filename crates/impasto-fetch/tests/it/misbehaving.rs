@@ -158,6 +158,23 @@ fn a_file_that_changes_midway() {
 }
 
 #[test]
+fn a_file_that_changes_on_a_server_without_ranges() {
+    let (one, two) = (layered(58, 40, 3000), layered(59, 40, 3000));
+    let (old, new) = (one.clone(), two.clone());
+    let (_, error) = fails(&one, move |asked| match asked.number {
+        0 => Reply::whole(&old).with("ETag", "\"one\"").cut(150_000),
+        _ => Reply::whole(&new).with("ETag", "\"two\""),
+    });
+    assert!(matches!(error, FetchError::Changed { .. }) && error.to_string().contains("units of"), "{error}");
+    let (old, new) = (one.clone(), two.clone());
+    let manifest = open(&one).header().manifest_end() as usize;
+    succeeds(&two, move |asked| match asked.number {
+        0 => Reply::whole(&old).with("ETag", "\"one\"").cut(manifest + 1000),
+        _ => Reply::whole(&new).with("ETag", "\"two\""),
+    });
+}
+
+#[test]
 fn another_version_of_the_same_file() {
     // As from a farm of servers, which disagree about the ETag.
     let data = layered(40, 40, 3000);
