@@ -21,7 +21,7 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Results go to stdout, progress to stderr.
 ///
-/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
+/// Exit codes: 0 success; 1 system error (files, threads, memory, network); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
 /// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
 /// command is killed, the next one that writes to the same folder removes its temporary files (on Unix).
@@ -80,6 +80,9 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Decode a file to a checkpoint.
     Decode(Decode),
+    /// Fetch a file from a server, or the first part of it.
+    #[cfg(feature = "fetch")]
+    Fetch(Fetch),
     /// Write a smaller file from a layered one, without re-encoding.
     Truncate(Truncate),
     /// Turn a delta into a file of its own, with the same weights.
@@ -447,6 +450,55 @@ pub struct Truncate {
     /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
+}
+
+/// Fetch a file from a server, or the first part of it.
+///
+/// Header and manifest come first, then the rest in the order of the file, in several ranges at once. Every unit is checked before it
+/// is written, so that the file can be used at any time, as any file that is cut. The same command continues it, whatever ended the
+/// last one; with a larger --budget, it takes what is missing.
+///
+/// Environment: proxies in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; for hf:// addresses HF_ENDPOINT, and the token of the hub
+/// in HF_TOKEN, HF_TOKEN_PATH or HF_HOME; for s3:// addresses AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+/// AWS_REGION and AWS_ENDPOINT_URL.
+#[cfg(feature = "fetch")]
+#[derive(clap::Args)]
+pub struct Fetch {
+    /// The address: https://..., http://..., hf://OWNER/REPO/PATH (with @REVISION if it is not main), file:PATH, or
+    /// s3://BUCKET/KEY if the program was built with the feature `s3`.
+    pub url: String,
+    /// The file to write, or to continue.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How much of the file to fetch. A layer can be named by its number only.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// If the file is a delta, also fetch its base, and the base of that, from the mirrors that it names, to the cache folder
+    /// (~/.cache/impasto/bases). Bases that are there are not fetched again.
+    #[arg(long)]
+    pub bases: bool,
+    /// Replace FILE if it is another file than that at the address.
+    #[arg(long)]
+    pub force: bool,
+    /// Ranges to fetch at once.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub connections: u8,
+    /// Tries without progress before the command gives up.
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub tries: u32,
+    /// Seconds without a byte after which a connection is given up.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub timeout: u64,
+    /// Certificates to trust instead of the built-in ones, in a PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// A header of the requests to the host of the address; may be repeated. It is not sent to other hosts.
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// A file with a token for the host of the address, which is sent as `Authorization: Bearer`. It is not sent to other hosts, nor
+    /// over http except to this machine.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Turn a delta into a file of its own, with the same weights.

@@ -98,6 +98,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,
             };
+        } else if let Some(code) = of_fetch(cause) {
+            return code;
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
             return of_checkpoint(error);
         } else if let Some(TaskError::Line { .. } | TaskError::Empty { .. }) = cause.downcast_ref() {
@@ -174,6 +176,32 @@ fn of_file(error: &FileError) -> Code {
         FileError::NoBase { .. } => Code::Absent,
         _ => Code::Invalid,
     }
+}
+
+#[cfg(feature = "fetch")]
+fn of_fetch(cause: &(dyn Error + 'static)) -> Option<Code> {
+    use impasto_fetch::FetchError;
+    Some(match cause.downcast_ref()? {
+        FetchError::Address { .. } | FetchError::Option { .. } | FetchError::Plain { .. } => Code::Usage,
+        FetchError::NoLayer { .. } => Code::Usage,
+        FetchError::Budget { .. } => Code::Size,
+        FetchError::Damaged { .. } => Code::Damaged,
+        FetchError::Short { .. } | FetchError::NoMirror { .. } => Code::Absent,
+        FetchError::Container(error) => of_container(error),
+        FetchError::Changed { .. }
+        | FetchError::WrongRoot { .. }
+        | FetchError::Coding { .. }
+        | FetchError::Redirect { .. }
+        | FetchError::RedirectLoop { .. }
+        | FetchError::Redirects { .. }
+        | FetchError::Depth { .. } => Code::Invalid,
+        _ => Code::System,
+    })
+}
+
+#[cfg(not(feature = "fetch"))]
+fn of_fetch(_cause: &(dyn Error + 'static)) -> Option<Code> {
+    None
 }
 
 fn of_container(error: &ContainerError) -> Code {

@@ -40,15 +40,21 @@ impl Default for Bases {
 }
 
 impl Bases {
-    /// Looks in these files and folders, in those of the environment variable `IMPASTO_BASES`, and in the cache folder
-    /// (`impasto/bases` in `XDG_CACHE_HOME`, or in `.cache` in the home folder).
+    /// Looks in these files and folders, in those of the environment variable `IMPASTO_BASES`, and in the
+    /// [cache folder](Bases::cache_folder).
     pub fn new(named: Vec<PathBuf>) -> Bases {
         let variable = std::env::var_os(VARIABLE).unwrap_or_default();
+        let named_there = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
+        let usual = named_there.chain(Bases::cache_folder()).collect();
+        Bases { named, usual, ..Bases::default() }
+    }
+
+    /// Returns the folder for bases that are fetched, whose names there are their roots: `impasto/bases` in `XDG_CACHE_HOME`, or in
+    /// `.cache` in the home folder. `None` if neither is known.
+    pub fn cache_folder() -> Option<PathBuf> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let cache = cache.map(|cache| cache.join("impasto").join("bases"));
-        let usual = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty()).chain(cache).collect();
-        Bases { named, usual, ..Bases::default() }
+        cache.map(|cache| cache.join("impasto").join("bases"))
     }
 
     /// Sets the limits for opening files, and on the memory that reading a tensor takes.
@@ -89,7 +95,7 @@ impl Bases {
     }
 
     /// Returns the path of the base of the delta at `path`, if it is found.
-    fn find(&self, path: &Path, base: &Base) -> Option<PathBuf> {
+    pub fn find(&self, path: &Path, base: &Base) -> Option<PathBuf> {
         let beside = folder_of(path).to_owned();
         let mirrors = base.mirrors.iter().filter(|mirror| is_plain(mirror)).map(|mirror| beside.join(mirror));
         let named = || self.named.iter().chain(&self.usual).cloned();
