@@ -31,6 +31,15 @@ pub fn refuse_what_needs_an_address(model: &Path, streaming: &Streaming) -> Resu
     Ok(())
 }
 
+/// The name of a model in messages: of an address, without the query, which may hold a secret.
+pub fn name_of(model: &Path) -> String {
+    let name = model.display().to_string();
+    match is_address(model) {
+        true => name.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        false => name,
+    }
+}
+
 /// Whether the name of a model is an address, such as https://example.org/m.impasto.
 fn is_address(model: &Path) -> bool {
     let scheme = model.to_str().and_then(|text| text.split_once("://"));
@@ -81,7 +90,7 @@ impl Incoming {
             Some(source) => Ok(Incoming { source, fetch: Some(fetch) }),
             None => {
                 fetch.join()?;
-                anyhow::bail!("{text}: nothing came")
+                anyhow::bail!("{}: nothing came", name_of(model))
             }
         }
     }
@@ -147,6 +156,12 @@ fn cached(address: &str) -> anyhow::Result<std::path::PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(name_of(Path::new("https://a.example/b?signature=x")), "https://a.example/b");
+        assert_eq!(name_of(Path::new("what?.impasto")), "what?.impasto");
+    }
 
     #[test]
     fn addresses_are_told_from_paths() {

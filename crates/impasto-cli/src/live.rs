@@ -13,7 +13,7 @@ use impasto_runtime::{KvUpgrade, Model, RunOptions, RuntimeError, Upgrader};
 use serde::Serialize;
 
 use crate::args::{Args, Streaming};
-use crate::incoming::{Incoming, refuse_what_needs_an_address};
+use crate::incoming::{Incoming, name_of, refuse_what_needs_an_address};
 use crate::model::{load, memory_limit};
 use crate::output::bytes;
 use crate::progress::bar;
@@ -59,7 +59,7 @@ impl Loaded {
             refuse_what_needs_an_address(path, streaming)?;
             return Ok(Loaded::Whole(Box::new(load(args, path, cut, options)?)));
         }
-        let (begun, name) = (Instant::now(), path.display().to_string());
+        let (begun, name) = (Instant::now(), name_of(path));
         let mut incoming = Incoming::begin(args, path, streaming)?;
         let limits = Limits { allow_expansion: args.allow_expansion, ..Limits::within(memory_limit(args)) };
         let arriving = Arriving::new(incoming.source.clone(), name.clone(), limits);
@@ -192,14 +192,14 @@ impl Arrival<'_> {
     }
 
     /// Prints which quality gave which tokens.
-    pub fn report(&self, path: &Path) {
+    pub fn report(&self, name: &str) {
         for part in &self.parts {
             let tokens = match part.tokens {
                 1 => format!("token {}", part.first_token + 1),
                 tokens => format!("tokens {} to {}", part.first_token + 1, part.first_token + tokens),
             };
             let (stage, of, taken) = (part.stage, part.stages, bytes(part.bytes));
-            eprintln!("{}: {tokens} from stage {stage} of {of} ({taken}), after {:.1} s", path.display(), part.seconds);
+            eprintln!("{name}: {tokens} from stage {stage} of {of} ({taken}), after {:.1} s", part.seconds);
         }
         if let Some(error) = self.live.error() {
             eprintln!("warning: the model was not refined further: {error}");
