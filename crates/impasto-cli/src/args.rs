@@ -9,6 +9,8 @@ use impasto::encode::Extent;
 use impasto_runtime::KvUpgrade;
 
 use crate::cut::CutArgs;
+#[cfg(feature = "fetch")]
+use crate::link::LinkArgs;
 use crate::running::Running;
 
 /// Default number of calibration tokens. With a covariance of n inputs that is estimated from T tokens, the error is
@@ -480,25 +482,9 @@ pub struct Fetch {
     /// Replace FILE if it is another file than that at the address.
     #[arg(long)]
     pub force: bool,
-    /// Ranges to fetch at once.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub connections: u8,
-    /// Tries without progress before the command gives up.
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub tries: u32,
-    /// Seconds without a byte after which a connection is given up.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
-    pub timeout: u64,
-    /// Certificates to trust instead of the built-in ones, in a PEM file.
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// A header of the requests to the host of the address; may be repeated. It is not sent to other hosts.
-    #[arg(long, value_name = "NAME: VALUE")]
-    pub header: Vec<String>,
-    /// A file with a token for the host of the address, which is sent as `Authorization: Bearer`. It is not sent to other hosts, nor
-    /// over http except to this machine.
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    /// How to fetch.
+    #[command(flatten)]
+    pub link: LinkArgs,
 }
 
 /// Turn a delta into a file of its own, with the same weights.
@@ -582,14 +568,22 @@ pub struct Run {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "While the file arrives")]
 pub struct Streaming {
-    /// Begin when the first layer of the file is there, and refine the model while the rest arrives (the file is being downloaded
-    /// or copied, from its beginning to its end).
+    /// Begin when the first layer of the file is there, and refine the model while the rest arrives. The file is being downloaded
+    /// or copied, from its beginning to its end; or it is an address (see `impasto fetch`), and is fetched meanwhile.
     #[arg(long, conflicts_with_all = ["budget", "layer", "bpw"])]
     pub stream: bool,
     /// What becomes of the keys and values of earlier tokens when the model is refined: keep, recompute (in the background),
     /// layers=N (those of the first N blocks) or residual (all, from the kept inputs of the blocks) [default: recompute].
     #[arg(long, value_name = "HOW", requires = "stream")]
     pub kv_upgrade: Option<KvUpgrade>,
+    /// The file to write what arrives from an address to, or to continue [default: a file in ~/.cache/impasto/files].
+    #[cfg(feature = "fetch")]
+    #[arg(long, value_name = "FILE", requires = "stream")]
+    pub save: Option<PathBuf>,
+    /// How to fetch it from an address.
+    #[cfg(feature = "fetch")]
+    #[command(flatten)]
+    pub link: LinkArgs,
 }
 
 /// Chat with a model.

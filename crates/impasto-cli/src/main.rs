@@ -7,7 +7,10 @@ mod cut;
 #[cfg(test)]
 mod docs;
 mod exit;
+mod incoming;
 mod licenses;
+#[cfg(feature = "fetch")]
+mod link;
 mod live;
 mod memory;
 mod model;

@@ -8,8 +8,7 @@ use anyhow::Context;
 use impasto::{Bases, Cut};
 use impasto_container::{Base, Limits};
 use impasto_fetch::{
-    Address, BaseFile, Bringer, Cancel, Done, Extent, Fetch, FetchError, Goal, Header, Options, Request, Secret, Watch,
-    bring_bases,
+    Address, BaseFile, Bringer, Cancel, Done, Extent, Fetch, FetchError, Goal, Options, Request, Watch, bring_bases,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -40,7 +39,7 @@ pub fn run(args: &Args, command: &args::Fetch) -> anyhow::Result<Code> {
         extent,
         force: command.force,
         limits: limits.clone(),
-        options: options(command)?,
+        options: command.link.options()?,
         ..Request::new(address.clone(), &command.output)
     };
     let options = request.options.clone();
@@ -59,27 +58,6 @@ pub fn run(args: &Args, command: &args::Fetch) -> anyhow::Result<Code> {
     };
     drop(interruptible);
     report(args, &command.output, &done, &bases)
-}
-
-fn options(command: &args::Fetch) -> anyhow::Result<Options> {
-    let headers = command.header.iter().map(|header| Header::parse(header)).collect::<Result<_, _>>()?;
-    let token = command.token_file.as_ref().map(|path| -> anyhow::Result<Secret> {
-        let place = path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| place.clone())?;
-        Ok(Secret::new(&text, &place)?)
-    });
-    let stall = Duration::from_secs(command.timeout);
-    Ok(Options {
-        connections: command.connections.into(),
-        tries: command.tries,
-        stall,
-        answer: stall,
-        patience: stall,
-        ca_file: command.ca_file.clone(),
-        headers,
-        token: token.transpose()?,
-        ..Options::default()
-    })
 }
 
 /// Shows on a bar what happens.

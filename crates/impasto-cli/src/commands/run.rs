@@ -32,11 +32,15 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
             "warnings": model.warnings(),
             "notes": model.notes(),
         });
-        let arrival = arrival.map(|arrival| arrival.json());
+        let arrival = arrival.as_ref().map(Arrival::json);
         print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load, "stream": arrival }))?;
     } else if !args.quiet {
         report(&command.model, model, &generation);
         arrival.iter().for_each(|arrival| arrival.report(&command.model));
+    }
+    drop(arrival);
+    if let Some(line) = loaded.end().filter(|_| !args.quiet) {
+        eprintln!("{}: {line}", command.model.display());
     }
     Ok(Code::Success)
 }
