@@ -48,7 +48,8 @@ impl Http {
             headers.extend(token.bearer());
         }
         let first = url()?;
-        if headers.iter().any(Header::is_secret) && !first.is_https() && !first.is_loopback() {
+        let is_open = headers.iter().any(Header::is_secret) && !first.is_https();
+        if is_open && !first.is_loopback() {
             return Err(FetchError::Plain { url: shown });
         }
         let mut tls = TlsConfig::builder();
@@ -66,8 +67,9 @@ impl Http {
             .timeout_connect(Some(options.connect))
             .timeout_send_request(Some(options.answer))
             .timeout_recv_response(Some(options.answer))
-            .timeout_per_read(Some(options.stall))
-            .build();
+            .timeout_per_read(Some(options.stall));
+        // A token for this machine must not pass a proxy on another one.
+        let config = if is_open { config.proxy(None) } else { config }.build();
         let (resolved, requests) = (Mutex::new(None), AtomicU64::new(0));
         Ok(Http { agent: config.new_agent(), shown, url, headers, resolved, requests })
     }

@@ -137,14 +137,8 @@ fn bring(getter: &Getter, head: &mut Head, part: &mut Part, shared: &Shared, unt
         return one_stream(getter, &mut assembler, stream);
     }
     let at = assembler.at();
-    let size = window::chunk_size(getter, until.bytes - at);
-    let first = head.reader.units_within(at);
-    let mut chunks = window::chunks(&head.reader, at, first..until.units, size);
-    let end = chunks.last().map_or(at, |chunk| chunk.end);
-    if end < until.bytes {
-        chunks.push(end..until.bytes);
-    }
-    match window::fetch(getter, &chunks, &mut |piece| assembler.push(piece)) {
+    let cut = |at, size| window::cut(&head.reader, at, size, until.bytes);
+    match window::fetch(getter, at..until.bytes, &cut, &mut |piece| assembler.push(piece)) {
         Err(FetchError::NoRanges { .. }) => {
             assembler.rewind();
             one_stream(getter, &mut assembler, None)

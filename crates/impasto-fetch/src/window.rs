@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use impasto_container::{Reader, Source};
 
@@ -12,30 +13,79 @@ use crate::get::{Getter, Sink};
 
 /// Ranges per connection that are in memory, the one that arrives included.
 const AHEAD: usize = 2;
-/// The smallest range, if that makes use of more connections.
+/// The smallest range, unless the options want less.
 const LEAST: u64 = 1 << 18;
+/// How long a range takes, about. Longer, and the beginning of a file would come late on a slow network, since all ranges share it.
+const SECONDS: f64 = 2.0;
 
-/// Divides a range of a file into ranges of about `chunk` bytes. They end where units end, unless a unit is much longer.
-pub fn chunks<S: Source>(reader: &Reader<S>, from: u64, units: Range<u32>, chunk: u64) -> Vec<Range<u64>> {
-    let mut chunks = Vec::new();
-    let mut at = from;
-    for end in units.filter_map(|unit| reader.unit_range(unit)).map(|place| place.end) {
-        while end.saturating_sub(at) >= 2 * chunk {
-            chunks.push(at..at + chunk);
-            at += chunk;
-        }
-        if end.saturating_sub(at) >= chunk {
-            chunks.push(at..end);
-            at = end;
-        }
+/// Returns where a range of about `size` bytes ends: where a unit does, unless that is much longer. Nothing reaches past `end`.
+pub fn cut<S: Source>(reader: &Reader<S>, at: u64, size: u64, end: u64) -> u64 {
+    let wanted = at.saturating_add(size.max(1));
+    if wanted >= end {
+        return end;
     }
-    chunks
+    let first = reader.units_within(wanted - 1).saturating_add(1);
+    let of_unit = if first as usize <= reader.units().len() { reader.prefix_length(first).min(end) } else { end };
+    if of_unit.saturating_sub(at) < 2 * size { of_unit.max(wanted) } else { wanted }
 }
 
-/// Returns the size of ranges for `bytes` bytes.
-pub fn chunk_size(getter: &Getter, bytes: u64) -> u64 {
-    let chunk = getter.options.chunk.max(1);
-    (bytes / getter.options.connections.max(1) as u64).max(LEAST).min(chunk)
+/// Says where a range ends, given its start and about its size.
+pub type Cut<'a> = &'a (dyn Fn(u64, u64) -> u64 + Sync);
+
+/// What the threads share.
+#[derive(Default)]
+struct State {
+    /// The next range to be fetched, and where it begins.
+    next: usize,
+    at: u64,
+    /// The range whose bytes come out now.
+    front: usize,
+    /// The pieces of ranges, as far as they have arrived.
+    slots: BTreeMap<usize, Slot>,
+    /// Bytes that have arrived.
+    came: u64,
+    error: Option<FetchError>,
+    is_over: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    pieces: VecDeque<Vec<u8>>,
+    is_whole: bool,
+}
+
+struct Window<'a> {
+    getter: &'a Getter,
+    end: u64,
+    cut: Cut<'a>,
+    begun: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Fetches the bytes of a range in smaller ones, several at once, and gives them to `sink` in order.
+///
+/// # Errors
+/// The first error of a range, after the bytes before it have been given; or that of the sink.
+pub fn fetch(getter: &Getter, range: Range<u64>, cut: Cut<'_>, sink: Sink<'_>) -> Result<(), FetchError> {
+    let state = Mutex::new(State { at: range.start, ..State::default() });
+    let window = Window { getter, end: range.end, cut, begun: Instant::now(), state, changed: Condvar::new() };
+    let done = thread::scope(|scope| {
+        // However the work ends, also by a panic of the sink, the threads end.
+        let _end = End(&window);
+        for number in 0..getter.options.connections.max(1) {
+            let work = || window.work();
+            if let Err(error) = thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, work) {
+                if number == 0 {
+                    return Err(FetchError::Threads { reason: error.to_string() });
+                }
+                break;
+            }
+        }
+        window.drain(sink)
+    });
+    getter.set_over(false);
+    done
 }
 
 /// Lets the threads of a window end when it is dropped.
@@ -60,57 +110,6 @@ impl Drop for Fallen<'_> {
             self.0.changed.notify_all();
         }
     }
-}
-
-/// What the threads share.
-#[derive(Default)]
-struct State {
-    /// The next range to be fetched.
-    next: usize,
-    /// The range whose bytes come out now.
-    front: usize,
-    /// The pieces of ranges, as far as they have arrived.
-    slots: BTreeMap<usize, Slot>,
-    error: Option<FetchError>,
-    is_over: bool,
-}
-
-#[derive(Default)]
-struct Slot {
-    pieces: VecDeque<Vec<u8>>,
-    is_whole: bool,
-}
-
-struct Window<'a> {
-    getter: &'a Getter,
-    chunks: &'a [Range<u64>],
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-/// Fetches ranges that follow each other, several at once, and gives their bytes to `sink` in order.
-///
-/// # Errors
-/// The first error of a range, after the bytes before it have been given; or that of the sink.
-pub fn fetch(getter: &Getter, chunks: &[Range<u64>], sink: Sink<'_>) -> Result<(), FetchError> {
-    let window = Window { getter, chunks, state: Mutex::default(), changed: Condvar::new() };
-    let count = getter.options.connections.clamp(1, chunks.len().max(1));
-    let done = thread::scope(|scope| {
-        // However the work ends, also by a panic of the sink, the threads end.
-        let _end = End(&window);
-        let mut started = 0;
-        for _ in 0..count {
-            let work = || window.work();
-            match thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, work) {
-                Ok(_) => started += 1,
-                Err(error) if started == 0 => return Err(FetchError::Threads { reason: error.to_string() }),
-                Err(_) => break,
-            }
-        }
-        window.drain(sink)
-    });
-    getter.set_over(false);
-    done
 }
 
 impl Window<'_> {
@@ -143,19 +142,24 @@ impl Window<'_> {
     fn assign(&self) -> Option<(usize, Range<u64>)> {
         let ahead = self.getter.options.connections.max(1) * AHEAD;
         let waits = |state: &mut State| {
-            !state.is_over
-                && state.error.is_none()
-                && state.next < self.chunks.len()
-                && state.next >= state.front + ahead
+            !state.is_over && state.error.is_none() && state.at < self.end && state.next >= state.front + ahead
         };
         let mut state = self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
-        if state.is_over || state.error.is_some() {
+        if state.is_over || state.error.is_some() || state.at >= self.end {
             return None;
         }
-        let number = state.next;
-        let chunk = self.chunks.get(number)?.clone();
-        state.next += 1;
-        Some((number, chunk))
+        let (number, at) = (state.next, state.at);
+        let end = (self.cut)(at, self.size(&state)).clamp(at + 1, self.end);
+        (state.next, state.at) = (number + 1, end);
+        Some((number, at..end))
+    }
+
+    /// Returns the size of the next range: what a connection brings in a while, but not more than its share of what is left.
+    fn size(&self, state: &State) -> u64 {
+        let connections = self.getter.options.connections.max(1) as u64;
+        let rate = state.came as f64 / self.begun.elapsed().as_secs_f64().max(1e-3) / connections as f64;
+        let share = (self.end - state.at) / connections;
+        ((rate * SECONDS) as u64).min(share).max(LEAST).min(self.getter.options.chunk.max(1))
     }
 
     /// Puts a piece of a range where it is taken from.
@@ -164,6 +168,7 @@ impl Window<'_> {
         if state.is_over {
             return Err(FetchError::Cancelled);
         }
+        state.came += piece.len() as u64;
         state.slots.entry(number).or_default().pieces.push_back(piece.to_vec());
         let is_front = number == state.front;
         drop(state);
@@ -178,10 +183,10 @@ impl Window<'_> {
         let is_ready =
             |state: &State| state.slots.get(&state.front).is_some_and(|slot| slot.is_whole || !slot.pieces.is_empty());
         loop {
-            let waits =
-                |state: &mut State| state.front < self.chunks.len() && !is_ready(state) && state.error.is_none();
+            let is_done = |state: &State| state.front >= state.next && state.at >= self.end;
+            let waits = |state: &mut State| !is_done(state) && !is_ready(state) && state.error.is_none();
             let mut state = self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
-            if state.front >= self.chunks.len() {
+            if is_done(&state) {
                 return Ok(());
             }
             let front = state.front;

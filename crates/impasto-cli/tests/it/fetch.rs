@@ -113,6 +113,12 @@ fn the_proxy_of_the_environment() {
     let before = proxy.asked().len();
     assert_eq!(fetch("models.invalid", "g").code, Some(1));
     assert_eq!(proxy.asked().len(), before);
+    // A token for this machine does not pass a proxy.
+    at.write("token", "secret");
+    let server = Server::of(&LAYERED);
+    let mut command = command(&at, &["fetch", &server.url("/m"), "-o", "g", "--tries", "1", "--token-file", "token"]);
+    Ran::of(command.env("http_proxy", proxy.url("")).output().expect("starts")).ok();
+    assert_eq!(proxy.asked().len(), before);
 }
 
 #[test]

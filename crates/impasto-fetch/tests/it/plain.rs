@@ -31,6 +31,8 @@ fn a_whole_file() {
     ranges.sort_by_key(|range| range.start);
     assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "{ranges:?}");
     assert!(ranges.len() > 8 && ranges.iter().skip(1).all(|range| range.len() < 60_000), "{ranges:?}");
+    let ends: Vec<u64> = (0..=units).map(|units| open(&data).prefix_length(units)).collect();
+    assert!(ranges[1..].iter().all(|range| ends.contains(&(range.end as u64))), "ranges end where units end");
     // The first request has no version to ask for; the others do.
     let conditions: Vec<_> = server.asked().iter().map(|asked| asked.header("if-range").map(str::to_owned)).collect();
     assert_eq!(conditions[0], None);
