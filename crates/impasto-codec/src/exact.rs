@@ -101,6 +101,35 @@ at_each_isa! {
     }
 }
 
+at_each_isa! {
+    /// Computes the classes of a row of elements of a base, from the class of the row and those of the columns.
+    pub(crate) fn classes_over(layout: FloatLayout, of_row: i32, columns: &[i32], row: &[u8], classes: &mut [i32]) {
+        let class = |column: i32, p: u32| class(layout, of_row.wrapping_add(column), 1, p);
+        let columns = columns.iter().zip(classes);
+        match layout.size() {
+            2 => row.as_chunks().0.iter().zip(columns).for_each(|(&b, (&c, out))| *out = class(c, u16::from_le_bytes(b).into())),
+            _ => row.as_chunks().0.iter().zip(columns).for_each(|(&b, (&c, out))| *out = class(c, u32::from_le_bytes(b))),
+        }
+    }
+}
+
+at_each_isa! {
+    /// Replaces the elements of a base in a row by those that are `u` away. The sign of an element is all that counts, of 0 too
+    /// (SPEC 21.6).
+    pub(crate) fn move_row(layout: FloatLayout, u: &[i32], row: &mut [u8]) {
+        match layout.size() {
+            2 => row.as_chunks_mut().0.iter_mut().zip(u).for_each(|(b, &u)| {
+                let p = u16::from_le_bytes(*b);
+                *b = (element(layout, 0, 1 | (p as i16 >> 15) as i32, p.into(), u) as u16).to_le_bytes();
+            }),
+            _ => row.as_chunks_mut().0.iter_mut().zip(u).for_each(|(b, &u)| {
+                let p = u32::from_le_bytes(*b);
+                *b = element(layout, 0, 1 | p as i32 >> 31, p, u).to_le_bytes();
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

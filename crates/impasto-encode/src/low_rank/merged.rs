@@ -29,8 +29,8 @@ const LEAST_CHANGED: f64 = 0.05;
 /// Share of these that a product of [`MOST`] terms may miss in the sample after one step. A merged adapter misses a tenth, a
 /// fine-tune of all weights more than half.
 const MOST_MISSED: f64 = 0.35;
-/// Most weights of a tensor whose adapter is sought; that takes 12 bytes of memory per weight.
-const MOST_WEIGHTS: usize = 1 << 28;
+/// Most weights of a tensor whose adapter is sought.
+pub const MOST_WEIGHTS: usize = 1 << 28;
 /// Most steps, and where they end earlier: when this share of the weights is missed, or this share of the fewest before.
 const STEPS: usize = 16;
 const LEAST_MISSED: f64 = 1.2e-3;
