@@ -133,6 +133,7 @@ at_each_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use impasto_core::Isa;
     use impasto_core::dtype::DType;
     use proptest::prelude::*;
 
@@ -164,6 +165,32 @@ mod tests {
             let layout = layout(DType::F32);
             for (p, z) in [(p, z), (p, 0), (bits.wrapping_add_signed(near), z), (bits ^ 1 << 31, z.signum()), (0, z)] {
                 prop_assert_eq!(element(layout, r, z, p, residual(layout, r, z, p, bits)), bits);
+            }
+        }
+
+        /// Rows over a base are what their elements are, with every instruction set.
+        #[test]
+        fn rows_over_a_base_agree(
+            dtype in prop::sample::select(DTYPES.to_vec()),
+            noise in prop::collection::vec((any::<u32>(), -300i32..900, any::<i32>()), 0..80),
+            of_row in -300i32..900,
+        ) {
+            let layout = layout(dtype);
+            let row: Vec<u8> = noise.iter().flat_map(|(p, ..)| p.to_le_bytes()[..dtype.size()].to_vec()).collect();
+            let columns: Vec<i32> = noise.iter().map(|&(_, column, _)| column).collect();
+            let u: Vec<i32> = noise.iter().map(|&(.., u)| u).collect();
+            let bits = |bytes: &[u8]| bytes.iter().rev().fold(0, |bits, &b| bits << 8 | u32::from(b));
+            for isa in Isa::available() {
+                let mut classes = vec![0; u.len()];
+                classes_over(isa, layout, of_row, &columns, &row, &mut classes);
+                let mut moved = row.clone();
+                move_row(isa, layout, &u, &mut moved);
+                for (i, (p, element_there)) in row.chunks(dtype.size()).zip(moved.chunks(dtype.size())).enumerate() {
+                    let p = bits(p);
+                    let z = if layout.sign(p) == 1 { -1 } else { 1 };
+                    prop_assert_eq!(classes[i], class(layout, of_row + columns[i], z, p));
+                    prop_assert_eq!(bits(element_there), element(layout, 0, z, p, u[i]));
+                }
             }
         }
 
