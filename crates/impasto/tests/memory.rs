@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use heap::peak;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics, calibrate};
-use impasto::encode::{EncodeBase, EncodeError, Options, Target, encode_calibrated};
+use impasto::encode::{EncodeBase, EncodeError, Options, Progress, Target, encode_calibrated};
 use impasto::{Checkpoint, CheckpointWeights, File};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_core::DType;
+use impasto_core::rng::SplitMix64;
 
 #[test]
 fn limits_are_kept_and_not_far_above_what_is_taken() {
@@ -55,26 +56,30 @@ fn limits_are_kept_and_not_far_above_what_is_taken() {
     // Assets are not counted: each is held as it is and coded.
     let assets: u64 = checkpoint.assets().iter().map(|asset| asset.bytes.len() as u64).sum();
     println!("encoding: {taken} of {needed} bytes, assets {assets}");
-    assert!(taken <= needed + 2 * assets && needed < 6 * taken, "{taken} bytes, not {needed}");
+    assert!(taken <= needed + 2 * assets && needed < 8 * taken, "{taken} bytes, not {needed}");
     assert!(coded.expect("the limit is enough") == without, "a limit changed the file");
 
     // A tensor over a base, in which a merged adapter is sought.
     let folder = tempfile::tempdir().expect("a folder");
     let [rows, columns] = [768u32, 512];
-    let base = |i: u32| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.05;
-    let factor = |i: u32| ((i * i * 7 + 3) % 101) as f32 / 50.0 - 1.0;
-    let merged = |i: u32| base(i) + 1e-4 * factor(i / columns) * factor(i % columns + rows);
+    let mut random = SplitMix64::new(1);
+    let mut numbers = |n: u32| -> Vec<f32> { (0..n).map(|_| random.next_f64() as f32 - 0.5).collect() };
+    let weights: Vec<f32> = numbers(rows * columns).iter().map(|x| half::bf16::from_f32(0.05 * x).to_f32()).collect();
+    let factors = numbers(rows + columns);
+    let base = |i: u32| weights[i as usize];
+    let factor = |i: u32| factors[i as usize];
+    let merged = |i: u32| base(i) + 1e-3 * factor(i / columns) * factor(i % columns + rows);
     let write = |name: &str, weight: &dyn Fn(u32) -> f32| {
         let bytes: Vec<u8> =
             (0..rows * columns).flat_map(|i| half::bf16::from_f32(weight(i)).to_bits().to_le_bytes()).collect();
-        let spec = TensorSpec::new("a.weight".into(), DType::Bf16, vec![rows.into(), columns.into()]);
+        let spec = TensorSpec::new("a.weight".to_owned(), DType::Bf16, vec![rows.into(), columns.into()]);
         let path = folder.path().join(name);
         write_safetensors(&path, None, &[(spec, &bytes)]).expect("written");
         Checkpoint::open(&path).expect("a checkpoint")
     };
     let [base, merged] = [write("base.safetensors", &base), write("merged.safetensors", &merged)];
     let [of_base, delta] = ["base.impasto", "delta.impasto"].map(|name| folder.path().join(name));
-    let watch = |_| ControlFlow::Continue(());
+    let watch = |_: Progress| ControlFlow::Continue(());
     encode_calibrated(&base, &of_base, &Options::new(Target::Lossless), None, &watch).expect("encodes");
     let of_base = EncodeBase::new(Arc::new(File::open(&of_base).expect("opens")), "base".into(), String::new(), vec![]);
     let of_base = Arc::new(of_base.expect("no delta"));
