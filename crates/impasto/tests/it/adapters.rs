@@ -160,7 +160,7 @@ fn adapters_that_cannot_run() {
 fn adapters_that_do_not_fit_their_base() {
     let at = Setting::new(Target::Lossless);
     let refused = |config: &str, tensors: &[&Tensor], says: &[&str]| {
-        let error = at.try_encode(config, tensors).err().expect("refused");
+        let error = at.try_encode(config, tensors).expect_err("refused");
         assert!(matches!(error, EncodeError::Misfit(_)), "{error:?}");
         let error = error.to_string();
         assert!(says.iter().chain(&["adapter_model.safetensors"]).all(|says| error.contains(says)), "{error}");
