@@ -70,7 +70,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return Code::Usage;
         } else if cause.is::<LicenseError>() {
             return Code::Invalid;
-        } else if let Some(EncodeError::Base { error, .. }) = cause.downcast_ref() {
+        } else if let Some(EncodeError::Base { error, .. } | EncodeError::Misfit(error)) = cause.downcast_ref() {
             return error.downcast_ref::<FileError>().map_or(Code::System, of_file);
         } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);
