@@ -111,7 +111,7 @@ fn at_stage(stage: usize) -> Model {
     Model::load(&weights(&arriving, &come(&script, &arriving, stage)), &options()).expect("a model")
 }
 
-fn greedy<'m>(model: &'m dyn CausalLm, cache: Option<KvCache>) -> Session<&'m dyn CausalLm> {
+fn greedy(model: &dyn CausalLm, cache: Option<KvCache>) -> Session<&dyn CausalLm> {
     let cache = cache.unwrap_or_else(|| model.new_cache(0).expect("a cache"));
     let mut session = Session::with_cache(model, SamplingParams::default(), cache).expect("a session");
     session.extend(&PROMPT).expect("tokens");
@@ -319,7 +319,7 @@ fn stages_are_the_layers() {
         script.there.store(stage.bytes, Ordering::Release);
         let file = arriving.open(&stage).expect("opens");
         for name in file.tensor_names() {
-            assert_eq!(file.is_exact(name) || number < 3, true, "{name}");
+            assert!(file.is_exact(name) || number < 3, "{name}");
             assert!(file.tensor(name).expect("it").bytes().is_ok(), "{name} at {number}");
         }
     }
