@@ -169,7 +169,7 @@ impl Runtime {
         let ([decode, pack], of_loader) = loader.finish();
         warnings.extend(of_loader);
         let (seconds, threads) = (begun.elapsed().as_secs_f64(), pool.threads());
-        let times = LoadTimes { seconds, assets: 0.0, decode, pack, threads, cached };
+        let times = LoadTimes { seconds, assets: 0.0, weights: seconds, decode, pack, threads, cached };
         // A file may have grown meanwhile.
         let content = content.filter(|before| source.content().as_ref() == Some(before));
         let weights = Arc::new(Weights { identity: source.identity(), content, map, ends, blocks });

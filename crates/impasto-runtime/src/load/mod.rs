@@ -47,6 +47,8 @@ pub struct LoadTimes {
     pub seconds: f64,
     /// The part before the weights: configuration and tokenizer.
     pub assets: f64,
+    /// The weights, which are loaded while the tokenizer is.
+    pub weights: f64,
     /// Reading and entropy decoding, over all workers.
     pub decode: f64,
     /// Packing, over all workers.

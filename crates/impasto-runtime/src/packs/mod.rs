@@ -13,8 +13,6 @@ mod error;
 mod file;
 mod folder;
 mod matrix;
-#[cfg(test)]
-mod tests;
 mod writing;
 
 use std::path::{Path, PathBuf};
