@@ -10,6 +10,7 @@ mod kill;
 mod layers;
 mod limits;
 mod live;
+mod packs;
 mod support;
 mod tasks;
 mod templates;
