@@ -198,7 +198,8 @@ mod tests {
             let read = DenseMatrix::read(&mut reader).expect("a matrix");
             assert!(reader.is_at_end() && read.shape() == [6, 35] && read.memory_bytes() == matrix.memory_bytes());
             let (mut found, mut expected) = ([0.0; 35], [0.0; 35]);
-            (read.row(5, &mut found), matrix.row(5, &mut expected));
+            read.row(5, &mut found);
+            matrix.row(5, &mut expected);
             assert_eq!(found, expected);
         }
         let factors: Vec<i16> = (0..40).collect();
@@ -206,7 +207,8 @@ mod tests {
         let mut file = reader(folder.path(), &written(|to| matrix.write(to)));
         let read = LowRankMatrix::read(&mut file).expect("a matrix");
         let (mut found, mut expected) = ([0.0; 20], [0.0; 20]);
-        (read.add_row(3, &mut found), matrix.add_row(3, &mut expected));
+        read.add_row(3, &mut found);
+        matrix.add_row(3, &mut expected);
         assert!(file.is_at_end() && read.shape() == [5, 20] && found == expected && found[1] != 0.0);
         for (dtype, outputs) in [(DType::Q4_0, 300), (DType::Q6K, 17), (DType::Iq2S, 3)] {
             let inputs = 512;
@@ -217,12 +219,13 @@ mod tests {
             let read = BlockMatrix::read(&mut file).expect("a matrix");
             assert!(file.is_at_end() && (read.outputs(), read.inputs(), read.dtype()) == (outputs, inputs, dtype));
             let (mut found, mut expected) = (vec![0.0; inputs], vec![0.0; inputs]);
-            (read.row(outputs - 1, &mut found), matrix.row(outputs - 1, &mut expected));
+            read.row(outputs - 1, &mut found);
+            matrix.row(outputs - 1, &mut expected);
             assert_eq!(found, expected, "{dtype:?}");
         }
     }
 
-    /// Whatever the bytes, there is no matrix, or one that can be multiplied: no panic, no access outside.
+    /// Whatever the bytes, there is no matrix, or one whose products stay inside the file.
     #[test]
     fn hostile_bytes_are_refused_or_harmless() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -238,11 +241,11 @@ mod tests {
             if round % 10 == 0 {
                 bytes.truncate(at / ALIGNMENT * ALIGNMENT);
             }
-            match bytes
-                .is_empty()
-                .then_some(None)
-                .unwrap_or_else(|| PackedMatrix::read(&mut reader(folder.path(), &bytes)))
-            {
+            if bytes.is_empty() {
+                refused += 1;
+                continue;
+            }
+            match PackedMatrix::read(&mut reader(folder.path(), &bytes)) {
                 // Integers that no file has may overflow a sum, which is a panic in a debug build and nothing else.
                 Some(matrix) => drop(std::panic::catch_unwind(|| [1, 7].map(|tokens| product(&matrix, tokens)))),
                 None => refused += 1,

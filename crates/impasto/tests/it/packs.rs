@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::{self, encode_over, open};
 use impasto::encode::{Extent, Layers, Options, Target, encode};
 use impasto::{Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights};
-use impasto_model::{Want, WeightSource};
+use impasto_model::{ModelError, Want, WeightSource};
 use impasto_runtime::{Model, PackError, Packs, Residence, RunOptions};
 
 const TOKENS: [u32; 12] = [5, 17, 300, 2, 44, 800, 1, 9, 73, 512, 6, 31];
@@ -167,6 +167,26 @@ fn damage_is_found_wherever_it_is() {
     assert!(!setting.load().load_times().cached);
     assert_eq!(reported().len(), 1);
     assert!(setting.load().load_times().cached);
+}
+
+/// Kernels read zeros then, wherever the cut is, and the pass fails.
+#[cfg(unix)]
+#[test]
+fn a_file_that_becomes_shorter_in_use_is_an_error() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let setting = Setting::new(&Options::new(Target::BitsPerWeight(4.0)));
+    let expected = logits(&setting.load());
+    let length = fs::metadata(setting.file()).expect("there").len();
+    for cut in [0, 4096, 10_001, 100_000, length / 2 + 3, length - 1] {
+        let warm = setting.load();
+        assert!(warm.load_times().cached && logits(&warm) == expected);
+        SystemFile::options().write(true).open(setting.file()).expect("opens").set_len(cut).expect("cut");
+        let mut cache = warm.network().new_cache(0).expect("a cache");
+        let error = warm.network().forward(&mut cache, &TOKENS, Want::All).expect_err("it is shorter");
+        assert!(matches!(error, ModelError::Mapped(_)) && cache.is_empty(), "{cut}: {error}");
+        assert!(!setting.load().load_times().cached);
+    }
+    reported();
 }
 
 /// Files of another version, and files with all the right hashes whose index leads elsewhere.
