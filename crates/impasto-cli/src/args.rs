@@ -9,6 +9,8 @@ use impasto::encode::Extent;
 use impasto_runtime::KvUpgrade;
 
 use crate::cut::CutArgs;
+#[cfg(feature = "fetch")]
+use crate::link::LinkArgs;
 use crate::running::Running;
 
 /// Default number of calibration tokens. With a covariance of n inputs that is estimated from T tokens, the error is
@@ -21,7 +23,7 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Results go to stdout, progress to stderr.
 ///
-/// Exit codes: 0 success; 1 system error (files, threads, memory); 2 invalid command line; 3 invalid or unsupported
+/// Exit codes: 0 success; 1 system error (files, threads, memory, network); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
 /// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
 /// command is killed, the next one that writes to the same folder removes its temporary files (on Unix).
@@ -80,6 +82,9 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Decode a file to a checkpoint.
     Decode(Decode),
+    /// Fetch a file from a server, or the first part of it.
+    #[cfg(feature = "fetch")]
+    Fetch(Fetch),
     /// Write a smaller file from a layered one, without re-encoding.
     Truncate(Truncate),
     /// Turn a delta into a file of its own, with the same weights.
@@ -465,6 +470,39 @@ pub struct Bake {
     pub cut: CutArgs,
 }
 
+/// Fetch a file from a server, or the first part of it.
+///
+/// Header and manifest come first, then the rest in the order of the file, in several ranges at once. Every unit is checked before it
+/// is written, so that the file can be used at any time, as any file that is cut. The same command continues it, whatever ended the
+/// last one; with a larger --budget, it takes what is missing.
+///
+/// Environment: proxies in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; for hf:// addresses HF_ENDPOINT, and the token of the hub
+/// in HF_TOKEN, HF_TOKEN_PATH or HF_HOME; for s3:// addresses AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+/// AWS_REGION and AWS_ENDPOINT_URL.
+#[cfg(feature = "fetch")]
+#[derive(clap::Args)]
+pub struct Fetch {
+    /// The address: https://..., http://..., hf://OWNER/REPO/PATH (with @REVISION if it is not main), file:PATH, or
+    /// s3://BUCKET/KEY if the program was built with the feature `s3`.
+    pub url: String,
+    /// The file to write, or to continue.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How much of the file to fetch. A layer can be named by its number only.
+    #[command(flatten)]
+    pub cut: CutArgs,
+    /// If the file is a delta, also fetch its base, and the base of that, from the mirrors that it names, to the cache folder
+    /// (~/.cache/impasto/bases). Bases that are there are not fetched again.
+    #[arg(long)]
+    pub bases: bool,
+    /// Replace FILE if it is another file than that at the address.
+    #[arg(long)]
+    pub force: bool,
+    /// How to fetch.
+    #[command(flatten)]
+    pub link: LinkArgs,
+}
+
 /// Turn a delta into a file of its own, with the same weights.
 #[derive(clap::Args)]
 pub struct Flatten {
@@ -546,14 +584,22 @@ pub struct Run {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "While the file arrives")]
 pub struct Streaming {
-    /// Begin when the first layer of the file is there, and refine the model while the rest arrives (the file is being downloaded
-    /// or copied, from its beginning to its end).
+    /// Begin when the first layer of the file is there, and refine the model while the rest arrives. The file is being downloaded
+    /// or copied, from its beginning to its end; or it is an address (see `impasto fetch`), and is fetched meanwhile.
     #[arg(long, conflicts_with_all = ["budget", "layer", "bpw"])]
     pub stream: bool,
     /// What becomes of the keys and values of earlier tokens when the model is refined: keep, recompute (in the background),
     /// layers=N (those of the first N blocks) or residual (all, from the kept inputs of the blocks) [default: recompute].
     #[arg(long, value_name = "HOW", requires = "stream")]
     pub kv_upgrade: Option<KvUpgrade>,
+    /// The file to write what arrives from an address to, or to continue [default: a file in ~/.cache/impasto/files].
+    #[cfg(feature = "fetch")]
+    #[arg(long, value_name = "FILE", requires = "stream")]
+    pub save: Option<PathBuf>,
+    /// How to fetch it from an address.
+    #[cfg(feature = "fetch")]
+    #[command(flatten)]
+    pub link: LinkArgs,
 }
 
 /// Chat with a model.

@@ -70,7 +70,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             return Code::Usage;
         } else if cause.is::<LicenseError>() {
             return Code::Invalid;
-        } else if let Some(EncodeError::Base { error, .. }) = cause.downcast_ref() {
+        } else if let Some(EncodeError::Base { error, .. } | EncodeError::Misfit(error)) = cause.downcast_ref() {
             return error.downcast_ref::<FileError>().map_or(Code::System, of_file);
         } else if let Some(error) = cause.downcast_ref::<FileError>() {
             return of_file(error);
@@ -98,6 +98,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,
             };
+        } else if let Some(code) = of_fetch(cause) {
+            return code;
         } else if let Some(error) = cause.downcast_ref::<CheckpointError>() {
             return of_checkpoint(error);
         } else if let Some(TaskError::Line { .. } | TaskError::Empty { .. }) = cause.downcast_ref() {
@@ -176,6 +178,32 @@ fn of_file(error: &FileError) -> Code {
         FileError::NoBase { .. } => Code::Absent,
         _ => Code::Invalid,
     }
+}
+
+#[cfg(feature = "fetch")]
+fn of_fetch(cause: &(dyn Error + 'static)) -> Option<Code> {
+    use impasto_fetch::FetchError;
+    Some(match cause.downcast_ref()? {
+        FetchError::Address { .. } | FetchError::Option { .. } | FetchError::Plain { .. } => Code::Usage,
+        FetchError::NoLayer { .. } => Code::Usage,
+        FetchError::Budget { .. } => Code::Size,
+        FetchError::Damaged { .. } => Code::Damaged,
+        FetchError::Short { .. } | FetchError::NoMirror { .. } => Code::Absent,
+        FetchError::Container(error) => of_container(error),
+        FetchError::Changed { .. }
+        | FetchError::WrongRoot { .. }
+        | FetchError::Coding { .. }
+        | FetchError::Redirect { .. }
+        | FetchError::RedirectLoop { .. }
+        | FetchError::Redirects { .. }
+        | FetchError::Depth { .. } => Code::Invalid,
+        _ => Code::System,
+    })
+}
+
+#[cfg(not(feature = "fetch"))]
+fn of_fetch(_cause: &(dyn Error + 'static)) -> Option<Code> {
+    None
 }
 
 fn of_container(error: &ContainerError) -> Code {

@@ -13,6 +13,7 @@ use impasto_runtime::{KvUpgrade, Model, RunOptions, RuntimeError, Upgrader};
 use serde::Serialize;
 
 use crate::args::{Args, Streaming};
+use crate::incoming::{Incoming, name_of, refuse_what_needs_an_address};
 use crate::model::{load, memory_limit};
 use crate::output::bytes;
 use crate::progress::bar;
@@ -41,7 +42,8 @@ pub struct Part {
 /// A model, whose file may be arriving.
 pub enum Loaded {
     Whole(Box<Model>),
-    Arriving { live: Box<Live>, source: Arc<GrowingSource>, begun: Instant, how: KvUpgrade },
+    // The model is dropped before the file that it reads is given up.
+    Arriving { live: Box<Live>, incoming: Incoming, begun: Instant, how: KvUpgrade },
 }
 
 impl Loaded {
@@ -54,16 +56,28 @@ impl Loaded {
         streaming: &Streaming,
     ) -> anyhow::Result<Loaded> {
         if !streaming.stream {
+            refuse_what_needs_an_address(path, streaming)?;
             return Ok(Loaded::Whole(Box::new(load(args, path, cut, options)?)));
         }
-        let (begun, name) = (Instant::now(), path.display().to_string());
-        let source = Arc::new(GrowingSource::open(path).with_context(|| name.clone())?);
+        let (begun, name) = (Instant::now(), name_of(path));
+        let mut incoming = Incoming::begin(args, path, streaming)?;
         let limits = Limits { allow_expansion: args.allow_expansion, ..Limits::within(memory_limit(args)) };
-        let arriving = Arriving::new(source.clone(), name.clone(), limits);
-        let stage = first_stage(args, &arriving, &name)?;
+        let arriving = Arriving::new(incoming.source.clone(), name.clone(), limits);
+        let stage = first_stage(args, &arriving, &mut incoming, &name)?;
         let live = Box::new(Live::start(arriving, stage, options).with_context(|| name)?);
         let how = streaming.kv_upgrade.unwrap_or(KvUpgrade::Recompute);
-        Ok(Loaded::Arriving { live, source, begun, how })
+        Ok(Loaded::Arriving { live, incoming, begun, how })
+    }
+
+    /// Gives up what is still arriving. Returns a line about it, if there is something to say.
+    pub fn end(self) -> Option<String> {
+        match self {
+            Loaded::Whole(_) => None,
+            Loaded::Arriving { live, incoming, .. } => {
+                drop(live);
+                incoming.end()
+            }
+        }
     }
 
     /// The model.
@@ -76,13 +90,13 @@ impl Loaded {
 
     /// What watches the tokens of a model whose file is arriving.
     pub fn arrival(&self) -> Option<Arrival<'_>> {
-        let Loaded::Arriving { live, source, begun, how } = self else { return None };
+        let Loaded::Arriving { live, incoming, begun, how } = self else { return None };
         let runtime = live.model().shared_runtime()?;
         let (parts, upgraded) = (Vec::new(), live.stage().number);
         let upgrader = Upgrader::new(runtime, *how);
         Some(Arrival {
             live,
-            source,
+            source: &incoming.source,
             begun: *begun,
             parts,
             upgrader,
@@ -178,14 +192,14 @@ impl Arrival<'_> {
     }
 
     /// Prints which quality gave which tokens.
-    pub fn report(&self, path: &Path) {
+    pub fn report(&self, name: &str) {
         for part in &self.parts {
             let tokens = match part.tokens {
                 1 => format!("token {}", part.first_token + 1),
                 tokens => format!("tokens {} to {}", part.first_token + 1, part.first_token + tokens),
             };
             let (stage, of, taken) = (part.stage, part.stages, bytes(part.bytes));
-            eprintln!("{}: {tokens} from stage {stage} of {of} ({taken}), after {:.1} s", path.display(), part.seconds);
+            eprintln!("{name}: {tokens} from stage {stage} of {of} ({taken}), after {:.1} s", part.seconds);
         }
         if let Some(error) = self.live.error() {
             eprintln!("warning: the model was not refined further: {error}");
@@ -194,20 +208,31 @@ impl Arrival<'_> {
 }
 
 /// Waits for the first stage of a file.
-fn first_stage(args: &Args, arriving: &Arriving<Arc<GrowingSource>>, name: &str) -> anyhow::Result<Stage> {
+fn first_stage(
+    args: &Args,
+    arriving: &Arriving<Arc<GrowingSource>>,
+    incoming: &mut Incoming,
+    name: &str,
+) -> anyhow::Result<Stage> {
     let spinner = bar(args, 0);
     let (mut last, mut since) = (0, Instant::now());
     loop {
+        // Asked before the stage: what came last counts.
+        let is_over = incoming.is_over();
         if let Some(stage) = arriving.stage()? {
             spinner.finish_and_clear();
             return Ok(stage);
+        }
+        if is_over {
+            incoming.join()?;
+            bail!("{name}: the file ends before its first layer");
         }
         let (there, of) = arriving.bytes()?;
         if there != last {
             (last, since) = (there, Instant::now());
         }
         let of = of.map_or(String::new(), |of| format!(" of {}", bytes(of)));
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > PATIENCE && incoming.is_written_by_others() {
             let seconds = PATIENCE.as_secs();
             bail!(
                 "{name}: its first layer is not there, and nothing came for {seconds} s; {}{of} are there",

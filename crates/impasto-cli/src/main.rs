@@ -7,7 +7,10 @@ mod cut;
 #[cfg(test)]
 mod docs;
 mod exit;
+mod incoming;
 mod licenses;
+#[cfg(feature = "fetch")]
+mod link;
 mod live;
 mod memory;
 mod model;
@@ -45,6 +48,8 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),
+        #[cfg(feature = "fetch")]
+        Command::Fetch(command) => commands::fetch::run(args, command),
         Command::Truncate(command) => commands::truncate::run(args, command),
         Command::Flatten(command) => commands::rebase::flatten(args, command),
         Command::Rebase(command) => commands::rebase::rebase(args, command),

@@ -27,6 +27,16 @@ impl Interruptible {
     }
 }
 
+/// Ends the process as Ctrl-C does, after work that it interrupted.
+#[cfg(feature = "fetch")]
+pub fn end_interrupted() -> ! {
+    files::remove_temporary();
+    #[cfg(unix)]
+    unix::end(libc::SIGINT);
+    #[cfg(not(unix))]
+    std::process::exit(130);
+}
+
 impl Drop for Interruptible {
     fn drop(&mut self) {
         INTERRUPTIBLE.store(false, Ordering::SeqCst);

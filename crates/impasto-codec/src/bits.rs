@@ -108,6 +108,14 @@ impl<'a> BitReader<'a> {
         Some(field)
     }
 
+    /// Reads ones up to the next zero, and that, and returns their number; of 32 ones or more, it reads 32. Returns `None` if the
+    /// bytes end before the zero.
+    pub fn take_ones(&mut self) -> Option<u32> {
+        // Bits past the end are zeros.
+        let ones = field(self.bytes, self.at, 32).trailing_ones();
+        self.take((ones + 1).min(32)).map(|_| ones)
+    }
+
     /// Returns the number of bytes read so far, including a partly read one.
     pub fn bytes_read(&self) -> usize {
         self.at.div_ceil(8) as usize
@@ -145,6 +153,26 @@ mod tests {
             }
             prop_assert_eq!(reader.bytes_read(), bytes.len());
             prop_assert_eq!(reader.take(8), None);
+        }
+
+        #[test]
+        fn ones(counts in prop::collection::vec(0u32..32, 0..50)) {
+            let mut writer = BitWriter::default();
+            for &count in &counts {
+                writer.put(((1u64 << count) - 1) as u32, count + 1);
+            }
+            writer.put(u32::MAX, 32);
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            for &count in &counts {
+                prop_assert_eq!(reader.take_ones(), Some(count));
+            }
+            prop_assert_eq!(reader.take_ones(), Some(32));
+            // No zero is left, or only those that pad the last byte.
+            while let Some(ones) = reader.take_ones() {
+                prop_assert_eq!(ones, 0);
+            }
+            prop_assert_eq!(BitReader::new(&[0xFF]).take_ones(), None);
         }
 
         #[test]

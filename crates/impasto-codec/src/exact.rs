@@ -101,9 +101,39 @@ at_each_isa! {
     }
 }
 
+at_each_isa! {
+    /// Computes the classes of a row of elements of a base, from the class of the row and those of the columns.
+    pub(crate) fn classes_over(layout: FloatLayout, of_row: i32, columns: &[i32], row: &[u8], classes: &mut [i32]) {
+        let class = |column: i32, p: u32| class(layout, of_row.wrapping_add(column), 1, p);
+        let columns = columns.iter().zip(classes);
+        match layout.size() {
+            2 => row.as_chunks().0.iter().zip(columns).for_each(|(&b, (&c, out))| *out = class(c, u16::from_le_bytes(b).into())),
+            _ => row.as_chunks().0.iter().zip(columns).for_each(|(&b, (&c, out))| *out = class(c, u32::from_le_bytes(b))),
+        }
+    }
+}
+
+at_each_isa! {
+    /// Replaces the elements of a base in a row by those that are `u` away. The sign of an element is all that counts, of 0 too
+    /// (SPEC 21.6).
+    pub(crate) fn move_row(layout: FloatLayout, u: &[i32], row: &mut [u8]) {
+        match layout.size() {
+            2 => row.as_chunks_mut().0.iter_mut().zip(u).for_each(|(b, &u)| {
+                let p = u16::from_le_bytes(*b);
+                *b = (element(layout, 0, 1 | (p as i16 >> 15) as i32, p.into(), u) as u16).to_le_bytes();
+            }),
+            _ => row.as_chunks_mut().0.iter_mut().zip(u).for_each(|(b, &u)| {
+                let p = u32::from_le_bytes(*b);
+                *b = element(layout, 0, 1 | p as i32 >> 31, p, u).to_le_bytes();
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use impasto_core::Isa;
     use impasto_core::dtype::DType;
     use proptest::prelude::*;
 
@@ -135,6 +165,32 @@ mod tests {
             let layout = layout(DType::F32);
             for (p, z) in [(p, z), (p, 0), (bits.wrapping_add_signed(near), z), (bits ^ 1 << 31, z.signum()), (0, z)] {
                 prop_assert_eq!(element(layout, r, z, p, residual(layout, r, z, p, bits)), bits);
+            }
+        }
+
+        /// Rows over a base are what their elements are, with every instruction set.
+        #[test]
+        fn rows_over_a_base_agree(
+            dtype in prop::sample::select(DTYPES.to_vec()),
+            noise in prop::collection::vec((any::<u32>(), -300i32..900, any::<i32>()), 0..80),
+            of_row in -300i32..900,
+        ) {
+            let layout = layout(dtype);
+            let row: Vec<u8> = noise.iter().flat_map(|(p, ..)| p.to_le_bytes()[..dtype.size()].to_vec()).collect();
+            let columns: Vec<i32> = noise.iter().map(|&(_, column, _)| column).collect();
+            let u: Vec<i32> = noise.iter().map(|&(.., u)| u).collect();
+            let bits = |bytes: &[u8]| bytes.iter().rev().fold(0, |bits, &b| bits << 8 | u32::from(b));
+            for isa in Isa::available() {
+                let mut classes = vec![0; u.len()];
+                classes_over(isa, layout, of_row, &columns, &row, &mut classes);
+                let mut moved = row.clone();
+                move_row(isa, layout, &u, &mut moved);
+                for (i, (p, element_there)) in row.chunks(dtype.size()).zip(moved.chunks(dtype.size())).enumerate() {
+                    let p = bits(p);
+                    let z = if layout.sign(p) == 1 { -1 } else { 1 };
+                    prop_assert_eq!(classes[i], class(layout, of_row + columns[i], z, p));
+                    prop_assert_eq!(bits(element_there), element(layout, 0, z, p, u[i]));
+                }
             }
         }
 

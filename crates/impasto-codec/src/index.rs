@@ -129,17 +129,14 @@ impl IndexArray {
             return Err(CodecError::Truncated("index array"));
         }
         let mut reader = BitReader::new(bytes);
-        let mut take = |bits| reader.take(bits).ok_or(CodecError::Truncated("index array"));
         let mut values = Vec::with_capacity(entries as usize);
         for _ in 0..entries {
-            let mut quotient = 0;
-            while take(1)? == 1 {
-                quotient += 1;
-                if quotient > MAX_QUOTIENT {
-                    return Err(CodecError::IndexArray("a quotient is above 31"));
-                }
+            let quotient = reader.take_ones().ok_or(CodecError::Truncated("index array"))?;
+            if quotient > MAX_QUOTIENT {
+                return Err(CodecError::IndexArray("a quotient is above 31"));
             }
-            let value = i32::from(base) + unzigzag(quotient << k | take(k)?);
+            let low = reader.take(k).ok_or(CodecError::Truncated("index array"))?;
+            let value = i32::from(base) + unzigzag(quotient << k | low);
             values.push(i16::try_from(value).map_err(|_| CodecError::IndexArray("an entry does not fit i16"))?);
         }
         let read = reader.bytes_read();

@@ -39,6 +39,7 @@ mod levels;
 pub mod limits;
 pub mod manifest;
 pub mod object;
+mod prefix;
 pub mod reader;
 mod set;
 pub mod source;

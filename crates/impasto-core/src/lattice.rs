@@ -96,9 +96,18 @@ fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
 }
 
 /// Adds the weights of a base to sums; one that is not finite takes the place of the sum (SPEC 21.7).
+#[inline(always)]
 pub fn add_base(sums: &mut [f32], of_base: &[f32]) {
     for (sum, &weight) in sums.iter_mut().zip(of_base) {
         *sum = if weight.is_finite() { *sum + weight } else { weight };
+    }
+}
+
+at_each_isa! {
+    /// [`add_base`] with the instructions of `isa`. Returns whether all weights are finite.
+    fn add_base_at(sums: &mut [f32], of_base: &[f32]) -> bool {
+        add_base(sums, of_base);
+        of_base.iter().fold(true, |all, weight| all & weight.is_finite())
     }
 }
 
@@ -108,7 +117,9 @@ pub fn add_base(sums: &mut [f32], of_base: &[f32]) {
 /// - `of_base`, `elements`: the weights of the base and its elements, little-endian
 pub fn write_over_base(isa: Isa, dtype: DType, sums: &mut [f32], of_base: &[f32], elements: &[u8], out: &mut [u8]) {
     let size = dtype.size();
-    add_base(sums, of_base);
+    if add_base_at(isa, sums, of_base) {
+        return write_row_at(isa, dtype, sums, out);
+    }
     write_row_at(isa, dtype, sums, out);
     // A conversion to F16 and back would change some NaNs.
     for (i, _) in of_base.iter().enumerate().filter(|(_, weight)| !weight.is_finite()) {

@@ -83,6 +83,11 @@ impl Mode {
         matches!(self, Mode::LATTICE | Mode::REFINEMENT | Mode::TRANSFORM)
     }
 
+    /// Returns whether a tile in this mode in layer 0 is decoded from the elements of the base, in their place (SPEC 21).
+    pub fn replaces_base(self) -> bool {
+        matches!(self, Mode::SAME | Mode::EXACT)
+    }
+
     /// Returns whether a tile in this mode gives the bits of the checkpoint, on top of other layers.
     pub fn is_exact_layer(self) -> bool {
         matches!(self, Mode::EXACT | Mode::BLOCKS)

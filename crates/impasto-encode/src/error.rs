@@ -38,6 +38,9 @@ pub enum EncodeError {
         /// The error of reading it.
         error: BaseError,
     },
+    /// A checkpoint does not fit its base.
+    #[error(transparent)]
+    Misfit(BaseError),
     /// An option cannot be used for a delta.
     #[error("a file over a base cannot have {0}")]
     OverBase(&'static str),

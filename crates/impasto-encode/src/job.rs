@@ -87,7 +87,8 @@ pub fn encode_calibrated(
             return Err(EncodeError::FormatsBelow);
         }
     }
-    if options.base.is_some() {
+    if let Some(base) = &options.base {
+        base.check(checkpoint).map_err(EncodeError::Misfit)?;
         let refused = [
             (!options.formats.is_empty(), "formats of engines (--format, --policy)"),
             (is_jpeg, "--preset jpeg"),

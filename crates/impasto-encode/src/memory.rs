@@ -1,10 +1,12 @@
-//! The memory of lossy encoding: what it needs, and what a limit leaves for factored covariances.
+//! The memory of encoding with loss or over a base: what it needs, and what a limit leaves for factored covariances.
 //!
 //! Estimates are upper bounds of what is allocated. They leave out the assets, such as the tokenizer, and mapped files,
-//! whose pages the system can take back.
+//! whose pages the system can take back. Among these is the file that the elements of a base are decoded to; decoding them takes
+//! less than what is counted for tiles, and is done before.
 
 use crate::code::BATCH;
 use crate::error::EncodeError;
+use crate::low_rank::MOST_WEIGHTS;
 use crate::metric::{Metric, factor_bytes};
 use crate::model::Tensor;
 use crate::options::Options;
@@ -24,6 +26,11 @@ const PER_VECTORS: u64 = 1024;
 /// Bytes per weight of the error of rounding, whitened, and of the decoded weights, while it is approximated.
 const ERROR: u64 = 8;
 
+/// Bytes per weight of the intervals that a merged adapter is sought in, and of their weights in the equations of its factors.
+const INTERVALS: u64 = 12;
+/// Bytes per row and column of these equations, for 16 terms: matrices and gradients in binary64, and products of factors.
+const PER_EQUATION: u64 = 6144;
+
 /// A tensor that is coded with loss, or kept exactly (without a metric).
 pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 
@@ -31,7 +38,8 @@ pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 ///
 /// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, the most of:
 /// 16 n^2 bytes while its covariance is factored; 4 n^2 bytes for the factor, 4 bytes per weight and layer for its integers, and
-/// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part.
+/// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part. A tensor that is kept
+/// over a base takes what the search for a merged adapter does, unless other tensors are coded with loss.
 ///
 /// # Errors
 /// [`EncodeError::TensorMemory`] if all this is more than the limit.
@@ -39,7 +47,10 @@ pub fn room(tensors: &[Entry], options: &Options) -> Result<u64, EncodeError> {
     let limit = options.memory_limit.unwrap_or(u64::MAX);
     let sides = |(_, scales, _): &Entry| scales.map_or((0, 0), |s| (s.rows.len() as u64, s.columns.len() as u64));
     let base: u64 = tensors.iter().map(sides).map(|(rows, columns)| 8 * (rows + columns)).sum();
-    let most = tensors.iter().map(|entry| (one(entry, sides(entry), options), &entry.0.name)).max();
+    let lossless = tensors.iter().all(|(_, _, metric)| metric.is_none());
+    let search = |entry: &Entry| if lossless { adapter(entry.0) } else { 0 };
+    let bytes = |entry: &Entry| one(entry, sides(entry), options).max(search(entry));
+    let most = tensors.iter().map(|entry| (bytes(entry), &entry.0.name)).max();
     let (largest, name) = most.map_or((0, ""), |(bytes, name)| (bytes, name.as_str()));
     let needed = base.saturating_add(largest);
     match limit.checked_sub(needed) {
@@ -64,4 +75,13 @@ fn one(&(tensor, _, metric): &Entry, (rows, columns): (u64, u64), options: &Opti
     let residual = options.residual.rank().map_or(0, |_| weights.saturating_mul(ERROR));
     let vectors = PER_VECTORS * (rows + columns);
     (4 * factor).max(factor + integers + residual.max(tiles)).max(vectors)
+}
+
+/// The bytes that the search for an adapter that was merged into a tensor takes.
+fn adapter(tensor: &Tensor) -> u64 {
+    if tensor.over_elements().is_none() || tensor.weights() > MOST_WEIGHTS as u64 {
+        return 0;
+    }
+    let columns = tensor.info.shape[tensor.split..].iter().product::<u64>().max(1);
+    tensor.weights() * INTERVALS + (tensor.weights() / columns + columns) * PER_EQUATION
 }

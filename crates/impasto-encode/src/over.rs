@@ -33,6 +33,12 @@ pub trait BaseFile: Debug + Send + Sync {
     /// Returns what a delta says of it.
     fn record(&self) -> Base;
 
+    /// Checks that a checkpoint can be a delta of it, before anything is written.
+    ///
+    /// # Errors
+    /// If it cannot be of use: an adapter that does not fit the base.
+    fn check(&self, checkpoint: &Checkpoint) -> Result<(), BaseError>;
+
     /// Returns the names of its tensors.
     fn tensor_names(&self) -> Vec<String>;
 

@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
+#[cfg(feature = "encode")]
+use impasto_checkpoint::Checkpoint;
 use impasto_container::Source;
 use impasto_core::{DType, values};
 use impasto_model::{
@@ -112,32 +114,90 @@ impl<S: Source + 'static> AdapterWeights<S> {
         let config: Value = serde_json::from_slice(&config).map_err(|error| rule(format!("{CONFIG}: {error}")))?;
         let config = Config::read(&config).map_err(&rule)?;
         let base = FileWeights::new(base)?;
+        let shapes = file.tensor_names().map(|name| Ok((name, file.meta(name)?.dims.clone())));
+        let shapes = shapes.collect::<Result<HashMap<_, _>, FileError>>()?;
         let mut factors = HashMap::new();
-        for tensor in file.tensor_names() {
-            let unknown = || rule(format!("tensor {tensor:?} is no factor of a linear layer"));
-            let Some((module, side)) = split(tensor) else { return Err(unknown()) };
-            if side == Side::Up {
-                continue;
-            }
-            let weights = format!("{module}.weight");
-            let other = tensor.replace(".lora_A.", ".lora_B.");
-            let [down, up] = [tensor, &other].map(|name| matrix(&file, name));
-            let ((down, [rank, inputs]), (up, [outputs, columns])) = (down?, up?);
-            let wanted = base.shape(&weights).ok_or_else(|| rule(format!("there is no {weights:?} in the base")))?;
-            if wanted != [outputs as u64, inputs as u64]
-                || columns != rank
-                || rank * inputs * outputs == 0
-                || rank > 255
-            {
-                return Err(rule(format!(
-                    "{tensor:?}: factors of {outputs} x {columns} and {rank} x {inputs} do not make {weights:?}, {wanted:?}"
-                )));
-            }
+        for Pair { module, weights, down, up } in pairs(&shapes, &|name| base.shape(name)).map_err(&rule)? {
+            let ((down, [rank, _]), (up, _)) = (matrix(&file, &down)?, matrix(&file, &up)?);
             let scale = config.scale(&module, rank);
             factors.insert(weights, Factors { down, up, rank, scale });
         }
         Ok(AdapterWeights { own: FileWeights::new(file)?, base, factors })
     }
+}
+
+/// Checks that a checkpoint, if it is an adapter that can run, fits a base: the names and shapes of its factors, and their dtype. (One
+/// that cannot run is kept as it is.)
+///
+/// # Errors
+/// [`FileError::Adapter`], or those of reading the base.
+#[cfg(feature = "encode")]
+pub(crate) fn check<S: Source + 'static>(checkpoint: &Checkpoint, base: Arc<File<S>>) -> Result<(), FileError> {
+    let Some(config) = checkpoint.assets().iter().find(|asset| asset.name == CONFIG) else { return Ok(()) };
+    let file =
+        checkpoint.shards().first().map_or_else(|| CONFIG.to_owned(), |shard| shard.path().display().to_string());
+    let rule = |rule: String| FileError::Adapter { file: file.clone(), rule };
+    let config: Value = serde_json::from_slice(&config.bytes).map_err(|error| rule(format!("{CONFIG}: {error}")))?;
+    if Config::read(&config).is_err() {
+        return Ok(());
+    }
+    let base = FileWeights::new(base)?;
+    let tensors = checkpoint.tensors();
+    let is_float = |dtype| values::to_f32(dtype, &[], &mut Vec::new());
+    if let Some(other) = tensors.iter().find(|tensor| !is_float(tensor.dtype)) {
+        return Err(rule(format!("tensor {:?} is of dtype {}, which has no values", other.name, other.dtype.name())));
+    }
+    let shapes = tensors.iter().map(|tensor| (&*tensor.name, tensor.shape.clone())).collect();
+    pairs(&shapes, &|name| base.shape(name)).map(|_| ()).map_err(rule)
+}
+
+/// The factors of a linear layer, by name.
+struct Pair {
+    module: String,
+    /// The weights that they change.
+    weights: String,
+    down: String,
+    up: String,
+}
+
+/// Returns the pairs of factors among the tensors of an adapter, whose shapes these are. `of_base` gives the shapes in the base.
+///
+/// # Errors
+/// If a tensor is no factor, or factors do not fit each other or the base.
+fn pairs(shapes: &HashMap<&str, Vec<u64>>, of_base: &dyn Fn(&str) -> Option<Vec<u64>>) -> Result<Vec<Pair>, String> {
+    let mut names: Vec<&str> = shapes.keys().copied().collect();
+    names.sort_unstable();
+    let mut out = Vec::new();
+    for down in names {
+        let Some((module, side)) = split(down) else {
+            return Err(format!("tensor {down:?} is no factor of a linear layer"));
+        };
+        let other = match side {
+            Side::Down => down.replace(".lora_A.", ".lora_B."),
+            Side::Up => down.replace(".lora_B.", ".lora_A."),
+        };
+        let of_other = shapes.get(&*other).ok_or_else(|| format!("tensor {down:?} has no other factor, {other:?}"))?;
+        if side == Side::Up {
+            continue;
+        }
+        let weights = format!("{module}.weight");
+        let wanted =
+            of_base(&weights).ok_or_else(|| format!("tensor {down:?}: there is no {weights:?} in the base"))?;
+        let fits = match (&shapes[down][..], &of_other[..]) {
+            (&[rank, inputs], &[outputs, columns]) => {
+                wanted == [outputs, inputs] && columns == rank && outputs * inputs > 0 && (1..=255).contains(&rank)
+            }
+            _ => false,
+        };
+        if !fits {
+            return Err(format!(
+                "tensor {down:?}: factors of shape {of_other:?} and {:?} do not make {weights:?}, {wanted:?}",
+                shapes[down]
+            ));
+        }
+        out.push(Pair { module, weights, down: down.to_owned(), up: other });
+    }
+    Ok(out)
 }
 
 /// What of a PEFT configuration the product depends on.

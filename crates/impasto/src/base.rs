@@ -192,27 +192,45 @@ pub fn hex(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Returns the rows and columns of `base`, a tensor of the base, at a place of a tensor.
+fn at<S: Source>(base: &Tensor<'_, S>, place: &Place) -> (Range<u64>, Range<u64>) {
+    let clamp = |row: usize| (row as u64).min(base.matrix().rows());
+    (clamp(place.rows.start)..clamp(place.rows.end), place.columns.start as u64..place.columns.end as u64)
+}
+
 /// Returns the elements of `base`, a tensor of the base, at a place of a tensor of `dtype`, row by row (SPEC 21.4).
 pub(crate) fn elements_at<S: Source>(base: &Tensor<'_, S>, dtype: DType, place: &Place) -> Result<Vec<u8>, FileError> {
     let width = place.columns.len();
     let mut out = vec![0; place.elements() * dtype.size()];
-    // What is past the last row of the base is 0.
-    let clamp = |row: usize| (row as u64).min(base.matrix().rows());
-    let rows = clamp(place.rows.start)..clamp(place.rows.end);
-    let columns: Range<u64> = place.columns.start as u64..place.columns.end as u64;
-    let there = (rows.end - rows.start) as usize * width;
-    if there == 0 {
+    if base.dtype() == dtype {
+        fill_from(base, place, &mut out, width * dtype.size())?;
         return Ok(out);
     }
-    let out_there = &mut out[..there * dtype.size()];
-    if base.dtype() == dtype {
-        base.part(rows, columns, out_there)?;
-    } else {
-        let mut elements = vec![0; there * base.dtype().size()];
-        base.part(rows, columns, &mut elements)?;
-        convert(base, dtype, &elements, out_there)?;
+    // What is past the last row of the base is 0.
+    let (rows, columns) = at(base, place);
+    let there = (rows.end - rows.start) as usize * width;
+    if there > 0 {
+        let (size, mut elements) = (base.dtype().size(), vec![0; there * base.dtype().size()]);
+        base.part(rows, columns, &mut elements, width * size)?;
+        convert(base, dtype, &elements, &mut out[..there * dtype.size()])?;
     }
     Ok(out)
+}
+
+/// Writes the elements of `base`, a tensor of the base, at a place of a tensor of its dtype (SPEC 21.4). Rows begin `stride` bytes
+/// after one another in `out`.
+pub(crate) fn fill_from<S: Source>(
+    base: &Tensor<'_, S>,
+    place: &Place,
+    out: &mut [u8],
+    stride: usize,
+) -> Result<(), FileError> {
+    let (rows, columns) = at(base, place);
+    let row_bytes = place.columns.len() * base.dtype().size();
+    // What is past the last row of the base is 0.
+    let there = (rows.end - rows.start) as usize;
+    (there..place.rows.len()).for_each(|r| out[r * stride..][..row_bytes].fill(0));
+    if there == 0 || row_bytes == 0 { Ok(()) } else { base.part(rows, columns, out, stride) }
 }
 
 /// Converts elements of `base` to `dtype` (SPEC 21.4).

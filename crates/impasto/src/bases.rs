@@ -40,15 +40,21 @@ impl Default for Bases {
 }
 
 impl Bases {
-    /// Looks in these files and folders, in those of the environment variable `IMPASTO_BASES`, and in the cache folder
-    /// (`impasto/bases` in `XDG_CACHE_HOME`, or in `.cache` in the home folder).
+    /// Looks in these files and folders, in those of the environment variable `IMPASTO_BASES`, and in the
+    /// [cache folder](Bases::cache_folder).
     pub fn new(named: Vec<PathBuf>) -> Bases {
         let variable = std::env::var_os(VARIABLE).unwrap_or_default();
+        let named_there = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty());
+        let usual = named_there.chain(Bases::cache_folder()).collect();
+        Bases { named, usual, ..Bases::default() }
+    }
+
+    /// Returns the folder for bases that are fetched, whose names there are their roots: `impasto/bases` in `XDG_CACHE_HOME`, or in
+    /// `.cache` in the home folder. `None` if neither is known.
+    pub fn cache_folder() -> Option<PathBuf> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let cache = cache.map(|cache| cache.join("impasto").join("bases"));
-        let usual = std::env::split_paths(&variable).filter(|path| !path.as_os_str().is_empty()).chain(cache).collect();
-        Bases { named, usual, ..Bases::default() }
+        cache.map(|cache| cache.join("impasto").join("bases"))
     }
 
     /// Sets the limits for opening files, and on the memory that reading a tensor takes.
@@ -59,7 +65,8 @@ impl Bases {
     /// Opens a file; if it is a delta, with its base, and the base of that, if they are found.
     ///
     /// # Errors
-    /// If a file is invalid, if a base is found but does not fit, or if the chain is too long. A base that is not found is an
+    /// If a file is invalid, if a base is found but does not fit, if all that are found are damaged, or if the chain is too long. A base
+    /// that is not found is an
     /// error only when it is needed.
     pub fn open(&self, path: &Path) -> Result<File<MmapSource>, FileError> {
         self.open_at(path, MAX_DEPTH, true)
@@ -68,17 +75,34 @@ impl Bases {
     /// Opens a file that may have `depth` - 1 bases below it. If none of the files has the root of its base and `may_try`, those
     /// that the user named are tried; but not for the base of one that is tried, or there might be no end of it.
     fn open_at(&self, path: &Path, depth: usize, may_try: bool) -> Result<File<MmapSource>, FileError> {
-        let mut file = File::open_within(path, &self.limits)?;
+        self.with_base(File::open_within(path, &self.limits)?, path, depth, may_try)
+    }
+
+    /// Attaches the base of a file that was opened at `path`, as [`Bases::open_at`] says.
+    fn with_base(
+        &self,
+        mut file: File<MmapSource>,
+        path: &Path,
+        depth: usize,
+        may_try: bool,
+    ) -> Result<File<MmapSource>, FileError> {
         file.set_memory_limit(self.memory_limit);
         let Some(base) = file.base().cloned() else { return Ok(file) };
         let below = depth.checked_sub(1).filter(|&below| below > 0);
         let below = below.ok_or_else(|| FileError::Depth { file: path.display().to_string(), most: MAX_DEPTH })?;
-        if let Some(found) = self.find(path, &base) {
-            file.attach(Arc::new(self.open_at(&found, below, may_try)?))?;
-            return Ok(file);
+        // A file whose first bytes say the root may be damaged all the same, and the next one not. Of those that open, the first is
+        // the base, so that copies of a chain are not all tried with each other.
+        let mut refused = None;
+        for found in self.candidates(path, &base) {
+            match File::open_within(&found, &self.limits) {
+                Ok(opened) => {
+                    file.attach(Arc::new(self.with_base(opened, &found, below, may_try)?))?;
+                    return Ok(file);
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
         // None has the root. One that the user named may have the same tensors all the same: a shorter copy of it, say.
-        let mut refused = None;
         for named in self.named.iter().filter(|named| may_try && named.is_file() && !is_same(named, path)) {
             match self.open_at(named, below, false).and_then(|named| file.attach(Arc::new(named))) {
                 Ok(()) => return Ok(file),
@@ -88,17 +112,23 @@ impl Bases {
         refused.map_or(Ok(file), Err)
     }
 
-    /// Returns the path of the base of the delta at `path`, if it is found.
-    fn find(&self, path: &Path, base: &Base) -> Option<PathBuf> {
+    /// Returns the path of the base of the delta at `path`, if it is found: of the first that opens.
+    pub fn find(&self, path: &Path, base: &Base) -> Option<PathBuf> {
+        self.candidates(path, base).find(|found| File::open_within(found, &self.limits).is_ok())
+    }
+
+    /// Returns the files whose first bytes say that they are the base of the delta at `path`.
+    fn candidates<'a>(&'a self, path: &'a Path, base: &'a Base) -> impl Iterator<Item = PathBuf> + 'a {
         let beside = folder_of(path).to_owned();
-        let mirrors = base.mirrors.iter().filter(|mirror| is_plain(mirror)).map(|mirror| beside.join(mirror));
-        let named = || self.named.iter().chain(&self.usual).cloned();
+        let mirrors =
+            base.mirrors.iter().filter(|mirror| is_plain(mirror)).map(move |mirror| folder_of(path).join(mirror));
+        let named = move || self.named.iter().chain(&self.usual).cloned();
         // Names first, since they need no look into folders: those of files in a cache are roots.
-        let by_root = named().map(|folder| folder.join(format!("{}.{EXTENSION}", hex(&base.root))));
+        let by_root = named().map(move |folder| folder.join(format!("{}.{EXTENSION}", hex(&base.root))));
         let files = named().chain(mirrors).chain(by_root);
         let folders = named().chain([beside.clone()]);
-        let is_base = |candidate: &PathBuf| !is_same(candidate, path) && root(candidate) == Some(base.root);
-        files.chain(folders.flat_map(|folder| impasto_files(&folder))).find(is_base)
+        let is_base = move |candidate: &PathBuf| !is_same(candidate, path) && root(candidate) == Some(base.root);
+        files.chain(folders.flat_map(|folder| impasto_files(&folder))).filter(is_base)
     }
 }
 

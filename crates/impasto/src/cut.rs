@@ -95,10 +95,9 @@ impl<S: Source> File<S> {
 
     /// Returns the number of units of a layer, which is numbered from 1.
     fn mark(&self, layer: usize) -> Result<u32, FileError> {
-        let marks = self.reader.marks();
-        let mark = layer.checked_sub(1).and_then(|n| marks.get(n));
-        let missing = || FileError::NoLayer { file: self.reader.name().to_owned(), layer, layers: marks.len() };
-        mark.map(|mark| mark.units).ok_or_else(missing)
+        let layers = self.reader.marks().len();
+        let missing = || FileError::NoLayer { file: self.reader.name().to_owned(), layer, layers };
+        self.reader.units_of_layer(layer).ok_or_else(missing)
     }
 
     /// Returns the limit on the unit index for each object; `None` for no limit.

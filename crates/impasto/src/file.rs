@@ -111,8 +111,7 @@ impl<S: Source> File<S> {
 
     /// Returns the number of weights of all tensors, which bits per weight refer to. Tied tensors count once.
     pub fn weights(&self) -> u64 {
-        let own = self.reader.objects().iter().filter_map(Object::tensor).filter(|meta| meta.tied.is_none());
-        own.fold(0, |sum, meta| sum.saturating_add(meta.weights()))
+        self.reader.weights()
     }
 
     /// Opens a tensor by name, and reads and checks its tensor header in layer 0. A tied tensor has the units of its

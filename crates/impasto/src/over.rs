@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use impasto_checkpoint::Checkpoint;
 use impasto_container::{Base, Source, TensorMeta};
 use impasto_core::DType;
 use impasto_encode::{BaseAsset, BaseError, BaseFile};
 
+use crate::adapter;
 use crate::base::rows_as;
 use crate::error::FileError;
 use crate::file::File;
@@ -66,6 +68,10 @@ impl<S: Source + 'static> BaseFile for EncodeBase<S> {
     fn record(&self) -> Base {
         let EncodeBase { file, name, license, mirrors } = self;
         Base { root: *file.reader().root(), name: name.clone(), license: license.clone(), mirrors: mirrors.clone() }
+    }
+
+    fn check(&self, checkpoint: &Checkpoint) -> Result<(), BaseError> {
+        Ok(adapter::check(checkpoint, self.file.clone())?)
     }
 
     fn tensor_names(&self) -> Vec<String> {

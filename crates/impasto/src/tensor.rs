@@ -20,7 +20,7 @@ use impasto_container::{BaseUsage, Fetched, LayerUnits, Matrix, MmapSource, Obje
 use impasto_core::{DType, Isa, Mode, Place};
 use rayon::prelude::*;
 
-use crate::base::elements_at;
+use crate::base::{elements_at, fill_from};
 use crate::error::FileError;
 use crate::file::File;
 
@@ -169,12 +169,17 @@ impl<'a, S: Source> Tensor<'a, S> {
         }
     }
 
-    /// Decodes a band into `out`, row by row. Runs on this thread only.
+    /// Decodes a band into `out`, whose rows begin `stride` bytes after one another. Runs on this thread only.
     ///
     /// # Errors
     /// As for [`Tensor::bytes`].
-    pub(crate) fn part(&self, rows: Range<u64>, columns: Range<u64>, out: &mut [u8]) -> Result<(), FileError> {
-        let stride = (columns.end - columns.start) as usize * self.dtype.size();
+    pub(crate) fn part(
+        &self,
+        rows: Range<u64>,
+        columns: Range<u64>,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), FileError> {
         let (height, mut from) = (self.matrix.tile_rows(), rows.start);
         while from < rows.end {
             let to = (from / height + 1).saturating_mul(height).min(rows.end);
@@ -182,7 +187,7 @@ impl<'a, S: Source> Tensor<'a, S> {
             let decoder = self.decoder(level)?;
             let units = self.file.reader.fetch(&self.units_meeting(level, &(from..to), &columns))?;
             let reading = Reading { decoder: &decoder, level, units: &units };
-            let out = &mut out[(from - rows.start) as usize * stride..(to - rows.start) as usize * stride];
+            let out = &mut out[(from - rows.start) as usize * stride..];
             self.row_of_tiles(&reading, from..to, columns.clone(), out, stride)?;
             from = to;
         }
@@ -520,6 +525,11 @@ impl<'a, S: Source> Tensor<'a, S> {
         out: &mut [u8],
         stride: usize,
     ) -> Result<(), FileError> {
+        let mode = self.file.reader.units()[self.tiles[tile as usize] as usize].mode;
+        if let Some(base) = self.over.as_deref().filter(|base| mode.replaces_base() && base.dtype == self.dtype) {
+            fill_from(base, place, out, stride)?;
+            return self.with_units(reading, tile, |units| reading.decoder.decode_in_place(units, place, out, stride));
+        }
         let reference = self.reference_tile(reading, tile, place)?;
         self.with_units(reading, tile, |units| {
             reading.decoder.decode_predicted(units, reference.as_deref(), place, out, stride)

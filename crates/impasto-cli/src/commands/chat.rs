@@ -12,6 +12,7 @@ use serde_json::json;
 use super::run::with_limits;
 use crate::args::{Args, Chat};
 use crate::exit::Code;
+use crate::incoming::name_of;
 use crate::live::{Arrival, Loaded};
 use crate::output::{print, print_json};
 use crate::signals::Interruptible;
@@ -47,7 +48,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
     let model = loaded.model();
-    let name = || command.model.display().to_string();
+    let name = || name_of(&command.model);
     model.tokenizer().with_context(name)?;
     let template = model.chat_template().with_context(name)?;
     let options = with_limits(model.chat_options(&template), command.max_tokens, &command.sampling, &command.stop);
@@ -62,7 +63,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     };
     let (stdin, quiet) = (std::io::stdin(), args.quiet || args.json || !std::io::stdin().is_terminal());
     if !quiet {
-        eprintln!("{}: type a message, or /help for the commands.", command.model.display());
+        eprintln!("{}: type a message, or /help for the commands.", name());
     }
     let mut lines = stdin.lock();
     loop {

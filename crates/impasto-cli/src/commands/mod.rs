@@ -9,6 +9,8 @@ pub mod decode;
 pub mod demo;
 pub mod encode;
 pub mod eval;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod inspect;
 mod measure;
 pub mod rebase;

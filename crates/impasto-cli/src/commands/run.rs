@@ -1,7 +1,6 @@
 //! `impasto run`.
 
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Context;
 use impasto_model::sampling::SamplingParams;
@@ -12,6 +11,7 @@ use serde_json::json;
 
 use crate::args::{Args, Run, Sampling};
 use crate::exit::Code;
+use crate::incoming::name_of;
 use crate::live::{Arrival, Loaded};
 use crate::output::{bytes, print, print_json};
 
@@ -19,7 +19,7 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
     let model = loaded.model();
-    let (prompt, options) = prompt(model, command).with_context(|| command.model.display().to_string())?;
+    let (prompt, options) = prompt(model, command).with_context(|| name_of(&command.model))?;
     let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
     let mut arrival = loaded.arrival();
     let mut session = loaded.session(options.sampling, prompt.len().saturating_add(options.max_tokens.min(1024)))?;
@@ -32,11 +32,15 @@ pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
             "warnings": model.warnings(),
             "notes": model.notes(),
         });
-        let arrival = arrival.map(|arrival| arrival.json());
+        let arrival = arrival.as_ref().map(Arrival::json);
         print_json(&json!({ "prompt_tokens": prompt, "generation": generation, "load": load, "stream": arrival }))?;
     } else if !args.quiet {
-        report(&command.model, model, &generation);
-        arrival.iter().for_each(|arrival| arrival.report(&command.model));
+        report(&name_of(&command.model), model, &generation);
+        arrival.iter().for_each(|arrival| arrival.report(&name_of(&command.model)));
+    }
+    drop(arrival);
+    if let Some(line) = loaded.end().filter(|_| !args.quiet) {
+        eprintln!("{}: {line}", name_of(&command.model));
     }
     Ok(Code::Success)
 }
@@ -67,7 +71,7 @@ pub fn stream<'m>(
     Ok(stream.finish())
 }
 
-fn report(path: &Path, model: &Model, generation: &Generation) {
+fn report(name: &str, model: &Model, generation: &Generation) {
     let speed = generation.tokens.len().saturating_sub(1) as f64 / generation.decode_seconds.max(1e-9);
     let times = model.load_times();
     let shares = match times.threads {
@@ -78,10 +82,9 @@ fn report(path: &Path, model: &Model, generation: &Generation) {
         ),
     };
     let memory = bytes(model.memory_bytes() as u64);
-    eprintln!("{}: loaded in {:.2} s{shares}, {memory} of weights in memory", path.display(), times.seconds);
+    eprintln!("{name}: loaded in {:.2} s{shares}, {memory} of weights in memory", times.seconds);
     eprintln!(
-        "{}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} per second ({:?})",
-        path.display(),
+        "{name}: {} prompt tokens in {:.2} s, {} tokens at {speed:.1} per second ({:?})",
         generation.prompt_tokens,
         generation.prefill_seconds,
         generation.tokens.len(),

@@ -78,3 +78,60 @@ fn upgrades_are_measured() {
     assert!(table.contains("residual") && table.lines().count() == 8, "{table}");
     at.run(&[&bench[..7], &["--next", "100000"]].concat()).fails(3, "text");
 }
+
+#[cfg(feature = "fetch")]
+mod from_an_address {
+    use std::time::Duration;
+
+    use super::RUN;
+    use crate::layers::LAYERED;
+    use crate::server::{Reply, Server};
+    use crate::support::{Ran, Workplace, impasto};
+
+    fn run(at: &Workplace, url: &str, more: &[&str]) -> Ran {
+        let mut command = impasto(&[&["run", url][..], &RUN, more].concat());
+        command.current_dir(at.path("")).env("XDG_CACHE_HOME", at.path("cache"));
+        for name in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        Ran::of(command.output().expect("starts"))
+    }
+
+    #[test]
+    fn a_model_runs_from_a_slow_server() {
+        let at = Workplace::new();
+        let server = Server::start(|asked| Reply {
+            pace: Some((64 << 10, Duration::from_millis(5))),
+            ..Reply::file(&LAYERED, asked)
+        });
+        let url = server.url("/m.impasto?signature=secret");
+        let ran = run(&at, &url, &["--json", "--save", "saved.impasto"]).json();
+        let parts = ran["stream"]["parts"].as_array().expect("parts");
+        assert!(!parts.is_empty() && parts.iter().all(|part| part["stages"] == 3), "{ran}");
+        let saved = std::fs::read(at.path("saved.impasto")).expect("a file");
+        assert!(LAYERED.starts_with(&saved), "what came is the beginning of the file");
+        // What came is not fetched again, and the rest is.
+        let whole = run(&at, &url, &["--save", "saved.impasto", "--kv-upgrade", "keep"]).ok();
+        assert!(!whole.err.contains("secret") && whole.err.contains("stage"), "{}", whole.err);
+        // Without a name, it goes to the cache, under one of its own.
+        run(&at, &url, &["-q"]).ok();
+        let cached: Vec<_> = std::fs::read_dir(at.path("cache/impasto/files")).expect("a folder").collect();
+        assert_eq!(cached.len(), 1, "{cached:?}");
+    }
+
+    #[test]
+    fn refusals() {
+        let at = Workplace::new();
+        let server = Server::start(|_| Reply::status(404));
+        let url = server.url("/m?secret");
+        let gone = run(&at, &url, &["--save", "s", "--tries", "1"]);
+        assert!(gone.code == Some(1) && gone.err.contains("404") && !gone.err.contains("secret"), "{gone:?}");
+        let plain = |words: &[&str]| at.run(&[&["run", "-p", "Once"][..], words].concat());
+        plain(&[&url]).fails(2, "--stream");
+        at.write("m.impasto", "no model");
+        plain(&["m.impasto", "--stream", "--save", "s"]).fails(2, "need an address");
+        plain(&["m.impasto", "--tries", "3"]).fails(2, "need --stream");
+        assert_eq!(plain(&["m.impasto", "--save", "s"]).code, Some(2));
+        assert!(!at.path("s").exists());
+    }
+}

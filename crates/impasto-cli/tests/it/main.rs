@@ -5,12 +5,18 @@ mod chat;
 mod commands;
 mod deltas;
 mod failures;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod gguf;
 mod kill;
 mod layers;
 mod limits;
 mod live;
 mod packs;
+#[cfg(feature = "fetch")]
+#[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
+#[path = "../../../impasto-fetch/tests/it/server.rs"]
+mod server;
 mod support;
 mod tasks;
 mod templates;

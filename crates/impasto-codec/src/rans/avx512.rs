@@ -160,6 +160,44 @@ fn renormalized(x: __m512i, low: __mmask16, loaded: __m256i) -> __m512i {
     _mm512_mask_or_epi32(x, low, _mm512_slli_epi32::<16>(x), taken)
 }
 
+/// The classes of kind exact, of which nearly every row has wide ones: their low bits (SPEC 7.3), a mask of these, and what is taken
+/// away from symbol and low bits (SPEC 10.1).
+const LOW_BITS: [i32; 32] = {
+    let (mut bits, mut class) = ([0; 32], 15);
+    while class < 32 {
+        bits[class] = ((class as i32 + 1) >> 2) - 3;
+        class += 1;
+    }
+    bits
+};
+const LOW_MASKS: [i32; 32] = {
+    let (mut masks, mut class) = ([0; 32], 0);
+    while class < 32 {
+        masks[class] = (1 << LOW_BITS[class]) - 1;
+        class += 1;
+    }
+    masks
+};
+const OFFSETS: [i32; 32] = {
+    let (mut offsets, mut class) = ([0; 32], 0);
+    while class < 32 {
+        offsets[class] = (31 << LOW_BITS[class]) + (1 << LOW_BITS[class] >> 1);
+        class += 1;
+    }
+    offsets
+};
+
+/// Returns the entry of each class, which is from 0 to 31.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn of_class(entries: &[i32; 32], classes: __m512i) -> __m512i {
+    // SAFETY: there are 32 entries.
+    unsafe {
+        let low = _mm512_loadu_si512(entries.as_ptr().cast());
+        _mm512_permutex2var_epi32(low, classes, _mm512_loadu_si512(entries.as_ptr().add(16).cast()))
+    }
+}
+
 /// Decodes one symbol in each of 16 lanes. Returns the values, the states before renormalization, and the lanes with an
 /// escape.
 ///
@@ -184,8 +222,7 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
         let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<2>(t), set(5)), zero);
         (_mm512_sub_epi32(t, _mm512_slli_epi32::<2>(b)), b)
     } else {
-        let octave = _mm512_srli_epi32::<2>(_mm512_add_epi32(t, set(1)));
-        (t, _mm512_max_epi32(_mm512_sub_epi32(octave, set(3)), zero))
+        (t, of_class(&LOW_BITS, t))
     };
     let y = if with_low_bits { _mm512_srlv_epi32(x, low_bits) } else { x };
     let index = _mm512_add_epi32(_mm512_slli_epi32::<TABLE_BITS>(table), _mm512_and_si512(y, set(TOTAL as i32 - 1)));
@@ -197,7 +234,10 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
         _mm512_mullo_epi32(frequency, _mm512_srli_epi32::<TABLE_BITS>(y)),
         _mm512_srli_epi32::<20>(slot),
     );
-    let value = if with_low_bits {
+    let value = if with_low_bits && KIND == EXACT {
+        let low = _mm512_and_si512(x, of_class(&LOW_MASKS, t));
+        _mm512_sub_epi32(_mm512_add_epi32(_mm512_sllv_epi32(symbol, low_bits), low), of_class(&OFFSETS, t))
+    } else if with_low_bits {
         let power = _mm512_sllv_epi32(set(1), low_bits);
         let low = _mm512_and_si512(x, _mm512_sub_epi32(power, set(1)));
         let high = _mm512_sllv_epi32(_mm512_sub_epi32(symbol, set(31)), low_bits);

@@ -71,6 +71,29 @@ impl<'a> Coded<'a> {
         values: &mut [i32],
         escaped: &mut Vec<u32>,
     ) -> Result<(), CodecError> {
+        self.decode(rows.len(), rows, columns, values, escaped)
+    }
+
+    /// Decodes the next `count` rows, at most [`Coded::rows_at_once`], as one row, which is the same if their width is a multiple of
+    /// the lanes. `classes` are those of their elements, one row after the other.
+    pub fn joined(
+        &mut self,
+        count: usize,
+        classes: &Columns,
+        values: &mut [i32],
+        escaped: &mut Vec<u32>,
+    ) -> Result<(), CodecError> {
+        self.decode(count, &[0], classes, values, escaped)
+    }
+
+    fn decode(
+        &mut self,
+        count: usize,
+        rows: &[i32],
+        columns: &Columns,
+        values: &mut [i32],
+        escaped: &mut Vec<u32>,
+    ) -> Result<(), CodecError> {
         let segment = self.segment;
         let broken = |rule, clause| CodecError::Segment { segment, rule, clause };
         let decoder = match &mut self.decoder {
@@ -90,7 +113,7 @@ impl<'a> Coded<'a> {
             let code = code.map_err(|_| broken("an escape is 2^32 or more", "8.5"))?;
             values[at as usize] = escape_value(self.lut.kind(), code);
         }
-        self.row += rows.len();
+        self.row += count;
         if self.row == self.end {
             if !decoder.is_finished() || !self.escapes.is_empty() {
                 return Err(broken("at its end a lane state is not 2^16, or words or escapes are left", "8.4"));

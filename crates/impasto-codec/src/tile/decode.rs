@@ -144,16 +144,16 @@ impl TileDecoder {
             return Ok(());
         }
         let (&base, above) = self.check_call(units, place)?;
-        let room = (place.rows.len() - 1).saturating_mul(stride).saturating_add(row_bytes);
-        if stride < row_bytes || out.len() < room {
-            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
-        }
-        let mut rows = Rows { out, stride, row_bytes };
+        let mut rows = Rows::new(out, stride, row_bytes, place)?;
         let elements = match reference {
             _ if !self.needs_base(base.mode) => None,
             Some(elements) if elements.len() == wanted => Some(elements),
             _ => return Err(CodecError::Call("a tile of a delta needs one element of the base for each of its own")),
         };
+        if let Some(elements) = elements.filter(|_| base.mode.replaces_base()) {
+            rows.fill(elements);
+            return self.decode_in_place(units, place, out, stride);
+        }
         if base.mode == Mode::LATTICE {
             return self.decode_lattice(base, above, elements, place, rows);
         }
@@ -163,13 +163,38 @@ impl TileDecoder {
         if let Some(unit) = above.first() {
             return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
         }
-        match (base.mode, elements) {
-            (Mode::SAME, Some(_)) if !base.bytes.is_empty() => return Err(CodecError::SameSize(base.bytes.len())),
-            (Mode::SAME, Some(elements)) => rows.fill(elements),
-            (Mode::EXACT, Some(elements)) => self.decode_over_base(base, elements, place, rows)?,
-            (mode, _) => self.decode_alone(mode, base, place, rows)?,
+        self.decode_alone(base.mode, base, place, rows)
+    }
+
+    /// Decodes a tile in mode same or exact of a tensor with a base (SPEC 21) where the elements of the base are: `out` holds these,
+    /// in this dtype, and receives those of the tile. Otherwise like [`TileDecoder::decode`].
+    ///
+    /// # Errors
+    /// As for [`TileDecoder::decode`]; [`CodecError::Call`] if the tile is in another mode.
+    pub fn decode_in_place(
+        &self,
+        units: &[Unit],
+        place: &Place,
+        out: &mut [u8],
+        stride: usize,
+    ) -> Result<(), CodecError> {
+        let row_bytes = place.columns.len() * self.dtype.size();
+        if place.rows.is_empty() || row_bytes == 0 {
+            return Ok(());
         }
-        Ok(())
+        let (&base, above) = self.check_call(units, place)?;
+        let rows = Rows::new(out, stride, row_bytes, place)?;
+        if let Some(unit) = above.first() {
+            return Err(CodecError::TileLayer { layer: 1, mode: unit.mode });
+        }
+        match base.mode {
+            _ if !self.is_delta || !base.mode.replaces_base() => {
+                Err(CodecError::Call("only tiles in modes same and exact take the place of the base"))
+            }
+            Mode::SAME if !base.bytes.is_empty() => Err(CodecError::SameSize(base.bytes.len())),
+            Mode::SAME => Ok(()),
+            _ => self.decode_exact(base, place, rows),
+        }
     }
 
     /// Decodes a tile in layer 0 that needs no other elements.
@@ -239,11 +264,7 @@ impl TileDecoder {
             return Ok(());
         }
         let row_bytes = self.block_dtype().map_or(0, |dtype| place.columns.len() / dtype.weights() * dtype.size());
-        let room = place.rows.len().saturating_sub(1).saturating_mul(stride).saturating_add(row_bytes);
-        if stride < row_bytes || out.len() < room {
-            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
-        }
-        let mut rows = Rows { out, stride, row_bytes };
+        let mut rows = Rows::new(out, stride, row_bytes, place)?;
         self.block_rows(base, above, place, |r, _, blocks| rows.row(r).copy_from_slice(blocks))
     }
 
@@ -321,22 +342,45 @@ impl TileDecoder {
         Ok(())
     }
 
-    /// Decodes a tile in mode exact in layer 0, which refines the elements of the base.
-    fn decode_over_base(&self, unit: Unit, elements: &[u8], place: &Place, mut out: Rows) -> Result<(), CodecError> {
-        let layer = self.layer(0, Mode::EXACT)?;
-        let mut exact = Exact::new(self.isa, layer, self.float_layout(Mode::EXACT)?, unit.bytes, place)?;
+    /// Decodes a tile in mode exact in layer 0 over the elements of the base in `out`.
+    ///
+    /// Classes depend on the base alone, so several rows are decoded together.
+    fn decode_exact(&self, unit: Unit, place: &Place, mut out: Rows) -> Result<(), CodecError> {
+        let (layer, layout) = (self.layer(0, Mode::EXACT)?, self.float_layout(Mode::EXACT)?);
+        let (isa, width) = (self.isa, place.columns.len());
+        let mut coded = Coded::new(isa, layer, unit.bytes, place)?;
         let low_rank = layer.header.low_rank();
-        let mut work = Default::default();
-        for (r, elements) in elements.chunks_exact(out.row_bytes).enumerate() {
-            let out = out.row(r);
-            match low_rank {
-                None => out.copy_from_slice(elements),
-                Some(low_rank) => {
-                    let at = (place.rows.start + r, place.columns.clone());
-                    low_rank.add_to_base(self.isa, self.dtype, at, elements, out, &mut work);
-                }
+        let rows = layer.header.row_classes.slice(place.rows.clone());
+        let columns = layer.header.column_classes.slice(place.columns.clone());
+        // Rows that end within the lanes are decoded one by one.
+        let batch = if width.is_multiple_of(LANES) { (BATCH / width).max(1) } else { 1 };
+        let mut buffer = Buffer::new(batch.min(rows.len()) * width);
+        let (mut elements, mut work) = (Vec::new(), Default::default());
+        let mut first = 0;
+        while first < rows.len() {
+            let count = coded.rows_at_once(batch);
+            if buffer.classes.width() != count * width {
+                buffer = Buffer::new(count * width);
             }
-            exact.row_by_sign(out)?;
+            buffer.classes.update(isa, |classes| {
+                for (r, classes) in (first..).zip(classes.chunks_exact_mut(width)) {
+                    let row = out.row(r);
+                    if let Some(low_rank) = low_rank {
+                        elements.clear();
+                        elements.extend_from_slice(row);
+                        let at = (place.rows.start + r, place.columns.clone());
+                        low_rank.add_to_base(isa, self.dtype, at, &elements, row, &mut work);
+                    }
+                    exact::classes_over(isa, layout, rows[r], &columns, row, classes);
+                }
+            });
+            let Buffer { classes, values, escaped } = &mut buffer;
+            coded.joined(count, classes, values, escaped)?;
+            for (r, values) in (first..first + count).zip(values.chunks_exact_mut(width)) {
+                join_plane(layer.header.plane, coded.plane(r), values);
+                exact::move_row(isa, layout, values, out.row(r));
+            }
+            first += count;
         }
         Ok(())
     }
@@ -545,7 +589,15 @@ struct Rows<'a> {
     row_bytes: usize,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    fn new(out: &'a mut [u8], stride: usize, row_bytes: usize, place: &Place) -> Result<Rows<'a>, CodecError> {
+        let room = place.rows.len().saturating_sub(1).saturating_mul(stride).saturating_add(row_bytes);
+        if stride < row_bytes || out.len() < room {
+            return Err(CodecError::Call("the output has no room for the rows of the tile at this stride"));
+        }
+        Ok(Rows { out, stride, row_bytes })
+    }
+
     fn row(&mut self, r: usize) -> &mut [u8] {
         &mut self.out[r * self.stride..r * self.stride + self.row_bytes]
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::header::{Body, Shape, Steps, TensorHeader};
 use crate::index::IndexArray;
+use crate::low_rank::{LowRank, Term};
 use crate::tables::{Frequencies, SHAPES};
 
 mod blocks;
@@ -21,6 +22,11 @@ fn float_header(dtype: DType, shape: u8, rows: Vec<i16>, columns: Vec<i16>) -> T
         column_classes: IndexArray::new(columns),
         body: Body::Float,
     }
+}
+
+/// A table with all symbols, the escape too.
+fn even_table() -> Frequencies {
+    Frequencies([32; 64])
 }
 
 fn decoder(dtype: DType, header: &TensorHeader, isa: Isa) -> TileDecoder {
@@ -102,6 +108,60 @@ proptest! {
         }
         weights.dedup();
         prop_assert_eq!(weights.len(), 1, "instruction sets differ");
+    }
+
+    /// Over a base, beside it or in its place, with a low-rank part or without, and the scalar kernel as the others.
+    #[test]
+    fn tiles_over_a_base_survive(
+        dtype in prop::sample::select(FLOATS[..3].to_vec()),
+        (place, rows, columns) in placed(),
+        plane in 0u8..=6,
+        shift in 0i16..600,
+        segments in 1usize..5,
+        noise in prop::collection::vec(prop_oneof![9 => -40i32..40, 1 => any::<i32>()], 1..300),
+        base in prop::collection::vec(any::<u8>(), 1..500),
+        with_part: bool,
+    ) {
+        let size = dtype.size();
+        let base: Vec<u8> = base.iter().copied().cycle().take(place.elements() * size).collect();
+        let mut header = float_header(DType::Bf16, 1, rows.iter().map(|row| row + shift).collect(), columns.clone());
+        let term = Term { scale: 1e-3, rows: IndexArray::new(rows), columns: IndexArray::new(columns) };
+        let part = LowRank { terms: vec![term] };
+        header.body = if with_part { Body::ExactOver(part.clone()) } else { Body::Exact };
+        header.shape = Shape::Explicit(vec![even_table(); 32]);
+        header.plane = plane;
+        let row_bytes = place.columns.len() * size;
+        let mut predicted = base.clone();
+        if with_part {
+            for (r, (row, over)) in predicted.chunks_mut(row_bytes).zip(base.chunks(row_bytes)).enumerate() {
+                let at = (place.rows.start + r, place.columns.clone());
+                part.add_to_base(Isa::Scalar, dtype, at, over, row, &mut Default::default());
+            }
+        }
+        let layout = dtype.float_layout().expect("floats");
+        let mut z = Vec::new();
+        crate::exact::signs_of_row(Isa::Scalar, layout, &predicted, &mut z);
+        let changes = noise.iter().flat_map(|change| change.to_le_bytes()[..size].to_vec()).cycle();
+        let elements: Vec<u8> = predicted.iter().zip(changes).map(|(p, change)| p.wrapping_add(change)).collect();
+        let unit = TileEncoder::new(&header, segments).exact(dtype, &place, &z, &predicted, &elements).expect("codes");
+        let units = [Unit { mode: Mode::EXACT, bytes: &unit }];
+        for isa in Isa::available() {
+            let decoder = TileDecoder::delta(dtype, vec![header.clone()], isa)?;
+            let mut out = vec![0; elements.len()];
+            decoder.decode_predicted(&units, Some(&base), &place, &mut out, row_bytes)?;
+            prop_assert_eq!(&out, &elements);
+            // In place, with a gap between rows.
+            let mut wide: Vec<u8> = base.chunks(row_bytes).flat_map(|row| [row, &[0xAB; 3]].concat()).collect();
+            decoder.decode_in_place(&units, &place, &mut wide, row_bytes + 3)?;
+            let expected: Vec<u8> = elements.chunks(row_bytes).flat_map(|row| [row, &[0xAB; 3]].concat()).collect();
+            prop_assert_eq!(wide, expected);
+            let same = [Unit { mode: Mode::SAME, bytes: &[] }];
+            let mut out = base.clone();
+            decoder.decode_in_place(&same, &place, &mut out, row_bytes)?;
+            prop_assert_eq!(&out, &base);
+            let stored = [Unit { mode: Mode::STORED, bytes: &base }];
+            prop_assert!(matches!(decoder.decode_in_place(&stored, &place, &mut out, row_bytes), Err(CodecError::Call(_))));
+        }
     }
 
     #[test]

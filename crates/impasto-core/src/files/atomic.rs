@@ -82,16 +82,28 @@ impl AtomicFile {
     /// Errors of the operating system. On error the temporary file is removed, and an existing destination is
     /// unchanged.
     pub fn commit(self) -> io::Result<()> {
+        self.commit_open(true).map(drop)
+    }
+
+    /// Commits like [`AtomicFile::commit`], and returns the file, still open and locked (where the system has locks). Without
+    /// `may_replace`, a file that is at the destination stays there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is a file that must not be replaced; otherwise as for [`AtomicFile::commit`].
+    pub fn commit_open(self, may_replace: bool) -> io::Result<File> {
         self.temporary.as_file().sync_all()?;
         let held = list::lock();
-        let renamed = self.temporary.persist(&self.destination).map_err(|refused| refused.error);
+        let renamed = match may_replace {
+            true => self.temporary.persist(&self.destination),
+            false => self.temporary.persist_noclobber(&self.destination),
+        };
         drop(held);
-        renamed?;
+        let file = renamed.map_err(|refused| refused.error)?;
         // The rename is durable only after the folder is synced. Not every file system supports that, so errors are
         // ignored.
         #[cfg(unix)]
         drop(File::open(folder_of(&self.destination)).and_then(|folder| folder.sync_all()));
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -141,6 +153,26 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"one");
         two.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"Two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_can_stay_open_and_another_can_stay_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let written = |text: &[u8]| {
+            let mut file = AtomicFile::create(&path).unwrap();
+            file.write_all(text).unwrap();
+            file
+        };
+        let mut one = written(b"one").commit_open(false).unwrap();
+        one.write_all(b" and more").unwrap();
+        assert_eq!(written(b"two").commit_open(false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one and more");
+        #[cfg(unix)]
+        assert!(File::open(&path).unwrap().try_lock().is_err(), "it is still locked");
+        written(b"three").commit_open(true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

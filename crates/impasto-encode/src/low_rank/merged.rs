@@ -22,28 +22,28 @@ const MOST: usize = 16;
 const LEAST_SIDE: usize = 2 * MOST;
 /// Rows and columns of the sample that is looked at first.
 const SAMPLE: [usize; 2] = [256, 384];
-/// Rows and columns of the sample that the rank is found in.
-const RANK_SAMPLE: [usize; 2] = [256, 1024];
+/// Rows of the sample that the rank and the first factors of the columns are found in.
+const ROWS: usize = 256;
 /// Least share of the weights that are not those of the base: what changes few costs less than factors.
 const LEAST_CHANGED: f64 = 0.05;
 /// Share of these that a product of [`MOST`] terms may miss in the sample after one step. A merged adapter misses a tenth, a
 /// fine-tune of all weights more than half.
-const MOST_MISSED: f64 = 0.25;
-/// Most weights of a tensor whose adapter is sought; that takes 12 bytes of memory per weight.
-const MOST_WEIGHTS: usize = 1 << 28;
-/// Most steps, and where they end earlier: when this share of the weights is missed, or this share of those before.
-const STEPS: usize = 12;
-const LEAST_MISSED: f64 = 2.5e-3;
-const SLOW: f64 = 0.9;
+const MOST_MISSED: f64 = 0.35;
+/// Most weights of a tensor whose adapter is sought.
+pub const MOST_WEIGHTS: usize = 1 << 28;
+/// Most steps, and where they end earlier: when this share of the weights is missed, or this share of the fewest before.
+const STEPS: usize = 16;
+const LEAST_MISSED: f64 = 1.2e-3;
+const SLOW: f64 = 0.98;
 /// Weights, relative to those outside of their intervals, by which the others are held in the first steps and in later ones.
-const HELD: [f32; 4] = [0.3, 0.1, 0.03, 0.01];
+const HELD: [f32; 6] = [0.3, 0.1, 0.03, 0.01, 0.01, 0.003];
 /// About the bits of a weight that is missed, and of a factor.
 const MISSED_BITS: f64 = 9.0;
 const FACTOR_BITS: f64 = 9.0;
 /// The most levels on each side of 0 of a term's factors.
 const MOST_LEVEL: f64 = MOST_FACTOR as f64;
-/// Levels that the largest factors would have at the width of levels that all terms share, but for [`MOST_LEVEL`].
-const LEVELS: [f64; 2] = [2047.0, 4094.0];
+/// How far apart the elements of the product are, in the median length of an interval, if a factor of each term moves by a level.
+const FINENESS: [f64; 3] = [0.0035, 0.005, 0.007];
 
 /// Returns low-rank parts that may pay for a tensor over the elements `over` of a base, which differ in how fine their factors are;
 /// none if it does not look like one with a merged adapter.
@@ -73,16 +73,14 @@ pub fn of_difference(matrix: &MatrixView, layout: FloatLayout, over: &[u8]) -> V
     if product.outside(&sample) > MOST_MISSED * sample.changed {
         return vec![];
     }
-    let [some_rows, some_columns] = [spread(rows, RANK_SAMPLE[0]), spread(columns, RANK_SAMPLE[1])];
-    let rank = least(&Intervals::new(matrix, layout, over, &some_rows, &some_columns), [rows, columns]);
-    let all = |length: usize| (0..length).collect::<Vec<_>>();
-    let intervals = Intervals::new(matrix, layout, over, &all(rows), &all(columns));
-    let product = Product::new(&leading_of(&intervals, rank));
+    let of_rows = |some: &[usize]| Intervals::new(matrix, layout, over, some, &(0..columns).collect::<Vec<_>>());
+    let product = least(&of_rows(&spread(rows, ROWS)), [rows, columns]);
     if product.rank == 0 {
         return vec![];
     }
-    let product = settled(product, &intervals);
-    LEVELS.iter().filter_map(|&levels| on_lattice(product.clone(), levels, &intervals)).collect()
+    let intervals = of_rows(&(0..rows).collect::<Vec<_>>());
+    let product = settled(product.with_rows(rows), &intervals);
+    FINENESS.iter().filter_map(|&fineness| on_lattice(product.clone(), fineness, &intervals)).collect()
 }
 
 /// Returns the elements that such a part predicts at a place, from those of the base there, row by row.
@@ -104,11 +102,11 @@ fn leading_of(at: &Intervals, rank: usize) -> Leading {
     })
 }
 
-/// Returns how many terms suffice for a matrix of these sides, by bisection on a sample of it; 0 if nothing changed there.
-fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
+/// Returns the product for a sample of the rows of a matrix of these sides, with as many terms as suffice, found by bisection.
+fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> Product {
     let mut best = Product::new(&leading_of(at, MOST));
     if best.rank == 0 {
-        return 0;
+        return best;
     }
     best.step(at, Aim::Middle);
     best.step(at, Aim::Inside(HELD[0]));
@@ -121,9 +119,10 @@ fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
     let mut too_few = 0;
     while best.rank - too_few > 1 {
         let mut fewer = best.first((best.rank + too_few) / 2);
-        // Both take a step, since terms that are weak are found late.
+        // Both take steps, since terms that are weak are found late.
         for product in [&mut best, &mut fewer] {
             product.step(at, Aim::Inside(HELD[1]));
+            product.step(at, Aim::Inside(HELD[2]));
             product.balance();
         }
         if cost(&fewer) <= cost(&best) {
@@ -132,48 +131,66 @@ fn least(at: &Intervals, [rows, columns]: [usize; 2]) -> usize {
             too_few = fewer.rank;
         }
     }
-    best.rank
+    best
 }
 
-/// Returns the product after steps that move it into its intervals.
+/// Returns the product after steps that move it into its intervals; its rows are found from its columns.
 fn settled(mut product: Product, at: &Intervals) -> Product {
-    product.step(at, Aim::Middle);
-    let mut missed = product.outside(at);
+    product.step_rows(at, Aim::Middle);
+    product.step_rows(at, Aim::Inside(HELD[0]));
+    let (mut best, mut fewest) = (product.clone(), product.outside(at));
     for step in 0..STEPS {
-        let mut next = product.clone();
-        next.step(at, Aim::Inside(HELD[step.min(HELD.len() - 1)]));
-        let left = next.outside(at);
-        if left < missed {
-            product = next;
+        product.step(at, Aim::Inside(HELD[step.min(HELD.len() - 1)]));
+        let (missed, before) = (product.outside(at), fewest);
+        if missed < fewest {
+            (best, fewest) = (product.clone(), missed);
         }
-        if left < LEAST_MISSED || left > SLOW * missed {
+        if missed < LEAST_MISSED || missed > SLOW * before {
             break;
         }
-        missed = left;
     }
-    product
+    best
 }
 
-/// Returns a product with factors on a lattice of so many levels; `None` if it is nothing.
-fn on_lattice(mut product: Product, levels: f64, at: &Intervals) -> Option<LowRank> {
+/// Returns a product with factors on a lattice, as fine as said; `None` if it is nothing.
+fn on_lattice(mut product: Product, fineness: f64, at: &Intervals) -> Option<LowRank> {
     product.balance();
-    let n = product.rank;
-    let peak = |side: &[f64], k: usize| side.iter().skip(k).step_by(n).fold(0.0, |most: f64, x| most.max(x.abs()));
-    let most = |side: &[f64]| (0..n).map(|k| peak(side, k)).fold(0.0, f64::max);
-    let least = most(&product.rows).max(most(&product.columns)) / levels;
-    let widths = |side: &[f64]| -> Vec<f64> { (0..n).map(|k| least.max(peak(side, k) / MOST_LEVEL)).collect() };
+    let peak =
+        |side: &[f64], n: usize, k: usize| side.iter().skip(k).step_by(n).fold(0.0, |most: f64, x| most.max(x.abs()));
+    let all = product.rank;
+    let is_live = |k: usize| peak(&product.rows, all, k) > 0.0 && peak(&product.columns, all, k) > 0.0;
+    let n = (0..all).take_while(|&k| is_live(k)).count();
+    if n == 0 {
+        return None;
+    }
+    product = product.first(n);
+    // Levels of a factor are as far apart as makes an error of the same size in the product, whatever its term. That takes the
+    // fewest bits for the error of all: terms that are weak get few levels.
+    let length = |side: &[f64], k: usize| {
+        let squares = side.iter().skip(k).step_by(n).map(|x| x * x);
+        (squares.sum::<f64>() * n as f64 / side.len() as f64).sqrt()
+    };
+    let lengths = |side: &[f64]| -> Vec<f64> { (0..n).map(|k| length(side, k)).collect() };
+    let [row_lengths, column_lengths] = [lengths(&product.rows), lengths(&product.columns)];
+    let widths = |side: &[f64], others: &[f64]| -> Vec<f64> {
+        let width = |k: usize, other: f64| {
+            let peak = peak(side, n, k);
+            (fineness / (n as f64).sqrt() / other).clamp(peak / MOST_LEVEL, peak)
+        };
+        others.iter().enumerate().map(|(k, &other)| width(k, other)).collect()
+    };
     let rounded = |side: &[f64], widths: &[f64]| -> Vec<i16> {
         let level = |(x, width): (&f64, &f64)| (x / width).round_ties_even().clamp(-MOST_LEVEL, MOST_LEVEL) as i16;
         side.iter().zip(widths.iter().cycle()).map(level).collect()
     };
-    let column_widths = widths(&product.columns);
+    let column_widths = widths(&product.columns, &row_lengths);
     let columns = rounded(&product.columns, &column_widths);
     let on_lattice = columns.iter().zip(column_widths.iter().cycle());
     product.columns = on_lattice.map(|(&level, width)| f64::from(level) * width).collect();
     for held in [HELD[2], HELD[3], HELD[3]] {
         product.step_rows(at, Aim::Inside(held));
     }
-    let row_widths = widths(&product.rows);
+    let row_widths = widths(&product.rows, &column_lengths);
     let rows = rounded(&product.rows, &row_widths);
     let factors = |levels: &[i16], k: usize| IndexArray::new(levels.iter().skip(k).step_by(n).copied().collect());
     let term = |k: usize| Term {
@@ -233,7 +250,7 @@ mod tests {
         let changed = missed(&base, &tuned);
         assert!((0.1..0.9).contains(&(changed as f64 / (SIDES[0] * SIDES[1]) as f64)), "{changed}");
         let parts = parts(&base, &tuned);
-        assert_eq!(parts.len(), LEVELS.len());
+        assert_eq!(parts.len(), FINENESS.len());
         let place = Place { rows: 0..SIDES[0], columns: 0..SIDES[1] };
         for part in &parts {
             assert_eq!(part.rank(), 4);
@@ -245,23 +262,6 @@ mod tests {
         let cut = |elements: &[u8]| crate::decoded::part(elements, DType::Bf16, SIDES[1], &inner);
         let whole = predicted(&parts[0], DType::Bf16, &place, &base);
         assert_eq!(predicted(&parts[0], DType::Bf16, &inner, &cut(&base)), cut(&whole));
-    }
-
-    /// Columns that the first sample has and the second one does not.
-    #[test]
-    fn a_product_that_a_sample_misses_is_none() {
-        let [rows, columns] = [64, 4000];
-        let of = |most: usize| (0..most).map(|i| i * columns / most).collect::<Vec<_>>();
-        let (first, second) = (of(SAMPLE[1]), of(RANK_SAMPLE[1]));
-        // No power of two, around which intervals are not even.
-        let base = vec![round(DType::Bf16, 0.0117); rows * columns];
-        let is_changed = |c: usize| first.contains(&c) && !second.contains(&c);
-        let tuned: Vec<f32> = (0..rows * columns)
-            .map(|i| base[i] + if is_changed(i % columns) { 0.01 * (1 + i / columns) as f32 } else { 0.0 })
-            .collect();
-        let (base, tuned) = (bytes(&base), bytes(&tuned));
-        let matrix = MatrixView::plain(&tuned, DType::Bf16, rows, columns);
-        assert!(of_difference(&matrix, DType::Bf16.float_layout().expect("floats"), &base).is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-pub use merged::{of_difference, predicted};
+pub use merged::{MOST_WEIGHTS, of_difference, predicted};
 pub use residual::of_error;
 pub use structure::{of_weights, step_at};
 

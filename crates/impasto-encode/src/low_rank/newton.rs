@@ -72,6 +72,11 @@ impl Product {
         Product { rank, rows: first(&self.rows), columns: first(&self.columns) }
     }
 
+    /// Returns the product with its columns and so many rows, all 0.
+    pub fn with_rows(self, rows: usize) -> Product {
+        Product { rows: vec![0.0; rows * self.rank], ..self }
+    }
+
     /// Turns the terms so that they are orthogonal, the largest first, and both sides of each are equally large.
     pub fn balance(&mut self) {
         let n = self.rank;

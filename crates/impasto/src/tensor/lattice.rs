@@ -16,6 +16,7 @@ impl<S: Source> Tensor<'_, S> {
     }
 
     /// Returns whether every tile row is read as such integers that are added to the tensor of the base.
+    #[cfg(any(feature = "encode", feature = "run"))]
     pub(crate) fn adds_integers(&self) -> bool {
         self.over.is_some() && self.has_integers()
     }

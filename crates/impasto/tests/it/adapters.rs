@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use impasto::calibrate::WeightSource;
-use impasto::encode::{EncodeBase, Options, Target, encode};
+use impasto::encode::{EncodeBase, EncodeError, Options, Target, encode};
 use impasto::run::LatticeRows;
 use impasto::{AdapterWeights, Bases, Checkpoint, FileError};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
@@ -41,6 +41,10 @@ impl Setting {
 
     /// Writes the adapter with a configuration, and encodes it over the base.
     fn encoded(&self, config: &str, tensors: &[&Tensor]) -> PathBuf {
+        self.try_encode(config, tensors).expect("encodes")
+    }
+
+    fn try_encode(&self, config: &str, tensors: &[&Tensor]) -> Result<PathBuf, EncodeError> {
         let folder = self.folder.path().join("adapter");
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("adapter_config.json"), config).expect("written");
@@ -52,8 +56,8 @@ impl Setting {
         let options = Options { base: Some(Arc::new(base)), ..Options::new(Target::Lossless) };
         let checkpoint = Checkpoint::open(&folder).expect("an adapter");
         let path = self.folder.path().join("adapter.impasto");
-        encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(())).expect("encodes");
-        path
+        encode(&checkpoint, &path, &options, &|_| ControlFlow::Continue(()))?;
+        Ok(path)
     }
 
     fn load(&self, path: &Path) -> Result<AdapterWeights<impasto::format::MmapSource>, FileError> {
@@ -142,21 +146,42 @@ fn adapters_that_cannot_run() {
         (r#"{"use_dora": true}"#, "use_dora"),
         (r#"{"bias": "all"}"#, "bias"),
         (r#"{"modules_to_save": ["lm_head"]}"#, "modules_to_save"),
-        ("[", "adapter_config.json"),
     ] {
         let error = refused(config, &both);
         assert!(error.contains(says) && error.contains("adapter.impasto"), "{error}");
     }
-    let rename =
-        |tensor: &Tensor, from: &str, to: &str| Tensor { name: tensor.name.replace(from, to), ..tensor.clone() };
-    let elsewhere = both.map(|tensor| rename(tensor, "q_proj", "none"));
-    assert!(refused(CONFIG, &elsewhere.each_ref()).contains("there is no \"model.layers.0.none.weight\" in the base"));
-    let wide = Tensor::weights(&at.down.name, DType::F32, &[RANK as u64, 64], 3);
-    assert!(refused(CONFIG, &[&wide, &at.up]).contains("do not make"));
-    let other = rename(&at.up, "lora_B", "bias");
-    assert!(refused(CONFIG, &[&at.down, &other]).contains("no factor of a linear layer"));
-    assert!(refused(CONFIG, &[&at.down]).contains("lora_B"));
     let path = at.encoded(CONFIG, &both);
     let alone = AdapterWeights::new(impasto::File::open(&path).expect("opens"));
     assert!(matches!(alone, Err(FileError::NoBase { .. })));
+}
+
+/// They are refused before anything is written; the message names file, tensor and rule.
+#[test]
+fn adapters_that_do_not_fit_their_base() {
+    let at = Setting::new(Target::Lossless);
+    let refused = |config: &str, tensors: &[&Tensor], says: &[&str]| {
+        let error = at.try_encode(config, tensors).expect_err("refused");
+        assert!(matches!(error, EncodeError::Misfit(_)), "{error:?}");
+        let error = error.to_string();
+        assert!(says.iter().chain(&["adapter_model.safetensors"]).all(|says| error.contains(says)), "{error}");
+        assert!(!at.folder.path().join("adapter.impasto").exists());
+    };
+    let both = [&at.down, &at.up];
+    let rename =
+        |tensor: &Tensor, from: &str, to: &str| Tensor { name: tensor.name.replace(from, to), ..tensor.clone() };
+    let [down, up] = [&*at.down.name, &*at.up.name];
+    refused("[", &both, &["adapter_config.json"]);
+    let elsewhere = both.map(|tensor| rename(tensor, "q_proj", "none"));
+    let says = [&*elsewhere[0].name, "there is no \"model.layers.0.none.weight\" in the base"];
+    refused(CONFIG, &elsewhere.each_ref(), &says);
+    let wide = Tensor::weights(down, DType::F32, &[RANK as u64, 64], 3);
+    refused(CONFIG, &[&wide, &at.up], &[down, "do not make", "[160, 96]"]);
+    let other = rename(&at.up, "lora_B", "bias");
+    refused(CONFIG, &[&at.down, &other], &["no factor of a linear layer"]);
+    refused(CONFIG, &[&at.down], &[down, "has no other factor", "lora_B"]);
+    refused(CONFIG, &[&at.up], &[up, "has no other factor", "lora_A"]);
+    let counts = Tensor::noise(down, DType::I32, &at.down.shape, 1);
+    refused(CONFIG, &[&counts, &at.up], &[down, "I32"]);
+    // What cannot run is kept as it is.
+    at.try_encode(r#"{"use_dora": true}"#, &[&at.down]).expect("encodes");
 }

@@ -224,6 +224,16 @@ fn bases_are_found_by_their_root() {
         bases.open(&path).expect("opens").tensor("a").is_ok()
     };
     assert!(!is_found(&[]) && is_found(&[&moved]) && is_found(&[folder.path()]));
+    // A damaged copy beside the delta is passed over, and named if there is no other.
+    let mut damaged = std::fs::read(&moved).expect("it");
+    damaged[70] ^= 1;
+    std::fs::write(at.path("base.impasto"), damaged).expect("written");
+    assert!(is_found(&[folder.path()]));
+    std::fs::copy(&moved, at.path("copy.impasto")).expect("copied");
+    assert!(is_found(&[]));
+    std::fs::remove_file(at.path("copy.impasto")).expect("removed");
+    let error = Bases::default().open(&path).err().expect("no other").to_string();
+    assert!(error.contains("base.impasto") && error.contains("2.3"), "{error}");
     // A file that is a pipe or a folder is not opened, and a cut one is an error when its tensors are read.
     std::fs::write(at.path("base.impasto"), b"not a file").expect("written");
     assert!(!is_found(&[]));
