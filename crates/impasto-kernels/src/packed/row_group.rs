@@ -249,7 +249,8 @@ fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
 impl<'a> Strip<'a> {
     /// Returns whether there is one line for each bit of width, outliers are in existing groups, and rows are below `rows`.
     /// Products rely on this without further checks: they follow pointers through the lines, add outliers at their
-    /// columns, and write to the rows.
+    /// columns, and write to the rows. A strip in a mapped file is checked once, when it is read: nobody but its owner can
+    /// change it (`stored::Reader`), and where it becomes shorter, widths, ends and rows are 0, which are sound too.
     fn is_sound(self, rows: usize) -> bool {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
         let columns = self.widths.len() * GROUP;
