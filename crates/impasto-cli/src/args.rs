@@ -117,6 +117,8 @@ pub enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Pack the weights of a file ahead, for models that load with --cache.
+    Bake(Bake),
     /// Encode a small built-in model and generate text from the result.
     Demo,
     /// Print a shell completion script.
@@ -450,6 +452,20 @@ pub struct Truncate {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// How much of the file to use.
+    #[command(flatten)]
+    pub cut: CutArgs,
+}
+
+/// Pack the weights of a file ahead.
+#[derive(clap::Args)]
+pub struct Bake {
+    /// The .impasto file. Deltas are not packed ahead.
+    pub file: PathBuf,
+    /// The folder for --cache and IMPASTO_CACHE. It is made if it is missing. It must belong to the user who runs models, or to root,
+    /// and nobody else may write to it.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How much of the file to use: the same as when the model runs.
     #[command(flatten)]
     pub cut: CutArgs,
 }

@@ -11,7 +11,7 @@ use impasto_core::IsaError;
 use impasto_eval::EvalError;
 use impasto_eval::tasks::TaskError;
 use impasto_model::ModelError;
-use impasto_runtime::RuntimeError;
+use impasto_runtime::{PackError, RuntimeError};
 use impasto_text::TextError;
 
 /// The exit codes, as listed in the command's help.
@@ -116,6 +116,8 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 TextError::System { .. } => Code::System,
                 _ => Code::Invalid,
             };
+        } else if let Some(PackError::NoContent) = cause.downcast_ref() {
+            return Code::Invalid;
         } else if let Some(RuntimeError::Kernel(_)) = cause.downcast_ref() {
             return Code::System;
         } else if cause.is::<RuntimeError>() || cause.is::<EvalError>() {
@@ -160,7 +162,7 @@ fn of_text<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TextError> {
 fn of_network(error: &ModelError) -> Code {
     match error {
         ModelError::BadOption { .. } => Code::Usage,
-        ModelError::Threads(..) | ModelError::Memory { .. } => Code::System,
+        ModelError::Threads(..) | ModelError::Memory { .. } | ModelError::Mapped(_) => Code::System,
         _ => Code::Invalid,
     }
 }

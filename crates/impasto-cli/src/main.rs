@@ -60,6 +60,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Eval { what } => commands::eval::run(args, what),
         Command::Analyze { what } => commands::analyze::run(args, what),
         Command::Bench { what } => commands::bench::run(args, what),
+        Command::Bake(command) => commands::bake::run(args, command),
         Command::Demo => commands::demo::run(args),
         Command::Completions { shell } => commands::completions(*shell),
     }

@@ -1,10 +1,13 @@
 //! Options for running a model, shared by `run`, `chat`, `eval` and `bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
-use impasto_runtime::{Activations, KvLayout, Residence, RunOptions};
+use impasto_runtime::{Activations, KvLayout, Packs, Residence, RunOptions};
 
 use crate::exit::UsageError;
 use crate::model::memory_limit;
+use crate::output::print_notes;
 
 /// How to run a model.
 #[derive(Args, Clone, Debug, Default)]
@@ -23,7 +26,20 @@ pub struct Running {
     /// Limit on the context in tokens, below that of the model.
     #[arg(long, value_name = "TOKENS", value_parser = crate::args::parse_items)]
     pub context: Option<usize>,
+    /// Keep packed weights in this folder, from where the next start maps them instead of decoding the file [default: the folder
+    /// in IMPASTO_CACHE, if that is set]. It must belong to this user or root, and nobody else may write to it.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// The most that packed weights may take in the folder; those that were not used for the longest time are removed
+    /// [default: 20GB].
+    #[arg(long, value_name = "SIZE", value_parser = crate::args::parse_size)]
+    pub cache_limit: Option<u64>,
 }
+
+/// The environment variable that names the folder for packed weights.
+const CACHE: &str = "IMPASTO_CACHE";
+/// The most that packed weights take, in bytes, if nothing else is said.
+const CACHE_LIMIT: u64 = 20_000_000_000;
 
 /// Form of the weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,6 +77,16 @@ impl Running {
         if residence != Residence::Packed && self.activations.is_some() {
             return Err(UsageError("--activations is for --residence packed: the others do not round activations"));
         }
+        if residence != Residence::Packed && self.cache.is_some() {
+            return Err(UsageError("--cache is for --residence packed: the others keep no packed weights"));
+        }
+        let cache =
+            self.cache.clone().or_else(|| std::env::var_os(CACHE).filter(|dir| !dir.is_empty()).map(PathBuf::from));
+        if cache.is_none() && self.cache_limit.is_some() {
+            return Err(UsageError("--cache-limit needs --cache or IMPASTO_CACHE"));
+        }
+        let report = if args.quiet { |_: &str| {} } else { note };
+        let packs = |folder| Packs { folder, limit: self.cache_limit.unwrap_or(CACHE_LIMIT), report };
         let activations = self.activations.map(|activations| match activations {
             ActivationsArg::Int8 => Activations::Int8,
             ActivationsArg::F32 => Activations::F32,
@@ -72,7 +98,12 @@ impl Running {
             residence,
             activations: activations.unwrap_or_default(),
             kv: self.kv.clone().unwrap_or_default(),
+            packs: cache.filter(|_| residence == Residence::Packed).map(packs),
             template_worker: Some(crate::template::worker()),
         })
     }
+}
+
+fn note(text: &str) {
+    print_notes(&[text.to_owned()]);
 }

@@ -8,6 +8,7 @@
 //! | [`dense`] | products with weights stored as 16-bit or 32-bit floats, or decoded during the product |
 //! | [`low_rank`] | products with matrices of low rank, as two thin products |
 //! | [`sparse`] | products with matrices of few weights that are not 0 |
+//! | [`stored`] | the other way: matrices as bytes of a file, used in place |
 //! | [`kv`] | attention over paged keys and values |
 //! | [`elementwise`] | all other operations of a transformer block |
 //!
@@ -25,6 +26,7 @@ pub mod packed;
 mod parts;
 pub mod pool;
 pub mod sparse;
+pub mod stored;
 mod workers;
 
 pub use error::KernelError;

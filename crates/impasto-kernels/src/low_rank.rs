@@ -1,11 +1,14 @@
 //! Products with a matrix of low rank, which is never made dense: two thin products.
 
+use std::io;
+
 use half::f16;
 use impasto_core::Isa;
 
 use crate::dense::DenseMatrix;
 use crate::packed::Arena;
 use crate::parts::Parts;
+use crate::stored::{Reader, Writer};
 use crate::{Pool, Workers};
 
 /// The most terms of a matrix (SPEC 19.1).
@@ -45,6 +48,26 @@ impl LowRankMatrix {
                 .keep_in(arena),
             scales,
         }
+    }
+
+    /// Writes the matrix as bytes, for [`Self::read`].
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn write(&self, to: &mut Writer) -> io::Result<()> {
+        to.numbers(&[self.scales.len()])?;
+        to.array(&self.scales)?;
+        self.left.write(to)?;
+        self.right.write(to)
+    }
+
+    /// Reads a matrix whose factors stay in the mapped file; `None` if the bytes are not one.
+    pub fn read(from: &mut Reader) -> Option<Self> {
+        let [rank] = from.numbers()?;
+        let scales: Vec<f32> = from.array(rank)?;
+        let (left, right) = (DenseMatrix::read(from)?, DenseMatrix::read(from)?);
+        let fits = rank <= MOST_RANK && [&left, &right].iter().all(|factor| factor.shape()[0] == rank.max(1));
+        fits.then_some(LowRankMatrix { left, scales, right })
     }
 
     /// Returns the numbers of outputs and inputs.

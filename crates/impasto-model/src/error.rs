@@ -154,6 +154,9 @@ pub enum ModelError {
     /// request.
     #[error(transparent)]
     Cache(Box<dyn std::error::Error + Send + Sync>),
+    /// The file of packed weights became shorter while it was used.
+    #[error("the file of packed weights: {0}")]
+    Mapped(std::io::Error),
     /// The thread pool could not be built.
     #[error("cannot start threads: {0}")]
     Threads(String),

@@ -78,6 +78,12 @@ pub trait WeightSource: Sync {
         None
     }
 
+    /// Returns what is the same for two sources exactly if they give the same weights, in this process or another; `None` if the
+    /// source does not know. A part of a file has another than the whole.
+    fn content(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Returns a number that is higher if more of the tensor `name` is there: for sources that grow.
     fn extent_of(&self, name: &str) -> u64 {
         _ = name;

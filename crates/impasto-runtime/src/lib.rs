@@ -11,6 +11,8 @@
 //!                     all on the threads of one pool
 //! ```
 //!
+//! With [`Packs`], packed matrices are kept in files, which later loads map.
+//!
 //! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
 
 mod error;
@@ -22,6 +24,7 @@ mod matrix;
 mod model;
 mod network;
 mod over;
+mod packs;
 mod paged;
 mod pass;
 mod refine;
@@ -36,5 +39,6 @@ pub use kv_upgrade::{KvUpgrade, Upgrader};
 pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};
 pub use network::{Runtime, RuntimeOptions};
+pub use packs::{Pack, PackError, Packs};
 pub use refine::{Refined, Refiner};
 pub use weights::Replacement;

@@ -15,8 +15,8 @@ use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
 use impasto_text::{ChatTemplate, TemplateWorker, TextError, Tokenizer, tokenizer};
 
 use crate::{
-    GenerateOptions, Generation, LoadTimes, LoadWarning, Residence, Result, Runtime, RuntimeOptions, Stream, generate,
-    stream,
+    GenerateOptions, Generation, LoadTimes, LoadWarning, Packs, Residence, Result, Runtime, RuntimeOptions, Stream,
+    generate, stream,
 };
 
 /// Options for loading and running a model.
@@ -35,6 +35,8 @@ pub struct RunOptions {
     pub activations: Activations,
     /// The formats of keys and values; residence `Float` ignores it.
     pub kv: KvLayout,
+    /// Where packed weights are kept for later loads, if they are; the other residences ignore it.
+    pub packs: Option<Packs>,
     /// The command that runs the chat template in a process of its own. `None` runs it in this process, which a hostile
     /// template can end; see [`impasto_text::chat`].
     pub template_worker: Option<TemplateWorker>,
@@ -352,6 +354,7 @@ impl Network {
             activations: options.activations,
             kv: options.kv.clone(),
             threads: options.threads,
+            packs: options.packs.clone(),
             memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
         let mut runtime = Runtime::load(source, config, &options)?;

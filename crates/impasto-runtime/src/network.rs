@@ -18,6 +18,7 @@ use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightS
 use crate::RuntimeError;
 use crate::load::{Budget, LoadTimes, LoadWarning, MatrixLoader, Residence, Wanted};
 use crate::matrix::{Linear, Scratch, Tools};
+use crate::packs::{Found, Pack, PackError, Packs, Writing};
 use crate::paged::{Paged, failed};
 use crate::pass::{Pass, Piece, Room, sized};
 use crate::room::Rooms;
@@ -39,6 +40,8 @@ pub struct RuntimeOptions {
     pub memory_limit: usize,
     /// Number of threads; 0 means one per processor.
     pub threads: usize,
+    /// Where packed weights are kept for later loads, if they are; residence coded ignores it.
+    pub packs: Option<Packs>,
 }
 
 /// What a network may have in common with others.
@@ -47,6 +50,7 @@ struct Shared {
     pages: Arc<Pages>,
     residence: Residence,
     kv: KvLayout,
+    packs: Option<Packs>,
     /// The weights of the base.
     weights: Option<Arc<Weights>>,
 }
@@ -71,6 +75,8 @@ pub struct Runtime {
     pub(crate) rooms: Rooms,
     times: LoadTimes,
     warnings: Vec<LoadWarning>,
+    /// The file of packed weights that is being written.
+    writing: Option<Writing>,
 }
 
 impl Runtime {
@@ -94,6 +100,7 @@ impl Runtime {
             pages: Pages::new(options.memory_limit),
             residence: options.residence,
             kv: options.kv.clone(),
+            packs: options.packs.clone().filter(|_| options.residence == Residence::Packed),
             weights: None,
         };
         Runtime::load_with(source, config, shared)
@@ -117,12 +124,16 @@ impl Runtime {
         }
         let (tools, pages, residence) = (self.tools.clone(), self.pages.clone(), self.residence);
         let weights = (residence == Residence::Packed).then_some(weights);
-        Runtime::load_with(source, config, Shared { tools, pages, residence, kv: self.kv.clone(), weights })
+        Runtime::load_with(
+            source,
+            config,
+            Shared { tools, pages, residence, kv: self.kv.clone(), packs: None, weights },
+        )
     }
 
     fn load_with(source: &dyn WeightSource, mut config: DecoderConfig, shared: Shared) -> Result<Self, RuntimeError> {
         let begun = Instant::now();
-        let Shared { tools, pages, residence, kv, weights: of_base } = shared;
+        let Shared { tools, pages, residence, kv, packs, weights: of_base } = shared;
         let (pool, arena) = (&tools.pool, Arena::new());
         let network = graph::describe_source(source, &mut config)?;
         let specs = || network.ends.layers().chain(network.blocks.iter().flat_map(graph::Block::layers));
@@ -131,7 +142,20 @@ impl Runtime {
         let loader = MatrixLoader::new(source, residence, pool, &arena, &budget).over(of_base.as_deref());
         let wanted: Vec<Wanted> =
             specs().map(|spec| Wanted { name: &spec.name, shape: [spec.outputs, spec.inputs] }).collect();
-        let matrices = loader.load(&wanted)?;
+        let content = source.content().filter(|_| residence == Residence::Packed);
+        if let Some(packs) = packs.as_ref().filter(|_| content.is_none()) {
+            (packs.report)(&PackError::NoContent.to_string());
+        }
+        let kept = packs.zip(content);
+        let found = kept.as_ref().and_then(|(packs, content)| packs.find(content, &wanted, pool));
+        let cached = found.is_some();
+        let (matrices, mut warnings, map) = match found {
+            Some(Found { matrices, warnings, map }) => (matrices, warnings, Some(map)),
+            None => (loader.load(&wanted)?, vec![], None),
+        };
+        if cached {
+            matrices.iter().try_for_each(|matrix| budget.spend(matrix.memory_bytes()))?;
+        }
         let matrices = RefCell::new(wanted.iter().map(|wanted| wanted.name).zip(matrices).collect::<HashMap<_, _>>());
         let make = |spec: &LinearSpec, bias: Option<Vec<f32>>| {
             budget.spend(bias.as_deref().map_or(0, size_of_val))?;
@@ -142,14 +166,20 @@ impl Runtime {
         let weights = Loader::new(source, &make);
         let ends = weights.ends(&network.ends)?;
         let blocks = network.blocks.iter().map(|block| weights.block(block)).collect::<Result<_, _>>()?;
-        let ([decode, pack], warnings) = loader.finish();
-        let times =
-            LoadTimes { seconds: begun.elapsed().as_secs_f64(), assets: 0.0, decode, pack, threads: pool.threads() };
+        let ([decode, pack], of_loader) = loader.finish();
+        warnings.extend(of_loader);
+        let (seconds, threads) = (begun.elapsed().as_secs_f64(), pool.threads());
+        let times = LoadTimes { seconds, assets: 0.0, weights: seconds, decode, pack, threads, cached };
+        // A file may have grown meanwhile.
+        let content = content.filter(|before| source.content().as_ref() == Some(before));
+        let weights = Arc::new(Weights { identity: source.identity(), content, map, ends, blocks });
+        let kept = kept.filter(|_| content.is_some() && !cached);
+        let writing = kept.map(|(packs, content)| Writing::begin(packs, content, weights.clone(), warnings.clone()));
         Ok(Self {
             max_context: config.max_position_embeddings,
             slots: network.slots(),
             config,
-            weights: RwLock::new(Arc::new(Weights { identity: source.identity(), ends, blocks })),
+            weights: RwLock::new(weights),
             arena,
             rooms: Rooms::new(pool.threads()),
             tools,
@@ -158,6 +188,7 @@ impl Runtime {
             pages,
             times,
             warnings,
+            writing,
         })
     }
 
@@ -196,6 +227,22 @@ impl Runtime {
         let mut sum = Packing::default();
         self.weights().linears().for_each(|linear| linear.matrix.add_packing(&mut sum));
         sum
+    }
+
+    /// Writes the packed weights to a file, as a load with these packs does.
+    ///
+    /// # Errors
+    /// [`PackError::NoContent`] if the source did not say what it is, weights were exchanged, or they are not packed; errors of
+    /// the operating system, or a limit that is too low.
+    pub fn bake(&self, packs: &Packs) -> Result<Pack, PackError> {
+        let weights = self.weights();
+        let content = weights.content.ok_or(PackError::NoContent)?;
+        packs.write(&content, &weights, &self.warnings)
+    }
+
+    /// Waits until the packed weights are written, if they are kept. Dropping the last reference to this waits too.
+    pub fn wait_for_pack(&self) {
+        self.writing.iter().for_each(Writing::wait);
     }
 
     /// Bytes of all weights in memory, without those that are shared with a base.
@@ -254,7 +301,8 @@ impl Runtime {
             }
             let mut pass = Pass { tools: &self.tools, room, pieces, tokens, block: block.index, only_append: false };
             block.sublayers.iter().try_for_each(|sublayer| graph::run(&sublayer.ops, &mut pass))
-        })
+        })?;
+        weights.check()
     }
 
     /// Gets the working memory ready for pieces.
@@ -310,6 +358,7 @@ impl Runtime {
     /// Computes the logits of normalized rows.
     fn project_logits(&self, weights: &Weights, rows: &[f32], logits: &mut [f32], scratch: &mut Scratch) -> Result<()> {
         weights.ends.projection().multiply(rows, logits, &self.tools, scratch)?;
+        weights.check()?;
         if let Some(cap) = weights.ends.softcap {
             softcap(logits, cap);
         }

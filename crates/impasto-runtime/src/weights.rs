@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use impasto_core::files::Map;
 use impasto_kernels::{KernelError, Pool};
 use impasto_model::graph::{Block, Ends, check_shape};
 use impasto_model::{ModelError, Result, WeightSource};
@@ -15,6 +16,10 @@ use crate::matrix::Linear;
 pub(crate) struct Weights {
     /// What the source says that it is, as long as no weights were exchanged.
     pub(crate) identity: Option<[u8; 32]>,
+    /// The content of the source, likewise.
+    pub(crate) content: Option<[u8; 32]>,
+    /// The file of packed weights that matrices are in.
+    pub(crate) map: Option<Arc<Map>>,
     pub(crate) ends: Ends<Arc<Linear>, Vec<f32>>,
     pub(crate) blocks: Vec<Block<Arc<Linear>, Vec<f32>>>,
 }
@@ -33,6 +38,14 @@ impl Weights {
         let Self { ends, blocks, .. } = self;
         let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut());
         all.find(|linear| linear.name == name)
+    }
+
+    /// Checks that no zeros were read in place of the bytes of a file that became shorter.
+    ///
+    /// # Errors
+    /// [`ModelError::Mapped`] if it did.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.map.as_ref().map_or(Ok(()), |map| map.check().map_err(ModelError::Mapped))
     }
 
     /// Bytes in memory, without what is shared with another model.
@@ -111,7 +124,7 @@ impl Runtime {
     /// shape. Nothing is then exchanged.
     pub fn exchange(&self, replacements: impl IntoIterator<Item = Replacement>) -> Result<()> {
         let mut current = self.weights_mut();
-        let mut weights = Weights { identity: None, ..Weights::clone(&current) };
+        let mut weights = Weights { identity: None, content: None, ..Weights::clone(&current) };
         for Replacement { linear, .. } in replacements {
             let Some(place) = weights.find_mut(&linear.name) else {
                 return Err(ModelError::NoLinear { name: linear.name.clone() });

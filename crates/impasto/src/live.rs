@@ -74,7 +74,10 @@ impl Live {
             return Err(LiveError::Delta { file: file.reader().name().to_owned() });
         }
         let weights = FileWeights::new(file)?;
-        let model = Model::load(&weights, options)?;
+        if let Some(packs) = &options.packs {
+            (packs.report)("packed weights are not kept of a file that is arriving");
+        }
+        let model = Model::load(&weights, &RunOptions { packs: None, ..options.clone() })?;
         let runtime = model.shared_runtime().ok_or(LiveError::Residence)?;
         let refiner = Refiner::new(&runtime, &weights);
         let state = Mutex::new(State { stage, error: None, most_bytes: 0 });

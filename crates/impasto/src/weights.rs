@@ -175,6 +175,15 @@ impl<S: Source + 'static> WeightSource for FileWeights<S> {
         (0..).zip(reader.units()).all(is_there).then(|| *reader.root())
     }
 
+    /// A hash of the root and of which units are there. Deltas have none.
+    fn content(&self) -> Option<[u8; 32]> {
+        let reader = self.file.reader();
+        let is_there = |(unit, _)| u8::from(reader.unit_state(unit).is_ok_and(|state| state == UnitState::Present));
+        let there: Vec<u8> = (0..).zip(reader.units()).map(is_there).collect();
+        let whole = || *blake3::Hasher::new().update(reader.root()).update(&there).finalize().as_bytes();
+        self.base.is_none().then(whole)
+    }
+
     /// The number of units of the tensor that are there.
     fn extent_of(&self, name: &str) -> u64 {
         let reader = self.file.reader();

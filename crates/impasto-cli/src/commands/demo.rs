@@ -4,7 +4,7 @@ use anyhow::Context;
 use impasto::Cut;
 use impasto::encode::{Extent, Layers, Options, Target};
 use impasto_core::files::TemporaryFolder;
-use impasto_runtime::{GenerateOptions, Residence};
+use impasto_runtime::{GenerateOptions, Residence, RunOptions};
 
 use super::encode::{Guide, Way, encode_to};
 use super::run::stream;
@@ -46,8 +46,10 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let guide = Guide::Text { text: impasto::calibrate::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     let file = folder.path().join("tiny.impasto");
     encode_to(args, Way { model: &model, output: &file, measure: None, reorder: None }, &options, &guide)?;
+    // The file goes when the demo is over.
+    let running = RunOptions { packs: None, ..Running::default().options(args, Residence::Packed)? };
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, lossless", None)] {
-        let loaded = load(args, &file, cut.as_ref(), &Running::default().options(args, Residence::Packed)?)?;
+        let loaded = load(args, &file, cut.as_ref(), &running)?;
         let tokens = loaded.tokenizer()?.encode(PROMPT, true)?;
         print(&format!("\n== from {title}\n\n{PROMPT}"))?;
         let options = GenerateOptions { max_tokens: 60, ..loaded.generate_options() };

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod analyze;
+pub mod bake;
 pub mod bench;
 pub mod calibrate;
 pub mod chat;

@@ -12,6 +12,7 @@ mod kill;
 mod layers;
 mod limits;
 mod live;
+mod packs;
 #[cfg(feature = "fetch")]
 #[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
 #[path = "../../../impasto-fetch/tests/it/server.rs"]

@@ -46,13 +46,22 @@ impl AtomicFile {
     /// # Errors
     /// Those of [`prepare`].
     pub fn create(destination: &Path) -> io::Result<AtomicFile> {
+        // Temporary files are private by default; this one becomes an ordinary file, so it gets the usual mode.
+        AtomicFile::create_with_mode(destination, 0o666)
+    }
+
+    /// Like [`AtomicFile::create`], with these permissions, masked by the umask, where the system has such.
+    ///
+    /// # Errors
+    /// Those of [`prepare`].
+    pub fn create_with_mode(destination: &Path, mode: u32) -> io::Result<AtomicFile> {
         let folders = prepare(destination)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(orphans::PREFIX).suffix(orphans::SUFFIX);
-        // Temporary files are private by default; this one becomes an ordinary file, so it gets the usual mode 0666,
-        // masked by the umask.
         #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+        #[cfg(not(unix))]
+        let _ = mode;
         let folder = folder_of(destination);
         orphans::remove(folder);
         let make = || {

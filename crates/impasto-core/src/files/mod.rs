@@ -6,6 +6,7 @@ mod fault;
 mod folders;
 mod map;
 mod orphans;
+mod owner;
 mod temporary;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 pub use atomic::{AtomicFile, prepare};
 pub use folders::{MadeFolders, TemporaryFolder};
 pub use map::Map;
+pub use owner::only_we_write;
 pub use temporary::{remove_temporary, try_remove_temporary};
 
 /// Returns the folder that contains `path`.

@@ -23,6 +23,7 @@ mod strip;
 mod tests;
 mod whole;
 
+use std::io;
 use std::sync::OnceLock;
 
 use impasto_core::blocks::apart::Form;
@@ -34,6 +35,7 @@ use crate::Pool;
 use crate::packed::arena::Lines;
 use crate::packed::cell::{Line, STRIP};
 use crate::packed::{Arena, PackError};
+use crate::stored::{Reader, Writer};
 use strip::Shape;
 
 /// Strips that are packed, and stored, together.
@@ -89,6 +91,34 @@ impl BlockMatrix {
         });
         let strips = strips.into_iter().filter_map(OnceLock::into_inner).collect();
         Ok(BlockMatrix { shape, outputs, strips })
+    }
+
+    /// Writes the matrix as bytes, for [`Self::read`].
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn write(&self, to: &mut Writer) -> io::Result<()> {
+        to.numbers(&[self.dtype() as usize, self.outputs, self.inputs()])?;
+        self.strips.iter().try_for_each(|lines| to.array(lines))
+    }
+
+    /// Reads a matrix whose strips stay in the mapped file; `None` if the bytes are not one. Any bytes are blocks.
+    pub fn read(from: &mut Reader) -> Option<BlockMatrix> {
+        let [code, outputs, inputs] = from.numbers()?;
+        let dtype = DType::from_code(u8::try_from(code).ok()?)?;
+        let form = Form::of(dtype)?;
+        let are_columns = u32::try_from(inputs).is_ok() && inputs.is_multiple_of(dtype.weights());
+        if !are_columns || inputs == 0 && outputs > 0 {
+            return None;
+        }
+        let shape = Shape::new(dtype, form, inputs);
+        let all = outputs.div_ceil(STRIP);
+        // As many as there can be lines for: `outputs` may be anything.
+        let mut strips = Vec::new();
+        for first in (0..all).step_by(TOGETHER) {
+            strips.push(from.lines((all - first).min(TOGETHER).checked_mul(shape.lines())?)?);
+        }
+        Some(BlockMatrix { shape, outputs, strips })
     }
 
     /// Returns the dtype of the blocks.

@@ -2,6 +2,7 @@
 
 mod dot;
 mod halves;
+mod stored;
 
 use std::ops::{Deref, Range};
 

@@ -7,6 +7,7 @@
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use impasto_core::files::Map;
 use memmap2::MmapMut;
 
 use super::cell::Line;
@@ -40,6 +41,8 @@ pub(crate) enum Lines {
     Own(Vec<Line>),
     /// In an arena.
     Kept(Kept),
+    /// In a mapped file, at these bytes.
+    Mapped(Arc<Map>, Range<usize>),
 }
 
 /// A part of a block, which it keeps alive.
@@ -93,6 +96,14 @@ impl Arena {
     }
 }
 
+impl Lines {
+    /// Refers to bytes of a mapped file; `None` if they are not there, or not whole lines.
+    pub(crate) fn mapped(map: Arc<Map>, part: Range<usize>) -> Option<Lines> {
+        bytemuck::try_cast_slice::<u8, Line>(map.get(part.clone())?).ok()?;
+        Some(Lines::Mapped(map, part))
+    }
+}
+
 impl Kept {
     /// Returns a range of its bytes, to be written.
     ///
@@ -134,6 +145,7 @@ impl Deref for Lines {
             Lines::Kept(Kept { block, part }) => unsafe {
                 std::slice::from_raw_parts(block.start.add(part.start), part.len())
             },
+            Lines::Mapped(map, part) => bytemuck::cast_slice(&map[part.clone()]),
         }
     }
 }

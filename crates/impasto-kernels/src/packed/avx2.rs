@@ -42,7 +42,7 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
             let mut signs = [_mm256_setzero_si256(); TOKENS];
             for (group, &width) in widths.iter().enumerate() {
                 if width > 0 {
-                    // SAFETY: the strip has the lines of all its cells (`Strip::check`).
+                    // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
                     let u = unsafe { unpack(at, width, half) };
                     let bias = _mm256_set1_epi8(cell::bias(width) as i8);
                     for (v, &u) in u.iter().enumerate() {
@@ -101,7 +101,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
         let mut at = strip.cells.as_ptr();
         for (group, &width) in strip.widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the strip has the lines of all its cells (`Strip::check`).
+                // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
                 let u = unsafe { unpack(at, width, half) };
                 let bias = _mm256_set1_epi32(cell::bias(width));
                 let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];

@@ -81,7 +81,7 @@ fn int8<const TOKENS: usize, const OFFSET: bool>(
         let mut sign_biases = [0i32; TOKENS];
         for (group, &width) in widths.iter().enumerate() {
             if width > 0 {
-                // SAFETY: the strip has the lines of all its cells (`Strip::check`).
+                // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
                 let u = unsafe { unpack(at, width) };
                 let bias = cell::bias(width);
                 for (v, &u) in u.iter().enumerate() {
@@ -133,7 +133,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     let mut at = strip.cells.as_ptr();
     for (group, &width) in strip.widths.iter().enumerate() {
         if width > 0 {
-            // SAFETY: the strip has the lines of all its cells (`Strip::check`).
+            // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
             let u = unsafe { unpack(at, width) };
             let bias = _mm512_set1_epi32(cell::bias(width));
             let x = &panel.values[group * GROUP * TOKENS..][..GROUP * TOKENS];

@@ -1,9 +1,11 @@
 //! The order of columns in a packed matrix.
 
+use std::io;
 use std::sync::Arc;
 
 use super::PackError;
 use super::cell::{BLOCK, GROUP};
+use crate::stored::{Reader, Writer};
 
 /// The largest number of columns: a column index, and four times as many bytes, fit 32 bits.
 const MOST: usize = 1 << 24;
@@ -73,6 +75,22 @@ impl ColumnOrder {
 
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(self.order()) + size_of_val(self.steps())
+    }
+
+    pub(super) fn write(&self, to: &mut Writer) -> io::Result<()> {
+        to.array(self.order())?;
+        to.array(self.steps())
+    }
+
+    /// Reads `inputs` columns; `None` if kernels could not use them.
+    pub(super) fn read(inputs: usize, from: &mut Reader) -> Option<ColumnOrder> {
+        PackError::check_most("columns", inputs, MOST).ok()?;
+        let (order, steps) = (from.array::<u32>(inputs)?, from.array::<f32>(inputs)?);
+        PackError::check_steps("column", &steps).ok()?;
+        // Products gather activations at these columns without further checks, and each column has one position.
+        let mut seen = vec![false; inputs];
+        let is_new = |&column: &u32| seen.get_mut(column as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+        order.iter().all(is_new).then(|| ColumnOrder(Arc::new(Columns { order, steps })))
     }
 }
 

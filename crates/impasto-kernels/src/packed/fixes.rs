@@ -31,7 +31,7 @@ impl Fixes {
         let of_blocks = sums.as_chunks_mut::<TOKENS>().0;
         let add = |Outlier { column, row, delta }: Outlier| {
             // There are many outliers; bounds checks would cost as much as the sum.
-            // SAFETY: the column of an outlier is in one of the groups of its strip (`Strip::check`), and the slices
+            // SAFETY: the column of an outlier is in one of the groups of its strip (`Strip::is_sound`), and the slices
             // above hold quads for all groups and sums for all blocks.
             let (sums, quads) =
                 unsafe { (of_blocks.get_unchecked_mut(column / BLOCK), quads.get_unchecked(column / QUAD)) };

@@ -36,6 +36,7 @@ mod tests;
 mod unpacked;
 mod widths;
 
+use std::io;
 use std::ops::Range;
 
 use impasto_core::lattice;
@@ -49,6 +50,7 @@ pub use multiply::Scratch;
 pub use row_group::RowGroup;
 
 use crate::Pool;
+use crate::stored::{Reader, Writer};
 use cell::STRIP;
 
 /// Number of columns whose activations share a scale.
@@ -114,6 +116,28 @@ impl PackedMatrix {
             bytes += group.bytes();
         }
         Ok(PackedMatrix { columns, groups, starts, strips, bytes })
+    }
+
+    /// Writes the matrix as bytes, for [`Self::read`].
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn write(&self, to: &mut Writer) -> io::Result<()> {
+        to.numbers(&[self.inputs(), self.groups.len()])?;
+        self.columns.write(to)?;
+        self.groups.iter().try_for_each(|group| group.write(to))
+    }
+
+    /// Reads a matrix whose strips stay in the mapped file; `None` if the bytes are not one.
+    pub fn read(from: &mut Reader) -> Option<PackedMatrix> {
+        let [inputs, count] = from.numbers()?;
+        let columns = ColumnOrder::read(inputs, from)?;
+        // Without a capacity: `count` may be anything.
+        let mut groups = Vec::new();
+        for _ in 0..count {
+            groups.push(RowGroup::read(&columns, from)?);
+        }
+        PackedMatrix::new(columns, groups).ok()
     }
 
     /// Returns the number of rows.

@@ -163,7 +163,7 @@ impl PackedMatrix {
                         let start = token * stride + self.start_of(index);
                         let out = out.pointer(start..start + group.rows());
                         for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
-                            // SAFETY: rows are below the number of rows of the row group (`Strip::check`), and each is
+                            // SAFETY: rows are below the number of rows of the row group (`Strip::is_sound`), and each is
                             // written only by the share that has its strip.
                             unsafe { out.add(row as usize).write(sum * step) };
                         }

@@ -1,5 +1,7 @@
 //! A row group: some rows of a matrix that are packed together.
 
+use std::io;
+
 use impasto_core::Isa;
 
 use super::arena::{Arena, Lines};
@@ -7,6 +9,7 @@ use super::cell::{self, BLOCK, CELL, GROUP, Line, QUAD, STRIP, WIDEST};
 use super::lane::{self, LARGEST};
 use super::widths::{CHOICES, choose};
 use super::{ColumnOrder, PackError};
+use crate::stored::{Reader, Writer};
 
 /// Number of columns that the index of an outlier spans.
 const SEGMENT: usize = 1 << 12;
@@ -109,8 +112,47 @@ impl RowGroup {
         }
         lines.shrink_to_fit();
         let group = RowGroup { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset };
-        (0..group.strips()).for_each(|strip| group.strip(strip).check(count));
+        (0..group.strips()).for_each(|strip| assert!(group.strip(strip).is_sound(count), "strip {strip}"));
         Ok(group)
+    }
+
+    pub(super) fn write(&self, to: &mut Writer) -> io::Result<()> {
+        to.numbers(&[self.rows(), self.offset.into(), self.lines.len()])?;
+        to.array(&self.lanes)?;
+        to.array(&self.starts)?;
+        to.array(&self.lines)
+    }
+
+    /// Reads a row group whose lines stay where they are; `None` if kernels could not use it.
+    pub(super) fn read(columns: &ColumnOrder, from: &mut Reader) -> Option<RowGroup> {
+        let [rows, offset, count] = from.numbers()?;
+        let offset = u8::try_from(offset).ok()?;
+        let lanes: Vec<u32> = from.array(rows)?;
+        let starts: Vec<u32> = from.array(rows.div_ceil(STRIP) + 1)?;
+        let lines = from.lines(count)?;
+        let are_all = starts.first() == Some(&0) && starts.last().map(|&end| end as usize) == Some(count);
+        let group = RowGroup { columns: columns.clone(), lanes, lines, starts, offset };
+        (are_all && group.starts.is_sorted() && (0..group.strips()).all(|strip| group.has_strip(strip)))
+            .then_some(group)
+    }
+
+    /// Returns whether there is a strip at this place that is whole, is sound, and has the rows that are said to be in it. If
+    /// all are, each row is in one lane, and so is written by one strip.
+    fn has_strip(&self, index: usize) -> bool {
+        let lines = &self.lines[self.starts[index] as usize..self.starts[index + 1] as usize];
+        let groups = self.columns.groups();
+        let segments = groups.div_ceil(SEGMENT_GROUPS);
+        let Some((head, rest)) = lines.split_at_checked(head_lines(segments, groups)) else { return false };
+        let bytes = &bytemuck::cast_slice::<Line, u8>(head)[..segments * 2 * size_of::<u32>()];
+        let ends: &[u32] = bytemuck::cast_slice(bytes);
+        let outliers = ends.last().map_or(0, |&end| end as usize);
+        if !ends.is_sorted() || outliers.div_ceil(STRIP) + TAIL > rest.len() {
+            return false;
+        }
+        let strip = self.strip(index);
+        let lane = |row: u32| self.lanes.get(row as usize).map(|&lane| lane as usize);
+        strip.is_sound(self.rows())
+            && strip.rows.iter().enumerate().all(|(at, &row)| lane(row) == Some(index * STRIP + at))
     }
 
     /// Moves the strips into an arena.
@@ -205,18 +247,17 @@ fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
 }
 
 impl<'a> Strip<'a> {
-    /// Checks that there is one line for each bit of width, that outliers are in existing groups, and that rows are
-    /// below `rows`. Products rely on this without further checks: they follow pointers through the lines, add outliers
-    /// at their columns, and write to the rows.
-    ///
-    /// # Panics
-    /// If a check fails.
-    fn check(self, rows: usize) {
+    /// Returns whether there is one line for each bit of width, outliers are in existing groups, and rows are below `rows`.
+    /// Products rely on this without further checks: they follow pointers through the lines, add outliers at their
+    /// columns, and write to the rows. A strip in a mapped file is checked once, when it is read: nobody but its owner can
+    /// change it (`stored::Reader`), and where it becomes shorter, widths, ends and rows are 0, which are sound too.
+    fn is_sound(self, rows: usize) -> bool {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
-        assert!(self.cells.len() == lines && self.widths.iter().all(|&width| width <= WIDEST), "lines of a strip");
         let columns = self.widths.len() * GROUP;
-        assert!(self.outliers().all(|outlier| outlier.column < columns), "columns of a strip's outliers");
-        assert!(self.rows.iter().all(|&row| (row as usize) < rows), "rows of a strip");
+        self.cells.len() == lines
+            && self.widths.iter().all(|&width| width <= WIDEST)
+            && self.outliers().all(|outlier| outlier.column < columns)
+            && self.rows.iter().all(|&row| (row as usize) < rows)
     }
 
     fn segments(self) -> usize {
@@ -256,7 +297,8 @@ impl<'a> Strip<'a> {
     #[inline(always)]
     fn between(self, segment: usize, from: usize, to: usize) -> impl Iterator<Item = Outlier> {
         let end = |place: usize| if place == 0 { 0 } else { self.ends[place - 1] as usize };
-        self.outliers[end(from)..end(to)].iter().map(move |&o| Outlier {
+        // A mapped file that becomes shorter reads as zeros, and ends may then be in no order.
+        self.outliers.get(end(from)..end(to)).unwrap_or_default().iter().map(move |&o| Outlier {
             column: segment * SEGMENT + (o >> 4) as usize % SEGMENT,
             row: o as usize % STRIP,
             delta: o as i32 >> 16,
@@ -424,7 +466,7 @@ mod tests {
         let of_group_1 = [pack_outlier(GROUP, 3, 1)];
         let good =
             Strip { ends: &[1, 1], widths: &[1, 0], outliers: &of_group_1, cells: &[line], rows: &[7], steps: &[1.0] };
-        let passes = |strip: Strip, rows| std::panic::catch_unwind(|| strip.check(rows)).is_ok();
+        let passes = |strip: Strip, rows| strip.is_sound(rows);
         assert!(passes(good, 8));
         assert!(!passes(good, 7), "a row that the row group does not have");
         assert!(!passes(Strip { cells: &[line, line], ..good }, 8), "a line that no cell has");

@@ -21,7 +21,7 @@ pub(super) fn unpack_strip(strip: Strip, index: usize, strips: usize, out: &mut 
     let mut at = strip.cells.as_ptr();
     for (&width, out) in strip.widths.iter().zip(out.chunks_exact_mut(VECTORS * strips)) {
         let shift = _mm512_set1_epi8((cell::bias(WIDEST) - cell::bias(width)) as i8);
-        // SAFETY: the strip has the lines of all its cells (`Strip::check`).
+        // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
         let u = if width > 0 { unsafe { unpack(at, width) } } else { [_mm512_setzero_si512(); VECTORS] };
         for (line, u) in out.iter_mut().skip(index).step_by(strips).zip(u) {
             // SAFETY: a line is 64 aligned bytes.

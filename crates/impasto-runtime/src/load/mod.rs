@@ -18,7 +18,7 @@ use impasto_kernels::dense::DenseMatrix;
 use impasto_kernels::packed::Arena;
 use impasto_model::graph::tensor;
 use impasto_model::{Blocks, ModelError, Result, WeightSource};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(super) use budget::Budget;
 use of_base::OfBase;
@@ -47,16 +47,20 @@ pub struct LoadTimes {
     pub seconds: f64,
     /// The part before the weights: configuration and tokenizer.
     pub assets: f64,
+    /// The weights, which are loaded while the tokenizer is.
+    pub weights: f64,
     /// Reading and entropy decoding, over all workers.
     pub decode: f64,
     /// Packing, over all workers.
     pub pack: f64,
     /// Number of workers.
     pub threads: usize,
+    /// Whether packed weights were mapped, as an earlier load left them.
+    pub cached: bool,
 }
 
 /// A matrix that could not be packed and is stored as floats.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadWarning {
     /// Name of the tensor.
     pub tensor: String,

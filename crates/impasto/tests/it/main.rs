@@ -21,6 +21,7 @@ mod lossless;
 mod low_rank;
 mod odd_shapes;
 mod overhead;
+mod packs;
 mod prune;
 mod rates;
 mod regressions;

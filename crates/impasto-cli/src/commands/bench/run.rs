@@ -68,6 +68,8 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
             let mut options = command.running.options(args, Residence::Packed)?;
             options.threads = threads;
             let model = load(args, path, command.cut.cut().as_ref(), &options)?;
+            // Writing packed weights would take time from what is measured.
+            model.runtime().into_iter().for_each(|runtime| runtime.wait_for_pack());
             // All are in memory before any is measured.
             let deltas = command.delta.iter().map(|delta| load_over(args, &model, path, delta));
             let deltas = deltas.collect::<anyhow::Result<Vec<Model>>>()?;
