@@ -19,6 +19,8 @@ use impasto_codec::{Body as HeaderBody, CodecError, IndexArray, Kind, Shape, Ste
 use impasto_container::unit::unit_hash;
 use impasto_container::{Header, Layout, Limits, Manifest, Reader, UnitHealth, UnitState, fuzz_manifest, fuzz_open};
 use impasto_core::{DType, Isa, Mode, Place, varint};
+use impasto_fetch::Address;
+use impasto_fetch::answer::{ContentRange, content_range, retry_after};
 use impasto_model::config::{DecoderConfig, eos_token_ids};
 use impasto_model::{Failure, WeightSource, graph};
 use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
@@ -27,7 +29,7 @@ use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -39,7 +41,33 @@ pub const TARGETS: [(&str, Body); 11] = [
     ("transform", transform),
     ("tokenizer", tokenizer),
     ("template", template),
+    ("answer", answer),
 ];
+
+/// Takes the input, line by line, as what a server answers and what a user types: `Content-Range`, `Retry-After`, an address and a
+/// mirror of it.
+pub fn answer(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let base = Address::parse("https://a.example/folder/delta.impasto").expect("a good address");
+    for line in text.lines() {
+        if let Some(ContentRange::Part { start, end, total }) = content_range(line) {
+            assert!(start < end && total.is_none_or(|total| end <= total), "{line:?}");
+        }
+        _ = retry_after(line, now);
+        match Address::parse(line) {
+            Ok(address) => {
+                let shown = address.to_string();
+                assert!(!shown.contains(char::is_control), "{shown:?}");
+            }
+            Err(error) => one_line(&error),
+        }
+        match base.mirror(line) {
+            Ok(mirror) => assert!(!matches!(mirror, Address::File(_)), "{line:?}: a file of this machine"),
+            Err(error) => one_line(&error),
+        }
+    }
+}
 
 /// Memory limit for a tensor while fuzzing, in bytes.
 const MEMORY: u64 = 4 << 20;
