@@ -100,7 +100,7 @@ def measure(options, rate):
 
 def svg(curves, klds, seconds):
     """Draws steps of KL divergence, on a logarithmic axis, over seconds."""
-    width, height, left, low, high = 640, 360, 60, 1e-3, max(max(klds), 1e-2) * 2
+    width, height, left, low, high = 640, 360, 76, 1e-3, max(max(klds), 1e-2) * 2
     def x(s):
         return left + (width - left - 20) * s / seconds
 
