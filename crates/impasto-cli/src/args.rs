@@ -472,9 +472,9 @@ pub struct Bake {
 
 /// Fetch a file from a server, or the first part of it.
 ///
-/// Header and manifest come first, then the rest in the order of the file, in several ranges at once. Every unit is checked before it
-/// is written, so that the file can be used at any time, as any file that is cut. The same command continues it, whatever ended the
-/// last one; with a larger --budget, it takes what is missing.
+/// Header and manifest come first, then the rest in the order of the file, in several ranges at once. Every unit is verified before it
+/// is written, so the part that is there can be used at any time. After an interruption, run the same command again to continue; with
+/// a larger --budget, it fetches only what is missing.
 ///
 /// Environment: proxies in HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY; for hf:// addresses HF_ENDPOINT, and the token of the hub
 /// in HF_TOKEN, HF_TOKEN_PATH or HF_HOME; for s3:// addresses AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
@@ -584,12 +584,13 @@ pub struct Run {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "While the file arrives")]
 pub struct Streaming {
-    /// Begin when the first layer of the file is there, and refine the model while the rest arrives. The file is being downloaded
-    /// or copied, from its beginning to its end; or it is an address (see `impasto fetch`), and is fetched meanwhile.
+    /// Start when the first layer of the file is there, and refine the model while the rest arrives. The file is one that another
+    /// program is downloading or copying, or an address (see `impasto fetch`), which is fetched meanwhile.
     #[arg(long, conflicts_with_all = ["budget", "layer", "bpw"])]
     pub stream: bool,
-    /// What becomes of the keys and values of earlier tokens when the model is refined: keep, recompute (in the background),
-    /// layers=N (those of the first N blocks) or residual (all, from the kept inputs of the blocks) [default: recompute].
+    /// What to do with the keys and values of earlier tokens when the model is refined: keep them, recompute all in the background,
+    /// recompute those of the first N blocks (layers=N), or recompute all from the inputs that the blocks had (residual)
+    /// [default: recompute].
     #[arg(long, value_name = "HOW", requires = "stream")]
     pub kv_upgrade: Option<KvUpgrade>,
     /// The file to write what arrives from an address to, or to continue [default: a file in ~/.cache/impasto/files].
@@ -843,8 +844,8 @@ pub struct BenchRun {
     /// .impasto files or checkpoints.
     #[arg(required = true)]
     pub models: Vec<PathBuf>,
-    /// A delta of the model (only one is allowed then), which shares the weights of that in memory: `weights` is what it takes in
-    /// addition. May be repeated.
+    /// A delta of the model, to be loaded beside it so that both share weights in memory; `weights` is what the delta adds. Needs
+    /// exactly one model. May be repeated.
     #[arg(long, value_name = "FILE")]
     pub delta: Vec<PathBuf>,
     /// Prompt lengths in tokens (prefill); 0 for none.

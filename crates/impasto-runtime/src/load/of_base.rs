@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use impasto_kernels::low_rank::LowRankMatrix;
+use impasto_kernels::low_rank::{LowRankMatrix, MOST_RANK};
 use impasto_kernels::sparse::SparseMatrix;
 use impasto_model::{Difference, LowRankFactors, ModelError, Result, SparseRows};
 
@@ -90,14 +90,21 @@ impl Place<'_> {
         low_rank: Option<LowRankFactors>,
         sparse: Option<SparseRows>,
     ) -> Result<Self> {
-        let inputs = self.wanted.shape[1];
+        let [outputs, inputs] = self.wanted.shape;
         let low_rank = low_rank.filter(|factors| !factors.scales.is_empty());
-        let low_rank = low_rank
-            .map(|LowRankFactors { left, scales, right }| LowRankMatrix::new(&left, scales, &right, loader.arena));
+        let low_rank = low_rank.map(|LowRankFactors { left, scales, right }| {
+            let rank = scales.len();
+            let fits = [left.len(), right.len()] == [outputs, inputs].map(|side| side.saturating_mul(rank));
+            let fits = fits && rank <= MOST_RANK;
+            fits.then(|| LowRankMatrix::new(&left, scales, &right, loader.arena)).ok_or_else(|| self.misfit())
+        });
         let sparse = sparse.map(|SparseRows { ends, columns, values }| {
             SparseMatrix::new(inputs, ends, columns, values).ok_or_else(|| self.misfit())
         });
-        Ok(Place { added: Added { low_rank, sparse: sparse.transpose()?, lattice: None }, ..self })
+        Ok(Place {
+            added: Added { low_rank: low_rank.transpose()?, sparse: sparse.transpose()?, lattice: None },
+            ..self
+        })
     }
 
     /// Returns the matrix, with these integers.

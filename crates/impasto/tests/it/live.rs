@@ -301,6 +301,22 @@ fn damage_ends_refinement() {
     draw(&mut greedy(live.model().network(), None), 3);
 }
 
+/// The memory limit holds for a layer in two forms: the model stays as fine as it fits.
+#[test]
+fn refinement_within_the_memory_limit() {
+    let (script, arriving) = arrival(layered());
+    let stage = come(&script, &arriving, 1);
+    let limit = at_stage(1).memory_bytes() as u64 * 6 / 5;
+    let options = RunOptions { memory_limit: Some(limit), ..options() };
+    let live = Live::start(arriving, stage, &options).expect("a model");
+    script.there.store(script.bytes.len() as u64, Ordering::Release);
+    eventually("an error", || live.error().is_some());
+    let error = live.error().expect("one");
+    assert!(error.contains(&format!("more than the limit of {limit}")), "{error}");
+    assert!(live.model().memory_bytes() as u64 <= limit && live.stage() == stage);
+    draw(&mut greedy(live.model().network(), None), 3);
+}
+
 #[test]
 fn stages_are_the_layers() {
     let (script, arriving) = arrival(layered());

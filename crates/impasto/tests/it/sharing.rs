@@ -1,10 +1,11 @@
 //! Deltas that share the weights of their base in memory, compared with the binary32 reference.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use impasto::calibrate::WeightSource;
 use impasto::encode::{Extent, Layers, Options, Target};
-use impasto::run::{ModelError, RuntimeError};
+use impasto::run::{Difference, Failure, LowRankFactors, ModelError, RuntimeError};
 use impasto::{AdapterWeights, Bases, Cut, FileWeights};
 use impasto_checkpoint::{TensorSpec, write_safetensors};
 use impasto_core::DType;
@@ -133,7 +134,8 @@ fn deltas_take_only_what_they_add() {
         let shared: Vec<f32> =
             reference.chunks(reference.len() / TOKENS.len()).flat_map(|row| row[..4096].to_vec()).collect();
         assert_eq!(error(&logits(&base), &shared) < 1e-3, *name == "same", "{name}");
-        assert_eq!(over.tokenizer().expect("one").encode("The sea", true).expect("tokens").len(), 2);
+        let [own, of_base] = [&over, &base].map(|model| model.shared_tokenizer().expect("one"));
+        assert!(Arc::ptr_eq(&own, &of_base), "{name}: the tokenizer is shared, too");
         together.push((over, reference));
     }
     // Their weights do not mix.
@@ -191,6 +193,45 @@ fn adapters_take_their_factors() {
     let worst = error(&logits(&over), &reference);
     assert!(worst < 1e-3 && error(&logits(&base), &reference) > 20.0 * worst, "{worst:.1e}");
     assert!(over.memory_bytes() < base.memory_bytes() / 50, "{}", over.memory_bytes());
+}
+
+/// A source whose factors do not have the shape of the matrix.
+struct Misfit(Box<dyn WeightSource>);
+
+impl WeightSource for Misfit {
+    fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.0.shape(name)
+    }
+
+    fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
+        self.0.load_f32(name)
+    }
+
+    fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.asset(name)
+    }
+
+    fn base(&self) -> Option<&dyn WeightSource> {
+        self.0.base()
+    }
+
+    fn name_in_base(&self, name: &str) -> Option<String> {
+        self.0.name_in_base(name)
+    }
+
+    fn difference(&self, _name: &str) -> Result<Option<Difference<'_>>, Failure> {
+        let low_rank = LowRankFactors { left: vec![1; 7], scales: vec![1.0; 2], right: vec![1; 5] };
+        Ok(Some(Difference { low_rank: Some(low_rank), ..Difference::default() }))
+    }
+}
+
+#[test]
+fn differences_of_another_shape() {
+    let at = Setting::new(Target::Lossless);
+    let path = at.delta("delta", &tuned(few, 0).path, Target::Lossless);
+    let base = at.load(&at.base, Residence::Packed);
+    let error = base.load_over(&Misfit(at.weights(&path))).err().expect("refused").to_string();
+    assert!(error.contains("does not have its shape"), "{error}");
 }
 
 #[test]
