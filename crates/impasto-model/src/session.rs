@@ -182,6 +182,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         self.cache = cache;
     }
 
+    /// Returns the cache, with the tokens that are evaluated.
+    pub fn into_cache(self) -> KvCache {
+        self.cache
+    }
+
     /// Returns a session with the same tokens and sampler state. With a paged cache, both share pages until one of them
     /// writes.
     ///
