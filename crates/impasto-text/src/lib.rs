@@ -14,7 +14,7 @@ mod error;
 pub mod stop;
 pub mod tokenizer;
 
-pub use chat::{ChatOptions, ChatTemplate, Message, TemplateWorker};
+pub use chat::{ChatOptions, ChatTemplate, FunctionCall, Message, TemplateWorker, ToolCall};
 pub use error::{Result, TextError};
 pub use stop::{StopMatcher, Stopped};
 pub use tokenizer::{TextStream, Tokenizer};
