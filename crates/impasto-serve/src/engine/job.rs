@@ -1,6 +1,7 @@
 //! Jobs of the engine, and what it reports about them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use impasto_model::ModelError;
@@ -18,6 +19,10 @@ pub struct Job {
     pub model: Arc<Loaded>,
     /// The tokens to continue; not empty.
     pub prompt: Vec<u32>,
+    /// The number of the first continuation; the others follow. Jobs of one request share their receiver.
+    pub first: usize,
+    /// Continuations, by number, that nobody needs any more.
+    pub stopped: Arc<[AtomicBool]>,
     /// How the tokens of each continuation are sampled.
     pub choices: Vec<SamplingParams>,
     /// The most tokens of a continuation. With 0, only the prompt is evaluated.
@@ -47,7 +52,12 @@ pub enum Event {
         cached: usize,
     },
     /// The log probabilities of the prompt's tokens from the second on, if they are wanted.
-    Prompt(Vec<Scored>),
+    Prompt {
+        /// The number of the first continuation of the prompt.
+        first: usize,
+        /// The tokens.
+        tokens: Vec<Scored>,
+    },
     /// The prompt is evaluated.
     Evaluated,
     /// A continuation has another token.

@@ -113,19 +113,21 @@ impl Engine {
         Ok(Engine { shared, thread: Some(thread) })
     }
 
-    /// Appends a job to the queue.
+    /// Appends jobs to the queue: all, or none.
     ///
     /// # Errors
     /// [`EngineError::QueueFull`], [`EngineError::Ending`].
-    pub fn submit(&self, job: Job) -> Result<(), EngineError> {
+    pub fn submit(&self, jobs: Vec<Job>) -> Result<(), EngineError> {
         let mut inbox = self.shared.lock();
         if inbox.is_ending {
             return Err(EngineError::Ending);
         }
-        if inbox.waiting.len() >= self.shared.options.queue {
+        // Jobs that need not wait are not limited by the queue.
+        let free = self.shared.options.parallel.saturating_sub(self.stats().running.load(Ordering::Relaxed));
+        if inbox.waiting.len() + jobs.len() > self.shared.options.queue + free {
             return Err(EngineError::QueueFull(inbox.waiting.len()));
         }
-        inbox.waiting.push(job.client, job);
+        jobs.into_iter().for_each(|job| inbox.waiting.push(job.client, job));
         self.shared.wake.notify_all();
         Ok(())
     }

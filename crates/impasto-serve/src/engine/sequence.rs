@@ -1,6 +1,7 @@
 //! One text that is being written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use impasto_model::sampling::{Sampler, SamplingParams};
@@ -24,6 +25,7 @@ pub(super) struct Common {
     deadline: Instant,
     events: UnboundedSender<Event>,
     prompt: usize,
+    stopped: Arc<[AtomicBool]>,
 }
 
 impl Common {
@@ -37,6 +39,8 @@ impl Common {
 pub(super) struct Sequence {
     pub(super) common: Arc<Common>,
     choice: usize,
+    /// The number of the first continuation of its prompt.
+    first: usize,
     pub(super) phase: Phase,
     constraint: Option<Box<dyn Constraint>>,
     /// The continuations that begin when the prompt is evaluated.
@@ -65,9 +69,10 @@ impl Sequence {
     /// # Errors
     /// Those of [`Session::with_cache`]; no memory. They were sent to the receiver, too.
     pub(super) fn start(job: Job, others: &[Sequence]) -> Option<Sequence> {
-        let Job { client: _, model, prompt, choices, max_tokens, eos, .. } = job;
+        let Job { model, prompt, first, stopped, choices, max_tokens, eos, .. } = job;
         let Job { logprobs, prompt_logprobs, logit_bias, constraints, deadline, events, .. } = job;
-        let common = Common { model, eos, max_tokens, logprobs, logit_bias, deadline, events, prompt: prompt.len() };
+        let length = prompt.len();
+        let common = Common { model, eos, max_tokens, logprobs, logit_bias, deadline, events, prompt: length, stopped };
         let common = Arc::new(common);
         let mut constraints = constraints.into_iter();
         let mut choices = choices.into_iter().map(|sampling| (sampling, constraints.next()));
@@ -80,7 +85,8 @@ impl Sequence {
         let phase = phase.map_err(|error| common.send(Event::Failed(failure(error)))).ok()?;
         Some(Sequence {
             common,
-            choice: 0,
+            choice: first,
+            first,
             phase,
             constraint,
             others: choices.collect(),
@@ -93,7 +99,8 @@ impl Sequence {
 
     /// Whether nobody waits for it any more.
     pub(super) fn is_given_up(&self) -> bool {
-        if self.common.events.is_closed() {
+        let is_stopped = self.common.stopped.get(self.choice).is_some_and(|stopped| stopped.load(Ordering::Relaxed));
+        if is_stopped || self.common.events.is_closed() {
             return true;
         }
         let is_late = self.common.deadline <= Instant::now();
@@ -154,7 +161,7 @@ impl Sequence {
             && let Phase::Scoring(scoring, sampling) = std::mem::replace(&mut self.phase, Phase::Over)
         {
             let (cache, tokens, scored) = scoring.finish();
-            self.common.send(Event::Prompt(scored));
+            self.common.send(Event::Prompt { first: self.first, tokens: scored });
             let mut session = Session::with_cache(self.common.model.network(), sampling, cache)?;
             session.extend(&tokens[session.tokens().len()..])?;
             self.common.prepare(&mut session, sampling)?;
@@ -169,16 +176,17 @@ impl Sequence {
     /// No memory.
     pub(super) fn branch(&mut self) -> Result<Vec<Sequence>> {
         let Phase::Running(session) = &self.phase else { return Ok(vec![]) };
-        if self.written == 0 && self.choice == 0 {
+        if self.written == 0 && self.choice == self.first {
             self.common.send(Event::Evaluated);
         }
         let mut branches = Vec::new();
-        for (choice, (sampling, constraint)) in (1..).zip(std::mem::take(&mut self.others)) {
+        for (choice, (sampling, constraint)) in (self.first + 1..).zip(std::mem::take(&mut self.others)) {
             let mut session = session.fork()?;
             self.common.prepare(&mut session, sampling)?;
             branches.push(Sequence {
                 common: self.common.clone(),
                 choice,
+                first: self.first,
                 phase: Phase::Running(session),
                 constraint,
                 others: vec![],
