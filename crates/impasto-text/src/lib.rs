@@ -17,4 +17,4 @@ pub mod tokenizer;
 pub use chat::{ChatOptions, ChatTemplate, FunctionCall, Message, TemplateWorker, ToolCall};
 pub use error::{Result, TextError};
 pub use stop::{StopMatcher, Stopped};
-pub use tokenizer::{TextStream, Tokenizer};
+pub use tokenizer::{StreamDecoder, TextStream, Tokenizer};
