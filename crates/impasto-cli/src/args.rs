@@ -1,5 +1,8 @@
 //! The command-line arguments.
 
+#[cfg(feature = "serve")]
+pub mod serve;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -99,6 +102,9 @@ pub enum Command {
     Run(Run),
     /// Chat with a model.
     Chat(Chat),
+    /// Serve models over HTTP, with the interface of OpenAI and a page to chat with them.
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Serve>),
     /// Measure quality on a text or on multiple-choice tasks.
     Eval {
         /// What to measure.
@@ -586,7 +592,7 @@ pub struct Run {
 pub struct Streaming {
     /// Start when the first layer of the file is there, and refine the model while the rest arrives. The file is one that another
     /// program is downloading or copying, or an address (see `impasto fetch`), which is fetched meanwhile.
-    #[arg(long, conflicts_with_all = ["budget", "layer", "bpw"])]
+    #[arg(long)]
     pub stream: bool,
     /// What to do with the keys and values of earlier tokens when the model is refined: keep them, recompute all in the background,
     /// recompute those of the first N blocks (layers=N), or recompute all from the inputs that the blocks had (residual)

@@ -1,6 +1,6 @@
 //! Files that arrive: written by another program, or fetched from an address meanwhile.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,6 +14,9 @@ use crate::exit::UsageError;
 /// A file that arrives.
 pub struct Incoming {
     pub source: Arc<GrowingSource>,
+    /// Where it is.
+    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only the server reads it again"))]
+    pub file: PathBuf,
     #[cfg(feature = "fetch")]
     fetch: Option<Fetch>,
 }
@@ -41,7 +44,7 @@ pub fn name_of(model: &Path) -> String {
 }
 
 /// Whether the name of a model is an address, such as https://example.org/m.impasto.
-fn is_address(model: &Path) -> bool {
+pub fn is_address(model: &Path) -> bool {
     let scheme = model.to_str().and_then(|text| text.split_once("://"));
     scheme.is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
         && !model.exists()
@@ -60,6 +63,7 @@ impl Incoming {
         let source = Arc::new(GrowingSource::open(model).with_context(|| model.display().to_string())?);
         Ok(Incoming {
             source,
+            file: model.to_owned(),
             #[cfg(feature = "fetch")]
             fetch: None,
         })
@@ -84,10 +88,11 @@ impl Incoming {
         if !args.quiet {
             eprintln!("fetching to {}", file.display());
         }
+        let place = file.clone();
         let request = Request { force, options: streaming.link.options()?, ..Request::new(address, file) };
         let fetch = Fetch::start(request, Arc::new(()))?;
         match fetch.source() {
-            Some(source) => Ok(Incoming { source, fetch: Some(fetch) }),
+            Some(source) => Ok(Incoming { source, file: place, fetch: Some(fetch) }),
             None => {
                 fetch.join()?;
                 anyhow::bail!("{}: nothing came", name_of(model))
@@ -141,7 +146,7 @@ impl Incoming {
 
 /// Returns the file of the cache for an address.
 #[cfg(feature = "fetch")]
-fn cached(address: &str) -> anyhow::Result<std::path::PathBuf> {
+fn cached(address: &str) -> anyhow::Result<PathBuf> {
     let bases = impasto::Bases::cache_folder();
     let folder = bases.as_deref().and_then(Path::parent).map(|folder| folder.join("files"));
     let folder =

@@ -13,6 +13,7 @@ use impasto_runtime::{KvUpgrade, Model, RunOptions, RuntimeError, Upgrader};
 use serde::Serialize;
 
 use crate::args::{Args, Streaming};
+use crate::exit::UsageError;
 use crate::incoming::{Incoming, name_of, refuse_what_needs_an_address};
 use crate::model::{load, memory_limit};
 use crate::output::bytes;
@@ -58,6 +59,11 @@ impl Loaded {
         if !streaming.stream {
             refuse_what_needs_an_address(path, streaming)?;
             return Ok(Loaded::Whole(Box::new(load(args, path, cut, options)?)));
+        }
+        if cut.is_some() {
+            return Err(
+                UsageError("--stream uses all of the file that arrives, so not --budget, --layer or --bpw").into()
+            );
         }
         let (begun, name) = (Instant::now(), name_of(path));
         let mut incoming = Incoming::begin(args, path, streaming)?;
@@ -208,7 +214,7 @@ impl Arrival<'_> {
 }
 
 /// Waits for the first stage of a file.
-fn first_stage(
+pub fn first_stage(
     args: &Args,
     arriving: &Arriving<Arc<GrowingSource>>,
     incoming: &mut Incoming,

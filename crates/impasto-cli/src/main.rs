@@ -57,6 +57,8 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
         Command::Verify(command) => commands::verify::run(args, command),
         Command::Run(command) => commands::run::run(args, command),
         Command::Chat(command) => commands::chat::run(args, command),
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => commands::serve::run(args, command),
         Command::Eval { what } => commands::eval::run(args, what),
         Command::Analyze { what } => commands::analyze::run(args, what),
         Command::Bench { what } => commands::bench::run(args, what),

@@ -37,7 +37,7 @@ fn open_within(args: &Args, allow_expansion: bool, path: &Path, cut: Option<&Cut
 }
 
 /// Where bases are found: first in those that are known, then where the command line says.
-fn bases(args: &Args, allow_expansion: bool, known: Vec<PathBuf>) -> Bases {
+pub fn bases(args: &Args, allow_expansion: bool, known: Vec<PathBuf>) -> Bases {
     let memory = memory_limit(args);
     let limits = Limits { allow_expansion, ..Limits::within(memory) };
     Bases::new([known, args.base.clone()].concat()).within(limits, memory)

@@ -10,6 +10,9 @@ static INTERRUPTIBLE: AtomicBool = AtomicBool::new(false);
 /// Whether that work was interrupted.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether other signals interrupt it, too.
+static BY_ALL: AtomicBool = AtomicBool::new(false);
+
 /// Work that the first Ctrl-C interrupts; a second one ends the process. There is one at a time.
 pub struct Interruptible(());
 
@@ -19,6 +22,13 @@ impl Interruptible {
         INTERRUPTED.store(false, Ordering::SeqCst);
         INTERRUPTIBLE.store(true, Ordering::SeqCst);
         Interruptible(())
+    }
+
+    /// Begins work that the first of any signal that ends processes interrupts.
+    #[cfg(feature = "serve")]
+    pub fn by_all_signals() -> Interruptible {
+        BY_ALL.store(true, Ordering::SeqCst);
+        Interruptible::begin()
     }
 
     /// Returns whether it was interrupted.
@@ -40,6 +50,7 @@ pub fn end_interrupted() -> ! {
 impl Drop for Interruptible {
     fn drop(&mut self) {
         INTERRUPTIBLE.store(false, Ordering::SeqCst);
+        BY_ALL.store(false, Ordering::SeqCst);
     }
 }
 
@@ -58,7 +69,8 @@ pub fn watch() {
     let wait = move || {
         loop {
             let signal = signals.wait();
-            if signal != libc::SIGINT || !interrupt() {
+            let may_interrupt = signal == libc::SIGINT || BY_ALL.load(Ordering::SeqCst);
+            if !may_interrupt || !interrupt() {
                 files::remove_temporary();
                 unix::end(signal);
             }

@@ -15,8 +15,8 @@ use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
 use impasto_text::{ChatTemplate, TemplateWorker, TextError, Tokenizer, tokenizer};
 
 use crate::{
-    GenerateOptions, Generation, KvMemory, LoadTimes, LoadWarning, Packs, Residence, Result, Runtime, RuntimeOptions, Stream,
-    generate, stream,
+    GenerateOptions, Generation, KvMemory, LoadTimes, LoadWarning, Packs, Residence, Result, Runtime, RuntimeOptions,
+    Stream, generate, stream,
 };
 
 /// Options for loading and running a model.

@@ -162,7 +162,15 @@ impl Runtime {
         Runtime::load_with(
             source,
             config,
-            Shared { tools, pages, memory_limit: self.memory_limit, residence, kv: self.kv.clone(), packs: None, weights },
+            Shared {
+                tools,
+                pages,
+                memory_limit: self.memory_limit,
+                residence,
+                kv: self.kv.clone(),
+                packs: None,
+                weights,
+            },
         )
     }
 

@@ -15,6 +15,8 @@ pub mod inspect;
 mod measure;
 pub mod rebase;
 pub mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod truncate;
 pub mod verify;
 

@@ -38,12 +38,17 @@ pub async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Bod
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(error)) => {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, "broken_body", format!("the request broke off: {error}")));
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "broken_body",
+                format!("the request broke off: {error}"),
+            ));
         }
         Err(_) => {
             let message = format!("the request did not arrive within {} s", PATIENCE.as_secs());
             return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message));
         }
     };
-    serde_json::from_slice(&bytes).map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()))
 }

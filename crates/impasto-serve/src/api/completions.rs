@@ -143,6 +143,7 @@ pub async fn completions(
         max_tokens: Some(request.max_tokens),
         eos: model.model().eos().to_vec(),
         stops: stops(request.stop)?,
+        with_special: false,
         logprobs,
         echo_logprobs: request.echo,
         logit_bias: request.sampling.biases(model.model().network().vocab_size())?,
@@ -153,7 +154,15 @@ pub async fn completions(
     let generation = Generation::begin(&app, record.clone(), client.0, order)?;
     let prompts = if request.echo { prompts } else { vec![] };
     let name = request.model.unwrap_or_else(|| model.id.clone());
-    let writer = Writer { id: format!("cmpl-{}", record.id()), created: super::plain::now(), model: name, tokenizer, prompts, n, logprobs: logprobs.is_some() };
+    let writer = Writer {
+        id: format!("cmpl-{}", record.id()),
+        created: super::plain::now(),
+        model: name,
+        tokenizer,
+        prompts,
+        n,
+        logprobs: logprobs.is_some(),
+    };
     if !request.stream {
         let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error.message));
         return result.map(|completion| Json(completion).into_response());
@@ -180,7 +189,7 @@ pub(super) fn tokenizer(model: &Loaded) -> Result<Arc<Tokenizer>, ApiError> {
 }
 
 /// Returns the tokens of the prompts.
-async fn prompts(tokenizer: Arc<Tokenizer>, prompt: Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
+pub(super) async fn prompts(tokenizer: Arc<Tokenizer>, prompt: Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
     let texts = match prompt {
         Prompt::Tokens(tokens) => return Ok(vec![tokens]),
         Prompt::ManyTokens(prompts) if prompts.len() <= MOST_PROMPTS => return Ok(prompts),

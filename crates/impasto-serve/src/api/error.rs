@@ -97,9 +97,7 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::NotThere { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_not_ready"),
             CatalogError::NoMemory { .. } => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
-            CatalogError::Load { .. } | CatalogError::Twice(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "model_failed")
-            }
+            CatalogError::Load { .. } | CatalogError::Twice(_) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         };
         ApiError { param: Some("model".into()), ..ApiError::new(status, code, error.to_string()) }
     }
@@ -114,7 +112,10 @@ impl From<EngineError> for ApiError {
             EngineError::Deadline => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message),
             EngineError::Memory(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", message),
             EngineError::Model(error) => error.into(),
-            EngineError::Constraint(_) => ApiError { param: Some("response_format".into()), ..ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "constraint_failed", message) },
+            EngineError::Constraint(_) => ApiError {
+                param: Some("response_format".into()),
+                ..ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "constraint_failed", message)
+            },
             EngineError::Panicked | EngineError::Pass(_) => {
                 ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", message)
             }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use impasto_model::CausalLm;
 use impasto_model::sampling::SamplingParams;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -32,6 +31,8 @@ pub struct Order {
     pub eos: Vec<u32>,
     /// Strings that end a text.
     pub stops: Vec<String>,
+    /// Whether special tokens are part of the text.
+    pub with_special: bool,
     /// How many of the most likely tokens are reported, if log probabilities are.
     pub logprobs: Option<usize>,
     /// Whether log probabilities of the prompt are reported as well.
@@ -146,9 +147,10 @@ impl Generation {
     /// # Errors
     /// A prompt that is empty or too long, an option out of range, or a server that is busy.
     pub fn begin(app: &App, record: Arc<Record>, client: u64, order: Order) -> Result<Generation, ApiError> {
-        let Order { model, prompts, choices, max_tokens, eos, stops, logprobs, echo_logprobs, logit_bias, constraints } =
-            order;
-        let tokenizer = model.tokenizer().map_err(|reason| ApiError::new(StatusCode::BAD_REQUEST, "not_supported", reason))?;
+        let Order { model, prompts, choices, max_tokens, eos, stops, with_special, .. } = order;
+        let Order { logprobs, echo_logprobs, logit_bias, constraints, .. } = order;
+        let tokenizer =
+            model.tokenizer().map_err(|reason| ApiError::new(StatusCode::BAD_REQUEST, "not_supported", reason))?;
         let (begun, n, context) = (Instant::now(), choices.len(), model.model().network().max_context());
         let deadline = begun + app.options.timeout.min(Duration::from_secs(1 << 30));
         let stopped: Arc<[AtomicBool]> = (0..n * prompts.len()).map(|_| AtomicBool::new(false)).collect();
@@ -160,7 +162,7 @@ impl Generation {
             let room = context + 1 - prompt.len();
             let max_tokens = max_tokens.unwrap_or(room).min(app.options.max_tokens).min(room);
             for _ in 0..n {
-                texts.push(Some(Text::new(tokenizer, &prompt, &stops)?));
+                texts.push(Some(Text::new(tokenizer, &prompt, &stops, with_special)?));
             }
             usage.prompt_tokens += prompt.len();
             jobs.push(Job {
@@ -215,10 +217,7 @@ impl Generation {
                 self.usage.prompt_tokens.saturating_sub(cached),
                 seconds(times.started, times.evaluated),
             ),
-            tokens_per_second: rate(
-                self.usage.completion_tokens.saturating_sub(1),
-                seconds(times.first, times.last),
-            ),
+            tokens_per_second: rate(self.usage.completion_tokens.saturating_sub(1), seconds(times.first, times.last)),
             cached_tokens: cached,
         }
     }
@@ -286,6 +285,13 @@ impl Generation {
             Event::Failed(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Ends a continuation of which nothing more is wanted.
+    pub fn stop(&mut self, choice: usize) {
+        if self.texts.get(choice).is_some_and(Option::is_some) {
+            self.end(choice, Finish::Stop);
+        }
     }
 
     fn end(&mut self, choice: usize, finish: Finish) {

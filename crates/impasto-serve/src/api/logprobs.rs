@@ -32,13 +32,21 @@ impl CompletionLogprobs {
         self.push(scored.logprob, scored.token, &scored.top, tokenizer, offset);
     }
 
-    fn push(&mut self, logprob: Option<f64>, token: u32, top: &[(u32, f64)], tokenizer: &Tokenizer, offset: &mut usize) {
+    fn push(
+        &mut self,
+        logprob: Option<f64>,
+        token: u32,
+        top: &[(u32, f64)],
+        tokenizer: &Tokenizer,
+        offset: &mut usize,
+    ) {
         let text = tokenizer.token_text(token).unwrap_or_default();
         self.text_offset.push(*offset);
         *offset += text.chars().count();
         self.tokens.push(text);
         self.token_logprobs.push(logprob.map(finite));
-        let text_of = |&(token, logprob): &(u32, f64)| (tokenizer.token_text(token).unwrap_or_default(), finite(logprob));
+        let text_of =
+            |&(token, logprob): &(u32, f64)| (tokenizer.token_text(token).unwrap_or_default(), finite(logprob));
         // Tokens with the same text, such as parts of characters, are one entry here; the most likely comes first.
         let mut entries = BTreeMap::new();
         top.iter().map(text_of).for_each(|(text, logprob)| _ = entries.entry(text).or_insert(logprob));
@@ -90,7 +98,12 @@ impl ChatLogprobs {
                 let (token, bytes) = name(token);
                 TopLogprob { token, logprob: finite(logprob), bytes }
             });
-            TokenLogprob { token, logprob: finite(scored.logprob.unwrap_or(f64::NEG_INFINITY)), bytes, top_logprobs: top.collect() }
+            TokenLogprob {
+                token,
+                logprob: finite(scored.logprob.unwrap_or(f64::NEG_INFINITY)),
+                bytes,
+                top_logprobs: top.collect(),
+            }
         }));
     }
 }

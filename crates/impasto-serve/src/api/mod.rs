@@ -1,8 +1,10 @@
 //! The interface: that of OpenAI, and what it lacks.
 
+mod answer;
 mod body;
 mod chat;
 mod completions;
+mod constraint;
 mod embeddings;
 mod error;
 mod generation;
@@ -10,6 +12,7 @@ mod logprobs;
 mod models;
 mod openapi;
 mod plain;
+mod prompt;
 mod request;
 mod sse;
 mod text;

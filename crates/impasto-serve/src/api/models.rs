@@ -107,11 +107,11 @@ fn objects(app: &App) -> Vec<ModelObject> {
 }
 
 fn of_summary(summary: Summary) -> Vec<ModelObject> {
-    let object = |id, impasto| ModelObject { id, object: "model", created: summary.created, owned_by: "impasto", impasto };
+    let object =
+        |id, impasto| ModelObject { id, object: "model", created: summary.created, owned_by: "impasto", impasto };
     let layers = summary.layers.iter().filter(|_| summary.layers.len() > 1);
-    let layers = layers.map(|layer| {
-        object(layer.id.clone(), ModelDetail::Layer { of: summary.id.clone(), layer: layer.layer })
-    });
+    let layers =
+        layers.map(|layer| object(layer.id.clone(), ModelDetail::Layer { of: summary.id.clone(), layer: layer.layer }));
     let layers: Vec<ModelObject> = layers.collect();
     let loaded = summary.loaded.as_ref();
     let whole = WholeModel {

@@ -74,6 +74,12 @@ pub(super) fn now() -> u64 {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "the request failed in an unexpected way; see the log");
+    let failed = |_| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "failed",
+            "the request failed in an unexpected way; see the log",
+        )
+    };
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }

@@ -59,8 +59,9 @@ impl Sampling {
         let top_k = match self.top_k {
             // Some clients say -1 for all.
             None | Some(-1) => 0,
-            Some(k) => usize::try_from(k)
-                .map_err(|_| ApiError::invalid("top_k", format!("top_k = {k}: must be 0 or more")))?,
+            Some(k) => {
+                usize::try_from(k).map_err(|_| ApiError::invalid("top_k", format!("top_k = {k}: must be 0 or more")))?
+            }
         };
         let params = SamplingParams {
             temperature,

@@ -32,8 +32,14 @@ impl Text {
     ///
     /// # Errors
     /// A stop string that is empty.
-    pub fn new(tokenizer: &Arc<Tokenizer>, prompt: &[u32], stops: &[String]) -> Result<Text, ApiError> {
+    pub fn new(
+        tokenizer: &Arc<Tokenizer>,
+        prompt: &[u32],
+        stops: &[String],
+        with_special: bool,
+    ) -> Result<Text, ApiError> {
         let decoder = StreamDecoder::new(tokenizer.clone(), prompt);
+        let decoder = if with_special { decoder.with_special() } else { decoder };
         Ok(Text { decoder, stops: StopMatcher::new(stops)?, held: Vec::new() })
     }
 

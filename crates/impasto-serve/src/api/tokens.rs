@@ -63,11 +63,7 @@ pub struct Detokenized {
     post, path = "/tokenize", tag = "tokens", request_body = TokenizeRequest,
     responses((status = 200, body = Tokens), (status = "4XX", body = ErrorBody))
 )]
-pub async fn tokenize(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Tokens>, ApiError> {
+pub async fn tokenize(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Tokens>, ApiError> {
     let request: TokenizeRequest = body::json(&app, &headers, body).await?;
     let model = app.catalog.get(request.model.as_deref()).await?;
     let tokenizer = tokenizer(&model)?;

@@ -22,9 +22,8 @@ impl Prefixes {
         if cache.len() < LEAST {
             return;
         }
-        let is_of_use = |(other, kept): &(u64, KvCache)| {
-            *other == generation && !cache.tokens().starts_with(kept.tokens())
-        };
+        let is_of_use =
+            |(other, kept): &(u64, KvCache)| *other == generation && !cache.tokens().starts_with(kept.tokens());
         self.kept.retain(is_of_use);
         if self.kept.iter().any(|(_, kept)| kept.tokens().starts_with(cache.tokens())) {
             return;

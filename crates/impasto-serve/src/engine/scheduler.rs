@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use impasto_model::{ModelError, Result, Session};
+use impasto_model::{ModelError, Session};
 use impasto_runtime::Upgrader;
 
 use super::sequence::{Phase, Sequence, failure, is_memory};
@@ -171,8 +171,7 @@ impl Scheduler {
         let Some((runtime, how)) = model.upgrades() else { return };
         let generation = model.generation();
         let mut is_busy = false;
-        let of_model =
-            self.running.iter_mut().filter(|of| Arc::ptr_eq(&of.common.model, model) && !of.is_parked);
+        let of_model = self.running.iter_mut().filter(|of| Arc::ptr_eq(&of.common.model, model) && !of.is_parked);
         for sequence in of_model {
             let Phase::Running(session) = &mut sequence.phase else { continue };
             if let Some(upgrader) = &mut sequence.upgrader {

@@ -79,7 +79,9 @@ impl Sequence {
         let (sampling, constraint) = choices.next().unwrap_or_default();
         let generation = common.model.generation();
         let phase = match prompt_logprobs {
-            Some(top) => Scoring::new(common.model.network(), prompt, top).map(|scoring| Phase::Scoring(scoring, sampling)),
+            Some(top) => {
+                Scoring::new(common.model.network(), prompt, top).map(|scoring| Phase::Scoring(scoring, sampling))
+            }
             None => common.begin(generation, prompt, sampling, others).map(Phase::Running),
         };
         let phase = phase.map_err(|error| common.send(Event::Failed(failure(error)))).ok()?;

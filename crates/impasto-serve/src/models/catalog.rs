@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use impasto::Cut;
 use impasto_runtime::{KvMemory, RunOptions};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::loaded::{Loaded, Quality};
 use super::name::{Wanted, split};
@@ -117,7 +118,7 @@ struct State {
 }
 
 /// What a model is, and how much of it is in memory.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone)]
 pub struct Summary {
     /// Its name.
     pub id: String,
@@ -136,12 +137,11 @@ pub struct Summary {
     /// Its layers, the coarsest first.
     pub layers: Vec<LayerState>,
     /// The finest layer in memory.
-    #[serde(skip)]
     pub loaded: Option<Arc<Loaded>>,
 }
 
 /// Whether a model is in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelState {
     /// It is.
@@ -157,7 +157,7 @@ pub enum ModelState {
 }
 
 /// A layer of a model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct LayerState {
     /// Its number, from 1.
     pub layer: usize,
@@ -260,7 +260,8 @@ impl Catalog {
     /// Returns a layer that is in memory.
     fn present(&self, index: usize, layer: usize) -> Option<Arc<Loaded>> {
         let entry = &self.entries[index];
-        let live = entry.live.as_ref().filter(|live| layer == entry.opening.layers.len() || layer == live.quality().layer);
+        let live =
+            entry.live.as_ref().filter(|live| layer == entry.opening.layers.len() || layer == live.quality().layer);
         let loaded = live.cloned().or_else(|| entry.lock().slots.get(&layer).cloned())?;
         loaded.touch();
         Some(loaded)
@@ -274,8 +275,7 @@ impl Catalog {
             return Err(CatalogError::NotThere { model: entry.id.clone(), layer });
         }
         let begun = std::time::Instant::now();
-        let quality =
-            Quality { layer, layers: entry.opening.layers.len(), bits_per_weight: entry.bits(layer) };
+        let quality = Quality { layer, layers: entry.opening.layers.len(), bits_per_weight: entry.bits(layer) };
         let cut = (layer < quality.layers).then_some(Cut::Layer(layer));
         let base = self.base_of(entry).filter(|_| cut.is_none());
         let base = base.map(|base| self.whole(base)).transpose()?;
@@ -372,9 +372,7 @@ impl Catalog {
         let cut = (layer < whole).then_some(Cut::Layer(layer));
         let weights = self.options.opener.weights(&self.entries[index].path, cut.as_ref());
         weights.map_err(|error| match error {
-            LoadError::Memory(reason) | LoadError::Other(reason) => {
-                CatalogError::Load { model: id.to_owned(), reason }
-            }
+            LoadError::Memory(reason) | LoadError::Other(reason) => CatalogError::Load { model: id.to_owned(), reason },
         })
     }
 

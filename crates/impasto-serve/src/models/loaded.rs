@@ -10,6 +10,7 @@ use impasto_runtime::{KvUpgrade, Model, Runtime};
 use impasto_text::{ChatTemplate, Tokenizer};
 
 use crate::engine::Prefixes;
+use crate::guard::GuardState;
 
 /// What is known of a file that arrives.
 pub trait Incoming: Send + Sync {
@@ -73,8 +74,18 @@ impl Loaded {
         let tokenizer = model.shared_tokenizer().map_err(|error| error.to_string());
         let template = model.chat_template().map_err(|error| error.to_string());
         let (exchanged, used) = (AtomicU64::new(0), AtomicU64::new(0));
-        let loaded =
-            Loaded { id, quality, tokenizer, template, prefixes: Mutex::default(), kv_upgrade, exchanged, used, base, kind };
+        let loaded = Loaded {
+            id,
+            quality,
+            tokenizer,
+            template,
+            prefixes: Mutex::default(),
+            kv_upgrade,
+            exchanged,
+            used,
+            base,
+            kind,
+        };
         loaded.touch();
         loaded
     }
@@ -147,6 +158,11 @@ impl Loaded {
             (_, KvUpgrade::Keep) | (Kind::Whole(_), _) => None,
             (Kind::Live { .. }, how) => self.model().shared_runtime().map(|runtime| (runtime, how)),
         }
+    }
+
+    /// What the guardrails have done.
+    pub fn guard(&self) -> GuardState {
+        GuardState::default()
     }
 
     /// The keys and values that are kept.

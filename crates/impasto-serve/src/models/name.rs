@@ -32,7 +32,8 @@ mod tests {
         assert_eq!(split("smol:2"), Some(("smol", Wanted::Layer(2))));
         assert_eq!(split("smol:3.5bpw"), Some(("smol", Wanted::BitsPerWeight(3.5))));
         assert_eq!(split("a:b:1"), Some(("a:b", Wanted::Layer(1))));
-        for name in ["smol", "smol:", "smol:0", "smol:-1", "smol:xbpw", "smol:infbpw", "smol:-2bpw", "org/smol:latest"] {
+        for name in ["smol", "smol:", "smol:0", "smol:-1", "smol:xbpw", "smol:infbpw", "smol:-2bpw", "org/smol:latest"]
+        {
             assert_eq!(split(name), None, "{name}");
         }
     }

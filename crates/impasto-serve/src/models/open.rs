@@ -16,6 +16,8 @@ use super::catalog::CatalogError;
 pub struct Opener {
     /// Where bases are found.
     pub bases: Bases,
+    /// The memory limit for reading a tensor.
+    pub memory_limit: u64,
     /// Limits of files.
     pub limits: Limits,
 }
@@ -41,7 +43,8 @@ impl Opener {
     /// # Errors
     /// If it cannot be opened.
     pub fn look(&self, path: &Path) -> Result<Opening, CatalogError> {
-        let failed = |error: &dyn std::fmt::Display| CatalogError::Load { model: name(path), reason: error.to_string() };
+        let failed =
+            |error: &dyn std::fmt::Display| CatalogError::Load { model: name(path), reason: error.to_string() };
         let bytes = std::fs::metadata(path).map_err(|error| failed(&error))?;
         let bytes = if bytes.is_dir() { 0 } else { bytes.len() };
         if !is_impasto(path).map_err(|error| failed(&error))? {
@@ -70,7 +73,8 @@ impl Opener {
     /// # Errors
     /// If it cannot be opened or loaded, or the model is not its base.
     pub fn load_over(&self, base: &Model, base_path: &Path, path: &Path) -> Result<Model, LoadError> {
-        let opener = Opener { bases: Bases::new(vec![base_path.to_owned()]).within(self.limits, self.limits_memory()), ..self.clone() };
+        let bases = Bases::new(vec![base_path.to_owned()]).within(self.limits.clone(), self.memory_limit);
+        let opener = Opener { bases, ..self.clone() };
         base.load_over(&*opener.weights(path, None)?).map_err(LoadError::from)
     }
 
@@ -88,10 +92,6 @@ impl Opener {
             true => Box::new(AdapterWeights::new(file).map_err(|error| other(&error))?),
             false => Box::new(FileWeights::new(file).map_err(|error| other(&error))?),
         })
-    }
-
-    fn limits_memory(&self) -> u64 {
-        impasto::MEMORY_LIMIT
     }
 }
 

@@ -1,0 +1,7 @@
+//! Connections, and who may use the server.
+
+mod accept;
+mod admission;
+
+pub use accept::{Listening, listen};
+pub use admission::Admission;
