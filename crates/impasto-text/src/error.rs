@@ -44,6 +44,9 @@ pub enum TextError {
     /// The chat template exceeds a limit of its text, or of the memory, stack or time for it.
     #[error("chat template: {}", shown(.0))]
     ChatLimit(String),
+    /// A constraint on a text is invalid, not supported or exceeds a limit, or a token is not allowed by it.
+    #[error("grammar: {}", shown(.0))]
+    Grammar(String),
     /// The system refused what was needed to run a chat template.
     #[error("{what}: {error}")]
     System {
@@ -57,6 +60,12 @@ pub enum TextError {
 impl TextError {
     pub(crate) fn asset(name: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::BadAsset { name, reason: reason.to_string() }
+    }
+
+    /// The first line of a message of the grammar library; others quote the grammar.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn grammar(message: &str) -> Self {
+        Self::Grammar(message.lines().next().unwrap_or_default().to_owned())
     }
 
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {

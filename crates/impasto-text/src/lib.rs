@@ -11,6 +11,8 @@
 
 pub mod chat;
 mod error;
+#[cfg(feature = "grammar")]
+pub mod grammar;
 pub mod stop;
 pub mod tokenizer;
 pub mod tools;
@@ -19,4 +21,4 @@ pub use chat::{ChatOptions, ChatTemplate, FunctionCall, Message, TemplateWorker,
 pub use error::{Result, TextError};
 pub use stop::{StopMatcher, Stopped};
 pub use tokenizer::{StreamDecoder, TextStream, Tokenizer};
-pub use tools::{ToolEvent, ToolFormat, ToolParser};
+pub use tools::{ToolChoice, ToolEvent, ToolFormat, ToolParser};

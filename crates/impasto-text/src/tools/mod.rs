@@ -5,12 +5,14 @@
 //! ```
 
 mod body;
+mod choice;
 mod format;
 mod json;
 mod parser;
 mod plain;
 mod xml;
 
+pub use choice::{ToolChoice, function};
 pub use format::{ToolFormat, has_reasoning};
 pub use parser::{ToolEvent, ToolParser};
 pub use plain::{generic_prompt, without_tools};
