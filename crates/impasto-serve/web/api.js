@@ -51,11 +51,12 @@ export async function listModels(signal) {
  * @property {number} bytes size of the file up to this layer
  * @property {number|null} bitsPerWeight
  * @property {number|null} kld
- * @property {string} state loaded, unloaded or arriving
+ * @property {string} state loaded, loading, unloaded or arriving
  *
  * @typedef {object} Model
  * @property {string} id
  * @property {string} state loaded, loading, unloaded or failed
+ * @property {boolean|null} chat whether it has a chat template; null where the server does not know yet
  * @property {Layer[]} layers coarsest first
  */
 
@@ -67,7 +68,7 @@ function modelOf(entry) {
     layer: number(layer.layer) ?? index + 1,
     id: String(layer.id ?? entry.id),
     bytes: number(layer.bytes) ?? 0,
-    bitsPerWeight: number(layer.bits_per_weight),
+    bitsPerWeight: number(layer.bits_per_weight) || null, // 0 where it is not known.
     kld: number(layer.kld),
     state: String(layer.state ?? 'loaded'),
   }));
@@ -75,7 +76,7 @@ function modelOf(entry) {
     id: entry.id,
     state: own.state ?? 'loaded',
     error: own.error ?? null,
-    chat: own.chat !== false,
+    chat: typeof own.chat === 'boolean' ? own.chat : null,
     context: number(own.context),
     fileBytes: number(own.file_bytes) ?? 0,
     arrivedBytes: number(own.arrived_bytes) ?? 0,

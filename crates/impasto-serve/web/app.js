@@ -220,11 +220,11 @@ async function ask(conversation) {
   byId('question').focus();
   announcer.begin();
 
-  const model = currentModel();
   const shown = () => conversation === current && conversation.messages.includes(answer);
-  await writeAnswer({
+  const write = () => writeAnswer({
     conversation,
-    model: model === null ? '' : nameToAsk(model, chosenLayer()),
+    answer,
+    model: currentModel() === null ? '' : nameToAsk(currentModel(), chosenLayer()),
     chat: isChat(),
     sampling: settingsPanel.sampling,
     signal: controller.signal,
@@ -236,6 +236,13 @@ async function ask(conversation) {
       if (performance.now() - lastSave > SAVE_EVERY) save(conversation);
     },
   });
+  const knewTemplate = currentModel()?.chat !== null;
+  await write();
+  if (answer.state === 'failed' && !knewTemplate) {
+    // The server may only have seen when it loaded the model that there is no chat template.
+    await poll();
+    if (!isChat() && shown()) await write();
+  }
 
   if (running.get(conversation.id) === controller) running.delete(conversation.id);
   // It may have been replaced or deleted meanwhile.

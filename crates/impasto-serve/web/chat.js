@@ -10,15 +10,15 @@ const SAMPLING = ['temperature', 'top_p', 'max_tokens', 'seed'];
 
 /**
  * @param {object} options
- * @param {import('./store.js').Conversation} options.conversation its last message is the answer to be written
+ * @param {import('./store.js').Conversation} options.conversation it ends with the answer
+ * @param {import('./store.js').Message} options.answer to be written
  * @param {string} options.model the name to ask for
  * @param {boolean} options.chat whether the model has a chat template
  * @param {object} options.sampling
  * @param {AbortSignal} options.signal
  * @param {() => void} options.onchange
  */
-export async function writeAnswer({ conversation, model, chat, sampling, signal, onchange }) {
-  const answer = conversation.messages.at(-1);
+export async function writeAnswer({ conversation, answer, model, chat, sampling, signal, onchange }) {
   const [path, body] = chat ? chatRequest(conversation, model) : completionRequest(conversation, model);
   for (const name of SAMPLING) if (sampling[name] !== undefined) body[name] = sampling[name];
 
@@ -51,6 +51,7 @@ export async function writeAnswer({ conversation, model, chat, sampling, signal,
     }
   } finally {
     delete answer.info.since;
+    delete answer.info.pieces;
     delete answer.waiting;
     onchange();
   }

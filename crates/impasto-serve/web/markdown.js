@@ -252,7 +252,7 @@ function table(lines, at, open) {
       element('thead', [row('th', head, growing)]),
       ...(rows.length > 0 ? [element('tbody', rows.map((values, index) => row('td', values, unfinished(index))))] : []),
     ]),
-  ], { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table' });
+  ], { class: 'table', tabindex: '0', role: 'group', 'aria-label': 'Table' });
   return { node, next };
 }
 

@@ -108,7 +108,7 @@ export class AnswerView {
     const growing = message.state === 'waiting' || message.state === 'streaming';
     this.element.setAttribute('aria-busy', String(growing));
     if (this.#plain) parts.text.textContent = message.content;
-    else this.#markdown.update(message.content, growing);
+    else this.#markdown.update(message.content, growing || message.state === 'stopped');
     parts.reasoning.hidden = !message.reasoning;
     parts.reasoning.lastChild.textContent = message.reasoning ?? '';
     this.#showToolCalls(message.tools ?? []);

@@ -7,6 +7,7 @@ const STATES = {
   loading: 'Loading\u2026',
   unloaded: 'Not in memory. The next question loads it.',
   failed: 'It could not be loaded.',
+  arriving: 'Its first layer is arriving.',
 };
 
 const arrived = (layer) => layer.state !== 'arriving';
@@ -112,10 +113,10 @@ export class QualityPanel {
   #row(layer) {
     return h('li', { class: 'layer' },
       h('button', { type: 'button', class: 'layer-button', onclick: () => this.#onlayer(layer.layer) },
-        h('span', { class: 'layer-name' }, String(layer.layer)),
-        h('span', { class: 'layer-bits' }),
-        h('span', { class: 'layer-size' }),
-        h('span', { class: 'layer-kld' })),
+        cell('name', 'Layer ', ''),
+        cell('bits', '', ' bits per weight'),
+        cell('size', '', ''),
+        cell('kld', 'KL divergence ', '')),
       h('progress', { max: 1, 'aria-label': `Layer ${layer.layer} arriving` }));
   }
 
@@ -129,16 +130,23 @@ export class QualityPanel {
   }
 }
 
+/** A number of a row. The column says what it is to the eye, the words around it to the ear. */
+function cell(name, before, after) {
+  return h('span', { class: `layer-${name}` },
+    h('span', { class: 'offscreen' }, before), h('span', { class: 'value' }), h('span', { class: 'offscreen' }, after));
+}
+
 function updateRow(row, layer, before, model, used) {
   const button = row.querySelector('button');
   button.disabled = !arrived(layer);
-  button.setAttribute('aria-label', describe(layer, model.layers.length));
   row.classList.toggle('used', used);
   if (used) button.setAttribute('aria-current', 'true');
   else button.removeAttribute('aria-current');
-  row.querySelector('.layer-bits').textContent = layer.bitsPerWeight === null ? '\u2013' : bits(layer.bitsPerWeight);
-  row.querySelector('.layer-size').textContent = size(layer.bytes);
-  row.querySelector('.layer-kld').textContent = layer.kld === null ? '\u2013' : significant(layer.kld);
+  const set = (name, text) => (row.querySelector(`.layer-${name} .value`).textContent = text);
+  set('name', String(layer.layer));
+  set('bits', layer.bitsPerWeight === null ? '\u2013' : bits(layer.bitsPerWeight));
+  set('size', size(layer.bytes));
+  set('kld', layer.kld === null ? '\u2013' : significant(layer.kld));
   const bar = row.querySelector('progress');
   bar.hidden = arrived(layer);
   const own = layer.bytes - before;

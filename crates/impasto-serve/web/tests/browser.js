@@ -75,6 +75,9 @@ export async function ended(page) {
 export async function assertAccessible(page, name) {
   // Playwright evaluates outside the page's policy.
   await page.evaluate(AXE);
+  // Colours are not what they will be while a drawer moves in.
+  await page.evaluate(() => Promise.all(document.getAnimations()
+    .filter((animation) => animation.effect.getComputedTiming().endTime !== Infinity).map((animation) => animation.finished.catch(() => {}))));
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
   const found = violations.map((entry) => `${name}: ${entry.id}: ${entry.nodes.map((node) => `${node.html} ${node.failureSummary}`).join('\n')}`);
   assert.deepEqual(found, []);

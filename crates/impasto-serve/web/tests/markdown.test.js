@@ -50,7 +50,7 @@ const CASES = {
   'a year is no list': ['It was\n1969. Then', '<p>It was<br>1969. Then</p>'],
   'paragraphs in an item': ['- a\n\n  b\n- c', '<ul><li><p>a</p><p>b</p></li><li><p>c</p></li></ul>'],
   'tasks': ['- [ ] a\n- [x] b', '<ul><li>\u2610 a</li><li>\u2611 b</li></ul>'],
-  'a table': ['| a | b |\n|:-:|--:|\n| `x|y` | 1\\|2 |\n| only |', '<div class="table" tabindex="0" role="region" aria-label="Table"><table><thead><tr><th class="align-center" scope="col">a</th><th class="align-right" scope="col">b</th></tr></thead><tbody><tr><td class="align-center"><code>x|y</code></td><td class="align-right">1|2</td></tr><tr><td class="align-center">only</td><td class="align-right"></td></tr></tbody></table></div>'],
+  'a table': ['| a | b |\n|:-:|--:|\n| `x|y` | 1\\|2 |\n| only |', '<div class="table" tabindex="0" role="group" aria-label="Table"><table><thead><tr><th class="align-center" scope="col">a</th><th class="align-right" scope="col">b</th></tr></thead><tbody><tr><td class="align-center"><code>x|y</code></td><td class="align-right">1|2</td></tr><tr><td class="align-center">only</td><td class="align-right"></td></tr></tbody></table></div>'],
   'bars are no table': ['a | b\nc | d', '<p>a | b<br>c | d</p>'],
 };
 

@@ -1,4 +1,5 @@
 /** A server that keeps to the interface of `impasto serve`, with answers that a test chooses. No dependency. */
+import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { fileURLToPath } from 'node:url';
@@ -58,7 +59,7 @@ export async function startMock(options = {}) {
 
 async function handle(mock, request, response) {
   const path = new URL(request.url, mock.url).pathname;
-  if (!path.startsWith('/v1/')) return sendPage(path, response);
+  if (!path.startsWith('/v1/')) return sendPage(path, request, response);
   if (mock.key !== null && request.headers.authorization !== `Bearer ${mock.key}`) {
     return sendError(response, 401, 'This server needs an API key.', 'invalid_api_key');
   }
@@ -80,11 +81,14 @@ function entries(models) {
   ]);
 }
 
-async function sendPage(path, response) {
+async function sendPage(path, request, response) {
   const name = path === '/' ? 'index.html' : /^\/web\/([a-z-]+\.[a-z]+)$/.exec(path)?.[1];
-  const bytes = name && (await readFile(WEB + name).catch(() => null));
+  const bytes = name && TYPES[name.split('.').pop()] && (await readFile(WEB + name).catch(() => null));
   if (!bytes) return response.writeHead(404).end();
-  response.writeHead(200, { 'Content-Type': TYPES[name.split('.').pop()], 'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff' });
+  const tag = `"${createHash('sha256').update(bytes).digest('hex').slice(0, 32)}"`;
+  if (request.headers['if-none-match'] === tag) return response.writeHead(304, { ETag: tag }).end();
+  response.writeHead(200, { 'Content-Type': TYPES[name.split('.').pop()], 'Content-Security-Policy': POLICY, 'X-Content-Type-Options': 'nosniff',
+    'Cache-Control': 'no-cache', ETag: tag });
   return response.end(bytes);
 }
 
