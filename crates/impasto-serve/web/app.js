@@ -1,0 +1,378 @@
+/** Puts the parts of the page together. State lives here; the other modules show it or fetch it. */
+import { listModels } from './api.js';
+import { writeAnswer } from './chat.js';
+import { askForKey, openHelp, wireDialogs } from './dialogs.js';
+import { byId } from './dom.js';
+import { Drawer } from './drawer.js';
+import { wireKeys } from './keys.js';
+import { Announcer } from './live.js';
+import { QualityPanel, nameToAsk, showSpeed } from './quality.js';
+import { SettingsPanel } from './settings.js';
+import { download, showConversations } from './sidebar.js';
+import { Store, browserStorage, newConversation, titleOf } from './store.js';
+import { themeButton } from './theme.js';
+import { toast } from './toast.js';
+import { Transcript } from './transcript.js';
+
+/** While a file arrives or a model loads, the list of models is read this often; else rarely. */
+const POLL_BUSY = 2_000;
+const POLL_IDLE = 30_000;
+const SAVE_EVERY = 1_000;
+
+const store = new Store(browserStorage());
+const settings = store.settings();
+settings.sampling ??= {};
+settings.layers ??= {};
+let conversations = store.conversations();
+let current = conversations.find((entry) => entry.id === settings.conversation) ?? newConversation(lastSystem());
+let models = [];
+/** Ends each answer that is being written, by conversation. */
+const running = new Map();
+let lastSave = 0;
+
+const announcer = new Announcer(byId('announcer'));
+const transcript = new Transcript({
+  edit: (message, text) => replaceFrom(message, [{ role: 'user', content: text }], 'The later messages were replaced.'),
+  retry: (message) => replaceFrom(message, [], 'The answer was replaced.'),
+  example: (text) => {
+    byId('question').value = text;
+    submit();
+  },
+  copied: () => {
+    announcer.say('Copied.');
+    toast(byId('toasts'), 'Copied.');
+  },
+  failed: (error) => toast(byId('toasts'), `Not copied: ${error.message}`),
+});
+const quality = new QualityPanel(
+  (id) => {
+    settings.model = id;
+    settingsChanged();
+  },
+  (layer) => {
+    const model = currentModel();
+    if (layer === null) delete settings.layers[model.id];
+    else settings.layers[model.id] = layer;
+    settingsChanged();
+  });
+const settingsPanel = new SettingsPanel(
+  settings.sampling,
+  (sampling) => {
+    settings.sampling = sampling;
+    store.saveSettings(settings);
+  },
+  (system) => {
+    current.system = system;
+    if (current.messages.length > 0) save(current);
+  });
+
+function lastSystem() {
+  return conversations[0]?.system ?? '';
+}
+
+function currentModel() {
+  return models.find((model) => model.id === settings.model) ?? models[0] ?? null;
+}
+
+function chosenLayer() {
+  return settings.layers[currentModel()?.id] ?? null;
+}
+
+function isChat() {
+  return currentModel()?.chat ?? true;
+}
+
+function settingsChanged() {
+  store.saveSettings(settings);
+  showModels();
+}
+
+// What is shown.
+
+function showModels() {
+  quality.show(models, currentModel(), chosenLayer());
+  settingsPanel.showSystem(current.system, isChat());
+  byId('composer-note').hidden = isChat();
+  byId('question').placeholder = isChat() ? 'Ask something' : 'Write the beginning of a text';
+  transcript.show(current, !isChat());
+}
+
+function showList() {
+  showConversations({ conversations, current: current.id, running: (id) => running.has(id) }, {
+    select: (conversation) => {
+      select(conversation);
+      if (sidebar.isOver) sidebar.close();
+      byId('question').focus();
+    },
+    rename: (conversation, title) => {
+      conversation.title = title;
+      conversation.named = title !== '';
+      save(conversation);
+      showList();
+      showTitle();
+    },
+    remove,
+    save: (conversation) => download(`${titleOf(conversation).replace(/[^\p{L}\p{N} ]/gu, '').trim() || 'conversation'}.json`, conversation),
+  });
+}
+
+function showTitle() {
+  const title = titleOf(current);
+  byId('title').textContent = title;
+  document.title = current.messages.length > 0 ? `${title} \u2013 Impasto` : 'Impasto';
+}
+
+function showRunning() {
+  const active = running.has(current.id);
+  byId('send').hidden = active;
+  byId('stop').hidden = !active;
+}
+
+function showAll() {
+  showTitle();
+  showList();
+  showModels();
+  showRunning();
+  showSpeed(current.messages.findLast((message) => message.role === 'assistant'));
+}
+
+function select(conversation) {
+  current = conversation;
+  settings.conversation = conversation.id;
+  store.saveSettings(settings);
+  showAll();
+}
+
+// Conversations.
+
+function save(conversation) {
+  conversation.updated = Date.now();
+  lastSave = performance.now();
+  byId('storage-full').hidden = store.save(conversation);
+  if (!conversations.includes(conversation)) conversations.unshift(conversation);
+}
+
+function startConversation() {
+  if (current.messages.length > 0) select(newConversation(current.system));
+  if (sidebar.isOver) sidebar.close();
+  byId('question').focus();
+}
+
+function remove(conversation) {
+  running.get(conversation.id)?.abort();
+  const place = conversations.indexOf(conversation);
+  conversations = conversations.filter((entry) => entry !== conversation);
+  store.remove(conversation.id);
+  if (conversation === current) select(conversations[place] ?? conversations[0] ?? newConversation());
+  else showList();
+  byId('conversations').querySelector('[aria-current]')?.focus();
+  toast(byId('toasts'), `\u201c${titleOf(conversation)}\u201d was deleted.`, {
+    label: 'Undo',
+    run: () => {
+      conversations.splice(place, 0, conversation);
+      store.save(conversation);
+      select(conversation);
+    },
+  });
+}
+
+/** Drops a message and all after it, puts others there, and asks again. It can be undone. */
+function replaceFrom(message, messages, notice) {
+  const conversation = current;
+  running.get(conversation.id)?.abort();
+  const before = [...conversation.messages];
+  conversation.messages.splice(before.indexOf(message), Infinity, ...messages);
+  ask(conversation);
+  toast(byId('toasts'), notice, {
+    label: 'Undo',
+    run: () => {
+      running.get(conversation.id)?.abort();
+      running.delete(conversation.id);
+      conversation.messages = before;
+      save(conversation);
+      showAll();
+    },
+  });
+}
+
+// Answers.
+
+function submit() {
+  const field = byId('question');
+  if (field.value.trim() === '' || running.has(current.id)) return;
+  current.messages.push({ role: 'user', content: field.value });
+  field.value = '';
+  fit(field);
+  ask(current);
+}
+
+/** Has the answer to the last question of a conversation written. */
+async function ask(conversation) {
+  const answer = { role: 'assistant', content: '', state: 'waiting' };
+  conversation.messages.push(answer);
+  const controller = new AbortController();
+  running.set(conversation.id, controller);
+  save(conversation);
+  settings.conversation = conversation.id;
+  store.saveSettings(settings);
+  showAll();
+  transcript.toEnd();
+  byId('question').focus();
+  announcer.begin();
+
+  const shown = () => conversation === current && conversation.messages.includes(answer);
+  const write = () => writeAnswer({
+    conversation,
+    answer,
+    model: currentModel() === null ? '' : nameToAsk(currentModel(), chosenLayer()),
+    chat: isChat(),
+    sampling: settingsPanel.sampling,
+    signal: controller.signal,
+    onchange: () => {
+      if (!shown()) return;
+      transcript.grow();
+      showSpeed(answer);
+      announcer.grow(answer.content);
+      if (performance.now() - lastSave > SAVE_EVERY) save(conversation);
+    },
+  });
+  const knewTemplate = currentModel()?.chat !== null;
+  await write();
+  if (answer.state === 'failed' && !knewTemplate) {
+    // The server may only have seen when it loaded the model that there is no chat template.
+    await poll();
+    if (!isChat() && shown()) await write();
+  }
+
+  if (running.get(conversation.id) === controller) running.delete(conversation.id);
+  // It may have been replaced or deleted meanwhile.
+  if (conversation.messages.includes(answer) && conversations.includes(conversation)) save(conversation);
+  if (shown()) {
+    const ends = { done: 'End of the answer.', stopped: 'Stopped.', failed: `Failed: ${answer.error?.message}` };
+    announcer.end(answer.content, ends[answer.state]);
+  }
+  showList();
+  showRunning();
+  if (answer.error?.status === 401) {
+    askForKey(answer.error.message, () => {
+      poll();
+      if (shown()) replaceFrom(answer, [], 'Asked again with the key.');
+    });
+  } else {
+    poll();
+  }
+}
+
+function stop() {
+  running.get(current.id)?.abort();
+}
+
+// The list of models.
+
+let timer = null;
+let reading = false;
+
+async function poll() {
+  if (reading) return;
+  reading = true;
+  clearTimeout(timer);
+  try {
+    models = await listModels(AbortSignal.timeout(20_000));
+    byId('offline').hidden = true;
+  } catch (error) {
+    if (error.status === 401) {
+      askForKey(error.message, poll);
+    } else {
+      byId('offline-text').textContent = error.name === 'TimeoutError' || error.name === 'AbortError' ? 'The server does not answer.' : error.message;
+      byId('offline').hidden = false;
+    }
+  } finally {
+    reading = false;
+  }
+  showModels();
+  const changing = models.some((model) => model.state === 'loading' || model.arrivedBytes < model.fileBytes);
+  const unreachable = !byId('offline').hidden;
+  timer = setTimeout(() => (document.hidden ? null : poll()), changing || unreachable ? POLL_BUSY : POLL_IDLE);
+}
+
+// The page.
+
+/** As high as its text, where the style sheet cannot say so. */
+function fit(field) {
+  if (CSS.supports('field-sizing', 'content')) return;
+  field.style.height = 'auto';
+  field.style.height = `${field.scrollHeight}px`;
+}
+
+const sidebar = new Drawer({
+  panel: byId('sidebar'), button: byId('open-sidebar'), wide: '(min-width: 900px)', open: settings.sidebar !== false,
+  others: [byId('main'), byId('panel')], backdrop: byId('backdrop'),
+  onchange: (open) => {
+    settings.sidebar = open;
+    store.saveSettings(settings);
+  },
+});
+const panel = new Drawer({
+  panel: byId('panel'), button: byId('open-panel'), wide: '(min-width: 1200px)', open: settings.panel !== false,
+  others: [byId('main'), byId('sidebar')], backdrop: byId('panel-backdrop'),
+  onchange: (open) => {
+    settings.panel = open;
+    store.saveSettings(settings);
+  },
+});
+
+byId('composer').addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit();
+});
+byId('question').addEventListener('input', (event) => fit(event.target));
+byId('question').addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  submit();
+});
+byId('stop').addEventListener('click', () => {
+  stop();
+  byId('question').focus();
+});
+byId('new-conversation').addEventListener('click', startConversation);
+byId('model-chip').addEventListener('click', () => (panel.isOpen ? byId('model').focus() : panel.open()));
+byId('close-sidebar').addEventListener('click', () => sidebar.close());
+byId('close-panel').addEventListener('click', () => panel.close());
+byId('open-help').addEventListener('click', openHelp);
+byId('offline-retry').addEventListener('click', poll);
+for (const button of document.querySelectorAll('[data-export-all]')) {
+  button.addEventListener('click', () => download('impasto-conversations.json', conversations));
+}
+wireDialogs();
+themeButton(byId('theme'));
+wireKeys({
+  focus: () => byId('question').focus(),
+  help: openHelp,
+  editLast: () => transcript.editLast(),
+  closeDrawer: () => {
+    const open = [panel, sidebar].find((drawer) => drawer.isOver);
+    open?.close();
+    return open !== undefined;
+  },
+  stop,
+});
+
+window.addEventListener('focus', poll);
+document.addEventListener('visibilitychange', () => document.hidden || poll());
+window.addEventListener('pagehide', () => running.has(current.id) && store.save(current));
+window.addEventListener('storage', (event) => {
+  if (!store.concerns(event.key)) return;
+  // Another tab changed the list. What is being written here stays as it is here.
+  const own = new Map(conversations.filter((entry) => running.has(entry.id)).map((entry) => [entry.id, entry]));
+  conversations = store.conversations().map((entry) => own.get(entry.id) ?? entry);
+  if (!running.has(current.id)) {
+    const changed = conversations.find((entry) => entry.id === current.id);
+    if (changed) current = changed;
+  }
+  showAll();
+});
+
+showAll();
+poll();
+if (matchMedia('(hover: hover)').matches) byId('question').focus();
