@@ -144,6 +144,7 @@ impl From<TextError> for ApiError {
         match error {
             TextError::BadOption { name, .. } => ApiError::invalid(name, message),
             TextError::Chat(_) | TextError::ChatLimit(_) => ApiError::invalid("messages", message),
+            TextError::Grammar(_) => ApiError::invalid("response_format", message),
             TextError::MissingAsset { .. } => ApiError::new(StatusCode::BAD_REQUEST, "not_supported", message),
             _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", message),
         }

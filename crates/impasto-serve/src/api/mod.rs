@@ -62,6 +62,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(plain::metrics))
         .route("/openapi.json", get(openapi::page))
         .route("/", get(plain::page))
+        .route("/favicon.ico", get(plain::page))
         .route("/web/{file}", get(plain::page))
         .fallback(missing)
         .method_not_allowed_fallback(other_method)

@@ -46,14 +46,14 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
 pub async fn page(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let Some(page) = web::find(uri.path()) else { return Err(super::missing(uri).await) };
     let known = headers.get(header::IF_NONE_MATCH).and_then(|etag| etag.to_str().ok());
-    let is_known = known.is_some_and(|known| known.split(',').any(|etag| etag.trim() == page.etag()));
+    let is_known = known.is_some_and(|known| page.matches(known));
     let mut response = match is_known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => page.bytes.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    if let Ok(etag) = HeaderValue::from_str(&page.etag()) {
+    if let Ok(etag) = HeaderValue::from_str(page.etag()) {
         headers.insert(header::ETAG, etag);
     }
     for &(name, value) in web::HEADERS {

@@ -13,7 +13,7 @@ use crate::api::{ApiError, App, Client};
 use crate::record::Record;
 
 /// What may be had without a key: nothing about models.
-const OPEN: [&str; 2] = ["/health", "/"];
+const OPEN: [&str; 3] = ["/health", "/", "/favicon.ico"];
 const OPEN_FOLDER: &str = "/web/";
 
 /// Rules for requests.

@@ -1,12 +1,13 @@
 //! A model in memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use impasto::Live;
 use impasto_model::{CausalLm, Session};
 use impasto_runtime::{KvUpgrade, Model, Runtime};
+use impasto_text::grammar::Grammars;
 use impasto_text::{ChatTemplate, Tokenizer};
 
 use crate::engine::Prefixes;
@@ -37,6 +38,8 @@ pub struct Loaded {
     kind: Kind,
     tokenizer: Result<Arc<Tokenizer>, String>,
     template: Result<ChatTemplate, String>,
+    /// For answers that must match something; made when the first one must.
+    grammars: OnceLock<Result<Grammars, String>>,
     prefixes: Mutex<Prefixes>,
     kv_upgrade: KvUpgrade,
     /// Counts exchanges of weights other than those of arriving files.
@@ -79,7 +82,7 @@ impl Loaded {
             quality,
             tokenizer,
             template,
-            prefixes: Mutex::default(),
+            grammars: OnceLock::new(), prefixes: Mutex::default(),
             kv_upgrade,
             exchanged,
             used,
@@ -160,6 +163,22 @@ impl Loaded {
         }
     }
 
+    /// What answers are matched with, or why they cannot be.
+    ///
+    /// # Errors
+    /// A message, if there is no tokenizer or no token that ends a text.
+    pub fn grammars(&self) -> Result<&Grammars, String> {
+        let make = || {
+            let tokenizer = self.tokenizer()?;
+            let eos = match self.template() {
+                Ok(template) => self.model().chat_options(template).eos,
+                Err(_) => self.model().eos().to_vec(),
+            };
+            Grammars::new(tokenizer, &eos).map_err(|error| error.to_string())
+        };
+        self.grammars.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
     /// What the guardrails have done.
     pub fn guard(&self) -> GuardState {
         GuardState::default()
@@ -207,8 +226,6 @@ impl Kind {
 
 /// Milliseconds since the first call.
 fn now() -> u64 {
-    use std::sync::OnceLock;
-
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
