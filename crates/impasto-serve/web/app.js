@@ -11,7 +11,7 @@ import { SettingsPanel } from './settings.js';
 import { download, showConversations } from './sidebar.js';
 import { Store, browserStorage, newConversation, titleOf } from './store.js';
 import { themeButton } from './theme.js';
-import { toast } from './toast.js';
+import { closeToast, toast } from './toast.js';
 import { Transcript } from './transcript.js';
 
 /** While a file arrives or a model loads, the list of models is read this often; else rarely. */
@@ -38,10 +38,7 @@ const transcript = new Transcript({
     byId('question').value = text;
     submit();
   },
-  copied: () => {
-    announcer.say('Copied.');
-    toast(byId('toasts'), 'Copied.');
-  },
+  copied: () => toast(byId('toasts'), 'Copied.'),
   failed: (error) => toast(byId('toasts'), `Not copied: ${error.message}`),
 });
 const quality = new QualityPanel(
@@ -179,10 +176,13 @@ function remove(conversation) {
 /** Drops a message and all after it, puts others there, and asks again. It can be undone. */
 function replaceFrom(message, messages, notice) {
   const conversation = current;
+  const place = conversation.messages.indexOf(message);
+  if (place < 0) return;
   running.get(conversation.id)?.abort();
   const before = [...conversation.messages];
-  conversation.messages.splice(before.indexOf(message), Infinity, ...messages);
+  const dropped = conversation.messages.splice(place, Infinity, ...messages);
   ask(conversation);
+  if (dropped.every((entry) => entry.content === '')) return;
   toast(byId('toasts'), notice, {
     label: 'Undo',
     run: () => {
@@ -203,6 +203,8 @@ function submit() {
   current.messages.push({ role: 'user', content: field.value });
   field.value = '';
   fit(field);
+  // What could be undone would take the new question along.
+  closeToast(byId('toasts'));
   ask(current);
 }
 
@@ -218,7 +220,7 @@ async function ask(conversation) {
   showAll();
   transcript.toEnd();
   byId('question').focus();
-  announcer.begin();
+  announcer.begin(answer);
 
   const shown = () => conversation === current && conversation.messages.includes(answer);
   const write = () => writeAnswer({
@@ -232,7 +234,7 @@ async function ask(conversation) {
       if (!shown()) return;
       transcript.grow();
       showSpeed(answer);
-      announcer.grow(answer.content);
+      announcer.grow(answer, answer.content);
       if (performance.now() - lastSave > SAVE_EVERY) save(conversation);
     },
   });
@@ -249,7 +251,7 @@ async function ask(conversation) {
   if (conversation.messages.includes(answer) && conversations.includes(conversation)) save(conversation);
   if (shown()) {
     const ends = { done: 'End of the answer.', stopped: 'Stopped.', failed: `Failed: ${answer.error?.message}` };
-    announcer.end(answer.content, ends[answer.state]);
+    announcer.end(answer, answer.content, ends[answer.state]);
   }
   showList();
   showRunning();
@@ -271,6 +273,8 @@ function stop() {
 
 let timer = null;
 let reading = false;
+/** Whether the person closed the dialog that asks for a key; then it opens again only on request. */
+let keyRefused = false;
 
 async function poll() {
   if (reading) return;
@@ -280,8 +284,8 @@ async function poll() {
     models = await listModels(AbortSignal.timeout(20_000));
     byId('offline').hidden = true;
   } catch (error) {
-    if (error.status === 401) {
-      askForKey(error.message, poll);
+    if (error.status === 401 && !keyRefused) {
+      askForKey(error.message, poll, () => (keyRefused = true));
     } else {
       byId('offline-text').textContent = error.name === 'TimeoutError' || error.name === 'AbortError' ? 'The server does not answer.' : error.message;
       byId('offline').hidden = false;
@@ -291,7 +295,7 @@ async function poll() {
   }
   showModels();
   const changing = models.some((model) => model.state === 'loading' || model.arrivedBytes < model.fileBytes);
-  const unreachable = !byId('offline').hidden;
+  const unreachable = !byId('offline').hidden && !keyRefused;
   timer = setTimeout(() => (document.hidden ? null : poll()), changing || unreachable ? POLL_BUSY : POLL_IDLE);
 }
 
@@ -340,7 +344,10 @@ byId('model-chip').addEventListener('click', () => (panel.isOpen ? byId('model')
 byId('close-sidebar').addEventListener('click', () => sidebar.close());
 byId('close-panel').addEventListener('click', () => panel.close());
 byId('open-help').addEventListener('click', openHelp);
-byId('offline-retry').addEventListener('click', poll);
+byId('offline-retry').addEventListener('click', () => {
+  keyRefused = false;
+  poll();
+});
 for (const button of document.querySelectorAll('[data-export-all]')) {
   button.addEventListener('click', () => download('impasto-conversations.json', conversations));
 }
@@ -367,8 +374,9 @@ window.addEventListener('storage', (event) => {
   const own = new Map(conversations.filter((entry) => running.has(entry.id)).map((entry) => [entry.id, entry]));
   conversations = store.conversations().map((entry) => own.get(entry.id) ?? entry);
   if (!running.has(current.id)) {
-    const changed = conversations.find((entry) => entry.id === current.id);
-    if (changed) current = changed;
+    const other = conversations.find((entry) => entry.id === current.id);
+    if (other && other.updated !== current.updated) current = other;
+    else if (other) conversations[conversations.indexOf(other)] = current;
   }
   showAll();
 });

@@ -144,7 +144,7 @@ function updateRow(row, layer, before, model, used) {
   else button.removeAttribute('aria-current');
   const set = (name, text) => (row.querySelector(`.layer-${name} .value`).textContent = text);
   set('name', String(layer.layer));
-  set('bits', layer.bitsPerWeight === null ? '\u2013' : bits(layer.bitsPerWeight));
+  set('bits', layer.bitsPerWeight === null ? '\u2013' : layer.bitsPerWeight.toFixed(2));
   set('size', size(layer.bytes));
   set('kld', layer.kld === null ? '\u2013' : significant(layer.kld));
   const bar = row.querySelector('progress');

@@ -290,6 +290,20 @@ mockTest('asks for a key, keeps it for the tab, and goes on', { key: 'secret' },
   await until(page, () => document.querySelector('.answer-text')?.innerText === 'A calm answer.');
 });
 
+mockTest('does not insist on a key', { key: 'secret' }, async (t, mock) => {
+  const page = await openPage(t, mock.url, { expected: /401/, ready: false });
+  await page.locator('#key-dialog').waitFor();
+  await page.keyboard.press('Escape');
+  await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+  await page.locator('#offline', { hasText: 'needs an API key' }).waitFor();
+  assert.equal(await page.locator('#key-dialog').isVisible(), false);
+  await page.click('#offline-retry');
+  await page.fill('#key', 'secret');
+  await page.keyboard.press('Enter');
+  await until(page, () => document.querySelector('#model').options.length > 0);
+  await page.locator('#offline').waitFor({ state: 'hidden' });
+});
+
 mockTest('waits for a busy server as long as it says', {}, async (t, mock) => {
   mock.before = (request, response) => {
     mock.before = null;
@@ -488,6 +502,19 @@ mockTest('reads whole sentences to screen readers', { answer: 'The first sentenc
   assert.ok(said.length > 2 && said.length < 12, `${said.length} announcements`);
   for (const text of said) assert.match(text, /\.$/);
   assert.equal(said.slice(1).join(' ').replace('\nEnd of the answer.', '').replace(/\s+/g, ' ').trim(), mock.answer.trim());
+});
+
+mockTest('what has the focus keeps it while the list of models is read again', {}, async (t, mock) => {
+  const page = await openPage(t, mock.url);
+  const reads = () => page.evaluate(() => performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/v1/models')).length);
+  for (const selector of ['.example', '.layer-button']) {
+    await page.locator(selector).nth(1).focus();
+    const before = await reads();
+    await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+    while ((await reads()) === before) await page.waitForTimeout(20);
+    await page.waitForTimeout(50);
+    assert.equal(await page.evaluate((name) => document.activeElement === document.querySelectorAll(name)[1], selector), true, selector);
+  }
 });
 
 mockTest('the theme follows the system until it is chosen', {}, async (t, mock) => {
