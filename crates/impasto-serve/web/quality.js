@@ -27,7 +27,7 @@ export function nameToAsk(model, chosen) {
 
 /** A layer in words, with the unit of each number. */
 function describe(layer, count) {
-  const parts = [`Layer ${layer.layer} of ${count}`];
+  const parts = count > 1 ? [`Layer ${layer.layer} of ${count}`] : [];
   if (layer.bitsPerWeight !== null) parts.push(`${bits(layer.bitsPerWeight)} bits per weight`);
   parts.push(size(layer.bytes));
   if (layer.kld !== null) parts.push(`KL divergence ${significant(layer.kld)}`);

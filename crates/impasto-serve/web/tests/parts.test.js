@@ -96,7 +96,7 @@ test('store: titles', () => {
 });
 
 test('format: numbers', () => {
-  assert.deepEqual([0, 999, 1000, 38_000_000, 999_960_000].map(size), ['0 B', '999 B', '1.0 kB', '38.0 MB', '1.0 GB']);
+  assert.deepEqual([0, 999, 1000, 38_000_000, 999_960_000].map(size), ['0\u00a0B', '999\u00a0B', '1.0\u00a0kB', '38.0\u00a0MB', '1.0\u00a0GB']);
   assert.deepEqual([0, 0.0098, 0.064, 2.26, 11.11, 150.2].map(significant), ['0', '0.0098', '0.064', '2.26', '11.1', '150']);
 });
 
