@@ -17,7 +17,7 @@ mod matcher;
 use std::collections::HashMap;
 
 use llguidance::ParserFactory;
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::TopLevelGrammar;
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use serde_json::{Value, json};
@@ -126,11 +126,6 @@ impl Grammars {
         let parser = limits::with_stack(|| self.factory.create_parser(grammar).map_err(|error| error.to_string()))?;
         let parser = parser.map_err(|error| TextError::grammar(&error))?;
         Matcher::new(parser, self.factory.tok_env().tok_trie().vocab_size())
-    }
-
-    /// The limits of compiling and of a mask.
-    pub fn limits(&self) -> &ParserLimits {
-        self.factory.limits()
     }
 }
 
