@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template answer}
+targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template answer calls message}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -27,6 +27,8 @@ sources() {
     transform) echo impasto-codec/src/transform ;;
     tokenizer) echo impasto-text/src/tokenizer ;;
     template) echo impasto-text/src/chat ;;
+    calls) echo impasto-text/src/tools ;;
+    message) echo impasto-text/src/chat/message.rs impasto-text/src/tools ;;
     answer) for file in address answer date hub url; do echo "impasto-fetch/src/$file.rs"; done ;;
     esac
 }

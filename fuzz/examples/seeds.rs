@@ -35,7 +35,47 @@ fn main() -> Done {
     entropy(&folder.join("entropy"))?;
     transforms(&folder.join("transform"))?;
     tokenizers(&folder.join("tokenizer"))?;
-    templates(&folder.join("template"))
+    templates(&folder.join("template"))?;
+    calls(&folder.join("calls"))?;
+    messages(&folder.join("message"))
+}
+
+/// A text with calls in each form; the first byte is the form and whether there is reasoning, the second the length of pieces.
+fn calls(folder: &Path) -> Done {
+    let seeds = [
+        (
+            "hermes",
+            "\u{0}\u{3}Hm.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1]}}\n</tool_call>\n<tool_call>x",
+        ),
+        (
+            "llama",
+            "\u{1}\u{1}<|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": \"}\\\"\"}}; {\"name\": \"g\", \"parameters\": {}}",
+        ),
+        ("mistral", "\u{2}\u{5}a[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}][TOOL_CALLS]g[ARGS]{\"b\": 2}"),
+        ("xml", "\u{3}\u{2}<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"),
+        ("reasoning", "\u{10}\u{4}<think>\nWell.\n</think>\n\n<tool_call>{\"name\": \"f\"}</tool_call>"),
+        ("open", "\u{8}\u{4}Well.</think>{"),
+    ];
+    seeds.into_iter().try_for_each(|(name, text)| put(folder, name, text.as_bytes()))
+}
+
+/// Messages of each role, a function and choices.
+fn messages(folder: &Path) -> Done {
+    let seeds = [
+        (
+            "parts",
+            r#"{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}"#,
+        ),
+        (
+            "calls",
+            r#"{"role": "assistant", "content": null, "reasoning": "hm", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]}"#,
+        ),
+        ("result", r#"{"role": "tool", "tool_call_id": "1", "name": "f", "content": "4"}"#),
+        ("image", r#"{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}"#),
+        ("function", r#"{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}"#),
+        ("required", r#""required""#),
+    ];
+    seeds.into_iter().try_for_each(|(name, text)| put(folder, name, text.as_bytes()))
 }
 
 /// Chat templates with the tags, filters, methods and operators that are checked or rewritten.

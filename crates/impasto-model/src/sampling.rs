@@ -17,7 +17,7 @@ use crate::{ModelError, Result};
 use filter::Kept;
 use impasto_core::rng::SplitMix64;
 pub use params::SamplingParams;
-use ranked::{Candidate, largest};
+use ranked::{for_each_above, largest};
 
 /// Draws tokens; has its own random stream.
 #[derive(Clone, Debug)]
@@ -81,11 +81,11 @@ impl Sampler {
     pub fn sample_within(&mut self, logits: &[f32], context: &[u32], allowed: Option<&[u32]>) -> Result<u32> {
         self.prompt_length.get_or_insert(context.len());
         let logits = self.adjusted(logits, context, allowed)?;
-        let best = self.best(&logits, allowed)?;
+        let (best, greatest) = self.best(&logits, allowed)?;
         if self.params.temperature == 0.0 {
             return Ok(best);
         }
-        let mut kept = Kept::new(&logits, &self.params);
+        let mut kept = Kept::new(&logits, greatest, &self.params);
         // With a temperature so small that the division overflows, the choice is greedy.
         Ok(kept.draw(self.rng.next_f64()).unwrap_or(best))
     }
@@ -111,9 +111,9 @@ impl Sampler {
         allowed: Option<&[u32]>,
     ) -> Result<Vec<(u32, f64)>> {
         let logits = self.adjusted(logits, context, allowed)?;
-        let best = self.best(&logits, allowed)?;
+        let (best, greatest) = self.best(&logits, allowed)?;
         let greedy = self.params.temperature == 0.0;
-        let all = if greedy { Vec::new() } else { Kept::new(&logits, &self.params).probabilities() };
+        let all = if greedy { Vec::new() } else { Kept::new(&logits, greatest, &self.params).probabilities() };
         Ok(if all.is_empty() { vec![(best, 1.0)] } else { all })
     }
 
@@ -136,9 +136,9 @@ impl Sampler {
         Ok(logits)
     }
 
-    /// The most likely token.
-    fn best(&self, logits: &[f32], allowed: Option<&[u32]>) -> Result<u32> {
-        argmax(logits).ok_or_else(|| match allowed.is_some() || !self.logit_bias.is_empty() {
+    /// The most likely token and its logit.
+    fn best(&self, logits: &[f32], allowed: Option<&[u32]>) -> Result<(u32, f32)> {
+        greatest(logits).ok_or_else(|| match allowed.is_some() || !self.logit_bias.is_empty() {
             true => ModelError::NoneAllowed,
             false => ModelError::NonFinite(": no token is possible".into()),
         })
@@ -147,13 +147,16 @@ impl Sampler {
 
 /// Returns the most likely token, the smallest id on ties; `None` if every logit is -infinity.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
+    greatest(logits).map(|(id, _)| id)
+}
+
+/// The most likely token and its logit.
+fn greatest(logits: &[f32]) -> Option<(u32, f32)> {
     let mut best = None;
-    let mut top = f32::NEG_INFINITY;
-    for (id, &logit) in (0u32..).zip(logits) {
-        if logit > top {
-            (best, top) = (Some(id), logit);
-        }
-    }
+    for_each_above(logits, f32::NEG_INFINITY, |id, logit| {
+        best = Some((id, logit));
+        logit
+    });
     best
 }
 
@@ -165,8 +168,12 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
 
 /// Returns the `count` most likely tokens and their logits, none of which is NaN, most likely first, ties by id.
 pub fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
-    let all = (0u32..).zip(logits).map(|(id, &x)| Candidate { id, logit: x + 0.0 });
-    largest(all, count).into_iter().map(|c| (c.id, c.logit)).collect()
+    let mut first: Vec<_> = largest(logits, count, f32::NEG_INFINITY).into_iter().map(|c| (c.id, c.logit)).collect();
+    // Impossible tokens come last.
+    let impossible = (0u32..).zip(logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY);
+    let missing = count.saturating_sub(first.len());
+    first.extend(impossible.take(missing).map(|(id, &logit)| (id, logit)));
+    first
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         &self.sampler
     }
 
-    /// Replaces the sampling options and restarts the random stream from the new seed.
+    /// Replaces the sampling options and restarts the random stream from the new seed. There are no biases then.
     ///
     /// # Errors
     /// Options out of range.

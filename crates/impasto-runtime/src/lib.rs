@@ -15,6 +15,7 @@
 //!
 //! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
 
+mod compare;
 mod error;
 mod generate;
 mod kv_upgrade;
@@ -31,6 +32,7 @@ mod refine;
 mod room;
 mod weights;
 
+pub use compare::Comparison;
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};

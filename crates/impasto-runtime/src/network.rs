@@ -356,7 +356,13 @@ impl Runtime {
     }
 
     /// Writes the embeddings of all tokens to `x`.
-    fn embed(&self, weights: &Weights, x: &mut [f32], pieces: &[Piece<'_>], scratch: &mut Scratch) -> Result<()> {
+    pub(crate) fn embed(
+        &self,
+        weights: &Weights,
+        x: &mut [f32],
+        pieces: &[Piece<'_>],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let tokens = pieces.iter().flat_map(|piece| piece.tokens).map(|&token| token as usize);
         weights.ends.embedding.rows(tokens, x, scratch)?;
         if let Some(scale) = weights.ends.scale {
@@ -393,7 +399,7 @@ impl Runtime {
     }
 
     /// Normalizes rows of the residual stream for the output projection.
-    fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> Result<&'a [f32]> {
+    pub(crate) fn normed<'a>(&self, weights: &Weights, x: &[f32], out: &'a mut Vec<f32>) -> Result<&'a [f32]> {
         let out = sized(out, x.len())?;
         rms_norm(x, &weights.ends.norm, weights.ends.eps, out, &self.tools.pool);
         Ok(out)

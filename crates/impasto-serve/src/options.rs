@@ -78,14 +78,15 @@ pub enum Pooling {
 pub struct GuardOptions {
     /// The share of texts that are compared, from 0 to 1.
     pub share: f64,
-    /// The KL divergence from the finer layer, in nats per token, above which weights are promoted.
-    pub threshold: f64,
+    /// The KL divergence from the finest layer, in nats per token, above which weights are promoted. `None` for four times what
+    /// the file says of the layer that is served, but at least 0.1; 1 if it says nothing.
+    pub threshold: Option<f64>,
     /// The number of texts whose mean is taken.
     pub window: usize,
 }
 
 impl Default for GuardOptions {
     fn default() -> Self {
-        Self { share: 0.0, threshold: 1.0, window: 8 }
+        Self { share: 0.0, threshold: None, window: 8 }
     }
 }

@@ -1,22 +1,18 @@
 /** Puts the parts of the page together. State lives here; the other modules show it or fetch it. */
-import { listModels } from './api.js';
 import { writeAnswer } from './chat.js';
-import { askForKey, openHelp, wireDialogs } from './dialogs.js';
+import { askForKey } from './dialogs.js';
 import { byId } from './dom.js';
-import { Drawer } from './drawer.js';
-import { wireKeys } from './keys.js';
+import { fitQuestion, wireFrame } from './frame.js';
 import { Announcer } from './live.js';
+import { ModelList } from './models.js';
 import { QualityPanel, nameToAsk, showSpeed } from './quality.js';
 import { SettingsPanel } from './settings.js';
 import { download, showConversations } from './sidebar.js';
 import { Store, browserStorage, newConversation, titleOf } from './store.js';
-import { themeButton } from './theme.js';
-import { toast } from './toast.js';
+import { closeToast, toast } from './toast.js';
 import { Transcript } from './transcript.js';
 
-/** While a file arrives or a model loads, the list of models is read this often; else rarely. */
-const POLL_BUSY = 2_000;
-const POLL_IDLE = 30_000;
+/** Milliseconds between saves of an answer that is being written. */
 const SAVE_EVERY = 1_000;
 
 const store = new Store(browserStorage());
@@ -25,7 +21,6 @@ settings.sampling ??= {};
 settings.layers ??= {};
 let conversations = store.conversations();
 let current = conversations.find((entry) => entry.id === settings.conversation) ?? newConversation(lastSystem());
-let models = [];
 /** Ends each answer that is being written, by conversation. */
 const running = new Map();
 let lastSave = 0;
@@ -38,10 +33,7 @@ const transcript = new Transcript({
     byId('question').value = text;
     submit();
   },
-  copied: () => {
-    announcer.say('Copied.');
-    toast(byId('toasts'), 'Copied.');
-  },
+  copied: () => toast(byId('toasts'), 'Copied.'),
   failed: (error) => toast(byId('toasts'), `Not copied: ${error.message}`),
 });
 const quality = new QualityPanel(
@@ -71,7 +63,7 @@ function lastSystem() {
 }
 
 function currentModel() {
-  return models.find((model) => model.id === settings.model) ?? models[0] ?? null;
+  return list.models.find((model) => model.id === settings.model) ?? list.models[0] ?? null;
 }
 
 function chosenLayer() {
@@ -90,7 +82,7 @@ function settingsChanged() {
 // What is shown.
 
 function showModels() {
-  quality.show(models, currentModel(), chosenLayer());
+  quality.show(list.models, currentModel(), chosenLayer());
   settingsPanel.showSystem(current.system, isChat());
   byId('composer-note').hidden = isChat();
   byId('question').placeholder = isChat() ? 'Ask something' : 'Write the beginning of a text';
@@ -179,10 +171,13 @@ function remove(conversation) {
 /** Drops a message and all after it, puts others there, and asks again. It can be undone. */
 function replaceFrom(message, messages, notice) {
   const conversation = current;
+  const place = conversation.messages.indexOf(message);
+  if (place < 0) return;
   running.get(conversation.id)?.abort();
   const before = [...conversation.messages];
-  conversation.messages.splice(before.indexOf(message), Infinity, ...messages);
+  const dropped = conversation.messages.splice(place, Infinity, ...messages);
   ask(conversation);
+  if (dropped.every((entry) => entry.content === '')) return;
   toast(byId('toasts'), notice, {
     label: 'Undo',
     run: () => {
@@ -202,7 +197,9 @@ function submit() {
   if (field.value.trim() === '' || running.has(current.id)) return;
   current.messages.push({ role: 'user', content: field.value });
   field.value = '';
-  fit(field);
+  fitQuestion();
+  // What could be undone would take the new question along.
+  closeToast(byId('toasts'));
   ask(current);
 }
 
@@ -218,7 +215,7 @@ async function ask(conversation) {
   showAll();
   transcript.toEnd();
   byId('question').focus();
-  announcer.begin();
+  announcer.begin(answer);
 
   const shown = () => conversation === current && conversation.messages.includes(answer);
   const write = () => writeAnswer({
@@ -232,7 +229,7 @@ async function ask(conversation) {
       if (!shown()) return;
       transcript.grow();
       showSpeed(answer);
-      announcer.grow(answer.content);
+      announcer.grow(answer, answer.content);
       if (performance.now() - lastSave > SAVE_EVERY) save(conversation);
     },
   });
@@ -240,7 +237,7 @@ async function ask(conversation) {
   await write();
   if (answer.state === 'failed' && !knewTemplate) {
     // The server may only have seen when it loaded the model that there is no chat template.
-    await poll();
+    await list.read();
     if (!isChat() && shown()) await write();
   }
 
@@ -249,17 +246,17 @@ async function ask(conversation) {
   if (conversation.messages.includes(answer) && conversations.includes(conversation)) save(conversation);
   if (shown()) {
     const ends = { done: 'End of the answer.', stopped: 'Stopped.', failed: `Failed: ${answer.error?.message}` };
-    announcer.end(answer.content, ends[answer.state]);
+    announcer.end(answer, answer.content, ends[answer.state]);
   }
   showList();
   showRunning();
   if (answer.error?.status === 401) {
     askForKey(answer.error.message, () => {
-      poll();
+      list.read();
       if (shown()) replaceFrom(answer, [], 'Asked again with the key.');
     });
   } else {
-    poll();
+    list.read();
   }
 }
 
@@ -267,99 +264,21 @@ function stop() {
   running.get(current.id)?.abort();
 }
 
-// The list of models.
-
-let timer = null;
-let reading = false;
-
-async function poll() {
-  if (reading) return;
-  reading = true;
-  clearTimeout(timer);
-  try {
-    models = await listModels(AbortSignal.timeout(20_000));
-    byId('offline').hidden = true;
-  } catch (error) {
-    if (error.status === 401) {
-      askForKey(error.message, poll);
-    } else {
-      byId('offline-text').textContent = error.name === 'TimeoutError' || error.name === 'AbortError' ? 'The server does not answer.' : error.message;
-      byId('offline').hidden = false;
-    }
-  } finally {
-    reading = false;
-  }
-  showModels();
-  const changing = models.some((model) => model.state === 'loading' || model.arrivedBytes < model.fileBytes);
-  const unreachable = !byId('offline').hidden;
-  timer = setTimeout(() => (document.hidden ? null : poll()), changing || unreachable ? POLL_BUSY : POLL_IDLE);
-}
-
 // The page.
 
-/** As high as its text, where the style sheet cannot say so. */
-function fit(field) {
-  if (CSS.supports('field-sizing', 'content')) return;
-  field.style.height = 'auto';
-  field.style.height = `${field.scrollHeight}px`;
-}
-
-const sidebar = new Drawer({
-  panel: byId('sidebar'), button: byId('open-sidebar'), wide: '(min-width: 900px)', open: settings.sidebar !== false,
-  others: [byId('main'), byId('panel')], backdrop: byId('backdrop'),
-  onchange: (open) => {
-    settings.sidebar = open;
-    store.saveSettings(settings);
-  },
-});
-const panel = new Drawer({
-  panel: byId('panel'), button: byId('open-panel'), wide: '(min-width: 1200px)', open: settings.panel !== false,
-  others: [byId('main'), byId('sidebar')], backdrop: byId('panel-backdrop'),
-  onchange: (open) => {
-    settings.panel = open;
-    store.saveSettings(settings);
-  },
-});
-
-byId('composer').addEventListener('submit', (event) => {
-  event.preventDefault();
-  submit();
-});
-byId('question').addEventListener('input', (event) => fit(event.target));
-byId('question').addEventListener('keydown', (event) => {
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submit();
-});
-byId('stop').addEventListener('click', () => {
-  stop();
-  byId('question').focus();
-});
-byId('new-conversation').addEventListener('click', startConversation);
-byId('model-chip').addEventListener('click', () => (panel.isOpen ? byId('model').focus() : panel.open()));
-byId('close-sidebar').addEventListener('click', () => sidebar.close());
-byId('close-panel').addEventListener('click', () => panel.close());
-byId('open-help').addEventListener('click', openHelp);
-byId('offline-retry').addEventListener('click', poll);
-for (const button of document.querySelectorAll('[data-export-all]')) {
-  button.addEventListener('click', () => download('impasto-conversations.json', conversations));
-}
-wireDialogs();
-themeButton(byId('theme'));
-wireKeys({
-  focus: () => byId('question').focus(),
-  help: openHelp,
-  editLast: () => transcript.editLast(),
-  closeDrawer: () => {
-    const open = [panel, sidebar].find((drawer) => drawer.isOver);
-    open?.close();
-    return open !== undefined;
-  },
+const { sidebar } = wireFrame({ sidebar: settings.sidebar !== false, panel: settings.panel !== false }, {
+  submit,
   stop,
+  begin: startConversation,
+  editLast: () => transcript.editLast(),
+  exportAll: () => download('impasto-conversations.json', conversations),
+  remember: (name, open) => {
+    settings[name] = open;
+    store.saveSettings(settings);
+  },
 });
+const list = new ModelList(showModels);
 
-window.addEventListener('focus', poll);
-document.addEventListener('visibilitychange', () => document.hidden || poll());
 window.addEventListener('pagehide', () => running.has(current.id) && store.save(current));
 window.addEventListener('storage', (event) => {
   if (!store.concerns(event.key)) return;
@@ -367,12 +286,13 @@ window.addEventListener('storage', (event) => {
   const own = new Map(conversations.filter((entry) => running.has(entry.id)).map((entry) => [entry.id, entry]));
   conversations = store.conversations().map((entry) => own.get(entry.id) ?? entry);
   if (!running.has(current.id)) {
-    const changed = conversations.find((entry) => entry.id === current.id);
-    if (changed) current = changed;
+    const other = conversations.find((entry) => entry.id === current.id);
+    if (other && other.updated !== current.updated) current = other;
+    else if (other) conversations[conversations.indexOf(other)] = current;
   }
   showAll();
 });
 
 showAll();
-poll();
+list.read();
 if (matchMedia('(hover: hover)').matches) byId('question').focus();

@@ -5,6 +5,9 @@ import { ApiError, streamChunks } from './api.js';
 const MAX_RETRIES = 3;
 const MAX_WAIT_SECONDS = 60;
 
+/** A model that only goes on from a text rarely ends, and the interface's default of 16 tokens is no text. */
+const COMPLETION_TOKENS = 256;
+
 /** Settings of the request that the person may leave to the server. */
 const SAMPLING = ['temperature', 'top_p', 'max_tokens', 'seed'];
 
@@ -70,7 +73,7 @@ function chatRequest(conversation, model) {
 
 /** Without a template the model goes on from the text, and knows nothing of what came before. */
 function completionRequest(conversation, model) {
-  return ['v1/completions', { model, prompt: conversation.messages.at(-2).content }];
+  return ['v1/completions', { model, prompt: conversation.messages.at(-2).content, max_tokens: COMPLETION_TOKENS }];
 }
 
 async function readAnswer(answer, chunks, onchange) {

@@ -6,8 +6,8 @@ export function openHelp() {
   byId('help').showModal();
 }
 
-/** Asks for the key. `onkey` runs when there is one. */
-export function askForKey(message, onkey) {
+/** Asks for the key. `onkey` runs when there is one, `onrefuse` when the person closes the dialog. */
+export function askForKey(message, onkey, onrefuse = () => {}) {
   const dialog = byId('key-dialog');
   byId('key-problem').textContent = message;
   byId('key-form').onsubmit = (event) => {
@@ -16,9 +16,11 @@ export function askForKey(message, onkey) {
     if (key === '') return;
     setKey(key);
     byId('key').value = '';
+    dialog.onclose = null;
     dialog.close();
     onkey();
   };
+  dialog.onclose = onrefuse;
   if (!dialog.open) dialog.showModal();
 }
 

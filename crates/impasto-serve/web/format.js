@@ -9,7 +9,7 @@ export function size(bytes) {
     value /= 1000;
     unit += 1;
   }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+  return `${unit === 0 ? value : value.toFixed(1)}\u00a0${units[unit]}`;
 }
 
 /** Two or three digits that matter: 2.26, 150, 0.012. */
@@ -36,6 +36,7 @@ export function factsOf(message) {
   const speed = info.tokens_per_second ?? info.speed;
   if (speed) facts.push(`${significant(speed)} tokens/s`);
   if (info.time_to_first_token !== undefined) facts.push(`first token after ${seconds(info.time_to_first_token)}`);
+  if (info.queue_seconds >= 0.1) facts.push(`${seconds(info.queue_seconds)} of it in the queue`);
   if (info.usage) facts.push(`${info.usage.completion_tokens} tokens`);
   if (info.cached_tokens) {
     const of = info.usage ? ` of ${info.usage.prompt_tokens}` : '';

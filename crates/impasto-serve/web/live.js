@@ -8,6 +8,7 @@ export class Announcer {
   #region;
   #said = 0;
   #text = '';
+  #answer = null;
   #timer = null;
 
   /** @param {Element} region an element with aria-live */
@@ -20,16 +21,16 @@ export class Announcer {
     this.#region.textContent = text;
   }
 
-  begin() {
-    clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#said = 0;
-    this.#text = '';
+  /** @param {object} answer stands for it in later calls */
+  begin(answer) {
+    this.#turnTo(answer, 0);
     this.say('Answering.');
   }
 
   /** @param {string} text all of the answer so far */
-  grow(text) {
+  grow(answer, text) {
+    // Back from another conversation: what has been written meanwhile is there to be read.
+    if (answer !== this.#answer) this.#turnTo(answer, text.length);
     this.#text = text;
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
@@ -39,11 +40,18 @@ export class Announcer {
   }
 
   /** Says what is left, and how it ended. */
-  end(text, how) {
-    clearTimeout(this.#timer);
-    this.#timer = null;
+  end(answer, text, how) {
+    this.#turnTo(answer, answer === this.#answer ? this.#said : text.length);
     const rest = text.slice(this.#said).trim();
     this.say(rest === '' ? how : `${rest}\n${how}`);
+  }
+
+  #turnTo(answer, said) {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#answer = answer;
+    this.#said = said;
+    this.#text = '';
   }
 
   #speak(text) {

@@ -27,7 +27,7 @@ export function nameToAsk(model, chosen) {
 
 /** A layer in words, with the unit of each number. */
 function describe(layer, count) {
-  const parts = [`Layer ${layer.layer} of ${count}`];
+  const parts = count > 1 ? [`Layer ${layer.layer} of ${count}`] : [];
   if (layer.bitsPerWeight !== null) parts.push(`${bits(layer.bitsPerWeight)} bits per weight`);
   parts.push(size(layer.bytes));
   if (layer.kld !== null) parts.push(`KL divergence ${significant(layer.kld)}`);
@@ -144,7 +144,7 @@ function updateRow(row, layer, before, model, used) {
   else button.removeAttribute('aria-current');
   const set = (name, text) => (row.querySelector(`.layer-${name} .value`).textContent = text);
   set('name', String(layer.layer));
-  set('bits', layer.bitsPerWeight === null ? '\u2013' : bits(layer.bitsPerWeight));
+  set('bits', layer.bitsPerWeight === null ? '\u2013' : layer.bitsPerWeight.toFixed(2));
   set('size', size(layer.bytes));
   set('kld', layer.kld === null ? '\u2013' : significant(layer.kld));
   const bar = row.querySelector('progress');

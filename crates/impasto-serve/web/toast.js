@@ -4,6 +4,11 @@ import { h } from './dom.js';
 const SECONDS = 10;
 let timer = null;
 
+export function closeToast(place) {
+  clearTimeout(timer);
+  place.replaceChildren();
+}
+
 /**
  * @param {Element} place an element with role=status
  * @param {string} message
@@ -11,10 +16,7 @@ let timer = null;
  */
 export function toast(place, message, action = null) {
   clearTimeout(timer);
-  const close = () => {
-    clearTimeout(timer);
-    place.replaceChildren();
-  };
+  const close = () => closeToast(place);
   const wait = () => {
     clearTimeout(timer);
     timer = setTimeout(close, SECONDS * 1000);

@@ -81,6 +81,9 @@ export class Transcript {
 
   #showExamples() {
     const texts = this.#plain ? BEGINNINGS : EXAMPLES;
+    // They stay where they are while the list of models is read again: one may have the focus.
+    if (byId('examples').dataset.of === texts[0]) return;
+    byId('examples').dataset.of = texts[0];
     byId('examples').replaceChildren(...texts.map((text) =>
       h('li', {}, h('button', { type: 'button', class: 'example', onclick: () => this.#actions.example(text) }, text))));
   }

@@ -62,10 +62,12 @@ impl TextError {
         Self::BadAsset { name, reason: reason.to_string() }
     }
 
-    /// The first line of a message of the grammar library; others quote the grammar.
+    /// The first line of a message of the grammar library, of bounded length; others quote the grammar.
     #[cfg(feature = "grammar")]
     pub(crate) fn grammar(message: &str) -> Self {
-        Self::Grammar(message.lines().next().unwrap_or_default().to_owned())
+        let line = message.lines().next().unwrap_or_default();
+        let line = if line.starts_with("panic: ") { "the grammar library failed on this constraint" } else { line };
+        Self::Grammar(line.chars().take(300).collect())
     }
 
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {

@@ -17,7 +17,7 @@ mod matcher;
 use std::collections::HashMap;
 
 use llguidance::ParserFactory;
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::TopLevelGrammar;
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use serde_json::{Value, json};
@@ -40,8 +40,6 @@ pub enum Constraint {
     Regex(String),
     /// One of these texts.
     Choice(Vec<String>),
-    /// A text of a context-free grammar in the variant of Lark that llguidance reads.
-    Lark(String),
     /// Calls of functions, in the form of a model; see [`ToolFormat::grammar`].
     ToolCalls {
         /// How the model writes calls.
@@ -113,18 +111,14 @@ impl Grammars {
         let grammar = match constraint {
             Constraint::JsonObject => TopLevelGrammar::from_json_schema(json!({"type": "object"})),
             Constraint::JsonSchema(schema) => {
-                limits::check_json(schema)?;
+                limits::check_schema(schema)?;
                 TopLevelGrammar::from_json_schema(schema.clone())
             }
             Constraint::Regex(regex) => {
-                limits::check_text(regex)?;
+                limits::check_regex(regex)?;
                 TopLevelGrammar::from_regex(regex)
             }
             Constraint::Choice(texts) => TopLevelGrammar::from_regex(&choice(texts)?),
-            Constraint::Lark(lark) => {
-                limits::check_text(lark)?;
-                TopLevelGrammar::from_lark(lark.clone())
-            }
             Constraint::ToolCalls { format, tools, parallel } => {
                 TopLevelGrammar::from_lark(calls::lark(*format, tools, *parallel, &self.special)?)
             }
@@ -132,11 +126,6 @@ impl Grammars {
         let parser = limits::with_stack(|| self.factory.create_parser(grammar).map_err(|error| error.to_string()))?;
         let parser = parser.map_err(|error| TextError::grammar(&error))?;
         Matcher::new(parser, self.factory.tok_env().tok_trie().vocab_size())
-    }
-
-    /// The limits of compiling and of a mask.
-    pub fn limits(&self) -> &ParserLimits {
-        self.factory.limits()
     }
 }
 

@@ -65,12 +65,16 @@ pub struct Serve {
     /// Give embeddings, made of the outputs for the tokens of a text in this way: for models that were trained for it.
     #[arg(long, value_enum, value_name = "POOLING")]
     pub embeddings: Option<PoolingArg>,
-    /// The share of texts that are compared with a finer layer when nothing else runs, from 0 to 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
-    pub guard: f64,
-    /// The KL divergence from the finer layer, in nats per token, above which blocks are promoted.
-    #[arg(long, value_name = "NATS", default_value_t = 1.0, value_parser = super::parse_bits, requires = "guard")]
-    pub guard_threshold: f64,
+    /// The share of texts that are compared with the finest layer when nothing else runs, from 0 to 1 [default: 0].
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub guard: Option<f64>,
+    /// The KL divergence from the finest layer, in nats per token, above which the blocks that err most get finer weights, and then
+    /// all [default: four times what the file says of the layer, at least 0.1; 1 if it says nothing].
+    #[arg(long, value_name = "NATS", value_parser = super::parse_bits, requires = "guard")]
+    pub guard_threshold: Option<f64>,
+    /// The number of comparisons whose mean is taken.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_items, requires = "guard")]
+    pub guard_window: usize,
     /// The form of the log, on stderr.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,

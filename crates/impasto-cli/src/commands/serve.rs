@@ -11,6 +11,7 @@ use impasto::{Arriving, Live};
 use impasto_runtime::{KvMemory, KvUpgrade, Residence, RunOptions};
 use impasto_serve::api::App;
 use impasto_serve::engine::{Engine, EngineOptions};
+use impasto_serve::guard::Guard;
 use impasto_serve::http::listen;
 use impasto_serve::metrics::Metrics;
 use impasto_serve::models::{Catalog, CatalogOptions, Loaded, Opener, Opening, Quality};
@@ -40,6 +41,8 @@ pub fn run(args: &Args, command: &Serve) -> anyhow::Result<Code> {
     let engine = Engine::start(EngineOptions { parallel: options.parallel, queue: options.queue })
         .context("cannot start the engine")?;
     let app = Arc::new(App { catalog, engine, options, metrics: Arc::new(Metrics::new()) });
+    let guard = (app.options.guard.share > 0.0).then(|| Guard::start(app.clone())).transpose();
+    let guard = guard.context("cannot start the guardrails")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let interruptible = Interruptible::by_all_signals();
     runtime.block_on(async {
@@ -62,6 +65,7 @@ pub fn run(args: &Args, command: &Serve) -> anyhow::Result<Code> {
         listening.serve(ended).await;
         anyhow::Ok(())
     })?;
+    drop(guard);
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(Code::Success)
 }
@@ -78,7 +82,6 @@ fn log(args: &Args, form: LogForm) {
 }
 
 fn options(command: &Serve) -> anyhow::Result<ServeOptions> {
-    let defaults = ServeOptions::default();
     Ok(ServeOptions {
         parallel: command.parallel,
         queue: command.queue,
@@ -96,7 +99,11 @@ fn options(command: &Serve) -> anyhow::Result<ServeOptions> {
             PoolingArg::First => Pooling::First,
         }),
         log_text: command.log_text,
-        guard: GuardOptions { share: command.guard, threshold: command.guard_threshold, ..defaults.guard },
+        guard: GuardOptions {
+            share: command.guard.unwrap_or(0.0),
+            threshold: command.guard_threshold,
+            window: command.guard_window,
+        },
     })
 }
 
@@ -129,6 +136,7 @@ fn catalog(args: &Args, command: &Serve, how: KvUpgrade) -> anyhow::Result<Catal
         run: run.clone(),
         memory_limit: memory.saturating_sub(kv),
         kv_memory: KvMemory::new(usize::try_from(kv).unwrap_or(usize::MAX)),
+        watched: command.guard.unwrap_or(0.0),
     };
     let models = command.models.iter().map(|model| named(model)).collect::<anyhow::Result<Vec<_>>>()?;
     let arrives = |path: &Path| command.streaming.stream || is_address(path);

@@ -10,10 +10,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Filters logits. No token is kept if dividing by the temperature overflows.
-    pub(super) fn new(logits: &[f32], p: &SamplingParams) -> Self {
-        let overflows = logits.iter().fold(false, |any, x| any | (x / p.temperature == f32::INFINITY));
-        let mut ranked = Ranked::new(if overflows { &[] } else { logits }, p.temperature);
+    /// Filters logits, of which `best` is the greatest. No token is kept if dividing by the temperature overflows.
+    pub(super) fn new(logits: &[f32], best: f32, p: &SamplingParams) -> Self {
+        let is_finite = (best / p.temperature).is_finite();
+        let mut ranked = Ranked::new(if is_finite { logits } else { &[] }, p.temperature);
         let count = top_k(&mut ranked, p.top_k);
         // The sum for top-p includes tokens that min-p removes. Both keep the first tokens, so the order does not matter.
         let left = min_p(&mut ranked, count, p.min_p);
@@ -58,9 +58,11 @@ impl Kept {
 /// Number of tokens at least as likely as the k-th.
 fn top_k(ranked: &mut Ranked, k: usize) -> usize {
     let all = ranked.len();
-    let Some(Candidate { logit: least, .. }) = k.checked_sub(1).and_then(|last| ranked.get(last)) else { return all };
+    let Some((Candidate { logit: least, .. }, _)) = k.checked_sub(1).and_then(|last| ranked.get(last)) else {
+        return all;
+    };
     let mut count = k;
-    while ranked.get(count).is_some_and(|c| c.logit >= least) {
+    while ranked.get(count).is_some_and(|(c, _)| c.logit >= least) {
         count += 1;
     }
     count

@@ -18,29 +18,44 @@ impl Candidate {
 const FIRST: usize = 256;
 /// Factor by which more are sorted, when these were not enough.
 const GROWTH: usize = 16;
+/// Logits that are compared at once.
+const CHUNK: usize = 64;
 
-/// Returns the first `count` candidates in order. They arrive in the order of their ids, and no logit is NaN or -0.
+/// Calls `each` with the ids and logits that are greater than what it returned last, at first than `above`.
+pub(super) fn for_each_above(logits: &[f32], mut above: f32, mut each: impl FnMut(u32, f32) -> f32) {
+    for (start, chunk) in (0u32..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+        // Nearly all chunks end here. Without a branch for each logit, the compiler compares many at once.
+        if !chunk.iter().fold(false, |any, &logit| any | (logit > above)) {
+            continue;
+        }
+        for (id, &logit) in (start..).zip(chunk) {
+            if logit > above {
+                above = each(id, logit);
+            }
+        }
+    }
+}
+
+/// Returns the first `count` of the tokens in order whose logits are greater than `above`. No logit is NaN.
 ///
 /// This is one pass: those that may be among the first are collected, and the smaller half is thrown away when there are
 /// twice as many.
-pub(super) fn largest(candidates: impl Iterator<Item = Candidate>, count: usize) -> Vec<Candidate> {
+pub(super) fn largest(logits: &[f32], count: usize, mut above: f32) -> Vec<Candidate> {
     if count == 0 {
         return Vec::new();
     }
     let mut kept: Vec<Candidate> = Vec::new();
-    // Of equal logits, the smaller ids are kept already.
-    let mut above = None;
-    for candidate in candidates {
-        if above.is_some_and(|least| candidate.logit <= least) {
-            continue;
-        }
-        kept.push(candidate);
+    for_each_above(logits, above, |id, logit| {
+        // Adding 0 makes -0 to 0, so that equal logits are equal in every comparison.
+        kept.push(Candidate { id, logit: logit + 0.0 });
         if kept.len() == count.saturating_mul(2) {
             let (_, last, _) = kept.select_nth_unstable_by(count - 1, Candidate::order);
-            above = Some(last.logit);
+            // Of equal logits, the smaller ids are kept already.
+            above = last.logit;
             kept.truncate(count);
         }
-    }
+        above
+    });
     kept.sort_unstable_by(Candidate::order);
     kept.truncate(count);
     kept
@@ -50,53 +65,41 @@ pub(super) fn largest(candidates: impl Iterator<Item = Candidate>, count: usize)
 pub(super) struct Ranked {
     /// By id.
     logits: Vec<f32>,
-    /// The first of them.
-    sorted: Vec<Candidate>,
+    /// The first of them, and their probabilities relative to the first one.
+    sorted: Vec<(Candidate, f64)>,
     /// Whether `sorted` has all.
     complete: bool,
 }
 
 impl Ranked {
-    /// Ranks logits that are divided by `temperature`.
+    /// Ranks logits that are divided by `temperature`. None of the quotients is +infinity.
     pub(super) fn new(logits: &[f32], temperature: f32) -> Self {
-        // Adding 0 makes -0 to 0, so that equal logits are equal in every comparison.
-        let logits = logits.iter().map(|x| x / temperature + 0.0).collect();
-        Self { logits, sorted: Vec::new(), complete: false }
+        Self { logits: logits.iter().map(|x| x / temperature).collect(), sorted: Vec::new(), complete: false }
     }
 
-    /// Returns the candidate at a place in the order.
-    pub(super) fn get(&mut self, place: usize) -> Option<Candidate> {
+    /// Returns the candidate at a place in the order, and its probability relative to the first one.
+    pub(super) fn get(&mut self, place: usize) -> Option<(Candidate, f64)> {
         if place >= self.sorted.len() && !self.complete {
             let wanted = FIRST.max(self.sorted.len() * GROWTH).max(place.saturating_add(1));
-            let all = (0u32..).zip(&self.logits).map(|(id, &logit)| Candidate { id, logit });
-            self.sorted = largest(all.filter(|c| c.logit.is_finite()), wanted);
-            self.complete = self.sorted.len() < wanted;
+            let candidates = largest(&self.logits, wanted, f32::NEG_INFINITY);
+            self.complete = candidates.len() < wanted;
+            let first = candidates.first().map_or(0.0, |first| first.logit);
+            self.sorted = candidates.into_iter().map(|c| (c, weight(c.logit, first))).collect();
         }
         self.sorted.get(place).copied()
-    }
-
-    /// Returns the probability of a candidate relative to the first one.
-    fn weight(&mut self, candidate: Candidate) -> f64 {
-        self.get(0).map_or(0.0, |first| (f64::from(candidate.logit) - f64::from(first.logit)).exp())
     }
 
     /// Calls `each` with the first `count` candidates and their weights, in order, until it returns `false`. Returns the
     /// number of calls that returned `true`.
     pub(super) fn take_while(&mut self, count: usize, mut each: impl FnMut(Candidate, f64) -> bool) -> usize {
-        for place in 0..count {
-            let Some(candidate) = self.get(place) else { return place };
-            let weight = self.weight(candidate);
-            if !each(candidate, weight) {
-                return place;
-            }
-        }
-        count
+        let goes_on = |place: &usize| self.get(*place).is_some_and(|(candidate, weight)| each(candidate, weight));
+        (0..count).take_while(goes_on).count()
     }
 
     /// Returns the sum of the weights of the first `count` candidates.
     pub(super) fn sum(&mut self, count: usize) -> f64 {
-        let mut sum = 0.0;
-        if count < self.logits.len() {
+        if count < self.logits.len() || self.complete {
+            let mut sum = 0.0;
             self.take_while(count, |_, weight| {
                 sum += weight;
                 true
@@ -104,12 +107,17 @@ impl Ranked {
             return sum;
         }
         // All of them need not be sorted.
-        let Some(Candidate { logit: first, .. }) = self.get(0) else { return 0.0 };
-        self.logits.iter().filter(|x| x.is_finite()).map(|&x| (f64::from(x) - f64::from(first)).exp()).sum()
+        let Some((first, _)) = self.get(0) else { return 0.0 };
+        self.logits.iter().map(|&x| weight(x, first.logit)).sum()
     }
 
     /// Number of tokens, candidates or not.
     pub(super) fn len(&self) -> usize {
         self.logits.len()
     }
+}
+
+/// The probability of a logit relative to that of the greatest one.
+fn weight(logit: f32, first: f32) -> f64 {
+    (f64::from(logit) - f64::from(first)).exp()
 }

@@ -1,3 +1,4 @@
+use super::ranked::Candidate;
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -27,7 +28,7 @@ const ALL: SamplingParams = SamplingParams {
 };
 
 fn filter(logits: &[f32], p: &SamplingParams) -> Vec<Candidate> {
-    Kept::new(logits, p).candidates()
+    Kept::new(logits, greatest(logits).unwrap().1, p).candidates()
 }
 
 /// Logits of all tokens after the whole chain, `None` if filtered out.

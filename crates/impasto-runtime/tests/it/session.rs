@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::support::Folder;
-use impasto_model::sampling::SamplingParams;
+use impasto_model::sampling::{Sampler, SamplingParams};
 use impasto_model::{CausalLm, ModelError, Session};
 use impasto_runtime::{KvFormat, KvLayout, Model, Residence, RunOptions, StopReason};
 
@@ -207,6 +207,53 @@ fn sessions_run_on_threads_of_their_own() {
             assert_eq!(thread.join().unwrap(), expected);
         }
     }
+}
+
+#[test]
+fn a_scheduler_evaluates_and_then_draws() {
+    for model in networks() {
+        let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(|text| ids(&model, text)).collect();
+        let mut sessions: Vec<_> = prompts.iter().map(|prompt| session(&model, prompt, 0.9)).collect();
+        assert!(matches!(sessions[0].draw(None), Err(ModelError::NoLogits)));
+        let drawn: Vec<Vec<u32>> = (0..12).fold(vec![Vec::new(); 3], |mut drawn, _| {
+            let mut all: Vec<_> = sessions.iter_mut().collect();
+            while Session::evaluate_many(&mut all, 3).unwrap() {}
+            for (session, drawn) in all.into_iter().zip(&mut drawn) {
+                assert!(session.has_logits());
+                drawn.push(session.draw(None).unwrap().token);
+                assert!(!session.has_logits() && session.pending() == 1);
+            }
+            drawn
+        });
+        for (prompt, drawn) in prompts.iter().zip(drawn) {
+            assert_eq!(steps(&mut session(&model, prompt, 0.9), 12), drawn);
+        }
+        sessions[0].truncate(3);
+        assert!(matches!(sessions[0].draw(None), Err(ModelError::NoLogits)));
+    }
+}
+
+#[test]
+fn masks_and_penalties_limit_what_is_drawn() {
+    let model = &networks()[1];
+    let prompt = ids(model, PROMPTS[0]);
+    // Tokens 64 to 95.
+    let mask = [0, 0, u32::MAX];
+    for temperature in [0.0, 1.0] {
+        let mut session = session(model, &prompt, temperature);
+        assert!((0..10).all(|_| (64..96).contains(&session.step_within(Some(&mask)).unwrap().token)));
+        assert!(matches!(session.step_within(Some(&[0; 4])), Err(ModelError::NoneAllowed)));
+        assert_eq!(session.tokens().len(), prompt.len() + 10, "an error adds no token");
+    }
+    // A token that was generated is far less likely to come again; one of the prompt is not.
+    let mut sampler =
+        Sampler::new(SamplingParams { frequency_penalty: 2.0, presence_penalty: 2.0, ..Default::default() }).unwrap();
+    sampler.set_logit_bias(vec![(70, 20.0)]).unwrap();
+    let mut session = session(model, &prompt, 0.0);
+    session.set_sampler(sampler);
+    let tokens = steps(&mut session, 40);
+    let count = tokens.iter().filter(|&&token| token == 70).count();
+    assert!(tokens[0] == 70 && (2..40).contains(&count), "{tokens:?}");
 }
 
 #[test]

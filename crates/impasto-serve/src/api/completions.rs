@@ -270,8 +270,8 @@ impl Writer {
         while let Some(update) = generation.next().await? {
             match update {
                 Update::Prompt { first, tokens } => {
-                    for index in first..(first + self.n).min(count) {
-                        self.score(&mut choices[index], &tokens, &mut offsets[index]);
+                    for (choice, offset) in choices.iter_mut().zip(&mut offsets).skip(first).take(self.n) {
+                        self.score(choice, &tokens, offset);
                     }
                 }
                 Update::Piece { choice, piece } => {
@@ -302,9 +302,9 @@ impl Writer {
             }
             match update {
                 Update::Prompt { first, tokens } => {
-                    for index in first..(first + self.n).min(count) {
+                    for (index, offset) in offsets.iter_mut().enumerate().skip(first).take(self.n) {
                         let mut piece = CompletionChoice { index, ..piece.clone() };
-                        self.score(&mut piece, &tokens, &mut offsets[index]);
+                        self.score(&mut piece, &tokens, offset);
                         events.send(&self.completion(vec![piece])).await?;
                     }
                     continue;

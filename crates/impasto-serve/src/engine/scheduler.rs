@@ -107,7 +107,7 @@ impl Scheduler {
         let prompts = pending().filter(|&pending| pending > 1).count();
         let texts = pending().filter(|&pending| pending == 1).count();
         let budget = if texts > 0 { BESIDE } else { ALONE };
-        let chunk = if prompts == 0 { 1 } else { (budget / prompts).max(LEAST) };
+        let chunk = budget.checked_div(prompts).map_or(1, |chunk| chunk.max(LEAST));
         let tokens: usize = pending().map(|pending| pending.min(chunk)).sum();
         let sequences = self.running.iter_mut().filter(|sequence| is_of(sequence) && !sequence.is_parked);
         let mut sessions: Vec<_> = sequences.filter_map(Sequence::session).collect();

@@ -201,23 +201,33 @@ impl Sequence {
         Ok(branches)
     }
 
-    /// Draws the next token of a sequence whose tokens are all evaluated. Returns whether there was one.
+    /// Draws the next token of a sequence whose tokens are all evaluated, and ends the sequence if nothing can follow: its last token
+    /// is never evaluated, since it may have no place in the context. Returns whether there was a token.
     pub(super) fn draw(&mut self) -> bool {
         let Phase::Running(session) = &mut self.phase else { return false };
-        let drawn = match next(session, &mut self.constraint, self.written, &self.common) {
-            Ok(Next::Token(token)) => {
-                self.written += 1;
-                self.common.send(Event::Token { choice: self.choice, token });
-                return true;
+        let mut end = over(session, &self.constraint, self.written, &self.common);
+        let is_before = end.is_none();
+        if is_before {
+            match next(session, &mut self.constraint, &self.common) {
+                Ok(Next::Token(token)) => {
+                    self.written += 1;
+                    self.common.send(Event::Token { choice: self.choice, token });
+                    end = over(session, &self.constraint, self.written, &self.common);
+                }
+                Ok(Next::Eos(token)) => {
+                    self.end(EndReason::Eos(token));
+                    return false;
+                }
+                Err(error) => {
+                    self.fail(error);
+                    return false;
+                }
             }
-            Ok(Next::End(reason)) => Ok(reason),
-            Err(error) => Err(error),
-        };
-        match drawn {
-            Ok(reason) => self.end(reason),
-            Err(error) => self.fail(error),
         }
-        false
+        if let Some(reason) = end {
+            self.end(reason);
+        }
+        is_before
     }
 
     /// Ends it, and keeps its keys and values for later prompts.
@@ -275,28 +285,34 @@ impl Common {
 /// What comes next in a text.
 enum Next {
     Token(Scored),
-    End(EndReason),
+    Eos(u32),
+}
+
+/// Why nothing can follow the tokens of a session, if that is so.
+fn over(
+    session: &SharedSession,
+    constraint: &Option<Box<dyn Constraint>>,
+    written: usize,
+    common: &Common,
+) -> Option<EndReason> {
+    if constraint.as_ref().is_some_and(|constraint| constraint.is_complete()) {
+        return Some(EndReason::Complete);
+    }
+    if written >= common.max_tokens {
+        return Some(EndReason::MaxTokens);
+    }
+    (session.remaining() == 0).then_some(EndReason::ContextFull)
 }
 
 fn next(
     session: &mut SharedSession,
     constraint: &mut Option<Box<dyn Constraint>>,
-    written: usize,
     common: &Common,
 ) -> Result<Next, EngineError> {
-    if written >= common.max_tokens {
-        return Ok(Next::End(EndReason::MaxTokens));
-    }
-    if constraint.as_ref().is_some_and(|constraint| constraint.is_complete()) {
-        return Ok(Next::End(EndReason::Complete));
-    }
-    if session.remaining() == 0 {
-        return Ok(Next::End(EndReason::ContextFull));
-    }
     let mask = constraint.as_mut().map(|constraint| constraint.mask()).transpose().map_err(EngineError::Constraint)?;
     let step = session.draw(mask)?;
     if common.eos.contains(&step.token) {
-        return Ok(Next::End(EndReason::Eos(step.token)));
+        return Ok(Next::Eos(step.token));
     }
     if let Some(constraint) = constraint {
         constraint.commit(step.token).map_err(EngineError::Constraint)?;

@@ -130,6 +130,8 @@ pub async fn admit(
     }
     let id = HeaderValue::from(record.id());
     response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    // No answer is a script or a page but those that say so.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -27,6 +27,8 @@ pub struct CatalogOptions {
     pub memory_limit: u64,
     /// The memory for the keys and values of all texts together.
     pub kv_memory: KvMemory,
+    /// The share of texts that is compared with a finer layer.
+    pub watched: f64,
 }
 
 /// Why a model cannot be had.
@@ -256,7 +258,6 @@ impl Catalog {
         let index = position(model).ok_or_else(unknown)?;
         let (entry, layers) = (&self.entries[index], self.entries[index].opening.layers.len());
         let layer = match wanted {
-            Wanted::Whole => layers,
             Wanted::Layer(layer) if layer <= layers => layer,
             Wanted::Layer(layer) => return Err(CatalogError::NoLayer { model: model.to_owned(), layer, layers }),
             Wanted::BitsPerWeight(bits) => {
@@ -307,6 +308,7 @@ impl Catalog {
             }
         };
         let loaded = Arc::new(Loaded::whole(entry.id.clone(), quality, loaded, base.map(|(_, base)| base)));
+        loaded.watch(self.options.watched);
         let (bytes, seconds) = (loaded.memory_bytes(), begun.elapsed().as_secs_f64());
         tracing::info!(model, layer, bytes, seconds, "loaded");
         entry.lock().slots.insert(layer, loaded.clone());
@@ -370,17 +372,28 @@ impl Catalog {
         [&self.loads, &self.unloads].map(|count| count.load(Ordering::Relaxed))
     }
 
-    /// Opens the weights of a layer of a model again.
+    /// The models in memory, but for those whose files arrive.
+    pub(crate) fn loaded(&self) -> Vec<Arc<Loaded>> {
+        self.entries.iter().flat_map(|entry| entry.lock().slots.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The KL divergence of a layer from the original, if its file says it.
+    pub(crate) fn kld_of(&self, id: &str, layer: usize) -> Option<f32> {
+        let entry = self.entries.iter().find(|entry| entry.id == id)?;
+        entry.opening.layers.get(layer.checked_sub(1)?)?.1
+    }
+
+    /// Opens the weights of a layer of a model again, or of all layers.
     ///
     /// # Errors
     /// If they cannot be read.
     pub(crate) fn reopen(
         &self,
         id: &str,
-        layer: usize,
+        layer: Option<usize>,
     ) -> Result<Box<dyn impasto_model::WeightSource + Send>, CatalogError> {
         let (index, whole) = self.find(Some(id))?;
-        let cut = (layer < whole).then_some(Cut::Layer(layer));
+        let cut = layer.filter(|&layer| layer < whole).map(Cut::Layer);
         let weights = self.options.opener.weights(&self.entries[index].path, cut.as_ref());
         weights.map_err(|error| match error {
             LoadError::Memory(reason) | LoadError::Other(reason) => CatalogError::Load { model: id.to_owned(), reason },

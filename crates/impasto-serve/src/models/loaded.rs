@@ -11,7 +11,7 @@ use impasto_text::grammar::Grammars;
 use impasto_text::{ChatTemplate, Tokenizer};
 
 use crate::engine::Prefixes;
-use crate::guard::GuardState;
+use crate::guard::{GuardState, Judge, Samples};
 
 /// What is known of a file that arrives.
 pub trait Incoming: Send + Sync {
@@ -41,6 +41,8 @@ pub struct Loaded {
     /// For answers that must match something; made when the first one must.
     grammars: OnceLock<Result<Grammars, String>>,
     prefixes: Mutex<Prefixes>,
+    samples: Mutex<Samples>,
+    judge: Mutex<Judge>,
     kv_upgrade: KvUpgrade,
     /// Counts exchanges of weights other than those of arriving files.
     exchanged: AtomicU64,
@@ -84,6 +86,8 @@ impl Loaded {
             template,
             grammars: OnceLock::new(),
             prefixes: Mutex::default(),
+            samples: Mutex::default(),
+            judge: Mutex::default(),
             kv_upgrade,
             exchanged,
             used,
@@ -182,7 +186,22 @@ impl Loaded {
 
     /// What the guardrails have done.
     pub fn guard(&self) -> GuardState {
-        GuardState::default()
+        self.judge().state()
+    }
+
+    /// What judges its texts.
+    pub(crate) fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Texts to compare with a finer layer.
+    pub(crate) fn samples(&self) -> MutexGuard<'_, Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a share of its texts to compare.
+    pub fn watch(&self, share: f64) {
+        *self.samples() = Samples::new(share);
     }
 
     /// The keys and values that are kept.
@@ -191,7 +210,8 @@ impl Loaded {
     }
 
     /// Takes a text that has ended, whose first tokens are the prompt.
-    pub(crate) fn ended(&self, generation: u64, _prompt: usize, session: Session<Arc<dyn CausalLm>>) {
+    pub(crate) fn ended(&self, generation: u64, prompt: usize, session: Session<Arc<dyn CausalLm>>) {
+        self.samples().offer(session.tokens(), prompt);
         self.prefixes().keep(generation, session.into_cache());
     }
 

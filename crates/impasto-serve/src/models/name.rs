@@ -4,8 +4,6 @@
 /// The quality that a name asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
-    /// All of the file.
-    Whole,
     /// The layer of this number, from 1.
     Layer(usize),
     /// The finest layer of at most so many bits per weight.

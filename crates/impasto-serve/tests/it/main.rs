@@ -4,4 +4,8 @@ mod batching;
 mod chat;
 mod completions;
 mod engine;
+mod logs;
+mod models;
+mod openapi;
+mod safety;
 mod support;

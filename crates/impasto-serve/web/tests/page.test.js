@@ -151,7 +151,7 @@ mockTest('the slider picks the layer that is asked for', {}, async (t, mock) => 
   await slider.focus();
   await page.keyboard.press('ArrowLeft');
   await page.keyboard.press('ArrowLeft');
-  assert.equal(await slider.getAttribute('aria-valuetext'), 'Layer 2 of 4, 3.56 bits per weight, 59.9 MB, KL divergence 0.064');
+  assert.equal(await slider.getAttribute('aria-valuetext'), 'Layer 2 of 4, 3.56 bits per weight, 59.9\u00a0MB, KL divergence 0.064');
   assert.match(await page.locator('#model-chip').innerText(), /smollm2 \u00b7 3.56 bits/);
   await ask(page, 'a');
   assert.equal(mock.asked[0].model, 'smollm2:2');
@@ -168,7 +168,7 @@ mockTest('the slider picks the layer that is asked for', {}, async (t, mock) => 
 
 mockTest('layers that are arriving show how far, cannot be chosen, and become usable', { models: [arrivingModel()] }, async (t, mock) => {
   const page = await openPage(t, mock.url);
-  assert.equal(await page.locator('#arrival-text').innerText(), '72.0 MB of 186.9 MB has arrived');
+  assert.equal(await page.locator('#arrival-text').innerText(), '72.0\u00a0MB of 186.9\u00a0MB has arrived');
   assert.deepEqual(await page.locator('.layer-button').evaluateAll((all) => all.map((button) => button.disabled)), [false, false, true, true]);
   const bars = await page.locator('.layer progress').evaluateAll((all) => all.map((bar) => [bar.hidden, Number(bar.value.toFixed(2))]));
   assert.deepEqual(bars, [[true, 1], [true, 1], [false, 0.5], [false, 0]]);
@@ -220,6 +220,7 @@ mockTest('a model without a chat template goes on from the text as it is', { ans
   await ask(page, 'The capital of France is');
   assert.equal(mock.asked[1].path, '/v1/completions');
   assert.equal(mock.asked[1].prompt, 'The capital of France is');
+  assert.equal(mock.asked[1].max_tokens, 256);
   assert.equal('messages' in mock.asked[1], false);
   assert.equal(await page.locator('.answer:last-child .answer-text').evaluate((element) => element.textContent), ' Paris, *of course*.');
 });
@@ -288,6 +289,20 @@ mockTest('asks for a key, keeps it for the tab, and goes on', { key: 'secret' },
   await page.fill('#key', 'new');
   await page.keyboard.press('Enter');
   await until(page, () => document.querySelector('.answer-text')?.innerText === 'A calm answer.');
+});
+
+mockTest('does not insist on a key', { key: 'secret' }, async (t, mock) => {
+  const page = await openPage(t, mock.url, { expected: /401/, ready: false });
+  await page.locator('#key-dialog').waitFor();
+  await page.keyboard.press('Escape');
+  await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+  await page.locator('#offline', { hasText: 'needs an API key' }).waitFor();
+  assert.equal(await page.locator('#key-dialog').isVisible(), false);
+  await page.click('#offline-retry');
+  await page.fill('#key', 'secret');
+  await page.keyboard.press('Enter');
+  await until(page, () => document.querySelector('#model').options.length > 0);
+  await page.locator('#offline').waitFor({ state: 'hidden' });
 });
 
 mockTest('waits for a busy server as long as it says', {}, async (t, mock) => {
@@ -488,6 +503,19 @@ mockTest('reads whole sentences to screen readers', { answer: 'The first sentenc
   assert.ok(said.length > 2 && said.length < 12, `${said.length} announcements`);
   for (const text of said) assert.match(text, /\.$/);
   assert.equal(said.slice(1).join(' ').replace('\nEnd of the answer.', '').replace(/\s+/g, ' ').trim(), mock.answer.trim());
+});
+
+mockTest('what has the focus keeps it while the list of models is read again', {}, async (t, mock) => {
+  const page = await openPage(t, mock.url);
+  const reads = () => page.evaluate(() => performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/v1/models')).length);
+  for (const selector of ['.example', '.layer-button']) {
+    await page.locator(selector).nth(1).focus();
+    const before = await reads();
+    await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+    while ((await reads()) === before) await page.waitForTimeout(20);
+    await page.waitForTimeout(50);
+    assert.equal(await page.evaluate((name) => document.activeElement === document.querySelectorAll(name)[1], selector), true, selector);
+  }
 });
 
 mockTest('the theme follows the system until it is chosen', {}, async (t, mock) => {

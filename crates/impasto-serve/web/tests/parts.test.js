@@ -96,12 +96,12 @@ test('store: titles', () => {
 });
 
 test('format: numbers', () => {
-  assert.deepEqual([0, 999, 1000, 38_000_000, 999_960_000].map(size), ['0 B', '999 B', '1.0 kB', '38.0 MB', '1.0 GB']);
+  assert.deepEqual([0, 999, 1000, 38_000_000, 999_960_000].map(size), ['0\u00a0B', '999\u00a0B', '1.0\u00a0kB', '38.0\u00a0MB', '1.0\u00a0GB']);
   assert.deepEqual([0, 0.0098, 0.064, 2.26, 11.11, 150.2].map(significant), ['0', '0.0098', '0.064', '2.26', '11.1', '150']);
 });
 
 test('format: facts of an answer', () => {
-  const info = { layer: 2, bits_per_weight: 3.5, tokens_per_second: 150.2, time_to_first_token: 0.12, cached_tokens: 40, finish: 'length', usage: { prompt_tokens: 58, completion_tokens: 20 } };
-  assert.deepEqual(factsOf({ info, state: 'done' }), ['layer 2', '3.5 bits per weight', '150 tokens/s', 'first token after 120 ms', '20 tokens', '40 of 58 prompt tokens cached', 'cut at the token limit']);
+  const info = { layer: 2, bits_per_weight: 3.5, tokens_per_second: 150.2, time_to_first_token: 0.12, queue_seconds: 0.1, cached_tokens: 40, finish: 'length', usage: { prompt_tokens: 58, completion_tokens: 20 } };
+  assert.deepEqual(factsOf({ info, state: 'done' }), ['layer 2', '3.5 bits per weight', '150 tokens/s', 'first token after 120 ms', '100 ms of it in the queue', '20 tokens', '40 of 58 prompt tokens cached', 'cut at the token limit']);
   assert.deepEqual(factsOf({}), []);
 });

@@ -180,3 +180,66 @@ fn json_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
         _ => return Err(D::Error::custom("arguments: not a text with a JSON object")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(json: Value) -> Result<Message, String> {
+        serde_json::from_value(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_clients_send() {
+        let user = Message::new("user", "hi");
+        assert_eq!(read(json!({"role": "user", "content": "hi"})).unwrap(), user);
+        assert_eq!(read(json!({"role": "user", "content": [{"type": "text", "text": "hi"}]})).unwrap(), user);
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {}}]);
+        assert_eq!(read(json!({"role": "developer", "content": parts})).unwrap(), Message::new("system", "a\nb"));
+        let answer = json!({
+            "role": "assistant", "content": null, "refusal": null, "annotations": [], "function_call": null, "audio": null,
+            "reasoning": "hm", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}],
+        });
+        let message = read(answer).unwrap();
+        assert_eq!((message.content.as_str(), message.reasoning_content.as_deref()), ("", Some("hm")));
+        assert_eq!(message.tool_calls[0].function, FunctionCall { name: "f".into(), arguments: "{\"a\": 1}".into() });
+        assert_eq!(read(serde_json::to_value(&message).unwrap()).unwrap(), message);
+        let result = read(json!({"role": "tool", "tool_call_id": "c1", "content": "4"})).unwrap();
+        assert_eq!(result.tool_call_id.as_deref(), Some("c1"));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (message, rule) in [
+            (json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}), "takes text only"),
+            (json!({"role": "user", "content": [{"type": "text"}]}), "without text"),
+            (json!({"role": "user"}), "content: required"),
+            (json!({"role": "tool", "content": null}), "content: required"),
+            (json!({"role": "", "content": "a"}), "role"),
+            (json!({"content": "a"}), "role"),
+            (json!({"role": "user", "content": 3}), "content as a text or a list of parts"),
+            (json!({"role": "assistant", "function_call": {"name": "f"}}), "use tool_calls"),
+            (json!({"role": "assistant", "tool_calls": [{"type": "custom", "function": {"name": "f"}}]}), "custom"),
+            (json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}), "arguments"),
+        ] {
+            let error = read(message.clone()).unwrap_err();
+            assert!(error.contains(rule), "{message}: {error}");
+        }
+    }
+
+    #[test]
+    fn templates_get_objects() {
+        let call = |arguments: &str| ToolCall {
+            id: "1".into(),
+            kind: ToolKind::Function,
+            function: FunctionCall { name: "f".into(), arguments: arguments.into() },
+        };
+        let tool_calls = vec![call("{\"b\": 1, \"a\": {}}"), call(""), call("not JSON"), call("[1]")];
+        let message = Message { tool_calls, ..Message::new("assistant", "") }.for_template().unwrap();
+        let arguments: Vec<&Value> = (0..4).map(|i| &message["tool_calls"][i]["function"]["arguments"]).collect();
+        assert_eq!(arguments, [&json!({"b": 1, "a": {}}), &json!({}), &json!("not JSON"), &json!("[1]")]);
+        assert_eq!(message["tool_calls"][0]["type"], "function");
+        assert_eq!(Message::new("user", "hi").for_template().unwrap(), json!({"role": "user", "content": "hi"}));
+    }
+}

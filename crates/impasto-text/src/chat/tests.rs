@@ -338,3 +338,57 @@ fn where_the_template_comes_from() {
     let not_text = ChatTemplate::from_assets(None, Some(&[0xff]), None);
     assert!(matches!(not_text, Err(TextError::BadAsset { .. })));
 }
+
+/// What templates of Qwen, Llama, Mistral and SmolLM do with tools, calls and results.
+#[test]
+fn conversations_with_tools() {
+    let json = serde_json::json!([
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "123456789", "type": "function", "function": {"name": "look", "arguments": "{\"at\": \"Köln\"}"}}
+        ]},
+        {"role": "tool", "tool_call_id": "123456789", "content": "rain"},
+        {"role": "assistant", "content": "It rains.", "reasoning_content": "So."},
+    ]);
+    let messages: Vec<Message> = serde_json::from_value(json).unwrap();
+    let tools = vec![serde_json::json!({"type": "function", "function": {"name": "look", "parameters": {}}})];
+    let options = ChatOptions { tools, ..Default::default() };
+    for (text, expected) in [
+        (
+            "{% if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}",
+            "{\"type\": \"function\", \"function\": {\"name\": \"look\", \"parameters\": {}}}\n",
+        ),
+        (
+            "{%- for message in messages %}{%- if message.role == 'assistant' and not message.tool_calls %}{{ message.content }}\
+             {%- elif message.role == 'assistant' %}{%- if message.content %}X{%- endif %}{%- for tool_call in message.tool_calls %}\
+             {%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}\
+             {{- '<tool_call>{\"name\": \"' }}{{- tool_call.name }}{{- '\", \"arguments\": ' }}{{- tool_call.arguments | tojson }}{{- '}' }}\
+             {%- endfor %}{%- endif %}{%- endfor %}",
+            "<tool_call>{\"name\": \"look\", \"arguments\": {\"at\": \"Köln\"}}It rains.",
+        ),
+        (
+            "{%- for message in messages %}{%- if message.tool_calls is defined and message.tool_calls is not none %}\
+             {%- for tool_call in message.tool_calls %}{%- if tool_call.id is undefined or tool_call.id|length != 9 %}\
+             {{- raise_exception('ids have 9 characters') }}{%- endif %}{{- tool_call.id }}{%- endfor %}{%- endif %}{%- endfor %}",
+            "123456789",
+        ),
+        (
+            "{%- for m in messages %}{%- set content = m.content if m.content is string else 'none' %}[{{ content }}\
+             {%- if m.reasoning_content is string %}|{{ m.reasoning_content }}{%- endif %}{{- '|' ~ m.tool_call_id if m.tool_call_id }}]{%- endfor %}",
+            "[Weather?][][rain|123456789][It rains.|So.]",
+        ),
+    ] {
+        assert_eq!(template(text).render(&messages, &options).unwrap(), expected, "{text}");
+    }
+    let plain = crate::tools::without_tools(&messages, &options.tools);
+    let roles: Vec<&str> = plain.iter().map(|m| m.role.as_str()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    assert!(plain[0].content.contains("\"name\":\"look\""), "{}", plain[0].content);
+    let mut parser = crate::ToolParser::new(Some(crate::ToolFormat::GENERIC));
+    let events = parser.push(&plain[2].content);
+    assert_eq!(events[1], crate::ToolEvent::Arguments { index: 0, delta: "{\"at\":\"Köln\"}".into() });
+    assert_eq!(plain[3].content, "<tool_response>\nrain\n</tool_response>");
+    let with_system = [vec![Message::new("system", "Be brief.")], messages].concat();
+    let plain = crate::tools::without_tools(&with_system, &options.tools);
+    assert!(plain.len() == 5 && plain[0].content.starts_with("Be brief.\n\n# Tools"), "{}", plain[0].content);
+}

@@ -37,7 +37,7 @@ pub(super) fn lark(
     let mut rules = format!("start: {start}\ncall: {call}\nfunction: {}\n", names.join(" | "));
     for (i, tool) in tools.iter().enumerate() {
         let (name, parameters) = function(tool)?;
-        limits::check_json(&parameters)?;
+        limits::check_schema(&parameters)?;
         let rule = match format {
             ToolFormat::Xml => tags(i, name, &parameters),
             _ => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{ToolChoice, ToolEvent, ToolParser};
 use impasto_core::rng::SplitMix64;
 use std::sync::OnceLock;
 
@@ -17,6 +18,12 @@ fn eos() -> u32 {
 fn grammars() -> &'static Grammars {
     static GRAMMARS: OnceLock<Grammars> = OnceLock::new();
     GRAMMARS.get_or_init(|| Grammars::new(tokenizer(), &[eos()]).unwrap())
+}
+
+/// The bytes of all tokens.
+fn bytes() -> &'static [Vec<u8>] {
+    static BYTES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    BYTES.get_or_init(|| (0..tokenizer().vocab_size() as u32).map(|id| tokenizer().token_bytes(id).unwrap()).collect())
 }
 
 fn allowed(mask: &[u32], id: u32) -> bool {
@@ -38,10 +45,7 @@ fn write(constraint: &Constraint, seed: u64) -> Option<String> {
         let short: Vec<u32> = choices
             .iter()
             .copied()
-            .filter(|&id| {
-                let bytes = tokenizer().token_bytes(id).unwrap();
-                bytes.first().is_some_and(|b| b"\"}],".contains(b))
-            })
+            .filter(|&id| bytes()[id as usize].first().is_some_and(|b| b"\"}],".contains(b)))
             .collect();
         let pool = if !short.is_empty() && rng.next_f64() < 0.5 { &short } else { &choices };
         let id = if can_end && (matcher.must_stop() || rng.next_f64() < 0.5) {
@@ -89,6 +93,7 @@ fn random_texts_are_valid() {
     let objects: Vec<String> = objects.collect();
     assert!(objects.len() > 10 && objects.iter().all(|text| serde_json::from_str::<Value>(text).unwrap().is_object()));
     for seed in 0..20 {
+        assert_eq!(write(&Constraint::Regex("^ab?$".into()), seed).unwrap().trim_end_matches('b'), "a");
         let text = write(&Constraint::Regex("[a-c]{2,4}-(x|é灯)[0-9]/".into()), seed).unwrap();
         let (head, tail) = text.split_once('-').unwrap();
         assert!((2..=4).contains(&head.len()) && head.bytes().all(|b| b"abc".contains(&b)), "{text}");
@@ -109,7 +114,7 @@ fn masks_are_naive() {
             if id == eos() {
                 return texts.iter().any(|text| text.as_bytes() == written);
             }
-            let whole = [&written[..], &tokenizer().token_bytes(id).unwrap()].concat();
+            let whole = [&written[..], &bytes()[id as usize]].concat();
             !tokenizer().is_special(id)
                 && whole.len() > written.len()
                 && texts.iter().any(|text| text.as_bytes().starts_with(&whole))
@@ -124,7 +129,7 @@ fn masks_are_naive() {
         if next == eos() {
             break;
         }
-        written.extend(tokenizer().token_bytes(next).unwrap());
+        written.extend(&bytes()[next as usize]);
         matcher.commit(next).unwrap();
     }
     assert!(matcher.must_stop());
@@ -177,7 +182,6 @@ fn invalid_constraints_are_errors() {
     }
     refused(&Constraint::Choice(vec![]));
     refused(&Constraint::Choice(vec![String::new()]));
-    refused(&Constraint::Lark("start: nothing".into()));
     refused(&Constraint::ToolCalls { format: ToolFormat::Hermes, tools: vec![], parallel: true });
 }
 
@@ -240,10 +244,23 @@ fn hostile_constraints_end() {
         json!({"type": "integer", "minimum": -1e300, "maximum": 1e300}),
         json!({"type": "string", "pattern": "^(a|b|c){1,100000}$"}),
         json!({"type": "string", "const": "x".repeat(100_000)}),
-        json!({"allOf": (0..200).map(|i| json!({"type": "string", "pattern": format!("a.{{{i}}}b")})).collect::<Vec<_>>()}),
+        json!({"oneOf": (0..100).map(|i| json!({"type": "string", "pattern": format!("a.{{{i}}}b")})).collect::<Vec<_>>()}),
+        json!({"anyOf": (0..100).map(|i| json!({"type": "string", "pattern": format!("a.{{{i}}}b")})).collect::<Vec<_>>()}),
+        json!({"allOf": (0..8).map(|i| json!({"type": "string", "pattern": format!("a.{{{i}}}b")})).collect::<Vec<_>>()}),
+        json!({"allOf": (0..8).map(|i| json!({"anyOf": (0..5).map(|j| json!({"type": "object", "required": [format!("{i}x{j}")]})).collect::<Vec<_>>()})).collect::<Vec<_>>()}),
         json!({"oneOf": (0..300).map(|i| json!({"type": "object", "properties": {format!("p{i}"): {"type": "string"}}})).collect::<Vec<_>>()}),
     ] {
         try_it(&Constraint::JsonSchema(schema));
+    }
+    // The time of intersecting patterns doubles with each.
+    let pattern = |i: usize| json!({"type": "string", "pattern": format!("a.{{{i}}}b")});
+    let all = json!({"allOf": (0..30).map(pattern).collect::<Vec<_>>()});
+    let chain = |i: usize| {
+        (format!("d{i}"), json!({"pattern": format!("a.{{{i}}}b"), "$ref": format!("#/$defs/d{}", (i + 1) % 30)}))
+    };
+    let chained = json!({"$defs": (0..30).map(chain).collect::<serde_json::Map<_, _>>(), "$ref": "#/$defs/d0"});
+    for schema in [all, chained] {
+        assert!(refused(&Constraint::JsonSchema(schema)).contains("patterns"));
     }
     // A long chain of references, each an intersection.
     let link =
@@ -253,4 +270,79 @@ fn hostile_constraints_end() {
         defs.insert(format!("d{length}"), json!({"type": "object"}));
         try_it(&Constraint::JsonSchema(json!({"$defs": defs, "$ref": "#/$defs/d0"})));
     }
+}
+
+#[test]
+fn calls_are_those_that_the_parser_reads() {
+    let tools = [
+        json!({"type": "function", "function": {"name": "find", "parameters": {
+            "type": "object", "additionalProperties": false, "required": ["n"],
+            "properties": {"n": {"type": "integer"}, "unit": {"enum": ["km", "mi"]}, "text": {"type": "string"}},
+        }}}),
+        json!({"type": "function", "function": {"name": "now"}}),
+    ];
+    for format in [ToolFormat::Hermes, ToolFormat::Llama, ToolFormat::Mistral, ToolFormat::Xml] {
+        let constraint = format.grammar(&tools, &ToolChoice::Required, true).unwrap().unwrap();
+        let (mut names, mut ended) = (std::collections::HashSet::new(), 0);
+        for seed in 0..30 {
+            let Some(text) = write(&constraint, seed) else { continue };
+            ended += 1;
+            let mut parser = ToolParser::new(Some(format)).with_tools(&tools);
+            let mut events = parser.push(&text);
+            events.extend(parser.finish());
+            assert!(!events.is_empty());
+            for event in events {
+                match event {
+                    ToolEvent::Begin { name, .. } => drop(names.insert(name)),
+                    ToolEvent::Arguments { delta, .. } => {
+                        let arguments: Value = serde_json::from_str(&delta).unwrap();
+                        assert!(arguments["n"].is_number() || arguments == json!({}), "{format:?} {text}");
+                    }
+                    ToolEvent::End { .. } => {}
+                    other => panic!("{format:?}: {other:?} in {text:?}"),
+                }
+            }
+        }
+        assert!(ended > 10 && names.len() == 2, "{format:?}: {ended}, {names:?}");
+        let named = format.grammar(&tools, &ToolChoice::Function("now".into()), false).unwrap().unwrap();
+        let text = write(&named, 1).unwrap();
+        assert!(text.contains("now") && !text.contains("find"), "{text}");
+    }
+    let none = ToolFormat::Hermes.grammar(&tools, &ToolChoice::Function("no".into()), false);
+    assert!(matches!(none, Err(TextError::BadOption { name: "tool_choice", .. })));
+    assert_eq!(ToolFormat::Hermes.grammar(&tools, &ToolChoice::Auto, true).unwrap(), None);
+}
+
+/// A larger vocabulary: the tokenizer of SmolLM2, if `IMPASTO_MODELS` has it.
+#[test]
+fn a_real_tokenizer() {
+    let Some(models) = std::env::var_os("IMPASTO_MODELS") else { return };
+    let path = std::path::Path::new(&models).join("smollm2-135m-continuous/tokenizer.json");
+    let Ok(json) = std::fs::read(path) else { return };
+    let tokenizer = Tokenizer::from_json(&json).unwrap();
+    let eos = tokenizer.token_to_id("<|im_end|>").unwrap();
+    let grammars = Grammars::new(&tokenizer, &[eos, tokenizer.token_to_id("<|endoftext|>").unwrap()]).unwrap();
+    let text = "{\"name\": \"Zoë\", \"list\": [1, null]}";
+    let mut matcher = grammars.compile(&Constraint::JsonObject).unwrap();
+    for id in tokenizer.encode(text, false).unwrap() {
+        assert!(!matcher.must_stop() && allowed(matcher.mask().unwrap(), id));
+        matcher.commit(id).unwrap();
+    }
+    assert!(matcher.is_accepting().unwrap() && allowed(matcher.mask().unwrap(), eos));
+    let mut rng = SplitMix64::new(1);
+    let mut matcher = grammars.compile(&Constraint::Regex("[A-Z][a-z]{1,9} \\d+".into())).unwrap();
+    let mut bytes = Vec::new();
+    while !matcher.must_stop() && bytes.len() < 40 {
+        let mask = matcher.mask().unwrap();
+        let ids: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|&id| allowed(mask, id)).collect();
+        let id = ids[rng.next_u64() as usize % ids.len()];
+        matcher.commit(id).unwrap();
+        if tokenizer.is_special(id) {
+            break;
+        }
+        bytes.extend(tokenizer.token_bytes(id).unwrap());
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let (word, number) = text.split_once(' ').unwrap();
+    assert!(word.starts_with(|c: char| c.is_ascii_uppercase()) && number.chars().all(char::is_numeric), "{text}");
 }

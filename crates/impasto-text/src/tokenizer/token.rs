@@ -48,7 +48,9 @@ impl Tokenizer {
 /// The byte of a token such as `<0x0A>`.
 fn byte_fallback(token: &str) -> Option<Vec<u8>> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok().map(|byte| vec![byte]))?
+    // Parsing alone would accept a sign.
+    let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_byte.then(|| u8::from_str_radix(digits, 16).ok().map(|byte| vec![byte]))?
 }
 
 /// The bytes of a token in which each byte is a character, as in GPT-2.

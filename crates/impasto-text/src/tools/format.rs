@@ -28,7 +28,7 @@ impl ToolFormat {
         let has = |part| template.contains(part);
         let is_llama = || has("<|python_tag|>") || (has("\"parameters\": ") && has("{\"name\": "));
         match () {
-            () if !has("tools") => None,
+            () if !has("tools") || has("<arg_key>") => None,
             () if has("[TOOL_CALLS]") => Some(Self::Mistral),
             () if has("<function=") && has("<parameter=") => Some(Self::Xml),
             () if has("<tool_call>") => Some(Self::Hermes),
@@ -41,4 +41,32 @@ impl ToolFormat {
 /// Whether the model of a template writes what it thinks between `<think>` and `</think>`.
 pub fn has_reasoning(template: &ChatTemplate) -> bool {
     template.text().contains("</think>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_tell_the_form() {
+        for (template, expected) in [
+            (
+                "{% if tools %}return within <tool_call></tool_call>: {\"name\": <name>}{% endif %}",
+                Some(ToolFormat::Hermes),
+            ),
+            ("{{ tools }} <tool_call>\n<function=example>\n<parameter=example>\n", Some(ToolFormat::Xml)),
+            (
+                "{% if tools %}Respond in the format {\"name\": function name, \"parameters\": dictionary}",
+                Some(ToolFormat::Llama),
+            ),
+            ("{% if tools and builtin %}{{ '<|python_tag|>' + name }}", Some(ToolFormat::Llama)),
+            ("{{ '[AVAILABLE_TOOLS]' + tools }}{{ '[TOOL_CALLS] [' }}", Some(ToolFormat::Mistral)),
+            ("{{ tools }}<tool_call>{{ name }}<arg_key>{{ key }}</arg_key>", None),
+            ("{% for m in messages %}<|im_start|>{{ m.role }}", None),
+        ] {
+            assert_eq!(ToolFormat::of_text(template), expected, "{template}");
+        }
+        let template = ChatTemplate::new("{{ tools }}<think></think><tool_call>", Default::default(), None).unwrap();
+        assert!(has_reasoning(&template) && ToolFormat::of(&template) == Some(ToolFormat::Hermes));
+    }
 }

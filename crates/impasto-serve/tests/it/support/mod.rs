@@ -76,6 +76,7 @@ impl Setup {
             run: self.run.clone(),
             memory_limit: self.memory_limit,
             kv_memory: KvMemory::new(self.kv_memory),
+            watched: 0.0,
         };
         Catalog::new(self.models.clone(), options).expect("models")
     }

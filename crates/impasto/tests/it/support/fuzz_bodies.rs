@@ -23,13 +23,14 @@ use impasto_fetch::Address;
 use impasto_fetch::answer::{ContentRange, content_range, retry_after};
 use impasto_model::config::{DecoderConfig, eos_token_ids};
 use impasto_model::{Failure, WeightSource, graph};
+use impasto_text::tools::{self, ToolChoice, ToolEvent, ToolFormat, ToolParser};
 use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
 
 /// The body of a fuzz target, which takes the bytes of the fuzzer.
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
@@ -42,6 +43,8 @@ pub const TARGETS: [(&str, Body); 12] = [
     ("tokenizer", tokenizer),
     ("template", template),
     ("answer", answer),
+    ("calls", calls),
+    ("message", message),
 ];
 
 /// Takes the input, line by line, as what a server answers and what a user types: `Content-Range`, `Retry-After`, an address and a
@@ -740,4 +743,64 @@ pub fn template(data: &[u8]) {
     if let Err(error) = template.render(&messages, &options) {
         one_line(&error);
     }
+}
+
+/// Takes the first byte as the form of calls, the second as the length of pieces, and the rest as the text of a model.
+/// However it is cut, it is read in the same way; arguments are objects, and a text without calls is unchanged.
+pub fn calls(data: &[u8]) {
+    let [form, length, text @ ..] = data else { return };
+    let text = String::from_utf8_lossy(text);
+    let formats = [ToolFormat::Hermes, ToolFormat::Llama, ToolFormat::Mistral, ToolFormat::Xml];
+    let parser = || {
+        let parser = ToolParser::new(formats.get(usize::from(form & 7)).copied());
+        match form >> 3 & 3 {
+            0 => parser,
+            open => parser.with_reasoning(open == 1),
+        }
+    };
+    let characters: Vec<char> = text.chars().collect();
+    let pieces = characters.chunks(usize::from(*length).max(1)).map(String::from_iter);
+    let in_pieces = read_calls(parser(), pieces);
+    let events = read_calls(parser(), [text.clone().into_owned()]);
+    assert_eq!(events, in_pieces);
+    for event in &events {
+        if let ToolEvent::Arguments { delta, .. } = event {
+            let json: &serde_json::value::RawValue = serde_json::from_str(delta).expect("arguments are JSON");
+            assert!(json.get().starts_with('{'), "{delta}");
+        }
+    }
+    if form >> 3 & 3 == 0 && !events.iter().any(|event| matches!(event, ToolEvent::Begin { .. })) {
+        let written: Vec<ToolEvent> =
+            if text.is_empty() { Vec::new() } else { vec![ToolEvent::Text(text.into_owned())] };
+        assert_eq!(events, written);
+    }
+}
+
+/// The events of a text in pieces, with neighbouring texts joined.
+fn read_calls(mut parser: ToolParser, pieces: impl IntoIterator<Item = String>) -> Vec<ToolEvent> {
+    let mut events: Vec<ToolEvent> = pieces.into_iter().flat_map(|piece| parser.push(&piece)).collect();
+    events.extend(parser.finish());
+    events.into_iter().fold(Vec::new(), |mut joined, event| {
+        match (joined.last_mut(), event) {
+            (Some(ToolEvent::Text(before)), ToolEvent::Text(text))
+            | (Some(ToolEvent::Reasoning(before)), ToolEvent::Reasoning(text)) => before.push_str(&text),
+            (_, event) => joined.push(event),
+        }
+        joined
+    })
+}
+
+/// Takes the input as JSON: as a message, as the description of a function and as a choice of functions.
+pub fn message(data: &[u8]) {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    _ = serde_json::from_value::<ToolChoice>(json.clone());
+    match tools::function(&json) {
+        Ok((name, parameters)) => assert!(!name.is_empty() && parameters.is_object()),
+        Err(error) => one_line(&error),
+    }
+    let Ok(message) = serde_json::from_value::<Message>(json) else { return };
+    let again = serde_json::to_value(&message).and_then(serde_json::from_value::<Message>);
+    assert_eq!(again.expect("a message is written as it is read"), message);
+    let plain = tools::without_tools(std::slice::from_ref(&message), &[]);
+    assert!(plain.iter().all(|message| message.tool_calls.is_empty()));
 }
