@@ -136,6 +136,10 @@ pub struct Summary {
     pub arrived_bytes: u64,
     /// The model that it is a delta of.
     pub base: Option<String>,
+    /// Whether it has a chat template, if that is known.
+    pub chat: Option<bool>,
+    /// The most tokens of a text, if that is known.
+    pub context: Option<usize>,
     /// Its layers, the coarsest first.
     pub layers: Vec<LayerState>,
     /// The finest layer in memory.
@@ -437,6 +441,8 @@ impl Catalog {
             file_bytes,
             arrived_bytes: live.and_then(|live| live.arrived()).unwrap_or(file_bytes),
             base: self.base_of(entry).map(|base| self.entries[base].id.clone()),
+            chat: loaded.as_ref().map(|loaded| loaded.template().is_ok()).or(entry.opening.chat),
+            context: loaded.as_ref().map(|loaded| loaded.model().network().max_context()).or(entry.opening.context),
             layers,
             loaded,
         }
@@ -454,8 +460,7 @@ impl Entry {
     }
 
     fn bits(&self, layer: usize) -> f64 {
-        let bytes = layer.checked_sub(1).and_then(|index| self.opening.layers.get(index)).map_or(0, |layer| layer.0);
-        if self.opening.weights == 0 { 0.0 } else { bytes as f64 * 8.0 / self.opening.weights as f64 }
+        layer.checked_sub(1).and_then(|index| self.opening.bits().get(index).copied()).unwrap_or(0.0)
     }
 
     /// Whether all of a layer is there.
