@@ -15,6 +15,12 @@ pub struct ServeOptions {
     pub max_body: usize,
     /// The longest time that a request may take.
     pub timeout: Duration,
+    /// How long a client may take for the header of a request, or leave a connection unused.
+    pub header_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a client may not read what is sent to it.
+    pub write_timeout: Duration,
     /// The most connections at the same time.
     pub connections: usize,
     /// Keys of which a request must have one; none are needed if there are none.
@@ -41,6 +47,9 @@ impl Default for ServeOptions {
             max_tokens: 1 << 16,
             max_body: 8 << 20,
             timeout: Duration::from_secs(600),
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             connections: 4096,
             api_keys: Vec::new(),
             allow_origins: Vec::new(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 
-use crate::api::{Timings, Usage};
+use crate::api::{ApiError, Timings, Usage};
 use crate::metrics::Metrics;
 use crate::models::Loaded;
 
@@ -56,9 +56,9 @@ impl Record {
     }
 
     /// Notes what is wrong.
-    pub fn fails(&self, error: &str) {
+    pub fn fails(&self, error: &ApiError) {
         let mut rest = self.lock();
-        rest.error = Some(error.to_owned());
+        rest.error = Some(error.logged());
         rest.is_open = false;
     }
 

@@ -88,32 +88,66 @@ impl Format for f16 {
     }
 }
 
-/// Writes the dot product of each row of `w` with `x` to `out`.
+/// Writes the dot product of each row of `x` with each row of `w` to `out`: rows of `x` x rows of `w`. All rows have `inputs`
+/// elements.
 ///
-/// Each uses [`LANES`] partial sums by position, whose halves are added until one sum is left. So all instruction sets
-/// give the same bits.
+/// Each uses [`LANES`] partial sums by position, whose halves are added until one sum is left. So it depends neither on the
+/// instruction set nor on what is computed beside it.
 ///
 /// # Panics
-/// Unless `w` has one row for each element of `out`, each as long as `x`.
-pub(super) fn rows<W: Format>(isa: Isa, w: &[W], x: &[f32], out: &mut [f32]) {
-    assert_eq!(w.len(), x.len() * out.len(), "rows of weights");
-    let each = w.chunks_exact(x.len().max(1)).zip(out);
+/// Unless the rows are whole, and `out` has one element for each product.
+pub(super) fn products<W: Format>(isa: Isa, w: &[W], x: &[f32], inputs: usize, out: &mut [f32]) {
+    let inputs = inputs.max(1);
+    let (rows, tokens) = (w.len() / inputs, x.len() / inputs);
+    assert!(w.len() == rows * inputs && x.len() == tokens * inputs && out.len() == tokens * rows, "whole rows");
+    if rows == 0 {
+        return;
+    }
     match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
-        Isa::Avx512 if is_x86_feature_detected!("fma") => each.for_each(|(w, out)| *out = unsafe { avx512(w, x) }),
+        Isa::Avx512 if is_x86_feature_detected!("fma") => {
+            // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
+            tiles(w, x, inputs, rows, out, |w, x| unsafe { avx512::<W, 8>(w, x) }, |w, x| unsafe { avx512(w, x) });
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") => {
             // SAFETY: as above, for AVX2; the guard checks FMA and F16C.
-            each.for_each(|(w, out)| *out = unsafe { avx2(w, x) });
+            tiles(w, x, inputs, rows, out, |w, x| unsafe { avx2::<W, 3>(w, x) }, |w, x| unsafe { avx2(w, x) });
         }
-        _ => each.for_each(|(w, out)| *out = portable(w, x)),
+        _ => tiles(w, x, inputs, rows, out, |w, [x]: [&[f32]; 1]| [portable(w, x)], |w, [x]| [portable(w, x)]),
+    }
+}
+
+/// Computes all products: those of `N` tokens with a row of weights at a time by `many`, and the rest by `one`.
+#[inline(always)]
+fn tiles<W, const N: usize>(
+    w: &[W],
+    x: &[f32],
+    inputs: usize,
+    rows: usize,
+    out: &mut [f32],
+    many: impl Fn(&[W], [&[f32]; N]) -> [f32; N],
+    one: impl Fn(&[W], [&[f32]; 1]) -> [f32; 1],
+) {
+    let mut tokens = x.chunks_exact(N * inputs);
+    let mut outs = out.chunks_exact_mut(N * rows);
+    for (x, out) in (&mut tokens).zip(&mut outs) {
+        let x: [&[f32]; N] = std::array::from_fn(|token| &x[token * inputs..(token + 1) * inputs]);
+        for (row, w) in w.chunks_exact(inputs).enumerate() {
+            many(w, x).into_iter().enumerate().for_each(|(token, sum)| out[token * rows + row] = sum);
+        }
+    }
+    let rest = tokens.remainder().chunks_exact(inputs).zip(outs.into_remainder().chunks_exact_mut(rows));
+    for (x, out) in rest {
+        for (w, out) in w.chunks_exact(inputs).zip(out) {
+            [*out] = one(w, [x]);
+        }
     }
 }
 
 fn portable<W: Format>(w: &[W], x: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
-    for_chunks(w, x, |w, x| {
+    for_chunks(w, [x], |w, [x]| {
         for (sum, (w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
             *sum = w.widened().mul_add(*x, *sum);
         }
@@ -129,32 +163,41 @@ fn portable<W: Format>(w: &[W], x: &[f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn avx2<W: Format>(w: &[W], x: &[f32]) -> f32 {
-    let mut sums = [_mm256_setzero_ps(); LANES / 8];
+fn avx2<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
+    let mut sums = [[_mm256_setzero_ps(); LANES / 8]; N];
     for_chunks(w, x, |w, x| {
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for i in 0..LANES / 8 {
             // SAFETY: the chunks have LANES elements.
-            let (w, x) = unsafe { (W::load8(w.as_ptr().add(8 * i)), _mm256_loadu_ps(x.as_ptr().add(8 * i))) };
-            *sum = _mm256_fmadd_ps(w, x, *sum);
+            let w = unsafe { W::load8(w.as_ptr().add(8 * i)) };
+            for (sums, x) in sums.iter_mut().zip(x) {
+                // SAFETY: as above.
+                let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) };
+                sums[i] = _mm256_fmadd_ps(w, x, sums[i]);
+            }
         }
     });
-    let [a, b, c, d] = sums;
-    sum8(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d)))
+    sums.map(|[a, b, c, d]| sum8(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))))
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-fn avx512<W: Format>(w: &[W], x: &[f32]) -> f32 {
-    let mut sums = [_mm512_setzero_ps(); LANES / 16];
+fn avx512<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
+    let mut sums = [[_mm512_setzero_ps(); LANES / 16]; N];
     for_chunks(w, x, |w, x| {
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for i in 0..LANES / 16 {
             // SAFETY: the chunks have LANES elements.
-            let (w, x) = unsafe { (W::load16(w.as_ptr().add(16 * i)), _mm512_loadu_ps(x.as_ptr().add(16 * i))) };
-            *sum = _mm512_fmadd_ps(w, x, *sum);
+            let w = unsafe { W::load16(w.as_ptr().add(16 * i)) };
+            for (sums, x) in sums.iter_mut().zip(x) {
+                // SAFETY: as above.
+                let x = unsafe { _mm512_loadu_ps(x.as_ptr().add(16 * i)) };
+                sums[i] = _mm512_fmadd_ps(w, x, sums[i]);
+            }
         }
     });
-    let sum = _mm512_add_ps(sums[0], sums[1]);
-    sum8(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum)))
+    sums.map(|[a, b]| {
+        let sum = _mm512_add_ps(a, b);
+        sum8(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum)))
+    })
 }
 
 /// Adds 8 lanes: halves until one is left.
@@ -167,18 +210,25 @@ fn sum8(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// Calls `each` with every [`LANES`] weights and activations, the last padded with zeros.
+/// Calls `each` with every [`LANES`] weights, and the activations of all tokens there, the last padded with zeros.
 #[inline(always)]
-fn for_chunks<W: Format>(w: &[W], x: &[f32], mut each: impl FnMut(&[W; LANES], &[f32; LANES])) {
-    let ((ws, w), (xs, x)) = (w.as_chunks(), x.as_chunks());
-    for (w, x) in ws.iter().zip(xs) {
-        each(w, x);
+fn for_chunks<W: Format, const N: usize>(
+    w: &[W],
+    x: [&[f32]; N],
+    mut each: impl FnMut(&[W; LANES], [&[f32; LANES]; N]),
+) {
+    let (ws, last) = w.as_chunks::<LANES>();
+    // All have as many chunks as the weights.
+    let xs = x.map(|x| &x.as_chunks::<LANES>().0[..ws.len()]);
+    for (i, w) in ws.iter().enumerate() {
+        each(w, std::array::from_fn(|token| &xs[token][i]));
     }
-    if !w.is_empty() {
-        let (mut last_w, mut last_x) = ([W::default(); LANES], [0.0; LANES]);
-        last_w[..w.len()].copy_from_slice(w);
-        last_x[..x.len()].copy_from_slice(x);
-        each(&last_w, &last_x);
+    if !last.is_empty() {
+        let (mut last_w, mut last_x) = ([W::default(); LANES], [[0.0; LANES]; N]);
+        last_w[..last.len()].copy_from_slice(last);
+        let rest = ws.len() * LANES;
+        last_x.iter_mut().zip(x).for_each(|(to, x)| to[..last.len()].copy_from_slice(&x[rest..w.len()]));
+        each(&last_w, last_x.each_ref());
     }
 }
 
@@ -216,25 +266,33 @@ mod tests {
     use impasto_core::rng::SplitMix64;
 
     #[test]
-    fn every_isa_gives_the_same_bits() {
+    fn every_isa_gives_the_same_bits_for_many_tokens_and_for_one() {
         fn check<W: Format>(of: impl Fn(f32) -> W) {
             let mut rng = SplitMix64::new(3);
             for length in [1, 31, 32, 33, 576, 1001] {
                 let mut random = |n: usize| (0..n).map(|_| rng.next_f64() as f32 - 0.5).collect::<Vec<f32>>();
-                let (w, x): (Vec<W>, _) = (random(3 * length).into_iter().map(&of).collect(), random(length));
-                let mut scalar = [0.0; 3];
-                rows(Isa::Scalar, &w, &x, &mut scalar);
-                for (w, sum) in w.chunks(length).zip(scalar) {
-                    let terms = w.iter().zip(&x).map(|(w, x)| f64::from(w.widened()) * f64::from(*x));
-                    assert!((f64::from(sum) - terms.sum::<f64>()).abs() < 1e-5);
+                let (w, x): (Vec<W>, _) = (random(3 * length).into_iter().map(&of).collect(), random(11 * length));
+                let mut scalar = [0.0; 33];
+                products(Isa::Scalar, &w, &x, length, &mut scalar);
+                for (x, sums) in x.chunks(length).zip(scalar.chunks(3)) {
+                    for (w, sum) in w.chunks(length).zip(sums) {
+                        let terms = w.iter().zip(x).map(|(w, x)| f64::from(w.widened()) * f64::from(*x));
+                        assert!((f64::from(*sum) - terms.sum::<f64>()).abs() < 1e-5);
+                    }
                 }
                 let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
                 let widened: Vec<f32> = w.iter().map(|w| w.widened()).collect();
                 for isa in Isa::available() {
-                    let (mut out, mut wide) = ([0.0; 3], vec![0.0; w.len()]);
-                    rows(isa, &w, &x, &mut out);
+                    let (mut out, mut wide) = ([0.0; 33], vec![0.0; w.len()]);
+                    products(isa, &w, &x, length, &mut out);
                     widen(isa, &w, &mut wide);
                     assert_eq!(bits(&out), bits(&scalar), "{isa}");
+                    // Each token alone.
+                    for (x, many) in x.chunks(length).zip(out.chunks(3)) {
+                        let mut alone = [0.0; 3];
+                        products(isa, &w, x, length, &mut alone);
+                        assert_eq!(bits(&alone), bits(many), "{isa}");
+                    }
                     assert_eq!(bits(&wide), bits(&widened), "{isa}");
                 }
             }

@@ -19,7 +19,7 @@ use crate::packed::arena::Lines;
 use crate::parts::Parts;
 use crate::workers::{Buffers, Workers};
 
-/// From this number of tokens on, products use matrix multiplication; below it, a dot product per output and token.
+/// From this number of tokens on, weights of 16 bits are widened first, and then multiplied by all tokens.
 const MANY: usize = 4;
 /// Rows that are multiplied together.
 const STRIP: usize = 32;
@@ -156,7 +156,8 @@ impl DenseMatrix {
         }
     }
 
-    /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`.
+    /// Computes `y = W x` for each row x of `x`. The outputs of the rows begin `stride` elements apart in `out`. Those of a row do
+    /// not depend on the other rows, the threads or the instruction set.
     ///
     /// # Panics
     /// If `out` is too short.
@@ -196,11 +197,11 @@ impl DenseMatrix {
                 Values::F32(weights) => multiply_rows(&weights[range], rows, x, inputs, out, stride, outputs, isa),
                 Values::Bf16(bits) if x.len() / inputs < MANY => {
                     let weights = bits[range].reinterpret_cast::<bf16>();
-                    multiply_few(weights, rows, x, inputs, out, stride, outputs, isa);
+                    multiply_stored(weights, rows, x, inputs, out, stride, outputs, isa);
                 }
                 Values::F16(bits) if x.len() / inputs < MANY => {
                     let weights = bits[range].reinterpret_cast::<f16>();
-                    multiply_few(weights, rows, x, inputs, out, stride, outputs, isa);
+                    multiply_stored(weights, rows, x, inputs, out, stride, outputs, isa);
                 }
                 Values::Bf16(_) | Values::F16(_) => {
                     buffer.resize(buffer.len().max(range.len()), 0.0);
@@ -292,22 +293,16 @@ pub(crate) unsafe fn multiply_rows(
     buffer: &mut Vec<f32>,
     isa: Isa,
 ) {
-    if x.len() / inputs < MANY {
-        // SAFETY: the caller guarantees the same.
-        return unsafe { multiply_few(weights, rows, x, inputs, out, stride, buffer, isa) };
-    }
-    buffer.resize(x.len() / inputs * rows.len(), 0.0);
-    product(x, weights, inputs, buffer);
     // SAFETY: the caller guarantees the same.
-    unsafe { copy(buffer, rows, out, stride) };
+    unsafe { multiply_stored(weights, rows, x, inputs, out, stride, buffer, isa) };
 }
 
-/// Like [`multiply_rows`], with a dot product per output and token, for weights of any format.
+/// Like [`multiply_rows`], for weights of any format.
 ///
 /// # Safety
 /// As for [`multiply_rows`].
 #[allow(clippy::too_many_arguments)]
-unsafe fn multiply_few<W: dot::Format>(
+unsafe fn multiply_stored<W: dot::Format>(
     weights: &[W],
     rows: Range<usize>,
     x: &[f32],
@@ -317,10 +312,9 @@ unsafe fn multiply_few<W: dot::Format>(
     buffer: &mut Vec<f32>,
     isa: Isa,
 ) {
-    buffer.resize(x.len() / inputs * rows.len(), 0.0);
-    for (x, out) in x.chunks_exact(inputs).zip(buffer.chunks_exact_mut(rows.len())) {
-        dot::rows(isa, weights, x, out);
-    }
+    let (tokens, count) = (x.len() / inputs, rows.len());
+    buffer.resize(tokens * count, 0.0);
+    dot::products(isa, weights, x, inputs, &mut buffer[..]);
     // SAFETY: the caller guarantees the same.
     unsafe { copy(buffer, rows, out, stride) };
 }
@@ -334,41 +328,6 @@ unsafe fn copy(values: &[f32], rows: Range<usize>, out: &Parts<f32>, stride: usi
         let at = t * stride + rows.start;
         // SAFETY: the caller guarantees exclusive access to these elements.
         unsafe { out.part(at..at + rows.len()) }.copy_from_slice(values);
-    }
-}
-
-/// Writes the products of all rows of `x` with all rows of `w` to `out`: rows of `x` x rows of `w`. All rows have
-/// `inputs` elements.
-fn product(x: &[f32], w: &[f32], inputs: usize, out: &mut [f32]) {
-    let (m, n) = (x.len() / inputs, w.len() / inputs);
-    assert_eq!(out.len(), m * n, "room for the products");
-    // The transposed product: gemm-f32 writes columns. (The crate `gemm` would do this, and compile products of binary64
-    // and of complex numbers too.)
-    //
-    // SAFETY: `x` holds m rows and `w` n rows of `inputs` elements, `out` m rows of n. `out` is mutably borrowed, so it
-    // aliases neither. Strides of slices fit isize.
-    unsafe {
-        gemm_f32::gemm::f32::get_gemm_fn()(
-            n,
-            m,
-            inputs,
-            out.as_mut_ptr(),
-            n as isize,
-            1,
-            false,
-            w.as_ptr(),
-            1,
-            inputs as isize,
-            x.as_ptr(),
-            inputs as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm_common::Parallelism::None,
-        );
     }
 }
 

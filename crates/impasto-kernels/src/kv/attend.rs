@@ -1,5 +1,7 @@
 //! Attention over paged keys and values.
 
+use std::ops::{Range, RangeInclusive};
+
 use impasto_core::Isa;
 
 use super::kernel::{Kernels, Product};
@@ -18,10 +20,11 @@ use crate::parts::Parts;
 const ROWS: usize = 48;
 /// Up to this number of rows, pages are read as they are stored; for more, they are converted to floats first.
 const DIRECT: usize = 8;
-/// The smallest number of pages in a part of the context, if the context is split.
-const PART: usize = 4;
-/// Number of tasks to aim at when the context is split. It is fixed, so that results do not depend on the number of
-/// threads.
+/// Number of tokens in a segment of the context: whole pages. The sums of each segment are computed by themselves and then
+/// combined in order, by whichever tasks, so that the result for a query depends only on the tokens that it sees: neither on the
+/// queries beside it, nor on the number of threads.
+const SEGMENT: usize = 4 * PAGE;
+/// Number of tasks to aim at when the context is split.
 const TASKS: usize = 32;
 
 /// The shape and parameters of the attention of a transformer block.
@@ -51,6 +54,11 @@ impl AttentionShape {
     fn first(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
+
+    /// Returns the segments that the query at `position` sees.
+    fn segments(&self, position: usize) -> RangeInclusive<usize> {
+        self.first(position) / SEGMENT..=position / SEGMENT
+    }
 }
 
 /// How a call is divided into tasks: key heads x blocks of queries x parts of the context.
@@ -63,7 +71,10 @@ struct Plan {
     /// Number of queries per block.
     queries: usize,
     blocks: usize,
+    /// Number of parts of the context, each of whole segments.
     parts: usize,
+    /// The largest number of segments that a block sees.
+    segments: usize,
     sizes: Sizes,
 }
 
@@ -76,7 +87,7 @@ struct Task {
     queries: usize,
     /// Index of the part of the context.
     part: usize,
-    /// Index of the slot for its partial result.
+    /// Index of the slot for the sums of the first segment that its block sees.
     slot: usize,
 }
 
@@ -85,10 +96,10 @@ impl Plan {
         let group = how.group();
         let queries = (ROWS / group).clamp(1, tokens);
         let blocks = tokens.div_ceil(queries);
-        let pages = (past + tokens - how.first(past)).div_ceil(PAGE);
-        let parts = (pages / PART).min(TASKS / (how.kv * blocks)).max(1);
+        let segments = how.segments(past + tokens - 1).end() + 1 - how.segments(past).start();
+        let parts = segments.min(TASKS / (how.kv * blocks)).max(1);
         let sizes = Sizes { rows: queries * group, dim: how.dim, width: how.dim.next_multiple_of(GROUP) };
-        Self { past, tokens, queries, blocks, parts, sizes }
+        Self { past, tokens, queries, blocks, parts, segments, sizes }
     }
 
     fn tasks(&self, how: &AttentionShape) -> usize {
@@ -100,19 +111,24 @@ impl Plan {
         let (part, rest) = (i % self.parts, i / self.parts);
         let (head, block) = (rest % how.kv, self.blocks - 1 - rest / how.kv);
         let query = block * self.queries;
-        let slot = (block * how.kv + head) * self.parts + part;
+        let slot = (block * how.kv + head) * self.segments;
         Task { head, query, queries: self.queries.min(self.tokens - query), part, slot }
     }
 
-    /// Returns the pages of a task: first, and one past the last.
-    fn pages(&self, how: &AttentionShape, task: &Task) -> (usize, usize) {
-        let first = how.first(self.past + task.query) / PAGE;
-        let last = (self.past + task.query + task.queries).div_ceil(PAGE);
-        let share = |part: usize| first + (last - first) * part / self.parts;
-        (share(task.part), share(task.part + 1))
+    /// Returns the segments that the queries of a task see.
+    fn seen(&self, how: &AttentionShape, task: &Task) -> Range<usize> {
+        let position = self.past + task.query;
+        *how.segments(position).start()..how.segments(position + task.queries - 1).end() + 1
     }
 
-    /// Returns the number of floats in a partial result: for each row its sums, its maximum and its weight.
+    /// Returns the segments of a task.
+    fn segments(&self, how: &AttentionShape, task: &Task) -> Range<usize> {
+        let seen = self.seen(how, task);
+        let share = |part: usize| seen.start + seen.len() * part / self.parts;
+        share(task.part)..share(task.part + 1)
+    }
+
+    /// Returns the number of floats in the slot of a segment: for each row its sums, its maximum and its weight.
     fn slot(&self) -> usize {
         self.sizes.rows * (self.sizes.width + 2)
     }
@@ -122,7 +138,8 @@ impl Plan {
 /// and with an online softmax, so that no full row of scores exists (Dao et al., "FlashAttention", arXiv 2205.14135).
 ///
 /// `q` and `out` are T x (query heads * dim). The T tokens must have been appended to the block, but not advanced over.
-/// Results do not depend on the number of threads, and every instruction set gives the same bits. Compared with the
+/// The result for a token depends only on it and the tokens before it: neither on the other tokens of the call, nor on the number of
+/// threads, nor on the instruction set. Compared with the
 /// definition in binary64, on the keys and values as they are stored, the error of an element is at most 1e-5 of the
 /// largest value (test `equals_the_definition`; scores up to a few tens).
 ///
@@ -156,24 +173,34 @@ pub fn attend(
     let plan = Plan::new(how, past, tokens);
     let (tasks, slot) = (plan.tasks(how), plan.slot());
     let job = Job { kernels: Kernels::of(isa), block, q, how, plan };
-    scratch.grow(pool.threads(), plan.sizes, if plan.parts > 1 { tasks * slot } else { 0 })?;
+    let slots = if plan.parts > 1 { how.kv * plan.blocks * plan.segments } else { 0 };
+    scratch.grow(pool.threads(), plan.sizes, slots.saturating_mul(slot))?;
     let Scratch { workers, partials } = scratch;
     let (workers, partials, out) = (Parts::new(workers), Parts::new(partials.floats_mut()), Parts::new(out));
     pool.run(tasks, &|worker, i| {
         let task = plan.task(how, i);
         // SAFETY: tasks of one worker never overlap.
         let worker: &mut Worker = unsafe { &mut workers.part(worker..worker + 1)[0] };
-        let mut parts = worker.parts(plan.sizes);
-        job.run(&task, &mut parts);
-        if plan.parts > 1 {
-            // SAFETY: every task has its own slot.
-            job.keep(&task, &parts, unsafe { partials.part(task.slot * slot..(task.slot + 1) * slot) });
-        } else {
+        let mut buffers = worker.parts(plan.sizes);
+        job.scale(&task, buffers.queries);
+        let first = plan.seen(how, &task).start;
+        for segment in plan.segments(how, &task) {
+            job.run(&task, segment, &mut buffers);
+            if plan.parts > 1 {
+                let at = (task.slot + segment - first) * slot;
+                // SAFETY: every segment of a block and a head has its own slot, and belongs to one task.
+                job.keep(&task, &buffers, unsafe { partials.part(at..at + slot) });
+            } else {
+                job.add(&task, segment, &mut buffers);
+            }
+        }
+        if plan.parts == 1 {
             job.each_row(&task, |row, at| {
+                let (sums, total) = (&buffers.total_sums[row * plan.sizes.width..][..how.dim], buffers.totals[row]);
                 // SAFETY: every head of every token belongs to one task.
-                job.finish(&parts.sums[row * plan.sizes.width..], job.weight(&parts, row), unsafe {
-                    out.part(at..at + how.dim)
-                });
+                let out = unsafe { out.part(at..at + how.dim) };
+                out.copy_from_slice(sums);
+                job.finish(total, out);
             });
         }
     });
@@ -182,10 +209,10 @@ pub fn attend(
             let task = plan.task(how, i * plan.parts);
             // SAFETY: every task here has its own range of slots (those of its head and block), and the tasks that
             // wrote to them have ended.
-            let partials = unsafe { partials.part(task.slot * slot..(task.slot + plan.parts) * slot) };
+            let partials = unsafe { partials.part(task.slot * slot..(task.slot + plan.segments) * slot) };
             job.each_row(&task, |row, at| {
                 // SAFETY: every head of every token belongs to one task.
-                job.join(partials, row, unsafe { out.part(at..at + how.dim) });
+                job.join(&task, partials, row, unsafe { out.part(at..at + how.dim) });
             });
         });
     }
@@ -211,27 +238,39 @@ impl Job<'_> {
         }
     }
 
-    /// Computes the sums, maxima and weights of the task's rows over its part of the context.
-    fn run(&self, task: &Task, w: &mut Buffers) {
-        let (how, plan, kernels) = (self.how, &self.plan, self.kernels);
-        let (keys, values) = (&self.block.keys, &self.block.values);
-        let (rows, group) = (task.queries * how.group(), how.group());
-        let (dim, width) = (plan.sizes.dim, plan.sizes.width);
+    /// Returns the position of the token of a row.
+    fn position(&self, task: &Task, row: usize) -> usize {
+        self.plan.past + task.query + row / self.how.group()
+    }
+
+    /// Prepares the queries of a task.
+    fn scale(&self, task: &Task, queries: &mut [f32]) {
+        let (how, dim) = (self.how, self.how.dim);
         self.each_row(task, |row, at| {
-            let query = &mut w.queries[row * dim..][..dim];
+            let query = &mut queries[row * dim..][..dim];
             query.iter_mut().zip(&self.q[at..]).for_each(|(to, q)| *to = q * how.scale);
-            if keys.plane.format == KvFormat::Int4 {
+            if self.block.keys.plane.format == KvFormat::Int4 {
                 hadamard::rotate(query);
             }
         });
+    }
+
+    /// Computes the sums, maxima and weights of the task's rows over a segment.
+    fn run(&self, task: &Task, segment: usize, w: &mut Buffers) {
+        let (how, plan, kernels) = (self.how, &self.plan, self.kernels);
+        let (keys, values) = (&self.block.keys, &self.block.values);
+        let rows = task.queries * how.group();
+        let (dim, width) = (plan.sizes.dim, plan.sizes.width);
         w.sums.fill(0.0);
         w.weights.fill(0.0);
         w.max.fill(f32::NEG_INFINITY);
-        let (first, last) = plan.pages(how, task);
+        let tokens = how.first(plan.past + task.query)..plan.past + task.query + task.queries;
+        let first = tokens.start.max(segment * SEGMENT) / PAGE;
+        let last = tokens.end.min((segment + 1) * SEGMENT).div_ceil(PAGE);
         for page in first..last {
             let base = page * PAGE;
             for (row, seen) in w.seen[..rows].iter_mut().enumerate() {
-                let position = plan.past + task.query + row / group;
+                let position = self.position(task, row);
                 let within = |token: usize| token.saturating_sub(base).min(PAGE);
                 *seen = (within(how.first(position)), within(position + 1));
             }
@@ -306,16 +345,30 @@ impl Job<'_> {
         parts[0]
     }
 
-    /// Writes the sums of a row divided by their weight.
-    fn finish(&self, sums: &[f32], weight: f32, out: &mut [f32]) {
-        let scale = 1.0 / weight;
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * scale);
-        if self.block.values.plane.format == KvFormat::Int4 {
-            hadamard::rotate(out);
+    /// Adds the sums of a segment to the totals of the rows that see it.
+    fn add(&self, task: &Task, segment: usize, w: &mut Buffers) {
+        let width = self.plan.sizes.width;
+        for row in 0..task.queries * self.how.group() {
+            let seen = self.how.segments(self.position(task, row));
+            if seen.contains(&segment) {
+                let of_row = row * width..(row + 1) * width;
+                let part = State { max: w.max[row], weight: self.weight(w, row) };
+                let is_first = segment == *seen.start();
+                w.totals[row].add(is_first, part, &w.sums[of_row.clone()], &mut w.total_sums[of_row]);
+            }
         }
     }
 
-    /// Saves the results of the task's rows for `join`.
+    /// Divides the sums of a row by their weight.
+    fn finish(&self, total: State, sums: &mut [f32]) {
+        let scale = 1.0 / total.weight;
+        sums.iter_mut().for_each(|x| *x *= scale);
+        if self.block.values.plane.format == KvFormat::Int4 {
+            hadamard::rotate(sums);
+        }
+    }
+
+    /// Saves the sums of a segment for [`Self::join`].
     fn keep(&self, task: &Task, w: &Buffers, slot: &mut [f32]) {
         let Sizes { rows, width, .. } = self.plan.sizes;
         let (sums, rest) = slot.split_at_mut(rows * width);
@@ -327,25 +380,41 @@ impl Job<'_> {
         }
     }
 
-    /// Combines the partial results of a row.
-    fn join(&self, partials: &[f32], row: usize, out: &mut [f32]) {
+    /// Combines the sums of the segments that a row sees.
+    fn join(&self, task: &Task, partials: &[f32], row: usize, out: &mut [f32]) {
         let Sizes { rows, width, .. } = self.plan.sizes;
-        let parts = || partials.chunks_exact(self.plan.slot()).map(|slot| slot.split_at(rows * width));
-        let max = parts().map(|(_, rest)| rest[row]).fold(f32::NEG_INFINITY, f32::max);
-        let (mut weight, mut first) = (0.0, true);
-        for (sums, rest) in parts() {
-            let factor = (rest[row] - max).exp();
-            weight += factor * rest[rows + row];
-            let sums = &sums[row * width..];
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = if first { factor * sum } else { *out + factor * sum };
-            }
-            first = false;
+        let seen = self.how.segments(self.position(task, row));
+        let segments = self.plan.seen(self.how, task).zip(partials.chunks_exact(self.plan.slot()));
+        let mut total = State::default();
+        for (segment, slot) in segments.filter(|(segment, _)| seen.contains(segment)) {
+            let (sums, rest) = slot.split_at(rows * width);
+            let part = State { max: rest[row], weight: rest[rows + row] };
+            total.add(segment == *seen.start(), part, &sums[row * width..], out);
         }
-        let scale = 1.0 / weight;
-        out.iter_mut().for_each(|x| *x *= scale);
-        if self.block.values.plane.format == KvFormat::Int4 {
-            hadamard::rotate(out);
+        self.finish(total, out);
+    }
+}
+
+/// What the sums of a row are relative to: sum over tokens of exp(score - max) times the value.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct State {
+    /// The largest score.
+    max: f32,
+    /// Sum over tokens of exp(score - max).
+    weight: f32,
+}
+
+impl State {
+    /// Adds the sums of another segment to those so far, or begins with them. What is no number stays none.
+    fn add(&mut self, is_first: bool, part: State, sums: &[f32], total: &mut [f32]) {
+        if is_first {
+            *self = part;
+            let count = total.len();
+            return total.copy_from_slice(&sums[..count]);
         }
+        let max = self.max.max(part.max);
+        let [before, here] = [self.max, part.max].map(|of| (of - max).exp());
+        *self = State { max, weight: before * self.weight + here * part.weight };
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total = before * *total + here * sum);
     }
 }

@@ -1,6 +1,7 @@
 //! Working memory of attention.
 
 use super::KvError;
+use super::attend::State;
 use super::lanes::WIDTH;
 use super::lines::Lines;
 use super::pages::PAGE;
@@ -19,6 +20,7 @@ pub struct Scratch {
 pub(super) struct Worker {
     floats: Lines,
     pub(super) seen: Vec<(usize, usize)>,
+    totals: Vec<State>,
 }
 
 /// Sizes of the working memory of a worker.
@@ -38,8 +40,10 @@ pub(super) struct Buffers<'a> {
     pub(super) queries: &'a mut [f32],
     /// Rows x PAGE.
     pub(super) scores: &'a mut [f32],
-    /// Rows x width.
+    /// Rows x width: sums of a segment of the context.
     pub(super) sums: &'a mut [f32],
+    /// Rows x width: sums of all segments so far.
+    pub(super) total_sums: &'a mut [f32],
     /// Dim x PAGE.
     pub(super) keys: &'a mut [f32],
     /// PAGE x width.
@@ -52,13 +56,16 @@ pub(super) struct Buffers<'a> {
     pub(super) weights: &'a mut [f32],
     /// Rows.
     pub(super) seen: &'a mut [(usize, usize)],
+    /// Rows.
+    pub(super) totals: &'a mut [State],
 }
 
 impl Sizes {
     /// Returns the number of floats in each buffer, in whole lines.
-    fn parts(self) -> [usize; 8] {
+    fn parts(self) -> [usize; 9] {
         let Self { rows, dim, width } = self;
-        let parts = [rows * dim, rows * PAGE, rows * width, dim * PAGE, PAGE * width, rows, rows, rows * WIDTH];
+        let sums = rows * width;
+        let parts = [rows * dim, rows * PAGE, sums, sums, dim * PAGE, PAGE * width, rows, rows, rows * WIDTH];
         parts.map(|floats| floats.next_multiple_of(WIDTH))
     }
 }
@@ -75,6 +82,7 @@ impl Worker {
         grow(&mut self.floats, floats)?;
         if self.seen.len() < sizes.rows {
             self.seen.resize(sizes.rows, (0, 0));
+            self.totals.resize(sizes.rows, State::default());
         }
         Ok(())
     }
@@ -87,17 +95,19 @@ impl Worker {
             &mut part[..used]
         };
         let Sizes { rows, dim, width } = sizes;
-        let [q, s, o, k, v, m, f, w] = sizes.parts();
+        let [q, s, o, t, k, v, m, f, w] = sizes.parts();
         Buffers {
             queries: take(q, rows * dim),
             scores: take(s, rows * PAGE),
             sums: take(o, rows * width),
+            total_sums: take(t, rows * width),
             keys: take(k, dim * PAGE),
             values: take(v, PAGE * width),
             max: take(m, rows),
             factors: take(f, rows),
             weights: take(w, rows * WIDTH),
             seen: &mut self.seen[..rows],
+            totals: &mut self.totals[..rows],
         }
     }
 }
@@ -110,7 +120,10 @@ impl Scratch {
 
     /// Returns the memory in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let worker = |w: &Worker| w.floats.bytes().len() + w.seen.capacity() * size_of::<(usize, usize)>();
+        let worker = |w: &Worker| {
+            let states = w.seen.capacity() * size_of::<(usize, usize)>() + w.totals.capacity() * size_of::<State>();
+            w.floats.bytes().len() + states
+        };
         self.partials.bytes().len() + self.workers.iter().map(worker).sum::<usize>()
     }
 

@@ -114,6 +114,40 @@ fn equals_the_definition() {
     }
 }
 
+/// In one call or in several, alone or beside others, with few threads or many: the same bits.
+#[test]
+fn a_token_gets_the_same_whatever_is_beside_it() {
+    let mut rng = SplitMix64::new(6);
+    let (one, three) = (Pool::new(1).unwrap(), Pool::new(3).unwrap());
+    let mut scratch = Scratch::new();
+    for (tokens, query, kv, dim) in [(1400, 4, 2, 32), (1100, 9, 1, 20)] {
+        for window in [None, Some(100), Some(600)] {
+            for layout in ["f16", "k=int8,v=int4"] {
+                let layout: KvLayout = layout.parse().unwrap();
+                let how = AttentionShape { query, kv, dim, scale: 0.5, softcap: None, window };
+                let [q, k, v] = [query, kv, kv].map(|heads| random(&mut rng, tokens * heads * dim));
+                let mut got = |range: std::ops::Range<usize>, pool| {
+                    let of = |m: &[f32], heads: usize| m[..range.end * heads * dim].to_vec();
+                    let store = store(&how, &layout, &of(&k, kv), &of(&v, kv), range.start);
+                    let q = &q[range.start * query * dim..range.end * query * dim];
+                    let mut out = vec![f32::NAN; q.len()];
+                    attend(Isa::highest(), &store, 0, q, &how, &mut out, &mut scratch, pool).unwrap();
+                    out
+                };
+                let whole = got(0..tokens, &three);
+                for range in [0..1, 63..64, 255..257, 256..300, 300..812, 511..512, 700..701, 1023..1040, 1090..1091] {
+                    for pool in [&one, &three] {
+                        let part = got(range.clone(), pool);
+                        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        let of_whole = &whole[range.start * query * dim..range.end * query * dim];
+                        assert_eq!(bits(&part), bits(of_whole), "{how:?} {range:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn formats_are_as_precise_as_they_say() {
     let mut rng = SplitMix64::new(9);

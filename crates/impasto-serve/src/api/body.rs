@@ -1,7 +1,5 @@
 //! Bodies of requests.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -9,9 +7,6 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use super::error::ApiError;
-
-/// How long the body of a request may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads a body of JSON.
 ///
@@ -34,7 +29,8 @@ pub async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Bod
     if length.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let bytes = match tokio::time::timeout(PATIENCE, Limited::new(body, limit).collect()).await {
+    let patience = app.options.body_timeout;
+    let bytes = match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(error)) => {
@@ -45,7 +41,7 @@ pub async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Bod
             ));
         }
         Err(_) => {
-            let message = format!("the request did not arrive within {} s", PATIENCE.as_secs());
+            let message = format!("the request did not arrive within {} s", patience.as_secs());
             return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message));
         }
     };

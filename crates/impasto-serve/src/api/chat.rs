@@ -31,7 +31,8 @@ pub struct ChatRequest {
     #[schema(value_type = Vec<Object>)]
     pub messages: Vec<Message>,
     /// The most tokens to write. By default, as many as the context allows.
-    #[serde(alias = "max_completion_tokens")]
+    pub max_completion_tokens: Option<usize>,
+    /// The same, by its older name.
     pub max_tokens: Option<usize>,
     /// How many answers.
     pub n: Option<usize>,
@@ -63,6 +64,13 @@ pub struct ChatRequest {
     /// How tokens are chosen.
     #[serde(flatten)]
     pub sampling: Sampling,
+}
+
+impl ChatRequest {
+    /// The most tokens to write, if it is said.
+    fn most(&self) -> Option<usize> {
+        self.max_completion_tokens.or(self.max_tokens)
+    }
 }
 
 /// Whether functions are called.
@@ -303,7 +311,7 @@ pub async fn chat_completions(
     let (choices, stops) = (request.sampling.choices(n)?, stops(request.stop.clone())?);
     let logit_bias = request.sampling.biases(model.model().network().vocab_size())?;
     let (max_tokens, stream, usage) =
-        (request.max_tokens, request.stream.unwrap_or(false), request.stream_options.unwrap_or_default().include_usage);
+        (request.most(), request.stream.unwrap_or(false), request.stream_options.unwrap_or_default().include_usage);
     let of_prompt = model.clone();
     let (prompted, constraints) = plain::blocking(move || {
         let prompted = prompt::of(&of_prompt, &request)?;
@@ -330,14 +338,14 @@ pub async fn chat_completions(
     let id = format!("chatcmpl-{}", record.id());
     let writer = Writer { id, created: plain::now(), model: name, tokenizer, prompted, logprobs: logprobs.is_some() };
     if !stream {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error.message));
+        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error));
         return result.map(|completion| Json(completion).into_response());
     }
-    Ok(sse::respond(move |events| async move {
+    Ok(sse::respond(app.options.write_timeout, move |events| async move {
         match writer.stream(generation, usage, &events).await {
             Ok(()) | Err(Ended::Gone) => {}
             Err(Ended::Failed(error)) => {
-                record.fails(&error.message);
+                record.fails(&error);
                 events.fail(&error).await;
             }
         }

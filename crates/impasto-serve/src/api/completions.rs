@@ -20,6 +20,8 @@ use crate::engine::Scored;
 use crate::models::Loaded;
 use crate::record::Record;
 
+/// The most tokens that are written if a request does not say it.
+const TOKENS: usize = 16;
 /// The most prompts of a request.
 const MOST_PROMPTS: usize = 256;
 
@@ -31,16 +33,14 @@ pub struct CompletionRequest {
     /// The text to continue, or its tokens; or several.
     pub prompt: Prompt,
     /// The most tokens to write.
-    #[serde(default = "sixteen")]
     #[schema(default = 16)]
-    pub max_tokens: usize,
+    pub max_tokens: Option<usize>,
     /// How many continuations of each prompt.
     pub n: Option<usize>,
     /// How many continuations to choose the best of. Only the same as `n` is supported.
     pub best_of: Option<usize>,
     /// Whether the text begins with the prompt.
-    #[serde(default)]
-    pub echo: bool,
+    pub echo: Option<bool>,
     /// Reports log probabilities of the tokens, with so many of the most likely ones.
     pub logprobs: Option<usize>,
     /// Strings that end the text.
@@ -48,18 +48,13 @@ pub struct CompletionRequest {
     /// Text after the continuation. Not supported.
     pub suffix: Option<String>,
     /// Whether the answer comes in pieces.
-    #[serde(default)]
-    pub stream: bool,
+    pub stream: Option<bool>,
     /// Options for that.
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
     /// How tokens are chosen.
     #[serde(flatten)]
     pub sampling: Sampling,
-}
-
-fn sixteen() -> usize {
-    16
 }
 
 /// A prompt, or several.
@@ -138,21 +133,22 @@ pub async fn completions(
     let model = app.catalog.get(request.model.as_deref()).await?;
     let tokenizer = tokenizer(&model)?;
     let prompts = prompts(tokenizer.clone(), request.prompt).await?;
+    let echo = request.echo.unwrap_or(false);
     let order = Order {
         choices: request.sampling.choices(n)?,
-        max_tokens: Some(request.max_tokens),
+        max_tokens: Some(request.max_tokens.unwrap_or(TOKENS)),
         eos: model.model().eos().to_vec(),
         stops: stops(request.stop)?,
         with_special: false,
         logprobs,
-        echo_logprobs: request.echo,
+        echo_logprobs: echo,
         logit_bias: request.sampling.biases(model.model().network().vocab_size())?,
         constraints: vec![],
         prompts: prompts.clone(),
         model: model.clone(),
     };
     let generation = Generation::begin(&app, record.clone(), client.0, order)?;
-    let prompts = if request.echo { prompts } else { vec![] };
+    let prompts = if echo { prompts } else { vec![] };
     let name = request.model.unwrap_or_else(|| model.id.clone());
     let writer = Writer {
         id: format!("cmpl-{}", record.id()),
@@ -163,16 +159,16 @@ pub async fn completions(
         n,
         logprobs: logprobs.is_some(),
     };
-    if !request.stream {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error.message));
+    if !request.stream.unwrap_or(false) {
+        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error));
         return result.map(|completion| Json(completion).into_response());
     }
     let usage = request.stream_options.unwrap_or_default().include_usage;
-    Ok(sse::respond(move |events| async move {
+    Ok(sse::respond(app.options.write_timeout, move |events| async move {
         match writer.stream(generation, usage, &events).await {
             Ok(()) | Err(Ended::Gone) => {}
             Err(Ended::Failed(error)) => {
-                record.fails(&error.message);
+                record.fails(&error);
                 events.fail(&error).await;
             }
         }

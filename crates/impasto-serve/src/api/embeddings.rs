@@ -1,6 +1,7 @@
 //! `/v1/embeddings`: vectors of texts.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -14,6 +15,7 @@ use super::completions::{Prompt, prompts, tokenizer};
 use super::error::{ApiError, ErrorBody};
 use super::generation::{Timings, Usage};
 use super::{App, body, plain};
+use crate::engine::EngineError;
 use crate::models::Loaded;
 use crate::options::Pooling;
 use crate::record::Record;
@@ -102,8 +104,17 @@ pub async fn embeddings(
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, ..Usage::default() };
     record.begins(&model, tokens);
     let name = request.model.unwrap_or_else(|| model.id.clone());
+    let deadline = Instant::now() + app.options.timeout.min(Duration::from_secs(1 << 30));
+    let turn =
+        tokio::time::timeout_at(deadline.into(), app.engine.turn()).await.map_err(|_| EngineError::Deadline)??;
+    // Nobody holds the other end when the client has gone.
+    let (wanted, gone) = tokio::sync::oneshot::channel::<()>();
     let data = plain::blocking(move || {
+        let _turn = turn;
         let vector = |(index, prompt): (usize, &Vec<u32>)| {
+            if wanted.is_closed() || deadline <= Instant::now() {
+                return Err(EngineError::Deadline.into());
+            }
             let vector = embed(&model, prompt, pooling, request.dimensions)?;
             let embedding = match request.encoding_format {
                 EncodingFormat::Float => Vector::Float(vector),
@@ -117,6 +128,7 @@ pub async fn embeddings(
         prompts.iter().enumerate().map(vector).collect::<Result<Vec<_>, ApiError>>()
     })
     .await?;
+    drop(gone);
     record.ends(&usage, &Timings::default());
     Ok(Json(Embeddings { object: "list", data, model: name, usage }))
 }

@@ -14,6 +14,12 @@ use crate::models::CatalogError;
 /// Seconds after which a request that was refused may be tried again.
 const RETRY_AFTER: u32 = 2;
 
+/// The most characters of a message, which may quote the request.
+const LONGEST: usize = 1000;
+/// Fields of requests that messages quote.
+const QUOTED: [&str; 8] =
+    ["messages", "prompt", "input", "stop", "tools", "tool_choice", "response_format", "logit_bias"];
+
 /// An error of a request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -51,13 +57,27 @@ pub struct ErrorDetail {
 impl ApiError {
     /// A request that cannot be answered as it is.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> ApiError {
-        let (param, message) = (Some(param.into()), message.into());
-        ApiError { status: StatusCode::BAD_REQUEST, code: "invalid_value", message, param }
+        ApiError { param: Some(param.into()), ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
     }
 
     /// An error with a status of its own.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), param: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST) {
+            message.replace_range(end.., "...");
+        }
+        ApiError { status, code, message, param: None }
+    }
+
+    /// What is logged of it. Messages about the text of a request may quote it, and are not.
+    pub fn logged(&self) -> String {
+        let param = self.param.as_deref().unwrap_or_default();
+        let is_quoting = self.code == "invalid_json" || QUOTED.contains(&param);
+        match (is_quoting, param) {
+            (false, _) => self.message.clone(),
+            (true, "") => self.code.to_owned(),
+            (true, param) => format!("{}: {param}", self.code),
+        }
     }
 
     /// The body.
@@ -131,6 +151,9 @@ impl From<ModelError> for ApiError {
             ModelError::TokenId { .. } | ModelError::EmptyPrompt => ApiError::invalid("prompt", message),
             ModelError::ContextOverflow { .. } => {
                 ApiError::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
+            }
+            ModelError::Cache(_) | ModelError::Memory { .. } => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", message)
             }
             ModelError::NoneAllowed => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "constraint_failed", message),
             _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", message),

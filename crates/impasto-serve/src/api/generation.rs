@@ -131,6 +131,8 @@ pub struct Generation {
     usage: Usage,
     times: Times,
     record: Arc<Record>,
+    /// The prompts and what was written, if that is logged.
+    said: Option<[String; 2]>,
 }
 
 struct Times {
@@ -157,6 +159,7 @@ impl Generation {
         let (sender, events) = unbounded_channel();
         let mut constraints = constraints.into_iter();
         let (mut jobs, mut texts, mut usage) = (Vec::new(), Vec::new(), Usage::default());
+        let mut said = app.options.log_text.then(<[String; 2]>::default);
         for (index, prompt) in prompts.into_iter().enumerate() {
             impasto_model::check_tokens(&prompt, model.model().network().vocab_size(), 0, context)?;
             let room = context + 1 - prompt.len();
@@ -165,6 +168,9 @@ impl Generation {
                 texts.push(Some(Text::new(tokenizer, &prompt, &stops, with_special)?));
             }
             usage.prompt_tokens += prompt.len();
+            if let Some([prompts, _]) = &mut said {
+                prompts.push_str(&tokenizer.decode(&prompt, false)?);
+            }
             jobs.push(Job {
                 client,
                 model: model.clone(),
@@ -185,7 +191,7 @@ impl Generation {
         record.begins(&model, usage.prompt_tokens);
         app.engine.submit(jobs)?;
         let times = Times { begun, started: None, evaluated: None, first: None, last: None };
-        Ok(Generation { events, stopped, texts, ready: Vec::new(), model, usage, times, record })
+        Ok(Generation { events, stopped, texts, ready: Vec::new(), model, usage, times, record, said })
     }
 
     /// The number of continuations of all prompts.
@@ -262,6 +268,9 @@ impl Generation {
                 self.times.last = Some(now);
                 let piece = text.push(token)?;
                 let is_stopped = piece.is_stopped;
+                if let Some([_, written]) = &mut self.said {
+                    written.push_str(&piece.text);
+                }
                 if !piece.text.is_empty() || !piece.tokens.is_empty() {
                     self.ready.push(Update::Piece { choice, piece });
                 }
@@ -277,6 +286,9 @@ impl Generation {
                     EndReason::Eos(_) | EndReason::Complete => Finish::Stop,
                     EndReason::MaxTokens | EndReason::ContextFull => Finish::Length,
                 };
+                if let Some([_, written]) = &mut self.said {
+                    written.push_str(&piece.text);
+                }
                 if !piece.text.is_empty() || !piece.tokens.is_empty() {
                     self.ready.push(Update::Piece { choice, piece });
                 }
@@ -300,5 +312,13 @@ impl Generation {
             stopped.store(true, Ordering::Relaxed);
         }
         self.ready.push(Update::End { choice, finish });
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if let Some([prompts, written]) = &self.said {
+            self.record.says(prompts, written);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -95,7 +96,11 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
     get, path = "/v1/models/{model}", tag = "models", params(("model" = String, Path, description = "Its name.")),
     responses((status = 200, body = ModelObject), (status = 404, body = ErrorBody))
 )]
-pub async fn one(State(app): State<Arc<App>>, Path(model): Path<String>) -> Result<Json<ModelObject>, ApiError> {
+pub async fn one(
+    State(app): State<Arc<App>>,
+    model: Result<Path<String>, PathRejection>,
+) -> Result<Json<ModelObject>, ApiError> {
+    let Path(model) = model.map_err(|error| ApiError::invalid("model", error.body_text()))?;
     let all = objects(&app);
     let known = all.iter().map(|object| object.id.clone()).collect();
     let found = all.into_iter().find(|object| object.id == model);

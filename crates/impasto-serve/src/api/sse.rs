@@ -17,11 +17,13 @@ use super::error::ApiError;
 const WAITING: usize = 64;
 /// How often a line is sent although nothing has come, so that proxies keep the connection.
 const ALIVE: Duration = Duration::from_secs(15);
-/// How long a client may leave events unread.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends events to a client.
-pub struct Events(Sender<Bytes>);
+pub struct Events {
+    sender: Sender<Bytes>,
+    /// How long the client may leave events unread.
+    patience: Duration,
+}
 
 /// The client is gone.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +61,14 @@ impl Events {
         loop {
             tokio::select! {
                 result = &mut what => return Ok(result),
-                () = self.0.closed() => return Err(Gone),
+                () = self.sender.closed() => return Err(Gone),
                 () = tokio::time::sleep(ALIVE) => self.line(": still here\n\n".to_owned()).await?,
             }
         }
     }
 
     async fn line(&self, line: String) -> Result<(), Gone> {
-        match tokio::time::timeout(PATIENCE, self.0.send(line.into())).await {
+        match tokio::time::timeout(self.patience, self.sender.send(line.into())).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Gone),
         }
@@ -83,13 +85,13 @@ impl Stream for Received {
     }
 }
 
-/// Returns an answer whose events are sent by `send`, in a task of its own.
-pub fn respond<F>(send: impl FnOnce(Events) -> F) -> Response
+/// Returns an answer whose events are sent by `send`, in a task of its own. The client may leave them unread for as long as `patience`.
+pub fn respond<F>(patience: Duration, send: impl FnOnce(Events) -> F) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, receiver) = channel(WAITING);
-    tokio::spawn(send(Events(sender)));
+    tokio::spawn(send(Events { sender, patience }));
     let mut response = Body::from_stream(Received(receiver)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));

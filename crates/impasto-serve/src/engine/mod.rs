@@ -25,6 +25,7 @@ pub use job::{EndReason, EngineError, Event, Job, Scored};
 pub use prefixes::Prefixes;
 use queue::FairQueue;
 use scheduler::Scheduler;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What the tokens of a text must match.
 pub trait Constraint: Send {
@@ -85,6 +86,9 @@ struct Shared {
     inbox: Mutex<Inbox>,
     wake: Condvar,
     stats: Stats,
+    /// The turn of work that is not a job, and the places to wait for it.
+    turn: Arc<Semaphore>,
+    places: Semaphore,
 }
 
 #[derive(Default)]
@@ -106,7 +110,9 @@ impl Engine {
     /// If it cannot be started.
     pub fn start(options: EngineOptions) -> std::io::Result<Engine> {
         let (inbox, stats) = (Mutex::default(), Stats::default());
-        let shared = Arc::new(Shared { options, inbox, wake: Condvar::new(), stats });
+        let places = Semaphore::new(options.queue.saturating_add(1).min(Semaphore::MAX_PERMITS));
+        let turn = Arc::new(Semaphore::new(1));
+        let shared = Arc::new(Shared { options, inbox, wake: Condvar::new(), stats, turn, places });
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread.spawn(move || Scheduler::new(of_thread).run())?;
@@ -130,6 +136,20 @@ impl Engine {
         jobs.into_iter().for_each(|job| inbox.waiting.push(job.client, job));
         self.shared.wake.notify_all();
         Ok(())
+    }
+
+    /// Waits for the turn of work that is not a job, such as embeddings: one request at a time, beside the passes. The turn ends
+    /// when what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`EngineError::QueueFull`], [`EngineError::Ending`].
+    pub async fn turn(&self) -> Result<OwnedSemaphorePermit, EngineError> {
+        if self.shared.lock().is_ending {
+            return Err(EngineError::Ending);
+        }
+        let queue = self.shared.options.queue;
+        let _place = self.shared.places.try_acquire().map_err(|_| EngineError::QueueFull(queue))?;
+        self.shared.turn.clone().acquire_owned().await.map_err(|_| EngineError::Ending)
     }
 
     /// What it has done.

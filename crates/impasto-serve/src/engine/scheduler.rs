@@ -9,7 +9,7 @@ use impasto_model::{ModelError, Session};
 use impasto_runtime::Upgrader;
 
 use super::sequence::{Phase, Sequence, failure, is_memory};
-use super::{EngineError, Shared};
+use super::{EngineError, Event, Shared};
 use crate::models::Loaded;
 
 /// Tokens of prompts in a pass while other texts are being written: what these wait for a prompt.
@@ -40,8 +40,12 @@ impl Scheduler {
                 if !self.models.iter().any(|model| std::ptr::eq(model.as_ptr(), &raw const *job.model)) {
                     self.models.push(Arc::downgrade(&job.model));
                 }
-                let started = Sequence::start(job, &self.running);
-                self.running.extend(started);
+                let events = job.events.clone();
+                match catch_unwind(AssertUnwindSafe(|| Sequence::start(job, &self.running))) {
+                    Ok(started) => self.running.extend(started),
+                    // Nobody is left to be told if this cannot be sent.
+                    Err(_) => _ = events.send(Event::Failed(EngineError::Panicked)),
+                }
             }
             // A bug in a kernel must not end the server.
             if catch_unwind(AssertUnwindSafe(|| self.step())).is_err() {

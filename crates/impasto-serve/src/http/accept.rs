@@ -17,11 +17,8 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::admission::{Admission, admit};
 use crate::api::{App, router};
+use crate::options::ServeOptions;
 
-/// How long a client may take for the header of a request, or leave a connection unused.
-const HEADER: Duration = Duration::from_secs(30);
-/// How long a client may not read what is sent to it.
-const WRITE: Duration = Duration::from_secs(60);
 /// The most bytes of a header.
 const HEADER_BYTES: usize = 64 << 10;
 /// How long to wait after the system refused a connection: it may have too many files open.
@@ -61,9 +58,9 @@ impl Listening {
                 accepted = accept(&listener, &free) => accepted,
             };
             let (stream, peer, place) = accepted;
-            let (router, ended) = (router.clone(), ended.clone());
+            let (app, router, ended) = (app.clone(), router.clone(), ended.clone());
             tokio::spawn(async move {
-                connection(stream, peer, router, ended).await;
+                connection(stream, peer, &app.options, router, ended).await;
                 drop(place);
             });
         }
@@ -93,15 +90,21 @@ async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> (TcpStream, So
 }
 
 /// Answers the requests of a connection.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut ended: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    options: &ServeOptions,
+    router: Router,
+    mut ended: watch::Receiver<bool>,
+) {
     // Events are small and must not wait for more.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE));
+    stream.set_write_timeout(Some(options.write_timeout));
     let stream = TokioIo::new(Box::pin(stream));
     let service = tower_service(router, peer);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(HEADER_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(HEADER_BYTES);
     let mut connection = std::pin::pin!(http.serve_connection(stream, service));
     tokio::select! {
         _ = connection.as_mut() => return,

@@ -126,7 +126,7 @@ pub async fn admit(
     }
     record.answers(response.status());
     if let Some(error) = response.extensions().get::<ApiError>() {
-        record.fails(&error.message);
+        record.fails(error);
     }
     let id = HeaderValue::from(record.id());
     response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);

@@ -1,6 +1,7 @@
 //! All models of a server. Each layer of a file is loaded when a request names it, and given up when its memory is needed.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,7 +94,7 @@ pub struct Catalog {
     entries: Vec<Entry>,
     options: CatalogOptions,
     /// Held while a model is loaded: one at a time.
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
     loads: AtomicU64,
     unloads: AtomicU64,
 }
@@ -194,7 +195,7 @@ impl Catalog {
             entries.push(Entry { created: changed(&path), id, path, opening, live: None, state: Mutex::default() });
         }
         let (loads, unloads) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Catalog { entries, options, loading: tokio::sync::Mutex::new(()), loads, unloads })
+        Ok(Catalog { entries, options, loading: Arc::default(), loads, unloads })
     }
 
     /// Adds a model whose file arrives at `path`.
@@ -220,18 +221,28 @@ impl Catalog {
         if let Some(loaded) = self.present(index, layer) {
             return Ok(loaded);
         }
-        let _loading = self.loading.lock().await;
+        let turn = self.loading.clone().lock_owned().await;
         if let Some(loaded) = self.present(index, layer) {
             return Ok(loaded);
         }
-        self.entries[index].lock().loading = Some(layer);
+        // Loading goes on, and keeps its turn, when the client goes.
         let catalog = self.clone();
-        let loaded = tokio::task::spawn_blocking(move || catalog.load(index, layer)).await;
-        let loaded = loaded.unwrap_or_else(|_| {
-            let model = self.entries[index].id.clone();
-            Err(CatalogError::Load { model, reason: "loading failed in an unexpected way; see the log".to_owned() })
+        let loading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            catalog.load_shown(index, layer)
         });
-        let mut state = self.entries[index].lock();
+        let model = || self.entries[index].id.clone();
+        loading.await.unwrap_or_else(|_| Err(unexpected(model())))
+    }
+
+    /// Loads a layer, and shows that and how it ends in the state of the model.
+    fn load_shown(&self, index: usize, layer: usize) -> Result<Arc<Loaded>, CatalogError> {
+        let entry = &self.entries[index];
+        entry.lock().loading = Some(layer);
+        // A bug in a decoder must not end the server.
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.load(index, layer)));
+        let loaded = loaded.unwrap_or_else(|_| Err(unexpected(entry.id.clone())));
+        let mut state = entry.lock();
         state.loading = None;
         state.error = loaded.as_ref().err().map(ToString::to_string);
         loaded
@@ -470,6 +481,11 @@ impl Entry {
             None => layer == self.opening.layers.len() || self.opening.layers[layer - 1].2,
         }
     }
+}
+
+/// A panic, which was reported.
+fn unexpected(model: String) -> CatalogError {
+    CatalogError::Load { model, reason: "loading failed in an unexpected way; see the log".to_owned() }
 }
 
 /// Returns when a file was changed last.
