@@ -74,16 +74,12 @@ impl Grammars {
     /// [`TextError::BadOption`] if `eos` is empty or has a token that the tokenizer does not have; [`TextError::Grammar`] if
     /// the vocabulary cannot be indexed.
     pub fn new(tokenizer: &Tokenizer, eos: &[u32]) -> Result<Self> {
-        let count = tokenizer.vocab_size();
-        if eos.is_empty() || eos.iter().any(|&id| id as usize >= count) {
-            let rule = "must be tokens of the tokenizer, at least one";
-            return Err(TextError::BadOption { name: "eos", value: format!("{eos:?}"), rule });
-        }
         let mut special = HashMap::new();
-        let words: Vec<Vec<u8>> = (0..count as u32)
+        let words: Vec<Vec<u8>> = tokenizer
+            .ids()
             .map(|id| {
                 let bytes = tokenizer.token_bytes(id).filter(|bytes| bytes.len() <= MAX_TOKEN).unwrap_or_default();
-                if tokenizer.is_special(id) || eos.contains(&id) {
+                if !bytes.is_empty() && (tokenizer.is_special(id) || eos.contains(&id)) {
                     let marked = [&[TokTrie::SPECIAL_TOKEN_MARKER], &bytes[..]].concat();
                     special.insert(String::from_utf8_lossy(&bytes).into_owned(), id);
                     return marked;
@@ -92,6 +88,11 @@ impl Grammars {
                 if bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) { Vec::new() } else { bytes }
             })
             .collect();
+        let count = words.len();
+        if eos.is_empty() || eos.iter().any(|&id| id as usize >= count) {
+            let rule = "must be tokens of the tokenizer, at least one";
+            return Err(TextError::BadOption { name: "eos", value: format!("{eos:?}"), rule });
+        }
         let info = TokRxInfo::new(count as u32, eos[0]);
         let trie = TokTrie::from(&info, &words).with_eos_tokens(eos);
         let env: TokEnv = std::sync::Arc::new(ApproximateTokEnv::new(trie));

@@ -263,9 +263,8 @@ fn hostile_constraints_end() {
         assert!(refused(&Constraint::JsonSchema(schema)).contains("patterns"));
     }
     // A long chain of references, each an intersection.
-    let link =
-        |i: usize| (format!("d{i}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", i + 1)}, {"type": "object"}]}));
-    for length in [100, 3000] {
+    let link = |i: usize| (format!("d{i}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", i + 1)}, {}]}));
+    for length in [100, 5000] {
         let mut defs: serde_json::Map<String, Value> = (0..length).map(link).collect();
         defs.insert(format!("d{length}"), json!({"type": "object"}));
         try_it(&Constraint::JsonSchema(json!({"$defs": defs, "$ref": "#/$defs/d0"})));
