@@ -22,7 +22,8 @@ fn content(answer: &Value) -> &str {
 
 /// Puts the pieces of a stream together, as clients do. Returns the choices.
 fn joined(chunks: &[Value], count: usize) -> Vec<Value> {
-    let mut choices: Vec<Value> = (0..count).map(|index| json!({"index": index, "message": {}, "finish_reason": null})).collect();
+    let mut choices: Vec<Value> =
+        (0..count).map(|index| json!({"index": index, "message": {}, "finish_reason": null})).collect();
     for chunk in chunks {
         assert_eq!(chunk["object"], "chat.completion.chunk");
         for piece in chunk["choices"].as_array().expect("choices") {
@@ -45,7 +46,9 @@ fn joined(chunks: &[Value], count: usize) -> Vec<Value> {
                 let calls = message["tool_calls"].as_array_mut().expect("a list");
                 if calls.len() == index {
                     assert!(call["id"].is_string() && call["function"]["name"].is_string(), "{call}");
-                    calls.push(json!({"type": call["type"], "function": {"name": call["function"]["name"], "arguments": ""}}));
+                    calls.push(
+                        json!({"type": call["type"], "function": {"name": call["function"]["name"], "arguments": ""}}),
+                    );
                 }
                 let arguments = &mut calls[index]["function"]["arguments"];
                 let before = arguments.as_str().expect("a text");
@@ -127,7 +130,10 @@ fn pieces_of_a_stream_are_the_whole() {
         request["stream_options"] = json!({"include_usage": true});
         let mut chunks = server.stream(PATH, request);
         let usage = chunks.pop().expect("the usage");
-        assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &whole_answer["usage"]["completion_tokens"]));
+        assert_eq!(
+            (&usage["choices"], &usage["usage"]["completion_tokens"]),
+            (&json!([]), &whole_answer["usage"]["completion_tokens"])
+        );
         assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
         assert_eq!(chunks.last().expect("a chunk")["impasto"]["layer"], 3);
         let choices = whole(&whole_answer);
@@ -145,11 +151,18 @@ fn log_probabilities_come_with_bytes() {
     for token in tokens {
         bytes.extend(token["bytes"].as_array().expect("bytes").iter().map(|byte| byte.as_u64().expect("a byte") as u8));
         let top = token["top_logprobs"].as_array().expect("tokens");
-        assert_eq!((top.len(), &top[0]["logprob"]), (2, &token["logprob"]), "the most likely is drawn at temperature 0");
+        assert_eq!(
+            (top.len(), &top[0]["logprob"]),
+            (2, &token["logprob"]),
+            "the most likely is drawn at temperature 0"
+        );
         assert!(top[0]["logprob"].as_f64() >= top[1]["logprob"].as_f64());
     }
     assert_eq!(String::from_utf8(bytes).expect("UTF-8"), content(&answer));
-    assert_eq!(server.ok(PATH, ask(json!({"logprobs": true})))["choices"][0]["logprobs"]["content"][0]["top_logprobs"], json!([]));
+    assert_eq!(
+        server.ok(PATH, ask(json!({"logprobs": true})))["choices"][0]["logprobs"]["content"][0]["top_logprobs"],
+        json!([])
+    );
     for wrong in [json!({"top_logprobs": 2}), json!({"logprobs": true, "top_logprobs": 21})] {
         assert_eq!(server.fails(PATH, &ask(wrong), 400, "invalid_value")["param"], "top_logprobs");
     }
@@ -167,7 +180,8 @@ fn answers_match_what_they_must() {
     });
     for seed in 0..6 {
         let format = json!({"type": "json_schema", "json_schema": {"name": "pet", "strict": true, "schema": schema}});
-        let request = ask(json!({"response_format": format, "temperature": 2, "seed": seed, "max_tokens": 900, "n": 2}));
+        let request =
+            ask(json!({"response_format": format, "temperature": 2, "seed": seed, "max_tokens": 900, "n": 2}));
         let answer = server.ok(PATH, request);
         for choice in answer["choices"].as_array().expect("choices") {
             assert_eq!(choice["finish_reason"], "stop", "{choice}");
@@ -181,19 +195,25 @@ fn answers_match_what_they_must() {
             assert_eq!(pet.as_object().expect("an object").len(), 4);
         }
         let format = json!({"type": "regex", "pattern": "[a-c]{2,4}-(dog|cat)[0-9]+!"});
-        let answer = server.ok(PATH, ask(json!({"response_format": format, "temperature": 2, "seed": seed, "max_tokens": 900})));
+        let answer =
+            server.ok(PATH, ask(json!({"response_format": format, "temperature": 2, "seed": seed, "max_tokens": 900})));
         let text = content(&answer);
         let (letters, rest) = text.split_once('-').expect("a dash");
         assert!((2..=4).contains(&letters.len()) && letters.bytes().all(|b| (b'a'..=b'c').contains(&b)), "{text}");
         let number = rest.strip_prefix("dog").or(rest.strip_prefix("cat")).and_then(|rest| rest.strip_suffix('!'));
         assert!(number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())), "{text}");
-        let request = ask(json!({"response_format": {"type": "json_object"}, "temperature": 2, "seed": seed, "max_tokens": 1000}));
+        let request = ask(
+            json!({"response_format": {"type": "json_object"}, "temperature": 2, "seed": seed, "max_tokens": 1000}),
+        );
         let answer = server.ok(PATH, request);
         let parsed = serde_json::from_str::<Value>(content(&answer));
         match answer["choices"][0]["finish_reason"].as_str() {
             Some("stop") => assert!(parsed.expect("JSON").is_object(), "{answer}"),
             // A text that is cut off is the beginning of an object.
-            _ => assert!(content(&answer).trim_start().starts_with('{') && parsed.is_err_and(|error| error.is_eof()), "{answer}"),
+            _ => assert!(
+                content(&answer).trim_start().starts_with('{') && parsed.is_err_and(|error| error.is_eof()),
+                "{answer}"
+            ),
         }
     }
     for wrong in [
@@ -202,7 +222,10 @@ fn answers_match_what_they_must() {
         json!({"type": "json_schema", "json_schema": {"schema": {"type": "no such type"}}}),
         json!({"type": "json_schema", "json_schema": {"schema": {"$ref": "http://127.0.0.1:1/schema.json"}}}),
     ] {
-        assert_eq!(server.fails(PATH, &ask(json!({"response_format": wrong})), 400, "invalid_value")["param"], "response_format");
+        assert_eq!(
+            server.fails(PATH, &ask(json!({"response_format": wrong})), 400, "invalid_value")["param"],
+            "response_format"
+        );
     }
     server.fails(PATH, &ask(json!({"response_format": {"type": "poem"}})), 400, "invalid_json");
 }
@@ -233,7 +256,8 @@ fn functions_are_called() {
             let calls = first["message"]["tool_calls"].as_array().expect("calls");
             assert_eq!((calls.len(), &calls[0]["type"]), (1, &json!("function")));
             assert!(calls[0]["id"].as_str().is_some_and(|id| id.len() == 9));
-            let arguments: Value = serde_json::from_str(calls[0]["function"]["arguments"].as_str().expect("a text")).expect("JSON");
+            let arguments: Value =
+                serde_json::from_str(calls[0]["function"]["arguments"].as_str().expect("a text")).expect("JSON");
             match calls[0]["function"]["name"].as_str() {
                 Some("get_weather") => {
                     assert!(arguments["city"].as_str().is_some_and(|city| city.chars().count() <= 10), "{arguments}");
@@ -268,7 +292,10 @@ fn functions_are_called() {
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"tools": [{"type": "other", "function": {"name": "a"}}]}), "tools"),
         (json!({"tools": vec![nothing(); 129]}), "tools"),
-        (json!({"tools": tools, "tool_choice": "required", "response_format": {"type": "json_object"}}), "response_format"),
+        (
+            json!({"tools": tools, "tool_choice": "required", "response_format": {"type": "json_object"}}),
+            "response_format",
+        ),
     ] {
         assert_eq!(server.fails(PATH, &ask(extra.clone()), 400, "invalid_value")["param"], param, "{extra}");
     }
@@ -292,7 +319,8 @@ fn conversations_that_are_refused() {
     assert_eq!(fails(json!([]), "invalid_value")["param"], "messages");
     let angry = fails(json!([{"role": "angry", "content": "no"}]), "invalid_value");
     assert!(angry["message"].as_str().expect("a message").contains("nobody is angry here"), "{angry}");
-    let picture = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.example/b.png"}}]}]);
+    let picture =
+        json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.example/b.png"}}]}]);
     fails(picture, "invalid_json");
     fails(json!([{"content": "no role"}]), "invalid_json");
     fails(json!("Hello"), "invalid_json");
@@ -310,11 +338,15 @@ fn a_hostile_template_ends_nothing() {
         "{% set ns = namespace(x='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
         "{{ messages[0].content * 1000000000 }}",
     ];
-    let models: Vec<_> = hostile.iter().enumerate().map(|(i, template)| {
-        let model = folder.path().join(i.to_string());
-        files::with_template(&model, template);
-        model
-    }).collect();
+    let models: Vec<_> = hostile
+        .iter()
+        .enumerate()
+        .map(|(i, template)| {
+            let model = folder.path().join(i.to_string());
+            files::with_template(&model, template);
+            model
+        })
+        .collect();
     let models: Vec<_> = models.iter().zip(["a", "b", "c", "d"]).map(|(path, name)| (name, path.clone())).collect();
     let server = Setup::of(&models).start();
     for (name, _) in &models {

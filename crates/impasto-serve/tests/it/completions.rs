@@ -1,7 +1,7 @@
 //! `/v1/completions`, `/tokenize`, `/detokenize` and `/v1/embeddings`.
 
-use impasto_model::sampling::log_sum_exp;
 use impasto_model::Want;
+use impasto_model::sampling::log_sum_exp;
 use impasto_serve::{Pooling, ServeOptions};
 use serde_json::{Value, json};
 
@@ -68,9 +68,18 @@ fn pieces_of_a_stream_are_the_whole() {
         assert_eq!(usage["choices"], json!([]));
         assert_eq!(usage["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
         let count = whole["choices"].as_array().expect("choices").len();
-        let mut joined = vec![(String::new(), json!({"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}), Value::Null); count];
+        let mut joined = vec![
+            (
+                String::new(),
+                json!({"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}),
+                Value::Null
+            );
+            count
+        ];
         for chunk in &chunks {
-            assert!(chunk["id"] == chunks[0]["id"] && chunk["object"] == "text_completion" && chunk.get("usage").is_none());
+            assert!(
+                chunk["id"] == chunks[0]["id"] && chunk["object"] == "text_completion" && chunk.get("usage").is_none()
+            );
             for choice in chunk["choices"].as_array().expect("choices") {
                 let (text, logprobs, finish) = &mut joined[choice["index"].as_u64().expect("a number") as usize];
                 assert!(finish.is_null(), "nothing follows the end");
@@ -97,9 +106,7 @@ fn pieces_of_a_stream_are_the_whole() {
 #[test]
 fn a_stop_string_ends_a_text_and_is_not_in_it() {
     let server = shared();
-    let request = |stop: Value| {
-        json!({"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0, "stop": stop, "logprobs": 0, "logit_bias": {"0": -100}})
-    };
+    let request = |stop: Value| json!({"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0, "stop": stop, "logprobs": 0, "logit_bias": {"0": -100}});
     let whole = server.ok(PATH, request(Value::Null));
     let whole = text(&whole);
     let letters: Vec<(usize, char)> = whole.char_indices().collect();
@@ -108,7 +115,11 @@ fn a_stop_string_ends_a_text_and_is_not_in_it() {
         let stop = &whole[letters[from].0..letters[from + 9].0];
         let first = whole.find(stop).expect("it is there");
         let answer = server.ok(PATH, request(json!([stop, "never there"])));
-        assert_eq!((text(&answer), &answer["choices"][0]["finish_reason"]), (&whole[..first], &json!("stop")), "{stop:?}");
+        assert_eq!(
+            (text(&answer), &answer["choices"][0]["finish_reason"]),
+            (&whole[..first], &json!("stop")),
+            "{stop:?}"
+        );
         let chunks = server.stream(PATH, request(json!(stop)));
         let pieces: String = chunks.iter().map(|chunk| text(chunk)).collect();
         assert_eq!(pieces, whole[..first], "what might begin the stop string was sent");
@@ -134,10 +145,18 @@ fn options_of_sampling_do_what_they_say() {
     assert_eq!(ask(json!({})), ask(json!({})));
     assert_ne!(ask(json!({})), ask(json!({"seed": 6})));
     // One candidate is left.
-    for alone in [json!({"top_k": 1}), json!({"top_p": 0.0001}), json!({"min_p": 1}), json!({"temperature": 0, "seed": 9})] {
+    for alone in
+        [json!({"top_k": 1}), json!({"top_p": 0.0001}), json!({"min_p": 1}), json!({"temperature": 0, "seed": 9})]
+    {
         assert_eq!(ask(alone.clone()), greedy, "{alone}");
     }
-    for all in [json!({"top_k": 0}), json!({"top_k": -1}), json!({"top_p": 1}), json!({"min_p": 0}), json!({"repetition_penalty": 1})] {
+    for all in [
+        json!({"top_k": 0}),
+        json!({"top_k": -1}),
+        json!({"top_p": 1}),
+        json!({"min_p": 0}),
+        json!({"repetition_penalty": 1}),
+    ] {
         assert_eq!(ask(all.clone()), ask(json!({})), "{all}");
     }
     // A banned token is not drawn, and a forced one always.
@@ -157,16 +176,30 @@ fn options_of_sampling_do_what_they_say() {
         tokens.len() - tokens.iter().collect::<std::collections::BTreeSet<_>>().len()
     };
     let plain = ask(json!({"temperature": 0, "max_tokens": 60}));
-    for penalty in [json!({"frequency_penalty": 2}), json!({"presence_penalty": 2}), json!({"repetition_penalty": 1.8})] {
+    for penalty in [json!({"frequency_penalty": 2}), json!({"presence_penalty": 2}), json!({"repetition_penalty": 1.8})]
+    {
         let mut request = json!({"temperature": 0, "max_tokens": 60});
         penalty.as_object().expect("fields").iter().for_each(|(name, value)| request[name] = value.clone());
         assert!(repeats(&ask(request)) < repeats(&plain), "{penalty}");
     }
     for (name, value) in [
-        ("temperature", json!(-1)), ("temperature", json!(1e6)), ("top_p", json!(1.5)), ("top_p", json!(-0.1)), ("min_p", json!(2)),
-        ("top_k", json!(-2)), ("presence_penalty", json!(2.5)), ("frequency_penalty", json!(-3)), ("repetition_penalty", json!(0)),
-        ("n", json!(0)), ("n", json!(17)), ("logprobs", json!(21)), ("best_of", json!(2)), ("suffix", json!("end")),
-        ("logit_bias", json!({"4096": 1})), ("logit_bias", json!({"x": 1})), ("logit_bias", json!({"1": 101})),
+        ("temperature", json!(-1)),
+        ("temperature", json!(1e6)),
+        ("top_p", json!(1.5)),
+        ("top_p", json!(-0.1)),
+        ("min_p", json!(2)),
+        ("top_k", json!(-2)),
+        ("presence_penalty", json!(2.5)),
+        ("frequency_penalty", json!(-3)),
+        ("repetition_penalty", json!(0)),
+        ("n", json!(0)),
+        ("n", json!(17)),
+        ("logprobs", json!(21)),
+        ("best_of", json!(2)),
+        ("suffix", json!("end")),
+        ("logit_bias", json!({"4096": 1})),
+        ("logit_bias", json!({"x": 1})),
+        ("logit_bias", json!({"1": 101})),
     ] {
         let error = server.fails(PATH, &json!({"prompt": "a", name: value}), 400, "invalid_value");
         assert_eq!(error["param"], name, "{error}");
@@ -245,7 +278,8 @@ fn log_probabilities_of_a_prompt_are_those_of_its_logits() {
 #[test]
 fn texts_become_tokens_and_come_back() {
     let server = shared();
-    for text in ["Once upon a time", "", "  spaces\n\tand \u{1F388} signs \u{0} é 漢字", "<|endoftext|> <|im_start|>"] {
+    for text in ["Once upon a time", "", "  spaces\n\tand \u{1F388} signs \u{0} é 漢字", "<|endoftext|> <|im_start|>"]
+    {
         let tokens = server.ok("/tokenize", json!({"prompt": text, "add_special_tokens": false}));
         assert_eq!(tokens["count"], tokens["tokens"].as_array().expect("tokens").len());
         assert_eq!(tokens["max_model_len"], 1024);
@@ -276,7 +310,10 @@ fn embeddings_are_the_outputs_of_the_model() {
         let width = hidden.slice(0..1).expect("a row").len();
         let mut expected = vec![0.0f64; width];
         for row in rows {
-            expected.iter_mut().zip(hidden.slice(row..row + 1).expect("a row")).for_each(|(sum, &x)| *sum += f64::from(x));
+            expected
+                .iter_mut()
+                .zip(hidden.slice(row..row + 1).expect("a row"))
+                .for_each(|(sum, &x)| *sum += f64::from(x));
         }
         let unit = |vector: &[f64]| {
             let norm = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -290,7 +327,8 @@ fn embeddings_are_the_outputs_of_the_model() {
         // The same as bytes.
         let bytes = server.ok(PATH, json!({"input": tokens, "encoding_format": "base64"}));
         let bytes = base64::decode(bytes["data"][0]["embedding"].as_str().expect("a text")).expect("base64");
-        let bytes: Vec<f64> = bytes.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four")).into()).collect();
+        let bytes: Vec<f64> =
+            bytes.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four")).into()).collect();
         assert!(close(&bytes, &unit(&expected)));
         let short = server.ok(PATH, json!({"input": tokens, "dimensions": 32}));
         assert!(close(&floats(&short["data"][0]["embedding"]), &unit(&expected[..32])));

@@ -86,7 +86,8 @@ fn a_request_may_take_so_long() {
     assert_eq!(error["error"]["code"], "timeout", "{text}");
     until("idle", || server.app.engine.is_idle());
     // One that waits, too.
-    let server = Setup::new().with(|options| (options.timeout, options.parallel) = (Duration::from_millis(400), 1)).start();
+    let server =
+        Setup::new().with(|options| (options.timeout, options.parallel) = (Duration::from_millis(400), 1)).start();
     let first = begin(server.address, PATH, &long(0));
     until("running", || server.running() == 1);
     server.fails(PATH, &long(1), 504, "timeout");
