@@ -15,6 +15,7 @@ mod limits;
 mod matcher;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use llguidance::ParserFactory;
 use llguidance::api::TopLevelGrammar;
@@ -26,8 +27,12 @@ pub use matcher::Matcher;
 
 use crate::{Result, TextError, Tokenizer, ToolFormat};
 
-/// Longest token in bytes.
-const MAX_TOKEN: usize = 1 << 10;
+/// Longest token in bytes. Longer ones are never allowed. The library does not take more than 1024.
+const MAX_TOKEN: usize = 1000;
+/// Most bytes of all tokens, with one more for each. The library does not take more than 2^22 nodes of a trie.
+const MAX_TRIE: usize = 4_000_000;
+/// Longest time to read a vocabulary. Usual ones take a second.
+const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// What a text must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,24 +79,33 @@ impl Grammars {
     /// [`TextError::BadOption`] if `eos` is empty or has a token that the tokenizer does not have; [`TextError::Grammar`] if
     /// the vocabulary cannot be indexed.
     pub fn new(tokenizer: &Tokenizer, eos: &[u32]) -> Result<Self> {
-        let count = tokenizer.vocab_size();
+        let (mut words, mut special, mut total) = (Vec::new(), HashMap::new(), 0);
+        let begun = Instant::now();
+        for id in tokenizer.ids() {
+            let bytes = tokenizer.token_bytes(id).filter(|bytes| bytes.len() <= MAX_TOKEN).unwrap_or_default();
+            let word = match tokenizer.is_special(id) || eos.contains(&id) {
+                true if !bytes.is_empty() => {
+                    special.insert(String::from_utf8_lossy(&bytes).into_owned(), id);
+                    [&[TokTrie::SPECIAL_TOKEN_MARKER], &bytes[..]].concat()
+                }
+                // The marker is not UTF-8, so such a token cannot be part of a text.
+                _ if bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) => Vec::new(),
+                _ => bytes,
+            };
+            total += 1 + word.len();
+            words.push(word);
+            if total > MAX_TRIE || begun.elapsed() > MAX_TIME {
+                let (bytes, time) = (MAX_TRIE, MAX_TIME.as_secs());
+                let rule =
+                    format!("the tokens of a vocabulary must have at most {bytes} bytes and be read in {time} s");
+                return Err(TextError::grammar(&rule));
+            }
+        }
+        let count = words.len();
         if eos.is_empty() || eos.iter().any(|&id| id as usize >= count) {
             let rule = "must be tokens of the tokenizer, at least one";
             return Err(TextError::BadOption { name: "eos", value: format!("{eos:?}"), rule });
         }
-        let mut special = HashMap::new();
-        let words: Vec<Vec<u8>> = (0..count as u32)
-            .map(|id| {
-                let bytes = tokenizer.token_bytes(id).filter(|bytes| bytes.len() <= MAX_TOKEN).unwrap_or_default();
-                if tokenizer.is_special(id) || eos.contains(&id) {
-                    let marked = [&[TokTrie::SPECIAL_TOKEN_MARKER], &bytes[..]].concat();
-                    special.insert(String::from_utf8_lossy(&bytes).into_owned(), id);
-                    return marked;
-                }
-                // The marker is not UTF-8, so such a token cannot be part of a text.
-                if bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) { Vec::new() } else { bytes }
-            })
-            .collect();
         let info = TokRxInfo::new(count as u32, eos[0]);
         let trie = TokTrie::from(&info, &words).with_eos_tokens(eos);
         let env: TokEnv = std::sync::Arc::new(ApproximateTokEnv::new(trie));

@@ -14,7 +14,7 @@ use impasto_serve::engine::{Engine, EngineOptions};
 use impasto_serve::guard::Guard;
 use impasto_serve::http::listen;
 use impasto_serve::metrics::Metrics;
-use impasto_serve::models::{Catalog, CatalogOptions, Loaded, Opener, Opening, Quality};
+use impasto_serve::models::{Catalog, CatalogOptions, Loaded, Opener, Opening};
 use impasto_serve::{GuardOptions, Pooling, ServeOptions};
 
 use crate::args::serve::{LogForm, PoolingArg, Serve};
@@ -170,7 +170,6 @@ fn arrive(
     if opening.layers.len() < stage.of {
         opening.layers.push((stage.bytes_of, None, false));
     }
-    let weights = opening.weights.max(1);
     let file = incoming.file.clone();
     let live = Live::start(arriving, stage, run).with_context(|| name)?;
     tracing::info!(
@@ -180,9 +179,8 @@ fn arrive(
         seconds = begun.elapsed().as_secs_f64(),
         "serving while the file arrives"
     );
-    let bits_per_weight = stage.bytes_of as f64 * 8.0 / weights as f64;
-    let quality = Quality { layer: stage.number, layers: stage.of, bits_per_weight };
-    Ok((file, opening, Loaded::live(id, quality, live, Box::new(Arrived(incoming)), how)))
+    let bits = opening.bits();
+    Ok((file, opening, Loaded::live(id, bits, live, Box::new(Arrived(incoming)), how)))
 }
 
 /// A file that arrives.

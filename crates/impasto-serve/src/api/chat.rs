@@ -41,6 +41,9 @@ pub struct ChatRequest {
     pub logprobs: Option<bool>,
     /// With so many of the most likely tokens.
     pub top_logprobs: Option<usize>,
+    /// Whether the text goes on after tokens that would end it.
+    #[serde(default)]
+    pub ignore_eos: bool,
     /// Strings that end the answer.
     pub stop: Option<OneOrMore>,
     /// Whether the answer comes in pieces.
@@ -312,6 +315,7 @@ pub async fn chat_completions(
     let logit_bias = request.sampling.biases(model.model().network().vocab_size())?;
     let (max_tokens, stream, usage) =
         (request.most(), request.stream.unwrap_or(false), request.stream_options.unwrap_or_default().include_usage);
+    let ignore_eos = request.ignore_eos;
     let of_prompt = model.clone();
     let (prompted, constraints) = plain::blocking(move || {
         let prompted = prompt::of(&of_prompt, &request)?;
@@ -326,7 +330,7 @@ pub async fn chat_completions(
         prompts: vec![prompted.tokens.clone()],
         choices,
         max_tokens,
-        eos: model.model().chat_options(template).eos,
+        eos: if ignore_eos { vec![] } else { model.model().chat_options(template).eos },
         stops,
         with_special: prompted.with_special,
         logprobs,

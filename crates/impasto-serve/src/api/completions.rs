@@ -43,6 +43,9 @@ pub struct CompletionRequest {
     pub echo: Option<bool>,
     /// Reports log probabilities of the tokens, with so many of the most likely ones.
     pub logprobs: Option<usize>,
+    /// Whether the text goes on after tokens that would end it.
+    #[serde(default)]
+    pub ignore_eos: bool,
     /// Strings that end the text.
     pub stop: Option<OneOrMore>,
     /// Text after the continuation. Not supported.
@@ -134,10 +137,11 @@ pub async fn completions(
     let tokenizer = tokenizer(&model)?;
     let prompts = prompts(tokenizer.clone(), request.prompt).await?;
     let echo = request.echo.unwrap_or(false);
+    let ignore_eos = request.ignore_eos;
     let order = Order {
         choices: request.sampling.choices(n)?,
         max_tokens: Some(request.max_tokens.unwrap_or(TOKENS)),
-        eos: model.model().eos().to_vec(),
+        eos: if ignore_eos { vec![] } else { model.model().eos().to_vec() },
         stops: stops(request.stop)?,
         with_special: false,
         logprobs,

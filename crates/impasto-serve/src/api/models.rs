@@ -58,9 +58,9 @@ pub struct WholeModel {
     pub state: ModelState,
     /// Why it could not be loaded, or does not become finer.
     pub error: Option<String>,
-    /// Whether it has a chat template; null while it is not in memory.
+    /// Whether it has a chat template; null if that is not known before it is loaded.
     pub chat: Option<bool>,
-    /// The most tokens of a text; null while it is not in memory.
+    /// The most tokens of a text; null if that is not known before it is loaded.
     pub context: Option<usize>,
     /// Bytes of its file.
     pub file_bytes: u64,
@@ -122,8 +122,8 @@ fn of_summary(summary: Summary) -> Vec<ModelObject> {
     let whole = WholeModel {
         state: summary.state,
         error: summary.error.clone(),
-        chat: loaded.map(|loaded| loaded.template().is_ok()),
-        context: loaded.map(|loaded| loaded.model().network().max_context()),
+        chat: summary.chat,
+        context: summary.context,
         file_bytes: summary.file_bytes,
         arrived_bytes: summary.arrived_bytes,
         base: summary.base.clone(),

@@ -57,7 +57,8 @@ pub fn of(model: &Loaded, request: &ChatRequest) -> Result<Prompted, ApiError> {
         format,
         tools,
         reasoning: has_reasoning(template).then(|| text.trim_end().ends_with("<think>")),
-        with_special: format == Some(ToolFormat::Mistral),
+        // What begins a call is a special token there.
+        with_special: matches!(format, Some(ToolFormat::Mistral | ToolFormat::Llama)),
         is_single: request.parallel_tool_calls == Some(false),
     })
 }

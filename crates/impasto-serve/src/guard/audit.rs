@@ -41,6 +41,8 @@ pub struct Samples {
     share: f64,
     /// The shares of the texts since the last sample together.
     due: f64,
+    /// Whether one is being compared.
+    in_hand: bool,
 }
 
 impl Samples {
@@ -65,14 +67,21 @@ impl Samples {
         }
     }
 
-    /// Returns the next sample.
+    /// Returns the next sample. It is in hand until [`Self::finish`].
     pub fn take(&mut self) -> Option<Sample> {
-        self.waiting.pop_front()
+        let sample = self.waiting.pop_front();
+        self.in_hand = sample.is_some();
+        sample
     }
 
-    /// Whether none waits.
+    /// Notes that the sample in hand was dealt with.
+    pub fn finish(&mut self) {
+        self.in_hand = false;
+    }
+
+    /// Whether none waits or is in hand.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && !self.in_hand
     }
 
     /// Takes a sample that could not be compared.

@@ -102,12 +102,20 @@ impl Drop for Guard {
     }
 }
 
-/// Compares the next sample of a model, unless there is other work, and does what follows from it.
+/// Deals with the next sample of a model, unless there is other work.
 fn check(app: &App, model: &Arc<Loaded>, references: &mut References, is_busy: &dyn Fn() -> bool) {
     if is_busy() {
         return;
     }
-    let Some(sample) = model.samples().take() else { return };
+    let sample = model.samples().take();
+    if let Some(sample) = sample {
+        deal_with(app, model, sample, references, is_busy);
+        model.samples().finish();
+    }
+}
+
+/// Compares a sample of a model, and does what follows from it.
+fn deal_with(app: &App, model: &Arc<Loaded>, sample: Sample, references: &mut References, is_busy: &dyn Fn() -> bool) {
     let name = format!("{}:{}", model.id, model.quality().layer);
     let reference = match references.of(&app.catalog, model) {
         Ok(reference) => reference,

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use impasto::encode::{Extent, Layers, Options, Target, encode};
 use impasto::{Bases, Checkpoint};
 use impasto_model::sampling::SamplingParams;
-use impasto_model::{CausalLm, Failure, Want, WeightSource};
+use impasto_model::{Failure, Want, WeightSource};
 use impasto_runtime::{KvMemory, RunOptions};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 use crate::engine::{Engine, EngineOptions, Event, Job};
-use crate::metrics::Metrics;
 use crate::models::{Catalog, CatalogOptions, Opener};
 use crate::{GuardOptions, ServeOptions};
 
@@ -84,7 +83,7 @@ fn write(app: &App, model: &Arc<Loaded>, texts: u32) {
     }
 }
 
-/// Weights whose signs are wrong in one layer.
+/// Weights whose signs and scales are wrong.
 struct Damaged<'a>(&'a dyn WeightSource);
 
 impl WeightSource for Damaged<'_> {
@@ -93,7 +92,7 @@ impl WeightSource for Damaged<'_> {
     }
 
     fn load_f32(&self, name: &str) -> Result<Vec<f32>, Failure> {
-        Ok(self.0.load_f32(name)?.into_iter().enumerate().map(|(i, x)| if i % 3 == 0 { -x } else { x }).collect())
+        Ok(self.0.load_f32(name)?.into_iter().map(|x| -4.0 * x).collect())
     }
 
     fn asset(&self, name: &str) -> Option<Vec<u8>> {
@@ -174,7 +173,7 @@ fn requests_come_before_comparisons() {
     let weights = app.catalog.reopen("tiny", None).unwrap();
     let reference = impasto_runtime::Model::load(&*weights, &RunOptions::default()).unwrap();
     let sample = Sample { tokens: (0..40).collect(), prompt: 10 };
-    let left = std::cell::Cell::new(3);
+    let left = std::cell::Cell::new(3usize);
     let is_busy = || left.replace(left.get().saturating_sub(1)) == 0;
     assert_eq!(audit::compare(&model, &reference, &sample, &is_busy).unwrap(), None, "stopped between blocks");
     let audit = audit::compare(&model, &reference, &sample, &|| false).unwrap().unwrap();

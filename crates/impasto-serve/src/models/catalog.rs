@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -137,6 +137,10 @@ pub struct Summary {
     pub arrived_bytes: u64,
     /// The model that it is a delta of.
     pub base: Option<String>,
+    /// Whether it has a chat template, if that is known.
+    pub chat: Option<bool>,
+    /// The most tokens of a text, if that is known.
+    pub context: Option<usize>,
     /// Its layers, the coarsest first.
     pub layers: Vec<LayerState>,
     /// The finest layer in memory.
@@ -238,10 +242,35 @@ impl Catalog {
         // A bug in a decoder must not end the server.
         let loaded = catch_unwind(AssertUnwindSafe(|| self.load(index, layer)));
         let loaded = loaded.unwrap_or_else(|_| Err(unexpected(entry.id.clone())));
+        let loaded = loaded.map_err(|error| self.told(error));
         let mut state = entry.lock();
         state.loading = None;
         state.error = loaded.as_ref().err().map(ToString::to_string);
         loaded
+    }
+
+    /// Logs why a model cannot be loaded, and returns what clients are told of that.
+    fn told(&self, error: CatalogError) -> CatalogError {
+        tracing::warn!(%error, "a model cannot be loaded");
+        match error {
+            CatalogError::Load { model, reason } => CatalogError::Load { model, reason: self.without_folders(&reason) },
+            error => error,
+        }
+    }
+
+    /// Removes folders from a message: clients must not learn where files are.
+    fn without_folders(&self, message: &str) -> String {
+        let folders = self.entries.iter().filter_map(|entry| entry.path.parent());
+        let folders = folders.map(|folder| format!("{}{MAIN_SEPARATOR}", folder.display()));
+        let message = folders
+            .filter(|folder| folder.len() > 1)
+            .fold(message.to_owned(), |text, folder| text.replace(&folder, ""));
+        // Bases may be elsewhere.
+        let last = |word: &str| match word.starts_with('/') {
+            true => word.rsplit('/').next().unwrap_or_default().to_owned(),
+            false => word.to_owned(),
+        };
+        message.split(' ').map(last).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the number of the entry and the layer that a name means.
@@ -432,7 +461,10 @@ impl Catalog {
         };
         let layers: Vec<LayerState> = (1..=entry.opening.layers.len()).map(layer).collect();
         let loaded = live.or_else(|| state.slots.values().next_back()).cloned();
-        let error = live.and_then(|live| live.error()).or_else(|| state.error.clone());
+        let error = live
+            .and_then(|live| live.error())
+            .map(|error| self.without_folders(&error))
+            .or_else(|| state.error.clone());
         let of_model = match (&loaded, state.loading, &error) {
             (Some(_), ..) => ModelState::Loaded,
             (None, Some(_), _) => ModelState::Loading,
@@ -448,6 +480,8 @@ impl Catalog {
             file_bytes,
             arrived_bytes: live.and_then(|live| live.arrived()).unwrap_or(file_bytes),
             base: self.base_of(entry).map(|base| self.entries[base].id.clone()),
+            chat: loaded.as_ref().map(|loaded| loaded.template().is_ok()).or(entry.opening.chat),
+            context: loaded.as_ref().map(|loaded| loaded.model().network().max_context()).or(entry.opening.context),
             layers,
             loaded,
         }
@@ -465,8 +499,7 @@ impl Entry {
     }
 
     fn bits(&self, layer: usize) -> f64 {
-        let bytes = layer.checked_sub(1).and_then(|index| self.opening.layers.get(index)).map_or(0, |layer| layer.0);
-        if self.opening.weights == 0 { 0.0 } else { bytes as f64 * 8.0 / self.opening.weights as f64 }
+        layer.checked_sub(1).and_then(|index| self.opening.bits().get(index).copied()).unwrap_or(0.0)
     }
 
     /// Whether all of a layer is there.

@@ -54,7 +54,12 @@ pub struct Loaded {
 
 enum Kind {
     Whole(Box<Model>),
-    Live { live: Box<Live>, incoming: Box<dyn Incoming> },
+    /// `bits` are the bits per weight up to each layer.
+    Live {
+        live: Box<Live>,
+        incoming: Box<dyn Incoming>,
+        bits: Vec<f64>,
+    },
 }
 
 impl Loaded {
@@ -63,15 +68,10 @@ impl Loaded {
         Loaded::new(id, quality, Kind::Whole(Box::new(model)), KvUpgrade::Keep, base)
     }
 
-    /// Takes a model whose file arrives.
-    pub fn live(
-        id: String,
-        quality: Quality,
-        live: Live,
-        incoming: Box<dyn Incoming>,
-        kv_upgrade: KvUpgrade,
-    ) -> Loaded {
-        Loaded::new(id, quality, Kind::Live { live: Box::new(live), incoming }, kv_upgrade, None)
+    /// Takes a model whose file arrives, which has `bits` bits per weight up to each of its layers.
+    pub fn live(id: String, bits: Vec<f64>, live: Live, incoming: Box<dyn Incoming>, kv_upgrade: KvUpgrade) -> Loaded {
+        let quality = Quality { layer: 0, layers: bits.len(), bits_per_weight: 0.0 };
+        Loaded::new(id, quality, Kind::Live { live: Box::new(live), incoming, bits }, kv_upgrade, None)
     }
 
     fn new(id: String, quality: Quality, kind: Kind, kv_upgrade: KvUpgrade, base: Option<Arc<Loaded>>) -> Loaded {
@@ -122,10 +122,10 @@ impl Loaded {
     pub fn quality(&self) -> Quality {
         match &self.kind {
             Kind::Whole(_) => self.quality,
-            Kind::Live { live, .. } => {
+            Kind::Live { live, bits, .. } => {
                 let stage = live.stage();
-                let whole = self.quality.bits_per_weight * stage.bytes as f64 / stage.bytes_of.max(1) as f64;
-                Quality { layer: stage.number, layers: stage.of, bits_per_weight: whole }
+                let bits = stage.number.checked_sub(1).and_then(|index| bits.get(index)).copied();
+                Quality { layer: stage.number, layers: stage.of, bits_per_weight: bits.unwrap_or(0.0) }
             }
         }
     }

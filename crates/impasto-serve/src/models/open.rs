@@ -8,6 +8,8 @@ use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, F
 use impasto_container::header::MAGIC;
 use impasto_model::WeightSource;
 use impasto_runtime::{Model, RunOptions};
+use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
+use serde_json::Value;
 
 use super::catalog::CatalogError;
 
@@ -29,6 +31,10 @@ pub struct Opening {
     pub bytes: u64,
     /// Number of weights; 0 if it is not known.
     pub weights: u64,
+    /// Whether it has a chat template, if that is known.
+    pub chat: Option<bool>,
+    /// The most tokens of a text, if that is known.
+    pub context: Option<usize>,
     /// Its layers, the coarsest first: bytes, KL divergence if it was measured, and whether all of it is there. Never empty.
     pub layers: Vec<(u64, Option<f32>, bool)>,
     /// The root of the file, if it is one of this format.
@@ -105,7 +111,18 @@ impl Opening {
         }
         let root = Some(hex(&file.reader().header().root));
         let base = file.base().map(|base| hex(&base.root));
-        Opening { bytes, weights: file.weights(), layers, root, base }
+        let json = |name| serde_json::from_slice::<Value>(&file.asset(name).ok()??).ok();
+        let in_config = || json(TOKENIZER_CONFIG).is_some_and(|config| !config["chat_template"].is_null());
+        let chat = file.asset_names().any(|name| name == TEMPLATE_FILE) || in_config();
+        let context = json("config.json").and_then(|config| config["max_position_embeddings"].as_u64());
+        let context = context.and_then(|context| usize::try_from(context).ok());
+        Opening { bytes, weights: file.weights(), chat: Some(chat), context, layers, root, base }
+    }
+
+    /// Returns the bits per weight up to each layer; 0 if the number of weights is not known.
+    pub fn bits(&self) -> Vec<f64> {
+        let bits = |bytes: u64| if self.weights == 0 { 0.0 } else { bytes as f64 * 8.0 / self.weights as f64 };
+        self.layers.iter().map(|&(bytes, ..)| bits(bytes)).collect()
     }
 }
 

@@ -90,8 +90,11 @@ struct Raw {
     role: String,
     #[serde(default)]
     content: Option<Content>,
-    #[serde(default, alias = "reasoning")]
+    #[serde(default)]
     reasoning_content: Option<String>,
+    /// Some servers give it both names, and clients send both back.
+    #[serde(default)]
+    reasoning: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<ToolCall>>,
     #[serde(default)]
@@ -106,7 +109,8 @@ impl TryFrom<Raw> for Message {
     type Error = String;
 
     fn try_from(raw: Raw) -> Result<Self, String> {
-        let Raw { role, content, reasoning_content, tool_calls, tool_call_id, name, function_call } = raw;
+        let Raw { role, content, reasoning_content, reasoning, tool_calls, tool_call_id, name, function_call } = raw;
+        let reasoning_content = reasoning_content.or(reasoning);
         if role.is_empty() {
             return Err("role: must not be empty".to_owned());
         }
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!(read(json!({"role": "developer", "content": parts})).unwrap(), Message::new("system", "a\nb"));
         let answer = json!({
             "role": "assistant", "content": null, "refusal": null, "annotations": [], "function_call": null, "audio": null,
-            "reasoning": "hm", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}],
+            "reasoning": "hm", "reasoning_content": null, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}],
         });
         let message = read(answer).unwrap();
         assert_eq!((message.content.as_str(), message.reasoning_content.as_deref()), ("", Some("hm")));

@@ -32,9 +32,14 @@ impl Matcher {
     /// the text, if it may end here, and are only these if it must.
     ///
     /// # Errors
-    /// [`TextError::Grammar`] if the mask exceeds a limit; the matcher is then of no more use.
+    /// [`TextError::Grammar`] if the mask exceeds a limit, or no token of the vocabulary can come next; the matcher is then of
+    /// no more use.
     pub fn mask(&mut self) -> Result<&[u32]> {
-        self.mask = self.inner.compute_mask_or_eos().map_err(|error| TextError::grammar(&error.to_string()))?;
+        self.mask = self.inner.compute_mask_or_eos().map_err(|error| {
+            let message = error.to_string();
+            let is_stuck = message.lines().next() == Some("NoExtensionBias");
+            TextError::grammar(if is_stuck { "no token of the vocabulary can come next" } else { &message })
+        })?;
         Ok(self.mask.as_slice())
     }
 

@@ -263,9 +263,8 @@ fn hostile_constraints_end() {
         assert!(refused(&Constraint::JsonSchema(schema)).contains("patterns"));
     }
     // A long chain of references, each an intersection.
-    let link =
-        |i: usize| (format!("d{i}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", i + 1)}, {"type": "object"}]}));
-    for length in [100, 3000] {
+    let link = |i: usize| (format!("d{i}"), json!({"allOf": [{"$ref": format!("#/$defs/d{}", i + 1)}, {}]}));
+    for length in [100, 5000] {
         let mut defs: serde_json::Map<String, Value> = (0..length).map(link).collect();
         defs.insert(format!("d{length}"), json!({"type": "object"}));
         try_it(&Constraint::JsonSchema(json!({"$defs": defs, "$ref": "#/$defs/d0"})));
@@ -345,4 +344,29 @@ fn a_real_tokenizer() {
     let text = String::from_utf8(bytes).unwrap();
     let (word, number) = text.split_once(' ').unwrap();
     assert!(word.starts_with(|c: char| c.is_ascii_uppercase()) && number.chars().all(char::is_numeric), "{text}");
+}
+
+/// A tokenizer of these tokens.
+fn of_words(words: impl IntoIterator<Item = String>) -> Tokenizer {
+    let vocab: serde_json::Map<_, _> = words.into_iter().zip((0..).map(Value::from)).collect();
+    let json =
+        json!({"version": "1.0", "decoder": {"type": "Fuse"}, "model": {"type": "BPE", "vocab": vocab, "merges": []}});
+    Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn unusual_vocabularies() {
+    let large = of_words((0..5000).map(|i| format!("{i}{}", "x".repeat(990))));
+    assert!(matches!(Grammars::new(&large, &[0]), Err(TextError::Grammar(_))));
+    // A token that is too long is never allowed; one that ends the text is no text.
+    let long = of_words(["end".to_owned(), "a".to_owned(), "a".repeat(5000), "aa".to_owned()]);
+    let mut matcher = Grammars::new(&long, &[0]).unwrap().compile(&Constraint::Regex("[a-z]+".into())).unwrap();
+    assert_eq!(matcher.mask().unwrap(), [0b1010]);
+    matcher.commit(1).unwrap();
+    assert_eq!(matcher.mask().unwrap(), [0b1011]);
+    matcher.commit(0).unwrap();
+    assert!(matcher.must_stop());
+    assert_eq!(matcher.mask().unwrap(), [1]);
+    let mut stuck = Grammars::new(&long, &[0]).unwrap().compile(&Constraint::Regex("[b-z]+".into())).unwrap();
+    assert!(stuck.mask().unwrap_err().to_string().contains("no token"));
 }

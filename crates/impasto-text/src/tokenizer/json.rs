@@ -12,9 +12,9 @@ use super::bpe::{Bpe, MergeRule, Merges, Settings};
 use super::vocabulary::Vocabulary;
 
 /// An id may be this many times the number of tokens; tables of scattered ids would waste memory.
-const SPARSE: usize = 4;
+pub const SPARSE: usize = 4;
 /// An id up to this is never too large.
-const SMALL_ID: usize = 1 << 16;
+pub const SMALL_ID: usize = 1 << 16;
 
 /// The parts of a `tokenizer.json`. Truncation and padding are left out: they are for training batches and would
 /// silently truncate a text.

@@ -1,6 +1,7 @@
 //! The bytes and the text of single tokens.
 
 use super::Tokenizer;
+use super::json::{SMALL_ID, SPARSE};
 
 /// A common token, after which the bytes of others are looked at.
 const COMMON: [&str; 4] = ["a", "e", "0", "."];
@@ -29,6 +30,15 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         let added = self.0.get_added_vocabulary();
         self.0.id_to_token(id).is_some_and(|token| added.is_special_token(&token))
+    }
+
+    /// All ids up to the last one that is a token. Some of them may have none.
+    pub fn ids(&self) -> std::ops::Range<u32> {
+        let tokens = self.vocab_size();
+        // Ids may have gaps, but not many.
+        let most = u32::try_from(tokens.saturating_mul(SPARSE).max(SMALL_ID)).unwrap_or(u32::MAX);
+        let last = (0..most).filter(|&id| self.0.id_to_token(id).is_some()).take(tokens).last();
+        0..last.map_or(0, |last| last + 1)
     }
 
     /// A token whose text is whole characters.
