@@ -2,6 +2,8 @@
 
 mod analyze;
 mod chat;
+#[cfg(all(unix, feature = "serve"))]
+mod clients;
 mod commands;
 mod deltas;
 mod failures;
@@ -13,6 +15,8 @@ mod layers;
 mod limits;
 mod live;
 mod packs;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 #[cfg(feature = "fetch")]
 #[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
 #[path = "../../../impasto-fetch/tests/it/server.rs"]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use impasto::format::{Limits, Source};
 use impasto::{Arriving, Live, Stage};
 use impasto_runtime::{KvMemory, KvUpgrade, RunOptions};
-use impasto_serve::models::{Incoming, Loaded, Opening, Quality};
+use impasto_serve::models::{Incoming, Loaded, Opening};
 use serde_json::{Value, json};
 
 use crate::support::{Server, Setup, files, shared, until};
@@ -215,9 +215,8 @@ fn a_file_is_served_while_it_arrives() {
     let run = RunOptions { kv_memory, ..setup.run.clone() };
     let opening = Opening::of(&arriving().open(&stage).expect("opens"), stage.bytes_of);
     let live = Live::start(arriving(), stage, &run).expect("a model");
-    let quality =
-        Quality { layer: 1, layers: 3, bits_per_weight: stage.bytes_of as f64 * 8.0 / opening.weights as f64 };
-    let loaded = Loaded::live("tiny".into(), quality, live, Box::new(Arrived(script.clone())), KvUpgrade::Recompute);
+    let bits = opening.bits();
+    let loaded = Loaded::live("tiny".into(), bits, live, Box::new(Arrived(script.clone())), KvUpgrade::Recompute);
     let mut catalog = setup.catalog();
     catalog.add_live(PathBuf::from("arriving.impasto"), opening, Arc::new(loaded)).expect("one name");
     let server = setup.start_with(catalog);

@@ -1,0 +1,210 @@
+//! Programs that people use, with the server. Python packages are those of IMPASTO_PYTHON, npm packages those in the folder
+//! IMPASTO_NODE_MODULES, and Chromium is CHROMIUM or in the path. What is missing is skipped, unless IMPASTO_REQUIRE_CLIENTS is set.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use impasto::{File, FileWeights};
+use impasto_eval::tasks::{Subject, Task};
+use impasto_runtime::{Model, RunOptions};
+
+use crate::serve::{PLAIN, Serving, chatting, crates};
+use crate::support::{Ran, Workplace};
+
+/// Says that a test is skipped, or fails if clients must be there.
+fn missing(what: &str) {
+    assert!(std::env::var_os("IMPASTO_REQUIRE_CLIENTS").is_none(), "{what} is missing");
+    println!("SKIPPED: {what} is missing");
+}
+
+/// Python, if it has these packages.
+fn python(packages: &[&str]) -> Option<PathBuf> {
+    let python = PathBuf::from(std::env::var_os("IMPASTO_PYTHON").unwrap_or_else(|| "python3".into()));
+    let find = "import sys, importlib.util as u; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))";
+    let found = Command::new(&python).args(["-c", find]).args(packages).stderr(Stdio::null()).status();
+    found.is_ok_and(|status| status.success()).then_some(python)
+}
+
+/// The folder of npm packages, if Node and they are there.
+fn node_modules(packages: &[&str]) -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("IMPASTO_NODE_MODULES")?);
+    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    let is_there = node.is_ok_and(|status| status.success()) && packages.iter().all(|name| folder.join(name).exists());
+    is_there.then_some(folder)
+}
+
+fn script(name: &str) -> PathBuf {
+    crates("impasto-cli/tests/clients").join(name)
+}
+
+/// Runs a client, which must succeed. Returns what it printed.
+fn run(command: &mut Command, serving: &Serving) -> String {
+    let ran = Ran::of(command.stdin(Stdio::null()).output().expect("starts"));
+    assert_eq!(ran.code, Some(0), "{}\n{}\n{}", ran.out, ran.err, serving.log());
+    ran.out
+}
+
+const KEY: &str = "a-key-of-the-tests";
+
+/// A server for chats, with a key and embeddings.
+fn chat_server(at: &Workplace) -> Serving {
+    chatting(at, "tiny", PLAIN);
+    at.write("keys", KEY);
+    Serving::start(at, &["tiny", "--api-key-file", "keys", "--embeddings", "mean"])
+}
+
+#[test]
+fn openai_for_python() {
+    let Some(python) = python(&["openai"]) else { return missing("openai for Python") };
+    let at = Workplace::new();
+    let serving = chat_server(&at);
+    let mut command = Command::new(python);
+    run(command.arg(script("openai_python.py")).args([&serving.address, "tiny", KEY]), &serving);
+}
+
+#[test]
+fn openai_for_node() {
+    let Some(modules) = node_modules(&["openai"]) else { return missing("openai for Node") };
+    let at = Workplace::new();
+    let serving = chat_server(&at);
+    let mut command = Command::new("node");
+    command.arg(script("openai_node.mjs")).args([&serving.address, "tiny", KEY]).env("IMPASTO_NODE_MODULES", modules);
+    run(&mut command, &serving);
+}
+
+#[test]
+fn llm_chats() {
+    let Some(python) = python(&["llm"]) else { return missing("llm") };
+    let at = Workplace::new();
+    let serving = chat_server(&at);
+    let entry =
+        format!("- model_id: here\n  model_name: tiny\n  api_base: {}/v1\n  api_key_name: here\n", serving.address);
+    at.write("extra-openai-models.yaml", &entry);
+    at.write("keys.json", &format!("{{\"here\": \"{KEY}\"}}"));
+    let ask = |more: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(["-m", "llm"]).args(more).env("LLM_USER_PATH", at.path("."));
+        run(&mut command, &serving)
+    };
+    let answer = ask(&["-m", "here", "Tell me of a dog", "-o", "max_tokens", "12", "-o", "temperature", "0"]);
+    assert!(!answer.trim().is_empty());
+    // The conversation goes on from the log of `llm`.
+    assert!(!ask(&["-c", "And a cat?", "-o", "max_tokens", "12"]).trim().is_empty());
+    let requests = || {
+        serving
+            .log()
+            .lines()
+            .filter(|line| line.contains("/v1/chat/completions") && line.contains("\"status\":200"))
+            .count()
+    };
+    while requests() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn aider_edits() {
+    let python = std::env::var_os("IMPASTO_AIDER").map(PathBuf::from).or_else(|| python(&["aider"]));
+    let Some(python) = python else { return missing("aider") };
+    let at = Workplace::new();
+    let serving = chat_server(&at);
+    at.write("hello.py", "print('hello')\n");
+    let mut command = Command::new(python);
+    command.args(["-m", "aider", "--model", "openai/tiny", "--openai-api-base", &format!("{}/v1", serving.address)]);
+    command.args(["--openai-api-key", KEY, "--message", "Say hello.", "--no-git", "--yes-always", "--no-check-update"]);
+    command.args([
+        "--no-show-model-warnings",
+        "--no-analytics",
+        "--map-tokens",
+        "0",
+        "--edit-format",
+        "ask",
+        "--no-pretty",
+    ]);
+    command
+        .arg("hello.py")
+        .current_dir(at.path("."))
+        .env("HOME", at.path("."))
+        .env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+    let out = run(&mut command, &serving);
+    let is_answered = |line: &str| line.contains("/v1/chat/completions") && line.contains("\"status\":200");
+    assert!(serving.log().lines().any(is_answered), "{out}\n{}", serving.log());
+}
+
+/// Accuracies and log-likelihoods through the server are those that `impasto eval tasks` computes.
+#[test]
+fn lm_evaluation_harness_sees_what_the_library_computes() {
+    let Some(python) = python(&["lm_eval", "transformers"]) else { return missing("lm-evaluation-harness") };
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let (Some(models), Some(tasks)) = (folder("IMPASTO_MODELS"), folder("IMPASTO_TASKS")) else {
+        return missing("IMPASTO_MODELS or IMPASTO_TASKS");
+    };
+    let checkpoint = models.join("smollm2-135m-continuous");
+    if !checkpoint.exists() {
+        return missing("SmolLM2");
+    }
+    let at = Workplace::new();
+    let [from, to] = [&checkpoint, &at.path("smol.impasto")].map(|path| path.display().to_string());
+    at.run(&["encode", &from, "-o", &to, "--bits", "4.5", "--uncalibrated"]).ok();
+    let serving = Serving::start(&at, &["smol.impasto"]);
+    let limit = 20;
+    for name in ["arc_easy.jsonl", "piqa.jsonl"] {
+        let task = tasks.join(name).display().to_string();
+        let mut command = Command::new(&python);
+        command
+            .arg(script("lm_eval.py"))
+            .args([&serving.address, "smol", &from, &task, &limit.to_string()])
+            .arg(at.path("."));
+        let out = run(&mut command, &serving);
+        let theirs: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
+        let args = ["eval", "tasks", "smol.impasto", "--residence", "packed", "--activations", "int8"];
+        let ours = at.run(&[&args[..], &["--tasks", &task, "--limit", "20", "--json"]].concat()).json();
+        for rule in ["acc", "acc_norm"] {
+            assert_eq!(ours["tasks"][0]["model"][rule]["value"], theirs[rule], "{name} {rule}");
+        }
+        let file = File::open(&at.path("smol.impasto")).expect("a file");
+        let model = Model::load(&FileWeights::new(file).expect("weights"), &RunOptions::default()).expect("a model");
+        let subject =
+            Subject::new(model.network(), model.tokenizer().expect("a tokenizer"), model.eos()).expect("a subject");
+        let file = std::fs::File::open(&task).expect("a file");
+        let items = Task::read(&task, std::io::BufReader::new(file), Some(limit)).expect("a task").items;
+        let theirs = theirs["items"].as_array().expect("items");
+        assert_eq!(theirs.len(), limit);
+        for (item, theirs) in items.iter().zip(theirs) {
+            let ours = subject.log_likelihoods(item).expect("numbers");
+            let theirs = theirs.as_array().expect("numbers").iter().map(|x| x.as_f64().expect("a number"));
+            for (ours, theirs) in ours.into_iter().zip(theirs) {
+                // Python adds in its own way from 3.12 on.
+                assert!((ours - theirs).abs() <= 1e-12 * ours.abs(), "{name}: {ours} {theirs}");
+            }
+        }
+    }
+}
+
+/// The tests of the web page in a browser, against the real server.
+#[test]
+fn the_web_page_in_a_browser() {
+    let Some(modules) = node_modules(&["playwright-core", "axe-core"]) else {
+        return missing("playwright-core or axe-core");
+    };
+    let chromium =
+        Command::new("sh").args(["-c", "command -v \"${CHROMIUM:-chromium}\""]).stdout(Stdio::null()).status();
+    if !chromium.is_ok_and(|status| status.success()) {
+        return missing("Chromium");
+    }
+    let at = Workplace::new();
+    chatting(&at, "model", PLAIN);
+    at.run(&["encode", "model", "-o", "tiny.impasto", "--layers", "2.5,4", "--uncalibrated"]).ok();
+    let serving = Serving::start(&at, &["tiny.impasto"]);
+    // Node looks for packages beside the files that import them.
+    let page = crates("impasto-serve/web");
+    let copied = Command::new("cp").arg("-r").arg(page).arg(at.path("web")).status().expect("copies");
+    assert!(copied.success());
+    std::os::unix::fs::symlink(modules, at.path("web/tests/node_modules")).expect("a link");
+    let mut command = Command::new("node");
+    command
+        .args(["--test", "server.test.js"])
+        .current_dir(at.path("web/tests"))
+        .env("IMPASTO_SERVER", &serving.address);
+    run(&mut command, &serving);
+}
