@@ -649,6 +649,12 @@ pub struct Sampling {
     /// Penalty for tokens that already occurred; 1 for none.
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     pub repetition_penalty: f32,
+    /// Subtracted from the logits of tokens that were generated before, from -2 to 2.
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Subtracted from the logits of tokens once for each time they were generated before, from -2 to 2.
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
     /// Random seed.
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_whole::<u64>)]
     pub seed: u64,

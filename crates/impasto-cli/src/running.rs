@@ -99,6 +99,7 @@ impl Running {
             activations: activations.unwrap_or_default(),
             kv: self.kv.clone().unwrap_or_default(),
             packs: cache.filter(|_| residence == Residence::Packed).map(packs),
+            kv_memory: None,
             template_worker: Some(crate::template::worker()),
         })
     }

@@ -161,6 +161,12 @@ pub enum ModelError {
     /// The logits are not finite, so they cannot be sampled or scored.
     #[error("the model's logits are not finite{0}")]
     NonFinite(String),
+    /// A mask or biases leave no token that could be drawn.
+    #[error("no allowed token is possible")]
+    NoneAllowed,
+    /// A token was to be drawn, but its logits were not computed.
+    #[error("there are no logits of the next token yet")]
+    NoLogits,
     /// The network's own key/value cache failed: it is full, memory could not be allocated, or it does not support the
     /// request.
     #[error(transparent)]

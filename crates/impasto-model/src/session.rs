@@ -132,6 +132,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         Ok(())
     }
 
+    /// Replaces the sampler, with its random stream and biases.
+    pub fn set_sampler(&mut self, sampler: Sampler) {
+        self.sampler = sampler;
+    }
+
     /// Makes each step report the log probabilities of its token and of the `top` most likely ones. `None`, the
     /// default, reports none and is faster.
     pub fn report_logprobs(&mut self, top: Option<usize>) {
@@ -182,6 +187,11 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         let known = self.tokens.iter().zip(cache.tokens()).take_while(|(a, b)| a == b).count();
         cache.truncate(known);
         self.cache = cache;
+    }
+
+    /// Returns the cache, with the tokens that are evaluated.
+    pub fn into_cache(self) -> KvCache {
+        self.cache
     }
 
     /// Returns a session with the same tokens and sampler state. With a paged cache, both share pages until one of them
@@ -271,16 +281,37 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
     /// Draws the next token and appends it.
     ///
     /// # Errors
-    /// Those of [`Self::logits`], including [`ModelError::ContextOverflow`] once [`Self::remaining`] is 0; logits that
-    /// are not finite.
+    /// Those of [`Self::logits`], including [`ModelError::ContextOverflow`] once [`Self::remaining`] is 0; those of
+    /// [`Sampler::sample`].
     pub fn step(&mut self) -> Result<Step> {
-        self.logits()?;
-        self.draw()
+        self.step_within(None)
     }
 
-    /// Draws from `self.logits`, which must be those of the next token.
-    fn draw(&mut self) -> Result<Step> {
-        let token = self.sampler.sample(&self.logits, &self.tokens)?;
+    /// [`Self::step`] among the tokens that a mask allows, as in [`Sampler::sample_within`].
+    ///
+    /// # Errors
+    /// Those of [`Self::step`]; [`ModelError::NoneAllowed`].
+    pub fn step_within(&mut self, allowed: Option<&[u32]>) -> Result<Step> {
+        self.logits()?;
+        self.draw(allowed)
+    }
+
+    /// Whether the logits of the next token are there, so that [`Self::draw`] can draw it.
+    pub fn has_logits(&self) -> bool {
+        !self.tokens.is_empty() && self.logits_after == self.tokens.len()
+    }
+
+    /// Draws the next token from logits that are there, and appends it. Its logits are there after [`Self::evaluate`] or
+    /// [`Self::evaluate_many`] has left no token pending. A mask limits the tokens, as in [`Sampler::sample_within`].
+    ///
+    /// # Errors
+    /// [`ModelError::NoLogits`] if they are not there, as after [`Self::truncate`]; [`Self::step`] computes them. Those of
+    /// [`Sampler::sample_within`].
+    pub fn draw(&mut self, allowed: Option<&[u32]>) -> Result<Step> {
+        if !self.has_logits() {
+            return Err(ModelError::NoLogits);
+        }
+        let token = self.sampler.sample_within(&self.logits, &self.tokens, allowed)?;
         self.tokens.push(token);
         Ok(self.step_of(token, &self.logits))
     }
@@ -385,6 +416,6 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
             }
         }
         Self::evaluate_many(sessions, usize::MAX)?;
-        sessions.iter_mut().map(|session| session.draw()).collect()
+        sessions.iter_mut().map(|session| session.draw(None)).collect()
     }
 }

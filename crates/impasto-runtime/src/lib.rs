@@ -40,7 +40,7 @@ pub use impasto_kernels::packed::Activations;
 pub use kv_upgrade::{KvUpgrade, Upgrader};
 pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};
-pub use network::{Runtime, RuntimeOptions};
+pub use network::{KvMemory, Runtime, RuntimeOptions};
 pub use packs::{Pack, PackError, Packs};
 pub use refine::{Refined, Refiner};
 pub use view::View;

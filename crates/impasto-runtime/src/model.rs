@@ -15,8 +15,8 @@ use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
 use impasto_text::{ChatTemplate, TemplateWorker, TextError, Tokenizer, tokenizer};
 
 use crate::{
-    GenerateOptions, Generation, LoadTimes, LoadWarning, Packs, Residence, Result, Runtime, RuntimeOptions, Stream,
-    generate, stream,
+    GenerateOptions, Generation, KvMemory, LoadTimes, LoadWarning, Packs, Residence, Result, Runtime, RuntimeOptions,
+    Stream, generate, stream,
 };
 
 /// Options for loading and running a model.
@@ -37,6 +37,9 @@ pub struct RunOptions {
     pub kv: KvLayout,
     /// Where packed weights are kept for later loads, if they are; the other residences ignore it.
     pub packs: Option<Packs>,
+    /// The count of the bytes of keys and values, if models share one; its limit then takes the place of the memory limit for these.
+    /// Residence `Float` ignores it.
+    pub kv_memory: Option<KvMemory>,
     /// The command that runs the chat template in a process of its own. `None` runs it in this process, which a hostile
     /// template can end; see [`impasto_text::chat`].
     pub template_worker: Option<TemplateWorker>,
@@ -365,6 +368,7 @@ impl Network {
             kv: options.kv.clone(),
             threads: options.threads,
             packs: options.packs.clone(),
+            kv_memory: options.kv_memory.clone(),
             memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
         let mut runtime = Runtime::load_layers(layers, config, &options)?;

@@ -42,12 +42,44 @@ pub struct RuntimeOptions {
     pub threads: usize,
     /// Where packed weights are kept for later loads, if they are; residence coded ignores it.
     pub packs: Option<Packs>,
+    /// The count of the bytes of keys and values, if networks share one. Its limit then takes the place of the memory limit for
+    /// these.
+    pub kv_memory: Option<KvMemory>,
+}
+
+/// A count of the bytes of keys and values, with a limit, that networks share.
+#[derive(Clone, Debug)]
+pub struct KvMemory(Arc<Pages>);
+
+impl KvMemory {
+    /// Creates a count with a limit in bytes.
+    pub fn new(limit: usize) -> KvMemory {
+        KvMemory(Pages::new(limit))
+    }
+
+    /// Returns the bytes in use. Pages that sequences share count once.
+    pub fn used(&self) -> usize {
+        self.0.used()
+    }
+
+    /// Returns the limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.0.limit()
+    }
+}
+
+/// Two are equal if they are the same count.
+impl PartialEq for KvMemory {
+    fn eq(&self, other: &KvMemory) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What a network may have in common with others.
 struct Shared {
     tools: Arc<Tools>,
     pages: Arc<Pages>,
+    memory_limit: usize,
     residence: Residence,
     kv: KvLayout,
     packs: Option<Packs>,
@@ -64,7 +96,8 @@ impl Shared {
         let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
         Ok(Shared {
             tools: Arc::new(Tools { pool, kernel: Kernel::best(), activations, workers }),
-            pages: Pages::new(options.memory_limit),
+            pages: options.kv_memory.clone().map_or_else(|| Pages::new(options.memory_limit), |KvMemory(pages)| pages),
+            memory_limit: options.memory_limit,
             residence: options.residence,
             kv: options.kv.clone(),
             packs: options.packs.clone().filter(|_| options.residence == Residence::Packed),
@@ -91,6 +124,8 @@ pub struct Runtime {
     pub(crate) residence: Residence,
     kv: KvLayout,
     pub(crate) pages: Arc<Pages>,
+    /// Of weights, in bytes.
+    pub(crate) memory_limit: usize,
     max_context: usize,
     pub(crate) rooms: Rooms,
     times: LoadTimes,
@@ -160,7 +195,15 @@ impl Runtime {
             source,
             &[],
             config,
-            Shared { tools, pages, residence, kv: self.kv.clone(), packs: None, weights },
+            Shared {
+                tools,
+                pages,
+                memory_limit: self.memory_limit,
+                residence,
+                kv: self.kv.clone(),
+                packs: None,
+                weights,
+            },
         )
     }
 
@@ -171,14 +214,14 @@ impl Runtime {
         shared: Shared,
     ) -> Result<Self, RuntimeError> {
         let begun = Instant::now();
-        let Shared { tools, pages, residence, kv, packs, weights: of_base } = shared;
+        let Shared { tools, pages, memory_limit, residence, kv, packs, weights: of_base } = shared;
         let (pool, arena) = (&tools.pool, Arena::new());
         let network = graph::describe_source(source, &mut config)?;
         let specs = || network.ends.layers().chain(network.blocks.iter().flat_map(graph::Block::layers));
         for layer in coarser.iter().copied().chain([source]) {
             specs().try_for_each(|spec| check_shape(layer, &spec.name, &[spec.outputs, spec.inputs]))?;
         }
-        let budget = Budget::new(pages.limit(), of_base.as_ref().map_or(0, |weights| weights.memory_bytes()));
+        let budget = Budget::new(memory_limit, of_base.as_ref().map_or(0, |weights| weights.memory_bytes()));
         let loader = MatrixLoader::new(source, residence, pool, &arena, &budget).over(of_base.as_deref());
         let wanted: Vec<Wanted> =
             specs().map(|spec| Wanted { name: &spec.name, shape: [spec.outputs, spec.inputs] }).collect();
@@ -229,6 +272,7 @@ impl Runtime {
             residence,
             kv,
             pages,
+            memory_limit,
             times,
             warnings,
             writing,

@@ -102,7 +102,7 @@ impl Runtime {
         let old = weights.find(name)?;
         let shape = [old.outputs(), old.inputs()];
         check_shape(source, name, &shape)?;
-        let (used, limit) = (weights.memory_bytes(), self.pages.limit());
+        let (used, limit) = (weights.memory_bytes(), self.memory_limit);
         let budget = Budget::new(limit, used);
         let pool = Pool::new(1).map_err(|error| match error {
             KernelError::Threads(reason) => ModelError::Threads(reason),

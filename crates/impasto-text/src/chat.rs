@@ -4,8 +4,7 @@
 //! `tojson` has the keywords of `json.dumps` and does not escape HTML characters; Python's methods on strings, lists
 //! and dictionaries work, and `%` after a string literal; loops support `break` and `continue`; `{% generation %}` tags
 //! have no effect. The variables are `messages`, `add_generation_prompt`, the model's special tokens (`bos_token`,
-//! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless
-//! [`ChatOptions::variables`] has them.
+//! `pad_token` and so on, if it has them), and `tools` and `documents`, which are none unless [`ChatOptions`] has them.
 //!
 //! A template is a stranger's code. With a [`TemplateWorker`], it is parsed and rendered in a process of its own with
 //! limits of memory, stack and time, so it ends and does no harm, whatever it tries. Without one, it runs in this process:
@@ -17,6 +16,7 @@ mod config;
 mod engine;
 mod json;
 mod limits;
+mod message;
 mod percent;
 mod python;
 mod source;
@@ -24,12 +24,12 @@ mod worker;
 
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::{Result, TextError};
 use config::TokenizerConfig;
 use engine::{Job, chat_error};
+pub use message::{FunctionCall, Message, ToolCall, ToolKind};
 pub use worker::TemplateWorker;
 
 /// The file with a model's special tokens and, in most models, its chat template.
@@ -37,27 +37,14 @@ pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The file with only a chat template. It takes precedence over [`TOKENIZER_CONFIG`].
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// The speaker: `system`, `user`, `assistant` or another role that the template supports.
-    pub role: String,
-    /// The text of the message.
-    pub content: String,
-}
-
-impl Message {
-    /// Creates a message of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
-
 /// Options for rendering a conversation.
 #[derive(Clone, Debug, Default)]
 pub struct ChatOptions {
     /// Whether to end with the start of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// Descriptions of the functions that the model may call, as in the OpenAI API. If there are any, they are the template
+    /// variable `tools`.
+    pub tools: Vec<serde_json::Value>,
     /// Additional template variables, such as `enable_thinking`.
     pub variables: Map<String, serde_json::Value>,
     /// The time that `strftime_now` uses (in UTC); the current time if `None`.
@@ -117,6 +104,11 @@ impl ChatTemplate {
         self.special_tokens.get("eos_token")?.as_str()
     }
 
+    /// The text of the template, with its tags for training rewritten.
+    pub fn text(&self) -> &str {
+        &self.template
+    }
+
     /// Renders the conversation. Tokenize the result without adding special tokens: the template contains them.
     ///
     /// # Errors
@@ -125,9 +117,13 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String> {
         let mut variables = self.special_tokens.clone();
         variables.extend(["tools", "documents"].map(|name| (name.into(), serde_json::Value::Null)));
+        if !options.tools.is_empty() {
+            variables.insert("tools".into(), options.tools.clone().into());
+        }
         variables.extend(options.variables.clone());
-        let messages = serde_json::to_value(messages).map_err(chat_error)?;
-        variables.insert("messages".into(), messages);
+        let messages: Vec<_> =
+            messages.iter().map(Message::for_template).collect::<Result<_, _>>().map_err(chat_error)?;
+        variables.insert("messages".into(), messages.into());
         variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
         self.run(Some(variables), options.now)
     }

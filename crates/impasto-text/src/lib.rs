@@ -13,8 +13,10 @@ pub mod chat;
 mod error;
 pub mod stop;
 pub mod tokenizer;
+pub mod tools;
 
-pub use chat::{ChatOptions, ChatTemplate, Message, TemplateWorker};
+pub use chat::{ChatOptions, ChatTemplate, FunctionCall, Message, TemplateWorker, ToolCall};
 pub use error::{Result, TextError};
 pub use stop::{StopMatcher, Stopped};
-pub use tokenizer::{TextStream, Tokenizer};
+pub use tokenizer::{StreamDecoder, TextStream, Tokenizer};
+pub use tools::{ToolEvent, ToolFormat, ToolParser};

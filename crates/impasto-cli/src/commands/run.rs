@@ -126,6 +126,8 @@ pub fn with_limits(
         top_p: sampling.top_p,
         min_p: sampling.min_p,
         repetition_penalty: sampling.repetition_penalty,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
         seed: sampling.seed,
     };
     GenerateOptions { max_tokens, sampling, stop: stop.to_vec(), ..options }

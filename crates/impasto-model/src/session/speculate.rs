@@ -7,11 +7,6 @@ use crate::sampling::{log_sum_exp, top};
 use crate::{CausalLm, Hidden, ModelError, Result, Want};
 
 impl<M: Deref<Target: CausalLm>> Session<M> {
-    /// Whether the logits of the next token are known, so that drawing it needs no pass.
-    pub(crate) fn has_logits(&self) -> bool {
-        !self.tokens.is_empty() && self.logits_after == self.tokens.len()
-    }
-
     /// Evaluates all tokens but the last, so that one pass can evaluate it with guesses of the next ones.
     ///
     /// # Errors

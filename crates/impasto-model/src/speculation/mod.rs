@@ -146,8 +146,8 @@ impl<'p> Speculator<'p> {
         let begun = Instant::now();
         let (proposer, drafts) = loop {
             let choice = match self.length {
-                // Drawing from logits that are known takes no pass that a draft could share.
-                _ if sessions.iter().any(|session| session.has_logits()) => Choice::PLAIN,
+                // Logits that are there take no pass that a draft could share, and a prompt is evaluated first.
+                _ if sessions.iter().any(|session| session.has_logits() || session.pending() > 1) => Choice::PLAIN,
                 DraftLength::Adaptive(longest) => self.pace.choose(longest, &is_open),
                 DraftLength::Fixed(length) => match is_open.iter().position(|is_open| *is_open) {
                     Some(proposer) => Choice { proposer, length },

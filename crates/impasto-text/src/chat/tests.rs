@@ -28,7 +28,7 @@ fn as_transformers_renders() {
         let options = ChatOptions {
             add_generation_prompt: case["add_generation_prompt"].as_bool().unwrap(),
             variables: case["variables"].as_object().unwrap().clone(),
-            now: None,
+            ..Default::default()
         };
         assert_eq!(template.render(&messages, &options).unwrap(), text("expected"), "{}", text("name"));
     }

@@ -16,13 +16,14 @@ mod processor_time;
 mod steps;
 mod stream;
 mod template;
+mod token;
 mod vocabulary;
 
 use crate::{Result, TextError};
 pub use compiled::{NotCompiled, compile};
 use limits::{bounded, grow};
 use pipeline::Pipeline;
-pub use stream::TextStream;
+pub use stream::{StreamDecoder, TextStream};
 
 /// File name of the tokenizer.
 pub const FILE: &str = "tokenizer.json";
@@ -120,6 +121,6 @@ impl Tokenizer {
 
     /// Returns a decoder for tokens that follow `prompt`, one at a time. It leaves out special tokens.
     pub fn stream(&self, prompt: &[u32]) -> TextStream<'_> {
-        TextStream::new(self, prompt)
+        StreamDecoder::new(self, prompt)
     }
 }

@@ -1,5 +1,7 @@
 //! Text of tokens that arrive one at a time.
 
+use std::ops::Deref;
+
 use super::Tokenizer;
 use crate::Result;
 
@@ -15,19 +17,30 @@ const MAX_CHARACTER: usize = 4;
 /// Decodes a stream of tokens to whole characters.
 ///
 /// The text of a token depends on its neighbors (split characters, stripped spaces). The decoder therefore decodes the
-/// previous tokens with and without the new ones; the difference is the new text.
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+/// previous tokens with and without the new ones; the difference is the new text. `T` is how it holds the tokenizer: a
+/// reference, or an [`Arc`](std::sync::Arc) if it outlives a scope.
+pub struct StreamDecoder<T> {
+    tokenizer: T,
     /// Context tokens, then the tokens that are not shown yet.
     ids: Vec<u32>,
     /// Number of context tokens in `ids`.
     shown: usize,
+    skip_special: bool,
 }
 
-impl<'a> TextStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Self {
-        let ids = context(tokenizer, prompt).to_vec();
-        Self { tokenizer, shown: ids.len(), ids }
+/// A [`StreamDecoder`] that borrows the tokenizer.
+pub type TextStream<'a> = StreamDecoder<&'a Tokenizer>;
+
+impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
+    /// Creates a decoder for tokens that follow `prompt`. It leaves out special tokens.
+    pub fn new(tokenizer: T, prompt: &[u32]) -> Self {
+        let ids = context(&tokenizer, prompt).to_vec();
+        Self { tokenizer, shown: ids.len(), ids, skip_special: true }
+    }
+
+    /// Makes the text contain special tokens, too. Some models write calls of functions with them.
+    pub fn with_special(self) -> Self {
+        Self { skip_special: false, ..self }
     }
 
     /// Adds one token and returns the text that it completes; empty while a character is incomplete.
@@ -36,7 +49,7 @@ impl<'a> TextStream<'a> {
     /// Those of [`Tokenizer::decode`].
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.ids.push(id);
-        let whole = self.tokenizer.decode(&self.ids, true)?;
+        let whole = self.tokenizer.decode(&self.ids, self.skip_special)?;
         if whole.ends_with(char::REPLACEMENT_CHARACTER) && self.ids.len() - self.shown < MAX_HELD {
             return Ok(String::new());
         }
@@ -48,12 +61,12 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// Those of [`Tokenizer::decode`].
     pub fn finish(&mut self) -> Result<String> {
-        let whole = self.tokenizer.decode(&self.ids, true)?;
+        let whole = self.tokenizer.decode(&self.ids, self.skip_special)?;
         self.show(whole)
     }
 
     fn show(&mut self, whole: String) -> Result<String> {
-        let before = self.tokenizer.decode(&self.ids[..self.shown], true)?;
+        let before = self.tokenizer.decode(&self.ids[..self.shown], self.skip_special)?;
         // If the decoder changes text that was already shown, show only what extends beyond it.
         let piece = match whole.strip_prefix(&before) {
             Some(piece) => piece.to_owned(),

@@ -1,6 +1,6 @@
 //! Token ids against transformers, and text decoded one token at a time.
 
-use impasto_text::Tokenizer;
+use impasto_text::{StreamDecoder, Tokenizer};
 
 /// An asset of the tiny model of this repository.
 pub fn asset(name: &str) -> Vec<u8> {
@@ -93,4 +93,33 @@ fn a_stream_begins_between_characters() {
     let mut stream = tokenizer.stream(&[0x80; 9]);
     let shown: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
     assert!(shown.ends_with("ba"), "{shown:?}");
+}
+
+#[test]
+fn the_bytes_of_tokens_are_those_of_the_text() {
+    for tokenizer in [tiny(), byte_fallback()] {
+        let text = "a 灯台 b🦀 é\n\tthe \u{fffd} a";
+        let ids = tokenizer.encode(text, false).unwrap();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id).unwrap()).collect();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+        assert!(ids.iter().any(|&id| tokenizer.token_text(id).unwrap() == "\u{fffd}"), "a part of a character");
+        assert_eq!(tokenizer.token_bytes(u32::MAX), None);
+    }
+    let tokenizer = tiny();
+    let special = tokenizer.token_to_id("<|endoftext|>").unwrap();
+    assert!(tokenizer.is_special(special) && !tokenizer.is_special(tokenizer.token_to_id("a").unwrap()));
+    assert_eq!(tokenizer.token_bytes(special).unwrap(), b"<|endoftext|>");
+}
+
+#[test]
+fn a_stream_may_own_its_tokenizer_and_show_special_tokens() {
+    let tokenizer = std::sync::Arc::new(tiny());
+    let ids = tokenizer.encode("a<|endoftext|>b", false).unwrap();
+    let text = |stream: StreamDecoder<std::sync::Arc<Tokenizer>>| {
+        let mut stream = stream;
+        let text: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+        text + &stream.finish().unwrap()
+    };
+    assert_eq!(text(StreamDecoder::new(tokenizer.clone(), &[])), "ab");
+    assert_eq!(text(StreamDecoder::new(tokenizer.clone(), &ids).with_special()), "a<|endoftext|>b");
 }

@@ -1,0 +1,198 @@
+//! A model in memory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use impasto::Live;
+use impasto_model::{CausalLm, Session};
+use impasto_runtime::{KvUpgrade, Model, Runtime};
+use impasto_text::{ChatTemplate, Tokenizer};
+
+use crate::engine::Prefixes;
+
+/// What is known of a file that arrives.
+pub trait Incoming: Send + Sync {
+    /// Bytes that are there.
+    fn arrived(&self) -> u64;
+}
+
+/// What a model was loaded as.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quality {
+    /// The layer of its file, from 1.
+    pub layer: usize,
+    /// The number of layers of the file.
+    pub layers: usize,
+    /// Bytes of the file up to this layer, times 8, per weight; 0 if it is not known.
+    pub bits_per_weight: f64,
+}
+
+/// A model in memory, and what the server keeps for it.
+pub struct Loaded {
+    /// The name of the model, without the layer.
+    pub id: String,
+    quality: Quality,
+    kind: Kind,
+    tokenizer: Result<Arc<Tokenizer>, String>,
+    template: Result<ChatTemplate, String>,
+    prefixes: Mutex<Prefixes>,
+    kv_upgrade: KvUpgrade,
+    /// Counts exchanges of weights other than those of arriving files.
+    exchanged: AtomicU64,
+    /// Seconds from the start of the process to its last use.
+    used: AtomicU64,
+    /// The base whose weights it shares.
+    base: Option<Arc<Loaded>>,
+}
+
+enum Kind {
+    Whole(Box<Model>),
+    Live { live: Box<Live>, incoming: Box<dyn Incoming> },
+}
+
+impl Loaded {
+    /// Takes a model that was loaded.
+    pub fn whole(id: String, quality: Quality, model: Model, base: Option<Arc<Loaded>>) -> Loaded {
+        Loaded::new(id, quality, Kind::Whole(Box::new(model)), KvUpgrade::Keep, base)
+    }
+
+    /// Takes a model whose file arrives.
+    pub fn live(
+        id: String,
+        quality: Quality,
+        live: Live,
+        incoming: Box<dyn Incoming>,
+        kv_upgrade: KvUpgrade,
+    ) -> Loaded {
+        Loaded::new(id, quality, Kind::Live { live: Box::new(live), incoming }, kv_upgrade, None)
+    }
+
+    fn new(id: String, quality: Quality, kind: Kind, kv_upgrade: KvUpgrade, base: Option<Arc<Loaded>>) -> Loaded {
+        let model = kind.model();
+        let tokenizer = model.shared_tokenizer().map_err(|error| error.to_string());
+        let template = model.chat_template().map_err(|error| error.to_string());
+        let (exchanged, used) = (AtomicU64::new(0), AtomicU64::new(0));
+        let loaded =
+            Loaded { id, quality, tokenizer, template, prefixes: Mutex::default(), kv_upgrade, exchanged, used, base, kind };
+        loaded.touch();
+        loaded
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.kind.model()
+    }
+
+    /// The network, shared.
+    pub fn network(&self) -> Arc<dyn CausalLm> {
+        self.model().shared_network()
+    }
+
+    /// The tokenizer, or why there is none.
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>, &str> {
+        self.tokenizer.as_ref().map_err(String::as_str)
+    }
+
+    /// The chat template, or why there is none.
+    pub fn template(&self) -> Result<&ChatTemplate, &str> {
+        self.template.as_ref().map_err(String::as_str)
+    }
+
+    /// The quality that its weights have now.
+    pub fn quality(&self) -> Quality {
+        match &self.kind {
+            Kind::Whole(_) => self.quality,
+            Kind::Live { live, .. } => {
+                let stage = live.stage();
+                let whole = self.quality.bits_per_weight * stage.bytes as f64 / stage.bytes_of.max(1) as f64;
+                Quality { layer: stage.number, layers: stage.of, bits_per_weight: whole }
+            }
+        }
+    }
+
+    /// Bytes of its file that are there, if it arrives.
+    pub fn arrived(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Whole(_) => None,
+            Kind::Live { incoming, .. } => Some(incoming.arrived()),
+        }
+    }
+
+    /// Why it does not become finer any more, if it is because of an error.
+    pub fn error(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Whole(_) => None,
+            Kind::Live { live, .. } => live.error(),
+        }
+    }
+
+    /// A number that changes when its weights do.
+    pub fn generation(&self) -> u64 {
+        let stage = match &self.kind {
+            Kind::Whole(_) => 0,
+            Kind::Live { live, .. } => live.stage().number as u64,
+        };
+        stage + self.exchanged.load(Ordering::Acquire)
+    }
+
+    /// Says that weights were exchanged.
+    pub fn weights_changed(&self) {
+        self.exchanged.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How keys and values of running texts are brought to new weights, if they are.
+    pub(crate) fn upgrades(&self) -> Option<(Arc<Runtime>, KvUpgrade)> {
+        match (&self.kind, self.kv_upgrade) {
+            (_, KvUpgrade::Keep) | (Kind::Whole(_), _) => None,
+            (Kind::Live { .. }, how) => self.model().shared_runtime().map(|runtime| (runtime, how)),
+        }
+    }
+
+    /// The keys and values that are kept.
+    pub fn prefixes(&self) -> MutexGuard<'_, Prefixes> {
+        self.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a text that has ended, whose first tokens are the prompt.
+    pub(crate) fn ended(&self, generation: u64, _prompt: usize, session: Session<Arc<dyn CausalLm>>) {
+        self.prefixes().keep(generation, session.into_cache());
+    }
+
+    /// Bytes of its weights, without those that it shares with a base.
+    pub fn memory_bytes(&self) -> u64 {
+        self.model().memory_bytes() as u64
+    }
+
+    /// Notes that it is used.
+    pub fn touch(&self) {
+        self.used.store(now(), Ordering::Relaxed);
+    }
+
+    /// When it was used last, as a number that grows.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The base whose weights it shares.
+    pub fn base(&self) -> Option<&Arc<Loaded>> {
+        self.base.as_ref()
+    }
+}
+
+impl Kind {
+    fn model(&self) -> &Model {
+        match self {
+            Kind::Whole(model) => model,
+            Kind::Live { live, .. } => live.model(),
+        }
+    }
+}
+
+/// Milliseconds since the first call.
+fn now() -> u64 {
+    use std::sync::OnceLock;
+
+    static START: OnceLock<Instant> = OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,157 @@
+//! Opens files and checkpoints.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use impasto::format::Limits;
+use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, hex};
+use impasto_container::header::MAGIC;
+use impasto_model::WeightSource;
+use impasto_runtime::{Model, RunOptions};
+
+use super::catalog::CatalogError;
+
+/// How models are opened: the same for all.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    /// Where bases are found.
+    pub bases: Bases,
+    /// Limits of files.
+    pub limits: Limits,
+}
+
+/// What is known of a model before it is loaded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opening {
+    /// Bytes of the file; 0 if it is a folder.
+    pub bytes: u64,
+    /// Number of weights; 0 if it is not known.
+    pub weights: u64,
+    /// Its layers, the coarsest first: bytes, KL divergence if it was measured, and whether all of it is there. Never empty.
+    pub layers: Vec<(u64, Option<f32>, bool)>,
+    /// The root of the file, if it is one of this format.
+    pub root: Option<String>,
+    /// The root of its base, if it is a delta.
+    pub base: Option<String>,
+}
+
+impl Opener {
+    /// Looks at a model.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn look(&self, path: &Path) -> Result<Opening, CatalogError> {
+        let failed = |error: &dyn std::fmt::Display| CatalogError::Load { model: name(path), reason: error.to_string() };
+        let bytes = std::fs::metadata(path).map_err(|error| failed(&error))?;
+        let bytes = if bytes.is_dir() { 0 } else { bytes.len() };
+        if !is_impasto(path).map_err(|error| failed(&error))? {
+            Checkpoint::open(path).map_err(|error| failed(&error))?;
+            return Ok(Opening { bytes, layers: vec![(bytes, None, true)], ..Opening::default() });
+        }
+        let file = File::open_within(path, &self.limits).map_err(|error| failed(&error))?;
+        Ok(Opening::of(&file, bytes))
+    }
+
+    /// Loads a model, up to a layer of its file.
+    ///
+    /// # Errors
+    /// If it cannot be opened or loaded.
+    pub fn load(&self, path: &Path, cut: Option<&Cut>, options: &RunOptions) -> Result<Model, LoadError> {
+        if is_impasto(path).map_err(|error| LoadError::other(&error))? {
+            let weights = self.weights(path, cut)?;
+            return Model::load(&*weights, options).map_err(LoadError::from);
+        }
+        let checkpoint = Checkpoint::open(path).map_err(|error| LoadError::other(&error))?;
+        Model::load(&CheckpointWeights::new(&checkpoint), options).map_err(LoadError::from)
+    }
+
+    /// Loads a delta, which shares its weights with a base that is in memory.
+    ///
+    /// # Errors
+    /// If it cannot be opened or loaded, or the model is not its base.
+    pub fn load_over(&self, base: &Model, base_path: &Path, path: &Path) -> Result<Model, LoadError> {
+        let opener = Opener { bases: Bases::new(vec![base_path.to_owned()]).within(self.limits, self.limits_memory()), ..self.clone() };
+        base.load_over(&*opener.weights(path, None)?).map_err(LoadError::from)
+    }
+
+    /// Returns the weights of a file, up to a layer of it.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or does not have the layer.
+    pub fn weights(&self, path: &Path, cut: Option<&Cut>) -> Result<Box<dyn WeightSource + Send>, LoadError> {
+        let mut file = self.bases.open(path).map_err(|error| LoadError::other(&error))?;
+        if let Some(cut) = cut {
+            file.cut(cut).map_err(|error| LoadError::other(&error))?;
+        }
+        let other = |error: &dyn std::fmt::Display| LoadError::other(error);
+        Ok(match AdapterWeights::is_for(&file) {
+            true => Box::new(AdapterWeights::new(file).map_err(|error| other(&error))?),
+            false => Box::new(FileWeights::new(file).map_err(|error| other(&error))?),
+        })
+    }
+
+    fn limits_memory(&self) -> u64 {
+        impasto::MEMORY_LIMIT
+    }
+}
+
+impl Opening {
+    /// Describes a file that has `bytes` bytes.
+    pub fn of<S: impasto::format::Source>(file: &File<S>, bytes: u64) -> Opening {
+        let mut layers: Vec<_> =
+            file.layers().into_iter().map(|layer| (layer.bytes, layer.kld, layer.is_whole)).collect();
+        if layers.is_empty() {
+            layers.push((bytes, None, true));
+        }
+        let root = Some(hex(&file.reader().header().root));
+        let base = file.base().map(|base| hex(&base.root));
+        Opening { bytes, weights: file.weights(), layers, root, base }
+    }
+}
+
+/// Why a model was not loaded.
+#[derive(Debug)]
+pub enum LoadError {
+    /// It takes more memory than there is.
+    Memory(String),
+    /// Another reason.
+    Other(String),
+}
+
+impl LoadError {
+    fn other(error: &dyn std::fmt::Display) -> LoadError {
+        LoadError::Other(error.to_string())
+    }
+}
+
+impl From<impasto_runtime::RuntimeError> for LoadError {
+    fn from(error: impasto_runtime::RuntimeError) -> LoadError {
+        use impasto_model::ModelError;
+        use impasto_runtime::RuntimeError;
+
+        match &error {
+            RuntimeError::Model(ModelError::MemoryLimit { .. } | ModelError::Memory { .. }) => {
+                LoadError::Memory(error.to_string())
+            }
+            _ => LoadError::Other(error.to_string()),
+        }
+    }
+}
+
+/// Returns the name of a file without its folder, for messages: clients must not learn where it is.
+pub fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| PathBuf::from(path), PathBuf::from).display().to_string()
+}
+
+/// Whether the file at `path` starts like an .impasto file.
+fn is_impasto(path: &Path) -> std::io::Result<bool> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Ok(false);
+    }
+    let mut first = [0; 8];
+    match std::fs::File::open(path)?.read_exact(&mut first) {
+        Ok(()) => Ok(first == MAGIC),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
