@@ -15,6 +15,7 @@
 //!
 //! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
 
+mod drafting;
 mod error;
 mod generate;
 mod kv_upgrade;
@@ -33,6 +34,7 @@ mod room;
 mod view;
 mod weights;
 
+pub use drafting::Drafting;
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};

@@ -61,7 +61,7 @@ pub trait Proposer {
 }
 
 /// Counts of a [`Speculator`].
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Speculated {
     /// Tokens that were drawn.
     pub tokens: usize,
@@ -123,6 +123,11 @@ impl<'p> Speculator<'p> {
     /// Counts of all steps so far.
     pub fn counts(&self) -> Speculated {
         self.counts
+    }
+
+    /// Returns the counts since the last call.
+    pub fn take_counts(&mut self) -> Speculated {
+        std::mem::take(&mut self.counts)
     }
 
     /// Draws at least one token of a session and appends it; at most `most`, which is at least 1.
