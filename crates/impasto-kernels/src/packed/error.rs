@@ -48,9 +48,6 @@ pub enum PackError {
     /// A row group was packed with another column order than that of the matrix.
     #[error("row group {0} was packed with another order of columns")]
     OtherColumns(usize),
-    /// The plane of a layer has other rows or columns than the row group that it belongs to.
-    #[error("the plane of row group {0} has other rows or columns")]
-    OtherRows(usize),
 }
 
 impl PackError {

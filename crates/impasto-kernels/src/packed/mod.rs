@@ -48,7 +48,7 @@ pub use columns::ColumnOrder;
 pub use error::PackError;
 pub use kernel::Kernel;
 pub use multiply::Scratch;
-pub use nested::{LayerRows, NestedMatrix, Plane};
+pub use nested::{LayerRows, NestedMatrix, NestedRows};
 pub use row_group::RowGroup;
 
 use crate::Pool;

@@ -224,14 +224,10 @@ impl RowGroup {
         (strip, lane % STRIP, strip.steps[lane % STRIP])
     }
 
-    /// Returns whether another row group has the same rows in the same order, and the same columns.
-    pub(super) fn is_like(&self, other: &RowGroup) -> bool {
-        self.columns == other.columns && self.lanes == other.lanes
-    }
-
-    /// Returns the number of the strip of a row.
-    pub(super) fn strip_of(&self, row: usize) -> usize {
-        self.lanes[row] as usize / STRIP
+    /// Returns the number of the strip of a row, and its row within the strip.
+    pub(super) fn lane(&self, row: usize) -> (usize, usize) {
+        let lane = self.lanes[row] as usize;
+        (lane / STRIP, lane % STRIP)
     }
 
     /// Returns the number of outliers.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use impasto_kernels::low_rank::LowRankMatrix;
-use impasto_kernels::packed::{ColumnOrder, LayerRows, NestedMatrix, PackError, PackedMatrix, Plane, RowGroup};
+use impasto_kernels::packed::{ColumnOrder, LayerRows, NestedMatrix, NestedRows, PackError};
 use impasto_model::{LatticeRows, LatticeTensor, LowRankFactors, ModelError, Result, WeightSource};
 
 use super::{MatrixLoader, Wanted, timed};
@@ -106,7 +106,9 @@ fn pack(
     Wanted { name, shape: [outputs, inputs] }: Wanted<'_>,
     lattices: &Lattices<'_>,
 ) -> Result<Result<NestedMatrix, PackError>> {
-    let Some(base) = lattices.first() else { return Ok(Err(PackError::OtherRows(0))) };
+    let Some(base) = lattices.first() else {
+        return Ok(Err(PackError::Count { what: "layers", found: 0, expected: 1 }));
+    };
     // A packed weight takes about one bit or more.
     loader.budget.admit(outputs.saturating_mul(inputs) / 8)?;
     let factors = base.rank().saturating_mul(outputs.saturating_add(inputs));
@@ -115,8 +117,8 @@ fn pack(
         Ok(columns) => columns,
         Err(error) => return Ok(Err(error)),
     };
-    type Parts = (RowGroup, Vec<Plane>);
-    let parts: Vec<OnceLock<Result<Parts, PackError>>> = base.tile_rows().iter().map(|_| OnceLock::new()).collect();
+    let parts: Vec<OnceLock<Result<NestedRows, PackError>>> =
+        base.tile_rows().iter().map(|_| OnceLock::new()).collect();
     loader.pool.try_run(parts.len(), &|_, part| {
         let mut layers = Vec::with_capacity(lattices.len());
         for lattice in lattices {
@@ -125,44 +127,20 @@ fn pack(
             read.map_err(|source| ModelError::Tensor { name: name.into(), source })?;
             layers.push(rows);
         }
-        let packed = timed(&loader.pack, || pack_rows(loader, &columns, &layers));
-        let _ = parts[part].set(packed);
+        let packed = timed(&loader.pack, || pack_rows(&columns, &layers).map(|rows| rows.keep_in(loader.arena)));
+        parts[part].get_or_init(|| packed);
         Ok(())
     })?;
-    let mut groups = Vec::new();
-    let mut planes: Vec<Vec<Plane>> = lattices.iter().skip(1).map(|_| Vec::new()).collect();
-    for part in parts.into_iter().filter_map(OnceLock::into_inner) {
-        let (group, of_group) = match part {
-            Ok(part) => part,
-            Err(error) => return Ok(Err(error)),
-        };
-        groups.push(group);
-        planes.iter_mut().zip(of_group).for_each(|(planes, plane)| planes.push(plane));
-    }
-    Ok(PackedMatrix::new(columns, groups).and_then(|base| NestedMatrix::new(base, planes)))
+    let rows = parts.into_iter().filter_map(OnceLock::into_inner).collect::<Result<Vec<_>, PackError>>();
+    Ok(rows.and_then(|rows| NestedMatrix::new(columns, rows)))
 }
 
 /// Packs the layers of a tile row.
-fn pack_rows(
-    loader: &MatrixLoader<'_>,
-    columns: &ColumnOrder,
-    layers: &[LatticeRows],
-) -> Result<(RowGroup, Vec<Plane>), PackError> {
-    let [base, ..] = layers else { return Err(PackError::OtherRows(0)) };
-    let widths = &base.row_widths;
-    let group = RowGroup::pack(&base.integers, columns, &base.row_steps, widths, base.offset)?.keep_in(loader.arena);
-    let planes = layers.windows(2).map(|pair| {
-        let [below, layer] = pair else { return Err(PackError::OtherRows(0)) };
-        let rows = LayerRows { integers: &layer.integers, row_steps: &layer.row_steps, offset: layer.offset };
-        let plane = Plane::pack(rows, &below.integers, columns, widths, factor(below, layer))?;
-        Ok(plane.keep_in(loader.arena))
-    });
-    Ok((group, planes.collect::<Result<_, PackError>>()?))
-}
-
-/// Returns how many steps of a layer are one of the layer below.
-fn factor(below: &LatticeRows, layer: &LatticeRows) -> i32 {
-    let ratio = below.row_steps.iter().zip(&layer.row_steps).find(|(_, step)| **step != 0.0).map(|(a, b)| a / b);
-    // A ratio that is not near a small integer only makes digits wider.
-    ratio.filter(|ratio| (1.0..=255.0).contains(ratio)).map_or(1, |ratio| ratio.round() as i32)
+fn pack_rows(columns: &ColumnOrder, layers: &[LatticeRows]) -> Result<NestedRows, PackError> {
+    let rows: Vec<LayerRows> = layers
+        .iter()
+        .map(|LatticeRows { integers, row_steps, offset, .. }| LayerRows { integers, row_steps, offset: *offset })
+        .collect();
+    let widths = layers.first().map_or(&[][..], |base| &base.row_widths);
+    NestedRows::pack(&rows, columns, widths)
 }

@@ -29,10 +29,10 @@ impl NestedMatrix {
         pool: &Pool,
     ) {
         let planes = self.planes_at(layer);
-        let Some(finest) = planes.last() else {
+        if planes.is_empty() && self.forms.iter().all(|form| form.is_plain()) {
             return self.base.multiply(kernel, activations, x, tokens, out, stride, scratch, pool);
-        };
-        let has_offset = finest.iter().any(|plane| plane.digits.offset() != 0.0);
+        }
+        let has_offset = (0..self.forms.len()).any(|group| self.finest(planes, group).offset() != 0.0);
         let most_shares = (self.bytes_at(layer) / SHARE).clamp(1, self.base.strips[self.base.groups.len()].max(1));
         let call = Call { kernel, activations, x, tokens, stride, has_offset, most_shares };
         self.base.multiply_strips(&call, out, scratch, pool, |product, index, strips, worker, each| {
@@ -51,8 +51,7 @@ impl NestedMatrix {
         each: &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
     ) {
         let planes = self.planes_at(layer);
-        let Some(finest) = planes.last() else { return };
-        let (isa, offset) = (product.kernel.isa(), finest[index].digits.offset());
+        let (isa, offset) = (product.kernel.isa(), self.finest(planes, index).offset());
         let lines = self.widths.len() * VECTORS;
         let mut opened = std::mem::take(&mut worker.opened);
         opened.iter_mut().for_each(|buffer| buffer.resize(buffer.len().max(lines), Line::default()));
