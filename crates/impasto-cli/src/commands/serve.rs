@@ -104,6 +104,7 @@ fn options(command: &Serve) -> anyhow::Result<ServeOptions> {
             threshold: command.guard_threshold,
             window: command.guard_window,
         },
+        ..ServeOptions::default()
     })
 }
 
