@@ -12,6 +12,7 @@ use impasto::encode::Extent;
 use impasto_runtime::KvUpgrade;
 
 use crate::cut::CutArgs;
+use crate::drafts::DraftArgs;
 #[cfg(feature = "fetch")]
 use crate::link::LinkArgs;
 use crate::running::Running;
@@ -581,6 +582,9 @@ pub struct Run {
     /// How to run the model.
     #[command(flatten)]
     pub running: Running,
+    /// What guesses tokens ahead.
+    #[command(flatten)]
+    pub drafts: DraftArgs,
     /// How to run it while it arrives.
     #[command(flatten)]
     pub streaming: Streaming,
@@ -632,6 +636,9 @@ pub struct Chat {
     /// How to run the model.
     #[command(flatten)]
     pub running: Running,
+    /// What guesses tokens ahead.
+    #[command(flatten)]
+    pub drafts: DraftArgs,
     /// How to run it while it arrives.
     #[command(flatten)]
     pub streaming: Streaming,
@@ -881,6 +888,13 @@ pub struct BenchRun {
     /// How much of the files to use.
     #[command(flatten)]
     pub cut: CutArgs,
+    /// Take tokens from this UTF-8 text file instead of arbitrary ones: how many drafts are kept depends on the text. With drafts,
+    /// it is the context that is continued.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// What guesses tokens ahead.
+    #[command(flatten)]
+    pub drafts: DraftArgs,
     /// How to run the models.
     #[command(flatten)]
     pub running: Running,

@@ -13,9 +13,10 @@ use impasto_runtime::{KvUpgrade, Model, RunOptions, RuntimeError, Upgrader};
 use serde::Serialize;
 
 use crate::args::{Args, Streaming};
+use crate::drafts::DraftArgs;
 use crate::exit::UsageError;
 use crate::incoming::{Incoming, name_of, refuse_what_needs_an_address};
-use crate::model::{load, memory_limit};
+use crate::model::{load_drafting, memory_limit};
 use crate::output::bytes;
 use crate::progress::bar;
 
@@ -48,17 +49,21 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// Loads a model like [`load`], or with `--stream` as soon as the first layer of its file is there.
+    /// Loads a model like [`load_drafting`], or with `--stream` as soon as the first layer of its file is there.
     pub fn begin(
         args: &Args,
         path: &Path,
         cut: Option<&Cut>,
         options: &RunOptions,
         streaming: &Streaming,
+        drafts: &DraftArgs,
     ) -> anyhow::Result<Loaded> {
         if !streaming.stream {
             refuse_what_needs_an_address(path, streaming)?;
-            return Ok(Loaded::Whole(Box::new(load(args, path, cut, options)?)));
+            return Ok(Loaded::Whole(Box::new(load_drafting(args, path, cut, options, drafts)?)));
+        }
+        if drafts.needs_layers() {
+            return Err(UsageError("--draft-layer with a layer or auto needs the whole file, without --stream").into());
         }
         if cut.is_some() {
             return Err(

@@ -6,6 +6,7 @@ mod commands;
 mod cut;
 #[cfg(test)]
 mod docs;
+mod drafts;
 mod exit;
 mod incoming;
 mod licenses;

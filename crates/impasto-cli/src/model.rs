@@ -12,6 +12,7 @@ use impasto_runtime::{Model, Residence, RunOptions};
 use impasto_text::{TextError, Tokenizer};
 
 use crate::args::Args;
+use crate::drafts::DraftArgs;
 use crate::exit::{UsageError, is_missing_asset};
 use crate::memory;
 use crate::output::shown;
@@ -50,11 +51,28 @@ pub fn memory_limit(args: &Args) -> u64 {
 
 /// Loads a model into memory: from an .impasto file, of which `cut` limits the use, or from a checkpoint.
 pub fn load(args: &Args, path: &Path, cut: Option<&Cut>, options: &RunOptions) -> anyhow::Result<Model> {
+    load_drafting(args, path, cut, options, &DraftArgs::default())
+}
+
+/// Loads a model like [`load`], with the layers in memory that propose tokens.
+pub fn load_drafting(
+    args: &Args,
+    path: &Path,
+    cut: Option<&Cut>,
+    options: &RunOptions,
+    drafts: &DraftArgs,
+) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
     let model = if is_impasto(path)? {
-        let weights = weights(open(args, path, cut)?)?;
-        Model::load(&*weights, options).with_context(|| path.display().to_string())
+        let file = open(args, path, cut)?;
+        let layers = drafts.layers(&file, cut).with_context(|| path.display().to_string())?;
+        let coarser = layers.into_iter().map(|layer| weights(open(args, path, Some(&Cut::Layer(layer)))?));
+        let all = coarser.chain([weights(file)]).collect::<anyhow::Result<Vec<_>>>()?;
+        let all: Vec<&dyn WeightSource> = all.iter().map(|weights| &**weights).collect();
+        Model::load_layers(&all, options).with_context(|| path.display().to_string())
+    } else if drafts.needs_layers() {
+        return Err(UsageError("--draft-layer with a layer or auto is for .impasto files only").into());
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {

@@ -92,6 +92,17 @@ pub enum ModelError {
         "the model in memory is not the base of this delta, or its weights are not those that the delta is read with"
     )]
     OtherBase,
+    /// Layers cannot be in memory together.
+    #[error("layers cannot be in memory together: {0}")]
+    Layers(&'static str),
+    /// A layer is not in memory.
+    #[error("layer {layer} is not in memory, which has {layers}")]
+    NoLayer {
+        /// The layer, counted from 1.
+        layer: usize,
+        /// Number of layers in memory.
+        layers: usize,
+    },
     /// A cache has not kept the inputs of blocks.
     #[error("the cache has not kept the inputs of blocks, from which its keys and values could be computed again")]
     NoInputs,

@@ -29,6 +29,7 @@ mod product;
 pub mod sampling;
 mod session;
 mod source;
+pub mod speculation;
 
 pub use cache::KvCache;
 pub use error::{ModelError, Result};

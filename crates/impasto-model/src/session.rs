@@ -1,9 +1,11 @@
 //! Text generation, one step per call.
 
+mod speculate;
+
 use std::ops::{ControlFlow, Deref};
 
 use crate::network::check_tokens;
-use crate::sampling::{Sampler, SamplingParams, log_sum_exp, top};
+use crate::sampling::{Sampler, SamplingParams};
 use crate::{CausalLm, Hidden, KvCache, ModelError, Result, Want};
 
 /// Number of tokens of a long prompt that run at a time, between two calls of the progress callback.
@@ -311,14 +313,7 @@ impl<M: Deref<Target: CausalLm>> Session<M> {
         }
         let token = self.sampler.sample_within(&self.logits, &self.tokens, allowed)?;
         self.tokens.push(token);
-        let Some(count) = self.report else { return Ok(Step { token, logprob: None, top: Vec::new() }) };
-        let sum = log_sum_exp(&self.logits);
-        let logprob = |logit: f32| f64::from(logit) - sum;
-        Ok(Step {
-            token,
-            logprob: self.logits.get(token as usize).map(|&logit| logprob(logit)),
-            top: top(&self.logits, count).into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
-        })
+        Ok(self.step_of(token, &self.logits))
     }
 
     /// Appends `drafts`, guesses of the next tokens, and evaluates them in one pass. Returns logits, (drafts + 1) x

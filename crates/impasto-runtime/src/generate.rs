@@ -1,12 +1,14 @@
 //! Text generation: a stream of pieces of text, and a function that runs it to the end.
 
 use std::borrow::BorrowMut;
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::{ControlFlow, Deref};
 use std::time::Instant;
 
 use impasto_model::sampling::SamplingParams;
-use impasto_model::{CausalLm, Prefill, Session};
+use impasto_model::speculation::{Speculated, Speculator};
+use impasto_model::{CausalLm, ModelError, Prefill, Session};
 use impasto_text::{StopMatcher, Stopped, TextStream, Tokenizer};
 use serde::Serialize;
 
@@ -63,6 +65,8 @@ pub struct Generation {
     pub prefill_seconds: f64,
     /// Seconds from then to the end of the text.
     pub decode_seconds: f64,
+    /// Counts of drafts, if tokens were drafted.
+    pub speculation: Option<Speculated>,
 }
 
 /// The continuation of a prompt, as an iterator over pieces of text. A piece is returned as soon as it is final: its
@@ -102,6 +106,9 @@ pub struct Stream<'t, M, S = Session<M>> {
     /// Number of last tokens of `session` that are not part of the text: 1 after an end-of-sequence token, else 0.
     unwritten: usize,
     before: Option<Before<'t, M>>,
+    speculator: Option<Box<dyn BorrowMut<Speculator<'static>> + 't>>,
+    /// The last tokens of `session`, which are drawn but not read yet. They are not part of the text.
+    ahead: VecDeque<u32>,
     model: PhantomData<fn() -> M>,
 }
 
@@ -131,12 +138,19 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             stop: None,
             unwritten: 0,
             before: None,
+            speculator: None,
+            ahead: VecDeque::new(),
             model: PhantomData,
             session,
         })
     }
 
-    /// Has `before` called with the session before each token is computed. An error ends the text.
+    /// Has tokens drawn with the help of drafts. The session may then be some tokens ahead of the text, until the text ends.
+    pub fn with_speculator(self, speculator: impl BorrowMut<Speculator<'static>> + 't) -> Self {
+        Stream { speculator: Some(Box::new(speculator)), ..self }
+    }
+
+    /// Has `before` called with the session before each pass that computes tokens. An error ends the text.
     pub fn before_each(self, before: impl FnMut(&mut Session<M>) -> Result<()> + 't) -> Self {
         Stream { before: Some(Box::new(before)), ..self }
     }
@@ -157,6 +171,7 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
     /// Ends the text here. If a stop string already ended it, that stays the reason.
     pub fn cancel(&mut self) {
         self.over = true;
+        self.drop_ahead();
         if !matches!(self.stop, Some(StopReason::StopString(_))) {
             self.stop = Some(StopReason::Cancelled);
         }
@@ -173,7 +188,8 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
     }
 
     /// Returns the text so far, with statistics. A text that was not read to its end counts as cancelled.
-    pub fn finish(self) -> Generation {
+    pub fn finish(mut self) -> Generation {
+        self.drop_ahead();
         let tokens = self.session.borrow().tokens();
         Generation {
             text: self.text,
@@ -182,7 +198,32 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             stop: self.stop.unwrap_or(StopReason::Cancelled),
             prefill_seconds: self.prefill_seconds,
             decode_seconds: self.decode_seconds,
+            speculation: self.speculator.map(|mut speculator| (*speculator).borrow_mut().take_counts()),
         }
+    }
+
+    /// Removes the tokens that were drawn but not read.
+    fn drop_ahead(&mut self) {
+        let session = self.session.borrow_mut();
+        session.truncate(session.tokens().len() - self.ahead.len());
+        self.ahead.clear();
+    }
+
+    /// Returns the next token of the session, drawing it if it is not there.
+    fn next_token(&mut self) -> Result<u32> {
+        if let Some(token) = self.ahead.pop_front() {
+            return Ok(token);
+        }
+        let session = self.session.borrow_mut();
+        let left = self.max_tokens - (session.tokens().len() - self.prompt_tokens);
+        if let Some(before) = &mut self.before {
+            before(session)?;
+        }
+        let Some(speculator) = &mut self.speculator else { return Ok(session.step()?.token) };
+        let mut drawn = (**speculator).borrow_mut().step(session, left)?.into_iter().map(|step| step.token);
+        let token = drawn.next().ok_or(ModelError::NoLogits)?;
+        self.ahead.extend(drawn);
+        Ok(token)
     }
 
     /// Generates one token and returns the text that this completes, which may be empty.
@@ -194,16 +235,13 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             self.prefill_seconds = begun.elapsed().as_secs_f64();
             self.prefilled = Some(Instant::now());
         }
-        let written = session.tokens().len() - self.prompt_tokens;
+        let written = session.tokens().len() - self.prompt_tokens - self.ahead.len();
         let reason = if written >= self.max_tokens {
             StopReason::MaxTokens
-        } else if session.remaining() == 0 {
+        } else if session.remaining() == 0 && self.ahead.is_empty() {
             StopReason::ContextFull
         } else {
-            if let Some(before) = &mut self.before {
-                before(session)?;
-            }
-            let token = session.step()?.token;
+            let token = self.next_token()?;
             if !self.eos.contains(&token) {
                 let piece = self.decoder.push(token)?;
                 return Ok(self.filter(&piece));
@@ -212,6 +250,7 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             StopReason::Eos(token)
         };
         self.stop = Some(reason);
+        self.drop_ahead();
         // Release the text that was held back, unless it contains a stop string.
         let rest = self.decoder.finish()?;
         let mut piece = self.filter(&rest);
@@ -225,6 +264,7 @@ impl<'t, M: Deref<Target: CausalLm>, S: BorrowMut<Session<M>>> Stream<'t, M, S> 
             Stopped::Text(text) => text,
             Stopped::Stop(text, stop) => {
                 self.stop = Some(StopReason::StopString(stop));
+                self.drop_ahead();
                 text
             }
         }

@@ -14,7 +14,7 @@ pub(super) struct LatticeMatrix {
 /// Working memory of products.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    packed: packed::Scratch,
+    pub(super) packed: packed::Scratch,
     pub(super) low_rank: low_rank::Scratch,
 }
 

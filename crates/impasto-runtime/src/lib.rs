@@ -16,10 +16,12 @@
 //! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
 
 mod compare;
+mod drafting;
 mod error;
 mod generate;
 mod kv_upgrade;
 mod lattice;
+mod layered;
 mod load;
 mod matrix;
 mod model;
@@ -30,9 +32,11 @@ mod paged;
 mod pass;
 mod refine;
 mod room;
+mod view;
 mod weights;
 
 pub use compare::Comparison;
+pub use drafting::Drafting;
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
@@ -43,4 +47,5 @@ pub use model::{Model, RunOptions};
 pub use network::{KvMemory, Runtime, RuntimeOptions};
 pub use packs::{Pack, PackError, Packs};
 pub use refine::{Refined, Refiner};
+pub use view::View;
 pub use weights::Replacement;

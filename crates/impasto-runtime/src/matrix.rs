@@ -10,6 +10,7 @@ use impasto_kernels::{Pool, Workers};
 use impasto_model::{CodedTensor, Failure, ModelError, Result};
 
 use crate::lattice::{self, LatticeMatrix};
+use crate::layered::LayeredMatrix;
 use crate::over::OverMatrix;
 
 /// A matrix, outputs x inputs.
@@ -24,6 +25,8 @@ pub(super) enum Matrix {
     Coded(Arc<dyn CodedTensor>),
     /// A matrix of a base and what is added to it.
     Over(Box<OverMatrix>),
+    /// Several layers, and the one that is in use, counted from 0.
+    Layered(Arc<LayeredMatrix>, usize),
 }
 
 /// A linear layer.
@@ -59,6 +62,7 @@ impl Matrix {
             Matrix::Blocks(blocks) => blocks.inputs(),
             Matrix::Coded(coded) => coded.shape()[1],
             Matrix::Over(over) => over.inputs(),
+            Matrix::Layered(layered, _) => layered.shape()[1],
         }
     }
 
@@ -69,6 +73,7 @@ impl Matrix {
             Matrix::Blocks(blocks) => blocks.outputs(),
             Matrix::Coded(coded) => coded.shape()[0],
             Matrix::Over(over) => over.outputs(),
+            Matrix::Layered(layered, _) => layered.shape()[0],
         }
     }
 
@@ -80,6 +85,7 @@ impl Matrix {
             Matrix::Blocks(blocks) => blocks.memory_bytes(),
             Matrix::Coded(coded) => coded.memory_bytes(),
             Matrix::Over(over) => over.memory_bytes(),
+            Matrix::Layered(layered, _) => layered.memory_bytes(),
         }
     }
 
@@ -88,6 +94,7 @@ impl Matrix {
         match self {
             Matrix::Packed(lattice) => sum.add(lattice.packed.report()),
             Matrix::Over(over) => over.add_packing(sum),
+            Matrix::Layered(layered, _) => layered.add_packing(sum),
             Matrix::Dense(_) | Matrix::Blocks(_) | Matrix::Coded(_) => {}
         }
     }
@@ -116,6 +123,7 @@ impl Matrix {
             }
             Matrix::Coded(_) => return Err("a coded matrix has no room between its outputs".into()),
             Matrix::Over(over) => over.multiply(x, out, stride, tools, scratch)?,
+            Matrix::Layered(layered, layer) => layered.multiply(*layer, x, out, stride, tools, scratch)?,
         }
         Ok(())
     }
@@ -131,6 +139,7 @@ impl Matrix {
             Matrix::Blocks(blocks) => blocks.row(row, out),
             Matrix::Coded(coded) => rows_of_coded(&**coded, vec![(row, out)])?,
             Matrix::Over(over) => over.row(row, out, buffer)?,
+            Matrix::Layered(layered, layer) => layered.row(*layer, row, out, buffer)?,
         }
         Ok(())
     }
@@ -200,7 +209,7 @@ pub(super) fn multiply_all(
 ) -> Result<()> {
     let coded = layers.iter().map(|layer| match &layer.matrix {
         Matrix::Coded(coded) => Some(&**coded),
-        Matrix::Dense(_) | Matrix::Packed(_) | Matrix::Blocks(_) | Matrix::Over(_) => None,
+        _ => None,
     });
     let Some(coded) = coded.collect::<Option<Vec<_>>>() else {
         return layers.iter().zip(outs).try_for_each(|(layer, out)| layer.multiply(x, out, tools, scratch));

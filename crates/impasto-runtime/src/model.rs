@@ -79,6 +79,16 @@ impl Model {
     /// A missing or invalid `config.json`, a model above the memory limit, an unsupported architecture, weights that do
     /// not match the configuration, an invalid tokenizer.
     pub fn load(source: &dyn WeightSource, options: &RunOptions) -> Result<Self> {
+        Model::load_layers(&[source], options)
+    }
+
+    /// Loads several layers of the same weights, the coarsest first, such as cuts of one file: see
+    /// [`Runtime::load_layers`]. Everything but the weights is that of the finest, the last.
+    ///
+    /// # Errors
+    /// [`ModelError::Layers`] if layers cannot be in memory together; those of [`Model::load`].
+    pub fn load_layers(layers: &[&dyn WeightSource], options: &RunOptions) -> Result<Self> {
+        let source = *layers.last().ok_or(ModelError::Layers("there are none"))?;
         let check = |config: &DecoderConfig| match (options.residence, options.memory_limit, config.weight_bytes()) {
             (Residence::Float, Some(limit), Some(bytes)) if bytes as u64 > limit => {
                 Err(ModelError::MemoryLimit { bytes: bytes as u64, limit })
@@ -87,7 +97,7 @@ impl Model {
         };
         let network = |config: DecoderConfig| {
             check(&config)?;
-            Network::load(source, config, options)
+            Network::load(layers, config, options)
         };
         Model::load_with(source, options.threads != 1, options.template_worker.clone(), None, network)
     }
@@ -345,10 +355,10 @@ fn beside<A: Send, B>(parallel: bool, first: impl Fn() -> A + Sync, second: impl
 }
 
 impl Network {
-    fn load(source: &dyn WeightSource, config: DecoderConfig, options: &RunOptions) -> Result<Self> {
+    fn load(layers: &[&dyn WeightSource], config: DecoderConfig, options: &RunOptions) -> Result<Self> {
         let shorter = options.max_context;
-        if options.residence == Residence::Float {
-            let mut decoder = Decoder::load(source, config, options.threads)?;
+        if let (Residence::Float, [source]) = (options.residence, layers) {
+            let mut decoder = Decoder::load(*source, config, options.threads)?;
             shorter.into_iter().for_each(|tokens| decoder.limit_context(tokens));
             return Ok(Network::Float(Arc::new(decoder)));
         }
@@ -361,7 +371,7 @@ impl Network {
             kv_memory: options.kv_memory.clone(),
             memory_limit: options.memory_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
-        let mut runtime = Runtime::load(source, config, &options)?;
+        let mut runtime = Runtime::load_layers(layers, config, &options)?;
         shorter.into_iter().for_each(|tokens| runtime.limit_context(tokens));
         Ok(Network::Runtime(Arc::new(runtime)))
     }

@@ -87,6 +87,25 @@ struct Shared {
     weights: Option<Arc<Weights>>,
 }
 
+impl Shared {
+    /// What a network has that has nothing in common with others.
+    fn new(options: &RuntimeOptions) -> Result<Shared, RuntimeError> {
+        let pool = Pool::new(options.threads)?;
+        let workers = Workers::new(pool.threads(), Isa::best());
+        // In the other residences nothing rounds activations, blocks included.
+        let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
+        Ok(Shared {
+            tools: Arc::new(Tools { pool, kernel: Kernel::best(), activations, workers }),
+            pages: options.kv_memory.clone().map_or_else(|| Pages::new(options.memory_limit), |KvMemory(pages)| pages),
+            memory_limit: options.memory_limit,
+            residence: options.residence,
+            kv: options.kv.clone(),
+            packs: options.packs.clone().filter(|_| options.residence == Residence::Packed),
+            weights: None,
+        })
+    }
+}
+
 /// A decoder-only transformer with packed or coded weights.
 ///
 /// Any number of threads may run passes at the same time: each pass has its own working memory, all share one thread
@@ -99,6 +118,8 @@ pub struct Runtime {
     pub(crate) arena: Arena,
     /// Number of buffers for the values of a sublayer.
     slots: usize,
+    /// Number of layers in memory.
+    pub(crate) layers: usize,
     tools: Arc<Tools>,
     pub(crate) residence: Residence,
     kv: KvLayout,
@@ -124,21 +145,32 @@ impl Runtime {
         config: DecoderConfig,
         options: &RuntimeOptions,
     ) -> Result<Self, RuntimeError> {
-        options.kv.check(config.blocks.len())?;
-        let pool = Pool::new(options.threads)?;
-        let workers = Workers::new(pool.threads(), Isa::best());
-        // In the other residences nothing rounds activations, blocks included.
-        let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
-        let shared = Shared {
-            tools: Arc::new(Tools { pool, kernel: Kernel::best(), activations, workers }),
-            pages: options.kv_memory.clone().map_or_else(|| Pages::new(options.memory_limit), |KvMemory(pages)| pages),
-            memory_limit: options.memory_limit,
-            residence: options.residence,
-            kv: options.kv.clone(),
-            packs: options.packs.clone().filter(|_| options.residence == Residence::Packed),
-            weights: None,
+        Runtime::load_layers(&[source], config, options)
+    }
+
+    /// Loads several layers of the same weights, the coarsest first, such as cuts of one file. The finest, the last, is in
+    /// use until [`Runtime::set_layers`] chooses others, and [`Runtime::at`] returns the network at each. Matrices of
+    /// packed integers are nested: a finer layer takes only what it adds. Norms and biases are those of the finest.
+    ///
+    /// # Errors
+    /// [`ModelError::Layers`] if there are no layers, one is a delta, or the residence is not packed; those of
+    /// [`Runtime::load`].
+    pub fn load_layers(
+        layers: &[&dyn WeightSource],
+        config: DecoderConfig,
+        options: &RuntimeOptions,
+    ) -> Result<Self, RuntimeError> {
+        let Some((finest, coarser)) = layers.split_last() else {
+            return Err(ModelError::Layers("there are none").into());
         };
-        Runtime::load_with(source, config, shared)
+        if options.residence != Residence::Packed && !coarser.is_empty() {
+            return Err(ModelError::Layers("only those of residence packed can").into());
+        }
+        if layers.iter().any(|layer| layer.base().is_some()) && !coarser.is_empty() {
+            return Err(ModelError::Layers("those of a delta cannot").into());
+        }
+        options.kv.check(config.blocks.len())?;
+        Runtime::load_with(*finest, coarser, config, Shared::new(options)?)
     }
 
     /// Loads a delta of this model, which keeps in memory only what it adds to the weights of this one: integers, low-rank parts,
@@ -161,6 +193,7 @@ impl Runtime {
         let weights = (residence == Residence::Packed).then_some(weights);
         Runtime::load_with(
             source,
+            &[],
             config,
             Shared {
                 tools,
@@ -174,19 +207,27 @@ impl Runtime {
         )
     }
 
-    fn load_with(source: &dyn WeightSource, mut config: DecoderConfig, shared: Shared) -> Result<Self, RuntimeError> {
+    fn load_with(
+        source: &dyn WeightSource,
+        coarser: &[&dyn WeightSource],
+        mut config: DecoderConfig,
+        shared: Shared,
+    ) -> Result<Self, RuntimeError> {
         let begun = Instant::now();
         let Shared { tools, pages, memory_limit, residence, kv, packs, weights: of_base } = shared;
         let (pool, arena) = (&tools.pool, Arena::new());
         let network = graph::describe_source(source, &mut config)?;
         let specs = || network.ends.layers().chain(network.blocks.iter().flat_map(graph::Block::layers));
-        specs().try_for_each(|spec| check_shape(source, &spec.name, &[spec.outputs, spec.inputs]))?;
+        for layer in coarser.iter().copied().chain([source]) {
+            specs().try_for_each(|spec| check_shape(layer, &spec.name, &[spec.outputs, spec.inputs]))?;
+        }
         let budget = Budget::new(memory_limit, of_base.as_ref().map_or(0, |weights| weights.memory_bytes()));
         let loader = MatrixLoader::new(source, residence, pool, &arena, &budget).over(of_base.as_deref());
         let wanted: Vec<Wanted> =
             specs().map(|spec| Wanted { name: &spec.name, shape: [spec.outputs, spec.inputs] }).collect();
-        let content = source.content().filter(|_| residence == Residence::Packed);
-        if let Some(packs) = packs.as_ref().filter(|_| content.is_none()) {
+        // Layers are not kept in packs.
+        let content = source.content().filter(|_| residence == Residence::Packed && coarser.is_empty());
+        if let Some(packs) = packs.as_ref().filter(|_| content.is_none() && coarser.is_empty()) {
             (packs.report)(&PackError::NoContent.to_string());
         }
         let kept = packs.zip(content);
@@ -194,7 +235,8 @@ impl Runtime {
         let cached = found.is_some();
         let (matrices, mut warnings, map) = match found {
             Some(Found { matrices, warnings, map }) => (matrices, warnings, Some(map)),
-            None => (loader.load(&wanted)?, vec![], None),
+            None if coarser.is_empty() => (loader.load(&wanted)?, vec![], None),
+            None => (loader.load_layers(coarser, &wanted)?, vec![], None),
         };
         if cached {
             matrices.iter().try_for_each(|matrix| budget.spend(matrix.memory_bytes()))?;
@@ -221,6 +263,7 @@ impl Runtime {
         Ok(Self {
             max_context: config.max_position_embeddings,
             slots: network.slots(),
+            layers: 1 + coarser.len(),
             config,
             weights: RwLock::new(weights),
             arena,
@@ -485,10 +528,30 @@ impl CausalLm for Runtime {
     }
 
     fn hidden_of_many(&self, batch: &mut [(&mut KvCache, &[u32])], want: Want) -> Result<Vec<Hidden>> {
+        self.hidden_with(&self.weights(), batch, want)
+    }
+
+    fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
+        self.logits_with(&self.weights(), hidden, rows)
+    }
+
+    fn next_logits(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
+        self.next_logits_with(&self.weights(), cache, tokens, logits)
+    }
+}
+
+/// The methods of [`CausalLm`] that need weights, for given ones.
+impl Runtime {
+    pub(crate) fn hidden_with(
+        &self,
+        weights: &Weights,
+        batch: &mut [(&mut KvCache, &[u32])],
+        want: Want,
+    ) -> Result<Vec<Hidden>> {
         for (cache, tokens) in batch.iter_mut() {
             self.admit(cache, tokens)?;
         }
-        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
+        let room = &mut *self.rooms.enter();
         for (cache, tokens) in batch.iter_mut() {
             let context = cache.len() + tokens.len();
             self.renew(weights, room, cache, context)?;
@@ -501,16 +564,22 @@ impl CausalLm for Runtime {
         hidden
     }
 
-    fn logits(&self, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
+    pub(crate) fn logits_with(&self, weights: &Weights, hidden: &Hidden, rows: Range<usize>) -> Result<Vec<f32>> {
         let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
-        self.project_logits(&self.weights(), hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().products)?;
+        self.project_logits(weights, hidden.slice(rows)?, &mut logits, &mut self.rooms.enter().products)?;
         Ok(logits)
     }
 
-    fn next_logits(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<()> {
+    pub(crate) fn next_logits_with(
+        &self,
+        weights: &Weights,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
         self.admit(cache, tokens)?;
         let (width, context) = (self.config.hidden_size, cache.len() + tokens.len());
-        let (weights, room) = (&*self.weights(), &mut *self.rooms.enter());
+        let room = &mut *self.rooms.enter();
         self.renew(weights, room, cache, context)?;
         let before = cache.len();
         let mut last = 0;

@@ -35,9 +35,12 @@ impl Weights {
     }
 
     fn find_mut(&mut self, name: &str) -> Option<&mut Arc<Linear>> {
+        self.linears_mut().find(|linear| linear.name == name)
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Arc<Linear>> {
         let Self { ends, blocks, .. } = self;
-        let mut all = blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut());
-        all.find(|linear| linear.name == name)
+        blocks.iter_mut().flat_map(Block::layers_mut).chain(ends.layers_mut())
     }
 
     /// Checks that no zeros were read in place of the bytes of a file that became shorter.

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Context;
+use impasto_model::speculation::Speculator;
 use impasto_model::{CausalLm, ModelError, Session};
 use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeError, StopReason, Stream};
 use impasto_text::{ChatOptions, ChatTemplate, Message};
@@ -42,11 +43,13 @@ struct Talk<'a> {
     messages: Vec<Message>,
     session: Session<&'a dyn CausalLm>,
     arrival: Option<Arrival<'a>>,
+    speculator: Option<Speculator<'static>>,
 }
 
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
-    let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
+    let cut = command.cut.cut();
+    let loaded = Loaded::begin(args, &command.model, cut.as_ref(), &options, &command.streaming, &command.drafts)?;
     let model = loaded.model();
     let name = || name_of(&command.model);
     model.tokenizer().with_context(name)?;
@@ -56,6 +59,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
         template,
         session: loaded.session(options.sampling, 0)?,
         arrival: loaded.arrival(),
+        speculator: command.drafts.speculator(model, options.sampling.seed)?,
         options,
         system: command.system.clone(),
         messages: Vec::new(),
@@ -132,6 +136,9 @@ impl Talk<'_> {
         let mut stream = Stream::new(&mut self.session, self.model.tokenizer()?, &self.options)?;
         if let Some(arrival) = &mut self.arrival {
             stream = stream.before_each(|session| arrival.before_token(session));
+        }
+        if let Some(speculator) = &mut self.speculator {
+            stream = stream.with_speculator(speculator);
         }
         stream.prefill(&mut |_| if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })?;
         while let Some(piece) = stream.next() {

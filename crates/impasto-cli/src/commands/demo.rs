@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
         let options = GenerateOptions { max_tokens: 60, ..loaded.generate_options() };
         let mut session = loaded.session(options.sampling)?;
         session.extend(&tokens)?;
-        stream(session, &loaded, &options, None, false)?;
+        stream(session, &loaded, &options, None, None, false)?;
     }
     Ok(Code::Success)
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use impasto_model::sampling::SamplingParams;
+use impasto_model::speculation::Speculator;
 use impasto_model::{CausalLm, Session};
 use impasto_runtime::{GenerateOptions, Generation, Model, Residence, Stream};
 use impasto_text::{ChatOptions, Message, TextError};
@@ -17,14 +18,16 @@ use crate::output::{bytes, print, print_json};
 
 pub fn run(args: &Args, command: &Run) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
-    let loaded = Loaded::begin(args, &command.model, command.cut.cut().as_ref(), &options, &command.streaming)?;
+    let cut = command.cut.cut();
+    let loaded = Loaded::begin(args, &command.model, cut.as_ref(), &options, &command.streaming, &command.drafts)?;
     let model = loaded.model();
     let (prompt, options) = prompt(model, command).with_context(|| name_of(&command.model))?;
     let options = with_limits(options, command.max_tokens, &command.sampling, &command.stop);
     let mut arrival = loaded.arrival();
     let mut session = loaded.session(options.sampling, prompt.len().saturating_add(options.max_tokens.min(1024)))?;
     session.extend(&prompt)?;
-    let generation = stream(session, model, &options, arrival.as_mut(), args.json)?;
+    let speculator = command.drafts.speculator(model, options.sampling.seed)?;
+    let generation = stream(session, model, &options, arrival.as_mut(), speculator, args.json)?;
     if args.json {
         let load = json!({
             "times": model.load_times(),
@@ -52,11 +55,15 @@ pub fn stream<'m>(
     model: &'m Model,
     options: &GenerateOptions,
     arrival: Option<&mut Arrival<'_>>,
+    speculator: Option<Speculator<'static>>,
     silent: bool,
 ) -> anyhow::Result<Generation> {
     let mut stream = Stream::new(session, model.tokenizer()?, options)?;
     if let Some(arrival) = arrival {
         stream = stream.before_each(|session| arrival.before_token(session));
+    }
+    if let Some(speculator) = speculator {
+        stream = stream.with_speculator(speculator);
     }
     for piece in &mut stream {
         let piece = piece?;
@@ -90,6 +97,14 @@ fn report(name: &str, model: &Model, generation: &Generation) {
         generation.tokens.len(),
         generation.stop,
     );
+    if let Some(counts) = &generation.speculation {
+        eprintln!(
+            "{name}: {} drafts, {:.2} tokens per draft and pass, {:.0}% of the guesses kept",
+            counts.passes,
+            counts.tokens_per_pass(),
+            100.0 * counts.acceptance(),
+        );
+    }
 }
 
 /// The tokens of the prompt, and where its continuation ends: through the chat template, if there is one and `--raw` is

@@ -103,45 +103,57 @@ pub(super) fn products<W: Format>(isa: Isa, w: &[W], x: &[f32], inputs: usize, o
     if rows == 0 {
         return;
     }
+    // As many tokens at a time as there are registers for, and then what is left.
+    let tiles = &mut Tiles { w, x, inputs, rows, out };
     match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("fma") => {
             // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
-            tiles(w, x, inputs, rows, out, |w, x| unsafe { avx512::<W, 8>(w, x) }, |w, x| unsafe { avx512(w, x) });
+            tiles.run(|w, x| unsafe { avx512::<W, 8>(w, x) });
+            // SAFETY: as above.
+            tiles.run(|w, x| unsafe { avx512::<W, 4>(w, x) });
+            // SAFETY: as above.
+            tiles.run(|w, x| unsafe { avx512::<W, 2>(w, x) });
+            // SAFETY: as above.
+            tiles.run(|w, x| unsafe { avx512::<W, 1>(w, x) });
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") => {
             // SAFETY: as above, for AVX2; the guard checks FMA and F16C.
-            tiles(w, x, inputs, rows, out, |w, x| unsafe { avx2::<W, 3>(w, x) }, |w, x| unsafe { avx2(w, x) });
+            tiles.run(|w, x| unsafe { avx2::<W, 3>(w, x) });
+            // SAFETY: as above.
+            tiles.run(|w, x| unsafe { avx2::<W, 2>(w, x) });
+            // SAFETY: as above.
+            tiles.run(|w, x| unsafe { avx2::<W, 1>(w, x) });
         }
-        _ => tiles(w, x, inputs, rows, out, |w, [x]: [&[f32]; 1]| [portable(w, x)], |w, [x]| [portable(w, x)]),
+        _ => tiles.run(|w, [x]| [portable(w, x)]),
     }
 }
 
-/// Computes all products: those of `N` tokens with a row of weights at a time by `many`, and the rest by `one`.
-#[inline(always)]
-fn tiles<W, const N: usize>(
-    w: &[W],
-    x: &[f32],
+/// Products that are left to compute.
+struct Tiles<'a, W> {
+    w: &'a [W],
+    x: &'a [f32],
     inputs: usize,
     rows: usize,
-    out: &mut [f32],
-    many: impl Fn(&[W], [&[f32]; N]) -> [f32; N],
-    one: impl Fn(&[W], [&[f32]; 1]) -> [f32; 1],
-) {
-    let mut tokens = x.chunks_exact(N * inputs);
-    let mut outs = out.chunks_exact_mut(N * rows);
-    for (x, out) in (&mut tokens).zip(&mut outs) {
-        let x: [&[f32]; N] = std::array::from_fn(|token| &x[token * inputs..(token + 1) * inputs]);
-        for (row, w) in w.chunks_exact(inputs).enumerate() {
-            many(w, x).into_iter().enumerate().for_each(|(token, sum)| out[token * rows + row] = sum);
+    out: &'a mut [f32],
+}
+
+impl<W> Tiles<'_, W> {
+    /// Computes those of `N` tokens with a row of weights at a time, for as many tokens as `N` goes into.
+    #[inline(always)]
+    fn run<const N: usize>(&mut self, dot: impl Fn(&[W], [&[f32]; N]) -> [f32; N]) {
+        let Tiles { w, inputs, rows, .. } = *self;
+        let count = self.x.len() / inputs / N * N;
+        let (x, x_left) = self.x.split_at(count * inputs);
+        let (out, out_left) = std::mem::take(&mut self.out).split_at_mut(count * rows);
+        for (x, out) in x.chunks_exact(N * inputs).zip(out.chunks_exact_mut(N * rows)) {
+            let x: [&[f32]; N] = std::array::from_fn(|token| &x[token * inputs..(token + 1) * inputs]);
+            for (row, w) in w.chunks_exact(inputs).enumerate() {
+                dot(w, x).into_iter().enumerate().for_each(|(token, sum)| out[token * rows + row] = sum);
+            }
         }
-    }
-    let rest = tokens.remainder().chunks_exact(inputs).zip(outs.into_remainder().chunks_exact_mut(rows));
-    for (x, out) in rest {
-        for (w, out) in w.chunks_exact(inputs).zip(out) {
-            [*out] = one(w, [x]);
-        }
+        (self.x, self.out) = (x_left, out_left);
     }
 }
 

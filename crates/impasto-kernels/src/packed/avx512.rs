@@ -59,7 +59,7 @@ pub(super) fn int8_strips<const TOKENS: usize, const OFFSET: bool>(
 /// Computes the same as `scalar::int8`. `OFFSET`: whether the offset is not 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[inline]
-fn int8<const TOKENS: usize, const OFFSET: bool>(
+pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
     strip: Strip,
     panel: Panel,
     offset: f32,

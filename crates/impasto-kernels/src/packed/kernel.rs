@@ -138,36 +138,57 @@ impl Kernel {
     ) {
         let offset = group.offset();
         for_tokens!([1 2 3 4] panel.tokens, T, {
-            let mut sums = [[0.0; STRIP]; T];
-            for index in strips.clone() {
-                let strip = group.strip(index);
-                match self.0 {
-                    #[cfg(target_arch = "x86_64")]
-                    // All strips in one call, because a call per strip would cost as much as a short strip.
-                    // SAFETY: `Kernel::of` checked that the processor has the features.
-                    Kind::Avx512 if offset == 0.0 => unsafe {
-                        return avx512::int8_strips::<T, false>(group, strips, panel, offset, fixes, each);
-                    },
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: as above.
-                    Kind::Avx512 => unsafe {
-                        return avx512::int8_strips::<T, true>(group, strips, panel, offset, fixes, each);
-                    },
-                    _ if offset == 0.0 => fixes.sum::<T, false>(strip, panel, false),
-                    _ => fixes.sum::<T, true>(strip, panel, false),
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                // All strips in one call, because a call per strip would cost as much as a short strip.
+                // SAFETY: `Kernel::of` checked that the processor has the features.
+                Kind::Avx512 if offset == 0.0 => unsafe {
+                    avx512::int8_strips::<T, false>(group, strips, panel, offset, fixes, each);
+                },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx512 => unsafe {
+                    avx512::int8_strips::<T, true>(group, strips, panel, offset, fixes, each);
+                },
+                _ => {
+                    let mut sums = [[0.0; STRIP]; T];
+                    for index in strips {
+                        self.int8_strip(group.strip(index), offset, panel, fixes, &mut sums);
+                        each(group.strip(index), &sums);
+                    }
                 }
-                match self.0 {
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: as above.
-                    Kind::Avx2 if offset == 0.0 => unsafe {
-                        avx2::int8::<T, false>(strip, panel, offset, fixes, &mut sums);
-                    },
-                    #[cfg(target_arch = "x86_64")]
-                    // SAFETY: as above.
-                    Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, &mut sums) },
-                    _ => scalar::int8::<T>(strip, panel, offset, fixes, &mut sums),
-                }
-                each(strip, &sums);
+            }
+        })
+    }
+
+    /// [`Kernel::int8`] for one strip; `out` receives the sums of each token.
+    pub(super) fn int8_strip(
+        self,
+        strip: Strip,
+        offset: f32,
+        panel: Panel,
+        fixes: &mut Fixes,
+        out: &mut [[f32; STRIP]],
+    ) {
+        for_tokens!([1 2 3 4] panel.tokens, T, {
+            match offset == 0.0 {
+                true => fixes.sum::<T, false>(strip, panel, false),
+                false => fixes.sum::<T, true>(strip, panel, false),
+            }
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `Kernel::of` checked that the processor has the features.
+                Kind::Avx512 if offset == 0.0 => unsafe { avx512::int8::<T, false>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx512 => unsafe { avx512::int8::<T, true>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx2 if offset == 0.0 => unsafe { avx2::int8::<T, false>(strip, panel, offset, fixes, out) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Kind::Avx2 => unsafe { avx2::int8::<T, true>(strip, panel, offset, fixes, out) },
+                Kind::Scalar => scalar::int8::<T>(strip, panel, offset, fixes, out),
             }
         })
     }

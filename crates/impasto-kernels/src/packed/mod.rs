@@ -28,6 +28,7 @@ mod fixes;
 pub(crate) mod kernel;
 mod lane;
 mod multiply;
+mod nested;
 mod row_group;
 mod scalar;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use columns::ColumnOrder;
 pub use error::PackError;
 pub use kernel::Kernel;
 pub use multiply::Scratch;
+pub use nested::{LayerRows, NestedMatrix, NestedRows};
 pub use row_group::RowGroup;
 
 use crate::Pool;

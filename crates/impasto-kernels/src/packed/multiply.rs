@@ -28,12 +28,14 @@ pub struct Scratch {
 
 /// Working memory of one worker.
 #[derive(Debug, Default)]
-struct Worker {
+pub(super) struct Worker {
     /// The activations of one token, in the sorted order of columns.
     row: Vec<f32>,
     fixes: [Fixes; STRIPS],
     /// Strips with one byte per integer.
     unpacked: Vec<Line>,
+    /// Strips of nested matrices, with one byte per integer.
+    pub opened: [Vec<Line>; STRIPS],
     results: [[f32; STRIP]; STRIPS * PANEL],
 }
 
@@ -135,6 +137,25 @@ impl PackedMatrix {
         scratch: &mut Scratch,
         pool: &Pool,
     ) {
+        let (has_offset, most_shares) = (self.has_offset(), self.most_shares());
+        let call = Call { kernel, activations, x, tokens, stride, has_offset, most_shares };
+        self.multiply_strips(&call, out, scratch, pool, |product, index, strips, worker, each| {
+            product.multiply(&self.groups()[index], strips, worker, each);
+        });
+    }
+
+    /// Prepares the activations, and has `multiply` called for strips of a row group with this number, on all threads. It
+    /// must call its last argument as [`Product::multiply`] does.
+    pub(super) fn multiply_strips(
+        &self,
+        call: &Call,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+        pool: &Pool,
+        multiply: impl Fn(&Product, usize, Range<usize>, &mut Worker, &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]))
+        + Sync,
+    ) {
+        let &Call { kernel, activations, x, tokens, stride, has_offset, most_shares } = call;
         let columns = self.columns();
         assert_eq!(Some(x.len()), tokens.checked_mul(columns.inputs()), "activations: tokens x inputs");
         if tokens == 0 || self.outputs() == 0 {
@@ -143,7 +164,7 @@ impl PackedMatrix {
         let needed = (tokens - 1).checked_mul(stride).and_then(|n| n.checked_add(self.outputs()));
         assert!(stride >= self.outputs() && needed.is_some_and(|n| n <= out.len()), "room for tokens x outputs");
         let sizes = Sizes { places: columns.padded(), groups: columns.groups(), blocks: columns.blocks() };
-        let unpacks = activations == Activations::Int8 && !self.has_offset() && kernel.unpacks(tokens);
+        let unpacks = activations == Activations::Int8 && !has_offset && kernel.unpacks(tokens);
         let panels = Panels::new(tokens, kernel.panel(unpacks));
         scratch.grow(sizes, tokens, activations, unpacks, pool.threads());
         match activations {
@@ -153,30 +174,46 @@ impl PackedMatrix {
         let scratch = &*scratch;
         let product = Product { kernel, activations, unpacks, panels, sizes, scratch };
         let out = Parts::new(out);
-        let shares = if pool.threads() == 1 { 1 } else { self.most_shares().min(SHARES * pool.threads()) };
+        let shares = if pool.threads() == 1 { 1 } else { most_shares.min(SHARES * pool.threads()) };
         pool.run(shares, &|worker, share| {
             let worker = &mut *lock(&scratch.workers, worker);
             for (index, strips) in self.share(share, shares) {
-                let group = &self.groups()[index];
-                product.multiply(group, strips, worker, |Strip { rows, steps, .. }, tokens, sums| {
+                let height = self.groups()[index].rows();
+                let mut write = |Strip { rows, steps, .. }: Strip, tokens: Range<usize>, sums: &[[f32; STRIP]]| {
                     for (token, sums) in tokens.zip(sums) {
                         let start = token * stride + self.start_of(index);
-                        let out = out.pointer(start..start + group.rows());
+                        let out = out.pointer(start..start + height);
                         for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
                             // SAFETY: rows are below the number of rows of the row group (`Strip::is_sound`), and each is
                             // written only by the share that has its strip.
                             unsafe { out.add(row as usize).write(sum * step) };
                         }
                     }
-                });
+                };
+                multiply(&product, index, strips, worker, &mut write);
             }
         });
     }
 }
 
+/// What a product is called with.
+pub(super) struct Call<'a> {
+    pub kernel: Kernel,
+    pub activations: Activations,
+    /// Tokens x inputs.
+    pub x: &'a [f32],
+    pub tokens: usize,
+    /// Distance of the rows of the output.
+    pub stride: usize,
+    /// Whether some row group has an offset.
+    pub has_offset: bool,
+    /// The largest number of shares.
+    pub most_shares: usize,
+}
+
 /// A product whose activations are prepared.
-struct Product<'a> {
-    kernel: Kernel,
+pub(super) struct Product<'a> {
+    pub kernel: Kernel,
     activations: Activations,
     /// [`Kernel::unpacks`].
     unpacks: bool,
@@ -230,22 +267,54 @@ impl Product<'_> {
         worker: &mut Worker,
         mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
     ) {
-        let Worker { fixes, unpacked, results, .. } = worker;
         for first in strips.clone().step_by(STRIPS) {
             let places = first..strips.end.min(first + STRIPS);
             let mut of_places = [group.strip(first); STRIPS];
             of_places.iter_mut().zip(places.clone()).for_each(|(strip, place)| *strip = group.strip(place));
-            let of_places = &of_places[..places.len()];
-            let unpacked = &mut unpacked[..places.len() * self.sizes.lines()];
-            for (index, strip) in of_places.iter().enumerate() {
-                self.kernel.unpack(*strip, index, places.len(), unpacked);
+            self.multiply_unpacked_few(&of_places[..places.len()], worker, &mut each);
+        }
+    }
+
+    /// Unpacks at most [`STRIPS`] strips and multiplies them by all tokens.
+    fn multiply_unpacked_few(
+        &self,
+        strips: &[Strip],
+        worker: &mut Worker,
+        mut each: impl FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
+    ) {
+        let Worker { fixes, unpacked, results, .. } = worker;
+        let unpacked = &mut unpacked[..strips.len() * self.sizes.lines()];
+        for (index, strip) in strips.iter().enumerate() {
+            self.kernel.unpack(*strip, index, strips.len(), unpacked);
+        }
+        for tokens in (0..self.panels.count).map(|index| self.panels.get(index)) {
+            self.kernel.unpacked(strips, unpacked, self.integers(&tokens), fixes, results);
+            for (strip, sums) in strips.iter().zip(results.chunks_exact(tokens.len())) {
+                each(*strip, tokens.clone(), sums);
             }
-            for tokens in (0..self.panels.count).map(|index| self.panels.get(index)) {
-                self.kernel.unpacked(of_places, unpacked, self.integers(&tokens), fixes, results);
-                for (strip, sums) in of_places.iter().zip(results.chunks_exact(tokens.len())) {
-                    each(*strip, tokens.clone(), sums);
-                }
+        }
+    }
+
+    /// [`Product::multiply`] for at most [`STRIPS`] strips with an offset.
+    pub(super) fn multiply_few(
+        &self,
+        strips: &[Strip],
+        offset: f32,
+        worker: &mut Worker,
+        each: &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
+    ) {
+        if self.activations == Activations::Int8 && self.unpacks {
+            return self.multiply_unpacked_few(strips, worker, each);
+        }
+        let Worker { fixes: [fixes, ..], results, .. } = worker;
+        for (&strip, panel) in strips.iter().flat_map(|strip| (0..self.panels.count).map(move |panel| (strip, panel))) {
+            let tokens = self.panels.get(panel);
+            let sums = &mut results[..tokens.len()];
+            match self.activations {
+                Activations::Int8 => self.kernel.int8_strip(strip, offset, self.integers(&tokens), fixes, sums),
+                Activations::F32 => self.kernel.float(strip, self.floats(&tokens), offset, sums),
             }
+            each(strip, tokens, sums);
         }
     }
 

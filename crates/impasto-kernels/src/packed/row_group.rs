@@ -12,12 +12,12 @@ use super::{ColumnOrder, PackError};
 use crate::stored::{Reader, Writer};
 
 /// Number of columns that the index of an outlier spans.
-const SEGMENT: usize = 1 << 12;
+pub(super) const SEGMENT: usize = 1 << 12;
 const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
 
 /// The largest sum of the magnitudes of a row's integers in one block. Sums of their products with 8-bit integers then
 /// fit 32 bits.
-const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
+pub(super) const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
 /// Rows of a matrix, sorted by the width of their integers, in strips of 16 rows. Each cell of 16 x 32 integers has its
 /// own width.
@@ -43,6 +43,22 @@ pub(super) struct Outlier {
     pub row: usize,
     /// The difference to add to the cell's integer, which has the sign of the sum or is 0.
     pub delta: i32,
+}
+
+/// The far outliers of a strip whose cells all have 8 bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Far<'a> {
+    /// As in [`Strip`].
+    pub ends: &'a [u32],
+    pub outliers: &'a [u32],
+}
+
+impl Far<'_> {
+    /// Returns the outliers.
+    pub(super) fn outliers(self) -> impl Iterator<Item = Outlier> {
+        (0..self.ends.len() / 2)
+            .flat_map(move |segment| between(self.ends, self.outliers, segment, 2 * segment, 2 * segment + 2))
+    }
 }
 
 /// 16 rows of a row group.
@@ -208,6 +224,12 @@ impl RowGroup {
         (strip, lane % STRIP, strip.steps[lane % STRIP])
     }
 
+    /// Returns the number of the strip of a row, and its row within the strip.
+    pub(super) fn lane(&self, row: usize) -> (usize, usize) {
+        let lane = self.lanes[row] as usize;
+        (lane / STRIP, lane % STRIP)
+    }
+
     /// Returns the number of outliers.
     pub(super) fn outliers(&self) -> usize {
         (0..self.strips()).map(|strip| self.strip(strip).outliers.len()).sum()
@@ -296,13 +318,12 @@ impl<'a> Strip<'a> {
     /// Returns the outliers of a segment between two boundaries, numbered as in `ends`; boundary 0 is the start.
     #[inline(always)]
     fn between(self, segment: usize, from: usize, to: usize) -> impl Iterator<Item = Outlier> {
-        let end = |place: usize| if place == 0 { 0 } else { self.ends[place - 1] as usize };
-        // A mapped file that becomes shorter reads as zeros, and ends may then be in no order.
-        self.outliers.get(end(from)..end(to)).unwrap_or_default().iter().map(move |&o| Outlier {
-            column: segment * SEGMENT + (o >> 4) as usize % SEGMENT,
-            row: o as usize % STRIP,
-            delta: o as i32 >> 16,
-        })
+        between(self.ends, self.outliers, segment, from, to)
+    }
+
+    /// Returns the strip with the integers of another layer, in cells of 8 bits: `widths` are all 8.
+    pub(super) fn opened(self, widths: &'a [u8], far: Far<'a>, cells: &'a [Line]) -> Strip<'a> {
+        Strip { ends: far.ends, widths, outliers: far.outliers, cells, ..self }
     }
 
     /// Calls `each` with the position and the value of the integers of a row: first with those in cells, then, for
@@ -323,6 +344,18 @@ impl<'a> Strip<'a> {
             each(column, cell::integer(&lines[before..], self.widths[group], row, column % GROUP) + delta);
         }
     }
+}
+
+/// Returns the outliers of a segment between two boundaries, numbered as in `ends`; boundary 0 is the start.
+#[inline(always)]
+fn between(ends: &[u32], outliers: &[u32], segment: usize, from: usize, to: usize) -> impl Iterator<Item = Outlier> {
+    let end = |place: usize| if place == 0 { 0 } else { ends[place - 1] as usize };
+    // A mapped file that becomes shorter reads as zeros, and ends may then be in no order.
+    outliers.get(end(from)..end(to)).unwrap_or_default().iter().map(move |&o| Outlier {
+        column: segment * SEGMENT + (o >> 4) as usize % SEGMENT,
+        row: o as usize % STRIP,
+        delta: o as i32 >> 16,
+    })
 }
 
 /// A strip that is being packed, with working memory.
@@ -449,7 +482,7 @@ impl Packer {
 /// Packs an outlier in 32 bits: the column within its segment (12 bits), the row (4), the difference (16).
 ///
 /// The cell's integer is between 0 and the complete integer, so the difference is no larger than the latter.
-fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
+pub(super) fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
     (delta as u32) << 16 | ((column % SEGMENT) << 4 | row) as u32
 }
 

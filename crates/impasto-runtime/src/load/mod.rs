@@ -1,6 +1,7 @@
 //! Loads matrices from a source of weights into their residence.
 
 mod budget;
+mod layers;
 mod of_base;
 mod parts;
 mod queue;
@@ -150,6 +151,14 @@ impl<'a> MatrixLoader<'a> {
             queue::Found::Whole => self.whole(wanted, None),
         });
         rest.collect()
+    }
+
+    /// Loads matrices in all layers, in order. `coarser` are the sources of the layers below, from the coarsest.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub(super) fn load_layers(&self, coarser: &[&dyn WeightSource], wanted: &[Wanted<'_>]) -> Result<Vec<Matrix>> {
+        layers::load(self, coarser, wanted)
     }
 
     /// Loading times so far, and warnings about matrices that could not be packed.

@@ -151,7 +151,7 @@ fn matrices_of_all_kinds_load_together() {
                     match matrix {
                         Matrix::Packed(packed) => packed.row(row, &mut weights),
                         Matrix::Dense(dense) => dense.row(row, &mut weights),
-                        Matrix::Blocks(_) | Matrix::Coded(_) | Matrix::Over(_) => panic!("{name}"),
+                        _ => panic!("{name}"),
                     }
                     assert_eq!(weights, [row as f32 + 1.0; INPUTS], "{name}, {threads} threads");
                 }

@@ -37,7 +37,7 @@ pub(super) fn write(matrix: &Matrix, to: &mut Writer) -> io::Result<bool> {
             to.numbers(&[BLOCKS])?;
             blocks.write(to)?;
         }
-        Matrix::Coded(_) | Matrix::Over(_) => return Ok(false),
+        Matrix::Coded(_) | Matrix::Over(_) | Matrix::Layered(..) => return Ok(false),
     }
     Ok(true)
 }

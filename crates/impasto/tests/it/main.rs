@@ -19,6 +19,7 @@ mod layers;
 mod live;
 mod lossless;
 mod low_rank;
+mod nested;
 mod odd_shapes;
 mod overhead;
 mod packs;

@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Context;
+use impasto_model::Session;
+use impasto_model::sampling::SamplingParams;
+use impasto_model::speculation::{Speculated, Speculator};
 use impasto_runtime::{LoadTimes, Model, Residence};
 use serde::Serialize;
 
 use crate::args::{Args, BenchRun, TableFormat};
 use crate::exit::{Code, UsageError};
-use crate::model::{load, load_over};
+use crate::model::{load_drafting, load_over};
 use crate::output::{bytes, print, print_json};
 use crate::progress::bar;
 
@@ -36,6 +40,10 @@ struct Row {
     deviation: f64,
     /// Seconds of each run.
     seconds: Vec<f64>,
+    /// Counts of the drafts of all runs, the share of guesses that were kept, and tokens per pass over a draft.
+    speculation: Option<Speculated>,
+    acceptance: Option<f64>,
+    tokens_per_pass: Option<f64>,
     load: LoadTimes,
 }
 
@@ -67,7 +75,7 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
         for &threads in &counts {
             let mut options = command.running.options(args, Residence::Packed)?;
             options.threads = threads;
-            let model = load(args, path, command.cut.cut().as_ref(), &options)?;
+            let model = load_drafting(args, path, command.cut.cut().as_ref(), &options, &command.drafts)?;
             // Writing packed weights would take time from what is measured.
             model.runtime().into_iter().for_each(|runtime| runtime.wait_for_pack());
             // All are in memory before any is measured.
@@ -79,7 +87,7 @@ pub fn run(args: &Args, command: &BenchRun) -> anyhow::Result<Code> {
                 let over = (measured != path).then(|| path.display().to_string());
                 for &test in &tests {
                     progress.set_message(name(test));
-                    let row = measure(model, measured, test, command.repeat, &mut || progress.inc(1))?;
+                    let row = measure(model, measured, command, test, &mut || progress.inc(1))?;
                     rows.push(Row { over: over.clone(), ..row });
                 }
             }
@@ -102,11 +110,19 @@ fn name(test: Test) -> String {
     if test.depth > 0 { format!("{what} @ d{}", test.depth) } else { what }
 }
 
-fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn FnMut()) -> anyhow::Result<Row> {
-    let network = model.network();
+fn measure(model: &Model, path: &Path, command: &BenchRun, test: Test, done: &mut dyn FnMut()) -> anyhow::Result<Row> {
+    let (network, repeat) = (model.network(), command.repeat);
     let count = test.prompt + test.generated;
-    let tokens = tokens(test.depth + count, network.vocab_size());
+    let tokens = match &command.text {
+        Some(text) => tokens_of(model, text, test.depth + count)?,
+        None => tokens(test.depth + count, network.vocab_size()),
+    };
     let (before, measured) = tokens.split_at(test.depth);
+    if test.generated > 0
+        && let Some(speculator) = command.drafts.speculator(model, 0)?
+    {
+        return measure_drafts(model, path, command, test, &tokens[..test.depth.max(1)], speculator, done);
+    }
     let mut cache = network.new_cache(tokens.len())?;
     let mut logits = Vec::new();
     if !before.is_empty() {
@@ -126,12 +142,57 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
             done();
         }
     }
+    Ok(row(model, path, test, seconds, cache.memory_bytes()))
+}
+
+/// Measures greedy generation with drafts after `context`.
+fn measure_drafts(
+    model: &Model,
+    path: &Path,
+    command: &BenchRun,
+    test: Test,
+    context: &[u32],
+    mut speculator: Speculator<'static>,
+    done: &mut dyn FnMut(),
+) -> anyhow::Result<Row> {
+    let network = model.network();
+    let mut session = Session::with_capacity(network, SamplingParams::default(), context.len() + test.generated)?;
+    session.extend(context)?;
+    let mut seconds = Vec::new();
+    // The first run warms up the caches, and finds out which drafts pay.
+    for round in 0..=command.repeat {
+        session.truncate(context.len());
+        session.logits()?;
+        let begun = Instant::now();
+        let mut left = test.generated;
+        while left > 0 {
+            left -= speculator.step(&mut session, left)?.len();
+        }
+        if round > 0 {
+            seconds.push(begun.elapsed().as_secs_f64());
+            done();
+        } else {
+            speculator.take_counts();
+        }
+    }
+    let counts = speculator.counts();
+    Ok(Row {
+        speculation: Some(counts),
+        acceptance: Some(counts.acceptance()),
+        tokens_per_pass: Some(counts.tokens_per_pass()),
+        ..row(model, path, test, seconds, session.cache().memory_bytes())
+    })
+}
+
+/// Returns the row of a test whose runs took `seconds`.
+fn row(model: &Model, path: &Path, test: Test, seconds: Vec<f64>, kv_bytes: usize) -> Row {
+    let count = test.prompt + test.generated;
     let rates: Vec<f64> = seconds.iter().map(|s| count as f64 / s).collect();
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     let square = |rate: &f64| (rate - mean) * (rate - mean);
     let deviation = (rates.iter().map(square).sum::<f64>() / (rates.len() - 1).max(1) as f64).sqrt();
     let packing = model.runtime().map(|runtime| runtime.packing()).filter(|packing| packing.weights > 0);
-    Ok(Row {
+    Row {
         model: path.display().to_string(),
         over: None,
         residence: residence(model),
@@ -139,15 +200,18 @@ fn measure(model: &Model, path: &Path, test: Test, repeat: u32, done: &mut dyn F
         weight_bytes: model.memory_bytes(),
         packed_bits: packing.map(|packing| packing.mean_width()),
         outliers: packing.map(|packing| packing.outliers),
-        kv_bytes: cache.memory_bytes(),
+        kv_bytes,
         prompt: test.prompt,
         generated: test.generated,
         depth: test.depth,
         mean,
         deviation,
         seconds,
+        speculation: None,
+        acceptance: None,
+        tokens_per_pass: None,
         load: model.load_times(),
-    })
+    }
 }
 
 fn residence(model: &Model) -> &'static str {
@@ -156,6 +220,14 @@ fn residence(model: &Model) -> &'static str {
         Residence::Coded => "coded",
         Residence::Float => "float",
     }
+}
+
+/// Returns the first tokens of a text.
+fn tokens_of(model: &Model, text: &Path, count: usize) -> anyhow::Result<Vec<u32>> {
+    let name = || text.display().to_string();
+    let tokens = model.tokenizer()?.encode(&std::fs::read_to_string(text).with_context(name)?, true)?;
+    anyhow::ensure!(tokens.len() >= count, "{}: the text has {} tokens, not {count}", name(), tokens.len());
+    Ok(tokens[..count].to_vec())
 }
 
 /// Returns arbitrary tokens, the same in each run.
@@ -176,7 +248,8 @@ fn markdown(rows: &[Row]) -> String {
     let head = ["model", "residence", "weights", "kv", "threads", "test", "t/s", "load"].map(str::to_owned).to_vec();
     let line = |row: &Row| {
         let (weights, kv) = (bytes(row.weight_bytes as u64), bytes(row.kv_bytes as u64));
-        let speed = format!("{:.2} ± {:.2}", row.mean, row.deviation);
+        let drafts = row.tokens_per_pass.map_or(String::new(), |tokens| format!(" ({tokens:.2} tokens per draft)"));
+        let speed = format!("{:.2} ± {:.2}{drafts}", row.mean, row.deviation);
         let load = format!("{:.2} s", row.load.seconds);
         let model = match &row.over {
             Some(base) => format!("{} over {base}", row.model),
