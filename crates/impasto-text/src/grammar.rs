@@ -33,6 +33,8 @@ const MAX_TOKEN: usize = 1000;
 const MAX_TRIE: usize = 4_000_000;
 /// Longest time to read a vocabulary. Usual ones take a second.
 const MAX_TIME: Duration = Duration::from_secs(60);
+/// The white space between the words of JSON: a line break and an indentation at most.
+const SPACE: &str = r"[ \n\r\t]{1,20}";
 
 /// What a text must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,10 +125,10 @@ impl Grammars {
     /// [`TextError::Grammar`] if the constraint is invalid, not supported or cannot be fulfilled, or exceeds a limit.
     pub fn compile(&self, constraint: &Constraint) -> Result<Matcher> {
         let grammar = match constraint {
-            Constraint::JsonObject => TopLevelGrammar::from_json_schema(json!({"type": "object"})),
+            Constraint::JsonObject => TopLevelGrammar::from_json_schema(spaced(json!({"type": "object"}))),
             Constraint::JsonSchema(schema) => {
                 limits::check_schema(schema)?;
-                TopLevelGrammar::from_json_schema(schema.clone())
+                TopLevelGrammar::from_json_schema(spaced(schema.clone()))
             }
             Constraint::Regex(regex) => {
                 limits::check_regex(regex)?;
@@ -141,6 +143,14 @@ impl Grammars {
         let parser = parser.map_err(|error| TextError::grammar(&error))?;
         Matcher::new(parser, self.factory.tok_env().tok_trie().vocab_size())
     }
+}
+
+/// Limits the white space of a schema's texts: it may be anywhere, and a small model would write nothing else for ever.
+fn spaced(mut schema: Value) -> Value {
+    if let Value::Object(keywords) = &mut schema {
+        keywords.insert("x-guidance".to_owned(), json!({ "whitespace_pattern": SPACE }));
+    }
+    schema
 }
 
 /// A regular expression for one of several texts.

@@ -32,7 +32,11 @@ assert text == whole.choices[0].message.content, (text, whole)
 assert usage.completion_tokens == whole.usage.completion_tokens
 # The helper that puts pieces together.
 with client.chat.completions.stream(model=model, messages=hello, max_tokens=24, seed=5, temperature=0.7) as stream:
-    assert stream.get_final_completion().choices[0].message.content == text
+    try:
+        final = stream.get_final_completion()
+    except openai.LengthFinishReasonError as error:  # It wants texts to end.
+        final = error.completion
+    assert final.choices[0].message.content == text
 # A stream that is given up.
 with client.chat.completions.create(model=model, messages=hello, max_tokens=500, stream=True) as stream:
     next(iter(stream))
@@ -52,11 +56,13 @@ class Pet(BaseModel):
 
 
 for seed in range(2):
-    parsed = client.chat.completions.parse(
-        model=model, messages=[{"role": "user", "content": "A pet, as JSON."}], response_format=Pet, seed=seed,
-        temperature=0.8, max_tokens=400)
-    if parsed.choices[0].finish_reason == "stop":
+    try:
+        parsed = client.chat.completions.parse(
+            model=model, messages=[{"role": "user", "content": "A pet, as JSON."}], response_format=Pet, seed=seed,
+            temperature=0.8, max_tokens=600)
         assert isinstance(parsed.choices[0].message.parsed, Pet)
+    except openai.LengthFinishReasonError as error:  # The tiny model may write a name without end.
+        assert error.completion.choices[0].message.content.lstrip().startswith("{")
 
 # Functions.
 tool = {"type": "function", "function": {

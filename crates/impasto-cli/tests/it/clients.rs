@@ -145,7 +145,7 @@ fn lm_evaluation_harness_sees_what_the_library_computes() {
     }
     let at = Workplace::new();
     let [from, to] = [&checkpoint, &at.path("smol.impasto")].map(|path| path.display().to_string());
-    at.run(&["encode", &from, "-o", &to, "--bits", "4.5", "--uncalibrated"]).ok();
+    at.run(&["encode", &from, "-o", &to, "--bpw", "4.5", "--uncalibrated"]).ok();
     let serving = Serving::start(&at, &["smol.impasto"]);
     let limit = 20;
     for name in ["arc_easy.jsonl", "piqa.jsonl"] {

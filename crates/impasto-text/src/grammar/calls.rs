@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::limits;
+use super::{limits, spaced};
 use crate::tools::function;
 use crate::{Result, TextError, ToolFormat};
 
@@ -43,7 +43,7 @@ pub(super) fn lark(
             _ => {
                 let key = if format == ToolFormat::Llama { "parameters" } else { "arguments" };
                 let head = literal(&format!("{{\"name\": \"{name}\", \"{key}\": "));
-                format!("f{i}: {head} a{i} \"}}\"\na{i}: %json {parameters}\n")
+                format!("f{i}: {head} a{i} \"}}\"\na{i}: %json {}\n", spaced(parameters))
             }
         };
         rules.push_str(&rule);
@@ -85,7 +85,7 @@ fn tags(i: usize, name: &str, parameters: &Value) -> String {
                         schema.insert(defs.to_owned(), defs_of_all.clone());
                     }
                 }
-                (format!("v{i}x{j} {}", literal(END_VALUE)), format!("v{i}x{j}: %json {schema}\n"))
+                (format!("v{i}x{j} {}", literal(END_VALUE)), format!("v{i}x{j}: %json {}\n", spaced(schema)))
             }
         };
         let _ = write!(rules, "p{i}x{j}: {open} {value}\n{rule}");

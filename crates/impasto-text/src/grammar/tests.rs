@@ -135,6 +135,29 @@ fn masks_are_naive() {
     assert!(matcher.must_stop());
 }
 
+/// There is white space between words, and an end to it.
+#[test]
+fn white_space_ends() {
+    let [space, open] = [" ", "{"].map(|text| tokenizer().encode(text, false).unwrap()[0]);
+    let tools = vec![json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})];
+    let calls = Constraint::ToolCalls { format: ToolFormat::Llama, tools, parallel: false };
+    for constraint in [Constraint::JsonObject, Constraint::JsonSchema(json!({"type": "object"})), calls] {
+        let mut matcher = grammars().compile(&constraint).unwrap();
+        if let Constraint::ToolCalls { .. } = constraint {
+            let head = tokenizer().encode("{\"name\": \"f\", \"parameters\": ", false).unwrap();
+            head.into_iter().for_each(|id| matcher.commit(id).unwrap());
+        }
+        matcher.commit(open).unwrap();
+        let mut spaces = 0;
+        while allowed(matcher.mask().unwrap(), space) {
+            matcher.commit(space).unwrap();
+            spaces += 1;
+            assert!(spaces <= 20, "{constraint:?}");
+        }
+        assert!(spaces >= 8, "room for an indentation: {constraint:?}");
+    }
+}
+
 #[test]
 fn a_wrong_token_is_an_error() {
     let mut matcher = grammars().compile(&Constraint::Choice(vec!["ab".into()])).unwrap();
