@@ -59,6 +59,20 @@ impl DraftArgs {
         matches!(self.draft_layer, Some(DraftLayer::Layer(_) | DraftLayer::Auto))
     }
 
+    /// Returns them for all models of a server.
+    #[cfg(feature = "serve")]
+    pub fn of_server(&self) -> impasto_serve::models::Drafts {
+        use impasto_serve::models::{DraftLayers, Drafts};
+
+        let layers = match self.draft_layer {
+            Some(DraftLayer::Layer(layer)) => DraftLayers::One(layer),
+            Some(DraftLayer::Auto) => DraftLayers::All,
+            Some(DraftLayer::Ngram | DraftLayer::None) | None => DraftLayers::None,
+        };
+        let lookup = matches!(self.draft_layer, Some(DraftLayer::Ngram | DraftLayer::Auto));
+        Drafts { lookup, layers, longest: self.draft_tokens.map_or(LONGEST, usize::from) }
+    }
+
     /// Returns the layers of a file that propose tokens, counted from 1: those below what `cut` leaves of it.
     pub fn layers<S: Source>(&self, file: &File<S>, cut: Option<&Cut>) -> anyhow::Result<Vec<usize>> {
         let all = file.layers();

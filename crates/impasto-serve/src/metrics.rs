@@ -67,6 +67,8 @@ struct Gauges {
     passes: Counter,
     evaluated: Counter,
     pass_seconds: Counter<f64, AtomicU64>,
+    proposed: Counter,
+    kept: Counter,
     cancelled: Counter,
     weights: Gauge,
     kv: Gauge,
@@ -132,6 +134,8 @@ impl Metrics {
         r.register("passes", "Passes through a model", g.passes.clone());
         r.register("evaluated_tokens", "Tokens that were evaluated, of prompts and texts", g.evaluated.clone());
         r.register_with_unit("passes_duration", "Time of all passes", Unit::Seconds, g.pass_seconds.clone());
+        r.register("drafted_tokens", "Tokens that drafts proposed", g.proposed.clone());
+        r.register("kept_tokens", "Tokens of drafts that became part of texts", g.kept.clone());
         r.register("cancelled", "Texts given up because the client went or the time was over", g.cancelled.clone());
         r.register_with_unit("weights", "Memory of weights", Unit::Bytes, g.weights.clone());
         r.register_with_unit("kv", "Memory of keys and values", Unit::Bytes, g.kv.clone());
@@ -210,6 +214,8 @@ impl Metrics {
         // These only grow, and are written here only.
         g.passes.inner().store(stats.passes.load(Relaxed), Relaxed);
         g.evaluated.inner().store(stats.evaluated.load(Relaxed), Relaxed);
+        g.proposed.inner().store(stats.proposed.load(Relaxed), Relaxed);
+        g.kept.inner().store(stats.kept.load(Relaxed), Relaxed);
         g.cancelled.inner().store(stats.cancelled.load(Relaxed), Relaxed);
         g.pass_seconds.inner().store((stats.nanoseconds.load(Relaxed) as f64 / 1e9).to_bits(), Relaxed);
         let [loads, unloads] = catalog.loads();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::{Streaming, parse_items, parse_size};
+use crate::drafts::DraftArgs;
 use crate::running::Running;
 
 /// Serve models over HTTP, with the interface of OpenAI, and a page to chat with them.
@@ -81,6 +82,9 @@ pub struct Serve {
     /// Log prompts and answers, too.
     #[arg(long)]
     pub log_text: bool,
+    /// What guesses tokens ahead, for texts with temperature 0.
+    #[command(flatten)]
+    pub drafts: DraftArgs,
     /// How to run the models.
     #[command(flatten)]
     pub running: Running,

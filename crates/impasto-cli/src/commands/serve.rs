@@ -137,6 +137,7 @@ fn catalog(args: &Args, command: &Serve, how: KvUpgrade) -> anyhow::Result<Catal
         run: run.clone(),
         memory_limit: memory.saturating_sub(kv),
         kv_memory: KvMemory::new(usize::try_from(kv).unwrap_or(usize::MAX)),
+        drafts: command.drafts.of_server(),
         watched: command.guard.unwrap_or(0.0),
     };
     let models = command.models.iter().map(|model| named(model)).collect::<anyhow::Result<Vec<_>>>()?;

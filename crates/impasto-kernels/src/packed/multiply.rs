@@ -15,6 +15,9 @@ use crate::parts::Parts;
 /// atomic operation, which waits for outstanding loads, so there are only a few.
 const SHARES: usize = 8;
 
+/// Takes the products of a strip with some tokens: those of its rows for each token.
+pub(super) type Each<'a> = dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]) + 'a;
+
 /// Working memory of products. It grows to the needs of the largest product and is reused.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -296,13 +299,7 @@ impl Product<'_> {
     }
 
     /// [`Product::multiply`] for at most [`STRIPS`] strips with an offset.
-    pub(super) fn multiply_few(
-        &self,
-        strips: &[Strip],
-        offset: f32,
-        worker: &mut Worker,
-        each: &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
-    ) {
+    pub(super) fn multiply_few(&self, strips: &[Strip], offset: f32, worker: &mut Worker, each: &mut Each<'_>) {
         if self.activations == Activations::Int8 && self.unpacks {
             return self.multiply_unpacked_few(strips, worker, each);
         }

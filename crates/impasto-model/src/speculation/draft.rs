@@ -65,7 +65,7 @@ impl<M: Deref<Target: CausalLm>> DraftModel<M> {
     }
 }
 
-impl<M: Deref<Target: CausalLm>> Proposer for DraftModel<M> {
+impl<M: Deref<Target: CausalLm> + Send> Proposer for DraftModel<M> {
     fn propose(&mut self, known: &[Known<'_>], rng: &mut SplitMix64) -> Result<Vec<Draft>> {
         let fork = |known: &Known<'_>| {
             let mut cache = known.cache.fork()?;

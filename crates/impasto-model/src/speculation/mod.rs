@@ -52,7 +52,7 @@ pub struct Draft {
 }
 
 /// Guesses the next tokens of sequences.
-pub trait Proposer {
+pub trait Proposer: Send {
     /// Returns a draft for each sequence, which may be empty. Drawn tokens use `rng`.
     ///
     /// # Errors

@@ -67,6 +67,10 @@ pub struct Stats {
     pub evaluated: AtomicU64,
     /// Tokens that were written.
     pub written: AtomicU64,
+    /// Tokens that drafts proposed.
+    pub proposed: AtomicU64,
+    /// Those of them that became part of texts.
+    pub kept: AtomicU64,
     /// Tokens of prompts whose keys and values were there.
     pub cached: AtomicU64,
     /// Jobs that were given up because nobody waits for them.

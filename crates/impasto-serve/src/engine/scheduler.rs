@@ -79,6 +79,7 @@ impl Scheduler {
         for model in models {
             self.upgrade(&model);
             self.score(&model);
+            self.speculate(&model);
             self.pass(&model);
         }
     }
@@ -99,10 +100,50 @@ impl Scheduler {
         }
     }
 
+    /// Draws tokens with drafts for the sequences that may, if no prompt of the model is being evaluated. The next pass then has one
+    /// token of each to evaluate, as if they had been drawn one by one.
+    fn speculate(&mut self, model: &Arc<Loaded>) {
+        let mut speculator = model.speculator();
+        let Some(speculator) = speculator.as_mut() else { return };
+        let begun = Instant::now();
+        let is_of = |sequence: &&mut Sequence| Arc::ptr_eq(&sequence.common.model, model);
+        if self.running.iter_mut().filter(is_of).any(|sequence| sequence.pending() > 1) {
+            return;
+        }
+        let sequences = self.running.iter_mut().filter(is_of).filter(|sequence| sequence.may_speculate() > 0);
+        let mut sequences: Vec<&mut Sequence> = sequences.collect();
+        let most: Vec<usize> = sequences.iter().map(|sequence| sequence.may_speculate()).collect();
+        let mut sessions: Vec<_> = sequences.iter_mut().filter_map(|sequence| sequence.session()).collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let drawn = speculator.step_many(&mut sessions, &most);
+        let counts = speculator.take_counts();
+        match drawn {
+            Ok(steps) => {
+                let written = sequences.iter_mut().zip(steps).map(|(sequence, steps)| sequence.take(steps)).sum();
+                let stats = &self.shared.stats;
+                stats.written.fetch_add(written, Relaxed);
+                stats.proposed.fetch_add(counts.proposed as u64, Relaxed);
+                stats.kept.fetch_add(counts.kept as u64, Relaxed);
+                self.shared.passed(written as usize, begun);
+            }
+            Err(error) if is_memory(&error) => self.make_room(error),
+            Err(error) => {
+                let error = error.to_string();
+                sequences.into_iter().for_each(|sequence| sequence.fail(EngineError::Pass(error.clone())));
+            }
+        }
+    }
+
     /// Evaluates what is pending in one pass, and draws a token of each sequence of which nothing is.
     fn pass(&mut self, model: &Arc<Loaded>) {
         let begun = Instant::now();
-        let is_of = |sequence: &Sequence| Arc::ptr_eq(&sequence.common.model, model);
+        // Those that may draw with drafts did.
+        let with_drafts = model.speculator().is_some();
+        let is_of = |sequence: &Sequence| {
+            Arc::ptr_eq(&sequence.common.model, model) && !(with_drafts && sequence.may_speculate() > 0)
+        };
         let pending = || self.running.iter().filter(|sequence| is_of(sequence)).map(Sequence::pending);
         let prompts = pending().filter(|&pending| pending > 1).count();
         let texts = pending().filter(|&pending| pending == 1).count();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use impasto_model::sampling::{Sampler, SamplingParams};
-use impasto_model::{CausalLm, ModelError, Result, Session};
+use impasto_model::{CausalLm, ModelError, Result, Session, Step};
 use impasto_runtime::Upgrader;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -199,6 +199,36 @@ impl Sequence {
             });
         }
         Ok(branches)
+    }
+
+    /// The most tokens to draw with drafts; 0 if it draws without. With a temperature, what is kept of a draft would depend on the
+    /// other texts; the most likely token does not.
+    pub(super) fn may_speculate(&self) -> usize {
+        let Phase::Running(session) = &self.phase else { return 0 };
+        let is_writing = self.written > 0 && session.pending() == 1 && !self.is_parked && session.remaining() > 0;
+        let is_greedy = session.sampler().params().temperature == 0.0 && self.constraint.is_none();
+        if is_writing && is_greedy { self.common.max_tokens.saturating_sub(self.written) } else { 0 }
+    }
+
+    /// Takes tokens that were drawn with drafts. Returns how many are part of the text.
+    pub(super) fn take(&mut self, steps: Vec<Step>) -> u64 {
+        let Phase::Running(session) = &mut self.phase else { return 0 };
+        let first = session.tokens().len() - steps.len();
+        let eos = steps.iter().position(|step| self.common.eos.contains(&step.token));
+        let count = eos.unwrap_or(steps.len());
+        if eos.is_some() {
+            session.truncate(first + count);
+        }
+        let reason = eos.and_then(|eos| steps.get(eos)).map(|step| EndReason::Eos(step.token));
+        for Step { token, logprob, top } in steps.into_iter().take(count) {
+            self.common.send(Event::Token { choice: self.choice, token: Scored { token, logprob, top } });
+        }
+        self.written += count;
+        let reason = reason.or_else(|| over(session, &self.constraint, self.written, &self.common));
+        if let Some(reason) = reason {
+            self.end(reason);
+        }
+        count as u64
     }
 
     /// Draws the next token of a sequence whose tokens are all evaluated, and ends the sequence if nothing can follow: its last token

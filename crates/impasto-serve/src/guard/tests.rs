@@ -11,7 +11,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 use crate::engine::{Engine, EngineOptions, Event, Job};
-use crate::models::{Catalog, CatalogOptions, Opener};
+use crate::models::{Catalog, CatalogOptions, Drafts, Opener};
 use crate::{GuardOptions, ServeOptions};
 
 const THRESHOLD: f64 = 0.5;
@@ -36,6 +36,7 @@ fn app(path: PathBuf) -> Arc<App> {
         run: RunOptions { threads: 1, ..RunOptions::default() },
         memory_limit: 1 << 30,
         kv_memory: KvMemory::new(1 << 28),
+        drafts: Drafts::default(),
         watched: 1.0,
     };
     let catalog = Arc::new(Catalog::new(vec![("tiny".to_owned(), path)], options).unwrap());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use impasto::Cut;
-use impasto_runtime::{KvMemory, RunOptions};
+use impasto_runtime::{Drafting, KvMemory, RunOptions};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,8 +27,54 @@ pub struct CatalogOptions {
     pub memory_limit: u64,
     /// The memory for the keys and values of all texts together.
     pub kv_memory: KvMemory,
+    /// What proposes tokens.
+    pub drafts: Drafts,
     /// The share of texts that is compared with a finer layer.
     pub watched: f64,
+}
+
+/// What proposes the next tokens of texts that have no temperature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Whether earlier text does.
+    pub lookup: bool,
+    /// Which coarser layers do.
+    pub layers: DraftLayers,
+    /// The longest draft.
+    pub longest: usize,
+}
+
+/// Which coarser layers of a model are in memory beside it, to propose tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DraftLayers {
+    /// None.
+    #[default]
+    None,
+    /// The one of this number, from 1, if the model is finer.
+    One(usize),
+    /// All.
+    All,
+}
+
+impl Drafts {
+    /// The layers in memory beside a layer of a file.
+    fn below(self, layer: usize) -> Vec<usize> {
+        match self.layers {
+            DraftLayers::None => vec![],
+            DraftLayers::One(one) => (one < layer).then_some(one).into_iter().collect(),
+            DraftLayers::All => (1..layer).collect(),
+        }
+    }
+
+    /// How a model with so many coarser layers in memory drafts.
+    fn drafting(self, coarser: usize) -> Drafting {
+        match (self.lookup, coarser) {
+            (false, 0) => Drafting::None,
+            (true, 0) => Drafting::Lookup,
+            (false, 1) => Drafting::Layer(0),
+            _ => Drafting::Auto,
+        }
+    }
 }
 
 /// Why a model cannot be had.
@@ -320,6 +366,7 @@ impl Catalog {
         let cut = (layer < quality.layers).then_some(Cut::Layer(layer));
         let base = self.base_of(entry).filter(|_| cut.is_none());
         let base = base.map(|base| self.whole(base)).transpose()?;
+        let coarser = if base.is_none() { self.options.drafts.below(layer) } else { vec![] };
         let loaded = loop {
             let left = self.options.memory_limit.saturating_sub(self.memory_bytes());
             let (memory_limit, kv_memory) = (Some(left), Some(self.options.kv_memory.clone()));
@@ -327,7 +374,7 @@ impl Catalog {
             let opener = &self.options.opener;
             let result = match &base {
                 Some((path, base)) => opener.load_over(base.model(), path, &entry.path),
-                None => opener.load(&entry.path, cut.as_ref(), &options),
+                None => opener.load(&entry.path, &coarser, cut.as_ref(), &options),
             };
             match result {
                 Ok(model) => break model,
@@ -337,6 +384,10 @@ impl Catalog {
             }
         };
         let loaded = Arc::new(Loaded::whole(entry.id.clone(), quality, loaded, base.map(|(_, base)| base)));
+        let drafting = self.options.drafts.drafting(coarser.len());
+        if let Err(error) = loaded.draft(drafting, self.options.drafts.longest) {
+            tracing::warn!(model, %error, "no drafts");
+        }
         loaded.watch(self.options.watched);
         let (bytes, seconds) = (loaded.memory_bytes(), begun.elapsed().as_secs_f64());
         tracing::info!(model, layer, bytes, seconds, "loaded");

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use impasto::Live;
+use impasto_model::speculation::{DraftLength, Speculator};
 use impasto_model::{CausalLm, Session};
-use impasto_runtime::{KvUpgrade, Model, Runtime};
+use impasto_runtime::{Drafting, KvUpgrade, Model, Runtime};
 use impasto_text::grammar::Grammars;
 use impasto_text::{ChatTemplate, Tokenizer};
 
@@ -41,6 +42,8 @@ pub struct Loaded {
     /// For answers that must match something; made when the first one must.
     grammars: OnceLock<Result<Grammars, String>>,
     prefixes: Mutex<Prefixes>,
+    /// What draws tokens with drafts, if they are wanted.
+    speculator: Mutex<Option<Speculator<'static>>>,
     samples: Mutex<Samples>,
     judge: Mutex<Judge>,
     kv_upgrade: KvUpgrade,
@@ -86,6 +89,7 @@ impl Loaded {
             template,
             grammars: OnceLock::new(),
             prefixes: Mutex::default(),
+            speculator: Mutex::default(),
             samples: Mutex::default(),
             judge: Mutex::default(),
             kv_upgrade,
@@ -197,6 +201,21 @@ impl Loaded {
     /// Texts to compare with a finer layer.
     pub(crate) fn samples(&self) -> MutexGuard<'_, Samples> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What draws tokens with drafts.
+    pub(crate) fn speculator(&self) -> MutexGuard<'_, Option<Speculator<'static>>> {
+        self.speculator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws tokens with drafts of at most `longest` tokens from now on.
+    ///
+    /// # Errors
+    /// If it does not have the layer in memory that is to propose them.
+    pub fn draft(&self, drafting: Drafting, longest: usize) -> impasto_model::Result<()> {
+        // Only texts without a temperature are drafted, so that the seed does not matter.
+        *self.speculator() = self.model().speculator(drafting, DraftLength::Adaptive(longest), 0)?;
+        Ok(())
     }
 
     /// Takes a share of its texts to compare.

@@ -5,6 +5,6 @@ mod loaded;
 mod name;
 mod open;
 
-pub use catalog::{Catalog, CatalogError, CatalogOptions, LayerState, ModelState, Summary};
+pub use catalog::{Catalog, CatalogError, CatalogOptions, DraftLayers, Drafts, LayerState, ModelState, Summary};
 pub use loaded::{Incoming, Loaded, Quality};
 pub use open::{Opener, Opening};

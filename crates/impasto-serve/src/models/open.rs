@@ -61,14 +61,22 @@ impl Opener {
         Ok(Opening::of(&file, bytes))
     }
 
-    /// Loads a model, up to a layer of its file.
+    /// Loads a model, up to a layer of its file, with coarser layers beside it.
     ///
     /// # Errors
     /// If it cannot be opened or loaded.
-    pub fn load(&self, path: &Path, cut: Option<&Cut>, options: &RunOptions) -> Result<Model, LoadError> {
+    pub fn load(
+        &self,
+        path: &Path,
+        coarser: &[usize],
+        cut: Option<&Cut>,
+        options: &RunOptions,
+    ) -> Result<Model, LoadError> {
         if is_impasto(path).map_err(|error| LoadError::other(&error))? {
-            let weights = self.weights(path, cut)?;
-            return Model::load(&*weights, options).map_err(LoadError::from);
+            let coarser = coarser.iter().map(|&layer| self.weights(path, Some(&Cut::Layer(layer))));
+            let all = coarser.chain([self.weights(path, cut)]).collect::<Result<Vec<_>, _>>()?;
+            let all: Vec<&dyn WeightSource> = all.iter().map(|weights| &**weights as &dyn WeightSource).collect();
+            return Model::load_layers(&all, options).map_err(LoadError::from);
         }
         let checkpoint = Checkpoint::open(path).map_err(|error| LoadError::other(&error))?;
         Model::load(&CheckpointWeights::new(&checkpoint), options).map_err(LoadError::from)

@@ -18,7 +18,7 @@ use impasto_serve::api::App;
 use impasto_serve::engine::{Engine, EngineOptions, Stats};
 use impasto_serve::http::listen;
 use impasto_serve::metrics::Metrics;
-use impasto_serve::models::{Catalog, CatalogOptions, Loaded, Opener};
+use impasto_serve::models::{Catalog, CatalogOptions, Drafts, Loaded, Opener};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -76,6 +76,7 @@ impl Setup {
             run: self.run.clone(),
             memory_limit: self.memory_limit,
             kv_memory: KvMemory::new(self.kv_memory),
+            drafts: Drafts::default(),
             watched: 0.0,
         };
         Catalog::new(self.models.clone(), options).expect("models")
