@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use impasto::{File, FileWeights};
+use impasto::{Checkpoint, CheckpointWeights};
 use impasto_eval::tasks::{Subject, Task};
 use impasto_runtime::{Model, RunOptions};
 
@@ -148,26 +148,25 @@ fn lm_evaluation_harness_sees_what_the_library_computes() {
         return println!("SKIPPED: SmolLM2 is missing");
     }
     let at = Workplace::new();
-    let [from, to] = [&checkpoint, &at.path("smol.impasto")].map(|path| path.display().to_string());
-    at.run(&["encode", &from, "-o", &to, "--bpw", "4.5", "--uncalibrated"]).ok();
-    let serving = Serving::start(&at, &["smol.impasto"]);
+    let from = checkpoint.display().to_string();
+    let serving = Serving::start(&at, &[&format!("smol={from}")]);
     let limit = 20;
     for name in ["arc_easy.jsonl", "piqa.jsonl"] {
         let task = tasks.join(name).display().to_string();
         let mut command = Command::new(&python);
         command
-            .arg(script("lm_eval.py"))
+            .arg(script("harness.py"))
             .args([&serving.address, "smol", &from, &task, &limit.to_string()])
             .arg(at.path("."));
         let out = run(&mut command, &serving);
         let theirs: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
-        let args = ["eval", "tasks", "smol.impasto", "--residence", "packed", "--activations", "int8"];
+        let args = ["eval", "tasks", &from, "--residence", "packed", "--activations", "int8"];
         let ours = at.run(&[&args[..], &["--tasks", &task, "--limit", "20", "--json"]].concat()).json();
         for rule in ["acc", "acc_norm"] {
             assert_eq!(ours["tasks"][0]["model"][rule]["value"], theirs[rule], "{name} {rule}");
         }
-        let file = File::open(&at.path("smol.impasto")).expect("a file");
-        let model = Model::load(&FileWeights::new(file).expect("weights"), &RunOptions::default()).expect("a model");
+        let source = Checkpoint::open(&checkpoint).expect("a checkpoint");
+        let model = Model::load(&CheckpointWeights::new(&source), &RunOptions::default()).expect("a model");
         let subject =
             Subject::new(model.network(), model.tokenizer().expect("a tokenizer"), model.eos()).expect("a subject");
         let file = std::fs::File::open(&task).expect("a file");

@@ -5,7 +5,8 @@ use std::path::Path;
 #[test]
 fn requests_stay_fixed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions/request");
-    let files: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
     assert!(files.len() >= 5);
     for file in files {
         let bytes = std::fs::read(&file).expect("a file");
