@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template answer calls message}
+targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template answer calls message request}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)
@@ -29,6 +29,7 @@ sources() {
     template) echo impasto-text/src/chat ;;
     calls) echo impasto-text/src/tools ;;
     message) echo impasto-text/src/chat/message.rs impasto-text/src/tools ;;
+    request) echo impasto-serve/src/api ;;
     answer) for file in address answer date hub url; do echo "impasto-fetch/src/$file.rs"; done ;;
     esac
 }

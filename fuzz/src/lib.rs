@@ -3,3 +3,5 @@
 
 #[path = "../../crates/impasto/tests/it/support/fuzz_bodies.rs"]
 pub mod bodies;
+
+pub use impasto_serve::api::fuzz_request;

@@ -45,6 +45,5 @@ pub async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Bod
             return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message));
         }
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()))
+    serde_json::from_slice(&bytes).map_err(ApiError::invalid_json)
 }

@@ -60,6 +60,11 @@ impl ApiError {
         ApiError { param: Some(param.into()), ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
     }
 
+    /// A body that is not what is expected.
+    pub fn invalid_json(error: serde_json::Error) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string())
+    }
+
     /// An error with a status of its own.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
         let mut message = message.into();

@@ -7,6 +7,7 @@ mod completions;
 mod constraint;
 mod embeddings;
 mod error;
+mod fuzz;
 mod generation;
 mod logprobs;
 mod models;
@@ -25,6 +26,8 @@ use axum::http::{Method, StatusCode};
 use axum::routing::{get, post};
 
 pub use error::ApiError;
+#[doc(hidden)]
+pub use fuzz::fuzz_request;
 pub use generation::{Timings, Usage};
 
 use crate::engine::Engine;

@@ -64,7 +64,7 @@ pub fn of(model: &Loaded, request: &ChatRequest) -> Result<Prompted, ApiError> {
 }
 
 /// Returns the functions of a request.
-fn tools(request: &ChatRequest) -> Result<Vec<Value>, ApiError> {
+pub(super) fn tools(request: &ChatRequest) -> Result<Vec<Value>, ApiError> {
     let tools = request.tools.clone().unwrap_or_default();
     if tools.len() > MOST_TOOLS {
         return Err(ApiError::invalid("tools", format!("tools: at most {MOST_TOOLS}")));

@@ -7,5 +7,6 @@ mod engine;
 mod logs;
 mod models;
 mod openapi;
+mod regressions;
 mod safety;
 mod support;

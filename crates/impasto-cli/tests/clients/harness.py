@@ -1,4 +1,4 @@
-"""lm-evaluation-harness against a server: `lm_eval.py ADDRESS MODEL TOKENIZER TASK LIMIT FOLDER`.
+"""lm-evaluation-harness against a server: `harness.py ADDRESS MODEL TOKENIZER TASK LIMIT FOLDER`.
 
 TASK is a file of items with `query`, `choices` and `gold`, as `impasto eval tasks` reads. Prints the accuracies and the
 log-likelihood of each choice as JSON.
