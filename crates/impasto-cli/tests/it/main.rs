@@ -17,6 +17,7 @@ mod packs;
 #[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
 #[path = "../../../impasto-fetch/tests/it/server.rs"]
 mod server;
+mod speculation;
 mod support;
 mod tasks;
 mod templates;

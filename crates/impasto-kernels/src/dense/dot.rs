@@ -273,7 +273,8 @@ mod tests {
                     assert_eq!(bits(&wide), bits(&widened), "{isa}");
                     // Each row of activations has the bits that it has alone.
                     for tokens in [2, 3, 4, 5, 9] {
-                        let many: Vec<f32> = (0..tokens).flat_map(|token| x.iter().map(move |x| x * (token + 1) as f32)).collect();
+                        let many: Vec<f32> =
+                            (0..tokens).flat_map(|token| x.iter().map(move |x| x * (token + 1) as f32)).collect();
                         let mut out = vec![0.0; 3 * tokens];
                         rows(isa, &w, &many, length, &mut out);
                         for (x, out) in many.chunks(length).zip(out.chunks(3)) {

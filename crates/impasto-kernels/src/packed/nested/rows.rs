@@ -7,7 +7,7 @@ use super::super::cell::{GROUP, Line, QUAD};
 use super::super::row_group::RowGroup;
 use super::super::{ColumnOrder, PackError};
 use super::form::Form;
-use super::open;
+use super::open::{self, Digits};
 use super::trits::Trits;
 
 /// Digits beyond -1, 0 and 1 are outliers if the others are packed as trits: at most one in this many.
@@ -109,7 +109,8 @@ impl Codes {
             let (below, layer) = (&pair[0], &pair[1]);
             let factor = factor(below, layer);
             let with_sign = |(&z, is_below): (&i32, bool)| z.saturating_sub(i32::from(z < 0 || z == 0 && is_below));
-            let split = needed.clone().unwrap_or_else(|| layer.integers.iter().map(|z| with_sign((z, false))).collect());
+            let split =
+                needed.clone().unwrap_or_else(|| layer.integers.iter().map(|z| with_sign((z, false))).collect());
             let plain = needed.as_deref().unwrap_or(layer.integers);
             let floors: Vec<i32> =
                 below.integers.iter().zip(split.iter().map(|&code| code < 0)).map(with_sign).collect();
@@ -133,13 +134,7 @@ impl Codes {
     }
 
     /// Packs the plane of a layer above the base.
-    fn plane(
-        &self,
-        layer: usize,
-        rows: &LayerRows,
-        columns: &ColumnOrder,
-        widths: &[i32],
-    ) -> Result<Plane, PackError> {
+    fn plane(&self, layer: usize, rows: &LayerRows, columns: &ColumnOrder, widths: &[i32]) -> Result<Plane, PackError> {
         let (Code { values, has_two_zeros }, below) = (&self.layers[layer], &self.layers[layer - 1]);
         let (factor, is_floor) = self.steps[layer - 1];
         let joins = below.has_two_zeros && !is_floor;
@@ -199,10 +194,20 @@ impl Plane {
         if self.joins {
             open::join_zeros(isa, lines);
         }
-        open::plane(isa, self.digits.strip(strip), self.factor, self.shift, lines);
+        open::plane(isa, self.digits(strip), lines);
         if let Some(trits) = &self.trits {
             trits.add(isa, strip, lines);
         }
+    }
+
+    /// Whether this plane can be added to the base in one step.
+    pub(super) fn is_simple(&self) -> bool {
+        !self.joins && self.trits.is_none()
+    }
+
+    /// Returns the digits of a strip, but for the trits.
+    pub(super) fn digits(&self, strip: usize) -> Digits<'_> {
+        Digits { strip: self.digits.strip(strip), factor: self.factor, shift: self.shift }
     }
 
     /// Turns the codes of a row at the layer below into those of this layer, modulo 256. `order` is that of the columns.
