@@ -83,7 +83,12 @@ impl DraftArgs {
             Some(_) => all.len().min(2),
         };
         match self.draft_layer {
-            Some(DraftLayer::Layer(layer)) if layer < above => Ok(vec![layer]),
+            // An exact layer in use is floats, which need no layer below. Otherwise those between are loaded too: in
+            // several steps, the integers take less memory than in one.
+            Some(DraftLayer::Layer(layer)) if layer < above => {
+                let is_exact = file.tensor_names().all(|name| file.is_exact(name));
+                Ok(if is_exact { vec![layer] } else { (layer..above).collect() })
+            }
             Some(DraftLayer::Auto) if above > 1 => Ok((1..above).collect()),
             Some(DraftLayer::Layer(_) | DraftLayer::Auto) if all.len() < 2 => {
                 Err(UsageError("--draft-layer needs a file with layers (`impasto encode --layers`), or `ngram`").into())

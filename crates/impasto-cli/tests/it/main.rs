@@ -21,6 +21,7 @@ mod serve;
 #[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
 #[path = "../../../impasto-fetch/tests/it/server.rs"]
 mod server;
+mod speculation;
 mod support;
 mod tasks;
 mod templates;

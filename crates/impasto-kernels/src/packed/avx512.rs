@@ -183,7 +183,13 @@ pub(crate) unsafe fn unpack(at: *const Line, width: u8) -> [__m512i; VECTORS] {
             5 => unpack_width::<5>(at),
             6 => unpack_width::<6>(at),
             7 => unpack_width::<7>(at),
-            _ => unpack_width::<8>(at),
+            // Lines are vectors.
+            _ => {
+                let line = at.cast::<__m512i>();
+                let (a, b, c, d) = (line.read(), line.add(1).read(), line.add(2).read(), line.add(3).read());
+                let (e, f, g, h) = (line.add(4).read(), line.add(5).read(), line.add(6).read(), line.add(7).read());
+                [a, b, c, d, e, f, g, h]
+            }
         }
     }
 }

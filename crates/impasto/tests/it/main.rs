@@ -30,6 +30,7 @@ mod reorder;
 mod runtime;
 mod safety;
 mod sharing;
+mod speculation;
 mod statistics;
 mod support;
 mod tokenizer;

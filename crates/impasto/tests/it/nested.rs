@@ -35,15 +35,19 @@ fn cut(cut: &Cut) -> FileWeights<&'static [u8]> {
     FileWeights::new(file).expect("assets")
 }
 
-fn options() -> RunOptions {
+pub fn options() -> RunOptions {
     RunOptions { threads: 2, ..RunOptions::default() }
 }
 
 /// A model with these layers, counted from 1, in memory.
-fn nested(layers: &[usize]) -> Model {
+pub fn nested(layers: &[usize]) -> Model {
+    nested_with(layers, &options())
+}
+
+pub fn nested_with(layers: &[usize], options: &RunOptions) -> Model {
     let sources: Vec<_> = layers.iter().map(|&layer| cut(&Cut::Layer(layer))).collect();
     let sources: Vec<&dyn WeightSource> = sources.iter().map(|source| source as _).collect();
-    Model::load_layers(&sources, &options()).expect("loads")
+    Model::load_layers(&sources, options).expect("loads")
 }
 
 fn logits(model: &dyn CausalLm, tokens: &[u32]) -> Vec<u32> {

@@ -41,6 +41,7 @@ use super::cell::{GROUP, Line, WIDEST};
 use super::row_group::{RowGroup, Strip};
 use super::{ColumnOrder, PackError, PackedMatrix, Packing};
 use form::Form;
+use open::Digits;
 use rows::Plane;
 
 /// A matrix in several layers, from the coarsest to the finest.
@@ -173,8 +174,11 @@ impl NestedMatrix {
         isa: Isa,
         lines: &'a mut [Line],
     ) -> Strip<'a> {
-        open::base(isa, self.base.groups[group].strip(index), lines);
-        planes.iter().for_each(|planes| planes[group].add(isa, index, lines));
+        let base = Digits { strip: self.base.groups[group].strip(index), factor: 0, shift: 0 };
+        let above = planes.first().map(|planes| &planes[group]).filter(|plane| plane.is_simple());
+        open::base(isa, base, above.map(|plane| plane.digits(index)), lines);
+        let others = planes.iter().skip(usize::from(above.is_some()));
+        others.for_each(|planes| planes[group].add(isa, index, lines));
         let form = self.form(planes, group);
         form.settle(isa, index, lines);
         self.finest(planes, group).strip(index).opened(&self.widths, form.far(index), lines)

@@ -7,7 +7,7 @@ use super::super::cell::{GROUP, Line, QUAD};
 use super::super::row_group::RowGroup;
 use super::super::{ColumnOrder, PackError};
 use super::form::Form;
-use super::open;
+use super::open::{self, Digits};
 use super::trits::Trits;
 
 /// Digits beyond -1, 0 and 1 are outliers if the others are packed as trits: at most one in this many.
@@ -194,10 +194,20 @@ impl Plane {
         if self.joins {
             open::join_zeros(isa, lines);
         }
-        open::plane(isa, self.digits.strip(strip), self.factor, self.shift, lines);
+        open::plane(isa, self.digits(strip), lines);
         if let Some(trits) = &self.trits {
             trits.add(isa, strip, lines);
         }
+    }
+
+    /// Whether this plane can be added to the base in one step.
+    pub(super) fn is_simple(&self) -> bool {
+        !self.joins && self.trits.is_none()
+    }
+
+    /// Returns the digits of a strip, but for the trits.
+    pub(super) fn digits(&self, strip: usize) -> Digits<'_> {
+        Digits { strip: self.digits.strip(strip), factor: self.factor, shift: self.shift }
     }
 
     /// Turns the codes of a row at the layer below into those of this layer, modulo 256. `order` is that of the columns.

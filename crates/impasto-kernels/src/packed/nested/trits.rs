@@ -48,7 +48,13 @@ impl Trits {
 
     /// Adds the digits of a strip to bytes.
     pub(super) fn add(&self, isa: Isa, strip: usize, lines: &mut [Line]) {
-        add(isa, &self.lines[strip * self.each..][..self.each], lines);
+        let packed = &self.lines[strip * self.each..][..self.each];
+        match isa.or_scalar() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `or_scalar` returns this variant only if the processor supports these instructions.
+            Isa::Avx512 => unsafe { add_avx512(packed, lines) },
+            isa => add_portable(isa, packed, lines),
+        }
     }
 
     /// Returns the digit at a byte of a vector of a strip.
@@ -68,17 +74,42 @@ impl Trits {
 
 at_each_isa! {
     /// Adds digits to bytes.
-    fn add(packed: &[Line], lines: &mut [Line]) {
+    fn add_portable(packed: &[Line], lines: &mut [Line]) {
         for (Line(packed), lines) in packed.iter().zip(lines.chunks_mut(EACH)) {
             let mut fractions = *packed;
             for Line(line) in lines {
                 for (byte, fraction) in line.iter_mut().zip(&mut fractions) {
                     // The digit is 3 x fraction / 256: one for each third that the fraction reaches.
-                    let digit = u8::from(*fraction > 85) + u8::from(*fraction > 170);
+                    let digit = u8::from(*fraction > 85).wrapping_add(u8::from(*fraction > 170));
                     *byte = byte.wrapping_add(digit).wrapping_sub(1);
                     *fraction = fraction.wrapping_add(*fraction).wrapping_add(*fraction);
                 }
             }
+        }
+    }
+}
+
+/// [`add_portable`] with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn add_avx512(packed: &[Line], lines: &mut [Line]) {
+    use std::arch::x86_64::*;
+
+    let [one, third, two_thirds] = [1, 85, 170].map(|byte: u8| _mm512_set1_epi8(byte as i8));
+    for (packed, lines) in packed.iter().zip(lines.chunks_mut(EACH)) {
+        // SAFETY: a line is 64 aligned bytes.
+        let mut fractions = unsafe { _mm512_load_si512(packed.0.as_ptr().cast()) };
+        for line in lines {
+            let at = line.0.as_mut_ptr().cast();
+            // SAFETY: as above.
+            let bytes = unsafe { _mm512_load_si512(at) };
+            let is_minus = _mm512_cmple_epu8_mask(fractions, third);
+            let is_plus = _mm512_cmpgt_epu8_mask(fractions, two_thirds);
+            let bytes = _mm512_mask_sub_epi8(bytes, is_minus, bytes, one);
+            let bytes = _mm512_mask_add_epi8(bytes, is_plus, bytes, one);
+            // SAFETY: as above.
+            unsafe { _mm512_store_si512(at, bytes) };
+            fractions = _mm512_add_epi8(_mm512_add_epi8(fractions, fractions), fractions);
         }
     }
 }
