@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use impasto_model::sampling::SamplingParams;
 use impasto_runtime::GenerateOptions;
+use impasto_serve::models::{DraftLayers, Drafts};
 use serde_json::{Value, json};
 
 use crate::support::client::begin;
@@ -148,4 +149,26 @@ fn a_text_is_that_of_the_library() {
             }
         }
     }
+}
+
+#[test]
+fn drafts_do_not_change_texts() {
+    let requests: Vec<Value> = (0..6)
+        .map(|i| json!({"prompt": tokens(i, 20 + 7 * i as usize), "max_tokens": 30 + i, "temperature": 0, "logprobs": 1}))
+        .chain([json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": "the"})])
+        .chain([json!({"prompt": "Once upon a time", "max_tokens": 20, "temperature": 0.9, "seed": 7})])
+        .collect();
+    let plain = Setup::new().start();
+    let expected: Vec<Value> = requests.iter().map(|request| choices(&plain, request)).collect();
+    let drafts = Drafts { lookup: true, layers: DraftLayers::All, longest: 4 };
+    let with_drafts = Setup { drafts, ..Setup::new() }.start();
+    let together: Vec<Value> = std::thread::scope(|scope| {
+        let threads: Vec<_> = requests.iter().map(|request| scope.spawn(|| choices(&with_drafts, request))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    let alone: Vec<Value> = requests.iter().map(|request| choices(&with_drafts, request)).collect();
+    for ((expected, together), alone) in expected.iter().zip(&together).zip(&alone) {
+        assert_eq!((together, alone), (expected, expected));
+    }
+    assert!(with_drafts.metric("impasto_drafted_tokens_total") > 0.0, "nothing was drafted");
 }

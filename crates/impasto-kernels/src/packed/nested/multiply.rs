@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::super::cell::{Line, VECTORS};
 use super::super::kernel::STRIPS;
 use super::super::multiply::{Call, Each, Product, Worker};
-use super::super::row_group::Strip;
 use super::super::{Activations, Kernel, Pool, SHARE, Scratch};
 use super::NestedMatrix;
 

@@ -150,10 +150,10 @@ fn add_avx512<const FACTOR: u8>(digits: Digits, lines: &mut [Line]) {
         // for each vector. The pointer ends at most one past the last line.
         unsafe {
             let of_cell = unpack_or_zero(at, width);
-            for v in 0..VECTORS {
+            for (v, of_cell) in of_cell.into_iter().enumerate() {
                 let to = lines.add(v).cast();
                 let codes = times::<FACTOR>(_mm512_load_si512(to), digits.factor);
-                _mm512_store_si512(to.cast(), _mm512_add_epi8(_mm512_add_epi8(codes, of_cell[v]), shift));
+                _mm512_store_si512(to.cast(), _mm512_add_epi8(_mm512_add_epi8(codes, of_cell), shift));
             }
             at = at.add(width.into());
         }

@@ -32,6 +32,7 @@ pub struct Setup {
     pub run: RunOptions,
     pub memory_limit: u64,
     pub kv_memory: usize,
+    pub drafts: Drafts,
 }
 
 impl Setup {
@@ -47,6 +48,7 @@ impl Setup {
             run: RunOptions { threads: 2, ..RunOptions::default() },
             memory_limit: 1 << 30,
             kv_memory: 256 << 20,
+            drafts: Drafts::default(),
         }
     }
 
@@ -76,7 +78,7 @@ impl Setup {
             run: self.run.clone(),
             memory_limit: self.memory_limit,
             kv_memory: KvMemory::new(self.kv_memory),
-            drafts: Drafts::default(),
+            drafts: self.drafts,
             watched: 0.0,
         };
         Catalog::new(self.models.clone(), options).expect("models")
