@@ -150,7 +150,7 @@ fn lm_evaluation_harness_sees_what_the_library_computes() {
     let at = Workplace::new();
     let from = checkpoint.display().to_string();
     let serving = Serving::start(&at, &[&format!("smol={from}")]);
-    let limit = 20;
+    let limit = 10;
     for name in ["arc_easy.jsonl", "piqa.jsonl"] {
         let task = tasks.join(name).display().to_string();
         let mut command = Command::new(&python);
@@ -161,7 +161,7 @@ fn lm_evaluation_harness_sees_what_the_library_computes() {
         let out = run(&mut command, &serving);
         let theirs: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
         let args = ["eval", "tasks", &from, "--residence", "packed", "--activations", "int8"];
-        let ours = at.run(&[&args[..], &["--tasks", &task, "--limit", "20", "--json"]].concat()).json();
+        let ours = at.run(&[&args[..], &["--tasks", &task, "--limit", "10", "--json"]].concat()).json();
         for rule in ["acc", "acc_norm"] {
             assert_eq!(ours["tasks"][0]["model"][rule]["value"], theirs[rule], "{name} {rule}");
         }

@@ -278,6 +278,11 @@ impl Generation {
                     self.end(choice, Finish::Stop);
                 }
             }
+            Event::Eos { choice, token } => {
+                if let Some(text) = self.texts.get_mut(choice).and_then(Option::as_mut) {
+                    text.push_end(token);
+                }
+            }
             Event::End { choice, reason } => {
                 let Some(text) = self.texts.get_mut(choice).and_then(Option::as_mut) else { return Ok(()) };
                 let piece = text.finish()?;

@@ -53,6 +53,11 @@ impl Text {
         Ok(self.piece(&text))
     }
 
+    /// Appends a token that has no text.
+    pub fn push_end(&mut self, token: Scored) {
+        self.held.push(token);
+    }
+
     /// Ends the text and returns the rest.
     ///
     /// # Errors

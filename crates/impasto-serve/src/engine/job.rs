@@ -67,6 +67,14 @@ pub enum Event {
         /// The token.
         token: Scored,
     },
+    /// The token that ends a continuation, if its prompt was scored: programs that score expect as many log probabilities as
+    /// tokens were drawn. It is no part of the text.
+    Eos {
+        /// The number of the continuation.
+        choice: usize,
+        /// The token.
+        token: Scored,
+    },
     /// A continuation has ended.
     End {
         /// The number of the continuation.

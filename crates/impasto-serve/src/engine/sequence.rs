@@ -21,6 +21,8 @@ pub(super) struct Common {
     eos: Vec<u32>,
     max_tokens: usize,
     logprobs: Option<usize>,
+    /// Whether the tokens of the prompt are scored.
+    is_scored: bool,
     logit_bias: Vec<(u32, f32)>,
     deadline: Instant,
     events: UnboundedSender<Event>,
@@ -72,7 +74,18 @@ impl Sequence {
         let Job { model, prompt, first, stopped, choices, max_tokens, eos, .. } = job;
         let Job { logprobs, prompt_logprobs, logit_bias, constraints, deadline, events, .. } = job;
         let length = prompt.len();
-        let common = Common { model, eos, max_tokens, logprobs, logit_bias, deadline, events, prompt: length, stopped };
+        let common = Common {
+            model,
+            eos,
+            max_tokens,
+            logprobs,
+            is_scored: prompt_logprobs.is_some(),
+            logit_bias,
+            deadline,
+            events,
+            prompt: length,
+            stopped,
+        };
         let common = Arc::new(common);
         let mut constraints = constraints.into_iter();
         let mut choices = choices.into_iter().map(|sampling| (sampling, constraints.next()));
@@ -245,7 +258,11 @@ impl Sequence {
                     end = over(session, &self.constraint, self.written, &self.common);
                 }
                 Ok(Next::Eos(token)) => {
-                    self.end(EndReason::Eos(token));
+                    let reason = EndReason::Eos(token.token);
+                    if self.common.is_scored {
+                        self.common.send(Event::Eos { choice: self.choice, token });
+                    }
+                    self.end(reason);
                     return false;
                 }
                 Err(error) => {
@@ -315,7 +332,7 @@ impl Common {
 /// What comes next in a text.
 enum Next {
     Token(Scored),
-    Eos(u32),
+    Eos(Scored),
 }
 
 /// Why nothing can follow the tokens of a session, if that is so.
@@ -341,13 +358,14 @@ fn next(
 ) -> Result<Next, EngineError> {
     let mask = constraint.as_mut().map(|constraint| constraint.mask()).transpose().map_err(EngineError::Constraint)?;
     let step = session.draw(mask)?;
+    let scored = Scored { token: step.token, logprob: step.logprob, top: step.top };
     if common.eos.contains(&step.token) {
-        return Ok(Next::Eos(step.token));
+        return Ok(Next::Eos(scored));
     }
     if let Some(constraint) = constraint {
         constraint.commit(step.token).map_err(EngineError::Constraint)?;
     }
-    Ok(Next::Token(Scored { token: step.token, logprob: step.logprob, top: step.top }))
+    Ok(Next::Token(scored))
 }
 
 /// Whether there was not enough memory for keys and values.

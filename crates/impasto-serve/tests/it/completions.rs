@@ -271,6 +271,15 @@ fn log_probabilities_of_a_prompt_are_those_of_its_logits() {
         }
         assert_eq!(answer["usage"]["completion_tokens"], most);
     }
+    // If the token after the prompt ends the text, it is reported like any other: the harness drops the last one.
+    let request = json!({
+        "prompt": tokens, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": true, "logit_bias": {"0": 100}
+    });
+    let ended = server.ok(PATH, request)["choices"][0].clone();
+    assert_eq!((&ended["text"], &ended["finish_reason"]), (&json!(story), &json!("stop")));
+    let logprobs = ended["logprobs"]["token_logprobs"].as_array().expect("a list");
+    assert_eq!(logprobs.len(), tokens.len() + 1);
+    assert_eq!(logprobs[tokens.len()], written(logprob(rows[rows.len() - 1], 0)));
     // Without log probabilities, the prompt is only repeated.
     let plain = server.ok(PATH, json!({"prompt": story, "max_tokens": 0, "echo": true}));
     assert_eq!((text(&plain), &plain["choices"][0]["logprobs"]), (&*story, &Value::Null));
