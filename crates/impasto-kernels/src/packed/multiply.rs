@@ -152,8 +152,7 @@ impl PackedMatrix {
         out: &mut [f32],
         scratch: &mut Scratch,
         pool: &Pool,
-        multiply: impl Fn(&Product, usize, Range<usize>, &mut Worker, &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]))
-        + Sync,
+        multiply: impl Fn(&Product, usize, Range<usize>, &mut Worker, &mut Each) + Sync,
     ) {
         let &Call { kernel, activations, x, tokens, stride, has_offset, most_shares } = call;
         let columns = self.columns();
@@ -195,6 +194,9 @@ impl PackedMatrix {
         });
     }
 }
+
+/// What takes the sums of a strip for some tokens, before the multiplication by row steps.
+pub(super) type Each<'a> = dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]) + 'a;
 
 /// What a product is called with.
 pub(super) struct Call<'a> {
@@ -296,13 +298,7 @@ impl Product<'_> {
     }
 
     /// [`Product::multiply`] for at most [`STRIPS`] strips with an offset.
-    pub(super) fn multiply_few(
-        &self,
-        strips: &[Strip],
-        offset: f32,
-        worker: &mut Worker,
-        each: &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
-    ) {
+    pub(super) fn multiply_few(&self, strips: &[Strip], offset: f32, worker: &mut Worker, each: &mut Each) {
         if self.activations == Activations::Int8 && self.unpacks {
             return self.multiply_unpacked_few(strips, worker, each);
         }

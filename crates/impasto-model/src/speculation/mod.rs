@@ -2,12 +2,12 @@
 //! 2211.17192; Chen et al., arXiv 2302.01318).
 //!
 //! A [`Proposer`] guesses the next tokens, the *draft*. The model evaluates the whole draft in one pass, which costs
-//! little more than one token as long as reading the weights takes most of the time. [`accept`](mod@accept) keeps the part
+//! little more than one token as long as reading the weights takes most of the time. `accept` keeps the part
 //! of the draft that makes the result what the model alone would have drawn: greedy sampling gives the same tokens, other
 //! sampling the same distribution. A pass always yields one more token than was kept.
 //!
 //! Guesses come from a coarser layer of the same weights ([`DraftModel`]) or from earlier text ([`Lookup`]). Which
-//! proposer is used, and how long a draft is, follows from measured times and acceptance ([`pace`](mod@pace)): if no
+//! proposer is used, and how long a draft is, follows from measured times and acceptance (`pace`): if no
 //! draft pays, tokens are drawn one by one.
 
 mod accept;

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use super::super::cell::{Line, STRIP, VECTORS};
+use super::super::cell::{Line, VECTORS};
 use super::super::kernel::STRIPS;
-use super::super::multiply::{Call, Product, Worker};
-use super::super::row_group::Strip;
+use super::super::multiply::{Call, Each, Product, Worker};
 use super::super::{Activations, Kernel, Pool, SHARE, Scratch};
 use super::NestedMatrix;
 
@@ -48,7 +47,7 @@ impl NestedMatrix {
         index: usize,
         strips: Range<usize>,
         worker: &mut Worker,
-        each: &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]),
+        each: &mut Each,
     ) {
         let planes = self.planes_at(layer);
         let (isa, offset) = (product.kernel.isa(), self.finest(planes, index).offset());

@@ -64,7 +64,7 @@ impl Trits {
         for _ in 0..vector % EACH {
             fraction = fraction.wrapping_mul(3);
         }
-        i32::from(u16::from(fraction) * 3 >> 8) - 1
+        i32::from((u16::from(fraction) * 3) >> 8) - 1
     }
 
     pub(super) fn bytes(&self) -> usize {
