@@ -206,14 +206,16 @@ fn for_chunks<W: Format, const T: usize>(
 ) {
     let (ws, w) = w.as_chunks();
     let parts = x.map(|x| x.as_chunks());
-    for (i, w) in ws.iter().enumerate() {
-        each(w, parts.map(|(xs, _)| &xs[i]));
-    }
-    if !w.is_empty() {
-        let mut last_w = [W::default(); LANES];
-        last_w[..w.len()].copy_from_slice(w);
-        let last_x: [[f32; LANES]; T] = parts.map(|(_, x)| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0)));
-        each(&last_w, last_x.each_ref());
+    let mut last_w = [W::default(); LANES];
+    last_w[..w.len()].copy_from_slice(w);
+    let last_x: [[f32; LANES]; T] = parts.map(|(_, x)| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0)));
+    // One call, which is inlined: with two, the sums of several rows would not stay in registers.
+    for i in 0..ws.len() + usize::from(!w.is_empty()) {
+        let (w, x) = match ws.get(i) {
+            Some(w) => (w, parts.map(|(xs, _)| &xs[i])),
+            None => (&last_w, last_x.each_ref()),
+        };
+        each(w, x);
     }
 }
 
