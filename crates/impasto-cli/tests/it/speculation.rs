@@ -67,8 +67,12 @@ fn what_cannot_draft_is_said() {
     }
     at.run(&[&STORY[..], &["--draft-layer", "3"]].concat()).fails(2, "a layer below the one in use");
     at.run(&[&STORY[..], &["--layer", "1", "--draft-layer", "auto"]].concat()).fails(2, "a layer below the one in use");
-    at.run(&[&STORY[..], &["--draft-layer", "soon"]].concat()).fails(2, "not auto, ngram, none");
-    at.run(&[&STORY[..], &["--draft-tokens", "3"]].concat()).fails(2, "--draft-layer");
+    for (bad, says) in
+        [(["--draft-layer", "soon"], "not auto, ngram, none"), (["--draft-tokens", "3"], "--draft-layer")]
+    {
+        let refused = at.run(&[&STORY[..], &bad].concat());
+        assert!(refused.code == Some(2) && refused.err.contains(says), "{refused:?}");
+    }
     at.run(&[&STORY[..], &["--draft-layer", "1", "--residence", "coded"]].concat())
         .fails(3, "only those of residence packed");
 }

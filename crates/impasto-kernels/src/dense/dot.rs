@@ -229,18 +229,18 @@ fn for_chunks<W: Format, const N: usize>(
     x: [&[f32]; N],
     mut each: impl FnMut(&[W; LANES], [&[f32; LANES]; N]),
 ) {
-    let (ws, last) = w.as_chunks::<LANES>();
-    // All have as many chunks as the weights.
-    let xs = x.map(|x| &x.as_chunks::<LANES>().0[..ws.len()]);
-    for (i, w) in ws.iter().enumerate() {
-        each(w, std::array::from_fn(|token| &xs[token][i]));
-    }
-    if !last.is_empty() {
-        let (mut last_w, mut last_x) = ([W::default(); LANES], [[0.0; LANES]; N]);
-        last_w[..last.len()].copy_from_slice(last);
-        let rest = ws.len() * LANES;
-        last_x.iter_mut().zip(x).for_each(|(to, x)| to[..last.len()].copy_from_slice(&x[rest..w.len()]));
-        each(&last_w, last_x.each_ref());
+    let (ws, w) = w.as_chunks();
+    let parts = x.map(|x| x.as_chunks());
+    let mut last_w = [W::default(); LANES];
+    last_w[..w.len()].copy_from_slice(w);
+    let last_x: [[f32; LANES]; N] = parts.map(|(_, x)| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0)));
+    // One call, which is inlined: with two, the sums of several rows would not stay in registers.
+    for i in 0..ws.len() + usize::from(!w.is_empty()) {
+        let (w, x) = match ws.get(i) {
+            Some(w) => (w, parts.map(|(xs, _)| &xs[i])),
+            None => (&last_w, last_x.each_ref()),
+        };
+        each(w, x);
     }
 }
 

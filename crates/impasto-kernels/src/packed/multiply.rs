@@ -15,9 +15,6 @@ use crate::parts::Parts;
 /// atomic operation, which waits for outstanding loads, so there are only a few.
 const SHARES: usize = 8;
 
-/// Takes the products of a strip with some tokens: those of its rows for each token.
-pub(super) type Each<'a> = dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]) + 'a;
-
 /// Working memory of products. It grows to the needs of the largest product and is reused.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -155,8 +152,7 @@ impl PackedMatrix {
         out: &mut [f32],
         scratch: &mut Scratch,
         pool: &Pool,
-        multiply: impl Fn(&Product, usize, Range<usize>, &mut Worker, &mut dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]))
-        + Sync,
+        multiply: impl Fn(&Product, usize, Range<usize>, &mut Worker, &mut Each) + Sync,
     ) {
         let &Call { kernel, activations, x, tokens, stride, has_offset, most_shares } = call;
         let columns = self.columns();
@@ -198,6 +194,9 @@ impl PackedMatrix {
         });
     }
 }
+
+/// What takes the sums of a strip for some tokens, before the multiplication by row steps.
+pub(super) type Each<'a> = dyn FnMut(Strip, Range<usize>, &[[f32; STRIP]]) + 'a;
 
 /// What a product is called with.
 pub(super) struct Call<'a> {
@@ -299,7 +298,7 @@ impl Product<'_> {
     }
 
     /// [`Product::multiply`] for at most [`STRIPS`] strips with an offset.
-    pub(super) fn multiply_few(&self, strips: &[Strip], offset: f32, worker: &mut Worker, each: &mut Each<'_>) {
+    pub(super) fn multiply_few(&self, strips: &[Strip], offset: f32, worker: &mut Worker, each: &mut Each) {
         if self.activations == Activations::Int8 && self.unpacks {
             return self.multiply_unpacked_few(strips, worker, each);
         }

@@ -263,7 +263,6 @@ fn errors_leave_the_tokens_as_they_were() {
     let before = session.tokens().to_vec();
     assert!(matches!(speculator.step(&mut session, 9), Err(ModelError::NoInputs)));
     assert_eq!(session.tokens(), before);
-    assert!(matches!(speculator.step(&mut session, 1), Ok(steps) if steps.len() == 1) || before.len() >= 8);
     let mut empty = Session::new(&model, sampling(0.0, 0)).unwrap();
     assert!(matches!(speculator.step(&mut empty, 4), Err(ModelError::EmptyPrompt)));
     let other = Toy::new(0.0);

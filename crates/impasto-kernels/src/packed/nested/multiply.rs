@@ -47,7 +47,7 @@ impl NestedMatrix {
         index: usize,
         strips: Range<usize>,
         worker: &mut Worker,
-        each: &mut Each<'_>,
+        each: &mut Each,
     ) {
         let planes = self.planes_at(layer);
         let (isa, offset) = (product.kernel.isa(), self.finest(planes, index).offset());

@@ -141,6 +141,7 @@ const ANY: u8 = u8::MAX;
 /// [`add_portable`] with AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[allow(clippy::needless_range_loop, reason = "with plain indices the digits stay in registers")]
 fn add_avx512<const FACTOR: u8>(digits: Digits, lines: &mut [Line]) {
     let mut at = digits.strip.cells.as_ptr();
     for (&width, lines) in digits.strip.widths.iter().zip(lines.as_chunks_mut::<VECTORS>().0) {
@@ -163,6 +164,7 @@ fn add_avx512<const FACTOR: u8>(digits: Digits, lines: &mut [Line]) {
 /// [`add_avx512`] for the base and then for the layer above it, without codes in memory between them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[allow(clippy::needless_range_loop, reason = "with plain indices the digits stay in registers")]
 fn add_both_avx512<const FACTOR: u8>(base: Digits, above: Digits, lines: &mut [Line]) {
     let (mut at, mut at_above) = (base.strip.cells.as_ptr(), above.strip.cells.as_ptr());
     let widths = base.strip.widths.iter().zip(above.strip.widths);
