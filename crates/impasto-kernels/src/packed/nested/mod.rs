@@ -5,7 +5,7 @@
 //! the quantized activations of a product are the same at every layer, and only the integer sums differ.
 //!
 //! # Codes
-//! A layer has *codes* c, from which its integers z follow. The codes of the base, layer 0, are packed like integters,
+//! A layer has *codes* c, from which its integers z follow. The codes of the base, layer 0, are packed like integers,
 //! with widths per cell. Those of layer k are `c_k = factor * c_(k-1) + d`, with *digits* d, which a *plane* stores.
 //!
 //! - Where z_(k-1) is the quotient z_k / factor, rounded to nearest, codes are the integers, and the digits around 0.
