@@ -342,7 +342,7 @@ pub async fn chat_completions(
     let id = format!("chatcmpl-{}", record.id());
     let writer = Writer { id, created: plain::now(), model: name, tokenizer, prompted, logprobs: logprobs.is_some() };
     if !stream {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error));
+        let result = writer.whole(generation).await.inspect_err(|error| record.fails(error));
         return result.map(|completion| Json(completion).into_response());
     }
     Ok(sse::respond(app.options.write_timeout, move |events| async move {

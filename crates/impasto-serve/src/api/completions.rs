@@ -164,7 +164,7 @@ pub async fn completions(
         logprobs: logprobs.is_some(),
     };
     if !request.stream.unwrap_or(false) {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(&error));
+        let result = writer.whole(generation).await.inspect_err(|error| record.fails(error));
         return result.map(|completion| Json(completion).into_response());
     }
     let usage = request.stream_options.unwrap_or_default().include_usage;

@@ -121,7 +121,7 @@ fn a_stop_string_ends_a_text_and_is_not_in_it() {
             "{stop:?}"
         );
         let chunks = server.stream(PATH, request(json!(stop)));
-        let pieces: String = chunks.iter().map(|chunk| text(chunk)).collect();
+        let pieces: String = chunks.iter().map(text).collect();
         assert_eq!(pieces, whole[..first], "what might begin the stop string was sent");
         let tokens = answer["choices"][0]["logprobs"]["tokens"].as_array().expect("tokens").len();
         let used = answer["usage"]["completion_tokens"].as_u64().expect("a number") as usize;
