@@ -77,7 +77,7 @@ def main():
     arriving, whole = folder / "arriving.impasto", pathlib.Path(args.file).read_bytes()
     arriving.write_bytes(whole[: len(whole) // 3])
     # The models of a server with --stream all arrive; one of them is there already.
-    common = [args.impasto, "serve", "--threads", "2", "--guard", "0.2", "--parallel", "8", "--quiet", "--kv-memory", "300MB"]
+    common = [args.impasto, "serve", "--threads", "2", "--guard", "0.2", "--parallel", "8", "--quiet", "--kv-memory", "80MB"]
     servers = {}
 
     def start(name, arguments, port):

@@ -128,10 +128,19 @@ fn keys(file: Option<&Path>) -> anyhow::Result<Vec<String>> {
 fn catalog(args: &Args, command: &Serve, how: KvUpgrade) -> anyhow::Result<Catalog> {
     let memory = memory_limit(args);
     let kv = command.kv_memory.unwrap_or(memory / 4);
+    if kv >= memory {
+        return Err(UsageError("--kv-memory must be below --memory-limit: weights need the rest").into());
+    }
     let limits = Limits { allow_expansion: args.allow_expansion, ..Limits::within(memory) };
     let opener =
         Opener { bases: bases(args, args.allow_expansion, vec![]), limits: limits.clone(), memory_limit: memory };
     let run = command.running.options(args, Residence::Packed)?;
+    if run.residence == Residence::Float && command.guard.is_some() {
+        return Err(UsageError("--guard is for --residence packed and coded").into());
+    }
+    if command.streaming.stream && command.drafts.draft_layer.is_some() {
+        return Err(UsageError("--draft-layer is for files that are there, so not with --stream").into());
+    }
     let options = CatalogOptions {
         opener,
         run: run.clone(),

@@ -42,8 +42,7 @@ pub struct ChatRequest {
     /// With so many of the most likely tokens.
     pub top_logprobs: Option<usize>,
     /// Whether the text goes on after tokens that would end it.
-    #[serde(default)]
-    pub ignore_eos: bool,
+    pub ignore_eos: Option<bool>,
     /// Strings that end the answer.
     pub stop: Option<OneOrMore>,
     /// Whether the answer comes in pieces.
@@ -313,9 +312,12 @@ pub async fn chat_completions(
     let name = request.model.clone().unwrap_or_else(|| model.id.clone());
     let (choices, stops) = (request.sampling.choices(n)?, stops(request.stop.clone())?);
     let logit_bias = request.sampling.biases(model.model().network().vocab_size())?;
-    let (max_tokens, stream, usage) =
-        (request.most(), request.stream.unwrap_or(false), request.stream_options.unwrap_or_default().include_usage);
-    let ignore_eos = request.ignore_eos;
+    let (max_tokens, stream, usage) = (
+        request.most(),
+        request.stream.unwrap_or(false),
+        request.stream_options.unwrap_or_default().include_usage.unwrap_or(false),
+    );
+    let ignore_eos = request.ignore_eos.unwrap_or(false);
     let of_prompt = model.clone();
     let (prompted, constraints) = plain::blocking(move || {
         let prompted = prompt::of(&of_prompt, &request)?;

@@ -25,6 +25,11 @@ const TOKENS: usize = 16;
 /// The most prompts of a request.
 const MOST_PROMPTS: usize = 256;
 
+/// The most continuations of all prompts of a request.
+const MOST_TEXTS: usize = 256;
+/// The most log probabilities of prompts in an answer; each takes about 100 bytes.
+const MOST_SCORES: usize = 1 << 20;
+
 /// A request to continue prompts. Fields that are not listed are ignored.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct CompletionRequest {
@@ -44,8 +49,7 @@ pub struct CompletionRequest {
     /// Reports log probabilities of the tokens, with so many of the most likely ones.
     pub logprobs: Option<usize>,
     /// Whether the text goes on after tokens that would end it.
-    #[serde(default)]
-    pub ignore_eos: bool,
+    pub ignore_eos: Option<bool>,
     /// Strings that end the text.
     pub stop: Option<OneOrMore>,
     /// Text after the continuation. Not supported.
@@ -137,7 +141,16 @@ pub async fn completions(
     let tokenizer = tokenizer(&model)?;
     let prompts = prompts(tokenizer.clone(), request.prompt).await?;
     let echo = request.echo.unwrap_or(false);
-    let ignore_eos = request.ignore_eos;
+    let ignore_eos = request.ignore_eos.unwrap_or(false);
+    if prompts.len().saturating_mul(n) > MOST_TEXTS {
+        return Err(ApiError::invalid("n", format!("n: at most {MOST_TEXTS} continuations of all prompts")));
+    }
+    let scores = prompts.iter().map(Vec::len).sum::<usize>().saturating_mul(n);
+    let scores = logprobs.filter(|_| request.echo.unwrap_or(false)).map_or(0, |count| scores.saturating_mul(count + 1));
+    if scores > MOST_SCORES {
+        let message = format!("logprobs: at most {MOST_SCORES} log probabilities of prompts, but these are {scores}");
+        return Err(ApiError::invalid("logprobs", message));
+    }
     let order = Order {
         choices: request.sampling.choices(n)?,
         max_tokens: Some(request.max_tokens.unwrap_or(TOKENS)),
@@ -167,7 +180,7 @@ pub async fn completions(
         let result = writer.whole(generation).await.inspect_err(|error| record.fails(error));
         return result.map(|completion| Json(completion).into_response());
     }
-    let usage = request.stream_options.unwrap_or_default().include_usage;
+    let usage = request.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
     Ok(sse::respond(app.options.write_timeout, move |events| async move {
         match writer.stream(generation, usage, &events).await {
             Ok(()) | Err(Ended::Gone) => {}

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
-use impasto_model::{CausalLm, Want};
+use impasto_model::{CausalLm, Hidden, Want};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,8 +28,7 @@ pub struct EmbeddingRequest {
     /// The text, or its tokens; or several.
     pub input: Prompt,
     /// `float` (the default) or `base64`, of 32-bit floats with the low byte first.
-    #[serde(default)]
-    pub encoding_format: EncodingFormat,
+    pub encoding_format: Option<EncodingFormat>,
     /// Shortens the vectors to so many elements, as models that were trained for it allow.
     pub dimensions: Option<usize>,
 }
@@ -109,14 +108,16 @@ pub async fn embeddings(
         tokio::time::timeout_at(deadline.into(), app.engine.turn()).await.map_err(|_| EngineError::Deadline)??;
     // Nobody holds the other end when the client has gone.
     let (wanted, gone) = tokio::sync::oneshot::channel::<()>();
+    let catalog = app.catalog.clone();
     let data = plain::blocking(move || {
         let _turn = turn;
         let vector = |(index, prompt): (usize, &Vec<u32>)| {
             if wanted.is_closed() || deadline <= Instant::now() {
                 return Err(EngineError::Deadline.into());
             }
-            let vector = embed(&model, prompt, pooling, request.dimensions)?;
-            let embedding = match request.encoding_format {
+            let hidden = catalog.with_room(|| outputs(&model, prompt, pooling))?;
+            let vector = pooled(&hidden, pooling, request.dimensions)?;
+            let embedding = match request.encoding_format.unwrap_or_default() {
                 EncodingFormat::Float => Vector::Float(vector),
                 EncodingFormat::Base64 => {
                     let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -133,12 +134,16 @@ pub async fn embeddings(
     Ok(Json(Embeddings { object: "list", data, model: name, usage }))
 }
 
-/// Returns the vector of a text.
-fn embed(model: &Loaded, tokens: &[u32], pooling: Pooling, dimensions: Option<usize>) -> Result<Vec<f32>, ApiError> {
+/// Returns the outputs for the tokens of a text, or for the last one if that is enough.
+fn outputs(model: &Loaded, tokens: &[u32], pooling: Pooling) -> impasto_model::Result<Hidden> {
     let network: &dyn CausalLm = model.model().network();
     let mut cache = network.new_cache(tokens.len())?;
     let want = if pooling == Pooling::Last { Want::LastOnly } else { Want::All };
-    let hidden = network.hidden(&mut cache, tokens, want)?;
+    network.hidden(&mut cache, tokens, want)
+}
+
+/// Returns the vector of a text, of length 1.
+fn pooled(hidden: &Hidden, pooling: Pooling, dimensions: Option<usize>) -> Result<Vec<f32>, ApiError> {
     let rows = match pooling {
         Pooling::Mean => 0..hidden.rows(),
         Pooling::Last | Pooling::First => 0..1,

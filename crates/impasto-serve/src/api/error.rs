@@ -133,6 +133,7 @@ impl From<EngineError> for ApiError {
         let message = error.to_string();
         match error {
             EngineError::QueueFull(_) => ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message),
+            EngineError::TooMany(_) => ApiError::invalid("prompt", message),
             EngineError::Ending => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             EngineError::Deadline => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message),
             EngineError::Memory(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "out_of_memory", message),

@@ -156,6 +156,8 @@ impl Generation {
         let (begun, n, context) = (Instant::now(), choices.len(), model.model().network().max_context());
         let deadline = begun + app.options.timeout.min(Duration::from_secs(1 << 30));
         let stopped: Arc<[AtomicBool]> = (0..n * prompts.len()).map(|_| AtomicBool::new(false)).collect();
+        // Clients with keys must not learn what others asked, by what is there already.
+        let owner = if app.options.api_keys.is_empty() { 0 } else { client };
         let (sender, events) = unbounded_channel();
         let mut constraints = constraints.into_iter();
         let (mut jobs, mut texts, mut usage) = (Vec::new(), Vec::new(), Usage::default());
@@ -173,6 +175,7 @@ impl Generation {
             }
             jobs.push(Job {
                 client,
+                owner,
                 model: model.clone(),
                 prompt,
                 first: index * n,

@@ -133,7 +133,7 @@ pub fn stops(stop: Option<OneOrMore>) -> Result<Vec<String>, ApiError> {
 #[serde(default)]
 pub struct StreamOptions {
     /// Whether the numbers of tokens are sent at the end.
-    pub include_usage: bool,
+    pub include_usage: Option<bool>,
 }
 
 /// Returns the number of continuations.

@@ -22,13 +22,8 @@ pub struct TokenizeRequest {
     #[serde(alias = "content")]
     pub prompt: String,
     /// Whether the tokens that begin a text are added.
-    #[serde(default = "yes")]
     #[schema(default = true)]
-    pub add_special_tokens: bool,
-}
-
-fn yes() -> bool {
-    true
+    pub add_special_tokens: Option<bool>,
 }
 
 /// The tokens of a text.
@@ -67,7 +62,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, headers: HeaderMap, body: Bod
     let request: TokenizeRequest = body::json(&app, &headers, body).await?;
     let model = app.catalog.get(request.model.as_deref()).await?;
     let tokenizer = tokenizer(&model)?;
-    let encode = move || Ok(tokenizer.encode(&request.prompt, request.add_special_tokens)?);
+    let encode = move || Ok(tokenizer.encode(&request.prompt, request.add_special_tokens.unwrap_or(true))?);
     let tokens = plain::blocking(encode).await?;
     Ok(Json(Tokens { count: tokens.len(), tokens, max_model_len: model.model().network().max_context() }))
 }

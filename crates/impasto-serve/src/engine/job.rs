@@ -15,6 +15,8 @@ use crate::models::Loaded;
 pub struct Job {
     /// Whose job it is: clients take turns.
     pub client: u64,
+    /// Whose keys and values it may use: those of jobs with the same owner.
+    pub owner: u64,
     /// The model that continues it.
     pub model: Arc<Loaded>,
     /// The tokens to continue; not empty.
@@ -116,6 +118,9 @@ pub enum EngineError {
     /// There are as many jobs waiting as are allowed.
     #[error("the server is busy: {0} requests are waiting already")]
     QueueFull(usize),
+    /// The request has more prompts than could ever wait.
+    #[error("the request has {0} prompts, more than the server lets wait")]
+    TooMany(usize),
     /// The server ends.
     #[error("the server is shutting down")]
     Ending,

@@ -22,9 +22,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use job::{EndReason, EngineError, Event, Job, Scored};
-pub use prefixes::Prefixes;
+pub use prefixes::{Prefixes, Tag};
 use queue::FairQueue;
 use scheduler::Scheduler;
+pub(crate) use sequence::is_memory;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What the tokens of a text must match.
@@ -71,8 +72,6 @@ pub struct Stats {
     pub proposed: AtomicU64,
     /// Those of them that became part of texts.
     pub kept: AtomicU64,
-    /// Tokens of prompts whose keys and values were there.
-    pub cached: AtomicU64,
     /// Jobs that were given up because nobody waits for them.
     pub cancelled: AtomicU64,
     /// Nanoseconds of passes.
@@ -126,7 +125,7 @@ impl Engine {
     /// Appends jobs to the queue: all, or none.
     ///
     /// # Errors
-    /// [`EngineError::QueueFull`], [`EngineError::Ending`].
+    /// [`EngineError::QueueFull`], [`EngineError::TooMany`], [`EngineError::Ending`].
     pub fn submit(&self, jobs: Vec<Job>) -> Result<(), EngineError> {
         let mut inbox = self.shared.lock();
         if inbox.is_ending {
@@ -134,7 +133,11 @@ impl Engine {
         }
         // Jobs that need not wait are not limited by the queue.
         let free = self.shared.options.parallel.saturating_sub(self.stats().running.load(Ordering::Relaxed));
-        if inbox.waiting.len() + jobs.len() > self.shared.options.queue + free {
+        let EngineOptions { parallel, queue } = self.shared.options;
+        if jobs.len() > queue.saturating_add(parallel) {
+            return Err(EngineError::TooMany(jobs.len()));
+        }
+        if inbox.waiting.len() + jobs.len() > queue.saturating_add(free) {
             return Err(EngineError::QueueFull(inbox.waiting.len()));
         }
         jobs.into_iter().for_each(|job| inbox.waiting.push(job.client, job));
@@ -168,7 +171,8 @@ impl Engine {
 
     /// Returns whether nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.waiting() == 0 && self.stats().running.load(Ordering::Relaxed) == 0
+        let is_free = self.shared.turn.available_permits() > 0;
+        is_free && self.waiting() == 0 && self.stats().running.load(Ordering::Relaxed) == 0
     }
 
     /// Accepts no more jobs; those that are there are finished.
@@ -219,12 +223,15 @@ impl Shared {
             let mut jobs = Vec::new();
             let mut texts = running;
             while texts < self.options.parallel
-                && let Some(job) = inbox.waiting.pop()
+                && let Some(job) =
+                    inbox.waiting.pop_if(|job| texts == 0 || texts + job.choices.len() <= self.options.parallel)
             {
                 texts += job.choices.len().max(1);
                 jobs.push(job);
             }
             if running > 0 || !jobs.is_empty() {
+                // Others see that they run before they see that they do not wait.
+                self.stats.running.store(texts, Ordering::Relaxed);
                 return Some(jobs);
             }
             let (again, _) = self.wake.wait_timeout(inbox, IDLE).unwrap_or_else(PoisonError::into_inner);

@@ -13,37 +13,35 @@ const LEAST: usize = 16;
 /// that begin with the same instructions share their pages until one writes to them.
 #[derive(Default)]
 pub struct Prefixes {
-    kept: VecDeque<(u64, KvCache)>,
+    kept: VecDeque<(Tag, KvCache)>,
 }
 
+/// Whose keys and values they are, if clients must not share any (how many tokens were there tells what others asked), and the
+/// generation of the weights that they were computed with.
+pub type Tag = (u64, u64);
+
 impl Prefixes {
-    /// Keeps a cache, computed with the weights of some generation. One whose tokens it begins with is not needed any more.
-    pub fn keep(&mut self, generation: u64, cache: KvCache) {
-        if cache.len() < LEAST {
+    /// Keeps a cache. One whose tokens it begins with is not needed any more, nor are those of earlier generations.
+    pub fn keep(&mut self, tag: Tag, cache: KvCache) {
+        let is_late = self.kept.iter().any(|((_, generation), _)| *generation > tag.1);
+        if cache.len() < LEAST || is_late {
             return;
         }
-        let is_of_use =
-            |(other, kept): &(u64, KvCache)| *other == generation && !cache.tokens().starts_with(kept.tokens());
-        self.kept.retain(is_of_use);
-        if self.kept.iter().any(|(_, kept)| kept.tokens().starts_with(cache.tokens())) {
+        self.kept
+            .retain(|(other, kept)| other.1 == tag.1 && (*other != tag || !cache.tokens().starts_with(kept.tokens())));
+        if self.kept.iter().any(|(other, kept)| *other == tag && kept.tokens().starts_with(cache.tokens())) {
             return;
         }
-        self.kept.push_back((generation, cache));
+        self.kept.push_back((tag, cache));
         if self.kept.len() > MOST {
             self.kept.pop_front();
         }
     }
 
-    /// Returns the length of the longest beginning of `tokens` that a kept cache of this generation has, and a copy of it that ends
-    /// there. `others` are caches of running texts. `None` if it is too short to be worth it, or cannot be copied.
-    pub fn find<'c>(
-        &mut self,
-        generation: u64,
-        tokens: &[u32],
-        others: impl Iterator<Item = &'c KvCache>,
-    ) -> Option<KvCache> {
+    /// Returns a copy of the longest beginning of `tokens` that a kept cache with this tag has. `others` are caches of running texts. `None` if it is too short to be worth it, or cannot be copied.
+    pub fn find<'c>(&mut self, tag: Tag, tokens: &[u32], others: impl Iterator<Item = &'c KvCache>) -> Option<KvCache> {
         let common = |cache: &KvCache| cache.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let kept = self.kept.iter().enumerate().filter(|(_, (other, _))| *other == generation);
+        let kept = self.kept.iter().enumerate().filter(|(_, (other, _))| *other == tag);
         let best = kept.map(|(place, (_, cache))| (common(cache), place)).max();
         let running = others.map(|cache| (common(cache), cache)).max_by_key(|(length, _)| *length);
         let (length, cache) = match (best, running) {

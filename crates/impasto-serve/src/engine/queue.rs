@@ -39,8 +39,12 @@ impl<T> FairQueue<T> {
         self.length += 1;
     }
 
-    /// Removes the next item of the client whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
+    /// Removes the next item of the client whose turn it is, if it is as it should be. Otherwise all others wait for it.
+    pub fn pop_if(&mut self, is_good: impl FnOnce(&T) -> bool) -> Option<T> {
+        let next = self.items.get(self.turns.front()?)?.front()?;
+        if !is_good(next) {
+            return None;
+        }
         let client = self.turns.pop_front()?;
         let items = self.items.get_mut(&client)?;
         let item = items.pop_front()?;
@@ -82,13 +86,22 @@ mod tests {
         queue.push(3, ("c", 0));
         queue.push(2, ("b", 1));
         assert_eq!(queue.len(), 8);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop_if(|_| true)).collect();
         assert_eq!(
             order,
             [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1), ("a", 2), ("a", 3), ("a", 4)],
             "in turn, and each in order"
         );
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_item_that_must_wait_keeps_its_turn() {
+        let mut queue = FairQueue::default();
+        queue.push(1, 5);
+        queue.push(2, 1);
+        assert_eq!(queue.pop_if(|&item| item < 3), None);
+        assert_eq!((queue.pop_if(|&item| item == 5), queue.pop_if(|_| true), queue.len()), (Some(5), Some(1), 0));
     }
 
     #[test]
@@ -99,6 +112,6 @@ mod tests {
         removed.sort_unstable();
         assert_eq!((removed, queue.len()), (vec![1, 3, 5], 3));
         queue.push(1, 7);
-        assert_eq!(std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(), [0, 7, 2, 4]);
+        assert_eq!(std::iter::from_fn(|| queue.pop_if(|_| true)).collect::<Vec<_>>(), [0, 7, 2, 4]);
     }
 }

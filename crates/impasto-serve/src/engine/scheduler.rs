@@ -35,7 +35,7 @@ impl Scheduler {
 
     /// Runs until the engine ends.
     pub(super) fn run(mut self) {
-        while let Some(jobs) = self.shared.next(self.running.len()) {
+        while let Some(jobs) = self.shared.next(self.running.iter().map(Sequence::texts).sum()) {
             for job in jobs {
                 if !self.models.iter().any(|model| std::ptr::eq(model.as_ptr(), &raw const *job.model)) {
                     self.models.push(Arc::downgrade(&job.model));
@@ -53,8 +53,9 @@ impl Scheduler {
             }
             let before = self.running.len();
             self.running.retain(|sequence| !sequence.is_over());
-            let given_up = self.running.extract_if(.., |sequence| sequence.is_given_up()).count();
-            self.shared.stats.cancelled.fetch_add(given_up as u64, Relaxed);
+            let given_up = self.running.extract_if(.., |sequence| sequence.is_given_up());
+            let cancelled = given_up.map(Sequence::give_up).filter(|is_cancelled| *is_cancelled).count();
+            self.shared.stats.cancelled.fetch_add(cancelled as u64, Relaxed);
             if self.running.len() < before {
                 self.unpark();
             }
@@ -79,8 +80,8 @@ impl Scheduler {
         for model in models {
             self.upgrade(&model);
             self.score(&model);
-            self.speculate(&model);
-            self.pass(&model);
+            let drafted = self.speculate(&model);
+            self.pass(&model, drafted);
         }
     }
 
@@ -101,48 +102,41 @@ impl Scheduler {
     }
 
     /// Draws tokens with drafts for the sequences that may, if no prompt of the model is being evaluated. The next pass then has one
-    /// token of each to evaluate, as if they had been drawn one by one.
-    fn speculate(&mut self, model: &Arc<Loaded>) {
+    /// token of each to evaluate, as if they had been drawn one by one. Returns whether it did; otherwise a pass has to draw their tokens.
+    fn speculate(&mut self, model: &Arc<Loaded>) -> bool {
         let mut speculator = model.speculator();
-        let Some(speculator) = speculator.as_mut() else { return };
+        let Some(speculator) = speculator.as_mut() else { return false };
         let begun = Instant::now();
         let is_of = |sequence: &&mut Sequence| Arc::ptr_eq(&sequence.common.model, model);
         if self.running.iter_mut().filter(is_of).any(|sequence| sequence.pending() > 1) {
-            return;
+            return false;
         }
         let sequences = self.running.iter_mut().filter(is_of).filter(|sequence| sequence.may_speculate() > 0);
         let mut sequences: Vec<&mut Sequence> = sequences.collect();
         let most: Vec<usize> = sequences.iter().map(|sequence| sequence.may_speculate()).collect();
         let mut sessions: Vec<_> = sequences.iter_mut().filter_map(|sequence| sequence.session()).collect();
         if sessions.is_empty() {
-            return;
+            return false;
         }
         let drawn = speculator.step_many(&mut sessions, &most);
         let counts = speculator.take_counts();
-        match drawn {
-            Ok(steps) => {
-                let written = sequences.iter_mut().zip(steps).map(|(sequence, steps)| sequence.take(steps)).sum();
-                let stats = &self.shared.stats;
-                stats.written.fetch_add(written, Relaxed);
-                stats.proposed.fetch_add(counts.proposed as u64, Relaxed);
-                stats.kept.fetch_add(counts.kept as u64, Relaxed);
-                self.shared.passed(written as usize, begun);
-            }
-            Err(error) if is_memory(&error) => self.make_room(error),
-            Err(error) => {
-                let error = error.to_string();
-                sequences.into_iter().for_each(|sequence| sequence.fail(EngineError::Pass(error.clone())));
-            }
-        }
+        // After an error, the sessions have the tokens that they had. A plain pass needs less memory, and says whose error it is.
+        let Ok(steps) = drawn else { return false };
+        let written = sequences.iter_mut().zip(steps).map(|(sequence, steps)| sequence.take(steps)).sum();
+        let stats = &self.shared.stats;
+        stats.written.fetch_add(written, Relaxed);
+        stats.proposed.fetch_add(counts.proposed as u64, Relaxed);
+        stats.kept.fetch_add(counts.kept as u64, Relaxed);
+        self.shared.passed(written as usize, begun);
+        true
     }
 
-    /// Evaluates what is pending in one pass, and draws a token of each sequence of which nothing is.
-    fn pass(&mut self, model: &Arc<Loaded>) {
+    /// Evaluates what is pending in one pass, and draws a token of each sequence of which nothing is; without those that may draw with
+    /// drafts, if they did.
+    fn pass(&mut self, model: &Arc<Loaded>, drafted: bool) {
         let begun = Instant::now();
-        // Those that may draw with drafts did.
-        let with_drafts = model.speculator().is_some();
         let is_of = |sequence: &Sequence| {
-            Arc::ptr_eq(&sequence.common.model, model) && !(with_drafts && sequence.may_speculate() > 0)
+            Arc::ptr_eq(&sequence.common.model, model) && !(drafted && sequence.may_speculate() > 0)
         };
         let pending = || self.running.iter().filter(|sequence| is_of(sequence)).map(Sequence::pending);
         let prompts = pending().filter(|&pending| pending > 1).count();
@@ -222,15 +216,15 @@ impl Scheduler {
             if let Some(upgrader) = &mut sequence.upgrader {
                 match upgrader.poll(session) {
                     Ok(false) => is_busy = true,
-                    Ok(true) => sequence.upgrader = None,
+                    Ok(true) => (sequence.upgrader, sequence.generation) = (None, sequence.tried),
                     Err(error) => {
                         tracing::warn!(%error, "keys and values stay those of coarser weights");
                         sequence.upgrader = None;
                     }
                 }
-            } else if sequence.generation < generation && !is_busy {
+            } else if sequence.tried < generation && !is_busy {
                 let mut upgrader = Upgrader::new(runtime.clone(), how);
-                sequence.generation = generation;
+                sequence.tried = generation;
                 match upgrader.begin(session) {
                     Ok(()) => sequence.upgrader = Some(upgrader).filter(Upgrader::is_running),
                     Err(error) => tracing::warn!(%error, "keys and values stay those of coarser weights"),

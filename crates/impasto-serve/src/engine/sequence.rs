@@ -28,6 +28,7 @@ pub(super) struct Common {
     events: UnboundedSender<Event>,
     prompt: usize,
     stopped: Arc<[AtomicBool]>,
+    owner: u64,
 }
 
 impl Common {
@@ -52,6 +53,8 @@ pub(super) struct Sequence {
     pub(super) is_parked: bool,
     /// The generation of the weights that its keys and values are of.
     pub(super) generation: u64,
+    /// The generation that they are being brought to, or were tried to be.
+    pub(super) tried: u64,
     pub(super) upgrader: Option<Upgrader>,
 }
 
@@ -72,7 +75,7 @@ impl Sequence {
     /// Those of [`Session::with_cache`]; no memory. They were sent to the receiver, too.
     pub(super) fn start(job: Job, others: &[Sequence]) -> Option<Sequence> {
         let Job { model, prompt, first, stopped, choices, max_tokens, eos, .. } = job;
-        let Job { logprobs, prompt_logprobs, logit_bias, constraints, deadline, events, .. } = job;
+        let Job { logprobs, prompt_logprobs, logit_bias, constraints, deadline, events, owner, .. } = job;
         let length = prompt.len();
         let common = Common {
             model,
@@ -85,6 +88,7 @@ impl Sequence {
             events,
             prompt: length,
             stopped,
+            owner,
         };
         let common = Arc::new(common);
         let mut constraints = constraints.into_iter();
@@ -93,6 +97,7 @@ impl Sequence {
         let generation = common.model.generation();
         let phase = match prompt_logprobs {
             Some(top) => {
+                common.send(Event::Started { cached: 0 });
                 Scoring::new(common.model.network(), prompt, top).map(|scoring| Phase::Scoring(scoring, sampling))
             }
             None => common.begin(generation, prompt, sampling, others).map(Phase::Running),
@@ -108,14 +113,33 @@ impl Sequence {
             written: 0,
             is_parked: false,
             generation,
+            tried: generation,
             upgrader: None,
         })
     }
 
+    /// Number of texts that it is or will become.
+    pub(super) fn texts(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// Gives it up. One that has its text, because a stop string ended it, is kept for later prompts. Returns whether it was
+    /// cancelled.
+    pub(super) fn give_up(self) -> bool {
+        let is_stopped = self.is_stopped();
+        if let (true, Phase::Running(session)) = (is_stopped, self.phase) {
+            self.common.model.ended((self.common.owner, self.generation), self.common.prompt, session);
+        }
+        !is_stopped
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.common.stopped.get(self.choice).is_some_and(|stopped| stopped.load(Ordering::Relaxed))
+    }
+
     /// Whether nobody waits for it any more.
     pub(super) fn is_given_up(&self) -> bool {
-        let is_stopped = self.common.stopped.get(self.choice).is_some_and(|stopped| stopped.load(Ordering::Relaxed));
-        if is_stopped || self.common.events.is_closed() {
+        if self.is_stopped() || self.common.events.is_closed() {
             return true;
         }
         let is_late = self.common.deadline <= Instant::now();
@@ -208,6 +232,8 @@ impl Sequence {
                 written: 0,
                 is_parked: false,
                 generation: self.generation,
+                // An upgrade that is running is not one of the copies.
+                tried: self.generation,
                 upgrader: None,
             });
         }
@@ -232,11 +258,16 @@ impl Sequence {
         if eos.is_some() {
             session.truncate(first + count);
         }
-        let reason = eos.and_then(|eos| steps.get(eos)).map(|step| EndReason::Eos(step.token));
-        for Step { token, logprob, top } in steps.into_iter().take(count) {
-            self.common.send(Event::Token { choice: self.choice, token: Scored { token, logprob, top } });
+        let mut tokens = steps.into_iter().map(|Step { token, logprob, top }| Scored { token, logprob, top });
+        for token in tokens.by_ref().take(count) {
+            self.common.send(Event::Token { choice: self.choice, token });
         }
         self.written += count;
+        let end = tokens.next().filter(|_| eos.is_some());
+        let reason = end.as_ref().map(|end| EndReason::Eos(end.token));
+        if let Some(token) = end.filter(|_| self.common.is_scored) {
+            self.common.send(Event::Eos { choice: self.choice, token });
+        }
         let reason = reason.or_else(|| over(session, &self.constraint, self.written, &self.common));
         if let Some(reason) = reason {
             self.end(reason);
@@ -280,7 +311,7 @@ impl Sequence {
     /// Ends it, and keeps its keys and values for later prompts.
     fn end(&mut self, reason: EndReason) {
         if let Phase::Running(session) = std::mem::replace(&mut self.phase, Phase::Over) {
-            self.common.model.ended(self.generation, self.common.prompt, session);
+            self.common.model.ended((self.common.owner, self.generation), self.common.prompt, session);
         }
         self.common.send(Event::End { choice: self.choice, reason });
     }
@@ -296,13 +327,16 @@ impl Common {
         others: &[Sequence],
     ) -> Result<SharedSession> {
         let running = others.iter().filter(|other| {
-            Arc::ptr_eq(&other.common.model, &self.model) && other.generation == generation && !other.is_parked
+            Arc::ptr_eq(&other.common.model, &self.model)
+                && other.common.owner == self.owner
+                && other.generation == generation
+                && !other.is_parked
         });
         let caches = running.filter_map(|other| match &other.phase {
             Phase::Running(session) => Some(session.cache()),
             _ => None,
         });
-        let known = self.model.prefixes().find(generation, &prompt, caches);
+        let known = self.model.prefixes().find((self.owner, generation), &prompt, caches);
         let network = self.model.network();
         let cache = match known {
             Some(cache) => cache,
@@ -369,7 +403,7 @@ fn next(
 }
 
 /// Whether there was not enough memory for keys and values.
-pub(super) fn is_memory(error: &ModelError) -> bool {
+pub(crate) fn is_memory(error: &ModelError) -> bool {
     matches!(error, ModelError::Cache(_) | ModelError::Memory { .. })
 }
 

@@ -15,6 +15,7 @@ mod repair;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -82,7 +83,13 @@ impl Guard {
                 std::thread::park_timeout(POLL);
                 let is_busy = || of_thread.load(Ordering::Relaxed) || !app.engine.is_idle();
                 for model in app.catalog.loaded() {
-                    check(&app, &model, &mut references, &is_busy);
+                    // Only while it is compared: one that nobody uses may be unloaded.
+                    let Some(model) = model.upgrade() else { continue };
+                    let result = catch_unwind(AssertUnwindSafe(|| check(&app, &model, &mut references, &is_busy)));
+                    if result.is_err() {
+                        references = References::default();
+                        model.samples().finish();
+                    }
                 }
             }
         };
@@ -121,7 +128,8 @@ fn deal_with(app: &App, model: &Arc<Loaded>, sample: Sample, references: &mut Re
         Ok(reference) => reference,
         Err(reason) => return tracing::warn!(model = name, reason, "cannot compare with a finer layer"),
     };
-    let audit = match audit::compare(model, &reference, &sample, is_busy) {
+    let compare = || audit::compare(model, &reference, &sample, is_busy);
+    let audit = match app.catalog.with_room(compare) {
         Ok(Some(audit)) => audit,
         // Other work has come: the sample waits.
         Ok(None) => return model.samples().put_back(sample),

@@ -56,6 +56,7 @@ fn write(app: &App, model: &Arc<Loaded>, texts: u32) {
         let (events, mut received) = unbounded_channel();
         let job = Job {
             client: 0,
+            owner: 0,
             model: model.clone(),
             prompt: (0..12).map(|i| (37 * i + 11 * text) % 500).collect(),
             first: 0,

@@ -30,7 +30,11 @@ impl Admission {
         let keys = keys.iter().map(|key| blake3::hash(key.as_bytes())).collect();
         let lower =
             |names: &[String]| names.iter().map(|name| name.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Admission { keys, origins: lower(origins), hosts: lower(hosts) }
+        Admission {
+            keys,
+            origins: lower(origins),
+            hosts: lower(hosts).iter().map(|host| without_port(host).to_owned()).collect(),
+        }
     }
 
     /// Checks the name that the server is addressed by. A page of a stranger can give a name of its own to the address of this
@@ -141,7 +145,8 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.append(header::VARY, text("origin"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, text("GET, POST, OPTIONS"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, text("authorization, content-type"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, text("authorization, *"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, text("retry-after, x-request-id"));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, text("600"));
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
 use impasto::Cut;
 use impasto_runtime::{Drafting, KvMemory, RunOptions};
@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 use super::loaded::{Loaded, Quality};
 use super::name::{Wanted, split};
 use super::open::{LoadError, Opener, Opening};
+use crate::engine::is_memory;
+
+/// How long a load waits for another layer to be free.
+const SOON: Duration = Duration::from_secs(1);
 
 /// How models are loaded.
 #[derive(Clone, Debug)]
@@ -378,7 +382,7 @@ impl Catalog {
             };
             match result {
                 Ok(model) => break model,
-                Err(LoadError::Memory(_)) if self.give_up_one() => {}
+                Err(LoadError::Memory(_)) if self.give_up_one_soon() => {}
                 Err(LoadError::Memory(reason)) => return Err(CatalogError::NoMemory { model, reason }),
                 Err(LoadError::Other(reason)) => return Err(CatalogError::Load { model, reason }),
             }
@@ -410,6 +414,21 @@ impl Catalog {
             None => self.load(index, layer)?,
         };
         Ok((&self.entries[index].path, loaded))
+    }
+
+    /// [`Self::give_up_one`], after waiting a moment if there is none: a text that has ended is dropped after its last pass.
+    fn give_up_one_soon(&self) -> bool {
+        let begun = std::time::Instant::now();
+        loop {
+            if self.give_up_one() {
+                return true;
+            }
+            let is_any = self.entries.iter().any(|entry| !entry.lock().slots.is_empty());
+            if !is_any || begun.elapsed() > SOON {
+                return false;
+            }
+            std::thread::sleep(SOON / 20);
+        }
     }
 
     /// Gives up the layer that was not used for the longest time, and that nobody uses. Returns whether there was one.
@@ -453,8 +472,29 @@ impl Catalog {
     }
 
     /// The models in memory, but for those whose files arrive.
-    pub(crate) fn loaded(&self) -> Vec<Arc<Loaded>> {
-        self.entries.iter().flat_map(|entry| entry.lock().slots.values().cloned().collect::<Vec<_>>()).collect()
+    pub(crate) fn loaded(&self) -> Vec<Weak<Loaded>> {
+        let weak = |entry: &Entry| entry.lock().slots.values().map(Arc::downgrade).collect::<Vec<_>>();
+        self.entries.iter().flat_map(weak).collect()
+    }
+
+    /// Does work that takes memory of keys and values. If there is not enough, those that are kept for later prompts are given up, one
+    /// after the other.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub(crate) fn with_room<T>(&self, mut work: impl FnMut() -> impasto_model::Result<T>) -> impasto_model::Result<T> {
+        loop {
+            match work() {
+                Err(error) if is_memory(&error) && self.give_up_prefix() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn give_up_prefix(&self) -> bool {
+        let live = self.entries.iter().filter_map(|entry| entry.live.clone());
+        let all = live.chain(self.loaded().into_iter().filter_map(|model| model.upgrade()));
+        all.into_iter().any(|model| model.prefixes().give_up_one())
     }
 
     /// The KL divergence of a layer from the original, if its file says it.

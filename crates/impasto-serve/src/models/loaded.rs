@@ -11,7 +11,7 @@ use impasto_runtime::{Drafting, KvUpgrade, Model, Runtime};
 use impasto_text::grammar::Grammars;
 use impasto_text::{ChatTemplate, Tokenizer};
 
-use crate::engine::Prefixes;
+use crate::engine::{Prefixes, Tag};
 use crate::guard::{GuardState, Judge, Samples};
 
 /// What is known of a file that arrives.
@@ -229,9 +229,9 @@ impl Loaded {
     }
 
     /// Takes a text that has ended, whose first tokens are the prompt.
-    pub(crate) fn ended(&self, generation: u64, prompt: usize, session: Session<Arc<dyn CausalLm>>) {
+    pub(crate) fn ended(&self, tag: Tag, prompt: usize, session: Session<Arc<dyn CausalLm>>) {
         self.samples().offer(session.tokens(), prompt);
-        self.prefixes().keep(generation, session.into_cache());
+        self.prefixes().keep(tag, session.into_cache());
     }
 
     /// Bytes of its weights, without those that it shares with a base.

@@ -157,6 +157,9 @@ fn drafts_do_not_change_texts() {
         .map(|i| json!({"prompt": tokens(i, 20 + 7 * i as usize), "max_tokens": 30 + i, "temperature": 0, "logprobs": 1}))
         .chain([json!({"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0, "stop": "the"})])
         .chain([json!({"prompt": "Once upon a time", "max_tokens": 20, "temperature": 0.9, "seed": 7})])
+        .chain([json!({"prompt": tokens(3, 40), "max_tokens": 30, "temperature": 0, "logprobs": 2, "echo": true})])
+        // Evaluated while others are written.
+        .chain([json!({"prompt": tokens(8, 700), "max_tokens": 8, "temperature": 0})])
         .collect();
     let plain = Setup::new().start();
     let expected: Vec<Value> = requests.iter().map(|request| choices(&plain, request)).collect();

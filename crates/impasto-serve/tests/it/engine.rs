@@ -191,6 +191,7 @@ fn job(model: &Arc<Loaded>, tokens: usize, constraints: Vec<Box<dyn Constraint>>
     let (events, received) = unbounded_channel();
     let job = Job {
         client: 0,
+        owner: 0,
         model: model.clone(),
         prompt: vec![5, 6, 7],
         first: 0,
