@@ -204,7 +204,8 @@ fn a_killed_fetch_is_continued() {
 fn an_interrupted_fetch_says_what_is_there() {
     use std::os::unix::process::ExitStatusExt;
     let at = Workplace::new();
-    let server = throttled(Duration::from_secs(20));
+    // Long enough that a busy machine does not fetch all before the signal.
+    let server = throttled(Duration::from_secs(60));
     let child = command(&at, &["fetch", &server.url("/m"), "-o", "f"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
