@@ -174,42 +174,83 @@ fn portable<W: Format>(w: &[W], x: &[f32]) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[expect(clippy::needless_range_loop, reason = "two arrays, by token")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
+    assert!(x.iter().all(|x| x.len() == w.len()), "rows of one length");
     let mut sums = [[_mm256_setzero_ps(); LANES / 8]; N];
-    for_chunks(w, x, |w, x| {
+    let whole = w.len() / LANES * LANES;
+    // Plain loops over pointers keep the sums in registers.
+    for at in (0..whole).step_by(LANES) {
         for i in 0..LANES / 8 {
-            // SAFETY: the chunks have LANES elements.
-            let w = unsafe { W::load8(w.as_ptr().add(8 * i)) };
-            for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: `at + LANES` is at most the length of all rows.
+            let weights = unsafe { W::load8(w.as_ptr().add(at + 8 * i)) };
+            for token in 0..N {
                 // SAFETY: as above.
-                let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) };
-                sums[i] = _mm256_fmadd_ps(w, x, sums[i]);
+                let x = unsafe { _mm256_loadu_ps(x[token].as_ptr().add(at + 8 * i)) };
+                sums[token][i] = _mm256_fmadd_ps(weights, x, sums[token][i]);
             }
         }
-    });
+    }
+    if whole < w.len() {
+        let (last_w, last_x) = padded(&w[whole..], x.map(|x| &x[whole..]));
+        for i in 0..LANES / 8 {
+            // SAFETY: the buffers have LANES elements.
+            let weights = unsafe { W::load8(last_w.as_ptr().add(8 * i)) };
+            for token in 0..N {
+                // SAFETY: as above.
+                let x = unsafe { _mm256_loadu_ps(last_x[token].as_ptr().add(8 * i)) };
+                sums[token][i] = _mm256_fmadd_ps(weights, x, sums[token][i]);
+            }
+        }
+    }
     sums.map(|[a, b, c, d]| sum8(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))))
 }
 
 #[cfg(target_arch = "x86_64")]
+#[expect(clippy::needless_range_loop, reason = "two arrays, by token")]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
 fn avx512<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
+    assert!(x.iter().all(|x| x.len() == w.len()), "rows of one length");
     let mut sums = [[_mm512_setzero_ps(); LANES / 16]; N];
-    for_chunks(w, x, |w, x| {
+    let whole = w.len() / LANES * LANES;
+    // As in `avx2`.
+    for at in (0..whole).step_by(LANES) {
         for i in 0..LANES / 16 {
-            // SAFETY: the chunks have LANES elements.
-            let w = unsafe { W::load16(w.as_ptr().add(16 * i)) };
-            for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: `at + LANES` is at most the length of all rows.
+            let weights = unsafe { W::load16(w.as_ptr().add(at + 16 * i)) };
+            for token in 0..N {
                 // SAFETY: as above.
-                let x = unsafe { _mm512_loadu_ps(x.as_ptr().add(16 * i)) };
-                sums[i] = _mm512_fmadd_ps(w, x, sums[i]);
+                let x = unsafe { _mm512_loadu_ps(x[token].as_ptr().add(at + 16 * i)) };
+                sums[token][i] = _mm512_fmadd_ps(weights, x, sums[token][i]);
             }
         }
-    });
+    }
+    if whole < w.len() {
+        let (last_w, last_x) = padded(&w[whole..], x.map(|x| &x[whole..]));
+        for i in 0..LANES / 16 {
+            // SAFETY: the buffers have LANES elements.
+            let weights = unsafe { W::load16(last_w.as_ptr().add(16 * i)) };
+            for token in 0..N {
+                // SAFETY: as above.
+                let x = unsafe { _mm512_loadu_ps(last_x[token].as_ptr().add(16 * i)) };
+                sums[token][i] = _mm512_fmadd_ps(weights, x, sums[token][i]);
+            }
+        }
+    }
     sums.map(|[a, b]| {
         let sum = _mm512_add_ps(a, b);
         sum8(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum)))
     })
+}
+
+/// Returns less than [`LANES`] weights and the activations of all tokens there, padded with zeros.
+#[cfg(target_arch = "x86_64")]
+fn padded<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> ([W; LANES], [[f32; LANES]; N]) {
+    let (mut last_w, mut last_x) = ([W::default(); LANES], [[0.0; LANES]; N]);
+    last_w[..w.len()].copy_from_slice(w);
+    last_x.iter_mut().zip(x).for_each(|(to, x)| to[..x.len()].copy_from_slice(x));
+    (last_w, last_x)
 }
 
 /// Adds 8 lanes: halves until one is left.
