@@ -103,7 +103,7 @@ pub enum Command {
     Run(Run),
     /// Chat with a model.
     Chat(Chat),
-    /// Serve models over HTTP, with the interface of OpenAI and a page to chat with them.
+    /// Serve models over HTTP, with the interface of OpenAI's API and a page to chat with them.
     #[cfg(feature = "serve")]
     Serve(Box<serve::Serve>),
     /// Measure quality on a text or on multiple-choice tasks.

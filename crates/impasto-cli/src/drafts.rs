@@ -1,4 +1,4 @@
-//! Options for speculation, shared by `run`, `chat` and `bench run`.
+//! Options for speculation, shared by `run`, `chat`, `serve` and `bench run`.
 
 use std::str::FromStr;
 
@@ -70,7 +70,7 @@ impl DraftArgs {
             Some(DraftLayer::Ngram | DraftLayer::None) | None => DraftLayers::None,
         };
         let lookup = matches!(self.draft_layer, Some(DraftLayer::Ngram | DraftLayer::Auto));
-        Drafts { lookup, layers, longest: self.draft_tokens.map_or(LONGEST, usize::from) }
+        Drafts { lookup, layers, length: self.length() }
     }
 
     /// Returns the layers of a file that propose tokens, counted from 1: those below what `cut` leaves of it.
@@ -108,8 +108,11 @@ impl DraftArgs {
             DraftLayer::Ngram => Drafting::Lookup,
             DraftLayer::None => Drafting::None,
         };
-        let fixed = self.draft_tokens.map(|tokens| DraftLength::Fixed(tokens.into()));
-        Ok(model.speculator(drafting, fixed.unwrap_or(DraftLength::Adaptive(LONGEST)), seed)?)
+        Ok(model.speculator(drafting, self.length(), seed)?)
+    }
+
+    fn length(&self) -> DraftLength {
+        self.draft_tokens.map_or(DraftLength::Adaptive(LONGEST), |tokens| DraftLength::Fixed(tokens.into()))
     }
 }
 

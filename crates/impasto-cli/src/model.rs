@@ -1,12 +1,10 @@
 //! Opens .impasto files and loads models.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, MEMORY_LIMIT};
+use impasto::{Bases, Checkpoint, CheckpointWeights, Cut, File, MEMORY_LIMIT, is_impasto, weights_of};
 use impasto_container::Limits;
-use impasto_container::header::MAGIC;
 use impasto_model::WeightSource;
 use impasto_runtime::{Model, Residence, RunOptions};
 use impasto_text::{TextError, Tokenizer};
@@ -64,12 +62,12 @@ pub fn load_drafting(
 ) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
-    let model = if is_impasto(path)? {
+    let model = if is_impasto(path).with_context(|| path.display().to_string())? {
         let file = open(args, path, cut)?;
         let layers = drafts.layers(&file, cut).with_context(|| path.display().to_string())?;
-        let coarser = layers.into_iter().map(|layer| weights(open(args, path, Some(&Cut::Layer(layer)))?));
-        let all = coarser.chain([weights(file)]).collect::<anyhow::Result<Vec<_>>>()?;
-        let all: Vec<&dyn WeightSource> = all.iter().map(|weights| &**weights).collect();
+        let coarser = layers.into_iter().map(|layer| Ok(weights_of(open(args, path, Some(&Cut::Layer(layer)))?)?));
+        let all = coarser.chain([weights_of(file).map_err(Into::into)]).collect::<anyhow::Result<Vec<_>>>()?;
+        let all: Vec<&dyn WeightSource> = all.iter().map(|weights| &**weights as &dyn WeightSource).collect();
         Model::load_layers(&all, options).with_context(|| path.display().to_string())
     } else if drafts.needs_layers() {
         return Err(UsageError("--draft-layer with a layer or auto is for .impasto files only").into());
@@ -89,20 +87,12 @@ pub fn load_drafting(
     Ok(model)
 }
 
-/// Returns the weights of a file, or those of its base with an adapter.
-fn weights(file: File) -> anyhow::Result<Box<dyn WeightSource>> {
-    Ok(match AdapterWeights::is_for(&file) {
-        true => Box::new(AdapterWeights::new(file)?),
-        false => Box::new(FileWeights::new(file)?),
-    })
-}
-
 /// Loads a delta of `base`, which was loaded from `base_path`, and shares its weights.
 pub fn load_over(args: &Args, base: &Model, base_path: &Path, path: &Path) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
     let file = bases(args, args.allow_expansion, vec![base_path.to_owned()]).open(path)?;
-    let model = base.load_over(&*weights(file)?).with_context(|| path.display().to_string());
+    let model = base.load_over(&*weights_of(file)?).with_context(|| path.display().to_string());
     spinner.finish_and_clear();
     give_back();
     let model = model?;
@@ -151,19 +141,4 @@ pub fn load_float(args: &Args, path: &Path, cut: Option<&Cut>) -> anyhow::Result
 /// Loads the tokenizer of a model.
 pub fn tokenizer(weights: &dyn WeightSource) -> Result<Tokenizer, TextError> {
     Tokenizer::load(|name| weights.asset(name))?.ok_or_else(Tokenizer::missing)
-}
-
-/// Whether the file at `path` starts like an .impasto file.
-fn is_impasto(path: &Path) -> anyhow::Result<bool> {
-    let name = || path.display().to_string();
-    if std::fs::metadata(path).with_context(name)?.is_dir() {
-        return Ok(false);
-    }
-    let mut first = [0; 8];
-    let mut file = std::fs::File::open(path).with_context(name)?;
-    match file.read_exact(&mut first) {
-        Ok(()) => Ok(first == MAGIC),
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e).with_context(name),
-    }
 }

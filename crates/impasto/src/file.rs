@@ -1,11 +1,12 @@
 //! An open .impasto file: its tensors and assets.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use impasto_codec::CodecError;
 use impasto_container::{Limits, MmapSource, Object, ObjectKind, Reader, Source, TensorMeta};
-use impasto_core::{Isa, IsaError, Mode};
+use impasto_core::{FileKind, Isa, IsaError, Mode};
 
 use crate::error::FileError;
 use crate::tensor::Tensor;
@@ -20,6 +21,22 @@ pub struct File<S = MmapSource> {
     pub(crate) memory_limit: u64,
     /// The file that this one is a delta of, once it is attached.
     pub(crate) base: Option<Arc<File<S>>>,
+}
+
+/// Returns whether there is a file at `path` that begins like an .impasto file. (A folder does not.)
+///
+/// # Errors
+/// Those of the system, also if there is nothing.
+pub fn is_impasto(path: &Path) -> std::io::Result<bool> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Ok(false);
+    }
+    let mut first = [0; FileKind::IMPASTO_MAGIC.len()];
+    match std::fs::File::open(path)?.read_exact(&mut first) {
+        Ok(()) => Ok(first == FileKind::IMPASTO_MAGIC),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl File<MmapSource> {

@@ -117,7 +117,7 @@ pub use base::{MAX_DEPTH, hex};
 pub use bases::Bases;
 pub use cut::{Cut, Layer};
 pub use error::{FileError, WrongBase};
-pub use file::{File, MEMORY_LIMIT};
+pub use file::{File, MEMORY_LIMIT, is_impasto};
 pub use impasto_checkpoint::{Change, Checkpoint, CheckpointError};
 pub use impasto_core::Format;
 pub use left_out::LeftOut;
@@ -127,7 +127,7 @@ pub use tensor::Tensor;
 pub use truncate::{record_klds, truncate};
 pub use view::{Origin, View};
 #[cfg(any(feature = "encode", feature = "run"))]
-pub use weights::{CheckpointWeights, FileWeights};
+pub use weights::{CheckpointWeights, FileWeights, weights_of};
 
 /// The parts of a file: types of the container, the codec and the core that occur in the signatures of this crate.
 pub mod format {

@@ -12,6 +12,7 @@ use impasto_core::blocks::apart::Form;
 use impasto_core::{DType, values};
 use impasto_model::{Blocks, CodedTensor, Difference, Failure, HalfTensor, LatticeTensor, WeightSource};
 
+use crate::adapter::AdapterWeights;
 use crate::error::FileError;
 #[cfg(feature = "gguf")]
 use crate::export::gguf::Shapes;
@@ -28,6 +29,17 @@ const ASSETS: [&str; 5] =
     ["config.json", TOKENIZER, "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 /// The asset that may have a compiled form.
 const TOKENIZER: &str = "tokenizer.json";
+
+/// Returns the weights of a file; of an adapter, those of its base with the adapter.
+///
+/// # Errors
+/// Those of [`FileWeights::new`] and [`AdapterWeights::new`].
+pub fn weights_of<S: Source + 'static>(file: File<S>) -> Result<Box<dyn WeightSource + Send>, FileError> {
+    Ok(match AdapterWeights::is_for(&file) {
+        true => Box::new(AdapterWeights::new(file)?),
+        false => Box::new(FileWeights::new(file)?),
+    })
+}
 
 /// The weights of an .impasto file. Assets are read at once, so that damage is an error rather than a missing asset: all
 /// but `tokenizer.json`, if the file has its compiled form, `tokenizer.json#compiled`.

@@ -9,10 +9,10 @@ use super::{Streaming, parse_items, parse_size};
 use crate::drafts::DraftArgs;
 use crate::running::Running;
 
-/// Serve models over HTTP, with the interface of OpenAI, and a page to chat with them.
+/// Serve models over HTTP, with the interface of OpenAI's API and a page to chat with them.
 ///
 /// A model is named by its file, without the extension, or as in NAME=FILE. A request may name a layer of it, too: NAME:2, or
-/// NAME:3.5bpw for the finest layer of at most so many bits per weight. Each is loaded when it is asked for, and given up when the
+/// NAME:3.5bpw for the finest layer of at most 3.5 bits per weight. Each is loaded when it is asked for, and unloaded when the
 /// memory is needed for others. A delta shares the weights of its base if that is served as well.
 ///
 /// Keys: one per line in --api-key-file, or in IMPASTO_API_KEY. Without keys, everybody who reaches the port may use the server.
@@ -30,7 +30,7 @@ pub struct Serve {
     /// A file with API keys, one per line. Empty lines and lines that begin with # are ignored.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Let pages of this origin use the server, such as https://app.example.org; * for all. May be repeated.
+    /// Let web pages of this origin use the server, such as https://app.example.org; * for all. May be repeated.
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
     /// Answer requests that address the server by this name, besides localhost and numbers; * for all. May be repeated.
@@ -42,7 +42,7 @@ pub struct Serve {
     /// The most requests that wait for their turn; more get status 429.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub queue: usize,
-    /// The most tokens that a request may have written [default: as many as the context allows].
+    /// The most tokens of an answer [default: as many as the context allows].
     #[arg(long, value_name = "TOKENS", value_parser = parse_items)]
     pub max_tokens: Option<usize>,
     /// The largest request.
@@ -60,13 +60,13 @@ pub struct Serve {
     /// The memory for keys and values of all texts [default: a quarter of --memory-limit].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
-    /// Load these models before the first request: all that are named, each as a request would name it.
+    /// Load this model before the first request. It is named as in a request. May be repeated.
     #[arg(long, value_name = "NAME[:LAYER]")]
     pub preload: Vec<String>,
-    /// Give embeddings, made of the outputs for the tokens of a text in this way: for models that were trained for it.
+    /// Offer embeddings, pooled in this way. Only models that were trained for it give useful ones.
     #[arg(long, value_enum, value_name = "POOLING")]
     pub embeddings: Option<PoolingArg>,
-    /// The share of texts that are compared with the finest layer when nothing else runs, from 0 to 1 [default: 0].
+    /// Compare this share of the answers, from 0 to 1, with the finest layer of their file when nothing else runs [default: 0].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub guard: Option<f64>,
     /// The KL divergence from the finest layer, in nats per token, above which the blocks that err most get finer weights, and then
@@ -82,7 +82,7 @@ pub struct Serve {
     /// Log prompts and answers, too.
     #[arg(long)]
     pub log_text: bool,
-    /// What guesses tokens ahead, for texts with temperature 0.
+    /// What guesses tokens ahead, in answers with temperature 0.
     #[command(flatten)]
     pub drafts: DraftArgs,
     /// How to run the models.

@@ -19,6 +19,7 @@ use impasto_serve::{GuardOptions, Pooling, ServeOptions};
 
 use crate::args::serve::{LogForm, PoolingArg, Serve};
 use crate::args::{Args, Streaming};
+use crate::drafts::DraftLayer;
 use crate::exit::{Code, UsageError};
 use crate::incoming::{Incoming, is_address, name_of};
 use crate::live::first_stage;
@@ -154,6 +155,12 @@ fn catalog(args: &Args, command: &Serve, how: KvUpgrade) -> anyhow::Result<Catal
     let (arriving, there): (Vec<_>, Vec<_>) = models.into_iter().partition(|(_, path)| arrives(path));
     let kv_memory = options.kv_memory.clone();
     let mut catalog = Catalog::new(there, options)?;
+    if let Some(DraftLayer::Layer(layer)) = command.drafts.draft_layer {
+        let most = catalog.summaries().iter().map(|summary| summary.layers.len()).max().unwrap_or(0);
+        if layer >= most {
+            return Err(UsageError("--draft-layer: no file has this layer and a finer one").into());
+        }
+    }
     for (id, path) in arriving {
         let left = memory.saturating_sub(kv).saturating_sub(catalog.memory_bytes());
         let run = RunOptions { memory_limit: Some(left), kv_memory: Some(kv_memory.clone()), ..run.clone() };

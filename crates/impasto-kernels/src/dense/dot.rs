@@ -103,30 +103,26 @@ pub(super) fn products<W: Format>(isa: Isa, w: &[W], x: &[f32], inputs: usize, o
     if rows == 0 {
         return;
     }
-    // As many tokens at a time as there are registers for, and then what is left.
+    // As many sums at a time as there are registers for, and then the tokens that are left.
     let tiles = &mut Tiles { w, x, inputs, rows, out };
     match isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("fma") => {
             // SAFETY: `or_scalar` returned this variant, so the processor supports AVX-512; the guard checks FMA.
-            tiles.run(|w, x| unsafe { avx512::<W, 8>(w, x) });
+            tiles.run(|w, x| unsafe { avx512::<W, 2, 6>(w, x) }, |w, x| unsafe { avx512(w, x) });
             // SAFETY: as above.
-            tiles.run(|w, x| unsafe { avx512::<W, 4>(w, x) });
+            tiles.run(|w, x| unsafe { avx512::<W, 4, 3>(w, x) }, |w, x| unsafe { avx512(w, x) });
             // SAFETY: as above.
-            tiles.run(|w, x| unsafe { avx512::<W, 2>(w, x) });
-            // SAFETY: as above.
-            tiles.run(|w, x| unsafe { avx512::<W, 1>(w, x) });
+            tiles.run(|w, x| unsafe { avx512::<W, 4, 1>(w, x) }, |w, x| unsafe { avx512(w, x) });
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") => {
             // SAFETY: as above, for AVX2; the guard checks FMA and F16C.
-            tiles.run(|w, x| unsafe { avx2::<W, 3>(w, x) });
+            tiles.run(|w, x| unsafe { avx2::<W, 1, 3>(w, x) }, |w, x| unsafe { avx2(w, x) });
             // SAFETY: as above.
-            tiles.run(|w, x| unsafe { avx2::<W, 2>(w, x) });
-            // SAFETY: as above.
-            tiles.run(|w, x| unsafe { avx2::<W, 1>(w, x) });
+            tiles.run(|w, x| unsafe { avx2::<W, 2, 1>(w, x) }, |w, x| unsafe { avx2(w, x) });
         }
-        _ => tiles.run(|w, [x]| [portable(w, x)]),
+        _ => tiles.run(|[w], [x]| [[portable(w, x)]], |[w], [x]| [[portable(w, x)]]),
     }
 }
 
@@ -140,17 +136,31 @@ struct Tiles<'a, W> {
 }
 
 impl<W> Tiles<'_, W> {
-    /// Computes those of `N` tokens with a row of weights at a time, for as many tokens as `N` goes into.
+    /// Computes those of `N` tokens with `R` rows of weights at a time by `many`, and with the rows that are left by `one`, for as
+    /// many tokens as `N` goes into.
     #[inline(always)]
-    fn run<const N: usize>(&mut self, dot: impl Fn(&[W], [&[f32]; N]) -> [f32; N]) {
+    fn run<const R: usize, const N: usize>(
+        &mut self,
+        many: impl Fn([&[W]; R], [&[f32]; N]) -> [[f32; N]; R],
+        one: impl Fn([&[W]; 1], [&[f32]; N]) -> [[f32; N]; 1],
+    ) {
         let Tiles { w, inputs, rows, .. } = *self;
         let count = self.x.len() / inputs / N * N;
         let (x, x_left) = self.x.split_at(count * inputs);
         let (out, out_left) = std::mem::take(&mut self.out).split_at_mut(count * rows);
         for (x, out) in x.chunks_exact(N * inputs).zip(out.chunks_exact_mut(N * rows)) {
             let x: [&[f32]; N] = std::array::from_fn(|token| &x[token * inputs..(token + 1) * inputs]);
-            for (row, w) in w.chunks_exact(inputs).enumerate() {
-                dot(w, x).into_iter().enumerate().for_each(|(token, sum)| out[token * rows + row] = sum);
+            let mut write = |first: usize, sums: &[[f32; N]]| {
+                for (row, sums) in (first..).zip(sums) {
+                    sums.iter().enumerate().for_each(|(token, sum)| out[token * rows + row] = *sum);
+                }
+            };
+            let whole = rows / R * R;
+            for row in (0..whole).step_by(R) {
+                write(row, &many(std::array::from_fn(|r| &w[(row + r) * inputs..(row + r + 1) * inputs]), x));
+            }
+            for row in whole..rows {
+                write(row, &one([&w[row * inputs..(row + 1) * inputs]], x));
             }
         }
         (self.x, self.out) = (x_left, out_left);
@@ -159,11 +169,11 @@ impl<W> Tiles<'_, W> {
 
 fn portable<W: Format>(w: &[W], x: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
-    for_chunks(w, [x], |w, [x]| {
+    for (w, x) in w.chunks(LANES).zip(x.chunks(LANES)) {
         for (sum, (w, x)) in sums.iter_mut().zip(w.iter().zip(x)) {
             *sum = w.widened().mul_add(*x, *sum);
         }
-    });
+    }
     let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = sums.split_at_mut(half);
@@ -174,83 +184,109 @@ fn portable<W: Format>(w: &[W], x: &[f32]) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[expect(clippy::needless_range_loop, reason = "two arrays, by token")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn avx2<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
-    assert!(x.iter().all(|x| x.len() == w.len()), "rows of one length");
-    let mut sums = [[_mm256_setzero_ps(); LANES / 8]; N];
-    let whole = w.len() / LANES * LANES;
-    // Plain loops over pointers keep the sums in registers.
+fn avx2<W: Format, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32]; N]) -> [[f32; N]; R] {
+    /// Adds [`LANES`] products of each pair of rows.
+    ///
+    /// # Safety
+    /// All pointers are to LANES elements.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add<W: Format, const R: usize, const N: usize>(
+        w: [*const W; R],
+        x: [*const f32; N],
+        sums: &mut [[[__m256; LANES / 8]; N]; R],
+    ) {
+        for i in 0..LANES / 8 {
+            // SAFETY: the caller guarantees that the weights can be read.
+            let w = w.map(|w| unsafe { W::load8(w.add(8 * i)) });
+            for (token, x) in x.into_iter().enumerate() {
+                // SAFETY: as above, for activations.
+                let x = unsafe { _mm256_loadu_ps(x.add(8 * i)) };
+                for (sums, w) in sums.iter_mut().zip(w) {
+                    sums[token][i] = _mm256_fmadd_ps(w, x, sums[token][i]);
+                }
+            }
+        }
+    }
+    let length = length(w, x);
+    let mut sums = [[[_mm256_setzero_ps(); LANES / 8]; N]; R];
+    let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
-        for i in 0..LANES / 8 {
-            // SAFETY: `at + LANES` is at most the length of all rows.
-            let weights = unsafe { W::load8(w.as_ptr().add(at + 8 * i)) };
-            for token in 0..N {
-                // SAFETY: as above.
-                let x = unsafe { _mm256_loadu_ps(x[token].as_ptr().add(at + 8 * i)) };
-                sums[token][i] = _mm256_fmadd_ps(weights, x, sums[token][i]);
-            }
-        }
+        // SAFETY: `at + LANES` is at most the length of all rows.
+        unsafe { add(w.map(|w| w.as_ptr().add(at)), x.map(|x| x.as_ptr().add(at)), &mut sums) };
     }
-    if whole < w.len() {
-        let (last_w, last_x) = padded(&w[whole..], x.map(|x| &x[whole..]));
-        for i in 0..LANES / 8 {
-            // SAFETY: the buffers have LANES elements.
-            let weights = unsafe { W::load8(last_w.as_ptr().add(8 * i)) };
-            for token in 0..N {
-                // SAFETY: as above.
-                let x = unsafe { _mm256_loadu_ps(last_x[token].as_ptr().add(8 * i)) };
-                sums[token][i] = _mm256_fmadd_ps(weights, x, sums[token][i]);
-            }
-        }
+    if whole < length {
+        let (w, x) = (w.map(|w| padded(&w[whole..])), x.map(|x| padded(&x[whole..])));
+        // SAFETY: the arrays have LANES elements.
+        unsafe { add(w.each_ref().map(|w| w.as_ptr()), x.each_ref().map(|x| x.as_ptr()), &mut sums) };
     }
-    sums.map(|[a, b, c, d]| sum8(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))))
+    sums.map(|sums| sums.map(|[a, b, c, d]| sum8(_mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d)))))
 }
 
 #[cfg(target_arch = "x86_64")]
-#[expect(clippy::needless_range_loop, reason = "two arrays, by token")]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-fn avx512<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> [f32; N] {
-    assert!(x.iter().all(|x| x.len() == w.len()), "rows of one length");
-    let mut sums = [[_mm512_setzero_ps(); LANES / 16]; N];
-    let whole = w.len() / LANES * LANES;
-    // As in `avx2`.
+fn avx512<W: Format, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32]; N]) -> [[f32; N]; R] {
+    /// Adds [`LANES`] products of each pair of rows.
+    ///
+    /// # Safety
+    /// All pointers are to LANES elements.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+    unsafe fn add<W: Format, const R: usize, const N: usize>(
+        w: [*const W; R],
+        x: [*const f32; N],
+        sums: &mut [[[__m512; LANES / 16]; N]; R],
+    ) {
+        for i in 0..LANES / 16 {
+            // SAFETY: the caller guarantees that the weights can be read.
+            let w = w.map(|w| unsafe { W::load16(w.add(16 * i)) });
+            for (token, x) in x.into_iter().enumerate() {
+                // SAFETY: as above, for activations.
+                let x = unsafe { _mm512_loadu_ps(x.add(16 * i)) };
+                for (sums, w) in sums.iter_mut().zip(w) {
+                    sums[token][i] = _mm512_fmadd_ps(w, x, sums[token][i]);
+                }
+            }
+        }
+    }
+    let length = length(w, x);
+    let mut sums = [[[_mm512_setzero_ps(); LANES / 16]; N]; R];
+    let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
-        for i in 0..LANES / 16 {
-            // SAFETY: `at + LANES` is at most the length of all rows.
-            let weights = unsafe { W::load16(w.as_ptr().add(at + 16 * i)) };
-            for token in 0..N {
-                // SAFETY: as above.
-                let x = unsafe { _mm512_loadu_ps(x[token].as_ptr().add(at + 16 * i)) };
-                sums[token][i] = _mm512_fmadd_ps(weights, x, sums[token][i]);
-            }
-        }
+        // SAFETY: `at + LANES` is at most the length of all rows.
+        unsafe { add(w.map(|w| w.as_ptr().add(at)), x.map(|x| x.as_ptr().add(at)), &mut sums) };
     }
-    if whole < w.len() {
-        let (last_w, last_x) = padded(&w[whole..], x.map(|x| &x[whole..]));
-        for i in 0..LANES / 16 {
-            // SAFETY: the buffers have LANES elements.
-            let weights = unsafe { W::load16(last_w.as_ptr().add(16 * i)) };
-            for token in 0..N {
-                // SAFETY: as above.
-                let x = unsafe { _mm512_loadu_ps(last_x[token].as_ptr().add(16 * i)) };
-                sums[token][i] = _mm512_fmadd_ps(weights, x, sums[token][i]);
-            }
-        }
+    if whole < length {
+        let (w, x) = (w.map(|w| padded(&w[whole..])), x.map(|x| padded(&x[whole..])));
+        // SAFETY: the arrays have LANES elements.
+        unsafe { add(w.each_ref().map(|w| w.as_ptr()), x.each_ref().map(|x| x.as_ptr()), &mut sums) };
     }
-    sums.map(|[a, b]| {
-        let sum = _mm512_add_ps(a, b);
-        sum8(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum)))
+    sums.map(|sums| {
+        sums.map(|[a, b]| {
+            let sum = _mm512_add_ps(a, b);
+            sum8(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum)))
+        })
     })
 }
 
-/// Returns less than [`LANES`] weights and the activations of all tokens there, padded with zeros.
+/// Returns the length of all rows.
+///
+/// # Panics
+/// If they have not the same.
 #[cfg(target_arch = "x86_64")]
-fn padded<W: Format, const N: usize>(w: &[W], x: [&[f32]; N]) -> ([W; LANES], [[f32; LANES]; N]) {
-    let (mut last_w, mut last_x) = ([W::default(); LANES], [[0.0; LANES]; N]);
-    last_w[..w.len()].copy_from_slice(w);
-    last_x.iter_mut().zip(x).for_each(|(to, x)| to[..x.len()].copy_from_slice(x));
-    (last_w, last_x)
+fn length<W, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32]; N]) -> usize {
+    let length = w.first().map_or(0, |w| w.len());
+    assert!(w.iter().all(|w| w.len() == length) && x.iter().all(|x| x.len() == length), "rows of one length");
+    length
+}
+
+/// Returns at most [`LANES`] elements, padded with zeros.
+#[cfg(target_arch = "x86_64")]
+fn padded<T: Copy + Default>(elements: &[T]) -> [T; LANES] {
+    let mut padded = [T::default(); LANES];
+    padded[..elements.len()].copy_from_slice(elements);
+    padded
 }
 
 /// Adds 8 lanes: halves until one is left.
@@ -261,28 +297,6 @@ fn sum8(x: __m256) -> f32 {
     let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
-}
-
-/// Calls `each` with every [`LANES`] weights, and the activations of all tokens there, the last padded with zeros.
-#[inline(always)]
-fn for_chunks<W: Format, const N: usize>(
-    w: &[W],
-    x: [&[f32]; N],
-    mut each: impl FnMut(&[W; LANES], [&[f32; LANES]; N]),
-) {
-    let (ws, w) = w.as_chunks();
-    let parts = x.map(|x| x.as_chunks());
-    let mut last_w = [W::default(); LANES];
-    last_w[..w.len()].copy_from_slice(w);
-    let last_x: [[f32; LANES]; N] = parts.map(|(_, x)| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0)));
-    // One call, which is inlined: with two, the sums of several rows would not stay in registers.
-    for i in 0..ws.len() + usize::from(!w.is_empty()) {
-        let (w, x) = match ws.get(i) {
-            Some(w) => (w, parts.map(|(xs, _)| &xs[i])),
-            None => (&last_w, last_x.each_ref()),
-        };
-        each(w, x);
-    }
 }
 
 /// Converts weights to binary32.

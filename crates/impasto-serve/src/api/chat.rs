@@ -2,31 +2,30 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::response::Response;
 use impasto_text::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::answer::Answer;
-use super::completions::{Ended, tokenizer};
+use super::completions::tokenizer;
 use super::error::{ApiError, ErrorBody};
 use super::generation::{Finish, Generation, Order, Timings, Update, Usage};
 use super::logprobs::ChatLogprobs;
 use super::prompt::{self, Prompted};
-use super::request::{OneOrMore, Sampling, StreamOptions, count, stops, top_logprobs};
+use super::request::{TextOptions, count, stops, top_logprobs};
+use super::write::{self, Ended, Write};
 use super::{App, Client, body, constraint, plain, sse};
 use crate::record::Record;
 
 /// A request for the next message of a conversation. Fields that are not listed are ignored.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct ChatRequest {
-    /// The model, and a layer of its file if not all of it is wanted: `name`, `name:2` or `name:3.5bpw`.
-    pub model: Option<String>,
     /// The conversation: messages with `role` and `content` (text, or a list of text parts), calls of functions and their results.
     #[schema(value_type = Vec<Object>)]
     pub messages: Vec<Message>,
@@ -34,25 +33,11 @@ pub struct ChatRequest {
     pub max_completion_tokens: Option<usize>,
     /// The same, by its older name.
     pub max_tokens: Option<usize>,
-    /// How many answers.
-    pub n: Option<usize>,
     /// Whether log probabilities of the tokens are reported.
-    #[serde(default)]
     pub logprobs: Option<bool>,
     /// With so many of the most likely tokens.
     pub top_logprobs: Option<usize>,
-    /// Whether the text goes on after tokens that would end it.
-    pub ignore_eos: Option<bool>,
-    /// Strings that end the answer.
-    pub stop: Option<OneOrMore>,
-    /// Whether the answer comes in pieces.
-    #[serde(default)]
-    pub stream: Option<bool>,
-    /// Options for that.
-    #[serde(default)]
-    pub stream_options: Option<StreamOptions>,
     /// Functions that the model may call.
-    #[serde(default)]
     pub tools: Option<Vec<Value>>,
     /// `auto` (the default), `none`, `required`, or `{"type": "function", "function": {"name": ...}}`.
     pub tool_choice: Option<ToolChoice>,
@@ -61,11 +46,10 @@ pub struct ChatRequest {
     /// What the answer must match.
     pub response_format: Option<ResponseFormat>,
     /// More variables for the chat template, such as `{"enable_thinking": false}`.
-    #[serde(default)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
-    /// How tokens are chosen.
+    /// What requests for text have in common.
     #[serde(flatten)]
-    pub sampling: Sampling,
+    pub options: TextOptions,
 }
 
 impl ChatRequest {
@@ -296,8 +280,8 @@ pub async fn chat_completions(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request: ChatRequest = body::json(&app, &headers, body).await?;
-    let n = count(request.n, app.options.parallel)?;
-    let model = app.catalog.get(request.model.as_deref()).await?;
+    let n = count(request.options.n, app.options.parallel)?;
+    let model = app.catalog.get(request.options.model.as_deref()).await?;
     let tokenizer = tokenizer(&model)?;
     if request.messages.is_empty() {
         return Err(ApiError::invalid("messages", "messages: there are none"));
@@ -309,15 +293,9 @@ pub async fn chat_completions(
         }
         (wanted, top) => wanted.then_some(top.unwrap_or(0)),
     };
-    let name = request.model.clone().unwrap_or_else(|| model.id.clone());
-    let (choices, stops) = (request.sampling.choices(n)?, stops(request.stop.clone())?);
-    let logit_bias = request.sampling.biases(model.model().network().vocab_size())?;
-    let (max_tokens, stream, usage) = (
-        request.most(),
-        request.stream.unwrap_or(false),
-        request.stream_options.unwrap_or_default().include_usage.unwrap_or(false),
-    );
-    let ignore_eos = request.ignore_eos.unwrap_or(false);
+    let (options, streamed, max_tokens) = (request.options.clone(), request.options.streamed(), request.most());
+    let (choices, stops) = (options.sampling.choices(n)?, stops(options.stop)?);
+    let logit_bias = options.sampling.biases(model.model().network().vocab_size())?;
     let of_prompt = model.clone();
     let (prompted, constraints) = plain::blocking(move || {
         let prompted = prompt::of(&of_prompt, &request)?;
@@ -332,7 +310,7 @@ pub async fn chat_completions(
         prompts: vec![prompted.tokens.clone()],
         choices,
         max_tokens,
-        eos: if ignore_eos { vec![] } else { model.model().chat_options(template).eos },
+        eos: if options.ignore_eos.unwrap_or(false) { vec![] } else { model.model().chat_options(template).eos },
         stops,
         with_special: prompted.with_special,
         logprobs,
@@ -342,20 +320,9 @@ pub async fn chat_completions(
     };
     let generation = Generation::begin(&app, record.clone(), client.0, order)?;
     let id = format!("chatcmpl-{}", record.id());
+    let name = options.model.unwrap_or_else(|| model.id.clone());
     let writer = Writer { id, created: plain::now(), model: name, tokenizer, prompted, logprobs: logprobs.is_some() };
-    if !stream {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(error));
-        return result.map(|completion| Json(completion).into_response());
-    }
-    Ok(sse::respond(app.options.write_timeout, move |events| async move {
-        match writer.stream(generation, usage, &events).await {
-            Ok(()) | Err(Ended::Gone) => {}
-            Err(Ended::Failed(error)) => {
-                record.fails(&error);
-                events.fail(&error).await;
-            }
-        }
-    }))
+    write::answer(&app, record, generation, writer, streamed).await
 }
 
 /// Writes the answers.
@@ -381,8 +348,11 @@ impl Writer {
             impasto: None,
         }
     }
+}
 
-    /// Returns the whole answers.
+impl Write for Writer {
+    type Whole = ChatCompletion;
+
     async fn whole(&self, mut generation: Generation) -> Result<ChatCompletion, ApiError> {
         let count = generation.choices();
         let mut answers: Vec<Answer> = (0..count).map(|_| Answer::new(&self.prompted)).collect();
@@ -427,7 +397,6 @@ impl Writer {
         })
     }
 
-    /// Sends the answers in pieces.
     async fn stream(&self, mut generation: Generation, usage: bool, events: &sse::Events) -> Result<(), Ended> {
         let count = generation.choices();
         let mut answers: Vec<Answer> = (0..count).map(|_| Answer::new(&self.prompted)).collect();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::response::Response;
 use impasto_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 use super::error::{ApiError, ErrorBody};
 use super::generation::{Finish, Generation, Order, Timings, Update, Usage};
 use super::logprobs::CompletionLogprobs;
-use super::request::{OneOrMore, Sampling, StreamOptions, count, stops, top_logprobs};
+use super::request::{TextOptions, count, stops, top_logprobs};
+use super::write::{self, Ended, Write};
 use super::{App, Client, body, sse};
 use crate::engine::Scored;
 use crate::models::Loaded;
@@ -33,35 +34,22 @@ const MOST_SCORES: usize = 1 << 20;
 /// A request to continue prompts. Fields that are not listed are ignored.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct CompletionRequest {
-    /// The model, and a layer of its file if not all of it is wanted: `name`, `name:2` or `name:3.5bpw`.
-    pub model: Option<String>,
     /// The text to continue, or its tokens; or several.
     pub prompt: Prompt,
     /// The most tokens to write.
     #[schema(default = 16)]
     pub max_tokens: Option<usize>,
-    /// How many continuations of each prompt.
-    pub n: Option<usize>,
     /// How many continuations to choose the best of. Only the same as `n` is supported.
     pub best_of: Option<usize>,
     /// Whether the text begins with the prompt.
     pub echo: Option<bool>,
     /// Reports log probabilities of the tokens, with so many of the most likely ones.
     pub logprobs: Option<usize>,
-    /// Whether the text goes on after tokens that would end it.
-    pub ignore_eos: Option<bool>,
-    /// Strings that end the text.
-    pub stop: Option<OneOrMore>,
     /// Text after the continuation. Not supported.
     pub suffix: Option<String>,
-    /// Whether the answer comes in pieces.
-    pub stream: Option<bool>,
-    /// Options for that.
-    #[serde(default)]
-    pub stream_options: Option<StreamOptions>,
-    /// How tokens are chosen.
+    /// What requests for text have in common.
     #[serde(flatten)]
-    pub sampling: Sampling,
+    pub options: TextOptions,
 }
 
 /// A prompt, or several.
@@ -132,41 +120,41 @@ pub async fn completions(
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::invalid("suffix", "suffix: not supported"));
     }
-    let n = count(request.n, app.options.parallel)?;
+    let n = count(request.options.n, app.options.parallel)?;
     if request.best_of.is_some_and(|best_of| best_of != n) {
         return Err(ApiError::invalid("best_of", "best_of: only the same as n is supported"));
     }
     let logprobs = request.logprobs.map(|count| top_logprobs("logprobs", count)).transpose()?;
-    let model = app.catalog.get(request.model.as_deref()).await?;
+    let model = app.catalog.get(request.options.model.as_deref()).await?;
     let tokenizer = tokenizer(&model)?;
     let prompts = prompts(tokenizer.clone(), request.prompt).await?;
     let echo = request.echo.unwrap_or(false);
-    let ignore_eos = request.ignore_eos.unwrap_or(false);
+    let (options, streamed) = (request.options.clone(), request.options.streamed());
     if prompts.len().saturating_mul(n) > MOST_TEXTS {
         return Err(ApiError::invalid("n", format!("n: at most {MOST_TEXTS} continuations of all prompts")));
     }
     let scores = prompts.iter().map(Vec::len).sum::<usize>().saturating_mul(n);
-    let scores = logprobs.filter(|_| request.echo.unwrap_or(false)).map_or(0, |count| scores.saturating_mul(count + 1));
+    let scores = logprobs.filter(|_| echo).map_or(0, |count| scores.saturating_mul(count + 1));
     if scores > MOST_SCORES {
         let message = format!("logprobs: at most {MOST_SCORES} log probabilities of prompts, but these are {scores}");
         return Err(ApiError::invalid("logprobs", message));
     }
     let order = Order {
-        choices: request.sampling.choices(n)?,
+        choices: options.sampling.choices(n)?,
         max_tokens: Some(request.max_tokens.unwrap_or(TOKENS)),
-        eos: if ignore_eos { vec![] } else { model.model().eos().to_vec() },
-        stops: stops(request.stop)?,
+        eos: if options.ignore_eos.unwrap_or(false) { vec![] } else { model.model().eos().to_vec() },
+        stops: stops(options.stop)?,
         with_special: false,
         logprobs,
         echo_logprobs: echo,
-        logit_bias: request.sampling.biases(model.model().network().vocab_size())?,
+        logit_bias: options.sampling.biases(model.model().network().vocab_size())?,
         constraints: vec![],
         prompts: prompts.clone(),
         model: model.clone(),
     };
     let generation = Generation::begin(&app, record.clone(), client.0, order)?;
     let prompts = if echo { prompts } else { vec![] };
-    let name = request.model.unwrap_or_else(|| model.id.clone());
+    let name = options.model.unwrap_or_else(|| model.id.clone());
     let writer = Writer {
         id: format!("cmpl-{}", record.id()),
         created: super::plain::now(),
@@ -176,20 +164,7 @@ pub async fn completions(
         n,
         logprobs: logprobs.is_some(),
     };
-    if !request.stream.unwrap_or(false) {
-        let result = writer.whole(generation).await.inspect_err(|error| record.fails(error));
-        return result.map(|completion| Json(completion).into_response());
-    }
-    let usage = request.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
-    Ok(sse::respond(app.options.write_timeout, move |events| async move {
-        match writer.stream(generation, usage, &events).await {
-            Ok(()) | Err(Ended::Gone) => {}
-            Err(Ended::Failed(error)) => {
-                record.fails(&error);
-                events.fail(&error).await;
-            }
-        }
-    }))
+    write::answer(&app, record, generation, writer, streamed).await
 }
 
 /// Returns the tokenizer of a model.
@@ -230,26 +205,6 @@ struct Writer {
     logprobs: bool,
 }
 
-/// Why a stream ends early.
-pub(super) enum Ended {
-    /// The client has gone.
-    Gone,
-    /// The request has failed.
-    Failed(ApiError),
-}
-
-impl From<ApiError> for Ended {
-    fn from(error: ApiError) -> Ended {
-        Ended::Failed(error)
-    }
-}
-
-impl From<sse::Gone> for Ended {
-    fn from(_: sse::Gone) -> Ended {
-        Ended::Gone
-    }
-}
-
 impl Writer {
     fn completion(&self, choices: Vec<CompletionChoice>) -> Completion {
         let (id, model) = (self.id.clone(), self.model.clone());
@@ -277,8 +232,11 @@ impl Writer {
             tokens.iter().for_each(|token| logprobs.push_scored(token, &self.tokenizer, offset));
         }
     }
+}
 
-    /// Returns the whole answer.
+impl Write for Writer {
+    type Whole = Completion;
+
     async fn whole(&self, mut generation: Generation) -> Result<Completion, ApiError> {
         let count = generation.choices();
         let mut offsets = vec![0; count];
@@ -302,7 +260,6 @@ impl Writer {
         Ok(Completion { usage, impasto, ..self.completion(choices) })
     }
 
-    /// Sends the answer in pieces.
     async fn stream(&self, mut generation: Generation, usage: bool, events: &sse::Events) -> Result<(), Ended> {
         let count = generation.choices();
         let mut offsets = vec![0; count];

@@ -26,9 +26,9 @@ const TEMPLATE: &str = "{% for tool in tools or [] %}{{ tool | tojson }}{% endfo
 /// If what a request asks for is not within the limits that were checked.
 pub fn fuzz_request(data: &[u8]) {
     if let Some(request) = parsed::<ChatRequest>(data) {
-        sampling(&request.sampling, request.n);
+        sampling(&request.options.sampling, request.options.n);
         _ = request.top_logprobs.map(|count| ok(top_logprobs("top_logprobs", count)));
-        if let Some(stops) = ok(stops(request.stop.clone())) {
+        if let Some(stops) = ok(stops(request.options.stop.clone())) {
             assert!(stops.iter().all(|stop| !stop.is_empty()));
         }
         if let Some(tools) = ok(prompt::tools(&request)) {
@@ -39,9 +39,9 @@ pub fn fuzz_request(data: &[u8]) {
         }
     }
     if let Some(request) = parsed::<CompletionRequest>(data) {
-        sampling(&request.sampling, request.n);
+        sampling(&request.options.sampling, request.options.n);
         _ = request.logprobs.map(|count| ok(top_logprobs("logprobs", count)));
-        _ = ok(stops(request.stop));
+        _ = ok(stops(request.options.stop));
     }
     _ = parsed::<EmbeddingRequest>(data);
     _ = parsed::<TokenizeRequest>(data);

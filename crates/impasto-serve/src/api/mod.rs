@@ -18,6 +18,7 @@ mod request;
 mod sse;
 mod text;
 mod tokens;
+mod write;
 
 use std::sync::Arc;
 

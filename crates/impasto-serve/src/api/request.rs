@@ -128,6 +128,34 @@ pub fn stops(stop: Option<OneOrMore>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// What requests for text have in common.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct TextOptions {
+    /// The model, and a layer of its file if not all of it is wanted: `name`, `name:2` or `name:3.5bpw`.
+    pub model: Option<String>,
+    /// How many continuations, or answers.
+    pub n: Option<usize>,
+    /// Strings that end the text.
+    pub stop: Option<OneOrMore>,
+    /// Whether the text goes on after tokens that would end it.
+    pub ignore_eos: Option<bool>,
+    /// Whether the answer comes in pieces.
+    pub stream: Option<bool>,
+    /// Options for that.
+    pub stream_options: Option<StreamOptions>,
+    /// How tokens are chosen.
+    #[serde(flatten)]
+    pub sampling: Sampling,
+}
+
+impl TextOptions {
+    /// Whether the answer comes in pieces, and if so, whether the numbers of tokens come at its end.
+    pub fn streamed(&self) -> Option<bool> {
+        let usage = self.stream_options.unwrap_or_default().include_usage.unwrap_or(false);
+        self.stream.unwrap_or(false).then_some(usage)
+    }
+}
+
 /// Options of answers that are streamed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]

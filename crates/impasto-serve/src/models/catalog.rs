@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use impasto::Cut;
+use impasto_model::speculation::DraftLength;
 use impasto_runtime::{Drafting, KvMemory, RunOptions};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -38,14 +39,14 @@ pub struct CatalogOptions {
 }
 
 /// What proposes the next tokens of texts that have no temperature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drafts {
     /// Whether earlier text does.
     pub lookup: bool,
     /// Which coarser layers do.
     pub layers: DraftLayers,
-    /// The longest draft.
-    pub longest: usize,
+    /// How long drafts are.
+    pub length: DraftLength,
 }
 
 /// Which coarser layers of a model are in memory beside it, to propose tokens.
@@ -60,12 +61,20 @@ pub enum DraftLayers {
     All,
 }
 
+impl Default for Drafts {
+    fn default() -> Drafts {
+        Drafts { lookup: false, layers: DraftLayers::None, length: DraftLength::Adaptive(0) }
+    }
+}
+
 impl Drafts {
-    /// The layers in memory beside a layer of a file.
-    fn below(self, layer: usize) -> Vec<usize> {
+    /// The layers in memory beside a layer of a file. Those between are there too, unless the layer is exact: in several steps,
+    /// integers take less memory than in one.
+    fn below(self, layer: usize, is_exact: bool) -> Vec<usize> {
         match self.layers {
             DraftLayers::None => vec![],
-            DraftLayers::One(one) => (one < layer).then_some(one).into_iter().collect(),
+            DraftLayers::One(one) if is_exact => (one < layer).then_some(one).into_iter().collect(),
+            DraftLayers::One(one) => (one..layer).collect(),
             DraftLayers::All => (1..layer).collect(),
         }
     }
@@ -75,7 +84,7 @@ impl Drafts {
         match (self.lookup, coarser) {
             (false, 0) => Drafting::None,
             (true, 0) => Drafting::Lookup,
-            (false, 1) => Drafting::Layer(0),
+            (false, _) if self.layers != DraftLayers::All => Drafting::Layer(0),
             _ => Drafting::Auto,
         }
     }
@@ -106,7 +115,7 @@ pub enum CatalogError {
         layers: usize,
     },
     /// Even the first layer has more bits per weight.
-    #[error("{model}: its first layer has {least:.2} bits per weight")]
+    #[error("{model}: its first layer has {least} bits per weight")]
     NoBits {
         /// The model.
         model: String,
@@ -370,7 +379,11 @@ impl Catalog {
         let cut = (layer < quality.layers).then_some(Cut::Layer(layer));
         let base = self.base_of(entry).filter(|_| cut.is_none());
         let base = base.map(|base| self.whole(base)).transpose()?;
-        let coarser = if base.is_none() { self.options.drafts.below(layer) } else { vec![] };
+        let coarser = if base.is_none() {
+            self.options.drafts.below(layer, entry.opening.is_exact && layer == quality.layers)
+        } else {
+            vec![]
+        };
         let loaded = loop {
             let left = self.options.memory_limit.saturating_sub(self.memory_bytes());
             let (memory_limit, kv_memory) = (Some(left), Some(self.options.kv_memory.clone()));
@@ -389,10 +402,11 @@ impl Catalog {
         };
         let loaded = Arc::new(Loaded::whole(entry.id.clone(), quality, loaded, base.map(|(_, base)| base)));
         let drafting = self.options.drafts.drafting(coarser.len());
-        if let Err(error) = loaded.draft(drafting, self.options.drafts.longest) {
+        if let Err(error) = loaded.draft(drafting, self.options.drafts.length) {
             tracing::warn!(model, %error, "no drafts");
         }
-        loaded.watch(self.options.watched);
+        // Only files of this format have a reference.
+        loaded.watch(if entry.opening.root.is_some() { self.options.watched } else { 0.0 });
         let (bytes, seconds) = (loaded.memory_bytes(), begun.elapsed().as_secs_f64());
         tracing::info!(model, layer, bytes, seconds, "loaded");
         entry.lock().slots.insert(layer, loaded.clone());

@@ -208,13 +208,13 @@ impl Loaded {
         self.speculator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Draws tokens with drafts of at most `longest` tokens from now on.
+    /// Draws tokens with drafts from now on.
     ///
     /// # Errors
     /// If it does not have the layer in memory that is to propose them.
-    pub fn draft(&self, drafting: Drafting, longest: usize) -> impasto_model::Result<()> {
+    pub fn draft(&self, drafting: Drafting, length: DraftLength) -> impasto_model::Result<()> {
         // Only texts without a temperature are drafted, so that the seed does not matter.
-        *self.speculator() = self.model().speculator(drafting, DraftLength::Adaptive(longest), 0)?;
+        *self.speculator() = self.model().speculator(drafting, length, 0)?;
         Ok(())
     }
 

@@ -1,11 +1,9 @@
 //! Opens files and checkpoints.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use impasto::format::Limits;
-use impasto::{AdapterWeights, Bases, Checkpoint, CheckpointWeights, Cut, File, FileWeights, hex};
-use impasto_container::header::MAGIC;
+use impasto::{Bases, Checkpoint, CheckpointWeights, Cut, File, hex, is_impasto, weights_of};
 use impasto_model::WeightSource;
 use impasto_runtime::{Model, RunOptions};
 use impasto_text::chat::{TEMPLATE_FILE, TOKENIZER_CONFIG};
@@ -31,6 +29,8 @@ pub struct Opening {
     pub bytes: u64,
     /// Number of weights; 0 if it is not known.
     pub weights: u64,
+    /// Whether all of its tensors have the bits of the checkpoint.
+    pub is_exact: bool,
     /// Whether it has a chat template, if that is known.
     pub chat: Option<bool>,
     /// The most tokens of a text, if that is known.
@@ -101,11 +101,7 @@ impl Opener {
         if let Some(cut) = cut {
             file.cut(cut).map_err(|error| LoadError::other(&error))?;
         }
-        let other = |error: &dyn std::fmt::Display| LoadError::other(error);
-        Ok(match AdapterWeights::is_for(&file) {
-            true => Box::new(AdapterWeights::new(file).map_err(|error| other(&error))?),
-            false => Box::new(FileWeights::new(file).map_err(|error| other(&error))?),
-        })
+        weights_of(file).map_err(|error| LoadError::other(&error))
     }
 }
 
@@ -124,7 +120,8 @@ impl Opening {
         let chat = file.asset_names().any(|name| name == TEMPLATE_FILE) || in_config();
         let context = json("config.json").and_then(|config| config["max_position_embeddings"].as_u64());
         let context = context.and_then(|context| usize::try_from(context).ok());
-        Opening { bytes, weights: file.weights(), chat: Some(chat), context, layers, root, base }
+        let is_exact = file.tensor_names().all(|name| file.is_exact(name));
+        Opening { bytes, weights: file.weights(), is_exact, chat: Some(chat), context, layers, root, base }
     }
 
     /// Returns the bits per weight up to each layer; 0 if the number of weights is not known.
@@ -166,17 +163,4 @@ impl From<impasto_runtime::RuntimeError> for LoadError {
 /// Returns the name of a file without its folder, for messages: clients must not learn where it is.
 pub fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| PathBuf::from(path), PathBuf::from).display().to_string()
-}
-
-/// Whether the file at `path` starts like an .impasto file.
-fn is_impasto(path: &Path) -> std::io::Result<bool> {
-    if std::fs::metadata(path)?.is_dir() {
-        return Ok(false);
-    }
-    let mut first = [0; 8];
-    match std::fs::File::open(path)?.read_exact(&mut first) {
-        Ok(()) => Ok(first == MAGIC),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use impasto_model::sampling::SamplingParams;
+use impasto_model::speculation::DraftLength;
 use impasto_runtime::GenerateOptions;
 use impasto_serve::models::{DraftLayers, Drafts};
 use serde_json::{Value, json};
@@ -163,7 +164,7 @@ fn drafts_do_not_change_texts() {
         .collect();
     let plain = Setup::new().start();
     let expected: Vec<Value> = requests.iter().map(|request| choices(&plain, request)).collect();
-    let drafts = Drafts { lookup: true, layers: DraftLayers::All, longest: 4 };
+    let drafts = Drafts { lookup: true, layers: DraftLayers::All, length: DraftLength::Fixed(4) };
     let with_drafts = Setup { drafts, ..Setup::new() }.start();
     let together: Vec<Value> = std::thread::scope(|scope| {
         let threads: Vec<_> = requests.iter().map(|request| scope.spawn(|| choices(&with_drafts, request))).collect();
