@@ -127,7 +127,7 @@ impl BlockMatrix {
 
     fn multiply_floats(&self, x: &[f32], out: &Parts<f32>, stride: usize, workers: &Workers, pool: &Pool) {
         pool.run(self.count(), &|worker, index| {
-            workers.with(worker, |Buffers { weights, outputs }| {
+            workers.with(worker, |Buffers { weights, outputs, .. }| {
                 let rows = index * STRIP..self.outputs.min((index + 1) * STRIP);
                 grow(weights, rows.len() * self.inputs());
                 let weights = &mut weights[..rows.len() * self.inputs()];

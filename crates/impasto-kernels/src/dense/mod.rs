@@ -17,10 +17,10 @@ use crate::Pool;
 use crate::packed::Arena;
 use crate::packed::arena::Lines;
 use crate::parts::Parts;
-use crate::workers::{Buffers, Workers};
+use crate::workers::{Buffers, Workers, floats};
 
 /// From this number of tokens on, weights of 16 bits are widened first, and then multiplied by all tokens.
-const MANY: usize = 4;
+const MANY: usize = 7;
 /// Rows that are multiplied together.
 const STRIP: usize = 32;
 /// Weights of a row that are widened at a time, on the stack.
@@ -165,13 +165,15 @@ impl DenseMatrix {
         let out = Parts::new(out);
         let strips = self.outputs.div_ceil(STRIP);
         let tasks = strips.min(TASKS * pool.threads());
-        pool.run(tasks, &|worker, task| {
-            workers.with(worker, |buffers| {
-                for strip in strips * task / tasks..strips * (task + 1) / tasks {
-                    let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
-                    // SAFETY: strips are disjoint rows.
-                    unsafe { self.multiply_rows(rows, x, &out, stride, buffers, workers.isa()) };
-                }
+        workers.aligned(x, |x| {
+            pool.run(tasks, &|worker, task| {
+                workers.with(worker, |buffers| {
+                    for strip in strips * task / tasks..strips * (task + 1) / tasks {
+                        let rows = strip * STRIP..((strip + 1) * STRIP).min(self.outputs);
+                        // SAFETY: strips are disjoint rows.
+                        unsafe { self.multiply_rows(rows, x, &out, stride, buffers, workers.isa()) };
+                    }
+                });
             });
         });
     }
@@ -186,7 +188,7 @@ impl DenseMatrix {
         x: &[f32],
         out: &Parts<f32>,
         stride: usize,
-        Buffers { weights: buffer, outputs }: &mut Buffers,
+        Buffers { widened, outputs, .. }: &mut Buffers,
         isa: Isa,
     ) {
         let inputs = self.inputs;
@@ -204,8 +206,7 @@ impl DenseMatrix {
                     multiply_stored(weights, rows, x, inputs, out, stride, outputs, isa);
                 }
                 Values::Bf16(_) | Values::F16(_) => {
-                    buffer.resize(buffer.len().max(range.len()), 0.0);
-                    let weights = &mut buffer[..range.len()];
+                    let weights = floats(widened, range.len());
                     self.widen(rows.clone(), weights, isa);
                     multiply_rows(weights, rows, x, inputs, out, stride, outputs, isa);
                 }
@@ -265,7 +266,7 @@ pub fn multiply_parts<E: Send>(
     assert!(outs.iter().zip(&outputs).all(|(out, outputs)| out.len() == tokens * outputs), "outputs");
     let outs: Vec<Parts<f32>> = outs.iter_mut().map(|out| Parts::new(out)).collect();
     pool.try_run(parts.len(), &|worker, i| {
-        workers.with(worker, |Buffers { weights, outputs: buffer }| {
+        workers.with(worker, |Buffers { weights, outputs: buffer, .. }| {
             read(i, weights)?;
             let Part { matrix, rows } = parts[i].clone();
             assert_eq!(weights.len(), rows.len() * inputs, "weights of a part");
@@ -349,7 +350,7 @@ mod tests {
             DenseMatrix::of_bf16(bf16s, outputs, inputs).keep_in(&arena),
             DenseMatrix::of_f16(f16s, outputs, inputs).keep_in(&arena),
         ];
-        for tokens in [1, 3, 4, 9] {
+        for tokens in [1, 3, MANY - 1, MANY] {
             let x: Vec<f32> = (0..tokens * inputs).map(|_| rng.next_f64() as f32 - 0.5).collect();
             let stride = outputs + 3;
             for (matrix, threads) in matrices.iter().zip([1, 2, 3]) {
