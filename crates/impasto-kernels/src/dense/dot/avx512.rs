@@ -51,6 +51,8 @@ fn products<W: Format, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32];
     let mut sums = [[zero(); N]; R];
     let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
+        // Rows that are shorter than a page hide from the processor which lines come next. A prefetch never fails.
+        w.iter().for_each(|w| _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(at + R * length).cast()));
         // SAFETY: `at + LANES` is at most the length of all rows.
         unsafe { add(w.map(|w| w.as_ptr().add(at)), x.map(|x| x.as_ptr().add(at)), &mut sums) };
     }
