@@ -25,6 +25,7 @@ pub mod low_rank;
 pub mod packed;
 mod parts;
 pub mod pool;
+mod prefetch;
 pub mod sparse;
 pub mod stored;
 mod workers;

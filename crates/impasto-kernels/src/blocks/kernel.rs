@@ -12,6 +12,7 @@ use super::lanes::Lanes;
 use super::strip::{Runs, Shape, places, shares_bytes};
 use super::whole::{self, Open};
 use crate::packed::cell::{GROUP, Line, QUAD, STRIP, VECTORS};
+use crate::prefetch::prefetch_ahead;
 
 /// The largest number of groups of a cell.
 const MOST_SUBS: usize = GROUP / 16;
@@ -120,6 +121,7 @@ fn dot<L: Lanes, K: Kind>(lanes: L, sum: L::Ints, u: L::Ints, q: &[i8; QUAD]) ->
 /// Returns the factors of the activations in a cell: its integers, or the values of the table plus 128.
 #[inline(always)]
 fn factors<L: Lanes, K: Kind>(lanes: L, cell: &[Line]) -> [L::Ints; VECTORS] {
+    prefetch_ahead(cell.as_ptr(), cell.len());
     let mut u = lanes.unpack(cell, K::BITS);
     if K::FORM.table.is_some() {
         // A loop, because closures that `map` calls would not be compiled for the instructions.

@@ -7,6 +7,7 @@ use super::activations::{self, FloatPanel, Panel, PanelMut};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, WIDEST, low};
 use super::fixes::{Fixes, sum_floats};
 use super::row_group::Strip;
+use crate::prefetch::prefetch_ahead;
 
 /// Rows per register.
 const HALF: usize = STRIP / 2;
@@ -42,6 +43,9 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
             let mut signs = [_mm256_setzero_si256(); TOKENS];
             for (group, &width) in widths.iter().enumerate() {
                 if width > 0 {
+                    if half == 0 {
+                        prefetch_ahead(at, width.into());
+                    }
                     // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
                     let u = unsafe { unpack(at, width, half) };
                     let bias = _mm256_set1_epi8(cell::bias(width) as i8);

@@ -8,6 +8,7 @@ use super::activations::{FloatPanel, Panel, PanelMut};
 use super::cell::{self, BLOCK_GROUPS, GROUP, Line, Pieces, QUAD, STRIP, VECTORS, low};
 use super::fixes::{Fixes, sum_floats};
 use super::row_group::{RowGroup, Strip};
+use crate::prefetch::prefetch_ahead;
 
 /// Independent chains of additions, which hide the latency of the products.
 const CHAINS: usize = 2;
@@ -81,6 +82,7 @@ pub(super) fn int8<const TOKENS: usize, const OFFSET: bool>(
         let mut sign_biases = [0i32; TOKENS];
         for (group, &width) in widths.iter().enumerate() {
             if width > 0 {
+                prefetch_ahead(at, width.into());
                 // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
                 let u = unsafe { unpack(at, width) };
                 let bias = cell::bias(width);
@@ -133,6 +135,7 @@ pub(super) fn float<const TOKENS: usize, const OFFSET: bool>(
     let mut at = strip.cells.as_ptr();
     for (group, &width) in strip.widths.iter().enumerate() {
         if width > 0 {
+            prefetch_ahead(at, width.into());
             // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`).
             let u = unsafe { unpack(at, width) };
             let bias = _mm512_set1_epi32(cell::bias(width));

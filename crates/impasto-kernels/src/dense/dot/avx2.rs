@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::prefetch::prefetch;
+
 use super::{Format, LANES, REDUCED, Tiles, length, padded};
 
 /// Computes all products that are left.
@@ -47,6 +49,8 @@ fn products<W: Format, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32];
     let mut sums = [[zero(); N]; R];
     let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
+        // As in `avx512`.
+        w.iter().for_each(|w| prefetch(w.as_ptr().wrapping_add(at + R * length)));
         // SAFETY: `at + LANES` is at most the length of all rows.
         unsafe { add(w.map(|w| w.as_ptr().add(at)), x.map(|x| x.as_ptr().add(at)), &mut sums) };
     }

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::prefetch::prefetch;
+
 use super::{Format, LANES, REDUCED, Tiles, length, padded};
 
 /// Computes all products that are left.
@@ -51,8 +53,8 @@ fn products<W: Format, const R: usize, const N: usize>(w: [&[W]; R], x: [&[f32];
     let mut sums = [[zero(); N]; R];
     let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
-        // Rows that are shorter than a page hide from the processor which lines come next. A prefetch never fails.
-        w.iter().for_each(|w| _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(at + R * length).cast()));
+        // The rows that follow: processors do not see that several rows of a page are read in order at the same time.
+        w.iter().for_each(|w| prefetch(w.as_ptr().wrapping_add(at + R * length)));
         // SAFETY: `at + LANES` is at most the length of all rows.
         unsafe { add(w.map(|w| w.as_ptr().add(at)), x.map(|x| x.as_ptr().add(at)), &mut sums) };
     }

@@ -9,6 +9,8 @@ use impasto_core::{Isa, at_each_isa};
 use super::super::avx512::unpack;
 use super::super::cell::{self, CELL, Line, QUAD, VECTORS, WIDEST};
 use super::super::row_group::{Outlier, Strip};
+#[cfg(target_arch = "x86_64")]
+use crate::prefetch::prefetch_ahead;
 
 /// Calls a function that is generic over the factor of digits, so that its loops are unrolled.
 #[cfg(target_arch = "x86_64")]
@@ -147,6 +149,7 @@ fn add_avx512<const FACTOR: u8>(digits: Digits, lines: &mut [Line]) {
     for (&width, lines) in digits.strip.widths.iter().zip(lines.as_chunks_mut::<VECTORS>().0) {
         let shift = _mm512_set1_epi8(digits.shift(width) as i8);
         let lines = lines.as_mut_ptr();
+        prefetch_ahead(at, width.into());
         // SAFETY: the strip has the lines of all its cells (`Strip::is_sound`); a line is 64 aligned bytes, and there is one
         // for each vector. The pointer ends at most one past the last line.
         unsafe {
@@ -172,6 +175,8 @@ fn add_both_avx512<const FACTOR: u8>(base: Digits, above: Digits, lines: &mut [L
         let shift = base.shift(width).wrapping_mul(above.factor).wrapping_add(above.shift(width_above));
         let shift = _mm512_set1_epi8(shift as i8);
         let lines = lines.as_mut_ptr();
+        prefetch_ahead(at, width.into());
+        prefetch_ahead(at_above, width_above.into());
         // SAFETY: as in `add_avx512`.
         unsafe {
             let (codes, digits) = (unpack_or_zero(at, width), unpack_or_zero(at_above, width_above));

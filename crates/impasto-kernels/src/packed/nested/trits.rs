@@ -8,6 +8,8 @@ use impasto_core::{Isa, at_each_isa};
 
 use super::super::arena::{Arena, Lines};
 use super::super::cell::Line;
+#[cfg(target_arch = "x86_64")]
+use crate::prefetch::prefetch_ahead;
 
 /// Vectors of a line.
 const EACH: usize = 5;
@@ -97,6 +99,7 @@ fn add_avx512(packed: &[Line], lines: &mut [Line]) {
 
     let [one, third, two_thirds] = [1, 85, 170].map(|byte: u8| _mm512_set1_epi8(byte as i8));
     for (packed, lines) in packed.iter().zip(lines.chunks_mut(EACH)) {
+        prefetch_ahead(packed, 1);
         // SAFETY: a line is 64 aligned bytes.
         let mut fractions = unsafe { _mm512_load_si512(packed.0.as_ptr().cast()) };
         for line in lines {
