@@ -633,6 +633,9 @@ pub struct Chat {
     /// How much of the file to use.
     #[command(flatten)]
     pub cut: CutArgs,
+    /// Keep all layers of the file in memory: --layer is where the conversation begins, and /layer changes it.
+    #[arg(long)]
+    pub keep_layers: bool,
     /// How to run the model.
     #[command(flatten)]
     pub running: Running,

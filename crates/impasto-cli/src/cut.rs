@@ -30,7 +30,8 @@ impl CutArgs {
     }
 }
 
-fn parse_layer(text: &str) -> Result<Cut, String> {
+/// Parses the value of `--layer`.
+pub fn parse_layer(text: &str) -> Result<Cut, String> {
     let number = |text: &str| match text.trim().parse::<usize>() {
         Ok(layer) if layer > 0 => Ok(layer),
         _ => Err(format!("{text:?} is not a layer number; layers count from 1")),

@@ -63,7 +63,8 @@ impl Loaded {
             return Ok(Loaded::Whole(Box::new(load_drafting(args, path, cut, options, drafts)?)));
         }
         if drafts.needs_layers() {
-            return Err(UsageError("--draft-layer with a layer or auto needs the whole file, without --stream").into());
+            let rule = "--draft-layer with a layer and --keep-layers need the whole file, without --stream";
+            return Err(UsageError(rule).into());
         }
         if cut.is_some() {
             return Err(

@@ -70,7 +70,7 @@ pub fn load_drafting(
         let all: Vec<&dyn WeightSource> = all.iter().map(|weights| &**weights as &dyn WeightSource).collect();
         Model::load_layers(&all, options).with_context(|| path.display().to_string())
     } else if drafts.needs_layers() {
-        return Err(UsageError("--draft-layer with a layer or auto is for .impasto files only").into());
+        return Err(UsageError("--draft-layer with a layer and --keep-layers are for .impasto files only").into());
     } else if cut.is_some() {
         return Err(UsageError("--budget, --layer and --bpw are for .impasto files only").into());
     } else if options.residence == Residence::Coded {

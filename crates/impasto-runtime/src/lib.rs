@@ -36,7 +36,7 @@ mod view;
 mod weights;
 
 pub use compare::Comparison;
-pub use drafting::Drafting;
+pub use drafting::{Drafting, layer_that_drafts};
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use anyhow::Context;
+use impasto::Cut;
 use impasto_model::speculation::Speculator;
 use impasto_model::{CausalLm, ModelError, Session};
 use impasto_runtime::{GenerateOptions, Generation, Model, Residence, RuntimeError, StopReason, Stream};
@@ -12,7 +13,9 @@ use serde_json::json;
 
 use super::run::with_limits;
 use crate::args::{Args, Chat};
-use crate::exit::Code;
+use crate::cut::parse_layer;
+use crate::drafts::DraftArgs;
+use crate::exit::{Code, UsageError};
 use crate::incoming::name_of;
 use crate::live::{Arrival, Loaded};
 use crate::output::{print, print_json};
@@ -22,6 +25,7 @@ const HELP: &str = "\
 /system TEXT  set the system message (remove it without TEXT) and start over
 /reset        clear the conversation
 /undo         remove the last question and its answer
+/layer N      use another layer for all that follows, or KEY=N,... as for --layer (with --keep-layers)
 /exit         quit, like the end of the input
 Ctrl-C        stop the answer; quit if there is none
 A line that ends with \\ continues on the next line. Lines between two lines of \"\"\" are one message.
@@ -49,8 +53,13 @@ struct Talk<'a> {
 pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
     let options = command.running.options(args, Residence::Packed)?;
     let cut = command.cut.cut();
-    let loaded = Loaded::begin(args, &command.model, cut.as_ref(), &options, &command.streaming, &command.drafts)?;
+    let drafts = DraftArgs { keep_layers: command.keep_layers, ..command.drafts.clone() };
+    let of_file = cut.as_ref().filter(|_| !command.keep_layers);
+    let loaded = Loaded::begin(args, &command.model, of_file, &options, &command.streaming, &drafts)?;
     let model = loaded.model();
+    if let Some(cut) = cut.filter(|_| command.keep_layers) {
+        choose_layers(model, &cut)?;
+    }
     let name = || name_of(&command.model);
     model.tokenizer().with_context(name)?;
     let template = model.chat_template().with_context(name)?;
@@ -59,7 +68,7 @@ pub fn run(args: &Args, command: &Chat) -> anyhow::Result<Code> {
         template,
         session: loaded.session(options.sampling, 0)?,
         arrival: loaded.arrival(),
-        speculator: command.drafts.speculator(model, options.sampling.seed)?,
+        speculator: drafts.speculator(model, options.sampling.seed)?,
         options,
         system: command.system.clone(),
         messages: Vec::new(),
@@ -162,10 +171,37 @@ impl Talk<'_> {
                 self.system = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
                 self.messages.clear();
             }
+            ("/layer", text) => {
+                let chosen = parse_layer(text).map_err(anyhow::Error::msg);
+                match chosen.and_then(|cut| choose_layers(self.model, &cut)) {
+                    // What was said is evaluated again, so that an answer depends on the layer in use only.
+                    Ok(()) => self.session.truncate(0),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
             ("/help", "") => eprint!("{HELP}"),
             _ => eprintln!("Unknown command {line:?}; /help lists the commands."),
         }
     }
+}
+
+/// Uses layers that are in memory.
+fn choose_layers(model: &Model, cut: &Cut) -> anyhow::Result<()> {
+    let runtime = model.runtime().filter(|runtime| runtime.layers() > 1);
+    let runtime = runtime.ok_or(UsageError("one layer is in memory; --keep-layers keeps all of them"))?;
+    let finest = runtime.layers();
+    match cut {
+        Cut::Layer(layer) => runtime.set_layers(|_| layer - 1)?,
+        Cut::Parts(parts) => {
+            let of = |name: &str| parts.iter().find(|(key, _)| !key.is_empty() && name.contains(key.as_str()));
+            let other = parts.iter().find(|(key, _)| key.is_empty());
+            runtime.set_layers(|name| of(name).or(other).map_or(finest, |(_, layer)| *layer) - 1)?;
+        }
+        Cut::Bytes(_) | Cut::BitsPerWeight(_) => {
+            return Err(UsageError("--keep-layers is with --layer, not with --budget or --bpw").into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the error means that the conversation does not fit.

@@ -71,6 +71,34 @@ fn a_talk_with_a_file_that_arrives() {
 }
 
 #[test]
+fn a_talk_changes_its_layer() {
+    let at = Workplace::new();
+    model(&at);
+    at.run(&["encode", "model", "-o", "m.impasto", "--layers", "2.5,4,lossless", "--uncalibrated"]).ok();
+    let answers = |options: &[&str], input: &str| {
+        let ran = chat_with(&at, "m.impasto", &[&["--json"], options].concat(), input.as_bytes()).ok();
+        let answers = serde_json::Deserializer::from_str(&ran.out).into_iter::<serde_json::Value>();
+        let answers: Vec<String> =
+            answers.map(|answer| answer.expect("JSON")["generation"]["text"].to_string()).collect();
+        (answers, ran.err)
+    };
+    let mixed = "attn=3,mlp=2,1";
+    let kept = answers(&["--keep-layers"], &format!("Hello\n/reset\n/layer 1\nHello\n/reset\n/layer {mixed}\nHello\n"));
+    for (layer, answer) in [&[][..], &["--layer", "1"], &["--layer", mixed]].into_iter().zip(&kept.0) {
+        assert_eq!(answers(layer, "Hello\n").0, std::slice::from_ref(answer), "{layer:?}");
+    }
+    assert_eq!(kept.0.len(), 3);
+    assert!(kept.0[0] != kept.0[1] && kept.0[1] != kept.0[2], "{:?}", kept.0);
+    let begun = answers(&["--keep-layers", "--layer", mixed, "--draft-layer", "1"], "Hello\n").0;
+    assert_eq!(begun, kept.0[2..]);
+    assert!(answers(&["--keep-layers"], "/layer 4\nHello\n").1.contains("layer 4"));
+    assert!(answers(&["--keep-layers"], "/layer x\nHello\n").1.contains("not a layer number"));
+    assert!(answers(&[], "/layer 1\nHello\n").1.contains("--keep-layers"));
+    let budget = chat_with(&at, "m.impasto", &["--keep-layers", "--budget", "1MB"], b"Hello\n");
+    assert!(budget.code == Some(2) && budget.err.contains("--budget"), "{budget:?}");
+}
+
+#[test]
 fn what_cannot_be_said() {
     let at = Workplace::new();
     model(&at);

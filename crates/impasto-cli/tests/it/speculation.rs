@@ -59,14 +59,12 @@ fn what_cannot_draft_is_said() {
     let at = place();
     at.run(&["encode", &tiny(), "-o", "flat.impasto"]).ok();
     let flat = ["run", "flat.impasto", "-p", "x", "--raw"];
-    for value in ["1", "auto"] {
-        at.run(&[&flat[..], &["--draft-layer", value]].concat()).fails(2, "needs a file with layers");
-        let checkpoint = ["run", &tiny(), "-p", "x", "--raw", "--draft-layer", value];
-        at.run(&checkpoint).fails(2, ".impasto files only");
-        at.run(&[&STORY[..], &["--draft-layer", value, "--stream"]].concat()).fails(2, "without --stream");
-    }
+    at.run(&[&flat[..], &["--draft-layer", "1"]].concat()).fails(2, "needs a file with layers");
+    let checkpoint = ["run", &tiny(), "-p", "x", "--raw", "--draft-layer", "1"];
+    at.run(&checkpoint).fails(2, ".impasto files only");
+    at.run(&[&STORY[..], &["--draft-layer", "1", "--stream"]].concat()).fails(2, "without --stream");
     at.run(&[&STORY[..], &["--draft-layer", "3"]].concat()).fails(2, "a layer below the one in use");
-    at.run(&[&STORY[..], &["--layer", "1", "--draft-layer", "auto"]].concat()).fails(2, "a layer below the one in use");
+    at.run(&[&STORY[..], &["--layer", "1", "--draft-layer", "1"]].concat()).fails(2, "a layer below the one in use");
     for (bad, says) in
         [(["--draft-layer", "soon"], "not auto, ngram, none"), (["--draft-tokens", "3"], "--draft-layer")]
     {

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use impasto::Cut;
 use impasto_model::speculation::DraftLength;
-use impasto_runtime::{Drafting, KvMemory, RunOptions};
+use impasto_runtime::{Drafting, KvMemory, RunOptions, layer_that_drafts};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -57,8 +57,8 @@ pub enum DraftLayers {
     None,
     /// The one of this number, from 1, if the model is finer.
     One(usize),
-    /// All.
-    All,
+    /// The one that is expected to pay, if there is one: [`layer_that_drafts`].
+    Auto,
 }
 
 impl Default for Drafts {
@@ -68,14 +68,15 @@ impl Default for Drafts {
 }
 
 impl Drafts {
-    /// The layers in memory beside a layer of a file. Those between are there too, unless the layer is exact: in several steps,
-    /// integers take less memory than in one.
-    fn below(self, layer: usize, is_exact: bool) -> Vec<usize> {
+    /// The layers in memory beside the last of those of a file with these cumulative sizes. Those between are there too, unless
+    /// that is exact: in several steps, integers take less memory than in one.
+    fn below(self, sizes: &[u64], is_exact: bool) -> Vec<usize> {
+        let layer = sizes.len();
         match self.layers {
             DraftLayers::None => vec![],
             DraftLayers::One(one) if is_exact => (one < layer).then_some(one).into_iter().collect(),
             DraftLayers::One(one) => (one..layer).collect(),
-            DraftLayers::All => (1..layer).collect(),
+            DraftLayers::Auto => layer_that_drafts(sizes, is_exact).into_iter().collect(),
         }
     }
 
@@ -84,8 +85,8 @@ impl Drafts {
         match (self.lookup, coarser) {
             (false, 0) => Drafting::None,
             (true, 0) => Drafting::Lookup,
-            (false, _) if self.layers != DraftLayers::All => Drafting::Layer(0),
-            _ => Drafting::Auto,
+            (false, _) => Drafting::Layer(0),
+            (true, _) => Drafting::Auto,
         }
     }
 }
@@ -380,7 +381,8 @@ impl Catalog {
         let base = self.base_of(entry).filter(|_| cut.is_none());
         let base = base.map(|base| self.whole(base)).transpose()?;
         let coarser = if base.is_none() {
-            self.options.drafts.below(layer, entry.opening.is_exact && layer == quality.layers)
+            let sizes: Vec<u64> = entry.opening.layers[..layer].iter().map(|(bytes, ..)| *bytes).collect();
+            self.options.drafts.below(&sizes, entry.opening.is_exact && layer == quality.layers)
         } else {
             vec![]
         };

@@ -164,7 +164,7 @@ fn drafts_do_not_change_texts() {
         .collect();
     let plain = Setup::new().start();
     let expected: Vec<Value> = requests.iter().map(|request| choices(&plain, request)).collect();
-    let drafts = Drafts { lookup: true, layers: DraftLayers::All, length: DraftLength::Fixed(4) };
+    let drafts = Drafts { lookup: true, layers: DraftLayers::One(1), length: DraftLength::Fixed(4) };
     let with_drafts = Setup { drafts, ..Setup::new() }.start();
     let together: Vec<Value> = std::thread::scope(|scope| {
         let threads: Vec<_> = requests.iter().map(|request| scope.spawn(|| choices(&with_drafts, request))).collect();
