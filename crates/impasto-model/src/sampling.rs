@@ -7,6 +7,7 @@
 //! few passes over the vocabulary.
 
 mod adjust;
+mod distribution;
 mod filter;
 mod params;
 mod ranked;
@@ -14,6 +15,7 @@ mod ranked;
 use std::borrow::Cow;
 
 use crate::{ModelError, Result};
+pub use distribution::Distribution;
 use filter::Kept;
 use impasto_core::rng::SplitMix64;
 pub use params::SamplingParams;
@@ -100,6 +102,14 @@ impl Sampler {
         self.probabilities_within(logits, context, None)
     }
 
+    /// Returns the distribution that [`Self::sample`] draws from, as [`Self::probabilities`], without sorting all tokens.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn distribution(&self, logits: &[f32], context: &[u32]) -> Result<Distribution> {
+        self.distribution_within(logits, context, None)
+    }
+
     /// [`Self::probabilities`] among the tokens that a mask allows.
     ///
     /// # Errors
@@ -110,11 +120,16 @@ impl Sampler {
         context: &[u32],
         allowed: Option<&[u32]>,
     ) -> Result<Vec<(u32, f64)>> {
+        Ok(self.distribution_within(logits, context, allowed)?.all())
+    }
+
+    fn distribution_within(&self, logits: &[f32], context: &[u32], allowed: Option<&[u32]>) -> Result<Distribution> {
         let logits = self.adjusted(logits, context, allowed)?;
         let (best, greatest) = self.best(&logits, allowed)?;
-        let greedy = self.params.temperature == 0.0;
-        let all = if greedy { Vec::new() } else { Kept::new(&logits, greatest, &self.params).probabilities() };
-        Ok(if all.is_empty() { vec![(best, 1.0)] } else { all })
+        if self.params.temperature == 0.0 {
+            return Ok(Distribution::certain(best));
+        }
+        Ok(Distribution::of_kept(Kept::new(&logits, greatest, &self.params), best))
     }
 
     /// The logits after penalties, bias and mask.

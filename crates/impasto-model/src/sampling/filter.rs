@@ -4,9 +4,12 @@ use super::SamplingParams;
 use super::ranked::{Candidate, Ranked};
 
 /// The tokens that the filters keep: the first `count` of a ranking.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Kept {
     ranked: Ranked,
     count: usize,
+    /// The sum of their weights, when it is known.
+    sum: Option<f64>,
 }
 
 impl Kept {
@@ -18,12 +21,12 @@ impl Kept {
         // The sum for top-p includes tokens that min-p removes. Both keep the first tokens, so the order does not matter.
         let left = min_p(&mut ranked, count, p.min_p);
         let count = top_p(&mut ranked, count, left, p.top_p);
-        Self { ranked, count }
+        Self { ranked, count, sum: None }
     }
 
     /// Draws a token by probability. `uniform` is from 0 to 1, without 1. `None` if no token is kept.
     pub(super) fn draw(&mut self, uniform: f64) -> Option<u32> {
-        let mut left = uniform * self.ranked.sum(self.count);
+        let mut left = uniform * self.sum();
         let mut drawn = None;
         self.ranked.take_while(self.count, |candidate, weight| {
             drawn = Some(candidate.id);
@@ -33,9 +36,23 @@ impl Kept {
         drawn
     }
 
+    fn sum(&mut self) -> f64 {
+        *self.sum.get_or_insert_with(|| self.ranked.sum(self.count))
+    }
+
+    /// Returns how many tokens are kept: 0, 1, or 2 for more.
+    pub(super) fn settle(&mut self) -> usize {
+        (0..self.count.min(2)).take_while(|place| self.ranked.get(*place).is_some()).count()
+    }
+
+    /// Returns the probability of a token.
+    pub(super) fn probability(&mut self, token: u32) -> f64 {
+        self.ranked.weight(token, self.count) / self.sum()
+    }
+
     /// Returns the tokens and their probabilities, most likely first.
     pub(super) fn probabilities(&mut self) -> Vec<(u32, f64)> {
-        let (sum, mut all) = (self.ranked.sum(self.count), Vec::new());
+        let (sum, mut all) = (self.sum(), Vec::new());
         self.ranked.take_while(self.count, |candidate, weight| {
             all.push((candidate.id, weight / sum));
             true

@@ -62,6 +62,7 @@ pub(super) fn largest(logits: &[f32], count: usize, mut above: f32) -> Vec<Candi
 }
 
 /// The candidates of a distribution: the tokens with finite logits.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ranked {
     /// By id.
     logits: Vec<f32>,
@@ -109,6 +110,18 @@ impl Ranked {
         // All of them need not be sorted.
         let Some((first, _)) = self.get(0) else { return 0.0 };
         self.logits.iter().map(|&x| weight(x, first.logit)).sum()
+    }
+
+    /// Returns the weight of a token if it is among the first `count` candidates, or else 0.
+    pub(super) fn weight(&mut self, token: u32, count: usize) -> f64 {
+        let Some((first, _)) = self.get(0).filter(|_| count > 0) else { return 0.0 };
+        let Some(&logit) = self.logits.get(token as usize) else { return 0.0 };
+        let candidate = Candidate { id: token, logit: logit + 0.0 };
+        let last = if count < self.len() { self.get(count - 1) } else { None };
+        match last {
+            Some((last, _)) if Candidate::order(&candidate, &last).is_gt() => 0.0,
+            _ => weight(candidate.logit, first.logit),
+        }
     }
 
     /// Number of tokens, candidates or not.

@@ -232,6 +232,26 @@ fn probabilities_are_those_of_the_draws() {
 }
 
 #[test]
+fn a_distribution_knows_each_probability() {
+    let ties = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY, 3.0, -0.0, 0.0, 2.0, 0.0];
+    let filters = [ALL, SamplingParams { top_k: 2, ..ALL }, SamplingParams { top_p: 0.6, ..ALL }];
+    let others = [SamplingParams { min_p: 0.3, ..ALL }, SamplingParams { temperature: 0.0, ..ALL }];
+    for params in filters.into_iter().chain(others) {
+        let sampler = Sampler::new(params).unwrap();
+        let mut distribution = sampler.distribution(&ties, &[]).unwrap();
+        let found: Vec<f64> = (0..12).map(|token| distribution.probability(token)).collect();
+        let listed = sampler.probabilities(&ties, &[]).unwrap();
+        for (token, found) in (0..).zip(found) {
+            let expected = listed.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, p)| *p);
+            assert!((found - expected).abs() < 1e-15, "{params:?}, token {token}: {found}, {expected}");
+        }
+        assert_eq!(distribution.all(), listed);
+        let (first, last) = (distribution.draw(|| 0.0), distribution.draw(|| 1.0 - f64::EPSILON));
+        assert_eq!((first, last), (listed[0].0, listed[listed.len() - 1].0), "{params:?}");
+    }
+}
+
+#[test]
 fn the_likeliest_tokens_come_first() {
     let logits = [1.0, 3.0, f32::NEG_INFINITY, 3.0, 2.0];
     assert_eq!(top(&logits, 3), [(1, 3.0), (3, 3.0), (4, 2.0)]);

@@ -1,11 +1,11 @@
 //! Which part of a draft is kept, and what follows it.
 
-use std::collections::HashMap;
 use std::ops::Deref;
 
 use impasto_core::rng::SplitMix64;
 
 use super::Draft;
+use crate::sampling::Distribution;
 use crate::{CausalLm, Result, Session, Step};
 
 /// Keeps the part of a draft that the model may have drawn, and draws one more token. Returns how many tokens were kept,
@@ -20,26 +20,27 @@ use crate::{CausalLm, Result, Session, Step};
 pub(super) fn accept<M: Deref<Target: CausalLm>>(
     session: &mut Session<M>,
     before: usize,
-    draft: &Draft,
+    draft: &mut Draft,
     logits: &[f32],
     rng: &mut SplitMix64,
 ) -> Result<(usize, Vec<Step>)> {
     let vocab = session.model().vocab_size();
     let mut steps = Vec::new();
     for (index, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
-        let probabilities = session.sampler().probabilities(row, &session.tokens()[..before + index])?;
+        let mut own = session.sampler().distribution(row, &session.tokens()[..before + index])?;
         let Some(&guess) = draft.tokens.get(index) else {
-            let token = draw(&probabilities, rng);
+            let token = own.draw(|| rng.next_f64());
             steps.push(session.step_of(token, row));
             session.push_drawn(token);
             return Ok((index, steps));
         };
-        let from = draft.from.get(index).map_or(&[][..], |from| from);
-        if is_kept(guess, from, &probabilities, rng) {
+        let mut certain = Distribution::certain(guess);
+        let from = draft.from.get_mut(index).unwrap_or(&mut certain);
+        if is_kept(guess, from, &mut own, rng) {
             steps.push(session.step_of(guess, row));
             continue;
         }
-        let token = draw(&rest(guess, from, probabilities), rng);
+        let token = draw(&rest(from, &mut own), rng);
         steps.push(session.step_of(token, row));
         session.truncate(before + index);
         session.push_drawn(token);
@@ -49,33 +50,25 @@ pub(super) fn accept<M: Deref<Target: CausalLm>>(
 }
 
 /// Decides whether a guess from a distribution is kept.
-fn is_kept(guess: u32, from: &[(u32, f64)], probabilities: &[(u32, f64)], rng: &mut SplitMix64) -> bool {
-    let p = of(guess, probabilities);
-    let q = if from.is_empty() { 1.0 } else { of(guess, from) };
+fn is_kept(guess: u32, from: &mut Distribution, own: &mut Distribution, rng: &mut SplitMix64) -> bool {
+    let (p, q) = (own.probability(guess), from.probability(guess));
     // The draw is below 1, so p = q is always kept. Where nothing is left to chance, nothing is drawn.
     p > 0.0 && (p >= q || rng.next_f64() * q < p)
 }
 
 /// Returns the distribution from which the token is drawn in place of a guess that was not kept, up to a factor.
-fn rest(guess: u32, from: &[(u32, f64)], mut probabilities: Vec<(u32, f64)>) -> Vec<(u32, f64)> {
-    let of_guess = [(guess, 1.0)];
-    let from = if from.is_empty() { &of_guess[..] } else { from };
-    let from: HashMap<u32, f64> = from.iter().copied().collect();
-    let left = |&(id, p): &(u32, f64)| (p - from.get(&id).copied().unwrap_or(0.0)).max(0.0);
+fn rest(from: &mut Distribution, own: &mut Distribution) -> Vec<(u32, f64)> {
+    let mut rest = own.all();
+    let left: Vec<f64> = rest.iter().map(|&(id, p)| (p - from.probability(id)).max(0.0)).collect();
     // If nothing is left but by rounding, both distributions are the same.
-    if probabilities.iter().map(left).sum::<f64>() > 0.0 {
-        probabilities.iter_mut().for_each(|entry| entry.1 = left(entry));
+    if left.iter().sum::<f64>() > 0.0 {
+        rest.iter_mut().zip(left).for_each(|(entry, left)| entry.1 = left);
     }
-    probabilities
-}
-
-/// Returns the probability of a token.
-fn of(token: u32, probabilities: &[(u32, f64)]) -> f64 {
-    probabilities.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, p)| *p)
+    rest
 }
 
 /// Draws a token by weights; nothing is drawn if there is only one. Without any, token 0.
-pub(super) fn draw(weights: &[(u32, f64)], rng: &mut SplitMix64) -> u32 {
+fn draw(weights: &[(u32, f64)], rng: &mut SplitMix64) -> u32 {
     let possible = || weights.iter().filter(|(_, weight)| *weight > 0.0);
     let last = possible().next_back().map_or(0, |(id, _)| *id);
     if possible().nth(1).is_none() {

@@ -4,7 +4,6 @@ use std::ops::Deref;
 
 use impasto_core::rng::SplitMix64;
 
-use super::accept::draw;
 use super::{Draft, Known, Proposer};
 use crate::{CausalLm, Hidden, KvCache, Result, Want};
 
@@ -57,8 +56,8 @@ impl<M: Deref<Target: CausalLm>> DraftModel<M> {
         let open = known.iter().zip(drafts).zip(&is_open).filter(|(_, is_open)| **is_open).map(|(entry, _)| entry);
         for ((known, draft), row) in open.zip(logits.chunks_exact(self.model.vocab_size().max(1))) {
             let context: Vec<u32> = known.tokens.iter().chain(&draft.tokens).copied().collect();
-            let from = known.sampler.probabilities(row, &context)?;
-            draft.tokens.push(draw(&from, rng));
+            let mut from = known.sampler.distribution(row, &context)?;
+            draft.tokens.push(from.draw(|| rng.next_f64()));
             draft.from.push(from);
         }
         Ok(true)

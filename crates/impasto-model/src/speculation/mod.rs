@@ -26,7 +26,7 @@ pub use draft::DraftModel;
 pub use lookup::Lookup;
 use pace::{Choice, Pace};
 
-use crate::sampling::Sampler;
+use crate::sampling::{Distribution, Sampler};
 use crate::{CausalLm, KvCache, Result, Session, Step};
 
 /// What a proposer may know of a sequence.
@@ -47,8 +47,8 @@ pub struct Known<'a> {
 pub struct Draft {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// The distribution that each token was drawn from: tokens and their probabilities. A token without one was not drawn.
-    pub from: Vec<Vec<(u32, f64)>>,
+    /// The distribution that each token was drawn from. A token without one was not drawn.
+    pub from: Vec<Distribution>,
 }
 
 /// Guesses the next tokens of sequences.
@@ -149,7 +149,7 @@ impl<'p> Speculator<'p> {
     ) -> Result<Vec<Vec<Step>>> {
         let mut is_open = vec![true; self.proposers.len()];
         let begun = Instant::now();
-        let (proposer, drafts) = loop {
+        let (proposer, mut drafts) = loop {
             let choice = match self.length {
                 // Logits that are there take no pass that a draft could share, and a prompt is evaluated first.
                 _ if sessions.iter().any(|session| session.has_logits() || session.pending() > 1) => Choice::PLAIN,
@@ -179,7 +179,7 @@ impl<'p> Speculator<'p> {
         let mut kept_of_all = 0;
         let mut judged_of_all = 0;
         for (index, session) in sessions.iter_mut().enumerate() {
-            let drawn = accept::accept(session, before[index], &drafts[index], &logits[index], &mut self.rng);
+            let drawn = accept::accept(session, before[index], &mut drafts[index], &logits[index], &mut self.rng);
             let (kept, own) = match drawn {
                 Ok(drawn) => drawn,
                 Err(error) => {
