@@ -421,6 +421,11 @@ impl<'a> Inputs<'a> {
         self.metrics.get(tensor).is_some_and(Option::is_some)
     }
 
+    /// Returns whether steps follow from statistics.
+    pub fn is_calibrated(&self) -> bool {
+        self.statistics.is_some()
+    }
+
     /// Returns whether any tensor is coded with loss.
     pub fn lossy_any(&self) -> bool {
         self.metrics.iter().any(Option::is_some)

@@ -39,8 +39,8 @@ pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 /// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, the most of:
 /// 16 n^2 bytes while its covariance is factored; 4 n^2 bytes for the factor, 4 bytes per weight and layer for its integers, and
 /// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part. The units of the last
-/// tensor that is coded with loss are held, too. A tensor that is kept
-/// over a base takes what the search for a merged adapter does, unless other tensors are coded with loss.
+/// tensor that is coded with loss are held, too. A tensor that is kept over a base takes what the search for a merged adapter
+/// does, unless other tensors are coded with loss.
 ///
 /// # Errors
 /// [`EncodeError::TensorMemory`] if all this is more than the limit.

@@ -19,6 +19,9 @@ const INDEX_SHIFT: u32 = 12;
 /// Largest step index (SPEC 6).
 const MOST: i32 = 1023;
 
+/// What is added to a damping until a covariance is positive definite, since its correlations are rounded.
+const ROUNDED: [f64; 4] = [0.0, 1e-4, 1e-3, 1e-2];
+
 /// Floors of precision: limits to what a text may mark as unimportant.
 ///
 /// A text covers few tokens and some uses of a model, so what it rarely uses may matter elsewhere.
@@ -245,7 +248,8 @@ impl<'a> Feedbacks<'a> {
         if let Some(order) = order {
             covariance = reordered(&covariance, order);
         }
-        let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
+        let damped = |more: &f64| Feedback::new(&covariance, n, damping + more);
+        let feedback = Arc::new(ROUNDED.iter().find_map(damped)?);
         lock().push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
         Some(feedback)
     }

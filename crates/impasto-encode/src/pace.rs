@@ -2,7 +2,7 @@
 //! a little coarser or finer, so that the file has the requested size after one pass.
 //!
 //! Equal slopes need equal steps. If half of the weights have steps that are `x` octaves coarser than those of the others, the
-//! error at equal size grows by about `x^2 / 17`: by 0.1% at [`MOST`].
+//! error at equal size grows by about `x^2 / 4`: by 0.4% at [`MOST`].
 
 use crate::rate::{aim, meets};
 

@@ -21,6 +21,10 @@ use crate::plan::Plan;
 use crate::rate::{Found, Measured, Rate, Rates, aim, around, search, usual_step};
 use crate::statistics::Statistics;
 
+/// Octaves by which the steps of a calibrated model are finer at the same size: steps are relative to the inputs, of which error
+/// feedback makes a part predictable.
+const CORRELATED: f64 = 1.25;
+
 /// Plans a file.
 pub struct Planner<'a> {
     pub inputs: Inputs<'a>,
@@ -204,6 +208,11 @@ impl<'a> Planner<'a> {
         (bits * self.inputs.weights() as f64 / 8.0) as u64
     }
 
+    /// Returns the global step, as a power of two, at which a model usually takes so many bits per weight.
+    pub fn usual_step(&self, bits: f64) -> f64 {
+        usual_step(bits) - if self.inputs.is_calibrated() { CORRELATED } else { 0.0 }
+    }
+
     /// Returns the number of weights that the global step decides about.
     ///
     /// # Errors
@@ -224,7 +233,7 @@ impl<'a> Planner<'a> {
         let lossy_weights = self.check_any_free()?;
         let mut pass = 0;
         let wanted = aim(target);
-        let start = usual_step(wanted as f64 * 8.0 / self.inputs.weights().max(1) as f64);
+        let start = self.usual_step(wanted as f64 * 8.0 / self.inputs.weights().max(1) as f64);
         let found = search(wanted, target - wanted, lossy_weights, start, |step| {
             pass += 1;
             heard((self.watch)(Progress::Measuring(pass)))?;

@@ -15,16 +15,17 @@ use crate::error::{EncodeError, heard};
 use crate::options::Progress;
 use crate::plan::Plan;
 use crate::planner::Planner;
-use crate::rate::{COARSEST, Correction, FINEST, usual_step};
+use crate::rate::{COARSEST, Correction, FINEST};
 use crate::write::code;
 
 /// Bits per weight that the first step is for.
 const FIRST: f64 = 4.0;
 /// How many steps are measured, at most.
-const TRIES: usize = 10;
-/// How far below the requested divergence is near enough, as a share of it. A step that differs by 1% changes a file of 3 bits per
-/// weight by half a percent, and the divergence by 2%.
+const TRIES: usize = 8;
+/// How far below the requested divergence is near enough: as a share of it, or as a share of its standard error if that is more. A
+/// step that differs by 1% changes a file of 3 bits per weight by half a percent, and the divergence by 2%.
 const NEAR: f64 = 0.02;
+const NEAR_ERROR: f64 = 0.5;
 /// The least divergence whose logarithm counts.
 const LEAST: f64 = 1e-9;
 
@@ -59,13 +60,12 @@ pub struct Quality {
     pub tries: usize,
 }
 
-/// Returns the coarsest step at which the divergence is at most `target`, and within 2% of it or as near as steps come.
+/// Returns the coarsest step that was found at which the divergence is at most `target`.
 ///
 /// # Errors
 /// [`EncodeError::TooGood`] if no step reaches it; if the network cannot be measured, or a tensor cannot be coded.
 pub fn find_step(planner: &Planner, judge: Judge, target: f64) -> Result<(f64, Quality), EncodeError> {
-    let wanted = (target * (1.0 - NEAR / 2.0)).max(LEAST);
-    let mut search = Correction::new(exp2(usual_step(FIRST)));
+    let mut search = Correction::new(exp2(planner.usual_step(FIRST)));
     let mut best: Option<(f64, Judged)> = None;
     let mut least = f64::INFINITY;
     for tries in 1..=TRIES {
@@ -81,12 +81,14 @@ pub fn find_step(planner: &Planner, judge: Judge, target: f64) -> Result<(f64, Q
             best = Some((step, judged));
         }
         let at_end = if is_good { log2(step) >= COARSEST } else { log2(step) <= FINEST };
-        if (is_good && judged.kld >= target * (1.0 - NEAR)) || at_end || tries == TRIES {
+        let near = (target * NEAR).max(judged.error * NEAR_ERROR).min(target / 2.0);
+        if (is_good && judged.kld >= target - near) || at_end || tries == TRIES {
             let (step, reached) = best.ok_or(EncodeError::TooGood { wanted: target, least })?;
             return Ok((step, Quality { target, reached, tries }));
         }
         // An octave of the step is about two of the divergence.
-        let octaves = (log2(wanted) - log2(judged.kld.max(LEAST))) / 2.0;
+        let wanted = target - near / 2.0;
+        let octaves = (log2(wanted.max(LEAST)) - log2(judged.kld.max(LEAST))) / 2.0;
         search.correct(octaves.clamp(FINEST - log2(step), COARSEST - log2(step)), is_good);
     }
     Err(EncodeError::TooGood { wanted: target, least })

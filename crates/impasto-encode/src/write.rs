@@ -59,7 +59,7 @@ pub fn write<'a>(
         let mut units = Vec::new();
         let mut tries = 0;
         let report = loop {
-            if octaves != 0.0 {
+            if octaves != 0.0 || tries > 0 {
                 planner.change_step(i, plan, step * exp2(octaves))?;
             }
             if keeps || pace.is_last(i) {

@@ -32,6 +32,7 @@ use crate::licenses::{self, Verdict};
 use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
+use crate::stages::{self, Stages};
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
@@ -271,7 +272,14 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
+    let stages = Stages::begin("opening");
     let watch = |step: Progress| {
+        stages.enter(match step {
+            Progress::Measuring(_) => "rates",
+            Progress::Judging(_) => "divergence",
+            Progress::Drift(..) => "drift",
+            Progress::Coding(..) => "coding",
+        });
         match step {
             Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
             Progress::Judging(step) => progress.set_message(format!("measuring the divergence, step {step}")),
@@ -285,6 +293,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let original = original.transpose()?;
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
     let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    stages.enter("calibration");
     let Guidance { statistics, tokens, _folder } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
@@ -292,6 +301,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     });
     let memory = Some(memory_limit(args));
     let reordering = reorder.map(|by| {
+        stages.enter("reordering");
         progress.set_message("reordering hidden units and heads");
         let reordering = Reordering::new(&weights, by, statistics.as_ref(), memory);
         explained(reordering.map_err(Into::into), model, &checkpoint)
@@ -300,6 +310,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
     let options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
     let calibrated = calibrated.as_ref();
+    stages.enter("scales");
     let report = match &original {
         None => encode_calibrated(&checkpoint, output, &options, calibrated, &watch),
         Some(original) => {
@@ -312,14 +323,18 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {
+        stages.enter("measuring layers");
         (report.summary, klds) = measure(args, model, output, text)?;
     }
     notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
+    let (stages, seconds) = (stages.end(), begun.elapsed().as_secs_f64());
     if args.json {
-        print_json(&to_json(&report, &klds, &notes, output))?;
+        let mut json = to_json(&report, &klds, &notes, output);
+        (json["seconds"], json["stages"]) = (json!(seconds), stages::to_json(&stages));
+        print_json(&json)?;
     } else {
-        print(&to_text(&report, &klds, output, begun.elapsed().as_secs_f64()))?;
+        print(&(to_text(&report, &klds, output, seconds) + &stages::to_text(&stages)))?;
     }
     Ok(report)
 }
@@ -378,7 +393,7 @@ impl Source<'_> {
                     let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
-                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress)?;
+                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress, None)?;
                     (Statistics::open(&path)?, sequential.then_some(text.as_ref()))
                 }
             },

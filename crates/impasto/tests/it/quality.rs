@@ -8,7 +8,7 @@ use impasto::encode::{
     EncodeError, Extent, Judge, Judged, Layers, Options, Preset, Report, Target, encode, encode_to_quality,
 };
 use impasto::run::{CausalLm, Decoder, DecoderConfig, Failure, Want, WeightSource};
-use impasto::{Checkpoint, CheckpointWeights};
+use impasto::{Checkpoint, CheckpointWeights, FileWeights};
 use impasto_core::DType;
 use impasto_eval::row_divergences;
 
@@ -56,9 +56,9 @@ fn the_file_has_the_quality_that_was_measured() {
         let report = encode_tiny(&path, &Options::new(Target::Kld(target))).expect("encodes");
         let quality = report.quality.expect("a quality");
         assert_eq!((quality.target, quality.reached.tokens), (target, TOKENS.len()));
-        assert!(quality.reached.kld <= target && quality.reached.kld > target * 0.9, "{quality:?}");
+        assert!(quality.reached.kld <= target && quality.reached.kld > target * 0.8, "{quality:?}");
         assert!(quality.tries <= 8, "{quality:?}");
-        let measured = divergence(&original, &open(&path)).expect("runs");
+        let measured = divergence(&original, &FileWeights::new(open(&path)).expect("weights")).expect("runs");
         assert!((measured.kld / quality.reached.kld - 1.0).abs() < 1e-9, "{measured:?} {quality:?}");
         assert!(report.summary.file_length > before, "the better, the larger");
         before = report.summary.file_length;
