@@ -55,7 +55,13 @@ pub fn elements(
         let place = Place::from(rect);
         let at = place.rows.start * stride + place.columns.start * dtype.size();
         let reference = reference.map(|elements| part(elements, dtype, tiles.cols() as usize, &place));
-        decoder.decode_predicted(&[Unit { mode: *mode, bytes }], reference.as_deref(), &place, &mut out[at..], stride)?;
+        decoder.decode_predicted(
+            &[Unit { mode: *mode, bytes }],
+            reference.as_deref(),
+            &place,
+            &mut out[at..],
+            stride,
+        )?;
     }
     Ok(out)
 }

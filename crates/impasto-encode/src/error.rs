@@ -88,7 +88,9 @@ pub enum EncodeError {
     #[error("cannot measure the divergence: {0}")]
     Judge(Box<dyn std::error::Error + Send + Sync>),
     /// No step reaches the requested divergence.
-    #[error("no step gives a divergence of {wanted} nats or less; the least that was measured is {least:.6}: use --lossless")]
+    #[error(
+        "no step gives a divergence of {wanted} nats or less; the least that was measured is {least:.6}: use --lossless"
+    )]
     TooGood {
         /// The requested divergence.
         wanted: f64,

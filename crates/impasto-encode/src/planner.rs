@@ -56,8 +56,7 @@ impl<'a> Planner<'a> {
         let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over));
         let (assets, inputs) = (assets?, inputs?);
         let (rates, steps) = (Rates::default(), std::iter::repeat_with(OnceLock::new).take(inputs.len()).collect());
-        let mut planner =
-            Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates, steps };
+        let mut planner = Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates, steps };
         if options.target != Target::Lossless {
             planner.format_rates =
                 (0..planner.inputs.len()).map(|i| planner.format_rate(i)).collect::<Result<_, _>>()?;
@@ -161,9 +160,7 @@ impl<'a> Planner<'a> {
                 let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
                 let (measured, grid) = (self.measured(tensor, step)?, self.grid(tensor, step)?);
                 match measured.transform.filter(|transform| transform.gain > 0.0) {
-                    Some(transform) if self.options.preset == Preset::Jpeg => {
-                        Plan::jpeg(&matrix, grid, transform.rate)
-                    }
+                    Some(transform) if self.options.preset == Preset::Jpeg => Plan::jpeg(&matrix, grid, transform.rate),
                     Some(transform) => {
                         let reference = inputs.reference(tensor).filter(|_| transform.is_predicted);
                         let plan = Plan::transform(&matrix, grid, transform.rate);

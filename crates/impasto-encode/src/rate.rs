@@ -199,12 +199,7 @@ impl Rates {
     ///
     /// # Errors
     /// Those of `measure`.
-    pub fn at<E>(
-        &self,
-        tensor: usize,
-        step: f64,
-        measure: impl Fn(f64) -> Result<Measured, E>,
-    ) -> Result<Measured, E> {
+    pub fn at<E>(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Result<Measured, E>) -> Result<Measured, E> {
         let log = log2(step) * 2.0;
         let below = log.floor();
         let measured = |at: i32| {

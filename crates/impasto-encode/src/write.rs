@@ -86,7 +86,11 @@ pub fn write<'a>(
         }
         if let Some(references) = references.as_mut().filter(|_| keeps) {
             let broken = |error| EncodeError::Codec { tensor: tensor.name.clone(), error };
-            references.push(i, &decoded::elements(inputs.matrix(i).dtype, &plan.tiles, &units, reference.as_deref()).map_err(broken)?)?;
+            references.push(
+                i,
+                &decoded::elements(inputs.matrix(i).dtype, &plan.tiles, &units, reference.as_deref())
+                    .map_err(broken)?,
+            )?;
         }
         pace.coded(i, octaves, writer.length() - before);
         inputs.release(i);

@@ -10,8 +10,9 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning, Quality,
-    ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated, encode_to_quality,
+    BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning,
+    Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
+    encode_to_quality,
 };
 use impasto::format::BaseUsage;
 use impasto::{Checkpoint, CheckpointWeights, Format};
@@ -537,7 +538,9 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
     let pruned = pruned(report);
     let quality = report.quality.map_or(String::new(), |Quality { target, reached, tries }| {
         let Judged { kld, error, tokens } = reached;
-        format!("KL divergence: {kld:.6} +- {error:.6} nats on {tokens} tokens (at most {target}), {tries} steps tried\n")
+        format!(
+            "KL divergence: {kld:.6} +- {error:.6} nats on {tokens} tokens (at most {target}), {tries} steps tried\n"
+        )
     });
     format!(
         "{}{layers}{low_rank}{reordered}{pruned}{quality}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",

@@ -3,9 +3,7 @@
 use impasto_checkpoint::{Checkpoint, TensorInfo};
 use impasto_core::DType;
 
-use super::{
-    Group, INFO, Info, Linear, VERSION, correlations, correlations_name, rows_name, squares_name, values,
-};
+use super::{Group, INFO, Info, Linear, VERSION, correlations, correlations_name, rows_name, squares_name, values};
 
 /// Largest length of `info`, in bytes.
 const LONGEST: usize = 1 << 26;
