@@ -213,7 +213,7 @@ mod tests {
             let last = sizes.iter().sum::<f64>() * last + 1e5;
             let forecasts = forecasts(&[sizes, vec![last]].concat());
             let target = total(&forecasts);
-            let truth = |i: usize| if i % 2 == 0 { errors[i / 2 % 80] * all } else { 1.0 };
+            let truth = |i: usize| if i.is_multiple_of(2) { errors[i / 2 % 80] * all } else { 1.0 };
             let (length, _) = run(target, &forecasts, truth);
             prop_assert!(meets(length, target), "{} for {}", length, target);
         }
