@@ -18,7 +18,7 @@ import speech
 # Heads, which are tied to embeddings, and a pooler that sentence-transformers does not use.
 UNUSED = ("lm_head", "proj_out", "pooler.dense")
 DAMPING = 0.01
-VERSION = 2  # of the layout of the file
+VERSION = 3  # of the layout of the file
 CLIPS = {"calibration": 96, "held out": 48}
 TEXTS = {"calibration": "calibration.txt", "held out": "test.txt"}
 
@@ -149,7 +149,11 @@ def write_for_impasto(path, folder, collected, weights, text):
     for name, h in collected.covariances.items():
         tokens = collected.positions[name]
         groups[name] = {"inputs": len(h), "tokens": tokens, "damping": DAMPING, "held_back": None}
-        tensors[f"covariance.{name}"] = h[np.tril_indices(len(h))]
+        deviations = np.sqrt(h.diagonal().astype(np.float64))
+        ratios = h / np.maximum(np.outer(deviations, deviations), 1e-300)
+        below = np.clip(ratios[np.tril_indices(len(h), -1)], -1, 1)
+        tensors[f"correlations.{name}"] = np.rint(below * 32767).astype(np.int16)
+        tensors[f"mean_squares.{name}"] = h.diagonal().astype(np.float32)
     for name, group in collected.groups.items():
         h, w = collected.covariances[group], weights[name]
         power = float(np.einsum("ij,ij->", w @ h, w))

@@ -39,6 +39,15 @@ def tensors(folder):
     return lambda name: found[name].get_tensor(name).float().numpy().astype(np.float64)
 
 
+def covariance(file, group):
+    """The covariance of a group in a file of statistics (crates/impasto-encode/src/statistics/mod.rs)."""
+    deviations = np.sqrt(file.get_tensor(f"mean_squares.{group}").astype(np.float64))
+    n = len(deviations)
+    h = np.zeros((n, n))
+    h[np.tril_indices(n, -1)] = file.get_tensor(f"correlations.{group}") / 32767
+    return (h + h.T + np.eye(n)) * np.outer(deviations, deviations)
+
+
 class Inputs:
     """Factors of the damped covariances of linear layers."""
 
@@ -51,11 +60,8 @@ class Inputs:
         linear = self.linears[name]
         key = linear["input"], linear["damping"]
         if key not in self.factors:
-            packed = self.file.get_tensor(f"covariance.{key[0]}").astype(np.float64)
-            n = int((2 * packed.size) ** 0.5)
-            h = np.zeros((n, n))
-            h[np.tril_indices(n)] = packed
-            h += np.tril(h, -1).T
+            h = covariance(self.file, key[0])
+            n = len(h)
             h += key[1] * np.mean(np.diag(h)) * np.eye(n)
             self.factors = {key: np.linalg.cholesky(h)}
         return self.factors[key]

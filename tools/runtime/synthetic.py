@@ -28,7 +28,7 @@ CONFIG = {
     "vocab_size": 49152,
     "tie_word_embeddings": True,
 }
-VERSION = 2  # of a statistics file
+VERSION = 3  # of a statistics file
 CHUNK = 1 << 20  # values made at a time
 # Matrices that are given the same input.
 INPUTS = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention", "gate_proj": "mlp", "up_proj": "mlp"}

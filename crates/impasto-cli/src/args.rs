@@ -154,6 +154,17 @@ pub struct Encode {
     /// Size of the whole file, such as 80MB, 64MiB or 80000000: at most this, within 0.5%.
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// The smallest file whose KL divergence from the original, in nats per token on text that is held back, is at most this.
+    /// The network is measured with coded weights at three or four steps. Not with layers.
+    #[arg(long, group = "target", value_name = "NATS", value_parser = parse_kld,
+          conflicts_with_all = ["sequential", "preset"])]
+    pub kld: Option<f64>,
+    /// The held-back text for --kld, instead of the end of the built-in one. It should not be the calibration text.
+    #[arg(long, value_name = "FILE", requires = "kld")]
+    pub kld_text: Option<PathBuf>,
+    /// Most tokens of it that are scored, in windows of 512 [default: 4096].
+    #[arg(long, value_name = "N", requires = "kld", value_parser = parse_whole::<usize>)]
+    pub kld_tokens: Option<usize>,
     /// Write a file with quality layers. Each layer is given by the size of the file up to and including it, in bits
     /// per weight (3.5) or bytes (60MB), ascending. The last may be `lossless`. `default` stands for
     /// 2.5,3.5,5,lossless.
@@ -949,6 +960,11 @@ pub fn parse_bits(text: &str) -> Result<f64, String> {
         Ok(bits) if bits.is_finite() && bits > 0.0 => Ok(bits),
         _ => Err("not a number above 0".to_owned()),
     }
+}
+
+/// Parses a divergence in nats.
+fn parse_kld(text: &str) -> Result<f64, String> {
+    parse_bits(text)
 }
 
 /// Parses a size in bytes: `123`, `1.5MB`, `64MiB`, `2GB`. MB is decimal, MiB binary.

@@ -84,7 +84,10 @@ pub fn code_of(error: &anyhow::Error) -> Code {
             }
         } else if let Some(error) = cause.downcast_ref::<EncodeError>() {
             return match error {
-                EncodeError::TooSmall { .. } | EncodeError::TooLarge { .. } | EncodeError::Missed { .. } => Code::Size,
+                EncodeError::TooSmall { .. }
+                | EncodeError::TooLarge { .. }
+                | EncodeError::TooGood { .. }
+                | EncodeError::Missed { .. } => Code::Size,
                 EncodeError::Checkpoint(error) => of_checkpoint(error),
                 EncodeError::Container(error) => of_container(error),
                 EncodeError::Threads(..) | EncodeError::Codec { error: CodecError::Memory, .. } => Code::System,
@@ -94,6 +97,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::ReorderExact
                 | EncodeError::OverBase(_)
                 | EncodeError::Residual
+                | EncodeError::Quality(_)
                 | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod running;
 mod signals;
+mod stages;
 mod template;
 
 use anyhow::Context;

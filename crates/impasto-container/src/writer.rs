@@ -151,6 +151,11 @@ impl Writer {
         self.pushed
     }
 
+    /// Returns the length of the file up to the end of the last unit, which is that of the whole file once all are written.
+    pub fn length(&self) -> u64 {
+        self.end
+    }
+
     /// Writes the manifest and the header, syncs the file, and renames it to its destination, replacing an existing
     /// file.
     ///

@@ -67,6 +67,29 @@ impl Aside {
         Ok(())
     }
 
+    /// Returns how much is in it.
+    pub fn mark(&self) -> Mark {
+        Mark { base: self.base.len(), tile_rows: self.tile_rows.len() }
+    }
+
+    /// Drops all units since a mark; they stay in the temporary file.
+    pub fn return_to(&mut self, mark: &Mark) {
+        self.base.truncate(mark.base);
+        self.tile_rows.truncate(mark.tile_rows);
+    }
+
+    /// Returns the bytes of the units since a mark, which are those of one tensor: in the base, and in all lossy layers.
+    pub fn since(&self, mark: &Mark) -> Added {
+        let bytes = |units: &mut dyn Iterator<Item = &Unit>| -> u64 {
+            units.map(|unit| (unit.span.length as u64).next_multiple_of(16)).sum()
+        };
+        let base = bytes(&mut self.base[mark.base..].iter());
+        let rows = &self.tile_rows[mark.tile_rows..];
+        let lossy = |row: &TileRow| bytes(&mut row.layers[..row.lossy()].iter().flatten());
+        let headers = rows.first().map_or(0, |row| bytes(&mut row.headers[..row.lossy()].iter()));
+        Added { base, lossy: base + headers + rows.iter().map(lossy).sum::<u64>() }
+    }
+
     /// Returns the order of the file: the base, then the increments of tile rows by gain per byte, exact layers last.
     pub fn ordered(&self) -> Ordered {
         let mut ordered = Ordered { units: self.base.clone(), ends: vec![self.base.len()], lossy: 0 };
@@ -120,6 +143,22 @@ impl Aside {
         }
         Ok(writer)
     }
+}
+
+/// How much was in an [`Aside`].
+#[derive(Default)]
+pub struct Mark {
+    base: usize,
+    tile_rows: usize,
+}
+
+/// Bytes with padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Added {
+    /// Those of the base.
+    pub base: u64,
+    /// Those of the base and of all lossy layers above it.
+    pub lossy: u64,
 }
 
 /// Units in the order of the file.

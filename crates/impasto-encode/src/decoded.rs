@@ -38,8 +38,14 @@ impl References {
     }
 }
 
-/// Decodes the units of a tensor in layer 0, which are in order, its tensor header first. Returns its elements, row-major.
-pub fn elements(dtype: DType, tiles: &Matrix, units: &[(Mode, Vec<u8>)]) -> Result<Vec<u8>, CodecError> {
+/// Decodes the units of a tensor in layer 0, which are in order, its tensor header first. `reference` has the elements of the tensor
+/// that it is predicted from, if there is one. Returns its elements, row-major.
+pub fn elements(
+    dtype: DType,
+    tiles: &Matrix,
+    units: &[(Mode, Vec<u8>)],
+    reference: Option<&[u8]>,
+) -> Result<Vec<u8>, CodecError> {
     let (headers, units): (Vec<_>, Vec<_>) = units.iter().partition(|(mode, _)| *mode == Mode::TENSOR_HEADER);
     let headers = headers.iter().map(|(_, unit)| TensorHeader::read(unit, dtype, tiles.rows(), tiles.cols()));
     let decoder = TileDecoder::new(dtype, headers.collect::<Result<_, _>>()?, Isa::best())?;
@@ -48,7 +54,14 @@ pub fn elements(dtype: DType, tiles: &Matrix, units: &[(Mode, Vec<u8>)]) -> Resu
     for ((mode, bytes), rect) in units.iter().zip((0..).map_while(|tile| tiles.tile(tile))) {
         let place = Place::from(rect);
         let at = place.rows.start * stride + place.columns.start * dtype.size();
-        decoder.decode(&[Unit { mode: *mode, bytes }], &place, &mut out[at..], stride)?;
+        let reference = reference.map(|elements| part(elements, dtype, tiles.cols() as usize, &place));
+        decoder.decode_predicted(
+            &[Unit { mode: *mode, bytes }],
+            reference.as_deref(),
+            &place,
+            &mut out[at..],
+            stride,
+        )?;
     }
     Ok(out)
 }

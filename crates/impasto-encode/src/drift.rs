@@ -19,6 +19,7 @@ use crate::error::{EncodeError, heard};
 use crate::feedback::Feedback;
 use crate::lattice::Rows;
 use crate::metric::Metric;
+use crate::model::Tensor;
 use crate::options::Progress;
 use crate::planner::Planner;
 use crate::reorder::reordered;
@@ -151,15 +152,18 @@ fn coded_weights(
         None => lossy.round(&grid, Rows::All).weights(lossy.matrix.dtype, &grid),
     };
     inputs.release(tensor);
-    let moved = &inputs.tensors[tensor];
+    Ok(Some(restored(&inputs.tensors[tensor], lossy.matrix.columns, weights)))
+}
+
+/// Puts the weights of a tensor in the file's order of rows and columns in that of transformers.
+pub fn restored(moved: &Tensor, columns: usize, weights: Vec<f32>) -> Vec<f32> {
     if moved.rows == Change::None && moved.order.is_none() {
-        return Ok(Some(weights));
+        return weights;
     }
-    let columns = lossy.matrix.columns;
     let mut restored = vec![0.0; weights.len()];
     for (r, row) in weights.chunks_exact(columns).enumerate() {
         let to = &mut restored[moved.hf_row(r) * columns..][..columns];
         row.iter().enumerate().for_each(|(c, &weight)| to[moved.hf_column(c)] = weight);
     }
-    Ok(Some(restored))
+    restored
 }

@@ -81,6 +81,22 @@ pub enum EncodeError {
         /// Requested bytes.
         wanted: u64,
     },
+    /// A quality was requested that cannot be searched for.
+    #[error("a divergence as the target is {0}")]
+    Quality(&'static str),
+    /// The network cannot be measured.
+    #[error("cannot measure the divergence: {0}")]
+    Judge(Box<dyn std::error::Error + Send + Sync>),
+    /// No step reaches the requested divergence.
+    #[error(
+        "no step gives a divergence of {wanted} nats or less; the least that was measured is {least:.6}: use --lossless"
+    )]
+    TooGood {
+        /// The requested divergence.
+        wanted: f64,
+        /// The least divergence that was measured.
+        least: f64,
+    },
     /// The preset of JPEG has no place for another option.
     #[error("the preset jpeg is for lossy files without layers and without calibration")]
     Preset,

@@ -29,6 +29,8 @@ use crate::transform::{self, Alike, Forecast, MOST_WEIGHTS, Tools, TransformTool
 
 /// The mean square of differences from a base, relative to that of weights, below which these are coded over it.
 const WORTH: f64 = 0.5;
+/// Bits per weight of a file whose size is not known.
+const USUAL_RATE: f64 = 4.0;
 /// Octaves from the root of the mean square of differences that are nearly all 0 to those that are not.
 const RARE: i32 = 3;
 
@@ -264,6 +266,7 @@ impl<'a> Inputs<'a> {
     fn find_structure(&mut self, options: &Options) -> Result<(), EncodeError> {
         let rate = match options.target {
             Target::Lossless | Target::Formats => return Ok(()),
+            Target::Kld(_) => USUAL_RATE,
             Target::BitsPerWeight(bits) => bits,
             Target::Size(bytes) => bytes as f64 * 8.0 / self.weights().max(1) as f64,
         };
@@ -391,6 +394,11 @@ impl<'a> Inputs<'a> {
         self.low_rank.get(tensor).and_then(Option::as_deref)
     }
 
+    /// Returns what [`Inputs::low_rank`] does, to be kept.
+    pub fn shared_low_rank(&self, tensor: usize) -> Option<Arc<LowRank>> {
+        self.low_rank.get(tensor).cloned().flatten()
+    }
+
     /// Returns the scales of a tensor that has a float layout, is large enough and not tied.
     pub fn scales(&self, tensor: usize) -> Option<&Scales> {
         self.scales[tensor].as_ref()
@@ -413,6 +421,11 @@ impl<'a> Inputs<'a> {
         self.metrics.get(tensor).is_some_and(Option::is_some)
     }
 
+    /// Returns whether steps follow from statistics.
+    pub fn is_calibrated(&self) -> bool {
+        self.statistics.is_some()
+    }
+
     /// Returns whether any tensor is coded with loss.
     pub fn lossy_any(&self) -> bool {
         self.metrics.iter().any(Option::is_some)
@@ -432,7 +445,7 @@ impl<'a> Inputs<'a> {
         // A reference has none itself.
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
         let format = self.format(tensor);
-        let low_rank = self.low_rank.get(tensor).cloned().flatten();
+        let low_rank = self.shared_low_rank(tensor);
         let pruning = self.pruning(tensor);
         Ok(Some(LossyTensor {
             matrix,

@@ -5,6 +5,7 @@ use std::path::Path;
 use impasto_checkpoint::{Checkpoint, CheckpointError};
 use impasto_core::files::TemporaryFolder;
 
+use crate::arithmetic::exp2;
 use crate::calibrate::model_hash;
 use crate::drift::drifted;
 use crate::error::EncodeError;
@@ -12,7 +13,9 @@ use crate::layered;
 use crate::model::tensors;
 use crate::options::{Calibrated, Options, Preset, Target, Watch};
 use crate::over::Over;
+use crate::pace::Pace;
 use crate::planner::Planner;
+use crate::quality::{Judge, find_step};
 use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::Report;
 use crate::statistics::Statistics;
@@ -46,6 +49,46 @@ pub fn encode_calibrated(
     calibrated: Option<&Calibrated>,
     watch: Watch<'_>,
 ) -> Result<Report, EncodeError> {
+    encode_with(checkpoint, path, options, calibrated, None, watch)
+}
+
+/// Encodes a checkpoint like [`encode_calibrated`], to the smallest file whose quality is as good as [`Target::Kld`] says; `judge`
+/// measures it.
+///
+/// # Errors
+/// [`EncodeError`]. What was at `path` then stays.
+pub fn encode_to_quality(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    options: &Options,
+    calibrated: Option<&Calibrated>,
+    judge: Judge<'_>,
+    watch: Watch<'_>,
+) -> Result<Report, EncodeError> {
+    encode_with(checkpoint, path, options, calibrated, Some(judge), watch)
+}
+
+fn encode_with(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    options: &Options,
+    calibrated: Option<&Calibrated>,
+    judge: Option<Judge<'_>>,
+    watch: Watch<'_>,
+) -> Result<Report, EncodeError> {
+    if let Target::Kld(most) = options.target {
+        let refused = [
+            (!(most.is_finite() && most > 0.0), "to be a positive number"),
+            (judge.is_none(), "searched for with a network that is measured"),
+            (options.layers.any(), "for files without layers"),
+            (options.base.is_some(), "for files without a base"),
+            (options.preset != Preset::Best, "not for the preset jpeg"),
+            (calibrated.is_some_and(|c| c.sequential.is_some()), "not for calibration on coded blocks (--sequential)"),
+        ];
+        if let Some((_, what)) = refused.into_iter().find(|(is_so, _)| *is_so) {
+            return Err(EncodeError::Quality(what));
+        }
+    }
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
@@ -112,7 +155,7 @@ pub fn encode_calibrated(
         let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), over.as_ref(), watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
         else {
-            return run(&planner, path);
+            return run(&planner, path, judge);
         };
         let folder = TemporaryFolder::beside(path).map_err(|error| CheckpointError::io(path, error))?;
         let file = folder.path().join("statistics.safetensors");
@@ -123,7 +166,7 @@ pub fn encode_calibrated(
         drifted(&planner, step, statistics, sequential, &file)?;
         planner.inputs.check()?;
         drop(planner);
-        run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), over.as_ref(), watch)?, path)
+        run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), over.as_ref(), watch)?, path, judge)
     };
     let encoded = pool.install(|| match attempt(options) {
         // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.
@@ -146,25 +189,40 @@ fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
     checkpoint.shards().iter().any(|shard| shard.path().canonicalize().is_ok_and(|input| input == output))
 }
 
-fn run(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
+fn run(planner: &Planner, path: &Path, judge: Option<Judge>) -> Result<Report, EncodeError> {
     if planner.options.target == Target::Lossless {
-        write(planner, path, &planner.plans(None)?)?.finish(None)
+        write(planner, path, planner.plans(None)?, 1.0, &mut Pace::none())?.finish(None)
     } else if planner.options.layers.any() {
         layered::write(planner, path)
     } else if planner.options.target == Target::Formats {
         // No tensor depends on a step.
-        write(planner, path, &planner.plans(Some(1.0))?)?.finish(None)
+        write(planner, path, planner.plans(Some(1.0))?, 1.0, &mut Pace::none())?.finish(None)
+    } else if let (Target::Kld(most), Some(judge)) = (planner.options.target, judge) {
+        planner.check_any_free()?;
+        let (step, quality) = find_step(planner, judge, most)?;
+        let coded = write(planner, path, planner.plans(Some(step))?, step, &mut Pace::none())?;
+        Ok(Report { quality: Some(quality), ..coded.finish(Some(step))? })
     } else {
         write_to_size(planner, path)
     }
 }
 
-/// Codes the file at steps near the forecast one, until it has the requested size.
+/// Codes the file at about the forecast step. If it misses its size in spite of its rate control, it is coded again, at one step
+/// throughout.
 fn write_to_size(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let (target, lossy_weights) = (planner.target_bytes(), planner.inputs.lossy_weights());
-    let mut search = Correction::new(planner.find_step(target)?);
+    let step = planner.find_step(target)?;
+    let plans = planner.plans(Some(step))?;
+    let mut pace = planner.pace(target, step, &plans, 0.0)?;
+    let coded = write(planner, path, plans, step, &mut pace)?;
+    if meets(coded.length, target) {
+        return coded.finish(Some(step));
+    }
+    let mut search = Correction::new(step * exp2(pace.missed(coded.length)));
+    drop(coded);
     for _ in 0..TRIES {
-        let coded = write(planner, path, &planner.plans(Some(search.step()))?)?;
+        let plans = planner.plans(Some(search.step()))?;
+        let coded = write(planner, path, plans, search.step(), &mut Pace::none())?;
         if meets(coded.length, target) {
             return coded.finish(Some(search.step()));
         }

@@ -8,8 +8,9 @@
 //! | `inputs` | the input: tensors as matrices (`matrix`), the scales of their weights (`scales`), their metrics
 //! (`metric`) |
 //! | `planner`, `plan` | mode, tables and tiles of each tensor, with a forecast of its size |
+//! | `quality` | the search for the step that meets a KL divergence |
 //! | `memory` | what encoding holds in memory, within a limit |
-//! | `rate` | the search for the step that meets a size: by forecasts, then by coded files |
+//! | `rate`, `pace` | the search for the step that meets a size: by forecasts, then by what tensors take as they are coded |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `prune` | weights that become 0, by a criterion and a pattern |
 //! | `lattice` | steps of a matrix, its integers chosen by error and cost, their classes |
@@ -56,9 +57,11 @@ mod metric;
 mod model;
 mod options;
 mod over;
+mod pace;
 mod plan;
 mod planner;
 mod prune;
+mod quality;
 mod rate;
 pub mod reorder;
 mod report;
@@ -77,13 +80,14 @@ pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
 pub use drift::Sequential;
 pub use error::EncodeError;
 pub use formats::{Formats, FormatsError, Selector};
-pub use job::{encode, encode_calibrated};
+pub use job::{encode, encode_calibrated, encode_to_quality};
 pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;
 pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 pub use over::{BaseAsset, BaseError, BaseFile};
 pub use prune::{Criterion, Pattern, Pruning};
+pub use quality::{Judge, Judged, Quality};
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

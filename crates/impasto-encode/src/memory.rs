@@ -38,8 +38,9 @@ pub type Entry<'a> = (&'a Tensor<'a>, Option<&'a Scales>, Option<&'a Metric>);
 ///
 /// Everything else is the scales of all tensors, and what the tensor that takes most takes. That is, for n inputs, the most of:
 /// 16 n^2 bytes while its covariance is factored; 4 n^2 bytes for the factor, 4 bytes per weight and layer for its integers, and
-/// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part. A tensor that is kept
-/// over a base takes what the search for a merged adapter does, unless other tensors are coded with loss.
+/// the tiles that are being coded, or the error that is being approximated; the vectors of a low-rank part. The units of the last
+/// tensor that is coded with loss are held, too. A tensor that is kept over a base takes what the search for a merged adapter
+/// does, unless other tensors are coded with loss.
 ///
 /// # Errors
 /// [`EncodeError::TensorMemory`] if all this is more than the limit.
@@ -49,8 +50,11 @@ pub fn room(tensors: &[Entry], options: &Options) -> Result<u64, EncodeError> {
     let base: u64 = tensors.iter().map(sides).map(|(rows, columns)| 8 * (rows + columns)).sum();
     let lossless = tensors.iter().all(|(_, _, metric)| metric.is_none());
     let search = |entry: &Entry| if lossless { adapter(entry.0) } else { 0 };
-    let bytes = |entry: &Entry| one(entry, sides(entry), options).max(search(entry));
-    let most = tensors.iter().map(|entry| (bytes(entry), &entry.0.name)).max();
+    // The units of the last tensor are held until the file has its size (`pace`).
+    let last = tensors.iter().rposition(|(_, _, metric)| metric.is_some()).filter(|_| !options.layers.any());
+    let held = |i: usize, entry: &Entry| if last == Some(i) { entry.0.raw_bytes() } else { 0 };
+    let bytes = |i: usize, entry: &Entry| (one(entry, sides(entry), options) + held(i, entry)).max(search(entry));
+    let most = tensors.iter().enumerate().map(|(i, entry)| (bytes(i, entry), &entry.0.name)).max();
     let (largest, name) = most.map_or((0, ""), |(bytes, name)| (bytes, name.as_str()));
     let needed = base.saturating_add(largest);
     match limit.checked_sub(needed) {

@@ -19,6 +19,9 @@ const INDEX_SHIFT: u32 = 12;
 /// Largest step index (SPEC 6).
 const MOST: i32 = 1023;
 
+/// What is added to a damping until a covariance is positive definite, since its correlations are rounded.
+const ROUNDED: [f64; 4] = [0.0, 1e-4, 1e-3, 1e-2];
+
 /// Floors of precision: limits to what a text may mark as unimportant.
 ///
 /// A text covers few tokens and some uses of a model, so what it rarely uses may matter elsewhere.
@@ -69,8 +72,8 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// Returns the grid at a global step: column `i` has the step `step * relative / L_ii`.
-    pub fn grid(&self, feedback: &Feedback, step: f64) -> Grid {
+    /// Returns the steps: at a global step of 1, column `i` has the step `relative / L_ii`.
+    pub fn steps(&self, feedback: &Feedback) -> RelativeSteps {
         let log = |x: f64| log2_fixed(x).unwrap_or(0);
         let index = |l: &f64| (-log(*l) + (1 << (INDEX_SHIFT - 1))) >> INDEX_SHIFT;
         let columns: Vec<i32> = feedback.diagonal().iter().map(index).collect();
@@ -80,11 +83,37 @@ impl Metric {
         let columns: Vec<i16> = columns.iter().map(|&i| (i - middle).clamp(-MOST, MOST) as i16).collect();
         // The steps of all rows must be finite (SPEC 10.3).
         let largest = self.rows.iter().max().map_or(1.0, |&index| scale(index.into()));
-        let step = step * self.relative * exp2(f64::from(middle) / 16.0);
-        Grid {
-            step: (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX / largest.max(1.0)),
+        RelativeSteps {
+            unit: self.relative * exp2(f64::from(middle) / 16.0),
+            most: f32::MAX / largest.max(1.0),
             rows: self.rows.clone(),
             columns: if columns.iter().all(|&i| i == 0) { vec![] } else { columns },
+        }
+    }
+
+    /// Returns the grid at a global step.
+    pub fn grid(&self, feedback: &Feedback, step: f64) -> Grid {
+        self.steps(feedback).grid(step)
+    }
+}
+
+/// The steps of a tensor, in proportion to a global step: what its grids need of its covariance.
+pub struct RelativeSteps {
+    /// Its step at a global step of 1.
+    unit: f64,
+    /// Its largest step.
+    most: f32,
+    rows: Vec<i16>,
+    columns: Vec<i16>,
+}
+
+impl RelativeSteps {
+    /// Returns the grid at a global step.
+    pub fn grid(&self, step: f64) -> Grid {
+        Grid {
+            step: ((step * self.unit) as f32).clamp(f32::MIN_POSITIVE, self.most),
+            rows: self.rows.clone(),
+            columns: self.columns.clone(),
             low_rank: None,
         }
     }
@@ -219,7 +248,8 @@ impl<'a> Feedbacks<'a> {
         if let Some(order) = order {
             covariance = reordered(&covariance, order);
         }
-        let feedback = Arc::new(Feedback::new(&covariance, n, damping)?);
+        let damped = |more: &f64| Feedback::new(&covariance, n, damping + more);
+        let feedback = Arc::new(ROUNDED.iter().find_map(damped)?);
         lock().push_back((group.to_owned(), damping.to_bits(), feedback.clone()));
         Some(feedback)
     }

@@ -26,6 +26,9 @@ pub enum Target {
     Size(u64),
     /// The same in bits of the file over all weights (tied tensors count once).
     BitsPerWeight(f64),
+    /// The smallest file whose KL divergence from the original is at most this, in nats per token, for a file without layers:
+    /// [`encode_to_quality`](crate::encode_to_quality).
+    Kld(f64),
     /// What [`Options::formats`] keeps; every bit of tensors without a format.
     Formats,
 }
@@ -113,6 +116,8 @@ impl Options {
 pub enum Progress<'a> {
     /// Searching for the step that gives the requested size: number of the pass.
     Measuring(usize),
+    /// Measuring the quality at a step: number of the step.
+    Judging(usize),
     /// Running the text through coded blocks: index of the block, and number of blocks.
     Drift(usize, usize),
     /// Coding a tensor: its name, tensors done, tensors in all.

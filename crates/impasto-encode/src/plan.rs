@@ -58,6 +58,22 @@ pub enum Coding {
     Jpeg(Grid, TensorHeader),
 }
 
+impl Coding {
+    /// Returns whether it depends on a global step.
+    pub fn has_steps(&self) -> bool {
+        matches!(self, Coding::Lattice(_) | Coding::Transform(_) | Coding::Jpeg(..))
+    }
+
+    /// Replaces its steps, if it has some.
+    pub fn set_grid(&mut self, grid: Grid) {
+        match self {
+            Coding::Lattice(own) | Coding::Transform(own) => *own = grid,
+            Coding::Jpeg(own, header) => (*header, *own) = (grid.header(), grid),
+            Coding::Bytes | Coding::Float(_) | Coding::Delta(_) | Coding::Format(_) => {}
+        }
+    }
+}
+
 /// How a tensor will be coded.
 pub struct Plan {
     /// The mode.

@@ -1,5 +1,7 @@
 //! Plans of all tensors, and the search for the step that gives the requested size.
 
+use std::sync::OnceLock;
+
 use impasto_checkpoint::Checkpoint;
 use impasto_container::expansion::{ALWAYS, RATIO};
 use impasto_container::{Matrix, manifest_length};
@@ -7,14 +9,21 @@ use impasto_container::{Matrix, manifest_length};
 use crate::code::{CodedAsset, code_assets, code_tensor};
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
+use crate::lattice::Grid;
 use crate::layout::layout;
 use crate::low_rank::residual_bytes;
+use crate::metric::RelativeSteps;
 use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 use crate::over::Over;
+use crate::pace::{Forecast, Pace};
 use crate::plan::Plan;
-use crate::rate::{Found, Rate, Rates, aim, search};
+use crate::rate::{Found, Measured, Rate, Rates, aim, around, search, usual_step};
 use crate::statistics::Statistics;
+
+/// Octaves by which the steps of a calibrated model are finer at the same size: steps are relative to the inputs, of which error
+/// feedback makes a part predictable.
+const CORRELATED: f64 = 1.25;
 
 /// Plans a file.
 pub struct Planner<'a> {
@@ -27,6 +36,8 @@ pub struct Planner<'a> {
     /// The rate of each tensor with a format, likewise.
     format_rates: Vec<Option<Rate>>,
     rates: Rates,
+    /// The steps of each tensor, once they are known.
+    steps: Vec<OnceLock<RelativeSteps>>,
 }
 
 impl<'a> Planner<'a> {
@@ -44,8 +55,8 @@ impl<'a> Planner<'a> {
         let assets = || code_assets(checkpoint, options, over);
         let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over));
         let (assets, inputs) = (assets?, inputs?);
-        let mut planner =
-            Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates: Rates::default() };
+        let (rates, steps) = (Rates::default(), std::iter::repeat_with(OnceLock::new).take(inputs.len()).collect());
+        let mut planner = Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates, steps };
         if options.target != Target::Lossless {
             planner.format_rates =
                 (0..planner.inputs.len()).map(|i| planner.format_rate(i)).collect::<Result<_, _>>()?;
@@ -114,6 +125,26 @@ impl<'a> Planner<'a> {
         EncodeError::Tensor { tensor: self.inputs.tensors[tensor].name.clone(), rule }
     }
 
+    /// Returns the rates of a tensor that is coded with loss, at a global step. Only at few steps are they measured, for which
+    /// its covariance is factored.
+    fn measured(&self, tensor: usize, step: f64) -> Result<Measured, EncodeError> {
+        self.rates.at(tensor, step, |step| {
+            let measured = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure(step));
+            measured.ok_or_else(|| self.unfit(tensor))
+        })
+    }
+
+    /// Returns the steps of a tensor that is coded with loss, at a global step.
+    fn grid(&self, tensor: usize, step: f64) -> Result<Grid, EncodeError> {
+        let known = &self.steps[tensor];
+        if known.get().is_none() {
+            let lossy = self.inputs.lossy(tensor)?.ok_or_else(|| self.unfit(tensor))?;
+            known.get_or_init(|| lossy.metric.steps(&lossy.feedback));
+        }
+        let grid = known.get().map(|steps| steps.grid(step)).ok_or_else(|| self.unfit(tensor))?;
+        Ok(Grid { low_rank: self.inputs.shared_low_rank(tensor), ..grid })
+    }
+
     fn plan(&self, tensor: usize, step: Option<f64>) -> Result<Option<Plan>, EncodeError> {
         let inputs = &self.inputs;
         if inputs.tensors[tensor].same_as.is_some() || inputs.tensors[tensor].is_identical() {
@@ -122,28 +153,23 @@ impl<'a> Planner<'a> {
         let matrix = inputs.matrix(tensor);
         let format_rate = self.format_rates.get(tensor).copied().flatten();
         let in_format = step.and(inputs.format(tensor)).zip(format_rate);
-        let lossy = match step.filter(|_| in_format.is_none()) {
-            Some(step) => inputs.lossy(tensor)?.map(|lossy| (lossy, step)),
-            None => None,
-        };
-        let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), lossy, in_format) {
+        let step = step.filter(|_| in_format.is_none() && inputs.is_lossy(tensor));
+        let plan = match (inputs.scales(tensor), matrix.dtype.float_layout(), step, in_format) {
             (.., Some((format, rate))) => Plan::format(&matrix, format, rate),
-            (_, _, Some((lossy, step)), _) => {
+            (Some(_), _, Some(step), _) => {
                 let refined = (!self.options.layers.below.is_empty()).then(|| inputs.lossy_weights());
-                let measured = self.rates.at(tensor, step, |step| lossy.measure(step));
+                let (measured, grid) = (self.measured(tensor, step)?, self.grid(tensor, step)?);
                 match measured.transform.filter(|transform| transform.gain > 0.0) {
-                    Some(transform) if self.options.preset == Preset::Jpeg => {
-                        Plan::jpeg(&matrix, lossy.grid(step), transform.rate)
-                    }
+                    Some(transform) if self.options.preset == Preset::Jpeg => Plan::jpeg(&matrix, grid, transform.rate),
                     Some(transform) => {
                         let reference = inputs.reference(tensor).filter(|_| transform.is_predicted);
-                        let plan = Plan::transform(&matrix, lossy.grid(step), transform.rate);
+                        let plan = Plan::transform(&matrix, grid, transform.rate);
                         plan.map(|plan| Plan { reference, ..plan })
                     }
                     None => {
                         let rank = inputs.residual_rank(tensor);
                         let residual = rank.map_or(0, |rank| residual_bytes(rank, matrix.rows, matrix.columns));
-                        let plan = Plan::lattice(&matrix, lossy.grid(step), measured.lattice, refined);
+                        let plan = Plan::lattice(&matrix, grid, measured.lattice, refined);
                         plan.map(|plan| Plan { bytes: plan.bytes + residual, ..plan })
                     }
                 }
@@ -168,7 +194,7 @@ impl<'a> Planner<'a> {
     /// Returns the largest permitted size of a lossy file.
     pub fn target_bytes(&self) -> u64 {
         match self.options.target {
-            Target::Lossless | Target::Formats => u64::MAX,
+            Target::Lossless | Target::Formats | Target::Kld(_) => u64::MAX,
             Target::Size(bytes) => bytes,
             Target::BitsPerWeight(bits) => self.bytes_at(bits),
         }
@@ -179,21 +205,33 @@ impl<'a> Planner<'a> {
         (bits * self.inputs.weights() as f64 / 8.0) as u64
     }
 
+    /// Returns the global step, as a power of two, at which a model usually takes so many bits per weight.
+    pub fn usual_step(&self, bits: f64) -> f64 {
+        usual_step(bits) - if self.inputs.is_calibrated() { CORRELATED } else { 0.0 }
+    }
+
+    /// Returns the number of weights that the global step decides about.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn check_any_free(&self) -> Result<u64, EncodeError> {
+        match self.inputs.lossy_weights() {
+            0 if (0..self.inputs.len()).any(|i| self.inputs.format(i).is_some()) => Err(EncodeError::FormatsDecide),
+            0 => Err(EncodeError::NothingLossy { least: LEAST_WEIGHTS }),
+            weights => Ok(weights),
+        }
+    }
+
     /// Returns the global step at which the forecast of the file is `target` bytes.
     ///
     /// # Errors
     /// If no step gives this size, or no tensor is coded with loss.
     pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
-        let lossy_weights = self.inputs.lossy_weights();
-        if lossy_weights == 0 {
-            return Err(match (0..self.inputs.len()).any(|i| self.inputs.format(i).is_some()) {
-                true => EncodeError::FormatsDecide,
-                false => EncodeError::NothingLossy { least: LEAST_WEIGHTS },
-            });
-        }
+        let lossy_weights = self.check_any_free()?;
         let mut pass = 0;
         let wanted = aim(target);
-        let found = search(wanted, target - wanted, lossy_weights, |step| {
+        let start = self.usual_step(wanted as f64 * 8.0 / self.inputs.weights().max(1) as f64);
+        let found = search(wanted, target - wanted, lossy_weights, start, |step| {
             pass += 1;
             heard((self.watch)(Progress::Measuring(pass)))?;
             Ok::<_, EncodeError>(self.forecast(&self.plans(Some(step))?))
@@ -206,6 +244,39 @@ impl<'a> Planner<'a> {
             }
             Found::MostIs(most) => Err(EncodeError::TooLarge { wanted: target, most }),
         }
+    }
+
+    /// Returns whether a tensor has a layer for each size of a layered file.
+    pub fn has_layers(&self, tensor: usize) -> bool {
+        self.inputs.is_lossy(tensor) && self.inputs.format(tensor).is_none()
+    }
+
+    /// Returns the rate control of a file of `target` bytes whose plans are for the global step `step`. A weight costs `more` bits than
+    /// they say.
+    ///
+    /// # Errors
+    /// If the format cannot hold a tensor, or a covariance is invalid.
+    pub fn pace(&self, target: u64, step: f64, plans: &[Option<Plan>], more: f64) -> Result<Pace, EncodeError> {
+        let [finer, coarser] = around(step).map(|step| self.plans(Some(step)));
+        let (finer, coarser) = (finer?, coarser?);
+        let bytes = |plan: &Option<Plan>| plan.as_ref().map_or(0.0, |plan| plan.bytes as f64);
+        let forecast = |i: usize| {
+            let slope = ((bytes(&finer[i]) - bytes(&coarser[i])) * 4.0).max(0.0);
+            let more = if slope > 0.0 { more * self.inputs.tensors[i].weights() as f64 / 8.0 } else { 0.0 };
+            Forecast { bytes: bytes(&plans[i]) + more, slope }
+        };
+        Ok(Pace::new(target, (0..plans.len()).map(forecast).collect()))
+    }
+
+    /// Makes the steps of a planned tensor those at another global step.
+    ///
+    /// # Errors
+    /// If a covariance is invalid.
+    pub fn change_step(&self, tensor: usize, plan: &mut Plan, step: f64) -> Result<(), EncodeError> {
+        if plan.coding.has_steps() {
+            plan.coding.set_grid(self.grid(tensor, step)?);
+        }
+        Ok(())
     }
 
     /// Returns the forecast length of the file with these plans.

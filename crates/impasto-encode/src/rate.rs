@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::arithmetic::{exp2, log2};
 
 /// Finest and coarsest global step that are tried, as powers of two.
-const FINEST: f64 = -19.0;
-const COARSEST: f64 = 8.0;
+pub const FINEST: f64 = -19.0;
+pub const COARSEST: f64 = 8.0;
 
 /// If the bracket is narrower than this, in octaves, the size jumps inside it.
 const NARROW: f64 = 1e-6;
@@ -15,6 +15,8 @@ const NARROW: f64 = 1e-6;
 pub const TRIES: usize = 8;
 /// Least bits per weight and octave that a size changes by.
 const LEAST_SLOPE: f64 = 0.05;
+/// The differential entropy of a Gaussian of variance 1, in bits.
+const GAUSSIAN: f64 = 2.047;
 /// A forecast aims below the requested size by one part in this many.
 const SLACK: u64 = 1000;
 
@@ -89,6 +91,11 @@ impl Correction {
     }
 }
 
+/// Returns the step, as a power of two, at which Gaussian weights take so many bits: where a search starts.
+pub fn usual_step(bits: f64) -> f64 {
+    GAUSSIAN - bits
+}
+
 /// The result of a search.
 #[derive(Debug, PartialEq)]
 pub enum Found {
@@ -101,7 +108,7 @@ pub enum Found {
 }
 
 /// Searches for the finest relative step whose `size` is at most `target` and at least `target - slack`, or is the
-/// nearest one below if sizes jump.
+/// nearest one below if sizes jump. It starts at `start`, a power of two.
 ///
 /// `size` falls as the step grows, by about one bit per weight and octave; `weights` is the number of weights that it
 /// depends on.
@@ -112,10 +119,11 @@ pub fn search<E>(
     target: u64,
     slack: u64,
     weights: u64,
+    start: f64,
     mut size: impl FnMut(f64) -> Result<u64, E>,
 ) -> Result<Found, E> {
     let mut bracket = Bracket::default();
-    let mut at = -2.0;
+    let mut at = start.clamp(FINEST, COARSEST);
     for _ in 0..60 {
         let bytes = size(exp2(at))?;
         if bytes <= target && bytes + slack >= target {
@@ -188,18 +196,25 @@ pub struct Rates {
 
 impl Rates {
     /// Returns the rates of a tensor at a global step. `measure` measures them at a step.
-    pub fn at(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Measured) -> Measured {
+    ///
+    /// # Errors
+    /// Those of `measure`.
+    pub fn at<E>(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Result<Measured, E>) -> Result<Measured, E> {
         let log = log2(step) * 2.0;
         let below = log.floor();
-        let [a, b] = [below as i32, below as i32 + 1].map(|at| {
+        let measured = |at: i32| {
             let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);
             let known = lock().get(&(tensor, at)).copied();
-            known.unwrap_or_else(|| {
-                let rate = measure(exp2(f64::from(at) / 2.0));
-                lock().insert((tensor, at), rate);
-                rate
-            })
-        });
+            known.map_or_else(
+                || {
+                    let rate = measure(exp2(f64::from(at) / 2.0))?;
+                    lock().insert((tensor, at), rate);
+                    Ok(rate)
+                },
+                Ok,
+            )
+        };
+        let (a, b) = (measured(below as i32)?, measured(below as i32 + 1)?);
         let between = |a: f64, b: f64| a + (b - a) * (log - below);
         let rate = |a: Rate, b: Rate| Rate {
             bits: between(a.bits, b.bits),
@@ -210,8 +225,14 @@ impl Rates {
             gain: between(a.gain, b.gain),
             is_predicted: a.is_predicted || b.is_predicted,
         };
-        Measured { lattice: rate(a.lattice, b.lattice), transform: a.transform.zip(b.transform).map(transformed) }
+        Ok(Measured { lattice: rate(a.lattice, b.lattice), transform: a.transform.zip(b.transform).map(transformed) })
     }
+}
+
+/// Returns a finer and a coarser step that are a quarter of an octave apart, between the same measured steps as `step`.
+pub fn around(step: f64) -> [f64; 2] {
+    let below = (log2(step) * 2.0).floor();
+    [0.25, 0.75].map(|part| exp2((below + part) / 2.0))
 }
 
 #[cfg(test)]
@@ -228,7 +249,7 @@ mod tests {
     proptest! {
         #[test]
         fn hits_from_below(target in 10_000u64..2_000_000) {
-            match search(target, target / 1000, 1_000_000, gaussian) {
+            match search(target, target / 1000, 1_000_000, -2.0, gaussian) {
                 Ok(Found::Step(step)) => {
                     let size = gaussian(step).expect("a size");
                     prop_assert!(size <= target && size as f64 >= target as f64 * 0.9989, "{} {}", size, target);
@@ -253,8 +274,8 @@ mod tests {
 
     #[test]
     fn says_when_it_cannot() {
-        assert_eq!(search(900, 1, 1_000_000, gaussian), Ok(Found::LeastIs(1125)));
-        assert!(matches!(search(100_000_000, 100, 1_000_000, gaussian), Ok(Found::MostIs(_))));
-        assert_eq!(search(900, 1, 1, |_| Err("no size")), Err("no size"));
+        assert_eq!(search(900, 1, 1_000_000, -2.0, gaussian), Ok(Found::LeastIs(1125)));
+        assert!(matches!(search(100_000_000, 100, 1_000_000, -2.0, gaussian), Ok(Found::MostIs(_))));
+        assert_eq!(search(900, 1, 1, -2.0, |_| Err("no size")), Err("no size"));
     }
 }

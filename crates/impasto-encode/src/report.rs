@@ -7,6 +7,7 @@ use crate::code::CodedAsset;
 use crate::error::EncodeError;
 use crate::inputs::Inputs;
 use crate::model::Tensor;
+use crate::quality::Quality;
 use crate::reorder::Reordered;
 
 /// The result for a tensor.
@@ -80,6 +81,8 @@ pub struct Report {
     pub relative_step: Option<f64>,
     /// What was reordered, if that was requested.
     pub reordered: Option<Reordered>,
+    /// The quality, if that was the target.
+    pub quality: Option<Quality>,
     /// Tensors of a lossy file that were kept exactly because they contain NaN or infinity.
     pub non_finite: Vec<String>,
 }
@@ -127,6 +130,7 @@ impl<'a> Coded<'a> {
             raw_bytes: self.raw_bytes,
             relative_step,
             reordered: self.inputs.reordered,
+            quality: None,
             non_finite: if self.inputs.lossy_any() { self.non_finite } else { vec![] },
         })
     }

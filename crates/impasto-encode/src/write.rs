@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use impasto_codec::{Body, LowRank, TensorHeader};
-use impasto_container::{Writer, measure};
+use impasto_container::{ContainerError, Writer};
 use impasto_core::Mode;
 
+use crate::arithmetic::exp2;
 use crate::code::code_tensor;
 use crate::decoded::{self, References};
 use crate::error::{EncodeError, heard};
@@ -15,75 +16,114 @@ use crate::lattice::{Grid, Integers, Rows};
 use crate::layout::layout;
 use crate::low_rank::of_error;
 use crate::options::Progress;
+use crate::pace::Pace;
 use crate::plan::{Coding, Plan};
 use crate::planner::Planner;
 use crate::report::{Coded, TensorReport};
 
-/// Codes everything into a file, which gets its name when the result finishes.
+/// How often the last tensor that depends on a step is coded, at most.
+const TRIES: usize = 4;
+
+/// Codes everything into a file, which gets its name when the result finishes. `pace` changes the steps of the plans, which are
+/// for the global step `step`.
 ///
 /// # Errors
 /// If coding or writing fails.
-pub fn write<'a>(planner: &'a Planner, path: &Path, plans: &[Option<Plan>]) -> Result<Coded<'a>, EncodeError> {
-    let Planner { inputs, assets, options, .. } = planner;
-    let (objects, slots) = layout(assets, &inputs.tensors, plans);
-    let mut lengths = Vec::with_capacity(slots.len());
-    let mut writer = Writer::create_over(path, inputs.base().cloned(), objects.clone(), slots, vec![])?;
-    let mut push = |mode: Mode, bytes: &[u8]| {
-        lengths.push(bytes.len() as u32);
-        writer.push(mode, bytes)
-    };
+pub fn write<'a>(
+    planner: &'a Planner,
+    path: &Path,
+    mut plans: Vec<Option<Plan>>,
+    step: f64,
+    pace: &mut Pace,
+) -> Result<Coded<'a>, EncodeError> {
+    let Planner { inputs, assets, .. } = planner;
+    let (objects, slots) = layout(assets, &inputs.tensors, &plans);
+    let mut writer = Writer::create_over(path, inputs.base().cloned(), objects, slots, vec![])?;
     for (mode, bytes) in assets.iter().flat_map(|asset| &asset.pieces) {
-        push(*mode, bytes)?;
+        writer.push(*mode, bytes)?;
     }
     let kept: HashSet<usize> = plans.iter().flatten().filter_map(|plan| plan.reference).collect();
     let mut references = (!kept.is_empty()).then(|| References::beside(path)).transpose()?;
-    let mut reports = Vec::new();
-    for (i, (tensor, plan)) in inputs.tensors.iter().zip(plans).enumerate() {
-        heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
-        let mut rank = 0;
-        let mut zeros = None;
-        let (mode, bytes) = match plan {
-            None => (None, 0),
-            Some(plan) => {
-                let lattice = integers(planner, i, plan)?;
-                let header = match &plan.coding {
-                    Coding::Delta(header) => Some(header),
-                    _ => lattice.as_ref().map(|(_, header)| header),
+    let (mut reports, count) = (Vec::new(), plans.len());
+    for (i, (tensor, plan)) in inputs.tensors.iter().zip(&mut plans).enumerate() {
+        heard((planner.watch)(Progress::Coding(&tensor.name, i, count)))?;
+        let Some(plan) = plan else {
+            reports.push(TensorReport { base: tensor.usage(None), ..TensorReport::new(tensor, None, 0) });
+            continue;
+        };
+        let reference = plan.reference.zip(references.as_mut());
+        let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
+        let keeps = kept.contains(&i);
+        let before = writer.length();
+        let mut octaves = pace.octaves(i, before);
+        let mut units = Vec::new();
+        let mut tries = 0;
+        let report = loop {
+            if octaves != 0.0 || tries > 0 {
+                planner.change_step(i, plan, step * exp2(octaves))?;
+            }
+            if keeps || pace.is_last(i) {
+                units.clear();
+                let mut held = before;
+                let mut hold = |mode: Mode, bytes: &[u8]| {
+                    held = held.next_multiple_of(16) + bytes.len() as u64;
+                    units.push((mode, bytes.to_vec()));
+                    Ok(())
                 };
-                rank = header.and_then(TensorHeader::low_rank).map_or(0, LowRank::rank);
-                zeros = lattice.as_ref().filter(|_| inputs.pruning(i).is_some()).map(|(integers, _)| integers.zeros());
-                let matrix = inputs.matrix(i);
-                let reference = plan.reference.zip(references.as_mut());
-                let reference = reference.map_or(Ok(None), |(tensor, references)| references.elements(tensor))?;
-                let keeps = kept.contains(&i);
-                let mut units = Vec::new();
-                let mut push = |mode: Mode, bytes: &[u8]| {
-                    if keeps {
-                        units.push((mode, bytes.to_vec()));
-                    }
-                    push(mode, bytes)
-                };
-                let (name, lattice) = (&tensor.name, lattice.as_ref());
-                // A tensor has at most one of them.
-                let reference = reference.as_deref().or(tensor.over_elements());
-                let coded = code_tensor(name, &matrix, plan, lattice, reference, options, &mut push)?;
-                if let Some(references) = references.as_mut().filter(|_| keeps) {
-                    let broken = |error| EncodeError::Codec { tensor: name.clone(), error };
-                    references.push(i, &decoded::elements(matrix.dtype, &plan.tiles, &units).map_err(broken)?)?;
+                let report = code(planner, i, plan, reference.as_deref(), &mut hold)?;
+                tries += 1;
+                match pace.again(i, held).filter(|_| tries < TRIES) {
+                    Some(other) => octaves = other,
+                    None => break report,
                 }
-                (Some(coded.0), coded.1)
+            } else {
+                let mut push = |mode: Mode, bytes: &[u8]| writer.push(mode, bytes);
+                break code(planner, i, plan, reference.as_deref(), &mut push)?;
             }
         };
+        for (mode, bytes) in &units {
+            writer.push(*mode, bytes)?;
+        }
+        if let Some(references) = references.as_mut().filter(|_| keeps) {
+            let broken = |error| EncodeError::Codec { tensor: tensor.name.clone(), error };
+            references.push(
+                i,
+                &decoded::elements(inputs.matrix(i).dtype, &plan.tiles, &units, reference.as_deref())
+                    .map_err(broken)?,
+            )?;
+        }
+        pace.coded(i, octaves, writer.length() - before);
         inputs.release(i);
-        let report = TensorReport::new(tensor, mode, bytes);
-        let base = tensor.usage(plan.as_ref());
-        reports.push(TensorReport { format: inputs.format(i), rank, zeros, base, ..report });
+        reports.push(report);
     }
-    let length =
-        measure(&objects, &lengths, &[], inputs.base()).map_err(|rule| EncodeError::Layout(rule.to_string()))?;
+    let length = writer.length();
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
 }
 
+/// Codes a tensor without layers and pushes its units. `reference` has the elements of the tensor that it may be predicted from.
+pub fn code(
+    planner: &Planner,
+    i: usize,
+    plan: &Plan,
+    reference: Option<&[u8]>,
+    push: &mut impl FnMut(Mode, &[u8]) -> Result<(), ContainerError>,
+) -> Result<TensorReport, EncodeError> {
+    let Planner { inputs, options, .. } = planner;
+    let tensor = &inputs.tensors[i];
+    let lattice = integers(planner, i, plan)?;
+    let header = match &plan.coding {
+        Coding::Delta(header) => Some(header),
+        _ => lattice.as_ref().map(|(_, header)| header),
+    };
+    let rank = header.and_then(TensorHeader::low_rank).map_or(0, LowRank::rank);
+    let zeros = lattice.as_ref().filter(|_| inputs.pruning(i).is_some()).map(|(integers, _)| integers.zeros());
+    // A tensor has at most one of them.
+    let reference = reference.or(tensor.over_elements());
+    let (mode, bytes) = code_tensor(&tensor.name, &inputs.matrix(i), plan, lattice.as_ref(), reference, options, push)?;
+    let report = TensorReport::new(tensor, Some(mode), bytes);
+    let base = tensor.usage(Some(plan));
+    Ok(TensorReport { format: inputs.format(i), rank, zeros, base, ..report })
+}
 /// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };

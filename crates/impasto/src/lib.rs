@@ -148,9 +148,9 @@ pub mod encode {
     pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
-        Criterion, EncodeError, Extent, Floors, Formats, FormatsError, LayerReport, Layers, Options, Pattern, Preset,
-        Progress, Pruning, Report, Residual, ResidualError, Selector, Sequential, Target, TensorReport, Watch, encode,
-        encode_calibrated,
+        Criterion, EncodeError, Extent, Floors, Formats, FormatsError, Judge, Judged, LayerReport, Layers, Options,
+        Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential, Target,
+        TensorReport, Watch, encode, encode_calibrated, encode_to_quality,
     };
 }
 

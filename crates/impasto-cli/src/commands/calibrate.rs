@@ -17,6 +17,7 @@ use crate::exit::Code;
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{print, print_json};
 use crate::progress::bar;
+use crate::stages::{self, Stages};
 
 pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     let begun = Instant::now();
@@ -31,7 +32,8 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
         ..calibrate_options(args)
     };
     let progress = bar(args, 0);
-    let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress);
+    let stages = Stages::begin("opening");
+    let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress, Some(&stages));
     let info = explained(info, &command.model, &checkpoint)?;
     progress.finish_and_clear();
     let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
@@ -40,12 +42,13 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
         print_json(&json!({
             "file": file, "model": info.model, "text": info.text, "window": info.window, "tokens": info.tokens,
             "gradient_tokens": info.gradient_tokens, "held_back_tokens": info.held_back_tokens,
-            "linears": matrices, "groups": info.groups.len(), "seconds": seconds, "peak_memory": peak_memory(),
+            "linears": matrices, "groups": info.groups.len(), "seconds": seconds, "stages": stages::to_json(&stages.end()), "peak_memory": peak_memory(),
         }))?;
     } else {
         let (tokens, gradient_tokens) = (info.tokens, info.gradient_tokens);
         let gradients = format!("gradients on {gradient_tokens}");
-        print(&format!("{file}: {matrices} matrices on {tokens} tokens, {gradients}, in {seconds:.1} s\n"))?;
+        let stages = stages::to_text(&stages.end());
+        print(&format!("{file}: {matrices} matrices on {tokens} tokens, {gradients}, in {seconds:.1} s\n{stages}"))?;
     }
     Ok(Code::Success)
 }
@@ -55,7 +58,7 @@ pub fn calibrate_options(args: &Args) -> CalibrateOptions {
     CalibrateOptions { threads: args.threads, memory_limit: Some(memory_limit(args)), ..CalibrateOptions::default() }
 }
 
-/// Calibrates a model on a text and writes the statistics to `output`.
+/// Calibrates a model on a text and writes the statistics to `output`. `stages` takes note of what that takes.
 pub fn calibrate_on(
     checkpoint: &Checkpoint,
     weights: &CheckpointWeights,
@@ -63,9 +66,11 @@ pub fn calibrate_on(
     options: &CalibrateOptions,
     output: &Path,
     progress: &ProgressBar,
+    stages: Option<&Stages>,
 ) -> anyhow::Result<Info> {
     let tokens = first_tokens(&tokenizer(weights)?, text, options.tokens)?;
     let mut watch = |step| {
+        stages.into_iter().for_each(|stages| stages.enter(stage(step)));
         progress.set_message(format!("calibrating: {}", message(step)));
         ControlFlow::Continue(())
     };
@@ -86,6 +91,15 @@ pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::
             return Ok(tokens);
         }
         wanted = wanted.saturating_mul(2);
+    }
+}
+
+fn stage(step: Calibrating) -> &'static str {
+    match step {
+        Calibrating::Forward(..) => "forward",
+        Calibrating::OutputProjection => "output projection",
+        Calibrating::Backward(..) => "backward",
+        Calibrating::Writing => "writing",
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    BaseFile, EncodeBase, EncodeError, Extent, Floors, Layers, Options, Preset, Progress, Pruning, ReorderBy,
-    Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
+    BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning,
+    Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
+    encode_to_quality,
 };
 use impasto::format::BaseUsage;
 use impasto::{Checkpoint, CheckpointWeights, Format};
@@ -23,6 +24,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
+use super::judge::{self, HeldBack, Original};
 use super::measure::measure;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
@@ -31,6 +33,7 @@ use crate::licenses::{self, Verdict};
 use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
+use crate::stages::{self, Stages};
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
@@ -93,7 +96,12 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
-    let way = Way { model: &command.model, output: &command.output, measure, reorder };
+    if command.kld.is_some() && !args.base.is_empty() {
+        return Err(UsageError("--kld is for files without a base: use --bpw or --size").into());
+    }
+    let held_back = HeldBack { text: command.kld_text.as_deref(), tokens: command.kld_tokens.unwrap_or(judge::TOKENS) };
+    let held_back = command.kld.map(|_| held_back);
+    let way = Way { model: &command.model, output: &command.output, measure, reorder, held_back };
     let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
@@ -190,6 +198,9 @@ fn target(command: &Encode, has_formats: bool) -> (Target, Layers) {
         }
         return (without_size, layers);
     }
+    if let Some(kld) = command.kld {
+        return (Target::Kld(kld), layers);
+    }
     let extent = command.bpw.map(Extent::BitsPerWeight).or(command.size.map(Extent::Size));
     (extent.map_or(without_size, target), layers)
 }
@@ -250,26 +261,40 @@ pub struct Way<'a> {
     pub measure: Option<Option<&'a Path>>,
     /// What hidden units and heads are to be ordered by.
     pub reorder: Option<ReorderBy>,
+    /// What the divergence is measured on, if it is the target.
+    pub held_back: Option<HeldBack<'a>>,
 }
 
 /// Encodes, with progress, and prints the result.
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
-    let Way { model, output, measure: measured, reorder } = way;
+    let Way { model, output, measure: measured, reorder, held_back } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
+    let stages = Stages::begin("opening");
     let watch = |step: Progress| {
+        stages.enter(match step {
+            Progress::Measuring(_) => "rates",
+            Progress::Judging(_) => "divergence",
+            Progress::Drift(..) => "drift",
+            Progress::Coding(..) => "coding",
+        });
         match step {
             Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
+            Progress::Judging(step) => progress.set_message(format!("measuring the divergence, step {step}")),
             Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
             Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {}", shown(name))),
         }
         ControlFlow::Continue(())
     };
+    // A network that cannot run is an error before anything takes time.
+    let original = held_back.map(|held_back| explained(Original::load(args, model, held_back), model, &checkpoint));
+    let original = original.transpose()?;
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
     let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    stages.enter("calibration");
     let Guidance { statistics, tokens, _folder } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
         let sequential = tokens.as_deref().map(|tokens| Sequential { weights: &weights, tokens });
@@ -277,6 +302,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     });
     let memory = Some(memory_limit(args));
     let reordering = reorder.map(|by| {
+        stages.enter("reordering");
         progress.set_message("reordering hidden units and heads");
         let reordering = Reordering::new(&weights, by, statistics.as_ref(), memory);
         explained(reordering.map_err(Into::into), model, &checkpoint)
@@ -284,19 +310,32 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let reordering = reordering.transpose()?.map(Arc::new);
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
     let options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
-    let report = encode_calibrated(&checkpoint, output, &options, calibrated.as_ref(), &watch);
+    let calibrated = calibrated.as_ref();
+    stages.enter("scales");
+    let report = match &original {
+        None => encode_calibrated(&checkpoint, output, &options, calibrated, &watch),
+        Some(original) => {
+            let measure = |weights: &dyn WeightSource| original.judge(weights);
+            let judge = Judge { weights: &weights, measure: &measure };
+            encode_to_quality(&checkpoint, output, &options, calibrated, judge, &watch)
+        }
+    };
     let mut report = report.with_context(|| model.display().to_string())?;
     progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {
+        stages.enter("measuring layers");
         (report.summary, klds) = measure(args, model, output, text)?;
     }
     notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
+    let (stages, seconds) = (stages.end(), begun.elapsed().as_secs_f64());
     if args.json {
-        print_json(&to_json(&report, &klds, &notes, output))?;
+        let mut json = to_json(&report, &klds, &notes, output);
+        (json["seconds"], json["stages"]) = (json!(seconds), stages::to_json(&stages));
+        print_json(&json)?;
     } else {
-        print(&to_text(&report, &klds, output, begun.elapsed().as_secs_f64()))?;
+        print(&(to_text(&report, &klds, output, seconds) + &stages::to_text(&stages)))?;
     }
     Ok(report)
 }
@@ -355,7 +394,7 @@ impl Source<'_> {
                     let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
-                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress)?;
+                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress, None)?;
                     (Statistics::open(&path)?, sequential.then_some(text.as_ref()))
                 }
             },
@@ -429,6 +468,13 @@ fn to_json(report: &Report, klds: &[f32], notes: &[String], output: &Path) -> se
         "bits_per_weight": bits_per_weight(report),
         "layers": layers.collect::<Vec<_>>(),
         "relative_step": report.relative_step,
+        "kld": report.quality.map(|quality| json!({
+            "target": quality.target,
+            "reached": quality.reached.kld,
+            "error": quality.reached.error,
+            "tokens": quality.reached.tokens,
+            "tries": quality.tries,
+        })),
         "reordered": report.reordered.map(|reordered| json!({
             "by": reordered.by.name(),
             "mlps": reordered.mlps,
@@ -490,8 +536,14 @@ fn to_text(report: &Report, klds: &[f32], output: &Path, seconds: f64) -> String
         )
     });
     let pruned = pruned(report);
+    let quality = report.quality.map_or(String::new(), |Quality { target, reached, tries }| {
+        let Judged { kld, error, tokens } = reached;
+        format!(
+            "KL divergence: {kld:.6} +- {error:.6} nats on {tokens} tokens (at most {target}), {tries} steps tried\n"
+        )
+    });
     format!(
-        "{}{layers}{low_rank}{reordered}{pruned}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
+        "{}{layers}{low_rank}{reordered}{pruned}{quality}{}: {} ({:.2}% of {} of tensors, {:.3} bits per weight) in {seconds:.1} s\nroot {}\n",
         table(&rows),
         output.display(),
         bytes(length),

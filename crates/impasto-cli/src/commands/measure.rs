@@ -49,7 +49,7 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
 }
 
 /// The last quarter of the built-in text; calibration uses the beginning.
-fn last_quarter(text: &str) -> &str {
+pub fn last_quarter(text: &str) -> &str {
     let from = (text.len() / 4 * 3..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     &text[from..]
 }

@@ -12,6 +12,7 @@ pub mod eval;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod inspect;
+mod judge;
 mod measure;
 pub mod rebase;
 pub mod run;

@@ -35,7 +35,7 @@ use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::low_rank::Residual;
 use crate::options::{LEAST_WEIGHTS, Options, Target};
-use crate::rate::{Found, Rates as MeasuredRates, search};
+use crate::rate::{Found, Rates as MeasuredRates, search, usual_step};
 use crate::transform::{Effort, Tools, TransformTool};
 
 /// Options of an analysis.
@@ -174,7 +174,7 @@ fn find_step(inputs: &Inputs, bits_per_weight: f64, watch: AnalysisWatch<'_>) ->
         let mut sum = 0.0;
         for i in 0..inputs.len() {
             if let Some(lossy) = inputs.lossy(i)? {
-                let rate = rates.at(i, step, |step| lossy.measure(step)).lattice;
+                let rate = rates.at(i, step, |step| Ok::<_, EncodeError>(lossy.measure(step)))?.lattice;
                 sum += rate.bits / 8.0 * inputs.tensors[i].weights() as f64 + rate.header_bytes;
                 inputs.release(i);
             }
@@ -183,7 +183,7 @@ fn find_step(inputs: &Inputs, bits_per_weight: f64, watch: AnalysisWatch<'_>) ->
     };
     let wanted = bytes(bits_per_weight);
     let bits = |bytes: u64| bytes as f64 * 8.0 / weights.max(1) as f64;
-    match search(wanted, wanted / 500, weights, size)? {
+    match search(wanted, wanted / 500, weights, usual_step(bits_per_weight), size)? {
         Found::Step(step) => Ok(step),
         Found::LeastIs(least) => Err(EncodeError::NoRate { wanted: bits_per_weight, limit: bits(least) }),
         Found::MostIs(most) => Err(EncodeError::NoRate { wanted: bits_per_weight, limit: bits(most) }),

@@ -17,8 +17,9 @@ use crate::shapes::best_shape;
 
 /// Rows that are rounded together.
 const SIDE_BY_SIDE: usize = 16;
-/// Fewest rows of a sample, which otherwise has an eighth of all rows.
-const LEAST_SAMPLE: usize = 256;
+/// A sample has one in this many rows, but at least [`LEAST_SAMPLE`]. Rate control makes up for what it does not say.
+const SAMPLED: usize = 16;
+const LEAST_SAMPLE: usize = 128;
 /// `lambda` over the square of the step, at equal slopes and high rate. Halving the step costs one bit and divides the
 /// error `step^2 / 12` by 4, so the slope is `2 ln 2 / 12`.
 pub const LAMBDA: f32 = 0.1155;
@@ -85,7 +86,7 @@ pub fn round_with(
     let chunks = m.div_ceil(SIDE_BY_SIDE);
     let wanted = match rows {
         Rows::All => chunks,
-        Rows::Sample => chunks.min((chunks / 8).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
+        Rows::Sample => chunks.min((chunks / SAMPLED).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
     };
     let chosen: Vec<usize> = (0..wanted).map(|i| i * chunks / wanted.max(1)).collect();
     let lengths: Vec<usize> = chosen.iter().map(|&c| SIDE_BY_SIDE.min(m - c * SIDE_BY_SIDE)).collect();

@@ -9,9 +9,9 @@ use impasto_core::lattice::scale;
 use impasto_core::{Mode, Place};
 use rayon::prelude::*;
 
-use super::factors::factors;
+use super::ladder::Ladder;
 use crate::arithmetic::log2;
-use crate::aside::{Aside, TileRow, Unit};
+use crate::aside::{Aside, Mark, TileRow, Unit};
 use crate::code::{code_tensor, plain_header};
 use crate::error::{EncodeError, heard};
 use crate::inputs::LossyTensor;
@@ -28,68 +28,92 @@ use crate::transform;
 /// Tile rows that are coded together; bounds memory.
 const BATCH: usize = 64;
 
-/// Codes everything: the top layer at a global step, and the steps of each coarser layer `octaves` above those of the
-/// next finer one, from the top down.
+/// Codes everything: the layers of each tensor at the steps of `ladder`. `plans` are for the global step of its top layer.
 ///
 /// # Errors
 /// If coding fails, or writing to the temporary file.
-pub fn set_aside(planner: &Planner, path: &Path, step: f64, octaves: &[f64]) -> Result<Aside, EncodeError> {
-    let Planner { inputs, assets, options, .. } = planner;
-    let plans = planner.plans(Some(step))?;
-    let has_layers = |i: usize| inputs.is_lossy(i) && inputs.format(i).is_none();
-    let weights = |i: usize| has_layers(i).then(|| inputs.tensors[i].weights());
-    let factors = factors((0..inputs.len()).map(weights), octaves);
-    let (objects, _) = layout(assets, &inputs.tensors, &plans);
+pub fn set_aside(
+    planner: &Planner,
+    path: &Path,
+    mut plans: Vec<Option<Plan>>,
+    ladder: &mut Ladder,
+) -> Result<Aside, EncodeError> {
+    let Planner { inputs, assets, .. } = planner;
+    let (objects, slots) = layout(assets, &inputs.tensors, &plans);
     let mut aside = Aside::new(path, inputs.base().cloned(), objects)?;
     for (object, asset) in assets.iter().enumerate() {
         for (tile, (mode, bytes)) in asset.pieces.iter().enumerate() {
             aside.push_base(slot(object, tile as u32, 0, false), *mode, bytes)?;
         }
     }
-    for (i, (tensor, plan)) in inputs.tensors.iter().zip(&plans).enumerate() {
-        heard((planner.watch)(Progress::Coding(&tensor.name, i, plans.len())))?;
-        let object = assets.len() + i;
-        let mut zeros = None;
-        let (mode, bytes) = match plan {
-            None => (None, 0),
-            Some(plan) => match (&plan.coding, inputs.lossy(i)?) {
-                (Coding::Format(format), Some(lossy)) => {
-                    let groups = lossy.groups(*format);
-                    let integers = lossy.round_to_format(&groups, Rows::All);
-                    let nested = Nested::of_format(&lossy, integers, groups, &options.layers);
-                    let target = Destination { planner, name: &tensor.name, object };
-                    (Some(Mode::LATTICE), target.set_lattice_aside(&mut aside, &lossy, plan, &nested)?)
-                }
-                (Coding::Lattice(grid) | Coding::Transform(grid), Some(lossy)) => {
-                    let target = Destination { planner, name: &tensor.name, object };
-                    let in_planes = match plan.coding {
-                        Coding::Transform(_) => planes(&lossy, plan, grid, &factors[i]),
-                        _ => None,
-                    };
-                    match in_planes {
-                        Some(coded) => (Some(Mode::TRANSFORM), target.push(&mut aside, &lossy, coded)?),
-                        None => {
-                            let integers = lossy.round(grid, Rows::All);
-                            zeros = lossy.pruning.map(|_| integers.zeros());
-                            let nested = Nested::new(&lossy, integers, grid, &factors[i], &planner.options.layers);
-                            let bytes = target.set_lattice_aside(&mut aside, &lossy, plan, &nested)?;
-                            (Some(Mode::LATTICE), bytes)
-                        }
+    let (assets, count) = (aside.since(&Mark::default()).base, plans.len());
+    ladder.start(planner, &aside.objects, &slots, assets);
+    for (i, (tensor, plan)) in inputs.tensors.iter().zip(&mut plans).enumerate() {
+        heard((planner.watch)(Progress::Coding(&tensor.name, i, count)))?;
+        let before = aside.mark();
+        let report = match plan {
+            None => TensorReport { base: tensor.usage(None), ..TensorReport::new(tensor, None, 0) },
+            Some(plan) => {
+                let mut rungs = ladder.next(i, planner.has_layers(i).then(|| tensor.weights()));
+                loop {
+                    if rungs.is_moved() {
+                        planner.change_step(i, plan, rungs.step)?;
                     }
+                    let report = code(planner, &mut aside, i, plan, &rungs.factors)?;
+                    match ladder.again(i, &rungs, aside.since(&before)) {
+                        Some(other) => rungs = other,
+                        None => break report,
+                    }
+                    aside.return_to(&before);
                 }
-                _ => {
-                    let (mode, bytes) = set_exact_aside(planner, &mut aside, i, plan)?;
-                    (Some(mode), bytes)
-                }
-            },
+            }
         };
         inputs.release(i);
-        let report = TensorReport::new(tensor, mode, bytes);
-        let (format, rank) = (inputs.format(i), inputs.low_rank(i).map_or(0, LowRank::rank));
-        let base = tensor.usage(plan.as_ref());
-        aside.tensors.push(TensorReport { format, rank, zeros, base, ..report });
+        aside.tensors.push(report);
     }
     Ok(aside)
+}
+
+/// Codes all layers of a tensor.
+fn code(
+    planner: &Planner,
+    aside: &mut Aside,
+    i: usize,
+    plan: &Plan,
+    factors: &[u8],
+) -> Result<TensorReport, EncodeError> {
+    let Planner { inputs, assets, options, .. } = planner;
+    let tensor = &inputs.tensors[i];
+    let target = Destination { planner, name: &tensor.name, object: assets.len() + i };
+    let mut zeros = None;
+    let (mode, bytes) = match (&plan.coding, inputs.lossy(i)?) {
+        (Coding::Format(format), Some(lossy)) => {
+            let groups = lossy.groups(*format);
+            let integers = lossy.round_to_format(&groups, Rows::All);
+            let nested = Nested::of_format(&lossy, integers, groups, &options.layers);
+            (Mode::LATTICE, target.set_lattice_aside(aside, &lossy, plan, &nested)?)
+        }
+        (Coding::Lattice(grid) | Coding::Transform(grid), Some(lossy)) => {
+            let in_planes = match plan.coding {
+                Coding::Transform(_) => planes(&lossy, plan, grid, factors),
+                _ => None,
+            };
+            match in_planes {
+                Some(coded) => (Mode::TRANSFORM, target.push(aside, &lossy, coded)?),
+                None => {
+                    let integers = lossy.round(grid, Rows::All);
+                    zeros = lossy.pruning.map(|_| integers.zeros());
+                    let nested = Nested::new(&lossy, integers, grid, factors, &options.layers);
+                    (Mode::LATTICE, target.set_lattice_aside(aside, &lossy, plan, &nested)?)
+                }
+            }
+        }
+        _ => set_exact_aside(planner, aside, i, plan)?,
+    };
+    let report = TensorReport::new(tensor, Some(mode), bytes);
+    let (format, rank) = (inputs.format(i), inputs.low_rank(i).map_or(0, LowRank::rank));
+    let base = tensor.usage(Some(plan));
+    Ok(TensorReport { format, rank, zeros, base, ..report })
 }
 
 fn slot(object: usize, tile: u32, layer: usize, is_header: bool) -> UnitSlot {

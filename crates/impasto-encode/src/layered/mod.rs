@@ -2,17 +2,18 @@
 //!
 //! The steps of the top layer follow from its size, as in a file without layers, and those of coarser layers from
 //! theirs. A factor is an integer, so each tensor takes the integer below or above the ideal one, such that the mean is
-//! right (`factors`). All units are coded and stored in a temporary file (`code`), then written in order of gain per
-//! byte.
+//! right (`factors`). Both follow what the tensors so far took (`ladder`). All units are coded and stored in a temporary file
+//! (`code`), then written in order of gain per byte.
 
 mod code;
 mod factors;
+mod ladder;
 
 use std::path::Path;
 
 use impasto_container::LayerMark;
 
-use crate::arithmetic::log2;
+use crate::arithmetic::{exp2, log2};
 use crate::aside::{Aside, Ordered};
 use crate::error::EncodeError;
 use crate::layers::Extent;
@@ -22,6 +23,7 @@ use crate::rate::{Correction, TRIES, aim, meets};
 use crate::report::{Coded, LayerReport, Report};
 
 use code::set_aside;
+use ladder::{Ladder, Shift};
 
 /// Bits per weight that a refinement costs over a file without layers, at a feedback of [`USUAL_FEEDBACK`].
 const OVERHEAD: f64 = 0.05;
@@ -38,7 +40,8 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let top = planner.target_bytes();
     if planner.options.target == Target::Formats {
         // No tensor depends on a step, and there is no layer below those of formats.
-        let mut aside = set_aside(planner, path, 1.0, &[])?;
+        let plans = planner.plans(Some(1.0))?;
+        let mut aside = set_aside(planner, path, plans, &mut Ladder::fixed(1.0, &[]))?;
         let ordered = aside.ordered();
         return write_ordered(planner, path, &mut aside, &ordered, &[])?.finish(None);
     }
@@ -46,13 +49,18 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let weights = planner.inputs.lossy_weights() as f64;
     let bits = |bytes: u64, wanted: u64| (bytes as f64 - aim(wanted) as f64) * 8.0 / weights;
     let overhead = OVERHEAD * f64::from(layers.feedback) / USUAL_FEEDBACK * wanted.len() as f64 * weights / 8.0;
-    let mut search = Correction::new(planner.find_step(top.saturating_sub(overhead as u64))?);
+    let step = planner.find_step(top.saturating_sub(overhead as u64))?;
     let below = wanted.iter().map(|&bytes| planner.find_step(bytes).map(log2)).collect::<Result<Vec<f64>, _>>()?;
-    let logs: Vec<f64> = below.into_iter().chain([log2(search.step())]).collect();
+    let mut ladder = Ladder::new(planner, (&below, step), (&wanted, top), overhead * 8.0 / weights)?;
+    let mut search = Correction::new(step);
     // Octaves from each layer's steps to those of the next finer one, from the top down.
-    let mut octaves: Vec<f64> = logs.windows(2).rev().map(|pair| pair[0] - pair[1]).collect();
-    for _ in 0..TRIES {
-        let mut aside = set_aside(planner, path, search.step(), &octaves)?;
+    let mut octaves = ladder.octaves(Shift::default());
+    for tries in 0..=TRIES {
+        if tries > 0 {
+            ladder = Ladder::fixed(search.step(), &octaves);
+        }
+        let plans = planner.plans(Some(search.step()))?;
+        let mut aside = set_aside(planner, path, plans, &mut ladder)?;
         let ordered = aside.ordered();
         let count = wanted.len() + 2;
         let base = aside.length(&ordered, ordered.ends[0], count)?;
@@ -61,6 +69,13 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
         let meets = meets(lossy, top);
         if too_large.is_none() && meets {
             return write_ordered(planner, path, &mut aside, &ordered, &wanted)?.finish(Some(search.step()));
+        }
+        if tries == 0 {
+            // From now on, all tensors have the same step. The one that would have met the size is known.
+            let missed = ladder.missed(base, lossy);
+            search = Correction::new(search.step() * exp2(missed.top));
+            octaves = ladder.octaves(missed);
+            continue;
         }
         if let (Some(&wanted), Some(last)) = (too_large, octaves.last_mut()) {
             *last += bits(base, wanted);

@@ -3,12 +3,10 @@
 use impasto_checkpoint::{Checkpoint, TensorInfo};
 use impasto_core::DType;
 
-use super::{Group, INFO, Info, Linear, VERSION, covariance_name, rows_name, values};
+use super::{Group, INFO, Info, Linear, VERSION, correlations, correlations_name, rows_name, squares_name, values};
 
 /// Largest length of `info`, in bytes.
 const LONGEST: usize = 1 << 26;
-/// Relative amount by which rounding may make a covariance exceed the product of the two standard deviations.
-const SLACK: f64 = 1e-3;
 
 fn ensure(good: bool, rule: impl FnOnce() -> String) -> Result<(), String> {
     if good { Ok(()) } else { Err(rule()) }
@@ -44,27 +42,29 @@ pub fn all(file: &Checkpoint, info: &Info) -> Result<(), String> {
     for (name, group) in &info.groups {
         let broken = |rule: String| format!("group {name:?}: {rule}");
         numbers(group, info.tokens).map_err(broken)?;
-        let name = covariance_name(name);
-        let tensor = vector(file, &name)?;
-        covariance(file, tensor, group.inputs).map_err(|rule| format!("tensor {name:?}: {rule}"))?;
+        let (squares, below) = (squares_name(name), correlations_name(name));
+        let tensor = vector(file, &squares, DType::F32)?;
+        mean_squares(file, tensor, group.inputs).map_err(|rule| format!("tensor {squares:?}: {rule}"))?;
+        let tensor = vector(file, &below, DType::I16)?;
+        triangle(file, tensor, group.inputs).map_err(|rule| format!("tensor {below:?}: {rule}"))?;
         file.release(tensor);
     }
     for (name, linear) in &info.linears {
         layer(info, linear).map_err(|rule| format!("layer {name:?}: {rule}"))?;
         let name = rows_name(name);
         if file.tensor(&name).is_some() {
-            let good = values(file, vector(file, &name)?).all(|w| not_negative(f64::from(w)));
+            let good = values(file, vector(file, &name, DType::F32)?).all(|w| not_negative(f64::from(w)));
             ensure(good, || format!("tensor {name:?}: weights must be finite and not negative"))?;
         }
     }
     Ok(())
 }
 
-/// Returns the F32 vector with a name.
-fn vector<'a>(file: &'a Checkpoint, name: &str) -> Result<&'a TensorInfo, String> {
+/// Returns the vector with a name and a dtype.
+fn vector<'a>(file: &'a Checkpoint, name: &str, dtype: DType) -> Result<&'a TensorInfo, String> {
     let tensor = file.tensor(name).ok_or_else(|| format!("it has no tensor {name:?}"))?;
-    let good = tensor.dtype == DType::F32 && tensor.shape.len() == 1;
-    ensure(good, || format!("tensor {name:?}: it is not a vector of F32"))?;
+    let good = tensor.dtype == dtype && tensor.shape.len() == 1;
+    ensure(good, || format!("tensor {name:?}: it is not a vector of {}", dtype.name()))?;
     Ok(tensor)
 }
 
@@ -86,32 +86,26 @@ fn layer(info: &Info, linear: &Linear) -> Result<(), String> {
     }
 }
 
-/// Validates the covariance of `inputs`: its length is that of a lower triangle, its values are finite, its diagonal is
-/// not negative and not all 0, and no entry exceeds the product of the two standard deviations.
-fn covariance(file: &Checkpoint, tensor: &TensorInfo, inputs: u64) -> Result<(), String> {
+/// Validates the mean squares of `inputs`: their number, that they are finite and not negative, and not all 0.
+fn mean_squares(file: &Checkpoint, tensor: &TensorInfo, inputs: u64) -> Result<(), String> {
     let length = tensor.shape.first().copied().unwrap_or(0);
-    let twice = inputs.checked_add(1).and_then(|next| inputs.checked_mul(next));
-    ensure(twice == length.checked_mul(2), || {
-        format!("{length} values are not the lower triangle of {inputs} x {inputs}")
-    })?;
-    let mut values = values(file, tensor).map(f64::from);
-    // Standard deviations of the inputs so far.
-    let mut deviations: Vec<f64> = Vec::new();
-    for i in 0..inputs {
-        let row: Vec<f64> = values.by_ref().take(deviations.len()).collect();
-        let own = values.next().unwrap_or(f64::NAN);
-        ensure(not_negative(own), || {
-            format!("entry ({i}, {i}) is {own}: the diagonal must be finite and not negative")
-        })?;
-        let own = own.sqrt();
-        let odd = row.iter().zip(&deviations).position(|(x, other)| {
-            let most = own * other * (1.0 + SLACK) + f64::from(f32::MIN_POSITIVE);
-            x.is_nan() || x.abs() > most
-        });
-        if let Some(j) = odd {
-            return Err(format!("entry ({i}, {j}) is {}: more than the diagonal allows", row[j]));
-        }
-        deviations.push(own);
+    ensure(length == inputs, || format!("it has {length} values for {inputs} inputs"))?;
+    let odd = values(file, tensor).enumerate().find(|(_, square)| !not_negative(f64::from(*square)));
+    if let Some((i, square)) = odd {
+        return Err(format!("entry {i} is {square}: mean squares must be finite and not negative"));
     }
-    ensure(deviations.iter().any(|&d| d > 0.0), || "all inputs are 0".into())
+    ensure(values(file, tensor).any(|square| square > 0.0), || "all inputs are 0".into())
+}
+
+/// Validates the correlations of `inputs`: their number is that of the entries below the diagonal, and none is beyond -1.
+fn triangle(file: &Checkpoint, tensor: &TensorInfo, inputs: u64) -> Result<(), String> {
+    let length = tensor.shape.first().copied().unwrap_or(0);
+    let twice = inputs.checked_mul(inputs.saturating_sub(1));
+    ensure(twice.is_some() && twice == length.checked_mul(2), || {
+        format!("{length} values are not those below the diagonal of {inputs} x {inputs}")
+    })?;
+    match correlations(file, tensor).position(|c| c == i16::MIN) {
+        Some(at) => Err(format!("entry {at} is {}: correlations are from -32767 to 32767", i16::MIN)),
+        None => Ok(()),
+    }
 }

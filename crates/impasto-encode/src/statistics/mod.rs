@@ -1,8 +1,9 @@
 //! Statistics of a model on a text: the inputs of its linear layers, and how much errors of their outputs matter.
 //!
-//! They are stored in a safetensors file. `covariance.G` (F32) is the lower triangle of the mean of `x x^T` over all
-//! tokens, row-major, for each group `G` of linear layers that share an input. `rows.T` (F32) has the weight of each
-//! row of tensor `T`, relative to their mean. `info` (U8) is JSON: [`Info`].
+//! They are stored in a safetensors file. The covariance of each group `G` of linear layers that share an input is the mean
+//! of `x x^T` over all tokens. `mean_squares.G` (F32) is its diagonal. `correlations.G` (I16) has, for each entry below the
+//! diagonal, row-major, its ratio to the root of the product of the two diagonal entries, in units of 1/32767. `rows.T` (F32)
+//! has the weight of each row of tensor `T`, relative to their mean. `info` (U8) is JSON: [`Info`].
 
 mod check;
 mod write;
@@ -17,7 +18,9 @@ use crate::error::EncodeError;
 pub(crate) use write::write;
 
 /// The version of the file's layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// A correlation of 1, as it is stored.
+const WHOLE: f64 = 32767.0;
 const INFO: &str = "info";
 
 /// The origin of the statistics, and everything about groups and linear layers that is not a matrix or a vector.
@@ -120,11 +123,16 @@ impl Statistics {
     /// filled.
     pub fn covariance(&self, group: &str) -> Option<(usize, Vec<f32>)> {
         let n = self.inputs(group)?;
-        let tensor = self.file.tensor(&covariance_name(group))?;
-        let mut values = values(&self.file, tensor);
+        let squares = self.stored_squares(group)?;
+        let deviations: Vec<f64> = squares.iter().map(|&square| f64::from(square).sqrt()).collect();
+        let tensor = self.file.tensor(&correlations_name(group))?;
+        let mut below = correlations(&self.file, tensor);
         let mut matrix = vec![0.0; n * n];
         for i in 0..n {
-            matrix[i * n..=i * n + i].iter_mut().zip(&mut values).for_each(|(m, v)| *m = v);
+            let own = deviations[i] / WHOLE;
+            let row = matrix[i * n..].iter_mut().zip(&deviations[..i]).zip(&mut below);
+            row.for_each(|((m, other), c)| *m = (f64::from(c) * own * other) as f32);
+            matrix[i * n + i] = squares[i];
         }
         self.file.release(tensor);
         Some((n, matrix))
@@ -138,9 +146,13 @@ impl Statistics {
 
     /// Returns the mean square of each input of a group.
     pub fn mean_squares(&self, group: &str) -> Option<Vec<f64>> {
+        Some(self.stored_squares(group)?.into_iter().map(f64::from).collect())
+    }
+
+    fn stored_squares(&self, group: &str) -> Option<Vec<f32>> {
         let n = self.inputs(group)?;
-        let tensor = self.file.tensor(&covariance_name(group))?;
-        (0..n).map(|i| Some(f64::from(value(&self.file, tensor, i * (i + 3) / 2)?))).collect()
+        let squares: Vec<f32> = values(&self.file, self.file.tensor(&squares_name(group))?).collect();
+        (squares.len() == n).then_some(squares)
     }
 
     /// Returns the row weights of a tensor, or `None` if the file has none.
@@ -150,8 +162,12 @@ impl Statistics {
     }
 }
 
-fn covariance_name(group: &str) -> String {
-    format!("covariance.{group}")
+fn squares_name(group: &str) -> String {
+    format!("mean_squares.{group}")
+}
+
+fn correlations_name(group: &str) -> String {
+    format!("correlations.{group}")
 }
 
 fn rows_name(tensor: &str) -> String {
@@ -162,6 +178,6 @@ fn values<'a>(file: &'a Checkpoint, tensor: &TensorInfo) -> impl Iterator<Item =
     file.bytes(tensor).as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
 }
 
-fn value(file: &Checkpoint, tensor: &TensorInfo, at: usize) -> Option<f32> {
-    file.bytes(tensor).as_chunks::<4>().0.get(at).map(|&bytes| f32::from_le_bytes(bytes))
+fn correlations<'a>(file: &'a Checkpoint, tensor: &TensorInfo) -> impl Iterator<Item = i16> + use<'a> {
+    file.bytes(tensor).as_chunks::<2>().0.iter().map(|&bytes| i16::from_le_bytes(bytes))
 }

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 /// A file with one group of two inputs, and two layers.
 struct Parts {
     info: Value,
-    covariance: Vec<f32>,
+    squares: Vec<f32>,
+    correlations: Vec<i16>,
     rows: Vec<f32>,
     dtype: DType,
 }
@@ -20,23 +21,25 @@ impl Parts {
     fn good() -> Parts {
         let layer = json!({ "input": "q", "damping": 0.01, "sensitivity": 2.0, "tokens": 90 });
         let info = json!({
-            "version": 2, "model": "m", "text": "t",
+            "version": 3, "model": "m", "text": "t",
             "window": 10, "tokens": 100, "gradient_tokens": 50, "held_back_tokens": 10,
             "groups": { "q": { "inputs": 2, "tokens": 90, "damping": 0.01, "held_back": 1.5 } },
             "linears": { "q": layer, "k": layer },
         });
-        Parts { info, covariance: vec![1.0, 0.5, 4.0], rows: vec![0.5, 1.5], dtype: DType::F32 }
+        Parts { info, squares: vec![1.0, 4.0], correlations: vec![8192], rows: vec![0.5, 1.5], dtype: DType::F32 }
     }
 
     fn write(&self, folder: &TempDir, without: &str) -> PathBuf {
         let path = folder.path().join("s.safetensors");
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let info = serde_json::to_vec(&self.info).expect("JSON");
-        let covariance = bytes(&self.covariance);
+        let squares = bytes(&self.squares);
+        let correlations: Vec<u8> = self.correlations.iter().flat_map(|c| c.to_le_bytes()).collect();
         let rows = bytes(&self.rows);
-        let elements = (covariance.len() / self.dtype.size()) as u64;
+        let elements = (squares.len() / self.dtype.size()) as u64;
         let tensors = [
-            (TensorSpec::new("covariance.q", self.dtype, [elements]), &covariance[..]),
+            (TensorSpec::new("correlations.q", DType::I16, [self.correlations.len() as u64]), &correlations[..]),
+            (TensorSpec::new("mean_squares.q", self.dtype, [elements]), &squares[..]),
             (TensorSpec::new("rows.k", DType::F32, [self.rows.len() as u64]), &rows[..]),
             (TensorSpec::new("info", DType::U8, [info.len() as u64]), &info[..]),
         ];
@@ -57,7 +60,8 @@ fn refused(parts: &Parts, without: &str) -> String {
 fn a_good_file() {
     let folder = TempDir::new().expect("a folder");
     let statistics = Statistics::open(&Parts::good().write(&folder, "")).expect("statistics");
-    assert_eq!(statistics.covariance("q"), Some((2, vec![1.0, 0.0, 0.5, 4.0])));
+    let entry = (8192.0 / 32767.0 * 2.0) as f32;
+    assert_eq!(statistics.covariance("q"), Some((2, vec![1.0, 0.0, entry, 4.0])));
     assert_eq!(statistics.mean_square("q"), Some(2.5));
     assert_eq!((statistics.inputs("q"), statistics.inputs("k")), (Some(2), None));
     assert_eq!((statistics.rows("k"), statistics.rows("q")), (Some(vec![0.5, 1.5]), None));
@@ -71,8 +75,8 @@ fn a_good_file() {
 #[test]
 fn numbers_out_of_range() {
     let cases: &[(&str, Value, &str)] = &[
-        ("/version", json!(1), "version 1 is not supported: only 2 is"),
-        ("/version", json!(3), "version 3 is not supported: only 2 is"),
+        ("/version", json!(1), "version 1 is not supported: only 3 is"),
+        ("/version", json!(2), "version 2 is not supported: only 3 is"),
         ("/version", json!("2"), "info: invalid type"),
         ("/tokens", json!(0), "above 0"),
         ("/window", json!(0), "above 0"),
@@ -83,9 +87,9 @@ fn numbers_out_of_range() {
         ("/tokens", json!(80), "group \"q\": tokens must be from 1"),
         ("/groups/q/tokens", json!(0), "group \"q\": tokens must be from 1"),
         ("/groups/q/inputs", json!(0), "group \"q\": inputs must be above 0"),
-        ("/groups/q/inputs", json!(3), "tensor \"covariance.q\": 3 values are not the lower triangle of 3 x 3"),
-        ("/groups/q/inputs", json!(u64::MAX), "are not the lower triangle"),
-        ("/groups/q/inputs", json!(1u64 << 32), "are not the lower triangle"),
+        ("/groups/q/inputs", json!(3), "tensor \"mean_squares.q\": it has 2 values for 3 inputs"),
+        ("/groups/q/inputs", json!(u64::MAX), "2 values for"),
+        ("/groups/q/inputs", json!(1u64 << 32), "2 values for"),
         ("/groups/q/damping", json!(-0.1), "group \"q\": damping"),
         ("/groups/q/damping", Value::Null, "info: invalid type"),
         ("/groups/q/held_back", json!(-1.0), "group \"q\": damping and held_back"),
@@ -106,20 +110,26 @@ fn numbers_out_of_range() {
 #[test]
 fn values_out_of_range() {
     let cases: &[(&[f32], &str)] = &[
-        (&[-1.0, 0.5, 4.0], "entry (0, 0) is -1: the diagonal must be finite and not negative"),
-        (&[1.0, 0.5, f32::INFINITY], "entry (1, 1) is inf: the diagonal"),
-        (&[f32::NAN, 0.5, 1.0], "entry (0, 0) is NaN: the diagonal"),
-        (&[1.0, f32::NAN, 4.0], "entry (1, 0) is NaN: more than the diagonal allows"),
-        (&[1.0, -2.1, 4.0], "entry (1, 0) is -2.0999999"),
-        (&[0.0, 0.1, 4.0], "more than the diagonal allows"),
-        (&[0.0, 0.0, 0.0], "all inputs are 0"),
-        (&[1.0, 0.5], "2 values are not the lower triangle of 2 x 2"),
-        (&[1.0, 0.5, 4.0, 0.0], "4 values are not the lower triangle of 2 x 2"),
-        (&[], "0 values are not"),
+        (&[-1.0, 4.0], "entry 0 is -1: mean squares must be finite and not negative"),
+        (&[1.0, f32::INFINITY], "entry 1 is inf: mean squares"),
+        (&[f32::NAN, 1.0], "entry 0 is NaN: mean squares"),
+        (&[0.0, 0.0], "all inputs are 0"),
+        (&[1.0], "1 values for 2 inputs"),
+        (&[1.0, 0.5, 4.0], "3 values for 2 inputs"),
+        (&[], "0 values for"),
     ];
-    for (covariance, rule) in cases {
-        let error = refused(&Parts { covariance: covariance.to_vec(), ..Parts::good() }, "");
-        assert!(error.contains("tensor \"covariance.q\": ") && error.contains(rule), "{error}");
+    for (squares, rule) in cases {
+        let error = refused(&Parts { squares: squares.to_vec(), ..Parts::good() }, "");
+        assert!(error.contains("tensor \"mean_squares.q\": ") && error.contains(rule), "{error}");
+    }
+    let cases: &[(&[i16], &str)] = &[
+        (&[i16::MIN], "entry 0 is -32768: correlations are from -32767 to 32767"),
+        (&[], "0 values are not those below the diagonal of 2 x 2"),
+        (&[1, 2], "2 values are not those below the diagonal of 2 x 2"),
+    ];
+    for (correlations, rule) in cases {
+        let error = refused(&Parts { correlations: correlations.to_vec(), ..Parts::good() }, "");
+        assert!(error.contains("tensor \"correlations.q\": ") && error.contains(rule), "{error}");
     }
     for rows in [[1.0, -0.5], [f32::NAN, 1.0], [f32::INFINITY, 1.0]] {
         let error = refused(&Parts { rows: rows.to_vec(), ..Parts::good() }, "");
@@ -130,7 +140,9 @@ fn values_out_of_range() {
 #[test]
 fn tensors_that_are_missing_or_of_another_kind() {
     assert!(refused(&Parts::good(), "info").contains("it has no tensor \"info\""));
-    assert!(refused(&Parts::good(), "covariance.q").contains("it has no tensor \"covariance.q\""));
+    for name in ["mean_squares.q", "correlations.q"] {
+        assert!(refused(&Parts::good(), name).contains(&format!("it has no tensor {name:?}")));
+    }
     let error = refused(&Parts { dtype: DType::Bf16, ..Parts::good() }, "");
-    assert!(error.contains("tensor \"covariance.q\": it is not a vector of F32"), "{error}");
+    assert!(error.contains("tensor \"mean_squares.q\": it is not a vector of F32"), "{error}");
 }

@@ -24,6 +24,7 @@ mod odd_shapes;
 mod overhead;
 mod packs;
 mod prune;
+mod quality;
 mod rates;
 mod regressions;
 mod reorder;

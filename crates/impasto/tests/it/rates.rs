@@ -1,9 +1,13 @@
 //! Lossy files: the requested size is met from below, and each weight is as close as the step promises.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
 
 use crate::support::{Model, Random, Tensor, encode_to, few_of_tiny, listing, open, special, tiny};
-use impasto::encode::{EncodeError, Report, Target};
+use impasto::Checkpoint;
+use impasto::encode::{EncodeError, Extent, Layers, Options, Progress, Report, Target, encode};
 use impasto_core::DType;
 
 fn assert_met(report: &Report, bytes: f64, what: &str) {
@@ -35,6 +39,36 @@ fn all_rates_are_met() {
     for bytes in [100_000, 234_567, 330_000] {
         let report = model.encode("a.impasto", Target::Size(bytes)).expect("encodes");
         assert_met(&report, bytes as f64, &format!("{bytes} bytes"));
+    }
+}
+
+/// Encodes the tiny model; returns how often each tensor was begun.
+fn times_coded(options: &Options) -> Vec<usize> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let times = Mutex::new(BTreeMap::<String, usize>::new());
+    let watch = |progress: Progress| {
+        if let Progress::Coding(name, ..) = progress {
+            *times.lock().expect("no panic").entry(name.to_owned()).or_default() += 1;
+        }
+        ControlFlow::Continue(())
+    };
+    let checkpoint = Checkpoint::open(&tiny()).expect("the tiny model");
+    encode(&checkpoint, &folder.path().join("a.impasto"), options, &watch).expect("encodes");
+    times.into_inner().expect("no panic").into_values().collect()
+}
+
+/// The steps of later tensors make up for what those before missed, so that no file is coded twice.
+#[test]
+fn files_are_coded_once() {
+    for bits in [1.5, 2.5, 4.0, 6.0] {
+        let times = times_coded(&Options::new(Target::BitsPerWeight(bits)));
+        assert!(!times.is_empty() && times.iter().all(|&times| times == 1), "{bits} bits: {times:?}");
+    }
+    for (below, exact) in [(&[2.5][..], false), (&[2.5, 3.5][..], true), (&[][..], true)] {
+        let below = below.iter().map(|&bits| Extent::BitsPerWeight(bits)).collect();
+        let layers = Layers { below, exact, ..Layers::default() };
+        let times = times_coded(&Options { layers, ..Options::new(Target::BitsPerWeight(5.0)) });
+        assert!(!times.is_empty() && times.iter().all(|&times| times == 1), "{times:?}");
     }
 }
 
