@@ -94,6 +94,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::ReorderExact
                 | EncodeError::OverBase(_)
                 | EncodeError::Residual
+                | EncodeError::Trellis
                 | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,

@@ -86,6 +86,7 @@ impl Metric {
             rows: self.rows.clone(),
             columns: if columns.iter().all(|&i| i == 0) { vec![] } else { columns },
             low_rank: None,
+            trellis: None,
         }
     }
 }

@@ -149,8 +149,8 @@ pub mod encode {
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
         Criterion, EncodeError, Extent, Floors, Formats, FormatsError, LayerReport, Layers, Options, Pattern, Preset,
-        Progress, Pruning, Report, Residual, ResidualError, Selector, Sequential, Target, TensorReport, Watch, encode,
-        encode_calibrated,
+        Progress, Pruning, Report, Residual, ResidualError, Selector, Sequential, Target, TensorReport, Trellis, Watch,
+        encode, encode_calibrated,
     };
 }
 

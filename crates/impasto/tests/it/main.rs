@@ -35,3 +35,4 @@ mod statistics;
 mod support;
 mod tokenizer;
 mod transform;
+mod trellis;
