@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """How far the linear layers of files are from the Gaussian bound:
 
-    tools/benchmark/bound.py --impasto FILE --model FOLDER --statistics FILE [--every N] FILE.impasto...
+    tools/benchmark/bound.py --impasto FILE --model FOLDER [--statistics FILE] [--every N] FILE.impasto...
 
 For each file, the mean over the linear layers of blocks of: bits per weight, with all bytes of their units (tensor header, lane
 states and padding too); the error in dB; the bits that the best code of any kind would take for that error if weights were
 independent Gaussian numbers with the variances of their rows times those of their columns (reverse waterfilling); the
 difference. Variances are those of the weights, and cost the bound nothing. The error is that which error feedback minimizes:
-tr((W - V) H (W - V)^T) with the covariance H and the damping of the statistics, and rows weighted as their steps say. Needs
-numpy, safetensors, ml_dtypes and zstandard.
+tr((W - V) H (W - V)^T) with the covariance H and the damping of the statistics, and rows weighted as their steps say; without
+statistics it is the squared error. Needs numpy, safetensors, ml_dtypes and zstandard.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from reconstruction import steps, tensors  # noqa: E402
 
 def unit_bytes(path):
     """The bytes of the units of each tensor of a file, padded."""
-    objects, units = naive_container.read_file(Path(path).read_bytes())
+    file = naive_container.read_file(Path(path).read_bytes())
     out = {}
-    for unit in units:
-        name = objects[unit.object].name
+    for unit in file.units:
+        name = file.objects[unit.object].name
         out[name] = out.get(name, 0) + -(-unit.length // 16) * 16
     return out
 
@@ -56,23 +56,25 @@ def rate(of, error):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--impasto", "--model", "--statistics"):
+    for name in ("--impasto", "--model"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--statistics", help="that the files were made with")
     parser.add_argument("--every", type=int, default=1, help="take every so-many-th linear layer")
     parser.add_argument("files", nargs="+")
     options = parser.parse_args()
-    original, inputs = tensors(options.model), Inputs(options.statistics)
+    original, inputs = tensors(options.model), options.statistics and Inputs(options.statistics)
     for file in options.files:
         with tempfile.TemporaryDirectory() as folder:
             impasto(options, "decode", file, "--to", "safetensors", "-o", Path(folder) / "decoded")
             decoded = tensors(Path(folder) / "decoded")
         of_file, lengths = steps(file), unit_bytes(file)
-        names = [name for name in sorted(inputs.linears) if name in of_file and "layer" in name][::options.every]
+        linears = inputs.linears if inputs else of_file
+        names = [name for name in sorted(linears) if name in of_file and "layer" in name][::options.every]
         found = []
         for name in names:
             w, v = (x[name].astype(np.float64) for x in (original, decoded))
             rows, _ = of_file[name]
-            weight, factor = (rows.min() / rows)[:, None], inputs.factor(name)
+            weight, factor = (rows.min() / rows)[:, None], inputs.factor(name) if inputs else np.eye(w.shape[1])
             error, signal = (np.sum(((x * weight) @ factor) ** 2) for x in (w - v, w))
             of = variances(w) * weight ** 2 * np.diag(factor) ** 2
             bits, bound = lengths[name] * 8 / w.size, rate(of, error / w.size)

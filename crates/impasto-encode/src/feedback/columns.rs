@@ -86,9 +86,8 @@ mod tests {
     #[test]
     fn columns_are_rows_side_by_side() {
         for (n, rows) in [(1, 1), (70, 33), (130, 16), (64, 17)] {
-            let covariance: Vec<f32> = (0..n * n)
-                .map(|i| if i / n == i % n { 1.0 } else { 0.9 / (1 + (i / n).abs_diff(i % n)) as f32 })
-                .collect();
+            let covariance = |i: usize| if i / n == i % n { 1.0 } else { 0.9 / (1 + (i / n).abs_diff(i % n)) as f32 };
+            let covariance: Vec<f32> = (0..n * n).map(covariance).collect();
             let feedback = Feedback::new(&covariance, n, 0.01).expect("definite");
             let weights: Vec<f32> = (0..rows * n).map(|i| ((i * i * 7) % 101) as f32 / 50.0 - 1.0).collect();
             let (mut alone, mut together) = (vec![0; rows * n], vec![0; rows * n]);
