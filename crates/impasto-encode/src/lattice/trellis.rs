@@ -110,11 +110,11 @@ fn search<const LOG: u32, const STATES: usize>(rows: usize, candidates: &[Candid
     for (r, choices) in choices.iter_mut().enumerate().take(rows) {
         let (of, lane) = (&candidates[r / 16].cost, r % 16);
         let (mut next, mut chosen) = ([0.0; STATES], 0);
-        for to in 0..STATES {
+        for (to, next) in next.iter_mut().enumerate() {
             let (parity, before) = before::<LOG>(to);
             let (even, odd) = (costs[before[0]] + of[parity][lane], costs[before[1]] + of[parity + 2][lane]);
             let takes_odd = odd < even;
-            next[to] = if takes_odd { odd } else { even };
+            *next = if takes_odd { odd } else { even };
             chosen |= u64::from(takes_odd) << to;
         }
         (costs, *choices) = (next, chosen);
