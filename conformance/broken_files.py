@@ -313,6 +313,10 @@ def broken_formats():
     broken("20.1-column-steps", with_format(column_steps=[0] * 5))
     broken("20.1-offset", with_format(offset=9))
     broken("20.1-low-rank-part", with_format(low_rank=[(1.0, [3] * 4, [5] * 5)]))
+    file = coded_file(with_format(), [[0] * 5] * 4, 4, 32)
+    head = file.units[0][6]
+    replace(file, 0, head[:3] + bytes([head[3] | 64]) + head[4:8] + b"\3" + head[8:])
+    put(BROKEN, "20.1-trellis", file)
     broken("20.1-step-of-int8", with_format(step=0.5))
     for code in (0, 7):
         broken(f"20.1-format-{code}", with_format((code, 3, [16256] * 8)))
@@ -546,6 +550,8 @@ def broken_codings():
         head(f"6-offset-{offset}", lattice(offset=5), (8, 1, bytes([offset])))
     for name, step in (("0", 0.0), ("negative", -1.0), ("nan", math.nan), ("infinite", math.inf)):
         head(f"6-step-{name}", lattice(), (4, 4, struct.pack("<f", step)))
+    for states in (0, 1, 7):
+        head(f"6-states-{states}", lattice(), (3, 1, b"\x40"), (8, 0, bytes([states])))
     head("6-row-step-1024", lattice(row_steps=[0] * 4), (14, 3, same(1024)))
     head("6-column-step-below-1024", lattice(column_steps=[0] * 5), (14, 3, same(-1025)))
     head("6-bytes-left-over", floats(), (10, 0, b"\0"))

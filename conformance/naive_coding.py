@@ -118,7 +118,7 @@ class Head:
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        allowed = {LATTICE: 31, REFINEMENT: 4, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
+        allowed = {LATTICE: 95, REFINEMENT: 4, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
         need(flags & ~allowed == 0, "6", f"{head.what} has flags {flags}")
         need(not (over_base and flags & 16), "21.6", f"{head.what} has a format, and its tensor has a base")
         self.offset, self.row_steps, self.column_steps, self.low_rank = 0, Same(0), Same(0), []
@@ -136,6 +136,8 @@ class Head:
         if flags & 4:
             self.offset = head.u8()
             need(1 <= self.offset <= 127, "6", f"{head.what} has offset {self.offset}")
+        self.states = head.u8() if flags & 64 else None
+        need(self.states is None or 2 <= self.states <= 6, "6", f"{head.what} has states {self.states}")
         self.groups = Groups(head, obj.cols, self.step, flags) if flags & 16 else None
         self.row_classes, self.column_classes = index_array(head, obj.rows), index_array(head, obj.cols)
         if self.groups:
@@ -149,19 +151,23 @@ class Head:
         if flags & 8:
             self.low_rank = low_rank_part(head, obj)
         tables = shapes[self.kind, shape] if shape != 255 else explicit_tables(head, self.kind)
+        odd = None
+        if self.states is not None:  # 10.5
+            odd = [halfway(even) for even in tables] if shape != 255 else explicit_tables(head, self.kind)
         need(head.at_end(), "6", f"{head.what} has bytes left over")
-        self.set_classes([Table(frequencies) for frequencies in tables])
+        self.classes = self.classes_of([Table(frequencies) for frequencies in tables])
+        self.odd_classes = odd and self.classes_of([Table(frequencies) for frequencies in odd])
 
-    def set_classes(self, tables):
+    def classes_of(self, tables):
         """For every class: its table, `b`, and the offset that turns s * 2^b + low into the element's value."""
         if self.kind == FLOAT:  # 7.3, 9.2
-            self.classes = [(tables[t % 4], 0, 4 * (t >> 2) - 48) for t in range(1024)]
-            return
-        self.classes = []
+            return [(tables[t % 4], 0, 4 * (t >> 2) - 48) for t in range(1024)]
+        classes = []
         for t in range({LATTICE: 44, REFINEMENT: 24}.get(self.kind, 32)):  # 7.3, 10.1, 13.2, 14.2, 16.4
             b = {LATTICE: max(0, (t >> 2) - 5), REFINEMENT: 0}.get(self.kind, max(0, (t + 1 >> 2) - 3))
             table = tables[t - 4 * b if self.kind == LATTICE else t]
-            self.classes.append((table, b, -31 * 2 ** b - (2 ** b >> 1)))
+            classes.append((table, b, -31 * 2 ** b - (2 ** b >> 1)))
+        return classes
 
     def class_sums(self, obj, unit):
         """row_class[r] + column_class[c] of the elements of a tile, by row and column."""
@@ -221,6 +227,12 @@ def explicit_tables(head, kind):  # 6.2
     return tables
 
 
+def halfway(even):  # 10.5
+    start = [sum(even[:s]) for s in range(SYMBOLS + 1)]
+    sums = [0] + [(start[s] + start[s + 1]) // 2 for s in range(1, ESCAPE)] + start[ESCAPE:]
+    return [after - before for before, after in zip(sums, sums[1:])]
+
+
 # --------------------------------------------------------------------------------------------- 7 Classes and tables
 
 class Table:
@@ -262,28 +274,28 @@ def read_coded(obj, unit, data, head, classes):
     segments = tile.u8()
     need(1 <= segments <= min(16, height), "8", f"{unit} has {segments} segments for {height} rows")
     lengths = [(tile.number("I"), tile.number("I")) for _ in range(segments)]
-    values = []
-    for j, (words, escape_bytes) in enumerate(lengths):
-        states = struct.unpack("<32I", tile.take(4 * LANES))
-        words = struct.unpack("<%dH" % words, tile.take(2 * words))
-        escapes = Reader(tile.take(escape_bytes), "11.1", f"the escapes of segment {j} of {unit}")
-        rows = classes[j * height // segments:(j + 1) * height // segments]  # 8.1
-        values += read_segment(head, rows, states, words, escapes, f"segment {j} of {unit}")
+    parts = [(tile.take(4 * LANES), tile.take(2 * words), tile.take(escapes)) for words, escapes in lengths]
     size = ceil_div(head.plane * width, 8)
     raw = [fields(tile.take(size), head.plane, width) for _ in range(height)]  # 8.6
     need(tile.at_end(), "8", f"{unit} has bytes left over")
+    values = []
+    for j, (states, words, escapes) in enumerate(parts):
+        states, words = struct.unpack("<32I", states), struct.unpack("<%dH" % (len(words) // 2), words)
+        escapes = Reader(escapes, "11.1", f"the escapes of segment {j} of {unit}")
+        rows = slice(j * height // segments, (j + 1) * height // segments)  # 8.1
+        values += read_segment(head, classes[rows], raw[rows], states, words, escapes, f"segment {j} of {unit}")
     return values, raw
 
 
-def read_segment(head, rows, states, words, escapes, what):
-    """Values by row and column, from the classes of the elements: 8.2 to 8.5."""
+def read_segment(head, rows, raw, states, words, escapes, what):
+    """Values by row and column, from the classes of the elements and, with a trellis, the fields of the plane: 8.2 to 8.5."""
     need(min(states) >= 1 << 16, "8.4", f"a lane of {what} starts below 2^16")
-    x, words, classes, out = list(states), iter(words), head.classes, []
+    x, words, out, paths = list(states), iter(words), [], Paths(head, len(raw[0]) if raw else 0)
     try:
-        for row in rows:
+        for row, low_fields in zip(rows, raw):
             line = []
             for c, t in enumerate(row):
-                table, b, offset = classes[t]
+                table, b, offset = paths.classes(c)[t]
                 state = x[c & 31]
                 y = state >> b
                 slot = y & 2047
@@ -294,6 +306,7 @@ def read_segment(head, rows, states, words, escapes, what):
                     state = state << 16 | next(words)
                 x[c & 31] = state
                 line.append((s << b) + low + offset if s != ESCAPE else escape(head.kind, escapes))
+            paths.take(line, low_fields)
             out.append(line)
     except StopIteration:
         raise Broken("8.4", f"{what} has too few words") from None
@@ -371,9 +384,37 @@ def join_plane(head, values, raw):
             for line, fields_of_row in zip(values, raw)]
 
 
+class Paths:
+    """The states of the columns of a segment: 10.4. Without a trellis they stay 0."""
+
+    def __init__(self, head, width):
+        self.head, self.states = head, [0] * width
+
+    def classes(self, column):  # 10.5
+        return self.head.odd_classes if self.states[column] & 1 else self.head.classes
+
+    def take(self, line, low_fields):
+        if self.head.states is not None:
+            self.integers([(z0 << self.head.plane) + field for z0, field in zip(line, low_fields)])
+
+    def integers(self, indices):
+        """The integers of the next row, of which these are the indices."""
+        feedback, driven = {2: (2, 1), 3: (5, 2), 4: (9, 2), 5: (18, 4), 6: (33, 10)}[self.head.states]
+        z = [signed(2 * k + (S & 1), 32) for k, S in zip(indices, self.states)]
+        self.states = [S >> 1 ^ (S & 1) * feedback ^ (k & 1) * driven for k, S in zip(indices, self.states)]
+        return z
+
+
 def lattice_integers(obj, unit, head, data):
     classes = [[clamp(n, 0, 43) for n in line] for line in head.class_sums(obj, unit)]  # 7.1
-    return join_plane(head, *read_coded(obj, unit, data, head, classes))
+    indices = join_plane(head, *read_coded(obj, unit, data, head, classes))
+    if head.states is None:
+        return indices
+    segments, rows = data[0], []
+    for j in range(segments):
+        paths = Paths(head, len(indices[0]))
+        rows += map(paths.integers, indices[j * len(indices) // segments:(j + 1) * len(indices) // segments])
+    return rows
 
 
 def lattice_rows(obj, unit, base, head, z, elements, clause):

@@ -39,10 +39,10 @@ def steps(path):
     """The steps of rows and of columns of the tensors of a file that are on the lattice."""
     data = Path(path).read_bytes()
     shapes = naive_coding.read_shapes((Path(naive_coding.__file__).parents[1] / "docs/SPEC-TABLES.md").read_text())
-    objects, units = naive_container.read_file(data)
+    file = naive_container.read_file(data)
     out = {}
-    for unit in units:
-        obj = objects[unit.object]
+    for unit in file.units:
+        obj = file.objects[unit.object]
         if unit.mode != 2:
             continue
         head = naive_coding.Head(obj, unit, data[unit.start:unit.start + unit.length], shapes)

@@ -221,6 +221,11 @@ pub struct Encode {
     /// Pruned tensors and tensors in a format have none [default: auto].
     #[arg(long, value_name = "KIND")]
     pub residual: Option<impasto::encode::Residual>,
+    /// Round the columns of tensors on the lattice to paths through a trellis with this many states: 4, 8, 16, 32 or 64. That saves
+    /// about 0.18 bits per weight at the same quality. The more states, the more it saves, and the longer it takes. Not with
+    /// layers or --prune.
+    #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "layers", "prune"])]
+    pub trellis: Option<impasto::encode::Trellis>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
     /// computes the same function, up to rounding. Not with a lossless file or layer, which keeps the order of the
     /// checkpoint.
@@ -239,7 +244,7 @@ pub struct Encode {
     /// Code the file in one given way instead of the best for each tensor. `jpeg`: every matrix as JPEG codes a picture, in
     /// blocks of 8 x 8 with a DCT; without calibration, at the size that --bpw or --size gives.
     #[arg(long, value_enum, value_name = "PRESET", conflicts_with_all = [
-        "lossless", "layers", "tools", "effort", "residual", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
+        "lossless", "layers", "tools", "effort", "residual", "trellis", "calibration", "calibration_tokens", "statistics", "sequential", "floors",
         "segments", "format", "policy",
     ])]
     pub preset: Option<PresetArg>,
@@ -252,6 +257,13 @@ pub struct Encode {
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// Parses a number of states.
+fn trellis(text: &str) -> Result<impasto::encode::Trellis, String> {
+    let states = text.parse::<u64>().ok().filter(|states| states.is_power_of_two());
+    let found = states.and_then(|states| impasto::encode::Trellis::new(states.ilog2() as u8));
+    found.ok_or_else(|| "the number of states is 4, 8, 16, 32 or 64".to_owned())
 }
 
 /// The values of `--license-check`.

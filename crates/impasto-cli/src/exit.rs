@@ -98,6 +98,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::OverBase(_)
                 | EncodeError::Residual
                 | EncodeError::Quality(_)
+                | EncodeError::Trellis
                 | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,
                 _ => Code::Invalid,

@@ -9,6 +9,8 @@ pub enum Kind {
     Float,
     /// Integers of a scalar lattice (SPEC 10).
     Lattice,
+    /// Indices of integers on a trellis (SPEC 10.4). The class is `2 t + p` with the class `t` of kind lattice and the parity `p`.
+    Trellis,
     /// Residuals that turn the integers of the layer below into finer ones (SPEC 13).
     Refinement,
     /// Differences between the bits of a float and those of the weight of the layer below (SPEC 14).
@@ -17,19 +19,19 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 4] = [Kind::Float, Kind::Lattice, Kind::Refinement, Kind::Exact];
+    pub const ALL: [Kind; 5] = [Kind::Float, Kind::Lattice, Kind::Trellis, Kind::Refinement, Kind::Exact];
 
     /// Returns the coding mode of tiles of this kind (SPEC 5).
     pub const fn mode(self) -> Mode {
         match self {
             Kind::Float => Mode::FLOAT,
-            Kind::Lattice => Mode::LATTICE,
+            Kind::Lattice | Kind::Trellis => Mode::LATTICE,
             Kind::Refinement => Mode::REFINEMENT,
             Kind::Exact => Mode::EXACT,
         }
     }
 
-    /// Returns the kind of tiles in a coding mode, or `None` if the mode has no classes.
+    /// Returns the kind of tiles in a coding mode, without a trellis, or `None` if the mode has no classes.
     pub fn from_mode(mode: Mode) -> Option<Kind> {
         Self::ALL.into_iter().find(|kind| kind.mode() == mode)
     }
@@ -39,6 +41,7 @@ impl Kind {
         match self {
             Kind::Float => 4,
             Kind::Lattice | Kind::Refinement => 24,
+            Kind::Trellis => 48,
             Kind::Exact => 32,
         }
     }
@@ -48,6 +51,7 @@ impl Kind {
         match self {
             Kind::Float => 1023,
             Kind::Lattice => 43,
+            Kind::Trellis => 87,
             Kind::Refinement => 23,
             Kind::Exact => 31,
         }
@@ -65,7 +69,8 @@ pub struct Class {
     pub offset: i32,
 }
 
-/// Returns the class of an element: `t = clamp(row + column, 0, T)`.
+/// Returns the class of an element: `t = clamp(row + column, 0, T)`. In kind trellis, `row + column` is twice the sum of classes,
+/// and the parity, which is not clamped.
 ///
 /// In kinds refinement and exact, compute `t` with [`crate::refinement::class`] or [`crate::exact::class`] and pass it
 /// as `row` or `column`, with 0 as the other.
@@ -77,6 +82,11 @@ pub fn class(kind: Kind, row: i32, column: i32) -> Class {
         Kind::Lattice => {
             let low_bits = ((t >> 2) - 5).max(0);
             Class { table: (t - 4 * low_bits) as usize, low_bits: low_bits as u32, offset: -31 }
+        }
+        Kind::Trellis => {
+            let t = t & !1 | (row + column) & 1;
+            let low_bits = ((t >> 3) - 5).max(0);
+            Class { table: (t - 8 * low_bits) as usize, low_bits: low_bits as u32, offset: -31 }
         }
         Kind::Refinement => Class { table: t as usize, low_bits: 0, offset: -31 },
         Kind::Exact => Class { table: t as usize, low_bits: (((t + 1) >> 2) - 3).max(0) as u32, offset: -31 },
@@ -97,6 +107,10 @@ mod tests {
                 assert_eq!((c.table, c.low_bits), (20 + t as usize % 4, t as u32 / 4 - 5));
             }
             assert!(crate::tables::TABLE_BITS + c.low_bits <= 16);
+        }
+        for (sum, parity) in (-3..50).flat_map(|sum| [(sum, 0), (sum, 1)]) {
+            let (c, lattice) = (class(Kind::Trellis, 2 * sum, parity), class(Kind::Lattice, sum, 0));
+            assert_eq!(c, Class { table: 2 * lattice.table + parity as usize, ..lattice });
         }
         for t in 0..=31 {
             let c = class(Kind::Exact, t, 0);

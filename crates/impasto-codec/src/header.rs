@@ -8,6 +8,7 @@ use crate::format::Groups;
 use crate::index::IndexArray;
 use crate::low_rank::LowRank;
 use crate::tables::{Frequencies, Lut, TOTAL, parametric, read_explicit, write_explicit};
+use crate::trellis::Trellis;
 
 const EXPLICIT: u8 = 255;
 const ROW_STEPS: u8 = 1;
@@ -15,6 +16,7 @@ const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
 const LOW_RANK: u8 = 8;
 const FORMAT: u8 = 16;
+const TRELLIS: u8 = 64;
 /// Largest offset, in 256ths of a step.
 const MAX_OFFSET: u8 = 127;
 /// Largest number of raw bits per element in kinds lattice and exact.
@@ -42,12 +44,14 @@ pub struct Steps {
     pub columns: Option<IndexArray>,
     /// What is added to the weights of the lattice; there is a term at least (SPEC 19).
     pub low_rank: Option<LowRank>,
+    /// What the integers of a column follow, if they are not free (SPEC 10.4).
+    pub trellis: Option<Trellis>,
 }
 
 impl Steps {
-    /// Returns the steps of a lattice with the same step everywhere, without an offset or a low-rank part.
+    /// Returns the steps of a lattice with the same step everywhere, without an offset, a low-rank part or a trellis.
     pub fn new(step: f32) -> Steps {
-        Steps { step, offset: 0, rows: None, columns: None, low_rank: None }
+        Steps { step, offset: 0, rows: None, columns: None, low_rank: None, trellis: None }
     }
 }
 
@@ -109,6 +113,7 @@ impl TensorHeader {
     pub fn kind(&self) -> Kind {
         match self.body {
             Body::Float => Kind::Float,
+            Body::Lattice(Steps { trellis: Some(_), .. }) => Kind::Trellis,
             Body::Lattice(_) | Body::Format(_) => Kind::Lattice,
             Body::Refinement(_) => Kind::Refinement,
             Body::Exact | Body::ExactOver(_) | Body::Blocks(_) => Kind::Exact,
@@ -121,6 +126,11 @@ impl TensorHeader {
             Body::Lattice(steps) => Some(steps),
             _ => None,
         }
+    }
+
+    /// Returns the trellis of the integers, if there is one (SPEC 10.4).
+    pub fn trellis(&self) -> Option<Trellis> {
+        self.steps()?.trellis
     }
 
     /// Returns the low-rank part, if there is one (SPEC 19).
@@ -248,7 +258,8 @@ impl TensorHeader {
             | flag(COLUMN_STEPS, arrays[1].is_some())
             | flag(OFFSET, offset != 0)
             | flag(LOW_RANK, low_rank.is_some())
-            | flag(FORMAT, self.groups().is_some());
+            | flag(FORMAT, self.groups().is_some())
+            | flag(TRELLIS, self.trellis().is_some());
         let mut out = vec![self.mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
@@ -262,6 +273,7 @@ impl TensorHeader {
         if offset != 0 {
             out.push(offset);
         }
+        out.extend(self.trellis().map(Trellis::log_states));
         if let Some(groups) = self.groups() {
             groups.write_head(&mut out);
         }
@@ -273,7 +285,7 @@ impl TensorHeader {
         arrays.iter().flatten().for_each(|array| array.write(&mut out));
         low_rank.iter().for_each(|low_rank| low_rank.write(&mut out));
         if let Shape::Explicit(tables) = &self.shape {
-            write_explicit(&mut out, tables);
+            write_explicit(self.kind(), &mut out, tables);
         }
         out
     }
@@ -293,9 +305,9 @@ impl TensorHeader {
         if flags & !meaningful(mode, kind) != 0 {
             return Err(field("flags", flags, "an undefined bit is set"));
         }
-        if flags & FORMAT != 0 && flags & (ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK) != 0 {
+        if flags & FORMAT != 0 && flags & (ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | TRELLIS) != 0 {
             return Err(CodecError::Format(
-                "a format has neither row steps, column steps, an offset nor a low-rank part",
+                "a format has neither row steps, column steps, an offset, a low-rank part nor a trellis",
                 "20.1",
             ));
         }
@@ -303,6 +315,8 @@ impl TensorHeader {
         let factor = if kind == Kind::Refinement { read_factor(&mut rest)? } else { 0 };
         let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
         let offset = if flags & OFFSET != 0 { read_offset(&mut rest)? } else { 0 };
+        let trellis = if flags & TRELLIS != 0 { Some(read_trellis(&mut rest)?) } else { None };
+        let kind = if trellis.is_some() { Kind::Trellis } else { kind };
         let format = if flags & FORMAT != 0 { Some(Groups::read_head(&mut rest)?) } else { None };
         let row_classes = IndexArray::read(&mut rest, rows)?;
         let column_classes = IndexArray::read(&mut rest, columns)?;
@@ -316,9 +330,9 @@ impl TensorHeader {
         let body = match (kind, groups) {
             (_, Some(groups)) => Body::Format(groups),
             (Kind::Float, _) => Body::Float,
-            (Kind::Lattice, _) => {
+            (Kind::Lattice | Kind::Trellis, _) => {
                 check_row_steps(step, row_steps.as_ref(), "10.3")?;
-                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank })
+                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank, trellis })
             }
             (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset }),
             (Kind::Exact, _) => match (blocks, low_rank) {
@@ -348,7 +362,7 @@ fn meaningful(mode: Mode, kind: Kind) -> u8 {
     match kind {
         Kind::Exact if mode == Mode::EXACT => LOW_RANK,
         Kind::Float | Kind::Exact => 0,
-        Kind::Lattice => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT,
+        Kind::Lattice | Kind::Trellis => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT | TRELLIS,
         Kind::Refinement => OFFSET,
     }
 }
@@ -437,6 +451,11 @@ fn read_step(bytes: &mut &[u8]) -> Result<f32, CodecError> {
 fn read_offset(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     let [offset] = take(bytes, "offset")?;
     if (1..=MAX_OFFSET).contains(&offset) { Ok(offset) } else { Err(field("offset", offset, "it must be 1 to 127")) }
+}
+
+fn read_trellis(bytes: &mut &[u8]) -> Result<Trellis, CodecError> {
+    let [states] = take(bytes, "states")?;
+    Trellis::new(states).ok_or(field("states", states, "it must be 2 to 6"))
 }
 
 fn read_steps(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError> {

@@ -21,6 +21,7 @@ pub mod sink;
 pub mod tables;
 pub mod tile;
 pub mod transform;
+pub mod trellis;
 
 pub use class::Kind;
 pub use error::CodecError;
@@ -28,3 +29,4 @@ pub use format::Groups;
 pub use header::{Body, Refinement, Shape, Steps, TensorHeader};
 pub use index::IndexArray;
 pub use low_rank::LowRank;
+pub use trellis::Trellis;

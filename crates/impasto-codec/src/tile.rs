@@ -19,7 +19,7 @@ use impasto_core::{DType, Mode};
 pub const MAX_SEGMENTS: usize = 16;
 
 /// Returns the rows of segment `j` of `n` in a tile of `height` rows (SPEC 8.1).
-fn segment_rows(j: usize, n: usize, height: usize) -> Range<usize> {
+pub fn segment_rows(j: usize, n: usize, height: usize) -> Range<usize> {
     j * height / n..(j + 1) * height / n
 }
 

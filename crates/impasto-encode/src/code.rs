@@ -1,9 +1,11 @@
 //! Codes assets and tensors as units.
 
+use std::ops::Range;
+
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::tile::{TileEncoder, encode_bytes};
+use impasto_codec::tile::{MAX_SEGMENTS, TileEncoder, encode_bytes, segment_rows};
 use impasto_codec::{Body, CodecError, IndexArray, Shape, TensorHeader};
-use impasto_container::{BaseLink, COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, unit_hash};
+use impasto_container::{BaseLink, COMPILED_SUFFIX, ContainerError, HEADER_SUFFIX, Matrix, unit_hash};
 use impasto_core::{DType, Mode, Place};
 use rayon::prelude::*;
 
@@ -27,6 +29,11 @@ const ASSET_LEVEL: i32 = 18;
 const EXACT_ASSET_LEVEL: i32 = 9;
 /// Tiles that are coded before any of them is written; bounds memory for large tensors.
 pub const BATCH: usize = 64;
+
+/// Most rows of a segment on a trellis, unless there are too many segments.
+pub const MOST_ROWS: usize = 256;
+/// About the bytes of a segment: its lengths, and its lane states, which carry three bytes less than they take.
+const SEGMENT: u64 = 8 + 32 * 3;
 
 /// An asset and its units.
 pub struct CodedAsset {
@@ -126,7 +133,8 @@ pub fn code_tensor(
         Coding::Float(header) | Coding::Delta(header) | Coding::Jpeg(_, header) => Some(header),
         Coding::Lattice(_) | Coding::Format(_) | Coding::Transform(_) => integers.map(|(_, header)| header),
     };
-    let encoder = header.map(|header| TileEncoder::new(header, options.segments));
+    let segments = |header: &TensorHeader| segments(&plan.tiles, header.trellis().is_some(), options);
+    let encoder = header.map(|header| TileEncoder::new(header, segments(header)));
     let mut header_bytes = 0;
     let tiles = (0..plan.tiles.tile_count()).filter_map(|i| plan.tiles.tile(i));
     let places: Vec<Place> = tiles.map(Place::from).collect();
@@ -182,6 +190,33 @@ pub fn code_tensor(
     }
     let most = by_mode.iter().max_by_key(|(_, bytes)| bytes).map_or(Mode::STORED, |(mode, _)| *mode);
     Ok((most, header_bytes + by_mode.iter().map(|(_, bytes)| bytes).sum::<u64>()))
+}
+
+/// Returns the segments of the tiles of a tensor. Columns of a segment on a trellis are rounded by one thread, so there are more.
+pub fn segments(tiles: &Matrix, on_trellis: bool, options: &Options) -> usize {
+    let least = if on_trellis { (tiles.tile_rows().min(tiles.rows()) as usize).div_ceil(MOST_ROWS) } else { 1 };
+    options.segments.max(least).min(MAX_SEGMENTS)
+}
+
+/// Returns about the bytes of the segments that a plan has for a trellis.
+pub fn more_segments(plan: &Plan, options: &Options) -> u64 {
+    let Coding::Lattice(grid) = &plan.coding else { return 0 };
+    let more = segments(&plan.tiles, grid.trellis.is_some(), options) - options.segments.min(MAX_SEGMENTS);
+    more as u64 * u64::from(plan.tiles.tile_count()) * SEGMENT
+}
+
+/// Returns the rows of the segments of a tensor whose tiles have so many, in order: the parts that are rounded to paths.
+pub fn parts(tiles: &Matrix, segments: usize) -> Vec<Range<usize>> {
+    let (rows, height) = (tiles.rows() as usize, tiles.tile_rows().max(1) as usize);
+    let of_tiles = (0..rows).step_by(height).flat_map(|first| {
+        let height = height.min(rows - first);
+        let n = segments.min(height).max(1);
+        (0..n).map(move |j| {
+            let rows = segment_rows(j, n, height);
+            first + rows.start..first + rows.end
+        })
+    });
+    of_tiles.collect()
 }
 
 /// Returns a tensor header without classes.

@@ -139,7 +139,7 @@ fn coded_weights(
     let tensor = inputs.tensors[tensor].same_as.unwrap_or(tensor);
     let Some(mut lossy) = inputs.lossy(tensor)? else { return Ok(None) };
     // Steps and scales stay those of the statistics, since the file will have them.
-    let grid = lossy.grid(step);
+    let grid = lossy.lattice_grid(step);
     let groups = lossy.format.map(|format| lossy.groups(format));
     if let (Some(group), Metric { input: Some((_, damping)), .. }) = (group, lossy.metric) {
         let broken = || EncodeError::NotFinite { what: "inputs", name: name.to_owned() };

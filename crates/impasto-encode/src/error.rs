@@ -129,6 +129,11 @@ pub enum EncodeError {
     /// Pruning and formats were both requested.
     #[error("a file in formats cannot be pruned")]
     PrunedFormats,
+    /// A trellis was requested where there is no place for it.
+    #[error(
+        "a trellis is for lossy files without layers: not with --lossless, --layers, the preset jpeg, pruning, or a format for every tensor"
+    )]
+    Trellis,
     /// A part of the error of rounding was requested where there is no place for it.
     #[error("a low-rank part of the error of rounding is for lossy files without layers, and not for the preset jpeg")]
     Residual,

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use impasto_checkpoint::Checkpoint;
-use impasto_codec::{Body, Groups, LowRank};
-use impasto_container::{Base, MatrixError};
+use impasto_codec::{Body, Groups, LowRank, Trellis};
+use impasto_container::{Base, Matrix, MatrixError};
 use impasto_core::{DType, Format, Place};
 
+use crate::code::parts;
 use crate::error::EncodeError;
 use crate::feedback::{Feedback, Pruner};
 use crate::formats::{self, FormatRounder};
-use crate::lattice::{Costs, Grid, Integers, Rows, round, round_with};
+use crate::lattice::{
+    Costs, Grid, Integers, Parts, PathCosts, Rows, TRELLIS_GAIN, round, round_on_trellis, round_with,
+};
 use crate::low_rank::{self, Residual};
 use crate::matrix::{MatrixView, has_non_finite};
 use crate::memory;
@@ -48,6 +51,8 @@ pub struct Inputs<'a> {
     metrics: Vec<Option<Metric>>,
     feedbacks: Feedbacks<'a>,
     costs: Costs,
+    /// What integers on the lattice follow, if they are not free.
+    trellis: Option<(Trellis, PathCosts)>,
     /// Tools of mode transform, for each tensor that may gain by them.
     tools: Vec<Option<Tools>>,
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
@@ -80,6 +85,8 @@ pub struct LossyTensor<'a> {
     pub pruning: Option<&'a Pruning>,
     /// Its format, if it has one.
     pub format: Option<Format>,
+    /// What its integers on the lattice follow, if they are not free, and what these cost.
+    pub trellis: Option<(Trellis, &'a PathCosts)>,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
     /// What its tensor header adds to its weights; the matrix is without it.
@@ -92,8 +99,32 @@ impl LossyTensor<'_> {
         Grid { low_rank: self.low_rank.clone(), ..self.metric.grid(&self.feedback, step) }
     }
 
-    /// Returns its integers on a grid, chosen by error and cost.
+    /// Returns its steps on the lattice at a global step: as [`LossyTensor::grid`], or on its trellis.
+    pub fn lattice_grid(&self, step: f64) -> Grid {
+        self.grid(step).on(self.trellis.map(|(trellis, _)| trellis))
+    }
+
+    /// Returns its integers on a grid for these tiles, chosen by error and cost.
+    pub fn round_tiles(&self, grid: &Grid, tiles: &Matrix, segments: usize) -> Integers {
+        match self.trellis.filter(|_| grid.trellis.is_some()) {
+            None => self.round(grid, Rows::All),
+            Some(trellis) => self.round_paths(grid, trellis, Parts::All(parts(tiles, segments))),
+        }
+    }
+
+    fn round_paths(&self, grid: &Grid, trellis: (Trellis, &PathCosts), parts: Parts) -> Integers {
+        round_on_trellis(&self.matrix, self.scales, &self.feedback, grid, trellis, parts)
+    }
+
+    /// Returns its integers on a grid, chosen by error and cost. On a trellis they are those of tiles of some size.
     pub fn round(&self, grid: &Grid, rows: Rows) -> Integers {
+        if let Some(trellis) = self.trellis.filter(|_| grid.trellis.is_some()) {
+            let parts = match rows {
+                Rows::All => Parts::whole(self.matrix.rows),
+                Rows::Sample => Parts::Sample,
+            };
+            return self.round_paths(grid, trellis, parts);
+        }
         let scores = self.pruning.map(|pruning| Scores::new(pruning, &self.feedback, &self.metric.rows));
         let pruner = scores.as_ref().map(|scores| scores as &dyn Pruner);
         round(&self.matrix, self.scales, &self.feedback, grid, self.costs, pruner, rows)
@@ -139,10 +170,14 @@ impl LossyTensor<'_> {
                 };
             }
         }
-        let lattice = self.round(&grid, Rows::Sample).rate(&grid.body(), self.costs);
+        let on_lattice = self.lattice_grid(step);
+        let lattice = self.round(&on_lattice, Rows::Sample).rate(&on_lattice.body(), self.costs);
         let reference = self.forecast(step);
         let transform = |tools| transform::measure(&self.matrix, &grid, tools, reference.as_ref());
+        // Transforms are measured against a lattice without a trellis.
+        let ahead = if self.trellis.is_some() { TRELLIS_GAIN } else { 0.0 };
         let transform = self.tools.and_then(transform);
+        let transform = transform.map(|found| Transformed { gain: found.gain - ahead, ..found });
         Measured { lattice, transform }
     }
 }
@@ -222,6 +257,7 @@ impl<'a> Inputs<'a> {
             metrics,
             feedbacks,
             costs,
+            trellis: options.trellis.map(|trellis| (trellis, PathCosts::typical())),
             tools: vec![],
             references: vec![],
             formats,
@@ -283,7 +319,7 @@ impl<'a> Inputs<'a> {
                 let whole = self.scales[i].replace(scales);
                 self.low_rank[i] = Some(Arc::new(part));
                 let on_lattice = self.lossy(i)?.map(|tensor| {
-                    let grid = tensor.grid(step);
+                    let grid = tensor.lattice_grid(step);
                     tensor.round(&grid, Rows::Sample).rate(&grid.body(), tensor.costs).all_bits(tensor.matrix.len())
                 });
                 if transformed.zip(on_lattice).is_some_and(|(transformed, on_lattice)| transformed < on_lattice) {
@@ -394,6 +430,11 @@ impl<'a> Inputs<'a> {
         self.low_rank.get(tensor).and_then(Option::as_deref)
     }
 
+    /// Returns the trellis of tensors on the lattice, if there is one.
+    pub fn trellis(&self) -> Option<Trellis> {
+        self.trellis.as_ref().map(|(trellis, _)| *trellis)
+    }
+
     /// Returns what [`Inputs::low_rank`] does, to be kept.
     pub fn shared_low_rank(&self, tensor: usize) -> Option<Arc<LowRank>> {
         self.low_rank.get(tensor).cloned().flatten()
@@ -446,6 +487,7 @@ impl<'a> Inputs<'a> {
         let reference = self.reference(tensor).map_or(Ok(None), |reference| self.lossy(reference))?.map(Box::new);
         let format = self.format(tensor);
         let low_rank = self.shared_low_rank(tensor);
+        let trellis = self.trellis.as_ref().map(|(trellis, costs)| (*trellis, costs));
         let pruning = self.pruning(tensor);
         Ok(Some(LossyTensor {
             matrix,
@@ -457,6 +499,7 @@ impl<'a> Inputs<'a> {
             preset,
             pruning,
             format,
+            trellis,
             reference,
             low_rank,
         }))

@@ -116,6 +116,10 @@ fn encode_with(
     if options.residual.rank().is_some() && (options.target == Target::Lossless || options.layers.any() || is_jpeg) {
         return Err(EncodeError::Residual);
     }
+    let has_lattice = !matches!(options.target, Target::Lossless | Target::Formats) && !is_jpeg;
+    if options.trellis.is_some() && (!has_lattice || options.layers.any() || options.pruning.is_some()) {
+        return Err(EncodeError::Trellis);
+    }
     if !options.formats.is_empty() && (is_jpeg || options.target == Target::Lossless) {
         return Err(EncodeError::FormatsLossless);
     }

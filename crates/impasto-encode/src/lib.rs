@@ -80,6 +80,7 @@ pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
 pub use drift::Sequential;
 pub use error::EncodeError;
 pub use formats::{Formats, FormatsError, Selector};
+pub use impasto_codec::Trellis;
 pub use job::{encode, encode_calibrated, encode_to_quality};
 pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};

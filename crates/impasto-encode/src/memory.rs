@@ -4,8 +4,9 @@
 //! whose pages the system can take back. Among these is the file that the elements of a base are decoded to; decoding them takes
 //! less than what is counted for tiles, and is done before.
 
-use crate::code::BATCH;
+use crate::code::{BATCH, MOST_ROWS};
 use crate::error::EncodeError;
+use crate::feedback::WIDTH;
 use crate::low_rank::MOST_WEIGHTS;
 use crate::metric::{Metric, factor_bytes};
 use crate::model::Tensor;
@@ -20,6 +21,8 @@ const TILE_WORK: u64 = 16 << 20;
 /// Bytes per row, and per column for each thread: classes, steps, sums of costs, rows that are rounded together.
 const PER_ROW: u64 = 64;
 const PER_COLUMN: u64 = 512;
+/// Times that on a trellis, where a thread rounds the rows of a segment together.
+const TOGETHER: u64 = (MOST_ROWS / WIDTH) as u64;
 /// Bytes per row and column while a low-rank part is sought: up to 64 vectors in binary64, twice. Nothing else of the tensor is
 /// in memory then.
 const PER_VECTORS: u64 = 1024;
@@ -69,13 +72,17 @@ fn one(&(tensor, _, metric): &Entry, (rows, columns): (u64, u64), options: &Opti
     let (raw, weights) = (tensor.raw_bytes(), tensor.weights());
     let tiles = (BATCH as u64 * 2 * TARGET_BYTES + threads * TILE_WORK).min(32 * weights.max(raw));
     let Some(metric) = metric else { return tiles };
+    let together = if options.trellis.is_some() { TOGETHER } else { 1 };
     let layers = 1 + options.layers.below.len() as u64;
     let exact = if options.layers.exact { raw } else { 0 };
     let factor = metric.input.as_ref().map_or(0, |_| factor_bytes(columns as usize));
     // The scales of groups of 16 weights, as indices and as floats.
     let scales = if options.formats.is_empty() { 0 } else { weights.div_ceil(16) * 6 };
-    let integers =
-        weights.saturating_mul(4 * layers) + scales + exact + PER_ROW * rows + PER_COLUMN * threads * columns;
+    let integers = weights.saturating_mul(4 * layers)
+        + scales
+        + exact
+        + PER_ROW * rows
+        + PER_COLUMN * threads * columns * together;
     let residual = options.residual.rank().map_or(0, |_| weights.saturating_mul(ERROR));
     let vectors = PER_VECTORS * (rows + columns);
     (4 * factor).max(factor + integers + residual.max(tiles)).max(vectors)

@@ -115,6 +115,7 @@ impl RelativeSteps {
             rows: self.rows.clone(),
             columns: self.columns.clone(),
             low_rank: None,
+            trellis: None,
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use impasto_codec::Trellis;
+
 use crate::drift::Sequential;
 use crate::formats::Formats;
 use crate::layers::Layers;
@@ -70,6 +72,9 @@ pub struct Options {
     pub preset: Preset,
     /// What is coded beside the lattice; without layers, unless it is [`Residual::Auto`], and never below an exact layer.
     pub residual: Residual,
+    /// What the integers of a column of a tensor on the lattice follow, for a lossy file without layers, in which no weights are
+    /// pruned. Tensors in a format and those that are coded as in JPEG follow nothing.
+    pub trellis: Option<Trellis>,
     /// New orders of hidden units and attention heads, for a lossy file without an exact layer.
     pub reordering: Option<Arc<Reordering>>,
     /// Which weights become 0, for a lossy file without an exact layer.
@@ -97,6 +102,7 @@ impl Options {
             effort: Effort::default(),
             preset: Preset::default(),
             residual: Residual::default(),
+            trellis: None,
             reordering: None,
             pruning: None,
             base: None,

@@ -67,7 +67,8 @@ impl Coding {
     /// Replaces its steps, if it has some.
     pub fn set_grid(&mut self, grid: Grid) {
         match self {
-            Coding::Lattice(own) | Coding::Transform(own) => *own = grid,
+            Coding::Lattice(own) => *own = grid.on(own.trellis),
+            Coding::Transform(own) => *own = grid,
             Coding::Jpeg(own, header) => (*header, *own) = (grid.header(), grid),
             Coding::Bytes | Coding::Float(_) | Coding::Delta(_) | Coding::Format(_) => {}
         }

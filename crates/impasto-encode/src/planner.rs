@@ -6,7 +6,7 @@ use impasto_checkpoint::Checkpoint;
 use impasto_container::expansion::{ALWAYS, RATIO};
 use impasto_container::{Matrix, manifest_length};
 
-use crate::code::{CodedAsset, code_assets, code_tensor};
+use crate::code::{CodedAsset, code_assets, code_tensor, more_segments};
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
 use crate::lattice::Grid;
@@ -169,8 +169,11 @@ impl<'a> Planner<'a> {
                     None => {
                         let rank = inputs.residual_rank(tensor);
                         let residual = rank.map_or(0, |rank| residual_bytes(rank, matrix.rows, matrix.columns));
-                        let plan = Plan::lattice(&matrix, grid, measured.lattice, refined);
-                        plan.map(|plan| Plan { bytes: plan.bytes + residual, ..plan })
+                        let plan = Plan::lattice(&matrix, grid.on(inputs.trellis()), measured.lattice, refined);
+                        plan.map(|plan| Plan {
+                            bytes: plan.bytes + residual + more_segments(&plan, self.options),
+                            ..plan
+                        })
                     }
                 }
             }

@@ -9,7 +9,7 @@ use impasto_container::{ContainerError, Writer};
 use impasto_core::Mode;
 
 use crate::arithmetic::exp2;
-use crate::code::code_tensor;
+use crate::code::{code_tensor, segments};
 use crate::decoded::{self, References};
 use crate::error::{EncodeError, heard};
 use crate::lattice::{Grid, Integers, Rows};
@@ -129,7 +129,8 @@ fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Int
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };
     let (integers, body) = match &plan.coding {
         Coding::Lattice(grid) | Coding::Transform(grid) => {
-            let integers = lossy.round(grid, Rows::All);
+            let segments = segments(&plan.tiles, grid.trellis.is_some(), planner.options);
+            let integers = lossy.round_tiles(grid, &plan.tiles, segments);
             let rank = planner.inputs.residual_rank(tensor);
             let residual = rank.and_then(|rank| of_error(&lossy.matrix, &integers, grid, &lossy.feedback, rank));
             let grid = Grid { low_rank: residual.map(Arc::new).or(grid.low_rank.clone()), ..grid.clone() };

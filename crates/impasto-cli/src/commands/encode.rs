@@ -75,6 +75,9 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if matches!(residual, Residual::LowRank(_)) && layers.any() {
         return Err(UsageError("--residual low-rank=R is for files without layers: use --bpw or --size").into());
     }
+    if command.trellis.is_some() && is_fixed {
+        return Err(UsageError("--trellis is for lossy files: use --bpw or --size").into());
+    }
     let reorder = command.reorder.by();
     if reorder.is_some() && (target == Target::Lossless || layers.exact) {
         let rule = "--reorder is not for a lossless file or layer, which keeps the order of the checkpoint: use --bpw, --size or \
@@ -91,7 +94,8 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     };
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
-    let own = Options { tools, effort, preset, residual, pruning, formats, ..Options::new(target) };
+    let own =
+        Options { tools, effort, preset, residual, pruning, formats, trellis: command.trellis, ..Options::new(target) };
     let base = base(args, command)?;
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;

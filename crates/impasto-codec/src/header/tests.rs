@@ -24,6 +24,9 @@ fn round_trip() {
     };
     let with_offset = Steps { offset: 127, columns: Some(IndexArray::Constant(-1024)), ..Steps::new(0.5) };
     let with_offset = TensorHeader { body: Body::Lattice(with_offset), ..lattice() };
+    let on_trellis = Steps { offset: 3, trellis: Trellis::new(5), ..Steps::new(0.5) };
+    let on_trellis = TensorHeader { body: Body::Lattice(on_trellis), ..lattice() };
+    let explicit_trellis = TensorHeader { shape: tables(48), ..on_trellis.clone() };
     let exact = TensorHeader { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
     let refinement = |factor, offset| {
         let body = Body::Refinement(Refinement { factor, step: 3e-9, offset });
@@ -39,8 +42,16 @@ fn round_trip() {
         format(Format::Int4, 1.0, 4, IndexArray::new(vec![1, 2, 3, 4, 5, 0x7F7F])),
         format(Format::Fp8E5M2, 1.0, 0, IndexArray::new(vec![9, 8, 7])),
     ];
-    for header in formats.into_iter().chain([lattice(), float, with_offset, exact, refinement(2, 0), refinement(64, 1)])
-    {
+    for header in formats.into_iter().chain([
+        lattice(),
+        float,
+        with_offset,
+        on_trellis,
+        explicit_trellis,
+        exact,
+        refinement(2, 0),
+        refinement(64, 1),
+    ]) {
         assert_eq!(TensorHeader::read(&header.to_bytes(), DType::Bf16, 3, 7), Ok(header));
     }
 }
@@ -59,6 +70,12 @@ fn refuses_what_the_spec_forbids() {
     assert!(with(1, SHAPES as u8).is_err(), "shape");
     assert!(with(2, 21).is_err(), "plane");
     assert!(with(3, 9).is_err(), "flags");
+    for (states, is_ok) in [(0, false), (1, false), (2, true), (6, true), (7, false), (255, false)] {
+        let mut bytes = good.clone();
+        bytes[3] |= 64;
+        bytes.insert(8, states);
+        assert_eq!(TensorHeader::read(&bytes, DType::Bf16, 3, 7).is_ok(), is_ok, "{states}");
+    }
     assert!(with(7, 0x7F).is_ok() && with(7, 0xBF).is_err(), "negative step");
     assert!(TensorHeader::read(&good, DType::F8E4M3, 3, 7).is_err(), "dtype");
     assert!(TensorHeader::read(&good, DType::I8, 3, 7).is_err(), "dtype");
@@ -85,10 +102,10 @@ fn refuses_what_the_spec_forbids_of_formats() {
         read(&bytes).expect_err("refused").to_string().rsplit(' ').next().map(str::to_owned)
     };
     let rule_20_1 = Some("20.1)".to_owned());
-    for flags in [17, 18, 20, 24] {
+    for flags in [17, 18, 20, 24, 80] {
         assert_eq!(clause(&[(3, flags)]), rule_20_1, "flags {flags}");
     }
-    assert_eq!(clause(&[(3, 48)]), Some("6)".to_owned()));
+    assert_eq!(clause(&[(3, 144)]), Some("6)".to_owned()));
     for format in [0, 3, 4, 7, 255] {
         assert_eq!(clause(&[(8, format)]), rule_20_1, "format {format}");
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, max_class};
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, max_class};
 use super::{Columns, Decoder, LANES, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -49,6 +49,7 @@ impl Decoder<'_> {
             match self.lut.kind() {
                 Kind::Float => rows_of::<FLOAT>(self, rows, columns, values, escapes),
                 Kind::Lattice => rows_of::<LATTICE>(self, rows, columns, values, escapes),
+                Kind::Trellis => rows_of::<TRELLIS>(self, rows, columns, values, escapes),
                 Kind::Refinement => rows_of::<REFINEMENT>(self, rows, columns, values, escapes),
                 Kind::Exact => rows_of::<EXACT>(self, rows, columns, values, escapes),
             }
@@ -278,14 +279,21 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     let set = |v: i32| _mm256_set1_epi32(v);
     let zero = _mm256_setzero_si256();
     let most = const { max_class(KIND) };
-    let t = if PLAIN { classes } else { _mm256_min_epi32(_mm256_max_epi32(classes, zero), set(most)) };
+    let mut t = if PLAIN { classes } else { _mm256_min_epi32(_mm256_max_epi32(classes, zero), set(most)) };
+    if !PLAIN && KIND == TRELLIS {
+        // The parity is not clamped.
+        t = _mm256_or_si256(_mm256_and_si256(t, set(!1)), _mm256_and_si256(classes, set(1)));
+    }
     // Low bits as in `class`. Kind float has none; there the octave is part of the value.
-    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
+    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == TRELLIS || KIND == EXACT);
     let (table, low_bits) = if !with_low_bits {
         (if KIND == FLOAT { _mm256_and_si256(t, set(3)) } else { t }, zero)
     } else if KIND == LATTICE {
         let b = _mm256_max_epi32(_mm256_sub_epi32(_mm256_srli_epi32::<2>(t), set(5)), zero);
         (_mm256_sub_epi32(t, _mm256_slli_epi32::<2>(b)), b)
+    } else if KIND == TRELLIS {
+        let b = _mm256_max_epi32(_mm256_sub_epi32(_mm256_srli_epi32::<3>(t), set(5)), zero);
+        (_mm256_sub_epi32(t, _mm256_slli_epi32::<3>(b)), b)
     } else {
         let octave = _mm256_srli_epi32::<2>(_mm256_add_epi32(t, set(1)));
         (t, _mm256_max_epi32(_mm256_sub_epi32(octave, set(3)), zero))

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, max_class};
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, max_class};
 use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -28,6 +28,7 @@ impl Decoder<'_> {
             match self.lut.kind() {
                 Kind::Float => self.rows_of::<FLOAT>(rows, columns, values, escapes),
                 Kind::Lattice => self.rows_of::<LATTICE>(rows, columns, values, escapes),
+                Kind::Trellis => self.rows_of::<TRELLIS>(rows, columns, values, escapes),
                 Kind::Refinement => self.rows_of::<REFINEMENT>(rows, columns, values, escapes),
                 Kind::Exact => self.rows_of::<EXACT>(rows, columns, values, escapes),
             }
@@ -213,14 +214,21 @@ unsafe fn step<const KIND: u8, const PLAIN: bool>(
     let set = |v: i32| _mm512_set1_epi32(v);
     let zero = _mm512_setzero_si512();
     let most = const { max_class(KIND) };
-    let t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(most)) };
+    let mut t = if PLAIN { classes } else { _mm512_min_epi32(_mm512_max_epi32(classes, zero), set(most)) };
+    if !PLAIN && KIND == TRELLIS {
+        // The parity is not clamped.
+        t = _mm512_or_si512(_mm512_and_si512(t, set(!1)), _mm512_and_si512(classes, set(1)));
+    }
     // Low bits as in `class`. Kind float has none; there the octave is part of the value.
-    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == EXACT);
+    let with_low_bits = !PLAIN && (KIND == LATTICE || KIND == TRELLIS || KIND == EXACT);
     let (table, low_bits) = if !with_low_bits {
         (if KIND == FLOAT { _mm512_and_si512(t, set(3)) } else { t }, zero)
     } else if KIND == LATTICE {
         let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<2>(t), set(5)), zero);
         (_mm512_sub_epi32(t, _mm512_slli_epi32::<2>(b)), b)
+    } else if KIND == TRELLIS {
+        let b = _mm512_max_epi32(_mm512_sub_epi32(_mm512_srli_epi32::<3>(t), set(5)), zero);
+        (_mm512_sub_epi32(t, _mm512_slli_epi32::<3>(b)), b)
     } else {
         (t, of_class(&LOW_BITS, t))
     };

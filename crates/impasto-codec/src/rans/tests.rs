@@ -110,7 +110,8 @@ fn shape_for(kind: Kind, shape: u8) -> Vec<Frequencies> {
 /// Generates a parametric shape, or random tables: with few symbols, many of frequency 0, or with the escape only.
 fn any_tables() -> impl Strategy<Value = (Kind, Vec<Frequencies>)> {
     let shapes = (kinds(), 0..SHAPES as u8).prop_map(|(kind, shape)| (kind, shape_for(kind, shape)));
-    let cuts = prop::collection::vec(prop::collection::vec((0..SYMBOLS, 0..=TOTAL as u16), 0..8), 32);
+    let cuts =
+        prop::collection::vec(prop::collection::vec((0..SYMBOLS, 0..=TOTAL as u16), 0..8), Kind::Trellis.tables());
     let spelled = (kinds(), cuts).prop_map(|(kind, cuts)| {
         let table = |cuts: &Vec<(usize, u16)>| {
             let mut table = Frequencies::only_escape();

@@ -10,7 +10,7 @@ use crate::rans::{Coded, LANES, LOW, Segment, code, escape_code};
 use crate::tables::{ESCAPE, Frequencies, SYMBOLS};
 
 /// Number of slots of the kind with the most tables.
-const SLOTS: usize = Kind::Exact.tables() * SYMBOLS;
+const SLOTS: usize = Kind::Trellis.tables() * SYMBOLS;
 
 /// Frequencies of all tables of a kind, in the form for coding.
 pub struct CodingTables {

@@ -12,7 +12,7 @@ use crate::tables::{ESCAPE, SYMBOLS};
 pub const BATCH: usize = 512;
 
 /// Bit positions in a [`Slot`].
-const LOW_BITS_AT: u32 = 11;
+const LOW_BITS_AT: u32 = 12;
 const LOW_AT: u32 = 16;
 
 /// A symbol: its index in the tables of its kind (`SYMBOLS * table + symbol`), and its low bits.
@@ -27,7 +27,7 @@ impl Slot {
         Slot((class.table * SYMBOLS + symbol) as u32 | class.low_bits << LOW_BITS_AT | low << LOW_AT)
     }
 
-    /// Returns the index in the tables, below 2048.
+    /// Returns the index in the tables, below 4096.
     #[inline(always)]
     pub fn index(self) -> usize {
         (self.0 & ((1 << LOW_BITS_AT) - 1)) as usize
@@ -59,6 +59,7 @@ at_each_isa! {
         match kind {
             Kind::Float => slots_of(Kind::Float, classes, values, out),
             Kind::Lattice => slots_of(Kind::Lattice, classes, values, out),
+            Kind::Trellis => slots_of(Kind::Trellis, classes, values, out),
             Kind::Refinement => slots_of(Kind::Refinement, classes, values, out),
             Kind::Exact => slots_of(Kind::Exact, classes, values, out),
         }

@@ -6,8 +6,13 @@ use super::{ESCAPE, Frequencies, SYMBOLS, TOTAL, symbol_cost};
 use crate::class::Kind;
 use crate::error::CodecError;
 
-/// Appends the tables field of a tensor header. Tables of escapes only are omitted.
-pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
+/// Appends the tables field of a tensor header of `kind`. Tables of escapes only are omitted.
+pub fn write_explicit(kind: Kind, out: &mut Vec<u8>, tables: &[Frequencies]) {
+    if kind == Kind::Trellis {
+        let of_parity = |parity: usize| tables.iter().skip(parity).step_by(2).cloned().collect::<Vec<_>>();
+        [0, 1].map(of_parity).iter().for_each(|tables| write_explicit(Kind::Lattice, out, tables));
+        return;
+    }
     let given = |t: &Frequencies| *t != Frequencies::only_escape();
     let present = (0..tables.len()).filter(|&i| given(&tables[i])).fold(0u32, |bits, i| bits | 1 << i);
     out.extend(present.to_le_bytes());
@@ -25,8 +30,13 @@ pub fn write_explicit(out: &mut Vec<u8>, tables: &[Frequencies]) {
 /// Reads the tables field of a tensor header of `kind` and removes it from the front of `bytes`.
 ///
 /// # Errors
-/// If the field violates SPEC 6.2.
+/// If the field violates SPEC 6.2, or 10.5.
 pub fn read_explicit(kind: Kind, bytes: &mut &[u8]) -> Result<Vec<Frequencies>, CodecError> {
+    if kind == Kind::Trellis {
+        let even = read_explicit(Kind::Lattice, bytes)?;
+        let odd = read_explicit(Kind::Lattice, bytes)?;
+        return Ok(even.into_iter().zip(odd).flat_map(|(even, odd)| [even, odd]).collect());
+    }
     let (field, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Truncated("tables"))?;
     *bytes = rest;
     let present = u32::from_le_bytes(*field);
@@ -109,7 +119,7 @@ mod tests {
             let mut tables = vec![Frequencies::only_escape(); 4];
             tables[2] = table;
             let mut bytes = Vec::new();
-            write_explicit(&mut bytes, &tables);
+            write_explicit(Kind::Float, &mut bytes, &tables);
             prop_assert_eq!(read_explicit(Kind::Float, &mut &bytes[..]), Ok(tables));
         }
     }
@@ -118,7 +128,7 @@ mod tests {
     fn parametric_tables_survive_spelled_out() {
         let tables = parametric(Kind::Lattice, 4).expect("shape");
         let mut bytes = Vec::new();
-        write_explicit(&mut bytes, &tables);
+        write_explicit(Kind::Lattice, &mut bytes, &tables);
         for kind in [Kind::Lattice, Kind::Refinement] {
             assert_eq!(read_explicit(kind, &mut &bytes[..]).as_ref(), Ok(&tables));
         }

@@ -32,6 +32,18 @@ impl Frequencies {
         Frequencies(f)
     }
 
+    /// Returns the table of odd integers on a trellis, given that of even ones (SPEC 10.5): an index is half a step higher there.
+    fn halfway(&self) -> Self {
+        let (starts, mut f) = (self.starts(), self.0);
+        let start = |s: usize| match s {
+            0 => 0,
+            ESCAPE => starts[ESCAPE],
+            s => (starts[s] + starts[s + 1]) >> 1,
+        };
+        (0..ESCAPE).for_each(|s| f[s] = start(s + 1) - start(s));
+        Frequencies(f)
+    }
+
     /// Returns the cumulative frequencies, `start(s)` of SPEC 7.2.
     pub fn starts(&self) -> [u16; SYMBOLS] {
         let mut sum = 0;
@@ -43,11 +55,15 @@ impl Frequencies {
     }
 }
 
-/// Returns the tables of a parametric shape (SPEC 7.4); `None` if the kind has no such shape.
+/// Returns the tables of a parametric shape (SPEC 7.4, 10.5); `None` if the kind has no such shape.
 pub fn parametric(kind: Kind, shape: u8) -> Option<Vec<Frequencies>> {
     let tables: &[data::Parametric] = match kind {
         Kind::Float => data::FLOAT.get(shape as usize)?,
         Kind::Lattice => data::LATTICE.get(shape as usize)?,
+        Kind::Trellis => {
+            let even = parametric(Kind::Lattice, shape)?;
+            return Some(even.into_iter().flat_map(|even| [even.clone(), even.halfway()]).collect());
+        }
         Kind::Refinement | Kind::Exact => return None,
     };
     Some(tables.iter().map(|&(first, run, escape)| expand(first as usize, run, escape)).collect())
@@ -63,7 +79,7 @@ fn expand(first: usize, run: &[u16], escape: u16) -> Frequencies {
 /// The lookup tables of a kind for decoding. Each table has 2048 slots. A slot holds its symbol (bits 0 to 7), the
 /// frequency of the symbol (8 to 19), and the slot number minus the start of the symbol (20 to 31).
 ///
-/// A table takes 8 KB, all tables of a kind at most 256 KB, so they stay in the L2 cache.
+/// A table takes 8 KB, all tables of a kind at most 384 KB, so they stay in the L2 cache.
 pub struct Lut {
     kind: Kind,
     slots: Vec<u32>,
@@ -141,6 +157,22 @@ mod tests {
         }
         assert_eq!(found, SHAPES * (24 + 4));
         assert_eq!(parametric(Kind::Float, SHAPES as u8), None);
+    }
+
+    #[test]
+    fn tables_of_odd_integers_are_halfway() {
+        for shape in 0..SHAPES as u8 {
+            let tables = parametric(Kind::Trellis, shape).expect("shape");
+            let even = parametric(Kind::Lattice, shape).expect("shape");
+            assert_eq!(tables.len(), Kind::Trellis.tables());
+            for (pair, even) in tables.chunks_exact(2).zip(&even) {
+                assert_eq!(pair[0], *even);
+                assert_eq!(pair[1].0.iter().map(|&f| u32::from(f)).sum::<u32>(), TOTAL);
+                assert_eq!(pair[1].0[ESCAPE], even.0[ESCAPE]);
+                // Symmetric about -1/2, up to rounding.
+                (0..31).for_each(|i| assert!(pair[1].0[30 - i].abs_diff(pair[1].0[31 + i]) <= 2, "{shape} {i}"));
+            }
+        }
     }
 
     #[test]

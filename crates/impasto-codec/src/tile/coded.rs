@@ -57,6 +57,11 @@ impl<'a> Coded<'a> {
         (self.end - self.row).min(most)
     }
 
+    /// Returns whether the next row is the first of a segment.
+    pub fn starts_segment(&self) -> bool {
+        self.decoder.is_none()
+    }
+
     /// Returns the plane of a row.
     pub fn plane(&self, row: usize) -> &'a [u8] {
         &self.parts.plane[row * self.plane_row..][..self.plane_row]

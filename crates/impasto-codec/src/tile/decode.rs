@@ -16,6 +16,7 @@ use crate::header::{Body, Steps, TensorHeader, check_row_steps};
 use crate::low_rank::LowRank;
 use crate::rans::{Columns, LANES};
 use crate::transform::Reference;
+use crate::trellis::States;
 use crate::{digits, exact, float, refinement, transform};
 
 /// Number of elements decoded before they are converted to weights; small enough for the L1 cache.
@@ -84,8 +85,10 @@ impl TileDecoder {
             }
             let fits = match header.kind() {
                 Kind::Exact if is_delta && below.is_none() => true,
-                Kind::Float | Kind::Lattice => below.is_none(),
-                Kind::Refinement | Kind::Exact => matches!(below, Some(Kind::Lattice | Kind::Refinement)),
+                Kind::Float | Kind::Lattice | Kind::Trellis => below.is_none(),
+                Kind::Refinement | Kind::Exact => {
+                    matches!(below, Some(Kind::Lattice | Kind::Trellis | Kind::Refinement))
+                }
             };
             if !fits {
                 return Err(at(CodecError::HeaderLayer { layer, kind: header.mode() }));
@@ -245,7 +248,10 @@ impl TileDecoder {
         };
         // Rows without padding are decoded where they go.
         if base.mode == Mode::LATTICE && above.is_empty() && stride == width && width.is_multiple_of(LANES) {
-            return base_integers(self.isa, self.layer(0, Mode::LATTICE)?, base.bytes, place, out);
+            let layer = self.layer(0, Mode::LATTICE)?;
+            if layer.header.trellis().is_none() {
+                return base_integers(self.isa, layer, base.bytes, place, out);
+            }
         }
         self.lattice_rows(base, above, place, |r, z| {
             out[r * stride..][..width].copy_from_slice(z);
@@ -499,8 +505,7 @@ impl TileDecoder {
             finer.push((header.factor, Above::new(self.isa, layer, unit.bytes, place)?));
         }
         let mut buffer = Buffer::new(if finer.is_empty() { 0 } else { place.columns.len() });
-        base_rows(self.isa, layer, base.bytes, place, |r, z, plane| {
-            join_plane(layer.header.plane, plane, z);
+        base_lattice_rows(self.isa, layer, base.bytes, place, |r, z| {
             for (factor, above) in &mut finer {
                 buffer.classes.update(self.isa, |classes| {
                     above.sums(classes);
@@ -636,7 +641,41 @@ fn base_rows(
     Ok(())
 }
 
-/// Decodes the integers of a unit in mode lattice to `out`, one after the other. The columns are a multiple of the lanes.
+/// Decodes the integers of a unit in mode lattice, and calls `row_done` with the number and the integers of each row.
+fn base_lattice_rows(
+    isa: Isa,
+    layer: &Layer,
+    unit: &[u8],
+    place: &Place,
+    mut row_done: impl FnMut(usize, &mut [i32]) -> Result<(), CodecError>,
+) -> Result<(), CodecError> {
+    let Some(trellis) = layer.header.trellis() else {
+        return base_rows(isa, layer, unit, place, |r, z, plane| {
+            join_plane(layer.header.plane, plane, z);
+            row_done(r, z)
+        });
+    };
+    // Classes depend on the states, and these on the row before, so rows are decoded one by one.
+    let width = place.columns.len();
+    let mut coded = Coded::new(isa, layer, unit, place)?;
+    let columns = layer.header.column_classes.slice(place.columns.clone());
+    let (mut buffer, mut states) = (Buffer::new(width), States::new(trellis, width));
+    for (r, row) in layer.header.row_classes.slice(place.rows.clone()).into_iter().enumerate() {
+        if coded.starts_segment() {
+            states.restart();
+        }
+        let Buffer { classes, values, escaped } = &mut buffer;
+        classes.update(isa, |classes| states.classes(isa, &columns, classes));
+        coded.rows(&[2 * row], classes, values, escaped)?;
+        let z = &mut values[..width];
+        join_plane(layer.header.plane, coded.plane(r), z);
+        states.integers(isa, z);
+        row_done(r, z)?;
+    }
+    Ok(())
+}
+
+/// Decodes the integers of a unit in mode lattice without a trellis to `out`, one after the other. The columns are a multiple of the lanes.
 fn base_integers(isa: Isa, layer: &Layer, unit: &[u8], place: &Place, out: &mut [i32]) -> Result<(), CodecError> {
     let (height, width) = (place.rows.len(), place.columns.len());
     let mut coded = Coded::new(isa, layer, unit, place)?;

@@ -1,17 +1,19 @@
 //! Coding the tiles of a tensor, or costing them without coding.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use impasto_core::blocks::fields::{append_head, fields, head_bytes};
-use impasto_core::{DType, FloatLayout, Place};
+use impasto_core::{DType, FloatLayout, Isa, Place};
 
-use super::syntax::{ExactRow, Sums, blocks_row, exact_row, float_row, lattice_row, refinement_row};
+use super::syntax::{ExactRow, Sums, blocks_row, exact_row, float_row, lattice_row, refinement_row, trellis_row};
 use super::{MAX_SEGMENTS, segment_rows};
 use crate::bytes;
 use crate::error::CodecError;
 use crate::header::{Body, TensorHeader};
 use crate::rans::Segment;
 use crate::sink::{CodingTables, Cost, Prices, Recorder, SymbolSink};
+use crate::trellis::States;
 
 /// The content of a tile, row by row; each slice has one entry per element.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +25,7 @@ pub enum Content<'a> {
         /// Little-endian floats.
         elements: &'a [u8],
     },
-    /// Mode lattice.
+    /// Mode lattice. With a trellis, the integers of each column of a segment must be a path through it.
     Lattice {
         /// Integers.
         z: &'a [i32],
@@ -77,6 +79,13 @@ impl Content<'_> {
         }
     }
 
+    /// Returns whether rows of the tile, those of a segment, may follow each other in the trellis of the tensor header, if it has one.
+    fn follows(&self, header: &TensorHeader, rows: Range<usize>, width: usize) -> bool {
+        let Some((trellis, Content::Lattice { z })) = header.trellis().zip(Some(self)) else { return true };
+        let mut states = States::new(trellis, width);
+        rows.into_iter().all(|r| states.follow(Isa::best(), &z[r * width..(r + 1) * width]))
+    }
+
     /// Passes row `r` to a sink.
     #[inline(always)]
     fn row(&self, header: &TensorHeader, sums: Sums, r: usize, sink: &mut impl SymbolSink) {
@@ -85,6 +94,7 @@ impl Content<'_> {
         let bytes = |layout: FloatLayout| elements.start * layout.size()..elements.end * layout.size();
         match *self {
             Content::Float { layout, elements } => float_row(sink, layout, sums, &elements[bytes(layout)]),
+            Content::Lattice { z } if header.trellis().is_some() => trellis_row(sink, header.plane, sums, &z[elements]),
             Content::Lattice { z } => lattice_row(sink, header.plane, sums, &z[elements]),
             Content::Refinement { coarse, fine } => {
                 let factor = match header.body {
@@ -126,7 +136,7 @@ impl<'a> TileEncoder<'a> {
     /// Codes a tile and returns its unit.
     ///
     /// Returns `None` if a value needs an escape and its table gives the escape no frequency, or if the content does
-    /// not match the kind of the tensor header or the size of the tile.
+    /// not match the kind of the tensor header, the size of the tile or the trellis.
     pub fn encode(&self, place: &Place, content: &Content) -> Option<Vec<u8>> {
         let (height, width) = (place.rows.len(), place.columns.len());
         let n = self.segments.min(height).max(1);
@@ -181,6 +191,9 @@ impl<'a> TileEncoder<'a> {
         (0..n).try_for_each(|j| {
             let of_segment = segment_rows(j, n, height);
             let first = of_segment.start;
+            if !content.follows(self.header, of_segment.clone(), columns.len()) {
+                return None;
+            }
             each(Rows { header: self.header, content, first, rows: &rows[of_segment], columns: &columns })
         })
     }

@@ -97,6 +97,21 @@ pub fn lattice_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32])
     });
 }
 
+/// Mode lattice with a trellis. `z` holds the integers of the row, whose parities are known; the low `plane` bits of each index
+/// are raw.
+pub fn trellis_row(sink: &mut impl SymbolSink, plane: u8, sums: Sums, z: &[i32]) {
+    let plane = u32::from(plane);
+    Batch::row(sink, sums, plane, |_, batch, elements| {
+        let Batch { classes, values, raw } = batch;
+        let z = &z[elements];
+        for (((class, value), raw), z) in classes.iter_mut().zip(values).zip(raw).zip(z) {
+            *class = 2 * *class + (z & 1);
+            *raw = z >> 1;
+            *value = *raw >> plane;
+        }
+    });
+}
+
 /// Mode refinement. Codes the residuals that turn the integers `coarse` of the layer below into `fine`, whose steps are
 /// `factor` times as small.
 pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse: &[i32], fine: &[i32]) {

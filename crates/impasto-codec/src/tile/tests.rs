@@ -11,6 +11,7 @@ mod blocks;
 mod costs;
 mod format;
 mod layers;
+mod trellis;
 
 const FLOATS: [DType; 5] = [DType::F32, DType::F16, DType::Bf16, DType::F8E4M3, DType::F8E5M2];
 

@@ -246,7 +246,7 @@ impl Subject<'_> {
         let [rows, columns] = [tile.place.rows.len(), tile.place.columns.len()];
         let (bytes, dtype) = (&tile.bytes[..], self.dtype);
         let matrix = MatrixView::plain(bytes, dtype, rows, columns);
-        let grid = Grid { step: self.step * factor as f32, rows: vec![], columns: vec![], low_rank: None };
+        let grid = Grid::new(self.step * factor as f32);
         let feedback = Feedback::none(columns);
         let integers = round(&matrix, &fit(&matrix), &feedback, &grid, self.costs, None, Rows::All);
         let (_, bits) = integers.header(&grid.body(), self.costs);

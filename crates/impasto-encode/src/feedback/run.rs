@@ -1,5 +1,7 @@
 //! Rounds rows with error feedback, column by column.
 
+use std::ops::Range;
+
 use super::covariance::{Feedback, side_by_side};
 use super::multiply::{Row, WIDTH, multiply_add};
 use super::prune::Pruner;
@@ -141,32 +143,53 @@ impl<'a> RoundingRun<'a> {
 
     /// Rounds the remaining columns, from last to first, down to and including `column`.
     pub fn round_to(&mut self, column: usize, rounding: &impl Rounding) {
-        let Feedback { n, coefficients, .. } = self.feedback;
         while self.next > column {
-            // Blocks are counted from the last column, wherever a run stops.
-            let end = n - (n - self.next) / BLOCK * BLOCK;
-            let start = end.saturating_sub(BLOCK);
-            for i in (start.max(column)..self.next).rev() {
-                self.prune(i, end);
-                let mut target = [self.targets[i]];
-                if !coefficients.is_empty() {
-                    // Errors of the columns of this block that are already rounded.
-                    let row = &coefficients[i * n + i + 1..i * n + end];
-                    multiply_add(&mut target, row, *n, &self.errors[i + 1 - start..end - start], 0.0);
-                }
-                let (z, mut v) = (&mut self.z[i], [0.0; WIDTH]);
-                rounding.round(i, self.first, &target[0], z, &mut v);
-                for lane in (0..WIDTH).filter(|lane| self.pruned[i] >> lane & 1 == 1) {
-                    (z[lane], v[lane]) = (0, 0.0);
-                }
-                let weights = &self.weights[i];
-                self.errors[i - start] = std::array::from_fn(|lane| (weights[lane] - v[lane]) * self.kept);
-            }
-            self.next = start.max(column);
-            if !coefficients.is_empty() && self.next == start && start > 0 {
-                let coefficients = &coefficients[start..];
-                multiply_add(&mut self.targets[..start], coefficients, *n, &self.errors[..end - start], 0.0);
-            }
+            let (mut z, mut weights) = ([0; WIDTH], [0.0; WIDTH]);
+            rounding.round(self.next - 1, self.first, &self.target(), &mut z, &mut weights);
+            self.settle(z, weights);
+        }
+    }
+
+    /// Returns the block of the next column. Blocks are counted from the last column, wherever a run stops.
+    fn block(&self) -> Range<usize> {
+        let n = self.feedback.n;
+        let end = n - (n - self.next) / BLOCK * BLOCK;
+        end.saturating_sub(BLOCK)..end
+    }
+
+    /// Returns the targets of the next column: the last one that is not yet rounded.
+    ///
+    /// # Panics
+    /// If all columns are rounded.
+    pub(super) fn target(&mut self) -> Row<f32> {
+        let (Feedback { n, coefficients, .. }, i) = (self.feedback, self.next - 1);
+        let Range { start, end } = self.block();
+        self.prune(i, end);
+        let mut target = [self.targets[i]];
+        if !coefficients.is_empty() {
+            // Errors of the columns of this block that are already rounded.
+            let row = &coefficients[i * n + i + 1..i * n + end];
+            multiply_add(&mut target, row, *n, &self.errors[i + 1 - start..end - start], 0.0);
+        }
+        target[0]
+    }
+
+    /// Takes the integers of the next column, and the weights that a decoder makes of them.
+    ///
+    /// # Panics
+    /// If all columns are rounded.
+    pub(super) fn settle(&mut self, mut z: Row<i32>, mut v: Row<f32>) {
+        let (Feedback { n, coefficients, .. }, i) = (self.feedback, self.next - 1);
+        let Range { start, end } = self.block();
+        for lane in (0..WIDTH).filter(|lane| self.pruned[i] >> lane & 1 == 1) {
+            (z[lane], v[lane]) = (0, 0.0);
+        }
+        let weights = &self.weights[i];
+        self.errors[i - start] = std::array::from_fn(|lane| (weights[lane] - v[lane]) * self.kept);
+        (self.z[i], self.next) = (z, i);
+        if !coefficients.is_empty() && i == start && start > 0 {
+            let coefficients = &coefficients[start..];
+            multiply_add(&mut self.targets[..start], coefficients, *n, &self.errors[..end - start], 0.0);
         }
     }
 
@@ -198,7 +221,7 @@ impl<'a> RoundingRun<'a> {
     }
 
     /// Writes the integers of the rounded columns to `out`, row-major.
-    fn write(&self, out: &mut [i32]) {
+    pub(super) fn write(&self, out: &mut [i32]) {
         for (lane, row) in out.chunks_exact_mut(self.feedback.n.max(1)).take(self.rows).enumerate() {
             row.iter_mut().zip(&self.z).skip(self.next).for_each(|(out, z)| *out = z[lane]);
         }
@@ -229,8 +252,6 @@ pub(crate) fn round_rows(
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::super::cholesky;
     use super::*;
     use proptest::prelude::*;

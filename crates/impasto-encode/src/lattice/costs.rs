@@ -11,7 +11,7 @@ pub const CLASSES: usize = Kind::Lattice.max_class() as usize + 1;
 /// Magnitudes with a table entry; costs of larger ones are computed.
 const MAGNITUDES: usize = 256;
 /// The parametric shape used for all tensors: between the Gaussian and the heavier tails.
-const TYPICAL: u8 = 1;
+pub const TYPICAL: u8 = 1;
 
 /// Costs by class and magnitude, in units of 2^-16 bit, averaged over both signs (those of large ones are not).
 pub struct Costs {

@@ -1,20 +1,25 @@
 //! The integers of a matrix.
 
+use std::ops::Range;
+
 use impasto_codec::sink::Counts;
-use impasto_codec::tile::syntax::{Sums, lattice_row};
-use impasto_codec::{Body, IndexArray, Kind, TensorHeader};
+use impasto_codec::tile::syntax::{Sums, lattice_row, trellis_row};
+use impasto_codec::{Body, IndexArray, Kind, Steps, TensorHeader, Trellis};
 use impasto_core::{DType, Isa, Place, lattice};
 use rayon::prelude::*;
 
-use super::{Classes, Costs, Grid, Rounder, Thresholds, fit_classes, thresholds};
+use super::trellis::PathRounder;
+use super::{Classes, Costs, Grid, PathCosts, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
-use crate::feedback::{Feedback, Pruner, Rounding, round_rows};
+use crate::feedback::{Feedback, Pruner, Rounding, round_columns, round_rows};
 use crate::formats::FormatRounder;
 use crate::matrix::MatrixView;
 use crate::rate::Rate;
 use crate::scales::Scales;
 use crate::shapes::best_shape;
 
+/// The class in which the standard deviation is one step.
+const ONE_STEP: i32 = 15;
 /// Rows that are rounded together.
 const SIDE_BY_SIDE: usize = 16;
 /// A sample has one in this many rows, but at least [`LEAST_SAMPLE`]. Rate control makes up for what it does not say.
@@ -30,12 +35,30 @@ const MANY_ZEROS: f64 = 0.2;
 /// Most octaves by which they are narrower.
 const NARROWER: i16 = 3;
 
+/// Rows of each part of a sample on a trellis.
+const PART: usize = 128;
+
 /// The rows to round.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Rows {
     All,
     /// Some rows, evenly spread.
     Sample,
+}
+
+/// The parts of the rows to round, one for each segment: paths begin in its first row.
+pub enum Parts {
+    /// These, which are all rows.
+    All(Vec<Range<usize>>),
+    /// Some parts, evenly spread.
+    Sample,
+}
+
+impl Parts {
+    /// Returns parts of all rows that are as high as those of a sample.
+    pub fn whole(rows: usize) -> Parts {
+        Parts::All((0..rows).step_by(PART).map(|first| first..(first + PART).min(rows)).collect())
+    }
 }
 
 /// Integers of all rows of a matrix or of a sample.
@@ -57,7 +80,16 @@ pub fn round(
     pruner: Option<&dyn Pruner>,
     rows: Rows,
 ) -> Integers {
-    // Classes from scales and steps, four per octave. In class 15 the standard deviation is one step.
+    let (row_classes, column_classes) = classes(scales, grid, ONE_STEP);
+    let table = thresholds(&costs.savings(), LAMBDA);
+    let thresholds = Thresholds { table: &table, rows: &row_classes, columns: &column_classes };
+    let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, Some(thresholds));
+    round_with(matrix, feedback, &rounder, pruner, rows)
+}
+
+/// Returns classes of rows and of columns from scales and steps, four per octave. `one_step` is that in which the standard deviation
+/// is one step.
+fn classes(scales: &Scales, grid: &Grid, one_step: i32) -> (Vec<i16>, Vec<i16>) {
     let log_step = log2_fixed(f64::from(grid.step)).unwrap_or(0);
     let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
         let class = |(i, &log): (usize, &i32)| {
@@ -66,12 +98,33 @@ pub fn round(
         };
         logs.iter().enumerate().map(class).collect()
     };
-    let row_classes = classes(&scales.rows, &grid.rows, (15 << 14) - log_step);
-    let column_classes = classes(&scales.columns, &grid.columns, 0);
-    let table = thresholds(&costs.savings(), LAMBDA);
-    let thresholds = Thresholds { table: &table, rows: &row_classes, columns: &column_classes };
-    let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, Some(thresholds));
-    round_with(matrix, feedback, &rounder, pruner, rows)
+    (classes(&scales.rows, &grid.rows, (one_step << 14) - log_step), classes(&scales.columns, &grid.columns, 0))
+}
+
+/// Rounds parts of a matrix to paths through the trellis of a grid, with feedback.
+pub fn round_on_trellis(
+    matrix: &MatrixView,
+    scales: &Scales,
+    feedback: &Feedback,
+    grid: &Grid,
+    trellis: (Trellis, &PathCosts),
+    rows: Parts,
+) -> Integers {
+    // An index is half an integer.
+    let (row_classes, column_classes) = classes(scales, grid, ONE_STEP - 4);
+    let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, None);
+    let (trellis, costs) = trellis;
+    let paths = PathRounder { rounder, trellis, costs, rows: &row_classes, columns: &column_classes };
+    let parts = match rows {
+        Parts::All(parts) => parts,
+        Parts::Sample => {
+            let chunks = matrix.rows.div_ceil(PART);
+            let wanted = chunks.min((chunks / 8).max(LEAST_SAMPLE / PART));
+            let chunk = |i: usize| i * chunks / wanted.max(1) * PART;
+            (0..wanted).map(|i| chunk(i)..(chunk(i) + PART).min(matrix.rows)).collect()
+        }
+    };
+    round_parts(matrix, parts, |first, w, z| round_columns(feedback, w, first, &paths, z))
 }
 
 /// Rounds a matrix with feedback.
@@ -82,32 +135,41 @@ pub fn round_with(
     pruner: Option<&dyn Pruner>,
     rows: Rows,
 ) -> Integers {
-    let (n, m) = (matrix.columns, matrix.rows);
+    let m = matrix.rows;
     let chunks = m.div_ceil(SIDE_BY_SIDE);
     let wanted = match rows {
         Rows::All => chunks,
         Rows::Sample => chunks.min((chunks / SAMPLED).max(LEAST_SAMPLE / SIDE_BY_SIDE)),
     };
-    let chosen: Vec<usize> = (0..wanted).map(|i| i * chunks / wanted.max(1)).collect();
-    let lengths: Vec<usize> = chosen.iter().map(|&c| SIDE_BY_SIDE.min(m - c * SIDE_BY_SIDE)).collect();
-    let total: usize = lengths.iter().sum();
+    let first = |i: usize| i * chunks / wanted.max(1) * SIDE_BY_SIDE;
+    let parts = (0..wanted).map(|i| first(i)..(first(i) + SIDE_BY_SIDE).min(m)).collect();
+    round_parts(matrix, parts, |first, w, z| round_rows(feedback, w, first, 1.0, rounder, pruner, z))
+}
+
+/// Rounds parts of a matrix, which are ranges of its rows, in order. `round` receives the first row of a part, its weights, and room
+/// for its integers.
+fn round_parts(
+    matrix: &MatrixView,
+    parts: Vec<Range<usize>>,
+    round: impl Fn(usize, &[f32], &mut [i32]) + Sync,
+) -> Integers {
+    let n = matrix.columns;
+    let total: usize = parts.iter().map(Range::len).sum();
     let mut z = vec![0; total * n];
-    let mut parts = Vec::with_capacity(chosen.len());
+    let mut with_room = Vec::with_capacity(parts.len());
     let mut rest = &mut z[..];
-    for (&chunk, &length) in chosen.iter().zip(&lengths) {
-        let (part, left) = rest.split_at_mut(length * n);
-        parts.push((chunk, part));
+    for rows in parts {
+        let (part, left) = rest.split_at_mut(rows.len() * n);
+        with_room.push((rows, part));
         rest = left;
     }
-    parts.into_par_iter().for_each(|(chunk, z)| {
-        let first = chunk * SIDE_BY_SIDE;
+    with_room.into_par_iter().for_each(|(rows, z)| {
         let mut w = Vec::with_capacity(z.len());
-        for r in first..first + z.len() / n.max(1) {
-            matrix.append_weights(r, &mut w);
-        }
-        round_rows(feedback, &w, first, 1.0, rounder, pruner, z);
+        let first = rows.start;
+        rows.for_each(|r| matrix.append_weights(r, &mut w));
+        round(first, &w, z);
     });
-    Integers { z, share: total as f64 / m.max(1) as f64, columns: n }
+    Integers { z, share: total as f64 / matrix.rows.max(1) as f64, columns: n }
 }
 
 impl Integers {
@@ -118,8 +180,11 @@ impl Integers {
 
     /// Returns the tensor header with a body at which the integers cost least, and their cost in bits, including the tables.
     pub fn header(&self, body: &Body, costs: &Costs) -> (TensorHeader, u64) {
+        let on_trellis = matches!(body, Body::Lattice(Steps { trellis: Some(_), .. }));
         let header = |classes: Classes| {
-            let (shape, bits) = best_shape(&self.count(&classes));
+            // Indices are half of the integers, so an octave narrower.
+            let classes = if on_trellis { classes.narrower(1) } else { classes };
+            let (shape, bits) = best_shape(&self.count(&classes, on_trellis));
             let header = TensorHeader {
                 shape,
                 plane: classes.plane,
@@ -147,14 +212,19 @@ impl Integers {
     }
 
     /// Counts the symbols under classes.
-    fn count(&self, classes: &Classes) -> Counts {
+    fn count(&self, classes: &Classes, on_trellis: bool) -> Counts {
         let columns: Vec<i32> = classes.columns.iter().map(|&c| i32::from(c)).collect();
         let rows = self.z.par_chunks(self.columns.max(1)).zip(&classes.rows);
         let count = |mut counts: Counts, (z, &row): (&[i32], &i16)| {
-            lattice_row(&mut counts, classes.plane, Sums { row: row.into(), columns: &columns }, z);
+            let sums = Sums { row: row.into(), columns: &columns };
+            if on_trellis {
+                trellis_row(&mut counts, classes.plane, sums, z);
+            } else {
+                lattice_row(&mut counts, classes.plane, sums, z);
+            }
             counts
         };
-        let empty = || Counts::new(Kind::Lattice);
+        let empty = || Counts::new(if on_trellis { Kind::Trellis } else { Kind::Lattice });
         rows.fold(empty, count).reduce(empty, Counts::merged)
     }
 

@@ -4,8 +4,10 @@ mod classes;
 mod costs;
 mod integers;
 mod rounding;
+mod trellis;
 
 pub use classes::{Classes, fit_classes};
 pub use costs::Costs;
-pub use integers::{Integers, LAMBDA, Rows, round, round_with};
+pub use integers::{Integers, LAMBDA, Parts, Rows, round, round_on_trellis, round_with};
 pub use rounding::{Factors, Grid, Rounder, Thresholds, thresholds};
+pub use trellis::{GAIN as TRELLIS_GAIN, PathCosts};

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use impasto_codec::{Body, IndexArray, LowRank, Shape, Steps, TensorHeader};
+use impasto_codec::{Body, IndexArray, LowRank, Shape, Steps, TensorHeader, Trellis};
 use impasto_core::{
     DType, Isa, at_each_isa,
     lattice::{self, scale},
 };
 
 use super::costs::CLASSES;
+use super::trellis::STEP as TRELLIS_STEP;
 use crate::code::plain_header;
 use crate::feedback::Rounding;
 
 /// A column of rows that are rounded together.
-type Row<T> = [T; 16];
+pub type Row<T> = [T; 16];
 
 /// The steps of a matrix: `step * scale(rows[r]) * scale(columns[c])` in row `r` and column `c` (SPEC 10.2).
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Grid {
     pub columns: Vec<i16>,
     /// What the tensor header adds to the weights; it is taken away from the matrix that is rounded.
     pub low_rank: Option<Arc<LowRank>>,
+    /// What the integers of a column follow, if they are not free.
+    pub trellis: Option<Trellis>,
 }
 
 /// The steps of a [`Grid`], multiplied out: `rows[r] * columns[c]` in row `r` and column `c`.
@@ -35,6 +38,19 @@ pub struct Factors {
 }
 
 impl Grid {
+    /// Returns the grid with the same step everywhere.
+    pub fn new(step: f32) -> Grid {
+        Grid { step, rows: vec![], columns: vec![], low_rank: None, trellis: None }
+    }
+
+    /// Returns the grid with paths through a trellis, at which the slope is the same. The steps stay finite.
+    pub fn on(self, trellis: Option<Trellis>) -> Grid {
+        match trellis {
+            None => self,
+            Some(_) => Grid { step: (self.step * TRELLIS_STEP as f32).max(f32::MIN_POSITIVE), trellis, ..self },
+        }
+    }
+
     /// Returns a tensor header with these steps, without classes: for tiles in mode transform.
     pub fn header(&self) -> TensorHeader {
         plain_header(Shape::Parametric(0), self.body())
@@ -49,7 +65,13 @@ impl Grid {
     pub fn steps(&self) -> Steps {
         let steps = |indices: &[i16]| (!indices.is_empty()).then(|| IndexArray::new(indices.to_vec()));
         let low_rank = self.low_rank.as_deref().cloned();
-        Steps { rows: steps(&self.rows), columns: steps(&self.columns), low_rank, ..Steps::new(self.step) }
+        Steps {
+            rows: steps(&self.rows),
+            columns: steps(&self.columns),
+            low_rank,
+            trellis: self.trellis,
+            ..Steps::new(self.step)
+        }
     }
 
     /// Returns the steps of a `rows` x `columns` matrix.
@@ -110,6 +132,26 @@ impl<'a> Rounder<'a> {
         self.weight(z, self.columns[column], self.rows[row])
     }
 
+    /// Returns the dtype of the weights.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Returns the largest finite weight.
+    pub fn largest(&self) -> f32 {
+        self.largest
+    }
+
+    /// Returns the factor of a row: the step is this times that of the column.
+    pub fn row(&self, row: usize) -> f32 {
+        self.rows[row]
+    }
+
+    /// Returns the factor of a column.
+    pub fn column(&self, column: usize) -> f32 {
+        self.columns[column]
+    }
+
     /// Returns the step in a row and column.
     pub fn step_at(&self, row: usize, column: usize) -> f32 {
         self.columns[column] * self.rows[row]
@@ -138,7 +180,7 @@ at_each_isa! {
 
 at_each_isa! {
     /// The weights that a decoder makes of integers.
-    fn reconstruct(dtype: DType, z: &Row<i32>, column: f32, rows: &Row<f32>, weights: &mut Row<f32>) {
+    pub fn reconstruct(dtype: DType, z: &Row<i32>, column: f32, rows: &Row<f32>, weights: &mut Row<f32>) {
         for lane in 0..16 {
             weights[lane] = lattice::round(dtype, lattice::weight(z[lane], 0.0, column, rows[lane]));
         }

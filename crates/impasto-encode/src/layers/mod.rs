@@ -162,7 +162,7 @@ impl<'a> Nested<'a> {
     pub fn of_format(tensor: &'a LossyTensor<'a>, integers: Integers, groups: Groups, options: &Layers) -> Nested<'a> {
         let format = Some(tensor.rounder(&groups));
         let (header, _) = integers.header(&Body::Format(groups), tensor.costs);
-        let grid = Grid { step: 1.0, rows: vec![], columns: vec![], low_rank: None };
+        let grid = Grid::new(1.0);
         let lattices = vec![NestedLayer { header, integers, grid, offset: 0, format }];
         let exact = options.exact.then(|| Exact::new(&tensor.matrix, &lattices)).flatten();
         Nested { tensor, lattices, exact }

@@ -46,7 +46,7 @@ fn feedback() -> Feedback {
 fn grid() -> Grid {
     let rows = (0..ROWS).map(|r| (r % 7) as i16 - 3).collect();
     let columns = (0..COLUMNS).map(|c| (c % 5) as i16 * 3).collect();
-    Grid { step: 0.02, rows, columns, low_rank: None }
+    Grid { rows, columns, ..Grid::new(0.02) }
 }
 
 /// For every dtype, the lossy top layer equals a file without layers, and the exact layer restores every bit.
@@ -68,6 +68,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             preset: Preset::Best,
             pruning: None,
             format: None,
+            trellis: None,
             reference: None,
             low_rank: None,
         };
@@ -133,6 +134,7 @@ fn feedback_makes_the_base_better() {
         preset: Preset::Best,
         pruning: None,
         format: None,
+        trellis: None,
         reference: None,
         low_rank: None,
     };

@@ -36,7 +36,7 @@ fn feedback() -> Feedback {
 /// Prunes weights on a fine grid. Returns the integers and the squared error of the outputs.
 fn pruned(pruning: &str, weights: &[f32], feedback: &Feedback) -> (Vec<i32>, f64) {
     let scores = Scores::new(&pruning.parse().expect("valid"), feedback, &[]);
-    let grid = Grid { step: 1e-3, rows: vec![], columns: vec![], low_rank: None };
+    let grid = Grid::new(1e-3);
     let rounder = Rounder::new(DType::F32, &grid, ROWS, COLUMNS, None);
     let mut z = vec![0; weights.len()];
     let mut square = 0.0;
@@ -140,7 +140,7 @@ fn the_rate_is_that_of_the_mask_and_of_the_rest() {
     let (scales, feedback, costs) = (fit(&matrix), Feedback::none(columns), Costs::typical());
     // What is kept has 2, 8 and 16 steps in a standard deviation. The last one needs low bits or escapes.
     for (step, most) in [(0.5, 1.02), (0.12, 1.02), (0.06, 1.06)] {
-        let grid = Grid { step, rows: vec![], columns: vec![], low_rank: None };
+        let grid = Grid::new(step);
         let scores = Scores::new(&"magnitude:50%".parse().expect("valid"), &feedback, &[]);
         let integers = round(&matrix, &scales, &feedback, &grid, &costs, Some(&scores), Rows::All);
         let bits = integers.rate(&grid.body(), &costs).bits;

@@ -241,14 +241,14 @@ pub(super) mod tests {
         };
         assert!(may_gain(&view(&wave), square(&wave)));
         assert!(!may_gain(&view(&noisy), square(&noisy)));
-        let grid = Grid { step: 0.1, rows: vec![], columns: vec![], low_rank: None };
+        let grid = Grid::new(0.1);
         let gain = measure(&view(&wave), &grid, Tools::ALL, None).expect("measured").gain;
         assert!(gain > 1.0, "{gain}");
         let place = Place { rows: 0..128, columns: 0..96 };
         let all = &Request::new(&[], 0, Tools::ALL);
         let (unit, error) = code_tile(&view(&wave), &grid, &place, all, None).expect("coded");
         assert!(unit.len() < 128 * 96 / 4 && error / (128.0 * 96.0) < 0.15, "{} {error}", unit.len());
-        let tiny = Grid { step: 1e-9, rows: vec![], columns: vec![], low_rank: None };
+        let tiny = Grid::new(1e-9);
         assert!(code_tile(&view(&wave), &tiny, &place, all, None).is_none());
     }
 }

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_forecast_is_within_half_a_step() {
         let weights = bytes(noise);
-        let grid = Grid { step: 0.125, rows: vec![], columns: vec![], low_rank: None };
+        let grid = Grid::new(0.125);
         let place = Place { rows: 3..9, columns: 50..96 };
         let elements = Forecast { matrix: view(&weights), grid }.elements(&place);
         let found = elements.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use impasto_codec::tables::{Frequencies, fit, parametric};
-use impasto_codec::{Body, IndexArray, Kind, Shape, Steps};
+use impasto_codec::{Body, IndexArray, Kind, Shape, Steps, Trellis};
 use impasto_core::DType;
 
 use super::numbers::{Random, bell_floats, float_header, lattice_header, pack};
@@ -163,5 +163,45 @@ pub fn steps() -> Result<Set, Box<dyn Error>> {
         header.body = Body::Lattice(Steps { rows, columns, ..Steps::new(step) });
         set.lattice(name, &Matrix { dtype, ..matrix }, &header, 1, &z)?;
     }
+    Ok(set)
+}
+
+/// Trellises of all numbers of states, with both kinds of tables, low bits, escapes, planes, segments and tiles.
+pub fn trellises() -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(41));
+    let (sides, segments) = ((30, 70), 3);
+    for log_states in 2..=6u8 {
+        let trellis = Trellis::new(log_states);
+        let classes: Vec<i16> = (0..sides.0).map(|r| [15, 18, 22, 27, 34, 43, -3][r % 7]).collect();
+        let mut indices = random.integers(sides, |r| i64::from(classes[r].max(3)));
+        indices[usize::from(log_states)] = 70_000;
+        indices[sides.1 * sides.0 - 2] = i32::MIN;
+        let (shape, plane) = match log_states {
+            3 => (Shape::Parametric(1), 2),
+            4 => {
+                let mut tables = parametric(Kind::Trellis, 4).ok_or("shape 4")?;
+                tables.rotate_right(1);
+                (Shape::Explicit(tables), 0)
+            }
+            other => (Shape::Parametric(other % 5), 0),
+        };
+        let mut header = lattice_header(shape, plane, 0.125, classes);
+        let offset = if log_states == 5 { 20 } else { 0 };
+        header.body = Body::Lattice(Steps { trellis, offset, ..Steps::new(0.125) });
+        let part = |j: usize| j * sides.0 / segments * sides.1;
+        let path = |j: usize| trellis.map(|trellis| trellis.path(sides.1, &indices[part(j)..part(j + 1)]));
+        let z: Vec<i32> = (0..segments).filter_map(path).flatten().collect();
+        let matrix =
+            Matrix { dtype: [DType::F32, DType::F16, DType::Bf16][usize::from(log_states) % 3], sides, tile: sides };
+        set.lattice(&format!("states-{:02}", 1 << log_states), &matrix, &header, segments, &z)?;
+    }
+    // Every tile begins anew.
+    let (tile, trellis) = ((8, 32), Trellis::new(3));
+    let mut header = lattice_header(Shape::Parametric(0), 0, 0.5, vec![17; 16]);
+    header.body = Body::Lattice(Steps { trellis, ..Steps::new(0.5) });
+    let indices = random.integers((8, 64), |_| 17);
+    let path: Vec<i32> = trellis.map(|trellis| trellis.path(64, &indices)).unwrap_or_default();
+    let matrix = Matrix { dtype: DType::F32, sides: (16, 64), tile };
+    set.lattice("tiles", &matrix, &header, 1, &[&path[..], &path[..]].concat())?;
     Ok(set)
 }

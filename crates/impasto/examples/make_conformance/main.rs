@@ -73,6 +73,7 @@ pub fn make(folder: &Path) -> Done {
     }
     write("10.1-plane", plane()?)?;
     write("10.3-steps", steps()?)?;
+    write("10.4-trellis", trellises()?)?;
     write("12-layers", layers()?)?;
     for dtype in LATTICES {
         let name = dtype.name().to_lowercase();

@@ -11,15 +11,15 @@ use impasto_core::{DType, Mode, values};
 
 use crate::support::Random;
 
-const ROWS: usize = 576;
-const COLUMNS: usize = 384;
+pub const ROWS: usize = 576;
+pub const COLUMNS: usize = 384;
 
-fn watch(_: impasto::encode::Progress) -> ControlFlow<()> {
+pub fn watch(_: impasto::encode::Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
 /// Writes matrices of BF16, by name, as a checkpoint.
-fn checkpoint(folder: &Path, matrices: &[(&str, Vec<f32>)]) -> Checkpoint {
+pub fn checkpoint(folder: &Path, matrices: &[(&str, Vec<f32>)]) -> Checkpoint {
     let bytes =
         |values: &[f32]| values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>();
     let all: Vec<(TensorSpec, Vec<u8>)> = matrices
@@ -49,7 +49,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Returns the root mean square of the error of a tensor, relative to its weights.
-fn error(checkpoint: &Checkpoint, file: &File, name: &str) -> f64 {
+pub fn error(checkpoint: &Checkpoint, file: &File, name: &str) -> f64 {
     let original = floats(checkpoint.bytes(checkpoint.tensor(name).expect("a tensor")));
     let decoded = floats(&file.tensor(name).expect("a tensor").bytes().expect("decodes"));
     let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();

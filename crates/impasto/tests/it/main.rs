@@ -36,3 +36,4 @@ mod statistics;
 mod support;
 mod tokenizer;
 mod transform;
+mod trellis;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::support::{open, tiny};
-use impasto::encode::{Extent, Layers, Options, Preset, Residual, Target, encode};
+use impasto::encode::{Extent, Layers, Options, Preset, Residual, Target, Trellis, encode};
 use impasto::{Checkpoint, CheckpointWeights, Cut, File, FileWeights};
 use impasto_container::{Limits, Reader, Source};
 use impasto_core::DType;
@@ -134,6 +134,17 @@ fn low_rank_parts_run_beside_packed_integers() {
         let shares = shares_of_floats(&file);
         assert!(shares.iter().all(|&share| share < 0.25), "{shares:?}");
     }
+}
+
+/// Integers on a trellis are integers like any: they run packed, and coded.
+#[test]
+fn a_trellis_runs_as_its_floats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.impasto");
+    let own = Options { trellis: Trellis::new(3), ..Options::new(Target::BitsPerWeight(4.0)) };
+    encode_with(&crate::support::Model::wide_tiny().path, &path, &own);
+    let shares = shares_of_floats(&Arc::new(open(&path)));
+    assert!(shares.iter().all(|&share| share < 0.3), "{shares:?}");
 }
 
 /// A file of the preset of JPEG runs from its units: a tile is decoded and transformed in each product.

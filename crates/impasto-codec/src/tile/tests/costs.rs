@@ -7,6 +7,9 @@ use crate::class::Kind;
 use crate::header::Refinement;
 use crate::sink::{Cost, Prices, SymbolSink};
 use crate::tables::{Frequencies, parametric};
+use crate::trellis::Trellis;
+
+const TRELLIS: Option<Trellis> = Trellis::new(3);
 
 /// The content of a tile of any kind, with owned data.
 struct Owned {
@@ -23,7 +26,7 @@ impl Owned {
         let layout = self.dtype.float_layout().expect("a float");
         match self.kind {
             Kind::Float => Content::Float { layout, elements: &self.elements },
-            Kind::Lattice => Content::Lattice { z: &self.z },
+            Kind::Lattice | Kind::Trellis => Content::Lattice { z: &self.z },
             Kind::Refinement => Content::Refinement { coarse: &self.z, fine: &self.fine },
             Kind::Exact => Content::Exact { layout, z: &self.z, predicted: &self.predicted, elements: &self.elements },
         }
@@ -38,6 +41,10 @@ impl Owned {
             Kind::Float => (Shape::Parametric(shape), layout.raw_bits() as u8, Body::Float),
             Kind::Lattice => {
                 let steps = Steps::new(0.5);
+                (Shape::Parametric(shape), plane, Body::Lattice(steps))
+            }
+            Kind::Trellis => {
+                let steps = Steps { trellis: TRELLIS, ..Steps::new(0.5) };
                 (Shape::Parametric(shape), plane, Body::Lattice(steps))
             }
             Kind::Refinement => {
@@ -86,7 +93,10 @@ proptest! {
         segments in 1usize..5,
         noise in prop::collection::vec(prop_oneof![9 => -40i32..40, 1 => any::<i32>()], 1..300),
     ) {
-        let owned = owned(kind, dtype, place.elements(), &noise);
+        let mut owned = owned(kind, dtype, place.elements(), &noise);
+        if kind == Kind::Trellis {
+            owned.z = trellis::path(TRELLIS.expect("a machine"), &place, segments, &owned.z);
+        }
         let rows = rows.into_iter().map(|row| row + wide).collect();
         let header = owned.header(shape, plane, rows, columns);
         let encoder = TileEncoder::new(&header, segments);
@@ -112,7 +122,10 @@ fn costs_of_usual_tiles_are_within_a_twentieth_of_a_percent() {
     let noise: Vec<i32> = (0..place.elements() * 2).map(|_| bell()).collect();
     for kind in Kind::ALL {
         for segments in [1, 3] {
-            let owned = owned(kind, DType::Bf16, place.elements(), &noise);
+            let mut owned = owned(kind, DType::Bf16, place.elements(), &noise);
+            if kind == Kind::Trellis {
+                owned.z = trellis::path(TRELLIS.expect("a machine"), &place, segments, &owned.z);
+            }
             let rows = (0..256).map(|r| 20 + r % 7).collect();
             let header = owned.header(1, 0, rows, (0..480).map(|c| c % 5).collect());
             let encoder = TileEncoder::new(&header, segments);
