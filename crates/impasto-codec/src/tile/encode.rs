@@ -87,7 +87,7 @@ impl Content<'_> {
             Content::Float { layout, elements } => float_row(sink, layout, sums, &elements[bytes(layout)]),
             Content::Lattice { z } => lattice_row(sink, header.plane, sums, &z[elements]),
             Content::Refinement { coarse, fine } => {
-                let factor = match header.body {
+                let factor = match &header.body {
                     Body::Refinement(refinement) => refinement.factor,
                     _ => 1,
                 };
