@@ -21,16 +21,16 @@ pub use teacher::Teacher;
 
 /// Tokens per step, about: as many windows as have so many.
 const BATCH: usize = 1024;
-/// Largest rate of learning, in logarithms of multipliers per step.
-const RATE: f64 = 1e-3;
 /// Multipliers are sent in 64ths of an octave, from -64 to 63 (SPEC 6).
 const PER_OCTAVE: f64 = 64.0;
 
 /// How much recovery trains, and its resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RecoverOptions {
     /// Number of steps.
     pub steps: usize,
+    /// Largest rate of learning: about how much the logarithm of a multiplier changes in a step.
+    pub rate: f64,
     /// Tokens per window. Each window starts with an empty context.
     pub window: usize,
     /// Most bytes for the multipliers of all layers that are trained together; those nearest to 0 become 0 until they fit. `None`
@@ -44,7 +44,7 @@ pub struct RecoverOptions {
 
 impl Default for RecoverOptions {
     fn default() -> RecoverOptions {
-        RecoverOptions { steps: 60, window: 512, bytes: None, threads: 0, memory_limit: None }
+        RecoverOptions { steps: 60, rate: 1e-3, window: 512, bytes: None, threads: 0, memory_limit: None }
     }
 }
 
@@ -87,7 +87,15 @@ pub struct Recovered {
 impl Recovered {
     /// Returns whether the trained multipliers are better than those at the start.
     pub fn is_better(&self) -> bool {
-        self.after < self.before
+        self.after < self.before && self.trained() > 0
+    }
+
+    /// Number of trained rows whose multiplier is not 0.
+    pub fn trained(&self) -> usize {
+        let of = |rows: &RowMultipliers| {
+            rows.values.iter().zip(&rows.is_free).filter(|(value, is_free)| **is_free && **value != 0).count()
+        };
+        self.rows.iter().map(of).sum()
     }
 }
 
@@ -191,7 +199,7 @@ pub fn recover(
             student.distill(window.tokens, &window.predictions, &mut Gradients(&mut layers))?;
             tokens += window.tokens.len();
         }
-        let rate = RATE * adam::schedule(step, options.steps);
+        let rate = options.rate * adam::schedule(step, options.steps);
         layers.iter_mut().try_for_each(|layer| layer.step(&mut student, tokens, rate))?;
     }
     layers.iter_mut().for_each(Trained::round);

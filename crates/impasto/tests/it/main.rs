@@ -25,6 +25,7 @@ mod overhead;
 mod packs;
 mod prune;
 mod rates;
+mod recover;
 mod regressions;
 mod reorder;
 mod runtime;
