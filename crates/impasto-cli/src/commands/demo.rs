@@ -45,7 +45,12 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let options = Options { threads: args.threads, layers, ..Options::new(Target::BitsPerWeight(TOP)) };
     let guide = Guide::Text { text: impasto::calibrate::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     let file = folder.path().join("tiny.impasto");
-    encode_to(args, Way { model: &model, output: &file, measure: None, reorder: None }, &options, &guide)?;
+    encode_to(
+        args,
+        Way { model: &model, output: &file, measure: None, reorder: None, training: None },
+        &options,
+        &guide,
+    )?;
     // The file goes when the demo is over.
     let running = RunOptions { packs: None, ..Running::default().options(args, Residence::Packed)? };
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, lossless", None)] {

@@ -14,6 +14,7 @@ use impasto::encode::{
     Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
 };
 use impasto::format::BaseUsage;
+use impasto::recover::RecoverOptions;
 use impasto::{Checkpoint, CheckpointWeights, Format};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -24,6 +25,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::measure::measure;
+use super::recover::Training;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
 use crate::exit::{Code, LicenseError, UsageError};
@@ -93,7 +95,8 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
-    let way = Way { model: &command.model, output: &command.output, measure, reorder };
+    let training = training(args, command, is_fixed)?;
+    let way = Way { model: &command.model, output: &command.output, measure, reorder, training: training.as_ref() };
     let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
@@ -194,6 +197,27 @@ fn target(command: &Encode, has_formats: bool) -> (Target, Layers) {
     (extent.map_or(without_size, target), layers)
 }
 
+/// Returns what recovery trains on, if it was requested.
+fn training(args: &Args, command: &Encode, is_fixed: bool) -> anyhow::Result<Option<Training>> {
+    let Some(steps) = command.recover else { return Ok(None) };
+    if is_fixed {
+        let rule = "--recover is for tensors on the lattice of a lossy file: use --bpw, --size or --layers";
+        return Err(UsageError(rule).into());
+    }
+    if !args.base.is_empty() {
+        return Err(UsageError("--recover is not for a delta").into());
+    }
+    Ok(Some(Training { steps: steps.unwrap_or(RecoverOptions::default().steps), text: calibration_text(command)? }))
+}
+
+/// Reads the text to calibrate on, or returns the built-in one.
+fn calibration_text(command: &Encode) -> anyhow::Result<Cow<'static, str>> {
+    match &command.calibration {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
+    }
+}
+
 /// How a lossy encoding decides where error matters least.
 pub enum Guide {
     /// It does not.
@@ -220,14 +244,12 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             false => Ok(Guide::None),
         };
     }
-    let text = || match &command.calibration {
-        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
-        None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
-    };
+    let text = || calibration_text(command);
     match &command.statistics {
         _ if command.uncalibrated || command.preset.is_some() => Ok(Guide::None),
-        Some(_) if given && !command.sequential => {
-            Err(UsageError("--calibration has no effect with --statistics, unless --sequential is given").into())
+        Some(_) if given && !command.sequential && command.recover.is_none() => {
+            let rule = "--calibration has no effect with --statistics, unless --sequential or --recover is given";
+            Err(UsageError(rule).into())
         }
         Some(file) => {
             let sequential = command.sequential.then(text).transpose()?;
@@ -250,12 +272,14 @@ pub struct Way<'a> {
     pub measure: Option<Option<&'a Path>>,
     /// What hidden units and heads are to be ordered by.
     pub reorder: Option<ReorderBy>,
+    /// What recovery trains on.
+    pub training: Option<&'a Training>,
 }
 
 /// Encodes, with progress, and prints the result.
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
-    let Way { model, output, measure: measured, reorder } = way;
+    let Way { model, output, measure: measured, reorder, training } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
@@ -283,9 +307,22 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     });
     let reordering = reordering.transpose()?.map(Arc::new);
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
-    let options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
-    let report = encode_calibrated(&checkpoint, output, &options, calibrated.as_ref(), &watch);
+    let mut options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
+    let prepared = training.map(|training| training.prepare(args, &weights, &mut options)).transpose();
+    let prepared = explained(prepared, model, &checkpoint)?;
+    // What is recovered is written once more; until then the output stays as it was.
+    let beside = || {
+        TemporaryFolder::beside(output).with_context(|| format!("{}: a temporary folder next to it", output.display()))
+    };
+    let folder = prepared.is_some().then(beside).transpose()?;
+    let coded = folder.as_ref().map_or(output.to_owned(), |folder| folder.path().join("coded.impasto"));
+    let report = encode_calibrated(&checkpoint, &coded, &options, calibrated.as_ref(), &watch);
     let mut report = report.with_context(|| model.display().to_string())?;
+    let recovered = prepared.map(|prepared| {
+        let recovered = prepared.run(args, &weights, [&coded, output], &mut report, &progress);
+        explained(recovered, model, &checkpoint)
+    });
+    let recovered = recovered.transpose()?;
     progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {
@@ -294,9 +331,12 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
     if args.json {
-        print_json(&to_json(&report, &klds, &notes, output))?;
+        let mut result = to_json(&report, &klds, &notes, output);
+        result["recovery"] = recovered.map_or(serde_json::Value::Null, |recovered| recovered.to_json());
+        print_json(&result)?;
     } else {
-        print(&to_text(&report, &klds, output, begun.elapsed().as_secs_f64()))?;
+        let recovered = recovered.map_or(String::new(), |recovered| recovered.to_text());
+        print(&(recovered + &to_text(&report, &klds, output, begun.elapsed().as_secs_f64())))?;
     }
     Ok(report)
 }

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod inspect;
 mod measure;
 pub mod rebase;
+mod recover;
 pub mod run;
 #[cfg(feature = "serve")]
 pub mod serve;

@@ -44,7 +44,7 @@ pub struct RecoverOptions {
 
 impl Default for RecoverOptions {
     fn default() -> RecoverOptions {
-        RecoverOptions { steps: 60, rate: 1e-3, window: 512, bytes: None, threads: 0, memory_limit: None }
+        RecoverOptions { steps: 60, rate: 3e-3, window: 512, bytes: None, threads: 0, memory_limit: None }
     }
 }
 
