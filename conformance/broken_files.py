@@ -236,6 +236,10 @@ def broken_layers():
     head("6-flags-of-an-exact-layer", 15, (3, 1, b"\4"))
     for factor in (1, 65):
         head(f"6-factor-{factor}", 5, (4, 1, bytes([factor])))
+    head("6-multipliers-of-an-exact-layer", 15, (3, 1, b"\x20"))
+    for name, multiplier in (("64", 64), ("below-64", -65)):
+        finer = Coder(REFINEMENT, "BF16", 6, 40, shape=255, step=0.5, factor=3, tables={0: NARROW}, multipliers=[multiplier] * 6)
+        head(f"6-multiplier-{name}-of-a-refinement", 5, (0, len(first), finer.head))
     head("6-step-of-a-refinement", 5, (5, 4, struct.pack("<f", -0.5)))
     for offset in (0, 128):
         head(f"6-offset-{offset}-of-a-refinement", 10, (9, 1, bytes([offset])))
@@ -317,6 +321,7 @@ def broken_formats():
     head = file.units[0][6]
     replace(file, 0, head[:3] + bytes([head[3] | 64]) + head[4:8] + b"\3" + head[8:])
     put(BROKEN, "20.1-trellis", file)
+    broken("20.1-multipliers", with_format(multipliers=[1, 2, 3, 4]))
     broken("20.1-step-of-int8", with_format(step=0.5))
     for code in (0, 7):
         broken(f"20.1-format-{code}", with_format((code, 3, [16256] * 8)))
@@ -569,6 +574,16 @@ def broken_codings():
                          ("6.2-symbol-63-listed", b"\1\0\0\0\1\x3f" + listed + b"\x20")):
         head(name, coded_file(coder, FLOATS, 4, 32), (10, 99, tables))
     head("10.3-row-step-infinite", lattice(row_steps=[0] * 4), (4, 4, struct.pack("<f", 3e38)), (14, 3, same(4)))
+    head("10.3-row-step-infinite-with-a-multiplier",
+         lattice(step=1.2e38, row_steps=[0, 16, 0, 0], multipliers=[63, 0, 0, 0]))
+    head("10.3-row-step-infinite-without-multipliers",
+         lattice(step=1.8e38, row_steps=[0, 16, 0, 0], multipliers=[-64, -64, -64, -63]))
+    for name, multiplier in (("64", 64), ("below-64", -65)):
+        head("6-multiplier-" + name, lattice(multipliers=[0, multiplier, 0, 0]))
+        head("6-all-multipliers-" + name, lattice(multipliers=[multiplier] * 4))
+    head("6-multipliers-of-a-float", floats(), (3, 1, b"\x20"))
+    head("11.1-multipliers-cut", lattice(multipliers=[0] * 4), (16, 1, b""))
+    head("6-bytes-after-multipliers", lattice(multipliers=[0] * 4), (17, 0, b"\0"))
     # The part begins at byte 14; its scale at 15, the factors of rows at 19, those of columns at 22.
     def low_rank(*terms):
         return lattice(low_rank=terms or [(1.0, [3] * 4, [5] * 5)])

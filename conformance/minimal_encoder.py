@@ -122,16 +122,17 @@ class Coder:
     """What a mode with a head needs of a layer of a tensor: its classes and tables, and its head as bytes."""
 
     def __init__(self, kind, dtype, rows, cols, plane=None, shape=0, step=None, row_classes=None, column_classes=None,
-                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0, low_rank=(), groups=None):
+                 row_steps=None, column_steps=None, tables=None, rice_k=2, factor=None, offset=0, low_rank=(), groups=None,
+                 multipliers=None):
         self.kind, self.dtype, self.rows, self.cols = kind, dtype, rows, cols
         self.plane = (FLOATS[dtype][1] - 1 if kind == FLOAT else 0) if plane is None else plane
-        self.factor, self.offset = factor, offset
+        self.factor, self.offset, self.multipliers = factor, offset, multipliers
         self.row_classes, self.column_classes = row_classes or [0] * rows, column_classes or [0] * cols
         self.row_steps, self.column_steps, self.step = row_steps, column_steps, step and coding.f32(step)
         self.tables = SHAPES[kind, shape] if shape != 255 else \
             [tables.get(i, [0] * 63 + [2048]) for i in range(coding.TABLES[kind])]
         flags = (row_steps is not None) | (column_steps is not None) << 1 | (offset > 0) << 2 | bool(low_rank) << 3 | \
-            (groups is not None) << 4
+            (groups is not None) << 4 | (multipliers is not None) << 5
         format, width, scales = groups or (None, None, None)
         out = bytes([kind, shape, self.plane, flags]) + (bytes([factor]) if kind == REFINEMENT else b"")
         out += (struct.pack("<f", step) if kind in (LATTICE, REFINEMENT) else b"") + bytes([offset] if offset else [])
@@ -144,6 +145,7 @@ class Coder:
         out += bytes([len(low_rank)]) if low_rank else b""
         for size, rows_of_term, columns_of_term in low_rank:
             out += struct.pack("<f", size) + index(rows_of_term) + index(columns_of_term)
+        out += index(multipliers) if multipliers is not None else b""
         self.head = out + (explicit(tables) if shape == 255 else b"")
 
     def model(self, t):
@@ -237,13 +239,14 @@ class Coder:
         classes, u = ([[pair[i] for pair in line] for line in both] for i in (0, 1))
         return self.lattice_tile(u, row0=row0, col0=col0, classes=classes, **options)
 
-    def weight(self, z, row, col, finer=None):
-        """The bits of the weight: 10.3 in rational numbers; `finer` has the step and the offset of a layer above."""
+    def weight(self, z, row, col, finer=None, is_read=True):
+        """The bits of the weight: 10.3 in rational numbers; `finer` has the step, the offset and the multipliers of a layer
+        above. What is not read has no multipliers: 12.5."""
         finer = finer or self
-        def scale(steps, i):
-            i = steps[i] if steps else 0
-            return Fraction(coding.P[i % 16]) * Fraction(2) ** (i >> 4)
-        row_step = rounded(Fraction(finer.step) * scale(self.row_steps, row), 8, 23)
+        def scale(steps, i, multipliers=None):
+            i = 4 * (steps[i] if steps else 0) + (multipliers[i] if multipliers else 0)
+            return Fraction(coding.P[i % 64]) * Fraction(2) ** (i >> 6)
+        row_step = rounded(Fraction(finer.step) * scale(self.row_steps, row, is_read and finer.multipliers), 8, 23)
         away = Fraction(finer.offset, 256) * ((z > 0) - (z < 0))
         w = rounded(rounded(rounded(Fraction(z), 8, 23) + away, 8, 23) * scale(self.column_steps, col), 8, 23)
         w = rounded(w * row_step, 8, 23)
@@ -379,12 +382,14 @@ def layered_file(coders, z, patterns, tile_rows, tile_cols, segments=1, change={
             elif coder.kind == REFINEMENT:
                 tile = coder.refinement_tile(cut(z[k - 1], *box), cut(z[k], *box), **options)
             else:
-                p = weights(coders[:k], z[:k])
+                p = weights(coders[:k], z[:k], is_read=False)
                 tile = coder.exact_tile(*(cut(matrix, *box) for matrix in (z[k - 1], p, patterns)), **options)
             file.unit(n, i, coder.kind, tile, layer=k)
     return file
 
 
-def weights(coders, z):
-    """The bits of the weights at the level of the last of the integers, by row and column."""
-    return [[coders[0].weight(n, r, c, coders[len(z) - 1]) for c, n in enumerate(line)] for r, line in enumerate(z[-1])]
+def weights(coders, z, is_read=True):
+    """The bits of the weights at the level of the last of the integers, by row and column; or, if they are not read, of those
+    that a layer above is predicted from."""
+    finer = coders[len(z) - 1]
+    return [[coders[0].weight(n, r, c, finer, is_read) for c, n in enumerate(line)] for r, line in enumerate(z[-1])]

@@ -27,7 +27,7 @@ def read_tile(obj, unit, data, head, elements):
         z = lattice_integers(obj, unit, head, data)
         if head.groups:
             return format_rows(obj, unit, head.groups, z), z
-        return lattice_rows(obj, unit, head, head, z, elements, "10.3"), z
+        return lattice_rows(obj, unit, head, head, z, elements, "10.3", head.multipliers), z
     if unit.mode == ZSTD:  # 5.1
         planes, n = unzstd(data, height * width * obj.size, unit), height * width
         data = bytearray(len(planes))
@@ -118,10 +118,10 @@ class Head:
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        allowed = {LATTICE: 95, REFINEMENT: 4, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
+        allowed = {LATTICE: 127, REFINEMENT: 36, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
         need(flags & ~allowed == 0, "6", f"{head.what} has flags {flags}")
         need(not (over_base and flags & 16), "21.6", f"{head.what} has a format, and its tensor has a base")
-        self.offset, self.row_steps, self.column_steps, self.low_rank = 0, Same(0), Same(0), []
+        self.offset, self.row_steps, self.column_steps, self.low_rank, self.multipliers = 0, Same(0), Same(0), [], Same(0)
         if self.kind == REFINEMENT:
             self.factor = head.u8()
             need(2 <= self.factor <= 64, "6", f"{head.what} has factor {self.factor}")
@@ -150,6 +150,9 @@ class Head:
             need(-1024 <= i <= 1023, "6", f"{head.what} has step {i}")
         if flags & 8:
             self.low_rank = low_rank_part(head, obj)
+        if flags & 32:
+            self.multipliers = index_array(head, obj.rows)
+            need(all(-64 <= i <= 63 for i in self.multipliers.values()), "6", f"{head.what} has a multiplier out of range")
         tables = shapes[self.kind, shape] if shape != 255 else explicit_tables(head, self.kind)
         odd = None
         if self.states is not None:  # 10.5
@@ -345,12 +348,22 @@ def pack_bits(patterns, size):
 # ------------------------------------------------------------------------------------------------- 10 Mode lattice
 
 P = [struct.unpack(">f", bytes.fromhex(word))[0] for word in  # 10.2
-     "3F800000 3F85AAC3 3F8B95C2 3F91C3D3 3F9837F0 3F9EF532 3FA5FED7 3FAD583F "
-     "3FB504F3 3FBD08A4 3FC5672A 3FCE248C 3FD744FD 3FE0CCDF 3FEAC0C7 3FF5257D".split()]
+     "3F800000 3F8164D2 3F82CD87 3F843A29 3F85AAC3 3F871F62 3F88980F 3F8A14D5 "
+     "3F8B95C2 3F8D1ADF 3F8EA43A 3F9031DC 3F91C3D3 3F935A2B 3F94F4F0 3F96942D "
+     "3F9837F0 3F99E046 3F9B8D3A 3F9D3EDA 3F9EF532 3FA0B051 3FA27043 3FA43516 "
+     "3FA5FED7 3FA7CD94 3FA9A15B 3FAB7A3A 3FAD583F 3FAF3B79 3FB123F6 3FB311C4 "
+     "3FB504F3 3FB6FD92 3FB8FBAF 3FBAFF5B 3FBD08A4 3FBF179A 3FC12C4D 3FC346CD "
+     "3FC5672A 3FC78D75 3FC9B9BE 3FCBEC15 3FCE248C 3FD06334 3FD2A81E 3FD4F35B "
+     "3FD744FD 3FD99D16 3FDBFBB8 3FDE60F5 3FE0CCDF 3FE33F89 3FE5B907 3FE8396A "
+     "3FEAC0C7 3FED4F30 3FEFE4BA 3FF28177 3FF5257D 3FF7D0DF 3FFA83B3 3FFD3E0C".split()]
 
 
-def scale(i):  # 10.2, exact in binary32
-    return math.ldexp(P[i % 16], i >> 4)
+def power(i):  # 10.2, exact in binary32
+    return math.ldexp(P[i % 64], i >> 6)
+
+
+def scale(i):  # 10.2
+    return power(4 * i)
 
 
 def f32(x):
@@ -417,26 +430,26 @@ def lattice_integers(obj, unit, head, data):
     return rows
 
 
-def lattice_rows(obj, unit, base, head, z, elements, clause):
+def lattice_rows(obj, unit, base, head, z, elements, clause, multipliers):
     """Rows of weights, as bytes: 10.3. Steps of rows and columns are those of `base`, the head of layer 0; step and
     offset are those of `head`. `elements` are the rows of base elements, or None. `clause` asks that steps are finite."""
     # Of binary64, so exact: float(z) has 24 bits and is below 2^32, the offset is a multiple of 2^-8.
     y = [[x + (x > 0) * head.offset / 256 - (x < 0) * head.offset / 256 for x in f32_list(line)] for line in z]
-    return weight_rows(obj, unit, base, head.step, head.step, y, clause, elements)
+    return weight_rows(obj, unit, base, head.step, head.step, y, clause, elements, multipliers)
 
 
-def weight_rows(obj, unit, base, largest, step, numbers, clause, elements=None):
+def weight_rows(obj, unit, base, largest, step, numbers, clause, elements=None, multipliers=Same(0)):
     """Rows of weights, as bytes, from numbers of `step`: 10.3, 17.2, 19.2, 21.7. Steps of rows and columns are those of
     `base`. `clause` asks that `largest` times those of rows is finite. `elements` are the rows of base elements, or None."""
     row0, col0, _, width = obj.tile_box(unit.tile)
-    finite = all(math.isfinite(f32(largest * scale(i))) for i in base.row_steps.values())
-    need(finite, clause, f"the step of a row of {base.what} is not finite")
-    row_scales = {i: f32(step * scale(i)) for i in base.row_steps.values()}
+    most = 4 * max(base.row_steps.values(), default=0) + max(0, *multipliers.values())
+    need(math.isfinite(f32(largest * power(most))), clause, f"the step of a row of {base.what} is not finite")
     column_scales = [scale(base.column_steps[c]) for c in range(col0, col0 + width)]
     rows = []
     for r, y in enumerate(numbers, row0):
         w = f32_list([a * b for a, b in zip(f32_list(y), column_scales)])
-        w = f32_list([a * row_scales[base.row_steps[r]] for a in w])
+        row_scale = f32(step * power(4 * base.row_steps[r] + multipliers[r]))
+        w = f32_list([a * row_scale for a in w])
         if base.low_rank or elements:
             w = f32_list([a + b for a, b in zip(w, low_rank_row(base, r, col0, width))])
         rows.append(over_elements(obj.dtype, w, elements[r - row0]) if elements else elements_of(obj.dtype, w))

@@ -47,7 +47,7 @@ class Groups:
 
     def __init__(self, head, cols, step, flags):
         self.what, self.step = head.what, step
-        need(flags & 79 == 0, "20.1", f"{head.what} has a format and flags {flags}")
+        need(flags & 111 == 0, "20.1", f"{head.what} has a format and flags {flags}")
         code, self.width = head.u8(), head.varint()
         need(code in FORMATS, "20.1", f"{head.what} has format {code}")
         self.least, self.most, self.value_of, width, (self.scale, self.last) = FORMATS[code]

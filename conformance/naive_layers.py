@@ -3,7 +3,7 @@
 import struct
 
 from naive_blocks import block_rows
-from naive_coding import (clamp, join_plane, lattice_rows, low_rank_row, over_elements, pack_bits, read_coded, read_tile,
+from naive_coding import (Same, clamp, join_plane, lattice_rows, low_rank_row, over_elements, pack_bits, read_coded, read_tile,
                           signed)
 from naive_container import DIGITS, EXACT, FLOATS, LATTICE, REFINEMENT, SAME, TRANSFORM, need
 from naive_digits import digit_rows
@@ -65,8 +65,12 @@ def read_layers(obj, units, contents, heads, reference=None, elements=None):
         need(not (heads[0].groups and head.kind == REFINEMENT), "20.4", f"{unit} is above a tensor with a format")
         if unit.mode == REFINEMENT:
             z = refined(obj, unit, head, content, z)
-            rows = lattice_rows(obj, unit, heads[0], head, z, elements, "12.4")
-        elif unit.mode == EXACT:
+            rows = lattice_rows(obj, unit, heads[0], head, z, elements, "12.4", head.multipliers)
+            levels.append(rows)
+            continue
+        if not heads[0].groups:  # 12.5
+            rows = lattice_rows(obj, unit, heads[0], heads[unit.layer - 1], z, elements, "12.4", Same(0))
+        if unit.mode == EXACT:
             signs = heads[0].groups.signs(z) if heads[0].groups else signs_of(obj, rows) if elements else z
             rows = exact_rows(obj, unit, head, content, signs, rows)
         else:

@@ -147,7 +147,7 @@ def bands(height, width, V, H):
 
 # ------------------------------------------------------------------------------------------------------ 17.16 Samples
 
-M = [struct.unpack("<I", struct.pack("<f", x))[0] % (1 << 23) + (1 << 23) for x in P]
+M = [struct.unpack("<I", struct.pack("<f", x))[0] % (1 << 23) + (1 << 23) for x in P[::4]]
 HALF = 1 << 15
 STEPS = {True: [(0, lambda x, u: x - (u + 2 >> 2)), (1, lambda x, u: x + (u >> 1))],
          False: [(0, lambda x, u: 80621 * x + HALF >> 16), (1, lambda x, u: 106548 * x + HALF >> 16)] +

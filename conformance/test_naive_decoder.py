@@ -829,7 +829,9 @@ class Layers(unittest.TestCase):
                     ((), (3,), (2, 3)), ((2,), (0, 127), (0, 0)), ((3, 64, 5), (1, 0, 64, 9), (0, 11))):
                 rows, cols = 5, 40
                 row_steps = [random.randrange(-60, 60) for _ in range(rows)]
-                coders = layered_coders(dtype, rows, cols, factors, offsets, planes=planes, row_steps=row_steps)
+                multipliers = [random.randrange(-64, 64) for _ in range(rows)]
+                coders = layered_coders(dtype, rows, cols, factors, offsets, planes=planes, row_steps=row_steps,
+                                        multipliers=multipliers)
                 z = layered_integers(coders, lambda r, c: random.choice((0, 0, 1, -1, random.randrange(-40, 40))),
                                      lambda k, r, c: round(random.gauss(0, 4)))
                 bits = 8 * SIZE[dtype]

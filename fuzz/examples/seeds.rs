@@ -553,8 +553,7 @@ fn layers(folder: &Path) -> Done {
         let steps = Steps { offset: 7, rows: Some(IndexArray::Constant(5)), ..Steps::new(0.25) };
         let base = header(Body::Lattice(steps), Shape::Parametric(1), planes[0], 9);
         let z: Vec<i32> = noise(n).iter().map(|&b| i32::from(b as i8) >> 4).collect();
-        let finer =
-            header(Body::Refinement(Refinement { factor: 5, step: 0.05, offset: 0 }), tables(Kind::Refinement), 0, 1);
+        let finer = header(Body::Refinement(Refinement::new(5, 0.05)), tables(Kind::Refinement), 0, 1);
         let fine: Vec<i32> = z.iter().zip(noise(n)).map(|(z, b)| 5 * z + i32::from(b % 5) - 2).collect();
         let exact = header(Body::Exact, tables(Kind::Exact), planes[1], first);
         let units = vec![

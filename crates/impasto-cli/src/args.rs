@@ -205,6 +205,12 @@ pub struct Encode {
     /// Calibrate each transformer block on the outputs of the blocks already coded; needs a second pass over the text.
     #[arg(long)]
     pub sequential: bool,
+    /// Recovery: after coding, train a multiplier for each row of the linear layers so that the model predicts what the original
+    /// does, by so many steps of 1024 tokens of the calibration text [default: 60]. Kept, layer by layer, only if the divergence
+    /// falls on text that was held back, which needs a low rate. With --statistics, --calibration names the text.
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, value_parser = parse_whole::<usize>,
+          conflicts_with_all = ["lossless", "uncalibrated", "preset"])]
+    pub recover: Option<Option<usize>>,
     /// Minimum precision for rarely used tensors and rows [default: balanced].
     #[arg(long, value_enum, value_name = "PRESET")]
     pub floors: Option<FloorsArg>,

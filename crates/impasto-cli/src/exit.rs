@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use impasto::encode::EncodeError;
+use impasto::recover::RecoverError;
 use impasto::{CheckpointError, FileError, LiveError};
 use impasto_codec::CodecError;
 use impasto_container::ContainerError;
@@ -68,7 +69,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if cause.is::<UsageError>() || cause.is::<IsaError>() {
             return Code::Usage;
-        } else if cause.is::<LicenseError>() {
+        } else if cause.is::<LicenseError>() || cause.is::<RecoverError>() {
             return Code::Invalid;
         } else if let Some(EncodeError::Base { error, .. } | EncodeError::Misfit(error)) = cause.downcast_ref() {
             return error.downcast_ref::<FileError>().map_or(Code::System, of_file);

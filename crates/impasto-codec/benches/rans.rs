@@ -193,7 +193,7 @@ fn layers(c: &mut Criterion) {
         let coded =
             z.iter().zip(&fine).map(|(&z, &fine)| (refinement::class(0, z), refinement::residual(factor, z, fine)));
         let shape = fitted(Kind::Refinement, coded);
-        let body = Body::Refinement(Refinement { factor, step, offset: 0 });
+        let body = Body::Refinement(Refinement::new(factor, step));
         headers.push(header(body, shape, 0));
         let encoder = TileEncoder::new(&headers[headers.len() - 1], 1);
         units.push((Mode::REFINEMENT, encoder.refinement(&place, &z, &fine).expect("codes")));

@@ -42,6 +42,9 @@ pub enum CodecError {
     /// A step index of a row or column is out of range.
     #[error("a step index is outside -1024 to 1023 (SPEC 6)")]
     StepIndex,
+    /// A multiplier of a row is out of range.
+    #[error("a multiplier of a row is not between -64 and 63 (SPEC 6)")]
+    Multiplier,
     /// A tile in mode same is not empty.
     #[error("a unit of {0} bytes in mode same, which has none (SPEC 21.5)")]
     SameSize(usize),

@@ -1,6 +1,6 @@
 //! The tensor header: what all tiles of a tensor share in one layer (SPEC 6).
 
-use impasto_core::{DType, Mode, Place, lattice::scale};
+use impasto_core::{DType, Mode, Place, lattice::row_scale};
 
 use crate::class::Kind;
 use crate::error::CodecError;
@@ -16,6 +16,7 @@ const COLUMN_STEPS: u8 = 2;
 const OFFSET: u8 = 4;
 const LOW_RANK: u8 = 8;
 const FORMAT: u8 = 16;
+const MULTIPLIERS: u8 = 32;
 const TRELLIS: u8 = 64;
 /// Largest offset, in 256ths of a step.
 const MAX_OFFSET: u8 = 127;
@@ -31,7 +32,7 @@ pub enum Shape {
     Explicit(Vec<Frequencies>),
 }
 
-/// Steps of a lattice: `step * 2^(row / 16) * 2^(column / 16)` (SPEC 10.2, 10.3).
+/// Steps of a lattice: `step * 2^(row / 16 + multiplier / 64) * 2^(column / 16)` (SPEC 10.2, 10.3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steps {
     /// Step of the tensor; finite and above 0.
@@ -46,17 +47,20 @@ pub struct Steps {
     pub low_rank: Option<LowRank>,
     /// What the integers of a column follow, if they are not free (SPEC 10.4).
     pub trellis: Option<Trellis>,
+    /// Multiplier of each row, -64 to 63, in 64ths of an octave. It applies to weights that are read in this layer.
+    pub multipliers: Option<IndexArray>,
 }
 
 impl Steps {
-    /// Returns the steps of a lattice with the same step everywhere, without an offset, a low-rank part or a trellis.
+    /// Returns the steps of a lattice with the same step everywhere, without an offset, a low-rank part, a trellis or
+    /// multipliers.
     pub fn new(step: f32) -> Steps {
-        Steps { step, offset: 0, rows: None, columns: None, low_rank: None, trellis: None }
+        Steps { step, offset: 0, rows: None, columns: None, low_rank: None, trellis: None, multipliers: None }
     }
 }
 
 /// The steps of a refinement relative to the layer below (SPEC 13). Row and column steps are those of layer 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Refinement {
     /// Steps of this layer per step of the layer below, 2 to 64.
     pub factor: u8,
@@ -64,6 +68,15 @@ pub struct Refinement {
     pub step: f32,
     /// Offset of reconstruction points, as in [`Steps`].
     pub offset: u8,
+    /// Multiplier of each row, as in [`Steps`].
+    pub multipliers: Option<IndexArray>,
+}
+
+impl Refinement {
+    /// Returns a refinement without an offset or multipliers.
+    pub fn new(factor: u8, step: f32) -> Refinement {
+        Refinement { factor, step, offset: 0, multipliers: None }
+    }
 }
 
 /// The fields that only tensor headers of one kind have.
@@ -160,6 +173,25 @@ impl TensorHeader {
         }
     }
 
+    /// Returns the multiplier of each row, in kinds lattice and refinement.
+    pub fn multipliers(&self) -> Option<&IndexArray> {
+        match &self.body {
+            Body::Lattice(steps) => steps.multipliers.as_ref(),
+            Body::Refinement(refinement) => refinement.multipliers.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Sets the multiplier of each row. Returns whether the tensor header is of a kind that has them.
+    pub fn set_multipliers(&mut self, multipliers: Option<IndexArray>) -> bool {
+        match &mut self.body {
+            Body::Lattice(steps) => steps.multipliers = multipliers,
+            Body::Refinement(refinement) => refinement.multipliers = multipliers,
+            _ => return false,
+        }
+        true
+    }
+
     /// Returns the tables, one for each table number of the kind; none if the kind does not have the parametric shape.
     pub fn tables(&self) -> Vec<Frequencies> {
         match &self.shape {
@@ -181,13 +213,14 @@ impl TensorHeader {
                 return Err(field("offset", offset, "it must be at most 127"));
             }
         }
+        self.multipliers().map_or(Ok(()), check_multipliers)?;
         match &self.body {
             Body::Refinement(refinement) => check_factor(refinement.factor)?,
             Body::Lattice(steps) => {
                 for array in [&steps.rows, &steps.columns].into_iter().flatten() {
                     check_step_indices(array)?;
                 }
-                check_row_steps(steps.step, steps.rows.as_ref(), "10.3")?;
+                check_row_steps(steps.step, steps.rows.as_ref(), steps.multipliers.as_ref(), "10.3")?;
                 steps.low_rank.as_ref().map_or(Ok(()), LowRank::check)?;
             }
             Body::Format(groups) => groups.check()?,
@@ -217,7 +250,7 @@ impl TensorHeader {
             Shape::Explicit(tables) => size_of_val(&tables[..]),
         };
         let steps = self.steps().into_iter().flat_map(|steps| [&steps.rows, &steps.columns]).flatten();
-        let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps);
+        let arrays = [&self.row_classes, &self.column_classes].into_iter().chain(steps).chain(self.multipliers());
         let scales = self.groups().map_or(0, Groups::memory_bytes);
         let low_rank = self.low_rank().map_or(0, LowRank::memory_bytes);
         let arrays = arrays.map(IndexArray::memory_bytes).sum::<usize>();
@@ -228,7 +261,7 @@ impl TensorHeader {
     pub fn covers(&self, place: &Place) -> bool {
         let steps = self.steps();
         let low_rank = self.low_rank();
-        let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref())];
+        let rows = [Some(&self.row_classes), steps.and_then(|steps| steps.rows.as_ref()), self.multipliers()];
         let columns = [Some(&self.column_classes), steps.and_then(|steps| steps.columns.as_ref())];
         rows.into_iter().flatten().all(|array| array.covers(place.rows.end))
             && columns.into_iter().flatten().all(|array| array.covers(place.columns.end))
@@ -259,7 +292,8 @@ impl TensorHeader {
             | flag(OFFSET, offset != 0)
             | flag(LOW_RANK, low_rank.is_some())
             | flag(FORMAT, self.groups().is_some())
-            | flag(TRELLIS, self.trellis().is_some());
+            | flag(TRELLIS, self.trellis().is_some())
+            | flag(MULTIPLIERS, self.multipliers().is_some());
         let mut out = vec![self.mode().0, shape, self.plane, flags];
         if let Body::Refinement(Refinement { factor, .. }) = self.body {
             out.push(factor);
@@ -284,6 +318,7 @@ impl TensorHeader {
         }
         arrays.iter().flatten().for_each(|array| array.write(&mut out));
         low_rank.iter().for_each(|low_rank| low_rank.write(&mut out));
+        self.multipliers().iter().for_each(|array| array.write(&mut out));
         if let Shape::Explicit(tables) = &self.shape {
             write_explicit(self.kind(), &mut out, tables);
         }
@@ -305,9 +340,10 @@ impl TensorHeader {
         if flags & !meaningful(mode, kind) != 0 {
             return Err(field("flags", flags, "an undefined bit is set"));
         }
-        if flags & FORMAT != 0 && flags & (ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | TRELLIS) != 0 {
+        let others = ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | TRELLIS | MULTIPLIERS;
+        if flags & FORMAT != 0 && flags & others != 0 {
             return Err(CodecError::Format(
-                "a format has neither row steps, column steps, an offset, a low-rank part nor a trellis",
+                "a format has neither row steps, column steps, an offset, a low-rank part, a trellis nor multipliers",
                 "20.1",
             ));
         }
@@ -327,14 +363,16 @@ impl TensorHeader {
         let row_steps = if flags & ROW_STEPS != 0 { Some(read_steps(&mut rest, rows)?) } else { None };
         let column_steps = if flags & COLUMN_STEPS != 0 { Some(read_steps(&mut rest, columns)?) } else { None };
         let low_rank = if flags & LOW_RANK != 0 { Some(LowRank::read(&mut rest, rows, columns)?) } else { None };
+        let multipliers = if flags & MULTIPLIERS != 0 { Some(read_multipliers(&mut rest, rows)?) } else { None };
         let body = match (kind, groups) {
             (_, Some(groups)) => Body::Format(groups),
             (Kind::Float, _) => Body::Float,
             (Kind::Lattice | Kind::Trellis, _) => {
-                check_row_steps(step, row_steps.as_ref(), "10.3")?;
-                Body::Lattice(Steps { step, offset, rows: row_steps, columns: column_steps, low_rank, trellis })
+                check_row_steps(step, row_steps.as_ref(), multipliers.as_ref(), "10.3")?;
+                let (rows, columns) = (row_steps, column_steps);
+                Body::Lattice(Steps { step, offset, rows, columns, low_rank, trellis, multipliers })
             }
-            (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset }),
+            (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset, multipliers }),
             (Kind::Exact, _) => match (blocks, low_rank) {
                 (Some(dtype), _) => Body::Blocks(dtype),
                 (None, Some(low_rank)) => Body::ExactOver(low_rank),
@@ -362,8 +400,8 @@ fn meaningful(mode: Mode, kind: Kind) -> u8 {
     match kind {
         Kind::Exact if mode == Mode::EXACT => LOW_RANK,
         Kind::Float | Kind::Exact => 0,
-        Kind::Lattice | Kind::Trellis => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT | TRELLIS,
-        Kind::Refinement => OFFSET,
+        Kind::Lattice | Kind::Trellis => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT | TRELLIS | MULTIPLIERS,
+        Kind::Refinement => OFFSET | MULTIPLIERS,
     }
 }
 
@@ -386,13 +424,19 @@ fn check_plane(mode: Mode, dtype: DType, plane: u8) -> Result<(), CodecError> {
     }
 }
 
-/// Checks that `step * scale(row_step[r])` is finite for every row (SPEC 10.3, 12.4).
-pub(crate) fn check_row_steps(step: f32, rows: Option<&IndexArray>, clause: &'static str) -> Result<(), CodecError> {
-    let most = rows.map_or(0, |rows| rows.bounds().1);
-    if (step * scale(most.into())).is_finite() {
+/// Checks that the scale of every row is finite, with its multiplier and without (SPEC 10.3, 12.4).
+pub(crate) fn check_row_steps(
+    step: f32,
+    rows: Option<&IndexArray>,
+    multipliers: Option<&IndexArray>,
+    clause: &'static str,
+) -> Result<(), CodecError> {
+    let largest = |array: Option<&IndexArray>| array.map_or(0, |array| array.bounds().1);
+    let most = largest(rows);
+    if (step * row_scale(most.into(), largest(multipliers).max(0).into())).is_finite() {
         return Ok(());
     }
-    let rule = "step * scale(largest) is not finite";
+    let rule = "the step of a row is not finite";
     Err(CodecError::Field { field: "row steps", value: most as u64, rule, clause })
 }
 
@@ -417,6 +461,11 @@ fn check_step(step: f32) -> Result<(), CodecError> {
 fn check_step_indices(array: &IndexArray) -> Result<(), CodecError> {
     let (low, high) = array.bounds();
     if low < -1024 || high > 1023 { Err(CodecError::StepIndex) } else { Ok(()) }
+}
+
+fn check_multipliers(array: &IndexArray) -> Result<(), CodecError> {
+    let (low, high) = array.bounds();
+    if low < -64 || high > 63 { Err(CodecError::Multiplier) } else { Ok(()) }
 }
 
 fn read_factor(bytes: &mut &[u8]) -> Result<u8, CodecError> {
@@ -462,6 +511,14 @@ fn read_steps(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError>
     let array = IndexArray::read(bytes, entries)?;
     if entries > 0 {
         check_step_indices(&array)?;
+    }
+    Ok(array)
+}
+
+fn read_multipliers(bytes: &mut &[u8], entries: u64) -> Result<IndexArray, CodecError> {
+    let array = IndexArray::read(bytes, entries)?;
+    if entries > 0 {
+        check_multipliers(&array)?;
     }
     Ok(array)
 }

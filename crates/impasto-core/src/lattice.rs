@@ -5,30 +5,36 @@ use crate::at_each_isa;
 use crate::dtype::DType;
 use crate::isa::Isa;
 
-/// `2^(k / 16)`, rounded to binary32 (SPEC 10.2).
-const SIXTEENTHS: [u32; 16] = [
-    0x3F80_0000,
-    0x3F85_AAC3,
-    0x3F8B_95C2,
-    0x3F91_C3D3,
-    0x3F98_37F0,
-    0x3F9E_F532,
-    0x3FA5_FED7,
-    0x3FAD_583F,
-    0x3FB5_04F3,
-    0x3FBD_08A4,
-    0x3FC5_672A,
-    0x3FCE_248C,
-    0x3FD7_44FD,
-    0x3FE0_CCDF,
-    0x3FEA_C0C7,
-    0x3FF5_257D,
+/// `2^(k / 64)`, rounded to binary32 (SPEC 10.2).
+#[rustfmt::skip]
+const POWERS: [u32; 64] = [
+    0x3F80_0000, 0x3F81_64D2, 0x3F82_CD87, 0x3F84_3A29, 0x3F85_AAC3, 0x3F87_1F62, 0x3F88_980F, 0x3F8A_14D5,
+    0x3F8B_95C2, 0x3F8D_1ADF, 0x3F8E_A43A, 0x3F90_31DC, 0x3F91_C3D3, 0x3F93_5A2B, 0x3F94_F4F0, 0x3F96_942D,
+    0x3F98_37F0, 0x3F99_E046, 0x3F9B_8D3A, 0x3F9D_3EDA, 0x3F9E_F532, 0x3FA0_B051, 0x3FA2_7043, 0x3FA4_3516,
+    0x3FA5_FED7, 0x3FA7_CD94, 0x3FA9_A15B, 0x3FAB_7A3A, 0x3FAD_583F, 0x3FAF_3B79, 0x3FB1_23F6, 0x3FB3_11C4,
+    0x3FB5_04F3, 0x3FB6_FD92, 0x3FB8_FBAF, 0x3FBA_FF5B, 0x3FBD_08A4, 0x3FBF_179A, 0x3FC1_2C4D, 0x3FC3_46CD,
+    0x3FC5_672A, 0x3FC7_8D75, 0x3FC9_B9BE, 0x3FCB_EC15, 0x3FCE_248C, 0x3FD0_6334, 0x3FD2_A81E, 0x3FD4_F35B,
+    0x3FD7_44FD, 0x3FD9_9D16, 0x3FDB_FBB8, 0x3FDE_60F5, 0x3FE0_CCDF, 0x3FE3_3F89, 0x3FE5_B907, 0x3FE8_396A,
+    0x3FEA_C0C7, 0x3FED_4F30, 0x3FEF_E4BA, 0x3FF2_8177, 0x3FF5_257D, 0x3FF7_D0DF, 0x3FFA_83B3, 0x3FFD_3E0C,
 ];
+
+/// Returns `power(i)` of SPEC 10.2, 2 to the power of `i` 64ths, for `i` from -4160 to 4159; exact.
+pub fn power(i: i32) -> f32 {
+    let octave = f32::from_bits(((127 + (i >> 6)) as u32) << 23);
+    f32::from_bits(POWERS[(i & 63) as usize]) * octave
+}
 
 /// Returns `scale(i)` of SPEC 10.2 for `i` from -1024 to 1023; exact.
 pub fn scale(i: i32) -> f32 {
-    let power = f32::from_bits(((127 + (i >> 4)) as u32) << 23);
-    f32::from_bits(SIXTEENTHS[(i & 15) as usize]) * power
+    power(4 * i)
+}
+
+/// Returns the scale of a row at a layer (SPEC 10.3, 12.4), exact.
+///
+/// - `step`: the row step, -1024 to 1023
+/// - `multiplier`: of the row in this layer, -64 to 63, or 0
+pub fn row_scale(step: i32, multiplier: i32) -> f32 {
+    power(4 * step + multiplier)
 }
 
 /// Converts the offset of a layer from 256ths of a step to steps (SPEC 12.4).
@@ -174,13 +180,14 @@ mod tests {
 
     #[test]
     fn scales_are_powers_of_two() {
-        for i in -1024..1024 {
-            let exact = (f64::from(i) / 16.0).exp2();
-            assert!((f64::from(scale(i)) / exact - 1.0).abs() < 6e-8, "{i}");
+        for i in -4160..4160 {
+            let exact = (f64::from(i) / 64.0).exp2();
+            assert!((f64::from(power(i)) / exact - 1.0).abs() < 6e-8, "{i}");
         }
-        for (k, &bits) in SIXTEENTHS.iter().enumerate() {
-            assert_eq!(((k as f64 / 16.0).exp2() as f32).to_bits(), bits);
+        for (k, &bits) in POWERS.iter().enumerate() {
+            assert_eq!(((k as f64 / 64.0).exp2() as f32).to_bits(), bits);
         }
+        assert_eq!((scale(-1024), scale(16), row_scale(3, -12)), (power(-4096), 2.0, 1.0));
     }
 
     #[test]

@@ -244,6 +244,14 @@ pub enum EncodeError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// Recovery would exceed the memory limit.
+    #[error("recovery takes about {needed} bytes, more than the limit of {limit}")]
+    RecoverMemory {
+        /// Estimated memory, in bytes.
+        needed: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// The model overflows on the text.
     #[error("tensor {name:?}: {what} on this text are not finite")]
     NotFinite {

@@ -25,6 +25,7 @@
 //! | `over` | the base of a delta: which tensors are like those of it |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
+//! | [`recover`](mod@recover) | multipliers of rows, trained so that a coded network predicts what the original does |
 //! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
 //!
 //! **To add a coding tool**, implement `trial::Tool`; its module says where to register it.
@@ -63,6 +64,7 @@ mod planner;
 mod prune;
 mod quality;
 mod rate;
+pub mod recover;
 pub mod reorder;
 mod report;
 mod scales;

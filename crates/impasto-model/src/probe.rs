@@ -32,6 +32,17 @@ pub trait GradientProbe: Probe {
     /// window or piece. Layers that share an input come in the order of `Decoder::linears`, inputs in reverse order.
     fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize);
 
+    /// Whether [`GradientProbe::row_gradient`] is to be called; outputs are then computed again that nothing else needs.
+    fn wants_rows(&self) -> bool {
+        false
+    }
+
+    /// The derivatives of the loss with respect to the natural logarithms of factors on the rows of the weight `name` of a
+    /// block: for each row, the sum over the tokens of the window or piece of gradient times output, without the bias.
+    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
+        let _ = (name, gradient);
+    }
+
     /// The gradient of the embeddings of `tokens`: rows of `width` values, one per token.
     fn embedding_gradient(&mut self, tokens: &[u32], gradient: &[f32], width: usize);
 }

@@ -205,6 +205,24 @@ impl Linear {
         out
     }
 
+    /// Multiplies each row of the weight by a factor.
+    pub(crate) fn scale_rows(&mut self, factors: &[f32]) {
+        let rows = self.weight.par_chunks_mut(self.inputs.max(1)).zip(factors);
+        rows.for_each(|(row, factor)| row.iter_mut().for_each(|w| *w *= factor));
+    }
+
+    /// Returns for each output the sum over rows of `gradient` times `y` without the bias: the derivative with respect to the
+    /// logarithm of a factor on that row of the weight. `y` are outputs, rows x outputs, and `gradient` their gradients.
+    pub(crate) fn row_gradient(&self, y: &[f32], gradient: &[f32]) -> Vec<f64> {
+        let bias = |output: usize| self.bias.as_ref().map_or(0.0, |bias| bias[output]);
+        let mut sums = vec![0.0; self.outputs];
+        for (y, gradient) in y.chunks_exact(self.outputs).zip(gradient.chunks_exact(self.outputs)) {
+            let terms = y.iter().zip(gradient).enumerate().map(|(o, (y, g))| f64::from(*g) * f64::from(y - bias(o)));
+            sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        }
+        sums
+    }
+
     /// Adds the gradient of the inputs to `out` (rows x inputs): `gradient` (rows x outputs), that of the outputs,
     /// times the weight.
     pub(crate) fn backward(&self, gradient: &[f32], out: &mut [f32], threads: Threads) {

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use impasto_codec::tile::TileDecoder;
 use impasto_codec::{IndexArray, LowRank, TensorHeader};
 use impasto_container::{Object, Source};
-use impasto_core::{DType, lattice::scale, values};
+use impasto_core::{
+    DType,
+    lattice::{row_scale, scale},
+    values,
+};
 use impasto_model::{CodedTensor, Failure, LatticeRows, LatticeTensor, LowRankFactors};
 
 use crate::error::FileError;
@@ -88,15 +92,13 @@ impl<S: Source> LatticeTensor for Integers<'_, S> {
         let level = usize::from(tensor.level(rows.start as u64));
         let base = headers.first().and_then(|header| Some((header, header.steps()?)));
         // An exact layer above the level has no step, but `new` checked that no band reaches one.
-        let step = headers.get(level).and_then(|header| header.step());
-        let Some(((header, steps), (step, offset))) = base.zip(step) else {
+        let finer = headers.get(level).and_then(|header| Some((header.step()?, header.multipliers())));
+        let Some(((header, steps), ((step, offset), multipliers))) = base.zip(finer) else {
             return Err("a tile row has no step".into());
         };
-        let row_steps = match &steps.rows {
-            Some(array) => array.slice(rows.clone()).into_iter().map(|i| step * scale(i)).collect(),
-            None => vec![step; rows.len()],
-        };
-        (out.row_steps, out.offset) = (row_steps, offset);
+        let of_row = |array: Option<&IndexArray>, row| array.map_or(0, |array| array.get(row));
+        let row_step = |row| step * row_scale(of_row(steps.rows.as_ref(), row), of_row(multipliers, row));
+        (out.row_steps, out.offset) = (rows.clone().map(row_step).collect(), offset);
         out.row_widths = header.row_classes.slice(rows.clone());
         tensor.release(rows.start as u64..rows.end as u64);
         Ok(())

@@ -101,6 +101,8 @@ mod left_out;
 mod live;
 #[cfg(feature = "encode")]
 mod over;
+#[cfg(feature = "encode")]
+pub mod recover;
 mod tensor;
 #[cfg(any(feature = "encode", feature = "run"))]
 mod threads;

@@ -1,5 +1,6 @@
 //! Truncation: writes a smaller file with the units that a cut keeps. Units are copied, not coded again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use impasto_container::{LayerMark, ObjectKind, Source, Summary, UnitSlot, Writer};
@@ -18,7 +19,7 @@ use crate::file::File;
 /// so cannot be copied; or if the new file cannot be written. What was at `path` then stays.
 pub fn truncate<S: Source>(file: &File<S>, cut: &Cut, path: &Path) -> Result<Summary, FileError> {
     let keep = file.kept(cut)?;
-    copy(file, &keep, file.marks_of(&keep), path)
+    copy(file, &keep, file.marks_of(&keep), &BTreeMap::new(), path)
 }
 
 /// Writes all units of a file to `path`, with a KL divergence for each of its layers, in nats per token.
@@ -32,10 +33,17 @@ pub fn record_klds<S: Source>(file: &File<S>, klds: &[f32], path: &Path) -> Resu
         return Err(FileError::NoLayer { file, layer, layers: marks.len() });
     }
     let marks = marks.iter().zip(klds).map(|(mark, &kld)| LayerMark { kld: Some(kld), ..*mark }).collect();
-    copy(file, &vec![true; file.reader().units().len()], marks, path)
+    copy(file, &vec![true; file.reader().units().len()], marks, &BTreeMap::new(), path)
 }
 
-fn copy<S: Source>(file: &File<S>, keep: &[bool], marks: Vec<LayerMark>, path: &Path) -> Result<Summary, FileError> {
+/// Writes some units of a file to `path`: the bytes in `changed`, by number, or else those of the file.
+pub(crate) fn copy<S: Source>(
+    file: &File<S>,
+    keep: &[bool],
+    marks: Vec<LayerMark>,
+    changed: &BTreeMap<u32, Vec<u8>>,
+    path: &Path,
+) -> Result<Summary, FileError> {
     let reader = file.reader();
     if let Some(object) = reader.objects().iter().find(|object| matches!(object.kind, ObjectKind::Unknown(_))) {
         let (file, name) = (reader.name().to_owned(), object.name.clone());
@@ -50,7 +58,10 @@ fn copy<S: Source>(file: &File<S>, keep: &[bool], marks: Vec<LayerMark>, path: &
     };
     let slots = kept().map(slot).collect();
     let mut writer = Writer::create_over(path, reader.base().cloned(), reader.objects().to_vec(), slots, marks)?;
-    let copied = kept().try_for_each(|(number, unit)| Ok(writer.push(unit.mode, &reader.read_unit(number)?)?));
+    let copied = kept().try_for_each(|(number, unit)| match changed.get(&number) {
+        Some(bytes) => Ok(writer.push(unit.mode, bytes)?),
+        None => Ok(writer.push(unit.mode, &reader.read_unit(number)?)?),
+    });
     file.settled(copied)?;
     Ok(writer.finish()?)
 }

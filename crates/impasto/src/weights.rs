@@ -113,8 +113,14 @@ impl<S: Source> FileWeights<S> {
         Ok(Some(take(dtype, hf_rows(bytes.into(), tensor.shape(), change))))
     }
 
+    /// Returns the file.
+    #[cfg(feature = "encode")]
+    pub(crate) fn file(&self) -> &File<S> {
+        &self.file
+    }
+
     /// Returns the number of the tensor with a Hugging Face name, if it needs no change.
-    fn unchanged(&self, name: &str) -> Option<u32> {
+    pub(crate) fn unchanged(&self, name: &str) -> Option<u32> {
         let origin = self.view.origin(name).filter(|origin| origin.change == Change::None)?;
         lattice::number(&self.file, &origin.name)
     }

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let file = folder.path().join("tiny.impasto");
     encode_to(
         args,
-        Way { model: &model, output: &file, measure: None, reorder: None, held_back: None },
+        Way { model: &model, output: &file, measure: None, reorder: None, held_back: None, training: None },
         &options,
         &guide,
     )?;

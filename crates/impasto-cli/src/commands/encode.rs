@@ -15,6 +15,7 @@ use impasto::encode::{
     encode_to_quality,
 };
 use impasto::format::BaseUsage;
+use impasto::recover::RecoverOptions;
 use impasto::{Checkpoint, CheckpointWeights, Format};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -26,6 +27,7 @@ use serde_json::json;
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::judge::{self, HeldBack, Original};
 use super::measure::measure;
+use super::recover::Training;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
 use crate::exit::{Code, LicenseError, UsageError};
@@ -105,7 +107,15 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     }
     let held_back = HeldBack { text: command.kld_text.as_deref(), tokens: command.kld_tokens.unwrap_or(judge::TOKENS) };
     let held_back = command.kld.map(|_| held_back);
-    let way = Way { model: &command.model, output: &command.output, measure, reorder, held_back };
+    let training = training(args, command, is_fixed)?;
+    let way = Way {
+        model: &command.model,
+        output: &command.output,
+        measure,
+        reorder,
+        held_back,
+        training: training.as_ref(),
+    };
     let report = encode_to(args, way, &options, &guide)?;
     for name in &report.non_finite {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
@@ -209,6 +219,27 @@ fn target(command: &Encode, has_formats: bool) -> (Target, Layers) {
     (extent.map_or(without_size, target), layers)
 }
 
+/// Returns what recovery trains on, if it was requested.
+fn training(args: &Args, command: &Encode, is_fixed: bool) -> anyhow::Result<Option<Training>> {
+    let Some(steps) = command.recover else { return Ok(None) };
+    if is_fixed {
+        let rule = "--recover is for tensors on the lattice of a lossy file: use --bpw, --size or --layers";
+        return Err(UsageError(rule).into());
+    }
+    if !args.base.is_empty() {
+        return Err(UsageError("--recover is not for a delta").into());
+    }
+    Ok(Some(Training { steps: steps.unwrap_or(RecoverOptions::default().steps), text: calibration_text(command)? }))
+}
+
+/// Reads the text to calibrate on, or returns the built-in one.
+fn calibration_text(command: &Encode) -> anyhow::Result<Cow<'static, str>> {
+    match &command.calibration {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
+    }
+}
+
 /// How a lossy encoding decides where error matters least.
 pub enum Guide {
     /// It does not.
@@ -235,14 +266,12 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             false => Ok(Guide::None),
         };
     }
-    let text = || match &command.calibration {
-        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
-        None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
-    };
+    let text = || calibration_text(command);
     match &command.statistics {
         _ if command.uncalibrated || command.preset.is_some() => Ok(Guide::None),
-        Some(_) if given && !command.sequential => {
-            Err(UsageError("--calibration has no effect with --statistics, unless --sequential is given").into())
+        Some(_) if given && !command.sequential && command.recover.is_none() => {
+            let rule = "--calibration has no effect with --statistics, unless --sequential or --recover is given";
+            Err(UsageError(rule).into())
         }
         Some(file) => {
             let sequential = command.sequential.then(text).transpose()?;
@@ -267,12 +296,14 @@ pub struct Way<'a> {
     pub reorder: Option<ReorderBy>,
     /// What the divergence is measured on, if it is the target.
     pub held_back: Option<HeldBack<'a>>,
+    /// What recovery trains on.
+    pub training: Option<&'a Training>,
 }
 
 /// Encodes, with progress, and prints the result.
 pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
     let begun = Instant::now();
-    let Way { model, output, measure: measured, reorder, held_back } = way;
+    let Way { model, output, measure: measured, reorder, held_back, training } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
     let weights = CheckpointWeights::new(&checkpoint);
@@ -313,18 +344,31 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     });
     let reordering = reordering.transpose()?.map(Arc::new);
     let compiled_tokenizer = compiled_tokenizer(&weights, guide, &mut notes);
-    let options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
+    let mut options = Options { compiled_tokenizer, reordering, memory_limit: memory, ..options.clone() };
+    let prepared = training.map(|training| training.prepare(args, &weights, &mut options)).transpose();
+    let prepared = explained(prepared, model, &checkpoint)?;
+    // What is recovered is written once more; until then the output stays as it was.
+    let beside = || {
+        TemporaryFolder::beside(output).with_context(|| format!("{}: a temporary folder next to it", output.display()))
+    };
+    let folder = prepared.is_some().then(beside).transpose()?;
+    let coded = folder.as_ref().map_or(output.to_owned(), |folder| folder.path().join("coded.impasto"));
     let calibrated = calibrated.as_ref();
     stages.enter("scales");
     let report = match &original {
-        None => encode_calibrated(&checkpoint, output, &options, calibrated, &watch),
+        None => encode_calibrated(&checkpoint, &coded, &options, calibrated, &watch),
         Some(original) => {
             let measure = |weights: &dyn WeightSource| original.judge(weights);
             let judge = Judge { weights: &weights, measure: &measure };
-            encode_to_quality(&checkpoint, output, &options, calibrated, judge, &watch)
+            encode_to_quality(&checkpoint, &coded, &options, calibrated, judge, &watch)
         }
     };
     let mut report = report.with_context(|| model.display().to_string())?;
+    let recovered = prepared.map(|prepared| {
+        let recovered = prepared.run(args, &weights, [&coded, output], &mut report, &progress);
+        explained(recovered, model, &checkpoint)
+    });
+    let recovered = recovered.transpose()?;
     progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {
@@ -337,9 +381,11 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     if args.json {
         let mut json = to_json(&report, &klds, &notes, output);
         (json["seconds"], json["stages"]) = (json!(seconds), stages::to_json(&stages));
+        json["recovery"] = recovered.map_or(serde_json::Value::Null, |recovered| recovered.to_json());
         print_json(&json)?;
     } else {
-        print(&(to_text(&report, &klds, output, seconds) + &stages::to_text(&stages)))?;
+        let recovered = recovered.map_or(String::new(), |recovered| recovered.to_text());
+        print(&(recovered + &to_text(&report, &klds, output, seconds) + &stages::to_text(&stages)))?;
     }
     Ok(report)
 }

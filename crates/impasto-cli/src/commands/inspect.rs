@@ -1,7 +1,8 @@
 //! `impasto inspect`.
 
 use impasto::{File, Layer};
-use impasto_container::{Base, BaseUsage, ObjectKind, Source, UnitEntry};
+use impasto_codec::TensorHeader;
+use impasto_container::{Base, BaseUsage, ObjectKind, Reader, Source, UnitEntry};
 use impasto_core::Mode;
 use serde_json::{Value, json};
 
@@ -31,6 +32,8 @@ struct Line {
     base: Option<(BaseUsage, String)>,
     /// The rank of its low-rank part; 0 if it has none, or its tensor header cannot be read.
     rank: usize,
+    /// The layers of its units whose tensor header has multipliers, which recovery found.
+    recovered: Vec<u8>,
 }
 
 impl Line {
@@ -50,7 +53,8 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         .objects()
         .iter()
         .zip(&units)
-        .map(|(object, units)| {
+        .zip(0..)
+        .map(|((object, units), number)| {
             let (dtype, shape, tensor) = match &object.kind {
                 ObjectKind::Tensor(meta) => (meta.dtype_name(), meta.dims.clone(), true),
                 ObjectKind::Asset { length, .. } => ("", vec![*length], false),
@@ -76,6 +80,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 tied,
                 reference,
                 rank: if (command.tensors || args.json) && tensor { rank(&file, &object.name) } else { 0 },
+                recovered: if command.tensors || args.json { recovered(reader, number) } else { vec![] },
             }
         })
         .collect();
@@ -93,7 +98,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         let object = |l: &Line| -> Value {
             json!({ "name": l.name, "tensor": l.tensor, "dtype": l.dtype, "shape": l.shape, "mode": l.mode, "format": l.format,
                     "units": l.units, "bytes": l.bytes(), "levels": l.levels, "tied": l.tied,
-                    "reference": l.reference, "rank": l.rank,
+                    "reference": l.reference, "rank": l.rank, "recovered": l.recovered,
                     "base": l.base.as_ref().map(|(usage, name)| json!({ "usage": usage_name(*usage), "name": name })) })
         };
         print_json(&json!({
@@ -160,6 +165,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
                 (None, rank) => format!("{}, rank {rank}", line.mode),
             },
         };
+        let mode = if line.recovered.is_empty() { mode } else { format!("{mode}, recovered") };
         let by_level = match line.levels[..] {
             [_, _, ..] => line.levels.iter().map(|&bytes| bits(bytes)).collect::<Vec<_>>().join(" + "),
             _ => String::new(),
@@ -203,6 +209,18 @@ fn base_text(file: &File<impl Source>, base: &Base) -> String {
 fn rank(file: &File<impl Source>, name: &str) -> usize {
     let Ok(tensor) = file.tensor(name) else { return 0 };
     tensor.header().and_then(|header| header.low_rank()).map_or(0, |low_rank| low_rank.rank())
+}
+
+/// Returns the layers of an object whose tensor header has multipliers and can be read.
+fn recovered<S: Source>(reader: &Reader<S>, number: u32) -> Vec<u8> {
+    let has_multipliers = |unit: u32| {
+        let (object, matrix) = (reader.objects().get(number as usize)?, reader.matrix(number)?);
+        let bytes = reader.read_unit(unit).ok()?;
+        let header = TensorHeader::read(&bytes, object.dtype()?, matrix.rows(), matrix.cols()).ok()?;
+        header.multipliers().map(|_| ())
+    };
+    let own = (0..).zip(reader.units()).filter(|(_, unit)| unit.object == number && unit.is_header());
+    own.filter(|(unit, _)| has_multipliers(*unit).is_some()).map(|(_, unit)| unit.layer).collect()
 }
 
 /// Returns the name of the format of a tensor; `None` if it has none, or its tensor header cannot be read.

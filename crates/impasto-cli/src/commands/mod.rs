@@ -15,6 +15,7 @@ pub mod inspect;
 mod judge;
 mod measure;
 pub mod rebase;
+mod recover;
 pub mod run;
 #[cfg(feature = "serve")]
 pub mod serve;

@@ -39,7 +39,7 @@ fn again(args: &Args, path: &Path, output: &Path, base: Option<Arc<dyn BaseFile>
     with_threads(args, || export(&file, &model, None, form, false, &|_| progress.inc(1)))??;
     progress.finish_and_clear();
     let options = Options { threads: args.threads, base, ..Options::new(Target::Lossless) };
-    let way = Way { model: &model, output, measure: None, reorder: None, held_back: None };
+    let way = Way { model: &model, output, measure: None, reorder: None, held_back: None, training: None };
     encode_to(args, way, &options, &Guide::None)?;
     Ok(Code::Success)
 }

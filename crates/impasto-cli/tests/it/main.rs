@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod live;
 mod packs;
+mod recover;
 #[cfg(all(unix, feature = "serve"))]
 mod serve;
 #[cfg(feature = "fetch")]

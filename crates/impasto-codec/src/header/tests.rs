@@ -29,9 +29,14 @@ fn round_trip() {
     let explicit_trellis = TensorHeader { shape: tables(48), ..on_trellis.clone() };
     let exact = TensorHeader { shape: tables(32), plane: 20, body: Body::Exact, ..lattice() };
     let refinement = |factor, offset| {
-        let body = Body::Refinement(Refinement { factor, step: 3e-9, offset });
+        let body = Body::Refinement(Refinement { offset, ..Refinement::new(factor, 3e-9) });
         TensorHeader { shape: tables(24), plane: 0, body, ..lattice() }
     };
+    let multipliers = Some(IndexArray::new(vec![-64, 63, 1]));
+    let of_rows = Steps { multipliers: multipliers.clone(), ..Steps::new(0.5) };
+    let recovered = TensorHeader { body: Body::Lattice(of_rows), ..lattice() };
+    let mut finer = refinement(5, 9);
+    assert!(finer.set_multipliers(multipliers) && !exact.clone().set_multipliers(None));
     let format = |format, step, width, scales| TensorHeader {
         body: Body::Format(Groups::new(format, step, width, 7, scales)),
         ..lattice()
@@ -51,6 +56,8 @@ fn round_trip() {
         exact,
         refinement(2, 0),
         refinement(64, 1),
+        recovered,
+        finer,
     ]) {
         assert_eq!(TensorHeader::read(&header.to_bytes(), DType::Bf16, 3, 7), Ok(header));
     }
@@ -87,6 +94,26 @@ fn refuses_what_the_spec_forbids() {
     assert_eq!(TensorHeader::read(&long, DType::Bf16, 3, 7), Err(CodecError::TrailingBytes(1, "6")));
 }
 
+/// The bound is that of the largest row step with the largest multiplier, though no row has both (SPEC 10.3).
+#[test]
+fn refuses_multipliers_out_of_bounds() {
+    let of = |step, multipliers: Vec<i16>| {
+        let rows = Some(IndexArray::new(vec![0, 0, 16]));
+        let steps = Steps { rows, multipliers: Some(IndexArray::new(multipliers)), ..Steps::new(step) };
+        let header = TensorHeader { body: Body::Lattice(steps), ..lattice() };
+        let read = TensorHeader::read(&header.to_bytes(), DType::Bf16, 3, 7).map(|_| ());
+        assert_eq!(header.check(DType::Bf16), read);
+        read
+    };
+    assert_eq!(of(1.0, vec![-64, 63, 0]), Ok(()));
+    assert_eq!(of(1.0, vec![-65, 63, 0]), Err(CodecError::Multiplier));
+    assert_eq!(of(1.0, vec![-64, 64, 0]), Err(CodecError::Multiplier));
+    assert_eq!(of(1.2e38, vec![0, -1, -2]), Ok(()));
+    let infinite = |result| matches!(result, Err(CodecError::Field { clause: "10.3", .. }));
+    assert!(infinite(of(1.2e38, vec![63, -1, -2])));
+    assert!(infinite(of(1.8e38, vec![-64, -64, -63])), "without multipliers");
+}
+
 /// Groups of 4 columns of int8, of which a row has two.
 #[test]
 fn refuses_what_the_spec_forbids_of_formats() {
@@ -102,7 +129,7 @@ fn refuses_what_the_spec_forbids_of_formats() {
         read(&bytes).expect_err("refused").to_string().rsplit(' ').next().map(str::to_owned)
     };
     let rule_20_1 = Some("20.1)".to_owned());
-    for flags in [17, 18, 20, 24, 80] {
+    for flags in [17, 18, 20, 24, 48, 80] {
         assert_eq!(clause(&[(3, flags)]), rule_20_1, "flags {flags}");
     }
     assert_eq!(clause(&[(3, 144)]), Some("6)".to_owned()));
@@ -143,7 +170,7 @@ fn refuses_what_the_spec_forbids_above_layer_0() {
     let refinement = [&[5, 255, 0, 4, 3][..], &0.5f32.to_le_bytes(), &[5], &arrays, &[0; 4]].concat();
     let exact = [&[6, 255, 20, 0][..], &arrays, &[0; 4]].concat();
     let read = |bytes: &[u8]| TensorHeader::read(bytes, DType::F32, 3, 7);
-    let body = Body::Refinement(Refinement { factor: 3, step: 0.5, offset: 5 });
+    let body = Body::Refinement(Refinement { offset: 5, ..Refinement::new(3, 0.5) });
     assert_eq!(read(&refinement).map(|header| header.body), Ok(body));
     assert_eq!(read(&exact).map(|header| header.body), Ok(Body::Exact));
     for (good, at, byte) in [

@@ -2,7 +2,7 @@
 
 use impasto_core::{
     DType, FloatLayout, Isa, Mode, Place, blocks,
-    lattice::{add_row_at, reconstruct_row_at, scale, write_over_base, write_row_at},
+    lattice::{add_row_at, reconstruct_row_at, row_scale, scale, write_over_base, write_row_at},
     values,
 };
 
@@ -13,6 +13,7 @@ use crate::class::Kind;
 use crate::error::CodecError;
 use crate::format::Dequantizer;
 use crate::header::{Body, Steps, TensorHeader, check_row_steps};
+use crate::index::IndexArray;
 use crate::low_rank::LowRank;
 use crate::rans::{Columns, LANES};
 use crate::transform::Reference;
@@ -94,7 +95,7 @@ impl TileDecoder {
                 return Err(at(CodecError::HeaderLayer { layer, kind: header.mode() }));
             }
             if let Some((step, _)) = header.step().filter(|_| layer > 0) {
-                check_row_steps(step, row_steps, "12.4").map_err(at)?;
+                check_row_steps(step, row_steps, header.multipliers(), "12.4").map_err(at)?;
             }
             if header.kind() == Kind::Refinement && headers[0].groups().is_some() {
                 return Err(at(CodecError::Format("a refinement above a tensor with a format", "20.4")));
@@ -340,8 +341,8 @@ impl TileDecoder {
         let sides = [place.rows.len(), place.columns.len()];
         let (parameters, samples) = transform::decode_layers(&units, sides, steps.step, reference.as_ref())?;
         let step = parameters.step(steps.step);
-        check_row_steps(step, steps.rows.as_ref(), "17.2")?;
-        let mut weights = self.at_step(step * transform::UNIT, 0, steps, place);
+        check_row_steps(step, steps.rows.as_ref(), None, "17.2")?;
+        let mut weights = self.at_step((step * transform::UNIT, 0), steps, None, place);
         for (r, row) in samples.rows().take(place.rows.len()).enumerate() {
             weights.row(r, &row[..place.columns.len()], None, out.row(r));
         }
@@ -417,7 +418,7 @@ impl TileDecoder {
             }
             _ => (above, None),
         };
-        let mut weights = self.reconstruction(refinements, place)?;
+        let mut weights = self.reconstruction(refinements, exact.is_none(), place)?;
         let mut signs = Vec::new();
         self.lattice_rows(base, refinements, place, |r, z| {
             let of_base = base_elements.map(|elements| &elements[r * out.row_bytes..][..out.row_bytes]);
@@ -446,7 +447,7 @@ impl TileDecoder {
         let layer = self.layer(above.len(), Mode::BLOCKS)?;
         let Body::Blocks(dtype) = layer.header.body else { return Err(missing()) };
         let mut blocks = Blocks::new(self.isa, layer, dtype, last.bytes, place)?;
-        let mut weights = self.reconstruction(refinements, place)?;
+        let mut weights = self.reconstruction(refinements, false, place)?;
         let mut below = vec![0; place.columns.len() * self.dtype.size()];
         self.lattice_rows(base, refinements, place, |r, z| {
             weights.row(r, z, None, &mut below);
@@ -455,28 +456,37 @@ impl TileDecoder {
         })
     }
 
-    /// Returns what turns the integers of a tile in the layer of the last of its `refinements` into weights.
-    fn reconstruction(&self, refinements: &[Unit], place: &Place) -> Result<Weights<'_>, CodecError> {
-        let missing = CodecError::MissingHeader(Mode::LATTICE);
+    /// Returns what turns the integers of a tile in the layer of the last of its `refinements` into weights. Multipliers are
+    /// for weights that are read, not for those that a layer above is predicted from (SPEC 12.5).
+    fn reconstruction(&self, refinements: &[Unit], are_read: bool, place: &Place) -> Result<Weights<'_>, CodecError> {
+        let missing = || CodecError::MissingHeader(Mode::LATTICE);
         let base = &self.layer(0, Mode::LATTICE)?.header;
         if let Some(groups) = base.groups() {
             return Ok(Weights::Format(Dequantizer::new(self.dtype, groups, place)));
         }
-        let Some(steps) = base.steps() else { return Err(missing) };
-        let (step, offset) = self.layers.get(refinements.len()).and_then(|layer| layer.header.step()).ok_or(missing)?;
-        Ok(Weights::Lattice(self.at_step(step, offset, steps, place)))
+        let Some(steps) = base.steps() else { return Err(missing()) };
+        let header = &self.layers.get(refinements.len()).ok_or_else(missing)?.header;
+        let step = header.step().ok_or_else(missing)?;
+        let multipliers = header.multipliers().filter(|_| are_read);
+        Ok(Weights::Lattice(self.at_step(step, steps, multipliers, place)))
     }
 
-    /// Returns what turns integers into weights at a step, with the row and column steps and the low-rank part of `steps`.
-    fn at_step<'s>(&self, step: f32, offset: u8, steps: &'s Steps, place: &Place) -> Reconstruction<'s> {
+    /// Returns what turns integers into weights at a step and an offset, with the row and column steps and the low-rank part
+    /// of `steps`, and these multipliers.
+    fn at_step<'s>(
+        &self,
+        (step, offset): (f32, u8),
+        steps: &'s Steps,
+        multipliers: Option<&IndexArray>,
+        place: &Place,
+    ) -> Reconstruction<'s> {
         let columns = match &steps.columns {
             Some(steps) => steps.slice(place.columns.clone()).into_iter().map(scale).collect(),
             None => vec![1.0; place.columns.len()],
         };
-        let rows = match &steps.rows {
-            Some(steps) => steps.slice(place.rows.clone()).into_iter().map(|row| step * scale(row)).collect(),
-            None => vec![step; place.rows.len()],
-        };
+        let of_row = |array: Option<&IndexArray>, row| array.map_or(0, |array| array.get(row));
+        let row_step = |row| step * row_scale(of_row(steps.rows.as_ref(), row), of_row(multipliers, row));
+        let rows = place.rows.clone().map(row_step).collect();
         let (low_rank, place) = (steps.low_rank.as_ref(), place.clone());
         let (added, of_base) = (Vec::new(), Vec::new());
         Reconstruction { isa: self.isa, dtype: self.dtype, offset, rows, columns, low_rank, place, added, of_base }
@@ -501,7 +511,7 @@ impl TileDecoder {
                 return Err(CodecError::TileLayer { layer, mode: unit.mode });
             }
             let layer = self.layer(layer, Mode::REFINEMENT)?;
-            let Body::Refinement(header) = layer.header.body else { continue };
+            let Body::Refinement(header) = &layer.header.body else { continue };
             finer.push((header.factor, Above::new(self.isa, layer, unit.bytes, place)?));
         }
         let mut buffer = Buffer::new(if finer.is_empty() { 0 } else { place.columns.len() });

@@ -97,7 +97,7 @@ impl Content<'_> {
             Content::Lattice { z } if header.trellis().is_some() => trellis_row(sink, header.plane, sums, &z[elements]),
             Content::Lattice { z } => lattice_row(sink, header.plane, sums, &z[elements]),
             Content::Refinement { coarse, fine } => {
-                let factor = match header.body {
+                let factor = match &header.body {
                     Body::Refinement(refinement) => refinement.factor,
                     _ => 1,
                 };

@@ -29,8 +29,8 @@ use crate::error::{EncodeError, heard};
 use crate::statistics::{self, Info};
 use memory::memory;
 pub(crate) use spill::{Spill, Stretch};
-use sums::{Fisher, Rows, zeros};
-pub(crate) use sums::{Group, Sums};
+use sums::{Fisher, zeros};
+pub(crate) use sums::{Group, Rows, Sums};
 
 /// Seed for drawing the labels `y`.
 const SEED: u64 = 1;

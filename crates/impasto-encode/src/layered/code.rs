@@ -177,7 +177,7 @@ fn planes(lossy: &LossyTensor, plan: &Plan, grid: &Grid, factors: &[u8]) -> Opti
     left_out.reverse();
     // What only the lattice needs is left empty; of headers above the base, mode transform uses nothing.
     let above = || {
-        let body = Body::Refinement(Refinement { factor: 2, step: grid.step, offset: 0 });
+        let body = Body::Refinement(Refinement::new(2, grid.step));
         plain_header(Shape::Explicit(vec![Frequencies::only_escape(); Kind::Refinement.tables()]), body)
     };
     let headers = std::iter::once(grid.header()).chain(factors.iter().map(|_| above())).collect();

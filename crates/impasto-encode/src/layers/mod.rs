@@ -111,7 +111,7 @@ impl<'a> Nested<'a> {
         let mut refinements = Vec::new();
         for &factor in factors {
             let Some((fine, grid, offset)) = chain.last() else { break };
-            refinements.push(Refinement { factor, step: grid.step, offset: *offset });
+            refinements.push(Refinement { offset: *offset, ..Refinement::new(factor, grid.step) });
             let coarse_offset = nest::offset(&fine.z, factor);
             let steps = grid.factors(matrix.rows, matrix.columns);
             let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback, zeros);
@@ -128,7 +128,7 @@ impl<'a> Nested<'a> {
             let header = match lattices.last().zip(refinement) {
                 Some((below, refinement)) => {
                     let refined = refine::Refined {
-                        refinement,
+                        refinement: refinement.clone(),
                         coarse: &below.integers.z,
                         fine: &integers.z,
                         row_classes: &rows,

@@ -42,7 +42,7 @@ impl Refined<'_> {
                 plane: 0,
                 row_classes: IndexArray::new(rows),
                 column_classes: IndexArray::new(columns),
-                body: Body::Refinement(self.refinement),
+                body: Body::Refinement(self.refinement.clone()),
             };
             let mut arrays = Vec::new();
             header.row_classes.write(&mut arrays);

@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::cache::Plain;
 use crate::network::check_tokens;
 use crate::{CausalLm, Hidden, KvCache, ModelError, Probe, Result, Want, WeightSource, config::DecoderConfig};
-pub use backward::{Labels, WalkBack};
+pub use backward::{Labels, Predictions, WalkBack};
 use elementwise::softcap;
 pub use frame::Frame;
 pub use layer::Layer;

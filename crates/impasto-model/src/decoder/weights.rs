@@ -101,6 +101,23 @@ impl Decoder {
         set_weights(blocks.chain(self.frame.ends.layers_mut()), name, weights)
     }
 
+    /// Multiplies each row of the linear layer (or embedding) `name` by a factor.
+    ///
+    /// # Errors
+    /// [`ModelError::NoLinear`] if there is no layer of that name, [`ModelError::Tensor`] for a wrong number of factors.
+    pub fn scale_rows(&mut self, name: &str, factors: &[f32]) -> Result<()> {
+        let blocks = self.blocks.iter_mut().flat_map(Block::layers_mut);
+        let mut layers = blocks.chain(self.frame.ends.layers_mut());
+        let found =
+            layers.find(|layer| layer.name == name).ok_or_else(|| ModelError::NoLinear { name: name.into() })?;
+        let [outputs, _] = found.linear.shape();
+        if factors.len() != outputs {
+            return Err(ModelError::count(name, factors.len(), &[outputs]));
+        }
+        found.linear.scale_rows(factors);
+        Ok(())
+    }
+
     /// Bytes of all weights in memory.
     pub fn memory_bytes(&self) -> usize {
         let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.frame.ends.norm]);

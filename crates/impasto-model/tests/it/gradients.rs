@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::{Family, Folder, Table, decoder, golden};
-use impasto_model::decoder::{Decoder, Labels};
+use impasto_model::decoder::{Decoder, Labels, Predictions};
 use impasto_model::{CausalLm, GradientProbe, ModelError, Probe, Want};
 use serde_json::Value;
 
@@ -302,4 +302,106 @@ fn refusals() {
     table.tensors.get_mut("model.norm.weight").unwrap().1[3] = f32::NAN;
     let error = load(&table, 1).backward(&[1, 2], drawn, &mut Recorder::default()).unwrap_err();
     assert!(matches!(error, ModelError::NonFinite(_)), "{error}");
+}
+
+/// Row gradients by name.
+#[derive(Default)]
+struct OfRows(BTreeMap<String, Vec<f64>>);
+
+impl Probe for OfRows {
+    fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
+}
+
+impl GradientProbe for OfRows {
+    fn head(&mut self, _: &str, _: &[f32], _: usize) {}
+
+    fn linear_gradient(&mut self, _: &str, _: &[f32], _: usize) {}
+
+    fn embedding_gradient(&mut self, _: &[u32], _: &[f32], _: usize) {}
+
+    fn wants_rows(&self) -> bool {
+        true
+    }
+
+    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
+        assert!(self.0.insert(name.to_owned(), gradient.to_vec()).is_none());
+    }
+}
+
+/// The inputs of the output projection.
+struct OfHead(Vec<f32>);
+
+impl Probe for OfHead {
+    fn linear(&mut self, _: &[&str], x: &[f32], _: usize) {
+        self.0 = x.to_vec();
+    }
+}
+
+/// The divergence is that of the logits, and the gradients of rows are its slopes along factors on rows.
+#[test]
+fn distillation() {
+    for family in Family::all() {
+        let teacher = load(&family.table, 1);
+        let mut model = load(&family.table, 2);
+        let tokens = &family.tokens;
+        let names: Vec<(String, usize)> = model.linears().iter().map(|l| (l.name.to_owned(), l.outputs)).collect();
+        let [blocks @ .., _] = &names[..] else { panic!("no layers") };
+        for (n, (name, rows)) in blocks.iter().enumerate() {
+            let factors: Vec<f32> = (0..*rows).map(|r| 1.0 + 0.1 * ((r * 7 + n) as f32).sin()).collect();
+            model.scale_rows(name, &factors).unwrap();
+        }
+        let mut inputs = OfHead(Vec::new());
+        teacher.hidden_probed(&mut teacher.new_cache(0).unwrap(), tokens, Want::All, &mut inputs).unwrap();
+        let predictions = Predictions { frame: teacher.frame(), inputs: &inputs.0 };
+
+        let logits = |net: &Decoder| net.forward(&mut net.new_cache(0).unwrap(), tokens, Want::All).unwrap();
+        let vocab = model.vocab_size();
+        let softmax = |row: &[f32]| {
+            let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+            row.iter().map(|&x| f64::from(x).exp() / sum).collect::<Vec<f64>>()
+        };
+        let (p, q) = (logits(&teacher), logits(&model));
+        let rows = p.chunks_exact(vocab).zip(q.chunks_exact(vocab));
+        let nats: f64 =
+            rows.map(|(p, q)| softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * (p / q).ln()).sum::<f64>()).sum();
+        let mut seen = OfRows::default();
+        let loss = model.distill(tokens, &predictions, &mut seen).unwrap();
+        assert!((loss / nats - 1.0).abs() < 1e-3, "{}: {loss} {nats}", family.name);
+        assert_eq!(model.divergence(tokens, &predictions).unwrap(), loss);
+        assert!(teacher.divergence(tokens, &predictions).unwrap().abs() < 1e-6);
+
+        assert_eq!(seen.0.len(), blocks.len());
+        for (name, rows) in blocks {
+            let slope = &seen.0[name];
+            assert_eq!(slope.len(), *rows);
+            let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
+            let mut moved = |by: f64| {
+                let factors: Vec<f32> = slope.iter().map(|s| (by * s / norm).exp() as f32).collect();
+                model.scale_rows(name, &factors).unwrap();
+                let loss = model.divergence(tokens, &predictions).unwrap();
+                model.scale_rows(name, &factors.iter().map(|f| 1.0 / f).collect::<Vec<f32>>()).unwrap();
+                loss
+            };
+            let step = (0.01 * loss / norm).min(0.02);
+            let found = (moved(step) - moved(-step)) / (2.0 * step);
+            assert!((found / norm - 1.0).abs() < 2e-2, "{} {name}: {found} by differences, {norm}", family.name);
+        }
+    }
+}
+
+#[test]
+fn distillation_refuses_what_does_not_fit() {
+    let model = load(&Family::open("qwen2").table, 1);
+    let width = model.config().hidden_size;
+    let of = |tokens: &[u32], inputs: &[f32]| {
+        let predictions = Predictions { frame: model.frame(), inputs };
+        model.divergence(tokens, &predictions).unwrap_err()
+    };
+    assert!(matches!(of(&[], &[]), ModelError::EmptyPrompt));
+    assert!(matches!(of(&[1, 2], &vec![0.0; width]), ModelError::BadOption { name: "predictions", .. }));
+    assert!(matches!(of(&[1], &vec![f32::NAN; width]), ModelError::NonFinite(_)));
+    let mut model = load(&Family::open("qwen2").table, 1);
+    assert!(matches!(model.scale_rows("none", &[]), Err(ModelError::NoLinear { .. })));
+    let name = model.linears()[0].name.to_owned();
+    assert!(matches!(model.scale_rows(&name, &[1.0]), Err(ModelError::Tensor { .. })));
 }

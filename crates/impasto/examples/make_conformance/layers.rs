@@ -137,7 +137,7 @@ impl Layered {
         added
     }
 
-    /// Returns the weights of this layer as bytes.
+    /// Returns the weights of this layer as bytes, without multipliers.
     fn weights(&self) -> Vec<u8> {
         let columns: Vec<f32> = (0..self.matrix.sides.1).map(|c| index(&self.base.columns, c)).collect();
         let row = |(r, z): (usize, &[i32])| {
@@ -172,12 +172,20 @@ impl Layered {
         (TensorHeader { shape: Shape::Explicit(vec![]), plane: 0, row_classes, column_classes, body }, sums)
     }
 
-    /// Adds a refinement.
+    /// Adds a refinement; with multipliers, if the base has some.
     pub fn refine(&mut self, set: &mut Set, factor: u8, offset: u8) -> Done {
         let below = std::mem::take(&mut self.z);
         (self.layer, self.step, self.offset) = (self.layer + 1, self.step / f32::from(factor), offset);
         self.z = self.integers();
-        let (mut header, sums) = self.header(Body::Refinement(Refinement { factor, step: self.step, offset }), 1);
+        let other =
+            |row: usize, multiplier: i32| ((multiplier + 29 * row as i32 + i32::from(factor)) & 127) as i16 - 64;
+        let multipliers = self
+            .base
+            .multipliers
+            .as_ref()
+            .map(|array| IndexArray::new((0..self.matrix.sides.0).map(|row| other(row, array.get(row))).collect()));
+        let refinement = Refinement { offset, multipliers, ..Refinement::new(factor, self.step) };
+        let (mut header, sums) = self.header(Body::Refinement(refinement), 1);
         let coded = below
             .iter()
             .zip(&self.z)
@@ -327,6 +335,42 @@ pub fn exact_layers(dtype: DType) -> Result<Set, Box<dyn Error>> {
             layered.refine(&mut set, factor, offset)?;
         }
         layered.exact(&mut set, plane)?;
+    }
+    Ok(set)
+}
+
+/// Multipliers at the ends of their range and near 0, or all equal, others in each layer; below a refinement, an exact layer and a
+/// layer of blocks, and beside a low-rank part.
+pub fn multipliers(dtype: DType) -> Result<Set, Box<dyn Error>> {
+    let (mut set, mut random) = (Set::default(), Random(61));
+    let matrix = Matrix { dtype, sides: (21, 100), tile: (16, 64) };
+    let wide = |random: &mut Random| IndexArray::new((0..21).map(|_| random.below(128) as i16 - 64).collect());
+    let narrow = |random: &mut Random| IndexArray::new((0..21).map(|_| random.below(5) as i16 - 2).collect());
+    let of_rows = IndexArray::new((0..21).map(|r| 3 * r - 30).collect());
+    let term = Term { scale: 1e-4, rows: IndexArray::Constant(9), columns: IndexArray::Constant(-30) };
+    for (name, rows, low_rank, multipliers) in [
+        ("equal", Some(of_rows.clone()), None, IndexArray::Constant(-64)),
+        ("low-rank", None, Some(LowRank { terms: vec![term] }), wide(&mut random)),
+        ("narrow", None, None, narrow(&mut random)),
+        ("wide", Some(of_rows), None, wide(&mut random)),
+    ] {
+        let base = Steps { low_rank, multipliers: Some(multipliers), ..steps(0.1, 5, rows, None) };
+        let bits = elements(dtype, 2100, &mut random);
+        let mut layered = Layered::new(&mut set, name, matrix, bits, base)?;
+        for (factor, offset) in [(3, 0), (2, 30)] {
+            layered.refine(&mut set, factor, offset)?;
+        }
+        layered.exact(&mut set, 1)?;
+    }
+    if dtype == DType::F32 {
+        let blocks = DType::from_code(103).ok_or("no dtype")?;
+        let matrix = Matrix { sides: (21, 64), ..matrix };
+        let bytes: Vec<u8> = (0..21 * 2 * blocks.size()).map(|_| random.below(0x30) as u8).collect();
+        let mut weights = vec![0.0; 21 * 64];
+        impasto_core::blocks::dequantize(blocks, &bytes, &mut weights);
+        let bits = weights.iter().map(|weight| weight.to_bits()).collect();
+        let base = Steps { multipliers: Some(wide(&mut random)), ..steps(0.25, 0, None, None) };
+        Layered::new(&mut set, "with-blocks", matrix, bits, base)?.blocks(&mut set, blocks, &bytes)?;
     }
     Ok(set)
 }

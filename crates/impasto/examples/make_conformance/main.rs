@@ -80,6 +80,9 @@ pub fn make(folder: &Path) -> Done {
         write(&format!("13-refinement-{name}"), refinements(dtype)?)?;
         write(&format!("14-exact-{name}"), exact_layers(dtype)?)?;
     }
+    for dtype in LATTICES {
+        write(&format!("12.5-multipliers-{}", dtype.name().to_lowercase()), multipliers(dtype)?)?;
+    }
     write("3.4.5-form-of-another-tokenizer", compiled_tokenizer(false)?)?;
     write("15-compiled-tokenizer", compiled_tokenizer(true)?)?;
     write("16-blocks", blocks_over_a_lattice()?)?;

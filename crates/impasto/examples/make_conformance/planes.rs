@@ -79,7 +79,7 @@ pub fn layers_of_planes() -> Result<Set, Box<dyn Error>> {
     let matrix = Matrix { dtype: DType::Bf16, sides: (30, 64), tile: (15, 32) };
     set.tensor("planes", &matrix);
     let base = header();
-    let above = Body::Refinement(Refinement { factor: 4, step: 0.01, offset: 0 });
+    let above = Body::Refinement(Refinement::new(4, 0.01));
     let shape = Shape::Explicit(vec![impasto_codec::tables::Frequencies::only_escape(); 24]);
     let mut units = vec![vec![]; 3];
     for tile in 0..4 {

@@ -64,7 +64,7 @@ pub fn co_located(dtype: DType) -> Result<Set, Box<dyn Error>> {
         _ => {
             let z = random.integers((37, 70), |_| 20);
             set.lattice("a", &matrix, &header, 1, &z)?;
-            let body = Body::Refinement(Refinement { factor: 3, step: 0.007, offset: 0 });
+            let body = Body::Refinement(Refinement::new(3, 0.007));
             let shape = Shape::Explicit(vec![Frequencies::only_escape(); 24]);
             let above = TensorHeader { shape, body, ..header.clone() };
             let finer: Vec<i32> = z.iter().map(|z| z * 3 + 1).collect();

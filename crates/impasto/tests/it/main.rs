@@ -26,6 +26,7 @@ mod packs;
 mod prune;
 mod quality;
 mod rates;
+mod recover;
 mod regressions;
 mod reorder;
 mod runtime;

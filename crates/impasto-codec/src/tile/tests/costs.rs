@@ -48,7 +48,7 @@ impl Owned {
                 (Shape::Parametric(shape), plane, Body::Lattice(steps))
             }
             Kind::Refinement => {
-                let refinement = Refinement { factor: 3, step: 0.5, offset: 0 };
+                let refinement = Refinement::new(3, 0.5);
                 (Shape::Explicit(tables(self.kind)), 0, Body::Refinement(refinement))
             }
             Kind::Exact => (Shape::Explicit(tables(self.kind)), plane, Body::Exact),

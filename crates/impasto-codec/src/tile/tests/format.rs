@@ -84,7 +84,7 @@ fn other_layers_and_modes_are_refused() {
     let refinement = TensorHeader {
         shape: Shape::Explicit(vec![Frequencies::only_escape(); 24]),
         plane: 0,
-        body: Body::Refinement(crate::Refinement { factor: 2, step: 1.0, offset: 0 }),
+        body: Body::Refinement(crate::Refinement::new(2, 1.0)),
         ..base.clone()
     };
     let refused = TileDecoder::new(DType::Bf16, vec![base.clone(), refinement], Isa::Scalar).map(|_| ());

@@ -2,7 +2,7 @@
 
 use impasto_core::{
     Place,
-    lattice::{reconstruct_row, scale},
+    lattice::{reconstruct_row, row_scale, scale},
 };
 
 use super::*;
@@ -38,6 +38,8 @@ struct Recipe {
     planes: (u8, u8),
     step: f32,
     row_steps: bool,
+    /// Whether each layer has multipliers of its own.
+    multipliers: bool,
     /// Factor and offset of each refinement.
     refinements: Vec<(u8, u8)>,
     segments: (usize, usize),
@@ -51,17 +53,17 @@ fn recipes() -> impl Strategy<Value = Recipe> {
     let refinements = prop::collection::vec((2u8..=64, 0u8..=127), 0..4);
     let noise = prop_oneof![4 => -3i32..=3, 4 => Just(0), 4 => -90i32..90, 1 => any::<i32>()];
     let noise = prop::collection::vec(noise, 1..300);
-    (dtype, (0u8..=20, 0u8..=20), step, any::<bool>(), refinements, (1usize..5, 1usize..17), noise).prop_map(
-        |(dtype, planes, step, row_steps, refinements, segments, noise)| Recipe {
+    (dtype, (0u8..=20, 0u8..=20), step, (any::<bool>(), any::<bool>()), refinements, (1usize..5, 1usize..17), noise)
+        .prop_map(|(dtype, planes, step, (row_steps, multipliers), refinements, segments, noise)| Recipe {
             dtype,
             planes,
             step,
             row_steps,
+            multipliers,
             refinements,
             segments,
             noise,
-        },
-    )
+        })
 }
 
 impl Layered {
@@ -69,8 +71,14 @@ impl Layered {
         let Recipe { dtype, planes, step, segments, .. } = *recipe;
         let (n, width) = (place.elements(), place.columns.len());
         let mut noise = recipe.noise.iter().copied().cycle();
+        // Any numbers in range, others in each layer.
+        let multipliers = |layer: i32| {
+            let of_row = |(r, step): (i32, &i16)| ((i32::from(*step) * 7 + 13 * layer + r) & 127) as i16 - 64;
+            recipe.multipliers.then(|| IndexArray::new((0..).zip(&rows).map(of_row).collect()))
+        };
         let steps = Steps {
             offset: 11,
+            multipliers: multipliers(0),
             rows: recipe.row_steps.then(|| IndexArray::new(rows.clone())),
             columns: Some(IndexArray::new(columns.clone())),
             ..Steps::new(step)
@@ -82,13 +90,14 @@ impl Layered {
             column_classes: IndexArray::new(columns.clone()),
             body,
         };
-        // The weights of a layer, computed as in SPEC 10.3.
-        let weights = |z: &[i32], step: f32, offset| -> Vec<u8> {
+        // The weights of a layer, computed as in SPEC 10.3; without multipliers, those that an exact layer is predicted from.
+        let weights = |z: &[i32], step: f32, offset, multipliers: Option<IndexArray>| -> Vec<u8> {
             let column_scales: Vec<f32> = columns[place.columns.clone()].iter().map(|&i| scale(i.into())).collect();
             let row = |(r, z): (usize, &[i32])| {
                 let index = if recipe.row_steps { rows[place.rows.start + r].into() } else { 0 };
                 let mut out = vec![0; width * dtype.size()];
-                reconstruct_row(dtype, z, offset, &column_scales, step * scale(index), &mut out);
+                let multiplier = multipliers.as_ref().map_or(0, |array| array.get(place.rows.start + r));
+                reconstruct_row(dtype, z, offset, &column_scales, step * row_scale(index, multiplier), &mut out);
                 out
             };
             z.chunks_exact(width).enumerate().flat_map(row).collect()
@@ -101,11 +110,14 @@ impl Layered {
             headers: vec![base],
             units: vec![(Mode::LATTICE, unit)],
             integers: vec![z.clone()],
-            elements: vec![weights(&z, step, 11)],
+            elements: vec![weights(&z, step, 11, multipliers(0))],
             place: place.clone(),
         };
+        let mut predicted = weights(&z, step, 11, None);
         for (k, &(factor, offset)) in (1..).zip(&recipe.refinements) {
-            let refinement = Refinement { factor, step: step / f32::from(k * 3u8), offset };
+            let (layer_step, multipliers) = (step / f32::from(k * 3u8), multipliers(k.into()));
+            let refinement =
+                Refinement { offset, multipliers: multipliers.clone(), ..Refinement::new(factor, layer_step) };
             let finer = header(Kind::Refinement, 0, Body::Refinement(refinement));
             let fine: Vec<i32> =
                 z.iter().map(|&z| crate::refinement::fine(factor, z, noise.next().unwrap_or(0))).collect();
@@ -114,10 +126,10 @@ impl Layered {
             layered.headers.push(finer);
             layered.units.push((Mode::REFINEMENT, unit));
             layered.integers.push(z.clone());
-            layered.elements.push(weights(&z, refinement.step, offset));
+            layered.elements.push(weights(&z, layer_step, offset, multipliers));
+            predicted = weights(&z, layer_step, offset, None);
         }
         // Elements near the weights, or arbitrary ones.
-        let predicted = layered.elements.last().expect("layer 0").clone();
         let mut elements = predicted.clone();
         for element in elements.chunks_exact_mut(dtype.size()) {
             let add = noise.next().unwrap_or(0).to_le_bytes();
@@ -202,6 +214,7 @@ fn small() -> Layered {
         planes: (0, 0),
         step: 0.1,
         row_steps: true,
+        multipliers: true,
         refinements: vec![(3, 5), (4, 0)],
         segments: (1, 2),
         noise: vec![1, -2, 0, 5],

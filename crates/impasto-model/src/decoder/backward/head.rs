@@ -13,7 +13,7 @@ use impasto_core::rng::SplitMix64;
 
 /// Largest number of logits in memory at once, unless one row is longer: 64 MiB, and as much again for their Fisher
 /// information.
-const LOGITS: usize = 1 << 24;
+pub(super) const LOGITS: usize = 1 << 24;
 
 /// The source of a position's label.
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@
 //! them. A function `f_backward` takes the gradient of the result of `f` and returns that of its input.
 
 mod attention;
+mod distill;
 mod elementwise;
 mod head;
 mod ops;
@@ -14,9 +15,10 @@ mod walk;
 use super::layer::Watch;
 use super::pass::{Over, Pass};
 use super::walk::room;
-use super::{Decoder, Frame};
+use super::{Decoder, Frame, Sublayer};
 use crate::network::check_tokens;
 use crate::{GradientProbe, ModelError, Result};
+pub use distill::Predictions;
 use elementwise::rms_norm_backward;
 pub use walk::WalkBack;
 
@@ -52,7 +54,12 @@ impl Frame {
     /// Returns the gradient of the residual stream `x` after the last block.
     fn stream_gradient(&self, x: &[f32], labels: &[head::Label], probe: &mut dyn GradientProbe) -> Result<Vec<f32>> {
         let gradient = self.head_backward(&self.normed(x), labels, probe)?;
-        Ok(rms_norm_backward(x, &self.ends.norm, self.ends.eps, &gradient))
+        Ok(self.before_norm(x, &gradient))
+    }
+
+    /// Turns the gradient of the input of the output projection into that of the residual stream `x` after the last block.
+    fn before_norm(&self, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+        rms_norm_backward(x, &self.ends.norm, self.ends.eps, gradient)
     }
 
     /// Reports the gradient of the embeddings, given that of the residual stream before the first block.
@@ -81,27 +88,43 @@ impl Decoder {
         let (frame, config) = (&self.frame, &self.frame.config);
         check_tokens(tokens, config.vocab_size, 0, self.max_context)?;
         labels.check(tokens.len(), config.vocab_size)?;
-        let stream = tokens.len().saturating_mul(config.hidden_size);
-        let sublayers = || self.blocks.iter().flat_map(|block| &block.sublayers);
-        let mut kept = room(stream.checked_mul(sublayers().count()), "residual streams of a window")?;
         frame.pool.install(|| {
-            let tables = frame.rope_tables(0, tokens.len(), tokens.len());
             let watch = &mut Watch(Some(&mut *probe));
-            let mut x = frame.embed(tokens);
-            for sublayer in sublayers() {
-                kept.extend_from_slice(&x);
-                let over = Over::Windows(tokens.len());
-                Pass::new(&mut x, over, &tables, frame.threads, watch).run(&sublayer.ops);
-            }
+            let (kept, x) = self.kept_streams(tokens, watch)?;
             watch.show(std::slice::from_ref(frame.ends.projection()), &frame.normed(&x));
-
-            let mut gradient = frame.stream_gradient(&x, &labels.rows(tokens.len()), probe)?;
-            let kept: Vec<_> = sublayers().zip(kept.chunks_exact(stream)).collect();
-            for (sublayer, x) in kept.into_iter().rev() {
-                frame.sublayer_backward(sublayer, &tables, x, tokens.len(), &mut gradient, probe);
-            }
-            frame.embedding_backward(tokens, gradient, probe);
+            let gradient = frame.stream_gradient(&x, &labels.rows(tokens.len()), probe)?;
+            self.blocks_backward(tokens, &kept, gradient, probe);
             Ok(())
         })
+    }
+
+    fn sublayers(&self) -> impl DoubleEndedIterator<Item = &Sublayer> {
+        self.blocks.iter().flat_map(|block| &block.sublayers)
+    }
+
+    /// Runs a window forward. Returns the residual streams before each sublayer, and that after the last block.
+    fn kept_streams(&self, tokens: &[u32], watch: &mut Watch<'_>) -> Result<(Vec<f32>, Vec<f32>)> {
+        let frame = &self.frame;
+        let stream = tokens.len().saturating_mul(frame.config.hidden_size);
+        let mut kept = room(stream.checked_mul(self.sublayers().count()), "residual streams of a window")?;
+        let tables = frame.rope_tables(0, tokens.len(), tokens.len());
+        let mut x = frame.embed(tokens);
+        for sublayer in self.sublayers() {
+            kept.extend_from_slice(&x);
+            Pass::new(&mut x, Over::Windows(tokens.len()), &tables, frame.threads, watch).run(&sublayer.ops);
+        }
+        Ok((kept, x))
+    }
+
+    /// Takes the gradient of the residual stream after the last block back to the embedding. `kept` is the streams before each
+    /// sublayer.
+    fn blocks_backward(&self, tokens: &[u32], kept: &[f32], mut gradient: Vec<f32>, probe: &mut dyn GradientProbe) {
+        let frame = &self.frame;
+        let tables = frame.rope_tables(0, tokens.len(), tokens.len());
+        let kept: Vec<_> = self.sublayers().zip(kept.chunks_exact(gradient.len())).collect();
+        for (sublayer, x) in kept.into_iter().rev() {
+            frame.sublayer_backward(sublayer, &tables, x, tokens.len(), &mut gradient, probe);
+        }
+        frame.embedding_backward(tokens, gradient, probe);
     }
 }

@@ -50,7 +50,11 @@ impl Frame {
     ) {
         let (mut x, mut watch) = (x.to_vec(), Watch(None));
         let mut pass = Pass::new(&mut x, Over::Windows(window), tables, self.threads, &mut watch).keeping();
-        let needed = sublayer.needed_backward();
+        // An addition would change the stream, which gradients are computed from as it was before.
+        let needed = match probe.wants_rows() {
+            true => sublayer.ops.iter().map(|op| !matches!(op, Op::Add { .. })).collect(),
+            false => sublayer.needed_backward(),
+        };
         pass.run(sublayer.ops.iter().zip(needed).filter_map(|(op, needed)| needed.then_some(op)));
 
         let mut gradients = Gradients { stream: gradient, values: vec![Vec::new(); sublayer.values()] };
@@ -63,6 +67,11 @@ impl Frame {
                 }
                 Op::Linear { x, layers, y } => {
                     let outputs: Vec<_> = y.iter().map(|y| gradients.take(y)).collect();
+                    if probe.wants_rows() {
+                        for ((layer, y), gradient) in layers.iter().zip(y).zip(&outputs) {
+                            probe.row_gradient(&layer.name, &layer.linear.row_gradient(pass.get(*y), gradient));
+                        }
+                    }
                     gradients.add(*x, self.linear_backward(layers, &outputs, probe));
                 }
                 Op::Split { x, y } => {

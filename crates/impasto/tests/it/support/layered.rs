@@ -122,7 +122,9 @@ impl Layered {
                         Body::Lattice(Steps { offset, rows: Some(rows), columns: Some(columns), ..Steps::new(step) }),
                     )
                 }
-                Some(factor) => (Kind::Refinement, Body::Refinement(Refinement { factor, step, offset })),
+                Some(factor) => {
+                    (Kind::Refinement, Body::Refinement(Refinement { offset, ..Refinement::new(factor, step) }))
+                }
             };
             let header = header(kind, body, random.below(4) as i16);
             self.unit(object, 0, layer as u8, Mode::TENSOR_HEADER, header.to_bytes());
