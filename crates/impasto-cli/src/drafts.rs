@@ -115,6 +115,8 @@ impl DraftArgs {
         let drafting = match self.draft_layer.unwrap_or(DraftLayer::None) {
             DraftLayer::Layer(layer) if self.keep_layers => Drafting::Layer(layer - 1),
             DraftLayer::Layer(_) => Drafting::Layer(0),
+            // Which of several layers would pay depends on the one that is in use.
+            DraftLayer::Auto if self.keep_layers => Drafting::Lookup,
             DraftLayer::Auto => Drafting::Auto,
             DraftLayer::Ngram => Drafting::Lookup,
             DraftLayer::None => Drafting::None,

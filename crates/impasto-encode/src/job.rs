@@ -187,8 +187,8 @@ fn encode_with(
     encoded
 }
 
-/// Returns whether `path` is a file of the checkpoint, which the rename would destroy.
-fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
+/// Returns whether `path` is a file of the checkpoint, which a rename to it would destroy.
+pub fn is_input(checkpoint: &Checkpoint, path: &Path) -> bool {
     let Ok(output) = path.canonicalize() else { return false };
     checkpoint.shards().iter().any(|shard| shard.path().canonicalize().is_ok_and(|input| input == output))
 }

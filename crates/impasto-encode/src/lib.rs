@@ -83,7 +83,7 @@ pub use drift::Sequential;
 pub use error::EncodeError;
 pub use formats::{Formats, FormatsError, Selector};
 pub use impasto_codec::Trellis;
-pub use job::{encode, encode_calibrated, encode_to_quality};
+pub use job::{encode, encode_calibrated, encode_to_quality, is_input};
 pub use layers::{Extent, Layers};
 pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;

@@ -288,7 +288,6 @@ fn classes(scales: &Scales, offset: i32) -> (Vec<i16>, Vec<i16>) {
     (scales.rows.iter().map(|&l| class(l, offset)).collect(), scales.columns.iter().map(|&l| class(l, 0)).collect())
 }
 
-/// Counts the symbols of a matrix of floats.
 /// Counts the symbols of a sample of the rows; of all rows, unless there are many elements.
 fn count(matrix: &MatrixView, layout: FloatLayout, rows: &[i16], columns: &[i16]) -> Counts {
     let columns: Vec<i32> = columns.iter().map(|&c| i32::from(c)).collect();

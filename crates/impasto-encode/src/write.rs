@@ -124,6 +124,7 @@ pub fn code(
     let base = tensor.usage(Some(plan));
     Ok(TensorReport { format: inputs.format(i), rank, zeros, base, ..report })
 }
+
 /// Returns the integers of a tensor on the lattice, and their tensor header.
 fn integers(planner: &Planner, tensor: usize, plan: &Plan) -> Result<Option<(Integers, TensorHeader)>, EncodeError> {
     let Some(lossy) = planner.inputs.lossy(tensor)? else { return Ok(None) };

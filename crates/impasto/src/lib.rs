@@ -152,7 +152,7 @@ pub mod encode {
     pub use impasto_encode::{
         Criterion, EncodeError, Extent, Floors, Formats, FormatsError, Judge, Judged, LayerReport, Layers, Options,
         Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential, Target,
-        TensorReport, Trellis, Watch, encode, encode_calibrated, encode_to_quality,
+        TensorReport, Trellis, Watch, encode, encode_calibrated, encode_to_quality, is_input,
     };
 }
 

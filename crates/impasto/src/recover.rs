@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use impasto_codec::{IndexArray, TensorHeader};
-use impasto_container::{Source, Summary};
+use impasto_container::{LayerMark, Source, Summary};
 use impasto_core::Mode;
 use impasto_encode::EncodeError;
 pub use impasto_encode::recover::{RecoverOptions, Recovering};
@@ -140,7 +140,9 @@ pub fn recover(
     }
     let Some(teacher) = teacher else { return Err(RecoverError::Nothing(name())) };
     let keep = vec![true; file.reader().units().len()];
-    let summary = copy(&file, &keep, file.reader().marks().to_vec(), &headers.units(), output)?;
+    // Divergences that were measured are those of the layers before.
+    let marks = file.reader().marks().iter().map(|mark| LayerMark { kld: None, ..*mark }).collect();
+    let summary = copy(&file, &keep, marks, &headers.units(), output)?;
     Ok(Recovery { layers, tokens: teacher.tokens(), summary })
 }
 

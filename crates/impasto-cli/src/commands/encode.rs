@@ -12,7 +12,7 @@ use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
     BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning,
     Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
-    encode_to_quality,
+    encode_to_quality, is_input,
 };
 use impasto::format::BaseUsage;
 use impasto::recover::RecoverOptions;
@@ -26,7 +26,7 @@ use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::judge::{self, HeldBack, Original};
-use super::measure::measure;
+use super::measure::{all_but_last_quarter, measure};
 use super::recover::Training;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
 use crate::card::{self, CARD};
@@ -229,7 +229,12 @@ fn training(args: &Args, command: &Encode, is_fixed: bool) -> anyhow::Result<Opt
     if !args.base.is_empty() {
         return Err(UsageError("--recover is not for a delta").into());
     }
-    Ok(Some(Training { steps: steps.unwrap_or(RecoverOptions::default().steps), text: calibration_text(command)? }))
+    // What --measure scores is not trained on.
+    let text = match &command.calibration {
+        Some(_) => calibration_text(command)?,
+        None => Cow::Borrowed(all_but_last_quarter(impasto::calibrate::TEXT)),
+    };
+    Ok(Some(Training { steps: steps.unwrap_or(RecoverOptions::default().steps), text }))
 }
 
 /// Reads the text to calibrate on, or returns the built-in one.
@@ -306,6 +311,10 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let Way { model, output, measure: measured, reorder, held_back, training } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
     let checkpoint = Checkpoint::open(model)?;
+    // Recovery codes to another path first.
+    if is_input(&checkpoint, output) {
+        return Err(EncodeError::OverInput(output.display().to_string()).into());
+    }
     let weights = CheckpointWeights::new(&checkpoint);
     let progress = bar(args, 0);
     let stages = Stages::begin("opening");

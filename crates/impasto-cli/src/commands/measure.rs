@@ -48,7 +48,12 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
     Ok((summary, klds))
 }
 
-/// The last quarter of the built-in text; calibration uses the beginning.
+/// All but the [`last_quarter`].
+pub fn all_but_last_quarter(text: &str) -> &str {
+    &text[..text.len() - last_quarter(text).len()]
+}
+
+/// The last quarter of the built-in text; calibration and recovery use the beginning.
 pub fn last_quarter(text: &str) -> &str {
     let from = (text.len() / 4 * 3..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     &text[from..]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use impasto::CheckpointWeights;
-use impasto::encode::{Extent, Layers, Options, Report, Target};
+use impasto::encode::{EncodeError, Extent, Layers, Options, Report, Target};
 use impasto::recover::{RecoverError, RecoverOptions, Recovering, Recovery, recover};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
@@ -51,8 +51,11 @@ impl Training {
         let window = usual.window.min(config.max_position_embeddings);
         let wanted = (self.steps * PER_STEP).max(window).div_ceil(HELD_BACK - 1) * HELD_BACK;
         let tokens = first_tokens(&tokenizer(weights)?, &self.text, wanted.next_multiple_of(window))?;
-        // Two bits a row, and what an array takes besides.
-        let rows = network.blocks.iter().flat_map(|block| block.layers()).map(|layer| layer.outputs as u64 / 4 + 16);
+        if tokens.len() / window < 2 {
+            return Err(EncodeError::ShortText { tokens: tokens.len(), window }.into());
+        }
+        // Two bits a row, and what an array and its padding take besides.
+        let rows = network.blocks.iter().flat_map(|block| block.layers()).map(|layer| layer.outputs as u64 / 4 + 32);
         let bytes = rows.sum();
         let count = |name: &String| weights.shape(name).unwrap_or_default().iter().product::<u64>();
         make_room(options, bytes, weights.tensor_names().iter().map(count).sum());

@@ -45,4 +45,11 @@ fn what_cannot_be_recovered() {
     at.write("model/config.json", r#"{"architectures": ["BertModel"], "model_type": "bert"}"#);
     at.run(&["encode", "model", "-o", "a.impasto", "--bpw", "4", "--recover"]).fails(3, "bert");
     assert!(!at.path("a.impasto").exists());
+    // The checkpoint is not overwritten, although the file is coded elsewhere first.
+    fs::copy(Path::new(&tiny()).join("config.json"), at.path("model/config.json")).expect("a copy");
+    let weights = fs::read(at.path("model/model.safetensors")).expect("weights");
+    let over = ["encode", "model", "-o", "model/model.safetensors", "--bpw", "4", "--recover=1"];
+    let refused = at.run(&over);
+    assert!(refused.code != Some(0) && refused.err.contains("model.safetensors"), "{refused:?}");
+    assert!(fs::read(at.path("model/model.safetensors")).expect("weights") == weights);
 }

@@ -13,6 +13,8 @@ use crate::planner::Planner;
 /// Most octaves by which the steps of the base differ from those that were planned. (Factors are integers, which changes the steps
 /// of a tensor by more.)
 const MOST_BASE: f64 = 0.25;
+/// The largest factor of a refinement (SPEC 6).
+const MOST_FACTOR: u8 = 64;
 /// By how much the last factor of the last tensor may be raised, so that the base is not too large.
 const MOST_RAISED: u8 = 2;
 /// How often the last tensor is coded, at most.
@@ -125,7 +127,7 @@ impl Ladder {
     fn choose(&mut self, shift: Shift, weights: Option<u64>, raised: u8, tries: usize) -> Rungs {
         let (chosen_by, octaves) = (self.factors.clone(), self.octaves(shift));
         let mut factors = weights.map_or(vec![], |weights| self.factors.next(weights, &octaves));
-        factors.last_mut().into_iter().for_each(|factor| *factor += raised);
+        factors.last_mut().into_iter().for_each(|factor| *factor = (*factor + raised).min(MOST_FACTOR));
         let step = exp2(self.logs.last().copied().unwrap_or(0.0) + shift.top);
         Rungs { step, factors, shift, raised, tries, weights, chosen_by }
     }
@@ -135,7 +137,8 @@ impl Ladder {
         let length = Added { base: self.length.base + added.base, lossy: self.length.lossy + added.lossy };
         let tries = rungs.tries + 1;
         if tries < TRIES {
-            let is_raised = self.base.is_exceeded(tensor, length.base) && rungs.raised < MOST_RAISED;
+            let can_rise = rungs.factors.last().is_some_and(|factor| *factor < MOST_FACTOR);
+            let is_raised = can_rise && self.base.is_exceeded(tensor, length.base) && rungs.raised < MOST_RAISED;
             let top = self.top.again(tensor, length.lossy);
             if is_raised || top.is_some() {
                 self.factors = rungs.chosen_by.clone();

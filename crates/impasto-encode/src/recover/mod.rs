@@ -210,13 +210,17 @@ pub fn recover(
     Ok(Recovered { rows: layers.into_iter().map(|layer| layer.rows).collect(), before, after })
 }
 
+/// Most bytes that the padding of a unit takes.
+const PADDING: u64 = 15;
+
 /// Makes multipliers 0 until their arrays take at most so many bytes: first those nearest to 0.
 fn fit(layers: &mut [Trained], bytes: Option<u64>) {
     let Some(most) = bytes else { return };
     let length = |layer: &Trained| {
         let mut out = Vec::new();
         IndexArray::new(layer.rows.values.clone()).write(&mut out);
-        out.len() as u64
+        // A tensor header may be padded.
+        out.len() as u64 + PADDING
     };
     for least in 1.. {
         if least > 64 || layers.iter().map(length).sum::<u64>() <= most {

@@ -21,7 +21,7 @@ impl Distribution {
     /// What the filters keep, of which `best` is the most likely token; that alone if nothing is kept.
     pub(super) fn of_kept(mut kept: Kept, best: u32) -> Distribution {
         match kept.settle() {
-            0 => Distribution::certain(best),
+            0 | 1 => Distribution::certain(best),
             _ => Distribution(Form::Kept(Box::new(kept))),
         }
     }

@@ -99,6 +99,7 @@ fn a_file_of_few_bits_comes_closer() {
     let old = FileWeights::new(open(&folder.path().join("coded.impasto"))).expect("weights");
     let old = logits(Model::load(&old, &RunOptions::float()).expect("loads").network());
     let (rounding, change) = (distance(&packed, &float), distance(&old, &float));
+    assert!(rounding < distance(&packed, &old), "packed {rounding}");
     assert!(rounding < 0.03 && change > 2.0 * rounding / 3.0, "packed {rounding}, before {change}");
     // The same again, with another number of threads.
     let bytes = std::fs::read(folder.path().join("recovered.impasto")).expect("a file");

@@ -81,7 +81,11 @@ impl NestedRows {
 /// Returns how many steps of a layer are one of the layer below, about. The result does not depend on it, only the width of
 /// the digits does.
 fn factor(below: &LayerRows, layer: &LayerRows) -> i32 {
-    let ratio = below.row_steps.iter().zip(layer.row_steps).find(|(_, step)| **step != 0.0).map(|(a, b)| a / b);
+    // Rows may have multipliers, so they differ.
+    let steps = below.row_steps.iter().zip(layer.row_steps).filter(|(_, step)| **step != 0.0);
+    let mut ratios: Vec<f32> = steps.map(|(a, b)| a / b).collect();
+    let middle = ratios.len() / 2;
+    let ratio = (!ratios.is_empty()).then(|| *ratios.select_nth_unstable_by(middle, f32::total_cmp).1);
     ratio.filter(|ratio| (1.0..=64.0).contains(ratio)).map_or(1, |ratio| ratio.round() as i32)
 }
 
