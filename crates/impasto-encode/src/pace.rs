@@ -202,7 +202,8 @@ mod tests {
     }
 
     proptest! {
-        /// The bytes of each tensor are up to 2% off, all of them another 2%, and the last one up to a third of all weights.
+        /// The bytes of each tensor are up to 2% off, all of them another 2%, and the last one up to a third of all weights. A size is
+        /// missed only if the last step may not move further.
         #[test]
         fn sizes_are_met(
             sizes in prop::collection::vec(1e5..1e6f64, 12..80),
@@ -214,8 +215,11 @@ mod tests {
             let forecasts = forecasts(&[sizes, vec![last]].concat());
             let target = total(&forecasts);
             let truth = |i: usize| if i.is_multiple_of(2) { errors[i / 2 % 80] * all } else { 1.0 };
-            let (length, _) = run(target, &forecasts, truth);
-            prop_assert!(meets(length, target), "{} for {}", length, target);
+            let (length, octaves) = run(target, &forecasts, truth);
+            let at_bound = octaves.iter().rev().zip(forecasts.iter().rev()).find(|(_, f)| f.is_free());
+            let at_bound = at_bound.is_some_and(|(octaves, _)| octaves.abs() >= MOST);
+            prop_assert!(meets(length, target) || at_bound, "{} for {}: {:?}", length, target, octaves);
+            prop_assert!(length as f64 <= 1.04 * target as f64, "{} for {}", length, target);
         }
     }
 }

@@ -12,7 +12,7 @@ pub const COARSEST: f64 = 8.0;
 /// If the bracket is narrower than this, in octaves, the size jumps inside it.
 const NARROW: f64 = 1e-6;
 /// How many times a file is coded, at most, to meet a size.
-pub const TRIES: usize = 8;
+pub const TRIES: usize = 16;
 /// Least bits per weight and octave that a size changes by.
 const LEAST_SLOPE: f64 = 0.05;
 /// The differential entropy of a Gaussian of variance 1, in bits.
