@@ -8,7 +8,7 @@
 //! errors `e = w - v` of the later columns. With steps `c / L_ii` all entries have the same error.
 //!
 //! [`Feedback`] holds the factored covariance. [`RoundingRun`] rounds up to 16 rows; it can stop, save a checkpoint and
-//! roll back at any column. A [`Rounding`] turns targets into integers; a [`Pruner`] chooses those that are 0. A [`ColumnRounding`]
+//! roll back at any column. A [`Rounding`] turns targets into integers; a [`Pruner`] chooses those that are 0. A `ColumnRounding`
 //! rounds whole columns of any number of rows, where the integers of a column depend on each other.
 
 mod cholesky;
