@@ -155,7 +155,7 @@ pub struct Encode {
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
     /// The smallest file whose KL divergence from the original, in nats per token on text that is held back, is at most this.
-    /// The network is measured with coded weights at three or four steps. Not with layers.
+    /// The model runs with coded weights once for each step size that is tried, usually two to four times. Not with layers or --recover.
     #[arg(long, group = "target", value_name = "NATS", value_parser = parse_kld,
           conflicts_with_all = ["sequential", "preset"])]
     pub kld: Option<f64>,
@@ -205,9 +205,10 @@ pub struct Encode {
     /// Calibrate each transformer block on the outputs of the blocks already coded; needs a second pass over the text.
     #[arg(long)]
     pub sequential: bool,
-    /// Recovery: after coding, train a multiplier for each row of the linear layers so that the model predicts what the original
-    /// does, by so many steps of 1024 tokens of the calibration text [default: 60]. Kept, layer by layer, only if the divergence
-    /// falls on text that was held back, which needs a low rate. With --statistics, --calibration names the text.
+    /// After coding, train a multiplier for each row of the linear layers, so that the model predicts what the original predicts
+    /// (recovery). Each step takes 1024 tokens of the calibration text [default: 60 steps]. The multipliers of a layer are kept only if
+    /// they lower the KL divergence on text that was not trained on; at high rates they do not. With --statistics, --calibration names
+    /// the text.
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, value_parser = parse_steps,
           conflicts_with_all = ["lossless", "uncalibrated", "preset", "kld"])]
     pub recover: Option<Option<usize>>,
@@ -228,8 +229,8 @@ pub struct Encode {
     #[arg(long, value_name = "KIND")]
     pub residual: Option<impasto::encode::Residual>,
     /// Round the columns of tensors on the lattice to paths through a trellis with this many states: 4, 8, 16, 32 or 64. With
-    /// 8 states, that saves about 0.17 bits per weight at the same squared error (of one model, without calibration). The more states,
-    /// the longer it takes. Not with layers or --prune.
+    /// 8 states, the KL divergence of SmolLM2 at 48 MB falls by 18%, and its packed weights take 22% more memory. More states save a
+    /// little more, and take longer. Not with layers or --prune.
     #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "layers", "prune"])]
     pub trellis: Option<impasto::encode::Trellis>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still

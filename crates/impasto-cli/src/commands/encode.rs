@@ -15,7 +15,7 @@ use impasto::encode::{
     encode_to_quality, is_input,
 };
 use impasto::format::BaseUsage;
-use impasto::recover::RecoverOptions;
+use impasto::recover::{RecoverError, RecoverOptions};
 use impasto::{Checkpoint, CheckpointWeights, Format};
 use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
@@ -374,10 +374,19 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     };
     let mut report = report.with_context(|| model.display().to_string())?;
     let recovered = prepared.map(|prepared| {
-        let recovered = prepared.run(args, &weights, [&coded, output], &mut report, &progress);
-        explained(recovered, model, &checkpoint)
+        match prepared.run(args, &weights, [&coded, output], &mut report, &progress) {
+            // What was coded is not lost.
+            Err(error) if matches!(error.downcast_ref(), Some(RecoverError::Nothing(_))) => {
+                std::fs::rename(&coded, output).with_context(|| output.display().to_string())?;
+                notes.push(
+                    "--recover: no linear layer of a block is on a free lattice, so no row has a multiplier".into(),
+                );
+                Ok(None)
+            }
+            recovered => explained(recovered.map(Some), model, &checkpoint),
+        }
     });
-    let recovered = recovered.transpose()?;
+    let recovered = recovered.transpose()?.flatten();
     progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {

@@ -31,6 +31,17 @@ fn a_recovered_file_keeps_its_size_and_says_what_was_earned() {
     assert!(text.starts_with("recovery: KLD "), "{text}");
 }
 
+/// What was coded is kept if there is nothing to recover, and that is said.
+#[test]
+fn nothing_to_recover() {
+    let at = Workplace::new();
+    let encode = ["encode", &tiny(), "-o", "a.impasto", "--bpw", "4", "--calibration-tokens", "2048"];
+    let ran = at.run(&[&encode[..], &["--residual", "low-rank=4", "--recover=1"]].concat()).ok();
+    assert!(ran.err.contains("no row has a multiplier"), "{}", ran.err);
+    at.run(&["verify", "a.impasto"]).ok();
+    assert_eq!(at.left(), ["a.impasto"]);
+}
+
 #[test]
 fn what_cannot_be_recovered() {
     let at = Workplace::new();
