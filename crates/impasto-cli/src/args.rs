@@ -723,20 +723,21 @@ pub enum Eval {
         #[command(flatten)]
         running: Running,
     },
-    /// KL divergence from a reference on a text, and both perplexities.
+    /// KL divergence from a reference on a text, and both perplexities. Several models are compared at the same tokens.
     Kld {
-        /// An .impasto file or a checkpoint.
-        model: PathBuf,
+        /// .impasto files or checkpoints.
+        #[arg(required = true, value_name = "MODEL")]
+        models: Vec<PathBuf>,
         /// The reference: an .impasto file or a checkpoint.
         #[arg(long, value_name = "MODEL")]
         reference: PathBuf,
         /// How to score the text.
         #[command(flatten)]
         text: Text,
-        /// How much of the file to use; the reference is used whole.
+        /// How much of each file to use; the reference is used whole.
         #[command(flatten)]
         cut: CutArgs,
-        /// How to run the model; the reference runs in binary32.
+        /// How to run the models; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },
@@ -753,10 +754,10 @@ pub enum Eval {
         /// Use only the first N items of each task.
         #[arg(long, value_name = "N", value_parser = parse_items)]
         limit: Option<usize>,
-        /// How much of the file to use; the reference is used whole.
+        /// How much of each file to use; the reference is used whole.
         #[command(flatten)]
         cut: CutArgs,
-        /// How to run the model; the reference runs in binary32.
+        /// How to run the models; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },

@@ -66,6 +66,16 @@ pub fn row_divergences(reference: &[f32], model: &[f32], vocab: usize) -> Result
     rows.map(|(r, m)| Ok(divergence(r, log_sum_exp(r)?, m, log_sum_exp(m)?))).collect()
 }
 
+/// What [`klds`] finds for one of several models.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The difference from the reference.
+    pub kld: Kld,
+    /// Mean of the divergence of a token minus that of the first model at the same token, in nats. The error is that of
+    /// the paired difference, which is far smaller than that of either mean. 0 for the first model.
+    pub minus_first: Estimate,
+}
+
 /// Measures the KL divergence of `model` from `reference` on `text`. Both models run on one window at a time.
 ///
 /// # Errors
@@ -77,38 +87,89 @@ pub fn kld(
     options: &EvalOptions,
     on_progress: OnProgress<'_>,
 ) -> Result<Kld> {
-    let vocab = model.vocab_size();
-    if reference.vocab_size() != vocab {
-        return Err(EvalError::Vocabularies { reference: reference.vocab_size(), ours: vocab });
+    let scores = scores(reference, &[model], text, options, on_progress)?;
+    Ok(report(&scores.of[0], scores.windows, options.ctx))
+}
+
+/// Measures the KL divergence of each model from `reference` on `text`, at the same tokens. The reference runs once. The
+/// result has the order of `models`; progress shows the first.
+///
+/// # Errors
+/// Those of [`kld()`]. No model is an empty result, and nothing runs.
+pub fn klds(
+    reference: &dyn CausalLm,
+    models: &[&dyn CausalLm],
+    text: &EvalText,
+    options: &EvalOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<Vec<Compared>> {
+    if models.is_empty() {
+        return Ok(Vec::new());
     }
-    let windows = text.windows(options, shared_context(&[reference, model]))?;
+    let scores = scores(reference, models, text, options, on_progress)?;
+    let first = &scores.of[0];
+    let compared = scores.of.iter().map(|all| {
+        let differences: Vec<f64> = all.iter().zip(first).map(|(ours, first)| ours.kld - first.kld).collect();
+        Compared { kld: report(all, scores.windows, options.ctx), minus_first: Estimate::mean(&differences) }
+    });
+    Ok(compared.collect())
+}
+
+/// The scores of all positions.
+struct AllScores {
+    /// For each model, those of its positions.
+    of: Vec<Vec<Scores>>,
+    windows: usize,
+}
+
+/// `models` is not empty.
+fn scores(
+    reference: &dyn CausalLm,
+    models: &[&dyn CausalLm],
+    text: &EvalText,
+    options: &EvalOptions,
+    on_progress: OnProgress<'_>,
+) -> Result<AllScores> {
+    let vocab = reference.vocab_size();
+    if let Some(other) = models.iter().find(|model| model.vocab_size() != vocab) {
+        return Err(EvalError::Vocabularies { reference: vocab, ours: other.vocab_size() });
+    }
+    let everyone: Vec<&dyn CausalLm> = [&[reference], models].concat();
+    let windows = text.windows(options, shared_context(&everyone))?;
     let positions = scored(options, text.prefix.len());
     let pool = pool(options)?;
-    let (mut reference_cache, mut model_cache) = (reference.new_cache(options.ctx)?, model.new_cache(options.ctx)?);
-    let mut all: Vec<Scores> = Vec::with_capacity(windows.len() * positions.len());
+    let mut reference_cache = reference.new_cache(options.ctx)?;
+    let mut caches =
+        models.iter().map(|model| model.new_cache(options.ctx)).collect::<impasto_model::Result<Vec<_>>>()?;
+    let mut of: Vec<Vec<Scores>> = models.iter().map(|_| Vec::with_capacity(windows.len() * positions.len())).collect();
     let (mut kld_sum, mut nll_sum) = (0.0, 0.0);
     for (index, window) in windows.iter().enumerate() {
-        reference_cache.clear();
-        model_cache.clear();
         let (inputs, targets) = (&window[..window.len() - 1], &window[positions.start + 1..]);
         let want = Want::From(positions.start);
+        reference_cache.clear();
         let reference_hidden = reference.hidden(&mut reference_cache, inputs, want)?;
-        let model_hidden = model.hidden(&mut model_cache, inputs, want)?;
-        let begun = all.len();
+        let mut hidden = Vec::with_capacity(models.len());
+        for (model, cache) in models.iter().zip(&mut caches) {
+            cache.clear();
+            hidden.push(model.hidden(cache, inputs, want)?);
+        }
+        let begun = of[0].len();
         let mut row = 0;
         for targets in targets.chunks(chunk(vocab)) {
             let rows = row..row + targets.len();
             row = rows.end;
             let r = reference.logits(&reference_hidden, rows.clone())?;
-            let m = model.logits(&model_hidden, rows)?;
-            let rows = r.par_chunks_exact(vocab).zip(m.par_chunks_exact(vocab)).zip(targets);
-            let scores: impasto_model::Result<Vec<Scores>> =
-                pool.install(|| rows.map(|((r, m), &t)| score(r, m, t)).collect());
-            all.extend(scores?);
+            for ((model, hidden), all) in models.iter().zip(&hidden).zip(&mut of) {
+                let m = model.logits(hidden, rows.clone())?;
+                let rows = r.par_chunks_exact(vocab).zip(m.par_chunks_exact(vocab)).zip(targets);
+                let scores: impasto_model::Result<Vec<Scores>> =
+                    pool.install(|| rows.map(|((r, m), &t)| score(r, m, t)).collect());
+                all.extend(scores?);
+            }
         }
-        kld_sum += all[begun..].iter().map(|s| s.kld).sum::<f64>();
-        nll_sum += all[begun..].iter().map(|s| s.model_nll).sum::<f64>();
-        let n = all.len() as f64;
+        kld_sum += of[0][begun..].iter().map(|s| s.kld).sum::<f64>();
+        nll_sum += of[0][begun..].iter().map(|s| s.model_nll).sum::<f64>();
+        let n = of[0].len() as f64;
         on_progress(Progress {
             done: index + 1,
             windows: windows.len(),
@@ -116,7 +177,7 @@ pub fn kld(
             kld: Some(kld_sum / n),
         });
     }
-    Ok(report(&all, windows.len(), options.ctx))
+    Ok(AllScores { of, windows: windows.len() })
 }
 
 fn report(all: &[Scores], windows: usize, ctx: usize) -> Kld {

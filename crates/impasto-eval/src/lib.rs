@@ -24,7 +24,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub use error::{EvalError, Result};
-pub use kld::{Kld, kld, row_divergences};
+pub use kld::{Compared, Kld, kld, klds, row_divergences};
 pub use ppl::{Perplexity, perplexity};
 pub use stats::Estimate;
 

@@ -114,6 +114,22 @@ fn equals_the_naive_computation() {
 }
 
 #[test]
+fn several_models_have_the_figures_that_each_has_alone() {
+    let (reference, first, second) = (Bigram::new(11, 1), Bigram::new(11, 2), Bigram::new(11, 3));
+    let (text, o) = (text(300, 11, &[]), options(20, Score::All, None));
+    let both = klds(&reference, &[&first, &second], &text, &o, &mut |_| ()).unwrap();
+    let alone = [&first, &second].map(|model| kld(&reference, model, &text, &o, &mut |_| ()).unwrap());
+    assert_eq!([both[0].kld, both[1].kld], alone);
+    assert_eq!(both[0].minus_first, Estimate { value: 0.0, error: 0.0 });
+    let difference = both[1].minus_first;
+    assert!((difference.value - (alone[1].mean.value - alone[0].mean.value)).abs() < 1e-12);
+    assert!(difference.error > 0.0);
+    assert_eq!(klds(&reference, &[], &text, &o, &mut |_| ()).unwrap(), []);
+    let error = klds(&reference, &[&first, &Bigram::new(7, 3)], &text, &o, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, EvalError::Vocabularies { reference: 11, ours: 7 }), "{error}");
+}
+
+#[test]
 fn a_model_is_no_distance_from_itself() {
     let model = Bigram::new(7, 4);
     let report = kld(&model, &model, &text(100, 7, &[]), &options(20, Score::All, None), &mut |_| ()).unwrap();

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use impasto::Cut;
 use impasto_eval::tasks::{Figures, Subject, Task, TaskProgress, TaskReport, evaluate};
-use impasto_eval::{Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, kld, perplexity};
+use impasto_eval::{
+    Compared, Estimate, EvalOptions, EvalText, Kld, Perplexity, Progress, Score as Scored, klds, perplexity,
+};
 use impasto_runtime::{Model, Residence, RunOptions};
 use impasto_text::Tokenizer;
 use serde_json::json;
@@ -34,21 +36,19 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
                 print(&ppl_line(model, &result))?;
             }
         }
-        Eval::Kld { model, reference, text, cut, running } => {
-            let loaded = load(args, model, cut.cut().as_ref(), &running.options(args, Residence::Float)?)?;
+        Eval::Kld { models, reference, text, cut, running } => {
+            let options = running.options(args, Residence::Float)?;
+            let loaded: Vec<Model> =
+                models.iter().map(|model| load(args, model, cut.cut().as_ref(), &options)).collect::<Result<_, _>>()?;
             let original = load_float(args, reference, None)?;
             let (tokens, options) = prepare(args, reference, &original, text)?;
+            let networks: Vec<_> = loaded.iter().map(Model::network).collect();
             let progress = bar(args, 0);
             let mut on_progress = |p: Progress| progress.set_message(message(p));
-            let result = kld(original.network(), loaded.network(), &tokens, &options, &mut on_progress);
-            let result = result.with_context(|| name_of(text))?;
+            let results = klds(original.network(), &networks, &tokens, &options, &mut on_progress);
+            let results = results.with_context(|| name_of(text))?;
             progress.finish_and_clear();
-            if args.json {
-                let (model, reference) = (model.display().to_string(), reference.display().to_string());
-                print_json(&json!({ "model": model, "reference": reference, "kld": result }))?;
-            } else {
-                print(&kld_text(model, reference, &result))?;
-            }
+            print_klds(args, models, reference, &results)?;
         }
         Eval::Tasks { model, tasks, reference, limit, cut, running } => {
             let options = running.options(args, Residence::Float)?;
@@ -56,6 +56,23 @@ pub fn run(args: &Args, what: &Eval) -> anyhow::Result<Code> {
         }
     }
     Ok(Code::Success)
+}
+
+/// One model has all its figures; several have a row each.
+fn print_klds(args: &Args, models: &[PathBuf], reference: &Path, results: &[Compared]) -> anyhow::Result<()> {
+    let json = |(model, of): (&PathBuf, &Compared)| {
+        let (model, reference) = (model.display().to_string(), reference.display().to_string());
+        json!({ "model": model, "reference": reference, "kld": of.kld, "minus_first": of.minus_first })
+    };
+    match (models, results) {
+        ([model], [of]) if args.json => {
+            let (model, reference) = (model.display().to_string(), reference.display().to_string());
+            print_json(&json!({ "model": model, "reference": reference, "kld": of.kld }))
+        }
+        ([model], [of]) => print(&kld_text(model, reference, &of.kld)),
+        _ if args.json => print_json(&models.iter().zip(results).map(json).collect()),
+        _ => print(&klds_text(models, reference, results)),
+    }
 }
 
 fn run_tasks(
@@ -145,6 +162,23 @@ fn kld_text(model: &Path, reference: &Path, k: &Kld) -> String {
         format!("same top token       {}\n", percent(&k.same_top)),
     ]
     .concat()
+}
+
+fn klds_text(models: &[PathBuf], reference: &Path, results: &[Compared]) -> String {
+    let header = ["model", "KLD mean, nats", "minus the first", "99%", "same top token", "perplexity"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for (model, Compared { kld, minus_first }) in models.iter().zip(results) {
+        rows.push(vec![
+            shown(&model.display().to_string()),
+            pm(&kld.mean, 5),
+            pm(minus_first, 5),
+            format!("{:.4}", kld.q99),
+            format!("{:.2}%", 100.0 * kld.same_top.value),
+            pm(&kld.model.perplexity, 3),
+        ]);
+    }
+    let of = results.first().map_or(String::new(), |first| ppl_line(reference, &first.kld.reference));
+    format!("{of}{}", table(&rows))
 }
 
 fn task_text(model: &Path, reference: Option<&Path>, r: &TaskReport) -> String {

@@ -445,6 +445,12 @@ fn a_model_runs_in_every_residence() {
     let (reference, packed) = (kld(&[]), kld(&["--residence", "packed"]));
     assert!(packed != reference && (packed / reference - 1.0).abs() < 0.2, "{packed} {reference}");
     assert!((kld(&["--residence", "coded", "--kv", "f32"]) / reference - 1.0).abs() < 1e-4);
+    let several = ["eval", "kld", &tiny(), "a.impasto", "--reference", &tiny(), "--text", "t.txt", "--ctx", "32"];
+    let rows = at.run(&[&several[..], &["--json"]].concat()).json();
+    assert_eq!(rows[0]["kld"]["mean"]["value"].as_f64(), Some(0.0), "{rows}");
+    assert_eq!(rows[1]["minus_first"]["value"].as_f64(), Some(reference), "{rows}");
+    let table = at.run(&several).out;
+    assert!(table.contains("minus the first") && table.lines().any(|line| line.starts_with("a.impasto ")), "{table}");
 }
 
 #[test]
