@@ -8,7 +8,9 @@ Steps. Each continues where it was stopped: what is in the results file is not r
   ours      Impasto's files at the requested sizes; repeated when the program or its options change
   mixes     a search for llama.cpp's best mixes of types (--tensor-type, --token-embedding-type)
   gptq      INT4 by llm-compressor
-  rounding  INT8 and INT4, round to nearest
+  rounding  INT8, INT4, FP8 and NVFP4, round to nearest
+  trellis   a trellis of fixed rate after a rotation, simulated
+  autoround INT4 and INT3 by AutoRound
   layers    the weighted error of matrices: SmolLM2, MiniLM, whisper; Impasto's repeated as in `ours`
   prefixes  layered files cut at 20 sizes, with units in Impasto's order and in others
   report    plots (docs/benchmark) and tables (--tables) from the results
@@ -31,6 +33,8 @@ STEPS = {
     "mixes": ("llama", "mixes"),
     "gptq": ("gptq", "points"),
     "rounding": ("rounding", "points"),
+    "trellis": ("fixed_trellis", "points"),
+    "autoround": ("autoround", "points"),
 }
 SIZES = (110, 105, 95, 80, 70, 60, 54, 48, 40)
 TINY_SIZES = (2.9, 2.6, 2.1, 1.8, 1.6, 1.4, 1.2, 1.1)
