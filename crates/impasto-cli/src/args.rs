@@ -804,6 +804,67 @@ pub enum Analyze {
     /// per weight over the lattice, which is what the encoder wants. Where a tensor does not, tools are tried one by one on
     /// half a tile only.
     Tools(AnalyzeTools),
+    /// How much the error of each tensor matters: what estimators say, and what is measured.
+    ///
+    /// Each tensor is coded alone at the same rate, and the KL divergence of the network with it is measured on held-back text.
+    /// The estimators, from calibration text: magnitude, structure (priors of kinds and depth), gradient, trace and diagonal of the
+    /// Fisher information, input covariance (GPTQ), Kronecker factors with each output's gradient (what `encode` uses) and with their
+    /// covariance (YAQA), Fisher information along the error by token and by window (quadratic). They are compared with the measured
+    /// divergence by rank and per weight, since only proportions count in bit allocation.
+    ///
+    /// Takes about as long as running twice as many windows as there are tensors, forward.
+    Sensitivity(AnalyzeSensitivity),
+}
+
+/// Analyse sensitivity.
+#[derive(clap::Args)]
+pub struct AnalyzeSensitivity {
+    /// A Hugging Face folder, a safetensors file or a GGUF file.
+    pub model: PathBuf,
+    /// Bits per weight that each tensor is coded at.
+    #[arg(long, default_value_t = 3.0, value_name = "BITS", value_parser = parse_bits)]
+    pub bpw: f64,
+    /// Analyse only tensors of this name, in which `*` stands for any characters; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub tensor: Vec<String>,
+    /// Statistics of the model (from `impasto calibrate`), for the feedback of rounding; without them, the model is calibrated on the
+    /// calibration text.
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Option<PathBuf>,
+    /// A UTF-8 text file for the estimates, instead of the built-in text without its end.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Most tokens of it for the calibration without --statistics [default: 32768].
+    #[arg(long, value_name = "N", conflicts_with_all = ["statistics", "no_run"], value_parser = parse_whole::<usize>)]
+    pub calibration_tokens: Option<usize>,
+    /// A UTF-8 text file for the measured divergence, instead of the end of the built-in text.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Tokens of that text to skip.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub skip: usize,
+    /// Tokens per window.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_whole::<usize>)]
+    pub ctx: usize,
+    /// Parts of the calibration text that make estimates of their own: how far these differ is their spread.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_whole::<usize>)]
+    pub shards: usize,
+    /// Windows of each shard.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_whole::<usize>)]
+    pub windows: usize,
+    /// Windows of the held-back text.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = parse_whole::<usize>)]
+    pub held_back: usize,
+    /// Do not run the model: only estimates that need no run. These are magnitude and structure; with --statistics also covariance and
+    /// what the statistics forecast.
+    #[arg(long, conflicts_with_all = ["calibration", "text"])]
+    pub no_run: bool,
+    /// Also write the results as JSON to this file. (--json prints them instead of the tables.)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Also write a plot to this file, as SVG: each estimator against the measured divergence.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_run")]
+    pub plot: Option<PathBuf>,
 }
 
 /// Analyse tools.

@@ -252,6 +252,14 @@ pub enum EncodeError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// An analysis of sensitivity would exceed the memory limit.
+    #[error("running the model with one tensor coded at a time takes about {needed} bytes, more than the limit of {limit}")]
+    SensitivityMemory {
+        /// Estimated memory, in bytes.
+        needed: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// The model overflows on the text.
     #[error("tensor {name:?}: {what} on this text are not finite")]
     NotFinite {

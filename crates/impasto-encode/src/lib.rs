@@ -19,6 +19,7 @@
 //! | `formats` | formats of engines as targets: which tensor gets which, scales of groups, rounding |
 //! | [`transform`] | the encoder of mode transform |
 //! | [`reorder`] | orders of hidden units and attention heads, which the network absorbs; `lines`: how they are found |
+//! | [`sensitivity`](mod@sensitivity) | how much the error of each tensor matters: estimators, and the measured divergence |
 //! | [`analysis`] | what each tool of mode transform earns on the tensors of a checkpoint |
 //! | `code`, `write` | tensors to units, units to the file |
 //! | `decoded` | tensors as a decoder finds them, to predict others from them |
@@ -68,6 +69,7 @@ pub mod recover;
 pub mod reorder;
 mod report;
 mod scales;
+pub mod sensitivity;
 mod shapes;
 mod spool;
 pub mod statistics;

@@ -36,7 +36,7 @@ pub use error::{ModelError, Result};
 pub use network::{CausalLm, Hidden, Want, check_tokens};
 pub use probe::{GradientProbe, LinearInfo, Probe};
 #[cfg(feature = "decoder")]
-pub use product::add_gram;
+pub use product::{add_gram, row_products};
 pub use session::{PREFILL, Prefill, Session, Step};
 pub use source::{
     Blocks, CodedTensor, Difference, Failure, HalfTensor, LatticeRows, LatticeTensor, LowRankFactors, SparseRows,

@@ -97,6 +97,19 @@ pub fn add_gram(gram: &mut [f32], rows: &[f32], width: usize) {
     }
 }
 
+/// Returns `a b^T`: the products of all rows of `a` with all rows of `b`, both row-major with rows of `width` values. Runs on the
+/// current Rayon pool.
+///
+/// # Panics
+/// If `width` is 0.
+pub fn row_products(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
+    let (rows, columns) = (a.len() / width, b.len() / width);
+    let mut out = vec![0.0; rows * columns];
+    let threads = Threads::Rayon(rayon::current_num_threads());
+    product(&mut out, columns, 1.0, Mat::new(a, rows, width, width), Mat::new(b, columns, width, width).t(), threads);
+    out
+}
+
 /// The product, added to `out` if `add` is set.
 fn multiply(out: &mut [f32], out_stride: usize, add: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     let (m, n, k) = (a.layout.rows, b.layout.cols, a.layout.cols);

@@ -165,6 +165,15 @@ pub mod analysis {
     };
 }
 
+/// Finding out how much the error of each tensor of a model matters.
+#[cfg(feature = "encode")]
+pub mod sensitivity {
+    pub use impasto_encode::sensitivity::{
+        Correlation, Estimate, Estimator, SENSITIVITY_SCHEMA, Sensitivities, SensitivityOptions, SensitivityProgress,
+        SensitivityRun, SensitivityWatch, TensorSensitivity, sensitivity,
+    };
+}
+
 /// Measuring statistics of a model on a text, which improve lossy files.
 #[cfg(feature = "encode")]
 pub mod calibrate {

@@ -480,7 +480,7 @@ impl Source<'_> {
 }
 
 /// Returns the context length of a model, after checking that it can run and has a tokenizer.
-fn runs(weights: &dyn WeightSource, notes: &mut Vec<String>) -> anyhow::Result<usize> {
+pub fn runs(weights: &dyn WeightSource, notes: &mut Vec<String>) -> anyhow::Result<usize> {
     let config = weights.asset("config.json");
     let config =
         config.ok_or(ModelError::MissingAsset { name: "config.json", why: "a model cannot run without it" })?;

@@ -16,6 +16,7 @@ mod limits;
 mod live;
 mod packs;
 mod recover;
+mod sensitivity;
 #[cfg(all(unix, feature = "serve"))]
 mod serve;
 #[cfg(feature = "fetch")]

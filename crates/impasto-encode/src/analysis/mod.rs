@@ -127,7 +127,7 @@ fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<
 }
 
 /// Returns the tensors that can be coded with loss and have a name that matches one of the patterns.
-fn chosen(inputs: &Inputs, patterns: &[String]) -> Result<Vec<usize>, EncodeError> {
+pub(crate) fn chosen(inputs: &Inputs, patterns: &[String]) -> Result<Vec<usize>, EncodeError> {
     let lossy: Vec<usize> = (0..inputs.len()).filter(|&i| inputs.is_lossy(i)).collect();
     if lossy.is_empty() {
         return Err(EncodeError::NothingToAnalyze { least: LEAST_WEIGHTS });

@@ -75,6 +75,11 @@ impl Selector {
         }
     }
 
+    /// Returns the most specific set of a tensor with this name in transformers.
+    pub fn of(name: &str) -> Selector {
+        Selector::ALL.into_iter().rev().find(|set| set.has(name)).unwrap_or(Selector::All)
+    }
+
     /// Returns whether a tensor with this name in transformers is in the set.
     fn has(self, name: &str) -> bool {
         let ends = |parts: &[&str]| parts.iter().any(|part| name.ends_with(&format!("{part}.weight")));

@@ -32,8 +32,9 @@ const PIECE: usize = 2048;
 /// ```
 ///
 /// The results do not depend on the number of threads.
+#[derive(Clone)]
 pub struct Walk {
-    window: usize,
+    pub(super) window: usize,
     width: usize,
     stream: Vec<f32>,
 }

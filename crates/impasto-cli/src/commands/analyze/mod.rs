@@ -2,6 +2,8 @@
 
 mod page;
 mod pictures;
+mod scatter;
+mod sensitivity;
 mod text;
 
 use std::io::Write;
@@ -23,7 +25,13 @@ use crate::output::{print, print_json, shown};
 use crate::progress::bar;
 
 pub fn run(args: &Args, what: &Analyze) -> anyhow::Result<Code> {
-    let Analyze::Tools(command) = what;
+    match what {
+        Analyze::Tools(command) => tools(args, command),
+        Analyze::Sensitivity(command) => sensitivity::run(args, command),
+    }
+}
+
+fn tools(args: &Args, command: &AnalyzeTools) -> anyhow::Result<Code> {
     if command.tools == impasto::encode::Tools::NONE {
         return Err(UsageError("--tools none leaves nothing to analyse").into());
     }
@@ -119,16 +127,18 @@ impl<'a> Destination<'a> {
     }
 }
 
+/// Quotes a word of a command line, if it must be.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:+,=@%".contains(c);
+    if text.chars().all(is_plain) && !text.is_empty() {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// Returns the options that the result depends on, as a command line.
 fn command_line(command: &AnalyzeTools) -> String {
-    let quoted = |text: &str| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:+,=@%".contains(c);
-        if text.chars().all(is_plain) && !text.is_empty() {
-            text.to_owned()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    };
     let mut line = format!("impasto analyze tools {}", quoted(&command.model.display().to_string()));
     line += &format!(" --bpw {} --weights {}", command.bpw, command.weights);
     if command.tools != impasto::encode::Tools::ALL {

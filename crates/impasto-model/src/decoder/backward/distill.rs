@@ -8,7 +8,7 @@ use crate::decoder::elementwise::softcap;
 use crate::decoder::exp::exponentials;
 use crate::decoder::layer::Watch;
 use crate::decoder::pass::{Over, Pass};
-use crate::decoder::{Decoder, Frame};
+use crate::decoder::{Decoder, Frame, Walk};
 use crate::network::check_tokens;
 use crate::{GradientProbe, ModelError, Result};
 use impasto_core::Isa;
@@ -124,6 +124,26 @@ impl Decoder {
             self.blocks_backward(tokens, &kept, gradient, probe);
             Ok(nats)
         })
+    }
+}
+
+impl Walk {
+    /// Returns, for each window, the sum over positions of KL(teacher || model), in nats. Call it after the last block.
+    ///
+    /// # Errors
+    /// Predictions of another number of tokens or vocabulary, or logits that are not finite ([`ModelError::NonFinite`]).
+    pub fn divergences(&self, frame: &Frame, teacher: &Predictions<'_>) -> Result<Vec<f64>> {
+        let (size, other) = (self.window * frame.config.hidden_size, self.window * teacher.frame.config.hidden_size);
+        if self.stream().len() / size != teacher.inputs.len() / other {
+            let value = format!("{} windows for {}", teacher.inputs.len() / other, self.stream().len() / size);
+            return Err(ModelError::BadOption { name: "predictions", value, rule: "must be one per token" });
+        }
+        let windows = self.stream().chunks(size).zip(teacher.inputs.chunks(other));
+        let divergence = |(x, inputs)| {
+            let teacher = Predictions { frame: teacher.frame, inputs };
+            Ok(frame.distill_head(&frame.normed(x), &teacher, Wish::Divergence)?.0)
+        };
+        frame.pool.install(|| windows.map(divergence).collect())
     }
 }
 
