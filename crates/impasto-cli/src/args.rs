@@ -844,16 +844,16 @@ pub struct AnalyzeSensitivity {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub skip: usize,
     /// Tokens per window.
-    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_whole::<usize>)]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_items)]
     pub ctx: usize,
     /// Parts of the calibration text that make estimates of their own: how far these differ is their spread.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_whole::<usize>)]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_items)]
     pub shards: usize,
     /// Windows of each shard.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_whole::<usize>)]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = parse_items)]
     pub windows: usize,
     /// Windows of the held-back text.
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = parse_whole::<usize>)]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = parse_items)]
     pub held_back: usize,
     /// Do not run the model: only estimates that need no run. These are magnitude and structure; with --statistics also covariance and
     /// what the statistics forecast.

@@ -253,7 +253,9 @@ pub enum EncodeError {
         limit: u64,
     },
     /// An analysis of sensitivity would exceed the memory limit.
-    #[error("running the model with one tensor coded at a time takes about {needed} bytes, more than the limit of {limit}")]
+    #[error(
+        "running the model with one tensor coded at a time takes about {needed} bytes, more than the limit of {limit}"
+    )]
     SensitivityMemory {
         /// Estimated memory, in bytes.
         needed: u64,

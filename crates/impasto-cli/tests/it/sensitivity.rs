@@ -33,17 +33,22 @@ fn with_large(at: &Workplace, name: &str) {
 fn most<'a>(report: &'a Value, of: impl Fn(&Value) -> Option<f64>) -> &'a str {
     let tensors = report["tensors"].as_array().expect("tensors");
     let per_weight = |t: &Value| of(t).map(|x| x / t["weights"].as_f64().expect("a number"));
-    let most = tensors.iter().filter(|t| of(t).is_some()).max_by(|a, b| per_weight(a).partial_cmp(&per_weight(b)).expect("numbers"));
+    let most = tensors
+        .iter()
+        .filter(|t| of(t).is_some())
+        .max_by(|a, b| per_weight(a).partial_cmp(&per_weight(b)).expect("numbers"));
     most.expect("a tensor")["name"].as_str().expect("a name")
 }
 
 #[test]
 fn a_sensitive_tensor_is_found() {
     let at = Workplace::new();
-    let large = "model.layers.3.self_attn.o_proj.weight";
+    let large = "model.layers.5.self_attn.o_proj.weight";
     with_large(&at, large);
-    let args = ["analyze", "sensitivity", "large", "--calibration-tokens", "2048", "--plot", "a.svg", "--report", "a.json"];
-    let which = ["--tensor", "*.o_proj.weight", "--tensor", "*embed_tokens*"];
+    let args =
+        ["analyze", "sensitivity", "large", "--calibration-tokens", "1024", "--plot", "a.svg", "--report", "a.json"];
+    let which = ["*.2.self_attn.o_proj.weight", "*.4.self_attn.o_proj.weight", large, "*embed_tokens*"];
+    let which = which.map(|name| ["--tensor", name]).concat();
     let out = at.run(&[&args[..], &SMALL, &which].concat()).ok().out;
     let report: Value = serde_json::from_slice(&fs::read(at.path("a.json")).expect("a report")).expect("JSON");
     let tensors = report["tensors"].as_array().expect("tensors");
@@ -55,12 +60,15 @@ fn a_sensitive_tensor_is_found() {
         assert!(out.contains(tensor["name"].as_str().expect("a name")));
     }
     assert_eq!(most(&report, |t| t["measured"].as_f64()), large);
-    for estimator in ["kronecker", "yaqa", "fisher", "trace", "token", "quadratic", "gradient", "covariance", "statistics"] {
+    for estimator in ["kronecker", "yaqa", "fisher", "trace", "token", "statistics"] {
         let value = |t: &Value| t["estimates"][estimator]["value"].as_f64().filter(|_| t["kind"] == "o");
         assert_eq!(most(&report, value), large, "{estimator}");
     }
     // The scale of weights is nothing to it.
-    let magnitude = |at: usize| tensors[at]["estimates"]["magnitude"]["value"].as_f64().expect("a number") / tensors[at]["weights"].as_f64().expect("a number");
+    let magnitude = |at: usize| {
+        tensors[at]["estimates"]["magnitude"]["value"].as_f64().expect("a number")
+            / tensors[at]["weights"].as_f64().expect("a number")
+    };
     assert!((1..tensors.len()).all(|at| (0.5..2.0).contains(&(magnitude(at) / magnitude(1)))));
     // The estimates that follow from runs have one value for each shard, and a spread.
     let yaqa = &tensors[1]["estimates"]["yaqa"];
@@ -70,11 +78,14 @@ fn a_sensitive_tensor_is_found() {
     for of in correlations {
         let overall = of["overall"].as_f64().expect("a correlation");
         assert!((-1.0..=1.0).contains(&overall) && of["excess"].as_f64().is_some_and(|x| x > -1e-9), "{of}");
-        assert!(of["kinds"]["o"].as_f64().is_some_and(|o| (o - overall).abs() < 1e-9), "the embedding has no gradient: {of}");
+        assert!(
+            of["kinds"]["o"].as_f64().is_some_and(|o| (o - overall).abs() < 1e-9),
+            "the embedding has no gradient: {of}"
+        );
     }
     let plot = fs::read_to_string(at.path("a.svg")).expect("a plot");
     assert!(plot.starts_with("<svg") && plot.matches("<circle").count() > 11 * (tensors.len() - 1), "{plot}");
-    assert!(report["command"].as_str().expect("a command").ends_with("--tensor '*.o_proj.weight' --tensor '*embed_tokens*'"));
+    assert!(report["command"].as_str().expect("a command").ends_with("--tensor '*embed_tokens*'"));
 }
 
 #[test]
@@ -105,15 +116,19 @@ fn a_model_that_cannot_run_has_some_estimates() {
 fn wrong_requests_are_explained() {
     let at = Workplace::new();
     let run = |more: &[&str]| at.run(&[&["analyze", "sensitivity", &tiny()][..], more].concat());
-    run(&["--no-run", "--plot", "a.svg"]).fails(2, "--plot");
+    for (request, option) in [(["--no-run", "--plot", "a.svg"], "--plot"), (["--shards", "0", "--quiet"], "--shards")] {
+        let refused = run(&request);
+        assert!(refused.code == Some(2) && refused.err.contains(option), "{refused:?}");
+    }
     run(&["--no-run", "--tensor", "nothing"]).fails(3, "nothing");
-    run(&["--shards", "0"]).fails(2, "--shards");
     at.write("short.txt", "A short text.");
-    run(&["--text", "short.txt", "--calibration-tokens", "512", "--tensor", "*.1.mlp.up*"]).fails(3, "not one window of 512");
-    run(&["--calibration-tokens", "512", "--memory-limit", "64MB", "--tensor", "*.1.mlp.up*"]).fails(3, "more than the limit");
+    run(&["--text", "short.txt", "--calibration-tokens", "512", "--tensor", "*.1.mlp.up*"])
+        .fails(3, "not one window of 512");
+    run(&["--calibration-tokens", "512", "--memory-limit", "64MB", "--tensor", "*.1.mlp.up*"])
+        .fails(3, "more than the limit");
     at.run(&["calibrate", &tiny(), "-o", "s.safetensors", "--text", "short.txt", "--ctx", "3", "--tokens", "3"]).ok();
     let statistics = ["--statistics", "s.safetensors"];
     assert!(run(&[&["--no-run", "--json", "--tensor", "*.1.mlp.up*"][..], &statistics].concat()).json()["tensors"][0]["estimates"]["statistics"]["value"].as_f64().is_some());
-    with_large(&at, "model.layers.3.self_attn.o_proj.weight");
+    with_large(&at, "model.layers.5.self_attn.o_proj.weight");
     at.run(&[&["analyze", "sensitivity", "large", "--no-run"][..], &statistics].concat()).fails(3, "another model");
 }

@@ -93,12 +93,7 @@ pub fn block_of(name: &str) -> Option<usize> {
 }
 
 /// Returns what can be said of a tensor without running the network, which has so many blocks.
-pub fn without_run(
-    name: &str,
-    coded: &Coded,
-    blocks: usize,
-    statistics: Option<&Statistics>,
-) -> Vec<(Estimator, f64)> {
+pub fn without_run(name: &str, coded: &Coded, blocks: usize, statistics: Option<&Statistics>) -> Vec<(Estimator, f64)> {
     let relative = coded.square() / coded.mean_square.max(f64::MIN_POSITIVE);
     let mut found = vec![(Estimator::Magnitude, relative), (Estimator::Structure, relative * prior(name, blocks))];
     found.extend(statistics.and_then(|statistics| of_statistics(name, coded, statistics)).into_iter().flatten());
@@ -115,7 +110,10 @@ fn of_statistics(name: &str, coded: &Coded, statistics: &Statistics) -> Option<V
         None => (None, 1.0),
         Some(group) => {
             let (inputs, covariance) = statistics.covariance(group).filter(|(inputs, _)| *inputs == n)?;
-            (Some(row_squares(&coded.error, &symmetric(covariance, inputs), n)), linear.damping * statistics.mean_square(group)?)
+            (
+                Some(row_squares(&coded.error, &symmetric(covariance, inputs), n)),
+                linear.damping * statistics.mean_square(group)?,
+            )
         }
     };
     let weights = statistics.rows(name).filter(|rows| rows.len() == own.len());

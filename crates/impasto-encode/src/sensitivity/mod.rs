@@ -91,6 +91,23 @@ pub struct SensitivityRun<'a> {
     pub held_back: &'a [u32],
 }
 
+impl SensitivityRun<'_> {
+    /// Checks that the texts are long enough.
+    ///
+    /// # Errors
+    /// [`EncodeError::ShortText`] if there are fewer tokens than the windows have, or no windows.
+    pub fn check(&self, options: &SensitivityOptions) -> Result<(), EncodeError> {
+        let shards = options.shards.saturating_mul(options.windows);
+        for (tokens, windows) in [(self.calibration, shards), (self.held_back, options.held_back)] {
+            let window = options.window.saturating_mul(windows);
+            if window == 0 || tokens.len() < window {
+                return Err(EncodeError::ShortText { tokens: tokens.len(), window });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Progress of an analysis of sensitivity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SensitivityProgress<'a> {
@@ -189,13 +206,8 @@ impl<'a> Network<'a> {
         chosen: &[usize],
         options: &'a SensitivityOptions,
     ) -> Result<Self, EncodeError> {
+        run.check(options)?;
         let window = options.window;
-        let wanted = [(run.calibration, options.shards * options.windows), (run.held_back, options.held_back)];
-        for (tokens, windows) in wanted {
-            if windows == 0 || tokens.len() / window.max(1) < windows {
-                return Err(EncodeError::ShortText { tokens: tokens.len(), window: window * windows.max(1) });
-            }
-        }
         let missing = ModelError::MissingAsset { name: "config.json", why: "a model cannot be run without it" };
         let config = DecoderConfig::from_json(&run.weights.asset("config.json").ok_or(missing)?)?;
         let coded: u64 = chosen.iter().map(|&tensor| inputs.tensors[tensor].weights()).sum();

@@ -125,7 +125,8 @@ impl Sensitivities {
 
     /// Computes the correlations.
     pub(super) fn correlate(&mut self) {
-        let halves = |tensor: &TensorSensitivity| tensor.halves.map(|[a, b]| (tensor.per_weight(a), tensor.per_weight(b)));
+        let halves =
+            |tensor: &TensorSensitivity| tensor.halves.map(|[a, b]| (tensor.per_weight(a), tensor.per_weight(b)));
         self.repeatability = spearman(&self.tensors.iter().filter_map(halves).collect::<Vec<_>>());
         if self.tensors.iter().all(|tensor| tensor.measured.is_none()) {
             return;

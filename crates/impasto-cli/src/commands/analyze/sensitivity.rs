@@ -93,6 +93,14 @@ fn analysis(
     )?;
     print_notes(&notes);
     let text = read(command.calibration.as_deref(), all_but_last_quarter)?;
+    let tokenizer = tokenizer(&weights)?;
+    let count = |windows: usize| windows.saturating_mul(command.ctx);
+    let calibration = first_tokens(&tokenizer, &text, count(command.shards.saturating_mul(command.windows)))?;
+    let held_back = read(command.text.as_deref(), last_quarter)?;
+    let held_back = first_tokens(&tokenizer, &held_back, command.skip.saturating_add(count(command.held_back)))?;
+    let held_back = held_back.get(command.skip..).unwrap_or_default();
+    let run = SensitivityRun { weights: &weights, calibration: &calibration, held_back };
+    run.check(&options)?;
     let mut folder = None;
     if statistics.is_none() {
         let made = TemporaryFolder::beside(&std::env::temp_dir().join("statistics"));
@@ -103,13 +111,6 @@ fn analysis(
         calibrate_on(checkpoint, &weights, &text, &options, &path, progress, None)?;
         statistics = Some(Statistics::open(&path)?);
     }
-    let tokenizer = tokenizer(&weights)?;
-    let count = |windows: usize| windows.saturating_mul(command.ctx);
-    let calibration = first_tokens(&tokenizer, &text, count(command.shards.saturating_mul(command.windows)))?;
-    let held_back = read(command.text.as_deref(), last_quarter)?;
-    let held_back = first_tokens(&tokenizer, &held_back, command.skip.saturating_add(count(command.held_back)))?;
-    let held_back = held_back.get(command.skip..).unwrap_or_default();
-    let run = SensitivityRun { weights: &weights, calibration: &calibration, held_back };
     Ok(sensitivity(checkpoint, statistics.as_ref(), Some(run), &options, &watch)?)
 }
 
@@ -167,7 +168,8 @@ fn tables(found: &Sensitivities) -> String {
                  file whose bits follow an estimator exceeds that of one whose bits follow the measured divergence, by forecast:\n\n";
         text += &correlations(found);
         if let Some(repeated) = found.repeatability {
-            text += &format!("\nOf the measured divergence on the two halves of the held-back windows: {repeated:.3}\n");
+            text +=
+                &format!("\nOf the measured divergence on the two halves of the held-back windows: {repeated:.3}\n");
         }
     }
     text
@@ -190,11 +192,7 @@ fn correlations(found: &Sensitivities) -> String {
 fn command_line(command: &AnalyzeSensitivity) -> String {
     let path = |path: &Path| quoted(&path.display().to_string());
     let mut line = format!("impasto analyze sensitivity {} --bpw {}", path(&command.model), command.bpw);
-    let files = [
-        ("statistics", &command.statistics),
-        ("calibration", &command.calibration),
-        ("text", &command.text),
-    ];
+    let files = [("statistics", &command.statistics), ("calibration", &command.calibration), ("text", &command.text)];
     for (option, file) in files {
         file.iter().for_each(|file| line += &format!(" --{option} {}", path(file)));
     }
