@@ -30,7 +30,7 @@ fn with_large(at: &Workplace, name: &str) {
 }
 
 /// The most sensitive tensor per weight, by a number of each tensor.
-fn most<'a>(report: &'a Value, of: impl Fn(&Value) -> Option<f64>) -> &'a str {
+fn most(report: &Value, of: impl Fn(&Value) -> Option<f64>) -> &str {
     let tensors = report["tensors"].as_array().expect("tensors");
     let per_weight = |t: &Value| of(t).map(|x| x / t["weights"].as_f64().expect("a number"));
     let most = tensors

@@ -36,6 +36,9 @@ struct Sums {
     labelled: f64,
 }
 
+/// What estimators say of each tensor, by its name.
+pub type Estimates = BTreeMap<String, Vec<(Estimator, f64)>>;
+
 /// Collects the sums of a shard.
 pub struct Forecasts<'a> {
     /// By name in transformers.
@@ -54,7 +57,7 @@ impl<'a> Forecasts<'a> {
     }
 
     /// Returns the estimates of each tensor: forecasts of its divergence in nats per token, or what is proportional to it.
-    pub fn estimates(&self) -> BTreeMap<String, Vec<(Estimator, f64)>> {
+    pub fn estimates(&self) -> Estimates {
         let of = |(name, sums): (&String, &Sums)| {
             let (coded, n) = (&self.coded[name], sums.tokens.max(1.0));
             let mean = coded.square() / coded.error.len().max(1) as f64;

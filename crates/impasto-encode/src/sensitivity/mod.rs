@@ -41,7 +41,7 @@ use crate::options::{Options, Target};
 use crate::statistics::Statistics;
 use crate::transform::Tools;
 use coded::Coded;
-use forecast::Forecasts;
+use forecast::{Estimates, Forecasts};
 use perturb::Perturbation;
 
 /// Options of an analysis of sensitivity.
@@ -264,7 +264,7 @@ impl<'a> Network<'a> {
         &self,
         coded: &BTreeMap<String, Coded>,
         watch: SensitivityWatch<'_>,
-    ) -> Result<Vec<BTreeMap<String, Vec<(Estimator, f64)>>>, EncodeError> {
+    ) -> Result<Vec<Estimates>, EncodeError> {
         let SensitivityOptions { window, shards, windows, .. } = *self.options;
         let mut parts = self.run.calibration.chunks_exact(window).enumerate();
         let mut found = Vec::with_capacity(shards);

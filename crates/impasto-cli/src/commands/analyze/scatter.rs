@@ -56,9 +56,9 @@ pub fn svg(found: &Sensitivities, model: &str) -> String {
     let colour = |kind: &str| COLOURS[kinds.iter().position(|&k| k == kind).unwrap_or(0) % COLOURS.len()];
     let mut x = GAP;
     for kind in &kinds {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<circle cx='{}' cy='44' r='4' fill='{}'/><text x='{}' y='48'>{kind}</text>\n",
+            "<circle cx='{}' cy='44' r='4' fill='{}'/><text x='{}' y='48'>{kind}</text>",
             x + 4.0,
             colour(kind),
             x + 13.0
@@ -87,10 +87,10 @@ fn panel(
     let points: Vec<_> = points.collect();
     let (across, up) = (Axis::of(points.iter().map(|p| p.1)), Axis::of(points.iter().map(|p| p.2)));
     let correlation = of.overall.map_or("-".to_owned(), |value| format!("{value:.2}"));
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<text x='{left}' y='{:.1}' font-weight='bold'>{}</text><text x='{:.1}' y='{:.1}' text-anchor='end'>rank correlation \
-         {correlation}</text>\n<rect x='{left}' y='{top}' width='{SIDE}' height='{SIDE}' fill='none' stroke='#888'/>\n",
+         {correlation}</text>\n<rect x='{left}' y='{top}' width='{SIDE}' height='{SIDE}' fill='none' stroke='#888'/>",
         top - 5.0,
         of.estimator.name(),
         left + SIDE,
@@ -101,29 +101,29 @@ fn panel(
     }
     for power in across.powers() {
         let x = left + SIDE * across.at(10f64.powi(power));
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<line x1='{x:.1}' x2='{x:.1}' y1='{top}' y2='{:.1}' stroke='#ddd'/><text x='{x:.1}' y='{:.1}' font-size='9' \
-             text-anchor='middle'>1e{power}</text>\n",
+             text-anchor='middle'>1e{power}</text>",
             top + SIDE,
             top + SIDE + 11.0
         );
     }
     for power in up.powers() {
         let y = top + SIDE * (1.0 - up.at(10f64.powi(power)));
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<line x1='{left}' x2='{:.1}' y1='{y:.1}' y2='{y:.1}' stroke='#ddd'/><text x='{:.1}' y='{:.1}' font-size='9' \
-             text-anchor='end'>1e{power}</text>\n",
+             text-anchor='end'>1e{power}</text>",
             left + SIDE,
             left - 3.0,
             y + 3.0
         );
     }
     for (tensor, estimate, measured) in points {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<circle cx='{:.1}' cy='{:.1}' r='3' fill='{}' fill-opacity='0.7'><title>{}</title></circle>\n",
+            "<circle cx='{:.1}' cy='{:.1}' r='3' fill='{}' fill-opacity='0.7'><title>{}</title></circle>",
             left + SIDE * across.at(estimate),
             top + SIDE * (1.0 - up.at(measured)),
             colour(tensor.kind),
