@@ -63,7 +63,7 @@ pub struct TensorSensitivity {
 /// What an estimator says of a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The mean over shards. In nats per token for those that forecast the divergence: `trace` to `statistics`, but not `covariance`.
+    /// The mean over shards, in nats per token; `magnitude`, `structure` and `covariance` have units of their own.
     pub value: f64,
     /// The standard deviation, over shards, of the natural logarithm; `None` if there is one shard.
     pub spread: Option<f64>,
