@@ -83,7 +83,8 @@ impl Content<'_> {
 
     /// Returns whether rows of the tile, those of a segment, may follow each other in the trellis of the tensor header, if it has one.
     fn follows(&self, header: &TensorHeader, rows: Range<usize>, width: usize) -> bool {
-        let (Some(trellis), Content::Lattice { z } | Content::Refinement { fine: z, .. }) = (header.trellis(), self) else {
+        let (Some(trellis), Content::Lattice { z } | Content::Refinement { fine: z, .. }) = (header.trellis(), self)
+        else {
             return true;
         };
         let mut states = States::new(trellis, width);

@@ -12,7 +12,7 @@ use impasto_core::{DType, Isa, at_each_isa, varint};
 
 use super::costs::{CLASSES, TYPICAL};
 use super::integers::{ONE_STEP, classes};
-use super::rounding::{Grid, Row, Rounder, reconstruct};
+use super::rounding::{Grid, Rounder, Row, reconstruct};
 use crate::feedback::ColumnRounding;
 use crate::scales::Scales;
 

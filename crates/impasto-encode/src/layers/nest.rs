@@ -99,7 +99,8 @@ pub fn coarsen_to_paths(
 /// Returns the weights that the integers of rows from `first` on stand for.
 fn weights(z: &[i32], first: usize, factors: &Factors) -> Vec<f32> {
     let rows = z.chunks_exact(factors.columns.len().max(1)).zip(&factors.rows[first..]);
-    rows.flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row))).collect()
+    rows.flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row)))
+        .collect()
 }
 
 /// Rounds to the coarser lattice.

@@ -32,7 +32,8 @@ pub fn refinements_on_trellises() -> Result<Set, Box<dyn Error>> {
         let on = |layer: usize| Trellis::new(log_states).filter(|_| layers[layer]);
         let dtype = [DType::F32, DType::F16, DType::Bf16][usize::from(log_states) % 3];
         let matrix = Matrix { dtype, sides: SIDES, tile: SIDES };
-        let mut header = lattice_header(Shape::Parametric(1), 0, 0.5, (0..SIDES.0).map(|r| 14 + r as i16 % 9).collect());
+        let mut header =
+            lattice_header(Shape::Parametric(1), 0, 0.5, (0..SIDES.0).map(|r| 14 + r as i16 % 9).collect());
         header.body = Body::Lattice(Steps { trellis: on(0), ..Steps::new(0.5) });
         let indices = random.integers(SIDES, |_| 16);
         let mut z = match on(0) {
@@ -45,9 +46,9 @@ pub fn refinements_on_trellises() -> Result<Set, Box<dyn Error>> {
             (d[usize::from(log_states)], d[SIDES.1 * SIDES.0 - 2]) = (70_000, i32::MIN);
             let finer = match on(layer) {
                 None => z.iter().zip(&d).map(|(&z, &d)| refinement::fine(factor, z, d)).collect(),
-                Some(trellis) => by_segment(layer, |part| {
-                    trellis.path_above(SIDES.1, factor, &z[part.clone()], &d[part])
-                }),
+                Some(trellis) => {
+                    by_segment(layer, |part| trellis.path_above(SIDES.1, factor, &z[part.clone()], &d[part]))
+                }
             };
             let kind = if layers[layer] { Kind::Trellis } else { Kind::Lattice };
             let mut tables = parametric(kind, 4).ok_or("shape 4")?;

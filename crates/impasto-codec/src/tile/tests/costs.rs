@@ -131,8 +131,14 @@ fn costs_of_usual_tiles_are_within_a_twentieth_of_a_percent() {
                 owned.z = trellis::path(TRELLIS.expect("a machine"), &place, segments, &owned.z);
             }
             if kind == Kind::TrellisRefinement {
-                owned.fine =
-                    trellis::path_above(TRELLIS.expect("a machine"), &place, segments, 3, &owned.z, &noise[place.elements()..]);
+                owned.fine = trellis::path_above(
+                    TRELLIS.expect("a machine"),
+                    &place,
+                    segments,
+                    3,
+                    &owned.z,
+                    &noise[place.elements()..],
+                );
             }
             let rows = (0..256).map(|r| 20 + r % 7).collect();
             let header = owned.header(1, 0, rows, (0..480).map(|c| c % 5).collect());

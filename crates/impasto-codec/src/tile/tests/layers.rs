@@ -118,12 +118,8 @@ impl Layered {
         for (k, &(factor, offset, log_states)) in (1..).zip(&recipe.refinements) {
             let (layer_step, multipliers) = (step / f32::from(k * 3u8), multipliers(k.into()));
             let trellis = Trellis::new(log_states);
-            let refinement = Refinement {
-                offset,
-                trellis,
-                multipliers: multipliers.clone(),
-                ..Refinement::new(factor, layer_step)
-            };
+            let refinement =
+                Refinement { offset, trellis, multipliers: multipliers.clone(), ..Refinement::new(factor, layer_step) };
             let kind = trellis.map_or(Kind::Refinement, |_| Kind::TrellisRefinement);
             let finer = header(kind, 0, Body::Refinement(refinement));
             let residuals: Vec<i32> = noise.by_ref().take(n).collect();
