@@ -54,7 +54,11 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let of_refinement = OVERHEAD * f64::from(layers.feedback) / USUAL_FEEDBACK + of_trellis;
     let overhead = of_refinement * wanted.len() as f64 * weights / 8.0;
     let step = planner.find_step(top.saturating_sub(overhead as u64))?;
-    let below = wanted.iter().map(|&bytes| planner.find_step(bytes).map(log2)).collect::<Result<Vec<f64>, _>>()?;
+    // Without a trellis, coarser integers cost less than alone, about as much as the refinements between cost more.
+    let of_one = if planner.inputs.trellis().is_some() { of_refinement * weights / 8.0 } else { 0.0 };
+    let alone = |(refinements, &bytes): (usize, &u64)| bytes.saturating_sub((of_one * refinements as f64) as u64);
+    let below = wanted.iter().enumerate().map(alone).map(|bytes| planner.find_step(bytes).map(log2));
+    let below = below.collect::<Result<Vec<f64>, _>>()?;
     let mut ladder = Ladder::new(planner, (&below, step), (&wanted, top), overhead * 8.0 / weights)?;
     let mut search = Correction::new(step);
     // Octaves from each layer's steps to those of the next finer one, from the top down.
