@@ -234,6 +234,12 @@ def broken_layers():
     head("6-plane-21-of-an-exact-layer", 15, (2, 1, b"\x15"))
     head("6-flags-of-a-refinement", 5, (3, 1, b"\1"))
     head("6-flags-of-an-exact-layer", 15, (3, 1, b"\4"))
+    for states in (1, 7):
+        spoiled = first[:3] + bytes([first[3] | 64]) + first[4:9] + bytes([states]) + first[9:]
+        head(f"6-states-{states}-of-a-refinement", 5, (0, len(first), spoiled + explicit({t: NARROW for t in range(24)})))
+    on_a_trellis = first[:3] + bytes([first[3] | 64]) + first[4:9] + b"\3" + first[9:]
+    head("11.1-odd-tables-of-a-refinement-cut", 5, (0, len(first), on_a_trellis))
+    head("6.2-odd-table-of-no-class-of-a-refinement", 5, (0, len(first), on_a_trellis + b"\0\0\0\1"))
     for factor in (1, 65):
         head(f"6-factor-{factor}", 5, (4, 1, bytes([factor])))
     head("6-multipliers-of-an-exact-layer", 15, (3, 1, b"\x20"))

@@ -1,6 +1,7 @@
 """Clauses 5 to 10, 19, 20.3, and 21.7, of docs/SPEC.md: from the bytes of a unit to the elements of a tile."""
 
 import io
+import itertools
 import math
 import re
 import struct
@@ -118,7 +119,7 @@ class Head:
         need(shape == 255 or (self.kind, shape) in shapes, "6", f"{head.what} has shape {shape}")
         planes = {FLOAT: [FLOATS.get(obj.dtype, (0, 0))[1] - 1], REFINEMENT: [0], OF_BLOCKS: [0]}.get(self.kind, range(21))
         need(self.plane in planes, "6", f"plane of {head.what} is {self.plane}")
-        allowed = {LATTICE: 127, REFINEMENT: 36, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
+        allowed = {LATTICE: 127, REFINEMENT: 100, EXACT: 0 if unit.layer else 8}.get(self.kind, 0)
         need(flags & ~allowed == 0, "6", f"{head.what} has flags {flags}")
         need(not (over_base and flags & 16), "21.6", f"{head.what} has a format, and its tensor has a base")
         self.offset, self.row_steps, self.column_steps, self.low_rank, self.multipliers = 0, Same(0), Same(0), [], Same(0)
@@ -269,8 +270,9 @@ def clamp(n, low, high):
     return low if n < low else high if n > high else n
 
 
-def read_coded(obj, unit, data, head, classes):
-    """Values and plane fields of a tile, both as lists by row and column; so are `classes`, those of the elements."""
+def read_coded(obj, unit, data, head, classes, coarse=None):
+    """Values and plane fields of a tile, both as lists by row and column; so are `classes`, those of the elements, and `coarse`, the
+    integers of the layer below, in mode refinement."""
     need(head.kind == unit.mode, "6", f"{unit} has mode {unit.mode}, but its head serves mode {head.kind}")
     _, _, height, width = obj.tile_box(unit.tile)
     tile = Reader(data, "11.1", f"{unit}")
@@ -286,14 +288,16 @@ def read_coded(obj, unit, data, head, classes):
         states, words = struct.unpack("<32I", states), struct.unpack("<%dH" % (len(words) // 2), words)
         escapes = Reader(escapes, "11.1", f"the escapes of segment {j} of {unit}")
         rows = slice(j * height // segments, (j + 1) * height // segments)  # 8.1
-        values += read_segment(head, classes[rows], raw[rows], states, words, escapes, f"segment {j} of {unit}")
+        values += read_segment(head, classes[rows], raw[rows], states, words, escapes, f"segment {j} of {unit}",
+                               coarse and coarse[rows])
     return values, raw
 
 
-def read_segment(head, rows, raw, states, words, escapes, what):
-    """Values by row and column, from the classes of the elements and, with a trellis, the fields of the plane: 8.2 to 8.5."""
+def read_segment(head, rows, raw, states, words, escapes, what, coarse=None):
+    """Values by row and column, from the classes of the elements and, with a trellis, the fields of the plane, and the integers of
+    the layer below if there is one: 8.2 to 8.5."""
     need(min(states) >= 1 << 16, "8.4", f"a lane of {what} starts below 2^16")
-    x, words, out, paths = list(states), iter(words), [], Paths(head, len(raw[0]) if raw else 0)
+    x, words, out, paths = list(states), iter(words), [], Paths(head, len(raw[0]) if raw else 0, coarse)
     try:
         for row, low_fields in zip(rows, raw):
             line = []
@@ -398,23 +402,33 @@ def join_plane(head, values, raw):
 
 
 class Paths:
-    """The states of the columns of a segment: 10.4. Without a trellis they stay 0."""
+    """The states of the columns of a segment: 10.4 and 13.3. Without a trellis they stay 0. `coarse`: the integers of the layer
+    below, if there is one."""
 
-    def __init__(self, head, width):
+    def __init__(self, head, width, coarse=None):
         self.head, self.states = head, [0] * width
+        self.factor, self.below = (head.factor, iter(coarse)) if coarse else (1, itertools.repeat([0] * width))
+        self.next_row()
+
+    def next_row(self):
+        self.coarse = next(self.below, None)
+        if self.coarse and self.head.states is not None:
+            self.parities = [S + self.factor * Z & 1 for S, Z in zip(self.states, self.coarse)]
 
     def classes(self, column):  # 10.5
-        return self.head.odd_classes if self.states[column] & 1 else self.head.classes
+        return self.head.odd_classes if self.head.states is not None and self.parities[column] else self.head.classes
 
     def take(self, line, low_fields):
         if self.head.states is not None:
             self.integers([(z0 << self.head.plane) + field for z0, field in zip(line, low_fields)])
 
     def integers(self, indices):
-        """The integers of the next row, of which these are the indices."""
+        """The integers of the next row, of which these are the indices, or the halves of residuals."""
         feedback, driven = {2: (2, 1), 3: (5, 2), 4: (9, 2), 5: (18, 4), 6: (33, 10)}[self.head.states]
-        z = [signed(2 * k + (S & 1), 32) for k, S in zip(indices, self.states)]
-        self.states = [S >> 1 ^ (S & 1) * feedback ^ (k & 1) * driven for k, S in zip(indices, self.states)]
+        d = [2 * k + p for k, p in zip(indices, self.parities)]
+        z = [signed(self.factor * Z + (e if Z >= 0 else -e), 32) for Z, e in zip(self.coarse, d)]
+        self.states = [S >> 1 ^ (S & 1) * feedback ^ (n >> 1 & 1) * driven for n, S in zip(z, self.states)]
+        self.next_row()
         return z
 
 
@@ -423,10 +437,16 @@ def lattice_integers(obj, unit, head, data):
     indices = join_plane(head, *read_coded(obj, unit, data, head, classes))
     if head.states is None:
         return indices
+    return on_paths(head, data, indices)
+
+
+def on_paths(head, data, indices, coarse=None):
+    """The integers of a tile from its indices, or from halves of residuals and the integers of the layer below."""
     segments, rows = data[0], []
     for j in range(segments):
-        paths = Paths(head, len(indices[0]))
-        rows += map(paths.integers, indices[j * len(indices) // segments:(j + 1) * len(indices) // segments])
+        of_segment = slice(j * len(indices) // segments, (j + 1) * len(indices) // segments)
+        paths = Paths(head, len(indices[0]), coarse and coarse[of_segment])
+        rows += map(paths.integers, indices[of_segment])
     return rows
 
 

@@ -3,8 +3,8 @@
 import struct
 
 from naive_blocks import block_rows
-from naive_coding import (Same, clamp, join_plane, lattice_rows, low_rank_row, over_elements, pack_bits, read_coded, read_tile,
-                          signed)
+from naive_coding import (Same, clamp, join_plane, lattice_rows, low_rank_row, on_paths, over_elements, pack_bits, read_coded,
+                          read_tile, signed)
 from naive_container import DIGITS, EXACT, FLOATS, LATTICE, REFINEMENT, SAME, TRANSFORM, need
 from naive_digits import digit_rows
 from naive_transform import transform_rows
@@ -85,7 +85,9 @@ def refined(obj, unit, head, data, coarse):
     """The integers of a layer from those of the layer below."""
     classes = [[3 * clamp(n, 0, 7) + min(abs(Z), 2) for n, Z in zip(*lines)]  # 13.1
                for lines in zip(head.class_sums(obj, unit), coarse)]
-    values, _ = read_coded(obj, unit, data, head, classes)
+    values, _ = read_coded(obj, unit, data, head, classes, coarse)
+    if head.states is not None:
+        return on_paths(head, data, values, coarse)  # 13.3
     return [[signed(head.factor * Z + (d if Z >= 0 else -d), 32) for Z, d in zip(*lines)]  # 13.2
             for lines in zip(coarse, values)]
 

@@ -230,8 +230,8 @@ pub struct Encode {
     pub residual: Option<impasto::encode::Residual>,
     /// Round the columns of tensors on the lattice to paths through a trellis with this many states: 4, 8, 16, 32 or 64. With
     /// 8 states, the KL divergence of SmolLM2 at 48 MB falls by 18%, and its packed weights take 22% more memory. More states save a
-    /// little more, and take longer. Not with layers or --prune.
-    #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "layers", "prune"])]
+    /// little more, and take longer. With --layers, all lossy layers are on a trellis, which the base gains most by. Not with --prune.
+    #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "prune"])]
     pub trellis: Option<impasto::encode::Trellis>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
     /// computes the same function, up to rounding. Not with a lossless file or layer, which keeps the order of the

@@ -13,20 +13,24 @@ pub enum Kind {
     Trellis,
     /// Residuals that turn the integers of the layer below into finer ones (SPEC 13).
     Refinement,
+    /// Halves of residuals that lead to integers on a trellis (SPEC 13.3). The class is `2 t + p` with the class `t` of kind
+    /// refinement and the parity `p` of the residual.
+    TrellisRefinement,
     /// Differences between the bits of a float and those of the weight of the layer below (SPEC 14).
     Exact,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] = [Kind::Float, Kind::Lattice, Kind::Trellis, Kind::Refinement, Kind::Exact];
+    pub const ALL: [Kind; 6] =
+        [Kind::Float, Kind::Lattice, Kind::Trellis, Kind::Refinement, Kind::TrellisRefinement, Kind::Exact];
 
     /// Returns the coding mode of tiles of this kind (SPEC 5).
     pub const fn mode(self) -> Mode {
         match self {
             Kind::Float => Mode::FLOAT,
             Kind::Lattice | Kind::Trellis => Mode::LATTICE,
-            Kind::Refinement => Mode::REFINEMENT,
+            Kind::Refinement | Kind::TrellisRefinement => Mode::REFINEMENT,
             Kind::Exact => Mode::EXACT,
         }
     }
@@ -36,12 +40,35 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.mode() == mode)
     }
 
+    /// Returns the kind of tiles in the same mode without a trellis.
+    pub const fn without_trellis(self) -> Kind {
+        match self {
+            Kind::Trellis => Kind::Lattice,
+            Kind::TrellisRefinement => Kind::Refinement,
+            other => other,
+        }
+    }
+
+    /// Returns the kind of tiles in the same mode with a trellis, or `None` if the mode has none.
+    pub const fn with_trellis(self) -> Option<Kind> {
+        match self {
+            Kind::Lattice | Kind::Trellis => Some(Kind::Trellis),
+            Kind::Refinement | Kind::TrellisRefinement => Some(Kind::TrellisRefinement),
+            Kind::Float | Kind::Exact => None,
+        }
+    }
+
+    /// Returns whether there are tables for each parity (SPEC 10.5): those of even numbers have even table numbers.
+    pub const fn has_parities(self) -> bool {
+        matches!(self, Kind::Trellis | Kind::TrellisRefinement)
+    }
+
     /// Returns the number of tables.
     pub const fn tables(self) -> usize {
         match self {
             Kind::Float => 4,
             Kind::Lattice | Kind::Refinement => 24,
-            Kind::Trellis => 48,
+            Kind::Trellis | Kind::TrellisRefinement => 48,
             Kind::Exact => 32,
         }
     }
@@ -53,6 +80,7 @@ impl Kind {
             Kind::Lattice => 43,
             Kind::Trellis => 87,
             Kind::Refinement => 23,
+            Kind::TrellisRefinement => 47,
             Kind::Exact => 31,
         }
     }
@@ -88,7 +116,7 @@ pub fn class(kind: Kind, row: i32, column: i32) -> Class {
             let low_bits = ((t >> 3) - 5).max(0);
             Class { table: (t - 8 * low_bits) as usize, low_bits: low_bits as u32, offset: -31 }
         }
-        Kind::Refinement => Class { table: t as usize, low_bits: 0, offset: -31 },
+        Kind::Refinement | Kind::TrellisRefinement => Class { table: t as usize, low_bits: 0, offset: -31 },
         Kind::Exact => Class { table: t as usize, low_bits: (((t + 1) >> 2) - 3).max(0) as u32, offset: -31 },
     }
 }

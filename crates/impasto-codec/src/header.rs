@@ -68,14 +68,16 @@ pub struct Refinement {
     pub step: f32,
     /// Offset of reconstruction points, as in [`Steps`].
     pub offset: u8,
+    /// What the integers of a column follow in this layer, as in [`Steps`].
+    pub trellis: Option<Trellis>,
     /// Multiplier of each row, as in [`Steps`].
     pub multipliers: Option<IndexArray>,
 }
 
 impl Refinement {
-    /// Returns a refinement without an offset or multipliers.
+    /// Returns a refinement without an offset, a trellis or multipliers.
     pub fn new(factor: u8, step: f32) -> Refinement {
-        Refinement { factor, step, offset: 0, multipliers: None }
+        Refinement { factor, step, offset: 0, trellis: None, multipliers: None }
     }
 }
 
@@ -128,6 +130,7 @@ impl TensorHeader {
             Body::Float => Kind::Float,
             Body::Lattice(Steps { trellis: Some(_), .. }) => Kind::Trellis,
             Body::Lattice(_) | Body::Format(_) => Kind::Lattice,
+            Body::Refinement(Refinement { trellis: Some(_), .. }) => Kind::TrellisRefinement,
             Body::Refinement(_) => Kind::Refinement,
             Body::Exact | Body::ExactOver(_) | Body::Blocks(_) => Kind::Exact,
         }
@@ -141,9 +144,13 @@ impl TensorHeader {
         }
     }
 
-    /// Returns the trellis of the integers, if there is one (SPEC 10.4).
+    /// Returns the trellis of the integers, if there is one (SPEC 10.4, 13.3).
     pub fn trellis(&self) -> Option<Trellis> {
-        self.steps()?.trellis
+        match &self.body {
+            Body::Lattice(steps) => steps.trellis,
+            Body::Refinement(refinement) => refinement.trellis,
+            _ => None,
+        }
     }
 
     /// Returns the low-rank part, if there is one (SPEC 19).
@@ -352,7 +359,7 @@ impl TensorHeader {
         let step = if matches!(kind, Kind::Lattice | Kind::Refinement) { read_step(&mut rest)? } else { 0.0 };
         let offset = if flags & OFFSET != 0 { read_offset(&mut rest)? } else { 0 };
         let trellis = if flags & TRELLIS != 0 { Some(read_trellis(&mut rest)?) } else { None };
-        let kind = if trellis.is_some() { Kind::Trellis } else { kind };
+        let kind = trellis.and_then(|_| kind.with_trellis()).unwrap_or(kind);
         let format = if flags & FORMAT != 0 { Some(Groups::read_head(&mut rest)?) } else { None };
         let row_classes = IndexArray::read(&mut rest, rows)?;
         let column_classes = IndexArray::read(&mut rest, columns)?;
@@ -372,7 +379,9 @@ impl TensorHeader {
                 let (rows, columns) = (row_steps, column_steps);
                 Body::Lattice(Steps { step, offset, rows, columns, low_rank, trellis, multipliers })
             }
-            (Kind::Refinement, _) => Body::Refinement(Refinement { factor, step, offset, multipliers }),
+            (Kind::Refinement | Kind::TrellisRefinement, _) => {
+                Body::Refinement(Refinement { factor, step, offset, trellis, multipliers })
+            }
             (Kind::Exact, _) => match (blocks, low_rank) {
                 (Some(dtype), _) => Body::Blocks(dtype),
                 (None, Some(low_rank)) => Body::ExactOver(low_rank),
@@ -401,7 +410,7 @@ fn meaningful(mode: Mode, kind: Kind) -> u8 {
         Kind::Exact if mode == Mode::EXACT => LOW_RANK,
         Kind::Float | Kind::Exact => 0,
         Kind::Lattice | Kind::Trellis => ROW_STEPS | COLUMN_STEPS | OFFSET | LOW_RANK | FORMAT | TRELLIS | MULTIPLIERS,
-        Kind::Refinement => OFFSET | MULTIPLIERS,
+        Kind::Refinement | Kind::TrellisRefinement => OFFSET | TRELLIS | MULTIPLIERS,
     }
 }
 

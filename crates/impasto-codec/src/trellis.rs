@@ -4,8 +4,12 @@
 //! (IEEE Trans. IT 28, 1982). The integers of a column form a path through a machine of a few states. The lowest bit of the
 //! state is the parity of the next integer, which is not coded; what is coded, the *index*, is the integer halved. The
 //! lowest bit of the index drives the machine. Steps can thus be nearly half as large at the same rate.
+//!
+//! In a refinement the parity of the residual is known, since those of both integers are (SPEC 13.3).
 
 use impasto_core::{Isa, at_each_isa};
+
+use crate::refinement;
 
 /// The feedback and the input of the machine (`A` and `B` of SPEC 10.4), by the logarithm of its states, from [`LEAST`] on: the
 /// polynomials of Ungerboeck, without the lowest coefficient.
@@ -54,6 +58,15 @@ impl Trellis {
         z.chunks_exact_mut(columns.max(1)).for_each(|row| states.integers(Isa::best(), row));
         z
     }
+
+    /// Returns the integers of a segment in the layer above that of the integers `coarse`, whose residuals have these halves
+    /// (SPEC 13.3), row by row; there are `columns` in a row.
+    pub fn path_above(self, columns: usize, factor: u8, coarse: &[i32], halves: &[i32]) -> Vec<i32> {
+        let (mut states, mut z, n) = (States::new(self, columns), coarse.to_vec(), columns.max(1));
+        let rows = z.chunks_exact_mut(n).zip(halves.chunks_exact(n));
+        rows.for_each(|(row, halves)| states.refine(Isa::best(), factor, row, halves));
+        z
+    }
 }
 
 /// The states of the columns of a segment.
@@ -78,6 +91,17 @@ impl States {
         classes(isa, &self.states, columns, out);
     }
 
+    /// Doubles the classes of a refinement of the integers `coarse` by `factor`, and adds the parities of the residuals.
+    pub fn classes_above(&self, isa: Isa, factor: u8, coarse: &[i32], classes: &mut [i32]) {
+        classes_above(isa, &self.states, factor, coarse, classes);
+    }
+
+    /// Turns the integers `z` of a row in the layer below into those of this layer, given the halves of residuals (SPEC 13.3), and
+    /// changes the states.
+    pub fn refine(&mut self, isa: Isa, factor: u8, z: &mut [i32], halves: &[i32]) {
+        refine(isa, self.trellis, &mut self.states, factor, z, halves);
+    }
+
     /// Turns the indices of a row into integers, and changes the states.
     pub fn integers(&mut self, isa: Isa, indices: &mut [i32]) {
         integers(isa, self.trellis, &mut self.states, indices);
@@ -95,6 +119,30 @@ at_each_isa! {
             *out = 2 * column + (state & 1);
         }
     }
+}
+
+at_each_isa! {
+    fn classes_above(states: &[i32], factor: u8, coarse: &[i32], classes: &mut [i32]) {
+        for ((class, state), &coarse) in classes.iter_mut().zip(states).zip(coarse) {
+            *class = 2 * *class + parity_above(*state, factor, coarse);
+        }
+    }
+}
+
+at_each_isa! {
+    fn refine(trellis: Trellis, states: &mut [i32], factor: u8, z: &mut [i32], halves: &[i32]) {
+        for ((state, z), half) in states.iter_mut().zip(z).zip(halves) {
+            let residual = half.wrapping_shl(1) | parity_above(*state, factor, *z);
+            *z = refinement::fine(factor, *z, residual);
+            *state = trellis.next(*state, *z >> 1);
+        }
+    }
+}
+
+/// Returns the parity of a residual: that of the integer in this layer, less that of the integer it refines, times the factor.
+#[inline(always)]
+fn parity_above(state: i32, factor: u8, coarse: i32) -> i32 {
+    (state ^ (i32::from(factor) & coarse)) & 1
 }
 
 at_each_isa! {
@@ -162,6 +210,30 @@ mod tests {
                 best = next;
             }
             assert_eq!(best[0], least, "{log}");
+        }
+    }
+
+    /// Refined integers are a path, whatever the factor and the integers below, and their residuals have the parities and the halves.
+    #[test]
+    fn refined_integers_follow_on_every_instruction_set() {
+        let (trellis, columns) = (Trellis::new(3).expect("a machine"), 37);
+        for factor in [2, 3, 6, 7] {
+            for isa in Isa::available() {
+                let (mut to, mut from) = (States::new(trellis, columns), States::new(trellis, columns));
+                for r in 0..50i32 {
+                    let coarse: Vec<i32> = (0..columns as i32).map(|c| (r * 5 + c * c) % 13 - 6).collect();
+                    let halves: Vec<i32> = (0..columns as i32).map(|c| (r * 7 + c * c) % 9 - 4).collect();
+                    let (mut z, mut classes) = (coarse.clone(), vec![0; columns]);
+                    to.classes_above(isa, factor, &coarse, &mut classes);
+                    to.refine(isa, factor, &mut z, &halves);
+                    for (i, &z) in z.iter().enumerate() {
+                        let residual = refinement::residual(factor, coarse[i], z);
+                        assert_eq!((residual >> 1, residual & 1), (halves[i], classes[i]));
+                    }
+                    assert!(from.follow(isa, &z));
+                }
+                assert_eq!(to.states, from.states);
+            }
         }
     }
 

@@ -131,7 +131,7 @@ pub enum EncodeError {
     PrunedFormats,
     /// A trellis was requested where there is no place for it.
     #[error(
-        "a trellis is for lossy files without layers: not with --lossless, --layers, the preset jpeg, pruning, or a format for every tensor"
+        "a trellis is for lossy weights: not with --lossless, the preset jpeg, pruning, or a format for every tensor"
     )]
     Trellis,
     /// A part of the error of rounding was requested where there is no place for it.

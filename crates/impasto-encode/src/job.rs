@@ -117,7 +117,7 @@ fn encode_with(
         return Err(EncodeError::Residual);
     }
     let has_lattice = !matches!(options.target, Target::Lossless | Target::Formats) && !is_jpeg;
-    if options.trellis.is_some() && (!has_lattice || options.layers.any() || options.pruning.is_some()) {
+    if options.trellis.is_some() && (!has_lattice || options.pruning.is_some()) {
         return Err(EncodeError::Trellis);
     }
     if !options.formats.is_empty() && (is_jpeg || options.target == Target::Lossless) {

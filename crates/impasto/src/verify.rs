@@ -112,7 +112,7 @@ fn check_header<S: Source>(file: &File<S>, unit: u32, entry: &UnitEntry) -> Resu
     match header.kind() {
         _ if matches!(header.body, Body::ExactOver(_)) => Err(broken(CodecError::ExactOver)),
         _ if is_delta && matches!(header.body, Body::Blocks(_)) => Err(broken(CodecError::DeltaHeader)),
-        Kind::Refinement | Kind::Exact => Ok(()),
+        Kind::Refinement | Kind::TrellisRefinement | Kind::Exact => Ok(()),
         kind => Err(broken(CodecError::HeaderLayer { layer: entry.layer.into(), kind: kind.mode() })),
     }
 }

@@ -32,6 +32,8 @@ fn round_trip() {
         let body = Body::Refinement(Refinement { offset, ..Refinement::new(factor, 3e-9) });
         TensorHeader { shape: tables(24), plane: 0, body, ..lattice() }
     };
+    let finer_trellis = Refinement { offset: 5, trellis: Trellis::new(2), ..Refinement::new(6, 3e-9) };
+    let finer_trellis = TensorHeader { shape: tables(48), body: Body::Refinement(finer_trellis), ..refinement(6, 5) };
     let multipliers = Some(IndexArray::new(vec![-64, 63, 1]));
     let of_rows = Steps { multipliers: multipliers.clone(), ..Steps::new(0.5) };
     let recovered = TensorHeader { body: Body::Lattice(of_rows), ..lattice() };
@@ -56,6 +58,7 @@ fn round_trip() {
         exact,
         refinement(2, 0),
         refinement(64, 1),
+        finer_trellis,
         recovered,
         finer,
     ]) {

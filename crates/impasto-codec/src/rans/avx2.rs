@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, max_class};
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, TRELLIS_REFINEMENT, max_class};
 use super::{Columns, Decoder, LANES, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -51,6 +51,7 @@ impl Decoder<'_> {
                 Kind::Lattice => rows_of::<LATTICE>(self, rows, columns, values, escapes),
                 Kind::Trellis => rows_of::<TRELLIS>(self, rows, columns, values, escapes),
                 Kind::Refinement => rows_of::<REFINEMENT>(self, rows, columns, values, escapes),
+                Kind::TrellisRefinement => rows_of::<TRELLIS_REFINEMENT>(self, rows, columns, values, escapes),
                 Kind::Exact => rows_of::<EXACT>(self, rows, columns, values, escapes),
             }
         }

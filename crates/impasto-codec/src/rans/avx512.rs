@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, max_class};
+use super::kinds::{EXACT, FLOAT, LATTICE, REFINEMENT, TRELLIS, TRELLIS_REFINEMENT, max_class};
 use super::{Columns, Decoder, LANES, LOW, OutOfWords};
 use crate::class::Kind;
 use crate::tables::{ESCAPE, TABLE_BITS, TOTAL};
@@ -30,6 +30,7 @@ impl Decoder<'_> {
                 Kind::Lattice => self.rows_of::<LATTICE>(rows, columns, values, escapes),
                 Kind::Trellis => self.rows_of::<TRELLIS>(rows, columns, values, escapes),
                 Kind::Refinement => self.rows_of::<REFINEMENT>(rows, columns, values, escapes),
+                Kind::TrellisRefinement => self.rows_of::<TRELLIS_REFINEMENT>(rows, columns, values, escapes),
                 Kind::Exact => self.rows_of::<EXACT>(rows, columns, values, escapes),
             }
         }

@@ -34,7 +34,7 @@ pub fn symbol(class: Class, value: i32) -> (usize, u32) {
 pub fn escape_code(kind: Kind, value: i32) -> u64 {
     u64::from(match kind {
         Kind::Float => value as u32,
-        Kind::Lattice | Kind::Trellis | Kind::Refinement | Kind::Exact => varint::zigzag(value),
+        _ => varint::zigzag(value),
     })
 }
 
@@ -42,7 +42,7 @@ pub fn escape_code(kind: Kind, value: i32) -> u64 {
 pub fn escape_value(kind: Kind, code: u32) -> i32 {
     match kind {
         Kind::Float => code as i32,
-        Kind::Lattice | Kind::Trellis | Kind::Refinement | Kind::Exact => varint::unzigzag(code),
+        _ => varint::unzigzag(code),
     }
 }
 

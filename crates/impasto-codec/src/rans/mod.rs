@@ -82,7 +82,7 @@ impl Columns {
     fn is_plain(&self, kind: Kind, row: i32) -> bool {
         let most = match kind {
             Kind::Float => kind.max_class(),
-            Kind::Lattice | Kind::Trellis | Kind::Refinement => kind.tables() as i32 - 1,
+            Kind::Lattice | Kind::Trellis | Kind::Refinement | Kind::TrellisRefinement => kind.tables() as i32 - 1,
             // Classes from 15 on have low bits (SPEC 7.3).
             Kind::Exact => 14,
         };
@@ -107,6 +107,7 @@ mod kinds {
     pub const LATTICE: u8 = Kind::Lattice as u8;
     pub const TRELLIS: u8 = Kind::Trellis as u8;
     pub const REFINEMENT: u8 = Kind::Refinement as u8;
+    pub const TRELLIS_REFINEMENT: u8 = Kind::TrellisRefinement as u8;
     pub const EXACT: u8 = Kind::Exact as u8;
 
     /// Returns the largest class of a kind.
@@ -116,6 +117,7 @@ mod kinds {
             LATTICE => Kind::Lattice.max_class(),
             TRELLIS => Kind::Trellis.max_class(),
             REFINEMENT => Kind::Refinement.max_class(),
+            TRELLIS_REFINEMENT => Kind::TrellisRefinement.max_class(),
             _ => Kind::Exact.max_class(),
         }
     }

@@ -71,7 +71,7 @@ impl Counts {
     fn escape_length(&self) -> u64 {
         match self.kind {
             Kind::Float => 2,
-            Kind::Lattice | Kind::Trellis | Kind::Refinement => 1,
+            Kind::Lattice | Kind::Trellis | Kind::Refinement | Kind::TrellisRefinement => 1,
             Kind::Exact => 2,
         }
     }

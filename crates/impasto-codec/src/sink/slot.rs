@@ -61,6 +61,7 @@ at_each_isa! {
             Kind::Lattice => slots_of(Kind::Lattice, classes, values, out),
             Kind::Trellis => slots_of(Kind::Trellis, classes, values, out),
             Kind::Refinement => slots_of(Kind::Refinement, classes, values, out),
+            Kind::TrellisRefinement => slots_of(Kind::TrellisRefinement, classes, values, out),
             Kind::Exact => slots_of(Kind::Exact, classes, values, out),
         }
     }

@@ -8,9 +8,9 @@ use crate::error::CodecError;
 
 /// Appends the tables field of a tensor header of `kind`. Tables of escapes only are omitted.
 pub fn write_explicit(kind: Kind, out: &mut Vec<u8>, tables: &[Frequencies]) {
-    if kind == Kind::Trellis {
+    if kind.has_parities() {
         let of_parity = |parity: usize| tables.iter().skip(parity).step_by(2).cloned().collect::<Vec<_>>();
-        [0, 1].map(of_parity).iter().for_each(|tables| write_explicit(Kind::Lattice, out, tables));
+        [0, 1].map(of_parity).iter().for_each(|tables| write_explicit(kind.without_trellis(), out, tables));
         return;
     }
     let given = |t: &Frequencies| *t != Frequencies::only_escape();
@@ -32,9 +32,9 @@ pub fn write_explicit(kind: Kind, out: &mut Vec<u8>, tables: &[Frequencies]) {
 /// # Errors
 /// If the field violates SPEC 6.2, or 10.5.
 pub fn read_explicit(kind: Kind, bytes: &mut &[u8]) -> Result<Vec<Frequencies>, CodecError> {
-    if kind == Kind::Trellis {
-        let even = read_explicit(Kind::Lattice, bytes)?;
-        let odd = read_explicit(Kind::Lattice, bytes)?;
+    if kind.has_parities() {
+        let even = read_explicit(kind.without_trellis(), bytes)?;
+        let odd = read_explicit(kind.without_trellis(), bytes)?;
         return Ok(even.into_iter().zip(odd).flat_map(|(even, odd)| [even, odd]).collect());
     }
     let (field, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Truncated("tables"))?;

@@ -64,7 +64,7 @@ pub fn parametric(kind: Kind, shape: u8) -> Option<Vec<Frequencies>> {
             let even = parametric(Kind::Lattice, shape)?;
             return Some(even.into_iter().flat_map(|even| [even.clone(), even.halfway()]).collect());
         }
-        Kind::Refinement | Kind::Exact => return None,
+        Kind::Refinement | Kind::TrellisRefinement | Kind::Exact => return None,
     };
     Some(tables.iter().map(|&(first, run, escape)| expand(first as usize, run, escape)).collect())
 }

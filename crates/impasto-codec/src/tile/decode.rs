@@ -87,8 +87,8 @@ impl TileDecoder {
             let fits = match header.kind() {
                 Kind::Exact if is_delta && below.is_none() => true,
                 Kind::Float | Kind::Lattice | Kind::Trellis => below.is_none(),
-                Kind::Refinement | Kind::Exact => {
-                    matches!(below, Some(Kind::Lattice | Kind::Trellis | Kind::Refinement))
+                Kind::Refinement | Kind::TrellisRefinement | Kind::Exact => {
+                    below.is_some_and(|below: Kind| matches!(below.without_trellis(), Kind::Lattice | Kind::Refinement))
                 }
             };
             if !fits {
@@ -97,7 +97,7 @@ impl TileDecoder {
             if let Some((step, _)) = header.step().filter(|_| layer > 0) {
                 check_row_steps(step, row_steps, header.multipliers(), "12.4").map_err(at)?;
             }
-            if header.kind() == Kind::Refinement && headers[0].groups().is_some() {
+            if header.mode() == Mode::REFINEMENT && headers[0].groups().is_some() {
                 return Err(at(CodecError::Format("a refinement above a tensor with a format", "20.4")));
             }
             below = Some(header.kind());
@@ -512,16 +512,25 @@ impl TileDecoder {
             }
             let layer = self.layer(layer, Mode::REFINEMENT)?;
             let Body::Refinement(header) = &layer.header.body else { continue };
-            finer.push((header.factor, Above::new(self.isa, layer, unit.bytes, place)?));
+            let states = header.trellis.map(|trellis| States::new(trellis, place.columns.len()));
+            finer.push((header.factor, states, Above::new(self.isa, layer, unit.bytes, place)?));
         }
         let mut buffer = Buffer::new(if finer.is_empty() { 0 } else { place.columns.len() });
         base_lattice_rows(self.isa, layer, base.bytes, place, |r, z| {
-            for (factor, above) in &mut finer {
+            for (factor, states, above) in &mut finer {
+                if let Some(states) = states.as_mut().filter(|_| above.coded.starts_segment()) {
+                    states.restart();
+                }
                 buffer.classes.update(self.isa, |classes| {
                     above.sums(classes);
                     refinement::classes_of_row(self.isa, classes, z);
+                    states.iter().for_each(|states| states.classes_above(self.isa, *factor, z, classes));
                 });
-                refinement::refine_row(self.isa, *factor, z, above.row(&mut buffer)?);
+                let d = above.row(&mut buffer)?;
+                match states {
+                    None => refinement::refine_row(self.isa, *factor, z, d),
+                    Some(states) => states.refine(self.isa, *factor, z, d),
+                }
             }
             row_done(r, z)
         })

@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use impasto_core::blocks::fields::{append_head, fields, head_bytes};
 use impasto_core::{DType, FloatLayout, Isa, Place};
 
-use super::syntax::{ExactRow, Sums, blocks_row, exact_row, float_row, lattice_row, refinement_row, trellis_row};
+use super::syntax::{
+    ExactRow, Sums, blocks_row, exact_row, float_row, lattice_row, refinement_row, trellis_refinement_row, trellis_row,
+};
 use super::{MAX_SEGMENTS, segment_rows};
 use crate::bytes;
 use crate::error::CodecError;
@@ -30,7 +32,7 @@ pub enum Content<'a> {
         /// Integers.
         z: &'a [i32],
     },
-    /// Mode refinement.
+    /// Mode refinement. With a trellis, the integers of each column of a segment in this layer must be a path through it.
     Refinement {
         /// Integers of the layer below.
         coarse: &'a [i32],
@@ -81,7 +83,10 @@ impl Content<'_> {
 
     /// Returns whether rows of the tile, those of a segment, may follow each other in the trellis of the tensor header, if it has one.
     fn follows(&self, header: &TensorHeader, rows: Range<usize>, width: usize) -> bool {
-        let Some((trellis, Content::Lattice { z })) = header.trellis().zip(Some(self)) else { return true };
+        let (Some(trellis), Content::Lattice { z } | Content::Refinement { fine: z, .. }) = (header.trellis(), self)
+        else {
+            return true;
+        };
         let mut states = States::new(trellis, width);
         rows.into_iter().all(|r| states.follow(Isa::best(), &z[r * width..(r + 1) * width]))
     }
@@ -101,7 +106,11 @@ impl Content<'_> {
                     Body::Refinement(refinement) => refinement.factor,
                     _ => 1,
                 };
-                refinement_row(sink, factor, sums, &coarse[elements.clone()], &fine[elements]);
+                let (coarse, fine) = (&coarse[elements.clone()], &fine[elements]);
+                match header.trellis() {
+                    None => refinement_row(sink, factor, sums, coarse, fine),
+                    Some(_) => trellis_refinement_row(sink, factor, sums, coarse, fine),
+                }
             }
             Content::Exact { layout, z, predicted, elements: floats } => {
                 let bytes = bytes(layout);

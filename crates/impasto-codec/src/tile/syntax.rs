@@ -123,6 +123,21 @@ pub fn refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse
     });
 }
 
+/// Mode refinement with a trellis. As [`refinement_row`], but the parities of residuals are known.
+pub fn trellis_refinement_row(sink: &mut impl SymbolSink, factor: u8, sums: Sums, coarse: &[i32], fine: &[i32]) {
+    Batch::row(sink, sums, 0, |isa, batch, elements| {
+        let (coarse, fine) = (&coarse[elements.clone()], &fine[elements]);
+        let Batch { classes, values, .. } = batch;
+        let (classes, values) = (&mut classes[..coarse.len()], &mut values[..coarse.len()]);
+        refinement::classes_of_row(isa, classes, coarse);
+        refinement::residuals_of_row(isa, factor, coarse, fine, values);
+        for (class, value) in classes.iter_mut().zip(values) {
+            *class = 2 * *class + (*value & 1);
+            *value >>= 1;
+        }
+    });
+}
+
 /// The input for a row in mode exact; each field has one entry per element of the row.
 #[derive(Clone, Copy, Debug)]
 pub struct ExactRow<'a> {

@@ -20,7 +20,7 @@ pub trait ColumnRounding: Sync {
 }
 
 /// Rounds rows, one column after the other. `weights` are whole rows, row-major, the first of which has the index `first`; `out` receives an
-/// integer for each.
+/// integer for each. `kept` is the share of each error that the columns before it compensate.
 ///
 /// # Panics
 /// If there is an incomplete row, or `out` has another length than `weights`.
@@ -28,13 +28,14 @@ pub fn round_columns(
     feedback: &Feedback,
     weights: &[f32],
     first: usize,
+    kept: f32,
     rounding: &impl ColumnRounding,
     out: &mut [i32],
 ) {
     assert_eq!(weights.len(), out.len());
     let n = feedback.n;
     let rows = weights.len() / n.max(1);
-    let run = |(i, weights): (usize, &[f32])| RoundingRun::new(feedback, weights, first + i * WIDTH, 1.0);
+    let run = |(i, weights): (usize, &[f32])| RoundingRun::new(feedback, weights, first + i * WIDTH, kept);
     let runs: Option<Vec<RoundingRun>> = weights.chunks(WIDTH * n.max(1)).enumerate().map(run).collect();
     let mut runs = runs.expect("whole rows");
     let mut targets = vec![[0.0; WIDTH]; runs.len()];
@@ -85,16 +86,16 @@ mod tests {
     /// Columns are what their rows are, if integers do not depend on each other.
     #[test]
     fn columns_are_rows_side_by_side() {
-        for (n, rows) in [(1, 1), (70, 33), (130, 16), (64, 17)] {
+        for (n, rows, kept) in [(1, 1, 1.0), (70, 33, 1.0), (130, 16, 0.25), (64, 17, 0.5)] {
             let covariance = |i: usize| if i / n == i % n { 1.0 } else { 0.9 / (1 + (i / n).abs_diff(i % n)) as f32 };
             let covariance: Vec<f32> = (0..n * n).map(covariance).collect();
             let feedback = Feedback::new(&covariance, n, 0.01).expect("definite");
             let weights: Vec<f32> = (0..rows * n).map(|i| ((i * i * 7) % 101) as f32 / 50.0 - 1.0).collect();
             let (mut alone, mut together) = (vec![0; rows * n], vec![0; rows * n]);
             for (first, (weights, alone)) in weights.chunks(16 * n).zip(alone.chunks_mut(16 * n)).enumerate() {
-                round_rows(&feedback, weights, first * 16, 1.0, &Nearest, None, alone);
+                round_rows(&feedback, weights, first * 16, kept, &Nearest, None, alone);
             }
-            round_columns(&feedback, &weights, 0, &Nearest, &mut together);
+            round_columns(&feedback, &weights, 0, kept, &Nearest, &mut together);
             assert_eq!(alone, together);
         }
     }

@@ -19,7 +19,7 @@ use crate::scales::Scales;
 use crate::shapes::best_shape;
 
 /// The class in which the standard deviation is one step.
-const ONE_STEP: i32 = 15;
+pub const ONE_STEP: i32 = 15;
 /// Rows that are rounded together.
 const SIDE_BY_SIDE: usize = 16;
 /// A sample has one in this many rows, but at least [`LEAST_SAMPLE`]. Rate control makes up for what it does not say.
@@ -89,7 +89,7 @@ pub fn round(
 
 /// Returns classes of rows and of columns from scales and steps, four per octave. `one_step` is that in which the standard deviation
 /// is one step.
-fn classes(scales: &Scales, grid: &Grid, one_step: i32) -> (Vec<i16>, Vec<i16>) {
+pub fn classes(scales: &Scales, grid: &Grid, one_step: i32) -> (Vec<i16>, Vec<i16>) {
     let log_step = log2_fixed(f64::from(grid.step)).unwrap_or(0);
     let classes = |logs: &[i32], steps: &[i16], offset: i32| -> Vec<i16> {
         let class = |(i, &log): (usize, &i32)| {
@@ -110,11 +110,7 @@ pub fn round_on_trellis(
     trellis: (Trellis, &PathCosts),
     rows: Parts,
 ) -> Integers {
-    // An index is half an integer.
-    let (row_classes, column_classes) = classes(scales, grid, ONE_STEP - 4);
-    let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, None);
-    let (trellis, costs) = trellis;
-    let paths = PathRounder { rounder, trellis, costs, rows: &row_classes, columns: &column_classes };
+    let paths = PathRounder::new(matrix.dtype, scales, grid, trellis);
     let parts = match rows {
         Parts::All(parts) => parts,
         Parts::Sample => {
@@ -124,7 +120,7 @@ pub fn round_on_trellis(
             (0..wanted).map(|i| chunk(i)..(chunk(i) + PART).min(matrix.rows)).collect()
         }
     };
-    round_parts(matrix, parts, |first, w, z| round_columns(feedback, w, first, &paths, z))
+    round_parts(matrix, parts, |first, w, z| round_columns(feedback, w, first, 1.0, &paths, z))
 }
 
 /// Rounds a matrix with feedback.

@@ -8,12 +8,13 @@ use impasto_codec::class::class;
 use impasto_codec::rans::{escape_code, symbol};
 use impasto_codec::tables::{COST_ONE, ESCAPE, parametric, symbol_cost};
 use impasto_codec::{Kind, Trellis};
-use impasto_core::{Isa, at_each_isa, varint};
+use impasto_core::{DType, Isa, at_each_isa, varint};
 
 use super::costs::{CLASSES, TYPICAL};
-use super::rounding::{Row, reconstruct};
+use super::integers::{ONE_STEP, classes};
+use super::rounding::{Grid, Rounder, Row, reconstruct};
 use crate::feedback::ColumnRounding;
-use crate::lattice::Rounder;
+use crate::scales::Scales;
 
 /// The step of a trellis, over that of a lattice without one of the same slope: an error of `0.2594 step^2` (1.09 dB below
 /// `(2 step)^2 / 12`, as Marcellin and Fischer found for 8 states) is `1 / 12` at that of the lattice.
@@ -59,12 +60,22 @@ impl PathCosts {
 
 /// Rounds columns to paths.
 pub struct PathRounder<'a> {
-    pub rounder: Rounder<'a>,
-    pub trellis: Trellis,
-    pub costs: &'a PathCosts,
+    rounder: Rounder<'a>,
+    trellis: Trellis,
+    costs: &'a PathCosts,
     /// Classes of the indices, by row and by column.
-    pub rows: &'a [i16],
-    pub columns: &'a [i16],
+    rows: Vec<i16>,
+    columns: Vec<i16>,
+}
+
+impl<'a> PathRounder<'a> {
+    /// Creates a rounder to the grid of a matrix with these scales, whose weights are of `dtype` (F32, F16 or BF16).
+    pub fn new(dtype: DType, scales: &Scales, grid: &Grid, (trellis, costs): (Trellis, &'a PathCosts)) -> Self {
+        // An index is half an integer.
+        let (rows, columns) = classes(scales, grid, ONE_STEP - 4);
+        let rounder = Rounder::new(dtype, grid, rows.len(), columns.len(), None);
+        PathRounder { rounder, trellis, costs, rows, columns }
+    }
 }
 
 /// The candidates of 16 rows: in each subset, the best integer and its cost.
@@ -199,12 +210,10 @@ impl ColumnRounding for PathRounder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use impasto_core::DType;
     use proptest::prelude::*;
 
     use super::*;
     use crate::feedback::{Feedback, round_columns};
-    use crate::lattice::Grid;
 
     fn grid(step: f32, trellis: Trellis) -> Grid {
         Grid { trellis: Some(trellis), ..Grid::new(step) }
@@ -213,11 +222,12 @@ mod tests {
     /// Rounds a column of targets with a class.
     fn rounded(log: u8, targets: &[f32], class: i16, dtype: DType) -> Vec<i32> {
         let trellis = Trellis::new(log).expect("a machine");
-        let (rows, costs) = (vec![class; targets.len()], PathCosts::typical());
+        let costs = PathCosts::typical();
         let rounder = Rounder::new(dtype, &grid(1.0, trellis), targets.len(), 1, None);
-        let paths = PathRounder { rounder, trellis, costs: &costs, rows: &rows, columns: &[0] };
+        let (rows, columns) = (vec![class; targets.len()], vec![0]);
+        let paths = PathRounder { rounder, trellis, costs: &costs, rows, columns };
         let mut z = vec![0; targets.len()];
-        round_columns(&Feedback::none(1), targets, 0, &paths, &mut z);
+        round_columns(&Feedback::none(1), targets, 0, 1.0, &paths, &mut z);
         z
     }
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::ladder::Ladder;
 use crate::arithmetic::log2;
 use crate::aside::{Aside, Mark, TileRow, Unit};
-use crate::code::{code_tensor, plain_header};
+use crate::code::{code_tensor, parts, plain_header, segments};
 use crate::error::{EncodeError, heard};
 use crate::inputs::LossyTensor;
 use crate::lattice::{Grid, Rows};
@@ -101,9 +101,11 @@ fn code(
             match in_planes {
                 Some(coded) => (Mode::TRANSFORM, target.push(aside, &lossy, coded)?),
                 None => {
-                    let integers = lossy.round(grid, Rows::All);
+                    let segments = segments(&plan.tiles, grid.trellis.is_some(), options);
+                    let integers = lossy.round_tiles(grid, &plan.tiles, segments);
                     zeros = lossy.pruning.map(|_| integers.zeros());
-                    let nested = Nested::new(&lossy, integers, grid, factors, &options.layers);
+                    let parts = parts(&plan.tiles, segments);
+                    let nested = Nested::new(&lossy, integers, grid, factors, &options.layers, &parts);
                     (Mode::LATTICE, target.set_lattice_aside(aside, &lossy, plan, &nested)?)
                 }
             }
@@ -208,7 +210,8 @@ impl Destination<'_> {
         let (headers, mut bytes) = self.push_headers(aside, nested.headers())?;
         let tiles = places(plan);
         let tile_rows: Vec<&[(u32, Place)]> = tiles.chunk_by(|a, b| a.1.rows == b.1.rows).collect();
-        let tool = Layered { nested, segments: self.planner.options.segments };
+        let segments = segments(&plan.tiles, nested.is_on_trellis(), self.planner.options);
+        let tool = Layered { nested, segments };
         for some in tile_rows.chunks(BATCH) {
             let code = |tiles: &&[(u32, Place)]| {
                 let tile = |(tile, place): &(u32, Place)| {

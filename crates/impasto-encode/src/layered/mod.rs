@@ -25,8 +25,10 @@ use crate::report::{Coded, LayerReport, Report};
 use code::set_aside;
 use ladder::{Ladder, Shift};
 
-/// Bits per weight that a refinement costs over a file without layers, at a feedback of [`USUAL_FEEDBACK`].
+/// Bits per weight that a refinement costs over a file without layers, at a feedback of [`USUAL_FEEDBACK`], and on a trellis besides,
+/// at any feedback.
 const OVERHEAD: f64 = 0.05;
+const OF_TRELLIS: f64 = 0.05;
 const USUAL_FEEDBACK: f64 = 0.25;
 /// Most refinements: after this many halvings of the step, integers still fit 32 bits.
 const MOST_REFINEMENTS: usize = 15;
@@ -48,9 +50,15 @@ pub fn write(planner: &Planner, path: &Path) -> Result<Report, EncodeError> {
     let wanted = wanted(planner, top)?;
     let weights = planner.inputs.lossy_weights() as f64;
     let bits = |bytes: u64, wanted: u64| (bytes as f64 - aim(wanted) as f64) * 8.0 / weights;
-    let overhead = OVERHEAD * f64::from(layers.feedback) / USUAL_FEEDBACK * wanted.len() as f64 * weights / 8.0;
+    let of_trellis = if planner.inputs.trellis().is_some() { OF_TRELLIS } else { 0.0 };
+    let of_refinement = OVERHEAD * f64::from(layers.feedback) / USUAL_FEEDBACK + of_trellis;
+    let overhead = of_refinement * wanted.len() as f64 * weights / 8.0;
     let step = planner.find_step(top.saturating_sub(overhead as u64))?;
-    let below = wanted.iter().map(|&bytes| planner.find_step(bytes).map(log2)).collect::<Result<Vec<f64>, _>>()?;
+    // Without a trellis, coarser integers cost less than alone, about as much as the refinements between cost more.
+    let of_one = if planner.inputs.trellis().is_some() { of_refinement * weights / 8.0 } else { 0.0 };
+    let alone = |(refinements, &bytes): (usize, &u64)| bytes.saturating_sub((of_one * refinements as f64) as u64);
+    let below = wanted.iter().enumerate().map(alone).map(|bytes| planner.find_step(bytes).map(log2));
+    let below = below.collect::<Result<Vec<f64>, _>>()?;
     let mut ladder = Ladder::new(planner, (&below, step), (&wanted, top), overhead * 8.0 / weights)?;
     let mut search = Correction::new(step);
     // Octaves from each layer's steps to those of the next finer one, from the top down.

@@ -9,6 +9,8 @@ mod nest;
 mod order;
 mod refine;
 
+use std::ops::Range;
+
 use impasto_codec::exact::signs_of_row;
 use impasto_codec::format::Dequantizer;
 use impasto_codec::tile::TileEncoder;
@@ -24,7 +26,7 @@ use crate::arithmetic::log2_fixed;
 use crate::feedback::{Pruner, WIDTH};
 use crate::formats::FormatRounder;
 use crate::inputs::LossyTensor;
-use crate::lattice::{Factors, Grid, Integers};
+use crate::lattice::{Factors, Grid, Integers, PathRounder};
 use crate::matrix::MatrixView;
 use crate::prune::KeepZeros;
 use crate::tools::TENSOR_LEVEL;
@@ -96,28 +98,42 @@ struct Exact {
 
 impl<'a> Nested<'a> {
     /// Derives coarser layers from the integers `top` of a tensor on a grid. `factors` are those of the refinements,
-    /// from finest to coarsest.
+    /// from finest to coarsest. On a trellis, `parts` are the rows of the segments, in order; the integers of each layer are
+    /// paths in them.
     pub fn new(
         tensor: &'a LossyTensor<'a>,
         top: Integers,
         grid: &Grid,
         factors: &[u8],
         options: &Layers,
+        parts: &[Range<usize>],
     ) -> Nested<'a> {
         let LossyTensor { matrix, feedback, costs, .. } = tensor;
+        let trellis = tensor.trellis.filter(|_| grid.trellis.is_some());
         let zeros = tensor.pruning.map(|_| &KeepZeros as &dyn Pruner);
         // From the top down: integers, grid and offset of each layer, and the refinements that lead back up.
         let mut chain: Vec<(Integers, Grid, u8)> = vec![(top, grid.clone(), 0)];
         let mut refinements = Vec::new();
         for &factor in factors {
             let Some((fine, grid, offset)) = chain.last() else { break };
-            refinements.push(Refinement { offset: *offset, ..Refinement::new(factor, grid.step) });
-            let coarse_offset = nest::offset(&fine.z, factor);
+            let refinement = Refinement::new(factor, grid.step);
+            refinements.push(Refinement { offset: *offset, trellis: grid.trellis, ..refinement });
             let steps = grid.factors(matrix.rows, matrix.columns);
-            let z = nest::coarsen(&fine.z, &steps, factor, coarse_offset, feedback, options.feedback, zeros);
             // The steps of all rows must be finite (SPEC 12.4).
             let largest = grid.rows.iter().max().map_or(1.0, |&index| scale(index.into())).max(1.0);
             let grid = Grid { step: (grid.step * f32::from(factor)).min(f32::MAX / largest), ..grid.clone() };
+            let kept = options.feedback;
+            let (z, coarse_offset) = match trellis {
+                None => {
+                    let offset = nest::offset(&fine.z, factor);
+                    (nest::coarsen(&fine.z, &steps, factor, offset, feedback, kept, zeros), offset)
+                }
+                Some(trellis) => {
+                    // The weights of a layer below have no dtype yet.
+                    let paths = PathRounder::new(DType::F32, tensor.scales, &grid, trellis);
+                    (nest::coarsen_to_paths(&fine.z, &steps, feedback, kept, &paths, parts), 0)
+                }
+            };
             chain.push((Integers::whole(z, matrix.columns), grid, coarse_offset));
         }
         let mut lattices: Vec<NestedLayer> = Vec::new();
@@ -141,7 +157,8 @@ impl<'a> Nested<'a> {
                 }
                 None => {
                     let (mut header, _) = integers.header(&grid.body(), costs);
-                    let plane = 4 * i16::from(header.plane);
+                    // An index is half of an integer.
+                    let plane = 4 * (i16::from(header.plane) + i16::from(trellis.is_some()));
                     let classes =
                         |array: &IndexArray, n: usize| array.slice(0..n).into_iter().map(|class| class as i16);
                     rows = classes(&header.row_classes, matrix.rows).map(|class| class.saturating_add(plane)).collect();
@@ -218,6 +235,11 @@ impl<'a> Nested<'a> {
         Some(units)
     }
 
+    /// Returns whether the integers of its layers are on a trellis.
+    pub fn is_on_trellis(&self) -> bool {
+        self.lattices.iter().any(|layer| layer.grid.trellis.is_some())
+    }
+
     /// Returns whether the top layer is one of blocks.
     pub fn ends_in_blocks(&self) -> bool {
         self.exact.as_ref().is_some_and(|exact| matches!(exact.header.body, Body::Blocks(_)))
@@ -236,7 +258,7 @@ impl<'a> Nested<'a> {
 
     /// Returns the error of a tile row in each layer, weighted by the metric except for the tensor's own factor, and
     /// estimated from some of its rows. It is 0 in an exact layer.
-    pub fn errors(&self, rows: std::ops::Range<usize>) -> Vec<f64> {
+    pub fn errors(&self, rows: Range<usize>) -> Vec<f64> {
         let LossyTensor { feedback, metric, .. } = self.tensor;
         let count = rows.len().div_ceil(SAMPLE).max(LEAST_ROWS).min(rows.len());
         let chosen: Vec<usize> = (0..count).map(|i| rows.start + i * rows.len() / count.max(1)).collect();

@@ -4,11 +4,13 @@
 //! feedback. With full feedback a layer is as good as one that is coded alone, but predicts the finer integers less
 //! well, so they cost more. Without feedback the integers nest exactly.
 
+use std::ops::Range;
+
 use impasto_core::lattice;
 use rayon::prelude::*;
 
-use crate::feedback::{Feedback, Pruner, Rounding, WIDTH, round_rows};
-use crate::lattice::Factors;
+use crate::feedback::{Feedback, Pruner, Rounding, WIDTH, round_columns, round_rows};
+use crate::lattice::{Factors, PathRounder};
 
 /// Fractions of a step that an offset counts (SPEC 6).
 const PARTS: f64 = 256.0;
@@ -64,12 +66,41 @@ pub fn coarsen(
     let chunks = coarse.par_chunks_mut(n * WIDTH).zip(fine.par_chunks(n * WIDTH)).enumerate();
     chunks.for_each(|(chunk, (coarse, fine))| {
         let first = chunk * WIDTH;
-        let rows = fine.chunks_exact(n).zip(&factors.rows[first..]);
-        let weights = rows
-            .flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row)));
-        round_rows(feedback, &weights.collect::<Vec<f32>>(), first, kept, &rounding, zeros, coarse);
+        round_rows(feedback, &weights(fine, first, factors), first, kept, &rounding, zeros, coarse);
     });
     coarse
+}
+
+/// Returns the integers of paths through the trellis of a coarser lattice, which `paths` rounds to; `parts` are the rows of the
+/// segments, in order. Otherwise like [`coarsen`].
+pub fn coarsen_to_paths(
+    fine: &[i32],
+    factors: &Factors,
+    feedback: &Feedback,
+    kept: f32,
+    paths: &PathRounder,
+    parts: &[Range<usize>],
+) -> Vec<i32> {
+    let n = factors.columns.len();
+    let mut coarse = vec![0; fine.len()];
+    let (mut with_room, mut rest) = (Vec::with_capacity(parts.len()), &mut coarse[..]);
+    for rows in parts {
+        let (part, left) = std::mem::take(&mut rest).split_at_mut(rows.len() * n);
+        with_room.push((rows, part));
+        rest = left;
+    }
+    with_room.into_par_iter().for_each(|(rows, coarse)| {
+        let weights = weights(&fine[rows.start * n..rows.end * n], rows.start, factors);
+        round_columns(feedback, &weights, rows.start, kept, paths, coarse);
+    });
+    coarse
+}
+
+/// Returns the weights that the integers of rows from `first` on stand for.
+fn weights(z: &[i32], first: usize, factors: &Factors) -> Vec<f32> {
+    let rows = z.chunks_exact(factors.columns.len().max(1)).zip(&factors.rows[first..]);
+    rows.flat_map(|(z, &row)| z.iter().zip(&factors.columns).map(move |(&z, &c)| lattice::weight(z, 0.0, c, row)))
+        .collect()
 }
 
 /// Rounds to the coarser lattice.

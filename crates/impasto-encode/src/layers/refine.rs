@@ -2,7 +2,7 @@
 //! below.
 
 use impasto_codec::sink::Counts;
-use impasto_codec::tile::syntax::{Sums, refinement_row};
+use impasto_codec::tile::syntax::{Sums, refinement_row, trellis_refinement_row};
 use impasto_codec::{Body, IndexArray, Kind, Refinement, TensorHeader};
 use rayon::prelude::*;
 
@@ -58,11 +58,16 @@ impl Refined<'_> {
         let n = columns.len().max(1);
         let count = |mut counts: Counts, ((coarse, fine), &row): ((&[i32], &[i32]), &i16)| {
             let sums = Sums { row: row.into(), columns: &columns };
-            refinement_row(&mut counts, self.refinement.factor, sums, coarse, fine);
+            let factor = self.refinement.factor;
+            match self.refinement.trellis {
+                None => refinement_row(&mut counts, factor, sums, coarse, fine),
+                Some(_) => trellis_refinement_row(&mut counts, factor, sums, coarse, fine),
+            }
             counts
         };
         let all = self.coarse.par_chunks(n).zip(self.fine.par_chunks(n)).zip(rows);
-        let empty = || Counts::new(Kind::Refinement);
+        let kind = self.refinement.trellis.map_or(Kind::Refinement, |_| Kind::TrellisRefinement);
+        let empty = || Counts::new(kind);
         all.fold(empty, count).reduce(empty, Counts::merged)
     }
 }

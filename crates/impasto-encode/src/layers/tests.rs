@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use impasto_codec::Trellis;
 use impasto_codec::tile::{TileDecoder, Unit};
 use impasto_core::DType;
 
 use super::*;
 use crate::feedback::Feedback;
-use crate::lattice::{Costs, Rows};
+use crate::lattice::{Costs, Parts, PathCosts, Rows, round_on_trellis};
 use crate::metric::Metric;
 use crate::options::Preset;
 use crate::scales::fit;
@@ -52,7 +53,21 @@ fn grid() -> Grid {
 /// For every dtype, the lossy top layer equals a file without layers, and the exact layer restores every bit.
 #[test]
 fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
-    let (feedback, grid, costs) = (Arc::new(feedback()), grid(), Costs::typical());
+    check_layers(None);
+}
+
+/// On a trellis too. What is coded are paths, so that every layer can be decoded without those above.
+#[test]
+fn layers_on_a_trellis_are_paths() {
+    check_layers(Trellis::new(3));
+}
+
+fn check_layers(trellis: Option<Trellis>) {
+    let (feedback, grid, costs) = (Arc::new(feedback()), grid().on(trellis), Costs::typical());
+    let of_paths = PathCosts::typical();
+    let trellis = trellis.map(|trellis| (trellis, &of_paths));
+    // The rows of the segments of the tile below, and of others.
+    let parts = [0..3, 3..33, 33..64, 64..ROWS];
     let metric = Metric { input: None, relative: 1.0, rows: grid.rows.clone(), coarseness: None };
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let elements = elements(dtype);
@@ -68,13 +83,19 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             preset: Preset::Best,
             pruning: None,
             format: None,
-            trellis: None,
+            trellis,
             reference: None,
             low_rank: None,
         };
-        let top = || lossy.round(&grid, Rows::All);
+        let top = || match trellis {
+            None => lossy.round(&grid, Rows::All),
+            Some(trellis) => {
+                let parts = Parts::All(parts.to_vec());
+                round_on_trellis(&matrix, &scales, &lossy.feedback, &grid, trellis, parts)
+            }
+        };
         let options = Layers { below: vec![], exact: true, feedback: 0.5 };
-        let nested = Nested::new(&lossy, top(), &grid, &[3, 2, 4], &options);
+        let nested = Nested::new(&lossy, top(), &grid, &[3, 2, 4], &options, &parts);
         assert_eq!(nested.layers(), 5);
         let place = Place { rows: 3..64, columns: 32..96 };
         let units = nested.tile(&place, 2).expect("on the lattice");
@@ -92,6 +113,12 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             decoder.decode(&units[..layers], &place, &mut out, width).expect("a tile");
             out
         };
+        for (k, layer) in nested.lattices.iter().enumerate() {
+            let mut z = vec![0; place.elements()];
+            decoder.integers(&units[..=k], &place, &mut z, 64).expect("a tile");
+            assert_eq!(z, layer.integers.tile(&place), "layer {k}");
+            assert_eq!(layer.header.trellis(), trellis.map(|(trellis, _)| trellis));
+        }
         let of_tile = |bytes: &[u8]| -> Vec<u8> {
             place.rows.clone().flat_map(|r| bytes[r * n + 32 * dtype.size()..][..width].to_vec()).collect()
         };
@@ -110,10 +137,11 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
         assert_eq!(errors[4], 0.0);
         assert_eq!(nested.distortion(&place), 0.0, "the top is exact");
         let top = top();
-        // More than the 1/12 of rounding to nearest: a cheaper integer is chosen now and then, and large weights are
-        // rounded to the dtype.
+        // More than the 1/12 of rounding to nearest, or the 0.26 of a trellis: a cheaper integer is chosen now and then, and
+        // large weights are rounded to the dtype.
         let mean = top.distortion(&matrix, &grid, &place) / place.elements() as f64;
-        assert!((0.05..0.3).contains(&mean), "{dtype:?}: {mean} squared steps a weight");
+        let wanted = if trellis.is_some() { 0.2..0.5 } else { 0.05..0.3 };
+        assert!(wanted.contains(&mean), "{dtype:?}: {mean} squared steps a weight");
     }
 }
 
@@ -141,7 +169,7 @@ fn feedback_makes_the_base_better() {
     let measured = |kept: f32| {
         let top = lossy.round(&grid, Rows::All);
         let options = Layers { below: vec![], exact: false, feedback: kept };
-        let nested = Nested::new(&lossy, top, &grid, &[8], &options);
+        let nested = Nested::new(&lossy, top, &grid, &[8], &options, &[]);
         let units = nested.tile(&Place { rows: 0..ROWS, columns: 0..COLUMNS }, 1).expect("on the lattice");
         (nested.errors(0..ROWS)[0], units[1].1.len())
     };

@@ -11,6 +11,7 @@ mod digits;
 mod formats;
 mod layers;
 mod numbers;
+mod paths;
 mod planes;
 mod set;
 mod transforms;
@@ -30,6 +31,7 @@ use self::deltas::deltas;
 use self::digits::digits_of_tensors;
 use self::formats::{exact_above_a_format, formats};
 use self::layers::*;
+use self::paths::refinements_on_trellises;
 use self::planes::{layers_of_planes, planes_of_tiles};
 use self::set::{Done, Set};
 use self::transforms::{Flags, co_located, flagged, transforms};
@@ -74,6 +76,7 @@ pub fn make(folder: &Path) -> Done {
     write("10.1-plane", plane()?)?;
     write("10.3-steps", steps()?)?;
     write("10.4-trellis", trellises()?)?;
+    write("13.3-refinement-on-a-trellis", refinements_on_trellises()?)?;
     write("12-layers", layers()?)?;
     for dtype in LATTICES {
         let name = dtype.name().to_lowercase();

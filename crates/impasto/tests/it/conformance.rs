@@ -116,7 +116,7 @@ fn committed_files_are_those_that_the_codec_makes() {
         assert!(fs::read(entry.path()).expect("read") == committed, "{:?} has different bytes", entry.file_name());
         made += 1;
     }
-    assert_eq!(made, 71);
+    assert_eq!(made, 72);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use impasto::encode::{
     EncodeError, Extent, Layers, Options, Preset, Pruning, Report, Residual, Target, Trellis, encode,
 };
 use impasto::verify::verify;
-use impasto::{Checkpoint, File};
+use impasto::{Checkpoint, Cut, File};
 use impasto_core::Mode;
 
 use crate::low_rank::{COLUMNS, ROWS, checkpoint, error, watch};
@@ -50,17 +50,50 @@ fn errors_are_smaller_at_the_same_size() {
     assert!(error < plain, "with segments");
 }
 
+/// Layers on a trellis: the base has less error than without one at the same size, the top no more, and the exact layer restores the
+/// checkpoint. The number of threads does not matter.
+#[test]
+fn layers_gain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, path) = (noise(folder.path()), folder.path().join("noise.impasto"));
+    let encoded = |trellis: Option<Trellis>, exact, threads| {
+        let below = vec![Extent::BitsPerWeight(2.0), Extent::BitsPerWeight(3.0)];
+        let layers = Layers { below, exact, ..Layers::default() };
+        let target = Target::BitsPerWeight(4.0);
+        let options = Options { trellis, layers, threads, residual: Residual::None, ..Options::new(target) };
+        let report = encode(&checkpoint, &path, &options, &watch).expect("encodes");
+        let file = File::open(&path).expect("opens");
+        assert!(verify(&file).expect("reads").is_good());
+        let header = file.tensor("noise.weight").expect("a tensor").header().cloned().expect("on the lattice");
+        assert_eq!(header.trellis(), trellis);
+        let bytes = std::fs::read(&path).expect("a file");
+        let errors = (1..).zip(&report.layers).map(|(number, layer)| {
+            let mut file = File::open(&path).expect("opens");
+            file.cut(&Cut::Layer(number)).expect("a layer");
+            let error = error(&checkpoint, &file, "noise.weight");
+            // As if layers were equally large: a bit halves the error.
+            error * (layer.bytes as f64 * 8.0 / (ROWS * COLUMNS) as f64).exp2()
+        });
+        (errors.collect::<Vec<f64>>(), bytes)
+    };
+    let (plain, _) = encoded(None, false, 1);
+    let (found, bytes) = encoded(Trellis::new(3), false, 1);
+    let gains: Vec<f64> = plain.iter().zip(&found).map(|(plain, found)| (plain / found).log2()).collect();
+    // Without correlated inputs the top costs what it gains. The layer between ends within a refinement of few units.
+    assert!(gains[0] > 0.02 && gains[2] > -0.03, "{gains:?}");
+    assert!(bytes == encoded(Trellis::new(3), false, 3).1, "threads");
+    let (found, _) = encoded(Trellis::new(3), true, 1);
+    assert_eq!((found.len(), found[3]), (4, 0.0));
+}
+
 #[test]
 fn a_trellis_is_refused_where_it_has_no_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let (checkpoint, path) = (noise(folder.path()), folder.path().join("noise.impasto"));
     let own = |bits| Options { trellis: Trellis::new(3), ..Options::new(Target::BitsPerWeight(bits)) };
-    let layers = |exact, below| Layers { exact, below, ..Layers::default() };
     let pruning: Pruning = "magnitude:2:4".parse().expect("valid");
     let refused = [
         Options { target: Target::Lossless, ..own(3.0) },
-        Options { layers: layers(true, vec![]), ..own(3.0) },
-        Options { layers: layers(false, vec![Extent::BitsPerWeight(2.0)]), ..own(4.0) },
         Options { preset: Preset::Jpeg, ..own(4.0) },
         Options { pruning: Some(pruning), ..own(4.0) },
     ];

@@ -27,7 +27,7 @@ impl Owned {
         match self.kind {
             Kind::Float => Content::Float { layout, elements: &self.elements },
             Kind::Lattice | Kind::Trellis => Content::Lattice { z: &self.z },
-            Kind::Refinement => Content::Refinement { coarse: &self.z, fine: &self.fine },
+            Kind::Refinement | Kind::TrellisRefinement => Content::Refinement { coarse: &self.z, fine: &self.fine },
             Kind::Exact => Content::Exact { layout, z: &self.z, predicted: &self.predicted, elements: &self.elements },
         }
     }
@@ -47,8 +47,9 @@ impl Owned {
                 let steps = Steps { trellis: TRELLIS, ..Steps::new(0.5) };
                 (Shape::Parametric(shape), plane, Body::Lattice(steps))
             }
-            Kind::Refinement => {
-                let refinement = Refinement::new(3, 0.5);
+            Kind::Refinement | Kind::TrellisRefinement => {
+                let trellis = TRELLIS.filter(|_| self.kind == Kind::TrellisRefinement);
+                let refinement = Refinement { trellis, ..Refinement::new(3, 0.5) };
                 (Shape::Explicit(tables(self.kind)), 0, Body::Refinement(refinement))
             }
             Kind::Exact => (Shape::Explicit(tables(self.kind)), plane, Body::Exact),
@@ -97,6 +98,9 @@ proptest! {
         if kind == Kind::Trellis {
             owned.z = trellis::path(TRELLIS.expect("a machine"), &place, segments, &owned.z);
         }
+        if kind == Kind::TrellisRefinement {
+            owned.fine = trellis::path_above(TRELLIS.expect("a machine"), &place, segments, 3, &owned.z, &owned.fine);
+        }
         let rows = rows.into_iter().map(|row| row + wide).collect();
         let header = owned.header(shape, plane, rows, columns);
         let encoder = TileEncoder::new(&header, segments);
@@ -125,6 +129,16 @@ fn costs_of_usual_tiles_are_within_a_twentieth_of_a_percent() {
             let mut owned = owned(kind, DType::Bf16, place.elements(), &noise);
             if kind == Kind::Trellis {
                 owned.z = trellis::path(TRELLIS.expect("a machine"), &place, segments, &owned.z);
+            }
+            if kind == Kind::TrellisRefinement {
+                owned.fine = trellis::path_above(
+                    TRELLIS.expect("a machine"),
+                    &place,
+                    segments,
+                    3,
+                    &owned.z,
+                    &noise[place.elements()..],
+                );
             }
             let rows = (0..256).map(|r| 20 + r % 7).collect();
             let header = owned.header(1, 0, rows, (0..480).map(|c| c % 5).collect());

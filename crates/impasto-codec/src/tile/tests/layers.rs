@@ -9,6 +9,7 @@ use super::*;
 use crate::class::Kind;
 use crate::header::Refinement;
 use crate::tables::{Frequencies, parametric};
+use crate::trellis::Trellis;
 
 /// A tensor with layers: the tensor headers from layer 0 up, the units of one tile, and the expected output of each
 /// layer.
@@ -40,8 +41,8 @@ struct Recipe {
     row_steps: bool,
     /// Whether each layer has multipliers of its own.
     multipliers: bool,
-    /// Factor and offset of each refinement.
-    refinements: Vec<(u8, u8)>,
+    /// Factor and offset of each refinement, and the logarithm of the states of its trellis; there is none if this is below 2.
+    refinements: Vec<(u8, u8, u8)>,
     segments: (usize, usize),
     /// Integers, residuals and differences from the weights, repeated as needed.
     noise: Vec<i32>,
@@ -50,7 +51,7 @@ struct Recipe {
 fn recipes() -> impl Strategy<Value = Recipe> {
     let dtype = prop::sample::select(FLOATS[..3].to_vec());
     let step = prop::sample::select(vec![0.004, 1e-7, 1e30, 1e-44]);
-    let refinements = prop::collection::vec((2u8..=64, 0u8..=127), 0..4);
+    let refinements = prop::collection::vec((2u8..=64, 0u8..=127, 0u8..=6), 0..4);
     let noise = prop_oneof![4 => -3i32..=3, 4 => Just(0), 4 => -90i32..90, 1 => any::<i32>()];
     let noise = prop::collection::vec(noise, 1..300);
     (dtype, (0u8..=20, 0u8..=20), step, (any::<bool>(), any::<bool>()), refinements, (1usize..5, 1usize..17), noise)
@@ -114,13 +115,18 @@ impl Layered {
             place: place.clone(),
         };
         let mut predicted = weights(&z, step, 11, None);
-        for (k, &(factor, offset)) in (1..).zip(&recipe.refinements) {
+        for (k, &(factor, offset, log_states)) in (1..).zip(&recipe.refinements) {
             let (layer_step, multipliers) = (step / f32::from(k * 3u8), multipliers(k.into()));
+            let trellis = Trellis::new(log_states);
             let refinement =
-                Refinement { offset, multipliers: multipliers.clone(), ..Refinement::new(factor, layer_step) };
-            let finer = header(Kind::Refinement, 0, Body::Refinement(refinement));
-            let fine: Vec<i32> =
-                z.iter().map(|&z| crate::refinement::fine(factor, z, noise.next().unwrap_or(0))).collect();
+                Refinement { offset, trellis, multipliers: multipliers.clone(), ..Refinement::new(factor, layer_step) };
+            let kind = trellis.map_or(Kind::Refinement, |_| Kind::TrellisRefinement);
+            let finer = header(kind, 0, Body::Refinement(refinement));
+            let residuals: Vec<i32> = noise.by_ref().take(n).collect();
+            let fine = match trellis {
+                None => z.iter().zip(&residuals).map(|(&z, &d)| crate::refinement::fine(factor, z, d)).collect(),
+                Some(trellis) => super::trellis::path_above(trellis, &place, segments.1, factor, &z, &residuals),
+            };
             let unit = TileEncoder::new(&finer, segments.1).refinement(&place, &z, &fine).expect("codes");
             z = fine;
             layered.headers.push(finer);
@@ -215,7 +221,7 @@ fn small() -> Layered {
         step: 0.1,
         row_steps: true,
         multipliers: true,
-        refinements: vec![(3, 5), (4, 0)],
+        refinements: vec![(3, 5, 0), (4, 0, 3)],
         segments: (1, 2),
         noise: vec![1, -2, 0, 5],
     };

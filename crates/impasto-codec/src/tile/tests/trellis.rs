@@ -12,6 +12,21 @@ pub fn path(trellis: Trellis, place: &Place, segments: usize, indices: &[i32]) -
     rows.flat_map(|rows| trellis.path(width, &indices[rows.start * width..rows.end * width])).collect()
 }
 
+/// Returns the integers of a tile above the integers `coarse`, with these halves of residuals.
+pub fn path_above(
+    trellis: Trellis,
+    place: &Place,
+    segments: usize,
+    factor: u8,
+    coarse: &[i32],
+    halves: &[i32],
+) -> Vec<i32> {
+    let (height, width) = (place.rows.len(), place.columns.len());
+    let n = segments.min(height).max(1);
+    let elements = (0..n).map(|j| segment_rows(j, n, height)).map(|rows| rows.start * width..rows.end * width);
+    elements.flat_map(|part| trellis.path_above(width, factor, &coarse[part.clone()], &halves[part])).collect()
+}
+
 fn header(log_states: u8, plane: u8, shape: Shape, rows: Vec<i16>, columns: Vec<i16>) -> TensorHeader {
     let trellis = Some(Trellis::new(log_states).expect("a machine"));
     let body = Body::Lattice(Steps { trellis, ..Steps::new(0.125) });

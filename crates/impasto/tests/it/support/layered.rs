@@ -251,7 +251,7 @@ fn header(kind: Kind, body: Body, class: i16) -> TensorHeader {
     let tables = match kind {
         Kind::Float => 4,
         Kind::Lattice | Kind::Refinement => 24,
-        Kind::Trellis => 48,
+        Kind::Trellis | Kind::TrellisRefinement => 48,
         Kind::Exact => 32,
     };
     let plane = if kind == Kind::Exact { 5 } else { 0 };
