@@ -69,6 +69,7 @@ fn the_top_is_the_single_layer_and_the_exact_one_the_bits() {
             pruning: None,
             format: None,
             trellis: None,
+            fit_widths: false,
             reference: None,
             low_rank: None,
         };
@@ -135,6 +136,7 @@ fn feedback_makes_the_base_better() {
         pruning: None,
         format: None,
         trellis: None,
+        fit_widths: false,
         reference: None,
         low_rank: None,
     };
