@@ -31,7 +31,8 @@ def measure(options, use, size, folder):
     """Returns (bytes of the file, bytes in memory, divergence, its standard error)."""
     path = os.path.join(folder, f"{use}-{size}.impasto")
     if not os.path.exists(path):
-        words = ["encode", options.model, "-o", path, "--size", size, "--statistics", options.statistics]
+        words = ["encode", options.model, "-o", path, "--size", size]
+        words += ["--statistics", options.statistics] if options.statistics else ["--uncalibrated"]
         run(options.impasto, *words, *([] if use == "default" else ["--for", use]))
     memory = run(options.impasto, "inspect", path, "--memory")["memory"]["bytes"]
     words = ["eval", "kld", path, "--reference", options.model, "--text", options.text, "--windows", str(options.windows)]
@@ -49,12 +50,13 @@ def panel(points, title, at, left):
     """Draws one panel: `at` is the index of the horizontal value of each point."""
     xs = [point[at] / 1e6 for curve in points.values() for point in curve]
     ys = [point[2] for curve in points.values() for point in curve]
-    low, high, base, top = min(xs) - 2, max(xs) + 2, math.log(min(ys) * 0.9), math.log(max(ys) * 1.1)
+    margin = (max(xs) - min(xs)) / 20
+    low, high, base, top = min(xs) - margin, max(xs) + margin, math.log(min(ys) * 0.9), math.log(max(ys) * 1.1)
     x = lambda value: left + (value - low) / (high - low) * WIDTH
     y = lambda value: TOP + (top - math.log(value)) / (top - base) * HEIGHT
     out = [f'<rect x="{left}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>']
     out.append(f'<text x="{left + WIDTH / 2}" y="{TOP - 14}" text-anchor="middle" font-weight="bold">{title}</text>')
-    for value in ticks(low, high, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]):
+    for value in ticks(low, high, [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]):
         out.append(f'<line x1="{x(value):.1f}" y1="{TOP}" x2="{x(value):.1f}" y2="{TOP + HEIGHT}" stroke="#e5e5e5"/>')
         out.append(f'<text x="{x(value):.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{value:g}</text>')
     for value in [m * 10**e for e in range(-5, 2) for m in (1, 1.5, 2, 3, 5, 7)]:
@@ -88,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--impasto", default="target/release/impasto")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--statistics", required=True)
+    parser.add_argument("--statistics", help="from `impasto calibrate`; without it, files are not calibrated")
     parser.add_argument("--text", required=True)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--size", action="append", required=True)

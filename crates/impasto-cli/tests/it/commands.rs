@@ -244,9 +244,9 @@ fn files_for_a_use() {
         let encoded = encode(&[&["--bpw", "4", "--json"], way].concat()).json();
         let inspected = at.run(&["inspect", "a.impasto", "--memory", "--json"]).json();
         assert_eq!(encoded["memory"], inspected["memory"], "{way:?}");
-        let run = at.run(&["run", "a.impasto", "-p", "Once", "-n", "2", "--json"]).json();
+        let run = at.run(&["bench", "run", "a.impasto", "-p", "0", "-n", "1", "-r", "1", "--json"]).json();
         let memory = &inspected["memory"];
-        assert_eq!(memory["bytes"], run["weight_bytes"], "{way:?}");
+        assert_eq!(memory["bytes"], run[0]["weight_bytes"], "{way:?}");
         let parts: f64 = memory["parts"].as_object().expect("parts").values().filter_map(|part| part.as_f64()).sum();
         assert_eq!(Some(parts), memory["bytes"].as_f64(), "{memory}");
         parts

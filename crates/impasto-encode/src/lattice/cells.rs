@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(cells.widths.len(), 16);
         let limit = |column, z| cells.limit(3, column, z, 0.0);
         assert_eq!([limit(0, 3), limit(0, 4), limit(0, 5), limit(0, -5)], [3, 3, 3, -4], "a narrow column");
-        assert_eq!([limit(64, 5), limit(64, 9)], [5, 7], "a wide one");
+        assert_eq!([limit(64, 9), limit(64, 17)], [9, 15], "a wide one");
         assert_eq!([limit(0, 30), limit(64, -300)], [30, -300], "outliers");
         assert_eq!(cells.limit(3, 0, 6, 0.4), 6, "the fraction counts");
     }
