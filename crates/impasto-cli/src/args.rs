@@ -233,6 +233,12 @@ pub struct Encode {
     /// little more, and take longer. With --layers, all lossy layers are on a trellis, which the base gains most by. Not with --prune.
     #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "prune"])]
     pub trellis: Option<impasto::encode::Trellis>,
+    /// What the file is for. `memory`: integers fit the widths that packed weights have in memory, so the model takes less of it
+    /// while it runs, and the file is a little larger at the same quality. `download`: the smallest file at the same quality,
+    /// which is a trellis of 8 states if --trellis names no other; the model takes more memory. Without this, files are
+    /// small, and products are fast.
+    #[arg(long = "for", value_enum, value_name = "USE", conflicts_with_all = ["lossless", "preset"])]
+    pub purpose: Option<PurposeArg>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
     /// computes the same function, up to rounding. Not with a lossless file or layer, which keeps the order of the
     /// checkpoint.
@@ -295,6 +301,15 @@ pub enum EffortArg {
     Normal,
     /// Every choice for each block that may be best. Takes nearly twice the time, for files that are hardly better.
     Best,
+}
+
+/// The values of `--for`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PurposeArg {
+    /// Little memory while the model runs packed.
+    Memory,
+    /// A small file.
+    Download,
 }
 
 /// The values of `--reorder`.
@@ -574,6 +589,10 @@ pub struct Inspect {
     /// List every tensor.
     #[arg(long)]
     pub tensors: bool,
+    /// Load the model as `impasto run` does, and say how much memory its weights take, and for what. Without this, only the
+    /// manifest is read.
+    #[arg(long)]
+    pub memory: bool,
 }
 
 /// Check a file.

@@ -125,7 +125,7 @@ pub fn explained<T>(result: anyhow::Result<T>, path: &Path, checkpoint: &Checkpo
 }
 
 /// Returns memory that loading freed to the system; the allocator would keep it.
-fn give_back() {
+pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim only releases free memory, and any thread may call it at any time.
     unsafe {

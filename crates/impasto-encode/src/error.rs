@@ -134,6 +134,11 @@ pub enum EncodeError {
         "a trellis is for lossy weights: not with --lossless, the preset jpeg, pruning, or a format for every tensor"
     )]
     Trellis,
+    /// Widths were to fit where nothing has any, or several layers do.
+    #[error(
+        "widths in memory are those of integers on the lattice: not with --lossless, --layers, a trellis, the preset jpeg, or a format for every tensor"
+    )]
+    Widths,
     /// A part of the error of rounding was requested where there is no place for it.
     #[error("a low-rank part of the error of rounding is for lossy files without layers, and not for the preset jpeg")]
     Residual,

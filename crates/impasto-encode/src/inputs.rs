@@ -13,7 +13,7 @@ use crate::error::EncodeError;
 use crate::feedback::{Feedback, Pruner};
 use crate::formats::{self, FormatRounder};
 use crate::lattice::{
-    Costs, Grid, Integers, Parts, PathCosts, Rows, TRELLIS_GAIN, round, round_on_trellis, round_with,
+    Cells, Costs, Grid, Integers, Parts, PathCosts, Rows, TRELLIS_GAIN, round, round_on_trellis, round_with,
 };
 use crate::low_rank::{self, Residual};
 use crate::matrix::{MatrixView, has_non_finite};
@@ -53,6 +53,7 @@ pub struct Inputs<'a> {
     costs: Costs,
     /// What integers on the lattice follow, if they are not free.
     trellis: Option<(Trellis, PathCosts)>,
+    fit_widths: bool,
     /// Tools of mode transform, for each tensor that may gain by them.
     tools: Vec<Option<Tools>>,
     /// For each tensor, an earlier one that it may be predicted from, which has none itself; empty if none has one.
@@ -87,6 +88,8 @@ pub struct LossyTensor<'a> {
     pub format: Option<Format>,
     /// What its integers on the lattice follow, if they are not free, and what these cost.
     pub trellis: Option<(Trellis, &'a PathCosts)>,
+    /// Whether its integers on the lattice are kept within widths in memory.
+    pub fit_widths: bool,
     /// The tensor that it may be predicted from, if there is one.
     pub reference: Option<Box<LossyTensor<'a>>>,
     /// What its tensor header adds to its weights; the matrix is without it.
@@ -107,6 +110,12 @@ impl LossyTensor<'_> {
     /// Returns its integers on a grid for these tiles, chosen by error and cost.
     pub fn round_tiles(&self, grid: &Grid, tiles: &Matrix, segments: usize) -> Integers {
         match self.trellis.filter(|_| grid.trellis.is_some()) {
+            None if self.fit_widths => {
+                let free = self.round(grid, Rows::All);
+                let (cells, classes) = free.cells(&grid.body(), self.costs, tiles.tile_rows() as usize);
+                drop(free);
+                self.round_within(grid, Some(&cells), Rows::All).with(classes)
+            }
             None => self.round(grid, Rows::All),
             Some(trellis) => self.round_paths(grid, trellis, Parts::All(parts(tiles, segments))),
         }
@@ -125,9 +134,14 @@ impl LossyTensor<'_> {
             };
             return self.round_paths(grid, trellis, parts);
         }
+        self.round_within(grid, None, rows)
+    }
+
+    /// Returns its integers on a grid without a trellis, within the widths of cells if there are any.
+    fn round_within(&self, grid: &Grid, cells: Option<&Cells>, rows: Rows) -> Integers {
         let scores = self.pruning.map(|pruning| Scores::new(pruning, &self.feedback, &self.metric.rows));
         let pruner = scores.as_ref().map(|scores| scores as &dyn Pruner);
-        round(&self.matrix, self.scales, &self.feedback, grid, self.costs, pruner, rows)
+        round(&self.matrix, self.scales, &self.feedback, grid, (self.costs, cells), pruner, rows)
     }
 
     /// Returns the scales of its groups in a format.
@@ -258,6 +272,7 @@ impl<'a> Inputs<'a> {
             feedbacks,
             costs,
             trellis: options.trellis.map(|trellis| (trellis, PathCosts::typical())),
+            fit_widths: options.fit_widths,
             tools: vec![],
             references: vec![],
             formats,
@@ -500,6 +515,7 @@ impl<'a> Inputs<'a> {
             pruning,
             format,
             trellis,
+            fit_widths: self.fit_widths,
             reference,
             low_rank,
         }))

@@ -120,6 +120,9 @@ fn encode_with(
     if options.trellis.is_some() && (!has_lattice || options.pruning.is_some()) {
         return Err(EncodeError::Trellis);
     }
+    if options.fit_widths && (!has_lattice || options.layers.any() || options.trellis.is_some()) {
+        return Err(EncodeError::Widths);
+    }
     if !options.formats.is_empty() && (is_jpeg || options.target == Target::Lossless) {
         return Err(EncodeError::FormatsLossless);
     }

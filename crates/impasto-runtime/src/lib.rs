@@ -40,7 +40,7 @@ pub use drafting::{Drafting, layer_that_drafts};
 pub use error::{Result, RuntimeError};
 pub use generate::{GenerateOptions, Generation, StopReason, Stream, generate, stream};
 pub use impasto_kernels::kv::{KvFormat, KvLayout};
-pub use impasto_kernels::packed::Activations;
+pub use impasto_kernels::packed::{Activations, Packing};
 pub use kv_upgrade::{KvUpgrade, Upgrader};
 pub use load::{LoadTimes, LoadWarning, Residence};
 pub use model::{Model, RunOptions};

@@ -11,7 +11,7 @@ use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
     BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning,
-    Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, encode_calibrated,
+    Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, Trellis, encode_calibrated,
     encode_to_quality, is_input,
 };
 use impasto::format::BaseUsage;
@@ -28,7 +28,8 @@ use super::calibrate::{calibrate_on, calibrate_options};
 use super::judge::{self, HeldBack, Original};
 use super::measure::{all_but_last_quarter, measure};
 use super::recover::Training;
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg};
+use super::resident::Resident;
+use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg, PurposeArg};
 use crate::card::{self, CARD};
 use crate::exit::{Code, LicenseError, UsageError};
 use crate::licenses::{self, Verdict};
@@ -36,6 +37,9 @@ use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
 use crate::progress::bar;
 use crate::stages::{self, Stages};
+
+/// Logarithm of the number of states of the trellis of a file that is for downloading.
+const DOWNLOAD: u8 = 3;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
@@ -80,6 +84,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.trellis.is_some() && is_fixed {
         return Err(UsageError("--trellis is for lossy files: use --bpw or --size").into());
     }
+    let (trellis, fit_widths) = purpose(command, target, &layers)?;
     let reorder = command.reorder.by();
     if reorder.is_some() && (target == Target::Lossless || layers.exact) {
         let rule = "--reorder is not for a lossless file or layer, which keeps the order of the checkpoint: use --bpw, --size or \
@@ -97,7 +102,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let (segments, tools) = (command.segments.into(), command.tools.unwrap_or_default());
     let effort = command.effort.unwrap_or_default().into();
     let own =
-        Options { tools, effort, preset, residual, pruning, formats, trellis: command.trellis, ..Options::new(target) };
+        Options { tools, effort, preset, residual, pruning, formats, trellis, fit_widths, ..Options::new(target) };
     let base = base(args, command)?;
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
@@ -191,6 +196,26 @@ fn pruning(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<
         return Err(UsageError("--prune wanda and --prune sparsegpt need calibration").into());
     }
     Ok(Some(Pruning { tensors: command.prune_tensor.clone(), ..pruning.clone() }))
+}
+
+/// Returns the trellis that integers follow, and whether they fit the widths of memory: what the file is for.
+fn purpose(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<(Option<Trellis>, bool)> {
+    let Some(purpose) = command.purpose else { return Ok((command.trellis, false)) };
+    let refused = |rule| Err(UsageError(rule).into());
+    if matches!(target, Target::Lossless | Target::Formats) {
+        return refused("--for is for tensors on the lattice of a lossy file: use --bpw, --size or --kld");
+    }
+    match purpose {
+        _ if layers.any() => refused("--for is for files without layers, whose layers share their integers"),
+        PurposeArg::Memory if command.trellis.is_some() => {
+            refused("--for memory and --trellis contradict: a trellis has finer steps, so wider integers in memory")
+        }
+        PurposeArg::Memory => Ok((None, true)),
+        PurposeArg::Download if command.prune.is_some() => {
+            refused("--for download uses a trellis, which is not for pruned weights: a state may forbid 0")
+        }
+        PurposeArg::Download => Ok((command.trellis.or(Trellis::new(DOWNLOAD)), false)),
+    }
 }
 
 /// The finest lossy layer, and the layers below and above it. Formats are a target of their own.
@@ -395,15 +420,20 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     }
     notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
+    // A model that cannot run, or not in this memory, takes none.
+    let is_packed = options.target != Target::Lossless && options.preset != Preset::Jpeg;
+    let resident = is_packed.then(|| Resident::of(args, output).ok()).flatten();
     let (stages, seconds) = (stages.end(), begun.elapsed().as_secs_f64());
     if args.json {
         let mut json = to_json(&report, &klds, &notes, output);
         (json["seconds"], json["stages"]) = (json!(seconds), stages::to_json(&stages));
+        json["memory"] = resident.map_or(serde_json::Value::Null, |resident| resident.to_json());
         json["recovery"] = recovered.map_or(serde_json::Value::Null, |recovered| recovered.to_json());
         print_json(&json)?;
     } else {
         let recovered = recovered.map_or(String::new(), |recovered| recovered.to_text());
-        print(&(recovered + &to_text(&report, &klds, output, seconds) + &stages::to_text(&stages)))?;
+        let resident = resident.map_or(String::new(), |resident| resident.to_line());
+        print(&(recovered + &to_text(&report, &klds, output, seconds) + &resident + &stages::to_text(&stages)))?;
     }
     Ok(report)
 }

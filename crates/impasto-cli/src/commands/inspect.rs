@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Args, Inspect};
 use crate::commands::encode::usage as usage_name;
+use crate::commands::resident::Resident;
 use crate::exit::Code;
 use crate::model::open_coded;
 use crate::output::{bytes, print, print_json, shown, table};
@@ -44,6 +45,7 @@ impl Line {
 
 pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
     let file = open_coded(args, &command.file)?;
+    let resident = command.memory.then(|| Resident::of(args, &command.file)).transpose()?;
     let reader = file.reader();
     let mut units: Vec<Vec<&UnitEntry>> = vec![vec![]; reader.objects().len()];
     for unit in reader.units() {
@@ -111,6 +113,7 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
             })),
             "units": reader.units().len(), "weights": weights, "bits_per_weight": bits,
             "layers": layers.iter().map(|l| layer_value(l, weights)).collect::<Vec<_>>(), "levels": level_values(reader.units()),
+            "memory": resident.map(|resident| resident.to_json()),
             "objects": lines.iter().map(object).collect::<Vec<_>>(),
         }))?;
         return Ok(Code::Success);
@@ -138,6 +141,9 @@ pub fn run(args: &Args, command: &Inspect) -> anyhow::Result<Code> {
         bytes(overhead),
         100.0 * overhead as f64 / header.file_length as f64,
     ));
+    if let Some(resident) = resident {
+        text.push_str(&(resident.to_text() + "\n"));
+    }
     if !layers.is_empty() {
         text.push_str(&table(&layer_rows(&layers, weights)));
         text.push('\n');

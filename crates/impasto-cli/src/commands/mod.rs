@@ -16,6 +16,7 @@ mod judge;
 mod measure;
 pub mod rebase;
 mod recover;
+mod resident;
 pub mod run;
 #[cfg(feature = "serve")]
 pub mod serve;

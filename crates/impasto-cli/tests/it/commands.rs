@@ -234,6 +234,40 @@ fn low_rank_parts() {
     assert!(unknown.code == Some(2) && unknown.err.contains("`none`, `auto` or `low-rank=R`"), "{}", unknown.err);
 }
 
+/// What a file is for changes its integers: at one size, one for memory takes less of it and one for downloading more. Both
+/// commands say how much. What contradicts is refused.
+#[test]
+fn files_for_a_use() {
+    let at = Workplace::new();
+    let encode = |way: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--uncalibrated"], way].concat());
+    let memory = |way: &[&str]| {
+        let encoded = encode(&[&["--bpw", "4", "--json"], way].concat()).json();
+        let inspected = at.run(&["inspect", "a.impasto", "--memory", "--json"]).json();
+        assert_eq!(encoded["memory"], inspected["memory"], "{way:?}");
+        let run = at.run(&["bench", "run", "a.impasto", "-p", "0", "-n", "1", "-r", "1", "--json"]).json();
+        let memory = &inspected["memory"];
+        assert_eq!(memory["bytes"], run[0]["weight_bytes"], "{way:?}");
+        let parts: f64 = memory["parts"].as_object().expect("parts").values().filter_map(|part| part.as_f64()).sum();
+        assert_eq!(Some(parts), memory["bytes"].as_f64(), "{memory}");
+        parts
+    };
+    let (usual, less, more) = (memory(&[]), memory(&["--for", "memory"]), memory(&["--for", "download"]));
+    assert!(less < 0.97 * usual && more > 1.03 * usual, "{less} {usual} {more}");
+    let shown = at.run(&["inspect", "a.impasto", "--memory"]).ok().out;
+    assert!(shown.contains("in memory, packed: ") && shown.contains("outliers"), "{shown}");
+    assert!(encode(&["--bpw", "4"]).ok().out.contains("in memory, packed: "));
+    for (way, says) in [
+        (&["--for", "memory"][..], "--for is for tensors on the lattice of a lossy file"),
+        (&["--for", "memory", "--bpw", "4", "--trellis", "8"], "contradict: a trellis has finer steps"),
+        (&["--for", "download", "--bpw", "4", "--prune", "magnitude:50%"], "a state may forbid 0"),
+        (&["--for", "download", "--layers", "2,4"], "--for is for files without layers"),
+        (&["--for", "memory", "--bpw", "4", "--preset", "jpeg"], "cannot be used with"),
+    ] {
+        let failed = encode(way);
+        assert!(failed.code == Some(2) && failed.err.contains(says), "{way:?}: {}", failed.err);
+    }
+}
+
 /// A file in formats names them, runs, and is unpacked for engines; what has no place for them is refused.
 #[test]
 fn formats_of_engines() {

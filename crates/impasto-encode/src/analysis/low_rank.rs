@@ -15,7 +15,7 @@ pub fn analyze(tensor: &LossyTensor, step: f64, rate: f64) -> Option<LowRankAnal
     let (part, scales) = of_weights(&tensor.matrix, tensor.scales, rate)?;
     let (rank, part) = (part.terms.len(), Arc::new(part));
     let bits = |matrix: &MatrixView, scales: &Scales, grid: &Grid| {
-        let integers = round(matrix, scales, &tensor.feedback, grid, tensor.costs, None, Rows::Sample);
+        let integers = round(matrix, scales, &tensor.feedback, grid, (tensor.costs, None), None, Rows::Sample);
         integers.rate(&grid.body(), tensor.costs).all_bits(matrix.len()) / matrix.len().max(1) as f64
     };
     let grid = tensor.grid(step);

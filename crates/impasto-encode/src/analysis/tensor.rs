@@ -248,7 +248,7 @@ impl Subject<'_> {
         let matrix = MatrixView::plain(bytes, dtype, rows, columns);
         let grid = Grid::new(self.step * factor as f32);
         let feedback = Feedback::none(columns);
-        let integers = round(&matrix, &fit(&matrix), &feedback, &grid, self.costs, None, Rows::All);
+        let integers = round(&matrix, &fit(&matrix), &feedback, &grid, (self.costs, None), None, Rows::All);
         let (_, bits) = integers.header(&grid.body(), self.costs);
         let error = integers.distortion(&matrix, &grid, &Place { rows: 0..rows, columns: 0..columns });
         let header = self.header_bits * tile.values.len() as f64;

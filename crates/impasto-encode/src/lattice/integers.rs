@@ -9,7 +9,7 @@ use impasto_core::{DType, Isa, Place, lattice};
 use rayon::prelude::*;
 
 use super::trellis::PathRounder;
-use super::{Classes, Costs, Grid, PathCosts, Rounder, Thresholds, fit_classes, thresholds};
+use super::{Cells, Classes, Costs, Grid, PathCosts, Rounder, Thresholds, fit_classes, thresholds};
 use crate::arithmetic::log2_fixed;
 use crate::feedback::{Feedback, Pruner, Rounding, round_columns, round_rows};
 use crate::formats::FormatRounder;
@@ -68,21 +68,24 @@ pub struct Integers {
     /// Share of the rows that was rounded.
     pub share: f64,
     columns: usize,
+    /// Their classes, if others are not wanted.
+    classes: Option<Classes>,
 }
 
-/// Rounds a matrix to a grid with feedback; integers are chosen by error and cost, and are 0 where a pruner says so.
+/// Rounds a matrix to a grid with feedback; integers are chosen by error and cost, within the widths of `cells` if there are any,
+/// and are 0 where a pruner says so.
 pub fn round(
     matrix: &MatrixView,
     scales: &Scales,
     feedback: &Feedback,
     grid: &Grid,
-    costs: &Costs,
+    (costs, cells): (&Costs, Option<&Cells>),
     pruner: Option<&dyn Pruner>,
     rows: Rows,
 ) -> Integers {
     let (row_classes, column_classes) = classes(scales, grid, ONE_STEP);
     let table = thresholds(&costs.savings(), LAMBDA);
-    let thresholds = Thresholds { table: &table, rows: &row_classes, columns: &column_classes };
+    let thresholds = Thresholds { table: &table, cells, rows: &row_classes, columns: &column_classes };
     let rounder = Rounder::new(matrix.dtype, grid, matrix.rows, matrix.columns, Some(thresholds));
     round_with(matrix, feedback, &rounder, pruner, rows)
 }
@@ -165,13 +168,13 @@ fn round_parts(
         rows.for_each(|r| matrix.append_weights(r, &mut w));
         round(first, &w, z);
     });
-    Integers { z, share: total as f64 / matrix.rows.max(1) as f64, columns: n }
+    Integers { z, share: total as f64 / matrix.rows.max(1) as f64, columns: n, classes: None }
 }
 
 impl Integers {
     /// Wraps the integers of all rows of a matrix, row-major.
     pub fn whole(z: Vec<i32>, columns: usize) -> Integers {
-        Integers { z, share: 1.0, columns }
+        Integers { z, share: 1.0, columns, classes: None }
     }
 
     /// Returns the tensor header with a body at which the integers cost least, and their cost in bits, including the tables.
@@ -190,6 +193,9 @@ impl Integers {
             };
             (header, bits)
         };
+        if let Some(classes) = &self.classes {
+            return header(classes.narrower(0));
+        }
         let mut classes = fit_classes(costs, &self.z, self.columns);
         if self.zeros() > MANY_ZEROS {
             let narrower = |classes: &Classes| (1..=NARROWER).map(|n| classes.narrower(n)).collect::<Vec<_>>();
@@ -199,6 +205,22 @@ impl Integers {
         }
         let headers = classes.into_iter().map(header);
         headers.min_by_key(|(_, bits)| *bits).expect("there is always a plane of 0 bits or more")
+    }
+
+    /// Chooses widths for the integers, which must be those of all rows, when `tile_rows` rows are packed together. The second
+    /// result is the classes by which rows and columns are sorted then.
+    pub fn cells(&self, body: &Body, costs: &Costs, tile_rows: usize) -> (Cells, Classes) {
+        let (header, _) = self.header(body, costs);
+        let rows = header.row_classes.slice(0..self.z.len() / self.columns.max(1));
+        let columns = header.column_classes.slice(0..self.columns);
+        let cells = Cells::new(&self.z, &rows, &columns, tile_rows);
+        let narrow = |classes: Vec<i32>| classes.into_iter().map(|class| class as i16).collect();
+        (cells, Classes { plane: header.plane, rows: narrow(rows), columns: narrow(columns) })
+    }
+
+    /// Gives the integers these classes, instead of those that fit best.
+    pub fn with(self, classes: Classes) -> Integers {
+        Integers { classes: Some(classes), ..self }
     }
 
     /// Returns the share of integers that are 0.

@@ -8,6 +8,7 @@ use impasto_core::{
     lattice::{self, scale},
 };
 
+use super::cells::Cells;
 use super::costs::CLASSES;
 use super::trellis::STEP as TRELLIS_STEP;
 use crate::code::plain_header;
@@ -86,7 +87,8 @@ impl Grid {
     }
 }
 
-/// Rounds to the nearest integer or the next smaller magnitude, whichever has the least `distance^2 + lambda * bits`.
+/// Rounds to the nearest integer or the next smaller magnitude, whichever has the least `distance^2 + lambda * bits`, or to the
+/// end of the range of its cell.
 pub struct Rounder<'a> {
     dtype: DType,
     /// Factors of the step by row and by column.
@@ -102,6 +104,8 @@ pub struct Rounder<'a> {
 pub struct Thresholds<'a> {
     /// By class and magnitude: the fraction, from -0.5 to 0, below which the smaller magnitude is better.
     pub table: &'a [Vec<f32>],
+    /// The widths that integers are kept within, if they are.
+    pub cells: Option<&'a Cells>,
     /// Classes of the rows and of the columns.
     pub rows: &'a [i16],
     pub columns: &'a [i16],
@@ -202,6 +206,10 @@ impl Rounding for Rounder<'_> {
                 let size = z[lane].unsigned_abs() as usize;
                 if size > 0 && thresholds.table[t as usize].get(size).is_some_and(|&limit| fraction[lane] < limit) {
                     z[lane] -= z[lane].signum();
+                    fraction[lane] += 1.0;
+                }
+                if let Some(cells) = thresholds.cells {
+                    z[lane] = cells.limit(first + lane, column, z[lane], fraction[lane]);
                 }
             }
         }

@@ -84,6 +84,7 @@ fn check_layers(trellis: Option<Trellis>) {
             pruning: None,
             format: None,
             trellis,
+            fit_widths: false,
             reference: None,
             low_rank: None,
         };
@@ -163,6 +164,7 @@ fn feedback_makes_the_base_better() {
         pruning: None,
         format: None,
         trellis: None,
+        fit_widths: false,
         reference: None,
         low_rank: None,
     };

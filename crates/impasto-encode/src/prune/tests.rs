@@ -142,7 +142,7 @@ fn the_rate_is_that_of_the_mask_and_of_the_rest() {
     for (step, most) in [(0.5, 1.02), (0.12, 1.02), (0.06, 1.06)] {
         let grid = Grid::new(step);
         let scores = Scores::new(&"magnitude:50%".parse().expect("valid"), &feedback, &[]);
-        let integers = round(&matrix, &scales, &feedback, &grid, &costs, Some(&scores), Rows::All);
+        let integers = round(&matrix, &scales, &feedback, &grid, (&costs, None), Some(&scores), Rows::All);
         let bits = integers.rate(&grid.body(), &costs).bits;
         let entropy = entropy(&integers);
         assert!(bits < most * entropy, "step {step}: {bits} bits, entropy {entropy}");

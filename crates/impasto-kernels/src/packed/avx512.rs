@@ -23,7 +23,8 @@ pub(super) fn permute(columns: &ColumnOrder, x: &[f32], out: &mut [f32]) {
         // SAFETY: the mask covers only positions of columns. The order and the steps have one entry per position, and
         // the order contains only valid columns.
         unsafe {
-            let order = _mm512_maskz_loadu_epi32(mask, columns.order().as_ptr().add(first).cast());
+            let order = _mm256_maskz_loadu_epi16(mask, columns.order().as_ptr().add(first).cast());
+            let order = _mm512_cvtepu16_epi32(order);
             let steps = _mm512_maskz_loadu_ps(mask, columns.steps().as_ptr().add(first));
             let x = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, order, x.as_ptr());
             _mm512_mask_storeu_ps(out.as_mut_ptr().add(first), mask, _mm512_mul_ps(x, steps));

@@ -7,8 +7,8 @@ use super::PackError;
 use super::cell::{BLOCK, GROUP};
 use crate::stored::{Reader, Writer};
 
-/// The largest number of columns: a column index, and four times as many bytes, fit 32 bits.
-const MOST: usize = 1 << 24;
+/// The largest number of columns: the index of a column fits 16 bits.
+const MOST: usize = 1 << 16;
 
 /// The columns of a matrix with their steps, sorted by the width of their integers, so that the 32 columns of a group
 /// have similar widths.
@@ -20,7 +20,7 @@ pub struct ColumnOrder(Arc<Columns>);
 #[derive(Debug, PartialEq)]
 struct Columns {
     /// The column of the file at each position.
-    order: Vec<u32>,
+    order: Vec<u16>,
     /// The step of the column at each position.
     steps: Vec<f32>,
 }
@@ -32,12 +32,12 @@ impl ColumnOrder {
     /// - `widths`: any measure of the number of bits that the integers of each column take, such as its class
     ///
     /// # Errors
-    /// If the lengths differ, there are more than 2^24 columns, or a step is not finite.
+    /// If the lengths differ, there are more than 2^16 columns, or a step is not finite.
     pub fn new(steps: &[f32], widths: &[i32]) -> Result<ColumnOrder, PackError> {
         PackError::check_count("widths of columns", widths.len(), steps.len())?;
         PackError::check_most("columns", steps.len(), MOST)?;
         PackError::check_steps("column", steps)?;
-        let mut order: Vec<u32> = (0..steps.len() as u32).collect();
+        let mut order: Vec<u16> = (0..steps.len()).map(|column| column as u16).collect();
         order.sort_by_key(|&c| widths[c as usize]);
         let steps = order.iter().map(|&c| steps[c as usize]).collect();
         Ok(ColumnOrder(Arc::new(Columns { order, steps })))
@@ -49,7 +49,7 @@ impl ColumnOrder {
     }
 
     /// Returns the column of the file at each position.
-    pub(super) fn order(&self) -> &[u32] {
+    pub(super) fn order(&self) -> &[u16] {
         &self.0.order
     }
 
@@ -85,11 +85,11 @@ impl ColumnOrder {
     /// Reads `inputs` columns; `None` if kernels could not use them.
     pub(super) fn read(inputs: usize, from: &mut Reader) -> Option<ColumnOrder> {
         PackError::check_most("columns", inputs, MOST).ok()?;
-        let (order, steps) = (from.array::<u32>(inputs)?, from.array::<f32>(inputs)?);
+        let (order, steps) = (from.array::<u16>(inputs)?, from.array::<f32>(inputs)?);
         PackError::check_steps("column", &steps).ok()?;
         // Products gather activations at these columns without further checks, and each column has one position.
         let mut seen = vec![false; inputs];
-        let is_new = |&column: &u32| seen.get_mut(column as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+        let is_new = |&column: &u16| seen.get_mut(column as usize).is_some_and(|seen| !std::mem::replace(seen, true));
         order.iter().all(is_new).then(|| ColumnOrder(Arc::new(Columns { order, steps })))
     }
 }

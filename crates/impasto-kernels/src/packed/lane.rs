@@ -35,7 +35,7 @@ pub(super) fn fill(
     }
     row.resize(z.len(), 0);
     let largest = largest.max(narrow(isa, z, row));
-    let at = |column: u32| row[column as usize];
+    let at = |column: u16| row[column as usize];
     let (quads, rest) = order[done..].as_chunks::<QUAD>();
     let mut lanes = vectors[done / QUAD..].iter_mut().map(|vector| &mut vector[lane * QUAD..][..QUAD]);
     for (&[a, b, c, d], values) in quads.iter().zip(&mut lanes) {
@@ -64,7 +64,7 @@ at_each_isa! {
 /// each four entries.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn fill_avx512(z: &[i32], order: &[u32], vectors: &mut [[i16; VECTOR]], lane: usize) -> (usize, u32) {
+unsafe fn fill_avx512(z: &[i32], order: &[u16], vectors: &mut [[i16; VECTOR]], lane: usize) -> (usize, u32) {
     use std::arch::x86_64::*;
     /// Columns of a register, and the vectors that they go to.
     const COLUMNS: usize = 16;
@@ -76,7 +76,7 @@ unsafe fn fill_avx512(z: &[i32], order: &[u32], vectors: &mut [[i16; VECTOR]], l
     for (group, vectors) in groups.iter().zip(vectors.as_chunks_mut::<EACH>().0) {
         // SAFETY: a group has 16 entries, each of which is an index of `z`.
         let values = unsafe {
-            let columns = _mm512_loadu_si512(group.as_ptr().cast());
+            let columns = _mm512_cvtepu16_epi32(_mm256_loadu_si256(group.as_ptr().cast()));
             _mm512_i32gather_epi32::<4>(columns, z.as_ptr())
         };
         largest = _mm512_max_epu32(largest, _mm512_abs_epi32(values));

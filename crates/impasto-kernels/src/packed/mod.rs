@@ -81,8 +81,14 @@ pub struct Packing {
     pub weights: usize,
     /// Number of bits of the cells.
     pub cell_bits: usize,
-    /// Number of integers that are stored separately because they are too wide for their cell.
+    /// Number of integers that the cells have room for, with those of padding.
+    pub places: usize,
+    /// Number of integers that are stored separately because they are too wide for their cell, 4 bytes each.
     pub outliers: usize,
+    /// Bytes of the heads of strips, without outliers: widths, rows, steps of rows, padding.
+    pub head_bytes: usize,
+    /// Bytes of the order and the steps of columns.
+    pub column_bytes: usize,
     /// Memory in bytes.
     pub bytes: usize,
 }
@@ -97,7 +103,10 @@ impl Packing {
     pub fn add(&mut self, other: Packing) {
         self.weights += other.weights;
         self.cell_bits += other.cell_bits;
+        self.places += other.places;
         self.outliers += other.outliers;
+        self.head_bytes += other.head_bytes;
+        self.column_bytes += other.column_bytes;
         self.bytes += other.bytes;
     }
 }
@@ -165,7 +174,10 @@ impl PackedMatrix {
         Packing {
             weights: self.outputs() * self.inputs(),
             cell_bits: self.groups.iter().map(RowGroup::cell_bits).sum(),
+            places: self.strips[self.groups.len()] * STRIP * self.columns.padded(),
             outliers: self.groups.iter().map(RowGroup::outliers).sum(),
+            head_bytes: self.groups.iter().map(RowGroup::head_bytes).sum(),
+            column_bytes: self.columns.memory_bytes(),
             bytes: self.memory_bytes(),
         }
     }

@@ -178,14 +178,14 @@ impl PackedMatrix {
             let worker = &mut *lock(&scratch.workers, worker);
             for (index, strips) in self.share(share, shares) {
                 let height = self.groups()[index].rows();
-                let mut write = |Strip { rows, steps, .. }: Strip, tokens: Range<usize>, sums: &[[f32; STRIP]]| {
+                let mut write = |strip: Strip, tokens: Range<usize>, sums: &[[f32; STRIP]]| {
                     for (token, sums) in tokens.zip(sums) {
                         let start = token * stride + self.start_of(index);
                         let out = out.pointer(start..start + height);
-                        for ((&row, step), sum) in rows.iter().zip(steps).zip(sums) {
+                        for ((row, step), sum) in strip.outputs().zip(sums) {
                             // SAFETY: rows are below the number of rows of the row group (`Strip::is_sound`), and each is
                             // written only by the share that has its strip.
-                            unsafe { out.add(row as usize).write(sum * step) };
+                            unsafe { out.add(row).write(sum * step) };
                         }
                     }
                 };

@@ -15,17 +15,21 @@ use crate::stored::{Reader, Writer};
 pub(super) const SEGMENT: usize = 1 << 12;
 const SEGMENT_GROUPS: usize = SEGMENT / GROUP;
 
+/// Rows that are sorted together. One is found by looking at all of them.
+const RANGE: usize = 1 << 12;
+
 /// The largest sum of the magnitudes of a row's integers in one block. Sums of their products with 8-bit integers then
 /// fit 32 bits.
 pub(super) const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
-/// Rows of a matrix, sorted by the width of their integers, in strips of 16 rows. Each cell of 16 x 32 integers has its
-/// own width.
+/// Rows of a matrix, sorted by the width of their integers within ranges of [`RANGE`] rows, in strips of 16 rows. Each cell
+/// of 16 x 32 integers has its own width.
 #[derive(Debug)]
 pub struct RowGroup {
     pub(super) columns: ColumnOrder,
-    /// The lane of each row: its position in the sorted order.
-    lanes: Vec<u32>,
+    rows: usize,
+    /// The steps that rows have, without repetition.
+    steps: Vec<f32>,
     /// The strips, contiguous.
     lines: Lines,
     /// The first line of each strip, and the end of the last.
@@ -63,9 +67,9 @@ impl Far<'_> {
 
 /// 16 rows of a row group.
 ///
-/// Everything that a product reads of a strip is contiguous in memory, in the order in which it is read: `ends` and
-/// `widths`, `outliers`, `cells`, `rows`, `steps`, each part in lines of its own. Processors prefetch a single stream
-/// at the full rate; additional streams have a cost.
+/// Everything that a product reads of a strip is contiguous in memory, but for the few steps: the *head*, which is `ends`,
+/// `widths`, `rows`, `steps` and `outliers`, then, from the next line on, `cells`. Processors prefetch a single stream at
+/// the full rate; additional streams have a cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip<'a> {
     /// End of the near outliers and of the far outliers of each segment.
@@ -75,10 +79,14 @@ pub(super) struct Strip<'a> {
     outliers: &'a [u32],
     /// The cells, contiguous; the number of lines is the sum of the widths.
     pub cells: &'a [Line],
-    /// The row of each lane within the row group.
-    pub rows: &'a [u32],
-    /// The step of each lane.
-    pub steps: &'a [f32],
+    /// The row of each lane, counted from `first`.
+    rows: &'a [u16],
+    /// The first row, within the row group, of the range in which the rows of this strip were sorted.
+    first: usize,
+    /// The step of each lane, as an index of `values`.
+    steps: &'a [u16],
+    /// The steps of the row group.
+    values: &'a [f32],
 }
 
 impl RowGroup {
@@ -104,12 +112,10 @@ impl RowGroup {
         PackError::check_count("integers", z.len(), count.saturating_mul(width))?;
         PackError::check_most("integers of a row group", z.len().max(count), u32::MAX as usize - 1)?;
         PackError::check_steps("row", row_steps)?;
-        let mut order: Vec<u32> = (0..count as u32).collect();
-        order.sort_by_key(|&r| widths[r as usize]);
-        let mut lanes = vec![0; count];
-        for (lane, &row) in order.iter().enumerate() {
-            lanes[row as usize] = lane as u32;
-        }
+        let mut order: Vec<usize> = (0..count).collect();
+        order.chunks_mut(RANGE).for_each(|range| range.sort_by_key(|&r| widths[r]));
+        let steps = StepTable::new(row_steps);
+        PackError::check_most("different steps of a row group", steps.values.len(), 1 << 16)?;
         let (mut lines, mut starts) = (Vec::new(), vec![0]);
         let mut strip = Packer { row: vec![0; width], cells: vec![0; columns.padded() * STRIP], ..Packer::default() };
         for rows in order.chunks(STRIP) {
@@ -119,56 +125,52 @@ impl RowGroup {
             }
             strip.rest.clear();
             for (lane, &row) in rows.iter().enumerate() {
-                let row = row as usize;
                 strip.permute(&z[row * width..][..width], columns, lane).ok_or(PackError::Integers { row })?;
             }
-            strip.pack(rows, row_steps, &mut lines);
+            strip.pack(rows, &steps, &mut lines);
             PackError::check_most("lines of a row group", lines.len(), u32::MAX as usize)?;
             starts.push(lines.len() as u32);
         }
         lines.shrink_to_fit();
-        let group = RowGroup { columns: columns.clone(), lanes, lines: Lines::Own(lines), starts, offset };
+        let (columns, lines) = (columns.clone(), Lines::Own(lines));
+        let group = RowGroup { columns, rows: count, steps: steps.values, lines, starts, offset };
         (0..group.strips()).for_each(|strip| assert!(group.strip(strip).is_sound(count), "strip {strip}"));
         Ok(group)
     }
 
     pub(super) fn write(&self, to: &mut Writer) -> io::Result<()> {
-        to.numbers(&[self.rows(), self.offset.into(), self.lines.len()])?;
-        to.array(&self.lanes)?;
+        to.numbers(&[self.rows, self.offset.into(), self.lines.len(), self.steps.len()])?;
+        to.array(&self.steps)?;
         to.array(&self.starts)?;
         to.array(&self.lines)
     }
 
     /// Reads a row group whose lines stay where they are; `None` if kernels could not use it.
     pub(super) fn read(columns: &ColumnOrder, from: &mut Reader) -> Option<RowGroup> {
-        let [rows, offset, count] = from.numbers()?;
+        let [rows, offset, count, steps] = from.numbers()?;
         let offset = u8::try_from(offset).ok()?;
-        let lanes: Vec<u32> = from.array(rows)?;
-        let starts: Vec<u32> = from.array(rows.div_ceil(STRIP) + 1)?;
+        let steps: Vec<f32> = from.array(steps)?;
+        PackError::check_steps("row", &steps).ok()?;
+        let starts: Vec<u32> = from.array(rows.div_ceil(STRIP).checked_add(1)?)?;
         let lines = from.lines(count)?;
         let are_all = starts.first() == Some(&0) && starts.last().map(|&end| end as usize) == Some(count);
-        let group = RowGroup { columns: columns.clone(), lanes, lines, starts, offset };
-        (are_all && group.starts.is_sorted() && (0..group.strips()).all(|strip| group.has_strip(strip)))
-            .then_some(group)
+        let group = RowGroup { columns: columns.clone(), rows, steps, lines, starts, offset };
+        // Each row is in one lane, so that one strip writes it.
+        let mut seen = vec![false; rows];
+        let are_new = |strip: Strip| strip.outputs().all(|(row, _)| !std::mem::replace(&mut seen[row], true));
+        let is_whole = are_all && group.starts.is_sorted() && (0..group.strips()).all(|strip| group.has_strip(strip));
+        (is_whole && (0..group.strips()).map(|strip| group.strip(strip)).all(are_new)).then_some(group)
     }
 
-    /// Returns whether there is a strip at this place that is whole, is sound, and has the rows that are said to be in it. If
-    /// all are, each row is in one lane, and so is written by one strip.
+    /// Returns whether there is a strip at this place that is whole and sound.
     fn has_strip(&self, index: usize) -> bool {
         let lines = &self.lines[self.starts[index] as usize..self.starts[index + 1] as usize];
-        let groups = self.columns.groups();
-        let segments = groups.div_ceil(SEGMENT_GROUPS);
-        let Some((head, rest)) = lines.split_at_checked(head_lines(segments, groups)) else { return false };
-        let bytes = &bytemuck::cast_slice::<Line, u8>(head)[..segments * 2 * size_of::<u32>()];
-        let ends: &[u32] = bytemuck::cast_slice(bytes);
+        let head = Head::new(self.columns.groups());
+        let bytes: &[u8] = bytemuck::cast_slice(lines);
+        let Some(ends) = bytes.get(..head.widths) else { return false };
+        let ends: &[u32] = bytemuck::cast_slice(ends);
         let outliers = ends.last().map_or(0, |&end| end as usize);
-        if !ends.is_sorted() || outliers.div_ceil(STRIP) + TAIL > rest.len() {
-            return false;
-        }
-        let strip = self.strip(index);
-        let lane = |row: u32| self.lanes.get(row as usize).map(|&lane| lane as usize);
-        strip.is_sound(self.rows())
-            && strip.rows.iter().enumerate().all(|(at, &row)| lane(row) == Some(index * STRIP + at))
+        ends.is_sorted() && head.lines(outliers) <= lines.len() && self.strip(index).is_sound(self.rows)
     }
 
     /// Moves the strips into an arena.
@@ -182,7 +184,7 @@ impl RowGroup {
 
     /// Returns the number of rows.
     pub fn rows(&self) -> usize {
-        self.lanes.len()
+        self.rows
     }
 
     /// Returns the offset of reconstruction points away from 0, in steps.
@@ -198,41 +200,50 @@ impl RowGroup {
     #[inline(always)]
     pub(super) fn strip(&self, index: usize) -> Strip<'_> {
         let groups = self.columns.groups();
-        let segments = groups.div_ceil(SEGMENT_GROUPS);
+        let head = Head::new(groups);
         let lines = &self.lines[self.starts[index] as usize..self.starts[index + 1] as usize];
-        let (head, lines) = lines.split_at(head_lines(segments, groups));
-        let (ends, widths) = bytemuck::cast_slice::<Line, u8>(head).split_at(segments * 2 * size_of::<u32>());
-        let ends: &[u32] = bytemuck::cast_slice(ends);
+        let bytes: &[u8] = bytemuck::cast_slice(lines);
+        let ends: &[u32] = bytemuck::cast_slice(&bytes[..head.widths]);
         let outliers = ends.last().map_or(0, |&end| end as usize);
-        let (of_outliers, lines) = lines.split_at(outliers.div_ceil(STRIP));
-        let (cells, tail) = lines.split_at(lines.len() - TAIL);
-        let rows = (self.rows() - index * STRIP).min(STRIP);
+        let of_lanes: &[u16] = bytemuck::cast_slice(&bytes[head.rows..head.outliers]);
+        let (rows, steps) = of_lanes.split_at(STRIP);
+        let count = (self.rows - index * STRIP).min(STRIP);
         Strip {
             ends,
-            widths: &widths[..groups],
-            outliers: &bytemuck::cast_slice(of_outliers)[..outliers],
-            cells,
-            rows: &bytemuck::cast_slice(&tail[..1])[..rows],
-            steps: &bytemuck::cast_slice(&tail[1..])[..rows],
+            widths: &bytes[head.widths..][..groups],
+            outliers: bytemuck::cast_slice(&bytes[head.outliers..head.outliers + outliers * size_of::<u32>()]),
+            cells: &lines[head.lines(outliers)..],
+            rows: &rows[..count],
+            first: index * STRIP / RANGE * RANGE,
+            steps: &steps[..count],
+            values: &self.steps,
         }
     }
 
     /// Returns the strip of a row, its row within the strip, and its step.
     pub(super) fn place(&self, row: usize) -> (Strip<'_>, usize, f32) {
-        let lane = self.lanes[row] as usize;
-        let strip = self.strip(lane / STRIP);
-        (strip, lane % STRIP, strip.steps[lane % STRIP])
+        let (strip, lane) = self.lane(row);
+        let strip = self.strip(strip);
+        (strip, lane, strip.values[usize::from(strip.steps[lane])])
     }
 
-    /// Returns the number of the strip of a row, and its row within the strip.
+    /// Returns the number of the strip of a row, and its row within the strip. It looks for the row: an index would take
+    /// as much memory as the steps do, and only embeddings are read by rows.
     pub(super) fn lane(&self, row: usize) -> (usize, usize) {
-        let lane = self.lanes[row] as usize;
-        (lane / STRIP, lane % STRIP)
+        let strips = row / RANGE * (RANGE / STRIP)..self.strips();
+        let within =
+            |strip: usize| self.strip(strip).rows.iter().position(|&of_lane| usize::from(of_lane) == row % RANGE);
+        strips.into_iter().find_map(|strip| Some((strip, within(strip)?))).expect("each row has a lane")
     }
 
     /// Returns the number of outliers.
     pub(super) fn outliers(&self) -> usize {
         (0..self.strips()).map(|strip| self.strip(strip).outliers.len()).sum()
+    }
+
+    /// Returns the number of bytes of the heads of strips, without outliers.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.bytes() - self.cell_bits() / 8 - self.outliers() * size_of::<u32>()
     }
 
     /// Returns the number of bits of the cells.
@@ -246,40 +257,71 @@ impl RowGroup {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&self.lanes[..]) + size_of_val(&self.starts[..]) + self.bytes()
+        size_of_val(&self.steps[..]) + size_of_val(&self.starts[..]) + self.bytes()
     }
 }
 
-/// Returns the number of lines of the ends and widths of a strip.
-#[inline(always)]
-fn head_lines(segments: usize, groups: usize) -> usize {
-    (segments * 2 * size_of::<u32>() + groups).div_ceil(size_of::<Line>())
+/// Where the parts of the head of a strip begin, in bytes.
+#[derive(Clone, Copy)]
+struct Head {
+    widths: usize,
+    /// Followed by the steps.
+    rows: usize,
+    outliers: usize,
 }
 
-/// Number of lines of the rows and steps of a strip.
-const TAIL: usize = 2;
+impl Head {
+    #[inline(always)]
+    fn new(groups: usize) -> Head {
+        let widths = groups.div_ceil(SEGMENT_GROUPS) * 2 * size_of::<u32>();
+        let rows = (widths + groups).next_multiple_of(align_of::<u32>());
+        Head { widths, rows, outliers: rows + 2 * STRIP * size_of::<u16>() }
+    }
 
-/// Appends values, padded to whole lines.
-fn push_lines<T: bytemuck::NoUninit>(values: &[T], lines: &mut Vec<Line>) {
-    for bytes in bytemuck::cast_slice::<T, u8>(values).chunks(size_of::<Line>()) {
-        let mut line = Line::default();
-        line.0[..bytes.len()].copy_from_slice(bytes);
-        lines.push(line);
+    /// Returns the number of lines of the head.
+    #[inline(always)]
+    fn lines(self, outliers: usize) -> usize {
+        (self.outliers + outliers * size_of::<u32>()).div_ceil(size_of::<Line>())
+    }
+}
+
+/// The steps of rows: many rows have the same.
+struct StepTable {
+    values: Vec<f32>,
+    /// The step of each row, as an index of `values`.
+    indices: Vec<usize>,
+}
+
+impl StepTable {
+    fn new(steps: &[f32]) -> StepTable {
+        let mut values = steps.to_vec();
+        values.sort_by(f32::total_cmp);
+        values.dedup_by_key(|step| step.to_bits());
+        let index = |step: &f32| values.partition_point(|value| value.total_cmp(step).is_lt());
+        StepTable { indices: steps.iter().map(index).collect(), values }
     }
 }
 
 impl<'a> Strip<'a> {
-    /// Returns whether there is one line for each bit of width, outliers are in existing groups, and rows are below `rows`.
-    /// Products rely on this without further checks: they follow pointers through the lines, add outliers at their
+    /// Returns whether there is one line for each bit of width, outliers are in existing groups, rows are below `rows`, and
+    /// their steps exist. Products rely on this without further checks: they follow pointers through the lines, add outliers at their
     /// columns, and write to the rows. A strip in a mapped file is checked once, when it is read: nobody but its owner can
-    /// change it (`stored::Reader`), and where it becomes shorter, widths, ends and rows are 0, which are sound too.
+    /// change it (`stored::Reader`), and where it becomes shorter, widths, ends, rows and steps are 0, which are sound too.
     fn is_sound(self, rows: usize) -> bool {
         let lines: usize = self.widths.iter().map(|&width| usize::from(width)).sum();
         let columns = self.widths.len() * GROUP;
         self.cells.len() == lines
             && self.widths.iter().all(|&width| width <= WIDEST)
             && self.outliers().all(|outlier| outlier.column < columns)
-            && self.rows.iter().all(|&row| (row as usize) < rows)
+            && self.rows.iter().all(|&row| self.first + usize::from(row) < rows)
+            && self.steps.iter().all(|&step| usize::from(step) < self.values.len())
+    }
+
+    /// Returns the row of each lane within the row group, and its step.
+    #[inline(always)]
+    pub(super) fn outputs(self) -> impl Iterator<Item = (usize, f32)> {
+        let Strip { first, values, .. } = self;
+        self.rows.iter().zip(self.steps).map(move |(&row, &step)| (first + usize::from(row), values[usize::from(step)]))
     }
 
     fn segments(self) -> usize {
@@ -381,19 +423,19 @@ impl Packer {
         let (vectors, order) = (self.cells.as_chunks_mut::<64>().0, columns.order());
         let largest = lane::fill(Isa::best(), z, columns, vectors, lane, &mut self.row);
         if largest > LARGEST as u32 {
-            let sum = |block: &[u32]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
+            let sum = |block: &[u16]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
             if order.chunks(BLOCK).any(|block| sum(block) > BLOCK_LARGEST) {
                 return None;
             }
-            let rest = |&column: &u32| z[column as usize] - z[column as usize].clamp(-LARGEST, LARGEST);
+            let rest = |&column: &u16| z[column as usize] - z[column as usize].clamp(-LARGEST, LARGEST);
             let beyond = order.iter().enumerate().map(|(place, column)| (place, lane, rest(column)));
             self.rest.extend(beyond.filter(|&(.., rest)| rest != 0));
         }
         Some(())
     }
 
-    /// Appends the strip of the given rows of a row group. `steps` holds the steps of all rows.
-    fn pack(&mut self, rows: &[u32], steps: &[f32], lines: &mut Vec<Line>) {
+    /// Appends the strip of the given rows of a row group.
+    fn pack(&mut self, rows: &[usize], steps: &StepTable, lines: &mut Vec<Line>) {
         match Isa::best() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Isa::best` only returns an instruction set that the processor supports.
@@ -403,17 +445,20 @@ impl Packer {
             Isa::Avx2 => unsafe { self.pack_cells_avx2() },
             _ => self.pack_cells(),
         }
-        let head: Vec<u8> =
-            self.ends.iter().flat_map(|end| end.to_ne_bytes()).chain(self.widths.iter().copied()).collect();
-        push_lines(&head, lines);
-        push_lines(&self.outliers, lines);
-        lines.extend_from_slice(&self.packed);
-        let mut lanes = ([0; STRIP], [0.0; STRIP]);
+        let (mut of_lanes, mut steps_of_lanes) = ([0u16; STRIP], [0u16; STRIP]);
         for (lane, &row) in rows.iter().enumerate() {
-            (lanes.0[lane], lanes.1[lane]) = (row, steps[row as usize]);
+            (of_lanes[lane], steps_of_lanes[lane]) = ((row % RANGE) as u16, steps.indices[row] as u16);
         }
-        push_lines(&lanes.0, lines);
-        push_lines(&lanes.1, lines);
+        let head = Head::new(self.widths.len());
+        let start = lines.len();
+        lines.resize(start + head.lines(self.outliers.len()), Line::default());
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut lines[start..]);
+        let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+        put(0, bytemuck::cast_slice(&self.ends));
+        put(head.widths, &self.widths);
+        put(head.rows, bytemuck::cast_slice(&[of_lanes, steps_of_lanes]));
+        put(head.outliers, bytemuck::cast_slice(&self.outliers));
+        lines.extend_from_slice(&self.packed);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -486,7 +531,7 @@ pub(super) fn pack_outlier(column: usize, row: usize, delta: i16) -> u32 {
     (delta as u32) << 16 | ((column % SEGMENT) << 4 | row) as u32
 }
 
-const _: () = assert!(BLOCK.is_multiple_of(GROUP) && SEGMENT.is_multiple_of(BLOCK));
+const _: () = assert!(BLOCK.is_multiple_of(GROUP) && SEGMENT.is_multiple_of(BLOCK) && RANGE.is_multiple_of(STRIP));
 const _: () = assert!((BLOCK as u64) * (LARGEST as u64) <= BLOCK_LARGEST);
 
 #[cfg(test)]
@@ -497,11 +542,21 @@ mod tests {
     fn strips_that_products_could_not_follow_are_found() {
         let line = Line::default();
         let of_group_1 = [pack_outlier(GROUP, 3, 1)];
-        let good =
-            Strip { ends: &[1, 1], widths: &[1, 0], outliers: &of_group_1, cells: &[line], rows: &[7], steps: &[1.0] };
+        let good = Strip {
+            ends: &[1, 1],
+            widths: &[1, 0],
+            outliers: &of_group_1,
+            cells: &[line],
+            rows: &[7],
+            first: 0,
+            steps: &[1],
+            values: &[1.0, 2.0],
+        };
         let passes = |strip: Strip, rows| strip.is_sound(rows);
         assert!(passes(good, 8));
         assert!(!passes(good, 7), "a row that the row group does not have");
+        assert!(!passes(Strip { first: 1, ..good }, 8), "a row of another range");
+        assert!(!passes(Strip { values: &[1.0], ..good }, 8), "a step that is not there");
         assert!(!passes(Strip { cells: &[line, line], ..good }, 8), "a line that no cell has");
         assert!(!passes(Strip { cells: &[], ..good }, 8), "a cell without its lines");
         assert!(!passes(Strip { widths: &[1], ..good }, 8), "an outlier in no group");

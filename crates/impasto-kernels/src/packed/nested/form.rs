@@ -4,7 +4,7 @@ use impasto_core::Isa;
 
 use super::super::cell::{Line, QUAD};
 use super::super::lane::LARGEST;
-use super::super::row_group::{BLOCK_LARGEST, Far, Outlier, RowGroup, SEGMENT, pack_outlier};
+use super::super::row_group::{BLOCK_LARGEST, Far, Outlier, RowGroup, SEGMENT, Strip, pack_outlier};
 use super::super::{ACTIVATION_BLOCK, ColumnOrder, PackError};
 use super::open;
 
@@ -37,25 +37,24 @@ impl Form {
     ) -> Result<Form, PackError> {
         let mut form = Form { has_two_zeros, ends: vec![], outliers: vec![], starts: vec![0] };
         for strip in 0..group.strips() {
-            form.find_far(group.strip(strip).rows, integers, columns)?;
+            form.find_far(group.strip(strip), integers, columns)?;
             PackError::check_most("outliers of a layer", form.outliers.len(), u32::MAX as usize)?;
             form.starts.push(form.outliers.len() as u32);
         }
         Ok(form)
     }
 
-    /// Appends the far outliers of a strip with these rows.
-    fn find_far(&mut self, rows: &[u32], integers: &[i32], columns: &ColumnOrder) -> Result<(), PackError> {
+    /// Appends the far outliers of a strip.
+    fn find_far(&mut self, strip: Strip, integers: &[i32], columns: &ColumnOrder) -> Result<(), PackError> {
         let (order, width) = (columns.order(), columns.inputs());
         let start = self.outliers.len();
         let mut with_far = Vec::new();
-        for (lane, &row) in rows.iter().enumerate() {
-            let row = row as usize;
+        for (lane, (row, _)) in strip.outputs().enumerate() {
             let z = &integers[row * width..][..width];
             if z.iter().all(|z| z.unsigned_abs() <= MOST as u32) {
                 continue;
             }
-            let sum = |block: &[u32]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
+            let sum = |block: &[u16]| block.iter().map(|&c| u64::from(z[c as usize].unsigned_abs())).sum::<u64>();
             if order.chunks(ACTIVATION_BLOCK).any(|block| sum(block) > BLOCK_LARGEST) {
                 return Err(PackError::Integers { row });
             }
@@ -102,7 +101,7 @@ impl Form {
     }
 
     /// Turns the codes of a row, modulo 256, into integers. `order` is that of the columns.
-    pub(super) fn settle_row(&self, strip: usize, lane: usize, order: &[u32], codes: &mut [i32]) {
+    pub(super) fn settle_row(&self, strip: usize, lane: usize, order: &[u16], codes: &mut [i32]) {
         for code in &mut *codes {
             let byte = i32::from(*code as i8);
             *code = byte + i32::from(self.has_two_zeros && byte < 0);

@@ -109,10 +109,11 @@ impl NestedMatrix {
     pub fn report(&self) -> Packing {
         let base = self.base.report();
         Packing {
-            weights: base.weights,
             cell_bits: base.cell_bits + self.planes().map(Plane::cell_bits).sum::<usize>(),
             outliers: base.outliers + self.planes().map(Plane::outliers).sum::<usize>(),
+            head_bytes: base.head_bytes + self.planes().map(Plane::head_bytes).sum::<usize>(),
             bytes: self.memory_bytes(),
+            ..base
         }
     }
 

@@ -182,8 +182,8 @@ fn signs(digits: &[i32], group: &RowGroup, columns: &ColumnOrder) -> Vec<[i8; 64
     let vectors = width.div_ceil(GROUP) * GROUP / QUAD;
     let mut out = vec![[0; 64]; group.strips() * vectors];
     for (strip, out) in out.chunks_mut(vectors.max(1)).enumerate() {
-        for (lane, &row) in group.strip(strip).rows.iter().enumerate() {
-            let digits = &digits[row as usize * width..][..width];
+        for (lane, (row, _)) in group.strip(strip).outputs().enumerate() {
+            let digits = &digits[row * width..][..width];
             for (place, &column) in order.iter().enumerate() {
                 out[place / QUAD][lane * QUAD + place % QUAD] = digits[column as usize].signum() as i8;
             }
@@ -215,9 +215,9 @@ impl Plane {
     }
 
     /// Turns the codes of a row at the layer below into those of this layer, modulo 256. `order` is that of the columns.
-    pub(super) fn add_to_row(&self, row: usize, order: &[u32], codes: &mut [i32]) {
-        let (strip, lane, _) = self.digits.place(row);
-        let (index, _) = self.digits.lane(row);
+    pub(super) fn add_to_row(&self, row: usize, order: &[u16], codes: &mut [i32]) {
+        let (index, lane) = self.digits.lane(row);
+        let strip = self.digits.strip(index);
         let mut digits = vec![0; strip.widths.len() * GROUP];
         strip.integers(lane, |place, digit| digits[place] = digit);
         for (place, (&column, digit)) in order.iter().zip(&digits).enumerate() {
@@ -243,6 +243,11 @@ impl Plane {
     /// Returns the number of bits of the cells.
     pub(super) fn cell_bits(&self) -> usize {
         self.digits.cell_bits() + self.trits.as_ref().map_or(0, Trits::bytes) * 8
+    }
+
+    /// Returns the number of bytes of the heads of strips, without outliers.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.digits.head_bytes()
     }
 
     /// Returns the number of outliers, among the digits and among the integers.
