@@ -205,9 +205,9 @@ pub struct Encode {
     /// Calibrate each transformer block on the outputs of the blocks already coded; needs a second pass over the text.
     #[arg(long)]
     pub sequential: bool,
-    /// After coding, train a multiplier for each row of the linear layers, so that the model predicts what the original predicts
-    /// (recovery). Each step takes 1024 tokens of the calibration text [default: 60 steps]. The multipliers of a layer are kept only if
-    /// they lower the KL divergence on text that was not trained on; at high rates they do not. With --statistics, --calibration names
+    /// After coding, train a multiplier for each row of the linear layers and, without --layers, the weights of norms, so that the
+    /// model predicts what the original predicts (recovery). Each step takes 1024 tokens of the calibration text [default: 60 steps].
+    /// What is trained in a layer is kept only if it lowers the KL divergence on text that was not trained on; at high rates it does not. With --statistics, --calibration names
     /// the text.
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, value_parser = parse_steps,
           conflicts_with_all = ["lossless", "uncalibrated", "preset", "kld"])]

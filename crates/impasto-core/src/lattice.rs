@@ -86,7 +86,11 @@ pub fn reconstruct_row(dtype: DType, z: &[i32], offset: u8, columns: &[f32], row
     write_row(dtype, z.iter().zip(columns).map(|(&z, &column)| weight(z, offset, column, row)), out);
 }
 
-/// Rounds weights to `dtype` and writes them as little-endian bytes.
+/// Rounds weights to `dtype` (F32, F16 or BF16) and writes them as little-endian bytes.
+pub fn write_weights(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
+    write_row(dtype, weights, out);
+}
+
 #[inline(always)]
 fn write_row(dtype: DType, weights: impl Iterator<Item = f32>, out: &mut [u8]) {
     match dtype {

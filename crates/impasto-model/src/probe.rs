@@ -32,15 +32,18 @@ pub trait GradientProbe: Probe {
     /// window or piece. Layers that share an input come in the order of `Decoder::linears`, inputs in reverse order.
     fn linear_gradient(&mut self, name: &str, gradient: &[f32], outputs: usize);
 
-    /// Whether [`GradientProbe::row_gradient`] is to be called; outputs are then computed again that nothing else needs.
-    fn wants_rows(&self) -> bool {
-        false
-    }
-
     /// The derivatives of the loss with respect to the natural logarithms of factors on the rows of the weight `name` of a
-    /// block: for each row, the sum over the tokens of the window or piece of gradient times output, without the bias.
+    /// block: for each row, the sum over the tokens of the window of gradient times output, without the bias. Only
+    /// `Decoder::distill` calls it.
     fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
         let _ = (name, gradient);
+    }
+
+    /// The derivatives of the loss with respect to the natural logarithms of factors on the weights of a norm: for each
+    /// weight, the sum over the tokens of the window (and over the heads, if a norm is of heads) of gradient times output.
+    /// Norms are numbered as in `Decoder::norm`. Only `Decoder::distill` calls it.
+    fn norm_gradient(&mut self, number: usize, gradient: &[f64]) {
+        let _ = (number, gradient);
     }
 
     /// The gradient of the embeddings of `tokens`: rows of `width` values, one per token.

@@ -1,18 +1,20 @@
 //! Recovery of a file: multipliers of rows for each of its layers, trained toward the original, in a copy with the same
-//! integers (SPEC 10.3, 12.4, 12.5).
+//! integers (SPEC 10.3, 12.4, 12.5). In a file of one layer the weights of norms are trained too. (With several, one of which may
+//! be exact, the layers have them in common.)
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use impasto_codec::{IndexArray, TensorHeader};
 use impasto_container::{LayerMark, Source, Summary};
-use impasto_core::Mode;
+use impasto_core::values::to_f32;
+use impasto_core::{DType, Mode};
 use impasto_encode::EncodeError;
-pub use impasto_encode::recover::{RecoverOptions, Recovering};
-use impasto_encode::recover::{RecoverWatch, RowMultipliers, Teacher, recover as train};
+use impasto_encode::recover::{NormWeights, RecoverWatch, RowMultipliers, Teacher, recover as train};
+pub use impasto_encode::recover::{RecoverOptions, Recovering, check_memory};
 use impasto_model::WeightSource;
 use impasto_model::config::DecoderConfig;
-use impasto_model::graph;
+use impasto_model::graph::{self, VectorSpec};
 use thiserror::Error;
 
 use crate::bases::Bases;
@@ -58,6 +60,8 @@ pub struct LayerRecovery {
     pub is_kept: bool,
     /// Number of rows whose multiplier is not 0.
     pub rows: usize,
+    /// Number of weights of norms that are not the original's.
+    pub norms: usize,
 }
 
 /// What recovery did to a file.
@@ -110,6 +114,7 @@ pub fn recover(
     let network = graph::describe_source(original, &mut config).map_err(EncodeError::from)?;
     let linears: Vec<String> = network.blocks.iter().flat_map(|block| block.layers().map(|l| l.name.clone())).collect();
     let count = file.layers().len();
+    let mut of_norms = BTreeMap::new();
     let mut headers = Headers::default();
     let mut teacher = None;
     let mut layers = Vec::new();
@@ -129,12 +134,29 @@ pub fn recover(
             none => none.insert(Teacher::new(original, tokens, options, watch)?),
         };
         let (rows, units): (Vec<_>, Vec<_>) = homes.into_iter().map(|home| (home.rows, home.units)).unzip();
-        let recovered = train(teacher, &student, rows, options, watch)?;
+        let (norms, tiles): (Vec<_>, Vec<_>) = norms(&student, network.vectors())?.into_iter().unzip();
+        let recovered = train(teacher, &student, rows, norms.clone(), options, watch)?;
         let is_kept = recovered.is_better();
+        let changed = |(new, old): (&NormWeights, &NormWeights)| {
+            new.values.iter().zip(&old.values).filter(|(new, old)| new != old).count()
+        };
+        let changed = recovered.norms.iter().zip(&norms).map(changed).sum();
         let rows = recovered.trained();
-        layers.push(LayerRecovery { layer, before: recovered.before, after: recovered.after, is_kept, rows });
+        layers.push(LayerRecovery {
+            layer,
+            before: recovered.before,
+            after: recovered.after,
+            is_kept,
+            rows,
+            norms: changed,
+        });
         if !is_kept {
             break;
+        }
+        for ((unit, new), old) in tiles.iter().zip(&recovered.norms).zip(&norms) {
+            if new.values != old.values {
+                of_norms.insert(*unit, new.code()?);
+            }
         }
         recovered.rows.iter().zip(&units).for_each(|(rows, units)| headers.settle(rows, units));
     }
@@ -142,7 +164,8 @@ pub fn recover(
     let keep = vec![true; file.reader().units().len()];
     // Divergences that were measured are those of the layers before.
     let marks = file.reader().marks().iter().map(|mark| LayerMark { kld: None, ..*mark }).collect();
-    let summary = copy(&file, &keep, marks, &headers.units(), output)?;
+    of_norms.extend(headers.units());
+    let summary = copy(&file, &keep, marks, &of_norms, output)?;
     Ok(Recovery { layers, tokens: teacher.tokens(), summary })
 }
 
@@ -150,6 +173,45 @@ fn config(original: &dyn WeightSource) -> Result<DecoderConfig, EncodeError> {
     let missing =
         impasto_model::ModelError::MissingAsset { name: "config.json", why: "a model cannot be run without it" };
     Ok(DecoderConfig::from_json(&original.asset("config.json").ok_or(missing)?)?)
+}
+
+/// Returns whether another object depends on the tensor with this number.
+fn is_shared<S: Source>(file: &File<S>, number: u32) -> bool {
+    let others = (0..file.reader().objects().len() as u32).filter(|&other| other != number);
+    let mut uses = others
+        .filter(|&other| file.reader().resolve(other) == number || file.reader().reference_of(other) == Some(number));
+    uses.next().is_some()
+}
+
+/// Returns the norms of a network that can be trained, in a file of one layer: those whose weights are floats in one tile. Each
+/// comes with the unit of its tile.
+fn norms<'a, S: Source + 'static>(
+    student: &FileWeights<S>,
+    specs: impl Iterator<Item = &'a VectorSpec>,
+) -> Result<Vec<(NormWeights, u32)>, RecoverError> {
+    let (file, reader) = (student.file(), student.file().reader());
+    let mut norms = Vec::new();
+    if reader.units().iter().any(|unit| unit.layer > 0) {
+        return Ok(norms);
+    }
+    for (number, spec) in specs.enumerate() {
+        let Some(object) = student.unchanged(&spec.name).filter(|&object| !is_shared(file, object)) else { continue };
+        let tensor = file.object(object)?;
+        let [unit] = reader.units_of(object).map_or(&[][..], |units| units.tiles) else { continue };
+        let entry = &reader.units()[*unit as usize];
+        let is_float = matches!(tensor.dtype(), DType::Bf16 | DType::F16 | DType::F32);
+        let is_plain = matches!(entry.mode, Mode::STORED | Mode::ZSTD | Mode::FLOAT | Mode::DIGITS);
+        if !is_float || !is_plain || tensor.shape() != [spec.width as u64] {
+            continue;
+        }
+        let mut values = Vec::new();
+        to_f32(tensor.dtype(), &tensor.bytes()?, &mut values);
+        if values.iter().all(|w| w.is_finite()) {
+            let (plus_one, dtype, bytes) = (spec.plus_one, tensor.dtype(), entry.length.into());
+            norms.push((NormWeights { number, plus_one, dtype, bytes, values }, *unit));
+        }
+    }
+    Ok(norms)
 }
 
 impl Headers {
@@ -160,17 +222,9 @@ impl Headers {
         names: &[String],
     ) -> Result<Vec<Home>, RecoverError> {
         let file = student.file();
-        let is_shared = |number: u32| {
-            let all = 0..file.reader().objects().len() as u32;
-            let others = all.filter(|&other| other != number);
-            let mut uses = others.filter(|&other| {
-                file.reader().resolve(other) == number || file.reader().reference_of(other) == Some(number)
-            });
-            uses.next().is_some()
-        };
         let mut homes = Vec::new();
         for name in names {
-            let Some(number) = student.unchanged(name).filter(|&number| !is_shared(number)) else { continue };
+            let Some(number) = student.unchanged(name).filter(|&number| !is_shared(file, number)) else { continue };
             let tensor = file.object(number)?;
             if let Some([rows, _]) = matrix_shape(&tensor) {
                 homes.push(self.home(file, &tensor, number, name, rows)?);
@@ -254,11 +308,11 @@ impl Headers {
     }
 
     /// Returns the units that are to be replaced.
-    fn units(mut self) -> BTreeMap<u32, Vec<u8>> {
+    fn units(mut self) -> BTreeMap<u32, (Mode, Vec<u8>)> {
         let with = |(unit, (header, multipliers)): (u32, &mut (TensorHeader, Vec<i16>))| {
             let multipliers = Some(IndexArray::new(std::mem::take(multipliers)));
             header.set_multipliers(multipliers.filter(|array| *array != IndexArray::Constant(0)));
-            (unit, header.to_bytes())
+            (unit, (Mode::TENSOR_HEADER, header.to_bytes()))
         };
         let settled = &self.settled;
         let changed = self.changed.iter_mut().filter(|(unit, _)| settled.contains_key(unit));
@@ -290,7 +344,7 @@ mod tests {
         headers.settle(&rows([5, 8, 0], [false, true, true]), &[Some(4), Some(5), Some(5)]);
         assert_eq!((&headers.changed[&4].1[..], &headers.changed[&5].1[..]), (&[5, 0, 0][..], &[0, 8, 0][..]));
         let units = headers.units();
-        let read = |unit: u32| TensorHeader::read(&units[&unit], impasto_core::DType::Bf16, 3, 9).expect("reads");
+        let read = |unit: u32| TensorHeader::read(&units[&unit].1, impasto_core::DType::Bf16, 3, 9).expect("reads");
         assert_eq!(read(5).multipliers(), Some(&IndexArray::new(vec![0, 8, 0])));
     }
 }

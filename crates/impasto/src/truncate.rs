@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use impasto_container::{LayerMark, ObjectKind, Source, Summary, UnitSlot, Writer};
+use impasto_core::Mode;
 
 use crate::cut::Cut;
 use crate::error::FileError;
@@ -36,12 +37,12 @@ pub fn record_klds<S: Source>(file: &File<S>, klds: &[f32], path: &Path) -> Resu
     copy(file, &vec![true; file.reader().units().len()], marks, &BTreeMap::new(), path)
 }
 
-/// Writes some units of a file to `path`: the bytes in `changed`, by number, or else those of the file.
+/// Writes some units of a file to `path`: the modes and bytes in `changed`, by number, or else those of the file.
 pub(crate) fn copy<S: Source>(
     file: &File<S>,
     keep: &[bool],
     marks: Vec<LayerMark>,
-    changed: &BTreeMap<u32, Vec<u8>>,
+    changed: &BTreeMap<u32, (Mode, Vec<u8>)>,
     path: &Path,
 ) -> Result<Summary, FileError> {
     let reader = file.reader();
@@ -59,7 +60,7 @@ pub(crate) fn copy<S: Source>(
     let slots = kept().map(slot).collect();
     let mut writer = Writer::create_over(path, reader.base().cloned(), reader.objects().to_vec(), slots, marks)?;
     let copied = kept().try_for_each(|(number, unit)| match changed.get(&number) {
-        Some(bytes) => Ok(writer.push(unit.mode, bytes)?),
+        Some((mode, bytes)) => Ok(writer.push(*mode, bytes)?),
         None => Ok(writer.push(unit.mode, &reader.read_unit(number)?)?),
     });
     file.settled(copied)?;

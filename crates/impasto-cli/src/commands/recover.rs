@@ -1,4 +1,4 @@
-//! `impasto encode --recover`: multipliers of rows that are trained after a file is coded.
+//! `impasto encode --recover`: multipliers of rows and weights of norms that are trained after a file is coded.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use impasto::CheckpointWeights;
 use impasto::encode::{EncodeError, Extent, Layers, Options, Report, Target};
-use impasto::recover::{RecoverError, RecoverOptions, Recovering, Recovery, recover};
+use impasto::recover::{RecoverError, RecoverOptions, Recovering, Recovery, check_memory, recover};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
 use indicatif::ProgressBar;
@@ -16,10 +16,6 @@ use serde_json::{Value, json};
 use super::calibrate::first_tokens;
 use crate::args::Args;
 use crate::model::{bases, memory_limit, open_coded, tokenizer};
-
-/// Tokens that a step trains on, and the share of the text that is held back.
-const PER_STEP: usize = 1024;
-const HELD_BACK: usize = 8;
 
 /// What recovery trains on.
 pub struct Training {
@@ -41,7 +37,7 @@ pub struct Done {
 }
 
 impl Training {
-    /// Checks that the model can run, and makes room for multipliers in the sizes of `options`.
+    /// Checks that the model can run within the limit on memory, and makes room for what is trained in the sizes of `options`.
     pub fn prepare(&self, args: &Args, weights: &CheckpointWeights, options: &mut Options) -> anyhow::Result<Prepared> {
         let why = "--recover runs the model";
         let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
@@ -49,26 +45,20 @@ impl Training {
         let network = graph::describe_source(weights, &mut config)?;
         let usual = RecoverOptions::default();
         let window = usual.window.min(config.max_position_embeddings);
-        let wanted = (self.steps * PER_STEP).max(window).div_ceil(HELD_BACK - 1) * HELD_BACK;
-        let tokens = first_tokens(&tokenizer(weights)?, &self.text, wanted.next_multiple_of(window))?;
+        let memory_limit = Some(memory_limit(args));
+        let usual = RecoverOptions { steps: self.steps, window, threads: args.threads, memory_limit, ..usual };
+        let tokens = first_tokens(&tokenizer(weights)?, &self.text, usual.tokens())?;
         if tokens.len() / window < 2 {
             return Err(EncodeError::ShortText { tokens: tokens.len(), window }.into());
         }
-        // Two bits a row, and what an array and its padding take besides.
+        check_memory(weights, tokens.len(), &usual)?;
+        // Two bits a row, and what an array and its padding take besides; norms become a little longer.
         let rows = network.blocks.iter().flat_map(|block| block.layers()).map(|layer| layer.outputs as u64 / 4 + 32);
-        let bytes = rows.sum();
+        let norms = network.vectors().map(|norm| norm.width as u64 / 8 + 32);
+        let bytes = rows.chain(norms).sum();
         let count = |name: &String| weights.shape(name).unwrap_or_default().iter().product::<u64>();
         make_room(options, bytes, weights.tensor_names().iter().map(count).sum());
-        let memory_limit = Some(memory_limit(args));
-        let options = RecoverOptions {
-            steps: self.steps,
-            window,
-            bytes: Some(bytes),
-            threads: args.threads,
-            memory_limit,
-            ..usual
-        };
-        Ok(Prepared { tokens, options })
+        Ok(Prepared { tokens, options: RecoverOptions { bytes: Some(bytes), ..usual } })
     }
 }
 
@@ -133,7 +123,7 @@ impl Done {
         let layers = self.recovery.layers.iter().map(|layer| {
             json!({
                 "layer": layer.layer, "kld_before": layer.before, "kld_after": layer.after, "kept": layer.is_kept,
-                "rows": layer.rows,
+                "rows": layer.rows, "norm_weights": layer.norms,
             })
         });
         let [tokens, held_back_tokens] = self.recovery.tokens;
@@ -148,6 +138,9 @@ impl Done {
             let which =
                 if self.recovery.layers.len() > 1 { format!(" of layer {}", layer.layer) } else { String::new() };
             let what = match layer.is_kept {
+                true if layer.norms > 0 => {
+                    format!("with multipliers of {} rows and {} weights of norms", layer.rows, layer.norms)
+                }
                 true => format!("with multipliers of {} rows", layer.rows),
                 false => "so it is left as it was".to_owned(),
             };

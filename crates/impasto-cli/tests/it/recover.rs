@@ -14,6 +14,7 @@ fn a_recovered_file_keeps_its_size_and_says_what_was_earned() {
     assert_eq!(recovery["steps"], 5);
     let layer = &recovery["layers"][0];
     let kld = |key: &str| layer[key].as_f64().expect("a divergence");
+    assert!(layer["norm_weights"].as_u64().is_some_and(|n| n > 100), "{layer}");
     assert!(layer["kept"] == true && kld("kld_after") < kld("kld_before"), "{recovery}");
     let bits = report["bits_per_weight"].as_f64().expect("bits");
     assert!((2.97..=3.0).contains(&bits), "{bits}");
@@ -49,6 +50,9 @@ fn what_cannot_be_recovered() {
         |options: &[&str]| at.run(&[&["encode", &tiny(), "-o", "a.impasto", "--recover"][..], options].concat());
     encode(&[]).fails(2, "--recover is for tensors on the lattice of a lossy file");
     encode(&["--format", "int4"]).fails(2, "--recover is for tensors on the lattice of a lossy file");
+    // Memory is checked before anything is coded.
+    let little = ["--bpw", "4", "--calibration-tokens", "1024", "--memory-limit", "150MB"];
+    encode(&little).fails(3, "recovery takes about");
     fs::create_dir(at.path("model")).expect("a folder");
     for name in ["model.safetensors", "tokenizer.json"] {
         fs::copy(Path::new(&tiny()).join(name), at.path("model").join(name)).expect("a copy");

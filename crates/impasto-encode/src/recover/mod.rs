@@ -1,28 +1,31 @@
-//! Recovery: multipliers of the rows of quantized weights, trained so that the network predicts what the original does.
+//! Recovery: multipliers of the rows of quantized weights and the weights of norms, trained so that the network predicts what
+//! the original does.
 //!
 //! The loss is KL(original || quantized) over the whole vocabulary, at every position of a text (Hinton et al., arXiv
-//! 1503.02531). Integers stay. The derivative with respect to the logarithm of a row's multiplier is the sum over tokens of
-//! the output's gradient times the output, so no gradient of a weight is needed. What is learned counts only if it survives
-//! rounding and lowers the divergence on text that was held back.
+//! 1503.02531). Integers stay. The derivative with respect to the logarithm of a factor on a row, or on the weight of a norm,
+//! is the sum over tokens of the output's gradient times the output, so no gradient of a matrix is needed. What is learned
+//! counts only if it survives rounding and lowers the divergence on text that was held back.
 
 mod adam;
 mod teacher;
+mod trained;
 
 use std::ops::ControlFlow;
 
 use impasto_codec::IndexArray;
-use impasto_core::lattice::power;
+use impasto_codec::tile::encode_bytes;
+use impasto_core::{DType, Mode, lattice};
 use impasto_model::decoder::Decoder;
 use impasto_model::{GradientProbe, Probe, WeightSource, config::DecoderConfig};
 
 use crate::error::{EncodeError, heard};
-use adam::Adam;
-pub use teacher::Teacher;
+pub use teacher::{Teacher, check_memory};
+use trained::{Norm, Rows};
 
 /// Tokens per step, about: as many windows as have so many.
 const BATCH: usize = 1024;
-/// Multipliers are sent in 64ths of an octave, from -64 to 63 (SPEC 6).
-const PER_OCTAVE: f64 = 64.0;
+/// Zstandard level for norms.
+const NORM_LEVEL: i32 = 18;
 
 /// How much recovery trains, and its resources.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,8 +36,8 @@ pub struct RecoverOptions {
     pub rate: f64,
     /// Tokens per window. Each window starts with an empty context.
     pub window: usize,
-    /// Most bytes for the multipliers of all layers that are trained together; those nearest to 0 become 0 until they fit. `None`
-    /// for no limit.
+    /// Most bytes for the multipliers of all layers that are trained together, and by which the units of norms become longer;
+    /// multipliers nearest to 0 become 0 until they fit. `None` for no limit.
     pub bytes: Option<u64>,
     /// Number of threads; 0 means one per core.
     pub threads: usize,
@@ -45,6 +48,14 @@ pub struct RecoverOptions {
 impl Default for RecoverOptions {
     fn default() -> RecoverOptions {
         RecoverOptions { steps: 60, rate: 3e-3, window: 512, bytes: None, threads: 0, memory_limit: None }
+    }
+}
+
+impl RecoverOptions {
+    /// Returns the number of tokens with which each step has new ones, and some are held back.
+    pub fn tokens(&self) -> usize {
+        let windows = self.steps * (BATCH / self.window.max(1)).max(1);
+        (windows + teacher::held_back_of(windows)) * self.window
     }
 }
 
@@ -73,11 +84,51 @@ pub struct RowMultipliers {
     pub is_free: Vec<bool>,
 }
 
+/// The weights of a norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormWeights {
+    /// Its number in [`Decoder::norm`].
+    pub number: usize,
+    /// Whether the norm multiplies by these values plus one.
+    pub plus_one: bool,
+    /// The dtype of the tensor: BF16, F16 or F32.
+    pub dtype: DType,
+    /// The bytes that its elements take in the file at the start.
+    pub bytes: u64,
+    /// The elements of the tensor: at the start and, once trained, in the end.
+    pub values: Vec<f32>,
+}
+
+impl NormWeights {
+    /// What elements are less than weights.
+    fn less(&self) -> f32 {
+        f32::from(u8::from(self.plus_one))
+    }
+
+    /// Rounds an element that was trained. More bits than BF16 has would cost more than they are worth.
+    fn rounded(&self, w: f32) -> f32 {
+        lattice::round(if self.dtype == DType::F32 { DType::Bf16 } else { self.dtype }, w)
+    }
+
+    /// Codes the elements as the one tile of their tensor. Returns its mode and its unit.
+    ///
+    /// # Errors
+    /// If Zstandard fails.
+    pub fn code(&self) -> Result<(Mode, Vec<u8>), EncodeError> {
+        let mut bytes = vec![0; self.values.len() * self.dtype.size()];
+        lattice::write_weights(self.dtype, self.values.iter().copied(), &mut bytes);
+        let coded = encode_bytes(&bytes, self.dtype, NORM_LEVEL);
+        coded.map_err(|error| EncodeError::Codec { tensor: format!("norm {}", self.number), error })
+    }
+}
+
 /// What recovery did to a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovered {
     /// The multipliers, in the order in which they were given.
     pub rows: Vec<RowMultipliers>,
+    /// The norms, in the order in which they were given.
+    pub norms: Vec<NormWeights>,
     /// Mean KL divergence on the held-back text in nats per token, with the multipliers at the start.
     pub before: f64,
     /// The same with the trained multipliers, rounded.
@@ -87,7 +138,7 @@ pub struct Recovered {
 impl Recovered {
     /// Returns whether the trained multipliers are better than those at the start.
     pub fn is_better(&self) -> bool {
-        self.after < self.before && self.trained() > 0
+        self.after < self.before && (self.trained() > 0 || !self.norms.is_empty())
     }
 
     /// Number of trained rows whose multiplier is not 0.
@@ -99,83 +150,62 @@ impl Recovered {
     }
 }
 
-/// The rows of a layer while they are trained.
+/// What is trained.
 struct Trained {
-    rows: RowMultipliers,
-    /// What the rows of the weight are multiplied by now.
-    applied: Vec<f32>,
-    /// The trained logarithms, and the derivatives of the loss with respect to them.
-    logarithms: Vec<f64>,
-    gradient: Vec<f64>,
-    adam: Adam,
+    rows: Vec<Rows>,
+    norms: Vec<Norm>,
 }
 
 impl Trained {
-    fn new(rows: RowMultipliers) -> Trained {
-        let n = rows.values.len();
-        let logarithms = rows.values.iter().map(|&m| f64::from(m) / PER_OCTAVE * std::f64::consts::LN_2).collect();
-        Trained { applied: vec![1.0; n], logarithms, gradient: vec![0.0; n], adam: Adam::new(n), rows }
-    }
-
-    /// Multiplies the weight so that in all its rows have these multipliers.
-    fn apply(&mut self, student: &mut Decoder, wanted: impl Iterator<Item = f32>) -> Result<(), EncodeError> {
-        let wanted: Vec<f32> = wanted.collect();
-        let factors: Vec<f32> = wanted.iter().zip(&self.applied).map(|(wanted, applied)| wanted / applied).collect();
-        self.applied = wanted;
-        Ok(student.scale_rows(&self.rows.name, &factors)?)
-    }
-
     fn apply_values(&mut self, student: &mut Decoder) -> Result<(), EncodeError> {
-        let wanted: Vec<f32> = self.rows.values.iter().map(|&m| power(m.into())).collect();
-        self.apply(student, wanted.into_iter())
+        self.rows.iter_mut().try_for_each(|rows| rows.apply_values(student))?;
+        self.norms.iter().try_for_each(|norm| norm.apply_values(student))
     }
 
-    /// Takes a step, and clears the gradient.
     fn step(&mut self, student: &mut Decoder, tokens: usize, rate: f64) -> Result<(), EncodeError> {
-        let is_free = &self.rows.is_free;
-        self.gradient
-            .iter_mut()
-            .zip(is_free)
-            .for_each(|(g, &is_free)| *g *= f64::from(u8::from(is_free)) / tokens as f64);
-        self.adam.step(&mut self.logarithms, &self.gradient, rate);
-        self.gradient.fill(0.0);
-        let wanted: Vec<f32> = self.logarithms.iter().map(|x| x.exp() as f32).collect();
-        self.apply(student, wanted.into_iter())
+        self.rows.iter_mut().try_for_each(|rows| rows.step(student, tokens, rate))?;
+        self.norms.iter_mut().try_for_each(|norm| norm.step(student, tokens, rate))
     }
 
-    fn round(&mut self) {
-        let multiplier = |x: f64| (x / std::f64::consts::LN_2 * PER_OCTAVE).round().clamp(-64.0, 63.0) as i16;
-        let values = self.rows.values.iter_mut().zip(&self.logarithms).zip(&self.rows.is_free);
-        values.filter(|(_, is_free)| **is_free).for_each(|((value, &x), _)| *value = multiplier(x));
+    /// Rounds what was trained to what a file can have, in about so many bytes more than before.
+    fn round(&mut self, bytes: Option<u64>) -> Result<(), EncodeError> {
+        self.rows.iter_mut().for_each(Rows::round);
+        self.norms.iter_mut().for_each(Norm::round);
+        let Some(most) = bytes else { return Ok(()) };
+        let (mut old, mut new) = (0, 0);
+        for Norm { norm, .. } in &self.norms {
+            (old, new) = (old + norm.bytes, new + norm.code()?.1.len() as u64 + PADDING);
+        }
+        if new > old + most {
+            self.norms.iter_mut().for_each(Norm::reset);
+            (old, new) = (0, 0);
+        }
+        fit(&mut self.rows, most.saturating_add(old) - new);
+        Ok(())
     }
 }
 
-/// Adds the derivatives of the layers that are trained.
-struct Gradients<'a>(&'a mut [Trained]);
-
-impl Probe for Gradients<'_> {
+impl Probe for Trained {
     fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
 }
 
-impl GradientProbe for Gradients<'_> {
+impl GradientProbe for Trained {
     fn head(&mut self, _: &str, _: &[f32], _: usize) {}
 
     fn linear_gradient(&mut self, _: &str, _: &[f32], _: usize) {}
 
     fn embedding_gradient(&mut self, _: &[u32], _: &[f32], _: usize) {}
 
-    fn wants_rows(&self) -> bool {
-        true
+    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
+        self.rows.iter_mut().filter(|rows| rows.rows.name == name).for_each(|rows| rows.add(gradient));
     }
 
-    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
-        if let Some(layer) = self.0.iter_mut().find(|layer| layer.rows.name == name) {
-            layer.gradient.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
-        }
+    fn norm_gradient(&mut self, number: usize, gradient: &[f64]) {
+        self.norms.iter_mut().filter(|norm| norm.norm.number == number).for_each(|norm| norm.add(gradient));
     }
 }
 
-/// Trains multipliers of rows of `student`, whose weights are those without any, toward `teacher`.
+/// Trains multipliers of rows of `student`, whose weights are those without any, and weights of its norms, toward `teacher`.
 ///
 /// # Errors
 /// A model that cannot be run or has no layer of a given name, logits that are not finite, not enough memory, or `watch` cancels
@@ -184,39 +214,40 @@ pub fn recover(
     teacher: &Teacher,
     student: &dyn WeightSource,
     rows: Vec<RowMultipliers>,
+    norms: Vec<NormWeights>,
     options: &RecoverOptions,
     watch: RecoverWatch<'_>,
 ) -> Result<Recovered, EncodeError> {
     let mut student = Decoder::load(student, config(student)?, options.threads)?;
-    let mut layers: Vec<Trained> = rows.into_iter().map(Trained::new).collect();
-    layers.iter_mut().try_for_each(|layer| layer.apply_values(&mut student))?;
+    let norms = norms.into_iter().map(|norm| Norm::new(norm, &student)).collect::<Result<_, _>>()?;
+    let mut trained = Trained { rows: rows.into_iter().map(Rows::new).collect(), norms };
+    trained.apply_values(&mut student)?;
     heard(watch(Recovering::Measuring))?;
     let before = teacher.held_back(&student)?;
     for step in 0..options.steps {
         heard(watch(Recovering::Step(step, options.steps)))?;
         let mut tokens = 0;
-        for window in teacher.batch(step, BATCH) {
-            student.distill(window.tokens, &window.predictions, &mut Gradients(&mut layers))?;
+        for window in teacher.batch(step) {
+            student.distill(window.tokens, &window.predictions, &mut trained)?;
             tokens += window.tokens.len();
         }
-        let rate = options.rate * adam::schedule(step, options.steps);
-        layers.iter_mut().try_for_each(|layer| layer.step(&mut student, tokens, rate))?;
+        trained.step(&mut student, tokens, options.rate * adam::schedule(step, options.steps))?;
     }
-    layers.iter_mut().for_each(Trained::round);
-    fit(&mut layers, options.bytes);
-    layers.iter_mut().try_for_each(|layer| layer.apply_values(&mut student))?;
+    trained.round(options.bytes)?;
+    trained.apply_values(&mut student)?;
     heard(watch(Recovering::Measuring))?;
     let after = teacher.held_back(&student)?;
-    Ok(Recovered { rows: layers.into_iter().map(|layer| layer.rows).collect(), before, after })
+    let Trained { rows, norms } = trained;
+    let (rows, norms) = (rows.into_iter().map(|rows| rows.rows), norms.into_iter().map(|norm| norm.norm));
+    Ok(Recovered { rows: rows.collect(), norms: norms.collect(), before, after })
 }
 
 /// Most bytes that the padding of a unit takes.
 const PADDING: u64 = 15;
 
 /// Makes multipliers 0 until their arrays take at most so many bytes: first those nearest to 0.
-fn fit(layers: &mut [Trained], bytes: Option<u64>) {
-    let Some(most) = bytes else { return };
-    let length = |layer: &Trained| {
+fn fit(layers: &mut [Rows], most: u64) {
+    let length = |layer: &Rows| {
         let mut out = Vec::new();
         IndexArray::new(layer.rows.values.clone()).write(&mut out);
         // A tensor header may be padded.

@@ -1,15 +1,23 @@
 //! The original network, as what a quantized one is to imitate on a text.
 
 use impasto_model::WeightSource;
-use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Decoder, Frame, Predictions, Walk};
+use impasto_model::graph::{Sublayer, describe_source};
 
-use super::{RecoverOptions, RecoverWatch, Recovering, config};
+use super::{BATCH, RecoverOptions, RecoverWatch, Recovering, config};
 use crate::calibrate::Rows;
 use crate::error::{EncodeError, heard};
 
-/// One in this many windows is held back.
+/// One in this many windows is held back, and at most so many.
 const HELD_BACK: usize = 8;
+const MOST_HELD_BACK: usize = 8;
+/// Logits in memory at once, about.
+const LOGITS: u64 = 1 << 24;
+
+/// Returns how many windows are held back beside so many that are trained on.
+pub(super) fn held_back_of(windows: usize) -> usize {
+    windows.div_ceil(HELD_BACK - 1).clamp(1, MOST_HELD_BACK)
+}
 
 /// The predictions of the original network on the windows of a text. Windows that are held back are spread over the text.
 pub struct Teacher {
@@ -44,7 +52,7 @@ impl Teacher {
             return Err(EncodeError::ShortText { tokens: tokens.len(), window });
         }
         let config = config(original)?;
-        within(original, &config, count * window, options)?;
+        check_memory(original, count * window, options)?;
         let tokens = tokens[..count * window].to_vec();
         let frame = Frame::load(original, config, options.threads)?;
         let mut walk = Walk::new(&frame, &tokens, window)?;
@@ -68,14 +76,15 @@ impl Teacher {
     }
 
     fn is_held_back(&self, window: usize) -> bool {
-        let count = self.tokens.len() / self.window;
-        window % HELD_BACK.min(count) == HELD_BACK.min(count) - 1
+        let every = (self.tokens.len() / self.window).div_ceil(MOST_HELD_BACK).max(HELD_BACK);
+        let every = every.min(self.tokens.len() / self.window);
+        window % every == every - 1
     }
 
-    /// Returns the windows of a step, with about `size` tokens. Steps take the windows that are not held back in order, again
+    /// Returns the windows of a step. Steps take the windows that are not held back in order, again
     /// from the first after the last.
-    pub(super) fn batch(&self, step: usize, size: usize) -> impl Iterator<Item = Window<'_>> {
-        let count = (size / self.window).max(1);
+    pub(super) fn batch(&self, step: usize) -> impl Iterator<Item = Window<'_>> {
+        let count = (BATCH / self.window).max(1);
         let free: Vec<Window> =
             self.windows().enumerate().filter(|(at, _)| !self.is_held_back(*at)).map(|(_, window)| window).collect();
         let (first, all) = (step * count, free.len().max(1));
@@ -100,22 +109,21 @@ impl Teacher {
     }
 }
 
-/// Checks that recovery stays within the limit on memory: the quantized network in binary32, the embedding and output projection
-/// of the original, its predictions, and what the backward pass keeps of a window.
-fn within(
-    original: &dyn WeightSource,
-    config: &DecoderConfig,
-    tokens: usize,
-    options: &RecoverOptions,
-) -> Result<(), EncodeError> {
+/// Checks that recovery of a network stays within the limit on memory: the quantized network in binary32, the embedding and output
+/// projection of the original, its predictions for `tokens`, and the values and logits of a window.
+///
+/// # Errors
+/// [`EncodeError::RecoverMemory`], or a network that cannot be described.
+pub fn check_memory(original: &dyn WeightSource, tokens: usize, options: &RecoverOptions) -> Result<(), EncodeError> {
     let Some(limit) = options.memory_limit else { return Ok(()) };
-    let weights = |name: &String| original.shape(name).unwrap_or_default().iter().product::<u64>();
-    let weights: u64 = original.tensor_names().iter().map(weights).sum();
+    let mut config = config(original)?;
+    let network = describe_source(original, &mut config)?;
     let (width, vocab) = (config.hidden_size as u64, config.vocab_size as u64);
-    let ends = 2 * vocab * width;
-    let kept = (2 * config.blocks.len() as u64 + 20) * options.window as u64 * width;
-    let logits = 3 * (1u64 << 24).max(vocab);
-    let floats = weights + ends + kept + logits + tokens as u64 * width;
-    let needed = floats.saturating_mul(4);
+    let values = network.blocks.iter().flat_map(|block| &block.sublayers).map(Sublayer::values_per_token);
+    let kept = values.sum::<usize>() as u64 * options.window as u64;
+    let logits = 3 * LOGITS.max(vocab);
+    let weights = u64::try_from(network.len()).unwrap_or(u64::MAX);
+    let floats = [weights, 2 * vocab * width, kept, logits, tokens as u64 * width];
+    let needed = floats.into_iter().fold(0, u64::saturating_add).saturating_mul(4);
     if needed > limit { Err(EncodeError::RecoverMemory { needed, limit }) } else { Ok(()) }
 }

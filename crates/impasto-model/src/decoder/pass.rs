@@ -57,6 +57,11 @@ impl<'a, 'w, 'p> Pass<'a, 'w, 'p> {
         Self { keep: true, ..self }
     }
 
+    /// Ends the pass. Returns the values by id, if they were kept; the residual stream, 0, is not among them.
+    pub(super) fn into_values(self) -> Vec<Vec<f32>> {
+        self.values
+    }
+
     pub(super) fn run<'s>(&mut self, ops: impl IntoIterator<Item = &'s Op<Layer, Vec<f32>>>) {
         let Ok(()) = graph::run(ops, self);
     }

@@ -60,6 +60,11 @@ fn weights<'a>(mut layers: impl Iterator<Item = &'a Layer>, name: &str) -> Resul
     Ok(found.linear.weight())
 }
 
+fn no_norm(number: usize) -> ModelError {
+    let rule = "must be the number of a norm, with as many weights as it has";
+    ModelError::BadOption { name: "norm", value: number.to_string(), rule }
+}
+
 fn set_weights<'a>(mut layers: impl Iterator<Item = &'a mut Layer>, name: &str, weights: &[f32]) -> Result<()> {
     let found = layers.find(|layer| layer.name == name).ok_or_else(|| ModelError::NoLinear { name: name.into() })?;
     let shape = found.linear.shape();
@@ -118,10 +123,33 @@ impl Decoder {
         Ok(())
     }
 
+    fn norms(&self) -> impl Iterator<Item = &Vec<f32>> {
+        self.blocks.iter().flat_map(Block::vectors).chain([&self.frame.ends.norm])
+    }
+
+    /// The weights of a norm: what normalized values are multiplied by, also where the tensor has one less. Norms are numbered in
+    /// the order in which they run; the last is that before the output projection.
+    ///
+    /// # Errors
+    /// [`ModelError::BadOption`] if there is no such norm.
+    pub fn norm(&self, number: usize) -> Result<&[f32]> {
+        self.norms().nth(number).map(Vec::as_slice).ok_or_else(|| no_norm(number))
+    }
+
+    /// Replaces the weights of a norm; see [`Decoder::norm`].
+    ///
+    /// # Errors
+    /// [`ModelError::BadOption`] if there is no such norm, or for a wrong number of weights.
+    pub fn set_norm(&mut self, number: usize, weights: &[f32]) -> Result<()> {
+        let mut norms = self.blocks.iter_mut().flat_map(Block::vectors_mut).chain([&mut self.frame.ends.norm]);
+        let norm = norms.nth(number).filter(|norm| norm.len() == weights.len()).ok_or_else(|| no_norm(number))?;
+        norm.copy_from_slice(weights);
+        Ok(())
+    }
+
     /// Bytes of all weights in memory.
     pub fn memory_bytes(&self) -> usize {
-        let norms = self.blocks.iter().flat_map(Block::vectors).chain([&self.frame.ends.norm]);
         self.layers().map(|layer| layer.linear.memory_bytes()).sum::<usize>()
-            + norms.map(|norm| size_of_val(norm.as_slice())).sum::<usize>()
+            + self.norms().map(|norm| size_of_val(norm.as_slice())).sum::<usize>()
     }
 }

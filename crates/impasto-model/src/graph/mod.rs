@@ -171,6 +171,20 @@ impl<L, V> Sublayer<L, V> {
         })
     }
 
+    /// Number of values that it reads and computes for a token: the residual stream, and the outputs of all operations.
+    pub fn values_per_token(&self) -> usize {
+        let stream = self.ops.iter().flat_map(Op::inputs).find(|value| value.id == 0).map_or(0, |value| value.width);
+        stream + self.ops.iter().flat_map(Op::outputs).map(|value| value.width).sum::<usize>()
+    }
+
+    /// The vectors of weights, in the order in which they are used.
+    pub fn norms(&self) -> impl Iterator<Item = &V> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::Norm { weight, .. } => Some(weight),
+            _ => None,
+        })
+    }
+
     /// Index of the last operation of linear layers.
     pub fn last_linear(&self) -> Option<usize> {
         self.ops.iter().rposition(|op| matches!(op, Op::Linear { .. }))
@@ -194,7 +208,12 @@ impl<L, V> Block<L, V> {
 
     /// The vectors of weights in the order in which they are used.
     pub fn vectors(&self) -> impl Iterator<Item = &V> {
-        let ops = self.sublayers.iter().flat_map(|sublayer| &sublayer.ops);
+        self.sublayers.iter().flat_map(Sublayer::norms)
+    }
+
+    /// The vectors of weights, mutably.
+    pub fn vectors_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        let ops = self.sublayers.iter_mut().flat_map(|sublayer| &mut sublayer.ops);
         ops.filter_map(|op| match op {
             Op::Norm { weight, .. } => Some(weight),
             _ => None,
@@ -225,19 +244,22 @@ impl<L, V> Block<L, V> {
 }
 
 impl Network {
+    /// The vectors of weights, in the order in which they are used.
+    pub fn vectors(&self) -> impl Iterator<Item = &VectorSpec> {
+        self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm])
+    }
+
     /// Number of values in all tensors.
     pub fn len(&self) -> u128 {
         let layers = self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers()).map(LinearSpec::len);
-        let vectors = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
-        layers.sum::<u128>() + vectors.map(|vector| vector.width as u128).sum::<u128>()
+        layers.sum::<u128>() + self.vectors().map(|vector| vector.width as u128).sum::<u128>()
     }
 
     /// Names of all tensors.
     pub fn tensor_names(&self) -> impl Iterator<Item = String> {
         let layers = self.blocks.iter().flat_map(Block::layers).chain(self.ends.layers());
         let of_layer = |layer: &LinearSpec| [Some(layer.name.clone()), layer.bias.then(|| layer.bias_name())];
-        let vectors = self.blocks.iter().flat_map(Block::vectors).chain([&self.ends.norm]);
-        layers.flat_map(of_layer).flatten().chain(vectors.map(|vector| vector.name.clone()))
+        layers.flat_map(of_layer).flatten().chain(self.vectors().map(|vector| vector.name.clone()))
     }
 
     /// Whether the network has no weights.

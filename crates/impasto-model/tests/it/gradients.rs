@@ -304,27 +304,30 @@ fn refusals() {
     assert!(matches!(error, ModelError::NonFinite(_)), "{error}");
 }
 
-/// Row gradients by name.
+/// Row gradients by name, and those of norms by number.
 #[derive(Default)]
-struct OfRows(BTreeMap<String, Vec<f64>>);
+struct OfFactors {
+    rows: BTreeMap<String, Vec<f64>>,
+    norms: BTreeMap<usize, Vec<f64>>,
+}
 
-impl Probe for OfRows {
+impl Probe for OfFactors {
     fn linear(&mut self, _: &[&str], _: &[f32], _: usize) {}
 }
 
-impl GradientProbe for OfRows {
+impl GradientProbe for OfFactors {
     fn head(&mut self, _: &str, _: &[f32], _: usize) {}
 
     fn linear_gradient(&mut self, _: &str, _: &[f32], _: usize) {}
 
     fn embedding_gradient(&mut self, _: &[u32], _: &[f32], _: usize) {}
 
-    fn wants_rows(&self) -> bool {
-        true
+    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
+        assert!(self.rows.insert(name.to_owned(), gradient.to_vec()).is_none());
     }
 
-    fn row_gradient(&mut self, name: &str, gradient: &[f64]) {
-        assert!(self.0.insert(name.to_owned(), gradient.to_vec()).is_none());
+    fn norm_gradient(&mut self, number: usize, gradient: &[f64]) {
+        assert!(self.norms.insert(number, gradient.to_vec()).is_none());
     }
 }
 
@@ -337,7 +340,7 @@ impl Probe for OfHead {
     }
 }
 
-/// The divergence is that of the logits, and the gradients of rows are its slopes along factors on rows.
+/// The divergence is that of the logits, and gradients are its slopes along factors on rows and on norms.
 #[test]
 fn distillation() {
     for family in Family::all() {
@@ -364,15 +367,15 @@ fn distillation() {
         let rows = p.chunks_exact(vocab).zip(q.chunks_exact(vocab));
         let nats: f64 =
             rows.map(|(p, q)| softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * (p / q).ln()).sum::<f64>()).sum();
-        let mut seen = OfRows::default();
+        let mut seen = OfFactors::default();
         let loss = model.distill(tokens, &predictions, &mut seen).unwrap();
         assert!((loss / nats - 1.0).abs() < 1e-3, "{}: {loss} {nats}", family.name);
         assert_eq!(model.divergence(tokens, &predictions).unwrap(), loss);
         assert!(teacher.divergence(tokens, &predictions).unwrap().abs() < 1e-6);
 
-        assert_eq!(seen.0.len(), blocks.len());
+        assert_eq!(seen.rows.len(), blocks.len());
         for (name, rows) in blocks {
-            let slope = &seen.0[name];
+            let slope = &seen.rows[name];
             assert_eq!(slope.len(), *rows);
             let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
             let mut moved = |by: f64| {
@@ -386,6 +389,22 @@ fn distillation() {
             let found = (moved(step) - moved(-step)) / (2.0 * step);
             assert!((found / norm - 1.0).abs() < 2e-2, "{} {name}: {found} by differences, {norm}", family.name);
         }
+        for (&number, slope) in &seen.norms {
+            let weights = model.norm(number).unwrap().to_vec();
+            let norm = slope.iter().map(|s| s * s).sum::<f64>().sqrt();
+            let mut moved = |by: f64| {
+                let moved = weights.iter().zip(slope).map(|(w, s)| w * (by * s / norm).exp() as f32);
+                model.set_norm(number, &moved.collect::<Vec<f32>>()).unwrap();
+                model.divergence(tokens, &predictions).unwrap()
+            };
+            let step = (0.01 * loss / norm).min(0.02);
+            let found = (moved(step) - moved(-step)) / (2.0 * step);
+            assert!((found / norm - 1.0).abs() < 2e-2, "{} norm {number}: {found} by differences, {norm}", family.name);
+            moved(0.0);
+        }
+        let norms = seen.norms.len();
+        assert!(norms > 2 && seen.norms.keys().copied().eq(0..norms) && model.norm(norms).is_err());
+        assert!(model.set_norm(0, &[1.0]).is_err());
     }
 }
 

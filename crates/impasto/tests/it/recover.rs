@@ -1,4 +1,4 @@
-//! Recovery: multipliers of rows bring a file closer to the original, and change nothing else.
+//! Recovery: multipliers of rows and weights of norms bring a file closer to the original, and nothing else changes.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -44,15 +44,20 @@ fn coded(folder: &Path, target: Target, layers: Layers) {
     encode(&checkpoint, &folder.join("coded.impasto"), &options, &|_| ControlFlow::Continue(())).expect("encodes");
 }
 
-/// Returns the multipliers of each tensor header, by its unit, after checking that the other units are the same.
-fn multipliers(folder: &Path) -> Vec<IndexArray> {
+/// Returns the multipliers of each tensor header and the number of changed norms, after checking that the other units are the
+/// same.
+fn changes(folder: &Path) -> (Vec<IndexArray>, usize) {
     let [coded, recovered] = ["coded.impasto", "recovered.impasto"].map(|name| open(&folder.join(name)));
     let (before, after) = (coded.reader(), recovered.reader());
     assert_eq!(before.units().len(), after.units().len());
-    let mut found = Vec::new();
+    let (mut found, mut norms) = (Vec::new(), 0);
     for unit in 0..before.units().len() as u32 {
         let [old, new] = [before, after].map(|reader| reader.read_unit(unit).expect("a unit").to_vec());
         let entry = &before.units()[unit as usize];
+        if before.objects()[entry.object as usize].name.ends_with("norm.weight") {
+            norms += usize::from(old != new);
+            continue;
+        }
         if entry.mode != Mode::TENSOR_HEADER || old == new {
             assert!(old == new, "unit {unit}");
             continue;
@@ -66,7 +71,7 @@ fn multipliers(folder: &Path) -> Vec<IndexArray> {
         found.extend(header.multipliers().cloned());
         assert!(header.set_multipliers(None) && header == read(&old));
     }
-    found
+    (found, norms)
 }
 
 fn logits(model: &dyn CausalLm) -> Vec<f32> {
@@ -87,8 +92,8 @@ fn a_file_of_few_bits_comes_closer() {
     let recovery = run(folder.path(), &options(), false).expect("recovers");
     let [layer] = &recovery.layers[..] else { panic!("{:?}", recovery.layers) };
     assert!(layer.is_kept && layer.after < 0.99 * layer.before && layer.rows > 0, "{layer:?}");
-    let arrays = multipliers(folder.path());
-    assert!(arrays.len() > 20, "{}", arrays.len());
+    let (arrays, norms) = changes(folder.path());
+    assert!(arrays.len() > 20 && norms > 8 && layer.norms > 0, "{} {norms}", arrays.len());
     // What was measured is what the file has: the packed runtime agrees with the floats that are read.
     let load = |options: &RunOptions| {
         let weights = FileWeights::new(open(&folder.path().join("recovered.impasto"))).expect("weights");
@@ -114,7 +119,8 @@ fn each_layer_has_its_own_multipliers_and_the_exact_one_every_bit() {
     coded(folder.path(), Target::BitsPerWeight(3.6), layers);
     let recovery = run(folder.path(), &options(), false).expect("recovers");
     assert!(recovery.layers[0].is_kept, "{:?}", recovery.layers);
-    multipliers(folder.path());
+    assert!(recovery.layers.iter().all(|layer| layer.norms == 0), "the exact layer has them");
+    assert_eq!(changes(folder.path()).1, 0);
     let path = folder.path().join("recovered.impasto");
     let (whole, checkpoint) = (open(&path), Checkpoint::open(&tiny()).expect("tiny"));
     for tensor in checkpoint.tensors() {
@@ -145,7 +151,7 @@ fn few_bytes_hold_few_multipliers() {
     coded(folder.path(), Target::BitsPerWeight(3.0), Layers::default());
     let of = |bytes| {
         run(folder.path(), &RecoverOptions { bytes, ..options() }, false).expect("recovers");
-        let arrays = multipliers(folder.path());
+        let (arrays, _) = changes(folder.path());
         let mut out = Vec::new();
         arrays.iter().for_each(|array| array.write(&mut out));
         out.len()

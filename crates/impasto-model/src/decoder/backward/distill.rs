@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::elementwise::softcap_slope;
 use super::head::LOGITS;
+use super::ops::{Values, products};
 use crate::decoder::elementwise::softcap;
 use crate::decoder::exp::exponentials;
 use crate::decoder::layer::Watch;
@@ -110,18 +111,34 @@ impl Decoder {
     }
 
     /// Runs the window `tokens` forward and backward, from an empty context. The loss, in nats, is the sum over positions of
-    /// KL(teacher || model), which is returned. `probe` receives gradients as in [`Decoder::backward`], but no inputs.
+    /// KL(teacher || model), which is returned. `probe` receives gradients as in [`Decoder::backward`], but no inputs, and those
+    /// of rows and norms. All values of the window are kept in memory ([`Sublayer::values_per_token`](crate::graph::Sublayer::values_per_token)).
     ///
     /// # Errors
-    /// Those of [`Decoder::divergence`], and not enough memory.
+    /// Those of [`Decoder::divergence`].
     pub fn distill(&self, tokens: &[u32], teacher: &Predictions<'_>, probe: &mut dyn GradientProbe) -> Result<f64> {
         let frame = &self.frame;
         check_tokens(tokens, frame.config.vocab_size, 0, self.max_context)?;
         frame.pool.install(|| {
-            let (kept, x) = self.kept_streams(tokens, &mut Watch(None))?;
-            let (nats, gradient) = frame.distill_head(&frame.normed(&x), teacher, Wish::Gradient)?;
-            let gradient = frame.before_norm(&x, &gradient);
-            self.blocks_backward(tokens, &kept, gradient, probe);
+            let (window, tables) = (tokens.len(), frame.rope_tables(0, tokens.len(), tokens.len()));
+            let mut x = frame.embed(tokens);
+            let mut kept = Vec::new();
+            for sublayer in self.sublayers() {
+                let (stream, mut watch) = (x.clone(), Watch(None));
+                let mut pass = Pass::new(&mut x, Over::Windows(window), &tables, frame.threads, &mut watch).keeping();
+                pass.run(&sublayer.ops);
+                kept.push((sublayer, Values { stream, others: pass.into_values() }));
+            }
+            let normed = frame.normed(&x);
+            let (nats, gradient) = frame.distill_head(&normed, teacher, Wish::Gradient)?;
+            let mut norm = self.sublayers().map(|sublayer| sublayer.norms().count()).sum::<usize>();
+            probe.norm_gradient(norm, &products(&normed, &gradient, frame.ends.norm.len()));
+            let mut gradient = frame.before_norm(&x, &gradient);
+            while let Some((sublayer, values)) = kept.pop() {
+                norm -= sublayer.norms().count();
+                frame.sublayer_gradients(sublayer, &tables, &values, window, &mut gradient, probe, Some(norm));
+            }
+            frame.embedding_backward(tokens, gradient, probe);
             Ok(nats)
         })
     }
