@@ -19,7 +19,8 @@ pub(super) fn held_back_of(windows: usize) -> usize {
     windows.div_ceil(HELD_BACK - 1).clamp(1, MOST_HELD_BACK)
 }
 
-/// The predictions of the original network on the windows of a text. Windows that are held back are spread over the text.
+/// The predictions of the original network on the windows of a text. Windows that are held back are the last, so that few are of
+/// an article that is trained on.
 pub struct Teacher {
     frame: Frame,
     window: usize,
@@ -76,9 +77,8 @@ impl Teacher {
     }
 
     fn is_held_back(&self, window: usize) -> bool {
-        let every = (self.tokens.len() / self.window).div_ceil(MOST_HELD_BACK).max(HELD_BACK);
-        let every = every.min(self.tokens.len() / self.window);
-        window % every == every - 1
+        let count = self.tokens.len() / self.window;
+        window >= count - (count / HELD_BACK).clamp(1, MOST_HELD_BACK)
     }
 
     /// Returns the windows of a step. Steps take the windows that are not held back in order, again
