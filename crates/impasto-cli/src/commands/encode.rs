@@ -206,7 +206,9 @@ fn purpose(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<
         return refused("--for is for tensors on the lattice of a lossy file: use --bpw, --size or --kld");
     }
     match purpose {
-        _ if layers.any() => refused("--for is for files without layers, whose layers share their integers"),
+        PurposeArg::Memory if layers.any() => {
+            refused("--for memory is for files without layers, since layers share their integers")
+        }
         PurposeArg::Memory if command.trellis.is_some() => {
             refused("--for memory and --trellis contradict: a trellis has finer steps, so wider integers in memory")
         }

@@ -260,7 +260,7 @@ fn files_for_a_use() {
         (&["--for", "memory"][..], "--for is for tensors on the lattice of a lossy file"),
         (&["--for", "memory", "--bpw", "4", "--trellis", "8"], "contradict: a trellis has finer steps"),
         (&["--for", "download", "--bpw", "4", "--prune", "magnitude:50%"], "a state may forbid 0"),
-        (&["--for", "download", "--layers", "2,4"], "--for is for files without layers"),
+        (&["--for", "memory", "--layers", "2,4"], "--for memory is for files without layers"),
         (&["--for", "memory", "--bpw", "4", "--preset", "jpeg"], "cannot be used with"),
     ] {
         let failed = encode(way);

@@ -228,12 +228,13 @@ impl RowGroup {
     }
 
     /// Returns the number of the strip of a row, and its row within the strip. It looks for the row: an index would take
-    /// as much memory as the steps do, and only embeddings are read by rows.
+    /// as much memory as the steps do, and only embeddings are read by rows. A row that is not found is one of a mapped file
+    /// that became shorter; it has any lane.
     pub(super) fn lane(&self, row: usize) -> (usize, usize) {
         let strips = row / RANGE * (RANGE / STRIP)..self.strips();
         let within =
             |strip: usize| self.strip(strip).rows.iter().position(|&of_lane| usize::from(of_lane) == row % RANGE);
-        strips.into_iter().find_map(|strip| Some((strip, within(strip)?))).expect("each row has a lane")
+        strips.into_iter().find_map(|strip| Some((strip, within(strip)?))).unwrap_or((row / STRIP, row % STRIP))
     }
 
     /// Returns the number of outliers.
