@@ -39,7 +39,7 @@ use crate::progress::bar;
 use crate::stages::{self, Stages};
 
 /// Logarithm of the number of states of the trellis of a file that is for downloading.
-const DOWNLOAD: u8 = 3;
+const DOWNLOAD: u8 = 6;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
