@@ -2,7 +2,7 @@
 """File bytes, bytes in memory and KL divergence of one model, coded for each use at several sizes: a table and a plot.
 
     tools/memory_curve.py --impasto target/release/impasto --model SMOLLM2 --statistics s.safetensors \\
-        --text DATA/valid.txt --size 42MB --size 48MB --size 54MB --size 60MB -o docs/benchmark/memory.svg
+        --text DATA/valid.txt --size 42MB --size 48MB --size 54MB --size 60MB -o memory.svg
 
 A use is what `encode --for` takes, or `default`, which leaves that out. Bytes in memory are those of `inspect --memory`, and the
 divergence is that of `eval kld`. The plot has two panels: the divergence over the bytes of the file, and over those in memory.
