@@ -22,7 +22,7 @@ const RANGE: usize = 1 << 12;
 /// fit 32 bits.
 pub(super) const BLOCK_LARGEST: u64 = i32::MAX as u64 / 128;
 
-/// Rows of a matrix, sorted by the width of their integers within ranges of [`RANGE`] rows, in strips of 16 rows. Each cell
+/// Rows of a matrix, sorted by the width of their integers within ranges of `RANGE` rows, in strips of 16 rows. Each cell
 /// of 16 x 32 integers has its own width.
 #[derive(Debug)]
 pub struct RowGroup {
