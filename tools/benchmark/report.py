@@ -3,6 +3,8 @@
 import math
 from itertools import pairwise
 
+import autoround
+import fixed_trellis
 import gptq
 import layers
 import llama
@@ -83,7 +85,8 @@ def own(bench, model):
 
 def against(bench, model):
     curve, rows = points(bench, model, ours.FAMILY), []
-    for family in (llama.FAMILY, llama.MIXES, rounding.FAMILY, gptq.FAMILY):
+    peers = (rounding, gptq, autoround, fixed_trellis)
+    for family in (llama.FAMILY, llama.MIXES, *(peer.FAMILY for peer in peers)):
         for e in points(bench, model, family):
             name = f"{family}: {label(e)}"
             rows.append(

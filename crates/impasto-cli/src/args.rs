@@ -155,7 +155,8 @@ pub struct Encode {
     #[arg(long, group = "target", value_name = "SIZE", value_parser = parse_size)]
     pub size: Option<u64>,
     /// The smallest file whose KL divergence from the original, in nats per token on text that is held back, is at most this.
-    /// The model runs with coded weights once for each step size that is tried, usually two to four times. Not with layers or --recover.
+    /// The model runs with coded weights once for each step size that is tried, usually two to four times. Not with layers or
+    /// --recover.
     #[arg(long, group = "target", value_name = "NATS", value_parser = parse_kld,
           conflicts_with_all = ["sequential", "preset"])]
     pub kld: Option<f64>,
@@ -207,8 +208,8 @@ pub struct Encode {
     pub sequential: bool,
     /// After coding, train a multiplier for each row of the linear layers and, without --layers, the weights of norms, so that the
     /// model predicts what the original predicts (recovery). Each step takes 1024 tokens of the calibration text [default: 60 steps].
-    /// What is trained in a layer is kept only if it lowers the KL divergence on text that was not trained on; at high rates it does not. With --statistics, --calibration names
-    /// the text.
+    /// What is trained in a layer is kept only if it lowers the KL divergence on text that was not trained on, the last part of the
+    /// calibration text; at high rates it does not. With --statistics, --calibration names the text.
     #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, value_parser = parse_steps,
           conflicts_with_all = ["lossless", "uncalibrated", "preset", "kld"])]
     pub recover: Option<Option<usize>>,
@@ -228,14 +229,15 @@ pub struct Encode {
     /// Pruned tensors and tensors in a format have none [default: auto].
     #[arg(long, value_name = "KIND")]
     pub residual: Option<impasto::encode::Residual>,
-    /// Round the columns of tensors on the lattice to paths through a trellis with this many states: 4, 8, 16, 32 or 64. With
-    /// 8 states, the KL divergence of SmolLM2 at 48 MB falls by 18%, with 64 by 22%; its packed weights take 23% more memory. With --layers, all lossy layers are on a trellis, which the base gains most by. Not with --prune.
+    /// Round the columns of tensors on the lattice to paths through a trellis with this many states: 4, 8, 16, 32 or 64. With 8
+    /// states, the KL divergence of SmolLM2 at 48 MB falls by 18%, with 64 by 22%; its packed weights take 23% more memory. With
+    /// --layers, all lossy layers are on a trellis, and the base gains most. Not with --prune.
     #[arg(long, value_name = "STATES", value_parser = trellis, conflicts_with_all = ["lossless", "prune"])]
     pub trellis: Option<impasto::encode::Trellis>,
-    /// What the file is for. `memory`: integers fit the widths that packed weights have in memory, so the model takes less of it
-    /// while it runs, and the file is a little larger at the same quality. `download`: the smallest file at the same quality,
-    /// which is a trellis of 64 states if --trellis names no other; the model takes more memory. Without this, files are
-    /// small, and products are fast.
+    /// What the file is for. `memory`: the model takes less memory while it runs, and the file is a little larger at the same
+    /// quality (integers are kept within the widths that packed weights have); not with layers. `download`: the smallest file at
+    /// the same quality, and the model takes more memory (--trellis 64, unless --trellis names another number). Without --for, a
+    /// file lies between the two.
     #[arg(long = "for", value_enum, value_name = "USE", conflicts_with_all = ["lossless", "preset"])]
     pub purpose: Option<PurposeArg>,
     /// Reorder the hidden units of MLPs and the attention heads, so that similar ones are neighbours. The network still
@@ -772,10 +774,10 @@ pub enum Eval {
         /// Use only the first N items of each task.
         #[arg(long, value_name = "N", value_parser = parse_items)]
         limit: Option<usize>,
-        /// How much of each file to use; the reference is used whole.
+        /// How much of the file to use; the reference is used whole.
         #[command(flatten)]
         cut: CutArgs,
-        /// How to run the models; the reference runs in binary32.
+        /// How to run the model; the reference runs in binary32.
         #[command(flatten)]
         running: Running,
     },

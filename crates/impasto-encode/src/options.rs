@@ -72,7 +72,7 @@ pub struct Options {
     pub preset: Preset,
     /// What is coded beside the lattice; without layers, unless it is [`Residual::Auto`], and never below an exact layer.
     pub residual: Residual,
-    /// What the integers of a column of a tensor on the lattice follow, for a lossy file without layers, in which no weights are
+    /// What the integers of a column of a tensor on the lattice follow, in the lossy layers of a file in which no weights are
     /// pruned. Tensors in a format and those that are coded as in JPEG follow nothing.
     pub trellis: Option<Trellis>,
     /// Whether integers on the lattice are kept within the widths that they have in memory (packed), for a lossy file without

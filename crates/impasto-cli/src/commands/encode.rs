@@ -422,7 +422,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     }
     notes.extend(expansion_note(&report.summary));
     print_notes(&notes);
-    // A model that cannot run, or not in this memory, takes none.
+    // There is no figure for a model that cannot run, or not within the limit on memory.
     let is_packed = options.target != Target::Lossless && options.preset != Preset::Jpeg;
     let resident = is_packed.then(|| Resident::of(args, output).ok()).flatten();
     let (stages, seconds) = (stages.end(), begun.elapsed().as_secs_f64());

@@ -65,10 +65,7 @@ fn print_klds(args: &Args, models: &[PathBuf], reference: &Path, results: &[Comp
         json!({ "model": model, "reference": reference, "kld": of.kld, "minus_first": of.minus_first })
     };
     match (models, results) {
-        ([model], [of]) if args.json => {
-            let (model, reference) = (model.display().to_string(), reference.display().to_string());
-            print_json(&json!({ "model": model, "reference": reference, "kld": of.kld }))
-        }
+        ([model], [of]) if args.json => print_json(&json((model, of))),
         ([model], [of]) => print(&kld_text(model, reference, &of.kld)),
         _ if args.json => print_json(&models.iter().zip(results).map(json).collect()),
         _ => print(&klds_text(models, reference, results)),

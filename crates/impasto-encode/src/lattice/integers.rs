@@ -145,6 +145,19 @@ pub fn round_with(
     round_parts(matrix, parts, |first, w, z| round_rows(feedback, w, first, 1.0, rounder, pruner, z))
 }
 
+/// Cuts room for integers, `n` to a row, between parts of a matrix, in their order.
+///
+/// # Panics
+/// If `z` has fewer integers than the parts.
+pub fn with_room(parts: Vec<Range<usize>>, n: usize, mut z: &mut [i32]) -> Vec<(Range<usize>, &mut [i32])> {
+    let cut = |rows: Range<usize>| {
+        let (part, rest) = std::mem::take(&mut z).split_at_mut(rows.len() * n);
+        z = rest;
+        (rows, part)
+    };
+    parts.into_iter().map(cut).collect()
+}
+
 /// Rounds parts of a matrix, which are ranges of its rows, in order. `round` receives the first row of a part, its weights, and room
 /// for its integers.
 fn round_parts(
@@ -155,14 +168,7 @@ fn round_parts(
     let n = matrix.columns;
     let total: usize = parts.iter().map(Range::len).sum();
     let mut z = vec![0; total * n];
-    let mut with_room = Vec::with_capacity(parts.len());
-    let mut rest = &mut z[..];
-    for rows in parts {
-        let (part, left) = rest.split_at_mut(rows.len() * n);
-        with_room.push((rows, part));
-        rest = left;
-    }
-    with_room.into_par_iter().for_each(|(rows, z)| {
+    with_room(parts, n, &mut z).into_par_iter().for_each(|(rows, z)| {
         let mut w = Vec::with_capacity(z.len());
         let first = rows.start;
         rows.for_each(|r| matrix.append_weights(r, &mut w));

@@ -10,7 +10,7 @@ use impasto_core::lattice;
 use rayon::prelude::*;
 
 use crate::feedback::{Feedback, Pruner, Rounding, WIDTH, round_columns, round_rows};
-use crate::lattice::{Factors, PathRounder};
+use crate::lattice::{Factors, PathRounder, with_room};
 
 /// Fractions of a step that an offset counts (SPEC 6).
 const PARTS: f64 = 256.0;
@@ -83,13 +83,7 @@ pub fn coarsen_to_paths(
 ) -> Vec<i32> {
     let n = factors.columns.len();
     let mut coarse = vec![0; fine.len()];
-    let (mut with_room, mut rest) = (Vec::with_capacity(parts.len()), &mut coarse[..]);
-    for rows in parts {
-        let (part, left) = std::mem::take(&mut rest).split_at_mut(rows.len() * n);
-        with_room.push((rows, part));
-        rest = left;
-    }
-    with_room.into_par_iter().for_each(|(rows, coarse)| {
+    with_room(parts.to_vec(), n, &mut coarse).into_par_iter().for_each(|(rows, coarse)| {
         let weights = weights(&fine[rows.start * n..rows.end * n], rows.start, factors);
         round_columns(feedback, &weights, rows.start, kept, paths, coarse);
     });

@@ -126,7 +126,7 @@ impl Sensitivities {
     /// Computes the correlations.
     pub(super) fn correlate(&mut self) {
         let halves =
-            |tensor: &TensorSensitivity| tensor.halves.map(|[a, b]| (tensor.per_weight(a), tensor.per_weight(b)));
+            |tensor: &TensorSensitivity| tensor.halves.map(|[a, b]| (tensor.per_million(a), tensor.per_million(b)));
         self.repeatability = spearman(&self.tensors.iter().filter_map(halves).collect::<Vec<_>>());
         if self.tensors.iter().all(|tensor| tensor.measured.is_none()) {
             return;
@@ -167,14 +167,14 @@ fn excess(tensors: impl Iterator<Item = (u64, (f64, f64))>) -> Option<f64> {
 
 impl TensorSensitivity {
     /// Returns a value per million weights.
-    pub fn per_weight(&self, value: f64) -> f64 {
+    pub fn per_million(&self, value: f64) -> f64 {
         value * 1e6 / self.weights.max(1) as f64
     }
 
     /// Returns an estimate and the measured divergence, per weight.
     fn pair(&self, estimator: Estimator) -> Option<(f64, f64)> {
         let estimate = self.estimates.get(&estimator)?;
-        Some((self.per_weight(estimate.value), self.per_weight(self.measured?)))
+        Some((self.per_million(estimate.value), self.per_million(self.measured?)))
     }
 }
 

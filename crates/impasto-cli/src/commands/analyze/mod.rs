@@ -63,16 +63,26 @@ fn tools(args: &Args, command: &AnalyzeTools) -> anyhow::Result<Code> {
     let analysis = analyze(&checkpoint, &options, &watch).with_context(|| command.model.display().to_string())?;
     progress.finish_and_clear();
     let result = Result { model: command.model.display().to_string(), command: command_line(command), analysis };
-    if let Some(report) = report {
-        report.write(format!("{}\n", serde_json::to_string_pretty(&result)?).as_bytes())?;
-    }
     if let Some(page) = page {
         page.write(page::html(&result).as_bytes())?;
     }
+    deliver(args, &result, report, || text::tables(&result.analysis, command.all_tensors))
+}
+
+/// Writes a result to the report, if there is one, and prints it, as JSON or as tables.
+fn deliver(
+    args: &Args,
+    result: &impl Serialize,
+    report: Option<Destination>,
+    tables: impl FnOnce() -> String,
+) -> anyhow::Result<Code> {
+    if let Some(report) = report {
+        report.write(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes())?;
+    }
     if args.json {
-        print_json(&serde_json::to_value(&result)?)?;
+        print_json(&serde_json::to_value(result)?)?;
     } else {
-        print(&text::tables(&result.analysis, command.all_tensors))?;
+        print(&tables())?;
     }
     Ok(Code::Success)
 }

@@ -41,8 +41,8 @@ fn fill(template: &str, slot: impl Fn(&str) -> String) -> String {
     page
 }
 
-/// Makes a text safe in HTML, in content and in quoted attributes.
-fn escaped(text: &str) -> String {
+/// Makes a text safe in HTML and SVG, in content and in quoted attributes.
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in shown(text).chars() {
         match c {

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use impasto::sensitivity::{Correlation, Sensitivities};
 
+use super::page::escaped;
+
 /// Panels in a row, their sides, and the space between them and around all.
 const ACROSS: usize = 4;
 const SIDE: f64 = 230.0;
@@ -82,7 +84,7 @@ fn panel(
     let points = found.tensors.iter().filter_map(|tensor| {
         let (estimate, measured) = (tensor.estimates.get(&of.estimator)?.value, tensor.measured?);
         let is_shown = estimate > 0.0 && measured > 0.0;
-        is_shown.then(|| (tensor, tensor.per_weight(estimate), tensor.per_weight(measured)))
+        is_shown.then(|| (tensor, tensor.per_million(estimate), tensor.per_million(measured)))
     });
     let points: Vec<_> = points.collect();
     let (across, up) = (Axis::of(points.iter().map(|p| p.1)), Axis::of(points.iter().map(|p| p.2)));
@@ -132,23 +134,6 @@ fn panel(
     }
 }
 
-/// Escapes text for XML, in which control characters have no place.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&quot;"),
-            c if impasto_core::name::is_unsafe(c) => out.push('\u{FFFD}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,10 +145,5 @@ mod tests {
         assert_eq!(axis.powers().collect::<Vec<_>>(), [-3, -2, -1]);
         let one = Axis::of([2.0].into_iter());
         assert!((one.at(2.0) - 0.5).abs() < 1e-9, "a single value is in the middle");
-    }
-
-    #[test]
-    fn names_are_escaped() {
-        assert_eq!(escaped("<a b='\u{202e}&\">"), "&lt;a b=&#39;\u{FFFD}&amp;&quot;&gt;");
     }
 }

@@ -14,14 +14,14 @@ use impasto_core::files::TemporaryFolder;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::{Destination, quoted, scatter};
+use super::{Destination, deliver, quoted, scatter};
 use crate::args::{AnalyzeSensitivity, Args, CALIBRATION_TOKENS};
 use crate::commands::calibrate::{calibrate_on, calibrate_options, first_tokens};
 use crate::commands::encode::runs;
 use crate::commands::measure::{all_but_last_quarter, last_quarter};
 use crate::exit::Code;
 use crate::model::{explained, memory_limit, tokenizer};
-use crate::output::{print, print_json, print_notes, shown, table};
+use crate::output::{print_notes, shown, table};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &AnalyzeSensitivity) -> anyhow::Result<Code> {
@@ -33,18 +33,10 @@ pub fn run(args: &Args, command: &AnalyzeSensitivity) -> anyhow::Result<Code> {
     let found = explained(analysis(args, command, &checkpoint, &progress), &command.model, &checkpoint)?;
     progress.finish_and_clear();
     let result = Result { model: command.model.display().to_string(), command: command_line(command), found };
-    if let Some(report) = report {
-        report.write(format!("{}\n", serde_json::to_string_pretty(&result)?).as_bytes())?;
-    }
     if let Some(plot) = plot {
         plot.write(scatter::svg(&result.found, &result.model).as_bytes())?;
     }
-    if args.json {
-        print_json(&serde_json::to_value(&result)?)?;
-    } else {
-        print(&tables(&result.found))?;
-    }
-    Ok(Code::Success)
+    deliver(args, &result, report, || tables(&result.found))
 }
 
 /// What is printed or written.
@@ -142,13 +134,13 @@ fn tables(found: &Sensitivities) -> String {
     let mut rows = vec![head.chain(known.iter().map(|estimator| estimator.name().to_owned())).collect::<Vec<_>>()];
     let mut sorted: Vec<&TensorSensitivity> = found.tensors.iter().collect();
     let key = |tensor: &TensorSensitivity| {
-        let magnitude = tensor.estimates.get(&Estimator::Structure).map(|estimate| estimate.value);
-        tensor.per_weight(tensor.measured.or(magnitude).unwrap_or(0.0))
+        let prior = tensor.estimates.get(&Estimator::Structure).map(|estimate| estimate.value);
+        tensor.per_million(tensor.measured.or(prior).unwrap_or(0.0))
     };
     sorted.sort_by(|a, b| key(b).total_cmp(&key(a)));
     let none = || "-".to_owned();
     rows.extend(sorted.into_iter().map(|tensor| {
-        let number = |value: f64| format!("{:.3e}", tensor.per_weight(value));
+        let number = |value: f64| format!("{:.3e}", tensor.per_million(value));
         let estimate = |estimator: &Estimator| {
             let Some(found) = tensor.estimates.get(estimator) else { return none() };
             let spread = found.spread.map(|spread| format!(" ±{:.0}%", 100.0 * spread));
