@@ -253,6 +253,9 @@ fn files_for_a_use() {
     };
     let (usual, less, more) = (memory(&[]), memory(&["--for", "memory"]), memory(&["--for", "download"]));
     assert!(less < 0.97 * usual && more > 1.03 * usual, "{less} {usual} {more}");
+    let layered =
+        |way: &[&str]| encode(&[&["--layers", "2.5,4", "--json"], way].concat()).json()["memory"]["bytes"].as_f64();
+    assert!(layered(&["--for", "download"]) > layered(&[]), "on a trellis");
     let shown = at.run(&["inspect", "a.impasto", "--memory"]).ok().out;
     assert!(shown.contains("in memory, packed: ") && shown.contains("outliers"), "{shown}");
     assert!(encode(&["--bpw", "4"]).ok().out.contains("in memory, packed: "));

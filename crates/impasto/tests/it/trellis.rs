@@ -102,3 +102,22 @@ fn a_trellis_is_refused_where_it_has_no_place() {
         assert!(matches!(found, Err(EncodeError::Trellis)), "{options:?}: {found:?}");
     }
 }
+
+#[test]
+fn widths_are_refused_where_there_are_none_or_several() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoint, path) = (noise(folder.path()), folder.path().join("noise.impasto"));
+    let own = |target| Options { fit_widths: true, ..Options::new(target) };
+    let bits = Target::BitsPerWeight(4.0);
+    let layers = Layers { below: vec![Extent::BitsPerWeight(2.0)], ..Layers::default() };
+    let refused = [
+        own(Target::Lossless),
+        Options { layers, ..own(bits) },
+        Options { trellis: Trellis::new(3), ..own(bits) },
+        Options { preset: Preset::Jpeg, ..own(bits) },
+    ];
+    for options in refused {
+        let error = encode(&checkpoint, &path, &options, &watch).expect_err("refused");
+        assert!(matches!(error, EncodeError::Widths), "{error}");
+    }
+}
