@@ -1,54 +1,89 @@
 //! Cholesky factorization in a fixed order of operations.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::multiply::{Row, WIDTH, multiply_add};
 
+/// Columns whose contributions from all earlier columns are computed together, so that the matrix is read once for all of them.
+const PANEL: usize = 8 * WIDTH;
+/// Earlier columns whose contributions are added at a time: their factors stay in the cache.
+const DEPTH: usize = 128;
+/// Rows that a task works on.
+const ROWS: usize = 48;
+
 /// Factors a symmetric positive definite matrix, `H = L L^T` with `L` lower triangular, in place.
 ///
 /// `h` is `n * n`, row-major. Its lower triangle becomes `L`; the entries above the diagonal are unchanged. Rows of a
-/// matrix `X` with `n` columns may follow; they become `X L^-T`. Columns are processed [`WIDTH`] at a time, and the
+/// matrix `X` with `n` columns may follow; they become `X L^-T`. Columns are processed [`PANEL`] at a time, and the
 /// contribution of all earlier columns is one matrix product.
 ///
 /// Returns false, with `h` partly overwritten, if a pivot is not positive or not finite.
 pub fn cholesky(h: &mut [f64], n: usize) -> bool {
     assert!(h.len() >= n * n && h.len().is_multiple_of(n.max(1)));
-    let mut panel: Vec<Row<f64>> = Vec::new();
-    for first in (0..n).step_by(WIDTH) {
-        let width = WIDTH.min(n - first);
-        // The rows of the panel's columns, transposed and negated: row k holds the factors of column k.
-        panel.clear();
-        panel
-            .extend((0..first).map(|k| std::array::from_fn(|j| if j < width { -h[(first + j) * n + k] } else { 0.0 })));
-        let rows = &mut h[first * n..];
-        rows.par_chunks_mut(n * 32).for_each(|rows| {
-            let mut sums = vec![[0.0; WIDTH]; rows.len() / n];
-            multiply_add(&mut sums, rows, n, &panel, 0.0);
-            for (row, sum) in rows.chunks_exact_mut(n).zip(sums) {
-                row[first..first + width].iter_mut().zip(sum).for_each(|(h, s)| *h += s);
-            }
-        });
-        // The diagonal block first, then the rows below it by substitution.
-        for j in first..first + width {
-            let mut pivot = h[j * n + j];
-            for k in first..j {
-                pivot -= h[j * n + k] * h[j * n + k];
-            }
-            if !(pivot > 0.0 && pivot.is_finite()) {
+    for start in (0..n).step_by(PANEL) {
+        let end = n.min(start + PANEL);
+        subtract(h, n, 0..start, start..end);
+        for first in (start..end).step_by(WIDTH) {
+            let columns = first..end.min(first + WIDTH);
+            subtract(h, n, start..first, columns.clone());
+            if !factor(h, n, columns) {
                 return false;
             }
-            h[j * n + j] = pivot.sqrt();
-            let (above, below) = h.split_at_mut((j + 1) * n);
-            let row = &above[j * n..];
-            for other in below.chunks_exact_mut(n).take(first + width - j - 1) {
-                substitute(other, row, first, j);
+        }
+    }
+    true
+}
+
+/// Subtracts the contribution of the columns `done` of `L` from `columns`, in the rows from the first of these on.
+fn subtract(h: &mut [f64], n: usize, done: Range<usize>, columns: Range<usize>) {
+    // The rows of these columns, WIDTH at a time, transposed and negated: row k holds the factors of column k.
+    let factors = |first: usize, k: usize| {
+        let columns = first..columns.end.min(first + WIDTH);
+        std::array::from_fn(|j| if j < columns.len() { -h[(first + j) * n + k] } else { 0.0 })
+    };
+    let panel = |first: usize| done.clone().map(|k| factors(first, k)).collect::<Vec<Row<f64>>>();
+    let panels: Vec<_> = columns.clone().step_by(WIDTH).map(panel).collect();
+    h[columns.start * n..].par_chunks_mut(n * ROWS).for_each(|rows| {
+        let mut sums = vec![vec![[0.0; WIDTH]; rows.len() / n]; panels.len()];
+        for k in (0..done.len()).step_by(DEPTH) {
+            let depth = DEPTH.min(done.len() - k);
+            for (sums, panel) in sums.iter_mut().zip(&panels) {
+                multiply_add(sums, &rows[done.start + k..], n, &panel[k..k + depth], 0.0);
             }
         }
-        let (block, below) = h.split_at_mut((first + width) * n);
-        below.par_chunks_mut(n * 32).for_each(|rows| {
-            rows.chunks_mut(n * WIDTH).for_each(|rows| substitute_rows(rows, &block[first * n..], n, first, width));
-        });
+        for (first, sums) in columns.clone().step_by(WIDTH).zip(sums) {
+            for (row, sum) in rows.chunks_exact_mut(n).zip(sums) {
+                row[first..columns.end].iter_mut().zip(sum).for_each(|(h, s)| *h += s);
+            }
+        }
+    });
+}
+
+/// Factors up to [`WIDTH`] columns, from which the contributions of all earlier columns were subtracted: the diagonal block
+/// first, then the rows below it by substitution. Returns false if a pivot is not positive or not finite.
+fn factor(h: &mut [f64], n: usize, columns: Range<usize>) -> bool {
+    let (first, width) = (columns.start, columns.len());
+    for j in columns.clone() {
+        let mut pivot = h[j * n + j];
+        for k in first..j {
+            pivot -= h[j * n + k] * h[j * n + k];
+        }
+        if !(pivot > 0.0 && pivot.is_finite()) {
+            return false;
+        }
+        h[j * n + j] = pivot.sqrt();
+        let (above, below) = h.split_at_mut((j + 1) * n);
+        let row = &above[j * n..];
+        for other in below.chunks_exact_mut(n).take(columns.end - j - 1) {
+            substitute(other, row, first, j);
+        }
     }
+    let (block, below) = h.split_at_mut(columns.end * n);
+    below.par_chunks_mut(n * ROWS).for_each(|rows| {
+        rows.chunks_mut(n * WIDTH).for_each(|rows| substitute_rows(rows, &block[first * n..], n, first, width));
+    });
     true
 }
 
@@ -100,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_factor_gives_the_matrix_back() {
-        for n in [1, 2, 15, 16, 17, 33, 100] {
+        for n in [1, 2, 15, 16, 17, 33, 64, 65, 100, 340] {
             let h = random_definite(n);
             let mut l = h.clone();
             assert!(cholesky(&mut l, n));

@@ -1,5 +1,7 @@
 //! The factored covariance of a matrix's inputs.
 
+use rayon::prelude::*;
+
 use super::cholesky::cholesky;
 use super::multiply::{Row, WIDTH, multiply_add};
 
@@ -27,9 +29,15 @@ impl Feedback {
         }
         let diagonal: Vec<f64> = (0..n).map(|i| h[i * n + i]).collect();
         let mut coefficients = vec![0.0; n * n];
-        for (i, row) in coefficients.chunks_exact_mut(n.max(1)).enumerate() {
-            (i + 1..n).for_each(|j| row[j] = (h[j * n + i] / diagonal[i]) as f32);
-        }
+        // The columns of several rows of the result are next to each other in the factor.
+        coefficients.par_chunks_mut(WIDTH * n.max(1)).enumerate().for_each(|(block, rows)| {
+            let first = block * WIDTH;
+            for j in first + 1..n {
+                let factors = h[j * n + first..(j + 1) * n].iter().zip(&diagonal[first..j]);
+                let rows = rows.chunks_exact_mut(n);
+                rows.zip(factors).for_each(|(row, (l, diagonal))| row[j] = (l / diagonal) as f32);
+            }
+        });
         Some(Feedback { n, coefficients, diagonal })
     }
 

@@ -8,8 +8,6 @@ use std::ops::AddAssign;
 
 /// Results in a row of the product.
 pub const WIDTH: usize = 16;
-/// Rows of the product that are accumulated together.
-const TALL: usize = 8;
 
 /// A row of [`WIDTH`] numbers.
 pub type Row<T> = [T; WIDTH];
@@ -50,23 +48,24 @@ pub fn multiply_add<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Ro
             return unsafe { avx2(out, a, stride, b, zero) };
         }
     }
-    portable(out, a, stride, b, zero);
+    portable::<T, 4>(out, a, stride, b, zero);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn avx512<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
-    portable(out, a, stride, b, zero);
+    portable::<T, 12>(out, a, stride, b, zero);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
-    portable(out, a, stride, b, zero);
+    portable::<T, 4>(out, a, stride, b, zero);
 }
 
+/// The product with `TALL` rows accumulated together: about as many as fit in the registers.
 #[inline(always)]
-fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
+fn portable<T: Real, const TALL: usize>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], zero: T) {
     let n = b.len();
     let mut groups = out.chunks_exact_mut(TALL);
     let mut first = 0;
@@ -75,10 +74,11 @@ fn portable<T: Real>(out: &mut [Row<T>], a: &[T], stride: usize, b: &[Row<T>], z
         let mut sums = [[zero; WIDTH]; TALL];
         // Indices, since a call of `zip` here costs as much as the arithmetic where it is not inlined.
         for k in 0..n {
+            let b = b[k];
             for i in 0..TALL {
                 let a = rows[i][k];
                 for lane in 0..WIDTH {
-                    sums[i][lane] = sums[i][lane].plus(a, b[k][lane]);
+                    sums[i][lane] = sums[i][lane].plus(a, b[lane]);
                 }
             }
         }
