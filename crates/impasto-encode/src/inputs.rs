@@ -487,6 +487,11 @@ impl<'a> Inputs<'a> {
         self.metrics.iter().any(Option::is_some)
     }
 
+    /// Returns whether covariances are factored again whenever they are needed, since not all factors are kept.
+    pub fn factors_again(&self) -> bool {
+        !self.feedbacks.keeps(self.metrics.iter().flatten())
+    }
+
     /// Returns a tensor that is coded with loss, with the covariance in the statistics; `None` for a tensor that is
     /// kept exactly.
     ///

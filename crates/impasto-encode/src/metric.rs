@@ -1,6 +1,6 @@
 //! The metric of a tensor: the covariance, the factor and the row weights by which its error is measured.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use impasto_core::lattice::scale;
@@ -205,6 +205,14 @@ impl<'a> Feedbacks<'a> {
     /// Creates an empty cache for these statistics, of `room` bytes besides the last covariance.
     pub fn new(statistics: Option<&'a Statistics>, room: u64) -> Self {
         Feedbacks { statistics, room, kept: Mutex::default() }
+    }
+
+    /// Returns whether the factors of all these metrics are kept once they are known.
+    pub fn keeps<'m>(&self, metrics: impl Iterator<Item = &'m Metric>) -> bool {
+        let Some(statistics) = self.statistics else { return true };
+        let groups: BTreeSet<&str> = metrics.filter_map(|metric| Some(metric.input.as_ref()?.0.as_str())).collect();
+        let bytes = groups.iter().filter_map(|group| statistics.inputs(group)).map(factor_bytes);
+        bytes.sum::<u64>() <= self.room
     }
 
     /// Returns the feedback for a tensor with `columns` inputs, which may be in another order than in the statistics; the

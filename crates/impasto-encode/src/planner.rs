@@ -128,7 +128,7 @@ impl<'a> Planner<'a> {
     /// Returns the rates of a tensor that is coded with loss, at a global step. Only at few steps are they measured, for which
     /// its covariance is factored.
     fn measured(&self, tensor: usize, step: f64) -> Result<Measured, EncodeError> {
-        self.rates.at(tensor, step, |step| {
+        self.rates.at(tensor, step, self.inputs.factors_again(), |step| {
             let measured = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure(step));
             measured.ok_or_else(|| self.unfit(tensor))
         })

@@ -195,17 +195,24 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Returns the rates of a tensor at a global step. `measure` measures them at a step.
+    /// Returns the rates of a tensor at a global step. `measure` measures them at a step. If it is dear to begin with, the rates
+    /// at half an octave more and less are measured, too, so that they are known when a search comes there.
     ///
     /// # Errors
     /// Those of `measure`.
-    pub fn at<E>(&self, tensor: usize, step: f64, measure: impl Fn(f64) -> Result<Measured, E>) -> Result<Measured, E> {
+    pub fn at<E>(
+        &self,
+        tensor: usize,
+        step: f64,
+        is_dear: bool,
+        measure: impl Fn(f64) -> Result<Measured, E>,
+    ) -> Result<Measured, E> {
         let log = log2(step) * 2.0;
         let below = log.floor();
+        let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |at: i32| lock().get(&(tensor, at)).copied();
         let measured = |at: i32| {
-            let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = lock().get(&(tensor, at)).copied();
-            known.map_or_else(
+            known(at).map_or_else(
                 || {
                     let rate = measure(exp2(f64::from(at) / 2.0))?;
                     lock().insert((tensor, at), rate);
@@ -214,8 +221,14 @@ impl Rates {
                 Ok,
             )
         };
-        let (a, b) = (measured(below as i32)?, measured(below as i32 + 1)?);
-        let between = |a: f64, b: f64| a + (b - a) * (log - below);
+        let below = below as i32;
+        let is_known = known(below).is_some() && known(below + 1).is_some();
+        let (a, b) = (measured(below)?, measured(below + 1)?);
+        if is_dear && !is_known {
+            measured(below - 1)?;
+            measured(below + 2)?;
+        }
+        let between = |a: f64, b: f64| a + (b - a) * (log - f64::from(below));
         let rate = |a: Rate, b: Rate| Rate {
             bits: between(a.bits, b.bits),
             header_bytes: between(a.header_bytes, b.header_bytes),
@@ -269,6 +282,25 @@ mod tests {
                 search.correct(bits(search.step()), bits(search.step()) > 0.0);
             }
             assert!(bits(search.step()).abs() < 0.01 * slope, "{slope}: {}", search.step());
+        }
+    }
+
+    /// A step up to half an octave away needs no measurement if it was dear.
+    #[test]
+    fn neighbours_of_dear_rates_are_measured() {
+        for (is_dear, first, second) in [(false, 2, 1), (true, 4, 0)] {
+            let (rates, count) = (Rates::default(), std::cell::Cell::new(0));
+            let rate = Rate { bits: 3.0, header_bytes: 0.0 };
+            let measure = |_: f64| {
+                count.set(count.get() + 1);
+                Ok::<_, ()>(Measured { lattice: rate, transform: None })
+            };
+            rates.at(0, 1.1, is_dear, measure).expect("a rate");
+            assert_eq!(count.take(), first);
+            for step in [0.8, 1.6] {
+                rates.at(0, step, is_dear, measure).expect("a rate");
+                assert_eq!(count.take(), second, "{step}");
+            }
         }
     }
 

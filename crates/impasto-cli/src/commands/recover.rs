@@ -52,8 +52,9 @@ impl Training {
             return Err(EncodeError::ShortText { tokens: tokens.len(), window }.into());
         }
         check_memory(weights, tokens.len(), &usual)?;
-        // Two bits a row, and what an array and its padding take besides; norms become a little longer.
-        let rows = network.blocks.iter().flat_map(|block| block.layers()).map(|layer| layer.outputs as u64 / 4 + 32);
+        // Three and a half bits a row, and what an array and its padding take besides; norms become a little longer.
+        let layers = network.blocks.iter().flat_map(|block| block.layers());
+        let rows = layers.map(|layer| layer.outputs as u64 * 7 / 16 + 32);
         let norms = network.vectors().map(|norm| norm.width as u64 / 8 + 32);
         let bytes = rows.chain(norms).sum();
         let count = |name: &String| weights.shape(name).unwrap_or_default().iter().product::<u64>();

@@ -174,7 +174,7 @@ fn find_step(inputs: &Inputs, bits_per_weight: f64, watch: AnalysisWatch<'_>) ->
         let mut sum = 0.0;
         for i in 0..inputs.len() {
             if let Some(lossy) = inputs.lossy(i)? {
-                let rate = rates.at(i, step, |step| Ok::<_, EncodeError>(lossy.measure(step)))?.lattice;
+                let rate = rates.at(i, step, false, |step| Ok::<_, EncodeError>(lossy.measure(step)))?.lattice;
                 sum += rate.bits / 8.0 * inputs.tensors[i].weights() as f64 + rate.header_bytes;
                 inputs.release(i);
             }
