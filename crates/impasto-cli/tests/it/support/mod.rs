@@ -58,7 +58,15 @@ pub struct Ran {
 impl Ran {
     pub fn of(output: Output) -> Ran {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        // On a busy machine, a command may take so long that it says how far it is, such as "30s calibrating".
+        let is_progress = |line: &&str| {
+            let time = line.split_once(' ').map_or("", |(time, _)| time);
+            let number = time.strip_suffix(['s', 'm']).unwrap_or("");
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let err = text(output.stderr);
+        let err = err.split_inclusive('\n').filter(|line| !is_progress(line)).collect();
+        Ran { code: output.status.code(), out: text(output.stdout), err }
     }
 
     /// Checks that it succeeded.
