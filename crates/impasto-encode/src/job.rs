@@ -7,6 +7,7 @@ use impasto_core::files::TemporaryFolder;
 
 use crate::arithmetic::exp2;
 use crate::calibrate::model_hash;
+use crate::check::{GuideKind, check};
 use crate::drift::drifted;
 use crate::error::EncodeError;
 use crate::layered;
@@ -76,19 +77,6 @@ fn encode_with(
     judge: Option<Judge<'_>>,
     watch: Watch<'_>,
 ) -> Result<Report, EncodeError> {
-    if let Target::Kld(most) = options.target {
-        let refused = [
-            (!(most.is_finite() && most > 0.0), "to be a positive number"),
-            (judge.is_none(), "searched for with a network that is measured"),
-            (options.layers.any(), "for files without layers"),
-            (options.base.is_some(), "for files without a base"),
-            (options.preset != Preset::Best, "not for the preset jpeg"),
-            (calibrated.is_some_and(|c| c.sequential.is_some()), "not for calibration on coded blocks (--sequential)"),
-        ];
-        if let Some((_, what)) = refused.into_iter().find(|(is_so, _)| *is_so) {
-            return Err(EncodeError::Quality(what));
-        }
-    }
     if is_input(checkpoint, path) {
         return Err(EncodeError::OverInput(path.display().to_string()));
     }
@@ -98,56 +86,17 @@ fn encode_with(
     {
         return Err(EncodeError::OtherModel { file: statistics.name().to_owned() });
     }
-    if options.reordering.is_some() && options.is_exact() {
-        return Err(EncodeError::ReorderExact);
-    }
-    let is_jpeg = options.preset == Preset::Jpeg;
-    if let Some(pruning) = &options.pruning {
-        if options.is_exact() || is_jpeg {
-            return Err(EncodeError::PruneExact);
-        }
-        if pruning.criterion.needs_calibration() && calibrated.is_none() {
-            return Err(EncodeError::PruneUnmeasured { criterion: pruning.criterion.name() });
-        }
-    }
-    if is_jpeg && (options.target == Target::Lossless || options.layers.any() || calibrated.is_some()) {
-        return Err(EncodeError::Preset);
-    }
-    if options.residual.rank().is_some() && (options.target == Target::Lossless || options.layers.any() || is_jpeg) {
-        return Err(EncodeError::Residual);
-    }
-    let has_lattice = !matches!(options.target, Target::Lossless | Target::Formats) && !is_jpeg;
-    if options.trellis.is_some() && (!has_lattice || options.pruning.is_some()) {
-        return Err(EncodeError::Trellis);
-    }
-    if options.fit_widths && (!has_lattice || options.layers.any() || options.trellis.is_some()) {
-        return Err(EncodeError::Widths);
-    }
-    if !options.formats.is_empty() && (is_jpeg || options.target == Target::Lossless) {
-        return Err(EncodeError::FormatsLossless);
-    }
-    if !options.formats.is_empty() && options.pruning.is_some() {
-        return Err(EncodeError::PrunedFormats);
-    }
-    if options.target == Target::Formats {
-        if options.formats.is_empty() {
-            return Err(EncodeError::NoFormats);
-        }
-        if !options.layers.below.is_empty() {
-            return Err(EncodeError::FormatsBelow);
-        }
+    let guide = match calibrated {
+        None => GuideKind::None,
+        Some(Calibrated { sequential: None, .. }) => GuideKind::Statistics,
+        Some(_) => GuideKind::Sequential,
+    };
+    check(options, guide)?;
+    if matches!(options.target, Target::Kld(_)) && judge.is_none() {
+        return Err(EncodeError::Quality("searched for with a network that is measured"));
     }
     if let Some(base) = &options.base {
         base.check(checkpoint).map_err(EncodeError::Misfit)?;
-        let refused = [
-            (!options.formats.is_empty(), "formats of engines (--format, --policy)"),
-            (is_jpeg, "--preset jpeg"),
-            (options.reordering.is_some(), "--reorder"),
-            (calibrated.is_some_and(|calibrated| calibrated.sequential.is_some()), "--sequential"),
-        ];
-        if let Some((_, what)) = refused.into_iter().find(|(is_so, _)| *is_so) {
-            return Err(EncodeError::OverBase(what));
-        }
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
@@ -177,7 +126,7 @@ fn encode_with(
     };
     let encoded = pool.install(|| match attempt(options) {
         // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.
-        Err(EncodeError::Missed { .. }) if options.tools != Tools::NONE && !is_jpeg => {
+        Err(EncodeError::Missed { .. }) if options.tools != Tools::NONE && options.preset != Preset::Jpeg => {
             attempt(&Options { tools: Tools::NONE, ..options.clone() })
         }
         encoded => encoded,

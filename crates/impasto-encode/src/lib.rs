@@ -38,6 +38,7 @@ pub mod analysis;
 mod arithmetic;
 mod aside;
 mod calibrate;
+mod check;
 mod code;
 mod decoded;
 mod drift;
@@ -81,6 +82,7 @@ mod trial;
 mod write;
 
 pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
+pub use check::{GuideKind, check};
 pub use drift::Sequential;
 pub use error::EncodeError;
 pub use formats::{Formats, FormatsError, Selector};

@@ -150,9 +150,9 @@ pub mod encode {
     pub use impasto_encode::reorder::{ReorderBy, Reordered, Reordering, TensorOrder};
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
-        Criterion, EncodeError, Extent, Floors, Formats, FormatsError, Judge, Judged, LayerReport, Layers, Options,
-        Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential, Target,
-        TensorReport, Trellis, Watch, encode, encode_calibrated, encode_to_quality, is_input,
+        Criterion, EncodeError, Extent, Floors, Formats, FormatsError, GuideKind, Judge, Judged, LayerReport, Layers,
+        Options, Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential,
+        Target, TensorReport, Trellis, Watch, check, encode, encode_calibrated, encode_to_quality, is_input,
     };
 }
 

@@ -10,9 +10,9 @@ use std::time::Instant;
 use anyhow::Context;
 use impasto::calibrate::{CalibrateOptions, Calibrated, Statistics};
 use impasto::encode::{
-    BaseFile, EncodeBase, EncodeError, Extent, Floors, Judge, Judged, Layers, Options, Preset, Progress, Pruning,
-    Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, Trellis, encode_calibrated,
-    encode_to_quality, is_input,
+    BaseFile, EncodeBase, EncodeError, Extent, Floors, GuideKind, Judge, Judged, Layers, Options, Preset, Progress,
+    Pruning, Quality, ReorderBy, Reordered, Reordering, Report, Residual, Sequential, Target, Trellis, check,
+    encode_calibrated, encode_to_quality, is_input,
 };
 use impasto::format::BaseUsage;
 use impasto::recover::{RecoverError, RecoverOptions};
@@ -283,6 +283,18 @@ pub enum Guide {
     Statistics { file: PathBuf, sequential: Option<Cow<'static, str>> },
 }
 
+impl Guide {
+    fn kind(&self) -> GuideKind {
+        match self {
+            Guide::None => GuideKind::None,
+            Guide::Text { sequential: true, .. } | Guide::Statistics { sequential: Some(_), .. } => {
+                GuideKind::Sequential
+            }
+            Guide::Text { .. } | Guide::Statistics { .. } => GuideKind::Statistics,
+        }
+    }
+}
+
 /// Returns what the command line requests. Options that would be ignored are errors.
 fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
     let given = command.calibration.is_some();
@@ -365,6 +377,8 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let original = original.transpose()?;
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
     let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    // So are options that contradict each other.
+    explained(check(options, guide.kind()).map_err(Into::into), model, &checkpoint)?;
     stages.enter("calibration");
     let Guidance { statistics, tokens, _folder } = explained(source.guidance(guide, &mut notes), model, &checkpoint)?;
     let calibrated = statistics.as_ref().map(|statistics| {
