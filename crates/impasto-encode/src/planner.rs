@@ -36,6 +36,8 @@ pub struct Planner<'a> {
     /// The rate of each tensor with a format, likewise.
     format_rates: Vec<Option<Rate>>,
     rates: Rates,
+    /// Whether each measurement of rates factors a covariance, since not all factors are kept.
+    factors_again: bool,
     /// The steps of each tensor, once they are known.
     steps: Vec<OnceLock<RelativeSteps>>,
 }
@@ -56,7 +58,9 @@ impl<'a> Planner<'a> {
         let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over));
         let (assets, inputs) = (assets?, inputs?);
         let (rates, steps) = (Rates::default(), std::iter::repeat_with(OnceLock::new).take(inputs.len()).collect());
-        let mut planner = Planner { inputs, assets, options, watch, kept: vec![], format_rates: vec![], rates, steps };
+        let factors_again = inputs.factors_again();
+        let (kept, format_rates) = (vec![], vec![]);
+        let mut planner = Planner { inputs, assets, options, watch, kept, format_rates, rates, factors_again, steps };
         if options.target != Target::Lossless {
             planner.format_rates =
                 (0..planner.inputs.len()).map(|i| planner.format_rate(i)).collect::<Result<_, _>>()?;
@@ -128,7 +132,7 @@ impl<'a> Planner<'a> {
     /// Returns the rates of a tensor that is coded with loss, at a global step. Only at few steps are they measured, for which
     /// its covariance is factored.
     fn measured(&self, tensor: usize, step: f64) -> Result<Measured, EncodeError> {
-        self.rates.at(tensor, step, self.inputs.factors_again(), |step| {
+        self.rates.at(tensor, step, self.factors_again, |step| {
             let measured = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure(step));
             measured.ok_or_else(|| self.unfit(tensor))
         })

@@ -195,8 +195,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Returns the rates of a tensor at a global step. `measure` measures them at a step. If it is dear to begin with, the rates
-    /// at half an octave more and less are measured, too, so that they are known when a search comes there.
+    /// Returns the rates of a tensor at a global step. `measure` measures them at a step. If a first measurement is expensive,
+    /// the rates half an octave further on both sides are measured with it, so that a search that comes there has them.
     ///
     /// # Errors
     /// Those of `measure`.
@@ -204,7 +204,7 @@ impl Rates {
         &self,
         tensor: usize,
         step: f64,
-        is_dear: bool,
+        is_expensive: bool,
         measure: impl Fn(f64) -> Result<Measured, E>,
     ) -> Result<Measured, E> {
         let log = log2(step) * 2.0;
@@ -224,7 +224,7 @@ impl Rates {
         let below = below as i32;
         let is_known = known(below).is_some() && known(below + 1).is_some();
         let (a, b) = (measured(below)?, measured(below + 1)?);
-        if is_dear && !is_known {
+        if is_expensive && !is_known {
             measured(below - 1)?;
             measured(below + 2)?;
         }
@@ -285,20 +285,20 @@ mod tests {
         }
     }
 
-    /// A step up to half an octave away needs no measurement if it was dear.
+    /// A step up to half an octave away needs no other measurement if the first was expensive.
     #[test]
-    fn neighbours_of_dear_rates_are_measured() {
-        for (is_dear, first, second) in [(false, 2, 1), (true, 4, 0)] {
+    fn neighbours_of_expensive_rates_are_measured() {
+        for (is_expensive, first, second) in [(false, 2, 1), (true, 4, 0)] {
             let (rates, count) = (Rates::default(), std::cell::Cell::new(0));
             let rate = Rate { bits: 3.0, header_bytes: 0.0 };
             let measure = |_: f64| {
                 count.set(count.get() + 1);
                 Ok::<_, ()>(Measured { lattice: rate, transform: None })
             };
-            rates.at(0, 1.1, is_dear, measure).expect("a rate");
+            rates.at(0, 1.1, is_expensive, measure).expect("a rate");
             assert_eq!(count.take(), first);
             for step in [0.8, 1.6] {
-                rates.at(0, step, is_dear, measure).expect("a rate");
+                rates.at(0, step, is_expensive, measure).expect("a rate");
                 assert_eq!(count.take(), second, "{step}");
             }
         }

@@ -176,6 +176,10 @@ fn bases_that_cannot_be() {
     encode("damaged.impasto", &[]).fails(4, "is damaged");
     encode("base.impasto", &["--format", "fp8", "--uncalibrated"]).fails(2, "a file over a base cannot have formats");
     encode("base.impasto", &["--bpw", "1", "--sequential"]).fails(2, "--sequential");
+    // Before anything that takes time is begun, or statistics are opened.
+    let late =
+        ["--bpw", "1", "--sequential", "--calibration", "tuned/config.json", "--statistics", "missing.safetensors"];
+    encode("base.impasto", &late).fails(2, "a file over a base cannot have --sequential");
     assert!(!at.path("d.impasto").exists());
     let over = at.run(&["encode", "tuned", "--base", "base.impasto", "-o", "base.impasto"]);
     over.fails(3, "would overwrite");
