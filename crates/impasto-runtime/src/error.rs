@@ -24,4 +24,18 @@ pub enum RuntimeError {
     /// The layout of keys and values.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// The inputs or outputs of the product with one matrix are not whole rows.
+    #[error(
+        "{found} numbers for the product with {name:?} ({outputs} x {inputs}), which are not the rows that it takes"
+    )]
+    Lengths {
+        /// Name of the tensor.
+        name: String,
+        /// How many numbers there are.
+        found: usize,
+        /// Outputs of the matrix.
+        outputs: usize,
+        /// Inputs of the matrix.
+        inputs: usize,
+    },
 }

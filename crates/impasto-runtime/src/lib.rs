@@ -13,7 +13,8 @@
 //!
 //! With [`Packs`], packed matrices are kept in files, which later loads map.
 //!
-//! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source.
+//! [`Model::load`] is the simplest entry point: it loads network, tokenizer and chat template from one source. Programs that have
+//! a network of their own multiply single matrices: [`WeightMatrix`].
 
 mod compare;
 mod drafting;
@@ -23,6 +24,7 @@ mod kv_upgrade;
 mod lattice;
 mod layered;
 mod load;
+mod matrices;
 mod matrix;
 mod model;
 mod network;
@@ -43,6 +45,7 @@ pub use impasto_kernels::kv::{KvFormat, KvLayout};
 pub use impasto_kernels::packed::{Activations, Packing};
 pub use kv_upgrade::{KvUpgrade, Upgrader};
 pub use load::{LoadTimes, LoadWarning, Residence};
+pub use matrices::WeightMatrix;
 pub use model::{Model, RunOptions};
 pub use network::{KvMemory, Runtime, RuntimeOptions};
 pub use packs::{Pack, PackError, Packs};

@@ -3,14 +3,17 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use impasto_core::Isa;
 use impasto_kernels::blocks::{self, BlockMatrix};
 use impasto_kernels::dense::{DenseMatrix, Part, multiply_parts};
 use impasto_kernels::packed::{Activations, Kernel, Packing};
-use impasto_kernels::{Pool, Workers};
+use impasto_kernels::{KernelError, Pool, Workers};
 use impasto_model::{CodedTensor, Failure, ModelError, Result};
 
 use crate::lattice::{self, LatticeMatrix};
 use crate::layered::LayeredMatrix;
+use crate::load::Residence;
+use crate::network::RuntimeOptions;
 use crate::over::OverMatrix;
 
 /// A matrix, outputs x inputs.
@@ -43,6 +46,20 @@ pub(super) struct Tools {
     pub(super) kernel: Kernel,
     pub(super) activations: Activations,
     pub(super) workers: Workers,
+}
+
+impl Tools {
+    /// Creates those of a network or matrix of its own.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub(super) fn new(options: &RuntimeOptions) -> Result<Tools, KernelError> {
+        let pool = Pool::new(options.threads)?;
+        let workers = Workers::new(pool.threads(), Isa::best());
+        // In the other residences nothing rounds activations, blocks included.
+        let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
+        Ok(Tools { pool, kernel: Kernel::best(), activations, workers })
+    }
 }
 
 /// Working memory of products.

@@ -6,11 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
-use impasto_core::Isa;
 use impasto_kernels::elementwise::{rms_norm, softcap};
 use impasto_kernels::kv::{KvLayout, KvStore, Pages};
-use impasto_kernels::packed::{Activations, Arena, Kernel, Packing};
-use impasto_kernels::{Pool, Workers};
+use impasto_kernels::packed::{Activations, Arena, Packing};
 use impasto_model::config::{DecoderConfig, Rope};
 use impasto_model::graph::{self, LinearSpec, Loader, check_shape};
 use impasto_model::{CausalLm, Hidden, KvCache, ModelError, Result, Want, WeightSource, check_tokens};
@@ -45,6 +43,21 @@ pub struct RuntimeOptions {
     /// The count of the bytes of keys and values, if networks share one. Its limit then takes the place of the memory limit for
     /// these.
     pub kv_memory: Option<KvMemory>,
+}
+
+impl Default for RuntimeOptions {
+    /// Packed weights without a limit, 8-bit activations, all processors.
+    fn default() -> Self {
+        Self {
+            residence: Residence::default(),
+            activations: Activations::default(),
+            kv: KvLayout::default(),
+            memory_limit: usize::MAX,
+            threads: 0,
+            packs: None,
+            kv_memory: None,
+        }
+    }
 }
 
 /// A count of the bytes of keys and values, with a limit, that networks share.
@@ -90,12 +103,8 @@ struct Shared {
 impl Shared {
     /// What a network has that has nothing in common with others.
     fn new(options: &RuntimeOptions) -> Result<Shared, RuntimeError> {
-        let pool = Pool::new(options.threads)?;
-        let workers = Workers::new(pool.threads(), Isa::best());
-        // In the other residences nothing rounds activations, blocks included.
-        let activations = if options.residence == Residence::Packed { options.activations } else { Activations::F32 };
         Ok(Shared {
-            tools: Arc::new(Tools { pool, kernel: Kernel::best(), activations, workers }),
+            tools: Arc::new(Tools::new(options)?),
             pages: options.kv_memory.clone().map_or_else(|| Pages::new(options.memory_limit), |KvMemory(pages)| pages),
             memory_limit: options.memory_limit,
             residence: options.residence,
