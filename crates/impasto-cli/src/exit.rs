@@ -64,10 +64,22 @@ impl fmt::Display for UsageError {
     }
 }
 
+/// An invalid command line, in the words of its parser.
+#[derive(Debug)]
+pub struct WordsError(pub String);
+
+impl Error for WordsError {}
+
+impl fmt::Display for WordsError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Returns the exit code for an error.
 pub fn code_of(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
-        if cause.is::<UsageError>() || cause.is::<IsaError>() {
+        if cause.is::<UsageError>() || cause.is::<WordsError>() || cause.is::<IsaError>() {
             return Code::Usage;
         } else if cause.is::<LicenseError>() || cause.is::<RecoverError>() {
             return Code::Invalid;

@@ -146,7 +146,7 @@ impl Incoming {
 
 /// Returns the file of the cache for an address.
 #[cfg(feature = "fetch")]
-fn cached(address: &str) -> anyhow::Result<PathBuf> {
+pub fn cached(address: &str) -> anyhow::Result<PathBuf> {
     let bases = impasto::Bases::cache_folder();
     let folder = bases.as_deref().and_then(Path::parent).map(|folder| folder.join("files"));
     let folder =

@@ -62,6 +62,21 @@ pub fn load_drafting(
 ) -> anyhow::Result<Model> {
     let spinner = bar(args, 0);
     spinner.set_message(format!("loading {}", path.display()));
+    let model = load_silently(args, path, cut, options, drafts);
+    spinner.finish_and_clear();
+    let model = model?;
+    report(&model, path);
+    Ok(model)
+}
+
+/// Loads a model like [`load_drafting`], and prints nothing.
+pub fn load_silently(
+    args: &Args,
+    path: &Path,
+    cut: Option<&Cut>,
+    options: &RunOptions,
+    drafts: &DraftArgs,
+) -> anyhow::Result<Model> {
     let model = if is_impasto(path).with_context(|| path.display().to_string())? {
         let file = open(args, path, cut)?;
         let layers = drafts.layers(&file, cut).with_context(|| path.display().to_string())?;
@@ -80,11 +95,8 @@ pub fn load_drafting(
         let model = Model::load(&CheckpointWeights::new(&checkpoint), options);
         explained(model.map_err(Into::into), path, &checkpoint)
     };
-    spinner.finish_and_clear();
     give_back();
-    let model = model?;
-    report(&model, path);
-    Ok(model)
+    model
 }
 
 /// Loads a delta of `base`, which was loaded from `base_path`, and shares its weights.

@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar if it is a terminal, otherwise a line from time to time.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,38 @@ use crate::args::Args;
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 /// Lines are cut at this width.
 const WIDTH: u16 = 160;
+
+/// A step of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What the job does.
+    pub stage: &'static str,
+    /// How much of that is done, in passes, blocks, tensors or bytes.
+    pub done: u64,
+    /// How much there is of it; 0 if nobody knows.
+    pub of: u64,
+    /// The step in words.
+    pub message: String,
+}
+
+impl Step {
+    pub(crate) fn new(stage: &'static str, [done, of]: [usize; 2], message: impl Into<String>) -> Step {
+        Step { stage, done: done as u64, of: of as u64, message: message.into() }
+    }
+}
+
+/// Is told the steps of a job before they begin, from any thread. `Break` cancels the job.
+pub trait Watcher: Sync {
+    /// A step begins.
+    fn step(&self, step: Step) -> ControlFlow<()>;
+}
+
+impl Watcher for ProgressBar {
+    fn step(&self, step: Step) -> ControlFlow<()> {
+        self.set_message(step.message);
+        ControlFlow::Continue(())
+    }
+}
 
 /// Returns a bar over `total` steps, or a spinner if `total` is 0.
 pub fn bar(args: &Args, total: u64) -> ProgressBar {

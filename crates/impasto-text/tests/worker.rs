@@ -9,7 +9,7 @@ const WORK: &str = "--template-worker";
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == WORK) {
-        return TemplateWorker::serve();
+        return TemplateWorker::serve().into();
     }
     let worker = TemplateWorker::new(std::env::current_exe().expect("a path"), [WORK]);
     the_same_text(&worker);

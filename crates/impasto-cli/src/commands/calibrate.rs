@@ -1,6 +1,5 @@
 //! `impasto calibrate`.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,17 +8,36 @@ use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files;
 use impasto_text::Tokenizer;
-use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Args, Calibrate};
 use crate::exit::Code;
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{print, print_json};
-use crate::progress::bar;
+use crate::progress::{Step, Watcher, bar};
 use crate::stages::{self, Stages};
 
 pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
+    let progress = bar(args, 0);
+    let done = job(args, command, &progress)?;
+    progress.finish_and_clear();
+    match args.json {
+        true => print_json(&done.to_json())?,
+        false => print(&done.to_text())?,
+    }
+    Ok(Code::Success)
+}
+
+/// The result of a calibration.
+pub struct Done {
+    file: String,
+    info: Info,
+    stages: Vec<(&'static str, f64)>,
+    seconds: f64,
+}
+
+/// Calibrates a model and writes its statistics.
+pub fn job(args: &Args, command: &Calibrate, watcher: &dyn Watcher) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let _folders = files::prepare(&command.output).with_context(|| command.output.display().to_string())?;
     let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
@@ -31,26 +49,32 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
         window: command.ctx,
         ..calibrate_options(args)
     };
-    let progress = bar(args, 0);
     let stages = Stages::begin("opening");
-    let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress, Some(&stages));
+    let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, watcher, Some(&stages));
     let info = explained(info, &command.model, &checkpoint)?;
-    progress.finish_and_clear();
     let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
-    let matrices = info.linears.len();
-    if args.json {
-        print_json(&json!({
+    Ok(Done { file, info, stages: stages.end(), seconds })
+}
+
+impl Done {
+    pub fn to_json(&self) -> Value {
+        let Done { file, info, stages, seconds } = self;
+        json!({
             "file": file, "model": info.model, "text": info.text, "window": info.window, "tokens": info.tokens,
             "gradient_tokens": info.gradient_tokens, "held_back_tokens": info.held_back_tokens,
-            "linears": matrices, "groups": info.groups.len(), "seconds": seconds, "stages": stages::to_json(&stages.end()), "peak_memory": peak_memory(),
-        }))?;
-    } else {
-        let (tokens, gradient_tokens) = (info.tokens, info.gradient_tokens);
-        let gradients = format!("gradients on {gradient_tokens}");
-        let stages = stages::to_text(&stages.end());
-        print(&format!("{file}: {matrices} matrices on {tokens} tokens, {gradients}, in {seconds:.1} s\n{stages}"))?;
+            "linears": info.linears.len(), "groups": info.groups.len(), "seconds": seconds,
+            "stages": stages::to_json(stages), "peak_memory": peak_memory(),
+        })
     }
-    Ok(Code::Success)
+
+    fn to_text(&self) -> String {
+        let Done { file, info, stages, seconds } = self;
+        let (matrices, tokens, gradient_tokens) = (info.linears.len(), info.tokens, info.gradient_tokens);
+        let stages = stages::to_text(stages);
+        format!(
+            "{file}: {matrices} matrices on {tokens} tokens, gradients on {gradient_tokens}, in {seconds:.1} s\n{stages}"
+        )
+    }
 }
 
 /// The default calibration with the global options.
@@ -65,14 +89,14 @@ pub fn calibrate_on(
     text: &str,
     options: &CalibrateOptions,
     output: &Path,
-    progress: &ProgressBar,
+    watcher: &dyn Watcher,
     stages: Option<&Stages>,
 ) -> anyhow::Result<Info> {
     let tokens = first_tokens(&tokenizer(weights)?, text, options.tokens)?;
     let mut watch = |step| {
-        stages.into_iter().for_each(|stages| stages.enter(stage(step)));
-        progress.set_message(format!("calibrating: {}", message(step)));
-        ControlFlow::Continue(())
+        let step = shown(step);
+        stages.into_iter().for_each(|stages| stages.enter(step.stage));
+        watcher.step(step)
     };
     let hash = blake3::hash(text.as_bytes());
     Ok(calibrate(checkpoint, weights, &tokens, options, &hash, output, &mut watch)?)
@@ -94,22 +118,18 @@ pub fn first_tokens(tokenizer: &Tokenizer, text: &str, count: usize) -> anyhow::
     }
 }
 
-fn stage(step: Calibrating) -> &'static str {
-    match step {
-        Calibrating::Forward(..) => "forward",
-        Calibrating::OutputProjection => "output projection",
-        Calibrating::Backward(..) => "backward",
-        Calibrating::Writing => "writing",
-    }
-}
-
-fn message(step: Calibrating) -> String {
-    match step {
-        Calibrating::Forward(block, blocks) => format!("forward pass, block {} of {blocks}", block + 1),
-        Calibrating::OutputProjection => "output projection".to_owned(),
-        Calibrating::Backward(block, blocks) => format!("backward pass, block {} of {blocks}", block + 1),
-        Calibrating::Writing => "writing".to_owned(),
-    }
+fn shown(step: Calibrating) -> Step {
+    let (stage, [done, of], message) = match step {
+        Calibrating::Forward(block, blocks) => {
+            ("forward", [block, blocks], format!("forward pass, block {} of {blocks}", block + 1))
+        }
+        Calibrating::OutputProjection => ("output projection", [0, 0], "output projection".to_owned()),
+        Calibrating::Backward(block, blocks) => {
+            ("backward", [block, blocks], format!("backward pass, block {} of {blocks}", block + 1))
+        }
+        Calibrating::Writing => ("writing", [0, 0], "writing".to_owned()),
+    };
+    Step::new(stage, [done, of], format!("calibrating: {message}"))
 }
 
 /// Peak memory of this process in bytes, including mapped files; `None` if the system does not report it.

@@ -12,6 +12,7 @@ use crate::args::Args;
 use crate::exit::Code;
 use crate::model::load;
 use crate::output::print;
+use crate::progress::bar;
 use crate::running::Running;
 
 /// The files of the built-in model: a Llama with 3 M weights that writes children's stories.
@@ -45,12 +46,11 @@ pub fn run(args: &Args) -> anyhow::Result<Code> {
     let options = Options { threads: args.threads, layers, ..Options::new(Target::BitsPerWeight(TOP)) };
     let guide = Guide::Text { text: impasto::calibrate::TEXT.into(), tokens: TOKENS, sequential: false, given: false };
     let file = folder.path().join("tiny.impasto");
-    encode_to(
-        args,
-        Way { model: &model, output: &file, measure: None, reorder: None, held_back: None, training: None },
-        &options,
-        &guide,
-    )?;
+    let way = Way { model: &model, output: &file, measure: None, reorder: None, held_back: None, training: None };
+    let progress = bar(args, 0);
+    let encoded = encode_to(args, way, &options, &guide, &progress)?;
+    progress.finish_and_clear();
+    encoded.print(args)?;
     // The file goes when the demo is over.
     let running = RunOptions { packs: None, ..Running::default().options(args, Residence::Packed)? };
     for (title, cut) in [("the base", Some(Cut::Layer(1))), ("the whole file, lossless", None)] {

@@ -21,13 +21,12 @@ use impasto_core::files::{self, TemporaryFolder};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
 use impasto_text::tokenizer::{self, NotCompiled};
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::calibrate::{calibrate_on, calibrate_options};
 use super::judge::{self, HeldBack, Original};
 use super::measure::{all_but_last_quarter, measure};
-use super::recover::Training;
+use super::recover::{Done as Recovered, Training};
 use super::resident::Resident;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg, PurposeArg};
 use crate::card::{self, CARD};
@@ -35,13 +34,25 @@ use crate::exit::{Code, LicenseError, UsageError};
 use crate::licenses::{self, Verdict};
 use crate::model::{explained, memory_limit, open, tokenizer};
 use crate::output::{bytes, expansion_note, print, print_json, print_notes, shown, table};
-use crate::progress::bar;
+use crate::progress::{Step, Watcher, bar};
 use crate::stages::{self, Stages};
 
 /// Logarithm of the number of states of the trellis of a file that is for downloading.
 const DOWNLOAD: u8 = 6;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
+    let progress = bar(args, 0);
+    let encoded = job(args, command, &progress)?;
+    progress.finish_and_clear();
+    encoded.print(args)?;
+    for name in &encoded.report.non_finite {
+        eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
+    }
+    Ok(Code::Success)
+}
+
+/// Encodes a checkpoint as the command line says.
+pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Result<Encoded> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
         return Err(UsageError("--layer-feedback and --measure require --layers").into());
     }
@@ -121,11 +132,7 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
         held_back,
         training: training.as_ref(),
     };
-    let report = encode_to(args, way, &options, &guide)?;
-    for name in &report.non_finite {
-        eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
-    }
-    Ok(Code::Success)
+    encode_to(args, way, &options, &guide, watcher)
 }
 
 /// Returns the file that the new one is a delta of, if there is one.
@@ -344,8 +351,27 @@ pub struct Way<'a> {
     pub training: Option<&'a Training>,
 }
 
-/// Encodes, with progress, and prints the result.
-pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> anyhow::Result<Report> {
+/// A file that was encoded.
+pub struct Encoded {
+    report: Report,
+    output: PathBuf,
+    klds: Vec<f32>,
+    notes: Vec<String>,
+    recovered: Option<Recovered>,
+    stages: Vec<(&'static str, f64)>,
+    seconds: f64,
+    /// Whether its weights may be packed in memory.
+    is_packed: bool,
+}
+
+/// Encodes.
+pub fn encode_to(
+    args: &Args,
+    way: Way,
+    options: &Options,
+    guide: &Guide,
+    watcher: &dyn Watcher,
+) -> anyhow::Result<Encoded> {
     let begun = Instant::now();
     let Way { model, output, measure: measured, reorder, held_back, training } = way;
     let _folders = files::prepare(output).with_context(|| output.display().to_string())?;
@@ -355,28 +381,26 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         return Err(EncodeError::OverInput(output.display().to_string()).into());
     }
     let weights = CheckpointWeights::new(&checkpoint);
-    let progress = bar(args, 0);
     let stages = Stages::begin("opening");
     let watch = |step: Progress| {
-        stages.enter(match step {
-            Progress::Measuring(_) => "rates",
-            Progress::Judging(_) => "divergence",
-            Progress::Drift(..) => "drift",
-            Progress::Coding(..) => "coding",
-        });
-        match step {
-            Progress::Measuring(pass) => progress.set_message(format!("measuring rates, pass {pass}")),
-            Progress::Judging(step) => progress.set_message(format!("measuring the divergence, step {step}")),
-            Progress::Drift(block, blocks) => progress.set_message(format!("drift, block {} of {blocks}", block + 1)),
-            Progress::Coding(name, done, all) => progress.set_message(format!("coding {done}/{all} {}", shown(name))),
-        }
-        ControlFlow::Continue(())
+        let (stage, count, message) = match step {
+            Progress::Measuring(pass) => ("rates", [pass, 0], format!("measuring rates, pass {pass}")),
+            Progress::Judging(step) => ("divergence", [step, 0], format!("measuring the divergence, step {step}")),
+            Progress::Drift(block, blocks) => {
+                ("drift", [block, blocks], format!("drift, block {} of {blocks}", block + 1))
+            }
+            Progress::Coding(name, done, all) => {
+                ("coding", [done, all], format!("coding {done}/{all} {}", shown(name)))
+            }
+        };
+        stages.enter(stage);
+        watcher.step(Step::new(stage, count, message))
     };
     // A network that cannot run is an error before anything takes time.
     let original = held_back.map(|held_back| explained(Original::load(args, model, held_back), model, &checkpoint));
     let original = original.transpose()?;
     let mut notes = notes(&checkpoint, options.target == Target::Lossless || options.layers.exact);
-    let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, progress: &progress };
+    let source = Source { args, checkpoint: &checkpoint, weights: &weights, output, watcher };
     // So are options that contradict each other.
     explained(check(options, guide.kind()).map_err(Into::into), model, &checkpoint)?;
     stages.enter("calibration");
@@ -388,7 +412,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     let memory = Some(memory_limit(args));
     let reordering = reorder.map(|by| {
         stages.enter("reordering");
-        progress.set_message("reordering hidden units and heads");
+        cancelled(watcher.step(Step::new("reordering", [0, 0], "reordering hidden units and heads")))?;
         let reordering = Reordering::new(&weights, by, statistics.as_ref(), memory);
         explained(reordering.map_err(Into::into), model, &checkpoint)
     });
@@ -415,7 +439,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
     };
     let mut report = report.with_context(|| model.display().to_string())?;
     let recovered = prepared.map(|prepared| {
-        match prepared.run(args, &weights, [&coded, output], &mut report, &progress) {
+        match prepared.run(args, &weights, [&coded, output], &mut report, watcher) {
             // What was coded is not lost.
             Err(error) if matches!(error.downcast_ref(), Some(RecoverError::Nothing(_))) => {
                 std::fs::rename(&coded, output).with_context(|| output.display().to_string())?;
@@ -428,30 +452,46 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
         }
     });
     let recovered = recovered.transpose()?.flatten();
-    progress.finish_and_clear();
     let mut klds = vec![];
     if let Some(text) = measured {
         stages.enter("measuring layers");
-        (report.summary, klds) = measure(args, model, output, text)?;
+        (report.summary, klds) = measure(args, model, output, text, watcher)?;
     }
     notes.extend(expansion_note(&report.summary));
-    print_notes(&notes);
-    // There is no figure for a model that cannot run, or not within the limit on memory.
     let is_packed = options.target != Target::Lossless && options.preset != Preset::Jpeg;
-    let resident = is_packed.then(|| Resident::of(args, output).ok()).flatten();
-    let (stages, seconds) = (stages.end(), begun.elapsed().as_secs_f64());
-    if args.json {
-        let mut json = to_json(&report, &klds, &notes, output);
-        (json["seconds"], json["stages"]) = (json!(seconds), stages::to_json(&stages));
-        json["memory"] = resident.map_or(serde_json::Value::Null, |resident| resident.to_json());
-        json["recovery"] = recovered.map_or(serde_json::Value::Null, |recovered| recovered.to_json());
-        print_json(&json)?;
-    } else {
-        let recovered = recovered.map_or(String::new(), |recovered| recovered.to_text());
+    let (stages, seconds, output) = (stages.end(), begun.elapsed().as_secs_f64(), output.to_owned());
+    Ok(Encoded { report, output, klds, notes, recovered, stages, seconds, is_packed })
+}
+
+impl Encoded {
+    /// Prints notes and the result.
+    pub fn print(&self, args: &Args) -> anyhow::Result<()> {
+        print_notes(&self.notes);
+        // There is no figure for a model that cannot run, or not within the limit on memory.
+        let resident = self.is_packed.then(|| Resident::of(args, &self.output).ok()).flatten();
+        if args.json {
+            let mut json = self.to_json();
+            json["memory"] = resident.map_or(serde_json::Value::Null, |resident| resident.to_json());
+            return print_json(&json);
+        }
+        let recovered = self.recovered.as_ref().map_or(String::new(), Recovered::to_text);
         let resident = resident.map_or(String::new(), |resident| resident.to_line());
-        print(&(recovered + &to_text(&report, &klds, output, seconds) + &resident + &stages::to_text(&stages)))?;
+        let text = to_text(&self.report, &self.klds, &self.output, self.seconds);
+        print(&(recovered + &text + &resident + &stages::to_text(&self.stages)))
     }
-    Ok(report)
+
+    /// The result for programs.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut json = to_json(&self.report, &self.klds, &self.notes, &self.output);
+        (json["seconds"], json["stages"]) = (json!(self.seconds), stages::to_json(&self.stages));
+        json["recovery"] = self.recovered.as_ref().map_or(serde_json::Value::Null, Recovered::to_json);
+        json
+    }
+}
+
+/// Returns an error if a watcher cancels.
+pub fn cancelled(answer: ControlFlow<()>) -> Result<(), EncodeError> {
+    if answer.is_break() { Err(EncodeError::Cancelled) } else { Ok(()) }
 }
 
 /// Returns the compiled form of the tokenizer, if it is worth its bytes and does the same to the calibration text.
@@ -476,7 +516,7 @@ struct Source<'a> {
     weights: &'a CheckpointWeights<'a>,
     /// The file to be written; temporary statistics are stored next to it.
     output: &'a Path,
-    progress: &'a ProgressBar,
+    watcher: &'a dyn Watcher,
 }
 
 /// The result of a [`Guide`].
@@ -508,7 +548,7 @@ impl Source<'_> {
                     let path = folder.insert(made).path().join("statistics.safetensors");
                     let usual = calibrate_options(self.args);
                     let options = CalibrateOptions { tokens: *tokens, window: usual.window.min(context), ..usual };
-                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.progress, None)?;
+                    calibrate_on(self.checkpoint, self.weights, text, &options, &path, self.watcher, None)?;
                     (Statistics::open(&path)?, sequential.then_some(text.as_ref()))
                 }
             },

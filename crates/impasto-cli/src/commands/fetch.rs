@@ -1,54 +1,47 @@
 //! `impasto fetch`.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use impasto::{Bases, Cut};
 use impasto_container::{Base, Limits};
 use impasto_fetch::{
-    Address, BaseFile, Bringer, Cancel, Done, Extent, Fetch, FetchError, Goal, Options, Request, Watch, bring_bases,
+    Address, BaseFile, Bringer, Cancel, Done, Extent, Fetch, FetchError, Goal, Request, Watch, bring_bases,
 };
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{self, Args};
 use crate::exit::{Code, UsageError};
 use crate::model::memory_limit;
 use crate::output::{bytes, print, print_json, print_notes, shown};
-use crate::progress::bytes_bar;
+use crate::progress::{Step, Watcher, bytes_bar};
 use crate::signals::{Interruptible, end_interrupted};
 
 /// How often the command looks whether it is interrupted.
 const TICK: Duration = Duration::from_millis(50);
 
 pub fn run(args: &Args, command: &args::Fetch) -> anyhow::Result<Code> {
-    let extent = match command.cut.cut() {
-        None => Extent::Whole,
-        Some(Cut::Bytes(bytes)) => Extent::Bytes(bytes),
-        Some(Cut::BitsPerWeight(bits)) => Extent::BitsPerWeight(bits),
-        Some(Cut::Layer(layer)) => Extent::Layer(layer),
-        Some(Cut::Parts(_)) => {
-            return Err(UsageError("--layer takes one number here: what is fetched is the first part of a file").into());
-        }
-    };
-    let address = Address::parse(&command.url)?;
-    let limits = Limits { allow_expansion: true, ..Limits::within(memory_limit(args)) };
-    let request = Request {
-        extent,
-        force: command.force,
-        limits: limits.clone(),
-        options: command.link.options()?,
-        ..Request::new(address.clone(), &command.output)
-    };
-    let options = request.options.clone();
+    let request = request(args, command)?;
     let interruptible = Interruptible::begin();
-    let done = fetch(args, request, &interruptible, &command.output)?;
+    let done = fetch(args, request.clone(), &interruptible, &command.output)?;
     let bases = match &done.base {
         Some(base) if command.bases => {
-            let bases = fetch_bases(args, &command.output, &address, limits, options, &interruptible);
-            bases.with_context(|| format!("the base {} was not fetched", shown(&base.name)))?
+            let watches = Mutex::new(Vec::new());
+            let watch = |_: &Base| -> Arc<dyn Watch> {
+                let watch = Shown::new(args);
+                watches.lock().unwrap_or_else(PoisonError::into_inner).push(watch.clone());
+                watch
+            };
+            let bases = fetch_bases(args, &request, &watch, &|| interruptible.is_interrupted());
+            watches.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|watch| watch.clear());
+            if bases.as_ref().is_err_and(is_cancelled) {
+                eprintln!("impasto: interrupted; the same command continues with the bases");
+                end_interrupted()
+            }
+            bases.with_context(|| not_fetched(base))?
         }
         Some(base) => {
             note_missing(args, &command.output, base);
@@ -58,6 +51,66 @@ pub fn run(args: &Args, command: &args::Fetch) -> anyhow::Result<Code> {
     };
     drop(interruptible);
     report(args, &command.output, &done, &bases)
+}
+
+/// Fetches a file, and its bases if that is requested. Returns the result for programs.
+pub fn job(args: &Args, command: &args::Fetch, watcher: &dyn Watcher) -> anyhow::Result<Value> {
+    let request = request(args, command)?;
+    let done = fetch_told(request.clone(), watcher)?;
+    let bases = match &done.base {
+        Some(base) if command.bases => {
+            let step = || Step::new("fetching bases", [0, 0], "fetching bases");
+            let bases = fetch_bases(args, &request, &|_| Arc::new(()), &|| watcher.step(step()).is_break());
+            bases.with_context(|| not_fetched(base))?
+        }
+        _ => vec![],
+    };
+    Ok(to_json(&command.output, &done, &bases))
+}
+
+fn not_fetched(base: &Base) -> String {
+    format!("the base {} was not fetched", shown(&base.name))
+}
+
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(FetchError::Cancelled))
+}
+
+/// Returns what the command line requests.
+fn request(args: &Args, command: &args::Fetch) -> anyhow::Result<Request> {
+    let extent = extent(command.cut.cut().as_ref())?;
+    let limits = Limits { allow_expansion: true, ..Limits::within(memory_limit(args)) };
+    let (force, options) = (command.force, command.link.options()?);
+    Ok(Request { extent, force, limits, options, ..Request::new(Address::parse(&command.url)?, &command.output) })
+}
+
+/// Returns the part of a file that a cut needs.
+pub fn extent(cut: Option<&Cut>) -> Result<Extent, UsageError> {
+    Ok(match cut {
+        None => Extent::Whole,
+        Some(Cut::Bytes(bytes)) => Extent::Bytes(*bytes),
+        Some(Cut::BitsPerWeight(bits)) => Extent::BitsPerWeight(*bits),
+        Some(Cut::Layer(layer)) => Extent::Layer(*layer),
+        Some(Cut::Parts(_)) => {
+            return Err(UsageError("--layer takes one number here: what is fetched is the first part of a file"));
+        }
+    })
+}
+
+/// Fetches a file, and tells `watcher` how many bytes are there.
+pub fn fetch_told(request: Request, watcher: &dyn Watcher) -> Result<Done, FetchError> {
+    let fetch = Fetch::start(request, Arc::new(()))?;
+    loop {
+        let progress = fetch.wait(TICK, |_| false);
+        if progress.is_over {
+            return fetch.join();
+        }
+        let of = progress.goal.map_or(0, |goal| goal.bytes);
+        let message = format!("fetching, {} of {}", bytes(progress.bytes), bytes(of));
+        if watcher.step(Step { stage: "fetching", done: progress.bytes, of, message }).is_break() {
+            fetch.canceller().cancel();
+        }
+    }
 }
 
 /// Shows on a bar what happens.
@@ -133,47 +186,36 @@ fn fetch(args: &Args, request: Request, interruptible: &Interruptible, path: &Pa
     }
 }
 
+/// Fetches the bases of the file of a request, until `is_cancelled` says otherwise.
 fn fetch_bases(
     args: &Args,
-    delta: &Path,
-    from: &Address,
-    limits: Limits,
-    options: Options,
-    interruptible: &Interruptible,
+    request: &Request,
+    watch: &(dyn Fn(&Base) -> Arc<dyn Watch> + Sync),
+    is_cancelled: &dyn Fn() -> bool,
 ) -> anyhow::Result<Vec<BaseFile>> {
     let folder = Bases::cache_folder().context("there is no cache folder: neither XDG_CACHE_HOME nor HOME is set")?;
     let bases = Bases::new(args.base.clone());
     let cancel = Cancel::default();
-    let watches = std::sync::Mutex::new(Vec::new());
-    let watch = |_: &Base| -> Arc<dyn Watch> {
-        let watch = Shown::new(args);
-        watches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(watch.clone());
-        watch
-    };
     let bringer = Bringer {
         folder,
         find: &|path, base| bases.find(path, base),
-        limits,
-        options,
+        limits: request.limits.clone(),
+        options: request.options.clone(),
         cancel: cancel.clone(),
-        watch: &watch,
+        watch,
     };
     let brought = std::thread::scope(|scope| {
-        let brought = std::thread::Builder::new().spawn_scoped(scope, || bring_bases(delta, from, &bringer))?;
+        let bring = || bring_bases(&request.file, &request.address, &bringer);
+        let brought = std::thread::Builder::new().spawn_scoped(scope, bring)?;
         while !brought.is_finished() {
             std::thread::sleep(TICK);
-            if interruptible.is_interrupted() {
+            if is_cancelled() {
                 cancel.cancel();
             }
         }
         Ok::<_, std::io::Error>(brought.join())
     })?;
-    watches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().for_each(|watch| watch.clear());
     match brought {
-        Ok(Err(FetchError::Cancelled)) => {
-            eprintln!("impasto: interrupted; the same command continues with the bases");
-            end_interrupted()
-        }
         Ok(brought) => Ok(brought?),
         Err(_) => Err(anyhow::anyhow!("the thread that fetches bases ended too early")),
     }
@@ -193,24 +235,10 @@ fn note_missing(args: &Args, delta: &Path, base: &Base) {
 }
 
 fn report(args: &Args, path: &Path, done: &Done, bases: &[BaseFile]) -> anyhow::Result<Code> {
-    let seconds = done.time.as_secs_f64();
     if args.json {
-        let base = |base: &BaseFile| {
-            json!({
-                "name": base.name, "root": impasto::hex(&base.root), "file": base.path.display().to_string(),
-                "fetched": base.fetched.is_some(), "received": base.fetched.as_ref().map_or(0, |done| done.received),
-            })
-        };
-        let bases: Vec<_> = bases.iter().map(base).collect();
-        return print_json(&json!({
-            "url": done.url, "file": path.display().to_string(), "root": impasto::hex(&done.root),
-            "bytes": done.bytes, "bytes_of": done.bytes_of, "bytes_before": done.bytes_before,
-            "units": done.units, "units_of": done.units_of, "layers": done.layers, "layers_of": done.layers_of,
-            "whole": done.units == done.units_of, "seconds": seconds, "received": done.received,
-            "requests": done.requests, "retries": done.retries, "bases": bases,
-        }))
-        .map(|()| Code::Success);
+        return print_json(&to_json(path, done, bases)).map(|()| Code::Success);
     }
+    let seconds = done.time.as_secs_f64();
     let mut text = format!("{}: {}", path.display(), bytes(done.bytes));
     if done.units < done.units_of {
         text += &format!(" of {}", bytes(done.bytes_of));
@@ -228,4 +256,21 @@ fn report(args: &Args, path: &Path, done: &Done, bases: &[BaseFile]) -> anyhow::
     }
     print(&text)?;
     Ok(Code::Success)
+}
+
+/// The result for programs.
+fn to_json(path: &Path, done: &Done, bases: &[BaseFile]) -> Value {
+    let base = |base: &BaseFile| {
+        json!({
+            "name": base.name, "root": impasto::hex(&base.root), "file": base.path.display().to_string(),
+            "fetched": base.fetched.is_some(), "received": base.fetched.as_ref().map_or(0, |done| done.received),
+        })
+    };
+    json!({
+        "url": done.url, "file": path.display().to_string(), "root": impasto::hex(&done.root),
+        "bytes": done.bytes, "bytes_of": done.bytes_of, "bytes_before": done.bytes_before,
+        "units": done.units, "units_of": done.units_of, "layers": done.layers, "layers_of": done.layers_of,
+        "whole": done.units == done.units_of, "seconds": done.time.as_secs_f64(), "received": done.received,
+        "requests": done.requests, "retries": done.retries, "bases": bases.iter().map(base).collect::<Vec<_>>(),
+    })
 }

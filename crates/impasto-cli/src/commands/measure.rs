@@ -8,9 +8,10 @@ use impasto::{Cut, record_klds};
 use impasto_container::Summary;
 use impasto_eval::{EvalOptions, EvalText, Progress, Score, kld};
 
+use super::encode::cancelled;
 use crate::args::Args;
 use crate::model::{load_float, open, open_coded};
-use crate::progress::bar;
+use crate::progress::{Step, Watcher};
 
 /// Number of windows that are scored, and the length of each in tokens.
 const WINDOWS: usize = 8;
@@ -18,7 +19,13 @@ const WINDOW: usize = 512;
 
 /// Measures the KL divergence of each layer of `output` from `model`, on `text` or the end of the built-in one, and
 /// records it in the file. Returns the summary of the changed file, and the divergences.
-pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) -> anyhow::Result<(Summary, Vec<f32>)> {
+pub fn measure(
+    args: &Args,
+    model: &Path,
+    output: &Path,
+    text: Option<&Path>,
+    watcher: &dyn Watcher,
+) -> anyhow::Result<(Summary, Vec<f32>)> {
     let text = match text {
         Some(path) => Cow::Owned(std::fs::read_to_string(path).with_context(|| path.display().to_string())?),
         None => Cow::Borrowed(last_quarter(impasto::calibrate::TEXT)),
@@ -26,7 +33,6 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
     let original = load_float(args, model, None)?;
     let text = EvalText::new(original.tokenizer()?, &text).context("the text for --measure")?;
     let layers = open_coded(args, output)?.layers().len();
-    let progress = bar(args, 0);
     let mut klds = Vec::with_capacity(layers);
     for layer in 1..=layers {
         let cut = Cut::Layer(layer);
@@ -38,13 +44,22 @@ pub fn measure(args: &Args, model: &Path, output: &Path, text: Option<&Path>) ->
         let coded = load_float(args, output, Some(&cut))?;
         let window = WINDOW.min(original.network().max_context()).min(coded.network().max_context());
         let options = EvalOptions { ctx: window, score: Score::All, windows: Some(WINDOWS), threads: args.threads };
-        let mut on_progress =
-            |p: Progress| progress.set_message(format!("measuring layer {layer}, window {}/{}", p.done, p.windows));
+        let step = |done, of| {
+            Step::new("measuring layers", [done, of], format!("measuring layer {layer}, window {done}/{of}"))
+        };
+        // A measurement cannot be cancelled between its windows; the next layer is not begun.
+        let mut answer = watcher.step(step(0, WINDOWS));
+        cancelled(answer)?;
+        let mut on_progress = |p: Progress| {
+            if answer.is_continue() {
+                answer = watcher.step(step(p.done, p.windows));
+            }
+        };
         let result = kld(original.network(), coded.network(), &text, &options, &mut on_progress);
         klds.push(result.context("the text for --measure")?.mean.value as f32);
+        cancelled(answer)?;
     }
     let summary = record_klds(&open_coded(args, output)?, &klds, output)?;
-    progress.finish_and_clear();
     Ok((summary, klds))
 }
 

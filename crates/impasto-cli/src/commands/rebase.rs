@@ -40,6 +40,9 @@ fn again(args: &Args, path: &Path, output: &Path, base: Option<Arc<dyn BaseFile>
     progress.finish_and_clear();
     let options = Options { threads: args.threads, base, ..Options::new(Target::Lossless) };
     let way = Way { model: &model, output, measure: None, reorder: None, held_back: None, training: None };
-    encode_to(args, way, &options, &Guide::None)?;
+    let progress = bar(args, 0);
+    let encoded = encode_to(args, way, &options, &Guide::None, &progress)?;
+    progress.finish_and_clear();
+    encoded.print(args)?;
     Ok(Code::Success)
 }

@@ -1,7 +1,6 @@
 //! `impasto encode --recover`: multipliers of rows and weights of norms that are trained after a file is coded.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,12 +9,12 @@ use impasto::encode::{EncodeError, Extent, Layers, Options, Report, Target};
 use impasto::recover::{RecoverError, RecoverOptions, Recovering, Recovery, check_memory, recover};
 use impasto_model::config::DecoderConfig;
 use impasto_model::{ModelError, WeightSource, graph};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::calibrate::first_tokens;
 use crate::args::Args;
 use crate::model::{bases, memory_limit, open_coded, tokenizer};
+use crate::progress::{Step, Watcher};
 
 /// What recovery trains on.
 pub struct Training {
@@ -87,18 +86,19 @@ impl Prepared {
         weights: &CheckpointWeights,
         [coded, output]: [&Path; 2],
         report: &mut Report,
-        progress: &ProgressBar,
+        watcher: &dyn Watcher,
     ) -> anyhow::Result<Done> {
         let begun = Instant::now();
         let mut watch = |layer: usize, step: Recovering| {
-            let step = match step {
-                Recovering::Original(block, blocks) => format!("the original, block {} of {blocks}", block + 1),
-                Recovering::Measuring => "measuring".to_owned(),
-                Recovering::Step(step, steps) => format!("step {} of {steps}", step + 1),
+            let (count, step) = match step {
+                Recovering::Original(block, blocks) => {
+                    ([block, blocks], format!("the original, block {} of {blocks}", block + 1))
+                }
+                Recovering::Measuring => ([0, 0], "measuring".to_owned()),
+                Recovering::Step(step, steps) => ([step, steps], format!("step {} of {steps}", step + 1)),
             };
             let layer = if report.layers.is_empty() { String::new() } else { format!("layer {layer}, ") };
-            progress.set_message(format!("recovering: {layer}{step}"));
-            ControlFlow::Continue(())
+            watcher.step(Step::new("recovering", count, format!("recovering: {layer}{step}")))
         };
         let bases = bases(args, true, vec![]);
         let recovery = recover(&bases, coded, output, weights, &self.tokens, &self.options, &mut watch);

@@ -1,7 +1,7 @@
 //! `impasto verify`.
 
-use impasto::verify::verify;
-use serde_json::json;
+use impasto::verify::{Verdict, verify};
+use serde_json::{Value, json};
 
 use super::with_threads;
 use crate::args::{Args, Verify};
@@ -11,17 +11,12 @@ use crate::output::{print, print_json};
 use crate::progress::bar;
 
 pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
-    let file = open(args, &command.file, None)?;
     let spinner = bar(args, 0);
     spinner.set_message(format!("verifying {}", command.file.display()));
-    let verdict = with_threads(args, || verify(&file))??;
+    let (root, verdict) = job(args, command)?;
     spinner.finish_and_clear();
-    let root = impasto::hex(file.reader().root());
     if args.json {
-        print_json(&json!({
-            "file": command.file.display().to_string(), "root": root, "good": verdict.is_good(), "units": verdict.units,
-            "absent": verdict.absent, "damaged": verdict.damaged, "broken": verdict.broken, "unreadable": verdict.unreadable,
-        }))?;
+        print_json(&to_json(command, &root, &verdict))?;
     } else {
         let mut text = String::new();
         let lists = [
@@ -46,5 +41,20 @@ pub fn run(args: &Args, command: &Verify) -> anyhow::Result<Code> {
         v if !v.absent.is_empty() => Code::Absent,
         v if !v.unreadable.is_empty() => Code::Invalid,
         _ => Code::Success,
+    })
+}
+
+/// Verifies a file. Returns its root and the result.
+pub fn job(args: &Args, command: &Verify) -> anyhow::Result<(String, Verdict)> {
+    let file = open(args, &command.file, None)?;
+    let verdict = with_threads(args, || verify(&file))??;
+    Ok((impasto::hex(file.reader().root()), verdict))
+}
+
+/// The result for programs.
+pub fn to_json(command: &Verify, root: &str, verdict: &Verdict) -> Value {
+    json!({
+        "file": command.file.display().to_string(), "root": root, "good": verdict.is_good(), "units": verdict.units,
+        "absent": verdict.absent, "damaged": verdict.damaged, "broken": verdict.broken, "unreadable": verdict.unreadable,
     })
 }

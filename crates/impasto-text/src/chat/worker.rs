@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl TemplateWorker {
 
     /// Does a worker's work: reads a job from standard input, limits this process, and writes the answer to standard
     /// output. The result is the exit code of the process, which must have no other threads.
-    pub fn serve() -> ExitCode {
+    pub fn serve() -> u8 {
         let answer = read().and_then(|(job, bytes)| {
             limits::apply(bytes).map_err(TextError::system("cannot limit the process"))?;
             job.run()
@@ -62,7 +62,7 @@ impl TemplateWorker {
         };
         // A caller that has stopped reading does not need the answer.
         let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
-        code.into()
+        code
     }
 
     /// Does a job in a new process.
