@@ -1,6 +1,7 @@
 //! Open files.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use impasto_cli::library;
 use numpy::{IntoPyArray, PyArray1, PyReadwriteArray1};
@@ -8,12 +9,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::exception;
+use crate::matrix::{self, Matrix};
 use crate::work::watched;
 
 /// An open .impasto file.
 #[pyclass(frozen, module = "impasto._impasto")]
 pub struct File {
-    file: impasto::File,
+    file: Arc<impasto::File>,
 }
 
 #[pymethods]
@@ -23,7 +25,7 @@ impl File {
     #[pyo3(signature = (words, progress=None))]
     fn open(py: Python<'_>, words: Vec<OsString>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<File> {
         let file = watched(py, progress, |watcher| library::open(&words, watcher))?;
-        Ok(File { file })
+        Ok(File { file: Arc::new(file) })
     }
 
     /// Names of the tensors, in the order of the file.
@@ -68,6 +70,11 @@ impl File {
     fn read_into(&self, py: Python<'_>, name: &str, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = out.as_slice_mut()?;
         py.detach(|| self.file.tensor(name)?.read_into(out)).map_err(exception)
+    }
+
+    /// Tensors as packed matrices, which share threads: one per processor if `threads` is 0. Inputs are rounded to 8 bits if `int8`.
+    fn packed(&self, py: Python<'_>, names: Vec<String>, threads: usize, int8: bool) -> PyResult<Vec<Matrix>> {
+        matrix::load(py, self.file.clone(), &names, threads, int8)
     }
 
     /// Names of the assets.

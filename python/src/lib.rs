@@ -7,6 +7,7 @@ mod command;
 mod errors;
 mod file;
 mod jobs;
+mod matrix;
 mod model;
 mod work;
 
@@ -20,6 +21,8 @@ mod _impasto {
     use super::file::File;
     #[pymodule_export]
     use super::jobs::{calibrate, encode, fetch, truncate, verify};
+    #[pymodule_export]
+    use super::matrix::Matrix;
     #[pymodule_export]
     use super::model::{Model, Pieces};
     #[pymodule_export]

@@ -195,7 +195,7 @@ pub mod run {
     pub use impasto_runtime::{
         Activations, GenerateOptions, Generation, KvFormat, KvLayout, KvUpgrade, LoadTimes, LoadWarning, Model,
         Refined, Refiner, Replacement, Residence, RunOptions, Runtime, RuntimeError, RuntimeOptions, StopReason,
-        Stream, generate, stream,
+        Stream, WeightMatrix, generate, stream,
     };
     pub use impasto_text::{ChatOptions, ChatTemplate, Message, TemplateWorker, TextError, TextStream, Tokenizer};
 }

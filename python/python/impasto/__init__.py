@@ -21,7 +21,7 @@ from ._errors import (
     UsageError,
 )
 from ._file import File, LayerInfo, Slice, load_file, open
-from ._impasto import Pieces, Progress, __version__, set_template_worker
+from ._impasto import Matrix, Pieces, Progress, __version__, set_template_worker
 from ._jobs import calibrate, encode, fetch, truncate, verify
 from ._model import Model
 
@@ -33,6 +33,7 @@ __all__ = [
     "File",
     "InvalidError",
     "LayerInfo",
+    "Matrix",
     "MissingPackageError",
     "Model",
     "NotFoundError",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from . import _dtypes
 from ._errors import UsageError
 from ._impasto import File as Native
-from ._impasto import Progress
+from ._impasto import Matrix, Progress
 from ._slices import parts, span
 from ._words import Layer, Path, Size, words
 
@@ -146,6 +146,16 @@ class File:
         """Return a tensor to take parts of: `f.get_slice(name)[0:8, :]` decodes only the tiles of these rows."""
         self._native.tensor(name)
         return Slice(self, name)
+
+    def packed(self, names: Sequence[str], threads: int = 0, activations: str = "f32") -> list[Matrix]:
+        """Load matrices into memory as packed integers, without decoding them to floats.
+
+        Their products run on `threads` threads, one per processor if it is 0. With `activations="int8"`, inputs are rounded to 8
+        bits, as `impasto run` does.
+        """
+        if activations not in ("f32", "int8"):
+            raise UsageError(f'activations are "f32" or "int8", not {activations!r}')
+        return self._native.packed([names] if isinstance(names, str) else list(names), threads, activations == "int8")
 
     def read_into(self, name: str, out: Any) -> None:
         """Decode a tensor into an array of numpy or a tensor of torch on the CPU: contiguous, writable, with as many bytes."""

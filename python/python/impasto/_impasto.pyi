@@ -39,6 +39,7 @@ class File:
         self, name: str, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None
     ) -> npt.NDArray[np.uint8]: ...
     def read_into(self, name: str, out: npt.NDArray[np.uint8]) -> None: ...
+    def packed(self, names: Sequence[str], threads: int, int8: bool) -> list[Matrix]: ...
     def assets(self) -> list[str]: ...
     def asset(self, name: str) -> bytes | None: ...
     def layers(self) -> list[tuple[int, float | None, bool]]: ...
@@ -51,6 +52,28 @@ class File:
     def path(self) -> str: ...
     @property
     def lossless(self) -> bool: ...
+
+@final
+class Matrix:
+    """A matrix in memory as packed integers, as the runtime of Impasto multiplies it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+
+    def product(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return x W^T for the rows of x: rows x inputs to rows x outputs."""
+
+    def decode(self) -> npt.NDArray[np.float32]:
+        """Return the weights: outputs x inputs."""
 
 @final
 class Model:

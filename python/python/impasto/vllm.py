@@ -1,0 +1,185 @@
+"""vLLM from .impasto files: a plug-in (entry point ``vllm.general_plugins``).
+
+    vllm serve model.impasto
+    vllm serve folder                                       # of impasto.transformers.write_folder
+    vllm serve folder --model-weights other.impasto --load-format impasto
+    vllm serve model.impasto --model-loader-extra-config '{"layer": 2}'
+
+Weights are decoded as vLLM asks for them. Of a matrix that is divided between ranks, a rank reads the units of its rows and columns only.
+Tensors that were encoded with ``--format int4`` or ``int8`` stay as they are: their codes and scales go to the kernels that vLLM has for
+compressed-tensors.
+"""
+
+import json
+import os
+import tempfile
+from functools import wraps
+from pathlib import Path
+
+import torch
+from torch.utils._pytree import tree_map
+from vllm.engine import arg_utils
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.model_loader import register_model_loader
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+from vllm.transformers_utils import config as transformers_config
+
+import impasto
+
+METHOD = "impasto"
+SUFFIX = ".impasto"
+
+
+def impasto_file(model):
+    """The .impasto file that `model` names: itself, or what the configuration of a folder names. None if there is none."""
+    if not isinstance(model, (str, os.PathLike)):
+        return None
+    path = Path(model)
+    if path.suffix == SUFFIX and path.is_file():
+        return path.resolve()
+    try:
+        quantization = json.loads((path / "config.json").read_text()).get("quantization_config") or {}
+    except (OSError, ValueError):
+        return None
+    if quantization.get("quant_method") != METHOD:
+        return None
+    # A link is followed, since bases of deltas are searched beside the file itself.
+    return (path / quantization["file"]).resolve()
+
+
+def cache():
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto" / "vllm"
+
+
+def assets_folder(file):
+    """A folder with configuration and tokenizer of a file, for vLLM, which reads folders. It stays, for other processes."""
+    with impasto.open(file) as opened:
+        folder = cache() / opened.root
+        if folder.exists():
+            return folder
+        assets = {name: opened.get_asset(name) for name in opened.assets()}
+    if "config.json" not in assets:
+        raise impasto.InvalidError(f"{file}: no config.json, so nothing says which model it is")
+    config = json.loads(assets["config.json"])
+    config.pop("quantization_config", None)  # of the checkpoint; tensors are read as floats
+    assets["config.json"] = json.dumps(config, indent=2).encode()
+    cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache()) as temporary:
+        made = Path(temporary) / "folder"
+        for name, content in assets.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(content)
+        try:
+            os.replace(made, folder)
+        except OSError:  # another process was faster
+            if not folder.exists():
+                raise
+    return folder
+
+
+class Band(torch.Tensor):
+    """A tensor of a file that is read when its values are needed. Slices of it stay unread: of a slice, only its band is read."""
+
+    @staticmethod
+    def __new__(cls, source, dtype, bounds):
+        shape = [stop - start for start, stop in bounds]
+        band = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        band.source, band.bounds = source, bounds
+        return band
+
+    @classmethod
+    def whole(cls, source, dtype):
+        return cls(source, dtype, [(0, size) for size in source.get_shape()])
+
+    def read(self):
+        return self.source[tuple(slice(*bounds) for bounds in self.bounds)] if self.bounds else self.source[...]
+
+    def part(self, dimension, start, stop):
+        begin, end = self.bounds[dimension]
+        size = end - begin
+        start, stop = (min(max(at + size if at < 0 else at, 0), size) for at in (start, stop))
+        bounds = list(self.bounds)
+        bounds[dimension] = (begin + start, begin + max(start, stop))
+        return Band(self.source, self.dtype, bounds)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), options=None):
+        if function is torch.ops.aten.detach.default:
+            return arguments[0]
+        if function is torch.ops.aten.slice.Tensor and not options:
+            tensor, dimension, start, stop, step = (*arguments, *(0, None, None, 1)[len(arguments) - 1 :])
+            if step == 1:
+                return tensor.part(dimension, start or 0, tensor.shape[dimension] if stop is None else stop)
+        read = lambda x: x.read() if isinstance(x, Band) else x
+        return function(*tree_map(read, arguments), **tree_map(read, options or {}))
+
+
+class ImpastoLoader(BaseModelLoader):
+    """Gives vLLM the tensors of a file, unread."""
+
+    def __init__(self, load_config):
+        super().__init__(load_config)
+        extra = dict(load_config.model_loader_extra_config or {})
+        self.layer = extra.pop("layer", None)
+        if extra:
+            raise ValueError(f"model_loader_extra_config: unknown key {next(iter(extra))!r}; there is layer")
+
+    def open(self, model_config):
+        file = impasto_file(model_config.model_weights or model_config.model)
+        if file is None:
+            raise ValueError(f"{model_config.model_weights or model_config.model}: neither an {SUFFIX} file nor a folder that names one")
+        return impasto.open(file, framework="pt", layer=self.layer)
+
+    def download_model(self, model_config):
+        self.open(model_config).__exit__(None, None, None)
+
+    def load_weights(self, model, model_config):
+        with self.open(model_config) as file:
+            model.load_weights(bands(file))
+
+
+def bands(file):
+    """The tensors of a file, unread, with their names."""
+    for name in file.keys():
+        source = file.get_slice(name)
+        yield name, Band.whole(source, file.torch_dtype(name))
+
+
+def patch_arguments():
+    """A file, or a folder that names one, becomes a folder of assets with the loader of this module."""
+    create = EngineArgs.create_model_config
+
+    @wraps(create)
+    def create_model_config(self, *arguments, **options):
+        file = impasto_file(self.model)
+        if file is not None:
+            if self.served_model_name is None:
+                self.served_model_name = [str(self.model)]
+            self.model_weights = self.model_weights or str(file)
+            self.model = str(assets_folder(file))
+        if impasto_file(self.model_weights) is not None and self.load_format == "auto":
+            self.load_format = METHOD
+        return create(self, *arguments, **options)
+
+    probe = arg_utils.maybe_override_with_speculators
+
+    @wraps(probe)
+    def maybe_override_with_speculators(model, tokenizer, *arguments, **options):
+        if impasto_file(model) is not None:
+            return model, tokenizer, options.get("vllm_speculative_config")
+        return probe(model, tokenizer, *arguments, **options)
+
+    EngineArgs.create_model_config = create_model_config
+    arg_utils.maybe_override_with_speculators = maybe_override_with_speculators
+    transformers_config.maybe_override_with_speculators = maybe_override_with_speculators
+
+
+def register():
+    """Called by vLLM in each of its processes, maybe more than once."""
+    if not registered:
+        register_model_loader(METHOD)(ImpastoLoader)
+        patch_arguments()
+        registered.append(True)
+
+
+registered = []

@@ -1,0 +1,79 @@
+//! Matrices that stay packed.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use impasto::FileWeights;
+use impasto::run::{Activations, RuntimeOptions, WeightMatrix};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::errors::exception;
+
+/// A matrix in memory as packed integers, outputs x inputs.
+#[pyclass(frozen, module = "impasto._impasto")]
+pub struct Matrix {
+    matrix: WeightMatrix,
+}
+
+/// Loads tensors of a file.
+pub fn load(
+    py: Python<'_>,
+    file: Arc<impasto::File>,
+    names: &[String],
+    threads: usize,
+    int8: bool,
+) -> PyResult<Vec<Matrix>> {
+    let activations = if int8 { Activations::Int8 } else { Activations::F32 };
+    let options = RuntimeOptions { threads, activations, ..RuntimeOptions::default() };
+    let load = || -> anyhow::Result<_> {
+        let path = file.reader().name().to_owned();
+        let weights = FileWeights::new(file)?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        WeightMatrix::load_all(&weights, &names, &options).context(path)
+    };
+    Ok(py.detach(load).map_err(exception)?.into_iter().map(|matrix| Matrix { matrix }).collect())
+}
+
+#[pymethods]
+impl Matrix {
+    /// Name of the tensor.
+    #[getter]
+    fn name(&self) -> &str {
+        self.matrix.name()
+    }
+
+    /// Outputs and inputs.
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        self.matrix.shape().into()
+    }
+
+    /// Bytes in memory.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.matrix.memory_bytes()
+    }
+
+    /// x W^T, for rows x: rows x inputs to rows x outputs.
+    fn product<'py>(&self, py: Python<'py>, x: PyReadonlyArray2<'_, f32>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let (rows, [outputs, _]) = (x.shape()[0], self.matrix.shape());
+        let x = x.as_slice()?;
+        let mut out = vec![0.0; rows * outputs];
+        py.detach(|| self.matrix.multiply(x, &mut out)).map_err(exception)?;
+        PyArray1::from_vec(py, out).reshape([rows, outputs])
+    }
+
+    /// The weights: outputs x inputs.
+    fn decode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let [outputs, inputs] = self.matrix.shape();
+        let mut out = vec![0.0; outputs * inputs];
+        py.detach(|| self.matrix.decode(&mut out)).map_err(exception)?;
+        PyArray1::from_vec(py, out).reshape([outputs, inputs])
+    }
+
+    fn __repr__(&self) -> String {
+        let [outputs, inputs] = self.matrix.shape();
+        format!("<impasto.Matrix {:?}, {outputs} x {inputs}>", self.matrix.name())
+    }
+}

@@ -1,0 +1,130 @@
+"""The plug-in of vLLM, if vLLM is installed."""
+
+import os
+import subprocess
+import sys
+
+import impasto
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("vllm")
+from safetensors.torch import save_file  # noqa: E402
+
+ROWS, COLUMNS, RANKS = 1024, 2048, 2
+GENERATE = """
+import json, sys
+if __name__ == "__main__":
+    from vllm import LLM, SamplingParams
+    options = json.loads(sys.argv[2])
+    llm = LLM(sys.argv[1], dtype="float32", max_model_len=64, enforce_eager=True, **options)
+    out = llm.generate(["The sea", "Once upon a time"], SamplingParams(temperature=0, max_tokens=16))
+    print("OUT", json.dumps([o.outputs[0].text for o in out]))
+"""
+
+
+@pytest.fixture(scope="module")
+def matrix(files):
+    """A file with one matrix of many tiles, and the matrix."""
+    torch.manual_seed(0)
+    weights = torch.randn(ROWS, COLUMNS).bfloat16()
+    save_file({"w": weights}, files / "matrix.safetensors")
+    impasto.encode(files / "matrix.safetensors", files / "matrix.impasto")
+    return files / "matrix.impasto", weights
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    """Parameters of vLLM for each of two ranks, of a matrix that is divided by rows or by columns."""
+    from vllm.model_executor import parameter
+
+    def parameter_of(rank, dimension):
+        monkeypatch.setattr(parameter, "get_tensor_model_parallel_rank", lambda: rank)
+        monkeypatch.setattr(parameter, "get_tensor_model_parallel_world_size", lambda: RANKS)
+        shape = [ROWS, COLUMNS]
+        shape[dimension] //= RANKS
+        made = parameter.ModelWeightParameter(
+            data=torch.empty(shape, dtype=torch.bfloat16), input_dim=1, output_dim=0, weight_loader=lambda *_: None
+        )
+        return made, (made.load_column_parallel_weight if dimension == 0 else made.load_row_parallel_weight)
+
+    return parameter_of
+
+
+def load(path, rank, dimension, ranks):
+    """Loads the part of a rank as vLLM does."""
+    from impasto.vllm import bands
+
+    parameter, loader = ranks(rank, dimension)
+    with impasto.open(path, framework="pt") as file:
+        for _, band in bands(file):
+            loader(band)
+    return parameter.data
+
+
+@pytest.mark.parametrize("dimension", [0, 1])
+def test_a_rank_reads_the_units_of_its_part_only(matrix, ranks, dimension, tmp_path):
+    """Each of many bytes of the file is damaged in turn, and only ranks that read its unit notice."""
+    path, weights = matrix
+    for rank, part in enumerate(weights.chunk(RANKS, dimension)):
+        assert torch.equal(load(path, rank, dimension, ranks), part)
+    content = path.read_bytes()
+    noticed = {(): 0, (0,): 0, (1,): 0, (0, 1): 0}
+    for at in range(len(content) // 80, len(content), len(content) // 40):
+        damaged = bytearray(content)
+        damaged[at] ^= 0x55
+        (tmp_path / "damaged.impasto").write_bytes(damaged)
+        by = []
+        for rank in range(RANKS):
+            try:
+                load(tmp_path / "damaged.impasto", rank, dimension, ranks)
+            except impasto.DamagedError:
+                by.append(rank)
+        noticed[tuple(by)] += 1
+    both = noticed[(0, 1)]
+    assert noticed[(0,)] > 10 and noticed[(1,)] > 10, noticed
+    assert both <= 4, f"units at the border of the parts are read twice, others are not: {noticed}"
+
+
+def test_bands_stay_unread_until_they_are_needed():
+    from impasto.vllm import Band
+
+    read = []
+
+    class Source:
+        def get_shape(self):
+            return [6, 4]
+
+        def __getitem__(self, index):
+            read.append(index)
+            return torch.arange(24.0).reshape(6, 4)[index]
+
+    whole = Band.whole(Source(), torch.float32)
+    part = whole.narrow(0, 2, 3)[1:, -3:]
+    assert part.shape == (2, 3) and part.dtype == torch.float32 and not read
+    out = torch.zeros(2, 3)
+    out.copy_(part)
+    assert read == [(slice(3, 5), slice(1, 4))]
+    assert torch.equal(out, torch.arange(24.0).reshape(6, 4)[3:5, 1:])
+    assert torch.equal(whole.t().contiguous(), torch.arange(24.0).reshape(6, 4).t())
+    assert torch.equal(whole[::2], torch.arange(24.0).reshape(6, 4)[::2])
+    assert whole[5:2].shape == (0, 4)
+
+
+def generate(model, options="{}"):
+    environment = dict(os.environ, VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="WARNING")
+    done = subprocess.run([sys.executable, "-c", GENERATE, os.fspath(model), options], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("OUT")]
+
+
+@pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")
+def test_text_is_that_of_the_decoded_folder(layered, tiny, files):
+    from impasto.transformers import write_folder
+
+    texts = generate(tiny)
+    assert texts and generate(layered) == texts
+    write_folder(layered, files / "of-vllm")
+    assert generate(files / "of-vllm") == texts
+    assert generate(tiny, '{"model_weights": "%s"}' % layered) == texts
+    assert generate(layered, '{"model_loader_extra_config": {"layer": 1}}') != texts
