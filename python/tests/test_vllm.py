@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 from safetensors.torch import save_file  # noqa: E402
 
-ROWS, COLUMNS, RANKS = 1024, 2048, 2
+ROWS, COLUMNS, RANKS = 2048, 2048, 2
 GENERATE = """
 import json, sys
 if __name__ == "__main__":
@@ -81,9 +81,9 @@ def test_a_rank_reads_the_units_of_its_part_only(matrix, ranks, dimension, tmp_p
             except impasto.DamagedError:
                 by.append(rank)
         noticed[tuple(by)] += 1
-    both = noticed[(0, 1)]
-    assert noticed[(0,)] > 10 and noticed[(1,)] > 10, noticed
-    assert both <= 4, f"units at the border of the parts are read twice, others are not: {noticed}"
+    # Tiles that lie across the border of the parts are read by both.
+    assert noticed[()] == 0 and noticed[(0, 1)] <= 12, noticed
+    assert noticed[(0,)] >= 8 and noticed[(1,)] >= 8, noticed
 
 
 def test_bands_stay_unread_until_they_are_needed():

@@ -25,6 +25,7 @@ from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.transformers_utils import config as transformers_config
 
 import impasto
+from impasto._dtypes import torch_dtype
 
 METHOD = "impasto"
 SUFFIX = ".impasto"
@@ -142,7 +143,7 @@ def bands(file):
     """The tensors of a file, unread, with their names."""
     for name in file.keys():
         source = file.get_slice(name)
-        yield name, Band.whole(source, file.torch_dtype(name))
+        yield name, Band.whole(source, torch_dtype(source.get_dtype()))
 
 
 def patch_arguments():
