@@ -1,8 +1,14 @@
 """The plug-in of vLLM, if vLLM is installed."""
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import impasto
 import pytest
@@ -128,3 +134,31 @@ def test_text_is_that_of_the_decoded_folder(layered, tiny, files):
     assert generate(files / "of-vllm") == texts
     assert generate(tiny, '{"model_weights": "%s"}' % layered) == texts
     assert generate(layered, '{"model_loader_extra_config": {"layer": 1}}') != texts
+
+
+@pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")
+def test_its_server_answers(layered, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--model", os.fspath(layered), "--dtype", "float32", "--max-model-len", "64", "--enforce-eager", "--port", str(port)]
+    environment = dict(os.environ, VLLM_CPU_KVCACHE_SPACE="1")
+    with open(tmp_path / "log", "w") as log:
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", *words]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        answer = None
+        while answer is None:
+            assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            body = {"model": os.fspath(layered), "prompt": "The sea", "max_tokens": 8, "temperature": 0}
+            url, kind = f"http://127.0.0.1:{port}/v1/completions", {"content-type": "application/json"}
+            try:
+                answer = json.load(urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), kind)))
+            except ConnectionError:
+                time.sleep(1)
+            except urllib.error.URLError as error:
+                assert isinstance(error.reason, ConnectionError), error
+                time.sleep(1)
+        assert answer["choices"][0]["text"].startswith(" was a little")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
