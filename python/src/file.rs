@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::exception;
+use crate::pool;
 use crate::work::watched;
 
 /// An open .impasto file.
@@ -59,15 +60,16 @@ impl File {
             let tensor = self.file.tensor(name)?;
             let (height, width) = (tensor.matrix().rows(), tensor.matrix().cols());
             let (rows, columns) = (rows.unwrap_or((0, height)), columns.unwrap_or((0, width)));
-            tensor.band(rows.0..rows.1, columns.0..columns.1)
+            Ok(tensor.band(rows.0..rows.1, columns.0..columns.1)?)
         };
-        Ok(py.detach(read).map_err(exception)?.into_pyarray(py))
+        Ok(py.detach(|| pool::install(read)).map_err(exception)?.into_pyarray(py))
     }
 
     /// Decodes a tensor into an array that has as many bytes.
     fn read_into(&self, py: Python<'_>, name: &str, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = out.as_slice_mut()?;
-        py.detach(|| self.file.tensor(name)?.read_into(out)).map_err(exception)
+        let read = || Ok(self.file.tensor(name)?.read_into(out)?);
+        py.detach(|| pool::install(read)).map_err(exception)
     }
 
     /// Names of the assets.
@@ -77,7 +79,7 @@ impl File {
 
     /// The bytes of an asset; `None` if there is none.
     fn asset<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let asset = py.detach(|| self.file.asset(name)).map_err(exception)?;
+        let asset = py.detach(|| pool::install(|| Ok(self.file.asset(name)?))).map_err(exception)?;
         Ok(asset.map(|bytes| PyBytes::new(py, &bytes)))
     }
 

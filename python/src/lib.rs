@@ -8,6 +8,7 @@ mod errors;
 mod file;
 mod jobs;
 mod model;
+mod pool;
 mod work;
 
 use pyo3::prelude::*;

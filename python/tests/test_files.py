@@ -1,8 +1,11 @@
 """Reading files: the same tensors as safetensors reads from the checkpoint."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import impasto
 import ml_dtypes
@@ -221,3 +224,26 @@ def test_packages_that_are_not_there(lossless):
         "numpy has no bfloat16: install ml_dtypes (pip install ml_dtypes), or read tensors of torch with framework=\"pt\"",
         'framework="pt" needs torch: pip install torch',
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_reads(lossless, originals):
+    name = "model.layers.0.mlp.up_proj.weight"
+    with impasto.open(lossless) as f:
+        f.get_tensor(name)
+        child = os.fork()
+        if child == 0:
+            same = np.array_equal(f.get_tensor(name), originals[name]) and f.get_asset("config.json") is not None
+            same = same and "".join(impasto.Model(lossless).generate("The sea", max_tokens=4)) != ""
+            os._exit(0 if same else 1)
+        for _ in range(600):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the forked process hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
