@@ -11,6 +11,9 @@ use crate::errors::exception;
 use crate::pool;
 use crate::work::watched;
 
+/// Dtype, shape, rows and columns of the matrix, bytes and weights of its elements.
+type Description<'a> = (&'a str, &'a [u64], [u64; 2], [usize; 2]);
+
 /// An open .impasto file.
 #[pyclass(frozen, module = "impasto._impasto")]
 pub struct File {
@@ -33,7 +36,7 @@ impl File {
     }
 
     /// Dtype, shape, rows and columns of the matrix that a tensor is coded as; bytes and weights of an element of it.
-    fn tensor(&self, name: &str) -> PyResult<(&str, &[u64], [u64; 2], [usize; 2])> {
+    fn tensor(&self, name: &str) -> PyResult<Description<'_>> {
         let meta = self.file.meta(name).map_err(exception)?;
         let number = self.file.reader().find_tensor(name);
         let matrix = number.and_then(|number| self.file.reader().matrix(number));

@@ -162,7 +162,10 @@ impl Pieces {
         let stop = is_unwanted.clone();
         let work = move || {
             let done = generate(&model, &prompt, &options, &sender, &stop);
-            let _ = sender.send(Sent::End(done));
+            // Without a reader, nobody would take it.
+            if !stop.load(Ordering::Relaxed) {
+                let _ = sender.send(Sent::End(done));
+            }
         };
         let spawned = thread::Builder::new().name("generate".to_owned()).spawn(work);
         spawned.context("cannot start threads").map_err(exception)?;
@@ -217,9 +220,10 @@ impl Pieces {
     /// Stops the generation.
     fn close(&self) {
         self.is_unwanted.store(true, Ordering::Relaxed);
-        // The thread may wait for somebody to take a piece.
-        let sent = self.sent.try_lock();
-        sent.iter().for_each(|sent| while sent.try_recv().is_ok() {});
+        // The thread may wait for somebody to take a piece. Who holds the lock takes it.
+        if let Ok(sent) = self.sent.try_lock() {
+            while sent.try_recv().is_ok() {}
+        }
     }
 
     /// All of the text, once it has ended.
