@@ -38,3 +38,8 @@ pub fn exception(error: impl Into<anyhow::Error>) -> PyErr {
         Code::System => classes::SystemFailure::new_err(text),
     }
 }
+
+/// Returns the exception for an option that is out of range.
+pub fn usage(text: String) -> PyErr {
+    classes::UsageError::new_err(text)
+}

@@ -10,7 +10,11 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::exception;
 use crate::matrix::{self, Matrix};
+use crate::pool;
 use crate::work::watched;
+
+/// Dtype, shape, rows and columns of the matrix, bytes and weights of its elements.
+type Description<'a> = (&'a str, &'a [u64], [u64; 2], [usize; 2]);
 
 /// An open .impasto file.
 #[pyclass(frozen, module = "impasto._impasto")]
@@ -34,7 +38,7 @@ impl File {
     }
 
     /// Dtype, shape, rows and columns of the matrix that a tensor is coded as; bytes and weights of an element of it.
-    fn tensor(&self, name: &str) -> PyResult<(&str, &[u64], [u64; 2], [usize; 2])> {
+    fn tensor(&self, name: &str) -> PyResult<Description<'_>> {
         let meta = self.file.meta(name).map_err(exception)?;
         let number = self.file.reader().find_tensor(name);
         let matrix = number.and_then(|number| self.file.reader().matrix(number));
@@ -61,15 +65,16 @@ impl File {
             let tensor = self.file.tensor(name)?;
             let (height, width) = (tensor.matrix().rows(), tensor.matrix().cols());
             let (rows, columns) = (rows.unwrap_or((0, height)), columns.unwrap_or((0, width)));
-            tensor.band(rows.0..rows.1, columns.0..columns.1)
+            Ok(tensor.band(rows.0..rows.1, columns.0..columns.1)?)
         };
-        Ok(py.detach(read).map_err(exception)?.into_pyarray(py))
+        Ok(py.detach(|| pool::install(read)).map_err(exception)?.into_pyarray(py))
     }
 
     /// Decodes a tensor into an array that has as many bytes.
     fn read_into(&self, py: Python<'_>, name: &str, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = out.as_slice_mut()?;
-        py.detach(|| self.file.tensor(name)?.read_into(out)).map_err(exception)
+        let read = || Ok(self.file.tensor(name)?.read_into(out)?);
+        py.detach(|| pool::install(read)).map_err(exception)
     }
 
     /// Tensors as packed matrices, which share threads: one per processor if `threads` is 0. Inputs are rounded to 8 bits if `int8`.
@@ -84,7 +89,7 @@ impl File {
 
     /// The bytes of an asset; `None` if there is none.
     fn asset<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let asset = py.detach(|| self.file.asset(name)).map_err(exception)?;
+        let asset = py.detach(|| pool::install(|| Ok(self.file.asset(name)?))).map_err(exception)?;
         Ok(asset.map(|bytes| PyBytes::new(py, &bytes)))
     }
 

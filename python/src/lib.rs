@@ -9,6 +9,7 @@ mod file;
 mod jobs;
 mod matrix;
 mod model;
+mod pool;
 mod work;
 
 use pyo3::prelude::*;

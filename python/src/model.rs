@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
-use impasto::run::{ChatOptions, GenerateOptions, Generation, Message, SamplingParams, StopReason};
+use impasto::run::{ChatOptions, GenerateOptions, Generation, Message, SamplingParams, StopReason, TextError};
 use impasto_cli::library;
+use pyo3::conversion::FromPyObjectOwned;
 use pyo3::prelude::*;
-use serde_json::{Map, Value};
+use pyo3::types::PyDict;
+use serde::de::DeserializeOwned;
 
-use crate::errors::exception;
+use crate::errors::{exception, usage};
+use crate::pool;
 use crate::work::{self, watched};
 
 /// A model in memory.
@@ -22,38 +25,28 @@ pub struct Model {
     model: Arc<impasto::run::Model>,
 }
 
-/// How tokens are drawn: as the options of `impasto run`.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-struct Options {
-    max_tokens: usize,
-    temperature: f32,
-    top_k: usize,
-    top_p: f32,
-    min_p: f32,
-    repetition_penalty: f32,
-    presence_penalty: f32,
-    frequency_penalty: f32,
-    seed: u64,
-    stop: Vec<String>,
+/// Takes how tokens are drawn, the options of `impasto run`, from a dictionary.
+fn options_of(given: &Bound<'_, PyDict>, usual: GenerateOptions) -> PyResult<GenerateOptions> {
+    let sampling = SamplingParams {
+        temperature: value(given, "temperature")?,
+        top_k: value(given, "top_k")?,
+        top_p: value(given, "top_p")?,
+        min_p: value(given, "min_p")?,
+        repetition_penalty: value(given, "repetition_penalty")?,
+        presence_penalty: value(given, "presence_penalty")?,
+        frequency_penalty: value(given, "frequency_penalty")?,
+        seed: value(given, "seed")?,
+    };
+    Ok(GenerateOptions { max_tokens: value(given, "max_tokens")?, sampling, stop: value(given, "stop")?, ..usual })
 }
 
-impl Options {
-    fn over(self, usual: GenerateOptions) -> GenerateOptions {
-        let Options { max_tokens, temperature, top_k, top_p, min_p, seed, stop, .. } = self;
-        let Options { repetition_penalty, presence_penalty, frequency_penalty, .. } = self;
-        let sampling = SamplingParams {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            seed,
-        };
-        GenerateOptions { max_tokens, sampling, stop, ..usual }
-    }
+fn value<T: for<'a> FromPyObjectOwned<'a>>(given: &Bound<'_, PyDict>, name: &str) -> PyResult<T> {
+    let value: PyResult<T> = given.as_any().get_item(name)?.extract().map_err(Into::into);
+    value.map_err(|error| usage(format!("{name}: {}", error.value(given.py()))))
+}
+
+fn parsed<T: DeserializeOwned>(json: &str, what: &str) -> PyResult<T> {
+    serde_json::from_str(json).map_err(|error| usage(format!("{what}: {error}")))
 }
 
 /// A prompt: text, or tokens.
@@ -71,32 +64,39 @@ impl Model {
     #[new]
     #[pyo3(signature = (words, progress=None))]
     fn new(py: Python<'_>, words: Vec<OsString>, progress: Option<&Bound<'_, PyAny>>) -> PyResult<Model> {
-        let model = watched(py, progress, |watcher| library::load(&words, watcher))?;
+        let model = watched(py, progress, |watcher| pool::install(|| library::load(&words, watcher)))?;
         Ok(Model { model: Arc::new(model) })
     }
 
     /// Continues a prompt.
-    fn generate(&self, py: Python<'_>, prompt: Prompt, options: Options) -> PyResult<Pieces> {
+    fn generate(&self, py: Python<'_>, prompt: Prompt, options: &Bound<'_, PyDict>) -> PyResult<Pieces> {
+        let options = options_of(options, self.model.generate_options())?;
         let tokens = match prompt {
             Prompt::Tokens(tokens) => tokens,
             Prompt::Text(text) => self.tokenize(py, &text, true)?,
         };
-        Pieces::start(self.model.clone(), tokens, options.over(self.model.generate_options()))
+        Pieces::start(self.model.clone(), tokens, options)
     }
 
     /// Answers a conversation: messages, descriptions of functions and variables of the template, in JSON.
-    fn chat(&self, py: Python<'_>, messages: &str, tools: &str, variables: &str, options: Options) -> PyResult<Pieces> {
-        let render = || -> anyhow::Result<_> {
-            let messages: Vec<Message> = serde_json::from_str(messages).context("messages")?;
-            let tools: Vec<Value> = serde_json::from_str(tools).context("tools")?;
-            let variables: Map<String, Value> = serde_json::from_str(variables).context("template variables")?;
+    fn chat(
+        &self,
+        py: Python<'_>,
+        messages: &str,
+        tools: &str,
+        variables: &str,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<Pieces> {
+        let messages: Vec<Message> = parsed(messages, "messages")?;
+        let (tools, variables) = (parsed(tools, "tools")?, parsed(variables, "template_variables")?);
+        let chat = ChatOptions { add_generation_prompt: true, tools, variables, ..ChatOptions::default() };
+        let render = || {
             let template = self.model.chat_template()?;
-            let chat = ChatOptions { add_generation_prompt: true, tools, variables, ..ChatOptions::default() };
             let tokens = self.model.tokenizer()?.encode(&template.render(&messages, &chat)?, false)?;
-            Ok((tokens, self.model.chat_options(&template)))
+            Ok::<_, TextError>((tokens, self.model.chat_options(&template)))
         };
         let (tokens, usual) = py.detach(render).map_err(exception)?;
-        Pieces::start(self.model.clone(), tokens, options.over(usual))
+        Pieces::start(self.model.clone(), tokens, options_of(options, usual)?)
     }
 
     /// The tokens of a text, with special tokens at its ends if `special`.
@@ -162,7 +162,10 @@ impl Pieces {
         let stop = is_unwanted.clone();
         let work = move || {
             let done = generate(&model, &prompt, &options, &sender, &stop);
-            let _ = sender.send(Sent::End(done));
+            // Without a reader, nobody would take it.
+            if !stop.load(Ordering::Relaxed) {
+                let _ = sender.send(Sent::End(done));
+            }
         };
         let spawned = thread::Builder::new().name("generate".to_owned()).spawn(work);
         spawned.context("cannot start threads").map_err(exception)?;
@@ -217,9 +220,10 @@ impl Pieces {
     /// Stops the generation.
     fn close(&self) {
         self.is_unwanted.store(true, Ordering::Relaxed);
-        // The thread may wait for somebody to take a piece.
-        let sent = self.sent.try_lock();
-        sent.iter().for_each(|sent| while sent.try_recv().is_ok() {});
+        // The thread may wait for somebody to take a piece. Who holds the lock takes it.
+        if let Ok(sent) = self.sent.try_lock() {
+            while sent.try_recv().is_ok() {}
+        }
     }
 
     /// All of the text, once it has ended.

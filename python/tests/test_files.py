@@ -1,8 +1,11 @@
 """Reading files: the same tensors as safetensors reads from the checkpoint."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import impasto
 import ml_dtypes
@@ -178,6 +181,8 @@ def test_errors_say_what_the_command_says(lossless, layered, tmp_path):
         impasto.open(layered, layer="x")
     with pytest.raises(impasto.UsageError, match="unexpected argument '--nothing"):
         impasto.open(layered, nothing=1)
+    with pytest.raises(impasto.UsageError, match="--residence is not for this"):
+        impasto.open(layered, residence="float")
     with pytest.raises(impasto.UsageError, match="there is no framework"):
         impasto.open(layered, framework="jax")
     (tmp_path / "other").write_bytes(b"no file of ours" * 100)
@@ -221,3 +226,41 @@ def test_packages_that_are_not_there(lossless):
         "numpy has no bfloat16: install ml_dtypes (pip install ml_dtypes), or read tensors of torch with framework=\"pt\"",
         'framework="pt" needs torch: pip install torch',
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_reads(lossless, originals):
+    name = "model.layers.0.mlp.up_proj.weight"
+    with impasto.open(lossless) as f:
+        f.get_tensor(name)
+        child = os.fork()
+        if child == 0:
+            same = np.array_equal(f.get_tensor(name), originals[name]) and f.get_asset("config.json") is not None
+            same = same and "".join(impasto.Model(lossless).generate("The sea", max_tokens=4)) != ""
+            os._exit(0 if same else 1)
+        for _ in range(600):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the forked process hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_blocks_of_a_gguf_are_bytes(lossless, tmp_path):
+    command = [sys.executable, "-m", "impasto"]
+    subprocess.run([*command, "decode", lossless, "--to", "gguf", "--type", "q8_0", "-o", "tiny.gguf"], check=True, capture_output=True)
+    impasto.encode("tiny.gguf", "gguf.impasto")
+    data = (tmp_path / "tiny.gguf").read_bytes()
+    with impasto.open("gguf.impasto") as f:
+        name = "blk.0.ffn_down.weight"
+        assert f.lossless and f.get_dtype(name) == "Q8_0" and f.get_shape(name) == [192, 512]
+        blocks = f.get_tensor(name)
+        assert blocks.dtype == np.uint8 and blocks.shape == (192, 512 // 32 * 34) and blocks.tobytes() in data
+        assert np.array_equal(f.get_slice(name)[3:60, 34:68], blocks[3:60, 34:68])
+        norm = f.get_tensor("output_norm.weight")
+        assert norm.dtype == np.float32 and norm.tobytes() in data

@@ -169,5 +169,5 @@ def test_addresses(server, layered, tmp_path):
         impasto.fetch(f"{server}/layered.impasto", "cancelled.impasto", progress=lambda step: False)
     with pytest.raises(impasto.UsageError):
         impasto.fetch("nothing://a", "b.impasto")
-    with pytest.raises(impasto.UsageError, match="--save and options for fetching need an address"):
+    with pytest.raises(impasto.UsageError, match="options for fetching need an address"):
         impasto.open(layered, tries=3)

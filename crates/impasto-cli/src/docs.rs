@@ -56,7 +56,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-const FOLDERS: [&str; 6] = ["crates/", "docs/", "tools/", "conformance/", "fuzz/", "assets/"];
+const FOLDERS: [&str; 7] = ["crates/", "docs/", "tools/", "conformance/", "fuzz/", "python/", "assets/"];
 
 /// All files whose names end with one of `ends`, except build output.
 fn files(ends: &[&str]) -> Vec<Page> {

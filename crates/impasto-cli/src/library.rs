@@ -5,7 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgGroup, ArgMatches, CommandFactory, FromArgMatches, Id};
 use impasto::{Cut, File};
 use impasto_core::Isa;
 use impasto_runtime::{Model, Residence};
@@ -70,25 +71,46 @@ pub fn fetch(words: &[OsString], watcher: &dyn Watcher) -> anyhow::Result<Value>
     crate::commands::fetch::job(&args, command, watcher)
 }
 
-/// Opens an .impasto file with its bases, with the words of `impasto run` (but no prompt). An address is fetched first, to the cache
+/// Options of `impasto run` for opening a file: how much of it, its bases, limits, and how it is fetched.
+const OPENING: &[&str] = &[
+    "model",
+    "prompt",
+    "quiet",
+    "budget",
+    "layer",
+    "bpw",
+    "base",
+    "memory_limit",
+    "allow_expansion",
+    "connections",
+    "tries",
+    "timeout",
+    "ca_file",
+    "header",
+    "token_file",
+];
+/// Further ones for loading a model.
+const LOADING: &[&str] = &["threads", "residence", "activations", "kv", "context", "cache", "cache_limit"];
+
+/// Opens an .impasto file with its bases, with those words of `impasto run` that say how. An address is fetched first, to the cache
 /// folder: as much of it as the cut needs.
 ///
 /// # Errors
 /// If it cannot be fetched or opened, or not be cut like that.
 pub fn open(words: &[OsString], watcher: &dyn Watcher) -> anyhow::Result<File> {
-    let args = parse_run(words)?;
+    let args = parse_run(words, &[OPENING])?;
     let Command::Run(command) = &args.command else { return Err(other()) };
     let cut = command.cut.cut();
     model::open(&args, &here(command, cut.as_ref(), watcher)?, cut.as_ref())
 }
 
-/// Loads a model from an .impasto file or a checkpoint, with the words of `impasto run` (but no prompt). An address is fetched as
+/// Loads a model from an .impasto file or a checkpoint, with those words of `impasto run` that say how. An address is fetched as
 /// [`open`] does.
 ///
 /// # Errors
 /// As for the command.
 pub fn load(words: &[OsString], watcher: &dyn Watcher) -> anyhow::Result<Model> {
-    let args = parse_run(words)?;
+    let args = parse_run(words, &[OPENING, LOADING])?;
     let Command::Run(command) = &args.command else { return Err(other()) };
     let (cut, options) = (command.cut.cut(), command.running.options(&args, Residence::Packed)?);
     let path = here(command, cut.as_ref(), watcher)?;
@@ -103,21 +125,18 @@ fn here(command: &Run, cut: Option<&Cut>, watcher: &dyn Watcher) -> anyhow::Resu
     use crate::commands::fetch::{extent, fetch_told};
     use crate::incoming::cached;
 
-    let streaming = &command.streaming;
+    let link = &command.streaming.link;
     if !is_address(&command.model) {
-        return match streaming.save.is_some() || streaming.link.is_given() {
-            true => Err(UsageError("--save and options for fetching need an address").into()),
+        return match link.is_given() {
+            true => Err(UsageError("options for fetching need an address").into()),
             false => Ok(command.model.clone()),
         };
     }
     let text = command.model.to_str().context("an address is UTF-8")?;
+    let (file, extent, options) = (cached(text)?, extent(cut)?, link.options()?);
     // Of a file of the cache, only the newest is of use.
-    let (file, force) = match &streaming.save {
-        Some(file) => (file.clone(), false),
-        None => (cached(text)?, true),
-    };
-    let (extent, options) = (extent(cut)?, streaming.link.options()?);
-    fetch_told(Request { extent, force, options, ..Request::new(Address::parse(text)?, &file) }, watcher)?;
+    let request = Request { extent, force: true, options, ..Request::new(Address::parse(text)?, &file) };
+    fetch_told(request, watcher)?;
     Ok(file)
 }
 
@@ -129,16 +148,35 @@ fn here(command: &Run, _cut: Option<&Cut>, _watcher: &dyn Watcher) -> anyhow::Re
     }
 }
 
-fn parse_run(words: &[OsString]) -> anyhow::Result<Args> {
+/// Parses words of `impasto run` that are all among `allowed`, so that none is ignored.
+fn parse_run(words: &[OsString], allowed: &[&[&str]]) -> anyhow::Result<Args> {
     // Nothing is generated; the parser wants a prompt.
-    parse("run", &[&["--prompt=".into()], words].concat())
+    let matches = matches("run", &[&["--prompt=".into()], words].concat())?;
+    let run = matches.subcommand_matches("run").ok_or_else(other)?;
+    let command = Args::command();
+    let groups: Vec<&ArgGroup> =
+        command.find_subcommand("run").into_iter().flat_map(clap::Command::get_groups).collect();
+    let is_group = |id: &&Id| groups.iter().any(|group| group.get_id() == *id);
+    let is_given = |id: &&Id| run.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    for id in run.ids().filter(is_given).filter(|id| !is_group(id)) {
+        if !allowed.iter().any(|ids| ids.contains(&id.as_str())) {
+            return Err(WordsError(format!("--{} is not for this", id.as_str().replace('_', "-"))).into());
+        }
+    }
+    Ok(Args::from_arg_matches(&matches)?)
 }
 
 /// Parses the words of a command.
 fn parse(command: &str, words: &[OsString]) -> anyhow::Result<Args> {
+    Ok(Args::from_arg_matches(&matches(command, words)?)?)
+}
+
+/// Finds the options in the words of a command.
+fn matches(command: &str, words: &[OsString]) -> anyhow::Result<ArgMatches> {
     Isa::from_environment().context(Isa::VARIABLE)?; // Later readers ignore an invalid value.
     let first = ["impasto", "--quiet", command].map(OsStr::new);
-    Args::try_parse_from(first.into_iter().chain(words.iter().map(OsString::as_os_str))).map_err(|error| {
+    let all = first.into_iter().chain(words.iter().map(OsString::as_os_str));
+    Args::command().try_get_matches_from(all).map_err(|error| {
         // The lines after an empty one say how to use the command line.
         let text = error.render().to_string();
         let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
@@ -209,6 +247,12 @@ mod tests {
             error.to_string(),
             "invalid value 'x' for '--layer <N|KEY=N,...>': \"x\" is not a layer number; layers count from 1"
         );
+        let error = open(&words(["nothing.impasto", "--layer=1", "--memory-limit=8GB", "--base=x"]), &Nobody);
+        assert!(is_not_found(&error.map(|_| ()).unwrap_err()));
+        let error = open(&words(["a.impasto", "--temperature=1"]), &Nobody).map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "--temperature is not for this");
+        let error = load(&words(["a.impasto", "--draft-layer=1"]), &Nobody).map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "--draft-layer is not for this");
         let error = encode(&words(["model"]), &Nobody).unwrap_err();
         assert_eq!(error.to_string(), "the following required arguments were not provided: --output <FILE>");
     }

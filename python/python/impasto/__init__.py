@@ -55,6 +55,4 @@ __all__ = [
 ]
 
 # Chat templates are programs, which run in a process of their own.
-set_template_worker(
-    _sys.executable or "python3", ["-I", "-S", _os.path.join(_os.path.dirname(__file__), "_worker.py"), "template-worker"]
-)
+set_template_worker(_sys.executable or "python3", ["-I", "-S", _os.path.join(_os.path.dirname(__file__), "_worker.py")])

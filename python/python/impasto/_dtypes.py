@@ -56,9 +56,9 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
                 f"numpy has no {SMALL[dtype]}: install ml_dtypes (pip install ml_dtypes), "
                 'or read tensors of torch with framework="pt"'
             ) from None
-        return np.dtype(getattr(ml_dtypes, SMALL[dtype]))
-    name = PLAIN.get(dtype, "uint8")
-    return np.dtype(name).newbyteorder("<") if name != "bool" else np.dtype(name)
+        small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, SMALL[dtype]))
+        return small
+    return np.dtype(PLAIN.get(dtype, "uint8")).newbyteorder("<")
 
 
 def torch() -> Any:

@@ -48,7 +48,7 @@ def open(
     much is used. The base of a delta is found as the command finds it, and in `base`: files or folders. An address, such as
     "https://example.org/m.impasto" or "hf://owner/repo/m.impasto", is fetched to the cache folder first, as much of it as is
     used; `progress` is called meanwhile, and cancels by returning `False`. Other options are those of `impasto run` for fetching:
-    `save`, `connections`, `tries`, `timeout`, `ca_file`, `header`, `token_file`.
+    `connections`, `tries`, `timeout`, `ca_file`, `header`, `token_file`.
 
     Raises `NotFoundError`, `InvalidError`, `UsageError` and others of the package.
     """

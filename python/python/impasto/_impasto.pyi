@@ -6,6 +6,21 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "File",
+    "Model",
+    "Pieces",
+    "Progress",
+    "__version__",
+    "calibrate",
+    "encode",
+    "fetch",
+    "main",
+    "set_template_worker",
+    "truncate",
+    "verify",
+]
+
 __version__: str
 
 @final

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-Path: TypeAlias = "str | os.PathLike[str]"
-Size: TypeAlias = "int | str"
+Path: TypeAlias = str | os.PathLike[str]
+Size: TypeAlias = int | str
 """Bytes, as a number or in words such as "80MB"."""
-Layer: TypeAlias = "int | str | Mapping[str, int]"
+Layer: TypeAlias = int | str | Mapping[str, int]
 """The number of a layer, from 1, or of layers by words in names of tensors: {"attn": 3, "mlp": 1}."""
 
 

@@ -3,8 +3,8 @@
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from impasto._impasto import main
 
-from impasto._impasto import main  # noqa: E402
-
-sys.exit(main(["impasto", "template-worker"]))
+    sys.exit(main(["impasto", "template-worker"]))

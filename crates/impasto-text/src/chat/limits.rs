@@ -93,7 +93,10 @@ mod unix {
             // A failed allocation aborts.
             (Some(libc::SIGABRT), _) => Some(format!("it needs more memory than the limit of {memory} MiB")),
             (Some(libc::SIGXCPU | libc::SIGKILL), _) => Some(format!("it runs longer than the limit of {SECONDS} s")),
-            (_, Some(OVERFLOW)) => Some(format!("it recurses deeper than the limit of {} MiB of stack", STACK >> 20)),
+            // A program without a handler of its own, such as an interpreter, ends with the signal.
+            (Some(libc::SIGSEGV | libc::SIGBUS), _) | (_, Some(OVERFLOW)) => {
+                Some(format!("it recurses deeper than the limit of {} MiB of stack", STACK >> 20))
+            }
             _ => None,
         }
     }

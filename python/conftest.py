@@ -6,7 +6,7 @@ import pathlib
 import impasto
 import pytest
 
-TINY = pathlib.Path(__file__).parents[2] / "assets" / "tiny"
+TINY = pathlib.Path(__file__).parents[1] / "assets" / "tiny"
 
 
 @pytest.fixture(scope="session")
