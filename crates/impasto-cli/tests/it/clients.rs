@@ -163,7 +163,7 @@ fn lm_evaluation_harness_runs_all_local_tasks() {
     }
     let make = contrib("lm_eval/needle.py");
     let words: String = (0..4000).map(|i| format!("Line {i} of a long text. ")).collect();
-    at.write("long.txt", words);
+    at.write("long.txt", &words);
     let mut needles = Command::new(command.get_program());
     needles.arg(make).arg("--text").arg(at.path("long.txt")).arg("--tokenizer").arg(at.path("tiny"));
     needles.args(["--lengths", "64,128", "--depths", "0,0.5,1", "--each", "1", "-o"]).arg(data.join("needle.jsonl"));
