@@ -134,10 +134,69 @@ fn aider_edits() {
     assert!(serving.log().lines().any(is_answered), "{out}\n{}", serving.log());
 }
 
+/// `contrib/lm_eval/evaluate.py`, which runs lm-evaluation-harness, with a cache of its own. `None` if the harness is missing.
+fn evaluate(at: &Workplace) -> Option<Command> {
+    let Some(python) = python(&["lm_eval", "transformers"]) else {
+        missing("lm-evaluation-harness");
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.arg(contrib("lm_eval/evaluate.py")).env("HF_HOME", at.path("cache"));
+    Some(command)
+}
+
+fn contrib(name: &str) -> PathBuf {
+    crates("../contrib").join(name)
+}
+
+/// Every local task of `contrib/lm_eval` is asked and judged.
+#[test]
+fn lm_evaluation_harness_runs_all_local_tasks() {
+    let at = Workplace::new();
+    let Some(mut command) = evaluate(&at) else { return };
+    let serving = chat_server(&at);
+    let data = at.path("data");
+    std::fs::create_dir(&data).expect("a folder");
+    for entry in contrib("lm_eval/samples").read_dir().expect("a folder") {
+        let from = entry.expect("an entry").path();
+        std::fs::copy(&from, data.join(from.file_name().expect("a name"))).expect("copies");
+    }
+    let make = contrib("lm_eval/needle.py");
+    let words: String = (0..4000).map(|i| format!("Line {i} of a long text. ")).collect();
+    at.write("long.txt", &words);
+    let mut needles = Command::new(command.get_program());
+    needles.arg(make).arg("--text").arg(at.path("long.txt")).arg("--tokenizer").arg(at.path("tiny"));
+    needles.args(["--lengths", "64,128", "--depths", "0,0.5,1", "--each", "1", "-o"]).arg(data.join("needle.jsonl"));
+    run(&mut needles, &serving);
+    let tasks = "arc_easy,gsm8k,hellaswag,mmlu,needle,piqa,safety";
+    command.args(["run", "--tasks", tasks, "--server", &serving.address, "--model", "tiny", "--max-length", "256"]);
+    command.arg("--data").arg(&data).arg("--tokenizer").arg(at.path("tiny")).arg("-o").arg(at.path("out.json"));
+    command.env("OPENAI_API_KEY", KEY);
+    run(&mut command, &serving);
+    let out: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at.path("out.json")).expect("a file")).expect("JSON");
+    for (task, items) in
+        [("arc_easy", 4), ("gsm8k", 2), ("hellaswag", 2), ("mmlu", 4), ("needle", 6), ("piqa", 3), ("safety", 4)]
+    {
+        let scored = out["tasks"][task].as_array().expect("items");
+        assert_eq!(scored.len(), items, "{task}");
+        for item in scored {
+            assert!(matches!(item["measures"]["acc"].as_f64(), Some(0.0 | 1.0)), "{task}: {item}");
+            assert_ne!(item["answer"].is_string(), item["log_likelihoods"].is_array(), "{task}: {item}");
+        }
+    }
+    let mut compare = Command::new(command.get_program());
+    compare.arg(contrib("lm_eval/evaluate.py")).arg("compare").args([at.path("out.json"), at.path("out.json")]);
+    let same = run(compare.args(["--promise", "0.5"]), &serving);
+    assert!(same.lines().any(|line| line.starts_with("needle") && line.contains("length 128")), "{same}");
+    assert!(same.lines().filter(|line| line.contains("points: kept")).count() >= 7, "{same}");
+}
+
 /// Accuracies and log-likelihoods through the server are those that `impasto eval tasks` computes.
 #[test]
 fn lm_evaluation_harness_sees_what_the_library_computes() {
-    let Some(python) = python(&["lm_eval", "transformers"]) else { return missing("lm-evaluation-harness") };
+    let at = Workplace::new();
+    let Some(mut command) = evaluate(&at) else { return };
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     // The model and the tasks are no clients: there are machines without them.
     let (Some(models), Some(tasks)) = (folder("IMPASTO_MODELS"), folder("IMPASTO_TASKS")) else {
@@ -147,36 +206,35 @@ fn lm_evaluation_harness_sees_what_the_library_computes() {
     if !checkpoint.exists() {
         return println!("SKIPPED: SmolLM2 is missing");
     }
-    let at = Workplace::new();
     let from = checkpoint.display().to_string();
     let serving = Serving::start(&at, &[&format!("smol={from}")]);
     let limit = 10;
-    for name in ["arc_easy.jsonl", "piqa.jsonl"] {
-        let task = tasks.join(name).display().to_string();
-        let mut command = Command::new(&python);
-        command
-            .arg(script("harness.py"))
-            .args([&serving.address, "smol", &from, &task, &limit.to_string()])
-            .arg(at.path("."));
-        let out = run(&mut command, &serving);
-        let theirs: serde_json::Value = serde_json::from_str(out.lines().last().expect("a line")).expect("JSON");
+    command.args(["run", "--tasks", "arc_easy,piqa", "--server", &serving.address, "--model", "smol"]);
+    command.args(["--limit", "10", "--tokenizer", &from, "--data"]).arg(&tasks).arg("-o").arg(at.path("out.json"));
+    run(&mut command, &serving);
+    let theirs: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at.path("out.json")).expect("a file")).expect("JSON");
+    let source = Checkpoint::open(&checkpoint).expect("a checkpoint");
+    let model = Model::load(&CheckpointWeights::new(&source), &RunOptions::default()).expect("a model");
+    let subject =
+        Subject::new(model.network(), model.tokenizer().expect("a tokenizer"), model.eos()).expect("a subject");
+    for name in ["arc_easy", "piqa"] {
+        let task = tasks.join(name).with_extension("jsonl").display().to_string();
         let args = ["eval", "tasks", &from, "--residence", "packed", "--activations", "int8"];
         let ours = at.run(&[&args[..], &["--tasks", &task, "--limit", "10", "--json"]].concat()).json();
+        let theirs = theirs["tasks"][name].as_array().expect("items");
+        assert_eq!(theirs.len(), limit);
         for rule in ["acc", "acc_norm"] {
-            assert_eq!(ours["tasks"][0]["model"][rule]["value"], theirs[rule], "{name} {rule}");
+            let right = theirs.iter().filter(|item| item["measures"][rule] == 1.0).count();
+            assert_eq!(ours["tasks"][0]["model"][rule]["value"], right as f64 / limit as f64, "{name} {rule}");
         }
-        let source = Checkpoint::open(&checkpoint).expect("a checkpoint");
-        let model = Model::load(&CheckpointWeights::new(&source), &RunOptions::default()).expect("a model");
-        let subject =
-            Subject::new(model.network(), model.tokenizer().expect("a tokenizer"), model.eos()).expect("a subject");
         let file = std::fs::File::open(&task).expect("a file");
         let items = Task::read(&task, std::io::BufReader::new(file), Some(limit)).expect("a task").items;
-        let theirs = theirs["items"].as_array().expect("items");
-        assert_eq!(theirs.len(), limit);
         for (item, theirs) in items.iter().zip(theirs) {
             let ours = subject.log_likelihoods(item).expect("numbers");
-            let theirs = theirs.as_array().expect("numbers").iter().map(|x| x.as_f64().expect("a number"));
-            for (ours, theirs) in ours.into_iter().zip(theirs) {
+            let theirs = theirs["log_likelihoods"].as_array().expect("numbers");
+            assert_eq!(ours.len(), theirs.len());
+            for (ours, theirs) in ours.into_iter().zip(theirs.iter().map(|x| x.as_f64().expect("a number"))) {
                 // Python adds in its own way from 3.12 on.
                 assert!((ours - theirs).abs() <= 1e-12 * ours.abs(), "{name}: {ours} {theirs}");
             }
