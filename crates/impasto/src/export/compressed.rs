@@ -93,7 +93,7 @@ fn why_not<S: Source>(name: &str, tensor: &Tensor<S>, groups: &Groups) -> Option
         Some("engines read embeddings as floats")
     } else if groups.format == Format::Fp8E5M2 {
         Some("the layout has E4M3 only")
-    } else if groups.width() != 0 && tensor.matrix().cols() % groups.width() != 0 {
+    } else if groups.width() != 0 && !tensor.matrix().cols().is_multiple_of(groups.width()) {
         Some("its columns are not whole groups")
     } else {
         None

@@ -82,13 +82,14 @@ pub fn contents<S: Source>(file: &File<S>) -> Result<Contents, FileError> {
 fn layout(groups: &Groups, columns: u64) -> Result<Layout, &'static str> {
     let affine = |bits| {
         // A scale of wider groups is written more than once.
-        let width = WIDTHS.into_iter().find(|width| (groups.width().is_multiple_of(*width)) && columns % width == 0);
+        let width =
+            WIDTHS.into_iter().find(|&width| groups.width().is_multiple_of(width) && columns.is_multiple_of(width));
         width.map(|width| Layout { mode: "affine", bits, width }).ok_or("MLX has groups of 32, 64 or 128 columns")
     };
     match groups.format {
         Format::Int4 => affine(4),
         Format::Int8 => affine(8),
-        Format::Mxfp4 if columns % 32 == 0 => Ok(Layout { mode: "mxfp4", bits: 4, width: 32 }),
+        Format::Mxfp4 if columns.is_multiple_of(32) => Ok(Layout { mode: "mxfp4", bits: 4, width: 32 }),
         Format::Mxfp4 => Err("its columns are not whole groups"),
         Format::Nvfp4 => Err("linear layers of MLX have no scale of the tensor"),
         Format::Fp8E4M3 | Format::Fp8E5M2 => Err("MLX has FP8 under powers of two only"),

@@ -6,6 +6,7 @@ Prints a line of JSON with the largest difference over the largest magnitude, of
 compressed-tensors; tested with 5.19, 2.13 and 0.17.
 """
 
+import contextlib
 import json
 import sys
 
@@ -19,7 +20,9 @@ worst = []
 for folder, logits in zip(pairs[::2], pairs[1::2]):
     wanted = np.fromfile(logits, np.float32).reshape(ids.shape[1], -1)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    # What is decompressed to bfloat16 is exact. (Transformers refuses `float` of quantized models.)
+    # The first pass decompresses: FP4 always to bfloat16, which has its weights exactly, but which float32 cannot be multiplied by.
+    with torch.no_grad(), contextlib.suppress(RuntimeError):
+        model(ids)
     torch.nn.Module.float(model)
     with torch.no_grad():
         found = model(ids).logits[0].float().numpy()

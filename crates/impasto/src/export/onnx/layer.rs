@@ -63,7 +63,7 @@ fn weights(groups: &Groups, columns: u64) -> Result<Weights, &'static str> {
         0 => (columns, Some(16)),
         width => (width, None),
     };
-    let block = BLOCKS.into_iter().find(|block| whole % block == 0).or(narrowest);
+    let block = BLOCKS.into_iter().find(|&block| whole.is_multiple_of(block)).or(narrowest);
     let block = block.ok_or("ONNX Runtime has groups of 16 columns or a multiple")?;
     Ok(Weights::Integers { bits, block })
 }
