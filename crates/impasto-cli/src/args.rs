@@ -454,6 +454,9 @@ pub struct Decode {
     /// weights].
     #[arg(long = "type", value_enum, value_name = "TYPE", requires = "to")]
     pub gguf_type: Option<GgufType>,
+    /// With --to compressed-tensors: what engines multiply int8 and FP8 weights by [default: float].
+    #[arg(long, value_enum, value_name = "TYPE", requires = "to")]
+    pub activations: Option<Inputs>,
     /// The folder to write, which is created if it is missing. For a GGUF, a path that ends in .gguf names the file.
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
@@ -473,8 +476,24 @@ pub enum Form {
     /// A Hugging Face folder in the layout of compressed-tensors, for vLLM and others: linear layers that were encoded with
     /// --format keep their codes and scales, other tensors are floats.
     CompressedTensors,
+    /// A folder for mlx-lm: tensors that were encoded with --format int4, int8 or mxfp4 are quantized as in MLX, with the same
+    /// weights, other tensors are floats.
+    Mlx,
+    /// A folder for ONNX Runtime and onnxruntime-genai: the whole network if it is a supported one, and linear layers that were
+    /// encoded with --format.
+    Onnx,
     /// A GGUF file, for llama.cpp.
     Gguf,
+}
+
+/// What engines multiply weights of 8 bits by.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Inputs {
+    /// Floats (W8A16).
+    Float,
+    /// Numbers of 8 bits, rounded for each token: integers beside int8, FP8 beside FP8 (W8A8).
+    #[value(name = "8bit")]
+    EightBits,
 }
 
 /// Types of the matrices of a GGUF.

@@ -79,6 +79,7 @@
 //! | `encode` | [`mod@encode`] and [`mod@calibrate`] |
 //! | `run` | [`mod@run`] |
 //! | `gguf` | GGUF files as checkpoints and as exports |
+//! | `onnx` | folders for ONNX Runtime as exports |
 //!
 //! All features are on by default. Without them, the crate reads, verifies, decodes, truncates and exports safetensors;
 //! calibration, tokenizer, templates and matrix products are not compiled.

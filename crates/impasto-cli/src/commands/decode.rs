@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use impasto::LeftOut;
-use impasto::export::{Form, GgufType, export};
+use impasto::export::{Form, GgufType, Inputs, export};
 use serde_json::json;
 
 use super::with_threads;
@@ -75,11 +75,20 @@ fn form(command: &Decode) -> anyhow::Result<Form> {
         args::GgufType::Q8_0 => GgufType::Q8_0,
         args::GgufType::Q4_0 => GgufType::Q4_0,
     });
+    let inputs = command.activations.map(|wanted| match wanted {
+        args::Inputs::Float => Inputs::Floats,
+        args::Inputs::EightBits => Inputs::EightBits,
+    });
+    if inputs.is_some() && command.to != Some(args::Form::CompressedTensors) {
+        return Err(UsageError("--activations is for --to compressed-tensors").into());
+    }
     Ok(match (command.to, gguf_type) {
         (Some(args::Form::Gguf), wanted) => Form::Gguf(wanted),
         (_, Some(_)) => return Err(UsageError("--type is for --to gguf").into()),
         (Some(args::Form::Safetensors), None) => Form::Safetensors,
-        (Some(args::Form::CompressedTensors), None) => Form::CompressedTensors,
+        (Some(args::Form::CompressedTensors), None) => Form::CompressedTensors(inputs.unwrap_or_default()),
+        (Some(args::Form::Mlx), None) => Form::Mlx,
+        (Some(args::Form::Onnx), None) => Form::Onnx,
         (None, None) => Form::Original,
     })
 }
@@ -90,7 +99,7 @@ fn target(output: &Path, form: Form) -> (PathBuf, Option<String>) {
     let name = output
         .file_name()
         .and_then(|name| name.to_str())
-        .filter(|_| is_file && !matches!(form, Form::Safetensors | Form::CompressedTensors));
+        .filter(|_| is_file && matches!(form, Form::Original | Form::Gguf(_)));
     match name {
         None => (output.to_owned(), None),
         Some(name) => {

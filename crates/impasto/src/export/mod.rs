@@ -1,10 +1,16 @@
-//! Exports a file as a checkpoint: the original one, a Hugging Face folder (of floats, or of formats of engines), or a GGUF.
+//! Exports a file as a checkpoint: the original one, a Hugging Face folder (of floats, or of formats of engines), a GGUF, or a
+//! folder of MLX or ONNX.
 
 mod compressed;
+mod config;
 #[cfg(feature = "gguf")]
 pub(crate) mod gguf;
+mod mlx;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod original;
 pub(crate) mod part;
+mod pieces;
 mod safetensors;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,6 +23,7 @@ use impasto_checkpoint::{CheckpointError, TensorSpec, TensorWriter, atomic_write
 use impasto_container::{COMPILED_SUFFIX, HEADER_SUFFIX, Source};
 use impasto_core::files::TemporaryFolder;
 
+pub use compressed::Inputs;
 #[cfg(feature = "gguf")]
 pub use gguf::GgufType;
 use part::Part;
@@ -34,7 +41,14 @@ pub enum Form {
     Safetensors,
     /// A Hugging Face folder in which linear layers with a format (SPEC 20) are in the layout of the library compressed-tensors,
     /// as they are: what an engine computes from codes and scales are the weights of this file.
-    CompressedTensors,
+    CompressedTensors(Inputs),
+    /// A folder for the library mlx-lm, in which tensors with a format (SPEC 20) are quantized as in MLX, as they are: what MLX
+    /// computes from codes, scales and biases are the weights of this file, before they are rounded to its dtype.
+    Mlx,
+    /// A folder for ONNX Runtime: the linear layers with a format (SPEC 20), as they are, in `linear.onnx`, and the whole network
+    /// in `model.onnx`, if it is a known one.
+    #[cfg(feature = "onnx")]
+    Onnx,
     /// A GGUF with matrices of this type. With `None`, the original GGUF is restored if it is kept exactly; otherwise,
     /// matrices get the type of most weights.
     #[cfg(feature = "gguf")]
@@ -67,6 +81,9 @@ enum Begin {
     Raw(Vec<u8>),
     /// A new safetensors header.
     Safetensors,
+    /// None: tensors alone, each at a multiple of 64 bytes.
+    #[cfg(feature = "onnx")]
+    Plain,
     /// A new GGUF header.
     #[cfg(feature = "gguf")]
     Gguf(Metadata),
@@ -126,7 +143,10 @@ pub fn export<S: Source>(
 
 fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result<Contents, FileError> {
     let original = match form {
-        Form::CompressedTensors => return compressed::contents(file),
+        Form::CompressedTensors(inputs) => return compressed::contents(file, inputs),
+        Form::Mlx => return mlx::contents(file),
+        #[cfg(feature = "onnx")]
+        Form::Onnx => return onnx::contents(file),
         #[cfg(feature = "gguf")]
         Form::Gguf(Some(_)) => None,
         _ => original::original(file)?,
@@ -134,7 +154,9 @@ fn contents<S: Source>(file: &File<S>, name: Option<&str>, form: Form) -> Result
     let fits = |original: &original::Original| match form {
         Form::Original => true,
         Form::Safetensors => !original.is_gguf,
-        Form::CompressedTensors => false,
+        Form::CompressedTensors(_) | Form::Mlx => false,
+        #[cfg(feature = "onnx")]
+        Form::Onnx => false,
         #[cfg(feature = "gguf")]
         Form::Gguf(_) => original.is_gguf,
     };
@@ -188,6 +210,11 @@ fn stage<S: Source>(
         let format = [("format".to_owned(), "pt".to_owned())];
         let mut writer = match &output.begin {
             Begin::Raw(header) => TensorWriter::with_header(&path, header, &specs)?,
+            #[cfg(feature = "onnx")]
+            Begin::Plain => {
+                bytes += onnx::write(file, &path, &output.parts, watch)?;
+                continue;
+            }
             Begin::Safetensors => TensorWriter::safetensors(&path, Some(&format), &specs)?,
             #[cfg(feature = "gguf")]
             Begin::Gguf(metadata) => TensorWriter::gguf(&path, metadata, &specs)?,

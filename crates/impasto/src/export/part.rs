@@ -4,7 +4,7 @@ use impasto_checkpoint::{Change, TensorSpec};
 use impasto_container::{Source, TensorMeta};
 use impasto_core::{DType, blocks, values};
 
-use super::compressed::{self, Piece};
+use super::pieces::{self, Piece};
 use crate::error::FileError;
 use crate::file::File;
 
@@ -52,7 +52,7 @@ pub enum Content {
     /// A piece of a tensor of the file that has a format.
     Format(String, Piece),
     /// New values with dtype F32.
-    #[cfg(feature = "gguf")]
+    #[cfg(any(feature = "gguf", feature = "onnx"))]
     Values(Vec<f32>),
 }
 
@@ -86,7 +86,7 @@ impl Part {
         write: &mut dyn FnMut(&[u8]) -> Result<(), FileError>,
     ) -> Result<(), FileError> {
         let (name, way) = match &self.content {
-            #[cfg(feature = "gguf")]
+            #[cfg(any(feature = "gguf", feature = "onnx"))]
             Content::Values(values) => {
                 return write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
             }
@@ -99,7 +99,7 @@ impl Part {
                 }
                 return Ok(());
             }
-            Content::Format(name, piece) => return compressed::write(file, name, *piece, write),
+            Content::Format(name, piece) => return pieces::write(file, name, *piece, write),
             Content::Tensor(name, way) => (name, *way),
         };
         let tensor = file.tensor(name)?;

@@ -19,7 +19,7 @@ use impasto_runtime::RunOptions;
 use serde_json::{Map, Value, json};
 
 /// The families, with the fields that they need in addition to those of [`config`].
-fn families() -> [(&'static str, &'static str, Value); 9] {
+pub fn families() -> [(&'static str, &'static str, Value); 9] {
     let window = json!({"sliding_window": 8, "query_pre_attn_scalar": 8, "tie_word_embeddings": true});
     [
         ("llama", "LlamaForCausalLM", json!({})),
@@ -37,9 +37,9 @@ fn families() -> [(&'static str, &'static str, Value); 9] {
 /// Number of tokens of the vocabulary: two special ones, and the printable characters of ASCII.
 const VOCABULARY: usize = 96;
 /// Number of tokens that the models read: more than every window and every context before scaling.
-const TOKENS: u32 = 48;
+pub const TOKENS: u32 = 48;
 
-fn config((model_type, class, own): &(&str, &str, Value)) -> Map<String, Value> {
+pub fn config((model_type, class, own): &(&str, &str, Value)) -> Map<String, Value> {
     let mut config = json!({
         "model_type": model_type, "architectures": [class], "vocab_size": VOCABULARY, "hidden_size": 32,
         "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -72,7 +72,7 @@ fn tokenizer() -> Value {
 }
 
 /// Writes a model with the tensors that its configuration asks for.
-fn folder(config: &Map<String, Value>) -> Result<Model, String> {
+pub fn folder(config: &Map<String, Value>) -> Result<Model, String> {
     let json = serde_json::to_vec(config).expect("JSON");
     let decoder = DecoderConfig::from_json(&json).map_err(|error| error.to_string())?;
     let network = graph::describe(&decoder, decoder.names[0]);
@@ -107,16 +107,20 @@ fn folder(config: &Map<String, Value>) -> Result<Model, String> {
 
 /// The logits of a model, and its end-of-sequence tokens.
 fn logits(source: &dyn WeightSource) -> Result<(Vec<f32>, Vec<u32>), String> {
-    let model = impasto_runtime::Model::load(source, &RunOptions::float()).map_err(|error| error.to_string())?;
-    let tokens: Vec<u32> = tokens().collect();
-    let mut cache = model.network().new_cache(tokens.len()).map_err(|error| error.to_string())?;
-    let logits = model.network().forward(&mut cache, &tokens, Want::All).map_err(|error| error.to_string())?;
+    let logits = logits_of(source, &tokens().collect::<Vec<u32>>())?;
     let mut ends = eos_token_ids(source).map_err(|error| error.to_string())?;
     ends.sort_unstable();
     Ok((logits, ends))
 }
 
-fn tokens() -> impl Iterator<Item = u32> {
+/// The logits of a model at all of `tokens`, in binary32.
+pub fn logits_of(source: &dyn WeightSource, tokens: &[u32]) -> Result<Vec<f32>, String> {
+    let model = impasto_runtime::Model::load(source, &RunOptions::float()).map_err(|error| error.to_string())?;
+    let mut cache = model.network().new_cache(tokens.len()).map_err(|error| error.to_string())?;
+    model.network().forward(&mut cache, tokens, Want::All).map_err(|error| error.to_string())
+}
+
+pub fn tokens() -> impl Iterator<Item = u32> {
     (0..TOKENS).map(|i| i * 37 % (VOCABULARY as u32 - 2) + 2)
 }
 

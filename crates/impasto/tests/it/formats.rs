@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use impasto::encode::{Formats, Layers, Options, Target, encode};
-use impasto::export::{Form, export};
+use impasto::export::{Form, Inputs, export};
 use impasto::{Checkpoint, Cut, File, FileWeights, Format};
 use impasto_core::{DType, values};
 use impasto_model::WeightSource;
@@ -38,7 +38,7 @@ impl Found {
 }
 
 fn exported(file: &File, folder: &Path) -> (HashMap<String, Found>, serde_json::Value) {
-    export(file, folder, None, Form::CompressedTensors, false, &|_| {}).expect("exports");
+    export(file, folder, None, Form::CompressedTensors(Inputs::Floats), false, &|_| {}).expect("exports");
     let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
     let found = |info: &impasto_checkpoint::TensorInfo| {
         let bytes = checkpoint.bytes(info).to_vec();
@@ -148,7 +148,8 @@ fn mixed_formats() {
     assert_eq!(format("self_attn.o_proj"), Some(Format::Fp8E4M3));
     assert_eq!(format("self_attn.v_proj"), Some(Format::Fp8E5M2));
     let out = folder.path().join("out");
-    let notes = export(&file, &out, None, Form::CompressedTensors, false, &|_| {}).expect("exports").notes;
+    let notes =
+        export(&file, &out, None, Form::CompressedTensors(Inputs::Floats), false, &|_| {}).expect("exports").notes;
     assert_eq!(notes.len(), 7, "{notes:?}");
     assert!(notes[0].starts_with("model.embed_tokens.weight: engines read embeddings as floats"), "{notes:?}");
     let config = std::fs::read_to_string(out.join("config.json")).expect("config.json");
@@ -198,7 +199,8 @@ fn an_exact_layer_above() {
             info.name
         );
     }
-    let refused = export(&file, &folder.path().join("whole"), None, Form::CompressedTensors, false, &|_| {});
+    let refused =
+        export(&file, &folder.path().join("whole"), None, Form::CompressedTensors(Inputs::Floats), false, &|_| {});
     assert!(refused.expect_err("exact").to_string().contains("no tensor has a format"));
     let mut base = open(&path);
     base.cut(&Cut::Layer(1)).expect("a cut");

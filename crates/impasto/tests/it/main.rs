@@ -12,6 +12,7 @@ mod cuts;
 mod damage;
 mod deltas;
 mod encode_layers;
+mod engines;
 mod formats;
 mod gguf;
 mod gguf_export;
