@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::exception;
+use crate::export::Export;
 use crate::matrix::{self, Matrix};
 use crate::pool;
 use crate::work::watched;
@@ -75,6 +76,16 @@ impl File {
         let out = out.as_slice_mut()?;
         let read = || Ok(self.file.tensor(name)?.read_into(out)?);
         py.detach(|| pool::install(read)).map_err(exception)
+    }
+
+    /// The file in the form of another format.
+    fn export(&self, form: &str) -> PyResult<Export> {
+        Export::plan(self.file.clone(), form)
+    }
+
+    /// The name of the format of engines that a tensor is read in; `None` if it has none.
+    fn format(&self, name: &str) -> PyResult<Option<&'static str>> {
+        Ok(self.file.tensor(name).map_err(exception)?.format().map(|format| format.name()))
     }
 
     /// Tensors as packed matrices, which share threads: one per processor if `threads` is 0. Inputs are rounded to 8 bits if `int8`.

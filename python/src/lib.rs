@@ -5,6 +5,7 @@
 
 mod command;
 mod errors;
+mod export;
 mod file;
 mod jobs;
 mod matrix;
@@ -18,6 +19,8 @@ use pyo3::prelude::*;
 mod _impasto {
     #[pymodule_export]
     use super::command::{main, set_template_worker};
+    #[pymodule_export]
+    use super::export::Export;
     #[pymodule_export]
     use super::file::File;
     #[pymodule_export]

@@ -9,6 +9,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArray
 use pyo3::prelude::*;
 
 use crate::errors::exception;
+use crate::pool;
 
 /// A matrix in memory as packed integers, outputs x inputs.
 #[pyclass(frozen, module = "impasto._impasto")]
@@ -32,7 +33,7 @@ pub fn load(
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         WeightMatrix::load_all(&weights, &names, &options).context(path)
     };
-    Ok(py.detach(load).map_err(exception)?.into_iter().map(|matrix| Matrix { matrix }).collect())
+    Ok(py.detach(|| pool::install(load)).map_err(exception)?.into_iter().map(|matrix| Matrix { matrix }).collect())
 }
 
 #[pymethods]

@@ -133,7 +133,43 @@ def test_text_is_that_of_the_decoded_folder(layered, tiny, files):
     write_folder(layered, files / "of-vllm")
     assert generate(files / "of-vllm") == texts
     assert generate(tiny, '{"model_weights": "%s"}' % layered) == texts
-    assert generate(layered, '{"model_loader_extra_config": {"layer": 1}}') != texts
+    base = generate(layered, '{"model_loader_extra_config": {"layer": 1}}')
+    assert base != texts
+    write_folder(layered, files / "base-of-vllm", layer=1)
+    assert generate(files / "base-of-vllm") == base
+
+
+@pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")
+@pytest.mark.parametrize(("format", "options"), [("int8", "{}"), ("int8", '{"model_loader_extra_config": {"activations": 8}}'), ("int4", "{}")])
+def test_formats_of_engines_stay_as_they_are(tiny, files, format, options):
+    """Codes and scales go to vLLM's own kernels. The text is that of the same file as floats, but for activations of 8 bits."""
+    path = files / f"{format}.impasto"
+    impasto.encode(tiny, path, format=format, uncalibrated=True, force=True)
+    floats = generate(path, '{"model_loader_extra_config": {"floats": true}}')
+    coded = generate(path, options)
+    assert coded and (coded == floats or "activations" in options)
+
+
+def test_a_file_with_formats_has_the_form_of_compressed_tensors(tiny, files):
+    from impasto.vllm import Options, assets_folder, bands, in_form_of
+
+    path = files / "codes.impasto"
+    impasto.encode(tiny, path, format="int8", uncalibrated=True)
+    with impasto.open(path, framework="pt") as file:
+        tensors = {name: band.clone() for name, band in bands(in_form_of(file, Options()))}
+        floats = dict(bands(in_form_of(file, Options(floats=True))))
+        name = "model.layers.0.mlp.down_proj"
+        assert floats.keys() == set(file.keys())
+        codes, scale = tensors[f"{name}.weight_packed"], tensors[f"{name}.weight_scale"]
+        numbers = codes.contiguous().view(torch.uint8).reshape(file.get_shape(f"{name}.weight")).float() - 128
+        width = numbers.shape[1] // scale.shape[1]
+        weights = (numbers * scale.float().repeat_interleave(width, 1)).bfloat16()
+        assert torch.equal(weights, file.get_tensor(f"{name}.weight"))
+    config = json.loads((assets_folder(path, Options()) / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    assert "quantization_config" not in json.loads((assets_folder(path, Options(floats=True)) / "config.json").read_text())
+    with pytest.raises(ValueError, match="unknown key 'layers'"):
+        Options.of({"layers": 1})
 
 
 @pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")

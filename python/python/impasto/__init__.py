@@ -20,7 +20,7 @@ from ._errors import (
     TensorNotFoundError,
     UsageError,
 )
-from ._file import File, LayerInfo, Slice, load_file, open
+from ._file import Export, File, LayerInfo, Slice, load_file, open
 from ._impasto import Matrix, Pieces, Progress, __version__, set_template_worker
 from ._jobs import calibrate, encode, fetch, truncate, verify
 from ._model import Model
@@ -30,6 +30,7 @@ __all__ = [
     "CancelledError",
     "DamagedError",
     "Error",
+    "Export",
     "File",
     "InvalidError",
     "LayerInfo",

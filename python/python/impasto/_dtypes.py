@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._errors import MissingPackageError, UsageError
@@ -68,6 +69,13 @@ def torch() -> Any:
     except ImportError:
         raise MissingPackageError('framework="pt" needs torch: pip install torch') from None
     return torch
+
+
+def array(raw: Any, dtype: str, shape: Sequence[int], framework: str) -> Any:
+    """Return bytes as an array of a dtype and shape. Nothing is copied."""
+    if framework == "numpy":
+        return raw.view(numpy_dtype(dtype)).reshape(shape)
+    return torch().from_numpy(raw).view(torch_dtype(dtype)).reshape(shape)
 
 
 def torch_dtype(dtype: str) -> Any:

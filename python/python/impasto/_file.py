@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from . import _dtypes
 from ._errors import UsageError
+from ._impasto import Export as NativeExport
 from ._impasto import File as Native
 from ._impasto import Matrix, Progress
 from ._slices import parts, span
@@ -131,6 +132,10 @@ class File:
         """Return the dtype of a tensor, by its name in safetensors or ggml: "BF16", "Q4_K"."""
         return self._native.tensor(name)[0]
 
+    def get_format(self, name: str) -> str | None:
+        """Return the format of engines that a tensor is read in, such as "int4" (`encode(..., format=...)`); `None` if it has none."""
+        return self._native.format(name)
+
     def is_exact(self, name: str) -> bool:
         """Return whether a tensor is read with the bits that the checkpoint had."""
         return self._native.is_exact(name)
@@ -156,6 +161,14 @@ class File:
         if activations not in ("f32", "int8"):
             raise UsageError(f'activations are "f32" or "int8", not {activations!r}')
         return self._native.packed([names] if isinstance(names, str) else list(names), threads, activations == "int8")
+
+    def export(self, form: str = "compressed-tensors") -> Export:
+        """Return the file in the form of another format, to read instead of to write.
+
+        Forms: "compressed-tensors" (what `decode --to compressed-tensors` writes), "compressed-tensors-8bit" (the same for
+        activations of 8 bits), "mlx", "safetensors".
+        """
+        return Export(self._native.export(form), self._framework)
 
     def read_into(self, name: str, out: Any) -> None:
         """Decode a tensor into an array of numpy or a tensor of torch on the CPU: contiguous, writable, with as many bytes."""
@@ -213,10 +226,47 @@ class File:
     def _made(self, raw: Any, name: str, shape: Sequence[int]) -> Any:
         """Return bytes as an array of the dtype of a tensor. Nothing is copied, but to another device."""
         dtype = self.get_dtype(name)
-        if self._framework == "numpy":
-            return raw.view(_dtypes.numpy_dtype(dtype)).reshape(shape)
-        tensor = _dtypes.torch().from_numpy(raw).view(_dtypes.torch_dtype(dtype)).reshape(shape)
+        tensor = _dtypes.array(raw, dtype, shape, self._framework)
         return tensor if self._device == "cpu" else tensor.to(self._device)
+
+
+class Export:
+    """The tensors of an export, in the manner of an open file."""
+
+    def __init__(self, native: NativeExport, framework: str) -> None:
+        self._native = native
+        self._framework = framework
+        self._tensors = {name: (dtype, shape) for name, dtype, shape in native.tensors()}
+
+    def keys(self) -> list[str]:
+        """Return the names of the tensors."""
+        return list(self._tensors)
+
+    def get_shape(self, name: str) -> list[int]:
+        """Return the shape of a tensor."""
+        return list(self._tensors[name][1])
+
+    def get_dtype(self, name: str) -> str:
+        """Return the dtype of a tensor, by its name in safetensors."""
+        return self._tensors[name][0]
+
+    def get_tensor(self, name: str) -> Any:
+        """Read a tensor: an array of numpy, or a tensor of torch."""
+        raw, dtype, shape = self._native.read(name), self.get_dtype(name), self.get_shape(name)
+        return _dtypes.array(raw, dtype, shape, self._framework)
+
+    def assets(self) -> list[str]:
+        """Return the names of the files of the export besides tensors."""
+        return self._native.assets()
+
+    def get_asset(self, name: str) -> bytes | None:
+        """Read such a file; `None` if there is none."""
+        return self._native.asset(name)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the format cannot express, one line each."""
+        return self._native.notes()
 
 
 class Slice:

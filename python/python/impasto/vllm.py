@@ -15,6 +15,7 @@ import os
 import tempfile
 from functools import wraps
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils._pytree import tree_map
@@ -31,6 +32,15 @@ METHOD = "impasto"
 SUFFIX = ".impasto"
 
 
+def settings_of(folder):
+    """What the configuration of a folder says of its .impasto file; nothing if it has none."""
+    try:
+        quantization = json.loads((Path(folder) / "config.json").read_text()).get("quantization_config") or {}
+    except (OSError, ValueError):
+        return {}
+    return quantization if quantization.get("quant_method") == METHOD else {}
+
+
 def impasto_file(model):
     """The .impasto file that `model` names: itself, or what the configuration of a folder names. None if there is none."""
     if not isinstance(model, (str, os.PathLike)):
@@ -38,32 +48,58 @@ def impasto_file(model):
     path = Path(model)
     if path.suffix == SUFFIX and path.is_file():
         return path.resolve()
-    try:
-        quantization = json.loads((path / "config.json").read_text()).get("quantization_config") or {}
-    except (OSError, ValueError):
-        return None
-    if quantization.get("quant_method") != METHOD:
-        return None
+    name = settings_of(path).get("file")
     # A link is followed, since bases of deltas are searched beside the file itself.
-    return (path / quantization["file"]).resolve()
+    return (path / name).resolve() if name else None
 
 
 def cache():
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto" / "vllm"
 
 
-def assets_folder(file):
+class Options(NamedTuple):
+    """What ``model_loader_extra_config`` says."""
+
+    layer: int | None = None
+    """The layer to use, from 1; all by default."""
+    floats: bool = False
+    """Whether tensors with a format of engines are decoded to floats, too."""
+    activations: int = 16
+    """Bits of what weights of 8 bits are multiplied by; 8 is for int8 and FP8 with scales of rows."""
+
+    @classmethod
+    def of(cls, extra):
+        extra = dict(extra or {})
+        unknown = [key for key in extra if key not in cls._fields]
+        if unknown:
+            raise ValueError(f"model_loader_extra_config: unknown key {unknown[0]!r}; there are {', '.join(cls._fields)}")
+        options = cls(**extra)
+        if options.activations not in (8, 16):
+            raise ValueError(f"model_loader_extra_config: activations have 8 or 16 bits, not {options.activations!r}")
+        return options
+
+
+def in_form_of(file, options):
+    """The file in the form that vLLM reads: itself, or codes and scales of compressed-tensors if it has formats of engines."""
+    if options.floats or not any(file.get_format(name) for name in file.keys()):
+        return file
+    return file.export("compressed-tensors" if options.activations == 16 else "compressed-tensors-8bit")
+
+
+def assets_folder(path, options):
     """A folder with configuration and tokenizer of a file, for vLLM, which reads folders. It stays, for other processes."""
-    with impasto.open(file) as opened:
-        folder = cache() / opened.root
+    with impasto.open(path, layer=options.layer) as file:
+        folder = cache() / f"{file.root}-{options.layer or 'all'}-{'floats' if options.floats else options.activations}"
         if folder.exists():
             return folder
-        assets = {name: opened.get_asset(name) for name in opened.assets()}
+        form = in_form_of(file, options)
+        assets = {name: form.get_asset(name) for name in form.assets()}
     if "config.json" not in assets:
-        raise impasto.InvalidError(f"{file}: no config.json, so nothing says which model it is")
-    config = json.loads(assets["config.json"])
-    config.pop("quantization_config", None)  # of the checkpoint; tensors are read as floats
-    assets["config.json"] = json.dumps(config, indent=2).encode()
+        raise impasto.InvalidError(f"{path}: no config.json, so nothing says which model it is")
+    if form is file:
+        config = json.loads(assets["config.json"])
+        config.pop("quantization_config", None)  # of the checkpoint; tensors are read as floats
+        assets["config.json"] = json.dumps(config, indent=2).encode()
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as temporary:
         made = Path(temporary) / "folder"
@@ -120,30 +156,44 @@ class ImpastoLoader(BaseModelLoader):
 
     def __init__(self, load_config):
         super().__init__(load_config)
-        extra = dict(load_config.model_loader_extra_config or {})
-        self.layer = extra.pop("layer", None)
-        if extra:
-            raise ValueError(f"model_loader_extra_config: unknown key {next(iter(extra))!r}; there is layer")
+        self.options = Options.of(load_config.model_loader_extra_config)
 
     def open(self, model_config):
-        file = impasto_file(model_config.model_weights or model_config.model)
+        named = model_config.model_weights or model_config.model
+        file = impasto_file(named)
         if file is None:
-            raise ValueError(f"{model_config.model_weights or model_config.model}: neither an {SUFFIX} file nor a folder that names one")
-        return impasto.open(file, framework="pt", layer=self.layer)
+            raise ValueError(f"{named}: neither an {SUFFIX} file nor a folder that names one")
+        return impasto.open(file, framework="pt", layer=self.options.layer)
 
     def download_model(self, model_config):
         self.open(model_config).__exit__(None, None, None)
 
     def load_weights(self, model, model_config):
         with self.open(model_config) as file:
-            model.load_weights(bands(file))
+            # A folder of its own says which form vLLM expects.
+            expects_codes = getattr(model_config.hf_config, "quantization_config", None) is not None
+            form = in_form_of(file, self.options) if expects_codes else file
+            model.load_weights(bands(form))
 
 
-def bands(file):
-    """The tensors of a file, unread, with their names."""
-    for name in file.keys():
-        source = file.get_slice(name)
-        yield name, Band.whole(source, torch_dtype(source.get_dtype()))
+class Whole:
+    """A tensor of an export, which is read whole whatever part is wanted."""
+
+    def __init__(self, export, name):
+        self.export, self.name = export, name
+
+    def get_shape(self):
+        return self.export.get_shape(self.name)
+
+    def __getitem__(self, index):
+        return self.export.get_tensor(self.name)[index]
+
+
+def bands(form):
+    """The tensors of a file or of an export, unread, with their names."""
+    for name in form.keys():
+        source = form.get_slice(name) if isinstance(form, impasto.File) else Whole(form, name)
+        yield name, Band.whole(source, torch_dtype(form.get_dtype(name)))
 
 
 def patch_arguments():
@@ -156,8 +206,11 @@ def patch_arguments():
         if file is not None:
             if self.served_model_name is None:
                 self.served_model_name = [str(self.model)]
+            layer = settings_of(self.model).get("layer")
+            if layer is not None and not self.model_weights:
+                self.model_loader_extra_config = {"layer": layer} | dict(self.model_loader_extra_config or {})
             self.model_weights = self.model_weights or str(file)
-            self.model = str(assets_folder(file))
+            self.model = str(assets_folder(file, Options.of(self.model_loader_extra_config)))
         if impasto_file(self.model_weights) is not None and self.load_format == "auto":
             self.load_format = METHOD
         return create(self, *arguments, **options)

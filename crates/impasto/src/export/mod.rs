@@ -11,6 +11,7 @@ mod onnx;
 mod original;
 pub(crate) mod part;
 mod pieces;
+mod plan;
 mod safetensors;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -27,6 +28,7 @@ pub use compressed::Inputs;
 #[cfg(feature = "gguf")]
 pub use gguf::GgufType;
 use part::Part;
+pub use plan::Export;
 
 use crate::error::FileError;
 use crate::file::File;
@@ -197,10 +199,8 @@ fn stage<S: Source>(
 ) -> Result<(TemporaryFolder, u64), FileError> {
     let staging = TemporaryFolder::create_in(folder).map_err(|error| CheckpointError::io(folder, error))?;
     for name in &contents.assets {
-        let bytes = match contents.changed.get(name) {
-            Some(bytes) => bytes.clone(),
-            None => file.asset(name)?.unwrap_or_default(),
-        };
+        let changed = contents.changed.get(name).cloned();
+        let bytes = changed.map_or_else(|| file.asset(name), |bytes| Ok(Some(bytes)))?.unwrap_or_default();
         atomic_write(staging.path(), name, &bytes)?;
     }
     let mut bytes = 0;

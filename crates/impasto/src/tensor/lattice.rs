@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use impasto_codec::tile::TileDecoder;
 use impasto_container::Source;
-use impasto_core::{Mode, Place};
+use impasto_core::{Format, Mode, Place};
 
 use super::{Reading, Tensor};
 use crate::error::FileError;
 
 impl<S: Source> Tensor<'_, S> {
+    /// Returns the format of engines (SPEC 20) that the tensor is read in, if it has one.
+    pub fn format(&self) -> Option<Format> {
+        self.header().filter(|_| self.is_lattice())?.groups().map(|groups| groups.format)
+    }
+
     /// Returns whether every tile row is read as integers on the lattice, rather than as exact elements.
     pub(crate) fn is_lattice(&self) -> bool {
         self.over.is_none() && self.has_integers()
