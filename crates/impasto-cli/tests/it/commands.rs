@@ -306,6 +306,14 @@ fn formats_of_engines() {
     at.run(&["encode", "out", "-o", "b.impasto"]).ok();
     let exported = at.run(&["inspect", "b.impasto", "--tensors"]).ok();
     assert!(exported.out.contains("weight_packed") && exported.out.contains("F8_E4M3"), "{}", exported.out);
+    let mlx = at.run(&["decode", "a.impasto", "--to", "mlx", "-o", "mlx"]).ok();
+    assert!(mlx.err.contains("MLX has FP8 under powers of two only"), "{}", mlx.err);
+    let onnx = at.run(&["decode", "a.impasto", "--to", "onnx", "-o", "onnx"]).ok();
+    assert!(onnx.out.contains("8 files"), "{}", onnx.out);
+    at.run(&["decode", "a.impasto", "--to", "mlx", "--activations", "8bit", "-o", "no"])
+        .fails(2, "--activations is for --to compressed-tensors");
+    let rounded = ["decode", "a.impasto", "--to", "compressed-tensors", "--activations", "8bit", "-o", "rounded"];
+    at.run(&rounded).ok();
 }
 
 /// A reordered file says what was reordered, and computes the same; what has no place for it is refused.

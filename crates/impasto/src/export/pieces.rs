@@ -22,6 +22,7 @@ pub enum Piece {
     /// The number of each int8, without a bias.
     Signed,
     /// As biased integers of 8 bits: twice each number of E2M1.
+    #[cfg(feature = "onnx")]
     Twice {
         /// In bytes.
         align: u64,
@@ -107,6 +108,7 @@ pub fn write<S: Source>(
         Piece::Signed => {
             integers(&tensor, &mut |row| write(&row.iter().map(|&z| groups.format.code(z)).collect::<Vec<u8>>()))
         }
+        #[cfg(feature = "onnx")]
         Piece::Twice { align } => integers(&tensor, &mut |row| {
             let twice = row.iter().map(|&z| (groups.format.value(z) * 2.0) as i8 as u8 ^ 0x80);
             write(&filled(twice.collect(), align))
