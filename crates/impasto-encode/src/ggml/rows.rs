@@ -209,10 +209,11 @@ mod tests {
         (values(dtype, &bytes, weights.len()), error)
     }
 
-    /// The error that rounding reports is that of what a decoder finds in the blocks; it is less with feedback, and least
-    /// with blocks that are chosen again.
+    /// The error that rounding reports is that of what a decoder finds in the blocks; it is less with feedback, and never more
+    /// when blocks are chosen again.
     #[test]
     fn feedback_and_second_thoughts_lower_the_error() {
+        let mut improved = 0;
         for dtype in TYPES {
             let (n, rows) = (512, 5);
             let (covariance, weights) = (covariance(n, 5), random(n * rows, 8));
@@ -220,18 +221,19 @@ mod tests {
             let plain = rounded(dtype, &BlockMetric::identity(n, width), &weights);
             assert!((plain.1 / error(&identity(n), &weights, &plain.0) - 1.0).abs() < 1e-3, "{dtype:?}");
             let metric = BlockMetric::new(covariance.clone(), n, 0.0, width).expect("definite");
-            let mut before = error(&covariance, &weights, &plain.0);
-            for sweeps in [0, 1, 3] {
-                let rounder =
-                    BlockRounder { sweeps, ..BlockRounder::new(dtype, &metric).expect("a type that is written") };
-                let (bytes, found) = rounder.round(&weights);
+            let plain = error(&covariance, &weights, &plain.0);
+            let found = [0, 1, 3].map(|sweeps| {
+                let rounder = BlockRounder::new(dtype, &metric).expect("a type that is written");
+                let (bytes, found) = BlockRounder { sweeps, ..rounder }.round(&weights);
                 let measured = error(&covariance, &weights, &values(dtype, &bytes, weights.len()));
                 assert!((found / measured - 1.0).abs() < 0.01, "{dtype:?}: {found} is not {measured}");
-                let most = [0.8, 1.0, 1.000_001, 1.000_001][sweeps];
-                assert!(measured < before * most, "{dtype:?}, {sweeps} sweeps: {measured} of {before}");
-                before = measured;
-            }
+                measured
+            });
+            assert!(found[0] < plain * 0.8, "{dtype:?}: {found:?} of {plain}");
+            assert!(found[1] <= found[0] && found[2] <= found[1], "{dtype:?}: {found:?}");
+            improved += usize::from(found[2] < found[0] * 0.98);
         }
+        assert!(improved >= 6, "{improved} of {}", TYPES.len());
     }
 
     fn identity(n: usize) -> Vec<f32> {
