@@ -84,6 +84,8 @@ pub enum Command {
     Encode(Encode),
     /// Calibrate a model on a text, for `encode --statistics`.
     Calibrate(Calibrate),
+    /// Quantize a model to a GGUF for llama.cpp, with calibrated rounding.
+    Quantize(Quantize),
     /// Decode a file to a checkpoint.
     Decode(Decode),
     /// Fetch a file from a server, or the first part of it.
@@ -190,21 +192,11 @@ pub struct Encode {
     /// else the end of the built-in one.
     #[arg(long, value_name = "TEXT", num_args = 0..=1, require_equals = true)]
     pub measure: Option<Option<PathBuf>>,
-    /// A UTF-8 text file to calibrate on, instead of the built-in text. Quantization error is placed where it matters
-    /// least for this text.
-    #[arg(long, value_name = "FILE")]
-    pub calibration: Option<PathBuf>,
-    /// Maximum number of tokens of the text to use [default: 32768].
-    #[arg(long, value_name = "N", conflicts_with = "statistics", value_parser = parse_whole::<usize>)]
-    pub calibration_tokens: Option<usize>,
-    /// Use the statistics in this file (from `impasto calibrate`) instead of calibrating.
-    #[arg(long, value_name = "FILE")]
-    pub statistics: Option<PathBuf>,
-    /// Do not calibrate: use the same step for all tensors, relative to their weights.
-    #[arg(long, conflicts_with_all = ["calibration", "calibration_tokens", "statistics", "sequential", "floors"])]
-    pub uncalibrated: bool,
+    /// What it is calibrated on.
+    #[command(flatten)]
+    pub guide: GuideArgs,
     /// Calibrate each transformer block on the outputs of the blocks already coded; needs a second pass over the text.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "uncalibrated")]
     pub sequential: bool,
     /// After coding, train a multiplier for each row of the linear layers and, without --layers, the weights of norms, so that the
     /// model predicts what the original predicts (recovery). Each step takes 1024 tokens of the calibration text [default: 60 steps].
@@ -214,7 +206,7 @@ pub struct Encode {
           conflicts_with_all = ["lossless", "uncalibrated", "preset", "kld"])]
     pub recover: Option<Option<usize>>,
     /// Minimum precision for rarely used tensors and rows [default: balanced].
-    #[arg(long, value_enum, value_name = "PRESET")]
+    #[arg(long, value_enum, value_name = "PRESET", conflicts_with = "uncalibrated")]
     pub floors: Option<FloorsArg>,
     /// Tools of mode transform, which codes smooth tensors like pictures: `all`, `none`, or changes to `all` such as
     /// `-dct,-halves`, or to `none` such as `none,+quarters,+dct` [default: all]. In a layered file, only `cdf53` and
@@ -271,6 +263,43 @@ pub struct Encode {
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+}
+
+/// What a lossy file is calibrated on.
+#[derive(clap::Args)]
+pub struct GuideArgs {
+    /// A UTF-8 text file to calibrate on, instead of the built-in text. Quantization error is placed where it matters
+    /// least for this text.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Maximum number of tokens of the text to use [default: 32768].
+    #[arg(long, value_name = "N", conflicts_with = "statistics", value_parser = parse_whole::<usize>)]
+    pub calibration_tokens: Option<usize>,
+    /// Use the statistics in this file (from `impasto calibrate`) instead of calibrating.
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Option<PathBuf>,
+    /// Do not calibrate: errors of all weights count the same, relative to the weights of their tensor.
+    #[arg(long, conflicts_with_all = ["calibration", "calibration_tokens", "statistics"])]
+    pub uncalibrated: bool,
+}
+
+/// Quantize a model to a GGUF.
+#[derive(clap::Args)]
+pub struct Quantize {
+    /// A Hugging Face folder, a safetensors file with its folder, a GGUF file or an .impasto file.
+    pub model: PathBuf,
+    /// The GGUF to write. Missing folders are created. An existing file is replaced once the new one is complete. Temporary files
+    /// are created next to it: for calibration about ten times the size of a 16-bit model, and the weights of an .impasto file.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The types of the matrices, as llama.cpp names them: q2_k, q3_k_s, q3_k_m, q3_k_l, iq4_xs, iq4_nl, q4_0, q4_k_s, q4_k_m, q4_1,
+    /// q5_0, q5_k_s, q5_k_m, q5_1, q6_k or q8_0. Every tensor gets the type that llama-quantize would give it, so the file has the
+    /// same size.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub mix: impasto::quantize::GgufMix,
+    /// What it is calibrated on.
+    #[command(flatten)]
+    pub guide: GuideArgs,
 }
 
 /// Parses a number of states.

@@ -72,6 +72,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),
+        Command::Quantize(command) => commands::quantize::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),
         #[cfg(feature = "fetch")]
         Command::Fetch(command) => commands::fetch::run(args, command),

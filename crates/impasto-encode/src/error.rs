@@ -169,6 +169,9 @@ pub enum EncodeError {
         /// What the names were to be like.
         rule: String,
     },
+    /// A GGUF cannot express the model.
+    #[error("it cannot become a GGUF: {0}")]
+    Gguf(String),
     /// Layers are not in ascending order.
     #[error("each layer must be larger than the one before it")]
     LayerOrder,

@@ -26,6 +26,7 @@
 //! | `over` | the base of a delta: which tensors are like those of it |
 //! | `layers`, `layered`, `aside` | nested lattices; layered files, with units in order of gain per byte |
 //! | `drift` | covariances after coded layers |
+//! | `quantize`, `ggml` | a GGUF in the block types of llama.cpp: which types, and rounding to them |
 //! | [`recover`](mod@recover) | multipliers of rows, trained so that a coded network predicts what the original does |
 //! | [`calibrate`], [`statistics`] | the measurements that metrics are based on |
 //!
@@ -46,6 +47,8 @@ mod eigen;
 mod error;
 pub mod feedback;
 mod formats;
+#[cfg(feature = "gguf")]
+mod ggml;
 mod inputs;
 mod job;
 mod lattice;
@@ -65,6 +68,8 @@ mod plan;
 mod planner;
 mod prune;
 mod quality;
+#[cfg(feature = "gguf")]
+mod quantize;
 mod rate;
 pub mod recover;
 pub mod reorder;
@@ -95,6 +100,8 @@ pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, 
 pub use over::{BaseAsset, BaseError, BaseFile};
 pub use prune::{Criterion, Pattern, Pruning};
 pub use quality::{Judge, Judged, Quality};
+#[cfg(feature = "gguf")]
+pub use quantize::{GgufMix, QuantizeOptions, QuantizeReport, QuantizedTensor, quantize};
 pub use report::{LayerReport, Report, TensorReport};
 pub use statistics::{Info, Statistics};
 pub use text::TEXT;

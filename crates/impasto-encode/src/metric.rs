@@ -20,7 +20,7 @@ const INDEX_SHIFT: u32 = 12;
 const MOST: i32 = 1023;
 
 /// What is added to a damping until a covariance is positive definite, since its correlations are rounded.
-const ROUNDED: [f64; 4] = [0.0, 1e-4, 1e-3, 1e-2];
+pub const ROUNDED: [f64; 4] = [0.0, 1e-4, 1e-3, 1e-2];
 
 /// Floors of precision: limits to what a text may mark as unimportant.
 ///

@@ -76,7 +76,7 @@
 //!
 //! | feature | enables |
 //! |---|---|
-//! | `encode` | [`mod@encode`] and [`mod@calibrate`] |
+//! | `encode` | [`mod@encode`] and [`mod@calibrate`]; with `gguf` also [`mod@quantize`] |
 //! | `run` | [`mod@run`] |
 //! | `gguf` | GGUF files as checkpoints and as exports |
 //! | `onnx` | folders for ONNX Runtime as exports |
@@ -155,6 +155,12 @@ pub mod encode {
         Options, Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential,
         Target, TensorReport, Trellis, Watch, check, encode, encode_calibrated, encode_to_quality, is_input,
     };
+}
+
+/// Writing a GGUF in the block types of llama.cpp, with calibrated rounding.
+#[cfg(all(feature = "encode", feature = "gguf"))]
+pub mod quantize {
+    pub use impasto_encode::{GgufMix, QuantizeOptions, QuantizeReport, QuantizedTensor, quantize};
 }
 
 /// Finding out what each tool of mode transform earns on the tensors of a checkpoint.

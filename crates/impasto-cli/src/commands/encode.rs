@@ -28,7 +28,9 @@ use super::judge::{self, HeldBack, Original};
 use super::measure::{all_but_last_quarter, measure};
 use super::recover::{Done as Recovered, Training};
 use super::resident::Resident;
-use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg, PurposeArg};
+use crate::args::{
+    Args, CALIBRATION_TOKENS, Encode, FloorsArg, GuideArgs, LayersArg, LicenseCheck, PresetArg, PurposeArg,
+};
 use crate::card::{self, CARD};
 use crate::exit::{Code, LicenseError, UsageError};
 use crate::licenses::{self, Verdict};
@@ -102,7 +104,7 @@ pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Resu
                     --layers without lossless";
         return Err(UsageError(rule).into());
     }
-    if reorder == Some(ReorderBy::Activation) && (command.uncalibrated || command.preset.is_some()) {
+    if reorder == Some(ReorderBy::Activation) && (command.guide.uncalibrated || command.preset.is_some()) {
         return Err(UsageError("--reorder activation needs calibration").into());
     }
     let pruning = pruning(command, target, &layers)?;
@@ -199,7 +201,7 @@ fn pruning(command: &Encode, target: Target, layers: &Layers) -> anyhow::Result<
                     --layers without lossless";
         return Err(UsageError(rule).into());
     }
-    if command.uncalibrated && pruning.criterion.needs_calibration() {
+    if command.guide.uncalibrated && pruning.criterion.needs_calibration() {
         return Err(UsageError("--prune wanda and --prune sparsegpt need calibration").into());
     }
     Ok(Some(Pruning { tensors: command.prune_tensor.clone(), ..pruning.clone() }))
@@ -264,16 +266,16 @@ fn training(args: &Args, command: &Encode, is_fixed: bool) -> anyhow::Result<Opt
         return Err(UsageError("--recover is not for a delta").into());
     }
     // What --measure scores is not trained on.
-    let text = match &command.calibration {
-        Some(_) => calibration_text(command)?,
+    let text = match &command.guide.calibration {
+        Some(_) => calibration_text(&command.guide)?,
         None => Cow::Borrowed(all_but_last_quarter(impasto::calibrate::TEXT)),
     };
     Ok(Some(Training { steps: steps.unwrap_or(RecoverOptions::default().steps), text }))
 }
 
 /// Reads the text to calibrate on, or returns the built-in one.
-fn calibration_text(command: &Encode) -> anyhow::Result<Cow<'static, str>> {
-    match &command.calibration {
+pub fn calibration_text(guide: &GuideArgs) -> anyhow::Result<Cow<'static, str>> {
+    match &guide.calibration {
         Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string()).map(Cow::Owned),
         None => Ok(Cow::Borrowed(impasto::calibrate::TEXT)),
     }
@@ -304,22 +306,22 @@ impl Guide {
 
 /// Returns what the command line requests. Options that would be ignored are errors.
 fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
-    let given = command.calibration.is_some();
+    let given = command.guide.calibration.is_some();
     if target == Target::Lossless {
         let lossy = given
-            || command.statistics.is_some()
-            || command.calibration_tokens.is_some()
+            || command.guide.statistics.is_some()
+            || command.guide.calibration_tokens.is_some()
             || command.floors.is_some()
             || command.sequential
-            || command.uncalibrated;
+            || command.guide.uncalibrated;
         return match lossy {
             true => Err(UsageError("calibration is for lossy files: use --bpw, --size, --layers or --format").into()),
             false => Ok(Guide::None),
         };
     }
-    let text = || calibration_text(command);
-    match &command.statistics {
-        _ if command.uncalibrated || command.preset.is_some() => Ok(Guide::None),
+    let text = || calibration_text(&command.guide);
+    match &command.guide.statistics {
+        _ if command.guide.uncalibrated || command.preset.is_some() => Ok(Guide::None),
         Some(_) if given && !command.sequential && command.recover.is_none() => {
             let rule = "--calibration has no effect with --statistics, unless --sequential or --recover is given";
             Err(UsageError(rule).into())
@@ -329,7 +331,7 @@ fn guide(command: &Encode, target: Target) -> anyhow::Result<Guide> {
             Ok(Guide::Statistics { file: file.clone(), sequential })
         }
         None => {
-            let tokens = command.calibration_tokens.unwrap_or(CALIBRATION_TOKENS);
+            let tokens = command.guide.calibration_tokens.unwrap_or(CALIBRATION_TOKENS);
             let sequential = command.sequential;
             Ok(Guide::Text { text: text()?, tokens, sequential, given })
         }
@@ -510,19 +512,19 @@ fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec
 }
 
 /// The model to encode, and what its calibration needs.
-struct Source<'a> {
-    args: &'a Args,
-    checkpoint: &'a Checkpoint,
-    weights: &'a CheckpointWeights<'a>,
+pub struct Source<'a> {
+    pub args: &'a Args,
+    pub checkpoint: &'a Checkpoint,
+    pub weights: &'a CheckpointWeights<'a>,
     /// The file to be written; temporary statistics are stored next to it.
-    output: &'a Path,
-    watcher: &'a dyn Watcher,
+    pub output: &'a Path,
+    pub watcher: &'a dyn Watcher,
 }
 
 /// The result of a [`Guide`].
 #[derive(Default)]
-struct Guidance {
-    statistics: Option<Statistics>,
+pub struct Guidance {
+    pub statistics: Option<Statistics>,
     /// The tokens that the statistics were computed from, if the inputs of blocks are to come from coded blocks.
     tokens: Option<Vec<u32>>,
     /// The folder of temporary statistics, which are mapped.
@@ -530,7 +532,8 @@ struct Guidance {
 }
 
 impl Source<'_> {
-    fn guidance(&self, guide: &Guide, notes: &mut Vec<String>) -> anyhow::Result<Guidance> {
+    /// Calibrates, or opens statistics.
+    pub fn guidance(&self, guide: &Guide, notes: &mut Vec<String>) -> anyhow::Result<Guidance> {
         let mut folder = None;
         let (statistics, text) = match guide {
             Guide::None => return Ok(Guidance::default()),

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod inspect;
 mod judge;
 mod measure;
+pub mod quantize;
 pub mod rebase;
 mod recover;
 mod resident;

@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod live;
 mod packs;
+mod quantize;
 mod recover;
 mod sensitivity;
 #[cfg(all(unix, feature = "serve"))]

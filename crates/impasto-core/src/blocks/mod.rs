@@ -1,4 +1,5 @@
-//! Blocks of quantized weights in ggml's layouts: dequantization of all types, quantization of some.
+//! Blocks of quantized weights in ggml's layouts: dequantization of all types, quantization of some, and what they are made of
+//! ([`apart`], [`pack`]).
 //!
 //! The reference is the Python package `gguf` (`gguf.quants`). The code here performs the same binary32 operations in
 //! the same order, without fusing, so the results are bit-identical, except for the payload of a NaN.
@@ -21,6 +22,7 @@ mod grids;
 mod iq;
 mod iq4;
 mod kquants;
+pub mod pack;
 mod simple;
 mod ternary;
 

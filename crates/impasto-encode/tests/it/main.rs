@@ -1,5 +1,6 @@
 //! Integration tests, in one binary.
 
+mod quantize;
 mod reorder;
 mod statistics;
 #[allow(dead_code, reason = "shared with the model's own tests")]

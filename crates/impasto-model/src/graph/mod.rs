@@ -44,7 +44,7 @@ pub use build::describe;
 pub use hidden::{Hidden, Maker};
 pub use load::{Loader, check_shape, tensor};
 pub use op::{Attention, Backend, Op, Rotation, Value, run};
-pub use source::{OWN_OUTPUT, describe_source};
+pub use source::{OWN_OUTPUT, describe_source, tensor_names};
 
 /// A network, with linear layers of type `L` and weight vectors of type `V`.
 #[derive(Clone, Debug, PartialEq)]

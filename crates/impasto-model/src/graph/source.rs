@@ -40,6 +40,12 @@ pub fn describe_source(source: &dyn WeightSource, config: &mut DecoderConfig) ->
     Ok(network)
 }
 
+/// Returns the names of the tensors that a model with this `config.json` has; `None` if it is not one that can be run.
+pub fn tensor_names(config: &[u8]) -> Option<HashSet<String>> {
+    let config = DecoderConfig::from_json(config).ok()?;
+    Some(describe(&config, *config.names.first()?).tensor_names().collect())
+}
+
 /// Checks that the linear layers have no tensors but their weights and biases. (An unused bias changes nothing in
 /// transformers either.)
 fn check_used(source: &dyn WeightSource, network: &Network) -> Result<()> {

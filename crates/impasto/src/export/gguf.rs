@@ -1,13 +1,12 @@
 //! Export to a new GGUF file, for llama.cpp and other programs that read GGUF.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use impasto_checkpoint::gguf::Metadata;
-use impasto_checkpoint::gguf::hf::{self, FromAssets, NameMap, Tensors};
+use impasto_checkpoint::gguf::hf::{self, Folded, FromAssets, Mapped, Tensors, place};
 use impasto_checkpoint::{Asset, Change, TensorSpec};
 use impasto_container::Source;
 use impasto_core::DType;
-use impasto_model::config::DecoderConfig;
 use impasto_model::graph;
 
 use super::part::{Content, Part, Way};
@@ -20,8 +19,6 @@ use crate::view::gguf_metadata;
 const WEIGHTS: &str = "model.gguf";
 /// The key for the type of most matrices, with llama.cpp's numbers.
 const FILE_TYPE: &str = "general.file_type";
-/// The output matrix.
-const OUTPUT: &str = "lm_head.weight";
 /// Assets that the metadata are built from.
 const ASSETS: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
@@ -130,58 +127,22 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
     let made_of = hf::metadata(&assets, &Shapes(file), model, wanted.file_type());
     let FromAssets { metadata, factors, mut notes } = made_of.map_err(|rule| broken(rule.to_string()))?;
     let config = assets.iter().find(|asset| asset.name == "config.json").map_or(&[][..], |asset| &asset.bytes);
-    let names =
-        NameMap::of_config(config).ok_or_else(|| broken("its tensor names in GGUF are not known".to_owned()))?;
-    let used = used(config);
-    let lacks = |name: &&String| file.meta(name).is_err() && *name != OUTPUT;
-    if let Some(missing) = used.iter().flatten().filter(lacks).min() {
-        return Err(broken(format!("config.json asks for tensor {missing:?}, which is missing")));
-    }
-    let (mut parts, mut unused) = (Vec::new(), Vec::new());
+    let mut tensors = Vec::new();
     for name in file.tensor_names() {
         let meta = file.meta(name)?;
-        if meta.tied.is_some() && name == OUTPUT {
-            // llama.cpp uses the embedding if there is no output matrix.
-            continue;
-        }
-        if used.as_ref().is_some_and(|used| !used.contains(name)) {
-            unused.push(name);
-            continue;
-        }
-        let Some(mapped) = names.to_gguf(name) else {
-            return Err(broken(format!("tensor {name:?} has no equivalent in a GGUF of this architecture")));
-        };
-        if !mapped.change.fits(&meta.dims) {
-            let dims = &meta.dims;
-            return Err(broken(format!("tensor {name:?}: its shape {dims:?} is not that of whole attention heads")));
-        }
-        parts.push(made(&mapped.name, name, &meta.dims, wanted, mapped.change));
+        tensors.push(Folded { name, dims: &meta.dims, is_tied: meta.tied.is_some() });
     }
+    let placed = place(config, graph::tensor_names(config).as_ref(), &tensors);
+    let (placed, left_out) = placed.map_err(|rule| broken(rule.to_string()))?;
+    let part = |(own, new): &(Folded, Mapped)| made(&new.name, own.name, own.dims, wanted, new.change);
+    let mut parts: Vec<Part> = placed.iter().map(part).collect();
     let factor = |(name, values): (String, Vec<f32>)| {
         let spec = TensorSpec::new(name, DType::F32, [values.len() as u64]);
         Part { spec, content: Content::Values(values) }
     };
     parts.extend(factors.into_iter().map(factor));
-    notes.extend(left_out(&unused));
+    notes.extend(left_out);
     Ok((metadata, parts, notes))
-}
-
-/// Returns the names of the tensors that a model with this configuration has, and that of an output matrix, which may
-/// be the embedding instead; `None` if the configuration is not one that can be run.
-fn used(config: &[u8]) -> Option<HashSet<String>> {
-    let config = DecoderConfig::from_json(config).ok()?;
-    let network = graph::describe(&config, *config.names.first()?);
-    Some(network.tensor_names().chain([OUTPUT.to_owned()]).collect())
-}
-
-/// Returns a note about tensors that are not in the GGUF, if there are any: llama.cpp would use biases, or refuse the
-/// file.
-fn left_out(unused: &[&str]) -> Option<String> {
-    let (first, others) = unused.split_first()?;
-    Some(match others.len() {
-        0 => format!("left out, because config.json does not use it: {first}"),
-        more => format!("left out, because config.json does not use them: {first} and {more} more"),
-    })
 }
 
 fn made(new: &str, own: &str, dims: &[u64], wanted: GgufType, change: Change) -> Part {

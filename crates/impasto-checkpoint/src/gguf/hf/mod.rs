@@ -24,6 +24,7 @@ mod config;
 mod json;
 mod keys;
 mod names;
+mod placed;
 mod pre;
 mod rope;
 mod rules;
@@ -36,6 +37,7 @@ mod vocabulary;
 pub use crate::change::Change;
 pub use architecture::Architecture;
 pub use names::{Mapped, NameMap};
+pub use placed::{Folded, OUTPUT, place};
 pub use rules::TranslationRule;
 pub use to_gguf::{FromAssets, metadata};
 
