@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
+use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate, calibrate_portion};
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files;
 use impasto_text::Tokenizer;
@@ -32,6 +32,26 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
         ..calibrate_options(args)
     };
     let progress = bar(args, 0);
+    if let Some(portion) = command.shard {
+        let tokens = first_tokens(&tokenizer(&weights)?, &text, options.tokens)?;
+        let mut watch = |step| {
+            progress.set_message(format!("shard {portion}: calibrating: {}", message(step)));
+            ControlFlow::Continue(())
+        };
+        let (hash, to) = (blake3::hash(text.as_bytes()), (command.output.as_path(), portion));
+        let done = calibrate_portion(&checkpoint, &weights, &tokens, &options, &hash, to, &mut watch);
+        explained(done.map_err(Into::into), &command.model, &checkpoint)?;
+        progress.finish_and_clear();
+        let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
+        if args.json {
+            print_json(
+                &json!({ "file": file, "shard": portion.number(), "shards": portion.of(), "seconds": seconds }),
+            )?;
+        } else {
+            print(&format!("{file}: shard {portion} in {seconds:.1} s; impasto merge joins all shards\n"))?;
+        }
+        return Ok(Code::Success);
+    }
     let stages = Stages::begin("opening");
     let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, &progress, Some(&stages));
     let info = explained(info, &command.model, &checkpoint)?;

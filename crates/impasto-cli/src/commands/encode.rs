@@ -29,6 +29,7 @@ use super::judge::{self, HeldBack, Original};
 use super::measure::{all_but_last_quarter, measure};
 use super::recover::Training;
 use super::resident::Resident;
+use super::shards;
 use crate::args::{Args, CALIBRATION_TOKENS, Encode, FloorsArg, LayersArg, LicenseCheck, PresetArg, PurposeArg};
 use crate::card::{self, CARD};
 use crate::exit::{Code, LicenseError, UsageError};
@@ -106,6 +107,9 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let base = base(args, command)?;
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
+    if let Some(portion) = command.shard {
+        return shards::encode(args, command, portion, &options, &guide);
+    }
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     if command.kld.is_some() && !args.base.is_empty() {
         return Err(UsageError("--kld is for files without a base: use --bpw or --size").into());
@@ -455,7 +459,7 @@ pub fn encode_to(args: &Args, way: Way, options: &Options, guide: &Guide) -> any
 }
 
 /// Returns the compiled form of the tokenizer, if it is worth its bytes and does the same to the calibration text.
-fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec<String>) -> Option<Vec<u8>> {
+pub fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec<String>) -> Option<Vec<u8>> {
     let given = match guide {
         Guide::Text { text, .. } | Guide::Statistics { sequential: Some(text), .. } => Some(&**text),
         Guide::None | Guide::Statistics { .. } => None,
@@ -549,7 +553,7 @@ fn bits_per_weight(report: &Report) -> f64 {
 }
 
 /// Notes about what the checkpoint lacks, and about what a lossless file does not restore.
-fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
+pub fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
     let odd = checkpoint.shards().iter().filter(|shard| exact && !shard.is_canonical());
     let padding = odd.map(|shard| {
         let name = shard.name();
