@@ -83,6 +83,8 @@ pub mod transform;
 mod trial;
 mod write;
 
+#[doc(hidden)]
+pub use calibrate::fuzz_sums;
 pub use calibrate::{
     CalibrateOptions, Calibrating, calibrate, calibrate_portion, is_calibration, merge_statistics, model_hash,
 };

@@ -155,6 +155,8 @@ pub mod encode {
         ResidualError, Selector, Sequential, Target, TensorReport, Trellis, Watch, check, encode, encode_calibrated,
         encode_portion, encode_to_quality, is_input, merge,
     };
+    #[doc(hidden)]
+    pub use impasto_encode::{fuzz_portion, fuzz_sums};
 }
 
 /// Finding out what each tool of mode transform earns on the tensors of a checkpoint.

@@ -6,11 +6,11 @@ use std::process::Stdio;
 use crate::support::{Ran, Workplace, impasto, tiny};
 
 /// Runs shards in turn, and `merge`, until the file is there; returns it, and how often each shard ran.
-fn encode_in_rounds(at: &Workplace, options: &[&str], of: usize) -> (Vec<u8>, usize) {
+fn encode_in_rounds(at: &Workplace, model: &str, options: &[&str], of: usize) -> (Vec<u8>, usize) {
     for round in 1..20 {
         for number in 1..=of {
-            let (model, shard) = (tiny(), format!("{number}/{of}"));
-            let args = [&["encode", &model, "-o", "shards.impasto", "-q", "--shard", &shard], options].concat();
+            let shard = format!("{number}/{of}");
+            let args = [&["encode", model, "-o", "shards.impasto", "-q", "--shard", &shard], options].concat();
             let ran = at.run(&args);
             assert!(matches!(ran.code, Some(0 | 7)), "{ran:?}");
         }
@@ -26,9 +26,8 @@ fn encode_in_rounds(at: &Workplace, options: &[&str], of: usize) -> (Vec<u8>, us
     panic!("{options:?} does not end");
 }
 
-fn one_machine(at: &Workplace, options: &[&str]) -> Vec<u8> {
-    let model = tiny();
-    at.run(&[&["encode", &model, "-o", "one.impasto", "-q"], options].concat()).ok();
+fn one_machine(at: &Workplace, model: &str, options: &[&str]) -> Vec<u8> {
+    at.run(&[&["encode", model, "-o", "one.impasto", "-q"], options].concat()).ok();
     fs::read(at.path("one.impasto")).expect("reads")
 }
 
@@ -46,14 +45,38 @@ fn shards_have_the_bytes_of_one_machine() {
     ];
     for (options, of, most) in ways {
         let _ = fs::remove_dir_all(at.path("shards.impasto.shards"));
-        let (file, rounds) = encode_in_rounds(&at, options, of);
-        assert!(file == one_machine(&at, options), "{options:?}");
+        let (file, rounds) = encode_in_rounds(&at, &tiny(), options, of);
+        assert!(file == one_machine(&at, &tiny(), options), "{options:?}");
         assert!(rounds <= most, "{options:?}: {rounds} rounds");
         println!("{options:?}: {rounds} rounds");
     }
     // More shards than tensors.
     let _ = fs::remove_dir_all(at.path("shards.impasto.shards"));
-    assert!(encode_in_rounds(&at, &[], 100).0 == one_machine(&at, &[]));
+    assert!(encode_in_rounds(&at, &tiny(), &[], 100).0 == one_machine(&at, &tiny(), &[]));
+}
+
+/// Tensors that are tied have one set of units, wherever they are.
+#[test]
+fn tied_tensors_stay_tied() {
+    let at = Workplace::new();
+    let weights = |seed: u16| -> Vec<u8> {
+        (0..4096u16).flat_map(|i| (0x3C00 | i.wrapping_mul(seed).rotate_left(7) & 0x83FF).to_le_bytes()).collect()
+    };
+    let (one, other) = (weights(40_503), weights(30_011));
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let tensor = |(i, name): (usize, &&str)| {
+        format!(r#""{name}":{{"dtype":"F16","shape":[64,64],"data_offsets":[{},{}]}}"#, i * 8192, (i + 1) * 8192)
+    };
+    let header = format!("{{{}}}", names.iter().enumerate().map(tensor).collect::<Vec<_>>().join(","));
+    let data = [&one, &other, &one, &other, &weights(50_021), &one].map(|data| &data[..]).concat();
+    fs::create_dir(at.path("model")).expect("a folder");
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
+    fs::write(at.path("model/model.safetensors"), file).expect("writes");
+    for options in [&[][..], &["--size", "12KB", "--uncalibrated", "--tools", "none"]] {
+        let _ = fs::remove_dir_all(at.path("shards.impasto.shards"));
+        let (file, _) = encode_in_rounds(&at, "model", options, 2);
+        assert!(file == one_machine(&at, "model", options), "{options:?}");
+    }
 }
 
 #[test]
@@ -69,7 +92,7 @@ fn two_processes_at_once_need_one_run() {
     let both = ["1/2", "2/2"].map(start);
     both.into_iter().for_each(|child| drop(Ran::of(child.wait_with_output().expect("ends")).ok()));
     at.run(&["merge", "two.impasto", "-q"]).ok();
-    assert!(fs::read(at.path("two.impasto")).expect("reads") == one_machine(&at, &options));
+    assert!(fs::read(at.path("two.impasto")).expect("reads") == one_machine(&at, &tiny(), &options));
 }
 
 #[test]
@@ -113,7 +136,7 @@ fn shards_are_resumed_and_checked() {
     at.run(&["merge", "x"]).fails(3, "files of 3 and of 4 shards");
     fs::remove_file(at.path("x.shards/1-of-4.units0-0")).expect("removes");
     at.run(&["merge", "x", "-q"]).ok();
-    assert!(fs::read(at.path("x")).expect("reads") == one_machine(&at, &[]));
+    assert!(fs::read(at.path("x")).expect("reads") == one_machine(&at, &tiny(), &[]));
 }
 
 #[test]

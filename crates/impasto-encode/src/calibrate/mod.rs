@@ -34,7 +34,7 @@ use crate::portion::Portion;
 use crate::statistics::{self, Info};
 use memory::memory;
 use shards::{Recorded, Shard};
-pub use shards::{is_calibration, merge_statistics};
+pub use shards::{fuzz_sums, is_calibration, merge_statistics};
 pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, zeros};
 pub(crate) use sums::{Group, Rows, Sums};

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use impasto_container::{MmapSource, Object, ObjectKind, Reader, UnitSlot, Writer};
+use impasto_container::{Object, ObjectKind, Reader, Source, UnitSlot, Writer};
 use impasto_core::Mode;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use super::sums::{Fisher, Group, zeros};
 use super::{HeldBack, Steps, damping, result, settle, triangle};
 use crate::code::PIECE;
 use crate::error::EncodeError;
-use crate::portion::{Card, Opened, Portion, VERSION, folder, folder_stages, name, open, parsed};
+use crate::portion::{Card, Opened, Portion, VERSION, folder, folder_stages, limits, name, open, opened, parsed};
 use crate::statistics::Info;
 
 /// The stage of the files.
@@ -230,8 +230,8 @@ impl Summed {
 }
 
 /// The sums of a portion, read in order.
-struct Sums<'a> {
-    reader: &'a Reader<MmapSource>,
+struct Sums<'a, S> {
+    reader: &'a Reader<S>,
     /// The units that are left.
     units: std::slice::Iter<'a, u32>,
     /// The rest of the last one.
@@ -239,8 +239,8 @@ struct Sums<'a> {
     at: usize,
 }
 
-impl<'a> Sums<'a> {
-    fn new(opened: &'a Opened<Summed>) -> Result<Sums<'a>, EncodeError> {
+impl<'a, S: Source> Sums<'a, S> {
+    fn new(opened: &'a Opened<Summed, S>) -> Result<Self, EncodeError> {
         let reader = &opened.reader;
         let broken = || broken(opened, "its sums are not those that it lists");
         let object = reader.find_asset(SUMS).ok_or_else(broken)?;
@@ -290,7 +290,7 @@ impl<'a> Sums<'a> {
     }
 }
 
-fn broken(opened: &Opened<Summed>, rule: &str) -> EncodeError {
+fn broken<S: Source>(opened: &Opened<Summed, S>, rule: &str) -> EncodeError {
     EncodeError::PortionFile { file: opened.reader.name().to_owned(), rule: rule.to_owned() }
 }
 
@@ -368,8 +368,25 @@ fn merged(path: &Path) -> Result<Info, EncodeError> {
     result::write(path, whole.info.clone(), groups, &fisher, (embedding, head), &mut spill)
 }
 
+/// Reads a file that is the only portion, as far as that is possible without a file system, for a fuzzer. Returns the number of groups.
+#[doc(hidden)]
+pub fn fuzz_sums(bytes: &[u8]) -> Result<u64, EncodeError> {
+    let reader = Reader::open(bytes, "sums", &limits())?;
+    let named = Portion::new(1, 1).map_or(String::new(), |portion| name(portion, STAGE));
+    let file = [opened(reader, &named)?];
+    file[0].verify()?;
+    let whole = check(&file, &file[0])?;
+    let mut sums = Sums::new(&file[0])?;
+    for group in &whole.groups {
+        let n = group.inputs;
+        let mut sum = zeros(n.checked_mul(n), "the covariance of a layer's inputs")?;
+        group.parts.iter().try_for_each(|_| sums.triangle(&mut sum, n))?;
+    }
+    Ok(whole.groups.len() as u64)
+}
+
 /// Checks that all files are of one calibration, that each part is where it belongs, and that groups agree. Returns what they are of.
-fn check(opened: &[Opened<Summed>], first: &Opened<Summed>) -> Result<Summed, EncodeError> {
+fn check<S: Source>(opened: &[Opened<Summed, S>], first: &Opened<Summed, S>) -> Result<Summed, EncodeError> {
     let same = |a: &OfGroup, b: &OfGroup| a.names == b.names && a.inputs == b.inputs && a.kind == b.kind;
     let of = &first.card.facts;
     for (owner, file) in opened.iter().enumerate() {
@@ -411,3 +428,6 @@ fn check(opened: &[Opened<Summed>], first: &Opened<Summed>) -> Result<Summed, En
     }
     Ok(of.clone())
 }
+
+#[cfg(test)]
+mod tests;

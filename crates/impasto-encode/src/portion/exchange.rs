@@ -237,7 +237,8 @@ impl Exchange {
         self.all(stage, |_, opened: Opened<Coded>| {
             let octaves = opened.card.facts.octaves()?;
             let mut own = Ends::new();
-            for (tensor, object) in opened.objects().ok()? {
+            let is_tied = |object: u32| opened.reader.objects()[object as usize].tied().is_some();
+            for (tensor, object) in opened.objects().ok()?.filter(|(_, object)| !is_tied(*object)) {
                 let units = opened.reader.units_of(object)?;
                 let in_order = units.header.iter().chain(units.tiles);
                 let lengths = in_order.map(|&unit| u64::from(opened.reader.units()[unit as usize].length));

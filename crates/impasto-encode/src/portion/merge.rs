@@ -106,12 +106,15 @@ fn files(folder: &Path, of: usize, attempt: usize) -> Result<Vec<Opened<Coded>>,
     Ok(opened)
 }
 
+/// Where an object or a unit is: a file, and the number there.
+type Place<'a, S> = (&'a Opened<Coded, S>, u32);
+
 /// The objects and units of the whole file.
 struct Joined<'a, S> {
     objects: Vec<Object>,
     slots: Vec<UnitSlot>,
     /// Where the bytes of each unit are.
-    units: Vec<(&'a Opened<Coded, S>, u32)>,
+    units: Vec<Place<'a, S>>,
     /// Number of assets.
     assets: usize,
     /// The largest permitted size, if there is one.
@@ -150,8 +153,8 @@ impl<'a, S: Source> Joined<'a, S> {
     }
 
     /// Returns where each tensor is.
-    fn tensors(parts: &'a [Opened<Coded, S>]) -> Result<BTreeMap<usize, (&'a Opened<Coded, S>, u32)>, EncodeError> {
-        let mut tensors: BTreeMap<usize, (&Opened<Coded, S>, u32)> = BTreeMap::new();
+    fn tensors(parts: &'a [Opened<Coded, S>]) -> Result<BTreeMap<usize, Place<'a, S>>, EncodeError> {
+        let mut tensors: BTreeMap<usize, Place<S>> = BTreeMap::new();
         let first = &parts[0];
         let count = first.card.facts.count;
         for opened in parts {
@@ -194,8 +197,9 @@ impl<'a, S: Source> Joined<'a, S> {
 
     fn push(&mut self, opened: &'a Opened<Coded, S>, object: u32, of: Object) {
         let number = self.objects.len() as u32;
+        // Those of a tied tensor are those of another one.
+        let units = opened.reader.units_of(object).filter(|_| of.tied().is_none());
         self.objects.push(of);
-        let units = opened.reader.units_of(object);
         for &unit in units.iter().flat_map(|units| units.header.iter().chain(units.tiles)) {
             let UnitEntry { tile, layer, .. } = opened.reader.units()[unit as usize];
             let is_header = opened.reader.units()[unit as usize].is_header();
@@ -205,7 +209,7 @@ impl<'a, S: Source> Joined<'a, S> {
     }
 
     /// Returns the length of a unit.
-    fn bytes((opened, unit): (&Opened<Coded, S>, u32)) -> u64 {
+    fn bytes((opened, unit): Place<S>) -> u64 {
         u64::from(opened.reader.units()[unit as usize].length)
     }
 

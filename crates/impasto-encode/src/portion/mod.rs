@@ -28,7 +28,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use exchange::{Exchange, survey};
-pub(crate) use file::{Card, Opened, VERSION, folder, name, open, parsed};
+pub(crate) use file::{Card, Opened, VERSION, folder, limits, name, open, opened, parsed};
 pub use job::{PortionReport, encode_portion};
 pub(crate) use merge::found as folder_stages;
 pub use merge::{Merged, fuzz_portion, merge};
