@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-safetensors gguf config container file tile layers entropy transform tokenizer template answer calls message request}
+targets=${*:-safetensors gguf config container file portion tile layers entropy transform tokenizer template answer calls message request}
 toolchain=+nightly
 [ -n "${RUSTC_BOOTSTRAP:-}" ] && toolchain=
 tools=$(ls -d "$(rustc $toolchain --print sysroot)"/lib/rustlib/*/bin 2>/dev/null | head -n 1)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use impasto::Checkpoint;
-use impasto::encode::{Options, Target, encode};
+use impasto::encode::{Options, Portion, Target, encode, encode_portion};
 use impasto_checkpoint::gguf::{Array, Metadata, Value};
 use impasto_checkpoint::{Opaque, TensorSpec, write_gguf, write_safetensors};
 use impasto_codec::digits;
@@ -407,6 +407,12 @@ fn files(folder: &Path) -> Done {
         write_safetensors(&model.join("model.safetensors"), None, &tensors)?;
         fs::write(model.join("config.json"), "{}")?;
         let checkpoint = Checkpoint::open(&model)?;
+        let (out, shards) = (temporary.path().join("s.impasto"), temporary.path().join("s.impasto.shards"));
+        let options = Options { threads: 1, ..Options::new(Target::Lossless) };
+        let only = (Portion::new(1, 1).ok_or("a portion")?, std::time::Duration::ZERO);
+        encode_portion(&checkpoint, &out, &options, None, only, &|_| std::ops::ControlFlow::Continue(()))?;
+        put(&folder.join("portion"), name, &fs::read(shards.join("1-of-1.units0-0"))?)?;
+        fs::remove_dir_all(shards)?;
         for (how, target) in [("exact", Target::Lossless), ("lossy", Target::BitsPerWeight(5.0))] {
             let path = temporary.path().join("out.impasto");
             let options = Options { threads: 1, segments: 2, ..Options::new(target) };

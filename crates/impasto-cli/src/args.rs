@@ -29,7 +29,7 @@ const GRADIENT_TOKENS: usize = 16384;
 ///
 /// Exit codes: 0 success; 1 system error (files, threads, memory, network); 2 invalid command line; 3 invalid or unsupported
 /// input (checkpoint, .impasto file, tokenizer, text); 4 damaged data in a file; 5 missing data: the file is cut short;
-/// 6 the requested size cannot be reached. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
+/// 6 the requested size cannot be reached; 7 other shards are needed: run this again once they are there. On Ctrl-C, SIGTERM and SIGHUP, temporary files are removed first. If a
 /// command is killed, the next one that writes to the same folder removes its temporary files (on Unix).
 ///
 /// Environment: IMPASTO_CPU selects the instruction set to use: scalar, avx2 or avx512. The default is the widest that
@@ -82,6 +82,8 @@ fn with_negative_numbers_in(command: clap::Command) -> clap::Command {
 pub enum Command {
     /// Encode a checkpoint into one .impasto file.
     Encode(Encode),
+    /// Join the shards of `encode --shard` or `calibrate --shard`, from one machine or several.
+    Merge(Merge),
     /// Calibrate a model on a text, for `encode --statistics`.
     Calibrate(Calibrate),
     /// Quantize a model to a GGUF for llama.cpp, with calibrated rounding.
@@ -263,6 +265,24 @@ pub struct Encode {
     /// rANS segments per tile, which a decoder may process in parallel; each costs about 100 bytes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub segments: u8,
+    /// Code only share I of N of the tensors, into the folder FILE.shards, which all machines must see; `impasto merge` joins the
+    /// shards to the bytes that one machine writes. Where what other shards found out is needed, the command ends with exit code 7:
+    /// run it again once they are there, and it goes on. Lossy files need --statistics or --uncalibrated. Not with --layers, --kld,
+    /// --base, --reorder, --sequential and --recover.
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["layers", "kld", "base", "sequential", "recover", "measure"])]
+    pub shard: Option<impasto::encode::Portion>,
+    /// Wait so many seconds for other shards before ending with exit code 7, for shards that run at the same time [default: 0].
+    #[arg(long, value_name = "SECONDS", requires = "shard", value_parser = parse_whole::<u64>)]
+    pub wait: Option<u64>,
+}
+
+/// Join the shards of `encode --shard` or `calibrate --shard`.
+#[derive(clap::Args)]
+pub struct Merge {
+    /// The file to write: what the shards have as --output. Its shards are in the folder FILE.shards, which stays. If shards
+    /// are missing, or have to go on, the exit code is 7.
+    #[arg(value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// What a lossy file is calibrated on.
@@ -469,6 +489,10 @@ pub struct Calibrate {
     /// Tokens per window.
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = parse_whole::<usize>)]
     pub ctx: usize,
+    /// Sum only over share I of N of the windows, into the folder FILE.shards, which all machines must see; `impasto merge` makes the
+    /// statistics of all shards: the bytes of one machine, on processors of one kind. Windows are shared eight at a time.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<impasto::encode::Portion>,
 }
 
 /// Decode a file to a checkpoint.

@@ -32,6 +32,8 @@ pub enum Code {
     Absent = 5,
     /// The requested size cannot be reached.
     Size = 6,
+    /// Other shards are needed.
+    Waiting = 7,
 }
 
 impl From<Code> for std::process::ExitCode {
@@ -101,6 +103,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::TooLarge { .. }
                 | EncodeError::TooGood { .. }
                 | EncodeError::Missed { .. } => Code::Size,
+                EncodeError::Waiting { .. } => Code::Waiting,
                 EncodeError::Checkpoint(error) => of_checkpoint(error),
                 EncodeError::Container(error) => of_container(error),
                 EncodeError::Threads(..) | EncodeError::Codec { error: CodecError::Memory, .. } => Code::System,
@@ -111,6 +114,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                 | EncodeError::OverBase(_)
                 | EncodeError::Residual
                 | EncodeError::Quality(_)
+                | EncodeError::Portions(_)
                 | EncodeError::Trellis
                 | EncodeError::PrunedFormats
                 | EncodeError::ReorderUnmeasured => Code::Usage,

@@ -71,6 +71,7 @@ fn run(args: &Args) -> anyhow::Result<exit::Code> {
     Isa::from_environment().context(Isa::VARIABLE)?; // Later readers ignore an invalid value.
     match &args.command {
         Command::Encode(command) => commands::encode::run(args, command),
+        Command::Merge(command) => commands::shards::merge(args, command),
         Command::Calibrate(command) => commands::calibrate::run(args, command),
         Command::Quantize(command) => commands::quantize::run(args, command),
         Command::Decode(command) => commands::decode::run(args, command),

@@ -36,6 +36,7 @@ pub const MOST_ROWS: usize = 256;
 const SEGMENT: u64 = 8 + 32 * 3;
 
 /// An asset and its units.
+#[derive(Clone)]
 pub struct CodedAsset {
     /// Its name.
     pub name: String,

@@ -216,6 +216,29 @@ pub enum EncodeError {
         /// What is wrong.
         rule: String,
     },
+    /// An option needs the whole file at once, so that portions cannot be coded apart.
+    #[error("--shard is not for {0}")]
+    Portions(&'static str),
+    /// A file of a portion violates a rule.
+    #[error("{file}: {rule}")]
+    PortionFile {
+        /// Name of the file.
+        file: String,
+        /// What is wrong.
+        rule: String,
+    },
+    /// Portions are needed that are not there, or not of this encoding.
+    #[error(
+        "{} missing at stage {stage}: run `impasto encode --shard` for {} again, then this",
+        shards(.portions),
+        if .portions.len() == 1 { "it" } else { "them" }
+    )]
+    Waiting {
+        /// Their numbers, from 1.
+        portions: Vec<usize>,
+        /// The stage whose files are missing.
+        stage: String,
+    },
     /// The statistics belong to another model.
     #[error("{file}: these are statistics of another model: the hash of the tensors differs")]
     OtherModel {
@@ -290,6 +313,15 @@ pub enum EncodeError {
 }
 
 /// Returns [`EncodeError::Cancelled`] if a watcher breaks.
+/// Returns the numbers of portions in words, with a verb.
+fn shards(portions: &[usize]) -> String {
+    let numbers: Vec<String> = portions.iter().map(usize::to_string).collect();
+    match &numbers[..] {
+        [one] => format!("shard {one} is"),
+        _ => format!("shards {} are", numbers.join(", ")),
+    }
+}
+
 pub(crate) fn heard(answer: ControlFlow<()>) -> Result<(), EncodeError> {
     if answer.is_break() { Err(EncodeError::Cancelled) } else { Ok(()) }
 }

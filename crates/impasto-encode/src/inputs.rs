@@ -23,6 +23,7 @@ use crate::model::{Tensor, tensors};
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Target};
 use crate::over::Over;
 use crate::plan::{Plan, has_lattice};
+use crate::portion::{Exchange, survey};
 use crate::prune::{Pruning, Scores};
 use crate::rate::{Measured, Rate, Transformed};
 use crate::reorder::Reordered;
@@ -69,6 +70,7 @@ pub struct Inputs<'a> {
     /// What was reordered.
     pub reordered: Option<Reordered>,
     over: Option<&'a Over<'a>>,
+    exchange: Option<&'a Exchange>,
 }
 
 /// A tensor that is coded with loss: its weights, and everything that its steps and its rounding depend on.
@@ -197,16 +199,19 @@ impl LossyTensor<'_> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Finds the tensors of a checkpoint and fits their scales and metrics; `over` is what they take from a base.
+    /// Finds the tensors of a checkpoint and fits their scales and metrics; `over` is what they take from a base. With an
+    /// `exchange`, only the weights of the own portion are read; what is needed of others comes from there.
     ///
     /// # Errors
-    /// If the format cannot hold a tensor, or memory would exceed its limit.
+    /// If the format cannot hold a tensor, or memory would exceed its limit; if other portions are needed and not there.
     pub fn new(
         checkpoint: &'a Checkpoint,
         options: &'a Options,
         statistics: Option<&'a Statistics>,
         over: Option<&'a Over<'a>>,
+        exchange: Option<&'a Exchange>,
     ) -> Result<Self, EncodeError> {
+        let is_own = |tensor: usize| exchange.is_none_or(|exchange| exchange.is_own(tensor));
         let lossless = options.target == Target::Lossless;
         let is_exact = options.is_exact();
         let mut tensors = tensors(checkpoint, is_exact, options.reordering.as_deref())?;
@@ -218,23 +223,30 @@ impl<'a> Inputs<'a> {
         if let Some(over) = over {
             over.give_to(&mut tensors);
         }
-        let scale = |tensor: &Tensor| {
+        let scale = |(i, tensor): (usize, &Tensor)| {
+            if !is_own(i) {
+                return None;
+            }
             let matrix = tensor.matrix(checkpoint);
             let floats = matrix.dtype.float_layout().is_some() && matrix.len() >= LEAST_WEIGHTS;
             let scales = (tensor.same_as.is_none() && !tensor.is_identical() && floats).then(|| fit(&matrix));
             checkpoint.release(tensor.info);
             scales
         };
-        let mut scales: Vec<Option<Scales>> = tensors.iter().map(scale).collect();
+        let mut scales: Vec<Option<Scales>> = tensors.iter().enumerate().map(scale).collect();
         // What is coded with loss over a base has the scales of the differences.
         let alone = if lossless { vec![] } else { difference_scales(checkpoint, &mut tensors, &mut scales) };
         let mut metrics = if lossless {
             vec![]
         } else {
             let usual = |t: &Tensor, s: &Scales| is_usual(t, s) && !t.matrix(checkpoint).is_constant();
+            let seen =
+                exchange.map(|exchange| survey(exchange, (checkpoint, statistics), &tensors, &mut scales, usual));
+            let seen = seen.transpose()?;
+            let usual = |i: usize, t: &Tensor, s: &Scales| seen.as_ref().map_or_else(|| usual(t, s), |seen| seen[i]);
             // How large a step may be depends on the weights, not on the differences.
             let lossy = tensors.iter().zip(&scales).enumerate().map(|(i, (tensor, scales))| {
-                let scales = scales.as_ref().filter(|scales| usual(tensor, scales))?;
+                let scales = scales.as_ref().filter(|scales| usual(i, tensor, scales))?;
                 Some((tensor, alone.get(i).and_then(Option::as_ref).unwrap_or(scales)))
             });
             metrics(&lossy.collect::<Vec<_>>(), statistics, options.floors)
@@ -259,6 +271,7 @@ impl<'a> Inputs<'a> {
         }
         let metric = |i: usize| metrics.get(i).and_then(Option::as_ref);
         let entries = tensors.iter().zip(&scales).enumerate();
+        let entries = entries.filter(|(i, _)| is_own(*i));
         let entries: Vec<_> = entries.map(|(i, (tensor, scales))| (tensor, scales.as_ref(), metric(i))).collect();
         let feedbacks = Feedbacks::new(statistics, memory::room(&entries, options)?);
         let (costs, preset) = (Costs::typical(), options.preset);
@@ -282,6 +295,7 @@ impl<'a> Inputs<'a> {
             pruning: options.pruning.as_ref(),
             reordered: options.reordering.as_ref().map(|reordering| reordering.report()),
             over,
+            exchange,
         };
         if let Some(pruning) = inputs.pruning {
             let lossy = inputs.tensors.iter().enumerate().filter(|(i, _)| inputs.is_lossy(*i));
@@ -297,9 +311,10 @@ impl<'a> Inputs<'a> {
         if tools != Tools::NONE {
             if tools.has(TransformTool::CoLocated) {
                 inputs.find_references();
+                inputs.check_references()?;
             }
             // A tensor that is predicted from a base has no tiles in mode transform (SPEC 21.6).
-            let may = |i: usize| inputs.is_free(i) && inputs.tensors[i].over.is_none();
+            let may = |i: usize| inputs.is_own(i) && inputs.is_free(i) && inputs.tensors[i].over.is_none();
             let may_gain = |i: usize| may(i) && (inputs.reference(i).is_some() || inputs.may_gain(i));
             inputs.tools = (0..inputs.len()).map(|i| may_gain(i).then_some(tools)).collect();
         }
@@ -323,7 +338,7 @@ impl<'a> Inputs<'a> {
         };
         let step = low_rank::step_at(rate);
         self.low_rank = vec![None; self.len()];
-        let may_have = |i: &usize| self.is_lossy(*i) && self.is_free(*i);
+        let may_have = |i: &usize| self.is_own(*i) && self.is_lossy(*i) && self.is_free(*i);
         for i in (0..self.len()).filter(may_have).collect::<Vec<_>>() {
             let structure = self.scales(i).and_then(|scales| low_rank::of_weights(&self.matrix(i), scales, rate));
             if let Some((part, scales)) = structure {
@@ -372,6 +387,21 @@ impl<'a> Inputs<'a> {
             self.release(i);
         }
         self.references = found;
+    }
+
+    /// Portions of an encoding are coded apart, so none may need what another one codes.
+    fn check_references(&self) -> Result<(), EncodeError> {
+        let Some(tensor) = self.references.iter().position(Option::is_some).filter(|_| self.exchange.is_some()) else {
+            return Ok(());
+        };
+        let (tensor, rule) =
+            (self.tensors[tensor].name.clone(), "it may be predicted from another tensor, which --shard is not for");
+        Err(EncodeError::Tensor { tensor, rule })
+    }
+
+    /// Returns whether a tensor is of the portion that is coded here; without portions, all are.
+    pub fn is_own(&self, tensor: usize) -> bool {
+        self.exchange.is_none_or(|exchange| exchange.is_own(tensor))
     }
 
     /// Returns the format of a tensor, if it has one.
@@ -565,7 +595,7 @@ impl<'a> Inputs<'a> {
                     && has_non_finite(&self.matrix(*i))
             }
         };
-        (0..self.len()).filter(holds).map(|i| self.tensors[i].name.clone()).collect()
+        (0..self.len()).filter(|&i| self.is_own(i)).filter(holds).map(|i| self.tensors[i].name.clone()).collect()
     }
 }
 

@@ -108,7 +108,7 @@ fn encode_with(
     });
     let over = over.transpose()?;
     let attempt = |options: &Options| {
-        let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), over.as_ref(), watch)?;
+        let planner = Planner::new(checkpoint, options, calibrated.map(|c| c.statistics), over.as_ref(), None, watch)?;
         let Some((statistics, sequential)) = calibrated.and_then(|c| Some((c.statistics, c.sequential.as_ref()?)))
         else {
             return run(&planner, path, judge);
@@ -122,7 +122,11 @@ fn encode_with(
         drifted(&planner, step, statistics, sequential, &file)?;
         planner.inputs.check()?;
         drop(planner);
-        run(&Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), over.as_ref(), watch)?, path, judge)
+        run(
+            &Planner::new(checkpoint, options, Some(&Statistics::open(&file)?), over.as_ref(), None, watch)?,
+            path,
+            judge,
+        )
     };
     let encoded = pool.install(|| match attempt(options) {
         // At the step where a tensor changes to mode transform, the size jumps. That of the lattice alone does not.

@@ -9,7 +9,18 @@ use crate::plan::{Coding, Plan};
 /// Returns objects and unit slots: assets with their pieces, then tensors, each with its tensor header and tiles. Tied
 /// tensors have no units.
 pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>]) -> (Vec<Object>, Vec<UnitSlot>) {
-    let mut objects = Vec::with_capacity(assets.len() + tensors.len());
+    layout_of(&(0..tensors.len()).collect::<Vec<_>>(), assets, tensors, plans)
+}
+
+/// Returns the same for a file of the tensors `of`, in ascending order, among them those that they are tied to or predicted from.
+pub fn layout_of(
+    of: &[usize],
+    assets: &[CodedAsset],
+    tensors: &[Tensor],
+    plans: &[Option<Plan>],
+) -> (Vec<Object>, Vec<UnitSlot>) {
+    let object_of = |tensor: usize| of.binary_search(&tensor).ok().map(|place| (assets.len() + place) as u32);
+    let mut objects = Vec::with_capacity(assets.len() + of.len());
     let mut slots = Vec::new();
     for asset in assets {
         let object = objects.len() as u32;
@@ -17,7 +28,7 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
         let kind = ObjectKind::Asset { length: asset.length, piece: PIECE, base: asset.base.clone() };
         objects.push(Object { name: asset.name.clone(), kind });
     }
-    for (i, (tensor, plan)) in tensors.iter().zip(plans).enumerate() {
+    for (i, (tensor, plan)) in of.iter().map(|&i| (i, (&tensors[i], &plans[i]))) {
         let object = objects.len() as u32;
         // A tied tensor is the same matrix, so it has the same tiles.
         let original = tensor.same_as.map_or(plan, |i| &plans[i]).as_ref();
@@ -33,8 +44,8 @@ pub fn layout(assets: &[CodedAsset], tensors: &[Tensor], plans: &[Option<Plan>])
             split: tensor.split,
             tile_rows,
             tile_cols,
-            tied: tensor.same_as.map(|i| (assets.len() + i) as u32),
-            reference: plan.as_ref().and_then(|plan| plan.reference).map(|i| (assets.len() + i) as u32),
+            tied: tensor.same_as.and_then(object_of),
+            reference: plan.as_ref().and_then(|plan| plan.reference).and_then(object_of),
             base: over.map(|over| over.of_base.link.clone()),
         };
         if let Some(plan) = plan {

@@ -10,6 +10,7 @@
 //! | `planner`, `plan` | mode, tables and tiles of each tensor, with a forecast of its size |
 //! | `quality` | the search for the step that meets a KL divergence |
 //! | `memory` | what encoding holds in memory, within a limit |
+//! | `portion` | an encoding on several machines: portions, and how they are joined |
 //! | `rate`, `pace` | the search for the step that meets a size: by forecasts, then by what tensors take as they are coded |
 //! | [`feedback`] | rounding with error feedback (GPTQ, LDLQ), column by column, with checkpoints |
 //! | `prune` | weights that become 0, by a criterion and a pattern |
@@ -66,6 +67,7 @@ mod over;
 mod pace;
 mod plan;
 mod planner;
+mod portion;
 mod prune;
 mod quality;
 #[cfg(feature = "gguf")]
@@ -86,7 +88,11 @@ pub mod transform;
 mod trial;
 mod write;
 
-pub use calibrate::{CalibrateOptions, Calibrating, calibrate, model_hash};
+#[doc(hidden)]
+pub use calibrate::fuzz_sums;
+pub use calibrate::{
+    CalibrateOptions, Calibrating, calibrate, calibrate_portion, is_calibration, merge_statistics, model_hash,
+};
 pub use check::{GuideKind, check};
 pub use drift::Sequential;
 pub use error::EncodeError;
@@ -98,6 +104,9 @@ pub use low_rank::{Residual, ResidualError};
 pub use metric::Floors;
 pub use options::{Calibrated, LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 pub use over::{BaseAsset, BaseError, BaseFile};
+#[doc(hidden)]
+pub use portion::fuzz_portion;
+pub use portion::{Merged, Portion, PortionReport, encode_portion, merge};
 pub use prune::{Criterion, Pattern, Pruning};
 pub use quality::{Judge, Judged, Quality};
 #[cfg(feature = "gguf")]

@@ -16,6 +16,9 @@ use crate::plan::Plan;
 use crate::reorder::{Reordering, TensorOrder};
 use crate::tiles::EMPTY_TILE;
 
+/// Bytes of each end of a tensor that say whether it may be equal to another one.
+const ENDS: usize = 4096;
+
 /// A tensor of the file.
 pub struct Tensor<'a> {
     /// The tensor of the checkpoint that it is made from.
@@ -87,16 +90,17 @@ impl<'a> Tensor<'a> {
         tensor
     }
 
+    /// Returns the rows and columns of the matrix.
+    pub fn sides(&self) -> (u64, u64) {
+        let (rows, columns) = self.info.shape.split_at(self.split);
+        let columns = side(columns) / self.dtype.weights() as u64;
+        if self.dtype == DType::Opaque { (1, self.info.byte_len()) } else { (side(rows), columns) }
+    }
+
     /// Returns the tensor as a matrix.
     pub fn matrix(&self, checkpoint: &'a Checkpoint) -> MatrixView<'a> {
-        let side = |dims: &[u64]| dims.iter().product::<u64>() as usize;
-        let (rows, columns) = match self.dtype {
-            DType::Opaque => (1, self.info.byte_len() as usize),
-            dtype => {
-                let (rows, columns) = self.info.shape.split_at(self.split);
-                (side(rows), side(columns) / dtype.weights())
-            }
-        };
+        let (rows, columns) = self.sides();
+        let (rows, columns) = (rows as usize, columns as usize);
         let bytes = checkpoint.bytes(self.info);
         let (stored, change, order) = (self.info.dtype, self.change, self.order);
         MatrixView { bytes, stored, change, order, less: None, over: None, dtype: self.dtype, rows, columns }
@@ -145,6 +149,11 @@ impl<'a> Tensor<'a> {
     pub fn raw_bytes(&self) -> u64 {
         if self.dtype == self.info.dtype { self.info.byte_len() } else { self.weights() * self.dtype.size() as u64 }
     }
+}
+
+/// Returns the product of dims.
+fn side(dims: &[u64]) -> u64 {
+    dims.iter().product()
 }
 
 /// Returns whether rows, columns and elements are within the limits of the format. A tensor without elements may still
@@ -221,6 +230,15 @@ fn of_hf(checkpoint: &Checkpoint) -> Vec<Tensor<'_>> {
     checkpoint.tensors().iter().map(Tensor::as_it_is).collect()
 }
 
+/// Returns the hash of the first and last bytes of a tensor.
+pub fn ends(checkpoint: &Checkpoint, info: &TensorInfo) -> blake3::Hash {
+    let bytes = checkpoint.bytes(info);
+    let length = bytes.len().min(ENDS);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..length]).update(&bytes[bytes.len() - length..]);
+    hasher.finalize()
+}
+
 /// Finds repeated tensors: the same bytes with the same interpretation and order.
 ///
 /// Large ones whose elements are all the same are not tied: they code to almost nothing anyway, and ties to them would let
@@ -230,21 +248,23 @@ fn find_repeated(checkpoint: &Checkpoint, tensors: &mut [Tensor]) {
     fn kind<'a>(t: &Tensor<'a>) -> Kind<'a> {
         (t.info.dtype, t.info.type_name.as_deref(), t.change, t.order, &t.info.shape)
     }
-    let mut alike: HashMap<Kind, usize> = HashMap::new();
-    for tensor in tensors.iter() {
-        *alike.entry(kind(tensor)).or_default() += 1;
+    // Only tensors of the same kind that begin and end alike can be equal, so others need no hash.
+    let ends: Vec<blake3::Hash> = tensors.par_iter().map(|tensor| ends(checkpoint, tensor.info)).collect();
+    let mut alike: HashMap<(Kind, blake3::Hash), usize> = HashMap::new();
+    for (tensor, ends) in tensors.iter().zip(&ends) {
+        *alike.entry((kind(tensor), *ends)).or_default() += 1;
     }
-    // Only tensors of the same kind can be equal, so others need no hash.
-    let hash = |tensor: &Tensor| {
+    let hash = |(tensor, ends): (&Tensor, &blake3::Hash)| {
+        if alike[&(kind(tensor), *ends)] < 2 {
+            return None;
+        }
         let bytes = checkpoint.bytes(tensor.info);
         let is_empty = bytes.is_empty() || bytes.len() as u64 > EMPTY_TILE && is_constant(bytes, tensor.info.dtype);
-        (alike[&kind(tensor)] > 1 && !is_empty).then(|| {
-            let hash = blake3::hash(bytes);
-            checkpoint.release(tensor.info);
-            hash
-        })
+        let hash = (!is_empty).then(|| blake3::hash(bytes));
+        checkpoint.release(tensor.info);
+        hash
     };
-    let hashes: Vec<Option<blake3::Hash>> = tensors.par_iter().map(hash).collect();
+    let hashes: Vec<Option<blake3::Hash>> = tensors.par_iter().zip(&ends).map(hash).collect();
     let mut first: HashMap<(Kind, blake3::Hash), usize> = HashMap::new();
     for (i, (tensor, hash)) in tensors.iter_mut().zip(hashes).enumerate() {
         let Some(hash) = hash else { continue };

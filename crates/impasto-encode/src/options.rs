@@ -115,6 +115,11 @@ impl Options {
         }
     }
 
+    /// Returns whether the file has a size, which the steps of its tensors follow from.
+    pub(crate) fn has_size(&self) -> bool {
+        matches!(self.target, Target::Size(_) | Target::BitsPerWeight(_))
+    }
+
     /// Returns whether the file restores every bit of the checkpoint.
     pub(crate) fn is_exact(&self) -> bool {
         self.target == Target::Lossless || self.layers.exact

@@ -1,8 +1,13 @@
 //! Rate control while tensors are coded: if these take more or less than forecast, the steps of those that are left become
 //! a little coarser or finer, so that the file has the requested size after one pass.
 //!
+//! Steps change between *waves*: runs of tensors that hold a half, a quarter, ... of the bytes, and the last tensor alone. Nothing that is
+//! coded in a wave changes the steps of that wave, so several machines can code it together, to the same bytes (`portion`).
+//!
 //! Equal slopes need equal steps. If half of the weights have steps that are `x` octaves coarser than those of the others, the
 //! error at equal size grows by about `x^2 / 4`: by 0.4% at [`MOST`].
+
+use std::ops::Range;
 
 use crate::rate::{aim, meets};
 
@@ -13,6 +18,8 @@ const MOST: f64 = 0.125;
 const TRUST: f64 = 16.0;
 /// How far from the aim the size may seem to end, as a share of it, before steps change.
 const TOLERANCE: f64 = 0.0005;
+/// Shares of the bytes that depend on a step, after which a wave ends. The last tensor is a wave of its own.
+const WAVES: [f64; 4] = [0.5, 0.75, 0.875, 0.9375];
 /// A change of less than so many octaves is none.
 const LEAST: f64 = 1e-5;
 
@@ -45,6 +52,8 @@ pub struct Pace {
     forecasts: Vec<Forecast>,
     /// The last tensor that depends on a step.
     last: Option<usize>,
+    /// The first tensor of each wave.
+    waves: Vec<usize>,
     /// Bytes of the tensors so far that depend on a step, as coded and as forecast at the step that they got.
     coded: f64,
     expected: f64,
@@ -60,7 +69,15 @@ impl Pace {
     pub fn new(target: u64, forecasts: Vec<Forecast>) -> Pace {
         let last = forecasts.iter().rposition(Forecast::is_free);
         let trusted = forecasts.iter().filter(|f| f.is_free()).map(|f| f.bytes).sum::<f64>() / TRUST;
-        Pace { target, forecasts, last, coded: trusted, expected: trusted, octaves: 0.0, most: MOST, shifted: 0.0 }
+        let waves = waves(&forecasts, last);
+        let (coded, expected) = (trusted, trusted);
+        Pace { target, forecasts, last, waves, coded, expected, octaves: 0.0, most: MOST, shifted: 0.0 }
+    }
+
+    /// Returns the tensors of each wave.
+    pub fn waves(&self) -> Vec<Range<usize>> {
+        let ends = self.waves.iter().skip(1).copied().chain([self.forecasts.len()]);
+        self.waves.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
     }
 
     /// Returns the same with another limit to the octaves.
@@ -80,9 +97,12 @@ impl Pace {
 
     /// Returns by how many octaves the step of a tensor is to be coarser than the global one. The file has `length` bytes before it.
     ///
-    /// The tensors that are left are expected to miss their forecasts as those before did. Steps change only if the file would
-    /// miss its size, and then by as little as meets it.
+    /// The tensors that are left are expected to miss their forecasts as those before did. Steps change only with a new wave, if the
+    /// file would miss its size, and then by as little as meets it.
     pub fn octaves(&mut self, tensor: usize, length: u64) -> f64 {
+        if self.waves.binary_search(&tensor).is_err() {
+            return self.octaves;
+        }
         let ratio = self.coded / self.expected.max(1.0);
         let left = self.forecasts.get(tensor..).unwrap_or_default();
         let fixed: f64 = left.iter().filter(|f| !f.is_free()).map(|f| f.bytes).sum();
@@ -139,6 +159,23 @@ impl Pace {
     }
 }
 
+/// Returns the first tensor of each wave; `last` is the last one that depends on a step.
+fn waves(forecasts: &[Forecast], last: Option<usize>) -> Vec<usize> {
+    let free = || forecasts.iter().enumerate().filter(|(_, f)| f.is_free());
+    let all: f64 = free().map(|(_, f)| f.bytes).sum();
+    let (mut starts, mut before, mut passed) = (vec![0], 0.0, 0);
+    for (i, forecast) in free() {
+        let ended = WAVES.iter().filter(|share| before >= **share * all).count();
+        if ended > passed || last == Some(i) {
+            starts.push(i);
+            passed = ended;
+        }
+        before += forecast.bytes;
+    }
+    starts.dedup();
+    starts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +229,16 @@ mod tests {
         let (length, octaves) = run(total(&forecasts), &forecasts, |i| if i == 0 { 1.03 } else { 1.0 });
         assert!(meets(length, total(&forecasts)), "{length}");
         assert!(octaves[0].abs() < 0.01 && octaves[1..].iter().all(|x| x.abs() < 0.1), "{octaves:?}");
+    }
+
+    /// Waves have a half, a quarter, an eighth ... of the bytes, and the last tensor; one that is larger than the rest of its wave ends it.
+    #[test]
+    fn waves_shrink() {
+        let waves = |n: &[f64]| Pace::new(0, forecasts(n)).waves();
+        let of_equal = waves(&[1e6; 32]);
+        assert_eq!(of_equal, [0..32, 32..48, 48..56, 56..60, 60..62, 62..64]);
+        assert_eq!(waves(&[1e6, 8e6, 1e6]), [0..4, 4..6]);
+        assert_eq!((waves(&[1e6]).len(), Pace::none().waves().len()), (1, 1));
     }
 
     #[test]

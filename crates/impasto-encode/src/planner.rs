@@ -1,11 +1,13 @@
 //! Plans of all tensors, and the search for the step that gives the requested size.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use impasto_checkpoint::Checkpoint;
 use impasto_container::expansion::{ALWAYS, RATIO};
 use impasto_container::{Matrix, manifest_length};
 
+use crate::arithmetic::exp2;
 use crate::code::{CodedAsset, code_assets, code_tensor, more_segments};
 use crate::error::{EncodeError, heard};
 use crate::inputs::Inputs;
@@ -17,8 +19,9 @@ use crate::model::Tensor;
 use crate::options::{LEAST_WEIGHTS, Options, Preset, Progress, Target, Watch};
 use crate::over::Over;
 use crate::pace::{Forecast, Pace};
-use crate::plan::Plan;
-use crate::rate::{Found, Measured, Rate, Rates, aim, around, search, usual_step};
+use crate::plan::{Coding, Plan};
+use crate::portion::Exchange;
+use crate::rate::{COARSEST, FINEST, Found, Measured, Rate, Rates, aim, around, search, usual_step};
 use crate::statistics::Statistics;
 
 /// Octaves by which the steps of a calibrated model are finer at the same size: steps are relative to the inputs, of which error
@@ -31,8 +34,8 @@ pub struct Planner<'a> {
     pub assets: Vec<CodedAsset>,
     pub options: &'a Options,
     pub watch: Watch<'a>,
-    /// The bytes of each tensor that is kept exactly in a lossy file; they are the same at every step.
-    kept: Vec<Option<u64>>,
+    /// Each tensor that is kept exactly in a lossy file; it is the same at every step.
+    kept: Vec<Option<Kept>>,
     /// The rate of each tensor with a format, likewise.
     format_rates: Vec<Option<Rate>>,
     rates: Rates,
@@ -40,47 +43,105 @@ pub struct Planner<'a> {
     factors_again: bool,
     /// The steps of each tensor, once they are known.
     steps: Vec<OnceLock<RelativeSteps>>,
+    /// What other portions of the encoding find out, if there are some.
+    pub exchange: Option<&'a Exchange>,
+}
+
+/// A tensor that is kept exactly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kept {
+    /// Its bytes, with alignment.
+    pub bytes: u64,
+    /// The matrix and its tiles.
+    pub tiles: Matrix,
+    /// Whether it has a tensor header.
+    pub has_header: bool,
 }
 
 impl<'a> Planner<'a> {
-    /// Analyzes a checkpoint and codes its assets; `over` is what they take from a base.
+    /// Analyzes a checkpoint and codes its assets; `over` is what they take from a base, `exchange` what other portions of the
+    /// encoding find out.
     ///
     /// # Errors
-    /// If a tensor or an asset cannot be coded.
+    /// If a tensor or an asset cannot be coded, or other portions are needed and not there.
     pub fn new(
         checkpoint: &'a Checkpoint,
         options: &'a Options,
         statistics: Option<&'a Statistics>,
         over: Option<&'a Over<'a>>,
+        exchange: Option<&'a Exchange>,
         watch: Watch<'a>,
     ) -> Result<Self, EncodeError> {
         let assets = || code_assets(checkpoint, options, over);
-        let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over));
+        let (assets, inputs) = rayon::join(assets, || Inputs::new(checkpoint, options, statistics, over, exchange));
         let (assets, inputs) = (assets?, inputs?);
         let (rates, steps) = (Rates::default(), std::iter::repeat_with(OnceLock::new).take(inputs.len()).collect());
         let factors_again = inputs.factors_again();
         let (kept, format_rates) = (vec![], vec![]);
-        let mut planner = Planner { inputs, assets, options, watch, kept, format_rates, rates, factors_again, steps };
+        let mut planner =
+            Planner { inputs, assets, options, watch, kept, format_rates, rates, factors_again, steps, exchange };
         if options.target != Target::Lossless {
             planner.format_rates =
                 (0..planner.inputs.len()).map(|i| planner.format_rate(i)).collect::<Result<_, _>>()?;
-            planner.kept = (0..planner.inputs.len()).map(|i| planner.kept_bytes(i)).collect::<Result<_, _>>()?;
+            planner.kept = (0..planner.inputs.len()).map(|i| planner.kept(i)).collect::<Result<_, _>>()?;
+        }
+        if let Some(exchange) = exchange.filter(|_| options.has_size()) {
+            exchange.publish_fixed(&planner.kept, &planner.format_rates)?;
+            // What is certain to be needed is measured before other portions are waited for.
+            planner.publish_rates(exchange, exp2(planner.start(planner.target_bytes())))?;
+            exchange.fixed(&planner.inputs.tensors, &mut planner.kept, &mut planner.format_rates)?;
         }
         Ok(planner)
     }
 
+    /// Returns whether the plan of a tensor is known: that of a tensor of another portion is not, if no size depends on it.
+    fn is_known(&self, tensor: usize) -> bool {
+        self.inputs.is_own(tensor) || self.options.has_size()
+    }
+
+    /// Returns whether a tensor has a rate that depends on the global step.
+    fn is_free(&self, tensor: usize) -> bool {
+        self.inputs.is_lossy(tensor) && self.inputs.format(tensor).is_none()
+    }
+
+    /// Measures the tensors of the own portion at the steps that a global step lies between, and further ones, and publishes them.
+    fn publish_rates(&self, exchange: &Exchange, step: f64) -> Result<(), EncodeError> {
+        let wanted: Vec<i32> = Rates::near(step).filter(|&at| !exchange.has_rates(at)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut found: Vec<BTreeMap<usize, Measured>> = vec![BTreeMap::new(); wanted.len()];
+        for i in (0..self.inputs.len()).filter(|&i| self.inputs.is_own(i) && self.is_free(i)) {
+            for (found, &at) in found.iter_mut().zip(&wanted) {
+                found.insert(i, self.rates.one(i, at, |step| self.measure(i, step))?);
+            }
+            self.inputs.release(i);
+        }
+        wanted.iter().zip(&found).try_for_each(|(&at, found)| exchange.publish_rates(at, found))
+    }
+
+    /// Makes the rates of all tensors known around a global step, if portions measure them.
+    fn exchange_rates(&self, step: f64) -> Result<(), EncodeError> {
+        let Some(exchange) = self.exchange.filter(|_| self.options.has_size()) else { return Ok(()) };
+        self.publish_rates(exchange, step)?;
+        for at in Rates::near(step).filter(|&at| !self.rates.has_all(at)) {
+            self.rates.note(at, exchange.rates(at, |i| self.is_free(i))?);
+        }
+        Ok(())
+    }
+
     /// Returns the rate of a tensor in its format, if it has one.
     fn format_rate(&self, tensor: usize) -> Result<Option<Rate>, EncodeError> {
-        let Some(format) = self.inputs.format(tensor) else { return Ok(None) };
+        let Some(format) = self.inputs.format(tensor).filter(|_| self.inputs.is_own(tensor)) else { return Ok(None) };
         let rate = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure_format(format));
         self.inputs.release(tensor);
         Ok(rate)
     }
 
-    /// Returns the bytes, with alignment, of a tensor that is kept exactly in a lossy file. The tensor is coded to find
-    /// out, since Zstandard cannot be forecast: a mask of zeros and ones takes almost nothing.
-    fn kept_bytes(&self, tensor: usize) -> Result<Option<u64>, EncodeError> {
-        if self.inputs.is_lossy(tensor) {
+    /// Returns what a tensor takes that is kept exactly in a lossy file. The tensor is coded to find out, since Zstandard
+    /// cannot be forecast: a mask of zeros and ones takes almost nothing.
+    fn kept(&self, tensor: usize) -> Result<Option<Kept>, EncodeError> {
+        if self.inputs.is_lossy(tensor) || !self.inputs.is_own(tensor) {
             return Ok(None);
         }
         let Some(plan) = self.plan(tensor, None)? else { return Ok(None) };
@@ -92,7 +153,8 @@ impl<'a> Planner<'a> {
             Ok(())
         })?;
         self.inputs.release(tensor);
-        Ok(Some(bytes))
+        let has_header = !matches!(plan.coding, Coding::Bytes);
+        Ok(Some(Kept { bytes, tiles: plan.tiles, has_header }))
     }
 
     /// Returns plans of all tensors, `None` for tied ones. `step` is the global step; with `None`, all tensors are kept
@@ -101,8 +163,10 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// If the format cannot hold a tensor, or a covariance is invalid.
     pub fn plans(&self, step: Option<f64>) -> Result<Vec<Option<Plan>>, EncodeError> {
+        step.map_or(Ok(()), |step| self.exchange_rates(step))?;
         let mut plans = (0..self.inputs.len()).map(|i| self.plan(i, step)).collect::<Result<Vec<_>, _>>()?;
-        if self.expands_too_much(&plans) {
+        let all_known = (0..plans.len()).all(|i| self.is_known(i));
+        if all_known && self.expands_too_much(&plans) {
             for (i, plan) in plans.iter_mut().enumerate() {
                 let paying = plan.take().map(|plan| plan.paying(&self.inputs.matrix(i))).transpose();
                 *plan = paying.map_err(|_| self.unfit(i))?;
@@ -132,14 +196,19 @@ impl<'a> Planner<'a> {
     /// Returns the rates of a tensor that is coded with loss, at a global step. Only at few steps are they measured, for which
     /// its covariance is factored.
     fn measured(&self, tensor: usize, step: f64) -> Result<Measured, EncodeError> {
-        self.rates.at(tensor, step, self.factors_again, |step| {
-            let measured = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure(step));
-            measured.ok_or_else(|| self.unfit(tensor))
-        })
+        self.rates.at(tensor, step, self.factors_again, |step| self.measure(tensor, step))
+    }
+
+    fn measure(&self, tensor: usize, step: f64) -> Result<Measured, EncodeError> {
+        let measured = self.inputs.lossy(tensor)?.map(|lossy| lossy.measure(step));
+        measured.ok_or_else(|| self.unfit(tensor))
     }
 
     /// Returns the steps of a tensor that is coded with loss, at a global step.
     fn grid(&self, tensor: usize, step: f64) -> Result<Grid, EncodeError> {
+        if !self.inputs.is_own(tensor) {
+            return Ok(Grid::new(1.0)); // Nothing is coded with it.
+        }
         let known = &self.steps[tensor];
         if known.get().is_none() {
             let lossy = self.inputs.lossy(tensor)?.ok_or_else(|| self.unfit(tensor))?;
@@ -155,6 +224,16 @@ impl<'a> Planner<'a> {
             return Ok(None);
         }
         let matrix = inputs.matrix(tensor);
+        if !inputs.is_own(tensor) {
+            if !self.is_known(tensor) {
+                return Ok(None);
+            }
+            if let Some(&Some(Kept { bytes, tiles, has_header })) = self.kept.get(tensor) {
+                // Only that it has a header matters.
+                let coding = if has_header { Coding::Lattice(Grid::new(1.0)) } else { Coding::Bytes };
+                return Ok(Some(Plan { coding, tiles, bytes, reference: None, is_over: false }));
+            }
+        }
         let format_rate = self.format_rates.get(tensor).copied().flatten();
         let in_format = step.and(inputs.format(tensor)).zip(format_rate);
         let step = step.filter(|_| in_format.is_none() && inputs.is_lossy(tensor));
@@ -191,8 +270,8 @@ impl<'a> Planner<'a> {
         {
             plan = delta;
         }
-        if let Some(&Some(bytes)) = self.kept.get(tensor) {
-            plan.bytes = bytes;
+        if let Some(Some(kept)) = self.kept.get(tensor) {
+            plan.bytes = kept.bytes;
         }
         inputs.release(tensor);
         Ok(Some(plan))
@@ -229,6 +308,11 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Returns the global step, as a power of two, at which the search for one with `target` bytes begins.
+    fn start(&self, target: u64) -> f64 {
+        self.usual_step(aim(target) as f64 * 8.0 / self.inputs.weights().max(1) as f64).clamp(FINEST, COARSEST)
+    }
+
     /// Returns the global step at which the forecast of the file is `target` bytes.
     ///
     /// # Errors
@@ -236,8 +320,7 @@ impl<'a> Planner<'a> {
     pub fn find_step(&self, target: u64) -> Result<f64, EncodeError> {
         let lossy_weights = self.check_any_free()?;
         let mut pass = 0;
-        let wanted = aim(target);
-        let start = self.usual_step(wanted as f64 * 8.0 / self.inputs.weights().max(1) as f64);
+        let (wanted, start) = (aim(target), self.start(target));
         let found = search(wanted, target - wanted, lossy_weights, start, |step| {
             pass += 1;
             heard((self.watch)(Progress::Measuring(pass)))?;

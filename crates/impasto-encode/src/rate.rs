@@ -1,7 +1,7 @@
 //! Rate control: one number, the global step, is adjusted until the file has the requested size.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::arithmetic::{exp2, log2};
 
@@ -192,9 +192,46 @@ pub struct Transformed {
 #[derive(Default)]
 pub struct Rates {
     measured: Mutex<HashMap<(usize, i32), Measured>>,
+    /// The steps at which those of all tensors are known.
+    noted: Mutex<BTreeSet<i32>>,
 }
 
 impl Rates {
+    /// Returns the numbers of the steps that a global step lies between, and of those half an octave further on both sides, in half
+    /// octaves.
+    pub fn near(step: f64) -> impl Iterator<Item = i32> {
+        let below = (log2(step) * 2.0).floor() as i32;
+        below - 1..=below + 2
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(usize, i32), Measured>> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the rates of a tensor at the step with number `at`, which are measured if they are not known.
+    ///
+    /// # Errors
+    /// Those of `measure`.
+    pub fn one<E>(&self, tensor: usize, at: i32, measure: impl Fn(f64) -> Result<Measured, E>) -> Result<Measured, E> {
+        if let Some(&known) = self.lock().get(&(tensor, at)) {
+            return Ok(known);
+        }
+        let rate = measure(exp2(f64::from(at) / 2.0))?;
+        self.lock().insert((tensor, at), rate);
+        Ok(rate)
+    }
+
+    /// Notes the rates of all tensors that have some, at the step with number `at`.
+    pub fn note(&self, at: i32, rates: BTreeMap<usize, Measured>) {
+        self.lock().extend(rates.into_iter().map(|(tensor, rate)| ((tensor, at), rate)));
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
+    }
+
+    /// Returns whether the rates at a step were noted.
+    pub fn has_all(&self, at: i32) -> bool {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).contains(&at)
+    }
+
     /// Returns the rates of a tensor at a global step. `measure` measures them at a step. If a first measurement is expensive,
     /// the rates half an octave further on both sides are measured with it, so that a search that comes there has them.
     ///
@@ -209,20 +246,10 @@ impl Rates {
     ) -> Result<Measured, E> {
         let log = log2(step) * 2.0;
         let below = log.floor();
-        let lock = || self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |at: i32| lock().get(&(tensor, at)).copied();
-        let measured = |at: i32| {
-            known(at).map_or_else(
-                || {
-                    let rate = measure(exp2(f64::from(at) / 2.0))?;
-                    lock().insert((tensor, at), rate);
-                    Ok(rate)
-                },
-                Ok,
-            )
-        };
+        let known = |at: i32| self.lock().contains_key(&(tensor, at));
+        let measured = |at: i32| self.one(tensor, at, &measure);
         let below = below as i32;
-        let is_known = known(below).is_some() && known(below + 1).is_some();
+        let is_known = known(below) && known(below + 1);
         let (a, b) = (measured(below)?, measured(below + 1)?);
         if is_expensive && !is_known {
             measured(below - 1)?;

@@ -56,30 +56,12 @@ pub fn write<'a>(
         let keeps = kept.contains(&i);
         let before = writer.length();
         let mut octaves = pace.octaves(i, before);
-        let mut units = Vec::new();
-        let mut tries = 0;
-        let report = loop {
-            if octaves != 0.0 || tries > 0 {
-                planner.change_step(i, plan, step * exp2(octaves))?;
-            }
-            if keeps || pace.is_last(i) {
-                units.clear();
-                let mut held = before;
-                let mut hold = |mode: Mode, bytes: &[u8]| {
-                    held = held.next_multiple_of(16) + bytes.len() as u64;
-                    units.push((mode, bytes.to_vec()));
-                    Ok(())
-                };
-                let report = code(planner, i, plan, reference.as_deref(), &mut hold)?;
-                tries += 1;
-                match pace.again(i, held).filter(|_| tries < TRIES) {
-                    Some(other) => octaves = other,
-                    None => break report,
-                }
-            } else {
-                let mut push = |mode: Mode, bytes: &[u8]| writer.push(mode, bytes);
-                break code(planner, i, plan, reference.as_deref(), &mut push)?;
-            }
+        let (report, units) = if keeps || pace.is_last(i) {
+            hold(planner, i, plan, reference.as_deref(), (step, &mut octaves), before, pace)?
+        } else {
+            planner.change_step(i, plan, step * exp2(octaves))?;
+            let mut push = |mode: Mode, bytes: &[u8]| writer.push(mode, bytes);
+            (code(planner, i, plan, reference.as_deref(), &mut push)?, vec![])
         };
         for (mode, bytes) in &units {
             writer.push(*mode, bytes)?;
@@ -98,6 +80,41 @@ pub fn write<'a>(
     }
     let length = writer.length();
     Ok(Coded { length, ..Coded::new(inputs, assets, writer, reports) })
+}
+
+/// The units of a tensor, in order.
+pub type Units = Vec<(Mode, Vec<u8>)>;
+
+/// Codes a tensor and returns its units. The file has `before` bytes before it. The last tensor that depends on a step is coded
+/// again, at other `octaves`, if the file misses its size.
+///
+/// # Errors
+/// If coding fails.
+pub fn hold(
+    planner: &Planner,
+    i: usize,
+    plan: &mut Plan,
+    reference: Option<&[u8]>,
+    (step, octaves): (f64, &mut f64),
+    before: u64,
+    pace: &mut Pace,
+) -> Result<(TensorReport, Units), EncodeError> {
+    let mut tries = 0;
+    loop {
+        planner.change_step(i, plan, step * exp2(*octaves))?;
+        let (mut units, mut held) = (Units::new(), before);
+        let mut hold = |mode: Mode, bytes: &[u8]| {
+            held = held.next_multiple_of(16) + bytes.len() as u64;
+            units.push((mode, bytes.to_vec()));
+            Ok(())
+        };
+        let report = code(planner, i, plan, reference, &mut hold)?;
+        tries += 1;
+        match pace.again(i, held).filter(|_| tries < TRIES) {
+            Some(other) => *octaves = other,
+            None => return Ok((report, units)),
+        }
+    }
 }
 
 /// Codes a tensor without layers and pushes its units. `reference` has the elements of the tensor that it may be predicted from.

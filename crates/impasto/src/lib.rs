@@ -152,9 +152,12 @@ pub mod encode {
     pub use impasto_encode::transform::{Effort, Tools, TransformTool};
     pub use impasto_encode::{
         Criterion, EncodeError, Extent, Floors, Formats, FormatsError, GuideKind, Judge, Judged, LayerReport, Layers,
-        Options, Pattern, Preset, Progress, Pruning, Quality, Report, Residual, ResidualError, Selector, Sequential,
-        Target, TensorReport, Trellis, Watch, check, encode, encode_calibrated, encode_to_quality, is_input,
+        Merged, Options, Pattern, Portion, PortionReport, Preset, Progress, Pruning, Quality, Report, Residual,
+        ResidualError, Selector, Sequential, Target, TensorReport, Trellis, Watch, check, encode, encode_calibrated,
+        encode_portion, encode_to_quality, is_input, merge,
     };
+    #[doc(hidden)]
+    pub use impasto_encode::{fuzz_portion, fuzz_sums};
 }
 
 /// Writing a GGUF in the block types of llama.cpp, with calibrated rounding.
@@ -185,7 +188,10 @@ pub mod sensitivity {
 #[cfg(feature = "encode")]
 pub mod calibrate {
     pub use impasto_encode::statistics::{Group, Linear};
-    pub use impasto_encode::{CalibrateOptions, Calibrated, Calibrating, Info, Statistics, TEXT, calibrate};
+    pub use impasto_encode::{
+        CalibrateOptions, Calibrated, Calibrating, Info, Statistics, TEXT, calibrate, calibrate_portion,
+        is_calibration, merge_statistics,
+    };
     pub use impasto_model::WeightSource;
 }
 

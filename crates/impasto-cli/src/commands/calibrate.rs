@@ -1,23 +1,28 @@
 //! `impasto calibrate`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate};
+use impasto::calibrate::{CalibrateOptions, Calibrating, Info, calibrate, calibrate_portion};
+use impasto::encode::Portion;
 use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files;
 use impasto_text::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::args::{Args, Calibrate};
-use crate::exit::Code;
+use crate::exit::{Code, UsageError};
 use crate::model::{explained, memory_limit, tokenizer};
 use crate::output::{print, print_json};
 use crate::progress::{Step, Watcher, bar};
 use crate::stages::{self, Stages};
 
 pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
+    if let Some(portion) = command.shard {
+        return run_portion(args, command, portion);
+    }
     let progress = bar(args, 0);
     let done = job(args, command, &progress)?;
     progress.finish_and_clear();
@@ -27,6 +32,47 @@ pub fn run(args: &Args, command: &Calibrate) -> anyhow::Result<Code> {
     }
     Ok(Code::Success)
 }
+
+/// Calibrates on the windows of one portion.
+fn run_portion(args: &Args, command: &Calibrate, portion: Portion) -> anyhow::Result<Code> {
+    let begun = Instant::now();
+    let _folders = files::prepare(&command.output).with_context(|| command.output.display().to_string())?;
+    let (text, checkpoint, options) = open(args, command)?;
+    let weights = CheckpointWeights::new(&checkpoint);
+    let tokens = first_tokens(&tokenizer(&weights)?, &text, options.tokens)?;
+    let progress = bar(args, 0);
+    let mut watch = |step| {
+        progress.set_message(format!("shard {portion}: calibrating: {}", shown(step).message));
+        ControlFlow::Continue(())
+    };
+    let (hash, to) = (blake3::hash(text.as_bytes()), (command.output.as_path(), portion));
+    let done = calibrate_portion(&checkpoint, &weights, &tokens, &options, &hash, to, &mut watch);
+    explained(done.map_err(Into::into), &command.model, &checkpoint)?;
+    progress.finish_and_clear();
+    let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
+    if args.json {
+        print_json(&json!({ "file": file, "shard": portion.number(), "shards": portion.of(), "seconds": seconds }))?;
+    } else {
+        print(&format!("{file}: shard {portion} in {seconds:.1} s; impasto merge joins all shards\n"))?;
+    }
+    Ok(Code::Success)
+}
+
+/// Reads the text and opens the checkpoint.
+fn open(args: &Args, command: &Calibrate) -> anyhow::Result<(String, Checkpoint, CalibrateOptions)> {
+    let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
+    let checkpoint = Checkpoint::open(&command.model)?;
+    let options = CalibrateOptions {
+        tokens: command.tokens,
+        gradient_tokens: command.gradient_tokens,
+        window: command.ctx,
+        ..calibrate_options(args)
+    };
+    Ok((text, checkpoint, options))
+}
+
+/// Why a shard is no job of a library.
+const SHARDS_PRINT: &str = "--shard is for the command";
 
 /// The result of a calibration.
 pub struct Done {
@@ -40,15 +86,11 @@ pub struct Done {
 pub fn job(args: &Args, command: &Calibrate, watcher: &dyn Watcher) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let _folders = files::prepare(&command.output).with_context(|| command.output.display().to_string())?;
-    let text = std::fs::read_to_string(&command.text).with_context(|| command.text.display().to_string())?;
-    let checkpoint = Checkpoint::open(&command.model)?;
+    if command.shard.is_some() {
+        return Err(UsageError(SHARDS_PRINT).into());
+    }
+    let (text, checkpoint, options) = open(args, command)?;
     let weights = CheckpointWeights::new(&checkpoint);
-    let options = CalibrateOptions {
-        tokens: command.tokens,
-        gradient_tokens: command.gradient_tokens,
-        window: command.ctx,
-        ..calibrate_options(args)
-    };
     let stages = Stages::begin("opening");
     let info = calibrate_on(&checkpoint, &weights, &text, &options, &command.output, watcher, Some(&stages));
     let info = explained(info, &command.model, &checkpoint)?;

@@ -28,6 +28,7 @@ use super::judge::{self, HeldBack, Original};
 use super::measure::{all_but_last_quarter, measure};
 use super::recover::{Done as Recovered, Training};
 use super::resident::Resident;
+use super::shards;
 use crate::args::{
     Args, CALIBRATION_TOKENS, Encode, FloorsArg, GuideArgs, LayersArg, LicenseCheck, PresetArg, PurposeArg,
 };
@@ -43,6 +44,10 @@ use crate::stages::{self, Stages};
 const DOWNLOAD: u8 = 6;
 
 pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
+    if let Some(portion) = command.shard {
+        let Plan { options, guide, .. } = plan(args, command)?;
+        return shards::encode(args, command, portion, &options, &guide);
+    }
     let progress = bar(args, 0);
     let encoded = job(args, command, &progress)?;
     progress.finish_and_clear();
@@ -53,8 +58,17 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     Ok(Code::Success)
 }
 
-/// Encodes a checkpoint as the command line says.
-pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Result<Encoded> {
+/// What the command line requests.
+struct Plan {
+    options: Options,
+    guide: Guide,
+    reorder: Option<ReorderBy>,
+    /// Whether sizes follow from the model: what has no format is kept exactly.
+    is_fixed: bool,
+}
+
+/// Returns what the command line requests. Options that contradict each other are errors.
+fn plan(args: &Args, command: &Encode) -> anyhow::Result<Plan> {
     if command.layers.is_none() && (command.layer_feedback.is_some() || command.measure.is_some()) {
         return Err(UsageError("--layer-feedback and --measure require --layers").into());
     }
@@ -119,6 +133,15 @@ pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Resu
     let base = base(args, command)?;
     let options = Options { threads: args.threads, segments, floors, layers, base, ..own };
     let guide = guide(command, target)?;
+    Ok(Plan { options, guide, reorder, is_fixed })
+}
+
+/// Encodes a checkpoint as the command line says.
+pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Result<Encoded> {
+    if command.shard.is_some() {
+        return Err(UsageError("--shard is for the command").into());
+    }
+    let Plan { options, guide, reorder, is_fixed } = plan(args, command)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());
     if command.kld.is_some() && !args.base.is_empty() {
         return Err(UsageError("--kld is for files without a base: use --bpw or --size").into());
@@ -497,7 +520,7 @@ pub fn cancelled(answer: ControlFlow<()>) -> Result<(), EncodeError> {
 }
 
 /// Returns the compiled form of the tokenizer, if it is worth its bytes and does the same to the calibration text.
-fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec<String>) -> Option<Vec<u8>> {
+pub fn compiled_tokenizer(weights: &dyn WeightSource, guide: &Guide, notes: &mut Vec<String>) -> Option<Vec<u8>> {
     let given = match guide {
         Guide::Text { text, .. } | Guide::Statistics { sequential: Some(text), .. } => Some(&**text),
         Guide::None | Guide::Statistics { .. } => None,
@@ -592,7 +615,7 @@ fn bits_per_weight(report: &Report) -> f64 {
 }
 
 /// Notes about what the checkpoint lacks, and about what a lossless file does not restore.
-fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
+pub fn notes(checkpoint: &Checkpoint, exact: bool) -> Vec<String> {
     let odd = checkpoint.shards().iter().filter(|shard| exact && !shard.is_canonical());
     let padding = odd.map(|shard| {
         let name = shard.name();

@@ -21,6 +21,7 @@ mod resident;
 pub mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod shards;
 pub mod truncate;
 pub mod verify;
 

@@ -4,6 +4,8 @@ mod analyze;
 mod chat;
 #[cfg(all(unix, feature = "serve"))]
 mod clients;
+#[cfg(unix)]
+mod cluster;
 mod commands;
 mod deltas;
 mod failures;
@@ -24,6 +26,7 @@ mod serve;
 #[allow(dead_code, reason = "shared with the tests of impasto-fetch")]
 #[path = "../../../impasto-fetch/tests/it/server.rs"]
 mod server;
+mod shards;
 mod speculation;
 mod support;
 mod tasks;

@@ -108,7 +108,7 @@ fn run(checkpoint: &Checkpoint, options: &AnalysisOptions, watch: AnalysisWatch<
     let target = Target::BitsPerWeight(bits_per_weight);
     let plain = Options { tools: Tools::NONE, residual: Residual::None, ..Options::new(target) };
     let encoding = Options { threads, memory_limit, ..plain };
-    let mut inputs = Inputs::new(checkpoint, &encoding, None, None)?;
+    let mut inputs = Inputs::new(checkpoint, &encoding, None, None, None)?;
     if tools.has(TransformTool::CoLocated) {
         inputs.find_references();
     }

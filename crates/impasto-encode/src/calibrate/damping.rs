@@ -34,6 +34,12 @@ pub fn damping(step: usize) -> f64 {
     10f64.powf(LEAST + step as f64 / 4.0)
 }
 
+/// Returns which of so many held-out tokens are used, in order.
+pub fn taken(tokens: usize) -> impl Iterator<Item = usize> + Clone {
+    let taken = tokens.min(TOKENS);
+    (0..taken).map(move |at| at * tokens / taken)
+}
+
 /// The damping at which rounding costs least on held-out tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Found {

@@ -2,7 +2,7 @@
 
 use impasto_model::config::DecoderConfig;
 
-use super::damping;
+use super::{TOGETHER, damping};
 
 /// Numbers that a thread packs for a product: as many as fit the second-level cache of a processor, of 2 MiB at most on those
 /// that are common.
@@ -35,12 +35,14 @@ pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3], thread
     let values = piece * (3 * hidden + 4 * inner) + block;
     let scores = 2 * wide(threads) * 128 * wide(window);
 
-    let sums = hidden * hidden + inner * inner;
+    // Those of all windows, and of a part of them.
+    let sums = 2 * (hidden * hidden + inner * inner);
     let factor = 2 * (inner + held.min(wide(damping::TOKENS))) * inner;
     let forward = block + all * hidden + sums + (values + scores).max(held * (hidden + inner) * 2 + factor);
     let head = 2 * backwards * hidden + 2 * vocab.max(1 << 24).min(vocab * wide(window)) + 2 * wide(window) * hidden;
     let backward = block + 2 * backwards * hidden + 2 * (values + scores);
-    let fisher = 2 * (2 * vocab + wide(config.blocks.len()) * (4 * hidden + 2 * attention + 3 * inner));
+    let parts = backwards.div_ceil(wide(window.max(1)) * wide(TOGETHER)) + 1;
+    let fisher = 2 * parts * (2 * vocab + wide(config.blocks.len()) * (4 * hidden + 2 * attention + 3 * inner));
     let values = ends + fisher + wide(threads) * PACKED + forward.max(head).max(backward);
     u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }

@@ -8,26 +8,33 @@
 //! All windows of the text pass through the model together, one block at a time, forward and then backward. Memory
 //! holds the embedding and output projection, one block, the residual streams of all windows, the covariances of a
 //! sublayer, and the activations of some windows. What the backward pass needs is in a temporary file ([`spill`]).
+//!
+//! Sums over tokens are those of *parts*, some windows each, added in the order of the text. So several machines can share the
+//! parts, and their sums are those of one machine ([`shards`]).
 
 mod damping;
 mod memory;
 mod result;
+mod shards;
 mod spill;
 mod sums;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-use impasto_checkpoint::{Checkpoint, CheckpointError};
+use impasto_checkpoint::{Checkpoint, CheckpointError, TensorInfo};
 use impasto_model::config::DecoderConfig;
 use impasto_model::decoder::{Block, Frame, Walk, WalkBack};
 use impasto_model::{LinearInfo, ModelError, Probe, WeightSource, add_gram};
 use rayon::prelude::*;
 
 use crate::error::{EncodeError, heard};
+use crate::portion::Portion;
 use crate::statistics::{self, Info};
 use memory::memory;
+use shards::{Recorded, Shard};
+pub use shards::{fuzz_sums, is_calibration, merge_statistics};
 pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, zeros};
 pub(crate) use sums::{Group, Rows, Sums};
@@ -36,6 +43,8 @@ pub(crate) use sums::{Group, Rows, Sums};
 const SEED: u64 = 1;
 /// One in this many windows is held out, to search the dampings on.
 const HELD_BACK: usize = 8;
+/// Windows of a part.
+const TOGETHER: usize = 8;
 
 /// How much of a text calibration uses, and its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,56 +97,119 @@ pub fn calibrate(
     path: &Path,
     watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
 ) -> Result<Info, EncodeError> {
-    let window = options.window;
-    let count = tokens.len().min(options.tokens).checked_div(window).unwrap_or(0);
-    if count == 0 {
-        return Err(EncodeError::ShortText { tokens: tokens.len().min(options.tokens), window });
+    let plan = Plan::new(weights, tokens, options)?;
+    let frame = Frame::load(weights, plan.config.clone(), options.threads)?;
+    let mut run = Run::new(&frame, &plan, plan.parts.iter().collect(), path)?;
+    run.forward(weights, watch)?;
+    let fisher = run.backward(weights, watch)?;
+    heard(watch(Calibrating::Writing))?;
+    let info = plan.info(checkpoint, text)?;
+    let fisher = Fisher::sum(frame.config().vocab_size, fisher.iter().map(|(_, fisher)| fisher));
+    result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
+}
+
+/// Measures a portion of what [`calibrate`] does: its part of the windows, for a file at `path`, next to which the result is. Once all
+/// portions are there, [`merge_statistics`] makes the statistics of them.
+///
+/// # Errors
+/// As for [`calibrate`].
+pub fn calibrate_portion(
+    checkpoint: &Checkpoint,
+    weights: &dyn WeightSource,
+    tokens: &[u32],
+    options: &CalibrateOptions,
+    text: &blake3::Hash,
+    (path, portion): (&Path, Portion),
+    watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
+) -> Result<(), EncodeError> {
+    let plan = Plan::new(weights, tokens, options)?;
+    let info = plan.info(checkpoint, text)?;
+    let shard = Shard::new(path, portion, info, plan.parts.len());
+    if shard.is_there() {
+        return Ok(());
     }
-    let why = "a model cannot be run without it";
-    let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
-    let config = DecoderConfig::from_json(&json)?;
-    let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
-    let backwards = (options.gradient_tokens / window).clamp(1, count);
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if options.threads == 0 { processors() } else { options.threads };
-    let needed = memory(&config, window, [count, backwards, held_back], threads);
-    if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
-        return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0], threads), limit });
+    let own = plan.parts.iter().filter(|part| part.number % portion.of() == portion.number() - 1).collect();
+    let frame = Frame::load(weights, plan.config.clone(), options.threads)?;
+    let mut run = Run::new(&frame, &plan, own, path)?;
+    run.recorded = Some(vec![]);
+    run.forward(weights, watch)?;
+    let fisher = run.backward(weights, watch)?;
+    heard(watch(Calibrating::Writing))?;
+    let ends = (frame.embedding(), frame.head().name);
+    shard.write(run.recorded.unwrap_or_default(), &fisher, ends, &mut run.spill)
+}
+
+/// What calibration does with which tokens.
+struct Plan<'a> {
+    config: DecoderConfig,
+    window: usize,
+    /// Those of whole windows.
+    tokens: &'a [u32],
+    /// Number of windows for the gradients, and of those that are held out.
+    backwards: usize,
+    held_back: usize,
+    parts: Vec<Part>,
+}
+
+/// Some windows, in the order of the text.
+struct Part {
+    number: usize,
+    windows: Range<usize>,
+    is_held_back: bool,
+}
+
+impl<'a> Plan<'a> {
+    fn new(weights: &dyn WeightSource, tokens: &'a [u32], options: &CalibrateOptions) -> Result<Plan<'a>, EncodeError> {
+        let window = options.window;
+        let count = tokens.len().min(options.tokens).checked_div(window).unwrap_or(0);
+        if count == 0 {
+            return Err(EncodeError::ShortText { tokens: tokens.len().min(options.tokens), window });
+        }
+        let why = "a model cannot be run without it";
+        let json = weights.asset("config.json").ok_or(ModelError::MissingAsset { name: "config.json", why })?;
+        let config = DecoderConfig::from_json(&json)?;
+        let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
+        let backwards = (options.gradient_tokens / window).clamp(1, count);
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if options.threads == 0 { processors() } else { options.threads };
+        let needed = memory(&config, window, [count, backwards, held_back], threads);
+        if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
+            return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0], threads), limit });
+        }
+        let rest = count - held_back;
+        let of_rest = (0..rest).step_by(TOGETHER).map(|first| first..rest.min(first + TOGETHER));
+        let all = of_rest.chain((held_back > 0).then_some(rest..count)).enumerate();
+        let part =
+            |(number, windows): (usize, Range<usize>)| Part { number, is_held_back: windows.start == rest, windows };
+        Ok(Plan {
+            config,
+            window,
+            tokens: &tokens[..count * window],
+            backwards,
+            held_back,
+            parts: all.map(part).collect(),
+        })
     }
 
-    let (tokens, gradient_tokens) = (&tokens[..count * window], &tokens[..backwards * window]);
-    let frame = Frame::load(weights, config, options.threads)?;
-    let (rest, last) = tokens.split_at((count - held_back) * window);
-    let mut walks = vec![Walk::new(&frame, rest, window)?];
-    if held_back > 0 {
-        walks.push(Walk::new(&frame, last, window)?);
+    /// Returns the origin of the statistics.
+    fn info(&self, checkpoint: &Checkpoint, text: &blake3::Hash) -> Result<Info, EncodeError> {
+        Ok(Info {
+            version: statistics::VERSION,
+            model: model_hash(checkpoint)?.to_hex().to_string(),
+            text: text.to_hex().to_string(),
+            window: self.window as u64,
+            tokens: self.tokens.len() as u64,
+            gradient_tokens: (self.backwards * self.window) as u64,
+            held_back_tokens: (self.held_back * self.window) as u64,
+            groups: BTreeMap::new(),
+            linears: BTreeMap::new(),
+        })
     }
-    let mut run = Run {
-        frame: &frame,
-        walks,
-        kept: gradient_tokens.len() * frame.config().hidden_size,
-        streams: Vec::new(),
-        groups: BTreeMap::new(),
-        steps: HashMap::new(),
-        spill: Spill::beside(path)?,
-    };
-    run.forward(weights, watch)?;
-    heard(watch(Calibrating::OutputProjection))?;
-    run.head()?;
-    let fisher = run.backward(weights, gradient_tokens, window, watch)?;
-    heard(watch(Calibrating::Writing))?;
-    let info = Info {
-        version: statistics::VERSION,
-        model: model_hash(checkpoint)?.to_hex().to_string(),
-        text: text.to_hex().to_string(),
-        window: window as u64,
-        tokens: tokens.len() as u64,
-        gradient_tokens: gradient_tokens.len() as u64,
-        held_back_tokens: last.len() as u64,
-        groups: BTreeMap::new(),
-        linears: BTreeMap::new(),
-    };
-    result::write(path, info, run.groups, &fisher, (frame.embedding(), frame.head().name), &mut run.spill)
+
+    /// Returns the tokens of some windows.
+    fn tokens(&self, windows: Range<usize>) -> &'a [u32] {
+        &self.tokens[windows.start * self.window..windows.end * self.window]
+    }
 }
 
 /// What is known of a group's input once its covariance is in the temporary file.
@@ -151,21 +223,53 @@ struct Settled {
     held_back: Option<f64>,
 }
 
+/// Held-out inputs of a group: those that dampings are searched on, the sum of `x x^T` over all of them, and their number.
+struct HeldBack {
+    rows: Vec<f32>,
+    sum: Vec<f32>,
+    tokens: usize,
+}
+
+/// The last damping step found for each input, by its position in a block; `None` for the input of the output projection.
+type Steps = HashMap<Option<usize>, usize>;
+
 /// A calibration in progress.
 struct Run<'a> {
     frame: &'a Frame,
-    /// The windows for the covariances and, if there are any, the held-out windows.
+    plan: &'a Plan<'a>,
+    /// Those parts that are evaluated here.
+    parts: Vec<&'a Part>,
+    /// Their windows; empty once the forward pass is over.
     walks: Vec<Walk>,
-    /// Number of leading values of the residual streams that the backward pass needs.
-    kept: usize,
-    /// These values before each sublayer and after the last one.
+    /// What the backward pass needs of the residual streams before each sublayer and after the last one: those of leading windows.
     streams: Vec<Stretch>,
     /// By the name of the group.
     groups: BTreeMap<String, Settled>,
-    /// The last damping step found for each input, by its position in a block; `None` for the input of the output
-    /// projection.
-    steps: HashMap<Option<usize>, usize>,
+    steps: Steps,
     spill: Spill,
+    /// The sums of each part, if others have other parts.
+    recorded: Option<Vec<Recorded>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(frame: &'a Frame, plan: &'a Plan, parts: Vec<&'a Part>, path: &Path) -> Result<Run<'a>, EncodeError> {
+        let walk = |part: &&Part| Walk::new(frame, plan.tokens(part.windows.clone()), plan.window);
+        let walks = parts.iter().map(walk).collect::<Result<_, _>>()?;
+        let (streams, groups, steps) = (vec![], BTreeMap::new(), HashMap::new());
+        Ok(Run { frame, plan, parts, walks, streams, groups, steps, spill: Spill::beside(path)?, recorded: None })
+    }
+
+    /// Returns the windows of each part that gradients are computed on.
+    fn backwards(&self) -> Vec<Range<usize>> {
+        let within =
+            |part: &&Part| part.windows.start..part.windows.end.min(self.plan.backwards).max(part.windows.start);
+        self.parts.iter().map(within).collect()
+    }
+
+    /// Returns the number of values of the residual streams of so many windows.
+    fn values(&self, windows: usize) -> usize {
+        windows * self.plan.window * self.frame.config().hidden_size
+    }
 }
 
 impl Run<'_> {
@@ -188,7 +292,9 @@ impl Run<'_> {
                 })?;
             }
         }
-        self.keep_streams()
+        self.keep_streams()?;
+        heard(watch(Calibrating::OutputProjection))?;
+        self.head()
     }
 
     /// Observes the input of the output projection and frees the residual streams.
@@ -200,12 +306,8 @@ impl Run<'_> {
 
     /// Saves what the backward pass needs of the residual streams.
     fn keep_streams(&mut self) -> Result<(), EncodeError> {
-        let mut left = self.kept;
-        let parts = self.walks.iter().map(|walk| {
-            let part = &walk.stream()[..left.min(walk.stream().len())];
-            left -= part.len();
-            part
-        });
+        let kept = self.backwards().into_iter().map(|windows| self.values(windows.len()));
+        let parts = self.walks.iter().zip(kept.collect::<Vec<_>>()).map(|(walk, kept)| &walk.stream()[..kept]);
         self.streams.push(self.spill.push(parts)?);
         Ok(())
     }
@@ -218,80 +320,129 @@ impl Run<'_> {
         kinds: impl IntoIterator<Item = Option<usize>>,
         mut show: impl FnMut(&Frame, &mut Walk, &mut dyn Probe),
     ) -> Result<(), EncodeError> {
-        let (mut sums, mut held) = (Sums::of(layers)?, Rows::default());
-        if let Some(walk) = self.walks.first_mut() {
-            show(self.frame, walk, &mut sums);
+        let mut sums = Sums::of(layers)?;
+        let (mut of_part, mut held) = (sums.alike()?, Rows::default());
+        let mut recorded: Vec<Recorded> = sums.0.iter().map(Recorded::of).collect();
+        for (part, walk) in self.parts.iter().zip(&mut self.walks) {
+            if part.is_held_back {
+                show(self.frame, walk, &mut held);
+                continue;
+            }
+            of_part.clear();
+            show(self.frame, walk, &mut of_part);
+            if self.recorded.is_none() {
+                sums.add(&of_part);
+                continue;
+            }
+            for (recorded, group) in recorded.iter_mut().zip(&of_part.0) {
+                let sum = self.spill.push(triangle(&group.sum, group.inputs))?;
+                recorded.parts.push((part.number, group.tokens, sum));
+            }
         }
-        if let Some(walk) = self.walks.get_mut(1) {
-            show(self.frame, walk, &mut held);
-        }
-        for (kind, group) in kinds.into_iter().zip(sums.0) {
-            let held = group.names.first().and_then(|name| held.0.remove(name)).unwrap_or_default();
-            let frame = self.frame;
-            frame.pool().install(|| self.settle(group, &held, kind))?;
+        for (((kind, group), of_part), mut recorded) in kinds.into_iter().zip(sums.0).zip(of_part.0).zip(recorded) {
+            let rows = group.names.first().and_then(|name| held.0.remove(name)).unwrap_or_default();
+            let held = self.frame.pool().install(|| HeldBack::new(rows, of_part));
+            if let Some(all) = &mut self.recorded {
+                recorded.kind = kind;
+                recorded.held = held.map(|held| held.record(group.inputs, &mut self.spill)).transpose()?;
+                all.push(recorded);
+                continue;
+            }
+            let step = self.steps.entry(kind).or_insert(damping::USUAL);
+            let settled = self.frame.pool().install(|| settle(group, held, step, &mut self.spill))?;
+            self.groups.extend(settled);
         }
         Ok(())
     }
 
-    /// Finds the damping of a group, adds the held-out inputs to its sum, and writes its covariance to the temporary
-    /// file.
-    fn settle(&mut self, mut group: Group, held: &[f32], kind: Option<usize>) -> Result<(), EncodeError> {
-        let Some(name) = group.names.first().cloned() else { return Ok(()) };
-        let n = group.inputs;
-        let step = self.steps.entry(kind).or_insert(damping::USUAL);
-        let found = match held.is_empty() {
-            true => None,
-            false => Some(damping::search(&group.sum, group.tokens, held, n, *step)?),
-        };
-        *step = found.map_or(*step, |found| found.step);
-        let damping = damping::damping(*step);
-        add_gram(&mut group.sum, held, n);
-        group.tokens += held.len() / n;
-        let tokens = group.tokens as f32;
-        group.sum.iter_mut().for_each(|s| *s /= tokens);
-        let triangle = || (0..n).map(|i| &group.sum[i * n..=i * n + i]);
-        if triangle().flatten().any(|x| !x.is_finite()) {
-            return Err(EncodeError::NotFinite { what: "inputs", name });
-        }
-        let settled = Settled {
-            inputs: n,
-            tokens: group.tokens,
-            covariance: self.spill.push(triangle())?,
-            mean_square: (0..n).map(|i| f64::from(group.sum[i * n + i])).sum::<f64>() / n as f64,
-            damping,
-            held_back: found.map(|found| found.held_back).filter(|ratio| ratio.is_finite()),
-            names: group.names,
-        };
-        self.groups.insert(name, settled);
-        Ok(())
-    }
-
-    /// Runs the backward pass over `tokens`, from the output projection to the embedding.
+    /// Runs the backward pass, from the output projection to the embedding. Returns the sums of each part.
     fn backward(
         &mut self,
         weights: &dyn WeightSource,
-        tokens: &[u32],
-        window: usize,
         watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
-    ) -> Result<Fisher, EncodeError> {
+    ) -> Result<Vec<(usize, Fisher)>, EncodeError> {
         let (frame, blocks) = (self.frame, self.frame.config().blocks.len());
-        let mut fisher = Fisher::new(frame.config().vocab_size);
-        let mut stream = zeros(Some(self.kept), "the streams before a sublayer")?;
+        let windows = self.backwards();
+        let values: Vec<usize> = windows.iter().map(|windows| self.values(windows.len())).collect();
+        let mut stream = zeros(Some(values.iter().sum()), "the streams before a sublayer")?;
         let mut streams = std::mem::take(&mut self.streams).into_iter().rev();
         let mut before = |stream: &mut [f32]| streams.next().map_or(Ok(()), |place| self.spill.read(place, stream));
         before(&mut stream)?;
-        let mut back = WalkBack::new(frame, &stream, window, SEED, &mut fisher)?;
+        let (mut backs, mut start) = (vec![], 0);
+        for ((part, windows), values) in self.parts.iter().zip(&windows).zip(values).filter(|(_, values)| *values > 0) {
+            let (mut fisher, place) = (Fisher::new(frame.config().vocab_size), start..start + values);
+            let seed = SEED + windows.start as u64;
+            let back = WalkBack::new(frame, &stream[place.clone()], self.plan.window, seed, &mut fisher)?;
+            start = place.end;
+            backs.push((part.number, windows.clone(), place, back, fisher));
+        }
         for index in (0..blocks).rev() {
             heard(watch(Calibrating::Backward(index, blocks)))?;
             let block: Block = frame.load_block(weights, index)?;
             for sublayer in (0..block.sublayers.len()).rev() {
                 before(&mut stream)?;
-                back.retreat(frame, &block, sublayer, &stream, &mut fisher);
+                for (_, _, place, back, fisher) in &mut backs {
+                    back.retreat(frame, &block, sublayer, &stream[place.clone()], fisher);
+                }
             }
         }
-        back.finish(frame, tokens, &mut fisher);
-        Ok(fisher)
+        let finished = backs.into_iter().map(|(number, windows, _, back, mut fisher)| {
+            back.finish(frame, self.plan.tokens(windows), &mut fisher);
+            (number, fisher)
+        });
+        Ok(finished.collect())
     }
+}
+
+/// Returns the rows of the lower triangle of a matrix.
+fn triangle(sum: &[f32], n: usize) -> impl Iterator<Item = &[f32]> {
+    (0..n).map(move |i| &sum[i * n..=i * n + i])
+}
+
+impl HeldBack {
+    /// Sums held-out inputs; `None` if there are none. `room` is a sum of another part that is not needed any more.
+    fn new(rows: Vec<f32>, room: Group) -> Option<HeldBack> {
+        let (n, mut sum) = (room.inputs, room.sum);
+        if rows.is_empty() {
+            return None;
+        }
+        sum.fill(0.0);
+        add_gram(&mut sum, &rows, n);
+        Some(HeldBack { tokens: rows.len() / n.max(1), rows, sum })
+    }
+}
+
+/// Finds the damping of a group, starting at `step`, adds the held-out inputs to its sum, and writes its covariance to the temporary
+/// file. Returns it with its name.
+fn settle(
+    mut group: Group,
+    held: Option<HeldBack>,
+    step: &mut usize,
+    spill: &mut Spill,
+) -> Result<Option<(String, Settled)>, EncodeError> {
+    let Some(name) = group.names.first().cloned() else { return Ok(None) };
+    let n = group.inputs;
+    let search = |held: &HeldBack| damping::search(&group.sum, group.tokens, &held.rows, n, *step);
+    let found = held.as_ref().map(search).transpose()?;
+    *step = found.map_or(*step, |found| found.step);
+    if let Some(held) = held {
+        group.add(&held.sum, held.tokens);
+    }
+    let tokens = group.tokens as f32;
+    group.sum.iter_mut().for_each(|s| *s /= tokens);
+    if triangle(&group.sum, n).flatten().any(|x| !x.is_finite()) {
+        return Err(EncodeError::NotFinite { what: "inputs", name });
+    }
+    let settled = Settled {
+        inputs: n,
+        tokens: group.tokens,
+        covariance: spill.push(triangle(&group.sum, n))?,
+        mean_square: (0..n).map(|i| f64::from(group.sum[i * n + i])).sum::<f64>() / n as f64,
+        damping: damping::damping(*step),
+        held_back: found.map(|found| found.held_back).filter(|ratio| ratio.is_finite()),
+        names: group.names,
+    };
+    Ok(Some((name, settled)))
 }
 
 /// Returns a hash of the names, dtypes, shapes and bytes of all tensors.
@@ -299,13 +450,25 @@ impl Run<'_> {
 /// # Errors
 /// If a file became shorter.
 pub fn model_hash(checkpoint: &Checkpoint) -> Result<blake3::Hash, CheckpointError> {
-    let hash = |tensor: &impasto_checkpoint::TensorInfo| {
-        let hash = blake3::hash(checkpoint.bytes(tensor));
-        checkpoint.release(tensor);
+    let hashes: Vec<blake3::Hash> =
+        checkpoint.tensors().par_iter().map(|tensor| tensor_hash(checkpoint, tensor)).collect();
+    checkpoint.check()?;
+    Ok(hash_of(checkpoint, &hashes))
+}
+
+/// Returns the hash of the bytes of a tensor.
+pub fn tensor_hash(checkpoint: &Checkpoint, tensor: &TensorInfo) -> blake3::Hash {
+    let hash = blake3::hash(checkpoint.bytes(tensor));
+    checkpoint.release(tensor);
+    hash
+}
+
+/// Returns [`model_hash`], given the hash of each tensor of the checkpoint.
+pub fn hash_of(checkpoint: &Checkpoint, hashes: &[blake3::Hash]) -> blake3::Hash {
+    let line = |(tensor, hash): (&TensorInfo, &blake3::Hash)| {
         let type_name = tensor.type_name.as_deref().unwrap_or(tensor.dtype.name());
         format!("{:?} {type_name} {:?} {hash}\n", tensor.name, tensor.shape)
     };
-    let lines: Vec<String> = checkpoint.tensors().par_iter().map(hash).collect();
-    checkpoint.check()?;
-    Ok(blake3::hash(lines.concat().as_bytes()))
+    let lines: Vec<String> = checkpoint.tensors().iter().zip(hashes).map(line).collect();
+    blake3::hash(lines.concat().as_bytes())
 }

@@ -52,6 +52,41 @@ impl Sums {
     }
 }
 
+impl Group {
+    /// Adds the sum over so many other tokens.
+    pub fn add(&mut self, sum: &[f32], tokens: usize) {
+        self.sum.par_iter_mut().zip(sum).for_each(|(all, part)| *all += part);
+        self.tokens += tokens;
+    }
+}
+
+impl Sums {
+    /// Creates empty sums for the same layers.
+    ///
+    /// # Errors
+    /// If memory for the sums cannot be allocated.
+    pub fn alike(&self) -> Result<Sums, ModelError> {
+        let alike = |Group { names, inputs, sum, .. }: &Group| {
+            let sum = zeros(Some(sum.len()), "the covariance of a layer's inputs")?;
+            Ok(Group { names: names.clone(), inputs: *inputs, sum, tokens: 0 })
+        };
+        self.0.iter().map(alike).collect::<Result<_, _>>().map(Sums)
+    }
+
+    /// Makes all sums empty.
+    pub fn clear(&mut self) {
+        for group in &mut self.0 {
+            group.sum.fill(0.0);
+            group.tokens = 0;
+        }
+    }
+
+    /// Adds other sums for the same layers.
+    pub fn add(&mut self, other: &Sums) {
+        self.0.iter_mut().zip(&other.0).for_each(|(all, part)| all.add(&part.sum, part.tokens));
+    }
+}
+
 impl Probe for Sums {
     fn linear(&mut self, names: &[&str], x: &[f32], width: usize) {
         let Some(group) =
@@ -99,6 +134,17 @@ impl Fisher {
     /// Creates sums for a vocabulary of this size.
     pub fn new(vocabulary: usize) -> Fisher {
         Fisher { outputs: BTreeMap::new(), embedding: vec![0.0; vocabulary] }
+    }
+
+    /// Adds sums of parts, in this order.
+    pub fn sum<'a>(vocabulary: usize, parts: impl IntoIterator<Item = &'a Fisher>) -> Fisher {
+        let mut all = Fisher::new(vocabulary);
+        let add = |all: &mut [f64], part: &[f64]| all.iter_mut().zip(part).for_each(|(all, part)| *all += part);
+        for part in parts {
+            add(&mut all.embedding, &part.embedding);
+            part.outputs.iter().for_each(|(name, sums)| add(all.of(name, sums.len()), sums));
+        }
+        all
     }
 
     fn of(&mut self, name: &str, outputs: usize) -> &mut [f64] {

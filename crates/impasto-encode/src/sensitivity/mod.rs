@@ -149,7 +149,7 @@ pub fn sensitivity(
         memory_limit: options.memory_limit,
         ..Options::new(Target::BitsPerWeight(options.bits_per_weight))
     };
-    let inputs = pool.install(|| Inputs::new(checkpoint, &encoding, statistics, None))?;
+    let inputs = pool.install(|| Inputs::new(checkpoint, &encoding, statistics, None, None))?;
     let chosen = chosen(&inputs, &options.tensors)?;
     let network = run.map(|run| Network::load(run, &inputs, &chosen, options)).transpose()?;
     let mut coded = BTreeMap::new();

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use impasto::verify::verify;
-use impasto::{File, FileError};
+use impasto::{File, FileError, encode};
 use impasto_checkpoint::gguf::{self, hf};
 use impasto_checkpoint::{Asset, Header as Safetensors, TensorInfo, TensorSpec, parse_detached_header, parse_header};
 use impasto_codec::rans::{Columns, Decoder, LANES, LOW, encode_segment, escape_value};
@@ -30,12 +30,13 @@ use impasto_text::{ChatOptions, ChatTemplate, Message, Tokenizer};
 pub type Body = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Body); 14] = [
+pub const TARGETS: [(&str, Body); 15] = [
     ("safetensors", safetensors),
     ("gguf", gguf),
     ("config", config),
     ("container", container),
     ("file", file),
+    ("portion", portion),
     ("tile", tile),
     ("layers", layers),
     ("entropy", entropy),
@@ -46,6 +47,14 @@ pub const TARGETS: [(&str, Body); 14] = [
     ("calls", calls),
     ("message", message),
 ];
+
+/// Takes the input as a file of a shard, of an encoding and of a calibration, that is the only one.
+pub fn portion(data: &[u8]) {
+    let Some(patched) = with_hashes(data) else { return };
+    for result in [encode::fuzz_portion(&patched), encode::fuzz_sums(&patched)] {
+        result.map_or_else(|error| one_line(&error), drop);
+    }
+}
 
 /// Takes the input, line by line, as what a server answers and what a user types: `Content-Range`, `Retry-After`, an address and a
 /// mirror of it.
