@@ -101,9 +101,9 @@ def test_conversations(tiny, tmp_path):
         model.chat([{"content": "Hello"}])
     # Hostile templates are stopped: by the limits of their text, of time and of the stack.
     for template, limit in [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "out of fuel|limit"),
-        ("{% set l = range(100000)|list %}{% for i in l %}{% if -1 in l %}{% endif %}{% endfor %}", "limit of 1 s"),
-        ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "recurses deeper than the limit"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "limit of"),
+        ("{% set l = range(100000)|list %}{% for i in l %}{% if -1 in l %}{% endif %}{% endfor %}", "limit of"),
+        ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "recurses deeper than the limit of|no answer within the limit of"),
     ]:
         (folder / "chat_template.jinja").write_text(template)
         with pytest.raises(impasto.InvalidError, match=limit):
