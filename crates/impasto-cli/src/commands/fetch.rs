@@ -97,17 +97,23 @@ pub fn extent(cut: Option<&Cut>) -> Result<Extent, UsageError> {
     })
 }
 
-/// Fetches a file, and tells `watcher` how many bytes are there.
+/// Fetches a file, and tells `watcher` how many bytes are there: before the first, and from time to time.
 pub fn fetch_told(request: Request, watcher: &dyn Watcher) -> Result<Done, FetchError> {
+    let step = |done: u64, goal: Option<Goal>| {
+        let of = goal.map_or(0, |goal| goal.bytes);
+        let message = format!("fetching, {} of {}", bytes(done), bytes(of));
+        watcher.step(Step { stage: "fetching", done, of, message })
+    };
+    if step(0, None).is_break() {
+        return Err(FetchError::Cancelled);
+    }
     let fetch = Fetch::start(request, Arc::new(()))?;
     loop {
         let progress = fetch.wait(TICK, |_| false);
         if progress.is_over {
             return fetch.join();
         }
-        let of = progress.goal.map_or(0, |goal| goal.bytes);
-        let message = format!("fetching, {} of {}", bytes(progress.bytes), bytes(of));
-        if watcher.step(Step { stage: "fetching", done: progress.bytes, of, message }).is_break() {
+        if step(progress.bytes, progress.goal).is_break() {
             fetch.canceller().cancel();
         }
     }
