@@ -35,7 +35,8 @@ impl Parts {
     /// ```
     pub fn write(&self, dtype: DType, block: &mut [u8]) -> bool {
         let is_table = matches!(dtype, DType::Iq4Nl | DType::Iq4Xs);
-        if block.len() != dtype.size() || !(is_table || !fields(dtype).is_empty()) {
+        let is_written = is_table || !fields(dtype).is_empty();
+        if block.len() != dtype.size() || !is_written {
             return false;
         }
         block.fill(0);

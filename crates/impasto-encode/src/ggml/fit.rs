@@ -334,10 +334,9 @@ impl Choice {
     #[inline(always)]
     fn put(&self, levels: impl Levels, columns: Range<usize>, block: &mut Block) {
         for (column, of_column) in columns.zip(&self.levels) {
-            for lane in 0..WIDTH {
-                let value = self.scales.scale[lane] * of_column[lane] + self.scales.minimum[lane];
-                block.values[column][lane] = value;
-                block.parts[lane].integers[column] = levels.integer(of_column[lane]);
+            for (lane, &level) in of_column.iter().enumerate() {
+                block.values[column][lane] = self.scales.scale[lane] * level + self.scales.minimum[lane];
+                block.parts[lane].integers[column] = levels.integer(level);
             }
         }
     }

@@ -47,11 +47,11 @@ impl<const K: usize> Best<K> {
     }
 
     fn add(&mut self, new: &Scales, errors: &Row<f32>) {
-        for lane in 0..WIDTH {
+        for (lane, &error) in errors.iter().enumerate() {
             let is_known = |at: usize| {
                 self.found[at].scale[lane] == new.scale[lane] && self.found[at].minimum[lane] == new.minimum[lane]
             };
-            let Some(at) = (0..K).find(|&at| errors[lane] < self.errors[at][lane]) else { continue };
+            let Some(at) = (0..K).find(|&at| error < self.errors[at][lane]) else { continue };
             if (0..at).any(is_known) {
                 continue;
             }
@@ -62,7 +62,7 @@ impl<const K: usize> Best<K> {
                 self.errors[place + 1][lane] = self.errors[place][lane];
             }
             (self.found[at].scale[lane], self.found[at].minimum[lane]) = (new.scale[lane], new.minimum[lane]);
-            self.errors[at][lane] = errors[lane];
+            self.errors[at][lane] = error;
         }
     }
 }

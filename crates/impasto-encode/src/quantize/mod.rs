@@ -304,7 +304,7 @@ impl<'a> Source<'a> {
 /// If blocks cannot hold a weight.
 fn check(tensor: &Planned, weights: &[f32]) -> Result<(), EncodeError> {
     let broken = |rule| Err(EncodeError::Tensor { tensor: tensor.name.clone(), rule });
-    match weights.iter().find(|w| !(w.abs() <= f16::MAX.to_f32())) {
+    match weights.iter().find(|w| w.is_nan() || w.abs() > f16::MAX.to_f32()) {
         None => Ok(()),
         Some(w) if w.is_finite() => broken("it has a weight above 65504, the largest number of 16 bits"),
         Some(_) => broken("it contains NaN or infinity, which blocks cannot hold"),

@@ -1,7 +1,7 @@
 //! The tensors of a new GGUF: where each comes from, and its type.
 
 use impasto_checkpoint::gguf::Metadata;
-use impasto_checkpoint::gguf::hf::{self, Folded, Mapped, OUTPUT};
+use impasto_checkpoint::gguf::hf::{self, Folded, Mapped, OUTPUT, Placed};
 use impasto_checkpoint::{Change, Checkpoint, TensorInfo};
 use impasto_core::DType;
 use impasto_model::graph;
@@ -142,7 +142,7 @@ fn translated<'a>(checkpoint: &'a Checkpoint, model: &str, mix: GgufMix) -> Resu
     let output = find(OUTPUT).filter(|&output| find(EMBEDDING).is_some_and(|other| first(other) == first(output)));
     let folded = tensors.iter().enumerate();
     let folded = folded.map(|(i, t)| Folded { name: &t.name, dims: &t.info.shape, is_tied: output == Some(i) });
-    let (placed, left_out) =
+    let Placed { tensors: placed, left_out } =
         hf::place(config, graph::tensor_names(config).as_ref(), &folded.collect::<Vec<_>>()).map_err(broken)?;
     let mut planned: Vec<Planned> = placed
         .into_iter()

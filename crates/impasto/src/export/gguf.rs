@@ -133,15 +133,15 @@ fn translated<S: Source>(file: &File<S>, model: &str, wanted: GgufType) -> Resul
         tensors.push(Folded { name, dims: &meta.dims, is_tied: meta.tied.is_some() });
     }
     let placed = place(config, graph::tensor_names(config).as_ref(), &tensors);
-    let (placed, left_out) = placed.map_err(|rule| broken(rule.to_string()))?;
+    let placed = placed.map_err(|rule| broken(rule.to_string()))?;
     let part = |(own, new): &(Folded, Mapped)| made(&new.name, own.name, own.dims, wanted, new.change);
-    let mut parts: Vec<Part> = placed.iter().map(part).collect();
+    let mut parts: Vec<Part> = placed.tensors.iter().map(part).collect();
     let factor = |(name, values): (String, Vec<f32>)| {
         let spec = TensorSpec::new(name, DType::F32, [values.len() as u64]);
         Part { spec, content: Content::Values(values) }
     };
     parts.extend(factors.into_iter().map(factor));
-    notes.extend(left_out);
+    notes.extend(placed.left_out);
     Ok((metadata, parts, notes))
 }
 

@@ -37,7 +37,7 @@ mod vocabulary;
 pub use crate::change::Change;
 pub use architecture::Architecture;
 pub use names::{Mapped, NameMap};
-pub use placed::{Folded, OUTPUT, place};
+pub use placed::{Folded, OUTPUT, Placed, place};
 pub use rules::TranslationRule;
 pub use to_gguf::{FromAssets, metadata};
 

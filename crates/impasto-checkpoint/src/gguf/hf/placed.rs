@@ -19,7 +19,16 @@ pub struct Folded<'a> {
     pub is_tied: bool,
 }
 
-/// Returns the tensors that a GGUF gets, each with its name and its change, and a note about those that it does not get.
+/// The tensors of a folder that a GGUF gets.
+#[derive(Clone, Debug)]
+pub struct Placed<'a> {
+    /// The tensors, each with its name in the GGUF and its change.
+    pub tensors: Vec<(Folded<'a>, Mapped)>,
+    /// A note about tensors that the GGUF does not get, if there are any.
+    pub left_out: Option<String>,
+}
+
+/// Returns the tensors that a GGUF gets.
 ///
 /// `used` are the names of the tensors that a model with this configuration has, besides an output matrix; `None` if that is not
 /// known. Others are left out, since llama.cpp would use biases that are too many, or refuse the file.
@@ -30,7 +39,7 @@ pub fn place<'a>(
     config: &[u8],
     used: Option<&HashSet<String>>,
     tensors: &[Folded<'a>],
-) -> Result<(Vec<(Folded<'a>, Mapped)>, Option<String>), TranslationRule> {
+) -> Result<Placed<'a>, TranslationRule> {
     let names = NameMap::of_config(config)
         .ok_or_else(|| TranslationRule::unsupported("its tensor names in GGUF are not known"))?;
     let known: HashSet<&str> = tensors.iter().map(|tensor| tensor.name).collect();
@@ -60,7 +69,7 @@ pub fn place<'a>(
         }
         placed.push((*tensor, mapped));
     }
-    Ok((placed, left_out(&unused)))
+    Ok(Placed { tensors: placed, left_out: left_out(&unused) })
 }
 
 /// Returns a note about tensors that are not in the GGUF, if there are any.
