@@ -377,6 +377,25 @@ fn onnx_without_a_network() {
     export(&exact, &model.file("base"), None, Form::Onnx, false, &|_| {}).expect("exports");
 }
 
+/// A network whose tensors have other shapes than its configuration says is none, and damage is an error.
+#[test]
+fn onnx_of_a_network_that_is_wrong() {
+    let mut tensors = Model::wide_tiny().tensors;
+    let norm = tensors.iter_mut().find(|t| t.name == "model.norm.weight").expect("a norm");
+    *norm = Tensor::weights("model.norm.weight", DType::F32, &[96], 1);
+    let model = Model::single(tensors);
+    fs::copy(Model::wide_tiny().path.join("config.json"), model.path.join("config.json")).expect("a file");
+    let notes = exported(&encoded(&model, "int4", Layers::default()), &model.file("out"), Form::Onnx).notes;
+    assert!(notes.len() == 1 && notes[0].contains("model.norm.weight"), "{notes:?}");
+    assert!(model.file("out").join("linear.onnx").exists() && !model.file("out").join("model.onnx").exists());
+
+    let path = model.file("x.impasto");
+    let length = fs::metadata(&path).expect("a file").len();
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_len(length - length / 4)).expect("cut");
+    let refused = export(&open(&path), &model.file("none"), None, Form::Onnx, false, &|_| {});
+    assert!(refused.is_err() && !model.file("none").exists());
+}
+
 /// A known network without formats is exported with floats.
 #[test]
 fn onnx_of_floats() {

@@ -20,7 +20,7 @@ const TOTAL: &str = "/total";
 /// Returns the graph of a network, or what ONNX cannot express of it.
 ///
 /// - `layers`: its linear layers by name, without `.weight`
-/// - `data`: their tensors; weights of norms and biases, in binary32; and tables of rotary positions, by [`tables`]
+/// - `data`: their tensors; weights of norms, and biases; and tables of rotary positions, by [`tables`]
 pub fn model(
     config: &DecoderConfig,
     network: &Network,
@@ -122,9 +122,14 @@ fn missing(name: &str) -> String {
 
 /// Adds a norm of the last dimension of `x`.
 fn norm(graph: &mut Graph, x: &str, weight: &VectorSpec, eps: f32, y: &str) -> Result<(), String> {
-    graph.weight(&weight.name).ok_or_else(|| missing(&weight.name))?;
+    let mut weights = float(graph, &weight.name).ok_or_else(|| missing(&weight.name))?;
+    if weight.plus_one {
+        let (one, more) = (graph.number(1.0), format!("{}.plus_one", weight.name));
+        graph.once(&more, |graph| graph.op("Add", &[&weights, &one], &more, &[]));
+        weights = more;
+    }
     let attributes = [("epsilon", Attribute::Float(eps)), ("axis", Attribute::Int(-1))];
-    graph.op("RMSNormalization", &[x, &weight.name], y, &attributes);
+    graph.op("RMSNormalization", &[x, &weights], y, &attributes);
     Ok(())
 }
 

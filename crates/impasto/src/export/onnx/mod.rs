@@ -19,9 +19,9 @@ mod source;
 use std::collections::BTreeMap;
 
 use impasto_container::Source;
-use impasto_model::WeightSource;
 use impasto_model::config::{DecoderConfig, Rope, Scaling, eos_token_ids};
-use impasto_model::graph::{Network, describe_source};
+use impasto_model::graph::{Network, check_shape, describe_source};
+use impasto_model::{ModelError, WeightSource};
 
 use super::config;
 use super::pieces::{self, WEIGHT};
@@ -80,6 +80,15 @@ pub fn contents<S: Source>(file: &File<S>) -> Result<Contents, FileError> {
             changed.insert(genai::GENAI.to_owned(), genai::text(MODEL, &fields, &config, &ends, positions));
             changed.insert(MODEL.to_owned(), model);
         }
+        // What is damaged, absent or too large is an error of the file, not of the network.
+        Err(ModelError::Tensor { name, source }) => {
+            let other = |source| FileError::Form {
+                file: file.reader().name().to_owned(),
+                form,
+                rule: format!("{name}: {source}"),
+            };
+            return Err(source.downcast().map_or_else(other, |error| *error));
+        }
         Err(why) if changed.is_empty() => {
             let rule = format!("no tensor has a format that it has, and the network is not known: {why}");
             return Err(FileError::Form { file: file.reader().name().to_owned(), form, rule });
@@ -97,10 +106,10 @@ pub fn contents<S: Source>(file: &File<S>) -> Result<Contents, FileError> {
 }
 
 /// Returns the network of the file, or why it is not known.
-fn known(source: &dyn WeightSource) -> Result<(DecoderConfig, Network), String> {
-    let config = source.asset(config::CONFIG).ok_or_else(|| format!("there is no {}", config::CONFIG))?;
-    let mut config = DecoderConfig::from_json(&config).map_err(|error| error.to_string())?;
-    let network = describe_source(source, &mut config).map_err(|error| error.to_string())?;
+fn known(source: &dyn WeightSource) -> Result<(DecoderConfig, Network), ModelError> {
+    let missing = || ModelError::Unsupported(format!("a file without {}", config::CONFIG));
+    let mut config = DecoderConfig::from_json(&source.asset(config::CONFIG).ok_or_else(missing)?)?;
+    let network = describe_source(source, &mut config)?;
     Ok((config, network))
 }
 
@@ -126,29 +135,29 @@ fn whole<S: Source>(
     mut layers: BTreeMap<String, Layer>,
     data: &mut Data,
     notes: &mut Vec<String>,
-) -> Result<(Vec<u8>, usize), String> {
-    let told = |error: FileError| error.to_string();
-    let all = || network.blocks.iter().flat_map(|block| block.layers()).chain(network.ends.layers());
-    for spec in all() {
+) -> Result<(Vec<u8>, usize), ModelError> {
+    let mut add = |name: &str, shape: &[usize]| {
+        check_shape(source, name, shape)?;
+        let missing = || ModelError::MissingTensor { name: name.into(), expected: vec![] };
+        let origin = source.view.origin(name).ok_or_else(missing)?;
+        let part = safetensors::part(source.file, name, origin);
+        data.add(part.map_err(|error| ModelError::Tensor { name: name.into(), source: error.into() })?);
+        Ok(())
+    };
+    for spec in network.blocks.iter().flat_map(|block| block.layers()).chain(network.ends.layers()) {
         let module = spec.name.strip_suffix(WEIGHT).unwrap_or(&spec.name);
-        if !layers.contains_key(module) {
-            let origin = source.view.origin(&spec.name).ok_or_else(|| format!("there is no tensor {:?}", spec.name))?;
-            data.add(safetensors::part(source.file, &spec.name, origin).map_err(told)?);
-            let layer = Layer::floats(module, spec.outputs as u64, spec.inputs as u64);
-            layers.insert(module.to_owned(), layer);
+        let (outputs, inputs) = (spec.outputs, spec.inputs);
+        if layers.contains_key(module) {
+            check_shape(source, &spec.name, &[outputs, inputs])?;
+        } else {
+            add(&spec.name, &[outputs, inputs])?;
+            layers.insert(module.to_owned(), Layer::floats(module, outputs as u64, inputs as u64));
         }
         if spec.bias {
-            let bias = source.load_f32(&spec.bias_name()).map_err(|error| error.to_string())?;
-            data.add_values(&spec.bias_name(), &[spec.outputs as u64], bias);
+            add(&spec.bias_name(), &[outputs])?;
         }
     }
-    for vector in network.vectors() {
-        let mut weights = source.load_f32(&vector.name).map_err(|error| error.to_string())?;
-        if vector.plus_one {
-            weights.iter_mut().for_each(|weight| *weight += 1.0);
-        }
-        data.add_values(&vector.name, &[vector.width as u64], weights);
-    }
+    network.vectors().try_for_each(|vector| add(&vector.name, &[vector.width]))?;
     let (positions, most) = (positions(config), config.max_position_embeddings);
     if positions < most {
         notes.push(format!(
@@ -156,7 +165,8 @@ fn whole<S: Source>(
         ));
     }
     decoder::tables(config, positions, data);
-    Ok((decoder::model(config, network, &layers, data)?, positions))
+    let model = decoder::model(config, network, &layers, data).map_err(ModelError::Unsupported)?;
+    Ok((model, positions))
 }
 
 /// Returns the most tokens for which one table of each kind of rotary positions is right and of a reasonable size.
