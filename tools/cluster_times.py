@@ -12,7 +12,7 @@ TRELLIS, LATTICE, PER_COLUMN, LOSSLESS = 144.0, 50.0, 0.122, 11.0
 # Shares of the time of a lossy file (measured with a trellis of 64 states).
 SCALES, RATES, CODING = 0.05, 0.39, 0.56
 # Shares of the bytes in each wave but the last tensor (`crates/impasto-encode/src/pace.rs`).
-WAVES = [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
+WAVES = [1 / 8, 3 / 8, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
 # Seconds to start a round: the scheduler, opening the model, reading what other shards found out.
 START = 10.0
 # Processor time of calibration with gradients: seconds per weight and token.
@@ -57,7 +57,7 @@ def lossy(groups, machines, per_weight, arguments):
     # The weights are read in each of three stages, and the shares are read and written once more.
     reading = 3 * 2 * weights(groups) / machines / arguments.read / 1e9
     merging = 2 * 3 / 8 * weights(groups) / arguments.read / 1e9
-    return stage(SCALES) + stage(RATES) + coding + reading + 8 * START + merging
+    return stage(SCALES) + stage(RATES) + coding + reading + 9 * START + merging
 
 
 def lossless(groups, machines, arguments):

@@ -1,7 +1,7 @@
 //! Rate control while tensors are coded: if these take more or less than forecast, the steps of those that are left become
 //! a little coarser or finer, so that the file has the requested size after one pass.
 //!
-//! Steps change between *waves*: runs of tensors that hold a half, a quarter, ... of the bytes, and the last tensor alone. Nothing that is
+//! Steps change between *waves*: runs of tensors that end at certain shares of the bytes, and the last tensor alone. Nothing that is
 //! coded in a wave changes the steps of that wave, so several machines can code it together, to the same bytes (`portion`).
 //!
 //! Equal slopes need equal steps. If half of the weights have steps that are `x` octaves coarser than those of the others, the
@@ -18,8 +18,9 @@ const MOST: f64 = 0.125;
 const TRUST: f64 = 16.0;
 /// How far from the aim the size may seem to end, as a share of it, before steps change.
 const TOLERANCE: f64 = 0.0005;
-/// Shares of the bytes that depend on a step, after which a wave ends. The last tensor is a wave of its own.
-const WAVES: [f64; 4] = [0.5, 0.75, 0.875, 0.9375];
+/// Shares of the bytes that depend on a step, after which a wave ends. The first is small, since it shows how far all forecasts are
+/// off; the last tensor is a wave of its own.
+const WAVES: [f64; 5] = [0.125, 0.5, 0.75, 0.875, 0.9375];
 /// A change of less than so many octaves is none.
 const LEAST: f64 = 1e-5;
 
@@ -231,12 +232,12 @@ mod tests {
         assert!(octaves[0].abs() < 0.01 && octaves[1..].iter().all(|x| x.abs() < 0.1), "{octaves:?}");
     }
 
-    /// Waves have a half, a quarter, an eighth ... of the bytes, and the last tensor; one that is larger than the rest of its wave ends it.
+    /// Waves end at their share of the bytes; a tensor that is larger than the rest of its wave ends it.
     #[test]
     fn waves_shrink() {
         let waves = |n: &[f64]| Pace::new(0, forecasts(n)).waves();
         let of_equal = waves(&[1e6; 32]);
-        assert_eq!(of_equal, [0..32, 32..48, 48..56, 56..60, 60..62, 62..64]);
+        assert_eq!(of_equal, [0..8, 8..32, 32..48, 48..56, 56..60, 60..62, 62..64]);
         assert_eq!(waves(&[1e6, 8e6, 1e6]), [0..4, 4..6]);
         assert_eq!((waves(&[1e6]).len(), Pace::none().waves().len()), (1, 1));
     }
