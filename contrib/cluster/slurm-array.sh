@@ -18,7 +18,7 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
 fi
 tries=3
 while :; do
-    # Tasks that died are run again; those that are done end at once.
+    # Tasks that died are run again; those that are done code nothing again.
     # shellcheck disable=SC2086 # several options
     until sbatch --wait --quiet --array="1-$of" ${SBATCH_OPTIONS:-} "$0" "$model" "$output" "$of" "$@"; do
         tries=$((tries - 1))
