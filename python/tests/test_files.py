@@ -142,6 +142,10 @@ def test_reading_into_an_array(lossless, originals):
         assert np.array_equal(out, originals[name])
         with pytest.raises(impasto.InvalidError, match="bytes, but the buffer has 2"):
             f.read_into(name, np.zeros(1, ml_dtypes.bfloat16))
+        wide = np.zeros((out.shape[0], 2 * out.shape[1]), ml_dtypes.bfloat16)
+        for part in [wide[:, : out.shape[1]], wide[:, ::2]]:
+            with pytest.raises(impasto.UsageError, match="not contiguous"):
+                f.read_into(name, part)
 
 
 def test_layers(layered, originals):
@@ -192,6 +196,14 @@ def test_errors_say_what_the_command_says(lossless, layered, tmp_path):
     cut.write_bytes(lossless.read_bytes()[:500_000])
     with impasto.open(cut) as f, pytest.raises(impasto.AbsentError, match="is absent"):
         [f.get_tensor(name) for name in f.keys()]
+
+
+def test_options_as_words():
+    from impasto._words import words
+
+    given = {"header": {"X-A": "1", "X-B": b"2"}, "kv": {"k": "int8", "v": "f16"}, "base": ["a", "b"], "for_": "memory", "measure": True}
+    found = ["--header=X-A: 1", "--header=X-B: 2", "--kv=k=int8,v=f16", "--base=a", "--base=b", "--for=memory", "--measure"]
+    assert words(["-m"], given | {"layer": None, "force": False}) == [*found, "--", "-m"]
 
 
 def test_threads_read_at_the_same_time(lossless, originals):

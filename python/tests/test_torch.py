@@ -19,3 +19,9 @@ def test_tensors_are_those_of_the_checkpoint(lossless, tiny):
         out = torch.zeros_like(originals[name])
         f.read_into(name, out)
         assert torch.equal(out, originals[name])
+        with pytest.raises(impasto.UsageError, match="not contiguous"):
+            f.read_into(name, torch.zeros(out.shape[1], out.shape[0], dtype=out.dtype).t())
+        export = f.export("safetensors")
+        assert torch.equal(export.get_tensor(name), originals[name])
+        with pytest.raises(impasto.TensorNotFoundError):
+            export.get_shape("nothing")

@@ -1,6 +1,8 @@
 """Models of transformers from files, if transformers is installed."""
 
 import json
+import subprocess
+import sys
 
 import impasto
 import pytest
@@ -39,6 +41,13 @@ def test_a_folder_opens_as_asked(folder, original, caplog):
     prompt = tokenizer("The sea", return_tensors="pt")
     text = [tokenizer.decode(m.generate(**prompt, max_new_tokens=12, do_sample=False)[0]) for m in (model, original)]
     assert text[0] == text[1]
+
+
+def test_a_model_without_a_head_has_the_dtype_that_was_asked_for(folder, original):
+    """The loader changes the names of its tensors."""
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model.norm.weight, original.model.norm.weight)
 
 
 def test_logits_of_a_layer_are_those_of_its_decoded_tensors(layered, original):
@@ -103,6 +112,15 @@ def test_what_cannot_be_done_is_said(folder, layered, files, tmp_path):
         impasto.transformers.from_pretrained(layered, layer=9)
     with pytest.raises(ValueError, match="on the CPU only"):
         impasto.transformers.from_pretrained(layered, packed=True, device_map="meta")
+    with pytest.raises(ValueError, match="leave out disable_mmap"):
+        AutoModel.from_pretrained(folder, disable_mmap=True)
+    with pytest.raises(ValueError, match="under the names of linear modules"):
+        impasto.transformers.from_pretrained(layered, packed=True, auto_class=transformers.AutoModel)
+    decode = [sys.executable, "-m", "impasto", "decode", layered, "--to", "gguf", "--type", "q8_0", "-o", "tiny.gguf"]
+    subprocess.run(decode, check=True, capture_output=True)
+    impasto.encode("tiny.gguf", "gguf.impasto")
+    with pytest.raises(impasto.InvalidError, match="made from a GGUF"):
+        impasto.transformers.from_pretrained("gguf.impasto")
     impasto.transformers.write_folder(layered, tmp_path / "odd")
     config = json.loads((tmp_path / "odd" / "config.json").read_text())
     config["quantization_config"]["bits"] = 4

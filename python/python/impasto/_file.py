@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from . import _dtypes
-from ._errors import UsageError
+from ._errors import TensorNotFoundError, UsageError
 from ._impasto import Export as NativeExport
 from ._impasto import File as Native
 from ._impasto import Matrix, Progress
@@ -168,12 +168,16 @@ class File:
         Forms: "compressed-tensors" (what `decode --to compressed-tensors` writes), "compressed-tensors-8bit" (the same for
         activations of 8 bits), "mlx", "safetensors".
         """
-        return Export(self._native.export(form), self._framework)
+        return Export(self._native.export(form), self._framework, self._device)
 
     def read_into(self, name: str, out: Any) -> None:
         """Decode a tensor into an array of numpy or a tensor of torch on the CPU: contiguous, writable, with as many bytes."""
-        bytes_of = out.view(_dtypes.torch().uint8).numpy() if hasattr(out, "untyped_storage") else out
-        self._native.read_into(name, bytes_of.reshape(-1).view("uint8"))
+        is_torch = hasattr(out, "untyped_storage")
+        # Of another array, the bytes in a row would be a copy.
+        if not (out.is_contiguous() if is_torch else out.flags.c_contiguous):
+            raise UsageError("the array to read into is not contiguous")
+        flat = out.detach().reshape(-1).view(_dtypes.torch().uint8).numpy() if is_torch else out.reshape(-1).view("uint8")
+        self._native.read_into(name, flat)
 
     def get_asset(self, name: str) -> bytes | None:
         """Read a file that is kept with the weights, such as "config.json"; `None` if there is none."""
@@ -233,9 +237,10 @@ class File:
 class Export:
     """The tensors of an export, in the manner of an open file."""
 
-    def __init__(self, native: NativeExport, framework: str) -> None:
+    def __init__(self, native: NativeExport, framework: str, device: str) -> None:
         self._native = native
         self._framework = framework
+        self._device = device
         self._tensors = {name: (dtype, shape) for name, dtype, shape in native.tensors()}
 
     def keys(self) -> list[str]:
@@ -244,16 +249,22 @@ class Export:
 
     def get_shape(self, name: str) -> list[int]:
         """Return the shape of a tensor."""
-        return list(self._tensors[name][1])
+        return list(self._found(name)[1])
 
     def get_dtype(self, name: str) -> str:
         """Return the dtype of a tensor, by its name in safetensors."""
-        return self._tensors[name][0]
+        return self._found(name)[0]
 
     def get_tensor(self, name: str) -> Any:
         """Read a tensor: an array of numpy, or a tensor of torch."""
         raw, dtype, shape = self._native.read(name), self.get_dtype(name), self.get_shape(name)
-        return _dtypes.array(raw, dtype, shape, self._framework)
+        tensor = _dtypes.array(raw, dtype, shape, self._framework)
+        return tensor if self._device == "cpu" else tensor.to(self._device)
+
+    def _found(self, name: str) -> tuple[str, Sequence[int]]:
+        if name not in self._tensors:
+            raise TensorNotFoundError(f'there is no tensor "{name}"')
+        return self._tensors[name]
 
     def assets(self) -> list[str]:
         """Return the names of the files of the export besides tensors."""

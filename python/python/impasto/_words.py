@@ -15,7 +15,8 @@ def words(paths: Iterable[Path], options: Mapping[str, Any]) -> list[str]:
     """Return the words for positional arguments and options.
 
     `None` and `False` leave an option out, `True` gives it without a value. A mapping is a list of `key=value`, any other
-    iterable repeats the option. An underscore at the end is for names that Python reserves: `for_`.
+    iterable repeats the option. A mapping of headers repeats `header`. An underscore at the end is for names that Python
+    reserves: `for_`.
     """
     result = []
     for name, value in options.items():
@@ -25,6 +26,8 @@ def words(paths: Iterable[Path], options: Mapping[str, Any]) -> list[str]:
         if value is True:
             result.append(option)
             continue
+        if name == "header" and isinstance(value, Mapping):
+            value = [f"{key}: {word(part)}" for key, part in value.items()]
         if isinstance(value, Mapping):
             value = ",".join(f"{key}={word(part)}" for key, part in value.items())
         values = [value] if isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable) else value

@@ -30,6 +30,7 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 import impasto
+from impasto._folders import assets_of, refuse_gguf
 
 METHOD = "impasto"
 POINTER = "model.safetensors"
@@ -140,13 +141,19 @@ class ImpastoQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model, checkpoint_files=None, **kwargs):
         config = self.quantization_config
-        pointer = checkpoint_files[0]
+        self.pointer = checkpoint_files[0]
         # A link is followed, since bases of deltas are searched beside the file itself.
-        file = impasto.open((Path(pointer).parent / config.file).resolve(), framework="pt", layer=config.layer)
+        file = impasto.open((Path(self.pointer).parent / config.file).resolve(), framework="pt", layer=config.layer)
+        refuse_gguf(file)
         hidden = pack_linears(model, file) if config.packed else ()
-        openings[pointer] = Without(file, frozenset(hidden))
+        openings[self.pointer] = Without(file, frozenset(hidden))
+        # The loader keeps the dtype of quantized tensors whose names it changes; these get the dtype that was asked for.
+        self.pre_quantized = False
 
     def _process_model_after_weight_loading(self, model, **kwargs):
+        self.pre_quantized = True
+        if openings.pop(self.pointer, None) is not None:
+            raise ValueError("the weights of the .impasto file were not read: leave out disable_mmap, and use no file system of hf-mount")
         return model
 
     def is_serializable(self, *args, **kwargs):
@@ -169,6 +176,8 @@ def pack_linears(model, file):
         weight = f"{name}.weight"
         if weight in names and weight not in tied:
             packed.append((name, module))
+    if not packed:
+        raise ValueError("packed: the file has no weights under the names of linear modules of this model: leave out packed")
     matrices = file.packed([f"{name}.weight" for name, _ in packed])
     for (name, module), matrix in zip(packed, matrices, strict=True):
         model.set_submodule(name, PackedLinear(matrix, module.bias))
@@ -201,7 +210,8 @@ def write_folder(file, folder, layer=None, packed=False, copy=False):
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder}: there is something already")
     with impasto.open(file) as opened:
-        assets = {name: opened.get_asset(name) for name in opened.assets()}
+        refuse_gguf(opened)
+        assets = assets_of(opened)
     if "config.json" not in assets:
         raise impasto.InvalidError(f"{file}: no config.json, so nothing says which model it is")
     settings = {"quant_method": METHOD, "file": file.name}

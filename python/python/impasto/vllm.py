@@ -2,8 +2,8 @@
 
     vllm serve model.impasto
     vllm serve folder                                       # of impasto.transformers.write_folder
-    vllm serve folder --model-weights other.impasto --load-format impasto
     vllm serve model.impasto --model-loader-extra-config '{"layer": 2}'
+    LLM("folder", model_weights="other.impasto")            # in Python: the configuration of a folder, the weights of a file
 
 Weights are decoded as vLLM asks for them. Of a matrix that is divided between ranks, a rank reads the units of its rows and columns only.
 Tensors that were encoded with ``--format int4`` or ``int8`` stay as they are: their codes and scales go to the kernels that vLLM has for
@@ -23,10 +23,12 @@ from vllm.engine import arg_utils
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.transformers_utils import config as transformers_config
 
 import impasto
 from impasto._dtypes import torch_dtype
+from impasto._folders import assets_of, refuse_gguf
 
 METHOD = "impasto"
 SUFFIX = ".impasto"
@@ -89,11 +91,14 @@ def in_form_of(file, options):
 def assets_folder(path, options):
     """A folder with configuration and tokenizer of a file, for vLLM, which reads folders. It stays, for other processes."""
     with impasto.open(path, layer=options.layer) as file:
-        folder = cache() / f"{file.root}-{options.layer or 'all'}-{'floats' if options.floats else options.activations}"
+        refuse_gguf(file)
+        form = in_form_of(file, options)
+        # A file of which more has arrived may have another form.
+        kind = "floats" if form is file else options.activations
+        folder = cache() / f"{file.root}-{options.layer or 'all'}-{kind}-{impasto.__version__}"
         if folder.exists():
             return folder
-        form = in_form_of(file, options)
-        assets = {name: form.get_asset(name) for name in form.assets()}
+        assets = assets_of(form)
     if "config.json" not in assets:
         raise impasto.InvalidError(f"{path}: no config.json, so nothing says which model it is")
     if form is file:
@@ -163,7 +168,9 @@ class ImpastoLoader(BaseModelLoader):
         file = impasto_file(named)
         if file is None:
             raise ValueError(f"{named}: neither an {SUFFIX} file nor a folder that names one")
-        return impasto.open(file, framework="pt", layer=self.options.layer)
+        opened = impasto.open(file, framework="pt", layer=self.options.layer)
+        refuse_gguf(opened)
+        return opened
 
     def download_model(self, model_config):
         self.open(model_config).__exit__(None, None, None)
@@ -173,7 +180,10 @@ class ImpastoLoader(BaseModelLoader):
             # A folder of its own says which form vLLM expects.
             expects_codes = getattr(model_config.hf_config, "quantization_config", None) is not None
             form = in_form_of(file, self.options) if expects_codes else file
-            model.load_weights(bands(form))
+            loaded = model.load_weights(bands(form))
+            # As vLLM does: what the file lacks would have arbitrary values.
+            if loaded is not None and model_config.quantization is None:
+                DefaultModelLoader.track_weights_loading(self, model, loaded)
 
 
 class Whole:
