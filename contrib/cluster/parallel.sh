@@ -1,7 +1,8 @@
 #!/bin/sh
 # Encodes a model in shards with GNU parallel, and joins them: parallel.sh MODEL OUTPUT SHARDS [OPTION OF ENCODE...]
 # Options of parallel, such as hosts, come from PARALLEL: PARALLEL="--sshloginfile hosts --jobs 1 --workdir .". Model and output must be
-# on a file system that all hosts have. IMPASTO names another command than impasto.
+# on a file system that all hosts have. Each process uses all processors: where several run on one machine, give --threads, too.
+# IMPASTO names another command than impasto.
 set -eu
 export IMPASTO="${IMPASTO:-impasto}"
 model=$1 output=$2 of=$3

@@ -25,19 +25,22 @@ TASKS = Path(__file__).resolve().parent / "tasks"
 NAMES = sorted(path.stem.removeprefix("local_") for path in TASKS.glob("local_*.yaml"))
 GROUPS = ("subject", "length", "label")
 ONE_SIDED_95 = 1.645
+AROUND_A_NEEDLE = 64
+"""Tokens of the question and the answer, which come after a context."""
 
 
 def language_model(options):
     """The name and the arguments of a model of the harness."""
     if options.server:
         return "local-completions", {
-            "model": options.model, "base_url": f"{options.server}/v1/completions", "tokenizer_backend": "huggingface",
+            "model": options.model, "base_url": f"{options.server.rstrip('/')}/v1/completions", "tokenizer_backend": "huggingface",
             "tokenizer": str(options.tokenizer), "num_concurrent": 4, "max_retries": 1, "max_length": options.max_length,
         }
     try:
         import impasto.transformers  # noqa: F401  teaches transformers to open folders of .impasto files
-    except ImportError:
-        pass
+    except ModuleNotFoundError as error:
+        if error.name != "impasto":
+            raise
     return "hf", {"pretrained": str(options.hf), "dtype": options.dtype, "device": "cpu", "max_length": options.max_length}
 
 
@@ -57,6 +60,16 @@ def sample(raw, measures):
     return item
 
 
+def check_contexts(options):
+    """Ends the program if the harness would cut the beginning of a context away, and a needle with it."""
+    if "needle" not in options.tasks:
+        return
+    lines = (options.data / "needle.jsonl").read_text(encoding="utf-8").splitlines()
+    longest = max((json.loads(line)["length"] for line in lines if line.strip()), default=0)
+    if longest + AROUND_A_NEEDLE > options.max_length:
+        sys.exit(f"needle.jsonl: contexts of {longest} tokens need --max-length {longest + AROUND_A_NEEDLE}, and a model with as long a context")
+
+
 def score(options):
     """Runs the harness. Returns {task: [sample]}."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -66,6 +79,7 @@ def score(options):
     for task in options.tasks:
         if not (options.data / f"{task}.jsonl").is_file():
             sys.exit(f"{options.data / task}.jsonl: no such file; tasks/local_{task}.yaml says which fields it has")
+    check_contexts(options)
     model, arguments = language_model(options)
     os.chdir(options.data)  # the tasks name their files without a folder
     results = lm_eval.simple_evaluate(
@@ -136,6 +150,8 @@ def compare(options):
             sys.exit(f"{options.model}: {task} has other items than in {options.reference}")
     if not tasks:
         sys.exit(f"{options.model}: no task of {options.reference}")
+    for task in sorted(reference.keys() ^ model.keys()):
+        print(f"{task}: not compared, since only {options.reference if task in reference else options.model} has it", file=sys.stderr)
     broken = False
     for task, group, measure, value, changes in differences(reference, model, tasks):
         change, error = (100 * x for x in mean(changes))
