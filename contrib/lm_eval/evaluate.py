@@ -118,6 +118,10 @@ def run(options):
 
 def verdict(value, error, items, promise):
     """What can be said of a promise. `value` and `error` are in points; a loss is negative."""
+    if value == 0 and error == 0:
+        # No item differs. If a share of `promise` points did, at least one of so many items would, with 95%.
+        needed = math.ceil(-100 * math.log(0.05) / promise) if promise > 0 else math.inf
+        return "kept" if items >= needed else f"undecided; about {needed} items would decide it if the difference stays"
     if value - ONE_SIDED_95 * error > -promise:
         return "kept"
     if value + ONE_SIDED_95 * error < -promise:

@@ -34,7 +34,7 @@ pub fn exception(error: impl Into<anyhow::Error>) -> PyErr {
         Code::Damaged => classes::DamagedError::new_err(text),
         Code::Absent => classes::AbsentError::new_err(text),
         Code::Size => classes::SizeError::new_err(text),
-        Code::Success | Code::Invalid => classes::InvalidError::new_err(text),
+        Code::Success | Code::Invalid | Code::Waiting => classes::InvalidError::new_err(text),
         Code::System => classes::SystemFailure::new_err(text),
     }
 }

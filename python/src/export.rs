@@ -19,7 +19,7 @@ pub struct Export {
 
 impl Export {
     /// Plans the export of a file.
-    pub fn plan(file: Arc<impasto::File>, form: &str) -> PyResult<Export> {
+    pub fn plan(py: Python<'_>, file: Arc<impasto::File>, form: &str) -> PyResult<Export> {
         let form = match form {
             "compressed-tensors" => Form::CompressedTensors(Inputs::Floats),
             "compressed-tensors-8bit" => Form::CompressedTensors(Inputs::EightBits),
@@ -27,7 +27,8 @@ impl Export {
             "safetensors" => Form::Safetensors,
             _ => return Err(usage(format!("there is no form {form:?}"))),
         };
-        let export = impasto::export::Export::plan(&file, form).map_err(exception)?;
+        let plan = || Ok(impasto::export::Export::plan(&file, form)?);
+        let export = py.detach(|| pool::install(plan)).map_err(exception)?;
         Ok(Export { file, export })
     }
 }

@@ -79,13 +79,14 @@ impl File {
     }
 
     /// The file in the form of another format.
-    fn export(&self, form: &str) -> PyResult<Export> {
-        Export::plan(self.file.clone(), form)
+    fn export(&self, py: Python<'_>, form: &str) -> PyResult<Export> {
+        Export::plan(py, self.file.clone(), form)
     }
 
     /// The name of the format of engines that a tensor is read in; `None` if it has none.
-    fn format(&self, name: &str) -> PyResult<Option<&'static str>> {
-        Ok(self.file.tensor(name).map_err(exception)?.format().map(|format| format.name()))
+    fn format(&self, py: Python<'_>, name: &str) -> PyResult<Option<&'static str>> {
+        let read = || Ok(self.file.tensor(name)?.format());
+        Ok(py.detach(|| pool::install(read)).map_err(exception)?.map(|format| format.name()))
     }
 
     /// Tensors as packed matrices, which share threads: one per processor if `threads` is 0. Inputs are rounded to 8 bits if `int8`.

@@ -268,10 +268,10 @@ pub struct Encode {
     /// Code only share I of N of the tensors, into the folder FILE.shards, which all machines must see; `impasto merge` joins the
     /// shards to the bytes that one machine writes. Where what other shards found out is needed, the command ends with exit code 7:
     /// run it again once they are there, and it goes on. Lossy files need --statistics or --uncalibrated. Not with --layers, --kld,
-    /// --base, --reorder, --sequential and --recover.
+    /// --base, --reorder, --sequential, --recover and --measure.
     #[arg(long, value_name = "I/N", conflicts_with_all = ["layers", "kld", "base", "sequential", "recover", "measure"])]
     pub shard: Option<impasto::encode::Portion>,
-    /// Wait so many seconds for other shards before ending with exit code 7, for shards that run at the same time [default: 0].
+    /// Wait so many seconds, at each stage, for other shards before ending with exit code 7, for shards that run at the same time [default: 0].
     #[arg(long, value_name = "SECONDS", requires = "shard", value_parser = parse_whole::<u64>)]
     pub wait: Option<u64>,
 }
@@ -314,7 +314,7 @@ pub struct Quantize {
     pub output: PathBuf,
     /// The types of the matrices, as llama.cpp names them: q2_k, q3_k_s, q3_k_m, q3_k_l, iq4_xs, iq4_nl, q4_0, q4_k_s, q4_k_m, q4_1,
     /// q5_0, q5_k_s, q5_k_m, q5_1, q6_k or q8_0. Every tensor gets the type that llama-quantize would give it, so the file has the
-    /// same size.
+    /// same size (except models of the architecture falcon).
     #[arg(long = "type", value_name = "TYPE")]
     pub mix: impasto::quantize::GgufMix,
     /// What it is calibrated on.

@@ -1,5 +1,5 @@
 //! The command's jobs for programs that are no command line. They take the words of the command, so that options have the same
-//! names, rules and messages, return what `--json` prints, and print nothing.
+//! names, rules and messages, return what `--json` prints, and print nothing but the warning about a licence.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

@@ -229,8 +229,9 @@ pub enum EncodeError {
     },
     /// Portions are needed that are not there, or not of this encoding.
     #[error(
-        "{} missing at stage {stage}: run `impasto encode --shard` for {} again, then this",
+        "{} missing at stage {stage}, or of another job: run `impasto {} --shard` for {} again, then this",
         shards(.portions),
+        if stage == "sums" { "calibrate" } else { "encode" },
         if .portions.len() == 1 { "it" } else { "them" }
     )]
     Waiting {
@@ -312,7 +313,6 @@ pub enum EncodeError {
     Threads(String),
 }
 
-/// Returns [`EncodeError::Cancelled`] if a watcher breaks.
 /// Returns the numbers of portions in words, with a verb.
 fn shards(portions: &[usize]) -> String {
     let numbers: Vec<String> = portions.iter().map(usize::to_string).collect();
@@ -322,6 +322,7 @@ fn shards(portions: &[usize]) -> String {
     }
 }
 
+/// Returns [`EncodeError::Cancelled`] if a watcher breaks.
 pub(crate) fn heard(answer: ControlFlow<()>) -> Result<(), EncodeError> {
     if answer.is_break() { Err(EncodeError::Cancelled) } else { Ok(()) }
 }

@@ -394,8 +394,10 @@ impl<'a> Inputs<'a> {
         let Some(tensor) = self.references.iter().position(Option::is_some).filter(|_| self.exchange.is_some()) else {
             return Ok(());
         };
-        let (tensor, rule) =
-            (self.tensors[tensor].name.clone(), "it may be predicted from another tensor, which --shard is not for");
+        let (tensor, rule) = (
+            self.tensors[tensor].name.clone(),
+            "it may be predicted from another tensor, which --shard is not for: leave co-located out of --tools",
+        );
         Err(EncodeError::Tensor { tensor, rule })
     }
 

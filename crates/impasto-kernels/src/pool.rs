@@ -59,6 +59,8 @@ pub struct Pool {
     /// Held by the caller whose job the workers run.
     caller: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
+    /// The process that started them.
+    process: u32,
 }
 
 impl Pool {
@@ -79,7 +81,7 @@ impl Pool {
             lock: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut pool = Pool { shared, caller: Mutex::new(()), workers: Vec::new() };
+        let mut pool = Pool { shared, caller: Mutex::new(()), workers: Vec::new(), process: std::process::id() };
         for worker in 1..threads {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("impasto-{worker}"));
@@ -163,6 +165,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // A process that was forked does not have the threads of its parent.
+            self.workers.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.shared.over.store(true, Ordering::SeqCst);
         self.shared.wake_all();
         for worker in self.workers.drain(..) {

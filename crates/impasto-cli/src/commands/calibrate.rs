@@ -42,7 +42,7 @@ fn run_portion(args: &Args, command: &Calibrate, portion: Portion) -> anyhow::Re
     let tokens = first_tokens(&tokenizer(&weights)?, &text, options.tokens)?;
     let progress = bar(args, 0);
     let mut watch = |step| {
-        progress.set_message(format!("shard {portion}: calibrating: {}", shown(step).message));
+        progress.set_message(format!("shard {portion}: {}", shown(step).message));
         ControlFlow::Continue(())
     };
     let (hash, to) = (blake3::hash(text.as_bytes()), (command.output.as_path(), portion));
@@ -72,7 +72,7 @@ fn open(args: &Args, command: &Calibrate) -> anyhow::Result<(String, Checkpoint,
 }
 
 /// Why a shard is no job of a library.
-const SHARDS_PRINT: &str = "--shard is for the command";
+const SHARDS_PRINT: &str = "--shard is for the command impasto, not for functions";
 
 /// The result of a calibration.
 pub struct Done {

@@ -139,7 +139,7 @@ fn plan(args: &Args, command: &Encode) -> anyhow::Result<Plan> {
 /// Encodes a checkpoint as the command line says.
 pub fn job(args: &Args, command: &Encode, watcher: &dyn Watcher) -> anyhow::Result<Encoded> {
     if command.shard.is_some() {
-        return Err(UsageError("--shard is for the command").into());
+        return Err(UsageError("--shard is for the command impasto, not for functions").into());
     }
     let Plan { options, guide, reorder, is_fixed } = plan(args, command)?;
     let measure = command.measure.as_ref().map(|text| text.as_deref());

@@ -389,6 +389,10 @@ pub fn fuzz_sums(bytes: &[u8]) -> Result<u64, EncodeError> {
 fn check<S: Source>(opened: &[Opened<Summed, S>], first: &Opened<Summed, S>) -> Result<Summed, EncodeError> {
     let same = |a: &OfGroup, b: &OfGroup| a.names == b.names && a.inputs == b.inputs && a.kind == b.kind;
     let of = &first.card.facts;
+    // The first portion has the first window, and so gradients; nothing else bounds the vocabulary.
+    if of.gradients.is_empty() {
+        return Err(broken(first, "it has no gradients"));
+    }
     for (owner, file) in opened.iter().enumerate() {
         let facts = &file.card.facts;
         if file.card.fingerprint != first.card.fingerprint || facts.info != of.info {

@@ -32,15 +32,15 @@ pub struct Exchange {
     /// The portion of each tensor.
     owners: Vec<usize>,
     fingerprint: String,
-    /// Until when files of others are waited for.
-    patience: Instant,
+    /// For how long files of others are waited for, at each stage.
+    patience: Duration,
 }
 
 /// The length of tensors in the file, each from the first byte of its first unit on.
 pub type Ends = BTreeMap<usize, u64>;
 
 impl Exchange {
-    /// Creates the exchange for a file at `path`. Files of others are waited for at most so long.
+    /// Creates the exchange for a file at `path`. Files of others are waited for at most so long, at each stage.
     pub fn new(
         (checkpoint, path): (&Checkpoint, &Path),
         tensors: &[Tensor],
@@ -49,13 +49,12 @@ impl Exchange {
         (portion, patience): (Portion, Duration),
     ) -> Exchange {
         let statistics = statistics.filter(|_| options.target != Target::Lossless);
-        let now = Instant::now();
         Exchange {
             folder: folder(path),
             portion,
             owners: owners(tensors, statistics, portion.of),
             fingerprint: fingerprint(checkpoint, options, statistics, portion.of),
-            patience: now.checked_add(patience).unwrap_or(now),
+            patience,
         }
     }
 
@@ -138,12 +137,13 @@ impl Exchange {
         mut take: impl FnMut(usize, Opened<T>) -> Option<()>,
     ) -> Result<(), EncodeError> {
         let mut missing: Vec<usize> = (1..=self.portion.of).collect();
+        let until = Instant::now().checked_add(self.patience); // `None`: for ever
         loop {
             missing.retain(|&number| self.find(stage, number).and_then(|opened| take(number, opened)).is_none());
             if missing.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= self.patience {
+            if until.is_some_and(|until| Instant::now() >= until) {
                 return Err(EncodeError::Waiting { portions: missing, stage: stage.to_owned() });
             }
             std::thread::sleep(LOOK);

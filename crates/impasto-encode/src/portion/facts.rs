@@ -52,7 +52,7 @@ pub struct Surveyed {
 
 impl Fact for Surveyed {
     fn is_sane(&self) -> bool {
-        self.scales.is_none_or(|(mean_square, _)| mean_square.0 >= 0.0)
+        self.scales.is_none_or(|(mean_square, _)| (0.0..=1e80).contains(&mean_square.0))
     }
 }
 

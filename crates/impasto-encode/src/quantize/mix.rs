@@ -116,7 +116,7 @@ impl FromStr for GgufMix {
 }
 
 /// Parts of the names of matrices that llama.cpp keeps as they are.
-const KEPT: [&str; 21] = [
+const KEPT: [&str; 28] = [
     "_norm.weight",
     "ffn_gate_inp.weight",
     "altup",
@@ -127,10 +127,17 @@ const KEPT: [&str; 21] = [
     "ssm_conv1d",
     "shortconv.conv.weight",
     "time_mix_first.weight",
-    "time_mix_w",
-    "time_mix_v",
-    "time_mix_a",
-    "time_mix_g",
+    "time_mix_w0.weight",
+    "time_mix_w1.weight",
+    "time_mix_w2.weight",
+    "time_mix_v0.weight",
+    "time_mix_v1.weight",
+    "time_mix_v2.weight",
+    "time_mix_a0.weight",
+    "time_mix_a1.weight",
+    "time_mix_a2.weight",
+    "time_mix_g1.weight",
+    "time_mix_g2.weight",
     "time_mix_decay_w",
     "time_mix_lerp_fused.weight",
     "attn_rel_b.weight",
@@ -278,6 +285,7 @@ fn chosen(mix: GgufMix, model: &Model, name: &str, columns: u64, at: At) -> DTyp
     if name.contains("attn_output.weight") {
         return match mix {
             Q2K | Q3KS | Q3KM | Iq4Nl | Iq4Xs | Q4KS | Q4KM if is_eight => DType::Q5K,
+            _ if is_eight => usual,
             Q2K => DType::Q3K,
             Q3KM => DType::Q4K,
             Q3KL => DType::Q5K,

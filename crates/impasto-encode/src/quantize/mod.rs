@@ -1,6 +1,6 @@
 //! A checkpoint as a GGUF in the block types of llama.cpp, rounded with error feedback.
 //!
-//! Types and sizes are those of `llama-quantize` under the same name ([`GgufMix`]). What differs are the numbers in the blocks:
+//! Types and sizes are those of `llama-quantize` under the same name ([`GgufMix`]), but for some of the architecture falcon. What differs are the numbers in the blocks:
 //! they are chosen under the covariance of the inputs, block by block, and each block makes up for the errors of the others (`ggml`).
 
 mod mix;

@@ -72,7 +72,8 @@ pub fn contents<S: Source>(file: &File<S>, inputs: Inputs) -> Result<Contents, F
         Format::from_code(format).is_some_and(|format| inputs.are_rounded(format, width))
     };
     if inputs == Inputs::EightBits && !schemes.keys().any(rounded) {
-        let rule = "no tensor is int8 or FP8, so there are no activations of 8 bits".into();
+        let rule =
+            "no tensor is int8 or FP8 under one scale for each row, so there are no activations of 8 bits".into();
         return Err(FileError::Form { file: file.reader().name().to_owned(), form, rule });
     }
     let mut changed = BTreeMap::new();

@@ -103,6 +103,12 @@ pub fn write<S: Source>(
             length += piece.len() as u64;
             Ok(out.write_all(piece).map_err(io)?)
         })?;
+        // Graphs say where each tensor begins.
+        if part.spec.byte_len() != Some(length) {
+            return Err(
+                io(std::io::Error::other(format!("{}: {length} bytes are not its size", part.spec.name))).into()
+            );
+        }
         bytes += length;
         position += filling + length;
         watch(&part.spec.name);
