@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Export",
     "File",
+    "Matrix",
     "Model",
     "Pieces",
     "Progress",
