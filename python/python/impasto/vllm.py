@@ -6,7 +6,7 @@
     LLM("folder", model_weights="other.impasto")            # in Python: the configuration of a folder, the weights of a file
 
 Weights are decoded as vLLM asks for them. Of a matrix that is divided between ranks, a rank reads the units of its rows and columns only.
-Tensors that were encoded with ``--format int4`` or ``int8`` stay as they are: their codes and scales go to the kernels that vLLM has for
+Tensors that were encoded with ``--format int4`` (and others, see ``Options``) stay as they are: codes and scales go to the kernels that vLLM has for
 compressed-tensors.
 """
 
@@ -24,6 +24,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.platforms import current_platform
 from vllm.transformers_utils import config as transformers_config
 
 import impasto
@@ -66,8 +67,9 @@ class Options(NamedTuple):
     """The layer to use, from 1; all by default."""
     floats: bool = False
     """Whether tensors with a format of engines are decoded to floats, too."""
-    activations: int = 16
-    """Bits of what weights of 8 bits are multiplied by; 8 is for int8 and FP8 with scales of rows."""
+    activations: int | None = None
+    """Bits of what weights with a format are multiplied by; 8 is for int8 and FP8 with scales of rows. By default 16, but on the CPU, where
+    vLLM has that for int4 only, files with other formats are decoded to floats."""
 
     @classmethod
     def of(cls, extra):
@@ -76,16 +78,19 @@ class Options(NamedTuple):
         if unknown:
             raise ValueError(f"model_loader_extra_config: unknown key {unknown[0]!r}; there are {', '.join(cls._fields)}")
         options = cls(**extra)
-        if options.activations not in (8, 16):
+        if options.activations not in (None, 8, 16):
             raise ValueError(f"model_loader_extra_config: activations have 8 or 16 bits, not {options.activations!r}")
         return options
 
 
 def in_form_of(file, options):
     """The file in the form that vLLM reads: itself, or codes and scales of compressed-tensors if it has formats of engines."""
-    if options.floats or not any(file.get_format(name) for name in file.keys()):
+    formats = {file.get_format(name) for name in file.keys()} - {None}
+    if options.floats or not formats:
         return file
-    return file.export("compressed-tensors" if options.activations == 16 else "compressed-tensors-8bit")
+    if options.activations is None and current_platform.is_cpu() and formats != {"int4"}:
+        return file
+    return file.export("compressed-tensors-8bit" if options.activations == 8 else "compressed-tensors")
 
 
 def assets_folder(path, options):
