@@ -43,6 +43,19 @@ def test_a_folder_opens_as_asked(folder, original, caplog):
     assert text[0] == text[1]
 
 
+@pytest.mark.parametrize("layer", [1, 2, None])
+def test_texts_are_those_of_our_runtime(layered, tiny, layer):
+    """Greedy texts agree with those of the runtime in binary32, also from the layers."""
+    model = impasto.transformers.from_pretrained(layered, layer=layer, packed=layer is not None, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
+    prompt = tokenizer("Once upon a time", return_tensors="pt")
+    generated = model.generate(**prompt, max_new_tokens=24, do_sample=False)[0][prompt["input_ids"].shape[1] :]
+    ours = impasto.Model(layered, layer=layer, residence="float")
+    pieces = ours.generate("Once upon a time", max_tokens=24)
+    text = "".join(pieces)
+    assert text and list(pieces.tokens) == generated.tolist()
+
+
 def test_a_model_without_a_head_has_the_dtype_that_was_asked_for(folder, original):
     """The loader changes the names of its tensors."""
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)

@@ -23,7 +23,7 @@ import json, sys
 if __name__ == "__main__":
     from vllm import LLM, SamplingParams
     options = json.loads(sys.argv[2])
-    llm = LLM(sys.argv[1], dtype="float32", max_model_len=64, enforce_eager=True, **options)
+    llm = LLM(sys.argv[1], max_model_len=64, enforce_eager=True, **{"dtype": "float32", **options})
     out = llm.generate(["The sea", "Once upon a time"], SamplingParams(temperature=0, max_tokens=16))
     print("OUT", json.dumps([o.outputs[0].text for o in out]))
 """
@@ -140,15 +140,29 @@ def test_text_is_that_of_the_decoded_folder(layered, tiny, files):
 
 
 @pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")
-@pytest.mark.parametrize(("format", "options"), [("int8", "{}"), ("int8", '{"model_loader_extra_config": {"activations": 8}}'), ("int4", "{}")])
-def test_formats_of_engines_stay_as_they_are(tiny, files, format, options):
-    """Codes and scales go to vLLM's own kernels. The text is that of the same file as floats, but for activations of 8 bits."""
-    path = files / f"{format}.impasto"
-    if not path.exists():
-        impasto.encode(tiny, path, format=format, uncalibrated=True)
-    floats = generate(path, '{"model_loader_extra_config": {"floats": true}}')
-    coded = generate(path, options)
-    assert coded and (coded == floats or "activations" in options)
+@pytest.mark.parametrize(("format", "activations"), [("int4", None), ("int8", 8)])
+def test_formats_of_engines_stay_as_they_are(tiny, files, format, activations):
+    """Codes and scales go to vLLM's own kernels: the text is that of the exported folder."""
+    path, folder = files / f"{format}.impasto", files / f"{format}-exported"
+    impasto.encode(tiny, path, format=format, uncalibrated=True)
+    words = ["decode", path, "--to", "compressed-tensors", "-o", folder]
+    words += ["--activations", f"{activations}bit"] if activations else []
+    subprocess.run([sys.executable, "-m", "impasto", *map(os.fspath, words)], check=True)
+    dtype = {"dtype": "bfloat16"}
+    options = {"model_loader_extra_config": {"activations": activations}} if activations else {}
+    texts = generate(path, json.dumps(dtype | options))
+    assert texts and texts == generate(folder, json.dumps(dtype))
+
+
+@pytest.mark.skipif("IMPASTO_SLOW" not in os.environ, reason="minutes: set IMPASTO_SLOW")
+@pytest.mark.parametrize(("format", "dtype"), [("int8", "bfloat16"), ("int4", "float32")])
+def test_formats_that_kernels_do_not_take_are_decoded(tiny, files, format, dtype):
+    """On the CPU, vLLM has no kernel for int8 with activations of 16 bits, nor for int4 with those of 32."""
+    path = files / f"{format}-decoded.impasto"
+    impasto.encode(tiny, path, format=format, uncalibrated=True)
+    texts = generate(path, json.dumps({"dtype": dtype}))
+    floats = {"dtype": dtype, "model_loader_extra_config": {"floats": True}}
+    assert texts and texts == generate(path, json.dumps(floats))
 
 
 def test_a_file_with_formats_has_the_form_of_compressed_tensors(tiny, files):

@@ -276,6 +276,14 @@ pub enum EncodeError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// Joining the shards of a calibration would exceed the memory limit.
+    #[error("joining the shards takes about {needed} bytes of memory, more than the limit of {limit}")]
+    MergeMemory {
+        /// Estimated memory, in bytes.
+        needed: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// Recovery would exceed the memory limit.
     #[error("recovery takes about {needed} bytes, more than the limit of {limit}")]
     RecoverMemory {

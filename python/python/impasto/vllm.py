@@ -33,6 +33,7 @@ from impasto._folders import assets_of, refuse_gguf
 
 METHOD = "impasto"
 SUFFIX = ".impasto"
+FLOAT32 = ("float", "float32", torch.float32)
 
 
 def settings_of(folder):
@@ -69,7 +70,7 @@ class Options(NamedTuple):
     """Whether tensors with a format of engines are decoded to floats, too."""
     activations: int | None = None
     """Bits of what weights with a format are multiplied by; 8 is for int8 and FP8 with scales of rows. By default 16, but on the CPU, where
-    vLLM has that for int4 only, files with other formats are decoded to floats."""
+    vLLM has that for int4 only and not in float32, other files with formats are decoded to floats."""
 
     @classmethod
     def of(cls, extra):
@@ -225,7 +226,10 @@ def patch_arguments():
             if layer is not None and not self.model_weights:
                 self.model_loader_extra_config = {"layer": layer} | dict(self.model_loader_extra_config or {})
             self.model_weights = self.model_weights or str(file)
-            self.model = str(assets_folder(file, Options.of(self.model_loader_extra_config)))
+            wanted = Options.of(self.model_loader_extra_config)
+            if current_platform.is_cpu() and self.dtype in FLOAT32 and wanted.activations is None:
+                wanted = wanted._replace(floats=True)  # no kernel takes codes with such activations
+            self.model = str(assets_folder(file, wanted))
         if impasto_file(self.model_weights) is not None and self.load_format == "auto":
             self.load_format = METHOD
         return create(self, *arguments, **options)

@@ -52,10 +52,15 @@ pub fn run(args: &Args, command: &Encode) -> anyhow::Result<Code> {
     let encoded = job(args, command, &progress)?;
     progress.finish_and_clear();
     encoded.print(args)?;
-    for name in &encoded.report.non_finite {
+    warn_of_non_finite(&encoded.report.non_finite);
+    Ok(Code::Success)
+}
+
+/// Says which tensors a lossy file stores losslessly.
+pub fn warn_of_non_finite(tensors: &[String]) {
+    for name in tensors {
         eprintln!("warning: tensor {name:?} contains NaN or infinity and is stored losslessly");
     }
-    Ok(Code::Success)
 }
 
 /// What the command line requests.

@@ -10,7 +10,7 @@ use impasto::{Checkpoint, CheckpointWeights};
 use impasto_core::files;
 use serde_json::json;
 
-use super::encode::{Guide, compiled_tokenizer, notes};
+use super::encode::{Guide, compiled_tokenizer, notes, warn_of_non_finite};
 use crate::args::{Args, Encode, Merge};
 use crate::exit::{Code, UsageError};
 use crate::model::memory_limit;
@@ -58,11 +58,12 @@ pub fn encode(
     let report = coded.with_context(|| command.model.display().to_string())?;
     progress.finish_and_clear();
     print_notes(&notes);
+    warn_of_non_finite(&report.non_finite);
     let (file, seconds) = (command.output.display().to_string(), begun.elapsed().as_secs_f64());
     if args.json {
         let (number, of, tensors, found) = (portion.number(), portion.of(), report.tensors, report.found);
         print_json(&json!({
-            "file": file, "shard": number, "shards": of, "tensors": tensors, "found": found, "seconds": seconds,
+            "file": file, "shard": number, "shards": of, "tensors": tensors, "found": found, "non_finite": report.non_finite, "seconds": seconds,
         }))?;
     } else {
         let tensors = report.tensors;
@@ -79,7 +80,7 @@ pub fn merge(args: &Args, command: &Merge) -> anyhow::Result<Code> {
     let progress = bar(args, 0);
     progress.set_message(format!("joining {}", command.output.display()));
     if is_calibration(&command.output) {
-        let info = merge_statistics(&command.output, args.threads)?;
+        let info = merge_statistics(&command.output, args.threads, Some(memory_limit(args)))?;
         progress.finish_and_clear();
         let (file, matrices, tokens) = (command.output.display().to_string(), info.linears.len(), info.tokens);
         if args.json {

@@ -38,9 +38,9 @@ fn shards_have_the_bytes_of_one_machine() {
     at.run(&["calibrate", &tiny(), "--text", "text", "-o", "s", "--tokens", "2048", "-q"]).ok();
     let ways: [(&[&str], usize, usize); 4] = [
         (&[], 3, 1),
-        (&["--bpw", "2.5", "--statistics", "s", "--trellis", "8"], 2, 20),
+        (&["--bpw", "2.5", "--statistics", "s", "--trellis", "8"], 2, 8),
         (&["--format", "mxfp4", "--statistics", "s"], 2, 2),
-        (&["--format", "mlp=int4", "--policy", "fragile=int8", "--bpw", "6", "--statistics", "s"], 2, 20),
+        (&["--format", "mlp=int4", "--policy", "fragile=int8", "--bpw", "6", "--statistics", "s"], 2, 8),
     ];
     for (options, of, most) in ways {
         let _ = fs::remove_dir_all(at.path("shards.impasto.shards"));
@@ -74,6 +74,30 @@ fn tied_tensors_stay_tied() {
         let (file, _) = encode_in_rounds(&at, "model", options, of);
         assert!(file == one_machine(&at, "model", options), "{options:?}");
     }
+}
+
+/// A shard says which of its tensors are kept exactly, as one machine says it of all.
+#[test]
+fn tensors_that_are_not_finite_are_named() {
+    let at = Workplace::new();
+    let numbers = |i: u16| (i.wrapping_mul(40_503) & 0x83FF | 0x3C00).to_le_bytes();
+    let mut data: Vec<u8> = (0..2 * 4096).flat_map(numbers).collect();
+    data[..2].copy_from_slice(&0x7E00u16.to_le_bytes());
+    let tensor = |name: &str, at: usize| {
+        format!(r#""{name}":{{"dtype":"F16","shape":[64,64],"data_offsets":[{at},{}]}}"#, at + 8192)
+    };
+    let header = format!("{{{},{}}}", tensor("bad", 0), tensor("good", 8192));
+    fs::create_dir(at.path("model")).expect("a folder");
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
+    fs::write(at.path("model/model.safetensors"), file).expect("writes");
+    let args = ["encode", "model", "-o", "x", "--uncalibrated", "--size", "10500", "--tools", "none", "--wait", "300"];
+    let start = |shard| {
+        let mut command = impasto(&[&args[..], &["--shard", shard]].concat());
+        command.current_dir(at.path("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+    };
+    let both = ["1/2", "2/2"].map(start).map(|child| Ran::of(child.wait_with_output().expect("ends")).ok());
+    let says = "warning: tensor \"bad\" contains NaN or infinity and is stored losslessly";
+    assert_eq!(both.iter().filter(|ran| ran.err.contains(says)).count(), 1, "{both:?}");
 }
 
 #[test]
@@ -171,6 +195,8 @@ fn a_calibration_in_shards_has_the_bytes_of_one_machine() {
             }
             calibrate("s", gradients, &["--shard", &format!("{number}/{of}")]).ok();
         }
+        at.run(&["merge", "s", "--memory-limit", "1MB"]).fails(3, "joining the shards takes about");
+        assert!(!at.path("s").exists());
         at.run(&["merge", "s", "-q"]).ok();
         assert!(fs::read(at.path("s")).expect("reads") == fs::read(at.path("one")).expect("reads"), "{of} shards");
         // A damaged file, and one of another calibration.

@@ -1,8 +1,24 @@
 //! Blocks put together from integers and scales: the reverse of [`Parts::read`].
 
 use super::apart::{Form, Parts};
-use super::fields::{fields, put_integers};
+use super::fields::put_integers;
 use crate::dtype::DType;
+
+/// The types whose blocks [`Parts::write`] writes.
+pub const WRITTEN: [DType; 12] = [
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q2K,
+    DType::Q3K,
+    DType::Q4K,
+    DType::Q5K,
+    DType::Q6K,
+    DType::Iq4Nl,
+    DType::Iq4Xs,
+];
 
 /// The number of the largest scale of a group, and of the largest minimum: those that [`Parts::write`] takes. Scales of types
 /// without minimums are signed, and may also be as far below 0.
@@ -17,9 +33,9 @@ pub const fn largest_scale(dtype: DType) -> Option<u8> {
 }
 
 impl Parts {
-    /// Writes the block that these are the parts of. Returns `false` and changes nothing if `dtype` is none of Q4_0, Q4_1, Q5_0,
-    /// Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS, or `block` has another size than its blocks. Of integers, scales and minimums
-    /// the bits are taken that the type has room for.
+    /// Writes the block that these are the parts of. Returns `false` and changes nothing if `dtype` is not one of
+    /// [`WRITTEN`], or `block` has another size than its blocks. Of integers, scales and minimums the bits are taken that the type has
+    /// room for.
     ///
     /// ```
     /// use impasto_core::blocks::apart::Parts;
@@ -34,9 +50,7 @@ impl Parts {
     /// assert_eq!(weights[..3], [-4.0, -3.5, -3.0]);
     /// ```
     pub fn write(&self, dtype: DType, block: &mut [u8]) -> bool {
-        let is_table = matches!(dtype, DType::Iq4Nl | DType::Iq4Xs);
-        let is_written = is_table || !fields(dtype).is_empty();
-        if block.len() != dtype.size() || !is_written {
+        if block.len() != dtype.size() || !WRITTEN.contains(&dtype) {
             return false;
         }
         block.fill(0);
@@ -75,7 +89,7 @@ impl Parts {
                 }
             }
         }
-        if is_table {
+        if matches!(dtype, DType::Iq4Nl | DType::Iq4Xs) {
             let from = if dtype == DType::Iq4Nl { 2 } else { 8 };
             let halves = self.integers.chunks_exact(32).zip(block[from..].chunks_exact_mut(16));
             for (integers, bytes) in halves {
@@ -112,21 +126,6 @@ impl Parts {
 mod tests {
     use super::*;
     use crate::rng::SplitMix64;
-
-    const WRITTEN: [DType; 12] = [
-        DType::Q4_0,
-        DType::Q4_1,
-        DType::Q5_0,
-        DType::Q5_1,
-        DType::Q8_0,
-        DType::Q2K,
-        DType::Q3K,
-        DType::Q4K,
-        DType::Q5K,
-        DType::Q6K,
-        DType::Iq4Nl,
-        DType::Iq4Xs,
-    ];
 
     #[test]
     fn parts_make_the_block_that_they_were_read_from() {

@@ -46,3 +46,17 @@ pub fn memory(config: &DecoderConfig, window: usize, windows: [usize; 3], thread
     let values = ends + fisher + wide(threads) * PACKED + forward.max(head).max(backward);
     u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
 }
+
+/// Returns an estimate of the memory that joining the portions of a calibration takes, in bytes: for one group of inputs at a time, two
+/// sums, the held-out rows with their sum, and the factor of a covariance in 64-bit floats; and all sums of gradients, with their sum.
+///
+/// `groups` are the inputs of each group and its held-out rows, `gradients` the number of sums of all portions.
+pub fn joining(groups: impl IntoIterator<Item = (usize, usize)>, gradients: u64) -> u64 {
+    let of_group = |(n, rows): (usize, usize)| {
+        let (n, rows) = (n as u128, rows as u128);
+        n.saturating_mul(3 * n + 2 * rows + 2 * (n + rows))
+    };
+    let largest = groups.into_iter().map(of_group).max().unwrap_or(0);
+    let values = largest.saturating_add(4 * u128::from(gradients));
+    u64::try_from(values.saturating_mul(4)).unwrap_or(u64::MAX)
+}

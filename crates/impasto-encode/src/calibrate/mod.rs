@@ -33,7 +33,7 @@ use crate::error::{EncodeError, heard};
 use crate::portion::Portion;
 use crate::statistics::{self, Info};
 use memory::memory;
-use shards::{Recorded, Shard};
+use shards::{PortionSums, Recorded};
 pub use shards::{fuzz_sums, is_calibration, merge_statistics};
 pub(crate) use spill::{Spill, Stretch};
 use sums::{Fisher, zeros};
@@ -98,8 +98,10 @@ pub fn calibrate(
     watch: &mut dyn FnMut(Calibrating) -> ControlFlow<()>,
 ) -> Result<Info, EncodeError> {
     let plan = Plan::new(weights, tokens, options)?;
+    let parts: Vec<&Part> = plan.parts.iter().collect();
+    plan.check_memory(&parts, options)?;
     let frame = Frame::load(weights, plan.config.clone(), options.threads)?;
-    let mut run = Run::new(&frame, &plan, plan.parts.iter().collect(), path)?;
+    let mut run = Run::new(&frame, &plan, parts, path)?;
     run.forward(weights, watch)?;
     let fisher = run.backward(weights, watch)?;
     heard(watch(Calibrating::Writing))?;
@@ -124,11 +126,12 @@ pub fn calibrate_portion(
 ) -> Result<(), EncodeError> {
     let plan = Plan::new(weights, tokens, options)?;
     let info = plan.info(checkpoint, text)?;
-    let shard = Shard::new(path, portion, info, plan.parts.len());
-    if shard.is_there() {
+    let sums = PortionSums::new(path, portion, info, plan.parts.len());
+    if sums.is_there() {
         return Ok(());
     }
-    let own = plan.parts.iter().filter(|part| part.number % portion.of() == portion.number() - 1).collect();
+    let own: Vec<&Part> = plan.parts.iter().filter(|part| part.number % portion.of() == portion.number() - 1).collect();
+    plan.check_memory(&own, options)?;
     let frame = Frame::load(weights, plan.config.clone(), options.threads)?;
     let mut run = Run::new(&frame, &plan, own, path)?;
     run.recorded = Some(vec![]);
@@ -136,7 +139,7 @@ pub fn calibrate_portion(
     let fisher = run.backward(weights, watch)?;
     heard(watch(Calibrating::Writing))?;
     let ends = (frame.embedding(), frame.head().name);
-    shard.write(run.recorded.unwrap_or_default(), &fisher, ends, &mut run.spill)
+    sums.write(run.recorded.unwrap_or_default(), &fisher, ends, &mut run.spill)
 }
 
 /// What calibration does with which tokens.
@@ -170,12 +173,6 @@ impl<'a> Plan<'a> {
         let config = DecoderConfig::from_json(&json)?;
         let held_back = if count == 1 { 0 } else { (count / HELD_BACK).max(1) };
         let backwards = (options.gradient_tokens / window).clamp(1, count);
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if options.threads == 0 { processors() } else { options.threads };
-        let needed = memory(&config, window, [count, backwards, held_back], threads);
-        if let Some(limit) = options.memory_limit.filter(|&limit| needed > limit) {
-            return Err(EncodeError::Memory { needed, least: memory(&config, window, [1, 1, 0], threads), limit });
-        }
         let rest = count - held_back;
         let of_rest = (0..rest).step_by(TOGETHER).map(|first| first..rest.min(first + TOGETHER));
         let all = of_rest.chain((held_back > 0).then_some(rest..count)).enumerate();
@@ -189,6 +186,28 @@ impl<'a> Plan<'a> {
             held_back,
             parts: all.map(part).collect(),
         })
+    }
+
+    /// Returns the windows of a part that gradients are computed on.
+    fn backwards_of(&self, part: &Part) -> Range<usize> {
+        part.windows.start..part.windows.end.min(self.backwards).max(part.windows.start)
+    }
+
+    /// Checks that the memory for some parts is within the limit.
+    fn check_memory(&self, parts: &[&Part], options: &CalibrateOptions) -> Result<(), EncodeError> {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if options.threads == 0 { processors() } else { options.threads };
+        let all = parts.iter().map(|part| part.windows.len()).sum();
+        let backwards = parts.iter().map(|part| self.backwards_of(part).len()).sum();
+        let held_back = parts.iter().filter(|part| part.is_held_back).map(|part| part.windows.len()).sum();
+        let needed = memory(&self.config, self.window, [all, backwards, held_back], threads);
+        match options.memory_limit.filter(|&limit| needed > limit) {
+            None => Ok(()),
+            Some(limit) => {
+                let least = memory(&self.config, self.window, [1, 1, 0], threads);
+                Err(EncodeError::Memory { needed, least, limit })
+            }
+        }
     }
 
     /// Returns the origin of the statistics.
@@ -261,9 +280,7 @@ impl<'a> Run<'a> {
 
     /// Returns the windows of each part that gradients are computed on.
     fn backwards(&self) -> Vec<Range<usize>> {
-        let within =
-            |part: &&Part| part.windows.start..part.windows.end.min(self.plan.backwards).max(part.windows.start);
-        self.parts.iter().map(within).collect()
+        self.parts.iter().map(|part| self.plan.backwards_of(part)).collect()
     }
 
     /// Returns the number of values of the residual streams of so many windows.

@@ -11,6 +11,7 @@ use impasto_container::{Object, ObjectKind, Reader, Source, UnitSlot, Writer};
 use impasto_core::Mode;
 use serde::{Deserialize, Serialize};
 
+use super::memory::joining;
 use super::spill::{Spill, Stretch};
 use super::sums::{Fisher, Group, zeros};
 use super::{HeldBack, Steps, damping, result, settle, triangle};
@@ -81,8 +82,8 @@ struct OfGroup {
     held: Option<(usize, usize)>,
 }
 
-/// A portion to be written.
-pub struct Shard {
+/// The file of a portion, to be written.
+pub struct PortionSums {
     path: PathBuf,
     portion: Portion,
     info: Info,
@@ -90,13 +91,13 @@ pub struct Shard {
     fingerprint: String,
 }
 
-impl Shard {
-    pub fn new(path: &Path, portion: Portion, info: Info, parts: usize) -> Shard {
+impl PortionSums {
+    pub fn new(path: &Path, portion: Portion, info: Info, parts: usize) -> PortionSums {
         // Numbers and texts have a form in JSON.
         let of = serde_json::to_string(&info).unwrap_or_default();
         let text = format!("{} {VERSION} {} {of}", env!("CARGO_PKG_VERSION"), portion.of());
         let fingerprint = blake3::hash(text.as_bytes()).to_hex().to_string();
-        Shard { path: folder(path).join(name(portion, STAGE)), portion, info, parts, fingerprint }
+        PortionSums { path: folder(path).join(name(portion, STAGE)), portion, info, parts, fingerprint }
     }
 
     /// Returns whether the file is there, whole and of this calibration.
@@ -284,6 +285,19 @@ impl<'a, S: Source> Sums<'a, S> {
         (0..count).map(|_| Ok(f64::from_le_bytes(self.number()?))).collect()
     }
 
+    /// Reads the sums of gradients, which follow all others.
+    fn gradients(&mut self, of: &Summed) -> Result<Vec<(usize, Fisher)>, EncodeError> {
+        let fisher = |(part, outputs): &(usize, BTreeMap<String, usize>)| {
+            let mut fisher = Fisher::new(0);
+            for (name, &count) in outputs {
+                fisher.outputs.insert(name.clone(), self.doubles(count)?);
+            }
+            fisher.embedding = self.doubles(of.vocabulary)?;
+            Ok((*part, fisher))
+        };
+        of.gradients.iter().map(fisher).collect()
+    }
+
     /// Reads a lower triangle into an n x n matrix.
     fn triangle(&mut self, sum: &mut [f32], n: usize) -> Result<(), EncodeError> {
         (0..n).try_for_each(|i| self.floats(&mut sum[i * n..=i * n + i]))
@@ -301,18 +315,18 @@ pub fn is_calibration(path: &Path) -> bool {
 }
 
 /// Makes the statistics at `path` of the portions that [`calibrate_portion`](super::calibrate_portion) summed, with so many threads (0
-/// means one per core).
+/// means one per core), in at most `limit` bytes of memory.
 ///
 /// # Errors
 /// [`EncodeError::Waiting`] if portions are missing; [`EncodeError::PortionFile`] if a file is not of the same calibration as the others;
-/// if a file is damaged, or cannot be read or written.
-pub fn merge_statistics(path: &Path, threads: usize) -> Result<Info, EncodeError> {
+/// [`EncodeError::MergeMemory`] if memory would exceed the limit; if a file is damaged, or cannot be read or written.
+pub fn merge_statistics(path: &Path, threads: usize, limit: Option<u64>) -> Result<Info, EncodeError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|e| EncodeError::Threads(e.to_string()))?;
-    pool.install(|| merged(path))
+    pool.install(|| merged(path, limit))
 }
 
-fn merged(path: &Path) -> Result<Info, EncodeError> {
+fn merged(path: &Path, limit: Option<u64>) -> Result<Info, EncodeError> {
     let folder = folder(path);
     let (of, _) = folder_stages(&folder)?;
     let files = (1..=of).filter_map(|number| Some((number, folder.join(name(Portion::new(number, of)?, STAGE)))));
@@ -325,6 +339,10 @@ fn merged(path: &Path) -> Result<Info, EncodeError> {
     let first = opened.first().ok_or(EncodeError::Waiting { portions: vec![], stage: STAGE.to_owned() })?;
     let whole = check(&opened, first)?;
     let mut sums = opened.iter().map(Sums::new).collect::<Result<Vec<_>, _>>()?;
+    let needed = needed(opened.iter().map(|opened| &opened.card.facts));
+    if let Some(limit) = limit.filter(|&limit| needed > limit) {
+        return Err(EncodeError::MergeMemory { needed, limit });
+    }
     let (mut spill, mut steps, mut groups) = (Spill::beside(path)?, Steps::new(), BTreeMap::new());
     for (number, group) in whole.groups.iter().enumerate() {
         let n = group.inputs;
@@ -354,14 +372,7 @@ fn merged(path: &Path) -> Result<Info, EncodeError> {
     }
     let mut gradients: BTreeMap<usize, Fisher> = BTreeMap::new();
     for (opened, sums) in opened.iter().zip(&mut sums) {
-        for (part, outputs) in &opened.card.facts.gradients {
-            let mut fisher = Fisher::new(0);
-            for (name, &count) in outputs {
-                fisher.outputs.insert(name.clone(), sums.doubles(count)?);
-            }
-            fisher.embedding = sums.doubles(opened.card.facts.vocabulary)?;
-            gradients.insert(*part, fisher);
-        }
+        gradients.extend(sums.gradients(&opened.card.facts)?);
     }
     let fisher = Fisher::sum(whole.vocabulary, gradients.values());
     let (embedding, head) = &whole.ends;
@@ -381,8 +392,26 @@ pub fn fuzz_sums(bytes: &[u8]) -> Result<u64, EncodeError> {
         let n = group.inputs;
         let mut sum = zeros(n.checked_mul(n), "the covariance of a layer's inputs")?;
         group.parts.iter().try_for_each(|_| sums.triangle(&mut sum, n))?;
+        if let Some((_, rows)) = group.held {
+            sums.triangle(&mut sum, n)?;
+            sums.floats(&mut zeros(rows.checked_mul(n), "the held-out inputs")?)?;
+        }
     }
+    let gradients = sums.gradients(&whole)?;
+    Fisher::sum(whole.vocabulary, gradients.iter().map(|(_, fisher)| fisher));
     Ok(whole.groups.len() as u64)
+}
+
+/// Returns an estimate of the memory that joining portions takes, in bytes.
+fn needed<'a>(portions: impl Iterator<Item = &'a Summed> + Clone) -> u64 {
+    let groups = portions.clone().flat_map(|of| &of.groups);
+    let of_groups = groups.map(|group| (group.inputs, group.held.map_or(0, |(_, rows)| rows)));
+    let sums = |of: &Summed| {
+        let of_part =
+            |outputs: &BTreeMap<String, usize>| outputs.values().map(|&n| n as u64).sum::<u64>() + of.vocabulary as u64;
+        of.gradients.iter().map(|(_, outputs)| of_part(outputs)).sum::<u64>()
+    };
+    joining(of_groups, portions.map(sums).sum())
 }
 
 /// Checks that all files are of one calibration, that each part is where it belongs, and that groups agree. Returns what they are of.

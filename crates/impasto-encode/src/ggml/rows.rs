@@ -148,24 +148,10 @@ fn error_of(block: &Block, targets: &[Row<f32>], local: Local) -> Row<f32> {
 #[cfg(test)]
 mod tests {
     use impasto_core::blocks;
+    use impasto_core::blocks::pack::WRITTEN;
     use proptest::prelude::*;
 
     use super::*;
-
-    const TYPES: [DType; 12] = [
-        DType::Q4_0,
-        DType::Q4_1,
-        DType::Q5_0,
-        DType::Q5_1,
-        DType::Q8_0,
-        DType::Q2K,
-        DType::Q3K,
-        DType::Q4K,
-        DType::Q5K,
-        DType::Q6K,
-        DType::Iq4Nl,
-        DType::Iq4Xs,
-    ];
 
     fn random(n: usize, mut state: u64) -> Vec<f32> {
         let mut next = || {
@@ -214,7 +200,7 @@ mod tests {
     #[test]
     fn feedback_and_second_thoughts_lower_the_error() {
         let mut improved = 0;
-        for dtype in TYPES {
+        for dtype in WRITTEN {
             let (n, rows) = (512, 5);
             let (covariance, weights) = (covariance(n, 5), random(n * rows, 8));
             let width = dtype.weights();
@@ -233,7 +219,7 @@ mod tests {
             assert!(found[1] <= found[0] && found[2] <= found[1], "{dtype:?}: {found:?}");
             improved += usize::from(found[2] < found[0] * 0.98);
         }
-        assert!(improved >= 6, "{improved} of {}", TYPES.len());
+        assert!(improved >= 6, "{improved} of {}", WRITTEN.len());
     }
 
     fn identity(n: usize) -> Vec<f32> {
@@ -256,7 +242,7 @@ mod tests {
 
     #[test]
     fn weights_on_the_grid_stay() {
-        for dtype in TYPES {
+        for dtype in WRITTEN {
             let width = dtype.weights();
             let mut block = vec![0u8; dtype.size() * 4];
             let mut parts = Parts::default();
@@ -301,7 +287,7 @@ mod tests {
         fn any_weights_are_rounded(
             kind in 0usize..12, seed: u64, rows in 1usize..=16, exponent in -44i32..15, zeros in 0usize..4,
         ) {
-            let (dtype, n) = (TYPES[kind], 256);
+            let (dtype, n) = (WRITTEN[kind], 256);
             let metric = BlockMetric::new(covariance(n, seed), n, 0.01, dtype.weights()).expect("definite");
             let mut weights = random(n * rows, seed ^ 1);
             weights.iter_mut().for_each(|w| *w *= 2f32.powi(exponent));

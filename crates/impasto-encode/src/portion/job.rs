@@ -34,6 +34,8 @@ pub struct PortionReport {
     pub tensors: usize,
     /// Number of its files that were there already.
     pub found: usize,
+    /// Names of its tensors that contain NaN or infinity, and so are kept exactly in a lossy file; none if nothing was left to code.
+    pub non_finite: Vec<String>,
 }
 
 /// Codes a portion of the file at `path`, next to which its files are. Once all portions are coded, [`merge`](super::merge) joins
@@ -76,12 +78,8 @@ pub fn encode_portion(
         let own = (0..tensors.len()).filter(|&i| exchange.is_own(i)).count();
         drop(tensors);
         let job = Job { checkpoint, options, statistics, exchange: &exchange, watch };
-        if options.has_size() {
-            job.to_size()?
-        } else {
-            job.free()?
-        }
-        Ok(PortionReport { tensors: own, found })
+        let non_finite = if options.has_size() { job.to_size()? } else { job.free()? };
+        Ok(PortionReport { tensors: own, found, non_finite })
     });
     if coded.is_err() {
         checkpoint.check()?;
@@ -122,22 +120,23 @@ impl Job<'_> {
         Planner::new(checkpoint, options, statistics, None, Some(exchange), watch)
     }
 
-    /// Codes a file whose tensors do not depend on each other.
-    fn free(&self) -> Result<(), EncodeError> {
+    /// Codes a file whose tensors do not depend on each other. Returns the names of own tensors with NaN or infinity, if the file is lossy.
+    fn free(&self) -> Result<Vec<String>, EncodeError> {
         let stage = stage(0, 0);
         if self.exchange.has(&stage) {
-            return Ok(());
+            return Ok(vec![]);
         }
         let planner = self.planner()?;
         let step = (self.options.target != Target::Lossless).then_some(1.0);
         let mut plans = planner.plans(step)?;
         let tensors = 0..plans.len();
         let part = Part { stage, tensors, parts: 1, target: None, step: 1.0, octaves: 0.0, pace: None };
-        self.write(&planner, &mut plans, part)
+        self.write(&planner, &mut plans, part)?;
+        Ok(non_finite(&planner))
     }
 
-    /// Codes a file of a requested size, as [`crate::job`] does on one machine.
-    fn to_size(&self) -> Result<(), EncodeError> {
+    /// Codes a file of a requested size, as [`crate::job`] does on one machine. Returns what [`Self::free`] does.
+    fn to_size(&self) -> Result<Vec<String>, EncodeError> {
         let planner = self.planner()?;
         let target = planner.target_bytes();
         let step = planner.find_step(target)?;
@@ -164,7 +163,7 @@ impl Job<'_> {
             }
         }
         if meets(length, target) {
-            return Ok(());
+            return Ok(non_finite(&planner));
         }
         let mut search = Correction::new(step * exp2(pace.missed(length)));
         for attempt in 1..=TRIES {
@@ -177,7 +176,7 @@ impl Job<'_> {
             }
             let length = total(start(&planner, &plans), &self.exchange.lengths(&stage, None)?.0);
             if meets(length, target) {
-                return Ok(());
+                return Ok(non_finite(&planner));
             }
             let bits = (length as f64 - aim(target) as f64) * 8.0 / planner.inputs.lossy_weights() as f64;
             search.correct(bits, length > target);
@@ -231,6 +230,11 @@ impl Job<'_> {
         writer.finish()?;
         Ok(())
     }
+}
+
+/// Returns the names of own tensors that contain NaN or infinity, if the file is lossy.
+fn non_finite(planner: &Planner) -> Vec<String> {
+    if planner.inputs.lossy_any() { planner.inputs.non_finite() } else { vec![] }
 }
 
 /// Returns the length of the file up to the end of its assets.

@@ -41,6 +41,9 @@ pub fn merge(path: &Path) -> Result<Merged, EncodeError> {
     };
     let parts = files(&folder, of, attempt)?;
     let joined = Joined::new(&parts)?;
+    if let (TRIES, Some(wanted), false) = (attempt, joined.target, joined.meets_target()) {
+        return Err(EncodeError::Missed { wanted });
+    }
     if !joined.meets_target() {
         // Each portion finds out, and codes once more.
         return Err(EncodeError::Waiting { portions: (1..=of).collect(), stage: stage(attempt + 1, 0) });

@@ -10,6 +10,10 @@ fn info(held_back_tokens: u64) -> Info {
 
 /// The file of the only portion: a group of 3 inputs in one part and, if tokens are held out, a held-out part of 2 tokens.
 fn file(info: Info, parts: usize, change: impl FnOnce(&mut Recorded)) -> Vec<u8> {
+    file_of(info, parts, change, true)
+}
+
+fn file_of(info: Info, parts: usize, change: impl FnOnce(&mut Recorded), with_gradients: bool) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("s");
     let mut spill = Spill::beside(&path).expect("a file");
@@ -21,9 +25,10 @@ fn file(info: Info, parts: usize, change: impl FnOnce(&mut Recorded)) -> Vec<u8>
     let mut fisher = Fisher::new(2);
     fisher.outputs.insert("a".into(), vec![1.0; 4]);
     let portion = Portion::new(1, 1).expect("a portion");
-    let shard = Shard::new(&path, portion, info, parts);
-    let written = shard.path.clone();
-    shard.write(vec![group], &[(0, fisher)], ("e", "h"), &mut spill).expect("writes");
+    let of_portion = PortionSums::new(&path, portion, info, parts);
+    let written = of_portion.path.clone();
+    let gradients: Vec<_> = with_gradients.then_some((0, fisher)).into_iter().collect();
+    of_portion.write(vec![group], &gradients, ("e", "h"), &mut spill).expect("writes");
     std::fs::read(written).expect("reads")
 }
 
@@ -58,5 +63,7 @@ fn contradictions_are_errors() {
         nothing,
         "a matrix without a sum may be of any size"
     );
+    let no_gradients = file_of(info(4), 2, |_| (), false);
+    assert_eq!(says(no_gradients), "sums: it has no gradients", "the vocabulary may be of any size");
     assert_eq!(says(file(Info { tokens: u64::MAX, ..info(0) }, 1, |_| ())), nothing);
 }
